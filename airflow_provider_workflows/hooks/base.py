@@ -1,0 +1,293 @@
+"""From an Airflow connection to a REST client: what the hooks of both products have in common."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from abc import abstractmethod
+from collections.abc import Mapping
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import quote, urlsplit
+
+from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+from airflow.providers.common.compat.sdk import BaseHook
+
+from airflow_provider_workflows.client.auth import TokenAuth
+from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.retry import RetryPolicy
+from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
+from airflow_provider_workflows.get_provider_info import get_provider_info
+from airflow_provider_workflows.version_compat import amask_secret, mask_secret
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+    from airflow_provider_workflows.client.auth import TokenSource
+
+TEST_CONNECTION_TIMEOUT = 10.0  # seconds; Airflow's UI waits for the answer
+LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
+
+
+class Extras:
+    """
+    Reads the extra fields of one connection and names the field when its value is not what it must be.
+
+    Values from a URI are always strings, so ``"30"`` is read as a number and ``"true"`` as a boolean.
+
+    :param conn_id: Id of the connection, for the error texts.
+    :param fields: The extra as a dict.
+    """
+
+    def __init__(self, conn_id: str, fields: Mapping[str, Any]):
+        self.conn_id = conn_id
+        self.fields = fields
+
+    def error(self, name: str, expected: str) -> ConfigurationError:
+        """Return the error for a field; a value is never repeated, it may be a secret in the wrong place."""
+        return ConfigurationError(f"Connection {self.conn_id!r}: extra {name!r} must be {expected}.")
+
+    def text(self, name: str) -> str | None:
+        value = self.fields.get(name)
+        if value is None or value == "":
+            return None
+        if isinstance(value, bool) or not isinstance(value, (str, int)):
+            raise self.error(name, "text")
+        return str(value)
+
+    def choice(self, name: str, allowed: tuple[str, ...]) -> str:
+        """Return one of the allowed values; the first one is the default."""
+        value = self.fields.get(name) or allowed[0]
+        if value not in allowed:
+            raise self.error(name, f"one of {', '.join(allowed)}")
+        return str(value)
+
+    def seconds(self, name: str, default: float) -> float:
+        value = self.fields.get(name)
+        if value is None or value == "":
+            return default
+        try:
+            seconds = float("nan") if isinstance(value, bool) else float(value)
+        except (TypeError, ValueError):
+            seconds = float("nan")
+        if not 0 < seconds < float("inf"):
+            raise self.error(name, "a positive number of seconds")
+        return seconds
+
+    def flag(self, name: str) -> bool:
+        value = self.fields.get(name)
+        if value is None or value == "":
+            return False
+        if isinstance(value, str) and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        if not isinstance(value, bool):
+            raise self.error(name, "true or false")
+        return value
+
+    def verify(self) -> bool | str:
+        """Return how TLS certificates are checked: True, False, or the path of a CA bundle."""
+        value = self.fields.get("verify")
+        if value is None or value == "":
+            return True
+        if isinstance(value, str):
+            return {"true": True, "false": False}.get(value.lower(), value)
+        if not isinstance(value, bool):
+            raise self.error("verify", "false or the path of a CA bundle")
+        return value
+
+    def proxies(self) -> dict[str, str] | None:
+        value = self.fields.get("proxies")
+        if isinstance(value, str) and value:
+            try:
+                value = json.loads(value)
+            except ValueError:
+                value = None
+                raise self.error("proxies", 'a JSON object such as {"https": "http://proxy:3128"}') from None
+        if not value:
+            return None
+        if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+            raise self.error("proxies", 'a JSON object such as {"https": "http://proxy:3128"}')
+        return value
+
+
+class WorkflowsHook(BaseHook):
+    """
+    Builds an authenticated REST client from an Airflow connection.
+
+    In a task the connection is looked up when the client is first needed. In a trigger ``await prepare()``
+    first: it looks the connection up without blocking the event loop, after which the hook's methods may run
+    in a thread; each of them then makes one attempt and leaves waiting to the poll loop.
+
+    :param conn_id: Id of the Airflow connection.
+    """
+
+    hook_name: ClassVar[str]
+    conn_type: ClassVar[str]
+
+    def __init__(self, conn_id: str):
+        super().__init__()
+        self.conn_id = conn_id
+        self._client: RestClient | None = None
+        self._extras: Extras | None = None
+
+    @abstractmethod
+    def base_url(self, connection: Connection, extras: Extras) -> str:
+        """Return the API's base URL as the connection says it."""
+
+    @abstractmethod
+    def token_source(self, connection: Connection, extras: Extras, base_url: str) -> TokenSource:
+        """Return where the connection's bearer token comes from."""
+
+    def default_headers(self, extras: Extras) -> dict[str, str]:
+        """Return headers that go with every call."""
+        return {}
+
+    @property
+    def client(self) -> RestClient:
+        if self._client is None:
+            connection = self.get_connection(self.conn_id)
+            self._client = self._build(connection, connection.extra_dejson, RetryPolicy(), mask_secret)
+        return self._client
+
+    @property
+    def extras(self) -> Extras:
+        """The extra fields of the connection, read."""
+        if self._extras is None:
+            self.client  # noqa: B018  looking the connection up reads them
+        assert self._extras is not None
+        return self._extras
+
+    def get_conn(self) -> RestClient:
+        """Return the authenticated REST client."""
+        return self.client
+
+    def fill_item_url(self, ids: Mapping[str, str]) -> str:
+        """Fill the connection's ``item_url``; "" where there is none or it asks for an id that is not known."""
+        template = self.extras.text("item_url")
+        if template is None:
+            return ""
+        try:
+            return template.format_map({name: quote(value, safe="") for name, value in ids.items()})
+        except (KeyError, IndexError, ValueError, AttributeError):
+            return ""
+
+    async def prepare(self) -> None:
+        """Look the connection up on the running event loop, for use in a trigger."""
+        loop = asyncio.get_running_loop()
+
+        def mask_on_loop(token: str) -> None:
+            asyncio.run_coroutine_threadsafe(amask_secret(token), loop)
+
+        connection = await get_async_connection(self.conn_id, hook=type(self))
+        fields = await get_async_extra_dejson(connection)
+        self.close()
+        self._client = self._build(connection, fields, RetryPolicy.none(), mask_on_loop)
+
+    def close(self) -> None:
+        """Close the client's sockets; the next use opens new ones."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def test_connection(self) -> tuple[bool, str]:
+        """Make one cheap authenticated call and say whether it worked, and if not, what to fix."""
+        try:
+            return True, self.check()
+        except WorkflowsError as error:
+            return False, str(error)
+        finally:
+            self.close()
+
+    @abstractmethod
+    def check(self) -> str:
+        """Make one cheap authenticated call of at most ten seconds and describe what answered."""
+
+    def _build(self, connection: Connection, fields: Mapping[str, Any], retry: RetryPolicy, on_token: Any) -> RestClient:
+        extras = self._extras = Extras(self.conn_id, self._checked_extra(connection, fields))
+        base_url = checked_url(
+            self.base_url(connection, extras), f"Connection {self.conn_id!r}: host", extras.flag("allow_http")
+        )
+        return RestClient(
+            base_url,
+            auth=TokenAuth.shared(self.token_source(connection, extras, base_url), base_url, on_token=on_token),
+            headers=self.default_headers(extras),
+            timeout=extras.seconds("timeout", 60.0),
+            verify=extras.verify(),
+            proxies=extras.proxies(),
+            retry=retry,
+        )
+
+    def _checked_extra(self, connection: Connection, fields: Mapping[str, Any]) -> Mapping[str, Any]:
+        # Airflow reads an extra that is not JSON as an empty one and only logs it.
+        if not isinstance(fields, dict) or (not fields and (connection.extra or "").strip() not in ("", "{}", "null")):
+            raise ConfigurationError(f"Connection {self.conn_id!r}: extra is not a JSON object.")
+        return fields
+
+    # The connection form of Airflow 3.0 and 3.1; from 3.2 on Airflow reads get_provider_info() itself.
+
+    @classmethod
+    def get_connection_form_widgets(cls) -> dict[str, Any]:
+        from wtforms import BooleanField, IntegerField, PasswordField, StringField
+        from wtforms.validators import Optional, any_of
+
+        kinds = {"boolean": BooleanField, "integer": IntegerField}
+        widgets = {}
+        for name, field in cls._connection_form()["conn-fields"].items():
+            schema = field["schema"]
+            kind = schema["type"] if isinstance(schema["type"], str) else schema["type"][0]
+            build = PasswordField if schema.get("format") == "password" else kinds.get(kind, StringField)
+            validators = [any_of(schema["enum"])] if "enum" in schema else [Optional()]
+            widgets[name] = partial(build, field["label"], validators=validators)(
+                description=field.get("description", ""), default=schema.get("default")
+            )
+        return widgets
+
+    @classmethod
+    def get_ui_field_behaviour(cls) -> dict[str, Any]:
+        behaviour = cls._connection_form()["ui-field-behaviour"]
+        return {
+            "hidden_fields": behaviour.get("hidden-fields", []),
+            "relabeling": behaviour.get("relabeling", {}),
+            "placeholders": behaviour.get("placeholders", {}),
+        }
+
+    @classmethod
+    def _connection_form(cls) -> dict[str, Any]:
+        forms = get_provider_info()["connection-types"]
+        return next(form for form in forms if form["connection-type"] == cls.conn_type)
+
+
+def checked_url(url: str, name: str, allow_http: bool) -> str:
+    """
+    Return a base URL with its scheme and without a trailing slash, or say what is wrong with it.
+
+    :param url: Host name or URL; without a scheme, https is meant.
+    :param name: What the value is called, for the error text.
+    :param allow_http: Accept unencrypted http to a host other than this machine.
+    :raises ConfigurationError: not a URL, credentials in it, or http without permission.
+    """
+    full = (url if "://" in url else f"https://{url}").rstrip("/")
+    parts = urlsplit(full)
+    try:
+        hostname, _ = parts.hostname, parts.port
+    except ValueError:
+        hostname = None
+    if parts.scheme not in ("http", "https") or not hostname or parts.query or parts.fragment:
+        raise ConfigurationError(f"{name} must be a host name or an https URL.")
+    if parts.username or parts.password:
+        raise ConfigurationError(f"{name} must not carry credentials; use login and password.")
+    if parts.scheme == "http" and hostname not in LOOPBACK_HOSTS and not allow_http:
+        raise ConfigurationError(
+            f"{name} is http, which would send the token unencrypted to {hostname}. Use https, or set the extra "
+            "'allow_http' to true if that is what you want."
+        )
+    return full
+
+
+def host_of(connection: Connection) -> str | None:
+    """Return the connection's host with its port, or None when the connection names none."""
+    if not connection.host:
+        return None
+    if connection.port is None:
+        return connection.host
+    return f"{connection.host}:{connection.port}"

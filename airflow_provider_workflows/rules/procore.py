@@ -1,0 +1,267 @@
+"""What the answers of Procore's Workflows v2 API mean."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Collection, Iterable, Mapping
+from typing import Any
+
+from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.rules.times import latest_first, parse_time
+from airflow_provider_workflows.rules.verdicts import Verdict, judge
+
+ENDED_STATES = frozenset({"complete", "terminated"})
+STATES = frozenset({"blocked", "overdue", "warning", "in_progress", "processing"}) | ENDED_STATES
+
+Json = Mapping[str, Any]
+
+
+# --- an instance, from its history -----------------------------------------------------------------------
+
+
+def describe_instance(history: Json, *, instance_id: str, item_id: str | None) -> dict[str, Any]:
+    """
+    Say where an instance stands.
+
+    Older versions of the API give the list of events only; what the newer ones say beside it is then derived.
+
+    :param history: ``data`` of "Show Workflow Instance History".
+    :param instance_id: The instance's id.
+    :param item_id: The id of the item the instance belongs to, if known.
+    :return: ``{instance_id, item_id, state, step, item_status, last_response, started_at, ended_at,
+        blocked_reason}``; ``last_response`` is ``{option, type, comment, by, at}`` or None, times are the
+        API's own strings, ``state`` is one of :data:`STATES` or a word this package does not know yet.
+    """
+    events = [event for event in history.get("history") or [] if isinstance(event, Mapping)]
+    details = [_details(event) for event in events]
+    steps = [step for event, step in zip(events, details) if event.get("type") in ("ResponseStep", "Action", "EndStep")]
+    ended_at = history.get("ended_at") or _end_of(events)
+    current = None if ended_at else _current_step(steps)
+    return {
+        "instance_id": instance_id,
+        "item_id": item_id,
+        "state": history.get("status") or _state_of(events, ended_at),
+        "step": current.get("name") if current else None,
+        "item_status": next((s["status"] for s in reversed(steps) if s.get("status") and s.get("started_at")), None),
+        "last_response": _last_response(details),
+        "started_at": history.get("started_at") or _first(details, "started_at"),
+        "ended_at": ended_at,
+        "blocked_reason": history.get("blocked_reason"),
+    }
+
+
+def decide_instance(
+    instance: Json, *, until: Collection[str], fail_on: Collection[str], skip_on: Collection[str]
+) -> Verdict | None:
+    """
+    Decide whether the wait for an instance is over.
+
+    An instance that ended in a state nobody named would never change again, so that fails the wait.
+
+    :param instance: What :func:`describe_instance` returned.
+    :param until: States that end the wait with success.
+    :param fail_on: States that fail it.
+    :param skip_on: States that skip it.
+    :return: The verdict, or None to go on waiting.
+    """
+    state = instance["state"]
+    where = f"Procore workflow instance {instance['instance_id']} is {state}"
+    word = judge(state, until=until, fail_on=fail_on, skip_on=skip_on)
+    if word is not None:
+        return Verdict(word, dict(instance), where)
+    if state in ENDED_STATES or instance["ended_at"]:
+        return Verdict("fail", dict(instance), f"{where}: it has ended without reaching {_listed(until)}")
+    return None
+
+
+def newest_instance(instances: Iterable[Json]) -> str:
+    """Return the id of the instance that runs, else of the one that was started last."""
+    newest = min(
+        instances, key=lambda i: (bool(i.get("ended_at")), latest_first(parse_time(i.get("started_at") or i.get("created_at"))))
+    )
+    return str(newest["id"])
+
+
+def _details(event: Json) -> Json:
+    details = event.get("details")
+    return details if isinstance(details, Mapping) else {}
+
+
+def _current_step(steps: Iterable[Json]) -> Json | None:
+    return next((s for s in steps if s.get("started_at") and not s.get("ended_at")), None)
+
+
+def _end_of(events: Iterable[Json]) -> str | None:
+    for event in events:
+        if event.get("type") == "WorkflowTerminated":
+            return _details(event).get("terminated_at")
+        if event.get("type") == "EndStep" and _details(event).get("ended_at"):
+            return str(_details(event)["ended_at"])
+    return None
+
+
+def _state_of(events: Iterable[Json], ended_at: str | None) -> str:
+    if any(event.get("type") == "WorkflowTerminated" for event in events):
+        return "terminated"
+    return "complete" if ended_at else "in_progress"
+
+
+def _last_response(details: Iterable[Json]) -> dict[str, Any] | None:
+    given = [r for step in details for r in step.get("responses") or [] if isinstance(r, Mapping) and r.get("responded_at")]
+    if not given:
+        return None
+    last = min(given, key=lambda response: latest_first(parse_time(response["responded_at"])))
+    return {
+        "option": last.get("response"),
+        "type": last.get("response_type"),
+        "comment": last.get("comment"),
+        "by": last.get("login") or last.get("name"),
+        "at": last["responded_at"],
+    }
+
+
+def _first(details: Iterable[Json], key: str) -> Any:
+    return next((step[key] for step in details if step.get(key)), None)
+
+
+# --- a response: whose turn it is, what may be answered, what was answered ----------------------------------
+
+
+def response_request(instance: Json, user_id: str) -> dict[str, Any] | None:
+    """
+    Return what an instance asks of a user now, or None when it does not wait for that user.
+
+    :param instance: ``data`` of "Show Workflow Instance".
+    :param user_id: Login information id of the user.
+    :return: ``{instance_id, item_id, tool_type, step, step_occurrence_id, step_started_at, overdue_at,
+        options}`` with ``options`` a list of ``{id, name, type}``.
+    """
+    step = current_step(instance)
+    if step is None or not any(_id(a) == user_id for a in pending_assignees(step)):
+        return None
+    return {
+        "instance_id": _id(instance),
+        "item_id": str(instance.get("item_id")),
+        "tool_type": instance.get("tool_type"),
+        "step": step.get("name"),
+        "step_occurrence_id": _id(step),
+        "step_started_at": step.get("started_at"),
+        "overdue_at": step.get("overdue_at"),
+        "options": response_options(step),
+    }
+
+
+def current_step(instance: Json) -> Json | None:
+    """Return the step occurrence an instance stands at, or None when it has ended."""
+    step = instance.get("current_step_occurrence")
+    return step if isinstance(step, Mapping) and step.get("id") is not None and not instance.get("ended_at") else None
+
+
+def pending_assignees(step: Json) -> list[Json]:
+    """Return the assignees of a step occurrence who have not answered yet."""
+    return [
+        occurrence["assignee"]
+        for occurrence in step.get("response_occurrences") or []
+        if not occurrence.get("submitted_at") and isinstance(occurrence.get("assignee"), Mapping)
+    ]
+
+
+def response_options(step: Json) -> list[dict[str, Any]]:
+    """Return the options of a step occurrence as ``{id, name, type}``."""
+    return [
+        {"id": _id(option), "name": option.get("name"), "type": option.get("response_type")}
+        for option in step.get("available_response_options") or step.get("available_responses") or []
+    ]
+
+
+def choose_option(
+    options: list[dict[str, Any]], *, name: str | None = None, option_id: str | None = None, option_type: str | None = None
+) -> dict[str, Any]:
+    """
+    Return the one response option that is meant.
+
+    :param options: What :func:`response_options` returned.
+    :param name: Its label, in any case.
+    :param option_id: Its id.
+    :param option_type: Its type, such as ``approve``.
+    :raises ConfigurationError: none or several fit; the message lists the candidates.
+    """
+    fitting = [option for option in options if option_fits(option, name=name, option_id=option_id, option_type=option_type)]
+    if len(fitting) == 1:
+        return fitting[0]
+    wish = name or option_id or option_type
+    problem = "is ambiguous" if fitting else "does not exist"
+    candidates = ", ".join(f"{o['name']!r} (id {o['id']}, type {o['type']})" for o in fitting or options) or "none"
+    raise ConfigurationError(f"Response option {wish!r} {problem} at this step. Options: {candidates}.")
+
+
+def option_fits(
+    option: Json, *, name: str | None = None, option_id: str | None = None, option_type: str | None = None
+) -> bool:
+    """Tell whether an option, or a recorded response, is the one that is meant."""
+    if option_id is not None:
+        return str(option.get("id")) == option_id
+    if name is not None:
+        return str(option.get("name") or "").casefold() == name.casefold()
+    return option_type is not None and str(option.get("type") or "").casefold() == option_type.casefold()
+
+
+def recorded_response(instance: Json, step_occurrence_id: str, user_id: str) -> dict[str, Any] | None:
+    """
+    Return a user's response at the step occurrence where the instance stands now.
+
+    :return: ``{step, id, name, type, comment, at}``, with the id, name and type of the chosen option; or None.
+    """
+    step = current_step(instance)
+    if step is None or _id(step) != step_occurrence_id:
+        return None
+    for occurrence in step.get("response_occurrences") or []:
+        if occurrence.get("submitted_at") and _id(occurrence.get("assignee") or {}) == user_id:
+            option = occurrence.get("selected_response_option") or {}
+            return {
+                "step": step.get("name"),
+                "id": _id(option),
+                "name": option.get("name"),
+                "type": option.get("response_type"),
+                "comment": occurrence.get("comment"),
+                "at": occurrence["submitted_at"],
+            }
+    return None
+
+
+def recorded_in_history(history: Json, step_occurrence_id: str, user_id: str) -> dict[str, Any] | None:
+    """
+    Return a user's response at a step occurrence that may be over, from the instance's history.
+
+    :return: As :func:`recorded_response`; the option's id is known only where the event lists the options.
+    """
+    for event in history.get("history") or []:
+        step = _details(event)
+        if event.get("type") != "ResponseStep" or _id(step) != step_occurrence_id:
+            continue
+        ids = {o["name"]: o["id"] for o in response_options(step)}
+        for response in step.get("responses") or []:
+            if response.get("responded_at") and _id(response) == user_id:
+                return {
+                    "step": step.get("name"),
+                    "id": ids.get(response.get("response")),
+                    "name": response.get("response"),
+                    "type": response.get("response_type"),
+                    "comment": response.get("comment"),
+                    "at": response["responded_at"],
+                }
+    return None
+
+
+def idempotency_token(*parts: Any) -> str:
+    """Return a SHA-256 that is the same for the same action and for no other."""
+    return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
+
+
+def _id(record: Json) -> str | None:
+    return None if record.get("id") is None else str(record["id"])
+
+
+def _listed(words: Collection[str]) -> str:
+    return " or ".join(sorted(words))

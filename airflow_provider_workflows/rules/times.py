@@ -1,0 +1,26 @@
+"""Times as the two products write them."""
+
+from __future__ import annotations
+
+import pendulum
+
+
+def parse_time(text: str | None) -> pendulum.DateTime | None:
+    """
+    Read an ISO-8601 time; one without a zone is UTC, as the products document theirs.
+
+    :param text: The time as the API wrote it, or None.
+    :return: The time in UTC, or None for None and for text that is not a time.
+    """
+    if not text:
+        return None
+    try:
+        moment = pendulum.parse(text, tz="UTC")
+    except ValueError:
+        return None
+    return moment.in_timezone("UTC") if isinstance(moment, pendulum.DateTime) else None
+
+
+def latest_first(moment: pendulum.DateTime | None) -> float:
+    """Return a sort key that puts the newest first and what has no time last."""
+    return -moment.timestamp() if moment else float("inf")

@@ -1,0 +1,148 @@
+"""How every sensor of this package waits, in whatever mode."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import (
+    AirflowFailException,
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    BaseSensorOperator,
+    PokeReturnValue,
+    conf,
+)
+
+from airflow_provider_workflows.exceptions import WorkflowsError
+from airflow_provider_workflows.triggers.base import PASSING_FAULTS
+from airflow_provider_workflows.version_compat import task_state_store
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from functools import cached_property
+
+    from airflow.sdk import Context
+
+    from airflow_provider_workflows.hooks.base import WorkflowsHook
+    from airflow_provider_workflows.triggers.base import WaitTrigger
+
+DEADLINE = "deadline"  # key in the task state store
+# The deadline is the trigger's to keep; Airflow's own timeout only catches a triggerer that is gone.
+BACKSTOP = timedelta(minutes=2)
+KEPT_AFTER_DEADLINE = timedelta(days=30)
+
+
+class WorkflowsSensor(BaseSensorOperator):
+    """
+    Waits for a verdict of its trigger, in a worker or without one, with the same result.
+
+    The deadline is ``timeout`` seconds after the first try began, by the clock on the wall; from Airflow 3.3
+    on it survives retries.
+
+    :param poke_interval: Seconds between two looks; by default ``[workflows] poke_interval``, else 60.
+    :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
+    """
+
+    def __init__(self, *, poke_interval: timedelta | float | None = None, deferrable: bool | None = None, **kwargs: Any):
+        if poke_interval is None:
+            poke_interval = conf.getfloat("workflows", "poke_interval", fallback=60.0)
+        super().__init__(poke_interval=poke_interval, **kwargs)
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = deferrable
+        self.item_url = ""
+        self._deadline: datetime | None = None
+
+    if TYPE_CHECKING:
+
+        @cached_property
+        def hook(self) -> WorkflowsHook: ...
+
+    @abstractmethod
+    def build_trigger(self) -> WaitTrigger:
+        """Check the rendered parameters and return the trigger that waits for them."""
+
+    @property
+    def deadline(self) -> str | None:
+        """The wall-clock end of the wait as an ISO-8601 time."""
+        return None if self._deadline is None else self._deadline.isoformat()
+
+    def item_ids(self, result: Any) -> Mapping[str, str | None]:
+        """Return the ids that the link to the product's UI is made of."""
+        return {}
+
+    def execute(self, context: Context) -> Any:
+        self._deadline = self._read_deadline(context)
+        if not self.deferrable:
+            return super().execute(context)
+        trigger = self.build_trigger()
+        answer = self._look(trigger)
+        if answer is not None:
+            return self._conclude(answer)
+        self._check_deadline()
+        self.defer(
+            trigger=trigger,
+            method_name="execute_complete",
+            timeout=self._deadline - datetime.now(timezone.utc) + BACKSTOP,
+        )
+
+    def poke(self, context: Context) -> bool | PokeReturnValue:
+        if self._deadline is None:
+            self._deadline = self._read_deadline(context)
+        answer = self._look(self.build_trigger())
+        if answer is None:
+            self._check_deadline()
+            return False
+        return PokeReturnValue(is_done=True, xcom_value=self._conclude(answer))
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
+        """Resume with the trigger's event."""
+        status = event.get("status") if event else None
+        if event is not None and status == "done":
+            return self._conclude(event)
+        if status == "timeout":
+            self._time_out()
+        if event is not None and status == "error":
+            raise WorkflowsError(f"{event['error']}: {event['message']}")
+        raise WorkflowsError(f"The trigger ended with an event this version does not know: {event!r}")
+
+    def _look(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
+        try:
+            snapshot = trigger.snapshot(self.hook)
+        except PASSING_FAULTS as fault:
+            self.log.warning("%s Looking again at the next poke.", fault)
+            return None
+        verdict = trigger.decide(snapshot)
+        self.log.info("%s", trigger.describe(snapshot))
+        return None if verdict is None else verdict.to_event()
+
+    def _conclude(self, answer: Mapping[str, Any]) -> Any:
+        self.item_url = self.hook.item_url(**self.item_ids(answer["result"]))
+        self.log.info("%s", answer["reason"])
+        if answer["word"] == "succeed":
+            return answer["result"]
+        if answer["word"] == "skip" or self.soft_fail or self.never_fail:
+            raise AirflowSkipException(answer["reason"])
+        raise AirflowFailException(f"WaitFailed: {answer['reason']}")
+
+    def _read_deadline(self, context: Context) -> datetime:
+        fresh = datetime.now(timezone.utc) + timedelta(seconds=self.timeout)
+        store = task_state_store(context)
+        if store is None:
+            return fresh
+        if (kept := store.get(DEADLINE)) is not None:
+            return datetime.fromisoformat(kept)
+        store.set(DEADLINE, fresh.isoformat(), retention=timedelta(seconds=self.timeout) + KEPT_AFTER_DEADLINE)
+        return fresh
+
+    def _check_deadline(self) -> None:
+        if self._deadline is not None and datetime.now(timezone.utc) >= self._deadline:
+            self._time_out()
+
+    def _time_out(self) -> None:
+        message = f"Nothing decided within {timedelta(seconds=self.timeout)}."
+        if self.soft_fail or self.never_fail:
+            raise AirflowSkipException(message)
+        raise AirflowSensorTimeout(message)

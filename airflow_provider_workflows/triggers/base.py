@@ -1,0 +1,121 @@
+"""How every wait of this package runs in a triggerer."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from abc import abstractmethod
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timezone
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_workflows.exceptions import ConnectionFailed, RateLimited, ServerError, WorkflowsError
+
+if TYPE_CHECKING:
+    from airflow_provider_workflows.hooks.base import WorkflowsHook
+    from airflow_provider_workflows.rules.verdicts import Verdict
+
+# A wait goes on through these: the product is away for a while, the wait itself is not at fault.
+PASSING_FAULTS = (ConnectionFailed, RateLimited, ServerError)
+# Airflow fails a task whose trigger fires within about a second of its deferral.
+SHORTEST_FIRST_PAUSE = 1.5
+LONGEST_PAUSE = 600.0
+
+
+class WaitTrigger(BaseTrigger):
+    """
+    Looks at one thing every so often until a verdict falls or the deadline passes.
+
+    ``snapshot`` reads and ``decide`` says what was read means; a sensor in poke or reschedule mode calls the
+    same two, so that every mode gives the same result. The trigger only reads, for Airflow may run it twice.
+
+    :param poll_interval: Seconds between two looks.
+    :param deadline: Wall-clock end of the wait as an ISO-8601 time, or None.
+    """
+
+    def __init__(self, *, poll_interval: float, deadline: str | None):
+        super().__init__()
+        self.poll_interval = poll_interval
+        self.deadline = deadline
+
+    @abstractmethod
+    def open_hook(self) -> WorkflowsHook:
+        """Return the hook that :meth:`snapshot` reads through."""
+
+    @abstractmethod
+    def snapshot(self, hook: Any) -> Any:
+        """Read what the wait is about; runs in a thread, makes no more than a few requests."""
+
+    @abstractmethod
+    def decide(self, snapshot: Any) -> Verdict | None:
+        """Say whether the wait is over; no I/O."""
+
+    @abstractmethod
+    def describe(self, snapshot: Any) -> str:
+        """Say in a line for the log what is waited for and where it stands."""
+
+    @abstractmethod
+    def arguments(self) -> dict[str, Any]:
+        """Return the subclass's own constructor arguments; they lie in the database in clear text."""
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        cls = type(self)
+        common = {"poll_interval": self.poll_interval, "deadline": self.deadline}
+        return f"{cls.__module__}.{cls.__qualname__}", {**self.arguments(), **common}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        # Airflow cancels a trigger that goes on after its event, so nothing follows the yield.
+        yield TriggerEvent(await self._wait())
+
+    async def _wait(self) -> dict[str, Any]:
+        hook: WorkflowsHook | None = None
+        pause = max(SHORTEST_FIRST_PAUSE, self.poll_interval * random.random())
+        try:
+            while True:
+                await asyncio.sleep(min(pause, max(self._seconds_left(), SHORTEST_FIRST_PAUSE)))
+                if self._seconds_left() <= 0:
+                    return {"status": "timeout"}
+                try:
+                    if hook is None:
+                        hook = self.open_hook()
+                        await hook.prepare()
+                    verdict = self.decide(await in_thread(self.snapshot, hook))
+                except PASSING_FAULTS as fault:
+                    pause = self._pause_after(fault, pause)
+                    self.log.warning("%s Looking again in %.0f s.", fault, pause)
+                    continue
+                except WorkflowsError as error:
+                    return {"status": "error", "error": type(error).__name__, "message": str(error)}
+                if verdict is not None:
+                    return {"status": "done", **verdict.to_event()}
+                pause = self.poll_interval * random.uniform(0.9, 1.1)
+        finally:
+            if hook is not None:
+                hook.close()
+
+    def _seconds_left(self) -> float:
+        if self.deadline is None:
+            return float("inf")
+        return (datetime.fromisoformat(self.deadline) - datetime.now(timezone.utc)).total_seconds()
+
+    def _pause_after(self, fault: WorkflowsError, pause: float) -> float:
+        backoff = min(max(pause * 2, self.poll_interval), LONGEST_PAUSE)
+        retry_at = getattr(fault, "retry_at", None)
+        if retry_at is None:
+            return backoff * random.uniform(1.0, 1.1)
+        stated = (retry_at - datetime.now(timezone.utc)).total_seconds()
+        return max(stated, self.poll_interval) + random.uniform(0, self.poll_interval / 10)
+
+
+async def in_thread(call: Any, *args: Any) -> Any:
+    """Run a blocking call on this package's own few threads, away from the event loop and from its default pool."""
+    return await asyncio.get_running_loop().run_in_executor(_threads(), call, *args)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max_workers=4, thread_name_prefix="workflows-poll")

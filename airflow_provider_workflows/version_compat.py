@@ -1,0 +1,43 @@
+"""What differs between the Airflow versions this package runs on, asked for in one place."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Protocol, cast
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from airflow.sdk import Context
+
+__all__ = ["StateStore", "amask_secret", "mask_secret", "task_state_store"]
+
+
+class StateStore(Protocol):
+    """The part of Airflow's task state store (Airflow 3.3+) that this package uses."""
+
+    def get(self, key: str, default: Any = None) -> Any: ...
+
+    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None: ...
+
+
+def task_state_store(context: Context) -> StateStore | None:
+    """Return the task's own store, which survives retries and restarts, or None before Airflow 3.3."""
+    return cast("StateStore | None", context.get("task_state_store"))
+
+
+def mask_secret(secret: str) -> None:
+    """Hide a secret from the logs of this task; to be called from the task's own thread."""
+    from airflow.sdk.log import mask_secret as airflow_mask_secret
+
+    airflow_mask_secret(secret)
+
+
+async def amask_secret(secret: str) -> None:
+    """Hide a secret from the logs of a triggerer; to be awaited on its event loop."""
+    try:
+        from airflow.sdk.log import amask_secret as airflow_amask_secret
+    except ImportError:  # before Airflow 3.3: only the blocking one, which must not run on the loop
+        await asyncio.to_thread(mask_secret, secret)
+    else:
+        await airflow_amask_secret(secret)
