@@ -1,0 +1,1 @@
+"""HTTP and nothing else: nothing in here knows Airflow or what an answer means."""

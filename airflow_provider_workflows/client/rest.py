@@ -1,0 +1,498 @@
+"""One HTTP client for both products: sending, size limits, errors, paging."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from functools import partial
+from typing import Any
+from urllib.parse import parse_qs, quote, urljoin, urlsplit
+
+import requests
+import simplejson
+import urllib3.exceptions
+
+from airflow_provider_workflows.client.auth import TokenAuth, same_server
+from airflow_provider_workflows.client.retry import Again, Replay, RetryPolicy
+from airflow_provider_workflows.exceptions import (
+    ApiError,
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionFailed,
+    ContractError,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    RateLimited,
+    ServerError,
+)
+
+CONNECT_TIMEOUT = 10.0  # seconds
+LARGEST_ANSWER = 32 * 2**20  # bytes, decoded
+# A gateway's word that it does not know what became of the call.
+LOST_ON_THE_WAY = frozenset({408, 502, 503, 504})
+
+
+def path(template: str, *ids: object) -> str:
+    """
+    Fill ids into a path so that each stays one segment, whatever it holds.
+
+    :param template: The path with ``{}`` for each id.
+    :param ids: The ids.
+    :raises ConfigurationError: an id is empty or would climb the path.
+    """
+    segments = []
+    for value in ids:
+        text = "" if value is None else str(value)
+        if text.strip(" .") == "":
+            raise ConfigurationError(f"An id of {template} is empty or not an id: {text!r}.")
+        segments.append(quote(text, safe=""))
+    return template.format(*segments)
+
+
+@dataclass(frozen=True)
+class RateLimit:
+    """What the server last said of its rate limit; ``reset_at`` is a unix time in seconds."""
+
+    limit: int | None
+    remaining: int | None
+    reset_at: int | None
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A successful answer; ``body`` is decoded and within the size limit."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    method: str
+    path: str
+
+    def json(self, *, exact: bool = False) -> Any:
+        """
+        Return the parsed body, None when it is empty.
+
+        :param exact: Read numbers with a fraction as ``Decimal`` instead of ``float``.
+        :raises ContractError: it is not JSON.
+        """
+        if not self.body.strip():
+            return None
+        try:
+            return simplejson.loads(self.body.decode("utf-8-sig"), use_decimal=exact)
+        except (ValueError, RecursionError):
+            kind = self.headers.get("Content-Type", "no content type")
+            raise ContractError(
+                f"The answer is not JSON ({kind})",
+                method=self.method,
+                path=self.path,
+                status_code=self.status,
+                request_id=self.headers.get("X-Request-Id"),
+                server_message=_html_words(self.body.decode("utf-8", "replace")) or "",
+            ) from None
+
+
+class RestClient:
+    """
+    Sends calls to one server and turns its answers into values or errors of this package.
+
+    Redirects are never followed. A 401 renews the token once.
+
+    :param base_url: Scheme and host, perhaps with a path in front of the API's own; no trailing slash.
+    :param auth: Where the bearer token comes from; None for none.
+    :param headers: Headers that go with every call.
+    :param timeout: Seconds to wait for an answer.
+    :param verify: Whether to check the certificate, or the path of a CA bundle.
+    :param proxies: Proxies by scheme.
+    :param retry: How often a call is tried.
+    :param secrets: Texts that never appear in an error, whatever the server echoes.
+    :param sleep: Waits a number of seconds.
+    :param clock: Returns the unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        auth: TokenAuth | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 60.0,
+        verify: bool | str = True,
+        proxies: Mapping[str, str] | None = None,
+        retry: RetryPolicy | None = None,
+        secrets: tuple[str, ...] = (),
+        max_bytes: int = LARGEST_ANSWER,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.time,
+    ):
+        self.base_url = base_url.rstrip("/")
+        self.timeout = timeout
+        self.retry = retry or RetryPolicy()
+        self.rate: RateLimit | None = None
+        self._auth = auth
+        self._secrets = secrets
+        self._max_bytes = max_bytes
+        self._sleep = sleep
+        self._clock = clock
+        self._session = requests.Session()
+        self._session.headers.update({"Accept": "application/json", "User-Agent": "airflow-provider-workflows"})
+        self._session.headers.update(headers or {})
+        self._session.verify = verify
+        self._session.proxies.update(proxies or {})
+        # Without an auth of ours requests would look for one in ~/.netrc.
+        self._session.auth = auth or _no_auth
+
+    def get(self, path: str, **kwargs: Any) -> Answer:
+        """Send a GET that may be repeated; see :meth:`call`."""
+        return self.call("GET", path, replay=Replay.SAFE, **kwargs)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        replay: Replay,
+        params: Mapping[str, Any] | None = None,
+        json: Any = None,
+        form: Mapping[str, str] | None = None,
+        files: Any = None,
+        headers: Mapping[str, str] | None = None,
+        auth: tuple[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> Answer:
+        """
+        Send one call, again where that is allowed, and return the successful answer.
+
+        :param method: HTTP method.
+        :param path: Path below the base URL; ids in it filled in by :func:`path`.
+        :param replay: Whether this call may be sent twice.
+        :param params: Query; None is left out, booleans are lower case, lists repeat their key.
+        :param json: Body; decimals are written exactly.
+        :param form: Body as form fields instead.
+        :param files: Files of a multipart body.
+        :param headers: Headers of this call.
+        :param auth: HTTP Basic login and password instead of the client's own auth.
+        :param timeout: Seconds to wait for an answer, instead of the client's.
+        :raises ApiError: one of its subclasses, see :mod:`airflow_provider_workflows.exceptions`.
+        """
+        request = requests.Request(
+            method,
+            self.base_url + path,
+            params=_query(params or {}),
+            data=dict(form) if form is not None else None if json is None else _dump(json),
+            files=files,
+            headers={**({} if json is None else {"Content-Type": "application/json"}), **(headers or {})},
+            auth=auth,
+        )
+        attempt = partial(self._attempt, request, path, replay, timeout or self.timeout)
+        return self.retry.run(attempt, sleep=self._sleep, clock=self._clock)
+
+    def pages(
+        self, path: str, *, params: Mapping[str, Any] | None = None, per_page: int, style: str
+    ) -> Iterator[dict[str, Any]]:
+        """
+        Yield the rows of a list, asking for the next page when it is needed.
+
+        :param style: ``v1``: bare arrays and page numbers. ``v2``: ``{"data": [...]}`` and cursors, whose way
+            back is undocumented and looked for in the Link header and the body; else page numbers.
+        :raises ContractError: not a list, a page that repeats the one before, or a cursor that comes again.
+        """
+        place: dict[str, Any] = {"page": 1} if style == "v1" else {}
+        seen: list[dict[str, Any]] = []
+        before: list[Any] | None = None
+        while True:
+            answer = self.get(path, params={**(params or {}), "per_page": per_page, **place})
+            body = answer.json()
+            rows = body if style == "v1" else body.get("data") if isinstance(body, dict) else None
+            fault = partial(ContractError, method="GET", path=path, status_code=answer.status)
+            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+                raise fault("The answer is not a list of objects")
+            if rows and rows == before:
+                raise fault("A page repeats the one before: this list has no paging, or none that is known")
+            yield from rows
+            following = self._next_page(answer, body, rows, place, per_page)
+            if following is None:
+                return
+            seen.append(place)
+            if following in seen:
+                raise fault("The paging goes round in a circle")
+            place, before = following, rows
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._session.close()
+
+    # --- one attempt ---
+
+    def _attempt(self, request: requests.Request, path: str, replay: Replay, timeout: float) -> Answer:
+        response, body = self._send(request, path, replay, timeout)
+        if response.status_code == 401 and self._auth is not None and request.auth is None:
+            # Refused before anything was done, so any call may go again with a new token.
+            self._auth.renew(_bearer(response.request))
+            response, body = self._send(request, path, replay, timeout)
+        if 200 <= response.status_code < 300:
+            return Answer(response.status_code, response.headers, body, str(request.method), path)
+        self._fail(response, body, path, replay)
+        raise AssertionError("unreachable")  # pragma: no cover
+
+    def _send(
+        self, request: requests.Request, path: str, replay: Replay, timeout: float
+    ) -> tuple[requests.Response, bytes]:
+        prepared = self._session.prepare_request(request)
+        settings = self._session.merge_environment_settings(prepared.url, {}, True, None, None)
+        try:
+            response = self._session.send(
+                prepared, timeout=(min(CONNECT_TIMEOUT, timeout), timeout), allow_redirects=False, **settings
+            )
+            with response:
+                body = self._read(response, path, time.monotonic() + 2 * timeout)
+        except requests.exceptions.RequestException as error:
+            self._lost(error, str(request.method), path, replay)
+        self.rate = _rate(response.headers) or self.rate
+        return response, body
+
+    def _read(self, response: requests.Response, path: str, until: float) -> bytes:
+        body = bytearray()
+        for chunk in response.iter_content(2**16):
+            body += chunk
+            if len(body) > self._max_bytes:
+                raise ContractError(
+                    f"The answer is larger than {self._max_bytes} bytes",
+                    method=str(response.request.method),
+                    path=path,
+                    status_code=response.status_code,
+                )
+            if time.monotonic() > until:
+                raise requests.exceptions.ReadTimeout("the answer trickles")
+        return bytes(body)
+
+    def _lost(self, error: requests.exceptions.RequestException, method: str, path: str, replay: Replay) -> None:
+        why = type(error).__name__
+        if isinstance(error, requests.exceptions.SSLError):
+            raise ConnectionFailed(
+                "No trusted TLS connection (extra 'verify' takes the path of a CA bundle)", method=method, path=path
+            ) from error
+        if _nothing_was_sent(error):
+            raise Again(ConnectionFailed(f"No connection to {self.base_url} ({why})", method=method, path=path)) from error
+        if replay is Replay.NEVER:
+            raise OutcomeUnknown(f"The answer was lost ({why})", method=method, path=path) from error
+        raise Again(ConnectionFailed(f"The answer was lost ({why})", method=method, path=path)) from error
+
+    def _fail(self, response: requests.Response, body: bytes, path: str, replay: Replay) -> None:
+        status = response.status_code
+        words, fields = _error_words(body)
+        call: dict[str, Any] = {
+            "method": str(response.request.method),
+            "path": path,
+            "status_code": status,
+            "request_id": response.headers.get("X-Request-Id"),
+            "server_message": self._scrub(words, _bearer(response.request)),
+        }
+        if 300 <= status < 400:
+            raise _redirected(response, call)
+        not_before = _not_before(response.headers, self._clock())
+        if status == 429 or (status == 503 and "Retry-After" in response.headers):
+            retry_at = None if not_before is None else datetime.fromtimestamp(not_before, timezone.utc)
+            raise Again(RateLimited("The server asks to wait", retry_at=retry_at, **call), not_before)
+        if status in LOST_ON_THE_WAY:
+            if replay is Replay.NEVER:
+                raise OutcomeUnknown("The call was lost on the way", **call)
+            raise Again(ServerError("The server is not available", **call), not_before)
+        if status == 401:
+            raise AuthenticationError("Not signed in", **call)
+        if status == 403:
+            raise PermissionDenied("Not permitted", **call)
+        if status == 404:
+            raise NotFound("Not found", **call)
+        if 400 <= status < 500:
+            raise InvalidRequest("The server refused the request", fields=fields, **call)
+        if status >= 500:
+            raise ServerError("The server failed", **call)
+        raise ContractError("The status is not one of an answer", **call)
+
+    def _scrub(self, words: str, token: str) -> str:
+        for secret in (*self._secrets, token):
+            if secret:
+                words = words.replace(secret, "***")
+        return re.sub(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+", r"\1 ***", words)[:500]
+
+    # --- paging ---
+
+    def _next_page(
+        self, answer: Answer, body: Any, rows: list[Any], place: dict[str, Any], per_page: int
+    ) -> dict[str, Any] | None:
+        linked = self._linked(answer)
+        if linked is not None:
+            return linked
+        if not rows:
+            return None
+        known, cursor = _body_cursor(body)
+        if known:
+            return None if not cursor else self._from_url(cursor, answer.path) if "/" in cursor else {"cursor": cursor}
+        page = int(place.get("page", 1))
+        if "Link" in answer.headers:
+            return None
+        total = answer.headers.get("Total", "")
+        if total.isdecimal():
+            return {"page": page + 1} if page * per_page < int(total) else None
+        # Nothing says whether there is more. A full page may be cut off, so ask; an unknown cursor may not be
+        # combined with a page number, which is why it is dropped.
+        return {"page": page + 1} if len(rows) >= per_page else None
+
+    def _linked(self, answer: Answer) -> dict[str, Any] | None:
+        for link in requests.utils.parse_header_links(answer.headers.get("Link", "")):
+            if link.get("rel") == "next":
+                return self._from_url(link["url"], answer.path)
+        return None
+
+    def _from_url(self, url: str, path: str) -> dict[str, Any]:
+        """Take the place in the list from a URL, and never the URL itself: the token goes to our server only."""
+        full = urljoin(self.base_url + path, url)
+        query = parse_qs(urlsplit(full).query)
+        if not same_server(full, self.base_url):
+            raise ContractError("The next page is said to be on another server", method="GET", path=path)
+        for name in ("cursor", "page"):
+            if query.get(name):
+                return {name: int(query[name][0]) if query[name][0].isdecimal() and name == "page" else query[name][0]}
+        raise ContractError("The link to the next page has neither cursor nor page", method="GET", path=path)
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _bearer(request: requests.PreparedRequest) -> str:
+    scheme, _, token = str(request.headers.get("Authorization", "")).partition(" ")
+    return token if scheme == "Bearer" else ""
+
+
+def _query(params: Mapping[str, Any]) -> list[tuple[str, str]]:
+    pairs = []
+    for name, value in params.items():
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            if item is not None:
+                pairs.append((name, str(item).lower() if isinstance(item, bool) else str(item)))
+    return pairs
+
+
+def _dump(body: Any) -> bytes:
+    try:
+        return simplejson.dumps(body, use_decimal=True, allow_nan=False).encode()
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"The values cannot be written as JSON: {error}") from None
+
+
+def _nothing_was_sent(error: requests.exceptions.RequestException) -> bool:
+    if isinstance(error, requests.exceptions.ConnectTimeout):
+        return True
+    cause: object = error
+    while isinstance(cause, BaseException):
+        if isinstance(cause, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)):
+            return True
+        inner = getattr(cause, "reason", None) or next((a for a in cause.args if isinstance(a, BaseException)), None)
+        cause = inner if inner is not cause else None
+    return False
+
+
+def _redirected(response: requests.Response, call: dict[str, Any]) -> ApiError:
+    target = response.headers.get("Location", "")
+    if re.search(r"log-?in|sign-?in|account|auth|sso", target, re.IGNORECASE) or "html" in response.headers.get(
+        "Content-Type", ""
+    ):
+        return AuthenticationError("The server sent us to its login page", **call)
+    return ContractError("The server answered with a redirect, which is not followed", **call)
+
+
+# --- what headers and error bodies say ---
+
+
+def _rate(headers: Mapping[str, str]) -> RateLimit | None:
+    values = [headers.get(f"X-Rate-Limit-{name}", "") for name in ("Limit", "Remaining", "Reset")]
+    numbers = [int(value) if value.isdecimal() else None for value in values]
+    return RateLimit(*numbers) if any(number is not None for number in numbers) else None
+
+
+def _not_before(headers: Mapping[str, str], now: float) -> float | None:
+    """Return the later of the two times that a server can ask us to wait for."""
+    times = []
+    retry_after = headers.get("Retry-After", "").strip()
+    if re.fullmatch(r"\d+(\.\d+)?", retry_after):
+        times.append(now + float(retry_after))
+    elif retry_after:
+        try:
+            times.append(parsedate_to_datetime(retry_after).timestamp())
+        except (TypeError, ValueError):
+            pass
+    reset = headers.get("X-Rate-Limit-Reset", "")
+    if reset.isdecimal():
+        times.append(float(reset))
+    return max(times, default=None)
+
+
+def _body_cursor(body: Any) -> tuple[bool, str | None]:
+    """Return whether the body names a next cursor or URL, and which; None is the end of the list."""
+    if not isinstance(body, dict):
+        return False, None
+    places = [body]
+    for name in ("meta", "pagination", "paging", "links", "cursor", "page_info"):
+        for holder in list(places):
+            if isinstance(holder.get(name), dict):
+                places.append(holder[name])
+    for holder in places:
+        for name in ("next_cursor", "nextCursor", "next"):
+            if name in holder and (holder[name] is None or isinstance(holder[name], (str, int))):
+                return True, str(holder[name] or "") or None
+    return False, None
+
+
+def _error_words(body: bytes) -> tuple[str, dict[str, list[str]]]:
+    """Return the server's own words, and which field they are about, from every known form of an error."""
+    text = body.decode("utf-8", "replace").strip()
+    html = _html_words(text)
+    if html is not None:
+        return html, {}
+    try:
+        error = simplejson.loads(text)
+    except (ValueError, RecursionError):
+        return " ".join(text.split()), {}
+    return "; ".join(dict.fromkeys(_words(error))), _fields(error)
+
+
+def _words(error: Any) -> list[str]:
+    if isinstance(error, (str, int, float)) and not isinstance(error, bool):
+        return [str(error)] if str(error) else []
+    if isinstance(error, list):
+        return [word for item in error for word in _words(item)]
+    if not isinstance(error, dict):
+        return []
+    named = {str(name).lower(): value for name, value in error.items()}
+    known = ("message", "exceptionmessage", "error_description", "error", "errors", "reason", "details", "fields")
+    told = [name for name in known if named.get(name)]
+    if told:
+        return [word for name in told for word in _words(named[name])]
+    return [f"{name}: {', '.join(words)}" for name, value in error.items() if (words := _words(value))]
+
+
+def _fields(error: Any) -> dict[str, list[str]]:
+    if not isinstance(error, dict):
+        return {}
+    for holder in (error.get("fields"), error.get("errors"), error):
+        if isinstance(holder, dict) and holder and all(
+            isinstance(v, str) or (isinstance(v, list) and all(isinstance(w, str) for w in v)) for v in holder.values()
+        ):
+            if holder is error and {"message", "error", "errors", "Message"} & set(error):
+                continue
+            return {str(name): [value] if isinstance(value, str) else value for name, value in holder.items()}
+    return {}
+
+
+def _html_words(text: str) -> str | None:
+    if not re.match(r"(?is)\s*(<!doctype html|<html|<head|<body)", text):
+        return None
+    title = re.search(r"(?is)<title[^>]*>(.*?)</title>", text)
+    return "an HTML page" + (f" titled {' '.join(title[1].split())!r}" if title else "")

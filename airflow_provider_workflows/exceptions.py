@@ -1,0 +1,150 @@
+"""
+The errors of this package.
+
+All are plain exceptions. What came back from a server carries the call it answered; no message ever holds a
+token or a secret. ``retryable`` is False where doing the same again by itself could act twice or act on
+something else; operators then fail the task without Airflow's retries.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+__all__ = [
+    "ApiError",
+    "AuthenticationError",
+    "ConfigurationError",
+    "ConnectionFailed",
+    "ContractError",
+    "InvalidRequest",
+    "NotFound",
+    "OutcomeUnknown",
+    "PermissionDenied",
+    "RateLimited",
+    "ResponseConflict",
+    "ServerError",
+    "StepMoved",
+    "WorkflowsError",
+]
+
+
+class WorkflowsError(Exception):
+    """The root of all errors of this package."""
+
+    retryable = True
+
+
+class ConfigurationError(WorkflowsError, ValueError):
+    """A parameter or a connection is wrong; the message names it, and nothing was sent to act on it."""
+
+
+class ResponseConflict(WorkflowsError):
+    """Another response is already on record."""
+
+    retryable = False
+
+
+class StepMoved(WorkflowsError):
+    """The step or state that an action was meant for is over."""
+
+    retryable = False
+
+
+class ApiError(WorkflowsError):
+    """
+    A server answered with an error, answered in no known form, or did not answer.
+
+    :param what: What happened, in words.
+    :param method: HTTP method of the call.
+    :param path: Path of the call.
+    :param status_code: HTTP status, or None when there was no answer.
+    :param request_id: The server's id of the call, for its support.
+    :param server_message: The server's own words.
+    """
+
+    advice = ""
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        method: str = "",
+        path: str = "",
+        status_code: int | None = None,
+        request_id: str | None = None,
+        server_message: str = "",
+    ):
+        self.method = method
+        self.path = path
+        self.status_code = status_code
+        self.request_id = request_id
+        self.server_message = server_message
+        call = f": {method} {path}" if method else ""
+        answered = f" answered {status_code}" if status_code is not None else ""
+        words = f": {server_message}" if server_message else ""
+        name = f" (request id {request_id})" if request_id else ""
+        text = f"{what}{call}{answered}{words}{name}"
+        super().__init__(f"{text.rstrip('.')}. {self.advice}".strip())
+
+
+class AuthenticationError(ApiError):
+    """The server does not accept who we say we are (401, a refused grant, a login page)."""
+
+    advice = "Check login, password and environment of the connection."
+
+
+class PermissionDenied(ApiError):
+    """The user may not do this (403)."""
+
+    advice = "Give the connection's user the permission, or use another connection."
+
+
+class NotFound(ApiError):
+    """There is no such thing, or this user may not see it (404)."""
+
+    advice = "The servers do not tell whether it does not exist or is not visible to the connection's user."
+
+
+class InvalidRequest(ApiError):
+    """
+    The server refused what was asked (400, 409, 422 and the like).
+
+    :param fields: What is wrong with which field, where the server says so.
+    """
+
+    def __init__(self, what: str, *, fields: dict[str, list[str]] | None = None, **call: object):
+        super().__init__(what, **call)  # type: ignore[arg-type]  # the keywords of ApiError, passed on
+        self.fields = fields or {}
+
+
+class RateLimited(ApiError):
+    """
+    The server asks us to wait longer than this call is allowed to (429, or 503 with a stated wait).
+
+    :param retry_at: When it may be asked again, in UTC.
+    """
+
+    def __init__(self, what: str, *, retry_at: datetime | None = None, **call: object):
+        self.retry_at = retry_at
+        super().__init__(what, **call)  # type: ignore[arg-type]  # the keywords of ApiError, passed on
+
+
+class ServerError(ApiError):
+    """The server failed (5xx)."""
+
+
+class ConnectionFailed(ApiError):
+    """No answer came, and nothing can have been changed by it: nothing was sent, or the call only reads."""
+
+    advice = "Check the connection's host, its proxies, and the network."
+
+
+class OutcomeUnknown(ApiError):
+    """The answer to a change was lost: it may have been made, or not."""
+
+    retryable = False
+    advice = "It is not sent again. Look in the product whether it took effect before you clear the task."
+
+
+class ContractError(ApiError):
+    """The answer has a form that the documented API does not have, or points to another server."""
