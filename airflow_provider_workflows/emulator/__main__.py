@@ -1,0 +1,46 @@
+"""Run the emulator until it is interrupted."""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import socket
+
+from . import server
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m airflow_provider_workflows.emulator",
+        description="Emulate Procore Workflows and Workflowsoft on this machine.",
+    )
+    parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 (default) takes a free one")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default 127.0.0.1")
+    parser.add_argument("--seed", default="default", choices=("default", "large"), help="what is there at the start")
+    parser.add_argument(
+        "--allow-remote",
+        action="store_true",
+        help="listen on an address that other machines reach; the emulator has no protection of its own",
+    )
+    options = parser.parse_args(arguments)
+    if not _is_loopback(options.host) and not options.allow_remote:
+        parser.error(f"--host {options.host} can be reached from other machines; add --allow-remote if that is meant")
+    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
+    with socket.create_server((options.host, options.port), family=family) as listener:
+        host = f"[{options.host}]" if family == socket.AF_INET6 else options.host
+        emulator = server(options.seed)
+        print(f"Emulator ready: http://{host}:{listener.getsockname()[1]}", flush=True)
+        emulator.run(sockets=[listener])
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+if __name__ == "__main__":
+    main()

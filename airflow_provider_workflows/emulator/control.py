@@ -1,0 +1,236 @@
+"""`/_emulator/`: play the people, move the clock, turn the switches, make faults, read the record."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import TYPE_CHECKING, Any
+
+from fastapi import APIRouter, Request
+from pydantic import BaseModel, ConfigDict
+
+from . import procore, procore_legacy, workflowsoft
+from .world import ADMIN_LOGIN, ADMIN_PASSWORD, CLIENT_ID, CLIENT_SECRET, COMPANY, PROJECT, Fault, Refusal, user_by_login
+
+if TYPE_CHECKING:
+    from .app import Emulated
+
+
+class Order(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class Reset(Order):
+    seed: str | None = None
+
+
+class Clock(Order):
+    advance: float | None = None
+    set: datetime | None = None
+
+
+class NewFault(Order):
+    method: str | None = None
+    path: str = ""
+    times: int = 1
+    skip: int = 0
+    status: int | None = None
+    headers: dict[str, str] = {}
+    body: str | None = None
+    json_body: Any = None
+    delay: float = 0.0
+    reset: str | None = None
+    truncate: int | None = None
+    after: bool = False
+
+
+class StartInstance(Order):
+    tool_type: str
+    item_id: str
+    project_id: str | None = PROJECT["id"]
+    template_id: str | None = None
+    by: str = "pat@example.com"
+
+
+class PersonResponds(Order):
+    login: str
+    option: str
+    comment: str | None = None
+
+
+class Terminate(Order):
+    login: str = "pat@example.com"
+
+
+class Block(Order):
+    reason: str
+    retriable: bool = True
+
+
+class StartLegacy(Order):
+    workflow: str = procore_legacy.PURCHASE_ORDER.name
+    object_id: int | None = None
+
+
+class PersonPerforms(Order):
+    activity: str
+    login: str
+    comments: str | None = None
+
+
+class StartProcess(Order):
+    diagram: str
+    fields: dict[str, Any] = {}
+
+
+def connections(url: str) -> dict[str, dict[str, Any]]:
+    """Return the emulator's Airflow connections by their id."""
+    return {
+        "procore_default": {
+            "conn_type": "procore",
+            "host": url,
+            "login": CLIENT_ID,
+            "password": CLIENT_SECRET,
+            "extra": {
+                "environment": "custom",
+                "login_url": url,
+                "company_id": COMPANY["id"],
+                "project_id": PROJECT["id"],
+            },
+        },
+        "workflowsoft_default": {
+            "conn_type": "workflowsoft",
+            "host": url,
+            "login": ADMIN_LOGIN,
+            "password": ADMIN_PASSWORD,
+            "extra": {"allow_consume": True, "new_integrations": "kept_until_completed"},
+        },
+    }
+
+
+def routes(emulated: Emulated) -> APIRouter:
+    router = APIRouter(prefix="/_emulator", tags=["Emulator"])
+
+    @router.post("/reset")
+    async def reset(order: Reset) -> dict[str, Any]:
+        emulated.reset(order.seed or emulated.world.seed)
+        return {"seed": emulated.world.seed}
+
+    @router.get("/clock")
+    async def clock() -> dict[str, Any]:
+        return {"now": emulated.world.clock.iso()}
+
+    @router.post("/clock")
+    async def move_clock(order: Clock) -> dict[str, Any]:
+        world = emulated.world
+        if (order.advance is None) == (order.set is None):
+            raise Refusal(422, {"error": "give either advance (seconds) or set (a time)"})
+        if order.set is not None and order.set.tzinfo is None:
+            raise Refusal(422, {"error": "set needs a time zone"})
+        world.clock.advance(order.set.timestamp() - world.clock.time() if order.set is not None else order.advance or 0.0)
+        return {"now": world.clock.iso()}
+
+    @router.get("/switches")
+    async def switches() -> dict[str, Any]:
+        return emulated.world.switches
+
+    @router.patch("/switches")
+    async def turn_switches(request: Request) -> dict[str, Any]:
+        emulated.world.set_switches(await request.json())
+        return emulated.world.switches
+
+    @router.get("/faults")
+    async def faults() -> list[dict[str, Any]]:
+        return [vars(fault) for fault in emulated.world.faults]
+
+    @router.post("/faults")
+    async def add_fault(request: Request) -> dict[str, Any]:
+        given = await request.json()
+        if "json" in given:
+            given["json_body"] = given.pop("json")
+        order = NewFault.model_validate(given).model_dump()
+        if order["reset"] not in (None, "before", "after"):
+            raise Refusal(422, {"error": "reset takes before or after"})
+        fault = Fault(id=next(emulated.world.numbers), json=order.pop("json_body"), **order)
+        emulated.world.faults.append(fault)
+        return {"id": fault.id}
+
+    @router.delete("/faults")
+    async def clear_faults() -> dict[str, Any]:
+        emulated.world.faults.clear()
+        return {}
+
+    @router.post("/tokens/revoke")
+    async def revoke_tokens() -> dict[str, Any]:
+        emulated.world.revoke_all()
+        return {}
+
+    @router.get("/effects")
+    async def effects() -> list[dict[str, Any]]:
+        return emulated.world.effects
+
+    @router.get("/requests")
+    async def requests(since: int = 0) -> list[dict[str, Any]]:
+        return [request for request in emulated.world.requests if request["n"] > since]
+
+    @router.get("/state")
+    async def state() -> dict[str, Any]:
+        return {
+            "procore": emulated.procore.state(),
+            "procore_legacy": emulated.legacy.state(),
+            "workflowsoft": emulated.workflowsoft.state(),
+        }
+
+    @router.get("/connections")
+    async def airflow_connections(request: Request) -> dict[str, Any]:
+        return connections(str(request.base_url).rstrip("/"))
+
+    def v2(instance_id: str) -> procore.Instance:
+        instance = emulated.procore.instances.get(instance_id)
+        if instance is None:
+            raise Refusal(404, {"error": f"no instance {instance_id}"})
+        return instance
+
+    @router.post("/procore/instances")
+    async def start_instance(order: StartInstance) -> dict[str, Any]:
+        by = user_by_login(order.by).id
+        instance = emulated.procore.start(
+            order.tool_type, order.item_id, order.project_id, by, "person", order.template_id
+        )
+        return {"id": instance.id}
+
+    @router.post("/procore/instances/{id}/respond")
+    async def person_responds(id: str, order: PersonResponds) -> dict[str, Any]:
+        procore.person_responds(emulated.procore, v2(id), order.login, order.option, order.comment)
+        return {}
+
+    @router.post("/procore/instances/{id}/terminate")
+    async def person_terminates(id: str, order: Terminate) -> dict[str, Any]:
+        emulated.procore.terminate(v2(id), user_by_login(order.login).id, "person")
+        return {}
+
+    @router.post("/procore/instances/{id}/block")
+    async def block(id: str, order: Block) -> dict[str, Any]:
+        emulated.procore.block(v2(id), order.reason, order.retriable)
+        return {}
+
+    @router.post("/procore/legacy/instances")
+    async def start_legacy(order: StartLegacy) -> dict[str, Any]:
+        workflow = procore_legacy.WORKFLOWS.get(order.workflow)
+        if workflow is None:
+            raise Refusal(422, {"error": f"no workflow {order.workflow!r}; there are {', '.join(procore_legacy.WORKFLOWS)}"})
+        legacy = emulated.legacy
+        object_id = order.object_id or max(i.object_id for i in legacy.instances.values()) + 1
+        return {"id": str(legacy.add(workflow, object_id).id), "object_id": str(object_id)}
+
+    @router.post("/procore/legacy/instances/{id}/perform")
+    async def person_performs(id: int, order: PersonPerforms) -> dict[str, Any]:
+        row = procore_legacy.person_performs(emulated.legacy, id, order.activity, order.login, order.comments)
+        return {"history_id": str(row.id)}
+
+    @router.post("/workflowsoft/processes")
+    async def start_process(order: StartProcess) -> dict[str, Any]:
+        diagram = workflowsoft.diagram_by_title(order.diagram)
+        first = emulated.workflowsoft.start(diagram, "11", order.fields, "person")
+        return {"process_instance_id": str(first.process_id), "integration_instance_id": str(first.id)}
+
+    return router

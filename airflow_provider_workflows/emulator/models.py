@@ -1,0 +1,441 @@
+"""The forms of the answers; `/openapi.json` is made from these."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+# --- Procore: signing in, who am I ---
+
+
+class OAuthToken(Model):
+    access_token: str
+    token_type: str
+    expires_in: int
+    created_at: int
+
+
+class OAuthTokenInfo(Model):
+    resource_owner_id: int
+    scopes: list[str]
+    expires_in_seconds: int
+    application: dict[str, str]
+    created_at: int
+
+
+class Me(Model):
+    id: int
+    login: str
+    name: str
+
+
+class Company(Model):
+    id: int
+    name: str
+    is_active: bool
+
+
+# --- Procore v2 ---
+
+
+class CompanyName(Model):
+    name: str
+
+
+class UserRef(Model):
+    id: str
+    login: str
+    name: str
+    company: CompanyName
+
+
+class Tool(Model):
+    name: str
+    type: str
+    provider: str
+    subtype: str | None
+
+
+class ToolList(Model):
+    data: list[Tool]
+
+
+class VersionRef(Model):
+    id: str
+    version: str
+
+
+class Template(Model):
+    id: str
+    name: str
+    created_at: str
+    updated_at: str
+    archived_at: str | None
+    assigned_projects_count: int
+    tool_type: str
+    tool_subtype: str | None
+    format: str
+    latest_published_version: VersionRef
+    versions: list[VersionRef]
+
+
+class TemplateList(Model):
+    data: list[Template]
+
+
+class InstanceRow(Model):
+    id: str
+    item_id: str
+    tool_type: str
+    tool_subtype: str | None
+    created_at: str
+    updated_at: str
+    started_at: str
+    ended_at: str | None
+    created_by: UserRef
+
+
+class NextCursor(Model):
+    next_cursor: str | None
+
+
+class NextLink(Model):
+    next: str | None
+
+
+class InstanceList(Model):
+    data: list[InstanceRow]
+    meta: NextCursor | None = None
+    pagination: NextCursor | None = None
+    links: NextLink | None = None
+
+
+class Option(Model):
+    id: str
+    response_type: str
+    name: str
+
+
+class Assignee(UserRef):
+    required: bool
+
+
+class Attachment(Model):
+    name: str
+    url: str
+
+
+class ResponseOccurrence(Model):
+    submitted_at: str | None
+    selected_response_option: Option | None
+    comment: str | None
+    attachments: list[Attachment]
+    assignee: Assignee
+
+
+class StepOccurrence(Model):
+    id: str
+    step_uuid: str
+    name: str
+    started_at: str
+    overdue_at: str | None
+    step_histories: list[dict[str, Any]]
+    available_response_options: list[Option]
+    individual_assignees: list[dict[str, Any]]
+    notification_recipients: list[UserRef]
+    response_occurrences: list[ResponseOccurrence]
+
+
+class GroupMember(Model):
+    id: str
+    name: str
+    login: str
+
+
+class GroupMembership(Model):
+    responsible_group_uuid: str
+    name: str
+    assignees: list[GroupMember]
+
+
+class Instance(Model):
+    id: str
+    tool_type: str
+    tool_subtype: str | None
+    item_id: str
+    template_version_id: str
+    created_at: str
+    updated_at: str
+    started_at: str
+    ended_at: str | None
+    current_step_occurrence: StepOccurrence | None
+    workflow_manager: UserRef
+    responsible_group_memberships: list[GroupMembership]
+    all_assignees: list[UserRef]
+    created_by: UserRef
+
+
+class InstanceAnswer(Model):
+    data: Instance
+
+
+class StartInstance(BaseModel):
+    tool_type: str
+    item_id: str
+    tool_subtype: str | None = None
+    template_id: str | None = None
+    preset_id: str | None = None
+
+
+class Response(BaseModel):
+    current_step_occurrence_id: str
+    selected_response_option_id: str
+    comment: str | None = None
+    attachments: dict[str, list[str]]
+
+
+class Respond(BaseModel):
+    response: Response
+
+
+class RestartInstance(BaseModel):
+    restart_mode: str | None = None
+
+
+class HistoryEvent(Model):
+    type: str
+    details: dict[str, Any]
+
+
+class History(Model):
+    """Everything but the events is missing in the older form of the API."""
+
+    history: list[HistoryEvent]
+    name: str | None = None
+    format: str | None = None
+    status: str | None = None
+    started_at: str | None = None
+    ended_at: str | None = None
+    blocked_reason: str | None = None
+    blocked_is_retriable: bool | None = None
+    blocked_learn_more_url: str | None = None
+    current_step_index: int | None = None
+    instance_id: str | None = None
+
+
+class HistoryAnswer(Model):
+    data: History
+
+
+class HistoryList(Model):
+    data: list[History]
+
+
+class BulkHistory(BaseModel):
+    tool_type: str
+    item_ids: list[str] = Field(max_length=100)
+    filters: dict[str, list[str]] | None = None
+
+
+class ItemHistories(Model):
+    item_id: str
+    instances: list[History]
+
+
+class BulkHistoryAnswer(Model):
+    data: list[ItemHistories]
+
+
+class ErrorDetail(Model):
+    reason_code: str
+    message: str
+    source: str | None
+
+
+class ErrorBody(Model):
+    code: str
+    message: str
+    details: list[ErrorDetail]
+
+
+class Error(Model):
+    error: ErrorBody
+
+
+# --- Procore v1 ---
+
+
+class NamedId(Model):
+    id: int
+    name: str
+
+
+class UserRole(Model):
+    id: int
+    name: str
+    assignee: NamedId | None
+
+
+class PerformActivity(Model):
+    url: str
+    method: str
+    data: dict[str, dict[str, int]]
+
+
+class LegacyActivity(Model):
+    id: int
+    name: str
+    workflow_user_role: UserRole
+    perform_activity: PerformActivity
+
+
+class HolderName(Model):
+    name: str
+
+
+class LegacyState(Model):
+    id: int
+    name: str
+    status: str
+    ball_in_court: list[HolderName]
+
+
+class LegacyWorkflow(Model):
+    id: int
+    name: str
+    description: str
+    class_name: str
+    friendly_name: str
+    created_at: str
+    updated_at: str
+    domain: str
+
+
+class LegacyUser(Model):
+    id: int
+    login: str
+    name: str
+
+
+class LegacyInstance(Model):
+    id: int
+    becomes_overdue_at: str | None
+    current_state_set_at: str
+    workflowed_object_id: int
+    workflowed_object_type: str
+    project: NamedId
+    current_workflow_activities: list[LegacyActivity]
+    current_workflow_state: LegacyState
+    workflow: LegacyWorkflow
+    terminated_at: str | None
+    terminated_by: LegacyUser | None
+    permissions: dict[str, bool]
+
+
+class FileAttachment(Model):
+    id: int
+    name: str
+    url: str
+
+
+class LegacyHistory(Model):
+    """The fields with a default are missing in the guide's samples."""
+
+    id: int
+    attachments: list[str]
+    bic_start: str
+    bic_end: str
+    comments: str | None
+    created_at: str
+    updated_at: str
+    performed_by_id: int
+    workflow_activity_id: int
+    workflow_instance_id: int
+    workflow_user_role_id: int
+    file_attachments: list[FileAttachment] | None = None
+    assigned_to_id: int | None = None
+    assigned_to_name: str | None = None
+    bic_duration: str | None = None
+    performed_by_name: str | None = None
+    workflow_activity_name: str | None = None
+    workflow_user_role_name: str | None = None
+    workflow_state_id: int | None = None
+    workflow_state_name: str | None = None
+
+
+class LegacyError(Model):
+    """v1 errors come as `errors`, as `error`, or as `message` with a `code`."""
+
+    errors: Any = None
+    error: Any = None
+    message: str | None = None
+    code: int | None = None
+
+
+# --- Workflowsoft ---
+
+
+class IdTitle(Model):
+    Id: int
+    Title: str
+
+
+class IntegrationInstance(Model):
+    IntegrationInstanceId: int
+    ProcessInstanceId: int
+
+
+class WsField(Model):
+    label: str
+    type: str
+    key: str
+    options: list[Any] | None
+    valueJson: str | None
+    isReadonly: bool
+    isRequired: bool
+
+
+class WriteFields(BaseModel):
+    TaskId: int | str
+    Fields: dict[str, Any]
+
+
+class TaskAction(BaseModel):
+    Action: str
+    CustomAction: str
+
+
+class WsUser(Model):
+    Id: int
+    FullName: str
+    Email: str
+
+
+class StartProcess(BaseModel):
+    TemplateId: int | str
+    Fields: dict[str, Any]
+
+
+class CreateTask(BaseModel):
+    Title: str
+    AssignedUserId: int | str | None = None
+    Description: str | None = None
+    Files: Any = None
+
+
+class WsTask(Model):
+    Id: int
+    Title: str
+    Description: str | None
+
+
+class WsError(Model):
+    Message: str
+    ExceptionMessage: str | None = None
+    ExceptionType: str | None = None

@@ -1,0 +1,449 @@
+"""Procore's legacy workflows (v1): states, activities and their history, and the routes."""
+
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Query, Request, Response
+
+from . import models
+from .procore import check_company_header, check_token, page_headers
+from .world import COMPANY, INTEGRATION_USER, PROJECT, USERS, Refusal, World, user_by_login
+
+OVERDUE_AFTER = 5 * 24 * 3600  # seconds in a state
+OVERRIDING_USER = "1498096"  # who the guide's sample answers name, whoever was sent
+ROLES = {14301: ("Project Manager", (INTEGRATION_USER, "90002")), 14304: ("Reviewer", ("90003",))}
+
+
+@dataclass(frozen=True)
+class Activity:
+    """What may be done in a state; it leads to the next state once every role in ``roles`` has done it."""
+
+    id: int
+    name: str
+    roles: tuple[int, ...]
+    leads_to: int
+
+
+@dataclass(frozen=True)
+class State:
+    id: int
+    name: str
+    status: str
+    activities: tuple[Activity, ...] = ()
+
+
+@dataclass(frozen=True)
+class Workflow:
+    id: int
+    name: str
+    description: str
+    states: dict[int, State]
+    first: int
+
+
+PURCHASE_ORDER = Workflow(
+    3293,
+    "Purchase Order Approval Workflow",
+    "Workflow for purchase order approval automation",
+    {
+        18706: State(18706, "Start", "Draft", (Activity(29945, "Submit for Approval", (14301,), 18707),)),
+        18707: State(
+            18707,
+            "Pending Approval",
+            "Under Review",
+            (Activity(29947, "Approve", (14304,), 18708), Activity(29948, "Deny", (14304,), 18706)),
+        ),
+        18708: State(18708, "PO Approved", "Approved"),
+    },
+    18706,
+)
+JOINT_REVIEW = Workflow(
+    3294,
+    "Joint Review Workflow",
+    "Two roles must accept",
+    {
+        18710: State(18710, "Joint Review", "Under Review", (Activity(29950, "Accept", (14301, 14304), 18711),)),
+        18711: State(18711, "Accepted", "Accepted"),
+    },
+    18710,
+)
+WORKFLOWS = {workflow.name: workflow for workflow in (PURCHASE_ORDER, JOINT_REVIEW)}
+
+
+@dataclass
+class Performed:
+    """One row of the activity history."""
+
+    id: int
+    instance_id: int
+    activity: Activity
+    state: State
+    role: int
+    performed_by: str
+    comments: str | None
+    attachments: list[str]
+    state_set_at: float
+    at: float
+
+
+@dataclass
+class Instance:
+    id: int
+    object_id: int
+    workflow: Workflow
+    state: State
+    state_set_at: float
+    history: list[Performed] = field(default_factory=list)
+    done_here: set[tuple[int, int]] = field(default_factory=set)  # (activity, role) in this visit of the state
+    terminated_at: float | None = None
+
+
+class ProcoreLegacy:
+    """The state machine of v1."""
+
+    def __init__(self, world: World):
+        self.world = world
+        self.instances: dict[int, Instance] = {}
+        self.next_instance_id = 568150
+        self.next_history_id = 1586809
+
+    def add(self, workflow: Workflow, object_id: int) -> Instance:
+        state = workflow.states[workflow.first]
+        instance = Instance(self.next_instance_id, object_id, workflow, state, self.world.clock.time())
+        self.instances[instance.id] = instance
+        self.next_instance_id += 1
+        return instance
+
+    def perform(
+        self,
+        instance: Instance,
+        activity_id: int,
+        role: int,
+        user_id: str,
+        comments: str | None,
+        attachments: list[str],
+        via: str,
+    ) -> Performed:
+        activity = next((a for a in instance.state.activities if a.id == activity_id), None)
+        if activity is None or instance.terminated_at is not None:
+            raise Refusal(400, {"errors": f"Activity {activity_id} is not available in state {instance.state.name}"})
+        if role not in activity.roles:
+            raise Refusal(400, {"errors": {"workflow_user_role_id": ["is not a role of the activity"]}})
+        if user_id not in ROLES[role][1]:
+            raise Refusal(403, {"message": "You do not have access to perform this activity", "code": 403})
+        now = self.world.clock.time()
+        stored_by = OVERRIDING_USER if self.world.switches["performed_by"] == "overridden" else user_id
+        row = Performed(
+            self.next_history_id,
+            instance.id,
+            activity,
+            instance.state,
+            role,
+            stored_by,
+            comments,
+            attachments,
+            instance.state_set_at,
+            now,
+        )
+        self.next_history_id += 1
+        instance.history.append(row)
+        instance.done_here.add((activity.id, role))
+        self.world.record_effect(
+            "procore_legacy",
+            "perform_activity",
+            user_id,
+            {"instance_id": str(instance.id), "object_id": str(instance.object_id), "history_id": str(row.id)},
+            {"activity": activity.name, "state": instance.state.name, "comments": comments},
+            via,
+        )
+        if all((activity.id, needed) in instance.done_here for needed in activity.roles):
+            instance.state = instance.workflow.states[activity.leads_to]
+            instance.state_set_at = now
+            instance.done_here = set()
+        return row
+
+    def state(self) -> list[dict[str, Any]]:
+        return [
+            {
+                "id": str(instance.id),
+                "object_id": str(instance.object_id),
+                "workflow": instance.workflow.name,
+                "state": instance.state.name,
+                "status": instance.state.status,
+                "activities": [a.name for a in instance.state.activities],
+            }
+            for instance in self.instances.values()
+        ]
+
+    def is_active(self, instance: Instance) -> bool:
+        return bool(instance.state.activities) and instance.terminated_at is None
+
+
+# --- the API's forms ---
+
+
+def _open_activities(instance: Instance) -> list[tuple[Activity, int]]:
+    return [
+        (activity, role)
+        for activity in instance.state.activities
+        for role in activity.roles
+        if (activity.id, role) not in instance.done_here
+    ]
+
+
+def _show(legacy: ProcoreLegacy, instance: Instance, base_url: str) -> dict[str, Any]:
+    iso = legacy.world.clock.iso
+    activities = _open_activities(instance)
+    holders = dict.fromkeys(ROLES[role][1][0] for _, role in activities)
+    return {
+        "id": instance.id,
+        "becomes_overdue_at": iso(instance.state_set_at + OVERDUE_AFTER) if activities else None,
+        "current_state_set_at": iso(instance.state_set_at),
+        "workflowed_object_id": instance.object_id,
+        "workflowed_object_type": "Contract",
+        "project": {"id": int(PROJECT["id"]), "name": PROJECT["name"]},
+        "current_workflow_activities": [
+            {
+                "id": activity.id,
+                "name": activity.name,
+                "workflow_user_role": _role(role),
+                "perform_activity": {
+                    "url": f"{base_url}/rest/v1.0/workflow_activity_histories",
+                    "method": "POST",
+                    "data": {
+                        "workflow_activity_history": {
+                            "workflow_activity_id": activity.id,
+                            "workflow_instance_id": instance.id,
+                            "workflow_user_role_id": role,
+                        }
+                    },
+                },
+            }
+            for activity, role in activities
+        ],
+        "current_workflow_state": {
+            "id": instance.state.id,
+            "name": instance.state.name,
+            "status": instance.state.status,
+            "ball_in_court": [{"name": USERS[user_id].name} for user_id in holders],
+        },
+        "workflow": {
+            "id": instance.workflow.id,
+            "name": instance.workflow.name,
+            "description": instance.workflow.description,
+            "class_name": "PurchaseOrderContract",
+            "friendly_name": "Purchase Order",
+            "created_at": "2018-02-08T23:16:18Z",
+            "updated_at": "2018-02-08T23:59:20Z",
+            "domain": "commitments",
+        },
+        "terminated_at": None if instance.terminated_at is None else iso(instance.terminated_at),
+        "terminated_by": None,
+        "permissions": {
+            "can_view": True,
+            "can_respond": any(INTEGRATION_USER in ROLES[role][1] for _, role in activities),
+            "can_act_on_behalf_of": False,
+            "can_terminate": False,
+            "can_restart": False,
+        },
+    }
+
+
+def _role(role: int) -> dict[str, Any]:
+    name, members = ROLES[role]
+    user = USERS[members[0]]
+    return {"id": role, "name": name, "assignee": {"id": int(user.id), "name": f"{user.name} ({COMPANY['name']})"}}
+
+
+def _history(legacy: ProcoreLegacy, row: Performed) -> dict[str, Any]:
+    iso = legacy.world.clock.iso
+    bare = {
+        "id": row.id,
+        "attachments": [f"https://storage.example.com/{name}" for name in row.attachments],
+        "bic_start": iso(row.state_set_at),
+        "bic_end": iso(row.at),
+        "comments": row.comments,
+        "created_at": iso(row.at),
+        "updated_at": iso(row.at),
+        "performed_by_id": int(row.performed_by),
+        "workflow_activity_id": row.activity.id,
+        "workflow_instance_id": row.instance_id,
+        "workflow_user_role_id": row.role,
+    }
+    if legacy.world.switches["history_names"] == "without":
+        return bare
+    user = USERS.get(row.performed_by)
+    role_name, members = ROLES[row.role]
+    return {
+        **bare,
+        "file_attachments": [
+            {"id": n, "name": name, "url": f"https://storage.example.com/{name}"}
+            for n, name in enumerate(row.attachments, start=1)
+        ],
+        "assigned_to_id": int(members[0]),
+        "assigned_to_name": USERS[members[0]].name,
+        "bic_duration": f"{int((row.at - row.state_set_at) // 86400)} days",
+        "performed_by_name": user.name if user else "Somebody Else",
+        "workflow_activity_name": row.activity.name,
+        "workflow_user_role_name": role_name,
+        "workflow_state_id": row.state.id,
+        "workflow_state_name": row.state.name,
+    }
+
+
+# --- routes ---
+
+
+def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
+    def signed_in(request: Request, company_id: int | None = None) -> None:
+        check_token(world, request)
+        check_company_header(world, request)
+        if company_id is None:
+            raise Refusal(400, {"message": "company_id is missing", "code": 400})
+        if str(company_id) != COMPANY["id"]:
+            raise Refusal(403, {"message": "Access denied", "code": 403})
+
+    def find(instance_id: int | None, object_type: str | None, object_id: int | None) -> Instance:
+        if object_type is not None and object_id is not None:
+            found = next((i for i in legacy.instances.values() if i.object_id == object_id), None)
+        else:
+            found = legacy.instances.get(instance_id) if instance_id is not None else None
+        if found is None:
+            raise Refusal(404, {"errors": "Not Found"})
+        return found
+
+    ObjectType = Annotated[str | None, Query(alias="filters[workflowed_object_type]")]
+    ObjectId = Annotated[int | None, Query(alias="filters[workflowed_object_id]")]
+    router = APIRouter(
+        prefix="/rest/v1.0",
+        dependencies=[Depends(signed_in)],
+        responses={status: {"model": models.LegacyError} for status in (400, 401, 403, 404)},
+        tags=["Procore legacy"],
+    )
+
+    @router.get("/workflow_instances", response_model=list[models.LegacyInstance])
+    async def list_instances(
+        request: Request,
+        response: Response,
+        object_type: ObjectType = None,
+        object_id: ObjectId = None,
+        project_id: int | None = None,
+        page: int = 1,
+        per_page: int = 100,
+    ) -> Any:
+        found = [
+            instance
+            for instance in legacy.instances.values()
+            if legacy.is_active(instance) and object_id in (None, instance.object_id)
+        ]
+        shown = _page(request, response, found, page, per_page)
+        return [_show(legacy, instance, _base(request)) for instance in shown]
+
+    @router.get("/workflow_instances/{id}", response_model=models.LegacyInstance)
+    async def show_instance(request: Request, id: int, object_type: ObjectType = None, object_id: ObjectId = None) -> Any:
+        return _show(legacy, find(id, object_type, object_id), _base(request))
+
+    @router.get(
+        "/workflow_activity_histories", response_model=list[models.LegacyHistory], response_model_exclude_unset=True
+    )
+    async def list_histories(
+        request: Request,
+        response: Response,
+        workflow_instance_id: int | None = None,
+        object_type: ObjectType = None,
+        object_id: ObjectId = None,
+        sort: str | None = None,
+        page: int = 1,
+        per_page: int = 100,
+    ) -> Any:
+        if workflow_instance_id is None and (object_type is None or object_id is None):
+            raise Refusal(400, {"message": "workflow_instance_id is missing", "code": 400})
+        rows = list(find(workflow_instance_id, object_type, object_id).history)
+        newest_first = sort == "-created_at" or (sort is None and world.switches["legacy_history_order"] == "newest_first")
+        rows.sort(key=lambda row: (row.at, row.id), reverse=newest_first)
+        return [_history(legacy, row) for row in _page(request, response, rows, page, per_page)]
+
+    @router.get(
+        "/workflow_activity_histories/{id}", response_model=models.LegacyHistory, response_model_exclude_unset=True
+    )
+    async def show_history(id: int, workflow_instance_id: int | None = None) -> Any:
+        for instance in legacy.instances.values():
+            for row in instance.history:
+                if row.id == id and workflow_instance_id in (None, instance.id):
+                    return _history(legacy, row)
+        raise Refusal(404, {"errors": "Not Found"})
+
+    @router.post(
+        "/workflow_activity_histories",
+        response_model=models.LegacyHistory,
+        response_model_exclude_unset=True,
+        status_code=201,
+    )
+    async def perform_activity(request: Request, workflow_instance_id: int | None = None) -> Any:
+        body, attachments = await _activity_body(request)
+        missing = [
+            name
+            for name in ("workflow_activity_id", "workflow_instance_id", "workflow_user_role_id", "performed_by_id")
+            if name not in body
+        ]
+        if missing or workflow_instance_id is None:
+            raise Refusal(400, {"errors": {name: ["is missing"] for name in missing or ["workflow_instance_id"]}})
+        if int(body["workflow_instance_id"]) != workflow_instance_id:
+            raise Refusal(400, {"errors": {"workflow_instance_id": ["does not match the query"]}})
+        row = legacy.perform(
+            find(workflow_instance_id, None, None),
+            int(body["workflow_activity_id"]),
+            int(body["workflow_user_role_id"]),
+            str(body["performed_by_id"]),
+            body.get("comments"),
+            attachments,
+            "api",
+        )
+        return _history(legacy, row)
+
+    return router
+
+
+async def _activity_body(request: Request) -> tuple[dict[str, Any], list[str]]:
+    if "multipart" in request.headers.get("Content-Type", ""):
+        body: dict[str, Any] = {}
+        names = []
+        for name, value in (await request.form()).multi_items():
+            inner = name.removeprefix("workflow_activity_history[").removesuffix("]")
+            if "attachments" in name:
+                names.append(getattr(value, "filename", None) or str(value))
+            else:
+                body[inner] = value
+        return body, names
+    try:
+        whole = await request.json()
+        body = whole["workflow_activity_history"]
+        return dict(body), list(body.get("attachments", []))
+    except (ValueError, KeyError, TypeError):
+        raise Refusal(400, {"message": "param is missing: workflow_activity_history", "code": 400}) from None
+
+
+def _page(request: Request, response: Response, rows: list[Any], page: int, per_page: int) -> list[Any]:
+    if page < 1 or not 1 <= per_page <= 2000:
+        raise Refusal(400, {"message": "page starts at 1 and per_page is 1 to 2000", "code": 400})
+    response.headers.update(page_headers(request, page, per_page, len(rows)))
+    return rows[(page - 1) * per_page : page * per_page]
+
+
+def _base(request: Request) -> str:
+    return str(request.base_url).rstrip("/")
+
+
+# --- what people do ---
+
+
+def person_performs(legacy: ProcoreLegacy, instance_id: int, activity: str, login: str, comments: str | None) -> Performed:
+    instance = legacy.instances.get(instance_id)
+    if instance is None:
+        raise Refusal(404, {"error": f"no legacy instance {instance_id}"})
+    user = user_by_login(login)
+    for candidate, role in _open_activities(instance):
+        if candidate.name.casefold() == activity.casefold() and user.id in ROLES[role][1]:
+            return legacy.perform(instance, candidate.id, role, user.id, comments, [], "person")
+    names = ", ".join(f"{a.name} ({ROLES[r][0]})" for a, r in _open_activities(instance)) or "none"
+    raise Refusal(422, {"error": f"{login} cannot perform {activity!r} now; activities: {names}"})
