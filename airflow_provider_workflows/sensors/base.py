@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from functools import cached_property
 
     from airflow.sdk import Context
+    from airflow.triggers.base import BaseTrigger
 
     from airflow_provider_workflows.hooks.base import WorkflowsHook
     from airflow_provider_workflows.triggers.base import WaitTrigger
@@ -64,6 +65,10 @@ class WorkflowsSensor(BaseSensorOperator):
     def build_trigger(self) -> WaitTrigger:
         """Check the rendered parameters and return the trigger that waits for them."""
 
+    def deferred_trigger(self, trigger: WaitTrigger) -> BaseTrigger:
+        """Return what to defer to: the trigger that looks, unless looking must stay on a worker."""
+        return trigger
+
     @property
     def deadline(self) -> str | None:
         """The wall-clock end of the wait as an ISO-8601 time."""
@@ -75,15 +80,18 @@ class WorkflowsSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         self._deadline = self._read_deadline(context)
-        if not self.deferrable:
-            return super().execute(context)
+        return self.look_or_defer() if self.deferrable else super().execute(context)
+
+    def look_or_defer(self) -> Any:
+        """Look once on the worker, and wait without one if it is not over yet."""
         trigger = self.build_trigger()
         answer = self._look(trigger)
         if answer is not None:
             return self._conclude(answer)
         self._check_deadline()
+        assert self._deadline is not None
         self.defer(
-            trigger=trigger,
+            trigger=self.deferred_trigger(trigger),
             method_name="execute_complete",
             timeout=self._deadline - datetime.now(timezone.utc) + BACKSTOP,
         )

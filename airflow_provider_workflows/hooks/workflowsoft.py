@@ -1,0 +1,218 @@
+"""Hook for Workflowsoft's API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_workflows.client.auth import MintedToken, ReadyToken
+from airflow_provider_workflows.client.rest import path
+from airflow_provider_workflows.client.retry import Replay
+from airflow_provider_workflows.exceptions import ConfigurationError, NotFound
+from airflow_provider_workflows.hooks.base import TEST_CONNECTION_TIMEOUT, Extras, WorkflowsHook, host_of
+from airflow_provider_workflows.rules import workflowsoft as rules
+
+if TYPE_CHECKING:
+    from airflow.sdk import Connection
+
+    from airflow_provider_workflows.client.auth import TokenSource
+
+PUBLIC_URL = "https://api.workflowsoft.com"
+MINT_AUTH = ("basic", "bearer", "cookie")
+CONSUMED_ON_READ = "consumed_on_read"
+KEPT_UNTIL_COMPLETED = "kept_until_completed"
+DIAGRAM_LIMIT = 100  # the vendor's example; there is no paging beyond it
+
+
+class WorkflowsoftHook(WorkflowsHook):
+    """
+    Calls Workflowsoft's API: process diagrams, integration steps, and the fields of integration instances.
+
+    Ids are strings. Rows come as ``{id, title}``, in whatever case the server writes its names.
+
+    Reference: the vendor's help page "For Developers - how to integrate an external system".
+
+    :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft``.
+    """
+
+    conn_name_attr = "workflowsoft_conn_id"
+    default_conn_name = "workflowsoft_default"
+    conn_type = "workflowsoft"
+    hook_name = "Workflowsoft"
+
+    def __init__(self, workflowsoft_conn_id: str = default_conn_name):
+        super().__init__(workflowsoft_conn_id)
+        self._resolved: dict[tuple[str, str], dict[str, str]] = {}
+
+    @property
+    def keeps_until_completed(self) -> bool:
+        """Whether reading a new integration instance leaves it there, as the connection says."""
+        return self.extras.choice("new_integrations", (CONSUMED_ON_READ, KEPT_UNTIL_COMPLETED)) == KEPT_UNTIL_COMPLETED
+
+    def check_may_consume(self) -> None:
+        """
+        Refuse to poll for integration instances unless the connection allows it.
+
+        :raises ConfigurationError: extra ``allow_consume`` is not true.
+        """
+        if not self.extras.flag("allow_consume"):
+            raise ConfigurationError(
+                f"Connection {self.conn_id!r} does not allow polling for new integration instances. Reading one may "
+                "hand it over for good, so that two Airflows (say, production and development) would take each "
+                "other's work. Set the extra 'allow_consume' to true in the one Airflow that shall do the work."
+            )
+
+    def check(self) -> str:
+        rows = self._diagrams({"limit": 1}, timeout=TEST_CONNECTION_TIMEOUT)
+        seen = f"; the first process diagram is {rows[0]['title']!r}" if rows else "; it shows no process diagram"
+        return f"Signed in to {self.client.base_url}{seen}."
+
+    def item_url(self, **ids: str | None) -> str:
+        """Return the address in Workflowsoft's UI, or "" where the connection's ``item_url`` does not tell it."""
+        return self.fill_item_url({name: value for name, value in ids.items() if value is not None})
+
+    # --- diagrams and steps ---
+
+    def list_process_diagrams(self, search_term: str | None = None) -> list[dict[str, str]]:
+        """
+        List process diagrams: ``[{id, title}]``, at most 100.
+
+        :param search_term: Only those whose name matches it, in whatever way the server matches.
+        """
+        rows = self._diagrams({"searchTerm": search_term, "limit": DIAGRAM_LIMIT})
+        if len(rows) >= DIAGRAM_LIMIT:
+            self.log.warning(
+                "Workflowsoft listed %d process diagrams, as many as were asked for: there may be more.", len(rows)
+            )
+        return rows
+
+    def list_integration_steps(self, diagram_id: str) -> list[dict[str, str]]:
+        """List the integration steps of a process diagram: ``[{id, title}]``."""
+        where = path("/api/v2/workflows/{}/tasks", diagram_id)
+        return rules.titled_rows(self.client.get(where, params={"integration": True}).json())
+
+    def resolve_step(self, diagram: str, step: str) -> dict[str, str]:
+        """
+        Find an integration step by the titles or ids of its process diagram and of itself.
+
+        :return: ``{diagram_id, step_id, step}``; ``step`` is the title. Found once, then remembered.
+        :raises NotFound: there is no such diagram or step; those there are, are listed.
+        :raises ConfigurationError: several have the title.
+        """
+        if (diagram, step) not in self._resolved:
+            diagrams = self.list_process_diagrams(diagram)
+            if not any(diagram in (row["title"], row["id"]) for row in diagrams):
+                diagrams = self.list_process_diagrams()
+            diagram_id = rules.choose("process diagram", diagram, diagrams)["id"]
+            found = rules.choose("integration step", step, self.list_integration_steps(diagram_id))
+            self._resolved[diagram, step] = {
+                "diagram_id": diagram_id,
+                "step_id": found["id"],
+                "step": found["title"],
+            }
+        return self._resolved[diagram, step]
+
+    # --- integration instances ---
+
+    def poll_new_integrations(self, step_id: str, *, is_known: bool = False) -> list[dict[str, str | None]]:
+        """
+        Ask once for new integration instances of a step. **This may consume them**: keep what it returns.
+
+        :param step_id: The integration step's id in its diagram.
+        :param is_known: The step was seen in its diagram, so that a 404 means "nothing new".
+        :return: ``[{integration_instance_id, process_instance_id}]``
+        :raises ConfigurationError: the connection does not allow it.
+        :raises OutcomeUnknown: the answer was lost, and with it perhaps an instance.
+        """
+        self.check_may_consume()
+        try:
+            answer = self.client.call(
+                "GET",
+                "/api/v2/workflows/instances/new-integrations",
+                replay=Replay.SAFE if self.keeps_until_completed else Replay.NEVER,
+                params={"id": step_id},
+                headers={"Cache-Control": "no-cache"},
+            )
+        except NotFound:
+            if is_known:
+                return []
+            raise
+        return rules.integration_instances(answer.json())
+
+    def get_fields(self, integration_instance_id: str) -> list[rules.Field]:
+        """Read the fields of an integration instance with their typed values."""
+        where = path("/api/v2/workflows/instances/tasks/{}/variables", integration_instance_id)
+        return rules.read_fields(self.client.get(where).json())
+
+    def update_fields(
+        self, integration_instance_id: str, values: Mapping[str, Any], *, on_behalf_of: str | None = None
+    ) -> None:
+        """
+        Write fields of an integration instance; never sent twice.
+
+        :param values: JSON values by field key, as :func:`~airflow_provider_workflows.rules.workflowsoft.encode`
+            makes them; decimals are written exactly.
+        :param on_behalf_of: User to write for; default: the connection's ``on_behalf_of``, else ``system``.
+        :raises OutcomeUnknown: the answer was lost.
+        """
+        fields = {rules.wire_name(key): value for key, value in values.items()}
+        self.client.call(
+            "POST",
+            "/api/v2/workflows/instances/variables",
+            replay=Replay.NEVER,
+            json={"TaskId": _wire_id(integration_instance_id), "Fields": fields},
+            headers=self._on_behalf_of(on_behalf_of),
+        )
+
+    def complete(
+        self, integration_instance_id: str, *, custom_action: str = "__AUTO__", on_behalf_of: str | None = None
+    ) -> None:
+        """
+        Complete an integration instance; never sent twice.
+
+        :param custom_action: Presumably the way out of the step; the vendor shows ``__AUTO__`` only.
+        :param on_behalf_of: User to complete it for; default: the connection's ``on_behalf_of``, else ``system``.
+        :raises OutcomeUnknown: the answer was lost.
+        """
+        self.client.call(
+            "PATCH",
+            path("/api/v2/tasks/{}/action", integration_instance_id),
+            replay=Replay.NEVER,
+            json={"Action": "Complete", "CustomAction": custom_action},
+            headers=self._on_behalf_of(on_behalf_of),
+        )
+
+    # --- how the connection is read ---
+
+    def base_url(self, connection: Connection, extras: Extras) -> str:
+        return host_of(connection) or PUBLIC_URL
+
+    def token_source(self, connection: Connection, extras: Extras, base_url: str) -> TokenSource:
+        if not connection.password:
+            raise ConfigurationError(
+                f"Connection {self.conn_id!r} needs an API token in password, or an administrator's login and password."
+            )
+        if not connection.login:
+            return ReadyToken(connection.password)
+        return MintedToken(
+            base_url,
+            connection.login,
+            connection.password,
+            lifetime=max(1, int(extras.seconds("mint_lifetime", 3600))),
+            mint_auth=extras.choice("mint_auth", MINT_AUTH),
+            timeout=extras.seconds("timeout", 60.0),
+            verify=extras.verify(),
+            proxies=extras.proxies(),
+        )
+
+    def _on_behalf_of(self, user: str | None) -> dict[str, str]:
+        return {"X-OnBehalfOf-Id": user or self.extras.text("on_behalf_of") or "system"}
+
+    def _diagrams(self, params: Mapping[str, Any], **kwargs: Any) -> list[dict[str, str]]:
+        answer = self.client.get("/api/v2/workflows", params={"mode": "view", **params}, **kwargs)
+        return rules.titled_rows(answer.json())
+
+
+def _wire_id(text: str) -> int | str:
+    """Return an id as the number it is in the vendor's samples, or as it is where it is none."""
+    return int(text) if text.isdecimal() and str(int(text)) == text else text

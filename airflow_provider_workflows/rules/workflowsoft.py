@@ -1,0 +1,433 @@
+"""What Workflowsoft's answers mean, and how its typed fields are read and written."""
+
+from __future__ import annotations
+
+import math
+import re
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, timezone
+from decimal import Decimal, InvalidOperation
+from reprlib import repr as short
+from typing import Any
+
+import simplejson
+
+from airflow_provider_workflows.exceptions import ConfigurationError, ContractError, NotFound
+from airflow_provider_workflows.rules.times import parse_time
+
+INTEGERS = {"int16": 16, "int32": 32, "int64": 64}
+TIME_WITH_ZONE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*(Z|[+-]\d\d:?\d\d)")
+# Nobody documents the server's words; only ones that leave no other reading count.
+ALREADY_COMPLETED = re.compile(
+    r"already\W+(been\W+)?(complete|close|finish|done)"
+    r"|(task|instance|step)\W+(\w+\W+)?(is|was|has been)\W+(completed|closed|finished)",
+    re.IGNORECASE,
+)
+
+
+# --- answers ---------------------------------------------------------------------------------------------
+
+
+def member(holder: Mapping[str, Any], name: str) -> Any:
+    """Return an object's member in whatever case the server writes its name, or None."""
+    return next((value for key, value in holder.items() if str(key).lower() == name.lower()), None)
+
+
+def titled_rows(body: Any) -> list[dict[str, str]]:
+    """Read a list of process diagrams or integration steps as ``[{id, title}]``."""
+    rows = body if isinstance(body, list) else None
+    if rows is None or not all(isinstance(row, Mapping) and member(row, "Id") is not None for row in rows):
+        raise ContractError("The answer is not a list of objects with an Id")
+    return [{"id": str(member(row, "Id")), "title": str(member(row, "Title") or "")} for row in rows]
+
+
+def integration_instances(body: Any) -> list[dict[str, str | None]]:
+    """
+    Read the answer of a poll for new integration instances.
+
+    The vendor shows one object and does not say what "none" or "several" look like: an empty answer of any
+    kind is none, an object is one, a list is several. Anything else is an error, never "none".
+
+    :param body: The parsed answer; None for an empty one.
+    :return: ``[{integration_instance_id, process_instance_id}]``
+    :raises ContractError: another form; its values are not repeated.
+    """
+    if body is None or body == {} or body == []:
+        return []
+    rows = body if isinstance(body, list) else [body]
+    if not all(isinstance(row, Mapping) and member(row, "IntegrationInstanceId") is not None for row in rows):
+        raise ContractError(f"The poll's answer holds no integration instance but {_form(rows)}")
+    return [
+        {
+            "integration_instance_id": str(member(row, "IntegrationInstanceId")),
+            "process_instance_id": _id_or_none(member(row, "ProcessInstanceId")),
+        }
+        for row in rows
+    ]
+
+
+def choose(kind: str, wanted: str, rows: Iterable[Mapping[str, str]]) -> Mapping[str, str]:
+    """
+    Return the one row whose title or id is exactly the wanted text.
+
+    :param kind: What the rows are, for the error text.
+    :raises NotFound: none is; the candidates are listed.
+    :raises ConfigurationError: several are; they are listed with their ids.
+    """
+    rows = list(rows)
+    fitting = [row for row in rows if wanted in (row["title"], row["id"])]
+    if len(fitting) == 1:
+        return fitting[0]
+    listed = ", ".join(f"{row['title']!r} (id {row['id']})" for row in fitting or rows) or "none"
+    if not fitting:
+        raise NotFound(f"There is no {kind} {wanted!r}; there are: {listed}")
+    raise ConfigurationError(f"{len(fitting)} {kind}s are called {wanted!r}: {listed}. Name the one you mean by its id.")
+
+
+def says_already_completed(words: str) -> bool:
+    """Tell whether an error's words can only mean that the integration instance was completed before."""
+    return ALREADY_COMPLETED.search(words) is not None
+
+
+# --- fields ----------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Field:
+    """
+    One field of an integration instance.
+
+    :param type: The type in Workflowsoft's words, such as ``Decimal?``; the question mark means "may be empty".
+    :param value: None when empty; str, bool, int, float, ``Decimal``, a UTC ``pendulum.DateTime``, a
+        ``datetime.date``, or parsed JSON as it is for a type this package does not know.
+    :param options: What may be chosen, as the server gives it; its form is not documented.
+    """
+
+    label: str
+    key: str
+    type: str
+    value: Any
+    options: Any
+    is_readonly: bool
+    is_required: bool
+
+    @property
+    def kind(self) -> str:
+        """The type in lower case and without its question mark."""
+        return self.type.strip().rstrip("?").lower()
+
+    @property
+    def is_known(self) -> bool:
+        return self.kind in CODECS
+
+    def __str__(self) -> str:
+        return f"{self.label!r} ({self.type})"
+
+
+@dataclass(frozen=True)
+class Update:
+    """
+    What an update comes to.
+
+    :param values: JSON values to send, by field key; only those that differ from what is there.
+    :param written: Labels of these fields.
+    :param unchanged: Labels of the fields that already hold what they should.
+    """
+
+    values: dict[str, Any]
+    written: list[str]
+    unchanged: list[str]
+
+
+def read_fields(body: Any) -> list[Field]:
+    """
+    Read the fields of an integration instance with their typed values.
+
+    :raises ContractError: not a list of fields, or a value that does not fit its type; values are not repeated.
+    """
+    if not isinstance(body, list) or not all(isinstance(row, Mapping) and member(row, "key") for row in body):
+        raise ContractError("The answer is not a list of fields with a key")
+    return [_read_field(row) for row in body]
+
+
+def by_label(fields: Iterable[Field]) -> dict[str, Any]:
+    """
+    Return ``{label: value}`` in JSON's own types, as XCom keeps them.
+
+    Decimals become text, for Airflow's XCom would round them to a float; times become ISO-8601 text in UTC. A
+    label that several fields share is replaced by the key of each.
+    """
+    fields = list(fields)
+    labels = [field.label for field in fields]
+    return {
+        field.label if labels.count(field.label) == 1 else field.key: xcom_value(field.value) for field in fields
+    }
+
+
+def xcom_value(value: Any) -> Any:
+    """Return a field's value in one of JSON's own types."""
+    if isinstance(value, Decimal):
+        return str(value)
+    if isinstance(value, datetime):
+        return _time_text(value)
+    return value.isoformat() if isinstance(value, date) else value
+
+
+def find_field(fields: Iterable[Field], name: str) -> Field:
+    """
+    Return the field with a key or label.
+
+    :raises ConfigurationError: there is none, or several share the label; the candidates are listed.
+    """
+    fields = list(fields)
+    fitting = [f for f in fields if f.key == name] or [f for f in fields if f.label == name]
+    if len(fitting) == 1:
+        return fitting[0]
+    if not fitting:
+        listed = ", ".join(repr(field.label) for field in fields) or "none"
+        raise ConfigurationError(f"fields: there is no field {name!r}; there are: {listed}.")
+    keys = ", ".join(field.key for field in fitting)
+    raise ConfigurationError(f"fields: {len(fitting)} fields are called {name!r}; use the key of one of them: {keys}.")
+
+
+def plan_update(fields: Iterable[Field], wanted: Mapping[str, Any], *, allow_unknown_types: bool = False) -> Update:
+    """
+    Compare what is wanted with what is there, and refuse what Workflowsoft would refuse.
+
+    :param fields: The fields as they are.
+    :param wanted: Values by label or key; a field that already holds its value may be read-only.
+    :param allow_unknown_types: Send values of types that this package does not know unchanged.
+    :raises ConfigurationError: no such field, a wrong value, a read-only field, not one of the options.
+    """
+    fields = list(fields)
+    update = Update({}, [], [])
+    readonly, seen = [], set()
+    for name, value in wanted.items():
+        field = find_field(fields, name)
+        if field.key in seen:
+            raise ConfigurationError(f"fields: field {field} is given twice, by label and by key.")
+        seen.add(field.key)
+        encoded = encode(field, value)
+        if _same(field, encoded):
+            update.unchanged.append(field.label)
+            continue
+        if field.is_readonly:
+            readonly.append(str(field))
+            continue
+        if not field.is_known and not allow_unknown_types:
+            raise ConfigurationError(
+                f"fields: the type of field {field} is unknown; set allow_unknown_types=True to send its value as it is."
+            )
+        _check_option(field, encoded)
+        update.values[field.key] = encoded
+        update.written.append(field.label)
+    if readonly:
+        raise ConfigurationError(f"fields: read-only in Workflowsoft: {', '.join(readonly)}. Nothing was sent.")
+    return update
+
+
+def differing(fields: Iterable[Field], values: Mapping[str, Any]) -> list[str]:
+    """Return the fields that do not hold what was sent, described for an error text."""
+    held = {field.key: field for field in fields}
+    return [str(held.get(key, key)) for key, value in values.items() if key not in held or not _same(held[key], value)]
+
+
+def missing_required(fields: Iterable[Field]) -> list[str]:
+    """Return the labels of required fields that are empty; false and 0 are values."""
+    return [field.label for field in fields if field.is_required and field.value in (None, "")]
+
+
+def option_values(field: Field) -> list[Any] | None:
+    """Return the values that may be chosen, or None where there is no choice or its form says nothing clear."""
+    if not isinstance(field.options, list) or not field.options:
+        return None
+    values = []
+    for option in field.options:
+        if isinstance(option, Mapping):
+            given = [v for v in (member(option, "Id"), member(option, "Value")) if v is not None]
+            if not given:
+                return None
+            values += given
+        elif isinstance(option, (str, int, Decimal, float)):
+            values.append(option)
+        else:
+            return None
+    return values
+
+
+def wire_name(key: str) -> str:
+    """Return the name under which a field is written."""
+    return "field_" + key.replace("-", "_")
+
+
+def encode(field: Field, value: Any) -> Any:
+    """
+    Return a value in the form that is sent for a field.
+
+    :raises ConfigurationError: it does not fit; the error names the field, what it takes, and what it got.
+    """
+    if value is None:
+        if field.is_known and field.kind != "string" and not field.type.strip().endswith("?"):
+            raise ConfigurationError(f"fields: field {field} cannot be emptied; its type has no question mark.")
+        return None
+    if not field.is_known:
+        return value
+    expected, _, write = CODECS[field.kind]
+    try:
+        return write(value)
+    except (ValueError, TypeError, ArithmeticError):
+        got = f"{type(value).__name__} {short(value)}"
+        raise ConfigurationError(f"fields: field {field} takes {expected}; got {got}.") from None
+
+
+# --- one field's value -----------------------------------------------------------------------------------
+
+
+def _read_field(row: Mapping[str, Any]) -> Field:
+    label, key, kind = (str(member(row, name) or "") for name in ("label", "key", "type"))
+    field = Field(
+        label=label or key,
+        key=key,
+        type=kind,
+        value=None,
+        options=member(row, "options"),
+        is_readonly=member(row, "isReadonly") is True,
+        is_required=member(row, "isRequired") is True,
+    )
+    return Field(**{**vars(field), "value": _read_value(field, member(row, "valueJson"))})
+
+
+def _read_value(field: Field, text: Any) -> Any:
+    if text is None or text == "":
+        return None
+    try:
+        value = simplejson.loads(text, use_decimal=field.is_known)
+        # The string "null" is taken as empty as well: nobody says which of the two the server writes.
+        if value is None or (value == "null" and field.kind != "string"):
+            return None
+        return CODECS[field.kind][1](value) if field.is_known else value
+    except (ValueError, TypeError, ArithmeticError):
+        raise ContractError(f"The value of field {field}, key {field.key}, is not one of its type") from None
+
+
+def _same(field: Field, encoded: Any) -> bool:
+    held = None if field.value is None else encode(field, field.value)
+    if field.kind == "single" and held is not None and encoded is not None:
+        return math.isclose(held, encoded, rel_tol=1e-6)  # the server keeps some seven digits
+    return type(held) is type(encoded) and bool(held == encoded) if not field.is_known else bool(held == encoded)
+
+
+def _check_option(field: Field, encoded: Any) -> None:
+    allowed = option_values(field)
+    if encoded is None or allowed is None or str(encoded) in {str(value) for value in allowed}:
+        return
+    listed = ", ".join(repr(value) for value in allowed)
+    raise ConfigurationError(f"fields: field {field} takes one of {listed}; got {short(encoded)}.")
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _boolean(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise TypeError
+    return value
+
+
+def _integer(kind: str) -> Callable[[Any], int]:
+    limit = 2 ** (INTEGERS[kind] - 1)
+
+    def convert(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, (int, Decimal)) or value != int(value):
+            raise TypeError
+        if not -limit <= value < limit:
+            raise ValueError
+        return int(value)
+
+    return convert
+
+
+def _decimal(value: Any) -> Decimal:
+    # A float has lost digits that a Decimal would have kept, so it is refused and not quietly rounded.
+    if isinstance(value, bool) or not isinstance(value, (int, str, Decimal)):
+        raise TypeError
+    try:
+        number = Decimal(value.strip() if isinstance(value, str) else value)
+    except InvalidOperation:
+        raise ValueError from None
+    if not number.is_finite():
+        raise ValueError
+    return number
+
+
+def _float(value: Any) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)) or not math.isfinite(value):
+        raise TypeError
+    return float(value)
+
+
+def _guid(value: Any) -> str:
+    return str(uuid.UUID(str(value)))
+
+
+def _read_time(value: Any) -> datetime:
+    moment = parse_time(_text(value))
+    if moment is None:
+        raise ValueError
+    return moment
+
+
+def _write_time(value: Any) -> str:
+    if isinstance(value, str) and TIME_WITH_ZONE.fullmatch(value.strip()):
+        value = _read_time(value.strip())
+    if not isinstance(value, datetime) or value.utcoffset() is None:
+        raise TypeError
+    return _time_text(value)
+
+
+def _read_date(value: Any) -> date:
+    return date.fromisoformat(_text(value)[:10])
+
+
+def _write_date(value: Any) -> str:
+    if isinstance(value, str):
+        value = date.fromisoformat(value.strip())
+    if isinstance(value, datetime) or not isinstance(value, date):
+        raise TypeError
+    return value.isoformat()
+
+
+def _time_text(moment: datetime) -> str:
+    # Whole seconds and a Z, as in the vendor's only sample.
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+# Base type -> (what a value of it is, how it is read, how it is written). The vendor shows the first four; the
+# others follow from the names being those of .NET.
+CODECS: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
+    "string": ("text", _text, _text),
+    "boolean": ("True or False", _boolean, _boolean),
+    "datetime": ("a datetime with a time zone, or its ISO-8601 text with a zone", _read_time, _write_time),
+    "decimal": ("a finite Decimal, int or number as text (a float is not exact)", _decimal, _decimal),
+    "double": ("a finite number", _float, _float),
+    "single": ("a finite number", _float, _float),
+    "guid": ("a UUID", _guid, _guid),
+    "date": ("a date, or its text as YYYY-MM-DD", _read_date, _write_date),
+    **{kind: (f"an int of {bits} bits", _integer(kind), _integer(kind)) for kind, bits in INTEGERS.items()},
+}
+
+
+def _id_or_none(value: Any) -> str | None:
+    return None if value is None else str(value)
+
+
+def _form(rows: list[Any]) -> str:
+    odd = next(row for row in rows if not isinstance(row, Mapping) or member(row, "IntegrationInstanceId") is None)
+    if isinstance(odd, Mapping):
+        return f"an object with {', '.join(sorted(map(str, odd)))}"
+    return f"a {type(odd).__name__}"

@@ -1,0 +1,74 @@
+"""A home for Airflow that belongs to the test run, an emulator, and connections to it."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+# Airflow reads its settings when it is first imported, which the test modules do.
+_home = tempfile.TemporaryDirectory(prefix="airflow-home-")
+os.environ["AIRFLOW_HOME"] = _home.name
+os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
+os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{_home.name}/airflow.db"
+os.environ["AIRFLOW__WORKFLOWS__POKE_INTERVAL"] = "1"
+
+from airflow_provider_workflows.emulator import Emulator  # noqa: E402  after the environment is set
+
+
+class Store(dict[str, Any]):
+    """Airflow's task state store, as a dict; refuses what the real one would refuse."""
+
+    def set(self, key: str, value: Any, *, retention: Any = None) -> None:
+        assert value is not None
+        self[key] = json.loads(json.dumps(value))
+
+
+@pytest.fixture
+def store() -> Store:
+    """A task state store; hand the same one to two executions to make the second a retry."""
+    return Store()
+
+
+@pytest.fixture(scope="session")
+def running_emulator() -> Iterator[Emulator]:
+    with Emulator() as emulator:
+        yield emulator
+
+
+@pytest.fixture
+def emulator(running_emulator: Emulator) -> Emulator:
+    """An emulator as it is at the start."""
+    running_emulator.control("POST", "reset", seed="default")
+    return running_emulator
+
+
+@pytest.fixture
+def set_connection(monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Return a function that sets an Airflow connection from a dict."""
+
+    def set_it(conn_id: str, connection: dict[str, Any]) -> None:
+        monkeypatch.setenv(f"AIRFLOW_CONN_{conn_id.upper()}", json.dumps(connection))
+
+    return set_it
+
+
+@pytest.fixture
+def airflow_connections(emulator: Emulator, set_connection: Any) -> Emulator:
+    """Both default connections, to the emulator."""
+    for conn_type in ("procore", "workflowsoft"):
+        set_connection(f"{conn_type}_default", emulator.connection(conn_type))
+    return emulator
+
+
+@pytest.fixture(scope="session")
+def airflow_db() -> None:
+    """An empty Airflow database, which `dag.test()` needs."""
+    from airflow.utils.db import initdb
+
+    initdb()
