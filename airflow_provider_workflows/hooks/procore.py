@@ -78,8 +78,9 @@ class ProcoreConnectionHook(WorkflowsHook):
 
     def item_url(self, **ids: str | None) -> str:
         """Return the item's address in Procore's UI, or "" where the connection's ``item_url`` does not tell it."""
-        known = {"company_id": self.company_id, "project_id": self.project_id, **ids}
-        return self.fill_item_url({name: value for name, value in known.items() if value is not None})
+        given = {name: value for name, value in ids.items() if value is not None}
+        ours = {"company_id": self.company_id} | ({"project_id": self.project_id} if self.project_id else {})
+        return self.fill_item_url({**ours, **given})
 
     def base_url(self, connection: Connection, extras: Extras) -> str:
         host = host_of(connection) or ENVIRONMENTS[self._environment(extras)][1]

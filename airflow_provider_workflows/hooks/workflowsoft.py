@@ -47,7 +47,10 @@ class WorkflowsoftHook(WorkflowsHook):
     @property
     def keeps_until_completed(self) -> bool:
         """Whether reading a new integration instance leaves it there, as the connection says."""
-        return self.extras.choice("new_integrations", (CONSUMED_ON_READ, KEPT_UNTIL_COMPLETED)) == KEPT_UNTIL_COMPLETED
+        return (
+            self.extras.choice("new_integrations", (CONSUMED_ON_READ, KEPT_UNTIL_COMPLETED))
+            == KEPT_UNTIL_COMPLETED
+        )
 
     def check_may_consume(self) -> None:
         """
@@ -64,7 +67,11 @@ class WorkflowsoftHook(WorkflowsHook):
 
     def check(self) -> str:
         rows = self._diagrams({"limit": 1}, timeout=TEST_CONNECTION_TIMEOUT)
-        seen = f"; the first process diagram is {rows[0]['title']!r}" if rows else "; it shows no process diagram"
+        seen = (
+            f"; the first process diagram is {rows[0]['title']!r}"
+            if rows
+            else "; it shows no process diagram"
+        )
         return f"Signed in to {self.client.base_url}{seen}."
 
     def item_url(self, **ids: str | None) -> str:
@@ -82,29 +89,31 @@ class WorkflowsoftHook(WorkflowsHook):
         rows = self._diagrams({"searchTerm": search_term, "limit": DIAGRAM_LIMIT})
         if len(rows) >= DIAGRAM_LIMIT:
             self.log.warning(
-                "Workflowsoft listed %d process diagrams, as many as were asked for: there may be more.", len(rows)
+                "Workflowsoft listed %d process diagrams, as many as were asked for: there may be more.",
+                len(rows),
             )
         return rows
 
     def list_integration_steps(self, diagram_id: str) -> list[dict[str, str]]:
         """List the integration steps of a process diagram: ``[{id, title}]``."""
         where = path("/api/v2/workflows/{}/tasks", diagram_id)
-        return rules.titled_rows(self.client.get(where, params={"integration": True}).json())
+        return rules.titled_rows(
+            self.client.get(where, params={"integration": True}).json(), "integration step"
+        )
 
     def resolve_step(self, diagram: str, step: str) -> dict[str, str]:
         """
         Find an integration step by the titles or ids of its process diagram and of itself.
 
         :return: ``{diagram_id, step_id, step}``; ``step`` is the title. Found once, then remembered.
-        :raises NotFound: there is no such diagram or step; those there are, are listed.
-        :raises ConfigurationError: several have the title.
+        :raises ConfigurationError: there is no such diagram or step, or several; the candidates are listed.
         """
         if (diagram, step) not in self._resolved:
             diagrams = self.list_process_diagrams(diagram)
             if not any(diagram in (row["title"], row["id"]) for row in diagrams):
                 diagrams = self.list_process_diagrams()
-            diagram_id = rules.choose("process diagram", diagram, diagrams)["id"]
-            found = rules.choose("integration step", step, self.list_integration_steps(diagram_id))
+            diagram_id = rules.choose("diagram", "process diagram", diagram, diagrams)["id"]
+            found = rules.choose("step", "integration step", step, self.list_integration_steps(diagram_id))
             self._resolved[diagram, step] = {
                 "diagram_id": diagram_id,
                 "step_id": found["id"],
@@ -142,7 +151,7 @@ class WorkflowsoftHook(WorkflowsHook):
     def get_fields(self, integration_instance_id: str) -> list[rules.Field]:
         """Read the fields of an integration instance with their typed values."""
         where = path("/api/v2/workflows/instances/tasks/{}/variables", integration_instance_id)
-        return rules.read_fields(self.client.get(where).json())
+        return rules.read_fields(self.client.get(where).json(exact=True))
 
     def update_fields(
         self, integration_instance_id: str, values: Mapping[str, Any], *, on_behalf_of: str | None = None
@@ -165,7 +174,11 @@ class WorkflowsoftHook(WorkflowsHook):
         )
 
     def complete(
-        self, integration_instance_id: str, *, custom_action: str = "__AUTO__", on_behalf_of: str | None = None
+        self,
+        integration_instance_id: str,
+        *,
+        custom_action: str = "__AUTO__",
+        on_behalf_of: str | None = None,
     ) -> None:
         """
         Complete an integration instance; never sent twice.
@@ -210,7 +223,7 @@ class WorkflowsoftHook(WorkflowsHook):
 
     def _diagrams(self, params: Mapping[str, Any], **kwargs: Any) -> list[dict[str, str]]:
         answer = self.client.get("/api/v2/workflows", params={"mode": "view", **params}, **kwargs)
-        return rules.titled_rows(answer.json())
+        return rules.titled_rows(answer.json(), "process diagram")
 
 
 def _wire_id(text: str) -> int | str:

@@ -8,7 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.rules.times import latest_first, parse_time
+from airflow_provider_workflows.rules.times import parse_time, seconds_of
 from airflow_provider_workflows.rules.verdicts import Verdict, judge
 
 ENDED_STATES = frozenset({"complete", "terminated"})
@@ -77,10 +77,14 @@ def decide_instance(
 
 def newest_instance(instances: Iterable[Json]) -> str:
     """Return the id of the instance that runs, else of the one that was started last."""
-    newest = min(
-        instances, key=lambda i: (bool(i.get("ended_at")), latest_first(parse_time(i.get("started_at") or i.get("created_at"))))
-    )
+    newest = max(instances, key=_age)
     return str(newest["id"])
+
+
+def _age(instance: Json) -> tuple[bool, float, int, str]:
+    started = seconds_of(parse_time(instance.get("started_at") or instance.get("created_at")))
+    instance_id = str(instance["id"])
+    return not instance.get("ended_at"), started, len(instance_id), instance_id
 
 
 def _details(event: Json) -> Json:
@@ -111,7 +115,8 @@ def _last_response(details: Iterable[Json]) -> dict[str, Any] | None:
     given = [r for step in details for r in step.get("responses") or [] if isinstance(r, Mapping) and r.get("responded_at")]
     if not given:
         return None
-    last = min(given, key=lambda response: latest_first(parse_time(response["responded_at"])))
+    # Within one second, which is as fine as the API's times are, the order of the events decides.
+    last = sorted(given, key=lambda response: seconds_of(parse_time(response["responded_at"])))[-1]
     return {
         "option": last.get("response"),
         "type": last.get("response_type"),

@@ -21,6 +21,6 @@ def parse_time(text: str | None) -> pendulum.DateTime | None:
     return moment.in_timezone("UTC") if isinstance(moment, pendulum.DateTime) else None
 
 
-def latest_first(moment: pendulum.DateTime | None) -> float:
-    """Return a sort key that puts the newest first and what has no time last."""
-    return -moment.timestamp() if moment else float("inf")
+def seconds_of(moment: pendulum.DateTime | None) -> float:
+    """Return a sort key, oldest first; what has no time comes before everything."""
+    return moment.timestamp() if moment else float("-inf")

@@ -6,7 +6,7 @@ import math
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timezone
 from decimal import Decimal, InvalidOperation
 from reprlib import repr as short
@@ -14,7 +14,7 @@ from typing import Any
 
 import simplejson
 
-from airflow_provider_workflows.exceptions import ConfigurationError, ContractError, NotFound
+from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
 from airflow_provider_workflows.rules.times import parse_time
 
 INTEGERS = {"int16": 16, "int32": 32, "int64": 64}
@@ -35,11 +35,16 @@ def member(holder: Mapping[str, Any], name: str) -> Any:
     return next((value for key, value in holder.items() if str(key).lower() == name.lower()), None)
 
 
-def titled_rows(body: Any) -> list[dict[str, str]]:
-    """Read a list of process diagrams or integration steps as ``[{id, title}]``."""
+def titled_rows(body: Any, kind: str) -> list[dict[str, str]]:
+    """
+    Read a list of process diagrams or integration steps as ``[{id, title}]``.
+
+    :param kind: What the rows are, for the error text.
+    :raises ContractError: not a list of objects with an id.
+    """
     rows = body if isinstance(body, list) else None
     if rows is None or not all(isinstance(row, Mapping) and member(row, "Id") is not None for row in rows):
-        raise ContractError("The answer is not a list of objects with an Id")
+        raise ContractError(f"The list of {kind}s is not a list of objects with an Id")
     return [{"id": str(member(row, "Id")), "title": str(member(row, "Title") or "")} for row in rows]
 
 
@@ -68,13 +73,13 @@ def integration_instances(body: Any) -> list[dict[str, str | None]]:
     ]
 
 
-def choose(kind: str, wanted: str, rows: Iterable[Mapping[str, str]]) -> Mapping[str, str]:
+def choose(parameter: str, kind: str, wanted: str, rows: Iterable[Mapping[str, str]]) -> Mapping[str, str]:
     """
     Return the one row whose title or id is exactly the wanted text.
 
-    :param kind: What the rows are, for the error text.
-    :raises NotFound: none is; the candidates are listed.
-    :raises ConfigurationError: several are; they are listed with their ids.
+    :param parameter: What the DAG author calls it, for the error text.
+    :param kind: What Workflowsoft calls it, for the error text.
+    :raises ConfigurationError: none is, or several are; the candidates are listed with their ids.
     """
     rows = list(rows)
     fitting = [row for row in rows if wanted in (row["title"], row["id"])]
@@ -82,8 +87,10 @@ def choose(kind: str, wanted: str, rows: Iterable[Mapping[str, str]]) -> Mapping
         return fitting[0]
     listed = ", ".join(f"{row['title']!r} (id {row['id']})" for row in fitting or rows) or "none"
     if not fitting:
-        raise NotFound(f"There is no {kind} {wanted!r}; there are: {listed}")
-    raise ConfigurationError(f"{len(fitting)} {kind}s are called {wanted!r}: {listed}. Name the one you mean by its id.")
+        raise ConfigurationError(f"{parameter}: there is no {kind} {wanted!r}; there are: {listed}.")
+    raise ConfigurationError(
+        f"{parameter}: {wanted!r} is the name of {len(fitting)} {kind}s: {listed}. Give the id."
+    )
 
 
 def says_already_completed(words: str) -> bool:
@@ -162,7 +169,8 @@ def by_label(fields: Iterable[Field]) -> dict[str, Any]:
     fields = list(fields)
     labels = [field.label for field in fields]
     return {
-        field.label if labels.count(field.label) == 1 else field.key: xcom_value(field.value) for field in fields
+        field.label if labels.count(field.label) == 1 else field.key: xcom_value(field.value)
+        for field in fields
     }
 
 
@@ -189,10 +197,14 @@ def find_field(fields: Iterable[Field], name: str) -> Field:
         listed = ", ".join(repr(field.label) for field in fields) or "none"
         raise ConfigurationError(f"fields: there is no field {name!r}; there are: {listed}.")
     keys = ", ".join(field.key for field in fitting)
-    raise ConfigurationError(f"fields: {len(fitting)} fields are called {name!r}; use the key of one of them: {keys}.")
+    raise ConfigurationError(
+        f"fields: {len(fitting)} fields are called {name!r}; use the key of one of them: {keys}."
+    )
 
 
-def plan_update(fields: Iterable[Field], wanted: Mapping[str, Any], *, allow_unknown_types: bool = False) -> Update:
+def plan_update(
+    fields: Iterable[Field], wanted: Mapping[str, Any], *, allow_unknown_types: bool = False
+) -> Update:
     """
     Compare what is wanted with what is there, and refuse what Workflowsoft would refuse.
 
@@ -224,14 +236,20 @@ def plan_update(fields: Iterable[Field], wanted: Mapping[str, Any], *, allow_unk
         update.values[field.key] = encoded
         update.written.append(field.label)
     if readonly:
-        raise ConfigurationError(f"fields: read-only in Workflowsoft: {', '.join(readonly)}. Nothing was sent.")
+        raise ConfigurationError(
+            f"fields: read-only in Workflowsoft: {', '.join(readonly)}. Nothing was sent."
+        )
     return update
 
 
 def differing(fields: Iterable[Field], values: Mapping[str, Any]) -> list[str]:
     """Return the fields that do not hold what was sent, described for an error text."""
     held = {field.key: field for field in fields}
-    return [str(held.get(key, key)) for key, value in values.items() if key not in held or not _same(held[key], value)]
+    return [
+        str(held.get(key, key))
+        for key, value in values.items()
+        if key not in held or not _same(held[key], value)
+    ]
 
 
 def missing_required(fields: Iterable[Field]) -> list[str]:
@@ -270,7 +288,9 @@ def encode(field: Field, value: Any) -> Any:
     """
     if value is None:
         if field.is_known and field.kind != "string" and not field.type.strip().endswith("?"):
-            raise ConfigurationError(f"fields: field {field} cannot be emptied; its type has no question mark.")
+            raise ConfigurationError(
+                f"fields: field {field} cannot be emptied; its type has no question mark."
+            )
         return None
     if not field.is_known:
         return value
@@ -296,7 +316,7 @@ def _read_field(row: Mapping[str, Any]) -> Field:
         is_readonly=member(row, "isReadonly") is True,
         is_required=member(row, "isRequired") is True,
     )
-    return Field(**{**vars(field), "value": _read_value(field, member(row, "valueJson"))})
+    return replace(field, value=_read_value(field, member(row, "valueJson")))
 
 
 def _read_value(field: Field, text: Any) -> Any:
@@ -304,11 +324,10 @@ def _read_value(field: Field, text: Any) -> Any:
         return None
     try:
         value = simplejson.loads(text, use_decimal=field.is_known)
-        # The string "null" is taken as empty as well: nobody says which of the two the server writes.
-        if value is None or (value == "null" and field.kind != "string"):
+        if value is None or (value == "" and field.is_known and field.kind != "string"):
             return None
         return CODECS[field.kind][1](value) if field.is_known else value
-    except (ValueError, TypeError, ArithmeticError):
+    except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise ContractError(f"The value of field {field}, key {field.key}, is not one of its type") from None
 
 
@@ -316,12 +335,17 @@ def _same(field: Field, encoded: Any) -> bool:
     held = None if field.value is None else encode(field, field.value)
     if field.kind == "single" and held is not None and encoded is not None:
         return math.isclose(held, encoded, rel_tol=1e-6)  # the server keeps some seven digits
-    return type(held) is type(encoded) and bool(held == encoded) if not field.is_known else bool(held == encoded)
+    # Of unknown types 1 and true are told apart, as JSON does.
+    return bool(held == encoded) and (field.is_known or type(held) is type(encoded))
 
 
 def _check_option(field: Field, encoded: Any) -> None:
     allowed = option_values(field)
-    if encoded is None or allowed is None or str(encoded) in {str(value) for value in allowed}:
+    if (
+        encoded is None
+        or allowed is None
+        or any(encoded == value or str(encoded) == str(value) for value in allowed)
+    ):
         return
     listed = ", ".join(repr(value) for value in allowed)
     raise ConfigurationError(f"fields: field {field} takes one of {listed}; got {short(encoded)}.")
@@ -427,7 +451,9 @@ def _id_or_none(value: Any) -> str | None:
 
 
 def _form(rows: list[Any]) -> str:
-    odd = next(row for row in rows if not isinstance(row, Mapping) or member(row, "IntegrationInstanceId") is None)
+    odd = next(
+        row for row in rows if not isinstance(row, Mapping) or member(row, "IntegrationInstanceId") is None
+    )
     if isinstance(odd, Mapping):
         return f"an object with {', '.join(sorted(map(str, odd)))}"
     return f"a {type(odd).__name__}"

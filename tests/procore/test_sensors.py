@@ -3,20 +3,371 @@
 from __future__ import annotations
 
 import asyncio
+from datetime import datetime, timedelta, timezone
 
 import pytest
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    PokeReturnValue,
 )
 from airflow.sdk.exceptions import TaskDeferred
 
 from airflow_provider_workflows.exceptions import ConfigurationError, NotFound, WorkflowsError
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor, ProcoreResponseRequestedSensor
-from airflow_provider_workflows.triggers import base as triggers
+from airflow_provider_workflows.triggers import base as waiting
+from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
 
 INSTANCE = "700001"
 TOOL = "purchase_order_contract"
+
+
+@pytest.fixture(autouse=True)
+def quick_first_look(monkeypatch):
+    monkeypatch.setattr(waiting, "SHORTEST_FIRST_PAUSE", 0.01)
+
+
+def instance_sensor(**parameters) -> ProcoreInstanceSensor:
+    where = {} if {"instance_id", "item_id"} & set(parameters) else {"instance_id": INSTANCE}
+    return ProcoreInstanceSensor(task_id="wait", poke_interval=0.05, **{"timeout": 30, **where, **parameters})
+
+
+def answer(emulator, option: str, login: str = "integration@example.com") -> None:
+    emulator.control("POST", f"procore/instances/{INSTANCE}/respond", login=login, option=option)
+
+
+def approve(emulator) -> None:
+    answer(emulator, "Approve")
+    answer(emulator, "Approve", "dana@example.com")
+
+
+def first_event(trigger) -> dict:
+    """Run a trigger as the triggerer does: made anew from what it serialised."""
+
+    async def run() -> dict:
+        path, arguments = trigger.serialize()
+        assert path == f"{type(trigger).__module__}.{type(trigger).__name__}"
+        async for event in type(trigger)(**arguments).run():
+            return event.payload
+        raise AssertionError("the trigger ended without an event")
+
+    return asyncio.run(run())
+
+
+def deferred(sensor, context) -> TaskDeferred:
+    sensor.deferrable = True
+    with pytest.raises(TaskDeferred) as deferral:
+        sensor.execute(context)
+    return deferral.value
+
+
+def test_every_mode_returns_the_same(emulator, store):
+    context = {"task_state_store": store}
+    deferral = deferred(instance_sensor(), context)
+    approve(emulator)
+
+    by_poke = instance_sensor().poke(context)
+    assert isinstance(by_poke, PokeReturnValue)
+    at_once = instance_sensor(deferrable=True).execute(context)
+    resumed = instance_sensor().execute_complete(context, first_event(deferral.trigger))
+
+    assert by_poke.xcom_value == at_once == resumed
+    assert resumed == {
+        "instance_id": INSTANCE,
+        "item_id": "5001",
+        "state": "complete",
+        "step": None,
+        "item_status": "Approved",
+        "last_response": {
+            "option": "Approve",
+            "type": "approve",
+            "comment": None,
+            "by": "dana@example.com",
+            "at": resumed["last_response"]["at"],
+        },
+        "started_at": resumed["started_at"],
+        "ended_at": resumed["ended_at"],
+        "blocked_reason": None,
+    }
+
+
+def test_a_poking_sensor_goes_on_until_the_people_have_decided(emulator, store):
+    sensor = instance_sensor()
+    assert sensor.poke({"task_state_store": store}) is False
+    approve(emulator)
+
+    assert sensor.execute({"task_state_store": store})["item_status"] == "Approved"
+
+
+def test_a_wait_that_is_over_never_defers(emulator, store):
+    approve(emulator)
+
+    assert instance_sensor(deferrable=True).execute({"task_state_store": store})["state"] == "complete"
+
+
+def test_the_trigger_waits_until_it_changes_and_looks_with_one_request_each_time(emulator, store):
+    trigger = deferred(instance_sensor(), {"task_state_store": store}).trigger
+    before = len(emulator.requests())
+
+    async def decide_after_two_looks():
+        event = asyncio.create_task(anext(aiter(trigger.run())))
+        while len(emulator.requests()) < before + 2:
+            await asyncio.sleep(0.01)
+        await asyncio.to_thread(approve, emulator)
+        return (await event).payload
+
+    payload = asyncio.run(decide_after_two_looks())
+
+    assert payload["status"] == "done"
+    paths = {request["path"].rpartition("/")[2] for request in emulator.requests()[before:]}
+    assert paths == {"history"}
+
+
+def test_nothing_secret_is_in_what_a_trigger_stores(emulator, store):
+    _, arguments = deferred(instance_sensor(), {"task_state_store": store}).trigger.serialize()
+
+    assert "secret" not in repr(arguments)
+    assert arguments["procore_conn_id"] == "procore_default"
+
+
+@pytest.mark.parametrize(
+    ("words", "outcome"),
+    [
+        ({"fail_on": {"terminated"}}, AirflowFailException),
+        ({"skip_on": {"terminated"}}, AirflowSkipException),
+        ({"until": {"complete"}}, AirflowFailException),
+        ({"until": {"complete"}, "soft_fail": True}, AirflowSkipException),
+    ],
+)
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_the_author_says_what_an_outcome_does_in_every_mode(emulator, store, words, outcome, deferrable):
+    emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
+
+    with pytest.raises(outcome):
+        instance_sensor(deferrable=deferrable, **words).execute({"task_state_store": store})
+
+
+def test_a_rejection_is_an_answer_and_not_a_failure(emulator, store):
+    answer(emulator, "Reject")
+
+    result = instance_sensor().execute({"task_state_store": store})
+
+    assert (result["state"], result["item_status"]) == ("complete", "Rejected")
+
+
+def test_a_state_before_the_end_can_be_waited_for(emulator, store):
+    emulator.control("POST", "clock", advance=4 * 24 * 3600)
+
+    assert instance_sensor(until="overdue").execute({"task_state_store": store})["state"] == "overdue"
+
+
+def test_waiting_by_item_follows_a_restart_to_the_new_instance(emulator, store):
+    sensor = instance_sensor(item_id=5001, tool_type=TOOL, until={"complete"})
+    emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
+    new = emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="5001")["id"]
+
+    assert sensor.poke({"task_state_store": store}) is False
+    emulator.control("POST", f"procore/instances/{new}/respond", login="integration@example.com", option="Reject")
+    assert sensor.execute({"task_state_store": store})["instance_id"] == new
+
+
+def test_an_item_without_a_workflow_ends_the_wait_with_its_name(emulator, store):
+    with pytest.raises(NotFound, match="Item 4711"):
+        instance_sensor(item_id="4711", tool_type=TOOL).execute({"task_state_store": store})
+
+
+@pytest.mark.parametrize("history", ["full", "events_only"])
+def test_both_forms_of_the_history_are_read(emulator, store, history):
+    emulator.control("PATCH", "switches", history=history)
+    approve(emulator)
+
+    result = instance_sensor().execute({"task_state_store": store})
+
+    assert (result["state"], result["item_status"]) == ("complete", "Approved")
+    assert result["ended_at"] is not None
+
+
+# --- deadlines ---
+
+
+def test_the_deadline_survives_a_retry(emulator, store):
+    first = instance_sensor()
+    first.poke({"task_state_store": store})
+    again = instance_sensor()
+    again.poke({"task_state_store": store})
+
+    assert first.deadline == again.deadline == store["deadline"]
+
+
+def test_a_deadline_that_has_passed_ends_the_wait_in_every_mode(emulator, store):
+    store.set("deadline", (datetime.now(timezone.utc) - timedelta(seconds=1)).isoformat())
+
+    for deferrable in (False, True):
+        with pytest.raises(AirflowSensorTimeout):
+            instance_sensor(deferrable=deferrable).execute({"task_state_store": store})
+        with pytest.raises(AirflowSkipException):
+            instance_sensor(deferrable=deferrable, soft_fail=True).execute({"task_state_store": store})
+
+
+def test_a_trigger_ends_cleanly_at_its_deadline_and_the_task_times_out(emulator, store):
+    sensor = instance_sensor(timeout=0.3)
+    payload = first_event(deferred(sensor, {"task_state_store": store}).trigger)
+
+    assert payload == {"status": "timeout"}
+    with pytest.raises(AirflowSensorTimeout):
+        sensor.execute_complete({"task_state_store": store}, payload)
+
+
+def test_airflows_own_timeout_comes_after_ours(emulator, store):
+    assert deferred(instance_sensor(timeout=60), {"task_state_store": store}).timeout > timedelta(seconds=60)
+
+
+# --- faults ---
+
+
+@pytest.mark.parametrize("fault", [{"status": 503}, {"status": 429}, {"status": 500}, {"reset": "before"}])
+def test_a_wait_goes_on_through_passing_faults(emulator, store, fault):
+    deferral = deferred(instance_sensor(), {"task_state_store": store})
+    emulator.control("POST", "faults", path="/history$", times=3, **fault)
+    approve(emulator)
+
+    assert first_event(deferral.trigger)["result"]["state"] == "complete"
+
+
+def test_a_poke_goes_on_through_a_fault_that_outlasts_the_clients_retries(emulator, store):
+    emulator.control("POST", "faults", path="/history$", status=500)
+
+    assert instance_sensor().poke({"task_state_store": store}) is False
+
+
+def test_a_trigger_asks_no_earlier_than_the_server_said(emulator, store):
+    trigger = deferred(instance_sensor(timeout=1), {"task_state_store": store}).trigger
+    emulator.control("POST", "faults", path="/history$", times=99, status=429, headers={"Retry-After": "3600"})
+    before = len(emulator.requests())
+
+    assert first_event(trigger) == {"status": "timeout"}
+    assert len(emulator.requests()) == before + 1
+
+
+def test_a_refusal_ends_the_wait_and_says_why(emulator, store):
+    sensor = instance_sensor()
+    deferral = deferred(sensor, {"task_state_store": store})
+    emulator.control("POST", "faults", path="/history$", status=403, json={"error": {"message": "No access"}})
+    payload = first_event(deferral.trigger)
+
+    assert (payload["status"], payload["error"]) == ("error", "PermissionDenied")
+    with pytest.raises(WorkflowsError, match="PermissionDenied: .*No access"):
+        sensor.execute_complete({"task_state_store": store}, payload)
+
+
+@pytest.mark.parametrize("event", [None, {}, {"status": "surprise"}])
+def test_an_event_that_is_not_known_is_an_error(event):
+    with pytest.raises(WorkflowsError, match="does not know"):
+        instance_sensor().execute_complete({}, event)
+
+
+def test_revoked_tokens_are_renewed_during_a_wait(emulator, store):
+    deferral = deferred(instance_sensor(), {"task_state_store": store})
+    approve(emulator)
+    emulator.control("POST", "tokens/revoke")
+
+    assert first_event(deferral.trigger)["status"] == "done"
+
+
+# --- parameters ---
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"instance_id": "1", "item_id": "2"}, "instance_id and item_id"),
+        ({"instance_id": None}, "instance_id, item_id"),
+        ({"item_id": "5001"}, "tool_type"),
+        ({"until": {"approved"}}, "until: unknown state 'approved'"),
+        ({"until": ()}, "until must name"),
+        ({"fail_on": "gone"}, "fail_on: unknown state 'gone'"),
+    ],
+)
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, parameters, named, deferrable):
+    with pytest.raises(ConfigurationError, match=named):
+        instance_sensor(deferrable=deferrable, **parameters).execute({})
+    assert emulator.requests() == []
+
+
+# --- who is waited for ---
+
+
+def requested_sensor(**parameters) -> ProcoreResponseRequestedSensor:
+    return ProcoreResponseRequestedSensor(task_id="wait", poke_interval=0.05, **{"tool_type": TOOL, **parameters})
+
+
+def test_the_instances_that_wait_for_us_are_returned_with_their_options(emulator, store):
+    context = {"task_state_store": store}
+
+    (request,) = requested_sensor().execute(context)
+
+    assert (request["instance_id"], request["item_id"], request["project_id"]) == (INSTANCE, "5001", "1001")
+    assert request["step"] == "Budget Check"
+    assert [option["name"] for option in request["options"]] == ["Approve", "Return", "Reject"]
+
+
+def test_nobodys_turn_is_waited_for_and_then_found_by_the_trigger(emulator, store):
+    answer(emulator, "Approve")
+    sensor = requested_sensor()
+    deferral = deferred(sensor, {"task_state_store": store})
+    answer(emulator, "Return", "dana@example.com")
+
+    resumed = sensor.execute_complete({"task_state_store": store}, first_event(deferral.trigger))
+
+    assert [request["step"] for request in resumed] == ["Budget Check"]
+
+
+def test_somebody_elses_turn_can_be_waited_for_over_several_tools_and_projects(emulator, store):
+    sensor = requested_sensor(user_id=90004, tool_type=[TOOL, "generic_tool_item"], project_id=["1001"])
+    assert sensor.poke({"task_state_store": store}) is False
+    answer(emulator, "Approve")
+
+    assert sensor.execute({"task_state_store": store})[0]["step"] == "Director Approval"
+
+
+def test_a_tool_must_be_named(emulator):
+    with pytest.raises(ConfigurationError, match="tool_type"):
+        requested_sensor(tool_type=[]).execute({})
+
+
+# --- the link ---
+
+
+def test_the_link_leads_to_the_item_where_the_connection_tells_the_address(emulator, store, set_connection):
+    connection = emulator.connection("procore")
+    connection["extra"]["item_url"] = "https://app.example.com/{project_id}/orders/{item_id}"
+    set_connection("procore_default", connection)
+    approve(emulator)
+    sensor = instance_sensor()
+    (link,) = sensor.operator_extra_links
+
+    assert link.get_link(sensor, ti_key=None) == ""
+    sensor.execute({"task_state_store": store})
+    assert link.get_link(sensor, ti_key=None) == "https://app.example.com/1001/orders/5001"
+
+
+def test_a_trigger_is_the_same_after_a_round_trip_through_the_database():
+    arguments = {
+        "procore_conn_id": "c",
+        "company_id": "1",
+        "project_id": None,
+        "instance_id": "2",
+        "tool_type": None,
+        "item_id": "3",
+        "until": ["complete"],
+        "fail_on": [],
+        "skip_on": [],
+        "poll_interval": 60.0,
+        "deadline": None,
+    }
+
+    assert ProcoreInstanceWaitTrigger(**arguments).serialize()[1] == arguments
