@@ -2,8 +2,8 @@
 Work on an integration step of a Workflowsoft process.
 
 A process diagram "Event planning" has an integration step "Check event". When a process reaches it, the DAG
-takes the new integration instance over, reads its typed fields, decides new values, writes them, and completes
-the step, so that the process goes on.
+takes the new integration instance over, reads its typed fields, decides new values, writes them, and
+completes the step, so that the process goes on.
 """
 
 from __future__ import annotations

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+EXAMPLES = Path(__file__).parents[1] / "example_dags"
+
 # Airflow reads its settings when it is first imported, which the test modules do.
 _home = tempfile.TemporaryDirectory(prefix="airflow-home-")
 os.environ["AIRFLOW_HOME"] = _home.name
+os.environ["AIRFLOW__CORE__DAGS_FOLDER"] = str(EXAMPLES)
 os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{_home.name}/airflow.db"
@@ -72,3 +77,17 @@ def airflow_db() -> None:
     from airflow.utils.db import initdb
 
     initdb()
+
+
+@pytest.fixture
+def run_example() -> Any:
+    """Return a function that runs an example DAG in this process and returns its run."""
+
+    def run(dag_id: str) -> Any:
+        path = EXAMPLES / f"{dag_id}.py"
+        spec = importlib.util.spec_from_file_location(dag_id, path)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        return vars(module)[dag_id]().test()
+
+    return run

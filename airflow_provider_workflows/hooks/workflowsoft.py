@@ -60,9 +60,9 @@ class WorkflowsoftHook(WorkflowsHook):
         """
         if not self.extras.flag("allow_consume"):
             raise ConfigurationError(
-                f"Connection {self.conn_id!r} does not allow polling for new integration instances. Reading one may "
-                "hand it over for good, so that two Airflows (say, production and development) would take each "
-                "other's work. Set the extra 'allow_consume' to true in the one Airflow that shall do the work."
+                f"Connection {self.conn_id!r} does not allow polling for new integration instances. Reading "
+                "one may hand it over for good, so that two Airflows (say, production and development) would "
+                "take each other's work. Set the extra 'allow_consume' to true in the one that is to do it."
             )
 
     def check(self) -> str:
@@ -75,7 +75,7 @@ class WorkflowsoftHook(WorkflowsHook):
         return f"Signed in to {self.client.base_url}{seen}."
 
     def item_url(self, **ids: str | None) -> str:
-        """Return the address in Workflowsoft's UI, or "" where the connection's ``item_url`` does not tell it."""
+        """Return the address in Workflowsoft's UI, or "" where the extra ``item_url`` does not tell it."""
         return self.fill_item_url({name: value for name, value in ids.items() if value is not None})
 
     # --- diagrams and steps ---
@@ -159,8 +159,7 @@ class WorkflowsoftHook(WorkflowsHook):
         """
         Write fields of an integration instance; never sent twice.
 
-        :param values: JSON values by field key, as :func:`~airflow_provider_workflows.rules.workflowsoft.encode`
-            makes them; decimals are written exactly.
+        :param values: JSON values by field key, as ``encode`` in the rules makes them; decimals are exact.
         :param on_behalf_of: User to write for; default: the connection's ``on_behalf_of``, else ``system``.
         :raises OutcomeUnknown: the answer was lost.
         """
@@ -184,7 +183,7 @@ class WorkflowsoftHook(WorkflowsHook):
         Complete an integration instance; never sent twice.
 
         :param custom_action: Presumably the way out of the step; the vendor shows ``__AUTO__`` only.
-        :param on_behalf_of: User to complete it for; default: the connection's ``on_behalf_of``, else ``system``.
+        :param on_behalf_of: User to do it for; default: the connection's ``on_behalf_of``, else ``system``.
         :raises OutcomeUnknown: the answer was lost.
         """
         self.client.call(
@@ -203,7 +202,8 @@ class WorkflowsoftHook(WorkflowsHook):
     def token_source(self, connection: Connection, extras: Extras, base_url: str) -> TokenSource:
         if not connection.password:
             raise ConfigurationError(
-                f"Connection {self.conn_id!r} needs an API token in password, or an administrator's login and password."
+                f"Connection {self.conn_id!r} needs an API token in password, or an administrator's login "
+                "and password."
             )
         if not connection.login:
             return ReadyToken(connection.password)

@@ -79,9 +79,9 @@ class WorkflowsoftGetFieldsOperator(WorkflowsoftOperator):
     """
     Reads the fields of an integration instance.
 
-    Returns ``{label: value}`` in JSON's own types: a Decimal as text such as ``"1640.0"`` (Airflow's XCom would
-    round it), a time as ISO-8601 text in UTC, an empty field as None. A label that several fields share is
-    replaced by the key of each. The same forms are taken back by ``WorkflowsoftUpdateFieldsOperator``.
+    Returns ``{label: value}`` in JSON's own types: a Decimal as text such as ``"1640.0"`` (Airflow's XCom
+    would round it), a time as ISO-8601 text in UTC, an empty field as None. A label that several fields share
+    is replaced by the key of each. The same forms are taken back by ``WorkflowsoftUpdateFieldsOperator``.
 
     :param integration_instance_id: The instance (templated).
     """
@@ -96,9 +96,9 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftOperator):
 
     Only fields that hold something else are sent, all in one call; a retry that finds them written sends
     nothing. So the whole of what ``WorkflowsoftGetFieldsOperator`` returned may be given with a few values
-    changed. Values: text, True or False, a Decimal or int or number as text for decimals (a float is refused, for
-    it is not exact), a datetime with a time zone or its ISO-8601 text (whole seconds are sent), a date, None to
-    empty a field.
+    changed. Values: text, True or False, a Decimal or int or number as text for decimals (a float is refused,
+    for it is not exact), a datetime with a time zone or its ISO-8601 text (whole seconds are sent), a date,
+    None to empty a field.
 
     Returns ``{integration_instance_id, written: [label], unchanged: [label]}``.
 
@@ -178,10 +178,10 @@ class WorkflowsoftCompleteIntegrationOperator(WorkflowsoftOperator):
     Returns ``{integration_instance_id, custom_action, already_completed}``.
 
     :param integration_instance_id: The instance (templated).
-    :param custom_action: Presumably the way out of the step; ``__AUTO__`` (default) is the only value that the
-        vendor shows (templated).
-    :param on_unknown_completion: What to do when nobody can tell whether it was completed: ``fail`` (default),
-        ``retry`` (send it again, which may complete it twice), ``assume_done``.
+    :param custom_action: Presumably the way out of the step; ``__AUTO__`` (default) is the only value that
+        the vendor shows (templated).
+    :param on_unknown_completion: What to do when nobody can tell whether it was completed: ``fail``
+        (default), ``retry`` (send it again, which may complete it twice), ``assume_done`` (templated).
     :raises ConfigurationError: a required field is empty (it is named); no journal for retries.
     :raises OutcomeUnknown: the answer was lost, with ``on_unknown_completion="fail"``; never retried.
     """
@@ -209,12 +209,13 @@ class WorkflowsoftCompleteIntegrationOperator(WorkflowsoftOperator):
             self.log.info("An earlier try completed instance %s at %s.", instance_id, earlier["completed"])
             return self._result(instance_id, already_completed=True)
         if "completing" in earlier:
-            lost = f"An earlier try began to complete instance {instance_id} at {earlier['completing']} and then died"
-            if not self._may_send_again(OutcomeUnknown(lost)):
+            begun = f"An earlier try began to complete instance {instance_id} at {earlier['completing']}"
+            if not self._may_send_again(OutcomeUnknown(f"{begun} and did not get to its end")):
                 return self._result(instance_id, already_completed=True)
         if missing := rules.missing_required(self.hook.get_fields(instance_id)):
             raise ConfigurationError(
-                f"Instance {instance_id} cannot be completed: required and empty: {', '.join(missing)}. Nothing was sent."
+                f"Instance {instance_id} cannot be completed, for required fields are empty: "
+                f"{', '.join(missing)}. Nothing was sent."
             )
         return self._result(instance_id, already_completed=not self._complete(instance_id, journal))
 
@@ -223,8 +224,8 @@ class WorkflowsoftCompleteIntegrationOperator(WorkflowsoftOperator):
         check_choice("on_unknown_completion", self.on_unknown_completion, ON_UNKNOWN_COMPLETION)
         if not can_remember and self.retries and self.on_unknown_completion != "retry":
             raise ConfigurationError(
-                "on_unknown_completion must be 'retry' when retries > 0 on an Airflow before 3.3, which cannot "
-                "remember what an earlier try did. Or set retries=0."
+                "on_unknown_completion must be 'retry' when retries > 0 on an Airflow before 3.3, for it "
+                "cannot remember what an earlier try did. Or set retries=0."
             )
 
     def _complete(self, instance_id: str, journal: Pin) -> bool:

@@ -106,7 +106,7 @@ class Field:
     """
     One field of an integration instance.
 
-    :param type: The type in Workflowsoft's words, such as ``Decimal?``; the question mark means "may be empty".
+    :param type: The type in Workflowsoft's words, such as ``Decimal?``; the question mark: may be empty.
     :param value: None when empty; str, bool, int, float, ``Decimal``, a UTC ``pendulum.DateTime``, a
         ``datetime.date``, or parsed JSON as it is for a type this package does not know.
     :param options: What may be chosen, as the server gives it; its form is not documented.
@@ -152,7 +152,7 @@ def read_fields(body: Any) -> list[Field]:
     """
     Read the fields of an integration instance with their typed values.
 
-    :raises ContractError: not a list of fields, or a value that does not fit its type; values are not repeated.
+    :raises ContractError: not a list of fields, or a value that does not fit its type; it is not repeated.
     """
     if not isinstance(body, list) or not all(isinstance(row, Mapping) and member(row, "key") for row in body):
         raise ContractError("The answer is not a list of fields with a key")
@@ -230,7 +230,8 @@ def plan_update(
             continue
         if not field.is_known and not allow_unknown_types:
             raise ConfigurationError(
-                f"fields: the type of field {field} is unknown; set allow_unknown_types=True to send its value as it is."
+                f"fields: the type of field {field} is unknown; set allow_unknown_types=True to send the "
+                "value as it is."
             )
         _check_option(field, encoded)
         update.values[field.key] = encoded
@@ -258,7 +259,7 @@ def missing_required(fields: Iterable[Field]) -> list[str]:
 
 
 def option_values(field: Field) -> list[Any] | None:
-    """Return the values that may be chosen, or None where there is no choice or its form says nothing clear."""
+    """Return the values that may be chosen, or None where there is no choice or its form is not clear."""
     if not isinstance(field.options, list) or not field.options:
         return None
     values = []
@@ -431,8 +432,8 @@ def _time_text(moment: datetime) -> str:
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-# Base type -> (what a value of it is, how it is read, how it is written). The vendor shows the first four; the
-# others follow from the names being those of .NET.
+# Base type -> (what a value of it is, how it is read, how it is written). The vendor shows the first four;
+# the others follow from the names being those of .NET.
 CODECS: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "string": ("text", _text, _text),
     "boolean": ("True or False", _boolean, _boolean),

@@ -18,7 +18,7 @@ from airflow_provider_workflows.exceptions import (
     RateLimited,
 )
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
-from airflow_provider_workflows.rules.parameters import check_required, one_of, text_id
+from airflow_provider_workflows.rules.parameters import one_of, text_id
 from airflow_provider_workflows.sensors.base import KEPT_AFTER_DEADLINE, WorkflowsSensor
 from airflow_provider_workflows.triggers.base import PASSING_FAULTS
 from airflow_provider_workflows.triggers.workflowsoft import (
@@ -54,19 +54,20 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     Nobody documents whether reading a new instance takes it out of Workflowsoft, so the connection says it:
     with ``consumed_on_read`` (the default) every poll runs on a worker and is written down in Airflow's task
     state store (3.3+) before and after, so that a retry hands on what an earlier try received and reports a
-    poll that never got its answer. With ``kept_until_completed`` a deferred sensor polls in the triggerer, and
-    the same instance is found again until it is completed: let one DAG run at a time wait for a step.
+    poll that never got its answer. With ``kept_until_completed`` a deferred sensor polls in the triggerer,
+    and the same instance is found again until it is completed: let one DAG run at a time wait for a step.
 
     Returns ``{integration_instance_id, process_instance_id, diagram_id, step_id, step, also_delivered,
-    suspected_lost}``, the same in every mode. ``also_delivered`` are further instances ``{integration_instance_id,
-    process_instance_id}`` that the same poll took out and nobody will see again; ``suspected_lost`` are
-    stretches ``{since, until}`` in which a poll's answer was lost, and perhaps an instance with it.
+    suspected_lost}``, the same in every mode. ``also_delivered`` are further instances
+    ``{integration_instance_id, process_instance_id}`` that the same poll took out and nobody will see again;
+    ``suspected_lost`` are stretches ``{since, until}`` in which a poll's answer was lost, and perhaps an
+    instance with it.
 
     :param step: Title or id of the integration step in its process diagram (templated).
     :param diagram: Title or id of the process diagram; goes with ``step`` (templated).
     :param step_id: The step's id instead of both, without looking them up (templated).
-    :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft``; its extra ``allow_consume`` must be
-        true (templated).
+    :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft``; its extra ``allow_consume`` must
+        be true (templated).
     :raises ConfigurationError: polling is not allowed; no such diagram or step, or several (they are listed).
     """
 
@@ -116,8 +117,8 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         self._open_journal(context)
         if task_state_store(context) is None and not self.hook.keeps_until_completed:
             self.log.warning(
-                "This Airflow has no task state store (3.3+), so polls are not written down: an instance that was "
-                "read by a task which then died is lost without a trace."
+                "This Airflow has no task state store (3.3+), so polls are not written down: an instance "
+                "that was read by a task which then died is lost without a trace."
             )
         return super().execute(context)
 
@@ -213,7 +214,7 @@ class Journal:
         return self.entry.get("received")
 
     def begin(self) -> str | None:
-        """Note that a poll begins; return since when a poll before it has waited for its answer, if one does."""
+        """Note that a poll begins; return since when an earlier one waits for its answer, if one does."""
         now = datetime.now(timezone.utc).isoformat()
         lost_since = self.entry.get("lost_since") or self.entry.get("polling_since")
         self._keep(polling_since=now, lost_since=lost_since)

@@ -78,7 +78,7 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         if not snapshot:
             return None
         # Where reading leaves them there, the instances after the first are for the next look.
-        result = {**snapshot[0], **self.place, "also_delivered": [], "suspected_lost": []}
+        result: dict[str, Any] = {**snapshot[0], **self.place, "also_delivered": [], "suspected_lost": []}
         return Verdict(
             "succeed", result, f"Step {self.name} has instance {snapshot[0]['integration_instance_id']}"
         )

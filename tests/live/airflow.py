@@ -1,0 +1,203 @@
+"""A real Airflow on this machine: scheduler, triggerer, DAG processor and API server, until the block ends."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import requests
+
+ENDED = {"success", "failed"}
+COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+READY_WITHIN = 120  # seconds
+STOPPED_WITHIN = 20  # seconds
+
+
+class LiveAirflow:
+    """
+    An Airflow of its own: temporary home, SQLite, free ports, processes ended by their own ids.
+
+    :param dags: Folder of the DAGs.
+    :param connections: Airflow connections by id, as dicts.
+    :param settings: More environment variables, such as ``AIRFLOW__WORKFLOWS__POKE_INTERVAL``.
+    """
+
+    def __init__(
+        self, dags: Path, connections: Mapping[str, Mapping[str, Any]], settings: Mapping[str, str] | None = None
+    ):
+        self._home = tempfile.TemporaryDirectory(prefix="airflow-live-", ignore_cleanup_errors=True)
+        self.home = Path(self._home.name)
+        api, worker_logs, trigger_logs = _free_ports(3)
+        self.url = f"http://localhost:{api}"
+        self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._session = requests.Session()
+        self._session.trust_env = False  # no proxy between this machine and itself
+        self.environment = {
+            **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")},
+            "AIRFLOW_HOME": str(self.home),
+            "AIRFLOW__API__BASE_URL": self.url,
+            "AIRFLOW__API__HOST": "127.0.0.1",
+            "AIRFLOW__API__PORT": str(api),
+            "AIRFLOW__API__WORKERS": "1",
+            "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+            "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
+            "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
+            "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
+            "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
+            "AIRFLOW__CORE__PARALLELISM": "4",
+            "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db",
+            "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_logs),
+            "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_logs),
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+            "NO_PROXY": "localhost,127.0.0.1",
+            **{f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in connections.items()},
+            **(settings or {}),
+        }
+
+    def __enter__(self) -> LiveAirflow:
+        try:
+            self._airflow("db", "migrate")
+            for component in COMPONENTS:
+                self.start(component)
+            self._wait_until_healthy()
+        except BaseException:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        for process in self._processes.values():
+            _interrupt(process)
+        for component in list(self._processes):
+            self._end(component)
+        self._session.close()
+        self._home.cleanup()
+
+    def start(self, component: str) -> None:
+        """Start one of Airflow's processes, in a session of its own so that it and its children can be ended."""
+        with (self.home / f"{component}.out").open("ab") as output:
+            self._processes[component] = subprocess.Popen(
+                [sys.executable, "-m", "airflow", component],
+                env=self.environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
+        """Unpause a DAG as soon as it is there, start a run, and return the run's id."""
+        again = _patience(READY_WITHIN, f"{dag_id} is not there")
+        while self._call("PATCH", f"dags/{dag_id}", ok=(200, 404), json={"is_paused": False}).status_code == 404:
+            again()
+        answer = self._call("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf or {})})
+        return str(answer.json()["dag_run_id"])
+
+    def wait(self, dag_id: str, run_id: str, seconds: float = 120) -> str:
+        """Wait until a run has ended and return its state."""
+        again = _patience(seconds, f"run {run_id} of {dag_id} has not ended")
+        while (state := self._call("GET", f"dags/{dag_id}/dagRuns/{run_id}").json()["state"]) not in ENDED:
+            again()
+        return str(state)
+
+    def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
+        """Return the run's task instances in the order in which they started."""
+        answer = self._call("GET", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances").json()
+        return sorted(answer["task_instances"], key=lambda task: task["start_date"] or "~")
+
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+        """Return what a task returned."""
+        where = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
+        answer = self._call("GET", where, ok=(200, 404), params={"deserialize": "true"})
+        return answer.json().get("value")
+
+    def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
+        """Return the text of a task's log."""
+        where = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
+        return self._call("GET", where, params={"full_content": "true"}).text
+
+    def _call(self, method: str, path: str, *, ok: tuple[int, ...] = (200,), **kwargs: Any) -> requests.Response:
+        if "Authorization" not in self._session.headers:
+            token = self._session.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
+            self._session.headers["Authorization"] = f"Bearer {token}"
+        answer = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=30, **kwargs)
+        if answer.status_code not in ok:
+            raise RuntimeError(f"{method} {path} answered {answer.status_code}: {answer.text[:500]}")
+        return answer
+
+    def _airflow(self, *arguments: str) -> None:
+        done = subprocess.run(
+            [sys.executable, "-m", "airflow", *arguments], env=self.environment, capture_output=True, text=True
+        )
+        if done.returncode:
+            raise RuntimeError(f"airflow {' '.join(arguments)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
+
+    def _wait_until_healthy(self) -> None:
+        again = _patience(READY_WITHIN, "Airflow is not ready")
+        while not self._is_healthy():
+            for component, process in self._processes.items():
+                if process.poll() is not None:
+                    raise RuntimeError(f"airflow {component} ended:\n{self._tail(component)}")
+            again()
+
+    def _is_healthy(self) -> bool:
+        try:
+            health = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
+        except (requests.RequestException, ValueError):
+            return False
+        return all(health[part]["status"] == "healthy" for part in ("scheduler", "triggerer", "dag_processor"))
+
+    def _tail(self, component: str) -> str:
+        return (self.home / f"{component}.out").read_text(errors="replace")[-3000:]
+
+    def _end(self, component: str) -> None:
+        process = self._processes.pop(component)
+        try:
+            process.wait(STOPPED_WITHIN)
+        except subprocess.TimeoutExpired:
+            pass
+        # What is left of the session: a component that does not stop, or children it left behind.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _interrupt(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGINT)
+
+
+def _free_ports(count: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in sockets]
+    for one in sockets:
+        one.close()
+    return ports
+
+
+def _patience(seconds: float, what: str) -> Callable[[], None]:
+    """Return a function that pauses a little, and raises when the time is up."""
+    end = time.monotonic() + seconds
+
+    def again() -> None:
+        if time.monotonic() > end:
+            raise TimeoutError(f"{what} after {seconds:.0f} s")
+        time.sleep(0.25)
+
+    return again

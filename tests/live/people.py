@@ -1,0 +1,88 @@
+"""Everybody but the integration: plays the people of the three example workflows on the emulator."""
+
+from __future__ import annotations
+
+import threading
+
+from airflow_provider_workflows.emulator import Emulator
+
+DAGS = {
+    "procore": "example_procore_purchase_order_approval",
+    "procore_legacy": "example_procore_legacy_purchase_order_approval",
+    "workflowsoft": "example_workflowsoft_integration_step",
+}
+PAUSE = 0.2  # seconds between two looks at what waits for somebody
+
+
+class People:
+    """
+    Answers what waits for a person, while the ``with`` block lasts.
+
+    :param emulator: Where the workflows are.
+    :param director: What the director answers in Procore: ``Approve``, ``Return`` or ``Reject``.
+    :param reviewer: What the reviewer does in Procore Legacy: ``Approve`` or ``Deny``.
+    """
+
+    def __init__(self, emulator: Emulator, *, director: str = "Approve", reviewer: str = "Approve"):
+        self.emulator = emulator
+        self.director = director
+        self.reviewer = reviewer
+        self._leave = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> People:
+        self.emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
+        self._thread.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._leave.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while not self._leave.wait(PAUSE):
+            state = self.emulator.control("GET", "state")
+            for instance in state["procore"]:
+                if "dana@example.com" in instance["waits_for"]:
+                    where = f"procore/instances/{instance['id']}/respond"
+                    self.emulator.control("POST", where, login="dana@example.com", option=self.director)
+            for instance in state["procore_legacy"]:
+                if instance["state"] == "Pending Approval":
+                    where = f"procore/legacy/instances/{instance['id']}/perform"
+                    self.emulator.control("POST", where, login="rita@example.com", activity=self.reviewer)
+
+
+def check_effects(emulator: Emulator) -> list[str]:
+    """
+    Return what is wrong with the record of effects after the three examples ran once; nothing, if all is well.
+
+    Each action of the DAGs, and each of the people, must be there exactly once.
+    """
+    expected = {
+        ("procore", "respond", "api", "Budget Check: Approve"): 1,
+        ("procore", "respond", "person", "Director Approval: Approve"): 1,
+        ("procore_legacy", "perform_activity", "api", "Submit for Approval"): 1,
+        ("procore_legacy", "perform_activity", "person", "Approve"): 1,
+        ("workflowsoft", "start_process", "person", "Event planning"): 1,
+        ("workflowsoft", "write_fields", "api", "Event duration, Venue"): 1,
+        ("workflowsoft", "complete", "api", "Check event"): 1,
+    }
+    found: dict[tuple[str, str, str, str], int] = {}
+    for effect in emulator.effects():
+        key = (effect["product"], effect["action"], effect["via"], describe(effect))
+        found[key] = found.get(key, 0) + 1
+    return [
+        f"{' '.join(key)}: {found.get(key, 0)} times instead of {expected.get(key, 0)}"
+        for key in sorted({*expected, *found})
+        if found.get(key, 0) != expected.get(key, 0)
+    ]
+
+
+def describe(effect: dict) -> str:
+    """Say in a few words what an effect did."""
+    detail = effect["detail"]
+    if effect["action"] == "respond":
+        return f"{detail['step']}: {detail['option']}"
+    if effect["action"] == "write_fields":
+        return ", ".join(sorted(detail["fields"]))
+    return str(detail.get("activity") or detail.get("step") or detail.get("diagram") or "")

@@ -1,0 +1,415 @@
+"""What Workflowsoft's answers mean: polls, and fields with their types."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from typing import Any
+
+import pendulum
+import pytest
+import simplejson
+from hypothesis import given
+from hypothesis import strategies as st
+
+from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
+from airflow_provider_workflows.rules import workflowsoft as rules
+
+INSTANCE = {"IntegrationInstanceId": 2, "ProcessInstanceId": 3}
+READ = {"integration_instance_id": "2", "process_instance_id": "3"}
+GUID = "9aae87b4-2b01-43eb-be17-d0080a225f54"
+
+
+def row(type_name: str, value_json: Any, label: str = "Event", key: str = "k-1", **more: Any) -> dict[str, Any]:
+    flags = {"options": None, "isReadonly": False, "isRequired": False}
+    return {"label": label, "type": type_name, "key": key, "valueJson": value_json, **flags, **more}
+
+
+def field(type_name: str, value_json: Any = None, **more: Any) -> rules.Field:
+    return rules.read_fields([row(type_name, value_json, **more)])[0]
+
+
+# --- polls ---
+
+
+@pytest.mark.parametrize("body", [None, {}, []])
+def test_every_empty_answer_of_a_poll_is_none(body):
+    assert rules.integration_instances(body) == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        INSTANCE,
+        [INSTANCE],
+        {"integrationInstanceID": 2, "processinstanceid": 3},
+        {"INTEGRATIONINSTANCEID": "2", "ProcessInstanceId": "3"},
+    ],
+)
+def test_an_object_or_a_list_in_any_case_is_read(body):
+    assert rules.integration_instances(body) == [READ]
+
+
+def test_several_instances_of_one_answer_are_all_read_and_a_process_may_be_missing():
+    several = rules.integration_instances([INSTANCE, {"IntegrationInstanceId": 4}])
+
+    assert several == [READ, {"integration_instance_id": "4", "process_instance_id": None}]
+
+
+@pytest.mark.parametrize(
+    ("body", "shown"),
+    [
+        ({"Message": "top secret"}, "an object with Message"),
+        ("text", "a str"),
+        (0, "a int"),
+        ([INSTANCE, None], "a NoneType"),
+        ([{"ProcessInstanceId": 1}], "an object with ProcessInstanceId"),
+        ({"IntegrationInstanceId": None}, "an object with IntegrationInstanceId"),
+    ],
+)
+def test_an_answer_of_another_form_is_an_error_and_never_none(body, shown):
+    with pytest.raises(ContractError) as error:
+        rules.integration_instances(body)
+    assert shown in str(error.value)
+    assert "secret" not in str(error.value)
+
+
+# --- diagrams and steps ---
+
+
+ROWS = [{"id": "1", "title": "Plan"}, {"id": "2", "title": "Check"}, {"id": "3", "title": "Check"}]
+
+
+@pytest.mark.parametrize(("wanted", "found"), [("Plan", "1"), ("1", "1"), ("3", "3")])
+def test_a_row_is_chosen_by_its_exact_title_or_id(wanted, found):
+    assert rules.choose("step", "integration step", wanted, ROWS)["id"] == found
+
+
+def test_a_name_that_fits_nothing_lists_the_candidates():
+    with pytest.raises(ConfigurationError, match=r"step: there is no integration step 'plan'.*'Plan' \(id 1\)"):
+        rules.choose("step", "integration step", "plan", ROWS)
+    with pytest.raises(ConfigurationError, match="there are: none"):
+        rules.choose("step", "integration step", "Plan", [])
+
+
+def test_an_ambiguous_name_lists_only_those_it_fits():
+    with pytest.raises(ConfigurationError, match=r"2 integration steps: 'Check' \(id 2\), 'Check' \(id 3\)\. Give"):
+        rules.choose("step", "integration step", "Check", ROWS)
+
+
+@pytest.mark.parametrize("body", [None, {}, {"data": []}, ["x"], [{"Title": "no id"}]])
+def test_a_list_of_another_form_is_an_error(body):
+    with pytest.raises(ContractError, match="list of process diagrams"):
+        rules.titled_rows(body, "process diagram")
+
+
+# --- reading fields ---
+
+
+@pytest.mark.parametrize(
+    ("type_name", "value_json", "value"),
+    [
+        ("String", '"Event Test"', "Event Test"),
+        ("String", '""', ""),
+        ("String", '"null"', "null"),
+        ("Boolean?", "true", True),
+        ("DateTime?", '"2021-08-24T21:00:00Z"', pendulum.datetime(2021, 8, 24, 21, tz="UTC")),
+        ("DateTime", '"2021-08-24T21:00:00"', pendulum.datetime(2021, 8, 24, 21, tz="UTC")),
+        ("DateTime", '"2021-08-24T23:00:00+02:00"', pendulum.datetime(2021, 8, 24, 21, tz="UTC")),
+        ("Decimal?", "1640.0", Decimal("1640.0")),
+        ("Decimal?", "12345678901234.5678", Decimal("12345678901234.5678")),
+        ("Decimal", "7", Decimal(7)),
+        ("Int16?", "-32768", -32768),
+        ("Int32?", "7", 7),
+        ("Int64", "9007199254740993", 9007199254740993),
+        ("Double?", "0.1", 0.1),
+        ("Single", "2", 2.0),
+        ("Guid?", f'"{GUID.upper()}"', GUID),
+        ("Date?", '"2021-08-24"', date(2021, 8, 24)),
+        ("Date?", '"2021-08-24T00:00:00Z"', date(2021, 8, 24)),
+        ("GeoPoint", '{"lat": 1.5}', {"lat": 1.5}),
+        ("Decimal?", None, None),
+        ("Decimal?", "", None),
+        ("Decimal?", "null", None),
+        ("Decimal?", '""', None),
+        ("GeoPoint", "null", None),
+        (None, '"x"', "x"),
+    ],
+)
+def test_a_value_is_read_by_its_type(type_name, value_json, value):
+    read = field(type_name, value_json).value
+
+    assert read == value
+    assert type(read) is type(value) or isinstance(read, type(value))
+
+
+def test_names_are_read_in_any_case_and_missing_ones_mean_no():
+    (read,) = rules.read_fields([{"LABEL": "Event", "Type": "String", "Key": "k", "ValueJSON": '"x"', "IsReadOnly": True}])
+
+    assert (read.label, read.value, read.is_readonly, read.is_required) == ("Event", "x", True, False)
+
+
+def test_a_field_without_a_label_goes_by_its_key():
+    assert rules.by_label(rules.read_fields([{"key": "k", "type": "String", "valueJson": '"x"'}])) == {"k": "x"}
+
+
+@pytest.mark.parametrize(
+    ("type_name", "value_json"),
+    [
+        ("String", "{secret"),
+        ("String", "5"),
+        ("String", 5),
+        ("Boolean?", '"true"'),
+        ("DateTime?", '"secret"'),
+        ("Decimal?", "NaN"),
+        ("Decimal?", "true"),
+        ("Int16", "32768"),
+        ("Int32", "1.5"),
+        ("Guid", '"secret"'),
+        ("Date", '"secret"'),
+        ("Double", '"secret"'),
+        ("GeoPoint", "[" * 100_000),
+    ],
+)
+def test_a_value_that_does_not_fit_its_type_names_the_field_and_not_the_value(type_name, value_json):
+    with pytest.raises(ContractError, match=f"field 'Event' .{type_name.rstrip('?')}.*key k-1") as error:
+        field(type_name, value_json)
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("body", [None, {}, [{"label": "no key"}], ["x"]])
+def test_fields_of_another_form_are_an_error(body):
+    with pytest.raises(ContractError, match="list of fields"):
+        rules.read_fields(body)
+
+
+def test_xcom_holds_json_primitives_and_repeated_labels_go_by_key():
+    fields = rules.read_fields(
+        [
+            row("Decimal?", "12345678901234.5678", "Amount", "a"),
+            row("DateTime?", '"2021-08-24T23:00:00+02:00"', "Start", "b"),
+            row("Date?", '"2021-08-24"', "Day", "c"),
+            row("String", '"one"', "Twice", "d"),
+            row("String", '"two"', "Twice", "e"),
+            row("Boolean?", None, "Empty", "f"),
+        ]
+    )
+
+    shown = rules.by_label(fields)
+
+    assert shown == {
+        "Amount": "12345678901234.5678",
+        "Start": "2021-08-24T21:00:00Z",
+        "Day": "2021-08-24",
+        "d": "one",
+        "e": "two",
+        "Empty": None,
+    }
+    assert rules.plan_update(fields, shown).values == {}
+
+
+# --- writing fields ---
+
+
+@pytest.mark.parametrize(
+    ("type_name", "value", "sent"),
+    [
+        ("String", "x", "x"),
+        ("String", None, None),
+        ("Boolean?", False, False),
+        ("DateTime?", datetime(2021, 8, 24, 23, 0, 0, 999, timezone(timedelta(hours=2))), "2021-08-24T21:00:00Z"),
+        ("DateTime?", pendulum.datetime(2021, 8, 24, 21, tz="Europe/Vienna"), "2021-08-24T19:00:00Z"),
+        ("DateTime?", "2021-08-24T21:00:00+02:00", "2021-08-24T19:00:00Z"),
+        ("DateTime?", None, None),
+        ("Decimal?", Decimal("12345678901234.5678"), Decimal("12345678901234.5678")),
+        ("Decimal?", "12345678901234.5678", Decimal("12345678901234.5678")),
+        ("Decimal?", 5, Decimal(5)),
+        ("Int32", 5, 5),
+        ("Double", Decimal("0.5"), 0.5),
+        ("Single", 1, 1.0),
+        ("Guid", GUID.upper(), GUID),
+        ("Date?", date(2021, 8, 24), "2021-08-24"),
+        ("Date?", "2021-08-24", "2021-08-24"),
+    ],
+)
+def test_a_value_is_written_by_its_type(type_name, value, sent):
+    encoded = rules.encode(field(type_name), value)
+
+    assert encoded == sent
+    assert type(encoded) is type(sent)
+
+
+@pytest.mark.parametrize(
+    ("type_name", "value", "expected"),
+    [
+        ("String", 5, "takes text; got int 5"),
+        ("Boolean?", "true", "takes True or False; got str 'true'"),
+        ("Boolean?", 1, "takes True or False; got int 1"),
+        ("Boolean", None, "cannot be emptied"),
+        ("DateTime?", datetime(2021, 8, 24), "with a time zone.*got datetime"),  # noqa: DTZ001  naive on purpose
+        ("DateTime?", "2021-08-24T21:00:00", "with a time zone.*got str"),
+        ("DateTime?", "tomorrow", "with a time zone.*got str"),
+        ("DateTime?", "2021-99-24T21:00:00Z", "with a time zone.*got str"),
+        ("DateTime?", date(2021, 8, 24), "with a time zone.*got date"),
+        ("Decimal?", Decimal("NaN"), "finite Decimal.*got Decimal"),
+        ("Decimal?", "Infinity", "finite Decimal.*got str"),
+        ("Decimal?", "12,5", "finite Decimal.*got str '12,5'"),
+        ("Decimal?", 0.1, "a float is not exact.*got float 0.1"),
+        ("Decimal?", True, "finite Decimal.*got bool"),
+        ("Int16", 32768, "int of 16 bits; got int 32768"),
+        ("Int32", "5", "int of 32 bits; got str"),
+        ("Int64", True, "int of 64 bits; got bool"),
+        ("Double", float("nan"), "finite number; got float nan"),
+        ("Double", 10**400, "finite number"),
+        ("Guid", "x", "a UUID; got str 'x'"),
+        ("Date?", datetime(2021, 8, 24, tzinfo=timezone.utc), "a date.*got datetime"),
+        ("Date?", "24.8.2021", "a date.*got str"),
+    ],
+)
+def test_a_wrong_value_names_the_field_what_it_takes_and_what_it_got(type_name, value, expected):
+    with pytest.raises(ConfigurationError, match=f"field 'Event' .*{expected}"):
+        rules.encode(field(type_name), value)
+
+
+@given(st.decimals(allow_nan=False, allow_infinity=False))
+def test_decimals_round_trip_exactly(number):
+    sent = simplejson.dumps(rules.encode(field("Decimal?"), number), use_decimal=True)
+
+    assert field("Decimal?", sent).value == number
+    assert rules.encode(field("Decimal?"), rules.xcom_value(field("Decimal?", sent).value)) == number
+
+
+@given(st.datetimes(timezones=st.just(timezone.utc), min_value=datetime(1000, 1, 1)))  # noqa: DTZ001  hypothesis wants it naive
+def test_times_round_trip_to_the_second(moment):
+    sent = simplejson.dumps(rules.encode(field("DateTime?"), moment))
+
+    assert field("DateTime?", sent).value == moment.replace(microsecond=0)
+
+
+def test_only_what_differs_is_sent():
+    fields = rules.read_fields(
+        [
+            row("Decimal?", "1640.0", "Duration", "a"),
+            row("DateTime?", '"2021-08-24T21:00:00.4Z"', "Start", "b"),
+            row("String", '"x"', "Name", "c"),
+            row("Single?", "0.12345679", "Share", "d"),
+            row("Boolean?", None, "Exists", "e"),
+        ]
+    )
+
+    update = rules.plan_update(
+        fields,
+        {"Duration": 1640, "b": "2021-08-24T21:00:00Z", "Name": "y", "Share": 0.123456789, "Exists": False},
+    )
+
+    assert update == rules.Update({"c": "y", "e": False}, ["Name", "Exists"], ["Duration", "Start", "Share"])
+
+
+def test_fields_are_found_by_key_and_by_a_label_that_is_unique():
+    fields = rules.read_fields([row("String", None, "Twice", "a"), row("String", None, "Twice", "b")])
+
+    assert rules.find_field(fields, "b").key == "b"
+    with pytest.raises(ConfigurationError, match="2 fields are called 'Twice'; use the key of one of them: a, b"):
+        rules.find_field(fields, "Twice")
+    with pytest.raises(ConfigurationError, match="no field 'Venue'; there are: 'Twice', 'Twice'"):
+        rules.find_field(fields, "Venue")
+    with pytest.raises(ConfigurationError, match="there are: none"):
+        rules.find_field([], "Venue")
+
+
+def test_a_field_given_by_label_and_by_key_is_refused():
+    with pytest.raises(ConfigurationError, match="given twice"):
+        rules.plan_update([field("String")], {"Event": "x", "k-1": "y"})
+
+
+def test_read_only_fields_are_refused_by_name_only_when_they_would_change():
+    fields = rules.read_fields(
+        [row("String", '"x"', "One", "a", isReadonly=True), row("Int32", "1", "Two", "b", isReadonly=True)]
+    )
+
+    assert rules.plan_update(fields, {"One": "x"}).unchanged == ["One"]
+    with pytest.raises(ConfigurationError, match=r"read-only in Workflowsoft: 'One' \(String\), 'Two' \(Int32\)"):
+        rules.plan_update(fields, {"One": "y", "Two": 2})
+
+
+def test_a_type_nobody_knows_is_written_only_when_allowed_and_then_unchanged():
+    place = field("GeoPoint", '{"lat": 1}')
+
+    assert rules.plan_update([place], {"Event": {"lat": 1}}).values == {}
+    with pytest.raises(ConfigurationError, match="allow_unknown_types"):
+        rules.plan_update([place], {"Event": {"lat": 2}})
+    assert rules.plan_update([place], {"Event": {"lat": 2}}, allow_unknown_types=True).values == {"k-1": {"lat": 2}}
+    assert rules.plan_update([place], {"Event": None}, allow_unknown_types=True).values == {"k-1": None}
+
+
+def test_one_and_true_are_told_apart_in_a_type_nobody_knows():
+    assert rules.plan_update([field("Odd", "1")], {"Event": True}, allow_unknown_types=True).written == ["Event"]
+
+
+@pytest.mark.parametrize(
+    ("options", "values"),
+    [
+        (None, None),
+        ([], None),
+        ({"A": 1}, None),
+        (["A", "B"], ["A", "B"]),
+        ([{"id": 1, "Title": "one"}, {"Id": 2}], [1, 2]),
+        ([{"Id": 1, "Value": "A"}], [1, "A"]),
+        ([{"Name": "A"}], None),
+        ([["A"]], None),
+    ],
+)
+def test_options_are_read_where_their_form_is_obvious(options, values):
+    assert rules.option_values(field("String", options=options)) == values
+
+
+def test_a_value_outside_the_options_is_refused_with_the_options():
+    rating = field("String", '"A"', options=["A", "B"])
+
+    assert rules.plan_update([rating], {"Event": "B"}).values == {"k-1": "B"}
+    assert rules.plan_update([rating], {"Event": None}).values == {"k-1": None}
+    with pytest.raises(ConfigurationError, match="takes one of 'A', 'B'; got 'C'"):
+        rules.plan_update([rating], {"Event": "C"})
+
+
+def test_required_means_neither_missing_nor_empty_text():
+    fields = rules.read_fields(
+        [
+            row("String", '""', "Empty", "a", isRequired=True),
+            row("String", None, "Missing", "b", isRequired=True),
+            row("Boolean?", "false", "No", "c", isRequired=True),
+            row("Int32?", "0", "Zero", "d", isRequired=True),
+            row("String", None, "Optional", "e"),
+        ]
+    )
+
+    assert rules.missing_required(fields) == ["Empty", "Missing"]
+
+
+def test_values_that_differ_after_a_write_are_named():
+    fields = rules.read_fields([row("String", '"x"', "One", "a"), row("Decimal?", "2", "Two", "b")])
+
+    assert rules.differing(fields, {"a": "x", "b": Decimal("2.0")}) == []
+    assert rules.differing(fields, {"a": "y", "gone": 1}) == ["'One' (String)", "gone"]
+
+
+def test_a_field_is_written_under_the_vendors_name():
+    assert rules.wire_name(GUID) == "field_9aae87b4_2b01_43eb_be17_d0080a225f54"
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("The task is already completed.", True),
+        ("Task already closed", True),
+        ("Already been finished", True),
+        ("This integration instance has been completed", True),
+        ("The step is closed", True),
+        ("Required fields are empty: Venue.", False),
+        ("The task is not completed because Venue is empty", False),
+        ("Completed date is invalid", False),
+        ("", False),
+    ],
+)
+def test_only_words_that_leave_no_doubt_mean_already_completed(words, said):
+    assert rules.says_already_completed(words) is said
