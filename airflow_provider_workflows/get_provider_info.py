@@ -112,7 +112,8 @@ def get_provider_info() -> dict[str, Any]:
                         },
                     },
                     "allow_consume": _flag(
-                        "Allow polling", "Let sensors poll for new integrations; in one Airflow only, for polls may consume."
+                        "Allow polling",
+                        "Let sensors poll for new integrations; in one Airflow only, for polls may consume.",
                     ),
                     **_shared_fields("{process_instance_id} {integration_instance_id}"),
                 },
@@ -147,7 +148,11 @@ def _text(label: str, description: str) -> dict[str, Any]:
 
 
 def _flag(label: str, description: str) -> dict[str, Any]:
-    return {"label": label, "description": description, "schema": {"type": ["boolean", "null"], "default": False}}
+    return {
+        "label": label,
+        "description": description,
+        "schema": {"type": ["boolean", "null"], "default": False},
+    }
 
 
 def _shared_fields(names: str) -> dict[str, Any]:

@@ -82,7 +82,11 @@ class ClientCredentials:
 
     def __init__(self, login_url: str, client_id: str, client_secret: str, **transport: Any):
         self.identity = fingerprint("client_credentials", login_url, client_id, client_secret)
-        self._grant = {"grant_type": "client_credentials", "client_id": client_id, "client_secret": client_secret}
+        self._grant = {
+            "grant_type": "client_credentials",
+            "client_id": client_id,
+            "client_secret": client_secret,
+        }
         self._client = _client(login_url, (client_secret,), transport)
 
     def fetch(self, now: float) -> Token:
@@ -122,9 +126,10 @@ class MintedToken:
         self.identity = fingerprint("minted", base_url, login, password, lifetime, mint_auth)
         self._lifetime = lifetime
         self._basic = (login, password) if mint_auth == "basic" else None
-        self._headers = {"bearer": {"Authorization": f"Bearer {password}"}, "cookie": {"Cookie": password}}.get(
-            mint_auth, {}
-        )
+        self._headers = {
+            "bearer": {"Authorization": f"Bearer {password}"},
+            "cookie": {"Cookie": password},
+        }.get(mint_auth, {})
         self._client = _client(base_url, (password,), transport)
 
     def fetch(self, now: float) -> Token:
@@ -175,9 +180,7 @@ class TokenAuth(requests.auth.AuthBase):
         self._token: Token | None = None
 
     @classmethod
-    def shared(
-        cls, source: TokenSource, base_url: str, *, on_token: Callable[[str], None] | None = None
-    ) -> TokenAuth:
+    def shared(cls, source: TokenSource, base_url: str, *, on_token: Callable[[str], None] | None = None) -> TokenAuth:
         """Return this process's one auth for a source and server, so that a thousand hooks share one token."""
         with cls._sharing:
             auth = cls._shared.get((source.identity, base_url))
@@ -263,7 +266,9 @@ def _read_token(answer: Answer, now: float, lifetime: float | None) -> Token:
         body: Any = simplejson.loads(text)
     except ValueError:
         body = text
-    named = {str(name).lower().replace("_", ""): value for name, value in body.items()} if isinstance(body, dict) else {}
+    named = (
+        {str(name).lower().replace("_", ""): value for name, value in body.items()} if isinstance(body, dict) else {}
+    )
     names = ("accesstoken", "token", "apitoken", "value")
     value = next((named[name] for name in names if named.get(name)), None) if named else body
     problem = None
@@ -275,7 +280,7 @@ def _read_token(answer: Answer, now: float, lifetime: float | None) -> Token:
         raise AuthenticationError(problem, method=answer.method, path=answer.path, status_code=answer.status)
     seconds = named.get("expiresin", lifetime)
     known = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds > 0
-    return Token(str(value), now, _end_in_jwt(str(value)) or (now + float(seconds) if known else None))
+    return Token(str(value), now, _end_in_jwt(str(value)) or (now + float(seconds or 0) if known else None))
 
 
 def _end_in_jwt(token: str) -> float | None:

@@ -275,10 +275,14 @@ class RestClient:
         why = type(error).__name__
         if isinstance(error, requests.exceptions.SSLError):
             raise ConnectionFailed(
-                "No trusted TLS connection (extra 'verify' takes the path of a CA bundle)", method=method, path=path
+                "No trusted TLS connection (extra 'verify' takes the path of a CA bundle)",
+                method=method,
+                path=path,
             ) from error
         if _nothing_was_sent(error):
-            raise Again(ConnectionFailed(f"No connection to {self.base_url} ({why})", method=method, path=path)) from error
+            raise Again(
+                ConnectionFailed(f"No connection to {self.base_url} ({why})", method=method, path=path)
+            ) from error
         if replay is Replay.NEVER:
             raise OutcomeUnknown(f"The answer was lost ({why})", method=method, path=path) from error
         raise Again(ConnectionFailed(f"The answer was lost ({why})", method=method, path=path)) from error
@@ -471,7 +475,16 @@ def _words(error: Any) -> list[str]:
     if not isinstance(error, dict):
         return []
     named = {str(name).lower(): value for name, value in error.items()}
-    known = ("message", "exceptionmessage", "error_description", "error", "errors", "reason", "details", "fields")
+    known = (
+        "message",
+        "exceptionmessage",
+        "error_description",
+        "error",
+        "errors",
+        "reason",
+        "details",
+        "fields",
+    )
     told = [name for name in known if named.get(name)]
     if told:
         return [word for name in told for word in _words(named[name])]
@@ -482,8 +495,13 @@ def _fields(error: Any) -> dict[str, list[str]]:
     if not isinstance(error, dict):
         return {}
     for holder in (error.get("fields"), error.get("errors"), error):
-        if isinstance(holder, dict) and holder and all(
-            isinstance(v, str) or (isinstance(v, list) and all(isinstance(w, str) for w in v)) for v in holder.values()
+        if (
+            isinstance(holder, dict)
+            and holder
+            and all(
+                isinstance(v, str) or (isinstance(v, list) and all(isinstance(w, str) for w in v))
+                for v in holder.values()
+            )
         ):
             if holder is error and {"message", "error", "errors", "Message"} & set(error):
                 continue

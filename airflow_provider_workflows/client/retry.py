@@ -66,7 +66,7 @@ class RetryPolicy:
         """Call ``attempt`` until it returns or raises something else than :class:`Again`."""
 
         def pause(state: RetryCallState) -> float:
-            backoff = min(self.first_wait * 2 ** (state.attempt_number - 1), self.longest_wait)
+            backoff: float = min(self.first_wait * 2 ** (state.attempt_number - 1), self.longest_wait)
             return max(self._stated(state, clock), backoff) + random.uniform(0, backoff / 4)
 
         def give_up(state: RetryCallState) -> Result:

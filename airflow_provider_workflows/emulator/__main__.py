@@ -7,16 +7,19 @@ import ipaddress
 import socket
 
 from . import server
+from .world import SEEDS, SWITCHES
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_workflows.emulator",
         description="Emulate Procore Workflows and Workflowsoft on this machine.",
+        epilog=_table_of_switches(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 (default) takes a free one")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on; default 127.0.0.1")
-    parser.add_argument("--seed", default="default", choices=("default", "large"), help="what is there at the start")
+    parser.add_argument("--seed", default="default", choices=SEEDS, help="what is there at the start")
     parser.add_argument(
         "--allow-remote",
         action="store_true",
@@ -30,7 +33,15 @@ def main(arguments: list[str] | None = None) -> None:
         host = f"[{options.host}]" if family == socket.AF_INET6 else options.host
         emulator = server(options.seed)
         print(f"Emulator ready: http://{host}:{listener.getsockname()[1]}", flush=True)
-        emulator.run(sockets=[listener])
+        try:
+            emulator.run(sockets=[listener])
+        except KeyboardInterrupt:
+            pass  # how one ends it at a terminal; it has shut down by now
+
+
+def _table_of_switches() -> str:
+    lines = [f"  {name}: {switch.allowed}\n      {switch.why}" for name, switch in SWITCHES.items()]
+    return "\n".join(["switches (PATCH /_emulator/switches), the default first:", *lines])
 
 
 def _is_loopback(host: str) -> bool:

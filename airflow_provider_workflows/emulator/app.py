@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
+import traceback
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
@@ -14,9 +14,10 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
+from starlette.exceptions import HTTPException
 
-from . import control, procore, procore_legacy, workflowsoft
-from .world import PROJECT, Fault, Refusal, World
+from . import control, procore, procore_gateway, procore_legacy, workflowsoft
+from .world import PROJECT, SEEDS, Fault, Refusal, World
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -29,32 +30,22 @@ LARGE = 10_000  # instances of each Procore API in the seed "large"
 class Emulated:
     """The two products on one world; a reset makes all of it anew."""
 
-    def __init__(self, seed: str = "default"):
-        self.reset(seed)
+    def __init__(self, seed: str):
+        self.world = World(seed)
+        self.procore = procore.Procore(self.world)
+        self.legacy = procore_legacy.ProcoreLegacy(self.world)
+        self.workflowsoft = workflowsoft.Workflowsoft(self.world)
+        self._fill(seed)
         self.app = self._routes()
 
     def reset(self, seed: str) -> None:
-        if seed not in ("default", "large"):
-            raise Refusal(422, {"error": f"no seed {seed!r}; there are default, large"})
-        if hasattr(self, "world"):
-            # The routes hold on to these objects, so they are filled anew instead of replaced.
-            for holder, fresh in zip((self.world, self.procore, self.legacy, self.workflowsoft), self._fresh(seed)):
-                world = self.world
-                vars(holder).update({name: value for name, value in vars(fresh).items() if name != "world"})
-                assert self.world is world
-        else:
-            self.world, self.procore, self.legacy, self.workflowsoft = self._fresh(seed)
+        """Begin anew; the routes hold on to these objects, so they are refilled instead of replaced."""
+        if seed not in SEEDS:
+            raise Refusal(422, {"error": f"no seed {seed!r}; there are {', '.join(SEEDS)}"})
+        self.world.clear(seed)
+        for product in (self.procore, self.legacy, self.workflowsoft):
+            product.clear()
         self._fill(seed)
-
-    @staticmethod
-    def _fresh(seed: str) -> tuple[World, procore.Procore, procore_legacy.ProcoreLegacy, workflowsoft.Workflowsoft]:
-        world = World(seed)
-        return (
-            world,
-            procore.Procore(world),
-            procore_legacy.ProcoreLegacy(world),
-            workflowsoft.Workflowsoft(world),
-        )
 
     def _fill(self, seed: str) -> None:
         purchase_order = procore.TEMPLATES[0]
@@ -68,7 +59,7 @@ class Emulated:
 
     def _routes(self) -> FastAPI:
         app = FastAPI(title="Emulator of Procore Workflows and Workflowsoft", version="1", redoc_url=None)
-        app.include_router(procore.sign_in_routes(self.world))
+        app.include_router(procore_gateway.routes(self.world))
         app.include_router(procore.routes(self.world, self.procore))
         app.include_router(procore_legacy.routes(self.world, self.legacy))
         app.include_router(workflowsoft.routes(self.world, self.workflowsoft))
@@ -76,65 +67,74 @@ class Emulated:
         app.add_exception_handler(Refusal, _refused)
         app.add_exception_handler(RequestValidationError, _invalid)
         app.add_exception_handler(ValidationError, _invalid)
+        app.add_exception_handler(HTTPException, _no_such_route)
         return app
 
     # --- in front of the routes ---
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["path"].startswith(OWN_PATHS):
-            await self.app(scope, receive, send)
+            await self._route(scope, receive, send)
             return
         body = await _whole_body(receive)
-        request_id = str(uuid.uuid4())
-        fault = self._fault(scope)
-        if fault is not None and fault.delay:
-            await asyncio.sleep(fault.delay)
-        answer = _Answer()
-        allowed, limits = (True, {}) if _is_workflowsoft(scope) else self.world.take_from_budget()
-        if fault is not None and fault.reset == "before":
-            answer.status = 0
-        elif not allowed:
-            await _say(answer, 429, {"message": "You have surpassed the max number of requests."})
-        elif fault is not None and fault.status is not None and not fault.after:
-            await _say(answer, fault.status, fault.json, fault.body)
+        strikes = (fault for fault in self.world.faults if fault.strikes(scope["method"], scope["path"]))
+        fault = next(strikes, None)
+        if fault is None:
+            answer = await self._answer(scope, body)
         else:
-            await self.app(scope, _replay(body), answer.take)
-            if fault is not None and fault.status is not None:
-                answer = _Answer()
-                await _say(answer, fault.status, fault.json, fault.body)
-            elif fault is not None and (fault.body is not None or fault.json is not None):
-                status = answer.status
-                answer = _Answer()
-                await _say(answer, status, fault.json, fault.body)
-        answer.headers.update(limits)
-        answer.headers["X-Request-Id"] = request_id
-        if fault is not None:
-            answer.headers.update(fault.headers)
+            await asyncio.sleep(fault.delay)
+            answer = await self._spoiled_answer(scope, body, fault)
+        answer.headers["X-Request-Id"] = str(uuid.uuid4())
         self._record(scope, body, answer.status)
         if fault is not None and fault.reset is not None:
             _connection(send).abort()
         else:
             await answer.give(send, None if fault is None else fault.truncate)
 
-    def _fault(self, scope: Message) -> Fault | None:
-        for fault in self.world.faults:
-            if fault.method not in (None, scope["method"]) or not re.search(fault.path, scope["path"]):
-                continue
-            if fault.skip > 0:
-                fault.skip -= 1
-                return None
-            if fault.fired < fault.times:
-                fault.fired += 1
-                return fault
-        return None
+    async def _spoiled_answer(self, scope: Message, body: bytes, fault: Fault) -> _Answer:
+        if fault.reset == "before":
+            answer = _Answer(0)
+        elif fault.status is not None and not fault.after:
+            answer = _Answer()
+        else:
+            answer = await self._answer(scope, body)
+        if fault.status is not None:
+            answer.status = fault.status
+        if fault.status is not None or fault.body is not None or fault.json is not None:
+            answer.say(fault.json, fault.body)
+        answer.headers.update(fault.headers)
+        return answer
+
+    async def _answer(self, scope: Message, body: bytes) -> _Answer:
+        answer = _Answer()
+        # The limits are those of Procore's API.
+        counts = scope["path"].startswith("/rest/")
+        allowed, limits = self.world.take_from_budget() if counts else (True, {})
+        if allowed:
+            await self._route(scope, _replay(body), answer.take)
+        else:
+            answer.status = 429
+            answer.say(
+                {"message": "You have surpassed the max number of requests. Please wait until your limit resets."}
+            )
+        answer.headers.update(limits)
+        return answer
+
+    async def _route(self, scope: Message, receive: Receive, send: Send) -> None:
+        self.procore.catch_up()
+        try:
+            await self.app(scope, receive, send)
+        except Exception:
+            # A bug of the emulator. The client has its 500 already; here is what the log needs.
+            traceback.print_exc()
 
     def _record(self, scope: Message, body: bytes, status: int) -> None:
         world = self.world
-        world.served += 1
+        world.requests_served += 1
         headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
         world.requests.append(
             {
-                "n": world.served,
+                "n": world.requests_served,
                 "at": world.clock.iso(),
                 "method": scope["method"],
                 "path": scope["path"],
@@ -153,10 +153,16 @@ class Emulated:
 class _Answer:
     """Holds an answer back until it is decided what becomes of it."""
 
-    def __init__(self) -> None:
-        self.status = 500
+    def __init__(self, status: int = 500) -> None:
+        self.status = status
         self.headers: dict[str, str] = {}
         self.body = b""
+
+    def say(self, body: Any, text: str | None = None) -> None:
+        if text is None:
+            text = "" if body is None else json.dumps(body)
+        self.headers["content-type"] = "text/html" if text.lstrip().startswith("<") else "application/json"
+        self.body = text.encode()
 
     async def take(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -183,23 +189,13 @@ def _connection(send: Send) -> asyncio.Transport:
     return send.__self__.transport  # type: ignore[attr-defined,no-any-return]
 
 
-async def _say(answer: _Answer, status: int, body: Any, text: str | None = None) -> None:
-    answer.status = status
-    answer.headers = {"content-type": "application/json" if text is None else _kind_of(text)}
-    answer.body = b"" if text is None and body is None else (json.dumps(body) if text is None else text).encode()
-
-
-def _kind_of(text: str) -> str:
-    return "text/html" if text.lstrip().startswith("<") else "application/json"
-
-
 async def _whole_body(receive: Receive) -> bytes:
-    body = b""
+    body = bytearray()
     while True:
         message = await receive()
         body += message.get("body", b"")
         if message["type"] != "http.request" or not message.get("more_body"):
-            return body
+            return bytes(body)
 
 
 def _replay(body: bytes) -> Receive:
@@ -218,26 +214,32 @@ def _json_or_none(body: bytes) -> Any:
         return None
 
 
-def _is_workflowsoft(scope: Message) -> bool:
-    return str(scope["path"]).startswith("/api/")
-
-
 async def _refused(request: Request, refused: Exception) -> JSONResponse:
     assert isinstance(refused, Refusal)
     return JSONResponse(refused.body, refused.status, refused.headers)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    """Answer a malformed request in the form of the API that was asked."""
     assert isinstance(error, (RequestValidationError, ValidationError))
-    problems = [(".".join(str(part) for part in e["loc"]), e["msg"]) for e in error.errors()]
+    problems = [(".".join(str(part) for part in e["loc"]), str(e["msg"])) for e in error.errors()]
+    return _refuse(request, 400 if request.method == "GET" else 422, "invalid", problems)
+
+
+async def _no_such_route(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    return _refuse(request, error.status_code, "not_found", [(request.url.path, str(error.detail))])
+
+
+def _refuse(request: Request, status: int, reason: str, problems: list[tuple[str, str]]) -> JSONResponse:
+    """Refuse in the form of the API that was asked."""
+    path = request.url.path
     words = "; ".join(f"{where}: {what}" for where, what in problems)
-    if request.url.path.startswith("/_emulator/"):
-        return JSONResponse({"error": words}, 422)
-    if request.url.path.startswith("/api/"):
-        return JSONResponse({"Message": words}, 400)
-    if request.url.path.startswith("/rest/v1.0/"):
-        return JSONResponse({"message": words, "code": 400}, 400)
-    details = [{"reason_code": "invalid", "message": what, "source": where} for where, what in problems]
-    status = 400 if request.method == "GET" else 422
-    return JSONResponse({"error": {"code": "invalid", "message": words, "details": details}}, status)
+    if path.startswith("/api/"):
+        return JSONResponse({"Message": words}, 400 if status == 422 else status)
+    if path.startswith("/rest/v1.0/"):
+        status = 400 if status == 422 else status
+        return JSONResponse({"message": words, "code": status}, status)
+    if path.startswith("/rest/"):
+        details = [{"reason_code": reason, "message": what, "source": where} for where, what in problems]
+        return JSONResponse({"error": {"code": reason, "message": words, "details": details}}, status)
+    return JSONResponse({"error": words}, status)

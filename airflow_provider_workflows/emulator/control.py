@@ -2,14 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import datetime
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Literal
 
 from fastapi import APIRouter, Request
-from pydantic import BaseModel, ConfigDict
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
 from . import procore, procore_legacy, workflowsoft
-from .world import ADMIN_LOGIN, ADMIN_PASSWORD, CLIENT_ID, CLIENT_SECRET, COMPANY, PROJECT, Fault, Refusal, user_by_login
+from .world import (
+    ADMIN_LOGIN,
+    ADMIN_PASSWORD,
+    CLIENT_ID,
+    CLIENT_SECRET,
+    COMPANY,
+    PROJECT,
+    Fault,
+    Refusal,
+    user_by_login,
+)
 
 if TYPE_CHECKING:
     from .app import Emulated
@@ -25,28 +35,37 @@ class Reset(Order):
 
 class Clock(Order):
     advance: float | None = None
-    set: datetime | None = None
+    set: AwareDatetime | None = None
 
 
 class NewFault(Order):
     method: str | None = None
     path: str = ""
-    times: int = 1
-    skip: int = 0
-    status: int | None = None
+    times: int = Field(1, ge=1)
+    skip: int = Field(0, ge=0)
+    status: int | None = Field(None, ge=200, le=599)
     headers: dict[str, str] = {}
     body: str | None = None
-    json_body: Any = None
-    delay: float = 0.0
-    reset: str | None = None
-    truncate: int | None = None
+    json_answer: Any = Field(None, alias="json")
+    delay: float = Field(0.0, ge=0)
+    reset: Literal["before", "after"] | None = None
+    truncate: int | None = Field(None, ge=0)
     after: bool = False
+
+    @field_validator("path")
+    @classmethod
+    def _is_regular_expression(cls, path: str) -> str:
+        try:
+            re.compile(path)
+        except re.error as wrong:
+            raise ValueError(f"is no regular expression: {wrong}") from None
+        return path
 
 
 class StartInstance(Order):
     tool_type: str
     item_id: str
-    project_id: str | None = PROJECT["id"]
+    project_id: Literal["1001"] | None = "1001"  # the seed's one project; None: at company level
     template_id: str | None = None
     by: str = "pat@example.com"
 
@@ -69,6 +88,7 @@ class Block(Order):
 class StartLegacy(Order):
     workflow: str = procore_legacy.PURCHASE_ORDER.name
     object_id: int | None = None
+    by: str = "pat@example.com"
 
 
 class PersonPerforms(Order):
@@ -124,9 +144,7 @@ def routes(emulated: Emulated) -> APIRouter:
         world = emulated.world
         if (order.advance is None) == (order.set is None):
             raise Refusal(422, {"error": "give either advance (seconds) or set (a time)"})
-        if order.set is not None and order.set.tzinfo is None:
-            raise Refusal(422, {"error": "set needs a time zone"})
-        world.clock.advance(order.set.timestamp() - world.clock.time() if order.set is not None else order.advance or 0.0)
+        world.clock.advance(order.advance or 0.0 if order.set is None else order.set.timestamp() - world.clock.time())
         return {"now": world.clock.iso()}
 
     @router.get("/switches")
@@ -134,8 +152,8 @@ def routes(emulated: Emulated) -> APIRouter:
         return emulated.world.switches
 
     @router.patch("/switches")
-    async def turn_switches(request: Request) -> dict[str, Any]:
-        emulated.world.set_switches(await request.json())
+    async def turn_switches(wanted: dict[str, Any]) -> dict[str, Any]:
+        emulated.world.set_switches(wanted)
         return emulated.world.switches
 
     @router.get("/faults")
@@ -143,14 +161,8 @@ def routes(emulated: Emulated) -> APIRouter:
         return [vars(fault) for fault in emulated.world.faults]
 
     @router.post("/faults")
-    async def add_fault(request: Request) -> dict[str, Any]:
-        given = await request.json()
-        if "json" in given:
-            given["json_body"] = given.pop("json")
-        order = NewFault.model_validate(given).model_dump()
-        if order["reset"] not in (None, "before", "after"):
-            raise Refusal(422, {"error": "reset takes before or after"})
-        fault = Fault(id=next(emulated.world.numbers), json=order.pop("json_body"), **order)
+    async def add_fault(order: NewFault) -> dict[str, Any]:
+        fault = Fault(id=next(emulated.world.fault_ids), **order.model_dump(by_alias=True))
         emulated.world.faults.append(fault)
         return {"id": fault.id}
 
@@ -190,6 +202,12 @@ def routes(emulated: Emulated) -> APIRouter:
             raise Refusal(404, {"error": f"no instance {instance_id}"})
         return instance
 
+    def v1(instance_id: int) -> procore_legacy.Instance:
+        instance = emulated.legacy.instances.get(instance_id)
+        if instance is None:
+            raise Refusal(404, {"error": f"no legacy instance {instance_id}"})
+        return instance
+
     @router.post("/procore/instances")
     async def start_instance(order: StartInstance) -> dict[str, Any]:
         by = user_by_login(order.by).id
@@ -217,15 +235,24 @@ def routes(emulated: Emulated) -> APIRouter:
     async def start_legacy(order: StartLegacy) -> dict[str, Any]:
         workflow = procore_legacy.WORKFLOWS.get(order.workflow)
         if workflow is None:
-            raise Refusal(422, {"error": f"no workflow {order.workflow!r}; there are {', '.join(procore_legacy.WORKFLOWS)}"})
+            raise Refusal(
+                422,
+                {"error": f"no workflow {order.workflow!r}; there are {', '.join(procore_legacy.WORKFLOWS)}"},
+            )
         legacy = emulated.legacy
         object_id = order.object_id or max(i.object_id for i in legacy.instances.values()) + 1
-        return {"id": str(legacy.add(workflow, object_id).id), "object_id": str(object_id)}
+        instance = legacy.start(workflow, object_id, user_by_login(order.by).id)
+        return {"id": str(instance.id), "object_id": str(object_id)}
 
     @router.post("/procore/legacy/instances/{id}/perform")
     async def person_performs(id: int, order: PersonPerforms) -> dict[str, Any]:
-        row = procore_legacy.person_performs(emulated.legacy, id, order.activity, order.login, order.comments)
+        row = procore_legacy.person_performs(emulated.legacy, v1(id), order.activity, order.login, order.comments)
         return {"history_id": str(row.id)}
+
+    @router.post("/procore/legacy/instances/{id}/terminate")
+    async def person_terminates_legacy(id: int, order: Terminate) -> dict[str, Any]:
+        emulated.legacy.terminate(v1(id), user_by_login(order.login).id)
+        return {}
 
     @router.post("/workflowsoft/processes")
     async def start_process(order: StartProcess) -> dict[str, Any]:

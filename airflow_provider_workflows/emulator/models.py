@@ -11,6 +11,10 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
 
+class Nothing(Model):
+    pass
+
+
 # --- Procore: signing in, who am I ---
 
 
@@ -29,10 +33,17 @@ class OAuthTokenInfo(Model):
     created_at: int
 
 
+class OAuthError(Model):
+    error: str
+    error_description: str
+
+
 class Me(Model):
+    """The name is there only when a company or project is asked for."""
+
     id: int
     login: str
-    name: str
+    name: str | None = None
 
 
 class Company(Model):
@@ -391,6 +402,14 @@ class IntegrationInstance(Model):
     ProcessInstanceId: int
 
 
+NewIntegrations = IntegrationInstance | list[IntegrationInstance] | Nothing | None
+
+
+class ApiToken(Model):
+    access_token: str
+    expires_in: int
+
+
 class WsField(Model):
     label: str
     type: str
@@ -419,7 +438,7 @@ class WsUser(Model):
 
 class StartProcess(BaseModel):
     TemplateId: int | str
-    Fields: dict[str, Any]
+    Fields: dict[str, Any] = {}
 
 
 class CreateTask(BaseModel):

@@ -1,5 +1,7 @@
 """Procore Workflows v2: templates, instances, step occurrences and responses, and their routes."""
 
+from __future__ import annotations
+
 import base64
 import uuid
 from collections.abc import Iterable
@@ -9,11 +11,17 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from . import models
-from .world import CLIENT_ID, COMPANY, INTEGRATION_USER, PROJECT, USERS, Refusal, User, World, user_by_login
+from .procore_gateway import check_access, page_headers
+from .world import COMPANY, INTEGRATION_USER, PROJECT, USERS, Refusal, User, World, user_by_login
 
 STEP_TIME = 3 * 24 * 3600  # seconds until a step is overdue
 TOOLS = [
-    {"name": "Purchase Order Contract", "type": "purchase_order_contract", "provider": "Project", "subtype": None},
+    {
+        "name": "Purchase Order Contract",
+        "type": "purchase_order_contract",
+        "provider": "Project",
+        "subtype": None,
+    },
     {"name": "Generic Tool Item", "type": "generic_tool_item", "provider": "Project", "subtype": None},
     {"name": "Prequalification", "type": "prequalification", "provider": "Company", "subtype": None},
 ]
@@ -39,7 +47,11 @@ class Step:
     @property
     def wire_options(self) -> list[dict[str, str]]:
         return [
-            {"id": str(1 + int(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.name}:{name}").int % 10**6)), "response_type": kind, "name": name}
+            {
+                "id": str(1 + int(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.name}:{name}").int % 10**6)),
+                "response_type": kind,
+                "name": name,
+            }
             for name, kind, _ in self.options
         ]
 
@@ -80,11 +92,21 @@ TEMPLATES = [
         Step(
             "Director Approval",
             "response",
-            (("Approve", "approve", "Approved"), ("Return", "return", "Budget Check"), ("Reject", "reject", "Rejected")),
+            (
+                ("Approve", "approve", "Approved"),
+                ("Return", "return", "Budget Check"),
+                ("Reject", "reject", "Rejected"),
+            ),
             ("90004",),
             status="Pending Director",
         ),
-        Step("Correct Order", "response", (("Resubmit", "approve", "Budget Check"),), ("90002",), status="Submitted"),
+        Step(
+            "Correct Order",
+            "response",
+            (("Resubmit", "approve", "Budget Check"),),
+            ("90002",),
+            status="Submitted",
+        ),
         APPROVED,
         REJECTED,
     ),
@@ -130,8 +152,7 @@ class Occurrence:
     assignees: list[str]
     ended_at: float | None = None
     answers: dict[str, Answer] = field(default_factory=dict)
-    outcome: dict[str, str] | None = None
-    moves_at: float | None = None  # when a delayed transition takes place
+    outcome: dict[str, str] = field(default_factory=dict)  # the option that decided
 
 
 @dataclass
@@ -160,19 +181,30 @@ class Procore:
 
     def __init__(self, world: World):
         self.world = world
+        self.clear()
+
+    def clear(self) -> None:
         self.instances: dict[str, Instance] = {}
+        self.items: dict[tuple[str, str, str | None], list[Instance]] = {}  # by tool type, item and project
+        self.moving: dict[str, float] = {}  # instance id: when its delayed transition takes place
         self.next_id = 700001
 
     # --- what people and the API do ---
 
     def start(
-        self, tool_type: str, item_id: str, project_id: str | None, by: str, via: str, template_id: str | None = None
+        self,
+        tool_type: str,
+        item_id: str,
+        project_id: str | None,
+        by: str,
+        via: str,
+        template_id: str | None = None,
     ) -> Instance:
+        _check_level(tool_type, project_id)
         fitting = [t for t in TEMPLATES if t.tool_type == tool_type and template_id in (None, t.id)]
         if not fitting:
             raise refusal(404, "template_not_found", f"No template {template_id or ''} for tool {tool_type}.")
-        if self.of_item(tool_type, item_id, project_id, active=True):
-            raise refusal(422, "active_instance_exists", f"Item {item_id} already has an active workflow instance.")
+        self._check_not_running(fitting[0], item_id, project_id)
         instance = self.add(item_id, fitting[0], project_id, by)
         self._record("start", by, instance, {}, via)
         return instance
@@ -182,19 +214,26 @@ class Procore:
         instance = Instance(str(self.next_id), item_id, template, project_id, by, now, now)
         self.next_id += 1
         self.instances[instance.id] = instance
+        self.items.setdefault((template.tool_type, item_id, project_id), []).append(instance)
         self._enter(instance, template.first, now)
         return instance
 
     def respond(
-        self, instance: Instance, occurrence_id: str, user_id: str, option_id: str, comment: str | None,
-        attachments: dict[str, list[str]], via: str,
+        self,
+        instance: Instance,
+        occurrence_id: str,
+        user_id: str,
+        option_id: str,
+        comment: str | None,
+        attachments: dict[str, list[str]],
+        via: str,
     ) -> None:
         switches = self.world.switches
         now = self.world.clock.time()
         current = instance.current
         if current is None:
             raise refusal(int(switches["ended_instance"]), "instance_ended", "The workflow instance has ended.")
-        if current.id != occurrence_id or (current.moves_at is not None and user_id not in current.answers):
+        if current.id != occurrence_id or (instance.id in self.moving and user_id not in current.answers):
             raise refusal(int(switches["stale_step"]), "stale_step", "The step occurrence is not the current one.")
         option = next((o for o in current.step.wire_options if o["id"] == option_id), None)
         if option is None:
@@ -209,17 +248,17 @@ class Procore:
         current.answers[user_id] = Answer(option, comment, attachments, now)
         detail = {"step": current.step.name, "option": option["name"], "comment": comment}
         self._record("respond", user_id, instance, detail, via, step_occurrence_id=current.id)
-        outcome = self._outcome(current)
-        if outcome is None:
-            return
-        current.outcome = outcome
-        current.moves_at = now + (switches["transition_delay"] if switches["transition"] == "delayed" else 0.0)
-        self.settle(instance)
+        current.outcome = self._outcome(current)
+        if current.outcome:
+            delay = switches["transition_delay"] if switches["transition"] == "delayed" else 0.0
+            self.moving[instance.id] = now + delay
+            self.catch_up()
 
     def terminate(self, instance: Instance, by: str, via: str) -> None:
         if instance.ended_at is not None:
             return
         now = self.world.clock.time()
+        self.moving.pop(instance.id, None)
         instance.visits[-1].ended_at = instance.ended_at = instance.updated_at = now
         instance.terminated_by = by
         self._record("terminate", by, instance, {}, via)
@@ -227,24 +266,28 @@ class Procore:
     def restart(self, instance: Instance, by: str) -> Instance:
         if instance.restarted_as is None:
             self.terminate(instance, by, "api")
+            self._check_not_running(instance.template, instance.item_id, instance.project_id)
             again = self.add(instance.item_id, instance.template, instance.project_id, by)
             instance.restarted_as = again.id
             self._record("restart", by, instance, {"new_instance_id": again.id}, "api")
         return self.instances[instance.restarted_as]
 
     def block(self, instance: Instance, reason: str, retriable: bool) -> None:
+        """Let a step fail; the next step is not blocked."""
         instance.blocked_reason = reason
         instance.blocked_is_retriable = retriable
+        self._record("block", "system", instance, {"reason": reason, "retriable": retriable}, "person")
 
-    def settle(self, instance: Instance) -> None:
-        """Let a delayed transition take place when its time has come."""
-        current = instance.current
+    def catch_up(self) -> None:
+        """Let the transitions take place whose time has come."""
         now = self.world.clock.time()
-        if current is None or current.moves_at is None or current.moves_at > now or current.outcome is None:
-            return
-        current.ended_at = current.moves_at
-        chosen = current.outcome["name"]
-        self._enter(instance, next(to for name, _, to in current.step.options if name == chosen), current.moves_at)
+        for instance_id in [i for i, moves_at in self.moving.items() if moves_at <= now]:
+            moves_at = self.moving.pop(instance_id)
+            instance = self.instances[instance_id]
+            visit = instance.visits[-1]
+            visit.ended_at = moves_at
+            following = next(to for name, _, to in visit.step.options if name == visit.outcome["name"])
+            self._enter(instance, following, moves_at)
 
     # --- looking ---
 
@@ -252,26 +295,25 @@ class Procore:
         instance = self.instances.get(instance_id)
         if instance is None or instance.project_id != project_id:
             raise refusal(404, "not_found", f"Workflow instance {instance_id} was not found.")
-        self.settle(instance)
         return instance
 
-    def of_item(self, tool_type: str, item_id: str, project_id: str | None, active: bool = False) -> list[Instance]:
-        found = [
-            i
-            for i in self.instances.values()
-            if i.item_id == item_id and i.template.tool_type == tool_type and i.project_id == project_id
-        ]
-        for instance in found:
-            self.settle(instance)
-        return [i for i in found if i.ended_at is None] if active else found
+    def of_item(self, tool_type: str, item_id: str, project_id: str | None) -> list[Instance]:
+        """Return an item's instances, the newest first."""
+        return self.items.get((tool_type, item_id, project_id), [])[::-1]
 
     def state(self) -> list[dict[str, Any]]:
         return [self._summary(instance) for instance in self.instances.values()]
 
     # --- inner ---
 
+    def _check_not_running(self, template: Template, item_id: str, project_id: str | None) -> None:
+        if any(i.ended_at is None for i in self.of_item(template.tool_type, item_id, project_id)):
+            raise refusal(422, "active_instance_exists", f"Item {item_id} already has an active workflow instance.")
+
     def _enter(self, instance: Instance, name: str, now: float) -> None:
         step = instance.template.steps[name]
+        instance.blocked_reason = None
+        instance.blocked_is_retriable = False
         occurrence = Occurrence(f"{instance.id}{len(instance.visits) + 1:02d}", step, now, list(step.assignees))
         instance.visits.append(occurrence)
         instance.updated_at = now
@@ -284,16 +326,15 @@ class Procore:
             self._enter(instance, step.following, now)
 
     @staticmethod
-    def _outcome(occurrence: Occurrence) -> dict[str, str] | None:
+    def _outcome(occurrence: Occurrence) -> dict[str, str]:
+        """Return the option that decides, or nothing while answers are missing."""
         given = list(occurrence.answers.values())
         if occurrence.step.decision_type == "first":
             return given[0].option
         refused = next((a.option for a in given if a.option["response_type"] != "approve"), None)
-        return refused or (given[0].option if len(given) == len(occurrence.assignees) else None)
+        return refused or (given[0].option if len(given) == len(occurrence.assignees) else {})
 
-    def _record(
-        self, action: str, by: str, instance: Instance, detail: dict[str, Any], via: str, **ids: str
-    ) -> None:
+    def _record(self, action: str, by: str, instance: Instance, detail: dict[str, Any], via: str, **ids: str) -> None:
         target = {"instance_id": instance.id, "item_id": instance.item_id, **ids}
         self.world.record_effect("procore", action, by, target, detail, via)
 
@@ -305,12 +346,11 @@ class Procore:
             return "complete"
         if instance.blocked_reason is not None:
             return "blocked"
-        if current.moves_at is not None:
+        if instance.id in self.moving:
             return "processing"
         return "overdue" if self.world.clock.time() > current.started_at + STEP_TIME else "in_progress"
 
     def _summary(self, instance: Instance) -> dict[str, Any]:
-        self.settle(instance)
         current = instance.current
         holders = [] if current is None else [u for u in current.assignees if u not in current.answers]
         return {
@@ -331,6 +371,13 @@ class Procore:
 def refusal(status: int, reason: str, message: str, source: str | None = None) -> Refusal:
     detail = {"reason_code": reason, "message": message, "source": source}
     return Refusal(status, {"error": {"code": reason, "message": message, "details": [detail]}})
+
+
+def _check_level(tool_type: str, project_id: str | None) -> None:
+    """Refuse to start a project's tool at company level, and the other way round."""
+    provider = next((tool["provider"] for tool in TOOLS if tool["type"] == tool_type), None)
+    if provider is not None and (provider == "Project") != (project_id is not None):
+        raise refusal(400, "wrong_level", f"Tool {tool_type} belongs to a {provider}.", "tool_type")
 
 
 def user_ref(user: User) -> dict[str, Any]:
@@ -426,9 +473,11 @@ def _history(procore: Procore, instance: Instance, *, instance_id: bool = False)
                 },
             }
         )
+    named = {"instance_id": instance.id} if instance_id else {}
     if procore.world.switches["history"] == "events_only":
-        return {"history": events}
-    whole = {
+        return {"history": events, **named}
+    return {
+        **named,
         "name": instance.template.name,
         "format": "diagram",
         "status": procore.status_of(instance),
@@ -440,7 +489,6 @@ def _history(procore: Procore, instance: Instance, *, instance_id: bool = False)
         "current_step_index": index,
         "history": events,
     }
-    return {**whole, "instance_id": instance.id} if instance_id else whole
 
 
 def _visit_event(procore: Procore, visit: Occurrence) -> dict[str, Any]:
@@ -458,7 +506,6 @@ def _visit_event(procore: Procore, visit: Occurrence) -> dict[str, Any]:
     }
     if step.kind == "end":
         return {"type": "EndStep", "details": {**details, "end_type": step.end_type}}
-    outcome = visit.outcome or {}
     return {
         "type": "ResponseStep",
         "details": {
@@ -466,8 +513,8 @@ def _visit_event(procore: Procore, visit: Occurrence) -> dict[str, Any]:
             "decision_type": step.decision_type,
             "required_responders_decide": False,
             "responses": [_history_response(procore, visit, user_id) for user_id in visit.assignees],
-            "overall_response": outcome.get("name"),
-            "overall_response_type": outcome.get("response_type"),
+            "overall_response": visit.outcome.get("name"),
+            "overall_response_type": visit.outcome.get("response_type"),
             "overall_response_description": None,
             "available_response_options": step.wire_options if visit.ended_at is None else None,
             "events": [],
@@ -503,127 +550,42 @@ def _history_response(procore: Procore, visit: Occurrence, user_id: str) -> dict
 # --- routes ---
 
 
-def check_token(world: World, request: Request) -> None:
-    """Refuse a call without a valid token, in the forms that live servers were seen to use."""
-    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() != "bearer" or not token:
-        raise Refusal(401, {"error": "Invalid Token"})
-    if not world.is_valid(world.tokens, token):
-        raise Refusal(401, {"errors": "The access token expired or was revoked."})
+async def _project(request: Request) -> str | None:
+    return request.path_params.get("project_id")
 
 
-def check_company_header(world: World, request: Request) -> None:
-    company = request.headers.get("Procore-Company-Id")
-    if company is None:
-        message = "Missing Procore-Company-Id header! Every call needs it."
-        raise Refusal(int(world.switches["missing_company_header"]), {"message": message})
-    if company != COMPANY["id"]:
-        raise Refusal(403, {"message": "App is not connected to this company."})
-
-
-def page_headers(request: Request, page: int, per_page: int, total: int) -> dict[str, str]:
-    pages = max(-(-total // per_page), 1)
-    places = {"first": 1, "prev": page - 1, "next": page + 1, "last": pages}
-    links = [
-        f'<{request.url.include_query_params(page=number, per_page=per_page)}>; rel="{rel}"'
-        for rel, number in places.items()
-        if 1 <= number <= pages and (rel != "prev" or page > 1)
-    ]
-    return {"Link": ", ".join(links), "Total": str(total), "Per-Page": str(per_page)}
-
-
-def sign_in_routes(world: World) -> APIRouter:
-    router = APIRouter(tags=["Procore sign-in"])
-
-    @router.post("/oauth/token", response_model=models.OAuthToken)
-    async def create_token(request: Request) -> dict[str, Any]:
-        grant = await _grant(request)
-        if grant.get("grant_type") != "client_credentials":
-            raise Refusal(400, {"error": "unsupported_grant_type", "error_description": "Only client_credentials here."})
-        if (grant.get("client_id"), grant.get("client_secret")) != (CLIENT_ID, "emulator-secret"):
-            words = "Client authentication failed due to unknown client, or no client authentication included."
-            raise Refusal(401, {"error": "invalid_client", "error_description": words})
-        lifetime = int(world.switches["token_lifetime"])
-        token = world.issue(world.tokens, lifetime)
-        now = int(world.clock.time())
-        return {"access_token": token, "token_type": "bearer", "expires_in": lifetime, "created_at": now}
-
-    @router.get("/oauth/token/info", response_model=models.OAuthTokenInfo)
-    async def token_info(request: Request) -> dict[str, Any]:
-        check_token(world, request)
-        end = world.tokens[request.headers["Authorization"].partition(" ")[2]]
-        return {
-            "resource_owner_id": int(INTEGRATION_USER),
-            "scopes": [],
-            "expires_in_seconds": int(end - world.clock.time()),
-            "application": {"uid": CLIENT_ID},
-            "created_at": int(end - world.switches["token_lifetime"]),
-        }
-
-    @router.post("/oauth/revoke")
-    async def revoke(request: Request) -> dict[str, Any]:
-        world.revoked.add(str((await _grant(request)).get("token", "")))
-        return {}
-
-    @router.get("/rest/v1.0/me", response_model=models.Me)
-    async def me(request: Request) -> dict[str, Any]:
-        check_token(world, request)
-        check_company_header(world, request)
-        user = USERS[INTEGRATION_USER]
-        return {"id": int(user.id), "login": user.login, "name": user.name}
-
-    @router.get("/rest/v1.0/companies", response_model=list[models.Company])
-    async def companies(request: Request) -> list[dict[str, Any]]:
-        check_token(world, request)
-        check_company_header(world, request)
-        return [{"id": int(COMPANY["id"]), "name": COMPANY["name"], "is_active": True}]
-
-    return router
-
-
-async def _grant(request: Request) -> dict[str, Any]:
-    """Read the grant from JSON or a form, and the client from HTTP Basic where it is there."""
-    if "json" in request.headers.get("Content-Type", ""):
-        grant = dict(await request.json())
-    else:
-        grant = dict(await request.form())
-    scheme, _, packed = request.headers.get("Authorization", "").partition(" ")
-    if scheme.lower() == "basic":
-        login, _, password = base64.b64decode(packed).decode().partition(":")
-        grant |= {"client_id": login, "client_secret": password}
-    return grant
+Project = Annotated[str | None, Depends(_project)]  # None at company level
 
 
 def routes(world: World, procore: Procore) -> APIRouter:
-    def signed_in(request: Request, company_id: str, project_id: str | None = None) -> str | None:
-        check_token(world, request)
-        check_company_header(world, request)
+    async def company_level(request: Request, company_id: str) -> None:
+        check_access(world, request)
         if company_id != COMPANY["id"]:
             raise refusal(404, "not_found", f"Company {company_id} was not found.")
-        if project_id is not None and project_id != PROJECT["id"]:
-            raise refusal(404, "not_found", f"Project {project_id} was not found.")
-        return project_id
 
-    Level = Annotated[str | None, Depends(signed_in)]
-    errors = {status: {"model": models.Error} for status in (400, 403, 404, 422)}
-    company = APIRouter(prefix="/rest/v2.0/companies/{company_id}", responses=errors, tags=["Procore v2"])
-    both = APIRouter(responses=errors, tags=["Procore v2"])
+    async def project_level(request: Request, company_id: str, project_id: str) -> None:
+        await company_level(request, company_id)
+        if project_id != PROJECT["id"]:
+            raise refusal(404, "not_found", f"Project {project_id} was not found.")
+
+    company = APIRouter()
+    both = APIRouter()
 
     @company.get("/workflows/tools", response_model=models.ToolList)
-    async def list_tools(level: Level) -> dict[str, Any]:
+    async def list_tools() -> dict[str, Any]:
         return {"data": TOOLS}
 
     @company.get("/workflows/templates", response_model=models.TemplateList)
-    async def list_templates(request: Request, response: Response, level: Level, page: int = 1, per_page: int = 10) -> Any:
+    async def list_templates(request: Request, response: Response, page: int = 1, per_page: int = 10) -> Any:
         _check_page(page, per_page)
         response.headers.update(page_headers(request, page, per_page, len(TEMPLATES)))
-        return {"data": [_template_row(world, t) for t in TEMPLATES[(page - 1) * per_page : page * per_page]]}
+        return {"data": [_template_row(t) for t in TEMPLATES[(page - 1) * per_page : page * per_page]]}
 
     @both.get("/workflows/instances", response_model=models.InstanceList, response_model_exclude_unset=True)
     async def list_instances(
         request: Request,
         response: Response,
-        level: Level,
+        project_id: Project,
         tool_type: Annotated[str | None, Query(alias="filters[tool_type]")] = None,
         tool_subtype: Annotated[int | None, Query(alias="filters[tool_subtype]")] = None,
         item_id: Annotated[str | None, Query(alias="filters[item_id]")] = None,
@@ -644,36 +606,37 @@ def routes(world: World, procore: Procore) -> APIRouter:
             instance
             for instance in procore.instances.values()
             if instance.template.tool_type == tool_type
-            and instance.project_id == level
+            and instance.project_id == project_id
+            and tool_subtype is None  # no tool of the seed has any
             and item_id in (None, instance.item_id)
             and _fits(procore, instance, assignee_id, active, overdue)
         ]
-        if page is None and world.switches["instances_paging"] == "page_only":
-            page = 1
-        if page is not None:
-            response.headers.update(page_headers(request, page, per_page, len(found)))
-            shown = found[(page - 1) * per_page : page * per_page]
-            return {"data": [_row(procore, instance) for instance in shown]}
-        return _cursor_page(procore, request, response, found, cursor, per_page)
+        if page is None and world.switches["instances_paging"] == "cursor_and_page":
+            return _cursor_page(procore, request, response, found, cursor, per_page)
+        page = page or 1
+        response.headers.update(page_headers(request, page, per_page, len(found)))
+        return {"data": [_row(procore, instance) for instance in found[(page - 1) * per_page : page * per_page]]}
 
     @both.post("/workflows/instances", response_model=models.InstanceAnswer, status_code=201)
-    async def start_instance(level: Level, body: models.StartInstance) -> dict[str, Any]:
-        instance = procore.start(body.tool_type, body.item_id, level, INTEGRATION_USER, "api", body.template_id)
+    async def start_instance(project_id: Project, body: models.StartInstance) -> dict[str, Any]:
+        if body.preset_id is not None:
+            raise refusal(404, "preset_not_found", f"Preset {body.preset_id} was not found.", "preset_id")
+        instance = procore.start(body.tool_type, body.item_id, project_id, INTEGRATION_USER, "api", body.template_id)
         return {"data": _show(procore, instance)}
 
     @both.get("/workflows/instances/history", response_model=models.HistoryList, response_model_exclude_unset=True)
-    async def item_histories(level: Level, tool_type: str, item_id: str) -> dict[str, Any]:
+    async def item_histories(project_id: Project, tool_type: str, item_id: str) -> dict[str, Any]:
         if world.switches["item_history"] == "absent":
             raise refusal(404, "not_found", "Not found.")
-        found = procore.of_item(tool_type, item_id, level)
-        return {"data": [_history(procore, instance, instance_id=True) for instance in reversed(found)]}
+        found = procore.of_item(tool_type, item_id, project_id)
+        return {"data": [_history(procore, instance, instance_id=True) for instance in found]}
 
     @both.post(
         "/workflows/instances/bulk_history",
         response_model=models.BulkHistoryAnswer,
         response_model_exclude_unset=True,
     )
-    async def bulk_history(level: Level, body: models.BulkHistory) -> dict[str, Any]:
+    async def bulk_history(project_id: Project, body: models.BulkHistory) -> dict[str, Any]:
         if world.switches["bulk_history"] == "absent":
             raise refusal(404, "not_found", "Not found.")
         named = world.switches["bulk_history"] == "present"
@@ -683,7 +646,7 @@ def routes(world: World, procore: Procore) -> APIRouter:
                     "item_id": item_id,
                     "instances": [
                         _history(procore, instance, instance_id=named)
-                        for instance in reversed(procore.of_item(body.tool_type, item_id, level))
+                        for instance in procore.of_item(body.tool_type, item_id, project_id)
                     ],
                 }
                 for item_id in body.item_ids
@@ -691,22 +654,24 @@ def routes(world: World, procore: Procore) -> APIRouter:
         }
 
     @both.get("/workflows/instances/{id}", response_model=models.InstanceAnswer)
-    async def show_instance(level: Level, id: str) -> dict[str, Any]:
-        return {"data": _show(procore, procore.find(id, level))}
+    async def show_instance(project_id: Project, id: str) -> dict[str, Any]:
+        return {"data": _show(procore, procore.find(id, project_id))}
 
     @both.get(
-        "/workflows/instances/{id}/history", response_model=models.HistoryAnswer, response_model_exclude_unset=True
+        "/workflows/instances/{id}/history",
+        response_model=models.HistoryAnswer,
+        response_model_exclude_unset=True,
     )
-    async def show_history(level: Level, id: str) -> dict[str, Any]:
+    async def show_history(project_id: Project, id: str) -> dict[str, Any]:
         if world.switches["history"] == "absent":
             raise refusal(404, "not_found", "Not found.")
-        return {"data": _history(procore, procore.find(id, level))}
+        return {"data": _history(procore, procore.find(id, project_id))}
 
     @both.post("/workflows/instances/{id}/responses", status_code=204)
-    async def respond(level: Level, id: str, body: models.Respond) -> None:
+    async def respond(project_id: Project, id: str, body: models.Respond) -> None:
         given = body.response
         procore.respond(
-            procore.find(id, level),
+            procore.find(id, project_id),
             given.current_step_occurrence_id,
             INTEGRATION_USER,
             given.selected_response_option_id,
@@ -716,19 +681,24 @@ def routes(world: World, procore: Procore) -> APIRouter:
         )
 
     @both.post("/workflows/instances/{id}/terminate", response_model=models.InstanceAnswer)
-    async def terminate(level: Level, id: str) -> dict[str, Any]:
-        instance = procore.find(id, level)
+    async def terminate(project_id: Project, id: str) -> dict[str, Any]:
+        instance = procore.find(id, project_id)
         procore.terminate(instance, INTEGRATION_USER, "api")
         return {"data": _show(procore, instance)}
 
     @both.post("/workflows/instances/{id}/restart", response_model=models.InstanceAnswer)
-    async def restart(level: Level, id: str, body: models.RestartInstance | None = None) -> dict[str, Any]:
-        return {"data": _show(procore, procore.restart(procore.find(id, level), INTEGRATION_USER))}
+    async def restart(project_id: Project, id: str, body: models.RestartInstance | None = None) -> dict[str, Any]:
+        return {"data": _show(procore, procore.restart(procore.find(id, project_id), INTEGRATION_USER))}
 
-    router = APIRouter()
-    router.include_router(company)
-    for prefix in ("/rest/v2.0/companies/{company_id}", "/rest/v2.0/companies/{company_id}/projects/{project_id}"):
-        router.include_router(both, prefix=prefix)
+    refusals: dict[int | str, dict[str, Any]] = {
+        **{status: {"model": models.Error | models.LegacyError} for status in (400, 403, 404, 422)},
+        "default": {"model": models.LegacyError},  # what answers before v2 is reached
+    }
+    router = APIRouter(prefix="/rest/v2.0/companies/{company_id}", responses=refusals, tags=["Procore v2"])
+    at_company, at_project = [Depends(company_level)], [Depends(project_level)]
+    router.include_router(company, dependencies=at_company)
+    router.include_router(both, dependencies=at_company)
+    router.include_router(both, prefix="/projects/{project_id}", dependencies=at_project)
     return router
 
 
@@ -737,10 +707,9 @@ def _check_page(page: int, per_page: int) -> None:
         raise refusal(400, "invalid_parameter", "page starts at 1 and per_page is 1 to 100.", "per_page")
 
 
-def _fits(procore: Procore, instance: Instance, assignee_id: str | None, active: bool | None, overdue: bool | None) -> bool:
-    if assignee_id is None and active is None and overdue is None:
-        return True
-    procore.settle(instance)
+def _fits(
+    procore: Procore, instance: Instance, assignee_id: str | None, active: bool | None, overdue: bool | None
+) -> bool:
     current = instance.current
     if active is not None and (current is not None) != active:
         return False
@@ -750,15 +719,23 @@ def _fits(procore: Procore, instance: Instance, assignee_id: str | None, active:
 
 
 def _cursor_page(
-    procore: Procore, request: Request, response: Response, found: list[Instance], cursor: str | None, per_page: int
+    procore: Procore,
+    request: Request,
+    response: Response,
+    found: list[Instance],
+    cursor: str | None,
+    per_page: int,
 ) -> dict[str, Any]:
     try:
-        start = 0 if cursor is None else int(base64.urlsafe_b64decode(cursor).decode().removeprefix("after:"))
+        after = 0 if cursor is None else int(base64.urlsafe_b64decode(cursor).decode().removeprefix("after:"))
     except ValueError:
         raise refusal(400, "invalid_parameter", "The cursor is not one of ours.", "cursor") from None
-    end = start + per_page
-    following = base64.urlsafe_b64encode(f"after:{end}".encode()).decode() if end < len(found) else None
-    body: dict[str, Any] = {"data": [_row(procore, instance) for instance in found[start:end]]}
+    rest = [instance for instance in found if int(instance.id) > after]
+    shown = rest[:per_page]
+    following = None
+    if len(rest) > per_page:
+        following = base64.urlsafe_b64encode(f"after:{shown[-1].id}".encode()).decode()
+    body: dict[str, Any] = {"data": [_row(procore, instance) for instance in shown]}
     url = None if following is None else str(request.url.include_query_params(cursor=following, per_page=per_page))
     place = procore.world.switches["cursor_place"]
     if place == "link_header":
@@ -772,7 +749,7 @@ def _cursor_page(
     return body
 
 
-def _template_row(world: World, template: Template) -> dict[str, Any]:
+def _template_row(template: Template) -> dict[str, Any]:
     version = {"id": template.version_id, "version": "1.0"}
     return {
         "id": template.id,
@@ -793,7 +770,6 @@ def _template_row(world: World, template: Template) -> dict[str, Any]:
 
 
 def person_responds(procore: Procore, instance: Instance, login: str, option: str, comment: str | None) -> None:
-    procore.settle(instance)
     current = instance.current
     options: Iterable[dict[str, str]] = current.step.wire_options if current else ()
     chosen = next((o for o in options if o["name"].casefold() == option.casefold()), None)

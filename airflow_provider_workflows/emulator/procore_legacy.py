@@ -1,15 +1,19 @@
 """Procore's legacy workflows (v1): states, activities and their history, and the routes."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Query, Request, Response
 
 from . import models
-from .procore import check_company_header, check_token, page_headers
+from .procore_gateway import check_access, page_headers
 from .world import COMPANY, INTEGRATION_USER, PROJECT, USERS, Refusal, World, user_by_login
 
 OVERDUE_AFTER = 5 * 24 * 3600  # seconds in a state
+BODY_IDS = ("workflow_activity_id", "workflow_instance_id", "workflow_user_role_id", "performed_by_id")
+OBJECT_TYPES = ("Contract", "PurchaseOrderContract", "purchase_order_contract")  # three names of one class
 OVERRIDING_USER = "1498096"  # who the guide's sample answers name, whoever was sent
 ROLES = {14301: ("Project Manager", (INTEGRATION_USER, "90002")), 14304: ("Reviewer", ("90003",))}
 
@@ -96,6 +100,7 @@ class Instance:
     history: list[Performed] = field(default_factory=list)
     done_here: set[tuple[int, int]] = field(default_factory=set)  # (activity, role) in this visit of the state
     terminated_at: float | None = None
+    terminated_by: str | None = None
 
 
 class ProcoreLegacy:
@@ -103,6 +108,9 @@ class ProcoreLegacy:
 
     def __init__(self, world: World):
         self.world = world
+        self.clear()
+
+    def clear(self) -> None:
         self.instances: dict[int, Instance] = {}
         self.next_instance_id = 568150
         self.next_history_id = 1586809
@@ -124,11 +132,12 @@ class ProcoreLegacy:
         attachments: list[str],
         via: str,
     ) -> Performed:
-        activity = next((a for a in instance.state.activities if a.id == activity_id), None)
-        if activity is None or instance.terminated_at is not None:
+        available = _open_activities(instance)
+        activity = next((a for a, _ in available if a.id == activity_id), None)
+        if activity is None:
             raise Refusal(400, {"errors": f"Activity {activity_id} is not available in state {instance.state.name}"})
-        if role not in activity.roles:
-            raise Refusal(400, {"errors": {"workflow_user_role_id": ["is not a role of the activity"]}})
+        if (activity, role) not in available:
+            raise Refusal(400, {"errors": {"workflow_user_role_id": ["is not asked to perform this activity"]}})
         if user_id not in ROLES[role][1]:
             raise Refusal(403, {"message": "You do not have access to perform this activity", "code": 403})
         now = self.world.clock.time()
@@ -148,19 +157,28 @@ class ProcoreLegacy:
         self.next_history_id += 1
         instance.history.append(row)
         instance.done_here.add((activity.id, role))
-        self.world.record_effect(
-            "procore_legacy",
-            "perform_activity",
-            user_id,
-            {"instance_id": str(instance.id), "object_id": str(instance.object_id), "history_id": str(row.id)},
-            {"activity": activity.name, "state": instance.state.name, "comments": comments},
-            via,
-        )
+        detail = {"activity": activity.name, "state": instance.state.name, "comments": comments}
+        self._record("perform_activity", user_id, instance, detail, via, history_id=str(row.id))
         if all((activity.id, needed) in instance.done_here for needed in activity.roles):
             instance.state = instance.workflow.states[activity.leads_to]
             instance.state_set_at = now
             instance.done_here = set()
         return row
+
+    def start(self, workflow: Workflow, object_id: int, by: str) -> Instance:
+        instance = self.add(workflow, object_id)
+        self._record("start", by, instance, {"workflow": workflow.name}, "person")
+        return instance
+
+    def terminate(self, instance: Instance, by: str) -> None:
+        if instance.terminated_at is None:
+            instance.terminated_at = self.world.clock.time()
+            instance.terminated_by = by
+            self._record("terminate", by, instance, {}, "person")
+
+    def _record(self, action: str, by: str, instance: Instance, detail: dict[str, Any], via: str, **ids: str) -> None:
+        target = {"instance_id": str(instance.id), "object_id": str(instance.object_id), **ids}
+        self.world.record_effect("procore_legacy", action, by, target, detail, via)
 
     def state(self) -> list[dict[str, Any]]:
         return [
@@ -170,19 +188,20 @@ class ProcoreLegacy:
                 "workflow": instance.workflow.name,
                 "state": instance.state.name,
                 "status": instance.state.status,
-                "activities": [a.name for a in instance.state.activities],
+                "activities": [activity.name for activity, _ in _open_activities(instance)],
+                "waits_for": [USERS[user_id].login for user_id in _holders(instance)],
+                "terminated": instance.terminated_at is not None,
             }
             for instance in self.instances.values()
         ]
-
-    def is_active(self, instance: Instance) -> bool:
-        return bool(instance.state.activities) and instance.terminated_at is None
 
 
 # --- the API's forms ---
 
 
 def _open_activities(instance: Instance) -> list[tuple[Activity, int]]:
+    if instance.terminated_at is not None:
+        return []
     return [
         (activity, role)
         for activity in instance.state.activities
@@ -191,10 +210,15 @@ def _open_activities(instance: Instance) -> list[tuple[Activity, int]]:
     ]
 
 
+def _holders(instance: Instance) -> list[str]:
+    """Return one user of each role that the instance waits for."""
+    return list(dict.fromkeys(ROLES[role][1][0] for _, role in _open_activities(instance)))
+
+
 def _show(legacy: ProcoreLegacy, instance: Instance, base_url: str) -> dict[str, Any]:
     iso = legacy.world.clock.iso
     activities = _open_activities(instance)
-    holders = dict.fromkeys(ROLES[role][1][0] for _, role in activities)
+    by = USERS.get(instance.terminated_by or "")
     return {
         "id": instance.id,
         "becomes_overdue_at": iso(instance.state_set_at + OVERDUE_AFTER) if activities else None,
@@ -225,7 +249,7 @@ def _show(legacy: ProcoreLegacy, instance: Instance, base_url: str) -> dict[str,
             "id": instance.state.id,
             "name": instance.state.name,
             "status": instance.state.status,
-            "ball_in_court": [{"name": USERS[user_id].name} for user_id in holders],
+            "ball_in_court": [{"name": USERS[user_id].name} for user_id in _holders(instance)],
         },
         "workflow": {
             "id": instance.workflow.id,
@@ -238,7 +262,7 @@ def _show(legacy: ProcoreLegacy, instance: Instance, base_url: str) -> dict[str,
             "domain": "commitments",
         },
         "terminated_at": None if instance.terminated_at is None else iso(instance.terminated_at),
-        "terminated_by": None,
+        "terminated_by": None if by is None else {"id": int(by.id), "login": by.login, "name": by.name},
         "permissions": {
             "can_view": True,
             "can_respond": any(INTEGRATION_USER in ROLES[role][1] for _, role in activities),
@@ -252,7 +276,11 @@ def _show(legacy: ProcoreLegacy, instance: Instance, base_url: str) -> dict[str,
 def _role(role: int) -> dict[str, Any]:
     name, members = ROLES[role]
     user = USERS[members[0]]
-    return {"id": role, "name": name, "assignee": {"id": int(user.id), "name": f"{user.name} ({COMPANY['name']})"}}
+    return {
+        "id": role,
+        "name": name,
+        "assignee": {"id": int(user.id), "name": f"{user.name} ({COMPANY['name']})"},
+    }
 
 
 def _history(legacy: ProcoreLegacy, row: Performed) -> dict[str, Any]:
@@ -294,10 +322,13 @@ def _history(legacy: ProcoreLegacy, row: Performed) -> dict[str, Any]:
 # --- routes ---
 
 
+ObjectType = Annotated[str | None, Query(alias="filters[workflowed_object_type]")]
+ObjectId = Annotated[int | None, Query(alias="filters[workflowed_object_id]")]
+
+
 def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
-    def signed_in(request: Request, company_id: int | None = None) -> None:
-        check_token(world, request)
-        check_company_header(world, request)
+    async def signed_in(request: Request, company_id: int | None = None) -> None:
+        check_access(world, request)
         if company_id is None:
             raise Refusal(400, {"message": "company_id is missing", "code": 400})
         if str(company_id) != COMPANY["id"]:
@@ -305,19 +336,18 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
 
     def find(instance_id: int | None, object_type: str | None, object_id: int | None) -> Instance:
         if object_type is not None and object_id is not None:
-            found = next((i for i in legacy.instances.values() if i.object_id == object_id), None)
+            of_object = (i for i in legacy.instances.values() if i.object_id == object_id)
+            found = next(of_object, None) if object_type in OBJECT_TYPES else None
         else:
             found = legacy.instances.get(instance_id) if instance_id is not None else None
         if found is None:
             raise Refusal(404, {"errors": "Not Found"})
         return found
 
-    ObjectType = Annotated[str | None, Query(alias="filters[workflowed_object_type]")]
-    ObjectId = Annotated[int | None, Query(alias="filters[workflowed_object_id]")]
     router = APIRouter(
         prefix="/rest/v1.0",
         dependencies=[Depends(signed_in)],
-        responses={status: {"model": models.LegacyError} for status in (400, 401, 403, 404)},
+        responses={status: {"model": models.LegacyError} for status in (400, 401, 403, 404, "default")},
         tags=["Procore legacy"],
     )
 
@@ -334,17 +364,23 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
         found = [
             instance
             for instance in legacy.instances.values()
-            if legacy.is_active(instance) and object_id in (None, instance.object_id)
+            if _open_activities(instance)
+            and object_type in (None, *OBJECT_TYPES)
+            and object_id in (None, instance.object_id)
         ]
         shown = _page(request, response, found, page, per_page)
         return [_show(legacy, instance, _base(request)) for instance in shown]
 
     @router.get("/workflow_instances/{id}", response_model=models.LegacyInstance)
-    async def show_instance(request: Request, id: int, object_type: ObjectType = None, object_id: ObjectId = None) -> Any:
+    async def show_instance(
+        request: Request, id: int, object_type: ObjectType = None, object_id: ObjectId = None
+    ) -> Any:
         return _show(legacy, find(id, object_type, object_id), _base(request))
 
     @router.get(
-        "/workflow_activity_histories", response_model=list[models.LegacyHistory], response_model_exclude_unset=True
+        "/workflow_activity_histories",
+        response_model=list[models.LegacyHistory],
+        response_model_exclude_unset=True,
     )
     async def list_histories(
         request: Request,
@@ -352,19 +388,23 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
         workflow_instance_id: int | None = None,
         object_type: ObjectType = None,
         object_id: ObjectId = None,
-        sort: str | None = None,
+        sort: Literal["created_at", "-created_at"] | None = None,
         page: int = 1,
         per_page: int = 100,
     ) -> Any:
         if workflow_instance_id is None and (object_type is None or object_id is None):
             raise Refusal(400, {"message": "workflow_instance_id is missing", "code": 400})
         rows = list(find(workflow_instance_id, object_type, object_id).history)
-        newest_first = sort == "-created_at" or (sort is None and world.switches["legacy_history_order"] == "newest_first")
+        newest_first = sort == "-created_at" or (
+            sort is None and world.switches["legacy_history_order"] == "newest_first"
+        )
         rows.sort(key=lambda row: (row.at, row.id), reverse=newest_first)
         return [_history(legacy, row) for row in _page(request, response, rows, page, per_page)]
 
     @router.get(
-        "/workflow_activity_histories/{id}", response_model=models.LegacyHistory, response_model_exclude_unset=True
+        "/workflow_activity_histories/{id}",
+        response_model=models.LegacyHistory,
+        response_model_exclude_unset=True,
     )
     async def show_history(id: int, workflow_instance_id: int | None = None) -> Any:
         for instance in legacy.instances.values():
@@ -381,20 +421,18 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
     )
     async def perform_activity(request: Request, workflow_instance_id: int | None = None) -> Any:
         body, attachments = await _activity_body(request)
-        missing = [
-            name
-            for name in ("workflow_activity_id", "workflow_instance_id", "workflow_user_role_id", "performed_by_id")
-            if name not in body
-        ]
-        if missing or workflow_instance_id is None:
-            raise Refusal(400, {"errors": {name: ["is missing"] for name in missing or ["workflow_instance_id"]}})
-        if int(body["workflow_instance_id"]) != workflow_instance_id:
+        ids = {name: _whole_number(body.get(name)) for name in BODY_IDS}
+        wrong = [name for name, number in ids.items() if not number]
+        if wrong or workflow_instance_id is None:
+            names = wrong or ["workflow_instance_id"]
+            raise Refusal(400, {"errors": {name: ["is missing or no number"] for name in names}})
+        if ids["workflow_instance_id"] != workflow_instance_id:
             raise Refusal(400, {"errors": {"workflow_instance_id": ["does not match the query"]}})
         row = legacy.perform(
             find(workflow_instance_id, None, None),
-            int(body["workflow_activity_id"]),
-            int(body["workflow_user_role_id"]),
-            str(body["performed_by_id"]),
+            ids["workflow_activity_id"],
+            ids["workflow_user_role_id"],
+            str(ids["performed_by_id"]),
             body.get("comments"),
             attachments,
             "api",
@@ -423,6 +461,11 @@ async def _activity_body(request: Request) -> tuple[dict[str, Any], list[str]]:
         raise Refusal(400, {"message": "param is missing: workflow_activity_history", "code": 400}) from None
 
 
+def _whole_number(value: Any) -> int:
+    """Read an id that is a JSON integer, or digits in a form; 0, which no id is, for anything else."""
+    return int(value) if isinstance(value, (int, str)) and str(value).isdecimal() else 0
+
+
 def _page(request: Request, response: Response, rows: list[Any], page: int, per_page: int) -> list[Any]:
     if page < 1 or not 1 <= per_page <= 2000:
         raise Refusal(400, {"message": "page starts at 1 and per_page is 1 to 2000", "code": 400})
@@ -437,10 +480,9 @@ def _base(request: Request) -> str:
 # --- what people do ---
 
 
-def person_performs(legacy: ProcoreLegacy, instance_id: int, activity: str, login: str, comments: str | None) -> Performed:
-    instance = legacy.instances.get(instance_id)
-    if instance is None:
-        raise Refusal(404, {"error": f"no legacy instance {instance_id}"})
+def person_performs(
+    legacy: ProcoreLegacy, instance: Instance, activity: str, login: str, comments: str | None
+) -> Performed:
     user = user_by_login(login)
     for candidate, role in _open_activities(instance):
         if candidate.name.casefold() == activity.casefold() and user.id in ROLES[role][1]:

@@ -1,10 +1,15 @@
 """Workflowsoft: process diagrams, integration steps with typed fields, tasks, and the routes."""
 
+from __future__ import annotations
+
 import base64
 import json
+import uuid
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from datetime import date, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
@@ -43,6 +48,7 @@ class Diagram:
     id: int
     title: str
     steps: tuple[StepDefinition, ...]
+    user_tasks: tuple[tuple[int, str], ...] = ()  # steps that are no integration steps: id and title
 
 
 EVENT_FIELDS = (
@@ -70,6 +76,7 @@ DIAGRAMS = [
             StepDefinition(101, "Check event", EVENT_FIELDS),
             StepDefinition(102, "Publish event", EVENT_FIELDS[:1]),
         ),
+        ((100, "Plan event"),),
     ),
     Diagram(2, "Vendor onboarding", (StepDefinition(201, "Register vendor", VENDOR_FIELDS),)),
     Diagram(3, "Contract review", (StepDefinition(301, "Check event", EVENT_FIELDS[:2]),)),
@@ -98,6 +105,9 @@ class Workflowsoft:
 
     def __init__(self, world: World):
         self.world = world
+        self.clear()
+
+    def clear(self) -> None:
         self.instances: dict[int, Instance] = {}
         self.next_id = 1
 
@@ -106,13 +116,20 @@ class Workflowsoft:
         return self.next_id
 
     def start(self, diagram: Diagram, by: str, fields: dict[str, Any], via: str) -> Instance:
+        """
+        Start a process; its first integration step opens at once.
+
+        :param fields: Values of that step's fields, by label or by the key they are written with.
+        """
+        definitions = {name: d for d in diagram.steps[0].fields for name in (d.label, wire_key(d.key))}
+        unknown = [name for name in fields if name not in definitions]
+        if unknown:
+            raise self.business_error(f"Field {', '.join(unknown)} does not exist.")
         process_id = self.number()
         first = self._open(diagram, 0, process_id)
-        for definition in first.step.fields:
-            if definition.label in fields:
-                first.values[definition.key] = dumps(fields[definition.label])
-        target = {"process_instance_id": str(process_id), "integration_instance_id": str(first.id)}
-        self._record("start_process", by, target, {"diagram": diagram.title}, via)
+        first.values |= {definitions[name].key: dumps(value) for name, value in fields.items()}
+        detail = {"diagram": diagram.title, "fields": {definitions[n].label: dumps(v) for n, v in fields.items()}}
+        self._record("start_process", by, _ids(first), detail, via)
         return first
 
     def take_new(self, step_id: int) -> list[Instance]:
@@ -136,7 +153,7 @@ class Workflowsoft:
                 raise self.business_error(f"Field {name} does not exist.")
             if definition.read_only:
                 raise self.business_error(f"Field '{definition.label}' is read-only.")
-            if not _fits(definition.type, value):
+            if not _fits(definition, value):
                 raise self.business_error(f"Value of field '{definition.label}' is not a {definition.type}.")
         for name, value in fields.items():
             instance.values[definitions[name].key] = dumps(value)
@@ -210,40 +227,57 @@ def dumps(value: Any) -> str:
     return json.dumps(value)
 
 
-def _fits(type_name: str, value: Any) -> bool:
+def _fits(definition: FieldDefinition, value: Any) -> bool:
+    type_name = definition.type.rstrip("?")
     if value is None:
-        return type_name.endswith("?") or type_name == "String"
-    kinds: dict[str, tuple[type, ...]] = {
-        "String": (str,),
-        "Boolean": (bool,),
-        "DateTime": (str,),
-        "Date": (str,),
-        "Guid": (str,),
-        "Decimal": (int, Decimal),
-        "Double": (int, Decimal),
-        "Int32": (int,),
+        return definition.type.endswith("?") or type_name == "String"
+    if definition.options is not None and value not in definition.options:
+        return False
+    readers: dict[str, tuple[tuple[type, ...], Callable[[Any], Any]]] = {
+        "String": ((str,), str),
+        "Boolean": ((bool,), bool),
+        "DateTime": ((str,), lambda text: datetime.fromisoformat(text.replace("Z", "+00:00"))),
+        "Date": ((str,), date.fromisoformat),
+        "Guid": ((str,), uuid.UUID),
+        "Decimal": ((int, Decimal), Decimal),
+        "Double": ((int, Decimal), float),
+        "Int32": ((int,), int),
     }
-    expected = kinds.get(type_name.rstrip("?"))
-    if expected is None:
+    if type_name not in readers:
         return True
-    return isinstance(value, expected) and (bool in expected or not isinstance(value, bool))
+    kinds, read = readers[type_name]
+    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+        return False
+    try:
+        read(value)
+    except ValueError:
+        return False
+    return True
 
 
 # --- routes ---
 
 
+OnBehalfOf = Annotated[str | None, Header(alias="X-OnBehalfOf-Id")]
+
+
 def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
-    def signed_in(request: Request) -> None:
+    async def signed_in(request: Request) -> None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not world.is_valid(world.ws_tokens, token):
             raise Refusal(401, {"Message": "Authorization has been denied for this request."})
 
-    errors = {status: {"model": models.WsError} for status in (400, 401, 404, 500)}
+    errors: dict[int | str, dict[str, Any]] = {
+        status: {"model": models.WsError} for status in (400, 401, 404, 500, "default")
+    }
     open_router = APIRouter(responses=errors, tags=["Workflowsoft"])
     router = APIRouter(dependencies=[Depends(signed_in)], responses=errors, tags=["Workflowsoft"])
-    OnBehalfOf = Annotated[str | None, Header(alias="X-OnBehalfOf-Id")]
 
-    @open_router.get("/api/v2/app/apitoken", response_class=JSONResponse)
+    login_page = {"description": "Not signed in", "content": {"text/html": {}}}
+
+    @open_router.get(
+        "/api/v2/app/apitoken", response_model=str | models.ApiToken, responses={200: login_page, 302: login_page}
+    )
     async def mint(request: Request, lifetime: Annotated[int, Query(alias="lifeTimeInSec")] = 3600) -> Response:
         if not _is_administrator(world, request):
             raise Refusal(401, {"Message": "Authorization has been denied for this request."})
@@ -259,12 +293,18 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
 
     @router.get("/api/v2/workflows", response_model=list[models.IdTitle])
     async def list_diagrams(
-        search_term: Annotated[str | None, Query(alias="searchTerm")] = None, mode: str = "view", limit: int = 100
+        search_term: Annotated[str | None, Query(alias="searchTerm")] = None,
+        mode: str = "view",
+        limit: int = 100,
     ) -> Any:
         found = [d for d in DIAGRAMS if search_term is None or search_term.casefold() in d.title.casefold()]
-        return [{"Id": diagram.id, "Title": diagram.title} for diagram in found[:limit]]
+        return [{"Id": diagram.id, "Title": diagram.title} for diagram in found[: max(limit, 0)]]
 
-    @router.get("/api/v2/workflows/instances/new-integrations", response_model=None)
+    @router.get(
+        "/api/v2/workflows/instances/new-integrations",
+        response_model=models.NewIntegrations,
+        responses={204: {"description": "Nothing new"}},
+    )
     async def new_integrations(id: int) -> Any:
         if not any(step.id == id for diagram in DIAGRAMS for step in diagram.steps):
             raise Refusal(404, {"Message": f"Integration step {id} was not found."})
@@ -297,10 +337,8 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
 
     @router.post("/api/v2/workflows/instances/variables", status_code=204)
     async def write_fields(request: Request, on_behalf_of: OnBehalfOf = None) -> None:
-        body = json.loads(await request.body(), parse_float=Decimal)
-        if not isinstance(body, dict) or "TaskId" not in body or not isinstance(body.get("Fields"), dict):
-            raise workflowsoft.business_error("TaskId and Fields are needed.")
-        workflowsoft.write(workflowsoft.find(body["TaskId"]), body["Fields"], _behalf(workflowsoft, on_behalf_of))
+        body = models.WriteFields.model_validate(await _exact_json(request))
+        workflowsoft.write(workflowsoft.find(body.TaskId), body.Fields, _behalf(workflowsoft, on_behalf_of))
 
     @router.patch("/api/v2/tasks/{instance_id}/action", status_code=204)
     async def act(instance_id: str, body: models.TaskAction, on_behalf_of: OnBehalfOf = None) -> None:
@@ -310,27 +348,31 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
         workflowsoft.complete(workflowsoft.find(instance_id), body.CustomAction, by)
 
     @router.get("/api/v2/workflows/{diagram_id}/tasks", response_model=list[models.IdTitle])
-    async def list_steps(diagram_id: int, integration: str = "false") -> Any:
+    async def list_steps(diagram_id: int, integration: Literal["true", "false"] = "false") -> Any:
         diagram = next((d for d in DIAGRAMS if d.id == diagram_id), None)
         if diagram is None:
             raise Refusal(404, {"Message": f"Workflow {diagram_id} was not found."})
-        if integration != "true":
-            raise workflowsoft.business_error("integration must be true or false.")
-        return [{"Id": step.id, "Title": step.title} for step in diagram.steps]
+        found = [(step.id, step.title) for step in diagram.steps]
+        if integration == "false":
+            found += diagram.user_tasks
+        return [{"Id": step_id, "Title": title} for step_id, title in found]
 
     @router.get("/api/users/search", response_model=list[models.WsUser])
     async def search_users(
-        query: Annotated[str, Query(alias="Query")], entity_type: Annotated[str, Query(alias="entityType")], limit: int = 15
+        query: Annotated[str, Query(alias="Query")],
+        entity_type: Annotated[Literal["users"], Query(alias="entityType")],
+        limit: int = 15,
     ) -> Any:
         wanted = query.casefold()
-        return [u for u in USERS if wanted in f"{u['FullName']} {u['Email']}".casefold()][:limit]
+        return [u for u in USERS if wanted in f"{u['FullName']} {u['Email']}".casefold()][: max(limit, 0)]
 
     @router.post("/api/v2/workflows/start", response_model=models.IdTitle)
-    async def start_process(body: models.StartProcess, on_behalf_of: OnBehalfOf = None) -> Any:
+    async def start_process(request: Request, on_behalf_of: OnBehalfOf = None) -> Any:
+        body = models.StartProcess.model_validate(await _exact_json(request))
         diagram = next((d for d in DIAGRAMS if str(d.id) == str(body.TemplateId)), None)
         if diagram is None:
             raise workflowsoft.business_error(f"Template {body.TemplateId} was not found.")
-        first = workflowsoft.start(diagram, _behalf(workflowsoft, on_behalf_of), {}, "api")
+        first = workflowsoft.start(diagram, _behalf(workflowsoft, on_behalf_of), body.Fields, "api")
         return {"Id": first.process_id, "Title": diagram.title}
 
     @router.post("/api/v2/tasks", response_model=models.WsTask)
@@ -347,6 +389,14 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
     return both
 
 
+async def _exact_json(request: Request) -> Any:
+    """Read a body with its decimals as they are; FastAPI would make floats of them."""
+    try:
+        return json.loads(await request.body(), parse_float=Decimal)
+    except ValueError:
+        raise Refusal(400, {"Message": "The body is not JSON."}) from None
+
+
 def _behalf(workflowsoft: Workflowsoft, on_behalf_of: str | None) -> str:
     if on_behalf_of != "system" and on_behalf_of not in {str(user["Id"]) for user in USERS}:
         raise workflowsoft.business_error(f"X-OnBehalfOf-Id '{on_behalf_of}' is neither 'system' nor a user.")
@@ -354,11 +404,11 @@ def _behalf(workflowsoft: Workflowsoft, on_behalf_of: str | None) -> str:
 
 
 def _is_administrator(world: World, request: Request) -> bool:
-    scheme, _, rest = request.headers.get("Authorization", "").partition(" ")
+    authorization = request.headers.get("Authorization", "")
+    basic = base64.b64encode(f"{ADMIN_LOGIN}:{ADMIN_PASSWORD}".encode()).decode()
     ways = {
-        "basic": scheme.lower() == "basic"
-        and base64.b64decode(rest).decode("utf-8", "replace") == f"{ADMIN_LOGIN}:{ADMIN_PASSWORD}",
-        "bearer": scheme.lower() == "bearer" and rest == ADMIN_PASSWORD,
+        "basic": authorization == f"Basic {basic}",
+        "bearer": authorization == f"Bearer {ADMIN_PASSWORD}",
         "cookie": ADMIN_PASSWORD in request.headers.get("Cookie", ""),
     }
     accepted = world.switches["ws_mint_auth"]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import re
 import secrets
 import time
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timezone
 from typing import Any
 
+LATEST = datetime(3000, 1, 1, tzinfo=timezone.utc).timestamp()
 REQUESTS_KEPT = 10_000
+SEEDS = ("default", "large")
 
 COMPANY = {"id": "4264807", "name": "Example Builders"}
 PROJECT = {"id": "1001", "name": "Riverside Tower"}
@@ -30,7 +32,16 @@ class Switch:
 
     @property
     def takes_number(self) -> bool:
-        return len(self.values) == 1 and not isinstance(self.values[0], str)
+        return len(self.values) == 1
+
+    @property
+    def allowed(self) -> str:
+        return f"a number (default {self.values[0]:g})" if self.takes_number else ", ".join(self.values)
+
+    def allows(self, value: Any) -> bool:
+        if self.takes_number:
+            return isinstance(value, (int, float)) and not isinstance(value, bool) and value >= 0
+        return str(value) in self.values  # a status may come as a number
 
 
 SWITCHES: dict[str, Switch] = {
@@ -49,14 +60,16 @@ SWITCHES: dict[str, Switch] = {
     "history": Switch(("full", "events_only", "absent"), "The v2 history of April 2026 had the events only."),
     "item_history": Switch(("present", "absent"), "The history of an item is in the newest text only."),
     "bulk_history": Switch(
-        ("present", "absent", "no_instance_ids"), "In the newest text only; whether it names the instances is open."
+        ("present", "absent", "no_instance_ids"),
+        "In the newest text only; whether it names the instances is open.",
     ),
     "legacy_history_order": Switch(("ascending", "newest_first"), "Two texts, two orders."),
     "performed_by": Switch(("kept", "overridden"), "The guide's sample stores another user than was sent."),
     "history_names": Switch(("with", "without"), "The guide's legacy histories have no names and no state."),
     "missing_company_header": Switch(("400", "403"), "The status of this error is not documented."),
     "new_integrations": Switch(
-        ("kept_until_completed", "consumed_on_read"), "Whether reading a new integration instance consumes it."
+        ("kept_until_completed", "consumed_on_read"),
+        "Whether reading a new integration instance consumes it.",
     ),
     "no_new_integration": Switch(
         ("204", "null", "empty_object", "empty_list", "not_found"), "What 'nothing new' looks like."
@@ -64,7 +77,8 @@ SWITCHES: dict[str, Switch] = {
     "new_integration_shape": Switch(("object", "list"), "One instance or a list of them."),
     "ws_error_status": Switch(("400", "500"), "'An exception will be thrown' may come as either."),
     "ws_token_shape": Switch(
-        ("json_string", "text", "object", "login_page", "redirect"), "The answer that holds the token is not described."
+        ("json_string", "text", "object", "login_page", "redirect"),
+        "The answer that holds the token is not described.",
     ),
     "ws_mint_auth": Switch(("basic", "bearer", "cookie", "any"), "How an administrator signs in is not described."),
     "ws_complete_again": Switch(("error", "no_op"), "What completing an instance twice does."),
@@ -97,8 +111,8 @@ class Clock:
         return time.time() + self.offset
 
     def advance(self, seconds: float) -> None:
-        if seconds < 0:
-            raise Refusal(422, {"error": "the clock moves forward only"})
+        if seconds < 0 or self.time() + seconds > LATEST:
+            raise Refusal(422, {"error": "the clock moves forward only, and not beyond the year 2999"})
         self.offset += seconds
 
     def iso(self, moment: float | None = None) -> str:
@@ -138,37 +152,51 @@ class Fault:
 
     id: int
     method: str | None
-    path: str
+    path: str  # a regular expression, searched for
     times: int
     skip: int
     status: int | None
     headers: dict[str, str]
     body: str | None
     json: Any
-    delay: float
-    reset: str | None
-    truncate: int | None
+    delay: float  # seconds
+    reset: str | None  # before or after
+    truncate: int | None  # bytes that arrive
     after: bool
+    seen: int = 0
     fired: int = 0
 
+    def strikes(self, method: str, path: str) -> bool:
+        """Tell whether this request is the fault's, and count it."""
+        if self.fired >= self.times or self.method not in (None, method) or not re.search(self.path, path):
+            return False
+        self.seen += 1
+        if self.seen <= self.skip:
+            return False
+        self.fired += 1
+        return True
 
-@dataclass
+
 class World:
     """All that the emulator knows; one asyncio loop changes it, and never in the middle of an await."""
 
-    seed: str
-    clock: Clock = field(default_factory=Clock)
-    switches: dict[str, Any] = field(default_factory=lambda: {name: s.values[0] for name, s in SWITCHES.items()})
-    effects: list[dict[str, Any]] = field(default_factory=list)
-    requests: deque[dict[str, Any]] = field(default_factory=lambda: deque(maxlen=REQUESTS_KEPT))
-    faults: list[Fault] = field(default_factory=list)
-    tokens: dict[str, float] = field(default_factory=dict)  # Procore's; value: unix time of the end
-    ws_tokens: dict[str, float] = field(default_factory=dict)
-    revoked: set[str] = field(default_factory=set)
-    numbers: Iterator[int] = field(default_factory=lambda: itertools.count(1))
-    served: int = 0
-    spike: deque[float] = field(default_factory=deque)
-    hour: deque[float] = field(default_factory=deque)
+    def __init__(self, seed: str):
+        self.tokens: dict[str, float] = {}  # Procore's; value: unix time of the end
+        self.ws_tokens: dict[str, float] = {}
+        self.clear(seed)
+
+    def clear(self, seed: str) -> None:
+        """Forget all but the tokens: whoever is signed in stays so."""
+        self.seed = seed
+        self.clock = Clock()
+        self.switches: dict[str, Any] = {name: switch.values[0] for name, switch in SWITCHES.items()}
+        self.effects: list[dict[str, Any]] = []
+        self.requests: deque[dict[str, Any]] = deque(maxlen=REQUESTS_KEPT)
+        self.requests_served = 0
+        self.faults: list[Fault] = []
+        self.fault_ids = itertools.count(1)
+        self.spike: deque[float] = deque()
+        self.hour: deque[float] = deque()
 
     def issue(self, store: dict[str, float], lifetime: float) -> str:
         token = secrets.token_urlsafe(32)
@@ -176,10 +204,11 @@ class World:
         return token
 
     def revoke_all(self) -> None:
-        self.revoked |= set(self.tokens) | set(self.ws_tokens)
+        self.tokens.clear()
+        self.ws_tokens.clear()
 
     def is_valid(self, store: dict[str, float], token: str) -> bool:
-        return token not in self.revoked and store.get(token, 0.0) > self.clock.time()
+        return store.get(token, 0.0) > self.clock.time()
 
     def record_effect(
         self, product: str, action: str, by: str, target: dict[str, Any], detail: dict[str, Any], via: str
@@ -198,15 +227,14 @@ class World:
         )
 
     def set_switches(self, wanted: dict[str, Any]) -> None:
+        """Turn all of them, or none if one of them cannot be."""
         for name, value in wanted.items():
-            switch = SWITCHES.get(name)
-            if switch is None:
+            if name not in SWITCHES:
                 raise Refusal(422, {"error": f"no switch {name!r}; there are {', '.join(SWITCHES)}"})
-            fits = isinstance(value, (int, float)) if switch.takes_number else value in switch.values
-            if not fits:
-                allowed = "a number" if switch.takes_number else ", ".join(switch.values)
-                raise Refusal(422, {"error": f"switch {name!r} takes {allowed}"})
-        self.switches.update(wanted)
+            if not SWITCHES[name].allows(value):
+                raise Refusal(422, {"error": f"switch {name!r} takes {SWITCHES[name].allowed}"})
+        for name, value in wanted.items():
+            self.switches[name] = value if SWITCHES[name].takes_number else str(value)
 
     # --- Procore's rate limits ---
 
@@ -214,7 +242,10 @@ class World:
         """Count one request; return whether it is within the limits, and the headers that tell of them."""
         on = self.switches["rate_limit"] == "on"
         now = self.clock.time()
-        windows = ((self.spike, 10.0, int(self.switches["spike_limit"])), (self.hour, 3600.0, int(self.switches["hourly_limit"])))
+        windows = (
+            (self.spike, 10.0, int(self.switches["spike_limit"])),
+            (self.hour, 3600.0, int(self.switches["hourly_limit"])),
+        )
         for times, length, _ in windows:
             while times and times[0] <= now - length:
                 times.popleft()

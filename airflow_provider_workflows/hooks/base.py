@@ -6,7 +6,6 @@ import asyncio
 import json
 from abc import abstractmethod
 from collections.abc import Mapping
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, urlsplit
 
@@ -161,6 +160,10 @@ class WorkflowsHook(BaseHook):
         """Return the authenticated REST client."""
         return self.client
 
+    def item_url(self, **ids: str | None) -> str:
+        """Return the item's address in the product's UI, or "" where the connection does not tell it."""
+        return self.fill_item_url({name: value for name, value in ids.items() if value is not None})
+
     def fill_item_url(self, ids: Mapping[str, str]) -> str:
         """Fill the connection's ``item_url``; "" where there is none or it asks for an id that is not known."""
         template = self.extras.text("item_url")
@@ -202,7 +205,9 @@ class WorkflowsHook(BaseHook):
     def check(self) -> str:
         """Make one cheap authenticated call of at most ten seconds and describe what answered."""
 
-    def _build(self, connection: Connection, fields: Mapping[str, Any], retry: RetryPolicy, on_token: Any) -> RestClient:
+    def _build(
+        self, connection: Connection, fields: Mapping[str, Any], retry: RetryPolicy, on_token: Any
+    ) -> RestClient:
         extras = self._extras = Extras(self.conn_id, self._checked_extra(connection, fields))
         base_url = checked_url(
             self.base_url(connection, extras), f"Connection {self.conn_id!r}: host", extras.flag("allow_http")
@@ -237,8 +242,11 @@ class WorkflowsHook(BaseHook):
             kind = schema["type"] if isinstance(schema["type"], str) else schema["type"][0]
             build = PasswordField if schema.get("format") == "password" else kinds.get(kind, StringField)
             validators = [any_of(schema["enum"])] if "enum" in schema else [Optional()]
-            widgets[name] = partial(build, field["label"], validators=validators)(
-                description=field.get("description", ""), default=schema.get("default")
+            widgets[name] = build(
+                field["label"],
+                validators=validators,
+                description=field.get("description", ""),
+                default=schema.get("default"),
             )
         return widgets
 

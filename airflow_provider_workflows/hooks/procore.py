@@ -10,7 +10,13 @@ from airflow_provider_workflows.client.auth import ClientCredentials, ReadyToken
 from airflow_provider_workflows.client.rest import path
 from airflow_provider_workflows.client.retry import Replay
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
-from airflow_provider_workflows.hooks.base import TEST_CONNECTION_TIMEOUT, Extras, WorkflowsHook, checked_url, host_of
+from airflow_provider_workflows.hooks.base import (
+    TEST_CONNECTION_TIMEOUT,
+    Extras,
+    WorkflowsHook,
+    checked_url,
+    host_of,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -74,7 +80,8 @@ class ProcoreConnectionHook(WorkflowsHook):
     def check(self) -> str:
         answer = self.client.get("/rest/v1.0/me", timeout=TEST_CONNECTION_TIMEOUT)
         user = self._object(answer.json(), "GET", "/rest/v1.0/me")
-        return f"Signed in to {self.client.base_url} as {user.get('login')} (user {user['id']}), company {self.company_id}."
+        who = f"{user.get('login')} (user {user['id']})"
+        return f"Signed in to {self.client.base_url} as {who}, company {self.company_id}."
 
     def item_url(self, **ids: str | None) -> str:
         """Return the item's address in Procore's UI, or "" where the connection's ``item_url`` does not tell it."""
@@ -159,7 +166,10 @@ class ProcoreHook(ProcoreConnectionHook):
 
     def list_tools(self) -> list[dict[str, Any]]:
         """List the tools that can have workflows: ``{name, type, provider, subtype}``."""
-        return self._data("GET", path("/rest/v2.0/companies/{}/workflows/tools", self.company_id), kind=list)
+        tools: list[dict[str, Any]] = self._read(
+            "GET", path("/rest/v2.0/companies/{}/workflows/tools", self.company_id), list
+        )
+        return tools
 
     def list_instances(
         self,
@@ -279,8 +289,12 @@ class ProcoreHook(ProcoreConnectionHook):
             return path("/rest/v2.0/companies/{}/workflows/" + template, self.company_id, *ids)
         return path("/rest/v2.0/companies/{}/projects/{}/workflows/" + template, self.company_id, project, *ids)
 
-    def _data(self, method: str, where: str, *, replay: Replay = Replay.SAFE, kind: type = dict, **kwargs: Any) -> Any:
-        body = self.client.call(method, where, replay=replay, **kwargs).json()
+    def _data(self, method: str, where: str, *, replay: Replay = Replay.SAFE, json: Any = None) -> dict[str, Any]:
+        found: dict[str, Any] = self._read(method, where, dict, replay=replay, json=json)
+        return found
+
+    def _read(self, method: str, where: str, kind: type, *, replay: Replay = Replay.SAFE, json: Any = None) -> Any:
+        body = self.client.call(method, where, replay=replay, json=json).json()
         if not isinstance(body, dict) or not isinstance(body.get("data"), kind):
             raise ContractError("The answer has no 'data' of the expected form", method=method, path=where)
         return body["data"]

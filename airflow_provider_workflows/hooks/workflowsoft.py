@@ -47,10 +47,7 @@ class WorkflowsoftHook(WorkflowsHook):
     @property
     def keeps_until_completed(self) -> bool:
         """Whether reading a new integration instance leaves it there, as the connection says."""
-        return (
-            self.extras.choice("new_integrations", (CONSUMED_ON_READ, KEPT_UNTIL_COMPLETED))
-            == KEPT_UNTIL_COMPLETED
-        )
+        return self.extras.choice("new_integrations", (CONSUMED_ON_READ, KEPT_UNTIL_COMPLETED)) == KEPT_UNTIL_COMPLETED
 
     def check_may_consume(self) -> None:
         """
@@ -67,11 +64,7 @@ class WorkflowsoftHook(WorkflowsHook):
 
     def check(self) -> str:
         rows = self._diagrams({"limit": 1}, timeout=TEST_CONNECTION_TIMEOUT)
-        seen = (
-            f"; the first process diagram is {rows[0]['title']!r}"
-            if rows
-            else "; it shows no process diagram"
-        )
+        seen = f"; the first process diagram is {rows[0]['title']!r}" if rows else "; it shows no process diagram"
         return f"Signed in to {self.client.base_url}{seen}."
 
     def item_url(self, **ids: str | None) -> str:
@@ -97,9 +90,7 @@ class WorkflowsoftHook(WorkflowsHook):
     def list_integration_steps(self, diagram_id: str) -> list[dict[str, str]]:
         """List the integration steps of a process diagram: ``[{id, title}]``."""
         where = path("/api/v2/workflows/{}/tasks", diagram_id)
-        return rules.titled_rows(
-            self.client.get(where, params={"integration": True}).json(), "integration step"
-        )
+        return rules.titled_rows(self.client.get(where, params={"integration": True}).json(), "integration step")
 
     def resolve_step(self, diagram: str, step: str) -> dict[str, str]:
         """
@@ -202,8 +193,7 @@ class WorkflowsoftHook(WorkflowsHook):
     def token_source(self, connection: Connection, extras: Extras, base_url: str) -> TokenSource:
         if not connection.password:
             raise ConfigurationError(
-                f"Connection {self.conn_id!r} needs an API token in password, or an administrator's login "
-                "and password."
+                f"Connection {self.conn_id!r} needs an API token in password, or an administrator's login and password."
             )
         if not connection.login:
             return ReadyToken(connection.password)

@@ -145,9 +145,10 @@ class ProcoreRespondOperator(ProcoreOperator):
         step = rules.current_step(instance)
         if pin.value is None:
             if step is None:
-                return self._moved(f"Instance {instance_id} has ended; no step of it waits for an answer.")
+                self._moved(f"Instance {instance_id} has ended; no step of it waits for an answer.")
+                return None
             pin.keep({"instance_id": instance_id, "step_occurrence_id": str(step["id"])})
-        occurrence_id = pin.value["step_occurrence_id"]
+        occurrence_id = str((pin.value or {})["step_occurrence_id"])
 
         recorded = self._recorded(instance, instance_id, occurrence_id)
         if recorded is not None:
@@ -156,10 +157,11 @@ class ProcoreRespondOperator(ProcoreOperator):
             return self._result(instance, occurrence_id, recorded, already_recorded=True)
         if step is None or str(step["id"]) != occurrence_id:
             where = f"now stands at {step.get('name')!r} ({step['id']})" if step else "has ended"
-            return self._moved(
+            self._moved(
                 f"Step occurrence {occurrence_id} of instance {instance_id} is over without a response of user "
                 f"{self.hook.user_id}; the instance {where}."
             )
+            return None
         self._check_pending(step)
         chosen = rules.choose_option(rules.response_options(step), **self._wish())
         self._send(instance_id, occurrence_id, chosen)
@@ -179,7 +181,10 @@ class ProcoreRespondOperator(ProcoreOperator):
     def _given_pin(self) -> dict[str, Any] | None:
         if self.step_occurrence_id is None:
             return None
-        return {"instance_id": text_id(self.instance_id), "step_occurrence_id": text_id(self.step_occurrence_id)}
+        return {
+            "instance_id": text_id(self.instance_id),
+            "step_occurrence_id": text_id(self.step_occurrence_id),
+        }
 
     def _wish(self) -> dict[str, str | None]:
         return {"name": self.option, "option_id": text_id(self.option_id), "option_type": self.option_type}
@@ -189,7 +194,9 @@ class ProcoreRespondOperator(ProcoreOperator):
             return str(text_id(self.instance_id))
         instances = list(self.hook.list_instances(str(self.tool_type), item_id=text_id(self.item_id)))
         if not instances:
-            raise NotFound(f"Item {self.item_id} of tool {self.tool_type} has no workflow instance, or none visible to us")
+            raise NotFound(
+                f"Item {self.item_id} of tool {self.tool_type} has no workflow instance, or none visible to us"
+            )
         return rules.newest_instance(instances)
 
     def _recorded(self, instance: Mapping[str, Any], instance_id: str, occurrence_id: str) -> dict[str, Any] | None:
@@ -222,7 +229,13 @@ class ProcoreRespondOperator(ProcoreOperator):
 
     def _send(self, instance_id: str, occurrence_id: str, chosen: Mapping[str, Any]) -> None:
         token = rules.idempotency_token(
-            self.hook.company_id, instance_id, occurrence_id, self.hook.user_id, chosen["id"], self.comment, {}
+            self.hook.company_id,
+            instance_id,
+            occurrence_id,
+            self.hook.user_id,
+            chosen["id"],
+            self.comment,
+            {},
         )
 
         unsettled: WorkflowsError
@@ -267,7 +280,12 @@ class ProcoreRespondOperator(ProcoreOperator):
             raise AirflowSkipException(message)
 
     def _result(
-        self, instance: Mapping[str, Any], occurrence_id: str, answer: Mapping[str, Any], *, already_recorded: bool
+        self,
+        instance: Mapping[str, Any],
+        occurrence_id: str,
+        answer: Mapping[str, Any],
+        *,
+        already_recorded: bool,
     ) -> dict[str, Any]:
         return {
             "instance_id": str(instance["id"]),

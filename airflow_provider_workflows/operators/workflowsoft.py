@@ -134,9 +134,7 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftOperator):
         update = rules.plan_update(held, self.fields, allow_unknown_types=self.allow_unknown_types)
         for field in held:
             if field.key in update.values and field.options and rules.option_values(field) is None:
-                self.log.warning(
-                    "The options of field %s have an unknown form; its value is not checked.", field
-                )
+                self.log.warning("The options of field %s have an unknown form; its value is not checked.", field)
         if update.values:
             self._send(instance_id, update.values)
         self.log.info("Written: %s. Unchanged: %s.", update.written or "none", update.unchanged or "none")
@@ -192,9 +190,7 @@ class WorkflowsoftCompleteIntegrationOperator(WorkflowsoftOperator):
         "on_unknown_completion",
     )
 
-    def __init__(
-        self, *, custom_action: str = "__AUTO__", on_unknown_completion: str = "fail", **kwargs: Any
-    ):
+    def __init__(self, *, custom_action: str = "__AUTO__", on_unknown_completion: str = "fail", **kwargs: Any):
         super().__init__(**kwargs)
         self.custom_action = custom_action
         self.on_unknown_completion = on_unknown_completion

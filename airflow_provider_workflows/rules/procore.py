@@ -35,7 +35,7 @@ def describe_instance(history: Json, *, instance_id: str, item_id: str | None) -
     """
     events = [event for event in history.get("history") or [] if isinstance(event, Mapping)]
     details = [_details(event) for event in events]
-    steps = [step for event, step in zip(events, details) if event.get("type") in ("ResponseStep", "Action", "EndStep")]
+    steps = [_details(event) for event in events if event.get("type") in ("ResponseStep", "Action", "EndStep")]
     ended_at = history.get("ended_at") or _end_of(events)
     current = None if ended_at else _current_step(steps)
     return {
@@ -112,7 +112,9 @@ def _state_of(events: Iterable[Json], ended_at: str | None) -> str:
 
 
 def _last_response(details: Iterable[Json]) -> dict[str, Any] | None:
-    given = [r for step in details for r in step.get("responses") or [] if isinstance(r, Mapping) and r.get("responded_at")]
+    given = [
+        r for step in details for r in step.get("responses") or [] if isinstance(r, Mapping) and r.get("responded_at")
+    ]
     if not given:
         return None
     # Within one second, which is as fine as the API's times are, the order of the events decides.
@@ -181,7 +183,11 @@ def response_options(step: Json) -> list[dict[str, Any]]:
 
 
 def choose_option(
-    options: list[dict[str, Any]], *, name: str | None = None, option_id: str | None = None, option_type: str | None = None
+    options: list[dict[str, Any]],
+    *,
+    name: str | None = None,
+    option_id: str | None = None,
+    option_type: str | None = None,
 ) -> dict[str, Any]:
     """
     Return the one response option that is meant.
@@ -192,7 +198,9 @@ def choose_option(
     :param option_type: Its type, such as ``approve``.
     :raises ConfigurationError: none or several fit; the message lists the candidates.
     """
-    fitting = [option for option in options if option_fits(option, name=name, option_id=option_id, option_type=option_type)]
+    fitting = [
+        option for option in options if option_fits(option, name=name, option_id=option_id, option_type=option_type)
+    ]
     if len(fitting) == 1:
         return fitting[0]
     wish = name or option_id or option_type

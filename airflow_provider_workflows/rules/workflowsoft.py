@@ -88,9 +88,7 @@ def choose(parameter: str, kind: str, wanted: str, rows: Iterable[Mapping[str, s
     listed = ", ".join(f"{row['title']!r} (id {row['id']})" for row in fitting or rows) or "none"
     if not fitting:
         raise ConfigurationError(f"{parameter}: there is no {kind} {wanted!r}; there are: {listed}.")
-    raise ConfigurationError(
-        f"{parameter}: {wanted!r} is the name of {len(fitting)} {kind}s: {listed}. Give the id."
-    )
+    raise ConfigurationError(f"{parameter}: {wanted!r} is the name of {len(fitting)} {kind}s: {listed}. Give the id.")
 
 
 def says_already_completed(words: str) -> bool:
@@ -168,10 +166,7 @@ def by_label(fields: Iterable[Field]) -> dict[str, Any]:
     """
     fields = list(fields)
     labels = [field.label for field in fields]
-    return {
-        field.label if labels.count(field.label) == 1 else field.key: xcom_value(field.value)
-        for field in fields
-    }
+    return {field.label if labels.count(field.label) == 1 else field.key: xcom_value(field.value) for field in fields}
 
 
 def xcom_value(value: Any) -> Any:
@@ -197,14 +192,10 @@ def find_field(fields: Iterable[Field], name: str) -> Field:
         listed = ", ".join(repr(field.label) for field in fields) or "none"
         raise ConfigurationError(f"fields: there is no field {name!r}; there are: {listed}.")
     keys = ", ".join(field.key for field in fitting)
-    raise ConfigurationError(
-        f"fields: {len(fitting)} fields are called {name!r}; use the key of one of them: {keys}."
-    )
+    raise ConfigurationError(f"fields: {len(fitting)} fields are called {name!r}; use the key of one of them: {keys}.")
 
 
-def plan_update(
-    fields: Iterable[Field], wanted: Mapping[str, Any], *, allow_unknown_types: bool = False
-) -> Update:
+def plan_update(fields: Iterable[Field], wanted: Mapping[str, Any], *, allow_unknown_types: bool = False) -> Update:
     """
     Compare what is wanted with what is there, and refuse what Workflowsoft would refuse.
 
@@ -237,20 +228,14 @@ def plan_update(
         update.values[field.key] = encoded
         update.written.append(field.label)
     if readonly:
-        raise ConfigurationError(
-            f"fields: read-only in Workflowsoft: {', '.join(readonly)}. Nothing was sent."
-        )
+        raise ConfigurationError(f"fields: read-only in Workflowsoft: {', '.join(readonly)}. Nothing was sent.")
     return update
 
 
 def differing(fields: Iterable[Field], values: Mapping[str, Any]) -> list[str]:
     """Return the fields that do not hold what was sent, described for an error text."""
     held = {field.key: field for field in fields}
-    return [
-        str(held.get(key, key))
-        for key, value in values.items()
-        if key not in held or not _same(held[key], value)
-    ]
+    return [str(held.get(key, key)) for key, value in values.items() if key not in held or not _same(held[key], value)]
 
 
 def missing_required(fields: Iterable[Field]) -> list[str]:
@@ -289,9 +274,7 @@ def encode(field: Field, value: Any) -> Any:
     """
     if value is None:
         if field.is_known and field.kind != "string" and not field.type.strip().endswith("?"):
-            raise ConfigurationError(
-                f"fields: field {field} cannot be emptied; its type has no question mark."
-            )
+            raise ConfigurationError(f"fields: field {field} cannot be emptied; its type has no question mark.")
         return None
     if not field.is_known:
         return value
@@ -342,11 +325,7 @@ def _same(field: Field, encoded: Any) -> bool:
 
 def _check_option(field: Field, encoded: Any) -> None:
     allowed = option_values(field)
-    if (
-        encoded is None
-        or allowed is None
-        or any(encoded == value or str(encoded) == str(value) for value in allowed)
-    ):
+    if encoded is None or allowed is None or any(encoded == value or str(encoded) == str(value) for value in allowed):
         return
     listed = ", ".join(repr(value) for value in allowed)
     raise ConfigurationError(f"fields: field {field} takes one of {listed}; got {short(encoded)}.")
@@ -452,9 +431,7 @@ def _id_or_none(value: Any) -> str | None:
 
 
 def _form(rows: list[Any]) -> str:
-    odd = next(
-        row for row in rows if not isinstance(row, Mapping) or member(row, "IntegrationInstanceId") is None
-    )
+    odd = next(row for row in rows if not isinstance(row, Mapping) or member(row, "IntegrationInstanceId") is None)
     if isinstance(odd, Mapping):
         return f"an object with {', '.join(sorted(map(str, odd)))}"
     return f"a {type(odd).__name__}"

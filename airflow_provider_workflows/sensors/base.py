@@ -46,7 +46,9 @@ class WorkflowsSensor(BaseSensorOperator):
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
     """
 
-    def __init__(self, *, poke_interval: timedelta | float | None = None, deferrable: bool | None = None, **kwargs: Any):
+    def __init__(
+        self, *, poke_interval: timedelta | float | None = None, deferrable: bool | None = None, **kwargs: Any
+    ):
         if poke_interval is None:
             poke_interval = conf.getfloat("workflows", "poke_interval", fallback=60.0)
         super().__init__(poke_interval=poke_interval, **kwargs)
@@ -90,11 +92,8 @@ class WorkflowsSensor(BaseSensorOperator):
             return self._conclude(answer)
         self._check_deadline()
         assert self._deadline is not None
-        self.defer(
-            trigger=self.deferred_trigger(trigger),
-            method_name="execute_complete",
-            timeout=self._deadline - datetime.now(timezone.utc) + BACKSTOP,
-        )
+        timeout = self._deadline - datetime.now(timezone.utc) + BACKSTOP
+        return self.defer(trigger=self.deferred_trigger(trigger), method_name="execute_complete", timeout=timeout)
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         if self._deadline is None:

@@ -30,9 +30,7 @@ class ProcoreSensor(WorkflowsSensor):
 
     operator_extra_links = (ProcoreItemLink(),)
 
-    def __init__(
-        self, *, procore_conn_id: str = "procore_default", company_id: str | int | None = None, **kwargs: Any
-    ):
+    def __init__(self, *, procore_conn_id: str = "procore_default", company_id: str | int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.procore_conn_id = procore_conn_id
         self.company_id = company_id

@@ -106,9 +106,9 @@ class WaitTrigger(BaseTrigger):
         backoff = min(max(pause * 2, self.poll_interval), LONGEST_PAUSE)
         retry_at = getattr(fault, "retry_at", None)
         if retry_at is None:
-            return backoff * random.uniform(1.0, 1.1)
+            return float(backoff * random.uniform(1.0, 1.1))
         stated = (retry_at - datetime.now(timezone.utc)).total_seconds()
-        return max(stated, self.poll_interval) + random.uniform(0, self.poll_interval / 10)
+        return float(max(stated, self.poll_interval) + random.uniform(0, self.poll_interval / 10))
 
 
 async def in_thread(call: Any, *args: Any) -> Any:

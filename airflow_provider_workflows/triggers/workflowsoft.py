@@ -79,9 +79,7 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
             return None
         # Where reading leaves them there, the instances after the first are for the next look.
         result: dict[str, Any] = {**snapshot[0], **self.place, "also_delivered": [], "suspected_lost": []}
-        return Verdict(
-            "succeed", result, f"Step {self.name} has instance {snapshot[0]['integration_instance_id']}"
-        )
+        return Verdict("succeed", result, f"Step {self.name} has instance {snapshot[0]['integration_instance_id']}")
 
     def describe(self, snapshot: list[dict[str, str | None]]) -> str:
         return f"Step {self.name}: {len(snapshot) or 'no'} new integration instance(s)."

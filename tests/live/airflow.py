@@ -35,7 +35,10 @@ class LiveAirflow:
     """
 
     def __init__(
-        self, dags: Path, connections: Mapping[str, Mapping[str, Any]], settings: Mapping[str, str] | None = None
+        self,
+        dags: Path,
+        connections: Mapping[str, Mapping[str, Any]],
+        settings: Mapping[str, str] | None = None,
     ):
         self._home = tempfile.TemporaryDirectory(prefix="airflow-live-", ignore_cleanup_errors=True)
         self.home = Path(self._home.name)
@@ -143,7 +146,10 @@ class LiveAirflow:
 
     def _airflow(self, *arguments: str) -> None:
         done = subprocess.run(
-            [sys.executable, "-m", "airflow", *arguments], env=self.environment, capture_output=True, text=True
+            [sys.executable, "-m", "airflow", *arguments],
+            env=self.environment,
+            capture_output=True,
+            text=True,
         )
         if done.returncode:
             raise RuntimeError(f"airflow {' '.join(arguments)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")

@@ -150,7 +150,9 @@ def test_an_answer_lost_twice_fails_for_good_and_says_what_happened(emulator, st
 def test_a_second_sending_that_finds_the_step_moved_is_settled_by_the_record(emulator, store):
     emulator.control("PATCH", "switches", transition="delayed", transition_delay=0.05)
     emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
-    emulator.control("POST", "faults", method="GET", path=f"/instances/{INSTANCE}$", skip=1, times=1, status=404, json={})
+    emulator.control(
+        "POST", "faults", method="GET", path=f"/instances/{INSTANCE}$", skip=1, times=1, status=404, json={}
+    )
 
     with pytest.raises(NotFound):
         respond().execute({"task_state_store": store})
@@ -160,7 +162,9 @@ def test_a_second_sending_that_finds_the_step_moved_is_settled_by_the_record(emu
 
 
 def test_a_refusal_is_believed_only_when_the_record_does_not_show_our_answer(emulator, store):
-    emulator.control("POST", "faults", method="POST", path="/responses$", status=422, json={"error": "late"}, after=True)
+    emulator.control(
+        "POST", "faults", method="POST", path="/responses$", status=422, json={"error": "late"}, after=True
+    )
 
     result = respond().execute({"task_state_store": store})
 
@@ -245,7 +249,8 @@ def test_an_option_that_does_not_exist_is_refused_with_the_candidates(emulator, 
 
 
 @pytest.mark.parametrize(
-    "switches", [{"stale_step": "404"}, {"non_assignee": "422"}, {"ended_instance": "403"}, {"history": "events_only"}]
+    "switches",
+    [{"stale_step": "404"}, {"non_assignee": "422"}, {"ended_instance": "403"}, {"history": "events_only"}],
 )
 def test_a_retry_is_safe_in_every_position_of_the_contracts_gaps(emulator, store, switches):
     emulator.control("PATCH", "switches", **switches)

@@ -85,7 +85,11 @@ def test_the_status_that_the_server_gives_beats_the_derived_one():
     ("last", "state", "ended_at"),
     [
         (event("EndStep", END), "complete", "2026-01-03T00:00:00Z"),
-        (event("WorkflowTerminated", {"terminated_at": "2026-01-04T00:00:00Z"}), "terminated", "2026-01-04T00:00:00Z"),
+        (
+            event("WorkflowTerminated", {"terminated_at": "2026-01-04T00:00:00Z"}),
+            "terminated",
+            "2026-01-04T00:00:00Z",
+        ),
     ],
 )
 def test_an_ended_instance_is_recognised_from_its_last_event(last, state, ended_at):
@@ -183,7 +187,8 @@ def test_an_option_is_chosen_by_label_in_any_case_by_id_or_by_type():
 
 
 @pytest.mark.parametrize(
-    ("wish", "problem"), [({"name": "Aprove"}, "does not exist"), ({"option_type": "approve"}, "is ambiguous")]
+    ("wish", "problem"),
+    [({"name": "Aprove"}, "does not exist"), ({"option_type": "approve"}, "is ambiguous")],
 )
 def test_an_option_that_is_unknown_or_ambiguous_is_refused_with_the_candidates(wish, problem):
     with pytest.raises(ConfigurationError, match=problem) as refusal:

@@ -1,0 +1,115 @@
+"""What both Procore APIs share: signing in, the company header, page headers, and who am I."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from . import models
+from .world import CLIENT_ID, CLIENT_SECRET, COMPANY, INTEGRATION_USER, USERS, Refusal, World
+
+
+def check_access(world: World, request: Request) -> None:
+    """Refuse a call without a valid token or without the company, in the forms that live servers were seen to use."""
+    check_token(world, request)
+    company = request.headers.get("Procore-Company-Id")
+    if company is None:
+        message = "Missing Procore-Company-Id header! Every call needs it."
+        raise Refusal(int(world.switches["missing_company_header"]), {"message": message})
+    if company != COMPANY["id"]:
+        raise Refusal(403, {"message": "App is not connected to this company."})
+
+
+def check_token(world: World, request: Request) -> str:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() != "bearer" or not token:
+        raise Refusal(401, {"error": "Invalid Token"})
+    if not world.is_valid(world.tokens, token):
+        raise Refusal(401, {"errors": "The access token expired or was revoked."})
+    return token
+
+
+def page_headers(request: Request, page: int, per_page: int, total: int) -> dict[str, str]:
+    pages = max(-(-total // per_page), 1)
+    places = {"first": 1, "prev": page - 1, "next": page + 1, "last": pages}
+    links = [
+        f'<{request.url.include_query_params(page=number, per_page=per_page)}>; rel="{rel}"'
+        for rel, number in places.items()
+        if 1 <= number <= pages
+    ]
+    return {"Link": ", ".join(links), "Total": str(total), "Per-Page": str(per_page)}
+
+
+def routes(world: World) -> APIRouter:
+    refusals: dict[int | str, dict[str, Any]] = {
+        400: {"model": models.OAuthError | models.LegacyError},
+        401: {"model": models.OAuthError | models.LegacyError},
+        403: {"model": models.LegacyError},
+        "default": {"model": models.LegacyError},
+    }
+    router = APIRouter(tags=["Procore sign-in"], responses=refusals)
+
+    @router.post("/oauth/token", response_model=models.OAuthToken)
+    async def create_token(request: Request) -> dict[str, Any]:
+        grant = await _grant(request)
+        if grant.get("grant_type") != "client_credentials":
+            raise _oauth_refusal(400, "unsupported_grant_type", "Only client_credentials is known here.")
+        if (grant.get("client_id"), grant.get("client_secret")) != (CLIENT_ID, CLIENT_SECRET):
+            words = "Client authentication failed due to unknown client, or no client authentication included."
+            raise _oauth_refusal(401, "invalid_client", words)
+        lifetime = int(world.switches["token_lifetime"])
+        token = world.issue(world.tokens, lifetime)
+        now = int(world.clock.time())
+        return {"access_token": token, "token_type": "bearer", "expires_in": lifetime, "created_at": now}
+
+    @router.get("/oauth/token/info", response_model=models.OAuthTokenInfo)
+    async def token_info(request: Request) -> dict[str, Any]:
+        end = world.tokens[check_token(world, request)]
+        return {
+            "resource_owner_id": int(INTEGRATION_USER),
+            "scopes": [],
+            "expires_in_seconds": int(end - world.clock.time()),
+            "application": {"uid": CLIENT_ID},
+            "created_at": int(end - world.switches["token_lifetime"]),
+        }
+
+    @router.post("/oauth/revoke", response_model=models.Nothing)
+    async def revoke(request: Request) -> dict[str, Any]:
+        world.tokens.pop(str((await _grant(request)).get("token")), None)
+        return {}
+
+    @router.get("/rest/v1.0/me", response_model=models.Me, response_model_exclude_unset=True)
+    async def me(request: Request, company_id: int | None = None, project_id: int | None = None) -> dict[str, Any]:
+        check_access(world, request)
+        user = USERS[INTEGRATION_USER]
+        shown: dict[str, Any] = {"id": int(user.id), "login": user.login}
+        return shown if company_id is None and project_id is None else {**shown, "name": user.name}
+
+    @router.get("/rest/v1.0/companies", response_model=list[models.Company])
+    async def companies(request: Request) -> list[dict[str, Any]]:
+        check_access(world, request)
+        return [{"id": int(COMPANY["id"]), "name": COMPANY["name"], "is_active": True}]
+
+    return router
+
+
+async def _grant(request: Request) -> dict[str, Any]:
+    """Read the grant from JSON or a form, and the client from HTTP Basic where it is there."""
+    try:
+        if "json" in request.headers.get("Content-Type", ""):
+            grant = dict(await request.json())
+        else:
+            grant = dict(await request.form())
+        scheme, _, packed = request.headers.get("Authorization", "").partition(" ")
+        if scheme.lower() == "basic":
+            login, _, password = base64.b64decode(packed).decode().partition(":")
+            grant |= {"client_id": login, "client_secret": password}
+    except (ValueError, TypeError):
+        raise _oauth_refusal(400, "invalid_request", "The request cannot be read.") from None
+    return grant
+
+
+def _oauth_refusal(status: int, error: str, description: str) -> Refusal:
+    return Refusal(status, {"error": error, "error_description": description})

@@ -1,0 +1,128 @@
+"""Hook for Procore's Legacy Workflows (v1) API."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from airflow_provider_workflows.client.rest import path
+from airflow_provider_workflows.client.retry import Replay
+from airflow_provider_workflows.exceptions import InvalidRequest, NotFound
+from airflow_provider_workflows.hooks.procore import ProcoreConnectionHook
+from airflow_provider_workflows.rules.procore_legacy import newest_first, text_ids
+
+INSTANCES = "/rest/v1.0/workflow_instances"
+HISTORIES = "/rest/v1.0/workflow_activity_histories"
+V1_PAGE_SIZE = 2000  # the largest page the v1 API gives
+
+
+class ProcoreLegacyHook(ProcoreConnectionHook):
+    """
+    Calls Procore's Legacy Workflows API (v1), which is another product than Workflows v2.
+
+    It shares its connection with ``ProcoreHook``. Ids are strings, also in the answers, where the API has
+    numbers; times are the API's own strings.
+
+    Reference: https://developers.procore.com/documentation/tutorial-workflows
+
+    :param procore_conn_id: Id of a connection of type ``procore``.
+    :param company_id: Company to work in; beats the connection's.
+    :param project_id: Project of the objects; beats the connection's. Only change orders need it to be found.
+    """
+
+    def list_instances(
+        self, *, object_type: str | None = None, object_id: str | None = None, project_id: str | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """
+        List the active instances, page by page as they are read.
+
+        :param object_type: Only the instance of this object: its tool or class, such as ``PurchaseOrderContract``.
+        :param object_id: Its id.
+        :param project_id: Its project.
+        """
+        rows = self.client.pages(
+            INSTANCES, params=self._object_query(object_type, object_id, project_id), per_page=V1_PAGE_SIZE, style="v1"
+        )
+        return map(text_ids, rows)
+
+    def get_instance(self, instance_id: str) -> dict[str, Any]:
+        """Show one instance with its current state and the activities that can be performed in it."""
+        return self._show(path(INSTANCES + "/{}", instance_id))
+
+    def find_instance_id(self, object_type: str, object_id: str) -> str:
+        """
+        Return the id of an object's instance; an object has one at most.
+
+        :raises NotFound: it has none, or none that the connection's user may see.
+        """
+        query = {"object_type": object_type, "object_id": object_id, "project_id": self.project_id}
+        for instance in self.list_instances(**query):
+            if instance.get("workflowed_object_id") == object_id:
+                return str(instance["id"])
+        # Only active instances are listed. "Show" knows the ended ones; given an object it ignores the id.
+        try:
+            instance = self._show(path(INSTANCES + "/{}", "0"), **self._object_query(**query))
+        except (InvalidRequest, NotFound):
+            instance = {}
+        if instance.get("workflowed_object_id") != object_id:
+            raise NotFound(f"{object_type} {object_id} has no workflow instance, or none that this user may see")
+        return str(instance["id"])
+
+    def list_activity_histories(self, instance_id: str) -> list[dict[str, Any]]:
+        """List the activities that were performed in an instance, newest first."""
+        query = {"company_id": self.company_id, "workflow_instance_id": instance_id}
+        return newest_first(
+            map(text_ids, self.client.pages(HISTORIES, params=query, per_page=V1_PAGE_SIZE, style="v1"))
+        )
+
+    def get_activity_history(self, history_id: str, *, instance_id: str) -> dict[str, Any]:
+        """Show one row of the activity history of an instance."""
+        return self._show(path(HISTORIES + "/{}", history_id), workflow_instance_id=instance_id)
+
+    def perform_activity(
+        self, instance_id: str, *, activity_id: str, role_id: str, performed_by: str, comments: str | None = None
+    ) -> dict[str, Any]:
+        """
+        Perform an activity; never sent twice.
+
+        :param activity_id: The activity.
+        :param role_id: The role it is performed in.
+        :param performed_by: Login information id of a user of that role.
+        :param comments: A note for the history.
+        :return: The new row of the activity history.
+        :raises OutcomeUnknown: the answer was lost.
+        """
+        activity: dict[str, Any] = {
+            "workflow_activity_id": _number(activity_id),
+            "workflow_instance_id": _number(instance_id),
+            "workflow_user_role_id": _number(role_id),
+            "performed_by_id": _number(performed_by),
+        }
+        if comments is not None:
+            activity["comments"] = comments
+        answer = self.client.call(
+            "POST",
+            HISTORIES,
+            replay=Replay.NEVER,
+            params={"company_id": self.company_id, "workflow_instance_id": instance_id},
+            json={"workflow_activity_history": activity},
+        )
+        row: dict[str, Any] = text_ids(self._object(answer.json(), "POST", HISTORIES))
+        return row
+
+    def _show(self, where: str, **query: Any) -> dict[str, Any]:
+        answer = self.client.get(where, params={"company_id": self.company_id, **query})
+        shown: dict[str, Any] = text_ids(self._object(answer.json(), "GET", where))
+        return shown
+
+    def _object_query(self, object_type: str | None, object_id: str | None, project_id: str | None) -> dict[str, Any]:
+        return {
+            "company_id": self.company_id,
+            "filters[workflowed_object_type]": object_type,
+            "filters[workflowed_object_id]": object_id,
+            "project_id": project_id,
+        }
+
+
+def _number(text: str) -> int | str:
+    return int(text) if text.isdecimal() else text

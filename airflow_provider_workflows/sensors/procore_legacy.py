@@ -1,0 +1,127 @@
+"""Sensor for Procore's Legacy Workflows (v1) API."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.rules.parameters import check_required, listed, one_of, text_id
+from airflow_provider_workflows.rules.times import parse_time
+from airflow_provider_workflows.sensors.procore import ProcoreSensor
+from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyInstanceWaitTrigger
+
+if TYPE_CHECKING:
+    from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
+
+
+class ProcoreLegacyInstanceSensor(ProcoreSensor):
+    """
+    Waits until a legacy workflow instance is in a state you name.
+
+    A denial is an answer, not a failure: name the state it leads to in ``until`` and branch on ``state``. Where
+    that is the state your own activity started from, give ``after``: a state from before that activity is
+    then no answer. The API's times are whole seconds; a state entered in the second of the activity is new.
+
+    States are your company's own words, and the API has no list of them: a misspelt name is not noticed, and
+    waits until the deadline. The wait fails by itself when the instance was terminated, or has no activity
+    left, in a state that you named nowhere.
+
+    Returns ``{instance_id, object_id, object_type, project_id, state, state_id, status, state_set_at,
+    activities: [{id, name, role_id, role}], ball_in_court: [names], terminated_at, workflow}``, the same in
+    every mode.
+
+    Reference: https://developers.procore.com/documentation/tutorial-workflows
+
+    :param instance_id: The instance to wait for (templated); or give the object.
+    :param object_type: Tool or class of the object, such as ``PurchaseOrderContract`` (templated).
+    :param object_id: The object whose instance to wait for (templated).
+    :param project_id: Project of the object; beats the connection's (templated).
+    :param until: States that end the wait with success: names or statuses in any case, or ids; ``terminated``
+        stands for a terminated instance.
+    :param fail_on: States that fail the task, without a retry.
+    :param skip_on: States that skip it.
+    :param after: ``history_id`` or ``performed_at`` of the activity before the wait, or another ISO-8601
+        time, UTC if it has no zone (templated).
+    :raises ConfigurationError: both instance and object given, or neither; no state; not an id nor a time.
+    """
+
+    template_fields: Sequence[str] = (
+        "procore_conn_id",
+        "company_id",
+        "project_id",
+        "instance_id",
+        "object_type",
+        "object_id",
+        "after",
+    )
+
+    def __init__(
+        self,
+        *,
+        until: Collection[str],
+        fail_on: Collection[str] = (),
+        skip_on: Collection[str] = (),
+        instance_id: str | int | None = None,
+        object_type: str | None = None,
+        object_id: str | int | None = None,
+        project_id: str | int | None = None,
+        after: str | int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.until = until
+        self.fail_on = fail_on
+        self.skip_on = skip_on
+        self.instance_id = instance_id
+        self.object_type = object_type
+        self.object_id = object_id
+        self.project_id = project_id
+        self.after = after
+
+    # The legacy API has a hook of its own.
+    @cached_property
+    def hook(self) -> ProcoreLegacyHook:  # type: ignore[override]
+        from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
+
+        return ProcoreLegacyHook(self.procore_conn_id, company_id=self.company_id, project_id=self.project_id)
+
+    def build_trigger(self) -> ProcoreLegacyInstanceWaitTrigger:
+        one_of(instance_id=self.instance_id, object_id=self.object_id)
+        if self.object_id is not None:
+            check_required(object_type=self.object_type)
+        return ProcoreLegacyInstanceWaitTrigger(
+            **self.trigger_arguments(),
+            project_id=text_id(self.project_id),
+            instance_id=text_id(self.instance_id),
+            object_type=self.object_type,
+            object_id=text_id(self.object_id),
+            until=self._states("until"),
+            fail_on=self._states("fail_on"),
+            skip_on=self._states("skip_on"),
+            after=self._checked_after(),
+        )
+
+    def item_ids(self, result: Mapping[str, Any]) -> dict[str, str | None]:
+        return {
+            "instance_id": result["instance_id"],
+            "item_id": result["object_id"],
+            "tool_type": result["object_type"],
+            "project_id": result["project_id"] or text_id(self.project_id),
+        }
+
+    def _states(self, parameter: str) -> list[str]:
+        states = [str(state).strip() for state in listed(getattr(self, parameter))]
+        if not all(states) or (parameter == "until" and not states):
+            raise ConfigurationError(f"{parameter} must hold names, statuses or ids of states, none of them empty.")
+        return states
+
+    def _checked_after(self) -> str | None:
+        after = text_id(self.after)
+        if after is None:
+            return None
+        check_required(after=after)
+        if not after.isdecimal() and parse_time(after) is None:
+            raise ConfigurationError(f"after must be a history id or an ISO-8601 time; got {after!r}.")
+        return after

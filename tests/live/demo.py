@@ -1,0 +1,123 @@
+"""
+Run the three example DAGs on a real Airflow while the emulator plays the people, and check what was done.
+
+``make demo`` runs it; ``make demo-ui`` leaves both running afterwards. Exit code 0 if every action happened
+exactly once, else 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_workflows.emulator import Emulator
+from tests.live.airflow import LiveAirflow
+from tests.live.people import DAGS, People, check_effects, describe
+
+EXAMPLES = Path(__file__).parents[2] / "example_dags"
+SETTINGS = {
+    "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
+    "AIRFLOW__WORKFLOWS__POKE_INTERVAL": "2",
+}
+
+
+@contextlib.contextmanager
+def emulator_process() -> Iterator[Emulator]:
+    """Run the emulator as a user would, in a process of its own."""
+    command = [sys.executable, "-m", "airflow_provider_workflows.emulator"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        if "ready: " not in line:
+            raise RuntimeError(f"the emulator did not start: {line!r}")
+        yield Emulator.attach(line.rpartition(" ")[2].strip())
+    finally:
+        process.terminate()
+        process.wait(10)
+
+
+def run_examples(airflow: LiveAirflow) -> dict[str, str]:
+    """Run the three DAGs at the same time; return the run id of each."""
+    runs = {dag_id: airflow.trigger(dag_id) for dag_id in DAGS.values()}
+    for dag_id, run_id in runs.items():
+        airflow.wait(dag_id, run_id)
+    return runs
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
+    parser.add_argument("--ui", action="store_true", help="leave Airflow and the emulator running until Ctrl-C")
+    stay = parser.parse_args(arguments).ui
+    began = time.monotonic()
+    with emulator_process() as emulator:
+        say(f"Emulator of Procore and Workflowsoft: {emulator.url}")
+        connections = emulator.control("GET", "connections")
+        with LiveAirflow(EXAMPLES, connections, SETTINGS) as airflow:
+            say(f"Airflow: {airflow.url} (ready after {time.monotonic() - began:.0f} s)")
+            with People(emulator):
+                runs = run_examples(airflow)
+            failed = [dag_id for dag_id, run_id in runs.items() if not report(airflow, dag_id, run_id)]
+            problems = [f"{dag_id} did not succeed" for dag_id in failed] + check_effects(emulator)
+            report_effects(emulator)
+            say("\nEvery action happened exactly once." if not problems else "\nWrong: " + "; ".join(problems))
+            say(f"{time.monotonic() - began:.0f} s in all.")
+            if stay:
+                say(f"\nAirflow: {airflow.url}\nEmulator: {emulator.url}\nCtrl-C ends both.")
+                with contextlib.suppress(KeyboardInterrupt):
+                    while True:
+                        time.sleep(3600)
+    return 1 if problems else 0
+
+
+def report(airflow: LiveAirflow, dag_id: str, run_id: str) -> bool:
+    """Print one line for each task; return whether all went well."""
+    say(f"\n{dag_id}")
+    tasks = airflow.task_instances(dag_id, run_id)
+    for task in tasks:
+        seconds = "" if task["duration"] is None else f"{task['duration']:5.1f} s"
+        what = happened(airflow.xcom(dag_id, run_id, task["task_id"])) if task["state"] == "success" else ""
+        say(f"  {task['task_id']:<24} {task['state']:<8} {seconds:>8}  {what}")
+    return all(task["state"] in ("success", "skipped") for task in tasks)
+
+
+def happened(xcom: Any) -> str:
+    """Say in a line what a task returned."""
+    if isinstance(xcom, list):
+        return f"{len(xcom)} found"
+    if not isinstance(xcom, dict):
+        return "" if xcom is None else str(xcom)
+    names = (
+        "step",
+        "option",
+        "activity",
+        "state",
+        "item_status",
+        "status",
+        "integration_instance_id",
+        "written",
+    )
+    told = [f"{name}={xcom[name]}" for name in names if xcom.get(name)]
+    return ", ".join(told or [f"{name}={value}" for name, value in xcom.items()])[:100]
+
+
+def report_effects(emulator: Emulator) -> None:
+    """Print the emulator's own record of what was changed."""
+    say("\nThe emulator's record of effects")
+    for effect in emulator.effects():
+        who = f"{effect['by']} ({effect['via']})"
+        say(f"  {effect['n']:>2} {effect['product']:<15} {effect['action']:<17} {who:<16} {describe(effect)}")
+
+
+def say(line: str) -> None:
+    print(line, flush=True)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
