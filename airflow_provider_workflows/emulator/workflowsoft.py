@@ -273,10 +273,10 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
     open_router = APIRouter(responses=errors, tags=["Workflowsoft"])
     router = APIRouter(dependencies=[Depends(signed_in)], responses=errors, tags=["Workflowsoft"])
 
-    login_page = {"description": "Not signed in", "content": {"text/html": {}}}
-
     @open_router.get(
-        "/api/v2/app/apitoken", response_model=str | models.ApiToken, responses={200: login_page, 302: login_page}
+        "/api/v2/app/apitoken",
+        response_model=str | models.ApiToken,
+        responses={200: {"content": {"text/plain": {}, "text/html": {}}}, 302: {"description": "To the login page"}},
     )
     async def mint(request: Request, lifetime: Annotated[int, Query(alias="lifeTimeInSec")] = 3600) -> Response:
         if not _is_administrator(world, request):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Callable
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
@@ -28,8 +28,11 @@ class WorkflowsOperator(BaseOperator):
     errors leave the retry to Airflow.
     """
 
+    # With a mapping as result, `task.output["key"]` hands on one value of it.
+    returns_mapping: ClassVar[bool] = True
+
     def __init__(self, **kwargs: Any):
-        super().__init__(**kwargs)
+        super().__init__(**{"multiple_outputs": self.returns_mapping, **kwargs})
         self.item_url = ""
 
     @abstractmethod

@@ -341,6 +341,8 @@ class ProcoreLegacyListActivityHistoriesOperator(ProcoreLegacyOperator):
     :raises ConfigurationError: both instance and object given, or neither.
     """
 
+    returns_mapping = False
+
     def act(self, context: Context) -> list[dict[str, Any]]:
         self.check_instance()
         instance_id = self.find_instance_id()

@@ -86,6 +86,8 @@ class WorkflowsoftGetFieldsOperator(WorkflowsoftOperator):
     :param integration_instance_id: The instance (templated).
     """
 
+    returns_mapping = False  # its keys are the labels of fields; it is handed on whole
+
     def act(self, context: Context) -> dict[str, Any]:
         return rules.by_label(self.hook.get_fields(self.checked_instance_id()))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -46,12 +46,15 @@ class WorkflowsSensor(BaseSensorOperator):
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
     """
 
+    # With a mapping as result, `task.output["key"]` hands on one value of it.
+    returns_mapping: ClassVar[bool] = True
+
     def __init__(
         self, *, poke_interval: timedelta | float | None = None, deferrable: bool | None = None, **kwargs: Any
     ):
         if poke_interval is None:
             poke_interval = conf.getfloat("workflows", "poke_interval", fallback=60.0)
-        super().__init__(poke_interval=poke_interval, **kwargs)
+        super().__init__(poke_interval=poke_interval, **{"multiple_outputs": self.returns_mapping, **kwargs})
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable

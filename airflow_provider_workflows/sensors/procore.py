@@ -153,6 +153,7 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
     :param user_id: Login information id of the user that is waited on; default: the connection's own (templated).
     """
 
+    returns_mapping = False
     template_fields: Sequence[str] = ("procore_conn_id", "company_id", "project_id", "tool_type", "user_id")
 
     def __init__(

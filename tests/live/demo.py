@@ -84,6 +84,8 @@ def report(airflow: LiveAirflow, dag_id: str, run_id: str) -> bool:
         seconds = "" if task["duration"] is None else f"{task['duration']:5.1f} s"
         what = happened(airflow.xcom(dag_id, run_id, task["task_id"])) if task["state"] == "success" else ""
         say(f"  {task['task_id']:<24} {task['state']:<8} {seconds:>8}  {what}")
+        if task["state"] == "failed":
+            say(airflow.log(dag_id, run_id, task["task_id"], task["try_number"])[-3000:])
     return all(task["state"] in ("success", "skipped") for task in tasks)
 
 

@@ -53,9 +53,7 @@ def test_a_password_alone_is_the_token_and_the_public_server_the_default(hook, r
 
 
 def test_login_and_password_ask_for_a_token_at_the_connections_own_server(hook_with, requests_mock):
-    hook = hook_with(
-        host="https://on.premises:8443", login="admin", password="secret", extra={"mint_lifetime": "600"}
-    )
+    hook = hook_with(host="https://on.premises:8443", login="admin", password="secret", extra={"mint_lifetime": "600"})
     requests_mock.get("https://on.premises:8443/api/v2/app/apitoken?lifeTimeInSec=600", json="minted")
     requests_mock.get("https://on.premises:8443/api/v2/workflows", json=[])
 
@@ -281,7 +279,9 @@ def test_an_unknown_or_ambiguous_place_lists_the_candidates(airflow_connections)
 
     with pytest.raises(ConfigurationError, match="diagram: there is no process diagram 'Party'.*'Event planning'"):
         hook.resolve_step("Party", "Check event")
-    with pytest.raises(ConfigurationError, match=r"step: there is no integration step 'Party'.*'Check event' \(id 101\)"):
+    with pytest.raises(
+        ConfigurationError, match=r"step: there is no integration step 'Party'.*'Check event' \(id 101\)"
+    ):
         hook.resolve_step("Event planning", "Party")
 
 

@@ -144,7 +144,9 @@ def test_a_value_is_read_by_its_type(type_name, value_json, value):
 
 
 def test_names_are_read_in_any_case_and_missing_ones_mean_no():
-    (read,) = rules.read_fields([{"LABEL": "Event", "Type": "String", "Key": "k", "ValueJSON": '"x"', "IsReadOnly": True}])
+    (read,) = rules.read_fields(
+        [{"LABEL": "Event", "Type": "String", "Key": "k", "ValueJSON": '"x"', "IsReadOnly": True}]
+    )
 
     assert (read.label, read.value, read.is_readonly, read.is_required) == ("Event", "x", True, False)
 
@@ -246,7 +248,7 @@ def test_a_value_is_written_by_its_type(type_name, value, sent):
         ("Boolean?", "true", "takes True or False; got str 'true'"),
         ("Boolean?", 1, "takes True or False; got int 1"),
         ("Boolean", None, "cannot be emptied"),
-        ("DateTime?", datetime(2021, 8, 24), "with a time zone.*got datetime"),  # noqa: DTZ001  naive on purpose
+        ("DateTime?", datetime(2021, 8, 24), "with a time zone.*got datetime"),
         ("DateTime?", "2021-08-24T21:00:00", "with a time zone.*got str"),
         ("DateTime?", "tomorrow", "with a time zone.*got str"),
         ("DateTime?", "2021-99-24T21:00:00Z", "with a time zone.*got str"),
@@ -279,7 +281,7 @@ def test_decimals_round_trip_exactly(number):
     assert rules.encode(field("Decimal?"), rules.xcom_value(field("Decimal?", sent).value)) == number
 
 
-@given(st.datetimes(timezones=st.just(timezone.utc), min_value=datetime(1000, 1, 1)))  # noqa: DTZ001  hypothesis wants it naive
+@given(st.datetimes(timezones=st.just(timezone.utc), min_value=datetime(1000, 1, 1)))
 def test_times_round_trip_to_the_second(moment):
     sent = simplejson.dumps(rules.encode(field("DateTime?"), moment))
 
