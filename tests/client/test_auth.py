@@ -1,0 +1,300 @@
+"""The bearer token: one for a whole process, renewed in time, sent to its own server only."""
+
+from __future__ import annotations
+
+import base64
+import gc
+import json
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import requests
+
+from airflow_provider_workflows.client.auth import (
+    ClientCredentials,
+    MintedToken,
+    ReadyToken,
+    Token,
+    TokenAuth,
+    same_server,
+)
+from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.retry import Replay, RetryPolicy
+from airflow_provider_workflows.exceptions import AuthenticationError, ConnectionFailed, ContractError
+
+BASE = "https://api.example.com"
+LOGIN = "https://login.example.com"
+MINT = BASE + "/api/v2/app/apitoken"
+
+
+class Numbered:
+    """Gives token-1, token-2, ...; each lives for an hour."""
+
+    def __init__(self, identity: str = "numbered"):
+        self.identity = identity
+        self.count = 0
+
+    def fetch(self, now: float) -> Token:
+        self.count += 1
+        time.sleep(0.01)  # long enough for other threads to arrive in the middle
+        return Token(f"token-{self.count}", now, now + 3600)
+
+
+def header(auth: TokenAuth, url: str = BASE + "/x") -> str:
+    return auth(requests.Request("GET", url).prepare()).headers["Authorization"]
+
+
+def jwt(**claims: object) -> str:
+    return f"head.{base64.urlsafe_b64encode(json.dumps(claims).encode()).decode().rstrip('=')}.sign"
+
+
+def test_a_token_is_fetched_once_and_renewed_ahead_of_its_end():
+    now = [1000.0]
+    source = Numbered()
+    auth = TokenAuth(source, BASE, clock=lambda: now[0])
+
+    assert header(auth) == header(auth) == "Bearer token-1"
+    now[0] += 3600 - 61
+    assert header(auth) == "Bearer token-1"
+    now[0] += 2
+    assert header(auth) == "Bearer token-2"
+
+
+@pytest.mark.parametrize(("lifetime", "lead"), [(5400, 60), (100, 10)])
+def test_the_lead_is_a_minute_or_a_tenth_of_a_short_life(lifetime, lead):
+    token = Token("t", 0.0, float(lifetime))
+
+    assert token.is_fresh(lifetime - lead - 0.1)
+    assert not token.is_fresh(lifetime - lead)
+
+
+def test_a_token_without_a_known_end_stays_until_it_is_refused():
+    assert Token("t", 0.0, None).is_fresh(1e12)
+
+
+def test_many_threads_fetch_one_token():
+    source = Numbered()
+    auth = TokenAuth(source, BASE)
+
+    with ThreadPoolExecutor(50) as threads:
+        headers = set(threads.map(lambda _: header(auth), range(200)))
+
+    assert (headers, source.count) == ({"Bearer token-1"}, 1)
+
+
+def test_many_threads_that_are_refused_renew_once():
+    source = Numbered()
+    auth = TokenAuth(source, BASE)
+    header(auth)
+    gate = threading.Barrier(50)
+
+    def refused(_: int) -> None:
+        gate.wait()
+        auth.renew("token-1")
+
+    with ThreadPoolExecutor(50) as threads:
+        list(threads.map(refused, range(50)))
+
+    assert source.count == 2
+
+
+def test_a_process_has_one_token_for_a_source_and_server():
+    first = TokenAuth.shared(Numbered("one"), BASE)
+    seen: list[str] = []
+    header(first)
+
+    assert TokenAuth.shared(Numbered("one"), BASE, on_token=seen.append) is first
+    assert seen == ["token-1"]
+    assert TokenAuth.shared(Numbered("two"), BASE) is not first
+    assert TokenAuth.shared(Numbered("one"), LOGIN) is not first
+
+
+def test_a_shared_token_is_forgotten_with_its_last_user():
+    auth = TokenAuth.shared(Numbered("short-lived"), BASE)
+    header(auth)
+    del auth
+    gc.collect()
+
+    assert header(TokenAuth.shared(Numbered("short-lived"), BASE)) == "Bearer token-1"
+
+
+def test_every_token_is_masked_before_it_is_used():
+    seen: list[str] = []
+    auth = TokenAuth(Numbered(), BASE, on_token=seen.append)
+
+    header(auth)
+    auth.renew("token-1")
+
+    assert seen == ["token-1", "token-2"]
+
+
+@pytest.mark.parametrize("url", ["https://evil.example.com/x", "http://api.example.com/x", BASE + ":444/x"])
+def test_the_token_never_goes_to_another_server(url):
+    auth = TokenAuth(Numbered(), BASE)
+
+    with pytest.raises(ContractError, match="another server"):
+        header(auth, url)
+
+
+def test_servers_are_compared_with_their_default_ports():
+    assert same_server(BASE + ":443/a", BASE)
+    assert not same_server(BASE + ":bad", BASE)
+
+
+def test_a_token_is_not_in_its_own_description():
+    assert "abc" not in repr(Token("abc", 0.0, None))
+
+
+# --- a 401 ---
+
+
+@pytest.mark.parametrize("replay", list(Replay))
+def test_a_refused_call_goes_again_with_a_new_token(requests_mock, replay):
+    requests_mock.post(BASE + "/x", [{"status_code": 401}, {"json": {}}])
+    client = RestClient(BASE, auth=TokenAuth(Numbered(), BASE))
+
+    client.call("POST", "/x", replay=replay)
+
+    assert [r.headers["Authorization"] for r in requests_mock.request_history] == ["Bearer token-1", "Bearer token-2"]
+
+
+def test_a_second_refusal_is_believed(requests_mock):
+    requests_mock.get(BASE + "/x", status_code=401, json={"errors": "no"})
+    client = RestClient(BASE, auth=TokenAuth(Numbered(), BASE))
+
+    with pytest.raises(AuthenticationError, match="no"):
+        client.get("/x")
+    assert requests_mock.call_count == 2
+
+
+def test_a_ready_token_that_is_refused_cannot_be_renewed(requests_mock):
+    requests_mock.get(BASE + "/x", status_code=401)
+    client = RestClient(BASE, auth=TokenAuth(ReadyToken("t"), BASE))
+
+    with pytest.raises(AuthenticationError, match="no way to renew"):
+        client.get("/x")
+    assert requests_mock.call_count == 1
+
+
+# --- where tokens come from ---
+
+
+def test_the_end_of_a_ready_token_is_read_where_it_is_a_jwt():
+    assert ReadyToken(jwt(exp=5000)).fetch(0.0).expires_at == 5000
+    assert [ReadyToken(t).fetch(0.0).expires_at for t in ("plain", "a.b.c", jwt(sub="x"))] == [None] * 3
+
+
+def test_client_credentials_are_granted(requests_mock):
+    granted = {"access_token": "t", "token_type": "bearer", "expires_in": 5400, "created_at": 1}
+    requests_mock.post(LOGIN + "/oauth/token", json=granted)
+
+    token = ClientCredentials(LOGIN, "id", "secret").fetch(100.0)
+
+    assert (token.value, token.expires_at) == ("t", 5500.0)
+    assert requests_mock.last_request.text == "grant_type=client_credentials&client_id=id&client_secret=secret"
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 404])
+def test_refused_credentials_say_what_to_check_and_no_secret(requests_mock, status):
+    words = {"error": "invalid_client", "error_description": "unknown client, secret s3cret"}
+    requests_mock.post(LOGIN + "/oauth/token", status_code=status, json=words)
+
+    with pytest.raises(AuthenticationError) as failure:
+        ClientCredentials(LOGIN, "id", "s3cret").fetch(0.0)
+
+    assert "client id and secret" in str(failure.value)
+    assert "unknown client, secret ***" in str(failure.value)
+    assert "Check login, password and environment" in str(failure.value)
+    assert "s3cret" not in repr(failure.value)
+
+
+def test_a_login_server_that_is_away_is_no_refusal(requests_mock):
+    requests_mock.post(LOGIN + "/oauth/token", exc=requests.exceptions.ConnectTimeout)
+
+    with pytest.raises(ConnectionFailed):
+        ClientCredentials(LOGIN, "id", "secret", retry=RetryPolicy.none()).fetch(0.0)
+
+
+@pytest.mark.parametrize(
+    ("body", "lifetime"),
+    [
+        ('"t-1"', 3600),
+        ("t-1", 3600),
+        ('{"access_token": "t-1"}', 3600),
+        ('{"accessToken": "t-1", "expiresIn": 60}', 60),
+        ('{"Token": "t-1"}', 3600),
+        ('{"apiToken": "t-1"}', 3600),
+        ('{"Value": "t-1"}', 3600),
+    ],
+)
+def test_a_minted_token_is_read_in_every_form(requests_mock, body, lifetime):
+    requests_mock.get(MINT, text=body)
+
+    token = MintedToken(BASE, "admin", "pw").fetch(100.0)
+
+    assert (token.value, token.expires_at) == ("t-1", 100.0 + lifetime)
+    assert requests_mock.last_request.qs == {"lifetimeinsec": ["3600"]}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"text": "<html><title>Sign in</title></html>"},
+        {"text": "please", "headers": {"Content-Type": "text/html"}},
+        {"status_code": 302, "headers": {"Location": "/account/login"}},
+    ],
+)
+def test_a_login_page_instead_of_a_token_is_named(requests_mock, answer):
+    requests_mock.get(MINT, **answer)
+
+    with pytest.raises(AuthenticationError, match="login page"):
+        MintedToken(BASE, "admin", "pw").fetch(0.0)
+
+
+@pytest.mark.parametrize("body", ["", "{}", "[]", "7", '{"token": 7}', '"two words"'])
+def test_an_answer_without_a_token_is_an_error(requests_mock, body):
+    requests_mock.get(MINT, text=body)
+
+    with pytest.raises(AuthenticationError, match="holds no token"):
+        MintedToken(BASE, "admin", "pw").fetch(0.0)
+
+
+@pytest.mark.parametrize(
+    ("mint_auth", "name", "value"),
+    [
+        ("basic", "Authorization", "Basic " + base64.b64encode(b"admin:pw").decode()),
+        ("bearer", "Authorization", "Bearer pw"),
+        ("cookie", "Cookie", "pw"),
+    ],
+)
+def test_the_administrator_signs_in_as_told(requests_mock, mint_auth, name, value):
+    requests_mock.get(MINT, text='"t"')
+
+    MintedToken(BASE, "admin", "pw", mint_auth=mint_auth).fetch(0.0)
+
+    assert requests_mock.last_request.headers[name] == value
+
+
+def test_a_token_is_asked_for_without_the_users_netrc(requests_mock, monkeypatch, tmp_path):
+    (tmp_path / "netrc").write_text("machine login.example.com login x password y\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    requests_mock.post(LOGIN + "/oauth/token", json={"access_token": "t", "expires_in": 1})
+
+    ClientCredentials(LOGIN, "id", "secret").fetch(0.0)
+
+    assert "Authorization" not in requests_mock.last_request.headers
+
+
+def test_identities_tell_sources_apart_and_hold_no_secret():
+    sources = [
+        ClientCredentials(LOGIN, "id", "secret"),
+        ClientCredentials(LOGIN, "id", "other"),
+        MintedToken(BASE, "id", "secret"),
+        MintedToken(BASE, "id", "secret", mint_auth="bearer"),
+        ReadyToken("secret"),
+    ]
+
+    assert len({source.identity for source in sources}) == len(sources)
+    assert not any("secret" in source.identity for source in sources)

@@ -1,0 +1,486 @@
+"""The HTTP client: what is sent again and what is not, what an error says, where the token goes."""
+
+from __future__ import annotations
+
+import gzip
+from datetime import datetime, timezone
+from decimal import Decimal
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+from urllib3.exceptions import NewConnectionError
+
+from airflow_provider_workflows.client.auth import ReadyToken, TokenAuth
+from airflow_provider_workflows.client.rest import RateLimit, RestClient, path
+from airflow_provider_workflows.client.retry import Replay, RetryPolicy
+from airflow_provider_workflows.exceptions import (
+    ApiError,
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionFailed,
+    ContractError,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    RateLimited,
+    ServerError,
+)
+
+BASE = "https://api.example.com"
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
+EVERY_CALL = pytest.mark.parametrize("replay", list(Replay))
+
+
+class Sleeper:
+    """Sleeps by moving the clock."""
+
+    def __init__(self, now: float = 1_700_000_000.0):
+        self.now = now
+        self.slept: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        self.now += seconds
+
+    def clock(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def sleeper() -> Sleeper:
+    return Sleeper()
+
+
+def client_to(url: str = BASE, sleeper: Sleeper | None = None, **kwargs) -> RestClient:
+    sleeper = sleeper or Sleeper()
+    return RestClient(url, sleep=sleeper.sleep, clock=sleeper.clock, **kwargs)
+
+
+def refused() -> requests.exceptions.ConnectionError:
+    return requests.exceptions.ConnectionError(NewConnectionError(None, "refused"))
+
+
+# --- paths and bodies ---
+
+
+def test_ids_stay_one_segment_of_the_path():
+    assert path("/a/{}/b/{}", "7", "x y") == "/a/7/b/x%20y"
+
+
+@given(st.text())
+def test_no_id_can_leave_its_segment(value):
+    try:
+        filled = path("/a/{}/z", value)
+    except ConfigurationError:
+        assert value.strip(" .") == ""
+        return
+    segment = filled.removeprefix("/a/").removesuffix("/z")
+    assert not set(segment) & set("/?#&\\ \r\n")
+    assert segment not in (".", "..", "")
+
+
+@pytest.mark.parametrize("value", [None, "", " ", ".", ".."])
+def test_an_id_that_is_none_is_refused(value):
+    with pytest.raises(ConfigurationError, match="An id of /a/{}"):
+        path("/a/{}", value)
+
+
+def test_queries_are_written_as_the_products_read_them(requests_mock):
+    requests_mock.get(BASE + "/x", json={})
+
+    client_to().get("/x", params={"filters[a]": True, "none": None, "ids[]": ["1", "2"], "n": 7})
+
+    assert requests_mock.last_request.url == BASE + "/x?filters%5Ba%5D=true&ids%5B%5D=1&ids%5B%5D=2&n=7"
+
+
+def test_decimals_are_exact_both_ways(requests_mock):
+    requests_mock.post(BASE + "/x", text='{"v": 12345678901234.5678}')
+
+    answer = client_to().call("POST", "/x", replay=Replay.NEVER, json={"v": Decimal("12345678901234.5678")})
+
+    assert requests_mock.last_request.text == '{"v": 12345678901234.5678}'
+    assert answer.json(exact=True) == {"v": Decimal("12345678901234.5678")}
+
+
+def test_what_json_cannot_hold_is_refused_before_sending(requests_mock):
+    for value in (float("nan"), object()):
+        with pytest.raises(ConfigurationError, match="cannot be written as JSON"):
+            client_to().call("POST", "/x", replay=Replay.NEVER, json={"v": value})
+    assert requests_mock.call_count == 0
+
+
+def test_an_empty_answer_is_none(requests_mock):
+    requests_mock.get(BASE + "/x", status_code=204)
+
+    assert client_to().get("/x").json() is None
+
+
+# --- sending again ---
+
+
+@EVERY_CALL
+def test_any_call_is_repeated_when_nothing_was_sent(requests_mock, sleeper, replay):
+    requests_mock.post(BASE + "/x", [{"exc": refused()}, {"exc": requests.exceptions.ConnectTimeout}, {"json": {}}])
+
+    assert client_to(sleeper=sleeper).call("POST", "/x", replay=replay).status == 200
+    assert len(sleeper.slept) == 2
+
+
+@EVERY_CALL
+def test_any_call_is_repeated_after_a_429_and_not_before_the_stated_time(requests_mock, sleeper, replay):
+    requests_mock.post(BASE + "/x", [{"status_code": 429, "headers": {"Retry-After": "30"}}, {"json": {}}])
+
+    client_to(sleeper=sleeper).call("POST", "/x", replay=replay)
+
+    assert 30 <= sleeper.slept[0] < 32
+
+
+@EVERY_CALL
+def test_a_503_with_a_stated_wait_is_a_refusal_like_429(requests_mock, sleeper, replay):
+    requests_mock.post(BASE + "/x", [{"status_code": 503, "headers": {"Retry-After": "3"}}, {"json": {}}])
+
+    assert client_to(sleeper=sleeper).call("POST", "/x", replay=replay).status == 200
+
+
+def test_the_later_of_two_stated_times_counts(requests_mock, sleeper):
+    headers = {"Retry-After": "5", "X-Rate-Limit-Reset": str(int(sleeper.now) + 40)}
+    requests_mock.get(BASE + "/x", [{"status_code": 429, "headers": headers}, {"json": {}}])
+
+    client_to(sleeper=sleeper).get("/x")
+
+    assert 40 <= sleeper.slept[0] < 42
+
+
+def test_a_retry_after_may_be_a_date_or_nonsense(requests_mock, sleeper):
+    at = datetime.fromtimestamp(sleeper.now + 50, timezone.utc).strftime("%a, %d %b %Y %H:%M:%S GMT")
+    requests_mock.get(
+        BASE + "/x",
+        [
+            {"status_code": 429, "headers": {"Retry-After": at}},
+            {"status_code": 429, "headers": {"Retry-After": "soon"}},
+            {"json": {}},
+        ],
+    )
+
+    client_to(sleeper=sleeper).get("/x")
+
+    assert 50 <= sleeper.slept[0] < 52
+    assert sleeper.slept[1] < 3
+
+
+def test_a_wait_that_is_too_long_is_never_cut_short_but_given_back(requests_mock, sleeper):
+    requests_mock.get(BASE + "/x", status_code=429, headers={"Retry-After": "3600"})
+
+    with pytest.raises(RateLimited) as limited:
+        client_to(sleeper=sleeper).get("/x")
+
+    assert limited.value.retry_at.timestamp() == sleeper.now + 3600
+    assert (sleeper.slept, requests_mock.call_count) == ([], 1)
+
+
+@pytest.mark.parametrize("status", [408, 502, 503, 504])
+def test_a_call_lost_at_a_gateway_is_repeated_only_if_it_is_safe(requests_mock, status):
+    requests_mock.post(BASE + "/x", [{"status_code": status}, {"json": {}}])
+    assert client_to().call("POST", "/x", replay=Replay.SAFE).status == 200
+
+    requests_mock.post(BASE + "/x", status_code=status)
+    with pytest.raises(OutcomeUnknown, match=f"answered {status}"):
+        client_to().call("POST", "/x", replay=Replay.NEVER)
+    assert requests_mock.call_count == 3
+
+
+@EVERY_CALL
+def test_a_500_is_the_servers_own_answer_and_is_not_repeated(requests_mock, replay):
+    requests_mock.post(BASE + "/x", status_code=500, json={"ExceptionMessage": "Field is read-only"})
+
+    with pytest.raises(ServerError, match="Field is read-only"):
+        client_to().call("POST", "/x", replay=replay)
+    assert requests_mock.call_count == 1
+
+
+@pytest.mark.parametrize(
+    "lost",
+    [
+        "reset",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd",
+    ],
+)
+def test_a_lost_answer_is_asked_for_again_only_if_that_is_safe(broken_server, lost):
+    server = broken_server(lost, OK)
+    assert client_to(server.url).get("/x").status == 200
+
+    server = broken_server(lost, OK)
+    with pytest.raises(OutcomeUnknown, match="The answer was lost"):
+        client_to(server.url).call("POST", "/x", replay=Replay.NEVER)
+    assert len(server.answers) == 1
+
+
+def test_the_attempts_end(requests_mock, sleeper):
+    requests_mock.get(BASE + "/x", exc=refused())
+
+    with pytest.raises(ConnectionFailed, match=r"No connection to https://api.example.com"):
+        client_to(sleeper=sleeper, retry=RetryPolicy(attempts=3)).get("/x")
+    assert requests_mock.call_count == 3
+
+
+def test_in_a_trigger_a_call_makes_one_attempt(requests_mock, sleeper):
+    requests_mock.get(BASE + "/x", status_code=503)
+
+    with pytest.raises(ServerError):
+        client_to(sleeper=sleeper, retry=RetryPolicy.none()).get("/x")
+    assert (requests_mock.call_count, sleeper.slept) == (1, [])
+
+
+def test_an_untrusted_certificate_is_not_tried_again(requests_mock):
+    requests_mock.get(BASE + "/x", exc=requests.exceptions.SSLError)
+
+    with pytest.raises(ConnectionFailed, match="verify"):
+        client_to().get("/x")
+    assert requests_mock.call_count == 1
+
+
+# --- sizes and forms ---
+
+
+def test_an_answer_that_is_too_large_is_not_read_to_its_end(broken_server):
+    bomb = gzip.compress(b"0" * 2**22)
+    head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n".encode()
+
+    with pytest.raises(ContractError, match="larger than 1048576 bytes"):
+        client_to(broken_server(head + bomb).url, max_bytes=2**20).get("/x")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [("<html><title>Welcome</title></html>", "an HTML page titled 'Welcome'"), ("{", "not JSON"), ("[" * 10**5, "not JSON")],
+)
+def test_an_answer_that_is_not_json_is_a_contract_error(requests_mock, body, said):
+    requests_mock.get(BASE + "/x", text=body, headers={"Content-Type": "text/html"})
+
+    with pytest.raises(ContractError, match=said):
+        client_to().get("/x").json()
+
+
+@pytest.mark.parametrize("location", ["/account/login?next=/", "https://sso.example.com/"])
+def test_a_redirect_to_a_login_page_says_so(requests_mock, location):
+    requests_mock.get(BASE + "/x", status_code=302, headers={"Location": location})
+
+    with pytest.raises(AuthenticationError, match="login page"):
+        client_to().get("/x")
+
+
+def test_no_redirect_is_followed(requests_mock):
+    requests_mock.get(BASE + "/x", status_code=307, headers={"Location": BASE + "/y"})
+
+    with pytest.raises(ContractError, match="redirect"):
+        client_to().get("/x")
+    assert requests_mock.call_count == 1
+
+
+# --- errors ---
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"),
+    [
+        (400, InvalidRequest),
+        (401, AuthenticationError),
+        (403, PermissionDenied),
+        (404, NotFound),
+        (409, InvalidRequest),
+        (422, InvalidRequest),
+        (500, ServerError),
+        (600, ServerError),
+        (199, ContractError),
+    ],
+)
+def test_every_status_has_its_error(requests_mock, status, kind):
+    requests_mock.get(BASE + "/x", status_code=status, headers={"X-Request-Id": "r-1"}, json={"message": "words"})
+
+    with pytest.raises(kind) as failure:
+        client_to().get("/x")
+
+    error = failure.value
+    assert (error.status_code, error.method, error.path, error.request_id) == (status, "GET", "/x", "r-1")
+    assert error.server_message == "words"
+    assert f"GET /x answered {status}: words (request id r-1)" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("body", "words"),
+    [
+        ('{"error": "Invalid Token"}', "Invalid Token"),
+        ('{"errors": "Not Found"}', "Not Found"),
+        ('{"errors": ["one", "two"]}', "one; two"),
+        ('{"errors": {"name": ["is missing", "is odd"]}}', "name: is missing, is odd"),
+        ('{"error": {"code": "c", "message": "m", "details": [{"reason_code": "r", "message": "d"}]}}', "m; d"),
+        ('{"code": 1, "message": "m", "fields": {"a": "b"}, "reason": "r"}', "m; r; a: b"),
+        ('{"workflowed_object_type": "is missing"}', "workflowed_object_type: is missing"),
+        ('{"Message": "An error.", "ExceptionMessage": "Read-only."}', "An error.; Read-only."),
+        ('"text"', "text"),
+        ("plain   words", "plain words"),
+        ("<!DOCTYPE html><html><title> Gone </title></html>", "an HTML page titled 'Gone'"),
+        ("", ""),
+        ("[" * 10**5, "[" * 500),
+        ("null", ""),
+    ],
+)
+def test_the_servers_own_words_are_found_in_every_form(requests_mock, body, words):
+    requests_mock.get(BASE + "/x", status_code=400, text=body)
+
+    with pytest.raises(InvalidRequest) as failure:
+        client_to().get("/x")
+
+    assert failure.value.server_message == words
+
+
+@pytest.mark.parametrize("body", [{"errors": {"name": ["is missing"]}}, {"name": "is missing"}, {"fields": {"name": ["is missing"]}}])
+def test_the_fields_that_are_wrong_are_named(requests_mock, body):
+    requests_mock.get(BASE + "/x", status_code=400, json=body)
+
+    with pytest.raises(InvalidRequest) as failure:
+        client_to().get("/x")
+
+    assert failure.value.fields == {"name": ["is missing"]}
+
+
+def test_a_message_is_not_taken_for_a_field(requests_mock):
+    requests_mock.get(BASE + "/x", status_code=400, json={"message": "no"})
+
+    with pytest.raises(InvalidRequest) as failure:
+        client_to().get("/x")
+
+    assert failure.value.fields == {}
+
+
+def test_a_secret_that_the_server_echoes_is_not_in_the_error(requests_mock):
+    auth = TokenAuth(ReadyToken("tok-12345"), BASE)
+    words = "tok-12345 and s3cret, Authorization: Bearer abc.def-ghi"
+    requests_mock.get(BASE + "/x", status_code=400, json={"message": words})
+
+    with pytest.raises(ApiError) as failure:
+        client_to(auth=auth, secrets=("s3cret",)).get("/x")
+
+    assert failure.value.server_message == "*** and ***, Authorization: Bearer ***"
+
+
+def test_the_rate_limit_is_remembered_and_may_be_absent(requests_mock):
+    headers = {"X-Rate-Limit-Limit": "25", "X-Rate-Limit-Remaining": "24", "X-Rate-Limit-Reset": "1700000010"}
+    requests_mock.get(BASE + "/x", [{"json": {}}, {"json": {}, "headers": headers}, {"json": {}}])
+    client = client_to()
+
+    client.get("/x")
+    assert client.rate is None
+    for _ in range(2):
+        client.get("/x")
+        assert client.rate == RateLimit(25, 24, 1_700_000_010)
+
+
+# --- lists ---
+
+
+def rows(*ids: int) -> list[dict]:
+    return [{"id": number} for number in ids]
+
+
+def listed(client: RestClient, style: str, per_page: int = 2) -> list[int]:
+    return [row["id"] for row in client.pages("/x", params={"f": "1"}, per_page=per_page, style=style)]
+
+
+def test_v1_pages_follow_the_link(requests_mock):
+    link = {"Link": f'<{BASE}/x?page=1>; rel="first", <{BASE}/x?page=2&per_page=2>; rel="next"'}
+    requests_mock.get(BASE + "/x?page=1", json=rows(1, 2), headers=link)
+    requests_mock.get(BASE + "/x?page=2", json=rows(3, 4), headers={"Link": f'<{BASE}/x?page=1>; rel="prev"'})
+
+    assert listed(client_to(), "v1") == [1, 2, 3, 4]
+    assert requests_mock.request_history[0].qs == {"f": ["1"], "page": ["1"], "per_page": ["2"]}
+
+
+def test_pages_end_with_the_total_where_there_is_no_link(requests_mock):
+    requests_mock.get(BASE + "/x?page=1", json=rows(1, 2), headers={"Total": "3"})
+    requests_mock.get(BASE + "/x?page=2", json=rows(3), headers={"Total": "3"})
+
+    assert listed(client_to(), "v1") == [1, 2, 3]
+
+
+def test_a_full_page_without_any_sign_is_followed_by_a_question(requests_mock):
+    requests_mock.get(BASE + "/x?page=1", json=rows(1, 2))
+    requests_mock.get(BASE + "/x?page=2", json=[])
+
+    assert listed(client_to(), "v1") == [1, 2]
+
+
+@pytest.mark.parametrize(
+    ("first", "headers"),
+    [
+        ({"meta": {"next_cursor": "c2"}}, {}),
+        ({"pagination": {"next_cursor": "c2"}}, {}),
+        ({"meta": {"cursor": {"next": "c2"}}}, {}),
+        ({"next_cursor": "c2"}, {}),
+        ({"links": {"next": f"{BASE}/x?cursor=c2&per_page=2"}}, {}),
+        ({"links": {"next": "/x?cursor=c2"}}, {}),
+        ({}, {"Link": f'<{BASE}/x?cursor=c2>; rel="next"'}),
+    ],
+)
+def test_v2_cursors_are_found_wherever_they_come_back(requests_mock, first, headers):
+    requests_mock.get(BASE + "/x", json={"data": rows(1, 2), **first}, headers=headers)
+    requests_mock.get(BASE + "/x?cursor=c2", json={"data": rows(3), "meta": {"next_cursor": None}})
+
+    assert listed(client_to(), "v2") == [1, 2, 3]
+    assert "page" not in requests_mock.last_request.qs
+
+
+def test_v2_pages_are_asked_for_by_number_where_no_cursor_comes_back(requests_mock):
+    requests_mock.get(BASE + "/x", json={"data": rows(1, 2)})
+    requests_mock.get(BASE + "/x?page=2", json={"data": rows(3)})
+
+    assert listed(client_to(), "v2") == [1, 2, 3]
+
+
+def test_a_list_without_paging_that_comes_back_full_is_an_error_and_no_truncation(requests_mock):
+    requests_mock.get(BASE + "/x", json={"data": rows(1, 2)})
+
+    with pytest.raises(ContractError, match="repeats the one before"):
+        listed(client_to(), "v2")
+
+
+def test_paging_in_a_circle_ends(requests_mock):
+    requests_mock.get(BASE + "/x", [{"json": {"data": rows(n), "next_cursor": f"c{n % 2}"}} for n in range(9)])
+
+    with pytest.raises(ContractError, match="circle"):
+        listed(client_to(), "v2")
+
+
+def test_paging_links_to_another_server_are_refused(requests_mock):
+    link = {"Link": '<https://evil.example.com/x?cursor=c2>; rel="next"'}
+    requests_mock.get(BASE + "/x", json={"data": rows(1)}, headers=link)
+
+    with pytest.raises(ContractError, match="another server"):
+        listed(client_to(), "v2")
+    assert requests_mock.call_count == 1
+
+
+def test_a_link_without_a_place_in_the_list_is_an_error(requests_mock):
+    requests_mock.get(BASE + "/x", json={"data": rows(1)}, headers={"Link": f'<{BASE}/x>; rel="next"'})
+
+    with pytest.raises(ContractError, match="neither cursor nor page"):
+        listed(client_to(), "v2")
+
+
+@pytest.mark.parametrize("body", [{}, {"data": {}}, {"data": ["x"]}, [], None])
+def test_what_is_not_a_list_of_rows_is_an_error(requests_mock, body):
+    requests_mock.get(BASE + "/x", json=body)
+
+    with pytest.raises(ContractError, match="not a list of objects"):
+        listed(client_to(), "v2")
+
+
+def test_pages_are_read_when_they_are_needed(requests_mock):
+    requests_mock.get(BASE + "/x", json={"data": rows(1, 2), "next_cursor": "c2"})
+
+    assert next(client_to().pages("/x", per_page=2, style="v2"))["id"] == 1
+    assert requests_mock.call_count == 1
