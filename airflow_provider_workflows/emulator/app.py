@@ -84,7 +84,7 @@ class Emulated:
         else:
             await asyncio.sleep(fault.delay)
             answer = await self._spoiled_answer(scope, body, fault)
-        answer.headers["X-Request-Id"] = str(uuid.uuid4())
+        answer.add({"X-Request-Id": str(uuid.uuid4())})
         self._record(scope, body, answer.status)
         if fault is not None and fault.reset is not None:
             _connection(send).abort()
@@ -102,7 +102,7 @@ class Emulated:
             answer.status = fault.status
         if fault.status is not None or fault.body is not None or fault.json is not None:
             answer.say(fault.json, fault.body)
-        answer.headers.update(fault.headers)
+        answer.add(fault.headers)
         return answer
 
     async def _answer(self, scope: Message, body: bytes) -> _Answer:
@@ -117,7 +117,7 @@ class Emulated:
             answer.say(
                 {"message": "You have surpassed the max number of requests. Please wait until your limit resets."}
             )
-        answer.headers.update(limits)
+        answer.add(limits)
         return answer
 
     async def _route(self, scope: Message, receive: Receive, send: Send) -> None:
@@ -158,6 +158,9 @@ class _Answer:
         self.headers: dict[str, str] = {}
         self.body = b""
 
+    def add(self, headers: dict[str, str]) -> None:
+        self.headers.update({name.lower(): value for name, value in headers.items()})
+
     def say(self, body: Any, text: str | None = None) -> None:
         if text is None:
             text = "" if body is None else json.dumps(body)
@@ -174,7 +177,7 @@ class _Answer:
     async def give(self, send: Send, truncate: int | None) -> None:
         if self.status not in (204, 304):
             self.headers["content-length"] = str(len(self.body))
-        headers = [(name.lower().encode(), value.encode("latin-1")) for name, value in self.headers.items()]
+        headers = [(name.encode(), value.encode("latin-1")) for name, value in self.headers.items()]
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         if truncate is None:
             await send({"type": "http.response.body", "body": self.body})

@@ -361,13 +361,11 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
         page: int = 1,
         per_page: int = 100,
     ) -> Any:
-        found = [
-            instance
-            for instance in legacy.instances.values()
-            if _open_activities(instance)
-            and object_type in (None, *OBJECT_TYPES)
-            and object_id in (None, instance.object_id)
-        ]
+        found = [i for i in legacy.instances.values() if i.terminated_at is None and i.state.activities]
+        if object_type not in (None, *OBJECT_TYPES):
+            found = []
+        if object_id is not None:
+            found = [i for i in found if i.object_id == object_id]
         shown = _page(request, response, found, page, per_page)
         return [_show(legacy, instance, _base(request)) for instance in shown]
 

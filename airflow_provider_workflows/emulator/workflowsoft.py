@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,6 +10,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
+import simplejson
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
 
@@ -127,8 +127,11 @@ class Workflowsoft:
             raise self.business_error(f"Field {', '.join(unknown)} does not exist.")
         process_id = self.number()
         first = self._open(diagram, 0, process_id)
-        first.values |= {definitions[name].key: dumps(value) for name, value in fields.items()}
-        detail = {"diagram": diagram.title, "fields": {definitions[n].label: dumps(v) for n, v in fields.items()}}
+        first.values |= {definitions[name].key: simplejson.dumps(value) for name, value in fields.items()}
+        detail = {
+            "diagram": diagram.title,
+            "fields": {definitions[n].label: simplejson.dumps(v) for n, v in fields.items()},
+        }
         self._record("start_process", by, _ids(first), detail, via)
         return first
 
@@ -156,8 +159,8 @@ class Workflowsoft:
             if not _fits(definition, value):
                 raise self.business_error(f"Value of field '{definition.label}' is not a {definition.type}.")
         for name, value in fields.items():
-            instance.values[definitions[name].key] = dumps(value)
-        written = {definitions[name].label: dumps(value) for name, value in fields.items()}
+            instance.values[definitions[name].key] = simplejson.dumps(value)
+        written = {definitions[name].label: simplejson.dumps(value) for name, value in fields.items()}
         self._record("write_fields", by, _ids(instance), {"fields": written}, "api")
 
     def complete(self, instance: Instance, custom_action: str, by: str) -> None:
@@ -216,15 +219,6 @@ def _ids(instance: Instance) -> dict[str, str]:
 
 def wire_key(key: str) -> str:
     return "field_" + key.replace("-", "_")
-
-
-def dumps(value: Any) -> str:
-    """Write JSON with the digits that decimals came with."""
-    if isinstance(value, Decimal):
-        return str(value)
-    if isinstance(value, (list, dict)):
-        return json.dumps(value, default=str)
-    return json.dumps(value)
 
 
 def _fits(definition: FieldDefinition, value: Any) -> bool:
@@ -392,7 +386,7 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
 async def _exact_json(request: Request) -> Any:
     """Read a body with its decimals as they are; FastAPI would make floats of them."""
     try:
-        return json.loads(await request.body(), parse_float=Decimal)
+        return simplejson.loads(await request.body(), use_decimal=True)
     except ValueError:
         raise Refusal(400, {"Message": "The body is not JSON."}) from None
 

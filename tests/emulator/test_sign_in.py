@@ -114,7 +114,10 @@ def test_a_workflowsoft_token_comes_in_every_form(emulator, anybody, shape):
 
 @pytest.mark.parametrize(
     ("shape", "status", "header"),
-    [("login_page", 200, ("Content-Type", "text/html; charset=utf-8")), ("redirect", 302, ("Location", "/account/login"))],
+    [
+        ("login_page", 200, ("Content-Type", "text/html; charset=utf-8")),
+        ("redirect", 302, ("Location", "/account/login")),
+    ],
 )
 def test_the_token_route_may_answer_with_the_login_page(emulator, anybody, shape, status, header):
     emulator.control("PATCH", "switches", ws_token_shape=shape)

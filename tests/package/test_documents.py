@@ -1,0 +1,58 @@
+"""README and docs: their code runs, their links lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+from pathlib import Path
+
+import pytest
+from airflow.sdk import DAG, Connection
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+
+
+def blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", document.read_text(), re.DOTALL)
+
+
+def test_the_dag_in_the_readme_is_a_dag_of_about_fifteen_lines():
+    (text,) = blocks(ROOT / "README.md", "python")
+    module: dict = {}
+    exec(compile(text, "README.md", "exec"), module)
+
+    dag = module["approve_purchase_orders"]()
+
+    assert isinstance(dag, DAG)
+    assert [task.task_id for task in dag.topological_sort()] == ["waiting", "order", "answer", "outcome"]
+    assert len(text.splitlines()) <= 16
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_python_in_the_documents_is_python(document):
+    for text in blocks(document, "python"):
+        ast.parse(text)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_json_and_uri_forms_of_connections_are_read_by_airflow(document):
+    for text in blocks(document, "json"):
+        assert Connection.from_json(text, conn_id="c").conn_type in ("procore", "workflowsoft")
+    for uri in re.findall(r"^(?:procore|workflowsoft)://\S+$", document.read_text(), re.MULTILINE):
+        connection = Connection(conn_id="c", uri=uri)
+        assert connection.conn_type in uri
+        assert json.loads(connection.extra)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_links_between_the_documents_lead_somewhere(document):
+    targets = re.findall(r"\]\(([^)#]+?)(?:#[^)]*)?\)", document.read_text())
+
+    missing = [t for t in targets if "://" not in t and not (document.parent / t).exists()]
+    assert missing == []
+
+
+def test_the_documents_say_that_minting_is_undocumented():
+    assert "undocumented by the vendor" in (ROOT / "docs" / "connections.md").read_text()

@@ -1,0 +1,140 @@
+"""What importing costs a DAG file, and which way imports point."""
+
+from __future__ import annotations
+
+import ast
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[2] / "airflow_provider_workflows"
+NAME = PACKAGE.name
+PARSED = sorted(
+    f"{NAME}.{room}.{file.stem}"
+    for room in ("operators", "sensors", "triggers", "decorators")
+    for file in (PACKAGE / room).glob("*.py")
+    if file.stem != "__init__"
+)
+MOST_SECONDS = 0.015
+MOST_MEGABYTES = 4.0
+# Imports the Airflow modules that ours need, then measures in a fork for each of ours what it adds.
+MEASURE = """
+import importlib, json, os, sys, time
+modules, airflow_modules = json.load(sys.stdin)
+for name in airflow_modules:
+    importlib.import_module(name)
+from airflow.providers.common.compat.sdk import (  # what compat.sdk looks up lazily is Airflow's too
+    AirflowFailException, AirflowSensorTimeout, AirflowSkipException, BaseOperator, BaseOperatorLink,
+    BaseSensorOperator, PokeReturnValue, conf)
+page = os.sysconf("SC_PAGESIZE")
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * page / 2**20
+for module in modules:
+    for _ in range(3):  # a busy machine can be slow at any moment, not at every one
+        sys.stdout.flush()
+        if os.fork() == 0:
+            before, memory, start = set(sys.modules), resident(), time.perf_counter()
+            importlib.import_module(module)
+            seconds = time.perf_counter() - start
+            added = {name.partition(".")[0] for name in set(sys.modules) - before}
+            print(json.dumps([module, seconds, resident() - memory, sorted(added)]))
+            sys.stdout.flush()
+            os._exit(0)
+        os.wait()
+"""
+
+
+def source_of(module: str) -> Path | None:
+    """Return the file of a module of ours, or None."""
+    path = PACKAGE.parent / module.replace(".", "/")
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
+
+
+def imported(module: str) -> list[str]:
+    """Return what a module of ours imports when it is imported itself, not inside functions or for types only."""
+    file = source_of(module)
+    names: list[str] = []
+    for node in ast.parse(file.read_text()).body if file else []:
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [node.module, *(f"{node.module}.{a.name}" for a in node.names if source_of(f"{node.module}.{a.name}"))]
+    return names
+
+
+def all_imported(module: str) -> set[str]:
+    """Return everything a module of ours imports, through other modules of ours too."""
+    found: set[str] = set()
+    todo = [module]
+    while todo:
+        for name in imported(todo.pop()):
+            if name not in found:
+                found.add(name)
+                if name.startswith(NAME):
+                    todo.append(name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, list[tuple[float, float, set[str]]]]:
+    """Seconds, megabytes and new packages of each module, measured three times."""
+    airflow_modules = sorted({name for module in PARSED for name in all_imported(module) if name.startswith("airflow.")})
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE],
+        input=json.dumps([PARSED, airflow_modules]),
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, list[tuple[float, float, set[str]]]] = {}
+    for line in done.stdout.splitlines():
+        module, seconds, megabytes, added = json.loads(line)
+        found.setdefault(module, []).append((seconds, megabytes, set(added)))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc, which this system lacks")
+@pytest.mark.parametrize("module", PARSED)
+def test_importing_costs_a_dag_file_next_to_nothing(measured, module):
+    seconds, megabytes, added = zip(*measured[module], strict=True)
+
+    assert set().union(*added) & {"requests", "pyarrow", "fastapi"} == set()
+    assert min(seconds) <= MOST_SECONDS
+    assert min(megabytes) <= MOST_MEGABYTES
+
+
+FORBIDDEN = {
+    "client": ("airflow", *(f"{NAME}.{room}" for room in ("rules", "hooks", "operators", "sensors", "triggers", "emulator"))),
+    "rules": ("airflow", "requests", *(f"{NAME}.{room}" for room in ("client", "hooks", "operators", "sensors", "triggers"))),
+    "hooks": tuple(f"{NAME}.{room}" for room in ("operators", "sensors", "triggers", "decorators", "emulator")),
+    "triggers": tuple(f"{NAME}.{room}" for room in ("operators", "sensors", "decorators", "emulator")),
+    "sensors": tuple(f"{NAME}.{room}" for room in ("operators", "decorators", "emulator")),
+    "operators": tuple(f"{NAME}.{room}" for room in ("sensors", "decorators", "emulator")),
+    "links": tuple(f"{NAME}.{room}" for room in ("hooks", "operators", "sensors", "triggers", "emulator")),
+    "emulator": ("airflow", NAME),
+}
+
+
+@pytest.mark.parametrize("room", FORBIDDEN)
+def test_imports_point_one_way(room):
+    wrong = []
+    for file in (PACKAGE / room).glob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            names = (
+                [node.module or ""]
+                if isinstance(node, ast.ImportFrom) and not node.level
+                else [alias.name for alias in node.names]
+                if isinstance(node, ast.Import)
+                else []
+            )
+            wrong += [
+                f"{file.name} imports {name}"
+                for name in names
+                for forbidden in FORBIDDEN[room]
+                if name == forbidden or name.startswith(forbidden + ".")
+            ]
+
+    assert wrong == []
