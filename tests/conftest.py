@@ -23,7 +23,14 @@ os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{_home.name}/airflow.db"
 os.environ["AIRFLOW__WORKFLOWS__POKE_INTERVAL"] = "1"
 
+from airflow_provider_workflows.client.auth import TokenAuth  # noqa: E402  after the environment is set
 from airflow_provider_workflows.emulator import Emulator  # noqa: E402  after the environment is set
+
+
+@pytest.fixture(autouse=True)
+def every_test_signs_in_itself() -> None:
+    """Forget the tokens that a process shares."""
+    TokenAuth._shared.clear()
 
 
 class Store(dict[str, Any]):

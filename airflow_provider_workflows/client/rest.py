@@ -245,6 +245,8 @@ class RestClient:
     ) -> tuple[requests.Response, bytes]:
         prepared = self._session.prepare_request(request)
         settings = self._session.merge_environment_settings(prepared.url, {}, True, None, None)
+        if self._session.verify is not True:
+            settings["verify"] = self._session.verify  # requests lets REQUESTS_CA_BUNDLE beat it
         try:
             response = self._session.send(
                 prepared, timeout=(min(CONNECT_TIMEOUT, timeout), timeout), allow_redirects=False, **settings

@@ -23,7 +23,7 @@ Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
 
-OWN_PATHS = ("/_emulator/", "/openapi.json", "/docs")
+OWN_PATHS = ("/_emulator/", "/openapi.json")
 LARGE = 10_000  # instances of each Procore API in the seed "large"
 
 
@@ -58,7 +58,9 @@ class Emulated:
                 self.legacy.add(procore_legacy.PURCHASE_ORDER, 2_000_000 + number)
 
     def _routes(self) -> FastAPI:
-        app = FastAPI(title="Emulator of Procore Workflows and Workflowsoft", version="1", redoc_url=None)
+        app = FastAPI(
+            title="Emulator of Procore Workflows and Workflowsoft", version="1", docs_url=None, redoc_url=None
+        )
         app.include_router(procore_gateway.routes(self.world))
         app.include_router(procore.routes(self.world, self.procore))
         app.include_router(procore_legacy.routes(self.world, self.legacy))
@@ -225,7 +227,7 @@ async def _refused(request: Request, refused: Exception) -> JSONResponse:
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, (RequestValidationError, ValidationError))
     problems = [(".".join(str(part) for part in e["loc"]), str(e["msg"])) for e in error.errors()]
-    return _refuse(request, 400 if request.method == "GET" else 422, "invalid", problems)
+    return _refuse(request, 422 if request.url.path.startswith(OWN_PATHS) else 400, "invalid", problems)
 
 
 async def _no_such_route(request: Request, error: Exception) -> JSONResponse:
@@ -238,9 +240,8 @@ def _refuse(request: Request, status: int, reason: str, problems: list[tuple[str
     path = request.url.path
     words = "; ".join(f"{where}: {what}" for where, what in problems)
     if path.startswith("/api/"):
-        return JSONResponse({"Message": words}, 400 if status == 422 else status)
+        return JSONResponse({"Message": words}, status)
     if path.startswith("/rest/v1.0/"):
-        status = 400 if status == 422 else status
         return JSONResponse({"message": words, "code": status}, status)
     if path.startswith("/rest/"):
         details = [{"reason_code": reason, "message": what, "source": where} for where, what in problems]

@@ -315,7 +315,7 @@ class Procore:
 
     def _check_not_running(self, template: Template, item_id: str, project_id: str | None) -> None:
         if any(i.ended_at is None for i in self.of_item(template.tool_type, item_id, project_id)):
-            raise refusal(422, "active_instance_exists", f"Item {item_id} already has an active workflow instance.")
+            raise refusal(400, "active_instance_exists", f"Item {item_id} already has an active workflow instance.")
 
     def _enter(self, instance: Instance, name: str, now: float) -> None:
         step = instance.template.steps[name]
@@ -677,7 +677,7 @@ def routes(world: World, procore: Procore) -> APIRouter:
             raise refusal(404, "not_found", "Not found.")
         return {"data": _history(procore, procore.find(id, project_id))}
 
-    @both.post("/workflows/instances/{id}/responses", status_code=204)
+    @both.post("/workflows/instances/{id}/responses", status_code=204, responses={422: {"model": models.Error}})
     async def respond(project_id: Project, id: str, body: models.Respond) -> None:
         given = body.response
         procore.respond(
@@ -701,7 +701,7 @@ def routes(world: World, procore: Procore) -> APIRouter:
         return {"data": _show(procore, procore.restart(procore.find(id, project_id), INTEGRATION_USER))}
 
     refusals: dict[int | str, dict[str, Any]] = {
-        **{status: {"model": models.Error | models.LegacyError} for status in (400, 403, 404, 422)},
+        **{status: {"model": models.Error | models.LegacyError} for status in (400, 403, 404)},
         "default": {"model": models.LegacyError},  # what answers before v2 is reached
     }
     router = APIRouter(prefix="/rest/v2.0/companies/{company_id}", responses=refusals, tags=["Procore v2"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, urlsplit
 
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
     from airflow_provider_workflows.client.auth import TokenSource
 
-TEST_CONNECTION_TIMEOUT = 10.0  # seconds; Airflow's UI waits for the answer
+# Airflow's UI waits for the test of a connection: 10 seconds, for the token and for the call.
+TEST_TIMEOUT = 5.0
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -134,8 +135,10 @@ class WorkflowsHook(BaseHook):
         """Return the API's base URL as the connection says it."""
 
     @abstractmethod
-    def token_source(self, connection: Connection, extras: Extras, base_url: str) -> TokenSource:
-        """Return where the connection's bearer token comes from."""
+    def token_source(
+        self, connection: Connection, extras: Extras, base_url: str, transport: Mapping[str, Any]
+    ) -> TokenSource:
+        """Return where the connection's bearer token comes from; it is fetched with the same transport settings."""
 
     def default_headers(self, extras: Extras) -> dict[str, str]:
         """Return headers that go with every call."""
@@ -161,16 +164,14 @@ class WorkflowsHook(BaseHook):
         return self.client
 
     def item_url(self, **ids: str | None) -> str:
-        """Return the item's address in the product's UI, or "" where the connection does not tell it."""
-        return self.fill_item_url({name: value for name, value in ids.items() if value is not None})
-
-    def fill_item_url(self, ids: Mapping[str, str]) -> str:
         """Fill the connection's ``item_url``; "" where there is none or it asks for an id that is not known."""
         template = self.extras.text("item_url")
         if template is None:
             return ""
         try:
-            return template.format_map({name: quote(value, safe="") for name, value in ids.items()})
+            return template.format_map(
+                {name: quote(value, safe="") for name, value in ids.items() if value is not None}
+            )
         except (KeyError, IndexError, ValueError, AttributeError):
             return ""
 
@@ -195,6 +196,11 @@ class WorkflowsHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Make one cheap authenticated call and say whether it worked, and if not, what to fix."""
         try:
+            connection = self.get_connection(self.conn_id)
+            self.close()
+            self._client = self._build(
+                connection, connection.extra_dejson, RetryPolicy.none(), mask_secret, longest=TEST_TIMEOUT
+            )
             return True, self.check()
         except WorkflowsError as error:
             return False, str(error)
@@ -203,24 +209,29 @@ class WorkflowsHook(BaseHook):
 
     @abstractmethod
     def check(self) -> str:
-        """Make one cheap authenticated call of at most ten seconds and describe what answered."""
+        """Make one cheap authenticated call and describe what answered."""
 
     def _build(
-        self, connection: Connection, fields: Mapping[str, Any], retry: RetryPolicy, on_token: Any
+        self,
+        connection: Connection,
+        fields: Mapping[str, Any],
+        retry: RetryPolicy,
+        on_token: Callable[[str], None],
+        longest: float = float("inf"),
     ) -> RestClient:
         extras = self._extras = Extras(self.conn_id, self._checked_extra(connection, fields))
         base_url = checked_url(
             self.base_url(connection, extras), f"Connection {self.conn_id!r}: host", extras.flag("allow_http")
         )
-        return RestClient(
-            base_url,
-            auth=TokenAuth.shared(self.token_source(connection, extras, base_url), base_url, on_token=on_token),
-            headers=self.default_headers(extras),
-            timeout=extras.seconds("timeout", 60.0),
-            verify=extras.verify(),
-            proxies=extras.proxies(),
-            retry=retry,
-        )
+        transport: dict[str, Any] = {
+            "timeout": min(extras.seconds("timeout", 60.0), longest),
+            "verify": extras.verify(),
+            "proxies": extras.proxies(),
+            "retry": retry,
+        }
+        source = self.token_source(connection, extras, base_url, transport)
+        auth = TokenAuth.shared(source, base_url, on_token=on_token)
+        return RestClient(base_url, auth=auth, headers=self.default_headers(extras), **transport)
 
     def _checked_extra(self, connection: Connection, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         # Airflow reads an extra that is not JSON as an empty one and only logs it.

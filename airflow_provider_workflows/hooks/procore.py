@@ -11,7 +11,6 @@ from airflow_provider_workflows.client.rest import path
 from airflow_provider_workflows.client.retry import Replay
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
 from airflow_provider_workflows.hooks.base import (
-    TEST_CONNECTION_TIMEOUT,
     Extras,
     WorkflowsHook,
     checked_url,
@@ -78,8 +77,7 @@ class ProcoreConnectionHook(WorkflowsHook):
         return str(self.me()["id"])
 
     def check(self) -> str:
-        answer = self.client.get("/rest/v1.0/me", timeout=TEST_CONNECTION_TIMEOUT)
-        user = self._object(answer.json(), "GET", "/rest/v1.0/me")
+        user = self.me()
         who = f"{user.get('login')} (user {user['id']})"
         return f"Signed in to {self.client.base_url} as {who}, company {self.company_id}."
 
@@ -87,7 +85,7 @@ class ProcoreConnectionHook(WorkflowsHook):
         """Return the item's address in Procore's UI, or "" where the connection's ``item_url`` does not tell it."""
         given = {name: value for name, value in ids.items() if value is not None}
         ours = {"company_id": self.company_id} | ({"project_id": self.project_id} if self.project_id else {})
-        return self.fill_item_url({**ours, **given})
+        return super().item_url(**{**ours, **given})
 
     def base_url(self, connection: Connection, extras: Extras) -> str:
         host = host_of(connection) or ENVIRONMENTS[self._environment(extras)][1]
@@ -97,7 +95,9 @@ class ProcoreConnectionHook(WorkflowsHook):
             )
         return host
 
-    def token_source(self, connection: Connection, extras: Extras, base_url: str) -> TokenSource:
+    def token_source(
+        self, connection: Connection, extras: Extras, base_url: str, transport: Mapping[str, Any]
+    ) -> TokenSource:
         if (ready := extras.text("access_token")) is not None:
             return ReadyToken(ready)
         if not connection.login or not connection.password:
@@ -109,9 +109,7 @@ class ProcoreConnectionHook(WorkflowsHook):
             self._login_url(extras),
             connection.login,
             connection.password,
-            timeout=extras.seconds("timeout", 60.0),
-            verify=extras.verify(),
-            proxies=extras.proxies(),
+            **transport,
         )
 
     def default_headers(self, extras: Extras) -> dict[str, str]:

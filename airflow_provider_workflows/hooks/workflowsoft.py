@@ -9,7 +9,7 @@ from airflow_provider_workflows.client.auth import MintedToken, ReadyToken
 from airflow_provider_workflows.client.rest import path
 from airflow_provider_workflows.client.retry import Replay
 from airflow_provider_workflows.exceptions import ConfigurationError, NotFound
-from airflow_provider_workflows.hooks.base import TEST_CONNECTION_TIMEOUT, Extras, WorkflowsHook, host_of
+from airflow_provider_workflows.hooks.base import Extras, WorkflowsHook, host_of
 from airflow_provider_workflows.rules import workflowsoft as rules
 
 if TYPE_CHECKING:
@@ -63,13 +63,9 @@ class WorkflowsoftHook(WorkflowsHook):
             )
 
     def check(self) -> str:
-        rows = self._diagrams({"limit": 1}, timeout=TEST_CONNECTION_TIMEOUT)
+        rows = self._diagrams({"limit": 1})
         seen = f"; the first process diagram is {rows[0]['title']!r}" if rows else "; it shows no process diagram"
         return f"Signed in to {self.client.base_url}{seen}."
-
-    def item_url(self, **ids: str | None) -> str:
-        """Return the address in Workflowsoft's UI, or "" where the extra ``item_url`` does not tell it."""
-        return self.fill_item_url({name: value for name, value in ids.items() if value is not None})
 
     # --- diagrams and steps ---
 
@@ -190,7 +186,9 @@ class WorkflowsoftHook(WorkflowsHook):
     def base_url(self, connection: Connection, extras: Extras) -> str:
         return host_of(connection) or PUBLIC_URL
 
-    def token_source(self, connection: Connection, extras: Extras, base_url: str) -> TokenSource:
+    def token_source(
+        self, connection: Connection, extras: Extras, base_url: str, transport: Mapping[str, Any]
+    ) -> TokenSource:
         if not connection.password:
             raise ConfigurationError(
                 f"Connection {self.conn_id!r} needs an API token in password, or an administrator's login and password."
@@ -203,16 +201,14 @@ class WorkflowsoftHook(WorkflowsHook):
             connection.password,
             lifetime=max(1, int(extras.seconds("mint_lifetime", 3600))),
             mint_auth=extras.choice("mint_auth", MINT_AUTH),
-            timeout=extras.seconds("timeout", 60.0),
-            verify=extras.verify(),
-            proxies=extras.proxies(),
+            **transport,
         )
 
     def _on_behalf_of(self, user: str | None) -> dict[str, str]:
         return {"X-OnBehalfOf-Id": user or self.extras.text("on_behalf_of") or "system"}
 
-    def _diagrams(self, params: Mapping[str, Any], **kwargs: Any) -> list[dict[str, str]]:
-        answer = self.client.get("/api/v2/workflows", params={"mode": "view", **params}, **kwargs)
+    def _diagrams(self, params: Mapping[str, Any]) -> list[dict[str, str]]:
+        answer = self.client.get("/api/v2/workflows", params={"mode": "view", **params})
         return rules.titled_rows(answer.json(), "process diagram")
 
 

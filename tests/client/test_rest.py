@@ -256,7 +256,11 @@ def test_an_answer_that_is_too_large_is_not_read_to_its_end(broken_server):
 
 @pytest.mark.parametrize(
     ("body", "said"),
-    [("<html><title>Welcome</title></html>", "an HTML page titled 'Welcome'"), ("{", "not JSON"), ("[" * 10**5, "not JSON")],
+    [
+        ("<html><title>Welcome</title></html>", "an HTML page titled 'Welcome'"),
+        ("{", "not JSON"),
+        ("[" * 10**5, "not JSON"),
+    ],
 )
 def test_an_answer_that_is_not_json_is_a_contract_error(requests_mock, body, said):
     requests_mock.get(BASE + "/x", text=body, headers={"Content-Type": "text/html"})
@@ -338,7 +342,9 @@ def test_the_servers_own_words_are_found_in_every_form(requests_mock, body, word
     assert failure.value.server_message == words
 
 
-@pytest.mark.parametrize("body", [{"errors": {"name": ["is missing"]}}, {"name": "is missing"}, {"fields": {"name": ["is missing"]}}])
+@pytest.mark.parametrize(
+    "body", [{"errors": {"name": ["is missing"]}}, {"name": "is missing"}, {"fields": {"name": ["is missing"]}}]
+)
 def test_the_fields_that_are_wrong_are_named(requests_mock, body):
     requests_mock.get(BASE + "/x", status_code=400, json=body)
 

@@ -217,16 +217,20 @@ def test_an_ended_instance_refuses_with_every_status(emulator, procore, status):
 
 
 @pytest.mark.parametrize(
-    "changed",
-    [{"attachments": None}, {"attachments": {"upload_ids": "1"}}, {"selected_response_option_id": "no"}],
+    ("changed", "status"),
+    [
+        ({"attachments": None}, 400),
+        ({"attachments": {"upload_ids": "1"}}, 400),
+        ({"selected_response_option_id": "no"}, 422),
+    ],
 )
-def test_a_malformed_response_is_refused(emulator, procore, changed):
-    answer_with(procore, "Approve", status=422, **changed)
+def test_a_malformed_response_is_refused(emulator, procore, changed, status):
+    answer_with(procore, "Approve", status=status, **changed)
     assert emulator.effects() == []
 
 
 def test_a_response_without_its_wrapper_is_refused(procore):
-    refused = procore.post(f"{INSTANCE}/responses", {"attachments": {}}, status=422)
+    refused = procore.post(f"{INSTANCE}/responses", {"attachments": {}}, status=400)
 
     assert refused["error"]["details"][0]["source"] == "body.response"
 
@@ -351,7 +355,7 @@ def test_an_instance_is_started_once_per_item(emulator, procore):
     started = procore.post(INSTANCES, body, status=201)["data"]
 
     assert started["created_by"]["login"] == "integration@example.com"
-    assert reasons(procore.post(INSTANCES, body, status=422)) == ["active_instance_exists"]
+    assert reasons(procore.post(INSTANCES, body, status=400)) == ["active_instance_exists"]
     assert [effect["action"] for effect in emulator.effects()] == ["start"]
 
 
@@ -362,7 +366,7 @@ def test_an_instance_is_started_once_per_item(emulator, procore):
         ({"preset_id": "999"}, 404),
         ({"tool_type": "unheard_of"}, 404),
         ({"tool_type": "prequalification"}, 400),
-        ({"item_id": None}, 422),
+        ({"item_id": None}, 400),
     ],
 )
 def test_an_instance_that_cannot_be_started_is_refused(emulator, procore, changed, status):
@@ -406,7 +410,7 @@ def test_an_item_never_has_two_active_instances_after_a_restart(procore):
     procore.post(f"{INSTANCE}/terminate")
     procore.post(INSTANCES, {"tool_type": TOOL, "item_id": "5001"}, status=201)
 
-    assert reasons(procore.post(f"{INSTANCE}/restart", status=422)) == ["active_instance_exists"]
+    assert reasons(procore.post(f"{INSTANCE}/restart", status=400)) == ["active_instance_exists"]
 
 
 # --- history ---
@@ -452,4 +456,4 @@ def test_the_histories_of_items_are_newest_first_and_may_be_absent(emulator, pro
 
 
 def test_more_items_than_a_batch_holds_are_refused(procore):
-    procore.post(f"{INSTANCES}/bulk_history", {"tool_type": TOOL, "item_ids": ["1"] * 101}, status=422)
+    procore.post(f"{INSTANCES}/bulk_history", {"tool_type": TOOL, "item_ids": ["1"] * 101}, status=400)

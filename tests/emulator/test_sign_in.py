@@ -44,6 +44,16 @@ def test_a_wrong_grant_is_refused(anybody, sent, status, error):
     assert (answer.status_code, answer.json()["error"]) == (status, error)
 
 
+def test_a_body_that_comes_in_pieces_is_put_together(anybody):
+    pieces = (f"{name}={value}&".encode() for name, value in GRANT.items())
+
+    answer = anybody.send(
+        "POST", "/oauth/token", data=pieces, headers={"Content-Type": "application/x-www-form-urlencoded"}
+    )
+
+    assert answer.status_code == 200
+
+
 def test_a_call_without_a_token_is_refused_in_the_live_form(anybody):
     assert anybody.get(TOOLS, status=401) == {"error": "Invalid Token"}
 

@@ -56,3 +56,12 @@ def test_links_between_the_documents_lead_somewhere(document):
 
 def test_the_documents_say_that_minting_is_undocumented():
     assert "undocumented by the vendor" in (ROOT / "docs" / "connections.md").read_text()
+
+
+def test_every_switch_of_the_emulator_is_documented_with_its_values():
+    from airflow_provider_workflows.emulator.world import SWITCHES
+
+    text = (ROOT / "docs" / "emulator.md").read_text()
+    documented = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE))
+
+    assert documented == {name: switch.allowed for name, switch in SWITCHES.items()}

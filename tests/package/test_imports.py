@@ -61,7 +61,10 @@ def imported(module: str) -> list[str]:
         if isinstance(node, ast.Import):
             names += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names += [node.module, *(f"{node.module}.{a.name}" for a in node.names if source_of(f"{node.module}.{a.name}"))]
+            names += [
+                node.module,
+                *(f"{node.module}.{a.name}" for a in node.names if source_of(f"{node.module}.{a.name}")),
+            ]
     return names
 
 
@@ -81,7 +84,9 @@ def all_imported(module: str) -> set[str]:
 @pytest.fixture(scope="module")
 def measured() -> dict[str, list[tuple[float, float, set[str]]]]:
     """Seconds, megabytes and new packages of each module, measured three times."""
-    airflow_modules = sorted({name for module in PARSED for name in all_imported(module) if name.startswith("airflow.")})
+    airflow_modules = sorted(
+        {name for module in PARSED for name in all_imported(module) if name.startswith("airflow.")}
+    )
     done = subprocess.run(
         [sys.executable, "-c", MEASURE],
         input=json.dumps([PARSED, airflow_modules]),
@@ -107,8 +112,15 @@ def test_importing_costs_a_dag_file_next_to_nothing(measured, module):
 
 
 FORBIDDEN = {
-    "client": ("airflow", *(f"{NAME}.{room}" for room in ("rules", "hooks", "operators", "sensors", "triggers", "emulator"))),
-    "rules": ("airflow", "requests", *(f"{NAME}.{room}" for room in ("client", "hooks", "operators", "sensors", "triggers"))),
+    "client": (
+        "airflow",
+        *(f"{NAME}.{room}" for room in ("rules", "hooks", "operators", "sensors", "triggers", "emulator")),
+    ),
+    "rules": (
+        "airflow",
+        "requests",
+        *(f"{NAME}.{room}" for room in ("client", "hooks", "operators", "sensors", "triggers")),
+    ),
     "hooks": tuple(f"{NAME}.{room}" for room in ("operators", "sensors", "triggers", "decorators", "emulator")),
     "triggers": tuple(f"{NAME}.{room}" for room in ("operators", "sensors", "decorators", "emulator")),
     "sensors": tuple(f"{NAME}.{room}" for room in ("operators", "decorators", "emulator")),

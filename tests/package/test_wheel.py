@@ -45,7 +45,11 @@ def test_the_wheel_says_what_it_is_and_needs(built):
     assert metadata["License-Expression"] == "Apache-2.0"
     assert metadata["Requires-Python"] == ">=3.10"
     assert "Framework :: Apache Airflow :: Provider" in metadata.get_all("Classifier")
-    assert {url.partition(",")[0] for url in metadata.get_all("Project-URL")} == {"Documentation", "Source", "Changelog"}
+    assert {url.partition(",")[0] for url in metadata.get_all("Project-URL")} == {
+        "Documentation",
+        "Source",
+        "Changelog",
+    }
     assert {line.partition(">")[0] for line in needed} == {
         "apache-airflow",
         "apache-airflow-providers-common-compat",
@@ -60,7 +64,8 @@ def test_the_wheel_says_what_it_is_and_needs(built):
 
 def test_the_source_archive_can_run_its_tests(built):
     (archive,) = built.glob("*.tar.gz")
-    top = {Path(name).parts[1] for name in tarfile.open(archive).getnames() if len(Path(name).parts) > 1}
+    with tarfile.open(archive) as source:
+        top = {Path(name).parts[1] for name in source.getnames() if len(Path(name).parts) > 1}
 
     assert {"airflow_provider_workflows", "docs", "example_dags", "tests", "pyproject.toml"} <= top
 
