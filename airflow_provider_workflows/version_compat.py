@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 if TYPE_CHECKING:
     from datetime import timedelta
 
-    from airflow.sdk import Context
+    from airflow.sdk import Connection, Context
 
-__all__ = ["StateStore", "amask_secret", "mask_secret", "task_state_store"]
+__all__ = ["StateStore", "amask_secret", "aread_extra", "mask_secret", "task_state_store"]
 
 
 class StateStore(Protocol):
@@ -41,3 +41,12 @@ async def amask_secret(secret: str) -> None:
         await asyncio.to_thread(mask_secret, secret)
     else:
         await airflow_amask_secret(secret)
+
+
+async def aread_extra(connection: Connection) -> dict[str, Any]:
+    """Return a connection's extra fields, their secrets masked; to be awaited on an event loop."""
+    if hasattr(connection, "aextra_dejson"):
+        found: dict[str, Any] = await connection.aextra_dejson()
+        return found
+    # before Airflow 3.3.2: masking blocks, and deadlocks on the loop
+    return await asyncio.to_thread(lambda: connection.extra_dejson)

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, urlsplit
 
-from airflow.providers.common.compat.connection import get_async_connection, get_async_extra_dejson
+from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import BaseHook
 
 from airflow_provider_workflows.client.auth import TokenAuth
@@ -17,7 +17,7 @@ from airflow_provider_workflows.client.rest import RestClient
 from airflow_provider_workflows.client.retry import RetryPolicy
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
 from airflow_provider_workflows.get_provider_info import get_provider_info
-from airflow_provider_workflows.version_compat import amask_secret, mask_secret
+from airflow_provider_workflows.version_compat import amask_secret, aread_extra, mask_secret
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -183,7 +183,7 @@ class WorkflowsHook(BaseHook):
             asyncio.run_coroutine_threadsafe(amask_secret(token), loop)
 
         connection = await get_async_connection(self.conn_id, hook=type(self))
-        fields = await get_async_extra_dejson(connection)
+        fields = await aread_extra(connection)
         self.close()
         self._client = self._build(connection, fields, RetryPolicy.none(), mask_on_loop)
 
