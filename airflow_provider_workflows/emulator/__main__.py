@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import argparse
 import ipaddress
-import socket
 
-from . import server
+from . import listening_socket, server
 from .world import SEEDS, SWITCHES
 
 
@@ -28,9 +27,8 @@ def main(arguments: list[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     if not _is_loopback(options.host) and not options.allow_remote:
         parser.error(f"--host {options.host} can be reached from other machines; add --allow-remote if that is meant")
-    family = socket.AF_INET6 if ":" in options.host else socket.AF_INET
-    with socket.create_server((options.host, options.port), family=family) as listener:
-        host = f"[{options.host}]" if family == socket.AF_INET6 else options.host
+    with listening_socket(options.host, options.port) as listener:
+        host = f"[{options.host}]" if ":" in options.host else options.host
         emulator = server(options.seed)
         print(f"Emulator ready: http://{host}:{listener.getsockname()[1]}", flush=True)
         try:

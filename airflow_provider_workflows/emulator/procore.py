@@ -677,7 +677,12 @@ def routes(world: World, procore: Procore) -> APIRouter:
             raise refusal(404, "not_found", "Not found.")
         return {"data": _history(procore, procore.find(id, project_id))}
 
-    @both.post("/workflows/instances/{id}/responses", status_code=204, responses={422: {"model": models.Error}})
+    @both.post(
+        "/workflows/instances/{id}/responses",
+        status_code=204,
+        response_model=None,
+        responses={422: {"model": models.Error}},
+    )
     async def respond(project_id: Project, id: str, body: models.Respond) -> None:
         given = body.response
         procore.respond(

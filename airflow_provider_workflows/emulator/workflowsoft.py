@@ -329,12 +329,12 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
             for definition in instance.step.fields
         ]
 
-    @router.post("/api/v2/workflows/instances/variables", status_code=204)
+    @router.post("/api/v2/workflows/instances/variables", status_code=204, response_model=None)
     async def write_fields(request: Request, on_behalf_of: OnBehalfOf = None) -> None:
         body = models.WriteFields.model_validate(await _exact_json(request))
         workflowsoft.write(workflowsoft.find(body.TaskId), body.Fields, _behalf(workflowsoft, on_behalf_of))
 
-    @router.patch("/api/v2/tasks/{instance_id}/action", status_code=204)
+    @router.patch("/api/v2/tasks/{instance_id}/action", status_code=204, response_model=None)
     async def act(instance_id: str, body: models.TaskAction, on_behalf_of: OnBehalfOf = None) -> None:
         by = _behalf(workflowsoft, on_behalf_of)
         if body.Action != "Complete":

@@ -95,7 +95,7 @@ class Refusal(Exception):
     """An answer that is not a success, in the product's own form."""
 
     def __init__(self, status: int, body: Any, headers: dict[str, str] | None = None):
-        super().__init__(status)
+        super().__init__(status, body)
         self.status = status
         self.body = body
         self.headers = headers or {}
@@ -187,6 +187,8 @@ class World:
 
     def clear(self, seed: str) -> None:
         """Forget all but the tokens: whoever is signed in stays so."""
+        if seed not in SEEDS:
+            raise Refusal(422, {"error": f"no seed {seed!r}; there are {', '.join(SEEDS)}"})
         self.seed = seed
         self.clock = Clock()
         self.switches: dict[str, Any] = {name: switch.values[0] for name, switch in SWITCHES.items()}

@@ -92,6 +92,11 @@ def test_help_lists_every_switch(capsys):
         assert f"  {name}: {switch.allowed}\n" in shown
 
 
+def test_a_seed_that_does_not_exist_is_refused():
+    with pytest.raises(Exception, match="default, large"), Emulator(seed="small"):
+        pass
+
+
 def test_the_context_manager_leaves_nothing_behind():
     with Emulator() as emulator:
         urllib.request.urlopen(f"{emulator.url}/_emulator/clock", timeout=5).close()
@@ -99,6 +104,16 @@ def test_the_context_manager_leaves_nothing_behind():
         requests.get(f"{emulator.url}/_emulator/clock", timeout=5)
     assert emulator._thread is not None
     assert not emulator._thread.is_alive()
+
+
+def test_answers_do_not_wait_for_the_networks_acknowledgement(emulator):
+    with requests.Session() as session:
+        took = []
+        for _ in range(5):
+            started = time.perf_counter()
+            session.get(f"{emulator.url}/_emulator/clock", timeout=5)
+            took.append(time.perf_counter() - started)
+    assert min(took) < 0.02
 
 
 def test_a_bug_answers_500_and_shows_where_it_is(emulator, procore, monkeypatch, capfd):
