@@ -239,41 +239,39 @@ class WorkflowsHook(BaseHook):
             raise ConfigurationError(f"Connection {self.conn_id!r}: extra is not a JSON object.")
         return fields
 
-    # The connection form of Airflow 3.0 and 3.1; from 3.2 on Airflow reads get_provider_info() itself.
 
-    @classmethod
-    def get_connection_form_widgets(cls) -> dict[str, Any]:
-        from wtforms import BooleanField, IntegerField, PasswordField, StringField
-        from wtforms.validators import Optional, any_of
+# The connection form of Airflow 3.0 and 3.1; from 3.2 on Airflow reads get_provider_info() itself. Those two look
+# for the methods in the registered hook class and not in its bases, so each of those classes takes these in.
 
-        kinds = {"boolean": BooleanField, "integer": IntegerField}
-        widgets = {}
-        for name, field in cls._connection_form()["conn-fields"].items():
-            schema = field["schema"]
-            kind = schema["type"] if isinstance(schema["type"], str) else schema["type"][0]
-            build = PasswordField if schema.get("format") == "password" else kinds.get(kind, StringField)
-            validators = [any_of(schema["enum"])] if "enum" in schema else [Optional()]
-            widgets[name] = build(
-                field["label"],
-                validators=validators,
-                description=field.get("description", ""),
-                default=schema.get("default"),
-            )
-        return widgets
 
-    @classmethod
-    def get_ui_field_behaviour(cls) -> dict[str, Any]:
-        behaviour = cls._connection_form()["ui-field-behaviour"]
-        return {
-            "hidden_fields": behaviour.get("hidden-fields", []),
-            "relabeling": behaviour.get("relabeling", {}),
-            "placeholders": behaviour.get("placeholders", {}),
-        }
+def connection_form_widgets(cls: type[WorkflowsHook]) -> dict[str, Any]:
+    """Return the connection's extra fields as wtforms fields."""
+    from wtforms import BooleanField, IntegerField, PasswordField, StringField
+    from wtforms.validators import Optional, any_of
 
-    @classmethod
-    def _connection_form(cls) -> dict[str, Any]:
-        forms = get_provider_info()["connection-types"]
-        return next(form for form in forms if form["connection-type"] == cls.conn_type)
+    kinds = {"boolean": BooleanField, "integer": IntegerField}
+    widgets = {}
+    for name, field in _connection_form(cls)["conn-fields"].items():
+        schema = field["schema"]
+        kind, _ = schema["type"]  # the other one is null
+        build = PasswordField if schema.get("format") == "password" else kinds.get(kind, StringField)
+        widgets[name] = build(
+            field["label"],
+            validators=[any_of(schema["enum"])] if "enum" in schema else [Optional()],
+            description=field.get("description", ""),
+            default=schema.get("default"),
+        )
+    return widgets
+
+
+def ui_field_behaviour(cls: type[WorkflowsHook]) -> dict[str, Any]:
+    """Return what becomes of the standard fields."""
+    return {name.replace("-", "_"): change for name, change in _connection_form(cls)["ui-field-behaviour"].items()}
+
+
+def _connection_form(cls: type[WorkflowsHook]) -> dict[str, Any]:
+    forms: list[dict[str, Any]] = get_provider_info()["connection-types"]
+    return next(form for form in forms if form["connection-type"] == cls.conn_type)
 
 
 def checked_url(url: str, name: str, allow_http: bool) -> str:

@@ -14,7 +14,9 @@ from airflow_provider_workflows.hooks.base import (
     Extras,
     WorkflowsHook,
     checked_url,
+    connection_form_widgets,
     host_of,
+    ui_field_behaviour,
 )
 
 if TYPE_CHECKING:
@@ -161,6 +163,9 @@ class ProcoreHook(ProcoreConnectionHook):
     :param company_id: Company to work in; beats the connection's.
     :param project_id: Project to work in; beats the connection's.
     """
+
+    get_connection_form_widgets = classmethod(connection_form_widgets)
+    get_ui_field_behaviour = classmethod(ui_field_behaviour)
 
     def list_tools(self) -> list[dict[str, Any]]:
         """List the tools that can have workflows: ``{name, type, provider, subtype}``."""

@@ -9,7 +9,13 @@ from airflow_provider_workflows.client.auth import MintedToken, ReadyToken
 from airflow_provider_workflows.client.rest import path
 from airflow_provider_workflows.client.retry import Replay
 from airflow_provider_workflows.exceptions import ConfigurationError, NotFound
-from airflow_provider_workflows.hooks.base import Extras, WorkflowsHook, host_of
+from airflow_provider_workflows.hooks.base import (
+    Extras,
+    WorkflowsHook,
+    connection_form_widgets,
+    host_of,
+    ui_field_behaviour,
+)
 from airflow_provider_workflows.rules import workflowsoft as rules
 
 if TYPE_CHECKING:
@@ -39,6 +45,8 @@ class WorkflowsoftHook(WorkflowsHook):
     default_conn_name = "workflowsoft_default"
     conn_type = "workflowsoft"
     hook_name = "Workflowsoft"
+    get_connection_form_widgets = classmethod(connection_form_widgets)
+    get_ui_field_behaviour = classmethod(ui_field_behaviour)
 
     def __init__(self, workflowsoft_conn_id: str = default_conn_name):
         super().__init__(workflowsoft_conn_id)

@@ -130,6 +130,9 @@ def test_older_airflows_get_the_same_form_from_the_hook(monkeypatch):
     forms = {form["connection-type"]: form for form in get_provider_info()["connection-types"]}
 
     for hook in (ProcoreHook, WorkflowsoftHook):
+        assert {"get_connection_form_widgets", "get_ui_field_behaviour"} <= set(
+            vars(hook)
+        )  # not in a base: Airflow looks there
         form = forms[hook.conn_type]
         widgets = hook.get_connection_form_widgets()
         assert {name: widget.label for name, widget in widgets.items()} == {
