@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import signal
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +14,9 @@ from typing import Any
 import pytest
 
 EXAMPLES = Path(__file__).parents[1] / "example_dags"
+
+# A job that is cancelled must end like Ctrl-C, or the processes that tests started stay.
+signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 # Airflow reads its settings when it is first imported, which the test modules do.
 _home = tempfile.TemporaryDirectory(prefix="airflow-home-")
@@ -31,6 +35,12 @@ from airflow_provider_workflows.emulator import Emulator  # noqa: E402  after th
 def every_test_signs_in_itself() -> None:
     """Forget the tokens that a process shares."""
     TokenAuth._shared.clear()
+
+
+@pytest.fixture(autouse=True)
+def quick_first_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let triggers look soon: what they wait for is a race in Airflow's scheduler, which does not run here."""
+    monkeypatch.setattr("airflow_provider_workflows.triggers.base.SHORTEST_FIRST_PAUSE", 0.01)
 
 
 class Store(dict[str, Any]):

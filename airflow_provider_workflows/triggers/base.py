@@ -21,8 +21,9 @@ if TYPE_CHECKING:
 
 # A wait goes on through these: the product is away for a while, the wait itself is not at fault.
 PASSING_FAULTS = (ConnectionFailed, RateLimited, ServerError)
-# Airflow fails a task whose trigger fires within about a second of its deferral.
-SHORTEST_FIRST_PAUSE = 1.5
+# Airflow can fail a task whose trigger fires within one to five seconds of its deferral (a stale executor event,
+# apache/airflow#66374 and others).
+SHORTEST_FIRST_PAUSE = 5.0
 LONGEST_PAUSE = 600.0
 
 

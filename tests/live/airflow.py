@@ -131,9 +131,10 @@ class LiveAirflow:
         return answer.json().get("value")
 
     def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
-        """Return the text of a task's log."""
+        """Return the text of a task's log; "" of a task that did not run."""
         where = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
-        return self._call("GET", where, params={"full_content": "true"}).text
+        answer = self._call("GET", where, ok=(200, 404), params={"full_content": "true"})
+        return "" if answer.status_code == 404 else answer.text
 
     def _call(self, method: str, path: str, *, ok: tuple[int, ...] = (200,), **kwargs: Any) -> requests.Response:
         if "Authorization" not in self._session.headers:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import signal
 import subprocess
 import sys
 import time
@@ -25,6 +26,7 @@ SETTINGS = {
     "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
     "AIRFLOW__WORKFLOWS__POKE_INTERVAL": "2",
 }
+THINKING = 8.0  # seconds that the people take: longer than a DAG needs to begin to wait
 
 
 @contextlib.contextmanager
@@ -55,13 +57,15 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="make demo", description=__doc__)
     parser.add_argument("--ui", action="store_true", help="leave Airflow and the emulator running until Ctrl-C")
     stay = parser.parse_args(arguments).ui
+    # A job that is cancelled must end like Ctrl-C, or the processes stay.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
     with emulator_process() as emulator:
         say(f"Emulator of Procore and Workflowsoft: {emulator.url}")
         connections = emulator.control("GET", "connections")
         with LiveAirflow(EXAMPLES, connections, SETTINGS) as airflow:
             say(f"Airflow: {airflow.url} (ready after {time.monotonic() - began:.0f} s)")
-            with People(emulator):
+            with People(emulator, thinking=THINKING):
                 runs = run_examples(airflow)
             failed = [dag_id for dag_id, run_id in runs.items() if not report(airflow, dag_id, run_id)]
             problems = [f"{dag_id} did not succeed" for dag_id in failed] + check_effects(emulator)

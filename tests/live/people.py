@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 
 from airflow_provider_workflows.emulator import Emulator
 
@@ -21,17 +22,21 @@ class People:
     :param emulator: Where the workflows are.
     :param director: What the director answers in Procore: ``Approve``, ``Return`` or ``Reject``.
     :param reviewer: What the reviewer does in Procore Legacy: ``Approve`` or ``Deny``.
+    :param thinking: Seconds that they take, so that the DAGs have something to wait for.
     """
 
-    def __init__(self, emulator: Emulator, *, director: str = "Approve", reviewer: str = "Approve"):
+    def __init__(
+        self, emulator: Emulator, *, director: str = "Approve", reviewer: str = "Approve", thinking: float = 0.0
+    ):
         self.emulator = emulator
         self.director = director
         self.reviewer = reviewer
+        self.thinking = thinking
+        self._first_seen: dict[str, float] = {}
         self._leave = threading.Event()
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def __enter__(self) -> People:
-        self.emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
         self._thread.start()
         return self
 
@@ -41,15 +46,20 @@ class People:
 
     def _work(self) -> None:
         while not self._leave.wait(PAUSE):
+            if self._has_thought("an event") and not self.emulator.control("GET", "state")["workflowsoft"]:
+                self.emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
             state = self.emulator.control("GET", "state")
             for instance in state["procore"]:
-                if "dana@example.com" in instance["waits_for"]:
+                if "dana@example.com" in instance["waits_for"] and self._has_thought(instance["step_occurrence_id"]):
                     where = f"procore/instances/{instance['id']}/respond"
                     self.emulator.control("POST", where, login="dana@example.com", option=self.director)
             for instance in state["procore_legacy"]:
-                if instance["state"] == "Pending Approval":
+                if instance["state"] == "Pending Approval" and self._has_thought(instance["id"]):
                     where = f"procore/legacy/instances/{instance['id']}/perform"
                     self.emulator.control("POST", where, login="rita@example.com", activity=self.reviewer)
+
+    def _has_thought(self, about: str) -> bool:
+        return time.monotonic() - self._first_seen.setdefault(about, time.monotonic()) >= self.thinking
 
 
 def check_effects(emulator: Emulator) -> list[str]:

@@ -1,23 +1,41 @@
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
 import pytest
 
 from airflow_provider_workflows.emulator import Emulator
 from tests.live.airflow import LiveAirflow
-from tests.live.demo import EXAMPLES, SETTINGS, emulator_process, run_examples
+from tests.live.demo import EXAMPLES, SETTINGS, THINKING, emulator_process, run_examples
 from tests.live.people import DAGS, People, check_effects
 
 
 @pytest.fixture(scope="module")
-def finished() -> tuple[Emulator, dict[str, dict[str, dict]], list[str]]:
-    """All three examples, run once on a real scheduler and triggerer: what became of their tasks."""
+def dags(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("live") / "dags"
+    shutil.copytree(EXAMPLES, folder)
+    shutil.copy(Path(__file__).with_name("every_mode.py"), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def finished(dags: Path) -> Iterator[tuple[Emulator, dict[str, dict[str, dict]], list[str]]]:
+    """All DAGs, run once on a real scheduler and triggerer: what became of their tasks."""
     with emulator_process() as emulator:
-        with LiveAirflow(EXAMPLES, emulator.control("GET", "connections"), SETTINGS) as airflow:
-            with People(emulator):
-                runs = run_examples(airflow)
+        with LiveAirflow(dags, emulator.control("GET", "connections"), SETTINGS) as airflow:
+            waiting = airflow.trigger("every_mode")
+            with People(emulator, thinking=THINKING):
+                runs = {**run_examples(airflow), "every_mode": waiting}
+                airflow.wait("every_mode", waiting)
             tasks = {
                 dag_id: {
-                    task["task_id"]: {**task, "xcom": airflow.xcom(dag_id, run_id, task["task_id"])}
+                    task["task_id"]: {
+                        **task,
+                        "xcom": airflow.xcom(dag_id, run_id, task["task_id"]),
+                        "log": airflow.log(dag_id, run_id, task["task_id"]),
+                    }
                     for task in airflow.task_instances(dag_id, run_id)
                 }
                 for dag_id, run_id in runs.items()
@@ -28,8 +46,8 @@ def finished() -> tuple[Emulator, dict[str, dict[str, dict]], list[str]]:
 def test_every_example_succeeds_on_a_real_airflow(finished):
     _, tasks, _ = finished
 
-    states = {task["task_id"]: task["state"] for dag in tasks.values() for task in dag.values()}
-    assert {name for name, state in states.items() if state not in ("success", "skipped")} == set()
+    failed = [task for dag in tasks.values() for task in dag.values() if task["state"] not in ("success", "skipped")]
+    assert {task["task_id"]: task["log"][-3000:] for task in failed} == {}
 
 
 def test_every_action_happened_exactly_once(finished):
@@ -38,12 +56,33 @@ def test_every_action_happened_exactly_once(finished):
     assert wrong == []
 
 
-def test_the_waits_were_deferred_to_the_triggerer(finished):
+def test_a_wait_returns_the_same_in_every_mode(finished):
+    _, tasks, _ = finished
+    results = {task_id: task["xcom"] for task_id, task in tasks["every_mode"].items()}
+
+    assert results["poke"]["state"] == "complete"
+    assert results["poke"] == results["reschedule"] == results["deferrable"]
+
+
+def test_the_waits_ended_with_what_the_people_decided(finished):
     _, tasks, _ = finished
 
-    waits = [
-        tasks[DAGS["procore"]]["wait_for_the_outcome"],
-        tasks[DAGS["procore_legacy"]]["wait_for_the_decision"],
-    ]
-    assert all(task["trigger"] is None and task["triggerer_job"] is None for task in waits)
-    assert [task["xcom"]["state"] for task in waits] == ["complete", "PO Approved"]
+    assert tasks[DAGS["procore"]]["wait_for_the_outcome"]["xcom"]["item_status"] == "Approved"
+    assert tasks[DAGS["procore_legacy"]]["wait_for_the_decision"]["xcom"]["state"] == "PO Approved"
+
+
+def test_the_waits_were_handed_to_the_triggerer(finished):
+    _, tasks, _ = finished
+    deferred = {
+        (dag_id, task_id)
+        for dag_id, dag in tasks.items()
+        for task_id, task in dag.items()
+        if "Pausing task as DEFERRED" in task["log"]
+    }
+
+    assert deferred == {
+        ("every_mode", "deferrable"),
+        (DAGS["workflowsoft"], "wait_for_check_event"),
+        (DAGS["procore"], "wait_for_the_outcome"),
+        (DAGS["procore_legacy"], "wait_for_the_decision"),
+    }

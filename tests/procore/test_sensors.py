@@ -25,11 +25,6 @@ INSTANCE = "700001"
 TOOL = "purchase_order_contract"
 
 
-@pytest.fixture(autouse=True)
-def quick_first_look(monkeypatch):
-    monkeypatch.setattr(waiting, "SHORTEST_FIRST_PAUSE", 0.01)
-
-
 def instance_sensor(**parameters) -> ProcoreInstanceSensor:
     where = {} if {"instance_id", "item_id"} & set(parameters) else {"instance_id": INSTANCE}
     return ProcoreInstanceSensor(task_id="wait", poke_interval=0.05, **{"timeout": 30, **where, **parameters})
@@ -223,6 +218,25 @@ def test_a_trigger_ends_cleanly_at_its_deadline_and_the_task_times_out(emulator,
 
 def test_airflows_own_timeout_comes_after_ours(emulator, store):
     assert deferred(instance_sensor(timeout=60), {"task_state_store": store}).timeout > timedelta(seconds=60)
+
+
+def test_a_trigger_never_looks_at_once_and_then_about_every_interval(emulator, store, monkeypatch):
+    """Airflow can fail a task whose trigger fires within seconds of its deferral."""
+    monkeypatch.setattr(waiting, "SHORTEST_FIRST_PAUSE", 5.0)
+    trigger = deferred(instance_sensor(timeout=3600), {"task_state_store": store}).trigger
+    trigger.poll_interval = 60.0
+    pauses: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        pauses.append(seconds)
+        if len(pauses) == 3:
+            approve(emulator)
+
+    monkeypatch.setattr(waiting.asyncio, "sleep", sleep)
+    assert first_event(trigger)["status"] == "done"
+
+    assert 5 <= pauses[0] <= 60
+    assert all(54 <= pause <= 66 for pause in pauses[1:])
 
 
 # --- faults ---
