@@ -9,6 +9,7 @@ something else; operators then fail the task without Airflow's retries.
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Any
 
 __all__ = [
     "ApiError",
@@ -112,8 +113,8 @@ class InvalidRequest(ApiError):
     :param fields: What is wrong with which field, where the server says so.
     """
 
-    def __init__(self, what: str, *, fields: dict[str, list[str]] | None = None, **call: object):
-        super().__init__(what, **call)  # type: ignore[arg-type]  # the keywords of ApiError, passed on
+    def __init__(self, what: str, *, fields: dict[str, list[str]] | None = None, **call: Any):
+        super().__init__(what, **call)
         self.fields = fields or {}
 
 
@@ -124,9 +125,9 @@ class RateLimited(ApiError):
     :param retry_at: When it may be asked again, in UTC.
     """
 
-    def __init__(self, what: str, *, retry_at: datetime | None = None, **call: object):
+    def __init__(self, what: str, *, retry_at: datetime | None = None, **call: Any):
         self.retry_at = retry_at
-        super().__init__(what, **call)  # type: ignore[arg-type]  # the keywords of ApiError, passed on
+        super().__init__(what, **call)
 
 
 class ServerError(ApiError):

@@ -155,7 +155,7 @@ class WorkflowsHook(BaseHook):
     def extras(self) -> Extras:
         """The extra fields of the connection, read."""
         if self._extras is None:
-            self.client  # noqa: B018  looking the connection up reads them
+            self.get_conn()  # looking the connection up reads them
         assert self._extras is not None
         return self._extras
 

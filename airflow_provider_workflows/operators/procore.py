@@ -13,6 +13,7 @@ from airflow_provider_workflows.exceptions import (
     InvalidRequest,
     NotFound,
     OutcomeUnknown,
+    PermissionDenied,
     ResponseConflict,
     StepMoved,
     WorkflowsError,
@@ -255,7 +256,7 @@ class ProcoreRespondOperator(ProcoreOperator):
                 if found is None and not last_try:
                     continue  # by contract the identical response is a no-op if the first one arrives after all
                 unsettled = lost
-            except (InvalidRequest, NotFound) as refused:
+            except (InvalidRequest, NotFound, PermissionDenied) as refused:
                 # Perhaps somebody, or an earlier try of ours, was faster. The record decides.
                 found = self._read_back(instance_id, occurrence_id)
                 unsettled = refused
