@@ -23,6 +23,7 @@ ENDED = {"success", "failed"}
 COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
 READY_WITHIN = 120  # seconds
 STOPPED_WITHIN = 20  # seconds
+PAUSE = 0.25  # seconds between two looks
 
 
 class LiveAirflow:
@@ -113,10 +114,12 @@ class LiveAirflow:
         return str(answer.json()["dag_run_id"])
 
     def wait(self, dag_id: str, run_id: str, seconds: float = 120) -> str:
-        """Wait until a run has ended and return its state."""
-        again = _patience(seconds, f"run {run_id} of {dag_id} has not ended")
+        """Wait until a run has ended, or the time is up, and return its state."""
+        end = time.monotonic() + seconds
         while (state := self._call("GET", f"dags/{dag_id}/dagRuns/{run_id}").json()["state"]) not in ENDED:
-            again()
+            if time.monotonic() > end:
+                break
+            time.sleep(PAUSE)
         return str(state)
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
@@ -205,6 +208,6 @@ def _patience(seconds: float, what: str) -> Callable[[], None]:
     def again() -> None:
         if time.monotonic() > end:
             raise TimeoutError(f"{what} after {seconds:.0f} s")
-        time.sleep(0.25)
+        time.sleep(PAUSE)
 
     return again

@@ -26,6 +26,7 @@ SETTINGS = {
     "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
     "AIRFLOW__WORKFLOWS__POKE_INTERVAL": "2",
 }
+LONGEST = 90.0  # seconds that all three may take
 THINKING = 8.0  # seconds that the people take: longer than a DAG needs to begin to wait
 
 
@@ -48,8 +49,9 @@ def emulator_process() -> Iterator[Emulator]:
 def run_examples(airflow: LiveAirflow) -> dict[str, str]:
     """Run the three DAGs at the same time; return the run id of each."""
     runs = {dag_id: airflow.trigger(dag_id) for dag_id in DAGS.values()}
+    end = time.monotonic() + LONGEST
     for dag_id, run_id in runs.items():
-        airflow.wait(dag_id, run_id)
+        airflow.wait(dag_id, run_id, end - time.monotonic())
     return runs
 
 
@@ -87,7 +89,7 @@ def report(airflow: LiveAirflow, dag_id: str, run_id: str) -> bool:
     for task in tasks:
         seconds = "" if task["duration"] is None else f"{task['duration']:5.1f} s"
         what = happened(airflow.xcom(dag_id, run_id, task["task_id"])) if task["state"] == "success" else ""
-        say(f"  {task['task_id']:<24} {task['state']:<8} {seconds:>8}  {what}")
+        say(f"  {task['task_id']:<24} {task['state']!s:<8} {seconds:>8}  {what}")
         if task["state"] == "failed":
             say(airflow.log(dag_id, run_id, task["task_id"], task["try_number"])[-3000:])
     return all(task["state"] in ("success", "skipped") for task in tasks)

@@ -46,9 +46,9 @@ class People:
 
     def _work(self) -> None:
         while not self._leave.wait(PAUSE):
-            if self._has_thought("an event") and not self.emulator.control("GET", "state")["workflowsoft"]:
-                self.emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
             state = self.emulator.control("GET", "state")
+            if self._somebody_polls() and self._has_thought("an event") and not state["workflowsoft"]:
+                self.emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
             for instance in state["procore"]:
                 if "dana@example.com" in instance["waits_for"] and self._has_thought(instance["step_occurrence_id"]):
                     where = f"procore/instances/{instance['id']}/respond"
@@ -57,6 +57,9 @@ class People:
                 if instance["state"] == "Pending Approval" and self._has_thought(instance["id"]):
                     where = f"procore/legacy/instances/{instance['id']}/perform"
                     self.emulator.control("POST", where, login="rita@example.com", activity=self.reviewer)
+
+    def _somebody_polls(self) -> bool:
+        return any(request["path"].endswith("/new-integrations") for request in self.emulator.requests())
 
     def _has_thought(self, about: str) -> bool:
         return time.monotonic() - self._first_seen.setdefault(about, time.monotonic()) >= self.thinking
