@@ -259,7 +259,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
             now, found = self._look(instance_id, state, wish)
             if found is not None:
                 return self._result(now, state, found, sent, already_performed=True)
-            if not rules.same_visit(state, rules.visit_of(now)):
+            if rules.has_ended(now) or not rules.same_visit(state, rules.visit_of(now)):
                 self._moved(now, state)
                 return None
             raise
