@@ -127,7 +127,7 @@ class RateLimited(ApiError):
 
     def __init__(self, what: str, *, retry_at: datetime | None = None, **call: Any):
         self.retry_at = retry_at
-        super().__init__(what, **call)
+        super().__init__(what if retry_at is None else f"{what} until {retry_at:%Y-%m-%dT%H:%M:%SZ}", **call)
 
 
 class ServerError(ApiError):

@@ -186,12 +186,13 @@ class TokenAuth(requests.auth.AuthBase):
             auth = cls._shared.get((source.identity, base_url))
             if auth is None:
                 auth = cls._shared[source.identity, base_url] = cls(source, base_url)
-        with auth._lock:
-            auth._on_token = on_token
-            # The source's own settings (timeouts, retries) are those of whoever asked last.
-            auth._source = source
-            if auth._token is not None and on_token is not None:
-                on_token(auth._token.value)
+        # Without the lock: a thread may hold it for as long as a fetch takes, and this may be an event loop.
+        auth._on_token = on_token
+        # The source's own settings (timeouts, retries) are those of whoever asked last.
+        auth._source = source
+        token = auth._token
+        if token is not None and on_token is not None:
+            on_token(token.value)
         return auth
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -111,6 +111,26 @@ def test_a_process_has_one_token_for_a_source_and_server():
     assert TokenAuth.shared(Numbered("one"), LOGIN) is not first
 
 
+def test_taking_part_in_a_shared_token_waits_for_no_fetch():
+    """A triggerer's event loop takes part while a thread of another wait may be fetching."""
+    asked, answer = threading.Event(), threading.Event()
+
+    class Slow(Numbered):
+        def fetch(self, now: float) -> Token:
+            asked.set()
+            assert answer.wait(10)
+            return super().fetch(now)
+
+    first = TokenAuth.shared(Slow("slow"), BASE)
+    with ThreadPoolExecutor(1) as threads:
+        fetching = threads.submit(header, first)
+        assert asked.wait(10)
+        assert TokenAuth.shared(Slow("slow"), BASE) is first
+        assert not fetching.done()
+        answer.set()
+        assert fetching.result() == "Bearer token-1"
+
+
 def test_a_shared_token_is_forgotten_with_its_last_user():
     auth = TokenAuth.shared(Numbered("short-lived"), BASE)
     header(auth)

@@ -178,6 +178,7 @@ def test_a_wait_that_is_too_long_is_never_cut_short_but_given_back(requests_mock
         client_to(sleeper=sleeper).get("/x")
 
     assert limited.value.retry_at.timestamp() == sleeper.now + 3600
+    assert "asks to wait until 2023-11-14T23:13:20Z" in str(limited.value)
     assert (sleeper.slept, requests_mock.call_count) == ([], 1)
 
 
