@@ -5,12 +5,27 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
+from airflow import __version__ as airflow_version
+from packaging import version
+
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import timedelta
 
     from airflow.sdk import Connection, Context
 
-__all__ = ["StateStore", "amask_secret", "aread_extra", "mask_secret", "task_state_store"]
+__all__ = [
+    "XCOM_HOLDS_NONE",
+    "StateStore",
+    "amask_secret",
+    "aread_extra",
+    "mask_secret",
+    "push_values",
+    "task_state_store",
+]
+
+# Airflow 3.0 refuses to store None under a key of its own.
+XCOM_HOLDS_NONE = version.parse(airflow_version).release >= (3, 1)
 
 
 class StateStore(Protocol):
@@ -50,3 +65,12 @@ async def aread_extra(connection: Connection) -> dict[str, Any]:
         return found
     # before Airflow 3.3.2: masking blocks, and deadlocks on the loop
     return await asyncio.to_thread(lambda: connection.extra_dejson)
+
+
+def push_values(context: Context, result: Mapping[str, Any] | None) -> None:
+    """Push the values of a result that are not None one by one on Airflow 3.0, for `task.output["key"]`."""
+    if XCOM_HOLDS_NONE or result is None:
+        return
+    for key, value in result.items():
+        if value is not None:
+            context["ti"].xcom_push(key=key, value=value)

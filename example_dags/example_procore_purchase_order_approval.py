@@ -33,7 +33,12 @@ def example_procore_purchase_order_approval():
         """Decide about the purchase order that has waited longest; a real DAG would ask the warehouse here."""
         oldest = min(requests, key=lambda request: request["step_started_at"])
         print(f"Purchase order {oldest['item_id']} is within its budget.")
-        return {**oldest, "option": "Approve", "comment": "Within budget, checked by Airflow."}
+        return {
+            "instance_id": oldest["instance_id"],
+            "step_occurrence_id": oldest["step_occurrence_id"],
+            "option": "Approve",
+            "comment": "Within budget, checked by Airflow.",
+        }
 
     decision = check_budget(waiting.output)
 

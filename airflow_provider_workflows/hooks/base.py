@@ -182,7 +182,7 @@ class WorkflowsHook(BaseHook):
         def mask_on_loop(token: str) -> None:
             asyncio.run_coroutine_threadsafe(amask_secret(token), loop)
 
-        connection = await get_async_connection(self.conn_id, hook=type(self))
+        connection = await get_async_connection(self.conn_id)
         fields = await aread_extra(connection)
         self.close()
         self._client = self._build(connection, fields, RetryPolicy.none(), mask_on_loop)

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperat
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
-from airflow_provider_workflows.version_compat import task_state_store
+from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, push_values, task_state_store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -32,7 +32,7 @@ class WorkflowsOperator(BaseOperator):
     returns_mapping: ClassVar[bool] = True
 
     def __init__(self, **kwargs: Any):
-        super().__init__(**{"multiple_outputs": self.returns_mapping, **kwargs})
+        super().__init__(**{"multiple_outputs": self.returns_mapping and XCOM_HOLDS_NONE, **kwargs})
         self.item_url = ""
 
     @abstractmethod
@@ -41,11 +41,14 @@ class WorkflowsOperator(BaseOperator):
 
     def execute(self, context: Context) -> Any:
         try:
-            return self.act(context)
+            result = self.act(context)
         except WorkflowsError as error:
             if error.retryable:
                 raise
             raise AirflowFailException(f"{type(error).__name__}: {error}") from error
+        if self.returns_mapping:
+            push_values(context, result)
+        return result
 
     def pinned(self, context: Context, key: str, given: dict[str, Any] | None, parameter: str) -> Pin:
         """

@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_workflows.exceptions import WorkflowsError
 from airflow_provider_workflows.triggers.base import PASSING_FAULTS
-from airflow_provider_workflows.version_compat import task_state_store
+from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, push_values, task_state_store
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,7 +54,9 @@ class WorkflowsSensor(BaseSensorOperator):
     ):
         if poke_interval is None:
             poke_interval = conf.getfloat("workflows", "poke_interval", fallback=60.0)
-        super().__init__(poke_interval=poke_interval, **{"multiple_outputs": self.returns_mapping, **kwargs})
+        super().__init__(
+            poke_interval=poke_interval, **{"multiple_outputs": self.returns_mapping and XCOM_HOLDS_NONE, **kwargs}
+        )
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
@@ -85,14 +87,14 @@ class WorkflowsSensor(BaseSensorOperator):
 
     def execute(self, context: Context) -> Any:
         self._deadline = self._read_deadline(context)
-        return self.look_or_defer() if self.deferrable else super().execute(context)
+        return self.look_or_defer(context) if self.deferrable else super().execute(context)
 
-    def look_or_defer(self) -> Any:
+    def look_or_defer(self, context: Context) -> Any:
         """Look once on the worker, and wait without one if it is not over yet."""
         trigger = self.build_trigger()
         answer = self._look(trigger)
         if answer is not None:
-            return self._conclude(answer)
+            return self._conclude(context, answer)
         self._check_deadline()
         assert self._deadline is not None
         timeout = self._deadline - datetime.now(timezone.utc) + BACKSTOP
@@ -105,13 +107,13 @@ class WorkflowsSensor(BaseSensorOperator):
         if answer is None:
             self._check_deadline()
             return False
-        return PokeReturnValue(is_done=True, xcom_value=self._conclude(answer))
+        return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, answer))
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Resume with the trigger's event."""
         status = event.get("status") if event else None
         if event is not None and status == "done":
-            return self._conclude(event)
+            return self._conclude(context, event)
         if status == "timeout":
             self._time_out()
         if event is not None and status == "error":
@@ -128,10 +130,12 @@ class WorkflowsSensor(BaseSensorOperator):
         self.log.info("%s", trigger.describe(snapshot))
         return None if verdict is None else verdict.to_event()
 
-    def _conclude(self, answer: Mapping[str, Any]) -> Any:
+    def _conclude(self, context: Context, answer: Mapping[str, Any]) -> Any:
         self.item_url = self.hook.item_url(**self.item_ids(answer["result"]))
         self.log.info("%s", answer["reason"])
         if answer["word"] == "succeed":
+            if self.returns_mapping:
+                push_values(context, answer["result"])
             return answer["result"]
         if answer["word"] == "skip" or self.soft_fail or self.never_fail:
             raise AirflowSkipException(answer["reason"])

@@ -128,7 +128,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         self._deadline = datetime.fromisoformat(event["deadline"])
         self._place = event["place"]
         self._open_journal(context, event["journal"])
-        return self.look_or_defer()
+        return self.look_or_defer(context)
 
     def deferred_trigger(self, trigger: WaitTrigger) -> BaseTrigger:
         if self.hook.keeps_until_completed:

@@ -207,3 +207,42 @@ def test_what_another_role_did_does_not_count_while_ours_is_open():
     }
 
     assert performed(denied, visit=rules.visit_of(described()), user="90001", activity_id="29948") is None
+
+
+def test_with_names_in_the_history_an_activity_that_is_not_listed_any_more_is_found_by_name():
+    assert performed({**SUBMITTED, "workflow_activity_name": "Submit for Approval"}, name="submit for approval")
+    assert performed(SUBMITTED, name="submit for approval") is None
+
+
+def test_what_we_did_counts_in_whatever_role_and_before_what_others_did():
+    in_review = {**SUBMITTED, "workflow_activity_id": "29948", "bic_start": "2018-02-14T21:46:03Z"}
+    ours = {**in_review, "id": "2", "created_at": "2018-02-14T22:00:00Z", "performed_by_id": "90001"}
+    theirs = {**in_review, "id": "1", "created_at": "2018-02-14T21:50:00Z", "workflow_user_role_id": "14304"}
+
+    found = rules.find_performed(
+        [ours, theirs],
+        visit=rules.visit_of(described()),
+        instance=described(),
+        wish={"activity_id": "29948"},
+        user_id="90001",
+    )
+
+    assert found is ours
+
+
+@pytest.mark.parametrize(
+    ("set_at", "acted_at", "is_before"),
+    [
+        ("2018-02-14T21:46:02Z", "2018-02-14T21:46:03.100Z", True),
+        ("2018-02-14T21:46:03.600Z", "2018-02-14T21:46:03.700Z", True),
+        ("2018-02-14T21:46:03.700Z", "2018-02-14T21:46:03.600Z", False),
+        ("2018-02-14T22:46:02+01:00", "2018-02-14T21:46:03", True),
+    ],
+)
+def test_a_finer_clock_of_the_server_is_taken_at_its_word(set_at, acted_at, is_before):
+    assert rules.is_before(described(state_set_at=set_at), rules.moment_of(acted_at)) is is_before
+
+
+def test_failing_beats_skipping_beats_success():
+    assert decide(described(), until={"18707"}, skip_on={"Under Review"}).word == "skip"
+    assert decide(described(), until={"18707"}, skip_on={"18707"}, fail_on={"Pending Approval"}).word == "fail"

@@ -1,0 +1,62 @@
+"""What is done on older Airflows, shown on the one that runs the tests."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from airflow_provider_workflows import version_compat
+
+
+def test_airflow_3_0_gets_the_single_values_of_a_result_pushed_but_for_those_it_cannot_store(monkeypatch):
+    pushed: dict[str, object] = {}
+    ti = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
+    monkeypatch.setattr(version_compat, "XCOM_HOLDS_NONE", False)
+
+    version_compat.push_values({"ti": ti}, {"state": "complete", "step": None, "count": 0})
+    version_compat.push_values({"ti": ti}, None)
+
+    assert pushed == {"state": "complete", "count": 0}
+
+
+def test_newer_airflows_push_them_by_themselves():
+    version_compat.push_values({}, {"state": "complete"})
+
+    assert version_compat.XCOM_HOLDS_NONE
+
+
+@pytest.mark.parametrize("is_asynchronous", [True, False])
+def test_a_token_is_masked_on_the_loop_or_away_from_it(monkeypatch, is_asynchronous):
+    masked: list[str] = []
+    log = ModuleType("airflow.sdk.log")
+    log.mask_secret = masked.append
+    if is_asynchronous:
+
+        async def amask_secret(secret: str) -> None:
+            masked.append(secret)
+
+        log.amask_secret = amask_secret
+    monkeypatch.setitem(sys.modules, "airflow.sdk.log", log)
+
+    asyncio.run(version_compat.amask_secret("tok-12345"))
+
+    assert masked == ["tok-12345"]
+
+
+def test_an_extra_is_read_on_the_loop_or_away_from_it():
+    class Older:
+        extra_dejson = {"company_id": "7"}
+
+    class Newer:
+        async def aextra_dejson(self) -> dict[str, str]:
+            return {"company_id": "8"}
+
+    assert asyncio.run(version_compat.aread_extra(Older())) == {"company_id": "7"}
+    assert asyncio.run(version_compat.aread_extra(Newer())) == {"company_id": "8"}
+
+
+def test_before_airflow_3_3_a_task_has_no_store():
+    assert version_compat.task_state_store({}) is None

@@ -1,0 +1,174 @@
+"""What goes over the wire to the legacy API."""
+
+from __future__ import annotations
+
+import pytest
+import requests
+
+from airflow_provider_workflows.exceptions import ConfigurationError, ContractError, NotFound, OutcomeUnknown
+from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
+
+URL = "https://api.procore.com/rest/v1.0"
+INSTANCES = f"{URL}/workflow_instances"
+HISTORIES = f"{URL}/workflow_activity_histories"
+# As in the guide: no project, no ball_in_court, no names.
+INSTANCE = {
+    "id": 568150,
+    "current_state_set_at": "2018-02-13T17:56:49Z",
+    "workflowed_object_id": 1953145,
+    "workflowed_object_type": "Contract",
+    "current_workflow_activities": [
+        {
+            "id": 29945,
+            "name": "Submit for Approval",
+            "workflow_user_role": {"id": 14301, "name": "Project Manager"},
+            "perform_activity": {"url": "https://elsewhere.example.com/histories", "method": "POST", "data": {}},
+        }
+    ],
+    "current_workflow_state": {"id": 18706, "name": "Start", "status": "Draft"},
+}
+PERFORMED = {
+    "id": 1586809,
+    "performed_by_id": 1498096,
+    "workflow_activity_id": 29945,
+    "created_at": "2018-02-14T21:46:03Z",
+}
+
+
+@pytest.fixture
+def hook(set_connection) -> ProcoreLegacyHook:
+    set_connection(
+        "procore_default", {"conn_type": "procore", "extra": {"access_token": "ready", "company_id": "1234"}}
+    )
+    return ProcoreLegacyHook()
+
+
+def test_the_activity_is_sent_as_the_reference_says_with_numbers_for_ids(hook, requests_mock):
+    requests_mock.post(HISTORIES, json=PERFORMED, status_code=201)
+
+    row = hook.perform_activity(
+        "568150", activity_id="29945", role_id="14301", performed_by="3893316", comments="Please."
+    )
+
+    sent = requests_mock.last_request
+    assert sent.qs == {"company_id": ["1234"], "workflow_instance_id": ["568150"]}
+    assert sent.headers["Procore-Company-Id"] == "1234"
+    assert sent.json() == {
+        "workflow_activity_history": {
+            "workflow_activity_id": 29945,
+            "workflow_instance_id": 568150,
+            "workflow_user_role_id": 14301,
+            "performed_by_id": 3893316,
+            "comments": "Please.",
+        }
+    }
+    assert row["id"] == "1586809"
+    assert row["performed_by_id"] == "1498096"
+
+
+def test_no_comments_are_not_sent(hook, requests_mock):
+    requests_mock.post(HISTORIES, json=PERFORMED, status_code=201)
+
+    hook.perform_activity("568150", activity_id="29945", role_id="14301", performed_by="3893316")
+
+    assert "comments" not in requests_mock.last_request.json()["workflow_activity_history"]
+
+
+@pytest.mark.parametrize("lost", [{"exc": requests.exceptions.ReadTimeout}, {"status_code": 502}])
+def test_performing_is_never_sent_twice(hook, requests_mock, lost):
+    requests_mock.post(HISTORIES, **lost)
+
+    with pytest.raises(OutcomeUnknown):
+        hook.perform_activity("568150", activity_id="29945", role_id="14301", performed_by="3893316")
+    assert requests_mock.call_count == 1
+
+
+def test_an_answer_without_an_id_is_not_taken_for_a_row(hook, requests_mock):
+    requests_mock.post(HISTORIES, json=[], status_code=201)
+
+    with pytest.raises(ContractError):
+        hook.perform_activity("568150", activity_id="29945", role_id="14301", performed_by="3893316")
+
+
+def test_instances_are_listed_lazily_in_the_largest_pages(hook, requests_mock):
+    second = f"{INSTANCES}?company_id=1234&page=2&per_page=2000"
+    requests_mock.get(
+        INSTANCES,
+        [
+            {"json": [INSTANCE], "headers": {"Link": f'<{second}>; rel="next"', "Total": "2001"}},
+            {"json": [{**INSTANCE, "id": 568151}], "headers": {"Total": "2001", "Link": ""}},
+        ],
+    )
+
+    rows = hook.list_instances()
+
+    assert next(rows)["id"] == "568150"
+    assert requests_mock.call_count == 1
+    assert [row["id"] for row in rows] == ["568151"]
+    assert requests_mock.request_history[0].qs == {"company_id": ["1234"], "per_page": ["2000"], "page": ["1"]}
+    assert requests_mock.last_request.qs["page"] == ["2"]
+
+
+def test_every_read_names_the_company(hook, requests_mock):
+    requests_mock.get(f"{INSTANCES}/568150", json=INSTANCE)
+    requests_mock.get(HISTORIES, json=[])
+    requests_mock.get(f"{HISTORIES}/1586809", json=PERFORMED)
+
+    assert hook.get_instance("568150")["current_workflow_state"]["id"] == "18706"
+    assert hook.list_activity_histories("568150") == []
+    assert hook.get_activity_history("1586809", instance_id="568150")["id"] == "1586809"
+
+    assert [request.qs["company_id"] for request in requests_mock.request_history] == [["1234"]] * 3
+    assert requests_mock.last_request.qs["workflow_instance_id"] == ["568150"]
+
+
+def test_an_object_is_found_among_the_active_instances_even_where_the_filter_is_ignored(hook, requests_mock):
+    requests_mock.get(
+        INSTANCES, json=[{**INSTANCE, "id": 1, "workflowed_object_id": 2}, INSTANCE], headers={"Link": ""}
+    )
+
+    assert hook.find_instance_id("PurchaseOrderContract", "1953145") == "568150"
+
+    assert requests_mock.last_request.qs["filters[workflowed_object_type]"] == ["purchaseordercontract"]
+    assert requests_mock.last_request.qs["filters[workflowed_object_id]"] == ["1953145"]
+
+
+def test_the_ended_instance_of_an_object_is_found_too(hook, requests_mock):
+    requests_mock.get(INSTANCES, json=[])
+    requests_mock.get(f"{INSTANCES}/0", json=INSTANCE)
+
+    assert hook.find_instance_id("PurchaseOrderContract", "1953145") == "568150"
+    assert requests_mock.last_request.qs["filters[workflowed_object_id]"] == ["1953145"]
+
+
+@pytest.mark.parametrize(
+    "shown", [{"status_code": 404}, {"status_code": 400}, {"json": {**INSTANCE, "workflowed_object_id": 2}}]
+)
+def test_an_object_without_a_workflow_is_named(hook, requests_mock, shown):
+    requests_mock.get(INSTANCES, json=[])
+    requests_mock.get(f"{INSTANCES}/0", **shown)
+
+    with pytest.raises(NotFound, match="PurchaseOrderContract 1953145 has no workflow instance"):
+        hook.find_instance_id("PurchaseOrderContract", "1953145")
+
+
+def test_the_project_goes_with_an_object_for_change_orders_need_it(set_connection, requests_mock):
+    set_connection(
+        "procore_default",
+        {"conn_type": "procore", "extra": {"access_token": "ready", "company_id": "1234", "project_id": "7"}},
+    )
+    requests_mock.get(INSTANCES, json=[INSTANCE], headers={"Link": ""})
+
+    hook = ProcoreLegacyHook()
+    hook.find_instance_id("ChangeOrderPackage", "1953145")
+    assert requests_mock.last_request.qs["project_id"] == ["7"]
+    list(hook.list_instances())
+    assert "project_id" not in requests_mock.last_request.qs
+
+
+def test_without_a_company_nothing_is_sent(set_connection, requests_mock):
+    set_connection("procore_default", {"conn_type": "procore", "extra": {"access_token": "ready"}})
+
+    with pytest.raises(ConfigurationError, match="No company_id"):
+        ProcoreLegacyHook().get_instance("568150")
+    assert requests_mock.call_count == 0
