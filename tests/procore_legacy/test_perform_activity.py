@@ -180,6 +180,32 @@ def test_an_answer_lost_after_the_fact_is_settled_by_reading(emulator, store):
     assert performed(emulator) == [("90001", "Submit for Approval")]
 
 
+@pytest.mark.parametrize("answer", [{"body": "<html>done</html>"}, {"json": []}])
+def test_an_answer_that_cannot_be_read_is_settled_by_reading_too(emulator, store, answer):
+    emulator.control("POST", "faults", **POST, status=201, after=True, **answer)
+
+    assert perform().execute({"task_state_store": store})["activity"] == "Submit for Approval"
+    assert performed(emulator) == [("90001", "Submit for Approval")]
+
+
+def test_a_try_that_was_killed_while_it_sent_is_settled_by_its_retry(emulator, store, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    send = ProcoreLegacyHook.perform_activity
+
+    def send_and_die(hook: ProcoreLegacyHook, *args: str, **kwargs: str) -> dict:
+        send(hook, *args, **kwargs)
+        raise Killed
+
+    monkeypatch.setattr(ProcoreLegacyHook, "perform_activity", send_and_die)
+    with pytest.raises(Killed):
+        perform().execute({"task_state_store": store})
+
+    assert perform().execute({"task_state_store": store})["already_performed"]
+    assert performed(emulator) == [("90001", "Submit for Approval")]
+
+
 def test_an_activity_that_did_not_arrive_is_never_sent_a_second_time(emulator, store):
     emulator.control("POST", "faults", **POST, reset="before")
 
