@@ -122,11 +122,10 @@ class WorkflowsSensor(BaseSensorOperator):
 
     def _look(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
         try:
-            snapshot = trigger.snapshot(self.hook)
+            snapshot, verdict = trigger.look(self.hook)
         except PASSING_FAULTS as fault:
             self.log.warning("%s Looking again at the next poke.", fault)
             return None
-        verdict = trigger.decide(snapshot)
         self.log.info("%s", trigger.describe(snapshot))
         return None if verdict is None else verdict.to_event()
 

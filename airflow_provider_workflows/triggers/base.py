@@ -13,7 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_workflows.exceptions import ConnectionFailed, RateLimited, ServerError, WorkflowsError
+from airflow_provider_workflows.exceptions import (
+    ConnectionFailed,
+    ContractError,
+    RateLimited,
+    ServerError,
+    WorkflowsError,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.base import WorkflowsHook
@@ -68,6 +74,21 @@ class WaitTrigger(BaseTrigger):
         common = {"poll_interval": self.poll_interval, "deadline": self.deadline}
         return f"{cls.__module__}.{cls.__qualname__}", {**self.arguments(), **common}
 
+    def look(self, hook: Any) -> tuple[Any, Verdict | None]:
+        """
+        Read, and decide what was read; for a thread.
+
+        :raises ContractError: an answer has a form that nobody documents. A trigger that crashes on one would
+            look like a failure of Airflow's.
+        """
+        try:
+            snapshot = self.snapshot(hook)
+            return snapshot, self.decide(snapshot)
+        except WorkflowsError:
+            raise
+        except (AttributeError, LookupError, TypeError, ValueError) as odd:
+            raise ContractError(f"An answer has an undocumented form ({type(odd).__name__}: {odd})") from odd
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         # Airflow cancels a trigger that goes on after its event, so nothing follows the yield.
         yield TriggerEvent(await self._wait())
@@ -84,7 +105,7 @@ class WaitTrigger(BaseTrigger):
                     if hook is None:
                         hook = self.open_hook()
                         await hook.prepare()
-                    verdict = self.decide(await in_thread(self.snapshot, hook))
+                    _, verdict = await in_thread(self.look, hook)
                 except PASSING_FAULTS as fault:
                     pause = self._pause_after(fault, pause)
                     self.log.warning("%s Looking again in %.0f s.", fault, pause)

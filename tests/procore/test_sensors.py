@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
 )
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_provider_workflows.exceptions import ConfigurationError, NotFound, WorkflowsError
+from airflow_provider_workflows.exceptions import ConfigurationError, ContractError, NotFound, WorkflowsError
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor, ProcoreResponseRequestedSensor
 from airflow_provider_workflows.triggers import base as waiting
 from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
@@ -277,6 +277,16 @@ def test_a_refusal_ends_the_wait_and_says_why(emulator, store):
     assert (payload["status"], payload["error"]) == ("error", "PermissionDenied")
     with pytest.raises(WorkflowsError, match="PermissionDenied: .*No access"):
         sensor.execute_complete({"task_state_store": store}, payload)
+
+
+@pytest.mark.parametrize("odd", [{"history": 7}, {"history": [{"type": "ResponseStep", "details": {"responses": 7}}]}])
+def test_an_answer_of_an_unknown_form_is_a_typed_error_and_crashes_no_trigger(emulator, store, odd):
+    deferral = deferred(instance_sensor(), {"task_state_store": store})
+    emulator.control("POST", "faults", path="/history$", times=2, status=200, json={"data": odd})
+
+    assert first_event(deferral.trigger)["error"] == "ContractError"
+    with pytest.raises(ContractError, match="undocumented form"):
+        instance_sensor().poke({"task_state_store": store})
 
 
 @pytest.mark.parametrize("event", [None, {}, {"status": "surprise"}])
