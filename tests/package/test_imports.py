@@ -34,7 +34,7 @@ page = os.sysconf("SC_PAGESIZE")
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * page / 2**20
 for module in modules:
-    for _ in range(3):  # a busy machine can be slow at any moment, not at every one
+    for _ in range(10):  # a busy machine can be slow at any moment, not at every one
         sys.stdout.flush()
         if os.fork() == 0:
             before, memory, start = set(sys.modules), resident(), time.perf_counter()
@@ -84,7 +84,7 @@ def all_imported(module: str) -> set[str]:
 
 @pytest.fixture(scope="module")
 def measured() -> dict[str, list[tuple[float, float, set[str]]]]:
-    """Seconds, megabytes and new packages of each module, measured three times."""
+    """Seconds, megabytes and new packages of each module, measured ten times."""
     airflow_modules = sorted(
         {name for module in PARSED for name in all_imported(module) if name.startswith("airflow.")}
     )
