@@ -63,8 +63,8 @@ class ReadyToken:
     """A token that somebody else fetched; it cannot be renewed."""
 
     def __init__(self, token: str):
-        self._token = token
-        self.identity = fingerprint("ready", token)
+        self._token = token.strip()  # a secret from a file often ends with a line break
+        self.identity = fingerprint("ready", self._token)
 
     def fetch(self, now: float) -> Token:
         return Token(self._token, now, _end_in_jwt(self._token))
@@ -220,6 +220,9 @@ class TokenAuth(requests.auth.AuthBase):
 
     def _fetch(self) -> None:
         token = self._source.fetch(self._clock())
+        if not (token.value.isascii() and token.value.isprintable()):
+            # Said here, because the error of http.client would repeat the token.
+            raise AuthenticationError("The token holds a line break or a character that no token has")
         if self._on_token is not None:
             self._on_token(token.value)
         self._token = token
@@ -279,9 +282,11 @@ def _read_token(answer: Answer, now: float, lifetime: float | None) -> Token:
         problem = "The server's answer holds no token"
     if problem is not None:
         raise AuthenticationError(problem, method=answer.method, path=answer.path, status_code=answer.status)
-    seconds = named.get("expiresin", lifetime)
-    known = isinstance(seconds, (int, float)) and not isinstance(seconds, bool) and seconds > 0
-    return Token(str(value), now, _end_in_jwt(str(value)) or (now + float(seconds or 0) if known else None))
+    try:
+        seconds = float(named.get("expiresin", lifetime) or 0)
+    except (TypeError, ValueError):
+        seconds = 0.0  # not known
+    return Token(str(value), now, _end_in_jwt(str(value)) or (now + seconds if seconds > 0 else None))
 
 
 def _end_in_jwt(token: str) -> float | None:

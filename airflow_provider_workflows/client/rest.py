@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import ssl
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -34,8 +35,8 @@ from airflow_provider_workflows.exceptions import (
 
 CONNECT_TIMEOUT = 10.0  # seconds
 LARGEST_ANSWER = 32 * 2**20  # bytes, decoded
-# A gateway's word that it does not know what became of the call.
-LOST_ON_THE_WAY = frozenset({408, 502, 503, 504})
+# A gateway's word that it does not know what became of the call (520 and 524 are Cloudflare's).
+LOST_ON_THE_WAY = frozenset({408, 502, 503, 504, 520, 524})
 
 
 def path(template: str, *ids: object) -> str:
@@ -97,6 +98,12 @@ class Answer:
             ) from None
 
 
+class _Session(requests.Session):
+    def get_redirect_target(self, resp: requests.Response) -> str | None:
+        """Name none: to look at a redirect, requests would read its whole body, however large."""
+        return None
+
+
 class RestClient:
     """
     Sends calls to one server and turns its answers into values or errors of this package.
@@ -139,9 +146,9 @@ class RestClient:
         self._max_bytes = max_bytes
         self._sleep = sleep
         self._clock = clock
-        self._session = requests.Session()
+        self._session = _Session()
         self._session.headers.update({"Accept": "application/json", "User-Agent": "airflow-provider-workflows"})
-        self._session.headers.update(headers or {})
+        self._session.headers.update(_sendable(headers or {}))
         self._session.verify = verify
         self._session.proxies.update(proxies or {})
         # Without an auth of ours requests would look for one in ~/.netrc.
@@ -180,14 +187,20 @@ class RestClient:
         :param timeout: Seconds to wait for an answer, instead of the client's.
         :raises ApiError: one of its subclasses, see :mod:`airflow_provider_workflows.exceptions`.
         """
+        body: Any = dict(form) if form is not None else None if json is None else _dump(json)
+        own_headers = {} if json is None else {"Content-Type": "application/json"}
+        if files is not None:
+            # Encoded once: a file that is read for the first attempt is empty for the second.
+            multipart = requests.Request(method, self.base_url, data=body, files=files).prepare()
+            body, own_headers = multipart.body, {"Content-Type": multipart.headers["Content-Type"]}
         request = requests.Request(
             method,
             self.base_url + path,
             params=_query(params or {}),
-            data=dict(form) if form is not None else None if json is None else _dump(json),
-            files=files,
-            headers={**({} if json is None else {"Content-Type": "application/json"}), **(headers or {})},
-            auth=auth,
+            data=body,
+            headers={**own_headers, **_sendable(headers or {})},
+            # As bytes: requests would write text as Latin-1, which not every password is.
+            auth=None if auth is None else (auth[0].encode(), auth[1].encode()),
         )
         attempt = partial(self._attempt, request, path, replay, timeout or self.timeout)
         return self.retry.run(attempt, sleep=self._sleep, clock=self._clock)
@@ -205,6 +218,7 @@ class RestClient:
         place: dict[str, Any] = {"page": 1} if style == "v1" else {}
         seen: list[dict[str, Any]] = []
         before: list[Any] | None = None
+        received = 0
         while True:
             answer = self.get(path, params={**(params or {}), "per_page": per_page, **place})
             body = answer.json()
@@ -215,7 +229,8 @@ class RestClient:
             if rows and rows == before:
                 raise fault("A page repeats the one before: this list has no paging, or none that is known")
             yield from rows
-            following = self._next_page(answer, body, rows, place, per_page)
+            received += len(rows)
+            following = self._next_page(answer, body, rows, place, per_page, received)
             if following is None:
                 return
             seen.append(place)
@@ -244,7 +259,9 @@ class RestClient:
         self, request: requests.Request, path: str, replay: Replay, timeout: float
     ) -> tuple[requests.Response, bytes]:
         prepared = self._session.prepare_request(request)
-        settings = self._session.merge_environment_settings(prepared.url, {}, True, None, None)
+        # Handed in, the connection's proxies beat those of the environment; the session's own would not.
+        proxies = dict(self._session.proxies)
+        settings = self._session.merge_environment_settings(prepared.url, proxies, True, None, None)
         if self._session.verify is not True:
             settings["verify"] = self._session.verify  # requests lets REQUESTS_CA_BUNDLE beat it
         try:
@@ -255,6 +272,8 @@ class RestClient:
                 body = self._read(response, path, time.monotonic() + 2 * timeout)
         except requests.exceptions.RequestException as error:
             self._lost(error, str(request.method), path, replay)
+        except OSError as error:  # requests reports a missing CA bundle with nothing more
+            raise ConfigurationError(f"{error}. Correct 'verify', or REQUESTS_CA_BUNDLE.") from error
         self.rate = _rate(response.headers) or self.rate
         return response, body
 
@@ -275,7 +294,8 @@ class RestClient:
 
     def _lost(self, error: requests.exceptions.RequestException, method: str, path: str, replay: Replay) -> None:
         why = type(error).__name__
-        if isinstance(error, requests.exceptions.SSLError):
+        # Any other TLS error can come after the call was sent.
+        if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
             raise ConnectionFailed(
                 "No trusted TLS connection (extra 'verify' takes the path of a CA bundle)",
                 method=method,
@@ -301,10 +321,9 @@ class RestClient:
         }
         if 300 <= status < 400:
             raise _redirected(response, call)
-        not_before = _not_before(response.headers, self._clock())
+        not_before = _not_before(response.headers, self._clock(), status)
         if status == 429 or (status == 503 and "Retry-After" in response.headers):
-            retry_at = None if not_before is None else datetime.fromtimestamp(not_before, timezone.utc)
-            raise Again(RateLimited("The server asks to wait", retry_at=retry_at, **call), not_before)
+            raise Again(RateLimited("The server asks to wait", retry_at=_moment(not_before), **call), not_before)
         if status in LOST_ON_THE_WAY:
             if replay is Replay.NEVER:
                 raise OutcomeUnknown("The call was lost on the way", **call)
@@ -316,7 +335,9 @@ class RestClient:
         if status == 404:
             raise NotFound("Not found", **call)
         if 400 <= status < 500:
-            raise InvalidRequest("The server refused the request", fields=fields, **call)
+            token = _bearer(response.request)
+            clean = {name: [self._scrub(word, token) for word in wrong] for name, wrong in fields.items()}
+            raise InvalidRequest("The server refused the request", fields=clean, **call)
         if status >= 500:
             raise ServerError("The server failed", **call)
         raise ContractError("The status is not one of an answer", **call)
@@ -330,7 +351,7 @@ class RestClient:
     # --- paging ---
 
     def _next_page(
-        self, answer: Answer, body: Any, rows: list[Any], place: dict[str, Any], per_page: int
+        self, answer: Answer, body: Any, rows: list[Any], place: dict[str, Any], per_page: int, received: int
     ) -> dict[str, Any] | None:
         linked = self._linked(answer)
         if linked is not None:
@@ -339,16 +360,21 @@ class RestClient:
             return None
         known, cursor = _body_cursor(body)
         if known:
-            return None if not cursor else self._from_url(cursor, answer.path) if "/" in cursor else {"cursor": cursor}
+            if not cursor:
+                return None
+            # A slash alone does not make a URL: it is a letter of base64.
+            is_url = "://" in cursor or re.search(r"[?&](cursor|page)=", cursor)
+            return self._from_url(cursor, answer.path) if is_url else {"cursor": cursor}
         page = int(place.get("page", 1))
         if "Link" in answer.headers:
             return None
         total = answer.headers.get("Total", "")
         if total.isdecimal():
-            return {"page": page + 1} if page * per_page < int(total) else None
+            return {"page": page + 1} if received < int(total) else None
         # Nothing says whether there is more. A full page may be cut off, so ask; an unknown cursor may not be
-        # combined with a page number, which is why it is dropped.
-        return {"page": page + 1} if len(rows) >= per_page else None
+        # combined with a page number, which is why it is dropped. Pages may be smaller than we asked for.
+        size = answer.headers.get("Per-Page", "")
+        return {"page": page + 1} if len(rows) >= (int(size) if size.isdecimal() else per_page) else None
 
     def _linked(self, answer: Answer) -> dict[str, Any] | None:
         for link in requests.utils.parse_header_links(answer.headers.get("Link", "")):
@@ -358,8 +384,11 @@ class RestClient:
 
     def _from_url(self, url: str, path: str) -> dict[str, Any]:
         """Take the place in the list from a URL, and never the URL itself: the token goes to our server only."""
-        full = urljoin(self.base_url + path, url)
-        query = parse_qs(urlsplit(full).query)
+        try:
+            full = urljoin(self.base_url + path, url)
+            query = parse_qs(urlsplit(full).query)
+        except ValueError:
+            raise ContractError("The link to the next page is not a URL", method="GET", path=path) from None
         if not same_server(full, self.base_url):
             raise ContractError("The next page is said to be on another server", method="GET", path=path)
         for name in ("cursor", "page"):
@@ -370,6 +399,14 @@ class RestClient:
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
+
+
+def _sendable(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Refuse what no header can hold, without repeating the value as requests would: it may be a secret."""
+    for name, value in headers.items():
+        if not re.fullmatch(r"([!-~][ -~]*)?", value):
+            raise ConfigurationError(f"Header {name} cannot be sent: it holds a line break or is not ASCII.")
+    return headers
 
 
 def _bearer(request: requests.PreparedRequest) -> str:
@@ -396,13 +433,16 @@ def _dump(body: Any) -> bytes:
 def _nothing_was_sent(error: requests.exceptions.RequestException) -> bool:
     if isinstance(error, requests.exceptions.ConnectTimeout):
         return True
+    before_sending = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
+    return any(isinstance(cause, before_sending) for cause in _causes(error))
+
+
+def _causes(error: requests.exceptions.RequestException) -> Iterator[BaseException]:
     cause: object = error
     while isinstance(cause, BaseException):
-        if isinstance(cause, (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)):
-            return True
+        yield cause
         inner = getattr(cause, "reason", None) or next((a for a in cause.args if isinstance(a, BaseException)), None)
         cause = inner if inner is not cause else None
-    return False
 
 
 def _redirected(response: requests.Response, call: dict[str, Any]) -> ApiError:
@@ -423,8 +463,12 @@ def _rate(headers: Mapping[str, str]) -> RateLimit | None:
     return RateLimit(*numbers) if any(number is not None for number in numbers) else None
 
 
-def _not_before(headers: Mapping[str, str], now: float) -> float | None:
-    """Return the later of the two times that a server can ask us to wait for."""
+def _not_before(headers: Mapping[str, str], now: float, status: int) -> float | None:
+    """
+    Return the later of the two times that a server can ask us to wait for.
+
+    Procore sends X-Rate-Limit-Reset with every answer; it says when to come back only if no call is left.
+    """
     times = []
     retry_after = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", retry_after):
@@ -435,13 +479,24 @@ def _not_before(headers: Mapping[str, str], now: float) -> float | None:
         except (TypeError, ValueError):
             pass
     reset = headers.get("X-Rate-Limit-Reset", "")
-    if reset.isdecimal():
+    if reset.isdecimal() and (status == 429 or headers.get("X-Rate-Limit-Remaining") == "0"):
         times.append(float(reset))
     return max(times, default=None)
 
 
+def _moment(unix_time: float | None) -> datetime | None:
+    try:
+        return None if unix_time is None else datetime.fromtimestamp(unix_time, timezone.utc)
+    except (OverflowError, ValueError, OSError):
+        return None  # such as milliseconds: beyond the calendar
+
+
 def _body_cursor(body: Any) -> tuple[bool, str | None]:
-    """Return whether the body names a next cursor or URL, and which; None is the end of the list."""
+    """
+    Return whether the body names a next cursor or URL, and which; None is the end of the list.
+
+    One place may be null while another names it, so null is believed only when it is all there is.
+    """
     if not isinstance(body, dict):
         return False, None
     places = [body]
@@ -449,11 +504,13 @@ def _body_cursor(body: Any) -> tuple[bool, str | None]:
         for holder in list(places):
             if isinstance(holder.get(name), dict):
                 places.append(holder[name])
-    for holder in places:
-        for name in ("next_cursor", "nextCursor", "next"):
-            if name in holder and (holder[name] is None or isinstance(holder[name], (str, int))):
-                return True, str(holder[name] or "") or None
-    return False, None
+    named = [
+        holder[name]
+        for holder in places
+        for name in ("next_cursor", "nextCursor", "next")
+        if name in holder and (holder[name] is None or isinstance(holder[name], (str, int)))
+    ]
+    return bool(named), next((str(cursor) for cursor in named if cursor), None)
 
 
 def _error_words(body: bytes) -> tuple[str, dict[str, list[str]]]:
@@ -514,5 +571,6 @@ def _fields(error: Any) -> dict[str, list[str]]:
 def _html_words(text: str) -> str | None:
     if not re.match(r"(?is)\s*(<!doctype html|<html|<head|<body)", text):
         return None
-    title = re.search(r"(?is)<title[^>]*>(.*?)</title>", text)
+    # Only its beginning: a page of nothing but <title> takes this pattern minutes.
+    title = re.search(r"(?is)<title[^>]*>(.*?)</title>", text[:4096])
     return "an HTML page" + (f" titled {' '.join(title[1].split())!r}" if title else "")

@@ -244,6 +244,7 @@ def test_a_login_server_that_is_away_is_no_refusal(requests_mock):
         ("t-1", 3600),
         ('{"access_token": "t-1"}', 3600),
         ('{"accessToken": "t-1", "expiresIn": 60}', 60),
+        ('{"access_token": "t-1", "expires_in": "60"}', 60),
         ('{"Token": "t-1"}', 3600),
         ('{"apiToken": "t-1"}', 3600),
         ('{"Value": "t-1"}', 3600),
@@ -295,6 +296,32 @@ def test_the_administrator_signs_in_as_told(requests_mock, mint_auth, name, valu
     MintedToken(BASE, "admin", "pw", mint_auth=mint_auth).fetch(0.0)
 
     assert requests_mock.last_request.headers[name] == value
+
+
+def test_a_password_may_hold_any_character(requests_mock):
+    requests_mock.get(MINT, text='"t"')
+
+    MintedToken(BASE, "admin", "p\u20ac").fetch(0.0)
+
+    sent = requests_mock.last_request.headers["Authorization"]
+    assert base64.b64decode(sent.removeprefix("Basic ")) == "admin:p\u20ac".encode()
+
+
+def test_a_ready_token_may_end_with_the_line_break_of_its_file():
+    assert header(TokenAuth(ReadyToken("t\n"), BASE)) == "Bearer t"
+
+
+def test_a_token_that_no_header_can_hold_is_refused_without_showing_it():
+    with pytest.raises(AuthenticationError, match="line break") as failure:
+        header(TokenAuth(ReadyToken("s3c\nret"), BASE))
+    assert "s3c" not in str(failure.value)
+
+
+@pytest.mark.parametrize("expires_in", [None, 0, "soon"])
+def test_an_end_that_cannot_be_read_is_not_known(requests_mock, expires_in):
+    requests_mock.post(LOGIN + "/oauth/token", json={"access_token": "t", "expires_in": expires_in})
+
+    assert ClientCredentials(LOGIN, "id", "secret").fetch(0.0).expires_at is None
 
 
 def test_a_token_is_asked_for_without_the_users_netrc(requests_mock, monkeypatch, tmp_path):

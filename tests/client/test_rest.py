@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gzip
+import io
+import ssl
 from datetime import datetime, timezone
 from decimal import Decimal
 
@@ -10,7 +12,8 @@ import pytest
 import requests
 from hypothesis import given
 from hypothesis import strategies as st
-from urllib3.exceptions import NewConnectionError
+from urllib3.exceptions import MaxRetryError, NewConnectionError
+from urllib3.exceptions import SSLError as TLSError
 
 from airflow_provider_workflows.client.auth import ReadyToken, TokenAuth
 from airflow_provider_workflows.client.rest import RateLimit, RestClient, path
@@ -236,12 +239,100 @@ def test_in_a_trigger_a_call_makes_one_attempt(requests_mock, sleeper):
     assert (requests_mock.call_count, sleeper.slept) == (1, [])
 
 
-def test_an_untrusted_certificate_is_not_tried_again(requests_mock):
-    requests_mock.get(BASE + "/x", exc=requests.exceptions.SSLError)
+def tls_failure(cause: ssl.SSLError) -> requests.exceptions.SSLError:
+    """Return a TLS error as requests wraps it."""
+    return requests.exceptions.SSLError(MaxRetryError(None, "/x", TLSError(cause)))
+
+
+@EVERY_CALL
+def test_an_untrusted_certificate_is_not_tried_again(requests_mock, replay):
+    requests_mock.post(BASE + "/x", exc=tls_failure(ssl.SSLCertVerificationError(1, "self-signed")))
 
     with pytest.raises(ConnectionFailed, match="verify"):
-        client_to().get("/x")
+        client_to().call("POST", "/x", replay=replay)
     assert requests_mock.call_count == 1
+
+
+def test_tls_that_breaks_may_have_broken_after_the_call_was_sent(requests_mock):
+    broken = {"exc": tls_failure(ssl.SSLError(1, "bad record mac"))}
+    requests_mock.get(BASE + "/x", [broken, {"json": {}}])
+    requests_mock.post(BASE + "/x", [broken, {"json": {}}])
+
+    assert client_to().get("/x").status == 200
+    with pytest.raises(OutcomeUnknown):
+        client_to().call("POST", "/x", replay=Replay.NEVER)
+
+
+@pytest.mark.parametrize("status", [502, 504, 520, 524])
+def test_a_gateway_that_lost_an_unsafe_call_leaves_its_outcome_unknown(requests_mock, status):
+    requests_mock.post(BASE + "/x", status_code=status)
+
+    with pytest.raises(OutcomeUnknown):
+        client_to().call("POST", "/x", replay=Replay.NEVER)
+    assert requests_mock.call_count == 1
+
+
+@pytest.mark.parametrize(("failure", "waited"), [({}, 1), ({"Retry-After": "3"}, 3)])
+def test_a_rate_limit_that_is_not_used_up_delays_nothing(requests_mock, sleeper, failure, waited):
+    reset = {"X-Rate-Limit-Remaining": "500", "X-Rate-Limit-Reset": str(int(sleeper.now) + 3000)}
+    requests_mock.get(BASE + "/x", [{"status_code": 503, "headers": {**reset, **failure}}, {"json": {}}])
+
+    client_to(sleeper=sleeper).get("/x")
+
+    assert waited <= sleeper.slept[0] < waited + 1
+
+
+@pytest.mark.parametrize(
+    "headers", [{"X-Rate-Limit-Reset": "1700000000000"}, {"Retry-After": "9" * 30}], ids=["milliseconds", "aeons"]
+)
+def test_a_stated_wait_beyond_the_calendar_is_still_a_rate_limit(requests_mock, headers):
+    requests_mock.get(BASE + "/x", status_code=429, headers=headers)
+
+    with pytest.raises(RateLimited) as failure:
+        client_to().get("/x")
+    assert failure.value.retry_at is None
+
+
+def test_a_file_is_whole_in_every_attempt(requests_mock):
+    requests_mock.post(BASE + "/x", [{"status_code": 429}, {"json": {}}])
+
+    client_to().call(
+        "POST", "/x", replay=Replay.NEVER, form={"a": "b"}, files={"file": ("name", io.BytesIO(b"content"))}
+    )
+
+    bodies = [request.body for request in requests_mock.request_history]
+    assert bodies[0] == bodies[1]
+    assert b"content" in bodies[0]
+    assert b'name="a"' in bodies[0]
+
+
+# --- the network as the connection describes it ---
+
+
+def test_the_proxies_of_the_connection_beat_those_of_the_environment(requests_mock, monkeypatch):
+    monkeypatch.setenv("https_proxy", "http://environment:1")
+    requests_mock.get(BASE + "/x", json={})
+
+    client_to(proxies={"https": "http://connection:1"}).get("/x")
+
+    assert requests_mock.last_request.proxies["https"] == "http://connection:1"
+
+
+def test_a_ca_bundle_that_is_not_there_is_named():
+    with pytest.raises(ConfigurationError, match=r"/nowhere/ca\.pem.*verify"):
+        client_to(verify="/nowhere/ca.pem").get("/x")
+
+
+@pytest.mark.parametrize("value", ["s3cret\n", " s3cret", "s3cr\u20act"])
+def test_a_header_that_cannot_be_sent_is_named_and_its_value_is_not(requests_mock, value):
+    for build in (
+        lambda: client_to(headers={"Cookie": value}),
+        lambda: client_to().get("/x", headers={"Cookie": value}),
+    ):
+        with pytest.raises(ConfigurationError, match="Header Cookie") as failure:
+            build()
+        assert "s3cr" not in str(failure.value)
+    assert requests_mock.call_count == 0
 
 
 # --- sizes and forms ---
@@ -253,6 +344,17 @@ def test_an_answer_that_is_too_large_is_not_read_to_its_end(broken_server):
 
     with pytest.raises(ContractError, match="larger than 1048576 bytes"):
         client_to(broken_server(head + bomb).url, max_bytes=2**20).get("/x")
+
+
+def test_the_body_of_a_redirect_is_not_read_to_its_end_either(broken_server, monkeypatch):
+    bomb = gzip.compress(b"0" * 2**22)
+    head = f"HTTP/1.1 302 Found\r\nLocation: /y\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n"
+
+    client = client_to(broken_server(head.encode() + bomb).url, max_bytes=2**20)
+    # How requests itself would read it, before we can.
+    monkeypatch.setattr(requests.Response, "content", property(lambda _: pytest.fail("read without a limit")))
+    with pytest.raises(ContractError, match="larger than 1048576 bytes"):
+        client.get("/x")
 
 
 @pytest.mark.parametrize(
@@ -278,8 +380,9 @@ def test_a_redirect_to_a_login_page_says_so(requests_mock, location):
         client_to().get("/x")
 
 
-def test_no_redirect_is_followed(requests_mock):
-    requests_mock.get(BASE + "/x", status_code=307, headers={"Location": BASE + "/y"})
+@pytest.mark.parametrize("location", [BASE + "/y", "http://[bad"])
+def test_no_redirect_is_followed(requests_mock, location):
+    requests_mock.get(BASE + "/x", status_code=307, headers={"Location": location})
 
     with pytest.raises(ContractError, match="redirect"):
         client_to().get("/x")
@@ -375,6 +478,16 @@ def test_a_secret_that_the_server_echoes_is_not_in_the_error(requests_mock):
     assert failure.value.server_message == "*** and ***, Authorization: Bearer ***"
 
 
+def test_a_secret_that_the_server_echoes_is_not_in_the_fields(requests_mock):
+    auth = TokenAuth(ReadyToken("tok-12345"), BASE)
+    requests_mock.get(BASE + "/x", status_code=422, json={"errors": {"name": ["not tok-12345"]}})
+
+    with pytest.raises(InvalidRequest) as failure:
+        client_to(auth=auth).get("/x")
+
+    assert failure.value.fields == {"name": ["not ***"]}
+
+
 def test_the_rate_limit_is_remembered_and_may_be_absent(requests_mock):
     headers = {"X-Rate-Limit-Limit": "25", "X-Rate-Limit-Remaining": "24", "X-Rate-Limit-Reset": "1700000010"}
     requests_mock.get(BASE + "/x", [{"json": {}}, {"json": {}, "headers": headers}, {"json": {}}])
@@ -414,6 +527,15 @@ def test_pages_end_with_the_total_where_there_is_no_link(requests_mock):
     assert listed(client_to(), "v1") == [1, 2, 3]
 
 
+@pytest.mark.parametrize("total", [{}, {"Total": "3"}])
+def test_pages_that_are_smaller_than_asked_for_are_not_taken_for_the_last(requests_mock, total):
+    headers = {"Per-Page": "2", **total}
+    requests_mock.get(BASE + "/x?page=1", json=rows(1, 2), headers=headers)
+    requests_mock.get(BASE + "/x?page=2", json=rows(3), headers=headers)
+
+    assert listed(client_to(), "v1", per_page=2000) == [1, 2, 3]
+
+
 def test_a_full_page_without_any_sign_is_followed_by_a_question(requests_mock):
     requests_mock.get(BASE + "/x?page=1", json=rows(1, 2))
     requests_mock.get(BASE + "/x?page=2", json=[])
@@ -428,6 +550,7 @@ def test_a_full_page_without_any_sign_is_followed_by_a_question(requests_mock):
         ({"pagination": {"next_cursor": "c2"}}, {}),
         ({"meta": {"cursor": {"next": "c2"}}}, {}),
         ({"next_cursor": "c2"}, {}),
+        ({"next": None, "meta": {"next_cursor": "c2"}}, {}),
         ({"links": {"next": f"{BASE}/x?cursor=c2&per_page=2"}}, {}),
         ({"links": {"next": "/x?cursor=c2"}}, {}),
         ({}, {"Link": f'<{BASE}/x?cursor=c2>; rel="next"'}),
@@ -439,6 +562,13 @@ def test_v2_cursors_are_found_wherever_they_come_back(requests_mock, first, head
 
     assert listed(client_to(), "v2") == [1, 2, 3]
     assert "page" not in requests_mock.last_request.qs
+
+
+def test_a_slash_in_a_base64_cursor_does_not_make_it_a_url(requests_mock):
+    requests_mock.get(BASE + "/x", json={"data": rows(1, 2), "next_cursor": "a/b+c=="})
+    requests_mock.get(BASE + "/x?cursor=a%2Fb%2Bc%3D%3D", json={"data": rows(3), "next_cursor": None})
+
+    assert listed(client_to(), "v2") == [1, 2, 3]
 
 
 def test_v2_pages_are_asked_for_by_number_where_no_cursor_comes_back(requests_mock):
@@ -469,6 +599,13 @@ def test_paging_links_to_another_server_are_refused(requests_mock):
     with pytest.raises(ContractError, match="another server"):
         listed(client_to(), "v2")
     assert requests_mock.call_count == 1
+
+
+def test_a_link_that_is_not_a_url_is_an_error(requests_mock):
+    requests_mock.get(BASE + "/x", json={"data": rows(1)}, headers={"Link": '<http://[bad>; rel="next"'})
+
+    with pytest.raises(ContractError, match="not a URL"):
+        listed(client_to(), "v2")
 
 
 def test_a_link_without_a_place_in_the_list_is_an_error(requests_mock):
