@@ -131,7 +131,10 @@ def test_a_bug_answers_500_and_shows_where_it_is(emulator, procore, monkeypatch,
 
 
 def test_a_page_of_100_of_10000_takes_less_than_20_ms():
-    with Emulator(seed="large") as emulator, requests.Session() as session:
+    # In a process of its own, as users run it: in this one the coverage would be measured, too.
+    with run("--seed", "large") as process, requests.Session() as session:
+        assert process.stdout is not None
+        emulator = Emulator.attach(process.stdout.readline().rpartition(" ")[2].strip())
         connection = emulator.connection("procore")
         grant = {"grant_type": "client_credentials"}
         signing_in = (connection["login"], connection["password"])
@@ -143,6 +146,7 @@ def test_a_page_of_100_of_10000_takes_less_than_20_ms():
             "v2 page 50": f"{PROJECT}/workflows/instances?{tool}&page=50&per_page=100",
             "v1": "/rest/v1.0/workflow_instances?company_id=4264807&per_page=100&page=50",
         }
+        measured = {}
         for name, path in pages.items():
             took = []
             for _ in range(8):
@@ -150,7 +154,10 @@ def test_a_page_of_100_of_10000_takes_less_than_20_ms():
                 rows = session.get(emulator.url + path).json()
                 took.append(time.perf_counter() - started)
             assert len(rows if name == "v1" else rows["data"]) == 100
-            assert min(took) < 0.02, f"{name}: {min(took) * 1000:.1f} ms"
+            measured[name] = min(took)
+        process.terminate()
+
+    assert {name: seconds for name, seconds in measured.items() if seconds >= 0.02} == {}
 
 
 def test_the_emulator_imports_nothing_else_of_the_package():
