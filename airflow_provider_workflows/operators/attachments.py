@@ -62,11 +62,11 @@ def _attached(parameter: str, given: Any, largest: int | None) -> AttachedFile:
         raise ConfigurationError(f"{parameter}: a path is missing or was rendered empty.")
     path = given if isinstance(given, ObjectStoragePath) else ObjectStoragePath(text)
     try:
-        if not path.is_file():
-            raise ConfigurationError(f"{parameter}: there is no file {text!r} on this worker or in its storage.")
-        size = int(path.stat().st_size)
+        size = int(path.stat().st_size) if path.is_file() else None
     except (OSError, ValueError, ImportError) as error:
         raise ConfigurationError(f"{parameter}: {text!r} cannot be read: {error}") from error
+    if size is None:
+        raise ConfigurationError(f"{parameter}: there is no file {text!r} on this worker or in its storage.")
     if size == 0:
         raise ConfigurationError(f"{parameter}: {text!r} is empty.")
     if largest is not None and size > largest:
