@@ -380,6 +380,38 @@ class LegacyHistory(Model):
     workflow_state_name: str | None = None
 
 
+class LogAttachment(FileAttachment):
+    filename: str
+
+
+class PermanentLog(Model):
+    id: int
+    activity: str
+    attachments: list[LogAttachment]
+    ball_in_court_duration: str
+    comments: str | None
+    created_at: str
+    performed_by: str
+    user_role: str
+
+
+class PermanentLogError(Model):
+    """What is wrong with which filter."""
+
+    workflowed_object_type: str | None = None
+    workflowed_object_id: str | None = None
+
+
+class CompanyUser(Model):
+    """Somebody in the directory of a company; the real ones have some forty fields more."""
+
+    id: int
+    login: str
+    email_address: str
+    name: str
+    is_active: bool
+
+
 class LegacyError(Model):
     """v1 errors come as `errors`, as `error`, or as `message` with a `code`."""
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import base64
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Query, Request, Response
 
 from . import models
 from .world import CLIENT_ID, CLIENT_SECRET, COMPANY, INTEGRATION_USER, USERS, Refusal, World
@@ -29,6 +29,14 @@ def check_token(world: World, request: Request) -> str:
     if not world.is_valid(world.tokens, token):
         raise Refusal(401, {"errors": "The access token expired or was revoked."})
     return token
+
+
+def page_of(request: Request, response: Response, rows: list[Any], page: int, per_page: int) -> list[Any]:
+    """Return one page of a v1 list, and put its headers into the response."""
+    if page < 1 or not 1 <= per_page <= 2000:
+        raise Refusal(400, {"message": "page starts at 1 and per_page is 1 to 2000", "code": 400})
+    response.headers.update(page_headers(request, page, per_page, len(rows)))
+    return rows[(page - 1) * per_page : page * per_page]
 
 
 def page_headers(request: Request, page: int, per_page: int, total: int) -> dict[str, str]:
@@ -91,6 +99,31 @@ def routes(world: World) -> APIRouter:
     async def companies(request: Request) -> list[dict[str, Any]]:
         check_access(world, request)
         return [{"id": int(COMPANY["id"]), "name": COMPANY["name"], "is_active": True}]
+
+    @router.get("/rest/v1.3/companies/{company_id}/users", response_model=list[models.CompanyUser])
+    async def company_users(
+        request: Request,
+        response: Response,
+        company_id: int,
+        search: Annotated[str, Query(alias="filters[search]")] = "",
+        page: int = 1,
+        per_page: int = 100,
+    ) -> list[dict[str, Any]]:
+        check_access(world, request)
+        if str(company_id) != COMPANY["id"]:
+            raise Refusal(403, {"message": "Access denied", "code": 403})
+        wanted = search.casefold()
+        found = [user for user in USERS.values() if wanted in f"{user.login} {user.name}".casefold()]
+        return [
+            {
+                "id": int(user.id),
+                "login": user.login,
+                "email_address": user.login,
+                "name": user.name,
+                "is_active": True,
+            }
+            for user in page_of(request, response, found, page, per_page)
+        ]
 
     return router
 

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Literal
+from urllib.parse import quote
 
 from fastapi import APIRouter, Depends, Query, Request, Response
+from starlette.datastructures import FormData, UploadFile
 
 from . import models
-from .procore_gateway import check_access, page_headers
+from .procore_gateway import check_access, page_of
 from .world import COMPANY, INTEGRATION_USER, PROJECT, USERS, Refusal, World, user_by_login
 
 OVERDUE_AFTER = 5 * 24 * 3600  # seconds in a state
@@ -74,6 +76,25 @@ JOINT_REVIEW = Workflow(
 WORKFLOWS = {workflow.name: workflow for workflow in (PURCHASE_ORDER, JOINT_REVIEW)}
 
 
+@dataclass(frozen=True)
+class Attachments:
+    """What comes with an activity: names, the sizes in bytes of those that were uploaded, and stored files."""
+
+    names: tuple[str, ...] = ()
+    sizes: tuple[int, ...] = ()
+    prostore_file_ids: tuple[int, ...] = ()
+
+    @property
+    def detail(self) -> dict[str, Any]:
+        uploaded = [{"name": name, "size": size} for name, size in zip(self.names, self.sizes, strict=False)]
+        found = {"attachments": uploaded, "prostore_file_ids": list(self.prostore_file_ids)}
+        return {kind: files for kind, files in found.items() if files}
+
+    @property
+    def shown(self) -> list[str]:
+        return [*self.names, *(f"prostore-{number}" for number in self.prostore_file_ids)]
+
+
 @dataclass
 class Performed:
     """One row of the activity history."""
@@ -85,7 +106,7 @@ class Performed:
     role: int
     performed_by: str
     comments: str | None
-    attachments: list[str]
+    attachments: Attachments
     state_set_at: float
     at: float
 
@@ -129,7 +150,7 @@ class ProcoreLegacy:
         role: int,
         user_id: str,
         comments: str | None,
-        attachments: list[str],
+        attachments: Attachments,
         via: str,
     ) -> Performed:
         available = _open_activities(instance)
@@ -157,7 +178,12 @@ class ProcoreLegacy:
         self.next_history_id += 1
         instance.history.append(row)
         instance.done_here.add((activity.id, role))
-        detail = {"activity": activity.name, "state": instance.state.name, "comments": comments}
+        detail = {
+            "activity": activity.name,
+            "state": instance.state.name,
+            "comments": comments,
+            **attachments.detail,
+        }
         self._record("perform_activity", user_id, instance, detail, via, history_id=str(row.id))
         if all((activity.id, needed) in instance.done_here for needed in activity.roles):
             instance.state = instance.workflow.states[activity.leads_to]
@@ -287,7 +313,7 @@ def _history(legacy: ProcoreLegacy, row: Performed) -> dict[str, Any]:
     iso = legacy.world.clock.iso
     bare = {
         "id": row.id,
-        "attachments": [f"https://storage.example.com/{name}" for name in row.attachments],
+        "attachments": [_stored_at(name) for name in row.attachments.shown],
         "bic_start": iso(row.state_set_at),
         "bic_end": iso(row.at),
         "comments": row.comments,
@@ -305,18 +331,42 @@ def _history(legacy: ProcoreLegacy, row: Performed) -> dict[str, Any]:
     return {
         **bare,
         "file_attachments": [
-            {"id": n, "name": name, "url": f"https://storage.example.com/{name}"}
-            for n, name in enumerate(row.attachments, start=1)
+            {"id": n, "name": name, "url": _stored_at(name)} for n, name in enumerate(row.attachments.shown, start=1)
         ],
         "assigned_to_id": int(members[0]),
         "assigned_to_name": USERS[members[0]].name,
-        "bic_duration": f"{int((row.at - row.state_set_at) // 86400)} days",
+        "bic_duration": _duration(row),
         "performed_by_name": user.name if user else "Somebody Else",
         "workflow_activity_name": row.activity.name,
         "workflow_user_role_name": role_name,
         "workflow_state_id": row.state.id,
         "workflow_state_name": row.state.name,
     }
+
+
+def _permanent_log(legacy: ProcoreLegacy, row: Performed) -> dict[str, Any]:
+    user = USERS.get(row.performed_by)
+    return {
+        "id": row.id,
+        "activity": row.activity.name,
+        "attachments": [
+            {"id": n, "name": name, "url": _stored_at(name), "filename": name}
+            for n, name in enumerate(row.attachments.shown, start=1)
+        ],
+        "ball_in_court_duration": _duration(row),
+        "comments": row.comments,
+        "created_at": legacy.world.clock.iso(row.at),
+        "performed_by": user.name if user else "Somebody Else",
+        "user_role": ROLES[row.role][0],
+    }
+
+
+def _duration(row: Performed) -> str:
+    return f"{int((row.at - row.state_set_at) // 86400)} days"
+
+
+def _stored_at(name: str) -> str:
+    return f"https://storage.example.com/{quote(name)}"
 
 
 # --- routes ---
@@ -366,7 +416,7 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
             found = []
         if object_id is not None:
             found = [i for i in found if i.object_id == object_id]
-        shown = _page(request, response, found, page, per_page)
+        shown = page_of(request, response, found, page, per_page)
         return [_show(legacy, instance, _base(request)) for instance in shown]
 
     @router.get("/workflow_instances/{id}", response_model=models.LegacyInstance)
@@ -397,7 +447,7 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
             sort is None and world.switches["legacy_history_order"] == "newest_first"
         )
         rows.sort(key=lambda row: (row.at, row.id), reverse=newest_first)
-        return [_history(legacy, row) for row in _page(request, response, rows, page, per_page)]
+        return [_history(legacy, row) for row in page_of(request, response, rows, page, per_page)]
 
     @router.get(
         "/workflow_activity_histories/{id}",
@@ -437,38 +487,104 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
         )
         return _history(legacy, row)
 
+    both = APIRouter()
+    both.include_router(router)
+    both.include_router(_permanent_log_routes(world, legacy))
+    return both
+
+
+def _permanent_log_routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
+    """The logs name the company or the project in their path, and nothing in the query but the object."""
+    router = APIRouter(
+        prefix="/rest/v1.0",
+        responses={
+            400: {"model": models.PermanentLogError | models.LegacyError},
+            **{status: {"model": models.LegacyError} for status in (401, 403, 404, "default")},
+        },
+        tags=["Procore legacy"],
+    )
+
+    def logs(object_type: str | None, object_id: int | None) -> list[dict[str, Any]]:
+        filters = {"workflowed_object_type": object_type, "workflowed_object_id": object_id}
+        missing = [name for name, value in filters.items() if value is None]
+        if missing:
+            raise Refusal(400, dict.fromkeys(missing, "is missing"))
+        of_object = [i for i in legacy.instances.values() if i.object_id == object_id and object_type in OBJECT_TYPES]
+        return [_permanent_log(legacy, row) for instance in of_object for row in instance.history]
+
+    @router.get("/companies/{company_id}/workflow_permanent_logs", response_model=list[models.PermanentLog])
+    async def company_logs(
+        request: Request,
+        response: Response,
+        company_id: int,
+        object_type: ObjectType = None,
+        object_id: ObjectId = None,
+        page: int = 1,
+        per_page: int = 100,
+    ) -> Any:
+        check_access(world, request)
+        if str(company_id) != COMPANY["id"]:
+            raise Refusal(403, {"message": "Access denied", "code": 403})
+        return page_of(request, response, logs(object_type, object_id), page, per_page)
+
+    @router.get("/projects/{project_id}/workflow_permanent_logs", response_model=list[models.PermanentLog])
+    async def project_logs(
+        request: Request,
+        response: Response,
+        project_id: int,
+        object_type: ObjectType = None,
+        object_id: ObjectId = None,
+        page: int = 1,
+        per_page: int = 100,
+    ) -> Any:
+        check_access(world, request)
+        if str(project_id) != PROJECT["id"]:
+            raise Refusal(404, {"errors": "Not Found"})
+        return page_of(request, response, logs(object_type, object_id), page, per_page)
+
     return router
 
 
-async def _activity_body(request: Request) -> tuple[dict[str, Any], list[str]]:
+async def _activity_body(request: Request) -> tuple[dict[str, Any], Attachments]:
     if "multipart" in request.headers.get("Content-Type", ""):
-        body: dict[str, Any] = {}
-        names = []
-        for name, value in (await request.form()).multi_items():
-            inner = name.removeprefix("workflow_activity_history[").removesuffix("]")
-            if "attachments" in name:
-                names.append(getattr(value, "filename", None) or str(value))
-            else:
-                body[inner] = value
-        return body, names
+        return _multipart_activity(await request.form())
     try:
         whole = await request.json()
-        body = whole["workflow_activity_history"]
-        return dict(body), list(body.get("attachments", []))
+        body = dict(whole["workflow_activity_history"])
+        return body, Attachments(
+            tuple(str(name) for name in body.get("attachments", [])),
+            prostore_file_ids=_stored_files(list(body.get("prostore_file_ids", []))),
+        )
     except (ValueError, KeyError, TypeError):
         raise Refusal(400, {"message": "param is missing: workflow_activity_history", "code": 400}) from None
+
+
+def _multipart_activity(form: FormData) -> tuple[dict[str, Any], Attachments]:
+    body: dict[str, Any] = {}
+    uploads: list[UploadFile] = []
+    stored: list[Any] = []
+    for name, value in form.multi_items():
+        inner = name.removeprefix("workflow_activity_history[").removesuffix("[]").removesuffix("]")
+        if isinstance(value, UploadFile) and inner == "attachments":
+            uploads.append(value)
+        elif inner == "prostore_file_ids":
+            stored.append(value)
+        else:
+            body[inner] = value
+    names = tuple(upload.filename or "" for upload in uploads)
+    sizes = tuple(upload.size or 0 for upload in uploads)
+    return body, Attachments(names, sizes, _stored_files(stored))
+
+
+def _stored_files(ids: list[Any]) -> tuple[int, ...]:
+    if not all(map(_whole_number, ids)):
+        raise Refusal(400, {"errors": {"prostore_file_ids": ["must be numbers"]}})
+    return tuple(map(_whole_number, ids))
 
 
 def _whole_number(value: Any) -> int:
     """Read an id that is a JSON integer, or digits in a form; 0, which no id is, for anything else."""
     return int(value) if isinstance(value, (int, str)) and str(value).isdecimal() else 0
-
-
-def _page(request: Request, response: Response, rows: list[Any], page: int, per_page: int) -> list[Any]:
-    if page < 1 or not 1 <= per_page <= 2000:
-        raise Refusal(400, {"message": "page starts at 1 and per_page is 1 to 2000", "code": 400})
-    response.headers.update(page_headers(request, page, per_page, len(rows)))
-    return rows[(page - 1) * per_page : page * per_page]
 
 
 def _base(request: Request) -> str:
@@ -484,6 +600,6 @@ def person_performs(
     user = user_by_login(login)
     for candidate, role in _open_activities(instance):
         if candidate.name.casefold() == activity.casefold() and user.id in ROLES[role][1]:
-            return legacy.perform(instance, candidate.id, role, user.id, comments, [], "person")
+            return legacy.perform(instance, candidate.id, role, user.id, comments, Attachments(), "person")
     names = ", ".join(f"{a.name} ({ROLES[r][0]})" for a, r in _open_activities(instance)) or "none"
     raise Refusal(422, {"error": f"{login} cannot perform {activity!r} now; activities: {names}"})

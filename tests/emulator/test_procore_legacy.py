@@ -122,15 +122,41 @@ def test_a_malformed_body_or_query_is_refused(legacy):
     assert "company_id" in legacy.get(INSTANCES, status=400)["message"]
 
 
-def test_an_activity_with_files_comes_as_multipart(legacy):
+def test_an_activity_with_files_comes_as_multipart(emulator, legacy):
     fields = [(f"workflow_activity_history[{name}]", (None, str(value))) for name, value in SUBMIT.items()]
-    files = [*fields, ("workflow_activity_history[attachments][]", ("quote.pdf", b"%PDF"))]
+    files = [
+        *fields,
+        ("workflow_activity_history[attachments][]", ("quote.pdf", b"%PDF")),
+        ("workflow_activity_history[attachments][]", ("site plan.png", b"PNG")),
+        ("workflow_activity_history[prostore_file_ids][]", (None, "77")),
+    ]
 
     answer = legacy.send("POST", HISTORIES, params={"workflow_instance_id": "568150"}, files=files)
 
     assert answer.status_code == 201
     assert answer.json()["comments"] == "Please review"
-    assert [one["name"] for one in answer.json()["file_attachments"]] == ["quote.pdf"]
+    assert [one["name"] for one in answer.json()["file_attachments"]] == ["quote.pdf", "site plan.png", "prostore-77"]
+    assert answer.json()["attachments"][1] == "https://storage.example.com/site%20plan.png"
+    (effect,) = emulator.effects()
+    assert effect["detail"]["attachments"] == [{"name": "quote.pdf", "size": 4}, {"name": "site plan.png", "size": 3}]
+    assert effect["detail"]["prostore_file_ids"] == [77]
+
+
+def test_a_file_in_a_field_of_another_name_is_not_attached(legacy):
+    fields = [(f"workflow_activity_history[{name}]", (None, str(value))) for name, value in SUBMIT.items()]
+    files = [*fields, ("attachment", ("quote.pdf", b"%PDF"))]
+
+    answer = legacy.send("POST", HISTORIES, params={"workflow_instance_id": "568150"}, files=files)
+
+    assert answer.json()["attachments"] == []
+
+
+def test_stored_files_are_named_by_their_ids(emulator, legacy):
+    perform(legacy, status=400, prostore_file_ids=["a"])
+    assert emulator.effects() == []
+
+    assert len(perform(legacy, prostore_file_ids=[77, 78])["attachments"]) == 2
+    assert emulator.effects()[0]["detail"]["prostore_file_ids"] == [77, 78]
 
 
 def test_a_person_is_told_what_can_be_performed(emulator):
@@ -231,3 +257,81 @@ def test_lists_come_in_pages(legacy):
     assert legacy.send("GET", INSTANCES).headers["Per-Page"] == "100"
     assert legacy.send("GET", INSTANCES, params={"per_page": "2000"}).status_code == 200
     legacy.get(INSTANCES, status=400, per_page="2001")
+
+
+# --- permanent logs ---
+
+LOGS = ["/rest/v1.0/companies/4264807/workflow_permanent_logs", "/rest/v1.0/projects/1001/workflow_permanent_logs"]
+
+
+@pytest.mark.parametrize("logs", LOGS)
+def test_the_permanent_log_of_an_object_tells_what_was_performed(emulator, legacy, logs):
+    legacy.query = {}
+    assert legacy.get(logs, **OBJECT) == []
+    legacy.query = {"company_id": "4264807"}
+    row = perform(legacy, prostore_file_ids=[77])
+    emulator.control("POST", "clock", advance=86400 // 24)
+    person(emulator, "rita", "Deny")
+    legacy.query = {}
+
+    submitted, denied = legacy.get(logs, **OBJECT)
+
+    where = "https://storage.example.com/prostore-77"
+    assert submitted == {
+        "id": row["id"],
+        "activity": "Submit for Approval",
+        "attachments": [{"id": 1, "name": "prostore-77", "url": where, "filename": "prostore-77"}],
+        "ball_in_court_duration": "0 days",
+        "comments": "Please review",
+        "created_at": row["created_at"],
+        "performed_by": "Airflow Integration",
+        "user_role": "Project Manager",
+    }
+    assert (denied["activity"], denied["performed_by"], denied["attachments"]) == ("Deny", "Rita Reviewer", [])
+    assert legacy.get(logs, **{**OBJECT, "filters[workflowed_object_id]": "1"}) == []
+    page = legacy.send("GET", logs, params={**OBJECT, "per_page": "1", "page": "2"})
+    assert (page.json(), page.headers["Total"], page.headers["Per-Page"]) == ([denied], "2", "1")
+
+
+@pytest.mark.parametrize("logs", LOGS)
+def test_a_permanent_log_needs_its_object(legacy, logs):
+    legacy.query = {}
+    refused = legacy.get(logs, status=400)
+    assert set(refused) == {"workflowed_object_type", "workflowed_object_id"}
+    refused = legacy.get(logs, status=400, **{"filters[workflowed_object_type]": "Contract"})
+    assert set(refused) == {"workflowed_object_id"}
+    legacy.get(logs, status=400, **OBJECT, per_page="2001")
+
+
+def test_a_permanent_log_of_another_company_or_project_is_refused(legacy, anybody):
+    legacy.query = {}
+    legacy.get("/rest/v1.0/companies/1/workflow_permanent_logs", status=403, **OBJECT)
+    legacy.get("/rest/v1.0/projects/1/workflow_permanent_logs", status=404, **OBJECT)
+    for logs in LOGS:
+        anybody.get(logs, status=401, **OBJECT)
+
+
+# --- the people of a company ---
+
+PEOPLE = "/rest/v1.3/companies/4264807/users"
+
+
+def test_the_people_of_a_company_are_found_by_a_part_of_login_or_name(legacy, anybody):
+    everybody = [user["id"] for user in legacy.get(PEOPLE)]
+    assert everybody[:4] == [90001, 90002, 90003, 90004]
+    assert legacy.get(PEOPLE, **{"filters[search]": "RITA@"}) == [
+        {
+            "id": 90003,
+            "login": "rita@example.com",
+            "email_address": "rita@example.com",
+            "name": "Rita Reviewer",
+            "is_active": True,
+        }
+    ]
+    assert legacy.get(PEOPLE, **{"filters[search]": "nobody"}) == []
+    page = legacy.send("GET", PEOPLE, params={"per_page": "3", "page": "2"})
+    assert [user["id"] for user in page.json()] == everybody[3:6]
+    assert page.headers["Total"] == str(len(everybody))
+    legacy.get(PEOPLE, status=400, page="0")
+    legacy.get("/rest/v1.3/companies/1/users", status=403)
+    anybody.get(PEOPLE, status=401)
