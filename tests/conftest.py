@@ -29,12 +29,14 @@ os.environ["AIRFLOW__WORKFLOWS__POKE_INTERVAL"] = "1"
 
 from airflow_provider_workflows.client.auth import TokenAuth  # noqa: E402  after the environment is set
 from airflow_provider_workflows.emulator import Emulator  # noqa: E402  after the environment is set
+from airflow_provider_workflows.hooks.procore import ProcoreHook  # noqa: E402  after the environment is set
 
 
 @pytest.fixture(autouse=True)
 def every_test_signs_in_itself() -> None:
-    """Forget the tokens that a process shares."""
+    """Forget the tokens and tools that a process shares."""
     TokenAuth._shared.clear()
+    ProcoreHook._tools.clear()
 
 
 @pytest.fixture(autouse=True)

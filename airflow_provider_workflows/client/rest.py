@@ -165,9 +165,11 @@ class RestClient:
         *,
         replay: Replay,
         params: Mapping[str, Any] | None = None,
+        query: str = "",
         json: Any = None,
         form: Mapping[str, str] | None = None,
         files: Any = None,
+        data: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         auth: tuple[str, str] | None = None,
         timeout: float | None = None,
@@ -179,15 +181,17 @@ class RestClient:
         :param path: Path below the base URL; ids in it filled in by :func:`path`.
         :param replay: Whether this call may be sent twice.
         :param params: Query; None is left out, booleans are lower case, lists repeat their key.
+        :param query: Query that is sent as it is; no error shows it.
         :param json: Body; decimals are written exactly.
         :param form: Body as form fields instead.
         :param files: Files of a multipart body.
+        :param data: Body as it is, instead.
         :param headers: Headers of this call.
         :param auth: HTTP Basic login and password instead of the client's own auth.
         :param timeout: Seconds to wait for an answer, instead of the client's.
         :raises ApiError: one of its subclasses, see :mod:`airflow_provider_workflows.exceptions`.
         """
-        body: Any = dict(form) if form is not None else None if json is None else _dump(json)
+        body: Any = dict(form) if form is not None else data if json is None else _dump(json)
         own_headers = {} if json is None else {"Content-Type": "application/json"}
         if files is not None:
             # Encoded once: a file that is read for the first attempt is empty for the second.
@@ -195,7 +199,7 @@ class RestClient:
             body, own_headers = multipart.body, {"Content-Type": multipart.headers["Content-Type"]}
         request = requests.Request(
             method,
-            self.base_url + path,
+            self.base_url + path + (f"?{query}" if query else ""),
             params=_query(params or {}),
             data=body,
             headers={**own_headers, **_sendable(headers or {})},
@@ -237,6 +241,19 @@ class RestClient:
             if following in seen:
                 raise fault("The paging goes round in a circle")
             place, before = following, rows
+
+    def without_sign_in(self, base_url: str) -> RestClient:
+        """Return a client of another server, over the same proxies and timeouts, that shows it no token or header."""
+        return RestClient(
+            base_url,
+            timeout=self.timeout,
+            verify=self._session.verify if self._session.verify is not None else True,
+            proxies={str(scheme): str(proxy) for scheme, proxy in self._session.proxies.items()},
+            retry=self.retry,
+            max_bytes=self._max_bytes,
+            sleep=self._sleep,
+            clock=self._clock,
+        )
 
     def close(self) -> None:
         """Close the sockets."""

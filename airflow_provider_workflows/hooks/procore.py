@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_workflows.client.auth import ClientCredentials, ReadyToken
 from airflow_provider_workflows.client.rest import path
 from airflow_provider_workflows.client.retry import Replay
-from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
+from airflow_provider_workflows.exceptions import ConfigurationError, ContractError, NotFound, PermissionDenied
 from airflow_provider_workflows.hooks.base import (
     Extras,
     WorkflowsHook,
@@ -33,6 +33,7 @@ ENVIRONMENTS = {
     "custom": (None, None),
 }
 V2_PAGE_SIZE = 100  # the largest page the v2 API gives
+COMPANY_LEVEL = "company"  # what to give as project_id to leave the connection's project out
 
 
 class ProcoreConnectionHook(WorkflowsHook):
@@ -41,7 +42,7 @@ class ProcoreConnectionHook(WorkflowsHook):
 
     :param procore_conn_id: Id of a connection of type ``procore``.
     :param company_id: Company to work in; beats the connection's.
-    :param project_id: Project to work in; beats the connection's.
+    :param project_id: Project to work in; beats the connection's; ``company`` for the company level.
     """
 
     conn_name_attr = "procore_conn_id"
@@ -67,7 +68,8 @@ class ProcoreConnectionHook(WorkflowsHook):
     @property
     def project_id(self) -> str | None:
         """The hook's or the connection's project, or None to work at company level."""
-        return self.extras.text("project_id") if self._project_id is None else str(self._project_id)
+        project = self.extras.text("project_id") if self._project_id is None else str(self._project_id)
+        return None if project == COMPANY_LEVEL else project
 
     def me(self) -> dict[str, Any]:
         """Return the signed-in user: ``{id, login, ...}``."""
@@ -152,27 +154,161 @@ class ProcoreConnectionHook(WorkflowsHook):
 
 class ProcoreHook(ProcoreConnectionHook):
     """
-    Calls Procore's Workflows v2 API ("Self-Serve Workflows").
+    Calls Procore's Workflows v2 API ("Self-Serve Workflows"), one method for each of its operations.
 
-    Every method works at project level when it is given a ``project_id`` or the hook or connection has one,
-    else at company level. Ids are strings; times are the API's own strings.
+    An instance, a preset and the like live in a project or in the company, depending on their tool. A method
+    works in the ``project_id`` it is given, ``company`` meaning the company level; else in the hook's. When
+    neither says, a method that knows the tool asks Procore once whose tool it is, and the others work in the
+    connection's project, or at company level if it has none. Ids are strings; times are the API's own strings;
+    lists are read page by page as they are used.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
     :param procore_conn_id: Id of a connection of type ``procore``.
     :param company_id: Company to work in; beats the connection's.
-    :param project_id: Project to work in; beats the connection's.
+    :param project_id: Project to work in; beats the connection's; ``company`` for the company level.
     """
 
     get_connection_form_widgets = classmethod(connection_form_widgets)
     get_ui_field_behaviour = classmethod(ui_field_behaviour)
 
+    # Of each server and company, for the life of the process: whose tool a tool is does not change.
+    _tools: ClassVar[dict[tuple[str, str], list[dict[str, Any]]]] = {}
+
+    # --- tools, and whether they work in projects or in the company ---
+
     def list_tools(self) -> list[dict[str, Any]]:
         """List the tools that can have workflows: ``{name, type, provider, subtype}``."""
-        tools: list[dict[str, Any]] = self._read(
-            "GET", path("/rest/v2.0/companies/{}/workflows/tools", self.company_id), list
-        )
+        tools: list[dict[str, Any]] = self._read("GET", self._company_path("tools"), list)
         return tools
+
+    def find_tool(self, tool_type: str) -> dict[str, Any]:
+        """
+        Return a tool by its type, ``purchase_order_contract``, or by its class, ``PurchaseOrderContract``.
+
+        :raises ConfigurationError: there is no such tool; the message lists the tools.
+        """
+        key = (self.client.base_url, self.company_id)
+        for tools in (self._tools.get(key), None):
+            if tools is None:
+                tools = self._tools[key] = self.list_tools()
+            for tool in tools:
+                if _plain(tool.get("type")) == _plain(tool_type):
+                    return tool
+        known = ", ".join(sorted({str(tool.get("type")) for tool in self._tools[key]})) or "none"
+        raise ConfigurationError(f"tool_type: this company has no tool {tool_type!r} with workflows. Tools: {known}.")
+
+    def project_for(self, project_id: str | int | None, tool_type: str | None = None) -> str | None:
+        """
+        Return the project to work in, or None for the company level.
+
+        :param project_id: What the caller says: a project, ``company``, or None for nothing.
+        :param tool_type: The tool that is worked with, if known.
+        :raises ConfigurationError: nobody says a project, and the tool works in projects; or no such tool.
+        """
+        said = self._project_id if project_id is None else project_id
+        if said is not None:
+            return None if said == COMPANY_LEVEL else str(said)
+        ours = self.extras.text("project_id")
+        provider = None if tool_type is None else self._provider(tool_type)
+        if provider == "Company":
+            return None
+        if provider == "Project" and ours is None:
+            raise ConfigurationError(
+                f"Tool {tool_type!r} works in projects: give project_id, or set it in the extra of connection "
+                f"{self.conn_id!r}."
+            )
+        return ours
+
+    def _provider(self, tool_type: str) -> str | None:
+        try:
+            return str(self.find_tool(tool_type).get("provider"))
+        except (NotFound, PermissionDenied):
+            return None  # who may not list the tools works where the connection says
+
+    # --- templates and presets ---
+
+    def list_templates(self) -> Iterator[dict[str, Any]]:
+        """List the company's templates: ``{id, name, tool_type, latest_published_version: {id, version}, ...}``."""
+        return self._pages(self._company_path("templates"))
+
+    def get_template_version(self, version_id: str) -> dict[str, Any]:
+        """Show a version of a template with its steps and responsible groups."""
+        return self._data("GET", self._company_path("templates/versions/{}", version_id))
+
+    def list_presets(
+        self,
+        tool_type: str,
+        *,
+        tool_subtype: str | None = None,
+        is_default: bool | None = None,
+        is_valid: bool | None = None,
+        project_id: str | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """
+        List the presets of a tool: ``{id, valid, default, template: {id, name, last_published_version_id}}``.
+
+        :param is_default: Only the default preset, or only the others.
+        :param is_valid: Only presets that can be used, or only those that cannot.
+        """
+        filters = {
+            "filters[tool_type]": tool_type,
+            "filters[tool_subtype]": tool_subtype,
+            "filters[is_default]": is_default,
+            "filters[is_valid]": is_valid,
+        }
+        return self._pages(self._path("presets", project_id=project_id, tool_type=tool_type), filters)
+
+    def get_preset(self, preset_id: str, *, project_id: str | None = None) -> dict[str, Any]:
+        """Show a preset with the members of its responsible groups."""
+        return self._data("GET", self._path("presets/{}", preset_id, project_id=project_id))
+
+    def set_default_preset(
+        self, preset_id: str, default: bool = True, *, project_id: str | None = None
+    ) -> dict[str, Any]:
+        """Make a preset the default one, or no longer; the same again changes nothing."""
+        where = self._path("presets/{}", preset_id, project_id=project_id)
+        return self._data("PATCH", where, json={"default": default})
+
+    def update_preset_assignees(
+        self,
+        preset_id: str,
+        *,
+        responsible_group_memberships: Sequence[Mapping[str, Any]] | None = None,
+        individual_assignees: Sequence[Mapping[str, Any]] | None = None,
+        workflow_manager_id: str | None = None,
+        project_id: str | None = None,
+    ) -> dict[str, Any]:
+        """
+        Change who is asked by the instances that start from a preset; never sent twice.
+
+        Whether groups that are not named stay or are emptied is not documented: send all of them.
+
+        :param responsible_group_memberships: ``{uuid, login_ids}`` for each group; the ids replace its members.
+        :param individual_assignees: ``{step_uuid, logins: [{id, required, role_type}]}`` for each step.
+        :raises OutcomeUnknown: the answer was lost.
+        """
+        where = self._path("presets/{}/assignees", preset_id, project_id=project_id)
+        body = _present(
+            responsible_group_memberships=responsible_group_memberships,
+            individual_assignees=individual_assignees,
+            workflow_manager_id=workflow_manager_id,
+        )
+        return self._data("PATCH", where, replay=Replay.NEVER, json=body)
+
+    def list_possible_assignees(
+        self, tool_type: str, *, tool_subtype: str | None = None, project_id: str | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """List who can be an assignee in a tool's workflows: ``{id, login, name, company}``."""
+        return self._people("possible_assignees", tool_type, tool_subtype, project_id)
+
+    def list_workflow_managers(
+        self, tool_type: str, *, tool_subtype: str | None = None, project_id: str | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """List who can manage a tool's workflows: ``{id, login, name, company}``."""
+        return self._people("workflow_managers", tool_type, tool_subtype, project_id)
+
+    # --- instances: reading ---
 
     def list_instances(
         self,
@@ -183,17 +319,19 @@ class ProcoreHook(ProcoreConnectionHook):
         assignee_id: str | None = None,
         active: bool | None = None,
         overdue: bool | None = None,
+        include_internal: bool | None = None,
         project_id: str | None = None,
     ) -> Iterator[dict[str, Any]]:
         """
-        List instances, page by page as they are read.
+        List instances.
 
         :param tool_type: Tool the items belong to, such as ``purchase_order_contract``.
         :param tool_subtype: Subtype of the tool; needed for correspondence.
         :param item_id: Only the instances of this item.
         :param assignee_id: Only those whose current step waits on this user (login information id).
-        :param active: Only active instances.
-        :param overdue: Only those whose next step is overdue.
+        :param active: Only active instances, or only ended ones.
+        :param overdue: Only those whose next step is overdue, or only the others.
+        :param include_internal: Procore's own instances, too.
         :param project_id: Project to look in.
         :return: Rows ``{id, item_id, tool_type, created_at, started_at, ended_at, ...}``; no step, no state.
         """
@@ -204,18 +342,58 @@ class ProcoreHook(ProcoreConnectionHook):
             "filters[assignee_id]": assignee_id,
             "filters[active]": active,
             "filters[overdue]": overdue,
+            "include_internal": include_internal,
         }
-        return self.client.pages(
-            self._path("instances", project_id=project_id), params=filters, per_page=V2_PAGE_SIZE, style="v2"
-        )
+        return self._pages(self._path("instances", project_id=project_id, tool_type=tool_type), filters)
 
-    def get_instance(self, instance_id: str, *, project_id: str | None = None) -> dict[str, Any]:
+    def get_instance(
+        self, instance_id: str, *, project_id: str | None = None, tool_type: str | None = None
+    ) -> dict[str, Any]:
         """Show one instance with its current step occurrence."""
-        return self._data("GET", self._path("instances/{}", instance_id, project_id=project_id))
+        return self._data("GET", self._path("instances/{}", instance_id, project_id=project_id, tool_type=tool_type))
 
-    def get_instance_history(self, instance_id: str, *, project_id: str | None = None) -> dict[str, Any]:
+    def get_instance_history(
+        self, instance_id: str, *, project_id: str | None = None, tool_type: str | None = None
+    ) -> dict[str, Any]:
         """Show the state and the events of one instance."""
-        return self._data("GET", self._path("instances/{}/history", instance_id, project_id=project_id))
+        where = self._path("instances/{}/history", instance_id, project_id=project_id, tool_type=tool_type)
+        return self._data("GET", where)
+
+    def list_item_histories(
+        self, tool_type: str, item_id: str, *, project_id: str | None = None
+    ) -> list[dict[str, Any]]:
+        """Show the histories of all instances of an item, each with its ``instance_id``."""
+        where = self._path("instances/history", project_id=project_id, tool_type=tool_type)
+        found: list[dict[str, Any]] = self._read(
+            "GET", where, list, params={"tool_type": tool_type, "item_id": item_id}
+        )
+        return found
+
+    def bulk_history(
+        self,
+        tool_type: str,
+        item_ids: Sequence[str],
+        *,
+        activity_types: Sequence[str] | None = None,
+        project_id: str | None = None,
+    ) -> list[dict[str, Any]]:
+        """
+        Show the histories of all instances of several items in one call.
+
+        How many items a call takes is not documented.
+
+        :param activity_types: Only ``comments`` or ``attachments``.
+        :return: ``{item_id, instances}`` for each item, its histories with the newest instance first.
+        :raises PermissionDenied: one of the items has an instance that the user may not see.
+        """
+        body: dict[str, Any] = {"tool_type": tool_type, "item_ids": list(item_ids)}
+        if activity_types is not None:
+            body["filters"] = {"activity_types": list(activity_types)}
+        where = self._path("instances/bulk_history", project_id=project_id, tool_type=tool_type)
+        found: list[dict[str, Any]] = self._read("POST", where, list, json=body)  # only reads, so it may go twice
+        return found
+
+    # --- instances: acting ---
 
     def start_instance(
         self,
@@ -232,20 +410,46 @@ class ProcoreHook(ProcoreConnectionHook):
 
         :param preset_id: Preset to start from; beats ``template_id``; with neither, the default preset.
         :return: The new instance.
+        :raises OutcomeUnknown: the answer was lost.
         """
-        body = {
-            "tool_type": tool_type,
-            "item_id": item_id,
-            "tool_subtype": tool_subtype,
-            "template_id": template_id,
-            "preset_id": preset_id,
-        }
+        body = _present(
+            tool_type=tool_type,
+            item_id=item_id,
+            tool_subtype=tool_subtype,
+            template_id=template_id,
+            preset_id=preset_id,
+        )
+        where = self._path("instances", project_id=project_id, tool_type=tool_type)
+        return self._data("POST", where, replay=Replay.NEVER, json=body)
+
+    def bulk_start_instances(
+        self,
+        tool_type: str,
+        items: Sequence[Mapping[str, Any]],
+        *,
+        tool_subtype: str | None = None,
+        idempotency_token: str | None = None,
+        project_id: str | None = None,
+    ) -> dict[str, Any]:
+        """
+        Order Procore to start the workflows of several items; never sent twice.
+
+        :param items: ``{item_id, preset_id}`` for each; without a preset, the default one.
+        :param idempotency_token: The same for the same order.
+        :return: ``{operation_id, operation_type}``; see :meth:`get_async_operation`.
+        :raises OutcomeUnknown: the answer was lost.
+        """
         return self._data(
             "POST",
-            self._path("instances", project_id=project_id),
+            self._path("instances/bulk_create", project_id=project_id, tool_type=tool_type),
             replay=Replay.NEVER,
-            json={name: value for name, value in body.items() if value is not None},
+            json=_present(tool_type=tool_type, tool_subtype=tool_subtype, items=[dict(item) for item in items]),
+            headers=_idempotency(idempotency_token),
         )
+
+    def get_async_operation(self, operation_id: str) -> dict[str, Any]:
+        """Show an operation that Procore works on: ``{id, operation_type, status, result, error, ...}``."""
+        return self._data("GET", path("/rest/v2.0/companies/{}/async_operations/{}", self.company_id, operation_id))
 
     def respond(
         self,
@@ -254,9 +458,10 @@ class ProcoreHook(ProcoreConnectionHook):
         step_occurrence_id: str,
         option_id: str,
         comment: str | None = None,
-        attachments: Mapping[str, list[str]] | None = None,
+        attachments: Mapping[str, Sequence[str]] | None = None,
         idempotency_token: str | None = None,
         project_id: str | None = None,
+        tool_type: str | None = None,
     ) -> None:
         """
         Answer the current step of an instance as the signed-in user.
@@ -280,24 +485,220 @@ class ProcoreHook(ProcoreConnectionHook):
             response["comment"] = comment
         self.client.call(
             "POST",
-            self._path("instances/{}/responses", instance_id, project_id=project_id),
+            self._path("instances/{}/responses", instance_id, project_id=project_id, tool_type=tool_type),
             replay=Replay.NEVER,
             json={"response": response},
-            headers={"Idempotency-Token": idempotency_token} if idempotency_token else None,
+            headers=_idempotency(idempotency_token),
         )
 
-    def _path(self, template: str, *ids: str, project_id: str | None) -> str:
-        project = self.project_id if project_id is None else str(project_id)
+    def add_assignees(
+        self,
+        instance_id: str,
+        *,
+        step_occurrence_id: str,
+        assignee_ids: Sequence[str],
+        reason: str,
+        required: bool = True,
+        role_type: str | None = None,
+        comment: str | None = None,
+        message: str | None = None,
+        project_id: str | None = None,
+        tool_type: str | None = None,
+    ) -> dict[str, Any]:
+        """
+        Ask more people at the current step of an instance; never sent twice.
+
+        :param assignee_ids: Login information ids.
+        :param reason: One of Procore's words, such as ``original_assignee_on_vacation``.
+        :param required: Whether the step waits for them.
+        :param role_type: ``responder`` or ``commenter``.
+        :return: The instance.
+        :raises OutcomeUnknown: the answer was lost.
+        """
+        body = _present(
+            step_occurrence_id=step_occurrence_id,
+            required=required,
+            role_type=role_type,
+            reason=reason,
+            comment=comment,
+            message=message,
+            assignee_ids=list(assignee_ids),
+        )
+        where = self._path("instances/{}/additional_assignees", instance_id, project_id=project_id, tool_type=tool_type)
+        return self._data("POST", where, replay=Replay.NEVER, json=body)
+
+    def restart_instance(
+        self,
+        instance_id: str,
+        *,
+        restart_mode: str | None = None,
+        project_id: str | None = None,
+        tool_type: str | None = None,
+    ) -> dict[str, Any]:
+        """
+        Terminate an instance and start a new one; the same again returns the same new one.
+
+        :param restart_mode: ``defaults`` or ``current_configuration``.
+        :return: The new instance.
+        """
+        where = self._path("instances/{}/restart", instance_id, project_id=project_id, tool_type=tool_type)
+        return self._data("POST", where, json=_present(restart_mode=restart_mode))
+
+    def terminate_instance(
+        self, instance_id: str, *, project_id: str | None = None, tool_type: str | None = None
+    ) -> dict[str, Any]:
+        """End an instance; one that has ended stays as it is."""
+        where = self._path("instances/{}/terminate", instance_id, project_id=project_id, tool_type=tool_type)
+        return self._data("POST", where)
+
+    def refresh_instance(
+        self, instance_id: str, *, project_id: str | None = None, tool_type: str | None = None
+    ) -> dict[str, Any]:
+        """
+        Let a blocked instance try its failed step again; never sent twice.
+
+        :raises OutcomeUnknown: the answer was lost.
+        """
+        where = self._path("instances/{}/refresh", instance_id, project_id=project_id, tool_type=tool_type)
+        return self._data("POST", where, replay=Replay.NEVER)
+
+    # --- replacing a person everywhere ---
+
+    def list_bulk_replace_requests(
+        self,
+        *,
+        status: str | None = None,
+        old_assignee_ids: Sequence[str] | None = None,
+        new_assignee_ids: Sequence[str] | None = None,
+        updated_by_id: str | None = None,
+        replacement_type: str | None = None,
+        start_date: str | None = None,
+        end_date: str | None = None,
+        sort: str | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """
+        List the company's requests to replace an assignee.
+
+        :param status: active, completed, expired, failed, processing, stopped or upcoming.
+        :param replacement_type: temporary or permanent.
+        :param start_date: Days as ``YYYY-MM-DD...YYYY-MM-DD``; likewise ``end_date``.
+        """
+        filters = {
+            "filters[status]": status,
+            "filters[old_assignee_ids]": _joined(old_assignee_ids),
+            "filters[new_assignee_ids]": _joined(new_assignee_ids),
+            "filters[updated_by_id]": updated_by_id,
+            "filters[type]": replacement_type,
+            "filters[start_date]": start_date,
+            "filters[end_date]": end_date,
+            "sort": sort,
+        }
+        return self._pages(self._company_path("bulk_replace_requests"), filters)
+
+    def create_bulk_replace_request(self, request: Mapping[str, Any]) -> dict[str, Any]:
+        """
+        Ask Procore to replace an assignee in presets and running instances; never sent twice.
+
+        :param request: ``{replacement_type, old_assignee_id, new_assignee_ids, modify_project_roles, reason}`` and,
+            as needed, ``new_workflow_manager_id, start_date, end_date, project_ids, tools``.
+        :return: ``{bulk_replace_request_id, operation_id}``.
+        :raises OutcomeUnknown: the answer was lost.
+        """
+        where = self._company_path("bulk_replace_requests")
+        return self._data("POST", where, replay=Replay.NEVER, json=dict(request))
+
+    def get_bulk_replace_request(self, request_id: str) -> dict[str, Any]:
+        """Show a request to replace an assignee."""
+        return self._data("GET", self._company_path("bulk_replace_requests/{}", request_id))
+
+    def update_bulk_replace_request(self, request_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
+        """Change a request to replace an assignee; never sent twice; see :meth:`create_bulk_replace_request`."""
+        where = self._company_path("bulk_replace_requests/{}", request_id)
+        return self._data("PUT", where, replay=Replay.NEVER, json=dict(request))
+
+    def stop_bulk_replace_request(self, request_id: str) -> None:
+        """Stop a request to replace an assignee."""
+        where = self._company_path("bulk_replace_requests/{}", request_id)
+        self.client.call("DELETE", where, replay=Replay.SAFE)
+
+    def get_bulk_replace_errors(self, request_id: str) -> str:
+        """Return what a request to replace an assignee could not do, as CSV text."""
+        answer = self.client.get(
+            self._company_path("bulk_replace_requests/{}/errors", request_id), headers={"Accept": "text/csv"}
+        )
+        return answer.body.decode("utf-8-sig", "replace")
+
+    # --- files ---
+
+    def upload(
+        self,
+        name: str,
+        content_type: str,
+        segments: Sequence[Mapping[str, Any]],
+        parts: Iterable[bytes],
+        *,
+        project_id: str | None = None,
+    ) -> str:
+        """
+        Store a file in Procore, to be attached within 24 hours by the same user.
+
+        The unified uploads (v2.1) are used, and the older ones (v1.1) where those are not there. Which of the
+        two a response takes is not documented.
+
+        :param name: Name of the file.
+        :param content_type: Its media type.
+        :param segments: ``{size, sha256}`` of each part, sizes in bytes.
+        :param parts: The parts.
+        :return: The upload's id.
+        """
+        from airflow_provider_workflows.client.uploads import Uploads
+
+        uploads = Uploads(self.client, self.company_id, self.project_for(project_id))
+        return uploads.store(name, content_type, segments, parts)
+
+    # --- inner ---
+
+    def _company_path(self, template: str, *ids: str) -> str:
+        return path("/rest/v2.0/companies/{}/workflows/" + template, self.company_id, *ids)
+
+    def _path(self, template: str, *ids: str, project_id: str | None, tool_type: str | None = None) -> str:
+        project = self.project_for(project_id, tool_type)
         if project is None:
-            return path("/rest/v2.0/companies/{}/workflows/" + template, self.company_id, *ids)
+            return self._company_path(template, *ids)
         return path("/rest/v2.0/companies/{}/projects/{}/workflows/" + template, self.company_id, project, *ids)
 
-    def _data(self, method: str, where: str, *, replay: Replay = Replay.SAFE, json: Any = None) -> dict[str, Any]:
-        found: dict[str, Any] = self._read(method, where, dict, replay=replay, json=json)
+    def _people(
+        self, what: str, tool_type: str, tool_subtype: str | None, project_id: str | None
+    ) -> Iterator[dict[str, Any]]:
+        query = {"tool_type": tool_type, "tool_subtype": tool_subtype}  # plain names here, not filters
+        return self._pages(self._path(what, project_id=project_id, tool_type=tool_type), query)
+
+    def _pages(self, where: str, params: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
+        return self.client.pages(where, params=params, per_page=V2_PAGE_SIZE, style="v2")
+
+    def _data(self, method: str, where: str, **call: Any) -> dict[str, Any]:
+        found: dict[str, Any] = self._read(method, where, dict, **call)
         return found
 
-    def _read(self, method: str, where: str, kind: type, *, replay: Replay = Replay.SAFE, json: Any = None) -> Any:
-        body = self.client.call(method, where, replay=replay, json=json).json()
+    def _read(self, method: str, where: str, kind: type, *, replay: Replay = Replay.SAFE, **call: Any) -> Any:
+        body = self.client.call(method, where, replay=replay, **call).json()
         if not isinstance(body, dict) or not isinstance(body.get("data"), kind):
             raise ContractError("The answer has no 'data' of the expected form", method=method, path=where)
         return body["data"]
+
+
+def _present(**values: Any) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def _idempotency(token: str | None) -> dict[str, str] | None:
+    return {"Idempotency-Token": token} if token else None
+
+
+def _joined(ids: Sequence[str] | None) -> str | None:
+    return None if ids is None else ",".join(ids)
+
+
+def _plain(tool_type: Any) -> str:
+    """Return a tool's type or class as letters and digits only, in lower case."""
+    return "".join(letter for letter in str(tool_type).casefold() if letter.isalnum())

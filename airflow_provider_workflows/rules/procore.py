@@ -12,6 +12,26 @@ from airflow_provider_workflows.rules.times import parse_time, seconds_of
 from airflow_provider_workflows.rules.verdicts import Verdict, judge
 
 ENDED_STATES = frozenset({"complete", "terminated"})
+ENDED_OPERATIONS = frozenset({"done", "partial_done", "failed", "cancelled"})
+OPERATION_STATES = frozenset({"created", "in_progress"}) | ENDED_OPERATIONS
+STEP_EVENTS = ("ResponseStep", "Action", "Conditional", "EndStep")
+ATTACHMENT_KINDS = (
+    "prostore_file_ids",
+    "drawing_revision_ids",
+    "file_version_ids",
+    "form_ids",
+    "image_ids",
+    "upload_ids",
+)
+ROLE_TYPES = ("responder", "commenter")
+ADDED_ASSIGNEE_REASONS = (
+    "new_employee",
+    "original_assignee_left_company",
+    "original_assignee_left_the_project",
+    "original_assignee_on_extended_leave",
+    "original_assignee_on_vacation",
+    "other",
+)
 STATES = frozenset({"blocked", "overdue", "warning", "in_progress", "processing"}) | ENDED_STATES
 
 Json = Mapping[str, Any]
@@ -33,7 +53,7 @@ def describe_instance(history: Json, *, instance_id: str, item_id: str | None) -
         blocked_reason}``; ``last_response`` is ``{option, type, comment, by, at}`` or None, times are the
         API's own strings, ``state`` is one of :data:`STATES` or a word this package does not know yet.
     """
-    events = [event for event in history.get("history") or [] if isinstance(event, Mapping)]
+    events = events_of(history)
     details = [_details(event) for event in events]
     steps = [_details(event) for event in events if event.get("type") in ("ResponseStep", "Action", "EndStep")]
     ended_at = history.get("ended_at") or _end_of(events)
@@ -52,7 +72,13 @@ def describe_instance(history: Json, *, instance_id: str, item_id: str | None) -
 
 
 def decide_instance(
-    instance: Json, *, until: Collection[str], fail_on: Collection[str], skip_on: Collection[str]
+    instance: Json,
+    *,
+    until: Collection[str],
+    fail_on: Collection[str],
+    skip_on: Collection[str],
+    visit: Json | None = None,
+    awaited: Collection[str] = (),
 ) -> Verdict | None:
     """
     Decide whether the wait for an instance is over.
@@ -63,16 +89,77 @@ def decide_instance(
     :param until: States that end the wait with success.
     :param fail_on: States that fail it.
     :param skip_on: States that skip it.
-    :return: The verdict, or None to go on waiting.
+    :param visit: The visit of a step that was waited for, as :func:`find_visit` returned it, or None.
+    :param awaited: In words, what else than states was waited for.
+    :return: The verdict, its result being the instance with ``visit``; or None to go on waiting.
     """
     state = instance["state"]
     where = f"Procore workflow instance {instance['instance_id']} is {state}"
+    result = {**instance, "visit": None if visit is None else dict(visit)}
     word = judge(state, until=until, fail_on=fail_on, skip_on=skip_on)
     if word is not None:
-        return Verdict(word, dict(instance), where)
+        return Verdict(word, result, where)
+    if visit is not None:
+        return Verdict("succeed", result, f"{where} and has been at step {visit['step']!r} since {visit['started_at']}")
     if state in ENDED_STATES or instance["ended_at"]:
-        return Verdict("fail", dict(instance), f"{where}: it has ended without reaching {_listed(until)}")
+        return Verdict("fail", result, f"{where}: it has ended without reaching {_listed([*until, *awaited])}")
     return None
+
+
+def find_visit(history: Json, step: str, *, answered: bool = False, after: str | None = None) -> dict[str, Any] | None:
+    """
+    Return the first visit of a step, of those that began after an action.
+
+    :param history: ``data`` of "Show Workflow Instance History".
+    :param step: Name of the step, in any case, or its uuid.
+    :param answered: Only a visit that is over with a response.
+    :param after: A step occurrence, or an ISO-8601 time: only visits that began later count; or None.
+    :return: ``{step, step_occurrence_id, started_at, ended_at, response: {option, type, comment, by, at}}``, the
+        response being the last one that was given at the visit; or None.
+    """
+    for details in _later_steps(events_of(history), after):
+        begun = details.get("started_at") or details.get("evaluated_at")
+        names = (str(details.get("name")).casefold(), str(details.get("uuid")).casefold())
+        if not begun or step.casefold() not in names:
+            continue
+        response = _last_response([details])
+        if answered and (response is None or not details.get("ended_at")):
+            continue
+        return {
+            "step": details.get("name"),
+            "step_occurrence_id": _id(details),
+            "started_at": begun,
+            "ended_at": details.get("ended_at") or details.get("evaluated_at"),
+            "response": response,
+        }
+    return None
+
+
+def _later_steps(events: list[Json], after: str | None) -> list[Json]:
+    steps = [_details(event) for event in events if event.get("type") in STEP_EVENTS]
+    if after is None:
+        return steps
+    ids = [_id(step) for step in steps]
+    if after in ids:
+        return steps[ids.index(after) + 1 :]
+    moment = parse_time(after)
+    # A step occurrence that the history does not show (yet) has no later ones.
+    return [] if moment is None else [step for step in steps if _begun(step) >= seconds_of(moment)]
+
+
+def _begun(step: Json) -> float:
+    return seconds_of(parse_time(step.get("started_at") or step.get("evaluated_at")))
+
+
+def events_of(history: Json) -> list[Json]:
+    """Return the events of a history that have the form of an event."""
+    events = history.get("history")
+    return [event for event in events if isinstance(event, Mapping)] if isinstance(events, list) else []
+
+
+def active_instance(instances: Iterable[Json]) -> str | None:
+    """Return the id of the instance that runs, or None."""
+    return next((str(instance["id"]) for instance in instances if not instance.get("ended_at")), None)
 
 
 def newest_instance(instances: Iterable[Json]) -> str:
@@ -249,7 +336,7 @@ def recorded_in_history(history: Json, step_occurrence_id: str, user_id: str) ->
 
     :return: As :func:`recorded_response`; the option's id is known only where the event lists the options.
     """
-    for event in history.get("history") or []:
+    for event in events_of(history):
         step = _details(event)
         if event.get("type") != "ResponseStep" or _id(step) != step_occurrence_id:
             continue
@@ -265,6 +352,50 @@ def recorded_in_history(history: Json, step_occurrence_id: str, user_id: str) ->
                     "at": response["responded_at"],
                 }
     return None
+
+
+def assignee_ids(step: Json) -> set[str | None]:
+    """Return the ids of everybody who is asked at a step occurrence."""
+    occurrences = step.get("response_occurrences") or []
+    return {_id(o["assignee"]) for o in occurrences if isinstance(o, Mapping) and isinstance(o.get("assignee"), Mapping)}
+
+
+# --- an operation that Procore works on ---------------------------------------------------------------------
+
+
+def describe_operation(operation: Json) -> dict[str, Any]:
+    """
+    Say where an asynchronous operation stands.
+
+    :return: ``{operation_id, operation_type, status, started_at, completed_at, error, completed, failed}``, the
+        last two being numbers of items.
+    """
+    completed, failed = operation_items(operation)
+    error = operation.get("error")
+    return {
+        "operation_id": _id(operation),
+        "operation_type": operation.get("operation_type"),
+        "status": operation.get("status"),
+        "started_at": operation.get("started_at"),
+        "completed_at": operation.get("completed_at"),
+        "error": error.get("message") if isinstance(error, Mapping) else error,
+        "completed": len(completed),
+        "failed": len(failed),
+    }
+
+
+def operation_items(operation: Json) -> tuple[list[Json], list[Json]]:
+    """Return the items that an operation has completed, and those that failed."""
+    result = operation.get("result")
+    lists = [result.get(name) for name in ("completed_items", "failed_items")] if isinstance(result, Mapping) else []
+    items = [[item for item in one if isinstance(item, Mapping)] if isinstance(one, list) else [] for one in lists]
+    return (items[0], items[1]) if items else ([], [])
+
+
+def operation_ended(operation: Json) -> bool:
+    """Tell whether an operation is over; a word nobody knows counts as over when it has an end."""
+    status = operation.get("status")
+    return status in ENDED_OPERATIONS or (status not in OPERATION_STATES and bool(operation.get("completed_at")))
 
 
 def idempotency_token(*parts: Any) -> str:

@@ -98,13 +98,85 @@ def requests_mock_any():
     return requests_mock.ANY
 
 
-def test_without_a_project_the_company_level_is_meant(connect, requests_mock):
-    requests_mock.post("https://login.procore.com/oauth/token", json=TOKEN)
-    there = requests_mock.get(requests_mock_any(), json={"data": []})
+TOOLS = [
+    {"name": "Purchase Order", "type": "purchase_order_contract", "provider": "Project", "subtype": None},
+    {"name": "Prequalification", "type": "prequalification", "provider": "Company", "subtype": None},
+]
+COMPANY_PATH = "/rest/v2.0/companies/7/workflows"
+PROJECT_PATH = "/rest/v2.0/companies/7/projects/3/workflows"
 
-    assert connect().list_tools() == []
-    assert list(connect().list_instances("prequalification")) == []
-    assert there.last_request.path == "/rest/v2.0/companies/7/workflows/instances"
+
+@pytest.fixture
+def tools(requests_mock):
+    """A company with tools of both levels; returns the calls that listed them."""
+    requests_mock.post("https://login.procore.com/oauth/token", json=TOKEN)
+    requests_mock.get(requests_mock_any(), json={"data": []})
+    return requests_mock.get(f"https://api.procore.com{COMPANY_PATH}/tools", json={"data": TOOLS})
+
+
+@pytest.mark.parametrize(
+    ("given", "in_connection", "tool", "where", "asked"),
+    [
+        (None, "3", "prequalification", COMPANY_PATH, 1),
+        (None, "3", "purchase_order_contract", PROJECT_PATH, 1),
+        (None, "3", "PurchaseOrderContract", PROJECT_PATH, 1),
+        ("3", None, "purchase_order_contract", PROJECT_PATH, 0),
+        ("3", None, "prequalification", PROJECT_PATH, 0),
+        ("company", "3", "purchase_order_contract", COMPANY_PATH, 0),
+        (None, None, "prequalification", COMPANY_PATH, 1),
+    ],
+)
+def test_the_tool_decides_the_level_where_nobody_says_it(
+    connect, tools, requests_mock, given, in_connection, tool, where, asked
+):
+    hook = connect({"project_id": in_connection} if in_connection else {})
+
+    list(hook.list_instances(tool, project_id=given))
+    list(hook.list_instances(tool, project_id=given))
+
+    assert requests_mock.last_request.path == f"{where}/instances"
+    assert tools.call_count == asked
+
+
+def test_tools_are_asked_for_once_in_a_process(connect, tools):
+    for _ in range(3):
+        connect().project_for(None, "prequalification")
+
+    assert tools.call_count == 1
+
+
+def test_a_tool_that_is_new_since_then_is_found(connect, tools, requests_mock):
+    hook = connect()
+    hook.project_for(None, "prequalification")
+    new = {"name": "New", "type": "new", "provider": "Company", "subtype": None}
+    requests_mock.get(f"https://api.procore.com{COMPANY_PATH}/tools", json={"data": [*TOOLS, new]})
+
+    assert hook.project_for(None, "new") is None
+
+
+def test_an_unknown_tool_is_refused_with_the_tools_there_are(connect, tools):
+    with pytest.raises(ConfigurationError, match=r"no tool 'po'.*prequalification, purchase_order_contract"):
+        connect().list_instances("po")
+
+
+def test_a_tool_of_projects_needs_a_project(connect, tools):
+    with pytest.raises(ConfigurationError, match="works in projects: give project_id"):
+        connect().list_instances("purchase_order_contract")
+
+
+def test_who_may_not_list_the_tools_works_where_the_connection_says(connect, requests_mock):
+    requests_mock.post("https://login.procore.com/oauth/token", json=TOKEN)
+    requests_mock.get(f"https://api.procore.com{COMPANY_PATH}/tools", status_code=403)
+
+    assert connect({"project_id": "3"}).project_for(None, "purchase_order_contract") == "3"
+
+
+def test_a_hook_of_the_company_level_leaves_the_connections_project_out(connect, tools):
+    connect({"project_id": "3"})
+    hook = ProcoreHook(project_id="company")
+
+    assert hook.project_for(None, "purchase_order_contract") is None
+    assert hook.project_id is None
 
 
 def test_tls_and_proxies_go_for_the_token_too(connect, requests_mock):
@@ -241,7 +313,7 @@ def test_an_instance_is_started_with_what_was_given_only(connect, requests_mock)
     requests_mock.post(requests_mock_any(), status_code=201, json={"data": {"id": "9"}})
     requests_mock.post("https://login.procore.com/oauth/token", json=TOKEN)
 
-    assert connect().start_instance("po", "1", preset_id="5") == {"id": "9"}
+    assert connect().start_instance("po", "1", preset_id="5", project_id="3") == {"id": "9"}
     assert requests_mock.last_request.json() == {"tool_type": "po", "item_id": "1", "preset_id": "5"}
 
 

@@ -1,0 +1,125 @@
+"""Files into Procore's storage: the file itself goes to addresses that need no token, and gets none."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import closing
+from typing import Any
+from urllib.parse import urlsplit
+
+from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
+
+from airflow_provider_workflows.client.rest import Answer, RestClient, path
+from airflow_provider_workflows.client.retry import Replay
+from airflow_provider_workflows.exceptions import (
+    ApiError,
+    ConfigurationError,
+    ContractError,
+    InvalidRequest,
+    NotFound,
+    ServerError,
+)
+
+LONGEST_WAIT = 120.0  # seconds until a stored file is available
+LARGEST_V1_FILE = 100 * 2**20  # bytes; the older uploads send a file in one piece
+
+# The calls below make no action that counts: an upload that nobody attaches is gone after a day. So all may go twice.
+
+
+class Uploads:
+    """
+    Stores files with Procore's unified uploads (v2.1), or with the older ones (v1.1) where those are not there.
+
+    :param client: Signed in to Procore.
+    :param company_id: Company that the file is for.
+    :param project_id: Project that the file is for, or None.
+    """
+
+    def __init__(self, client: RestClient, company_id: str, project_id: str | None):
+        self.client = client
+        project = "" if project_id is None else path("/projects/{}", project_id)
+        self._unified = path("/rest/v2.1/companies/{}", company_id) + project + "/uploads"
+        older = path("/companies/{}", company_id) if project_id is None else project
+        self._older = f"/rest/v1.1{older}/uploads"
+
+    def store(self, name: str, content_type: str, segments: Sequence[Mapping[str, Any]], parts: Iterable[bytes]) -> str:
+        """
+        Store a file and return the id to attach it by.
+
+        :param segments: ``{size, sha256}`` of each part.
+        :param parts: The parts.
+        :raises ServerError: the file did not become available in time.
+        """
+        size = sum(segment["size"] for segment in segments)
+        order = {
+            "file_name": name,
+            "file_size": size,
+            "content_type": content_type,
+            "segments": [dict(segment) for segment in segments],
+        }
+        try:
+            upload = self._send("POST", self._unified, order).get("data") or {}
+        except (NotFound, InvalidRequest) as absent:
+            if absent.status_code not in (404, 405):
+                raise
+            return self._store_older(name, content_type, size, parts)
+        targets = upload.get("segments")
+        if not isinstance(targets, list) or len(targets) != len(segments) or not upload.get("upload_id"):
+            raise ContractError("The answer has no 'upload_id' or not one target for each part", path=self._unified)
+        etags = [self._put(target, part) for target, part in zip(targets, parts, strict=True)]
+        where = self._unified + path("/{}", upload["upload_id"])
+        self._send("PATCH", where, {"part_etags": etags})
+        self._await_available(where)
+        return str(upload["upload_id"])
+
+    def _put(self, target: Mapping[str, Any], part: bytes) -> str:
+        headers = {str(name): str(value) for name, value in (target.get("headers") or {}).items()}
+        answer = self._send_to_storage("PUT", str(target.get("url")), data=part, headers=headers)
+        return str(answer.headers.get("ETag", "")).strip('"')
+
+    def _await_available(self, where: str) -> None:
+        waiting = Retrying(
+            retry=retry_if_result(lambda status: status != "available"),
+            stop=stop_after_delay(LONGEST_WAIT),
+            wait=wait_exponential(multiplier=0.5, max=10),
+            retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
+        )
+        status = waiting(self._status, where)
+        if status != "available":
+            raise ServerError(f"The file is {status!r} after {LONGEST_WAIT:.0f} s", method="GET", path=where)
+
+    def _status(self, where: str) -> Any:
+        shown = self._send("GET", where, None).get("data")
+        return shown.get("status") if isinstance(shown, dict) else None
+
+    def _store_older(self, name: str, content_type: str, size: int, parts: Iterable[bytes]) -> str:
+        if size > LARGEST_V1_FILE:
+            raise ConfigurationError(
+                f"{name!r} has {size} bytes; this company has only the older uploads, which take {LARGEST_V1_FILE}."
+            )
+        upload = self._send("POST", self._older, {"response_filename": name, "response_content_type": content_type})
+        if not upload.get("uuid") or not isinstance(upload.get("fields"), dict):
+            raise ContractError("The answer has no 'uuid' or no 'fields'", method="POST", path=self._older)
+        fields = {str(field): str(value) for field, value in upload["fields"].items()}
+        file = {"file": (name, b"".join(parts), content_type)}
+        self._send_to_storage("POST", str(upload.get("url")), form=fields, files=file)
+        return str(upload["uuid"])
+
+    def _send(self, method: str, where: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
+        answer = self.client.call(method, where, replay=Replay.SAFE, json=body).json()
+        if not isinstance(answer, dict):
+            raise ContractError("The answer is not an object", method=method, path=where)
+        return answer
+
+    def _send_to_storage(self, method: str, url: str, **call: Any) -> Answer:
+        parts = urlsplit(url)
+        # Where the connection itself may be unencrypted, the emulator say, its storage may be, too.
+        if parts.scheme != "https" and not (parts.scheme == "http" and self.client.base_url.startswith("http://")):
+            raise ContractError("The address to store a file at is not https", method=method, path=parts.path)
+        storage = self.client.without_sign_in(f"{parts.scheme}://{parts.netloc}")
+        with closing(storage):
+            try:
+                return storage.call(method, parts.path, query=parts.query, replay=Replay.SAFE, **call)
+            except ApiError as error:
+                error.__cause__ = None  # it repeats the address, which lets anybody write there
+                raise
