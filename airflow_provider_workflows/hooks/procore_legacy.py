@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from airflow_provider_workflows.client.rest import path
 from airflow_provider_workflows.client.retry import Replay
-from airflow_provider_workflows.exceptions import InvalidRequest, NotFound
+from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest, NotFound
 from airflow_provider_workflows.hooks.procore import ProcoreConnectionHook
-from airflow_provider_workflows.rules.procore_legacy import newest_first, text_ids
+from airflow_provider_workflows.rules.procore_legacy import newest_first, text_ids, users_named
 
 INSTANCES = "/rest/v1.0/workflow_instances"
 HISTORIES = "/rest/v1.0/workflow_activity_histories"
+USERS = "/rest/v1.3/companies/{}/users"
 V1_PAGE_SIZE = 2000  # the largest page the v1 API gives
+USERS_PAGE_SIZE = 100
 
 
 class ProcoreLegacyHook(ProcoreConnectionHook):
@@ -79,16 +81,71 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
         """Show one row of the activity history of an instance."""
         return self._show(path(HISTORIES + "/{}", history_id), workflow_instance_id=instance_id)
 
+    def list_permanent_logs(
+        self, object_type: str, object_id: str, *, project_id: str | None = None
+    ) -> Iterator[dict[str, Any]]:
+        """
+        List what was logged of an object's workflows, page by page as it is read.
+
+        :param object_type: Tool or class of the object, such as ``PurchaseOrderContract``.
+        :param object_id: The object.
+        :param project_id: Ask the project for its log; without it, ask the company.
+        :return: Rows ``{id, activity, attachments: [{id, name, url, filename}], ball_in_court_duration, comments,
+            created_at, performed_by, user_role}``, in Procore's order; users and roles by name only.
+        """
+        level, level_id = ("companies", self.company_id) if project_id is None else ("projects", str(project_id))
+        rows = self.client.pages(
+            path("/rest/v1.0/" + level + "/{}/workflow_permanent_logs", level_id),
+            params={"filters[workflowed_object_type]": object_type, "filters[workflowed_object_id]": object_id},
+            per_page=V1_PAGE_SIZE,
+            style="v1",
+        )
+        return map(text_ids, rows)
+
+    def find_user_id(self, login: str) -> str:
+        """
+        Return the login information id of the user with a login.
+
+        :param login: Login or e-mail address of a user of the company, in any case.
+        :raises ConfigurationError: none has it, or several have it.
+        """
+        me = self.me()
+        if str(me.get("login")).casefold() == login.casefold():
+            return str(me["id"])
+        query = {"filters[search]": login}
+        users = self.client.pages(path(USERS, self.company_id), params=query, per_page=USERS_PAGE_SIZE, style="v1")
+        found = users_named(map(text_ids, users), login)
+        if len(found) == 1:
+            return found[0]
+        problem = f"users {', '.join(found)} all have" if found else "no user that the connection may see has"
+        raise ConfigurationError(
+            f"performed_by: {problem} the login or e-mail address {login!r} in company {self.company_id}. "
+            "Give the login information id instead, a number."
+        )
+
     def perform_activity(
-        self, instance_id: str, *, activity_id: str, role_id: str, performed_by: str, comments: str | None = None
+        self,
+        instance_id: str,
+        *,
+        activity_id: str,
+        role_id: str,
+        performed_by: str,
+        comments: str | None = None,
+        attachments: Collection[tuple[str, bytes, str]] = (),
+        prostore_file_ids: Collection[str] = (),
     ) -> dict[str, Any]:
         """
         Perform an activity; never sent twice.
+
+        Sent as JSON, or as a form where files go with it. The names of the form's fields are the usual ones of
+        Procore's server; no document gives them in full.
 
         :param activity_id: The activity.
         :param role_id: The role it is performed in.
         :param performed_by: Login information id of a user of that role.
         :param comments: A note for the history.
+        :param attachments: Files: name, content and content type of each; all of them are held in memory.
+        :param prostore_file_ids: Ids of files that Procore stores already.
         :return: The new row of the activity history.
         :raises OutcomeUnknown: the answer was lost.
         """
@@ -100,12 +157,17 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
         }
         if comments is not None:
             activity["comments"] = comments
+        if prostore_file_ids:
+            activity["prostore_file_ids"] = [_number(file_id) for file_id in prostore_file_ids]
+        body: dict[str, Any] = {"json": {"workflow_activity_history": activity}}
+        if attachments:
+            body = {"files": _form_parts(activity, attachments)}
         answer = self.client.call(
             "POST",
             HISTORIES,
             replay=Replay.NEVER,
             params={"company_id": self.company_id, "workflow_instance_id": instance_id},
-            json={"workflow_activity_history": activity},
+            **body,
         )
         row: dict[str, Any] = text_ids(self._object(answer.json(), "POST", HISTORIES))
         return row
@@ -122,6 +184,17 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
             "filters[workflowed_object_id]": object_id,
             "project_id": project_id,
         }
+
+
+def _form_parts(activity: dict[str, Any], attachments: Collection[tuple[str, bytes, str]]) -> list[Any]:
+    """Return an activity and its files as the parts of a form; a part without a file name is a plain field."""
+    parts: list[Any] = []
+    for name, value in activity.items():
+        if isinstance(value, list):
+            parts += [(f"workflow_activity_history[{name}][]", (None, str(item))) for item in value]
+        else:
+            parts.append((f"workflow_activity_history[{name}]", (None, str(value))))
+    return parts + [("workflow_activity_history[attachments][]", file) for file in attachments]
 
 
 def _number(text: str) -> int | str:

@@ -28,6 +28,19 @@ def text_ids(answer: Any) -> Any:
     }
 
 
+def users_named(users: Iterable[Json], login: str) -> list[str]:
+    """
+    Return the login information ids of the users that have a login or e-mail address, in any case.
+
+    :param users: Rows of a company's users, ids as text. Their ``id`` is the login information id unless a row
+        names one of its own.
+    :param login: The login or e-mail address.
+    """
+    wanted = login.casefold()
+    named = (user for user in users if wanted in (str(user.get(key)).casefold() for key in ("login", "email_address")))
+    return list(dict.fromkeys(str(user.get("login_information_id") or user["id"]) for user in named))
+
+
 # --- an instance and its state ------------------------------------------------------------------------------
 
 
@@ -65,9 +78,11 @@ def decide_instance(
     fail_on: Collection[str],
     skip_on: Collection[str],
     after: Json | None = None,
+    activity: str | None = None,
+    role: str | None = None,
 ) -> Verdict | None:
     """
-    Decide whether the wait for an instance is over.
+    Decide whether the wait for an instance is over: it is in a state, or an activity can be performed.
 
     A state is named by its name or status, in any case, or by its id; ``terminated`` names a terminated
     instance whatever its state. An instance that ended in a state nobody named would never change again, so
@@ -78,9 +93,12 @@ def decide_instance(
     :param fail_on: States that fail it.
     :param skip_on: States that skip it.
     :param after: The action before the wait, as :func:`moment_of` or :func:`action_of` returned it.
+    :param activity: Name in any case, or id, of an activity that ends the wait with success once it is open.
+    :param role: Name or id of the role it must be open to, or None for any.
     :return: The verdict, or None to go on waiting.
     """
-    named = set() if after is not None and is_before(instance, after) else _names(instance)
+    is_old = after is not None and is_before(instance, after)
+    named = set() if is_old else _names(instance)
     if instance["terminated_at"]:
         named.add(TERMINATED)
     where = (
@@ -92,14 +110,39 @@ def decide_instance(
         if not named.isdisjoint(state.casefold() for state in wish):
             return Verdict(word, dict(instance), where)
     if has_ended(instance):
-        how = f"was terminated at {instance['terminated_at']}" if instance["terminated_at"] else "has no activity left"
-        return Verdict("fail", dict(instance), f"{where} and {how}, without reaching {' or '.join(sorted(until))}")
+        missed = " or ".join([*sorted(until), *([] if activity is None else [f"activity {activity!r}"])])
+        return Verdict("fail", dict(instance), f"{where} and {_how_it_ended(instance)}, without reaching {missed}")
+    if activity is not None and not is_old and is_open_to(instance, activity, role):
+        return Verdict("succeed", dict(instance), f"{where}, and activity {activity!r} can be performed")
     return None
+
+
+def decide_state_change(instance: Json, visit: Json, performed: Json) -> Verdict | None:
+    """
+    Decide whether a state has moved on since an activity was performed in it.
+
+    :param instance: What :func:`describe_instance` returned.
+    :param visit: The visit of the state that the activity was performed in, as :func:`visit_of` returned it.
+    :param performed: What the operator returns of the activity.
+    :return: The verdict with ``state_after`` in its result, or None to go on waiting.
+    """
+    if same_visit(visit, visit_of(instance)) and not has_ended(instance):
+        return None
+    how = f" and {_how_it_ended(instance)}" if has_ended(instance) else ""
+    reason = (
+        f"Procore workflow instance {instance['instance_id']} is in state {instance['state']!r} "
+        f"since {instance['state_set_at']}{how}"
+    )
+    return Verdict("succeed", {**performed, "state_after": visit_of(instance)}, reason)
 
 
 def has_ended(instance: Json) -> bool:
     """Tell whether an instance cannot change any more: it was terminated, or nothing can be done in its state."""
     return bool(instance["terminated_at"]) or not instance["activities"]
+
+
+def _how_it_ended(instance: Json) -> str:
+    return f"was terminated at {instance['terminated_at']}" if instance["terminated_at"] else "has no activity left"
 
 
 def moment_of(time: str) -> dict[str, Any]:
@@ -190,6 +233,14 @@ def activity_fits(
     if activity_id is not None:
         return bool(activity["id"] == activity_id)
     return name is not None and str(activity["name"]).casefold() == name.casefold()
+
+
+def is_open_to(instance: Json, activity: str, role: str | None) -> bool:
+    """Tell whether an activity, given by name or id, can be performed now in a role, or in any."""
+    return not has_ended(instance) and any(
+        activity_fits(listed, name=activity, role=role) or activity_fits(listed, activity_id=activity, role=role)
+        for listed in instance["activities"]
+    )
 
 
 def choose_activity(

@@ -18,15 +18,18 @@ if TYPE_CHECKING:
 
 class ProcoreLegacyInstanceSensor(ProcoreSensor):
     """
-    Waits until a legacy workflow instance is in a state you name.
+    Waits until a legacy workflow instance is in a state you name, or until an activity can be performed.
 
     A denial is an answer, not a failure: name the state it leads to in ``until`` and branch on ``state``. Where
     that is the state your own activity started from, give ``after``: a state from before that activity is
     then no answer. The API's times are whole seconds; a state entered in the second of the activity is new.
 
-    States are your company's own words, and the API has no list of them: a misspelt name is not noticed, and
-    waits until the deadline. The wait fails by itself when the instance was terminated, or has no activity
-    left, in a state that you named nowhere.
+    With ``activity`` the wait ends, too, when that activity is open to somebody; whichever comes first. Hand
+    ``state_id`` and ``state_set_at`` of the result to ``ProcoreLegacyPerformActivityOperator``.
+
+    States and activities are your company's own words, and the API has no list of them: a misspelt name is not
+    noticed, and waits until the deadline. The wait fails by itself when the instance was terminated, or has no
+    activity left, in a state that you named nowhere.
 
     Returns ``{instance_id, object_id, object_type, project_id, state, state_id, status, state_set_at,
     activities: [{id, name, role_id, role}], ball_in_court: [names], terminated_at, workflow}``, the same in
@@ -39,12 +42,16 @@ class ProcoreLegacyInstanceSensor(ProcoreSensor):
     :param object_id: The object whose instance to wait for (templated).
     :param project_id: Project of the object; beats the connection's (templated).
     :param until: States that end the wait with success: names or statuses in any case, or ids; ``terminated``
-        stands for a terminated instance.
+        stands for a terminated instance. Needed unless ``activity`` is given.
     :param fail_on: States that fail the task, without a retry.
     :param skip_on: States that skip it.
     :param after: ``history_id`` or ``performed_at`` of the activity before the wait, or another ISO-8601
         time, UTC if it has no zone (templated).
-    :raises ConfigurationError: both instance and object given, or neither; no state; not an id nor a time.
+    :param activity: Name in any case, or id, of an activity that ends the wait with success once it can be
+        performed (templated).
+    :param role: Name or id of the role that it must be open to; default: any (templated).
+    :raises ConfigurationError: both instance and object given, or neither; neither state nor activity; not an
+        id nor a time.
     """
 
     template_fields: Sequence[str] = (
@@ -55,12 +62,14 @@ class ProcoreLegacyInstanceSensor(ProcoreSensor):
         "object_type",
         "object_id",
         "after",
+        "activity",
+        "role",
     )
 
     def __init__(
         self,
         *,
-        until: Collection[str],
+        until: Collection[str] = (),
         fail_on: Collection[str] = (),
         skip_on: Collection[str] = (),
         instance_id: str | int | None = None,
@@ -68,6 +77,8 @@ class ProcoreLegacyInstanceSensor(ProcoreSensor):
         object_id: str | int | None = None,
         project_id: str | int | None = None,
         after: str | int | None = None,
+        activity: str | int | None = None,
+        role: str | int | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -79,6 +90,8 @@ class ProcoreLegacyInstanceSensor(ProcoreSensor):
         self.object_id = object_id
         self.project_id = project_id
         self.after = after
+        self.activity = activity
+        self.role = role
 
     # The legacy API has a hook of its own.
     @cached_property
@@ -91,6 +104,7 @@ class ProcoreLegacyInstanceSensor(ProcoreSensor):
         one_of(instance_id=self.instance_id, object_id=self.object_id)
         if self.object_id is not None:
             check_required(object_type=self.object_type)
+        self._check_activity()
         return ProcoreLegacyInstanceWaitTrigger(
             **self.trigger_arguments(),
             project_id=text_id(self.project_id),
@@ -101,6 +115,8 @@ class ProcoreLegacyInstanceSensor(ProcoreSensor):
             fail_on=self._states("fail_on"),
             skip_on=self._states("skip_on"),
             after=self._checked_after(),
+            activity=text_id(self.activity),
+            role=text_id(self.role),
         )
 
     def item_ids(self, result: Mapping[str, Any]) -> dict[str, str | None]:
@@ -113,9 +129,18 @@ class ProcoreLegacyInstanceSensor(ProcoreSensor):
 
     def _states(self, parameter: str) -> list[str]:
         states = [str(state).strip() for state in listed(getattr(self, parameter))]
-        if not all(states) or (parameter == "until" and not states):
+        if not all(states):
             raise ConfigurationError(f"{parameter} must hold names, statuses or ids of states, none of them empty.")
         return states
+
+    def _check_activity(self) -> None:
+        if self.activity is None and not listed(self.until):
+            raise ConfigurationError("until must hold a state, or activity must be given.")
+        for name in ("activity", "role"):
+            if getattr(self, name) is not None:
+                check_required(**{name: getattr(self, name)})
+        if self.role is not None:
+            check_required(activity=self.activity)
 
     def _checked_after(self) -> str | None:
         after = text_id(self.after)

@@ -1,4 +1,4 @@
-"""Wait for Procore's Legacy Workflows (v1) API."""
+"""Waits for Procore's Legacy Workflows (v1) API."""
 
 from __future__ import annotations
 
@@ -12,9 +12,32 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 
 
-class ProcoreLegacyInstanceWaitTrigger(ProcoreWaitTrigger):
+class ProcoreLegacyWaitTrigger(ProcoreWaitTrigger):
     """
-    Waits until a legacy instance is in one of the given states.
+    A wait on one legacy instance.
+
+    :param project_id: Project of the object, or None for the connection's.
+    :param instance_id: The instance; or None where a subclass looks it up.
+    """
+
+    def __init__(self, *, project_id: str | None, instance_id: str | None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.project_id = project_id
+        self.instance_id = instance_id
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "project_id": self.project_id, "instance_id": self.instance_id}
+
+    # The legacy API has a hook of its own; what the two hooks share is all that a wait asks of one.
+    def open_hook(self) -> ProcoreLegacyHook:  # type: ignore[override]
+        from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
+
+        return ProcoreLegacyHook(self.procore_conn_id, company_id=self.company_id, project_id=self.project_id)
+
+
+class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
+    """
+    Waits until a legacy instance is in one of the given states, or until an activity can be performed.
 
     :param project_id: Project of the object, or None for the connection's.
     :param instance_id: The instance; or None to look it up by its object.
@@ -24,40 +47,36 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreWaitTrigger):
     :param fail_on: States that fail it.
     :param skip_on: States that skip it.
     :param after: The action before the wait: a history id, a time, or what a look made of it; or None.
+    :param activity: Name or id of the activity that ends the wait once it can be performed, or None.
+    :param role: Name or id of the role it must be open to, or None for any.
     """
 
     def __init__(
         self,
         *,
-        project_id: str | None,
-        instance_id: str | None,
         object_type: str | None,
         object_id: str | None,
         until: list[str],
         fail_on: list[str],
         skip_on: list[str],
         after: str | dict[str, Any] | None,
+        activity: str | None,
+        role: str | None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.project_id = project_id
-        self.instance_id = instance_id
         self.object_type = object_type
         self.object_id = object_id
         self.until = until
         self.fail_on = fail_on
         self.skip_on = skip_on
         self.after = after
+        self.activity = activity
+        self.role = role
 
     def arguments(self) -> dict[str, Any]:
-        own = ("project_id", "instance_id", "object_type", "object_id", "until", "fail_on", "skip_on", "after")
+        own = ("object_type", "object_id", "until", "fail_on", "skip_on", "after", "activity", "role")
         return {**super().arguments(), **{name: getattr(self, name) for name in own}}
-
-    # The legacy API has a hook of its own; what the two hooks share is all that a wait asks of one.
-    def open_hook(self) -> ProcoreLegacyHook:  # type: ignore[override]
-        from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
-
-        return ProcoreLegacyHook(self.procore_conn_id, company_id=self.company_id, project_id=self.project_id)
 
     def snapshot(self, hook: ProcoreLegacyHook) -> dict[str, Any]:
         # Both are asked for once: what is found here travels to the triggerer.
@@ -75,13 +94,20 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreWaitTrigger):
     def decide(self, snapshot: dict[str, Any]) -> Verdict | None:
         assert not isinstance(self.after, str)
         return rules.decide_instance(
-            snapshot, until=self.until, fail_on=self.fail_on, skip_on=self.skip_on, after=self.after
+            snapshot,
+            until=self.until,
+            fail_on=self.fail_on,
+            skip_on=self.skip_on,
+            after=self.after,
+            activity=self.activity,
+            role=self.role,
         )
 
     def describe(self, snapshot: dict[str, Any]) -> str:
+        wishes = [*self.until, *([] if self.activity is None else [f"activity {self.activity}"])]
         return (
             f"Instance {snapshot['instance_id']} of {snapshot['object_type']} {snapshot['object_id']} is in state "
-            f"{snapshot['state']!r} since {snapshot['state_set_at']}; waited for: {', '.join(self.until)}."
+            f"{snapshot['state']!r} since {snapshot['state_set_at']}; waited for: {', '.join(wishes)}."
         )
 
     @staticmethod
@@ -89,3 +115,37 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreWaitTrigger):
         if not after.isdecimal():
             return rules.moment_of(after)
         return rules.action_of(hook.get_activity_history(after, instance_id=instance_id))
+
+
+class ProcoreLegacyStateChangeWaitTrigger(ProcoreLegacyWaitTrigger):
+    """
+    Waits until the state has moved on in which an activity was performed, or the instance ended.
+
+    It knows what was performed and hands that on in its event, so that the resumed task need not look it up.
+
+    :param project_id: Project of the object, or None for the connection's.
+    :param instance_id: The instance.
+    :param visit: The visit of the state: ``{id, name, status, set_at}``.
+    :param performed: What the operator returns of the activity.
+    """
+
+    def __init__(self, *, visit: dict[str, Any], performed: dict[str, Any], **kwargs: Any):
+        super().__init__(**kwargs)
+        self.visit = visit
+        self.performed = performed
+
+    def arguments(self) -> dict[str, Any]:
+        return {**super().arguments(), "visit": self.visit, "performed": self.performed}
+
+    def snapshot(self, hook: ProcoreLegacyHook) -> dict[str, Any]:
+        return rules.describe_instance(hook.get_instance(str(self.instance_id)))
+
+    def decide(self, snapshot: dict[str, Any]) -> Verdict | None:
+        return rules.decide_state_change(snapshot, self.visit, self.performed)
+
+    def describe(self, snapshot: dict[str, Any]) -> str:
+        return (
+            f"Instance {snapshot['instance_id']} of {snapshot['object_type']} {snapshot['object_id']} is in state "
+            f"{snapshot['state']!r} since {snapshot['state_set_at']}; waited for: another state than "
+            f"{self.visit['name'] or self.visit['id']!r} since {self.visit['set_at']}."
+        )
