@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,6 +19,7 @@ from airflow_provider_workflows.hooks.base import (
     host_of,
     ui_field_behaviour,
 )
+from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -33,7 +35,6 @@ ENVIRONMENTS = {
     "custom": (None, None),
 }
 V2_PAGE_SIZE = 100  # the largest page the v2 API gives
-COMPANY_LEVEL = "company"  # what to give as project_id to leave the connection's project out
 
 
 class ProcoreConnectionHook(WorkflowsHook):
@@ -345,6 +346,24 @@ class ProcoreHook(ProcoreConnectionHook):
             "include_internal": include_internal,
         }
         return self._pages(self._path("instances", project_id=project_id, tool_type=tool_type), filters)
+
+    def list_item_instances(
+        self, tool_type: str, item_id: str, project_id: str | None = None, *, tool_subtype: str | None = None
+    ) -> list[dict[str, Any]]:
+        """
+        List all instances of an item, one at least.
+
+        :raises ConfigurationError: there is no such tool.
+        :raises NotFound: the item has no workflow instance, or none that this user may see.
+        """
+        rows = list(self.list_instances(tool_type, item_id=item_id, tool_subtype=tool_subtype, project_id=project_id))
+        if not rows:
+            with contextlib.suppress(NotFound, PermissionDenied):
+                self.find_tool(tool_type)
+            raise NotFound(
+                f"Item {item_id} of tool {tool_type} has no workflow instance, or none that is visible to us"
+            )
+        return rows
 
     def get_instance(
         self, instance_id: str, *, project_id: str | None = None, tool_type: str | None = None

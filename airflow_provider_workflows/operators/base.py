@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from abc import abstractmethod
-from collections.abc import Callable
-from datetime import timedelta
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator
+from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
@@ -16,8 +17,12 @@ from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, push_valu
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+    from airflow_provider_workflows.triggers.base import WaitTrigger
+
 Found = TypeVar("Found")
 PIN_KEPT = timedelta(days=365)
+# The deadline is the trigger's to keep; Airflow's own timeout only catches a triggerer that is gone.
+BACKSTOP = timedelta(minutes=2)
 
 
 class WorkflowsOperator(BaseOperator):
@@ -40,8 +45,12 @@ class WorkflowsOperator(BaseOperator):
         """Read, decide, write, verify; return the XCom."""
 
     def execute(self, context: Context) -> Any:
+        return self.returned(context, lambda: self.act(context))
+
+    def returned(self, context: Context, act: Callable[[], Any]) -> Any:
+        """Do what the task does, fail it for good where a retry could do harm, and return the XCom."""
         try:
-            result = self.act(context)
+            result = act()
         except WorkflowsError as error:
             if error.retryable:
                 raise
@@ -66,6 +75,86 @@ class WorkflowsOperator(BaseOperator):
                 "act on another visit of the step. Take it from the sensor's XCom, or set retries=0."
             )
         return Pin(store if given is None else None, key, given)
+
+
+class WaitingOperator(WorkflowsOperator):
+    """
+    Acts, and then waits for what comes of it, with a worker or without one.
+
+    :param wait_timeout: Seconds that the wait may take, by the clock on the wall; default 7 days. From Airflow
+        3.3 on the end of the wait survives retries.
+    :param poll_interval: Seconds between two looks; by default ``[workflows] poke_interval``, else 60.
+    :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
+    """
+
+    def __init__(
+        self,
+        *,
+        wait_timeout: float = 7 * 24 * 3600.0,
+        poll_interval: float | None = None,
+        deferrable: bool | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        if poll_interval is None:
+            poll_interval = conf.getfloat("workflows", "poke_interval", fallback=60.0)
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.wait_timeout = wait_timeout
+        self.poll_interval = poll_interval
+        self.deferrable = deferrable
+
+    @abstractmethod
+    def finish(self, context: Context, answer: Mapping[str, Any]) -> Any:
+        """Return the XCom of what the wait ended with, ``{word, result, reason}``."""
+
+    def wait(self, context: Context, build: Callable[..., WaitTrigger]) -> Any:
+        """
+        Wait for a verdict, here or in a triggerer, and finish.
+
+        All that :meth:`finish` needs is in the trigger's event: whatever else was known is gone by then.
+
+        :param build: Makes the trigger, of ``poll_interval`` and ``deadline``.
+        """
+        end = self._end_of_wait(context)
+        trigger = build(poll_interval=self.poll_interval, deadline=end.isoformat())
+        while (answer := trigger.look_on_worker(self.hook, self.log)) is None:
+            left = end - datetime.now(timezone.utc)
+            if left <= timedelta(0):
+                self._time_out()
+            if self.deferrable:
+                self.defer(trigger=trigger, method_name="execute_complete", timeout=left + BACKSTOP)
+            time.sleep(min(self.poll_interval, left.total_seconds()))
+        return self.finish(context, answer)
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
+        """Resume with the trigger's event."""
+        return self.returned(context, lambda: self._resume(context, event or {}))
+
+    def _resume(self, context: Context, event: Mapping[str, Any]) -> Any:
+        status = event.get("status")
+        if status == "done":
+            return self.finish(context, event)
+        if status == "timeout":
+            self._time_out()
+        if status == "error":
+            raise WorkflowsError(f"{event['error']}: {event['message']}")
+        raise WorkflowsError(f"The trigger ended with an event this version does not know: {event!r}")
+
+    def _end_of_wait(self, context: Context) -> datetime:
+        fresh = datetime.now(timezone.utc) + timedelta(seconds=self.wait_timeout)
+        pin = Pin(task_state_store(context), "deadline", None)
+        if pin.value is None:
+            pin.keep({"at": fresh.isoformat()})
+        return datetime.fromisoformat(str((pin.value or {})["at"]))
+
+    def _time_out(self) -> None:
+        raise AirflowFailException(
+            f"Nothing decided within {timedelta(seconds=self.wait_timeout)}; what was begun goes on in the product."
+        )
+
+    if TYPE_CHECKING:
+        hook: Any
 
 
 class Pin:

@@ -7,13 +7,14 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
 from airflow_provider_workflows.rules.times import parse_time, seconds_of
 from airflow_provider_workflows.rules.verdicts import Verdict, judge
 
 ENDED_STATES = frozenset({"complete", "terminated"})
 ENDED_OPERATIONS = frozenset({"done", "partial_done", "failed", "cancelled"})
 OPERATION_STATES = frozenset({"created", "in_progress"}) | ENDED_OPERATIONS
+COMPANY_LEVEL = "company"  # given as project_id, it leaves the connection's project out
 STEP_EVENTS = ("ResponseStep", "Action", "Conditional", "EndStep")
 ATTACHMENT_KINDS = (
     "prostore_file_ids",
@@ -152,9 +153,15 @@ def _begun(step: Json) -> float:
 
 
 def events_of(history: Json) -> list[Json]:
-    """Return the events of a history that have the form of an event."""
+    """
+    Return the events of a history that have the form of an event.
+
+    :raises ContractError: the events are no list at all; to take that for none would be to wait for ever.
+    """
     events = history.get("history")
-    return [event for event in events if isinstance(event, Mapping)] if isinstance(events, list) else []
+    if events is not None and not isinstance(events, list):
+        raise ContractError(f"The events of a history are no list but {type(events).__name__}")
+    return _rows(events)
 
 
 def active_instance(instances: Iterable[Json]) -> str | None:
@@ -199,9 +206,7 @@ def _state_of(events: Iterable[Json], ended_at: str | None) -> str:
 
 
 def _last_response(details: Iterable[Json]) -> dict[str, Any] | None:
-    given = [
-        r for step in details for r in step.get("responses") or [] if isinstance(r, Mapping) and r.get("responded_at")
-    ]
+    given = [response for step in details for response in _rows(step.get("responses")) if response.get("responded_at")]
     if not given:
         return None
     # Within one second, which is as fine as the API's times are, the order of the events decides.
@@ -256,7 +261,7 @@ def pending_assignees(step: Json) -> list[Json]:
     """Return the assignees of a step occurrence who have not answered yet."""
     return [
         occurrence["assignee"]
-        for occurrence in step.get("response_occurrences") or []
+        for occurrence in _rows(step.get("response_occurrences"))
         if not occurrence.get("submitted_at") and isinstance(occurrence.get("assignee"), Mapping)
     ]
 
@@ -265,7 +270,7 @@ def response_options(step: Json) -> list[dict[str, Any]]:
     """Return the options of a step occurrence as ``{id, name, type}``."""
     return [
         {"id": _id(option), "name": option.get("name"), "type": option.get("response_type")}
-        for option in step.get("available_response_options") or step.get("available_responses") or []
+        for option in _rows(step.get("available_response_options")) or _rows(step.get("available_responses"))
     ]
 
 
@@ -316,7 +321,7 @@ def recorded_response(instance: Json, step_occurrence_id: str, user_id: str) -> 
     step = current_step(instance)
     if step is None or _id(step) != step_occurrence_id:
         return None
-    for occurrence in step.get("response_occurrences") or []:
+    for occurrence in _rows(step.get("response_occurrences")):
         if occurrence.get("submitted_at") and _id(occurrence.get("assignee") or {}) == user_id:
             option = occurrence.get("selected_response_option") or {}
             return {
@@ -340,8 +345,8 @@ def recorded_in_history(history: Json, step_occurrence_id: str, user_id: str) ->
         step = _details(event)
         if event.get("type") != "ResponseStep" or _id(step) != step_occurrence_id:
             continue
-        ids = {o["name"]: o["id"] for o in response_options(step)}
-        for response in step.get("responses") or []:
+        ids = {option["name"]: option["id"] for option in response_options(step)}
+        for response in _rows(step.get("responses")):
             if response.get("responded_at") and _id(response) == user_id:
                 return {
                     "step": step.get("name"),
@@ -356,8 +361,8 @@ def recorded_in_history(history: Json, step_occurrence_id: str, user_id: str) ->
 
 def assignee_ids(step: Json) -> set[str | None]:
     """Return the ids of everybody who is asked at a step occurrence."""
-    occurrences = step.get("response_occurrences") or []
-    return {_id(o["assignee"]) for o in occurrences if isinstance(o, Mapping) and isinstance(o.get("assignee"), Mapping)}
+    assignees = [occurrence.get("assignee") for occurrence in _rows(step.get("response_occurrences"))]
+    return {_id(assignee) for assignee in assignees if isinstance(assignee, Mapping)}
 
 
 # --- an operation that Procore works on ---------------------------------------------------------------------
@@ -388,8 +393,8 @@ def operation_items(operation: Json) -> tuple[list[Json], list[Json]]:
     """Return the items that an operation has completed, and those that failed."""
     result = operation.get("result")
     lists = [result.get(name) for name in ("completed_items", "failed_items")] if isinstance(result, Mapping) else []
-    items = [[item for item in one if isinstance(item, Mapping)] if isinstance(one, list) else [] for one in lists]
-    return (items[0], items[1]) if items else ([], [])
+    completed, failed = (_rows(one) for one in lists or (None, None))
+    return completed, failed
 
 
 def operation_ended(operation: Json) -> bool:
@@ -405,6 +410,11 @@ def idempotency_token(*parts: Any) -> str:
 
 def _id(record: Json) -> str | None:
     return None if record.get("id") is None else str(record["id"])
+
+
+def _rows(value: Any) -> list[Json]:
+    """Return the objects of a list; nothing of whatever else came."""
+    return [row for row in value if isinstance(row, Mapping)] if isinstance(value, list) else []
 
 
 def _listed(words: Collection[str]) -> str:

@@ -16,7 +16,6 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_workflows.exceptions import WorkflowsError
-from airflow_provider_workflows.triggers.base import PASSING_FAULTS
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, push_values, task_state_store
 
 if TYPE_CHECKING:
@@ -121,21 +120,20 @@ class WorkflowsSensor(BaseSensorOperator):
         raise WorkflowsError(f"The trigger ended with an event this version does not know: {event!r}")
 
     def _look(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
-        try:
-            snapshot, verdict = trigger.look(self.hook)
-        except PASSING_FAULTS as fault:
-            self.log.warning("%s Looking again at the next poke.", fault)
-            return None
-        self.log.info("%s", trigger.describe(snapshot))
-        return None if verdict is None else verdict.to_event()
+        return trigger.look_on_worker(self.hook, self.log)
+
+    def finish(self, result: Any) -> Any:
+        """Return what the task returns, of a result small enough for a trigger's event."""
+        return result
 
     def _conclude(self, context: Context, answer: Mapping[str, Any]) -> Any:
         self.item_url = self.hook.item_url(**self.item_ids(answer["result"]))
         self.log.info("%s", answer["reason"])
         if answer["word"] == "succeed":
+            result = self.finish(answer["result"])
             if self.returns_mapping:
-                push_values(context, answer["result"])
-            return answer["result"]
+                push_values(context, result)
+            return result
         if answer["word"] == "skip" or self.soft_fail or self.never_fail:
             raise AirflowSkipException(answer["reason"])
         raise AirflowFailException(f"WaitFailed: {answer['reason']}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.links.procore import ProcoreItemLink
 from airflow_provider_workflows.rules.parameters import check_required, listed, one_of, text_id
-from airflow_provider_workflows.rules.procore import ENDED_STATES, STATES
+from airflow_provider_workflows.rules.procore import ENDED_OPERATIONS, ENDED_STATES, STATES, operation_items
+from airflow_provider_workflows.rules.times import parse_time
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.triggers.procore import (
+    ProcoreAsyncOperationWaitTrigger,
     ProcoreInstanceWaitTrigger,
     ProcoreResponseRequestedWaitTrigger,
 )
@@ -52,25 +55,31 @@ class ProcoreSensor(WorkflowsSensor):
 
 class ProcoreInstanceSensor(ProcoreSensor):
     """
-    Waits until a workflow instance is complete, terminated, or in another state you name.
+    Waits until a workflow instance is in a state you name, or has come to a step you name.
 
     A rejection is an answer, not a failure: the sensor succeeds with ``state`` and ``item_status`` and the DAG
     branches on them, unless ``fail_on`` or ``skip_on`` say otherwise. Waiting by item follows restarts to the
-    new instance; waiting by ``instance_id`` ends when that instance does.
+    new instance; waiting by ``instance_id`` ends when that instance does. A step can come round again: give
+    ``after``, or its first visit counts, however long ago.
 
     Returns ``{instance_id, item_id, state, step, item_status, last_response: {option, type, comment, by, at},
-    started_at, ended_at, blocked_reason}``, the same in every mode.
+    started_at, ended_at, blocked_reason, visit}``, the same in every mode; ``visit`` is the visit of the step
+    that was waited for, ``{step, step_occurrence_id, started_at, ended_at, response}``, or None.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
     :param instance_id: The instance to wait for (templated); or give the item.
     :param tool_type: Tool of the item, such as ``purchase_order_contract`` (templated).
     :param item_id: The item whose newest instance to wait for (templated).
-    :param project_id: Project to look in; beats the connection's (templated).
-    :param until: States that end the wait with success; default: complete, terminated.
+    :param project_id: Project to look in, or ``company``; default: where the tool is (templated).
+    :param until: States that end the wait with success; default: complete, terminated, unless a step is named.
     :param fail_on: States that fail the task, without a retry.
     :param skip_on: States that skip it.
-    :raises ConfigurationError: both instance and item given, or neither; an unknown state.
+    :param step_reached: Name or uuid of a step, or several: the wait ends when one of them has begun (templated).
+    :param step_answered: Likewise; the wait ends when one of them is over with a response (templated).
+    :param after: Step occurrence or ISO-8601 time, UTC if it has no zone: only visits of a step that began later,
+        or in that very second, count (templated).
+    :raises ConfigurationError: both instance and item given, or neither; an unknown state or tool.
     """
 
     template_fields: Sequence[str] = (
@@ -80,6 +89,9 @@ class ProcoreInstanceSensor(ProcoreSensor):
         "instance_id",
         "tool_type",
         "item_id",
+        "step_reached",
+        "step_answered",
+        "after",
     )
 
     def __init__(
@@ -89,9 +101,12 @@ class ProcoreInstanceSensor(ProcoreSensor):
         tool_type: str | None = None,
         item_id: str | int | None = None,
         project_id: str | int | None = None,
-        until: Collection[str] = tuple(sorted(ENDED_STATES)),
+        until: Collection[str] | None = None,
         fail_on: Collection[str] = (),
         skip_on: Collection[str] = (),
+        step_reached: str | Collection[str] = (),
+        step_answered: str | Collection[str] = (),
+        after: str | int | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -102,6 +117,9 @@ class ProcoreInstanceSensor(ProcoreSensor):
         self.until = until
         self.fail_on = fail_on
         self.skip_on = skip_on
+        self.step_reached = step_reached
+        self.step_answered = step_answered
+        self.after = after
 
     def build_trigger(self) -> ProcoreInstanceWaitTrigger:
         one_of(instance_id=self.instance_id, item_id=self.item_id)
@@ -113,9 +131,12 @@ class ProcoreInstanceSensor(ProcoreSensor):
             instance_id=text_id(self.instance_id),
             tool_type=self.tool_type,
             item_id=text_id(self.item_id),
-            until=self._states("until"),
-            fail_on=self._states("fail_on"),
-            skip_on=self._states("skip_on"),
+            until=self._until(),
+            fail_on=known_states("fail_on", self.fail_on, STATES),
+            skip_on=known_states("skip_on", self.skip_on, STATES),
+            step_reached=self._steps("step_reached"),
+            step_answered=self._steps("step_answered"),
+            after=self._checked_after(),
         )
 
     def item_ids(self, result: Mapping[str, Any]) -> dict[str, str | None]:
@@ -126,16 +147,29 @@ class ProcoreInstanceSensor(ProcoreSensor):
             "project_id": text_id(self.project_id),
         }
 
-    def _states(self, parameter: str) -> list[str]:
-        states = getattr(self, parameter)
-        wanted = [states] if isinstance(states, str) else list(states)
-        if unknown := [state for state in wanted if state not in STATES]:
-            raise ConfigurationError(
-                f"{parameter}: unknown state {', '.join(map(repr, unknown))}. States: {', '.join(sorted(STATES))}."
-            )
-        if parameter == "until" and not wanted:
+    def _until(self) -> list[str]:
+        steps = self._steps("step_reached") + self._steps("step_answered")
+        if self.until is None:
+            return [] if steps else sorted(ENDED_STATES)
+        states = known_states("until", self.until, STATES)
+        if not states and not steps:
             raise ConfigurationError(f"until must name at least one state of {', '.join(sorted(STATES))}.")
-        return wanted
+        return states
+
+    def _steps(self, parameter: str) -> list[str]:
+        steps = [str(step).strip() for step in listed(getattr(self, parameter))]
+        if not all(steps):
+            raise ConfigurationError(f"{parameter} must hold names or uuids of steps, none of them empty.")
+        return steps
+
+    def _checked_after(self) -> str | None:
+        if self.after is None:
+            return None
+        check_required(after=self.after)
+        after = str(text_id(self.after))
+        if not re.fullmatch(r"[\w-]+", after) and parse_time(after) is None:
+            raise ConfigurationError(f"after must be a step occurrence or an ISO-8601 time; got {after!r}.")
+        return after
 
 
 class ProcoreResponseRequestedSensor(ProcoreSensor):
@@ -149,23 +183,33 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
     :param tool_type: Tool to look in, or a list of them (templated).
-    :param project_id: Project to look in, or a list of them; default: the connection's (templated).
+    :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
+    :param project_id: Project to look in, ``company``, or a list of them; default: where the tool is (templated).
     :param user_id: Login information id of the user that is waited on; default: the connection's own (templated).
     """
 
     returns_mapping = False
-    template_fields: Sequence[str] = ("procore_conn_id", "company_id", "project_id", "tool_type", "user_id")
+    template_fields: Sequence[str] = (
+        "procore_conn_id",
+        "company_id",
+        "project_id",
+        "tool_type",
+        "tool_subtype",
+        "user_id",
+    )
 
     def __init__(
         self,
         *,
         tool_type: str | Sequence[str],
+        tool_subtype: str | int | None = None,
         project_id: str | int | Sequence[str | int] | None = None,
         user_id: str | int | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.tool_type = tool_type
+        self.tool_subtype = tool_subtype
         self.project_id = project_id
         self.user_id = user_id
 
@@ -176,6 +220,7 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
         return ProcoreResponseRequestedWaitTrigger(
             **self.trigger_arguments(),
             tool_types=tool_types,
+            tool_subtype=text_id(self.tool_subtype),
             project_ids=[text_id(project) for project in listed(self.project_id)],
             user_id=text_id(self.user_id),
         )
@@ -183,3 +228,60 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
     def item_ids(self, result: list[Mapping[str, Any]]) -> dict[str, str | None]:
         first = result[0]  # a link has room for one
         return {name: first[name] for name in ("instance_id", "item_id", "tool_type", "project_id")}
+
+
+class ProcoreAsyncOperationSensor(ProcoreSensor):
+    """
+    Waits until an operation that Procore works on by itself is over, a bulk start say.
+
+    Returns ``{operation_id, operation_type, status, started_at, completed_at, error, completed, failed,
+    completed_items: [{item_id, instance_id}], failed_items: [{item_id, step, message}]}``, the same in every mode;
+    ``completed`` and ``failed`` are numbers of items.
+
+    Reference: https://developers.procore.com/reference/rest/async-operations
+
+    :param operation_id: The operation (templated).
+    :param until: States that are a success; default: done, partial_done. An operation that ends in another one
+        fails the task, without a retry.
+    :param skip_on: States that skip it.
+    :raises ConfigurationError: no operation; an unknown state.
+    """
+
+    template_fields: Sequence[str] = ("procore_conn_id", "company_id", "operation_id")
+
+    def __init__(
+        self,
+        *,
+        operation_id: str | int,
+        until: Collection[str] = ("done", "partial_done"),
+        skip_on: Collection[str] = (),
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.operation_id = operation_id
+        self.until = until
+        self.skip_on = skip_on
+
+    def build_trigger(self) -> ProcoreAsyncOperationWaitTrigger:
+        check_required(operation_id=self.operation_id)
+        return ProcoreAsyncOperationWaitTrigger(
+            **self.trigger_arguments(),
+            operation_ids=[str(text_id(self.operation_id))],
+            until=known_states("until", self.until, ENDED_OPERATIONS),
+            skip_on=known_states("skip_on", self.skip_on, ENDED_OPERATIONS),
+        )
+
+    def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
+        (operation,) = result["operations"]
+        completed, failed = operation_items(self.hook.get_async_operation(operation["operation_id"]))
+        return {**operation, "completed_items": completed, "failed_items": failed}
+
+
+def known_states(parameter: str, states: str | Collection[str], known: Collection[str]) -> list[str]:
+    """Return states as a list, or say which of them do not exist."""
+    wanted = [str(state) for state in listed(states)]
+    if unknown := [state for state in wanted if state not in known]:
+        raise ConfigurationError(
+            f"{parameter}: unknown state {', '.join(map(repr, unknown))}. States: {', '.join(sorted(known))}."
+        )
+    return wanted

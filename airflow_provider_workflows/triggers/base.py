@@ -89,6 +89,16 @@ class WaitTrigger(BaseTrigger):
         except (AttributeError, LookupError, TypeError, ValueError) as odd:
             raise ContractError(f"An answer has an undocumented form ({type(odd).__name__}: {odd})") from odd
 
+    def look_on_worker(self, hook: Any, log: Any) -> dict[str, Any] | None:
+        """Look once in a task and return the event of the verdict, or None to go on; a passing fault is only logged."""
+        try:
+            snapshot, verdict = self.look(hook)
+        except PASSING_FAULTS as fault:
+            log.warning("%s Looking again at the next poke.", fault)
+            return None
+        log.info("%s", self.describe(snapshot))
+        return None if verdict is None else verdict.to_event()
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         # Airflow cancels a trigger that goes on after its event, so nothing follows the yield.
         yield TriggerEvent(await self._wait())

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Collection
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_workflows.exceptions import NotFound
 from airflow_provider_workflows.rules import procore as rules
-from airflow_provider_workflows.rules.verdicts import Verdict
-from airflow_provider_workflows.triggers.base import WaitTrigger
+from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
+from airflow_provider_workflows.rules.verdicts import Verdict, Word
+from airflow_provider_workflows.triggers.base import WaitTrigger, in_thread
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -28,8 +30,10 @@ class ProcoreWaitTrigger(WaitTrigger):
         self.procore_conn_id = procore_conn_id
         self.company_id = company_id
 
+    own: ClassVar[tuple[str, ...]] = ()  # the arguments of the subclass
+
     def arguments(self) -> dict[str, Any]:
-        return {"procore_conn_id": self.procore_conn_id, "company_id": self.company_id}
+        return {name: getattr(self, name) for name in ("procore_conn_id", "company_id", *self.own)}
 
     def open_hook(self) -> ProcoreHook:
         from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -39,27 +43,49 @@ class ProcoreWaitTrigger(WaitTrigger):
 
 class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
     """
-    Waits until an instance is in one of the given states.
+    Waits until an instance is in one of the given states, or has come to one of the given steps.
 
-    :param project_id: Project to look in, or None for the connection's.
+    :param project_id: Project to look in, ``company``, or None for where the tool is.
     :param instance_id: The instance; or None to follow the item's newest one, through restarts.
     :param tool_type: Tool of the item, when waiting by item.
     :param item_id: The item, when waiting by item; else what is known of it.
     :param until: States that end the wait with success.
     :param fail_on: States that fail it.
     :param skip_on: States that skip it.
+    :param step_reached: Steps whose beginning ends the wait with success: names or uuids.
+    :param step_answered: Steps whose response does.
+    :param after: A step occurrence or an ISO-8601 time: earlier visits of the steps do not count; or None.
+    :param terminate_on_kill: Terminate the instance when a user kills the task (Airflow 3.3+).
     """
+
+    own = (
+        "project_id",
+        "instance_id",
+        "tool_type",
+        "item_id",
+        "until",
+        "fail_on",
+        "skip_on",
+        "step_reached",
+        "step_answered",
+        "after",
+        "terminate_on_kill",
+    )
 
     def __init__(
         self,
         *,
         project_id: str | None,
         instance_id: str | None,
-        tool_type: str | None,
-        item_id: str | None,
-        until: list[str],
-        fail_on: list[str],
-        skip_on: list[str],
+        tool_type: str | None = None,
+        item_id: str | None = None,
+        until: Collection[str] = tuple(sorted(rules.ENDED_STATES)),
+        fail_on: Collection[str] = (),
+        skip_on: Collection[str] = (),
+        step_reached: Collection[str] = (),
+        step_answered: Collection[str] = (),
+        after: str | None = None,
+        terminate_on_kill: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -67,37 +93,60 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         self.instance_id = instance_id
         self.tool_type = tool_type
         self.item_id = item_id
-        self.until = until
-        self.fail_on = fail_on
-        self.skip_on = skip_on
+        self.until = list(until)
+        self.fail_on = list(fail_on)
+        self.skip_on = list(skip_on)
+        self.step_reached = list(step_reached)
+        self.step_answered = list(step_answered)
+        self.after = after
+        self.terminate_on_kill = terminate_on_kill
 
-    def arguments(self) -> dict[str, Any]:
-        own = ("project_id", "instance_id", "tool_type", "item_id", "until", "fail_on", "skip_on")
-        return {**super().arguments(), **{name: getattr(self, name) for name in own}}
-
-    def snapshot(self, hook: ProcoreHook) -> dict[str, Any]:
+    def snapshot(self, hook: ProcoreHook) -> tuple[dict[str, Any], dict[str, Any] | None]:
+        # Both are asked for once: what is found here travels to the triggerer.
+        self.project_id = hook.project_for(self.project_id, self.tool_type) or COMPANY_LEVEL
         instance_id = self.instance_id or self._newest_of_item(hook)
-        if self.item_id is None:  # the history does not name the item; asked for once
-            self.item_id = str(hook.get_instance(instance_id, project_id=self.project_id)["item_id"])
+        if self.item_id is None:  # the history does not name the item
+            self.item_id = str(hook.get_instance(instance_id, project_id=self.project_id).get("item_id"))
         history = hook.get_instance_history(instance_id, project_id=self.project_id)
-        return rules.describe_instance(history, instance_id=instance_id, item_id=self.item_id)
+        instance = rules.describe_instance(history, instance_id=instance_id, item_id=self.item_id)
+        return instance, self._visit(history)
 
-    def decide(self, snapshot: dict[str, Any]) -> Verdict | None:
-        return rules.decide_instance(snapshot, until=self.until, fail_on=self.fail_on, skip_on=self.skip_on)
-
-    def describe(self, snapshot: dict[str, Any]) -> str:
-        return (
-            f"Instance {snapshot['instance_id']} of item {snapshot['item_id']} is {snapshot['state']}"
-            f" at step {snapshot['step']!r}; waited for: {', '.join(self.until)}."
+    def decide(self, snapshot: tuple[dict[str, Any], dict[str, Any] | None]) -> Verdict | None:
+        instance, visit = snapshot
+        return rules.decide_instance(
+            instance,
+            until=self.until,
+            fail_on=self.fail_on,
+            skip_on=self.skip_on,
+            visit=visit,
+            awaited=self._awaited_steps(),
         )
 
+    def describe(self, snapshot: tuple[dict[str, Any], dict[str, Any] | None]) -> str:
+        instance, _ = snapshot
+        return (
+            f"Instance {instance['instance_id']} of item {instance['item_id']} is {instance['state']}"
+            f" at step {instance['step']!r}; waited for: {', '.join([*self.until, *self._awaited_steps()])}."
+        )
+
+    async def on_kill(self) -> None:
+        if self.terminate_on_kill and self.instance_id is not None:
+            hook = self.open_hook()
+            await hook.prepare()
+            await in_thread(partial(hook.terminate_instance, self.instance_id, project_id=self.project_id))
+            hook.close()
+
+    def _visit(self, history: dict[str, Any]) -> dict[str, Any] | None:
+        wishes = [(step, False) for step in self.step_reached] + [(step, True) for step in self.step_answered]
+        visits = (rules.find_visit(history, step, answered=answered, after=self.after) for step, answered in wishes)
+        return next((visit for visit in visits if visit is not None), None)
+
+    def _awaited_steps(self) -> list[str]:
+        reached = [f"step {step!r} reached" for step in self.step_reached]
+        return reached + [f"step {step!r} answered" for step in self.step_answered]
+
     def _newest_of_item(self, hook: ProcoreHook) -> str:
-        instances = list(hook.list_instances(str(self.tool_type), item_id=self.item_id, project_id=self.project_id))
-        if not instances:
-            raise NotFound(
-                f"Item {self.item_id} of tool {self.tool_type} has no workflow instance, or none that this user may see"
-            )
-        return rules.newest_instance(instances)
+        return rules.newest_instance(hook.list_item_instances(str(self.tool_type), str(self.item_id), self.project_id))
 
 
 class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
@@ -105,19 +154,27 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
     Waits until some instance asks for the response of a user.
 
     :param tool_types: Tools to look in.
-    :param project_ids: Projects to look in; ``[None]`` for the connection's.
+    :param project_ids: Projects to look in; ``[None]`` for where the tool is.
     :param user_id: Login information id of the user, or None for the connection's own.
+    :param tool_subtype: Subtype of the tools, or None.
     """
 
-    def __init__(self, *, tool_types: list[str], project_ids: list[str | None], user_id: str | None, **kwargs: Any):
+    own = ("tool_types", "project_ids", "user_id", "tool_subtype")
+
+    def __init__(
+        self,
+        *,
+        tool_types: list[str],
+        project_ids: list[str | None],
+        user_id: str | None,
+        tool_subtype: str | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.tool_types = tool_types
         self.project_ids = project_ids
         self.user_id = user_id
-
-    def arguments(self) -> dict[str, Any]:
-        own = ("tool_types", "project_ids", "user_id")
-        return {**super().arguments(), **{name: getattr(self, name) for name in own}}
+        self.tool_subtype = tool_subtype
 
     def snapshot(self, hook: ProcoreHook) -> list[dict[str, Any]]:
         if self.user_id is None:
@@ -125,13 +182,18 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
         requests = []
         for project_id in self.project_ids:
             for tool_type in self.tool_types:
-                rows = hook.list_instances(tool_type, assignee_id=self.user_id, active=True, project_id=project_id)
-                for row in rows:
-                    instance = hook.get_instance(str(row["id"]), project_id=project_id)
-                    request = rules.response_request(instance, self.user_id)
-                    if request is not None:
-                        requests.append({**request, "project_id": project_id or hook.project_id})
+                project = hook.project_for(project_id, tool_type)
+                requests += self._requests(hook, tool_type, project)
         return requests
+
+    def _requests(self, hook: ProcoreHook, tool_type: str, project: str | None) -> list[dict[str, Any]]:
+        where = project or COMPANY_LEVEL
+        rows = hook.list_instances(
+            tool_type, tool_subtype=self.tool_subtype, assignee_id=self.user_id, active=True, project_id=where
+        )
+        shown = (hook.get_instance(str(row["id"]), project_id=where) for row in rows)
+        requests = (rules.response_request(instance, str(self.user_id)) for instance in shown)
+        return [{**request, "project_id": project} for request in requests if request is not None]
 
     def decide(self, snapshot: list[dict[str, Any]]) -> Verdict | None:
         if not snapshot:
@@ -141,3 +203,63 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
     def describe(self, snapshot: list[dict[str, Any]]) -> str:
         waiting = ", ".join(f"{r['instance_id']} at {r['step']!r}" for r in snapshot) or "none"
         return f"Instances of {', '.join(self.tool_types)} that wait for user {self.user_id}: {waiting}."
+
+
+class ProcoreAsyncOperationWaitTrigger(ProcoreWaitTrigger):
+    """
+    Waits until all of some asynchronous operations are over.
+
+    The event names the operations and how they ended, not the items: there may be thousands.
+
+    :param operation_ids: The operations.
+    :param until: States of an operation that are a success.
+    :param skip_on: States that skip the task.
+    :param carry: What the resumed task needs to know again; JSON primitives.
+    """
+
+    own = ("operation_ids", "until", "skip_on", "carry")
+
+    def __init__(
+        self,
+        *,
+        operation_ids: list[str],
+        until: Collection[str] = tuple(sorted(rules.ENDED_OPERATIONS)),
+        skip_on: Collection[str] = (),
+        carry: Any = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.operation_ids = operation_ids
+        self.until = list(until)
+        self.skip_on = list(skip_on)
+        self.carry = carry
+        self._ended: dict[str, dict[str, Any]] = {}
+
+    def snapshot(self, hook: ProcoreHook) -> list[dict[str, Any]]:
+        shown = []
+        for operation_id in self.operation_ids:
+            operation = self._ended.get(operation_id)
+            if operation is None:
+                answer = hook.get_async_operation(operation_id)
+                operation = {**rules.describe_operation(answer), "operation_id": operation_id}
+                if rules.operation_ended(answer):
+                    self._ended[operation_id] = operation  # it is not asked for again
+            shown.append(operation)
+        return shown
+
+    def decide(self, snapshot: list[dict[str, Any]]) -> Verdict | None:
+        if len(self._ended) < len(self.operation_ids):
+            return None
+        states = {str(operation["status"]) for operation in snapshot}
+        word: Word = "skip" if states & set(self.skip_on) else "succeed" if states <= set(self.until) else "fail"
+        told = "; ".join(_told(operation) for operation in snapshot)
+        return Verdict(word, {"operations": snapshot, "carry": self.carry}, told)
+
+    def describe(self, snapshot: list[dict[str, Any]]) -> str:
+        return "; ".join(_told(operation) for operation in snapshot)
+
+
+def _told(operation: dict[str, Any]) -> str:
+    error = f" ({operation['error']})" if operation["error"] else ""
+    counts = f", {operation['completed']} done, {operation['failed']} failed" if operation["completed_at"] else ""
+    return f"Operation {operation['operation_id']} is {operation['status']}{error}{counts}"
