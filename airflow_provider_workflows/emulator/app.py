@@ -16,7 +16,8 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from . import control, procore, procore_gateway, procore_legacy, workflowsoft
+from . import control, procore, procore_gateway, procore_legacy, procore_presets, procore_routes, workflowsoft
+from .procore_templates import PURCHASE_ORDER_APPROVAL
 from .world import PROJECT, Fault, Refusal, World
 
 Message = MutableMapping[str, Any]
@@ -46,13 +47,13 @@ class Emulated:
         self._fill(seed)
 
     def _fill(self, seed: str) -> None:
-        purchase_order = procore.TEMPLATES[0]
-        self.procore.add("5001", purchase_order, PROJECT["id"], "90002")
+        preset = self.procore.presets.by_id["401"]
+        self.procore.add("5001", PURCHASE_ORDER_APPROVAL, PROJECT["id"], "90002", preset)
         self.legacy.add(procore_legacy.PURCHASE_ORDER, 1953145)
         self.legacy.add(procore_legacy.JOINT_REVIEW, 1953146)
         if seed == "large":
             for number in range(LARGE):
-                self.procore.add(str(100_000 + number), purchase_order, PROJECT["id"], "90002")
+                self.procore.add(str(100_000 + number), PURCHASE_ORDER_APPROVAL, PROJECT["id"], "90002", preset)
                 self.legacy.add(procore_legacy.PURCHASE_ORDER, 2_000_000 + number)
 
     def _routes(self) -> FastAPI:
@@ -60,7 +61,8 @@ class Emulated:
             title="Emulator of Procore Workflows and Workflowsoft", version="1", docs_url=None, redoc_url=None
         )
         app.include_router(procore_gateway.routes(self.world))
-        app.include_router(procore.routes(self.world, self.procore))
+        app.include_router(procore_presets.routes(self.world, self.procore.presets))
+        app.include_router(procore_routes.routes(self.world, self.procore))
         app.include_router(procore_legacy.routes(self.world, self.legacy))
         app.include_router(workflowsoft.routes(self.world, self.workflowsoft))
         app.include_router(control.routes(self))
@@ -239,7 +241,7 @@ def _refuse(request: Request, status: int, reason: str, problems: list[tuple[str
     words = "; ".join(f"{where}: {what}" for where, what in problems)
     if path.startswith("/api/"):
         return JSONResponse({"Message": words}, status)
-    if path.startswith("/rest/v1.0/"):
+    if path.startswith("/rest/v1."):
         return JSONResponse({"message": words, "code": status}, status)
     if path.startswith("/rest/"):
         details = [{"reason_code": reason, "message": what, "source": where} for where, what in problems]

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
-from . import procore, procore_legacy, workflowsoft
+from . import models, procore, procore_legacy, procore_presets, workflowsoft
+from .procore_templates import find_template
 from .world import (
     ADMIN_LOGIN,
     ADMIN_PASSWORD,
@@ -23,6 +24,9 @@ from .world import (
 
 if TYPE_CHECKING:
     from .app import Emulated
+
+
+ProjectId = Literal["1001", "1002"] | None  # None: at company level
 
 
 class Order(BaseModel):
@@ -65,9 +69,33 @@ class NewFault(Order):
 class StartInstance(Order):
     tool_type: str
     item_id: str
-    project_id: Literal["1001"] | None = "1001"  # the seed's one project; None: at company level
+    tool_subtype: str | None = None
+    project_id: ProjectId = "1001"
     template_id: str | None = None
+    preset_id: str | None = None
     by: str = "pat@example.com"
+
+
+class Hide(Order):
+    hidden: bool = True
+
+
+class NewPresets(Order):
+    template_id: str = "301"
+    project_id: ProjectId = "1001"
+    count: int = Field(1, ge=1)
+    default: bool = False
+    valid: bool = True
+
+
+class ChangePreset(Order):
+    valid: bool | None = None
+    default: bool | None = None
+
+
+class EditGroup(Order):
+    group: str
+    logins: list[str]
 
 
 class PersonResponds(Order):
@@ -83,6 +111,7 @@ class Terminate(Order):
 class Block(Order):
     reason: str
     retriable: bool = True
+    refreshes: int = Field(1, ge=1)
 
 
 class StartLegacy(Order):
@@ -188,6 +217,7 @@ def routes(emulated: Emulated) -> APIRouter:
     async def state() -> dict[str, Any]:
         return {
             "procore": emulated.procore.state(),
+            "procore_presets": emulated.procore.presets.state(),
             "procore_legacy": emulated.legacy.state(),
             "workflowsoft": emulated.workflowsoft.state(),
         }
@@ -211,9 +241,8 @@ def routes(emulated: Emulated) -> APIRouter:
     @router.post("/procore/instances")
     async def start_instance(order: StartInstance) -> dict[str, Any]:
         by = user_by_login(order.by).id
-        instance = emulated.procore.start(
-            order.tool_type, order.item_id, order.project_id, by, "person", order.template_id
-        )
+        wanted = models.StartInstance(**order.model_dump(exclude={"project_id", "by"}))
+        instance = emulated.procore.start(wanted, order.project_id, by, "person")
         return {"id": instance.id}
 
     @router.post("/procore/instances/{id}/respond")
@@ -228,7 +257,47 @@ def routes(emulated: Emulated) -> APIRouter:
 
     @router.post("/procore/instances/{id}/block")
     async def block(id: str, order: Block) -> dict[str, Any]:
-        emulated.procore.block(v2(id), order.reason, order.retriable)
+        emulated.procore.block(v2(id), order.reason, order.retriable, order.refreshes)
+        return {}
+
+    @router.post("/procore/instances/{id}/hide")
+    async def hide(id: str, order: Hide) -> dict[str, Any]:
+        instance = v2(id)
+        if order.hidden:
+            emulated.procore.hidden.add(instance.id)
+        else:
+            emulated.procore.hidden.discard(instance.id)
+        return {}
+
+    def preset(preset_id: str) -> procore_presets.Preset:
+        found = emulated.procore.presets.by_id.get(preset_id)
+        if found is None:
+            raise Refusal(404, {"error": f"no preset {preset_id}"})
+        return found
+
+    @router.post("/procore/presets")
+    async def add_presets(order: NewPresets) -> dict[str, Any]:
+        template = find_template(order.template_id)
+        presets = emulated.procore.presets
+        added = [
+            presets.add(template, order.project_id, default=order.default, valid=order.valid)
+            for _ in range(order.count)
+        ]
+        return {"ids": [one.id for one in added]}
+
+    @router.post("/procore/presets/{id}")
+    async def change_preset(id: str, order: ChangePreset) -> dict[str, Any]:
+        found = preset(id)
+        if order.valid is not None:
+            found.valid = order.valid
+        if order.default is not None:
+            emulated.procore.presets.set_default(found, order.default)
+        return {}
+
+    @router.post("/procore/presets/{id}/assignees")
+    async def edit_group(id: str, order: EditGroup) -> dict[str, Any]:
+        user_ids = [user_by_login(login).id for login in order.logins]
+        procore_presets.person_edits_group(emulated.procore.presets, preset(id), order.group, user_ids)
         return {}
 
     @router.post("/procore/legacy/instances")

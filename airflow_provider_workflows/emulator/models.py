@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 
 class Model(BaseModel):
@@ -100,6 +100,140 @@ class TemplateList(Model):
     data: list[Template]
 
 
+class StepGroup(Model):
+    uuid: str
+    responses_required: str
+
+
+class TemplateStep(Model):
+    uuid: str
+    name: str
+    type: str
+    responsible_groups: list[StepGroup]
+
+
+class DynamicStep(Model):
+    uuid: str
+    name: str
+    type: str
+    configuration: dict[str, Any]
+
+
+class ResponsibleGroup(Model):
+    uuid: str
+    name: str
+    type: str
+
+
+class FlowSettings(Model):
+    nodes: list[dict[str, Any]]
+    edges: list[dict[str, Any]]
+
+
+class TemplateVersion(VersionRef):
+    created_at: str
+    updated_at: str
+    tool_type: str
+    tool_subtype: str | None
+    format: str
+    steps: list[TemplateStep]
+    dynamic_steps: list[DynamicStep]
+    responsible_groups: list[ResponsibleGroup]
+    flow_visualizer_settings: FlowSettings
+
+
+class TemplateVersionAnswer(Model):
+    data: TemplateVersion
+
+
+class UserList(Model):
+    data: list[UserRef]
+
+
+class TemplateRef(Model):
+    id: str
+    last_published_version_id: str
+    format: str
+
+
+class NamedTemplateRef(TemplateRef):
+    name: str
+
+
+class PresetRow(Model):
+    id: str
+    valid: bool
+    default: bool
+    template: NamedTemplateRef
+
+
+class PresetList(Model):
+    data: list[PresetRow]
+
+
+class UserName(Model):
+    id: str
+    name: str
+    login: str
+
+
+class PresetGroup(Model):
+    responsible_group_uuid: str
+    assignees: list[UserName]
+
+
+class IndividualLogin(BaseModel):
+    id: str
+    required: bool
+    role_type: Literal["responder", "commenter"] = "responder"
+
+
+class IndividualAssignees(BaseModel):
+    step_uuid: str
+    logins: list[IndividualLogin]
+
+
+class DistributionList(Model):
+    id: str
+    name: str
+
+
+class Preset(Model):
+    id: str
+    valid: bool
+    default: bool
+    created_at: str
+    updated_at: str
+    template: TemplateRef
+    workflow_manager: UserRef
+    distribution_list: DistributionList | None
+    responsible_group_memberships: list[PresetGroup]
+    individual_assignees: list[IndividualAssignees]
+
+
+class PresetAnswer(Model):
+    data: Preset
+
+
+class UpdatePreset(BaseModel):
+    default: bool
+
+
+class PresetMembership(BaseModel):
+    uuid: str
+    login_ids: list[str]
+
+
+class PresetAssignees(BaseModel):
+    workflow_manager_id: str | None = None
+    responsible_group_memberships: list[PresetMembership] | None = None
+    individual_assignees: list[IndividualAssignees] | None = None
+
+
+class PresetAssigneesAnswer(Model):
+    data: PresetAssignees
+
+
 class InstanceRow(Model):
     id: str
     item_id: str
@@ -150,6 +284,11 @@ class ResponseOccurrence(Model):
     assignee: Assignee
 
 
+class IndividualAssignee(UserName):
+    required: bool
+    role_type: str
+
+
 class StepOccurrence(Model):
     id: str
     step_uuid: str
@@ -158,21 +297,13 @@ class StepOccurrence(Model):
     overdue_at: str | None
     step_histories: list[dict[str, Any]]
     available_response_options: list[Option]
-    individual_assignees: list[dict[str, Any]]
+    individual_assignees: list[IndividualAssignee]
     notification_recipients: list[UserRef]
     response_occurrences: list[ResponseOccurrence]
 
 
-class GroupMember(Model):
-    id: str
+class GroupMembership(PresetGroup):
     name: str
-    login: str
-
-
-class GroupMembership(Model):
-    responsible_group_uuid: str
-    name: str
-    assignees: list[GroupMember]
 
 
 class Instance(Model):
@@ -216,7 +347,24 @@ class Respond(BaseModel):
 
 
 class RestartInstance(BaseModel):
-    restart_mode: str | None = None
+    restart_mode: Literal["defaults", "current_configuration"] | None = None
+
+
+class AddAssignees(BaseModel):
+    step_occurrence_id: str
+    required: bool
+    role_type: Literal["responder", "commenter"] = "responder"
+    reason: Literal[
+        "new_employee",
+        "original_assignee_left_company",
+        "original_assignee_left_the_project",
+        "original_assignee_on_extended_leave",
+        "original_assignee_on_vacation",
+        "other",
+    ]
+    comment: str | None = None
+    message: str | None = None
+    assignee_ids: list[str]
 
 
 class HistoryEvent(Model):
@@ -250,7 +398,7 @@ class HistoryList(Model):
 
 class BulkHistory(BaseModel):
     tool_type: str
-    item_ids: list[str] = Field(max_length=100)
+    item_ids: list[str]
     filters: dict[str, list[str]] | None = None
 
 

@@ -1,146 +1,39 @@
-"""Procore Workflows v2: templates, instances, step occurrences and responses, and their routes."""
+"""Procore Workflows v2: instances, their step occurrences and the responses."""
 
 from __future__ import annotations
 
-import base64
-import bisect
-import uuid
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import Annotated, Any
-
-from fastapi import APIRouter, Depends, Query, Request, Response
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from . import models
-from .procore_gateway import check_access, page_headers
-from .world import COMPANY, INTEGRATION_USER, PROJECT, USERS, Refusal, User, World, user_by_login
+from .procore_basics import check_possible_assignees, refusal
+from .procore_presets import Preset, Presets
+from .procore_templates import TEMPLATES, Step, Template, check_tool
+from .world import MANAGER, USERS, Refusal, World, user_by_login
 
 STEP_TIME = 3 * 24 * 3600  # seconds until a step is overdue
-TOOLS = [
-    {
-        "name": "Purchase Order Contract",
-        "type": "purchase_order_contract",
-        "provider": "Project",
-        "subtype": None,
-    },
-    {"name": "Generic Tool Item", "type": "generic_tool_item", "provider": "Project", "subtype": None},
-    {"name": "Prequalification", "type": "prequalification", "provider": "Company", "subtype": None},
-]
-
-
-@dataclass(frozen=True)
-class Step:
-    """One step of a template; ``options`` are (label, type, name of the following step)."""
-
-    name: str
-    kind: str  # response, conditional, end
-    options: tuple[tuple[str, str, str], ...] = ()
-    assignees: tuple[str, ...] = ()
-    decision_type: str = "first"
-    following: str = ""
-    status: str | None = None
-    end_type: str | None = None
-
-    @property
-    def uuid(self) -> str:
-        return str(uuid.uuid5(uuid.NAMESPACE_URL, f"step:{self.name}"))
-
-    @property
-    def wire_options(self) -> list[dict[str, str]]:
-        return [
-            {
-                "id": str(1 + int(uuid.uuid5(uuid.NAMESPACE_URL, f"{self.name}:{name}").int % 10**6)),
-                "response_type": kind,
-                "name": name,
-            }
-            for name, kind, _ in self.options
-        ]
-
-
-@dataclass(frozen=True)
-class Template:
-    id: str
-    name: str
-    tool_type: str
-    version_id: str
-    steps: dict[str, Step]
-    first: str
-
-
-def _template(template_id: str, name: str, tool_type: str, *steps: Step) -> Template:
-    return Template(template_id, name, tool_type, f"{template_id}1", {step.name: step for step in steps}, steps[0].name)
-
-
-APPROVED = Step("Approved", "end", status="Approved", end_type="success")
-REJECTED = Step("Rejected", "end", status="Rejected", end_type="failure")
-TEMPLATES = [
-    _template(
-        "301",
-        "Purchase Order Approval",
-        "purchase_order_contract",
-        Step(
-            "Budget Check",
-            "response",
-            (
-                ("Approve", "approve", "Over 10,000?"),
-                ("Return", "return", "Correct Order"),
-                ("Reject", "reject", "Rejected"),
-            ),
-            (INTEGRATION_USER,),
-            status="Under Review",
-        ),
-        Step("Over 10,000?", "conditional", following="Director Approval"),
-        Step(
-            "Director Approval",
-            "response",
-            (
-                ("Approve", "approve", "Approved"),
-                ("Return", "return", "Budget Check"),
-                ("Reject", "reject", "Rejected"),
-            ),
-            ("90004",),
-            status="Pending Director",
-        ),
-        Step(
-            "Correct Order",
-            "response",
-            (("Resubmit", "approve", "Budget Check"),),
-            ("90002",),
-            status="Submitted",
-        ),
-        APPROVED,
-        REJECTED,
-    ),
-    *(
-        _template(
-            template_id,
-            name,
-            tool_type,
-            Step(
-                "Joint Review",
-                "response",
-                (("Approve", "approve", "Approved"), ("Reject", "reject", "Rejected")),
-                (INTEGRATION_USER, "90003"),
-                decision_type="all",
-                status="Under Review",
-            ),
-            APPROVED,
-            REJECTED,
-        )
-        for template_id, name, tool_type in (
-            ("302", "Item Review", "generic_tool_item"),
-            ("303", "Prequalification", "prequalification"),
-        )
-    ),
-]
 
 
 @dataclass
 class Answer:
     option: dict[str, str]
     comment: str | None
-    attachments: dict[str, list[str]]
+    attachments: list[dict[str, str]]
     at: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Why somebody is asked in a step: as a member of a group, as an individual, or because somebody added them."""
+
+    group: str | None = None  # its uuid
+    required: bool = True
+    role_type: str = "responder"  # or commenter, who does not decide
+    added_at: float | None = None
+    added_by: str | None = None
+    reason: str | None = None
+    comment: str | None = None
 
 
 @dataclass
@@ -150,14 +43,17 @@ class Occurrence:
     id: str
     step: Step
     started_at: float
-    assignees: list[str]
+    assignees: dict[str, Asked]  # by user
     ended_at: float | None = None
     answers: dict[str, Answer] = field(default_factory=dict)
     outcome: dict[str, str] = field(default_factory=dict)  # the option that decided
+    updates: list[dict[str, Any]] = field(default_factory=list)  # who was replaced by whom
 
 
 @dataclass
 class Instance:
+    """``groups`` and ``individuals`` are what its preset said when it was started."""
+
     id: str
     item_id: str
     template: Template
@@ -165,11 +61,16 @@ class Instance:
     created_by: str
     started_at: float
     updated_at: float
+    groups: dict[str, list[str]]
+    preset: Preset | None = None
+    individuals: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    manager: str = MANAGER
     ended_at: float | None = None
     visits: list[Occurrence] = field(default_factory=list)
     terminated_by: str | None = None
     blocked_reason: str | None = None
     blocked_is_retriable: bool = False
+    refreshes: int = 0  # that are needed to lift the block
     restarted_as: str | None = None
 
     @property
@@ -182,38 +83,40 @@ class Procore:
 
     def __init__(self, world: World):
         self.world = world
+        self.presets = Presets(world)
         self.clear()
 
     def clear(self) -> None:
+        self.presets.clear()
         self.instances: dict[str, Instance] = {}
         self.tools: dict[tuple[str, str | None], list[Instance]] = {}  # by tool type and project
         self.items: dict[tuple[str, str, str | None], list[Instance]] = {}  # by tool type, item and project
         self.moving: dict[str, float] = {}  # instance id: when its delayed transition takes place
+        self.hidden: set[str] = set()  # ids of the instances that the integration user cannot see
         self.next_id = 700001
 
     # --- what people and the API do ---
 
-    def start(
-        self,
-        tool_type: str,
-        item_id: str,
-        project_id: str | None,
-        by: str,
-        via: str,
-        template_id: str | None = None,
-    ) -> Instance:
-        _check_level(tool_type, project_id)
-        fitting = [t for t in TEMPLATES if t.tool_type == tool_type and template_id in (None, t.id)]
-        if not fitting:
-            raise refusal(404, "template_not_found", f"No template {template_id or ''} for tool {tool_type}.")
-        self._check_not_running(fitting[0], item_id, project_id)
-        instance = self.add(item_id, fitting[0], project_id, by)
+    def start(self, wanted: models.StartInstance, project_id: str | None, by: str, via: str) -> Instance:
+        check_tool(wanted.tool_type, wanted.tool_subtype, project_id)
+        preset, template = self._chosen(wanted, project_id)
+        if preset is not None and not preset.valid:
+            raise refusal(400, "preset_invalid", f"Preset {preset.id} is not ready to use.", "preset_id")
+        self._check_not_running(template, wanted.item_id, project_id)
+        instance = self.add(wanted.item_id, template, project_id, by, preset)
         self._record("start", by, instance, {}, via)
         return instance
 
-    def add(self, item_id: str, template: Template, project_id: str | None, by: str) -> Instance:
+    def add(
+        self, item_id: str, template: Template, project_id: str | None, by: str, preset: Preset | None = None
+    ) -> Instance:
         now = self.world.clock.time()
-        instance = Instance(str(self.next_id), item_id, template, project_id, by, now, now)
+        members = template.members if preset is None else preset.members
+        groups = {uuid: list(users) for uuid, users in members.items()}
+        instance = Instance(str(self.next_id), item_id, template, project_id, by, now, now, groups, preset)
+        if preset is not None:
+            instance.manager = preset.manager
+            instance.individuals = dict(preset.individuals)
         self.next_id += 1
         self.instances[instance.id] = instance
         self.tools.setdefault((template.tool_type, project_id), []).append(instance)
@@ -228,16 +131,12 @@ class Procore:
         user_id: str,
         option_id: str,
         comment: str | None,
-        attachments: dict[str, list[str]],
+        attachments: list[dict[str, str]],
         via: str,
     ) -> None:
         switches = self.world.switches
         now = self.world.clock.time()
-        current = instance.current
-        if current is None:
-            raise refusal(int(switches["ended_instance"]), "instance_ended", "The workflow instance has ended.")
-        if current.id != occurrence_id or (instance.id in self.moving and user_id not in current.answers):
-            raise refusal(int(switches["stale_step"]), "stale_step", "The step occurrence is not the current one.")
+        current = self._current(instance, occurrence_id, user_id)
         option = next((o for o in current.step.wire_options if o["id"] == option_id), None)
         if option is None:
             raise refusal(422, "unknown_option", f"Response option {option_id} does not belong to the current step.")
@@ -251,11 +150,24 @@ class Procore:
         current.answers[user_id] = Answer(option, comment, attachments, now)
         detail = {"step": current.step.name, "option": option["name"], "comment": comment}
         self._record("respond", user_id, instance, detail, via, step_occurrence_id=current.id)
-        current.outcome = self._outcome(current)
+        current.outcome = _outcome(current)
         if current.outcome:
             delay = switches["transition_delay"] if switches["transition"] == "delayed" else 0.0
             self.moving[instance.id] = now + delay
             self.catch_up()
+
+    def add_assignees(self, instance: Instance, wanted: models.AddAssignees, by: str) -> None:
+        current = self._current(instance, wanted.step_occurrence_id)
+        check_possible_assignees(wanted.assignee_ids, "assignee_ids")
+        new = [user_id for user_id in dict.fromkeys(wanted.assignee_ids) if user_id not in current.assignees]
+        if not new:
+            return
+        now = self.world.clock.time()
+        asked = Asked(None, wanted.required, wanted.role_type, now, by, wanted.reason, wanted.comment)
+        current.assignees |= dict.fromkeys(new, asked)
+        instance.updated_at = now
+        detail = {"assignee_ids": new, "reason": wanted.reason}
+        self._record("add_assignees", by, instance, detail, "api", step_occurrence_id=current.id)
 
     def terminate(self, instance: Instance, by: str, via: str) -> None:
         if instance.ended_at is not None:
@@ -266,20 +178,38 @@ class Procore:
         instance.terminated_by = by
         self._record("terminate", by, instance, {}, via)
 
-    def restart(self, instance: Instance, by: str) -> Instance:
+    def restart(self, instance: Instance, by: str, mode: str | None) -> Instance:
+        """End an instance and start another one: with the preset as it is now, or with the instance's own people."""
         if instance.restarted_as is None:
             self.terminate(instance, by, "api")
             self._check_not_running(instance.template, instance.item_id, instance.project_id)
-            again = self.add(instance.item_id, instance.template, instance.project_id, by)
+            preset = instance.preset
+            if mode == "current_configuration" and preset is not None:
+                own, individuals = instance.groups, instance.individuals
+                preset = replace(preset, members=own, individuals=individuals, manager=instance.manager)
+            again = self.add(instance.item_id, instance.template, instance.project_id, by, preset)
+            again.preset = instance.preset
             instance.restarted_as = again.id
             self._record("restart", by, instance, {"new_instance_id": again.id}, "api")
         return self.instances[instance.restarted_as]
 
-    def block(self, instance: Instance, reason: str, retriable: bool) -> None:
+    def block(self, instance: Instance, reason: str, retriable: bool, refreshes: int) -> None:
         """Let a step fail; the next step is not blocked."""
         instance.blocked_reason = reason
         instance.blocked_is_retriable = retriable
+        instance.refreshes = refreshes
         self._record("block", "system", instance, {"reason": reason, "retriable": retriable}, "person")
+
+    def refresh(self, instance: Instance, by: str) -> None:
+        if instance.ended_at is not None or instance.blocked_reason is None:
+            raise refusal(422, "not_blocked", "The workflow instance is not blocked.")
+        if not instance.blocked_is_retriable:
+            raise refusal(422, "not_retriable", "What blocks the workflow instance cannot be retried.")
+        instance.refreshes -= 1
+        if instance.refreshes <= 0:
+            instance.blocked_reason = None
+            instance.blocked_is_retriable = False
+        self._record("refresh", by, instance, {"lifted": instance.blocked_reason is None}, "api")
 
     def catch_up(self) -> None:
         """Let the transitions take place whose time has come."""
@@ -292,26 +222,85 @@ class Procore:
             following = next(to for name, _, to in visit.step.options if name == visit.outcome["name"])
             self._enter(instance, following, moves_at)
 
+    def replace_assignee(self, instance: Instance, old: str, new: list[str], by: str) -> bool:
+        """Put others in somebody's place, except where an answer is there already; tell whether that changed it."""
+        if instance.ended_at is not None:
+            return False
+        changed = False
+        for uuid, members in instance.groups.items():
+            if old in members:
+                instance.groups[uuid] = replaced(members, old, new)
+                changed = True
+        current = instance.visits[-1]
+        if old in current.assignees and old not in current.answers:
+            names = replaced(list(current.assignees), old, new)
+            place = current.assignees[old]
+            current.assignees = {user_id: current.assignees.get(user_id, place) for user_id in names}
+            at = self.world.clock.time()
+            current.updates.append({"at": at, "by": by, "old": old, "new": new})
+            changed = True
+        return changed
+
     # --- looking ---
 
     def find(self, instance_id: str, project_id: str | None) -> Instance:
+        """Return an instance that the integration user can see."""
         instance = self.instances.get(instance_id)
-        if instance is None or instance.project_id != project_id:
+        if instance is None or instance.project_id != project_id or instance_id in self.hidden:
             raise refusal(404, "not_found", f"Workflow instance {instance_id} was not found.")
         return instance
 
     def of_tool(self, tool_type: str, project_id: str | None) -> list[Instance]:
-        """Return a tool's instances, the oldest first."""
-        return self.tools.get((tool_type, project_id), [])
+        """Return a tool's instances that the integration user can see, the oldest first."""
+        found = self.tools.get((tool_type, project_id), [])
+        return [i for i in found if i.id not in self.hidden] if self.hidden else found
 
     def of_item(self, tool_type: str, item_id: str, project_id: str | None) -> list[Instance]:
         """Return an item's instances, the newest first."""
         return self.items.get((tool_type, item_id, project_id), [])[::-1]
 
+    def check_visible(self, tool_type: str, item_ids: list[str], project_id: str | None) -> None:
+        for item_id in item_ids:
+            if any(i.id in self.hidden for i in self.of_item(tool_type, item_id, project_id)):
+                raise refusal(403, "forbidden", f"A workflow instance of item {item_id} cannot be seen.", "item_id")
+
     def state(self) -> list[dict[str, Any]]:
         return [self._summary(instance) for instance in self.instances.values()]
 
     # --- inner ---
+
+    def _chosen(self, wanted: models.StartInstance, project_id: str | None) -> tuple[Preset | None, Template]:
+        """Return the preset, where there is one, and the template that a start means."""
+        if wanted.preset_id is not None:
+            preset = self.presets.find(wanted.preset_id, project_id)
+            if preset.tool != (wanted.tool_type, wanted.tool_subtype, project_id):
+                words = f"Preset {preset.id} belongs to another tool."
+                raise refusal(404, "preset_not_found", words, "preset_id")
+            return preset, preset.template
+        fitting = [
+            t
+            for t in TEMPLATES
+            if (t.tool_type, t.tool_subtype) == (wanted.tool_type, wanted.tool_subtype)
+            and wanted.template_id in (None, t.id)
+        ]
+        if not fitting:
+            words = f"No template {wanted.template_id or ''} for tool {wanted.tool_type}."
+            raise refusal(404, "template_not_found", words)
+        if wanted.template_id is None:
+            tools_own = self.presets.of_tool(wanted.tool_type, wanted.tool_subtype, project_id)
+            default = next((preset for preset in tools_own if preset.default), None)
+            return default, fitting[0] if default is None else default.template
+        return self.presets.of_template(fitting[0], project_id), fitting[0]
+
+    def _current(self, instance: Instance, occurrence_id: str, user_id: str | None = None) -> Occurrence:
+        """Return the current occurrence, which must be the one that is meant."""
+        switches = self.world.switches
+        current = instance.current
+        if current is None:
+            raise refusal(int(switches["ended_instance"]), "instance_ended", "The workflow instance has ended.")
+        if current.id != occurrence_id or (instance.id in self.moving and user_id not in current.answers):
+            raise refusal(int(switches["stale_step"]), "stale_step", "The step occurrence is not the current one.")
+        return current
 
     def _check_not_running(self, template: Template, item_id: str, project_id: str | None) -> None:
         if any(i.ended_at is None for i in self.of_item(template.tool_type, item_id, project_id)):
@@ -321,7 +310,7 @@ class Procore:
         step = instance.template.steps[name]
         instance.blocked_reason = None
         instance.blocked_is_retriable = False
-        occurrence = Occurrence(f"{instance.id}{len(instance.visits) + 1:02d}", step, now, list(step.assignees))
+        occurrence = Occurrence(f"{instance.id}{len(instance.visits) + 1:02d}", step, now, _asked(instance, step))
         instance.visits.append(occurrence)
         instance.updated_at = now
         if step.kind == "response":
@@ -331,15 +320,6 @@ class Procore:
             instance.ended_at = now
         else:
             self._enter(instance, step.following, now)
-
-    @staticmethod
-    def _outcome(occurrence: Occurrence) -> dict[str, str]:
-        """Return the option that decides, or nothing while answers are missing."""
-        given = list(occurrence.answers.values())
-        if occurrence.step.decision_type == "first":
-            return given[0].option
-        refused = next((a.option for a in given if a.option["response_type"] != "approve"), None)
-        return refused or (given[0].option if len(given) == len(occurrence.assignees) else {})
 
     def _record(self, action: str, by: str, instance: Instance, detail: dict[str, Any], via: str, **ids: str) -> None:
         target = {"instance_id": instance.id, "item_id": instance.item_id, **ids}
@@ -363,6 +343,7 @@ class Procore:
         return {
             "id": instance.id,
             "item_id": instance.item_id,
+            "project_id": instance.project_id,
             "tool_type": instance.template.tool_type,
             "state": self.status_of(instance),
             "step": current.step.name if current else None,
@@ -372,402 +353,37 @@ class Procore:
         }
 
 
-# --- the API's forms ---
+def replaced(users: list[str], old: str, new: list[str]) -> list[str]:
+    """Return the users with others in the place of one of them, nobody twice."""
+    return list(dict.fromkeys(one for user_id in users for one in (new if user_id == old else [user_id])))
 
 
-def refusal(status: int, reason: str, message: str, source: str | None = None) -> Refusal:
-    detail = {"reason_code": reason, "message": message, "source": source}
-    return Refusal(status, {"error": {"code": reason, "message": message, "details": [detail]}})
+def _asked(instance: Instance, step: Step) -> dict[str, Asked]:
+    asked = {user_id: Asked(group.uuid) for group, _ in step.groups for user_id in instance.groups[group.uuid]}
+    for one in instance.individuals.get(step.uuid, ()):
+        asked.setdefault(one["id"], Asked(None, one["required"], one["role_type"]))
+    return asked
 
 
-def _check_level(tool_type: str, project_id: str | None) -> None:
-    """Refuse to start a project's tool at company level, and the other way round."""
-    provider = next((tool["provider"] for tool in TOOLS if tool["type"] == tool_type), None)
-    if provider is not None and (provider == "Project") != (project_id is not None):
-        raise refusal(400, "wrong_level", f"Tool {tool_type} belongs to a {provider}.", "tool_type")
-
-
-def user_ref(user: User) -> dict[str, Any]:
-    return {"id": user.id, "login": user.login, "name": user.name, "company": {"name": COMPANY["name"]}}
+def _outcome(occurrence: Occurrence) -> dict[str, str]:
+    """Return the option that decides, or nothing while answers are missing."""
+    deciding = {u: asked for u, asked in occurrence.assignees.items() if asked.role_type == "responder"}
+    given = [(deciding[u], answer.option) for u, answer in occurrence.answers.items() if u in deciding]
+    if not given:
+        return {}
+    if occurrence.step.decision_type == "first":
+        return given[0][1]
+    refused = next((o for asked, o in given if asked.required and o["response_type"] != "approve"), None)
+    one_is_enough = {group.uuid for group, required in occurrence.step.groups if required == "one"}
+    satisfied = {asked.group for asked, _ in given} & one_is_enough
+    missing = [
+        u for u, a in deciding.items() if a.required and u not in occurrence.answers and a.group not in satisfied
+    ]
+    return refused or ({} if missing else given[0][1])
 
 
 def _item_status(instance: Instance) -> str | None:
     return next((visit.step.status for visit in reversed(instance.visits) if visit.step.status), None)
-
-
-def _row(procore: Procore, instance: Instance) -> dict[str, Any]:
-    iso = procore.world.clock.iso
-    return {
-        "id": instance.id,
-        "item_id": instance.item_id,
-        "tool_type": instance.template.tool_type,
-        "tool_subtype": None,
-        "created_at": iso(instance.started_at),
-        "updated_at": iso(instance.updated_at),
-        "started_at": iso(instance.started_at),
-        "ended_at": None if instance.ended_at is None else iso(instance.ended_at),
-        "created_by": user_ref(USERS[instance.created_by]),
-    }
-
-
-def _show(procore: Procore, instance: Instance) -> dict[str, Any]:
-    everyone = dict.fromkeys(u for step in instance.template.steps.values() for u in step.assignees)
-    return {
-        **_row(procore, instance),
-        "template_version_id": instance.template.version_id,
-        "current_step_occurrence": None if instance.current is None else _occurrence(procore, instance.current),
-        "workflow_manager": user_ref(USERS["90002"]),
-        "responsible_group_memberships": [
-            {
-                "responsible_group_uuid": step.uuid,
-                "name": step.name,
-                "assignees": [{"id": u, "name": USERS[u].name, "login": USERS[u].login} for u in step.assignees],
-            }
-            for step in instance.template.steps.values()
-            if step.assignees
-        ],
-        "all_assignees": [user_ref(USERS[u]) for u in everyone],
-    }
-
-
-def _occurrence(procore: Procore, occurrence: Occurrence) -> dict[str, Any]:
-    iso = procore.world.clock.iso
-    return {
-        "id": occurrence.id,
-        "step_uuid": occurrence.step.uuid,
-        "name": occurrence.step.name,
-        "started_at": iso(occurrence.started_at),
-        "overdue_at": iso(occurrence.started_at + STEP_TIME),
-        "step_histories": [],
-        "available_response_options": occurrence.step.wire_options,
-        "individual_assignees": [],
-        "notification_recipients": [],
-        "response_occurrences": [
-            {
-                "submitted_at": iso(answer.at) if answer else None,
-                "selected_response_option": answer.option if answer else None,
-                "comment": answer.comment if answer else None,
-                "attachments": _attachments(answer) if answer else [],
-                "assignee": {**user_ref(USERS[user_id]), "required": True},
-            }
-            for user_id in occurrence.assignees
-            for answer in [occurrence.answers.get(user_id)]
-        ],
-    }
-
-
-def _attachments(answer: Answer) -> list[dict[str, str]]:
-    ids = [one for kind in answer.attachments.values() for one in kind]
-    return [{"name": one, "url": f"https://storage.example.com/{one}"} for one in ids]
-
-
-def _history(procore: Procore, instance: Instance, *, instance_id: bool = False) -> dict[str, Any]:
-    iso = procore.world.clock.iso
-    events: list[dict[str, Any]] = [{"type": "WorkflowStarted", "details": {"started_at": iso(instance.started_at)}}]
-    events += [_visit_event(procore, visit) for visit in instance.visits]
-    index = len(events) - 1 if instance.ended_at is None else None
-    if instance.terminated_by is not None and instance.ended_at is not None:
-        by = USERS[instance.terminated_by]
-        events.append(
-            {
-                "type": "WorkflowTerminated",
-                "details": {
-                    "name": instance.template.name,
-                    "terminated_at": iso(instance.ended_at),
-                    "terminated_by": {"id": by.id, "login": by.login, "name": by.name},
-                    "terminate_reason": None,
-                    "terminate_result": {"details": []},
-                },
-            }
-        )
-    named = {"instance_id": instance.id} if instance_id else {}
-    if procore.world.switches["history"] == "events_only":
-        return {"history": events, **named}
-    return {
-        **named,
-        "name": instance.template.name,
-        "format": "diagram",
-        "status": procore.status_of(instance),
-        "started_at": iso(instance.started_at),
-        "ended_at": None if instance.ended_at is None else iso(instance.ended_at),
-        "blocked_reason": instance.blocked_reason,
-        "blocked_is_retriable": instance.blocked_is_retriable,
-        "blocked_learn_more_url": None,
-        "current_step_index": index,
-        "history": events,
-    }
-
-
-def _visit_event(procore: Procore, visit: Occurrence) -> dict[str, Any]:
-    iso = procore.world.clock.iso
-    step = visit.step
-    details: dict[str, Any] = {"id": visit.id, "uuid": step.uuid, "name": step.name}
-    if step.kind == "conditional":
-        evaluated = {"evaluated_at": iso(visit.started_at), "description": "Evaluated to yes."}
-        return {"type": "Conditional", "details": {**details, **evaluated}}
-    details |= {
-        "started_at": iso(visit.started_at),
-        "ended_at": None if visit.ended_at is None else iso(visit.ended_at),
-        "due_date": iso(visit.started_at + STEP_TIME),
-        "status": step.status,
-    }
-    if step.kind == "end":
-        return {"type": "EndStep", "details": {**details, "end_type": step.end_type}}
-    return {
-        "type": "ResponseStep",
-        "details": {
-            **details,
-            "decision_type": step.decision_type,
-            "required_responders_decide": False,
-            "responses": [_history_response(procore, visit, user_id) for user_id in visit.assignees],
-            "overall_response": visit.outcome.get("name"),
-            "overall_response_type": visit.outcome.get("response_type"),
-            "overall_response_description": None,
-            "available_response_options": step.wire_options if visit.ended_at is None else None,
-            "events": [],
-            "assignee_updates": [],
-            "override": None,
-            "responsible_groups": [],
-            "additional_assignees": [],
-            "individual_assignees": [],
-            "notification_recipients": [],
-        },
-    }
-
-
-def _history_response(procore: Procore, visit: Occurrence, user_id: str) -> dict[str, Any]:
-    answer = visit.answers.get(user_id)
-    user = USERS[user_id]
-    return {
-        "id": user.id,
-        "response_id": answer.option["id"] if answer else None,
-        "login": user.login,
-        "name": user.name,
-        "response": answer.option["name"] if answer else None,
-        "response_type": answer.option["response_type"] if answer else None,
-        "role_type": "responder",
-        "required": True,
-        "comment": answer.comment if answer else None,
-        "responded_at": procore.world.clock.iso(answer.at) if answer else None,
-        "attachments": [{"id": a["name"], **a} for a in _attachments(answer)] if answer else [],
-        "original_assignees": [],
-    }
-
-
-# --- routes ---
-
-
-async def _project(request: Request) -> str | None:
-    return request.path_params.get("project_id")
-
-
-Project = Annotated[str | None, Depends(_project)]  # None at company level
-
-
-def routes(world: World, procore: Procore) -> APIRouter:
-    async def company_level(request: Request, company_id: str) -> None:
-        check_access(world, request)
-        if company_id != COMPANY["id"]:
-            raise refusal(404, "not_found", f"Company {company_id} was not found.")
-
-    async def project_level(request: Request, company_id: str, project_id: str) -> None:
-        await company_level(request, company_id)
-        if project_id != PROJECT["id"]:
-            raise refusal(404, "not_found", f"Project {project_id} was not found.")
-
-    company = APIRouter()
-    both = APIRouter()
-
-    @company.get("/workflows/tools", response_model=models.ToolList)
-    async def list_tools() -> dict[str, Any]:
-        return {"data": TOOLS}
-
-    @company.get("/workflows/templates", response_model=models.TemplateList)
-    async def list_templates(request: Request, response: Response, page: int = 1, per_page: int = 10) -> Any:
-        _check_page(page, per_page)
-        response.headers.update(page_headers(request, page, per_page, len(TEMPLATES)))
-        return {"data": [_template_row(t) for t in TEMPLATES[(page - 1) * per_page : page * per_page]]}
-
-    @both.get("/workflows/instances", response_model=models.InstanceList, response_model_exclude_unset=True)
-    async def list_instances(
-        request: Request,
-        response: Response,
-        project_id: Project,
-        tool_type: Annotated[str | None, Query(alias="filters[tool_type]")] = None,
-        tool_subtype: Annotated[int | None, Query(alias="filters[tool_subtype]")] = None,
-        item_id: Annotated[str | None, Query(alias="filters[item_id]")] = None,
-        assignee_id: Annotated[str | None, Query(alias="filters[assignee_id]")] = None,
-        active: Annotated[bool | None, Query(alias="filters[active]")] = None,
-        overdue: Annotated[bool | None, Query(alias="filters[overdue]")] = None,
-        include_internal: bool = False,
-        per_page: int = 10,
-        cursor: str | None = None,
-        page: int | None = None,
-    ) -> Any:
-        if tool_type is None:
-            raise refusal(400, "missing_parameter", "filters[tool_type] is required.", "filters[tool_type]")
-        if cursor is not None and page is not None:
-            raise refusal(400, "invalid_parameter", "cursor and page cannot be combined.", "cursor")
-        _check_page(1 if page is None else page, per_page)
-        found = procore.of_tool(tool_type, project_id)
-        # One pass for each filter that is given keeps a page of 10,000 instances quick.
-        if item_id is not None:
-            found = [i for i in found if i.item_id == item_id]
-        if active is not None:
-            found = [i for i in found if (i.ended_at is None) == active]
-        if assignee_id is not None:
-            found = [i for i in found if i.ended_at is None and assignee_id in i.visits[-1].assignees]
-        if overdue is not None:
-            found = [i for i in found if (procore.status_of(i) == "overdue") == overdue]
-        if tool_subtype is not None:
-            found = []  # no tool of the seed has any
-        if page is None and world.switches["instances_paging"] == "cursor_and_page":
-            return _cursor_page(procore, request, response, found, cursor, per_page)
-        page = page or 1
-        response.headers.update(page_headers(request, page, per_page, len(found)))
-        return {"data": [_row(procore, instance) for instance in found[(page - 1) * per_page : page * per_page]]}
-
-    @both.post("/workflows/instances", response_model=models.InstanceAnswer, status_code=201)
-    async def start_instance(project_id: Project, body: models.StartInstance) -> dict[str, Any]:
-        if body.preset_id is not None:
-            raise refusal(404, "preset_not_found", f"Preset {body.preset_id} was not found.", "preset_id")
-        instance = procore.start(body.tool_type, body.item_id, project_id, INTEGRATION_USER, "api", body.template_id)
-        return {"data": _show(procore, instance)}
-
-    @both.get("/workflows/instances/history", response_model=models.HistoryList, response_model_exclude_unset=True)
-    async def item_histories(project_id: Project, tool_type: str, item_id: str) -> dict[str, Any]:
-        if world.switches["item_history"] == "absent":
-            raise refusal(404, "not_found", "Not found.")
-        found = procore.of_item(tool_type, item_id, project_id)
-        return {"data": [_history(procore, instance, instance_id=True) for instance in found]}
-
-    @both.post(
-        "/workflows/instances/bulk_history",
-        response_model=models.BulkHistoryAnswer,
-        response_model_exclude_unset=True,
-    )
-    async def bulk_history(project_id: Project, body: models.BulkHistory) -> dict[str, Any]:
-        if world.switches["bulk_history"] == "absent":
-            raise refusal(404, "not_found", "Not found.")
-        named = world.switches["bulk_history"] == "present"
-        return {
-            "data": [
-                {
-                    "item_id": item_id,
-                    "instances": [
-                        _history(procore, instance, instance_id=named)
-                        for instance in procore.of_item(body.tool_type, item_id, project_id)
-                    ],
-                }
-                for item_id in body.item_ids
-            ]
-        }
-
-    @both.get("/workflows/instances/{id}", response_model=models.InstanceAnswer)
-    async def show_instance(project_id: Project, id: str) -> dict[str, Any]:
-        return {"data": _show(procore, procore.find(id, project_id))}
-
-    @both.get(
-        "/workflows/instances/{id}/history",
-        response_model=models.HistoryAnswer,
-        response_model_exclude_unset=True,
-    )
-    async def show_history(project_id: Project, id: str) -> dict[str, Any]:
-        if world.switches["history"] == "absent":
-            raise refusal(404, "not_found", "Not found.")
-        return {"data": _history(procore, procore.find(id, project_id))}
-
-    @both.post(
-        "/workflows/instances/{id}/responses",
-        status_code=204,
-        response_model=None,
-        responses={422: {"model": models.Error}},
-    )
-    async def respond(project_id: Project, id: str, body: models.Respond) -> None:
-        given = body.response
-        procore.respond(
-            procore.find(id, project_id),
-            given.current_step_occurrence_id,
-            INTEGRATION_USER,
-            given.selected_response_option_id,
-            given.comment,
-            given.attachments,
-            "api",
-        )
-
-    @both.post("/workflows/instances/{id}/terminate", response_model=models.InstanceAnswer)
-    async def terminate(project_id: Project, id: str) -> dict[str, Any]:
-        instance = procore.find(id, project_id)
-        procore.terminate(instance, INTEGRATION_USER, "api")
-        return {"data": _show(procore, instance)}
-
-    @both.post("/workflows/instances/{id}/restart", response_model=models.InstanceAnswer)
-    async def restart(project_id: Project, id: str, body: models.RestartInstance | None = None) -> dict[str, Any]:
-        return {"data": _show(procore, procore.restart(procore.find(id, project_id), INTEGRATION_USER))}
-
-    refusals: dict[int | str, dict[str, Any]] = {
-        **{status: {"model": models.Error | models.LegacyError} for status in (400, 403, 404)},
-        "default": {"model": models.LegacyError},  # what answers before v2 is reached
-    }
-    router = APIRouter(prefix="/rest/v2.0/companies/{company_id}", responses=refusals, tags=["Procore v2"])
-    at_company, at_project = [Depends(company_level)], [Depends(project_level)]
-    router.include_router(company, dependencies=at_company)
-    router.include_router(both, dependencies=at_company)
-    router.include_router(both, prefix="/projects/{project_id}", dependencies=at_project)
-    return router
-
-
-def _check_page(page: int, per_page: int) -> None:
-    if page < 1 or not 1 <= per_page <= 100:
-        raise refusal(400, "invalid_parameter", "page starts at 1 and per_page is 1 to 100.", "per_page")
-
-
-def _cursor_page(
-    procore: Procore,
-    request: Request,
-    response: Response,
-    found: list[Instance],
-    cursor: str | None,
-    per_page: int,
-) -> dict[str, Any]:
-    try:
-        after = 0 if cursor is None else int(base64.urlsafe_b64decode(cursor).decode().removeprefix("after:"))
-    except ValueError:
-        raise refusal(400, "invalid_parameter", "The cursor is not one of ours.", "cursor") from None
-    rest = found[bisect.bisect_right(found, after, key=lambda instance: int(instance.id)) :]
-    shown = rest[:per_page]
-    following = None
-    if len(rest) > per_page:
-        following = base64.urlsafe_b64encode(f"after:{shown[-1].id}".encode()).decode()
-    body: dict[str, Any] = {"data": [_row(procore, instance) for instance in shown]}
-    url = None if following is None else str(request.url.include_query_params(cursor=following, per_page=per_page))
-    place = procore.world.switches["cursor_place"]
-    if place == "link_header":
-        response.headers["Per-Page"] = str(per_page)
-        if url is not None:
-            response.headers["Link"] = f'<{url}>; rel="next"'
-    elif place == "body_links_next":
-        body["links"] = {"next": url}
-    else:
-        body["meta" if place == "body_meta_next_cursor" else "pagination"] = {"next_cursor": following}
-    return body
-
-
-def _template_row(template: Template) -> dict[str, Any]:
-    version = {"id": template.version_id, "version": "1.0"}
-    return {
-        "id": template.id,
-        "name": template.name,
-        "created_at": "2026-01-01T00:00:00Z",
-        "updated_at": "2026-01-01T00:00:00Z",
-        "archived_at": None,
-        "assigned_projects_count": 1,
-        "tool_type": template.tool_type,
-        "tool_subtype": None,
-        "format": "diagram",
-        "latest_published_version": version,
-        "versions": [version],
-    }
 
 
 # --- what people do ---
@@ -780,4 +396,4 @@ def person_responds(procore: Procore, instance: Instance, login: str, option: st
     if current is None or chosen is None:
         names = ", ".join(o["name"] for o in options) or "none, it has ended"
         raise Refusal(422, {"error": f"instance {instance.id} has no option {option!r} now; options: {names}"})
-    procore.respond(instance, current.id, user_by_login(login).id, chosen["id"], comment, {}, "person")
+    procore.respond(instance, current.id, user_by_login(login).id, chosen["id"], comment, [], "person")

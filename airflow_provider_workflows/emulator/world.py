@@ -17,6 +17,7 @@ SEEDS = ("default", "large")
 
 COMPANY = {"id": "4264807", "name": "Example Builders"}
 PROJECT = {"id": "1001", "name": "Riverside Tower"}
+PROJECTS = {project["id"]: project for project in (PROJECT, {"id": "1002", "name": "Harbour Bridge"})}
 CLIENT_ID = "emulator-client"
 CLIENT_SECRET = "emulator-secret"
 ADMIN_LOGIN = "admin@example.com"
@@ -63,6 +64,14 @@ SWITCHES: dict[str, Switch] = {
         ("present", "absent", "no_instance_ids"),
         "In the newest text only; whether it names the instances is open.",
     ),
+    "bulk_history_limit": Switch((100,), "Items that one bulk history takes; the most is not documented."),
+    "bulk_history_too_many": Switch(("400", "413"), "Answer to a bulk history of more items than that."),
+    "preset_groups": Switch(
+        ("replace", "merge"), "Whether groups that an update of a preset leaves out become empty or stay."
+    ),
+    "terminate_enabled": Switch(("on", "off"), "A company can disable terminating for a tool."),
+    "operation_delay": Switch((0.0,), "Seconds until an asynchronous operation or an upload is finished."),
+    "uploads": Switch(("v2.1", "v1.1"), "Which uploads a response's attachments come from is not stated."),
     "legacy_history_order": Switch(("ascending", "newest_first"), "Two texts, two orders."),
     "performed_by": Switch(("kept", "overridden"), "The guide's sample stores another user than was sent."),
     "history_names": Switch(("with", "without"), "The guide's legacy histories have no names and no state."),
@@ -134,9 +143,14 @@ USERS = {
         User("90002", "pat@example.com", "Pat Manager"),
         User("90003", "rita@example.com", "Rita Reviewer"),
         User("90004", "dana@example.com", "Dana Director"),
+        User("90005", "lee@example.com", "Lee Engineer"),
+        User("90006", "nora@example.com", "Nora Newhire"),
+        User("90009", "guest@example.com", "Gus Guest"),
     )
 }
 INTEGRATION_USER = "90001"
+MANAGER = "90002"
+POSSIBLE_ASSIGNEES = tuple(user_id for user_id in USERS if user_id != "90009")
 
 
 def user_by_login(login: str) -> User:

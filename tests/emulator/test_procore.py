@@ -341,10 +341,15 @@ def test_every_filter_narrows_the_list(emulator, long_lived_tokens, procore):
 
 def test_tools_and_templates_are_listed(procore):
     tools = {tool["type"]: tool["provider"] for tool in procore.get(f"{COMPANY}/workflows/tools")["data"]}
-    assert tools == {TOOL: "Project", "generic_tool_item": "Project", "prequalification": "Company"}
+    assert tools == {
+        TOOL: "Project",
+        "generic_tool_item": "Project",
+        "correspondence": "Project",
+        "prequalification": "Company",
+    }
     answer = procore.send("GET", f"{COMPANY}/workflows/templates", params={"per_page": "1"})
     assert [template["name"] for template in answer.json()["data"]] == ["Purchase Order Approval"]
-    assert answer.headers["Total"] == "3"
+    assert answer.headers["Total"] == "4"
 
 
 # --- starting, terminating, restarting ---

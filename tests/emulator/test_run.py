@@ -121,7 +121,7 @@ def test_a_bug_answers_500_and_shows_where_it_is(emulator, procore, monkeypatch,
     def broken(*arguments):
         raise ZeroDivisionError("a bug")
 
-    monkeypatch.setattr("airflow_provider_workflows.emulator.procore._show", broken)
+    monkeypatch.setattr("airflow_provider_workflows.emulator.procore_routes.show", broken)
     answer = requests.get(
         f"{emulator.url}{PROJECT}/workflows/instances/700001", headers=procore.session.headers, timeout=5
     )

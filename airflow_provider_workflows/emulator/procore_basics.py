@@ -1,0 +1,82 @@
+"""What all routes of Procore v2 share: refusals, references to users, pages, and the two levels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated, Any, TypeVar
+
+from fastapi import APIRouter, Depends, Request, Response
+
+from . import models
+from .procore_gateway import check_access, page_headers
+from .world import COMPANY, POSSIBLE_ASSIGNEES, PROJECTS, USERS, Refusal, World
+
+Row = TypeVar("Row")
+
+
+def refusal(status: int, reason: str, message: str, source: str | None = None) -> Refusal:
+    detail = {"reason_code": reason, "message": message, "source": source}
+    return Refusal(status, {"error": {"code": reason, "message": message, "details": [detail]}})
+
+
+def user_name(user_id: str) -> dict[str, Any]:
+    user = USERS[user_id]
+    return {"id": user.id, "login": user.login, "name": user.name}
+
+
+def user_ref(user_id: str) -> dict[str, Any]:
+    return {**user_name(user_id), "company": {"name": COMPANY["name"]}}
+
+
+def check_possible_assignees(user_ids: Sequence[str], source: str) -> None:
+    for user_id in user_ids:
+        if user_id not in POSSIBLE_ASSIGNEES:
+            raise refusal(422, "not_a_possible_assignee", f"User {user_id} cannot be assigned.", source)
+
+
+def check_page(page: int, per_page: int) -> None:
+    if page < 1 or not 1 <= per_page <= 100:
+        raise refusal(400, "invalid_parameter", "page starts at 1 and per_page is 1 to 100.", "per_page")
+
+
+def page_of(request: Request, response: Response, found: Sequence[Row], page: int, per_page: int) -> Sequence[Row]:
+    """Return the rows of a page, and set the headers that tell of it."""
+    check_page(page, per_page)
+    response.headers.update(page_headers(request, page, per_page, len(found)))
+    return found[(page - 1) * per_page : page * per_page]
+
+
+async def _project(request: Request) -> str | None:
+    return request.path_params.get("project_id")
+
+
+Project = Annotated[str | None, Depends(_project)]  # None at company level
+
+
+def at_levels(
+    world: World, company: APIRouter | None = None, both: APIRouter | None = None, version: str = "v2.0"
+) -> APIRouter:
+    """Put routes below a company, and those of both levels below a project, too."""
+
+    async def company_level(request: Request, company_id: str) -> None:
+        check_access(world, request)
+        if company_id != COMPANY["id"]:
+            raise refusal(404, "not_found", f"Company {company_id} was not found.")
+
+    async def project_level(request: Request, company_id: str, project_id: str) -> None:
+        await company_level(request, company_id)
+        if project_id not in PROJECTS:
+            raise refusal(404, "not_found", f"Project {project_id} was not found.")
+
+    refusals: dict[int | str, dict[str, Any]] = {
+        **{status: {"model": models.Error | models.LegacyError} for status in (400, 403, 404)},
+        **{status: {"model": models.Error} for status in (413, 422)},
+        "default": {"model": models.LegacyError},  # what answers before v2 is reached
+    }
+    router = APIRouter(prefix=f"/rest/{version}/companies/{{company_id}}", responses=refusals, tags=["Procore v2"])
+    if company is not None:
+        router.include_router(company, dependencies=[Depends(company_level)])
+    if both is not None:
+        router.include_router(both, dependencies=[Depends(company_level)])
+        router.include_router(both, prefix="/projects/{project_id}", dependencies=[Depends(project_level)])
+    return router

@@ -1,0 +1,191 @@
+"""The routes of Procore Workflows v2 for instances and their histories."""
+
+from __future__ import annotations
+
+import base64
+import bisect
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request, Response
+
+from . import models
+from .procore import Instance, Procore
+from .procore_basics import Project, at_levels, check_page, page_of, refusal
+from .procore_forms import history, row, show
+from .world import INTEGRATION_USER, World
+
+
+def routes(world: World, procore: Procore) -> APIRouter:
+    both = APIRouter()
+    _list_and_start(world, procore, both)
+    _item_histories(world, procore, both)
+    _one_instance(world, procore, both)
+    return at_levels(world, both=both)
+
+
+def _list_and_start(world: World, procore: Procore, both: APIRouter) -> None:
+    @both.get("/workflows/instances", response_model=models.InstanceList, response_model_exclude_unset=True)
+    async def list_instances(
+        request: Request,
+        response: Response,
+        project_id: Project,
+        tool_type: Annotated[str | None, Query(alias="filters[tool_type]")] = None,
+        tool_subtype: Annotated[int | None, Query(alias="filters[tool_subtype]")] = None,
+        item_id: Annotated[str | None, Query(alias="filters[item_id]")] = None,
+        assignee_id: Annotated[str | None, Query(alias="filters[assignee_id]")] = None,
+        active: Annotated[bool | None, Query(alias="filters[active]")] = None,
+        overdue: Annotated[bool | None, Query(alias="filters[overdue]")] = None,
+        include_internal: bool = False,
+        per_page: int = 10,
+        cursor: str | None = None,
+        page: int | None = None,
+    ) -> Any:
+        if tool_type is None:
+            raise refusal(400, "missing_parameter", "filters[tool_type] is required.", "filters[tool_type]")
+        if tool_type == "correspondence" and tool_subtype is None:
+            raise refusal(400, "missing_parameter", "filters[tool_subtype] is required.", "filters[tool_subtype]")
+        if cursor is not None and page is not None:
+            raise refusal(400, "invalid_parameter", "cursor and page cannot be combined.", "cursor")
+        check_page(1 if page is None else page, per_page)
+        found = procore.of_tool(tool_type, project_id)
+        # One pass for each filter that is given keeps a page of 10,000 instances quick.
+        if item_id is not None:
+            found = [i for i in found if i.item_id == item_id]
+        if active is not None:
+            found = [i for i in found if (i.ended_at is None) == active]
+        if assignee_id is not None:
+            found = [i for i in found if i.ended_at is None and assignee_id in i.visits[-1].assignees]
+        if overdue is not None:
+            found = [i for i in found if (procore.status_of(i) == "overdue") == overdue]
+        if tool_subtype is not None:
+            found = [i for i in found if i.template.tool_subtype == str(tool_subtype)]
+        if page is None and world.switches["instances_paging"] == "cursor_and_page":
+            return _cursor_page(procore, request, response, found, cursor, per_page)
+        return {"data": [row(procore, i) for i in page_of(request, response, found, page or 1, per_page)]}
+
+    @both.post("/workflows/instances", response_model=models.InstanceAnswer, status_code=201)
+    async def start_instance(project_id: Project, body: models.StartInstance) -> dict[str, Any]:
+        return {"data": show(procore, procore.start(body, project_id, INTEGRATION_USER, "api"))}
+
+
+def _item_histories(world: World, procore: Procore, both: APIRouter) -> None:
+    @both.get("/workflows/instances/history", response_model=models.HistoryList, response_model_exclude_unset=True)
+    async def item_histories(project_id: Project, tool_type: str, item_id: str) -> dict[str, Any]:
+        if world.switches["item_history"] == "absent":
+            raise refusal(404, "not_found", "Not found.")
+        procore.check_visible(tool_type, [item_id], project_id)
+        found = procore.of_item(tool_type, item_id, project_id)
+        return {"data": [history(procore, instance, instance_id=True) for instance in found]}
+
+    @both.post(
+        "/workflows/instances/bulk_history",
+        response_model=models.BulkHistoryAnswer,
+        response_model_exclude_unset=True,
+    )
+    async def bulk_history(project_id: Project, body: models.BulkHistory) -> dict[str, Any]:
+        switches = world.switches
+        if switches["bulk_history"] == "absent":
+            raise refusal(404, "not_found", "Not found.")
+        if len(body.item_ids) > switches["bulk_history_limit"]:
+            words = f"At most {switches['bulk_history_limit']:g} items at once."
+            raise refusal(int(switches["bulk_history_too_many"]), "too_many_items", words, "item_ids")
+        procore.check_visible(body.tool_type, body.item_ids, project_id)
+        named = switches["bulk_history"] == "present"
+        return {
+            "data": [
+                {
+                    "item_id": item_id,
+                    "instances": [
+                        history(procore, instance, instance_id=named)
+                        for instance in procore.of_item(body.tool_type, item_id, project_id)
+                    ],
+                }
+                for item_id in body.item_ids
+            ]
+        }
+
+
+def _one_instance(world: World, procore: Procore, both: APIRouter) -> None:
+    @both.get("/workflows/instances/{id}", response_model=models.InstanceAnswer)
+    async def show_instance(project_id: Project, id: str) -> dict[str, Any]:
+        return {"data": show(procore, procore.find(id, project_id))}
+
+    @both.get(
+        "/workflows/instances/{id}/history",
+        response_model=models.HistoryAnswer,
+        response_model_exclude_unset=True,
+    )
+    async def show_history(project_id: Project, id: str) -> dict[str, Any]:
+        if world.switches["history"] == "absent":
+            raise refusal(404, "not_found", "Not found.")
+        return {"data": history(procore, procore.find(id, project_id))}
+
+    @both.post("/workflows/instances/{id}/responses", status_code=204, response_model=None)
+    async def respond(project_id: Project, id: str, body: models.Respond) -> None:
+        given = body.response
+        ids = [one for kind in given.attachments.values() for one in kind]
+        procore.respond(
+            procore.find(id, project_id),
+            given.current_step_occurrence_id,
+            INTEGRATION_USER,
+            given.selected_response_option_id,
+            given.comment,
+            [{"id": one, "name": one, "url": f"https://storage.example.com/{one}"} for one in ids],
+            "api",
+        )
+
+    @both.post("/workflows/instances/{id}/additional_assignees", response_model=models.InstanceAnswer)
+    async def add_assignees(project_id: Project, id: str, body: models.AddAssignees) -> dict[str, Any]:
+        instance = procore.find(id, project_id)
+        procore.add_assignees(instance, body, INTEGRATION_USER)
+        return {"data": show(procore, instance)}
+
+    @both.post("/workflows/instances/{id}/terminate", response_model=models.InstanceAnswer)
+    async def terminate(project_id: Project, id: str) -> dict[str, Any]:
+        instance = procore.find(id, project_id)
+        if world.switches["terminate_enabled"] == "off":
+            raise refusal(403, "terminate_disabled", "Terminating workflows is disabled for this tool.")
+        procore.terminate(instance, INTEGRATION_USER, "api")
+        return {"data": show(procore, instance)}
+
+    @both.post("/workflows/instances/{id}/restart", response_model=models.InstanceAnswer)
+    async def restart(project_id: Project, id: str, body: models.RestartInstance | None = None) -> dict[str, Any]:
+        mode = None if body is None else body.restart_mode
+        return {"data": show(procore, procore.restart(procore.find(id, project_id), INTEGRATION_USER, mode))}
+
+    @both.post("/workflows/instances/{id}/refresh", response_model=models.InstanceAnswer)
+    async def refresh(project_id: Project, id: str) -> dict[str, Any]:
+        instance = procore.find(id, project_id)
+        procore.refresh(instance, INTEGRATION_USER)
+        return {"data": show(procore, instance)}
+
+
+def _cursor_page(
+    procore: Procore,
+    request: Request,
+    response: Response,
+    found: list[Instance],
+    cursor: str | None,
+    per_page: int,
+) -> dict[str, Any]:
+    try:
+        after = 0 if cursor is None else int(base64.urlsafe_b64decode(cursor).decode().removeprefix("after:"))
+    except ValueError:
+        raise refusal(400, "invalid_parameter", "The cursor is not one of ours.", "cursor") from None
+    rest = found[bisect.bisect_right(found, after, key=lambda instance: int(instance.id)) :]
+    shown = rest[:per_page]
+    following = None
+    if len(rest) > per_page:
+        following = base64.urlsafe_b64encode(f"after:{shown[-1].id}".encode()).decode()
+    body: dict[str, Any] = {"data": [row(procore, instance) for instance in shown]}
+    url = None if following is None else str(request.url.include_query_params(cursor=following, per_page=per_page))
+    place = procore.world.switches["cursor_place"]
+    if place == "link_header":
+        response.headers["Per-Page"] = str(per_page)
+        if url is not None:
+            response.headers["Link"] = f'<{url}>; rel="next"'
+    elif place == "body_links_next":
+        body["links"] = {"next": url}
+    else:
+        body["meta" if place == "body_meta_next_cursor" else "pagination"] = {"next_cursor": following}
+    return body
