@@ -8,7 +8,7 @@ from typing import Any
 from airflow_provider_workflows.client.rest import path
 from airflow_provider_workflows.client.retry import Replay
 from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest, NotFound
-from airflow_provider_workflows.hooks.procore import ProcoreConnectionHook
+from airflow_provider_workflows.hooks.procore import COMPANY_LEVEL, ProcoreConnectionHook
 from airflow_provider_workflows.rules.procore_legacy import newest_first, text_ids, users_named
 
 INSTANCES = "/rest/v1.0/workflow_instances"
@@ -93,7 +93,8 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
         :return: Rows ``{id, activity, attachments: [{id, name, url, filename}], ball_in_court_duration, comments,
             created_at, performed_by, user_role}``, in Procore's order; users and roles by name only.
         """
-        level, level_id = ("companies", self.company_id) if project_id is None else ("projects", str(project_id))
+        in_company = project_id in (None, COMPANY_LEVEL)
+        level, level_id = ("companies", self.company_id) if in_company else ("projects", str(project_id))
         rows = self.client.pages(
             path("/rest/v1.0/" + level + "/{}/workflow_permanent_logs", level_id),
             params={"filters[workflowed_object_type]": object_type, "filters[workflowed_object_id]": object_id},

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, conf
 
 from airflow_provider_workflows.exceptions import (
     ApiError,
@@ -17,20 +19,27 @@ from airflow_provider_workflows.exceptions import (
     OutcomeUnknown,
     RateLimited,
     StepMoved,
+    WorkflowsError,
 )
+from airflow_provider_workflows.operators.attachments import AttachedFile, attached_files
 from airflow_provider_workflows.operators.base import Pin, read_until_found
 from airflow_provider_workflows.operators.procore import ON_STEP_MOVED, ProcoreOperator
 from airflow_provider_workflows.rules import procore_legacy as rules
-from airflow_provider_workflows.rules.parameters import check_choice, check_required, one_of, text_id
+from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, one_of, text_id
 from airflow_provider_workflows.rules.times import parse_time
-from airflow_provider_workflows.version_compat import task_state_store
+from airflow_provider_workflows.version_compat import push_values, task_state_store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
+    from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyStateChangeWaitTrigger
 
 Json = Mapping[str, Any]
+
+LARGEST_ATTACHMENTS = 32 * 2**20  # bytes of all files together: the form they are sent in is held in memory
+# The deadline is the trigger's to keep; Airflow's own timeout only catches a triggerer that is gone.
+BACKSTOP = timedelta(minutes=2)
 
 
 class ProcoreLegacyOperator(ProcoreOperator):
@@ -103,15 +112,21 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
     The activity belongs to one visit of a state. Give ``state_id`` and ``state_set_at`` from
     ``ProcoreLegacyInstanceSensor``; without them the state found by the first try is kept in Airflow's task
     state store (3.3+), and every retry performs the activity in that visit or not at all. An activity that
-    the history already shows for this visit succeeds without writing, whoever performed it. One POST need not
-    move the state: other roles may have to act, too. Clearing the task asks for it anew, perhaps in a later visit.
+    the history already shows for this visit succeeds without writing, whoever performed it. Clearing the task
+    asks for it anew, perhaps in a later visit.
+
+    One activity need not move the state: other roles may have to act, too. With ``wait_for_state_change`` the
+    task then waits, and neither its resumption nor a retry performs the activity again. For anything but the
+    next state use ``ProcoreLegacyInstanceSensor`` instead.
 
     A try that was killed while it sent is settled by reading; if the history does not show the activity, the
     task fails with ``OutcomeUnknown`` and never sends it a second time.
 
-    Returns ``{instance_id, object_id, object_type, activity, activity_id, role_id, history_id, performed_by,
-    comments, performed_at, state_before: {id, name, status, set_at}, already_performed}``, or None with
-    ``on_state_moved="succeed"``. Hand ``history_id`` on as ``after`` of ``ProcoreLegacyInstanceSensor``.
+    Returns ``{instance_id, object_id, object_type, project_id, activity, activity_id, role_id, history_id,
+    performed_by, comments, performed_at, state_before: {id, name, status, set_at}, already_performed}``, with
+    ``wait_for_state_change`` also ``state_after: {id, name, status, set_at}``, the state found when it had moved
+    on; or None with ``on_state_moved="succeed"``. Hand ``history_id`` on as ``after`` of
+    ``ProcoreLegacyInstanceSensor``.
 
     Reference: https://developers.procore.com/documentation/tutorial-workflows
 
@@ -123,12 +138,23 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
     :param activity: Name of the activity, in any case (templated).
     :param activity_id: Its id (templated); instead of ``activity``.
     :param role: Name or id of the role to act in (templated); needed only where an activity is open to several.
-    :param performed_by: Login information id of a user of that role; default: the connection's own (templated).
+    :param performed_by: Login information id, login or e-mail address of a user of that role; default: the
+        connection's own user (templated).
     :param comments: A note for the history (templated).
+    :param attachments: Path, URL or ``ObjectStoragePath`` of a file to attach, or a list of them; 32 MiB in all
+        at most (templated).
+    :param prostore_file_ids: Ids of files to attach that Procore stores already (templated).
     :param on_state_moved: What to do when that visit of the state is over, or the instance ended, without the
         activity: ``fail`` (default), ``skip`` or ``succeed`` (templated).
     :param confirm_timeout: Seconds to read on for an activity whose answer was lost; default 60.
-    :raises ConfigurationError: a parameter is missing or fits nothing; the candidates are listed.
+    :param wait_for_state_change: Wait until the state has moved on, or the instance ended; default False.
+    :param wait_timeout: Seconds to wait for that, by the clock on the wall from the first try that waited;
+        default 7 days.
+    :param poll_interval: Seconds between two looks; by default ``[workflows] poke_interval``, else 60.
+    :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
+    :raises ConfigurationError: a parameter is missing or fits nothing; the candidates are listed; a file is not
+        there or too large.
+    :raises AirflowFailException: the state did not move on within ``wait_timeout``; never retried.
     :raises StepMoved: the visit is over, with ``on_state_moved="fail"``; never retried.
     :raises OutcomeUnknown: the answer was lost and the history does not show the activity; never retried.
     """
@@ -142,6 +168,8 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
         "role",
         "performed_by",
         "comments",
+        "attachments",
+        "prostore_file_ids",
         "on_state_moved",
     )
 
@@ -155,8 +183,14 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
         role: str | int | None = None,
         performed_by: str | int | None = None,
         comments: str | None = None,
+        attachments: Any = None,
+        prostore_file_ids: Sequence[str | int] | str | int | None = None,
         on_state_moved: str = "fail",
         confirm_timeout: float = 60.0,
+        wait_for_state_change: bool = False,
+        wait_timeout: timedelta | float = timedelta(days=7),
+        poll_interval: timedelta | float | None = None,
+        deferrable: bool | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -167,14 +201,45 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
         self.role = role
         self.performed_by = performed_by
         self.comments = comments
+        self.attachments = attachments
+        self.prostore_file_ids = prostore_file_ids
         self.on_state_moved = on_state_moved
         self.confirm_timeout = confirm_timeout
+        self.wait_for_state_change = wait_for_state_change
+        self.wait_timeout = _seconds(wait_timeout)
+        if poll_interval is None:
+            poll_interval = conf.getfloat("workflows", "poke_interval", fallback=60.0)
+        self.poll_interval = _seconds(poll_interval)
+        if deferrable is None:
+            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
+        self.deferrable = deferrable
 
     def act(self, context: Context) -> dict[str, Any] | None:
+        performed = self._perform_once(context)
+        if performed is None or not self.wait_for_state_change:
+            return performed
+        return self._await_state_change(context, performed)
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Resume with the trigger's event, which holds all that is returned."""
+        status = event.get("status") if event else None
+        if event is not None and status == "done":
+            result = self._moved_on(event)
+            push_values(context, result)
+            return result
+        if status == "timeout":
+            self._time_out()
+        if event is not None and status == "error":
+            raise WorkflowsError(f"{event['error']}: {event['message']}")
+        raise WorkflowsError(f"The trigger ended with an event this version does not know: {event!r}")
+
+    def _perform_once(self, context: Context) -> dict[str, Any] | None:
         self._check_parameters()
         visit = self.pinned(context, "visit", self._given_visit(), "state_id and state_set_at")
         # Kept beside the visit, for it is known only when the visit is: what was chosen, and whether it was sent.
         sent = Pin(task_state_store(context), "activity", None)
+        # A try that sent it already sends nothing more, so the files need not be there any longer.
+        files = [] if sent.value is not None and sent.value["sent"] else self._attached()
         pinned = visit.value or {"instance_id": None, "state": None}
         instance_id = pinned["instance_id"] or self.find_instance_id()
         wish = self._wish(sent)
@@ -196,7 +261,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
             self._moved(now, state)
             return None
         activity = rules.choose_activity(now["activities"], **wish)
-        return self._perform(now, state, activity, sent)
+        return self._perform(now, state, activity, sent, files)
 
     def _check_parameters(self) -> None:
         self.check_instance()
@@ -208,11 +273,30 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
         for name in ("role", "performed_by"):
             if getattr(self, name) is not None:
                 check_required(**{name: getattr(self, name)})
-        if self.performed_by is not None and not str(self.performed_by).strip().isdecimal():
+        performer = str(text_id(self.performed_by))
+        if self.performed_by is not None and not performer.isdecimal() and "@" not in performer:
             raise ConfigurationError(
-                f"performed_by must be a login information id, a number; got {self.performed_by!r}."
+                "performed_by must be a login information id, which is a number, or a login, which is an e-mail "
+                f"address; got {self.performed_by!r}."
             )
+        if not all(file_id.isdecimal() for file_id in self._stored_files()):
+            raise ConfigurationError(f"prostore_file_ids must hold ids, numbers; got {self.prostore_file_ids!r}.")
         check_choice("on_state_moved", self.on_state_moved, ON_STEP_MOVED)
+        if self.poll_interval <= 0:
+            raise ConfigurationError(f"poll_interval must be more than 0 seconds; got {self.poll_interval}.")
+
+    def _stored_files(self) -> list[str]:
+        return [] if self.prostore_file_ids is None else [str(text_id(i)) for i in listed(self.prostore_file_ids)]
+
+    def _attached(self) -> list[AttachedFile]:
+        files = attached_files("attachments", self.attachments, largest=LARGEST_ATTACHMENTS)
+        size = sum(file.size for file in files)
+        if size > LARGEST_ATTACHMENTS:
+            raise ConfigurationError(
+                f"attachments: the files have {size} bytes together; the most is {LARGEST_ATTACHMENTS}. Store them "
+                "in Procore first, and give their prostore_file_ids."
+            )
+        return files
 
     def _given_visit(self) -> dict[str, Any] | None:
         if self.state_id is None:
@@ -225,9 +309,12 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
             return {"activity_id": sent.value["id"], "role": sent.value["role_id"]}
         return {"name": self.activity, "activity_id": text_id(self.activity_id), "role": text_id(self.role)}
 
-    @property
+    @cached_property
     def _user_id(self) -> str:
-        return self.hook.user_id if self.performed_by is None else str(text_id(self.performed_by))
+        if self.performed_by is None:
+            return self.hook.user_id
+        given = str(text_id(self.performed_by))
+        return given if given.isdecimal() else self.hook.find_user_id(given)
 
     def _look(self, instance_id: str, state: Json | None, wish: Mapping[str, str | None]) -> tuple[dict[str, Any], Any]:
         """Return where the instance stands, and the row that shows the activity in the visit, or None."""
@@ -236,9 +323,12 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
         visit = state or rules.visit_of(now)
         return now, rules.find_performed(histories, visit=visit, instance=now, wish=wish, user_id=self._user_id)
 
-    def _perform(self, now: Json, state: Json, activity: Json, sent: Pin) -> dict[str, Any] | None:
+    def _perform(
+        self, now: Json, state: Json, activity: Json, sent: Pin, files: list[AttachedFile]
+    ) -> dict[str, Any] | None:
         instance_id = now["instance_id"]
         wish = {"activity_id": activity["id"], "role": activity["role_id"]}
+        attachments = [_content(file) for file in files]
         sent.keep({**activity, "sent": True})
         try:
             row = self.hook.perform_activity(
@@ -247,6 +337,8 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
                 role_id=str(activity["role_id"]),
                 performed_by=self._user_id,
                 comments=self.comments,
+                attachments=attachments,
+                prostore_file_ids=self._stored_files(),
             )
         except (OutcomeUnknown, ContractError) as lost:
             row = self._settle(instance_id, state, wish, str(lost))
@@ -263,7 +355,14 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
                 self._moved(now, state)
                 return None
             raise
+        self._check_attached(row, files)
         return self._result(now, state, row, sent, already_performed=False)
+
+    def _check_attached(self, row: Json, files: list[AttachedFile]) -> None:
+        shown = len(row.get("attachments") or row.get("file_attachments") or [])
+        if shown < len(files):
+            # Too late to fail: the activity is performed, and would not be a second time.
+            self.log.warning("Procore shows %d of the %d attached files in history %s.", shown, len(files), row["id"])
 
     def _settle(self, instance_id: str, state: Json, wish: Mapping[str, str | None], what_happened: str) -> Any:
         """Read until the history shows the activity; nothing is ever sent after an unknown outcome."""
@@ -313,6 +412,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
             "instance_id": now["instance_id"],
             "object_id": now["object_id"],
             "object_type": now["object_type"],
+            "project_id": now["project_id"],
             "activity": performed["name"] or (sent.value or {}).get("name") or self.activity,
             "activity_id": performed["id"],
             "role_id": performed["role_id"],
@@ -323,6 +423,58 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
             "state_before": dict(state),
             "already_performed": already_performed,
         }
+
+    # --- waiting for the state to move on ---
+
+    def _await_state_change(self, context: Context, performed: dict[str, Any]) -> dict[str, Any]:
+        deadline = self._wait_deadline(context)
+        trigger = self._state_change_trigger(performed, deadline)
+        while (answer := trigger.look_on_worker(self.hook, self.log)) is None:
+            left = deadline - datetime.now(timezone.utc)
+            if left <= timedelta(0):
+                self._time_out()
+            if self.deferrable:
+                self.defer(trigger=trigger, method_name="execute_complete", timeout=left + BACKSTOP)
+            time.sleep(min(self.poll_interval, left.total_seconds()))
+        return self._moved_on(answer)
+
+    def _state_change_trigger(
+        self, performed: dict[str, Any], deadline: datetime
+    ) -> ProcoreLegacyStateChangeWaitTrigger:
+        # Imported where it is needed: a DAG file is parsed far more often than anybody waits here.
+        from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyStateChangeWaitTrigger
+
+        return ProcoreLegacyStateChangeWaitTrigger(
+            procore_conn_id=self.procore_conn_id,
+            company_id=text_id(self.company_id),
+            project_id=text_id(self.project_id),
+            instance_id=performed["instance_id"],
+            visit=performed["state_before"],
+            performed=performed,
+            poll_interval=self.poll_interval,
+            deadline=deadline.isoformat(),
+        )
+
+    def _wait_deadline(self, context: Context) -> datetime:
+        deadline = Pin(task_state_store(context), "state_change_deadline", None)
+        if deadline.value is None:
+            deadline.keep({"at": (datetime.now(timezone.utc) + timedelta(seconds=self.wait_timeout)).isoformat()})
+        assert deadline.value is not None
+        return datetime.fromisoformat(deadline.value["at"])
+
+    def _moved_on(self, answer: Mapping[str, Any]) -> dict[str, Any]:
+        self.log.info("%s", answer["reason"])
+        result: dict[str, Any] = answer["result"]
+        self.link_to(result)
+        return result
+
+    def _time_out(self) -> None:
+        where = f"{self.object_type} {self.object_id}" if self.instance_id is None else f"instance {self.instance_id}"
+        raise AirflowFailException(
+            f"WaitFailed: the activity {self.activity or self.activity_id} of {where} was performed, but the state "
+            f"has not moved on within {timedelta(seconds=self.wait_timeout)}: perhaps other roles must act, too. "
+            "It is not performed again. To wait on, use ProcoreLegacyInstanceSensor, or a longer wait_timeout."
+        )
 
 
 class ProcoreLegacyListActivityHistoriesOperator(ProcoreLegacyOperator):
@@ -348,3 +500,14 @@ class ProcoreLegacyListActivityHistoriesOperator(ProcoreLegacyOperator):
         instance_id = self.find_instance_id()
         self.link_to(rules.describe_instance(self.hook.get_instance(instance_id)))
         return self.hook.list_activity_histories(instance_id)
+
+
+def _seconds(time: timedelta | float) -> float:
+    return time.total_seconds() if isinstance(time, timedelta) else float(time)
+
+
+def _content(file: AttachedFile) -> tuple[str, bytes, str]:
+    try:
+        return file.name, b"".join(file.parts(2**20)), file.content_type
+    except OSError as error:
+        raise ConfigurationError(f"attachments: {str(file.path)!r} cannot be read: {error}") from error

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from email.parser import BytesParser
+
 import pytest
 import requests
 
-from airflow_provider_workflows.exceptions import ConfigurationError, ContractError, NotFound, OutcomeUnknown
+from airflow_provider_workflows.exceptions import (
+    ConfigurationError,
+    ContractError,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+)
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 
 URL = "https://api.procore.com/rest/v1.0"
@@ -172,3 +180,182 @@ def test_without_a_company_nothing_is_sent(set_connection, requests_mock):
     with pytest.raises(ConfigurationError, match="No company_id"):
         ProcoreLegacyHook().get_instance("568150")
     assert requests_mock.call_count == 0
+
+
+# --- files ---
+
+
+def parts_of(request) -> list[tuple[str, str | None, bytes]]:
+    """Return name, file name and content of each part of a form."""
+    message = BytesParser().parsebytes(
+        b"Content-Type: " + request.headers["Content-Type"].encode() + b"\r\n\r\n" + request.body
+    )
+    return [
+        (part.get_param("name", header="content-disposition"), part.get_filename(), part.get_payload(decode=True))
+        for part in message.get_payload()
+    ]
+
+
+def test_files_go_with_the_activity_as_one_form(hook, requests_mock):
+    requests_mock.post(HISTORIES, json=PERFORMED, status_code=201)
+
+    hook.perform_activity(
+        "568150",
+        activity_id="29945",
+        role_id="14301",
+        performed_by="3893316",
+        comments="Please.",
+        attachments=[("quote.pdf", b"%PDF", "application/pdf"), ("plan.png", b"PNG", "image/png")],
+        prostore_file_ids=["77", "78"],
+    )
+
+    assert requests_mock.last_request.qs == {"company_id": ["1234"], "workflow_instance_id": ["568150"]}
+    assert parts_of(requests_mock.last_request) == [
+        ("workflow_activity_history[workflow_activity_id]", None, b"29945"),
+        ("workflow_activity_history[workflow_instance_id]", None, b"568150"),
+        ("workflow_activity_history[workflow_user_role_id]", None, b"14301"),
+        ("workflow_activity_history[performed_by_id]", None, b"3893316"),
+        ("workflow_activity_history[comments]", None, b"Please."),
+        ("workflow_activity_history[prostore_file_ids][]", None, b"77"),
+        ("workflow_activity_history[prostore_file_ids][]", None, b"78"),
+        ("workflow_activity_history[attachments][]", "quote.pdf", b"%PDF"),
+        ("workflow_activity_history[attachments][]", "plan.png", b"PNG"),
+    ]
+
+
+def test_stored_files_alone_go_as_numbers_in_json(hook, requests_mock):
+    requests_mock.post(HISTORIES, json=PERFORMED, status_code=201)
+
+    hook.perform_activity(
+        "568150", activity_id="29945", role_id="14301", performed_by="3893316", prostore_file_ids=["77"]
+    )
+
+    assert requests_mock.last_request.json()["workflow_activity_history"]["prostore_file_ids"] == [77]
+
+
+@pytest.mark.parametrize("lost", [{"exc": requests.exceptions.ReadTimeout}, {"status_code": 504}])
+def test_an_activity_with_files_is_never_sent_twice_either(hook, requests_mock, lost):
+    requests_mock.post(HISTORIES, **lost)
+
+    with pytest.raises(OutcomeUnknown):
+        hook.perform_activity(
+            "568150",
+            activity_id="29945",
+            role_id="14301",
+            performed_by="3893316",
+            attachments=[("quote.pdf", b"%PDF", "application/pdf")],
+        )
+    assert requests_mock.call_count == 1
+
+
+# --- histories over several pages ---
+
+
+def test_histories_of_all_pages_come_newest_first(hook, requests_mock):
+    second = f"{HISTORIES}?page=2"
+    newer = {**PERFORMED, "id": 1586810, "created_at": "2018-02-15T21:46:03Z"}
+    requests_mock.get(
+        HISTORIES,
+        [{"json": [PERFORMED], "headers": {"Link": f'<{second}>; rel="next"'}}, {"json": [newer]}],
+    )
+
+    assert [row["id"] for row in hook.list_activity_histories("568150")] == ["1586810", "1586809"]
+    assert requests_mock.request_history[0].qs["per_page"] == ["2000"]
+
+
+def test_a_full_list_that_knows_no_pages_is_an_error_and_not_cut_short(hook, requests_mock):
+    full = [{**PERFORMED, "id": number} for number in range(2000)]
+    requests_mock.get(HISTORIES, json=full)
+
+    with pytest.raises(ContractError, match="repeats the one before"):
+        hook.list_activity_histories("568150")
+
+
+# --- permanent logs ---
+
+LOG = {"id": 5, "activity": "Approve", "attachments": [{"id": 6, "name": "a", "url": "u", "filename": "a"}]}
+
+
+@pytest.mark.parametrize(
+    ("project", "level"),
+    [({}, "companies/1234"), ({"project_id": "company"}, "companies/1234"), ({"project_id": "7"}, "projects/7")],
+    ids=["neither", "company", "project"],
+)
+def test_permanent_logs_are_listed_lazily_at_either_level(hook, requests_mock, project, level):
+    logs = f"{URL}/{level}/workflow_permanent_logs"
+    requests_mock.get(
+        logs,
+        [
+            {"json": [LOG], "headers": {"Link": f'<{logs}?page=2>; rel="next"'}},
+            {"json": [{**LOG, "id": 7}], "headers": {"Link": ""}},
+        ],
+    )
+
+    rows = hook.list_permanent_logs("PurchaseOrderContract", "1953145", **project)
+
+    assert requests_mock.call_count == 0
+    assert next(rows) == {**LOG, "id": "5", "attachments": [{**LOG["attachments"][0], "id": "6"}]}
+    assert requests_mock.call_count == 1
+    assert [row["id"] for row in rows] == ["7"]
+    assert requests_mock.request_history[0].qs == {
+        "filters[workflowed_object_type]": ["purchaseordercontract"],
+        "filters[workflowed_object_id]": ["1953145"],
+        "per_page": ["2000"],
+        "page": ["1"],
+    }
+
+
+def test_the_filters_that_a_permanent_log_lacks_are_named(hook, requests_mock):
+    refusal = {"workflowed_object_type": "is missing", "workflowed_object_id": "is missing"}
+    requests_mock.get(f"{URL}/companies/1234/workflow_permanent_logs", json=refusal, status_code=400)
+
+    with pytest.raises(InvalidRequest, match="workflowed_object_type: is missing") as refused:
+        list(hook.list_permanent_logs("", ""))
+    assert refused.value.fields["workflowed_object_id"] == ["is missing"]
+
+
+# --- a user by login ---
+
+ME = {"id": 90001, "login": "integration@example.com"}
+USERS = "https://api.procore.com/rest/v1.3/companies/1234/users"
+RITA = {"id": 90003, "login": "rita@example.com", "email_address": "r.reviewer@example.com"}
+
+
+def test_our_own_login_is_known_without_a_search(hook, requests_mock):
+    requests_mock.get(f"{URL}/me", json=ME)
+
+    assert hook.find_user_id("Integration@Example.com") == "90001"
+    assert requests_mock.call_count == 1
+
+
+@pytest.mark.parametrize("login", ["RITA@example.com", "r.reviewer@example.com"])
+def test_a_user_is_found_by_exactly_this_login_or_address(hook, requests_mock, login):
+    similar = {"id": 90009, "login": "x" + login, "email_address": "y" + login}
+    requests_mock.get(f"{URL}/me", json=ME)
+    requests_mock.get(USERS, json=[similar, RITA])
+
+    assert hook.find_user_id(login) == "90003"
+    assert requests_mock.last_request.qs == {
+        "filters[search]": [login.lower()],
+        "per_page": ["100"],
+        "page": ["1"],
+    }
+
+
+def test_a_login_information_id_of_its_own_beats_the_id(hook, requests_mock):
+    requests_mock.get(f"{URL}/me", json=ME)
+    requests_mock.get(USERS, json=[{**RITA, "login_information_id": 4711}])
+
+    assert hook.find_user_id("rita@example.com") == "4711"
+
+
+@pytest.mark.parametrize(
+    ("users", "problem"),
+    [([], "no user that the connection may see has"), ([RITA, {**RITA, "id": 5}], "users 90003, 5 all have")],
+)
+def test_a_login_of_nobody_or_of_several_is_an_error_that_says_what_to_do(hook, requests_mock, users, problem):
+    requests_mock.get(f"{URL}/me", json=ME)
+    requests_mock.get(USERS, json=users)
+
+    with pytest.raises(ConfigurationError, match=f"performed_by: {problem}.*Give the login information id"):
+        hook.find_user_id("rita@example.com")

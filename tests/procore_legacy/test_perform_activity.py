@@ -57,6 +57,7 @@ def test_an_activity_is_performed_and_described(emulator, store):
         "instance_id": INSTANCE,
         "object_id": "1953145",
         "object_type": "Contract",
+        "project_id": "1001",
         "activity": "Submit for Approval",
         "activity_id": "29945",
         "role_id": "14301",
@@ -270,6 +271,26 @@ def test_a_history_that_cannot_be_read_leaves_the_outcome_unknown(emulator, stor
     assert performed(emulator) == [("90001", "Submit for Approval")]
 
 
+# --- who performs it ---
+
+
+def test_a_colleague_is_named_by_login(emulator, store):
+    result = perform(performed_by="Pat@Example.com").execute({"task_state_store": store})
+
+    assert result["performed_by"] == "90002"
+    assert performed(emulator) == [("90002", "Submit for Approval")]
+    assert perform(performed_by="pat@example.com").execute({"task_state_store": store})["already_performed"]
+    assert len(performed(emulator)) == 1
+
+
+def test_a_login_that_nobody_has_is_named_and_nothing_is_performed(emulator, store):
+    with pytest.raises(ConfigurationError, match=r"performed_by: no user .*'nobody@example.com'.* a number"):
+        perform(performed_by="nobody@example.com").execute({"task_state_store": store})
+
+    assert {request["method"] for request in emulator.requests() if "/rest/" in request["path"]} == {"GET"}
+    assert performed(emulator) == []
+
+
 # --- parameters ---
 
 
@@ -315,6 +336,9 @@ def test_without_a_store_a_retried_task_must_be_given_its_pin(emulator):
         ({"state_id": "1", "state_set_at": "soon"}, "state_set_at must be an ISO-8601 time"),
         ({"role": ""}, "role"),
         ({"performed_by": "rita"}, "performed_by must be a login information id"),
+        ({"prostore_file_ids": ["7", "plan.pdf"]}, "prostore_file_ids must hold ids"),
+        ({"prostore_file_ids": [None]}, "prostore_file_ids must hold ids"),
+        ({"poll_interval": 0}, "poll_interval must be more than 0"),
         ({"on_state_moved": "retry"}, "on_state_moved"),
     ],
 )

@@ -116,6 +116,69 @@ def test_a_state_entered_and_acted_in_within_one_second_is_undecided_by_its_time
     assert not rules.is_undecided(described(), rules.moment_of("2018-02-14T21:46:03Z"))
 
 
+# --- until an activity is open ---
+
+
+@pytest.mark.parametrize(
+    ("activity", "role", "opens"),
+    [
+        ("approve", None, True),
+        ("29947", None, True),
+        ("Deny", "director", True),
+        ("29948", "14305", True),
+        ("Approve", "Director", False),
+        ("Submit for Approval", None, False),
+    ],
+)
+def test_an_activity_ends_the_wait_only_where_it_is_open(activity, role, opens):
+    verdict = decide(described(), activity=activity, role=role)
+
+    assert (verdict is not None and verdict.word == "succeed") is opens
+
+
+def test_a_state_that_fails_the_wait_beats_an_activity_that_is_open_in_it():
+    assert decide(described(), activity="Approve", fail_on={"Under Review"}).word == "fail"
+
+
+def test_an_activity_that_a_terminated_instance_still_lists_is_not_open():
+    verdict = decide(described(terminated_at="2018-03-01T00:00:00Z"), until=(), activity="Approve")
+
+    assert verdict.word == "fail"
+    assert verdict.reason.endswith("without reaching activity 'Approve'")
+
+
+def test_an_activity_of_the_visit_before_the_action_is_not_meant():
+    before = rules.moment_of("2018-02-15T00:00:00Z")
+
+    assert decide(described(), activity="Approve", after=before) is None
+
+
+# --- until the state has moved on ---
+
+
+@pytest.mark.parametrize(
+    ("changes", "moved"),
+    [
+        ({}, False),
+        ({"state_set_at": "2018-02-14T21:46:03.000Z"}, False),
+        ({"state_set_at": "2018-02-20T00:00:00Z"}, True),
+        ({"state_id": "18708"}, True),
+        ({"terminated_at": "2018-03-01T00:00:00Z"}, True),
+        ({"activities": []}, True),
+    ],
+    ids=["nothing", "another clock", "came round again", "another state", "terminated", "no activity left"],
+)
+def test_a_state_has_moved_on_when_its_visit_is_over(changes, moved):
+    instance = described(**changes)
+    visit = rules.visit_of(described())
+
+    verdict = rules.decide_state_change(instance, visit, {"history_id": "1"})
+
+    assert (verdict is not None) is moved
+    if moved:
+        assert verdict.result == {"history_id": "1", "state_after": rules.visit_of(instance)}
+
+
 def test_histories_are_sorted_newest_first_whatever_order_they_came_in():
     rows = [{"id": "9", "created_at": "2018-02-14T00:00:00Z"}, {"id": "10", "created_at": "2018-02-14T00:00:00Z"}]
     later = {"id": "1", "created_at": "2018-02-15T00:00:00Z"}

@@ -80,6 +80,77 @@ def test_a_denial_within_the_second_of_our_activity_is_seen(emulator, store):
     assert sensor(after=after).execute(context)["state"] == "Start"
 
 
+# --- until an activity can be performed ---
+
+
+def test_every_mode_ends_when_the_activity_opens_and_its_result_pins_the_activity(emulator, store):
+    context = {"task_state_store": store}
+    opens = {"until": (), "activity": "approve", "role": "reviewer"}
+    assert sensor(**opens).poke(context) is False
+    deferral = deferred(sensor(**opens), context)
+    person(emulator, "Submit for Approval", "pat@example.com")
+
+    at_once = sensor(**opens, deferrable=True).execute(context)
+    by_poke = sensor(**opens).execute(context)
+    resumed = sensor(**opens).execute_complete(context, first_event(deferral.trigger))
+
+    assert at_once == by_poke == resumed
+    assert resumed["state"] == "Pending Approval"
+    pin = {name: resumed[name] for name in ("state_id", "state_set_at")}
+    result = perform(activity="Approve", performed_by="rita@example.com", **pin).execute({})
+    assert result["state_before"] == {
+        "id": resumed["state_id"],
+        "name": "Pending Approval",
+        "status": "Under Review",
+        "set_at": resumed["state_set_at"],
+    }
+
+
+@pytest.mark.parametrize("wish", [{"activity": 29950}, {"activity": "Accept", "role": "14304"}])
+def test_an_activity_and_its_role_are_named_by_name_or_id(emulator, store, wish):
+    found = sensor(instance_id="568151", until=(), **wish).execute({"task_state_store": store})
+
+    assert found["state"] == "Joint Review"
+
+
+def test_an_activity_that_is_open_to_another_role_only_is_not_meant(emulator, store):
+    perform(instance_id="568151", activity="Accept", role="Project Manager").execute({"task_state_store": store})
+
+    waits = {"instance_id": "568151", "until": (), "activity": "Accept"}
+    assert sensor(**waits, role="Project Manager").poke({}) is False
+    assert sensor(**waits, role="Reviewer").execute({})["state"] == "Joint Review"
+
+
+@pytest.mark.parametrize(("decision", "state"), [("Approve", "PO Approved"), ("Deny", "Start")])
+def test_a_state_and_an_activity_are_waited_for_whichever_comes_first(emulator, store, decision, state):
+    person(emulator, "Submit for Approval", "pat@example.com")
+    wait = sensor(until={"PO Approved"}, activity="Submit for Approval")
+    assert wait.poke({"task_state_store": store}) is False
+
+    person(emulator, decision)
+
+    assert wait.execute({"task_state_store": store})["state"] == state
+
+
+def test_an_activity_from_before_our_own_is_no_answer(emulator, store):
+    emulator.control("POST", "clock", advance=60)
+    ours = {"instance_id": "568151", "activity": "Accept"}
+    after = perform(**ours, role="Project Manager").execute({"task_state_store": store})["history_id"]
+
+    assert sensor(**ours, until=()).execute({})["state"] == "Joint Review"
+    assert sensor(**ours, until=(), after=after).poke({}) is False
+
+
+def test_an_instance_that_ends_fails_the_wait_for_an_activity(emulator, store):
+    emulator.control("POST", f"procore/legacy/instances/{INSTANCE}/terminate", login="pat@example.com")
+
+    with pytest.raises(AirflowFailException, match="without reaching activity 'Approve'"):
+        sensor(until=(), activity="Approve").execute({"task_state_store": store})
+
+
+# --- what ends a wait otherwise ---
+
+
 @pytest.mark.parametrize(
     ("words", "outcome"),
     [
@@ -120,7 +191,11 @@ def test_what_does_not_exist_ends_the_wait(emulator, store):
     [
         ({"instance_id": "1", "object_id": "2"}, "instance_id and object_id"),
         ({"object_id": "2"}, "object_type"),
-        ({"until": ()}, "until must hold"),
+        ({"until": ()}, "until must hold a state, or activity must be given"),
+        ({"until": {""}}, "until must hold"),
+        ({"activity": " "}, "activity is missing"),
+        ({"activity": "Approve", "role": ""}, "role is missing"),
+        ({"role": "Reviewer"}, "activity is missing"),
         ({"fail_on": {""}}, "fail_on must hold"),
         ({"after": "yesterday"}, "after must be a history id"),
         ({"after": ""}, "after is missing"),
