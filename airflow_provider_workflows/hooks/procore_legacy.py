@@ -8,7 +8,8 @@ from typing import Any
 from airflow_provider_workflows.client.rest import path
 from airflow_provider_workflows.client.retry import Replay
 from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest, NotFound
-from airflow_provider_workflows.hooks.procore import COMPANY_LEVEL, ProcoreConnectionHook
+from airflow_provider_workflows.hooks.procore import ProcoreConnectionHook
+from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
 from airflow_provider_workflows.rules.procore_legacy import newest_first, text_ids, users_named
 
 INSTANCES = "/rest/v1.0/workflow_instances"
@@ -89,7 +90,7 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
 
         :param object_type: Tool or class of the object, such as ``PurchaseOrderContract``.
         :param object_id: The object.
-        :param project_id: Ask the project for its log; without it, ask the company.
+        :param project_id: Ask the project for its log; without it, or with ``company``, ask the company.
         :return: Rows ``{id, activity, attachments: [{id, name, url, filename}], ball_in_court_duration, comments,
             created_at, performed_by, user_role}``, in Procore's order; users and roles by name only.
         """
