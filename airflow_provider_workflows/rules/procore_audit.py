@@ -142,6 +142,9 @@ LEGACY_ACTIVITIES: Columns = {
 }
 LEGACY_TABLES: Mapping[str, Columns] = {"instances": LEGACY_INSTANCES, "activities": LEGACY_ACTIVITIES}
 
+# Dates, too; but not "now", and not the intervals that ISO 8601 also has.
+TIME = re.compile(r"\d{4}-\d\d-\d\d([T ][\d:.]+ ?(Z|[+-]\d\d:?\d\d)?)?", re.IGNORECASE | re.ASCII)
+
 # Which of a step's columns come from which field of the event's details.
 STEP_TEXTS = {
     "step_occurrence_id": "id",
@@ -550,7 +553,7 @@ def as_json(value: Any) -> str:
 
 def time(value: Any) -> datetime | None:
     """Return a time of the API in UTC, to the millisecond, or None when it cannot be read."""
-    if not isinstance(value, str) or not re.match(r"\d{4}-\d\d-\d\d", value):
+    if not isinstance(value, str) or not TIME.fullmatch(value):
         return None
     try:
         moment = parse_time(value)

@@ -1,0 +1,508 @@
+"""The export of histories: complete, in few calls, whole files or none, and honest about what it could not read."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import subprocess
+import sys
+from collections import Counter
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from airflow.sdk import ObjectStoragePath
+from airflow.sdk.io import attach
+from fsspec.implementations.memory import MemoryFileSystem
+
+from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest, PermissionDenied
+from airflow_provider_workflows.operators.procore_audit import (
+    ProcoreHistoryToObjectStorageOperator,
+    ProcoreLegacyHistoryToObjectStorageOperator,
+)
+from airflow_provider_workflows.rules import procore_audit as rules
+from tests.conftest import EXAMPLES
+
+pytestmark = pytest.mark.usefixtures("airflow_connections")
+
+TOOL = "purchase_order_contract"
+BULK = "/bulk_history$"
+
+
+@pytest.fixture
+def folder(tmp_path) -> str:
+    return f"file://{tmp_path}/audit"
+
+
+def export(folder: str, **parameters) -> dict:
+    wish = {"tool_type": TOOL, "file_format": "jsonl", **parameters}
+    return ProcoreHistoryToObjectStorageOperator(task_id="export", path=folder, **wish).execute({})
+
+
+def export_legacy(folder: str, **parameters) -> dict:
+    wish = {"file_format": "jsonl", **parameters}
+    return ProcoreLegacyHistoryToObjectStorageOperator(task_id="export", path=folder, **wish).execute({})
+
+
+def lines(result: dict, table: str) -> list[dict]:
+    return [json.loads(line) for line in ObjectStoragePath(result["paths"][table]).read_text().splitlines()]
+
+
+def ids(result: dict) -> list[str]:
+    return [row["instance_id"] for row in lines(result, "instances")]
+
+
+def start(emulator, count: int) -> list[str]:
+    """Start instances of new items; return the ids of the items."""
+    items = [str(6000 + number) for number in range(count)]
+    for item_id in items:
+        emulator.control("POST", "procore/instances", tool_type=TOOL, item_id=item_id)
+    return items
+
+
+def finish(emulator, instance_id: str = "700001") -> None:
+    for login in ("integration@example.com", "dana@example.com"):
+        emulator.control(
+            "POST", f"procore/instances/{instance_id}/respond", login=login, option="Approve", comment="ok"
+        )
+
+
+def instance_of(emulator, item_id: str) -> str:
+    instances = emulator.control("GET", "state")["procore"]
+    return next(instance["id"] for instance in instances if instance["item_id"] == item_id)
+
+
+def calls(emulator) -> Counter:
+    """Count the requests by the last part of their path, sign-ins left out."""
+    return Counter(r["path"].rpartition("/")[2] for r in emulator.requests() if not r["path"].endswith("/token"))
+
+
+def test_an_approval_becomes_rows_that_say_who_decided_what_and_how_long_it_took(emulator, folder):
+    emulator.control("POST", "clock", advance=3600)
+    finish(emulator)
+
+    result = export(folder)
+
+    (instance,) = lines(result, "instances")
+    assert (instance["status"], instance["item_status"], instance["item_id"]) == ("complete", "Approved", "5001")
+    assert instance["duration_seconds"] >= 3600
+    steps = {step["name"]: step for step in lines(result, "steps")}
+    assert 3600 <= steps["Budget Check"]["duration_seconds"] < 3700
+    answers = [(r["step"], r["login"], r["response"], r["comment"]) for r in lines(result, "responses")]
+    assert answers == [
+        ("Budget Check", "integration@example.com", "Approve", "ok"),
+        ("Director Approval", "dana@example.com", "Approve", "ok"),
+    ]
+    assert {key: result[key] for key in ("instances", "steps", "responses", "forbidden", "failed")} == {
+        "instances": 1,
+        "steps": len(steps),
+        "responses": 2,
+        "forbidden": [],
+        "failed": [],
+    }
+    assert {Path(url).name for url in result["paths"].values()} == {
+        "instances.jsonl",
+        "steps.jsonl",
+        "responses.jsonl",
+    }
+
+
+def test_both_formats_hold_the_same(emulator, folder):
+    start(emulator, 3)
+    finish(emulator)
+
+    plain, columnar = export(folder), export(folder, file_format="parquet")
+
+    for table, columns in rules.TABLES.items():
+        read = pq.read_table(columnar["paths"][table].removeprefix("file://"))
+        times = {name for name, kind in columns.items() if kind == "time"}
+        assert {
+            name for name in read.column_names if read.schema.field(name).type == pa.timestamp("ms", "UTC")
+        } == times
+        rows = [
+            {name: rules.iso(value) if isinstance(value, datetime) else value for name, value in row.items()}
+            for row in read.to_pylist()
+        ]
+        assert rows == lines(plain, table)
+        assert len(rows) == plain[table] == columnar[table]
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "jsonl"])
+def test_an_export_of_nothing_still_writes_every_table(emulator, folder, file_format):
+    result = export(folder, tool_type="correspondence", tool_subtype="-9", file_format=file_format)
+
+    assert (result["instances"], result["steps"], result["responses"]) == (0, 0, 0)
+    assert result["watermark"] is None
+    for table, url in result["paths"].items():
+        if file_format == "parquet":
+            assert pq.read_schema(url.removeprefix("file://")).names == list(rules.TABLES[table])
+        else:
+            assert lines(result, table) == []
+
+
+@pytest.mark.parametrize(
+    ("switches", "routes"),
+    [
+        ({"bulk_history": "present"}, {"bulk_history": 1}),
+        ({"bulk_history": "no_instance_ids"}, {"bulk_history": 1}),
+        ({"bulk_history": "absent"}, {"bulk_history": 1, "history": 4}),
+        ({"bulk_history": "absent", "item_history": "absent"}, {"bulk_history": 1, "history": 6}),
+        ({"history": "events_only"}, {"bulk_history": 1}),
+    ],
+)
+def test_whatever_routes_the_api_has_the_rows_are_the_same(emulator, folder, switches, routes):
+    start(emulator, 3)
+    emulator.control("POST", "clock", advance=60)
+    finish(emulator)
+    emulator.control("POST", "clock", advance=60)
+    emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="5001")
+    usual = export(folder)
+    expected = {table: sorted(map(str, lines(usual, table))) for table in ("steps", "responses")}
+    instances = sorted(ids(usual))
+    before = calls(emulator)
+    emulator.control("PATCH", "switches", **switches)
+
+    result = export(folder)
+
+    assert {table: sorted(map(str, lines(result, table))) for table in expected} == expected
+    assert sorted(ids(result)) == instances
+    assert {row["status"] for row in lines(result, "instances")} == {"complete", "in_progress"}
+    assert result["failed"] == result["forbidden"] == []
+    assert calls(emulator) - before == Counter({"instances": 1, **routes})
+
+
+def test_that_a_route_is_absent_is_said_once(emulator, folder, capsys):
+    start(emulator, 3)
+    emulator.control("PATCH", "switches", bulk_history="absent", item_history="absent")
+
+    export(folder, batch_size=1)
+
+    said = capsys.readouterr().out
+    assert said.count("The bulk history is not there") == said.count("The item history is not there") == 1
+
+
+def test_how_an_instance_was_recognised_is_in_its_row(emulator, folder):
+    emulator.control("PATCH", "switches", bulk_history="no_instance_ids")
+
+    assert [row["id_from"] for row in lines(export(folder), "instances")] == ["started_at"]
+
+
+@pytest.mark.parametrize("status", ["400", "413"])
+def test_batches_are_halved_until_procore_takes_them_and_stay_so(emulator, folder, status):
+    start(emulator, 19)
+    emulator.control("PATCH", "switches", bulk_history_limit=6, bulk_history_too_many=status)
+
+    result = export(folder, batch_size=20)
+
+    assert result["instances"] == 20
+    assert result["failed"] == []
+    assert calls(emulator)["bulk_history"] == 2 + 4  # 20 and 10 are refused, then four times 5
+
+
+def test_an_item_that_is_refused_by_itself_is_reported_and_does_not_keep_the_batches_small(emulator, folder):
+    start(emulator, 8)
+    emulator.control("POST", "faults", method="POST", path=BULK, status=400, json={"error": "odd item"}, times=4)
+
+    result = export(folder, batch_size=9)
+
+    assert [(entry["item_id"], "odd item" in entry["reason"]) for entry in result["failed"]] == [("5001", True)]
+    assert result["instances"] == 8
+    assert calls(emulator)["bulk_history"] == 4 + 1  # 9, 4, 2, 1 refused, then all the others at once
+
+
+def test_a_forbidden_item_is_found_and_reported_and_all_others_are_exported(emulator, folder):
+    items = start(emulator, 9)
+    hidden = instance_of(emulator, items[4])
+    finish(emulator, hidden)
+    emulator.control("POST", "procore/instances", tool_type=TOOL, item_id=items[4])
+    emulator.control("POST", f"procore/instances/{hidden}/hide")
+
+    result = export(folder)
+
+    (forbidden,) = result["forbidden"]
+    assert (forbidden["tool_type"], forbidden["item_id"]) == (TOOL, items[4])
+    assert "403" in forbidden["reason"]
+    assert {row["item_id"] for row in lines(result, "instances")} == {"5001", *items} - {items[4]}
+
+
+@pytest.mark.parametrize(("status", "where"), [(403, "forbidden"), (404, "failed")])
+def test_an_instance_that_cannot_be_read_by_itself_is_reported(emulator, folder, status, where):
+    items = start(emulator, 2)
+    emulator.control("PATCH", "switches", bulk_history="absent", item_history="absent")
+    wanted = instance_of(emulator, items[1])
+    emulator.control("POST", "faults", method="GET", path=f"/instances/{wanted}/history$", status=status, json={})
+
+    result = export(folder)
+
+    assert [entry["instance_id"] for entry in result[where]] == [wanted]
+    assert len(result["forbidden"] + result["failed"]) == 1
+    assert result["instances"] == 2
+
+
+@pytest.mark.parametrize(("status", "error"), [(403, PermissionDenied), (400, InvalidRequest)])
+def test_when_nothing_at_all_may_be_read_the_export_stops_early(emulator, folder, status, error):
+    start(emulator, 100)
+    emulator.control("POST", "faults", method="POST", path=BULK, status=status, json={"error": "no"}, times=1000)
+
+    with pytest.raises(error):
+        export(folder)
+    assert calls(emulator)["bulk_history"] < 150
+
+
+def test_a_listed_instance_without_a_history_is_reported(emulator, folder):
+    emulator.control(
+        "POST", "faults", method="POST", path=BULK, status=200, json={"data": [{"item_id": "5001", "instances": []}]}
+    )
+
+    result = export(folder)
+
+    assert result["failed"] == [
+        {"tool_type": TOOL, "item_id": "5001", "instance_id": "700001", "reason": "No history was given of it"}
+    ]
+
+
+def test_events_of_the_future_are_kept_whole(emulator, folder):
+    event = {"type": "Teleported", "details": {"id": "1", "to": "Mars"}}
+    history = {"instance_id": "700001", "status": "in_progress", "mood": "good", "history": [event]}
+    answer = {"data": [{"item_id": "5001", "instances": [history]}]}
+    emulator.control("POST", "faults", method="POST", path=BULK, status=200, json=answer)
+
+    (step,) = lines(export(folder), "steps")
+
+    assert (step["event_type"], json.loads(step["raw"])) == ("Teleported", event)
+
+
+# --- what has changed ---
+
+
+def test_only_what_changed_since_then_and_what_is_active_is_exported(emulator, folder):
+    items = start(emulator, 3)
+    ended = [instance_of(emulator, item_id) for item_id in items]
+    finish(emulator, ended[0])
+    emulator.control("POST", "clock", advance=3600)
+    since = emulator.control("GET", "clock")["now"]
+    emulator.control("POST", "clock", advance=60)
+    finish(emulator, ended[1])
+    emulator.control("POST", "procore/instances", tool_type=TOOL, item_id=items[0])
+
+    result = export(folder, changed_since=since)
+
+    newer = [i["id"] for i in emulator.control("GET", "state")["procore"] if i["item_id"] == items[0]][1]
+    assert set(ids(result)) == {"700001", ended[1], ended[2], newer}
+    assert result["changed_since"] == rules.iso(rules.changed_since(since))
+
+
+def test_the_watermark_of_one_export_is_the_changed_since_of_the_next(emulator, folder):
+    first = export(folder)
+
+    assert rules.time(first["watermark"]) is not None
+    assert export(folder, changed_since=first["watermark"])["watermark"] >= first["watermark"]
+
+
+def test_given_items_are_exported_whole_and_nothing_else(emulator, folder):
+    start(emulator, 3)
+    finish(emulator)
+    emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="5001")
+
+    result = export(folder, item_ids=[5001, "5001", "4711"], changed_since="2990-01-01T00:00:00Z")
+
+    assert {row["item_id"] for row in lines(result, "instances")} == {"5001"}
+    assert len(ids(result)) == 2
+    assert [entry["item_id"] for entry in result["failed"]] == ["4711"]
+
+
+def test_several_tools_and_projects_are_exported_together(emulator, folder):
+    export(folder, tool_type=[TOOL, "drawing"], project_id=["1001", "1001"])
+
+    assert calls(emulator)["instances"] == 2
+
+
+# --- files ---
+
+
+def test_a_new_run_writes_over_the_files_of_the_last_one(emulator, folder, tmp_path):
+    start(emulator, 3)
+    export(folder)
+
+    result = export(folder, item_ids="5001")
+
+    assert len(ids(result)) == 1
+    assert sorted(file.name for file in (tmp_path / "audit").iterdir()) == [
+        "instances.jsonl",
+        "responses.jsonl",
+        "steps.jsonl",
+    ]
+
+
+def test_a_run_that_fails_midway_leaves_what_was_there(emulator, folder, tmp_path):
+    start(emulator, 3)
+    export(folder)
+    before = {file.name: file.read_bytes() for file in (tmp_path / "audit").iterdir()}
+    finish(emulator)
+    emulator.control("POST", "faults", method="POST", path=BULK, skip=2, status=500, json={}, times=10)
+
+    with pytest.raises(Exception, match="500"):
+        export(folder, batch_size=1)
+
+    assert {file.name: file.read_bytes() for file in (tmp_path / "audit").iterdir()} == before
+
+
+@pytest.mark.parametrize("given", [str, ObjectStoragePath])
+def test_any_object_storage_will_do(emulator, given):
+    attach("memory", fs=MemoryFileSystem())
+
+    result = export(given("memory://audit/today"), file_format="parquet")
+
+    assert ObjectStoragePath(result["paths"]["steps"]).read_bytes()[:4] == b"PAR1"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"changed_since": "2026-01-01T00:00:00"}, "changed_since"),
+        ({"changed_since": datetime(2026, 1, 1)}, "changed_since"),
+        ({"changed_since": ""}, "changed_since"),
+        ({"tool_type": ""}, "tool_type"),
+        ({"tool_type": []}, "tool_type"),
+        ({"project_id": ["1001", ""]}, "project_id"),
+        ({"item_ids": ["1", None]}, "item_ids"),
+        ({"item_ids": ["1"], "tool_type": [TOOL, "drawing"]}, "item_ids"),
+        ({"file_format": "csv"}, "file_format"),
+        ({"batch_size": 0}, "batch_size"),
+        ({"path": ""}, "path"),
+        ({"path": "carrier-pigeon://here"}, "path"),
+    ],
+)
+def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, folder, parameters, named):
+    with pytest.raises(ConfigurationError, match=named):
+        export(parameters.pop("path", folder), **parameters)
+    assert emulator.requests() == []
+
+
+def test_parquet_without_pyarrow_says_what_to_install(emulator, folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+
+    with pytest.raises(ConfigurationError, match=r"airflow-provider-workflows\[parquet\]"):
+        export(folder, file_format="parquet")
+    assert emulator.requests() == []
+
+
+# --- legacy ---
+
+
+def perform(emulator, instance_id: str = "568150") -> None:
+    emulator.control(
+        "POST",
+        f"procore/legacy/instances/{instance_id}/perform",
+        activity="Submit for Approval",
+        login="integration@example.com",
+        comments="please",
+    )
+
+
+@pytest.mark.parametrize("file_format", ["parquet", "jsonl"])
+def test_legacy_activities_become_rows(emulator, folder, file_format):
+    perform(emulator)
+
+    result = export_legacy(folder, file_format=file_format)
+
+    assert (result["instances"], result["activities"]) == (2, 1)
+    if file_format == "jsonl":
+        (activity,) = lines(result, "activities")
+        assert (activity["instance_id"], activity["activity"]) == ("568150", "Submit for Approval")
+        assert (activity["performed_by_id"], activity["comments"]) == ("90001", "please")
+
+
+def test_legacy_instances_that_kept_their_state_are_left_out(emulator, folder):
+    emulator.control("POST", "clock", advance=3600)
+    since = emulator.control("GET", "clock")["now"]
+    emulator.control("POST", "clock", advance=60)
+    perform(emulator)
+
+    assert ids(export_legacy(folder, changed_since=since)) == ["568150"]
+
+
+def test_named_legacy_instances_are_exported_even_when_they_have_ended(emulator, folder):
+    emulator.control("POST", "procore/legacy/instances/568151/terminate", login="pat@example.com")
+
+    only = export_legacy(folder, instance_ids=["568151", 4711], changed_since="2990-01-01T00:00:00Z")
+
+    assert [(row["instance_id"], row["terminated_by_login"]) for row in lines(only, "instances")] == [
+        ("568151", "pat@example.com")
+    ]
+    assert [entry["instance_id"] for entry in only["failed"]] == ["4711"]
+    assert sorted(ids(export_legacy(folder, instance_ids="568151", include_active=True))) == ["568150", "568151"]
+
+
+def test_a_forbidden_legacy_instance_is_reported(emulator, folder):
+    emulator.control("POST", "faults", method="GET", path="/workflow_activity_histories$", status=403, json={})
+
+    result = export_legacy(folder)
+
+    assert [entry["instance_id"] for entry in result["forbidden"]] == ["568150"]
+    assert ids(result) == ["568151"]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"), [({"instance_ids": [""]}, "instance_ids"), ({"changed_since": "today"}, "changed_since")]
+)
+def test_a_bad_legacy_parameter_is_named_before_anything_is_sent(emulator, folder, parameters, named):
+    with pytest.raises(ConfigurationError, match=named):
+        export_legacy(folder, **parameters)
+    assert emulator.requests() == []
+
+
+# --- the example ---
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_the_example_exports_checks_and_measures_and_begins_where_the_last_run_did(emulator, tmp_path, capsys):
+    emulator.control("POST", "clock", advance=7200)
+    finish(emulator)
+    spec = importlib.util.spec_from_file_location("example", EXAMPLES / "example_procore_nightly_audit_export.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    dag = module.example_procore_nightly_audit_export()
+
+    first = dag.test(run_conf={"root": f"file://{tmp_path}"})
+
+    assert {task.state for task in first.get_task_instances()} == {"success"}
+    assert len(list(tmp_path.rglob("*.jsonl"))) == 5
+    said = capsys.readouterr().out
+    assert "changed since 2026-01-01T00:00:00.000Z" in said
+    assert "Budget Check: 2.0 h" in said
+
+    second = dag.test(run_conf={"root": f"file://{tmp_path}"})
+
+    assert {task.state for task in second.get_task_instances()} == {"success"}
+    assert f"changed since {rules.iso(first.start_date)}" in capsys.readouterr().out
+
+
+# --- size ---
+
+MEASURE = """
+import json, resource, sys
+from airflow_provider_workflows.operators.procore_audit import ProcoreHistoryToObjectStorageOperator as Export
+def run(**more):
+    return Export(task_id="export", tool_type="purchase_order_contract", path=sys.argv[1], **more).execute({})
+run(item_ids="5001", file_format="jsonl")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+result = run(file_format="parquet")
+grown = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
+print(json.dumps([result["instances"], grown]))
+"""
+
+
+def test_ten_thousand_instances_take_little_memory_and_few_calls(emulator, folder):
+    emulator.control("POST", "reset", seed="large")
+
+    done = subprocess.run([sys.executable, "-c", MEASURE, folder], capture_output=True, text=True, check=True)
+
+    instances, kilobytes = json.loads(done.stdout.splitlines()[-1])
+    assert instances == 10_001
+    assert kilobytes / (1024 if sys.platform != "darwin" else 2**20) < 150
+    counted = calls(emulator)
+    assert counted["bulk_history"] <= 1 + 201
+    assert counted["instances"] <= 1 + 101
