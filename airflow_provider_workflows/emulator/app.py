@@ -16,7 +16,17 @@ from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 
-from . import control, procore, procore_gateway, procore_legacy, procore_presets, procore_routes, workflowsoft
+from . import (
+    control,
+    procore,
+    procore_gateway,
+    procore_legacy,
+    procore_operations,
+    procore_presets,
+    procore_routes,
+    uploads,
+    workflowsoft,
+)
 from .procore_templates import PURCHASE_ORDER_APPROVAL
 from .world import PROJECT, Fault, Refusal, World
 
@@ -25,6 +35,7 @@ Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
 
 OWN_PATHS = ("/_emulator/", "/openapi.json")
+UNRECORDED_BODIES = ("/oauth/", "/_storage/")  # secrets, and files
 LARGE = 10_000  # instances of each Procore API in the seed "large"
 
 
@@ -34,6 +45,8 @@ class Emulated:
     def __init__(self, seed: str):
         self.world = World(seed)
         self.procore = procore.Procore(self.world)
+        self.operations = procore_operations.Operations(self.world, self.procore)
+        self.uploads = uploads.Uploads(self.world)
         self.legacy = procore_legacy.ProcoreLegacy(self.world)
         self.workflowsoft = workflowsoft.Workflowsoft(self.world)
         self._fill(seed)
@@ -42,7 +55,7 @@ class Emulated:
     def reset(self, seed: str) -> None:
         """Begin anew; the routes hold on to these objects, so they are refilled instead of replaced."""
         self.world.clear(seed)
-        for product in (self.procore, self.legacy, self.workflowsoft):
+        for product in (self.procore, self.operations, self.uploads, self.legacy, self.workflowsoft):
             product.clear()
         self._fill(seed)
 
@@ -62,7 +75,9 @@ class Emulated:
         )
         app.include_router(procore_gateway.routes(self.world))
         app.include_router(procore_presets.routes(self.world, self.procore.presets))
-        app.include_router(procore_routes.routes(self.world, self.procore))
+        app.include_router(procore_routes.routes(self.world, self.procore, self.uploads))
+        app.include_router(procore_operations.routes(self.world, self.operations))
+        app.include_router(uploads.routes(self.world, self.uploads))
         app.include_router(procore_legacy.routes(self.world, self.legacy))
         app.include_router(workflowsoft.routes(self.world, self.workflowsoft))
         app.include_router(control.routes(self))
@@ -124,6 +139,7 @@ class Emulated:
 
     async def _route(self, scope: Message, receive: Receive, send: Send) -> None:
         self.procore.catch_up()
+        self.operations.catch_up()
         try:
             await self.app(scope, receive, send)
         except Exception:
@@ -147,7 +163,7 @@ class Emulated:
                 "on_behalf_of": headers.get("x-onbehalfof-id"),
                 "has_auth": "authorization" in headers,
                 "idempotency_token": headers.get("idempotency-token"),
-                "body": None if scope["path"].startswith("/oauth/") else _json_or_none(body),
+                "body": None if scope["path"].startswith(UNRECORDED_BODIES) else _json_or_none(body),
             }
         )
 
@@ -243,7 +259,7 @@ def _refuse(request: Request, status: int, reason: str, problems: list[tuple[str
         return JSONResponse({"Message": words}, status)
     if path.startswith("/rest/v1."):
         return JSONResponse({"message": words, "code": status}, status)
-    if path.startswith("/rest/"):
+    if path.startswith(("/rest/", "/_storage/")):
         details = [{"reason_code": reason, "message": what, "source": where} for where, what in problems]
         return JSONResponse({"error": {"code": reason, "message": words, "details": details}}, status)
     return JSONResponse({"error": words}, status)

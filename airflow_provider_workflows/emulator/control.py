@@ -226,6 +226,10 @@ def routes(emulated: Emulated) -> APIRouter:
     async def airflow_connections(request: Request) -> dict[str, Any]:
         return connections(str(request.base_url).rstrip("/"))
 
+    @router.get("/uploads")
+    async def uploads() -> list[dict[str, Any]]:
+        return emulated.uploads.state()
+
     def v2(instance_id: str) -> procore.Instance:
         instance = emulated.procore.instances.get(instance_id)
         if instance is None:

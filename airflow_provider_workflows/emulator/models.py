@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, NonNegativeInt, StringConstraints
 
 
 class Model(BaseModel):
@@ -425,6 +425,172 @@ class ErrorBody(Model):
 
 class Error(Model):
     error: ErrorBody
+
+
+# --- Procore v2: operations and uploads ---
+
+
+class BulkCreateItem(BaseModel):
+    item_id: str
+    preset_id: str | None = None
+
+
+class BulkCreate(BaseModel):
+    tool_type: str
+    tool_subtype: str | None = None
+    items: list[BulkCreateItem]
+
+
+class OperationRef(Model):
+    operation_id: str
+    operation_type: str
+
+
+class OperationAccepted(Model):
+    data: OperationRef
+
+
+class OperationError(Model):
+    message: str
+
+
+class Operation(Model):
+    id: str
+    operation_type: str
+    status: str
+    started_at: str | None
+    completed_at: str | None
+    result: dict[str, Any] | None
+    error: OperationError | None
+    context: dict[str, Any] | None
+    created_by_id: str
+    parent_id: str | None
+    sub_operations: list[dict[str, Any]]
+
+
+class OperationAnswer(Model):
+    data: Operation
+
+
+class ReplaceTool(BaseModel):
+    type: str
+    sub_type: str | None = None
+
+
+Day = Annotated[str, StringConstraints(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+
+
+class BulkReplace(BaseModel):
+    replacement_type: Literal["temporary", "permanent"]
+    old_assignee_id: str
+    new_assignee_ids: list[str]
+    modify_project_roles: bool
+    reason: str
+    new_workflow_manager_id: str | None = None
+    start_date: Day | None = None
+    end_date: Day | None = None
+    project_ids: list[str] | None = None
+    tools: list[ReplaceTool] | None = None
+
+
+class BulkReplaceRef(Model):
+    bulk_replace_request_id: str
+    operation_id: str
+
+
+class BulkReplaceAccepted(Model):
+    data: BulkReplaceRef
+
+
+class BulkReplaceRow(Model):
+    """No document shows one; this is what was sent, with the names of the users."""
+
+    id: str
+    status: str
+    replacement_type: str
+    old_assignee: UserRef
+    new_assignees: list[UserRef]
+    new_workflow_manager: UserRef | None
+    modify_project_roles: bool
+    reason: str
+    start_date: str | None
+    end_date: str | None
+    project_ids: list[str] | None
+    tools: list[ReplaceTool] | None
+    created_at: str
+    updated_at: str
+    updated_by: UserRef
+
+
+class BulkReplaceList(Model):
+    data: list[BulkReplaceRow]
+
+
+class BulkReplaceAnswer(Model):
+    data: BulkReplaceRow
+
+
+class Segment(BaseModel):
+    size: NonNegativeInt
+    sha256: str
+
+
+class CreateUpload(BaseModel):
+    file_name: str
+    file_size: NonNegativeInt
+    content_type: str | None = None
+    segments: list[Segment]
+
+
+class FinishUpload(BaseModel):
+    part_etags: list[str]
+
+
+class SegmentTarget(Model):
+    url: str
+    headers: dict[str, str]
+    url_expires_at: str | None = None
+
+
+class Upload(Model):
+    """The segments are told once, when the upload is made."""
+
+    upload_id: str
+    file_name: str
+    status: str
+    segments: list[SegmentTarget] | None = None
+
+
+class UploadAnswer(Model):
+    data: Upload
+
+
+class LegacySegment(BaseModel):
+    size: NonNegativeInt
+    sha256: str | None = None
+
+
+class CreateLegacyUpload(BaseModel):
+    response_filename: str
+    response_content_type: str | None = None
+    segments: list[LegacySegment] | None = None
+
+
+class SegmentTag(BaseModel):
+    etag: str
+
+
+class FinishLegacyUpload(BaseModel):
+    segments: list[SegmentTag]
+
+
+class LegacyUpload(Model):
+    """A file goes to one URL with the fields, or to the URLs of its segments."""
+
+    uuid: str
+    url: str | None = None
+    fields: dict[str, str] | None = None
+    segments: list[SegmentTarget] | None = None
 
 
 # --- Procore v1 ---

@@ -12,14 +12,15 @@ from . import models
 from .procore import Instance, Procore
 from .procore_basics import Project, at_levels, check_page, page_of, refusal
 from .procore_forms import history, row, show
+from .uploads import Uploads
 from .world import INTEGRATION_USER, World
 
 
-def routes(world: World, procore: Procore) -> APIRouter:
+def routes(world: World, procore: Procore, uploads: Uploads) -> APIRouter:
     both = APIRouter()
     _list_and_start(world, procore, both)
     _item_histories(world, procore, both)
-    _one_instance(world, procore, both)
+    _one_instance(world, procore, uploads, both)
     return at_levels(world, both=both)
 
 
@@ -105,7 +106,7 @@ def _item_histories(world: World, procore: Procore, both: APIRouter) -> None:
         }
 
 
-def _one_instance(world: World, procore: Procore, both: APIRouter) -> None:
+def _one_instance(world: World, procore: Procore, uploads: Uploads, both: APIRouter) -> None:
     @both.get("/workflows/instances/{id}", response_model=models.InstanceAnswer)
     async def show_instance(project_id: Project, id: str) -> dict[str, Any]:
         return {"data": show(procore, procore.find(id, project_id))}
@@ -123,14 +124,14 @@ def _one_instance(world: World, procore: Procore, both: APIRouter) -> None:
     @both.post("/workflows/instances/{id}/responses", status_code=204, response_model=None)
     async def respond(project_id: Project, id: str, body: models.Respond) -> None:
         given = body.response
-        ids = [one for kind in given.attachments.values() for one in kind]
+        instance = procore.find(id, project_id)
         procore.respond(
-            procore.find(id, project_id),
+            instance,
             given.current_step_occurrence_id,
             INTEGRATION_USER,
             given.selected_response_option_id,
             given.comment,
-            [{"id": one, "name": one, "url": f"https://storage.example.com/{one}"} for one in ids],
+            uploads.attachments(given.attachments),
             "api",
         )
 

@@ -236,7 +236,7 @@ def test_a_response_without_its_wrapper_is_refused(procore):
 
 
 def test_attachments_are_shown_in_the_history(procore):
-    answer_with(procore, "Approve", attachments={"upload_ids": ["a1"]})
+    answer_with(procore, "Approve", attachments={"prostore_file_ids": ["a1"]})
 
     shown = history_of(procore)["history"][1]["details"]["responses"][0]["attachments"]
     assert [one["id"] for one in shown] == ["a1"]
