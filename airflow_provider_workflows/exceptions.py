@@ -17,6 +17,8 @@ __all__ = [
     "ConfigurationError",
     "ConnectionFailed",
     "ContractError",
+    "InstanceActive",
+    "InstanceBlocked",
     "InvalidRequest",
     "NotFound",
     "OutcomeUnknown",
@@ -47,6 +49,18 @@ class ResponseConflict(WorkflowsError):
 
 class StepMoved(WorkflowsError):
     """The step or state that an action was meant for is over."""
+
+    retryable = False
+
+
+class InstanceActive(WorkflowsError):
+    """The item already has an active workflow instance."""
+
+    retryable = False
+
+
+class InstanceBlocked(WorkflowsError):
+    """A workflow instance is blocked and does not come free by trying again."""
 
     retryable = False
 

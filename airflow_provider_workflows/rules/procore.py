@@ -107,6 +107,11 @@ def decide_instance(
     return None
 
 
+def is_blocked(history: Json) -> bool:
+    """Tell whether an instance is blocked; histories of the older API do not say."""
+    return history.get("status") == "blocked" or (bool(history.get("blocked_reason")) and not history.get("ended_at"))
+
+
 def find_visit(history: Json, step: str, *, answered: bool = False, after: str | None = None) -> dict[str, Any] | None:
     """
     Return the first visit of a step, of those that began after an action.
@@ -363,6 +368,24 @@ def assignee_ids(step: Json) -> set[str | None]:
     """Return the ids of everybody who is asked at a step occurrence."""
     assignees = [occurrence.get("assignee") for occurrence in _rows(step.get("response_occurrences"))]
     return {_id(assignee) for assignee in assignees if isinstance(assignee, Mapping)}
+
+
+def people_ids(people: Iterable[Json], wanted: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+    """
+    Find people by their login, in any case, or by their id.
+
+    :param people: ``{id, login, ...}`` of each.
+    :param wanted: Logins and ids.
+    :return: The id of each that was found, and those that were not.
+    """
+    ids: dict[str, str] = {}
+    for person in people:
+        ids[str(person.get("id"))] = str(person.get("id"))
+        if person.get("login"):
+            ids[str(person["login"]).casefold()] = str(person.get("id"))
+    wanted = list(dict.fromkeys(wanted))
+    found = {one: ids[one.casefold()] for one in wanted if one.casefold() in ids}
+    return found, [one for one in wanted if one not in found]
 
 
 # --- an operation that Procore works on ---------------------------------------------------------------------

@@ -42,12 +42,14 @@ class WaitTrigger(BaseTrigger):
 
     :param poll_interval: Seconds between two looks.
     :param deadline: Wall-clock end of the wait as an ISO-8601 time, or None.
+    :param carry: What the resumed task needs to know again, handed on in the event; JSON primitives.
     """
 
-    def __init__(self, *, poll_interval: float, deadline: str | None):
+    def __init__(self, *, poll_interval: float, deadline: str | None, carry: Any = None):
         super().__init__()
         self.poll_interval = poll_interval
         self.deadline = deadline
+        self.carry = carry
 
     @abstractmethod
     def open_hook(self) -> WorkflowsHook:
@@ -71,7 +73,9 @@ class WaitTrigger(BaseTrigger):
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         cls = type(self)
-        common = {"poll_interval": self.poll_interval, "deadline": self.deadline}
+        common: dict[str, Any] = {"poll_interval": self.poll_interval, "deadline": self.deadline}
+        if self.carry is not None:
+            common["carry"] = self.carry
         return f"{cls.__module__}.{cls.__qualname__}", {**self.arguments(), **common}
 
     def look(self, hook: Any) -> tuple[Any, Verdict | None]:
@@ -97,7 +101,11 @@ class WaitTrigger(BaseTrigger):
             log.warning("%s Looking again at the next poke.", fault)
             return None
         log.info("%s", self.describe(snapshot))
-        return None if verdict is None else verdict.to_event()
+        return None if verdict is None else self._event(verdict)
+
+    def _event(self, verdict: Verdict) -> dict[str, Any]:
+        carried = {} if self.carry is None else {"carry": self.carry}
+        return {**verdict.to_event(), **carried}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         # Airflow cancels a trigger that goes on after its event, so nothing follows the yield.
@@ -123,7 +131,7 @@ class WaitTrigger(BaseTrigger):
                 except WorkflowsError as error:
                     return {"status": "error", "error": type(error).__name__, "message": str(error)}
                 if verdict is not None:
-                    return {"status": "done", **verdict.to_event()}
+                    return {"status": "done", **self._event(verdict)}
                 pause = self.poll_interval * random.uniform(0.9, 1.1)
         finally:
             if hook is not None:

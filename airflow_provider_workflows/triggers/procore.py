@@ -214,10 +214,9 @@ class ProcoreAsyncOperationWaitTrigger(ProcoreWaitTrigger):
     :param operation_ids: The operations.
     :param until: States of an operation that are a success.
     :param skip_on: States that skip the task.
-    :param carry: What the resumed task needs to know again; JSON primitives.
     """
 
-    own = ("operation_ids", "until", "skip_on", "carry")
+    own = ("operation_ids", "until", "skip_on")
 
     def __init__(
         self,
@@ -225,14 +224,12 @@ class ProcoreAsyncOperationWaitTrigger(ProcoreWaitTrigger):
         operation_ids: list[str],
         until: Collection[str] = tuple(sorted(rules.ENDED_OPERATIONS)),
         skip_on: Collection[str] = (),
-        carry: Any = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.operation_ids = operation_ids
         self.until = list(until)
         self.skip_on = list(skip_on)
-        self.carry = carry
         self._ended: dict[str, dict[str, Any]] = {}
 
     def snapshot(self, hook: ProcoreHook) -> list[dict[str, Any]]:
@@ -253,7 +250,7 @@ class ProcoreAsyncOperationWaitTrigger(ProcoreWaitTrigger):
         states = {str(operation["status"]) for operation in snapshot}
         word: Word = "skip" if states & set(self.skip_on) else "succeed" if states <= set(self.until) else "fail"
         told = "; ".join(_told(operation) for operation in snapshot)
-        return Verdict(word, {"operations": snapshot, "carry": self.carry}, told)
+        return Verdict(word, {"operations": snapshot}, told)
 
     def describe(self, snapshot: list[dict[str, Any]]) -> str:
         return "; ".join(_told(operation) for operation in snapshot)
