@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -11,6 +13,7 @@ from hypothesis import strategies as st
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules import procore_audit as rules
 
+DOCS = Path(__file__).parents[2] / "docs"
 WHERE = {"company_id": "1", "project_id": "2", "tool_type": "purchase_order", "item_id": "5001"}
 RESPONSE = {
     "id": "90001",
@@ -375,3 +378,17 @@ def test_flattening_legacy_takes_any_json(instance, history):
         },
         rules.LEGACY_TABLES,
     )
+
+
+def test_every_column_is_documented_and_no_other():
+    parts = re.split(r"^`(\w+)`,.*key", (DOCS / "procore-audit.md").read_text(), flags=re.MULTILINE)
+    documented = [
+        (
+            table,
+            [name for cell in re.findall(r"^\| (`.*?) \|", text, re.MULTILINE) for name in re.findall(r"\w+", cell)],
+        )
+        for table, text in zip(parts[1::2], parts[2::2], strict=True)
+    ]
+
+    tables = [*rules.TABLES.items(), *rules.LEGACY_TABLES.items()]
+    assert [(table, sorted(names)) for table, names in documented] == [(t, sorted(c)) for t, c in tables]
