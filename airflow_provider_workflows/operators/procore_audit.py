@@ -32,6 +32,7 @@ Json = Mapping[str, Any]
 COMPANY_LEVEL = "company"
 NO_SUCH_ROUTE = (404, 405)
 TOO_MUCH = (400, 413)
+ITEMS_A_CALL = 50
 HOPELESS = 20  # refusals without a single success: then it is not about single items
 
 
@@ -204,6 +205,29 @@ class HistoryReader:
         self._tell("%s The %s history is not there; %s.", refusal, route, instead)
 
 
+def histories_of(
+    hook: ProcoreHook, scope: Scope, instances: Iterable[Json], log: Any
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """
+    Read the histories of some instances; what may not be read is only logged.
+
+    :param instances: ``{instance_id, item_id, started_at, ...}`` of each.
+    :return: Pairs of instance id and history, those of other instances of the same items among them.
+    """
+    by_item: dict[str, list[Json]] = {}
+    for instance in instances:
+        if instance["item_id"] is not None:
+            listed_row = rules.listed_instance({**instance, "id": instance["instance_id"]}, None)
+            by_item.setdefault(instance["item_id"], []).append(listed_row)
+    report = Report()
+    reader = HistoryReader(hook, report, ITEMS_A_CALL, log.info)
+    for item_id, histories in reader.of_items(scope, by_item):
+        named = rules.name_histories(histories, by_item[item_id], tool_type=scope.tool_type, item_id=item_id)
+        yield from ((one.instance_id, one.history) for one in named)
+    for refused in [*report.forbidden, *report.failed]:
+        log.warning("Left out: %s", refused)
+
+
 class ProcoreExportOperator(ProcoreOperator):
     """
     An operator that writes tables to an object storage.
@@ -326,7 +350,7 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator):
         tool_subtype: str | int | None = None,
         project_id: str | int | Sequence[str | int] | None = None,
         item_ids: str | int | Sequence[str | int] | None = None,
-        batch_size: int = 50,
+        batch_size: int = ITEMS_A_CALL,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)

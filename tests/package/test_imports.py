@@ -120,7 +120,7 @@ ALLOWED = {
     "hooks": {"airflow", "requests", "client", "rules", "version_compat", "get_provider_info"},
     "triggers": {"airflow", "hooks", "rules", "version_compat"},
     "sensors": {"airflow", "hooks", "rules", "version_compat", "links", "triggers"},
-    "operators": {"airflow", "hooks", "rules", "version_compat", "links", "triggers"},
+    "operators": {"airflow", "pyarrow", "hooks", "rules", "version_compat", "links", "triggers"},
     "emulator": {"fastapi"},
 }
 WATCHED = {"airflow", "requests", "fastapi", "pyarrow"}
