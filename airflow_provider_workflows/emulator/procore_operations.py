@@ -236,6 +236,7 @@ def _errors(new: list[str], presets: list[Preset]) -> list[tuple[str | None, str
     """Return a line for each preset that cannot take the new assignees, or one where no preset is concerned."""
     messages = [f"User {user_id} cannot be assigned." for user_id in new if user_id not in POSSIBLE_ASSIGNEES]
     places: list[tuple[str | None, str | None]] = [(preset.project_id, preset.id) for preset in presets]
+    places = places or [(None, None)]
     return [
         (project_id, preset_id, message) for message in messages for project_id, preset_id in places or [(None, None)]
     ]

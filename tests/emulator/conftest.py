@@ -42,7 +42,13 @@ class Client:
         return answer.json()
 
     def post(self, path: str, body: Any = None, status: int = 200, **arguments: Any) -> Any:
-        answer = self.send("POST", path, json=body, **arguments)
+        return self.change("POST", path, body, status, **arguments)
+
+    def patch(self, path: str, body: Any = None, status: int = 200) -> Any:
+        return self.change("PATCH", path, body, status)
+
+    def change(self, method: str, path: str, body: Any = None, status: int = 200, **arguments: Any) -> Any:
+        answer = self.send(method, path, json=body, **arguments)
         assert answer.status_code == status, answer.text
         return answer.json() if answer.content else None
 

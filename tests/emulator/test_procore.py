@@ -460,5 +460,164 @@ def test_the_histories_of_items_are_newest_first_and_may_be_absent(emulator, pro
     procore.get(f"{INSTANCES}/history", status=404, tool_type=TOOL, item_id="5001")
 
 
-def test_more_items_than_a_batch_holds_are_refused(procore):
-    procore.post(f"{INSTANCES}/bulk_history", {"tool_type": TOOL, "item_ids": ["1"] * 101}, status=400)
+@pytest.mark.parametrize("status", [400, 413])
+def test_more_items_than_a_batch_holds_are_refused(emulator, procore, status):
+    def batch(size: int) -> dict[str, Any]:
+        return {"tool_type": TOOL, "item_ids": ["1"] * size}
+
+    emulator.control("PATCH", "switches", bulk_history_too_many=status)
+    assert reasons(procore.post(f"{INSTANCES}/bulk_history", batch(101), status=status)) == ["too_many_items"]
+    procore.post(f"{INSTANCES}/bulk_history", batch(100))
+    emulator.control("PATCH", "switches", bulk_history_limit=3)
+    procore.post(f"{INSTANCES}/bulk_history", batch(4), status=status)
+
+
+def test_an_item_without_instances_has_no_histories(procore):
+    assert procore.get(f"{INSTANCES}/history", tool_type=TOOL, item_id="unknown")["data"] == []
+
+
+def test_a_hidden_instance_is_not_to_be_seen(emulator, procore):
+    step = step_of(procore)
+    emulator.control("POST", "procore/instances/700001/hide")
+
+    assert procore.get(INSTANCES, **FILTER)["data"] == []
+    procore.get(INSTANCE, status=404)
+    procore.get(f"{INSTANCE}/history", status=404)
+    options = step["available_response_options"]
+    response = {
+        "current_step_occurrence_id": step["id"],
+        "selected_response_option_id": options[0]["id"],
+        "attachments": {},
+    }
+    procore.post(f"{INSTANCE}/responses", {"response": response}, status=404)
+    procore.get(f"{INSTANCES}/history", status=403, tool_type=TOOL, item_id="5001")
+    procore.post(f"{INSTANCES}/bulk_history", {"tool_type": TOOL, "item_ids": ["1", "5001"]}, status=403)
+    procore.post(f"{INSTANCES}/bulk_history", {"tool_type": TOOL, "item_ids": ["1"]})
+    emulator.control("POST", "procore/instances/700001/hide", hidden=False)
+    assert procore.get(INSTANCES, **FILTER)["data"]
+
+
+def test_history_tells_who_is_responsible_for_a_step(procore):
+    [group] = history_of(procore)["history"][1]["details"]["responsible_groups"]
+
+    assert (group["name"], group["type"]) == ("Integration", "responsible_role")
+    assert (group["responses_required"], group["login_ids"]) == ("one", ["90001"])
+
+
+# --- correspondence ---
+
+
+def test_a_letter_needs_its_subtype_and_is_stamped_before_it_is_reviewed(procore):
+    letter = {"tool_type": "correspondence", "item_id": "1"}
+    assert reasons(procore.post(INSTANCES, letter, status=400)) == ["missing_parameter"]
+    procore.post(INSTANCES, {**letter, "tool_subtype": "-5"}, status=404)
+    started = procore.post(INSTANCES, {**letter, "tool_subtype": "-123456789"}, status=201)["data"]
+    assert (started["tool_subtype"], started["current_step_occurrence"]["name"]) == ("-123456789", "Letter Review")
+    events = procore.get(f"{INSTANCES}/{started['id']}/history")["data"]["history"]
+    assert [event["type"] for event in events] == ["WorkflowStarted", "Action", "ResponseStep"]
+
+    kind = {"filters[tool_type]": "correspondence"}
+    assert reasons(procore.get(INSTANCES, status=400, **kind)) == ["missing_parameter"]
+    rows = procore.get(INSTANCES, **kind, **{"filters[tool_subtype]": "-123456789"})["data"]
+    assert [row["tool_subtype"] for row in rows] == ["-123456789"]
+    assert procore.get(INSTANCES, **kind, **{"filters[tool_subtype]": "-5"})["data"] == []
+
+
+# --- more assignees, blocked instances ---
+
+
+def add_to_step(procore: Client, status: int = 200, **changed: Any) -> Any:
+    wanted = {
+        "step_occurrence_id": step_of(procore)["id"],
+        "required": True,
+        "reason": "original_assignee_on_vacation",
+        "assignee_ids": ["90005"],
+        **changed,
+    }
+    return procore.post(f"{INSTANCE}/additional_assignees", wanted, status=status)
+
+
+def test_an_added_assignee_can_respond(emulator, procore):
+    shown = add_to_step(procore, comment="Until Monday")["data"]
+    add_to_step(procore)
+
+    asked = shown["current_step_occurrence"]["response_occurrences"]
+    assert [(o["assignee"]["id"], o["assignee"]["required"]) for o in asked] == [("90001", True), ("90005", True)]
+    assert "90005" in {user["id"] for user in shown["all_assignees"]}
+    [added] = history_of(procore)["history"][1]["details"]["additional_assignees"]
+    assert (added["id"], added["reason"]) == ("90005", "original_assignee_on_vacation")
+    assert added["added_at"].endswith("Z")
+    person(emulator, "lee", "Approve")
+    assert step_of(procore)["name"] == "Director Approval"
+    [effect, _] = emulator.effects()
+    assert (effect["action"], effect["detail"]) == (
+        "add_assignees",
+        {"assignee_ids": ["90005"], "reason": "original_assignee_on_vacation"},
+    )
+
+
+def test_a_commenter_decides_nothing(emulator, procore):
+    add_to_step(procore, role_type="commenter", required=False)
+    person(emulator, "lee", "Reject")
+
+    assert step_of(procore)["name"] == "Budget Check"
+
+
+@pytest.mark.parametrize(
+    ("changed", "status"),
+    [
+        ({"assignee_ids": ["90005", "90009"]}, 422),
+        ({"step_occurrence_id": "1"}, 404),
+        ({"reason": "because"}, 400),
+        ({"role_type": "reader"}, 400),
+        ({"required": None}, 400),
+    ],
+)
+def test_assignees_that_cannot_be_added_are_refused(emulator, procore, changed, status):
+    emulator.control("PATCH", "switches", stale_step=404)
+    add_to_step(procore, status, **changed)
+
+    assert emulator.effects() == []
+    assert len(step_of(procore)["response_occurrences"]) == 1
+
+
+def test_a_step_of_all_waits_for_a_required_addition_but_for_no_other(emulator, procore):
+    def ended(required: bool, item_id: str) -> bool:
+        wanted = {"tool_type": "generic_tool_item", "item_id": item_id}
+        started = procore.post(INSTANCES, wanted, status=201)["data"]
+        path = f"{INSTANCES}/{started['id']}"
+        addition = {
+            "step_occurrence_id": started["current_step_occurrence"]["id"],
+            "required": required,
+            "reason": "other",
+            "assignee_ids": ["90005"],
+        }
+        procore.post(f"{path}/additional_assignees", addition)
+        for login in ("rita", "integration"):
+            person(emulator, login, "Approve", started["id"])
+        return procore.get(path)["data"]["ended_at"] is not None
+
+    assert not ended(True, "1")
+    assert ended(False, "2")
+
+
+def test_a_refresh_lifts_a_block_that_can_be_retried(emulator, procore):
+    assert reasons(procore.post(f"{INSTANCE}/refresh", status=422)) == ["not_blocked"]
+    emulator.control("POST", "procore/instances/700001/block", reason="No assignee", refreshes=2)
+
+    procore.post(f"{INSTANCE}/refresh")
+    assert history_of(procore)["status"] == "blocked"
+    procore.post(f"{INSTANCE}/refresh")
+    assert history_of(procore)["status"] == "in_progress"
+    refreshed = [e["detail"] for e in emulator.effects() if e["action"] == "refresh"]
+    assert refreshed == [{"lifted": False}, {"lifted": True}]
+
+    emulator.control("POST", "procore/instances/700001/block", reason="No template", retriable=False)
+    assert reasons(procore.post(f"{INSTANCE}/refresh", status=422)) == ["not_retriable"]
+
+
+def test_terminating_may_be_disabled(emulator, procore):
+    emulator.control("PATCH", "switches", terminate_enabled="off")
+
+    assert reasons(procore.post(f"{INSTANCE}/terminate", status=403)) == ["terminate_disabled"]
+    assert emulator.effects() == []
