@@ -20,6 +20,7 @@ from airflow_provider_workflows.hooks.base import (
     ui_field_behaviour,
 )
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
+from airflow_provider_workflows.rules.procore_legacy import text_ids, users_named
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -34,6 +35,8 @@ ENVIRONMENTS = {
     "federal": ("https://login.procoregov.com", "https://api.procoregov.com"),
     "custom": (None, None),
 }
+USERS = "/rest/v1.3/companies/{}/users"
+USERS_PAGE_SIZE = 100
 V2_PAGE_SIZE = 100  # the largest page the v2 API gives
 
 
@@ -80,6 +83,28 @@ class ProcoreConnectionHook(WorkflowsHook):
     def user_id(self) -> str:
         """Login information id of the signed-in user."""
         return str(self.me()["id"])
+
+    def find_user_id(self, login: str, *, parameter: str) -> str:
+        """
+        Return the login information id of the user with a login.
+
+        :param login: Login or e-mail address of a user of the company, in any case.
+        :param parameter: Name of the parameter that gave it, for the error text.
+        :raises ConfigurationError: none has it, or several have it.
+        """
+        me = self.me()
+        if str(me.get("login")).casefold() == login.casefold():
+            return str(me["id"])
+        query = {"filters[search]": login}
+        users = self.client.pages(path(USERS, self.company_id), params=query, per_page=USERS_PAGE_SIZE, style="v1")
+        found = users_named(map(text_ids, users), login)
+        if len(found) == 1:
+            return found[0]
+        problem = f"users {', '.join(found)} all have" if found else "no user that the connection may see has"
+        raise ConfigurationError(
+            f"{parameter}: {problem} the login or e-mail address {login!r} in company {self.company_id}. "
+            "Give the login information id instead, a number."
+        )
 
     def check(self) -> str:
         user = self.me()

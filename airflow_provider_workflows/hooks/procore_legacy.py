@@ -7,16 +7,14 @@ from typing import Any
 
 from airflow_provider_workflows.client.rest import path
 from airflow_provider_workflows.client.retry import Replay
-from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest, NotFound
+from airflow_provider_workflows.exceptions import InvalidRequest, NotFound
 from airflow_provider_workflows.hooks.procore import ProcoreConnectionHook
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
-from airflow_provider_workflows.rules.procore_legacy import newest_first, text_ids, users_named
+from airflow_provider_workflows.rules.procore_legacy import newest_first, text_ids
 
 INSTANCES = "/rest/v1.0/workflow_instances"
 HISTORIES = "/rest/v1.0/workflow_activity_histories"
-USERS = "/rest/v1.3/companies/{}/users"
 V1_PAGE_SIZE = 2000  # the largest page the v1 API gives
-USERS_PAGE_SIZE = 100
 
 
 class ProcoreLegacyHook(ProcoreConnectionHook):
@@ -103,27 +101,6 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
             style="v1",
         )
         return map(text_ids, rows)
-
-    def find_user_id(self, login: str) -> str:
-        """
-        Return the login information id of the user with a login.
-
-        :param login: Login or e-mail address of a user of the company, in any case.
-        :raises ConfigurationError: none has it, or several have it.
-        """
-        me = self.me()
-        if str(me.get("login")).casefold() == login.casefold():
-            return str(me["id"])
-        query = {"filters[search]": login}
-        users = self.client.pages(path(USERS, self.company_id), params=query, per_page=USERS_PAGE_SIZE, style="v1")
-        found = users_named(map(text_ids, users), login)
-        if len(found) == 1:
-            return found[0]
-        problem = f"users {', '.join(found)} all have" if found else "no user that the connection may see has"
-        raise ConfigurationError(
-            f"performed_by: {problem} the login or e-mail address {login!r} in company {self.company_id}. "
-            "Give the login information id instead, a number."
-        )
 
     def perform_activity(
         self,

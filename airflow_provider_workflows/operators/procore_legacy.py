@@ -314,7 +314,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
         if self.performed_by is None:
             return self.hook.user_id
         given = str(text_id(self.performed_by))
-        return given if given.isdecimal() else self.hook.find_user_id(given)
+        return given if given.isdecimal() else self.hook.find_user_id(given, parameter="performed_by")
 
     def _look(self, instance_id: str, state: Json | None, wish: Mapping[str, str | None]) -> tuple[dict[str, Any], Any]:
         """Return where the instance stands, and the row that shows the activity in the visit, or None."""

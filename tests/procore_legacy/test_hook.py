@@ -324,7 +324,7 @@ RITA = {"id": 90003, "login": "rita@example.com", "email_address": "r.reviewer@e
 def test_our_own_login_is_known_without_a_search(hook, requests_mock):
     requests_mock.get(f"{URL}/me", json=ME)
 
-    assert hook.find_user_id("Integration@Example.com") == "90001"
+    assert hook.find_user_id("Integration@Example.com", parameter="performed_by") == "90001"
     assert requests_mock.call_count == 1
 
 
@@ -334,7 +334,7 @@ def test_a_user_is_found_by_exactly_this_login_or_address(hook, requests_mock, l
     requests_mock.get(f"{URL}/me", json=ME)
     requests_mock.get(USERS, json=[similar, RITA])
 
-    assert hook.find_user_id(login) == "90003"
+    assert hook.find_user_id(login, parameter="performed_by") == "90003"
     assert requests_mock.last_request.qs == {
         "filters[search]": [login.lower()],
         "per_page": ["100"],
@@ -346,7 +346,7 @@ def test_a_login_information_id_of_its_own_beats_the_id(hook, requests_mock):
     requests_mock.get(f"{URL}/me", json=ME)
     requests_mock.get(USERS, json=[{**RITA, "login_information_id": 4711}])
 
-    assert hook.find_user_id("rita@example.com") == "4711"
+    assert hook.find_user_id("rita@example.com", parameter="performed_by") == "4711"
 
 
 @pytest.mark.parametrize(
@@ -358,4 +358,4 @@ def test_a_login_of_nobody_or_of_several_is_an_error_that_says_what_to_do(hook, 
     requests_mock.get(USERS, json=users)
 
     with pytest.raises(ConfigurationError, match=f"performed_by: {problem}.*Give the login information id"):
-        hook.find_user_id("rita@example.com")
+        hook.find_user_id("rita@example.com", parameter="performed_by")
