@@ -23,6 +23,7 @@ __all__ = [
     "NotFound",
     "OutcomeUnknown",
     "PermissionDenied",
+    "PresetDiffers",
     "RateLimited",
     "ResponseConflict",
     "ServerError",
@@ -61,6 +62,12 @@ class InstanceActive(WorkflowsError):
 
 class InstanceBlocked(WorkflowsError):
     """A workflow instance is blocked and does not come free by trying again."""
+
+    retryable = False
+
+
+class PresetDiffers(WorkflowsError):
+    """A preset does not hold what was just written to it."""
 
     retryable = False
 

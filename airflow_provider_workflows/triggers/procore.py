@@ -256,6 +256,31 @@ class ProcoreAsyncOperationWaitTrigger(ProcoreWaitTrigger):
         return "; ".join(_told(operation) for operation in snapshot)
 
 
+class ProcoreBulkReplaceWaitTrigger(ProcoreWaitTrigger):
+    """
+    Waits until Procore has worked on a request to replace an assignee.
+
+    :param request_id: The request.
+    """
+
+    own = ("request_id",)
+
+    def __init__(self, *, request_id: str, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.request_id = request_id
+
+    def snapshot(self, hook: ProcoreHook) -> dict[str, Any]:
+        return {"request_id": self.request_id, "status": hook.get_bulk_replace_request(self.request_id).get("status")}
+
+    def decide(self, snapshot: dict[str, Any]) -> Verdict | None:
+        if snapshot["status"] in (None, "processing"):
+            return None
+        return Verdict("fail" if snapshot["status"] == "failed" else "succeed", snapshot, self.describe(snapshot))
+
+    def describe(self, snapshot: dict[str, Any]) -> str:
+        return f"Request {snapshot['request_id']} to replace an assignee is {snapshot['status']}"
+
+
 def _told(operation: dict[str, Any]) -> str:
     error = f" ({operation['error']})" if operation["error"] else ""
     counts = f", {operation['completed']} done, {operation['failed']} failed" if operation["completed_at"] else ""

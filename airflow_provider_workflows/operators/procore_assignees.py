@@ -1,0 +1,624 @@
+"""Operators that keep the assignees of Procore's workflows in step with who works where."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date, datetime
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_workflows.exceptions import (
+    ApiError,
+    ConfigurationError,
+    ContractError,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    PresetDiffers,
+    WorkflowsError,
+)
+from airflow_provider_workflows.operators.base import Pin, WaitingOperator, read_until_found
+from airflow_provider_workflows.operators.procore import ProcoreOperator
+from airflow_provider_workflows.rules import procore_assignees as rules
+from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, text_id
+from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
+from airflow_provider_workflows.triggers.procore import ProcoreBulkReplaceWaitTrigger
+from airflow_provider_workflows.version_compat import task_state_store
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_workflows.hooks.procore import ProcoreHook
+
+ACTIONS = ("create", "stop")
+REPLACEMENT_TYPES = ("permanent", "temporary")
+OVER = ("completed", "expired", "failed", "stopped")
+MODES = ("plan", "apply")
+MEMBERS = ("merge", "replace")
+ON_REFUSED = ("fail", "skip")
+
+
+@dataclass(frozen=True)
+class Scope:
+    """Where presets are: one tool in one project, or at company level with project None."""
+
+    tool_type: str
+    tool_subtype: str | None
+    project_id: str | None
+
+    @property
+    def level(self) -> str:
+        return COMPANY_LEVEL if self.project_id is None else self.project_id
+
+
+@dataclass
+class Target:
+    """One preset and what is wished for its groups; or why there is none to change."""
+
+    scope: Scope
+    preset_id: str
+    template: str | None
+    wishes: list[rules.Wish] = field(default_factory=list)
+    reason: str | None = None
+
+    @property
+    def refusals(self) -> list[str]:
+        told = [f"{wish.name}: {wish.reason}" for wish in self.wishes if wish.reason]
+        told += [f"{wish.name}: {one['who']} {one['reason']}" for wish in self.wishes for one in wish.refused]
+        return [*([self.reason] if self.reason else []), *told]
+
+
+class ProcorePresetAssigneesOperator(ProcoreOperator):
+    """
+    Brings the members of the role groups of workflow presets in step with a list of who should be in them.
+
+    Presets say whom the instances that start from now on ask; running ones stay as they are. First everything
+    is resolved that can be refused; then each preset is read, changed if it must be, and read again. Only role
+    groups are touched, and a group is left without members only when told. A change carries every group as just
+    read. A preset that afterwards does not hold what was written has been edited by somebody else: that fails with
+    the difference and is not written over. A retry goes on where the last try ended.
+
+    Returns ``{mode, changed, unchanged, refused, presets: [{preset_id, project_id, template, valid, status, reason,
+    groups: [{group, uuid, added, removed, unchanged, refused: [{who, reason}], reason}]}]}``; a ``status`` is
+    ``change`` (planned), ``applied``, ``unchanged`` or ``refused``. The same is a table in the log.
+
+    Reference: https://developers.procore.com/reference/rest/workflows-presets
+
+    :param assignments: A list of ``{preset_id, groups}`` or ``{template, project_id, groups}``: ``template`` is a
+        template's id or name, ``project_id`` one project or several, and ``groups`` maps a group's name or uuid to
+        its members, logins or ids. ``tool_type`` and ``tool_subtype`` may be given in each (templated).
+    :param tool_type: Tool of the assignments that name none (templated).
+    :param tool_subtype: Its subtype; needed for correspondence (templated).
+    :param project_id: Project of the assignments that name none; default: where the tool is (templated).
+    :param mode: ``plan`` (default) only reads; ``apply`` changes (templated).
+    :param members: ``merge`` (default) adds members; ``replace`` removes the others, too (templated).
+    :param allow_empty: Whether a group may be left without members.
+    :param approved_plan: What a run with ``mode="plan"`` returned: a preset that would change in other ways than
+        that is refused (templated).
+    :param on_refused: ``fail`` (default): refuse everything if anything can be refused beforehand, and fail at the
+        end if Procore refused something; ``skip``: do the rest.
+    :param confirm_timeout: Seconds to read on for a change whose answer was lost; default 60.
+    :raises ConfigurationError: the assignments have not this form, name a preset twice, or something is refused.
+    :raises PresetDiffers: a preset does not hold what was written; never retried.
+    :raises OutcomeUnknown: the answer was lost and reading shows the old members; never retried.
+    """
+
+    operator_extra_links = ()  # type: ignore[assignment]  # it is about no item
+    template_fields: Sequence[str] = (
+        *ProcoreOperator.template_fields,
+        "assignments",
+        "tool_type",
+        "tool_subtype",
+        "mode",
+        "members",
+        "approved_plan",
+    )
+
+    def __init__(
+        self,
+        *,
+        assignments: Sequence[Mapping[str, Any]],
+        tool_type: str | None = None,
+        tool_subtype: str | int | None = None,
+        mode: str = "plan",
+        members: str = "merge",
+        allow_empty: bool = False,
+        approved_plan: Mapping[str, Any] | None = None,
+        on_refused: str = "fail",
+        confirm_timeout: float = 60.0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.assignments = assignments
+        self.tool_type = tool_type
+        self.tool_subtype = tool_subtype
+        self.mode = mode
+        self.members = members
+        self.allow_empty = allow_empty
+        self.approved_plan = approved_plan
+        self.on_refused = on_refused
+        self.confirm_timeout = confirm_timeout
+
+    @cached_property
+    def hook(self) -> ProcoreHook:
+        from airflow_provider_workflows.hooks.procore import ProcoreHook
+
+        return ProcoreHook(self.procore_conn_id, company_id=self.company_id)  # the projects go with each call
+
+    def act(self, context: Context) -> dict[str, Any]:
+        assignments = self._checked_assignments()
+        targets = self._targets(assignments)
+        rows: list[dict[str, Any]] = []
+        try:
+            if self.mode == "apply" and self.on_refused == "fail":
+                self._check_refusals(targets)
+            applied = Pin(task_state_store(context), "applied", None)
+            rows.extend(self._row(target, applied) for target in targets)
+        finally:
+            self.log.info("%s\n%s", "Plan:" if self.mode == "plan" else "Done:", rules.table_of(rows))
+        count = {status: sum(row["status"] == status for row in rows) for status in ("unchanged", "refused")}
+        result = {
+            "mode": self.mode,
+            "changed": len(rows) - sum(count.values()),
+            **count,
+            "presets": rows,
+        }
+        if (
+            self.mode == "apply"
+            and self.on_refused == "fail"
+            and (bad := [r for r in rows if r["status"] == "refused"])
+        ):
+            told = "; ".join(f"preset {row['preset_id']}: {row['reason']}" for row in bad)
+            raise ConfigurationError(f"assignments: {len(bad)} preset(s) were not changed. {told}")
+        return result
+
+    # --- what is wished for ---
+
+    def _checked_assignments(self) -> list[dict[str, Any]]:
+        check_choice("mode", self.mode, MODES)
+        check_choice("members", self.members, MEMBERS)
+        check_choice("on_refused", self.on_refused, ON_REFUSED)
+        for name in ("tool_type", "tool_subtype", "project_id"):
+            if getattr(self, name) is not None:
+                check_required(**{name: getattr(self, name)})
+        given = self.assignments
+        if isinstance(given, (str, Mapping)) or not isinstance(given, Sequence) or not given:
+            raise ConfigurationError("assignments must be a list of assignments, not empty.")
+        if self.approved_plan is not None and not isinstance(self.approved_plan.get("presets"), list):
+            raise ConfigurationError("approved_plan must be what this operator returned with mode='plan'.")
+        return [rules.checked_assignment(one, self.tool_type) for one in given]
+
+    def _targets(self, assignments: Sequence[Mapping[str, Any]]) -> list[Target]:
+        targets = [target for assignment in assignments for target in self._targets_of(assignment)]
+        ids = [(target.scope, target.preset_id) for target in targets if target.reason is None]
+        if twice := {preset_id for scope, preset_id in ids if ids.count((scope, preset_id)) > 1}:
+            raise ConfigurationError(
+                f"assignments: preset {', '.join(sorted(twice))} is meant by several of them; give its groups in one."
+            )
+        return targets
+
+    def _targets_of(self, assignment: Mapping[str, Any]) -> Iterator[Target]:
+        tool_type, tool_subtype = assignment["tool_type"], assignment["tool_subtype"] or text_id(self.tool_subtype)
+        given = self.project_id if assignment["project_id"] is None else assignment["project_id"]
+        for project_id in listed(given):
+            scope = Scope(tool_type, tool_subtype, self.hook.project_for(text_id(project_id), tool_type))
+            presets = [preset for preset in self._presets(scope) if _is_meant(preset, assignment)]
+            if not presets:
+                what = f"template {assignment['template']!r}" if assignment["template"] else "this id"
+                reason = f"no preset with {what} is there, or visible to us"
+                yield Target(scope, assignment["preset_id"] or "-", assignment["template"], reason=reason)
+            for preset in presets:
+                yield self._target(scope, preset, assignment["groups"])
+
+    def _target(self, scope: Scope, preset: Mapping[str, Any], wanted: Mapping[str, Sequence[str]]) -> Target:
+        template = preset.get("template") or {}
+        groups = self._groups(text_id(template.get("last_published_version_id")))
+        wishes = [
+            rules.wish_for(
+                name,
+                people,
+                groups=groups,
+                possible=self._possible(scope),
+                replace=self.members == "replace",
+                allow_empty=self.allow_empty,
+            )
+            for name, people in wanted.items()
+        ]
+        return Target(scope, str(preset["id"]), template.get("name"), wishes)
+
+    def _check_refusals(self, targets: Sequence[Target]) -> None:
+        told = [f"preset {target.preset_id}: {refusal}" for target in targets for refusal in target.refusals]
+        if told:
+            raise ConfigurationError(
+                f"assignments: nothing was changed, for some of it is refused. {'; '.join(told)}. Correct it, or set "
+                "on_refused to 'skip' to do the rest."
+            )
+
+    # --- what all presets share is asked for once ---
+
+    def _presets(self, scope: Scope) -> list[dict[str, Any]]:
+        if scope not in self._known_presets:
+            found = self.hook.list_presets(scope.tool_type, tool_subtype=scope.tool_subtype, project_id=scope.level)
+            self._known_presets[scope] = list(found)
+        return self._known_presets[scope]
+
+    def _groups(self, version_id: str | None) -> list[Any]:
+        if version_id is None:
+            return []
+        if version_id not in self._known_groups:
+            groups = self.hook.get_template_version(version_id).get("responsible_groups")
+            self._known_groups[version_id] = groups if isinstance(groups, list) else []
+        return self._known_groups[version_id]
+
+    def _possible(self, scope: Scope) -> list[dict[str, Any]]:
+        if scope not in self._known_people:
+            people = self.hook.list_possible_assignees(
+                scope.tool_type, tool_subtype=scope.tool_subtype, project_id=scope.level
+            )
+            self._known_people[scope] = list(people)
+        return self._known_people[scope]
+
+    @cached_property
+    def _known_presets(self) -> dict[Scope, list[dict[str, Any]]]:
+        return {}
+
+    @cached_property
+    def _known_groups(self) -> dict[str, list[Any]]:
+        return {}
+
+    @cached_property
+    def _known_people(self) -> dict[Scope, list[dict[str, Any]]]:
+        return {}
+
+    # --- one preset ---
+
+    def _row(self, target: Target, applied: Pin) -> dict[str, Any]:
+        row: dict[str, Any] = {
+            "preset_id": target.preset_id,
+            "project_id": target.scope.project_id,
+            "template": target.template,
+            "valid": None,
+            "status": "refused",
+            "reason": target.reason,
+            "groups": [],
+        }
+        if target.reason is not None:
+            return row
+        try:
+            self._judge(target, row, applied)
+        except (InvalidRequest, NotFound, PermissionDenied) as refused:
+            row.update(status="refused", reason=str(refused))
+        return row
+
+    def _judge(self, target: Target, row: dict[str, Any], applied: Pin) -> None:
+        replace = self.members == "replace"
+        preset = self._read(target)
+        after = rules.members_after(preset, target.wishes, replace=replace)
+        logins = rules.logins_of(self._possible(target.scope))
+        groups = rules.group_changes(preset, target.wishes, replace=replace, logins=logins)
+        row.update(valid=preset.get("valid"), groups=groups)
+        if not rules.differences(preset, after):
+            all_refused = all(wish.reason or (wish.refused and not wish.ids) for wish in target.wishes)
+            earlier = target.preset_id in (applied.value or {}).get("presets", [])
+            row["status"] = "refused" if all_refused else "applied" if earlier else "unchanged"
+            row["reason"] = (
+                "; ".join(target.refusals) or None if all_refused else "by an earlier try" if earlier else None
+            )
+            return
+        if more := self._beyond_approval(target, groups):
+            row.update(status="refused", reason=f"not in the approved plan: {'; '.join(more)}")
+            return
+        row["status"] = "change"
+        if self.mode == "apply":
+            self._change(target, preset, after)
+            applied.keep({"presets": [*(applied.value or {}).get("presets", []), target.preset_id]})
+            row["status"] = "applied"
+
+    def _beyond_approval(self, target: Target, groups: Sequence[Mapping[str, Any]]) -> list[str]:
+        if self.approved_plan is None:
+            return []
+        rows = [row for row in self.approved_plan["presets"] if str(row.get("preset_id")) == target.preset_id]
+        return rules.beyond(groups, rows[0] if rows else None)
+
+    def _change(self, target: Target, preset: Mapping[str, Any], after: Mapping[str, Sequence[str]]) -> None:
+        body = rules.assignees_to_send(preset, after)
+        try:
+            self.hook.update_preset_assignees(target.preset_id, **body, project_id=target.scope.level)
+        except (OutcomeUnknown, ContractError) as lost:
+            self.log.warning("%s Reading whether preset %s was changed.", lost, target.preset_id)
+            self._settle(target, preset, after, lost)
+            return
+        told = rules.differences(self._read(target), after)
+        if told:
+            raise _differs(target, told)
+
+    def _settle(
+        self, target: Target, before: Mapping[str, Any], after: Mapping[str, Sequence[str]], lost: WorkflowsError
+    ) -> None:
+        def read() -> dict[str, Any] | None:
+            now = self._read(target)
+            return None if rules.members_of(now) == rules.members_of(before) else now
+
+        now = read_until_found(read, self.confirm_timeout)
+        if now is None:
+            raise OutcomeUnknown(
+                f"{lost} And {self.confirm_timeout:.0f} s later preset {target.preset_id} has its old members"
+            ) from lost
+        told = rules.differences(now, after)
+        if told:
+            raise _differs(target, told)
+
+    def _read(self, target: Target) -> dict[str, Any]:
+        return self.hook.get_preset(target.preset_id, project_id=target.scope.level)
+
+
+class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
+    """
+    Lets Procore replace a person in presets and running workflows, once, for good or for some days; or stops that.
+
+    What the first try sent is kept in Airflow's task state store (3.3+). A request whose answer was lost is looked
+    for in Procore's list, and never sent again.
+
+    Returns ``{request_id, status, errors, errors_path}``; ``errors`` is the number of lines of Procore's list of
+    what it could not do.
+
+    Reference: https://developers.procore.com/reference/rest/workflows-bulk-replace-requests
+
+    :param action: ``create`` (default) or ``stop`` (templated).
+    :param request_id: The request to stop (templated).
+    :param old_assignee: Login or login information id of who is replaced (templated).
+    :param new_assignees: Logins or ids of who takes over, one or several (templated).
+    :param reason: Why, for Procore's record (templated).
+    :param replacement_type: ``permanent`` (default) or ``temporary`` (templated).
+    :param first_day: First day of a temporary replacement, ``YYYY-MM-DD`` (templated).
+    :param last_day: Its last day (templated).
+    :param modify_project_roles: Whether to replace the person in project roles, too; default False.
+    :param new_workflow_manager: Login or id of who manages the workflows from then on (templated).
+    :param project_ids: Only in these projects (templated).
+    :param tools: Only for these tools: types, or ``{type, sub_type}`` (templated).
+    :param wait_for_completion: Wait until Procore has done it; default True.
+    :param errors_path: File for the list of what could not be done, as CSV, in any object storage that Airflow
+        knows (templated); written when there is something on it.
+    :param confirm_timeout: Seconds to look for a request whose answer was lost; default 60.
+    :param wait_timeout: Seconds that the wait may take; default 7 days.
+    :param poll_interval: Seconds between two looks; by default ``[workflows] poke_interval``, else 60.
+    :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
+    :raises ConfigurationError: a parameter is missing or wrong, or no such user.
+    :raises OutcomeUnknown: the answer was lost and the list shows no new request; never retried.
+    """
+
+    operator_extra_links = ()  # type: ignore[assignment]  # it is about no item
+    template_fields: Sequence[str] = (
+        "procore_conn_id",
+        "company_id",
+        "action",
+        "request_id",
+        "old_assignee",
+        "new_assignees",
+        "reason",
+        "replacement_type",
+        "first_day",
+        "last_day",
+        "new_workflow_manager",
+        "project_ids",
+        "tools",
+        "errors_path",
+    )
+
+    def __init__(
+        self,
+        *,
+        action: str = "create",
+        request_id: str | int | None = None,
+        old_assignee: str | int | None = None,
+        new_assignees: str | int | Sequence[str | int] | None = None,
+        reason: str | None = None,
+        replacement_type: str = "permanent",
+        first_day: str | date | None = None,
+        last_day: str | date | None = None,
+        modify_project_roles: bool = False,
+        new_workflow_manager: str | int | None = None,
+        project_ids: Sequence[str | int] | None = None,
+        tools: Sequence[str | Mapping[str, Any]] | None = None,
+        wait_for_completion: bool = True,
+        errors_path: Any = None,
+        confirm_timeout: float = 60.0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.action = action
+        self.request_id = request_id
+        self.old_assignee = old_assignee
+        self.new_assignees = new_assignees
+        self.reason = reason
+        self.replacement_type = replacement_type
+        self.first_day = first_day  # a task's start_date is another thing
+        self.last_day = last_day
+        self.modify_project_roles = modify_project_roles
+        self.new_workflow_manager = new_workflow_manager
+        self.project_ids = project_ids
+        self.tools = tools
+        self.wait_for_completion = wait_for_completion
+        self.errors_path = errors_path
+        self.confirm_timeout = confirm_timeout
+
+    def act(self, context: Context) -> Any:
+        self._check_parameters()
+        if self.action == "stop":
+            return self._stop(str(text_id(self.request_id)))
+        journal = Pin(task_state_store(context), "bulk_replace", None)
+        request_id = self._created(journal) or self._create(journal)
+        if not self.wait_for_completion:
+            return self._result(request_id, None)
+        return self.wait(
+            context,
+            partial(
+                ProcoreBulkReplaceWaitTrigger,
+                procore_conn_id=self.procore_conn_id,
+                company_id=text_id(self.company_id),
+                request_id=request_id,
+            ),
+        )
+
+    def finish(self, context: Context, answer: Mapping[str, Any]) -> dict[str, Any]:
+        self.log.info("%s", answer["reason"])
+        result = self._result(answer["result"]["request_id"], answer["result"]["status"])
+        if answer["word"] == "fail":
+            where = f" What could not be done is in {result['errors_path']}." if result["errors_path"] else ""
+            raise AirflowFailException(f"WaitFailed: {answer['reason']}.{where}")
+        return result
+
+    def _check_parameters(self) -> None:
+        check_choice("action", self.action, ACTIONS)
+        if self.action == "stop":
+            check_required(request_id=self.request_id)
+            return
+        if self.request_id is not None:
+            raise ConfigurationError("request_id goes with action='stop'; a new request gets its own.")
+        check_required(old_assignee=self.old_assignee, new_assignees=self.new_assignees, reason=self.reason)
+        for who in listed(self.new_assignees):
+            check_required(new_assignees=who)
+        check_choice("replacement_type", self.replacement_type, REPLACEMENT_TYPES)
+        if self.replacement_type == "temporary":
+            check_required(first_day=self.first_day, last_day=self.last_day)
+            if _day("last_day", self.last_day) < _day("first_day", self.first_day):
+                raise ConfigurationError("last_day is before first_day.")
+        elif self.first_day is not None or self.last_day is not None:
+            raise ConfigurationError("first_day and last_day go with replacement_type='temporary'.")
+        for tool in self.tools or []:
+            if not isinstance(tool, str) and not (isinstance(tool, Mapping) and tool.get("type")):
+                raise ConfigurationError(f"tools: give types, or {{type, sub_type}}; got {tool!r}.")
+        if self.errors_path is not None:
+            check_required(errors_path=self.errors_path)
+
+    def _created(self, journal: Pin) -> str | None:
+        """Return the request that an earlier try made, or None if there is none to be expected."""
+        if journal.value is None or not journal.value["sent"]:
+            return None
+        if journal.value["request_id"] is not None:
+            return str(journal.value["request_id"])
+        return self._settle(journal, "An earlier try was cut off while it made the request")
+
+    def _create(self, journal: Pin) -> str:
+        request = self._request()
+        before = sorted(self._like(request))
+        kept = {"before": before, "request": request, "sent": True, "request_id": None}
+        journal.keep(kept)
+        try:
+            request_id = str(self.hook.create_bulk_replace_request(request)["bulk_replace_request_id"])
+        except (OutcomeUnknown, ContractError, KeyError) as lost:
+            return self._settle(journal, str(lost))
+        except ApiError:
+            journal.keep({**kept, "sent": False})
+            raise
+        journal.keep({**kept, "request_id": request_id})
+        return request_id
+
+    def _settle(self, journal: Pin, what_happened: str) -> str:
+        """Look for a request that was not there before; none is made after an unknown outcome."""
+        self.log.warning("%s Looking for it in the list of requests.", what_happened)
+        kept = journal.value or {}
+
+        def read() -> str | None:
+            return next(iter(sorted(self._like(kept["request"]) - set(kept["before"]))), None)
+
+        request_id = read_until_found(read, self.confirm_timeout)
+        if request_id is None:
+            raise OutcomeUnknown(
+                f"{what_happened.rstrip('.')}; and {self.confirm_timeout:.0f} s later the list shows no new request"
+            )
+        journal.keep({**kept, "request_id": request_id})
+        return request_id
+
+    def _request(self) -> dict[str, Any]:
+        request: dict[str, Any] = {
+            "replacement_type": self.replacement_type,
+            "old_assignee_id": self._user_id("old_assignee", self.old_assignee),
+            "new_assignee_ids": [self._user_id("new_assignees", who) for who in listed(self.new_assignees)],
+            "modify_project_roles": self.modify_project_roles,
+            "reason": self.reason,
+        }
+        if self.new_workflow_manager is not None:
+            request["new_workflow_manager_id"] = self._user_id("new_workflow_manager", self.new_workflow_manager)
+        if self.replacement_type == "temporary":
+            request["start_date"] = _day("first_day", self.first_day).isoformat()
+            request["end_date"] = _day("last_day", self.last_day).isoformat()
+        if self.project_ids is not None:
+            request["project_ids"] = [str(text_id(project)) for project in listed(self.project_ids)]
+        if self.tools is not None:
+            request["tools"] = [{"type": tool} if isinstance(tool, str) else dict(tool) for tool in self.tools]
+        return request
+
+    def _user_id(self, parameter: str, who: Any) -> str:
+        given = str(text_id(who))
+        return given if given.isdecimal() else self.hook.find_user_id(given, parameter=parameter)
+
+    def _like(self, request: Mapping[str, Any]) -> set[str]:
+        """Return the ids of the requests that replace the same person by the same others."""
+        rows = self.hook.list_bulk_replace_requests(
+            old_assignee_ids=[request["old_assignee_id"]],
+            new_assignee_ids=request["new_assignee_ids"],
+            replacement_type=request["replacement_type"],
+        )
+        return {str(row["id"]) for row in rows if row.get("id") is not None}
+
+    def _stop(self, request_id: str) -> dict[str, Any]:
+        status = self.hook.get_bulk_replace_request(request_id).get("status")
+        if status in OVER:
+            self.log.info("Request %s is %s; nothing is sent.", request_id, status)
+        else:
+            self.hook.stop_bulk_replace_request(request_id)
+            status = self.hook.get_bulk_replace_request(request_id).get("status")
+        return self._result(request_id, status)
+
+    def _result(self, request_id: str, status: str | None) -> dict[str, Any]:
+        errors = self._errors(request_id) if status is not None else ""
+        lines = [line for line in errors.splitlines() if line.strip()][1:]  # the first one names the columns
+        path = self._write(errors) if lines and self.errors_path is not None else None
+        if lines:
+            self.log.warning("Procore could not do everything:\n%s", "\n".join(lines[:20]))
+        return {"request_id": request_id, "status": status, "errors": len(lines), "errors_path": path}
+
+    def _errors(self, request_id: str) -> str:
+        try:
+            return self.hook.get_bulk_replace_errors(request_id)
+        except NotFound:
+            return ""  # nobody says whether a request without errors has an empty list or none
+
+    def _write(self, errors: str) -> str:
+        from airflow.sdk import ObjectStoragePath
+
+        path = self.errors_path
+        file = path if isinstance(path, ObjectStoragePath) else ObjectStoragePath(str(path).strip())
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with file.open("wb") as stream:
+            stream.write(errors.encode())
+        return str(file)
+
+
+def _day(parameter: str, given: Any) -> date:
+    if isinstance(given, date):
+        return given.date() if isinstance(given, datetime) else given
+    try:
+        return date.fromisoformat(str(given).strip())
+    except ValueError:
+        raise ConfigurationError(f"{parameter} must be a day, YYYY-MM-DD; got {str(given)!r}.") from None
+
+
+def _is_meant(preset: Mapping[str, Any], assignment: Mapping[str, Any]) -> bool:
+    if assignment["preset_id"] is not None:
+        return str(preset.get("id")) == assignment["preset_id"]
+    template = preset.get("template") or {}
+    wanted = str(assignment["template"])
+    return wanted == str(template.get("id")) or wanted.casefold() == str(template.get("name")).casefold()
+
+
+def _differs(target: Target, told: Sequence[str]) -> PresetDiffers:
+    return PresetDiffers(
+        f"Preset {target.preset_id} does not hold what was written: {'; '.join(told)}. Somebody else has edited it "
+        "meanwhile, or Procore changed what it was sent. It is not written over; look at it, then clear the task."
+    )

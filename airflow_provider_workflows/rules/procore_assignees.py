@@ -1,0 +1,274 @@
+"""Who should be asked by Procore's workflow presets, and what has to change for it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.rules.procore import people_ids
+
+Json = Mapping[str, Any]
+
+
+@dataclass
+class Wish:
+    """
+    What the members of one responsible group should be.
+
+    :param uuid: The group.
+    :param name: Its name.
+    :param ids: The members that are wished for and possible.
+    :param refused: ``{who, reason}`` of those that are not.
+    :param reason: Why the group as a whole is left alone, or None.
+    """
+
+    name: str
+    uuid: str | None = None
+    ids: list[str] = field(default_factory=list)
+    refused: list[dict[str, str]] = field(default_factory=list)
+    reason: str | None = None
+
+
+def wish_for(
+    group: str,
+    people: Sequence[str],
+    *,
+    groups: Iterable[Json],
+    possible: Collection[Json],
+    replace: bool,
+    allow_empty: bool,
+) -> Wish:
+    """
+    Turn a group's desired members into ids, refusing what must not be written.
+
+    :param group: Name of the group, in any case, or its uuid.
+    :param people: Logins and ids.
+    :param groups: ``{uuid, name, type}`` of each group of the template's version.
+    :param possible: Everybody who can be an assignee: ``{id, login, ...}``.
+    :param replace: Whether the group is to have these members and no others.
+    :param allow_empty: Whether a group may be left without members.
+    """
+    known = [g for g in groups if group.casefold() in (str(g.get("uuid")).casefold(), str(g.get("name")).casefold())]
+    if len(known) != 1:
+        names = ", ".join(repr(g.get("name")) for g in (known or groups)) or "none"
+        problem = "several groups have this name" if known else "the template has no such group"
+        return Wish(group, reason=f"{problem}; groups: {names}")
+    (found,) = known
+    wish = Wish(str(found.get("name")), str(found.get("uuid")))
+    if not is_role_group(found):
+        wish.reason = f"it is no role group but of type {found.get('type')!r}"
+        return wish
+    ids, unknown = people_ids(possible, people)
+    wish.ids = list(dict.fromkeys(ids.values()))
+    wish.refused = [{"who": who, "reason": "is not a possible assignee of the tool"} for who in unknown]
+    if replace and not wish.ids and not allow_empty:
+        wish.reason = "it would be left without members; set allow_empty if that is meant"
+    return wish
+
+
+def is_role_group(group: Json) -> bool:
+    """Tell whether a group's members are chosen by name; Procore's words for that have changed, all have "role"."""
+    return "role" in str(group.get("type")).casefold()
+
+
+def members_of(preset: Json) -> dict[str, list[str]]:
+    """Return the ids of the members of each group of a preset, by its uuid."""
+    return {
+        str(group.get("responsible_group_uuid")): [str(person.get("id")) for person in _rows(group.get("assignees"))]
+        for group in _rows(preset.get("responsible_group_memberships"))
+    }
+
+
+def logins_of(people: Iterable[Json]) -> dict[str, str]:
+    """Return how to call people in a plan: their logins by their ids."""
+    return {str(person.get("id")): str(person.get("login") or person.get("id")) for person in people}
+
+
+def group_changes(
+    preset: Json, wishes: Iterable[Wish], *, replace: bool, logins: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """
+    Say what has to change in a preset's groups.
+
+    :param preset: ``data`` of "Show Preset".
+    :param wishes: What is wished for.
+    :param replace: Whether groups are to have the wished members and no others.
+    :param logins: How to call people, by their ids.
+    :return: ``{group, uuid, added, removed, unchanged, refused, reason}`` of each wish: logins, and ``{who,
+        reason}`` of those who are refused.
+    """
+    members = members_of(preset)
+    logins = {
+        **logins_of(p for g in _rows(preset.get("responsible_group_memberships")) for p in _rows(g.get("assignees"))),
+        **logins,
+    }
+    rows = []
+    for wish in wishes:
+        there = members.get(str(wish.uuid), [])
+        wanted = there if wish.reason else wish.ids
+        rows.append(
+            {
+                "group": wish.name,
+                "uuid": wish.uuid,
+                "added": [logins.get(one, one) for one in wanted if one not in there],
+                "removed": [logins.get(one, one) for one in there if one not in wanted] if replace else [],
+                "unchanged": [logins.get(one, one) for one in there if one in wanted or not replace],
+                "refused": wish.refused,
+                "reason": wish.reason,
+            }
+        )
+    return rows
+
+
+def members_after(preset: Json, wishes: Iterable[Wish], *, replace: bool) -> dict[str, list[str]]:
+    """Return the members of every group of a preset, by its uuid, as they are when the wishes have come true."""
+    after = members_of(preset)
+    for wish in wishes:
+        if wish.reason is None:
+            kept = [] if replace else after.get(str(wish.uuid), [])
+            after[str(wish.uuid)] = list(dict.fromkeys([*kept, *wish.ids]))
+    return after
+
+
+def changes_of_members(preset: Json, after: Mapping[str, Sequence[str]]) -> bool:
+    """Tell whether a preset's groups have other members than they should."""
+    return bool(differences(preset, after))
+
+
+def assignees_to_send(preset: Json, after: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """
+    Return what to send to change a preset's groups, and only them.
+
+    Whether what is not sent stays or is emptied is not documented, so all is sent that was read.
+
+    :param preset: The preset as just read.
+    :param after: The members that each group should have.
+    """
+    sent: dict[str, Any] = {
+        "responsible_group_memberships": [{"uuid": uuid, "login_ids": list(ids)} for uuid, ids in after.items()]
+    }
+    individuals = [_individual(step) for step in _rows(preset.get("individual_assignees"))]
+    if individuals:
+        sent["individual_assignees"] = individuals
+    manager = preset.get("workflow_manager")
+    if isinstance(manager, Mapping) and manager.get("id") is not None:
+        sent["workflow_manager_id"] = str(manager["id"])
+    return sent
+
+
+def differences(preset: Json, after: Mapping[str, Sequence[str]]) -> list[str]:
+    """Say in words where a preset's groups differ from what they should be; who stands first does not matter."""
+    members = members_of(preset)
+    told = []
+    for uuid in sorted({*members, *after}):
+        there, wanted = set(members.get(uuid, [])), set(after.get(uuid, []))
+        if there != wanted:
+            more = f" unexpected {', '.join(sorted(there - wanted))}" if there - wanted else ""
+            less = f" missing {', '.join(sorted(wanted - there))}" if wanted - there else ""
+            told.append(f"group {uuid}:{more}{less}")
+    return told
+
+
+def beyond(changes: Iterable[Json], approved: Json | None) -> list[str]:
+    """
+    Say in words which changes of a preset an approved plan does not have.
+
+    :param changes: What :func:`group_changes` returned.
+    :param approved: The preset's row of the approved plan, or None if it has none.
+    """
+    groups = {str(group.get("uuid")): group for group in _rows((approved or {}).get("groups"))}
+    told = []
+    for change in changes:
+        group = groups.get(str(change["uuid"]), {})
+        for kind in ("added", "removed"):
+            more = [who for who in change[kind] if who not in (group.get(kind) or [])]
+            if more:
+                told.append(f"{change['group']}: {', '.join(more)} would be {kind}")
+    return told
+
+
+def table_of(rows: Iterable[Json]) -> str:
+    """Return a plan as a table for the log."""
+    lines = [("preset", "project", "template", "status", "group", "added", "removed", "refused")]
+    for row in rows:
+        head = (str(row["preset_id"]), str(row["project_id"] or "company"), str(row["template"]), row["status"])
+        if not row["groups"]:
+            lines.append((*head, "", "", "", str(row["reason"] or "")))
+        for group in row["groups"]:
+            refused = [f"{one['who']} {one['reason']}" for one in group["refused"]] + [
+                str(reason) for reason in (group["reason"], row["reason"]) if reason
+            ]
+            lines.append(
+                (*head, group["group"], ", ".join(group["added"]), ", ".join(group["removed"]), "; ".join(refused))
+            )
+    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]).rstrip()
+        for line in lines
+    )
+
+
+def checked_assignment(given: Any, tool_type: str | None) -> dict[str, Any]:
+    """
+    Read one assignment of the parameter ``assignments``.
+
+    :param given: ``{preset_id or template, project_id, groups: {group: [people]}, tool_type}``.
+    :param tool_type: The tool where the assignment names none.
+    :return: The same with all keys, ids and people as text.
+    :raises ConfigurationError: it has not this form.
+    """
+    known = {"preset_id", "template", "project_id", "groups", "tool_type", "tool_subtype"}
+    if not isinstance(given, Mapping) or set(given) - known:
+        odd = f" it knows no {', '.join(sorted(map(str, set(given) - known)))}" if isinstance(given, Mapping) else ""
+        raise ConfigurationError(
+            f"assignments: an assignment is a dict of {', '.join(sorted(known))};{odd or ' it is none'}."
+        )
+    if (given.get("preset_id") is None) == (given.get("template") is None):
+        raise ConfigurationError("assignments: give each either a preset_id or a template.")
+    tool = given.get("tool_type") or tool_type
+    if not tool:
+        raise ConfigurationError("tool_type is missing: give it to the operator or to each of assignments.")
+    groups = given.get("groups")
+    if not isinstance(groups, Mapping) or not groups:
+        raise ConfigurationError("assignments: groups must be a dict of group names and their members, not empty.")
+    return {
+        "preset_id": _text(given.get("preset_id")),
+        "template": _text(given.get("template")),
+        "project_id": given.get("project_id"),
+        "tool_type": str(tool),
+        "tool_subtype": _text(given.get("tool_subtype")),
+        "groups": {str(name).strip(): _people(name, people) for name, people in groups.items()},
+    }
+
+
+def _people(group: Any, people: Any) -> list[str]:
+    if isinstance(people, (str, Mapping)) or not isinstance(people, (list, tuple, set, frozenset)):
+        raise ConfigurationError(f"assignments: the members of {group!r} must be a list of logins or ids.")
+    named = [str(one).strip() for one in people]
+    if not all(named) or "None" in named:
+        raise ConfigurationError(f"assignments: a member of {group!r} is empty or was rendered empty.")
+    return list(dict.fromkeys(named))
+
+
+def _individual(step: Json) -> dict[str, Any]:
+    logins = step.get("logins") or step.get("assignees") or []
+    kept = ("id", "required", "role_type")
+    return {
+        "step_uuid": step.get("step_uuid"),
+        "logins": [
+            {name: one[name] for name in kept if one.get(name) is not None}
+            if isinstance(one, Mapping)
+            else {"id": str(one)}
+            for one in logins
+        ],
+    }
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value).strip()
+
+
+def _rows(value: Any) -> list[Json]:
+    return [row for row in value if isinstance(row, Mapping)] if isinstance(value, list) else []
