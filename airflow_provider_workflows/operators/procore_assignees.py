@@ -159,7 +159,8 @@ class ProcorePresetAssigneesOperator(ProcoreOperator):
             applied = Pin(task_state_store(context), "applied", None)
             rows.extend(self._row(target, applied) for target in targets)
         finally:
-            self.log.info("%s\n%s", "Plan:" if self.mode == "plan" else "Done:", rules.table_of(rows))
+            if rows:
+                self.log.info("%s\n%s", "Plan:" if self.mode == "plan" else "Done:", rules.table_of(rows))
         count = {status: sum(row["status"] == status for row in rows) for status in ("unchanged", "refused")}
         result = {
             "mode": self.mode,
@@ -524,7 +525,12 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
         kept = journal.value or {}
 
         def read() -> str | None:
-            return next(iter(sorted(self._like(kept["request"]) - set(kept["before"]))), None)
+            try:
+                new = self._like(kept["request"]) - set(kept["before"])
+            except ApiError as fault:  # whatever keeps us from reading, the outcome stays unknown
+                self.log.warning("%s", fault)
+                return None
+            return min(new, default=None)
 
         request_id = read_until_found(read, self.confirm_timeout)
         if request_id is None:
@@ -611,10 +617,10 @@ def _day(parameter: str, given: Any) -> date:
 
 def _is_meant(preset: Mapping[str, Any], assignment: Mapping[str, Any]) -> bool:
     if assignment["preset_id"] is not None:
-        return str(preset.get("id")) == assignment["preset_id"]
+        return str(preset.get("id")) == str(assignment["preset_id"])
     template = preset.get("template") or {}
-    wanted = str(assignment["template"])
-    return wanted == str(template.get("id")) or wanted.casefold() == str(template.get("name")).casefold()
+    wanted = str(assignment["template"]).casefold()
+    return wanted in (str(template.get("id")), str(template.get("name")).casefold())
 
 
 def _differs(target: Target, told: Sequence[str]) -> PresetDiffers:

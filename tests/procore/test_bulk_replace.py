@@ -1,0 +1,181 @@
+"""Replacing a person everywhere: asked for once, waited for, its errors kept."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+
+from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.operators.procore_assignees import ProcoreBulkReplaceAssigneesOperator
+
+pytestmark = pytest.mark.usefixtures("airflow_connections")
+
+WHO = {"old_assignee": "dana@example.com", "new_assignees": "lee@example.com", "reason": "left"}
+
+
+def replace(**parameters) -> ProcoreBulkReplaceAssigneesOperator:
+    whole = {"confirm_timeout": 0.2, "poll_interval": 0.05, **parameters}
+    return ProcoreBulkReplaceAssigneesOperator(task_id="replace", **whole)
+
+
+def requests_made(emulator) -> list[dict]:
+    return [e for e in emulator.effects() if e["action"] == "bulk_replace"]
+
+
+def posts(emulator) -> list[dict]:
+    wanted = [r for r in emulator.requests() if r["path"].endswith("/bulk_replace_requests")]
+    return [request["body"] for request in wanted if request["method"] == "POST"]
+
+
+def directors(emulator) -> list[str]:
+    presets = emulator.control("GET", "state")["procore_presets"]
+    return next(preset["groups"]["Directors"] for preset in presets if preset["id"] == "401")
+
+
+def test_a_person_is_replaced_and_the_outcome_returned(emulator, store):
+    result = replace(**WHO).execute({"task_state_store": store})
+
+    assert result == {"request_id": result["request_id"], "status": "completed", "errors": 0, "errors_path": None}
+    assert directors(emulator) == ["lee@example.com"]
+    assert posts(emulator) == [
+        {
+            "replacement_type": "permanent",
+            "old_assignee_id": "90004",
+            "new_assignee_ids": ["90005"],
+            "modify_project_roles": False,
+            "reason": "left",
+        }
+    ]
+
+
+def test_a_retry_asks_for_nothing_again(emulator, store):
+    first = replace(**WHO).execute({"task_state_store": store})
+    again = replace(**WHO).execute({"task_state_store": store})
+
+    assert again == first
+    assert len(requests_made(emulator)) == len(posts(emulator)) == 1
+
+
+def test_a_temporary_replacement_has_its_days_and_places(emulator):
+    result = replace(
+        **WHO,
+        replacement_type="temporary",
+        first_day=datetime.date(2026, 1, 1),
+        last_day="2999-01-01",
+        project_ids=[1001],
+        tools=["purchase_order_contract", {"type": "correspondence", "sub_type": "-1"}],
+        new_workflow_manager="90002",
+    ).execute({})
+
+    (request,) = posts(emulator)
+    assert (request["start_date"], request["end_date"], request["project_ids"]) == (
+        "2026-01-01",
+        "2999-01-01",
+        ["1001"],
+    )
+    assert request["tools"] == [{"type": "purchase_order_contract"}, {"type": "correspondence", "sub_type": "-1"}]
+    assert request["new_workflow_manager_id"] == "90002"
+    assert result["status"] == "active"
+
+
+@pytest.mark.parametrize(("reset", "sent"), [("after", 1), ("before", 0)])
+def test_a_lost_answer_is_looked_up_and_never_sent_again(emulator, store, reset, sent):
+    emulator.control("POST", "faults", method="POST", path="/bulk_replace_requests$", reset=reset)
+
+    for _ in range(2):
+        if sent:
+            assert replace(**WHO).execute({"task_state_store": store})["status"] == "completed"
+        else:
+            with pytest.raises(AirflowFailException, match="OutcomeUnknown: .*no new request"):
+                replace(**WHO).execute({"task_state_store": store})
+    assert len(requests_made(emulator)) == sent
+
+
+def test_a_refused_request_may_be_tried_again(emulator, store):
+    emulator.control("POST", "faults", method="POST", path="/bulk_replace_requests$", status=422, json={"error": "no"})
+    with pytest.raises(Exception, match="422"):
+        replace(**WHO).execute({"task_state_store": store})
+
+    assert replace(**WHO).execute({"task_state_store": store})["status"] == "completed"
+
+
+def test_what_could_not_be_done_is_kept_as_csv_and_fails_the_task(emulator, store, tmp_path):
+    path = tmp_path / "errors" / "replace.csv"
+    operator = replace(**{**WHO, "new_assignees": "90009"}, errors_path=f"file://{path}")
+
+    with pytest.raises(AirflowFailException, match=r"WaitFailed: .*failed.*replace\.csv"):
+        operator.execute({"task_state_store": store})
+    assert path.read_text().splitlines()[0] == "project_id,preset_id,message"
+    assert "guest@example.com" in path.read_text()
+
+
+def test_the_wait_needs_no_worker(emulator, store, monkeypatch):
+    emulator.control("PATCH", "switches", operation_delay=60)
+    with pytest.raises(TaskDeferred) as deferral:
+        replace(**WHO, deferrable=True).execute({"task_state_store": store})
+    emulator.control("POST", "clock", advance=61)
+
+    async def first_event():
+        return await anext(deferral.value.trigger.run())
+
+    result = replace(**WHO).execute_complete({"task_state_store": store}, asyncio.run(first_event()).payload)
+
+    assert result["status"] == "completed"
+    assert len(requests_made(emulator)) == 1
+
+
+def test_without_waiting_the_request_is_returned_at_once(emulator):
+    emulator.control("PATCH", "switches", operation_delay=60)
+
+    result = replace(**WHO, wait_for_completion=False).execute({})
+
+    assert (result["status"], result["errors"]) == (None, 0)
+
+
+def test_a_request_is_stopped_once(emulator):
+    made = replace(**WHO, replacement_type="temporary", first_day="2026-01-01", last_day="2999-01-01").execute({})
+
+    first = replace(action="stop", request_id=made["request_id"]).execute({})
+    again = replace(action="stop", request_id=made["request_id"]).execute({})
+
+    assert first["status"] == again["status"] == "stopped"
+    assert [e["action"] for e in emulator.effects()].count("stop_bulk_replace") == 1
+
+
+@pytest.mark.parametrize(
+    ("parameters", "problem"),
+    [
+        ({"action": "x"}, "action must be one of create, stop"),
+        ({"action": "stop"}, "request_id is missing"),
+        ({**WHO, "request_id": "1"}, "request_id goes with"),
+        ({**WHO, "old_assignee": None}, "old_assignee is missing"),
+        ({**WHO, "new_assignees": None}, "new_assignees is missing"),
+        ({**WHO, "new_assignees": ["1", ""]}, "new_assignees is missing"),
+        ({**WHO, "reason": ""}, "reason is missing"),
+        ({**WHO, "replacement_type": "x"}, "replacement_type must be one of"),
+        ({**WHO, "replacement_type": "temporary"}, "first_day is missing"),
+        (
+            {**WHO, "replacement_type": "temporary", "first_day": "2026-02-01", "last_day": "2026-01-01"},
+            "last_day is before first_day",
+        ),
+        ({**WHO, "replacement_type": "temporary", "first_day": "soon", "last_day": "later"}, "last_day must be a day"),
+        ({**WHO, "first_day": "2026-01-01"}, "go with replacement_type='temporary'"),
+        ({**WHO, "tools": [7]}, "tools: give types"),
+        ({**WHO, "errors_path": ""}, "errors_path is missing"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_sent(emulator, parameters, problem):
+    before = len(emulator.requests())
+
+    with pytest.raises(ConfigurationError, match=problem):
+        replace(**parameters).execute({})
+    assert len(emulator.requests()) == before
+
+
+def test_an_unknown_person_is_refused_before_anything_is_written(emulator):
+    with pytest.raises(ConfigurationError, match="old_assignee: no user"):
+        replace(**{**WHO, "old_assignee": "nobody@example.com"}).execute({})
+    assert posts(emulator) == []
