@@ -109,7 +109,7 @@ def test_what_could_not_be_done_is_kept_as_csv_and_fails_the_task(emulator, stor
     with pytest.raises(AirflowFailException, match=r"WaitFailed: .*failed.*replace\.csv"):
         operator.execute({"task_state_store": store})
     assert path.read_text().splitlines()[0] == "project_id,preset_id,message"
-    assert "guest@example.com" in path.read_text()
+    assert "1001,401,User 90009 cannot be assigned." in path.read_text()
 
 
 def test_the_wait_needs_no_worker(emulator, store, monkeypatch):
