@@ -19,6 +19,7 @@ from airflow_provider_workflows.hooks.base import (
     host_of,
     ui_field_behaviour,
 )
+from airflow_provider_workflows.rules.parameters import check_required, text_id
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
 from airflow_provider_workflows.rules.procore_legacy import text_ids, users_named
 
@@ -234,7 +235,8 @@ class ProcoreHook(ProcoreConnectionHook):
         """
         said = self._project_id if project_id is None else project_id
         if said is not None:
-            return None if said == COMPANY_LEVEL else str(said)
+            check_required(project_id=said)  # rendered empty, it must not become the company level
+            return None if said == COMPANY_LEVEL else text_id(said)
         ours = self.extras.text("project_id")
         provider = None if tool_type is None else self._provider(tool_type)
         if provider == "Company":
@@ -397,11 +399,20 @@ class ProcoreHook(ProcoreConnectionHook):
         return self._data("GET", self._path("instances/{}", instance_id, project_id=project_id, tool_type=tool_type))
 
     def get_instance_history(
-        self, instance_id: str, *, project_id: str | None = None, tool_type: str | None = None
+        self,
+        instance_id: str,
+        *,
+        activity_types: Sequence[str] | None = None,
+        project_id: str | None = None,
+        tool_type: str | None = None,
     ) -> dict[str, Any]:
-        """Show the state and the events of one instance."""
+        """
+        Show the state and the events of one instance.
+
+        :param activity_types: Only ``comments`` or ``attachments``; linear templates only.
+        """
         where = self._path("instances/{}/history", instance_id, project_id=project_id, tool_type=tool_type)
-        return self._data("GET", where)
+        return self._data("GET", where, params={"filters[activity_types][]": activity_types})
 
     def list_item_histories(
         self, tool_type: str, item_id: str, *, project_id: str | None = None

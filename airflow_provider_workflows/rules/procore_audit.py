@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.parameters import check_required
-from airflow_provider_workflows.rules.times import parse_time
+from airflow_provider_workflows.rules.times import has_zone, parse_time
 
 Json = Mapping[str, Any]
 Row = dict[str, Any]
@@ -194,7 +194,7 @@ def changed_since(value: Any) -> datetime | None:
 
 
 def _zoned_time(text: str) -> datetime | None:
-    return time(text) if re.search(r"\d[T ].*(Z|[+-]\d\d:?\d\d)$", text, re.IGNORECASE) else None
+    return time(text) if has_zone(text) else None
 
 
 def listed_instance(row: Json, since: datetime | None) -> Row:
@@ -555,10 +555,7 @@ def time(value: Any) -> datetime | None:
     """Return a time of the API in UTC, to the millisecond, or None when it cannot be read."""
     if not isinstance(value, str) or not TIME.fullmatch(value):
         return None
-    try:
-        moment = parse_time(value)
-    except (ValueError, OverflowError):
-        return None
+    moment = parse_time(value)
     if moment is None:
         return None
     return datetime(*moment.timetuple()[:6], moment.microsecond // 1000 * 1000, timezone.utc)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pendulum
 
 
@@ -12,13 +14,18 @@ def parse_time(text: str | None) -> pendulum.DateTime | None:
     :param text: The time as the API wrote it, or None.
     :return: The time in UTC, or None for None and for text that is not a time.
     """
-    if not text:
+    if not text or not isinstance(text, str):
         return None
     try:
         moment = pendulum.parse(text, tz="UTC")
-    except ValueError:
+        return moment.in_timezone("UTC") if isinstance(moment, pendulum.DateTime) else None
+    except (ValueError, TypeError, OverflowError):  # pendulum's own words for what is no time, an interval say
         return None
-    return moment.in_timezone("UTC") if isinstance(moment, pendulum.DateTime) else None
+
+
+def has_zone(text: str) -> bool:
+    """Tell whether an ISO-8601 time says its zone."""
+    return re.search(r"\d[T ].*(Z|[+-]\d\d:?\d\d)$", text.strip(), re.IGNORECASE) is not None
 
 
 def seconds_of(moment: pendulum.DateTime | None) -> float:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.links.procore import ProcoreItemLink
-from airflow_provider_workflows.rules.parameters import check_required, listed, one_of, text_id
+from airflow_provider_workflows.rules.parameters import check_given, check_required, listed, one_of, text_id
 from airflow_provider_workflows.rules.procore import ENDED_OPERATIONS, ENDED_STATES, STATES, operation_items
-from airflow_provider_workflows.rules.times import parse_time
+from airflow_provider_workflows.rules.times import has_zone, parse_time
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.triggers.procore import (
     ProcoreAsyncOperationWaitTrigger,
@@ -32,6 +32,7 @@ class ProcoreSensor(WorkflowsSensor):
     """
 
     operator_extra_links = (ProcoreItemLink(),)
+    template_fields: Sequence[str] = ("procore_conn_id", "company_id")
 
     def __init__(self, *, procore_conn_id: str = "procore_default", company_id: str | int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
@@ -70,6 +71,7 @@ class ProcoreInstanceSensor(ProcoreSensor):
 
     :param instance_id: The instance to wait for (templated); or give the item.
     :param tool_type: Tool of the item, such as ``purchase_order_contract`` (templated).
+    :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
     :param item_id: The item whose newest instance to wait for (templated).
     :param project_id: Project to look in, or ``company``; default: where the tool is (templated).
     :param until: States that end the wait with success; default: complete, terminated, unless a step is named.
@@ -77,8 +79,8 @@ class ProcoreInstanceSensor(ProcoreSensor):
     :param skip_on: States that skip it.
     :param step_reached: Name or uuid of a step, or several: the wait ends when one of them has begun (templated).
     :param step_answered: Likewise; the wait ends when one of them is over with a response (templated).
-    :param after: Step occurrence or ISO-8601 time, UTC if it has no zone: only visits of a step that began later,
-        or in that very second, count (templated).
+    :param after: Step occurrence, or ISO-8601 time with its zone: only visits of a step that began later, or in
+        that very second, count (templated).
     :raises ConfigurationError: both instance and item given, or neither; an unknown state or tool.
     """
 
@@ -88,6 +90,7 @@ class ProcoreInstanceSensor(ProcoreSensor):
         "project_id",
         "instance_id",
         "tool_type",
+        "tool_subtype",
         "item_id",
         "step_reached",
         "step_answered",
@@ -99,19 +102,21 @@ class ProcoreInstanceSensor(ProcoreSensor):
         *,
         instance_id: str | int | None = None,
         tool_type: str | None = None,
+        tool_subtype: str | int | None = None,
         item_id: str | int | None = None,
         project_id: str | int | None = None,
         until: Collection[str] | None = None,
         fail_on: Collection[str] = (),
         skip_on: Collection[str] = (),
-        step_reached: str | Collection[str] = (),
-        step_answered: str | Collection[str] = (),
+        step_reached: str | Collection[str] | None = (),
+        step_answered: str | Collection[str] | None = (),
         after: str | int | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.instance_id = instance_id
         self.tool_type = tool_type
+        self.tool_subtype = tool_subtype
         self.item_id = item_id
         self.project_id = project_id
         self.until = until
@@ -125,11 +130,13 @@ class ProcoreInstanceSensor(ProcoreSensor):
         one_of(instance_id=self.instance_id, item_id=self.item_id)
         if self.item_id is not None:
             check_required(tool_type=self.tool_type)
+        check_given(self, "project_id", "tool_type", "tool_subtype")
         return ProcoreInstanceWaitTrigger(
             **self.trigger_arguments(),
             project_id=text_id(self.project_id),
             instance_id=text_id(self.instance_id),
             tool_type=self.tool_type,
+            tool_subtype=text_id(self.tool_subtype),
             item_id=text_id(self.item_id),
             until=self._until(),
             fail_on=known_states("fail_on", self.fail_on, STATES),
@@ -157,18 +164,20 @@ class ProcoreInstanceSensor(ProcoreSensor):
         return states
 
     def _steps(self, parameter: str) -> list[str]:
-        steps = [str(step).strip() for step in listed(getattr(self, parameter))]
-        if not all(steps):
-            raise ConfigurationError(f"{parameter} must hold names or uuids of steps, none of them empty.")
-        return steps
+        given = getattr(self, parameter)
+        steps = [] if given is None else listed(given)
+        for step in steps:
+            check_required(**{parameter: step})
+        return [str(step).strip() for step in steps]
 
     def _checked_after(self) -> str | None:
         if self.after is None:
             return None
         check_required(after=self.after)
         after = str(text_id(self.after))
-        if not re.fullmatch(r"[\w-]+", after) and parse_time(after) is None:
-            raise ConfigurationError(f"after must be a step occurrence or an ISO-8601 time; got {after!r}.")
+        is_id = re.fullmatch(r"[\w-]+", after) and not re.match(r"\d{4}-\d\d", after)
+        if not is_id and (parse_time(after) is None or not has_zone(after)):
+            raise ConfigurationError(f"after must be a step occurrence, or a time with its zone; got {after!r}.")
         return after
 
 
@@ -214,14 +223,22 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
         self.user_id = user_id
 
     def build_trigger(self) -> ProcoreResponseRequestedWaitTrigger:
-        tool_types = [str(tool) for tool in listed(self.tool_type)]
-        if not tool_types or not all(tool_types):
+        tool_types, projects = listed(self.tool_type), listed(self.project_id)
+        if not tool_types:
             raise ConfigurationError("tool_type must name a tool or a list of tools.")
+        for tool in tool_types:
+            check_required(tool_type=tool)
+        if not projects:
+            raise ConfigurationError("project_id must name a project or a list of projects.")
+        for project in projects:
+            if project is not None:
+                check_required(project_id=project)
+        check_given(self, "tool_subtype", "user_id")
         return ProcoreResponseRequestedWaitTrigger(
             **self.trigger_arguments(),
-            tool_types=tool_types,
+            tool_types=[str(tool) for tool in tool_types],
             tool_subtype=text_id(self.tool_subtype),
-            project_ids=[text_id(project) for project in listed(self.project_id)],
+            project_ids=[text_id(project) for project in projects],
             user_id=text_id(self.user_id),
         )
 
@@ -264,10 +281,13 @@ class ProcoreAsyncOperationSensor(ProcoreSensor):
 
     def build_trigger(self) -> ProcoreAsyncOperationWaitTrigger:
         check_required(operation_id=self.operation_id)
+        until = known_states("until", self.until, ENDED_OPERATIONS)
+        if not until:
+            raise ConfigurationError(f"until must name at least one state of {', '.join(sorted(ENDED_OPERATIONS))}.")
         return ProcoreAsyncOperationWaitTrigger(
             **self.trigger_arguments(),
             operation_ids=[str(text_id(self.operation_id))],
-            until=known_states("until", self.until, ENDED_OPERATIONS),
+            until=until,
             skip_on=known_states("skip_on", self.skip_on, ENDED_OPERATIONS),
         )
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.parameters import check_required, listed, one_of, text_id
-from airflow_provider_workflows.rules.times import parse_time
+from airflow_provider_workflows.rules.times import has_zone, parse_time
 from airflow_provider_workflows.sensors.procore import ProcoreSensor
 from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyInstanceWaitTrigger
 
@@ -45,8 +45,8 @@ class ProcoreLegacyInstanceSensor(ProcoreSensor):
         stands for a terminated instance. Needed unless ``activity`` is given.
     :param fail_on: States that fail the task, without a retry.
     :param skip_on: States that skip it.
-    :param after: ``history_id`` or ``performed_at`` of the activity before the wait, or another ISO-8601
-        time, UTC if it has no zone (templated).
+    :param after: ``history_id`` or ``performed_at`` of the activity before the wait, or another ISO-8601 time
+        with its zone (templated).
     :param activity: Name in any case, or id, of an activity that ends the wait with success once it can be
         performed (templated).
     :param role: Name or id of the role that it must be open to; default: any (templated).
@@ -147,6 +147,6 @@ class ProcoreLegacyInstanceSensor(ProcoreSensor):
         if after is None:
             return None
         check_required(after=after)
-        if not after.isdecimal() and parse_time(after) is None:
-            raise ConfigurationError(f"after must be a history id or an ISO-8601 time; got {after!r}.")
+        if not after.isdecimal() and (parse_time(after) is None or not has_zone(after)):
+            raise ConfigurationError(f"after must be a history id, or a time with its zone; got {after!r}.")
         return after

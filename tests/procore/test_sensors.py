@@ -280,7 +280,7 @@ def test_a_refusal_ends_the_wait_and_says_why(emulator, store):
         sensor.execute_complete({"task_state_store": store}, payload)
 
 
-@pytest.mark.parametrize("odd", [{"history": 7}, {"history": [{"type": "ResponseStep", "details": {"responses": [{"responded_at": 7}]}}]}])
+@pytest.mark.parametrize("odd", [{"history": 7}, {"history": [], "status": ["odd"]}])
 def test_an_answer_of_an_unknown_form_is_a_typed_error_and_crashes_no_trigger(emulator, store, odd):
     deferral = deferred(instance_sensor(), {"task_state_store": store})
     emulator.control("POST", "faults", path="/history$", times=2, status=200, json={"data": odd})
@@ -389,6 +389,7 @@ def test_a_trigger_is_the_same_after_a_round_trip_through_the_database():
         "project_id": None,
         "instance_id": "2",
         "tool_type": None,
+        "tool_subtype": "-1",
         "item_id": "3",
         "until": ["complete"],
         "fail_on": [],
