@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 PRODUCTS = {"Procore": "procore", "Procore Legacy": "procore_legacy", "Workflowsoft": "workflowsoft"}
+# What works on many of Procore's workflows at once has modules of its own.
+FURTHER = {("operators", "procore"): ("procore_assignees", "procore_audit", "procore_bulk")}
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -138,8 +140,13 @@ def get_provider_info() -> dict[str, Any]:
 
 def _modules(room: str) -> list[dict[str, Any]]:
     return [
-        {"integration-name": product, "python-modules": [f"airflow_provider_workflows.{room}.{module}"]}
-        for product, module in PRODUCTS.items()
+        {
+            "integration-name": product,
+            "python-modules": [
+                f"airflow_provider_workflows.{room}.{module}" for module in (first, *FURTHER.get((room, first), ()))
+            ],
+        }
+        for product, first in PRODUCTS.items()
     ]
 
 

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import re
 import subprocess
 import sys
 import types
@@ -77,6 +78,19 @@ def test_everything_that_is_named_exists():
         assert hasattr(importlib.import_module(module), name)
     integrations = {integration["integration-name"] for integration in info["integrations"]}
     assert {i["integration-name"] for room in ("hooks", "operators") for i in info[room]} == integrations
+
+
+@pytest.mark.parametrize(("room", "kind"), [("operators", "Operator"), ("sensors", "Sensor")])
+def test_every_module_with_something_to_use_in_a_dag_is_named(room, kind):
+    folder = Path(airflow_provider_workflows.__file__).parent / room
+    named = {module for integration in get_provider_info()[room] for module in integration["python-modules"]}
+
+    usable = {
+        f"airflow_provider_workflows.{room}.{file.stem}"
+        for file in folder.glob("*.py")
+        if re.search(rf"^class (Procore|Workflowsoft)\w+{kind}\(", file.read_text(), re.MULTILINE)
+    }
+    assert named == usable
 
 
 def test_no_field_is_masked_that_holds_no_secret():
