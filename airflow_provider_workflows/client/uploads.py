@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import closing
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote_plus, urlsplit
 
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
@@ -21,6 +21,7 @@ from airflow_provider_workflows.exceptions import (
 )
 
 LONGEST_WAIT = 120.0  # seconds until a stored file is available
+LONGEST_PLAIN = 3  # characters of a piece of an address that an error may repeat
 LARGEST_V1_FILE = 100 * 2**20  # bytes; the older uploads send a file in one piece
 
 # The calls below make no action that counts: an upload that nobody attaches is gone after a day. So all may go twice.
@@ -58,11 +59,12 @@ class Uploads:
             "segments": [dict(segment) for segment in segments],
         }
         try:
-            upload = self._send("POST", self._unified, order).get("data") or {}
+            upload = self._send("POST", self._unified, order).get("data")
         except (NotFound, InvalidRequest) as absent:
             if absent.status_code not in (404, 405):
                 raise
             return self._store_older(name, content_type, size, parts)
+        upload = upload if isinstance(upload, Mapping) else {}
         targets = upload.get("segments")
         if not isinstance(targets, list) or len(targets) != len(segments) or not upload.get("upload_id"):
             raise ContractError("The answer has no 'upload_id' or not one target for each part", path=self._unified)
@@ -73,6 +75,8 @@ class Uploads:
         return str(upload["upload_id"])
 
     def _put(self, target: Mapping[str, Any], part: bytes) -> str:
+        if not isinstance(target, Mapping):
+            raise ContractError("The answer has a target that is not an object", path=self._unified)
         headers = {str(name): str(value) for name, value in (target.get("headers") or {}).items()}
         answer = self._send_to_storage("PUT", str(target.get("url")), data=part, headers=headers)
         return str(answer.headers.get("ETag", "")).strip('"')
@@ -112,14 +116,41 @@ class Uploads:
         return answer
 
     def _send_to_storage(self, method: str, url: str, **call: Any) -> Answer:
-        parts = urlsplit(url)
+        parts = _split(url)
         # Where the connection itself may be unencrypted, the emulator say, its storage may be, too.
         if parts.scheme != "https" and not (parts.scheme == "http" and self.client.base_url.startswith("http://")):
-            raise ContractError("The address to store a file at is not https", method=method, path=parts.path)
+            raise ContractError("The address to store a file at is not https", method=method, path=parts.hostname or "")
         storage = self.client.without_sign_in(f"{parts.scheme}://{parts.netloc}")
         with closing(storage):
             try:
                 return storage.call(method, parts.path, query=parts.query, replay=Replay.SAFE, **call)
             except ApiError as error:
-                error.__cause__ = None  # it repeats the address, which lets anybody write there
-                raise
+                failure = _without_address(error, parts)
+        raise failure  # out here it has no context, whose traceback would repeat the address
+
+
+def _split(url: str) -> SplitResult:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        parts = urlsplit("")
+    if not parts.hostname:
+        raise ContractError("The address to store a file at is not a URL")
+    return parts
+
+
+def _without_address(error: ApiError, address: SplitResult) -> ApiError:
+    """Return the error without the address in it, for whoever knows that may write there."""
+    secrets = {address.query, address.path, address.path.rpartition("/")[2]}
+    secrets |= {value for pair in parse_qsl(address.query) for value in (pair[1], quote_plus(pair[1]))}
+    words = error.server_message
+    for secret in sorted(secrets, key=len, reverse=True):
+        words = words.replace(secret, "***") if len(secret) > LONGEST_PLAIN else words
+    return type(error)(
+        "The storage did not take the file",
+        method=error.method,
+        path=address.hostname or "",
+        status_code=error.status_code,
+        request_id=error.request_id,
+        server_message=words,
+    )

@@ -60,8 +60,8 @@ def _attached(parameter: str, given: Any, largest: int | None) -> AttachedFile:
     text = str(given).strip()
     if text in ("", "None"):
         raise ConfigurationError(f"{parameter}: a path is missing or was rendered empty.")
-    path = given if isinstance(given, ObjectStoragePath) else ObjectStoragePath(text)
     try:
+        path = given if isinstance(given, ObjectStoragePath) else ObjectStoragePath(text)
         size = int(path.stat().st_size) if path.is_file() else None
     except (OSError, ValueError, ImportError) as error:
         raise ConfigurationError(f"{parameter}: {text!r} cannot be read: {error}") from error

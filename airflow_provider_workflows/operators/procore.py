@@ -30,7 +30,14 @@ from airflow_provider_workflows.links.procore import ProcoreItemLink
 from airflow_provider_workflows.operators.attachments import AttachedFile, attached_files
 from airflow_provider_workflows.operators.base import Pin, WaitingOperator, WorkflowsOperator, read_until_found
 from airflow_provider_workflows.rules import procore as rules
-from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, one_of, text_id
+from airflow_provider_workflows.rules.parameters import (
+    check_choice,
+    check_given,
+    check_required,
+    listed,
+    one_of,
+    text_id,
+)
 from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
 
@@ -134,6 +141,7 @@ class ProcoreInstanceOperator(ProcoreOperator):
         one_of(instance_id=self.instance_id, item_id=self.item_id)
         if self.item_id is not None:
             check_required(tool_type=self.tool_type)
+        check_given(self, "project_id", "tool_type", "tool_subtype")
 
     def find_instance_id(self) -> str:
         """Return the id of the instance that is meant."""
@@ -277,12 +285,13 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
     def _check_parameters(self) -> None:
         self.check_instance()
         one_of(option=self.option, option_id=self.option_id, option_type=self.option_type)
-        if self.step_occurrence_id is not None:
-            check_required(step_occurrence_id=self.step_occurrence_id)
+        check_given(self, "step_occurrence_id")
         check_choice("on_step_moved", self.on_step_moved, ON_STEP_MOVED)
+        if not isinstance(self.attachments or {}, Mapping):
+            raise ConfigurationError(f"attachments must be ids by kind, a mapping; got {self.attachments!r}.")
         for kind, ids in (self.attachments or {}).items():
             check_choice("attachments", kind, rules.ATTACHMENT_KINDS)
-            if not ids or not all(str(one).strip() for one in listed(ids)):
+            if not ids or any(str(one).strip() in ("", "None") for one in listed(ids)):
                 raise ConfigurationError(f"attachments: {kind} must hold ids, none of them empty.")
 
     def _given_pin(self) -> dict[str, Any] | None:
@@ -512,9 +521,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
     def _check_parameters(self) -> None:
         check_required(tool_type=self.tool_type, item_id=self.item_id)
         check_choice("on_active_instance", self.on_active_instance, ON_ACTIVE_INSTANCE)
-        for name in ("template_id", "preset_id"):
-            if getattr(self, name) is not None:
-                check_required(**{name: getattr(self, name)})
+        check_given(self, "project_id", "tool_subtype", "template_id", "preset_id")
 
     def _started(self, journal: Pin) -> tuple[str, bool] | None:
         """Return the instance that is there already and whether it is another's, or None if one is to be started."""
@@ -735,8 +742,8 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
 
     def act(self, context: Context) -> dict[str, Any]:
         self.check_instance()
-        if self.max_refreshes < 1:
-            raise ConfigurationError("max_refreshes must be 1 or more.")
+        if not isinstance(self.max_refreshes, int) or self.max_refreshes < 1:
+            raise ConfigurationError(f"max_refreshes must be a whole number, 1 or more; got {self.max_refreshes!r}.")
         instance_id = self.pinned_instance_id(context, "refresh")
         item_id = text_id(self.show(instance_id).get("item_id"))
         history = self._history(instance_id)
@@ -881,11 +888,12 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
 
     def _check_parameters(self) -> None:
         self.check_instance()
-        if self.step_occurrence_id is not None:
-            check_required(step_occurrence_id=self.step_occurrence_id)
-        people = [str(one).strip() for one in listed(self.assignees)]
-        if not people or not all(people):
-            raise ConfigurationError("assignees must hold logins or ids, none of them empty.")
+        check_given(self, "step_occurrence_id")
+        people = listed(self.assignees)
+        if not people:
+            raise ConfigurationError("assignees must hold logins or ids, and not be empty.")
+        for one in people:
+            check_required(assignees=one)
         check_choice("reason", self.reason, rules.ADDED_ASSIGNEE_REASONS)
         if self.role_type is not None:
             check_choice("role_type", self.role_type, rules.ROLE_TYPES)

@@ -13,7 +13,7 @@ from airflow_provider_workflows.operators.base import Pin, WaitingOperator
 from airflow_provider_workflows.operators.procore import ON_ACTIVE_INSTANCE, ProcoreOperator
 from airflow_provider_workflows.operators.procore_audit import Scope, histories_of
 from airflow_provider_workflows.rules import procore as rules
-from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, text_id
+from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, listed, text_id
 from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
 
@@ -115,9 +115,13 @@ class ProcoreListInstancesOperator(ProcoreOperator):
             raise ConfigurationError("tool_type must name a tool or a list of tools.")
         for tool in tools:
             check_required(tool_type=tool)
-        for name in ("item_id", "assignee_id"):
-            if getattr(self, name) is not None:
-                check_required(**{name: getattr(self, name)})
+        check_given(self, "tool_subtype", "item_id", "assignee_id")
+        projects = listed(self.project_id)
+        if not projects:
+            raise ConfigurationError("project_id must name a project or a list of projects.")
+        for project in projects:
+            if project is not None:
+                check_required(project_id=project)
         if unknown := [state for state in self._states() if state not in rules.STATES]:
             raise ConfigurationError(
                 f"states: unknown state {', '.join(unknown)}. States: {', '.join(sorted(rules.STATES))}."
@@ -237,12 +241,14 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
     def act(self, context: Context) -> Any:
         items = self._checked_items()
         journal = self._journal(context)
-        done = {str(item["item_id"]) for item in self._completed(journal["past"])}
+        if journal["over"]:
+            return self._result(journal)
+        done = {item["item_id"] for item in [*self._completed(journal["past"]), *journal["active"]]}
         left = [item for item in items if item["item_id"] not in done]
         for begin in range(0, len(left), self.chunk_size):
             self._order(left[begin : begin + self.chunk_size], journal)
         if not journal["open"]:
-            return self._result([], [], journal["past"])
+            return self._result(journal)
         return self.wait(
             context,
             partial(
@@ -257,22 +263,30 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         journal = self._journal(context)
         operations = answer["result"]["operations"]
         ids = [operation["operation_id"] for operation in operations]
-        completed = self._completed(ids)
         active, failed = self._judge_failed(self._failed(ids, operations, journal))
-        past = [*journal["past"], *ids]
-        self._keep(journal, open={}, past=past, round=journal["round"] + 1)
-        result = self._result(active, failed, past)
-        self.log.info("%d started, %d active already, %d failed.", len(result["completed"]), len(active), len(failed))
-        if failed and self.on_failed_items == "fail":
+        self._keep(
+            journal,
+            round=journal["round"] + 1,
+            open={},
+            past=[*journal["past"], *ids],
+            active=[*journal["active"], *active],
+            failed=failed,
+            over=not failed or self.on_failed_items == "return",
+        )
+        result = self._result(journal)
+        counts = [len(result[name]) for name in ("completed", "already_active", "failed")]
+        self.log.info("%d started, %d active already, %d failed.", *counts)
+        if not journal["over"]:
             told = "; ".join(f"{item['item_id']}: {item['message']}" for item in failed[:FEW])
             raise WorkflowsError(
-                f"{len(failed)} of {len(completed) + len(active) + len(failed)} items were not started: {told}"
+                f"{len(failed)} of {sum(counts)} items were not started: {told}"
                 f"{'; ...' if len(failed) > FEW else ''}. A retry tries these again."
             )
         return result
 
     def _checked_items(self) -> list[dict[str, str]]:
         check_required(tool_type=self.tool_type)
+        check_given(self, "project_id", "tool_subtype", "preset_id")
         check_choice("on_active_instance", self.on_active_instance, ON_ACTIVE_INSTANCE)
         check_choice("on_failed_items", self.on_failed_items, ON_FAILED_ITEMS)
         if not isinstance(self.chunk_size, int) or self.chunk_size < 1:
@@ -291,15 +305,22 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
             raise ConfigurationError(f"items: an item has item_id and preset_id, not {', '.join(sorted(unknown))}.")
         check_required(items=whole.get("item_id"))
         preset = self.preset_id if whole.get("preset_id") is None else whole["preset_id"]
+        if preset is not None:
+            check_required(items=preset)
         named = {} if preset is None else {"preset_id": str(text_id(preset))}
         return {"item_id": str(text_id(whole["item_id"])), **named}
 
     # --- what was ordered, over all tries of the task ---
 
     def _journal(self, context: Context) -> dict[str, Any]:
-        """Return what was ordered: what runs, by its token; what is over; and how many rounds that took."""
+        """
+        Return what was ordered, ``{round, open, past, active, failed, over}``.
+
+        ``open`` holds the operations that run, by their token, and ``past`` those of earlier rounds; ``active`` and
+        ``failed`` are items, as in the result; ``over`` tells that there is nothing left to do.
+        """
         self._pin = Pin(task_state_store(context), "bulk_start", None)
-        return self._pin.value or {"round": 0, "open": {}, "past": []}
+        return self._pin.value or {"round": 0, "open": {}, "past": [], "active": [], "failed": [], "over": False}
 
     def _keep(self, journal: dict[str, Any], **changes: Any) -> None:
         journal.update(changes)
@@ -355,7 +376,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
             for operation_id in ids
             for item in rules.operation_items(self._operation(operation_id))[1]
         }
-        done = {item["item_id"] for item in self._completed([*journal["past"], *ids])}
+        done = {item["item_id"] for item in [*self._completed([*journal["past"], *ids]), *journal["active"]]}
         why = "; ".join(
             f"operation {o['operation_id']} is {o['status']} {o['error'] or ''}".strip() for o in operations
         )
@@ -388,12 +409,10 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         found = look() if len(item_ids) > FEW else (row for item_id in item_ids for row in look(item_id=item_id))
         return {str(row.get("item_id")): str(row["id"]) for row in found if not row.get("ended_at")}
 
-    def _result(
-        self, active: list[dict[str, Any]], failed: list[dict[str, Any]], operation_ids: Sequence[str]
-    ) -> dict[str, Any]:
+    def _result(self, journal: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            "completed": self._completed(operation_ids),
-            "already_active": active,
-            "failed": failed,
-            "operation_ids": list(operation_ids),
+            "completed": self._completed(journal["past"]),
+            "already_active": journal["active"],
+            "failed": journal["failed"],
+            "operation_ids": journal["past"],
         }

@@ -25,6 +25,13 @@ def check_required(**given: Any) -> None:
             raise ConfigurationError(f"{name} is missing or was rendered empty.")
 
 
+def check_given(holder: object, *names: str) -> None:
+    """Require every named attribute that is not None to have a value: an empty rendering is a mistake."""
+    for name in names:
+        if getattr(holder, name) is not None:
+            check_required(**{name: getattr(holder, name)})
+
+
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
     """Require a parameter to be one of the allowed words."""
     if value not in allowed:

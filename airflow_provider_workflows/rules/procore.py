@@ -148,13 +148,19 @@ def _later_steps(events: list[Json], after: str | None) -> list[Json]:
     ids = [_id(step) for step in steps]
     if after in ids:
         return steps[ids.index(after) + 1 :]
-    moment = parse_time(after)
+    moment = None if after.isdecimal() else parse_time(after)  # "2026" is no year, but an id
     # A step occurrence that the history does not show (yet) has no later ones.
     return [] if moment is None else [step for step in steps if _begun(step) >= seconds_of(moment)]
 
 
 def _begun(step: Json) -> float:
-    return seconds_of(parse_time(step.get("started_at") or step.get("evaluated_at")))
+    return _seconds(step.get("started_at") or step.get("evaluated_at"))
+
+
+def _seconds(time: Any) -> float:
+    if time is not None and not isinstance(time, str):
+        raise ContractError(f"A time is no text but {type(time).__name__}")
+    return seconds_of(parse_time(time))
 
 
 def events_of(history: Json) -> list[Json]:
@@ -181,7 +187,7 @@ def newest_instance(instances: Iterable[Json]) -> str:
 
 
 def _age(instance: Json) -> tuple[bool, float, int, str]:
-    started = seconds_of(parse_time(instance.get("started_at") or instance.get("created_at")))
+    started = _seconds(instance.get("started_at") or instance.get("created_at"))
     instance_id = str(instance["id"])
     return not instance.get("ended_at"), started, len(instance_id), instance_id
 
@@ -215,7 +221,7 @@ def _last_response(details: Iterable[Json]) -> dict[str, Any] | None:
     if not given:
         return None
     # Within one second, which is as fine as the API's times are, the order of the events decides.
-    last = sorted(given, key=lambda response: seconds_of(parse_time(response["responded_at"])))[-1]
+    last = sorted(given, key=lambda response: _seconds(response["responded_at"]))[-1]
     return {
         "option": last.get("response"),
         "type": last.get("response_type"),

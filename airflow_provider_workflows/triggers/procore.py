@@ -48,6 +48,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
     :param project_id: Project to look in, ``company``, or None for where the tool is.
     :param instance_id: The instance; or None to follow the item's newest one, through restarts.
     :param tool_type: Tool of the item, when waiting by item.
+    :param tool_subtype: Subtype of the tool, or None.
     :param item_id: The item, when waiting by item; else what is known of it.
     :param until: States that end the wait with success.
     :param fail_on: States that fail it.
@@ -62,6 +63,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         "project_id",
         "instance_id",
         "tool_type",
+        "tool_subtype",
         "item_id",
         "until",
         "fail_on",
@@ -78,6 +80,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         project_id: str | None,
         instance_id: str | None,
         tool_type: str | None = None,
+        tool_subtype: str | None = None,
         item_id: str | None = None,
         until: Collection[str] = tuple(sorted(rules.ENDED_STATES)),
         fail_on: Collection[str] = (),
@@ -92,6 +95,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         self.project_id = project_id
         self.instance_id = instance_id
         self.tool_type = tool_type
+        self.tool_subtype = tool_subtype
         self.item_id = item_id
         self.until = list(until)
         self.fail_on = list(fail_on)
@@ -146,7 +150,10 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         return reached + [f"step {step!r} answered" for step in self.step_answered]
 
     def _newest_of_item(self, hook: ProcoreHook) -> str:
-        return rules.newest_instance(hook.list_item_instances(str(self.tool_type), str(self.item_id), self.project_id))
+        instances = hook.list_item_instances(
+            str(self.tool_type), str(self.item_id), self.project_id, tool_subtype=self.tool_subtype
+        )
+        return rules.newest_instance(instances)
 
 
 class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
