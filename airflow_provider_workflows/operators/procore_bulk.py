@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from airflow.providers.common.compat.sdk import conf
 
@@ -245,6 +246,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
             return self._result(journal)
         done = {item["item_id"] for item in [*self._completed(journal["past"]), *journal["active"]]}
         left = [item for item in items if item["item_id"] not in done]
+        self._keep(journal)  # so that a retry orders under the same tokens
         for begin in range(0, len(left), self.chunk_size):
             self._order(left[begin : begin + self.chunk_size], journal)
         if not journal["open"]:
@@ -314,13 +316,15 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
 
     def _journal(self, context: Context) -> dict[str, Any]:
         """
-        Return what was ordered, ``{round, open, past, active, failed, over}``.
+        Return what was ordered, ``{run, round, open, past, active, failed, over}``.
 
+        ``run`` tells the orders of this task from those of other runs, whose instances may have ended since;
         ``open`` holds the operations that run, by their token, and ``past`` those of earlier rounds; ``active`` and
         ``failed`` are items, as in the result; ``over`` tells that there is nothing left to do.
         """
         self._pin = Pin(task_state_store(context), "bulk_start", None)
-        return self._pin.value or {"round": 0, "open": {}, "past": [], "active": [], "failed": [], "over": False}
+        begun = {"run": uuid4().hex, "round": 0, "open": {}, "past": [], "active": [], "failed": [], "over": False}
+        return self._pin.value or begun
 
     def _keep(self, journal: dict[str, Any], **changes: Any) -> None:
         journal.update(changes)
@@ -328,7 +332,13 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
 
     def _order(self, chunk: list[dict[str, str]], journal: dict[str, Any]) -> None:
         token = rules.idempotency_token(
-            self.hook.company_id, self.level, self.tool_type, text_id(self.tool_subtype), chunk, journal["round"]
+            self.hook.company_id,
+            self.level,
+            self.tool_type,
+            text_id(self.tool_subtype),
+            chunk,
+            journal["run"],
+            journal["round"],
         )
         if token in journal["open"]:
             return
