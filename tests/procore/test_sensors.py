@@ -16,6 +16,7 @@ from airflow.providers.common.compat.sdk import (
 from airflow.sdk.exceptions import TaskDeferred
 
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError, NotFound, WorkflowsError
+from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor, ProcoreResponseRequestedSensor
 from airflow_provider_workflows.triggers import base as waiting
 from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
@@ -403,3 +404,222 @@ def test_a_trigger_is_the_same_after_a_round_trip_through_the_database():
     }
 
     assert ProcoreInstanceWaitTrigger(**arguments).serialize()[1] == arguments
+
+
+# --- steps ---
+
+
+def test_a_step_that_was_reached_ends_the_wait_in_every_mode_with_its_visit(emulator, store):
+    context = {"task_state_store": store}
+    wish = {"step_reached": "director approval"}
+    assert instance_sensor(**wish).poke(context) is False
+    deferral = deferred(instance_sensor(**wish), context)
+    answer(emulator, "Approve")
+
+    by_poke = instance_sensor(**wish).poke(context).xcom_value
+    resumed = instance_sensor(**wish).execute_complete(context, first_event(deferral.trigger))
+
+    assert by_poke == resumed
+    assert (resumed["state"], resumed["step"]) == ("in_progress", "Director Approval")
+    assert resumed["visit"] == {
+        "step": "Director Approval",
+        "step_occurrence_id": f"{INSTANCE}03",
+        "started_at": resumed["visit"]["started_at"],
+        "ended_at": None,
+        "response": None,
+    }
+    assert resumed["visit"]["started_at"] is not None
+
+
+def test_a_step_is_named_by_its_uuid_too(emulator, store):
+    uuid = ProcoreHook().get_instance(INSTANCE)["current_step_occurrence"]["step_uuid"]
+
+    result = instance_sensor(step_reached=[uuid.upper()]).execute({"task_state_store": store})
+
+    assert result["visit"]["step"] == "Budget Check"
+
+
+def test_a_step_that_is_begun_is_not_answered_and_then_it_is(emulator, store):
+    sensor = instance_sensor(step_answered=["Budget Check"])
+    assert sensor.poke({"task_state_store": store}) is False
+    answer(emulator, "Approve")
+
+    visit = sensor.execute({"task_state_store": store})["visit"]
+
+    assert visit["response"]["option"] == "Approve"
+    assert visit["ended_at"] is not None
+
+
+def test_the_first_of_several_steps_ends_the_wait(emulator, store):
+    answer(emulator, "Return")
+
+    result = instance_sensor(step_reached={"Director Approval", "Correct Order"}).execute({"task_state_store": store})
+
+    assert result["visit"]["step"] == "Correct Order"
+
+
+def test_an_earlier_visit_of_the_step_does_not_count(emulator, store):
+    first = instance_sensor(step_answered="Budget Check")
+    answer(emulator, "Return")
+    seen = first.execute({"task_state_store": store})["visit"]["step_occurrence_id"]
+    again = instance_sensor(step_answered="Budget Check", after=seen)
+    assert again.poke({"task_state_store": store}) is False
+
+    answer(emulator, "Resubmit", "pat@example.com")
+    assert again.poke({"task_state_store": store}) is False
+    answer(emulator, "Reject")
+    visit = again.execute({"task_state_store": store})["visit"]
+
+    assert visit["step_occurrence_id"] != seen
+    assert visit["response"]["option"] == "Reject"
+
+
+def test_a_visit_before_a_time_does_not_count(emulator, store):
+    emulator.control("POST", "clock", advance=60)
+    after = emulator.control("GET", "clock")["now"]
+    emulator.control("POST", "clock", advance=60)
+    sensor = instance_sensor(step_reached=["Budget Check", "Director Approval"], after=after)
+    assert sensor.poke({"task_state_store": store}) is False
+
+    answer(emulator, "Approve")
+
+    assert sensor.execute({"task_state_store": store})["visit"]["step"] == "Director Approval"
+
+
+@pytest.mark.parametrize("after", ["2026", "10000101", 20260101])
+def test_an_occurrence_that_looks_like_a_date_is_no_time(emulator, store, after):
+    assert instance_sensor(step_reached="Budget Check", after=after).poke({"task_state_store": store}) is False
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_an_instance_that_ends_without_the_step_fails_the_wait(emulator, store, deferrable):
+    answer(emulator, "Reject")
+
+    with pytest.raises(AirflowFailException, match="ended without reaching step 'Director Approval' reached"):
+        instance_sensor(step_reached="Director Approval", deferrable=deferrable).execute({"task_state_store": store})
+
+
+def test_a_step_and_a_state_can_be_waited_for_together(emulator, store):
+    answer(emulator, "Reject")
+
+    result = instance_sensor(step_reached="Director Approval", until="complete").execute({"task_state_store": store})
+
+    assert (result["state"], result["visit"]) == ("complete", None)
+
+
+def test_what_fails_the_wait_beats_the_step(emulator, store):
+    emulator.control("POST", f"procore/instances/{INSTANCE}/block", reason="x")
+
+    with pytest.raises(AirflowFailException, match="is blocked"):
+        instance_sensor(step_reached="Budget Check", fail_on="blocked").execute({"task_state_store": store})
+
+
+@pytest.mark.parametrize("parameters", [{"step_reached": None}, {"step_reached": [], "step_answered": None}])
+def test_no_step_is_no_wish(emulator, store, parameters):
+    sensor = instance_sensor(**parameters)
+    assert sensor.poke({"task_state_store": store}) is False
+    approve(emulator)
+
+    assert sensor.execute({"task_state_store": store})["state"] == "complete"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"step_reached": ""}, "step_reached"),
+        ({"step_reached": "None"}, "step_reached"),
+        ({"step_answered": ["Budget Check", None]}, "step_answered"),
+        ({"step_reached": "x", "after": ""}, "after"),
+        ({"step_reached": "x", "after": "next tuesday"}, "after must be a step occurrence"),
+        ({"project_id": ""}, "project_id"),
+        ({"company_id": ""}, "company_id"),
+        ({"item_id": "1", "tool_type": "x", "tool_subtype": " "}, "tool_subtype"),
+    ],
+)
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_bad_parameter_of_a_step_is_named_before_anything_is_sent(emulator, parameters, named, deferrable):
+    with pytest.raises(ConfigurationError, match=named):
+        instance_sensor(deferrable=deferrable, **parameters).execute({})
+    assert emulator.requests() == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"tool_type": None}, "tool_type"),
+        ({"tool_type": [TOOL, ""]}, "tool_type"),
+        ({"project_id": []}, "project_id"),
+        ({"project_id": ["1001", "None"]}, "project_id"),
+        ({"user_id": ""}, "user_id"),
+        ({"tool_subtype": ""}, "tool_subtype"),
+    ],
+)
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_bad_parameter_of_a_request_is_named_before_anything_is_sent(emulator, parameters, named, deferrable):
+    with pytest.raises(ConfigurationError, match=named):
+        requested_sensor(deferrable=deferrable, **parameters).execute({})
+    assert emulator.requests() == []
+
+
+# --- restarts, levels, subtypes ---
+
+
+def test_a_deferred_wait_by_item_follows_a_restart(emulator, store):
+    sensor = instance_sensor(item_id="5001", tool_type=TOOL, until={"complete"})
+    deferral = deferred(sensor, {"task_state_store": store})
+    new = ProcoreHook().restart_instance(INSTANCE)["id"]
+    emulator.control("POST", f"procore/instances/{new}/respond", login="integration@example.com", option="Reject")
+
+    result = sensor.execute_complete({"task_state_store": store}, first_event(deferral.trigger))
+
+    assert (result["instance_id"], result["state"]) == (new, "complete")
+
+
+def test_a_wait_for_an_instance_ends_with_it_when_it_is_restarted(emulator, store):
+    ProcoreHook().restart_instance(INSTANCE)
+
+    assert instance_sensor().execute({"task_state_store": store})["state"] == "terminated"
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_a_tool_of_the_company_is_looked_for_at_its_level(emulator, store, deferrable):
+    tool = {"tool_type": "prequalification", "item_id": "81"}
+    new = emulator.control("POST", "procore/instances", **tool, project_id=None)["id"]
+    emulator.control("POST", f"procore/instances/{new}/terminate")
+
+    by_item = instance_sensor(**tool, deferrable=deferrable).execute({"task_state_store": store})
+    by_id = instance_sensor(instance_id=new, project_id="company").execute({})
+
+    assert (by_item["instance_id"], by_item["state"]) == (new, "terminated")
+    assert by_id == by_item
+
+
+def test_a_request_at_the_level_of_the_company_has_no_project(emulator, store):
+    emulator.control("POST", "procore/instances", tool_type="prequalification", item_id="81", project_id=None)
+
+    (request,) = requested_sensor(tool_type="prequalification").execute({"task_state_store": store})
+
+    assert (request["item_id"], request["project_id"]) == ("81", None)
+
+
+LETTER = {"tool_type": "correspondence", "tool_subtype": "-123456789"}
+
+
+def test_a_letter_is_waited_for_by_its_item_in_both_modes(emulator, store):
+    new = emulator.control("POST", "procore/instances", **LETTER, item_id="9")["id"]
+    sensor = instance_sensor(**{**LETTER, "tool_subtype": -123456789}, item_id="9")
+    deferral = deferred(sensor, {"task_state_store": store})
+    emulator.control("POST", f"procore/instances/{new}/respond", login="rita@example.com", option="Approve")
+
+    resumed = sensor.execute_complete({"task_state_store": store}, first_event(deferral.trigger))
+
+    assert (resumed["instance_id"], resumed["item_status"]) == (new, "Approved")
+    assert instance_sensor(**LETTER, item_id="9").execute({}) == resumed
+
+
+def test_a_letter_that_waits_for_us_is_found_with_its_subtype(emulator, store):
+    emulator.control("POST", "procore/instances", **LETTER, item_id="9")
+
+    (request,) = requested_sensor(**LETTER).execute({"task_state_store": store})
+
+    assert (request["item_id"], request["step"]) == ("9", "Letter Review")
