@@ -19,7 +19,7 @@ def parse_time(text: str | None) -> pendulum.DateTime | None:
     try:
         moment = pendulum.parse(text, tz="UTC")
         return moment.in_timezone("UTC") if isinstance(moment, pendulum.DateTime) else None
-    except (ValueError, TypeError, OverflowError):  # pendulum's own words for what is no time, an interval say
+    except (ValueError, TypeError, AttributeError, OverflowError):  # all are pendulum's words for no time
         return None
 
 

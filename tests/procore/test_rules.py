@@ -1,8 +1,12 @@
 from __future__ import annotations
 
-import pytest
+import contextlib
 
-from airflow_provider_workflows.exceptions import ConfigurationError
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, one_of, text_id
 from airflow_provider_workflows.rules.times import parse_time
@@ -249,3 +253,222 @@ def test_parameters_are_refused_by_name():
     with pytest.raises(ConfigurationError, match="on_step_moved must be one of fail, skip; got 'retry'"):
         check_choice("on_step_moved", "retry", ("fail", "skip"))
     assert (text_id(7), text_id(None), listed("a"), listed(("a", "b"))) == ("7", None, ["a"], ["a", "b"])
+
+
+# --- visits of a step ---
+
+
+def visit(number: int, name: str, begun: str | None, ended: str | None = None, option: str | None = None) -> dict:
+    responses = [{"id": 1, "login": "a@example.com", "response": option, "responded_at": ended}] if option else []
+    details = {"id": number, "uuid": f"U-{name}", "name": name, "started_at": begun, "ended_at": ended}
+    return event("ResponseStep", {**details, "responses": responses})
+
+
+ROUND = {
+    "history": [
+        STARTED,
+        visit(1, "Check", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "Return"),
+        visit(2, "Correct", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"),
+        visit(3, "Check", "2026-01-03T00:00:00Z", "2026-01-04T00:00:00Z", "Approve"),
+        visit(4, "Sign", "2026-01-04T00:00:00Z"),
+        visit(5, "File", None),
+    ]
+}
+
+
+def found(step: str, **wish) -> str | None:
+    one = rules.find_visit(ROUND, step, **wish)
+    return None if one is None else one["step_occurrence_id"]
+
+
+def test_the_first_visit_of_a_step_is_found_by_name_or_uuid_in_any_case():
+    assert found("check") == found("u-CHECK") == "1"
+    assert rules.find_visit(ROUND, "Check") == {
+        "step": "Check",
+        "step_occurrence_id": "1",
+        "started_at": "2026-01-01T00:00:00Z",
+        "ended_at": "2026-01-02T00:00:00Z",
+        "response": {
+            "option": "Return",
+            "type": None,
+            "comment": None,
+            "by": "a@example.com",
+            "at": "2026-01-02T00:00:00Z",
+        },
+    }
+
+
+def test_only_visits_after_an_occurrence_count():
+    assert found("Check", after="1") == "3"
+    assert found("Check", after="3") is None
+    assert found("Sign", after="3") == "4"
+    assert found("Check", after="not shown yet") is None
+
+
+@pytest.mark.parametrize(
+    ("after", "expected"),
+    [
+        ("2026-01-01T00:00:00Z", "1"),  # that very second counts
+        ("2026-01-01T00:00:01Z", "3"),
+        ("2026-01-03T01:00:00+01:00", "3"),
+        ("2026-01-03T00:00:01Z", None),
+    ],
+)
+def test_only_visits_that_began_at_a_time_or_later_count(after, expected):
+    assert found("Check", after=after) == expected
+
+
+@pytest.mark.parametrize("after", ["1999", "10000101", "20260101", "now"])
+def test_an_occurrence_that_reads_as_a_date_is_still_an_occurrence(after):
+    assert found("Check", after=after) is None
+
+
+def test_a_step_that_is_only_planned_has_not_been_reached():
+    assert found("File") is None
+    assert found("Unknown") is None
+
+
+def test_a_step_is_answered_when_it_is_over_with_a_response():
+    assert found("Check", answered=True) == "1"
+    assert found("Correct", answered=True) is None
+    assert found("Sign", answered=True) is None
+    half = {"history": [visit(1, "Joint", "2026-01-01T00:00:00Z", None)]}
+    half["history"][0]["details"]["responses"] = [
+        {"id": 1, "response": "Approve", "responded_at": "2026-01-01T01:00:00Z"}
+    ]
+    assert rules.find_visit(half, "Joint", answered=True) is None
+
+
+def test_conditions_actions_and_ends_are_steps_too():
+    history = {
+        "history": [
+            event("Conditional", {"id": 1, "name": "Over 10,000?", "evaluated_at": "2026-01-01T00:00:00Z"}),
+            event("Action", {"id": 2, "name": "Stamp", "started_at": "2026-01-02T00:00:00Z"}),
+            event("EndStep", END),
+        ]
+    }
+
+    assert rules.find_visit(history, "over 10,000?")["ended_at"] == "2026-01-01T00:00:00Z"
+    assert rules.find_visit(history, "Stamp", after="2026-01-01T12:00:00Z")["step_occurrence_id"] == "2"
+    assert rules.find_visit(history, "Approved")["step_occurrence_id"] == "13"
+
+
+def test_a_visit_ends_the_wait_and_a_named_failure_beats_it():
+    seen = {"step": "Sign", "started_at": "x"}
+
+    assert decide("in_progress", until=set(), visit=seen).word == "succeed"
+    assert decide("in_progress", until=set(), visit=seen).result["visit"] == seen
+    assert decide("blocked", until=set(), fail_on={"blocked"}, visit=seen).word == "fail"
+    assert decide("complete", "2026-01-01T00:00:00Z", until=set(), visit=seen).word == "succeed"
+    ended = decide("complete", "2026-01-01T00:00:00Z", until=set(), awaited=["step 'Sign' reached"])
+    assert (ended.word, "without reaching step 'Sign' reached" in ended.reason) == ("fail", True)
+
+
+# --- blocked, people, operations ---
+
+
+@pytest.mark.parametrize(
+    ("history", "blocked"),
+    [
+        ({"status": "blocked"}, True),
+        ({"status": None, "blocked_reason": "ERP"}, True),
+        ({"status": "terminated", "blocked_reason": "ERP", "ended_at": "2026-01-01T00:00:00Z"}, False),
+        ({"status": "in_progress", "blocked_reason": None}, False),
+        ({}, False),
+    ],
+)
+def test_an_instance_is_blocked_when_the_history_says_so(history, blocked):
+    assert rules.is_blocked(history) is blocked
+
+
+def test_people_are_found_by_login_in_any_case_or_by_id_and_each_once():
+    people = [{"id": 1, "login": "A@example.com"}, {"id": "2", "login": None}, {"id": 3}]
+
+    assert rules.people_ids(people, ["a@EXAMPLE.com", "2", "2", "x", "1"]) == (
+        {"a@EXAMPLE.com": "1", "2": "2", "1": "1"},
+        ["x"],
+    )
+    assert rules.people_ids([], ["None"]) == ({}, ["None"])
+
+
+def test_assignees_of_a_step_are_read_from_what_is_there():
+    odd = {"response_occurrences": [{"assignee": None}, {}, 7, {"assignee": {"id": 1}}, {"assignee": {"id": "2"}}]}
+
+    assert rules.assignee_ids(odd) == {"1", "2"}
+    assert rules.assignee_ids({}) == set()
+
+
+@pytest.mark.parametrize(
+    ("status", "completed_at", "ended"),
+    [
+        ("created", None, False),
+        ("in_progress", "2026-01-01T00:00:00Z", False),
+        ("done", None, True),
+        ("partial_done", None, True),
+        ("failed", None, True),
+        ("cancelled", None, True),
+        ("archived", None, False),
+        ("archived", "2026-01-01T00:00:00Z", True),
+        (None, None, False),
+    ],
+)
+def test_an_operation_is_over_in_a_final_state_or_an_unknown_one_with_an_end(status, completed_at, ended):
+    assert rules.operation_ended({"status": status, "completed_at": completed_at}) is ended
+
+
+@pytest.mark.parametrize(
+    ("error", "words"), [({"message": "Boom"}, "Boom"), ("Boom", "Boom"), (None, None), ({}, None)]
+)
+def test_an_operation_is_described_with_its_numbers(error, words):
+    result = {"completed_items": [{"item_id": 1}, 7], "failed_items": [{"item_id": 2}, {"item_id": 3}]}
+
+    assert rules.describe_operation({"id": 9, "status": "done", "error": error, "result": result}) == {
+        "operation_id": "9",
+        "operation_type": None,
+        "status": "done",
+        "started_at": None,
+        "completed_at": None,
+        "error": words,
+        "completed": 1,
+        "failed": 2,
+    }
+
+
+# --- whatever a server sends ---
+
+WORDS = st.sampled_from(["Check", "2026-01-01T00:00:00Z", "9999-12-31T23:59:59-23:00", "2026", "now", "", "PT1H/PT2H"])
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | WORDS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3),
+    max_leaves=4,
+)
+MOMENTS = WORDS | VALUES
+RESPONSE = st.dictionaries(st.sampled_from(["id", "responded_at", "response", "login", "comment"]), MOMENTS, max_size=5)
+DETAILS = st.fixed_dictionaries(
+    {},
+    optional={
+        **dict.fromkeys(["id", "uuid", "name"], MOMENTS),
+        **dict.fromkeys(["started_at", "ended_at", "evaluated_at", "terminated_at", "status"], MOMENTS),
+        "responses": st.lists(RESPONSE | VALUES, max_size=3) | VALUES,
+        "available_response_options": st.lists(RESPONSE, max_size=2) | VALUES,
+    },
+)
+KINDS = st.sampled_from(["WorkflowStarted", "WorkflowTerminated", *rules.STEP_EVENTS, "HologramStep"])
+EVENTS = st.fixed_dictionaries({}, optional={"type": KINDS | VALUES, "details": DETAILS | VALUES})
+HISTORIES = st.fixed_dictionaries(
+    {},
+    optional={
+        "history": st.lists(EVENTS | VALUES, max_size=4) | VALUES,
+        **dict.fromkeys(["status", "started_at", "ended_at", "blocked_reason"], MOMENTS),
+    },
+)
+
+
+@given(history=HISTORIES, after=st.none() | WORDS | st.text(), answered=st.booleans())
+@settings(deadline=None, max_examples=300)
+def test_no_history_breaks_the_rules_otherwise_than_with_a_contract_error(history, after, answered):
+    with contextlib.suppress(ContractError):
+        rules.describe_instance(history, instance_id="7", item_id=None)
+    with contextlib.suppress(ContractError):
+        rules.find_visit(history, "Check", answered=answered, after=after)
+    rules.is_blocked(history)
