@@ -23,6 +23,7 @@ from airflow_provider_workflows.exceptions import (
     PermissionDenied,
     RateLimited,
     ResponseConflict,
+    ServerError,
     StepMoved,
     WorkflowsError,
 )
@@ -554,11 +555,13 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
             journal.keep({**found, "sent": False})
             if isinstance(refused, (AuthenticationError, ConnectionFailed, RateLimited)):
                 raise
-            # Perhaps somebody was faster. The list decides.
+            # Perhaps somebody was faster, or Procore failed after it had started it. The list decides.
             active = rules.active_instance(self._instances())
             if active is None:
                 raise
-            return self._adopt(journal, active)
+            if not isinstance(refused, ServerError) or active in before:
+                return self._adopt(journal, active)
+            instance_id = active
         journal.keep({**found, "instance_id": instance_id})
         return instance_id, False
 

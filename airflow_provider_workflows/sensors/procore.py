@@ -79,8 +79,8 @@ class ProcoreInstanceSensor(ProcoreSensor):
     :param skip_on: States that skip it.
     :param step_reached: Name or uuid of a step, or several: the wait ends when one of them has begun (templated).
     :param step_answered: Likewise; the wait ends when one of them is over with a response (templated).
-    :param after: Step occurrence, or ISO-8601 time with its zone: only visits of a step that began later, or in
-        that very second, count (templated).
+    :param after: ISO-8601 time with its zone: only visits of a step that began later, or in that very second,
+        count; or a step occurrence: only the visits after that one, in the same instance (templated).
     :raises ConfigurationError: both instance and item given, or neither; an unknown state or tool.
     """
 

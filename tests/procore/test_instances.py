@@ -253,6 +253,15 @@ def test_a_refusal_of_a_start_that_took_effect_ends_in_that_instance(emulator, s
     assert started(emulator) == [NEW]
 
 
+def test_a_server_that_failed_after_it_started_the_instance_has_started_ours(emulator, store):
+    emulator.control("POST", "faults", method="POST", path=START, status=500, json={"error": "x"}, after=True)
+
+    result = start(on_active_instance="fail").execute({"task_state_store": store})
+
+    assert (result["instance_id"], result["adopted"]) == (NEW, False)
+    assert start(on_active_instance="fail").execute({"task_state_store": store}) == result
+
+
 def test_a_server_that_is_away_is_retried_by_airflow(emulator, store, set_connection):
     emulator.control("POST", "faults", method="GET", path=START, times=9, status=503)
     with pytest.raises(ServerError):
