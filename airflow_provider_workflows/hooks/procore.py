@@ -116,7 +116,8 @@ class ProcoreConnectionHook(WorkflowsHook):
         """Return the item's address in Procore's UI, or "" where the connection's ``item_url`` does not tell it."""
         given = {name: value for name, value in ids.items() if value is not None}
         ours = {"company_id": self.company_id} | ({"project_id": self.project_id} if self.project_id else {})
-        return super().item_url(**{**ours, **given})
+        known = {**ours, **given}
+        return super().item_url(**{name: value for name, value in known.items() if value != COMPANY_LEVEL})
 
     def base_url(self, connection: Connection, extras: Extras) -> str:
         host = host_of(connection) or ENVIRONMENTS[self._environment(extras)][1]
@@ -247,6 +248,10 @@ class ProcoreHook(ProcoreConnectionHook):
                 f"{self.conn_id!r}."
             )
         return ours
+
+    def level_for(self, project_id: str | int | None, tool_type: str | None = None) -> str:
+        """Return the project to work in, or ``company``: what to give to the other methods as ``project_id``."""
+        return self.project_for(project_id, tool_type) or COMPANY_LEVEL
 
     def _provider(self, tool_type: str) -> str | None:
         try:

@@ -87,16 +87,15 @@ class ProcoreOperator(WorkflowsOperator):
     @cached_property
     def level(self) -> str:
         """The project to work in, or ``company``."""
-        return self.hook.project_for(None, getattr(self, "tool_type", None)) or rules.COMPANY_LEVEL
+        return self.hook.level_for(None, getattr(self, "tool_type", None))
 
     def link_to(self, instance: Mapping[str, Any]) -> None:
         """Let the task link to an instance's item in Procore."""
-        project_id = None if self.level == rules.COMPANY_LEVEL else self.level
         self.item_url = self.hook.item_url(
             instance_id=text_id(instance.get("id")),
             item_id=text_id(instance.get("item_id")),
             tool_type=instance.get("tool_type"),
-            project_id=project_id,
+            project_id=self.level,
         )
 
 
@@ -622,7 +621,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
             "instance_id": str(instance["id"]),
             "item_id": text_id(instance.get("item_id")),
             "tool_type": instance.get("tool_type"),
-            "project_id": None if self.level == rules.COMPANY_LEVEL else self.level,
+            "project_id": self.level,
             "step": step.get("name"),
             "step_occurrence_id": text_id(step.get("id")),
             "started_at": instance.get("started_at"),

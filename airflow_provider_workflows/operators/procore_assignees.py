@@ -25,7 +25,6 @@ from airflow_provider_workflows.operators.base import Pin, WaitingOperator, read
 from airflow_provider_workflows.operators.procore import ProcoreOperator
 from airflow_provider_workflows.rules import procore_assignees as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, text_id
-from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
 from airflow_provider_workflows.triggers.procore import ProcoreBulkReplaceWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
 
@@ -44,15 +43,11 @@ ON_REFUSED = ("fail", "skip")
 
 @dataclass(frozen=True)
 class Scope:
-    """Where presets are: one tool in one project, or at company level with project None."""
+    """Where presets are: one tool in one project, or at the level ``company``."""
 
     tool_type: str
     tool_subtype: str | None
-    project_id: str | None
-
-    @property
-    def level(self) -> str:
-        return COMPANY_LEVEL if self.project_id is None else self.project_id
+    level: str
 
 
 @dataclass
@@ -206,7 +201,7 @@ class ProcorePresetAssigneesOperator(ProcoreOperator):
         tool_type, tool_subtype = assignment["tool_type"], assignment["tool_subtype"] or text_id(self.tool_subtype)
         given = self.project_id if assignment["project_id"] is None else assignment["project_id"]
         for project_id in listed(given):
-            scope = Scope(tool_type, tool_subtype, self.hook.project_for(text_id(project_id), tool_type))
+            scope = Scope(tool_type, tool_subtype, self.hook.level_for(text_id(project_id), tool_type))
             presets = [preset for preset in self._presets(scope) if _is_meant(preset, assignment)]
             if not presets:
                 what = f"template {assignment['template']!r}" if assignment["template"] else "this id"
@@ -280,7 +275,7 @@ class ProcorePresetAssigneesOperator(ProcoreOperator):
     def _row(self, target: Target, applied: Pin) -> dict[str, Any]:
         row: dict[str, Any] = {
             "preset_id": target.preset_id,
-            "project_id": target.scope.project_id,
+            "project_id": target.scope.level,
             "template": target.template,
             "valid": None,
             "status": "refused",

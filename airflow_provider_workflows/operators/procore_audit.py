@@ -20,6 +20,7 @@ from airflow_provider_workflows.operators.procore import ProcoreOperator
 from airflow_provider_workflows.operators.tables import Tables, export_folder
 from airflow_provider_workflows.rules import procore_audit as rules
 from airflow_provider_workflows.rules.parameters import check_required, listed, text_id
+from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 
 Json = Mapping[str, Any]
 
-COMPANY_LEVEL = "company"
 NO_SUCH_ROUTE = (404, 405)
 TOO_MUCH = (400, 413)
 ITEMS_A_CALL = 50
@@ -77,14 +77,14 @@ class Report:
 
 @dataclass(frozen=True)
 class Scope:
-    """One tool in one project, or at company level with project None."""
+    """One tool in one project, or at the level ``company``."""
 
     tool_type: str
-    project_id: str | None
+    level: str
 
     @property
-    def level(self) -> str:
-        return COMPANY_LEVEL if self.project_id is None else self.project_id
+    def project_id(self) -> str | None:
+        return None if self.level == COMPANY_LEVEL else self.level
 
 
 class HistoryReader:
@@ -406,7 +406,7 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator):
     def _scopes(self) -> list[Scope]:
         return list(
             dict.fromkeys(
-                Scope(str(tool_type), self.hook.project_for(project_id, str(tool_type)))
+                Scope(str(tool_type), self.hook.level_for(project_id, str(tool_type)))
                 for tool_type in listed(self.tool_type)
                 for project_id in listed(self.project_id)
             )

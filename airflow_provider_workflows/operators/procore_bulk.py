@@ -139,7 +139,7 @@ class ProcoreListInstancesOperator(ProcoreOperator):
         assignee = self.hook.user_id if self.assignee_id == ME else text_id(self.assignee_id)
         for tool_type in map(str, listed(self.tool_type)):
             for project_id in listed(self.project_id):
-                project = self.hook.project_for(text_id(project_id), tool_type)
+                level = self.hook.level_for(text_id(project_id), tool_type)
                 found = self.hook.list_instances(
                     tool_type,
                     tool_subtype=text_id(self.tool_subtype),
@@ -148,26 +148,26 @@ class ProcoreListInstancesOperator(ProcoreOperator):
                     active=self.active,
                     overdue=self.overdue,
                     include_internal=self.include_internal,
-                    project_id=project or rules.COMPANY_LEVEL,
+                    project_id=level,
                 )
-                rows = (self._row(instance, tool_type, project) for instance in found)
-                yield from self._in_states(tool_type, project, list(rows)) if self._states() else rows
+                rows = (self._row(instance, tool_type, level) for instance in found)
+                yield from self._in_states(tool_type, level, list(rows)) if self._states() else rows
 
     @staticmethod
-    def _row(instance: Mapping[str, Any], tool_type: str, project: str | None) -> dict[str, Any]:
+    def _row(instance: Mapping[str, Any], tool_type: str, level: str) -> dict[str, Any]:
         return {
             "instance_id": str(instance["id"]),
             "item_id": text_id(instance.get("item_id")),
             "tool_type": instance.get("tool_type") or tool_type,
-            "project_id": project,
+            "project_id": level,
             "state": None,
             "step": None,
             **{name: instance.get(name) for name in ("started_at", "ended_at", "updated_at")},
         }
 
-    def _in_states(self, tool_type: str, project: str | None, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def _in_states(self, tool_type: str, level: str, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         by_id = {row["instance_id"]: row for row in rows}
-        for instance_id, history in histories_of(self.hook, Scope(tool_type, project), rows, self.log):
+        for instance_id, history in histories_of(self.hook, Scope(tool_type, level), rows, self.log):
             row = by_id.get(instance_id)
             if row is not None:
                 now = rules.describe_instance(history, instance_id=instance_id, item_id=row["item_id"])

@@ -193,7 +193,7 @@ def table_of(rows: Iterable[Json]) -> str:
     """Return a plan as a table for the log."""
     lines = [("preset", "project", "template", "status", "group", "added", "removed", "refused")]
     for row in rows:
-        head = (str(row["preset_id"]), str(row["project_id"] or "company"), str(row["template"]), row["status"])
+        head = (str(row["preset_id"]), str(row["project_id"]), str(row["template"]), row["status"])
         if not row["groups"]:
             lines.append((*head, "", "", "", str(row["reason"] or "")))
         for group in row["groups"]:

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_workflows.rules import procore as rules
-from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
 from airflow_provider_workflows.rules.verdicts import Verdict, Word
 from airflow_provider_workflows.triggers.base import WaitTrigger, in_thread
 
@@ -107,7 +106,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
 
     def snapshot(self, hook: ProcoreHook) -> tuple[dict[str, Any], dict[str, Any] | None]:
         # Both are asked for once: what is found here travels to the triggerer.
-        self.project_id = hook.project_for(self.project_id, self.tool_type) or COMPANY_LEVEL
+        self.project_id = hook.level_for(self.project_id, self.tool_type)
         instance_id = self.instance_id or self._newest_of_item(hook)
         if self.item_id is None:  # the history does not name the item
             self.item_id = str(hook.get_instance(instance_id, project_id=self.project_id).get("item_id"))
@@ -136,9 +135,11 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
     async def on_kill(self) -> None:
         if self.terminate_on_kill and self.instance_id is not None:
             hook = self.open_hook()
-            await hook.prepare()
-            await in_thread(partial(hook.terminate_instance, self.instance_id, project_id=self.project_id))
-            hook.close()
+            try:
+                await hook.prepare()
+                await in_thread(partial(hook.terminate_instance, self.instance_id, project_id=self.project_id))
+            finally:
+                hook.close()
 
     def _visit(self, history: dict[str, Any]) -> dict[str, Any] | None:
         wishes = [(step, False) for step in self.step_reached] + [(step, True) for step in self.step_answered]
@@ -189,18 +190,16 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
         requests = []
         for project_id in self.project_ids:
             for tool_type in self.tool_types:
-                project = hook.project_for(project_id, tool_type)
-                requests += self._requests(hook, tool_type, project)
+                requests += self._requests(hook, tool_type, hook.level_for(project_id, tool_type))
         return requests
 
-    def _requests(self, hook: ProcoreHook, tool_type: str, project: str | None) -> list[dict[str, Any]]:
-        where = project or COMPANY_LEVEL
+    def _requests(self, hook: ProcoreHook, tool_type: str, level: str) -> list[dict[str, Any]]:
         rows = hook.list_instances(
-            tool_type, tool_subtype=self.tool_subtype, assignee_id=self.user_id, active=True, project_id=where
+            tool_type, tool_subtype=self.tool_subtype, assignee_id=self.user_id, active=True, project_id=level
         )
-        shown = (hook.get_instance(str(row["id"]), project_id=where) for row in rows)
+        shown = (hook.get_instance(str(row["id"]), project_id=level) for row in rows)
         requests = (rules.response_request(instance, str(self.user_id)) for instance in shown)
-        return [{**request, "project_id": project} for request in requests if request is not None]
+        return [{**request, "project_id": level} for request in requests if request is not None]
 
     def decide(self, snapshot: list[dict[str, Any]]) -> Verdict | None:
         if not snapshot:

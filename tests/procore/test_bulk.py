@@ -500,7 +500,7 @@ def test_several_tools_and_projects_are_looked_in_each_at_its_level(emulator):
     default = listing(tool_type=(TOOL, "prequalification")).execute({})
 
     assert [(row["item_id"], row["project_id"]) for row in rows] == [("5001", "1001"), ("11", "1002")]
-    assert [(row["item_id"], row["project_id"]) for row in default] == [("5001", "1001"), ("81", None)]
+    assert [(row["item_id"], row["project_id"]) for row in default] == [("5001", "1001"), ("81", "company")]
     assert len(lists(emulator)) == 4 + 2
 
 

@@ -110,7 +110,7 @@ def test_a_workflow_is_started_and_described(emulator, store):
 def test_a_tool_of_the_company_is_started_at_its_level(emulator, store):
     result = start(tool_type="prequalification", item_id="81").execute({"task_state_store": store})
 
-    assert result["project_id"] is None
+    assert result["project_id"] == "company"
     assert state_of(emulator, result["instance_id"])["project_id"] is None
 
 

@@ -97,7 +97,7 @@ def test_a_tool_of_the_company_has_its_presets_there(emulator):
 
     row, group = only(assign(wish, tool_type="prequalification").execute({}))
 
-    assert (row["project_id"], row["status"], group["added"]) == (None, "change", [LEE])
+    assert (row["project_id"], row["status"], group["added"]) == ("company", "change", [LEE])
 
 
 @pytest.mark.parametrize(
@@ -128,7 +128,7 @@ def test_the_table_in_the_log_has_a_line_for_each_group():
     rows = [
         {
             "preset_id": "1",
-            "project_id": None,
+            "project_id": "company",
             "template": "T",
             "status": "change",
             "reason": None,

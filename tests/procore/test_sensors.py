@@ -17,6 +17,7 @@ from airflow.sdk.exceptions import TaskDeferred
 
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError, NotFound, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
+from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor, ProcoreResponseRequestedSensor
 from airflow_provider_workflows.triggers import base as waiting
 from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
@@ -594,12 +595,15 @@ def test_a_tool_of_the_company_is_looked_for_at_its_level(emulator, store, defer
     assert by_id == by_item
 
 
-def test_a_request_at_the_level_of_the_company_has_no_project(emulator, store):
+def test_a_request_at_the_level_of_the_company_can_be_answered_as_it_was_handed_on(emulator, store):
     emulator.control("POST", "procore/instances", tool_type="prequalification", item_id="81", project_id=None)
 
     (request,) = requested_sensor(tool_type="prequalification").execute({"task_state_store": store})
 
-    assert (request["item_id"], request["project_id"]) == ("81", None)
+    assert (request["item_id"], request["project_id"]) == ("81", "company")
+    where = {name: request[name] for name in ("instance_id", "project_id", "step_occurrence_id")}
+    answer = ProcoreRespondOperator(task_id="answer", option="approve", **where).execute({"task_state_store": {}})
+    assert answer["already_recorded"] is False
 
 
 LETTER = {"tool_type": "correspondence", "tool_subtype": "-123456789"}
