@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -43,7 +43,7 @@ from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigg
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
+    from airflow.sdk import BaseOperatorLink, Context
 
     from airflow_provider_workflows.hooks.procore import ProcoreHook
 
@@ -62,7 +62,7 @@ class ProcoreOperator(WorkflowsOperator):
     :param project_id: Project to work in; beats the connection's (templated).
     """
 
-    operator_extra_links = (ProcoreItemLink(),)
+    operator_extra_links: Collection[BaseOperatorLink] = (ProcoreItemLink(),)
     template_fields: Sequence[str] = ("procore_conn_id", "company_id", "project_id")
 
     def __init__(
@@ -76,7 +76,7 @@ class ProcoreOperator(WorkflowsOperator):
         super().__init__(**kwargs)
         self.procore_conn_id = procore_conn_id
         self.company_id = company_id
-        self.project_id = project_id
+        self.project_id: Any = project_id  # or several, in operators that look in several
 
     @cached_property
     def hook(self) -> ProcoreHook:

@@ -102,7 +102,7 @@ class ProcorePresetAssigneesOperator(ProcoreOperator):
     :raises OutcomeUnknown: the answer was lost and reading shows the old members; never retried.
     """
 
-    operator_extra_links = ()  # type: ignore[assignment]  # it is about no item
+    operator_extra_links = ()  # it is about no item
     template_fields: Sequence[str] = (
         *ProcoreOperator.template_fields,
         "assignments",
@@ -387,7 +387,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
     :raises OutcomeUnknown: the answer was lost and the list shows no new request; never retried.
     """
 
-    operator_extra_links = ()  # type: ignore[assignment]  # it is about no item
+    operator_extra_links = ()  # it is about no item
     template_fields: Sequence[str] = (
         "procore_conn_id",
         "company_id",

@@ -239,7 +239,7 @@ class ProcoreExportOperator(ProcoreOperator):
         (templated); None for everything.
     """
 
-    operator_extra_links = ()  # type: ignore[assignment]  # it is about many items
+    operator_extra_links = ()  # it is about many items
     tables: Mapping[str, rules.Columns]
 
     template_fields: Sequence[str] = (
@@ -354,7 +354,7 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.project_id = project_id  # type: ignore[assignment]
+        self.project_id = project_id
         self.tool_type = tool_type
         self.tool_subtype = tool_subtype
         self.item_ids = item_ids

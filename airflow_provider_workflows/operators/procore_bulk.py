@@ -56,7 +56,7 @@ class ProcoreListInstancesOperator(ProcoreOperator):
     """
 
     returns_mapping = False
-    operator_extra_links = ()  # type: ignore[assignment]  # it is about many items
+    operator_extra_links = ()  # it is about many items
     template_fields: Sequence[str] = (
         *ProcoreOperator.template_fields,
         "tool_type",
@@ -82,7 +82,7 @@ class ProcoreListInstancesOperator(ProcoreOperator):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.project_id = project_id  # type: ignore[assignment]
+        self.project_id = project_id
         self.tool_type = tool_type
         self.tool_subtype = tool_subtype
         self.item_id = item_id
@@ -209,7 +209,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
     :raises ConfigurationError: no items, an item twice, an unknown tool.
     """
 
-    operator_extra_links = ()  # type: ignore[assignment]  # it is about many items
+    operator_extra_links = ()  # it is about many items
     template_fields: Sequence[str] = (
         *ProcoreOperator.template_fields,
         "tool_type",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import subprocess
 import sys
 from importlib.util import resolve_name
@@ -91,6 +92,8 @@ def measured() -> dict[str, list[tuple[float, float, set[str]]]]:
     done = subprocess.run(
         [sys.executable, "-c", MEASURE],
         input=json.dumps([PARSED, airflow_modules]),
+        # Without compiled bytecode the measure would be of the compiler.
+        env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
         capture_output=True,
         text=True,
         check=True,
