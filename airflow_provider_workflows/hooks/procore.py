@@ -226,6 +226,15 @@ class ProcoreHook(ProcoreConnectionHook):
         known = ", ".join(sorted({str(tool.get("type")) for tool in self._tools[key]})) or "none"
         raise ConfigurationError(f"tool_type: this company has no tool {tool_type!r} with workflows. Tools: {known}.")
 
+    def check_tool(self, tool_type: str) -> None:
+        """
+        Look for a tool where nothing was found of it: a misspelt one has no instances either.
+
+        :raises ConfigurationError: there is no such tool; the message lists the tools.
+        """
+        with contextlib.suppress(NotFound, PermissionDenied):  # who may not list the tools cannot be told
+            self.find_tool(tool_type)
+
     def project_for(self, project_id: str | int | None, tool_type: str | None = None) -> str | None:
         """
         Return the project to work in, or None for the company level.
@@ -390,8 +399,7 @@ class ProcoreHook(ProcoreConnectionHook):
         """
         rows = list(self.list_instances(tool_type, item_id=item_id, tool_subtype=tool_subtype, project_id=project_id))
         if not rows:
-            with contextlib.suppress(NotFound, PermissionDenied):
-                self.find_tool(tool_type)
+            self.check_tool(tool_type)
             raise NotFound(
                 f"Item {item_id} of tool {tool_type} has no workflow instance, or none that is visible to us"
             )

@@ -51,6 +51,7 @@ ON_STEP_MOVED = ("fail", "skip", "succeed")
 ON_ACTIVE_INSTANCE = ("adopt", "fail")
 RESTART_MODES = ("defaults", "current_configuration")
 UPLOAD_PART = 16 * 2**20  # bytes; Procore takes parts of 5 to 100 MiB
+MOST_PARTS = 10_000
 
 
 class ProcoreOperator(WorkflowsOperator):
@@ -274,7 +275,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
                 self.on_step_moved,
             )
             return None
-        files = attached_files("files", self.files)
+        files = attached_files("files", self.files, largest=UPLOAD_PART * MOST_PARTS)
         self._check_pending(step)
         chosen = rules.choose_option(rules.response_options(step), **self._wish())
         self._send(instance_id, occurrence_id, chosen, files)
@@ -557,6 +558,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
             # Perhaps somebody was faster, or Procore failed after it had started it. The list decides.
             active = rules.active_instance(self._instances())
             if active is None:
+                self.hook.check_tool(self.tool_type)
                 raise
             if not isinstance(refused, ServerError) or active in before:
                 return self._adopt(journal, active)

@@ -240,6 +240,8 @@ class ProcorePresetAssigneesOperator(ProcoreOperator):
         if scope not in self._known_presets:
             found = self.hook.list_presets(scope.tool_type, tool_subtype=scope.tool_subtype, project_id=scope.level)
             self._known_presets[scope] = list(found)
+            if not self._known_presets[scope]:
+                self.hook.check_tool(scope.tool_type)
         return self._known_presets[scope]
 
     def _groups(self, version_id: str | None) -> list[Any]:

@@ -150,8 +150,10 @@ class ProcoreListInstancesOperator(ProcoreOperator):
                     include_internal=self.include_internal,
                     project_id=level,
                 )
-                rows = (self._row(instance, tool_type, level) for instance in found)
-                yield from self._in_states(tool_type, level, list(rows)) if self._states() else rows
+                rows = [self._row(instance, tool_type, level) for instance in found]
+                if not rows:
+                    self.hook.check_tool(tool_type)
+                yield from self._in_states(tool_type, level, rows) if self._states() else rows
 
     @staticmethod
     def _row(instance: Mapping[str, Any], tool_type: str, level: str) -> dict[str, Any]:
@@ -244,6 +246,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         journal = self._journal(context)
         if journal["over"]:
             return self._result(journal)
+        self.hook.check_tool(self.tool_type)  # an order for none is taken, too, and fails item by item
         done = {item["item_id"] for item in [*self._completed(journal["past"]), *journal["active"]]}
         left = [item for item in items if item["item_id"] not in done]
         self._keep(journal)  # so that a retry orders under the same tokens

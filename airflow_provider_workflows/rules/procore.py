@@ -64,7 +64,7 @@ def describe_instance(history: Json, *, instance_id: str, item_id: str | None) -
         "item_id": item_id,
         "state": history.get("status") or _state_of(events, ended_at),
         "step": current.get("name") if current else None,
-        "item_status": next((s["status"] for s in reversed(steps) if s.get("status") and s.get("started_at")), None),
+        "item_status": _item_status(events),
         "last_response": _last_response(details),
         "started_at": history.get("started_at") or _first(details, "started_at"),
         "ended_at": ended_at,
@@ -105,6 +105,12 @@ def decide_instance(
     if state in ENDED_STATES or instance["ended_at"]:
         return Verdict("fail", result, f"{where}: it has ended without reaching {_listed([*until, *awaited])}")
     return None
+
+
+def _item_status(events: list[Json]) -> str | None:
+    """Return what the last step that has begun says of the item; the status of an action is its own."""
+    steps = [_details(event) for event in events if event.get("type") in ("ResponseStep", "EndStep")]
+    return next((step["status"] for step in reversed(steps) if step.get("status") and step.get("started_at")), None)
 
 
 def is_blocked(history: Json) -> bool:

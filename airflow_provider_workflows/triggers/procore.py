@@ -194,9 +194,13 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
         return requests
 
     def _requests(self, hook: ProcoreHook, tool_type: str, level: str) -> list[dict[str, Any]]:
-        rows = hook.list_instances(
-            tool_type, tool_subtype=self.tool_subtype, assignee_id=self.user_id, active=True, project_id=level
+        rows = list(
+            hook.list_instances(
+                tool_type, tool_subtype=self.tool_subtype, assignee_id=self.user_id, active=True, project_id=level
+            )
         )
+        if not rows:
+            hook.check_tool(tool_type)
         shown = (hook.get_instance(str(row["id"]), project_id=level) for row in rows)
         requests = (rules.response_request(instance, str(self.user_id)) for instance in shown)
         return [{**request, "project_id": level} for request in requests if request is not None]

@@ -596,3 +596,10 @@ def test_a_deferred_start_serialises_no_items(emulator, store):
         operator.execute({"task_state_store": store})
 
     assert "'11'" not in repr(deferral.value.trigger.serialize())
+
+
+@pytest.mark.parametrize("build", [listing, lambda **given: start("1", **given)], ids=["list", "start"])
+def test_a_misspelt_tool_is_named_even_where_the_project_is_given(emulator, build):
+    with pytest.raises(ConfigurationError, match=r"no tool 'purchase_order'.*purchase_order_contract"):
+        build(tool_type="purchase_order", project_id="1001").execute({})
+    assert [effect for effect in emulator.effects() if effect["via"] == "api"] == []

@@ -472,3 +472,16 @@ def test_no_history_breaks_the_rules_otherwise_than_with_a_contract_error(histor
     with contextlib.suppress(ContractError):
         rules.find_visit(history, "Check", answered=answered, after=after)
     rules.is_blocked(history)
+
+
+def test_the_status_of_an_action_is_not_that_of_the_item():
+    history = {
+        "history": [
+            {"type": "ResponseStep", "details": {"name": "Review", "status": "Under Review", "started_at": "x"}},
+            {"type": "Action", "details": {"name": "Stamp", "status": "in_progress", "started_at": "y"}},
+        ]
+    }
+
+    instance = rules.describe_instance(history, instance_id="1", item_id="2")
+
+    assert (instance["item_status"], instance["step"]) == ("Under Review", "Review")
