@@ -79,7 +79,8 @@ class ProcorePresetAssigneesOperator(ProcoreOperator):
 
     Returns ``{mode, changed, unchanged, refused, presets: [{preset_id, project_id, template, valid, status, reason,
     groups: [{group, uuid, added, removed, unchanged, refused: [{who, reason}], reason}]}]}``; a ``status`` is
-    ``change`` (planned), ``applied``, ``unchanged`` or ``refused``. The same is a table in the log.
+    ``change`` (planned), ``applied``, ``unchanged`` or ``refused``; ``refused`` counts the presets of which anything
+    is refused, whatever becomes of the rest. The same is a table in the log.
 
     Reference: https://developers.procore.com/reference/rest/workflows-presets
 
@@ -156,11 +157,11 @@ class ProcorePresetAssigneesOperator(ProcoreOperator):
         finally:
             if rows:
                 self.log.info("%s\n%s", "Plan:" if self.mode == "plan" else "Done:", rules.table_of(rows))
-        count = {status: sum(row["status"] == status for row in rows) for status in ("unchanged", "refused")}
         result = {
             "mode": self.mode,
-            "changed": len(rows) - sum(count.values()),
-            **count,
+            "changed": sum(row["status"] in ("change", "applied") for row in rows),
+            "unchanged": sum(row["status"] == "unchanged" for row in rows),
+            "refused": sum(rules.is_refused(row) for row in rows),
             "presets": rows,
         }
         if (

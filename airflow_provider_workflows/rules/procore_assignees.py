@@ -189,6 +189,11 @@ def beyond(changes: Iterable[Json], approved: Json | None) -> list[str]:
     return told
 
 
+def is_refused(row: Json) -> bool:
+    """Tell whether anything of a preset is refused."""
+    return row["status"] == "refused" or any(group["refused"] or group["reason"] for group in row["groups"])
+
+
 def table_of(rows: Iterable[Json]) -> str:
     """Return a plan as a table for the log."""
     lines = [("preset", "project", "template", "status", "group", "added", "removed", "refused")]

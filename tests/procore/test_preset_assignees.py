@@ -188,6 +188,7 @@ def test_the_rest_is_done_when_refusals_may_be_skipped(emulator):
     result = assign(*wishes, mode="apply", on_refused="skip").execute({})
 
     assert [row["status"] for row in result["presets"]] == ["applied", "refused"]
+    assert (result["changed"], result["unchanged"], result["refused"]) == (1, 0, 2)
     assert writes(emulator) == [PRESET]
     assert groups_of(emulator)["Directors"] == [DANA, LEE]
     assert result["presets"][0]["groups"][0]["refused"] == [
