@@ -72,6 +72,7 @@ def example_procore_hr_sync():
         task_id="ask_the_reviewers",
         tool_type="generic_tool_item",
         item_id="{{ params.review_item }}",
+        on_active_instance="fail",  # what its reviewers approve or reject is an earlier plan
         retries=2,
     )
     # [END howto_operator_procore_start_instance]

@@ -43,12 +43,20 @@ class Uploads:
         older = path("/companies/{}", company_id) if project_id is None else project
         self._older = f"/rest/v1.1{older}/uploads"
 
-    def store(self, name: str, content_type: str, segments: Sequence[Mapping[str, Any]], parts: Iterable[bytes]) -> str:
+    def store(
+        self,
+        name: str,
+        content_type: str,
+        segments: Sequence[Mapping[str, Any]],
+        parts: Iterable[bytes],
+        sha256: str | None = None,
+    ) -> str:
         """
         Store a file and return the id to attach it by.
 
-        :param segments: ``{size, sha256}`` of each part.
+        :param segments: ``{size, sha256, md5}`` of each part.
         :param parts: The parts.
+        :param sha256: Of the whole file.
         :raises ServerError: the file did not become available in time.
         """
         size = sum(segment["size"] for segment in segments)
@@ -56,6 +64,7 @@ class Uploads:
             "file_name": name,
             "file_size": size,
             "content_type": content_type,
+            **({} if sha256 is None else {"sha256": sha256}),
             "segments": [dict(segment) for segment in segments],
         }
         try:

@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_workflows.client.auth import ClientCredentials, ReadyToken
 from airflow_provider_workflows.client.rest import path
 from airflow_provider_workflows.client.retry import Replay
-from airflow_provider_workflows.exceptions import ConfigurationError, ContractError, NotFound, PermissionDenied
+from airflow_provider_workflows.exceptions import (
+    ApiError,
+    ConfigurationError,
+    ContractError,
+    NotFound,
+    PermissionDenied,
+)
 from airflow_provider_workflows.hooks.base import (
     Extras,
     WorkflowsHook,
@@ -202,6 +208,7 @@ class ProcoreHook(ProcoreConnectionHook):
 
     # Of each server and company, for the life of the process: whose tool a tool is does not change.
     _tools: ClassVar[dict[tuple[str, str], list[dict[str, Any]]]] = {}
+    _tools_hidden: ApiError | None = None
 
     # --- tools, and whether they work in projects or in the company ---
 
@@ -217,9 +224,15 @@ class ProcoreHook(ProcoreConnectionHook):
         :raises ConfigurationError: there is no such tool; the message lists the tools.
         """
         key = (self.client.base_url, self.company_id)
+        if self._tools_hidden is not None:
+            raise self._tools_hidden
         for tools in (self._tools.get(key), None):
             if tools is None:
-                tools = self._tools[key] = self.list_tools()
+                try:
+                    tools = self._tools[key] = self.list_tools()
+                except (NotFound, PermissionDenied) as refused:
+                    self._tools_hidden = refused  # asked for once
+                    raise
             for tool in tools:
                 if _plain(tool.get("type")) == _plain(tool_type):
                     return tool
@@ -705,6 +718,7 @@ class ProcoreHook(ProcoreConnectionHook):
         segments: Sequence[Mapping[str, Any]],
         parts: Iterable[bytes],
         *,
+        sha256: str | None = None,
         project_id: str | None = None,
     ) -> str:
         """
@@ -715,14 +729,15 @@ class ProcoreHook(ProcoreConnectionHook):
 
         :param name: Name of the file.
         :param content_type: Its media type.
-        :param segments: ``{size, sha256}`` of each part, sizes in bytes.
+        :param segments: ``{size, sha256, md5}`` of each part, sizes in bytes; ``md5`` may be left out.
         :param parts: The parts.
+        :param sha256: Of the whole file.
         :return: The upload's id.
         """
         from airflow_provider_workflows.client.uploads import Uploads
 
         uploads = Uploads(self.client, self.company_id, self.project_for(project_id))
-        return uploads.store(name, content_type, segments, parts)
+        return uploads.store(name, content_type, segments, parts, sha256)
 
     # --- inner ---
 

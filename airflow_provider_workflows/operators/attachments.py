@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.rules.parameters import listed
+from airflow_provider_workflows.rules.parameters import check_required, listed
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -52,6 +52,26 @@ def attached_files(parameter: str, paths: Any, *, largest: int | None = None) ->
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigurationError(f"{parameter}: several files are named {', '.join(sorted(twice))}.")
     return files
+
+
+def storage_path(parameter: str, given: Any, conn_id: str | None = None) -> ObjectStoragePath:
+    """
+    Return a path in an object storage, or say what is wrong with it before anything depends on it.
+
+    :param parameter: What the parameter is called, for the error text.
+    :param given: A URL or an ``ObjectStoragePath``.
+    :param conn_id: Connection to the storage, or None for the path's own.
+    :raises ConfigurationError: not a path, or of a storage whose library is not installed.
+    """
+    from airflow.sdk import ObjectStoragePath
+
+    check_required(**{parameter: given})
+    try:
+        path = ObjectStoragePath(given, conn_id=conn_id) if conn_id is not None else ObjectStoragePath(given)
+        path.fs  # noqa: B018  names a storage that is not there
+    except (ValueError, ImportError) as error:
+        raise ConfigurationError(f"{parameter}: {str(given)!r} cannot be written to: {error}") from error
+    return path
 
 
 def _attached(parameter: str, given: Any, largest: int | None) -> AttachedFile:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
-from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
+from airflow_provider_workflows.exceptions import ApiError, ConfigurationError, WorkflowsError
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, push_values, task_state_store
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_workflows.triggers.base import WaitTrigger
 
+log = logging.getLogger(__name__)
 Found = TypeVar("Found")
 PIN_KEPT = timedelta(days=365)
 # The deadline is the trigger's to keep; Airflow's own timeout only catches a triggerer that is gone.
@@ -81,17 +83,17 @@ class WaitingOperator(WorkflowsOperator):
     """
     Acts, and then waits for what comes of it, with a worker or without one.
 
-    :param wait_timeout: Seconds that the wait may take, by the clock on the wall; default 7 days. From Airflow
-        3.3 on the end of the wait survives retries.
-    :param poll_interval: Seconds between two looks; by default ``[workflows] poke_interval``, else 60.
+    :param wait_timeout: Seconds, or a timedelta, that the wait may take by the clock on the wall; default 7 days. From
+        Airflow 3.3 on the end of the wait survives retries.
+    :param poll_interval: Seconds, or a timedelta, between two looks; by default ``[workflows] poke_interval``, else 60.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
     """
 
     def __init__(
         self,
         *,
-        wait_timeout: float = 7 * 24 * 3600.0,
-        poll_interval: float | None = None,
+        wait_timeout: timedelta | float = timedelta(days=7),
+        poll_interval: timedelta | float | None = None,
         deferrable: bool | None = None,
         **kwargs: Any,
     ):
@@ -100,23 +102,31 @@ class WaitingOperator(WorkflowsOperator):
             poll_interval = conf.getfloat("workflows", "poke_interval", fallback=60.0)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-        self.wait_timeout = wait_timeout
-        self.poll_interval = poll_interval
+        self.wait_timeout = _seconds(wait_timeout)
+        self.poll_interval = _seconds(poll_interval)
         self.deferrable = deferrable
 
     @abstractmethod
     def finish(self, context: Context, answer: Mapping[str, Any]) -> Any:
         """Return the XCom of what the wait ended with, ``{word, result, reason}``."""
 
-    def wait(self, context: Context, build: Callable[..., WaitTrigger]) -> Any:
+    def check_wait(self) -> None:
+        """Require times that can be waited for; to be called before anything is done that would be waited for."""
+        if self.poll_interval <= 0:
+            raise ConfigurationError(f"poll_interval must be more than 0 seconds; got {self.poll_interval}.")
+        if self.wait_timeout < 0:
+            raise ConfigurationError(f"wait_timeout must not be less than 0 seconds; got {self.wait_timeout}.")
+
+    def wait(self, context: Context, build: Callable[..., WaitTrigger], *, deadline: str = "deadline") -> Any:
         """
         Wait for a verdict, here or in a triggerer, and finish.
 
         All that :meth:`finish` needs is in the trigger's event: whatever else was known is gone by then.
 
         :param build: Makes the trigger, of ``poll_interval`` and ``deadline``.
+        :param deadline: Name of the wait's end in the task state store; each wait of a task has its own.
         """
-        end = self._end_of_wait(context)
+        end = self._end_of_wait(context, deadline)
         trigger = build(poll_interval=self.poll_interval, deadline=end.isoformat())
         while (answer := trigger.look_on_worker(self.hook, self.log)) is None:
             left = end - datetime.now(timezone.utc)
@@ -141,9 +151,9 @@ class WaitingOperator(WorkflowsOperator):
             raise WorkflowsError(f"{event['error']}: {event['message']}")
         raise WorkflowsError(f"The trigger ended with an event this version does not know: {event!r}")
 
-    def _end_of_wait(self, context: Context) -> datetime:
+    def _end_of_wait(self, context: Context, key: str) -> datetime:
         fresh = datetime.now(timezone.utc) + timedelta(seconds=self.wait_timeout)
-        pin = Pin(task_state_store(context), "deadline", None)
+        pin = Pin(task_state_store(context), key, None)
         if pin.value is None:
             pin.keep({"at": fresh.isoformat()})
         return datetime.fromisoformat(str((pin.value or {})["at"]))
@@ -155,6 +165,10 @@ class WaitingOperator(WorkflowsOperator):
 
     if TYPE_CHECKING:
         hook: Any
+
+
+def _seconds(time: timedelta | float) -> float:
+    return time.total_seconds() if isinstance(time, timedelta) else float(time)
 
 
 class Pin:
@@ -173,11 +187,23 @@ class Pin:
 
 
 def read_until_found(read: Callable[[], Found | None], seconds: float) -> Found | None:
-    """Read again and again until there is something or the time is up; the last thing read is returned."""
+    """
+    Read again and again until there is something or the time is up; None if there was nothing.
+
+    Whatever keeps us from reading is only logged: it does not tell what became of the change we look for.
+    """
+
+    def look() -> Found | None:
+        try:
+            return read()
+        except ApiError as fault:
+            log.warning("%s", fault)
+            return None
+
     reading = Retrying(
         retry=retry_if_result(lambda found: found is None),
         stop=stop_after_delay(seconds),
         wait=wait_exponential(multiplier=0.5, max=10),
         retry_error_callback=lambda state: None,
     )
-    return reading(read)
+    return reading(look)

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_workflows.exceptions import (
     ApiError,
@@ -153,6 +153,15 @@ class ProcoreInstanceOperator(ProcoreOperator):
         )
         return rules.newest_instance(instances)
 
+    def kept_instance_id(self, context: Context) -> str:
+        """Return the id of the instance that is meant, from Airflow 3.3 on the same one in all tries of the task."""
+        if self.instance_id is not None:
+            return self.find_instance_id()
+        pin = Pin(task_state_store(context), "instance", None)
+        if pin.value is None:
+            pin.keep({"instance_id": self.find_instance_id()})
+        return str((pin.value or {})["instance_id"])
+
     def pinned_instance_id(self, context: Context, key: str) -> str:
         """Return the id of the instance that is meant, the same one in all tries of the task."""
         given = None if self.instance_id is None else {"instance_id": text_id(self.instance_id)}
@@ -252,7 +261,8 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
     def act(self, context: Context) -> dict[str, Any] | None:
         self._check_parameters()
         pin = self.pinned(context, "respond", self._given_pin(), "step_occurrence_id")
-        instance_id = (pin.value or {}).get("instance_id") or self.find_instance_id()
+        self._chosen = Pin(task_state_store(context), "chosen_option", None)
+        instance_id = (pin.value or {}).get("instance_id") or self.kept_instance_id(context)
         instance = self.show(instance_id)
         step = rules.current_step(instance)
         if pin.value is None:
@@ -278,6 +288,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         files = attached_files("files", self.files, largest=UPLOAD_PART * MOST_PARTS)
         self._check_pending(step)
         chosen = rules.choose_option(rules.response_options(step), **self._wish())
+        self._chosen.keep(chosen)
         self._send(instance_id, occurrence_id, chosen, files)
         self._confirm(instance_id, occurrence_id)
         answer = {**chosen, "step": step.get("name"), "comment": self.comment}
@@ -317,6 +328,13 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
 
     def _check_same(self, recorded: Mapping[str, Any]) -> None:
         wish = self._wish()
+        if recorded.get("id") is None and wish["option_id"] is not None:
+            # Of a step that is over Procore tells the option's name and type only; the id is what we chose by.
+            chosen = self._chosen.value
+            if chosen is None:
+                self.log.warning("The record does not tell the id of the option %r; taken for ours.", recorded["name"])
+                return
+            wish = {"name": chosen["name"], "option_id": None, "option_type": chosen["type"]}
         if not rules.option_fits(recorded, **wish):
             raise ResponseConflict(
                 f"This step already carries the response {recorded['name']!r} (type {recorded['type']}, at "
@@ -390,8 +408,20 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
 
     def _upload(self, file: AttachedFile) -> str:
         self.log.info("Uploading %s (%d bytes).", file.name, file.size)
-        segments = [{"size": len(part), "sha256": hashlib.sha256(part).hexdigest()} for part in file.parts(UPLOAD_PART)]
-        return self.hook.upload(file.name, file.content_type, segments, file.parts(UPLOAD_PART), project_id=self.level)
+        whole = hashlib.sha256()
+        segments = []
+        for part in file.parts(UPLOAD_PART):
+            whole.update(part)
+            md5 = hashlib.md5(part, usedforsecurity=False).hexdigest()
+            segments.append({"size": len(part), "sha256": hashlib.sha256(part).hexdigest(), "md5": md5})
+        return self.hook.upload(
+            file.name,
+            file.content_type,
+            segments,
+            file.parts(UPLOAD_PART),
+            sha256=whole.hexdigest(),
+            project_id=self.level,
+        )
 
     def _result(
         self,
@@ -512,7 +542,18 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         instance = self.hook.get_instance(outcome["instance_id"], project_id=self.level)
         self.link_to(instance)
         self.log.info("%s", answer["reason"])
+        if outcome["state"] == "terminated" and self.cancel_on_kill and not answer["carry"]["adopted"]:
+            self._check_kill(outcome["instance_id"])
         return self._result(instance, answer["carry"]["adopted"], outcome)
+
+    def _check_kill(self, instance_id: str) -> None:
+        """Fail when it was an earlier, killed try of the task that terminated the instance."""
+        by = rules.terminated_by(self.hook.get_instance_history(instance_id, project_id=self.level))
+        if by == self.hook.user_id:
+            raise AirflowFailException(
+                f"WaitFailed: instance {instance_id} was terminated by user {by} of this connection, by a killed try "
+                "of this task most likely. Clear the task to start another instance."
+            )
 
     def on_kill(self) -> None:
         if self._awaited is not None:
@@ -523,6 +564,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         check_required(tool_type=self.tool_type, item_id=self.item_id)
         check_choice("on_active_instance", self.on_active_instance, ON_ACTIVE_INSTANCE)
         check_given(self, "project_id", "tool_subtype", "template_id", "preset_id")
+        self.check_wait()
 
     def _started(self, journal: Pin) -> tuple[str, bool] | None:
         """Return the instance that is there already and whether it is another's, or None if one is to be started."""
@@ -531,13 +573,16 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
                 return str(journal.value["instance_id"]), bool(journal.value["adopted"])
             if journal.value["sent"]:
                 return self._settle(journal, "An earlier try was cut off while it started the workflow")
+            new = self._new_instance(journal.value["before"])
+            if journal.value["failed"] and new is not None:  # it shows only now that it was started all the same
+                return self._ours(journal, new)
         active = rules.active_instance(self._instances())
         return None if active is None else self._adopt(journal, active)
 
     def _start(self, journal: Pin) -> tuple[str, bool]:
         self._check_preset()
         before = [str(instance["id"]) for instance in self._instances()]
-        found = {"before": before, "sent": True, "instance_id": None, "adopted": False}
+        found = {"before": before, "sent": True, "failed": False, "instance_id": None, "adopted": False}
         journal.keep(found)
         try:
             instance = self.hook.start_instance(
@@ -551,41 +596,42 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
             instance_id = str(instance["id"])
         except (OutcomeUnknown, ContractError, KeyError) as lost:
             return self._settle(journal, str(lost))
+        except ServerError:
+            journal.keep({**found, "sent": False, "failed": True})
+            new = read_until_found(partial(self._new_instance, before), self.confirm_timeout)
+            if new is None:
+                raise
+            instance_id = new  # it failed after it was done
         except ApiError as refused:
             journal.keep({**found, "sent": False})
             if isinstance(refused, (AuthenticationError, ConnectionFailed, RateLimited)):
                 raise
-            # Perhaps somebody was faster, or Procore failed after it had started it. The list decides.
             active = rules.active_instance(self._instances())
             if active is None:
                 self.hook.check_tool(self.tool_type)
                 raise
-            if not isinstance(refused, ServerError) or active in before:
-                return self._adopt(journal, active)
-            instance_id = active
-        journal.keep({**found, "instance_id": instance_id})
-        return instance_id, False
+            return self._adopt(journal, active)  # somebody was faster
+        return self._ours(journal, instance_id)
 
     def _settle(self, journal: Pin, what_happened: str) -> tuple[str, bool]:
         """Read until the item has a new instance; nothing is started after an unknown outcome."""
         self.log.warning("%s Reading whether it was started.", what_happened)
-        kept = journal.value or {}
-
-        def read() -> str | None:
-            try:
-                new = [i for i in self._instances() if str(i["id"]) not in kept["before"]]
-            except ApiError as fault:  # whatever keeps us from reading, the outcome stays unknown
-                self.log.warning("%s", fault)
-                return None
-            return rules.newest_instance(new) if new else None
-
-        instance_id = read_until_found(read, self.confirm_timeout)
+        before = (journal.value or {})["before"]
+        instance_id = read_until_found(partial(self._new_instance, before), self.confirm_timeout)
         if instance_id is None:
             raise OutcomeUnknown(
                 f"{what_happened.rstrip('.')}; and {self.confirm_timeout:.0f} s later item {self.item_id} of tool "
                 f"{self.tool_type} shows no new instance"
             )
-        journal.keep({**kept, "instance_id": instance_id})
+        return self._ours(journal, instance_id)
+
+    def _new_instance(self, before: Sequence[str]) -> str | None:
+        new = [instance for instance in self._instances() if str(instance["id"]) not in before]
+        return rules.newest_instance(new) if new else None
+
+    @staticmethod
+    def _ours(journal: Pin, instance_id: str) -> tuple[str, bool]:
+        journal.keep({**(journal.value or {}), "instance_id": instance_id, "adopted": False})
         return instance_id, False
 
     def _adopt(self, journal: Pin, instance_id: str) -> tuple[str, bool]:
@@ -595,7 +641,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
                 "on_active_instance to 'adopt' if that is no failure."
             )
         self.log.info("Item %s has the active instance %s; no other one is started.", self.item_id, instance_id)
-        journal.keep({"before": [], "sent": False, "instance_id": instance_id, "adopted": True})
+        journal.keep({"before": [], "sent": False, "failed": False, "instance_id": instance_id, "adopted": True})
         return instance_id, True
 
     def _check_preset(self) -> None:
@@ -860,7 +906,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
         self._check_parameters()
         pin = self.pinned(context, "add_assignees", self._given_pin(), "step_occurrence_id")
         done = Pin(task_state_store(context), "added", None)
-        instance_id = (pin.value or {}).get("instance_id") or self.find_instance_id()
+        instance_id = (pin.value or {}).get("instance_id") or self.kept_instance_id(context)
         instance = self.show(instance_id)
         if done.value is not None:
             return done.value
@@ -874,7 +920,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
                 f"Step occurrence {meant or ''} of instance {instance_id} is over; it {where}.", self.on_step_moved
             )
             return None
-        wanted = self._ids(str(instance.get("tool_type")))
+        wanted = self._ids(instance)
         there = rules.assignee_ids(step)
         missing = [one for one in wanted if one not in there]
         if missing:
@@ -908,13 +954,13 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
             return None
         return {"instance_id": text_id(self.instance_id), "step_occurrence_id": text_id(self.step_occurrence_id)}
 
-    def _ids(self, tool_type: str) -> list[str]:
+    def _ids(self, instance: Mapping[str, Any]) -> list[str]:
         wanted = list(dict.fromkeys(str(one).strip() for one in listed(self.assignees)))
         if all(one.isdecimal() for one in wanted):
             return wanted
-        people = self.hook.list_possible_assignees(
-            self.tool_type or tool_type, tool_subtype=text_id(self.tool_subtype), project_id=self.level
-        )
+        tool_type = self.tool_type or str(instance.get("tool_type"))
+        tool_subtype = instance.get("tool_subtype") if self.tool_subtype is None else self.tool_subtype
+        people = self.hook.list_possible_assignees(tool_type, tool_subtype=text_id(tool_subtype), project_id=self.level)
         found, unknown = rules.people_ids(people, wanted)
         if unknown:
             raise ConfigurationError(

@@ -19,8 +19,10 @@ from airflow_provider_workflows.exceptions import (
     OutcomeUnknown,
     PermissionDenied,
     PresetDiffers,
+    ServerError,
     WorkflowsError,
 )
+from airflow_provider_workflows.operators.attachments import storage_path
 from airflow_provider_workflows.operators.base import Pin, WaitingOperator, read_until_found
 from airflow_provider_workflows.operators.procore import ProcoreOperator
 from airflow_provider_workflows.rules import procore_assignees as rules
@@ -152,8 +154,8 @@ class ProcorePresetAssigneesOperator(ProcoreOperator):
         try:
             if self.mode == "apply" and self.on_refused == "fail":
                 self._check_refusals(targets)
-            applied = Pin(task_state_store(context), "applied", None)
-            rows.extend(self._row(target, applied) for target in targets)
+            journal = Pin(task_state_store(context), "presets", None)
+            rows.extend(self._row(target, journal) for target in targets)
         finally:
             if rows:
                 self.log.info("%s\n%s", "Plan:" if self.mode == "plan" else "Done:", rules.table_of(rows))
@@ -185,7 +187,8 @@ class ProcorePresetAssigneesOperator(ProcoreOperator):
         given = self.assignments
         if isinstance(given, (str, Mapping)) or not isinstance(given, Sequence) or not given:
             raise ConfigurationError("assignments must be a list of assignments, not empty.")
-        if self.approved_plan is not None and not isinstance(self.approved_plan.get("presets"), list):
+        plan = self.approved_plan
+        if plan is not None and (not isinstance(plan, Mapping) or not isinstance(plan.get("presets"), list)):
             raise ConfigurationError("approved_plan must be what this operator returned with mode='plan'.")
         return [rules.checked_assignment(one, self.tool_type) for one in given]
 
@@ -275,7 +278,7 @@ class ProcorePresetAssigneesOperator(ProcoreOperator):
 
     # --- one preset ---
 
-    def _row(self, target: Target, applied: Pin) -> dict[str, Any]:
+    def _row(self, target: Target, journal: Pin) -> dict[str, Any]:
         row: dict[str, Any] = {
             "preset_id": target.preset_id,
             "project_id": target.scope.level,
@@ -285,37 +288,77 @@ class ProcorePresetAssigneesOperator(ProcoreOperator):
             "reason": target.reason,
             "groups": [],
         }
-        if target.reason is not None:
-            return row
-        try:
-            self._judge(target, row, applied)
-        except (InvalidRequest, NotFound, PermissionDenied) as refused:
-            row.update(status="refused", reason=str(refused))
+        if target.reason is None:
+            try:
+                preset = self._read(target)
+            except (InvalidRequest, NotFound, PermissionDenied) as refused:
+                row["reason"] = str(refused)
+            else:
+                self._judge(target, preset, row, journal)
         return row
 
-    def _judge(self, target: Target, row: dict[str, Any], applied: Pin) -> None:
+    def _judge(self, target: Target, preset: dict[str, Any], row: dict[str, Any], journal: Pin) -> None:
         replace = self.members == "replace"
-        preset = self._read(target)
         after = rules.members_after(preset, target.wishes, replace=replace)
         logins = rules.logins_of(self._possible(target.scope))
         groups = rules.group_changes(preset, target.wishes, replace=replace, logins=logins)
         row.update(valid=preset.get("valid"), groups=groups)
+        earlier = self._changed_earlier(target, preset, journal)
         if not rules.differences(preset, after):
             all_refused = all(wish.reason or (wish.refused and not wish.ids) for wish in target.wishes)
-            earlier = target.preset_id in (applied.value or {}).get("presets", [])
             row["status"] = "refused" if all_refused else "applied" if earlier else "unchanged"
-            row["reason"] = (
-                "; ".join(target.refusals) or None if all_refused else "by an earlier try" if earlier else None
-            )
+            row["reason"] = "; ".join(target.refusals) if all_refused else "by an earlier try" if earlier else None
+        elif earlier:
+            raise _differs(target, rules.differences(preset, after))
+        elif more := self._beyond_approval(target, groups):
+            row["reason"] = f"not in the approved plan: {'; '.join(more)}"
+        elif self.mode == "plan":
+            row["status"] = "change"
+        else:
+            self._change(target, preset, after, row, journal)
+
+    def _changed_earlier(self, target: Target, preset: Mapping[str, Any], journal: Pin) -> bool:
+        """
+        Tell whether an earlier try of the task has changed a preset.
+
+        :raises PresetDiffers: a try was cut off while it did, and the preset is neither as it was nor as it should be.
+        """
+        kept = journal.value or {"done": [], "open": None}
+        if kept["open"] is None or kept["open"]["preset_id"] != target.preset_id:
+            return target.preset_id in kept["done"]
+        told = rules.differences(preset, kept["open"]["after"])
+        if told and rules.differences(preset, kept["open"]["before"]):
+            raise _differs(target, told)
+        return not told
+
+    def _change(
+        self,
+        target: Target,
+        preset: dict[str, Any],
+        after: Mapping[str, Sequence[str]],
+        row: dict[str, Any],
+        journal: Pin,
+    ) -> None:
+        done = (journal.value or {"done": []})["done"]
+        intent = {"preset_id": target.preset_id, "before": rules.members_of(preset), "after": dict(after)}
+        journal.keep({"done": done, "open": intent})
+        body = rules.assignees_to_send(preset, after)
+        try:
+            self.hook.update_preset_assignees(target.preset_id, **body, project_id=target.scope.level)
+        except (InvalidRequest, NotFound, PermissionDenied) as refused:
+            journal.keep({"done": done, "open": None})
+            row["reason"] = str(refused)
             return
-        if more := self._beyond_approval(target, groups):
-            row.update(status="refused", reason=f"not in the approved plan: {'; '.join(more)}")
-            return
-        row["status"] = "change"
-        if self.mode == "apply":
-            self._change(target, preset, after)
-            applied.keep({"presets": [*(applied.value or {}).get("presets", []), target.preset_id]})
-            row["status"] = "applied"
+        except (OutcomeUnknown, ContractError, ServerError) as lost:
+            self.log.warning("%s Reading whether preset %s was changed.", lost, target.preset_id)
+            now = self._settled(target, preset, lost)
+        else:
+            now = self._read(target)
+        told = rules.differences(now, after) + rules.losses(now, preset)
+        if told:
+            raise _differs(target, told)
+        journal.keep({"done": [*done, target.preset_id], "open": None})
+        row["status"] = "applied"
 
     def _beyond_approval(self, target: Target, groups: Sequence[Mapping[str, Any]]) -> list[str]:
         if self.approved_plan is None:
@@ -323,21 +366,9 @@ class ProcorePresetAssigneesOperator(ProcoreOperator):
         rows = [row for row in self.approved_plan["presets"] if str(row.get("preset_id")) == target.preset_id]
         return rules.beyond(groups, rows[0] if rows else None)
 
-    def _change(self, target: Target, preset: Mapping[str, Any], after: Mapping[str, Sequence[str]]) -> None:
-        body = rules.assignees_to_send(preset, after)
-        try:
-            self.hook.update_preset_assignees(target.preset_id, **body, project_id=target.scope.level)
-        except (OutcomeUnknown, ContractError) as lost:
-            self.log.warning("%s Reading whether preset %s was changed.", lost, target.preset_id)
-            self._settle(target, preset, after, lost)
-            return
-        told = rules.differences(self._read(target), after)
-        if told:
-            raise _differs(target, told)
+    def _settled(self, target: Target, before: Mapping[str, Any], lost: WorkflowsError) -> dict[str, Any]:
+        """Return the preset once it has other members than before."""
 
-    def _settle(
-        self, target: Target, before: Mapping[str, Any], after: Mapping[str, Sequence[str]], lost: WorkflowsError
-    ) -> None:
         def read() -> dict[str, Any] | None:
             now = self._read(target)
             return None if rules.members_of(now) == rules.members_of(before) else now
@@ -345,11 +376,9 @@ class ProcorePresetAssigneesOperator(ProcoreOperator):
         now = read_until_found(read, self.confirm_timeout)
         if now is None:
             raise OutcomeUnknown(
-                f"{lost} And {self.confirm_timeout:.0f} s later preset {target.preset_id} has its old members"
+                f"{lost} And {self.confirm_timeout:.0f} s later preset {target.preset_id} does not show other members"
             ) from lost
-        told = rules.differences(now, after)
-        if told:
-            raise _differs(target, told)
+        return now
 
     def _read(self, target: Target) -> dict[str, Any]:
         return self.hook.get_preset(target.preset_id, project_id=target.scope.level)
@@ -377,7 +406,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
     :param last_day: Its last day (templated).
     :param modify_project_roles: Whether to replace the person in project roles, too; default False.
     :param new_workflow_manager: Login or id of who manages the workflows from then on (templated).
-    :param project_ids: Only in these projects (templated).
+    :param project_ids: Only in these projects (templated); default: ``project_id`` of the task, else all of them.
     :param tools: Only for these tools: types, or ``{type, sub_type}`` (templated).
     :param wait_for_completion: Wait until Procore has done it; default True.
     :param errors_path: File for the list of what could not be done, as CSV, in any object storage that Airflow
@@ -392,8 +421,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
 
     operator_extra_links = ()  # it is about no item
     template_fields: Sequence[str] = (
-        "procore_conn_id",
-        "company_id",
+        *ProcoreOperator.template_fields,
         "action",
         "request_id",
         "old_assignee",
@@ -449,7 +477,13 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
         self._check_parameters()
         if self.action == "stop":
             return self._stop(str(text_id(self.request_id)))
-        journal = Pin(task_state_store(context), "bulk_replace", None)
+        store = task_state_store(context)
+        if store is None and self.retries:
+            raise ConfigurationError(
+                "retries must be 0 on an Airflow before 3.3: without its task state store a retry cannot know whether "
+                "the replacement was asked for already."
+            )
+        journal = Pin(store, "bulk_replace", None)
         request_id = self._created(journal) or self._create(journal)
         if not self.wait_for_completion:
             return self._result(request_id, None)
@@ -473,12 +507,17 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
 
     def _check_parameters(self) -> None:
         check_choice("action", self.action, ACTIONS)
+        self.check_wait()
         if self.action == "stop":
             check_required(request_id=self.request_id)
+            if not (self.old_assignee is self.new_assignees is self.reason is None):
+                raise ConfigurationError("old_assignee, new_assignees and reason go with action='create'.")
             return
         if self.request_id is not None:
             raise ConfigurationError("request_id goes with action='stop'; a new request gets its own.")
         check_required(old_assignee=self.old_assignee, new_assignees=self.new_assignees, reason=self.reason)
+        if not listed(self.new_assignees):
+            raise ConfigurationError("new_assignees is an empty list.")
         for who in listed(self.new_assignees):
             check_required(new_assignees=who)
         check_choice("replacement_type", self.replacement_type, REPLACEMENT_TYPES)
@@ -488,11 +527,23 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
                 raise ConfigurationError("last_day is before first_day.")
         elif self.first_day is not None or self.last_day is not None:
             raise ConfigurationError("first_day and last_day go with replacement_type='temporary'.")
+        # An empty list may mean all of them to Procore.
+        for name in ("project_ids", "tools"):
+            if getattr(self, name) is not None and not listed(getattr(self, name)):
+                raise ConfigurationError(f"{name} is an empty list; leave it out to mean all.")
+        for project in self._projects() or []:
+            check_required(project_ids=project)
         for tool in self.tools or []:
+            check_required(tools=tool)
             if not isinstance(tool, str) and not (isinstance(tool, Mapping) and tool.get("type")):
                 raise ConfigurationError(f"tools: give types, or {{type, sub_type}}; got {tool!r}.")
         if self.errors_path is not None:
-            check_required(errors_path=self.errors_path)
+            storage_path("errors_path", self.errors_path)
+
+    def _projects(self) -> list[Any] | None:
+        """Return where to replace: ``project_ids``, else the task's ``project_id``, else everywhere (None)."""
+        projects = self.project_id if self.project_ids is None else self.project_ids
+        return None if projects is None else listed(projects)
 
     def _created(self, journal: Pin) -> str | None:
         """Return the request that an earlier try made, or None if there is none to be expected."""
@@ -504,12 +555,12 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
 
     def _create(self, journal: Pin) -> str:
         request = self._request()
-        before = sorted(self._like(request))
+        before = [str(row.get("id")) for row in self._alike(request)]
         kept = {"before": before, "request": request, "sent": True, "request_id": None}
         journal.keep(kept)
         try:
             request_id = str(self.hook.create_bulk_replace_request(request)["bulk_replace_request_id"])
-        except (OutcomeUnknown, ContractError, KeyError) as lost:
+        except (OutcomeUnknown, ContractError, ServerError, KeyError) as lost:
             return self._settle(journal, str(lost))
         except ApiError:
             journal.keep({**kept, "sent": False})
@@ -522,21 +573,18 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
         self.log.warning("%s Looking for it in the list of requests.", what_happened)
         kept = journal.value or {}
 
-        def read() -> str | None:
-            try:
-                new = self._like(kept["request"]) - set(kept["before"])
-            except ApiError as fault:  # whatever keeps us from reading, the outcome stays unknown
-                self.log.warning("%s", fault)
-                return None
-            return min(new, default=None)
+        def read() -> list[str] | None:
+            ids = [str(row.get("id")) for row in self._alike(kept["request"])]
+            return [one for one in ids if one not in kept["before"]] or None
 
-        request_id = read_until_found(read, self.confirm_timeout)
-        if request_id is None:
+        new = read_until_found(read, self.confirm_timeout) or []
+        if len(new) != 1:
+            shown = f"shows {len(new)} that it could be: {', '.join(new)}" if new else "shows no new request"
             raise OutcomeUnknown(
-                f"{what_happened.rstrip('.')}; and {self.confirm_timeout:.0f} s later the list shows no new request"
+                f"{what_happened.rstrip('.')}; and after {self.confirm_timeout:.0f} s the list {shown}"
             )
-        journal.keep({**kept, "request_id": request_id})
-        return request_id
+        journal.keep({**kept, "request_id": new[0]})
+        return new[0]
 
     def _request(self) -> dict[str, Any]:
         request: dict[str, Any] = {
@@ -551,8 +599,8 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
         if self.replacement_type == "temporary":
             request["start_date"] = _day("first_day", self.first_day).isoformat()
             request["end_date"] = _day("last_day", self.last_day).isoformat()
-        if self.project_ids is not None:
-            request["project_ids"] = [str(text_id(project)) for project in listed(self.project_ids)]
+        if (projects := self._projects()) is not None:
+            request["project_ids"] = [str(text_id(project)) for project in projects]
         if self.tools is not None:
             request["tools"] = [{"type": tool} if isinstance(tool, str) else dict(tool) for tool in self.tools]
         return request
@@ -561,14 +609,14 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
         given = str(text_id(who))
         return given if given.isdecimal() else self.hook.find_user_id(given, parameter=parameter)
 
-    def _like(self, request: Mapping[str, Any]) -> set[str]:
-        """Return the ids of the requests that replace the same person by the same others."""
+    def _alike(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """Return the requests in Procore's list that may be this one, as far as their rows tell."""
         rows = self.hook.list_bulk_replace_requests(
             old_assignee_ids=[request["old_assignee_id"]],
             new_assignee_ids=request["new_assignee_ids"],
             replacement_type=request["replacement_type"],
         )
-        return {str(row["id"]) for row in rows if row.get("id") is not None}
+        return [row for row in rows if row.get("id") is not None and rules.may_be(row, request)]
 
     def _stop(self, request_id: str) -> dict[str, Any]:
         status = self.hook.get_bulk_replace_request(request_id).get("status")
@@ -594,10 +642,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
             return ""  # nobody says whether a request without errors has an empty list or none
 
     def _write(self, errors: str) -> str:
-        from airflow.sdk import ObjectStoragePath
-
-        path = self.errors_path
-        file = path if isinstance(path, ObjectStoragePath) else ObjectStoragePath(str(path).strip())
+        file = storage_path("errors_path", self.errors_path)
         file.parent.mkdir(parents=True, exist_ok=True)
         with file.open("wb") as stream:
             stream.write(errors.encode())

@@ -16,8 +16,9 @@ from airflow_provider_workflows.exceptions import (
     NotFound,
     PermissionDenied,
 )
+from airflow_provider_workflows.operators.attachments import storage_path
 from airflow_provider_workflows.operators.procore import ProcoreOperator
-from airflow_provider_workflows.operators.tables import Tables, export_folder
+from airflow_provider_workflows.operators.tables import Tables
 from airflow_provider_workflows.rules import procore_audit as rules
 from airflow_provider_workflows.rules.parameters import check_required, listed, text_id
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
@@ -102,6 +103,7 @@ class HistoryReader:
         self._tell = tell
         self._given_size = batch_size
         self._accepted_size = 0
+        self._not_found = 0
         self._answered: set[str] = set()  # routes that are there
         self._absent: set[str] = set()
 
@@ -134,7 +136,7 @@ class HistoryReader:
         self, refusal: ApiError, scope: Scope, batch: list[str], left: deque[str], pieces: list[list[str]]
     ) -> None:
         half = len(batch) // 2
-        if refusal.status_code in NO_SUCH_ROUTE and "bulk" not in self._answered:
+        if refusal.status_code in NO_SUCH_ROUTE and "bulk" not in self._answered and self._is_missing(refusal, half):
             self._miss("bulk", refusal, "each item's histories are read by themselves")
             left.extendleft(reversed(batch))
         elif not half:
@@ -145,10 +147,13 @@ class HistoryReader:
             self.batch_size = min(self.batch_size, half)
             self._tell("Procore takes no %s items in one call; going on with %s.", len(batch), self.batch_size)
             left.extendleft(reversed(batch))
-        elif isinstance(refusal, (PermissionDenied, NotFound)):
-            pieces += [batch[half:], batch[:half]]
         else:
-            raise refusal
+            pieces += [batch[half:], batch[:half]]
+
+    def _is_missing(self, refusal: ApiError, half: int) -> bool:
+        """Tell whether the whole route is missing; if only something of the batch may be, its halves are asked."""
+        self._not_found += 1
+        return refusal.status_code != 404 or not half or self._not_found > 2
 
     def _paired(self, batch: list[str], answer: list[Any]) -> Iterator[tuple[str, list[Any]]]:
         found = {
@@ -270,7 +275,7 @@ class ProcoreExportOperator(ProcoreOperator):
     def act(self, context: Context) -> dict[str, Any]:
         since = rules.changed_since(self.changed_since)
         self.check_parameters()
-        folder = export_folder(self.path, self.object_storage_conn_id)
+        folder = storage_path("path", self.path, self.object_storage_conn_id)
         began = datetime.now(timezone.utc)
         report = Report()
         with Tables(self.tables, self.file_format) as tables:
@@ -321,7 +326,7 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator):
     :param tool_type: Tool of the items, or several, such as ``purchase_order_contract`` (templated).
     :param tool_subtype: Its subtype; needed for correspondence (templated).
     :param project_id: Project to export, or several, ``company`` meaning the company level (templated); default:
-        the connection's.
+        where the tool is.
     :param item_ids: Exactly these items of one tool, with all their instances, whatever ``changed_since``
         says (templated); takes one more call for each item. Default: all items with a changed instance.
     :param changed_since: Export the instances that changed since then, and the active ones, for whether

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from airflow.providers.common.compat.sdk import conf
 
-from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnknown, WorkflowsError
+from airflow_provider_workflows.exceptions import (
+    ConfigurationError,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    WorkflowsError,
+)
 from airflow_provider_workflows.operators.base import Pin, WaitingOperator
 from airflow_provider_workflows.operators.procore import ON_ACTIVE_INSTANCE, ProcoreOperator
 from airflow_provider_workflows.operators.procore_audit import Scope, histories_of
@@ -42,8 +49,8 @@ class ProcoreListInstancesOperator(ProcoreOperator):
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
     :param project_id: Project to look in, ``company``, or a list of them; default: where the tool is (templated).
     :param item_id: Only the instances of this item (templated).
-    :param assignee_id: Only those whose current step waits on this user: a login information id, or ``me`` for
-        the connection's own (templated).
+    :param assignee_id: Only those whose current step waits on this user: a login, a login information id, or ``me``
+        for the connection's own (templated).
     :param active: Only active instances, or with False only ended ones.
     :param overdue: Only those whose next step is overdue, or with False only the others.
     :param include_internal: Procore's own instances, too.
@@ -102,7 +109,8 @@ class ProcoreListInstancesOperator(ProcoreOperator):
 
     def act(self, context: Context) -> list[Any]:
         self._check_parameters()
-        rows = sorted(self._rows(), key=lambda row: (row["started_at"] or "", row["instance_id"]))
+        found = {row["instance_id"]: row for row in self._rows()}  # once, under however many names it was found
+        rows = sorted(found.values(), key=lambda row: (row["started_at"] or "", row["instance_id"]))
         shown = rows[: self.limit]
         if len(shown) < len(rows):
             self.log.info("%d instances were found; the oldest %d are returned.", len(rows), len(shown))
@@ -127,6 +135,8 @@ class ProcoreListInstancesOperator(ProcoreOperator):
             raise ConfigurationError(
                 f"states: unknown state {', '.join(unknown)}. States: {', '.join(sorted(rules.STATES))}."
             )
+        if self.states is not None and not self._states():
+            raise ConfigurationError("states is an empty list; leave it out to mean all.")
         for name in ("limit", "batch_size"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
@@ -136,45 +146,63 @@ class ProcoreListInstancesOperator(ProcoreOperator):
         return [] if self.states is None else [str(state) for state in listed(self.states)]
 
     def _rows(self) -> Iterator[dict[str, Any]]:
-        assignee = self.hook.user_id if self.assignee_id == ME else text_id(self.assignee_id)
-        for tool_type in map(str, listed(self.tool_type)):
-            for project_id in listed(self.project_id):
-                level = self.hook.level_for(text_id(project_id), tool_type)
-                found = self.hook.list_instances(
-                    tool_type,
-                    tool_subtype=text_id(self.tool_subtype),
-                    item_id=text_id(self.item_id),
-                    assignee_id=assignee,
-                    active=self.active,
-                    overdue=self.overdue,
-                    include_internal=self.include_internal,
-                    project_id=level,
-                )
-                rows = [self._row(instance, tool_type, level) for instance in found]
-                if not rows:
-                    self.hook.check_tool(tool_type)
-                yield from self._in_states(tool_type, level, rows) if self._states() else rows
+        assignee = self._assignee()
+        scopes = (
+            Scope(str(tool_type), self.hook.level_for(text_id(project_id), str(tool_type)))
+            for tool_type in listed(self.tool_type)
+            for project_id in listed(self.project_id)
+        )
+        for scope in dict.fromkeys(scopes):
+            found = self.hook.list_instances(
+                scope.tool_type,
+                tool_subtype=text_id(self.tool_subtype),
+                item_id=text_id(self.item_id),
+                assignee_id=assignee,
+                active=self.active,
+                overdue=self.overdue,
+                include_internal=self.include_internal,
+                project_id=scope.level,
+            )
+            rows = [self._row(instance, scope) for instance in found]
+            if not rows:
+                self.hook.check_tool(scope.tool_type)
+            yield from self._in_states(scope, rows) if self._states() else rows
+
+    def _assignee(self) -> str | None:
+        given = text_id(self.assignee_id)
+        if given == ME:
+            return self.hook.user_id
+        return given if given is None or given.isdecimal() else self.hook.find_user_id(given, parameter="assignee_id")
 
     @staticmethod
-    def _row(instance: Mapping[str, Any], tool_type: str, level: str) -> dict[str, Any]:
+    def _row(instance: Mapping[str, Any], scope: Scope) -> dict[str, Any]:
         return {
             "instance_id": str(instance["id"]),
             "item_id": text_id(instance.get("item_id")),
-            "tool_type": instance.get("tool_type") or tool_type,
-            "project_id": level,
+            "tool_type": instance.get("tool_type") or scope.tool_type,
+            "project_id": scope.level,
             "state": None,
             "step": None,
             **{name: instance.get(name) for name in ("started_at", "ended_at", "updated_at")},
         }
 
-    def _in_states(self, tool_type: str, level: str, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-        by_id = {row["instance_id"]: row for row in rows}
-        for instance_id, history in histories_of(self.hook, Scope(tool_type, level), rows, self.log):
-            row = by_id.get(instance_id)
-            if row is not None:
-                now = rules.describe_instance(history, instance_id=instance_id, item_id=row["item_id"])
-                if now["state"] in self._states():
-                    yield {**row, "state": now["state"], "step": now["step"]}
+    def _in_states(self, scope: Scope, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+        left = {row["instance_id"]: row for row in rows}
+        for instance_id, history in histories_of(self.hook, scope, rows, self.log):
+            if instance_id in left:
+                yield from self._in_state(left.pop(instance_id), history)
+        for row in left.values():  # of which no answer told whose history it is
+            try:
+                history = self.hook.get_instance_history(row["instance_id"], project_id=scope.level)
+            except (NotFound, PermissionDenied) as refused:
+                self.log.warning("Left out instance %s of item %s: %s", row["instance_id"], row["item_id"], refused)
+            else:
+                yield from self._in_state(row, history)
+
+    def _in_state(self, row: dict[str, Any], history: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+        now = rules.describe_instance(history, instance_id=row["instance_id"], item_id=row["item_id"])
+        if now["state"] in self._states():
+            yield {**row, "state": now["state"], "step": now["step"]}
 
     @staticmethod
     def _batches(rows: list[dict[str, Any]], size: int) -> list[list[dict[str, Any]]]:
@@ -253,10 +281,11 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         for begin in range(0, len(left), self.chunk_size):
             self._order(left[begin : begin + self.chunk_size], journal)
         if not journal["open"]:
-            return self._result(journal)
+            return self._conclude(journal, []) if journal["refused"] else self._result(journal)
         return self.wait(
             context,
-            partial(
+            deadline=f"deadline_{journal['round']}",
+            build=partial(
                 ProcoreAsyncOperationWaitTrigger,
                 procore_conn_id=self.procore_conn_id,
                 company_id=text_id(self.company_id),
@@ -265,14 +294,16 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         )
 
     def finish(self, context: Context, answer: Mapping[str, Any]) -> dict[str, Any]:
-        journal = self._journal(context)
-        operations = answer["result"]["operations"]
+        return self._conclude(self._journal(context), answer["result"]["operations"])
+
+    def _conclude(self, journal: dict[str, Any], operations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         ids = [operation["operation_id"] for operation in operations]
         active, failed = self._judge_failed(self._failed(ids, operations, journal))
         self._keep(
             journal,
             round=journal["round"] + 1,
             open={},
+            refused={},
             past=[*journal["past"], *ids],
             active=[*journal["active"], *active],
             failed=failed,
@@ -282,7 +313,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         counts = [len(result[name]) for name in ("completed", "already_active", "failed")]
         self.log.info("%d started, %d active already, %d failed.", *counts)
         if not journal["over"]:
-            told = "; ".join(f"{item['item_id']}: {item['message']}" for item in failed[:FEW])
+            told = "; ".join(f"{item['item_id']}: {item['message'].rstrip('.')}" for item in failed[:FEW])
             raise WorkflowsError(
                 f"{len(failed)} of {sum(counts)} items were not started: {told}"
                 f"{'; ...' if len(failed) > FEW else ''}. A retry tries these again."
@@ -294,6 +325,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         check_given(self, "project_id", "tool_subtype", "preset_id")
         check_choice("on_active_instance", self.on_active_instance, ON_ACTIVE_INSTANCE)
         check_choice("on_failed_items", self.on_failed_items, ON_FAILED_ITEMS)
+        self.check_wait()
         if not isinstance(self.chunk_size, int) or self.chunk_size < 1:
             raise ConfigurationError(f"chunk_size must be a whole number of items, 1 or more; got {self.chunk_size!r}.")
         if isinstance(self.items, (str, Mapping)) or not isinstance(self.items, Sequence) or not self.items:
@@ -322,11 +354,13 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         Return what was ordered, ``{run, round, open, past, active, failed, over}``.
 
         ``run`` tells the orders of this task from those of other runs, whose instances may have ended since;
-        ``open`` holds the operations that run, by their token, and ``past`` those of earlier rounds; ``active`` and
-        ``failed`` are items, as in the result; ``over`` tells that there is nothing left to do.
+        ``open`` holds the operations that run, by their token, and ``past`` those of earlier rounds; ``refused``
+        says why Procore did not take an order, by item; ``active`` and ``failed`` are items, as in the result;
+        ``over`` tells that there is nothing left to do.
         """
         self._pin = Pin(task_state_store(context), "bulk_start", None)
-        begun = {"run": uuid4().hex, "round": 0, "open": {}, "past": [], "active": [], "failed": [], "over": False}
+        begun = {"run": uuid4().hex, "round": 0, "open": {}, "refused": {}, "past": []}
+        begun |= {"active": [], "failed": [], "over": False}
         return self._pin.value or begun
 
     def _keep(self, journal: dict[str, Any], **changes: Any) -> None:
@@ -354,13 +388,22 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
             project_id=self.level,
         )
         try:
-            operation = order()
+            operation = self._ordered(order)
+        except (InvalidRequest, NotFound, PermissionDenied) as refused:
+            self.log.warning("%s", refused)
+            reasons = {item["item_id"]: str(refused) for item in chunk}
+            self._keep(journal, refused={**journal["refused"], **reasons})
+            return
+        self._keep(journal, open={**journal["open"], token: str(operation["operation_id"])})
+        self.log.info("Ordered %d items: operation %s.", len(chunk), operation["operation_id"])
+
+    def _ordered(self, order: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        try:
+            return order()
         except OutcomeUnknown as lost:
             # An item that was started all the same is refused now, for it is active, and that counts as done.
             self.log.warning("%s The order goes again under the same Idempotency-Token.", lost)
-            operation = order()
-        self._keep(journal, open={**journal["open"], token: str(operation["operation_id"])})
-        self.log.info("Ordered %d items: operation %s.", len(chunk), operation["operation_id"])
+            return order()
 
     # --- what came of it ---
 
@@ -384,7 +427,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         self, ids: Sequence[str], operations: Sequence[Mapping[str, Any]], journal: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         """Return the items that no operation has completed; one that gives no reason failed with its operation."""
-        reasons = {
+        reasons = journal["refused"] | {
             str(item.get("item_id")): item.get("message")
             for operation_id in ids
             for item in rules.operation_items(self._operation(operation_id))[1]

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timedelta, timezone
-from functools import cached_property
+from datetime import timedelta
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, conf
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_workflows.exceptions import (
     ApiError,
@@ -18,28 +17,25 @@ from airflow_provider_workflows.exceptions import (
     ContractError,
     OutcomeUnknown,
     RateLimited,
+    ServerError,
     StepMoved,
-    WorkflowsError,
 )
 from airflow_provider_workflows.operators.attachments import AttachedFile, attached_files
-from airflow_provider_workflows.operators.base import Pin, read_until_found
+from airflow_provider_workflows.operators.base import Pin, WaitingOperator, read_until_found
 from airflow_provider_workflows.operators.procore import ON_STEP_MOVED, ProcoreOperator
 from airflow_provider_workflows.rules import procore_legacy as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, one_of, text_id
 from airflow_provider_workflows.rules.times import parse_time
-from airflow_provider_workflows.version_compat import push_values, task_state_store
+from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
-    from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyStateChangeWaitTrigger
 
 Json = Mapping[str, Any]
 
 LARGEST_ATTACHMENTS = 32 * 2**20  # bytes of all files together: the form they are sent in is held in memory
-# The deadline is the trigger's to keep; Airflow's own timeout only catches a triggerer that is gone.
-BACKSTOP = timedelta(minutes=2)
 
 
 class ProcoreLegacyOperator(ProcoreOperator):
@@ -105,7 +101,7 @@ class ProcoreLegacyOperator(ProcoreOperator):
         )
 
 
-class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
+class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperator):
     """
     Performs one activity of a legacy workflow instance, once.
 
@@ -188,9 +184,6 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
         on_state_moved: str = "fail",
         confirm_timeout: float = 60.0,
         wait_for_state_change: bool = False,
-        wait_timeout: timedelta | float = timedelta(days=7),
-        poll_interval: timedelta | float | None = None,
-        deferrable: bool | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -206,32 +199,32 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
         self.on_state_moved = on_state_moved
         self.confirm_timeout = confirm_timeout
         self.wait_for_state_change = wait_for_state_change
-        self.wait_timeout = _seconds(wait_timeout)
-        if poll_interval is None:
-            poll_interval = conf.getfloat("workflows", "poke_interval", fallback=60.0)
-        self.poll_interval = _seconds(poll_interval)
-        if deferrable is None:
-            deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-        self.deferrable = deferrable
 
-    def act(self, context: Context) -> dict[str, Any] | None:
+    def act(self, context: Context) -> Any:
         performed = self._perform_once(context)
         if performed is None or not self.wait_for_state_change:
             return performed
-        return self._await_state_change(context, performed)
+        # Imported where it is needed: a DAG file is parsed far more often than anybody waits here.
+        from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyStateChangeWaitTrigger
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """Resume with the trigger's event, which holds all that is returned."""
-        status = event.get("status") if event else None
-        if event is not None and status == "done":
-            result = self._moved_on(event)
-            push_values(context, result)
-            return result
-        if status == "timeout":
-            self._time_out()
-        if event is not None and status == "error":
-            raise WorkflowsError(f"{event['error']}: {event['message']}")
-        raise WorkflowsError(f"The trigger ended with an event this version does not know: {event!r}")
+        return self.wait(
+            context,
+            partial(
+                ProcoreLegacyStateChangeWaitTrigger,
+                procore_conn_id=self.procore_conn_id,
+                company_id=text_id(self.company_id),
+                project_id=text_id(self.project_id),
+                instance_id=performed["instance_id"],
+                visit=performed["state_before"],
+                performed=performed,
+            ),
+        )
+
+    def finish(self, context: Context, answer: Mapping[str, Any]) -> dict[str, Any]:
+        self.log.info("%s", answer["reason"])
+        result: dict[str, Any] = answer["result"]
+        self.link_to(result)
+        return result
 
     def _perform_once(self, context: Context) -> dict[str, Any] | None:
         self._check_parameters()
@@ -282,8 +275,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
         if not all(file_id.isdecimal() for file_id in self._stored_files()):
             raise ConfigurationError(f"prostore_file_ids must hold ids, numbers; got {self.prostore_file_ids!r}.")
         check_choice("on_state_moved", self.on_state_moved, ON_STEP_MOVED)
-        if self.poll_interval <= 0:
-            raise ConfigurationError(f"poll_interval must be more than 0 seconds; got {self.poll_interval}.")
+        self.check_wait()
 
     def _stored_files(self) -> list[str]:
         return [] if self.prostore_file_ids is None else [str(text_id(i)) for i in listed(self.prostore_file_ids)]
@@ -345,10 +337,12 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
         except (AuthenticationError, ConnectionFailed, RateLimited):
             sent.keep({**activity, "sent": False})
             raise
-        except ApiError:
+        except ApiError as refused:
             sent.keep({**activity, "sent": False})
             # Perhaps somebody, or an earlier try of ours, was faster. The record decides.
             now, found = self._look(instance_id, state, wish)
+            if found is None and isinstance(refused, ServerError):  # it may have failed after it was done
+                found = read_until_found(lambda: self._look(instance_id, state, wish)[1], self.confirm_timeout)
             if found is not None:
                 return self._result(now, state, found, sent, already_performed=True)
             if rules.has_ended(now) or not rules.same_visit(state, rules.visit_of(now)):
@@ -368,14 +362,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
         """Read until the history shows the activity; nothing is ever sent after an unknown outcome."""
         self.log.warning("%s Reading whether it was performed.", what_happened)
 
-        def read() -> Any:
-            try:
-                return self._look(instance_id, state, wish)[1]
-            except ApiError as fault:  # whatever keeps us from reading, the outcome stays unknown
-                self.log.warning("%s", fault)
-                return None
-
-        row = read_until_found(read, self.confirm_timeout)
+        row = read_until_found(lambda: self._look(instance_id, state, wish)[1], self.confirm_timeout)
         if row is None:
             raise OutcomeUnknown(
                 f"{what_happened.rstrip('.')}; and {self.confirm_timeout:.0f} s later the history of instance "
@@ -424,50 +411,6 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator):
             "already_performed": already_performed,
         }
 
-    # --- waiting for the state to move on ---
-
-    def _await_state_change(self, context: Context, performed: dict[str, Any]) -> dict[str, Any]:
-        deadline = self._wait_deadline(context)
-        trigger = self._state_change_trigger(performed, deadline)
-        while (answer := trigger.look_on_worker(self.hook, self.log)) is None:
-            left = deadline - datetime.now(timezone.utc)
-            if left <= timedelta(0):
-                self._time_out()
-            if self.deferrable:
-                self.defer(trigger=trigger, method_name="execute_complete", timeout=left + BACKSTOP)
-            time.sleep(min(self.poll_interval, left.total_seconds()))
-        return self._moved_on(answer)
-
-    def _state_change_trigger(
-        self, performed: dict[str, Any], deadline: datetime
-    ) -> ProcoreLegacyStateChangeWaitTrigger:
-        # Imported where it is needed: a DAG file is parsed far more often than anybody waits here.
-        from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyStateChangeWaitTrigger
-
-        return ProcoreLegacyStateChangeWaitTrigger(
-            procore_conn_id=self.procore_conn_id,
-            company_id=text_id(self.company_id),
-            project_id=text_id(self.project_id),
-            instance_id=performed["instance_id"],
-            visit=performed["state_before"],
-            performed=performed,
-            poll_interval=self.poll_interval,
-            deadline=deadline.isoformat(),
-        )
-
-    def _wait_deadline(self, context: Context) -> datetime:
-        deadline = Pin(task_state_store(context), "state_change_deadline", None)
-        if deadline.value is None:
-            deadline.keep({"at": (datetime.now(timezone.utc) + timedelta(seconds=self.wait_timeout)).isoformat()})
-        assert deadline.value is not None
-        return datetime.fromisoformat(deadline.value["at"])
-
-    def _moved_on(self, answer: Mapping[str, Any]) -> dict[str, Any]:
-        self.log.info("%s", answer["reason"])
-        result: dict[str, Any] = answer["result"]
-        self.link_to(result)
-        return result
-
     def _time_out(self) -> None:
         where = f"{self.object_type} {self.object_id}" if self.instance_id is None else f"instance {self.instance_id}"
         raise AirflowFailException(
@@ -500,10 +443,6 @@ class ProcoreLegacyListActivityHistoriesOperator(ProcoreLegacyOperator):
         instance_id = self.find_instance_id()
         self.link_to(rules.describe_instance(self.hook.get_instance(instance_id)))
         return self.hook.list_activity_histories(instance_id)
-
-
-def _seconds(time: timedelta | float) -> float:
-    return time.total_seconds() if isinstance(time, timedelta) else float(time)
 
 
 def _content(file: AttachedFile) -> tuple[str, bytes, str]:

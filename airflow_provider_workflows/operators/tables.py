@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.rules.parameters import check_choice, check_required
+from airflow_provider_workflows.rules.parameters import check_choice
 from airflow_provider_workflows.rules.procore_audit import iso
 
 if TYPE_CHECKING:
@@ -151,25 +151,6 @@ class ParquetWriter:
 
 
 WRITERS: Mapping[str, Callable[[Path, Columns], RowWriter]] = {"parquet": ParquetWriter, "jsonl": JsonLinesWriter}
-
-
-def export_folder(path: Any, conn_id: str | None) -> ObjectStoragePath:
-    """
-    Return the folder that an export goes to.
-
-    :param path: A URL or an ``ObjectStoragePath``.
-    :param conn_id: Connection to the storage, or None for the path's own.
-    :raises ConfigurationError: not a path, or of a storage whose library is not installed.
-    """
-    from airflow.sdk import ObjectStoragePath
-
-    check_required(path=path)
-    try:
-        folder = ObjectStoragePath(path, conn_id=conn_id) if conn_id is not None else ObjectStoragePath(path)
-        folder.fs  # noqa: B018  names a storage that is not there before anything is asked of Procore
-    except (ValueError, ImportError) as error:
-        raise ConfigurationError(f"path: {str(path)!r} cannot be written to: {error}") from error
-    return folder
 
 
 def _copy(local: Path, target: ObjectStoragePath) -> None:

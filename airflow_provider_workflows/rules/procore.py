@@ -113,6 +113,13 @@ def _item_status(events: list[Json]) -> str | None:
     return next((step["status"] for step in reversed(steps) if step.get("status") and step.get("started_at")), None)
 
 
+def terminated_by(history: Json) -> str | None:
+    """Return the id of the user who terminated an instance, or None."""
+    events = [_details(event) for event in events_of(history) if event.get("type") == "WorkflowTerminated"]
+    by = events[-1].get("terminated_by") if events else None
+    return _id(by) if isinstance(by, Mapping) else None
+
+
 def is_blocked(history: Json) -> bool:
     """Tell whether an instance is blocked; histories of the older API do not say."""
     return history.get("status") == "blocked" or (bool(history.get("blocked_reason")) and not history.get("ended_at"))

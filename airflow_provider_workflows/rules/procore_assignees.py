@@ -63,7 +63,9 @@ def wish_for(
     ids, unknown = people_ids(possible, people)
     wish.ids = list(dict.fromkeys(ids.values()))
     wish.refused = [{"who": who, "reason": "is not a possible assignee of the tool"} for who in unknown]
-    if replace and not wish.ids and not allow_empty:
+    if replace and wish.refused:
+        wish.reason = "it is left alone, for not all who should be in it are possible"
+    elif replace and not wish.ids and not allow_empty:
         wish.reason = "it would be left without members; set allow_empty if that is meant"
     return wish
 
@@ -132,11 +134,6 @@ def members_after(preset: Json, wishes: Iterable[Wish], *, replace: bool) -> dic
     return after
 
 
-def changes_of_members(preset: Json, after: Mapping[str, Sequence[str]]) -> bool:
-    """Tell whether a preset's groups have other members than they should."""
-    return bool(differences(preset, after))
-
-
 def assignees_to_send(preset: Json, after: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """
     Return what to send to change a preset's groups, and only them.
@@ -149,12 +146,10 @@ def assignees_to_send(preset: Json, after: Mapping[str, Sequence[str]]) -> dict[
     sent: dict[str, Any] = {
         "responsible_group_memberships": [{"uuid": uuid, "login_ids": list(ids)} for uuid, ids in after.items()]
     }
-    individuals = [_individual(step) for step in _rows(preset.get("individual_assignees"))]
-    if individuals:
+    if individuals := _individuals(preset):
         sent["individual_assignees"] = individuals
-    manager = preset.get("workflow_manager")
-    if isinstance(manager, Mapping) and manager.get("id") is not None:
-        sent["workflow_manager_id"] = str(manager["id"])
+    if (manager := _manager(preset)) is not None:
+        sent["workflow_manager_id"] = manager
     return sent
 
 
@@ -168,6 +163,16 @@ def differences(preset: Json, after: Mapping[str, Sequence[str]]) -> list[str]:
             more = f" unexpected {', '.join(sorted(there - wanted))}" if there - wanted else ""
             less = f" missing {', '.join(sorted(wanted - there))}" if wanted - there else ""
             told.append(f"group {uuid}:{more}{less}")
+    return told
+
+
+def losses(preset: Json, before: Json) -> list[str]:
+    """Say in words what a change of the groups has changed beside them."""
+    told = []
+    if _individuals(preset) != _individuals(before):
+        told.append("the individual assignees are others")
+    if _manager(preset) != _manager(before):
+        told.append(f"the workflow manager is {_manager(preset)} instead of {_manager(before)}")
     return told
 
 
@@ -215,6 +220,19 @@ def table_of(rows: Iterable[Json]) -> str:
     )
 
 
+def may_be(row: Json, request: Json) -> bool:
+    """
+    Tell whether a row of the list of bulk replace requests may be a request that was sent.
+
+    What a row looks like is not documented: only what it has under the name that was sent can contradict.
+    """
+    for name in ("reason", "start_date", "end_date", "modify_project_roles"):
+        if row.get(name) is not None and row[name] != request.get(name):
+            return False
+    projects = row.get("project_ids")
+    return not isinstance(projects, list) or {str(p) for p in projects} == set(request.get("project_ids") or [])
+
+
 def checked_assignment(given: Any, tool_type: str | None) -> dict[str, Any]:
     """
     Read one assignment of the parameter ``assignments``.
@@ -235,6 +253,8 @@ def checked_assignment(given: Any, tool_type: str | None) -> dict[str, Any]:
     tool = given.get("tool_type") or tool_type
     if not tool:
         raise ConfigurationError("tool_type is missing: give it to the operator or to each of assignments.")
+    if isinstance(given.get("project_id"), (list, tuple, set, frozenset)) and not given["project_id"]:
+        raise ConfigurationError("assignments: project_id is an empty list.")
     groups = given.get("groups")
     if not isinstance(groups, Mapping) or not groups:
         raise ConfigurationError("assignments: groups must be a dict of group names and their members, not empty.")
@@ -255,6 +275,15 @@ def _people(group: Any, people: Any) -> list[str]:
     if not all(named) or "None" in named:
         raise ConfigurationError(f"assignments: a member of {group!r} is empty or was rendered empty.")
     return list(dict.fromkeys(named))
+
+
+def _individuals(preset: Json) -> list[dict[str, Any]]:
+    return [_individual(step) for step in _rows(preset.get("individual_assignees"))]
+
+
+def _manager(preset: Json) -> str | None:
+    manager = preset.get("workflow_manager")
+    return str(manager["id"]) if isinstance(manager, Mapping) and manager.get("id") is not None else None
 
 
 def _individual(step: Json) -> dict[str, Any]:

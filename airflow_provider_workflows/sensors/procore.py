@@ -64,8 +64,9 @@ class ProcoreInstanceSensor(ProcoreSensor):
     ``after``, or its first visit counts, however long ago.
 
     Returns ``{instance_id, item_id, state, step, item_status, last_response: {option, type, comment, by, at},
-    started_at, ended_at, blocked_reason, visit}``, the same in every mode; ``visit`` is the visit of the step
-    that was waited for, ``{step, step_occurrence_id, started_at, ended_at, response}``, or None.
+    started_at, ended_at, blocked_reason, project_id, visit}``, the same in every mode; ``project_id`` may be
+    ``company``; ``visit`` is the visit of the step that was waited for, ``{step, step_occurrence_id, started_at,
+    ended_at, response}``, or None.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
@@ -151,7 +152,7 @@ class ProcoreInstanceSensor(ProcoreSensor):
             "instance_id": result["instance_id"],
             "item_id": result["item_id"],
             "tool_type": self.tool_type,
-            "project_id": text_id(self.project_id),
+            "project_id": result["project_id"],
         }
 
     def _until(self) -> list[str]:

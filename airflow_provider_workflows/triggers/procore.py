@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_provider_workflows.exceptions import NotFound, PermissionDenied
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.verdicts import Verdict, Word
 from airflow_provider_workflows.triggers.base import WaitTrigger, in_thread
@@ -112,7 +113,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
             self.item_id = str(hook.get_instance(instance_id, project_id=self.project_id).get("item_id"))
         history = hook.get_instance_history(instance_id, project_id=self.project_id)
         instance = rules.describe_instance(history, instance_id=instance_id, item_id=self.item_id)
-        return instance, self._visit(history)
+        return {**instance, "project_id": self.project_id}, self._visit(history)
 
     def decide(self, snapshot: tuple[dict[str, Any], dict[str, Any] | None]) -> Verdict | None:
         instance, visit = snapshot
@@ -187,13 +188,12 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
     def snapshot(self, hook: ProcoreHook) -> list[dict[str, Any]]:
         if self.user_id is None:
             self.user_id = hook.user_id
-        requests = []
-        for project_id in self.project_ids:
-            for tool_type in self.tool_types:
-                requests += self._requests(hook, tool_type, hook.level_for(project_id, tool_type))
-        return requests
+        places = ((tool, hook.level_for(project, tool)) for project in self.project_ids for tool in self.tool_types)
+        requests = (request for place in dict.fromkeys(places) for request in self._requests(hook, *place))
+        # An instance is asked for once, under however many names of its tool it was found.
+        return list({request["instance_id"]: request for request in requests}.values())
 
-    def _requests(self, hook: ProcoreHook, tool_type: str, level: str) -> list[dict[str, Any]]:
+    def _requests(self, hook: ProcoreHook, tool_type: str, level: str) -> Iterator[dict[str, Any]]:
         rows = list(
             hook.list_instances(
                 tool_type, tool_subtype=self.tool_subtype, assignee_id=self.user_id, active=True, project_id=level
@@ -201,9 +201,15 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
         )
         if not rows:
             hook.check_tool(tool_type)
-        shown = (hook.get_instance(str(row["id"]), project_id=level) for row in rows)
-        requests = (rules.response_request(instance, str(self.user_id)) for instance in shown)
-        return [{**request, "project_id": level} for request in requests if request is not None]
+        for row in rows:
+            try:
+                instance = hook.get_instance(str(row["id"]), project_id=level)
+            except (NotFound, PermissionDenied) as refused:  # one of them is no reason to leave the others waiting
+                self.log.info("Left out: %s", refused)
+                continue
+            request = rules.response_request(instance, str(self.user_id))
+            if request is not None:
+                yield {**request, "project_id": level}
 
     def decide(self, snapshot: list[dict[str, Any]]) -> Verdict | None:
         if not snapshot:
@@ -255,7 +261,7 @@ class ProcoreAsyncOperationWaitTrigger(ProcoreWaitTrigger):
         return shown
 
     def decide(self, snapshot: list[dict[str, Any]]) -> Verdict | None:
-        if len(self._ended) < len(self.operation_ids):
+        if not all(operation_id in self._ended for operation_id in self.operation_ids):
             return None
         states = {str(operation["status"]) for operation in snapshot}
         word: Word = "skip" if states & set(self.skip_on) else "succeed" if states <= set(self.until) else "fail"
@@ -285,10 +291,11 @@ class ProcoreBulkReplaceWaitTrigger(ProcoreWaitTrigger):
     def decide(self, snapshot: dict[str, Any]) -> Verdict | None:
         if snapshot["status"] in (None, "processing"):
             return None
-        return Verdict("fail" if snapshot["status"] == "failed" else "succeed", snapshot, self.describe(snapshot))
+        word: Word = "fail" if snapshot["status"] in ("failed", "stopped", "expired") else "succeed"
+        return Verdict(word, snapshot, self.describe(snapshot))
 
     def describe(self, snapshot: dict[str, Any]) -> str:
-        return f"Request {snapshot['request_id']} to replace an assignee is {snapshot['status']}"
+        return f"The status of request {snapshot['request_id']} to replace an assignee: {snapshot['status']}"
 
 
 def _told(operation: dict[str, Any]) -> str:

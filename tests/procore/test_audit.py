@@ -147,8 +147,8 @@ def test_an_export_of_nothing_still_writes_every_table(emulator, folder, file_fo
     [
         ({"bulk_history": "present"}, {"bulk_history": 1}),
         ({"bulk_history": "no_instance_ids"}, {"bulk_history": 1}),
-        ({"bulk_history": "absent"}, {"bulk_history": 1, "history": 4}),
-        ({"bulk_history": "absent", "item_history": "absent"}, {"bulk_history": 1, "history": 6}),
+        ({"bulk_history": "absent"}, {"bulk_history": 3, "history": 4}),
+        ({"bulk_history": "absent", "item_history": "absent"}, {"bulk_history": 3, "history": 6}),
         ({"history": "events_only"}, {"bulk_history": 1}),
     ],
 )

@@ -9,7 +9,6 @@ from airflow.sdk.exceptions import TaskDeferred
 from airflow_provider_workflows.client.retry import RetryPolicy
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
-    InvalidRequest,
     NotFound,
     PermissionDenied,
     ServerError,
@@ -233,7 +232,7 @@ def test_an_order_that_was_lost_twice_fails_for_good_and_a_retry_starts_each_ite
 
 @pytest.mark.parametrize(
     ("status", "error"),
-    [(403, PermissionDenied), (404, NotFound), (422, InvalidRequest), (500, ServerError)],
+    [(403, WorkflowsError), (404, WorkflowsError), (422, WorkflowsError), (500, ServerError)],
 )
 def test_a_refused_order_leaves_nothing_half_done(emulator, store, status, error):
     emulator.control("POST", "faults", method="POST", path=ORDER, skip=1, status=status, json={"error": "no"})
@@ -584,8 +583,35 @@ def test_a_list_that_is_refused_is_not_an_empty_one(emulator, status, error):
         listing().execute({})
 
 
-def test_an_empty_set_of_states_is_no_wish(emulator):
-    assert [row["state"] for row in listing(states=[]).execute({})] == [None]
+def test_an_empty_set_of_states_is_a_mistake(emulator):
+    with pytest.raises(ConfigurationError, match="states is an empty list"):
+        listing(states=[]).execute({})
+
+
+def test_an_assignee_may_be_named_by_login_and_an_unknown_one_is_named(emulator):
+    assert [row["item_id"] for row in listing(assignee_id="integration@example.com").execute({})] == ["5001"]
+    with pytest.raises(ConfigurationError, match="assignee_id: no user .* 'nobody@example.com'"):
+        listing(assignee_id="nobody@example.com").execute({})
+
+
+def test_an_instance_that_is_found_twice_is_one_row(emulator):
+    rows = listing(tool_type=[TOOL, "PurchaseOrderContract"], project_id=["1001", 1001]).execute({})
+
+    assert [row["instance_id"] for row in rows] == ["700001"]
+
+
+def test_an_instance_that_no_answer_tells_the_history_of_is_read_by_itself(emulator):
+    emulator.control("POST", "procore/instances/700001/block", reason="x")
+    emulator.control(
+        "POST",
+        "faults",
+        method="POST",
+        path="/bulk_history$",
+        status=200,
+        json={"data": [{"item_id": "5001", "instances": []}]},
+    )
+
+    assert [row["instance_id"] for row in listing(states=["blocked"]).execute({})] == ["700001"]
 
 
 def test_a_deferred_start_serialises_no_items(emulator, store):

@@ -338,6 +338,7 @@ def test_the_end_is_waited_for_in_both_modes_with_the_same_result(emulator, stor
         "started_at": result["started_at"],
         "ended_at": result["ended_at"],
         "blocked_reason": None,
+        "project_id": "1001",
         "visit": None,
     }
     assert result["outcome"]["last_response"]["option"] == "Reject"

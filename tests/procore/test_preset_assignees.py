@@ -237,7 +237,7 @@ def test_a_lost_answer_is_settled_by_reading(emulator, store, reset):
     if reset == "after":
         assert operator.execute({"task_state_store": store})["changed"] == 1
     else:
-        with pytest.raises(AirflowFailException, match="OutcomeUnknown: .*has its old members"):
+        with pytest.raises(AirflowFailException, match="OutcomeUnknown: .*does not show other members"):
             operator.execute({"task_state_store": store})
     assert len(writes(emulator)) == (1 if reset == "after" else 0)
 

@@ -89,6 +89,7 @@ def test_every_mode_returns_the_same(emulator, store):
         "started_at": resumed["started_at"],
         "ended_at": resumed["ended_at"],
         "blocked_reason": None,
+        "project_id": "1001",
         "visit": None,
     }
 
@@ -602,7 +603,7 @@ def test_a_request_at_the_level_of_the_company_can_be_answered_as_it_was_handed_
 
     assert (request["item_id"], request["project_id"]) == ("81", "company")
     where = {name: request[name] for name in ("instance_id", "project_id", "step_occurrence_id")}
-    answer = ProcoreRespondOperator(task_id="answer", option="approve", **where).execute({"task_state_store": {}})
+    answer = ProcoreRespondOperator(task_id="answer", option="approve", **where).execute({"task_state_store": store})
     assert answer["already_recorded"] is False
 
 

@@ -7,7 +7,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow.sdk.exceptions import TaskDeferred
 
 from airflow_provider_workflows.exceptions import WorkflowsError
-from airflow_provider_workflows.operators import procore_legacy as operators
+from airflow_provider_workflows.operators import base as operators
 from tests.procore.test_sensors import first_event
 from tests.procore_legacy.test_perform_activity import JOINT, perform, performed, person, state_of
 
