@@ -520,6 +520,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
             raise ConfigurationError("new_assignees is an empty list.")
         for who in listed(self.new_assignees):
             check_required(new_assignees=who)
+        self._check_others([str(text_id(who)) for who in (self.old_assignee, *listed(self.new_assignees))])
         check_choice("replacement_type", self.replacement_type, REPLACEMENT_TYPES)
         if self.replacement_type == "temporary":
             check_required(first_day=self.first_day, last_day=self.last_day)
@@ -539,6 +540,11 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
                 raise ConfigurationError(f"tools: give types, or {{type, sub_type}}; got {tool!r}.")
         if self.errors_path is not None:
             storage_path("errors_path", self.errors_path)
+
+    @staticmethod
+    def _check_others(people: Sequence[str]) -> None:
+        if people[0].casefold() in [who.casefold() for who in people[1:]]:
+            raise ConfigurationError(f"old_assignee and new_assignees name the same person: {people[0]}.")
 
     def _projects(self) -> list[Any] | None:
         """Return where to replace: ``project_ids``, else the task's ``project_id``, else everywhere (None)."""
@@ -594,6 +600,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
             "modify_project_roles": self.modify_project_roles,
             "reason": self.reason,
         }
+        self._check_others([request["old_assignee_id"], *request["new_assignee_ids"]])
         if self.new_workflow_manager is not None:
             request["new_workflow_manager_id"] = self._user_id("new_workflow_manager", self.new_workflow_manager)
         if self.replacement_type == "temporary":

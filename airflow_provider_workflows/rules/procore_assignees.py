@@ -250,6 +250,9 @@ def checked_assignment(given: Any, tool_type: str | None) -> dict[str, Any]:
         )
     if (given.get("preset_id") is None) == (given.get("template") is None):
         raise ConfigurationError("assignments: give each either a preset_id or a template.")
+    for name in ("preset_id", "template"):
+        if given.get(name) is not None and str(given[name]).strip() in ("", "None"):
+            raise ConfigurationError(f"assignments: {name} is empty or was rendered empty.")
     tool = given.get("tool_type") or tool_type
     if not tool:
         raise ConfigurationError("tool_type is missing: give it to the operator or to each of assignments.")

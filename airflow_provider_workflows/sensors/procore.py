@@ -195,7 +195,8 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
     :param tool_type: Tool to look in, or a list of them (templated).
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
     :param project_id: Project to look in, ``company``, or a list of them; default: where the tool is (templated).
-    :param user_id: Login information id of the user that is waited on; default: the connection's own (templated).
+    :param user_id: Login or login information id of the user that is waited on; default: the connection's own
+        (templated).
     """
 
     returns_mapping = False

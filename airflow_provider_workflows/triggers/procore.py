@@ -164,7 +164,7 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
 
     :param tool_types: Tools to look in.
     :param project_ids: Projects to look in; ``[None]`` for where the tool is.
-    :param user_id: Login information id of the user, or None for the connection's own.
+    :param user_id: Login or login information id of the user, or None for the connection's own.
     :param tool_subtype: Subtype of the tools, or None.
     """
 
@@ -188,6 +188,8 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
     def snapshot(self, hook: ProcoreHook) -> list[dict[str, Any]]:
         if self.user_id is None:
             self.user_id = hook.user_id
+        elif not self.user_id.isdecimal():
+            self.user_id = hook.find_user_id(self.user_id, parameter="user_id")
         places = ((tool, hook.level_for(project, tool)) for project in self.project_ids for tool in self.tool_types)
         requests = (request for place in dict.fromkeys(places) for request in self._requests(hook, *place))
         # An instance is asked for once, under however many names of its tool it was found.

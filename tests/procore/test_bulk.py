@@ -629,3 +629,20 @@ def test_a_misspelt_tool_is_named_even_where_the_project_is_given(emulator, buil
     with pytest.raises(ConfigurationError, match=r"no tool 'purchase_order'.*purchase_order_contract"):
         build(tool_type="purchase_order", project_id="1001").execute({})
     assert [effect for effect in emulator.effects() if effect["via"] == "api"] == []
+
+
+def test_an_order_that_is_refused_does_not_strand_the_others(emulator, store):
+    emulator.control("POST", "faults", method="POST", path=ORDER, skip=1, status=422, json={"error": "no"})
+
+    result = start("11", "12", "13", "14", "15", on_failed_items="return").execute({"task_state_store": store})
+
+    assert [item["item_id"] for item in result["completed"]] == ["11", "12", "15"]
+    assert [item["item_id"] for item in result["failed"]] == ["13", "14"]
+    assert "422: no" in result["failed"][0]["message"]
+
+
+def test_every_order_refused_is_reported_item_by_item(emulator, store):
+    emulator.control("POST", "faults", method="POST", path=ORDER, times=9, status=403, json={"error": "no"})
+
+    with pytest.raises(WorkflowsError, match=r"3 of 3 items were not started: 11: Not permitted.*403"):
+        start("11", "12", "13").execute({"task_state_store": store})

@@ -8,7 +8,7 @@ import datetime
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
-from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnknown
 from airflow_provider_workflows.operators.procore_assignees import ProcoreBulkReplaceAssigneesOperator
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
@@ -179,3 +179,61 @@ def test_an_unknown_person_is_refused_before_anything_is_written(emulator):
     with pytest.raises(ConfigurationError, match="old_assignee: no user"):
         replace(**{**WHO, "old_assignee": "nobody@example.com"}).execute({})
     assert posts(emulator) == []
+
+
+def test_the_tasks_project_is_where_the_person_is_replaced(emulator):
+    replace(**WHO, project_id="1002").execute({})
+
+    presets = {p["id"]: p["groups"] for p in emulator.control("GET", "state")["procore_presets"]}
+    assert posts(emulator)[0]["project_ids"] == ["1002"]
+    assert (presets["401"]["Directors"], presets["402"]["Directors"]) == (["dana@example.com"], ["lee@example.com"])
+
+
+def test_a_request_after_which_the_server_failed_is_not_made_again(emulator, store):
+    emulator.control("POST", "faults", method="POST", path="/bulk_replace_requests$", status=500, json={}, after=True)
+
+    for _ in range(2):
+        assert replace(**WHO).execute({"task_state_store": store})["status"] == "completed"
+    assert len(requests_made(emulator)) == len(posts(emulator)) == 1
+
+
+def test_somebody_elses_request_is_not_taken_for_a_lost_one(emulator, store, monkeypatch):
+    operator = replace(**WHO)
+
+    def lost(request):
+        operator_of_others.hook.create_bulk_replace_request({**request, "reason": "other", "project_ids": ["1002"]})
+        raise OutcomeUnknown("lost")
+
+    operator_of_others = replace(**WHO)
+    monkeypatch.setattr(operator.hook, "create_bulk_replace_request", lost)
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown: .*no new request"):
+        operator.execute({"task_state_store": store})
+
+
+def test_without_a_store_a_retry_could_not_know_and_is_refused(emulator):
+    with pytest.raises(ConfigurationError, match="retries must be 0"):
+        replace(**WHO, retries=1).execute({})
+    assert posts(emulator) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "problem"),
+    [
+        ({**WHO, "new_assignees": []}, "new_assignees is an empty list"),
+        ({**WHO, "project_ids": []}, "project_ids is an empty list"),
+        ({**WHO, "project_ids": [""]}, "project_ids is missing"),
+        ({**WHO, "tools": []}, "tools is an empty list"),
+        ({**WHO, "tools": [""]}, "tools is missing"),
+        ({**WHO, "errors_path": "nosuch://x"}, "errors_path: 'nosuch://x' cannot be written to"),
+        ({**WHO, "new_assignees": ["Dana@example.com"]}, "old_assignee and new_assignees name the same"),
+        ({**WHO, "action": "stop", "request_id": "1"}, "go with action='create'"),
+        ({**WHO, "poll_interval": 0}, "poll_interval must be more"),
+    ],
+)
+def test_more_bad_input_is_refused_before_anything_is_sent(emulator, parameters, problem):
+    before = len(emulator.requests())
+
+    with pytest.raises(ConfigurationError, match=problem):
+        replace(**parameters).execute({})
+    assert len(emulator.requests()) == before

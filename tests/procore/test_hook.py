@@ -777,3 +777,15 @@ def test_the_instances_of_an_item_are_one_at_least(airflow_connections):
         ProcoreHook().list_item_instances(TOOL, "4711")
     with pytest.raises(ConfigurationError, match="no tool 'po'"):
         ProcoreHook().list_item_instances("po", "4711", "1001")
+
+
+def test_a_refusal_to_list_the_tools_is_asked_for_once(connect, requests_mock):
+    requests_mock.post("https://login.procore.com/oauth/token", json=TOKEN)
+    requests_mock.get(requests_mock_any(), json={"data": []})
+    refused = requests_mock.get(f"https://api.procore.com{COMPANY_PATH}/tools", status_code=403)
+    hook = connect({"project_id": "3"})
+
+    for _ in range(3):
+        list(hook.list_instances("purchase_order_contract"))
+
+    assert refused.call_count == 1

@@ -950,3 +950,50 @@ def test_a_deadline_that_is_over_before_the_first_look_still_finds_an_end(emulat
     result = start(wait_for_completion=True).execute({"task_state_store": store})
 
     assert result["outcome"]["item_status"] == "Rejected"
+
+
+def test_an_instance_that_was_started_by_a_failing_server_and_has_ended_is_not_started_again(emulator, store):
+    operator = start()
+    send = operator.hook.start_instance
+
+    def started_and_ended(*args, **named):
+        instance = send(*args, **named)
+        emulator.control("POST", f"procore/instances/{instance['id']}/terminate")
+        raise ServerError("The server failed", status_code=500)
+
+    operator.hook.start_instance = started_and_ended
+    result = operator.execute({"task_state_store": store})
+
+    assert (result["instance_id"], result["adopted"]) == (NEW, False)
+    assert start().execute({"task_state_store": store})["instance_id"] == NEW
+    assert started(emulator) == [NEW]
+
+
+def test_an_instance_that_shows_late_after_a_failing_server_is_found_by_the_retry(emulator, store):
+    emulator.control("POST", "faults", method="POST", path=START, status=500, json={}, after=True)
+    emulator.control("POST", "faults", method="GET", path=START, skip=2, times=10**6, status=500, json={})
+    with pytest.raises(ServerError):
+        start().execute({"task_state_store": store})
+    emulator.control("DELETE", "faults")
+    emulator.control("POST", f"procore/instances/{NEW}/terminate")
+
+    assert start().execute({"task_state_store": store})["instance_id"] == NEW
+    assert started(emulator) == [NEW]
+
+
+def test_a_retry_after_a_kill_that_ended_the_instance_fails_instead_of_reporting_an_outcome(emulator, store):
+    operator = start(wait_for_completion=True, cancel_on_kill=True, deferrable=True)
+    with pytest.raises(TaskDeferred):
+        operator.execute({"task_state_store": store})
+    operator.on_kill()
+
+    with pytest.raises(AirflowFailException, match="was terminated by user 90001 .* killed try"):
+        start(wait_for_completion=True, cancel_on_kill=True).execute({"task_state_store": store})
+    assert started(emulator) == [NEW]
+
+
+@pytest.mark.parametrize("parameters", [{"poll_interval": 0}, {"wait_timeout": -1}])
+def test_a_wait_that_cannot_be_is_refused_before_the_start(emulator, store, parameters):
+    with pytest.raises(ConfigurationError, match=next(iter(parameters))):
+        start(wait_for_completion=True, **parameters).execute({"task_state_store": store})
+    assert writes(emulator) == []

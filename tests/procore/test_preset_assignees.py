@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_workflows.exceptions import ConfigurationError, RateLimited
+from airflow_provider_workflows.exceptions import ConfigurationError, NotFound, RateLimited
 from airflow_provider_workflows.operators.procore_assignees import ProcorePresetAssigneesOperator
 from airflow_provider_workflows.rules.procore_assignees import table_of
 
@@ -340,3 +340,114 @@ def test_a_preset_that_two_assignments_mean_is_refused(emulator):
 def test_an_unknown_tool_is_refused_with_the_tools_there_are(emulator):
     with pytest.raises(ConfigurationError, match="no tool 'po'.*purchase_order_contract"):
         assign(directors(LEE), tool_type="po").execute({})
+
+
+# --- between two tries ---
+
+
+def test_an_edit_after_an_earlier_try_is_not_written_over(emulator, store, another):
+    wishes = [directors(LEE), directors(LEE, preset_id=another)]
+    emulator.control(
+        "POST", "faults", method="PATCH", path="/assignees$", skip=1, status=429, headers={"Retry-After": "3600"}
+    )
+    with pytest.raises(RateLimited):
+        assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
+    emulator.control("POST", f"procore/presets/{PRESET}/assignees", group="Directors", logins=[NORA])
+
+    with pytest.raises(AirflowFailException, match="PresetDiffers"):
+        assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
+    assert writes(emulator) == [PRESET]
+    assert groups_of(emulator)["Directors"] == [NORA]
+
+
+class Killed(BaseException):
+    """A worker that dies: nothing in the operator gets to handle it."""
+
+
+@pytest.mark.parametrize("took_effect", [True, False])
+@pytest.mark.parametrize("edited", [True, False])
+def test_a_worker_that_dies_around_the_change_leaves_a_retry_that_knows(
+    emulator, store, monkeypatch, took_effect, edited
+):
+    operator = assign(directors(LEE), members="replace", mode="apply")
+    update = operator.hook.update_preset_assignees
+
+    def die(*arguments, **named):
+        if took_effect:
+            update(*arguments, **named)
+        raise Killed
+
+    monkeypatch.setattr(operator.hook, "update_preset_assignees", die)
+    with pytest.raises(Killed):
+        operator.execute({"task_state_store": store})
+    if edited:
+        emulator.control("POST", f"procore/presets/{PRESET}/assignees", group="Directors", logins=[NORA])
+
+    again = assign(directors(LEE), members="replace", mode="apply")
+    if edited:
+        with pytest.raises(AirflowFailException, match="PresetDiffers"):
+            again.execute({"task_state_store": store})
+    else:
+        assert only(again.execute({"task_state_store": store}))[0]["status"] == "applied"
+    assert writes(emulator) == ([PRESET] if took_effect or not edited else [])
+
+
+def test_a_change_that_cannot_be_read_back_is_not_called_refused(emulator, store):
+    emulator.control("POST", "faults", method="GET", path=f"/presets/{PRESET}$", skip=1, status=404, json={})
+    with pytest.raises(NotFound):
+        assign(directors(LEE), mode="apply").execute({"task_state_store": store})
+
+    assert only(assign(directors(LEE), mode="apply").execute({"task_state_store": store}))[0]["status"] == "applied"
+    assert writes(emulator) == [PRESET]
+
+
+def test_an_answer_that_is_lost_and_cannot_be_read_back_is_never_tried_again(emulator, store):
+    emulator.control("POST", "faults", method="PATCH", path="/assignees$", reset="before")
+    emulator.control("POST", "faults", method="GET", path=f"/presets/{PRESET}$", skip=1, times=99, status=403, json={})
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        assign(directors(LEE), mode="apply", on_refused="skip").execute({"task_state_store": store})
+
+
+def test_a_change_after_which_the_server_failed_is_settled_by_reading(emulator, store):
+    emulator.control("POST", "faults", method="PATCH", path="/assignees$", status=500, json={}, after=True)
+
+    assert assign(directors(LEE), mode="apply").execute({"task_state_store": store})["changed"] == 1
+    assert writes(emulator) == [PRESET]
+
+
+def test_a_misspelt_login_empties_no_group_even_where_groups_may_be_empty(emulator):
+    result = assign(
+        directors("typo@example.com"), members="replace", mode="apply", allow_empty=True, on_refused="skip"
+    ).execute({})
+
+    assert (result["changed"], result["refused"]) == (0, 1)
+    assert groups_of(emulator)["Directors"] == [DANA]
+
+
+def test_what_a_change_does_beside_the_groups_is_noticed():
+    from airflow_provider_workflows.rules.procore_assignees import losses
+
+    before = {"workflow_manager": {"id": 5}, "individual_assignees": [{"step_uuid": "s", "logins": ["1"]}]}
+
+    assert losses(before, before) == []
+    assert losses({"workflow_manager": {"id": 6}}, before) == [
+        "the individual assignees are others",
+        "the workflow manager is 6 instead of 5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "parameters", "problem"),
+    [
+        ({"preset_id": "1", "project_id": [], "groups": {"A": ["x"]}}, {}, "project_id is an empty list"),
+        (directors(LEE), {"approved_plan": "{...}"}, "approved_plan must be what"),
+        ({"template": "", "groups": {"A": ["x"]}}, {}, "template is empty"),
+    ],
+)
+def test_more_bad_input_is_refused_before_anything_is_sent(emulator, assignment, parameters, problem):
+    before = len(emulator.requests())
+
+    with pytest.raises(ConfigurationError, match=problem):
+        assign(assignment, **parameters).execute({})
+    assert len(emulator.requests()) == before

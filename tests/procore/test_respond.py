@@ -6,6 +6,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
 from airflow_provider_workflows.exceptions import ConfigurationError, NotFound
+from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
@@ -259,3 +260,44 @@ def test_a_retry_is_safe_in_every_position_of_the_contracts_gaps(emulator, store
     respond().execute({"task_state_store": store})
 
     assert responses(emulator) == [("90001", "Approve")]
+
+
+@pytest.mark.parametrize("with_store", [True, False])
+def test_an_option_that_was_chosen_by_its_id_is_known_again_when_the_step_is_over(emulator, store, with_store):
+    options = ProcoreHook().get_instance(INSTANCE)["current_step_occurrence"]["available_response_options"]
+    wish = {"option_id": options[0]["id"], "step_occurrence_id": step_of(emulator)["step_occurrence_id"]}
+    context = {"task_state_store": store} if with_store else {}
+    emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
+
+    first = respond(**wish).execute(context)
+    again = respond(**wish).execute(context)
+
+    assert (first["option"], again["already_recorded"]) == ("Approve", True)
+    assert responses(emulator) == [("90001", "Approve")]
+
+
+def test_another_option_by_its_id_is_a_conflict_when_the_step_is_over(emulator, store):
+    options = ProcoreHook().get_instance(INSTANCE)["current_step_occurrence"]["available_response_options"]
+    where = {"step_occurrence_id": step_of(emulator)["step_occurrence_id"]}
+    store.set("chosen_option", {"id": options[2]["id"], "name": "Reject", "type": "reject"})
+    respond(**where).execute({})
+
+    with pytest.raises(AirflowFailException, match="ResponseConflict"):
+        respond(**where, option_id=options[2]["id"]).execute({"task_state_store": store})
+
+
+def test_an_answer_by_item_is_found_again_after_somebody_restarted_the_workflow(emulator, store):
+    wish = {"tool_type": TOOL, "item_id": "5001", "step_occurrence_id": step_of(emulator)["step_occurrence_id"]}
+    first = respond(**wish).execute({"task_state_store": store})
+    ProcoreHook().restart_instance(INSTANCE)
+
+    again = respond(**wish).execute({"task_state_store": store})
+
+    assert (again["instance_id"], again["already_recorded"]) == (first["instance_id"], True)
+    assert responses(emulator) == [("90001", "Approve")]
+
+
+def test_a_history_that_may_not_be_read_does_not_fail_an_answer_that_was_taken(emulator, store):
+    emulator.control("POST", "faults", method="GET", path="/history$", times=99, status=403, json={})
+
+    assert respond().execute({"task_state_store": store})["option"] == "Approve"

@@ -635,3 +635,33 @@ def test_a_misspelt_tool_is_named_even_where_the_project_is_given(emulator, stor
 
     with pytest.raises(ConfigurationError, match=r"no tool 'purchase_order'.*purchase_order_contract"):
         sensor.execute({"task_state_store": store})
+
+
+def test_an_instance_that_may_not_be_seen_does_not_keep_the_others_from_being_found(emulator, store):
+    emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id="77")
+    emulator.control("POST", "faults", method="GET", path="/instances/700001$", times=9, status=404, json={})
+
+    found = requested_sensor().execute({"task_state_store": store})
+
+    assert [request["item_id"] for request in found] == ["77"]
+
+
+def test_an_instance_that_is_listed_under_two_names_is_one_request(emulator, store):
+    sensor = requested_sensor(tool_type=["purchase_order_contract", "PurchaseOrderContract"], project_id=["1001", 1001])
+
+    assert [request["instance_id"] for request in sensor.execute({"task_state_store": store})] == ["700001"]
+
+
+def test_somebody_elses_turn_is_waited_for_by_login_and_an_unknown_login_is_named(emulator, store):
+    approve_ours(emulator)
+
+    found = requested_sensor(user_id="dana@example.com").execute({"task_state_store": store})
+
+    assert [request["step"] for request in found] == ["Director Approval"]
+    with pytest.raises(ConfigurationError, match="user_id: no user .* 'nobody@example.com'"):
+        requested_sensor(user_id="nobody@example.com").execute({"task_state_store": store})
+
+
+def approve_ours(emulator) -> None:
+    where = f"procore/instances/{INSTANCE}/respond"
+    emulator.control("POST", where, login="integration@example.com", option="Approve")
