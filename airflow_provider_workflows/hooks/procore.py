@@ -91,7 +91,7 @@ class ProcoreConnectionHook(WorkflowsHook):
         """Login information id of the signed-in user."""
         return str(self.me()["id"])
 
-    def find_user_id(self, login: str, *, parameter: str) -> str:
+    def find_user_id(self, login: str, *, parameter: str = "login") -> str:
         """
         Return the login information id of the user with a login.
 

@@ -131,7 +131,7 @@ class WaitingOperator(WorkflowsOperator):
         while (answer := trigger.look_on_worker(self.hook, self.log)) is None:
             left = end - datetime.now(timezone.utc)
             if left <= timedelta(0):
-                self._time_out()
+                self._time_out(trigger.last_look)
             if self.deferrable:
                 self.defer(trigger=trigger, method_name="execute_complete", timeout=left + BACKSTOP)
             time.sleep(min(self.poll_interval, left.total_seconds()))
@@ -146,7 +146,7 @@ class WaitingOperator(WorkflowsOperator):
         if status == "done":
             return self.finish(context, event)
         if status == "timeout":
-            self._time_out()
+            self._time_out(str(event.get("last_look", "")))
         if status == "error":
             raise WorkflowsError(f"{event['error']}: {event['message']}")
         raise WorkflowsError(f"The trigger ended with an event this version does not know: {event!r}")
@@ -158,9 +158,10 @@ class WaitingOperator(WorkflowsOperator):
             pin.keep({"at": fresh.isoformat()})
         return datetime.fromisoformat(str((pin.value or {})["at"]))
 
-    def _time_out(self) -> None:
+    def _time_out(self, last_look: str) -> None:
         raise AirflowFailException(
-            f"Nothing decided within {timedelta(seconds=self.wait_timeout)}; what was begun goes on in the product."
+            f"WaitFailed: nothing decided within {timedelta(seconds=self.wait_timeout)}; what was begun goes on in the "
+            f"product. {last_look}".rstrip()
         )
 
     if TYPE_CHECKING:

@@ -194,8 +194,8 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
     state store (3.3+) and every retry answers that one or nothing. A retry that finds the same option
     recorded succeeds without writing. Clearing the task asks for a new decision: it may answer a later visit.
 
-    Returns ``{instance_id, item_id, step, step_occurrence_id, option, option_id, type, comment, user_id,
-    already_recorded}``, or None with ``on_step_moved="succeed"``.
+    Returns ``{instance_id, item_id, project_id, step, step_occurrence_id, option, option_id, type, comment,
+    user_id, already_recorded}``, or None with ``on_step_moved="succeed"``.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
@@ -302,7 +302,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         if not isinstance(self.attachments or {}, Mapping):
             raise ConfigurationError(f"attachments must be ids by kind, a mapping; got {self.attachments!r}.")
         for kind, ids in (self.attachments or {}).items():
-            check_choice("attachments", kind, rules.ATTACHMENT_KINDS)
+            check_choice("the keys of attachments (paths go into files)", kind, rules.ATTACHMENT_KINDS)
             if not ids or any(str(one).strip() in ("", "None") for one in listed(ids)):
                 raise ConfigurationError(f"attachments: {kind} must hold ids, none of them empty.")
 
@@ -434,6 +434,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         return {
             "instance_id": str(instance["id"]),
             "item_id": str(instance.get("item_id")),
+            "project_id": self.level,
             "step": answer["step"],
             "step_occurrence_id": occurrence_id,
             "option": answer["name"],
@@ -686,7 +687,7 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
     By item, the instance found by the first try is kept in Airflow's task state store (3.3+): no retry ends
     another one.
 
-    Returns ``{instance_id, item_id, tool_type, ended_at, already_ended}``.
+    Returns ``{instance_id, item_id, tool_type, project_id, ended_at, already_ended}``.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
@@ -711,6 +712,7 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
             "instance_id": instance_id,
             "item_id": text_id(instance.get("item_id")),
             "tool_type": instance.get("tool_type"),
+            "project_id": self.level,
             "ended_at": instance.get("ended_at"),
             "already_ended": already_ended,
         }
@@ -723,7 +725,8 @@ class ProcoreRestartInstanceOperator(ProcoreInstanceOperator):
     Procore answers a repetition with the new instance that is there already. By item, the instance found by the
     first try is kept in Airflow's task state store (3.3+): no retry restarts the new one.
 
-    Returns ``{instance_id, item_id, tool_type, step, step_occurrence_id, started_at, restarted_instance_id}``,
+    Returns ``{instance_id, item_id, tool_type, project_id, step, step_occurrence_id, started_at,
+    restarted_instance_id}``,
     ``instance_id`` being the new one.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
@@ -757,6 +760,7 @@ class ProcoreRestartInstanceOperator(ProcoreInstanceOperator):
             "instance_id": str(new["id"]),
             "item_id": text_id(new.get("item_id")),
             "tool_type": new.get("tool_type"),
+            "project_id": self.level,
             "step": step.get("name"),
             "step_occurrence_id": text_id(step.get("id")),
             "started_at": new.get("started_at"),
@@ -770,8 +774,8 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
 
     An instance that is not blocked is left alone, so is one that Procore says cannot be tried again.
 
-    Returns ``{instance_id, item_id, state, step, blocked_reason, refreshes}``: where it stands now, why it was
-    blocked at first, and how often it was tried.
+    Returns ``{instance_id, item_id, state, step, project_id, blocked_reason, refreshes}``: where it stands now, why
+    it was blocked at first, and how often it was tried.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
@@ -811,7 +815,7 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
             )
         now = rules.describe_instance(history, instance_id=instance_id, item_id=item_id)
         shown = {name: now[name] for name in ("instance_id", "item_id", "state", "step")}
-        return {**shown, "blocked_reason": reason, "refreshes": refreshes}
+        return {**shown, "project_id": self.level, "blocked_reason": reason, "refreshes": refreshes}
 
     def _refresh(self, instance_id: str) -> None:
         try:
@@ -842,8 +846,8 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
     Who is asked there already is left alone. The step occurrence is kept over retries as by
     ``ProcoreRespondOperator``.
 
-    Returns ``{instance_id, item_id, step, step_occurrence_id, added: [ids], already_assigned: [ids]}``, or None
-    with ``on_step_moved="succeed"``.
+    Returns ``{instance_id, item_id, project_id, step, step_occurrence_id, added: [ids], already_assigned: [ids]}``,
+    or None with ``on_step_moved="succeed"``.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
@@ -928,6 +932,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
         result = {
             "instance_id": instance_id,
             "item_id": text_id(instance.get("item_id")),
+            "project_id": self.level,
             "step": step.get("name"),
             "step_occurrence_id": str(meant),
             "added": missing,

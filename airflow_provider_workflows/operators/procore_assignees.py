@@ -208,8 +208,10 @@ class ProcorePresetAssigneesOperator(ProcoreOperator):
             scope = Scope(tool_type, tool_subtype, self.hook.level_for(text_id(project_id), tool_type))
             presets = [preset for preset in self._presets(scope) if _is_meant(preset, assignment)]
             if not presets:
-                what = f"template {assignment['template']!r}" if assignment["template"] else "this id"
-                reason = f"no preset with {what} is there, or visible to us"
+                what = f"of template {assignment['template']!r}" if assignment["template"] else "with this id"
+                known = {str((preset.get("template") or {}).get("name")) for preset in self._presets(scope)}
+                named = ", ".join(sorted(known)) or "none"
+                reason = f"no preset {what} is there, or visible to us; templates with presets: {named}"
                 yield Target(scope, assignment["preset_id"] or "-", assignment["template"], reason=reason)
             for preset in presets:
                 yield self._target(scope, preset, assignment["groups"])

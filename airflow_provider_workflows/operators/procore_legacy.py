@@ -16,6 +16,7 @@ from airflow_provider_workflows.exceptions import (
     ConnectionFailed,
     ContractError,
     OutcomeUnknown,
+    PermissionDenied,
     RateLimited,
     ServerError,
     StepMoved,
@@ -348,6 +349,11 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             if rules.has_ended(now) or not rules.same_visit(state, rules.visit_of(now)):
                 self._moved(now, state)
                 return None
+            if isinstance(refused, PermissionDenied):
+                raise PermissionDenied(
+                    f"User {self._user_id} may not perform {activity['name']!r} as {activity['role']!r}. Give a user "
+                    f"of that role in performed_by. {refused}"
+                ) from refused
             raise
         self._check_attached(row, files)
         return self._result(now, state, row, sent, already_performed=False)
@@ -373,12 +379,14 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
     def _moved(self, now: Json, state: Json) -> None:
         if now["terminated_at"]:
             why = f"was terminated at {now['terminated_at']}"
+        elif rules.same_visit(state, rules.visit_of(now)):
+            why = "has no activity left there"
         else:
             why = f"is in state {now['state']!r} since {now['state_set_at']}"
         message = (
-            f"The activity was not performed while instance {now['instance_id']} was in state "
-            f"{state['name'] or state['id']!r} since {state['set_at']}, and cannot be any more: it {why}"
-            f"{', with no activity left' if not now['activities'] else ''}."
+            f"Activity {self.activity or self.activity_id} was not performed while instance {now['instance_id']} was "
+            f"in state {state['name'] or state['id']!r} since {state['set_at']}, and cannot be any more: it {why}"
+            f"{', with no activity left' if not now['activities'] and 'left' not in why else ''}."
         )
         if self.on_state_moved == "fail":
             raise StepMoved(f"{message} Set on_state_moved to 'skip' or 'succeed' if that is no failure.")
@@ -411,12 +419,13 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             "already_performed": already_performed,
         }
 
-    def _time_out(self) -> None:
+    def _time_out(self, last_look: str) -> None:
         where = f"{self.object_type} {self.object_id}" if self.instance_id is None else f"instance {self.instance_id}"
         raise AirflowFailException(
             f"WaitFailed: the activity {self.activity or self.activity_id} of {where} was performed, but the state "
             f"has not moved on within {timedelta(seconds=self.wait_timeout)}: perhaps other roles must act, too. "
-            "It is not performed again. To wait on, use ProcoreLegacyInstanceSensor, or a longer wait_timeout."
+            f"It is not performed again. To wait on, use ProcoreLegacyInstanceSensor, or a longer wait_timeout. "
+            f"{last_look}"
         )
 
 

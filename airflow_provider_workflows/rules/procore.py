@@ -101,7 +101,7 @@ def decide_instance(
     if word is not None:
         return Verdict(word, result, where)
     if visit is not None:
-        return Verdict("succeed", result, f"{where} and has been at step {visit['step']!r} since {visit['started_at']}")
+        return Verdict("succeed", result, f"{where} and {_told_visit(visit)}")
     if state in ENDED_STATES or instance["ended_at"]:
         return Verdict("fail", result, f"{where}: it has ended without reaching {_listed([*until, *awaited])}")
     return None
@@ -123,6 +123,13 @@ def terminated_by(history: Json) -> str | None:
 def is_blocked(history: Json) -> bool:
     """Tell whether an instance is blocked; histories of the older API do not say."""
     return history.get("status") == "blocked" or (bool(history.get("blocked_reason")) and not history.get("ended_at"))
+
+
+def _told_visit(visit: Json) -> str:
+    response = visit.get("response")
+    if response is None or not visit.get("ended_at"):
+        return f"step {visit['step']!r} was reached at {visit['started_at']}"
+    return f"step {visit['step']!r} was answered {response['option']!r} by {response['by']} at {response['at']}"
 
 
 def find_visit(history: Json, step: str, *, answered: bool = False, after: str | None = None) -> dict[str, Any] | None:

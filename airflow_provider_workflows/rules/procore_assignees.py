@@ -207,9 +207,9 @@ def table_of(rows: Iterable[Json]) -> str:
         if not row["groups"]:
             lines.append((*head, "", "", "", str(row["reason"] or "")))
         for group in row["groups"]:
-            refused = [f"{one['who']} {one['reason']}" for one in group["refused"]] + [
-                str(reason) for reason in (group["reason"], row["reason"]) if reason
-            ]
+            refused = [f"{one['who']} {one['reason']}" for one in group["refused"]]
+            refused += [str(group["reason"])] if group["reason"] else []
+            refused += [str(row["reason"])] if row["reason"] and not refused else []
             lines.append(
                 (*head, group["group"], ", ".join(group["added"]), ", ".join(group["removed"]), "; ".join(refused))
             )

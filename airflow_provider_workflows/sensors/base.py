@@ -61,6 +61,7 @@ class WorkflowsSensor(BaseSensorOperator):
         self.deferrable = deferrable
         self.item_url = ""
         self._deadline: datetime | None = None
+        self._last_look = ""
 
     if TYPE_CHECKING:
 
@@ -114,13 +115,15 @@ class WorkflowsSensor(BaseSensorOperator):
         if event is not None and status == "done":
             return self._conclude(context, event)
         if status == "timeout":
-            self._time_out()
+            self._time_out(str((event or {}).get("last_look", "")))
         if event is not None and status == "error":
             raise WorkflowsError(f"{event['error']}: {event['message']}")
         raise WorkflowsError(f"The trigger ended with an event this version does not know: {event!r}")
 
     def _look(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
-        return trigger.look_on_worker(self.hook, self.log)
+        answer = trigger.look_on_worker(self.hook, self.log)
+        self._last_look = trigger.last_look
+        return answer
 
     def finish(self, result: Any) -> Any:
         """Return what the task returns, of a result small enough for a trigger's event."""
@@ -152,8 +155,8 @@ class WorkflowsSensor(BaseSensorOperator):
         if self._deadline is not None and datetime.now(timezone.utc) >= self._deadline:
             self._time_out()
 
-    def _time_out(self) -> None:
-        message = f"Nothing decided within {timedelta(seconds=self.timeout)}."
+    def _time_out(self, last_look: str = "") -> None:
+        message = f"Nothing decided within {timedelta(seconds=self.timeout)}. {last_look or self._last_look}".rstrip()
         if self.soft_fail or self.never_fail:
             raise AirflowSkipException(message)
         raise AirflowSensorTimeout(message)

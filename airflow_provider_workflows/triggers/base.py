@@ -50,6 +50,7 @@ class WaitTrigger(BaseTrigger):
         self.poll_interval = poll_interval
         self.deadline = deadline
         self.carry = carry
+        self.last_look = "It was not looked at."  # where the last look found it, in words
 
     @abstractmethod
     def open_hook(self) -> WorkflowsHook:
@@ -87,7 +88,9 @@ class WaitTrigger(BaseTrigger):
         """
         try:
             snapshot = self.snapshot(hook)
-            return snapshot, self.decide(snapshot)
+            verdict = self.decide(snapshot)
+            self.last_look = self.describe(snapshot)
+            return snapshot, verdict
         except WorkflowsError:
             raise
         except (AttributeError, LookupError, TypeError, ValueError) as odd:
@@ -96,11 +99,11 @@ class WaitTrigger(BaseTrigger):
     def look_on_worker(self, hook: Any, log: Any) -> dict[str, Any] | None:
         """Look once in a task and return the event of the verdict, or None to go on; a passing fault is only logged."""
         try:
-            snapshot, verdict = self.look(hook)
+            _, verdict = self.look(hook)
         except PASSING_FAULTS as fault:
             log.warning("%s Looking again at the next poke.", fault)
             return None
-        log.info("%s", self.describe(snapshot))
+        log.info("%s", self.last_look)
         return None if verdict is None else self._event(verdict)
 
     def _event(self, verdict: Verdict) -> dict[str, Any]:
@@ -118,7 +121,7 @@ class WaitTrigger(BaseTrigger):
             while True:
                 await asyncio.sleep(min(pause, max(self._seconds_left(), SHORTEST_FIRST_PAUSE)))
                 if self._seconds_left() <= 0:
-                    return {"status": "timeout"}
+                    return {"status": "timeout", "last_look": self.last_look}
                 try:
                     if hook is None:
                         hook = self.open_hook()

@@ -186,7 +186,7 @@ def test_a_wait_beyond_its_time_ends_in_every_mode(emulator, store):
     deferral = deferred(operation_sensor(timeout=0.2), {"task_state_store": store})
     event = first_event(deferral.trigger)
 
-    assert event == {"status": "timeout"}
+    assert event == {"status": "timeout", "last_look": "Operation 901001 is created"}
     with pytest.raises(AirflowSensorTimeout):
         operation_sensor().execute_complete({"task_state_store": store}, event)
     with pytest.raises(AirflowSensorTimeout):

@@ -110,7 +110,11 @@ def test_a_tool_of_the_company_has_its_presets_there(emulator):
         ({"preset_id": PRESET, "groups": {"Creator": [LEE]}}, {}, "no role group but of type 'ITEM_CREATOR'"),
         ({"preset_id": PRESET, "groups": {"Dirctors": [LEE]}}, {}, "no such group; groups: 'Integration', 'Directors'"),
         (directors(LEE, preset_id="999"), {}, "no preset with this id is there"),
-        ({"template": "Nothing", "groups": {"A": [LEE]}}, {}, "no preset with template 'Nothing' is there"),
+        (
+            {"template": "Nothing", "groups": {"A": [LEE]}},
+            {},
+            "no preset of template 'Nothing' is there, or visible to us; templates with presets: Purchase",
+        ),
     ],
 )
 def test_what_must_not_be_written_is_refused_with_its_reason_and_nothing_is(emulator, assignment, parameters, reason):

@@ -45,6 +45,7 @@ def test_a_response_is_given_and_described(emulator, store):
 
     assert responses(emulator) == [("90001", "Approve")]
     assert result == {
+        "project_id": "1001",
         "instance_id": INSTANCE,
         "item_id": "5001",
         "step": "Budget Check",

@@ -216,7 +216,8 @@ def test_a_trigger_ends_cleanly_at_its_deadline_and_the_task_times_out(emulator,
     sensor = instance_sensor(timeout=0.3)
     payload = first_event(deferred(sensor, {"task_state_store": store}).trigger)
 
-    assert payload == {"status": "timeout"}
+    assert payload["status"] == "timeout"
+    assert "at step 'Budget Check'" in payload["last_look"]
     with pytest.raises(AirflowSensorTimeout):
         sensor.execute_complete({"task_state_store": store}, payload)
 
@@ -268,7 +269,7 @@ def test_a_trigger_asks_no_earlier_than_the_server_said(emulator, store):
     emulator.control("POST", "faults", path="/history$", times=99, status=429, headers={"Retry-After": "3600"})
     before = len(emulator.requests())
 
-    assert first_event(trigger) == {"status": "timeout"}
+    assert first_event(trigger) == {"status": "timeout", "last_look": "It was not looked at."}
     assert len(emulator.requests()) == before + 1
 
 
