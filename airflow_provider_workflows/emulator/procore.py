@@ -148,7 +148,9 @@ class Procore:
                 return
             raise refusal(422, "already_responded", "A response with different values has already been recorded.")
         current.answers[user_id] = Answer(option, comment, attachments, now)
-        detail = {"step": current.step.name, "option": option["name"], "comment": comment}
+        detail: dict[str, Any] = {"step": current.step.name, "option": option["name"], "comment": comment}
+        if attachments:
+            detail["attachments"] = [attachment["name"] for attachment in attachments]
         self._record("respond", user_id, instance, detail, via, step_occurrence_id=current.id)
         current.outcome = _outcome(current)
         if current.outcome:
@@ -284,7 +286,7 @@ class Procore:
             and wanted.template_id in (None, t.id)
         ]
         if not fitting:
-            words = f"No template {wanted.template_id or ''} for tool {wanted.tool_type}."
+            words = f"No template {wanted.template_id or 'at all'} for tool {wanted.tool_type}."
             raise refusal(404, "template_not_found", words)
         if wanted.template_id is None:
             tools_own = self.presets.of_tool(wanted.tool_type, wanted.tool_subtype, project_id)
