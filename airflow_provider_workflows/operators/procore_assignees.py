@@ -331,6 +331,8 @@ class ProcorePresetAssigneesOperator(ProcoreOperator):
         told = rules.differences(preset, kept["open"]["after"])
         if told and rules.differences(preset, kept["open"]["before"]):
             raise _differs(target, told)
+        if not told:
+            journal.keep({"done": [*kept["done"], target.preset_id], "open": None})
         return not told
 
     def _change(

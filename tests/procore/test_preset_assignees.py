@@ -396,6 +396,28 @@ def test_a_worker_that_dies_around_the_change_leaves_a_retry_that_knows(
     assert writes(emulator) == ([PRESET] if took_effect or not edited else [])
 
 
+def test_a_change_that_a_later_try_found_is_remembered_by_the_one_after(emulator, store, monkeypatch, another):
+    wishes = [directors(LEE), directors(LEE, preset_id=another)]
+    operator = assign(*wishes, members="replace", mode="apply")
+    update = operator.hook.update_preset_assignees
+
+    def die(*arguments, **named):
+        update(*arguments, **named)
+        raise Killed
+
+    monkeypatch.setattr(operator.hook, "update_preset_assignees", die)
+    with pytest.raises(Killed):
+        operator.execute({"task_state_store": store})
+    emulator.control("POST", "faults", method="PATCH", path="/assignees$", status=429, headers={"Retry-After": "3600"})
+    with pytest.raises(RateLimited):
+        assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
+    emulator.control("POST", f"procore/presets/{PRESET}/assignees", group="Directors", logins=[NORA])
+
+    with pytest.raises(AirflowFailException, match="PresetDiffers"):
+        assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
+    assert writes(emulator) == [PRESET]
+
+
 def test_a_change_that_cannot_be_read_back_is_not_called_refused(emulator, store):
     emulator.control("POST", "faults", method="GET", path=f"/presets/{PRESET}$", skip=1, status=404, json={})
     with pytest.raises(NotFound):
