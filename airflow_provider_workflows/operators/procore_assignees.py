@@ -27,6 +27,7 @@ from airflow_provider_workflows.operators.base import Pin, WaitingOperator, read
 from airflow_provider_workflows.operators.procore import ProcoreOperator
 from airflow_provider_workflows.rules import procore_assignees as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, text_id
+from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
 from airflow_provider_workflows.triggers.procore import ProcoreBulkReplaceWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
 
@@ -453,8 +454,8 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
         last_day: str | date | None = None,
         modify_project_roles: bool = False,
         new_workflow_manager: str | int | None = None,
-        project_ids: Sequence[str | int] | None = None,
-        tools: Sequence[str | Mapping[str, Any]] | None = None,
+        project_ids: str | int | Sequence[str | int] | None = None,
+        tools: str | Sequence[str | Mapping[str, Any]] | None = None,
         wait_for_completion: bool = True,
         errors_path: Any = None,
         confirm_timeout: float = 60.0,
@@ -538,7 +539,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
                 raise ConfigurationError(f"{name} is an empty list; leave it out to mean all.")
         for project in self._projects() or []:
             check_required(project_ids=project)
-        for tool in self.tools or []:
+        for tool in [] if self.tools is None else listed(self.tools):
             check_required(tools=tool)
             if not isinstance(tool, str) and not (isinstance(tool, Mapping) and tool.get("type")):
                 raise ConfigurationError(f"tools: give types, or {{type, sub_type}}; got {tool!r}.")
@@ -553,7 +554,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
     def _projects(self) -> list[Any] | None:
         """Return where to replace: ``project_ids``, else the task's ``project_id``, else everywhere (None)."""
         projects = self.project_id if self.project_ids is None else self.project_ids
-        return None if projects is None else listed(projects)
+        return None if projects in (None, COMPANY_LEVEL) else listed(projects)
 
     def _created(self, journal: Pin) -> str | None:
         """Return the request that an earlier try made, or None if there is none to be expected."""
@@ -613,7 +614,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
         if (projects := self._projects()) is not None:
             request["project_ids"] = [str(text_id(project)) for project in projects]
         if self.tools is not None:
-            request["tools"] = [{"type": tool} if isinstance(tool, str) else dict(tool) for tool in self.tools]
+            request["tools"] = [{"type": tool} if isinstance(tool, str) else dict(tool) for tool in listed(self.tools)]
         return request
 
     def _user_id(self, parameter: str, who: Any) -> str:

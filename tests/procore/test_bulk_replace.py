@@ -237,3 +237,12 @@ def test_more_bad_input_is_refused_before_anything_is_sent(emulator, parameters,
     with pytest.raises(ConfigurationError, match=problem):
         replace(**parameters).execute({})
     assert len(emulator.requests()) == before
+
+
+def test_one_tool_and_one_project_need_no_list_and_the_company_is_everywhere(emulator):
+    replace(**WHO, project_ids=1002, tools="purchase_order_contract").execute({})
+    replace(**WHO, project_id="company").execute({})
+
+    first, second = posts(emulator)
+    assert (first["project_ids"], first["tools"]) == (["1002"], [{"type": "purchase_order_contract"}])
+    assert "project_ids" not in second
