@@ -1,5 +1,5 @@
 """
-Run the three example DAGs on a real Airflow while the emulator plays the people, and check what was done.
+Run an example DAG of each API on a real Airflow while the emulator plays the people, and check what was done.
 
 ``make demo`` runs it; ``make demo-ui`` leaves both running afterwards. Exit code 0 if every action happened
 exactly once, else 1.
