@@ -68,7 +68,7 @@ def storage_path(parameter: str, given: Any, conn_id: str | None = None) -> Obje
     check_required(**{parameter: given})
     try:
         path = ObjectStoragePath(given, conn_id=conn_id) if conn_id is not None else ObjectStoragePath(given)
-        path.fs  # noqa: B018  names a storage that is not there
+        _ = path.fs  # names a storage that is not there
     except (ValueError, ImportError) as error:
         raise ConfigurationError(f"{parameter}: {str(given)!r} cannot be written to: {error}") from error
     return path

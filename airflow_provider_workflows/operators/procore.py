@@ -54,9 +54,9 @@ UPLOAD_PART = 16 * 2**20  # bytes; Procore takes parts of 5 to 100 MiB
 MOST_PARTS = 10_000
 
 
-class ProcoreOperator(WorkflowsOperator):
+class ProcoreConnectionOperator(WorkflowsOperator):
     """
-    An operator on one Procore connection.
+    An operator on one Procore connection, to whichever of its two workflow APIs.
 
     :param procore_conn_id: Id of a connection of type ``procore`` (templated).
     :param company_id: Company to work in; beats the connection's (templated).
@@ -79,6 +79,10 @@ class ProcoreOperator(WorkflowsOperator):
         self.company_id = company_id
         self.project_id: Any = project_id  # or several, in operators that look in several
 
+
+class ProcoreOperator(ProcoreConnectionOperator):
+    """An operator on Procore's Workflows v2 API."""
+
     @cached_property
     def hook(self) -> ProcoreHook:
         from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -98,6 +102,18 @@ class ProcoreOperator(WorkflowsOperator):
             tool_type=instance.get("tool_type"),
             project_id=self.level,
         )
+
+
+class ProcoreWideOperator(ProcoreOperator):
+    """An operator that looks in several tools and projects: its task links to no single item."""
+
+    operator_extra_links = ()
+
+    @cached_property
+    def hook(self) -> ProcoreHook:
+        from airflow_provider_workflows.hooks.procore import ProcoreHook
+
+        return ProcoreHook(self.procore_conn_id, company_id=self.company_id)  # the project goes with each call
 
 
 class ProcoreInstanceOperator(ProcoreOperator):

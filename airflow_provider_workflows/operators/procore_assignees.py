@@ -24,7 +24,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.operators.attachments import storage_path
 from airflow_provider_workflows.operators.base import Pin, WaitingOperator, read_until_found
-from airflow_provider_workflows.operators.procore import ProcoreOperator
+from airflow_provider_workflows.operators.procore import ProcoreWideOperator
 from airflow_provider_workflows.rules import procore_assignees as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, text_id
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
@@ -34,7 +34,6 @@ from airflow_provider_workflows.version_compat import task_state_store
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_workflows.hooks.procore import ProcoreHook
 
 ACTIONS = ("create", "stop")
 REPLACEMENT_TYPES = ("permanent", "temporary")
@@ -70,7 +69,7 @@ class Target:
         return [*([self.reason] if self.reason else []), *told]
 
 
-class ProcorePresetAssigneesOperator(ProcoreOperator):
+class ProcorePresetAssigneesOperator(ProcoreWideOperator):
     """
     Brings the members of the role groups of workflow presets in step with a list of who should be in them.
 
@@ -106,9 +105,8 @@ class ProcorePresetAssigneesOperator(ProcoreOperator):
     :raises OutcomeUnknown: the answer was lost and reading shows the old members; never retried.
     """
 
-    operator_extra_links = ()  # it is about no item
     template_fields: Sequence[str] = (
-        *ProcoreOperator.template_fields,
+        *ProcoreWideOperator.template_fields,
         "assignments",
         "tool_type",
         "tool_subtype",
@@ -141,12 +139,6 @@ class ProcorePresetAssigneesOperator(ProcoreOperator):
         self.approved_plan = approved_plan
         self.on_refused = on_refused
         self.confirm_timeout = confirm_timeout
-
-    @cached_property
-    def hook(self) -> ProcoreHook:
-        from airflow_provider_workflows.hooks.procore import ProcoreHook
-
-        return ProcoreHook(self.procore_conn_id, company_id=self.company_id)  # the projects go with each call
 
     def act(self, context: Context) -> dict[str, Any]:
         assignments = self._checked_assignments()
@@ -389,7 +381,7 @@ class ProcorePresetAssigneesOperator(ProcoreOperator):
         return self.hook.get_preset(target.preset_id, project_id=target.scope.level)
 
 
-class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
+class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
     """
     Lets Procore replace a person in presets and running workflows, once, for good or for some days; or stops that.
 
@@ -424,9 +416,8 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreOperator, WaitingOperator):
     :raises OutcomeUnknown: the answer was lost and the list shows no new request; never retried.
     """
 
-    operator_extra_links = ()  # it is about no item
     template_fields: Sequence[str] = (
-        *ProcoreOperator.template_fields,
+        *ProcoreWideOperator.template_fields,
         "action",
         "request_id",
         "old_assignee",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -17,7 +18,8 @@ from airflow_provider_workflows.exceptions import (
     PermissionDenied,
 )
 from airflow_provider_workflows.operators.attachments import storage_path
-from airflow_provider_workflows.operators.procore import ProcoreOperator
+from airflow_provider_workflows.operators.procore import ProcoreConnectionOperator, ProcoreWideOperator
+from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyConnectionOperator
 from airflow_provider_workflows.operators.tables import Tables
 from airflow_provider_workflows.rules import procore_audit as rules
 from airflow_provider_workflows.rules.parameters import check_required, listed, text_id
@@ -27,7 +29,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
 
     from airflow_provider_workflows.hooks.procore import ProcoreHook
-    from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 
 Json = Mapping[str, Any]
 
@@ -233,7 +234,7 @@ def histories_of(
         log.warning("Left out: %s", refused)
 
 
-class ProcoreExportOperator(ProcoreOperator):
+class ProcoreExportOperator(ProcoreConnectionOperator):
     """
     An operator that writes tables to an object storage.
 
@@ -248,9 +249,7 @@ class ProcoreExportOperator(ProcoreOperator):
     tables: Mapping[str, rules.Columns]
 
     template_fields: Sequence[str] = (
-        "procore_conn_id",
-        "company_id",
-        "project_id",
+        *ProcoreConnectionOperator.template_fields,
         "path",
         "object_storage_conn_id",
         "file_format",
@@ -292,13 +291,13 @@ class ProcoreExportOperator(ProcoreOperator):
         self._tell(result, str(folder))
         return result
 
+    @abstractmethod
     def check_parameters(self) -> None:
         """Check the parameters before anything is asked of Procore."""
-        raise NotImplementedError
 
+    @abstractmethod
     def export(self, tables: Tables, since: datetime | None, report: Report) -> datetime | None:
         """Add all rows to the tables; return the largest time of a change that was seen."""
-        raise NotImplementedError
 
     def _tell(self, result: Json, folder: str) -> None:
         rows = ", ".join(f"{result[table]} {table}" for table in self.tables)
@@ -309,7 +308,7 @@ class ProcoreExportOperator(ProcoreOperator):
                 self.log.warning("Not exported (%s): %s: %s", kind, ids, refused["reason"])
 
 
-class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator):
+class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOperator):
     """
     Exports the histories of Workflows v2 instances as the tables instances, steps and responses.
 
@@ -364,12 +363,6 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator):
         self.tool_subtype = tool_subtype
         self.item_ids = item_ids
         self.batch_size = batch_size
-
-    @cached_property
-    def hook(self) -> ProcoreHook:
-        from airflow_provider_workflows.hooks.procore import ProcoreHook
-
-        return ProcoreHook(self.procore_conn_id, company_id=self.company_id)  # the projects go with each call
 
     def check_parameters(self) -> None:
         tools, projects = listed(self.tool_type), listed(self.project_id)
@@ -486,7 +479,7 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator):
                 )
 
 
-class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator):
+class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreLegacyConnectionOperator):
     """
     Exports the activity histories of legacy workflow instances as the tables instances and activities.
 
@@ -522,12 +515,6 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator):
         super().__init__(**kwargs)
         self.instance_ids = instance_ids
         self.include_active = include_active
-
-    @cached_property
-    def hook(self) -> ProcoreLegacyHook:  # type: ignore[override]
-        from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
-
-        return ProcoreLegacyHook(self.procore_conn_id, company_id=self.company_id, project_id=self.project_id)
 
     def check_parameters(self) -> None:
         for instance_id in self._given():

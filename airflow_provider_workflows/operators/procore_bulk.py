@@ -18,7 +18,7 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.operators.base import Pin, WaitingOperator
-from airflow_provider_workflows.operators.procore import ON_ACTIVE_INSTANCE, ProcoreOperator
+from airflow_provider_workflows.operators.procore import ON_ACTIVE_INSTANCE, ProcoreOperator, ProcoreWideOperator
 from airflow_provider_workflows.operators.procore_audit import Scope, histories_of
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, listed, text_id
@@ -28,14 +28,13 @@ from airflow_provider_workflows.version_compat import task_state_store
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_workflows.hooks.procore import ProcoreHook
 
 ME = "me"
 ON_FAILED_ITEMS = ("fail", "return")
 FEW = 20  # items that are looked up one by one
 
 
-class ProcoreListInstancesOperator(ProcoreOperator):
+class ProcoreListInstancesOperator(ProcoreWideOperator):
     """
     Lists workflow instances over several tools and projects, for mapped tasks to work on.
 
@@ -63,7 +62,6 @@ class ProcoreListInstancesOperator(ProcoreOperator):
     """
 
     returns_mapping = False
-    operator_extra_links = ()  # it is about many items
     template_fields: Sequence[str] = (
         *ProcoreOperator.template_fields,
         "tool_type",
@@ -100,12 +98,6 @@ class ProcoreListInstancesOperator(ProcoreOperator):
         self.states = states
         self.limit = limit
         self.batch_size = batch_size
-
-    @cached_property
-    def hook(self) -> ProcoreHook:
-        from airflow_provider_workflows.hooks.procore import ProcoreHook
-
-        return ProcoreHook(self.procore_conn_id, company_id=self.company_id)  # the projects go with each call
 
     def act(self, context: Context) -> list[Any]:
         self._check_parameters()

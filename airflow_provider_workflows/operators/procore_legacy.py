@@ -23,7 +23,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.operators.attachments import AttachedFile, attached_files
 from airflow_provider_workflows.operators.base import Pin, WaitingOperator, read_until_found
-from airflow_provider_workflows.operators.procore import ON_STEP_MOVED, ProcoreOperator
+from airflow_provider_workflows.operators.procore import ON_STEP_MOVED, ProcoreConnectionOperator
 from airflow_provider_workflows.rules import procore_legacy as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, one_of, text_id
 from airflow_provider_workflows.rules.times import parse_time
@@ -39,7 +39,17 @@ Json = Mapping[str, Any]
 LARGEST_ATTACHMENTS = 32 * 2**20  # bytes of all files together: the form they are sent in is held in memory
 
 
-class ProcoreLegacyOperator(ProcoreOperator):
+class ProcoreLegacyConnectionOperator(ProcoreConnectionOperator):
+    """An operator on Procore's Legacy Workflows (v1) API."""
+
+    @cached_property
+    def hook(self) -> ProcoreLegacyHook:
+        from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
+
+        return ProcoreLegacyHook(self.procore_conn_id, company_id=self.company_id, project_id=self.project_id)
+
+
+class ProcoreLegacyOperator(ProcoreLegacyConnectionOperator):
     """
     An operator on one legacy workflow instance.
 
@@ -52,9 +62,7 @@ class ProcoreLegacyOperator(ProcoreOperator):
     """
 
     template_fields: Sequence[str] = (
-        "procore_conn_id",
-        "company_id",
-        "project_id",
+        *ProcoreConnectionOperator.template_fields,
         "instance_id",
         "object_type",
         "object_id",
@@ -72,13 +80,6 @@ class ProcoreLegacyOperator(ProcoreOperator):
         self.instance_id = instance_id
         self.object_type = object_type
         self.object_id = object_id
-
-    # The legacy API has a hook of its own.
-    @cached_property
-    def hook(self) -> ProcoreLegacyHook:  # type: ignore[override]
-        from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
-
-        return ProcoreLegacyHook(self.procore_conn_id, company_id=self.company_id, project_id=self.project_id)
 
     def check_instance(self) -> None:
         """Require either an instance or an object."""

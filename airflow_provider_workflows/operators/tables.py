@@ -125,8 +125,8 @@ class ParquetWriter:
 
     def __init__(self, path: Path, columns: Columns):
         try:
-            import pyarrow as pa  # type: ignore[import-untyped]
-            import pyarrow.parquet as pq  # type: ignore[import-untyped]
+            import pyarrow as pa
+            import pyarrow.parquet as pq
         except ImportError:
             raise ConfigurationError(
                 "file_format 'parquet' needs pyarrow: pip install 'airflow-provider-workflows[parquet]', or set "

@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
 
 
-class ProcoreSensor(WorkflowsSensor):
+class ProcoreConnectionSensor(WorkflowsSensor):
     """
-    A sensor on one Procore connection.
+    A sensor on one Procore connection, to whichever of its two workflow APIs.
 
     :param procore_conn_id: Id of a connection of type ``procore`` (templated).
     :param company_id: Company to work in; beats the connection's (templated).
@@ -39,12 +39,6 @@ class ProcoreSensor(WorkflowsSensor):
         self.procore_conn_id = procore_conn_id
         self.company_id = company_id
 
-    @cached_property
-    def hook(self) -> ProcoreHook:
-        from airflow_provider_workflows.hooks.procore import ProcoreHook
-
-        return ProcoreHook(self.procore_conn_id, company_id=self.company_id)
-
     def trigger_arguments(self) -> dict[str, Any]:
         return {
             "procore_conn_id": self.procore_conn_id,
@@ -52,6 +46,16 @@ class ProcoreSensor(WorkflowsSensor):
             "poll_interval": self.poke_interval,
             "deadline": self.deadline,
         }
+
+
+class ProcoreSensor(ProcoreConnectionSensor):
+    """A sensor on Procore's Workflows v2 API."""
+
+    @cached_property
+    def hook(self) -> ProcoreHook:
+        from airflow_provider_workflows.hooks.procore import ProcoreHook
+
+        return ProcoreHook(self.procore_conn_id, company_id=self.company_id)
 
 
 class ProcoreInstanceSensor(ProcoreSensor):

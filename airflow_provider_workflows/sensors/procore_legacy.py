@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.parameters import check_required, listed, one_of, text_id
 from airflow_provider_workflows.rules.times import has_zone, parse_time
-from airflow_provider_workflows.sensors.procore import ProcoreSensor
+from airflow_provider_workflows.sensors.procore import ProcoreConnectionSensor
 from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyInstanceWaitTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 
 
-class ProcoreLegacyInstanceSensor(ProcoreSensor):
+class ProcoreLegacyInstanceSensor(ProcoreConnectionSensor):
     """
     Waits until a legacy workflow instance is in a state you name, or until an activity can be performed.
 
@@ -93,9 +93,8 @@ class ProcoreLegacyInstanceSensor(ProcoreSensor):
         self.activity = activity
         self.role = role
 
-    # The legacy API has a hook of its own.
     @cached_property
-    def hook(self) -> ProcoreLegacyHook:  # type: ignore[override]
+    def hook(self) -> ProcoreLegacyHook:
         from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 
         return ProcoreLegacyHook(self.procore_conn_id, company_id=self.company_id, project_id=self.project_id)

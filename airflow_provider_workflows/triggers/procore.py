@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
 
 
-class ProcoreWaitTrigger(WaitTrigger):
+class ProcoreConnectionWaitTrigger(WaitTrigger):
     """
-    A wait on one Procore connection.
+    A wait on one Procore connection, to whichever of its two workflow APIs.
 
     :param procore_conn_id: Id of a connection of type ``procore``.
     :param company_id: Company to work in, or None for the connection's.
@@ -34,6 +34,10 @@ class ProcoreWaitTrigger(WaitTrigger):
 
     def arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("procore_conn_id", "company_id", *self.own)}
+
+
+class ProcoreWaitTrigger(ProcoreConnectionWaitTrigger):
+    """A wait on Procore's Workflows v2 API."""
 
     def open_hook(self) -> ProcoreHook:
         from airflow_provider_workflows.hooks.procore import ProcoreHook

@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.rules import procore_legacy as rules
 from airflow_provider_workflows.rules.verdicts import Verdict
-from airflow_provider_workflows.triggers.procore import ProcoreWaitTrigger
+from airflow_provider_workflows.triggers.procore import ProcoreConnectionWaitTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 
 
-class ProcoreLegacyWaitTrigger(ProcoreWaitTrigger):
+class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
     """
     A wait on one legacy instance.
 
@@ -28,8 +28,7 @@ class ProcoreLegacyWaitTrigger(ProcoreWaitTrigger):
     def arguments(self) -> dict[str, Any]:
         return {**super().arguments(), "project_id": self.project_id, "instance_id": self.instance_id}
 
-    # The legacy API has a hook of its own; what the two hooks share is all that a wait asks of one.
-    def open_hook(self) -> ProcoreLegacyHook:  # type: ignore[override]
+    def open_hook(self) -> ProcoreLegacyHook:
         from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 
         return ProcoreLegacyHook(self.procore_conn_id, company_id=self.company_id, project_id=self.project_id)
