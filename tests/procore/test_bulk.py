@@ -6,7 +6,6 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_provider_workflows.client.retry import RetryPolicy
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     NotFound,
@@ -18,23 +17,13 @@ from airflow_provider_workflows.operators.procore_bulk import (
     ProcoreBulkStartInstancesOperator,
     ProcoreListInstancesOperator,
 )
+from tests.killed import Killed
 from tests.procore.test_sensors import deferred, first_event
 
 pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
 
 TOOL = "purchase_order_contract"
 ORDER = "/bulk_create$"
-
-
-class Killed(BaseException):
-    """A worker that dies: nothing in the operator gets to handle it."""
-
-
-@pytest.fixture
-def no_pauses(monkeypatch):
-    """Let a call be repeated at once; a pause between two looks only yields to the emulator."""
-    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (5, 0.0, 120.0))
-    monkeypatch.setattr("airflow_provider_workflows.operators.base.time.sleep", lambda seconds: None)
 
 
 # --- start many ---

@@ -10,7 +10,6 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 from airflow.sdk.exceptions import TaskDeferred
 
-from airflow_provider_workflows.client.retry import RetryPolicy
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     ConnectionFailed,
@@ -31,6 +30,7 @@ from airflow_provider_workflows.operators.procore import (
     ProcoreTerminateInstanceOperator,
 )
 from airflow_provider_workflows.sensors import procore as sensors
+from tests.killed import Killed
 from tests.procore.test_sensors import deferred, first_event
 
 pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
@@ -39,17 +39,6 @@ INSTANCE = "700001"
 NEW = "700002"
 TOOL = "purchase_order_contract"
 START = "/workflows/instances$"
-
-
-class Killed(BaseException):
-    """A worker that dies: nothing in the operator gets to handle it."""
-
-
-@pytest.fixture
-def no_pauses(monkeypatch):
-    """Let a call be repeated at once; a pause between two looks only yields to the emulator."""
-    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (5, 0.0, 120.0))
-    monkeypatch.setattr("airflow_provider_workflows.operators.base.time.sleep", lambda seconds: None)
 
 
 def effects(emulator, *actions: str) -> list[dict]:

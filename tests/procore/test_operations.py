@@ -5,7 +5,6 @@ from __future__ import annotations
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
 
-from airflow_provider_workflows.client.retry import RetryPolicy
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError, NotFound, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.sensors.procore import ProcoreAsyncOperationSensor
@@ -16,12 +15,6 @@ pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
 
 TOOL = "purchase_order_contract"
 OPERATION = "/async_operations/"
-
-
-@pytest.fixture
-def no_pauses(monkeypatch):
-    """Let a call be repeated at once."""
-    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (5, 0.0, 120.0))
 
 
 def order(*item_ids: str, delay: float = 0, emulator=None) -> str:

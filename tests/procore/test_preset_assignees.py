@@ -8,6 +8,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_workflows.exceptions import ConfigurationError, NotFound, RateLimited
 from airflow_provider_workflows.operators.procore_assignees import ProcorePresetAssigneesOperator
 from airflow_provider_workflows.rules.procore_assignees import table_of
+from tests.killed import Killed
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
 
@@ -362,10 +363,6 @@ def test_an_edit_after_an_earlier_try_is_not_written_over(emulator, store, anoth
         assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
     assert writes(emulator) == [PRESET]
     assert groups_of(emulator)["Directors"] == [NORA]
-
-
-class Killed(BaseException):
-    """A worker that dies: nothing in the operator gets to handle it."""
 
 
 @pytest.mark.parametrize("took_effect", [True, False])

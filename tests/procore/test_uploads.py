@@ -38,12 +38,6 @@ SEGMENT = {"size": 1, "sha256": hashlib.sha256(b"x").hexdigest()}
 
 
 @pytest.fixture
-def no_pauses(monkeypatch):
-    """Let a call be repeated at once."""
-    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (5, 0.0, 120.0))
-
-
-@pytest.fixture
 def plan(tmp_path):
     path = tmp_path / "plan.pdf"
     path.write_bytes(b"%PDF-1.7")

@@ -17,6 +17,7 @@ from airflow_provider_workflows.operators.procore_legacy import (
     ProcoreLegacyListActivityHistoriesOperator,
     ProcoreLegacyPerformActivityOperator,
 )
+from tests.killed import Killed
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
 
@@ -190,9 +191,6 @@ def test_an_answer_that_cannot_be_read_is_settled_by_reading_too(emulator, store
 
 
 def test_a_try_that_was_killed_while_it_sent_is_settled_by_its_retry(emulator, store, monkeypatch):
-    class Killed(BaseException):
-        pass
-
     send = ProcoreLegacyHook.perform_activity
 
     def send_and_die(hook: ProcoreLegacyHook, *args: str, **kwargs: str) -> dict:
