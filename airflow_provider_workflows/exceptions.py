@@ -154,6 +154,8 @@ class RateLimited(ApiError):
 class ServerError(ApiError):
     """The server failed (5xx)."""
 
+    advice = "Try again later; if it goes on, ask the product's support and name the request."
+
 
 class ConnectionFailed(ApiError):
     """No answer came, and nothing can have been changed by it: nothing was sent, or the call only reads."""

@@ -70,7 +70,10 @@ def storage_path(parameter: str, given: Any, conn_id: str | None = None) -> Obje
         path = ObjectStoragePath(given, conn_id=conn_id) if conn_id is not None else ObjectStoragePath(given)
         _ = path.fs  # names a storage that is not there
     except (ValueError, ImportError) as error:
-        raise ConfigurationError(f"{parameter}: {str(given)!r} cannot be written to: {error}") from error
+        raise ConfigurationError(
+            f"{parameter}: {str(given)!r} cannot be written to: {error}. The Airflow provider of that storage must be "
+            "installed; the one of Amazon brings s3, that of Google gs."
+        ) from error
     return path
 
 

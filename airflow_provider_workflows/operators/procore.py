@@ -405,8 +405,8 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
                 if found is None and not last_try:
                     continue  # by contract the identical response is a no-op if the first one arrives after all
                 unsettled = lost
-            except (InvalidRequest, NotFound, PermissionDenied) as refused:
-                # Perhaps somebody, or an earlier try of ours, was faster. The record decides.
+            except (InvalidRequest, NotFound, PermissionDenied, ServerError) as refused:
+                # Perhaps an earlier try of ours was faster, or the server failed after it was done. The record decides.
                 found = self._read_back(instance_id, occurrence_id)
                 unsettled = refused
             if found is None:

@@ -162,7 +162,7 @@ def test_a_second_sending_that_finds_the_step_moved_is_settled_by_the_record(emu
     assert responses(emulator) == [("90001", "Approve")]
 
 
-@pytest.mark.parametrize("status", [400, 403, 404, 422])
+@pytest.mark.parametrize("status", [400, 403, 404, 422, 500])
 def test_a_refusal_is_believed_only_when_the_record_does_not_show_our_answer(emulator, store, status):
     emulator.control(
         "POST", "faults", method="POST", path="/responses$", status=status, json={"error": "late"}, after=True
