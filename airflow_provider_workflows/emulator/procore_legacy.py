@@ -512,35 +512,29 @@ def _permanent_log_routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
         of_object = [i for i in legacy.instances.values() if i.object_id == object_id and object_type in OBJECT_TYPES]
         return [_permanent_log(legacy, row) for instance in of_object for row in instance.history]
 
-    @router.get("/companies/{company_id}/workflow_permanent_logs", response_model=list[models.PermanentLog])
-    async def company_logs(
-        request: Request,
-        response: Response,
-        company_id: int,
-        object_type: ObjectType = None,
-        object_id: ObjectId = None,
-        page: int = 1,
-        per_page: int = 100,
-    ) -> Any:
+    async def of_company(request: Request, company_id: int) -> None:
         check_access(world, request)
         if str(company_id) != COMPANY["id"]:
             raise Refusal(403, {"message": "Access denied", "code": 403})
-        return page_of(request, response, logs(object_type, object_id), page, per_page)
 
-    @router.get("/projects/{project_id}/workflow_permanent_logs", response_model=list[models.PermanentLog])
-    async def project_logs(
+    async def of_project(request: Request, project_id: int) -> None:
+        check_access(world, request)
+        if str(project_id) != PROJECT["id"]:
+            raise Refusal(404, {"errors": "Not Found"})
+
+    async def permanent_logs(
         request: Request,
         response: Response,
-        project_id: int,
         object_type: ObjectType = None,
         object_id: ObjectId = None,
         page: int = 1,
         per_page: int = 100,
     ) -> Any:
-        check_access(world, request)
-        if str(project_id) != PROJECT["id"]:
-            raise Refusal(404, {"errors": "Not Found"})
         return page_of(request, response, logs(object_type, object_id), page, per_page)
+
+    for level, check in (("/companies/{company_id}", of_company), ("/projects/{project_id}", of_project)):
+        where = f"{level}/workflow_permanent_logs"
+        router.get(where, response_model=list[models.PermanentLog], dependencies=[Depends(check)])(permanent_logs)
 
     return router
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any
 
@@ -303,28 +304,21 @@ def routes(world: World, presets: Presets) -> APIRouter:
         echoed = {"workflow_manager_id": preset.manager, "responsible_group_memberships": memberships}
         return {"data": {**echoed, "individual_assignees": _individuals(preset)}}
 
-    @both.get("/workflows/possible_assignees", response_model=models.UserList)
-    async def possible_assignees(
-        request: Request,
-        response: Response,
-        tool_type: str,
-        tool_subtype: int | None = None,
-        page: int = 1,
-        per_page: int = 10,
-    ) -> Any:
-        shown = page_of(request, response, POSSIBLE_ASSIGNEES, page, per_page)
-        return {"data": [user_ref(user_id) for user_id in shown]}
+    def list_people(people: Sequence[str]) -> Callable[..., Any]:
+        async def shown(
+            request: Request,
+            response: Response,
+            tool_type: str,
+            tool_subtype: int | None = None,
+            page: int = 1,
+            per_page: int = 10,
+        ) -> Any:
+            return {"data": [user_ref(user_id) for user_id in page_of(request, response, people, page, per_page)]}
 
-    @both.get("/workflows/workflow_managers", response_model=models.UserList)
-    async def workflow_managers(
-        request: Request,
-        response: Response,
-        tool_type: str,
-        tool_subtype: int | None = None,
-        page: int = 1,
-        per_page: int = 10,
-    ) -> Any:
-        return {"data": [user_ref(user_id) for user_id in page_of(request, response, [MANAGER], page, per_page)]}
+        return shown
+
+    for name, people in (("possible_assignees", POSSIBLE_ASSIGNEES), ("workflow_managers", [MANAGER])):
+        both.get(f"/workflows/{name}", response_model=models.UserList, name=name)(list_people(people))
 
     return at_levels(world, company, both)
 
