@@ -198,12 +198,16 @@ class TokenAuth(requests.auth.AuthBase):
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if not same_server(str(request.url), self._base_url):
             raise ContractError("A call to another server was not sent: it would carry the token there")
+        request.headers["Authorization"] = f"Bearer {self.token()}"
+        return request
+
+    def token(self) -> str:
+        """Return the token, fetched where none is held or it ends soon."""
         with self._lock:
             if self._token is None or not self._token.is_fresh(self._clock()):
                 self._fetch()
             assert self._token is not None
-            request.headers["Authorization"] = f"Bearer {self._token.value}"
-        return request
+            return self._token.value
 
     def renew(self, refused: str) -> None:
         """

@@ -154,6 +154,10 @@ class RestClient:
         # Without an auth of ours requests would look for one in ~/.netrc.
         self._session.auth = auth or _no_auth
 
+    def token(self) -> str:
+        """Return the token that calls are made with, fetched where none is held or it ends soon."""
+        return "" if self._auth is None else self._auth.token()
+
     def get(self, path: str, **kwargs: Any) -> Answer:
         """Send a GET that may be repeated; see :meth:`call`."""
         return self.call("GET", path, replay=Replay.SAFE, **kwargs)

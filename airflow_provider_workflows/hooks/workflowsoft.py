@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 from airflow_provider_workflows.client.auth import MintedToken, ReadyToken
 from airflow_provider_workflows.client.rest import path
 from airflow_provider_workflows.client.retry import Replay
-from airflow_provider_workflows.exceptions import ConfigurationError, NotFound
+from airflow_provider_workflows.exceptions import ConfigurationError, ContractError, NotFound, OutcomeUnknown
 from airflow_provider_workflows.hooks.base import (
+    LOOPBACK_HOSTS,
     Extras,
     WorkflowsHook,
     connection_form_widgets,
@@ -27,7 +29,8 @@ PUBLIC_URL = "https://api.workflowsoft.com"
 MINT_AUTH = ("basic", "bearer", "cookie")
 CONSUMED_ON_READ = "consumed_on_read"
 KEPT_UNTIL_COMPLETED = "kept_until_completed"
-DIAGRAM_LIMIT = 100  # the vendor's example; there is no paging beyond it
+ROW_LIMIT = 100  # the vendor's example; there is no paging beyond it
+SHORTEST_POLL = 15.0  # seconds; the vendor speaks of minutes and states no rate limit
 
 
 class WorkflowsoftHook(WorkflowsHook):
@@ -51,6 +54,7 @@ class WorkflowsoftHook(WorkflowsHook):
     def __init__(self, workflowsoft_conn_id: str = default_conn_name):
         super().__init__(workflowsoft_conn_id)
         self._resolved: dict[tuple[str, str], dict[str, str]] = {}
+        self._answering: set[str] = set()  # steps that a poll has found
 
     @property
     def keeps_until_completed(self) -> bool:
@@ -70,26 +74,47 @@ class WorkflowsoftHook(WorkflowsHook):
                 "take each other's work. Set the extra 'allow_consume' to true in the one that is to do it."
             )
 
+    @property
+    def shortest_poll(self) -> float:
+        """Seconds that must lie between two polls of a step; none on this machine, where only the emulator runs."""
+        return 0.0 if urlsplit(self.client.base_url).hostname in LOOPBACK_HOSTS else SHORTEST_POLL
+
     def check(self) -> str:
         rows = self._diagrams({"limit": 1})
         seen = f"; the first process diagram is {rows[0]['title']!r}" if rows else "; it shows no process diagram"
         return f"Signed in to {self.client.base_url}{seen}."
 
-    # --- diagrams and steps ---
+    def get_api_token(self) -> str:
+        """
+        Return the API token that calls are made with; where the connection holds a login, a minted one.
+
+        It is a secret, masked in Airflow's logs.
+
+        :raises AuthenticationError: the server gives none.
+        """
+        return self.client.token()
+
+    # --- diagrams, steps and users ---
 
     def list_process_diagrams(self, search_term: str | None = None) -> list[dict[str, str]]:
         """
-        List process diagrams: ``[{id, title}]``, at most 100.
+        List process diagrams: ``[{id, title}]``, at most 100; logs a warning where there may be more.
 
         :param search_term: Only those whose name matches it, in whatever way the server matches.
         """
-        rows = self._diagrams({"searchTerm": search_term, "limit": DIAGRAM_LIMIT})
-        if len(rows) >= DIAGRAM_LIMIT:
-            self.log.warning(
-                "Workflowsoft listed %d process diagrams, as many as were asked for: there may be more.",
-                len(rows),
-            )
-        return rows
+        return self._warned(self._diagrams({"searchTerm": search_term, "limit": ROW_LIMIT}), "process diagrams")
+
+    def find_process_diagram(self, diagram: str, *, parameter: str = "diagram") -> dict[str, str]:
+        """
+        Find a process diagram by its exact title or its id: ``{id, title}``.
+
+        :param parameter: What the DAG author calls it, for the error text.
+        :raises ConfigurationError: there is none, or several; the candidates are listed.
+        """
+        rows = self.list_process_diagrams(diagram)
+        if not any(diagram in (row["title"], row["id"]) for row in rows):
+            rows = self.list_process_diagrams()
+        return dict(rules.choose(parameter, "process diagram", diagram, rows, may_lack=len(rows) >= ROW_LIMIT))
 
     def list_integration_steps(self, diagram_id: str) -> list[dict[str, str]]:
         """List the integration steps of a process diagram: ``[{id, title}]``."""
@@ -104,10 +129,7 @@ class WorkflowsoftHook(WorkflowsHook):
         :raises ConfigurationError: there is no such diagram or step, or several; the candidates are listed.
         """
         if (diagram, step) not in self._resolved:
-            diagrams = self.list_process_diagrams(diagram)
-            if not any(diagram in (row["title"], row["id"]) for row in diagrams):
-                diagrams = self.list_process_diagrams()
-            diagram_id = rules.choose("diagram", "process diagram", diagram, diagrams)["id"]
+            diagram_id = self.find_process_diagram(diagram)["id"]
             found = rules.choose("step", "integration step", step, self.list_integration_steps(diagram_id))
             self._resolved[diagram, step] = {
                 "diagram_id": diagram_id,
@@ -116,6 +138,26 @@ class WorkflowsoftHook(WorkflowsHook):
             }
         return self._resolved[diagram, step]
 
+    def search_users(self, query: str, *, limit: int = ROW_LIMIT) -> list[dict[str, str]]:
+        """
+        Search users: ``[{id, full_name, email}]``; logs a warning where there may be more.
+
+        :param query: Name or e-mail address, or a part of one, in whatever way the server matches.
+        :param limit: How many to return at most.
+        """
+        params = {"Query": query, "entityType": "users", "limit": limit}
+        return self._warned(rules.user_rows(self.client.get("/api/users/search", params=params).json()), "users", limit)
+
+    def find_user_id(self, user: str, *, parameter: str = "user") -> str:
+        """
+        Return a user's id, found by the exact e-mail address in whatever case; an id is returned as it is.
+
+        :param user: E-mail address, or id.
+        :param parameter: What the DAG author calls it, for the error text.
+        :raises ConfigurationError: nobody has the address, or several have; who was found is listed.
+        """
+        return rules.choose_user(parameter, user, self.search_users(user)) if "@" in user else user
+
     # --- integration instances ---
 
     def poll_new_integrations(self, step_id: str, *, is_known: bool = False) -> list[dict[str, str | None]]:
@@ -123,7 +165,8 @@ class WorkflowsoftHook(WorkflowsHook):
         Ask once for new integration instances of a step. **This may consume them**: keep what it returns.
 
         :param step_id: The integration step's id in its diagram.
-        :param is_known: The step was seen in its diagram, so that a 404 means "nothing new".
+        :param is_known: The step was seen in its diagram, so that a 404 means "nothing new"; it does, too, for
+            a step that an earlier poll of this hook has found.
         :return: ``[{integration_instance_id, process_instance_id}]``
         :raises ConfigurationError: the connection does not allow it.
         :raises OutcomeUnknown: the answer was lost, and with it perhaps an instance.
@@ -138,9 +181,10 @@ class WorkflowsoftHook(WorkflowsHook):
                 headers={"Cache-Control": "no-cache"},
             )
         except NotFound:
-            if is_known:
+            if is_known or step_id in self._answering:
                 return []
             raise
+        self._answering.add(step_id)
         return rules.integration_instances(answer.json())
 
     def get_fields(self, integration_instance_id: str) -> list[rules.Field]:
@@ -189,6 +233,42 @@ class WorkflowsoftHook(WorkflowsHook):
             headers=self._on_behalf_of(on_behalf_of),
         )
 
+    # --- processes and tasks ---
+
+    def start_process(
+        self, diagram_id: str, *, on_behalf_of: str, fields: Mapping[str, Any] | None = None
+    ) -> dict[str, str]:
+        """
+        Start a process; never sent twice.
+
+        :param diagram_id: The process diagram.
+        :param on_behalf_of: Id of the user who starts it.
+        :param fields: JSON values by the names that Workflowsoft takes them by, which nobody documents for a
+            process that does not exist yet.
+        :return: ``{id, title}`` of the process.
+        :raises OutcomeUnknown: the answer was lost, or does not say which process was started.
+        """
+        body = {"TemplateId": _wire_id(diagram_id), "Fields": dict(fields or {})}
+        return self._create("/api/v2/workflows/start", body, on_behalf_of, "process")
+
+    def create_task(
+        self, title: str, *, on_behalf_of: str, assigned_to: str | None = None, description: str | None = None
+    ) -> dict[str, str]:
+        """
+        Create a task; never sent twice.
+
+        :param on_behalf_of: Id of the user who creates it.
+        :param assigned_to: Id of the user who is to do it; default: ``on_behalf_of``.
+        :return: ``{id, title}``
+        :raises OutcomeUnknown: the answer was lost, or does not say which task was created.
+        """
+        body: dict[str, Any] = {"Title": title}
+        if assigned_to is not None:
+            body["AssignedUserId"] = _wire_id(assigned_to)
+        if description is not None:
+            body["Description"] = description
+        return self._create("/api/v2/tasks", body, on_behalf_of, "task")
+
     # --- how the connection is read ---
 
     def base_url(self, connection: Connection, extras: Extras) -> str:
@@ -214,6 +294,23 @@ class WorkflowsoftHook(WorkflowsHook):
 
     def _on_behalf_of(self, user: str | None) -> dict[str, str]:
         return {"X-OnBehalfOf-Id": user or self.extras.text("on_behalf_of") or "system"}
+
+    def _create(self, where: str, body: Mapping[str, Any], on_behalf_of: str, kind: str) -> dict[str, str]:
+        headers = {"X-OnBehalfOf-Id": on_behalf_of}
+        answer = self.client.call("POST", where, replay=Replay.NEVER, json=body, headers=headers)
+        try:
+            return rules.titled_rows([answer.json()], kind)[0]
+        except ContractError as odd:
+            raise OutcomeUnknown(
+                f"The answer does not say which {kind} was made. {odd}", method="POST", path=where
+            ) from odd
+
+    def _warned(self, rows: list[dict[str, str]], kind: str, limit: int = ROW_LIMIT) -> list[dict[str, str]]:
+        if len(rows) >= limit:
+            self.log.warning(
+                "Workflowsoft listed %d %s, as many as were asked for: there may be more.", len(rows), kind
+            )
+        return rows
 
     def _diagrams(self, params: Mapping[str, Any]) -> list[dict[str, str]]:
         answer = self.client.get("/api/v2/workflows", params={"mode": "view", **params})

@@ -17,6 +17,7 @@ import simplejson
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
 from airflow_provider_workflows.rules.times import parse_time
 
+USER_NAMES = (("full_name", "FullName"), ("email", "Email"))
 INTEGERS = {"int16": 16, "int32": 32, "int64": 64}
 TIME_WITH_ZONE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*(Z|[+-]\d\d:?\d\d)")
 # Nobody documents the server's words; only ones that leave no other reading count.
@@ -73,12 +74,43 @@ def integration_instances(body: Any) -> list[dict[str, str | None]]:
     ]
 
 
-def choose(parameter: str, kind: str, wanted: str, rows: Iterable[Mapping[str, str]]) -> Mapping[str, str]:
+def user_rows(body: Any) -> list[dict[str, str]]:
+    """
+    Read a list of users as ``[{id, full_name, email}]``.
+
+    :raises ContractError: not a list of objects with an id.
+    """
+    ids = [row["id"] for row in titled_rows(body, "user")]
+    names = [{name: str(member(row, key) or "") for name, key in USER_NAMES} for row in body]
+    return [{"id": id_, **named} for id_, named in zip(ids, names, strict=True)]
+
+
+def choose_user(parameter: str, email: str, rows: Iterable[Mapping[str, str]]) -> str:
+    """
+    Return the id of the one user who has an e-mail address, in whatever case.
+
+    :param parameter: What the DAG author calls it, for the error text.
+    :raises ConfigurationError: nobody has it, or several have; who was found is listed.
+    """
+    rows = list(rows)
+    fitting = [row for row in rows if row["email"].casefold() == email.casefold()]
+    if len(fitting) == 1:
+        return fitting[0]["id"]
+    listed = ", ".join(f"{row['full_name']} <{row['email']}> (id {row['id']})" for row in fitting or rows) or "none"
+    if not fitting:
+        raise ConfigurationError(f"{parameter}: no user has the e-mail address {email!r}; the search found: {listed}.")
+    raise ConfigurationError(f"{parameter}: {len(fitting)} users have the address {email!r}: {listed}. Give the id.")
+
+
+def choose(
+    parameter: str, kind: str, wanted: str, rows: Iterable[Mapping[str, str]], *, may_lack: bool = False
+) -> Mapping[str, str]:
     """
     Return the one row whose title or id is exactly the wanted text.
 
     :param parameter: What the DAG author calls it, for the error text.
     :param kind: What Workflowsoft calls it, for the error text.
+    :param may_lack: There may be more rows than were listed; then digits that none has are taken for an id.
     :raises ConfigurationError: none is, or several are; the candidates are listed with their ids.
     """
     rows = list(rows)
@@ -86,7 +118,11 @@ def choose(parameter: str, kind: str, wanted: str, rows: Iterable[Mapping[str, s
     if len(fitting) == 1:
         return fitting[0]
     listed = ", ".join(f"{row['title']!r} (id {row['id']})" for row in fitting or rows) or "none"
+    if not fitting and may_lack and wanted.isdecimal():
+        return {"id": wanted, "title": ""}
     if not fitting:
+        if may_lack:
+            listed += ", and perhaps more that were not listed; give the id"
         raise ConfigurationError(f"{parameter}: there is no {kind} {wanted!r}; there are: {listed}.")
     raise ConfigurationError(f"{parameter}: {wanted!r} is the name of {len(fitting)} {kind}s: {listed}. Give the id.")
 
