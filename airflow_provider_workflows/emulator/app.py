@@ -129,6 +129,8 @@ class Emulated:
         allowed, limits = self.world.take_from_budget() if counts else (True, {})
         if allowed:
             await self._route(scope, _replay(body), answer.take)
+            if scope["path"].startswith("/api/"):
+                answer.body = self.workflowsoft.spell(scope["path"], answer.body)
         else:
             answer.status = 429
             answer.say(

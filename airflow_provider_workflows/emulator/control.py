@@ -131,6 +131,11 @@ class StartProcess(Order):
     fields: dict[str, Any] = {}
 
 
+class PersonCompletes(Order):
+    custom_action: str = workflowsoft.AUTO
+    fields: dict[str, Any] = {}
+
+
 def connections(url: str) -> dict[str, dict[str, Any]]:
     """Return the emulator's Airflow connections by their id."""
     return {
@@ -220,6 +225,8 @@ def routes(emulated: Emulated) -> APIRouter:
             "procore_presets": emulated.procore.presets.state(),
             "procore_legacy": emulated.legacy.state(),
             "workflowsoft": emulated.workflowsoft.state(),
+            "workflowsoft_processes": emulated.workflowsoft.process_state(),
+            "workflowsoft_tasks": emulated.workflowsoft.tasks,
         }
 
     @router.get("/connections")
@@ -328,9 +335,16 @@ def routes(emulated: Emulated) -> APIRouter:
         return {}
 
     @router.post("/workflowsoft/processes")
-    async def start_process(order: StartProcess) -> dict[str, Any]:
+    async def start_process(order: StartProcess, request: Request) -> dict[str, Any]:
         diagram = workflowsoft.diagram_by_title(order.diagram)
-        first = emulated.workflowsoft.start(diagram, "11", order.fields, "person")
-        return {"process_instance_id": str(first.process_id), "integration_instance_id": str(first.id)}
+        fields = await workflowsoft.exact_fields(request, "fields")
+        first = emulated.workflowsoft.start(diagram, workflowsoft.OWNER, fields, "person")
+        return {"process_instance_id": str(first.process.id), "integration_instance_id": str(first.id)}
+
+    @router.post("/workflowsoft/instances/{id}/complete")
+    async def person_completes(id: str, order: PersonCompletes, request: Request) -> dict[str, Any]:
+        fields = await workflowsoft.exact_fields(request, "fields")
+        workflowsoft.person_completes(emulated.workflowsoft, id, fields, order.custom_action)
+        return {}
 
     return router

@@ -738,9 +738,29 @@ class LegacyError(Model):
 # --- Workflowsoft ---
 
 
+def camel(name: str) -> str:
+    return name[:1].lower() + name[1:]
+
+
+def pascal(name: str) -> str:
+    return name[:1].upper() + name[1:]
+
+
+class Camel(BaseModel):
+    model_config = ConfigDict(alias_generator=camel)
+
+
+class Pascal(BaseModel):
+    model_config = ConfigDict(alias_generator=pascal)
+
+
 class IdTitle(Model):
     Id: int
     Title: str
+
+
+class CamelIdTitle(IdTitle, Camel):
+    pass
 
 
 class IntegrationInstance(Model):
@@ -748,7 +768,18 @@ class IntegrationInstance(Model):
     ProcessInstanceId: int
 
 
-NewIntegrations = IntegrationInstance | list[IntegrationInstance] | Nothing | None
+class CamelIntegrationInstance(IntegrationInstance, Camel):
+    pass
+
+
+NewIntegrations = (
+    IntegrationInstance
+    | CamelIntegrationInstance
+    | list[IntegrationInstance]
+    | list[CamelIntegrationInstance]
+    | Nothing
+    | None
+)
 
 
 class ApiToken(Model):
@@ -760,10 +791,14 @@ class WsField(Model):
     label: str
     type: str
     key: str
-    options: list[Any] | None
+    options: list[str] | list[dict[str, int | str]] | dict[str, str] | None
     valueJson: str | None
     isReadonly: bool
     isRequired: bool
+
+
+class PascalWsField(WsField, Pascal):
+    pass
 
 
 class WriteFields(BaseModel):
@@ -780,6 +815,10 @@ class WsUser(Model):
     Id: int
     FullName: str
     Email: str
+
+
+class CamelWsUser(WsUser, Camel):
+    pass
 
 
 class StartProcess(BaseModel):
@@ -800,7 +839,15 @@ class WsTask(Model):
     Description: str | None
 
 
+class CamelWsTask(WsTask, Camel):
+    pass
+
+
 class WsError(Model):
     Message: str
     ExceptionMessage: str | None = None
     ExceptionType: str | None = None
+
+
+class CamelWsError(WsError, Camel):
+    pass

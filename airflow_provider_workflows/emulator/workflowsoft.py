@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import base64
+import json
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import date, datetime
 from decimal import Decimal
@@ -17,10 +18,19 @@ from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, Red
 from . import models
 from .world import ADMIN_LOGIN, ADMIN_PASSWORD, Refusal, World
 
+AUTO = "__AUTO__"
+OWNER = "11"
+TOKEN_PATH = "/api/v2/app/apitoken"
 USERS = [
     {"Id": 11, "FullName": "Olga Owner", "Email": "olga@example.com"},
     {"Id": 12, "FullName": "Sam Steward", "Email": "sam@example.com"},
+    {"Id": 13, "FullName": "Sam Stewardson", "Email": "sam.stewardson@example.com"},
+    {"Id": 14, "FullName": "Olga Owner", "Email": "olga.owner@example.com"},
+    {"Id": 15, "FullName": "Dana Director", "Email": "dana@example.com"},
+    {"Id": 16, "FullName": "Shared One", "Email": "shared@example.com"},
+    {"Id": 17, "FullName": "Shared Two", "Email": "shared@example.com"},
 ]
+USER_IDS = {str(user["Id"]) for user in USERS}
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,12 @@ class StepDefinition:
     id: int
     title: str
     fields: tuple[FieldDefinition, ...]
+    ways_out: Mapping[str, Literal["next", "end"]] = field(default_factory=lambda: {AUTO: "next"})
+
+    def shown(self, texts: Mapping[FieldDefinition, str | None]) -> dict[str, str | None]:
+        """Name fields by their label, or by their key where several have the same label."""
+        labels = [definition.label for definition in self.fields]
+        return {d.label if labels.count(d.label) == 1 else wire_key(d.key): text for d, text in texts.items()}
 
 
 @dataclass(frozen=True)
@@ -68,19 +84,79 @@ VENDOR_FIELDS = (
     FieldDefinition("Score", "Double?", "0a4b1a52-11d5-4a0c-9f6e-2b8f4d1c3e06"),
     FieldDefinition("Location", "GeoPoint", "0a4b1a52-11d5-4a0c-9f6e-2b8f4d1c3e07", '{"lat": 1.5, "lon": 2}'),
 )
+EVIDENCE_FIELDS = (
+    FieldDefinition("Check", "String", "41d7a3f0-6c52-4be9-8f1d-72a9c05e4b01"),
+    FieldDefinition("Failed rows", "Int32?", "41d7a3f0-6c52-4be9-8f1d-72a9c05e4b02"),
+    FieldDefinition("Details", "String", "41d7a3f0-6c52-4be9-8f1d-72a9c05e4b03"),
+    FieldDefinition("Owner comment", "String", "41d7a3f0-6c52-4be9-8f1d-72a9c05e4b04"),
+)
+PURCHASE_FIELDS = (
+    FieldDefinition("Purchase order id", "Int32?", "58e2b6c4-93fd-4a17-b0c8-1d64f7a20e01", "5002"),
+    FieldDefinition("Amount", "Decimal?", "58e2b6c4-93fd-4a17-b0c8-1d64f7a20e02", "12500.75"),
+    FieldDefinition(
+        "Decision",
+        "String",
+        "58e2b6c4-93fd-4a17-b0c8-1d64f7a20e03",
+        required=True,
+        options=("Approved", "Rejected"),
+    ),
+    FieldDefinition("Decided by", "String", "58e2b6c4-93fd-4a17-b0c8-1d64f7a20e04"),
+    FieldDefinition("Decided at", "DateTime?", "58e2b6c4-93fd-4a17-b0c8-1d64f7a20e05"),
+    FieldDefinition("Remarks", "String", "58e2b6c4-93fd-4a17-b0c8-1d64f7a20e06"),
+)
+ORDER_FIELDS = (FieldDefinition("Order number", "String", "58e2b6c4-93fd-4a17-b0c8-1d64f7a20e07"),)
+FIELDS_OF_EVERY_TYPE = (
+    FieldDefinition("Text", "String", "6f9c1e85-2ab7-4d30-a4e6-3c80b95d7f01", '"Plain text"'),
+    FieldDefinition("Flag", "Boolean", "6f9c1e85-2ab7-4d30-a4e6-3c80b95d7f02", "false"),
+    FieldDefinition("Flag or none", "Boolean?", "6f9c1e85-2ab7-4d30-a4e6-3c80b95d7f03"),
+    FieldDefinition("Moment", "DateTime", "6f9c1e85-2ab7-4d30-a4e6-3c80b95d7f04", '"2026-03-01T08:30:00Z"'),
+    FieldDefinition("Amount", "Decimal", "6f9c1e85-2ab7-4d30-a4e6-3c80b95d7f05", "12345678901234.5678"),
+    FieldDefinition("Amount or none", "Decimal?", "6f9c1e85-2ab7-4d30-a4e6-3c80b95d7f06"),
+    FieldDefinition("Small number", "Int16", "6f9c1e85-2ab7-4d30-a4e6-3c80b95d7f07", "7"),
+    FieldDefinition("Number", "Int32?", "6f9c1e85-2ab7-4d30-a4e6-3c80b95d7f08"),
+    FieldDefinition("Large number", "Int64?", "6f9c1e85-2ab7-4d30-a4e6-3c80b95d7f09", "9007199254740993"),
+    FieldDefinition("Single", "Single?", "6f9c1e85-2ab7-4d30-a4e6-3c80b95d7f10", "0.5"),
+    FieldDefinition("Double", "Double?", "6f9c1e85-2ab7-4d30-a4e6-3c80b95d7f11"),
+    FieldDefinition("Identifier", "Guid?", "6f9c1e85-2ab7-4d30-a4e6-3c80b95d7f12"),
+    FieldDefinition("Day", "Date?", "6f9c1e85-2ab7-4d30-a4e6-3c80b95d7f13"),
+    FieldDefinition(
+        "Choice", "String", "6f9c1e85-2ab7-4d30-a4e6-3c80b95d7f14", '"Low"', options=("Low", "Medium", "High")
+    ),
+    FieldDefinition("Place", "GeoPoint", "6f9c1e85-2ab7-4d30-a4e6-3c80b95d7f15", '{"lat": 1.5, "lon": 2}'),
+    FieldDefinition("Twin", "String", "6f9c1e85-2ab7-4d30-a4e6-3c80b95d7f16", '"First"'),
+    FieldDefinition("Twin", "String", "6f9c1e85-2ab7-4d30-a4e6-3c80b95d7f17", '"Second"'),
+)
 DIAGRAMS = [
     Diagram(
         1,
         "Event planning",
         (
-            StepDefinition(101, "Check event", EVENT_FIELDS),
+            StepDefinition(101, "Check event", EVENT_FIELDS, {AUTO: "next", "Reject": "end"}),
             StepDefinition(102, "Publish event", EVENT_FIELDS[:1]),
         ),
         ((100, "Plan event"),),
     ),
     Diagram(2, "Vendor onboarding", (StepDefinition(201, "Register vendor", VENDOR_FIELDS),)),
     Diagram(3, "Contract review", (StepDefinition(301, "Check event", EVENT_FIELDS[:2]),)),
+    Diagram(4, "Data issue", (StepDefinition(401, "Collect evidence", EVIDENCE_FIELDS),)),
+    Diagram(
+        5,
+        "Purchase request",
+        (
+            StepDefinition(501, "Approve in Procore", PURCHASE_FIELDS, {AUTO: "next", "Reject": "end"}),
+            StepDefinition(502, "Book order", ORDER_FIELDS),
+        ),
+    ),
+    Diagram(6, "Field types", (StepDefinition(601, "Check fields", FIELDS_OF_EVERY_TYPE),)),
 ]
+
+
+@dataclass
+class Process:
+    id: int
+    diagram: Diagram
+    started_by: str
+    ended: bool = False
 
 
 @dataclass
@@ -88,16 +164,16 @@ class Instance:
     """An integration instance: one opening of an integration step."""
 
     id: int
-    process_id: int
-    diagram: Diagram
+    process: Process
     step_index: int
-    values: dict[str, str | None] = field(default_factory=dict)  # key -> JSON text
-    completed: int = 0
+    texts: dict[FieldDefinition, str | None]  # JSON
+    completions: list[dict[str, str]] = field(default_factory=list)
     consumed: bool = False
+    times_read: int = 0
 
     @property
     def step(self) -> StepDefinition:
-        return self.diagram.steps[self.step_index]
+        return self.process.diagram.steps[self.step_index]
 
 
 class Workflowsoft:
@@ -108,7 +184,9 @@ class Workflowsoft:
         self.clear()
 
     def clear(self) -> None:
+        self.processes: list[Process] = []
         self.instances: dict[int, Instance] = {}
+        self.tasks: list[dict[str, str | None]] = []
         self.next_id = 1
 
     def number(self) -> int:
@@ -121,59 +199,98 @@ class Workflowsoft:
 
         :param fields: Values of that step's fields, by label or by the key they are written with.
         """
-        definitions = {name: d for d in diagram.steps[0].fields for name in (d.label, wire_key(d.key))}
-        unknown = [name for name in fields if name not in definitions]
-        if unknown:
-            raise self.business_error(f"Field {', '.join(unknown)} does not exist.")
-        process_id = self.number()
-        first = self._open(diagram, 0, process_id)
-        first.values |= {definitions[name].key: simplejson.dumps(value) for name, value in fields.items()}
-        detail = {
-            "diagram": diagram.title,
-            "fields": {definitions[n].label: simplejson.dumps(v) for n, v in fields.items()},
-        }
-        self._record("start_process", by, _ids(first), detail, via)
+        texts = self._texts(diagram.steps[0], fields, by_label=True)
+        process = Process(self.number(), diagram, by)
+        self.processes.append(process)
+        first = self._open(process, 0)
+        first.texts |= texts
+        self._record("start_process", by, first, {"diagram": diagram.title, "fields": first.step.shown(texts)}, via)
         return first
 
     def take_new(self, step_id: int) -> list[Instance]:
         """Return what a poll of a step returns, and consume it where reading does."""
-        waiting = [i for i in self.instances.values() if i.step.id == step_id and not i.completed and not i.consumed]
+        waiting = [i for i in self.instances.values() if i.step.id == step_id and not i.completions and not i.consumed]
         if self.world.switches["new_integration_shape"] == "object":
             waiting = waiting[:1]
-        if self.world.switches["new_integrations"] == "consumed_on_read":
-            for instance in waiting:
+        for instance in waiting:
+            instance.times_read += 1
+            if self.world.switches["new_integrations"] == "consumed_on_read":
                 instance.consumed = True
-                self._record("deliver", "system", _ids(instance), {"step": instance.step.title}, "api")
+                self._record("deliver", "system", instance, {"step": instance.step.title}, "api")
         return waiting
 
-    def write(self, instance: Instance, fields: dict[str, Any], by: str) -> None:
-        if instance.completed:
+    def fields(self, instance: Instance) -> list[dict[str, Any]]:
+        """Return the fields of an instance as they are read."""
+        after_completion = self.world.switches["ws_fields_after_completion"] if instance.completions else "readable"
+        if after_completion == "gone":
+            raise Refusal(404, {"Message": f"Task {instance.id} was not found."})
+        if after_completion == "error":
             raise self.business_error("The task is already completed.")
-        definitions = {wire_key(d.key): d for d in instance.step.fields}
-        for name, value in fields.items():
-            definition = definitions.get(name)
-            if definition is None:
-                raise self.business_error(f"Field {name} does not exist.")
+        return [
+            {
+                "label": definition.label,
+                "type": definition.type,
+                "key": definition.key,
+                "options": self._options(definition),
+                "valueJson": text,
+                "isReadonly": definition.read_only or after_completion == "read_only",
+                "isRequired": definition.required,
+            }
+            for definition, text in instance.texts.items()
+        ]
+
+    def write(self, instance: Instance, fields: dict[str, Any], by: str, via: str) -> None:
+        """Write fields by the key they are written with; a person also by label."""
+        if instance.completions:
+            raise self.business_error("The task is already completed.")
+        texts = self._texts(instance.step, fields, by_label=via == "person")
+        for definition in texts:
             if definition.read_only:
                 raise self.business_error(f"Field '{definition.label}' is read-only.")
-            if not _fits(definition, value):
-                raise self.business_error(f"Value of field '{definition.label}' is not a {definition.type}.")
-        for name, value in fields.items():
-            instance.values[definitions[name].key] = simplejson.dumps(value)
-        written = {definitions[name].label: simplejson.dumps(value) for name, value in fields.items()}
-        self._record("write_fields", by, _ids(instance), {"fields": written}, "api")
+        instance.texts |= texts
+        self._record("write_fields", by, instance, {"fields": instance.step.shown(texts)}, via)
 
-    def complete(self, instance: Instance, custom_action: str, by: str) -> None:
-        if instance.completed and self.world.switches["ws_complete_again"] == "error":
+    def complete(self, instance: Instance, custom_action: str, by: str, via: str) -> None:
+        if instance.completions and self.world.switches["ws_complete_again"] == "error":
             raise self.business_error("The task is already completed.")
-        empty = [d.label for d in instance.step.fields if d.required and instance.values[d.key] in (None, '""', "null")]
+        ways_out = instance.step.ways_out
+        if custom_action not in ways_out:
+            raise self.business_error(f"Custom action '{custom_action}' is unknown; known are {', '.join(ways_out)}.")
+        empty = [d.label for d, text in instance.texts.items() if d.required and text in (None, '""', "null")]
         if empty:
             raise self.business_error(f"Required fields are empty: {', '.join(empty)}.")
-        instance.completed += 1
-        if instance.completed == 1 and instance.step_index + 1 < len(instance.diagram.steps):
-            self._open(instance.diagram, instance.step_index + 1, instance.process_id)
-        detail = {"custom_action": custom_action, "times": instance.completed, "step": instance.step.title}
-        self._record("complete", by, _ids(instance), detail, "api")
+        instance.completions.append(
+            {"at": self.world.clock.iso(), "by": by, "custom_action": custom_action, "via": via}
+        )
+        if len(instance.completions) == 1:
+            self._leave(instance, ways_out[custom_action])
+        detail = {"custom_action": custom_action, "times": len(instance.completions), "step": instance.step.title}
+        self._record("complete", by, instance, detail, via)
+
+    def create_task(self, title: str, description: str | None, assigned_to: str | None, by: str) -> int:
+        if not title.strip():
+            raise self.business_error("Title is required.")
+        if assigned_to is not None and assigned_to not in USER_IDS:
+            raise self.business_error(f"AssignedUserId '{assigned_to}' is no user.")
+        task_id = self.number()
+        target = {"task_id": str(task_id)}
+        detail = {"title": title, "description": description, "assigned_to": assigned_to or by}
+        self.tasks.append({**target, **detail, "created_by": by, "created_at": self.world.clock.iso()})
+        self.world.record_effect("workflowsoft", "create_task", by, target, detail, "api")
+        return task_id
+
+    def on_behalf_of(self, header: str | None) -> str:
+        """Return whom a request is for, as its header says."""
+        if header != "system" and header not in USER_IDS:
+            raise self.business_error(f"X-OnBehalfOf-Id '{header}' is neither 'system' nor a user.")
+        return header
+
+    def spell(self, path: str, body: bytes) -> bytes:
+        """Spell the keys of an answer as the switch says; the answer that holds the token has a switch of its own."""
+        spelling = {"camel": models.camel, "pascal": models.pascal}.get(self.world.switches["ws_names"])
+        if spelling is None or not body or path == TOKEN_PATH:
+            return body
+        return json.dumps(_spelt(json.loads(body), spelling)).encode()
 
     def business_error(self, message: str) -> Refusal:
         if self.world.switches["ws_error_status"] == "400":
@@ -195,30 +312,93 @@ class Workflowsoft:
         return [
             {
                 **_ids(instance),
-                "diagram": instance.diagram.title,
+                "diagram": instance.process.diagram.title,
                 "step": instance.step.title,
-                "state": "completed" if instance.completed else "open",
-                "fields": {d.label: instance.values[d.key] for d in instance.step.fields},
+                "state": "completed" if instance.completions else "open",
+                "consumed": instance.consumed,
+                "times_read": instance.times_read,
+                "completions": instance.completions,
+                "fields": instance.step.shown(instance.texts),
             }
             for instance in self.instances.values()
         ]
 
-    def _open(self, diagram: Diagram, step_index: int, process_id: int) -> Instance:
-        instance = Instance(self.number(), process_id, diagram, step_index)
-        instance.values = {definition.key: definition.value for definition in instance.step.fields}
+    def process_state(self) -> list[dict[str, str]]:
+        return [
+            {
+                "process_instance_id": str(process.id),
+                "diagram": process.diagram.title,
+                "started_by": process.started_by,
+                "state": "ended" if process.ended else "running",
+            }
+            for process in self.processes
+        ]
+
+    def _open(self, process: Process, step_index: int) -> Instance:
+        texts = {definition: definition.value for definition in process.diagram.steps[step_index].fields}
+        instance = Instance(self.number(), process, step_index, texts)
         self.instances[instance.id] = instance
         return instance
 
-    def _record(self, action: str, by: str, target: dict[str, Any], detail: dict[str, Any], via: str) -> None:
-        self.world.record_effect("workflowsoft", action, by, target, detail, via)
+    def _leave(self, instance: Instance, way: Literal["next", "end"]) -> None:
+        following = instance.step_index + 1
+        if way == "next" and following < len(instance.process.diagram.steps):
+            self._open(instance.process, following)
+        else:
+            instance.process.ended = True
+
+    def _texts(self, step: StepDefinition, fields: dict[str, Any], *, by_label: bool) -> dict[FieldDefinition, str]:
+        """Return the JSON of values that are to be written, or refuse them all."""
+        texts = {}
+        for name, value in fields.items():
+            found = [d for d in step.fields if name == wire_key(d.key) or (by_label and name == d.label)]
+            if not found:
+                raise self.business_error(f"Field {name} does not exist.")
+            if len(found) > 1:
+                keys = ", ".join(wire_key(d.key) for d in found)
+                raise self.business_error(f"There are {len(found)} fields '{name}': {keys}.")
+            if not _fits(found[0], value):
+                raise self.business_error(f"Value of field '{found[0].label}' is not a {found[0].type}.")
+            texts[found[0]] = simplejson.dumps(value)
+        return texts
+
+    def _options(self, definition: FieldDefinition) -> Any:
+        shape = self.world.switches["ws_options_shape"]
+        if definition.options is None:
+            return None
+        if shape == "id_value":
+            return [{"Id": number, "Value": option} for number, option in enumerate(definition.options, 1)]
+        return list(definition.options) if shape == "texts" else {"items": ";".join(definition.options)}
+
+    def _record(self, action: str, by: str, instance: Instance, detail: dict[str, Any], via: str) -> None:
+        self.world.record_effect("workflowsoft", action, by, _ids(instance), detail, via)
+
+
+def person_completes(workflowsoft: Workflowsoft, instance_id: str, fields: dict[str, Any], custom_action: str) -> None:
+    """Fill fields and complete an instance as its owner does by hand."""
+    instance = workflowsoft.find(instance_id)
+    if fields:
+        workflowsoft.write(instance, fields, OWNER, "person")
+    workflowsoft.complete(instance, custom_action, OWNER, "person")
 
 
 def _ids(instance: Instance) -> dict[str, str]:
-    return {"integration_instance_id": str(instance.id), "process_instance_id": str(instance.process_id)}
+    return {"integration_instance_id": str(instance.id), "process_instance_id": str(instance.process.id)}
+
+
+def _spelt(value: Any, spelling: Callable[[str], str]) -> Any:
+    if isinstance(value, list):
+        return [_spelt(item, spelling) for item in value]
+    if isinstance(value, dict):
+        return {spelling(key): _spelt(item, spelling) for key, item in value.items()}
+    return value
 
 
 def wire_key(key: str) -> str:
     return "field_" + key.replace("-", "_")
+
+
+INTEGER_BITS = {"Int16": 16, "Int32": 32, "Int64": 64}
 
 
 def _fits(definition: FieldDefinition, value: Any) -> bool:
@@ -227,23 +407,29 @@ def _fits(definition: FieldDefinition, value: Any) -> bool:
         return definition.type.endswith("?") or type_name == "String"
     if definition.options is not None and value not in definition.options:
         return False
-    readers: dict[str, tuple[tuple[type, ...], Callable[[Any], Any]]] = {
-        "String": ((str,), str),
-        "Boolean": ((bool,), bool),
-        "DateTime": ((str,), lambda text: datetime.fromisoformat(text.replace("Z", "+00:00"))),
-        "Date": ((str,), date.fromisoformat),
-        "Guid": ((str,), uuid.UUID),
-        "Decimal": ((int, Decimal), Decimal),
-        "Double": ((int, Decimal), float),
-        "Int32": ((int,), int),
+    kinds: dict[str, tuple[type, ...]] = {
+        "String": (str,),
+        "Boolean": (bool,),
+        "DateTime": (str,),
+        "Date": (str,),
+        "Guid": (str,),
+        "Decimal": (int, Decimal),
+        "Double": (int, Decimal),
+        "Single": (int, Decimal),
+        **dict.fromkeys(INTEGER_BITS, (int,)),
     }
-    if type_name not in readers:
-        return True
-    kinds, read = readers[type_name]
-    if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
+    if type_name in kinds and type(value) not in kinds[type_name]:
         return False
+    if type_name in INTEGER_BITS:
+        limit = 2 ** (INTEGER_BITS[type_name] - 1)
+        return bool(-limit <= value < limit)
+    readers: dict[str, Callable[[str], Any]] = {
+        "DateTime": lambda text: datetime.fromisoformat(text.replace("Z", "+00:00")),
+        "Date": date.fromisoformat,
+        "Guid": uuid.UUID,
+    }
     try:
-        read(value)
+        readers.get(type_name, str)(value)
     except ValueError:
         return False
     return True
@@ -262,13 +448,13 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
             raise Refusal(401, {"Message": "Authorization has been denied for this request."})
 
     errors: dict[int | str, dict[str, Any]] = {
-        status: {"model": models.WsError} for status in (400, 401, 404, 500, "default")
+        status: {"model": models.WsError | models.CamelWsError} for status in (400, 401, 404, 500, "default")
     }
     open_router = APIRouter(responses=errors, tags=["Workflowsoft"])
     router = APIRouter(dependencies=[Depends(signed_in)], responses=errors, tags=["Workflowsoft"])
 
     @open_router.get(
-        "/api/v2/app/apitoken",
+        TOKEN_PATH,
         response_model=str | models.ApiToken,
         responses={200: {"content": {"text/plain": {}, "text/html": {}}}, 302: {"description": "To the login page"}},
     )
@@ -285,7 +471,7 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
             return PlainTextResponse(token)
         return JSONResponse(token if shape == "json_string" else {"access_token": token, "expires_in": lifetime})
 
-    @router.get("/api/v2/workflows", response_model=list[models.IdTitle])
+    @router.get("/api/v2/workflows", response_model=list[models.IdTitle] | list[models.CamelIdTitle])
     async def list_diagrams(
         search_term: Annotated[str | None, Query(alias="searchTerm")] = None,
         mode: str = "view",
@@ -297,51 +483,45 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
     @router.get(
         "/api/v2/workflows/instances/new-integrations",
         response_model=models.NewIntegrations,
-        responses={204: {"description": "Nothing new"}},
+        responses={200: {"content": {"text/plain": {}}}, 204: {"description": "Nothing new"}},
     )
     async def new_integrations(id: int) -> Any:
         if not any(step.id == id for diagram in DIAGRAMS for step in diagram.steps):
             raise Refusal(404, {"Message": f"Integration step {id} was not found."})
         found = workflowsoft.take_new(id)
-        wire = [{"IntegrationInstanceId": i.id, "ProcessInstanceId": i.process_id} for i in found]
+        wire = [{"IntegrationInstanceId": i.id, "ProcessInstanceId": i.process.id} for i in found]
         if wire:
             return JSONResponse(wire if world.switches["new_integration_shape"] == "list" else wire[0])
         empty = world.switches["no_new_integration"]
         if empty == "204":
             return Response(status_code=204)
+        if empty == "empty":
+            return PlainTextResponse("")
         if empty == "not_found":
             raise Refusal(404, {"Message": "No new integrations."})
         return JSONResponse({"null": None, "empty_object": {}, "empty_list": []}[empty])
 
-    @router.get("/api/v2/workflows/instances/tasks/{instance_id}/variables", response_model=list[models.WsField])
+    @router.get(
+        "/api/v2/workflows/instances/tasks/{instance_id}/variables",
+        response_model=list[models.WsField] | list[models.PascalWsField],
+    )
     async def get_fields(instance_id: str) -> Any:
-        instance = workflowsoft.find(instance_id)
-        return [
-            {
-                "label": definition.label,
-                "type": definition.type,
-                "key": definition.key,
-                "options": None if definition.options is None else list(definition.options),
-                "valueJson": instance.values[definition.key],
-                "isReadonly": definition.read_only,
-                "isRequired": definition.required,
-            }
-            for definition in instance.step.fields
-        ]
+        return workflowsoft.fields(workflowsoft.find(instance_id))
 
     @router.post("/api/v2/workflows/instances/variables", status_code=204, response_model=None)
-    async def write_fields(request: Request, on_behalf_of: OnBehalfOf = None) -> None:
-        body = models.WriteFields.model_validate(await _exact_json(request))
-        workflowsoft.write(workflowsoft.find(body.TaskId), body.Fields, _behalf(workflowsoft, on_behalf_of))
+    async def write_fields(request: Request, body: models.WriteFields, on_behalf_of: OnBehalfOf = None) -> None:
+        fields = await exact_fields(request, "Fields")
+        by = workflowsoft.on_behalf_of(on_behalf_of)
+        workflowsoft.write(workflowsoft.find(body.TaskId), fields, by, "api")
 
     @router.patch("/api/v2/tasks/{instance_id}/action", status_code=204, response_model=None)
     async def act(instance_id: str, body: models.TaskAction, on_behalf_of: OnBehalfOf = None) -> None:
-        by = _behalf(workflowsoft, on_behalf_of)
+        by = workflowsoft.on_behalf_of(on_behalf_of)
         if body.Action != "Complete":
             raise workflowsoft.business_error(f"Action '{body.Action}' is not supported.")
-        workflowsoft.complete(workflowsoft.find(instance_id), body.CustomAction, by)
+        workflowsoft.complete(workflowsoft.find(instance_id), body.CustomAction, by, "api")
 
-    @router.get("/api/v2/workflows/{diagram_id}/tasks", response_model=list[models.IdTitle])
+    @router.get("/api/v2/workflows/{diagram_id}/tasks", response_model=list[models.IdTitle] | list[models.CamelIdTitle])
     async def list_steps(diagram_id: int, integration: Literal["true", "false"] = "false") -> Any:
         diagram = next((d for d in DIAGRAMS if d.id == diagram_id), None)
         if diagram is None:
@@ -351,30 +531,30 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
             found += diagram.user_tasks
         return [{"Id": step_id, "Title": title} for step_id, title in found]
 
-    @router.get("/api/users/search", response_model=list[models.WsUser])
+    @router.get("/api/users/search", response_model=list[models.WsUser] | list[models.CamelWsUser])
     async def search_users(
         query: Annotated[str, Query(alias="Query")],
         entity_type: Annotated[Literal["users"], Query(alias="entityType")],
         limit: int = 15,
     ) -> Any:
         wanted = query.casefold()
-        return [u for u in USERS if wanted in f"{u['FullName']} {u['Email']}".casefold()][: max(limit, 0)]
+        found = [u for u in USERS if any(wanted in str(u[name]).casefold() for name in ("FullName", "Email"))]
+        return found[: max(limit, 0)]
 
-    @router.post("/api/v2/workflows/start", response_model=models.IdTitle)
-    async def start_process(request: Request, on_behalf_of: OnBehalfOf = None) -> Any:
-        body = models.StartProcess.model_validate(await _exact_json(request))
+    @router.post("/api/v2/workflows/start", response_model=models.IdTitle | models.CamelIdTitle)
+    async def start_process(request: Request, body: models.StartProcess, on_behalf_of: OnBehalfOf = None) -> Any:
+        fields = await exact_fields(request, "Fields")
         diagram = next((d for d in DIAGRAMS if str(d.id) == str(body.TemplateId)), None)
         if diagram is None:
             raise workflowsoft.business_error(f"Template {body.TemplateId} was not found.")
-        first = workflowsoft.start(diagram, _behalf(workflowsoft, on_behalf_of), body.Fields, "api")
-        return {"Id": first.process_id, "Title": diagram.title}
+        first = workflowsoft.start(diagram, workflowsoft.on_behalf_of(on_behalf_of), fields, "api")
+        return {"Id": first.process.id, "Title": diagram.title}
 
-    @router.post("/api/v2/tasks", response_model=models.WsTask)
+    @router.post("/api/v2/tasks", response_model=models.WsTask | models.CamelWsTask)
     async def create_task(body: models.CreateTask, on_behalf_of: OnBehalfOf = None) -> Any:
-        by = _behalf(workflowsoft, on_behalf_of)
-        task_id = workflowsoft.number()
-        detail = {"title": body.Title, "assigned_to": str(body.AssignedUserId or by)}
-        world.record_effect("workflowsoft", "create_task", by, {"task_id": str(task_id)}, detail, "api")
+        by = workflowsoft.on_behalf_of(on_behalf_of)
+        assigned_to = None if body.AssignedUserId is None else str(body.AssignedUserId)
+        task_id = workflowsoft.create_task(body.Title, body.Description, assigned_to, by)
         return {"Id": task_id, "Title": body.Title, "Description": body.Description}
 
     both = APIRouter()
@@ -383,18 +563,13 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
     return both
 
 
-async def _exact_json(request: Request) -> Any:
-    """Read a body with its decimals as they are; FastAPI would make floats of them."""
+async def exact_fields(request: Request, name: str) -> dict[str, Any]:
+    """Read the fields in a body that FastAPI has checked, with their decimals as they are; it makes floats of them."""
     try:
-        return simplejson.loads(await request.body(), use_decimal=True)
+        fields: dict[str, Any] = simplejson.loads(await request.body(), use_decimal=True).get(name, {})
     except ValueError:
         raise Refusal(400, {"Message": "The body is not JSON."}) from None
-
-
-def _behalf(workflowsoft: Workflowsoft, on_behalf_of: str | None) -> str:
-    if on_behalf_of != "system" and on_behalf_of not in {str(user["Id"]) for user in USERS}:
-        raise workflowsoft.business_error(f"X-OnBehalfOf-Id '{on_behalf_of}' is neither 'system' nor a user.")
-    return on_behalf_of
+    return fields
 
 
 def _is_administrator(world: World, request: Request) -> bool:

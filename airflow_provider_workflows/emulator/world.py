@@ -81,7 +81,7 @@ SWITCHES: dict[str, Switch] = {
         "Whether reading a new integration instance consumes it.",
     ),
     "no_new_integration": Switch(
-        ("204", "null", "empty_object", "empty_list", "not_found"), "What 'nothing new' looks like."
+        ("204", "empty", "null", "empty_object", "empty_list", "not_found"), "What 'nothing new' looks like."
     ),
     "new_integration_shape": Switch(("object", "list"), "One instance or a list of them."),
     "ws_error_status": Switch(("400", "500"), "'An exception will be thrown' may come as either."),
@@ -91,6 +91,13 @@ SWITCHES: dict[str, Switch] = {
     ),
     "ws_mint_auth": Switch(("basic", "bearer", "cookie", "any"), "How an administrator signs in is not described."),
     "ws_complete_again": Switch(("error", "no_op"), "What completing an instance twice does."),
+    "ws_fields_after_completion": Switch(
+        ("readable", "read_only", "gone", "error"), "What reading the fields of a completed instance answers."
+    ),
+    "ws_options_shape": Switch(("texts", "id_value", "unknown"), "The form of a field's options is not described."),
+    "ws_names": Switch(
+        ("as_documented", "camel", "pascal"), "The guide spells the keys of the fields in another case than all others."
+    ),
     "rate_limit": Switch(("off", "on"), "Procore's two windows: an hour, and 10 seconds."),
     "hourly_limit": Switch((3600,), "Requests an hour."),
     "spike_limit": Switch((25,), "Requests in 10 seconds."),
