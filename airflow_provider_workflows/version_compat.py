@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from airflow import __version__ as airflow_version
@@ -19,11 +21,13 @@ __all__ = [
     "StateStore",
     "amask_secret",
     "aread_extra",
+    "count",
     "mask_secret",
     "push_values",
     "task_state_store",
 ]
 
+log = logging.getLogger(__name__)
 # Airflow 3.0 refuses to store None under a key of its own.
 XCOM_HOLDS_NONE = version.parse(airflow_version).release >= (3, 1)
 
@@ -39,6 +43,18 @@ class StateStore(Protocol):
 def task_state_store(context: Context) -> StateStore | None:
     """Return the task's own store, which survives retries and restarts, or None before Airflow 3.3."""
     return cast("StateStore | None", context.get("task_state_store"))
+
+
+def count(name: str, **tags: str) -> None:
+    """Increment a statistic of Airflow's; one that cannot be told is no reason to fail a task."""
+    try:
+        try:
+            stats = import_module("airflow.sdk.observability.stats")
+        except ImportError:  # before Airflow 3.2
+            stats = import_module("airflow.stats")
+        getattr(stats, "Stats", stats).incr(name, tags=tags)
+    except Exception:
+        log.debug("Statistic %s was not counted.", name, exc_info=True)
 
 
 def mask_secret(secret: str) -> None:

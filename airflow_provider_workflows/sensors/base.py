@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -46,7 +46,7 @@ class WorkflowsSensor(BaseSensorOperator):
     """
 
     # With a mapping as result, `task.output["key"]` hands on one value of it.
-    returns_mapping: ClassVar[bool] = True
+    returns_mapping = True
 
     def __init__(
         self, *, poke_interval: timedelta | float | None = None, deferrable: bool | None = None, **kwargs: Any

@@ -8,8 +8,11 @@ from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import (
+    ApiError,
     AuthenticationError,
+    ConfigurationError,
     ConnectionFailed,
     InvalidRequest,
     NotFound,
@@ -18,14 +21,14 @@ from airflow_provider_workflows.exceptions import (
     RateLimited,
 )
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
-from airflow_provider_workflows.rules.parameters import one_of, text_id
+from airflow_provider_workflows.rules.parameters import check_required, one_of, text_id
 from airflow_provider_workflows.sensors.base import KEPT_AFTER_DEADLINE, WorkflowsSensor
 from airflow_provider_workflows.triggers.base import PASSING_FAULTS
 from airflow_provider_workflows.triggers.workflowsoft import (
     WorkflowsoftIntegrationWaitTrigger,
     WorkflowsoftPauseTrigger,
+    named,
 )
-from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -36,42 +39,62 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.version_compat import StateStore
 
 JOURNAL = "new_integrations"  # key in the task state store
+MOST_INSTANCES = 500
+MOST_STRETCHES = 20
 # Only these say for certain that a poll took nothing with it. A 500 or an unreadable answer does not.
 NOTHING_DELIVERED = (
     AuthenticationError,
+    ConfigurationError,
     ConnectionFailed,
     InvalidRequest,
     NotFound,
     PermissionDenied,
     RateLimited,
 )
+SIGN_IN = "/api/v2/app/apitoken"
+WHAT_TO_DO = (
+    "If an integration instance was taken out of Workflowsoft, nobody works on it: compare with the processes running "
+    "there. One that you find there can be handled by giving its id to the operators by hand."
+)
 
 
 class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     """
-    Waits for a new integration instance of one step and takes it over.
+    Waits for new integration instances of one step and takes them over, each once over all tries of the task.
 
-    Nobody documents whether reading a new instance takes it out of Workflowsoft, so the connection says it:
-    with ``consumed_on_read`` (the default) every poll runs on a worker and is written down in Airflow's task
-    state store (3.3+) before and after, so that a retry hands on what an earlier try received and reports a
-    poll that never got its answer. With ``kept_until_completed`` a deferred sensor polls in the triggerer,
-    and the same instance is found again until it is completed: let one DAG run at a time wait for a step.
+    Nobody documents whether reading a new instance takes it out of Workflowsoft, so the connection says it. With
+    ``consumed_on_read`` (the default) every poll runs on a worker and is written down in Airflow's task state store
+    (3.3+) before and after: a retry hands on what an earlier try received, and reports a poll that never got its
+    answer. With ``kept_until_completed`` a deferred sensor polls in the triggerer, and an instance is found again
+    until it is completed. Either way let one DAG run at a time wait for a step.
 
     Returns ``{integration_instance_id, process_instance_id, diagram_id, step_id, step, also_delivered,
-    suspected_lost}``, the same in every mode. ``also_delivered`` are further instances
-    ``{integration_instance_id, process_instance_id}`` that the same poll took out and nobody will see again;
-    ``suspected_lost`` are stretches ``{since, until}`` in which a poll's answer was lost, and perhaps an
-    instance with it.
+    suspected_lost}``, or with ``max_instances`` a list of such rows; the same in every mode. Ids are strings;
+    ``diagram_id`` and ``step`` are None with ``step_id``. ``also_delivered`` are further instances
+    ``{integration_instance_id, process_instance_id}`` that the same poll took out and nobody will see again; in a
+    list they are rows of their own. ``suspected_lost`` are stretches ``{since, until}``, ISO-8601 times in UTC, in
+    which a poll's answer was lost and perhaps an instance with it; in a list the first row has them all.
 
     :param step: Title or id of the integration step in its process diagram (templated).
     :param diagram: Title or id of the process diagram; goes with ``step`` (templated).
     :param step_id: The step's id instead of both, without looking them up (templated).
-    :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft``; its extra ``allow_consume`` must
-        be true (templated).
-    :raises ConfigurationError: polling is not allowed; no such diagram or step, or several (they are listed).
+    :param max_instances: None: one instance, as a mapping. A number from 1 to 500: all that wait, as a list, asking
+        again until nothing new comes or so many are there. Where reading consumes, one answer can bring more, and
+        then the list is longer (templated).
+    :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft``; its extra ``allow_consume`` must be true
+        (templated).
+    :param poke_interval: Seconds, or a timedelta, between two polls: at least 15, and up to a fifth more by chance;
+        by default ``[workflows] poke_interval``, else 60.
+    :param timeout: Seconds, or a timedelta, until the wait fails, or skips with ``soft_fail``; by default
+        ``[sensors] default_timeout``.
+    :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
+    :raises ConfigurationError: a parameter is wrong; polling is not allowed; no such diagram or step, or several
+        (they are listed).
+    :raises NotFound: Workflowsoft does not know ``step_id``.
+    :raises ContractError: an answer has an undocumented form; what came with it is a suspected loss.
     """
 
-    template_fields: Sequence[str] = ("workflowsoft_conn_id", "diagram", "step", "step_id")
+    template_fields: Sequence[str] = ("workflowsoft_conn_id", "diagram", "step", "step_id", "max_instances")
     operator_extra_links = (WorkflowsoftItemLink(),)
 
     def __init__(
@@ -80,14 +103,20 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         step: str | int | None = None,
         diagram: str | int | None = None,
         step_id: str | int | None = None,
+        max_instances: int | str | None = None,
         workflowsoft_conn_id: str = "workflowsoft_default",
+        poke_interval: timedelta | float | None = None,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        self.returns_mapping = max_instances is None
+        super().__init__(poke_interval=poke_interval, **kwargs)
         self.step = step
         self.diagram = diagram
         self.step_id = step_id
+        self.max_instances = max_instances
         self.workflowsoft_conn_id = workflowsoft_conn_id
+        self._asked_interval: float = self.poke_interval
+        self._interval_is_given = poke_interval is not None
         self._journal = Journal(None)
         self._place: Mapping[str, str | None] | None = None
 
@@ -100,22 +129,33 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     def build_trigger(self) -> WorkflowsoftIntegrationWaitTrigger:
         one_of(step=self.step, step_id=self.step_id)
         one_of(diagram=self.diagram, step_id=self.step_id)
+        max_instances = self._checked_max_instances()
         self.hook.check_may_consume()
         place = self._place or {"step": text_id(self.step), "step_id": text_id(self.step_id)}
         return WorkflowsoftIntegrationWaitTrigger(
             workflowsoft_conn_id=self.workflowsoft_conn_id,
             diagram=text_id(self.diagram),
             **place,
-            poll_interval=self.poke_interval,
+            max_instances=max_instances,
+            poll_interval=self._checked_interval(),
             deadline=self.deadline,
         )
 
     def item_ids(self, result: Mapping[str, Any]) -> dict[str, str | None]:
-        return {name: result[name] for name in ("integration_instance_id", "process_instance_id")}
+        return dict(result["instances"][0])  # a link has room for one
+
+    def finish(self, result: Mapping[str, Any]) -> dict[str, Any] | list[dict[str, Any]]:
+        rows = [{**ids, **result["place"], "also_delivered": [], "suspected_lost": []} for ids in result["instances"]]
+        rows[0]["suspected_lost"] = result["suspected_lost"]
+        if not self.returns_mapping:
+            return rows
+        return {**rows[0], "also_delivered": result["instances"][1:]}
 
     def execute(self, context: Context) -> Any:
-        self._open_journal(context)
-        if task_state_store(context) is None and not self.hook.keeps_until_completed:
+        self._begin(context)
+        # In reschedule mode each poll is an execution of its own.
+        is_first = not context.get("task_reschedule_count")
+        if is_first and not self._journal.is_kept and not self.hook.keeps_until_completed:
             self.log.warning(
                 "This Airflow has no task state store (3.3+), so polls are not written down: an instance "
                 "that was read by a task which then died is lost without a trace."
@@ -127,7 +167,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
             return super().execute_complete(context, event)
         self._deadline = datetime.fromisoformat(event["deadline"])
         self._place = event["place"]
-        self._open_journal(context, event["journal"])
+        self._begin(context, event["journal"])
         return self.look_or_defer(context)
 
     def deferred_trigger(self, trigger: WaitTrigger) -> BaseTrigger:
@@ -135,7 +175,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
             return trigger
         # What a poll has read must be written down at once, which only a worker can do.
         assert isinstance(trigger, WorkflowsoftIntegrationWaitTrigger)
-        pause = timedelta(seconds=self.poke_interval * random.uniform(0.9, 1.1))
+        pause = timedelta(seconds=self.poke_interval)
         assert self._deadline is not None
         # The event carries all, for dag.test() drops the keyword arguments of a deferral.
         return WorkflowsoftPauseTrigger(
@@ -144,49 +184,102 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
                 "status": "look",
                 "deadline": self.deadline,
                 "place": None if trigger.step_id is None else trigger.place,
-                "journal": self._journal.entry,
+                "journal": None if self._journal.is_kept else self._journal.entry,
             },
         )
 
-    def _look(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
-        if self.hook.keeps_until_completed:
-            return super()._look(trigger)
-        assert isinstance(trigger, WorkflowsoftIntegrationWaitTrigger)
-        received = self._journal.received
-        if received is not None:
-            return _taken_over(received, "received by an earlier try of this task; nothing was polled")
-        try:
-            self._poll(trigger)
-        except OutcomeUnknown as lost:
-            self.log.warning("A poll's answer was lost, and with it perhaps an instance. %s", lost)
-        except PASSING_FAULTS as fault:
-            self.log.warning("%s Looking again at the next poke.", fault)
-        received = self._journal.received
-        return None if received is None else _taken_over(received, f"new at step {trigger.name}")
-
-    def _poll(self, trigger: WorkflowsoftIntegrationWaitTrigger) -> None:
-        """Poll once between two lines of the journal; a lost answer leaves the first one standing alone."""
-        step_id = trigger.locate(self.hook)
-        lost_since = self._journal.begin()
-        if lost_since is not None:
-            self.log.warning(
-                "A poll of step %s after %s never got its answer. If it took an integration instance out of "
-                "Workflowsoft, nobody works on that one: compare with the running processes there.",
-                trigger.name,
-                lost_since,
-            )
-        try:
-            instances = self.hook.poll_new_integrations(step_id, is_known=trigger.diagram_id is not None)
-        except NOTHING_DELIVERED:
-            self._journal.end(None)
-            raise
-        verdict = trigger.decide(instances)
-        self._journal.end(None if verdict is None else {**verdict.result, "also_delivered": instances[1:]})
-        self.log.info("%s", trigger.describe(instances))
-
-    def _open_journal(self, context: Context, entry: Mapping[str, Any] | None = None) -> None:
+    def _begin(self, context: Context, carried: Mapping[str, Any] | None = None) -> None:
+        self.poke_interval = self._checked_interval() * random.uniform(1.0, 1.2)
         retention = timedelta(seconds=self.timeout) + KEPT_AFTER_DEADLINE
-        self._journal = Journal(task_state_store(context), entry, retention)
+        self._journal = Journal(version_compat.task_state_store(context), carried, retention)
+        if self._journal.is_polling:
+            self._lose("The worker died in it.")
+
+    def _look(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
+        assert isinstance(trigger, WorkflowsoftIntegrationWaitTrigger)
+        how = "received by an earlier try of this task; nothing was polled"
+        if not self._journal.received:
+            if self.hook.keeps_until_completed:
+                return super()._look(trigger)
+            how = f"new at step {trigger.name}"
+            try:
+                trigger.locate(self.hook)
+                trigger.last_look = trigger.describe(trigger.drain(lambda: self._poll(trigger)))
+                self.log.info("%s", trigger.last_look)
+            except (OutcomeUnknown, *PASSING_FAULTS) as fault:
+                self.log.warning("%s Looking again at the next poke.", fault)
+            self._last_look = trigger.last_look
+        received = self._journal.received
+        if not received:
+            return None
+        names = ("instances", "place", "suspected_lost")
+        result = dict(zip(names, (received, self._journal.place, self._journal.suspected_lost), strict=True))
+        return {"word": "succeed", "result": result, "reason": f"Taken over, {how}: {named(received)}."}
+
+    def _poll(self, trigger: WorkflowsoftIntegrationWaitTrigger) -> list[dict[str, str | None]]:
+        """Poll once between two lines of the journal."""
+        self.hook.get_api_token()  # a sign-in that fails is no lost answer
+        self._journal.begin(trigger.place)
+        try:
+            instances = trigger.poll(self.hook)
+        except Exception as fault:
+            if isinstance(fault, NOTHING_DELIVERED) or (isinstance(fault, ApiError) and fault.path == SIGN_IN):
+                self._journal.end()
+            else:
+                self._lose(str(fault))
+            raise
+        if instances:
+            self.log.info("Received at step %s: %s.", trigger.name, named(instances))
+        self._journal.end(instances)
+        return instances
+
+    def _lose(self, why: str) -> None:
+        """Note that the answer of the poll that has begun will never come, and say so."""
+        step_id, since, until = self._journal.lose()
+        self.log.warning(
+            "Suspected loss: a poll of integration step %s between %s and %s never got its answer. %s %s",
+            step_id,
+            since,
+            until,
+            why,
+            WHAT_TO_DO,
+        )
+        version_compat.count("workflows.suspected_lost_delivery", step_id=step_id)
+
+    def _time_out(self, last_look: str = "") -> None:
+        words = [last_look or self._last_look]
+        if lost := self._journal.suspected_lost:
+            stretches = ", ".join(f"{stretch['since']} to {stretch['until']}" for stretch in lost)
+            words.append(f"Polls never got their answer: {stretches}. {WHAT_TO_DO}")
+        super()._time_out(" ".join(words).strip())
+
+    def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
+        # exponential_backoff begins below the interval, and max_wait may end there.
+        return max(super()._get_next_poke_interval(*args, **kwargs), self.hook.shortest_poll)
+
+    def _checked_interval(self) -> float:
+        shortest = self.hook.shortest_poll
+        if self._interval_is_given and self._asked_interval < shortest:
+            raise ConfigurationError(
+                f"poke_interval must be at least {shortest:g} seconds, for Workflowsoft asks to be polled every few "
+                f"minutes; got {self._asked_interval:g}."
+            )
+        return max(self._asked_interval, shortest)
+
+    def _checked_max_instances(self) -> int | None:
+        if self.returns_mapping:
+            return None
+        check_required(max_instances=self.max_instances)
+        given = str(self.max_instances).strip()
+        number = int(given) if given.isdecimal() else 0
+        if number < 1:
+            raise ConfigurationError(f"max_instances must be a whole number of at least 1; got {self.max_instances!r}.")
+        if number > MOST_INSTANCES:
+            raise ConfigurationError(
+                f"max_instances must be at most {MOST_INSTANCES}; got {number}. What was received is kept in Airflow's "
+                "task state store, which holds 64 KB. Let several runs take them."
+            )
+        return number
 
 
 class Journal:
@@ -194,43 +287,77 @@ class Journal:
     What one task knows of its polls, kept in its task state store so that a retry knows it too.
 
     :param store: The task's store, or None to keep it in memory only.
-    :param entry: What is known already, where there is no store.
+    :param carried: What is known already, where there is no store.
     :param retention: How long the store keeps it.
     """
 
     def __init__(
         self,
         store: StateStore | None,
-        entry: Mapping[str, Any] | None = None,
+        carried: Mapping[str, Any] | None = None,
         retention: timedelta = KEPT_AFTER_DEADLINE,
     ):
         self._store = store
         self._retention = retention
-        self.entry: dict[str, Any] = dict((entry if store is None else store.get(JOURNAL)) or {})
+        known = carried if store is None else store.get(JOURNAL)
+        self.entry: dict[str, Any] = {
+            "place": {},
+            "polling_since": None,
+            "received": [],  # [integration instance, process instance]: the store has little room
+            "suspected_lost": [],
+            "answered": True,  # whether a poll was answered after the last loss
+            **(known or {}),
+        }
 
     @property
-    def received(self) -> dict[str, Any] | None:
-        """The result of a poll that found an instance."""
-        return self.entry.get("received")
+    def is_kept(self) -> bool:
+        return self._store is not None
 
-    def begin(self) -> str | None:
-        """Note that a poll begins; return since when an earlier one waits for its answer, if one does."""
-        now = datetime.now(timezone.utc).isoformat()
-        lost_since = self.entry.get("lost_since") or self.entry.get("polling_since")
-        self._keep(polling_since=now, lost_since=lost_since)
-        return lost_since
+    @property
+    def is_polling(self) -> bool:
+        """Whether a poll has begun whose end nobody has noted."""
+        return self.entry["polling_since"] is not None
 
-    def end(self, result: Mapping[str, Any] | None) -> None:
-        """Note what a poll has delivered, or that it delivered nothing for certain."""
-        suspected_lost = list(self.entry.get("suspected_lost", []))
-        if self.entry["lost_since"] is not None:
-            suspected_lost.append({"since": self.entry["lost_since"], "until": self.entry["polling_since"]})
-        self._keep(
-            polling_since=None,
-            lost_since=None,
-            suspected_lost=suspected_lost,
-            received=None if result is None else {**result, "suspected_lost": suspected_lost},
-        )
+    @property
+    def place(self) -> dict[str, str | None]:
+        """Where it was polled: ``{diagram_id, step_id, step}``."""
+        return dict(self.entry["place"])
+
+    @property
+    def received(self) -> list[dict[str, str | None]]:
+        """The instances that were received, each once."""
+        names = ("integration_instance_id", "process_instance_id")
+        return [dict(zip(names, ids, strict=True)) for ids in self.entry["received"]]
+
+    @property
+    def suspected_lost(self) -> list[dict[str, str]]:
+        """The stretches ``{since, until}`` in which an answer was lost."""
+        return list(self.entry["suspected_lost"])
+
+    def begin(self, place: Mapping[str, str | None]) -> None:
+        """Note that a poll begins."""
+        self._keep(place=dict(place), polling_since=_now())
+
+    def end(self, instances: Sequence[Mapping[str, str | None]] | None = None) -> None:
+        """Note what a poll has delivered; None: it was not answered, and delivered nothing for certain."""
+        received = {row[0]: row for row in self.entry["received"]}
+        received |= {row["integration_instance_id"]: list(row.values()) for row in instances or ()}
+        answered = self.entry["answered"] or instances is not None
+        self._keep(polling_since=None, received=list(received.values()), answered=answered)
+
+    def lose(self) -> tuple[str, str, str]:
+        """
+        Note that a poll's answer was lost; return the step, since when it was polled, and now.
+
+        Losses with no answer in between are one stretch, so that an outage of hours stays small.
+        """
+        since, until, stretches = self.entry["polling_since"], _now(), self.suspected_lost
+        if stretches and (not self.entry["answered"] or len(stretches) >= MOST_STRETCHES):
+            stretches[-1] = {**stretches[-1], "until": until}
+        else:
+            stretches.append({"since": since, "until": until})
+        self._keep(polling_since=None, suspected_lost=stretches, answered=False)
+        return str(self.entry["place"]["step_id"]), since, until
 
     def _keep(self, **changes: Any) -> None:
         self.entry = {**self.entry, **changes}
@@ -238,6 +365,5 @@ class Journal:
             self._store.set(JOURNAL, self.entry, retention=self._retention)
 
 
-def _taken_over(result: Mapping[str, Any], how: str) -> dict[str, Any]:
-    reason = f"Integration instance {result['integration_instance_id']}: {how}."
-    return {"word": "succeed", "result": dict(result), "reason": reason}
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

@@ -106,6 +106,10 @@ class WaitTrigger(BaseTrigger):
         log.info("%s", self.last_look)
         return None if verdict is None else self._event(verdict)
 
+    def first_pause(self) -> float:
+        """Return the seconds before the first look of the triggerer, apart from those of other triggers."""
+        return max(SHORTEST_FIRST_PAUSE, self.poll_interval * random.random())
+
     def _event(self, verdict: Verdict) -> dict[str, Any]:
         carried = {} if self.carry is None else {"carry": self.carry}
         return {**verdict.to_event(), **carried}
@@ -116,7 +120,7 @@ class WaitTrigger(BaseTrigger):
 
     async def _wait(self) -> dict[str, Any]:
         hook: WorkflowsHook | None = None
-        pause = max(SHORTEST_FIRST_PAUSE, self.poll_interval * random.random())
+        pause = self.first_pause()
         try:
             while True:
                 await asyncio.sleep(min(pause, max(self._seconds_left(), SHORTEST_FIRST_PAUSE)))
@@ -135,7 +139,7 @@ class WaitTrigger(BaseTrigger):
                     return {"status": "error", "error": type(error).__name__, "message": str(error)}
                 if verdict is not None:
                     return {"status": "done", **self._event(verdict)}
-                pause = self.poll_interval * random.uniform(0.9, 1.1)
+                pause = self.poll_interval * random.uniform(1.0, 1.2)
         finally:
             if hook is not None:
                 hook.close()

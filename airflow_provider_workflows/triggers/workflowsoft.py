@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+import random
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_workflows.exceptions import NotFound, WorkflowsError
 from airflow_provider_workflows.rules.verdicts import Verdict
 from airflow_provider_workflows.triggers.base import SHORTEST_FIRST_PAUSE, WaitTrigger
 
@@ -18,16 +20,17 @@ if TYPE_CHECKING:
 
 class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
     """
-    Waits until an integration step has a new instance.
+    Waits until an integration step has new instances.
 
-    It runs in a triggerer only where reading leaves the instance there (``kept_until_completed``), for a
-    trigger cannot keep what it has read; else a sensor on a worker calls its parts.
+    It runs in a triggerer only where reading leaves them there (``kept_until_completed``), for a trigger cannot
+    keep what it has read; else a sensor on a worker calls its parts.
 
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft``.
     :param diagram: Title or id of the process diagram, or None when ``step_id`` is known.
     :param step: Title or id of the integration step, or None.
     :param diagram_id: The diagram's id, once known.
     :param step_id: The step's id, once known.
+    :param max_instances: How many to take; None for one, asked for once.
     :param poll_interval: Seconds between two looks.
     :param deadline: Wall-clock end of the wait as an ISO-8601 time, or None.
     """
@@ -40,6 +43,7 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         step: str | None,
         diagram_id: str | None = None,
         step_id: str | None = None,
+        max_instances: int | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -48,9 +52,10 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         self.step = step
         self.diagram_id = diagram_id
         self.step_id = step_id
+        self.max_instances = max_instances
 
     def arguments(self) -> dict[str, Any]:
-        own = ("workflowsoft_conn_id", "diagram", "step", "diagram_id", "step_id")
+        own = ("workflowsoft_conn_id", "diagram", "step", "diagram_id", "step_id", "max_instances")
         return {name: getattr(self, name) for name in own}
 
     @property
@@ -58,35 +63,89 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         """Where the wait is: ``{diagram_id, step_id, step}``."""
         return {"diagram_id": self.diagram_id, "step_id": self.step_id, "step": self.step}
 
+    @property
+    def name(self) -> str:
+        return f"{self.step!r} ({self.step_id})" if self.step else str(self.step_id)
+
+    @property
+    def wanted(self) -> int:
+        return self.max_instances or 1
+
     def open_hook(self) -> WorkflowsoftHook:
         from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 
         return WorkflowsoftHook(self.workflowsoft_conn_id)
 
-    def locate(self, hook: WorkflowsoftHook) -> str:
-        """Return the step's id, looked up by the titles when it is not known yet."""
+    def first_pause(self) -> float:
+        # A look on the worker came just before.
+        return max(SHORTEST_FIRST_PAUSE, self.poll_interval * random.uniform(1.0, 1.2))
+
+    def locate(self, hook: WorkflowsoftHook) -> None:
+        """Look the step's id up by the titles where it is not known yet."""
         if self.step_id is None:
             found = hook.resolve_step(str(self.diagram), str(self.step))
             self.diagram_id, self.step_id, self.step = found["diagram_id"], found["step_id"], found["step"]
-        return self.step_id
+
+    def poll(self, hook: WorkflowsoftHook) -> list[dict[str, str | None]]:
+        """
+        Ask once for new instances of the step, which was located before.
+
+        :raises NotFound: there is no such step, or nothing new at a step that nobody has looked up.
+        """
+        try:
+            return hook.poll_new_integrations(str(self.step_id), is_known=self.diagram_id is not None)
+        except NotFound as unknown:
+            raise NotFound(
+                f"step_id: Workflowsoft knows no integration step {self.step_id}, or has nothing new there. Check the "
+                "id, or give diagram and step instead, for then a 404 is read as 'nothing new'",
+                method=unknown.method,
+                path=unknown.path,
+                status_code=unknown.status_code,
+                request_id=unknown.request_id,
+                server_message=unknown.server_message,
+            ) from unknown
+
+    def drain(self, poll: Callable[[], list[dict[str, str | None]]]) -> list[dict[str, str | None]]:
+        """
+        Poll until enough is there, nothing new comes or an instance comes again, and return each instance once.
+
+        A fault ends it, and is raised where nothing was received before.
+        """
+        found: dict[str | None, dict[str, str | None]] = {}
+        while True:
+            try:
+                rows = poll()
+            except WorkflowsError as fault:
+                if not found:
+                    raise
+                self.log.warning("%s What was received before is handed on.", fault)
+                break
+            expected = len(found) + len(rows)
+            found |= {row["integration_instance_id"]: row for row in rows}
+            if not rows or len(found) < expected or len(found) >= self.wanted:
+                break
+        return list(found.values())
 
     def snapshot(self, hook: WorkflowsoftHook) -> list[dict[str, str | None]]:
-        step_id = self.locate(hook)
-        return hook.poll_new_integrations(step_id, is_known=self.diagram_id is not None)
+        self.locate(hook)
+        return self.drain(lambda: self.poll(hook))
 
     def decide(self, snapshot: list[dict[str, str | None]]) -> Verdict | None:
         if not snapshot:
             return None
-        # Where reading leaves them there, the instances after the first are for the next look.
-        result: dict[str, Any] = {**snapshot[0], **self.place, "also_delivered": [], "suspected_lost": []}
-        return Verdict("succeed", result, f"Step {self.name} has instance {snapshot[0]['integration_instance_id']}")
+        # Where reading leaves them there, what is more than wanted is for the next look.
+        instances = snapshot[: self.wanted]
+        result = {"instances": instances, "place": self.place, "suspected_lost": []}
+        return Verdict("succeed", result, f"Step {self.name} has {named(instances)}.")
 
     def describe(self, snapshot: list[dict[str, str | None]]) -> str:
         return f"Step {self.name}: {len(snapshot) or 'no'} new integration instance(s)."
 
-    @property
-    def name(self) -> str:
-        return f"{self.step!r} ({self.step_id})" if self.step else str(self.step_id)
+
+def named(instances: Iterable[Mapping[str, str | None]]) -> str:
+    """Name instances for the log, so that they can be found there again."""
+    listed = (f"{row['integration_instance_id']} (process {row['process_instance_id']})" for row in instances)
+    return f"integration instance {', '.join(listed)}"
 
 
 class WorkflowsoftPauseTrigger(BaseTrigger):
