@@ -33,6 +33,7 @@ def get_provider_info() -> dict[str, Any]:
             },
         ],
         **{room: _modules(room) for room in ("hooks", "operators", "sensors", "triggers")},
+        "notifications": ["airflow_provider_workflows.notifications.workflowsoft.WorkflowsoftTaskNotifier"],
         "extra-links": [
             "airflow_provider_workflows.links.procore.ProcoreItemLink",
             "airflow_provider_workflows.links.workflowsoft.WorkflowsoftItemLink",

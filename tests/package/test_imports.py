@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "airflow_provider_workflows"
 NAME = PACKAGE.name
 PARSED = sorted(
     f"{NAME}.{room}.{file.stem}"
-    for room in ("operators", "sensors", "triggers", "decorators")
+    for room in ("operators", "sensors", "triggers", "decorators", "notifications")
     for file in (PACKAGE / room).glob("*.py")
     if file.stem != "__init__"
 )
@@ -124,6 +124,7 @@ ALLOWED = {
     "triggers": {"airflow", "hooks", "rules", "version_compat"},
     "sensors": {"airflow", "hooks", "rules", "version_compat", "links", "triggers"},
     "operators": {"airflow", "pyarrow", "hooks", "rules", "version_compat", "links", "triggers"},
+    "notifications": {"airflow", "hooks", "rules", "triggers"},
     "emulator": {"fastapi"},
 }
 WATCHED = {"airflow", "requests", "fastapi", "pyarrow"}

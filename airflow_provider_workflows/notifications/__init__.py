@@ -1,0 +1,1 @@
+"""Notifiers: word in the product that something happened in Airflow."""
