@@ -61,13 +61,18 @@ class WorkflowsoftHook(WorkflowsHook):
         """Whether reading a new integration instance leaves it there, as the connection says."""
         return self.extras.choice("new_integrations", (CONSUMED_ON_READ, KEPT_UNTIL_COMPLETED)) == KEPT_UNTIL_COMPLETED
 
+    @property
+    def may_consume(self) -> bool:
+        """Whether the connection allows polling for new integration instances."""
+        return self.extras.flag("allow_consume")
+
     def check_may_consume(self) -> None:
         """
         Refuse to poll for integration instances unless the connection allows it.
 
         :raises ConfigurationError: extra ``allow_consume`` is not true.
         """
-        if not self.extras.flag("allow_consume"):
+        if not self.may_consume:
             raise ConfigurationError(
                 f"Connection {self.conn_id!r} does not allow polling for new integration instances. Reading "
                 "one may hand it over for good, so that two Airflows (say, production and development) would "

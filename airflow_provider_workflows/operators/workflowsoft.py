@@ -1,31 +1,17 @@
-"""Operators for Workflowsoft's API."""
+"""Operators on integration instances of Workflowsoft."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException
-
-from airflow_provider_workflows.exceptions import (
-    ApiError,
-    AuthenticationError,
-    ConfigurationError,
-    ConnectionFailed,
-    ContractError,
-    InvalidRequest,
-    NotFound,
-    OutcomeUnknown,
-    PermissionDenied,
-    RateLimited,
-    ServerError,
-)
+from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
-from airflow_provider_workflows.operators.base import Pin, WorkflowsOperator, read_until_found
+from airflow_provider_workflows.operators.base import WorkflowsOperator
+from airflow_provider_workflows.operators.workflowsoft_step import ON_UNKNOWN_COMPLETION, IntegrationStep
 from airflow_provider_workflows.rules import workflowsoft as rules
-from airflow_provider_workflows.rules.parameters import check_choice, check_required
+from airflow_provider_workflows.rules.parameters import check_choice, check_required, text_id
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
@@ -33,32 +19,18 @@ if TYPE_CHECKING:
 
     from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 
-COMPLETION = "completion"  # key in the task state store
-ON_UNKNOWN_COMPLETION = ("fail", "retry", "assume_done")
-# The server did not do it, for certain.
-REFUSALS = (AuthenticationError, ConnectionFailed, InvalidRequest, NotFound, PermissionDenied, RateLimited)
-
 
 class WorkflowsoftOperator(WorkflowsOperator):
     """
-    An operator on one integration instance.
+    An operator that calls Workflowsoft.
 
-    :param integration_instance_id: The instance, from ``WorkflowsoftIntegrationSensor`` (templated).
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft`` (templated).
     """
 
-    template_fields: Sequence[str] = ("workflowsoft_conn_id", "integration_instance_id")
-    operator_extra_links = (WorkflowsoftItemLink(),)
+    template_fields: Sequence[str] = ("workflowsoft_conn_id",)
 
-    def __init__(
-        self,
-        *,
-        integration_instance_id: str | int,
-        workflowsoft_conn_id: str = "workflowsoft_default",
-        **kwargs: Any,
-    ):
+    def __init__(self, *, workflowsoft_conn_id: str = "workflowsoft_default", **kwargs: Any):
         super().__init__(**kwargs)
-        self.integration_instance_id = integration_instance_id
         self.workflowsoft_conn_id = workflowsoft_conn_id
 
     @cached_property
@@ -67,15 +39,55 @@ class WorkflowsoftOperator(WorkflowsOperator):
 
         return WorkflowsoftHook(self.workflowsoft_conn_id)
 
-    def checked_instance_id(self) -> str:
-        """Return the rendered instance id, and set the link to it."""
-        check_required(integration_instance_id=self.integration_instance_id)
-        instance_id = str(self.integration_instance_id).strip()
-        self.item_url = self.hook.item_url(integration_instance_id=instance_id)
-        return instance_id
+
+class WorkflowsoftIntegrationOperator(WorkflowsoftOperator):
+    """
+    An operator on one integration instance.
+
+    :param integration_instance_id: Id of the instance, or a row of ``WorkflowsoftIntegrationSensor``'s result
+        (templated).
+    :param expected_fields: ``{label or key: type}`` that the instance must have, such as ``{"Amount": "Decimal?"}``;
+        fails before anything is written where a diagram was changed or the instance is of another step (templated).
+    :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft`` (templated).
+    """
+
+    template_fields: Sequence[str] = (
+        *WorkflowsoftOperator.template_fields,
+        "integration_instance_id",
+        "expected_fields",
+    )
+    operator_extra_links = (WorkflowsoftItemLink(),)
+
+    def __init__(
+        self,
+        *,
+        integration_instance_id: str | int | Mapping[str, Any],
+        expected_fields: Mapping[str, str] | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.integration_instance_id = integration_instance_id
+        self.expected_fields = expected_fields
+
+    def open_step(self, context: Context, *, confirm_timeout: float = 0.0) -> tuple[str, IntegrationStep]:
+        """Return the rendered instance id and what handles the instance, and set the link to it."""
+        given = self.integration_instance_id
+        instance_id = rules.instance_id_of(given)
+        row = given if isinstance(given, Mapping) else {}
+        self.item_url = self.hook.item_url(
+            integration_instance_id=instance_id, process_instance_id=text_id(row.get("process_instance_id"))
+        )
+        step = IntegrationStep(
+            self.hook,
+            instance_id,
+            task_state_store(context),
+            confirm_timeout=confirm_timeout,
+            step_id=text_id(row.get("step_id")),
+        )
+        return instance_id, step
 
 
-class WorkflowsoftGetFieldsOperator(WorkflowsoftOperator):
+class WorkflowsoftGetFieldsOperator(WorkflowsoftIntegrationOperator):
     """
     Reads the fields of an integration instance.
 
@@ -83,37 +95,45 @@ class WorkflowsoftGetFieldsOperator(WorkflowsoftOperator):
     would round it), a time as ISO-8601 text in UTC, an empty field as None. A label that several fields share
     is replaced by the key of each. The same forms are taken back by ``WorkflowsoftUpdateFieldsOperator``.
 
-    :param integration_instance_id: The instance (templated).
+    :param integration_instance_id: Id of the instance, or a row of ``WorkflowsoftIntegrationSensor`` (templated).
+    :param expected_fields: ``{label or key: type}`` that the instance must have (templated).
+    :raises ConfigurationError: a field of ``expected_fields`` is missing or of another type.
+    :raises NotFound: there is no such instance, or no longer.
     """
 
     returns_mapping = False  # its keys are the labels of fields; it is handed on whole
 
     def act(self, context: Context) -> dict[str, Any]:
-        return rules.by_label(self.hook.get_fields(self.checked_instance_id()))
+        _, step = self.open_step(context)
+        fields = rules.by_label(step.read(self.expected_fields))
+        return {label: rules.xcom_value(value) for label, value in fields.items()}
 
 
-class WorkflowsoftUpdateFieldsOperator(WorkflowsoftOperator):
+class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
     """
     Writes fields of an integration instance, once, and reads them back.
 
     Only fields that hold something else are sent, all in one call; a retry that finds them written sends
-    nothing. So the whole of what ``WorkflowsoftGetFieldsOperator`` returned may be given with a few values
-    changed. Values: text, True or False, a Decimal or int or number as text for decimals (a float is refused,
-    for it is not exact), a datetime with a time zone or its ISO-8601 text (whole seconds are sent), a date,
-    None to empty a field.
+    nothing, and from Airflow 3.3 on it writes what the first try decided, whatever a template gives by then. So
+    the whole of what ``WorkflowsoftGetFieldsOperator`` returned may be given with a few values changed. Values:
+    text, True or False, a Decimal or int or number as text for decimals (a float is refused, for it is not
+    exact), a datetime with a time zone or its ISO-8601 text (whole seconds are sent), a date, None to empty a
+    field.
 
     Returns ``{integration_instance_id, written: [label], unchanged: [label]}``.
 
-    :param integration_instance_id: The instance (templated).
+    :param integration_instance_id: Id of the instance, or a row of ``WorkflowsoftIntegrationSensor`` (templated).
     :param fields: ``{label or key: value}``; a label must be unique (templated).
+    :param expected_fields: ``{label or key: type}`` that the instance must have (templated).
     :param allow_unknown_types: Send values of field types that this package does not know as they are.
     :param confirm_timeout: Seconds to read on for the values after they were sent; default 60.
     :raises ConfigurationError: no such field, a wrong value, a read-only field, a value that is no option.
+    :raises StepMoved: the instance is completed already; never retried.
     :raises OutcomeUnknown: the answer was lost and reading does not show the values; never retried.
     :raises ContractError: the server accepted the values but shows others; the fields are named.
     """
 
-    template_fields: Sequence[str] = (*WorkflowsoftOperator.template_fields, "fields")
+    template_fields: Sequence[str] = (*WorkflowsoftIntegrationOperator.template_fields, "fields")
 
     def __init__(
         self,
@@ -131,146 +151,78 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftOperator):
     def act(self, context: Context) -> dict[str, Any]:
         if not isinstance(self.fields, Mapping) or not self.fields:
             raise ConfigurationError("fields must be a mapping of labels or keys to values, and not empty.")
-        instance_id = self.checked_instance_id()
-        held = self.hook.get_fields(instance_id)
-        update = rules.plan_update(held, self.fields, allow_unknown_types=self.allow_unknown_types)
-        for field in held:
-            if field.key in update.values and field.options and rules.option_values(field) is None:
-                self.log.warning("The options of field %s have an unknown form; its value is not checked.", field)
-        if update.values:
-            self._send(instance_id, update.values)
-        self.log.info("Written: %s. Unchanged: %s.", update.written or "none", update.unchanged or "none")
+        instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout)
+        held = step.read(self.expected_fields)
+        decision = step.decision or step.decide(held, self.fields, allow_unknown_types=self.allow_unknown_types)
+        step.write(held, decision)
         return {
             "integration_instance_id": instance_id,
-            "written": update.written,
-            "unchanged": update.unchanged,
+            "written": decision["written"],
+            "unchanged": decision["unchanged"],
         }
 
-    def _send(self, instance_id: str, values: Mapping[str, Any]) -> None:
-        lost: OutcomeUnknown | None = None
-        try:
-            self.hook.update_fields(instance_id, values)
-        except OutcomeUnknown as error:
-            self.log.warning("%s Reading whether the values arrived.", error)
-            lost = error
-        others: list[str] = []
 
-        def shown() -> bool | None:
-            others[:] = rules.differing(self.hook.get_fields(instance_id), values)
-            return None if others else True
-
-        if read_until_found(shown, self.confirm_timeout):
-            return
-        if lost is not None:
-            raise lost
-        raise ContractError(f"Workflowsoft accepted the values but shows others in: {', '.join(others)}")
-
-
-class WorkflowsoftCompleteIntegrationOperator(WorkflowsoftOperator):
+class WorkflowsoftCompleteIntegrationOperator(WorkflowsoftIntegrationOperator):
     """
     Completes an integration instance, so that its process goes on; once.
 
     The API does not show whether an instance is completed, so the operator writes down in Airflow's task
     state store (3.3+) that it is about to complete it, and that it has. A retry that finds it done sends
-    nothing; one that finds it begun follows ``on_unknown_completion``. A server that says the instance was
-    completed before is believed. Clearing the task means "do it again".
+    nothing. Where nobody knows whether it was done, the operator reads: an instance that is gone, whose fields can
+    no longer be written, or whose step has nothing open any more counts as completed. Only then it follows
+    ``on_unknown_completion``. A server that says the instance was completed before is believed. Clearing the task
+    means "do it again".
 
     Returns ``{integration_instance_id, custom_action, already_completed}``.
 
-    :param integration_instance_id: The instance (templated).
+    :param integration_instance_id: Id of the instance, or a row of ``WorkflowsoftIntegrationSensor`` (templated).
     :param custom_action: Presumably the way out of the step; ``__AUTO__`` (default) is the only value that
         the vendor shows (templated).
+    :param expected_fields: ``{label or key: type}`` that the instance must have (templated).
     :param on_unknown_completion: What to do when nobody can tell whether it was completed: ``fail``
         (default), ``retry`` (send it again, which may complete it twice), ``assume_done`` (templated).
+    :param confirm_timeout: Seconds to read on for what became of a completion whose answer was lost; default 30.
     :raises ConfigurationError: a required field is empty (it is named); no journal for retries.
-    :raises OutcomeUnknown: the answer was lost, with ``on_unknown_completion="fail"``; never retried.
+    :raises OutcomeUnknown: nobody can tell, with ``on_unknown_completion="fail"``; never retried.
     """
 
     template_fields: Sequence[str] = (
-        *WorkflowsoftOperator.template_fields,
+        *WorkflowsoftIntegrationOperator.template_fields,
         "custom_action",
         "on_unknown_completion",
     )
 
-    def __init__(self, *, custom_action: str = "__AUTO__", on_unknown_completion: str = "fail", **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        custom_action: str = "__AUTO__",
+        on_unknown_completion: str = "fail",
+        confirm_timeout: float = 30.0,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.custom_action = custom_action
         self.on_unknown_completion = on_unknown_completion
+        self.confirm_timeout = confirm_timeout
 
     def act(self, context: Context) -> dict[str, Any]:
-        store = task_state_store(context)
-        self._check_parameters(can_remember=store is not None)
-        instance_id = self.checked_instance_id()
-        journal = Pin(store, COMPLETION, None)
-        earlier = journal.value or {}
-        if "completed" in earlier:
-            self.log.info("An earlier try completed instance %s at %s.", instance_id, earlier["completed"])
-            return self._result(instance_id, already_completed=True)
-        if "completing" in earlier:
-            begun = f"An earlier try began to complete instance {instance_id} at {earlier['completing']}"
-            if not self._may_send_again(OutcomeUnknown(f"{begun} and did not get to its end")):
-                return self._result(instance_id, already_completed=True)
-        if missing := rules.missing_required(self.hook.get_fields(instance_id)):
-            raise ConfigurationError(
-                f"Instance {instance_id} cannot be completed, for required fields are empty: "
-                f"{', '.join(missing)}. Nothing was sent."
-            )
-        return self._result(instance_id, already_completed=not self._complete(instance_id, journal))
+        self.check_completion(context)
+        instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout)
+        if self.expected_fields is not None and not step.is_completing:
+            step.read(self.expected_fields)
+        done = step.complete(str(self.custom_action), on_unknown=self.on_unknown_completion)
+        return {
+            "integration_instance_id": instance_id,
+            "custom_action": self.custom_action,
+            "already_completed": not done,
+        }
 
-    def _check_parameters(self, *, can_remember: bool) -> None:
+    def check_completion(self, context: Context) -> None:
+        """Require parameters with which a retry can tell what to do."""
         check_required(custom_action=self.custom_action)
         check_choice("on_unknown_completion", self.on_unknown_completion, ON_UNKNOWN_COMPLETION)
-        if not can_remember and self.retries and self.on_unknown_completion != "retry":
+        if task_state_store(context) is None and self.retries and self.on_unknown_completion != "retry":
             raise ConfigurationError(
                 "on_unknown_completion must be 'retry' when retries > 0 on an Airflow before 3.3, for it "
                 "cannot remember what an earlier try did. Or set retries=0."
             )
-
-    def _complete(self, instance_id: str, journal: Pin) -> bool:
-        """Complete the instance and note it; return whether it was this call that did."""
-        journal.keep({"completing": _now()})
-        try:
-            done = self._send(instance_id)
-        except REFUSALS as refused:
-            if not rules.says_already_completed(refused.server_message):
-                journal.keep({})
-                raise
-            done = self._believe(refused)
-        except ServerError as failed:
-            if not rules.says_already_completed(failed.server_message):
-                # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
-                raise AirflowFailException(f"ServerError: {failed}") from failed
-            done = self._believe(failed)
-        journal.keep({"completed": _now()})
-        return done
-
-    def _send(self, instance_id: str) -> bool:
-        try:
-            self.hook.complete(instance_id, custom_action=self.custom_action)
-        except OutcomeUnknown as lost:
-            if not self._may_send_again(lost):
-                return False
-            self.hook.complete(instance_id, custom_action=self.custom_action)
-        return True
-
-    def _may_send_again(self, lost: OutcomeUnknown) -> bool:
-        if self.on_unknown_completion == "fail":
-            raise lost
-        again = self.on_unknown_completion == "retry"
-        self.log.warning("%s on_unknown_completion: %s.", lost, self.on_unknown_completion)
-        return again
-
-    def _believe(self, answer: ApiError) -> bool:
-        self.log.warning("The server says that the instance was completed before: %s", answer)
-        return False
-
-    def _result(self, instance_id: str, *, already_completed: bool) -> dict[str, Any]:
-        return {
-            "integration_instance_id": instance_id,
-            "custom_action": self.custom_action,
-            "already_completed": already_completed,
-        }
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat()

@@ -127,6 +127,23 @@ def choose(
     raise ConfigurationError(f"{parameter}: {wanted!r} is the name of {len(fitting)} {kind}s: {listed}. Give the id.")
 
 
+def instance_id_of(given: Any) -> str:
+    """
+    Return an integration instance's id, given as it is or in a row of ``WorkflowsoftIntegrationSensor``.
+
+    :raises ConfigurationError: neither.
+    """
+    if isinstance(given, Mapping):
+        given = given.get("integration_instance_id")
+    text = "" if given is None else str(given).strip()
+    if text in ("", "None") or text[0] in "{[" or isinstance(given, (list, tuple, bool)):
+        raise ConfigurationError(
+            "integration_instance_id must be the id of one integration instance, or one row of "
+            f"WorkflowsoftIntegrationSensor's result; got {type(given).__name__} {short(given)}."
+        )
+    return text
+
+
 def says_already_completed(words: str) -> bool:
     """Tell whether an error's words can only mean that the integration instance was completed before."""
     return ALREADY_COMPLETED.search(words) is not None
@@ -194,23 +211,47 @@ def read_fields(body: Any) -> list[Field]:
 
 
 def by_label(fields: Iterable[Field]) -> dict[str, Any]:
-    """
-    Return ``{label: value}`` in JSON's own types, as XCom keeps them.
-
-    Decimals become text, for Airflow's XCom would round them to a float; times become ISO-8601 text in UTC. A
-    label that several fields share is replaced by the key of each.
-    """
+    """Return ``{label: value}``; a label that several fields share is replaced by the key of each."""
     fields = list(fields)
     labels = [field.label for field in fields]
-    return {field.label if labels.count(field.label) == 1 else field.key: xcom_value(field.value) for field in fields}
+    return {field.label if labels.count(field.label) == 1 else field.key: field.value for field in fields}
+
+
+def check_expected(fields: Iterable[Field], expected: Mapping[str, str], instance_id: str) -> None:
+    """
+    Require fields to have the types that a DAG was written for.
+
+    :param expected: Types in Workflowsoft's words by label or key, such as ``Decimal?``; case does not count.
+    :param instance_id: Whose fields they are, for the error text.
+    :raises ConfigurationError: a field is missing, ambiguous, or of another type; all are listed.
+    """
+    if not isinstance(expected, Mapping):
+        raise ConfigurationError('expected_fields must be a mapping of labels to types, such as {"Venue": "String"}.')
+    fields, drift = list(fields), []
+    for name, kind in expected.items():
+        fitting = [f for f in fields if f.key == name] or [f for f in fields if f.label == name]
+        if len(fitting) != 1:
+            drift.append(f"{name!r} is {'missing' if not fitting else f'there {len(fitting)} times'}")
+        elif fitting[0].type.strip().lower() != str(kind).strip().lower():
+            drift.append(f"{name!r} is {fitting[0].type}, expected {kind}")
+    if drift:
+        listed = ", ".join(map(str, fields)) or "none"
+        raise ConfigurationError(
+            f"expected_fields: the fields of instance {instance_id} are others: {'; '.join(drift)}. It has: {listed}. "
+            "Either the diagram was changed, or this is an instance of another step."
+        )
 
 
 def xcom_value(value: Any) -> Any:
-    """Return a field's value in one of JSON's own types."""
+    """Return a field's value in JSON's own types."""
+    if isinstance(value, Mapping):
+        return {name: xcom_value(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [xcom_value(item) for item in value]
     if isinstance(value, Decimal):
         return str(value)
     if isinstance(value, datetime):
-        return _time_text(value)
+        return value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
     return value.isoformat() if isinstance(value, date) else value
 
 
@@ -279,6 +320,52 @@ def missing_required(fields: Iterable[Field]) -> list[str]:
     return [field.label for field in fields if field.is_required and field.value in (None, "")]
 
 
+def has_closed(fields: Iterable[Field]) -> bool:
+    """Tell whether no field can be written; it means something only where one could before."""
+    fields = list(fields)
+    return bool(fields) and all(field.is_readonly for field in fields)
+
+
+def kept_values(values: Mapping[str, Any]) -> str:
+    """Return values to send as text that keeps every digit, for a store that holds JSON."""
+    return simplejson.dumps(values, use_decimal=True, allow_nan=False)
+
+
+def read_kept_values(text: str) -> dict[str, Any]:
+    """Read what :func:`kept_values` wrote."""
+    found: dict[str, Any] = simplejson.loads(text, use_decimal=True)
+    return found
+
+
+def raw_fields(fields: Any) -> dict[str, Any]:
+    """
+    Return the fields to start a process with in JSON's own types, under the names they were given by.
+
+    :raises ConfigurationError: not a mapping of texts, or a value that JSON does not hold exactly.
+    """
+    if not isinstance(fields, Mapping) or not all(isinstance(name, str) and name.strip() for name in fields):
+        raise ConfigurationError("fields must be a mapping of Workflowsoft's field names to values.")
+    return {name: _raw_value(name, value) for name, value in fields.items()}
+
+
+def _raw_value(name: str, value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _raw_value(name, item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_raw_value(name, item) for item in value]
+    if isinstance(value, datetime) and value.utcoffset() is not None:
+        return _time_text(value)
+    if isinstance(value, date) and not isinstance(value, datetime):
+        return value.isoformat()
+    finite = not isinstance(value, (float, Decimal)) or math.isfinite(value)
+    if value is None or (isinstance(value, (str, bool, int, float, Decimal)) and finite):
+        return value
+    raise ConfigurationError(
+        f"fields: {name!r} takes text, a finite number, True, False, None, a date, a datetime with a time zone, or "
+        f"lists and mappings of them; got {type(value).__name__} {short(value)}."
+    )
+
+
 def option_values(field: Field) -> list[Any] | None:
     """Return the values that may be chosen, or None where there is no choice or its form is not clear."""
     if not isinstance(field.options, list) or not field.options:
@@ -313,7 +400,7 @@ def encode(field: Field, value: Any) -> Any:
             raise ConfigurationError(f"fields: field {field} cannot be emptied; its type has no question mark.")
         return None
     if not field.is_known:
-        return value
+        return _as_it_is(value)
     expected, _, write = CODECS[field.kind]
     try:
         return write(value)
@@ -343,10 +430,10 @@ def _read_value(field: Field, text: Any) -> Any:
     if text is None or text == "":
         return None
     try:
-        value = simplejson.loads(text, use_decimal=field.is_known)
+        value = simplejson.loads(text, use_decimal=True)
         if value is None or (value == "" and field.is_known and field.kind != "string"):
             return None
-        return CODECS[field.kind][1](value) if field.is_known else value
+        return CODECS[field.kind][1](value) if field.is_known else _as_it_is(value)
     except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
         raise ContractError(f"The value of field {field}, key {field.key}, is not one of its type") from None
 
@@ -365,6 +452,17 @@ def _check_option(field: Field, encoded: Any) -> None:
         return
     listed = ", ".join(repr(value) for value in allowed)
     raise ConfigurationError(f"fields: field {field} takes one of {listed}; got {short(encoded)}.")
+
+
+def _as_it_is(value: Any) -> Any:
+    """Return parsed JSON with floats for the numbers that a float holds exactly, and Decimals for the others."""
+    if isinstance(value, Mapping):
+        return {name: _as_it_is(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_as_it_is(item) for item in value]
+    if not isinstance(value, Decimal):
+        return value
+    return float(value) if Decimal(repr(float(value))) == value else value
 
 
 def _text(value: Any) -> str:

@@ -49,7 +49,7 @@ def update(instance_id: str, fields: dict, **parameters) -> WorkflowsoftUpdateFi
 
 def complete(instance_id: str, **parameters) -> WorkflowsoftCompleteIntegrationOperator:
     return WorkflowsoftCompleteIntegrationOperator(
-        task_id="complete", integration_instance_id=instance_id, **parameters
+        task_id="complete", integration_instance_id=instance_id, **{"confirm_timeout": 0.2, **parameters}
     )
 
 

@@ -197,7 +197,7 @@ def test_xcom_holds_json_primitives_and_repeated_labels_go_by_key():
         ]
     )
 
-    shown = rules.by_label(fields)
+    shown = {label: rules.xcom_value(value) for label, value in rules.by_label(fields).items()}
 
     assert shown == {
         "Amount": "12345678901234.5678",

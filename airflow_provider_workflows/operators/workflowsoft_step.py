@@ -1,0 +1,259 @@
+"""One integration instance in the hands of one task: read, written and completed once over all its tries."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_workflows.exceptions import (
+    ApiError,
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionFailed,
+    ContractError,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    RateLimited,
+    ServerError,
+    StepMoved,
+)
+from airflow_provider_workflows.operators.base import Pin, read_until_found
+from airflow_provider_workflows.rules import workflowsoft as rules
+
+if TYPE_CHECKING:
+    from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
+    from airflow_provider_workflows.version_compat import StateStore
+
+log = logging.getLogger(__name__)
+ON_UNKNOWN_COMPLETION = ("fail", "retry", "assume_done")
+# The server did not do it, for certain.
+REFUSALS = (AuthenticationError, ConnectionFailed, InvalidRequest, NotFound, PermissionDenied, RateLimited)
+
+
+class IntegrationStep:
+    """
+    Reads, writes and completes one integration instance.
+
+    What is to be written and that it is being completed stands in the task's state store before it is sent, so
+    that a retry goes on where an earlier try stopped.
+
+    :param store: The task's state store; None before Airflow 3.3.
+    :param confirm_timeout: Seconds to read on for what became of a change.
+    :param step_id: Id of the integration step, where it is known.
+    """
+
+    def __init__(
+        self,
+        hook: WorkflowsoftHook,
+        instance_id: str,
+        store: StateStore | None,
+        *,
+        confirm_timeout: float,
+        step_id: str | None = None,
+    ):
+        self._hook = hook
+        self._id = instance_id
+        self._confirm_timeout = confirm_timeout
+        self._step_id = step_id
+        self._decision = Pin(store, f"decision_{instance_id}", None)
+        self._completion = Pin(store, f"completion_{instance_id}", None)
+
+    @property
+    def decision(self) -> dict[str, Any] | None:
+        """What an earlier try decided to write, or None."""
+        return self._decision.value or None
+
+    @property
+    def is_completing(self) -> bool:
+        """Whether this task has begun to complete the instance."""
+        return bool(self._completion.value)
+
+    def read(self, expected: Mapping[str, str] | None = None) -> list[rules.Field]:
+        """
+        Read the fields.
+
+        :param expected: Types to insist on, by label or key.
+        :raises ConfigurationError: a field is missing or of another type.
+        :raises NotFound: there is no such instance, or no longer.
+        """
+        try:
+            fields = self._hook.get_fields(self._id)
+        except NotFound as missing:
+            raise NotFound(
+                f"There is no integration instance {self._id}: it was completed and is gone, or this is the id of "
+                "something else, such as a process or a step",
+                method=missing.method,
+                path=missing.path,
+                status_code=missing.status_code,
+                request_id=missing.request_id,
+                server_message=missing.server_message,
+            ) from missing
+        if expected is not None:
+            rules.check_expected(fields, expected, self._id)
+        return fields
+
+    # --- writing ---
+
+    def decide(
+        self, fields: list[rules.Field], wanted: Mapping[str, Any], *, allow_unknown_types: bool, **more: Any
+    ) -> dict[str, Any]:
+        """
+        Decide what to write, and keep it: a retry writes the same, whatever it would decide by then.
+
+        :param fields: The fields as they are.
+        :param wanted: Values by label or key.
+        :param more: What else belongs to the decision; JSON primitives.
+        :return: ``{values, written: [label], unchanged: [label], **more}``
+        :raises ConfigurationError: Workflowsoft would refuse a value.
+        """
+        update = rules.plan_update(fields, wanted, allow_unknown_types=allow_unknown_types)
+        for field in fields:
+            if field.key in update.values and field.options and rules.option_values(field) is None:
+                log.warning("The options of field %s have an unknown form; its value is not checked.", field)
+        values = rules.kept_values(update.values)
+        decision = {"values": values, "written": update.written, "unchanged": update.unchanged, **more}
+        self._decision.keep(decision)
+        return decision
+
+    def write(self, fields: list[rules.Field], decision: Mapping[str, Any]) -> None:
+        """
+        Write what was decided and is not there yet, and read it back.
+
+        :param fields: The fields as they are.
+        :raises StepMoved: the instance is completed already.
+        :raises OutcomeUnknown: the answer was lost and reading does not show the values.
+        :raises ContractError: the server accepted the values but shows others.
+        """
+        values = rules.read_kept_values(decision["values"])
+        missing = rules.plan_update(fields, values, allow_unknown_types=True).values
+        if missing:
+            self._send(missing)
+        log.info("Written: %s. Unchanged: %s.", decision["written"] or "none", decision["unchanged"] or "none")
+
+    def _send(self, values: Mapping[str, Any]) -> None:
+        unclear: OutcomeUnknown | ServerError | None = None
+        try:
+            self._hook.update_fields(self._id, values)
+        except REFUSALS as refused:
+            self._decision.keep({})  # nothing was written, so a retry may decide anew
+            raise self._moved(refused) from refused
+        except (OutcomeUnknown, ServerError) as error:
+            log.warning("%s Reading whether the values arrived.", error)
+            unclear = error
+        others: list[str] = []
+
+        def shown() -> bool | None:
+            others[:] = rules.differing(self._hook.get_fields(self._id), values)
+            return None if others else True
+
+        # A server that says it failed mostly did: one look is enough.
+        if read_until_found(shown, 0 if isinstance(unclear, ServerError) else self._confirm_timeout):
+            return
+        if unclear is not None:
+            raise self._moved(unclear) from unclear
+        raise ContractError(f"Workflowsoft accepted the values but shows others in: {', '.join(others)}")
+
+    def _moved(self, error: ApiError) -> Exception:
+        if not rules.says_already_completed(error.server_message):
+            return error
+        return StepMoved(f"Instance {self._id} is completed already, so its fields cannot be written. {error}")
+
+    # --- completing ---
+
+    def complete(self, custom_action: str, *, on_unknown: str) -> bool:
+        """
+        Complete the instance, once; return whether this call did it.
+
+        :param on_unknown: What to do when nobody can tell: ``fail``, ``retry`` or ``assume_done``.
+        :raises ConfigurationError: a required field is empty.
+        :raises OutcomeUnknown: nobody can tell, with ``fail``.
+        """
+        earlier = self._completion.value or {}
+        if "completed" in earlier:
+            log.info("An earlier try completed instance %s at %s.", self._id, earlier["completed"])
+            return False
+        if "completing" in earlier:
+            begun = f"An earlier try began to complete instance {self._id} at {earlier['completing']}"
+            lost = OutcomeUnknown(f"{begun} and did not get to its end")
+            if self._is_over(lost, earlier["writable"]) or not _may_send_again(lost, on_unknown):
+                return self._note_completed(by_this_call=False)
+        fields = self.read()
+        if missing := rules.missing_required(fields):
+            raise ConfigurationError(
+                f"Instance {self._id} cannot be completed, for required fields are empty: {', '.join(missing)}. "
+                "Nothing was sent."
+            )
+        writable = not rules.has_closed(fields)
+        self._completion.keep({"completing": now(), "writable": writable})
+        return self._note_completed(by_this_call=self._send_completion(custom_action, writable, on_unknown))
+
+    def _send_completion(self, custom_action: str, writable: bool, on_unknown: str, *, again: bool = False) -> bool:
+        try:
+            self._hook.complete(self._id, custom_action=custom_action)
+        except (*REFUSALS, ServerError) as error:
+            if rules.says_already_completed(error.server_message):
+                log.warning("The server says that the instance was completed before: %s", error)
+                return False
+            if isinstance(error, ServerError):
+                if self._is_over(error, writable):
+                    return False
+                # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
+                raise AirflowFailException(f"ServerError: {error}") from error
+            if not again:
+                self._completion.keep({})
+            raise
+        except OutcomeUnknown as lost:
+            if self._is_over(lost, writable):
+                return False
+            if again:
+                raise
+            if not _may_send_again(lost, on_unknown):
+                return False
+            return self._send_completion(custom_action, writable, on_unknown, again=True)
+        return True
+
+    def _is_over(self, doubt: ApiError, writable: bool) -> bool:
+        """Read whether the instance is completed; no answer of the API says it, but some leave no doubt."""
+        log.warning("%s Reading whether the instance is completed.", doubt)
+        found = read_until_found(
+            lambda: self._evidence(writable), 0 if isinstance(doubt, ServerError) else self._confirm_timeout
+        )
+        if found:
+            log.info("Instance %s counts as completed: %s.", self._id, found)
+        return found is not None
+
+    def _evidence(self, writable: bool) -> str | None:
+        try:
+            fields = self._hook.get_fields(self._id)
+        except NotFound:
+            return "it can no longer be read"
+        except (InvalidRequest, ServerError) as error:
+            return error.server_message if rules.says_already_completed(error.server_message) else None
+        if writable and rules.has_closed(fields):
+            return "its fields can no longer be written"
+        polls = self._step_id is not None and self._hook.keeps_until_completed and self._hook.may_consume
+        if polls and not self._hook.poll_new_integrations(str(self._step_id), is_known=True):
+            return "its step has nothing open"
+        return None
+
+    def _note_completed(self, *, by_this_call: bool) -> bool:
+        self._completion.keep({"completed": now()})
+        return by_this_call
+
+
+def _may_send_again(lost: OutcomeUnknown, on_unknown: str) -> bool:
+    if on_unknown == "fail":
+        raise lost
+    log.warning("%s on_unknown_completion: %s.", lost, on_unknown)
+    return on_unknown == "retry"
+
+
+def now() -> str:
+    """Return the time as ISO-8601 text in UTC."""
+    return datetime.now(timezone.utc).isoformat()
