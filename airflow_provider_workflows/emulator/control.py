@@ -10,6 +10,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validato
 
 from . import models, procore, procore_legacy, procore_presets, workflowsoft
 from .procore_templates import find_template
+from .workflowsoft_diagrams import AUTO, diagram_by_title
 from .world import (
     ADMIN_LOGIN,
     ADMIN_PASSWORD,
@@ -132,7 +133,7 @@ class StartProcess(Order):
 
 
 class PersonCompletes(Order):
-    custom_action: str = workflowsoft.AUTO
+    custom_action: str = AUTO
     fields: dict[str, Any] = {}
 
 
@@ -336,7 +337,7 @@ def routes(emulated: Emulated) -> APIRouter:
 
     @router.post("/workflowsoft/processes")
     async def start_process(order: StartProcess, request: Request) -> dict[str, Any]:
-        diagram = workflowsoft.diagram_by_title(order.diagram)
+        diagram = diagram_by_title(order.diagram)
         fields = await workflowsoft.exact_fields(request, "fields")
         first = emulated.workflowsoft.start(diagram, workflowsoft.OWNER, fields, "person")
         return {"process_instance_id": str(first.process.id), "integration_instance_id": str(first.id)}
