@@ -60,3 +60,46 @@ def test_an_extra_is_read_on_the_loop_or_away_from_it():
 
 def test_before_airflow_3_3_a_task_has_no_store():
     assert version_compat.task_state_store({}) is None
+
+
+def stats_module(name: str, **members) -> ModuleType:
+    module = ModuleType(name)
+    vars(module).update(members)
+    return module
+
+
+@pytest.mark.parametrize(("where", "layout"), [("new", "functions"), ("new", "Stats"), ("old", "Stats")])
+def test_a_statistic_is_counted_wherever_airflow_keeps_them(monkeypatch, where, layout):
+    counted: list[object] = []
+    functions = {"incr": lambda name, *, tags: counted.append((name, tags))}
+    members = functions if layout == "functions" else {"Stats": SimpleNamespace(**functions)}
+    new, old = "airflow.sdk.observability.stats", "airflow.stats"
+    monkeypatch.setitem(sys.modules, new, stats_module(new, **members) if where == "new" else None)
+    monkeypatch.setitem(sys.modules, old, stats_module(old, **members) if where == "old" else None)
+
+    version_compat.count("workflows.suspected_lost_delivery", step_id="101")
+
+    assert counted == [("workflows.suspected_lost_delivery", {"step_id": "101"})]
+
+
+def test_this_airflow_counts_a_statistic(monkeypatch):
+    counted: list[object] = []
+    backend = SimpleNamespace(incr=lambda name, **more: counted.append((name, more["tags"])))
+    monkeypatch.setattr("airflow.sdk._shared.observability.metrics.stats._backend", backend)
+
+    version_compat.count("workflows.suspected_lost_delivery", step_id="101")
+
+    assert counted == [("workflows.suspected_lost_delivery", {"step_id": "101"})]
+
+
+def test_a_statistic_never_fails_a_task(monkeypatch):
+    def broken(name: str, *, tags: dict[str, str]) -> None:
+        raise OSError("no such host")
+
+    name = "airflow.sdk.observability.stats"
+    monkeypatch.setitem(sys.modules, name, stats_module(name, incr=broken))
+    version_compat.count("workflows.suspected_lost_delivery", step_id="101")
+
+    for gone in (name, "airflow.stats"):
+        monkeypatch.setitem(sys.modules, gone, None)
+    version_compat.count("workflows.suspected_lost_delivery", step_id="101")
