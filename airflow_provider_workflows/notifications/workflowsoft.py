@@ -42,8 +42,8 @@ class WorkflowsoftTaskNotifier(BaseNotifier):
     """
     Creates a task in Workflowsoft, at most once per DAG run and message.
 
-    For ``on_failure_callback`` and the like of a task or a DAG, and for an ``AsyncCallback`` of a deadline alert.
-    It never raises: what goes wrong is in the log.
+    For ``on_failure_callback`` and the like of a task or a DAG, and for an ``AsyncCallback`` of a deadline alert; not
+    for a ``SyncCallback``, where Airflow lets nobody write a Variable. What goes wrong is in the log and fails no DAG.
 
     The message is connection, title, assignee and the description as it was given. Tasks that fail at the same
     moment on several workers, a callback that Airflow runs twice, and a run that is cleared and fails again make
