@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 PRODUCTS = {"Procore": "procore", "Procore Legacy": "procore_legacy", "Workflowsoft": "workflowsoft"}
-# What works on many of Procore's workflows at once has modules of its own.
-FURTHER = {("operators", "procore"): ("procore_assignees", "procore_audit", "procore_bulk")}
+# Where one product's operators fill several modules.
+FURTHER = {
+    ("operators", "procore"): ("procore_assignees", "procore_audit", "procore_bulk"),
+    ("operators", "workflowsoft"): ("workflowsoft_processes",),
+}
 
 
 def get_provider_info() -> dict[str, Any]:
@@ -34,6 +37,12 @@ def get_provider_info() -> dict[str, Any]:
         ],
         **{room: _modules(room) for room in ("hooks", "operators", "sensors", "triggers")},
         "notifications": ["airflow_provider_workflows.notifications.workflowsoft.WorkflowsoftTaskNotifier"],
+        "task-decorators": [
+            {
+                "name": "workflowsoft_integration",
+                "class-name": "airflow_provider_workflows.decorators.workflowsoft.workflowsoft_integration",
+            }
+        ],
         "extra-links": [
             "airflow_provider_workflows.links.procore.ProcoreItemLink",
             "airflow_provider_workflows.links.workflowsoft.WorkflowsoftItemLink",

@@ -124,6 +124,7 @@ ALLOWED = {
     "triggers": {"airflow", "hooks", "rules", "version_compat"},
     "sensors": {"airflow", "hooks", "rules", "version_compat", "links", "triggers"},
     "operators": {"airflow", "pyarrow", "hooks", "rules", "version_compat", "links", "triggers"},
+    "decorators": {"airflow", "operators", "rules", "version_compat"},
     "notifications": {"airflow", "hooks", "rules", "triggers"},
     "emulator": {"fastapi"},
 }

@@ -1,0 +1,211 @@
+"""A function of an integration instance's fields as a task that handles the whole step."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from inspect import Parameter
+from typing import TYPE_CHECKING, Any, cast
+
+from airflow.providers.common.compat.sdk import AirflowSkipException
+from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
+
+from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftCompleteIntegrationOperator
+from airflow_provider_workflows.rules import workflowsoft as rules
+from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, task_state_store
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.sdk.bases.decorator import TaskDecorator
+
+    from airflow_provider_workflows.operators.workflowsoft_step import IntegrationStep
+
+FIELDS = "fields"
+INSTANCE = "integration_instance_id"
+
+
+class RejectIntegration(Exception):
+    """
+    Raised in a decorated function to complete the integration step another way.
+
+    :param reason: Why, for the log and the task's result.
+    :param custom_action: The way out of the step; the vendor documents none but ``__AUTO__``.
+    :param fields: ``{label or key: value}`` to write before, such as one that holds the reason for people.
+    """
+
+    def __init__(self, reason: str, *, custom_action: str, fields: Mapping[str, Any] | None = None):
+        super().__init__(reason)
+        self.reason = reason
+        self.custom_action = custom_action
+        self.fields = fields
+
+
+class LeaveOpen(Exception):
+    """
+    Raised in a decorated function to leave the integration instance as it is; the task is skipped.
+
+    Where reading consumes, Workflowsoft does not hand it over again: keep its id.
+    """
+
+
+class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteIntegrationOperator):
+    custom_operator_name = "@task.workflowsoft_integration"
+    template_fields: Sequence[str] = (
+        *DecoratedOperator.template_fields,
+        # The instance comes with the arguments of the function.
+        *(name for name in WorkflowsoftCompleteIntegrationOperator.template_fields if name != INSTANCE),
+    )
+
+    def __init__(self, *, allow_unknown_types: bool = False, **kwargs: Any):
+        super().__init__(integration_instance_id="", **kwargs)
+        self.allow_unknown_types = allow_unknown_types
+
+    def act(self, context: Context) -> dict[str, Any]:
+        self.check_completion(context)
+        if task_state_store(context) is None and self.retries:
+            raise ConfigurationError(
+                "retries must be 0 on an Airflow before 3.3, for a retry would call the function again, on fields that "
+                "it has written."
+            )
+        arguments = _arguments(inspect.signature(self.python_callable), self.op_args, self.op_kwargs)
+        self.integration_instance_id = arguments[INSTANCE]
+        instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout)
+        decision = step.decision
+        if decision is None or not step.is_completing:
+            fields = step.read(self.expected_fields)
+            decision = decision or self._decide(context, step, fields, {**arguments, INSTANCE: instance_id})
+            step.write(fields, decision)
+        done = step.complete(decision["custom_action"], on_unknown=self.on_unknown_completion)
+        return {
+            INSTANCE: instance_id,
+            "custom_action": decision["custom_action"],
+            "rejected": decision["rejected"],
+            "written": decision["written"],
+            "unchanged": decision["unchanged"],
+            "already_completed": not done,
+        }
+
+    def _decide(
+        self, context: Context, step: IntegrationStep, fields: list[rules.Field], arguments: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        custom_action, rejected = str(self.custom_action), None
+        try:
+            values = self._call(context, {**arguments, FIELDS: rules.by_label(fields)})
+        except RejectIntegration as rejection:
+            values, custom_action, rejected = rejection.fields, rejection.custom_action, rejection.reason
+            self.log.info("Instance %s is rejected (%s): %s", arguments[INSTANCE], custom_action, rejected)
+        except LeaveOpen as left:
+            raise AirflowSkipException(f"Integration instance {arguments[INSTANCE]} is left open: {left}") from left
+        if values is not None and not isinstance(values, Mapping):
+            raise ConfigurationError(
+                f"{self.python_callable.__name__} must return a mapping of labels or keys to the values to write, or "
+                f"None for nothing; got {type(values).__name__}."
+            )
+        return step.decide(
+            fields,
+            values or {},
+            allow_unknown_types=self.allow_unknown_types,
+            custom_action=custom_action,
+            rejected=rejected,
+        )
+
+    def _call(self, context: Context, arguments: Mapping[str, Any]) -> Any:
+        function = cast("Any", self.python_callable).__wrapped__
+        parameters = inspect.signature(function).parameters
+        given = {name: arguments[name] for name in parameters if name in arguments}
+        given |= {name: context[name] for name in parameters if name in context and name not in given}  # type: ignore[literal-required]
+        if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
+            given |= arguments
+        return function(**given)
+
+
+def workflowsoft_integration(
+    python_callable: Callable[..., Any] | None = None,
+    *,
+    workflowsoft_conn_id: str = "workflowsoft_default",
+    expected_fields: Mapping[str, str] | None = None,
+    custom_action: str = "__AUTO__",
+    on_unknown_completion: str = "fail",
+    allow_unknown_types: bool = False,
+    confirm_timeout: float = 30.0,
+    **kwargs: Any,
+) -> TaskDecorator:
+    """
+    Make a task of a function that decides what to write into an integration instance.
+
+    Also known as ``@task.workflowsoft_integration``. The function is given ``fields``, ``{label: value}`` with typed
+    values (``Decimal``, aware ``pendulum.DateTime``, ``date``; None for an empty one; under its key where several share
+    a label), and returns ``{label or key: value}`` to write, or None; only what differs is sent. Or it raises
+    :class:`RejectIntegration` or :class:`LeaveOpen`. The task reads, calls, writes, reads back and completes. What the
+    function decided is kept before anything is sent, so that a retry does not call it again on the fields that it
+    has written.
+
+    The task is called with ``integration_instance_id`` (an id, or a row of ``WorkflowsoftIntegrationSensor``) and the
+    function's other arguments, or mapped over them with ``expand``. A parameter ``integration_instance_id`` of the
+    function is given the id, parameters named as in Airflow's context those values.
+
+    Returns ``{integration_instance_id, custom_action, rejected, written: [label], unchanged: [label],
+    already_completed}``; ``rejected`` is the reason, or None.
+
+    :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft`` (templated).
+    :param expected_fields: ``{label or key: type}`` that the instance must have (templated).
+    :param custom_action: Presumably the way out of the step; default ``__AUTO__`` (templated).
+    :param on_unknown_completion: When nobody can tell whether it was completed: ``fail`` (default), ``retry``,
+        ``assume_done`` (templated).
+    :param allow_unknown_types: Send values of field types that this package does not know as they are.
+    :param confirm_timeout: Seconds to read on for what became of a change; default 30.
+    :raises ConfigurationError: Workflowsoft would refuse a value; a required field is empty; a field of
+        ``expected_fields`` is missing or of another type; retries without a journal.
+    :raises StepMoved: the instance is completed already; never retried.
+    :raises OutcomeUnknown: nobody can tell whether it was written, or completed; never retried.
+    """
+    options = {
+        "workflowsoft_conn_id": workflowsoft_conn_id,
+        "expected_fields": expected_fields,
+        "custom_action": custom_action,
+        "on_unknown_completion": on_unknown_completion,
+        "allow_unknown_types": allow_unknown_types,
+        "confirm_timeout": confirm_timeout,
+    }
+
+    def decorate(function: Callable[..., Any]) -> TaskDecorator:
+        return task_decorator_factory(
+            _called_with_an_instance(function),
+            multiple_outputs=XCOM_HOLDS_NONE,
+            decorated_operator_class=_IntegrationDecoratedOperator,
+            **options,
+            **kwargs,
+        )
+
+    return cast("TaskDecorator", decorate) if python_callable is None else decorate(python_callable)
+
+
+def _called_with_an_instance(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return the function with the signature of its task: the instance instead of its fields."""
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(f"{function.__name__} must be a plain function; it is a coroutine function.")
+    signature = inspect.signature(function)
+    for parameter in signature.parameters.values():
+        if parameter.kind in (Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL):
+            raise TypeError(f"{function.__name__}: parameter {parameter.name!r} must be one that is given by name.")
+    parameters = [parameter for name, parameter in signature.parameters.items() if name != FIELDS]
+    if INSTANCE not in signature.parameters:
+        parameters.insert(0, Parameter(INSTANCE, Parameter.POSITIONAL_OR_KEYWORD))
+
+    @functools.wraps(function)
+    def task_function(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    task_function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return task_function
+
+
+def _arguments(signature: inspect.Signature, args: Any, kwargs: Any) -> dict[str, Any]:
+    """Return the arguments of a call by their names."""
+    arguments = dict(signature.bind_partial(*args, **kwargs).arguments)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is Parameter.VAR_KEYWORD:
+            arguments |= arguments.pop(name, {})
+    return arguments
