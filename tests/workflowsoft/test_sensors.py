@@ -27,7 +27,6 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 from airflow_provider_workflows.sensors.workflowsoft import Journal, WorkflowsoftIntegrationSensor
-from airflow_provider_workflows.triggers import base as triggers
 from airflow_provider_workflows.triggers import workflowsoft as workflowsoft_triggers
 from airflow_provider_workflows.triggers.workflowsoft import (
     WorkflowsoftIntegrationWaitTrigger,
@@ -88,18 +87,14 @@ def consuming(connect) -> None:
     connect("consumed_on_read")
 
 
-@pytest.fixture
-def no_waiting(monkeypatch) -> list[float]:
-    """Make every pause pass at once; return what was slept."""
-    slept: list[float] = []
-    monkeypatch.setattr(time, "sleep", slept.append)
-    monkeypatch.setattr(triggers, "SHORTEST_FIRST_PAUSE", 0.01)
+@pytest.fixture(autouse=True)
+def quick_pause(monkeypatch) -> None:
+    """Let a pause in the triggerer be as short as the tests ask for."""
     monkeypatch.setattr(workflowsoft_triggers, "SHORTEST_FIRST_PAUSE", 0.01)
-    return slept
 
 
 @pytest.fixture
-def run(monkeypatch, no_waiting):
+def run(monkeypatch):
     """Return a function that runs a sensor to its end, as Airflow would; `between` happens in one pause."""
 
     def run_it(context: dict, between=lambda: None, *, at: int = 1, **parameters):
@@ -178,20 +173,6 @@ def resume(build, deferred: TaskDeferred, context: dict):
     return getattr(build(), deferred.method_name)(context, event=asyncio.run(first_event()))
 
 
-def run_deferrable(build, context: dict, between=lambda: None):
-    """Return the result of a sensor and how often it was deferred; `between` happens after the first deferral."""
-    deferrals = 0
-    step = lambda: build().execute(context)  # noqa: E731
-    while True:
-        try:
-            return step(), deferrals
-        except TaskDeferred as deferred:
-            deferrals += 1
-            if deferrals == 1:
-                between()
-            step = lambda deferred=deferred: resume(build, deferred, context)  # noqa: E731
-
-
 def kill(monkeypatch, *, after: bool, skip: int = 0):
     """Make a worker die in a poll, before or after the server has answered it."""
     poll = WorkflowsoftHook.poll_new_integrations
@@ -256,17 +237,13 @@ def test_each_instance_reaches_the_dag_once_over_all_tries(connect, emulator, st
 
 @pytest.mark.parametrize("nothing", ["204", "null", "empty_object", "empty_list", "not_found"])
 def test_every_form_of_nothing_is_waited_through_and_both_forms_of_something_are_read(
-    connect, emulator, mode, store, no_waiting, nothing, shape
+    connect, emulator, mode, store, run, nothing, shape
 ):
     connect(mode)
     emulator.control("PATCH", "switches", no_new_integration=nothing)
     started: list[dict] = []
 
-    result, _ = run_deferrable(
-        lambda: sensor(deferrable=True),
-        {"task_state_store": store},
-        lambda: started.append(person_starts(emulator)),
-    )
+    result = run({"task_state_store": store}, lambda: started.append(person_starts(emulator)), deferrable=True)
 
     assert result == result_of(started[0])
 
@@ -281,7 +258,7 @@ def test_where_reading_leaves_it_there_the_triggerer_polls(connect, emulator):
     assert deferred.value.trigger.step_id == "101"
 
 
-def test_where_reading_consumes_the_triggerer_only_sleeps(consuming, emulator, store, no_waiting):
+def test_where_reading_consumes_the_triggerer_only_sleeps(consuming, emulator, store):
     with pytest.raises(TaskDeferred) as deferred:
         sensor(deferrable=True).execute({"task_state_store": store})
     trigger = deferred.value.trigger
@@ -295,20 +272,16 @@ def test_where_reading_consumes_the_triggerer_only_sleeps(consuming, emulator, s
     assert len(emulator.requests()) == before
 
 
-def test_a_resumed_sensor_looks_nothing_up_again(consuming, emulator, store, no_waiting):
-    build = lambda: sensor(deferrable=True)  # noqa: E731
-
-    run_deferrable(build, {"task_state_store": store}, lambda: person_starts(emulator))
+def test_a_resumed_sensor_looks_nothing_up_again(consuming, emulator, store, run):
+    run({"task_state_store": store}, lambda: person_starts(emulator), deferrable=True)
 
     looked_up = [path for path in answered(emulator) if POLL not in path]
     assert looked_up == ["/api/v2/workflows", "/api/v2/workflows/1/tasks"]
 
 
-def test_the_deadline_survives_the_pauses_without_a_store(consuming, no_waiting):
-    build = lambda: sensor(deferrable=True, timeout=0.3, poke_interval=0.05)  # noqa: E731
-
+def test_the_deadline_survives_the_pauses_without_a_store(consuming, run):
     with pytest.raises(AirflowSensorTimeout):
-        run_deferrable(build, {})
+        run({}, timeout=0.3, poke_interval=0.05, deferrable=True)
 
 
 def test_a_pause_never_outlasts_the_deadline(consuming):
@@ -521,7 +494,7 @@ def drained():
 
     @task
     def process(row):
-        return row["process_instance_id"]
+        return "process " + row["process_instance_id"]
 
     process.expand(row=new)
     instance_ids = new.map(lambda row: row["integration_instance_id"])
@@ -545,7 +518,7 @@ def test_tasks_are_mapped_over_the_instances(consuming, emulator, monkeypatch, t
 
     assert str(run.state) == "success"
     processes = run.get_task_instance("process", map_index=1).xcom_pull("process", map_indexes=[0, 1])
-    assert list(processes) == [row["process_instance_id"] for row in started]
+    assert list(processes) == ["process " + row["process_instance_id"] for row in started]
     read = [path.split("/")[-2] for path in answered(emulator) if path.endswith("/variables")]
     assert sorted(read) == sorted(row["integration_instance_id"] for row in started)
 
