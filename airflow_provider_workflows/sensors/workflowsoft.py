@@ -206,7 +206,9 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
                 trigger.locate(self.hook)
                 trigger.last_look = trigger.describe(trigger.drain(lambda: self._poll(trigger)))
                 self.log.info("%s", trigger.last_look)
-            except (OutcomeUnknown, *PASSING_FAULTS) as fault:
+            except OutcomeUnknown:  # was said as a suspected loss
+                self.log.info("Looking again at the next poke.")
+            except PASSING_FAULTS as fault:
                 self.log.warning("%s Looking again at the next poke.", fault)
             self._last_look = trigger.last_look
         received = self._journal.received
@@ -226,9 +228,11 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
             if isinstance(fault, NOTHING_DELIVERED) or (isinstance(fault, ApiError) and fault.path == SIGN_IN):
                 self._journal.end()
             else:
-                self._lose(str(fault))
+                # An advice is for actions: this one is done again.
+                self._lose(str(fault).removesuffix(getattr(fault, "advice", "")).strip())
             raise
         if instances:
+            # Before the receipt: should that one fail, the ids are found in the log.
             self.log.info("Received at step %s: %s.", trigger.name, named(instances))
         self._journal.end(instances)
         return instances

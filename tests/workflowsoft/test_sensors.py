@@ -446,14 +446,13 @@ def test_each_receipt_of_a_drain_is_written_down_before_the_next_poll(consuming,
 def test_a_fault_ends_a_drain_and_what_came_before_it_is_handed_on(
     consuming, emulator, store, run, way, kind, is_suspect
 ):
-    started = person_starts(emulator)
-    person_starts(emulator)
-    fault(emulator, skip=1, **kind)
+    started = [person_starts(emulator) for _ in range(3)][:2]
+    fault(emulator, skip=2, **kind)
 
     rows = run({"task_state_store": store}, max_instances=5, **way)
 
     lost = rows[0]["suspected_lost"]
-    assert rows == rows_of(started, suspected_lost=lost)
+    assert rows == rows_of(*started, suspected_lost=lost)
     assert len(lost) == is_suspect
 
 
@@ -767,6 +766,16 @@ def test_a_refusal_is_no_suspected_loss(consuming, emulator, store, counted, sta
 
     assert sensor().execute({"task_state_store": store}) == result_of(started)
     assert counted == []
+
+
+def test_a_call_that_cannot_be_made_is_no_suspected_loss(store, set_connection, counted):
+    extra = {"allow_consume": True, "verify": "/no/such/bundle.pem"}
+    connection = {"conn_type": "workflowsoft", "host": "https://127.0.0.1:9", "password": "ready", "extra": extra}
+    set_connection("workflowsoft_default", connection)
+
+    with pytest.raises(ConfigurationError, match="verify"):
+        sensor(step_id=101).execute({"task_state_store": store})
+    assert (store["new_integrations"]["polling_since"], counted) == (None, [])
 
 
 @pytest.mark.parametrize("where", [{}, {"step_id": 101}])
