@@ -62,6 +62,10 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
         super().__init__(integration_instance_id="", **kwargs)
         self.allow_unknown_types = allow_unknown_types
 
+    def execute(self, context: Context) -> Any:
+        # Airflow 3.0's DecoratedOperator calls a method here that its operators do not have.
+        return WorkflowsoftCompleteIntegrationOperator.execute(self, context)
+
     def act(self, context: Context) -> dict[str, Any]:
         self.check_completion(context)
         if task_state_store(context) is None and self.retries:
