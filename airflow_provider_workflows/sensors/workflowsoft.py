@@ -201,7 +201,6 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         if not self._journal.received:
             if self.hook.keeps_until_completed:
                 return super()._look(trigger)
-            how = f"new at step {trigger.name}"
             try:
                 trigger.locate(self.hook)
                 trigger.last_look = trigger.describe(trigger.drain(lambda: self._poll(trigger)))
@@ -211,6 +210,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
             except PASSING_FAULTS as fault:
                 self.log.warning("%s Looking again at the next poke.", fault)
             self._last_look = trigger.last_look
+            how = f"new at step {trigger.name}"
         received = self._journal.received
         if not received:
             return None

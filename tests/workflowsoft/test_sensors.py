@@ -213,11 +213,15 @@ def result_of(started: dict, **more) -> dict:
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_an_instance_that_waits_already_is_taken_over_without_waiting(connect, emulator, store, mode, deferrable):
+def test_an_instance_that_waits_already_is_taken_over_without_waiting(
+    connect, emulator, store, mode, deferrable, capsys
+):
     connect(mode)
     started = person_starts(emulator)
 
     assert sensor(deferrable=deferrable).execute({"task_state_store": store}) == result_of(started)
+    ids = (started["integration_instance_id"], started["process_instance_id"])
+    assert "integration instance {} (process {})".format(*ids) in capsys.readouterr().out
 
 
 def test_each_instance_reaches_the_dag_once_over_all_tries(connect, emulator, store, run, mode, shape, way):
@@ -562,7 +566,7 @@ def test_a_worker_that_died_after_the_receipt_hands_the_same_instance_to_the_ret
 
     assert retry == result_of(started)
     assert (polls(emulator), counted) == (polled, [])
-    assert received in capsys.readouterr().out
+    assert f"nothing was polled: integration instance {received}" in capsys.readouterr().out
     assert sensor().execute({"task_state_store": type(store)()}) == result_of(another)
 
 
