@@ -9,9 +9,13 @@ something else; operators then fail the task without Airflow's retries.
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
+    "NOTHING_DONE",
     "ApiError",
     "AuthenticationError",
     "ConfigurationError",
@@ -108,6 +112,17 @@ class ApiError(WorkflowsError):
         text = f"{what}{call}{answered}{words}{name}"
         super().__init__(f"{text.rstrip('.')}. {self.advice}".strip())
 
+    def reworded(self, what: str) -> Self:
+        """Return the same error with other words for what happened."""
+        return type(self)(
+            what,
+            method=self.method,
+            path=self.path,
+            status_code=self.status_code,
+            request_id=self.request_id,
+            server_message=self.server_message,
+        )
+
 
 class AuthenticationError(ApiError):
     """The server does not accept who we say we are (401, a refused grant, a login page)."""
@@ -172,3 +187,15 @@ class OutcomeUnknown(ApiError):
 
 class ContractError(ApiError):
     """The answer has a form that the documented API does not have, or points to another server."""
+
+
+# After one of these a call has changed nothing, for certain; after any other, perhaps.
+NOTHING_DONE = (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionFailed,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    RateLimited,
+)

@@ -77,7 +77,7 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
         self.integration_instance_id = arguments[INSTANCE]
         instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout)
         decision = step.decision
-        if decision is None or not step.is_completing:
+        if decision is None or step.begun_action is None:
             fields = step.read(self.expected_fields)
             decision = decision or self._decide(context, step, fields, {**arguments, INSTANCE: instance_id})
             step.write(fields, decision)

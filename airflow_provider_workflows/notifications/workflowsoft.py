@@ -8,16 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseNotifier
 
-from airflow_provider_workflows.exceptions import (
-    AuthenticationError,
-    ConfigurationError,
-    ConnectionFailed,
-    InvalidRequest,
-    NotFound,
-    PermissionDenied,
-    RateLimited,
-    WorkflowsError,
-)
+from airflow_provider_workflows.exceptions import NOTHING_DONE, WorkflowsError
 from airflow_provider_workflows.notifications.claims import Claim
 from airflow_provider_workflows.rules.parameters import check_given, check_required, text_id
 
@@ -25,17 +16,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
-
-# No task was created, for certain.
-REFUSALS = (
-    AuthenticationError,
-    ConfigurationError,
-    ConnectionFailed,
-    InvalidRequest,
-    NotFound,
-    PermissionDenied,
-    RateLimited,
-)
 
 
 class WorkflowsoftTaskNotifier(BaseNotifier):
@@ -108,7 +88,7 @@ class WorkflowsoftTaskNotifier(BaseNotifier):
                 return
             try:
                 self._create(hook, people, context)
-            except REFUSALS as refused:
+            except NOTHING_DONE as refused:
                 self._log_failure(refused)
                 claim.withdraw()
         finally:
@@ -127,7 +107,7 @@ class WorkflowsoftTaskNotifier(BaseNotifier):
                 return
             try:
                 await in_thread(self._create, hook, people, context)
-            except REFUSALS as refused:
+            except NOTHING_DONE as refused:
                 self._log_failure(refused)
                 await claim.awithdraw()
         finally:

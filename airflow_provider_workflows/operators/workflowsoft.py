@@ -170,8 +170,8 @@ class WorkflowsoftCompleteIntegrationOperator(WorkflowsoftIntegrationOperator):
     state store (3.3+) that it is about to complete it, and that it has. A retry that finds it done sends
     nothing. Where nobody knows whether it was done, the operator reads: an instance that is gone, whose fields can
     no longer be written, or whose step has nothing open any more counts as completed. Only then it follows
-    ``on_unknown_completion``. A server that says the instance was completed before is believed. Clearing the task
-    means "do it again".
+    ``on_unknown_completion``. A server that says the instance was completed before is believed. A retry keeps to the
+    ``custom_action`` of the try that began. Clearing the task means "do it again".
 
     Returns ``{integration_instance_id, custom_action, already_completed}``.
 
@@ -208,12 +208,13 @@ class WorkflowsoftCompleteIntegrationOperator(WorkflowsoftIntegrationOperator):
     def act(self, context: Context) -> dict[str, Any]:
         self.check_completion(context)
         instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout)
-        if self.expected_fields is not None and not step.is_completing:
+        custom_action = step.begun_action or str(self.custom_action)
+        if self.expected_fields is not None and step.begun_action is None:
             step.read(self.expected_fields)
-        done = step.complete(str(self.custom_action), on_unknown=self.on_unknown_completion)
+        done = step.complete(custom_action, on_unknown=self.on_unknown_completion)
         return {
             "integration_instance_id": instance_id,
-            "custom_action": self.custom_action,
+            "custom_action": custom_action,
             "already_completed": not done,
         }
 

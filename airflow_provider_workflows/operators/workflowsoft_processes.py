@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnknown, ServerError
+from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationError, OutcomeUnknown, ServerError
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
 from airflow_provider_workflows.operators.base import Pin
 from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftOperator
-from airflow_provider_workflows.operators.workflowsoft_step import REFUSALS, now
+from airflow_provider_workflows.operators.workflowsoft_step import now
 from airflow_provider_workflows.rules import workflowsoft as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, text_id
 from airflow_provider_workflows.version_compat import task_state_store
@@ -67,10 +67,11 @@ class WorkflowsoftCreateOperator(WorkflowsoftOperator):
             raise _unknown(f"An earlier try began at {earlier['begun']} and did not get to its end", earlier["what"])
         user = self.hook.find_user_id(str(self.on_behalf_of).strip(), parameter="on_behalf_of")
         what, create = self.plan(context, user)
+        self.hook.get_api_token()  # a sign-in that fails leaves nothing to look for
         journal.keep({"begun": now(), "what": what})
         try:
             result = create()
-        except REFUSALS:
+        except NOTHING_DONE:
             journal.keep({})  # nothing was created, so a retry may try again
             raise
         except OutcomeUnknown as lost:

@@ -10,18 +10,15 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_workflows.exceptions import (
-    ApiError,
-    AuthenticationError,
+    NOTHING_DONE,
     ConfigurationError,
-    ConnectionFailed,
     ContractError,
     InvalidRequest,
     NotFound,
     OutcomeUnknown,
-    PermissionDenied,
-    RateLimited,
     ServerError,
     StepMoved,
+    WorkflowsError,
 )
 from airflow_provider_workflows.operators.base import Pin, read_until_found
 from airflow_provider_workflows.rules import workflowsoft as rules
@@ -32,8 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 ON_UNKNOWN_COMPLETION = ("fail", "retry", "assume_done")
-# The server did not do it, for certain.
-REFUSALS = (AuthenticationError, ConnectionFailed, InvalidRequest, NotFound, PermissionDenied, RateLimited)
 
 
 class IntegrationStep:
@@ -63,6 +58,7 @@ class IntegrationStep:
         self._step_id = step_id
         self._decision = Pin(store, f"decision_{instance_id}", None)
         self._completion = Pin(store, f"completion_{instance_id}", None)
+        self._earlier_decision = self.decision is not None
 
     @property
     def decision(self) -> dict[str, Any] | None:
@@ -70,9 +66,9 @@ class IntegrationStep:
         return self._decision.value or None
 
     @property
-    def is_completing(self) -> bool:
-        """Whether this task has begun to complete the instance."""
-        return bool(self._completion.value)
+    def begun_action(self) -> str | None:
+        """The way out by which this task has begun to complete the instance, or None."""
+        return (self._completion.value or {}).get("custom_action")
 
     def read(self, expected: Mapping[str, str] | None = None) -> list[rules.Field]:
         """
@@ -85,14 +81,9 @@ class IntegrationStep:
         try:
             fields = self._hook.get_fields(self._id)
         except NotFound as missing:
-            raise NotFound(
+            raise missing.reworded(
                 f"There is no integration instance {self._id}: it was completed and is gone, or this is the id of "
-                "something else, such as a process or a step",
-                method=missing.method,
-                path=missing.path,
-                status_code=missing.status_code,
-                request_id=missing.request_id,
-                server_message=missing.server_message,
+                "something else, such as a process or a step"
             ) from missing
         if expected is not None:
             rules.check_expected(fields, expected, self._id)
@@ -140,7 +131,7 @@ class IntegrationStep:
         unclear: OutcomeUnknown | ServerError | None = None
         try:
             self._hook.update_fields(self._id, values)
-        except REFUSALS as refused:
+        except NOTHING_DONE as refused:
             self._decision.keep({})  # nothing was written, so a retry may decide anew
             raise self._moved(refused) from refused
         except (OutcomeUnknown, ServerError) as error:
@@ -159,8 +150,8 @@ class IntegrationStep:
             raise self._moved(unclear) from unclear
         raise ContractError(f"Workflowsoft accepted the values but shows others in: {', '.join(others)}")
 
-    def _moved(self, error: ApiError) -> Exception:
-        if not rules.says_already_completed(error.server_message):
+    def _moved(self, error: WorkflowsError) -> Exception:
+        if not _says_completed(error):
             return error
         return StepMoved(f"Instance {self._id} is completed already, so its fields cannot be written. {error}")
 
@@ -170,19 +161,21 @@ class IntegrationStep:
         """
         Complete the instance, once; return whether this call did it.
 
+        :param custom_action: The way out; a retry takes :attr:`begun_action` where there is one.
         :param on_unknown: What to do when nobody can tell: ``fail``, ``retry`` or ``assume_done``.
         :raises ConfigurationError: a required field is empty.
         :raises OutcomeUnknown: nobody can tell, with ``fail``.
         """
         earlier = self._completion.value or {}
+        again = "completing" in earlier
         if "completed" in earlier:
             log.info("An earlier try completed instance %s at %s.", self._id, earlier["completed"])
             return False
-        if "completing" in earlier:
+        if again:
             begun = f"An earlier try began to complete instance {self._id} at {earlier['completing']}"
             lost = OutcomeUnknown(f"{begun} and did not get to its end")
             if self._is_over(lost, earlier["writable"]) or not _may_send_again(lost, on_unknown):
-                return self._note_completed(by_this_call=False)
+                return self._note_completed(custom_action, by_this_call=False)
         fields = self.read()
         if missing := rules.missing_required(fields):
             raise ConfigurationError(
@@ -190,14 +183,15 @@ class IntegrationStep:
                 "Nothing was sent."
             )
         writable = not rules.has_closed(fields)
-        self._completion.keep({"completing": now(), "writable": writable})
-        return self._note_completed(by_this_call=self._send_completion(custom_action, writable, on_unknown))
+        self._completion.keep({"completing": now(), "writable": writable, "custom_action": custom_action})
+        done = self._send_completion(custom_action, writable, on_unknown, again=again)
+        return self._note_completed(custom_action, by_this_call=done)
 
-    def _send_completion(self, custom_action: str, writable: bool, on_unknown: str, *, again: bool = False) -> bool:
+    def _send_completion(self, custom_action: str, writable: bool, on_unknown: str, *, again: bool) -> bool:
         try:
             self._hook.complete(self._id, custom_action=custom_action)
-        except (*REFUSALS, ServerError) as error:
-            if rules.says_already_completed(error.server_message):
+        except (*NOTHING_DONE, ServerError) as error:
+            if _says_completed(error):
                 log.warning("The server says that the instance was completed before: %s", error)
                 return False
             if isinstance(error, ServerError):
@@ -205,7 +199,7 @@ class IntegrationStep:
                     return False
                 # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
                 raise AirflowFailException(f"ServerError: {error}") from error
-            if not again:
+            if not again:  # else the one before may have completed it
                 self._completion.keep({})
             raise
         except OutcomeUnknown as lost:
@@ -218,7 +212,7 @@ class IntegrationStep:
             return self._send_completion(custom_action, writable, on_unknown, again=True)
         return True
 
-    def _is_over(self, doubt: ApiError, writable: bool) -> bool:
+    def _is_over(self, doubt: WorkflowsError, writable: bool) -> bool:
         """Read whether the instance is completed; no answer of the API says it, but some leave no doubt."""
         log.warning("%s Reading whether the instance is completed.", doubt)
         found = read_until_found(
@@ -234,7 +228,7 @@ class IntegrationStep:
         except NotFound:
             return "it can no longer be read"
         except (InvalidRequest, ServerError) as error:
-            return error.server_message if rules.says_already_completed(error.server_message) else None
+            return error.server_message if _says_completed(error) else None
         if writable and rules.has_closed(fields):
             return "its fields can no longer be written"
         polls = self._step_id is not None and self._hook.keeps_until_completed and self._hook.may_consume
@@ -242,9 +236,17 @@ class IntegrationStep:
             return "its step has nothing open"
         return None
 
-    def _note_completed(self, *, by_this_call: bool) -> bool:
-        self._completion.keep({"completed": now()})
+    def _note_completed(self, custom_action: str, *, by_this_call: bool) -> bool:
+        self._completion.keep({"completed": now(), "custom_action": custom_action})
         return by_this_call
+
+
+def _says_completed(error: WorkflowsError) -> bool:
+    return rules.says_already_completed(getattr(error, "server_message", ""))
+
+
+def _says_already_completed(error: WorkflowsError) -> bool:
+    return isinstance(error, ApiError) and rules.says_already_completed(error.server_message)
 
 
 def _may_send_again(lost: OutcomeUnknown, on_unknown: str) -> bool:

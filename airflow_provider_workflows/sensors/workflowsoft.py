@@ -9,17 +9,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows import version_compat
-from airflow_provider_workflows.exceptions import (
-    ApiError,
-    AuthenticationError,
-    ConfigurationError,
-    ConnectionFailed,
-    InvalidRequest,
-    NotFound,
-    OutcomeUnknown,
-    PermissionDenied,
-    RateLimited,
-)
+from airflow_provider_workflows.exceptions import NOTHING_DONE, ApiError, ConfigurationError, OutcomeUnknown
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
 from airflow_provider_workflows.rules.parameters import check_required, one_of, text_id
 from airflow_provider_workflows.sensors.base import KEPT_AFTER_DEADLINE, WorkflowsSensor
@@ -41,16 +31,6 @@ if TYPE_CHECKING:
 JOURNAL = "new_integrations"  # key in the task state store
 MOST_INSTANCES = 500
 MOST_STRETCHES = 20
-# Only these say for certain that a poll took nothing with it. A 500 or an unreadable answer does not.
-NOTHING_DELIVERED = (
-    AuthenticationError,
-    ConfigurationError,
-    ConnectionFailed,
-    InvalidRequest,
-    NotFound,
-    PermissionDenied,
-    RateLimited,
-)
 SIGN_IN = "/api/v2/app/apitoken"
 WHAT_TO_DO = (
     "If an integration instance was taken out of Workflowsoft, nobody works on it: compare with the processes running "
@@ -225,7 +205,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         try:
             instances = trigger.poll(self.hook)
         except Exception as fault:
-            if isinstance(fault, NOTHING_DELIVERED) or (isinstance(fault, ApiError) and fault.path == SIGN_IN):
+            if isinstance(fault, NOTHING_DONE) or (isinstance(fault, ApiError) and fault.path == SIGN_IN):
                 self._journal.end()
             else:
                 # An advice is for actions: this one is done again.

@@ -95,14 +95,9 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         try:
             return hook.poll_new_integrations(str(self.step_id), is_known=self.diagram_id is not None)
         except NotFound as unknown:
-            raise NotFound(
+            raise unknown.reworded(
                 f"step_id: Workflowsoft knows no integration step {self.step_id}, or has nothing new there. Check the "
-                "id, or give diagram and step instead, for then a 404 is read as 'nothing new'",
-                method=unknown.method,
-                path=unknown.path,
-                status_code=unknown.status_code,
-                request_id=unknown.request_id,
-                server_message=unknown.server_message,
+                "id, or give diagram and step instead, for then a 404 is read as 'nothing new'"
             ) from unknown
 
     def drain(self, poll: Callable[[], list[dict[str, str | None]]]) -> list[dict[str, str | None]]:
