@@ -132,7 +132,8 @@ class IntegrationStep:
         try:
             self._hook.update_fields(self._id, values)
         except NOTHING_DONE as refused:
-            self._decision.keep({})  # nothing was written, so a retry may decide anew
+            if not self._earlier_decision:  # else what an earlier try sent may yet arrive
+                self._decision.keep({})  # nothing was written, so a retry may decide anew
             raise self._moved(refused) from refused
         except (OutcomeUnknown, ServerError) as error:
             log.warning("%s Reading whether the values arrived.", error)
@@ -243,10 +244,6 @@ class IntegrationStep:
 
 def _says_completed(error: WorkflowsError) -> bool:
     return rules.says_already_completed(getattr(error, "server_message", ""))
-
-
-def _says_already_completed(error: WorkflowsError) -> bool:
-    return isinstance(error, ApiError) and rules.says_already_completed(error.server_message)
 
 
 def _may_send_again(lost: OutcomeUnknown, on_unknown: str) -> bool:
