@@ -6,6 +6,7 @@ import math
 import re
 import uuid
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timezone
 from decimal import Decimal, InvalidOperation
@@ -354,10 +355,11 @@ def _raw_value(name: str, value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [_raw_value(name, item) for item in value]
     if isinstance(value, datetime) and value.utcoffset() is not None:
-        return _time_text(value)
+        with suppress(OverflowError):  # before the year 1 in UTC
+            return _time_text(value)
     if isinstance(value, date) and not isinstance(value, datetime):
         return value.isoformat()
-    finite = not isinstance(value, (float, Decimal)) or math.isfinite(value)
+    finite = value.is_finite() if isinstance(value, Decimal) else not isinstance(value, float) or math.isfinite(value)
     if value is None or (isinstance(value, (str, bool, int, float, Decimal)) and finite):
         return value
     raise ConfigurationError(
@@ -400,7 +402,7 @@ def encode(field: Field, value: Any) -> Any:
             raise ConfigurationError(f"fields: field {field} cannot be emptied; its type has no question mark.")
         return None
     if not field.is_known:
-        return _as_it_is(value)
+        return _as_it_is(_raw_value(field.label, value))
     expected, _, write = CODECS[field.kind]
     try:
         return write(value)
@@ -442,8 +444,16 @@ def _same(field: Field, encoded: Any) -> bool:
     held = None if field.value is None else encode(field, field.value)
     if field.kind == "single" and held is not None and encoded is not None:
         return math.isclose(held, encoded, rel_tol=1e-6)  # the server keeps some seven digits
-    # Of unknown types 1 and true are told apart, as JSON does.
-    return bool(held == encoded) and (field.is_known or type(held) is type(encoded))
+    return _alike(held, encoded)
+
+
+def _alike(held: Any, wanted: Any) -> bool:
+    """Tell whether two JSON values are the same; unlike Python, JSON tells 1 and true apart."""
+    if isinstance(held, Mapping) and isinstance(wanted, Mapping):
+        return held.keys() == wanted.keys() and all(_alike(held[name], wanted[name]) for name in held)
+    if isinstance(held, list) and isinstance(wanted, list):
+        return len(held) == len(wanted) and all(map(_alike, held, wanted))
+    return bool(held == wanted) and isinstance(held, bool) == isinstance(wanted, bool)
 
 
 def _check_option(field: Field, encoded: Any) -> None:
@@ -481,9 +491,10 @@ def _integer(kind: str) -> Callable[[Any], int]:
     limit = 2 ** (INTEGERS[kind] - 1)
 
     def convert(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, (int, Decimal)) or value != int(value):
+        if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
             raise TypeError
-        if not -limit <= value < limit:
+        # First, for the digits of 1E+999999999 fill the memory.
+        if not -limit <= value < limit or value != int(value):
             raise ValueError
         return int(value)
 
@@ -542,7 +553,8 @@ def _write_date(value: Any) -> str:
 
 def _time_text(moment: datetime) -> str:
     # Whole seconds and a Z, as in the vendor's only sample.
-    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+    # Not by strftime, which writes the year 999 with three digits.
+    return moment.astimezone(timezone.utc).replace(microsecond=0).isoformat().replace("+00:00", "Z")
 
 
 # Base type -> (what a value of it is, how it is read, how it is written). The vendor shows the first four;

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from datetime import date, datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Any
@@ -12,6 +13,7 @@ import simplejson
 from hypothesis import given
 from hypothesis import strategies as st
 
+from airflow_provider_workflows.client.rest import _dump
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
 from airflow_provider_workflows.rules import workflowsoft as rules
 
@@ -127,7 +129,13 @@ def test_a_list_of_another_form_is_an_error(body):
         ("Guid?", f'"{GUID.upper()}"', GUID),
         ("Date?", '"2021-08-24"', date(2021, 8, 24)),
         ("Date?", '"2021-08-24T00:00:00Z"', date(2021, 8, 24)),
+        ("DateTime", '"0001-01-01T00:00:00"', pendulum.datetime(1, 1, 1, tz="UTC")),
+        ("Decimal?", "-1.50E-20", Decimal("-1.50E-20")),
+        ("Int16?", "7.0", 7),
+        ("Boolean", "false", False),
         ("GeoPoint", '{"lat": 1.5}', {"lat": 1.5}),
+        ("GeoPoint", '{"a": [12345678901234.5678, 0.1]}', {"a": [Decimal("12345678901234.5678"), 0.1]}),
+        ("GeoPoint", "1e400", Decimal("1E+400")),
         ("Decimal?", None, None),
         ("Decimal?", "", None),
         ("Decimal?", "null", None),
@@ -171,6 +179,9 @@ def test_a_field_without_a_label_goes_by_its_key():
         ("Date", '"secret"'),
         ("Double", '"secret"'),
         ("GeoPoint", "[" * 100_000),
+        ("GeoPoint", '{"secret": NaN}'),
+        ("Int32", "1E+999999999"),
+        ("DateTime", '"0001-01-01T00:00:00+02:00"'),
     ],
 )
 def test_a_value_that_does_not_fit_its_type_names_the_field_and_not_the_value(type_name, value_json):
@@ -222,7 +233,19 @@ def test_xcom_holds_json_primitives_and_repeated_labels_go_by_key():
         ("DateTime?", datetime(2021, 8, 24, 23, 0, 0, 999, timezone(timedelta(hours=2))), "2021-08-24T21:00:00Z"),
         ("DateTime?", pendulum.datetime(2021, 8, 24, 21, tz="Europe/Vienna"), "2021-08-24T19:00:00Z"),
         ("DateTime?", "2021-08-24T21:00:00+02:00", "2021-08-24T19:00:00Z"),
+        ("DateTime?", datetime(1, 2, 3, tzinfo=timezone.utc), "0001-02-03T00:00:00Z"),
+        ("DateTime?", pendulum.datetime(999, 12, 31, 23, 59, 59), "0999-12-31T23:59:59Z"),
+        ("DateTime?", " 2021-08-24 21:00:00.999+0200 ", "2021-08-24T19:00:00Z"),
         ("DateTime?", None, None),
+        ("Date?", date(1, 1, 1), "0001-01-01"),
+        ("Int64?", -(2**63), -(2**63)),
+        ("Int64", Decimal("9007199254740993"), 9007199254740993),
+        ("GeoPoint", Decimal("12345678901234.5678"), Decimal("12345678901234.5678")),
+        (
+            "GeoPoint",
+            {"at": datetime(2021, 8, 24, tzinfo=timezone.utc), "on": (date(2021, 8, 24),)},
+            {"at": "2021-08-24T00:00:00Z", "on": ["2021-08-24"]},
+        ),
         ("Decimal?", Decimal("12345678901234.5678"), Decimal("12345678901234.5678")),
         ("Decimal?", "12345678901234.5678", Decimal("12345678901234.5678")),
         ("Decimal?", 5, Decimal(5)),
@@ -264,6 +287,17 @@ def test_a_value_is_written_by_its_type(type_name, value, sent):
         ("Double", float("nan"), "finite number; got float nan"),
         ("Double", 10**400, "finite number"),
         ("Guid", "x", "a UUID; got str 'x'"),
+        ("Int32", 1.0, "int of 32 bits; got float 1.0"),
+        ("Int32", Decimal("1E+999999999"), "int of 32 bits; got Decimal"),
+        ("Int64", 2**63, "int of 64 bits; got int"),
+        ("Int64", -(2**63) - 1, "int of 64 bits; got int"),
+        ("Single", float("inf"), "finite number; got float inf"),
+        ("Double", True, "finite number; got bool True"),
+        ("Decimal?", Decimal("sNaN"), "finite Decimal.*got Decimal"),
+        ("Decimal?", Decimal("-Infinity"), "finite Decimal.*got Decimal"),
+        ("DateTime?", datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=2))), "with a time zone.*got datetime"),
+        ("DateTime?", 1629838800, "with a time zone.*got int"),
+        ("Date?", 20210824, "a date.*got int"),
         ("Date?", datetime(2021, 8, 24, tzinfo=timezone.utc), "a date.*got datetime"),
         ("Date?", "24.8.2021", "a date.*got str"),
     ],
@@ -271,6 +305,68 @@ def test_a_value_is_written_by_its_type(type_name, value, sent):
 def test_a_wrong_value_names_the_field_what_it_takes_and_what_it_got(type_name, value, expected):
     with pytest.raises(ConfigurationError, match=f"field 'Event' .*{expected}"):
         rules.encode(field(type_name), value)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        float("nan"),
+        {"deep": [float("inf")]},
+        Decimal("sNaN"),
+        datetime(2021, 8, 24),
+        datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=2))),
+        object(),
+        b"bytes",
+    ],
+)
+def test_what_json_does_not_hold_is_refused_by_name_in_fields_of_no_known_type(value):
+    with pytest.raises(ConfigurationError, match="'Event' takes text, a finite number"):
+        rules.encode(field("GeoPoint"), value)
+    with pytest.raises(ConfigurationError, match="'field_a' takes text, a finite number"):
+        rules.raw_fields({"field_a": value})
+
+
+def sent_and_shown(type_name: str, value: Any) -> str:
+    """Return the JSON of a value as it is sent, after it was kept for a retry; the server shows the same text."""
+    kept = rules.read_kept_values(rules.kept_values({"k": rules.encode(field(type_name), value)}))
+    return _dump(rules.encode(field(type_name), kept["k"])).decode()
+
+
+def any_decimal(chance: random.Random) -> str:
+    """Return a decimal of up to 28 digits in one of the forms of JSON."""
+    digits = str(chance.randrange(1, 10 ** chance.randint(1, 28)))  # JSON's -0 is the integer 0
+    sign = chance.choice(["", "-"])
+    form = chance.randrange(3)
+    if form == 0:
+        return sign + digits
+    if form == 1:
+        return f"{sign}{chance.randrange(10**5)}.{digits}"[:29]
+    return f"{sign}{digits[0]}.{digits[1:] or '0'}E{chance.randint(-40, 40):+d}"
+
+
+def any_moment(chance: random.Random) -> datetime:
+    # A day from either end, for a zone may move it beyond.
+    seconds = chance.randint(86_400, int((datetime.max - datetime.min).total_seconds()) - 86_400)
+    zone = timezone(timedelta(minutes=chance.randint(-14 * 60, 14 * 60)))
+    return (datetime.min + timedelta(seconds=seconds)).replace(tzinfo=zone)
+
+
+def test_a_hundred_thousand_decimals_dates_and_times_round_trip_exactly():
+    chance = random.Random(20211124)
+
+    for _ in range(50_000):
+        text = any_decimal(chance)
+        value = field("Decimal?", text).value
+        again = field("Decimal?", sent_and_shown("Decimal?", value)).value
+        assert (type(again), again.as_tuple()) == (Decimal, value.as_tuple()) == (Decimal, Decimal(text).as_tuple())
+    for _ in range(25_000):
+        day = date.fromordinal(chance.randint(1, date.max.toordinal()))
+        assert field("Date?", sent_and_shown("Date?", field("Date?", f'"{day}"').value)).value == day
+    for _ in range(25_000):
+        moment = any_moment(chance)
+        read = field("DateTime?", f'"{moment.isoformat()}"').value
+        assert field("DateTime?", sent_and_shown("DateTime?", read)).value == read == moment
+        assert sent_and_shown("DateTime?", moment) == sent_and_shown("DateTime?", read)
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False))
@@ -281,7 +377,7 @@ def test_decimals_round_trip_exactly(number):
     assert rules.encode(field("Decimal?"), rules.xcom_value(field("Decimal?", sent).value)) == number
 
 
-@given(st.datetimes(timezones=st.just(timezone.utc), min_value=datetime(1000, 1, 1)))
+@given(st.datetimes(timezones=st.just(timezone.utc)))
 def test_times_round_trip_to_the_second(moment):
     sent = simplejson.dumps(rules.encode(field("DateTime?"), moment))
 
@@ -344,8 +440,23 @@ def test_a_type_nobody_knows_is_written_only_when_allowed_and_then_unchanged():
     assert rules.plan_update([place], {"Event": None}, allow_unknown_types=True).values == {"k-1": None}
 
 
-def test_one_and_true_are_told_apart_in_a_type_nobody_knows():
-    assert rules.plan_update([field("Odd", "1")], {"Event": True}, allow_unknown_types=True).written == ["Event"]
+@pytest.mark.parametrize(
+    ("held", "wanted", "same"),
+    [
+        ("1", True, False),
+        ("1", 1.0, True),
+        ('{"a": [1, {"b": true}]}', {"a": [1.0, {"b": True}]}, True),
+        ('{"a": [1, {"b": true}]}', {"a": [1, {"b": 1}]}, False),
+        ('{"a": 1}', {"a": 1, "b": None}, False),
+        ("[1]", [1, 2], False),
+        ("12345678901234.5678", Decimal("12345678901234.5678"), True),
+        ("12345678901234.5678", 12345678901234.5678, False),
+    ],
+)
+def test_values_of_a_type_nobody_knows_are_compared_as_json_does(held, wanted, same):
+    update = rules.plan_update([field("Odd", held)], {"Event": wanted}, allow_unknown_types=True)
+
+    assert (update.unchanged if same else update.written) == ["Event"]
 
 
 @pytest.mark.parametrize(
@@ -393,6 +504,146 @@ def test_values_that_differ_after_a_write_are_named():
 
     assert rules.differing(fields, {"a": "x", "b": Decimal("2.0")}) == []
     assert rules.differing(fields, {"a": "y", "gone": 1}) == ["'One' (String)", "gone"]
+
+
+# --- what a DAG insists on, and what is kept ---
+
+
+EXPECTED = [
+    row("Decimal?", "1", "Amount", "a-1"),
+    row("String", None, "Twice", "b-1"),
+    row("String", None, "Twice", "b-2"),
+]
+
+
+@pytest.mark.parametrize("expected", [{}, {"Amount": "Decimal?"}, {"a-1": " decimal? "}, {"b-2": "STRING"}])
+def test_fields_of_the_expected_types_pass_by_label_and_by_key_in_any_case(expected):
+    rules.check_expected(rules.read_fields(EXPECTED), expected, "2")
+
+
+@pytest.mark.parametrize(
+    ("expected", "said"),
+    [
+        ({"Venue": "String"}, "'Venue' is missing"),
+        ({"Amount": "Decimal"}, r"'Amount' is Decimal\?, expected Decimal"),
+        ({"Twice": "String"}, "'Twice' is there 2 times"),
+        ({"amount": "Decimal?"}, "'amount' is missing"),
+        ({"Venue": "String", "Amount": None}, r"'Venue' is missing; 'Amount' is Decimal\?, expected None"),
+    ],
+)
+def test_drift_is_told_with_all_fields_that_there_are(expected, said):
+    with pytest.raises(ConfigurationError, match=rf"expected_fields.*instance 2 .*: {said}.*'Amount' \(Decimal\?\)"):
+        rules.check_expected(rules.read_fields(EXPECTED), expected, "2")
+
+
+def test_expected_fields_of_an_instance_without_any_and_of_another_form():
+    with pytest.raises(ConfigurationError, match="'Venue' is missing. It has: none"):
+        rules.check_expected([], {"Venue": "String"}, "2")
+    with pytest.raises(ConfigurationError, match="must be a mapping of labels to types"):
+        rules.check_expected([], "Venue", "2")
+
+
+@pytest.mark.parametrize("given_id", [2, "2", " 2 ", {"integration_instance_id": "2", "step_id": "101"}])
+def test_an_instance_is_named_by_its_id_or_by_the_sensors_row(given_id):
+    assert rules.instance_id_of(given_id) == "2"
+
+
+@pytest.mark.parametrize(
+    "given_id", [None, "", " ", "None", True, [], ["2"], ("2",), {}, {"id": "2"}, "{'a': 1}", "[1]", {"x"}]
+)
+def test_what_is_no_id_of_an_instance_is_refused_by_name(given_id):
+    with pytest.raises(ConfigurationError, match="integration_instance_id must be the id of one integration instance"):
+        rules.instance_id_of(given_id)
+
+
+def test_values_are_kept_with_every_digit():
+    values = {
+        "a": Decimal("12345678901234.5678"),
+        "b": None,
+        "c": "ü",
+        "d": {"e": [Decimal("1E-30"), 9007199254740993]},
+    }
+
+    kept = rules.read_kept_values(rules.kept_values(values))
+
+    assert kept == values
+    assert (str(kept["a"]), str(kept["d"]["e"][0])) == ("12345678901234.5678", "1E-30")
+
+
+@pytest.mark.parametrize(
+    ("readonly", "closed"), [([], False), ([True, True], True), ([True, False], False), ([False], False)]
+)
+def test_an_instance_has_closed_when_no_field_can_be_written(readonly, closed):
+    fields = rules.read_fields([row("String", None, key=str(n), isReadonly=flag) for n, flag in enumerate(readonly)])
+
+    assert rules.has_closed(fields) is closed
+
+
+def test_fields_to_start_with_are_sent_as_they_are():
+    given_fields = {
+        "field_a": Decimal("0.10"),
+        "Start": datetime(2021, 8, 24, tzinfo=timezone.utc),
+        "L": (1, None, {1: True}),
+    }
+
+    sent = rules.raw_fields(given_fields)
+
+    assert sent == {"field_a": Decimal("0.10"), "Start": "2021-08-24T00:00:00Z", "L": [1, None, {"1": True}]}
+    assert b'"field_a": 0.10' in _dump(sent)
+
+
+@pytest.mark.parametrize("given_fields", ["text", [("a", 1)], {1: "x"}, {" ": "x"}])
+def test_fields_to_start_with_must_be_a_mapping_of_names(given_fields):
+    with pytest.raises(ConfigurationError, match="fields must be a mapping of Workflowsoft's field names"):
+        rules.raw_fields(given_fields)
+
+
+# --- people ---
+
+
+PEOPLE = [
+    {"id": "11", "full_name": "Olga Owner", "email": "olga@example.com"},
+    {"id": "16", "full_name": "Shared One", "email": "shared@example.com"},
+    {"id": "17", "full_name": "Shared Two", "email": "Shared@example.com"},
+]
+
+
+def test_a_person_is_found_by_the_exact_address_in_any_case():
+    assert rules.choose_user("assigned_to", "OLGA@Example.com", PEOPLE) == "11"
+
+
+@pytest.mark.parametrize(
+    ("email", "people", "said"),
+    [
+        ("olga@example.co", PEOPLE, r"no user has.*found: Olga Owner <olga@example.com> \(id 11\), Shared One"),
+        ("olga@example.com", [], "no user has.*found: none"),
+        (
+            "shared@example.com",
+            PEOPLE,
+            r"2 users have.*Shared One <shared@example.com> \(id 16\), Shared Two.*Give the id",
+        ),
+    ],
+)
+def test_nobody_and_several_are_told_with_the_candidates(email, people, said):
+    with pytest.raises(ConfigurationError, match=f"assigned_to: {said}"):
+        rules.choose_user("assigned_to", email, people)
+
+
+def test_people_are_read_in_any_case_of_names_and_with_names_missing():
+    assert rules.user_rows([{"ID": 1, "fullName": "A", "EMAIL": "a@x"}, {"Id": "2", "Email": None}]) == [
+        {"id": "1", "full_name": "A", "email": "a@x"},
+        {"id": "2", "full_name": "", "email": ""},
+    ]
+    with pytest.raises(ContractError, match="list of users"):
+        rules.user_rows([{"FullName": "A"}])
+
+
+def test_digits_that_were_not_listed_are_an_id_only_where_there_may_be_more():
+    assert rules.choose("diagram", "process diagram", "4711", ROWS, may_lack=True)["id"] == "4711"
+    with pytest.raises(ConfigurationError, match="there is no process diagram '4711'"):
+        rules.choose("diagram", "process diagram", "4711", ROWS)
+    with pytest.raises(ConfigurationError, match="perhaps more that were not listed; give the id"):
+        rules.choose("diagram", "process diagram", "Party", ROWS, may_lack=True)
 
 
 def test_a_field_is_written_under_the_vendors_name():
