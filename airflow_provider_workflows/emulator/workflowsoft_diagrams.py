@@ -118,7 +118,11 @@ DIAGRAMS = [
         ),
         ((100, "Plan event"),),
     ),
-    Diagram(2, "Vendor onboarding", (StepDefinition(201, "Register vendor", VENDOR_FIELDS),)),
+    Diagram(
+        2,
+        "Vendor onboarding",
+        (StepDefinition(201, "Register vendor", VENDOR_FIELDS, {AUTO: "next", "Reject": "end"}),),
+    ),
     Diagram(3, "Contract review", (StepDefinition(301, "Check event", EVENT_FIELDS[:2]),)),
     Diagram(4, "Data issue", (StepDefinition(401, "Collect evidence", EVIDENCE_FIELDS),)),
     Diagram(
