@@ -3,7 +3,8 @@ Work on an integration step of a Workflowsoft process.
 
 A process diagram "Event planning" has an integration step "Check event". When a process reaches it, the DAG
 takes the new integration instance over, reads its typed fields, decides new values, writes them, and
-completes the step, so that the process goes on.
+completes the step, so that the process goes on. Each of these is a task; `example_workflowsoft_enrich` has one
+function do them all.
 """
 
 from __future__ import annotations
@@ -42,7 +43,16 @@ def example_workflowsoft_integration_step():
 
     # [START howto_operator_workflowsoft_get_fields]
     get_fields = WorkflowsoftGetFieldsOperator(
-        task_id="get_fields", integration_instance_id=instance.output["integration_instance_id"]
+        task_id="get_fields",
+        integration_instance_id=instance.output,
+        # What "plan" counts on: fails here, and says so, when somebody has changed the diagram.
+        expected_fields={
+            "Event name": "String",
+            "Event exists": "Boolean?",
+            "Event duration": "Decimal?",
+            "Venue": "String",
+        },
+        retries=2,
     )
     # [END howto_operator_workflowsoft_get_fields]
 
@@ -56,7 +66,7 @@ def example_workflowsoft_integration_step():
     # [START howto_operator_workflowsoft_update_fields]
     update_fields = WorkflowsoftUpdateFieldsOperator(
         task_id="update_fields",
-        integration_instance_id=instance.output["integration_instance_id"],
+        integration_instance_id=instance.output,
         fields=plan(get_fields.output),
         retries=2,
     )
@@ -65,7 +75,7 @@ def example_workflowsoft_integration_step():
     # [START howto_operator_workflowsoft_complete_integration]
     complete = WorkflowsoftCompleteIntegrationOperator(
         task_id="complete",
-        integration_instance_id=instance.output["integration_instance_id"],
+        integration_instance_id=instance.output,
         retries=2,
     )
     # [END howto_operator_workflowsoft_complete_integration]

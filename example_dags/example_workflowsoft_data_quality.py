@@ -1,0 +1,91 @@
+"""
+Open a data issue in Workflowsoft when a quality check fails.
+
+The DAG checks the orders that were loaded since its last success. When rows are bad, it starts a process "Data
+issue" on behalf of the data's owner, and creates a task for the steward that names the rows. When all is well, it
+does neither.
+"""
+
+from __future__ import annotations
+
+import pendulum
+from airflow.sdk import dag, task
+
+from airflow_provider_workflows.operators.workflowsoft_processes import (
+    WorkflowsoftCreateTaskOperator,
+    WorkflowsoftStartProcessOperator,
+)
+
+OWNER = "olga@example.com"
+STEWARD = "sam@example.com"
+CHECK = "Orders have an amount"
+# The begin of the last run that succeeded, so that no row is reported twice, and none is left out after a failure.
+SINCE = "{{ prev_start_date_success or '' }}"
+
+# A real DAG would ask the warehouse.
+ORDERS = [
+    {"order": "A-1001", "amount": 120.5, "loaded_at": "2026-01-02T03:00:00+00:00"},
+    {"order": "A-1002", "amount": None, "loaded_at": "2026-01-02T03:00:00+00:00"},
+    {"order": "A-1003", "amount": -4.0, "loaded_at": "2026-01-02T03:00:00+00:00"},
+    {"order": "A-1004", "amount": 80.0, "loaded_at": "2026-01-02T03:00:00+00:00"},
+]
+
+
+@dag(
+    schedule="@daily",
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    max_active_runs=1,
+    tags=["example", "workflowsoft"],
+    doc_md=__doc__,
+)
+def example_workflowsoft_data_quality():
+    @task(retries=2)
+    def find_bad_rows(since: str) -> list[dict]:
+        new = [row for row in ORDERS if not since or pendulum.parse(row["loaded_at"]) >= pendulum.parse(since)]
+        return [row for row in new if row["amount"] is None or row["amount"] < 0]
+
+    @task.short_circuit
+    def is_anything_bad(bad: list[dict]) -> bool:
+        return bool(bad)
+
+    @task(multiple_outputs=True)
+    def describe(bad: list[dict]) -> dict:
+        orders = ", ".join(row["order"] for row in bad)
+        return {
+            # The names are the ones that your Workflowsoft takes; the vendor documents none for a new process.
+            "fields": {"Check": CHECK, "Failed rows": len(bad)},
+            "title": f"{CHECK}: {len(bad)} do not",
+            "description": f"Please correct the orders {orders}.",
+        }
+
+    bad = find_bad_rows(SINCE)
+    issue = describe(bad)
+
+    # [START howto_operator_workflowsoft_start_process]
+    start = WorkflowsoftStartProcessOperator(
+        task_id="open_a_data_issue",
+        diagram="Data issue",
+        on_behalf_of=OWNER,
+        fields=issue["fields"],
+        # Says which task of which run has started it: to find a double by, should an answer ever be lost.
+        correlation_field="Details",
+        retries=2,  # a try that may have started the process is never repeated
+    )
+    # [END howto_operator_workflowsoft_start_process]
+
+    # [START howto_operator_workflowsoft_create_task]
+    create = WorkflowsoftCreateTaskOperator(
+        task_id="ask_the_steward",
+        title=issue["title"],
+        description=issue["description"],
+        on_behalf_of=OWNER,
+        assigned_to=STEWARD,
+        retries=2,
+    )
+    # [END howto_operator_workflowsoft_create_task]
+
+    is_anything_bad(bad) >> issue >> [start, create]
+
+
+example_workflowsoft_data_quality()
