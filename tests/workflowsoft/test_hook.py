@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 import socket
 from decimal import Decimal
 
 import pytest
+import requests
+from requests_mock import ANY as ANY_METHOD
 
+from airflow_provider_workflows.client.retry import RetryPolicy
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,
     ConfigurationError,
@@ -149,6 +153,98 @@ def test_a_list_as_long_as_its_limit_may_be_cut_off_and_says_so(hook, requests_m
     assert "there may be more" in capsys.readouterr().out
 
 
+@pytest.mark.parametrize(("rows", "limit", "warned"), [(3, 3, True), (2, 3, False)])
+def test_a_list_of_users_as_long_as_its_limit_says_so(hook, requests_mock, capsys, rows, limit, warned):
+    requests_mock.get(f"{URL}/api/users/search", json=[{"Id": n, "Email": f"{n}@x"} for n in range(rows)])
+
+    assert len(hook.search_users("x", limit=limit)) == rows
+    assert (f"listed {rows} users, as many as were asked for" in capsys.readouterr().out) is warned
+
+
+def test_a_diagram_beyond_those_that_are_listed_is_taken_by_its_id_only(hook, requests_mock):
+    requests_mock.get(f"{URL}/api/v2/workflows", json=[{"Id": n, "Title": f"Plan {n}"} for n in range(100)])
+
+    assert hook.find_process_diagram("4711") == {"id": "4711", "title": ""}
+    with pytest.raises(ConfigurationError, match="process diagram 'Party'.*perhaps more that were not listed"):
+        hook.find_process_diagram("Party")
+
+
+def test_a_diagram_whose_title_several_have_lists_them(hook, requests_mock):
+    requests_mock.get(f"{URL}/api/v2/workflows", json=[{"Id": 1, "Title": "Plan"}, {"Id": 2, "Title": "Plan"}])
+
+    with pytest.raises(
+        ConfigurationError, match=r"template: 'Plan' is the name of 2 .*\(id 1\), 'Plan' \(id 2\). Give"
+    ):
+        hook.find_process_diagram("Plan", parameter="template")
+    assert hook.find_process_diagram("2") == {"id": "2", "title": "Plan"}
+
+
+def test_the_search_may_match_as_it_likes_only_the_exact_title_counts(airflow_connections):
+    hook = WorkflowsoftHook()
+
+    assert hook.find_process_diagram("Event planning") == {"id": "1", "title": "Event planning"}
+    assert hook.find_process_diagram("1") == {"id": "1", "title": "Event planning"}
+    with pytest.raises(ConfigurationError, match=r"process diagram 'Event'; there are: 'Event planning' \(id 1\)"):
+        hook.find_process_diagram("Event")
+
+
+def test_a_user_is_found_by_the_exact_address_and_an_id_is_taken_as_it_is(airflow_connections):
+    hook = WorkflowsoftHook()
+
+    assert hook.find_user_id("OLGA@example.COM") == "11"
+    assert hook.find_user_id("4711") == "4711"
+    with pytest.raises(ConfigurationError, match=r"on_behalf_of: no user has .*'example.com@'.*found: none"):
+        hook.find_user_id("example.com@", parameter="on_behalf_of")
+    with pytest.raises(ConfigurationError, match=r"no user has .*found: Olga Owner <olga@example.com> \(id 11\)"):
+        hook.find_user_id("olga@")
+    with pytest.raises(
+        ConfigurationError, match=r"2 users .*Shared One .*\(id 16\), Shared Two .*\(id 17\). Give the id"
+    ):
+        hook.find_user_id("shared@example.com")
+
+
+def test_a_step_that_an_earlier_poll_has_found_answers_404_for_nothing_new(hook, requests_mock):
+    found = {"json": {"IntegrationInstanceId": 2}}
+    requests_mock.get(POLL, [found, {"status_code": 404}, {"status_code": 404}])
+
+    assert len(hook.poll_new_integrations("101")) == 1
+    assert hook.poll_new_integrations("101") == []
+    with pytest.raises(NotFound):
+        hook.poll_new_integrations("102")
+
+
+START = f"{URL}/api/v2/workflows/start"
+TASKS = f"{URL}/api/v2/tasks"
+CREATIONS = [
+    pytest.param(START, lambda hook: hook.start_process("1", on_behalf_of="11"), "process", id="start_process"),
+    pytest.param(TASKS, lambda hook: hook.create_task("Title", on_behalf_of="11"), "task", id="create_task"),
+]
+
+
+@pytest.mark.parametrize(("url", "create", "kind"), CREATIONS)
+@pytest.mark.parametrize(
+    "unreadable",
+    [{"text": ""}, {"text": "<html>"}, {"json": []}, {"json": {"Title": "x"}}, {"json": 7}, {"text": "null"}],
+)
+def test_a_created_thing_whose_answer_is_unreadable_may_exist(hook, requests_mock, url, create, kind, unreadable):
+    requests_mock.post(url, **unreadable)
+
+    with pytest.raises(OutcomeUnknown, match=f"The answer does not say which {kind} was made"):
+        create(hook)
+    assert requests_mock.call_count == 1
+
+
+@pytest.mark.parametrize(("url", "create", "kind"), CREATIONS)
+@pytest.mark.parametrize(
+    "row",
+    [{"Id": 7, "Title": "T"}, {"id": 7, "title": "T"}, {"ID": "7", "TITLE": "T"}, {"Id": 7, "Title": "T", "X": 1}],
+)
+def test_a_created_thing_is_read_in_any_case_of_its_names(hook, requests_mock, url, create, kind, row):
+    requests_mock.post(url, json=row)
+
+    assert create(hook) == {"id": "7", "title": "T"}
+
+
 def test_a_diagram_that_the_search_does_not_find_is_looked_for_in_the_whole_list(hook, requests_mock):
     requests_mock.get(f"{URL}/api/v2/workflows", json=[{"Id": 7, "Title": "Plan"}])
     requests_mock.get(f"{URL}/api/v2/workflows?searchTerm=7", json=[{"Id": 1, "Title": "Plan 7"}])
@@ -236,6 +332,130 @@ def test_the_address_of_an_item_is_made_only_as_the_connection_says(hook, hook_w
     told = hook_with(extra={"item_url": "https://app.example/p/{process_instance_id}"})
     assert told.item_url(integration_instance_id="2", process_instance_id="3") == "https://app.example/p/3"
     assert told.item_url(integration_instance_id="2", process_instance_id=None) == ""
+
+
+# --- one method for each documented call ---
+
+INSTANCES = "/api/v2/workflows/instances"
+JSON = "application/json"
+# method, arguments, HTTP method, path, query, headers of its own, body as it is sent, answer
+CONTRACT = [
+    (
+        "list_process_diagrams", ("Plan",), {},
+        "GET", "/api/v2/workflows", "mode=view&searchTerm=Plan&limit=100", {}, None, [],
+    ),
+    ("list_process_diagrams", (), {}, "GET", "/api/v2/workflows", "mode=view&limit=100", {}, None, []),
+    ("list_integration_steps", ("7",), {}, "GET", "/api/v2/workflows/7/tasks", "integration=true", {}, None, []),
+    (
+        "poll_new_integrations", ("101",), {},
+        "GET", f"{INSTANCES}/new-integrations", "id=101", {"Cache-Control": "no-cache"}, None, None,
+    ),
+    ("get_fields", ("2",), {}, "GET", f"{INSTANCES}/tasks/2/variables", "", {}, None, []),
+    ("get_fields", ("a/b",), {}, "GET", f"{INSTANCES}/tasks/a%2Fb/variables", "", {}, None, []),
+    (
+        "update_fields", ("2", {"a-b": Decimal("1.10"), "c": None}), {},
+        "POST", f"{INSTANCES}/variables", "", {"X-OnBehalfOf-Id": "system", "Content-Type": JSON},
+        '{"TaskId": 2, "Fields": {"field_a_b": 1.10, "field_c": null}}', None,
+    ),
+    (
+        "update_fields", ("x2", {"a": "ü"}), {"on_behalf_of": "12"},
+        "POST", f"{INSTANCES}/variables", "", {"X-OnBehalfOf-Id": "12", "Content-Type": JSON},
+        '{"TaskId": "x2", "Fields": {"field_a": "\\u00fc"}}', None,
+    ),
+    (
+        "complete", ("2",), {},
+        "PATCH", "/api/v2/tasks/2/action", "", {"X-OnBehalfOf-Id": "system", "Content-Type": JSON},
+        '{"Action": "Complete", "CustomAction": "__AUTO__"}', None,
+    ),
+    (
+        "complete", ("2",), {"custom_action": "Reject", "on_behalf_of": "12"},
+        "PATCH", "/api/v2/tasks/2/action", "", {"X-OnBehalfOf-Id": "12", "Content-Type": JSON},
+        '{"Action": "Complete", "CustomAction": "Reject"}', None,
+    ),
+    (
+        "search_users", ("olga@example.com",), {},
+        "GET", "/api/users/search", "Query=olga%40example.com&entityType=users&limit=100", {}, None, [],
+    ),
+    (
+        "search_users", ("O",), {"limit": 15},
+        "GET", "/api/users/search", "Query=O&entityType=users&limit=15", {}, None, [],
+    ),
+    (
+        "start_process", ("1",), {"on_behalf_of": "11", "fields": {"field_a": Decimal("1.10")}},
+        "POST", "/api/v2/workflows/start", "", {"X-OnBehalfOf-Id": "11", "Content-Type": JSON},
+        '{"TemplateId": 1, "Fields": {"field_a": 1.10}}', {"Id": 9, "Title": "Plan"},
+    ),
+    (
+        "start_process", ("one",), {"on_behalf_of": "11"},
+        "POST", "/api/v2/workflows/start", "", {"X-OnBehalfOf-Id": "11", "Content-Type": JSON},
+        '{"TemplateId": "one", "Fields": {}}', {"Id": 9, "Title": "Plan"},
+    ),
+    (
+        "create_task", ("Look",), {"on_behalf_of": "11", "assigned_to": "12", "description": "At it."},
+        "POST", "/api/v2/tasks", "", {"X-OnBehalfOf-Id": "11", "Content-Type": JSON},
+        '{"Title": "Look", "AssignedUserId": 12, "Description": "At it."}', {"Id": 9, "Title": "Look"},
+    ),
+    (
+        "create_task", ("Look",), {"on_behalf_of": "11"},
+        "POST", "/api/v2/tasks", "", {"X-OnBehalfOf-Id": "11", "Content-Type": JSON},
+        '{"Title": "Look"}', {"Id": 9, "Title": "Look"},
+    ),
+]  # fmt: skip
+NEVER_TWICE = {"poll_new_integrations", "update_fields", "complete", "start_process", "create_task"}
+
+
+@pytest.mark.parametrize(
+    ("name", "positional", "named", "method", "path", "query", "headers", "body", "answer"),
+    [pytest.param(*row, id=row[0]) for row in CONTRACT],
+)
+def test_a_method_sends_what_the_contract_says(
+    hook, requests_mock, name, positional, named, method, path, query, headers, body, answer
+):
+    requests_mock.request(method, f"{URL}{path}", json=answer)
+
+    getattr(hook, name)(*positional, **named)
+
+    (sent,) = requests_mock.request_history
+    address, _, sent_query = sent.url.partition("?")
+    assert (sent.method, address, sorted(sent_query.split("&"))) == (method, f"{URL}{path}", sorted(query.split("&")))
+    assert sent.text == body
+    own = {name: sent.headers.get(name) for name in ("X-OnBehalfOf-Id", "Cache-Control", "Content-Type")}
+    assert {name: value for name, value in own.items() if value is not None} == headers
+    assert (sent.headers["Accept"], sent.headers["Authorization"]) == (JSON, "Bearer ready-token")
+
+
+@pytest.mark.parametrize(("name", "positional", "named"), [pytest.param(*row[:3], id=row[0]) for row in CONTRACT])
+def test_a_lost_answer_is_asked_for_again_only_where_that_changes_nothing(
+    hook, requests_mock, monkeypatch, name, positional, named
+):
+    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (2, 0.0, 120.0))
+    lost = requests_mock.register_uri(ANY_METHOD, re.compile(URL), exc=requests.exceptions.ReadTimeout)
+
+    with pytest.raises(OutcomeUnknown if name in NEVER_TWICE else ConnectionFailed):
+        getattr(hook, name)(*positional, **named)
+    assert lost.call_count == (1 if name in NEVER_TWICE else 2)
+
+
+def test_the_api_token_is_the_ready_one_or_a_minted_one_and_hidden_in_logs(hook, hook_with, requests_mock, monkeypatch):
+    masked = []
+    monkeypatch.setattr("airflow_provider_workflows.hooks.base.mask_secret", masked.append)
+    requests_mock.get(f"{URL}/api/v2/app/apitoken", json={"access_token": "minted"})
+
+    assert hook.get_api_token() == "ready-token"
+    assert requests_mock.call_count == 0
+    minting = hook_with(login="admin", password="secret", extra={"mint_lifetime": 777})
+    assert (minting.get_api_token(), minting.get_api_token()) == ("minted", "minted")
+    assert [sent.url for sent in requests_mock.request_history] == [f"{URL}/api/v2/app/apitoken?lifeTimeInSec=777"]
+    assert masked == ["ready-token", "minted"]
+
+
+def test_every_method_that_speaks_to_workflowsoft_is_held_against_the_contract():
+    public = {name for name, value in vars(WorkflowsoftHook).items() if callable(value) and not name.startswith("_")}
+
+    # These make no call of their own, or are tested above.
+    elsewhere = {"get_api_token", "check", "check_may_consume", "find_process_diagram", "resolve_step", "find_user_id"}
+    elsewhere |= {"base_url", "token_source"}
+    assert public - {row[0] for row in CONTRACT} == elsewhere
 
 
 # --- against the emulator, over a real socket ---
