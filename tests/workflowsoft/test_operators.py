@@ -2,18 +2,33 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
+from datetime import date
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_workflows.exceptions import ConfigurationError, ContractError, InvalidRequest, NotFound
+from airflow_provider_workflows.exceptions import (
+    AuthenticationError,
+    ConfigurationError,
+    ContractError,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    RateLimited,
+    ServerError,
+)
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 from airflow_provider_workflows.operators.workflowsoft import (
     WorkflowsoftCompleteIntegrationOperator,
     WorkflowsoftGetFieldsOperator,
     WorkflowsoftUpdateFieldsOperator,
 )
+from tests.killed import Killed
+from tests.workflowsoft.test_rules import any_decimal, any_moment
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
 
@@ -43,13 +58,13 @@ def update(instance_id: str, fields: dict, **parameters) -> WorkflowsoftUpdateFi
         task_id="update",
         integration_instance_id=instance_id,
         fields=fields,
-        **{"confirm_timeout": 0.2, **parameters},
+        **{"confirm_timeout": 0.0, **parameters},
     )
 
 
 def complete(instance_id: str, **parameters) -> WorkflowsoftCompleteIntegrationOperator:
     return WorkflowsoftCompleteIntegrationOperator(
-        task_id="complete", integration_instance_id=instance_id, **{"confirm_timeout": 0.2, **parameters}
+        task_id="complete", integration_instance_id=instance_id, **{"confirm_timeout": 0.0, **parameters}
     )
 
 
@@ -59,6 +74,26 @@ def effects(emulator, action: str) -> list[dict]:
 
 def sent(emulator, method: str) -> int:
     return sum(request["method"] == method for request in emulator.requests())
+
+
+@pytest.fixture
+def dies(monkeypatch) -> Callable[..., None]:
+    """Return a function that lets the worker die in the next call of a method, before or after its effect."""
+
+    def at(owner: type, name: str, moment: str, about: str = "") -> None:
+        really, died = getattr(owner, name), []
+
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if died or about not in str(args[:1]):
+                return really(self, *args, **kwargs)
+            died.append(True)
+            if moment == "after":
+                really(self, *args, **kwargs)
+            raise Killed
+
+        monkeypatch.setattr(owner, name, call)
+
+    return at
 
 
 def fault(emulator, method: str, path: str, **kind) -> None:
@@ -219,7 +254,7 @@ def test_every_type_of_field_is_written_as_the_server_takes_it(emulator):
         update(instance_id, {"Rating": "D"}).execute({})
 
 
-def test_options_of_an_unknown_form_are_said_and_not_checked(emulator, instance_id, monkeypatch, capsys):
+def test_options_of_an_unknown_form_are_said_and_not_checked(instance_id, monkeypatch, caplog):
     read = WorkflowsoftHook.get_fields
 
     def with_odd_options(hook, *args):
@@ -228,7 +263,202 @@ def test_options_of_an_unknown_form_are_said_and_not_checked(emulator, instance_
     monkeypatch.setattr(WorkflowsoftHook, "get_fields", with_odd_options)
     update(instance_id, {"Venue": "Garden"}).execute({})
 
-    assert capsys.readouterr().out.count("options of field 'Venue'") == 1
+    assert caplog.text.count("options of field 'Venue'") == 1
+
+
+# --- writing over kills and lost answers ---
+
+KILLS = [
+    ("Store", "set", "before"),
+    ("Store", "set", "after"),
+    ("Hook", "update_fields", "before"),
+    ("Hook", "update_fields", "after"),
+]
+
+
+@pytest.mark.parametrize(("owner", "name", "moment"), KILLS)
+def test_a_killed_update_is_finished_by_a_retry_with_the_values_it_had_decided(
+    emulator, instance_id, store, dies, owner, name, moment
+):
+    dies(
+        type(store) if owner == "Store" else WorkflowsoftHook,
+        name,
+        moment,
+        about="decision" if owner == "Store" else "",
+    )
+    first, other = {"Venue": "Main hall", "Event duration": EXACT}, {"Venue": "Garden", "Event duration": "1"}
+    with pytest.raises(Killed):
+        update(instance_id, first).execute({"task_state_store": store})
+
+    result = update(instance_id, other).execute({"task_state_store": store})
+
+    undecided = (owner, moment) == ("Store", "before")
+    venue, duration = other.values() if undecided else first.values()
+    assert effects(emulator, "write_fields") == [{"fields": {"Venue": f'"{venue}"', "Event duration": duration}}]
+    assert result == {"integration_instance_id": instance_id, "written": ["Venue", "Event duration"], "unchanged": []}
+    assert (get(instance_id)["Venue"], get(instance_id)["Event duration"]) == (venue, duration)
+
+
+def test_a_worker_that_dies_after_the_check_leaves_nothing_to_send(emulator, instance_id, store):
+    first = update(instance_id, {"Venue": "Main hall"}).execute({"task_state_store": store})
+
+    again = update(instance_id, {"Venue": "Garden"}).execute({"task_state_store": store})
+
+    assert again == first
+    assert [e["fields"] for e in effects(emulator, "write_fields")] == [{"Venue": '"Main hall"'}]
+
+
+def test_a_retry_sends_only_what_did_not_arrive(emulator, instance_id, store, dies):
+    dies(WorkflowsoftHook, "update_fields", "before")
+    with pytest.raises(Killed):
+        update(instance_id, {"Venue": "Main hall", "Event exists": False}).execute({"task_state_store": store})
+    update(instance_id, {"Event exists": False}).execute({})
+
+    result = update(instance_id, {"Venue": "Main hall"}).execute({"task_state_store": store})
+
+    assert [list(e["fields"]) for e in effects(emulator, "write_fields")] == [["Event exists"], ["Venue"]]
+    assert result["written"] == ["Venue", "Event exists"]
+
+
+def test_without_a_store_a_retry_writes_what_it_is_given_and_no_more(emulator, instance_id):
+    update(instance_id, {"Venue": "Main hall"}, retries=1).execute({})
+    update(instance_id, {"Venue": "Garden"}, retries=1).execute({})
+
+    assert [e["fields"]["Venue"] for e in effects(emulator, "write_fields")] == ['"Main hall"', '"Garden"']
+
+
+def test_a_500_after_the_values_arrived_is_settled_by_reading(emulator, instance_id, store):
+    fault(emulator, "POST", WRITE, status=500, json={"Message": "crashed"}, after=True)
+
+    assert update(instance_id, {"Venue": "Hall"}).execute({"task_state_store": store})["written"] == ["Venue"]
+    assert len(effects(emulator, "write_fields")) == 1
+
+
+def test_a_500_without_effect_is_left_to_airflows_retry_which_sends_the_same(emulator, instance_id, store):
+    fault(emulator, "POST", WRITE, status=500, json={"ExceptionMessage": "Out of order"})
+    with pytest.raises(ServerError, match="Out of order"):
+        update(instance_id, {"Venue": "Main hall"}).execute({"task_state_store": store})
+
+    update(instance_id, {"Venue": "Garden"}).execute({"task_state_store": store})
+
+    assert [e["fields"] for e in effects(emulator, "write_fields")] == [{"Venue": '"Main hall"'}]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "error"),
+    [
+        pytest.param({"status": 400, "json": {"Message": "Not now"}}, InvalidRequest, id="400"),
+        pytest.param({"status": 401, "times": 2}, AuthenticationError, id="401"),
+        pytest.param({"status": 403}, PermissionDenied, id="403"),
+        pytest.param({"status": 404}, NotFound, id="404"),
+        pytest.param({"status": 429, "headers": {"Retry-After": "9999"}}, RateLimited, id="429"),
+    ],
+)
+def test_a_write_that_was_refused_for_certain_lets_a_retry_decide_anew(emulator, instance_id, store, refusal, error):
+    fault(emulator, "POST", WRITE, **refusal)
+    with pytest.raises(error):
+        update(instance_id, {"Venue": "Main hall"}).execute({"task_state_store": store})
+
+    update(instance_id, {"Venue": "Garden"}).execute({"task_state_store": store})
+
+    assert [e["fields"] for e in effects(emulator, "write_fields")] == [{"Venue": '"Garden"'}]
+
+
+def test_a_refusal_keeps_the_decision_of_an_earlier_try_whose_sending_may_yet_arrive(
+    emulator, instance_id, store, dies
+):
+    dies(WorkflowsoftHook, "update_fields", "before")
+    with pytest.raises(Killed):
+        update(instance_id, {"Venue": "Main hall"}).execute({"task_state_store": store})
+    fault(emulator, "POST", WRITE, status=403)
+    with pytest.raises(PermissionDenied):
+        update(instance_id, {"Venue": "Garden"}).execute({"task_state_store": store})
+
+    update(instance_id, {"Venue": "Terrace"}).execute({"task_state_store": store})
+
+    assert [e["fields"] for e in effects(emulator, "write_fields")] == [{"Venue": '"Main hall"'}]
+
+
+@pytest.mark.parametrize("status", ["400", "500"])
+def test_an_instance_that_is_completed_already_is_a_step_that_moved_and_never_retried(
+    emulator, ready_id, store, status
+):
+    emulator.control("PATCH", "switches", ws_error_status=status)
+    complete(ready_id).execute({})
+
+    with pytest.raises(AirflowFailException, match=f"StepMoved: Instance {ready_id} is completed already"):
+        update(ready_id, {"Venue": "Garden"}).execute({"task_state_store": store})
+    assert get(ready_id)["Venue"] == "Main hall"
+
+
+def test_an_unknown_id_says_what_to_check(emulator):
+    for operator in (update("999", {"Venue": "x"}), complete("999")):
+        with pytest.raises(
+            NotFound, match="no integration instance 999: it was completed and is gone, or this is the id"
+        ):
+            operator.execute({})
+    assert sent(emulator, "POST") == sent(emulator, "PATCH") == 0
+
+
+def test_a_whole_row_of_the_sensor_names_the_instance(emulator, instance_id, set_connection):
+    connection = emulator.connection("workflowsoft")
+    connection["extra"] |= {"item_url": "https://app.example/{process_instance_id}/{integration_instance_id}"}
+    set_connection("workflowsoft_default", connection)
+    whole = {"integration_instance_id": instance_id, "process_instance_id": 7, "step_id": 101, "also_delivered": []}
+
+    for operator in (update(whole, {"Venue": "Hall"}), complete(whole)):
+        assert operator.execute({})["integration_instance_id"] == instance_id
+        assert operator.item_url == f"https://app.example/7/{instance_id}"
+
+
+def test_an_instance_of_another_step_is_told_by_the_expected_fields(emulator):
+    other = emulator.control("POST", "workflowsoft/processes", diagram="Contract review")["integration_instance_id"]
+    expected = {"Event name": "String", "Venue": "String"}
+
+    with pytest.raises(ConfigurationError, match=f"of instance {other} are others: 'Venue' is missing"):
+        update(other, {"Event name": "x"}, expected_fields=expected).execute({})
+    with pytest.raises(ConfigurationError, match="'Venue' is missing"):
+        WorkflowsoftGetFieldsOperator(task_id="get", integration_instance_id=other, expected_fields=expected).execute(
+            {}
+        )
+    assert sent(emulator, "POST") == 0
+
+
+def test_a_type_nobody_knows_is_not_sent_unless_allowed(emulator):
+    started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
+    place = {"Place": {"lat": Decimal("12345678901234.5678")}}
+
+    with pytest.raises(ConfigurationError, match="'Place' .GeoPoint. is unknown; set allow_unknown_types=True"):
+        update(started["integration_instance_id"], place).execute({})
+    assert sent(emulator, "POST") == 0
+    update(started["integration_instance_id"], place, allow_unknown_types=True).execute({})
+    assert get(started["integration_instance_id"])["Place"] == {"lat": EXACT}
+
+
+def test_no_value_of_a_field_is_in_the_log(emulator, instance_id, store, caplog):
+    caplog.set_level("DEBUG")
+    fault(emulator, "POST", WRITE, reset="after")
+
+    update(instance_id, {"Venue": "Whispering"}).execute({"task_state_store": store})
+
+    assert "Written: ['Venue']" in caplog.text
+    assert "Whispering" not in caplog.text
+
+
+def test_hundreds_of_values_round_trip_exactly_over_http(emulator):
+    chance = random.Random(7)
+    instance_id = emulator.control("POST", "workflowsoft/processes", diagram="Field types")["integration_instance_id"]
+    hook = WorkflowsoftHook()
+
+    for _ in range(150):
+        amount, moment = Decimal(any_decimal(chance)), any_moment(chance)
+        day = date.fromordinal(chance.randint(1, date.max.toordinal()))
+        update(instance_id, {"Amount": amount, "Moment": moment, "Day": day}).execute({})
+        read = {field.label: field.value for field in hook.get_fields(instance_id)}
+        assert (read["Amount"].as_tuple(), read["Moment"], read["Day"]) == (amount.as_tuple(), moment, day)
+        shown = get(instance_id)
+        assert Decimal(shown["Amount"]).as_tuple() == amount.as_tuple()
+        assert shown["Day"] == day.isoformat()
 
 
 # --- completing ---
@@ -266,7 +496,7 @@ def test_required_fields_that_are_empty_are_named_and_nothing_is_sent(emulator, 
 
 @pytest.mark.parametrize("status", ["400", "500"])
 def test_an_instance_that_somebody_completed_before_is_success_with_a_warning(
-    emulator, ready_id, store, status, capsys
+    emulator, ready_id, store, status, caplog
 ):
     emulator.control("PATCH", "switches", ws_error_status=status)
     complete(ready_id).execute({})
@@ -274,7 +504,7 @@ def test_an_instance_that_somebody_completed_before_is_success_with_a_warning(
     result = complete(ready_id).execute({"task_state_store": store})
 
     assert result["already_completed"] is True
-    assert "completed before" in capsys.readouterr().out
+    assert "completed before" in caplog.text
     assert len(effects(emulator, "complete")) == 1
 
 
@@ -308,40 +538,257 @@ def test_policy_retry_gives_up_after_the_second_lost_answer(emulator, ready_id, 
     assert sent(emulator, "PATCH") == 2
 
 
-def test_policy_assume_done_goes_on(emulator, ready_id, store, capsys):
+def test_policy_assume_done_goes_on(emulator, ready_id, store, caplog):
     fault(emulator, "PATCH", COMPLETE, reset="after")
 
     result = complete(ready_id, on_unknown_completion="assume_done").execute({"task_state_store": store})
 
     assert result["already_completed"] is True
-    assert "assume_done" in capsys.readouterr().out
+    assert "on_unknown_completion: assume_done" in caplog.text
     assert sent(emulator, "PATCH") == 1
 
 
-@pytest.mark.parametrize(("policy", "calls"), [("fail", 1), ("retry", 2), ("assume_done", 1)])
-def test_a_worker_that_died_while_completing_leaves_the_decision_to_the_policy(
-    emulator, ready_id, store, monkeypatch, policy, calls
+EVIDENCE = {
+    "read_only": {"ws_fields_after_completion": "read_only"},
+    "gone": {"ws_fields_after_completion": "gone"},
+    "error": {"ws_fields_after_completion": "error"},
+    "error_500": {"ws_fields_after_completion": "error", "ws_error_status": "500"},
+    "nothing_open": {},
+}
+
+
+@pytest.fixture
+def row(emulator) -> dict:
+    """A sensor's row of an instance whose required field is filled."""
+    started = emulator.control("POST", "workflowsoft/processes", diagram="Event planning", fields={"Venue": "Hall"})
+    return {**started, "diagram_id": "1", "step_id": "101", "step": "Check event"}
+
+
+def named_by(row: dict, evidence: str) -> Any:
+    """Return the instance without its step, unless it is the step that gives the evidence."""
+    return row if evidence == "nothing_open" else row["integration_instance_id"]
+
+
+@pytest.mark.parametrize("evidence", EVIDENCE)
+@pytest.mark.parametrize("policy", ["fail", "retry", "assume_done"])
+@pytest.mark.parametrize("lost", ["answer", "worker"])
+def test_a_completion_that_left_evidence_is_settled_by_it_whatever_the_policy(
+    emulator, row, store, dies, caplog, evidence, policy, lost
 ):
-    really = WorkflowsoftHook.complete
-
-    def killed(hook, *args, **kwargs):
-        really(hook, *args, **kwargs)
-        raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(WorkflowsoftHook, "complete", killed)
-        with pytest.raises(KeyboardInterrupt):
-            complete(ready_id).execute({"task_state_store": store})
-
-    retry = complete(ready_id, on_unknown_completion=policy)
-    if policy == "fail":
-        with pytest.raises(AirflowFailException, match="An earlier try began to complete"):
-            retry.execute({"task_state_store": store})
+    emulator.control("PATCH", "switches", **EVIDENCE[evidence], ws_complete_again="no_op")
+    operator = complete(named_by(row, evidence), on_unknown_completion=policy)
+    if lost == "answer":
+        fault(emulator, "PATCH", COMPLETE, reset="after")
     else:
-        assert retry.execute({"task_state_store": store})["already_completed"] is True
+        dies(WorkflowsoftHook, "complete", "after")
+        with pytest.raises(Killed):
+            operator.execute({"task_state_store": store})
 
-    assert sent(emulator, "PATCH") == calls
-    assert len(effects(emulator, "complete")) == 1
+    result = operator.execute({"task_state_store": store})
+
+    assert result["already_completed"] is True
+    assert "Reading whether the instance is completed" in caplog.text
+    assert sent(emulator, "PATCH") == 1
+    assert [done["times"] for done in effects(emulator, "complete")] == [1]
+
+
+@pytest.mark.parametrize("evidence", [*EVIDENCE, "readable"])
+@pytest.mark.parametrize("policy", ["fail", "retry", "assume_done"])
+@pytest.mark.parametrize("lost", ["answer", "worker"])
+def test_a_completion_that_never_arrived_leaves_no_evidence_and_the_policy_decides(
+    emulator, row, store, dies, evidence, policy, lost
+):
+    emulator.control("PATCH", "switches", **EVIDENCE.get(evidence, {}))
+    operator = complete(named_by(row, evidence), on_unknown_completion=policy)
+    if lost == "answer":
+        fault(emulator, "PATCH", COMPLETE, reset="before")
+    else:
+        dies(WorkflowsoftHook, "complete", "before")
+        with pytest.raises(Killed):
+            operator.execute({"task_state_store": store})
+
+    if policy == "fail":
+        with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+            operator.execute({"task_state_store": store})
+    else:
+        assert operator.execute({"task_state_store": store})["already_completed"] is (policy == "assume_done")
+    assert [done["times"] for done in effects(emulator, "complete")] == ([1] if policy == "retry" else [])
+
+
+@pytest.mark.parametrize(
+    ("policy", "again", "times"),
+    [("fail", "no_op", [1]), ("assume_done", "no_op", [1]), ("retry", "error", [1]), ("retry", "no_op", [1, 2])],
+)
+@pytest.mark.parametrize("lost", ["answer", "worker"])
+def test_only_policy_retry_may_complete_twice_what_nothing_settles(
+    emulator, row, store, dies, policy, again, times, lost
+):
+    emulator.control("PATCH", "switches", ws_complete_again=again)
+    operator = complete(row["integration_instance_id"], on_unknown_completion=policy)
+    if lost == "answer":
+        fault(emulator, "PATCH", COMPLETE, reset="after")
+    else:
+        dies(WorkflowsoftHook, "complete", "after")
+        with pytest.raises(Killed):
+            operator.execute({"task_state_store": store})
+
+    if policy == "fail":
+        with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+            operator.execute({"task_state_store": store})
+    else:
+        assert operator.execute({"task_state_store": store})["already_completed"] is (
+            again == "error" or policy != "retry"
+        )
+    assert [done["times"] for done in effects(emulator, "complete")] == times
+
+
+def test_a_step_with_something_else_open_is_no_evidence(emulator, row, store):
+    emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
+    fault(emulator, "PATCH", COMPLETE, reset="after")
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        complete(row).execute({"task_state_store": store})
+
+
+@pytest.mark.parametrize("extra", [{"new_integrations": "consumed_on_read"}, {"allow_consume": False}])
+def test_a_step_is_never_polled_for_evidence_where_that_may_take_an_instance(
+    emulator, row, store, set_connection, extra
+):
+    connection = emulator.connection("workflowsoft")
+    connection["extra"] |= extra
+    set_connection("workflowsoft_default", connection)
+    fault(emulator, "PATCH", COMPLETE, reset="after")
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        complete(row).execute({"task_state_store": store})
+    assert not [r for r in emulator.requests() if r["path"].endswith("new-integrations")]
+
+
+def test_fields_that_nobody_could_write_before_are_no_evidence(emulator, store, monkeypatch):
+    started = emulator.control("POST", "workflowsoft/processes", diagram="Data issue")
+    read = WorkflowsoftHook.get_fields
+    monkeypatch.setattr(
+        WorkflowsoftHook,
+        "get_fields",
+        lambda *args: [type(f)(**{**vars(f), "is_readonly": True}) for f in read(*args)],
+    )
+    fault(emulator, "PATCH", COMPLETE, reset="before")
+
+    for _ in range(2):
+        with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+            complete(started["integration_instance_id"]).execute({"task_state_store": store})
+
+
+def test_a_completion_that_shows_late_is_waited_for(emulator, row, store, monkeypatch):
+    emulator.control("PATCH", "switches", ws_fields_after_completion="gone")
+    fault(emulator, "PATCH", COMPLETE, reset="after")
+    read = WorkflowsoftHook.get_fields
+    late = [read(WorkflowsoftHook(), row["integration_instance_id"])] * 2
+    monkeypatch.setattr(WorkflowsoftHook, "get_fields", lambda *args: late.pop() if late else read(*args))
+
+    result = complete(row["integration_instance_id"], confirm_timeout=10).execute({"task_state_store": store})
+
+    assert result["already_completed"] is True
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_worker_that_dies_around_the_journal_completes_once(emulator, row, store, dies, moment):
+    dies(type(store), "set", moment, about="completion_")
+    operator = complete(row["integration_instance_id"], on_unknown_completion="retry")
+    with pytest.raises(Killed):
+        operator.execute({"task_state_store": store})
+    assert sent(emulator, "PATCH") == 0
+
+    assert operator.execute({"task_state_store": store})["already_completed"] is False
+    assert [done["times"] for done in effects(emulator, "complete")] == [1]
+
+
+def test_a_retry_keeps_to_the_way_out_that_was_begun(emulator, row, store, dies):
+    dies(WorkflowsoftHook, "complete", "after")
+    instance_id = row["integration_instance_id"]
+    with pytest.raises(Killed):
+        complete(instance_id, custom_action="Reject").execute({"task_state_store": store})
+
+    retry = complete(instance_id, custom_action="__AUTO__", on_unknown_completion="retry")
+    for _ in range(2):
+        assert retry.execute({"task_state_store": store})["custom_action"] == "Reject"
+
+    assert [request["body"]["CustomAction"] for request in emulator.requests() if request["method"] == "PATCH"] == [
+        "Reject",
+        "Reject",
+    ]
+
+
+def test_a_refusal_of_a_second_sending_keeps_the_doubt_of_the_first(emulator, row, store, dies):
+    emulator.control("PATCH", "switches", ws_complete_again="no_op")
+    instance_id = row["integration_instance_id"]
+    dies(WorkflowsoftHook, "complete", "after")
+    with pytest.raises(Killed):
+        complete(instance_id).execute({"task_state_store": store})
+    fault(emulator, "PATCH", COMPLETE, status=403, json={"Message": "no"})
+    with pytest.raises(PermissionDenied):
+        complete(instance_id, on_unknown_completion="retry").execute({"task_state_store": store})
+    emulator.control("PATCH", "switches", ws_fields_after_completion="gone")
+
+    assert complete(instance_id).execute({"task_state_store": store})["already_completed"] is True
+    assert [done["times"] for done in effects(emulator, "complete")] == [1]
+
+
+@pytest.mark.parametrize("again", ["error", "no_op"])
+def test_a_500_after_the_deed_is_settled_by_evidence_or_fails_for_good(emulator, row, store, again):
+    emulator.control("PATCH", "switches", ws_complete_again=again)
+    fault(emulator, "PATCH", COMPLETE, status=500, json={"Message": "crashed"}, after=True)
+    operator = complete(row["integration_instance_id"], on_unknown_completion="fail")
+    with pytest.raises(AirflowFailException, match="crashed"):
+        operator.execute({"task_state_store": store})
+    emulator.control("PATCH", "switches", ws_fields_after_completion="read_only")
+
+    assert operator.execute({"task_state_store": store})["already_completed"] is True
+    assert [done["times"] for done in effects(emulator, "complete")] == [1]
+
+
+NOT_DONE = [
+    pytest.param({"status": 400, "json": {"Message": "Not now"}}, InvalidRequest, id="400"),
+    pytest.param({"status": 401, "times": 2}, AuthenticationError, id="401"),
+    pytest.param({"status": 403}, PermissionDenied, id="403"),
+    pytest.param({"status": 404}, NotFound, id="404"),
+    pytest.param({"status": 429, "headers": {"Retry-After": "9999"}}, RateLimited, id="429"),
+    pytest.param({"status": 503, "headers": {"Retry-After": "9999"}}, RateLimited, id="503-wait"),
+]
+
+
+@pytest.mark.parametrize(("refusal", "error"), NOT_DONE)
+def test_a_completion_that_was_refused_for_certain_is_sent_by_the_next_try(emulator, row, store, refusal, error):
+    fault(emulator, "PATCH", COMPLETE, **refusal)
+    operator = complete(row["integration_instance_id"])
+    with pytest.raises(error):
+        operator.execute({"task_state_store": store})
+    assert effects(emulator, "complete") == []
+
+    assert operator.execute({"task_state_store": store})["already_completed"] is False
+    assert [done["times"] for done in effects(emulator, "complete")] == [1]
+
+
+def test_a_completion_that_could_not_be_sent_is_sent_by_the_next_try(emulator, row, store, set_connection):
+    connection = emulator.connection("workflowsoft")
+    connection["extra"] |= {"on_behalf_of": "Olga Öwner"}  # no header can hold it
+    set_connection("workflowsoft_default", connection)
+    with pytest.raises(ConfigurationError, match="X-OnBehalfOf-Id cannot be sent"):
+        complete(row["integration_instance_id"]).execute({"task_state_store": store})
+    assert sent(emulator, "PATCH") == 0
+    set_connection("workflowsoft_default", emulator.connection("workflowsoft"))
+
+    assert complete(row["integration_instance_id"]).execute({"task_state_store": store})["already_completed"] is False
+
+
+def test_an_instance_of_another_step_is_not_completed(emulator, store):
+    other = emulator.control("POST", "workflowsoft/processes", diagram="Contract review")
+
+    with pytest.raises(ConfigurationError, match="'Venue' is missing.*instance of another step"):
+        complete(other["integration_instance_id"], expected_fields={"Venue": "String"}).execute(
+            {"task_state_store": store}
+        )
+    assert sent(emulator, "PATCH") == 0
 
 
 def test_a_refusal_leaves_the_next_try_free_to_complete(emulator, ready_id, store):
