@@ -1,15 +1,14 @@
 """
 Open a data issue in Workflowsoft when a quality check fails.
 
-The DAG checks the orders that were loaded since its last success. When rows are bad, it starts a process "Data
-issue" on behalf of the data's owner, and creates a task for the steward that names the rows. When all is well, it
-does neither.
+The DAG checks the orders that nobody has reported yet. When rows are bad, it starts a process "Data issue" on behalf
+of the data's owner, and creates a task for the steward that names the rows. When all is well, it does neither.
 """
 
 from __future__ import annotations
 
 import pendulum
-from airflow.sdk import dag, task
+from airflow.sdk import Variable, dag, task
 
 from airflow_provider_workflows.operators.workflowsoft_processes import (
     WorkflowsoftCreateTaskOperator,
@@ -19,15 +18,16 @@ from airflow_provider_workflows.operators.workflowsoft_processes import (
 OWNER = "olga@example.com"
 STEWARD = "sam@example.com"
 CHECK = "Orders have an amount"
-# The begin of the last run that succeeded, so that no row is reported twice, and none is left out after a failure.
-SINCE = "{{ prev_start_date_success or '' }}"
+# Holds when the newest row that was reported was loaded. Not `prev_start_date_success`, which a run that is triggered
+# without a logical date does not have.
+REPORTED = "example_data_quality_reported_until"
 
 # A real DAG would ask the warehouse.
 ORDERS = [
-    {"order": "A-1001", "amount": 120.5, "loaded_at": "2026-01-02T03:00:00+00:00"},
-    {"order": "A-1002", "amount": None, "loaded_at": "2026-01-02T03:00:00+00:00"},
-    {"order": "A-1003", "amount": -4.0, "loaded_at": "2026-01-02T03:00:00+00:00"},
-    {"order": "A-1004", "amount": 80.0, "loaded_at": "2026-01-02T03:00:00+00:00"},
+    {"order": "A-1001", "amount": 120.5, "loaded_at": "2026-01-02T03:00:00Z"},
+    {"order": "A-1002", "amount": None, "loaded_at": "2026-01-02T03:00:00Z"},
+    {"order": "A-1003", "amount": -4.0, "loaded_at": "2026-01-02T03:00:00Z"},
+    {"order": "A-1004", "amount": 80.0, "loaded_at": "2026-01-02T03:00:00Z"},
 ]
 
 
@@ -41,13 +41,19 @@ ORDERS = [
 )
 def example_workflowsoft_data_quality():
     @task(retries=2)
-    def find_bad_rows(since: str) -> list[dict]:
-        new = [row for row in ORDERS if not since or pendulum.parse(row["loaded_at"]) >= pendulum.parse(since)]
+    def find_bad_rows() -> list[dict]:
+        reported = Variable.get(REPORTED, default="")  # such texts sort by time
+        new = [row for row in ORDERS if row["loaded_at"] > reported]
         return [row for row in new if row["amount"] is None or row["amount"] < 0]
 
     @task.short_circuit
     def is_anything_bad(bad: list[dict]) -> bool:
         return bool(bad)
+
+    @task(retries=2)
+    def note_as_reported(bad: list[dict]) -> None:
+        """Come first, so that no other run reports the same; what fails after it is cleared in this run."""
+        Variable.set(REPORTED, max(row["loaded_at"] for row in bad))
 
     @task(multiple_outputs=True)
     def describe(bad: list[dict]) -> dict:
@@ -59,7 +65,7 @@ def example_workflowsoft_data_quality():
             "description": f"Please correct the orders {orders}.",
         }
 
-    bad = find_bad_rows(SINCE)
+    bad = find_bad_rows()
     issue = describe(bad)
 
     # [START howto_operator_workflowsoft_start_process]
@@ -85,7 +91,7 @@ def example_workflowsoft_data_quality():
     )
     # [END howto_operator_workflowsoft_create_task]
 
-    is_anything_bad(bad) >> issue >> [start, create]
+    is_anything_bad(bad) >> issue >> note_as_reported(bad) >> [start, create]
 
 
 example_workflowsoft_data_quality()

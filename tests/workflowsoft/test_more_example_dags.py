@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import threading
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -168,7 +169,8 @@ def test_vendors_that_fail_together_fail_the_run_and_make_one_task(emulator, con
 
 
 def test_bad_rows_open_one_issue_and_a_second_run_reports_nothing(emulator):
-    first = run(DATA_QUALITY)
+    own = {"REPORTED": f"reported_{uuid.uuid4().hex}"}
+    first = run(DATA_QUALITY, constants=own)
 
     assert str(first.state) == "success"
     (process,) = emulator.control("GET", "state")["workflowsoft"]
@@ -185,15 +187,31 @@ def test_bad_rows_open_one_issue_and_a_second_run_reports_nothing(emulator):
     assert (task["created_by"], task["assigned_to"]) == ("11", "12")
 
     before = len(emulator.effects())
-    second = run(DATA_QUALITY)
+    second = run(DATA_QUALITY, constants=own)
 
     assert str(second.state) == "success"
     assert states(second)["open_a_data_issue"] == states(second)["ask_the_steward"] == ["skipped"]
     assert len(emulator.effects()) == before
 
 
+def test_rows_that_come_later_open_an_issue_of_their_own(emulator):
+    own = {"REPORTED": f"reported_{uuid.uuid4().hex}"}
+    run(DATA_QUALITY, constants=own)
+    later = [{"order": "B-1", "amount": None, "loaded_at": "2026-01-03T03:00:00Z"}]
+
+    run(DATA_QUALITY, constants={**own, "ORDERS": later})
+
+    tasks = emulator.control("GET", "state")["workflowsoft_tasks"]
+    assert [task["description"] for task in tasks] == [
+        "Please correct the orders A-1002, A-1003.",
+        "Please correct the orders B-1.",
+    ]
+
+
 def test_good_rows_open_nothing(emulator):
-    fine = run(DATA_QUALITY, constants={"ORDERS": [{"order": "A-1", "amount": 1.0, "loaded_at": "2030-01-01T00:00Z"}]})
+    fine = run(
+        DATA_QUALITY, constants={"ORDERS": [{"order": "A-1", "amount": 1.0, "loaded_at": "2030-01-01T00:00:00Z"}]}
+    )
 
     assert str(fine.state) == "success"
     assert states(fine)["find_bad_rows"] == ["success"]
