@@ -30,6 +30,15 @@ def test_the_dag_in_the_readme_is_a_dag_of_about_fifteen_lines():
     assert len(text.splitlines()) <= 16
 
 
+def test_the_first_example_of_workflowsoft_is_a_dag():
+    module: dict = {}
+    exec(compile(blocks(ROOT / "docs" / "workflowsoft.md", "python")[0], "workflowsoft.md", "exec"), module)
+
+    dag = module["register_vendors"]()
+
+    assert [task.task_id for task in dag.topological_sort()] == ["waiting", "register"]
+
+
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
 def test_python_in_the_documents_is_python(document):
     for text in blocks(document, "python"):
