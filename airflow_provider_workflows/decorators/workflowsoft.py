@@ -14,6 +14,7 @@ from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factor
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftCompleteIntegrationOperator
 from airflow_provider_workflows.rules import workflowsoft as rules
+from airflow_provider_workflows.rules.parameters import check_required
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, task_state_store
 
 if TYPE_CHECKING:
@@ -74,7 +75,7 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
                 "it has written."
             )
         arguments = _arguments(inspect.signature(self.python_callable), self.op_args, self.op_kwargs)
-        self.integration_instance_id = arguments[INSTANCE]
+        self.integration_instance_id = arguments.get(INSTANCE)  # expand() lets it be left out
         instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout)
         decision = step.decision
         if decision is None or step.begun_action is None:
@@ -98,7 +99,8 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
         try:
             values = self._call(context, {**arguments, FIELDS: rules.by_label(fields)})
         except RejectIntegration as rejection:
-            values, custom_action, rejected = rejection.fields, rejection.custom_action, rejection.reason
+            values, custom_action, rejected = rejection.fields, rejection.custom_action, str(rejection.reason)
+            check_required(custom_action=custom_action)
             self.log.info("Instance %s is rejected (%s): %s", arguments[INSTANCE], custom_action, rejected)
         except LeaveOpen as left:
             raise AirflowSkipException(f"Integration instance {arguments[INSTANCE]} is left open: {left}") from left

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from datetime import date
 from decimal import Decimal
 from typing import Any
@@ -74,26 +73,6 @@ def effects(emulator, action: str) -> list[dict]:
 
 def sent(emulator, method: str) -> int:
     return sum(request["method"] == method for request in emulator.requests())
-
-
-@pytest.fixture
-def dies(monkeypatch) -> Callable[..., None]:
-    """Return a function that lets the worker die in the next call of a method, before or after its effect."""
-
-    def at(owner: type, name: str, moment: str, about: str = "") -> None:
-        really, died = getattr(owner, name), []
-
-        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
-            if died or about not in str(args[:1]):
-                return really(self, *args, **kwargs)
-            died.append(True)
-            if moment == "after":
-                really(self, *args, **kwargs)
-            raise Killed
-
-        monkeypatch.setattr(owner, name, call)
-
-    return at
 
 
 def fault(emulator, method: str, path: str, **kind) -> None:
@@ -268,31 +247,20 @@ def test_options_of_an_unknown_form_are_said_and_not_checked(instance_id, monkey
 
 # --- writing over kills and lost answers ---
 
-KILLS = [
-    ("Store", "set", "before"),
-    ("Store", "set", "after"),
-    ("Hook", "update_fields", "before"),
-    ("Hook", "update_fields", "after"),
-]
 
-
-@pytest.mark.parametrize(("owner", "name", "moment"), KILLS)
+@pytest.mark.parametrize("name", ["set", "update_fields"])
+@pytest.mark.parametrize("moment", ["before", "after"])
 def test_a_killed_update_is_finished_by_a_retry_with_the_values_it_had_decided(
-    emulator, instance_id, store, dies, owner, name, moment
+    emulator, instance_id, store, dies, name, moment
 ):
-    dies(
-        type(store) if owner == "Store" else WorkflowsoftHook,
-        name,
-        moment,
-        about="decision" if owner == "Store" else "",
-    )
+    dies(type(store) if name == "set" else WorkflowsoftHook, name, moment)
     first, other = {"Venue": "Main hall", "Event duration": EXACT}, {"Venue": "Garden", "Event duration": "1"}
     with pytest.raises(Killed):
         update(instance_id, first).execute({"task_state_store": store})
 
     result = update(instance_id, other).execute({"task_state_store": store})
 
-    undecided = (owner, moment) == ("Store", "before")
+    undecided = (name, moment) == ("set", "before")
     venue, duration = other.values() if undecided else first.values()
     assert effects(emulator, "write_fields") == [{"fields": {"Venue": f'"{venue}"', "Event duration": duration}}]
     assert result == {"integration_instance_id": instance_id, "written": ["Venue", "Event duration"], "unchanged": []}
