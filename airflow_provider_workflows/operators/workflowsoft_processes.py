@@ -8,7 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationError, OutcomeUnknown, ServerError
+from airflow_provider_workflows.exceptions import (
+    NOTHING_DONE,
+    ConfigurationError,
+    ContractError,
+    OutcomeUnknown,
+    ServerError,
+)
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
 from airflow_provider_workflows.operators.base import Pin
 from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftOperator
@@ -74,8 +80,8 @@ class WorkflowsoftCreateOperator(WorkflowsoftOperator):
         except NOTHING_DONE:
             journal.keep({})  # nothing was created, so a retry may try again
             raise
-        except OutcomeUnknown as lost:
-            raise _unknown(str(lost), what) from lost
+        except (OutcomeUnknown, ContractError) as lost:
+            raise _unknown(str(lost).removesuffix(lost.advice), what) from lost
         except ServerError as failed:
             # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
             raise AirflowFailException(f"ServerError: {failed} If in doubt, look for {what}.") from failed
@@ -246,7 +252,7 @@ class WorkflowsoftListOperator(WorkflowsoftOperator):
 
 
 def _unknown(why: str, what: str) -> OutcomeUnknown:
-    return OutcomeUnknown(f"Nobody can tell whether it was created. {why.rstrip('.')}. Look for {what}")
+    return OutcomeUnknown(f"Nobody can tell whether it was created. {why.rstrip('. ')}. Look for {what}")
 
 
 def _refuse(name: str, value: Any, kind: str) -> None:
