@@ -75,7 +75,7 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
                 "it has written."
             )
         arguments = _arguments(inspect.signature(self.python_callable), self.op_args, self.op_kwargs)
-        self.integration_instance_id = arguments.get(INSTANCE)  # expand() lets it be left out
+        self.integration_instance_id = arguments.get(INSTANCE, "")  # expand() lets it be left out
         instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout)
         decision = step.decision
         if decision is None or step.begun_action is None:
