@@ -702,6 +702,17 @@ def test_a_refusal_of_a_second_sending_keeps_the_doubt_of_the_first(emulator, ro
     assert [done["times"] for done in effects(emulator, "complete")] == [1]
 
 
+@pytest.mark.parametrize("evidence", EVIDENCE)
+def test_a_500_that_evidence_speaks_against_is_a_success(emulator, row, store, evidence):
+    emulator.control("PATCH", "switches", **EVIDENCE[evidence])
+    fault(emulator, "PATCH", COMPLETE, status=500, json={"Message": "crashed"}, after=True)
+
+    result = complete(named_by(row, evidence)).execute({"task_state_store": store})
+
+    assert result["already_completed"] is True
+    assert [done["times"] for done in effects(emulator, "complete")] == [1]
+
+
 @pytest.mark.parametrize("again", ["error", "no_op"])
 def test_a_500_after_the_deed_is_settled_by_evidence_or_fails_for_good(emulator, row, store, again):
     emulator.control("PATCH", "switches", ws_complete_again=again)
