@@ -17,10 +17,12 @@ import simplejson
 
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,
+    ConnectionFailed,
     ContractError,
     InvalidRequest,
     NotFound,
     PermissionDenied,
+    ServerError,
 )
 
 if TYPE_CHECKING:
@@ -223,7 +225,12 @@ class TokenAuth(requests.auth.AuthBase):
                     raise AuthenticationError("The server refused the token and there is no way to renew it")
 
     def _fetch(self) -> None:
-        token = self._source.fetch(self._clock())
+        try:
+            token = self._source.fetch(self._clock())
+        except (ServerError, ContractError) as failed:
+            # So that it is not taken for a failure of the call that needs the token, which was not sent.
+            error = ConnectionFailed if isinstance(failed, ServerError) else AuthenticationError
+            raise error(f"There is no token. {failed}") from failed
         if not (token.value.isascii() and token.value.isprintable()):
             # Said here, because the error of http.client would repeat the token.
             raise AuthenticationError("The token holds a line break or a character that no token has")

@@ -341,9 +341,10 @@ class RestClient:
             "server_message": self._scrub(words, _bearer(response.request)),
         }
         if 300 <= status < 400:
-            raise _redirected(response, call)
+            raise _redirected(response, replay, call)
         not_before = _not_before(response.headers, self._clock(), status)
-        if status == 429 or (status == 503 and "Retry-After" in response.headers):
+        # A 503 may come from a gateway whose server has acted, so it refuses only what may be sent twice.
+        if status == 429 or (status == 503 and "Retry-After" in response.headers and replay is Replay.SAFE):
             raise Again(RateLimited("The server asks to wait", retry_at=_moment(not_before), **call), not_before)
         if status in LOST_ON_THE_WAY:
             if replay is Replay.NEVER:
@@ -466,8 +467,13 @@ def _causes(error: requests.exceptions.RequestException) -> Iterator[BaseExcepti
         cause = inner if inner is not cause else None
 
 
-def _redirected(response: requests.Response, call: dict[str, Any]) -> ApiError:
+def _redirected(response: requests.Response, replay: Replay, call: dict[str, Any]) -> ApiError:
     target = response.headers.get("Location", "")
+    if replay is Replay.NEVER:
+        # After a change a server may send a browser on to what it has made.
+        if re.search(r"/(log-?(in|on)|sign-?in)(\.\w+)?/?$", urlsplit(target).path, re.IGNORECASE):
+            return AuthenticationError("The server sent us to its login page", **call)
+        return OutcomeUnknown("The server answered with a redirect, which is not followed", **call)
     if re.search(r"log-?in|sign-?in|account|auth|sso", target, re.IGNORECASE) or "html" in response.headers.get(
         "Content-Type", ""
     ):

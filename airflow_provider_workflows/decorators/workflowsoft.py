@@ -38,7 +38,7 @@ class RejectIntegration(Exception):
 
     def __init__(self, reason: str, *, custom_action: str, fields: Mapping[str, Any] | None = None):
         super().__init__(reason)
-        self.reason = reason
+        self.reason = str(reason)
         self.custom_action = custom_action
         self.fields = fields
 
@@ -99,7 +99,7 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
         try:
             values = self._call(context, {**arguments, FIELDS: rules.by_label(fields)})
         except RejectIntegration as rejection:
-            values, custom_action, rejected = rejection.fields, rejection.custom_action, str(rejection.reason)
+            values, custom_action, rejected = rejection.fields, rejection.custom_action, rejection.reason
             check_required(custom_action=custom_action)
             self.log.info("Instance %s is rejected (%s): %s", arguments[INSTANCE], custom_action, rejected)
         except LeaveOpen as left:
@@ -113,6 +113,7 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
             fields,
             values or {},
             allow_unknown_types=self.allow_unknown_types,
+            fill_required=True,
             custom_action=custom_action,
             rejected=rejected,
         )

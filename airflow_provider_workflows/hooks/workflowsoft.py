@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_provider_workflows.client.auth import TokenSource
+    from airflow_provider_workflows.client.rest import Answer
 
 PUBLIC_URL = "https://api.workflowsoft.com"
 MINT_AUTH = ("basic", "bearer", "cookie")
@@ -208,13 +209,14 @@ class WorkflowsoftHook(WorkflowsHook):
         :raises OutcomeUnknown: the answer was lost.
         """
         fields = {rules.wire_name(key): value for key, value in values.items()}
-        self.client.call(
+        answer = self.client.call(
             "POST",
             "/api/v2/workflows/instances/variables",
             replay=Replay.NEVER,
             json={"TaskId": _wire_id(integration_instance_id), "Fields": fields},
             headers=self._on_behalf_of(on_behalf_of),
         )
+        _refuse_page(answer)
 
     def complete(
         self,
@@ -230,13 +232,14 @@ class WorkflowsoftHook(WorkflowsHook):
         :param on_behalf_of: User to do it for; default: the connection's ``on_behalf_of``, else ``system``.
         :raises OutcomeUnknown: the answer was lost.
         """
-        self.client.call(
+        answer = self.client.call(
             "PATCH",
             path("/api/v2/tasks/{}/action", integration_instance_id),
             replay=Replay.NEVER,
             json={"Action": "Complete", "CustomAction": custom_action},
             headers=self._on_behalf_of(on_behalf_of),
         )
+        _refuse_page(answer)
 
     # --- processes and tasks ---
 
@@ -320,6 +323,17 @@ class WorkflowsoftHook(WorkflowsHook):
     def _diagrams(self, params: Mapping[str, Any]) -> list[dict[str, str]]:
         answer = self.client.get("/api/v2/workflows", params={"mode": "view", **params})
         return rules.titled_rows(answer.json(), "process diagram")
+
+
+def _refuse_page(answer: Answer) -> None:
+    """Require an answer of the API; what it says is not documented, but a page for people is not one."""
+    if answer.body.lstrip()[:1] == b"<":
+        raise OutcomeUnknown(
+            "The answer is a page, perhaps to sign in",
+            method=answer.method,
+            path=answer.path,
+            status_code=answer.status,
+        )
 
 
 def _wire_id(text: str) -> int | str:

@@ -85,8 +85,8 @@ class WorkflowsoftCreateOperator(WorkflowsoftOperator):
         except ServerError as failed:
             # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
             raise AirflowFailException(f"ServerError: {failed} If in doubt, look for {what}.") from failed
-        journal.keep({"result": result})
         self.log.info("Created: %s.", result)
+        journal.keep({"result": result})
         return self._linked(result)
 
     def _linked(self, result: dict[str, Any]) -> dict[str, Any]:
@@ -135,13 +135,13 @@ class WorkflowsoftStartProcessOperator(WorkflowsoftCreateOperator):
     def check(self) -> None:
         check_required(diagram=self.diagram)
         check_given(self, "correlation_field")
-        fields = rules.raw_fields(self.fields or {})
+        fields = rules.raw_fields({} if self.fields is None else self.fields)
         if self.correlation_field in fields:
             raise ConfigurationError(f"correlation_field {self.correlation_field!r} is in fields as well.")
 
     def plan(self, context: Context, user: str) -> tuple[str, Callable[[], dict[str, Any]]]:
         diagram = self.hook.find_process_diagram(str(self.diagram).strip())
-        fields = rules.raw_fields(self.fields or {})
+        fields = rules.raw_fields({} if self.fields is None else self.fields)
         what = f"a process of diagram {diagram['title']!r} (id {diagram['id']}) started by user {user}"
         if self.correlation_field is not None:
             ti = context["ti"]

@@ -11,6 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_workflows.exceptions import (
     NOTHING_DONE,
+    ApiError,
     ConfigurationError,
     ContractError,
     InvalidRequest,
@@ -92,13 +93,20 @@ class IntegrationStep:
     # --- writing ---
 
     def decide(
-        self, fields: list[rules.Field], wanted: Mapping[str, Any], *, allow_unknown_types: bool, **more: Any
+        self,
+        fields: list[rules.Field],
+        wanted: Mapping[str, Any],
+        *,
+        allow_unknown_types: bool,
+        fill_required: bool = False,
+        **more: Any,
     ) -> dict[str, Any]:
         """
         Decide what to write, and keep it: a retry writes the same, whatever it would decide by then.
 
         :param fields: The fields as they are.
         :param wanted: Values by label or key.
+        :param fill_required: Refuse to leave a required field empty.
         :param more: What else belongs to the decision; JSON primitives.
         :return: ``{values, written: [label], unchanged: [label], **more}``
         :raises ConfigurationError: Workflowsoft would refuse a value.
@@ -107,6 +115,10 @@ class IntegrationStep:
         for field in fields:
             if field.key in update.values and field.options and rules.option_values(field) is None:
                 log.warning("The options of field %s have an unknown form; its value is not checked.", field)
+        if fill_required and (missing := rules.left_empty(fields, update.values)):
+            raise ConfigurationError(
+                f"fields: required by instance {self._id}, and left empty: {', '.join(missing)}. Nothing was sent."
+            )
         values = rules.kept_values(update.values)
         decision = {"values": values, "written": update.written, "unchanged": update.unchanged, **more}
         self._decision.keep(decision)
@@ -149,6 +161,8 @@ class IntegrationStep:
             return
         if unclear is not None:
             raise self._moved(unclear) from unclear
+        if not others and not rules.differing(self._hook.get_fields(self._id), values):  # its error, if it goes on
+            return
         raise ContractError(f"Workflowsoft accepted the values but shows others in: {', '.join(others)}")
 
     def _moved(self, error: WorkflowsError) -> Exception:
@@ -175,20 +189,20 @@ class IntegrationStep:
         if again:
             begun = f"An earlier try began to complete instance {self._id} at {earlier['completing']}"
             lost = OutcomeUnknown(f"{begun} and did not get to its end")
-            if self._is_over(lost, earlier["writable"]) or not _may_send_again(lost, on_unknown):
+            if self._is_over(lost, earlier) or not _may_send_again(lost, on_unknown):
                 return self._note_completed(custom_action, by_this_call=False)
         fields = self.read()
         if missing := rules.missing_required(fields):
             raise ConfigurationError(
                 f"Instance {self._id} cannot be completed, for required fields are empty: {', '.join(missing)}. "
-                "Nothing was sent."
+                "It was not sent."
             )
-        writable = not rules.has_closed(fields)
-        self._completion.keep({"completing": now(), "writable": writable, "custom_action": custom_action})
-        done = self._send_completion(custom_action, writable, on_unknown, again=again)
+        before = {"writable": not rules.has_closed(fields), "listed": self._is_listed()}
+        self._completion.keep({"completing": now(), "custom_action": custom_action, **before})
+        done = self._send_completion(custom_action, before, on_unknown, again=again)
         return self._note_completed(custom_action, by_this_call=done)
 
-    def _send_completion(self, custom_action: str, writable: bool, on_unknown: str, *, again: bool) -> bool:
+    def _send_completion(self, custom_action: str, before: Mapping[str, Any], on_unknown: str, *, again: bool) -> bool:
         try:
             self._hook.complete(self._id, custom_action=custom_action)
         except (*NOTHING_DONE, ServerError) as error:
@@ -196,7 +210,7 @@ class IntegrationStep:
                 log.warning("The server says that the instance was completed before: %s", error)
                 return False
             if isinstance(error, ServerError):
-                if self._is_over(error, writable):
+                if self._is_over(error, before):
                     return False
                 # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
                 raise AirflowFailException(f"ServerError: {error}") from error
@@ -204,38 +218,50 @@ class IntegrationStep:
                 self._completion.keep({})
             raise
         except OutcomeUnknown as lost:
-            if self._is_over(lost, writable):
+            if self._is_over(lost, before):
                 return False
             if again:
                 raise
             if not _may_send_again(lost, on_unknown):
                 return False
-            return self._send_completion(custom_action, writable, on_unknown, again=True)
+            return self._send_completion(custom_action, before, on_unknown, again=True)
         return True
 
-    def _is_over(self, doubt: WorkflowsError, writable: bool) -> bool:
+    def _is_over(self, doubt: WorkflowsError, before: Mapping[str, Any]) -> bool:
         """Read whether the instance is completed; no answer of the API says it, but some leave no doubt."""
         log.warning("%s Reading whether the instance is completed.", doubt)
         found = read_until_found(
-            lambda: self._evidence(writable), 0 if isinstance(doubt, ServerError) else self._confirm_timeout
+            lambda: self._evidence(before), 0 if isinstance(doubt, ServerError) else self._confirm_timeout
         )
         if found:
             log.info("Instance %s counts as completed: %s.", self._id, found)
         return found is not None
 
-    def _evidence(self, writable: bool) -> str | None:
+    def _evidence(self, before: Mapping[str, Any]) -> str | None:
+        """Say what shows that the instance is completed; a sign counts only if it was not there before."""
         try:
             fields = self._hook.get_fields(self._id)
         except NotFound:
             return "it can no longer be read"
         except (InvalidRequest, ServerError) as error:
             return error.server_message if _says_completed(error) else None
-        if writable and rules.has_closed(fields):
+        if before["writable"] and rules.has_closed(fields):
             return "its fields can no longer be written"
-        polls = self._step_id is not None and self._hook.keeps_until_completed and self._hook.may_consume
-        if polls and not self._hook.poll_new_integrations(str(self._step_id), is_known=True):
+        if before["listed"] and not self._poll():
             return "its step has nothing open"
         return None
+
+    def _is_listed(self) -> bool:
+        """Tell whether a poll of the step shows the instance; only where polls leave it there."""
+        if self._step_id is None or not self._hook.keeps_until_completed or not self._hook.may_consume:
+            return False
+        try:
+            return any(row["integration_instance_id"] == self._id for row in self._poll())
+        except ApiError:
+            return False
+
+    def _poll(self) -> list[dict[str, str | None]]:
+        return self._hook.poll_new_integrations(str(self._step_id), is_known=True)
 
     def _note_completed(self, custom_action: str, *, by_this_call: bool) -> bool:
         self._completion.keep({"completed": now(), "custom_action": custom_action})

@@ -20,11 +20,14 @@ from airflow_provider_workflows.rules.times import parse_time
 
 USER_NAMES = (("full_name", "FullName"), ("email", "Email"))
 INTEGERS = {"int16": 16, "int32": 32, "int64": 64}
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
+DAY = re.compile(r"\d{4}-\d\d-\d\d")
 TIME_WITH_ZONE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*(Z|[+-]\d\d:?\d\d)")
 # Nobody documents the server's words; only ones that leave no other reading count.
+_SUBJECT = r"(the |this )?(integration )?(task|instance|step)( #?\d[\w-]*)?"
+_OVER = r"(been )?(completed|closed|finished|done)"
 ALREADY_COMPLETED = re.compile(
-    r"already\W+(been\W+)?(complete|close|finish|done)"
-    r"|(task|instance|step)\W+(\w+\W+)?(is|was|has been)\W+(completed|closed|finished)",
+    rf"{_SUBJECT} (is|was|has) (already )?{_OVER}( already)?|({_SUBJECT} )?(is |was |has )?already {_OVER}",
     re.IGNORECASE,
 )
 
@@ -45,9 +48,21 @@ def titled_rows(body: Any, kind: str) -> list[dict[str, str]]:
     :raises ContractError: not a list of objects with an id.
     """
     rows = body if isinstance(body, list) else None
-    if rows is None or not all(isinstance(row, Mapping) and member(row, "Id") is not None for row in rows):
+    if rows is None or not all(_has_id(row, "Id") for row in rows):
         raise ContractError(f"The list of {kind}s is not a list of objects with an Id")
     return [{"id": str(member(row, "Id")), "title": str(member(row, "Title") or "")} for row in rows]
+
+
+class UnreadableInstances(ContractError):
+    """
+    A poll's answer has another form, at least in a part.
+
+    :param instances: What could be read of it, as :func:`integration_instances` returns it.
+    """
+
+    def __init__(self, what: str, instances: list[dict[str, str | None]]):
+        super().__init__(what)
+        self.instances = instances
 
 
 def integration_instances(body: Any) -> list[dict[str, str | None]]:
@@ -55,24 +70,30 @@ def integration_instances(body: Any) -> list[dict[str, str | None]]:
     Read the answer of a poll for new integration instances.
 
     The vendor shows one object and does not say what "none" or "several" look like: an empty answer of any
-    kind is none, an object is one, a list is several. Anything else is an error, never "none".
+    kind is none, as is an object whose ids are empty and which says nothing else; an object is one, a list is
+    several. Anything else is an error, never "none".
 
     :param body: The parsed answer; None for an empty one.
     :return: ``[{integration_instance_id, process_instance_id}]``
-    :raises ContractError: another form; its values are not repeated.
+    :raises UnreadableInstances: another form; its values are not repeated.
     """
-    if body is None or body == {} or body == []:
+    if body is None or body == [] or _says_nothing(body):
         return []
     rows = body if isinstance(body, list) else [body]
-    if not all(isinstance(row, Mapping) and member(row, "IntegrationInstanceId") is not None for row in rows):
-        raise ContractError(f"The poll's answer holds no integration instance but {_form(rows)}")
-    return [
+    odd = [row for row in rows if not _is_instance(row)]
+    instances: list[dict[str, str | None]] = [
         {
             "integration_instance_id": str(member(row, "IntegrationInstanceId")),
-            "process_instance_id": _id_or_none(member(row, "ProcessInstanceId")),
+            "process_instance_id": str(member(row, "ProcessInstanceId")) if _has_id(row, "ProcessInstanceId") else None,
         }
         for row in rows
+        if _is_instance(row)
     ]
+    if odd:
+        which = f"In {len(odd)} of {len(rows)} places the" if instances else "The"
+        what = f"{which} poll's answer holds no integration instance but {_form(odd[0])}"
+        raise UnreadableInstances(what, instances)
+    return instances
 
 
 def user_rows(body: Any) -> list[dict[str, str]]:
@@ -146,8 +167,8 @@ def instance_id_of(given: Any) -> str:
 
 
 def says_already_completed(words: str) -> bool:
-    """Tell whether an error's words can only mean that the integration instance was completed before."""
-    return ALREADY_COMPLETED.search(words) is not None
+    """Tell whether a sentence of an error can only mean that the integration instance was completed before."""
+    return any(ALREADY_COMPLETED.fullmatch(sentence.strip()) for sentence in re.split(r"[.;!\n]", words))
 
 
 # --- fields ----------------------------------------------------------------------------------------------
@@ -321,6 +342,11 @@ def missing_required(fields: Iterable[Field]) -> list[str]:
     return [field.label for field in fields if field.is_required and field.value in (None, "")]
 
 
+def left_empty(fields: Iterable[Field], values: Mapping[str, Any]) -> list[str]:
+    """Return the labels of required fields that would be empty after values, by key, were written."""
+    return missing_required(replace(field, value=values.get(field.key, field.value)) for field in fields)
+
+
 def has_closed(fields: Iterable[Field]) -> bool:
     """Tell whether no field can be written; it means something only where one could before."""
     fields = list(fields)
@@ -402,7 +428,7 @@ def encode(field: Field, value: Any) -> Any:
             raise ConfigurationError(f"fields: field {field} cannot be emptied; its type has no question mark.")
         return None
     if not field.is_known:
-        return _as_it_is(_raw_value(field.label, value))
+        return _as_it_is(_restored(field.value, _raw_value(field.label, value)))
     expected, _, write = CODECS[field.kind]
     try:
         return write(value)
@@ -422,10 +448,14 @@ def _read_field(row: Mapping[str, Any]) -> Field:
         type=kind,
         value=None,
         options=member(row, "options"),
-        is_readonly=member(row, "isReadonly") is True,
-        is_required=member(row, "isRequired") is True,
+        is_readonly=_is_set(member(row, "isReadonly")),
+        is_required=_is_set(member(row, "isRequired")),
     )
     return replace(field, value=_read_value(field, member(row, "valueJson")))
+
+
+def _is_set(flag: Any) -> bool:
+    return str(flag).lower() in ("true", "1")
 
 
 def _read_value(field: Field, text: Any) -> Any:
@@ -443,7 +473,9 @@ def _read_value(field: Field, text: Any) -> Any:
 def _same(field: Field, encoded: Any) -> bool:
     held = None if field.value is None else encode(field, field.value)
     if field.kind == "single" and held is not None and encoded is not None:
-        return math.isclose(held, encoded, rel_tol=1e-6)  # the server keeps some seven digits
+        return f"{held:.7g}" == f"{encoded:.7g}"  # more digits the server does not keep
+    if field.kind == "string":
+        return (held or None) == (encoded or None)  # both are empty, whichever the server shows
     return _alike(held, encoded)
 
 
@@ -458,10 +490,29 @@ def _alike(held: Any, wanted: Any) -> bool:
 
 def _check_option(field: Field, encoded: Any) -> None:
     allowed = option_values(field)
-    if encoded is None or allowed is None or any(encoded == value or str(encoded) == str(value) for value in allowed):
+    if encoded is None or allowed is None:
         return
-    listed = ", ".join(repr(value) for value in allowed)
-    raise ConfigurationError(f"fields: field {field} takes one of {listed}; got {short(encoded)}.")
+    words = {str(value) for value in allowed} | {str(_encoded_option(field, value)) for value in allowed}
+    chosen = encoded if isinstance(encoded, list) else [encoded]  # of a type with several choices
+    if not all(str(choice) in words for choice in chosen):
+        listed = ", ".join(repr(value) for value in allowed)
+        raise ConfigurationError(f"fields: field {field} takes one of {listed}; got {short(encoded)}.")
+
+
+def _encoded_option(field: Field, value: Any) -> Any:
+    try:
+        return encode(field, value)
+    except ConfigurationError:
+        return value
+
+
+def _restored(held: Any, wanted: Any) -> Any:
+    """Return JSON with the numbers that XCom holds as text only, made numbers again where they are unchanged."""
+    if isinstance(held, Mapping) and isinstance(wanted, Mapping):
+        return {name: _restored(held.get(name), item) for name, item in wanted.items()}
+    if isinstance(held, list) and isinstance(wanted, list) and len(held) == len(wanted):
+        return [_restored(*pair) for pair in zip(held, wanted, strict=True)]
+    return held if isinstance(held, Decimal) and wanted == str(held) else wanted
 
 
 def _as_it_is(value: Any) -> Any:
@@ -505,6 +556,8 @@ def _decimal(value: Any) -> Decimal:
     # A float has lost digits that a Decimal would have kept, so it is refused and not quietly rounded.
     if isinstance(value, bool) or not isinstance(value, (int, str, Decimal)):
         raise TypeError
+    if isinstance(value, str) and not NUMBER.fullmatch(value.strip()):
+        raise ValueError
     try:
         number = Decimal(value.strip() if isinstance(value, str) else value)
     except InvalidOperation:
@@ -525,7 +578,7 @@ def _guid(value: Any) -> str:
 
 
 def _read_time(value: Any) -> datetime:
-    moment = parse_time(_text(value))
+    moment = parse_time(_text(value)) if DAY.match(value) else None
     if moment is None:
         raise ValueError
     return moment
@@ -572,12 +625,28 @@ CODECS: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
 }
 
 
-def _id_or_none(value: Any) -> str | None:
-    return None if value is None else str(value)
+def _has_id(row: Any, name: str) -> bool:
+    """Tell whether an object has an id, a number or a text; a bool is an int in Python, and 2.0 is nobody's id."""
+    value = member(row, name) if isinstance(row, Mapping) else None
+    return type(value) is int or (isinstance(value, str) and value.strip() != "")
 
 
-def _form(rows: list[Any]) -> str:
-    odd = next(row for row in rows if not isinstance(row, Mapping) or member(row, "IntegrationInstanceId") is None)
+def _is_instance(row: Any) -> bool:
+    return _has_id(row, "IntegrationInstanceId") and not _is_empty(member(row, "IntegrationInstanceId"))
+
+
+def _is_empty(value: Any) -> bool:
+    """Tell whether a value is one that .NET leaves where nobody has set any."""
+    return value is None or value == "" or (type(value) is int and value == 0)
+
+
+def _says_nothing(body: Any) -> bool:
+    if not isinstance(body, Mapping) or not all(map(_is_empty, body.values())):
+        return False
+    return not body or any(str(name).lower() == "integrationinstanceid" for name in body)
+
+
+def _form(odd: Any) -> str:
     if isinstance(odd, Mapping):
-        return f"an object with {', '.join(sorted(map(str, odd)))}"
+        return f"an object with {', '.join(sorted(f'{name} ({type(odd[name]).__name__})' for name in odd))}"
     return f"a {type(odd).__name__}"
