@@ -34,7 +34,17 @@ def field(type_name: str, value_json: Any = None, **more: Any) -> rules.Field:
 # --- polls ---
 
 
-@pytest.mark.parametrize("body", [None, {}, []])
+@pytest.mark.parametrize(
+    "body",
+    [
+        None,
+        {},
+        [],
+        {"IntegrationInstanceId": None},
+        {"integrationInstanceId": 0, "ProcessInstanceId": 0},
+        {"IntegrationInstanceId": "", "ProcessInstanceId": None},
+    ],
+)
 def test_every_empty_answer_of_a_poll_is_none(body):
     assert rules.integration_instances(body) == []
 
@@ -66,7 +76,18 @@ def test_several_instances_of_one_answer_are_all_read_and_a_process_may_be_missi
         (0, "a int"),
         ([INSTANCE, None], "a NoneType"),
         ([{"ProcessInstanceId": 1}], "an object with ProcessInstanceId"),
-        ({"IntegrationInstanceId": None}, "an object with IntegrationInstanceId"),
+        ([{"IntegrationInstanceId": None}], "an object with IntegrationInstanceId"),
+        ([{"IntegrationInstanceId": 0, "ProcessInstanceId": 0}], "IntegrationInstanceId (int)"),
+        ({"IntegrationInstanceId": 0, "ProcessInstanceId": 7}, "IntegrationInstanceId (int)"),
+        ({"IntegrationInstanceId": None, "Message": "top secret"}, "Message (str)"),
+        ({"Message": None}, "an object with Message"),
+        ({"IntegrationInstanceId": True}, "IntegrationInstanceId (bool)"),
+        ({"IntegrationInstanceId": False}, "IntegrationInstanceId (bool)"),
+        ({"IntegrationInstanceId": 2.0}, "IntegrationInstanceId (float)"),
+        ({"IntegrationInstanceId": 0.0}, "IntegrationInstanceId (float)"),
+        ({"IntegrationInstanceId": {"secret": 1}}, "IntegrationInstanceId (dict)"),
+        ({"IntegrationInstanceId": [2]}, "IntegrationInstanceId (list)"),
+        ({"IntegrationInstanceId": " "}, "IntegrationInstanceId (str)"),
     ],
 )
 def test_an_answer_of_another_form_is_an_error_and_never_none(body, shown):
@@ -74,6 +95,23 @@ def test_an_answer_of_another_form_is_an_error_and_never_none(body, shown):
         rules.integration_instances(body)
     assert shown in str(error.value)
     assert "secret" not in str(error.value)
+
+
+def test_what_can_be_read_of_an_odd_answer_comes_with_the_error():
+    # In Python 1 equals True, so these two must not be told apart by comparing them.
+    odd = [{"IntegrationInstanceId": 1}, {"IntegrationInstanceId": True}, INSTANCE, {"Foo": "secret"}]
+
+    with pytest.raises(rules.UnreadableInstances, match="In 2 of 4 places") as error:
+        rules.integration_instances(odd)
+    assert error.value.instances == [{"integration_instance_id": "1", "process_instance_id": None}, READ]
+    assert "secret" not in str(error.value)
+
+
+@pytest.mark.parametrize("process", [True, 2.0, {"Id": 3}, [3], ""])
+def test_an_instance_whose_process_has_no_id_is_an_instance(process):
+    read = rules.integration_instances({"IntegrationInstanceId": 2, "ProcessInstanceId": process})
+
+    assert read == [READ | {"process_instance_id": None}]
 
 
 # --- diagrams and steps ---
@@ -99,7 +137,9 @@ def test_an_ambiguous_name_lists_only_those_it_fits():
         rules.choose("step", "integration step", "Check", ROWS)
 
 
-@pytest.mark.parametrize("body", [None, {}, {"data": []}, ["x"], [{"Title": "no id"}]])
+@pytest.mark.parametrize(
+    "body", [None, {}, {"data": []}, ["x"], [{"Title": "no id"}], *([{"Id": id_}] for id_ in (True, 2.0, "", {}, [1]))]
+)
 def test_a_list_of_another_form_is_an_error(body):
     with pytest.raises(ContractError, match="list of process diagrams"):
         rules.titled_rows(body, "process diagram")
