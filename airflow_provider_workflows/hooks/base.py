@@ -165,14 +165,16 @@ class WorkflowsHook(BaseHook):
 
     def item_url(self, **ids: str | None) -> str:
         """Fill the connection's ``item_url``; "" where there is none or it asks for an id that is not known."""
-        template = self.extras.text("item_url")
-        if template is None:
-            return ""
         try:
+            template = self.extras.text("item_url") or ""
             return template.format_map(
                 {name: quote(value, safe="") for name, value in ids.items() if value is not None}
             )
-        except (KeyError, IndexError, ValueError, AttributeError):
+        except KeyError:
+            return ""
+        except Exception as error:  # whatever is wrong with a link is no reason to fail what was done
+            words = error if isinstance(error, ConfigurationError) else f"Extra 'item_url': {type(error).__name__}."
+            self.log.warning("There is no link to the item. %s", words)
             return ""
 
     async def prepare(self) -> None:

@@ -361,6 +361,9 @@ def test_a_trigger_looks_the_connection_up_on_its_loop_and_masks_tokens_there(ai
         ("https://app.example.com/{unknown}", ""),
         ("https://app.example.com/{", ""),
         ("https://app.example.com/{item_id.x}", ""),
+        ("https://app.example.com/{item_id[a]}", ""),
+        ("https://app.example.com/{item_id:d}", ""),
+        (["https://app.example.com"], ""),
         (None, ""),
     ],
 )

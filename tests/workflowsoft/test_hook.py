@@ -334,6 +334,12 @@ def test_the_address_of_an_item_is_made_only_as_the_connection_says(hook, hook_w
     assert told.item_url(integration_instance_id="2", process_instance_id=None) == ""
 
 
+@pytest.mark.parametrize("wrong", [["https://app.example"], "https://app.example/{process_instance_id[a]}"])
+def test_a_wrong_address_of_items_is_said_and_fails_nothing(hook_with, wrong, capsys):
+    assert hook_with(extra={"item_url": wrong}).item_url(process_instance_id="3") == ""
+    assert "item_url" in capsys.readouterr().out
+
+
 # --- one method for each documented call ---
 
 INSTANCES = "/api/v2/workflows/instances"
