@@ -67,11 +67,23 @@ class Claim:
         raise self._never_settled()
 
     def withdraw(self) -> None:
-        """Give the claim up, for nothing was said."""
+        """
+        Give the claim up, for nothing was said.
+
+        :raises ClaimFailed: the Variable cannot be read or written, or not in time; then the claim stays.
+        """
+        began = time.monotonic()
         held = self._read()
-        if held.get(self.mark, {}).get("by") == self.by:
-            del held[self.mark]
-            self._write(held)
+        if held.get(self.mark, {}).get("by") != self.by:
+            return
+        if (seconds := time.monotonic() - began) > PAUSE / 4:
+            # Written back now, it could wipe out what others have claimed since.
+            raise ClaimFailed(
+                f"Airflow took {seconds:.1f} s to read Variable {self.key}, so the claim stays there: no callback of "
+                "this run sends this message."
+            )
+        del held[self.mark]
+        self._write(held)
 
     async def awithdraw(self) -> None:
         """Like :meth:`withdraw`, on an event loop."""

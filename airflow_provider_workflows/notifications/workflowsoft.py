@@ -126,6 +126,8 @@ class WorkflowsoftTaskNotifier(BaseNotifier):
         return WorkflowsoftHook(self.workflowsoft_conn_id)
 
     def _find_people(self, hook: WorkflowsoftHook) -> tuple[str, str | None]:
+        """Return the ids of both users; signed in, for after the claim it is too late to fail at that."""
+        hook.get_api_token()
         by = hook.find_user_id(str(self.on_behalf_of).strip(), parameter="on_behalf_of")
         if self.assigned_to is None:
             return by, None

@@ -245,6 +245,46 @@ def test_after_a_refusal_the_next_callback_tries_again(ready, capsys, status):
     assert len([line for line in logged(capsys, "error") if f"answered {status}" in line]) == 1
 
 
+def test_a_sign_in_that_fails_claims_nothing(ready, variables, capsys):
+    ready.control("POST", "faults", path="apitoken", status=401)
+    ids = {**SENTENCE, "on_behalf_of": 11}
+
+    WorkflowsoftTaskNotifier(**ids)(context())
+    assert (posted(ready), variables.held) == ([], {})
+    WorkflowsoftTaskNotifier(**ids)(context())
+
+    assert len(created(ready)) == 1
+    assert len(logged(capsys, "error")) == 1
+
+
+def test_a_claim_is_not_withdrawn_when_others_may_have_written_since(ready, variables, capsys, monkeypatch):
+    monkeypatch.setattr(claims, "PAUSE", 0.4)
+    ready.control("POST", "faults", method="POST", path="/api/v2/tasks", status=403)
+    withdraw = claims.Claim.withdraw
+    others = {"other": {"by": "somebody", "at": "now"}}
+
+    def withdraw_slowly(claim):
+        get = variables.get
+
+        def get_slowly(*args, **kwargs):
+            found = get(*args, **kwargs)
+            time.sleep(0.2)
+            variables.held[KEY] = json.dumps({**json.loads(found), **others})
+            return found
+
+        with monkeypatch.context() as during:
+            during.setattr(variables, "get", get_slowly)
+            withdraw(claim)
+
+    monkeypatch.setattr(claims.Claim, "withdraw", withdraw_slowly)
+    WorkflowsoftTaskNotifier(**SENTENCE)(context())
+
+    assert len(json.loads(variables.held[KEY])) == 2
+    told = logged(capsys, "error")
+    assert "answered 403" in told[0]
+    assert "the claim stays" in told[1]
+
+
 def test_a_worker_that_dies_while_it_sends_leaves_its_claim(ready, monkeypatch):
     def die(*_, **__):
         raise Killed
