@@ -36,7 +36,7 @@ class RejectIntegration(Exception):
     :param fields: ``{label or key: value}`` to write before, such as one that holds the reason for people.
     """
 
-    def __init__(self, reason: str, *, custom_action: str, fields: Mapping[str, Any] | None = None):
+    def __init__(self, reason: object, *, custom_action: str, fields: Mapping[str, Any] | None = None):
         super().__init__(reason)
         self.reason = str(reason)
         self.custom_action = custom_action

@@ -71,6 +71,8 @@ class WorkflowsoftIntegrationOperator(WorkflowsoftOperator):
 
     def open_step(self, context: Context, *, confirm_timeout: float = 0.0) -> tuple[str, IntegrationStep]:
         """Return the rendered instance id and what handles the instance, and set the link to it."""
+        if not isinstance(confirm_timeout, (int, float)) or not confirm_timeout >= 0:
+            raise ConfigurationError(f"confirm_timeout must be seconds, at least 0; got {confirm_timeout!r}.")
         given = self.integration_instance_id
         instance_id = rules.instance_id_of(given)
         row = given if isinstance(given, Mapping) else {}

@@ -141,11 +141,36 @@ def test_any_call_is_repeated_after_a_429_and_not_before_the_stated_time(request
     assert 30 <= sleeper.slept[0] < 32
 
 
-@EVERY_CALL
-def test_a_503_with_a_stated_wait_is_a_refusal_like_429(requests_mock, sleeper, replay):
+def test_a_503_with_a_stated_wait_is_a_refusal_like_429_of_what_may_be_sent_twice(requests_mock, sleeper):
     requests_mock.post(BASE + "/x", [{"status_code": 503, "headers": {"Retry-After": "3"}}, {"json": {}}])
 
-    assert client_to(sleeper=sleeper).call("POST", "/x", replay=replay).status == 200
+    assert client_to(sleeper=sleeper).call("POST", "/x", replay=Replay.SAFE).status == 200
+
+
+def test_a_503_to_what_must_not_be_sent_twice_leaves_its_outcome_unknown_whatever_wait_it_states(requests_mock):
+    sent = requests_mock.post(BASE + "/x", status_code=503, headers={"Retry-After": "3"})
+
+    with pytest.raises(OutcomeUnknown):
+        client_to().call("POST", "/x", replay=Replay.NEVER)
+    assert sent.call_count == 1
+
+
+@pytest.mark.parametrize(
+    ("location", "error"),
+    [
+        ("/processes/7", OutcomeUnknown),
+        ("/account/processes/7", OutcomeUnknown),
+        ("", OutcomeUnknown),
+        ("/account/login?ReturnUrl=%2Fx", AuthenticationError),
+        ("https://login.example.com/SignIn.aspx", AuthenticationError),
+    ],
+)
+def test_a_redirect_after_a_change_is_a_refusal_only_if_it_leads_to_a_login_page(requests_mock, location, error):
+    headers = {"Location": location, "Content-Type": "text/html"}
+    requests_mock.post(BASE + "/x", status_code=302, headers=headers, text="<html></html>")
+
+    with pytest.raises(error):
+        client_to().call("POST", "/x", replay=Replay.NEVER)
 
 
 def test_the_later_of_two_stated_times_counts(requests_mock, sleeper):

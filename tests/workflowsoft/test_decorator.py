@@ -189,7 +189,7 @@ def test_a_function_that_returns_something_else_is_told_so(emulator, instance_id
         ({"Requested by": "me"}, "read-only in Workflowsoft: 'Requested by'"),
         ({DURATION: 1.5}, "a float is not exact"),
         ({"Venu": "x"}, "no field 'Venu'"),
-        ({DURATION: Decimal(1)}, "required fields are empty: Venue"),
+        ({DURATION: Decimal(1)}, "required by instance .* left empty: Venue. Nothing was sent"),
     ],
 )
 def test_a_decision_that_workflowsoft_would_refuse_is_told_before_the_completion(
@@ -197,7 +197,10 @@ def test_a_decision_that_workflowsoft_would_refuse_is_told_before_the_completion
 ):
     with pytest.raises(ConfigurationError, match=named):
         run(lambda fields: values, store, instance_id)
-    assert effects(emulator, "complete") == []
+    assert writes(emulator) == []
+
+    run(lambda fields: {"Venue": "Main hall"}, store, instance_id)
+    assert len(writes(emulator)) == len(effects(emulator, "complete")) == 1
 
 
 def test_an_error_of_the_function_is_the_tasks_error_and_a_retry_calls_it_again(emulator, instance_id, store, longer):
@@ -658,3 +661,10 @@ def test_a_dag_maps_the_function_over_the_sensors_rows(emulator, monkeypatch, tm
     assert acts["write_fields", first]["fields"] == {DURATION: "1670.25", "Venue": '"Main hall"'}
     assert acts["write_fields", second]["fields"] == {"Venue": '"none"'}
     assert [acts["complete", one]["custom_action"] for one in (first, second)] == ["__AUTO__", "Reject"]
+
+
+def test_the_reason_of_a_rejection_may_be_an_error(emulator, instance_id, store):
+    def reject(fields):
+        raise RejectIntegration(ValueError("no such vendor"), custom_action="Reject", fields={"Venue": "none"})
+
+    assert run(reject, store, instance_id)["rejected"] == "no such vendor"

@@ -732,7 +732,6 @@ NOT_DONE = [
     pytest.param({"status": 403}, PermissionDenied, id="403"),
     pytest.param({"status": 404}, NotFound, id="404"),
     pytest.param({"status": 429, "headers": {"Retry-After": "9999"}}, RateLimited, id="429"),
-    pytest.param({"status": 503, "headers": {"Retry-After": "9999"}}, RateLimited, id="503-wait"),
 ]
 
 
@@ -812,3 +811,70 @@ def test_the_custom_action_is_sent_as_given(emulator, ready_id, store):
     complete(ready_id, custom_action="Reject").execute({"task_state_store": store})
 
     assert effects(emulator, "complete")[0]["custom_action"] == "Reject"
+
+
+# --- what servers may say ---
+
+
+@pytest.mark.parametrize("words", ["Cannot complete the task until the previous task is completed.", "Completed"])
+def test_a_refusal_that_speaks_of_completion_is_a_refusal(emulator, ready_id, store, words):
+    fault(emulator, "PATCH", COMPLETE, status=400, json={"Message": words})
+
+    with pytest.raises(InvalidRequest):
+        complete(ready_id).execute({"task_state_store": store})
+
+    complete(ready_id).execute({"task_state_store": store})
+    assert len(effects(emulator, "complete")) == 1
+
+
+def test_a_page_instead_of_an_answer_does_not_count_as_completed(emulator, ready_id, store):
+    fault(emulator, "PATCH", COMPLETE, status=200, headers={"Content-Type": "text/html"}, body="<html>Sign in</html>")
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown: The answer is a page"):
+        complete(ready_id).execute({"task_state_store": store})
+
+
+def test_a_page_instead_of_an_answer_to_an_update_is_settled_by_reading(emulator, instance_id, store):
+    fault(emulator, "POST", WRITE, status=200, headers={"Content-Type": "text/html"}, body="<html>Sign in</html>")
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown: The answer is a page"):
+        update(instance_id, {"Venue": "Main hall"}).execute({"task_state_store": store})
+
+
+def test_a_server_that_keeps_nothing_though_the_connection_says_so_proves_nothing(
+    emulator, set_connection, store, monkeypatch
+):
+    connection = emulator.connection("workflowsoft")
+    connection["extra"] |= {"new_integrations": "kept_until_completed"}
+    set_connection("workflowsoft_default", connection)
+    emulator.control("PATCH", "switches", new_integrations="consumed_on_read")
+    started = emulator.control("POST", "workflowsoft/processes", diagram="Vendor onboarding")
+    row = {"integration_instance_id": started["integration_instance_id"], "step_id": "201"}
+    WorkflowsoftHook().poll_new_integrations("201")  # by which the instance was received
+    fault(emulator, "PATCH", COMPLETE, reset="before")
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        complete(row).execute({"task_state_store": store})
+    assert effects(emulator, "complete") == []
+
+
+def test_values_that_cannot_be_read_back_end_in_the_error_of_reading(emulator, instance_id, store):
+    fault(emulator, "GET", "/variables$", skip=1, times=99, status=403)
+
+    with pytest.raises(PermissionDenied):
+        update(instance_id, {"Venue": "Main hall"}).execute({"task_state_store": store})
+
+    emulator.control("DELETE", "faults")
+    assert update(instance_id, {"Venue": "Another"}).execute({"task_state_store": store})["written"] == ["Venue"]
+    assert [e["fields"]["Venue"] for e in effects(emulator, "write_fields")] == ['"Main hall"']
+
+
+@pytest.mark.parametrize("timeout", [None, -1, "30"])
+def test_a_confirm_timeout_that_is_no_time_is_named_before_anything_is_sent(emulator, instance_id, store, timeout):
+    for operator in (
+        update(instance_id, {"Venue": "x"}, confirm_timeout=timeout),
+        complete(instance_id, confirm_timeout=timeout),
+    ):
+        with pytest.raises(ConfigurationError, match="confirm_timeout"):
+            operator.execute({"task_state_store": store})
+    assert emulator.requests() == []

@@ -307,6 +307,8 @@ def test_a_worker_that_dies_before_it_notes_the_result_creates_no_second_one(
     "unclear",
     [
         pytest.param({"status": 503}, id="503"),
+        pytest.param({"status": 503, "headers": {"Retry-After": "1"}, "after": True}, id="503-wait"),
+        pytest.param({"status": 302, "headers": {"Location": "/processes/7"}, "after": True}, id="redirect"),
         pytest.param({"status": 504, "after": True}, id="504-done"),
         pytest.param({"status": 302, "headers": {"Location": "/elsewhere"}}, id="302"),
         pytest.param({"status": 200, "after": True, "body": "<html></html>"}, id="html"),
@@ -346,7 +348,6 @@ def test_a_500_shows_the_servers_words_and_fails_for_good(emulator, store, build
         pytest.param({"status": 403}, PermissionDenied, id="403"),
         pytest.param({"status": 404}, NotFound, id="404"),
         pytest.param({"status": 429, "headers": {"Retry-After": "9999"}}, RateLimited, id="429"),
-        pytest.param({"status": 503, "headers": {"Retry-After": "9999"}}, RateLimited, id="503-wait"),
     ],
 )
 def test_what_was_refused_for_certain_is_created_by_the_next_try(
@@ -470,3 +471,10 @@ def test_a_listed_row_is_what_a_mapped_task_takes(emulator, store):
     for row in listing(kind="diagrams", search="e")[:2]:
         WorkflowsoftStartProcessOperator.partial(task_id="start", on_behalf_of="12").expand(diagram=[row["id"]])
         assert set(map(type, row.values())) == {str}
+
+
+@pytest.mark.parametrize("fields", ["", [], "None"])
+def test_fields_that_are_no_mapping_are_named_before_anything_is_sent(emulator, store, fields):
+    with pytest.raises(ConfigurationError, match="fields must be a mapping"):
+        run(start(fields=fields), store)
+    assert emulator.requests() == []

@@ -706,3 +706,72 @@ def test_a_field_is_written_under_the_vendors_name():
 )
 def test_only_words_that_leave_no_doubt_mean_already_completed(words, said):
     assert rules.says_already_completed(words) is said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Cannot complete the task until the previous task is completed.",
+        "All required fields must be filled before the task is completed.",
+        "The dependent task is not already completed.",
+        "Only the owner may do this once the task is closed.",
+        "Completed",
+    ],
+)
+def test_a_sentence_about_another_completion_says_nothing_of_ours(words):
+    assert not rules.says_already_completed(words)
+
+
+@pytest.mark.parametrize("words", ["An error has occurred.; The task is already completed.", "Task 5 is closed"])
+def test_one_whole_sentence_of_several_is_enough(words):
+    assert rules.says_already_completed(words)
+
+
+@pytest.mark.parametrize(
+    ("held", "wanted", "same"), [("1000000", 1000001, False), ("0.5", 0.5000004, False), ("0.1", 0.100000001, True)]
+)
+def test_a_single_has_seven_digits(held, wanted, same):
+    assert (rules.plan_update([field("Single?", held)], {"Event": wanted}).written == []) is same
+
+
+@pytest.mark.parametrize(("held", "wanted"), [(None, ""), ('""', None), ("null", "")])
+def test_a_text_is_empty_whichever_way_the_server_shows_it(held, wanted):
+    assert rules.plan_update([field("String", held)], {"Event": wanted}).values == {}
+
+
+@pytest.mark.parametrize("flag", [True, "true", "True", 1])
+def test_a_flag_may_come_as_text(flag):
+    read = field("String", '"x"', isReadonly=flag, isRequired=flag)
+
+    assert (read.is_readonly, read.is_required) == (True, True)
+    assert not field("String", '"x"', isReadonly="false").is_readonly
+
+
+def test_options_may_be_several_and_in_another_form_of_the_same_value():
+    several = field("String[]", '["A"]', options=["A", "B"])
+    assert rules.plan_update([several], {"Event": ["A", "B"]}, allow_unknown_types=True).written == ["Event"]
+    with pytest.raises(ConfigurationError, match="takes one of 'A', 'B'"):
+        rules.plan_update([several], {"Event": ["A", "C"]}, allow_unknown_types=True)
+    guid = field("Guid?", None, options=[GUID.upper()])
+    assert rules.plan_update([guid], {"Event": GUID}).values == {"k-1": GUID}
+
+
+def test_a_number_of_an_unknown_type_comes_back_from_xcom_as_it_was():
+    money = field("Money", '{"amount": 12345678901234.5678, "in": "EUR"}')
+    shown = rules.xcom_value(money.value)
+
+    assert rules.plan_update([money], {"Event": shown}).unchanged == ["Event"]
+    sent = rules.plan_update([money], {"Event": {**shown, "in": "USD"}}, allow_unknown_types=True).values["k-1"]
+    assert sent == {"amount": Decimal("12345678901234.5678"), "in": "USD"}
+
+
+@pytest.mark.parametrize("text", ['"21:00"', '"now"'])
+def test_a_time_without_a_day_is_no_time(text):
+    with pytest.raises(ContractError):
+        field("DateTime?", text)
+
+
+@pytest.mark.parametrize("text", ["1_000", "١٢", "1e", ""])
+def test_only_plain_digits_are_a_number(text):
+    with pytest.raises(ConfigurationError, match="takes a finite Decimal"):
+        rules.encode(field("Decimal?"), text)
