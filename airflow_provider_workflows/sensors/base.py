@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from airflow.providers.common.compat.sdk import (
     AirflowFailException,
     AirflowSensorTimeout,
     AirflowSkipException,
+    AirflowTaskTimeout,
     BaseSensorOperator,
     PokeReturnValue,
     conf,
@@ -19,7 +21,7 @@ from airflow_provider_workflows.exceptions import WorkflowsError
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, push_values, task_state_store
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
     from functools import cached_property
 
     from airflow.sdk import Context
@@ -91,11 +93,12 @@ class WorkflowsSensor(BaseSensorOperator):
 
     def look_or_defer(self, context: Context) -> Any:
         """Look once on the worker, and wait without one if it is not over yet."""
-        trigger = self.build_trigger()
-        answer = self._look(trigger)
-        if answer is not None:
-            return self._conclude(context, answer)
-        self._check_deadline()
+        with self._skipping_as_poke_mode():
+            trigger = self.build_trigger()
+            answer = self._look(trigger)
+            if answer is not None:
+                return self._conclude(context, answer)
+            self._check_deadline()
         assert self._deadline is not None
         timeout = self._deadline - datetime.now(timezone.utc) + BACKSTOP
         return self.defer(trigger=self.deferred_trigger(trigger), method_name="execute_complete", timeout=timeout)
@@ -111,14 +114,27 @@ class WorkflowsSensor(BaseSensorOperator):
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Resume with the trigger's event."""
-        status = event.get("status") if event else None
-        if event is not None and status == "done":
-            return self._conclude(context, event)
-        if status == "timeout":
-            self._time_out(str((event or {}).get("last_look", "")))
-        if event is not None and status == "error":
-            raise WorkflowsError(f"{event['error']}: {event['message']}")
-        raise WorkflowsError(f"The trigger ended with an event this version does not know: {event!r}")
+        with self._skipping_as_poke_mode():
+            status = event.get("status") if event else None
+            if event is not None and status == "done":
+                return self._conclude(context, event)
+            if status == "timeout":
+                self._time_out(str((event or {}).get("last_look", "")))
+            if event is not None and status == "error":
+                raise WorkflowsError(f"{event['error']}: {event['message']}")
+            raise WorkflowsError(f"The trigger ended with an event this version does not know: {event!r}")
+
+    @contextmanager
+    def _skipping_as_poke_mode(self) -> Iterator[None]:
+        """Skip for an error where Airflow's own ``execute`` would, which a deferrable sensor goes past."""
+        try:
+            yield
+        except AirflowSkipException:
+            raise
+        except (AirflowTaskTimeout, Exception) as error:
+            if self.never_fail or (self.soft_fail and isinstance(error, AirflowTaskTimeout)):
+                raise AirflowSkipException(f"{type(error).__name__}: {error}") from error
+            raise
 
     def _look(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
         answer = trigger.look_on_worker(self.hook, self.log)

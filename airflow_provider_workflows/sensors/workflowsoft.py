@@ -8,10 +8,13 @@ from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
+from airflow.providers.common.compat.sdk import AirflowTaskTimeout
+
 from airflow_provider_workflows import version_compat
-from airflow_provider_workflows.exceptions import NOTHING_DONE, ApiError, ConfigurationError, OutcomeUnknown
+from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationError, OutcomeUnknown
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
 from airflow_provider_workflows.rules.parameters import check_required, one_of, text_id
+from airflow_provider_workflows.rules.workflowsoft import UnreadableInstances
 from airflow_provider_workflows.sensors.base import KEPT_AFTER_DEADLINE, WorkflowsSensor
 from airflow_provider_workflows.triggers.base import PASSING_FAULTS
 from airflow_provider_workflows.triggers.workflowsoft import (
@@ -28,10 +31,11 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.triggers.base import WaitTrigger
     from airflow_provider_workflows.version_compat import StateStore
 
+    Instances = Sequence[Mapping[str, str | None]]
+
 JOURNAL = "new_integrations"  # key in the task state store
 MOST_INSTANCES = 500
 MOST_STRETCHES = 20
-SIGN_IN = "/api/v2/app/apitoken"
 WHAT_TO_DO = (
     "If an integration instance was taken out of Workflowsoft, nobody works on it: compare with the processes running "
     "there. One that you find there can be handled by giving its id to the operators by hand."
@@ -71,7 +75,8 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     :raises ConfigurationError: a parameter is wrong; polling is not allowed; no such diagram or step, or several
         (they are listed).
     :raises NotFound: Workflowsoft does not know ``step_id``.
-    :raises ContractError: an answer has an undocumented form; what came with it is a suspected loss.
+    :raises ContractError: an answer has an undocumented form, in which no instance can be read; what came with it is
+        a suspected loss.
     """
 
     template_fields: Sequence[str] = ("workflowsoft_conn_id", "diagram", "step", "step_id", "max_instances")
@@ -157,15 +162,9 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         assert isinstance(trigger, WorkflowsoftIntegrationWaitTrigger)
         pause = timedelta(seconds=self.poke_interval)
         assert self._deadline is not None
-        # The event carries all, for dag.test() drops the keyword arguments of a deferral.
         return WorkflowsoftPauseTrigger(
             until=min(datetime.now(timezone.utc) + pause, self._deadline).isoformat(),
-            event={
-                "status": "look",
-                "deadline": self.deadline,
-                "place": None if trigger.step_id is None else trigger.place,
-                "journal": None if self._journal.is_kept else self._journal.entry,
-            },
+            event=trigger.look_event(None if self._journal.is_kept else self._journal.entry),
         )
 
     def _begin(self, context: Context, carried: Mapping[str, Any] | None = None) -> None:
@@ -187,6 +186,9 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
                 self.log.info("%s", trigger.last_look)
             except OutcomeUnknown:  # was said as a suspected loss
                 self.log.info("Looking again at the next poke.")
+            except UnreadableInstances:  # was said, too
+                if not self._journal.received:
+                    raise
             except PASSING_FAULTS as fault:
                 self.log.warning("%s Looking again at the next poke.", fault)
             self._last_look = trigger.last_look
@@ -204,24 +206,34 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         self._journal.begin(trigger.place)
         try:
             instances = trigger.poll(self.hook)
-        except Exception as fault:
-            if isinstance(fault, NOTHING_DONE) or (isinstance(fault, ApiError) and fault.path == SIGN_IN):
-                self._journal.end()
-            else:
-                # An advice is for actions: this one is done again.
-                self._lose(str(fault).removesuffix(getattr(fault, "advice", "")).strip())
+        except NOTHING_DONE:
+            self._journal.end()
             raise
-        if instances:
-            # Before the receipt: should that one fail, the ids are found in the log.
-            self.log.info("Received at step %s: %s.", trigger.name, named(instances))
+        except UnreadableInstances as odd:
+            self._log_received(trigger, odd.instances)
+            self._lose(str(odd), odd.instances)
+            raise
+        except AirflowTaskTimeout:
+            self._lose("The task's execution_timeout ended it.")
+            raise
+        except Exception as fault:
+            # An advice is for actions: this one is done again.
+            self._lose(str(fault).removesuffix(getattr(fault, "advice", "")).strip())
+            raise
+        self._log_received(trigger, instances)
         self._journal.end(instances)
         return instances
 
-    def _lose(self, why: str) -> None:
-        """Note that the answer of the poll that has begun will never come, and say so."""
-        step_id, since, until = self._journal.lose()
+    def _log_received(self, trigger: WorkflowsoftIntegrationWaitTrigger, instances: Instances) -> None:
+        # Before the receipt: should that one fail, the ids are found in the log.
+        if instances:
+            self.log.info("Received at step %s: %s.", trigger.name, named(instances))
+
+    def _lose(self, why: str, instances: Instances = ()) -> None:
+        """Note that the answer of the poll that has begun will never come, but for these instances, and say so."""
+        step_id, since, until = self._journal.lose(instances)
         self.log.warning(
-            "Suspected loss: a poll of integration step %s between %s and %s never got its answer. %s %s",
+            "Suspected loss: a poll of integration step %s between %s and %s never got its whole answer. %s %s",
             step_id,
             since,
             until,
@@ -234,7 +246,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         words = [last_look or self._last_look]
         if lost := self._journal.suspected_lost:
             stretches = ", ".join(f"{stretch['since']} to {stretch['until']}" for stretch in lost)
-            words.append(f"Polls never got their answer: {stretches}. {WHAT_TO_DO}")
+            words.append(f"Polls never got their whole answer: {stretches}. {WHAT_TO_DO}")
         super()._time_out(" ".join(words).strip())
 
     def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
@@ -322,26 +334,33 @@ class Journal:
         """Note that a poll begins."""
         self._keep(place=dict(place), polling_since=_now())
 
-    def end(self, instances: Sequence[Mapping[str, str | None]] | None = None) -> None:
+    def end(self, instances: Instances | None = None) -> None:
         """Note what a poll has delivered; None: it was not answered, and delivered nothing for certain."""
-        received = {row[0]: row for row in self.entry["received"]}
-        received |= {row["integration_instance_id"]: list(row.values()) for row in instances or ()}
         answered = self.entry["answered"] or instances is not None
-        self._keep(polling_since=None, received=list(received.values()), answered=answered)
+        self._keep(polling_since=None, received=self._with(instances or ()), answered=answered)
 
-    def lose(self) -> tuple[str, str, str]:
+    def lose(self, instances: Instances = ()) -> tuple[str, str, str]:
         """
         Note that a poll's answer was lost; return the step, since when it was polled, and now.
 
         Losses with no answer in between are one stretch, so that an outage of hours stays small.
+
+        :param instances: What it has delivered nevertheless.
         """
         since, until, stretches = self.entry["polling_since"], _now(), self.suspected_lost
         if stretches and (not self.entry["answered"] or len(stretches) >= MOST_STRETCHES):
             stretches[-1] = {**stretches[-1], "until": until}
         else:
             stretches.append({"since": since, "until": until})
-        self._keep(polling_since=None, suspected_lost=stretches, answered=False)
+        self._keep(
+            polling_since=None, received=self._with(instances), suspected_lost=stretches, answered=bool(instances)
+        )
         return str(self.entry["place"]["step_id"]), since, until
+
+    def _with(self, instances: Instances) -> list[list[str | None]]:
+        received = {row[0]: row for row in self.entry["received"]}
+        received |= {row["integration_instance_id"]: list(row.values()) for row in instances}
+        return list(received.values())
 
     def _keep(self, **changes: Any) -> None:
         self.entry = {**self.entry, **changes}

@@ -18,12 +18,17 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 
 
+class ReadingConsumes(Exception):
+    """The connection says by now that reading takes instances out, which a trigger must not do."""
+
+
 class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
     """
     Waits until an integration step has new instances.
 
-    It runs in a triggerer only where reading leaves them there (``kept_until_completed``), for a trigger cannot
-    keep what it has read; else a sensor on a worker calls its parts.
+    It polls in a triggerer only where reading leaves them there (``kept_until_completed``), for a trigger cannot
+    keep what it has read; else a sensor on a worker calls its parts. Where a triggerer begins with it and the
+    connection says otherwise by now, it sends the task back to a worker.
 
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft``.
     :param diagram: Title or id of the process diagram, or None when ``step_id`` is known.
@@ -121,7 +126,27 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
                 break
         return list(found.values())
 
+    def look_event(self, journal: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """
+        Return the event that lets the sensor look again, on a worker.
+
+        It carries all, for dag.test() drops the keyword arguments of a deferral.
+
+        :param journal: What the sensor knows of its polls, where it cannot keep that itself.
+        """
+        place = None if self.step_id is None else self.place
+        return {"status": "look", "deadline": self.deadline, "place": place, "journal": journal}
+
+    async def _wait(self) -> dict[str, Any]:
+        try:
+            return await super()._wait()
+        except ReadingConsumes:
+            self.log.info("By now reading takes instances out, as the connection says, so a worker goes on polling.")
+            return self.look_event()
+
     def snapshot(self, hook: WorkflowsoftHook) -> list[dict[str, str | None]]:
+        if not hook.keeps_until_completed:
+            raise ReadingConsumes
         self.locate(hook)
         return self.drain(lambda: self.poll(hook))
 

@@ -6,14 +6,19 @@ import asyncio
 import importlib.util
 import json
 import re
+import threading
 import time
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from types import SimpleNamespace
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowSensorTimeout, AirflowSkipException
-from airflow.sdk.exceptions import AirflowRescheduleException, TaskDeferred
+from airflow.providers.common.compat.sdk import (
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    TaskDeferred,
+)
 
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.client.retry import RetryPolicy
@@ -33,6 +38,11 @@ from airflow_provider_workflows.triggers.workflowsoft import (
     WorkflowsoftPauseTrigger,
 )
 from tests.killed import Killed
+
+try:
+    from airflow.sdk.exceptions import AirflowRescheduleException
+except ImportError:  # before Airflow 3.1
+    from airflow.exceptions import AirflowRescheduleException
 
 POLL = "/new-integrations"
 MODES = ("consumed_on_read", "kept_until_completed")
@@ -276,6 +286,63 @@ def test_where_reading_consumes_the_triggerer_only_sleeps(consuming, emulator, s
     assert len(emulator.requests()) == before
 
 
+@pytest.mark.parametrize("has_store", [False, True])
+@pytest.mark.parametrize("where", [{}, {"step_id": 101}])
+def test_a_trigger_that_begins_after_the_connection_was_changed_polls_nothing(
+    connect, emulator, store, monkeypatch, run, has_store, where
+):
+    connect("kept_until_completed")
+    polled_in = []
+    poll = WorkflowsoftHook.poll_new_integrations
+
+    def watched(hook, *args, **kwargs):
+        polled_in.append(threading.current_thread() is threading.main_thread())
+        return poll(hook, *args, **kwargs)
+
+    monkeypatch.setattr(WorkflowsoftHook, "poll_new_integrations", watched)
+    started: list[dict] = []
+
+    def meanwhile() -> None:
+        connect("consumed_on_read")
+        started.append(person_starts(emulator))
+
+    context = {"task_state_store": store} if has_store else {}
+    result = run(context, meanwhile, deferrable=True, **where)
+
+    names = {"diagram_id": None, "step": None} if where else {}
+    assert result == result_of(started[0], **names)
+    assert polled_in == [True, True]
+    if has_store:
+        ids = [started[0]["integration_instance_id"], started[0]["process_instance_id"]]
+        assert store["new_integrations"]["received"] == [ids]
+
+
+def test_a_sensor_that_the_changed_connection_sent_back_waits_on_as_it_says(connect, emulator, run):
+    connect("kept_until_completed")
+    started: list[dict] = []
+
+    def starts() -> None:
+        if not started:
+            started.append(person_starts(emulator))
+
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(deferrable=True).execute({})
+    connect("consumed_on_read")
+    with pytest.raises(TaskDeferred) as again:
+        resume(lambda: sensor(deferrable=True), deferred.value, {})
+    assert isinstance(again.value.trigger, WorkflowsoftPauseTrigger)
+    starts()
+
+    assert resume(lambda: sensor(deferrable=True), again.value, {}) == result_of(started[0])
+
+
+def test_a_permission_that_was_taken_away_ends_the_trigger(connect, run):
+    connect("kept_until_completed")
+
+    with pytest.raises(WorkflowsError, match="ConfigurationError: .*allow_consume"):
+        run({}, lambda: connect("kept_until_completed", allow_consume=False), deferrable=True)
+
+
 def test_a_resumed_sensor_looks_nothing_up_again(consuming, emulator, store, run):
     run({"task_state_store": store}, lambda: person_starts(emulator), deferrable=True)
 
@@ -300,6 +367,15 @@ def test_a_timeout_skips_with_soft_fail(connect, mode):
     connect(mode)
     with pytest.raises(AirflowSkipException):
         sensor(timeout=0.0, soft_fail=True).execute({})
+
+
+@pytest.mark.parametrize("times", [0, 1])
+def test_an_error_skips_with_never_fail_and_not_with_soft_fail(connect, emulator, store, run, mode, way, times):
+    connect(mode)
+    for how, error in (("never_fail", AirflowSkipException), ("soft_fail", WorkflowsError)):
+        fault(emulator, status=200, body="[7]", skip=times)
+        with pytest.raises(error):
+            run({"task_state_store": type(store)()}, **{how: True}, **way)
 
 
 def test_another_event_than_ours_is_refused(consuming):
@@ -612,7 +688,7 @@ def test_a_worker_that_died_in_a_poll_makes_the_retry_report_it(
     assert lost["since"] == since <= lost["until"]
     assert counted == ["101"]
     said = capsys.readouterr().out
-    assert said.count("never got its answer") == 1
+    assert said.count("never got its whole answer") == 1
     assert "compare with the processes" in said
     # A further try says no more about it.
     assert run({"task_state_store": store}, **way) == result
@@ -728,6 +804,88 @@ def test_an_answer_that_cannot_be_read_fails_and_is_a_suspected_loss(
 
     assert result == result_of(started, suspected_lost=result["suspected_lost"])
     assert (len(result["suspected_lost"]), counted) == (1, ["101"])
+
+
+ODD = [{"IntegrationInstanceId": 5, "ProcessInstanceId": 2}, {"Foo": 1}, {"IntegrationInstanceId": 6}]
+
+
+def test_what_can_be_read_of_an_odd_answer_is_handed_on_and_the_rest_is_a_suspected_loss(
+    consuming, emulator, store, run, way, counted, capsys
+):
+    fault(emulator, status=200, json=ODD, after=True)
+
+    result = run({"task_state_store": store}, **way)
+
+    (lost,) = store["new_integrations"]["suspected_lost"]
+    further = {"integration_instance_id": "6", "process_instance_id": None}
+    ids = {"integration_instance_id": 5, "process_instance_id": 2}
+    assert result == result_of(ids, also_delivered=[further], suspected_lost=[lost])
+    assert store["new_integrations"]["received"] == [["5", "2"], ["6", None]]
+    assert counted == ["101"]
+    said = capsys.readouterr().out
+    assert "integration instance 5 (process 2), 6 (process None)" in said
+    assert "no integration instance but an object with Foo (int)" in said
+    assert run({"task_state_store": store}, **way) == result
+
+
+def test_an_odd_answer_ends_a_drain_and_what_can_be_read_of_it_is_handed_on(
+    consuming, emulator, store, run, way, counted
+):
+    started = [person_starts(emulator), person_starts(emulator)][:1]
+    fault(emulator, status=200, json=ODD, skip=1)
+
+    rows = run({"task_state_store": store}, max_instances=5, **way)
+
+    ids = [started[0]["integration_instance_id"], "5", "6"]
+    assert [row["integration_instance_id"] for row in rows] == ids
+    assert (len(rows[0]["suspected_lost"]), counted, polls(emulator)) == (1, ["101"], 2)
+
+
+def test_where_reading_leaves_them_there_an_odd_answer_is_an_error(connect, emulator, run, way):
+    connect("kept_until_completed")
+    fault(emulator, status=200, json=ODD, times=9)
+
+    with pytest.raises(ContractError, match="In 1 of 3 places"):
+        run({}, **way)
+
+
+@pytest.mark.parametrize("nothing", [{"IntegrationInstanceId": 0, "ProcessInstanceId": 0}])
+def test_an_object_with_no_id_in_it_is_waited_through(connect, emulator, store, run, mode, way, nothing, counted):
+    connect(mode)
+    fault(emulator, status=200, json=nothing, times=2)
+    started = person_starts(emulator)
+
+    assert run({"task_state_store": store}, **way) == result_of(started)
+    assert counted == []
+
+
+def test_a_poll_that_execution_timeout_ends_is_a_suspected_loss(
+    consuming, emulator, store, run, way, counted, monkeypatch, capsys
+):
+    def takes_too_long(*_, **__):
+        raise AirflowTaskTimeout("Timeout")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorkflowsoftHook, "poll_new_integrations", takes_too_long)
+        with pytest.raises(AirflowTaskTimeout):
+            run({"task_state_store": store}, **way)
+    assert counted == ["101"]
+    assert "execution_timeout" in capsys.readouterr().out
+    started = person_starts(emulator)
+
+    result = run({"task_state_store": store}, **way)
+
+    assert result == result_of(started, suspected_lost=store["new_integrations"]["suspected_lost"])
+    assert (len(result["suspected_lost"]), counted) == (1, ["101"])
+
+
+def test_a_poll_that_execution_timeout_ends_skips_with_soft_fail_in_every_mode(consuming, store, run, way, monkeypatch):
+    def takes_too_long(*_, **__):
+        raise AirflowTaskTimeout("Timeout")
+
+    monkeypatch.setattr(WorkflowsoftHook, "poll_new_integrations", takes_too_long)
+    with pytest.raises(AirflowSkipException):
+        run({"task_state_store": store}, soft_fail=True, **way)
 
 
 def test_a_timeout_says_what_may_have_been_lost(consuming, emulator, store, run, way):
