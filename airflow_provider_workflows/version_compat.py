@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection, Context
 
 __all__ = [
+    "HAS_TASK_STATE_STORE",
     "XCOM_HOLDS_NONE",
     "StateStore",
     "amask_secret",
@@ -30,6 +31,8 @@ __all__ = [
 log = logging.getLogger(__name__)
 # Airflow 3.0 refuses to store None under a key of its own.
 XCOM_HOLDS_NONE = version.parse(airflow_version).release >= (3, 1)
+# Where a task can tell its retries what it has done.
+HAS_TASK_STATE_STORE = version.parse(airflow_version).release >= (3, 3)
 
 
 class StateStore(Protocol):

@@ -12,10 +12,11 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
 
 from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.operators.base import unretried
 from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftCompleteIntegrationOperator
 from airflow_provider_workflows.rules import workflowsoft as rules
 from airflow_provider_workflows.rules.parameters import check_required
-from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, task_state_store
+from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -69,7 +70,7 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
 
     def act(self, context: Context) -> dict[str, Any]:
         self.check_completion(context)
-        if task_state_store(context) is None and self.retries:
+        if self.may_be_retried(context):
             raise ConfigurationError(
                 "retries must be 0 on an Airflow before 3.3, for a retry would call the function again, on fields that "
                 "it has written."
@@ -147,7 +148,7 @@ def workflowsoft_integration(
     a label), and returns ``{label or key: value}`` to write, or None; only what differs is sent. Or it raises
     :class:`RejectIntegration` or :class:`LeaveOpen`. The task reads, calls, writes, reads back and completes. What the
     function decided is kept before anything is sent, so that a retry does not call it again on the fields that it
-    has written.
+    has written. Before Airflow 3.3 the task is not retried.
 
     The task is called with ``integration_instance_id`` (an id, or a row of ``WorkflowsoftIntegrationSensor``) and the
     function's other arguments, or mapped over them with ``expand``. A parameter ``integration_instance_id`` of the
@@ -164,7 +165,7 @@ def workflowsoft_integration(
     :param allow_unknown_types: Send values of field types that this package does not know as they are.
     :param confirm_timeout: Seconds to read on for what became of a change; default 30.
     :raises ConfigurationError: Workflowsoft would refuse a value; a required field is empty; a field of
-        ``expected_fields`` is missing or of another type; retries without a journal.
+        ``expected_fields`` is missing or of another type.
     :raises StepMoved: the instance is completed already; never retried.
     :raises OutcomeUnknown: nobody can tell whether it was written, or completed; never retried.
     """
@@ -183,7 +184,7 @@ def workflowsoft_integration(
             multiple_outputs=XCOM_HOLDS_NONE,
             decorated_operator_class=_IntegrationDecoratedOperator,
             **options,
-            **kwargs,
+            **unretried(kwargs),
         )
 
     return cast("TaskDecorator", decorate) if python_callable is None else decorate(python_callable)

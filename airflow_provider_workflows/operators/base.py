@@ -13,7 +13,12 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperat
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from airflow_provider_workflows.exceptions import ApiError, ConfigurationError, WorkflowsError
-from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, push_values, task_state_store
+from airflow_provider_workflows.version_compat import (
+    HAS_TASK_STATE_STORE,
+    XCOM_HOLDS_NONE,
+    push_values,
+    task_state_store,
+)
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -41,6 +46,13 @@ class WorkflowsOperator(BaseOperator):
     def __init__(self, **kwargs: Any):
         super().__init__(**{"multiple_outputs": self.returns_mapping and XCOM_HOLDS_NONE, **kwargs})
         self.item_url = ""
+
+    def may_be_retried(self, context: Context) -> bool:
+        """Tell whether Airflow may run the task again without a memory of what this try does."""
+        if task_state_store(context) is not None:
+            return False
+        # Of a mapped operator Airflow takes the retries before this class has lowered them.
+        return bool(getattr(context.get("ti"), "max_tries", self.retries))
 
     @abstractmethod
     def act(self, context: Context) -> Any:
@@ -77,6 +89,11 @@ class WorkflowsOperator(BaseOperator):
                 "act on another visit of the step. Take it from the sensor's XCom, or set retries=0."
             )
         return Pin(store if given is None else None, key, given)
+
+
+def unretried(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """Return an operator's arguments without retries where Airflow has no task state store (before 3.3)."""
+    return kwargs if HAS_TASK_STATE_STORE else {**kwargs, "retries": 0}
 
 
 class WaitingOperator(WorkflowsOperator):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
-from airflow_provider_workflows.operators.base import WorkflowsOperator
+from airflow_provider_workflows.operators.base import WorkflowsOperator, unretried
 from airflow_provider_workflows.operators.workflowsoft_step import ON_UNKNOWN_COMPLETION, IntegrationStep
 from airflow_provider_workflows.rules import workflowsoft as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, text_id
@@ -174,6 +174,7 @@ class WorkflowsoftCompleteIntegrationOperator(WorkflowsoftIntegrationOperator):
     no longer be written, or whose step has nothing open any more counts as completed. Only then it follows
     ``on_unknown_completion``. A server that says the instance was completed before is believed. A retry keeps to the
     ``custom_action`` of the try that began. Clearing the task means "do it again".
+    Before Airflow 3.3 the task is not retried, unless with ``on_unknown_completion="retry"``.
 
     Returns ``{integration_instance_id, custom_action, already_completed}``.
 
@@ -202,7 +203,7 @@ class WorkflowsoftCompleteIntegrationOperator(WorkflowsoftIntegrationOperator):
         confirm_timeout: float = 30.0,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        super().__init__(**(kwargs if on_unknown_completion == "retry" else unretried(kwargs)))
         self.custom_action = custom_action
         self.on_unknown_completion = on_unknown_completion
         self.confirm_timeout = confirm_timeout
@@ -224,7 +225,7 @@ class WorkflowsoftCompleteIntegrationOperator(WorkflowsoftIntegrationOperator):
         """Require parameters with which a retry can tell what to do."""
         check_required(custom_action=self.custom_action)
         check_choice("on_unknown_completion", self.on_unknown_completion, ON_UNKNOWN_COMPLETION)
-        if task_state_store(context) is None and self.retries and self.on_unknown_completion != "retry":
+        if self.may_be_retried(context) and self.on_unknown_completion != "retry":
             raise ConfigurationError(
                 "on_unknown_completion must be 'retry' when retries > 0 on an Airflow before 3.3, for it "
                 "cannot remember what an earlier try did. Or set retries=0."

@@ -16,7 +16,7 @@ from airflow_provider_workflows.exceptions import (
     ServerError,
 )
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
-from airflow_provider_workflows.operators.base import Pin
+from airflow_provider_workflows.operators.base import Pin, unretried
 from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftOperator
 from airflow_provider_workflows.operators.workflowsoft_step import now
 from airflow_provider_workflows.rules import workflowsoft as rules
@@ -36,7 +36,8 @@ class WorkflowsoftCreateOperator(WorkflowsoftOperator):
 
     The API has no key that would tell a repetition, and no list to look for what was created. So it is written
     down in Airflow's task state store (3.3+) before the call and after it; a retry that finds it done returns the
-    same result, and one that finds it begun fails and says what to look for.
+    same result, and one that finds it begun fails and says what to look for. Before Airflow 3.3 the task is not
+    retried.
 
     :param on_behalf_of: The user who creates it: an e-mail address, or an id (templated).
     """
@@ -45,7 +46,7 @@ class WorkflowsoftCreateOperator(WorkflowsoftOperator):
     operator_extra_links = (WorkflowsoftItemLink(),)
 
     def __init__(self, *, on_behalf_of: str | int, **kwargs: Any):
-        super().__init__(**kwargs)
+        super().__init__(**unretried(kwargs))
         self.on_behalf_of = on_behalf_of
 
     @abstractmethod
@@ -59,12 +60,11 @@ class WorkflowsoftCreateOperator(WorkflowsoftOperator):
     def act(self, context: Context) -> dict[str, Any]:
         check_required(on_behalf_of=self.on_behalf_of)
         self.check()
-        store = task_state_store(context)
-        if store is None and self.retries:
+        if self.may_be_retried(context):
             raise ConfigurationError(
                 "retries must be 0 on an Airflow before 3.3, for it cannot remember what an earlier try has created."
             )
-        journal = Pin(store, CREATED, None)
+        journal = Pin(task_state_store(context), CREATED, None)
         earlier = journal.value or {}
         if "result" in earlier:
             self.log.info("An earlier try has created it: %s.", earlier["result"])

@@ -200,7 +200,7 @@ def test_a_decision_that_workflowsoft_would_refuse_is_told_before_the_completion
     assert writes(emulator) == []
 
     run(lambda fields: {"Venue": "Main hall"}, store, instance_id)
-    assert len(writes(emulator)) == len(effects(emulator, "complete")) == 1
+    assert len(effects(emulator, "write_fields")) == len(effects(emulator, "complete")) == 1
 
 
 def test_an_error_of_the_function_is_the_tasks_error_and_a_retry_calls_it_again(emulator, instance_id, store, longer):
@@ -668,3 +668,13 @@ def test_the_reason_of_a_rejection_may_be_an_error(emulator, instance_id, store)
         raise RejectIntegration(ValueError("no such vendor"), custom_action="Reject", fields={"Venue": "none"})
 
     assert run(reject, store, instance_id)["rejected"] == "no such vendor"
+
+
+def test_without_a_store_in_this_airflow_the_task_is_not_retried(emulator, instance_id, monkeypatch):
+    monkeypatch.setattr("airflow_provider_workflows.operators.base.HAS_TASK_STATE_STORE", False)
+
+    built = operator(lambda fields: {"Venue": "Main hall"}, instance_id, options={"retries": 2})
+
+    assert built.retries == 0
+    built.execute({})
+    assert len(effects(emulator, "complete")) == 1

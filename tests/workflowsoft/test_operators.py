@@ -878,3 +878,10 @@ def test_a_confirm_timeout_that_is_no_time_is_named_before_anything_is_sent(emul
         with pytest.raises(ConfigurationError, match="confirm_timeout"):
             operator.execute({"task_state_store": store})
     assert emulator.requests() == []
+
+
+@pytest.mark.parametrize(("policy", "retries"), [("fail", 0), ("assume_done", 0), ("retry", 2)])
+def test_without_a_store_in_this_airflow_only_policy_retry_is_retried(monkeypatch, policy, retries):
+    monkeypatch.setattr("airflow_provider_workflows.operators.base.HAS_TASK_STATE_STORE", False)
+
+    assert complete("1", retries=2, on_unknown_completion=policy).retries == retries

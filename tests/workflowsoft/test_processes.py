@@ -478,3 +478,26 @@ def test_fields_that_are_no_mapping_are_named_before_anything_is_sent(emulator, 
     with pytest.raises(ConfigurationError, match="fields must be a mapping"):
         run(start(fields=fields), store)
     assert emulator.requests() == []
+
+
+# --- before Airflow 3.3 ---
+
+
+@pytest.mark.parametrize("build", [start, create])
+def test_without_a_store_in_this_airflow_the_task_is_not_retried(emulator, monkeypatch, build):
+    monkeypatch.setattr("airflow_provider_workflows.operators.base.HAS_TASK_STATE_STORE", False)
+
+    operator = build(retries=2)
+
+    assert operator.retries == 0
+    operator.execute({"ti": SimpleNamespace(**vars(TI), max_tries=0)})
+    assert len(writes(emulator)) == 1
+
+
+@pytest.mark.parametrize("build", [start, create])
+def test_a_mapped_task_keeps_its_retries_and_is_refused(emulator, monkeypatch, build):
+    monkeypatch.setattr("airflow_provider_workflows.operators.base.HAS_TASK_STATE_STORE", False)
+
+    with pytest.raises(ConfigurationError, match="retries must be 0"):
+        build(retries=2).execute({"ti": SimpleNamespace(**vars(TI), max_tries=2)})
+    assert emulator.requests() == []
