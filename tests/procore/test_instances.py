@@ -380,9 +380,10 @@ def test_an_event_without_a_verdict_fails_the_task(store, event, error):
 
 
 def test_a_trigger_times_out_at_the_deadline(emulator, store):
-    deferral = deferred(start(wait_for_completion=True, wait_timeout=0.3), {"task_state_store": store})
+    trigger = deferred(start(wait_for_completion=True), {"task_state_store": store}).trigger
+    trigger.deadline = datetime.now(timezone.utc).isoformat()
 
-    assert first_event(deferral.trigger)["status"] == "timeout"
+    assert first_event(trigger)["status"] == "timeout"
 
 
 @pytest.mark.parametrize(("item_id", "ends"), [("5002", True), ("5001", False)])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
+
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
 
@@ -176,14 +178,15 @@ def test_a_wait_goes_on_through_passing_faults(emulator, store, fault):
 
 def test_a_wait_beyond_its_time_ends_in_every_mode(emulator, store):
     order("11", delay=600, emulator=emulator)
-    deferral = deferred(operation_sensor(timeout=0.2), {"task_state_store": store})
-    event = first_event(deferral.trigger)
+    trigger = deferred(operation_sensor(), {"task_state_store": store}).trigger
+    trigger.deadline = (datetime.now(timezone.utc) + timedelta(seconds=1)).isoformat()
+    event = first_event(trigger)
 
     assert event == {"status": "timeout", "last_look": "Operation 901001 is created"}
     with pytest.raises(AirflowSensorTimeout):
         operation_sensor().execute_complete({"task_state_store": store}, event)
     with pytest.raises(AirflowSensorTimeout):
-        operation_sensor(timeout=0.2).execute({"task_state_store": store})
+        operation_sensor(timeout=0.2).execute({})
 
 
 def test_several_operations_are_waited_for_and_none_is_asked_for_again_when_it_is_over(emulator, store):

@@ -55,6 +55,11 @@ def first_event(trigger) -> dict:
     return asyncio.run(run())
 
 
+def soon() -> str:
+    """Return a deadline that a trigger has time to look before."""
+    return (datetime.now(timezone.utc) + timedelta(seconds=1)).isoformat()
+
+
 def deferred(sensor, context) -> TaskDeferred:
     sensor.deferrable = True
     with pytest.raises(TaskDeferred) as deferral:
@@ -213,8 +218,10 @@ def test_a_deadline_that_has_passed_ends_the_wait_in_every_mode(emulator, store)
 
 
 def test_a_trigger_ends_cleanly_at_its_deadline_and_the_task_times_out(emulator, store):
-    sensor = instance_sensor(timeout=0.3)
-    payload = first_event(deferred(sensor, {"task_state_store": store}).trigger)
+    sensor = instance_sensor()
+    trigger = deferred(sensor, {"task_state_store": store}).trigger
+    trigger.deadline = soon()
+    payload = first_event(trigger)
 
     assert payload["status"] == "timeout"
     assert "at step 'Budget Check'" in payload["last_look"]
