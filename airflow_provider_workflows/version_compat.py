@@ -44,8 +44,35 @@ class StateStore(Protocol):
 
 
 def task_state_store(context: Context) -> StateStore | None:
-    """Return the task's own store, which survives retries and restarts, or None before Airflow 3.3."""
-    return cast("StateStore | None", context.get("task_state_store"))
+    """
+    Return the task's own store, which survives retries and restarts, or None before Airflow 3.3.
+
+    It is empty for a task that was cleared: that means "do it again".
+    """
+    store = cast("StateStore | None", context.get("task_state_store"))
+    max_tries = getattr(context.get("ti"), "max_tries", None)
+    return store if store is None or max_tries is None else StoreSinceClear(store, max_tries)
+
+
+class StoreSinceClear:
+    """
+    A task's store without what was kept before the task was last cleared, which Airflow leaves in it.
+
+    :param max_tries: How many tries the task has in all: clearing raises it, a retry does not.
+    """
+
+    def __init__(self, store: StateStore, max_tries: int):
+        self._store = store
+        self._max_tries = max_tries
+
+    def get(self, key: str, default: Any = None) -> Any:
+        return self._store.get(self._name(key), default)
+
+    def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
+        self._store.set(self._name(key), value, retention=retention)
+
+    def _name(self, key: str) -> str:
+        return f"{key}.{self._max_tries}"
 
 
 def count(name: str, **tags: str) -> None:

@@ -37,6 +37,8 @@ CONNECT_TIMEOUT = 10.0  # seconds
 LARGEST_ANSWER = 32 * 2**20  # bytes, decoded
 # A gateway's word that it does not know what became of the call (520 and 524 are Cloudflare's).
 LOST_ON_THE_WAY = frozenset({408, 502, 503, 504, 520, 524})
+# How a TLS handshake fails, before anything was sent.
+NO_HANDSHAKE = frozenset({"WRONG_VERSION_NUMBER", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE"})
 
 
 def path(template: str, *ids: object) -> str:
@@ -321,6 +323,13 @@ class RestClient:
                 "No trusted TLS connection (extra 'verify' takes the path of a CA bundle)",
                 method=method,
                 path=path,
+            ) from error
+        if any(
+            isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None) in NO_HANDSHAKE
+            for cause in _causes(error)
+        ):
+            raise ConnectionFailed(
+                f"{self.base_url} does not speak TLS as we do; is it plain http? ({why})", method=method, path=path
             ) from error
         if _nothing_was_sent(error):
             raise Again(

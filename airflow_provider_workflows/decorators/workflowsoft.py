@@ -181,7 +181,7 @@ def workflowsoft_integration(
     def decorate(function: Callable[..., Any]) -> TaskDecorator:
         return task_decorator_factory(
             _called_with_an_instance(function),
-            multiple_outputs=XCOM_HOLDS_NONE,
+            multiple_outputs=kwargs.pop("multiple_outputs", XCOM_HOLDS_NONE),
             decorated_operator_class=_IntegrationDecoratedOperator,
             **options,
             **unretried(kwargs),

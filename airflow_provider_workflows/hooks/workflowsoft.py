@@ -87,8 +87,11 @@ class WorkflowsoftHook(WorkflowsHook):
 
     def check(self) -> str:
         rows = self._diagrams({"limit": 1})
-        seen = f"; the first process diagram is {rows[0]['title']!r}" if rows else "; it shows no process diagram"
-        return f"Signed in to {self.client.base_url}{seen}."
+        seen = f"the first process diagram is {rows[0]['title']!r}" if rows else "it shows no process diagram"
+        self._on_behalf_of(None)
+        reading = KEPT_UNTIL_COMPLETED if self.keeps_until_completed else CONSUMED_ON_READ
+        may = "may" if self.may_consume else "may not (extra 'allow_consume')"
+        return f"Signed in to {self.client.base_url}; {seen}. It {may} poll for new integrations, read as {reading}."
 
     def get_api_token(self) -> str:
         """
@@ -162,7 +165,11 @@ class WorkflowsoftHook(WorkflowsHook):
         :param parameter: What the DAG author calls it, for the error text.
         :raises ConfigurationError: nobody has the address, or several have; who was found is listed.
         """
-        return rules.choose_user(parameter, user, self.search_users(user)) if "@" in user else user
+        if "@" in user:
+            return rules.choose_user(parameter, user, self.search_users(user))
+        if " " in user:
+            raise ConfigurationError(f"{parameter} must be an e-mail address or an id, not a name; got {user!r}.")
+        return user
 
     # --- integration instances ---
 
@@ -301,7 +308,12 @@ class WorkflowsoftHook(WorkflowsHook):
         )
 
     def _on_behalf_of(self, user: str | None) -> dict[str, str]:
-        return {"X-OnBehalfOf-Id": user or self.extras.text("on_behalf_of") or "system"}
+        ours = self.extras.text("on_behalf_of") or "system"
+        if "@" in ours:
+            raise ConfigurationError(
+                f"Connection {self.conn_id!r}: extra 'on_behalf_of' must be 'system' or a user's id; got {ours!r}."
+            )
+        return {"X-OnBehalfOf-Id": user or ours}
 
     def _create(self, where: str, body: Mapping[str, Any], on_behalf_of: str, kind: str) -> dict[str, str]:
         headers = {"X-OnBehalfOf-Id": on_behalf_of}

@@ -148,7 +148,7 @@ class WaitingOperator(WorkflowsOperator):
         while (answer := trigger.look_on_worker(self.hook, self.log)) is None:
             left = end - datetime.now(timezone.utc)
             if left <= timedelta(0):
-                self._time_out(trigger.last_look)
+                self._time_out(trigger.standing)
             if self.deferrable:
                 self.defer(trigger=trigger, method_name="execute_complete", timeout=left + BACKSTOP)
             time.sleep(min(self.poll_interval, left.total_seconds()))

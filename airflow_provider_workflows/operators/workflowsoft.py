@@ -153,6 +153,7 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
     def act(self, context: Context) -> dict[str, Any]:
         if not isinstance(self.fields, Mapping) or not self.fields:
             raise ConfigurationError("fields must be a mapping of labels or keys to values, and not empty.")
+        rules.check_rendered(self.fields)
         instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout)
         held = step.read(self.expected_fields)
         decision = step.decision or step.decide(held, self.fields, allow_unknown_types=self.allow_unknown_types)

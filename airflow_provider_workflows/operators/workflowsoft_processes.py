@@ -18,7 +18,7 @@ from airflow_provider_workflows.exceptions import (
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
 from airflow_provider_workflows.operators.base import Pin, unretried
 from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftOperator
-from airflow_provider_workflows.operators.workflowsoft_step import now
+from airflow_provider_workflows.operators.workflowsoft_step import now, told
 from airflow_provider_workflows.rules import workflowsoft as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, text_id
 from airflow_provider_workflows.version_compat import task_state_store
@@ -81,10 +81,10 @@ class WorkflowsoftCreateOperator(WorkflowsoftOperator):
             journal.keep({})  # nothing was created, so a retry may try again
             raise
         except (OutcomeUnknown, ContractError) as lost:
-            raise _unknown(str(lost).removesuffix(lost.advice), what) from lost
+            raise _unknown(told(lost), what) from lost
         except ServerError as failed:
             # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
-            raise AirflowFailException(f"ServerError: {failed} If in doubt, look for {what}.") from failed
+            raise AirflowFailException(f"ServerError: {told(failed)} If in doubt, look for {what}.") from failed
         self.log.info("Created: %s.", result)
         journal.keep({"result": result})
         return self._linked(result)
@@ -136,6 +136,7 @@ class WorkflowsoftStartProcessOperator(WorkflowsoftCreateOperator):
         check_required(diagram=self.diagram)
         check_given(self, "correlation_field")
         fields = rules.raw_fields({} if self.fields is None else self.fields)
+        rules.check_rendered(fields)
         if self.correlation_field in fields:
             raise ConfigurationError(f"correlation_field {self.correlation_field!r} is in fields as well.")
 
@@ -193,7 +194,7 @@ class WorkflowsoftCreateTaskOperator(WorkflowsoftCreateOperator):
 
     def check(self) -> None:
         check_required(title=self.title)
-        check_given(self, "assigned_to")
+        check_given(self, "assigned_to", "description")
 
     def plan(self, context: Context, user: str) -> tuple[str, Callable[[], dict[str, Any]]]:
         assignee = text_id(self.assigned_to)

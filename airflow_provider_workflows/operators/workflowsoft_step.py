@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.version_compat import StateStore
 
 log = logging.getLogger(__name__)
+AUTO = "__AUTO__"  # the only way out of a step that the vendor shows
 ON_UNKNOWN_COMPLETION = ("fail", "retry", "assume_done")
 
 
@@ -207,13 +208,18 @@ class IntegrationStep:
             self._hook.complete(self._id, custom_action=custom_action)
         except (*NOTHING_DONE, ServerError) as error:
             if _says_completed(error):
+                if not again and custom_action != AUTO:
+                    self._completion.keep({})
+                    raise StepMoved(
+                        f"Instance {self._id} was completed by somebody else, perhaps not by {custom_action!r}. {error}"
+                    ) from error
                 log.warning("The server says that the instance was completed before: %s", error)
                 return False
             if isinstance(error, ServerError):
                 if self._is_over(error, before):
                     return False
                 # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
-                raise AirflowFailException(f"ServerError: {error}") from error
+                raise AirflowFailException(f"ServerError: {told(error)}") from error
             if not again:  # else the one before may have completed it
                 self._completion.keep({})
             raise
@@ -277,6 +283,11 @@ def _may_send_again(lost: OutcomeUnknown, on_unknown: str) -> bool:
         raise lost
     log.warning("%s on_unknown_completion: %s.", lost, on_unknown)
     return on_unknown == "retry"
+
+
+def told(error: ApiError) -> str:
+    """Return an error's words without the advice to try again, for what is never repeated."""
+    return str(error).removesuffix(error.advice).rstrip()
 
 
 def now() -> str:

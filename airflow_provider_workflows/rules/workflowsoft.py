@@ -364,6 +364,20 @@ def read_kept_values(text: str) -> dict[str, Any]:
     return found
 
 
+def check_rendered(fields: Mapping[str, Any]) -> None:
+    """
+    Refuse values that a template without a value has left.
+
+    :raises ConfigurationError: a value is the text ``None``.
+    """
+    for name, value in fields.items():
+        if value == "None":
+            raise ConfigurationError(
+                f"fields: {name!r} was rendered as the text 'None'. Hand over the output of a task instead of a "
+                "template, or set render_template_as_native_obj=True on the DAG; None empties a field."
+            )
+
+
 def raw_fields(fields: Any) -> dict[str, Any]:
     """
     Return the fields to start a process with in JSON's own types, under the names they were given by.

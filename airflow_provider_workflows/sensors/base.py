@@ -138,7 +138,7 @@ class WorkflowsSensor(BaseSensorOperator):
 
     def _look(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
         answer = trigger.look_on_worker(self.hook, self.log)
-        self._last_look = trigger.last_look
+        self._last_look = trigger.standing
         return answer
 
     def finish(self, result: Any) -> Any:

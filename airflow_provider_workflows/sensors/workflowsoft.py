@@ -191,7 +191,8 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
                     raise
             except PASSING_FAULTS as fault:
                 self.log.warning("%s Looking again at the next poke.", fault)
-            self._last_look = trigger.last_look
+                trigger.last_fault = str(fault)
+            self._last_look = trigger.standing
             how = f"new at step {trigger.name}"
         received = self._journal.received
         if not received:

@@ -51,6 +51,7 @@ class WaitTrigger(BaseTrigger):
         self.deadline = deadline
         self.carry = carry
         self.last_look = "It was not looked at."  # where the last look found it, in words
+        self.last_fault = ""  # what has kept us from looking since
 
     @abstractmethod
     def open_hook(self) -> WorkflowsHook:
@@ -89,12 +90,18 @@ class WaitTrigger(BaseTrigger):
         try:
             snapshot = self.snapshot(hook)
             verdict = self.decide(snapshot)
-            self.last_look = self.describe(snapshot)
+            self.last_look, self.last_fault = self.describe(snapshot), ""
             return snapshot, verdict
-        except WorkflowsError:
+        except WorkflowsError as fault:
+            self.last_fault = str(fault)
             raise
         except (AttributeError, LookupError, TypeError, ValueError) as odd:
             raise ContractError(f"An answer has an undocumented form ({type(odd).__name__}: {odd})") from odd
+
+    @property
+    def standing(self) -> str:
+        """Where the last look found it, and what has kept us from looking since."""
+        return f"{self.last_look} The last look failed: {self.last_fault}" if self.last_fault else self.last_look
 
     def look_on_worker(self, hook: Any, log: Any) -> dict[str, Any] | None:
         """Look once in a task and return the event of the verdict, or None to go on; a passing fault is only logged."""
@@ -125,7 +132,7 @@ class WaitTrigger(BaseTrigger):
             while True:
                 await asyncio.sleep(min(pause, max(self._seconds_left(), SHORTEST_FIRST_PAUSE)))
                 if self._seconds_left() <= 0:
-                    return {"status": "timeout", "last_look": self.last_look}
+                    return {"status": "timeout", "last_look": self.standing}
                 try:
                     if hook is None:
                         hook = self.open_hook()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import io
+import socket
 import ssl
+import threading
 from datetime import datetime, timezone
 from decimal import Decimal
 
@@ -653,3 +655,23 @@ def test_pages_are_read_when_they_are_needed(requests_mock):
 
     assert next(client_to().pages("/x", per_page=2, style="v2"))["id"] == 1
     assert requests_mock.call_count == 1
+
+
+@EVERY_CALL
+def test_a_handshake_that_fails_has_sent_nothing(replay):
+    """Plain http behind an https address."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer_in_http() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(64)
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n")
+
+        answering = threading.Thread(target=answer_in_http)
+        answering.start()
+        client = RestClient(f"https://127.0.0.1:{server.getsockname()[1]}", retry=RetryPolicy.none())
+
+        with pytest.raises(ConnectionFailed, match="is it plain http"):
+            client.call("POST", "/x", replay=replay)
+        answering.join()

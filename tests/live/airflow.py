@@ -122,6 +122,11 @@ class LiveAirflow:
             time.sleep(PAUSE)
         return str(state)
 
+    def clear(self, dag_id: str, run_id: str) -> None:
+        """Clear all tasks of a run that has ended, so that it begins again."""
+        order = {"dag_run_id": run_id, "dry_run": False, "only_failed": False, "reset_dag_runs": True}
+        self._call("POST", f"dags/{dag_id}/clearTaskInstances", json=order)
+
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Return the run's task instances in the order in which they started."""
         answer = self._call("GET", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances").json()

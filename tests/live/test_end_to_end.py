@@ -16,12 +16,15 @@ from tests.live.people import DAGS, People, check_effects
 def dags(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("live") / "dags"
     shutil.copytree(EXAMPLES, folder)
-    shutil.copy(Path(__file__).with_name("every_mode.py"), folder)
+    for name in ("every_mode.py", "cleared.py"):
+        shutil.copy(Path(__file__).with_name(name), folder)
     return folder
 
 
 @pytest.fixture(scope="module")
-def finished(dags: Path) -> Iterator[tuple[Emulator, dict[str, dict[str, dict]], list[str]]]:
+def finished(
+    dags: Path,
+) -> Iterator[tuple[Emulator, dict[str, dict[str, dict]], list[str], tuple[list[str], list[int]]]]:
     """All DAGs, run once on a real scheduler and triggerer: what became of their tasks."""
     with emulator_process() as emulator:
         with LiveAirflow(dags, emulator.control("GET", "connections"), SETTINGS) as airflow:
@@ -40,24 +43,35 @@ def finished(dags: Path) -> Iterator[tuple[Emulator, dict[str, dict[str, dict]],
                 }
                 for dag_id, run_id in runs.items()
             }
-        yield emulator, tasks, check_effects(emulator)
+            wrong = check_effects(emulator)
+            again = airflow.trigger("cleared")
+            states = [airflow.wait("cleared", again)]
+            started = [processes_by_the_api(emulator)]
+            airflow.clear("cleared", again)
+            states.append(airflow.wait("cleared", again))
+            started.append(processes_by_the_api(emulator))
+        yield emulator, tasks, wrong, (states, started)
+
+
+def processes_by_the_api(emulator: Emulator) -> int:
+    return sum((e["action"], e["via"]) == ("start_process", "api") for e in emulator.effects())
 
 
 def test_every_example_succeeds_on_a_real_airflow(finished):
-    _, tasks, _ = finished
+    _, tasks, *_ = finished
 
     failed = [task for dag in tasks.values() for task in dag.values() if task["state"] not in ("success", "skipped")]
     assert {task["task_id"]: task["log"][-3000:] for task in failed} == {}
 
 
 def test_every_action_happened_exactly_once(finished):
-    *_, wrong = finished
+    _, _, wrong, _ = finished
 
     assert wrong == []
 
 
 def test_a_wait_returns_the_same_in_every_mode(finished):
-    _, tasks, _ = finished
+    _, tasks, *_ = finished
     results = {task_id: task["xcom"] for task_id, task in tasks["every_mode"].items()}
 
     assert results["poke"]["state"] == "complete"
@@ -65,14 +79,14 @@ def test_a_wait_returns_the_same_in_every_mode(finished):
 
 
 def test_the_waits_ended_with_what_the_people_decided(finished):
-    _, tasks, _ = finished
+    _, tasks, *_ = finished
 
     assert tasks[DAGS["procore"]]["wait_for_the_outcome"]["xcom"]["item_status"] == "Approved"
     assert tasks[DAGS["procore_legacy"]]["wait_for_the_decision"]["xcom"]["state"] == "PO Approved"
 
 
 def test_the_waits_were_handed_to_the_triggerer(finished):
-    _, tasks, _ = finished
+    _, tasks, *_ = finished
     deferred = {
         (dag_id, task_id)
         for dag_id, dag in tasks.items()
@@ -86,3 +100,10 @@ def test_the_waits_were_handed_to_the_triggerer(finished):
         (DAGS["procore"], "wait_for_the_outcome"),
         (DAGS["procore_legacy"], "wait_for_the_decision"),
     }
+
+
+def test_a_retry_does_it_once_and_a_cleared_task_does_it_again(finished):
+    *_, (states, started) = finished
+
+    assert states == ["success", "success"]
+    assert started == [1, 2]

@@ -103,3 +103,17 @@ def test_a_statistic_never_fails_a_task(monkeypatch):
     for gone in (name, "airflow.stats"):
         monkeypatch.setitem(sys.modules, gone, None)
     version_compat.count("workflows.suspected_lost_delivery", step_id="101")
+
+
+def test_a_task_that_was_cleared_finds_its_store_empty_and_a_retry_does_not(store):
+    """Airflow keeps the rows when a task is cleared; what tells it from a retry is the number of tries in all."""
+
+    def seen(max_tries):
+        return version_compat.task_state_store({"task_state_store": store, "ti": SimpleNamespace(max_tries=max_tries)})
+
+    seen(2).set("created", {"id": "7"})
+
+    assert seen(2).get("created") == {"id": "7"}  # a retry
+    assert seen(3).get("created") is None  # cleared after the first try
+    assert seen(3).get("created", "default") == "default"
+    assert version_compat.task_state_store({}) is None

@@ -678,3 +678,8 @@ def test_without_a_store_in_this_airflow_the_task_is_not_retried(emulator, insta
     assert built.retries == 0
     built.execute({})
     assert len(effects(emulator, "complete")) == 1
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_multiple_outputs_is_taken_as_given(wanted):
+    assert operator(lambda fields: None, "5", options={"multiple_outputs": wanted}).multiple_outputs is wanted

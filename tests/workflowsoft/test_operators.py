@@ -885,3 +885,33 @@ def test_without_a_store_in_this_airflow_only_policy_retry_is_retried(monkeypatc
     monkeypatch.setattr("airflow_provider_workflows.operators.base.HAS_TASK_STATE_STORE", False)
 
     assert complete("1", retries=2, on_unknown_completion=policy).retries == retries
+
+
+def test_a_template_that_renders_to_nothing_is_named_before_anything_is_sent(emulator, instance_id):
+    before = len(emulator.requests())
+
+    with pytest.raises(
+        ConfigurationError, match="'Venue' was rendered as the text 'None'.*render_template_as_native_obj"
+    ):
+        update(instance_id, {"Venue": "None"}).execute({})
+    assert len(emulator.requests()) == before
+
+
+def test_a_way_out_that_somebody_else_may_not_have_taken_is_no_success(emulator, ready_id, store):
+    emulator.control("POST", f"workflowsoft/instances/{ready_id}/complete")
+
+    with pytest.raises(AirflowFailException, match="StepMoved: .*completed by somebody else, perhaps not by 'Reject'"):
+        complete(ready_id, custom_action="Reject").execute({"task_state_store": store})
+
+
+def test_an_address_as_the_connections_own_user_is_named_before_anything_is_written(
+    emulator, ready_id, store, set_connection
+):
+    connection = emulator.connection("workflowsoft")
+    connection["extra"] |= {"on_behalf_of": "olga@example.com"}
+    set_connection("workflowsoft_default", connection)
+
+    with pytest.raises(ConfigurationError, match="'on_behalf_of' must be 'system' or a user's id"):
+        complete(ready_id).execute({"task_state_store": store})
+    worked, message = WorkflowsoftHook().test_connection()
+    assert (worked, "'on_behalf_of'" in message) == (False, True)

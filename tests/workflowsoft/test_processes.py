@@ -388,7 +388,7 @@ def test_what_was_never_sent_is_created_by_the_next_try(
 @BOTH
 def test_a_user_that_no_header_can_hold_leaves_nothing_to_look_for(emulator, store, build, action, method, looked_for):
     with pytest.raises(ConfigurationError, match="X-OnBehalfOf-Id cannot be sent"):
-        run(build(on_behalf_of="Sam Stéward"), store)
+        run(build(on_behalf_of="Stéward"), store)
 
     run(build(), store)
     assert len(created(emulator, action)) == 1
@@ -501,3 +501,16 @@ def test_a_mapped_task_keeps_its_retries_and_is_refused(emulator, monkeypatch, b
     with pytest.raises(ConfigurationError, match="retries must be 0"):
         build(retries=2).execute({"ti": SimpleNamespace(**vars(TI), max_tries=2)})
     assert emulator.requests() == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"fields": {"Check": "None"}}, "'Check' was rendered as the text 'None'"),
+        ({"on_behalf_of": "Olga Owner"}, "on_behalf_of must be an e-mail address or an id, not a name"),
+    ],
+)
+def test_what_can_only_be_a_mistake_is_named_before_anything_is_sent(emulator, store, parameters, named):
+    with pytest.raises(ConfigurationError, match=named):
+        run(start(**parameters), store)
+    assert writes(emulator) == []

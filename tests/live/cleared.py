@@ -1,0 +1,26 @@
+"""A DAG for the end-to-end test: an action that is retried, and then cleared."""
+
+from __future__ import annotations
+
+import pendulum
+from airflow.sdk import dag
+
+from airflow_provider_workflows.operators.workflowsoft_processes import WorkflowsoftStartProcessOperator
+
+
+class FailsAfterTheDeed(WorkflowsoftStartProcessOperator):
+    def execute(self, context):
+        result = super().execute(context)
+        if context["ti"].try_number == 1:
+            raise RuntimeError("The worker fails after the process was started.")
+        return result
+
+
+@dag(schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False)
+def cleared():
+    FailsAfterTheDeed(
+        task_id="start", diagram="Contract review", on_behalf_of="olga@example.com", retries=1, retry_delay=1
+    )
+
+
+cleared()
