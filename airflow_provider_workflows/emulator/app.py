@@ -99,8 +99,9 @@ class Emulated:
         if fault is None:
             answer = await self._answer(scope, body)
         else:
-            await asyncio.sleep(fault.delay)
+            await asyncio.sleep(0 if fault.after else fault.delay)
             answer = await self._spoiled_answer(scope, body, fault)
+            await asyncio.sleep(fault.delay if fault.after else 0)
         answer.add({"X-Request-Id": str(uuid.uuid4())})
         self._record(scope, body, answer.status)
         if fault is not None and fault.reset is not None:

@@ -31,7 +31,7 @@ class Client:
     def send(self, method: str, path: str, **arguments: Any) -> requests.Response:
         arguments["params"] = {**self.query, **arguments.get("params", {})}
         url = path if path.startswith("http") else self.url + path
-        answer = self.session.request(method, url, allow_redirects=False, timeout=10, **arguments)
+        answer = self.session.request(method, url, allow_redirects=False, **{"timeout": 10, **arguments})
         check_answer(self.openapi, method, urlsplit(url).path, answer.status_code, answer.headers, answer.content)
         assert answer.headers["X-Request-Id"]
         return answer

@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+import requests
 
 from tests.emulator.conftest import BASIC, Client
 
@@ -624,3 +625,17 @@ def test_the_spelling_leaves_the_token_and_what_has_no_keys_alone(emulator, anyb
     assert poll(workflowsoft).json() is None
     emulator.control("PATCH", "switches", no_new_integration="empty")
     assert poll(workflowsoft).content == b""
+
+
+@pytest.mark.parametrize(("after", "taken"), [(False, 0), (True, 1)])
+def test_a_delay_comes_before_the_effect_or_behind_it(emulator, workflowsoft, after, taken):
+    emulator.control("PATCH", "switches", new_integrations="consumed_on_read")
+    start(emulator)
+    emulator.control("POST", "faults", path="new-integrations", delay=1.0, after=after)
+
+    with pytest.raises(requests.exceptions.ReadTimeout):
+        workflowsoft.send("GET", NEW, params={"id": "101"}, timeout=0.3)
+
+    assert sum(effect["action"] == "deliver" for effect in emulator.effects()) == taken
+    while not any(NEW == request["path"] for request in emulator.requests()):
+        pass  # or its end would fall into the next test
