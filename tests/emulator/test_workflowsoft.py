@@ -637,5 +637,5 @@ def test_a_delay_comes_before_the_effect_or_behind_it(emulator, workflowsoft, af
         workflowsoft.send("GET", NEW, params={"id": "101"}, timeout=0.3)
 
     assert sum(effect["action"] == "deliver" for effect in emulator.effects()) == taken
-    while not any(NEW == request["path"] for request in emulator.requests()):
+    while not any(request["path"] == NEW for request in emulator.requests()):
         pass  # or its end would fall into the next test
