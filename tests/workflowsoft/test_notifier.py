@@ -425,7 +425,7 @@ class TestDeadlineAlert:
         }
 
     def test_the_event_loop_is_not_blocked(self, ready, variables):
-        ready.control("POST", "faults", method="POST", path="/api/v2/tasks", delay=1.0)
+        ready.control("POST", "faults", method="POST", path="/api/v2/tasks", delay=4.0)
         gaps = []
 
         async def watch():
@@ -442,7 +442,7 @@ class TestDeadlineAlert:
         asyncio.run(both())
 
         assert len(created(ready)) == 1
-        assert max(gaps) < 0.8
+        assert max(gaps) < 3  # of the four seconds
         assert threading.get_ident() not in variables.threads
 
     def test_a_refusal_is_forgotten_and_a_lost_answer_is_not(self, ready, capsys):
