@@ -166,32 +166,29 @@ def test_another_run_or_message_makes_another_task(ready, change, where):
     assert len(created(ready)) == 2
 
 
-@pytest.mark.usefixtures("long_enough")
-def test_of_tasks_that_fail_at_the_same_moment_one_sends(ready, variables):
+def fail_together(variables, name: str) -> None:
+    """Let five callbacks run at the same moment that differ in one part of their context."""
     variables.seconds = {"get": 0.01, "set": 0.01}
     together = threading.Barrier(5)
 
     def fail(number):
         together.wait()
-        WorkflowsoftTaskNotifier(**SENTENCE)(context(task_id=f"task_{number}"))
+        WorkflowsoftTaskNotifier(**SENTENCE)(context(**{name: f"{name} {number}"}))
 
     with ThreadPoolExecutor(5) as workers:
         list(workers.map(fail, range(5)))
+
+
+@pytest.mark.usefixtures("long_enough")
+def test_of_tasks_that_fail_at_the_same_moment_one_sends(ready, variables):
+    fail_together(variables, "task_id")
 
     assert len(created(ready)) == 1
 
 
 @pytest.mark.usefixtures("long_enough")
 def test_runs_that_fail_at_the_same_moment_make_a_task_each_and_all_are_remembered(ready, variables):
-    variables.seconds = {"get": 0.01, "set": 0.01}
-    together = threading.Barrier(5)
-
-    def fail(number):
-        together.wait()
-        WorkflowsoftTaskNotifier(**SENTENCE)(context(run_id=f"run {number}"))
-
-    with ThreadPoolExecutor(5) as workers:
-        list(workers.map(fail, range(5)))
+    fail_together(variables, "run_id")
 
     assert len(created(ready)) == 5
     assert len(json.loads(variables.held[KEY])) == 5

@@ -537,6 +537,16 @@ def named_by(row: dict, evidence: str) -> Any:
     return row if evidence == "nothing_open" else row["integration_instance_id"]
 
 
+def lose(emulator, dies, operator, store, lost: str, moment: str) -> None:
+    """Let the answer to a completion be lost by the next try, or let a first try's worker die around it."""
+    if lost == "answer":
+        fault(emulator, "PATCH", COMPLETE, reset=moment)
+        return
+    dies(WorkflowsoftHook, "complete", moment)
+    with pytest.raises(Killed):
+        operator.execute({"task_state_store": store})
+
+
 @pytest.mark.parametrize("evidence", EVIDENCE)
 @pytest.mark.parametrize("policy", ["fail", "retry", "assume_done"])
 @pytest.mark.parametrize("lost", ["answer", "worker"])
@@ -545,12 +555,7 @@ def test_a_completion_that_left_evidence_is_settled_by_it_whatever_the_policy(
 ):
     emulator.control("PATCH", "switches", **EVIDENCE[evidence], ws_complete_again="no_op")
     operator = complete(named_by(row, evidence), on_unknown_completion=policy)
-    if lost == "answer":
-        fault(emulator, "PATCH", COMPLETE, reset="after")
-    else:
-        dies(WorkflowsoftHook, "complete", "after")
-        with pytest.raises(Killed):
-            operator.execute({"task_state_store": store})
+    lose(emulator, dies, operator, store, lost, "after")
 
     result = operator.execute({"task_state_store": store})
 
@@ -568,12 +573,7 @@ def test_a_completion_that_never_arrived_leaves_no_evidence_and_the_policy_decid
 ):
     emulator.control("PATCH", "switches", **EVIDENCE.get(evidence, {}))
     operator = complete(named_by(row, evidence), on_unknown_completion=policy)
-    if lost == "answer":
-        fault(emulator, "PATCH", COMPLETE, reset="before")
-    else:
-        dies(WorkflowsoftHook, "complete", "before")
-        with pytest.raises(Killed):
-            operator.execute({"task_state_store": store})
+    lose(emulator, dies, operator, store, lost, "before")
 
     if policy == "fail":
         with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
@@ -593,12 +593,7 @@ def test_only_policy_retry_may_complete_twice_what_nothing_settles(
 ):
     emulator.control("PATCH", "switches", ws_complete_again=again)
     operator = complete(row["integration_instance_id"], on_unknown_completion=policy)
-    if lost == "answer":
-        fault(emulator, "PATCH", COMPLETE, reset="after")
-    else:
-        dies(WorkflowsoftHook, "complete", "after")
-        with pytest.raises(Killed):
-            operator.execute({"task_state_store": store})
+    lose(emulator, dies, operator, store, lost, "after")
 
     if policy == "fail":
         with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
