@@ -84,7 +84,9 @@ class WorkflowsoftCreateOperator(WorkflowsoftOperator):
             raise _unknown(told(lost), what) from lost
         except ServerError as failed:
             # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
-            raise AirflowFailException(f"ServerError: {told(failed)} If in doubt, look for {what}.") from failed
+            raise AirflowFailException(
+                f"ServerError: {told(failed)} It is not sent again: look for {what}, and clear the task if there is none."
+            ) from failed
         self.log.info("Created: %s.", result)
         journal.keep({"result": result})
         return self._linked(result)
