@@ -85,7 +85,8 @@ class WorkflowsoftCreateOperator(WorkflowsoftOperator):
         except ServerError as failed:
             # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
             raise AirflowFailException(
-                f"ServerError: {told(failed)} It is not sent again: look for {what}, and clear the task if there is none."
+                f"ServerError: {told(failed)} It is not sent again: look for {what}, and clear the task if there is "
+                "none."
             ) from failed
         self.log.info("Created: %s.", result)
         journal.keep({"result": result})
