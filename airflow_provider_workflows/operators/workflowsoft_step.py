@@ -220,8 +220,8 @@ class IntegrationStep:
                     return False
                 # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
                 raise AirflowFailException(
-                    f"ServerError: {told(error)} It is not sent again: look whether instance {self._id} is completed, and "
-                    "clear the task if it is not."
+                    f"ServerError: {told(error)} It is not sent again: look whether instance {self._id} is completed, "
+                    "and clear the task if it is not."
                 ) from error
             if not again:  # else the one before may have completed it
                 self._completion.keep({})
