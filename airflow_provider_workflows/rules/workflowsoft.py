@@ -13,8 +13,6 @@ from decimal import Decimal, InvalidOperation
 from reprlib import repr as short
 from typing import Any
 
-import simplejson
-
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
 from airflow_provider_workflows.rules.times import parse_time
 
@@ -355,11 +353,15 @@ def has_closed(fields: Iterable[Field]) -> bool:
 
 def kept_values(values: Mapping[str, Any]) -> str:
     """Return values to send as text that keeps every digit, for a store that holds JSON."""
+    import simplejson
+
     return simplejson.dumps(values, use_decimal=True, allow_nan=False)
 
 
 def read_kept_values(text: str) -> dict[str, Any]:
     """Read what :func:`kept_values` wrote."""
+    import simplejson
+
     found: dict[str, Any] = simplejson.loads(text, use_decimal=True)
     return found
 
@@ -475,6 +477,8 @@ def _is_set(flag: Any) -> bool:
 def _read_value(field: Field, text: Any) -> Any:
     if text is None or text == "":
         return None
+    import simplejson  # here, for a DAG file that is only parsed reads no value
+
     try:
         value = simplejson.loads(text, use_decimal=True)
         if value is None or (value == "" and field.is_known and field.kind != "string"):
