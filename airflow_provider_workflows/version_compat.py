@@ -19,10 +19,13 @@ if TYPE_CHECKING:
 __all__ = [
     "HAS_TASK_STATE_STORE",
     "XCOM_HOLDS_NONE",
+    "AssetStore",
     "StateStore",
     "amask_secret",
     "aread_extra",
+    "asset_store",
     "count",
+    "gauge",
     "mask_secret",
     "push_values",
     "task_state_store",
@@ -75,16 +78,56 @@ class StoreSinceClear:
         return f"{key}.{self._max_tries}"
 
 
-def count(name: str, **tags: str) -> None:
-    """Increment a statistic of Airflow's; one that cannot be told is no reason to fail a task."""
+class AssetStore(Protocol):
+    """The part of an asset's state store (Airflow 3.3.2+) that this package uses, from an event loop."""
+
+    async def aget(self, key: str, default: Any = None) -> Any: ...
+
+    async def aset(self, key: str, value: Any) -> None: ...
+
+
+def asset_store(stores: Any, asset: str | None) -> AssetStore | None:
+    """
+    Return the store of the asset that a trigger watches, or None before Airflow 3.3.2.
+
+    The stores of 3.3.0 and 3.3.1 block, which a triggerer's event loop must not do, so they count as none.
+
+    :param stores: ``asset_state_store`` of a trigger.
+    :param asset: Name of the asset, or None for the only one.
+    :raises LookupError: the trigger does not watch it, or watches several and none is named.
+    """
+    if stores is None or not hasattr(stores, "aget"):
+        return None
+    if asset is not None:
+        from airflow.sdk import Asset
+
+        return cast("AssetStore", stores[Asset.ref(name=asset)])
+    try:
+        return cast("AssetStore", stores._single_accessor())
+    except ValueError as several:
+        raise LookupError(str(several)) from several
+
+
+def count(name: str, number: int = 1, **tags: str) -> None:
+    """Add to a statistic of Airflow's."""
+    _tell("incr", name, number, tags)
+
+
+def gauge(name: str, value: float, **tags: str) -> None:
+    """Set a statistic of Airflow's."""
+    _tell("gauge", name, value, tags)
+
+
+def _tell(kind: str, name: str, value: float, tags: Mapping[str, str]) -> None:
+    # A statistic that cannot be told is no reason to fail anything.
     try:
         try:
             stats = import_module("airflow.sdk.observability.stats")
         except ImportError:  # before Airflow 3.2
             stats = import_module("airflow.stats")
-        getattr(stats, "Stats", stats).incr(name, tags=tags)
+        getattr(getattr(stats, "Stats", stats), kind)(name, value, tags=dict(tags))
     except Exception:
-        log.debug("Statistic %s was not counted.", name, exc_info=True)
+        log.debug("Statistic %s was not told.", name, exc_info=True)
 
 
 def mask_secret(secret: str) -> None:
