@@ -29,7 +29,7 @@ class Emulator:
     """
     An emulator on a free port of this machine while the ``with`` block lasts.
 
-    :param seed: What is there at the start: ``default`` or ``large``.
+    :param seed: What is there at the start: ``default``, ``large`` or ``huge``.
     """
 
     def __init__(self, seed: str = "default"):

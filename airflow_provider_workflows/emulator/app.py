@@ -15,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from . import (
     control,
@@ -36,7 +37,7 @@ Receive = Callable[[], Awaitable[Message]]
 
 OWN_PATHS = ("/_emulator/", "/openapi.json")
 UNRECORDED_BODIES = ("/oauth/", "/_storage/")  # secrets, and files
-LARGE = 10_000  # instances of each Procore API in the seed "large"
+MANY = {"large": 10_000, "huge": 100_000}  # more instances of each Procore API, by the seed
 
 
 class Emulated:
@@ -64,10 +65,10 @@ class Emulated:
         self.procore.add("5001", PURCHASE_ORDER_APPROVAL, PROJECT["id"], "90002", preset)
         self.legacy.add(procore_legacy.PURCHASE_ORDER, 1953145)
         self.legacy.add(procore_legacy.JOINT_REVIEW, 1953146)
-        if seed == "large":
-            for number in range(LARGE):
-                self.procore.add(str(100_000 + number), PURCHASE_ORDER_APPROVAL, PROJECT["id"], "90002", preset)
-                self.legacy.add(procore_legacy.PURCHASE_ORDER, 2_000_000 + number)
+        more = range(MANY.get(seed, 0))
+        item_ids = (str(100_000 + number) for number in more)
+        self.procore.add_many(item_ids, PURCHASE_ORDER_APPROVAL, PROJECT["id"], "90002", preset)
+        self.legacy.add_many(procore_legacy.PURCHASE_ORDER, (2_000_000 + number for number in more))
 
     def _routes(self) -> FastAPI:
         app = FastAPI(
@@ -152,6 +153,7 @@ class Emulated:
     def _record(self, scope: Message, body: bytes, status: int) -> None:
         world = self.world
         world.requests_served += 1
+        world.requests_by_route[f"{scope['method']} {self._template(scope)}"] += 1
         headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
         world.requests.append(
             {
@@ -169,6 +171,13 @@ class Emulated:
                 "body": None if scope["path"].startswith(UNRECORDED_BODIES) else _json_or_none(body),
             }
         )
+
+    def _template(self, scope: Message) -> str:
+        """Return the path with names in the place of its ids; a request that never got to its route counts, too."""
+        route = scope.get("route")
+        if route is None:
+            route = next((one for one in self.app.routes if one.matches(scope)[0] is Match.FULL), None)
+        return str(getattr(route, "path", "(no such route)"))
 
 
 class _Answer:

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
 from . import models, procore, procore_legacy, procore_presets, workflowsoft
-from .procore_templates import find_template
+from .procore_templates import PURCHASE_ORDER, find_template
 from .workflowsoft_diagrams import AUTO, diagram_by_title
 from .world import (
     ADMIN_LOGIN,
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .app import Emulated
 
 
+MOST = 100_000  # instances that one order starts
 ProjectId = Literal["1001", "1002"] | None  # None: at company level
 
 
@@ -77,6 +78,21 @@ class StartInstance(Order):
     by: str = "pat@example.com"
 
 
+class StartMany(Order):
+    count: int = Field(ge=1, le=MOST)
+    tool_type: str = PURCHASE_ORDER
+    tool_subtype: str | None = None
+    project_id: ProjectId = "1001"
+    first_item_id: int | None = Field(None, ge=1)
+    by: str = "pat@example.com"
+
+
+class ManyRespond(Order):
+    ids: list[str]
+    login: str
+    option: str
+
+
 class Hide(Order):
     hidden: bool = True
 
@@ -125,6 +141,18 @@ class PersonPerforms(Order):
     activity: str
     login: str
     comments: str | None = None
+
+
+class StartManyLegacy(Order):
+    count: int = Field(ge=1, le=MOST)
+    workflow: str = procore_legacy.PURCHASE_ORDER.name
+    by: str = "pat@example.com"
+
+
+class ManyPerform(Order):
+    ids: list[int]
+    activity: str
+    login: str
 
 
 class StartProcess(Order):
@@ -219,6 +247,10 @@ def routes(emulated: Emulated) -> APIRouter:
     async def requests(since: int = 0) -> list[dict[str, Any]]:
         return [request for request in emulated.world.requests if request["n"] > since]
 
+    @router.get("/counts")
+    async def counts() -> dict[str, Any]:
+        return {"served": emulated.world.requests_served, "by_path": emulated.world.requests_by_route}
+
     @router.get("/state")
     async def state() -> dict[str, Any]:
         return {
@@ -256,6 +288,20 @@ def routes(emulated: Emulated) -> APIRouter:
         wanted = models.StartInstance(**order.model_dump(exclude={"project_id", "by"}))
         instance = emulated.procore.start(wanted, order.project_id, by, "person")
         return {"id": instance.id}
+
+    @router.post("/procore/instances/many")
+    async def start_many(order: StartMany) -> dict[str, Any]:
+        first = order.first_item_id or emulated.procore.next_item_id(order.tool_type, order.project_id)
+        wanted = models.StartInstance(tool_type=order.tool_type, tool_subtype=order.tool_subtype, item_id=str(first))
+        by = user_by_login(order.by).id
+        started = emulated.procore.start_many(wanted, order.count, order.project_id, by)
+        return {"ids": [one.id for one in started], "item_ids": [one.item_id for one in started]}
+
+    @router.post("/procore/instances/respond-many")
+    async def many_respond(order: ManyRespond) -> dict[str, Any]:
+        instances = [v2(instance_id) for instance_id in dict.fromkeys(order.ids)]
+        emulated.procore.respond_many(instances, user_by_login(order.login).id, order.option)
+        return {}
 
     @router.post("/procore/instances/{id}/respond")
     async def person_responds(id: str, order: PersonResponds) -> dict[str, Any]:
@@ -312,18 +358,31 @@ def routes(emulated: Emulated) -> APIRouter:
         procore_presets.person_edits_group(emulated.procore.presets, preset(id), order.group, user_ids)
         return {}
 
+    def workflow(name: str) -> procore_legacy.Workflow:
+        found = procore_legacy.WORKFLOWS.get(name)
+        if found is None:
+            words = f"no workflow {name!r}; there are {', '.join(procore_legacy.WORKFLOWS)}"
+            raise Refusal(422, {"error": words})
+        return found
+
     @router.post("/procore/legacy/instances")
     async def start_legacy(order: StartLegacy) -> dict[str, Any]:
-        workflow = procore_legacy.WORKFLOWS.get(order.workflow)
-        if workflow is None:
-            raise Refusal(
-                422,
-                {"error": f"no workflow {order.workflow!r}; there are {', '.join(procore_legacy.WORKFLOWS)}"},
-            )
         legacy = emulated.legacy
-        object_id = order.object_id or max(i.object_id for i in legacy.instances.values()) + 1
-        instance = legacy.start(workflow, object_id, user_by_login(order.by).id)
+        object_id = order.object_id or legacy.next_object_id()
+        instance = legacy.start(workflow(order.workflow), object_id, user_by_login(order.by).id)
         return {"id": str(instance.id), "object_id": str(object_id)}
+
+    @router.post("/procore/legacy/instances/many")
+    async def start_many_legacy(order: StartManyLegacy) -> dict[str, Any]:
+        by = user_by_login(order.by).id
+        started = emulated.legacy.start_many(workflow(order.workflow), order.count, by)
+        return {"ids": [str(one.id) for one in started], "object_ids": [str(one.object_id) for one in started]}
+
+    @router.post("/procore/legacy/instances/perform-many")
+    async def many_perform(order: ManyPerform) -> dict[str, Any]:
+        instances = [v1(instance_id) for instance_id in dict.fromkeys(order.ids)]
+        emulated.legacy.perform_many(instances, order.activity, user_by_login(order.login).id)
+        return {}
 
     @router.post("/procore/legacy/instances/{id}/perform")
     async def person_performs(id: int, order: PersonPerforms) -> dict[str, Any]:

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import bisect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from itertools import islice
 from typing import Any
 
 from . import models
 from .procore_basics import check_possible_assignees, refusal
 from .procore_presets import Preset, Presets
 from .procore_templates import TEMPLATES, Step, Template, check_tool
-from .world import MANAGER, USERS, Refusal, World, user_by_login
+from .world import LATEST, MANAGER, USERS, Refusal, World, user_by_login
 
 STEP_TIME = 3 * 24 * 3600  # seconds until a step is overdue
+NOTHING: Mapping[str, Any] = {}  # shared by all that have nothing there
+
+# Of the classes below there may be 100,000 objects. What several of them have in common they share, so whatever they
+# hold is replaced and never changed in place.
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Answer:
     option: dict[str, str]
     comment: str | None
@@ -23,7 +30,7 @@ class Answer:
     at: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Asked:
     """Why somebody is asked in a step: as a member of a group, as an individual, or because somebody added them."""
 
@@ -36,21 +43,21 @@ class Asked:
     comment: str | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class Occurrence:
     """One visit of a step."""
 
     id: str
     step: Step
     started_at: float
-    assignees: dict[str, Asked]  # by user
+    assignees: Mapping[str, Asked]  # by user
     ended_at: float | None = None
-    answers: dict[str, Answer] = field(default_factory=dict)
-    outcome: dict[str, str] = field(default_factory=dict)  # the option that decided
-    updates: list[dict[str, Any]] = field(default_factory=list)  # who was replaced by whom
+    answers: Mapping[str, Answer] = field(default_factory=lambda: NOTHING)
+    outcome: Mapping[str, str] = field(default_factory=lambda: NOTHING)  # the option that decided
+    updates: tuple[dict[str, Any], ...] = ()  # who was replaced by whom
 
 
-@dataclass
+@dataclass(slots=True)
 class Instance:
     """``groups`` and ``individuals`` are what its preset said when it was started."""
 
@@ -61,12 +68,12 @@ class Instance:
     created_by: str
     started_at: float
     updated_at: float
-    groups: dict[str, list[str]]
+    groups: Mapping[str, list[str]]
     preset: Preset | None = None
-    individuals: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    individuals: Mapping[str, list[dict[str, Any]]] = field(default_factory=lambda: NOTHING)
     manager: str = MANAGER
     ended_at: float | None = None
-    visits: list[Occurrence] = field(default_factory=list)
+    visits: tuple[Occurrence, ...] = ()
     terminated_by: str | None = None
     blocked_reason: str | None = None
     blocked_is_retriable: bool = False
@@ -90,8 +97,10 @@ class Procore:
         self.presets.clear()
         self.instances: dict[str, Instance] = {}
         self.tools: dict[tuple[str, str | None], list[Instance]] = {}  # by tool type and project
-        self.items: dict[tuple[str, str, str | None], list[Instance]] = {}  # by tool type, item and project
+        # By tool type and project, then by item.
+        self.items: dict[tuple[str, str | None], dict[str, tuple[Instance, ...]]] = {}
         self.moving: dict[str, float] = {}  # instance id: when its delayed transition takes place
+        self.next_move = 0.0  # no transition takes place before
         self.hidden: set[str] = set()  # ids of the instances that the integration user cannot see
         self.next_id = 700001
 
@@ -100,29 +109,50 @@ class Procore:
     def start(self, wanted: models.StartInstance, project_id: str | None, by: str, via: str) -> Instance:
         check_tool(wanted.tool_type, wanted.tool_subtype, project_id)
         preset, template = self._chosen(wanted, project_id)
-        if preset is not None and not preset.valid:
-            raise refusal(400, "preset_invalid", f"Preset {preset.id} is not ready to use.", "preset_id")
         self._check_not_running(template, wanted.item_id, project_id)
         instance = self.add(wanted.item_id, template, project_id, by, preset)
         self._record("start", by, instance, {}, via)
         return instance
 
+    def start_many(self, wanted: models.StartInstance, count: int, project_id: str | None, by: str) -> list[Instance]:
+        """Let a person start an instance for the item that is named and for those that follow it, or for none."""
+        check_tool(wanted.tool_type, wanted.tool_subtype, project_id)
+        preset, template = self._chosen(wanted, project_id)
+        first = int(wanted.item_id)
+        item_ids = [str(number) for number in range(first, first + count)]
+        for item_id in item_ids:
+            self._check_not_running(template, item_id, project_id)
+        instances = self.add_many(item_ids, template, project_id, by, preset)
+        target = {"instance_ids": [instance.id for instance in instances], "item_ids": item_ids}
+        self.world.record_effect("procore", "start_many", by, target, {"count": count}, "person")
+        return instances
+
     def add(
         self, item_id: str, template: Template, project_id: str | None, by: str, preset: Preset | None = None
     ) -> Instance:
+        return self.add_many([item_id], template, project_id, by, preset)[0]
+
+    def add_many(
+        self, item_ids: Iterable[str], template: Template, project_id: str | None, by: str, preset: Preset | None
+    ) -> list[Instance]:
+        """Start an instance for each item, all at the same time."""
+        added = []
         now = self.world.clock.time()
-        members = template.members if preset is None else preset.members
-        groups = {uuid: list(users) for uuid, users in members.items()}
-        instance = Instance(str(self.next_id), item_id, template, project_id, by, now, now, groups, preset)
-        if preset is not None:
-            instance.manager = preset.manager
-            instance.individuals = dict(preset.individuals)
-        self.next_id += 1
-        self.instances[instance.id] = instance
-        self.tools.setdefault((template.tool_type, project_id), []).append(instance)
-        self.items.setdefault((template.tool_type, item_id, project_id), []).append(instance)
-        self._enter(instance, template.first, now)
-        return instance
+        groups = template.members if preset is None else preset.members
+        of_tool = self.tools.setdefault((template.tool_type, project_id), [])
+        items = self.items.setdefault((template.tool_type, project_id), {})
+        for item_id in item_ids:
+            instance = Instance(str(self.next_id), item_id, template, project_id, by, now, now, groups, preset)
+            if preset is not None:
+                instance.manager = preset.manager
+                instance.individuals = preset.individuals
+            self.next_id += 1
+            self.instances[instance.id] = instance
+            of_tool.append(instance)
+            items[item_id] = (*items.get(item_id, ()), instance)
+            self._enter(instance, template.first, now)
+            added.append(instance)
+        return added
 
     def respond(
         self,
@@ -134,29 +164,65 @@ class Procore:
         attachments: list[dict[str, str]],
         via: str,
     ) -> None:
-        switches = self.world.switches
-        now = self.world.clock.time()
+        answer = self._checked_answer(instance, occurrence_id, user_id, option_id, comment, attachments)
+        if answer is None:
+            return
+        current = instance.visits[-1]
+        detail: dict[str, Any] = {"step": current.step.name, "option": answer.option["name"], "comment": comment}
+        if attachments:
+            detail["attachments"] = [attachment["name"] for attachment in attachments]
+        self._record("respond", user_id, instance, detail, via, step_occurrence_id=current.id)
+        self._take(instance, user_id, answer)
+        self.catch_up()
+
+    def respond_many(self, instances: Sequence[Instance], user_id: str, option: str) -> None:
+        """Let a person give the same answer to the current steps of many, or to none if one of them cannot take it."""
+        answers = [
+            self._checked_answer(instance, instance.visits[-1].id, user_id, _option_id(instance, option), None, [])
+            for instance in instances
+        ]
+        for instance, answer in zip(instances, answers, strict=True):
+            if answer is not None:
+                self._take(instance, user_id, answer)
+        self.catch_up()
+        ids = [instance.id for instance in instances]
+        detail = {"option": option, "count": len(ids)}
+        self.world.record_effect("procore", "respond_many", user_id, {"instance_ids": ids}, detail, "person")
+
+    def _checked_answer(
+        self,
+        instance: Instance,
+        occurrence_id: str,
+        user_id: str,
+        option_id: str,
+        comment: str | None,
+        attachments: list[dict[str, str]],
+    ) -> Answer | None:
+        """Return the answer, or nothing where it is there already."""
         current = self._current(instance, occurrence_id, user_id)
         option = next((o for o in current.step.wire_options if o["id"] == option_id), None)
         if option is None:
             raise refusal(422, "unknown_option", f"Response option {option_id} does not belong to the current step.")
         if user_id not in current.assignees:
-            raise refusal(int(switches["non_assignee"]), "not_an_assignee", "Only assignees of the step can respond.")
+            status = int(self.world.switches["non_assignee"])
+            raise refusal(status, "not_an_assignee", "Only assignees of the step can respond.")
         earlier = current.answers.get(user_id)
         if earlier is not None:
             if (earlier.option["id"], earlier.comment or "") == (option_id, comment or ""):
-                return
+                return None
             raise refusal(422, "already_responded", "A response with different values has already been recorded.")
-        current.answers[user_id] = Answer(option, comment, attachments, now)
-        detail: dict[str, Any] = {"step": current.step.name, "option": option["name"], "comment": comment}
-        if attachments:
-            detail["attachments"] = [attachment["name"] for attachment in attachments]
-        self._record("respond", user_id, instance, detail, via, step_occurrence_id=current.id)
+        return Answer(option, comment, attachments, self.world.clock.time())
+
+    def _take(self, instance: Instance, user_id: str, answer: Answer) -> None:
+        """Write an answer down; where it decides, the step moves with the next ``catch_up``."""
+        switches = self.world.switches
+        current = instance.visits[-1]
+        current.answers = {**current.answers, user_id: answer}
         current.outcome = _outcome(current)
         if current.outcome:
             delay = switches["transition_delay"] if switches["transition"] == "delayed" else 0.0
-            self.moving[instance.id] = now + delay
-            self.catch_up()
+            self.moving[instance.id] = answer.at + delay
+            self.next_move = min(self.next_move, answer.at + delay)
 
     def add_assignees(self, instance: Instance, wanted: models.AddAssignees, by: str) -> None:
         current = self._current(instance, wanted.step_occurrence_id)
@@ -166,7 +232,7 @@ class Procore:
             return
         now = self.world.clock.time()
         asked = Asked(None, wanted.required, wanted.role_type, now, by, wanted.reason, wanted.comment)
-        current.assignees |= dict.fromkeys(new, asked)
+        current.assignees = {**current.assignees, **dict.fromkeys(new, asked)}
         instance.updated_at = now
         detail = {"assignee_ids": new, "reason": wanted.reason}
         self._record("add_assignees", by, instance, detail, "api", step_occurrence_id=current.id)
@@ -188,7 +254,7 @@ class Procore:
             preset = instance.preset
             if mode == "current_configuration" and preset is not None:
                 own, individuals = instance.groups, instance.individuals
-                preset = replace(preset, members=own, individuals=individuals, manager=instance.manager)
+                preset = replace(preset, members=dict(own), individuals=dict(individuals), manager=instance.manager)
             again = self.add(instance.item_id, instance.template, instance.project_id, by, preset)
             again.preset = instance.preset
             instance.restarted_as = again.id
@@ -216,6 +282,8 @@ class Procore:
     def catch_up(self) -> None:
         """Let the transitions take place whose time has come."""
         now = self.world.clock.time()
+        if now < self.next_move:
+            return
         for instance_id in [i for i, moves_at in self.moving.items() if moves_at <= now]:
             moves_at = self.moving.pop(instance_id)
             instance = self.instances[instance_id]
@@ -223,6 +291,7 @@ class Procore:
             visit.ended_at = moves_at
             following = next(to for name, _, to in visit.step.options if name == visit.outcome["name"])
             self._enter(instance, following, moves_at)
+        self.next_move = min(self.moving.values(), default=LATEST)
 
     def replace_assignee(self, instance: Instance, old: str, new: list[str], by: str) -> bool:
         """Put others in somebody's place, except where an answer is there already; tell whether that changed it."""
@@ -231,7 +300,7 @@ class Procore:
         changed = False
         for uuid, members in instance.groups.items():
             if old in members:
-                instance.groups[uuid] = replaced(members, old, new)
+                instance.groups = {**instance.groups, uuid: replaced(members, old, new)}
                 changed = True
         current = instance.visits[-1]
         if old in current.assignees and old not in current.answers:
@@ -239,7 +308,7 @@ class Procore:
             place = current.assignees[old]
             current.assignees = {user_id: current.assignees.get(user_id, place) for user_id in names}
             at = self.world.clock.time()
-            current.updates.append({"at": at, "by": by, "old": old, "new": new})
+            current.updates += ({"at": at, "by": by, "old": old, "new": new},)
             changed = True
         return changed
 
@@ -252,16 +321,28 @@ class Procore:
             raise refusal(404, "not_found", f"Workflow instance {instance_id} was not found.")
         return instance
 
-    def of_tool(self, tool_type: str, project_id: str | None) -> list[Instance]:
-        """Return a tool's instances that the integration user can see, the oldest first."""
-        found = self.tools.get((tool_type, project_id), [])
-        return [i for i in found if i.id not in self.hidden] if self.hidden else found
+    def of_tool(
+        self, tool_type: str, project_id: str | None, item_id: str | None = None, after: int = 0
+    ) -> Iterator[Instance]:
+        """Return a tool's instances that the integration user can see, the oldest first, those with a higher id."""
+        found: Sequence[Instance] = self.tools.get((tool_type, project_id), [])
+        if item_id is not None:
+            found = self.items.get((tool_type, project_id), {}).get(item_id, ())
+        rest = islice(found, bisect.bisect_right(found, after, key=lambda instance: int(instance.id)), None)
+        return (i for i in rest if i.id not in self.hidden) if self.hidden else rest
 
-    def of_item(self, tool_type: str, item_id: str, project_id: str | None) -> list[Instance]:
+    def of_item(self, tool_type: str, item_id: str, project_id: str | None) -> Sequence[Instance]:
         """Return an item's instances, the newest first."""
-        return self.items.get((tool_type, item_id, project_id), [])[::-1]
+        return self.items.get((tool_type, project_id), {}).get(item_id, ())[::-1]
+
+    def next_item_id(self, tool_type: str, project_id: str | None) -> int:
+        """Return a number above the ids of the tool's items."""
+        used = self.items.get((tool_type, project_id), {})
+        return max((int(item_id) for item_id in used if item_id.isdecimal()), default=0) + 1
 
     def check_visible(self, tool_type: str, item_ids: list[str], project_id: str | None) -> None:
+        if not self.hidden:
+            return
         for item_id in item_ids:
             if any(i.id in self.hidden for i in self.of_item(tool_type, item_id, project_id)):
                 raise refusal(403, "forbidden", f"A workflow instance of item {item_id} cannot be seen.", "item_id")
@@ -273,6 +354,12 @@ class Procore:
 
     def _chosen(self, wanted: models.StartInstance, project_id: str | None) -> tuple[Preset | None, Template]:
         """Return the preset, where there is one, and the template that a start means."""
+        preset, template = self._named(wanted, project_id)
+        if preset is not None and not preset.valid:
+            raise refusal(400, "preset_invalid", f"Preset {preset.id} is not ready to use.", "preset_id")
+        return preset, template
+
+    def _named(self, wanted: models.StartInstance, project_id: str | None) -> tuple[Preset | None, Template]:
         if wanted.preset_id is not None:
             preset = self.presets.find(wanted.preset_id, project_id)
             if preset.tool != (wanted.tool_type, wanted.tool_subtype, project_id):
@@ -313,7 +400,7 @@ class Procore:
         instance.blocked_reason = None
         instance.blocked_is_retriable = False
         occurrence = Occurrence(f"{instance.id}{len(instance.visits) + 1:02d}", step, now, _asked(instance, step))
-        instance.visits.append(occurrence)
+        instance.visits += (occurrence,)
         instance.updated_at = now
         if step.kind == "response":
             return
@@ -360,14 +447,23 @@ def replaced(users: list[str], old: str, new: list[str]) -> list[str]:
     return list(dict.fromkeys(one for user_id in users for one in (new if user_id == old else [user_id])))
 
 
-def _asked(instance: Instance, step: Step) -> dict[str, Asked]:
-    asked = {user_id: Asked(group.uuid) for group, _ in step.groups for user_id in instance.groups[group.uuid]}
-    for one in instance.individuals.get(step.uuid, ()):
-        asked.setdefault(one["id"], Asked(None, one["required"], one["role_type"]))
+def _asked(instance: Instance, step: Step) -> Mapping[str, Asked]:
+    members = tuple((group.uuid, tuple(instance.groups[group.uuid])) for group, _ in step.groups)
+    added = instance.individuals.get(step.uuid, ())
+    return _all_asked(members, tuple((one["id"], one["required"], one["role_type"]) for one in added))
+
+
+@lru_cache(maxsize=1024)
+def _all_asked(
+    members: tuple[tuple[str, tuple[str, ...]], ...], individuals: tuple[tuple[str, bool, str], ...]
+) -> Mapping[str, Asked]:
+    asked = {user_id: Asked(group) for group, users in members for user_id in users}
+    for user_id, required, role_type in individuals:
+        asked.setdefault(user_id, Asked(None, required, role_type))
     return asked
 
 
-def _outcome(occurrence: Occurrence) -> dict[str, str]:
+def _outcome(occurrence: Occurrence) -> Mapping[str, str]:
     """Return the option that decides, or nothing while answers are missing."""
     deciding = {u: asked for u, asked in occurrence.assignees.items() if asked.role_type == "responder"}
     given = [(deciding[u], answer.option) for u, answer in occurrence.answers.items() if u in deciding]
@@ -392,10 +488,16 @@ def _item_status(instance: Instance) -> str | None:
 
 
 def person_responds(procore: Procore, instance: Instance, login: str, option: str, comment: str | None) -> None:
+    option_id = _option_id(instance, option)
+    procore.respond(instance, instance.visits[-1].id, user_by_login(login).id, option_id, comment, [], "person")
+
+
+def _option_id(instance: Instance, option: str) -> str:
+    """Return the id of an option of the current step by its name."""
     current = instance.current
     options: Iterable[dict[str, str]] = current.step.wire_options if current else ()
     chosen = next((o for o in options if o["name"].casefold() == option.casefold()), None)
     if current is None or chosen is None:
         names = ", ".join(o["name"] for o in options) or "none, it has ended"
         raise Refusal(422, {"error": f"instance {instance.id} has no option {option!r} now; options: {names}"})
-    procore.respond(instance, current.id, user_by_login(login).id, chosen["id"], comment, [], "person")
+    return chosen["id"]

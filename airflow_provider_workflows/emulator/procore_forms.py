@@ -8,6 +8,12 @@ from .procore import STEP_TIME, Answer, Asked, Instance, Occurrence, Procore
 from .procore_basics import user_name, user_ref
 
 
+def _updated_at(procore: Procore, instance: Instance) -> float:
+    if procore.world.switches["updated_at"] == "start_only":
+        return instance.started_at if instance.ended_at is None else instance.ended_at
+    return instance.updated_at
+
+
 def row(procore: Procore, instance: Instance) -> dict[str, Any]:
     iso = procore.world.clock.iso
     return {
@@ -16,7 +22,7 @@ def row(procore: Procore, instance: Instance) -> dict[str, Any]:
         "tool_type": instance.template.tool_type,
         "tool_subtype": instance.template.tool_subtype,
         "created_at": iso(instance.started_at),
-        "updated_at": iso(instance.updated_at),
+        "updated_at": iso(_updated_at(procore, instance)),
         "started_at": iso(instance.started_at),
         "ended_at": None if instance.ended_at is None else iso(instance.ended_at),
         "created_by": user_ref(instance.created_by),

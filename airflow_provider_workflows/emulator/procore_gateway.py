@@ -6,6 +6,7 @@ import base64
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
+from fastapi.responses import JSONResponse
 
 from . import models
 from .world import CLIENT_ID, CLIENT_SECRET, COMPANY, INTEGRATION_USER, USERS, Refusal, World
@@ -37,6 +38,11 @@ def page_of(request: Request, response: Response, rows: list[Any], page: int, pe
         raise Refusal(400, {"message": "page starts at 1 and per_page is 1 to 2000", "code": 400})
     response.headers.update(page_headers(request, page, per_page, len(rows)))
     return rows[(page - 1) * per_page : page * per_page]
+
+
+def as_json(response: Response, content: Any) -> JSONResponse:
+    """Return an answer as it is, with the headers set so far: to hold a long list against its model takes long."""
+    return JSONResponse(content, headers=dict(response.headers))
 
 
 def page_headers(request: Request, page: int, per_page: int, total: int) -> dict[str, str]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 from urllib.parse import quote
 
@@ -10,7 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.datastructures import FormData, UploadFile
 
 from . import models
-from .procore_gateway import check_access, page_of
+from .procore_gateway import as_json, check_access, page_of
 from .world import COMPANY, INTEGRATION_USER, PROJECT, USERS, Refusal, World, user_by_login
 
 OVERDUE_AFTER = 5 * 24 * 3600  # seconds in a state
@@ -76,7 +77,7 @@ JOINT_REVIEW = Workflow(
 WORKFLOWS = {workflow.name: workflow for workflow in (PURCHASE_ORDER, JOINT_REVIEW)}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Attachments:
     """What comes with an activity: names, the sizes in bytes of those that were uploaded, and stored files."""
 
@@ -95,7 +96,7 @@ class Attachments:
         return [*self.names, *(f"prostore-{number}" for number in self.prostore_file_ids)]
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Performed:
     """One row of the activity history."""
 
@@ -111,15 +112,15 @@ class Performed:
     at: float
 
 
-@dataclass
+@dataclass(slots=True)
 class Instance:
     id: int
     object_id: int
     workflow: Workflow
     state: State
     state_set_at: float
-    history: list[Performed] = field(default_factory=list)
-    done_here: set[tuple[int, int]] = field(default_factory=set)  # (activity, role) in this visit of the state
+    history: tuple[Performed, ...] = ()
+    done_here: frozenset[tuple[int, int]] = frozenset()  # (activity, role) in this visit of the state
     terminated_at: float | None = None
     terminated_by: str | None = None
 
@@ -133,15 +134,26 @@ class ProcoreLegacy:
 
     def clear(self) -> None:
         self.instances: dict[int, Instance] = {}
+        self.by_object: dict[int, tuple[Instance, ...]] = {}
+        self.history: dict[int, Performed] = {}
         self.next_instance_id = 568150
         self.next_history_id = 1586809
 
     def add(self, workflow: Workflow, object_id: int) -> Instance:
+        return self.add_many(workflow, [object_id])[0]
+
+    def add_many(self, workflow: Workflow, object_ids: Iterable[int]) -> list[Instance]:
+        """Start an instance for each object, all at the same time."""
         state = workflow.states[workflow.first]
-        instance = Instance(self.next_instance_id, object_id, workflow, state, self.world.clock.time())
-        self.instances[instance.id] = instance
-        self.next_instance_id += 1
-        return instance
+        now = self.world.clock.time()
+        added = []
+        for object_id in object_ids:
+            instance = Instance(self.next_instance_id, object_id, workflow, state, now)
+            self.instances[instance.id] = instance
+            self.by_object[object_id] = (*self.by_object.get(object_id, ()), instance)
+            self.next_instance_id += 1
+            added.append(instance)
+        return added
 
     def perform(
         self,
@@ -153,6 +165,28 @@ class ProcoreLegacy:
         attachments: Attachments,
         via: str,
     ) -> Performed:
+        activity = self._checked_activity(instance, activity_id, role, user_id)
+        state = instance.state
+        row = self._take(instance, activity, role, user_id, comments, attachments)
+        detail = {
+            "activity": activity.name,
+            "state": state.name,
+            "comments": comments,
+            **attachments.detail,
+        }
+        self._record("perform_activity", user_id, instance, detail, via, history_id=str(row.id))
+        return row
+
+    def perform_many(self, instances: Sequence[Instance], activity: str, user_id: str) -> None:
+        """Let a person perform the same activity on many instances, or on none if one of them does not allow it."""
+        chosen = [_named_activity(instance, activity, user_id) for instance in instances]
+        for instance, (named, role) in zip(instances, chosen, strict=True):
+            self._take(instance, named, role, user_id, None, Attachments())
+        target = {"instance_ids": [str(instance.id) for instance in instances]}
+        detail = {"activity": activity, "count": len(instances)}
+        self.world.record_effect("procore_legacy", "perform_many", user_id, target, detail, "person")
+
+    def _checked_activity(self, instance: Instance, activity_id: int, role: int, user_id: str) -> Activity:
         available = _open_activities(instance)
         activity = next((a for a, _ in available if a.id == activity_id), None)
         if activity is None:
@@ -161,6 +195,18 @@ class ProcoreLegacy:
             raise Refusal(400, {"errors": {"workflow_user_role_id": ["is not asked to perform this activity"]}})
         if user_id not in ROLES[role][1]:
             raise Refusal(403, {"message": "You do not have access to perform this activity", "code": 403})
+        return activity
+
+    def _take(
+        self,
+        instance: Instance,
+        activity: Activity,
+        role: int,
+        user_id: str,
+        comments: str | None,
+        attachments: Attachments,
+    ) -> Performed:
+        """Write an activity down, and let the state move if it was the last one."""
         now = self.world.clock.time()
         stored_by = OVERRIDING_USER if self.world.switches["performed_by"] == "overridden" else user_id
         row = Performed(
@@ -176,25 +222,41 @@ class ProcoreLegacy:
             now,
         )
         self.next_history_id += 1
-        instance.history.append(row)
-        instance.done_here.add((activity.id, role))
-        detail = {
-            "activity": activity.name,
-            "state": instance.state.name,
-            "comments": comments,
-            **attachments.detail,
-        }
-        self._record("perform_activity", user_id, instance, detail, via, history_id=str(row.id))
+        self.history[row.id] = row
+        instance.history += (row,)
+        instance.done_here |= {(activity.id, role)}
         if all((activity.id, needed) in instance.done_here for needed in activity.roles):
             instance.state = instance.workflow.states[activity.leads_to]
             instance.state_set_at = now
-            instance.done_here = set()
+            instance.done_here = frozenset()
         return row
 
     def start(self, workflow: Workflow, object_id: int, by: str) -> Instance:
         instance = self.add(workflow, object_id)
         self._record("start", by, instance, {"workflow": workflow.name}, "person")
         return instance
+
+    def start_many(self, workflow: Workflow, count: int, by: str) -> list[Instance]:
+        """Let a person start instances for so many objects that had none."""
+        first = self.next_object_id()
+        instances = self.add_many(workflow, range(first, first + count))
+        ids = {
+            "instance_ids": [str(instance.id) for instance in instances],
+            "object_ids": [str(instance.object_id) for instance in instances],
+        }
+        detail = {"workflow": workflow.name, "count": count}
+        self.world.record_effect("procore_legacy", "start_many", by, ids, detail, "person")
+        return instances
+
+    def next_object_id(self) -> int:
+        """Return a number above the ids of all objects."""
+        return max(self.by_object) + 1
+
+    def of_object(self, object_type: str | None, object_id: int | None) -> Iterable[Instance]:
+        """Return the instances of an object, or all of them where none is named; the oldest first."""
+        if object_type not in (None, *OBJECT_TYPES):
+            return ()
+        return self.instances.values() if object_id is None else self.by_object.get(object_id, ())
 
     def terminate(self, instance: Instance, by: str) -> None:
         if instance.terminated_at is None:
@@ -386,8 +448,7 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
 
     def find(instance_id: int | None, object_type: str | None, object_id: int | None) -> Instance:
         if object_type is not None and object_id is not None:
-            of_object = (i for i in legacy.instances.values() if i.object_id == object_id)
-            found = next(of_object, None) if object_type in OBJECT_TYPES else None
+            found = next(iter(legacy.of_object(object_type, object_id)), None)
         else:
             found = legacy.instances.get(instance_id) if instance_id is not None else None
         if found is None:
@@ -411,13 +472,13 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
         page: int = 1,
         per_page: int = 100,
     ) -> Any:
-        found = [i for i in legacy.instances.values() if i.terminated_at is None and i.state.activities]
-        if object_type not in (None, *OBJECT_TYPES):
-            found = []
-        if object_id is not None:
-            found = [i for i in found if i.object_id == object_id]
+        if world.switches["legacy_list"] == "forbidden":
+            raise Refusal(403, {"message": "You do not have access to the workflows of this company", "code": 403})
+        some = legacy.of_object(object_type, object_id)
+        found = [i for i in some if i.terminated_at is None and i.state.activities]
+        base_url = _base(request)
         shown = page_of(request, response, found, page, per_page)
-        return [_show(legacy, instance, _base(request)) for instance in shown]
+        return as_json(response, [_show(legacy, instance, base_url) for instance in shown])
 
     @router.get("/workflow_instances/{id}", response_model=models.LegacyInstance)
     async def show_instance(
@@ -455,11 +516,10 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
         response_model_exclude_unset=True,
     )
     async def show_history(id: int, workflow_instance_id: int | None = None) -> Any:
-        for instance in legacy.instances.values():
-            for row in instance.history:
-                if row.id == id and workflow_instance_id in (None, instance.id):
-                    return _history(legacy, row)
-        raise Refusal(404, {"errors": "Not Found"})
+        row = legacy.history.get(id)
+        if row is None or workflow_instance_id not in (None, row.instance_id):
+            raise Refusal(404, {"errors": "Not Found"})
+        return _history(legacy, row)
 
     @router.post(
         "/workflow_activity_histories",
@@ -509,7 +569,7 @@ def _permanent_log_routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
         missing = [name for name, value in filters.items() if value is None]
         if missing:
             raise Refusal(400, dict.fromkeys(missing, "is missing"))
-        of_object = [i for i in legacy.instances.values() if i.object_id == object_id and object_type in OBJECT_TYPES]
+        of_object = legacy.of_object(object_type, object_id)
         return [_permanent_log(legacy, row) for instance in of_object for row in instance.history]
 
     async def of_company(request: Request, company_id: int) -> None:
@@ -591,9 +651,16 @@ def _base(request: Request) -> str:
 def person_performs(
     legacy: ProcoreLegacy, instance: Instance, activity: str, login: str, comments: str | None
 ) -> Performed:
-    user = user_by_login(login)
+    user_id = user_by_login(login).id
+    chosen, role = _named_activity(instance, activity, user_id)
+    return legacy.perform(instance, chosen.id, role, user_id, comments, Attachments(), "person")
+
+
+def _named_activity(instance: Instance, name: str, user_id: str) -> tuple[Activity, int]:
+    """Return an activity by its name, with the role in which somebody can perform it."""
     for candidate, role in _open_activities(instance):
-        if candidate.name.casefold() == activity.casefold() and user.id in ROLES[role][1]:
-            return legacy.perform(instance, candidate.id, role, user.id, comments, Attachments(), "person")
+        if candidate.name.casefold() == name.casefold() and user_id in ROLES[role][1]:
+            return candidate, role
+    login = USERS[user_id].login
     names = ", ".join(f"{a.name} ({ROLES[r][0]})" for a, r in _open_activities(instance)) or "none"
-    raise Refusal(422, {"error": f"{login} cannot perform {activity!r} now; activities: {names}"})
+    raise Refusal(422, {"error": f"{login} cannot perform {name!r} now; activities: {names}"})

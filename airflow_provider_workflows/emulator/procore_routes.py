@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import base64
-import bisect
+from collections.abc import Iterator
+from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -12,6 +13,7 @@ from . import models
 from .procore import Instance, Procore
 from .procore_basics import Project, at_levels, check_page, page_of, refusal
 from .procore_forms import history, row, show
+from .procore_gateway import as_json
 from .uploads import Uploads
 from .world import INTEGRATION_USER, World
 
@@ -48,21 +50,21 @@ def _list_and_start(world: World, procore: Procore, both: APIRouter) -> None:
         if cursor is not None and page is not None:
             raise refusal(400, "invalid_parameter", "cursor and page cannot be combined.", "cursor")
         check_page(1 if page is None else page, per_page)
-        found = procore.of_tool(tool_type, project_id)
-        # One pass for each filter that is given keeps a page of 10,000 instances quick.
-        if item_id is not None:
-            found = [i for i in found if i.item_id == item_id]
+        by_cursor = page is None and world.switches["instances_paging"] == "cursor_and_page"
+        found = procore.of_tool(tool_type, project_id, item_id, _place(cursor) if by_cursor else 0)
+        # Of 100,000 instances a page by cursor looks at those up to its end only.
         if active is not None:
-            found = [i for i in found if (i.ended_at is None) == active]
+            found = (i for i in found if (i.ended_at is None) == active)
         if assignee_id is not None:
-            found = [i for i in found if i.ended_at is None and assignee_id in i.visits[-1].assignees]
+            found = (i for i in found if i.ended_at is None and assignee_id in i.visits[-1].assignees)
         if overdue is not None:
-            found = [i for i in found if (procore.status_of(i) == "overdue") == overdue]
+            found = (i for i in found if (procore.status_of(i) == "overdue") == overdue)
         if tool_subtype is not None:
-            found = [i for i in found if i.template.tool_subtype == str(tool_subtype)]
-        if page is None and world.switches["instances_paging"] == "cursor_and_page":
-            return _cursor_page(procore, request, response, found, cursor, per_page)
-        return {"data": [row(procore, i) for i in page_of(request, response, found, page or 1, per_page)]}
+            found = (i for i in found if i.template.tool_subtype == str(tool_subtype))
+        if by_cursor:
+            return _cursor_page(procore, request, response, found, per_page)
+        shown = page_of(request, response, list(found), page or 1, per_page)
+        return as_json(response, {"data": [row(procore, i) for i in shown]})
 
     @both.post("/workflows/instances", response_model=models.InstanceAnswer, status_code=201)
     async def start_instance(project_id: Project, body: models.StartInstance) -> dict[str, Any]:
@@ -87,6 +89,8 @@ def _item_histories(world: World, procore: Procore, both: APIRouter) -> None:
         switches = world.switches
         if switches["bulk_history"] == "absent":
             raise refusal(404, "not_found", "Not found.")
+        if switches["bulk_history"] == "not_allowed":
+            raise refusal(405, "method_not_allowed", "Method not allowed.")
         if len(body.item_ids) > switches["bulk_history_limit"]:
             words = f"At most {switches['bulk_history_limit']:g} items at once."
             raise refusal(int(switches["bulk_history_too_many"]), "too_many_items", words, "item_ids")
@@ -161,22 +165,20 @@ def _one_instance(world: World, procore: Procore, uploads: Uploads, both: APIRou
         return {"data": show(procore, instance)}
 
 
-def _cursor_page(
-    procore: Procore,
-    request: Request,
-    response: Response,
-    found: list[Instance],
-    cursor: str | None,
-    per_page: int,
-) -> dict[str, Any]:
+def _place(cursor: str | None) -> int:
+    """Return the id of the instance that a cursor stands behind."""
     try:
-        after = 0 if cursor is None else int(base64.urlsafe_b64decode(cursor).decode().removeprefix("after:"))
+        return 0 if cursor is None else int(base64.urlsafe_b64decode(cursor).decode().removeprefix("after:"))
     except ValueError:
         raise refusal(400, "invalid_parameter", "The cursor is not one of ours.", "cursor") from None
-    rest = found[bisect.bisect_right(found, after, key=lambda instance: int(instance.id)) :]
-    shown = rest[:per_page]
+
+
+def _cursor_page(
+    procore: Procore, request: Request, response: Response, found: Iterator[Instance], per_page: int
+) -> Response:
+    shown = list(islice(found, per_page))
     following = None
-    if len(rest) > per_page:
+    if next(found, None) is not None:
         following = base64.urlsafe_b64encode(f"after:{shown[-1].id}".encode()).decode()
     body: dict[str, Any] = {"data": [row(procore, instance) for instance in shown]}
     url = None if following is None else str(request.url.include_query_params(cursor=following, per_page=per_page))
@@ -189,4 +191,4 @@ def _cursor_page(
         body["links"] = {"next": url}
     else:
         body["meta" if place == "body_meta_next_cursor" else "pagination"] = {"next_cursor": following}
-    return body
+    return as_json(response, body)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from .procore_basics import refusal
@@ -31,7 +32,7 @@ class Group:
     members: tuple[str, ...]
     kind: str = "responsible_role"  # or ITEM_CREATOR
 
-    @property
+    @cached_property
     def uuid(self) -> str:
         return _uuid(f"group:{self.template_id}:{self.name}")
 
@@ -49,11 +50,11 @@ class Step:
     status: str | None = None
     end_type: str | None = None
 
-    @property
+    @cached_property
     def uuid(self) -> str:
         return _uuid(f"step:{self.name}")
 
-    @property
+    @cached_property
     def wire_options(self) -> list[dict[str, str]]:
         return [
             {
@@ -76,7 +77,7 @@ class Template:
     first: str
     groups: dict[str, Group]  # by uuid
 
-    @property
+    @cached_property
     def members(self) -> dict[str, list[str]]:
         """The template's own members of each group."""
         return {uuid: list(group.members) for uuid, group in self.groups.items()}

@@ -6,14 +6,15 @@ import itertools
 import re
 import secrets
 import time
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import lru_cache
 from typing import Any
 
 LATEST = datetime(3000, 1, 1, tzinfo=timezone.utc).timestamp()
 REQUESTS_KEPT = 10_000
-SEEDS = ("default", "large")
+SEEDS = ("default", "large", "huge")
 
 COMPANY = {"id": "4264807", "name": "Example Builders"}
 PROJECT = {"id": "1001", "name": "Riverside Tower"}
@@ -61,17 +62,24 @@ SWITCHES: dict[str, Switch] = {
     "history": Switch(("full", "events_only", "absent"), "The v2 history of April 2026 had the events only."),
     "item_history": Switch(("present", "absent"), "The history of an item is in the newest text only."),
     "bulk_history": Switch(
-        ("present", "absent", "no_instance_ids"),
-        "In the newest text only; whether it names the instances is open.",
+        ("present", "absent", "not_allowed", "no_instance_ids"),
+        "In the newest text only (404 or 405 without it); whether it names the instances is open.",
     ),
     "bulk_history_limit": Switch((100,), "Items that one bulk history takes; the most is not documented."),
     "bulk_history_too_many": Switch(("400", "413"), "Answer to a bulk history of more items than that."),
+    "updated_at": Switch(
+        ("moves", "start_only"),
+        "Whether it moves with every step, or with the start and the end only, is not documented.",
+    ),
     "preset_groups": Switch(
         ("replace", "merge"), "Whether groups that an update of a preset leaves out become empty or stay."
     ),
     "terminate_enabled": Switch(("on", "off"), "A company can disable terminating for a tool."),
     "operation_delay": Switch((0.0,), "Seconds until an asynchronous operation or an upload is finished."),
     "uploads": Switch(("v2.1", "v1.1"), "Which uploads a response's attachments come from is not stated."),
+    "legacy_list": Switch(
+        ("allowed", "forbidden"), "Listing a company's legacy instances may need an administrator of its directory."
+    ),
     "legacy_history_order": Switch(("ascending", "newest_first"), "Two texts, two orders."),
     "performed_by": Switch(("kept", "overridden"), "The guide's sample stores another user than was sent."),
     "history_names": Switch(("with", "without"), "The guide's legacy histories have no names and no state."),
@@ -132,8 +140,14 @@ class Clock:
         self.offset += seconds
 
     def iso(self, moment: float | None = None) -> str:
-        at = datetime.fromtimestamp(self.time() if moment is None else moment, timezone.utc)
-        return at.strftime("%Y-%m-%dT%H:%M:%SZ")
+        return _iso(self.time()) if moment is None else _known_iso(moment)
+
+
+def _iso(moment: float) -> str:
+    return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+_known_iso = lru_cache(maxsize=10_000)(_iso)  # the moments that are shown again and again
 
 
 @dataclass(frozen=True)
@@ -216,6 +230,7 @@ class World:
         self.effects: list[dict[str, Any]] = []
         self.requests: deque[dict[str, Any]] = deque(maxlen=REQUESTS_KEPT)
         self.requests_served = 0
+        self.requests_by_route: Counter[str] = Counter()  # of all, while ``requests`` keeps the last ones only
         self.faults: list[Fault] = []
         self.fault_ids = itertools.count(1)
         self.spike: deque[float] = deque()

@@ -389,6 +389,155 @@ def test_a_person_starts_an_instance_and_an_ended_one_has_no_options(emulator):
         )
 
 
+# --- many at once, for load tests ---
+
+
+def test_many_instances_are_started_as_one_effect(emulator, procore):
+    where = "procore/instances/many"
+    started = emulator.control("POST", where, count=3)
+    assert started == {"ids": ["700002", "700003", "700004"], "item_ids": ["5002", "5003", "5004"]}
+    [effect] = emulator.effects()
+    assert (effect["action"], effect["by"], effect["detail"]) == ("start_many", "90002", {"count": 3})
+    assert effect["target"] == {"instance_ids": started["ids"], "item_ids": started["item_ids"]}
+
+    shown = [procore.get(f"{PROJECT}/workflows/instances/{instance_id}")["data"] for instance_id in started["ids"]]
+    assert [one["item_id"] for one in shown] == started["item_ids"]
+    assert {one["current_step_occurrence"]["name"] for one in shown} == {"Budget Check"}
+    assert emulator.control("POST", where, count=1, first_item_id=9000)["item_ids"] == ["9000"]
+    other = emulator.control("POST", where, count=2, tool_type="prequalification", project_id=None)
+    assert other["item_ids"] == ["1", "2"]
+
+
+@pytest.mark.parametrize(
+    ("order", "status"),
+    [
+        ({"count": 2, "first_item_id": 5000}, 400),  # 5001 has an active one
+        ({"count": 0}, 422),
+        ({"count": 100_001}, 422),
+        ({"count": 1, "tool_type": "prequalification"}, 400),
+        ({"count": 1, "tool_type": "drawing"}, 404),
+        ({"count": 1, "first_item_id": "a"}, 422),
+    ],
+)
+def test_many_instances_that_cannot_be_started_are_refused_altogether(emulator, order, status):
+    with pytest.raises(RuntimeError, match=f"answered {status}"):
+        emulator.control("POST", "procore/instances/many", **order)
+    assert emulator.effects() == []
+    assert len(emulator.control("GET", "state")["procore"]) == 1
+
+
+def test_a_person_answers_many_or_none(emulator, procore):
+    ids = emulator.control("POST", "procore/instances/many", count=3)["ids"]
+
+    def respond(ids: list[str], login: str) -> None:
+        order = {"ids": ids, "login": f"{login}@example.com", "option": "approve"}
+        emulator.control("POST", "procore/instances/respond-many", **order)
+
+    def steps() -> list[str | None]:
+        return [row["step"] for row in emulator.control("GET", "state")["procore"]]
+
+    respond(ids[:2] * 2, "integration")
+    assert steps() == ["Budget Check", "Director Approval", "Director Approval", "Budget Check"]
+    for wrong, status in ((ids, 403), ([*ids[:2], "1"], 404)):
+        with pytest.raises(RuntimeError, match=f"answered {status}"):
+            respond(wrong, "dana")
+    assert steps() == ["Budget Check", "Director Approval", "Director Approval", "Budget Check"]
+    respond(ids[:2], "dana")
+    assert steps() == ["Budget Check", None, None, "Budget Check"]
+    with pytest.raises(RuntimeError, match="it has ended"):
+        respond(ids[:1], "dana")
+
+    responded = [effect for effect in emulator.effects() if effect["action"] == "respond_many"]
+    assert [(e["by"], e["target"]["instance_ids"], e["detail"]["count"]) for e in responded] == [
+        ("90001", ids[:2], 2),
+        ("90004", ids[:2], 2),
+    ]
+
+
+def test_many_answers_wait_for_a_delayed_transition(emulator):
+    emulator.control("PATCH", "switches", transition="delayed")
+    ids = emulator.control("POST", "procore/instances/many", count=2)["ids"]
+    order = {"ids": ids, "login": "integration@example.com", "option": "Approve"}
+    emulator.control("POST", "procore/instances/respond-many", **order)
+
+    def states() -> list[str]:
+        return [row["state"] for row in emulator.control("GET", "state")["procore"]]
+
+    assert states() == ["in_progress", "processing", "processing"]
+    emulator.control("POST", "clock", advance=3)
+    assert states() == ["in_progress"] * 3
+
+
+def test_many_legacy_instances_are_started_and_performed_on(emulator, legacy):
+    started = emulator.control("POST", "procore/legacy/instances/many", count=2)
+    assert started == {"ids": ["568152", "568153"], "object_ids": ["1953147", "1953148"]}
+    joint = emulator.control("POST", "procore/legacy/instances/many", count=1, workflow="Joint Review Workflow")
+
+    def perform(ids: list[str], login: str, activity: str) -> None:
+        order = {"ids": ids, "login": f"{login}@example.com", "activity": activity}
+        emulator.control("POST", "procore/legacy/instances/perform-many", **order)
+
+    def states() -> list[str]:
+        return [row["state"] for row in emulator.control("GET", "state")["procore_legacy"]]
+
+    with pytest.raises(RuntimeError, match="answered 422"):
+        perform([*started["ids"], *joint["ids"]], "pat", "submit for approval")
+    with pytest.raises(RuntimeError, match="answered 404"):
+        perform([*started["ids"], "1"], "pat", "submit for approval")
+    assert states() == ["Start", "Joint Review", "Start", "Start", "Joint Review"]
+    perform(started["ids"], "pat", "submit for approval")
+    perform(joint["ids"], "pat", "Accept")
+    perform(joint["ids"], "rita", "Accept")
+    assert states() == ["Start", "Joint Review", "Pending Approval", "Pending Approval", "Accepted"]
+
+    rows = legacy.get("/rest/v1.0/workflow_activity_histories", workflow_instance_id=started["ids"][1])
+    assert [row["workflow_activity_name"] for row in rows] == ["Submit for Approval"]
+    assert [effect["action"] for effect in emulator.effects()] == ["start_many"] * 2 + ["perform_many"] * 3
+    with pytest.raises(RuntimeError, match="Purchase Order Approval Workflow"):
+        emulator.control("POST", "procore/legacy/instances/many", count=1, workflow="No such workflow")
+
+
+def test_ten_thousand_are_started_quickly(emulator):
+    for where, numbered in (("procore/instances/many", "item_ids"), ("procore/legacy/instances/many", "object_ids")):
+        started = time.monotonic()
+        answer = emulator.control("POST", where, count=10_000)
+        assert time.monotonic() - started < 3
+        assert len(set(answer["ids"])) == len(set(answer[numbered])) == 10_000
+
+
+def test_requests_are_counted_by_their_route(emulator, procore, legacy):
+    emulator.control("POST", "reset")
+    assert emulator.control("GET", "counts") == {"served": 0, "by_path": {}}
+    for _ in range(2):
+        procore.get(INSTANCE)
+    procore.get(f"{PROJECT}/workflows/instances/1", status=404)
+    emulator.control("POST", "faults", path="workflow_instances", status=503)
+    for number in (568150, 568151):
+        legacy_url = f"{legacy.url}/rest/v1.0/workflow_instances/{number}"
+        requests.get(legacy_url, params=legacy.query, headers=legacy.session.headers, timeout=5)
+    requests.get(f"{emulator.url}/rest/v2.0/nothing", timeout=5)
+
+    counted = {
+        "GET /rest/v2.0/companies/{company_id}/projects/{project_id}/workflows/instances/{id}": 3,
+        "GET /rest/v1.0/workflow_instances/{id}": 2,
+        "GET (no such route)": 1,
+    }
+    assert emulator.control("GET", "counts") == {"served": 6, "by_path": counted}
+
+
+def test_the_counts_go_on_where_the_record_is_full(emulator, procore, monkeypatch):
+    monkeypatch.setattr("airflow_provider_workflows.emulator.world.REQUESTS_KEPT", 3)
+    emulator.control("POST", "reset")
+    for _ in range(5):
+        procore.get(TOOLS)
+
+    assert len(emulator.requests()) == 3
+    assert emulator.control("GET", "counts") == {
+        "served": 5,
+        "by_path": {"GET /rest/v2.0/companies/{company_id}/workflows/tools": 5},
+    }
+
+
 def test_the_state_says_who_is_waited_for(emulator):
     state = emulator.control("GET", "state")
 

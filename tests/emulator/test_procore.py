@@ -318,6 +318,67 @@ def test_a_list_needs_the_tool_type_and_either_a_cursor_or_a_page(procore):
     procore.get(INSTANCES, status=400, **FILTER, cursor="not-ours")
 
 
+@pytest.mark.parametrize(("switch", "moves"), [("moves", True), ("start_only", False)])
+def test_the_time_of_the_last_change_moves_with_each_step_or_with_the_end_only(emulator, procore, switch, moves):
+    emulator.control("PATCH", "switches", updated_at=switch)
+
+    def updated() -> str:
+        [listed] = procore.get(INSTANCES, **FILTER)["data"]
+        shown = procore.get(INSTANCE)["data"]
+        assert listed["updated_at"] == shown["updated_at"]
+        when: str = shown["updated_at"]
+        return when
+
+    started = procore.get(INSTANCE)["data"]["started_at"]
+    assert updated() == started
+    emulator.control("POST", "clock", advance=60)
+    answer_with(procore, "Approve")
+    assert (updated() > started) == moves
+    emulator.control("POST", "clock", advance=60)
+    person(emulator, "dana", "Approve")
+    assert updated() == procore.get(INSTANCE)["data"]["ended_at"] > started
+
+
+def test_what_instances_have_in_common_changes_for_one_of_them_only(emulator, procore):
+    ids = emulator.control("POST", "procore/instances/many", count=2)["ids"]
+    first, second = (f"{INSTANCES}/{instance_id}" for instance_id in ids)
+    before = {**procore.get(second)["data"], "history": procore.get(f"{second}/history")["data"]}
+
+    step = step_of(procore, first)
+    added = {"required": False, "reason": "other", "assignee_ids": ["90005"], "step_occurrence_id": step["id"]}
+    procore.post(f"{first}/additional_assignees", added)
+    option = step["available_response_options"][1]["id"]
+    response = {"current_step_occurrence_id": step["id"], "selected_response_option_id": option, "attachments": {}}
+    procore.post(f"{first}/responses", {"response": response}, status=204)
+    groups = procore.get(f"{PROJECT}/workflows/presets/401")["data"]["responsible_group_memberships"]
+    memberships = [{"uuid": group["responsible_group_uuid"], "login_ids": ["90003"]} for group in groups]
+    update = {"responsible_group_memberships": memberships}
+    procore.patch(f"{PROJECT}/workflows/presets/401/assignees", update)
+
+    assert [asked["assignee"]["id"] for asked in step_of(procore, first)["response_occurrences"]] == ["90002"]
+    assert {**procore.get(second)["data"], "history": procore.get(f"{second}/history")["data"]} == before
+
+
+def test_a_replacement_spares_the_instances_where_somebody_has_answered(emulator, procore):
+    ids = emulator.control("POST", "procore/instances/many", count=2, tool_type="generic_tool_item")["ids"]
+    person(emulator, "rita", "Approve", ids[0])
+    replacement = {
+        "replacement_type": "permanent",
+        "old_assignee_id": "90003",
+        "new_assignee_ids": ["90005"],
+        "modify_project_roles": False,
+        "reason": "other",
+    }
+    procore.post(f"{COMPANY}/workflows/bulk_replace_requests", replacement, status=202)
+
+    asked = [
+        [one["assignee"]["id"] for one in step_of(procore, f"{INSTANCES}/{instance}")["response_occurrences"]]
+        for instance in ids
+    ]
+    assert asked == [["90001", "90003"], ["90001", "90005"]]
+    assert [i["id"] for i in procore.get(INSTANCES, **{"filters[tool_type]": "generic_tool_item"})["data"]] == ids
+
+
 def test_every_filter_narrows_the_list(emulator, long_lived_tokens, procore):
     waiting_for_us, ended, for_dana = start_many(emulator, 3)
     person(emulator, "integration", "Reject", ended)
@@ -455,6 +516,8 @@ def test_the_histories_of_items_are_newest_first_and_may_be_absent(emulator, pro
     emulator.control("PATCH", "switches", bulk_history="no_instance_ids")
     many = procore.post(f"{INSTANCES}/bulk_history", bulk)["data"]
     assert all("instance_id" not in history for history in many[0]["instances"])
+    emulator.control("PATCH", "switches", bulk_history="not_allowed")
+    procore.post(f"{INSTANCES}/bulk_history", bulk, status=405)
     emulator.control("PATCH", "switches", bulk_history="absent", item_history="absent")
     procore.post(f"{INSTANCES}/bulk_history", bulk, status=404)
     procore.get(f"{INSTANCES}/history", status=404, tool_type=TOOL, item_id="5001")

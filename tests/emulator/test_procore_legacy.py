@@ -205,6 +205,25 @@ def test_an_instance_is_found_by_its_object(legacy):
     legacy.get(f"{INSTANCES}/1", status=404)
 
 
+def test_listing_may_be_forbidden_while_showing_is_not(emulator, legacy):
+    listed = legacy.get(INSTANCES)
+    emulator.control("PATCH", "switches", legacy_list="forbidden")
+
+    for query in ({}, OBJECT):
+        assert legacy.get(INSTANCES, status=403, **query)["code"] == 403
+    assert [legacy.get(f"{INSTANCES}/{row['id']}") for row in listed] == listed
+    assert legacy.get(f"{INSTANCES}/0", **OBJECT) == listed[0]
+    perform(legacy)
+    assert len(legacy.get(HISTORIES, workflow_instance_id="568150")) == 1
+
+
+def test_instances_of_one_object_are_all_listed(emulator, legacy):
+    again = emulator.control("POST", "procore/legacy/instances", object_id=1953145)
+
+    assert [row["id"] for row in legacy.get(INSTANCES, **OBJECT)] == [568150, int(again["id"])]
+    assert legacy.get(f"{INSTANCES}/0", **OBJECT)["id"] == 568150
+
+
 # --- histories ---
 
 
