@@ -141,7 +141,14 @@ def get_provider_info() -> dict[str, Any]:
                         "type": "float",
                         "example": "300",
                         "default": "60",
-                    }
+                    },
+                    "triggerers": {
+                        "description": "How many triggerers share the rate limit of each connection.",
+                        "version_added": "0.1.0",
+                        "type": "integer",
+                        "example": "2",
+                        "default": "1",
+                    },
                 },
             }
         },
@@ -183,4 +190,9 @@ def _shared_fields(names: str) -> dict[str, Any]:
         "proxies": _text("Proxies", 'A JSON object such as {"https": "http://proxy:3128"}.'),
         "allow_http": _flag("Allow http", "Accept unencrypted http to a host other than this machine."),
         "item_url": _text("Address of an item", f"For the link from a task; may hold {names}."),
+        "requests_per_hour": {
+            "label": "Requests per hour",
+            "description": "What the server allows, where it does not say so itself; polls take four fifths.",
+            "schema": {"type": ["integer", "null"], "minimum": 1},
+        },
     }

@@ -108,7 +108,7 @@ def asset_store(stores: Any, asset: str | None) -> AssetStore | None:
         raise LookupError(str(several)) from several
 
 
-def count(name: str, number: int = 1, **tags: str) -> None:
+def count(name: str, /, number: int = 1, **tags: str) -> None:
     """Add to a statistic of Airflow's."""
     _tell("incr", name, number, tags)
 

@@ -143,6 +143,7 @@ class RestClient:
         self.timeout = timeout
         self.retry = retry or RetryPolicy()
         self.rate: RateLimit | None = None
+        self.sent = 0  # requests
         self._auth = auth
         self._secrets = secrets
         self._max_bytes = max_bytes
@@ -287,6 +288,7 @@ class RestClient:
         settings = self._session.merge_environment_settings(prepared.url, proxies, True, None, None)
         if self._session.verify is not True:
             settings["verify"] = self._session.verify  # requests lets REQUESTS_CA_BUNDLE beat it
+        self.sent += 1
         try:
             response = self._session.send(
                 prepared, timeout=(min(CONNECT_TIMEOUT, timeout), timeout), allow_redirects=False, **settings

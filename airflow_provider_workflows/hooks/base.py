@@ -74,6 +74,14 @@ class Extras:
             raise self.error(name, "a positive number of seconds")
         return seconds
 
+    def number(self, name: str) -> int | None:
+        value = self.fields.get(name)
+        if value is None or value == "":
+            return None
+        if isinstance(value, bool) or not str(value).isdecimal() or int(value) < 1:
+            raise self.error(name, "a whole number, at least 1")
+        return int(value)
+
     def flag(self, name: str) -> bool:
         value = self.fields.get(name)
         if value is None or value == "":
@@ -158,6 +166,11 @@ class WorkflowsHook(BaseHook):
             self.get_conn()  # looking the connection up reads them
         assert self._extras is not None
         return self._extras
+
+    @property
+    def requests_per_hour(self) -> int | None:
+        """How many requests the server allows in an hour, as the connection says, for servers that do not say it."""
+        return self.extras.number("requests_per_hour")
 
     def get_conn(self) -> RestClient:
         """Return the authenticated REST client."""

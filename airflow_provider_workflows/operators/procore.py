@@ -548,6 +548,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
                 company_id=text_id(self.company_id),
                 project_id=self.level,
                 instance_id=instance_id,
+                tool_type=self.tool_type,
                 item_id=text_id(self.item_id),
                 terminate_on_kill=cancels,
                 carry={"adopted": adopted},

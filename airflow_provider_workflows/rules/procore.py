@@ -212,6 +212,14 @@ def _age(instance: Json) -> tuple[bool, float, int, str]:
     return not instance.get("ended_at"), started, len(instance_id), instance_id
 
 
+def step_since(history: Json) -> Any:
+    """Return since when the current step is held, or None."""
+    if history.get("ended_at"):
+        return None
+    steps = (_details(event) for event in events_of(history) if event.get("type") in ("ResponseStep", "Action"))
+    return (_current_step(steps) or {}).get("started_at")
+
+
 def _details(event: Json) -> Json:
     details = event.get("details")
     return details if isinstance(details, Mapping) else {}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
@@ -69,6 +70,13 @@ def describe_instance(instance: Json) -> dict[str, Any]:
         "terminated_at": instance.get("terminated_at"),
         "workflow": (instance.get("workflow") or {}).get("name"),
     }
+
+
+def mark_of(instance: Json) -> str:
+    """Return a short text that changes with all that moves an instance on, and is the same in a list and shown."""
+    activities = sorted((str(a["id"]), str(a["role_id"])) for a in instance["activities"])
+    parts = [instance[key] for key in ("state_id", "state", "state_set_at", "terminated_at")]
+    return hashlib.sha256(repr((parts, activities)).encode()).hexdigest()[:16]
 
 
 def decide_instance(

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import random
+import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -24,23 +24,26 @@ from airflow_provider_workflows.exceptions import (
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.base import WorkflowsHook
     from airflow_provider_workflows.rules.verdicts import Verdict
+    from airflow_provider_workflows.triggers.shared_poll import Scope
 
 # A wait goes on through these: the product is away for a while, the wait itself is not at fault.
 PASSING_FAULTS = (ConnectionFailed, RateLimited, ServerError)
 # Airflow can fail a task whose trigger fires within one to five seconds of its deferral (a stale executor event,
 # apache/airflow#66374 and others).
 SHORTEST_FIRST_PAUSE = 5.0
-LONGEST_PAUSE = 600.0
+LONGEST_SLEEP = 3600.0
+MOVED = object()  # the wait has learned what it can be polled by, together with others
 
 
 class WaitTrigger(BaseTrigger):
     """
-    Looks at one thing every so often until a verdict falls or the deadline passes.
+    Waits for one thing until a verdict falls or the deadline passes.
 
     ``snapshot`` reads and ``decide`` says what was read means; a sensor in poke or reschedule mode calls the
-    same two, so that every mode gives the same result. The trigger only reads, for Airflow may run it twice.
+    same two, so that every mode gives the same result. In a triggerer the poll of the wait's :meth:`scope` reads for
+    all waits there. The trigger only reads, for Airflow may run it twice.
 
-    :param poll_interval: Seconds between two looks.
+    :param poll_interval: Seconds between two looks; a poll takes the fewest that one of its waits asks for.
     :param deadline: Wall-clock end of the wait as an ISO-8601 time, or None.
     :param carry: What the resumed task needs to know again, handed on in the event; JSON primitives.
     """
@@ -52,6 +55,17 @@ class WaitTrigger(BaseTrigger):
         self.carry = carry
         self.last_look = "It was not looked at."  # where the last look found it, in words
         self.last_fault = ""  # what has kept us from looking since
+
+    @property
+    @abstractmethod
+    def connection(self) -> tuple[str | None, ...]:
+        """The product, the connection's id, and whatever else :meth:`open_hook` depends on."""
+
+    def scope(self) -> Scope:
+        """Return what is polled for this wait and others; by default each wait looks for itself."""
+        from airflow_provider_workflows.triggers.shared_poll import LookScope
+
+        return LookScope(self)
 
     @abstractmethod
     def open_hook(self) -> WorkflowsHook:
@@ -89,14 +103,18 @@ class WaitTrigger(BaseTrigger):
         """
         try:
             snapshot = self.snapshot(hook)
-            verdict = self.decide(snapshot)
-            self.last_look, self.last_fault = self.describe(snapshot), ""
-            return snapshot, verdict
+            return snapshot, self.judge(snapshot)
         except WorkflowsError as fault:
             self.last_fault = str(fault)
             raise
         except (AttributeError, LookupError, TypeError, ValueError) as odd:
             raise ContractError(f"An answer has an undocumented form ({type(odd).__name__}: {odd})") from odd
+
+    def judge(self, snapshot: Any) -> Verdict | None:
+        """Decide, and keep in words where it stands."""
+        verdict = self.decide(snapshot)
+        self.last_look, self.last_fault = self.describe(snapshot), ""
+        return verdict
 
     @property
     def standing(self) -> str:
@@ -113,10 +131,6 @@ class WaitTrigger(BaseTrigger):
         log.info("%s", self.last_look)
         return None if verdict is None else self._event(verdict)
 
-    def first_pause(self) -> float:
-        """Return the seconds before the first look of the triggerer, apart from those of other triggers."""
-        return max(SHORTEST_FIRST_PAUSE, self.poll_interval * random.random())
-
     def _event(self, verdict: Verdict) -> dict[str, Any]:
         carried = {} if self.carry is None else {"carry": self.carry}
         return {**verdict.to_event(), **carried}
@@ -126,50 +140,49 @@ class WaitTrigger(BaseTrigger):
         yield TriggerEvent(await self._wait())
 
     async def _wait(self) -> dict[str, Any]:
-        hook: WorkflowsHook | None = None
-        pause = self.first_pause()
-        try:
-            while True:
-                await asyncio.sleep(min(pause, max(self._seconds_left(), SHORTEST_FIRST_PAUSE)))
-                if self._seconds_left() <= 0:
-                    return {"status": "timeout", "last_look": self.standing}
-                try:
-                    if hook is None:
-                        hook = self.open_hook()
-                        await hook.prepare()
-                    _, verdict = await in_thread(self.look, hook)
-                except PASSING_FAULTS as fault:
-                    pause = self._pause_after(fault, pause)
-                    self.log.warning("%s Looking again in %.0f s.", fault, pause)
-                    continue
-                except WorkflowsError as error:
-                    return {"status": "error", "error": type(error).__name__, "message": str(error)}
-                if verdict is not None:
-                    return {"status": "done", **self._event(verdict)}
-                pause = self.poll_interval * random.uniform(1.0, 1.2)
-        finally:
-            if hook is not None:
-                hook.close()
+        from airflow_provider_workflows.triggers.shared_poll import subscribe
+
+        begun = time.monotonic()
+        outcome: Any = MOVED
+        while outcome is MOVED:
+            outcome = None
+            handed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+            poll = subscribe(self.scope(), self, self.poll_interval, partial(_hand, handed))
+            try:
+                while not handed.done() and (left := self._seconds_left()) > 0:
+                    # Now and then by the clock on the wall, for the loop's own stands still while the machine sleeps.
+                    await asyncio.wait([handed], timeout=min(left, LONGEST_SLEEP))
+                outcome = handed.result() if handed.done() else None
+            finally:
+                poll.remove(self)
+                self.last_fault = self.last_fault or poll.fault
+        # A wait that joins a poll which runs already can be over at once.
+        await asyncio.sleep(begun + SHORTEST_FIRST_PAUSE - time.monotonic())
+        if outcome is None:
+            return {"status": "timeout", "last_look": self.standing}
+        if isinstance(outcome, WorkflowsError):
+            return {"status": "error", "error": type(outcome).__name__, "message": str(outcome)}
+        if isinstance(outcome, BaseException):
+            raise outcome
+        return {"status": "done", **self._event(outcome)}
 
     def _seconds_left(self) -> float:
         if self.deadline is None:
             return float("inf")
         return (datetime.fromisoformat(self.deadline) - datetime.now(timezone.utc)).total_seconds()
 
-    def _pause_after(self, fault: WorkflowsError, pause: float) -> float:
-        backoff = min(max(pause * 2, self.poll_interval), LONGEST_PAUSE)
-        retry_at = getattr(fault, "retry_at", None)
-        if retry_at is None:
-            return float(backoff * random.uniform(1.0, 1.1))
-        stated = (retry_at - datetime.now(timezone.utc)).total_seconds()
-        return float(max(stated, self.poll_interval) + random.uniform(0, self.poll_interval / 10))
-
 
 async def in_thread(call: Any, *args: Any) -> Any:
     """Run a blocking call on this package's own few threads, away from the event loop and from its default pool."""
-    return await asyncio.get_running_loop().run_in_executor(_threads(), call, *args)
+    return await asyncio.get_running_loop().run_in_executor(threads(), call, *args)
 
 
 @cache
-def _threads() -> ThreadPoolExecutor:
+def threads() -> ThreadPoolExecutor:
+    """Return this package's own few threads."""
     return ThreadPoolExecutor(max_workers=4, thread_name_prefix="workflows-poll")
+
+
+def _hand(handed: asyncio.Future[Any], outcome: Any) -> None:
+    if not handed.done():
+        handed.set_result(outcome)

@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_workflows.exceptions import NotFound, PermissionDenied
+from airflow_provider_workflows.exceptions import (
+    ApiError,
+    ContractError,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    RateLimited,
+    WorkflowsError,
+)
 from airflow_provider_workflows.rules import procore as rules
+from airflow_provider_workflows.rules.parameters import text_id
 from airflow_provider_workflows.rules.verdicts import Verdict, Word
-from airflow_provider_workflows.triggers.base import WaitTrigger, in_thread
+from airflow_provider_workflows.triggers.base import PASSING_FAULTS, WaitTrigger, in_thread
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
+    from airflow_provider_workflows.triggers.shared_poll import Scope
+
+ITEMS_A_CALL = 50  # of a bulk history; how many it takes is not documented
+NO_SUCH_ROUTE = (404, 405)
 
 
 class ProcoreConnectionWaitTrigger(WaitTrigger):
@@ -34,6 +48,10 @@ class ProcoreConnectionWaitTrigger(WaitTrigger):
 
     def arguments(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in ("procore_conn_id", "company_id", *self.own)}
+
+    @property
+    def connection(self) -> tuple[str | None, ...]:
+        return ("procore", self.procore_conn_id, self.company_id)
 
 
 class ProcoreWaitTrigger(ProcoreConnectionWaitTrigger):
@@ -108,16 +126,60 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         self.step_answered = list(step_answered)
         self.after = after
         self.terminate_on_kill = terminate_on_kill
+        self.mark: Any = None  # of what a poll has seen of it
+        self.looked_at = 0.0
+        self.step_since: Any = None
+
+    def scope(self) -> Scope:
+        from airflow_provider_workflows.triggers.procore_scopes import ItemsScope
+
+        if self.tool_type is None or self.item_id is None or self.project_id is None:
+            return super().scope()
+        return ItemsScope(self)
+
+    @property
+    def sweep_key(self) -> tuple[str, str | None]:
+        return ("item", self.item_id) if self.instance_id is None else ("instance", self.instance_id)
 
     def snapshot(self, hook: ProcoreHook) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        # Both are asked for once: what is found here travels to the triggerer.
+        # These are asked for once: what is found here travels to the triggerer.
         self.project_id = hook.level_for(self.project_id, self.tool_type)
         instance_id = self.instance_id or self._newest_of_item(hook)
         if self.item_id is None:  # the history does not name the item
-            self.item_id = str(hook.get_instance(instance_id, project_id=self.project_id).get("item_id"))
-        history = hook.get_instance_history(instance_id, project_id=self.project_id)
+            shown = hook.get_instance(instance_id, project_id=self.project_id)
+            self.item_id, self.tool_type = str(shown.get("item_id")), text_id(shown.get("tool_type"))
+            self.tool_subtype = text_id(shown.get("tool_subtype"))
+        return self._snapshot(hook.get_instance_history(instance_id, project_id=self.project_id), instance_id)
+
+    def judge_histories(self, histories: list[Any]) -> Verdict | None:
+        """
+        Decide by the histories of all instances of the item, the newest first.
+
+        :raises Unclear: they do not say which of them is whose.
+        """
+        instance_id, history = self._own_history(histories)
+        return self.judge(self._snapshot(history, instance_id))
+
+    def _snapshot(self, history: dict[str, Any], instance_id: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
         instance = rules.describe_instance(history, instance_id=instance_id, item_id=self.item_id)
+        self.step_since = rules.step_since(history)
         return {**instance, "project_id": self.project_id}, self._visit(history)
+
+    def _own_history(self, histories: list[Any]) -> tuple[str, dict[str, Any]]:
+        named = {str(history["instance_id"]): history for history in histories if history.get("instance_id")}
+        wanted = self.instance_id
+        if wanted is not None and len(histories) == 1 and not named:
+            return wanted, histories[0]
+        if len(named) < len(histories):
+            raise Unclear
+        if wanted is None and named:
+            wanted = rules.newest_instance(
+                {**rules.describe_instance(history, instance_id=one, item_id=None), "id": one}
+                for one, history in named.items()
+            )
+        if wanted is None or wanted not in named:  # its own look says whether it is gone
+            raise Unclear
+        return wanted, named[wanted]
 
     def decide(self, snapshot: tuple[dict[str, Any], dict[str, Any] | None]) -> Verdict | None:
         instance, visit = snapshot
@@ -308,3 +370,97 @@ def _told(operation: dict[str, Any]) -> str:
     error = f" ({operation['error']})" if operation["error"] else ""
     counts = f", {operation['completed']} done, {operation['failed']} failed" if operation["completed_at"] else ""
     return f"Operation {operation['operation_id']} is {operation['status']}{error}{counts}"
+
+
+# --- the histories of many items ----------------------------------------------------------------------------
+
+
+class Unclear(Exception):
+    """The histories of an item do not say which of them is the one that is waited for."""
+
+
+class NoBulkHistory(Exception):
+    """This Procore cannot show the histories of several items in one call."""
+
+
+class ItemHistories:
+    """
+    Reads the histories of many items with few calls, and remembers from poll to poll what spoils a call.
+
+    :param tool_type: Tool of the items.
+    :param level: Project of the tool, or ``company``.
+    """
+
+    def __init__(self, tool_type: str, level: str):
+        self.tool_type = tool_type
+        self.level = level
+        self._size = ITEMS_A_CALL
+        self._refused: dict[str, WorkflowsError] = {}  # items that no call with others may name
+        self._wary: dict[str, int] = {}  # items of a call that failed: how many of them may go together
+        self._answered = False
+        self._not_found = 0
+
+    def read(self, hook: ProcoreHook, item_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
+        """
+        Read item by item, with one call in each step.
+
+        :return: Of each item the histories of its instances, the newest first; or the error that concerns it.
+        :raises NoBulkHistory: there is no such route.
+        """
+        refused = {item_id: self._refused[item_id] for item_id in item_ids if item_id in self._refused}
+        if refused:
+            yield refused
+        left = deque(self._batches([item_id for item_id in item_ids if item_id not in refused]))
+        while left:
+            batch = left.popleft()
+            if len(batch) > self._size:
+                left.extendleft(reversed(_split(batch, self._size)))
+                continue
+            try:
+                answer = hook.bulk_history(self.tool_type, batch, project_id=self.level)
+            except RateLimited:
+                raise
+            except (InvalidRequest, NotFound, PermissionDenied) as refusal:
+                yield self._spoiled(batch, refusal, left)
+            except PASSING_FAULTS as fault:
+                # It may be one of them that the server fails at. Fewer go together next time, until one is alone.
+                self._wary |= dict.fromkeys(batch, max(1, len(batch) // 2))
+                yield dict.fromkeys(batch, fault)
+            else:
+                self._answered = True
+                for item_id in batch:
+                    self._wary.pop(item_id, None)
+                yield _paired(batch, answer)
+
+    def _batches(self, item_ids: list[str]) -> list[list[str]]:
+        together: dict[int, list[str]] = {}
+        for item_id in item_ids:
+            together.setdefault(min(self._size, self._wary.get(item_id, self._size)), []).append(item_id)
+        return [batch for size, ids in sorted(together.items(), reverse=True) for batch in _split(ids, size)]
+
+    def _spoiled(self, batch: list[str], refusal: ApiError, left: deque[list[str]]) -> dict[str, Any]:
+        half = len(batch) // 2
+        if refusal.status_code in NO_SUCH_ROUTE and not self._answered:
+            self._not_found += 1
+            # A 404 may also be about an item, which the halves would show.
+            if refusal.status_code != 404 or not half or self._not_found > 2:
+                raise NoBulkHistory(str(refusal))
+        if not half:
+            self._refused[batch[0]] = refusal
+            if refusal.status_code in (400, 413):
+                self._size = ITEMS_A_CALL  # so it was this item and not the number of them
+            return {batch[0]: refusal}
+        if refusal.status_code in (400, 413):
+            self._size = half
+        left.extendleft([batch[half:], batch[:half]])
+        return {}
+
+
+def _split(item_ids: list[str], size: int) -> list[list[str]]:
+    return [item_ids[start : start + size] for start in range(0, len(item_ids), size)]
+
+
+def _paired(batch: list[str], answer: list[Any]) -> dict[str, Any]:
+    found = {text_id(entry.get("item_id")): entry.get("instances") for entry in answer if isinstance(entry, dict)}
+    odd = ContractError("The bulk history has no list of histories for it")
+    return {item_id: found[item_id] if isinstance(found.get(item_id), list) else odd for item_id in batch}

@@ -10,6 +10,7 @@ from airflow_provider_workflows.triggers.procore import ProcoreConnectionWaitTri
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
+    from airflow_provider_workflows.triggers.shared_poll import Scope
 
 
 class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
@@ -18,15 +19,38 @@ class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
 
     :param project_id: Project of the object, or None for the connection's.
     :param instance_id: The instance; or None where a subclass looks it up.
+    :param mark: Of where a look on the worker has found it, or None.
     """
 
-    def __init__(self, *, project_id: str | None, instance_id: str | None, **kwargs: Any):
+    def __init__(self, *, project_id: str | None, instance_id: str | None, mark: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.project_id = project_id
         self.instance_id = instance_id
+        self.mark = mark
+        self.looked_at = 0.0
 
     def arguments(self) -> dict[str, Any]:
-        return {**super().arguments(), "project_id": self.project_id, "instance_id": self.instance_id}
+        known = {} if self.mark is None else {"mark": self.mark}
+        return {**super().arguments(), "project_id": self.project_id, "instance_id": self.instance_id, **known}
+
+    @property
+    def connection(self) -> tuple[str | None, ...]:
+        return ("procore_legacy", self.procore_conn_id, self.company_id, self.project_id)
+
+    def scope(self) -> Scope:
+        from airflow_provider_workflows.triggers.procore_scopes import LegacyScope
+
+        return super().scope() if self.instance_id is None else LegacyScope(self)
+
+    @property
+    def sweep_key(self) -> str | None:
+        return self.instance_id
+
+    def described(self, hook: ProcoreLegacyHook, instance_id: str) -> dict[str, Any]:
+        """Show the instance, and remember it by its mark: a list shows then whether it has changed since."""
+        instance = rules.describe_instance(hook.get_instance(instance_id))
+        self.mark = rules.mark_of(instance)
+        return instance
 
     def open_hook(self) -> ProcoreLegacyHook:
         from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
@@ -83,7 +107,7 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
             self.instance_id = hook.find_instance_id(str(self.object_type), str(self.object_id))
         if isinstance(self.after, str):
             self.after = self._action(hook, self.after, self.instance_id)
-        instance = rules.describe_instance(hook.get_instance(self.instance_id))
+        instance = self.described(hook, self.instance_id)
         if self.after is not None and rules.is_undecided(instance, self.after):
             newest = hook.list_activity_histories(self.instance_id)[0]
             if newest["id"] != self.after["history_id"]:
@@ -137,7 +161,7 @@ class ProcoreLegacyStateChangeWaitTrigger(ProcoreLegacyWaitTrigger):
         return {**super().arguments(), "visit": self.visit, "performed": self.performed}
 
     def snapshot(self, hook: ProcoreLegacyHook) -> dict[str, Any]:
-        return rules.describe_instance(hook.get_instance(str(self.instance_id)))
+        return self.described(hook, str(self.instance_id))
 
     def decide(self, snapshot: dict[str, Any]) -> Verdict | None:
         return rules.decide_state_change(snapshot, self.visit, self.performed)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
@@ -16,6 +15,7 @@ from airflow_provider_workflows.triggers.base import SHORTEST_FIRST_PAUSE, WaitT
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
+    from airflow_provider_workflows.triggers.shared_poll import Scope
 
 
 class ReadingConsumes(Exception):
@@ -81,9 +81,14 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
 
         return WorkflowsoftHook(self.workflowsoft_conn_id)
 
-    def first_pause(self) -> float:
-        # A look on the worker came just before.
-        return max(SHORTEST_FIRST_PAUSE, self.poll_interval * random.uniform(1.0, 1.2))
+    @property
+    def connection(self) -> tuple[str | None, ...]:
+        return ("workflowsoft", self.workflowsoft_conn_id)
+
+    def scope(self) -> Scope:
+        from airflow_provider_workflows.triggers.workflowsoft_scope import StepScope
+
+        return StepScope(self)
 
     def locate(self, hook: WorkflowsoftHook) -> None:
         """Look the step's id up by the titles where it is not known yet."""
@@ -105,12 +110,15 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
                 "id, or give diagram and step instead, for then a 404 is read as 'nothing new'"
             ) from unknown
 
-    def drain(self, poll: Callable[[], list[dict[str, str | None]]]) -> list[dict[str, str | None]]:
+    def drain(
+        self, poll: Callable[[], list[dict[str, str | None]]], wanted: int | None = None
+    ) -> list[dict[str, str | None]]:
         """
         Poll until enough is there, nothing new comes or an instance comes again, and return each instance once.
 
         A fault ends it, and is raised where nothing was received before.
         """
+        wanted = wanted or self.wanted
         found: dict[str | None, dict[str, str | None]] = {}
         while True:
             try:
@@ -122,7 +130,7 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
                 break
             expected = len(found) + len(rows)
             found |= {row["integration_instance_id"]: row for row in rows}
-            if not rows or len(found) < expected or len(found) >= self.wanted:
+            if not rows or len(found) < expected or len(found) >= wanted:
                 break
         return list(found.values())
 

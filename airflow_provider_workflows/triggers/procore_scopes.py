@@ -1,0 +1,139 @@
+"""What a poll reads for the waits on Procore's two workflow APIs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_workflows.exceptions import ContractError, WorkflowsError
+from airflow_provider_workflows.rules import procore_legacy as legacy_rules
+from airflow_provider_workflows.triggers.base import PASSING_FAULTS
+from airflow_provider_workflows.triggers.procore import ItemHistories, NoBulkHistory, Unclear
+from airflow_provider_workflows.triggers.shared_poll import SweepScope, own_look
+
+if TYPE_CHECKING:
+    from airflow_provider_workflows.hooks.base import WorkflowsHook
+    from airflow_provider_workflows.hooks.procore import ProcoreHook
+    from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
+    from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
+    from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyWaitTrigger
+    from airflow_provider_workflows.triggers.shared_poll import Outcomes
+
+log = logging.getLogger(__name__)
+
+
+class ItemsScope(SweepScope):
+    """
+    Waits for instances of one tool in one project or company (Workflows v2).
+
+    One call reads the histories of many items. Where there is no such call, a sweep of the active instances shows
+    which of them to look at: those that left the list, those whose ``updated_at`` moved, and, for nobody documents
+    when it moves, the few that were not looked at for the longest time.
+    """
+
+    page_size = 100
+    looks_anyway = 5
+
+    def __init__(self, trigger: ProcoreInstanceWaitTrigger):
+        super().__init__(trigger.procore_conn_id)
+        self._trigger = trigger
+        self._histories: ItemHistories | None = ItemHistories(str(trigger.tool_type), str(trigger.project_id))
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        wait = self._trigger
+        return (*wait.connection, wait.project_id, wait.tool_type, wait.tool_subtype)
+
+    def open_hook(self) -> WorkflowsHook:
+        return self._trigger.open_hook()
+
+    def read(self, hook: ProcoreHook, subscribers: Sequence[ProcoreInstanceWaitTrigger]) -> Iterator[Outcomes]:
+        if self._histories is not None:
+            try:
+                yield from self._in_bulk(hook, self._histories, subscribers)
+                return
+            except NoBulkHistory as missing:
+                log.warning("%s The active instances are listed instead, and the changed ones read singly.", missing)
+                self._histories = None
+        yield from super().read(hook, subscribers)
+
+    def _in_bulk(
+        self, hook: ProcoreHook, histories: ItemHistories, subscribers: Sequence[ProcoreInstanceWaitTrigger]
+    ) -> Iterator[Outcomes]:
+        of_item: dict[str, list[ProcoreInstanceWaitTrigger]] = {}
+        for wait in subscribers:
+            of_item.setdefault(str(wait.item_id), []).append(wait)
+        for found in histories.read(hook, list(of_item)):
+            known: list[tuple[Any, Any]] = []
+            unclear: list[tuple[ProcoreInstanceWaitTrigger, Any]] = []
+            for item_id, shown in found.items():
+                for wait in of_item[item_id]:
+                    try:
+                        known.append((wait, self._judged(wait, shown)))
+                    except Unclear:
+                        unclear.append((wait, None if isinstance(shown, WorkflowsError) else hash(repr(shown))))
+            yield known
+            for wait, mark in unclear:
+                if mark is not None and wait.mark == mark:  # nothing has changed since its own look
+                    yield [(wait, None)]
+                    continue
+                outcome = own_look(wait, hook)
+                if not isinstance(outcome, WorkflowsError):
+                    wait.mark = mark
+                yield [(wait, outcome)]
+
+    def _judged(self, wait: ProcoreInstanceWaitTrigger, shown: Any) -> Any:
+        if isinstance(shown, PASSING_FAULTS):
+            return shown
+        if isinstance(shown, WorkflowsError):
+            raise Unclear
+        try:
+            verdict = wait.judge_histories(shown)
+        except WorkflowsError as error:
+            return error
+        except (AttributeError, LookupError, TypeError, ValueError) as odd:
+            return ContractError(f"An answer has an undocumented form ({type(odd).__name__}: {odd})")
+        self.note_step(wait.step_since)
+        return verdict
+
+    def rows(self, hook: ProcoreHook) -> Iterator[dict[str, Any]]:
+        wait = self._trigger
+        return hook.list_instances(
+            str(wait.tool_type), tool_subtype=wait.tool_subtype, active=True, project_id=wait.project_id
+        )
+
+    def keys_of(self, row: dict[str, Any]) -> tuple[Hashable, ...]:
+        return ("instance", str(row["id"])), ("item", str(row["item_id"]))
+
+    def mark_of(self, row: dict[str, Any]) -> Any:
+        return row["id"], row.get("updated_at")
+
+
+class LegacyScope(SweepScope):
+    """Waits for instances of one company (Legacy Workflows)."""
+
+    page_size = 2000
+
+    def __init__(self, trigger: ProcoreLegacyWaitTrigger):
+        super().__init__(trigger.procore_conn_id)
+        self._trigger = trigger
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        return ("procore_legacy", self._trigger.procore_conn_id, self._trigger.company_id)
+
+    def open_hook(self) -> WorkflowsHook:
+        from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
+
+        return ProcoreLegacyHook(self._trigger.procore_conn_id, company_id=self._trigger.company_id)
+
+    def rows(self, hook: ProcoreLegacyHook) -> Iterator[dict[str, Any]]:
+        return hook.list_instances()
+
+    def keys_of(self, row: dict[str, Any]) -> tuple[Hashable, ...]:
+        return (str(row["id"]),)
+
+    def mark_of(self, row: dict[str, Any]) -> Any:
+        self.note_step(row.get("current_state_set_at"))
+        return legacy_rules.mark_of(legacy_rules.describe_instance(row))

@@ -1,0 +1,593 @@
+"""One poll loop in a triggerer for everything there that waits on the same part of a product."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import heapq
+import logging
+import random
+import time
+from abc import ABC, abstractmethod
+from collections import Counter, deque
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Iterable, Iterator, Sequence
+from contextvars import Context
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, conf
+
+from airflow_provider_workflows import version_compat
+from airflow_provider_workflows.exceptions import (
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionFailed,
+    ContractError,
+    PermissionDenied,
+    RateLimited,
+    WorkflowsError,
+)
+from airflow_provider_workflows.rules.times import parse_time
+from airflow_provider_workflows.triggers import base
+
+if TYPE_CHECKING:
+    from airflow_provider_workflows.hooks.base import WorkflowsHook
+
+log = logging.getLogger(__name__)
+
+CONNECTION_KEPT = 900.0  # seconds until a poll looks its connection up again
+LONGEST_PAUSE = 600.0  # seconds between two polls that are refused for good
+FAULTS_IN_A_ROUND = 3  # so that a server in trouble is not asked about each wait
+ODD_ROUNDS = 3  # answers in a form nobody knows: a gateway's page may be gone at the next poll
+KEPT_FOR_OTHERS = 0.2  # of the rate limit: for tasks, which act, and for people
+SPIKE = 10.0  # seconds; the shorter of the windows that Procore counts in
+HOUR = 3600.0
+SHORTEST_RESUME = 1.0  # seconds before a round goes on that the server cut short, whatever it says
+
+Outcomes = Iterable[tuple[Any, Any]]
+
+
+class Scope(ABC):
+    """
+    What one poll reads, for any number of subscribers in this process.
+
+    :param conn_id: Id of the Airflow connection.
+    """
+
+    longest_stretch: ClassVar[float] = 1.0  # by how much chance makes the time between two polls longer
+
+    def __init__(self, conn_id: str):
+        self.conn_id = conn_id
+        self.oldest_step: str | None = None  # since when the step is held that is held for the longest
+
+    def note_step(self, since: Any) -> None:
+        """Hear since when a step is held; the API's times are all in UTC, so their texts compare."""
+        if isinstance(since, str) and (self.oldest_step is None or since < self.oldest_step):
+            self.oldest_step = since
+
+    @property
+    @abstractmethod
+    def key(self) -> tuple[Hashable, ...]:
+        """What tells scopes apart; those with the same key are polled once. It begins with the product."""
+
+    @abstractmethod
+    def open_hook(self) -> WorkflowsHook:
+        """Return the hook that :meth:`read` reads through."""
+
+    @abstractmethod
+    def read(self, hook: Any, subscribers: Sequence[Any]) -> Iterator[Outcomes]:
+        """
+        Read on behalf of the subscribers, step by step, each step in a thread and with one request as a rule.
+
+        Each step yields pairs of a subscriber and what came out for it: None when there is nothing to tell, a
+        :class:`WorkflowsError` when it concerns this one only, else what it is to be handed. An error that is
+        raised concerns all that were not mentioned yet.
+        """
+
+    def first_pause(self, interval: float) -> float:
+        """Return the seconds before the first poll, so that the triggerers of an Airflow do not poll in step."""
+        return max(base.SHORTEST_FIRST_PAUSE, interval * random.random())
+
+
+class LookScope(Scope):
+    """Waits that each look for themselves, over one connection."""
+
+    def __init__(self, trigger: base.WaitTrigger):
+        super().__init__(str(trigger.connection[1]))
+        self._trigger = trigger
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        return (*self._trigger.connection, "looks")
+
+    def open_hook(self) -> WorkflowsHook:
+        return self._trigger.open_hook()
+
+    def read(self, hook: Any, subscribers: Sequence[base.WaitTrigger]) -> Iterator[Outcomes]:
+        for wait in subscribers:
+            outcome = own_look(wait, hook)
+            if outcome is None and wait.scope().key != self.key:
+                outcome = base.MOVED
+            yield [(wait, outcome)]
+
+
+class SweepScope(Scope):
+    """
+    Waits that a list tells of: one sweep shows whose row has changed, and only these look for themselves.
+
+    A wait names its row by ``sweep_key`` and remembers it by ``mark``.
+    """
+
+    page_size: ClassVar[int]
+    looks_anyway: ClassVar[int] = 0  # at how many unchanged ones to look in each sweep, the longest unseen first
+
+    def __init__(self, conn_id: str):
+        super().__init__(conn_id)
+        self._pages = 1  # that the last sweep took
+        self._is_refused = False
+
+    @abstractmethod
+    def rows(self, hook: Any) -> Iterator[dict[str, Any]]:
+        """List everything that is active, page by page."""
+
+    @abstractmethod
+    def keys_of(self, row: dict[str, Any]) -> tuple[Hashable, ...]:
+        """Return what waits may name this row by."""
+
+    @abstractmethod
+    def mark_of(self, row: dict[str, Any]) -> Any:
+        """Return what changes when a wait must look again."""
+
+    def read(self, hook: Any, subscribers: Sequence[Any]) -> Iterator[Outcomes]:
+        missing: dict[Hashable, list[Any]] = {}
+        for wait in subscribers:
+            missing.setdefault(wait.sweep_key, []).append(wait)
+        calm: list[Any] = []
+        changed: list[tuple[Any, Any]] = []
+        if self._is_refused or len(missing) < self._pages:  # fewer requests than a sweep
+            changed = [(wait, None) for wait in subscribers]
+        else:
+            pages = 0
+            try:
+                for page in chunks(self.rows(hook), self.page_size):
+                    pages += 1
+                    still = self._compare(page, missing, changed)
+                    calm += still
+                    yield [] if self.looks_anyway else [(wait, None) for wait in still]
+                    if not missing:
+                        break
+                self._pages = max(1, pages)
+            except PermissionDenied as refused:
+                log.warning("%s So each wait is looked at by itself.", refused)
+                self._is_refused = True
+            changed += [(wait, None) for waits in missing.values() for wait in waits]  # not active any more, or hidden
+        if self.looks_anyway:
+            longest_unseen = heapq.nsmallest(self.looks_anyway, calm, key=lambda wait: wait.looked_at)
+            changed += [(wait, wait.mark) for wait in longest_unseen]
+            yield [(wait, None) for wait in calm if wait not in longest_unseen]
+        for wait, mark in changed:
+            outcome = own_look(wait, hook)
+            if not isinstance(outcome, WorkflowsError):
+                wait.looked_at = time.monotonic()
+                if mark is not None:
+                    wait.mark = mark
+            yield [(wait, outcome)]
+
+    def _compare(
+        self, page: list[dict[str, Any]], missing: dict[Hashable, list[Any]], changed: list[tuple[Any, Any]]
+    ) -> list[Any]:
+        """Take those out of ``missing`` whose row is on a page; return those of them whose row is as it was."""
+        still = []
+        for row in page:
+            for key in self.keys_of(row):
+                if (waits := missing.pop(key, None)) is None:
+                    continue
+                mark = self.mark_of(row)
+                for wait in waits:
+                    if wait.mark == mark:
+                        wait.last_fault = ""
+                        still.append(wait)
+                    else:
+                        changed.append((wait, mark))
+        return still
+
+
+def own_look(wait: base.WaitTrigger, hook: Any) -> Any:
+    """Let a wait look for itself; return its verdict, None, or what went wrong."""
+    try:
+        return wait.look(hook)[1]
+    except WorkflowsError as error:
+        return error
+
+
+class Budget:
+    """
+    What the polls of one connection may send from this process: one request at a time, within the rate limit.
+
+    The limit is what the server's headers say, and what the connection's extra ``requests_per_hour`` does; a part
+    of it is left to others. Without either only a refusal stops it.
+    """
+
+    def __init__(self, triggerers: int):
+        self._share = (1 - KEPT_FOR_OTHERS) / triggerers
+        self._turn = asyncio.Lock()
+        self._not_before = 0.0  # unix time
+        self._limits: dict[float, int] = {}  # requests by the seconds of the window they are counted in
+        self._sent: deque[float] = deque()  # when, within the last SPIKE seconds
+        self._saved = 0.0  # requests of the hour's limit that may be sent at once
+        self._saved_at = time.monotonic()
+
+    @contextlib.asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait until a request may be sent, and let nobody else send one meanwhile."""
+        async with self._turn:
+            while (pause := self._pause()) > 0:  # noqa: ASYNC110  time alone ends it, no event
+                await asyncio.sleep(pause)
+            yield
+
+    def configure(self, hook: WorkflowsHook) -> None:
+        """Take the limit from the connection, where it names one."""
+        if (limit := hook.requests_per_hour) is not None:
+            self._learn(HOUR, limit)
+
+    def refrain(self, until: float) -> None:
+        """Send nothing before a unix time."""
+        self._not_before = max(self._not_before, until)
+
+    def note(self, requests: int, hook: WorkflowsHook) -> None:
+        """Count what was sent, and hear what the server said of its limit."""
+        now = time.monotonic()
+        self._sent.extend([now] * requests)
+        self._saved = self._saved_now() - requests
+        self._saved_at = now
+        rate = hook.client.rate
+        if rate is None or rate.limit is None or rate.reset_at is None:
+            return
+        seconds = rate.reset_at - time.time()
+        if seconds <= 0:
+            return
+        self._learn(SPIKE if seconds <= 1.5 * SPIKE else HOUR, rate.limit)
+        if rate.remaining is not None and rate.remaining <= rate.limit * KEPT_FOR_OTHERS:
+            self.refrain(time.time() + min(seconds, HOUR))
+
+    def _learn(self, window: float, limit: int) -> None:
+        if window == HOUR and HOUR not in self._limits:
+            self._saved, self._saved_at = self._most_saved(limit), time.monotonic()
+        self._limits[window] = limit
+
+    def _most_saved(self, limit: int) -> float:
+        return max(1.0, limit * self._share / 12)  # five minutes' worth
+
+    def _saved_now(self) -> float:
+        if HOUR not in self._limits:
+            return 0.0
+        limit = self._limits[HOUR]
+        earned = (time.monotonic() - self._saved_at) * limit * self._share / HOUR
+        return min(self._most_saved(limit), self._saved + earned)
+
+    def _pause(self) -> float:
+        now = time.monotonic()
+        while self._sent and self._sent[0] <= now - SPIKE:
+            self._sent.popleft()
+        pause = self._not_before - time.time()
+        spike = self._limits.get(SPIKE)
+        if spike is not None and len(self._sent) >= max(1.0, spike * self._share):
+            pause = max(pause, self._sent[0] + SPIKE - now)
+        if HOUR in self._limits and (saved := self._saved_now()) < 1:
+            pause = max(pause, (1 - saved) * HOUR / (self._limits[HOUR] * self._share))
+        return pause
+
+
+@dataclass(frozen=True)
+class _Subscription:
+    interval: float
+    deliver: Callable[[Any], None]
+
+
+class SharedPoll:
+    """
+    The poll loop of one scope; it begins with its first subscriber and ends with its last.
+
+    :param scope: What is read.
+    :param budget: What may be sent.
+    :param ended: Called when the last subscriber has left.
+    """
+
+    def __init__(self, scope: Scope, budget: Budget, ended: Callable[[], object]):
+        self.scope = scope
+        self.fault = ""  # what keeps it from reading
+        self._budget = budget
+        self._ended = ended
+        self._subscriptions: dict[Any, _Subscription] = {}
+        self._intervals: Counter[float] = Counter()
+        self._hurry = asyncio.Event()
+        self._hook: WorkflowsHook | None = None
+        self._opened_at = 0.0
+        self._unread: list[Any] = []  # whom the last round did not come to
+        self._doubtful: set[Any] = set()  # about whom the server could not answer
+        self._odd_rounds = 0
+        self._refusals = 0
+        self._resume_at: float | None = None  # unix time
+        # In an empty context, or it would log as its first subscriber for ever.
+        self._task: asyncio.Task[None] = Context().run(asyncio.get_running_loop().create_task, self._run())
+
+    @property
+    def interval(self) -> float:
+        """Seconds between two polls: the fewest that a subscriber asks for."""
+        return min(self._intervals, default=LONGEST_PAUSE)
+
+    def add(self, subscriber: Any, interval: float, deliver: Callable[[Any], None]) -> None:
+        if interval < self.interval:
+            self._hurry.set()
+        self._subscriptions[subscriber] = _Subscription(interval, deliver)
+        self._intervals[interval] += 1
+
+    def remove(self, subscriber: Any) -> None:
+        subscription = self._subscriptions.pop(subscriber, None)
+        if subscription is None:
+            return
+        self._intervals[subscription.interval] -= 1
+        if not self._intervals[subscription.interval]:
+            del self._intervals[subscription.interval]
+        if not self._subscriptions:
+            self._ended()
+            self._task.cancel()
+
+    async def _run(self) -> None:
+        due = time.monotonic() + self.scope.first_pause(self.interval)
+        try:
+            while True:
+                await self._until(due)
+                began = time.monotonic()
+                await self._round()
+                due = began + self._pause()
+                if self._resume_at is not None:
+                    due = time.monotonic() + max(SHORTEST_RESUME, self._resume_at - time.time())
+        finally:
+            self._close()
+
+    def _pause(self) -> float:
+        pause = self.interval * random.uniform(1.0, self.scope.longest_stretch)
+        return min(LONGEST_PAUSE, pause * 2.0**self._refusals) if self._refusals else pause
+
+    async def _until(self, due: float) -> None:
+        while (left := due - time.monotonic()) > 0:
+            self._hurry.clear()
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._hurry.wait(), left)
+                due = min(due, time.monotonic() + self.interval)
+
+    async def _round(self) -> None:
+        """Read for every subscriber; after a round that broke off, for those first whom it did not come to."""
+        pending = self._next_in_line()
+        self._resume_at = None
+        self._unread = []
+        try:
+            try:
+                await self._read(pending)
+            except AuthenticationError:  # the connection's secret may have been changed
+                self._opened_at = float("-inf")
+                await self._read(pending)
+        except base.PASSING_FAULTS as fault:
+            self._put_off(fault, pending)
+        except ContractError as odd:
+            self._odd_rounds += 1
+            if self._odd_rounds < ODD_ROUNDS:
+                self._put_off(odd, pending)
+            else:
+                self._refuse(odd, pending)
+        except WorkflowsError as refusal:
+            self._refuse(refusal, pending)
+        except Exception as bug:  # or every wait would hang until its deadline
+            log.exception("Polling %s failed.", self._name)
+            self._refuse(WorkflowsError(f"Polling failed ({type(bug).__name__}: {bug})"), pending)
+        else:
+            self._odd_rounds = self._refusals = 0
+        self._tell()
+
+    def _next_in_line(self) -> dict[Any, None]:
+        unread = [one for one in self._unread if one in self._subscriptions]
+        pending = dict.fromkeys(unread or self._subscriptions)
+        for one in self._doubtful:
+            if one in pending:  # to the end, or nobody behind it would ever be read for
+                del pending[one]
+                pending[one] = None
+        return pending
+
+    async def _read(self, pending: dict[Any, None]) -> None:
+        """Read step by step, and take those out of ``pending`` that were read for."""
+        hook = await self._ready_hook()
+        self.scope.oldest_step = None
+        self._doubtful = set()
+        reading = self.scope.read(hook, tuple(pending))
+        fault: WorkflowsError | None = None
+        faults = 0
+        while True:
+            async with self._budget.turn():
+                outcomes = await self._step(hook, reading)
+                if outcomes is None:
+                    break
+                passing = self._hand_out(outcomes, pending)
+                self._budget.refrain(stated_time(passing))
+            if passing is not None:
+                fault, faults = passing, faults + 1
+                if isinstance(fault, RateLimited) or faults == FAULTS_IN_A_ROUND:
+                    raise fault
+        self.fault = "" if fault is None else str(fault)
+
+    def _hand_out(self, outcomes: Outcomes, pending: dict[Any, None]) -> WorkflowsError | None:
+        passing = None
+        for subscriber, outcome in outcomes:
+            if isinstance(outcome, base.PASSING_FAULTS):
+                passing = outcome
+                self._doubtful.add(subscriber)
+                continue
+            pending.pop(subscriber, None)
+            if outcome is not None:
+                self._deliver(subscriber, outcome)
+        return passing
+
+    def _deliver(self, subscriber: Any, outcome: Any) -> None:
+        if (subscription := self._subscriptions.get(subscriber)) is not None:  # else it has left meanwhile
+            subscription.deliver(outcome)
+
+    async def _step(self, hook: WorkflowsHook, reading: Iterator[Outcomes]) -> list[tuple[Any, Any]] | None:
+        """Make one step in a thread; None after the last one."""
+        before = hook.client.sent
+        future = base.threads().submit(_next, reading)
+        try:
+            return await asyncio.wrap_future(future)
+        except asyncio.CancelledError:
+            self._hook = None
+            future.add_done_callback(lambda _: hook.close())  # not while the thread is using it
+            raise
+        except base.PASSING_FAULTS as fault:
+            self._budget.refrain(stated_time(fault))
+            raise
+        finally:
+            sent = hook.client.sent - before
+            self._budget.note(sent, hook)
+            version_compat.count("workflows.requests", sent, **self._tags)
+
+    async def _ready_hook(self) -> WorkflowsHook:
+        """Return the hook, its connection looked up at most every quarter of an hour: that is dear in a triggerer."""
+        if self._hook is not None and time.monotonic() - self._opened_at < CONNECTION_KEPT:
+            return self._hook
+        hook: WorkflowsHook = await base.in_thread(self.scope.open_hook)  # the first one imports the HTTP client
+        try:
+            await hook.prepare()
+        except WorkflowsError:
+            raise
+        except AirflowNotFoundException as missing:
+            raise ConfigurationError(f"Connection {self.scope.conn_id!r} is not there: {missing}") from missing
+        except Exception as error:  # of a secrets backend or of Airflow's API server, none of which ends a wait
+            raise ConnectionFailed(
+                f"Connection {self.scope.conn_id!r} could not be looked up ({type(error).__name__}: {error})"
+            ) from error
+        self._close()
+        self._hook, self._opened_at = hook, time.monotonic()
+        self._budget.configure(hook)
+        return hook
+
+    def _close(self) -> None:
+        hook, self._hook = self._hook, None
+        if hook is not None:
+            hook.close()
+
+    def _put_off(self, fault: WorkflowsError, pending: dict[Any, None]) -> None:
+        if not self.fault:  # once, and not at every poll of an outage
+            log.warning("%s Polling %s goes on.", fault, self._name)
+        self.fault = str(fault)
+        self._unread = [one for one in pending if one not in self._doubtful]
+        if isinstance(fault, RateLimited) and self._unread:
+            self._resume_at = stated_time(fault) or None
+
+    def _refuse(self, refusal: WorkflowsError, pending: dict[Any, None]) -> None:
+        self._refusals += 1
+        for subscriber in pending:
+            self._deliver(subscriber, refusal)
+
+    def _tell(self) -> None:
+        version_compat.count("workflows.polls", 1, **self._tags)
+        version_compat.gauge("workflows.waits", len(self._subscriptions), **self._tags)
+        oldest = parse_time(self.scope.oldest_step)
+        if oldest is not None:
+            version_compat.gauge("workflows.oldest_step_age", time.time() - oldest.timestamp(), **self._tags)
+        rate = None if self._hook is None else self._hook.client.rate
+        if rate is not None and rate.remaining is not None:
+            version_compat.gauge("workflows.rate_limit_remaining", rate.remaining, **self._tags)
+
+    @property
+    def _name(self) -> str:
+        return " ".join(str(part) for part in self.scope.key if part is not None)
+
+    @property
+    def _tags(self) -> dict[str, str]:
+        return {"connection": self.scope.conn_id, "product": str(self.scope.key[0])}
+
+
+@dataclass
+class _Home:
+    """What belongs to one event loop: a triggerer has one for life, ``dag.test()`` makes one for each trigger."""
+
+    polls: dict[tuple[Hashable, ...], SharedPoll] = field(default_factory=dict)
+    budgets: dict[str, Budget] = field(default_factory=dict)
+
+
+_homes: dict[asyncio.AbstractEventLoop, _Home] = {}
+
+
+def subscribe(scope: Scope, subscriber: Any, interval: float, deliver: Callable[[Any], None]) -> SharedPoll:
+    """
+    Join the poll of a scope, or begin it; the next poll reads for the new subscriber, too.
+
+    :param scope: What is to be read.
+    :param subscriber: Who reads; ``poll.remove(subscriber)`` leaves.
+    :param interval: Seconds between two polls.
+    :param deliver: Takes what comes out, on the event loop.
+    """
+    loop = asyncio.get_running_loop()
+    for closed in [known for known in _homes if known.is_closed()]:
+        del _homes[closed]
+    home = _homes.setdefault(loop, _Home())
+    poll = home.polls.get(scope.key)
+    if poll is None:
+        budget = home.budgets.get(scope.conn_id)
+        if budget is None:
+            triggerers = conf.getint("workflows", "triggerers", fallback=1)
+            budget = home.budgets[scope.conn_id] = Budget(max(1, triggerers))
+        key = scope.key
+        poll = home.polls[key] = SharedPoll(scope, budget, ended=partial(home.polls.pop, key))
+    poll.add(subscriber, interval, deliver)
+    return poll
+
+
+async def snapshots(scope: Scope, interval: float) -> AsyncGenerator[Any, None]:
+    """
+    Yield what each poll of a scope brings, for ever; whoever is slow gets the newest.
+
+    Errors are logged, and the polls go on, ever more rarely while they are refused.
+    """
+    newest: list[Any] = []
+    arrived = asyncio.Event()
+
+    def deliver(outcome: Any) -> None:
+        if isinstance(outcome, WorkflowsError):
+            log.error("%s Polling goes on, more rarely.", outcome)
+            return
+        newest[:] = [outcome]
+        arrived.set()
+
+    subscriber = object()
+    poll = subscribe(scope, subscriber, interval, deliver)
+    try:
+        while True:
+            await arrived.wait()
+            arrived.clear()
+            yield newest.pop()
+    finally:
+        poll.remove(subscriber)
+
+
+def chunks(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    """Yield the rows of a list that is read page by page in as many steps."""
+    rows = iter(rows)
+    while chunk := list(islice(rows, size)):
+        yield chunk
+
+
+def stated_time(fault: WorkflowsError | None) -> float:
+    """Return the unix time before which the server does not want to be asked; 0 where it says none."""
+    retry_at = getattr(fault, "retry_at", None)
+    return 0.0 if retry_at is None else float(retry_at.timestamp())
+
+
+def _next(reading: Iterator[Outcomes]) -> list[tuple[Any, Any]] | None:
+    try:
+        return list(next(reading))
+    except StopIteration:  # which no future can hold
+        return None
+    except (AttributeError, LookupError, TypeError, ValueError) as odd:
+        raise ContractError(f"An answer has an undocumented form ({type(odd).__name__}: {odd})") from odd
