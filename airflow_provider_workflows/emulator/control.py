@@ -88,7 +88,7 @@ class StartMany(Order):
 
 
 class ManyRespond(Order):
-    ids: list[str]
+    ids: list[str] = Field(min_length=1)
     login: str
     option: str
 
@@ -150,7 +150,7 @@ class StartManyLegacy(Order):
 
 
 class ManyPerform(Order):
-    ids: list[int]
+    ids: list[int] = Field(min_length=1)
     activity: str
     login: str
 

@@ -181,13 +181,14 @@ class Procore:
             self._checked_answer(instance, instance.visits[-1].id, user_id, _option_id(instance, option), None, [])
             for instance in instances
         ]
-        for instance, answer in zip(instances, answers, strict=True):
-            if answer is not None:
-                self._take(instance, user_id, answer)
+        new = [(one, answer) for one, answer in zip(instances, answers, strict=True) if answer is not None]
+        for instance, answer in new:
+            self._take(instance, user_id, answer)
         self.catch_up()
-        ids = [instance.id for instance in instances]
-        detail = {"option": option, "count": len(ids)}
-        self.world.record_effect("procore", "respond_many", user_id, {"instance_ids": ids}, detail, "person")
+        if new:
+            target = {"instance_ids": [instance.id for instance, _ in new]}
+            detail = {"option": new[0][1].option["name"], "count": len(new)}
+            self.world.record_effect("procore", "respond_many", user_id, target, detail, "person")
 
     def _checked_answer(
         self,

@@ -183,7 +183,7 @@ class ProcoreLegacy:
         for instance, (named, role) in zip(instances, chosen, strict=True):
             self._take(instance, named, role, user_id, None, Attachments())
         target = {"instance_ids": [str(instance.id) for instance in instances]}
-        detail = {"activity": activity, "count": len(instances)}
+        detail = {"activity": chosen[0][0].name, "count": len(instances)}
         self.world.record_effect("procore_legacy", "perform_many", user_id, target, detail, "person")
 
     def _checked_activity(self, instance: Instance, activity_id: int, role: int, user_id: str) -> Activity:

@@ -448,10 +448,22 @@ def test_a_person_answers_many_or_none(emulator, procore):
         respond(ids[:1], "dana")
 
     responded = [effect for effect in emulator.effects() if effect["action"] == "respond_many"]
-    assert [(e["by"], e["target"]["instance_ids"], e["detail"]["count"]) for e in responded] == [
-        ("90001", ids[:2], 2),
-        ("90004", ids[:2], 2),
+    assert [(e["by"], e["target"]["instance_ids"], e["detail"]) for e in responded] == [
+        ("90001", ids[:2], {"option": "Approve", "count": 2}),
+        ("90004", ids[:2], {"option": "Approve", "count": 2}),
     ]
+
+
+def test_a_person_who_answers_many_again_changes_only_what_is_not_answered(emulator):
+    ids = emulator.control("POST", "procore/instances/many", count=2, tool_type="generic_tool_item")["ids"]
+    order = {"login": "rita@example.com", "option": "Approve"}
+    for some in (ids[:1], ids, ids):
+        emulator.control("POST", "procore/instances/respond-many", ids=some, **order)
+
+    changed = [e["target"]["instance_ids"] for e in emulator.effects() if e["action"] == "respond_many"]
+    assert changed == [ids[:1], ids[1:]]
+    with pytest.raises(RuntimeError, match="answered 422"):
+        emulator.control("POST", "procore/instances/respond-many", ids=[], **order)
 
 
 def test_many_answers_wait_for_a_delayed_transition(emulator):
