@@ -9,6 +9,8 @@ PRODUCTS = {"Procore": "procore", "Procore Legacy": "procore_legacy", "Workflows
 FURTHER = {
     ("operators", "procore"): ("procore_assignees", "procore_audit", "procore_bulk"),
     ("operators", "workflowsoft"): ("workflowsoft_processes",),
+    ("triggers", "procore"): ("procore_events",),
+    ("triggers", "workflowsoft"): ("workflowsoft_events",),
 }
 
 
@@ -36,6 +38,12 @@ def get_provider_info() -> dict[str, Any]:
             },
         ],
         **{room: _modules(room) for room in ("hooks", "operators", "sensors", "triggers")},
+        "asset-uris": [
+            {
+                "schemes": ["procore", "workflowsoft"],
+                "handler": "airflow_provider_workflows.assets.events.sanitize_uri",
+            }
+        ],
         "notifications": ["airflow_provider_workflows.notifications.workflowsoft.WorkflowsoftTaskNotifier"],
         "task-decorators": [
             {

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection, Context
 
 __all__ = [
+    "CAN_WATCH_ASSETS",
     "HAS_TASK_STATE_STORE",
     "XCOM_HOLDS_NONE",
     "AssetStore",
@@ -36,6 +37,9 @@ log = logging.getLogger(__name__)
 XCOM_HOLDS_NONE = version.parse(airflow_version).release >= (3, 1)
 # Where a task can tell its retries what it has done.
 HAS_TASK_STATE_STORE = version.parse(airflow_version).release >= (3, 3)
+
+# Whether something outside can update an asset.
+CAN_WATCH_ASSETS = version.parse(airflow_version).release >= (3, 0, 1)
 
 
 class StateStore(Protocol):

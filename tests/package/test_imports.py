@@ -16,7 +16,7 @@ PACKAGE = Path(__file__).parents[2] / "airflow_provider_workflows"
 NAME = PACKAGE.name
 PARSED = sorted(
     f"{NAME}.{room}.{file.stem}"
-    for room in ("operators", "sensors", "triggers", "decorators", "notifications")
+    for room in ("operators", "sensors", "triggers", "assets", "decorators", "notifications")
     for file in (PACKAGE / room).glob("*.py")
     if file.stem != "__init__"
 )
@@ -131,6 +131,7 @@ ALLOWED = {
     "triggers": {"airflow", "hooks", "rules", "version_compat"},
     "sensors": {"airflow", "hooks", "rules", "version_compat", "links", "triggers"},
     "operators": {"airflow", "pyarrow", "hooks", "rules", "version_compat", "links", "triggers"},
+    "assets": {"airflow", "rules", "triggers", "version_compat"},
     "decorators": {"airflow", "operators", "rules", "version_compat"},
     "notifications": {"airflow", "hooks", "rules", "triggers"},
     "emulator": {"fastapi"},

@@ -1,0 +1,1 @@
+"""Assets that schedule DAGs when something happens in one of the products."""

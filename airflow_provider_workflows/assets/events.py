@@ -1,0 +1,67 @@
+"""What the assets of both products have in common."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+
+from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.version_compat import CAN_WATCH_ASSETS
+
+if TYPE_CHECKING:
+    from urllib.parse import SplitResult
+
+    from airflow.sdk import Asset
+    from airflow.triggers.base import BaseEventTrigger
+
+
+def events_of(triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[dict[str, Any]]:
+    """
+    Return the events that a run was started for, each once.
+
+    One run can be started for several polls, and an event can come again: then it has the same ``event_id``.
+
+    :param triggering_asset_events: ``triggering_asset_events`` of the task's context.
+    :return: The rows of the payloads' ``events``; see the trigger for what is in them.
+    """
+    payloads = [
+        event.extra.get("payload") for events in triggering_asset_events.values() for event in events if event.extra
+    ]
+    rows = [row for payload in payloads if isinstance(payload, Mapping) for row in payload.get("events", ())]
+    return list({row["event_id"]: row for row in rows}.values())
+
+
+def watched_asset(name: str, scheme: str, conn_id: str, trigger: BaseEventTrigger, event: str) -> Asset:
+    """
+    Build an asset with a watcher.
+
+    :raises ConfigurationError: this Airflow cannot watch assets.
+    """
+    from airflow.sdk import Asset, AssetWatcher
+
+    uri = f"{scheme}://{quote(conn_id, safe='')}/{event}/{quote(name, safe='')}"
+    return Asset(name=name, uri=uri, watchers=[AssetWatcher(name=f"{event} for {name}", trigger=trigger)])
+
+
+def check_can_watch() -> None:
+    """Require an Airflow that can watch assets."""
+    if not CAN_WATCH_ASSETS:
+        raise ConfigurationError("Watching an asset needs Airflow 3.0.1 or newer.")
+
+
+def check_name(name: Any) -> None:
+    """Require a name for an asset."""
+    if not isinstance(name, str) or not name.strip():
+        raise ConfigurationError(f"name must be the asset's name, a text; got {name!r}.")
+
+
+def sanitize_uri(uri: SplitResult) -> SplitResult:
+    """
+    Check the URI of an asset, ``procore://<connection>/<event>/<name>``; Airflow calls it.
+
+    :raises ValueError: a part is missing.
+    """
+    if not uri.netloc or len([part for part in uri.path.split("/") if part]) < 2:
+        raise ValueError(f"The URI of an asset of {uri.scheme} must be {uri.scheme}://<connection>/<event>/<name>.")
+    return uri

@@ -1,0 +1,82 @@
+"""Assets that watch Procore's Workflows v2 API."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_workflows.assets.events import check_can_watch, check_name, watched_asset
+from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.rules.parameters import check_choice
+
+if TYPE_CHECKING:
+    from airflow.sdk import Asset
+
+EVENTS = ("response_requested", "instance_changed")
+
+
+def procore_asset(
+    name: str,
+    *,
+    event: str = "response_requested",
+    tool_type: str | Collection[str],
+    procore_conn_id: str = "procore_default",
+    company_id: str | int | None = None,
+    project_id: str | int | Collection[str | int] | None = None,
+    tool_subtype: str | int | None = None,
+    user_id: str | int | None = None,
+    states: str | Collection[str] | None = None,
+    changes: str | Collection[str] | None = None,
+    poll_interval: timedelta | float | None = None,
+) -> Asset:
+    """
+    Build an asset that is updated when something happens in Procore, to schedule DAGs by it.
+
+    The events are those of :class:`ProcoreResponseRequestedTrigger` and :class:`ProcoreInstanceChangedTrigger`.
+    Nothing is templated.
+
+    :param name: Name of the asset; its URI is made of it, ``procore://<connection>/<event>/<name>``.
+    :param event: ``response_requested`` or ``instance_changed``.
+    :param tool_type: Tool or several, such as ``purchase_order_contract``.
+    :param procore_conn_id: Id of a connection of type ``procore``.
+    :param company_id: Company; default: the connection's.
+    :param project_id: Project or several, ``company`` for the company level; default: where each tool is.
+    :param tool_subtype: Subtype of the tools; needed for correspondence.
+    :param user_id: Of ``response_requested``: whose response; default: the connection's own user.
+    :param states: Of ``instance_changed``: only what is in one of these states by then.
+    :param changes: Of ``instance_changed``: only ``started``, ``changed``, ``ended`` or ``gone``.
+    :param poll_interval: Seconds, or a timedelta, between two polls; default: ``[workflows] poke_interval``, else 60.
+    :raises ConfigurationError: a parameter is wrong or goes with the other event, or this Airflow is 3.0.0, which
+        cannot watch assets.
+    """
+    from airflow_provider_workflows.triggers.procore_events import (
+        ProcoreInstanceChangedTrigger,
+        ProcoreResponseRequestedTrigger,
+    )
+
+    check_can_watch()
+    check_name(name)
+    check_choice("event", event, EVENTS)
+    place: dict[str, Any] = {
+        "procore_conn_id": procore_conn_id,
+        "company_id": company_id,
+        "project_id": project_id,
+        "tool_type": tool_type,
+        "tool_subtype": tool_subtype,
+        "poll_interval": poll_interval,
+        "asset": name,
+    }
+    if event == "response_requested":
+        _refuse(event, states=states, changes=changes)
+        trigger: Any = ProcoreResponseRequestedTrigger(user_id=user_id, **place)
+    else:
+        _refuse(event, user_id=user_id)
+        trigger = ProcoreInstanceChangedTrigger(states=states, changes=changes, **place)
+    return watched_asset(name, "procore", trigger.procore_conn_id, trigger, event)
+
+
+def _refuse(event: str, **given: Any) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ConfigurationError(f"{name} does not go with event={event!r}.")

@@ -1,0 +1,60 @@
+"""Assets that watch integration steps of Workflowsoft."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+from airflow_provider_workflows.assets.events import check_can_watch, check_name, watched_asset
+from airflow_provider_workflows.exceptions import ConfigurationError
+
+if TYPE_CHECKING:
+    from airflow.sdk import Asset
+
+SHORTEST_POLL = 15.0  # seconds
+
+
+def workflowsoft_asset(
+    name: str,
+    *,
+    step: str | int | None = None,
+    diagram: str | int | None = None,
+    step_id: str | int | None = None,
+    max_instances: int = 100,
+    workflowsoft_conn_id: str = "workflowsoft_default",
+    poll_interval: timedelta | float | None = None,
+) -> Asset:
+    """
+    Build an asset that is updated when an integration step has new instances, to schedule DAGs by it.
+
+    The events are those of :class:`WorkflowsoftIntegrationTrigger`. Nothing is templated.
+
+    :param name: Name of the asset; its URI is made of it, ``workflowsoft://<connection>/integration/<name>``.
+    :param step: Title or id of the integration step in its process diagram.
+    :param diagram: Title or id of the process diagram; goes with ``step``.
+    :param step_id: The step's id instead of both.
+    :param max_instances: How many to take in a row before the interval is kept, 1 to 500.
+    :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft``.
+    :param poll_interval: Seconds, or a timedelta, between two polls, at least 15; default: ``[workflows]
+        poke_interval``, else 60.
+    :raises ConfigurationError: a parameter is wrong, or this Airflow is 3.0.0, which cannot watch assets.
+    """
+    from airflow_provider_workflows.triggers.workflowsoft_events import WorkflowsoftIntegrationTrigger
+
+    check_can_watch()
+    check_name(name)
+    trigger = WorkflowsoftIntegrationTrigger(
+        step=step,
+        diagram=diagram,
+        step_id=step_id,
+        max_instances=max_instances,
+        workflowsoft_conn_id=workflowsoft_conn_id,
+        poll_interval=poll_interval,
+        asset=name,
+    )
+    if poll_interval is not None and trigger.poll_interval < SHORTEST_POLL:
+        raise ConfigurationError(
+            f"poll_interval must be at least {SHORTEST_POLL:g} seconds, for Workflowsoft asks to be polled every few "
+            f"minutes; got {trigger.poll_interval:g}."
+        )
+    return watched_asset(name, "workflowsoft", trigger.workflowsoft_conn_id, trigger, "integration")

@@ -1,0 +1,578 @@
+"""Events of Procore's Workflows v2 API, for the watcher of an asset."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import logging
+import random
+from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import timedelta
+from itertools import product
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from airflow_provider_workflows.exceptions import (
+    ConfigurationError,
+    ContractError,
+    NotFound,
+    PermissionDenied,
+    RateLimited,
+    WorkflowsError,
+)
+from airflow_provider_workflows.rules import procore as rules
+from airflow_provider_workflows.rules.parameters import check_choice
+from airflow_provider_workflows.rules.procore_audit import listed_instance, name_histories
+from airflow_provider_workflows.triggers.base import PASSING_FAULTS
+from airflow_provider_workflows.triggers.events import MOST_FACTS, Told, WorkflowsEventTrigger, constant, constants
+from airflow_provider_workflows.triggers.procore import ItemHistories, NoBulkHistory
+from airflow_provider_workflows.triggers.shared_poll import Scope, chunks
+
+if TYPE_CHECKING:
+    from airflow_provider_workflows.hooks.procore import ProcoreHook
+
+log = logging.getLogger(__name__)
+
+PAGE = 100  # rows of a list that come with one request
+FAULTS_IN_A_ROUND = 3  # after which a poll tells what it knows
+REREAD = 5  # histories a poll reads without a reason, where updated_at is all there is to go by
+CHANGES = ("started", "changed", "ended", "gone")
+PARTS = ("state", "step", "item_status", "last_response", "ended_at")
+PART_LENGTH = 6  # characters of 6 bits
+CHAIN_LENGTH = 12
+
+Place = tuple[str, str]  # tool and level
+Outcomes = list[tuple[Any, Any]]
+
+
+class ProcoreScope(Scope):
+    """
+    What watchers of some tools in some projects read.
+
+    :param conn_id: Id of a connection of type ``procore``.
+    :param company_id: Company, or None for the connection's.
+    :param project_ids: Projects or ``company``; none for where each tool is.
+    :param tool_types: The tools.
+    :param tool_subtype: Their subtype, or None.
+    """
+
+    def __init__(
+        self,
+        conn_id: str,
+        company_id: str | None,
+        project_ids: Sequence[str],
+        tool_types: Sequence[str],
+        tool_subtype: str | None,
+    ):
+        super().__init__(conn_id)
+        self.company_id = company_id
+        self.project_ids = tuple(project_ids)
+        self.tool_types = tuple(tool_types)
+        self.tool_subtype = tool_subtype
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        where = (self.company_id, self.project_ids, self.tool_types, self.tool_subtype)
+        return ("procore", type(self).__name__, self.conn_id, *where)
+
+    def open_hook(self) -> ProcoreHook:
+        from airflow_provider_workflows.hooks.procore import ProcoreHook
+
+        return ProcoreHook(self.conn_id, company_id=self.company_id)
+
+    def places(self, hook: ProcoreHook) -> list[Place]:
+        """Return where to look, each tool in each project; their order depends on the parameters only."""
+        wanted = product(self.project_ids or [None], self.tool_types)
+        return [(tool, hook.level_for(project, tool)) for project, tool in wanted]
+
+    def active_rows(
+        self, hook: ProcoreHook, place: Place, assignee_id: str | None = None
+    ) -> Iterator[list[dict[str, Any]]]:
+        """List the active instances of a place page by page."""
+        tool_type, level = place
+        rows = hook.list_instances(
+            tool_type, tool_subtype=self.tool_subtype, assignee_id=assignee_id, active=True, project_id=level
+        )
+        return chunks(rows, PAGE)
+
+
+class ProcoreEventTrigger(WorkflowsEventTrigger):
+    """
+    Watches tools of Procore for an asset.
+
+    :param procore_conn_id: Id of a connection of type ``procore``.
+    :param company_id: Company; default: the connection's.
+    :param project_id: Project or several, ``company`` for the company level; default: where each tool is.
+    :param tool_type: Tool or several.
+    :param tool_subtype: Subtype of the tools; needed for correspondence.
+    """
+
+    def __init__(
+        self,
+        *,
+        tool_type: str | Collection[str],
+        procore_conn_id: str = "procore_default",
+        company_id: str | int | None = None,
+        project_id: str | int | Collection[str | int] | None = None,
+        tool_subtype: str | int | None = None,
+        poll_interval: timedelta | float | None = None,
+        asset: str | None = None,
+    ):
+        super().__init__(poll_interval=poll_interval, asset=asset)
+        self.procore_conn_id = str(constant("procore_conn_id", procore_conn_id))
+        self.company_id = constant("company_id", company_id)
+        self.project_id = constants("project_id", project_id)
+        self.tool_type = constants("tool_type", tool_type)
+        self.tool_subtype = constant("tool_subtype", tool_subtype)
+        if not self.tool_type:
+            raise ConfigurationError("tool_type must name a tool, or several.")
+
+    own: ClassVar[tuple[str, ...]] = ("procore_conn_id", "company_id", "project_id", "tool_type", "tool_subtype")
+
+    @property
+    def place(self) -> tuple[Any, ...]:
+        return (self.procore_conn_id, self.company_id, self.project_id, self.tool_type, self.tool_subtype)
+
+    def where(self, outcome: Any) -> dict[str, Any]:
+        return {"procore_conn_id": self.procore_conn_id, "company_id": outcome.company_id}
+
+
+# --- somebody's response is requested -----------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Requested:
+    """What is asked of a user: the requests by the id of their event."""
+
+    company_id: str
+    user_id: str
+    requests: Mapping[str, dict[str, Any]]
+
+
+class RequestsScope(ProcoreScope):
+    """
+    Reads what is asked of one user.
+
+    :param user_id: Login or login information id, or None for the connection's own user.
+    """
+
+    def __init__(self, *place: Any, user_id: str | None):
+        super().__init__(*place)
+        self.user_id = user_id
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        return (*super().key, self.user_id)
+
+    def read(self, hook: ProcoreHook, subscribers: Sequence[Any]) -> Iterator[Outcomes]:
+        user_id = self.user_id or hook.user_id
+        if not user_id.isdecimal():
+            user_id = hook.find_user_id(user_id, parameter="user_id")
+        yield []
+        requests: dict[str, dict[str, Any]] = {}
+        for place in dict.fromkeys(self.places(hook)):
+            tool_type, level = place
+            rows: list[dict[str, Any]] = []
+            for page in self.active_rows(hook, place, assignee_id=user_id):
+                rows += page
+                yield []
+            if not rows:
+                hook.check_tool(tool_type)
+            for row in rows:
+                try:
+                    instance = hook.get_instance(str(row["id"]), project_id=level)
+                except (NotFound, PermissionDenied) as refused:  # one of them is no reason to leave the others out
+                    log.info("Left out: %s", refused)
+                    continue
+                request = rules.response_request(instance, user_id)
+                if request is not None:
+                    event_id = f"response_requested:{request['instance_id']}:{request['step_occurrence_id']}:{user_id}"
+                    requests[event_id] = {**request, "project_id": level}
+                yield []
+        found = Requested(hook.company_id, user_id, requests)
+        yield [(subscriber, found) for subscriber in subscribers]
+
+
+class ProcoreResponseRequestedTrigger(ProcoreEventTrigger):
+    """
+    Tells an asset of every instance that begins to ask for the response of a user.
+
+    A fact is an instance at a step occurrence that asks the user. What asks already at the very first start is
+    told, too, where Airflow keeps the cursor (3.3.2+): it is open work.
+
+    The event's payload is ``{event: "response_requested", procore_conn_id, company_id, user_id, events}``, each of
+    the events ``{event_id, instance_id, item_id, project_id, tool_type, step, step_occurrence_id,
+    step_started_at, overdue_at}``; ``project_id`` is ``company`` at the company level.
+
+    Reference: https://developers.procore.com/reference/rest/workflows-instances
+
+    :param tool_type: Tool or several, such as ``purchase_order_contract``.
+    :param procore_conn_id: Id of a connection of type ``procore``.
+    :param company_id: Company; default: the connection's.
+    :param project_id: Project or several, ``company`` for the company level; default: where each tool is.
+    :param tool_subtype: Subtype of the tools; needed for correspondence.
+    :param user_id: Login, e-mail address or login information id of the user; default: the connection's own.
+    :param poll_interval: Seconds, or a timedelta, between two polls; default: ``[workflows] poke_interval``, else 60.
+    :param asset: Name of the asset; needed where several assets have the same watcher.
+    :raises ConfigurationError: a parameter is wrong. Nothing is templated in a watcher.
+    """
+
+    event = "response_requested"
+    tells_backlog = True
+    own = (*ProcoreEventTrigger.own, "user_id")
+
+    def __init__(self, *, user_id: str | int | None = None, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.user_id = constant("user_id", user_id)
+
+    def scope(self) -> Scope:
+        return RequestsScope(*self.place, user_id=self.user_id)
+
+    def where(self, outcome: Requested) -> dict[str, Any]:
+        return {**super().where(outcome), "user_id": outcome.user_id}
+
+    def news(self, told: Told, outcome: Requested, *, is_first: bool) -> tuple[Told, list[dict[str, Any]]]:
+        if is_first:
+            return dict.fromkeys(outcome.requests, 1), []
+        new = [event_id for event_id in outcome.requests if event_id not in told][:MOST_FACTS]
+        facts = [{"event_id": event_id, **_without_options(outcome.requests[event_id])} for event_id in new]
+        # What asks no longer is forgotten.
+        return {event_id: 1 for event_id in outcome.requests if event_id in told} | dict.fromkeys(new, 1), facts
+
+
+def _without_options(request: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in request.items() if name != "options"}
+
+
+# --- an instance has changed --------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Listed:
+    """An active instance: where it is, as the place's number, and its item."""
+
+    place: int
+    item_id: str
+
+
+@dataclass(frozen=True)
+class Instances:
+    """
+    What one poll knows of the instances of a scope.
+
+    :param active: All that are active.
+    :param described: Where they stand, as :func:`rules.procore.describe_instance` says it; not of each, always.
+    :param left: What has left the list of the active ones, as it ended; None where it cannot be read any more.
+    :param wanted: Takes what a watcher misses in ``active`` and in ``left``, to be read by the next poll.
+    """
+
+    company_id: str
+    places: Sequence[Place]
+    active: Mapping[str, Listed]
+    described: Mapping[str, Mapping[str, Any]]
+    left: Mapping[str, Mapping[str, Any] | None]
+    wanted: dict[str, Listed]
+
+
+class InstancesScope(ProcoreScope):
+    """
+    Reads the active instances, and how those ended that are active no longer.
+
+    It remembers between two polls what it has read, for as long as it is polled.
+    """
+
+    def __init__(self, *place: Any):
+        super().__init__(*place)
+        self._histories: dict[Place, ItemHistories | None] = {}  # None: there is no bulk history
+        self._listed: dict[str, Listed] = {}  # what was active at the last poll, and has not been read since it left
+        self._described: dict[str, Mapping[str, Any]] = {}  # what was read longest ago is first
+        self._updated: dict[str, Any] = {}  # updated_at, when it was read
+        self._left: dict[str, Mapping[str, Any] | None] = {}
+        self._wanted: dict[str, Listed] = {}
+        self._faults = 0  # of this round, beside those that end it
+
+    def read(self, hook: ProcoreHook, subscribers: Sequence[Any]) -> Iterator[Outcomes]:
+        places = self.places(hook)
+        rows: dict[str, tuple[Listed, dict[str, Any]]] = {}
+        for number, place in enumerate(places):
+            if place in places[:number]:
+                continue
+            for page in self.active_rows(hook, place):
+                for row in page:
+                    if not row.get("ended_at"):
+                        rows.setdefault(str(row["id"]), (Listed(number, str(row.get("item_id"))), row))
+                yield []
+            if not any(listed.place == number for listed, _ in rows.values()):
+                hook.check_tool(place[0])
+        singly: dict[str, Listed] = {}
+        self._faults = 0
+        for number, place in enumerate(places):
+            mine = {instance_id: row for instance_id, (listed, row) in rows.items() if listed.place == number}
+            missed = set(mine)
+            if mine and self._bulk(place) is not None:
+                for described in self._read_in_bulk(hook, place, mine):
+                    missed -= described
+                    yield []
+            if self._bulk(place) is None:
+                missed = self._due(mine)
+            singly |= {instance_id: rows[instance_id][0] for instance_id in mine if instance_id in missed}
+        active = {instance_id: listed for instance_id, (listed, _) in rows.items()}
+        self._listed |= _drained(self._wanted)
+        gone = {one: listed for one, listed in self._listed.items() if one not in active and one not in self._left}
+        to_read = list({**singly, **gone}.items())
+        random.shuffle(to_read)  # so that one that the server cannot answer for is not in the way of the same others
+        for instance_id, listed in to_read:
+            if self._faults >= FAULTS_IN_A_ROUND:
+                break
+            was_read = self._read_one(hook, places[listed.place], instance_id, listed, instance_id in active)
+            if was_read and instance_id in active:
+                self._updated[instance_id] = rows[instance_id][1].get("updated_at")
+            yield []
+        outcome = self._outcome(hook.company_id, places, active)
+        yield [(subscriber, outcome) for subscriber in subscribers]
+
+    def _outcome(self, company_id: str, places: list[Place], active: dict[str, Listed]) -> Instances:
+        """Close the round: what was not read of those that left is read by the next one."""
+        unread = {one: listed for one, listed in self._listed.items() if one not in active and one not in self._left}
+        # A list that is paged while it changes can leave one out.
+        active = active | {one: self._listed[one] for one in unread if self._described.get(one, {}).get("is_active")}
+        left, self._left = self._left, {}
+        self._listed = {**active, **unread}
+        self._described = {one: shown for one, shown in self._described.items() if one in self._listed}
+        self._updated = {one: at for one, at in self._updated.items() if one in self._listed}
+        described = {one: shown for one, shown in self._described.items() if one in active}
+        return Instances(company_id, places, active, described, left, self._wanted)
+
+    def _bulk(self, place: Place) -> ItemHistories | None:
+        if place not in self._histories:
+            self._histories[place] = ItemHistories(*place)
+        return self._histories[place]
+
+    def _read_in_bulk(self, hook: ProcoreHook, place: Place, rows: Mapping[str, dict[str, Any]]) -> Iterator[set[str]]:
+        """Describe active instances by the histories of their items; yield the ids of those it could."""
+        histories = self._bulk(place)
+        assert histories is not None
+        by_item: dict[str, list[dict[str, Any]]] = {}
+        for row in rows.values():
+            by_item.setdefault(str(row.get("item_id")), []).append(row)
+        try:
+            for answer in histories.read(hook, list(by_item)):
+                done = set()
+                fault = next((found for found in answer.values() if isinstance(found, PASSING_FAULTS)), None)
+                if fault is not None:
+                    self._note(fault)
+                    if len(answer) > 1:  # fewer go together next time
+                        done = {one for one, row in rows.items() if str(row.get("item_id")) in answer}
+                for item_id, found in answer.items():
+                    if isinstance(found, WorkflowsError):
+                        continue  # read singly
+                    shown = [listed_instance(row, None) for row in by_item.get(item_id, ())]
+                    for named in name_histories(found, shown, tool_type=place[0], item_id=item_id):
+                        if named.instance_id in rows:
+                            self._describe(named.instance_id, item_id, named.history)
+                            done.add(named.instance_id)
+                yield done
+                if self._faults >= FAULTS_IN_A_ROUND:
+                    yield set(rows)
+                    return
+        except NoBulkHistory:
+            self._histories[place] = None
+            log.warning(
+                "Procore has no bulk history for %s: a poll reads the histories of instances that are new, that have "
+                "left the list, and whose updated_at has moved. Nobody documents that it moves with every change, so "
+                "each poll reads %d more, in turn.",
+                place[0],
+                REREAD,
+            )
+
+    def _due(self, rows: Mapping[str, dict[str, Any]]) -> set[str]:
+        """Return which of the active instances to read singly."""
+        moved = {
+            one for one, row in rows.items() if one not in self._updated or row.get("updated_at") != self._updated[one]
+        }
+        oldest = [one for one in self._described if one in rows and one not in moved]
+        return moved | set(oldest[:REREAD])
+
+    def _read_one(self, hook: ProcoreHook, place: Place, instance_id: str, listed: Listed, is_active: bool) -> bool:
+        """Read the history of one instance; False where the server could not answer."""
+        tool_type, level = place
+        try:
+            history = hook.get_instance_history(instance_id, project_id=level, tool_type=tool_type)
+            shown = self._describe(instance_id, listed.item_id, history)
+        except RateLimited:
+            raise
+        except PASSING_FAULTS as fault:
+            self._note(fault)
+            return False
+        except (NotFound, PermissionDenied):
+            if not is_active:
+                self._left[instance_id] = None
+            return True
+        except ContractError as odd:
+            log.warning("Instance %s is left out of this poll. %s", instance_id, odd)
+            return True
+        if not is_active and not shown["is_active"]:
+            self._left[instance_id] = shown
+        return True
+
+    def _note(self, fault: WorkflowsError) -> None:
+        self._faults += 1
+        log.warning("%s It is read again with the next poll.", fault)
+
+    def _describe(self, instance_id: str, item_id: str, history: Mapping[str, Any]) -> Mapping[str, Any]:
+        try:
+            instance = rules.describe_instance(history, instance_id=instance_id, item_id=item_id)
+        except (AttributeError, LookupError, TypeError) as odd:
+            raise ContractError(f"A history has an undocumented form ({type(odd).__name__}: {odd})") from odd
+        ended = bool(instance["ended_at"]) or instance["state"] in rules.ENDED_STATES
+        self._described.pop(instance_id, None)
+        # Here, for this runs in a thread: the event loop only compares.
+        parts = "".join(_hash(json.dumps(instance[name], sort_keys=True), PART_LENGTH) for name in PARTS)
+        self._described[instance_id] = shown = {**instance, "is_active": not ended, "parts": parts}
+        return shown
+
+
+class ProcoreInstanceChangedTrigger(ProcoreEventTrigger):
+    """
+    Tells an asset of every workflow instance that starts, changes, ends, or is gone.
+
+    A change is one of the state, of the step, of the item's status, or a response. What is there at the first start
+    counts as told. What happens and is undone between two polls is not seen.
+
+    The event's payload is ``{event: "instance_changed", procore_conn_id, company_id, events}``, each of the events
+    ``{event_id, change, changed, instance_id, item_id, project_id, tool_type, state, step, item_status,
+    last_response, started_at, ended_at}``: ``change`` is ``started``, ``changed``, ``ended`` or ``gone``;
+    ``changed`` names the fields that differ from what was told before; ``last_response`` is
+    ``{option, type, by, at}`` or None. Of an instance that is gone, deleted or hidden from the connection's user,
+    only the ids are known.
+
+    Reference: https://developers.procore.com/reference/rest/workflows-instances
+
+    :param tool_type: Tool or several, such as ``purchase_order_contract``.
+    :param procore_conn_id: Id of a connection of type ``procore``.
+    :param company_id: Company; default: the connection's.
+    :param project_id: Project or several, ``company`` for the company level; default: where each tool is.
+    :param tool_subtype: Subtype of the tools; needed for correspondence.
+    :param states: Only what is in one of these states by then; an instance that is gone has none. Default: all.
+    :param changes: Only these changes. Default: all.
+    :param poll_interval: Seconds, or a timedelta, between two polls; default: ``[workflows] poke_interval``, else 60.
+    :param asset: Name of the asset; needed where several assets have the same watcher.
+    :raises ConfigurationError: a parameter is wrong. Nothing is templated in a watcher.
+    """
+
+    event = "instance_changed"
+    tells_backlog = False
+    own = (*ProcoreEventTrigger.own, "states", "changes")
+
+    def __init__(
+        self,
+        *,
+        states: str | Collection[str] | None = None,
+        changes: str | Collection[str] | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.states = _chosen("states", states, sorted(rules.STATES))
+        self.changes = _chosen("changes", changes, CHANGES)
+
+    def scope(self) -> Scope:
+        return InstancesScope(*self.place)
+
+    def news(self, told: Told, outcome: Instances, *, is_first: bool) -> tuple[Told, list[dict[str, Any]]]:
+        now: Told = {}
+        facts: list[dict[str, Any]] = []
+        for instance_id, listed in outcome.active.items():
+            before = told.get(instance_id)
+            shown = outcome.described.get(instance_id)
+            if shown is None:  # nothing could be read of it yet
+                if before is not None or is_first:
+                    now[instance_id] = before or ["", listed.place, listed.item_id]
+                continue
+            is_new = before is None and not is_first
+            digest, changed = _next_digest(before, shown["parts"])
+            if is_new or changed:
+                if len(facts) == MOST_FACTS:  # the rest with the next poll
+                    now |= {} if before is None else {instance_id: before}
+                    continue
+                fact = self._fact("started" if is_new else "changed", instance_id, listed, digest, outcome, shown)
+                facts += self._passed({**fact, "changed": changed})
+            now[instance_id] = [digest, listed.place, listed.item_id]
+        for instance_id, before in told.items():
+            if instance_id in outcome.active:
+                continue
+            listed = Listed(before[1], before[2])
+            if instance_id not in outcome.left:
+                outcome.wanted[instance_id] = listed
+            if instance_id not in outcome.left or len(facts) == MOST_FACTS:
+                now[instance_id] = before
+                continue
+            shown = outcome.left[instance_id]
+            digest, changed = _next_digest(before, shown["parts"] if shown else "")
+            fact = self._fact("ended" if shown else "gone", instance_id, listed, digest, outcome, shown or {})
+            facts += self._passed({**fact, "changed": changed if shown else []})
+        return now, facts
+
+    def _passed(self, fact: dict[str, Any]) -> list[dict[str, Any]]:
+        wanted = (not self.states or fact["state"] in self.states) and (
+            not self.changes or fact["change"] in self.changes
+        )
+        return [fact] if wanted else []
+
+    @staticmethod
+    def _fact(
+        change: str,
+        instance_id: str,
+        listed: Listed,
+        digest: str,
+        outcome: Instances,
+        shown: Mapping[str, Any],
+    ) -> dict[str, Any]:
+        tool_type, level = outcome.places[listed.place]
+        response = shown.get("last_response")
+        return {
+            "event_id": f"instance_{change}:{instance_id}:{digest[-CHAIN_LENGTH:]}",
+            "change": change,
+            "instance_id": instance_id,
+            "item_id": listed.item_id,
+            "project_id": level,
+            "tool_type": tool_type,
+            **{name: shown.get(name) for name in ("state", "step", "item_status", "started_at", "ended_at")},
+            # A comment can be long, and the event is logged.
+            "last_response": response and {name: response[name] for name in ("option", "type", "by", "at")},
+        }
+
+
+def _chosen(name: str, value: Any, allowed: Sequence[str]) -> list[str]:
+    given = [] if value is None else constants(name, value)
+    for one in given:
+        check_choice(name, one, allowed)
+    return given
+
+
+def _next_digest(before: Sequence[Any] | None, parts: str) -> tuple[str, list[str]]:
+    """
+    Return the digest of an instance and which of its parts differ from the digest before.
+
+    A digest holds a short hash of each part and one of all that was told before, so that the same state has another
+    digest each time it comes round, and the same one when it is told again.
+    """
+    old = before[0] if before else ""
+    if old and old[:-CHAIN_LENGTH] == parts:
+        return old, []
+    places = {name: slice(i * PART_LENGTH, (i + 1) * PART_LENGTH) for i, name in enumerate(PARTS)}
+    changed = [name for name, place in places.items() if old and old[place] != parts[place]]
+    return parts + _hash(old[-CHAIN_LENGTH:] + parts, CHAIN_LENGTH), changed
+
+
+def _hash(text: str, length: int) -> str:
+    return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode()[:length]
+
+
+def _drained(waiting: dict[str, Listed]) -> dict[str, Listed]:
+    """Empty a mapping that another thread may fill meanwhile."""
+    taken = {}
+    while waiting:
+        key, listed = waiting.popitem()
+        taken[key] = listed
+    return taken

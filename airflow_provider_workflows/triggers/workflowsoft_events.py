@@ -1,0 +1,526 @@
+"""Events of Workflowsoft's integration steps, for the watcher of an asset."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterator, Mapping, Sequence
+from contextlib import aclosing
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_workflows import version_compat
+from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationError, WorkflowsError
+from airflow_provider_workflows.rules.parameters import one_of
+from airflow_provider_workflows.rules.workflowsoft import UnreadableInstances
+from airflow_provider_workflows.triggers import base
+from airflow_provider_workflows.triggers.events import (
+    Reading,
+    SnapshotProducer,
+    Told,
+    WorkflowsEventTrigger,
+    constant,
+)
+from airflow_provider_workflows.triggers.shared_poll import CONNECTION_KEPT, LONGEST_PAUSE, Scope, stated_time
+from airflow_provider_workflows.triggers.workflowsoft import WorkflowsoftIntegrationWaitTrigger, named
+
+if TYPE_CHECKING:
+    from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
+    from airflow_provider_workflows.version_compat import AssetStore
+
+log = logging.getLogger(__name__)
+
+MOST_INSTANCES = 500
+MOST_TOLD = 5000  # ids that are remembered where instances are kept until they are completed
+MOST_STRETCHES = 20  # of suspected losses that nobody was told of yet
+STORE_TRIES = 7  # the pauses between them double from one second: about a minute in all
+CONSUMES = object()  # what a poll yields where it would take instances out
+WHAT_TO_DO = (
+    "If an integration instance was taken out of Workflowsoft, nobody works on it: compare with the processes running "
+    "there. One that you find there can be handled by giving its id to the operators by hand."
+)
+
+Instances = Sequence[Mapping[str, "str | None"]]
+
+
+class StepEventsScope(Scope):
+    """
+    Reads the open instances of one integration step, where reading leaves them there.
+
+    :param reader: Finds the step and polls it.
+    """
+
+    def __init__(self, reader: WorkflowsoftIntegrationWaitTrigger):
+        super().__init__(reader.workflowsoft_conn_id)
+        self._reader = reader
+        self._key = ("workflowsoft", "events", self.conn_id, reader.diagram, reader.step, reader.step_id)
+        self._read_at = float("-inf")
+
+    @property
+    def key(self) -> tuple[Hashable, ...]:
+        return self._key
+
+    def open_hook(self) -> WorkflowsoftHook:
+        return self._reader.open_hook()
+
+    def read(self, hook: WorkflowsoftHook, subscribers: Sequence[Any]) -> Iterator[list[tuple[Any, Any]]]:
+        if not hook.keeps_until_completed:
+            yield [(subscriber, CONSUMES) for subscriber in subscribers]
+            return
+        if time.monotonic() - self._read_at < hook.shortest_poll:
+            return
+        hook.check_may_consume()
+        self._reader.locate(hook)
+        yield []
+        self._read_at = time.monotonic()
+        found = self._reader.drain(partial(self._reader.poll, hook))
+        yield [(subscriber, (self._reader.place, found)) for subscriber in subscribers]
+
+
+class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
+    """
+    Tells an asset of every new integration instance of a step.
+
+    Where the connection says that instances are ``kept_until_completed``, a poll leaves them there, and one that
+    was told is not told again. Where reading takes them out (``consumed_on_read``, the default), it polls on
+    Airflow 3.3.2 and newer only: there it notes in the asset's state store that a poll begins, and what came before
+    it tells of it. A poll whose answer never came is a suspected loss; the log says so, the statistic
+    ``workflows.suspected_lost_delivery``, and the next event.
+
+    The event's payload is ``{event: "integration", workflowsoft_conn_id, suspected_lost, events}``, each of the
+    events ``{event_id, integration_instance_id, process_instance_id, diagram_id, step_id, step}``, which operators
+    take whole as ``integration_instance_id``; ``suspected_lost`` are stretches ``{since, until}``, ISO-8601 times
+    in UTC.
+
+    Reference: the vendor's help page "For Developers - how to integrate an external system".
+
+    :param step: Title or id of the integration step in its process diagram.
+    :param diagram: Title or id of the process diagram; goes with ``step``.
+    :param step_id: The step's id instead of both, without looking them up.
+    :param max_instances: How many to take in a row before the interval is kept, 1 to 500; of several watchers of
+        one step, the first one's counts.
+    :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft``; its extra ``allow_consume`` must be true.
+    :param poll_interval: Seconds, or a timedelta, between two polls; default: ``[workflows] poke_interval``, else 60.
+        A server that is not on this machine is polled every 15 seconds at most. Of several watchers of one step,
+        the first one's counts.
+    :param asset: Name of the asset; needed where several assets have the same watcher.
+    :raises ConfigurationError: a parameter is wrong. Nothing is templated in a watcher.
+    """
+
+    event = "integration"
+    tells_backlog = True
+    own = ("workflowsoft_conn_id", "diagram", "step", "step_id", "max_instances")
+
+    def __init__(
+        self,
+        *,
+        step: str | int | None = None,
+        diagram: str | int | None = None,
+        step_id: str | int | None = None,
+        max_instances: int = 100,
+        workflowsoft_conn_id: str = "workflowsoft_default",
+        poll_interval: timedelta | float | None = None,
+        asset: str | None = None,
+    ):
+        super().__init__(poll_interval=poll_interval, asset=asset)
+        self.step = constant("step", step)
+        self.diagram = constant("diagram", diagram)
+        self.step_id = constant("step_id", step_id)
+        one_of(step=self.step, step_id=self.step_id)
+        one_of(diagram=self.diagram, step_id=self.step_id)
+        if isinstance(max_instances, bool) or not isinstance(max_instances, int):
+            raise ConfigurationError(f"max_instances must be a whole number; got {max_instances!r}.")
+        if not 1 <= max_instances <= MOST_INSTANCES:
+            raise ConfigurationError(f"max_instances must be from 1 to {MOST_INSTANCES}; got {max_instances}.")
+        self.max_instances = max_instances
+        self.workflowsoft_conn_id = str(constant("workflowsoft_conn_id", workflowsoft_conn_id))
+        self._journal: Journal | None = None
+        self._is_refused = False
+
+    def reader(self) -> WorkflowsoftIntegrationWaitTrigger:
+        """Return what finds the step and polls it."""
+        return WorkflowsoftIntegrationWaitTrigger(
+            workflowsoft_conn_id=self.workflowsoft_conn_id,
+            diagram=self.diagram,
+            step=self.step,
+            step_id=self.step_id,
+            max_instances=self.max_instances,
+            poll_interval=self.poll_interval,
+            deadline=None,
+        )
+
+    def scope(self) -> Scope:
+        return StepEventsScope(self.reader())
+
+    def read_by(self) -> tuple[Hashable, ...]:
+        return ()  # two streams of one step would take each other's instances
+
+    @classmethod
+    def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> Any:
+        return IntegrationProducer(cls(**kwargs))
+
+    def news(self, told: Told, outcome: Any, *, is_first: bool) -> tuple[Told, list[dict[str, Any]]]:
+        # Without a cursor, too, all that is open is told: a poll may show one instance only, which hides the others.
+        if outcome is CONSUMES:
+            self._refuse()
+            return told, []
+        place, found = outcome
+        new = [row for row in found if row["integration_instance_id"] not in told]
+        # An instance that is shown no longer can be hidden behind another, so it is not forgotten at once.
+        told = {**told, **{str(row["integration_instance_id"]): 1 for row in new}}
+        shown = {row["integration_instance_id"] for row in found}
+        surplus = [one for one in told if one not in shown][: max(0, len(told) - MOST_TOLD)]
+        return {one: 1 for one in told if one not in surplus}, told_instances(new, place)
+
+    def payload(
+        self, facts: list[dict[str, Any]], outcome: Any, suspected_lost: Sequence[Mapping[str, str]] = ()
+    ) -> dict[str, Any] | None:
+        if not facts:
+            return None
+        where = {"workflowsoft_conn_id": self.workflowsoft_conn_id, "suspected_lost": list(suspected_lost)}
+        return {"event": self.event, **where, "events": facts}
+
+    async def tell(self, reading: Reading) -> dict[str, Any] | None:
+        if not isinstance(reading, Turn):
+            return await super().tell(reading)
+        try:
+            if self._journal is None:
+                self._journal = await Journal.open(self.store, f"{self.store_key}.journal")
+            await reading.note_in(self._journal)
+        except Exception:
+            # Without a note of it there must be no poll.
+            from airflow.triggers.shared_stream import reject_shared_stream_event
+
+            reject_shared_stream_event()
+            raise
+        instances, lost = self._journal.begin_telling()
+        told_of = self._journal.told_of
+        if any(told_of):
+            reading.commits.append(partial(self._journal.confirm, *told_of))
+        return self.payload(told_instances(instances, self._journal.place), None, lost)
+
+    def _refuse(self) -> None:
+        if not self._is_refused:
+            self._is_refused = True
+            self.log.error(
+                "Nothing is polled: connection %r says that reading takes new integration instances out "
+                "(consumed_on_read), and what was read can be kept on Airflow 3.3.2 or newer only. Use "
+                "WorkflowsoftIntegrationSensor, or set the extra new_integrations to kept_until_completed if that is "
+                "what this Workflowsoft does.",
+                self.workflowsoft_conn_id,
+            )
+
+
+def told_instances(instances: Instances, place: Mapping[str, str | None]) -> list[dict[str, Any]]:
+    """Return the facts of an event."""
+    return [
+        {"event_id": f"integration:{place['step_id']}:{row['integration_instance_id']}", **row, **place}
+        for row in instances
+    ]
+
+
+# --- where reading takes an instance out --------------------------------------------------------------------
+
+
+class Turn(Reading):
+    """
+    A poll that is about to be made, or that was made.
+
+    :param place: The step: ``{diagram_id, step_id, step}``.
+    """
+
+    def __init__(self, place: Mapping[str, str | None]):
+        super().__init__(None)
+        self.place = place
+        self.journals: list[Journal] = []
+
+    async def note_in(self, journal: Journal) -> None:
+        """Write down what this turn is about."""
+        raise NotImplementedError
+
+
+class Intent(Turn):
+    """A poll is about to be made; each watcher notes it, and it is made when all have."""
+
+    async def note_in(self, journal: Journal) -> None:
+        await journal.begin(self.place)
+        self.journals.append(journal)
+
+
+class Receipt(Turn):
+    """
+    A poll was made, and has brought something.
+
+    :param intent: The turn before it, whose watchers have it in their journals already.
+    :param instances: What came.
+    """
+
+    def __init__(self, intent: Intent, instances: Instances):
+        super().__init__(intent.place)
+        self.journals = intent.journals
+        self.instances = instances
+
+    async def note_in(self, journal: Journal) -> None:
+        if journal not in self.journals:  # it came in between
+            await journal.end(self.instances, self.place)
+
+
+class IntegrationProducer(SnapshotProducer):
+    """Polls one step, together with others where reading leaves instances there, else by turns."""
+
+    trigger: WorkflowsoftIntegrationTrigger
+
+    def __init__(self, trigger: WorkflowsoftIntegrationTrigger):
+        super().__init__(trigger)
+        self._reader = trigger.reader()
+        self._noted: asyncio.Future[bool] | None = None  # whether all watchers have noted the intent
+
+    async def open_stream(self) -> AsyncIterator[tuple[Reading, Reading]]:
+        while True:
+            async with aclosing(self.trigger.snapshots()) as outcomes:
+                async for outcome in outcomes:
+                    if outcome is CONSUMES:
+                        break
+                    reading = Reading(outcome)
+                    yield reading, reading
+            async with aclosing(self._turns()) as turns:
+                async for turn in turns:
+                    yield turn, turn
+
+    async def advance(self, batch: Sequence[Any]) -> None:
+        await super().advance(batch)
+        for item in batch:
+            if isinstance(item.broker_payload, Intent) and self._noted is not None and not self._noted.done():
+                self._noted.set_result(item.outcome.is_clean)
+
+    async def _turns(self) -> AsyncGenerator[Turn, None]:
+        """Poll by turns for as long as the connection says that reading takes instances out."""
+        hook: WorkflowsoftHook | None = None
+        opened_at, pause, in_a_row = 0.0, 0.0, 0
+        step_id: str | None = None
+        try:
+            while True:
+                await asyncio.sleep(pause)
+                intent, poll = None, None
+                try:
+                    if hook is None or time.monotonic() - opened_at > CONNECTION_KEPT:
+                        hook = await self._open(hook)
+                        opened_at = time.monotonic()
+                    if hook.keeps_until_completed:
+                        return
+                    await base.in_thread(self._make_ready, hook)
+                    step_id = step_id or self._claim()
+                    intent = Intent(self._reader.place)
+                    self._noted = asyncio.get_running_loop().create_future()
+                    yield intent
+                    if not await self._noted:
+                        log.warning("A poll was put off, for the asset's state store could not note it.")
+                        for journal in intent.journals:
+                            await journal.end()
+                        pause = max(self.trigger.poll_interval, hook.shortest_poll)
+                        continue
+                    poll = asyncio.ensure_future(self._poll(hook, intent))
+                    instances = await asyncio.shield(poll)
+                except asyncio.CancelledError:
+                    if poll is not None and hook is not None and not poll.done():
+                        # The answer on its way is awaited and noted, with nobody to tell until the next start.
+                        poll.add_done_callback(partial(_close, hook))
+                        hook = None
+                    raise
+                except Exception as fault:
+                    pause = self._pause_after(fault, pause)
+                    log.warning("%s Polling goes on in %.0f s.", fault, pause)
+                    opened_at = float("-inf")
+                    continue
+                in_a_row += len(instances)
+                if not instances or in_a_row >= self.trigger.max_instances:
+                    in_a_row, pause = 0, max(self.trigger.poll_interval, hook.shortest_poll)
+                else:
+                    pause = 0.0
+                if instances:
+                    yield Receipt(intent, instances)
+        finally:
+            if step_id is not None:
+                _claimed.discard((self._reader.workflowsoft_conn_id, step_id))
+            if hook is not None:
+                hook.close()
+
+    async def _open(self, former: WorkflowsoftHook | None) -> WorkflowsoftHook:
+        hook: WorkflowsoftHook = await base.in_thread(self._reader.open_hook)  # the first one imports the HTTP client
+        await hook.prepare()
+        if former is not None:
+            former.close()
+        return hook
+
+    def _make_ready(self, hook: WorkflowsoftHook) -> None:
+        hook.check_may_consume()
+        hook.get_api_token()  # a sign-in that fails is no lost answer
+        self._reader.locate(hook)
+
+    def _claim(self) -> str:
+        step_id = str(self._reader.step_id)
+        if (self._reader.workflowsoft_conn_id, step_id) in _claimed:
+            raise ConfigurationError(
+                f"Step {self._reader.name} is polled by another watcher in this triggerer, which names it in another "
+                "way. They would take each other's instances: give both the same diagram and step, or step_id."
+            )
+        _claimed.add((self._reader.workflowsoft_conn_id, step_id))
+        return step_id
+
+    async def _poll(self, hook: WorkflowsoftHook, intent: Intent) -> Instances:
+        """Poll once, and write down what came in the journals of all who have noted the intent."""
+        instances: Instances = ()
+        lost, fault = "", None
+        try:
+            instances = await base.in_thread(self._reader.poll, hook)
+        except NOTHING_DONE as refusal:
+            fault = refusal
+        except UnreadableInstances as odd:
+            instances, lost = odd.instances, str(odd)
+        except Exception as unknown:
+            lost = str(unknown).removesuffix(getattr(unknown, "advice", "")).strip()
+        if instances:  # before it is noted: should that fail, the ids are found in the log
+            log.info("Received at step %s: %s.", self._reader.name, named(instances))
+        for journal in intent.journals:
+            await journal.end(instances, was_answered=fault is None and not lost, was_lost=bool(lost))
+        if lost:
+            report_loss(str(self._reader.step_id), lost)
+        if fault is not None:
+            raise fault
+        return instances
+
+    def _pause_after(self, fault: Exception, pause: float) -> float:
+        backoff = min(LONGEST_PAUSE, max(2 * pause, self.trigger.poll_interval))
+        stated = stated_time(fault) - time.time() if isinstance(fault, WorkflowsError) else 0.0
+        return max(backoff, stated)
+
+
+_claimed: set[tuple[str, str]] = set()  # connections and steps that are polled by turns in this process
+
+
+def _close(hook: WorkflowsoftHook, _: Any) -> None:
+    hook.close()
+
+
+def report_loss(step_id: str, why: str) -> None:
+    """Say that an answer was lost, and perhaps an instance with it."""
+    log.warning(
+        "Suspected loss: a poll of integration step %s never got its whole answer. %s %s", step_id, why, WHAT_TO_DO
+    )
+    version_compat.count("workflows.suspected_lost_delivery", step_id=step_id)
+
+
+class Journal:
+    """
+    What one asset knows of the polls of its step, kept in its state store.
+
+    :param store: The asset's store.
+    :param key: Where in the store.
+    :param known: What is in it.
+    """
+
+    def __init__(self, store: AssetStore, key: str, known: Mapping[str, Any] | None = None):
+        self._store = store
+        self._key = key
+        self._entry: dict[str, Any] = {
+            "place": {"diagram_id": None, "step_id": None, "step": None},
+            "polling_since": None,
+            "received": [],  # [integration instance, process instance] of what Airflow has not confirmed yet
+            "suspected_lost": [],
+            "answered": True,  # whether a poll was answered after the last loss
+            **(known or {}),
+        }
+        # What an event that is on its way tells of; Airflow's confirmation comes later.
+        self._telling: set[str] = set()
+        self._telling_lost: list[dict[str, str]] = []
+
+    @classmethod
+    async def open(cls, store: AssetStore, key: str) -> Journal:
+        """Read it; a poll that has begun and of which nothing more is written is a suspected loss."""
+        journal = cls(store, key, await store.aget(key))
+        if journal._entry["polling_since"] is not None:
+            journal._lose()
+            await journal._keep()
+            report_loss(str(journal.place["step_id"]), "The triggerer died in it.")
+        return journal
+
+    @property
+    def place(self) -> dict[str, str | None]:
+        """Where it was polled: ``{diagram_id, step_id, step}``."""
+        return dict(self._entry["place"])
+
+    async def begin(self, place: Mapping[str, str | None]) -> None:
+        """Note that a poll begins; raises where that cannot be noted."""
+        self._entry |= {"place": dict(place), "polling_since": _now()}
+        await self._store.aset(self._key, self._entry)
+
+    async def end(
+        self,
+        instances: Instances = (),
+        place: Mapping[str, str | None] | None = None,
+        *,
+        was_answered: bool = False,
+        was_lost: bool = False,
+    ) -> None:
+        """Note what a poll has brought."""
+        if place is not None:
+            self._entry["place"] = dict(place)
+        if was_lost:
+            self._lose()
+        received = {row[0]: row for row in self._entry["received"]}
+        received |= {row["integration_instance_id"]: list(row.values()) for row in instances}
+        answered = bool(self._entry["answered"] or was_answered or instances)
+        self._entry |= {"polling_since": None, "received": list(received.values()), "answered": answered}
+        await self._keep()
+
+    @property
+    def told_of(self) -> tuple[frozenset[str], tuple[dict[str, str], ...]]:
+        """What events tell of that Airflow has not confirmed yet."""
+        return frozenset(self._telling), tuple(self._telling_lost)
+
+    def begin_telling(self) -> tuple[list[dict[str, str | None]], list[dict[str, str]]]:
+        """Return what no event tells of yet: instances, and where there are any, the suspected losses."""
+        names = ("integration_instance_id", "process_instance_id")
+        new = [dict(zip(names, row, strict=True)) for row in self._entry["received"] if row[0] not in self._telling]
+        lost = [dict(stretch) for stretch in self._entry["suspected_lost"] if new]
+        self._telling |= {str(row["integration_instance_id"]) for row in new}
+        self._telling_lost += [stretch for stretch in lost if stretch not in self._telling_lost]
+        return new, lost
+
+    async def confirm(self, instance_ids: frozenset[str], lost: Sequence[Mapping[str, str]]) -> None:
+        """Forget what Airflow has an event of by now."""
+        received = [row for row in self._entry["received"] if row[0] not in instance_ids]
+        stretches = [stretch for stretch in self._entry["suspected_lost"] if stretch not in lost]
+        changed = (received, stretches) != (self._entry["received"], self._entry["suspected_lost"])
+        self._entry |= {"received": received, "suspected_lost": stretches}
+        if changed:
+            await self._store.aset(self._key, self._entry)
+        self._telling -= instance_ids
+        self._telling_lost = [stretch for stretch in self._telling_lost if stretch not in lost]
+
+    def _lose(self) -> None:
+        # Losses with no answer in between are one stretch, so that an outage of hours stays small.
+        stretches = [dict(stretch) for stretch in self._entry["suspected_lost"]]
+        if stretches and (not self._entry["answered"] or len(stretches) >= MOST_STRETCHES):
+            stretches[-1]["until"] = _now()
+        else:
+            stretches.append({"since": self._entry["polling_since"], "until": _now()})
+        self._entry |= {"polling_since": None, "suspected_lost": stretches, "answered": False}
+
+    async def _keep(self) -> None:
+        """Write it down, trying again for a while; it is in memory in any case, and the next note has it, too."""
+        for attempt in range(STORE_TRIES):
+            try:
+                await self._store.aset(self._key, self._entry)
+                return
+            except Exception as fault:
+                if attempt == STORE_TRIES - 1:
+                    log.error("The asset's state store could not note what a poll brought: %s. %s", self._entry, fault)
+                    return
+                await asyncio.sleep(2.0**attempt)
+
+
+def _now() -> str:
+    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
