@@ -47,8 +47,8 @@ class Reading:
 
     def __init__(self, outcome: Any):
         self.outcome = outcome
-        # What the watchers want done once Airflow has stored the events that they made of it.
-        self.commits: list[Callable[[], Awaitable[None]]] = []
+        # What the watchers do once Airflow has stored the events that they made of it, and what if it has not.
+        self.followups: list[tuple[Callable[[], Awaitable[None]], Callable[[], None]]] = []
 
 
 class SnapshotProducer:
@@ -72,9 +72,10 @@ class SnapshotProducer:
 
     async def advance(self, batch: Sequence[Any]) -> None:
         for item in batch:
-            if item.outcome.failed:
-                continue  # whose events are not stored cannot be told, so nobody commits; the next reading makes up
-            for commit in item.broker_payload.commits:
+            for commit, roll_back in item.broker_payload.followups:
+                if item.outcome.failed:
+                    roll_back()  # Airflow does not say whose event it was that did not get there
+                    continue
                 try:
                     await commit()
                 except Exception as fault:  # of Airflow's API server
@@ -171,6 +172,7 @@ class WorkflowsEventTrigger(BaseEventTrigger):
         self.asset = constant("asset", asset)
         self._cursor: Cursor | None = None
         self._told: Told | None = None
+        self._line = 0  # counts how often something that was told did not get there
 
     @abstractmethod
     def scope(self) -> Scope:
@@ -232,11 +234,23 @@ class WorkflowsEventTrigger(BaseEventTrigger):
             cursor = Cursor(self.store, self.store_key)
             self._told = await cursor.load()
             self._cursor = cursor
-        is_first = self._told is None and not self.tells_backlog
-        self._told, facts = self.news(self._told or {}, reading.outcome, is_first=is_first)
+        before, line = self._told, self._line
+        is_first = before is None and not self.tells_backlog
+        self._told, facts = self.news(before or {}, reading.outcome, is_first=is_first)
         if self._told != self._cursor.kept:
-            reading.commits.append(partial(self._cursor.save, self._told))
+            roll_back = partial(self._roll_back, line, before) if facts else _nothing
+            reading.followups.append((partial(self._commit, line, self._told), roll_back))
         return self.payload(facts, reading.outcome)
+
+    async def _commit(self, line: int, told: Told) -> None:
+        assert self._cursor is not None
+        if line == self._line:
+            await self._cursor.save(told)
+
+    def _roll_back(self, line: int, before: Told | None) -> None:
+        if line == self._line:  # what was read since was compared with something that nobody was told of
+            self._line += 1
+            self._told = before
 
     @property
     def store(self) -> AssetStore:
@@ -282,6 +296,10 @@ class WorkflowsEventTrigger(BaseEventTrigger):
                     continue
                 if (payload := self.payload(facts, outcome)) is not None:
                     yield TriggerEvent(payload)
+
+
+def _nothing() -> None:
+    """Nothing is rolled back."""
 
 
 # --- parameters, which a watcher keeps in the database as JSON ----------------------------------------------

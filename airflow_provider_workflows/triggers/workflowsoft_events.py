@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta, timezone
 from functools import partial
@@ -196,9 +196,11 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
             reject_shared_stream_event()
             raise
         instances, lost = self._journal.begin_telling()
-        told_of = self._journal.told_of
-        if any(told_of):
-            reading.commits.append(partial(self._journal.confirm, *told_of))
+        if instances:
+            ids = {row["integration_instance_id"] for row in instances}
+            reading.followups.append(
+                (partial(self._journal.confirm, ids, lost), partial(self._journal.tell_again, ids))
+            )
         return self.payload(told_instances(instances, self._journal.place), None, lost)
 
     def _refuse(self) -> None:
@@ -432,9 +434,7 @@ class Journal:
             "answered": True,  # whether a poll was answered after the last loss
             **(known or {}),
         }
-        # What an event that is on its way tells of; Airflow's confirmation comes later.
-        self._telling: set[str] = set()
-        self._telling_lost: list[dict[str, str]] = []
+        self._telling: set[str | None] = set()  # of whom an event is on its way
 
     @classmethod
     async def open(cls, store: AssetStore, key: str) -> Journal:
@@ -475,30 +475,25 @@ class Journal:
         self._entry |= {"polling_since": None, "received": list(received.values()), "answered": answered}
         await self._keep()
 
-    @property
-    def told_of(self) -> tuple[frozenset[str], tuple[dict[str, str], ...]]:
-        """What events tell of that Airflow has not confirmed yet."""
-        return frozenset(self._telling), tuple(self._telling_lost)
-
     def begin_telling(self) -> tuple[list[dict[str, str | None]], list[dict[str, str]]]:
         """Return what no event tells of yet: instances, and where there are any, the suspected losses."""
         names = ("integration_instance_id", "process_instance_id")
         new = [dict(zip(names, row, strict=True)) for row in self._entry["received"] if row[0] not in self._telling]
-        lost = [dict(stretch) for stretch in self._entry["suspected_lost"] if new]
-        self._telling |= {str(row["integration_instance_id"]) for row in new}
-        self._telling_lost += [stretch for stretch in lost if stretch not in self._telling_lost]
-        return new, lost
+        self._telling |= {row["integration_instance_id"] for row in new}
+        return new, [dict(stretch) for stretch in self._entry["suspected_lost"] if new]
 
-    async def confirm(self, instance_ids: frozenset[str], lost: Sequence[Mapping[str, str]]) -> None:
+    def tell_again(self, instance_ids: Collection[str | None]) -> None:
+        """Take back that an event tells of these instances: it has not reached Airflow."""
+        self._telling.difference_update(instance_ids)
+
+    async def confirm(self, instance_ids: Collection[str | None], lost: Sequence[Mapping[str, str]]) -> None:
         """Forget what Airflow has an event of by now."""
-        received = [row for row in self._entry["received"] if row[0] not in instance_ids]
-        stretches = [stretch for stretch in self._entry["suspected_lost"] if stretch not in lost]
-        changed = (received, stretches) != (self._entry["received"], self._entry["suspected_lost"])
-        self._entry |= {"received": received, "suspected_lost": stretches}
-        if changed:
-            await self._store.aset(self._key, self._entry)
-        self._telling -= instance_ids
-        self._telling_lost = [stretch for stretch in self._telling_lost if stretch not in lost]
+        self._entry |= {
+            "received": [row for row in self._entry["received"] if row[0] not in instance_ids],
+            "suspected_lost": [stretch for stretch in self._entry["suspected_lost"] if stretch not in lost],
+        }
+        self._telling.difference_update(instance_ids)
+        await self._store.aset(self._key, self._entry)  # if this fails, the next note has it, too
 
     def _lose(self) -> None:
         # Losses with no answer in between are one stretch, so that an outage of hours stays small.

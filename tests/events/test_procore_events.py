@@ -1,0 +1,501 @@
+"""What the watchers of Procore tell, and how often."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from airflow_provider_workflows.triggers import procore_events
+from airflow_provider_workflows.triggers.procore_events import (
+    ProcoreInstanceChangedTrigger,
+    ProcoreResponseRequestedTrigger,
+)
+
+TOOL = "purchase_order_contract"
+INSTANCE = "700001"  # of the seed; it asks the integration's user
+US, DIRECTOR = "integration@example.com", "dana@example.com"
+
+
+def requested(**kwargs):
+    return ProcoreResponseRequestedTrigger(**{"tool_type": TOOL, "poll_interval": 0.02, "asset": "requests", **kwargs})
+
+
+def changed(**kwargs):
+    return ProcoreInstanceChangedTrigger(**{"tool_type": TOOL, "poll_interval": 0.02, "asset": "changes", **kwargs})
+
+
+@pytest.fixture
+def emulator(airflow_connections):
+    return airflow_connections
+
+
+def answer(emulator, login, option, instance_id=INSTANCE):
+    emulator.control("POST", f"procore/instances/{instance_id}/respond", login=login, option=option)
+
+
+def start(emulator, item_id="990001"):
+    return emulator.control("POST", "procore/instances", tool_type=TOOL, item_id=item_id)["id"]
+
+
+def paths(emulator, ending, since=0):
+    return [request for request in emulator.requests(since) if request["path"].endswith(ending)]
+
+
+def changes(triggerer, asset="changes"):
+    return [(row["instance_id"], row["change"], row["changed"]) for row in triggerer.events(asset)]
+
+
+# --- somebody's response is requested -----------------------------------------------------------------------
+
+
+def test_what_asks_already_at_the_first_start_is_told(run, emulator):
+    async def scenario(triggerer):
+        triggerer.watch(requested())
+        await triggerer.polls(3)
+
+    (payload,) = [payload for _, payload in run(scenario).payloads]
+
+    (asked,) = payload.pop("events")
+    assert payload == {
+        "event": "response_requested",
+        "procore_conn_id": "procore_default",
+        "company_id": "4264807",
+        "user_id": "90001",
+    }
+    occurrence = asked["step_occurrence_id"]
+    assert asked["event_id"] == f"response_requested:{INSTANCE}:{occurrence}:90001"
+    assert (asked["instance_id"], asked["item_id"], asked["project_id"]) == (INSTANCE, "5001", "1001")
+    assert asked["step"] == "Budget Check"
+    assert set(asked) == {
+        *("event_id", "instance_id", "item_id", "project_id", "tool_type"),
+        *("step", "step_occurrence_id", "step_started_at", "overdue_at"),
+    }
+
+
+def test_a_new_request_is_told_once(run, emulator):
+    async def scenario(triggerer):
+        triggerer.watch(requested())
+        await triggerer.until(lambda: triggerer.payloads)
+        triggerer.new = start(emulator)
+        await triggerer.until(lambda: len(triggerer.payloads) == 2)
+        await triggerer.polls(4)
+
+    triggerer = run(scenario)
+
+    assert [row["instance_id"] for row in triggerer.events()] == [INSTANCE, triggerer.new]
+
+
+def test_one_event_tells_of_all_that_a_poll_has_found(run, emulator):
+    for number in range(3):
+        start(emulator, str(990001 + number))
+
+    async def scenario(triggerer):
+        triggerer.watch(requested())
+        await triggerer.polls(3)
+
+    triggerer = run(scenario)
+
+    assert [len(payload["events"]) for _, payload in triggerer.payloads] == [4]
+
+
+def test_what_is_more_than_an_event_holds_comes_with_the_next_poll(run, emulator, monkeypatch):
+    monkeypatch.setattr(procore_events, "MOST_FACTS", 2)
+    for number in range(4):
+        start(emulator, str(990001 + number))
+
+    async def scenario(triggerer):
+        triggerer.watch(requested())
+        await triggerer.polls(5)
+
+    triggerer = run(scenario)
+
+    assert [len(payload["events"]) for _, payload in triggerer.payloads] == [2, 2, 1]
+    assert len(set(triggerer.event_ids())) == 5
+
+
+def test_after_a_restart_only_what_came_meanwhile_is_told(run, emulator):
+    async def first(triggerer):
+        triggerer.watch(requested())
+        await triggerer.until(lambda: triggerer.payloads)
+        await triggerer.polls(2)
+
+    async def second(triggerer):
+        triggerer.watch(requested())
+        await triggerer.polls(3)
+
+    run(first)
+    new = start(emulator)
+
+    assert [row["instance_id"] for row in run(second).events()] == [new]
+    assert run(second).events() == []
+
+
+def test_an_event_that_airflow_never_got_is_told_again_by_the_same_id(run, emulator, stores):
+    async def scenario(triggerer):
+        triggerer.watch(requested())
+        await triggerer.until(lambda: triggerer.payloads)
+        await triggerer.polls(2)
+
+    killed = run(scenario, persists=False)
+    assert stores.values == {}  # nothing counts as told
+    again = run(scenario)
+
+    assert killed.event_ids() == again.event_ids() != []
+    assert stores.keys("requests") != []
+
+
+def test_what_asks_no_longer_is_forgotten_and_asks_anew_by_another_id(run, emulator, stores):
+    async def scenario(triggerer):
+        triggerer.watch(requested())
+        await triggerer.until(lambda: len(triggerer.payloads) == 1)
+        answer(emulator, US, "Approve")
+        await triggerer.until(lambda: "{}" in stores.values["requests"].values())
+        answer(emulator, DIRECTOR, "Return")
+        await triggerer.until(lambda: len(triggerer.payloads) == 2)
+
+    first, second = run(scenario).events()
+
+    assert first["step"] == second["step"] == "Budget Check"
+    assert first["event_id"] != second["event_id"]
+
+
+def test_a_user_can_be_named_by_login(run, emulator):
+    answer(emulator, US, "Approve")
+
+    async def scenario(triggerer):
+        triggerer.watch(requested(user_id=DIRECTOR))
+        await triggerer.until(lambda: triggerer.payloads)
+
+    (_, payload), *_ = run(scenario).payloads
+
+    assert payload["user_id"] == "90004"
+    assert [row["step"] for row in payload["events"]] == ["Director Approval"]
+
+
+# --- an instance has changed --------------------------------------------------------------------------------
+
+
+def test_what_is_there_at_the_first_start_is_no_event(run, emulator, stores):
+    async def scenario(triggerer):
+        triggerer.watch(changed())
+        await triggerer.polls(3)
+
+    assert run(scenario).payloads == []
+    assert stores.keys("changes") != []
+
+
+def test_an_instance_is_told_from_its_start_to_its_end(run, emulator):
+    async def scenario(triggerer):
+        triggerer.watch(changed())
+        await triggerer.polls(2)
+        triggerer.new = new = start(emulator)
+        await triggerer.until(lambda: len(triggerer.payloads) == 1)
+        answer(emulator, US, "Approve", new)
+        await triggerer.until(lambda: len(triggerer.payloads) == 2)
+        answer(emulator, DIRECTOR, "Approve", new)
+        await triggerer.until(lambda: len(triggerer.payloads) == 3)
+        await triggerer.polls(3)
+
+    triggerer = run(scenario)
+
+    new = triggerer.new
+    started, moved, ended = triggerer.events()
+    assert (started["change"], started["changed"], started["state"]) == ("started", [], "in_progress")
+    assert (moved["change"], moved["step"]) == ("changed", "Director Approval")
+    assert {"step", "last_response"} <= set(moved["changed"])
+    assert set(moved["last_response"]) == {"option", "type", "by", "at"}
+    assert moved["last_response"]["option"] == "Approve"
+    assert (ended["change"], ended["state"], ended["item_status"]) == ("ended", "complete", "Approved")
+    assert {"state", "ended_at", "item_status"} <= set(ended["changed"])
+    assert {row["item_id"] for row in triggerer.events()} == {"990001"}
+    assert [row["event_id"].split(":")[:2] for row in triggerer.events()] == [
+        ["instance_started", new],
+        ["instance_changed", new],
+        ["instance_ended", new],
+    ]
+
+
+def test_a_state_that_comes_round_again_is_another_event(run, emulator):
+    async def scenario(triggerer):
+        triggerer.watch(changed())
+        await triggerer.polls(2)
+        for number, (login, option) in enumerate([(US, "Approve"), (DIRECTOR, "Return")] * 2):
+            answer(emulator, login, option)
+            await triggerer.until(lambda number=number: len(triggerer.payloads) == number + 1)
+
+    triggerer = run(scenario)
+
+    assert [row["step"] for row in triggerer.events()] == ["Director Approval", "Budget Check"] * 2
+    assert len(set(triggerer.event_ids())) == 4
+
+
+def test_an_event_of_a_change_that_airflow_never_got_is_told_again_by_the_same_id(run, emulator):
+    async def baseline(triggerer):
+        triggerer.watch(changed())
+        await triggerer.polls(2)
+
+    async def scenario(triggerer):
+        triggerer.watch(changed())
+        await triggerer.until(lambda: len(triggerer.payloads) == 1)
+        await triggerer.polls(2)
+
+    run(baseline)
+    answer(emulator, US, "Approve")
+    killed = run(scenario, persists=False)
+    again = run(scenario)
+
+    assert killed.events() == again.events() != []
+    assert run(baseline).events() == []
+
+
+def test_what_ended_while_no_triggerer_ran_is_told(run, emulator):
+    async def baseline(triggerer):
+        triggerer.watch(changed())
+        await triggerer.polls(2)
+
+    async def scenario(triggerer):
+        triggerer.watch(changed())
+        await triggerer.until(lambda: len(triggerer.events()) == 2)
+        await triggerer.polls(3)
+
+    second = start(emulator)
+    run(baseline)
+    emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
+    answer(emulator, US, "Approve", second)
+    triggerer = run(scenario)
+
+    rows = {row["instance_id"]: row for row in triggerer.events()}
+    assert (rows[INSTANCE]["change"], rows[INSTANCE]["state"]) == ("ended", "terminated")
+    assert (rows[INSTANCE]["item_id"], rows[INSTANCE]["tool_type"]) == ("5001", TOOL)
+    assert rows[second]["change"] == "changed"
+
+
+def test_what_is_hidden_from_us_is_gone(run, emulator):
+    async def scenario(triggerer):
+        triggerer.watch(changed())
+        await triggerer.polls(2)
+        emulator.control("POST", f"procore/instances/{INSTANCE}/hide")
+        await triggerer.until(lambda: triggerer.payloads)
+        await triggerer.polls(3)
+
+    (row,) = run(scenario).events()
+
+    assert (row["change"], row["instance_id"], row["item_id"], row["state"]) == ("gone", INSTANCE, "5001", None)
+
+
+def test_filters_decide_what_is_told_and_not_what_is_read(run, emulator):
+    watchers = {
+        "all": {},
+        "ends": {"changes": "ended"},
+        "completed": {"states": ["complete"]},
+        "terminated": {"states": "terminated", "changes": ["ended", "gone"]},
+    }
+
+    async def scenario(triggerer):
+        for asset, filters in watchers.items():
+            triggerer.watch(changed(asset=asset, **filters))
+        await triggerer.polls(8)
+        since = len(emulator.requests())
+        readings = triggerer.readings
+        answer(emulator, US, "Approve")
+        await triggerer.until(lambda: len(triggerer.events("all")) == 1)
+        answer(emulator, DIRECTOR, "Approve")
+        await triggerer.until(lambda: len(triggerer.events("all")) == 2)
+        await triggerer.polls(8)
+        triggerer.lists = len(paths(emulator, "/instances", since))
+        triggerer.passed = triggerer.readings - readings
+
+    triggerer = run(scenario)
+
+    assert [row["change"] for row in triggerer.events("all")] == ["changed", "ended"]
+    assert triggerer.event_ids("ends") == triggerer.event_ids("completed") == triggerer.event_ids("all")[1:]
+    assert triggerer.event_ids("terminated") == []
+    # Each of the four goes through every reading, and each reading is one list.
+    assert triggerer.lists <= triggerer.passed / 4 + 2
+
+
+def test_watchers_of_one_scope_are_polled_once_whatever_their_intervals(run, emulator):
+    async def scenario(triggerer):
+        for number in range(5):
+            triggerer.watch(changed(asset=f"asset {number}", poll_interval=0.05 + number / 1000))
+        await triggerer.polls(25)
+        triggerer.lists = len(paths(emulator, "/instances"))
+
+    triggerer = run(scenario)
+
+    assert triggerer.lists <= triggerer.readings / 5 + 2
+
+
+def test_each_asset_has_its_own_cursor(run, emulator, stores):
+    async def one(triggerer):
+        triggerer.watch(changed(asset="early"))
+        await triggerer.polls(2)
+
+    async def both(triggerer):
+        triggerer.watch(changed(asset="early"))
+        triggerer.watch(changed(asset="late"))
+        await triggerer.until(lambda: triggerer.events("early"))
+        await triggerer.polls(4)
+
+    run(one)
+    answer(emulator, US, "Approve")
+    triggerer = run(both)
+
+    assert [row["change"] for row in triggerer.events("early")] == ["changed"]
+    assert triggerer.events("late") == []  # for which this is the first start
+    assert [stores.keys(asset) != [] for asset in ("early", "late")] == [True, True]
+
+
+# --- what the server leaves out -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("switch", ["absent", "no_instance_ids"])
+def test_changes_are_told_whatever_the_bulk_history_is_like(run, emulator, caplog, switch):
+    emulator.control("PATCH", "switches", bulk_history=switch)
+
+    async def scenario(triggerer):
+        triggerer.watch(changed())
+        await triggerer.polls(2)
+        triggerer.new = start(emulator)
+        await triggerer.until(lambda: len(triggerer.payloads) == 1)
+        answer(emulator, US, "Approve")
+        await triggerer.until(lambda: len(triggerer.payloads) == 2)
+        emulator.control("POST", f"procore/instances/{triggerer.new}/terminate")
+        await triggerer.until(lambda: len(triggerer.payloads) == 3)
+
+    triggerer = run(scenario)
+
+    assert [(row[0], row[1]) for row in changes(triggerer)] == [
+        (triggerer.new, "started"),
+        (INSTANCE, "changed"),
+        (triggerer.new, "ended"),
+    ]
+    said = [record for record in caplog.records if "no bulk history" in record.message]
+    assert len(said) == (switch == "absent")
+
+
+def test_without_a_bulk_history_a_poll_reads_a_few_singly(run, emulator, monkeypatch):
+    monkeypatch.setattr(procore_events, "REREAD", 2)
+    emulator.control("PATCH", "switches", bulk_history="absent")
+    for number in range(6):
+        start(emulator, str(990001 + number))
+
+    async def scenario(triggerer):
+        triggerer.watch(changed())
+        await triggerer.polls(1)
+        triggerer.first = len(paths(emulator, "/history"))
+        await triggerer.polls(4)
+
+    triggerer = run(scenario)
+
+    lists = len(paths(emulator, "/instances"))
+    assert triggerer.first >= 7
+    assert len(paths(emulator, "/history")) <= 7 + 2 * lists
+    read = [request["path"].split("/")[-2] for request in paths(emulator, "/history")]
+    assert len(set(read[:7])) == 7  # all at first
+    assert len(set(read[7:15])) >= 7  # then in turn
+
+
+def test_one_that_the_server_cannot_answer_for_keeps_back_no_other(run, emulator):
+    emulator.control("PATCH", "switches", bulk_history="absent")
+    new = start(emulator)
+
+    async def scenario(triggerer):
+        triggerer.watch(changed())
+        await triggerer.polls(2)
+        emulator.control("POST", "faults", path=f"/instances/{INSTANCE}/history", status=500, times=10_000)
+        answer(emulator, US, "Approve", new)
+        await triggerer.until(lambda: triggerer.payloads)
+        answer(emulator, US, "Approve")
+        await triggerer.polls(3)
+        assert len(triggerer.payloads) == 1
+        emulator.control("DELETE", "faults")
+        await triggerer.until(lambda: len(triggerer.payloads) == 2)
+
+    triggerer = run(scenario)
+
+    assert [(row[0], row[1]) for row in changes(triggerer)] == [(new, "changed"), (INSTANCE, "changed")]
+
+
+def test_what_cannot_be_read_at_the_first_start_does_not_count_as_started_later(run, emulator):
+    emulator.control("PATCH", "switches", bulk_history="absent")
+    emulator.control("POST", "faults", path=f"/instances/{INSTANCE}/history", status=500, times=10_000)
+
+    async def scenario(triggerer):
+        triggerer.watch(changed())
+        await triggerer.polls(2)
+        emulator.control("DELETE", "faults")
+        await triggerer.polls(3)
+        answer(emulator, US, "Approve")
+        await triggerer.until(lambda: triggerer.payloads)
+
+    assert [row[:2] for row in changes(run(scenario))] == [(INSTANCE, "changed")]
+
+
+# --- outages ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [{"status": 500}, {"status": 429, "headers": {"Retry-After": "1"}}, {"reset": "before"}, {"status": 403}],
+    ids=str,
+)
+def test_an_outage_ends_nothing_and_loses_nothing(run, emulator, fault):
+    async def scenario(triggerer):
+        triggerer.watch(changed())
+        triggerer.watch(requested())
+        await triggerer.polls(6)
+        emulator.control("POST", "faults", path="/workflows/", times=3, **fault)
+        triggerer.new = start(emulator)
+        await triggerer.until(lambda: triggerer.events("changes") and len(triggerer.events("requests")) == 2)
+
+    triggerer = run(scenario)
+
+    assert changes(triggerer) == [(triggerer.new, "started", [])]
+    assert triggerer.events("requests")[1]["instance_id"] == triggerer.new
+
+
+def test_a_store_that_cannot_be_read_only_delays(run, emulator, stores):
+    failures = iter([True] * 3)
+    stores.fails = lambda what, asset, key: what == "get" and next(failures, False)
+
+    async def scenario(triggerer):
+        triggerer.watch(requested())
+        await triggerer.until(lambda: triggerer.payloads)
+        await triggerer.polls(3)
+
+    assert len(run(scenario).payloads) == 1
+
+
+def test_a_store_that_cannot_be_written_is_written_later(run, emulator, stores):
+    failures = iter([True] * 3)
+    stores.fails = lambda what, asset, key: what == "set" and next(failures, False)
+
+    async def scenario(triggerer):
+        triggerer.watch(requested())
+        await triggerer.until(lambda: len(stores.keys("requests")) == 2)
+
+    assert len(run(scenario).payloads) == 1
+
+
+def test_a_watcher_whose_events_are_not_stored_keeps_no_cursor_and_hinders_no_other(run, emulator, stores):
+    async def scenario(triggerer):
+        triggerer.watch(requested(asset="stored"))
+        triggerer.watch(requested(asset="lost"))
+        await triggerer.until(lambda: len(triggerer.payloads) == 2)
+        first, second = triggerer.unsent
+        triggerer.manager.confirm_persisted([first if triggerer.payloads[0][0] == "stored" else second])
+        triggerer.unsent.clear()
+        triggerer.persists = True
+        await asyncio.sleep(0.5)  # until Airflow gives the other one up
+        assert [type(error).__name__ for error in triggerer.ended] == ["AckTimeout"]
+        triggerer.ended.clear()
+        await triggerer.until(lambda: stores.keys("stored"))
+
+    triggerer = run(scenario, persists=False, ack_timeout=0.3)
+
+    assert stores.keys("lost") == []
+    # Airflow does not say which of the two was not stored, so the other one is told again.
+    assert len(triggerer.event_ids("stored")) == 2
+    assert len(set(triggerer.event_ids())) == 1

@@ -1,0 +1,432 @@
+"""What the watcher of an integration step tells, in both ways of reading it."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from airflow_provider_workflows.triggers import workflowsoft_events
+from airflow_provider_workflows.triggers.workflowsoft_events import WorkflowsoftIntegrationTrigger
+
+DIAGRAM, STEP, STEP_ID = "Event planning", "Check event", "101"
+CONSUMED, KEPT = "consumed_on_read", "kept_until_completed"
+
+
+def integration(**kwargs):
+    named = {} if "step_id" in kwargs else {"diagram": DIAGRAM, "step": STEP}
+    return WorkflowsoftIntegrationTrigger(**{**named, "poll_interval": 0.05, "asset": "step", **kwargs})
+
+
+@pytest.fixture
+def emulator(airflow_connections):
+    return airflow_connections
+
+
+@pytest.fixture
+def connect(emulator, set_connection):
+    """Return a function that sets how the emulator reads, and what the connection says of it."""
+
+    def connect_it(reading, **extra):
+        emulator.control("PATCH", "switches", new_integrations=reading)
+        connection = emulator.connection("workflowsoft")
+        connection["extra"] |= {"new_integrations": reading, **extra}
+        set_connection("workflowsoft_default", connection)
+
+    return connect_it
+
+
+@pytest.fixture
+def statistics(monkeypatch):
+    counted = []
+    count = workflowsoft_events.version_compat.count
+    monkeypatch.setattr(
+        "airflow_provider_workflows.version_compat.count",
+        lambda name, *value, **tags: counted.append((name, tags)) or count(name, *value, **tags),
+    )
+    return counted
+
+
+def start(emulator):
+    """Start a process, and return the id of the integration instance that it opens."""
+    emulator.control("POST", "workflowsoft/processes", diagram=DIAGRAM)
+    return str(emulator.control("GET", "state")["workflowsoft"][-1]["id"])
+
+
+def polls(emulator):
+    return sum(request["path"].endswith("/new-integrations") for request in emulator.requests())
+
+
+def told(triggerer, asset=None):
+    return [row["integration_instance_id"] for row in triggerer.events(asset)]
+
+
+def journal(stores, asset="step"):
+    (key,) = [key for key in stores.keys(asset) if key.endswith(".journal")]
+    return stores.value(asset, key)
+
+
+def one(asset="step", number=1, **kwargs):
+    async def scenario(triggerer):
+        triggerer.watch(integration(asset=asset, **kwargs))
+        await triggerer.until(lambda: len(told(triggerer)) >= number)
+        await triggerer.polls(3)
+
+    return scenario
+
+
+# --- kept until completed -----------------------------------------------------------------------------------
+
+
+def test_an_open_instance_is_told_once(run, emulator, connect):
+    connect(KEPT)
+    first = start(emulator)
+
+    triggerer = run(one())
+
+    ((_, payload),) = triggerer.payloads
+    (row,) = payload.pop("events")
+    assert payload == {"event": "integration", "workflowsoft_conn_id": "workflowsoft_default", "suspected_lost": []}
+    assert row == {
+        "event_id": f"integration:{STEP_ID}:{first}",
+        "integration_instance_id": first,
+        "process_instance_id": row["process_instance_id"],
+        "diagram_id": "1",
+        "step_id": STEP_ID,
+        "step": STEP,
+    }
+    assert polls(emulator) > 3
+
+
+def test_after_a_restart_only_new_instances_are_told(run, emulator, connect):
+    connect(KEPT)
+    emulator.control("PATCH", "switches", new_integration_shape="list")
+    first = start(emulator)
+    assert told(run(one())) == [first]
+    second = start(emulator)
+
+    assert told(run(one())) == [second]
+
+
+def test_an_event_that_airflow_never_got_is_told_again(run, emulator, connect):
+    connect(KEPT)
+    start(emulator)
+
+    assert run(one(), persists=False).events() == run(one()).events() != []
+
+
+def test_one_that_was_hidden_behind_another_is_not_told_again(run, emulator, connect):
+    connect(KEPT)
+    first, second = start(emulator), start(emulator)
+
+    async def scenario(triggerer):
+        triggerer.watch(integration())
+        await triggerer.until(lambda: told(triggerer) == [first])
+        emulator.control("POST", f"workflowsoft/instances/{first}/complete", fields={"Venue": "Hall"})
+        await triggerer.until(lambda: told(triggerer) == [first, second])
+        await triggerer.polls(3)
+
+    run(scenario)
+
+
+def test_several_assets_are_polled_together_and_told_each(run, emulator, connect):
+    connect(KEPT)
+    first = start(emulator)
+
+    async def scenario(triggerer):
+        for number in range(3):
+            triggerer.watch(integration(asset=f"asset {number}", poll_interval=0.05 + number))
+        await triggerer.until(lambda: len(told(triggerer)) == 3)
+        await triggerer.polls(12)
+
+    triggerer = run(scenario)
+
+    assert told(triggerer) == [first] * 3
+    # A poll of this shape asks twice, for it ends when the same instance comes again.
+    assert polls(emulator) <= 2 * (triggerer.readings / 3 + 2)
+
+
+def test_a_server_elsewhere_is_not_polled_more_often_than_every_15_seconds(run, emulator, connect, monkeypatch):
+    connect(KEPT)
+    start(emulator)
+    monkeypatch.setattr("airflow_provider_workflows.hooks.workflowsoft.LOOPBACK_HOSTS", set())
+
+    async def scenario(triggerer):
+        triggerer.watch(integration())
+        await triggerer.until(lambda: triggerer.payloads)
+        before = polls(emulator)
+        await asyncio.sleep(0.3)
+        assert polls(emulator) == before
+
+    run(scenario)
+
+
+# --- consumed on read ---------------------------------------------------------------------------------------
+
+
+def test_what_is_read_is_told_and_then_forgotten(run, emulator, connect, stores):
+    connect(CONSUMED)
+    ids = [start(emulator) for _ in range(3)]
+
+    triggerer = run(one(number=3))
+
+    assert told(triggerer) == ids  # with no pause of the interval in between
+    assert [set(row) for row in triggerer.events()] == [
+        {"event_id", "integration_instance_id", "process_instance_id", "diagram_id", "step_id", "step"}
+    ] * 3
+    entry = journal(stores)
+    assert (entry["received"], entry["suspected_lost"]) == ([], [])
+
+
+def test_no_poll_is_made_that_was_not_noted_before(run, emulator, connect, stores):
+    connect(CONSUMED)
+    first = start(emulator)
+    stores.fails = lambda what, asset, key: what == "set"
+
+    async def scenario(triggerer):
+        triggerer.watch(integration())
+        await triggerer.polls(3)
+        assert polls(emulator) == 0
+        stores.fails = lambda what, asset, key: False
+        await triggerer.until(lambda: told(triggerer) == [first])
+
+    run(scenario)
+
+
+def test_what_was_received_is_noted_before_it_is_told(run, emulator, connect, stores):
+    connect(CONSUMED)
+    first = start(emulator)
+    noted = []
+
+    async def scenario(triggerer):
+        persist = triggerer.persist
+        triggerer.persist = lambda: (noted.append(journal(stores)["received"]), persist())
+        triggerer.watch(integration())
+        await triggerer.until(lambda: told(triggerer))
+        await triggerer.until(lambda: noted)
+
+    run(scenario)
+
+    assert [row[0] for row in noted[0]] == [first]
+
+
+def test_what_airflow_never_got_is_told_again_after_a_kill(run, emulator, connect, stores):
+    connect(CONSUMED)
+    first = start(emulator)
+
+    async def killed(triggerer):
+        triggerer.watch(integration())
+        await triggerer.until(lambda: told(triggerer) == [first])
+
+    one_life = run(killed, persists=False)
+    second = start(emulator)
+    next_life = run(one(number=2))
+
+    assert one_life.events() == next_life.events()[:1]
+    assert told(next_life) == [first, second]
+    assert [payload["suspected_lost"] for _, payload in next_life.payloads] == [[], []]
+    assert journal(stores)["received"] == []
+
+
+def test_a_kill_before_the_poll_loses_nothing_and_is_suspected(run, emulator, connect, stores, statistics):
+    """Nobody can tell whether the poll had been sent."""
+    connect(CONSUMED)
+    first = start(emulator)
+
+    async def killed(triggerer):
+        number = triggerer.watch(integration())
+        await triggerer.until(lambda: any(key.endswith(".journal") for key in stores.keys("step")))
+        triggerer._given[number].is_dead = True
+
+    emulator.control("POST", "faults", path="new-integrations", reset="before", times=1)
+    run(killed)
+    emulator.control("DELETE", "faults")
+    triggerer = run(one())
+
+    assert told(triggerer) == [first]
+    ((since, until),) = [tuple(stretch.values()) for stretch in triggerer.payloads[0][1]["suspected_lost"]]
+    assert since <= until
+    assert journal(stores)["suspected_lost"] == []  # an event has told of it
+    assert ("workflows.suspected_lost_delivery", {"step_id": STEP_ID}) in statistics
+
+
+def test_a_kill_while_the_answer_is_on_its_way_is_a_suspected_loss(run, emulator, connect, stores, statistics, caplog):
+    connect(CONSUMED)
+    lost = start(emulator)
+    emulator.control("POST", "faults", path="new-integrations", delay=0.5, after=True, times=1)
+
+    async def killed(triggerer):
+        triggerer.watch(integration())
+        await triggerer.until(lambda: polls(emulator))
+
+    run(killed)
+    assert journal(stores)["polling_since"] is not None
+    second = start(emulator)
+    triggerer = run(one())
+
+    assert lost not in told(triggerer)
+    assert told(triggerer) == [second]
+    assert len(triggerer.payloads[0][1]["suspected_lost"]) == 1
+    assert "Suspected loss: a poll of integration step 101" in caplog.text
+    assert [name for name, _ in statistics].count("workflows.suspected_lost_delivery") == 1
+
+
+def test_a_triggerer_that_stops_in_order_notes_the_answer_that_is_on_its_way(run, emulator, connect, stores):
+    connect(CONSUMED)
+    first = start(emulator)
+    emulator.control("POST", "faults", path="new-integrations", delay=0.3, after=True, times=1)
+
+    async def stopped(triggerer):
+        number = triggerer.watch(integration())
+        await triggerer.until(lambda: polls(emulator))
+        await triggerer.stop(number)
+        await asyncio.sleep(0.6)
+
+    assert run(stopped).payloads == []
+    assert [row[0] for row in journal(stores)["received"]] == [first]
+    triggerer = run(one())
+
+    assert told(triggerer) == [first]
+    assert triggerer.payloads[0][1]["suspected_lost"] == []
+
+
+def test_a_lost_answer_is_told_with_the_next_event(run, emulator, connect, stores, statistics):
+    connect(CONSUMED)
+    start(emulator)
+    emulator.control("POST", "faults", path="new-integrations", reset="after", times=2)
+
+    async def scenario(triggerer):
+        triggerer.watch(integration())
+        await triggerer.until(lambda: polls(emulator) >= 3)
+        triggerer.second = start(emulator)
+        await triggerer.until(lambda: told(triggerer))
+        await triggerer.polls(3)
+
+    triggerer = run(scenario)
+
+    assert told(triggerer) == [triggerer.second]
+    assert len(triggerer.payloads[0][1]["suspected_lost"]) == 1  # two polls, one stretch
+    assert [name for name, _ in statistics].count("workflows.suspected_lost_delivery") == 2
+    assert journal(stores)["suspected_lost"] == []
+
+
+@pytest.mark.parametrize(
+    "fault", [{"status": 429, "headers": {"Retry-After": "1"}}, {"status": 401}, {"status": 403}], ids=str
+)
+def test_a_poll_that_was_refused_is_no_loss(run, emulator, connect, fault):
+    connect(CONSUMED)
+    first = start(emulator)
+    emulator.control("POST", "faults", path="new-integrations", times=2, **fault)
+
+    triggerer = run(one())
+
+    assert told(triggerer) == [first]
+    assert triggerer.payloads[0][1]["suspected_lost"] == []
+
+
+def test_what_can_be_read_of_an_odd_answer_is_told(run, emulator, connect):
+    connect(CONSUMED)
+    answer = [{"IntegrationInstanceId": 7, "ProcessInstanceId": 8}, "odd"]
+    emulator.control("POST", "faults", path="new-integrations", status=200, json=answer)
+
+    triggerer = run(one())
+
+    assert told(triggerer) == ["7"]
+    assert len(triggerer.payloads[0][1]["suspected_lost"]) == 1
+
+
+def test_each_asset_gets_every_instance_and_keeps_its_own_journal(run, emulator, connect, stores):
+    connect(CONSUMED)
+    ids = [start(emulator) for _ in range(2)]
+
+    async def scenario(triggerer):
+        triggerer.watch(integration(asset="one"))
+        triggerer.watch(integration(asset="two", poll_interval=3600, max_instances=3))
+        await triggerer.until(lambda: len(told(triggerer)) == 4)
+        await triggerer.polls(4)
+
+    triggerer = run(scenario)
+
+    assert told(triggerer, "one") == told(triggerer, "two") == ids
+    assert [journal(stores, asset)["received"] for asset in ("one", "two")] == [[], []]
+
+
+def test_a_watcher_that_comes_in_the_middle_of_a_poll_gets_what_it_brings(run, emulator, connect):
+    connect(CONSUMED)
+    first = start(emulator)
+    emulator.control("POST", "faults", path="new-integrations", delay=0.3, after=True, times=1)
+
+    async def scenario(triggerer):
+        triggerer.watch(integration(asset="one"))
+        await triggerer.until(lambda: polls(emulator))
+        triggerer.watch(integration(asset="two"))
+        await triggerer.until(lambda: len(told(triggerer)) == 2)
+
+    triggerer = run(scenario)
+
+    assert told(triggerer, "two") == [first]
+
+
+def test_a_step_that_is_named_in_two_ways_is_polled_by_one_only(run, emulator, connect, caplog):
+    connect(CONSUMED)
+
+    async def scenario(triggerer):
+        triggerer.watch(integration(asset="one"))
+        await triggerer.until(lambda: polls(emulator))
+        triggerer.watch(integration(asset="two", step_id=STEP_ID))
+        await triggerer.until(lambda: "named" in caplog.text or "names it in another way" in caplog.text)
+        first = start(emulator)
+        await triggerer.until(lambda: told(triggerer) == [first])
+
+    triggerer = run(scenario)
+
+    assert told(triggerer, "two") == []
+
+
+def test_no_poll_without_the_extra_allow_consume(run, emulator, connect, caplog):
+    connect(CONSUMED, allow_consume=False)
+    start(emulator)
+
+    async def scenario(triggerer):
+        triggerer.watch(integration())
+        await triggerer.until(lambda: "allow_consume" in caplog.text)
+
+    with caplog.at_level(logging.WARNING):
+        run(scenario)
+
+    assert polls(emulator) == 0
+
+
+def test_a_store_that_fails_after_the_poll_loses_nothing(run, emulator, connect, stores):
+    connect(CONSUMED)
+    first = start(emulator)
+    state = {"polled": False, "failures": 1}
+
+    def fails(what, asset, key):
+        if what == "set" and polls(emulator) and state["failures"]:
+            state["failures"] -= 1
+            return True
+        return False
+
+    stores.fails = fails
+    triggerer = run(one())
+
+    assert told(triggerer) == [first]
+    assert state["failures"] == 0
+    assert journal(stores)["received"] == []
+
+
+def test_the_connection_decides_again_after_a_while(run, emulator, connect, monkeypatch):
+    connect(CONSUMED)
+    monkeypatch.setattr(workflowsoft_events, "CONNECTION_KEPT", 0.0)
+    first = start(emulator)
+
+    async def scenario(triggerer):
+        triggerer.watch(integration())
+        await triggerer.until(lambda: told(triggerer) == [first])
+        connect(KEPT)
+        second = start(emulator)
+        await triggerer.until(lambda: told(triggerer)[-1] == second)
+
+    run(scenario)
