@@ -277,7 +277,8 @@ class IntegrationProducer(SnapshotProducer):
     def __init__(self, trigger: WorkflowsoftIntegrationTrigger):
         super().__init__(trigger)
         self._reader = trigger.reader()
-        self._noted: asyncio.Future[bool] | None = None  # whether all watchers have noted the intent
+        self._turn: Turn | None = None
+        self._settled: asyncio.Future[bool] | None = None  # whether all watchers have done what the turn asks
 
     async def open_stream(self) -> AsyncIterator[tuple[Reading, Reading]]:
         while True:
@@ -294,8 +295,8 @@ class IntegrationProducer(SnapshotProducer):
     async def advance(self, batch: Sequence[Any]) -> None:
         await super().advance(batch)
         for item in batch:
-            if isinstance(item.broker_payload, Intent) and self._noted is not None and not self._noted.done():
-                self._noted.set_result(item.outcome.is_clean)
+            if item.broker_payload is self._turn and self._settled is not None and not self._settled.done():
+                self._settled.set_result(item.outcome.is_clean)
 
     async def _turns(self) -> AsyncGenerator[Turn, None]:
         """Poll by turns for as long as the connection says that reading takes instances out."""
@@ -315,9 +316,9 @@ class IntegrationProducer(SnapshotProducer):
                     await base.in_thread(self._make_ready, hook)
                     step_id = step_id or self._claim()
                     intent = Intent(self._reader.place)
-                    self._noted = asyncio.get_running_loop().create_future()
+                    self._begin(intent)
                     yield intent
-                    if not await self._noted:
+                    if not await self._is_settled():
                         log.warning("A poll was put off, for the asset's state store could not note it.")
                         for journal in intent.journals:
                             await journal.end()
@@ -342,12 +343,22 @@ class IntegrationProducer(SnapshotProducer):
                 else:
                     pause = 0.0
                 if instances:
-                    yield Receipt(intent, instances)
+                    receipt = Receipt(intent, instances)
+                    self._begin(receipt)
+                    yield receipt
+                    await self._is_settled()  # or a kill meanwhile would look like one in the next poll
         finally:
             if step_id is not None:
                 _claimed.discard((self._reader.workflowsoft_conn_id, step_id))
             if hook is not None:
                 hook.close()
+
+    def _begin(self, turn: Turn) -> None:
+        self._turn, self._settled = turn, asyncio.get_running_loop().create_future()
+
+    async def _is_settled(self) -> bool:
+        assert self._settled is not None
+        return await self._settled
 
     async def _open(self, former: WorkflowsoftHook | None) -> WorkflowsoftHook:
         hook: WorkflowsoftHook = await base.in_thread(self._reader.open_hook)  # the first one imports the HTTP client

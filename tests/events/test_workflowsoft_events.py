@@ -50,8 +50,7 @@ def statistics(monkeypatch):
 
 def start(emulator):
     """Start a process, and return the id of the integration instance that it opens."""
-    emulator.control("POST", "workflowsoft/processes", diagram=DIAGRAM)
-    return str(emulator.control("GET", "state")["workflowsoft"][-1]["id"])
+    return emulator.control("POST", "workflowsoft/processes", diagram=DIAGRAM)["integration_instance_id"]
 
 
 def polls(emulator):
@@ -65,6 +64,13 @@ def told(triggerer, asset=None):
 def journal(stores, asset="step"):
     (key,) = [key for key in stores.keys(asset) if key.endswith(".journal")]
     return stores.value(asset, key)
+
+
+async def until_the_answer_is_on_its_way(triggerer, stores, asset="step"):
+    """The answer itself is delayed by a fault."""
+    await triggerer.until(lambda: any(key.endswith(".journal") for key in stores.keys(asset)))
+    await asyncio.sleep(0.15)
+    assert journal(stores, asset)["polling_since"] is not None
 
 
 def one(asset="step", number=1, **kwargs):
@@ -258,7 +264,7 @@ def test_a_kill_while_the_answer_is_on_its_way_is_a_suspected_loss(run, emulator
 
     async def killed(triggerer):
         triggerer.watch(integration())
-        await triggerer.until(lambda: polls(emulator))
+        await until_the_answer_is_on_its_way(triggerer, stores)
 
     run(killed)
     assert journal(stores)["polling_since"] is not None
@@ -275,13 +281,13 @@ def test_a_kill_while_the_answer_is_on_its_way_is_a_suspected_loss(run, emulator
 def test_a_triggerer_that_stops_in_order_notes_the_answer_that_is_on_its_way(run, emulator, connect, stores):
     connect(CONSUMED)
     first = start(emulator)
-    emulator.control("POST", "faults", path="new-integrations", delay=0.3, after=True, times=1)
+    emulator.control("POST", "faults", path="new-integrations", delay=0.5, after=True, times=1)
 
     async def stopped(triggerer):
         number = triggerer.watch(integration())
-        await triggerer.until(lambda: polls(emulator))
+        await until_the_answer_is_on_its_way(triggerer, stores)
         await triggerer.stop(number)
-        await asyncio.sleep(0.6)
+        await asyncio.sleep(0.8)
 
     assert run(stopped).payloads == []
     assert [row[0] for row in journal(stores)["received"]] == [first]
@@ -352,14 +358,14 @@ def test_each_asset_gets_every_instance_and_keeps_its_own_journal(run, emulator,
     assert [journal(stores, asset)["received"] for asset in ("one", "two")] == [[], []]
 
 
-def test_a_watcher_that_comes_in_the_middle_of_a_poll_gets_what_it_brings(run, emulator, connect):
+def test_a_watcher_that_comes_in_the_middle_of_a_poll_gets_what_it_brings(run, emulator, connect, stores):
     connect(CONSUMED)
     first = start(emulator)
-    emulator.control("POST", "faults", path="new-integrations", delay=0.3, after=True, times=1)
+    emulator.control("POST", "faults", path="new-integrations", delay=0.5, after=True, times=1)
 
     async def scenario(triggerer):
         triggerer.watch(integration(asset="one"))
-        await triggerer.until(lambda: polls(emulator))
+        await until_the_answer_is_on_its_way(triggerer, stores, "one")
         triggerer.watch(integration(asset="two"))
         await triggerer.until(lambda: len(told(triggerer)) == 2)
 
