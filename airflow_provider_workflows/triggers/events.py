@@ -19,6 +19,7 @@ from airflow.triggers.base import TriggerEvent
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.parameters import check_required, listed, text_id
+from airflow_provider_workflows.triggers.base import in_thread
 from airflow_provider_workflows.triggers.shared_poll import snapshots
 
 if TYPE_CHECKING:
@@ -124,15 +125,15 @@ class Cursor:
 
     async def save(self, told: Told) -> None:
         """Keep what was told; what is in the store already is not written again."""
-        size = max(1, len(self._shards))
-        while max(map(len, shards := [json.dumps(shard) for shard in _split(told, size)])) > FULL_SHARD:
-            size *= 2
+        # In a thread, for the event loop of a triggerer must not be kept.
+        shards, texts = await in_thread(_fitting_shards, told, max(1, len(self._shards)))
+        size = len(shards)
         if size != len(self._shards):
             self._shards = [None] * size
-        for i, shard in enumerate(shards):
-            if shard != self._shards[i]:
-                await self._store.aset(self._key(size, i), json.loads(shard))
-                self._shards[i] = shard
+        for i, text in enumerate(texts):
+            if text != self._shards[i]:
+                await self._store.aset(self._key(size, i), shards[i])
+                self._shards[i] = text
         if size != self._size:  # last, so that until then the old ones count
             await self._store.aset(self._name, {"shards": size})
             self._size = size
@@ -142,11 +143,16 @@ class Cursor:
         return f"{self._name}.{size}.{i}"
 
 
-def _split(told: Told, size: int) -> list[Told]:
-    shards: list[Told] = [{} for _ in range(size)]
-    for key, value in told.items():
-        shards[crc32(key.encode()) % size][key] = value
-    return shards
+def _fitting_shards(told: Told, size: int) -> tuple[list[Told], list[str]]:
+    """Split what was told into so many parts, or as many more as the store needs; return them as JSON, too."""
+    while True:
+        shards: list[Told] = [{} for _ in range(size)]
+        for key, value in told.items():
+            shards[crc32(key.encode()) % size][key] = value
+        texts = [json.dumps(shard) for shard in shards]
+        if max(map(len, texts)) <= FULL_SHARD:
+            return shards, texts
+        size *= 2
 
 
 class WorkflowsEventTrigger(BaseEventTrigger):
