@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import logging
 from abc import abstractmethod
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import aclosing
@@ -32,6 +33,8 @@ try:
     from airflow.triggers.base import BaseEventTrigger
 except ImportError:  # Airflow 3.0.0, where an asset cannot be watched
     from airflow.triggers.base import BaseTrigger as BaseEventTrigger  # type: ignore[assignment]
+
+log = logging.getLogger(__name__)
 
 MOST_FACTS = 500  # in one event, which Airflow logs and stores; the rest comes with the next poll
 FULL_SHARD = 48_000  # bytes of JSON; Airflow's store takes 65,536 in one value
@@ -80,7 +83,7 @@ class SnapshotProducer:
                 try:
                     await commit()
                 except Exception as fault:  # of Airflow's API server
-                    self.trigger.log.warning(
+                    log.warning(
                         "What was told could not be noted in the asset's state store; it is tried again after the "
                         "next poll, and would be told again after a restart. %s: %s",
                         type(fault).__name__,
@@ -229,7 +232,7 @@ class WorkflowsEventTrigger(BaseEventTrigger):
             try:
                 payload = await self.tell(reading)
             except Exception:  # of Airflow's API server, or a form of answer that nobody knows
-                self.log.warning("A poll could not be told of; the next one is.", exc_info=True)
+                log.warning("A poll could not be told of; the next one is.", exc_info=True)
                 continue
             if payload is not None:
                 yield TriggerEvent(payload)
@@ -280,14 +283,14 @@ class WorkflowsEventTrigger(BaseEventTrigger):
         try:
             version_compat.asset_store(getattr(self, "asset_state_store", None), self.asset)
         except LookupError:
-            self.log.error(
+            log.error(
                 "%s polls nothing: it watches for several assets, or not for the one named in 'asset' (%s), so it does "
                 "not know in which one's state store to keep what was told. Give each watcher the name of its asset.",
                 type(self).__name__,
                 self.asset,
             )
             await asyncio.Event().wait()
-        self.log.warning(
+        log.warning(
             "%s keeps no cursor here, for that needs Airflow 3.3.2 or newer: it tells what happens from now on, and "
             "after a restart of the triggerer what happens from then on.",
             type(self).__name__,
@@ -298,7 +301,7 @@ class WorkflowsEventTrigger(BaseEventTrigger):
                 try:
                     told, facts = self.news(told or {}, outcome, is_first=told is None)
                 except Exception:
-                    self.log.exception("A poll could not be told of; the next one is.")
+                    log.exception("A poll could not be told of; the next one is.")
                     continue
                 if (payload := self.payload(facts, outcome)) is not None:
                     yield TriggerEvent(payload)
@@ -327,6 +330,12 @@ def constant(name: str, value: Any) -> str | None:
         raise ConfigurationError(f"{name} is a template, and Airflow renders none in an asset's watcher.")
     check_required(**{name: value})
     return text_id(value)
+
+
+def connection_id(name: str, value: Any) -> str:
+    """Return the id of a connection."""
+    check_required(**{name: value})
+    return str(constant(name, value))
 
 
 def constants(name: str, value: Any) -> list[str]:

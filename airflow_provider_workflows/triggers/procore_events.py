@@ -25,7 +25,14 @@ from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import check_choice
 from airflow_provider_workflows.rules.procore_audit import listed_instance, name_histories
 from airflow_provider_workflows.triggers.base import PASSING_FAULTS
-from airflow_provider_workflows.triggers.events import MOST_FACTS, Told, WorkflowsEventTrigger, constant, constants
+from airflow_provider_workflows.triggers.events import (
+    MOST_FACTS,
+    Told,
+    WorkflowsEventTrigger,
+    connection_id,
+    constant,
+    constants,
+)
 from airflow_provider_workflows.triggers.procore import ItemHistories, NoBulkHistory
 from airflow_provider_workflows.triggers.shared_poll import Scope, chunks
 
@@ -120,7 +127,7 @@ class ProcoreEventTrigger(WorkflowsEventTrigger):
         asset: str | None = None,
     ):
         super().__init__(poll_interval=poll_interval, asset=asset)
-        self.procore_conn_id = str(constant("procore_conn_id", procore_conn_id))
+        self.procore_conn_id = connection_id("procore_conn_id", procore_conn_id)
         self.company_id = constant("company_id", company_id)
         self.project_id = constants("project_id", project_id)
         self.tool_type = constants("tool_type", tool_type)

@@ -21,6 +21,7 @@ from airflow_provider_workflows.triggers.events import (
     SnapshotProducer,
     Told,
     WorkflowsEventTrigger,
+    connection_id,
     constant,
 )
 from airflow_provider_workflows.triggers.shared_poll import CONNECTION_KEPT, LONGEST_PAUSE, Scope, stated_time
@@ -135,7 +136,7 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
         if not 1 <= max_instances <= MOST_INSTANCES:
             raise ConfigurationError(f"max_instances must be from 1 to {MOST_INSTANCES}; got {max_instances}.")
         self.max_instances = max_instances
-        self.workflowsoft_conn_id = str(constant("workflowsoft_conn_id", workflowsoft_conn_id))
+        self.workflowsoft_conn_id = connection_id("workflowsoft_conn_id", workflowsoft_conn_id)
         self._journal: Journal | None = None
         self._is_refused = False
 
@@ -206,7 +207,7 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
     def _refuse(self) -> None:
         if not self._is_refused:
             self._is_refused = True
-            self.log.error(
+            log.error(
                 "Nothing is polled: connection %r says that reading takes new integration instances out "
                 "(consumed_on_read), and what was read can be kept on Airflow 3.3.2 or newer only. Use "
                 "WorkflowsoftIntegrationSensor, or set the extra new_integrations to kept_until_completed if that is "

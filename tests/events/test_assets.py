@@ -1,0 +1,165 @@
+"""Assets in one line, and what is refused when a DAG file is read."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+from airflow.sdk import Asset
+
+from airflow_provider_workflows.assets import events
+from airflow_provider_workflows.assets.events import events_of
+from airflow_provider_workflows.assets.procore import procore_asset
+from airflow_provider_workflows.assets.workflowsoft import workflowsoft_asset
+from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.triggers.procore_events import (
+    ProcoreInstanceChangedTrigger,
+    ProcoreResponseRequestedTrigger,
+)
+from airflow_provider_workflows.triggers.workflowsoft_events import WorkflowsoftIntegrationTrigger
+
+TOOL = "purchase_order_contract"
+
+
+def watcher(asset):
+    (one,) = asset.watchers
+    return one.trigger
+
+
+def test_an_asset_for_requests():
+    asset = procore_asset("orders to approve", tool_type=TOOL, project_id=1001, user_id="us@example.com")
+
+    assert asset.uri == "procore://procore_default/response_requested/orders%20to%20approve"
+    assert isinstance(watcher(asset), ProcoreResponseRequestedTrigger)
+    path, kwargs = watcher(asset).serialize()
+    assert path == "airflow_provider_workflows.triggers.procore_events.ProcoreResponseRequestedTrigger"
+    assert kwargs == {
+        "procore_conn_id": "procore_default",
+        "company_id": None,
+        "project_id": ["1001"],
+        "tool_type": [TOOL],
+        "tool_subtype": None,
+        "user_id": "us@example.com",
+        "poll_interval": 1.0,  # of [workflows] poke_interval
+        "asset": "orders to approve",
+    }
+
+
+def test_an_asset_for_changes():
+    asset = procore_asset(
+        "orders", event="instance_changed", tool_type={TOOL}, states="complete", poll_interval=timedelta(minutes=5)
+    )
+
+    trigger = watcher(asset)
+    assert isinstance(trigger, ProcoreInstanceChangedTrigger)
+    assert (trigger.states, trigger.changes, trigger.poll_interval) == (["complete"], [], 300.0)
+
+
+def test_an_asset_for_an_integration_step():
+    asset = workflowsoft_asset("vendors", diagram="Vendor onboarding", step="Register vendor", poll_interval=15)
+
+    assert asset.uri == "workflowsoft://workflowsoft_default/integration/vendors"
+    assert isinstance(watcher(asset), WorkflowsoftIntegrationTrigger)
+
+
+@pytest.mark.parametrize(
+    "asset",
+    [
+        procore_asset("a", tool_type=[TOOL, "other"]),
+        procore_asset("b", event="instance_changed", tool_type=TOOL, changes=["ended", "gone"]),
+        workflowsoft_asset("c", step_id=101),
+    ],
+    ids=lambda asset: asset.name,
+)
+def test_a_watcher_is_the_same_after_its_way_through_the_database(asset):
+    _, kwargs = watcher(asset).serialize()
+    again = type(watcher(asset))(**json.loads(json.dumps(kwargs)))
+
+    assert again.serialize() == watcher(asset).serialize()
+    assert again.scope().key == watcher(asset).scope().key
+    hash(again.scope().key)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "named"),
+    [
+        ({"event": "something"}, "event"),
+        ({"tool_type": []}, "tool_type"),
+        ({"tool_type": None}, "tool_type"),
+        ({"tool_type": ""}, "tool_type"),
+        ({"tool_type": "{{ params.tool }}"}, "tool_type is a template"),
+        ({"user_id": "{{ var.value.us }}"}, "user_id is a template"),
+        ({"company_id": object()}, "company_id"),
+        ({"project_id": [datetime(2026, 1, 1)]}, "project_id"),
+        ({"procore_conn_id": None}, "procore_conn_id"),
+        ({"poll_interval": 0}, "poll_interval"),
+        ({"poll_interval": -1.0}, "poll_interval"),
+        ({"poll_interval": "60"}, "poll_interval"),
+        ({"poll_interval": float("nan")}, "poll_interval"),
+        ({"states": "complete"}, "states does not go with"),
+        ({"event": "instance_changed", "user_id": "1"}, "user_id does not go with"),
+        ({"event": "instance_changed", "states": "completed"}, "states"),
+        ({"event": "instance_changed", "changes": ["begun"]}, "changes"),
+        ({"name": ""}, "name"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_an_asset_of_procore_is_named(kwargs, named):
+    with pytest.raises(ConfigurationError, match=named):
+        procore_asset(**{"name": "asset", "tool_type": TOOL, **kwargs})
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "named"),
+    [
+        ({}, "step"),
+        ({"step": "a"}, "diagram"),
+        ({"step": "a", "step_id": "1", "diagram": "b"}, "step"),
+        ({"step_id": "1", "poll_interval": 14}, "poll_interval must be at least 15"),
+        ({"step_id": "1", "max_instances": 0}, "max_instances"),
+        ({"step_id": "1", "max_instances": 501}, "max_instances"),
+        ({"step_id": "1", "max_instances": "5"}, "max_instances"),
+        ({"step_id": "{{ ds }}"}, "step_id is a template"),
+    ],
+    ids=str,
+)
+def test_what_is_wrong_with_an_asset_of_workflowsoft_is_named(kwargs, named):
+    with pytest.raises(ConfigurationError, match=named):
+        workflowsoft_asset("asset", **kwargs)
+
+
+def test_an_airflow_that_cannot_watch_says_which_one_can(monkeypatch):
+    monkeypatch.setattr(events, "CAN_WATCH_ASSETS", False)
+
+    for build in (
+        lambda: procore_asset("a", tool_type=TOOL),
+        lambda: workflowsoft_asset("b", step_id="1"),
+    ):
+        with pytest.raises(ConfigurationError, match=r"Airflow 3\.0\.1 or newer"):
+            build()
+
+
+@pytest.mark.parametrize("uri", ["procore://", "procore://conn", "workflowsoft://conn/integration"])
+def test_airflow_refuses_an_asset_with_half_a_uri(uri):
+    with pytest.raises(ValueError, match="must be"):
+        Asset(name="a", uri=uri)
+
+
+def test_airflow_takes_the_uris_of_our_assets():
+    assert Asset(name="a", uri="procore://conn/instance_changed/a").uri == "procore://conn/instance_changed/a"
+
+
+def test_a_run_reads_each_event_once():
+    def asset_event(extra):
+        return SimpleNamespace(extra=extra)
+
+    first, second = {"event_id": "a", "n": 1}, {"event_id": "b", "n": 2}
+    triggering = {
+        "asset": [asset_event({"payload": {"events": [first]}}), asset_event({"payload": {"events": [first, second]}})],
+        "by hand": [asset_event({}), asset_event(None), asset_event({"payload": "text"})],
+    }
+
+    assert events_of(triggering) == [first, second]
+    assert events_of({}) == []

@@ -1,0 +1,121 @@
+"""A watcher where Airflow keeps nothing for it: before 3.3.2, or where it does not know which asset it is for."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import pytest
+
+from airflow_provider_workflows.triggers.procore_events import (
+    ProcoreInstanceChangedTrigger,
+    ProcoreResponseRequestedTrigger,
+)
+from airflow_provider_workflows.triggers.workflowsoft_events import WorkflowsoftIntegrationTrigger
+
+TOOL = "purchase_order_contract"
+
+
+@pytest.fixture
+def emulator(airflow_connections):
+    return airflow_connections
+
+
+def run_alone(trigger, act, wanted=1):
+    """Run a watcher by itself until it has told so much; ``act`` happens after its first polls."""
+    payloads = []
+
+    async def whole():
+        async def consume():
+            async for event in trigger.run():
+                payloads.append(event.payload)
+
+        task = asyncio.create_task(consume())
+        await asyncio.sleep(0.5)
+        await act()
+        for _ in range(1000):
+            if len(payloads) >= wanted or task.done():
+                break
+            await asyncio.sleep(0.005)
+        await asyncio.sleep(0.2)
+        assert not task.done()
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+    asyncio.run(whole())
+    return payloads
+
+
+async def nothing():
+    pass
+
+
+@pytest.mark.parametrize("kind", [ProcoreResponseRequestedTrigger, ProcoreInstanceChangedTrigger])
+def test_procores_watchers_tell_what_happens_from_now_on_and_say_so(emulator, caplog, kind):
+    async def act():
+        emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="990001")
+
+    with caplog.at_level(logging.WARNING):
+        (payload,) = run_alone(kind(tool_type=TOOL, poll_interval=0.02), act)
+
+    assert [row["item_id"] for row in payload["events"]] == ["990001"]
+    assert len([record for record in caplog.records if "keeps no cursor" in record.message]) == 1
+
+
+def test_an_outage_does_not_end_it(emulator):
+    async def act():
+        emulator.control("POST", "faults", path="/workflows/", status=500, times=4)
+        emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="990001")
+
+    assert len(run_alone(ProcoreResponseRequestedTrigger(tool_type=TOOL, poll_interval=0.02), act)) == 1
+
+
+def test_kept_instances_are_told_from_the_first_poll_on(emulator):
+    """One that is open may hide the others, so it must be told, if again after each restart."""
+    emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
+    trigger = WorkflowsoftIntegrationTrigger(diagram="Event planning", step="Check event", poll_interval=0.02)
+
+    (payload,) = run_alone(trigger, nothing)
+
+    assert [row["integration_instance_id"] for row in payload["events"]] == ["3"]
+
+
+def test_where_reading_consumes_nothing_is_polled_and_the_version_is_named(emulator, set_connection, caplog):
+    connection = emulator.connection("workflowsoft")
+    connection["extra"]["new_integrations"] = "consumed_on_read"
+    set_connection("workflowsoft_default", connection)
+    trigger = WorkflowsoftIntegrationTrigger(diagram="Event planning", step="Check event", poll_interval=0.02)
+
+    assert run_alone(trigger, nothing, wanted=0) == []
+
+    assert len([record for record in caplog.records if "Airflow 3.3.2 or newer only" in record.message]) == 1
+    assert not [request for request in emulator.requests() if request["path"].endswith("/new-integrations")]
+
+
+@pytest.mark.parametrize(
+    ("assets", "named"),
+    [(("one", "two"), None), (("one",), "another")],
+    ids=["several assets and none named", "another asset named"],
+)
+def test_where_it_is_not_clear_whose_store_it_is_nothing_is_polled(emulator, stores, caplog, assets, named):
+    trigger = ProcoreResponseRequestedTrigger(tool_type=TOOL, poll_interval=0.02, asset=named)
+    trigger.asset_state_store = stores.of(*assets)
+
+    assert trigger.shared_stream_key() is None  # so that Airflow calls run()
+    assert run_alone(trigger, nothing, wanted=0) == []
+
+    assert "Give each watcher the name of its asset" in caplog.text
+    assert emulator.requests() == []
+
+
+def test_a_store_without_async_methods_counts_as_none():
+    """Airflow 3.3.0 and 3.3.1 have such a one; it would keep the triggerer's event loop."""
+
+    class OldStores:
+        def get(self, key, default=None):
+            raise AssertionError("it blocks")
+
+    trigger = ProcoreResponseRequestedTrigger(tool_type=TOOL, asset="asset")
+    trigger.asset_state_store = OldStores()
+
+    assert trigger.shared_stream_key() is None
