@@ -21,8 +21,8 @@ def emulator(airflow_connections):
     return airflow_connections
 
 
-def run_alone(trigger, act, wanted=1):
-    """Run a watcher by itself until it has told so much; ``act`` happens after its first polls."""
+def run_alone(trigger, act, wanted=1, ready=lambda: True):
+    """Run a watcher by itself until it has told so much; ``act`` happens when it is ready."""
     payloads = []
 
     async def whole():
@@ -32,6 +32,8 @@ def run_alone(trigger, act, wanted=1):
 
         task = asyncio.create_task(consume())
         await asyncio.sleep(0.5)
+        while not ready():
+            await asyncio.sleep(0.01)
         await act()
         for _ in range(1000):
             if len(payloads) >= wanted or task.done():
@@ -46,6 +48,11 @@ def run_alone(trigger, act, wanted=1):
     return payloads
 
 
+def polled(emulator):
+    """Return what tells whether a watcher of Procore has been through a poll."""
+    return lambda: sum(request["path"].endswith("/instances") for request in emulator.requests()) >= 3
+
+
 async def nothing():
     pass
 
@@ -56,7 +63,7 @@ def test_procores_watchers_tell_what_happens_from_now_on_and_say_so(emulator, ca
         emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="990001")
 
     with caplog.at_level(logging.WARNING):
-        (payload,) = run_alone(kind(tool_type=TOOL, poll_interval=0.02), act)
+        (payload,) = run_alone(kind(tool_type=TOOL, poll_interval=0.02), act, ready=polled(emulator))
 
     assert [row["item_id"] for row in payload["events"]] == ["990001"]
     assert len([record for record in caplog.records if "keeps no cursor" in record.message]) == 1
@@ -67,7 +74,9 @@ def test_an_outage_does_not_end_it(emulator):
         emulator.control("POST", "faults", path="/workflows/", status=500, times=4)
         emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="990001")
 
-    assert len(run_alone(ProcoreResponseRequestedTrigger(tool_type=TOOL, poll_interval=0.02), act)) == 1
+    trigger = ProcoreResponseRequestedTrigger(tool_type=TOOL, poll_interval=0.02)
+
+    assert len(run_alone(trigger, act, ready=polled(emulator))) == 1
 
 
 def test_kept_instances_are_told_from_the_first_poll_on(emulator):
