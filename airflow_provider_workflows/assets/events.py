@@ -25,11 +25,21 @@ def events_of(triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[dict
     :param triggering_asset_events: ``triggering_asset_events`` of the task's context.
     :return: The rows of the payloads' ``events``; see the trigger for what is in them.
     """
-    payloads = [
-        event.extra.get("payload") for events in triggering_asset_events.values() for event in events if event.extra
-    ]
-    rows = [row for payload in payloads if isinstance(payload, Mapping) for row in payload.get("events", ())]
+    rows = [row for payload in payloads_of(triggering_asset_events) for row in payload["events"]]
     return list({row["event_id"]: row for row in rows}.values())
+
+
+def payloads_of(triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[dict[str, Any]]:
+    """
+    Return what the watchers told that a run was started for, one payload for each poll.
+
+    An asset can be updated by hand, too; such an update has no payload.
+
+    :param triggering_asset_events: ``triggering_asset_events`` of the task's context.
+    """
+    extras = [event.extra for events in triggering_asset_events.values() for event in events]
+    payloads = [extra.get("payload") for extra in extras if extra]
+    return [payload for payload in payloads if isinstance(payload, dict) and "events" in payload]
 
 
 def watched_asset(name: str, scheme: str, conn_id: str, trigger: BaseEventTrigger, event: str) -> Asset:

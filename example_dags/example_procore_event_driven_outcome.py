@@ -1,0 +1,64 @@
+"""
+Act on the outcome of workflows in Procore (Workflows v2) when they end, without a task that waits for each.
+
+An asset watches the purchase orders and is updated when a workflow ends, is terminated, or is gone. The run orders
+the goods of those that were approved and tells the buyers of the others. The id of an event is the same when it
+comes a second time, so the warehouse can refuse an order that it has already.
+"""
+
+from __future__ import annotations
+
+import pendulum
+from airflow.sdk import dag, task
+
+from airflow_provider_workflows.assets.events import events_of
+from airflow_provider_workflows.assets.procore import procore_asset
+
+# [START howto_asset_procore_instance_changed]
+orders_that_ended = procore_asset(
+    "procore_orders_that_ended",
+    event="instance_changed",
+    tool_type="purchase_order_contract",
+    changes=["ended", "gone"],
+)
+# [END howto_asset_procore_instance_changed]
+
+
+@dag(
+    schedule=[orders_that_ended],
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    tags=["example", "procore"],
+    doc_md=__doc__,
+)
+def example_procore_event_driven_outcome():
+    @task
+    def read_events(triggering_asset_events=None) -> list[dict]:
+        return events_of(triggering_asset_events)
+
+    @task
+    def choose_approved(events: list[dict]) -> list[dict]:
+        return [event for event in events if event["item_status"] == "Approved"]
+
+    @task
+    def choose_others(events: list[dict]) -> list[dict]:
+        return [event for event in events if event["item_status"] != "Approved"]
+
+    @task(retries=2)
+    def order_the_goods(event: dict) -> str:
+        """Order with the event's id as the key; a real DAG would call the warehouse."""
+        print(f"Order {event['event_id']}: purchase order {event['item_id']}, approved at {event['ended_at']}.")
+        return event["item_id"]
+
+    @task(retries=2)
+    def tell_the_buyer(event: dict) -> str:
+        how = "is gone" if event["change"] == "gone" else f"is {event['state']}: {event['item_status']}"
+        print(f"Purchase order {event['item_id']} {how}.")
+        return event["item_id"]
+
+    events = read_events()
+    order_the_goods.expand(event=choose_approved(events))
+    tell_the_buyer.expand(event=choose_others(events))
+
+
+example_procore_event_driven_outcome()

@@ -1,0 +1,62 @@
+"""
+Work on an integration step of a Workflowsoft process as soon as instances arrive, without a schedule.
+
+An asset watches the step. When processes arrive there, Airflow starts a run that knows their integration instances:
+one function decides the fields of each, in a task of its own, and the step is completed. Polls whose answer was lost
+are reported, for an instance may have been lost with it.
+"""
+
+from __future__ import annotations
+
+import pendulum
+from airflow.sdk import dag, task
+
+from airflow_provider_workflows.assets.events import events_of, payloads_of
+from airflow_provider_workflows.assets.workflowsoft import workflowsoft_asset
+
+# [START howto_asset_workflowsoft_integration]
+events_to_check = workflowsoft_asset("workflowsoft_events_to_check", diagram="Event planning", step="Check event")
+# [END howto_asset_workflowsoft_integration]
+
+
+@dag(
+    schedule=[events_to_check],
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    max_active_runs=1,  # an instance that comes a second time is handled when the first run is over
+    tags=["example", "workflowsoft"],
+    doc_md=__doc__,
+)
+def example_workflowsoft_event_driven_integration():
+    @task
+    def read_events(triggering_asset_events=None) -> list[dict]:
+        """Return the integration instances that this run was started for."""
+        return events_of(triggering_asset_events)
+
+    @task
+    def read_losses(triggering_asset_events=None) -> list[dict]:
+        """Return the stretches of time in which an answer, and perhaps an instance, was lost."""
+        return [lost for payload in payloads_of(triggering_asset_events) for lost in payload["suspected_lost"]]
+
+    @task.workflowsoft_integration(
+        expected_fields={"Event name": "String", "Venue": "String", "Event exists": "Boolean?"}, retries=2
+    )
+    def plan_event(fields: dict) -> dict:
+        return {"Event exists": True, "Venue": "Main hall"}
+
+    @task
+    def report_losses(losses: list[dict]) -> int:
+        """Say where to look; a real DAG would tell a person."""
+        for stretch in losses:
+            print(f"Compare the processes that came to the step from {stretch['since']} to {stretch['until']}.")
+        return len(losses)
+
+    @task(trigger_rule="none_failed")
+    def report(planned: list[dict]) -> list[str]:
+        return [result["integration_instance_id"] for result in planned or []]
+
+    report(plan_event.expand(integration_instance_id=read_events()))
+    report_losses(read_losses())
+
+
+example_workflowsoft_event_driven_integration()
