@@ -17,7 +17,7 @@ from airflow.providers.common.compat.sdk import (
     conf,
 )
 
-from airflow_provider_workflows.exceptions import WorkflowsError
+from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, push_values, task_state_store
 
 if TYPE_CHECKING:
@@ -88,6 +88,8 @@ class WorkflowsSensor(BaseSensorOperator):
         return {}
 
     def execute(self, context: Context) -> Any:
+        if self.poke_interval <= 0:
+            raise ConfigurationError(f"poke_interval must be more than 0 seconds; got {self.poke_interval:g}.")
         self._deadline = self._read_deadline(context)
         return self.look_or_defer(context) if self.deferrable else super().execute(context)
 

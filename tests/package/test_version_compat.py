@@ -71,25 +71,41 @@ def stats_module(name: str, **members) -> ModuleType:
 @pytest.mark.parametrize(("where", "layout"), [("new", "functions"), ("new", "Stats"), ("old", "Stats")])
 def test_a_statistic_is_counted_wherever_airflow_keeps_them(monkeypatch, where, layout):
     counted: list[object] = []
-    functions = {"incr": lambda name, *, tags: counted.append((name, tags))}
+    functions = {
+        "incr": lambda name, count, *, tags: counted.append((name, count, tags)),
+        "gauge": lambda name, value, *, tags: counted.append((name, value, tags)),
+    }
     members = functions if layout == "functions" else {"Stats": SimpleNamespace(**functions)}
     new, old = "airflow.sdk.observability.stats", "airflow.stats"
     monkeypatch.setitem(sys.modules, new, stats_module(new, **members) if where == "new" else None)
     monkeypatch.setitem(sys.modules, old, stats_module(old, **members) if where == "old" else None)
 
     version_compat.count("workflows.suspected_lost_delivery", step_id="101")
+    version_compat.count("workflows.requests", 3, connection="c")
+    version_compat.gauge("workflows.waits", 2.5, connection="c")
 
-    assert counted == [("workflows.suspected_lost_delivery", {"step_id": "101"})]
+    assert counted == [
+        ("workflows.suspected_lost_delivery", 1, {"step_id": "101"}),
+        ("workflows.requests", 3, {"connection": "c"}),
+        ("workflows.waits", 2.5, {"connection": "c"}),
+    ]
 
 
 def test_this_airflow_counts_a_statistic(monkeypatch):
     counted: list[object] = []
-    backend = SimpleNamespace(incr=lambda name, **more: counted.append((name, more["tags"])))
+    backend = SimpleNamespace(
+        incr=lambda name, *count, **more: counted.append((name, more["tags"])),
+        gauge=lambda name, value, *rate, **more: counted.append((name, value, more["tags"])),
+    )
     monkeypatch.setattr("airflow.sdk._shared.observability.metrics.stats._backend", backend)
 
     version_compat.count("workflows.suspected_lost_delivery", step_id="101")
+    version_compat.gauge("workflows.waits", 2.5, connection="c")
 
-    assert counted == [("workflows.suspected_lost_delivery", {"step_id": "101"})]
+    assert counted == [
+        ("workflows.suspected_lost_delivery", {"step_id": "101"}),
+        ("workflows.waits", 2.5, {"connection": "c"}),
+    ]
 
 
 def test_a_statistic_never_fails_a_task(monkeypatch):

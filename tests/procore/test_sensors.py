@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta, timezone
-from types import SimpleNamespace
+from itertools import pairwise
 
 import pytest
 from airflow.providers.common.compat.sdk import (
@@ -21,6 +21,7 @@ from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor, ProcoreResponseRequestedSensor
 from airflow_provider_workflows.triggers import base as waiting
 from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
+from tests.virtual_time import VirtualTime
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
 
@@ -30,7 +31,8 @@ TOOL = "purchase_order_contract"
 
 def instance_sensor(**parameters) -> ProcoreInstanceSensor:
     where = {} if {"instance_id", "item_id"} & set(parameters) else {"instance_id": INSTANCE}
-    return ProcoreInstanceSensor(task_id="wait", poke_interval=0.05, **{"timeout": 30, **where, **parameters})
+    defaults = {"timeout": 30, "poke_interval": 0.05}
+    return ProcoreInstanceSensor(task_id="wait", **{**defaults, **where, **parameters})
 
 
 def answer(emulator, option: str, login: str = "integration@example.com") -> None:
@@ -42,17 +44,17 @@ def approve(emulator) -> None:
     answer(emulator, "Approve", "dana@example.com")
 
 
-def first_event(trigger) -> dict:
+async def first_payload(trigger) -> dict:
     """Run a trigger as the triggerer does: made anew from what it serialised."""
+    path, arguments = trigger.serialize()
+    assert path == f"{type(trigger).__module__}.{type(trigger).__name__}"
+    async for event in type(trigger)(**arguments).run():
+        return event.payload
+    raise AssertionError("the trigger ended without an event")
 
-    async def run() -> dict:
-        path, arguments = trigger.serialize()
-        assert path == f"{type(trigger).__module__}.{type(trigger).__name__}"
-        async for event in type(trigger)(**arguments).run():
-            return event.payload
-        raise AssertionError("the trigger ended without an event")
 
-    return asyncio.run(run())
+def first_event(trigger) -> dict:
+    return asyncio.run(first_payload(trigger))
 
 
 def soon() -> str:
@@ -128,7 +130,7 @@ def test_the_trigger_waits_until_it_changes_and_looks_with_one_request_each_time
 
     assert payload["status"] == "done"
     paths = {request["path"].rpartition("/")[2] for request in emulator.requests()[before:]}
-    assert paths == {"history"}
+    assert paths == {"bulk_history"}
 
 
 def test_nothing_secret_is_in_what_a_trigger_stores(emulator, store):
@@ -238,19 +240,23 @@ def test_a_trigger_never_looks_at_once_and_then_about_every_interval(emulator, s
     monkeypatch.setattr(waiting, "SHORTEST_FIRST_PAUSE", 5.0)
     trigger = deferred(instance_sensor(timeout=3600), {"task_state_store": store}).trigger
     trigger.poll_interval = 60.0
-    pauses: list[float] = []
+    looks: list[float] = []
+    bulk_history = ProcoreHook.bulk_history
 
-    async def sleep(seconds: float) -> None:
-        pauses.append(seconds)
-        if len(pauses) == 3:
+    def look(hook, *args, **kwargs):
+        looks.append(clock.elapsed)
+        if len(looks) == 3:
             approve(emulator)
+        return bulk_history(hook, *args, **kwargs)
 
-    # Only the trigger's own pauses: what Airflow does on the loop may pause, too.
-    monkeypatch.setattr(waiting, "asyncio", SimpleNamespace(**{**vars(asyncio), "sleep": sleep}))
-    assert first_event(trigger)["status"] == "done"
+    monkeypatch.setattr(ProcoreHook, "bulk_history", look)
+    with VirtualTime() as clock:
+        event = clock.run(first_payload(trigger))
 
-    assert 5 <= pauses[0] <= 60
-    assert [pause for pause in pauses[1:] if not 60 <= pause <= 72] == []
+    assert event["status"] == "done"
+    assert 5 <= looks[0] <= 60
+    assert [pause for before, pause in pairwise(looks) if not 60 <= pause - before <= 72] == []
+    assert len(looks) == 3
 
 
 # --- faults ---
@@ -259,10 +265,12 @@ def test_a_trigger_never_looks_at_once_and_then_about_every_interval(emulator, s
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 429}, {"status": 500}, {"reset": "before"}])
 def test_a_wait_goes_on_through_passing_faults(emulator, store, fault):
     deferral = deferred(instance_sensor(), {"task_state_store": store})
-    emulator.control("POST", "faults", path="/history$", times=3, **fault)
+    emulator.control("POST", "faults", path="history$", times=3, **fault)
     approve(emulator)
 
     assert first_event(deferral.trigger)["result"]["state"] == "complete"
+    polls = [request for request in emulator.requests() if request["path"].endswith("bulk_history")]
+    assert len(polls) == 4
 
 
 def test_a_poke_goes_on_through_a_fault_that_outlasts_the_clients_retries(emulator, store):
@@ -273,7 +281,7 @@ def test_a_poke_goes_on_through_a_fault_that_outlasts_the_clients_retries(emulat
 
 def test_a_trigger_asks_no_earlier_than_the_server_said(emulator, store):
     trigger = deferred(instance_sensor(timeout=1), {"task_state_store": store}).trigger
-    emulator.control("POST", "faults", path="/history$", times=99, status=429, headers={"Retry-After": "3600"})
+    emulator.control("POST", "faults", path="history$", times=99, status=429, headers={"Retry-After": "3600"})
     before = len(emulator.requests())
 
     event = first_event(trigger)
@@ -285,7 +293,7 @@ def test_a_trigger_asks_no_earlier_than_the_server_said(emulator, store):
 def test_a_refusal_ends_the_wait_and_says_why(emulator, store):
     sensor = instance_sensor()
     deferral = deferred(sensor, {"task_state_store": store})
-    emulator.control("POST", "faults", path="/history$", status=403, json={"error": {"message": "No access"}})
+    emulator.control("POST", "faults", path="history$", times=99, status=403, json={"error": {"message": "No access"}})
     payload = first_event(deferral.trigger)
 
     assert (payload["status"], payload["error"]) == ("error", "PermissionDenied")
@@ -296,11 +304,26 @@ def test_a_refusal_ends_the_wait_and_says_why(emulator, store):
 @pytest.mark.parametrize("odd", [{"history": 7}, {"history": [], "status": ["odd"]}])
 def test_an_answer_of_an_unknown_form_is_a_typed_error_and_crashes_no_trigger(emulator, store, odd):
     deferral = deferred(instance_sensor(), {"task_state_store": store})
-    emulator.control("POST", "faults", path="/history$", times=2, status=200, json={"data": odd})
+    of_items = [{"item_id": "5001", "instances": [{"instance_id": INSTANCE, **odd}]}]
+    emulator.control("POST", "faults", path="bulk_history$", status=200, json={"data": of_items})
+    emulator.control("POST", "faults", path="/history$", status=200, json={"data": odd})
 
     assert first_event(deferral.trigger)["error"] == "ContractError"
     with pytest.raises(ContractError):
         instance_sensor().poke({"task_state_store": store})
+
+
+@pytest.mark.parametrize("whole", [{"json": {"data": {"odd": 7}}}, {"body": "<html>Maintenance</html>"}])
+def test_an_odd_answer_about_all_waits_may_be_gone_at_the_next_poll_and_ends_them_at_the_third(emulator, store, whole):
+    deferral = deferred(instance_sensor(), {"task_state_store": store})
+    emulator.control("POST", "faults", path="bulk_history$", times=2, status=200, **whole)
+    approve(emulator)
+    assert first_event(deferral.trigger)["status"] == "done"
+
+    emulator.control("POST", "faults", path="bulk_history$", times=99, status=200, **whole)
+    before = len(emulator.requests())
+    assert first_event(deferral.trigger)["error"] == "ContractError"
+    assert len(emulator.requests()) == before + 3
 
 
 @pytest.mark.parametrize("event", [None, {}, {"status": "surprise"}])
@@ -329,6 +352,8 @@ def test_revoked_tokens_are_renewed_during_a_wait(emulator, store):
         ({"until": {"approved"}}, "until: unknown state 'approved'"),
         ({"until": ()}, "until must name"),
         ({"fail_on": "gone"}, "fail_on: unknown state 'gone'"),
+        ({"poke_interval": 0}, "poke_interval must be more than 0"),
+        ({"poke_interval": timedelta(0)}, "poke_interval must be more than 0"),
     ],
 )
 @pytest.mark.parametrize("deferrable", [False, True])

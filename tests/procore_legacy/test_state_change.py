@@ -154,10 +154,13 @@ def test_a_timeout_in_the_triggerer_fails_the_task(emulator, store):
 def test_an_error_in_the_triggerer_is_left_to_a_retry_which_performs_nothing(emulator, store):
     context = {"task_state_store": store}
     trigger = deferred(accept(), context).trigger
-    emulator.control("POST", "faults", method="GET", path="workflow_instances/", status=403, json={"message": "no"})
+    for path in ("workflow_instances$", "workflow_instances/"):  # the list, without which each is shown, and that
+        emulator.control("POST", "faults", method="GET", path=path, times=99, status=403, json={"message": "no"})
+    event = first_event(trigger)
+    emulator.control("DELETE", "faults")
 
     with pytest.raises(WorkflowsError, match="PermissionDenied"):
-        accept().execute_complete(context, first_event(trigger))
+        accept().execute_complete(context, event)
     with pytest.raises(WorkflowsError, match="does not know"):
         accept().execute_complete(context, None)
     deferred(accept(), context)
@@ -211,6 +214,7 @@ def test_what_lies_in_the_database_while_it_waits_holds_no_secret(emulator, stor
         "instance_id",
         "visit",
         "performed",
+        "mark",
         "poll_interval",
         "deadline",
     }

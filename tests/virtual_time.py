@@ -1,0 +1,108 @@
+"""Time that jumps to the next timer while nothing is at work, so that a wait of days takes no time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import selectors
+import time
+from collections.abc import Coroutine
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_workflows.client.auth import TokenAuth
+from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.emulator import world
+from airflow_provider_workflows.triggers import base, shared_poll, workflowsoft_scope
+
+STUCK = 20.0  # real seconds without a timer, a thread or a socket that anybody waits for
+
+
+class VirtualTime:
+    """
+    Runs coroutines on an event loop whose time is its own.
+
+    What the polls, the waits' triggers, the HTTP client and an emulator in this process take for the time is this
+    one's. It stands still while a thread is at work for the loop, and jumps to the next timer else.
+    """
+
+    def __init__(self) -> None:
+        self._patch = pytest.MonkeyPatch()
+        self._begun = time.time()
+        self.elapsed = 0.0
+        self.busy = 0
+        self.loop = _Loop(self)
+
+    def time(self) -> float:
+        return self._begun + self.elapsed
+
+    def monotonic(self) -> float:
+        return 1000.0 + self.elapsed
+
+    def __enter__(self) -> VirtualTime:
+        patch = self._patch
+        ours = SimpleNamespace(time=self.time, monotonic=self.monotonic)
+        for module in (base, shared_poll, workflowsoft_scope, world):
+            patch.setattr(module, "time", ours)
+        for cls in (RestClient, TokenAuth):
+            patch.setitem(cls.__init__.__kwdefaults__, "clock", self.time)
+        wrap_future = asyncio.wrap_future
+        patch.setattr(asyncio, "wrap_future", lambda future, **more: self.counted(wrap_future(future, **more)))
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.loop.run_until_complete(_end_all())
+        self.loop.close()
+        self._patch.undo()
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return self.loop.run_until_complete(coroutine)
+
+    def counted(self, future: Any) -> Any:
+        """Let time stand still until a thread's future is done."""
+        self.busy += 1
+        future.add_done_callback(self._done)
+        return future
+
+    def _done(self, _: object) -> None:
+        self.busy -= 1
+
+
+class _Loop(asyncio.SelectorEventLoop):
+    def __init__(self, clock: VirtualTime):
+        super().__init__(_Selector(clock))
+        self.clock = clock
+
+    def time(self) -> float:
+        return self.clock.monotonic()
+
+    def run_in_executor(self, executor: Any, func: Any, *args: Any) -> Any:
+        return self.clock.counted(super().run_in_executor(executor, func, *args))
+
+
+class _Selector(selectors.DefaultSelector):
+    def __init__(self, clock: VirtualTime):
+        super().__init__()
+        self.clock = clock
+
+    def select(self, timeout: float | None = None) -> Any:
+        if timeout is not None and timeout <= 0:
+            return super().select(0)
+        if self.clock.busy or timeout is None:
+            found = super().select(STUCK)
+            assert found, "nothing is left that could wake this loop"
+            return found
+        if found := super().select(0):
+            return found
+        self.clock.elapsed += timeout
+        return []
+
+
+async def _end_all() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await asyncio.gather(*others, return_exceptions=True)
