@@ -380,9 +380,10 @@ def test_a_timeout_skips_with_soft_fail(connect, mode):
 def test_an_error_skips_with_never_fail_and_not_with_soft_fail(connect, emulator, store, run, mode, way, times):
     connect(mode)
     for how, error in (("never_fail", AirflowSkipException), ("soft_fail", WorkflowsError)):
-        fault(emulator, status=200, body="[7]", skip=times)
+        fault(emulator, status=200, body="[7]", skip=times, times=99)
         with pytest.raises(error):
             run({"task_state_store": type(store)()}, **{how: True}, **way)
+        emulator.control("DELETE", "faults")
 
 
 def test_another_event_than_ours_is_refused(consuming):
