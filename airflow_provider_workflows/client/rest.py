@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -89,15 +89,34 @@ class Answer:
         try:
             return simplejson.loads(self.body.decode("utf-8-sig"), use_decimal=exact)
         except (ValueError, RecursionError):
-            kind = self.headers.get("Content-Type", "no content type")
-            raise ContractError(
-                f"The answer is not JSON ({kind})",
-                method=self.method,
-                path=self.path,
-                status_code=self.status,
-                request_id=self.headers.get("X-Request-Id"),
-                server_message=_html_words(self.body.decode("utf-8", "replace")) or "",
-            ) from None
+            raise self._odd("The answer is not JSON") from None
+
+    def rows(self) -> Iterator[dict[str, Any]]:
+        """
+        Yield the objects of a list one by one, each decoded when it is asked for.
+
+        Decoding thousands at once would stop all other threads, and leave the garbage collector a heap to search.
+
+        :raises ContractError: it is not a list of objects.
+        """
+        try:
+            for row in _elements(self.body.decode("utf-8-sig")):
+                if not isinstance(row, dict):
+                    raise ValueError
+                yield row
+        except (ValueError, IndexError, RecursionError):
+            raise self._odd("The answer is not a list of objects") from None
+
+    def _odd(self, words: str) -> ContractError:
+        kind = self.headers.get("Content-Type", "no content type")
+        return ContractError(
+            f"{words} ({kind})",
+            method=self.method,
+            path=self.path,
+            status_code=self.status,
+            request_id=self.headers.get("X-Request-Id"),
+            server_message=_html_words(self.body.decode("utf-8", "replace")) or "",
+        )
 
 
 class _Session(requests.Session):
@@ -228,26 +247,27 @@ class RestClient:
         """
         place: dict[str, Any] = {"page": 1} if style == "v1" else {}
         seen: list[dict[str, Any]] = []
-        before: list[Any] | None = None
+        before: Any = None
         received = 0
         while True:
             answer = self.get(path, params={**(params or {}), "per_page": per_page, **place})
-            body = answer.json()
-            rows = body if style == "v1" else body.get("data") if isinstance(body, dict) else None
             fault = partial(ContractError, method="GET", path=path, status_code=answer.status)
-            if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-                raise fault("The answer is not a list of objects")
-            if rows and rows == before:
-                raise fault("A page repeats the one before: this list has no paging, or none that is known")
-            yield from rows
-            received += len(rows)
-            following = self._next_page(answer, body, rows, place, per_page, received)
+            body = None if style == "v1" else answer.json()
+            rows: Iterable[Any] = answer.rows() if style == "v1" else _data_of(body, fault)
+            page = answer.body if style == "v1" else rows
+            number = 0
+            for number, row in enumerate(rows, 1):
+                if number == 1 and page == before:
+                    raise fault("A page repeats the one before: this list has no paging, or none that is known")
+                yield row
+            received += number
+            following = self._next_page(answer, body, number, place, per_page, received)
             if following is None:
                 return
             seen.append(place)
             if following in seen:
                 raise fault("The paging goes round in a circle")
-            place, before = following, rows
+            place, before = following, page
 
     def without_sign_in(self, base_url: str) -> RestClient:
         """Return a client of another server, over the same proxies and timeouts, that shows it no token or header."""
@@ -384,12 +404,12 @@ class RestClient:
     # --- paging ---
 
     def _next_page(
-        self, answer: Answer, body: Any, rows: list[Any], place: dict[str, Any], per_page: int, received: int
+        self, answer: Answer, body: Any, number: int, place: dict[str, Any], per_page: int, received: int
     ) -> dict[str, Any] | None:
         linked = self._linked(answer)
         if linked is not None:
             return linked
-        if not rows:
+        if not number:
             return None
         known, cursor = _body_cursor(body)
         if known:
@@ -407,7 +427,7 @@ class RestClient:
         # Nothing says whether there is more. A full page may be cut off, so ask; an unknown cursor may not be
         # combined with a page number, which is why it is dropped. Pages may be smaller than we asked for.
         size = answer.headers.get("Per-Page", "")
-        return {"page": page + 1} if len(rows) >= (int(size) if size.isdecimal() else per_page) else None
+        return {"page": page + 1} if number >= (int(size) if size.isdecimal() else per_page) else None
 
     def _linked(self, answer: Answer) -> dict[str, Any] | None:
         for link in requests.utils.parse_header_links(answer.headers.get("Link", "")):
@@ -428,6 +448,39 @@ class RestClient:
             if query.get(name):
                 return {name: int(query[name][0]) if query[name][0].isdecimal() and name == "page" else query[name][0]}
         raise ContractError("The link to the next page has neither cursor nor page", method="GET", path=path)
+
+
+def _elements(text: str) -> Iterator[Any]:
+    decoder = simplejson.JSONDecoder()
+    at = _skip_spaces(text, 0)
+    if text[at] != "[":
+        raise ValueError
+    at = _skip_spaces(text, at + 1)
+    while text[at] != "]":
+        row, at = decoder.raw_decode(text, at)
+        yield row
+        at = _skip_spaces(text, at)
+        if text[at] == ",":
+            at = _skip_spaces(text, at + 1)
+            if text[at] == "]":
+                raise ValueError
+        elif text[at] != "]":
+            raise ValueError
+    if text[at + 1 :].strip():
+        raise ValueError
+
+
+def _skip_spaces(text: str, at: int) -> int:
+    while text[at] in " \t\n\r":
+        at += 1
+    return at
+
+
+def _data_of(body: Any, fault: Callable[..., ContractError]) -> list[Any]:
+    rows = body.get("data") if isinstance(body, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise fault("The answer is not a list of objects")
+    return rows
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -149,24 +149,24 @@ class SweepScope(Scope):
         if self._is_refused or len(missing) < self._pages:  # fewer requests than a sweep
             changed = [(wait, None) for wait in subscribers]
         else:
-            pages = 0
+            number = told = 0
             try:
-                for page in chunks(self.rows(hook), self.page_size):
-                    pages += 1
-                    still = self._compare(page, missing, changed)
-                    calm += still
-                    yield [] if self.looks_anyway else [(wait, None) for wait in still]
+                # Row by row and none of them kept: the rows of a page are many, and garbage is dear in a triggerer.
+                for number, row in enumerate(self.rows(hook), 1):
+                    self._compare(row, missing, calm, changed)
                     if not missing:
                         break
-                self._pages = max(1, pages)
+                    if number % self.page_size == 0:
+                        yield [(wait, None) for wait in calm[told:]]
+                        told = len(calm)
+                yield [(wait, None) for wait in calm[told:]]
             except PermissionDenied as refused:
                 log.warning("%s So each wait is looked at by itself.", refused)
                 self._is_refused = True
+            self._pages = max(1, -(-number // self.page_size))
             changed += [(wait, None) for waits in missing.values() for wait in waits]  # not active any more, or hidden
-        if self.looks_anyway:
-            longest_unseen = heapq.nsmallest(self.looks_anyway, calm, key=lambda wait: wait.looked_at)
-            changed += [(wait, wait.mark) for wait in longest_unseen]
-            yield [(wait, None) for wait in calm if wait not in longest_unseen]
+        longest_unseen = heapq.nsmallest(self.looks_anyway, calm, key=lambda wait: wait.looked_at)
+        changed += [(wait, wait.mark) for wait in longest_unseen]
         for wait, mark in changed:
             outcome = own_look(wait, hook)
             if not isinstance(outcome, WorkflowsError):
@@ -176,22 +176,21 @@ class SweepScope(Scope):
             yield [(wait, outcome)]
 
     def _compare(
-        self, page: list[dict[str, Any]], missing: dict[Hashable, list[Any]], changed: list[tuple[Any, Any]]
-    ) -> list[Any]:
-        """Take those out of ``missing`` whose row is on a page; return those of them whose row is as it was."""
-        still = []
-        for row in page:
-            for key in self.keys_of(row):
-                if (waits := missing.pop(key, None)) is None:
-                    continue
+        self,
+        row: dict[str, Any],
+        missing: dict[Hashable, list[Any]],
+        calm: list[Any],
+        changed: list[tuple[Any, Any]],
+    ) -> None:
+        """Take those out of ``missing`` whose row it is, to ``calm`` if it is as it was."""
+        for key in self.keys_of(row):
+            for wait in missing.pop(key, ()):
                 mark = self.mark_of(row)
-                for wait in waits:
-                    if wait.mark == mark:
-                        wait.last_fault = ""
-                        still.append(wait)
-                    else:
-                        changed.append((wait, mark))
-        return still
+                if wait.mark == mark:
+                    wait.last_fault = ""
+                    calm.append(wait)
+                else:
+                    changed.append((wait, mark))
 
 
 def own_look(wait: base.WaitTrigger, hook: Any) -> Any:
