@@ -72,11 +72,12 @@ def way(request) -> dict:
 def counted(monkeypatch) -> list[str | None]:
     """The step of each suspected loss that was counted as a statistic."""
     steps: list[str | None] = []
-    monkeypatch.setattr(
-        version_compat,
-        "count",
-        lambda name, step_id: steps.append(step_id if name == "workflows.suspected_lost_delivery" else None),
-    )
+
+    def count(name: str, number: int = 1, **tags: str) -> None:
+        if name == "workflows.suspected_lost_delivery":
+            steps.append(tags["step_id"])
+
+    monkeypatch.setattr(version_compat, "count", count)
     return steps
 
 
@@ -1096,7 +1097,7 @@ def pause_of(waiting, store, monkeypatch) -> float:
         return (rescheduled.reschedule_date - datetime.now(timezone.utc)).total_seconds()
     except TaskDeferred as deferred:
         if isinstance(deferred.trigger, WorkflowsoftIntegrationWaitTrigger):
-            return deferred.trigger.first_pause()
+            return deferred.trigger.scope().first_pause(deferred.trigger.poll_interval)
         return (datetime.fromisoformat(deferred.trigger.until) - datetime.now(timezone.utc)).total_seconds()
     raise AssertionError("it does not wait")
 
