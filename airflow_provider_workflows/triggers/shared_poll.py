@@ -588,5 +588,7 @@ def _next(reading: Iterator[Outcomes]) -> list[tuple[Any, Any]] | None:
         return list(next(reading))
     except StopIteration:  # which no future can hold
         return None
+    except WorkflowsError:  # a ConfigurationError is a ValueError, too
+        raise
     except (AttributeError, LookupError, TypeError, ValueError) as odd:
         raise ContractError(f"An answer has an undocumented form ({type(odd).__name__}: {odd})") from odd
