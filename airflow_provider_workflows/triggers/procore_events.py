@@ -83,6 +83,9 @@ class ProcoreScope(Scope):
         where = (self.company_id, self.project_ids, self.tool_types, self.tool_subtype)
         return ("procore", type(self).__name__, self.conn_id, *where)
 
+    def first_pause(self, interval: float) -> float:
+        return interval * random.random()  # no task was deferred that could be failed by an event too soon
+
     def open_hook(self) -> ProcoreHook:
         from airflow_provider_workflows.hooks.procore import ProcoreHook
 

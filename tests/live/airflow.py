@@ -105,11 +105,21 @@ class LiveAirflow:
                 start_new_session=True,
             )
 
-    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
-        """Unpause a DAG as soon as it is there, start a run, and return the run's id."""
+    def kill(self, component: str) -> None:
+        """End one of Airflow's processes and its children as a power cut would."""
+        process = self._processes.pop(component)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+    def unpause(self, dag_id: str) -> None:
+        """Unpause a DAG as soon as it is there."""
         again = _patience(READY_WITHIN, f"{dag_id} is not there")
         while self._call("PATCH", f"dags/{dag_id}", ok=(200, 404), json={"is_paused": False}).status_code == 404:
             again()
+
+    def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
+        """Unpause a DAG as soon as it is there, start a run, and return the run's id."""
+        self.unpause(dag_id)
         answer = self._call("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf or {})})
         return str(answer.json()["dag_run_id"])
 
@@ -121,6 +131,16 @@ class LiveAirflow:
                 break
             time.sleep(PAUSE)
         return str(state)
+
+    def runs(self, dag_id: str) -> dict[str, str]:
+        """Return the state of each run of a DAG."""
+        found = self._call("GET", f"dags/{dag_id}/dagRuns", params={"limit": 100}).json()["dag_runs"]
+        return {run["dag_run_id"]: run["state"] for run in found}
+
+    def asset_payloads(self) -> list[dict[str, Any]]:
+        """Return what the watchers of assets told, in order."""
+        events = self._call("GET", "assets/events", params={"limit": 100}).json()["asset_events"]
+        return [event["extra"]["payload"] for event in events]
 
     def clear(self, dag_id: str, run_id: str) -> None:
         """Clear all tasks of a run that has ended, so that it begins again."""
@@ -168,7 +188,7 @@ class LiveAirflow:
         while not self._is_healthy():
             for component, process in self._processes.items():
                 if process.poll() is not None:
-                    raise RuntimeError(f"airflow {component} ended:\n{self._tail(component)}")
+                    raise RuntimeError(f"airflow {component} ended:\n{self.tail(component)}")
             again()
 
     def _is_healthy(self) -> bool:
@@ -178,7 +198,8 @@ class LiveAirflow:
             return False
         return all(health[part]["status"] == "healthy" for part in ("scheduler", "triggerer", "dag_processor"))
 
-    def _tail(self, component: str) -> str:
+    def tail(self, component: str) -> str:
+        """Return the last lines that a process has printed."""
         return (self.home / f"{component}.out").read_text(errors="replace")[-3000:]
 
     def _end(self, component: str) -> None:
