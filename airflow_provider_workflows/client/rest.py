@@ -91,16 +91,17 @@ class Answer:
         except (ValueError, RecursionError):
             raise self._odd("The answer is not JSON") from None
 
-    def rows(self) -> Iterator[dict[str, Any]]:
+    def rows(self, key: str | None = None) -> Iterator[dict[str, Any]]:
         """
         Yield the objects of a list one by one, each decoded when it is asked for.
 
         Decoding thousands at once would stop all other threads, and leave the garbage collector a heap to search.
 
+        :param key: Under which the body, an object, holds the list; None where the body is the list.
         :raises ContractError: it is not a list of objects.
         """
         try:
-            for row in _elements(self.body.decode("utf-8-sig")):
+            for row in _elements(self.body.decode("utf-8-sig"), key):
                 if not isinstance(row, dict):
                     raise ValueError
                 yield row
@@ -450,24 +451,36 @@ class RestClient:
         raise ContractError("The link to the next page has neither cursor nor page", method="GET", path=path)
 
 
-def _elements(text: str) -> Iterator[Any]:
-    decoder = simplejson.JSONDecoder()
-    at = _skip_spaces(text, 0)
-    if text[at] != "[":
-        raise ValueError
-    at = _skip_spaces(text, at + 1)
+def _elements(text: str, key: str | None) -> Iterator[Any]:
+    """Yield the elements of a list in a JSON text, one by one; ValueError or IndexError where there is none."""
+    decode = simplejson.JSONDecoder().raw_decode
+    at = _next_sign(text, 0, "[" if key is None else "{")
+    if key is not None:
+        while True:
+            name, at = decode(text, at)
+            at = _next_sign(text, at, ":")
+            if name == key:
+                at = _next_sign(text, at, "[")
+                break
+            _, at = decode(text, at)
+            at = _next_sign(text, at, ",")
     while text[at] != "]":
-        row, at = decoder.raw_decode(text, at)
-        yield row
+        element, at = decode(text, at)
+        yield element
         at = _skip_spaces(text, at)
-        if text[at] == ",":
-            at = _skip_spaces(text, at + 1)
+        if text[at] != "]":
+            at = _next_sign(text, at, ",")
             if text[at] == "]":
                 raise ValueError
-        elif text[at] != "]":
-            raise ValueError
-    if text[at + 1 :].strip():
+    if key is None and text[at + 1 :].strip():
         raise ValueError
+
+
+def _next_sign(text: str, at: int, sign: str) -> int:
+    at = _skip_spaces(text, at)
+    if text[at] != sign:
+        raise ValueError
+    return _skip_spaces(text, at + 1)
 
 
 def _skip_spaces(text: str, at: int) -> int:

@@ -467,12 +467,23 @@ class ProcoreHook(ProcoreConnectionHook):
         :return: ``{item_id, instances}`` for each item, its histories with the newest instance first.
         :raises PermissionDenied: one of the items has an instance that the user may not see.
         """
+        return list(self.each_bulk_history(tool_type, item_ids, activity_types=activity_types, project_id=project_id))
+
+    def each_bulk_history(
+        self,
+        tool_type: str,
+        item_ids: Sequence[str],
+        *,
+        activity_types: Sequence[str] | None = None,
+        project_id: str | None = None,
+    ) -> Iterator[dict[str, Any]]:
+        """Make the call of :meth:`bulk_history`, and yield item by item, for whoever keeps none of them."""
         body: dict[str, Any] = {"tool_type": tool_type, "item_ids": list(item_ids)}
         if activity_types is not None:
             body["filters"] = {"activity_types": list(activity_types)}
         where = self._path("instances/bulk_history", project_id=project_id, tool_type=tool_type)
-        found: list[dict[str, Any]] = self._read("POST", where, list, json=body)  # only reads, so it may go twice
-        return found
+        # It only reads, so it may go twice.
+        return self.client.call("POST", where, replay=Replay.SAFE, json=body).rows("data")
 
     # --- instances: acting ---
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -400,10 +400,14 @@ class ItemHistories:
         self._answered = False
         self._not_found = 0
 
-    def read(self, hook: ProcoreHook, item_ids: Iterable[str]) -> Iterator[dict[str, Any]]:
+    def read(
+        self, hook: ProcoreHook, item_ids: Iterable[str], *, each: Callable[[str, Any], Any] | None = None
+    ) -> Iterator[dict[str, Any]]:
         """
         Read item by item, with one call in each step.
 
+        :param each: Makes of an item and its histories what is returned instead of them; so that they need not be
+            kept, for thousands of objects make the garbage collector stop a triggerer.
         :return: Of each item the histories of its instances, the newest first; or the error that concerns it.
         :raises NoBulkHistory: there is no such route.
         """
@@ -417,7 +421,7 @@ class ItemHistories:
                 left.extendleft(reversed(_split(batch, self._size)))
                 continue
             try:
-                answer = hook.bulk_history(self.tool_type, batch, project_id=self.level)
+                answer = hook.each_bulk_history(self.tool_type, batch, project_id=self.level)
             except RateLimited:
                 raise
             except (InvalidRequest, NotFound, PermissionDenied) as refusal:
@@ -430,7 +434,7 @@ class ItemHistories:
                 self._answered = True
                 for item_id in batch:
                     self._wary.pop(item_id, None)
-                yield _paired(batch, answer)
+                yield _paired(batch, answer, each)
 
     def _batches(self, item_ids: list[str]) -> list[list[str]]:
         together: dict[int, list[str]] = {}
@@ -460,7 +464,13 @@ def _split(item_ids: list[str], size: int) -> list[list[str]]:
     return [item_ids[start : start + size] for start in range(0, len(item_ids), size)]
 
 
-def _paired(batch: list[str], answer: list[Any]) -> dict[str, Any]:
-    found = {text_id(entry.get("item_id")): entry.get("instances") for entry in answer if isinstance(entry, dict)}
+def _paired(
+    batch: list[str], answer: Iterable[dict[str, Any]], each: Callable[[str, Any], Any] | None
+) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for entry in answer:
+        item_id, histories = str(entry.get("item_id")), entry.get("instances")
+        if item_id in batch and isinstance(histories, list):
+            found[item_id] = histories if each is None else each(item_id, histories)
     odd = ContractError("The bulk history has no list of histories for it")
-    return {item_id: found[item_id] if isinstance(found.get(item_id), list) else odd for item_id in batch}
+    return {item_id: found.get(item_id, odd) for item_id in batch}

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.triggers.shared_poll import Outcomes
 
 log = logging.getLogger(__name__)
+UNCLEAR = object()
 
 
 class ItemsScope(SweepScope):
@@ -64,38 +65,44 @@ class ItemsScope(SweepScope):
         of_item: dict[str, list[ProcoreInstanceWaitTrigger]] = {}
         for wait in subscribers:
             of_item.setdefault(str(wait.item_id), []).append(wait)
-        for found in histories.read(hook, list(of_item)):
-            known: list[tuple[Any, Any]] = []
-            unclear: list[tuple[ProcoreInstanceWaitTrigger, Any]] = []
-            for item_id, shown in found.items():
-                for wait in of_item[item_id]:
-                    try:
-                        known.append((wait, self._judged(wait, shown)))
-                    except Unclear:
-                        unclear.append((wait, None if isinstance(shown, WorkflowsError) else hash(repr(shown))))
-            yield known
-            for wait, mark in unclear:
+
+        def judge(item_id: str, shown: Any) -> list[tuple[Any, Any, Any]]:
+            return [self._judged(wait, shown) for wait in of_item[item_id]]
+
+        for found in histories.read(hook, list(of_item), each=judge):
+            judged = [
+                one
+                for item_id, shown in found.items()
+                for one in (judge(item_id, shown) if isinstance(shown, WorkflowsError) else shown)
+            ]
+            yield [(wait, outcome) for wait, outcome, _ in judged if outcome is not UNCLEAR]
+            for wait, outcome, mark in judged:
+                if outcome is not UNCLEAR:
+                    continue
                 if mark is not None and wait.mark == mark:  # nothing has changed since its own look
                     yield [(wait, None)]
                     continue
-                outcome = own_look(wait, hook)
-                if not isinstance(outcome, WorkflowsError):
+                verdict = own_look(wait, hook)
+                if not isinstance(verdict, WorkflowsError):
                     wait.mark = mark
-                yield [(wait, outcome)]
+                yield [(wait, verdict)]
 
-    def _judged(self, wait: ProcoreInstanceWaitTrigger, shown: Any) -> Any:
+    def _judged(self, wait: ProcoreInstanceWaitTrigger, shown: Any) -> tuple[Any, Any, Any]:
+        """Return the wait, what comes out for it, and a mark of what was shown where that does not tell."""
         if isinstance(shown, PASSING_FAULTS):
-            return shown
+            return wait, shown, None
         if isinstance(shown, WorkflowsError):
-            raise Unclear
+            return wait, UNCLEAR, None
         try:
             verdict = wait.judge_histories(shown)
+        except Unclear:
+            return wait, UNCLEAR, hash(repr(shown))
         except WorkflowsError as error:
-            return error
+            return wait, error, None
         except (AttributeError, LookupError, TypeError, ValueError) as odd:
-            return ContractError(f"An answer has an undocumented form ({type(odd).__name__}: {odd})")
+            return wait, ContractError(f"An answer has an undocumented form ({type(odd).__name__}: {odd})"), None
         self.note_step(wait.step_since)
-        return verdict
+        return wait, verdict, None
 
     def rows(self, hook: ProcoreHook) -> Iterator[dict[str, Any]]:
         wait = self._trigger
