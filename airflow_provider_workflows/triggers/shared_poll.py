@@ -197,6 +197,8 @@ def own_look(wait: base.WaitTrigger, hook: Any) -> Any:
     """Let a wait look for itself; return its verdict, None, or what went wrong."""
     try:
         return wait.look(hook)[1]
+    except AuthenticationError:  # which concerns every wait on the connection
+        raise
     except WorkflowsError as error:
         return error
 
@@ -242,7 +244,7 @@ class Budget:
         self._saved = self._saved_now() - requests
         self._saved_at = now
         rate = hook.client.rate
-        if rate is None or rate.limit is None or rate.reset_at is None:
+        if rate is None or not rate.limit or rate.reset_at is None:  # a limit of 0 could not have answered
             return
         seconds = rate.reset_at - time.time()
         if seconds <= 0:
