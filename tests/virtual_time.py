@@ -7,6 +7,7 @@ import contextlib
 import selectors
 import time
 from collections.abc import Coroutine
+from datetime import datetime, timezone, tzinfo
 from types import SimpleNamespace
 from typing import Any
 
@@ -17,6 +18,7 @@ from airflow_provider_workflows.client.rest import RestClient
 from airflow_provider_workflows.emulator import world
 from airflow_provider_workflows.triggers import base, shared_poll, workflowsoft_scope
 
+MOST_JUMPS = 20_000
 STUCK = 20.0  # real seconds without a timer, a thread or a socket that anybody waits for
 
 
@@ -33,6 +35,7 @@ class VirtualTime:
         self._begun = time.time()
         self.elapsed = 0.0
         self.busy = 0
+        self.jumps = 0
         self.loop = _Loop(self)
 
     def time(self) -> float:
@@ -46,6 +49,7 @@ class VirtualTime:
         ours = SimpleNamespace(time=self.time, monotonic=self.monotonic)
         for module in (base, shared_poll, workflowsoft_scope, world):
             patch.setattr(module, "time", ours)
+        patch.setattr(base, "datetime", self._datetime())
         for cls in (RestClient, TokenAuth):
             patch.setitem(cls.__init__.__kwdefaults__, "clock", self.time)
         wrap_future = asyncio.wrap_future
@@ -59,6 +63,20 @@ class VirtualTime:
 
     def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
         return self.loop.run_until_complete(coroutine)
+
+    def deadline(self, seconds: float) -> str:
+        """Return the time so many seconds from now, as a trigger's deadline."""
+        return datetime.fromtimestamp(self.time() + seconds, timezone.utc).isoformat()
+
+    def _datetime(self) -> type[datetime]:
+        clock = self
+
+        class Ours(datetime):
+            @classmethod
+            def now(cls, tz: tzinfo | None = None) -> Ours:
+                return cls.fromtimestamp(clock.time(), tz)
+
+        return Ours
 
     def counted(self, future: Any) -> Any:
         """Let time stand still until a thread's future is done."""
@@ -96,6 +114,8 @@ class _Selector(selectors.DefaultSelector):
             return found
         if found := super().select(0):
             return found
+        self.clock.jumps += 1
+        assert self.clock.jumps < MOST_JUMPS, "this loop waits for something that never comes"
         self.clock.elapsed += timeout
         return []
 
