@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterator
 from typing import Any
 
 from airflow_provider_workflows.client.rest import path
 from airflow_provider_workflows.client.retry import Replay
-from airflow_provider_workflows.exceptions import InvalidRequest, NotFound
+from airflow_provider_workflows.exceptions import InvalidRequest, NotFound, PermissionDenied
 from airflow_provider_workflows.hooks.procore import ProcoreConnectionHook
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
 from airflow_provider_workflows.rules.procore_legacy import newest_first, text_ids
@@ -57,9 +58,10 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
         :raises NotFound: it has none, or none that the connection's user may see.
         """
         query = {"object_type": object_type, "object_id": object_id, "project_id": self.project_id}
-        for instance in self.list_instances(**query):
-            if instance.get("workflowed_object_id") == object_id:
-                return str(instance["id"])
+        with contextlib.suppress(PermissionDenied):  # the list may be for company administrators only
+            for instance in self.list_instances(**query):
+                if instance.get("workflowed_object_id") == object_id:
+                    return str(instance["id"])
         # Only active instances are listed. "Show" knows the ended ones; given an object it ignores the id.
         try:
             instance = self._show(path(INSTANCES + "/{}", "0"), **self._object_query(**query))

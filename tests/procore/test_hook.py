@@ -476,6 +476,15 @@ BOTH_LEVELS = [
         {"tool_type": TOOL, "item_ids": ["5001"], "filters": {"activity_types": ["comments"]}},
     ),
     (
+        "each_bulk_history",
+        (TOOL, ["5001"]),
+        {"activity_types": ["comments"]},
+        "POST",
+        "instances/bulk_history",
+        {},
+        {"tool_type": TOOL, "item_ids": ["5001"], "filters": {"activity_types": ["comments"]}},
+    ),
+    (
         "add_assignees",
         ("700001",),
         {

@@ -141,8 +141,11 @@ def test_an_object_is_found_among_the_active_instances_even_where_the_filter_is_
     assert requests_mock.last_request.qs["filters[workflowed_object_id]"] == ["1953145"]
 
 
-def test_the_ended_instance_of_an_object_is_found_too(hook, requests_mock):
-    requests_mock.get(INSTANCES, json=[])
+@pytest.mark.parametrize("listed", [{"json": []}, {"status_code": 403}])
+def test_an_object_is_found_by_showing_it_where_the_list_has_it_not_or_is_for_administrators(
+    hook, requests_mock, listed
+):
+    requests_mock.get(INSTANCES, **listed)
     requests_mock.get(f"{INSTANCES}/0", json=INSTANCE)
 
     assert hook.find_instance_id("PurchaseOrderContract", "1953145") == "568150"
