@@ -29,6 +29,14 @@ demo-ui: .venv/ready ## the same, then leave Airflow and the emulator running un
 test: .venv/ready ## run all tests, the end-to-end run on a real Airflow included, and print the coverage
 	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
 
+.venv/bench: .venv/ready
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt --group bench
+	touch $@
+
+.PHONY: bench
+bench: .venv/bench ## measure what waiting costs, beside Airflow's own HTTP triggers; BENCH=--quick for two minutes
+	$(BIN)/python -m benchmarks.waits $(BENCH)
+
 .PHONY: lint
 lint: .venv/ready ## check style and formatting
 	$(BIN)/ruff check .
@@ -46,7 +54,7 @@ format: .venv/ready ## put the code into its format
 .PHONY: constraints
 constraints: ## choose new versions of everything that is installed
 	test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv; }
-	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.10 --all-extras --group dev --no-annotate --no-header -o constraints.txt pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.10 --all-extras --group dev --group bench --no-annotate --no-header -o constraints.txt pyproject.toml
 
 .PHONY: clean
 clean: ## remove what the targets made

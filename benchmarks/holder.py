@@ -1,0 +1,210 @@
+"""
+A process that holds triggers as a triggerer does, and says what that costs; started by ``benchmarks.waits``.
+
+It is given an order as the file ``sys.argv[1]``, tells what it has come to in lines of JSON, and goes on at a line of
+its standard input.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import importlib
+import json
+import math
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+TICK = 0.01  # seconds
+BATCH = 50  # triggers that a triggerer takes up at once
+BATCH_PAUSE = 0.8  # seconds between two batches, as seen on a triggerer of Airflow 3.3
+
+
+class Ticker:
+    """Sleeps, and notes by how much it woke up late: so long the event loop has stood still."""
+
+    def __init__(self) -> None:
+        self.longest = 0.0
+        self._task: asyncio.Task[None] | None = None
+
+    def start(self) -> None:
+        self._task = asyncio.create_task(self._tick())
+
+    def stop(self) -> float:
+        """Return the longest delay since the start, in seconds."""
+        assert self._task is not None
+        self._task.cancel()
+        longest, self.longest = self.longest, 0.0
+        return longest
+
+    async def _tick(self) -> None:
+        while True:
+            began = time.perf_counter()
+            await asyncio.sleep(TICK)
+            self.longest = max(self.longest, time.perf_counter() - began - TICK)
+
+
+class Polls:
+    """Hears the statistics of this package: how many requests were sent, and when a poll has ended."""
+
+    def __init__(self) -> None:
+        self.requests = 0
+        self.ended = 0
+        self._next = asyncio.Event()
+
+    def install(self) -> None:
+        from airflow_provider_workflows import version_compat
+
+        version_compat.count = self.count
+
+    def count(self, name: str, /, number: int = 1, **tags: str) -> None:
+        if name == "workflows.requests":
+            self.requests += number
+        elif name == "workflows.polls":
+            self.ended += 1
+            self._next.set()
+
+    async def next(self) -> None:
+        """Wait for the end of the next poll."""
+        self._next.clear()
+        await self._next.wait()
+
+
+class Holder:
+    """
+    Runs triggers side by side in one event loop.
+
+    :param order: ``{classpath, kwargs, common, interval, polls, shared, first_pause}``: ``kwargs`` are the arguments
+        of each trigger by its name, ``common`` those of all; ``shared`` tells whether their polls are.
+    """
+
+    def __init__(self, order: dict[str, Any]):
+        self.order = order
+        self.events: dict[str, float] = {}  # unix time by trigger
+        self.failures: list[str] = []
+        self._tasks: list[asyncio.Task[None]] = []
+        self.polls = Polls()
+        self._awaited: set[str] | None = None  # the triggers whose events are to come
+        self._all_told = asyncio.Event()
+        # What is logged goes elsewhere: nobody would empty the pipe.
+        self._channel = os.fdopen(os.dup(1), "w")
+        os.dup2(2, 1)
+
+    async def run(self) -> None:
+        order, loop, ticker = self.order, asyncio.get_running_loop(), Ticker()
+        module, _, name = order["classpath"].rpartition(".")
+        trigger = getattr(importlib.import_module(module), name)
+        if order["shared"]:
+            self._import_what_polls_need()
+            self.polls.install()
+        _forget_peak()
+        at_rest = _status("VmRSS")
+
+        ticker.start()
+        began = time.perf_counter()
+        await self._load(trigger)
+        loading, loading_stall = time.perf_counter() - began, ticker.stop()
+        await (self._first_polls() if order["shared"] else asyncio.sleep(0))
+        await self._say(loop, loaded=loading)
+
+        began, cpu, sent = time.perf_counter(), time.process_time(), self.polls.requests
+        if order["shared"]:
+            for _ in range(order["polls"]):
+                await self.polls.next()
+        else:
+            await asyncio.sleep(order["interval"] * order["polls"])
+        elapsed, cpu, sent = time.perf_counter() - began, time.process_time() - cpu, self.polls.requests - sent
+        quiet_memory = _status("VmRSS")
+        await self._say(loop, seconds=elapsed, cpu=cpu, sent=sent)
+
+        ticker.start()
+        self._awaited = set(await self._say(loop, changing=True))
+        self._told()
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(self._all_told.wait(), order["interval"] * 2 + 15)
+        await self._say(
+            loop,
+            stall=ticker.stop(),
+            loading_stall=loading_stall,
+            memory_at_rest=at_rest,
+            memory=quiet_memory,
+            memory_peak=_status("VmHWM"),
+            events=self.events,
+            failures=self.failures[:3],
+            failed=len(self.failures),
+        )
+
+    async def _load(self, trigger: Any) -> None:
+        """Take the triggers up as a triggerer does, but none later than within an interval."""
+        order = self.order
+        names = list(order["kwargs"])
+        batches = math.ceil(len(names) / BATCH)
+        pause = min(BATCH_PAUSE, order["interval"] / batches)
+        for number in range(batches):
+            due = time.monotonic() + pause
+            for one in names[number * BATCH : (number + 1) * BATCH]:
+                held = trigger(**order["common"], **order["kwargs"][one])
+                self._tasks.append(asyncio.create_task(self._hold(one, held)))
+            await asyncio.sleep(max(0.0, due - time.monotonic()))
+        if not order["shared"]:  # until the first of them poll again
+            await asyncio.sleep(max(0.0, order["interval"] - pause * batches))
+
+    async def _hold(self, name: str, trigger: Any) -> None:
+        try:
+            async for _ in trigger.run():
+                self.events[name] = time.time()
+                self._told()
+                break
+            else:
+                self.failures.append(f"{name} ended without an event")
+        except Exception as error:
+            self.failures.append(f"{name}: {type(error).__name__}: {error}")
+        finally:
+            with contextlib.suppress(Exception):
+                await trigger.cleanup()
+
+    def _told(self) -> None:
+        if self._awaited is not None and self._awaited <= self.events.keys():
+            self._all_told.set()
+
+    async def _first_polls(self) -> None:
+        """Wait for a poll that reads for all; the one that runs while they are loaded may not."""
+        for _ in range(2 if self.polls.ended else 1):
+            await self.polls.next()
+
+    def _import_what_polls_need(self) -> None:
+        for name in ("shared_poll", "procore_scopes", "procore", "procore_legacy"):
+            importlib.import_module(f"airflow_provider_workflows.triggers.{name}")
+        for name in ("procore", "procore_legacy"):
+            importlib.import_module(f"airflow_provider_workflows.hooks.{name}")
+        from airflow_provider_workflows.triggers import base
+
+        base.SHORTEST_FIRST_PAUSE = self.order.get("first_pause", base.SHORTEST_FIRST_PAUSE)
+
+    async def _say(self, loop: asyncio.AbstractEventLoop, **what: Any) -> Any:
+        print(json.dumps(what), file=self._channel, flush=True)
+        return json.loads(await loop.run_in_executor(None, sys.stdin.readline) or "null")
+
+
+def _status(name: str) -> int:
+    """Return a line of this process's status, in KiB."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(name):
+            return int(line.split()[1])
+    raise LookupError(name)
+
+
+def _forget_peak() -> None:
+    Path("/proc/self/clear_refs").write_text("5")
+
+
+def main() -> None:
+    asyncio.run(Holder(json.loads(Path(sys.argv[1]).read_text())).run())
+
+
+if __name__ == "__main__":
+    main()
+    os._exit(0)  # thousands of waits need not be cancelled one by one

@@ -1,0 +1,200 @@
+"""What was measured, as text, as tables for the documentation, and as a chart."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Iterable, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+LABELS = {
+    "v2": "Workflows v2",
+    "legacy": "Legacy",
+    "http_sensor": "HttpSensorTrigger",
+    "http_event": "HttpEventTrigger",
+}
+COLOURS = {"v2": "#0b6fa4", "legacy": "#2f8f4e", "http_sensor": "#c2571a", "http_event": "#8b3a8f"}
+RESULTS = Path("benchmarks/results.json")
+CHART = Path("docs/img/waits.svg")
+PAGE = Path("docs/scaling.md")
+BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
+BUSY = 0.25  # cores; with more than that in use elsewhere a measurement was disturbed
+
+Row = dict[str, Any]
+COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
+    ("waits", lambda one: f"{one['waits']:,}"),
+    ("by", lambda one: LABELS[one["kind"]]),
+    ("every", lambda one: f"{one['interval']:g} s"),
+    ("requests per poll", lambda one: f"{one['requests_per_poll']:,.0f}"),
+    ("CPU per poll", lambda one: f"{one['cpu_per_poll']:.3f} s"),
+    ("of a core", lambda one: f"{one['core_share']:.1%}"),
+    ("at 60 s (computed)", lambda one: f"{one['core_share_60']:.2%}"),
+    ("memory", lambda one: f"{one['memory']:.0f} MiB"),
+    ("per wait", lambda one: f"{one['memory_per_wait_kib']:.1f} KiB"),
+    ("longest stall", lambda one: f"{one['longest_stall'] * 1000:.0f} ms"),
+    ("delay p50", lambda one: f"{one['delay_p50']:.1f} s"),
+    ("delay p99", lambda one: f"{one['delay_p99']:.1f} s"),
+)
+
+
+def line(one: Row) -> str:
+    """Return one measurement as a line."""
+    told = ", ".join(f"{name} {show(one)}" for name, show in COLUMNS[2:])
+    return f"{one['waits']:>6,} waits by {LABELS[one['kind']]}: {told} (other programs: {one['others']:.2f} cores)"
+
+
+def text(results: dict[str, Any]) -> str:
+    """Return everything as plain text."""
+    widths = [
+        max(len(name), *(len(show(one)) for one in results["measured"])) if results["measured"] else len(name)
+        for name, show in COLUMNS
+    ]
+    rows = [[name for name, _ in COLUMNS]] + [[show(one) for _, show in COLUMNS] for one in results["measured"]]
+    lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    lines += ["", *(f"{LABELS[kind]}: {number:,} waits fit" for kind, number in fitting(results))]
+    lines += [f"({FITTING})", ""]
+    for target in results["targets"]:
+        word = "met   " if target["met"] else "MISSED"
+        lines.append(f"{word} {target['name']}: {target['value']:g} (at most {target['limit']:g})")
+    lines += ["", disturbance(results), where(results), f"It took {results['seconds']} s."]
+    return "\n".join(lines)
+
+
+FITTING = "into 600 requests an hour with a poll every 5 minutes; computed from the requests per poll of the most waits"
+
+
+def fitting(results: dict[str, Any]) -> Iterable[tuple[str, int]]:
+    """Say of each kind how many waits fit into 600 requests an hour with 12 polls."""
+    for kind in LABELS:
+        measured = [one for one in results["measured"] if one["kind"] == kind]
+        if measured:
+            most = max(measured, key=lambda one: one["waits"])
+            # A stock trigger makes a request at each poll; what is missing to that in an interval, it was late.
+            requests = max(most["requests_per_poll"], most["waits"] if kind.startswith("http_") else 0)
+            yield kind, int(600 / 12 / requests * most["waits"])
+
+
+def where(results: dict[str, Any]) -> str:
+    """Say on what it was measured, and when."""
+    machine = results["machine"]
+    stock = f", apache-airflow-providers-http {machine['http_provider']}" if machine["http_provider"] else ""
+    return (
+        f"Measured on {machine['date']}: {machine['cores']} cores, Python {machine['python']}, "
+        f"Airflow {machine['airflow']}{stock}. The emulator ran on the same machine; its work is not counted."
+    )
+
+
+def disturbance(results: dict[str, Any]) -> str:
+    """Say whether other programs were busy."""
+    most = max((one["others"] for one in results["measured"]), default=0.0)
+    told = f"Meanwhile other programs kept at most {most:.2f} cores busy"
+    return told + (", which disturbed this run." if most > BUSY else ".")
+
+
+# --- documentation ------------------------------------------------------------------------------------------
+
+
+def update(results: dict[str, Any], root: Path) -> None:
+    """Write the results, the chart, and what the page shows of them."""
+    (root / RESULTS).write_text(json.dumps(results, indent=1) + "\n")
+    (root / CHART).parent.mkdir(exist_ok=True)
+    (root / CHART).write_text(chart(results))
+    page = root / PAGE
+    before, _, rest = page.read_text().partition(BEGIN)
+    page.write_text(before + BEGIN + "\n" + tables(results) + END + rest.partition(END)[2])
+
+
+def tables(results: dict[str, Any]) -> str:
+    """Return the part of the page that is measured, as Markdown."""
+    lines = [f"{where(results)} {disturbance(results)}", ""]
+    lines += _table([name for name, _ in COLUMNS], ([show(one) for _, show in COLUMNS] for one in results["measured"]))
+    lines += ["", "![What waiting costs, by the number of waits](img/waits.svg)", ""]
+    lines += [f"So many waits fit {FITTING}:", ""]
+    lines += _table(["by", "waits"], ([LABELS[kind], f"{number:,}"] for kind, number in fitting(results)))
+    lines += ["", "What was to be reached:", ""]
+    shown = (
+        [target["name"], f"{target['value']:g}", f"{target['limit']:g}", "yes" if target["met"] else "**no**"]
+        for target in results["targets"]
+    )
+    lines += _table(["target", "measured", "at most", "reached"], shown)
+    return "\n".join(lines) + "\n"
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (head, ["---"] * len(head), *rows)]
+
+
+# --- chart --------------------------------------------------------------------------------------------------
+
+PANELS = (
+    ("Requests per poll", "requests_per_poll", 1.0, ""),
+    ("CPU seconds per poll", "cpu_per_poll", 1.0, " s"),
+    ("Longest stall of the event loop", "longest_stall", 1000.0, " ms"),
+    ("Memory, more than at rest", "memory", 1.0, " MiB"),
+)
+WIDTH, HEIGHT = 400, 250  # of a panel
+LEFT, RIGHT, TOP, BOTTOM = 66, 20, 40, 44
+STYLE = (
+    "text { font: 12px system-ui, sans-serif; fill: #222 } .title { font-weight: 600; font-size: 13px } "
+    ".grid { stroke: #ddd } .axis { stroke: #555 }"
+)
+
+
+def chart(results: dict[str, Any]) -> str:
+    """Return four panels over the number of waits, both axes logarithmic, as SVG."""
+    width, height = 2 * WIDTH, 2 * HEIGHT + 34
+    parts = [
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" '
+        'aria-label="What waiting costs, by the number of waits">',
+        f"<style>{STYLE}</style>",
+        f'<rect width="{width}" height="{height}" fill="#fff"/>',
+    ]
+    kinds = [kind for kind in LABELS if any(one["kind"] == kind for one in results["measured"])]
+    for place, kind in enumerate(kinds):
+        x = LEFT + place * 170
+        parts.append(f'<circle cx="{x}" cy="17" r="5" fill="{COLOURS[kind]}"/>')
+        parts.append(f'<text x="{x + 10}" y="21">{escape(LABELS[kind])}</text>')
+    for place, panel in enumerate(PANELS):
+        x, y = place % 2 * WIDTH, 34 + place // 2 * HEIGHT
+        parts.append(f'<g transform="translate({x} {y})">{_panel(results["measured"], kinds, *panel)}</g>')
+    return "\n".join([*parts, "</svg>"]) + "\n"
+
+
+def _panel(measured: Sequence[Row], kinds: Sequence[str], title: str, what: str, factor: float, unit: str) -> str:
+    values = [max(1e-6, one[what] * factor) for one in measured]
+    lowest, highest = (math.floor(math.log10(min(values))), math.ceil(math.log10(max(values))))
+    highest = max(highest, lowest + 1)
+    sizes = sorted({one["waits"] for one in measured})
+    first, last = math.log10(sizes[0]), math.log10(sizes[-1])
+    inner, tall = WIDTH - LEFT - RIGHT, HEIGHT - TOP - BOTTOM
+
+    def across(waits: int) -> float:
+        return LEFT + inner * ((math.log10(waits) - first) / (last - first) if last > first else 0.5)
+
+    def up(value: float) -> float:
+        return TOP + tall * (1 - (math.log10(max(1e-6, value)) - lowest) / (highest - lowest))
+
+    parts = [f'<text class="title" x="{LEFT}" y="24">{escape(title)}</text>']
+    for power in range(lowest, highest + 1):
+        y = up(10.0**power)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{LEFT + inner}" y1="{y:.1f}" y2="{y:.1f}"/>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{10.0**power:,g}{unit}</text>')
+    for waits in sizes:
+        x = across(waits)
+        parts.append(f'<line class="axis" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP + tall}" y2="{TOP + tall + 4}"/>')
+        parts.append(f'<text x="{x:.1f}" y="{TOP + tall + 18}" text-anchor="middle">{waits:,}</text>')
+    parts.append(f'<text x="{LEFT + inner / 2}" y="{TOP + tall + 36}" text-anchor="middle">waits</text>')
+    parts.append(f'<path class="axis" fill="none" d="M{LEFT} {TOP}V{TOP + tall}H{LEFT + inner}"/>')
+    for kind in kinds:
+        points = [
+            f"{across(one['waits']):.1f},{up(one[what] * factor):.1f}"
+            for one in sorted(measured, key=lambda one: int(one["waits"]))
+            if one["kind"] == kind
+        ]
+        parts.append(f'<polyline fill="none" stroke="{COLOURS[kind]}" stroke-width="2" points="{" ".join(points)}"/>')
+        for point in points:
+            x, y = point.split(",")
+            parts.append(f'<circle cx="{x}" cy="{y}" r="3.5" fill="{COLOURS[kind]}"/>')
+    return "\n".join(parts)
