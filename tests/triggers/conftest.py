@@ -201,7 +201,7 @@ class Asked:
         self.seen = by_path
         short: Counter[str] = Counter()
         for path, count in new.items():
-            if "/oauth/token" not in path:
+            if not path.endswith(("/oauth/token", "/apitoken")):
                 short["/".join(path.split("/")[-2:]) if path.endswith("history") else path.split("/")[-1]] += count
         return dict(short)
 
@@ -212,8 +212,8 @@ def asked(emulator: Emulator) -> Asked:
 
 
 @contextlib.contextmanager
-def emulator_with(seed: str) -> Iterator[tuple[Emulator, list[str]]]:
-    """Run an emulator with a seed of its own; gives it and the ids of its active legacy instances."""
+def emulator_with(seed: str) -> Iterator[Emulator]:
+    """Run an emulator with a seed of its own, which the connection then leads to."""
     with Emulator(seed) as emulator, pytest.MonkeyPatch.context() as patch:
         patch.setenv("AIRFLOW_CONN_PROCORE_DEFAULT", json.dumps(emulator.connection("procore")))
-        yield emulator, [one["id"] for one in emulator.control("GET", "state")["procore_legacy"]]
+        yield emulator

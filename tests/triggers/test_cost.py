@@ -1,4 +1,4 @@
-"""What a poll costs: requests grow with pages and batches, not with waits, and what was learned is not paid for again."""
+"""What a poll costs: requests grow with pages and batches, not with waits; what was learned is not paid for again."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.triggers.conftest import (
     LEGACY_WORKFLOW,
     Asked,
     cancel,
+    emulator_with,
     end,
     legacy_wait,
     start,
@@ -301,10 +302,10 @@ def test_waits_for_both_instances_of_an_item_end_each_with_its_own(emulator, wai
 
 @pytest.mark.parametrize("spread", [False, True])
 def test_500_legacy_waits_in_10000_instances_take_a_request_per_page_and_one_per_change(clock, waiting, spread):
-    from tests.triggers.conftest import emulator_with
-
-    with emulator_with("large") as (emulator, ids):
-        chosen = ids[::20] if spread else ids[:500]
+    with emulator_with("large") as emulator:
+        rows = [row for row in emulator.control("GET", "state")["procore_legacy"] if row["state"] == "Start"]
+        every = len(rows) // 500 if spread else 1
+        chosen = [row["id"] for row in rows[: 500 * every : every]]
         pages = 5 + 1 if spread else 1
 
         async def scenario(waits):
@@ -312,7 +313,7 @@ def test_500_legacy_waits_in_10000_instances_take_a_request_per_page_and_one_per
             waits.begin(*(legacy_wait(instance_id) for instance_id in chosen))
             await waits.poll()  # looks at each once, for no worker has
             calm = [await waits.poll(), await waits.poll()]
-            act = {"login": "pat@example.com", "activity": "Submit for Approval"}
+            act = {"login": "integration@example.com", "activity": "Submit for Approval"}
             emulator.control("POST", "procore/legacy/instances/perform-many", ids=chosen[:8], **act)
             changed = await waits.poll()
             act = {"login": "rita@example.com", "activity": "Approve"}
@@ -336,7 +337,7 @@ def test_a_legacy_wait_that_a_worker_has_looked_at_costs_no_look_of_its_own(emul
     trigger = deferred(sensor(until={"PO Approved"}), {"task_state_store": store}).trigger
 
     async def scenario(waits):
-        waits.begin(type(trigger)(**trigger.serialize()[1]))
+        waits.begin(type(trigger)(**{**trigger.serialize()[1], "poll_interval": INTERVAL, "deadline": None}))
         return [await waits.poll() for _ in range(2)]
 
     assert waiting(scenario) == [{LIST: 1}] * 2
@@ -454,7 +455,7 @@ def test_a_tool_or_project_that_does_not_exist_ends_the_waits_with_a_clear_error
     emulator.control("PATCH", "switches", bulk_history=there)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait("700001", str(5001 + number), **unknown) for number in range(5)))
+        waits.begin(*(v2_wait(None, str(5001 + number), **unknown) for number in range(5)))
         for _ in range(4):
             await waits.poll()
         return [task.result() for task in waits.tasks if task.done()]
