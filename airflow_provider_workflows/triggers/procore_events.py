@@ -77,6 +77,12 @@ class ProcoreScope(Scope):
         self.project_ids = tuple(project_ids)
         self.tool_types = tuple(tool_types)
         self.tool_subtype = tool_subtype
+        self.faults = 0  # of this round, beside those that end it
+
+    def note(self, fault: WorkflowsError) -> None:
+        """Count a fault that concerns a part of the round."""
+        self.faults += 1
+        log.warning("%s It is read again with the next poll.", fault)
 
     @property
     def key(self) -> tuple[Hashable, ...]:
@@ -170,6 +176,7 @@ class RequestsScope(ProcoreScope):
     def __init__(self, *place: Any, user_id: str | None):
         super().__init__(*place)
         self.user_id = user_id
+        self._known: dict[str, dict[str, Any]] = {}  # what was asked at the last poll, by instance
 
     @property
     def key(self) -> tuple[Hashable, ...]:
@@ -180,28 +187,43 @@ class RequestsScope(ProcoreScope):
         if not user_id.isdecimal():
             user_id = hook.find_user_id(user_id, parameter="user_id")
         yield []
+        self.faults = 0
         requests: dict[str, dict[str, Any]] = {}
         for place in dict.fromkeys(self.places(hook)):
-            tool_type, level = place
             rows: list[dict[str, Any]] = []
             for page in self.active_rows(hook, place, assignee_id=user_id):
                 rows += page
                 yield []
             if not rows:
-                hook.check_tool(tool_type)
+                hook.check_tool(place[0])
+            random.shuffle(rows)  # so that one that the server cannot answer for is not in the way of the same others
             for row in rows:
-                try:
-                    instance = hook.get_instance(str(row["id"]), project_id=level)
-                except (NotFound, PermissionDenied) as refused:  # one of them is no reason to leave the others out
-                    log.info("Left out: %s", refused)
-                    continue
-                request = rules.response_request(instance, user_id)
+                request = self._request(hook, str(row["id"]), place[1], user_id)
                 if request is not None:
-                    event_id = f"response_requested:{request['instance_id']}:{request['step_occurrence_id']}:{user_id}"
-                    requests[event_id] = {**request, "project_id": level}
+                    requests[request["instance_id"]] = {**request, "project_id": place[1]}
                 yield []
-        found = Requested(hook.company_id, user_id, requests)
+        self._known = requests
+        by_event = {
+            f"response_requested:{instance_id}:{request['step_occurrence_id']}:{user_id}": request
+            for instance_id, request in requests.items()
+        }
+        found = Requested(hook.company_id, user_id, by_event)
         yield [(subscriber, found) for subscriber in subscribers]
+
+    def _request(self, hook: ProcoreHook, instance_id: str, level: str, user_id: str) -> Mapping[str, Any] | None:
+        """Return what an instance asks; where the server cannot answer, what it asked at the last poll."""
+        if self.faults >= FAULTS_IN_A_ROUND:
+            return self._known.get(instance_id)
+        try:
+            return rules.response_request(hook.get_instance(instance_id, project_id=level), user_id)
+        except RateLimited:
+            raise
+        except PASSING_FAULTS as fault:
+            self.note(fault)
+            return self._known.get(instance_id)
+        except (NotFound, PermissionDenied) as refused:  # one of them is no reason to leave the others out
+            log.info("Left out: %s", refused)
+            return None
 
 
 class ProcoreResponseRequestedTrigger(ProcoreEventTrigger):
@@ -300,7 +322,6 @@ class InstancesScope(ProcoreScope):
         self._updated: dict[str, Any] = {}  # updated_at, when it was read
         self._left: dict[str, Mapping[str, Any] | None] = {}
         self._wanted: dict[str, Listed] = {}
-        self._faults = 0  # of this round, beside those that end it
 
     def read(self, hook: ProcoreHook, subscribers: Sequence[Any]) -> Iterator[Outcomes]:
         places = self.places(hook)
@@ -316,7 +337,7 @@ class InstancesScope(ProcoreScope):
             if not any(listed.place == number for listed, _ in rows.values()):
                 hook.check_tool(place[0])
         singly: dict[str, Listed] = {}
-        self._faults = 0
+        self.faults = 0
         for number, place in enumerate(places):
             mine = {instance_id: row for instance_id, (listed, row) in rows.items() if listed.place == number}
             missed = set(mine)
@@ -333,7 +354,7 @@ class InstancesScope(ProcoreScope):
         to_read = list({**singly, **gone}.items())
         random.shuffle(to_read)  # so that one that the server cannot answer for is not in the way of the same others
         for instance_id, listed in to_read:
-            if self._faults >= FAULTS_IN_A_ROUND:
+            if self.faults >= FAULTS_IN_A_ROUND:
                 break
             was_read = self._read_one(hook, places[listed.place], instance_id, listed, instance_id in active)
             if was_read and instance_id in active:
@@ -371,7 +392,7 @@ class InstancesScope(ProcoreScope):
                 done = set()
                 fault = next((found for found in answer.values() if isinstance(found, PASSING_FAULTS)), None)
                 if fault is not None:
-                    self._note(fault)
+                    self.note(fault)
                     if len(answer) > 1:  # fewer go together next time
                         done = {one for one, row in rows.items() if str(row.get("item_id")) in answer}
                 for item_id, found in answer.items():
@@ -383,7 +404,7 @@ class InstancesScope(ProcoreScope):
                             self._describe(named.instance_id, item_id, named.history)
                             done.add(named.instance_id)
                 yield done
-                if self._faults >= FAULTS_IN_A_ROUND:
+                if self.faults >= FAULTS_IN_A_ROUND:
                     yield set(rows)
                     return
         except NoBulkHistory:
@@ -413,7 +434,7 @@ class InstancesScope(ProcoreScope):
         except RateLimited:
             raise
         except PASSING_FAULTS as fault:
-            self._note(fault)
+            self.note(fault)
             return False
         except (NotFound, PermissionDenied):
             if not is_active:
@@ -425,10 +446,6 @@ class InstancesScope(ProcoreScope):
         if not is_active and not shown["is_active"]:
             self._left[instance_id] = shown
         return True
-
-    def _note(self, fault: WorkflowsError) -> None:
-        self._faults += 1
-        log.warning("%s It is read again with the next poll.", fault)
 
     def _describe(self, instance_id: str, item_id: str, history: Mapping[str, Any]) -> Mapping[str, Any]:
         try:

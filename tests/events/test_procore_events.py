@@ -418,6 +418,21 @@ def test_one_that_the_server_cannot_answer_for_keeps_back_no_other(run, emulator
     assert [(row[0], row[1]) for row in changes(triggerer)] == [(new, "changed"), (INSTANCE, "changed")]
 
 
+def test_a_request_that_cannot_be_read_keeps_back_no_other_and_is_not_forgotten(run, emulator):
+    async def scenario(triggerer):
+        triggerer.watch(requested())
+        await triggerer.until(lambda: len(triggerer.payloads) == 1)
+        emulator.control("POST", "faults", path=f"/instances/{INSTANCE}$", status=500, times=10_000)
+        triggerer.new = start(emulator)
+        await triggerer.until(lambda: len(triggerer.payloads) == 2)
+        emulator.control("DELETE", "faults")
+        await triggerer.polls(3)
+
+    triggerer = run(scenario)
+
+    assert [row["instance_id"] for row in triggerer.events()] == [INSTANCE, triggerer.new]
+
+
 def test_what_cannot_be_read_at_the_first_start_does_not_count_as_started_later(run, emulator):
     emulator.control("PATCH", "switches", bulk_history="absent")
     emulator.control("POST", "faults", path=f"/instances/{INSTANCE}/history", status=500, times=10_000)
