@@ -33,6 +33,7 @@ from airflow_provider_workflows.rules.times import parse_time
 from airflow_provider_workflows.triggers import base
 
 if TYPE_CHECKING:
+    from airflow_provider_workflows.client.rest import RateLimit
     from airflow_provider_workflows.hooks.base import WorkflowsHook
 
 log = logging.getLogger(__name__)
@@ -237,13 +238,12 @@ class Budget:
         """Send nothing before a unix time."""
         self._not_before = max(self._not_before, until)
 
-    def note(self, requests: int, hook: WorkflowsHook) -> None:
+    def note(self, requests: int, rate: RateLimit | None) -> None:
         """Count what was sent, and hear what the server said of its limit."""
         now = time.monotonic()
         self._sent.extend([now] * requests)
         self._saved = self._saved_now() - requests
         self._saved_at = now
-        rate = hook.client.rate
         if rate is None or not rate.limit or rate.reset_at is None:  # a limit of 0 could not have answered
             return
         seconds = rate.reset_at - time.time()
@@ -306,7 +306,7 @@ class SharedPoll:
         self._hurry = asyncio.Event()
         self._hook: WorkflowsHook | None = None
         self._opened_at = 0.0
-        self._unread: list[Any] = []  # whom the last round did not come to
+        self._had_a_turn: set[Any] = set()  # whom it came to in rounds that broke off
         self._doubtful: set[Any] = set()  # about whom the server could not answer
         self._odd_rounds = 0
         self._refusals = 0
@@ -339,7 +339,8 @@ class SharedPoll:
     async def _run(self) -> None:
         due = time.monotonic() + self.scope.first_pause(self.interval)
         try:
-            while True:
+            # Not for ever: before Python 3.12 wait_for can swallow what cancels it.
+            while self._subscriptions:
                 await self._until(due)
                 began = time.monotonic()
                 await self._round()
@@ -363,8 +364,8 @@ class SharedPoll:
     async def _round(self) -> None:
         """Read for every subscriber; after a round that broke off, for those first whom it did not come to."""
         pending = self._next_in_line()
+        asked = tuple(pending)
         self._resume_at = None
-        self._unread = []
         try:
             try:
                 await self._read(pending)
@@ -385,12 +386,18 @@ class SharedPoll:
             log.exception("Polling %s failed.", self._name)
             self._refuse(WorkflowsError(f"Polling failed ({type(bug).__name__}: {bug})"), pending)
         else:
+            asked = ()
+            self._had_a_turn.clear()
             self._odd_rounds = self._refusals = 0
+        self._had_a_turn.update(one for one in asked if one not in pending or one in self._doubtful)
         self._tell()
 
     def _next_in_line(self) -> dict[Any, None]:
-        unread = [one for one in self._unread if one in self._subscriptions]
-        pending = dict.fromkeys(unread or self._subscriptions)
+        unread = [one for one in self._subscriptions if one not in self._had_a_turn]
+        if not unread:
+            self._had_a_turn.clear()
+            unread = list(self._subscriptions)
+        pending = dict.fromkeys(unread)
         for one in self._doubtful:
             if one in pending:  # to the end, or nobody behind it would ever be read for
                 del pending[one]
@@ -436,7 +443,8 @@ class SharedPoll:
 
     async def _step(self, hook: WorkflowsHook, reading: Iterator[Outcomes]) -> list[tuple[Any, Any]] | None:
         """Make one step in a thread; None after the last one."""
-        before = hook.client.sent
+        client = hook.client  # which a hook that was closed meanwhile would look up anew
+        before = client.sent
         future = base.threads().submit(_next, reading)
         try:
             return await asyncio.wrap_future(future)
@@ -448,8 +456,8 @@ class SharedPoll:
             self._budget.refrain(stated_time(fault))
             raise
         finally:
-            sent = hook.client.sent - before
-            self._budget.note(sent, hook)
+            sent = client.sent - before
+            self._budget.note(sent, client.rate)
             version_compat.count("workflows.requests", sent, **self._tags)
 
     async def _ready_hook(self) -> WorkflowsHook:
@@ -481,8 +489,7 @@ class SharedPoll:
         if not self.fault:  # once, and not at every poll of an outage
             log.warning("%s Polling %s goes on.", fault, self._name)
         self.fault = str(fault)
-        self._unread = [one for one in pending if one not in self._doubtful]
-        if isinstance(fault, RateLimited) and self._unread:
+        if isinstance(fault, RateLimited) and not self._doubtful.issuperset(pending):
             self._resume_at = stated_time(fault) or None
 
     def _refuse(self, refusal: WorkflowsError, pending: dict[Any, None]) -> None:
