@@ -23,7 +23,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import check_choice
-from airflow_provider_workflows.rules.procore_audit import listed_instance, name_histories
+from airflow_provider_workflows.rules.procore_audit import name_histories, time
 from airflow_provider_workflows.triggers.base import PASSING_FAULTS
 from airflow_provider_workflows.triggers.events import (
     MOST_FACTS,
@@ -50,6 +50,10 @@ PART_LENGTH = 6  # characters of 6 bits
 CHAIN_LENGTH = 12
 
 Place = tuple[str, str]  # tool and level
+# What there may be 20,000 of are plain tuples and texts, which the garbage collector passes by: with objects it stops
+# the event loop for a third of a second.
+Listed = tuple[int, str]  # an active instance: the number of its place, and its item
+Row = tuple[str, "str | None", "str | None"]  # of the list: item_id, updated_at, started_at
 Outcomes = list[tuple[Any, Any]]
 
 
@@ -281,14 +285,6 @@ def _without_options(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Listed:
-    """An active instance: where it is, as the place's number, and its item."""
-
-    place: int
-    item_id: str
-
-
-@dataclass(frozen=True)
 class Instances:
     """
     What one poll knows of the instances of a scope.
@@ -325,21 +321,25 @@ class InstancesScope(ProcoreScope):
 
     def read(self, hook: ProcoreHook, subscribers: Sequence[Any]) -> Iterator[Outcomes]:
         places = self.places(hook)
-        rows: dict[str, tuple[Listed, dict[str, Any]]] = {}
+        found: list[dict[str, Row]] = []
+        active: dict[str, Listed] = {}
         for number, place in enumerate(places):
+            mine: dict[str, Row] = {}
+            found.append(mine)
             if place in places[:number]:
                 continue
             for page in self.active_rows(hook, place):
                 for row in page:
-                    if not row.get("ended_at"):
-                        rows.setdefault(str(row["id"]), (Listed(number, str(row.get("item_id"))), row))
+                    instance_id, item_id = str(row["id"]), str(row.get("item_id"))
+                    if not row.get("ended_at") and instance_id not in active:
+                        active[instance_id] = (number, item_id)
+                        mine[instance_id] = (item_id, row.get("updated_at"), row.get("started_at"))
                 yield []
-            if not any(listed.place == number for listed, _ in rows.values()):
+            if not mine:
                 hook.check_tool(place[0])
         singly: dict[str, Listed] = {}
         self.faults = 0
-        for number, place in enumerate(places):
-            mine = {instance_id: row for instance_id, (listed, row) in rows.items() if listed.place == number}
+        for place, mine in zip(places, found, strict=True):
             missed = set(mine)
             if mine and self._bulk(place) is not None:
                 for described in self._read_in_bulk(hook, place, mine):
@@ -347,8 +347,7 @@ class InstancesScope(ProcoreScope):
                     yield []
             if self._bulk(place) is None:
                 missed = self._due(mine)
-            singly |= {instance_id: rows[instance_id][0] for instance_id in mine if instance_id in missed}
-        active = {instance_id: listed for instance_id, (listed, _) in rows.items()}
+            singly |= {instance_id: active[instance_id] for instance_id in mine if instance_id in missed}
         self._listed |= _drained(self._wanted)
         gone = {one: listed for one, listed in self._listed.items() if one not in active and one not in self._left}
         to_read = list({**singly, **gone}.items())
@@ -356,9 +355,10 @@ class InstancesScope(ProcoreScope):
         for instance_id, listed in to_read:
             if self.faults >= FAULTS_IN_A_ROUND:
                 break
-            was_read = self._read_one(hook, places[listed.place], instance_id, listed, instance_id in active)
-            if was_read and instance_id in active:
-                self._updated[instance_id] = rows[instance_id][1].get("updated_at")
+            number, item_id = listed
+            is_active = instance_id in active
+            if self._read_one(hook, places[number], instance_id, item_id, is_active) and is_active:
+                self._updated[instance_id] = found[number][instance_id][1]
             yield []
         outcome = self._outcome(hook.company_id, places, active)
         yield [(subscriber, outcome) for subscriber in subscribers]
@@ -380,13 +380,13 @@ class InstancesScope(ProcoreScope):
             self._histories[place] = ItemHistories(*place)
         return self._histories[place]
 
-    def _read_in_bulk(self, hook: ProcoreHook, place: Place, rows: Mapping[str, dict[str, Any]]) -> Iterator[set[str]]:
+    def _read_in_bulk(self, hook: ProcoreHook, place: Place, rows: Mapping[str, Row]) -> Iterator[set[str]]:
         """Describe active instances by the histories of their items; yield the ids of those it could."""
         histories = self._bulk(place)
         assert histories is not None
-        by_item: dict[str, list[dict[str, Any]]] = {}
-        for row in rows.values():
-            by_item.setdefault(str(row.get("item_id")), []).append(row)
+        by_item: dict[str, list[str]] = {}
+        for instance_id, (item_id, _, _) in rows.items():
+            by_item.setdefault(item_id, []).append(instance_id)
         try:
             for answer in histories.read(hook, list(by_item)):
                 done = set()
@@ -394,11 +394,11 @@ class InstancesScope(ProcoreScope):
                 if fault is not None:
                     self.note(fault)
                     if len(answer) > 1:  # fewer go together next time
-                        done = {one for one, row in rows.items() if str(row.get("item_id")) in answer}
+                        done = {one for item_id in answer for one in by_item[item_id]}
                 for item_id, found in answer.items():
                     if isinstance(found, WorkflowsError):
                         continue  # read singly
-                    shown = [listed_instance(row, None) for row in by_item.get(item_id, ())]
+                    shown = [{"id": one, "started_at": time(rows[one][2])} for one in by_item[item_id]]
                     for named in name_histories(found, shown, tool_type=place[0], item_id=item_id):
                         if named.instance_id in rows:
                             self._describe(named.instance_id, item_id, named.history)
@@ -417,20 +417,18 @@ class InstancesScope(ProcoreScope):
                 REREAD,
             )
 
-    def _due(self, rows: Mapping[str, dict[str, Any]]) -> set[str]:
+    def _due(self, rows: Mapping[str, Row]) -> set[str]:
         """Return which of the active instances to read singly."""
-        moved = {
-            one for one, row in rows.items() if one not in self._updated or row.get("updated_at") != self._updated[one]
-        }
+        moved = {one for one, (_, at, _) in rows.items() if one not in self._updated or at != self._updated[one]}
         oldest = [one for one in self._described if one in rows and one not in moved]
         return moved | set(oldest[:REREAD])
 
-    def _read_one(self, hook: ProcoreHook, place: Place, instance_id: str, listed: Listed, is_active: bool) -> bool:
+    def _read_one(self, hook: ProcoreHook, place: Place, instance_id: str, item_id: str, is_active: bool) -> bool:
         """Read the history of one instance; False where the server could not answer."""
         tool_type, level = place
         try:
             history = hook.get_instance_history(instance_id, project_id=level, tool_type=tool_type)
-            shown = self._describe(instance_id, listed.item_id, history)
+            shown = self._describe(instance_id, item_id, history)
         except RateLimited:
             raise
         except PASSING_FAULTS as fault:
@@ -514,21 +512,25 @@ class ProcoreInstanceChangedTrigger(ProcoreEventTrigger):
             shown = outcome.described.get(instance_id)
             if shown is None:  # nothing could be read of it yet
                 if before is not None or is_first:
-                    now[instance_id] = before or ["", listed.place, listed.item_id]
+                    now[instance_id] = before or _entry("", listed)
                 continue
             is_new = before is None and not is_first
             digest, changed = _next_digest(before, shown["parts"])
+            if before is not None and digest == _digest(before):
+                now[instance_id] = before
+                continue
             if is_new or changed:
                 if len(facts) == MOST_FACTS:  # the rest with the next poll
                     now |= {} if before is None else {instance_id: before}
                     continue
                 fact = self._fact("started" if is_new else "changed", instance_id, listed, digest, outcome, shown)
                 facts += self._passed({**fact, "changed": changed})
-            now[instance_id] = [digest, listed.place, listed.item_id]
+            now[instance_id] = _entry(digest, listed)
         for instance_id, before in told.items():
             if instance_id in outcome.active:
                 continue
-            listed = Listed(before[1], before[2])
+            _, number, item_id = before.split(" ", 2)
+            listed = (int(number), item_id)
             if instance_id not in outcome.left:
                 outcome.wanted[instance_id] = listed
             if instance_id not in outcome.left or len(facts) == MOST_FACTS:
@@ -555,13 +557,14 @@ class ProcoreInstanceChangedTrigger(ProcoreEventTrigger):
         outcome: Instances,
         shown: Mapping[str, Any],
     ) -> dict[str, Any]:
-        tool_type, level = outcome.places[listed.place]
+        number, item_id = listed
+        tool_type, level = outcome.places[number]
         response = shown.get("last_response")
         return {
             "event_id": f"instance_{change}:{instance_id}:{digest[-CHAIN_LENGTH:]}",
             "change": change,
             "instance_id": instance_id,
-            "item_id": listed.item_id,
+            "item_id": item_id,
             "project_id": level,
             "tool_type": tool_type,
             **{name: shown.get(name) for name in ("state", "step", "item_status", "started_at", "ended_at")},
@@ -577,14 +580,24 @@ def _chosen(name: str, value: Any, allowed: Sequence[str]) -> list[str]:
     return given
 
 
-def _next_digest(before: Sequence[Any] | None, parts: str) -> tuple[str, list[str]]:
+def _entry(digest: str, listed: Listed) -> str:
+    """Return what is kept of an instance that was told: its digest, and where to find it once it is not listed."""
+    number, item_id = listed
+    return f"{digest} {number} {item_id}"
+
+
+def _digest(entry: str) -> str:
+    return entry.partition(" ")[0]
+
+
+def _next_digest(before: str | None, parts: str) -> tuple[str, list[str]]:
     """
     Return the digest of an instance and which of its parts differ from the digest before.
 
     A digest holds a short hash of each part and one of all that was told before, so that the same state has another
     digest each time it comes round, and the same one when it is told again.
     """
-    old = before[0] if before else ""
+    old = _digest(before) if before else ""
     if old and old[:-CHAIN_LENGTH] == parts:
         return old, []
     places = {name: slice(i * PART_LENGTH, (i + 1) * PART_LENGTH) for i, name in enumerate(PARTS)}
