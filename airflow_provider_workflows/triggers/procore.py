@@ -399,6 +399,7 @@ class ItemHistories:
         self._wary: dict[str, int] = {}  # items of a call that failed: how many of them may go together
         self._answered = False
         self._not_found = 0
+        self._is_down = False  # the last time no call was answered
 
     def read(
         self, hook: ProcoreHook, item_ids: Iterable[str], *, each: Callable[[str, Any], Any] | None = None
@@ -414,6 +415,8 @@ class ItemHistories:
         refused = {item_id: self._refused[item_id] for item_id in item_ids if item_id in self._refused}
         if refused:
             yield refused
+        was_down, self._is_down = self._is_down, True
+        failed: dict[str, int] = {}
         left = deque(self._batches([item_id for item_id in item_ids if item_id not in refused]))
         while left:
             batch = left.popleft()
@@ -428,12 +431,17 @@ class ItemHistories:
                 yield self._spoiled(batch, refusal, left)
             except PASSING_FAULTS as fault:
                 # It may be one of them that the server fails at. Fewer go together next time, until one is alone.
-                self._wary |= dict.fromkeys(batch, max(1, len(batch) // 2))
+                failed |= dict.fromkeys(batch, max(1, len(batch) // 2))
+                self._wary |= failed
                 yield dict.fromkeys(batch, fault)
             else:
                 self._answered = True
                 for item_id in batch:
                     self._wary.pop(item_id, None)
+                if was_down and self._is_down:  # so it was the server, and none of the items
+                    self._wary = failed
+                    left = deque(self._batches([item_id for others in left for item_id in others]))
+                self._is_down = False
                 yield _paired(batch, answer, each)
 
     def _batches(self, item_ids: list[str]) -> list[list[str]]:
