@@ -77,8 +77,9 @@ class Holder:
     """
     Runs triggers side by side in one event loop.
 
-    :param order: ``{classpath, kwargs, common, interval, polls, shared, first_pause}``: ``kwargs`` are the arguments
-        of each trigger by its name, ``common`` those of all; ``shared`` tells whether their polls are.
+    :param order: ``{classpath, kwargs, common, interval, polls, shared, watches, first_pause}``: ``kwargs`` are the
+        arguments of each trigger by its name, ``common`` those of all; ``shared`` tells whether their polls are,
+        ``watches`` whether each waits for one event or watches for many.
     """
 
     def __init__(self, order: dict[str, Any]):
@@ -154,10 +155,15 @@ class Holder:
 
     async def _hold(self, name: str, trigger: Any) -> None:
         try:
-            async for _ in trigger.run():
-                self.events[name] = time.time()
+            async for event in trigger.run():
+                now = time.time()
+                if not self.order["watches"]:
+                    self.events[name] = now
+                    self._told()
+                    break
+                for fact in event.payload["events"]:
+                    self.events.setdefault(fact["instance_id"], now)
                 self._told()
-                break
             else:
                 self.failures.append(f"{name} ended without an event")
         except Exception as error:
@@ -176,7 +182,7 @@ class Holder:
             await self.polls.next()
 
     def _import_what_polls_need(self) -> None:
-        for name in ("shared_poll", "procore_scopes", "procore", "procore_legacy"):
+        for name in ("shared_poll", "procore_scopes", "procore", "procore_legacy", "procore_events"):
             importlib.import_module(f"airflow_provider_workflows.triggers.{name}")
         for name in ("procore", "procore_legacy"):
             importlib.import_module(f"airflow_provider_workflows.hooks.{name}")

@@ -12,10 +12,17 @@ from typing import Any
 LABELS = {
     "v2": "Workflows v2",
     "legacy": "Legacy",
+    "changed": "ProcoreInstanceChangedTrigger",
     "http_sensor": "HttpSensorTrigger",
     "http_event": "HttpEventTrigger",
 }
-COLOURS = {"v2": "#0b6fa4", "legacy": "#2f8f4e", "http_sensor": "#c2571a", "http_event": "#8b3a8f"}
+COLOURS = {
+    "v2": "#0b6fa4",
+    "legacy": "#2f8f4e",
+    "changed": "#7a7a1e",
+    "http_sensor": "#c2571a",
+    "http_event": "#8b3a8f",
+}
 RESULTS = Path("benchmarks/results.json")
 CHART = Path("docs/img/waits.svg")
 PAGE = Path("docs/scaling.md")
@@ -152,10 +159,11 @@ def chart(results: dict[str, Any]) -> str:
         f'<rect width="{width}" height="{height}" fill="#fff"/>',
     ]
     kinds = [kind for kind in LABELS if any(one["kind"] == kind for one in results["measured"])]
-    for place, kind in enumerate(kinds):
-        x = LEFT + place * 170
+    x = LEFT
+    for kind in kinds:
         parts.append(f'<circle cx="{x}" cy="17" r="5" fill="{COLOURS[kind]}"/>')
         parts.append(f'<text x="{x + 10}" y="21">{escape(LABELS[kind])}</text>')
+        x += 36 + 7 * len(LABELS[kind])
     for place, panel in enumerate(PANELS):
         x, y = place % 2 * WIDTH, 34 + place // 2 * HEIGHT
         parts.append(f'<g transform="translate({x} {y})">{_panel(results["measured"], kinds, *panel)}</g>')
@@ -193,8 +201,11 @@ def _panel(measured: Sequence[Row], kinds: Sequence[str], title: str, what: str,
             for one in sorted(measured, key=lambda one: int(one["waits"]))
             if one["kind"] == kind
         ]
-        parts.append(f'<polyline fill="none" stroke="{COLOURS[kind]}" stroke-width="2" points="{" ".join(points)}"/>')
+        dash = ' stroke-dasharray="6 4"' if kind == "http_event" else ""  # it may lie upon another
+        parts.append(
+            f'<polyline fill="none" stroke="{COLOURS[kind]}" stroke-width="2"{dash} points="{" ".join(points)}"/>'
+        )
         for point in points:
-            x, y = point.split(",")
-            parts.append(f'<circle cx="{x}" cy="{y}" r="3.5" fill="{COLOURS[kind]}"/>')
+            cx, cy = point.split(",")
+            parts.append(f'<circle cx="{cx}" cy="{cy}" r="3.5" fill="{COLOURS[kind]}"/>')
     return "\n".join(parts)

@@ -1,0 +1,69 @@
+"""The benchmark of waiting runs, small; and it says which targets are missed."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+
+import pytest
+
+from benchmarks import report, waits
+
+SMALL = ["--waits", "20", "--interval", "1", "--polls", "1", "--first-pause", "0.1"]
+HAS_STOCK = importlib.util.find_spec("airflow.providers.http") is not None
+
+
+def measured(path, *kinds):
+    waits.main([*SMALL, "--kinds", *kinds, "--json", str(path)])
+    return {one["kind"]: one for one in json.loads(path.read_text())["measured"]}
+
+
+def test_it_measures_our_waits(tmp_path, capsys):
+    found = measured(tmp_path / "results.json", "v2", "legacy")
+
+    assert {kind: one["requests_per_poll"] for kind, one in found.items()} == {"v2": 1, "legacy": 1}
+    assert all(one["changed"] == 20 for one in found.values())
+    assert all(0 < one["cpu_per_poll"] < 1 for one in found.values())
+    assert all(0 < one["delay_p50"] <= one["delay_p99"] < 5 for one in found.values())
+    assert "20 waits by Legacy" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not HAS_STOCK, reason="apache-airflow-providers-http is not installed; `make bench` does that")
+def test_it_measures_the_triggers_of_airflow(tmp_path):
+    found = measured(tmp_path / "results.json", "http_sensor")
+
+    assert found["http_sensor"]["changed"] == 20
+    assert 15 < found["http_sensor"]["requests_per_poll"] <= 21
+
+
+def test_without_the_http_provider_it_says_that_its_triggers_are_left_out(monkeypatch, tmp_path, capsys):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+
+    assert measured(tmp_path / "results.json", "http_sensor", "http_event") == {}
+    assert "not installed, so its triggers are not measured" in capsys.readouterr().out
+
+
+def result(kind, waits, **figures):
+    good = {"requests_per_poll": waits, "cpu_per_poll": 0.01, "longest_stall": 0.001, "core_share_60": 0.01}
+    return {"kind": kind, "waits": waits, "interval": 10.0, "memory": 10.0, "delay_p99": 10.0} | good | figures
+
+
+def test_it_says_which_targets_are_missed():
+    stock = result("http_sensor", 1_000, cpu_per_poll=1.0, longest_stall=0.1)
+    ours = result("v2", 1_000, requests_per_poll=20.0, cpu_per_poll=0.2)
+    large = result("legacy", 10_000, memory=251.0, delay_p99=11.5)
+
+    found = waits.targets({"measured": [ours, large, stock], "emulator_memory": 399.0})
+
+    assert {target["name"]: target["value"] for target in found if not target["met"]} == {
+        "Workflows v2: CPU at 1,000 waits, as a part of HttpSensorTrigger": 0.2,
+        "Legacy: MiB more than at rest at 10,000 waits": 251.0,
+        "Legacy: delay p99 at 10,000 waits, beyond the interval": 1.5,
+    }
+    assert len(found) == 9
+
+
+def test_the_chart_is_drawn_of_whatever_was_measured():
+    one = result("v2", 1_000)
+    assert "Workflows v2" in report.chart({"measured": [one]})
+    assert "<polyline" in report.chart({"measured": [one, result("legacy", 100)]})
