@@ -16,6 +16,7 @@ from airflow_provider_workflows.client.rest import RateLimit
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyPerformActivityOperator
 from airflow_provider_workflows.sensors import procore, procore_legacy, workflowsoft
+from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from tests.triggers.conftest import (
     INTERVAL,
     MadeUpWait,
@@ -42,6 +43,11 @@ VALUES = {
     "visit": {"id": "1", "name": "Start", "status": None, "set_at": None},
 }
 LISTS = {"tool_types", "operation_ids", "fail_on", "skip_on", "step_reached", "step_answered"}
+PARTICULAR = {  # those of the event triggers, which bring some into a form of their own
+    "ProcoreResponseRequestedTrigger": {},
+    "ProcoreInstanceChangedTrigger": {"states": ["complete"], "changes": ["ended"]},
+    "WorkflowsoftIntegrationTrigger": {"diagram": None, "step": None},
+}
 TIME = "2026-01-01T00:00:00+00:00"
 
 
@@ -66,18 +72,19 @@ def parameters_of(cls):
     return names
 
 
-@pytest.mark.parametrize("cls", every_trigger(), ids=lambda cls: cls.__name__)
+@pytest.mark.parametrize("cls", list(every_trigger()), ids=lambda cls: cls.__name__)
 def test_a_trigger_stores_nothing_but_json_and_comes_back_as_it_was(cls):
-    if "events" in cls.__module__:
-        pytest.skip("event triggers have tests of their own")
     until = TIME if cls.__name__ == "WorkflowsoftPauseTrigger" else VALUES["until"]
     values = {**VALUES, "until": until}
     arguments = {name: ["x"] if name in LISTS else values.get(name, "7") for name in parameters_of(cls)}
+    arguments |= PARTICULAR.get(cls.__name__, {})
 
     path, stored = cls(**arguments).serialize()
 
     assert path == f"{cls.__module__}.{cls.__qualname__}"
-    assert json.loads(json.dumps(stored)) == stored == arguments
+    assert json.loads(json.dumps(stored)) == stored
+    assert stored.keys() == arguments.keys()
+    assert stored == arguments or cls.__name__ in PARTICULAR
     assert cls(**stored).serialize() == (path, stored)
 
 
@@ -133,9 +140,6 @@ def test_a_poll_tells_what_it_did_for_whom(clock, product, told):
 @pytest.mark.usefixtures("airflow_connections")
 @pytest.mark.parametrize(("kind", "ids"), [(v2_wait, ("700001", "5001")), (legacy_wait, ("568150",))])
 def test_the_age_of_the_oldest_step_is_told(emulator, clock, told, kind, ids):
-    held = emulator.control("GET", "clock")["now"]
-    emulator.control("POST", "clock", advance=0)
-
     async def scenario():
         task = wait_for(kind(*ids))
         await asyncio.sleep(10.5 * INTERVAL)
@@ -145,9 +149,8 @@ def test_the_age_of_the_oldest_step_is_told(emulator, clock, told, kind, ids):
 
     ages = [value for name, value, _ in told if name == "workflows.oldest_step_age"]
     products = {tags["product"] for name, _, tags in told}
-    assert held
     assert ages == sorted(ages)
-    assert 8 * INTERVAL <= ages[-1] <= 12 * INTERVAL + 30 * 24 * 3600
+    assert 8 * INTERVAL <= ages[-1] <= 12 * INTERVAL
     assert products == {"procore" if kind is v2_wait else "procore_legacy"}
 
 
@@ -196,10 +199,8 @@ def test_an_interval_of_nothing_is_refused_by_every_sensor_before_anything_is_se
 
 def test_every_sensor_was_asked():
     modules = (procore, procore_legacy, workflowsoft)
-    from airflow_provider_workflows.sensors.base import WorkflowsSensor
-
     own = {cls for module in modules for cls in vars(module).values() if inspect.isclass(cls)}
-    assert {cls for cls in own if issubclass(cls, WorkflowsSensor) and cls is not WorkflowsSensor} == set(SENSORS)
+    assert {cls for cls in own if issubclass(cls, WorkflowsSensor) and not inspect.isabstract(cls)} == set(SENSORS)
 
 
 @pytest.mark.usefixtures("airflow_connections")
