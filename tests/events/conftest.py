@@ -102,6 +102,7 @@ class Triggerer:
         self.payloads: list[tuple[str, dict[str, Any]]] = []  # what was yielded, for which assets
         self.ended: list[BaseException | None] = []
         self.readings = 0
+        self.stored: list[dict[str, Any]] = []  # rows of the events that have reached the database
         self.unsent: list[int] = []
         self._tasks: dict[int, asyncio.Task[None]] = {}
         self._given: list[TriggerStores] = []
@@ -146,6 +147,7 @@ class Triggerer:
     def persist(self) -> None:
         """Let the events that were yielded reach the database."""
         sent, self.unsent = self.unsent, []
+        self.stored = self.events()
         self.manager.confirm_persisted(sent)
 
     async def stop(self, number: int) -> None:

@@ -21,6 +21,8 @@ INTEGRATION = "example_workflowsoft_event_driven_integration"
 DAGS = (APPROVAL, OUTCOME, INTEGRATION)
 SETTINGS = {
     "AIRFLOW__WORKFLOWS__POKE_INTERVAL": "1",
+    # A watcher starts when the file of an unpaused DAG is read again.
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "4",
     # How long another triggerer waits before it takes over from one that is dead.
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "4",
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",

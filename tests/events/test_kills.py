@@ -1,0 +1,84 @@
+"""Triggerers that are killed at any moment, one after the other, while people go on working."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+
+import pytest
+
+from airflow_provider_workflows.triggers.procore_events import (
+    ProcoreInstanceChangedTrigger,
+    ProcoreResponseRequestedTrigger,
+)
+from airflow_provider_workflows.triggers.workflowsoft_events import WorkflowsoftIntegrationTrigger
+
+LIVES = 12
+TOOL = "purchase_order_contract"
+
+
+@pytest.fixture
+def emulator(airflow_connections, set_connection):
+    airflow_connections.control("PATCH", "switches", new_integrations="consumed_on_read")
+    connection = airflow_connections.connection("workflowsoft")
+    connection["extra"]["new_integrations"] = "consumed_on_read"
+    set_connection("workflowsoft_default", connection)
+    return airflow_connections
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_whatever_the_moment_of_a_kill_nothing_is_lost_and_ids_stay(run, emulator, stores, seed):
+    chance = random.Random(seed)
+    orders, integrations, stored, lost = {"700001"}, set(), [], []
+
+    def live(scenario, **settings):
+        triggerer = run(scenario, **settings)
+        stored.extend(triggerer.stored)
+        lost.extend(stretch for _, payload in triggerer.payloads for stretch in payload.get("suspected_lost", ()))
+        return triggerer
+
+    def work():
+        item = str(990000 + len(orders))
+        orders.add(emulator.control("POST", "procore/instances", tool_type=TOOL, item_id=item)["id"])
+        started = emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
+        integrations.add(started["integration_instance_id"])
+
+    def watch(triggerer):
+        triggerer.watch(ProcoreResponseRequestedTrigger(tool_type=TOOL, poll_interval=0.02, asset="asks"))
+        triggerer.watch(ProcoreInstanceChangedTrigger(tool_type=TOOL, poll_interval=0.02, asset="changes"))
+        step = {"diagram": "Event planning", "step": "Check event"}
+        triggerer.watch(WorkflowsoftIntegrationTrigger(**step, poll_interval=0.02, asset="step"))
+
+    async def life(triggerer):
+        watch(triggerer)
+        for _ in range(chance.randrange(1, 15)):
+            await asyncio.sleep(chance.random() * 0.04)
+            if chance.random() < 0.3:
+                work()
+            if chance.random() < 0.5:
+                triggerer.persist()
+
+    async def first(triggerer):
+        watch(triggerer)
+        await triggerer.until(lambda: len(stores.keys("changes")) == 2)
+
+    async def last(triggerer):
+        watch(triggerer)
+        await triggerer.polls(40)
+
+    live(first)
+    for _ in range(LIVES):
+        live(life, persists=False)
+    live(last)
+
+    by_id = {row["event_id"]: row for row in stored}
+    told = [row for row in by_id.values() if row["event_id"].startswith("response_requested:")]
+    assert {row["instance_id"] for row in told} == orders
+    assert len(told) == len(orders)  # a repeat has no other id
+    started = [row for row in by_id.values() if row.get("change") == "started"]
+    assert sorted(row["instance_id"] for row in started) == sorted(orders - {"700001"})
+    arrived = {row["integration_instance_id"] for row in by_id.values() if "integration_instance_id" in row}
+    (journal,) = [stores.value("step", key) for key in stores.keys("step") if key.endswith(".journal")]
+    assert arrived <= integrations
+    # An answer that was on its way when the triggerer died is lost, and reported.
+    assert arrived == integrations or lost or journal["suspected_lost"]
