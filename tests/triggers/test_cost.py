@@ -297,6 +297,21 @@ def test_waits_for_both_instances_of_an_item_end_each_with_its_own(emulator, wai
     ]
 
 
+def test_a_wait_that_knows_no_item_yet_is_polled_with_the_others_once_it_does(emulator, waiting):
+    async def scenario(waits):
+        waits.begin(v2_wait("700001", None, tool_type=None), *(v2_wait(*ids) for ids in start(emulator, 10)))
+        polls = [await waits.poll() for _ in range(4)]
+        end(emulator, "700001")
+        await waits.poll()
+        return polls, waits.results()
+
+    polls, (result,) = waiting(scenario)
+
+    assert polls[0] == {BULK: 1, SHOW: 1, HISTORY: 1}
+    assert polls[2:] == [{BULK: 1}] * 2
+    assert (result["instance_id"], result["item_id"]) == ("700001", "5001")
+
+
 # --- Legacy ---
 
 
@@ -341,6 +356,15 @@ def test_a_legacy_wait_that_a_worker_has_looked_at_costs_no_look_of_its_own(emul
         return [await waits.poll() for _ in range(2)]
 
     assert waiting(scenario) == [{LIST: 1}] * 2
+
+
+def test_legacy_waits_of_a_company_are_listed_once_whatever_their_project(emulator, waiting):
+    async def scenario(waits):
+        waits.begin(*(legacy_wait("568150", project_id=project, mark="seen") for project in ("1001", "1002", None)))
+        await waits.poll()
+        return await waits.poll()
+
+    assert waiting(scenario) == {LIST: 1}
 
 
 def test_where_the_legacy_list_is_forbidden_each_wait_looks_for_itself_and_that_is_said_once(emulator, waiting, caplog):

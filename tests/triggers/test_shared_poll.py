@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
 
 import pytest
 
@@ -18,7 +19,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.triggers import base, shared_poll
 from airflow_provider_workflows.triggers.shared_poll import snapshots
-from tests.triggers.conftest import DONE, INTERVAL, MadeUpWait, cancel, wait_for
+from tests.triggers.conftest import DONE, INTERVAL, MadeUpWait, Product, cancel, wait_for
 
 
 def answers(outcomes):
@@ -169,6 +170,37 @@ def test_the_poll_goes_on_when_a_wait_leaves_while_it_is_read_for(clock, product
     assert leaver.cancelled()
 
 
+def test_a_poll_knows_nothing_of_whom_it_began_for(clock, product):
+    """Airflow logs by a context variable: whatever the poll logged would be the first wait's for ever."""
+    whose = contextvars.ContextVar("whose", default="nobody's")
+    found = []
+
+    async def prepares(hook):
+        found.append(whose.get())
+
+    async def scenario():
+        product.prepares = prepares
+        product.next = [over("wait")]
+        whose.set("the first one's")
+        return await wait_for(MadeUpWait(product.scope()))
+
+    clock.run(scenario())
+
+    assert found == ["nobody's"]
+
+
+def test_polls_of_an_event_loop_that_is_closed_are_forgotten():
+    """`dag.test()` has an event loop for each trigger."""
+    product = Product(lambda: 0.0)
+
+    async def scenario():
+        product.next = [over("wait")]
+        return (await wait_for(MadeUpWait(product.scope(), interval=0.01)))["status"]
+
+    assert {asyncio.run(scenario()) for _ in range(5)} == {"done"}
+    assert len(shared_poll._homes) == 1
+
+
 # --- when ---
 
 
@@ -271,6 +303,21 @@ def test_three_faults_end_a_round_and_the_next_one_begins_with_those_it_did_not_
     assert second == [f"w{number}" for number in range(3, 10)]
     assert third == [f"w{number}" for number in range(6, 10)]
     assert sent == 3 + 3 + 1
+
+
+def test_who_joins_after_a_round_that_broke_off_is_served_by_the_next_one(clock, product):
+    outage = {f"w{number}": ServerError("It failed") for number in range(10)}
+
+    async def scenario():
+        tasks = [wait_for(MadeUpWait(product.scope(), f"w{number}")) for number in range(10)]
+        product.next = [one_by_one(outage), over("late")]
+        await asyncio.sleep(1.5 * INTERVAL)
+        late = await wait_for(MadeUpWait(product.scope(), "late"))
+        await cancel(*tasks)
+        return late
+
+    assert clock.run(scenario())["status"] == "done"
+    assert len(product.polls) == 2
 
 
 def test_the_one_the_server_fails_at_never_stands_in_front_of_the_others(clock, product):
