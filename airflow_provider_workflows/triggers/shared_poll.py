@@ -365,7 +365,7 @@ class SharedPoll:
         """Read for every subscriber; after a round that broke off, for those first whom it did not come to."""
         pending = self._next_in_line()
         asked = tuple(pending)
-        self._resume_at = None
+        is_resumed, self._resume_at = self._resume_at is not None, None
         try:
             try:
                 await self._read(pending)
@@ -386,7 +386,10 @@ class SharedPoll:
             log.exception("Polling %s failed.", self._name)
             self._refuse(WorkflowsError(f"Polling failed ({type(bug).__name__}: {bug})"), pending)
         else:
-            asked = ()
+            if self._had_a_turn and not is_resumed and not self._subscriptions.keys() <= set(asked):
+                self._resume_at = 0.0  # the server is back, so the others need not wait for the next poll
+            else:
+                asked = ()
             self._had_a_turn.clear()
             self._odd_rounds = self._refusals = 0
         self._had_a_turn.update(one for one in asked if one not in pending or one in self._doubtful)
