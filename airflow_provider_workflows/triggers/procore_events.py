@@ -510,7 +510,8 @@ class ProcoreInstanceChangedTrigger(ProcoreEventTrigger):
         for instance_id, listed in outcome.active.items():
             before = told.get(instance_id)
             shown = outcome.described.get(instance_id)
-            if shown is None:  # nothing could be read of it yet
+            # Nothing could be read of it yet, or it has ended since it was listed, which the next poll tells.
+            if shown is None or not shown["is_active"]:
                 if before is not None or is_first:
                     now[instance_id] = before or _entry("", listed)
                 continue
