@@ -132,6 +132,27 @@ def test_a_hidden_item_ends_its_wait_and_the_others_end_in_the_same_poll(emulato
     assert waiting(scenario) == ["error"] + ["done"] * 19
 
 
+def test_an_item_with_a_hidden_instance_is_looked_at_by_itself_without_splitting_again(emulator, waiting):
+    started = start(emulator, 20)
+    emulator.control("POST", "procore/instances/700001/terminate")
+    new = emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id="5001")["id"]
+    emulator.control("POST", "procore/instances/700001/hide", hidden=True)
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids) for ids in [*started, (new, "5001")]))
+        polls = [await waits.poll() for _ in range(3)]
+        assert set(waits.statuses()) == {None}
+        end(emulator, new)
+        await waits.poll()
+        return polls, waits.results()
+
+    (first, *later), (result,) = waiting(scenario)
+
+    assert first[BULK] > 2
+    assert later == [{BULK: 1, HISTORY: 1}] * 2
+    assert (result["instance_id"], result["state"]) == (new, "complete")
+
+
 def test_how_many_items_a_call_takes_is_learned_once(emulator, waiting):
     emulator.control("PATCH", "switches", bulk_history_limit=10)
     started = start(emulator, 100)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import time
 
 import pytest
 
@@ -83,19 +84,20 @@ def test_scopes_apart_are_polled_apart_and_a_connection_is_asked_one_request_at_
 
     def slow(hook, subscribers):
         at_work.append("begins")
-        yield [(one, None) for one in subscribers]
+        time.sleep(0.05)
         at_work.append("ends")
+        yield [(one, None) for one in subscribers]
 
     async def scenario():
-        product.next = [slow, slow]
-        tasks = [wait_for(MadeUpWait(product.scope(name))) for name in ("a", "b")]
+        product.next = [slow, slow, slow]
+        tasks = [wait_for(MadeUpWait(product.scope(name))) for name in ("a", "b", "c")]
         await asyncio.sleep(1.5 * INTERVAL)
         await cancel(*tasks)
 
     clock.run(scenario())
 
-    assert len(product.polls) == 2
-    assert len(at_work) == 4
+    assert len(product.polls) == 3
+    assert at_work == ["begins", "ends"] * 3
 
 
 def test_the_last_one_out_stops_the_poll(clock, product):
