@@ -74,3 +74,21 @@ def test_every_switch_of_the_emulator_is_documented_with_its_values():
     documented = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", text, re.MULTILINE))
 
     assert documented == {name: switch.allowed for name, switch in SWITCHES.items()}
+
+
+def test_every_field_of_a_connection_is_documented():
+    from airflow_provider_workflows.get_provider_info import get_provider_info
+
+    text = (ROOT / "docs" / "connections.md").read_text()
+    fields = {name for form in get_provider_info()["connection-types"] for name in form["conn-fields"]}
+
+    assert {name for name in fields if f"`{name}`" not in text} == set()
+
+
+def test_every_setting_of_airflows_configuration_is_documented():
+    from airflow_provider_workflows.get_provider_info import get_provider_info
+
+    text = "\n".join(document.read_text() for document in DOCUMENTS)
+    options = get_provider_info()["config"]["workflows"]["options"]
+
+    assert {name for name in options if f"[workflows] {name}" not in " ".join(text.split())} == set()

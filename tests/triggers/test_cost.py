@@ -296,6 +296,38 @@ def test_a_bulk_history_without_instance_ids_gives_each_wait_its_own_instance(em
     assert before[1:] == [{BULK: 1}] * 2  # nothing changed, so there was nothing to look at
 
 
+def test_items_with_one_instance_each_need_no_instance_ids(emulator, waiting):
+    emulator.control("PATCH", "switches", bulk_history="no_instance_ids")
+    started = start(emulator, 20)
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        return [await waits.poll() for _ in range(2)]
+
+    assert waiting(scenario) == [{BULK: 1}] * 2
+
+
+def test_a_429_on_a_later_page_of_a_list_makes_no_wait_look_for_itself(emulator, waiting):
+    emulator.control("PATCH", "switches", bulk_history="absent")
+    started = start(emulator, 130)
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        for _ in range(4):  # until every wait was looked at once
+            await waits.poll()
+        refusal = {"status": 429, "headers": {"Retry-After": "20"}}
+        emulator.control("POST", "faults", method="GET", path="/workflows/instances$", skip=1, **refusal)
+        refused = await waits.poll()
+        calm = await waits.poll()
+        return refused, calm, set(waits.statuses())
+
+    refused, calm, statuses = waiting(scenario)
+
+    assert statuses == {None}
+    assert refused["instances"] + calm["instances"] >= 5  # with the one that was refused
+    assert refused[HISTORY] + calm[HISTORY] <= 15
+
+
 def test_waits_for_both_instances_of_an_item_end_each_with_its_own(emulator, waiting):
     emulator.control("POST", "procore/instances/700001/terminate")
     new = emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id="5001")["id"]
