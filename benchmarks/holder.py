@@ -21,6 +21,7 @@ from typing import Any
 TICK = 0.01  # seconds
 BATCH = 50  # triggers that a triggerer takes up at once
 BATCH_PAUSE = 0.8  # seconds between two batches, as seen on a triggerer of Airflow 3.3
+LONGEST_LOADING = 10.0  # seconds, of triggers whose polls are shared
 
 
 class Ticker:
@@ -125,7 +126,7 @@ class Holder:
         self._awaited = set(await self._say(loop, changing=True))
         self._told()
         with contextlib.suppress(asyncio.TimeoutError):
-            await asyncio.wait_for(self._all_told.wait(), order["interval"] * 2 + 15)
+            await asyncio.wait_for(self._all_told.wait(), order["interval"] * 3 + 15)
         await self._say(
             loop,
             stall=ticker.stop(),
@@ -139,11 +140,16 @@ class Holder:
         )
 
     async def _load(self, trigger: Any) -> None:
-        """Take the triggers up as a triggerer does, but none later than within an interval."""
+        """
+        Take the triggers up as a triggerer does, but sooner than that, all within an interval.
+
+        Those that poll by themselves are spread over all of it, as they would be in the long run.
+        """
         order = self.order
         names = list(order["kwargs"])
         batches = math.ceil(len(names) / BATCH)
-        pause = min(BATCH_PAUSE, order["interval"] / batches)
+        longest = min(order["interval"], LONGEST_LOADING) if order["shared"] else order["interval"]
+        pause = min(BATCH_PAUSE, longest / batches)
         for number in range(batches):
             due = time.monotonic() + pause
             for one in names[number * BATCH : (number + 1) * BATCH]:

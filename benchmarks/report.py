@@ -49,7 +49,11 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
 def line(one: Row) -> str:
     """Return one measurement as a line."""
     told = ", ".join(f"{name} {show(one)}" for name, show in COLUMNS[2:])
-    return f"{one['waits']:>6,} waits by {LABELS[one['kind']]}: {told} (other programs: {one['others']:.2f} cores)"
+    return f"{one['waits']:>6,} waits by {LABELS[one['kind']]}: {told} ({_others(one)})"
+
+
+def _others(one: Row) -> str:
+    return f"other programs: {one['others']:.2f} cores; idle, it stalled {one['idle_stall'] * 1000:.0f} ms"
 
 
 def text(results: dict[str, Any]) -> str:
@@ -96,7 +100,11 @@ def where(results: dict[str, Any]) -> str:
 def disturbance(results: dict[str, Any]) -> str:
     """Say whether other programs were busy."""
     most = max((one["others"] for one in results["measured"]), default=0.0)
-    told = f"Meanwhile other programs kept at most {most:.2f} cores busy"
+    idle = max((one["idle_stall"] for one in results["measured"]), default=0.0)
+    told = (
+        f"Meanwhile other programs kept at most {most:.2f} cores busy, and a program that only slept woke up at most "
+        f"{idle * 1000:.0f} ms late"
+    )
     return told + (", which disturbed this run." if most > BUSY else ".")
 
 
