@@ -125,7 +125,7 @@ def test_all_waits_outlive_an_outage_of_60_polls_and_catch_up_at_once_and_at_no_
     async def scenario():
         waits, ends = of_kinds(emulator, 150)
         tasks = [wait_for(one) for one in waits]
-        await asyncio.sleep(1.5 * INTERVAL)
+        await asyncio.sleep(5.5 * INTERVAL)  # until each was looked at
         emulator.control("POST", "faults", path="/rest/", times=10**6, **fault)
         await asyncio.sleep(60 * INTERVAL)
         ends()
