@@ -10,6 +10,7 @@ from contextlib import aclosing
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationError, WorkflowsError
@@ -36,6 +37,7 @@ log = logging.getLogger(__name__)
 MOST_INSTANCES = 500
 MOST_TOLD = 5000  # ids that are remembered where instances are kept until they are completed
 MOST_STRETCHES = 20  # of suspected losses that nobody was told of yet
+LEAVING_LOOK = 0.1  # seconds between two looks at whether a stream that ends has noted all it knows
 STORE_TRIES = 7  # the pauses between them double from one second: about a minute in all
 CONSUMES = object()  # what a poll yields where it would take instances out
 WHAT_TO_DO = (
@@ -188,7 +190,7 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
             return await super().tell(reading)
         try:
             if self._journal is None:
-                self._journal = await Journal.open(self.store, f"{self.store_key}.journal")
+                self._journal = await Journal.open(self.store, f"{self.store_key}.journal", reading.stream)
             await reading.note_in(self._journal)
         except Exception:
             # Without a note of it there must be no poll.
@@ -232,11 +234,13 @@ class Turn(Reading):
     A poll that is about to be made, or that was made.
 
     :param place: The step: ``{diagram_id, step_id, step}``.
+    :param stream: What tells the stream that polls from those before it.
     """
 
-    def __init__(self, place: Mapping[str, str | None]):
+    def __init__(self, place: Mapping[str, str | None], stream: str):
         super().__init__(None)
         self.place = place
+        self.stream = stream
         self.journals: list[Journal] = []
 
     async def note_in(self, journal: Journal) -> None:
@@ -248,7 +252,7 @@ class Intent(Turn):
     """A poll is about to be made; each watcher notes it, and it is made when all have."""
 
     async def note_in(self, journal: Journal) -> None:
-        await journal.begin(self.place)
+        await journal.begin(self.place, self.stream)
         self.journals.append(journal)
 
 
@@ -261,7 +265,7 @@ class Receipt(Turn):
     """
 
     def __init__(self, intent: Intent, instances: Instances):
-        super().__init__(intent.place)
+        super().__init__(intent.place, intent.stream)
         self.journals = intent.journals
         self.instances = instances
 
@@ -280,6 +284,18 @@ class IntegrationProducer(SnapshotProducer):
         self._reader = trigger.reader()
         self._turn: Turn | None = None
         self._settled: asyncio.Future[bool] | None = None  # whether all watchers have done what the turn asks
+        self._name = uuid4().hex
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._is_leaving = False
+        self._last_note: asyncio.Future[Any] | None = None  # which is on its way when the stream has ended
+
+    async def aclose(self) -> None:
+        """Let the next stream have the step once all is in the journals that this one knows."""
+        self._is_leaving = True
+        if self._last_note is None or self._last_note.done():
+            self._release()
+        else:
+            self._last_note.add_done_callback(self._release)
 
     async def open_stream(self) -> AsyncIterator[tuple[Reading, Reading]]:
         while True:
@@ -303,7 +319,6 @@ class IntegrationProducer(SnapshotProducer):
         """Poll by turns for as long as the connection says that reading takes instances out."""
         hook: WorkflowsoftHook | None = None
         opened_at, pause, in_a_row = 0.0, 0.0, 0
-        step_id: str | None = None
         try:
             while True:
                 await asyncio.sleep(pause)
@@ -315,21 +330,21 @@ class IntegrationProducer(SnapshotProducer):
                     if hook.keeps_until_completed:
                         return
                     await base.in_thread(self._make_ready, hook)
-                    step_id = step_id or self._claim()
-                    intent = Intent(self._reader.place)
+                    await self._claim()
+                    intent = Intent(self._reader.place, self._name)
                     self._begin(intent)
                     yield intent
                     if not await self._is_settled():
                         log.warning("A poll was put off, for the asset's state store could not note it.")
-                        for journal in intent.journals:
-                            await journal.end()
+                        await self._take_back(intent)
                         pause = max(self.trigger.poll_interval, hook.shortest_poll)
                         continue
                     poll = asyncio.ensure_future(self._poll(hook, intent))
                     instances = await asyncio.shield(poll)
-                except asyncio.CancelledError:
+                except (asyncio.CancelledError, GeneratorExit):
                     if poll is not None and hook is not None and not poll.done():
                         # The answer on its way is awaited and noted, with nobody to tell until the next start.
+                        self._last_note = poll
                         poll.add_done_callback(partial(_close, hook))
                         hook = None
                     raise
@@ -348,9 +363,12 @@ class IntegrationProducer(SnapshotProducer):
                     self._begin(receipt)
                     yield receipt
                     await self._is_settled()  # or a kill meanwhile would look like one in the next poll
+        except BaseException:
+            self._is_leaving = True  # the step is held until aclose()
+            raise
         finally:
-            if step_id is not None:
-                _claimed.discard((self._reader.workflowsoft_conn_id, step_id))
+            if not self._is_leaving:
+                self._release()
             if hook is not None:
                 hook.close()
 
@@ -373,15 +391,35 @@ class IntegrationProducer(SnapshotProducer):
         hook.get_api_token()  # a sign-in that fails is no lost answer
         self._reader.locate(hook)
 
-    def _claim(self) -> str:
-        step_id = str(self._reader.step_id)
-        if (self._reader.workflowsoft_conn_id, step_id) in _claimed:
-            raise ConfigurationError(
-                f"Step {self._reader.name} is polled by another watcher in this triggerer, which names it in another "
-                "way. They would take each other's instances: give both the same diagram and step, or step_id."
-            )
-        _claimed.add((self._reader.workflowsoft_conn_id, step_id))
-        return step_id
+    async def _take_back(self, intent: Intent) -> None:
+        """Note that a poll was not made."""
+        for journal in intent.journals:
+            await journal.end()
+
+    async def _claim(self) -> None:
+        """Take the step for this stream; one that is ending is waited for, so that its notes are in the stores."""
+        self._loop = asyncio.get_running_loop()
+        claim = (self._reader.workflowsoft_conn_id, str(self._reader.step_id))
+        while (holder := _claimed.get(claim, self)) is not self and not holder.is_dead:
+            if not holder._is_leaving:
+                raise ConfigurationError(
+                    f"Step {self._reader.name} is polled by another watcher in this triggerer, which names it in "
+                    "another way. They would take each other's instances: give both the same diagram and step, or "
+                    "step_id."
+                )
+            await asyncio.sleep(LEAVING_LOOK)
+        _claimed[claim] = self
+
+    def _release(self, note: asyncio.Future[Any] | None = None) -> None:
+        for claim in [claim for claim, holder in _claimed.items() if holder is self]:
+            del _claimed[claim]
+        if note is not None and not note.cancelled():
+            note.exception()  # of a poll that nobody asks for any more
+
+    @property
+    def is_dead(self) -> bool:
+        """Whether its event loop has ended, and it with that."""
+        return self._loop is None or self._loop.is_closed()
 
     async def _poll(self, hook: WorkflowsoftHook, intent: Intent) -> Instances:
         """Poll once, and write down what came in the journals of all who have noted the intent."""
@@ -411,7 +449,8 @@ class IntegrationProducer(SnapshotProducer):
         return max(backoff, stated)
 
 
-_claimed: set[tuple[str, str]] = set()  # connections and steps that are polled by turns in this process
+# Connections and steps that are polled by turns in this process, and by whom.
+_claimed: dict[tuple[str, str], IntegrationProducer] = {}
 
 
 def _close(hook: WorkflowsoftHook, _: Any) -> None:
@@ -441,6 +480,7 @@ class Journal:
         self._entry: dict[str, Any] = {
             "place": {"diagram_id": None, "step_id": None, "step": None},
             "polling_since": None,
+            "stream": None,  # that polls
             "received": [],  # [integration instance, process instance] of what Airflow has not confirmed yet
             "suspected_lost": [],
             "answered": True,  # whether a poll was answered after the last loss
@@ -449,10 +489,15 @@ class Journal:
         self._telling: set[str | None] = set()  # of whom an event is on its way
 
     @classmethod
-    async def open(cls, store: AssetStore, key: str) -> Journal:
-        """Read it; a poll that has begun and of which nothing more is written is a suspected loss."""
+    async def open(cls, store: AssetStore, key: str, stream: str) -> Journal:
+        """
+        Read it; a poll that has begun and of which nothing more is written is a suspected loss.
+
+        :param stream: The one that polls now: a poll of its own is not over, and another watcher of the asset, which
+            Airflow is about to take away, has noted it.
+        """
         journal = cls(store, key, await store.aget(key))
-        if journal._entry["polling_since"] is not None:
+        if journal._entry["polling_since"] is not None and journal._entry["stream"] != stream:
             journal._lose()
             await journal._keep()
             report_loss(str(journal.place["step_id"]), "The triggerer died in it.")
@@ -463,9 +508,9 @@ class Journal:
         """Where it was polled: ``{diagram_id, step_id, step}``."""
         return dict(self._entry["place"])
 
-    async def begin(self, place: Mapping[str, str | None]) -> None:
+    async def begin(self, place: Mapping[str, str | None], stream: str) -> None:
         """Note that a poll begins; raises where that cannot be noted."""
-        self._entry |= {"place": dict(place), "polling_since": _now()}
+        self._entry |= {"place": dict(place), "polling_since": _now(), "stream": stream}
         await self._store.aset(self._key, self._entry)
 
     async def end(

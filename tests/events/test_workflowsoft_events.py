@@ -297,6 +297,50 @@ def test_a_triggerer_that_stops_in_order_notes_the_answer_that_is_on_its_way(run
     assert triggerer.payloads[0][1]["suspected_lost"] == []
 
 
+def test_a_watcher_that_is_replaced_while_an_answer_is_on_its_way_loses_nothing(
+    run, emulator, connect, stores, statistics
+):
+    """As after an edit of the DAG: the new watcher comes while the old one's poll still waits for its answer."""
+    connect(CONSUMED)
+    first = start(emulator)
+    emulator.control("POST", "faults", path="new-integrations", delay=0.7, after=True, times=1)
+
+    async def scenario(triggerer):
+        number = triggerer.watch(integration())
+        await until_the_answer_is_on_its_way(triggerer, stores)
+        await triggerer.stop(number)
+        triggerer.watch(integration(poll_interval=0.06))
+        await triggerer.until(lambda: told(triggerer))
+        await triggerer.polls(2)
+
+    triggerer = run(scenario)
+
+    assert told(triggerer) == [first]
+    assert [payload["suspected_lost"] for _, payload in triggerer.payloads] == [[]]
+    assert "workflows.suspected_lost_delivery" not in [name for name, _ in statistics]
+
+
+def test_two_watchers_of_an_asset_for_a_moment_suspect_no_loss(run, emulator, connect, statistics):
+    """Airflow starts the new watcher before it takes the old one away."""
+    connect(CONSUMED)
+
+    async def scenario(triggerer):
+        number = triggerer.watch(integration())
+        for turn in range(15):
+            await triggerer.polls(1)
+            await asyncio.sleep(turn * 0.003)
+            new = triggerer.watch(integration(poll_interval=0.05 + turn / 1000))
+            await triggerer.polls(3)
+            await triggerer.stop(number)
+            number = new
+        first = start(emulator)
+        await triggerer.until(lambda: first in told(triggerer))
+
+    run(scenario)
+
+    assert "workflows.suspected_lost_delivery" not in [name for name, _ in statistics]
+
+
 def test_a_lost_answer_is_told_with_the_next_event(run, emulator, connect, stores, statistics):
     connect(CONSUMED)
     start(emulator)
