@@ -43,6 +43,7 @@ def every_test_signs_in_itself() -> None:
 def quick_first_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let triggers look soon: what they wait for is a race in Airflow's scheduler, which does not run here."""
     monkeypatch.setattr("airflow_provider_workflows.triggers.base.SHORTEST_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("airflow_provider_workflows.triggers.base.SHORTEST_INTERVAL", 0.01)
 
 
 class Store(dict[str, Any]):

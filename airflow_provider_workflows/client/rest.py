@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import ssl
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -242,33 +242,13 @@ class RestClient:
         """
         Yield the rows of a list, asking for the next page when it is needed.
 
+        Where a page could not be had, ``next()`` asks for that page again.
+
         :param style: ``v1``: bare arrays and page numbers. ``v2``: ``{"data": [...]}`` and cursors, whose way
             back is undocumented and looked for in the Link header and the body; else page numbers.
         :raises ContractError: not a list, a page that repeats the one before, or a cursor that comes again.
         """
-        place: dict[str, Any] = {"page": 1} if style == "v1" else {}
-        seen: list[dict[str, Any]] = []
-        before: Any = None
-        received = 0
-        while True:
-            answer = self.get(path, params={**(params or {}), "per_page": per_page, **place})
-            fault = partial(ContractError, method="GET", path=path, status_code=answer.status)
-            body = None if style == "v1" else answer.json()
-            rows: Iterable[Any] = answer.rows() if style == "v1" else _data_of(body, fault)
-            page = answer.body if style == "v1" else rows
-            number = 0
-            for number, row in enumerate(rows, 1):
-                if number == 1 and page == before:
-                    raise fault("A page repeats the one before: this list has no paging, or none that is known")
-                yield row
-            received += number
-            following = self._next_page(answer, body, number, place, per_page, received)
-            if following is None:
-                return
-            seen.append(place)
-            if following in seen:
-                raise fault("The paging goes round in a circle")
-            place, before = following, page
+        return _Pages(self, path, params or {}, per_page, style)
 
     def without_sign_in(self, base_url: str) -> RestClient:
         """Return a client of another server, over the same proxies and timeouts, that shows it no token or header."""
@@ -449,6 +429,72 @@ class RestClient:
             if query.get(name):
                 return {name: int(query[name][0]) if query[name][0].isdecimal() and name == "page" else query[name][0]}
         raise ContractError("The link to the next page has neither cursor nor page", method="GET", path=path)
+
+
+class _Pages:
+    """The rows of a list that comes page by page; see :meth:`RestClient.pages`."""
+
+    def __init__(self, client: RestClient, path: str, params: Mapping[str, Any], per_page: int, style: str):
+        self._client = client
+        self._path = path
+        self._params = params
+        self._per_page = per_page
+        self._style = style
+        self._place: dict[str, Any] | None = {"page": 1} if style == "v1" else {}
+        self._seen: list[dict[str, Any]] = []
+        self._received = 0
+        # Of the page that is being read:
+        self._rows: Iterator[dict[str, Any]] | None = None
+        self._number = 0
+        self._answer: Answer | None = None
+        self._body: Any = None
+        self._content: Any = None  # what a page that comes twice is known by
+
+    def __iter__(self) -> _Pages:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        while self._place is not None:
+            if self._rows is None:
+                self._open()
+            assert self._rows is not None
+            row = next(self._rows, None)
+            if row is not None:
+                self._number += 1
+                return row
+            self._turn_over()
+        raise StopIteration
+
+    def _open(self) -> None:
+        params = {**self._params, "per_page": self._per_page, **(self._place or {})}
+        answer = self._client.get(self._path, params=params)
+        fault = self._fault(answer)
+        body: Any = None
+        content: Any = answer.body
+        if self._style == "v1":
+            rows = answer.rows()
+        else:
+            body = answer.json()
+            content = _data_of(body, fault)
+            rows = iter(content)
+        if content == self._content and next(rows, None) is not None:
+            raise fault("A page repeats the one before: this list has no paging, or none that is known")
+        self._answer, self._body, self._content, self._rows, self._number = answer, body, content, rows, 0
+
+    def _turn_over(self) -> None:
+        assert self._answer is not None
+        assert self._place is not None
+        self._received += self._number
+        following = self._client._next_page(
+            self._answer, self._body, self._number, self._place, self._per_page, self._received
+        )
+        self._seen.append(self._place)
+        if following is not None and following in self._seen:
+            raise self._fault(self._answer)("The paging goes round in a circle")
+        self._place, self._rows = following, None
+
+    def _fault(self, answer: Answer) -> Callable[[str], ContractError]:
+        return partial(ContractError, method="GET", path=self._path, status_code=answer.status)
 
 
 def _elements(text: str, key: str | None) -> Iterator[Any]:

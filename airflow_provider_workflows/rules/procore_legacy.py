@@ -73,9 +73,13 @@ def describe_instance(instance: Json) -> dict[str, Any]:
 
 
 def mark_of(instance: Json) -> str:
-    """Return a short text that changes with all that moves an instance on, and is the same in a list and shown."""
+    """
+    Return a short text that changes with all that moves an instance on, and is the same in a list and shown.
+
+    Except where the object has a status of its own, which only "show" tells: there it never is the same.
+    """
     activities = sorted((str(a["id"]), str(a["role_id"])) for a in instance["activities"])
-    parts = [instance[key] for key in ("state_id", "state", "state_set_at", "terminated_at")]
+    parts = [instance[key] for key in ("state_id", "state", "status", "state_set_at", "terminated_at")]
     return hashlib.sha256(repr((parts, activities)).encode()).hexdigest()[:16]
 
 

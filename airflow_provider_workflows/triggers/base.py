@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Generator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from functools import cache, partial
@@ -31,6 +31,7 @@ PASSING_FAULTS = (ConnectionFailed, RateLimited, ServerError)
 # Airflow can fail a task whose trigger fires within one to five seconds of its deferral (a stale executor event,
 # apache/airflow#66374 and others).
 SHORTEST_FIRST_PAUSE = 5.0
+SHORTEST_INTERVAL = 1.0  # seconds between two polls, whatever is asked for
 LONGEST_SLEEP = 3600.0
 MOVED = object()  # the wait has learned what it can be polled by, together with others
 
@@ -109,6 +110,13 @@ class WaitTrigger(BaseTrigger):
             raise
         except (AttributeError, LookupError, TypeError, ValueError) as odd:
             raise ContractError(f"An answer has an undocumented form ({type(odd).__name__}: {odd})") from odd
+
+    def look_in_steps(self, hook: Any) -> Generator[Any, None, Verdict | None]:
+        """Look in a poll; a wait that needs many requests yields ``[]`` after each, so that others come in between."""
+        from airflow_provider_workflows.triggers.shared_poll import patiently
+
+        _, verdict = yield from patiently(self.look, hook)
+        return verdict  # type: ignore[no-any-return]
 
     def judge(self, snapshot: Any) -> Verdict | None:
         """Decide, and keep in words where it stands."""

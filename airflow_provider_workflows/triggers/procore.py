@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_workflows.exceptions import (
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 
 ITEMS_A_CALL = 50  # of a bulk history; how many it takes is not documented
 NO_SUCH_ROUTE = (404, 405)
+REFUSALS_KEPT = 3600.0  # seconds until a call with others names an item again that it was refused for
+SOME_REFUSED = 10  # items
 
 
 class ProcoreConnectionWaitTrigger(WaitTrigger):
@@ -171,14 +175,14 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         if wanted is not None and len(histories) == 1 and not named:
             return wanted, histories[0]
         if len(named) < len(histories):
-            raise Unclear
+            raise Unclear(False)
         if wanted is None and named:
             wanted = rules.newest_instance(
                 {**rules.describe_instance(history, instance_id=one, item_id=None), "id": one}
                 for one, history in named.items()
             )
         if wanted is None or wanted not in named:  # its own look says whether it is gone
-            raise Unclear
+            raise Unclear(True)
         return wanted, named[wanted]
 
     def decide(self, snapshot: tuple[dict[str, Any], dict[str, Any] | None]) -> Verdict | None:
@@ -252,32 +256,58 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
         self.tool_subtype = tool_subtype
 
     def snapshot(self, hook: ProcoreHook) -> list[dict[str, Any]]:
-        if self.user_id is None:
-            self.user_id = hook.user_id
-        elif not self.user_id.isdecimal():
-            self.user_id = hook.find_user_id(self.user_id, parameter="user_id")
-        places = ((tool, hook.level_for(project, tool)) for project in self.project_ids for tool in self.tool_types)
-        requests = (request for place in dict.fromkeys(places) for request in self._requests(hook, *place))
-        # An instance is asked for once, under however many names of its tool it was found.
-        return list({request["instance_id"]: request for request in requests}.values())
+        reading = self._read(hook, _at_once)
+        while True:
+            try:
+                next(reading)
+            except StopIteration as end:
+                found: list[dict[str, Any]] = end.value
+                return found
 
-    def _requests(self, hook: ProcoreHook, tool_type: str, level: str) -> Iterator[dict[str, Any]]:
-        rows = list(
-            hook.list_instances(
+    def look_in_steps(self, hook: ProcoreHook) -> Generator[Any, None, Verdict | None]:
+        from airflow_provider_workflows.triggers.shared_poll import patiently
+
+        try:
+            return self.judge((yield from self._read(hook, patiently)))
+        except WorkflowsError as fault:
+            self.last_fault = str(fault)
+            raise
+
+    def _read(self, hook: ProcoreHook, call: Callable[..., Any]) -> Generator[Any, None, list[dict[str, Any]]]:
+        """Read step by step, each with one request as a rule; ``call`` makes a request as a generator."""
+        if self.user_id is None:
+            self.user_id = yield from call(lambda: hook.user_id)
+        elif not self.user_id.isdecimal():
+            self.user_id = yield from call(hook.find_user_id, self.user_id, parameter="user_id")
+        requests: dict[str, dict[str, Any]] = {}  # an instance is asked for once, under however many names of its tool
+        places: set[tuple[str, str]] = set()
+        for project_id, tool_type in product(self.project_ids, self.tool_types):
+            level = yield from call(hook.level_for, project_id, tool_type)
+            if (tool_type, level) in places:
+                continue
+            places.add((tool_type, level))
+            rows = hook.list_instances(
                 tool_type, tool_subtype=self.tool_subtype, assignee_id=self.user_id, active=True, project_id=level
             )
-        )
-        if not rows:
-            hook.check_tool(tool_type)
-        for row in rows:
-            try:
-                instance = hook.get_instance(str(row["id"]), project_id=level)
-            except (NotFound, PermissionDenied) as refused:  # one of them is no reason to leave the others waiting
-                self.log.info("Left out: %s", refused)
-                continue
-            request = rules.response_request(instance, str(self.user_id))
-            if request is not None:
-                yield {**request, "project_id": level}
+            is_empty = True
+            while (row := (yield from call(next, rows, None))) is not None:
+                is_empty = False
+                yield []
+                instance_id = str(row["id"])
+                if instance_id in requests:
+                    continue
+                try:
+                    instance = yield from call(hook.get_instance, instance_id, project_id=level)
+                except (NotFound, PermissionDenied) as refused:  # one of them is no reason to leave the others waiting
+                    self.log.info("Left out: %s", refused)
+                    continue
+                request = rules.response_request(instance, str(self.user_id))
+                if request is not None:
+                    requests[request["instance_id"]] = {**request, "project_id": level}
+            if is_empty:
+                yield from call(hook.check_tool, tool_type)
+            yield []
+        return list(requests.values())
 
     def decide(self, snapshot: list[dict[str, Any]]) -> Verdict | None:
         if not snapshot:
@@ -372,11 +402,25 @@ def _told(operation: dict[str, Any]) -> str:
     return f"Operation {operation['operation_id']} is {operation['status']}{error}{counts}"
 
 
+def _at_once(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Generator[Any, None, Any]:
+    """Make a call on a worker, where the client does the waiting."""
+    return call(*args, **kwargs)
+    yield
+
+
 # --- the histories of many items ----------------------------------------------------------------------------
 
 
 class Unclear(Exception):
-    """The histories of an item do not say which of them is the one that is waited for."""
+    """
+    The histories of an item do not say which of them is the one that is waited for.
+
+    :param is_missing: It is none of them, as far as they say.
+    """
+
+    def __init__(self, is_missing: bool):
+        super().__init__(is_missing)
+        self.is_missing = is_missing
 
 
 class NoBulkHistory(Exception):
@@ -396,23 +440,30 @@ class ItemHistories:
         self.level = level
         self._size = ITEMS_A_CALL
         self._refused: dict[str, WorkflowsError] = {}  # items that no call with others may name
+        self._forget_at = time.monotonic() + REFUSALS_KEPT
         self._wary: dict[str, int] = {}  # items of a call that failed: how many of them may go together
         self._answered = False
         self._not_found = 0
         self._is_down = False  # the last time no call was answered
 
     def read(
-        self, hook: ProcoreHook, item_ids: Iterable[str], *, each: Callable[[str, Any], Any] | None = None
-    ) -> Iterator[dict[str, Any]]:
+        self, hook: ProcoreHook, item_ids: Collection[str], *, each: Callable[[str, Any], Any] | None = None
+    ) -> Iterator[dict[str, Any] | RateLimited]:
         """
         Read item by item, with one call in each step.
 
         :param each: Makes of an item and its histories what is returned instead of them; so that they need not be
             kept, for thousands of objects make the garbage collector stop a triggerer.
-        :return: Of each item the histories of its instances, the newest first; or the error that concerns it.
-        :raises NoBulkHistory: there is no such route.
+        :return: Of each item the histories of its instances, the newest first; or the error that concerns it. A step
+            may be a :class:`RateLimited` instead: then the next one makes the same call again.
+        :raises NoBulkHistory: there is no such route, or it refuses most items.
         """
+        if time.monotonic() > self._forget_at:
+            self._refused.clear()
+            self._forget_at = time.monotonic() + REFUSALS_KEPT
         refused = {item_id: self._refused[item_id] for item_id in item_ids if item_id in self._refused}
+        if len(refused) > max(SOME_REFUSED, len(item_ids) // 2):
+            raise NoBulkHistory(f"A bulk history is refused for most items. {next(iter(refused.values()))}")
         if refused:
             yield refused
         was_down, self._is_down = self._is_down, True
@@ -425,8 +476,9 @@ class ItemHistories:
                 continue
             try:
                 answer = hook.each_bulk_history(self.tool_type, batch, project_id=self.level)
-            except RateLimited:
-                raise
+            except RateLimited as fault:
+                left.appendleft(batch)
+                yield fault
             except (InvalidRequest, NotFound, PermissionDenied) as refusal:
                 yield self._spoiled(batch, refusal, left)
             except PASSING_FAULTS as fault:
@@ -457,6 +509,8 @@ class ItemHistories:
             # A 404 may also be about an item, which the halves would show.
             if refusal.status_code != 404 or not half or self._not_found > 2:
                 raise NoBulkHistory(str(refusal))
+            left.extend([batch[:half], batch[half:]])
+            return {}
         if not half:
             self._refused[batch[0]] = refusal
             if refusal.status_code in (400, 413):

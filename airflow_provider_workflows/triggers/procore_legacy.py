@@ -46,11 +46,15 @@ class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
     def sweep_key(self) -> str | None:
         return self.instance_id
 
-    def described(self, hook: ProcoreLegacyHook, instance_id: str) -> dict[str, Any]:
-        """Show the instance, and remember it by its mark: a list shows then whether it has changed since."""
-        instance = rules.describe_instance(hook.get_instance(instance_id))
-        self.mark = rules.mark_of(instance)
-        return instance
+    def look(self, hook: ProcoreLegacyHook) -> tuple[Any, Verdict | None]:
+        """Look, and remember by its mark what was seen: a list shows then whether it has changed since."""
+        snapshot, verdict = super().look(hook)
+        self.mark = None if self.is_undecided(snapshot) else rules.mark_of(snapshot)
+        return snapshot, verdict
+
+    def is_undecided(self, instance: dict[str, Any]) -> bool:
+        """Tell whether something else than the instance decides, which no list shows."""
+        return False
 
     def open_hook(self) -> ProcoreLegacyHook:
         from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
@@ -107,7 +111,7 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
             self.instance_id = hook.find_instance_id(str(self.object_type), str(self.object_id))
         if isinstance(self.after, str):
             self.after = self._action(hook, self.after, self.instance_id)
-        instance = self.described(hook, self.instance_id)
+        instance = rules.describe_instance(hook.get_instance(self.instance_id))
         if self.after is not None and rules.is_undecided(instance, self.after):
             newest = hook.list_activity_histories(self.instance_id)[0]
             if newest["id"] != self.after["history_id"]:
@@ -132,6 +136,9 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
             f"Instance {snapshot['instance_id']} of {snapshot['object_type']} {snapshot['object_id']} is in state "
             f"{snapshot['state']!r} since {snapshot['state_set_at']}; waited for: {', '.join(wishes)}."
         )
+
+    def is_undecided(self, instance: dict[str, Any]) -> bool:
+        return isinstance(self.after, dict) and rules.is_undecided(instance, self.after)
 
     @staticmethod
     def _action(hook: ProcoreLegacyHook, after: str, instance_id: str) -> dict[str, Any]:
@@ -161,7 +168,7 @@ class ProcoreLegacyStateChangeWaitTrigger(ProcoreLegacyWaitTrigger):
         return {**super().arguments(), "visit": self.visit, "performed": self.performed}
 
     def snapshot(self, hook: ProcoreLegacyHook) -> dict[str, Any]:
-        return self.described(hook, str(self.instance_id))
+        return rules.describe_instance(hook.get_instance(str(self.instance_id)))
 
     def decide(self, snapshot: dict[str, Any]) -> Verdict | None:
         return rules.decide_state_change(snapshot, self.visit, self.performed)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Hashable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_workflows.exceptions import ContractError, WorkflowsError
+from airflow_provider_workflows.exceptions import ContractError, RateLimited, WorkflowsError
 from airflow_provider_workflows.rules import procore_legacy as legacy_rules
 from airflow_provider_workflows.triggers.base import PASSING_FAULTS
 from airflow_provider_workflows.triggers.procore import ItemHistories, NoBulkHistory, Unclear
-from airflow_provider_workflows.triggers.shared_poll import SweepScope, own_look
+from airflow_provider_workflows.triggers.shared_poll import FAULTS_IN_A_ROUND, SECOND_BEST, SweepScope, own_look
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.base import WorkflowsHook
@@ -39,7 +40,8 @@ class ItemsScope(SweepScope):
     def __init__(self, trigger: ProcoreInstanceWaitTrigger):
         super().__init__(trigger.procore_conn_id)
         self._trigger = trigger
-        self._histories: ItemHistories | None = ItemHistories(str(trigger.tool_type), str(trigger.project_id))
+        self._histories = ItemHistories(str(trigger.tool_type), str(trigger.project_id))
+        self._no_bulk_until = float("-inf")
 
     @property
     def key(self) -> tuple[Hashable, ...]:
@@ -50,18 +52,19 @@ class ItemsScope(SweepScope):
         return self._trigger.open_hook()
 
     def read(self, hook: ProcoreHook, subscribers: Sequence[ProcoreInstanceWaitTrigger]) -> Iterator[Outcomes]:
-        if self._histories is not None:
+        if time.monotonic() > self._no_bulk_until:
             try:
-                yield from self._in_bulk(hook, self._histories, subscribers)
+                yield from self._in_bulk(hook, subscribers)
                 return
             except NoBulkHistory as missing:
-                log.warning("%s The active instances are listed instead, and the changed ones read singly.", missing)
-                self._histories = None
+                log.warning(
+                    "%s So for an hour active ones are listed, and those that changed read singly.", missing
+                )
+                self._no_bulk_until = time.monotonic() + SECOND_BEST
+                self._histories = ItemHistories(self._histories.tool_type, self._histories.level)
         yield from super().read(hook, subscribers)
 
-    def _in_bulk(
-        self, hook: ProcoreHook, histories: ItemHistories, subscribers: Sequence[ProcoreInstanceWaitTrigger]
-    ) -> Iterator[Outcomes]:
+    def _in_bulk(self, hook: ProcoreHook, subscribers: Sequence[ProcoreInstanceWaitTrigger]) -> Iterator[Outcomes]:
         of_item: dict[str, list[ProcoreInstanceWaitTrigger]] = {}
         for wait in subscribers:
             of_item.setdefault(str(wait.item_id), []).append(wait)
@@ -69,7 +72,25 @@ class ItemsScope(SweepScope):
         def judge(item_id: str, shown: Any) -> list[tuple[Any, Any, Any]]:
             return [self._judged(wait, shown) for wait in of_item[item_id]]
 
-        for found in histories.read(hook, list(of_item), each=judge):
+        only_in_bulk = 0  # calls in a row that failed although the server answered
+        for found in self._histories.read(hook, of_item.keys(), each=judge):
+            if isinstance(found, RateLimited):
+                yield found
+                continue
+            fault = next((shown for shown in found.values() if isinstance(shown, PASSING_FAULTS)), None)
+            if fault is not None:
+                waits = [wait for item_id in found for wait in of_item[item_id]]
+                alone = waits if len(found) == 1 else waits[:1]
+                outcome: Any = None
+                for wait in alone:
+                    outcome = yield from own_look(wait, hook)
+                    yield [(wait, outcome)]
+                yield [(wait, fault) for wait in waits[len(alone) :]]
+                only_in_bulk = 0 if isinstance(outcome, PASSING_FAULTS) else only_in_bulk + 1
+                if only_in_bulk == FAULTS_IN_A_ROUND - 1:
+                    raise NoBulkHistory(f"A bulk history fails where single ones do not. {fault}")
+                continue
+            only_in_bulk = 0
             judged = [
                 one
                 for item_id, shown in found.items()
@@ -82,21 +103,19 @@ class ItemsScope(SweepScope):
                 if mark is not None and wait.mark == mark:  # nothing has changed since its own look
                     yield [(wait, None)]
                     continue
-                verdict = own_look(wait, hook)
+                verdict = yield from own_look(wait, hook)
                 if not isinstance(verdict, WorkflowsError):
                     wait.mark = mark
                 yield [(wait, verdict)]
 
     def _judged(self, wait: ProcoreInstanceWaitTrigger, shown: Any) -> tuple[Any, Any, Any]:
         """Return the wait, what comes out for it, and a mark of what was shown where that does not tell."""
-        if isinstance(shown, PASSING_FAULTS):
-            return wait, shown, None
         if isinstance(shown, WorkflowsError):
             return wait, UNCLEAR, None
         try:
             verdict = wait.judge_histories(shown)
-        except Unclear:
-            return wait, UNCLEAR, hash(repr(shown))
+        except Unclear as unclear:
+            return wait, UNCLEAR, None if unclear.is_missing else hash(repr(shown))
         except WorkflowsError as error:
             return wait, error, None
         except (AttributeError, LookupError, TypeError, ValueError) as odd:
@@ -121,6 +140,7 @@ class LegacyScope(SweepScope):
     """Waits for instances of one company (Legacy Workflows)."""
 
     page_size = 2000
+    keeps_rows_mark = False
 
     def __init__(self, trigger: ProcoreLegacyWaitTrigger):
         super().__init__(trigger.procore_conn_id)

@@ -10,7 +10,7 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,6 +25,8 @@ from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     ConnectionFailed,
     ContractError,
+    InvalidRequest,
+    NotFound,
     PermissionDenied,
     RateLimited,
     WorkflowsError,
@@ -33,7 +35,6 @@ from airflow_provider_workflows.rules.times import parse_time
 from airflow_provider_workflows.triggers import base
 
 if TYPE_CHECKING:
-    from airflow_provider_workflows.client.rest import RateLimit
     from airflow_provider_workflows.hooks.base import WorkflowsHook
 
 log = logging.getLogger(__name__)
@@ -41,13 +42,16 @@ log = logging.getLogger(__name__)
 CONNECTION_KEPT = 900.0  # seconds until a poll looks its connection up again
 LONGEST_PAUSE = 600.0  # seconds between two polls that are refused for good
 FAULTS_IN_A_ROUND = 3  # so that a server in trouble is not asked about each wait
-ODD_ROUNDS = 3  # answers in a form nobody knows: a gateway's page may be gone at the next poll
+ROUNDS_REFUSED = 3  # in a row, until it is believed where it has worked before: a gateway's page may be gone by then
+SECOND_BEST = 3600.0  # seconds until the quick way is tried again that was refused
+MOST_NEW_LOOKS = 100  # in one poll, at waits of which nothing is known yet
 KEPT_FOR_OTHERS = 0.2  # of the rate limit: for tasks, which act, and for people
+FEWEST_OF_A_SPIKE = 5  # requests that were taken before a refusal tells of a limit
 SPIKE = 10.0  # seconds; the shorter of the windows that Procore counts in
 HOUR = 3600.0
 SHORTEST_RESUME = 1.0  # seconds before a round goes on that the server cut short, whatever it says
 
-Outcomes = Iterable[tuple[Any, Any]]
+Outcomes = Iterable[tuple[Any, Any]] | RateLimited
 
 
 class Scope(ABC):
@@ -83,8 +87,9 @@ class Scope(ABC):
         Read on behalf of the subscribers, step by step, each step in a thread and with one request as a rule.
 
         Each step yields pairs of a subscriber and what came out for it: None when there is nothing to tell, a
-        :class:`WorkflowsError` when it concerns this one only, else what it is to be handed. An error that is
-        raised concerns all that were not mentioned yet.
+        :class:`WorkflowsError` when it concerns this one only, else what it is to be handed. A
+        :class:`RateLimited` may be yielded instead: then the next step comes when the server allows it; see
+        :func:`patiently`. An error that is raised concerns all that were not mentioned yet.
         """
 
     def first_pause(self, interval: float) -> float:
@@ -108,7 +113,7 @@ class LookScope(Scope):
 
     def read(self, hook: Any, subscribers: Sequence[base.WaitTrigger]) -> Iterator[Outcomes]:
         for wait in subscribers:
-            outcome = own_look(wait, hook)
+            outcome = yield from own_look(wait, hook)
             if outcome is None and wait.scope().key != self.key:
                 outcome = base.MOVED
             yield [(wait, outcome)]
@@ -123,11 +128,12 @@ class SweepScope(Scope):
 
     page_size: ClassVar[int]
     looks_anyway: ClassVar[int] = 0  # at how many unchanged ones to look in each sweep, the longest unseen first
+    keeps_rows_mark: ClassVar[bool] = True  # or the one that the wait's own look has made
 
     def __init__(self, conn_id: str):
         super().__init__(conn_id)
         self._pages = 1  # that the last sweep took
-        self._is_refused = False
+        self._no_list_until = float("-inf")
 
     @abstractmethod
     def rows(self, hook: Any) -> Iterator[dict[str, Any]]:
@@ -145,34 +151,45 @@ class SweepScope(Scope):
         missing: dict[Hashable, list[Any]] = {}
         for wait in subscribers:
             missing.setdefault(wait.sweep_key, []).append(wait)
+        if time.monotonic() < self._no_list_until or len(missing) < self._pages:  # fewer requests than a sweep
+            yield from self._look(hook, [(wait, None) for wait in subscribers])
+            return
         calm: list[Any] = []
         changed: list[tuple[Any, Any]] = []
-        if self._is_refused or len(missing) < self._pages:  # fewer requests than a sweep
-            changed = [(wait, None) for wait in subscribers]
-        else:
-            number = told = 0
-            try:
-                # Row by row and none of them kept: the rows of a page are many, and garbage is dear in a triggerer.
-                for number, row in enumerate(self.rows(hook), 1):
-                    self._compare(row, missing, calm, changed)
-                    if not missing:
-                        break
-                    if number % self.page_size == 0:
-                        yield [(wait, None) for wait in calm[told:]]
-                        told = len(calm)
-                yield [(wait, None) for wait in calm[told:]]
-            except PermissionDenied as refused:
-                log.warning("%s So each wait is looked at by itself.", refused)
-                self._is_refused = True
-            self._pages = max(1, -(-number // self.page_size))
-            changed += [(wait, None) for waits in missing.values() for wait in waits]  # not active any more, or hidden
+        try:
+            yield from self._sweep(hook, missing, calm, changed)
+        except (InvalidRequest, NotFound, PermissionDenied) as refused:
+            log.warning("%s So for an hour each wait is looked at by itself.", refused)
+            self._no_list_until = time.monotonic() + SECOND_BEST
+        # Those that are missing are not active any more, or hidden.
+        changed += [(wait, None) for waits in missing.values() for wait in waits]
         longest_unseen = heapq.nsmallest(self.looks_anyway, calm, key=lambda wait: wait.looked_at)
-        changed += [(wait, wait.mark) for wait in longest_unseen]
-        for wait, mark in changed:
-            outcome = own_look(wait, hook)
+        new = [(wait, mark) for wait, mark in changed if wait.mark is None]
+        moved = [(wait, mark) for wait, mark in changed if wait.mark is not None]
+        # Of the new ones only so many: the others must not wait until all of them were looked at.
+        yield from self._look(hook, [*moved, *new[:MOST_NEW_LOOKS], *((wait, wait.mark) for wait in longest_unseen)])
+
+    def _sweep(
+        self, hook: Any, missing: dict[Hashable, list[Any]], calm: list[Any], changed: list[tuple[Any, Any]]
+    ) -> Iterator[Outcomes]:
+        number = told = 0
+        rows = self.rows(hook)
+        # Row by row and none of them kept: the rows of a page are many, and garbage is dear in a triggerer.
+        while missing and (row := (yield from patiently(next, rows, None))) is not None:
+            number += 1
+            self._compare(row, missing, calm, changed)
+            if number % self.page_size == 0:
+                yield [(wait, None) for wait in calm[told:]]
+                told = len(calm)
+        self._pages = max(1, -(-number // self.page_size))
+        yield [(wait, None) for wait in calm[told:]]
+
+    def _look(self, hook: Any, waits: Iterable[tuple[Any, Any]]) -> Iterator[Outcomes]:
+        for wait, mark in waits:
+            outcome = yield from own_look(wait, hook)
             if not isinstance(outcome, WorkflowsError):
                 wait.looked_at = time.monotonic()
-                if mark is not None:
+                if self.keeps_rows_mark and mark is not None:
                     wait.mark = mark
             yield [(wait, outcome)]
 
@@ -184,9 +201,12 @@ class SweepScope(Scope):
         changed: list[tuple[Any, Any]],
     ) -> None:
         """Take those out of ``missing`` whose row it is, to ``calm`` if it is as it was."""
-        for key in self.keys_of(row):
+        try:
+            keys, mark = self.keys_of(row), self.mark_of(row)
+        except (AttributeError, LookupError, TypeError, ValueError):
+            return  # an odd row concerns the waits of that row, which are looked at like those that are missing
+        for key in keys:
             for wait in missing.pop(key, ()):
-                mark = self.mark_of(row)
                 if wait.mark == mark:
                     wait.last_fault = ""
                     calm.append(wait)
@@ -194,10 +214,10 @@ class SweepScope(Scope):
                     changed.append((wait, mark))
 
 
-def own_look(wait: base.WaitTrigger, hook: Any) -> Any:
-    """Let a wait look for itself; return its verdict, None, or what went wrong."""
+def own_look(wait: base.WaitTrigger, hook: Any) -> Generator[Any, None, Any]:
+    """Let a wait look for itself, step by step; return its verdict, None, or what went wrong."""
     try:
-        return wait.look(hook)[1]
+        return (yield from wait.look_in_steps(hook))
     except AuthenticationError:  # which concerns every wait on the connection
         raise
     except WorkflowsError as error:
@@ -238,8 +258,28 @@ class Budget:
         """Send nothing before a unix time."""
         self._not_before = max(self._not_before, until)
 
-    def note(self, requests: int, rate: RateLimit | None) -> None:
-        """Count what was sent, and hear what the server said of its limit."""
+    def refuse(self, fault: RateLimited, pause: float) -> None:
+        """
+        Hear that a request was one too many.
+
+        :param pause: Seconds to wait where the server states no time.
+        """
+        until = stated_time(fault)
+        self.refrain(until or time.time() + pause)
+        # Some servers do not say what their limit is. A short pause tells how many they take within ten seconds.
+        if (
+            SPIKE not in self._limits
+            and 0 < until - time.time() <= 1.5 * SPIKE
+            and len(self._sent) >= FEWEST_OF_A_SPIKE
+        ):
+            self._limits[SPIKE] = len(self._sent)
+
+    def note(self, requests: int, rate: Any) -> None:
+        """
+        Count what was sent, and hear what the server said of its limit.
+
+        :param rate: The client's ``rate``, or None.
+        """
         now = time.monotonic()
         self._sent.extend([now] * requests)
         self._saved = self._saved_now() - requests
@@ -308,7 +348,8 @@ class SharedPoll:
         self._opened_at = 0.0
         self._had_a_turn: set[Any] = set()  # whom it came to in rounds that broke off
         self._doubtful: set[Any] = set()  # about whom the server could not answer
-        self._odd_rounds = 0
+        self._has_worked = False
+        self._refused_rounds = 0  # in a row
         self._refusals = 0
         self._resume_at: float | None = None  # unix time
         # In an empty context, or it would log as its first subscriber for ever.
@@ -320,6 +361,7 @@ class SharedPoll:
         return min(self._intervals, default=LONGEST_PAUSE)
 
     def add(self, subscriber: Any, interval: float, deliver: Callable[[Any], None]) -> None:
+        interval = max(interval, base.SHORTEST_INTERVAL)
         if interval < self.interval:
             self._hurry.set()
         self._subscriptions[subscriber] = _Subscription(interval, deliver)
@@ -352,7 +394,7 @@ class SharedPoll:
 
     def _pause(self) -> float:
         pause = self.interval * random.uniform(1.0, self.scope.longest_stretch)
-        return min(LONGEST_PAUSE, pause * 2.0**self._refusals) if self._refusals else pause
+        return max(pause, min(LONGEST_PAUSE, pause * 2.0 ** min(self._refusals, 10)))
 
     async def _until(self, due: float) -> None:
         while (left := due - time.monotonic()) > 0:
@@ -374,16 +416,15 @@ class SharedPoll:
                 await self._read(pending)
         except base.PASSING_FAULTS as fault:
             self._put_off(fault, pending)
-        except ContractError as odd:
-            self._odd_rounds += 1
-            if self._odd_rounds < ODD_ROUNDS:
-                self._put_off(odd, pending)
-            else:
-                self._refuse(odd, pending)
         except WorkflowsError as refusal:
-            self._refuse(refusal, pending)
+            self._refused_rounds += 1
+            never_worked = not self._has_worked and not isinstance(refusal, ContractError)
+            if never_worked or self._refused_rounds >= ROUNDS_REFUSED:
+                self._refuse(refusal, pending)
+            else:
+                self._put_off(refusal, pending)
         except Exception as bug:  # or every wait would hang until its deadline
-            log.exception("Polling %s failed.", self._name)
+            log.exception("Polling %s failed.", self.name)
             self._refuse(WorkflowsError(f"Polling failed ({type(bug).__name__}: {bug})"), pending)
         else:
             if self._had_a_turn and not is_resumed and not self._subscriptions.keys() <= set(asked):
@@ -391,7 +432,8 @@ class SharedPoll:
             else:
                 asked = ()
             self._had_a_turn.clear()
-            self._odd_rounds = self._refusals = 0
+            self._refused_rounds = self._refusals = 0
+            self._has_worked = True
         self._had_a_turn.update(one for one in asked if one not in pending or one in self._doubtful)
         self._tell()
 
@@ -420,15 +462,22 @@ class SharedPoll:
                 outcomes = await self._step(hook, reading)
                 if outcomes is None:
                     break
+                if isinstance(outcomes, RateLimited):
+                    self.fault = str(outcomes)
+                    self._budget.refuse(outcomes, self.interval)
+                    continue
                 passing = self._hand_out(outcomes, pending)
-                self._budget.refrain(stated_time(passing))
+                if isinstance(passing, RateLimited):
+                    self._budget.refuse(passing, 0.0)
             if passing is not None:
                 fault, faults = passing, faults + 1
                 if isinstance(fault, RateLimited) or faults == FAULTS_IN_A_ROUND:
                     raise fault
+        if self.fault and fault is None:
+            log.info("Polling %s works again.", self.name)
         self.fault = "" if fault is None else str(fault)
 
-    def _hand_out(self, outcomes: Outcomes, pending: dict[Any, None]) -> WorkflowsError | None:
+    def _hand_out(self, outcomes: list[tuple[Any, Any]], pending: dict[Any, None]) -> WorkflowsError | None:
         passing = None
         for subscriber, outcome in outcomes:
             if isinstance(outcome, base.PASSING_FAULTS):
@@ -444,7 +493,9 @@ class SharedPoll:
         if (subscription := self._subscriptions.get(subscriber)) is not None:  # else it has left meanwhile
             subscription.deliver(outcome)
 
-    async def _step(self, hook: WorkflowsHook, reading: Iterator[Outcomes]) -> list[tuple[Any, Any]] | None:
+    async def _step(
+        self, hook: WorkflowsHook, reading: Iterator[Outcomes]
+    ) -> list[tuple[Any, Any]] | RateLimited | None:
         """Make one step in a thread; None after the last one."""
         client = hook.client  # which a hook that was closed meanwhile would look up anew
         before = client.sent
@@ -455,8 +506,8 @@ class SharedPoll:
             self._hook = None
             future.add_done_callback(lambda _: hook.close())  # not while the thread is using it
             raise
-        except base.PASSING_FAULTS as fault:
-            self._budget.refrain(stated_time(fault))
+        except RateLimited as fault:
+            self._budget.refuse(fault, 0.0)
             raise
         finally:
             sent = client.sent - before
@@ -490,13 +541,14 @@ class SharedPoll:
 
     def _put_off(self, fault: WorkflowsError, pending: dict[Any, None]) -> None:
         if not self.fault:  # once, and not at every poll of an outage
-            log.warning("%s Polling %s goes on.", fault, self._name)
+            log.warning("Polling %s goes on. %s", self.name, fault)
         self.fault = str(fault)
         if isinstance(fault, RateLimited) and not self._doubtful.issuperset(pending):
             self._resume_at = stated_time(fault) or None
 
     def _refuse(self, refusal: WorkflowsError, pending: dict[Any, None]) -> None:
         self._refusals += 1
+        self.fault = str(refusal)
         for subscriber in pending:
             self._deliver(subscriber, refusal)
 
@@ -511,7 +563,8 @@ class SharedPoll:
             version_compat.gauge("workflows.rate_limit_remaining", rate.remaining, **self._tags)
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """What is polled, for the log."""
         return " ".join(str(part) for part in self.scope.key if part is not None)
 
     @property
@@ -566,7 +619,7 @@ async def snapshots(scope: Scope, interval: float) -> AsyncGenerator[Any, None]:
 
     def deliver(outcome: Any) -> None:
         if isinstance(outcome, WorkflowsError):
-            log.error("%s Polling goes on, more rarely.", outcome)
+            log.error("Polling %s goes on, more rarely. %s", poll.name, outcome)
             return
         newest[:] = [outcome]
         arrived.set()
@@ -589,15 +642,29 @@ def chunks(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield chunk
 
 
+def patiently(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Generator[Any, None, Any]:
+    """
+    Make a call in a step of :meth:`Scope.read`, as often as the server refuses it for its rate limit.
+
+    ``value = yield from patiently(call, ...)``: so a round keeps what it has read so far.
+    """
+    while True:
+        try:
+            return call(*args, **kwargs)
+        except RateLimited as fault:
+            yield fault
+
+
 def stated_time(fault: WorkflowsError | None) -> float:
     """Return the unix time before which the server does not want to be asked; 0 where it says none."""
     retry_at = getattr(fault, "retry_at", None)
     return 0.0 if retry_at is None else float(retry_at.timestamp())
 
 
-def _next(reading: Iterator[Outcomes]) -> list[tuple[Any, Any]] | None:
+def _next(reading: Iterator[Outcomes]) -> list[tuple[Any, Any]] | RateLimited | None:
     try:
-        return list(next(reading))
+        outcomes = next(reading)
+        return outcomes if isinstance(outcomes, RateLimited) else list(outcomes)
     except StopIteration:  # which no future can hold
         return None
     except WorkflowsError:  # a ConfigurationError is a ValueError, too
