@@ -252,8 +252,12 @@ class Intent(Turn):
     """A poll is about to be made; each watcher notes it, and it is made when all have."""
 
     async def note_in(self, journal: Journal) -> None:
-        await journal.begin(self.place, self.stream)
-        self.journals.append(journal)
+        self.journals.append(journal)  # first, for a note that is cut off may have been written all the same
+        try:
+            await journal.begin(self.place, self.stream)
+        except Exception:
+            self.journals.remove(journal)
+            raise
 
 
 class Receipt(Turn):
@@ -347,6 +351,8 @@ class IntegrationProducer(SnapshotProducer):
                         self._last_note = poll
                         poll.add_done_callback(partial(_close, hook))
                         hook = None
+                    elif poll is None and intent is not None:  # there was no poll, so the next start suspects no loss
+                        self._last_note = asyncio.ensure_future(self._take_back(intent))
                     raise
                 except Exception as fault:
                     pause = self._pause_after(fault, pause)

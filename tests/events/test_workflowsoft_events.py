@@ -480,3 +480,31 @@ def test_the_connection_decides_again_after_a_while(run, emulator, connect, monk
         await triggerer.until(lambda: told(triggerer)[-1] == second)
 
     run(scenario)
+
+
+def test_a_watcher_that_is_stopped_before_a_poll_was_made_leaves_no_suspicion(
+    run, emulator, connect, stores, statistics, monkeypatch
+):
+    connect(CONSUMED)
+    begin = workflowsoft_events.Journal.begin
+
+    async def slow(journal, *what):
+        await begin(journal, *what)
+        await asyncio.sleep(0.3)
+
+    monkeypatch.setattr(workflowsoft_events.Journal, "begin", slow)
+
+    async def stopped(triggerer):
+        number = triggerer.watch(integration())
+        await triggerer.until(lambda: stores.keys("step") and journal(stores)["polling_since"] is not None)
+        await triggerer.stop(number)
+        await triggerer.until(lambda: journal(stores)["polling_since"] is None)
+
+    run(stopped)
+    assert polls(emulator) == 0
+    first = start(emulator)
+    triggerer = run(one())
+
+    assert told(triggerer) == [first]
+    assert triggerer.payloads[0][1]["suspected_lost"] == []
+    assert "workflows.suspected_lost_delivery" not in [name for name, _ in statistics]
