@@ -251,10 +251,15 @@ class Turn(Reading):
 class Intent(Turn):
     """A poll is about to be made; each watcher notes it, and it is made when all have."""
 
+    is_cut_off = False  # a watcher was taken away while it noted it, which Airflow counts as done
+
     async def note_in(self, journal: Journal) -> None:
         self.journals.append(journal)  # first, for a note that is cut off may have been written all the same
         try:
             await journal.begin(self.place, self.stream)
+        except asyncio.CancelledError:
+            self.is_cut_off = True
+            raise
         except Exception:
             self.journals.remove(journal)
             raise
@@ -338,8 +343,10 @@ class IntegrationProducer(SnapshotProducer):
                     intent = Intent(self._reader.place, self._name)
                     self._begin(intent)
                     yield intent
-                    if not await self._is_settled():
-                        log.warning("A poll was put off, for the asset's state store could not note it.")
+                    is_settled = await self._is_settled()
+                    if not is_settled or intent.is_cut_off:
+                        if not is_settled:
+                            log.warning("A poll was put off, for the asset's state store could not note it.")
                         await self._take_back(intent)
                         pause = max(self.trigger.poll_interval, hook.shortest_poll)
                         continue

@@ -482,8 +482,9 @@ def test_the_connection_decides_again_after_a_while(run, emulator, connect, monk
     run(scenario)
 
 
-def test_a_watcher_that_is_stopped_before_a_poll_was_made_leaves_no_suspicion(
-    run, emulator, connect, stores, statistics, monkeypatch
+@pytest.mark.parametrize("stopped", ["the watcher", "the triggerer"])
+def test_what_is_stopped_before_a_poll_was_made_leaves_no_suspicion(
+    run, emulator, connect, stores, statistics, monkeypatch, stopped
 ):
     connect(CONSUMED)
     begin = workflowsoft_events.Journal.begin
@@ -494,13 +495,13 @@ def test_a_watcher_that_is_stopped_before_a_poll_was_made_leaves_no_suspicion(
 
     monkeypatch.setattr(workflowsoft_events.Journal, "begin", slow)
 
-    async def stopped(triggerer):
+    async def life(triggerer):
         number = triggerer.watch(integration())
         await triggerer.until(lambda: stores.keys("step") and journal(stores)["polling_since"] is not None)
-        await triggerer.stop(number)
+        await (triggerer.stop(number) if stopped == "the watcher" else triggerer.manager.stop_all())
         await triggerer.until(lambda: journal(stores)["polling_since"] is None)
 
-    run(stopped)
+    run(life)
     assert polls(emulator) == 0
     first = start(emulator)
     triggerer = run(one())
