@@ -457,7 +457,7 @@ class IntegrationProducer(SnapshotProducer):
         return instances
 
     def _pause_after(self, fault: Exception, pause: float) -> float:
-        backoff = min(LONGEST_PAUSE, max(2 * pause, self.trigger.poll_interval))
+        backoff = max(self.trigger.poll_interval, min(LONGEST_PAUSE, 2 * pause))
         stated = stated_time(fault) - time.time() if isinstance(fault, WorkflowsError) else 0.0
         return max(backoff, stated)
 

@@ -509,3 +509,14 @@ def test_what_is_stopped_before_a_poll_was_made_leaves_no_suspicion(
     assert told(triggerer) == [first]
     assert triggerer.payloads[0][1]["suspected_lost"] == []
     assert "workflows.suspected_lost_delivery" not in [name for name, _ in statistics]
+
+
+@pytest.mark.parametrize("interval", [60, 1800])
+def test_a_poll_that_fails_is_never_made_sooner_than_its_interval_says(interval):
+    producer = workflowsoft_events.IntegrationProducer(integration(poll_interval=interval))
+    pauses = [0.0]
+    for _ in range(5000):
+        pauses.append(producer._pause_after(OSError(), pauses[-1]))
+
+    assert pauses[1] == min(pauses[1:]) == interval
+    assert max(pauses) == pauses[-1] == max(interval, 600)
