@@ -161,13 +161,13 @@ class SweepScope(Scope):
         except (InvalidRequest, NotFound, PermissionDenied) as refused:
             log.warning("%s So for an hour each wait is looked at by itself.", refused)
             self._no_list_until = time.monotonic() + SECOND_BEST
-        # Those that are missing are not active any more, or hidden.
-        changed += [(wait, None) for waits in missing.values() for wait in waits]
+        gone = [(wait, None) for waits in missing.values() for wait in waits]  # not active any more, or hidden
         longest_unseen = heapq.nsmallest(self.looks_anyway, calm, key=lambda wait: wait.looked_at)
         new = [(wait, mark) for wait, mark in changed if wait.mark is None]
         moved = [(wait, mark) for wait, mark in changed if wait.mark is not None]
         # Of the new ones only so many: the others must not wait until all of them were looked at.
-        yield from self._look(hook, [*moved, *new[:MOST_NEW_LOOKS], *((wait, wait.mark) for wait in longest_unseen)])
+        unseen = [*new[:MOST_NEW_LOOKS], *((wait, wait.mark) for wait in longest_unseen)]
+        yield from self._look(hook, [*moved, *gone, *unseen])
 
     def _sweep(
         self, hook: Any, missing: dict[Hashable, list[Any]], calm: list[Any], changed: list[tuple[Any, Any]]
@@ -442,12 +442,7 @@ class SharedPoll:
         if not unread:
             self._had_a_turn.clear()
             unread = list(self._subscriptions)
-        pending = dict.fromkeys(unread)
-        for one in self._doubtful:
-            if one in pending:  # to the end, or nobody behind it would ever be read for
-                del pending[one]
-                pending[one] = None
-        return pending
+        return dict.fromkeys(unread)
 
     async def _read(self, pending: dict[Any, None]) -> None:
         """Read step by step, and take those out of ``pending`` that were read for."""

@@ -260,7 +260,7 @@ def test_without_a_bulk_history_the_active_ones_are_listed_and_the_changed_ones_
     assert statuses == ["done"] * 7 + [None] * 123
     assert changed["instances"] == 2
     assert 7 <= changed[HISTORY] <= 12
-    assert len([record for record in caplog.records if "are listed instead" in record.message]) == 1
+    assert len([record for record in caplog.records if "active ones are listed" in record.message]) == 1
 
 
 def test_an_instance_whose_updated_at_stands_still_is_noticed_by_the_few_looks(emulator, waiting):
