@@ -7,11 +7,12 @@ import hashlib
 import json
 import logging
 import random
-from collections.abc import Collection, Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
@@ -34,7 +35,7 @@ from airflow_provider_workflows.triggers.events import (
     constants,
 )
 from airflow_provider_workflows.triggers.procore import ItemHistories, NoBulkHistory
-from airflow_provider_workflows.triggers.shared_poll import Scope, chunks
+from airflow_provider_workflows.triggers.shared_poll import Scope, patiently
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -54,7 +55,9 @@ Place = tuple[str, str]  # tool and level
 # the event loop for a third of a second.
 Listed = tuple[int, str]  # an active instance: the number of its place, and its item
 Row = tuple[str, "str | None", "str | None"]  # of the list: item_id, updated_at, started_at
-Outcomes = list[tuple[Any, Any]]
+T = TypeVar("T")
+# What a step of Scope.read() yields: what came out for whom, or that the server wants to be asked later.
+Steps = Generator[list[tuple[Any, Any]] | RateLimited, None, T]
 
 
 class ProcoreScope(Scope):
@@ -101,20 +104,33 @@ class ProcoreScope(Scope):
 
         return ProcoreHook(self.conn_id, company_id=self.company_id)
 
-    def places(self, hook: ProcoreHook) -> list[Place]:
+    def places(self, hook: ProcoreHook) -> Steps[list[Place]]:
         """Return where to look, each tool in each project; their order depends on the parameters only."""
-        wanted = product(self.project_ids or [None], self.tool_types)
-        return [(tool, hook.level_for(project, tool)) for project, tool in wanted]
+        places = []
+        for project, tool in product(self.project_ids or [None], self.tool_types):
+            level = yield from patiently(hook.level_for, project, tool)
+            places.append((tool, level))
+            yield []
+        return places
 
     def active_rows(
-        self, hook: ProcoreHook, place: Place, assignee_id: str | None = None
-    ) -> Iterator[list[dict[str, Any]]]:
-        """List the active instances of a place page by page."""
+        self, hook: ProcoreHook, place: Place, take: Callable[[dict[str, Any]], None], assignee_id: str | None = None
+    ) -> Steps[None]:
+        """Hand over the active instances of a place one by one, with a request in each step."""
         tool_type, level = place
         rows = hook.list_instances(
             tool_type, tool_subtype=self.tool_subtype, assignee_id=assignee_id, active=True, project_id=level
         )
-        return chunks(rows, PAGE)
+        number = 0
+        while (row := (yield from patiently(next, rows, None))) is not None:
+            take(row)
+            number += 1
+            if number % PAGE == 0:
+                yield []
+        yield []
+        if not number:
+            yield from patiently(hook.check_tool, tool_type)
+            yield []
 
 
 class ProcoreEventTrigger(WorkflowsEventTrigger):
@@ -186,23 +202,19 @@ class RequestsScope(ProcoreScope):
     def key(self) -> tuple[Hashable, ...]:
         return (*super().key, self.user_id)
 
-    def read(self, hook: ProcoreHook, subscribers: Sequence[Any]) -> Iterator[Outcomes]:
-        user_id = self.user_id or hook.user_id
+    def read(self, hook: ProcoreHook, subscribers: Sequence[Any]) -> Steps[None]:
+        user_id = self.user_id or (yield from patiently(lambda: hook.user_id))
         if not user_id.isdecimal():
-            user_id = hook.find_user_id(user_id, parameter="user_id")
+            user_id = yield from patiently(hook.find_user_id, user_id, parameter="user_id")
         yield []
         self.faults = 0
         requests: dict[str, dict[str, Any]] = {}
-        for place in dict.fromkeys(self.places(hook)):
+        for place in dict.fromkeys((yield from self.places(hook))):
             rows: list[dict[str, Any]] = []
-            for page in self.active_rows(hook, place, assignee_id=user_id):
-                rows += page
-                yield []
-            if not rows:
-                hook.check_tool(place[0])
+            yield from self.active_rows(hook, place, rows.append, assignee_id=user_id)
             random.shuffle(rows)  # so that one that the server cannot answer for is not in the way of the same others
             for row in rows:
-                request = self._request(hook, str(row["id"]), place[1], user_id)
+                request = yield from self._request(hook, str(row["id"]), place[1], user_id)
                 if request is not None:
                     requests[request["instance_id"]] = {**request, "project_id": place[1]}
                 yield []
@@ -214,14 +226,15 @@ class RequestsScope(ProcoreScope):
         found = Requested(hook.company_id, user_id, by_event)
         yield [(subscriber, found) for subscriber in subscribers]
 
-    def _request(self, hook: ProcoreHook, instance_id: str, level: str, user_id: str) -> Mapping[str, Any] | None:
+    def _request(
+        self, hook: ProcoreHook, instance_id: str, level: str, user_id: str
+    ) -> Steps[Mapping[str, Any] | None]:
         """Return what an instance asks; where the server cannot answer, what it asked at the last poll."""
         if self.faults >= FAULTS_IN_A_ROUND:
             return self._known.get(instance_id)
         try:
-            return rules.response_request(hook.get_instance(instance_id, project_id=level), user_id)
-        except RateLimited:
-            raise
+            shown = yield from patiently(hook.get_instance, instance_id, project_id=level)
+            return rules.response_request(shown, user_id)
         except PASSING_FAULTS as fault:
             self.note(fault)
             return self._known.get(instance_id)
@@ -319,8 +332,8 @@ class InstancesScope(ProcoreScope):
         self._left: dict[str, Mapping[str, Any] | None] = {}
         self._wanted: dict[str, Listed] = {}
 
-    def read(self, hook: ProcoreHook, subscribers: Sequence[Any]) -> Iterator[Outcomes]:
-        places = self.places(hook)
+    def read(self, hook: ProcoreHook, subscribers: Sequence[Any]) -> Steps[None]:
+        places = yield from self.places(hook)
         found: list[dict[str, Row]] = []
         active: dict[str, Listed] = {}
         for number, place in enumerate(places):
@@ -328,23 +341,18 @@ class InstancesScope(ProcoreScope):
             found.append(mine)
             if place in places[:number]:
                 continue
-            for page in self.active_rows(hook, place):
-                for row in page:
-                    instance_id, item_id = str(row["id"]), str(row.get("item_id"))
-                    if not row.get("ended_at") and instance_id not in active:
-                        active[instance_id] = (number, item_id)
-                        mine[instance_id] = (item_id, row.get("updated_at"), row.get("started_at"))
-                yield []
-            if not mine:
-                hook.check_tool(place[0])
+            yield from self.active_rows(hook, place, partial(_keep, number, active, mine))
         singly: dict[str, Listed] = {}
         self.faults = 0
         for place, mine in zip(places, found, strict=True):
             missed = set(mine)
             if mine and self._bulk(place) is not None:
                 for described in self._read_in_bulk(hook, place, mine):
-                    missed -= described
-                    yield []
+                    if isinstance(described, RateLimited):
+                        yield described
+                    else:
+                        missed -= described
+                        yield []
             if self._bulk(place) is None:
                 missed = self._due(mine)
             singly |= {instance_id: active[instance_id] for instance_id in mine if instance_id in missed}
@@ -357,7 +365,8 @@ class InstancesScope(ProcoreScope):
                 break
             number, item_id = listed
             is_active = instance_id in active
-            if self._read_one(hook, places[number], instance_id, item_id, is_active) and is_active:
+            is_read = yield from self._read_one(hook, places[number], instance_id, item_id, is_active)
+            if is_read and is_active:
                 self._updated[instance_id] = found[number][instance_id][1]
             yield []
         outcome = self._outcome(hook.company_id, places, active)
@@ -380,7 +389,9 @@ class InstancesScope(ProcoreScope):
             self._histories[place] = ItemHistories(*place)
         return self._histories[place]
 
-    def _read_in_bulk(self, hook: ProcoreHook, place: Place, rows: Mapping[str, Row]) -> Iterator[set[str]]:
+    def _read_in_bulk(
+        self, hook: ProcoreHook, place: Place, rows: Mapping[str, Row]
+    ) -> Iterator[set[str] | RateLimited]:
         """Describe active instances by the histories of their items; yield the ids of those it could."""
         histories = self._bulk(place)
         assert histories is not None
@@ -389,6 +400,9 @@ class InstancesScope(ProcoreScope):
             by_item.setdefault(item_id, []).append(instance_id)
         try:
             for answer in histories.read(hook, list(by_item)):
+                if isinstance(answer, RateLimited):
+                    yield answer
+                    continue
                 done = set()
                 fault = next((found for found in answer.values() if isinstance(found, PASSING_FAULTS)), None)
                 if fault is not None:
@@ -423,14 +437,16 @@ class InstancesScope(ProcoreScope):
         oldest = [one for one in self._described if one in rows and one not in moved]
         return moved | set(oldest[:REREAD])
 
-    def _read_one(self, hook: ProcoreHook, place: Place, instance_id: str, item_id: str, is_active: bool) -> bool:
+    def _read_one(
+        self, hook: ProcoreHook, place: Place, instance_id: str, item_id: str, is_active: bool
+    ) -> Steps[bool]:
         """Read the history of one instance; False where the server could not answer."""
         tool_type, level = place
         try:
-            history = hook.get_instance_history(instance_id, project_id=level, tool_type=tool_type)
+            history = yield from patiently(
+                hook.get_instance_history, instance_id, project_id=level, tool_type=tool_type
+            )
             shown = self._describe(instance_id, item_id, history)
-        except RateLimited:
-            raise
         except PASSING_FAULTS as fault:
             self.note(fault)
             return False
@@ -608,6 +624,14 @@ def _next_digest(before: str | None, parts: str) -> tuple[str, list[str]]:
 
 def _hash(text: str, length: int) -> str:
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode()[:length]
+
+
+def _keep(number: int, active: dict[str, Listed], mine: dict[str, Row], row: Mapping[str, Any]) -> None:
+    """Note a row of the list of a place."""
+    instance_id, item_id = str(row["id"]), str(row.get("item_id"))
+    if not row.get("ended_at") and instance_id not in active:
+        active[instance_id] = (number, item_id)
+        mine[instance_id] = (item_id, row.get("updated_at"), row.get("started_at"))
 
 
 def _drained(waiting: dict[str, Listed]) -> dict[str, Listed]:

@@ -476,7 +476,10 @@ def test_what_cannot_be_read_at_the_first_start_does_not_count_as_started_later(
     [{"status": 500}, {"status": 429, "headers": {"Retry-After": "1"}}, {"reset": "before"}, {"status": 403}],
     ids=str,
 )
-def test_an_outage_ends_nothing_and_loses_nothing(run, emulator, fault):
+def test_an_outage_ends_nothing_and_loses_nothing(run, emulator, monkeypatch, fault):
+    # A 429 would be taken for a limit on what ten seconds may see, and these polls come fast.
+    monkeypatch.setattr("airflow_provider_workflows.triggers.shared_poll.FEWEST_OF_A_SPIKE", 10_000)
+
     async def scenario(triggerer):
         triggerer.watch(changed())
         triggerer.watch(requested())
