@@ -430,6 +430,7 @@ class InstancesScope(ProcoreScope):
                 place[0],
                 REREAD,
             )
+            yield set()
 
     def _due(self, rows: Mapping[str, Row]) -> set[str]:
         """Return which of the active instances to read singly."""
