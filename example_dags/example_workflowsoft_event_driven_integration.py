@@ -23,7 +23,6 @@ events_to_check = workflowsoft_asset("workflowsoft_events_to_check", diagram="Ev
     schedule=[events_to_check],
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    max_active_runs=1,  # an instance that comes a second time is handled when the first run is over
     tags=["example", "workflowsoft"],
     doc_md=__doc__,
 )
@@ -39,7 +38,9 @@ def example_workflowsoft_event_driven_integration():
         return [lost for payload in payloads_of(triggering_asset_events) for lost in payload["suspected_lost"]]
 
     @task.workflowsoft_integration(
-        expected_fields={"Event name": "String", "Venue": "String", "Event exists": "Boolean?"}, retries=2
+        expected_fields={"Event name": "String", "Venue": "String", "Event exists": "Boolean?"},
+        max_active_tis_per_dag=1,  # of all runs: an instance that comes a second time is found completed
+        retries=2,
     )
     def plan_event(fields: dict) -> dict:
         return {"Event exists": True, "Venue": "Main hall"}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.rules.parameters import listed
 from airflow_provider_workflows.version_compat import CAN_WATCH_ASSETS
 
 if TYPE_CHECKING:
@@ -54,16 +56,51 @@ def watched_asset(name: str, scheme: str, conn_id: str, trigger: BaseEventTrigge
     return Asset(name=name, uri=uri, watchers=[AssetWatcher(name=f"{event} for {name}", trigger=trigger)])
 
 
+@contextmanager
+def named_errors(function: str, name: Any) -> Iterator[None]:
+    """
+    Say in what is raised which function refuses which asset: a DAG file can build many.
+
+    :raises ConfigurationError: a parameter is wrong, or Airflow takes no such asset.
+    """
+    try:
+        yield
+    except ValueError as fault:  # ours are among them
+        raise ConfigurationError(f"{function}({name!r}): {fault}") from None
+
+
 def check_can_watch() -> None:
     """Require an Airflow that can watch assets."""
     if not CAN_WATCH_ASSETS:
         raise ConfigurationError("Watching an asset needs Airflow 3.0.1 or newer.")
 
 
-def check_name(name: Any) -> None:
+def checked_name(name: Any) -> str:
     """Require a name for an asset."""
     if not isinstance(name, str) or not name.strip():
         raise ConfigurationError(f"name must be the asset's name, a text; got {name!r}.")
+    check_constants(name=name)
+    return name.strip()  # as its trigger keeps it
+
+
+def check_constants(**given: Any) -> None:
+    """Require what a watcher can keep, and say what to give instead; a parameter may be one value or several."""
+    from airflow_provider_workflows.triggers.events import constant
+
+    for name, value in given.items():
+        for one in listed(value):
+            try:
+                constant(name, one)
+            except ConfigurationError as fault:
+                raise ConfigurationError(f"{fault}{_advice(one)}") from None
+
+
+def _advice(value: Any) -> str:
+    if isinstance(value, str) and value.strip():
+        return " Write the value itself: the asset is built where the DAG file is read, before there is a run."
+    if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
+        return " Several values can be given as a list, a tuple or a set where several are allowed."
+    return ""
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:

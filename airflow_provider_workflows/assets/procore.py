@@ -6,14 +6,21 @@ from collections.abc import Collection
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_workflows.assets.events import check_can_watch, check_name, watched_asset
+from airflow_provider_workflows.assets.events import (
+    check_can_watch,
+    check_constants,
+    checked_name,
+    named_errors,
+    watched_asset,
+)
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.rules.parameters import check_choice
+from airflow_provider_workflows.rules.parameters import check_choice, listed
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset
 
 EVENTS = ("response_requested", "instance_changed")
+NEEDS_SUBTYPE = "correspondence"
 
 
 def procore_asset(
@@ -55,25 +62,30 @@ def procore_asset(
         ProcoreResponseRequestedTrigger,
     )
 
-    check_can_watch()
-    check_name(name)
-    check_choice("event", event, EVENTS)
-    place: dict[str, Any] = {
-        "procore_conn_id": procore_conn_id,
-        "company_id": company_id,
-        "project_id": project_id,
-        "tool_type": tool_type,
-        "tool_subtype": tool_subtype,
-        "poll_interval": poll_interval,
-        "asset": name,
-    }
-    if event == "response_requested":
-        _refuse(event, states=states, changes=changes)
-        trigger: Any = ProcoreResponseRequestedTrigger(user_id=user_id, **place)
-    else:
-        _refuse(event, user_id=user_id)
-        trigger = ProcoreInstanceChangedTrigger(states=states, changes=changes, **place)
-    return watched_asset(name, "procore", trigger.procore_conn_id, trigger, event)
+    with named_errors("procore_asset", name):
+        check_can_watch()
+        name = checked_name(name)
+        check_choice("event", event, EVENTS)
+        place: dict[str, Any] = {
+            "procore_conn_id": procore_conn_id,
+            "company_id": company_id,
+            "project_id": project_id,
+            "tool_type": tool_type,
+            "tool_subtype": tool_subtype,
+        }
+        check_constants(**place, user_id=user_id, states=states, changes=changes)
+        if tool_subtype is None and NEEDS_SUBTYPE in listed(tool_type):
+            raise ConfigurationError(
+                f"tool_subtype is missing: tool_type={NEEDS_SUBTYPE!r} needs it, the id of the correspondence type."
+            )
+        place |= {"poll_interval": poll_interval, "asset": name}
+        if event == "response_requested":
+            _refuse(event, states=states, changes=changes)
+            trigger: Any = ProcoreResponseRequestedTrigger(user_id=user_id, **place)
+        else:
+            _refuse(event, user_id=user_id)
+            trigger = ProcoreInstanceChangedTrigger(states=states, changes=changes, **place)
+        return watched_asset(name, "procore", trigger.procore_conn_id, trigger, event)
 
 
 def _refuse(event: str, **given: Any) -> None:

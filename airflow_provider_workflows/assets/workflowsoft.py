@@ -5,13 +5,17 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from airflow_provider_workflows.assets.events import check_can_watch, check_name, watched_asset
+from airflow_provider_workflows.assets.events import (
+    check_can_watch,
+    check_constants,
+    checked_name,
+    named_errors,
+    watched_asset,
+)
 from airflow_provider_workflows.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset
-
-SHORTEST_POLL = 15.0  # seconds
 
 
 def workflowsoft_asset(
@@ -35,26 +39,31 @@ def workflowsoft_asset(
     :param step_id: The step's id instead of both.
     :param max_instances: How many to take in a row before the interval is kept, 1 to 500.
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft``.
-    :param poll_interval: Seconds, or a timedelta, between two polls, at least 15; default: ``[workflows]
-        poke_interval``, else 60.
+    :param poll_interval: Seconds, or a timedelta, between two polls; default: ``[workflows] poke_interval``, else 60.
+        A server that is not on this machine is polled every 15 seconds at most.
     :raises ConfigurationError: a parameter is wrong, or this Airflow is 3.0.0, which cannot watch assets.
     """
     from airflow_provider_workflows.triggers.workflowsoft_events import WorkflowsoftIntegrationTrigger
 
-    check_can_watch()
-    check_name(name)
-    trigger = WorkflowsoftIntegrationTrigger(
-        step=step,
-        diagram=diagram,
-        step_id=step_id,
-        max_instances=max_instances,
-        workflowsoft_conn_id=workflowsoft_conn_id,
-        poll_interval=poll_interval,
-        asset=name,
-    )
-    if poll_interval is not None and trigger.poll_interval < SHORTEST_POLL:
-        raise ConfigurationError(
-            f"poll_interval must be at least {SHORTEST_POLL:g} seconds, for Workflowsoft asks to be polled every few "
-            f"minutes; got {trigger.poll_interval:g}."
+    with named_errors("workflowsoft_asset", name):
+        check_can_watch()
+        name = checked_name(name)
+        check_constants(step=step, diagram=diagram, step_id=step_id, workflowsoft_conn_id=workflowsoft_conn_id)
+        _check_step(diagram=diagram, step=step, step_id=step_id)
+        trigger = WorkflowsoftIntegrationTrigger(
+            step=step,
+            diagram=diagram,
+            step_id=step_id,
+            max_instances=max_instances,
+            workflowsoft_conn_id=workflowsoft_conn_id,
+            poll_interval=poll_interval,
+            asset=name,
         )
-    return watched_asset(name, "workflowsoft", trigger.workflowsoft_conn_id, trigger, "integration")
+        return watched_asset(name, "workflowsoft", trigger.workflowsoft_conn_id, trigger, "integration")
+
+
+def _check_step(**names: str | int | None) -> None:
+    given = [name for name, value in names.items() if value is not None]
+    if given not in (["diagram", "step"], ["step_id"]):
+        what = " and ".join(given) or "nothing"
+        raise ConfigurationError(f"Give both diagram and step, or step_id alone; got {what}.")

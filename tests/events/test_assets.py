@@ -64,6 +64,17 @@ def test_an_asset_for_an_integration_step():
     assert isinstance(watcher(asset), WorkflowsoftIntegrationTrigger)
 
 
+def test_a_short_interval_is_taken_where_the_server_is_not_known_yet():
+    """How often a server that is not on this machine is polled is known when it is polled."""
+    assert watcher(workflowsoft_asset("vendors", step_id=101, poll_interval=1)).poll_interval == 1.0
+
+
+def test_the_name_of_an_asset_and_of_its_watcher_are_the_same_text():
+    asset = procore_asset(" orders ", tool_type=TOOL)
+
+    assert (asset.name, watcher(asset).asset) == ("orders", "orders")
+
+
 @pytest.mark.parametrize(
     "asset",
     [
@@ -117,7 +128,9 @@ def test_what_is_wrong_with_an_asset_of_procore_is_named(kwargs, named):
         ({}, "step"),
         ({"step": "a"}, "diagram"),
         ({"step": "a", "step_id": "1", "diagram": "b"}, "step"),
-        ({"step_id": "1", "poll_interval": 14}, "poll_interval must be at least 15"),
+        ({"step_id": "1", "poll_interval": 0}, "poll_interval must be a number of seconds above 0"),
+        ({"step_id": "1", "poll_interval": -15}, "poll_interval must be a number of seconds above 0"),
+        ({"step_id": "1", "poll_interval": timedelta(0)}, "poll_interval must be a number of seconds above 0"),
         ({"step_id": "1", "max_instances": 0}, "max_instances"),
         ({"step_id": "1", "max_instances": 501}, "max_instances"),
         ({"step_id": "1", "max_instances": "5"}, "max_instances"),
