@@ -179,11 +179,17 @@ class ProcoreEventTrigger(WorkflowsEventTrigger):
 
 @dataclass(frozen=True)
 class Requested:
-    """What is asked of a user: the requests by the id of their event."""
+    """
+    What is asked of a user.
+
+    :param requests: The requests by the id of their event.
+    :param unread: Instances that were listed and could not be read, so that nobody knows what they ask.
+    """
 
     company_id: str
     user_id: str
     requests: Mapping[str, dict[str, Any]]
+    unread: Collection[str] = ()
 
 
 class RequestsScope(ProcoreScope):
@@ -209,12 +215,13 @@ class RequestsScope(ProcoreScope):
         yield []
         self.faults = 0
         requests: dict[str, dict[str, Any]] = {}
+        unread: set[str] = set()
         for place in dict.fromkeys((yield from self.places(hook))):
             rows: list[dict[str, Any]] = []
             yield from self.active_rows(hook, place, rows.append, assignee_id=user_id)
             random.shuffle(rows)  # so that one that the server cannot answer for is not in the way of the same others
             for row in rows:
-                request = yield from self._request(hook, str(row["id"]), place[1], user_id)
+                request = yield from self._request(hook, str(row["id"]), place[1], user_id, unread)
                 if request is not None:
                     requests[request["instance_id"]] = {**request, "project_id": place[1]}
                 yield []
@@ -223,24 +230,25 @@ class RequestsScope(ProcoreScope):
             f"response_requested:{instance_id}:{request['step_occurrence_id']}:{user_id}": request
             for instance_id, request in requests.items()
         }
-        found = Requested(hook.company_id, user_id, by_event)
+        found = Requested(hook.company_id, user_id, by_event, unread)
         yield [(subscriber, found) for subscriber in subscribers]
 
     def _request(
-        self, hook: ProcoreHook, instance_id: str, level: str, user_id: str
+        self, hook: ProcoreHook, instance_id: str, level: str, user_id: str, unread: set[str]
     ) -> Steps[Mapping[str, Any] | None]:
         """Return what an instance asks; where the server cannot answer, what it asked at the last poll."""
-        if self.faults >= FAULTS_IN_A_ROUND:
-            return self._known.get(instance_id)
-        try:
-            shown = yield from patiently(hook.get_instance, instance_id, project_id=level)
-            return rules.response_request(shown, user_id)
-        except PASSING_FAULTS as fault:
-            self.note(fault)
-            return self._known.get(instance_id)
-        except (NotFound, PermissionDenied) as refused:  # one of them is no reason to leave the others out
-            log.info("Left out: %s", refused)
-            return None
+        if self.faults < FAULTS_IN_A_ROUND:
+            try:
+                shown = yield from patiently(hook.get_instance, instance_id, project_id=level)
+                return rules.response_request(shown, user_id)
+            except PASSING_FAULTS as fault:
+                self.note(fault)
+            except (NotFound, PermissionDenied) as refused:  # one of them is no reason to leave the others out
+                log.info("Left out: %s", refused)
+                unread.add(instance_id)
+                return None
+        unread.add(instance_id)
+        return self._known.get(instance_id)
 
 
 class ProcoreResponseRequestedTrigger(ProcoreEventTrigger):
@@ -286,8 +294,16 @@ class ProcoreResponseRequestedTrigger(ProcoreEventTrigger):
             return dict.fromkeys(outcome.requests, 1), []
         new = [event_id for event_id in outcome.requests if event_id not in told][:MOST_FACTS]
         facts = [{"event_id": event_id, **_without_options(outcome.requests[event_id])} for event_id in new]
-        # What asks no longer is forgotten.
-        return {event_id: 1 for event_id in outcome.requests if event_id in told} | dict.fromkeys(new, 1), facts
+        now = {event_id: 1 for event_id in outcome.requests if event_id in told} | dict.fromkeys(new, 1)
+        # What asks no longer is forgotten, at the second poll: a list that is paged while it changes can leave one out.
+        for event_id, asked_before in told.items():
+            if event_id in now:
+                continue
+            if event_id.split(":")[1] in outcome.unread:
+                now[event_id] = asked_before
+            elif asked_before:
+                now[event_id] = 0
+        return now, facts
 
 
 def _without_options(request: Mapping[str, Any]) -> dict[str, Any]:
