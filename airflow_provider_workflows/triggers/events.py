@@ -251,6 +251,10 @@ class WorkflowsEventTrigger(BaseEventTrigger):
             reading.followups.append((partial(self._commit, line, self._told), roll_back))
         return self.payload(facts, reading.outcome)
 
+    def is_noted(self, key: str, value: Any) -> bool:
+        """Say whether what was told under a key is in the asset's state store by now."""
+        return self._cursor is None or (self._cursor.kept or {}).get(key) == value
+
     async def _commit(self, line: int, told: Told) -> None:
         assert self._cursor is not None
         if line == self._line:

@@ -49,6 +49,8 @@ CHANGES = ("started", "changed", "ended", "gone")
 PARTS = ("state", "step", "item_status", "last_response", "ended_at")
 PART_LENGTH = 6  # characters of 6 bits
 CHAIN_LENGTH = 12
+# Instead of a digest, of what was listed and could not be read: it counts as told, or it does not.
+UNREAD, UNTOLD = "", "-"
 
 Place = tuple[str, str]  # tool and level
 # What there may be 20,000 of are plain tuples and texts, which the garbage collector passes by: with objects it stops
@@ -545,19 +547,21 @@ class ProcoreInstanceChangedTrigger(ProcoreEventTrigger):
             shown = outcome.described.get(instance_id)
             # Nothing could be read of it yet, or it has ended since it was listed, which the next poll tells.
             if shown is None or not shown["is_active"]:
-                if before is not None or is_first:
-                    now[instance_id] = before or _entry("", listed)
+                now[instance_id] = before or _entry(UNREAD if is_first else UNTOLD, listed)
                 continue
-            is_new = before is None and not is_first
+            is_new = not is_first and (before is None or _digest(before) == UNTOLD)
             digest, changed = _next_digest(before, shown["parts"])
             if before is not None and digest == _digest(before):
                 now[instance_id] = before
                 continue
             if is_new or changed:
-                if len(facts) == MOST_FACTS:  # the rest with the next poll
-                    now |= {} if before is None else {instance_id: before}
+                # More than an event holds comes with the next poll, and what follows on something that is not noted
+                # yet, too: else it would have another id if that were told again.
+                if len(facts) == MOST_FACTS or not (is_new or self.is_noted(instance_id, before)):
+                    now[instance_id] = before or _entry(UNTOLD, listed)
                     continue
-                fact = self._fact("started" if is_new else "changed", instance_id, listed, digest, outcome, shown)
+                event_id = instance_id if is_new else f"{instance_id}:{digest[-CHAIN_LENGTH:]}"
+                fact = self._fact("started" if is_new else "changed", event_id, instance_id, listed, outcome, shown)
                 facts += self._passed({**fact, "changed": changed})
             now[instance_id] = _entry(digest, listed)
         for instance_id, before in told.items():
@@ -565,14 +569,24 @@ class ProcoreInstanceChangedTrigger(ProcoreEventTrigger):
                 continue
             _, number, item_id = before.split(" ", 2)
             listed = (int(number), item_id)
-            if instance_id not in outcome.left:
+            is_untold = _digest(before) == UNTOLD
+            if (
+                instance_id not in outcome.left
+                or len(facts) + is_untold >= MOST_FACTS
+                or not (is_untold or self.is_noted(instance_id, before))
+            ):
                 outcome.wanted[instance_id] = listed
-            if instance_id not in outcome.left or len(facts) == MOST_FACTS:
                 now[instance_id] = before
                 continue
             shown = outcome.left[instance_id]
-            digest, changed = _next_digest(before, shown["parts"] if shown else "")
-            fact = self._fact("ended" if shown else "gone", instance_id, listed, digest, outcome, shown or {})
+            if is_untold:
+                fact = self._fact("started", instance_id, instance_id, listed, outcome, shown or {})
+                facts += self._passed({**fact, "changed": []})
+            change = "ended" if shown else "gone"
+            # The end may be read differently when it is told again: its id says what it follows on, and nothing else.
+            event_id = f"{instance_id}:{_hash(_chain(before) + change, CHAIN_LENGTH)}"
+            fact = self._fact(change, event_id, instance_id, listed, outcome, shown or {})
+            _, changed = _next_digest(before, shown["parts"] if shown else "")
             facts += self._passed({**fact, "changed": changed if shown else []})
         return now, facts
 
@@ -585,9 +599,9 @@ class ProcoreInstanceChangedTrigger(ProcoreEventTrigger):
     @staticmethod
     def _fact(
         change: str,
+        event_id: str,
         instance_id: str,
         listed: Listed,
-        digest: str,
         outcome: Instances,
         shown: Mapping[str, Any],
     ) -> dict[str, Any]:
@@ -595,7 +609,7 @@ class ProcoreInstanceChangedTrigger(ProcoreEventTrigger):
         tool_type, level = outcome.places[number]
         response = shown.get("last_response")
         return {
-            "event_id": f"instance_{change}:{instance_id}:{digest[-CHAIN_LENGTH:]}",
+            "event_id": f"instance_{change}:{event_id}",
             "change": change,
             "instance_id": instance_id,
             "item_id": item_id,
@@ -624,19 +638,26 @@ def _digest(entry: str) -> str:
     return entry.partition(" ")[0]
 
 
+def _chain(entry: str | None) -> str:
+    """Return the hash of all that was told of an instance; at first the same for each."""
+    return (_digest(entry)[-CHAIN_LENGTH:] if entry else "").rjust(CHAIN_LENGTH, UNTOLD)
+
+
 def _next_digest(before: str | None, parts: str) -> tuple[str, list[str]]:
     """
     Return the digest of an instance and which of its parts differ from the digest before.
 
     A digest holds a short hash of each part and one of all that was told before, so that the same state has another
-    digest each time it comes round, and the same one when it is told again.
+    digest each time it comes round, and the same one when it is told again. The first one tells nothing of the
+    state: the start of an instance that is told again is the same, whatever has happened in between.
     """
-    old = _digest(before) if before else ""
-    if old and old[:-CHAIN_LENGTH] == parts:
-        return old, []
+    old = _digest(before)[:-CHAIN_LENGTH] if before else ""
+    chain = _chain(before)
+    if not old or old == parts:
+        return parts + chain, []
     places = {name: slice(i * PART_LENGTH, (i + 1) * PART_LENGTH) for i, name in enumerate(PARTS)}
-    changed = [name for name, place in places.items() if old and old[place] != parts[place]]
-    return parts + _hash(old[-CHAIN_LENGTH:] + parts, CHAIN_LENGTH), changed
+    changed = [name for name, place in places.items() if old[place] != parts[place]]
+    return parts + _hash(chain + parts, CHAIN_LENGTH), changed
 
 
 def _hash(text: str, length: int) -> str:

@@ -271,24 +271,139 @@ def test_what_ended_while_no_triggerer_ran_is_told(run, emulator):
     assert rows[second]["change"] == "changed"
 
 
-def test_what_ends_while_a_poll_reads_is_told_once_and_as_ended(emulator):
+def test_a_start_that_is_told_again_has_the_same_id_wherever_the_instance_is_by_then(run, emulator):
+    async def baseline(triggerer):
+        triggerer.watch(changed())
+        await triggerer.polls(2)
+
+    async def killed(triggerer):
+        triggerer.watch(changed())
+        await triggerer.until(lambda: triggerer.payloads)
+
+    async def moves_on(triggerer):
+        triggerer.watch(changed())
+        await triggerer.until(lambda: triggerer.payloads)
+        answer(emulator, DIRECTOR, "Return", new)
+        await triggerer.until(lambda: len(triggerer.payloads) == 2)
+        await triggerer.polls(3)
+
+    run(baseline)
+    new = start(emulator)
+    (first,) = run(killed, persists=False).events()
+    answer(emulator, US, "Approve", new)
+    again, moved = run(moves_on).events()
+
+    assert first["event_id"] == again["event_id"] == f"instance_started:{new}"
+    assert (first["step"], again["step"], moved["step"]) == ("Budget Check", "Director Approval", "Budget Check")
+    assert (again["change"], moved["change"]) == ("started", "changed")
+
+
+def test_a_change_is_told_when_the_one_before_it_is_noted(run, emulator):
+    """Or it had another id when it is told again, for after a kill there is no change before it."""
+
+    async def baseline(triggerer):
+        triggerer.watch(changed())
+        await triggerer.polls(2)
+
+    async def killed(triggerer):
+        triggerer.watch(changed())
+        await triggerer.until(lambda: triggerer.payloads)
+        answer(emulator, DIRECTOR, "Return")
+        await triggerer.polls(3)
+
+    async def scenario(triggerer):
+        triggerer.watch(changed())
+        await triggerer.until(lambda: triggerer.payloads)
+        triggerer.persist()
+        emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
+        await triggerer.until(lambda: len(triggerer.payloads) == 2)
+
+    run(baseline)
+    answer(emulator, US, "Approve")
+    (first,) = run(killed, persists=False).events()
+    second, ended = run(scenario, persists=False).events()
+    assert (first["step"], second["step"], ended["change"]) == ("Director Approval", "Budget Check", "ended")
+
+
+NOTHING = dict.fromkeys(procore_events.PARTS) | {"started_at": None}
+HERE = {**NOTHING, "state": "in_progress", "parts": "a" * 30, "is_active": True}
+OVER = {**NOTHING, "state": "complete", "parts": "b" * 30, "is_active": False}
+LISTED = {INSTANCE: (0, "5001")}
+
+
+def found(active, described, left):
+    return procore_events.Instances("1", [(TOOL, "1001")], active, described, left, {})
+
+
+def told_of(rows):
+    return [(row["change"], row["state"]) for row in rows]
+
+
+def test_what_ends_while_a_poll_reads_is_told_once_and_as_ended():
     """The list still has it, its history says that it is over."""
-    nothing = dict.fromkeys(procore_events.PARTS) | {"started_at": None}
-    here = {**nothing, "state": "in_progress", "parts": "a" * 30, "is_active": True}
-    over = {**nothing, "state": "complete", "parts": "b" * 30, "is_active": False}
-    listed = {INSTANCE: (0, "5001")}
-
-    def found(active, described, left):
-        return procore_events.Instances("1", [(TOOL, "1001")], active, described, left, {})
-
     watcher = changed()
-    told, _ = watcher.news({}, found(listed, {INSTANCE: here}, {}), is_first=True)
-    told, between = watcher.news(told, found(listed, {INSTANCE: over}, {}), is_first=False)
-    told, after = watcher.news(told, found({}, {}, {INSTANCE: over}), is_first=False)
+    told, _ = watcher.news({}, found(LISTED, {INSTANCE: HERE}, {}), is_first=True)
+    told, between = watcher.news(told, found(LISTED, {INSTANCE: OVER}, {}), is_first=False)
+    told, after = watcher.news(told, found({}, {}, {INSTANCE: OVER}), is_first=False)
 
     assert between == []
-    assert [(row["change"], row["state"]) for row in after] == [("ended", "complete")]
+    assert told_of(after) == [("ended", "complete")]
     assert told == {}
+
+
+def test_an_end_that_is_read_differently_when_it_is_told_again_has_the_same_id():
+    watcher = changed()
+    told, _ = watcher.news({}, found(LISTED, {INSTANCE: HERE}, {}), is_first=True)
+    _, first = watcher.news(told, found({}, {}, {INSTANCE: OVER}), is_first=False)
+    later = {**OVER, "item_status": "Approved", "parts": "c" * 30}
+    _, again = watcher.news(told, found({}, {}, {INSTANCE: later}), is_first=False)
+
+    assert [row["event_id"] for row in first] == [row["event_id"] for row in again]
+
+
+@pytest.mark.parametrize("shown", [{}, {INSTANCE: OVER}], ids=["not readable", "over already"])
+@pytest.mark.parametrize(
+    ("end", "told_at_last"),
+    [(OVER, [("started", "complete"), ("ended", "complete")]), (None, [("started", None), ("gone", None)])],
+    ids=["ended", "gone"],
+)
+def test_what_was_listed_but_never_read_as_active_is_told_when_it_leaves(shown, end, told_at_last):
+    watcher = changed()
+    told, _ = watcher.news({}, found({}, {}, {}), is_first=True)
+    for _ in range(2):
+        told, between = watcher.news(told, found(LISTED, shown, {}), is_first=False)
+        assert between == []
+    told, waiting = watcher.news(told, outcome := found({}, {}, {}), is_first=False)
+    assert (waiting, outcome.wanted) == ([], LISTED)
+    told, facts = watcher.news(told, found({}, {}, {INSTANCE: end}), is_first=False)
+
+    assert told_of(facts) == told_at_last
+    assert told == {}
+
+
+def test_what_was_listed_and_is_read_later_has_started():
+    watcher = changed()
+    told, _ = watcher.news({}, found({}, {}, {}), is_first=True)
+    told, _ = watcher.news(told, found(LISTED, {}, {}), is_first=False)
+    told, facts = watcher.news(told, found(LISTED, {INSTANCE: HERE}, {}), is_first=False)
+
+    assert told_of(facts) == [("started", "in_progress")]
+    assert watcher.news(told, found(LISTED, {INSTANCE: HERE}, {}), is_first=False) == (told, [])
+
+
+def test_what_is_more_than_an_event_holds_is_not_lost_when_it_ends(monkeypatch):
+    monkeypatch.setattr(procore_events, "MOST_FACTS", 2)
+    ids = ["1", "2", "3", "4"]
+    listed = {one: (0, one) for one in ids}
+    watcher = changed()
+    told, _ = watcher.news({}, found({}, {}, {}), is_first=True)
+    told, facts = watcher.news(told, found(listed, dict.fromkeys(ids, HERE), {}), is_first=False)
+    for _ in range(6):
+        told, more = watcher.news(told, found({}, {}, dict.fromkeys(told, OVER)), is_first=False)
+        facts += more
+
+    rows = [(row["change"], row["instance_id"]) for row in facts]
+    assert sorted(rows) == sorted((change, one) for one in ids for change in ("started", "ended"))
 
 
 def test_what_is_hidden_from_us_is_gone(run, emulator):
