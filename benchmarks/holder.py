@@ -21,6 +21,7 @@ from typing import Any
 TICK = 0.01  # seconds
 BATCH = 50  # triggers that a triggerer takes up at once
 BATCH_PAUSE = 0.8  # seconds between two batches, as seen on a triggerer of Airflow 3.3
+LONGEST_WAIT = 180.0  # seconds, for a poll
 LONGEST_LOADING = 10.0  # seconds, of triggers whose polls are shared
 
 
@@ -69,9 +70,9 @@ class Polls:
             self._next.set()
 
     async def next(self) -> None:
-        """Wait for the end of the next poll."""
+        """Wait for the end of the next poll, but not for ever."""
         self._next.clear()
-        await self._next.wait()
+        await asyncio.wait_for(self._next.wait(), LONGEST_WAIT)
 
 
 class Holder:

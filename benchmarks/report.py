@@ -149,8 +149,8 @@ PANELS = (
     ("Longest stall of the event loop", "longest_stall", 1000.0, " ms"),
     ("Memory, more than at rest", "memory", 1.0, " MiB"),
 )
-WIDTH, HEIGHT = 400, 250  # of a panel
-LEFT, RIGHT, TOP, BOTTOM = 66, 20, 40, 44
+WIDTH, HEIGHT = 420, 250  # of a panel
+LEFT, RIGHT, TOP, BOTTOM = 78, 26, 40, 44
 STYLE = (
     "text { font: 12px system-ui, sans-serif; fill: #222 } .title { font-weight: 600; font-size: 13px } "
     ".grid { stroke: #ddd } .axis { stroke: #555 }"
