@@ -56,6 +56,7 @@ class WaitTrigger(BaseTrigger):
         self.carry = carry
         self.last_look = "It was not looked at."  # where the last look found it, in words
         self.last_fault = ""  # what has kept us from looking since
+        self.odd_looks = 0  # in a row, with an answer in a form nobody knows
 
     @property
     @abstractmethod

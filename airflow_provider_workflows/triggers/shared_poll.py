@@ -133,6 +133,7 @@ class SweepScope(Scope):
     def __init__(self, conn_id: str):
         super().__init__(conn_id)
         self._pages = 1  # that the last sweep took
+        self._lists_refused = 0  # in a row
         self._no_list_until = float("-inf")
 
     @abstractmethod
@@ -158,9 +159,13 @@ class SweepScope(Scope):
         changed: list[tuple[Any, Any]] = []
         try:
             yield from self._sweep(hook, missing, calm, changed)
+            self._lists_refused = 0
         except (InvalidRequest, NotFound, PermissionDenied) as refused:
-            log.warning("%s So for an hour each wait is looked at by itself.", refused)
-            self._no_list_until = time.monotonic() + SECOND_BEST
+            self._lists_refused += 1
+            if self._lists_refused == 1:
+                log.warning("%s So each wait is looked at by itself.", refused)
+            if self._lists_refused >= ROUNDS_REFUSED:
+                self._no_list_until = time.monotonic() + SECOND_BEST
         gone = [(wait, None) for waits in missing.values() for wait in waits]  # not active any more, or hidden
         longest_unseen = heapq.nsmallest(self.looks_anyway, calm, key=lambda wait: wait.looked_at)
         new = [(wait, mark) for wait, mark in changed if wait.mark is None]
@@ -217,9 +222,14 @@ class SweepScope(Scope):
 def own_look(wait: base.WaitTrigger, hook: Any) -> Generator[Any, None, Any]:
     """Let a wait look for itself, step by step; return its verdict, None, or what went wrong."""
     try:
-        return (yield from wait.look_in_steps(hook))
+        verdict = yield from wait.look_in_steps(hook)
+        wait.odd_looks = 0
+        return verdict
     except AuthenticationError:  # which concerns every wait on the connection
         raise
+    except ContractError as odd:
+        wait.odd_looks += 1
+        return odd if wait.odd_looks >= ROUNDS_REFUSED else None
     except WorkflowsError as error:
         return error
 
@@ -511,8 +521,23 @@ class SharedPoll:
 
     async def _ready_hook(self) -> WorkflowsHook:
         """Return the hook, its connection looked up at most every quarter of an hour: that is dear in a triggerer."""
-        if self._hook is not None and time.monotonic() - self._opened_at < CONNECTION_KEPT:
+        age = time.monotonic() - self._opened_at
+        if self._hook is not None and age < CONNECTION_KEPT:
             return self._hook
+        try:
+            hook = await self._open_hook()
+        except WorkflowsError as fault:
+            # What works still is good enough while a secrets backend is away, which looks like no connection.
+            if self._hook is None or age > CONNECTION_KEPT + SECOND_BEST:
+                raise
+            log.warning("Polling %s goes on with the connection as it was. %s", self.name, fault)
+            return self._hook
+        self._close()
+        self._hook, self._opened_at = hook, time.monotonic()
+        self._budget.configure(hook)
+        return hook
+
+    async def _open_hook(self) -> WorkflowsHook:
         hook: WorkflowsHook = await base.in_thread(self.scope.open_hook)  # the first one imports the HTTP client
         try:
             await hook.prepare()
@@ -520,13 +545,10 @@ class SharedPoll:
             raise
         except AirflowNotFoundException as missing:
             raise ConfigurationError(f"Connection {self.scope.conn_id!r} is not there: {missing}") from missing
-        except Exception as error:  # of a secrets backend or of Airflow's API server, none of which ends a wait
+        except Exception as error:  # of Airflow's API server, say
             raise ConnectionFailed(
                 f"Connection {self.scope.conn_id!r} could not be looked up ({type(error).__name__}: {error})"
             ) from error
-        self._close()
-        self._hook, self._opened_at = hook, time.monotonic()
-        self._budget.configure(hook)
         return hook
 
     def _close(self) -> None:

@@ -23,6 +23,7 @@ from tests.virtual_time import VirtualTime
 TOOL, PROJECT = "purchase_order_contract", "1001"
 LEGACY_WORKFLOW = "Purchase Order Approval Workflow"
 INTERVAL = 60.0
+HISTORY, SHOW = "{id}/history", "{id}"
 DONE = Verdict("succeed", {"is": "over"}, "It is over.")
 
 
@@ -209,6 +210,60 @@ class Asked:
 @pytest.fixture
 def asked(emulator: Emulator) -> Asked:
     return Asked(emulator)
+
+
+class Waiting:
+    """Runs waits through polls, and tells what each of these asked the product."""
+
+    def __init__(self, emulator, clock):
+        self.emulator = emulator
+        self.clock = clock
+        self.asked = Asked(emulator)
+        self.tasks = []
+        self.polled_until = 0.0
+
+    def begin(self, *triggers):
+        self.tasks += [wait_for(trigger) for trigger in triggers]
+
+    async def poll(self) -> dict[str, int]:
+        """Let one interval pass, in which everything is polled once."""
+        self.polled_until += INTERVAL
+        await asyncio.sleep(self.polled_until + INTERVAL / 2 - self.clock.elapsed)
+        return self.asked()
+
+    async def settle(self) -> None:
+        """Let polls pass until each wait was looked at once, as Legacy and a list without a mark need it."""
+        for _ in range(15):
+            if sum(count for path, count in (await self.poll()).items() if path in (SHOW, HISTORY)) <= 5:
+                return
+        raise AssertionError("waits go on looking for themselves")
+
+    def statuses(self) -> list[str | None]:
+        return [task.result()["status"] if task.done() else None for task in self.tasks]
+
+    def results(self):
+        return [task.result()["result"] for task in self.tasks if task.done()]
+
+
+@pytest.fixture
+def waiting(emulator, clock, monkeypatch):
+    """Return a function that runs a scenario, each interval of which has one poll."""
+    monkeypatch.setattr("airflow_provider_workflows.triggers.shared_poll.random.random", lambda: 1.0)
+    monkeypatch.setattr("airflow_provider_workflows.triggers.shared_poll.random.uniform", lambda least, most: least)
+    monkeypatch.setattr("airflow_provider_workflows.triggers.workflowsoft_scope.random.uniform", lambda least, _: least)
+
+    def run(scenario):
+        waits = Waiting(emulator, clock)
+
+        async def whole():
+            try:
+                return await scenario(waits)
+            finally:
+                await cancel(*waits.tasks)
+
+        return clock.run(whole())
+
+    return run
 
 
 @contextlib.contextmanager
