@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from itertools import product
+from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow_provider_workflows.exceptions import (
@@ -35,7 +36,7 @@ from airflow_provider_workflows.triggers.events import (
     constants,
 )
 from airflow_provider_workflows.triggers.procore import ItemHistories, NoBulkHistory
-from airflow_provider_workflows.triggers.shared_poll import Scope, patiently
+from airflow_provider_workflows.triggers.shared_poll import SECOND_BEST, Scope, patiently
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -343,7 +344,8 @@ class InstancesScope(ProcoreScope):
 
     def __init__(self, *place: Any):
         super().__init__(*place)
-        self._histories: dict[Place, ItemHistories | None] = {}  # None: there is no bulk history
+        self._histories: dict[Place, ItemHistories] = {}
+        self._no_bulk_until: dict[Place, float] = {}
         self._listed: dict[str, Listed] = {}  # what was active at the last poll, and has not been read since it left
         self._described: dict[str, Mapping[str, Any]] = {}  # what was read longest ago is first
         self._updated: dict[str, Any] = {}  # updated_at, when it was read
@@ -364,14 +366,15 @@ class InstancesScope(ProcoreScope):
         self.faults = 0
         for place, mine in zip(places, found, strict=True):
             missed = set(mine)
-            if mine and self._bulk(place) is not None:
-                for described in self._read_in_bulk(hook, place, mine):
+            histories = self._bulk(place)
+            if mine and histories is not None:
+                for described in self._read_in_bulk(hook, histories, place, mine):
                     if isinstance(described, RateLimited):
                         yield described
                     else:
                         missed -= described
                         yield []
-            if self._bulk(place) is None:
+            if place not in self._histories:
                 missed = self._due(mine)
             singly |= {instance_id: active[instance_id] for instance_id in mine if instance_id in missed}
         self._listed |= _drained(self._wanted)
@@ -403,16 +406,14 @@ class InstancesScope(ProcoreScope):
         return Instances(company_id, places, active, described, left, self._wanted)
 
     def _bulk(self, place: Place) -> ItemHistories | None:
-        if place not in self._histories:
-            self._histories[place] = ItemHistories(*place)
-        return self._histories[place]
+        if monotonic() < self._no_bulk_until.get(place, 0.0):
+            return None
+        return self._histories.setdefault(place, ItemHistories(*place))
 
     def _read_in_bulk(
-        self, hook: ProcoreHook, place: Place, rows: Mapping[str, Row]
+        self, hook: ProcoreHook, histories: ItemHistories, place: Place, rows: Mapping[str, Row]
     ) -> Iterator[set[str] | RateLimited]:
         """Describe active instances by the histories of their items; yield the ids of those it could."""
-        histories = self._bulk(place)
-        assert histories is not None
         by_item: dict[str, list[str]] = {}
         for instance_id, (item_id, _, _) in rows.items():
             by_item.setdefault(item_id, []).append(instance_id)
@@ -439,14 +440,16 @@ class InstancesScope(ProcoreScope):
                 if self.faults >= FAULTS_IN_A_ROUND:
                     yield set(rows)
                     return
-        except NoBulkHistory:
-            self._histories[place] = None
+        except NoBulkHistory as missing:
+            del self._histories[place]
+            self._no_bulk_until[place] = monotonic() + SECOND_BEST
             log.warning(
-                "Procore has no bulk history for %s: a poll reads the histories of instances that are new, that have "
-                "left the list, and whose updated_at has moved. Nobody documents that it moves with every change, so "
-                "each poll reads %d more, in turn.",
+                "Procore has no bulk history for %s. So for an hour a poll reads the histories of instances that are "
+                "new, that have left the list, and whose updated_at has moved. Nobody documents that it moves with "
+                "every change, so each poll reads %d more, in turn. %s",
                 place[0],
                 REREAD,
+                missing,
             )
             yield set()
 

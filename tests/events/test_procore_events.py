@@ -532,6 +532,25 @@ def test_without_a_bulk_history_a_poll_reads_a_few_singly(run, emulator, monkeyp
     assert len(set(read[7:15])) >= 7  # then in turn
 
 
+def test_a_bulk_history_that_is_there_later_is_used_then(run, emulator, monkeypatch):
+    monkeypatch.setattr(procore_events, "SECOND_BEST", 0.3)
+    emulator.control("PATCH", "switches", bulk_history="absent")
+
+    async def scenario(triggerer):
+        triggerer.watch(changed())
+        await triggerer.polls(2)
+        emulator.control("PATCH", "switches", bulk_history="present")
+        since = len(emulator.requests())
+        await triggerer.until(lambda: paths(emulator, "/bulk_history", since))
+        await triggerer.polls(2)
+        since = len(emulator.requests())
+        answer(emulator, US, "Approve")
+        await triggerer.until(lambda: triggerer.payloads)
+        assert paths(emulator, "/history", since) == []
+
+    assert [row[:2] for row in changes(run(scenario))] == [(INSTANCE, "changed")]
+
+
 def test_one_that_the_server_cannot_answer_for_keeps_back_no_other(run, emulator):
     emulator.control("PATCH", "switches", bulk_history="absent")
     new = start(emulator)
