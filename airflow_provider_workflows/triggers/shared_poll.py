@@ -7,6 +7,7 @@ import contextlib
 import heapq
 import logging
 import random
+import re
 import time
 from abc import ABC, abstractmethod
 from collections import Counter, deque
@@ -586,7 +587,14 @@ class SharedPoll:
 
     @property
     def _tags(self) -> dict[str, str]:
-        return {"connection": self.scope.conn_id, "product": str(self.scope.key[0])}
+        product, *place = self.scope.key
+        where = ":".join(str(part) for part in place if part not in (None, self.scope.conn_id))
+        # As every collector of statistics takes it.
+        return {
+            "connection": self.scope.conn_id,
+            "product": str(product),
+            "scope": re.sub(r"[^\w.:-]+", "-", where).strip("-") or "all",
+        }
 
 
 @dataclass

@@ -128,7 +128,7 @@ def test_a_poll_tells_what_it_did_for_whom(clock, product, told):
 
     clock.run(scenario())
 
-    tags = {"connection": "made_up", "product": "made_up"}
+    tags = {"connection": "made_up", "product": "made_up", "scope": "scope"}
     assert [one for one in told if one[1]] == [
         ("workflows.requests", 3, tags),
         ("workflows.polls", 1, tags),
