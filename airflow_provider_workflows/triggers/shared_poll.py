@@ -15,7 +15,6 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, 
 from contextvars import Context
 from dataclasses import dataclass, field
 from functools import partial
-from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, conf
@@ -658,13 +657,6 @@ async def snapshots(scope: Scope, interval: float) -> AsyncGenerator[Any, None]:
             yield newest.pop()
     finally:
         poll.remove(subscriber)
-
-
-def chunks(rows: Iterable[Any], size: int) -> Iterator[list[Any]]:
-    """Yield the rows of a list that is read page by page in as many steps."""
-    rows = iter(rows)
-    while chunk := list(islice(rows, size)):
-        yield chunk
 
 
 def patiently(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Generator[Any, None, Any]:

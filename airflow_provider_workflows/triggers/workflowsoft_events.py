@@ -438,6 +438,8 @@ class IntegrationProducer(SnapshotProducer):
         """Poll once, and write down what came in the journals of all who have noted the intent."""
         instances: Instances = ()
         lost, fault = "", None
+        tags = {"connection": self.trigger.workflowsoft_conn_id, "product": "workflowsoft"}
+        version_compat.count("workflows.polls", 1, **tags, scope=str(self._reader.step_id))
         try:
             instances = await base.in_thread(self._reader.poll, hook)
         except NOTHING_DONE as refusal:
