@@ -47,7 +47,7 @@ class VirtualTime:
 
     def __enter__(self) -> VirtualTime:
         patch = self._patch
-        ours = SimpleNamespace(time=self.time, monotonic=self.monotonic)
+        ours = SimpleNamespace(time=self.time, monotonic=self.monotonic, sleep=time.sleep)
         for module in (base, shared_poll, procore, procore_scopes, workflowsoft_scope, world):
             patch.setattr(module, "time", ours)
         patch.setattr(base, "datetime", self._datetime())

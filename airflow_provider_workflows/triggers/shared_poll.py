@@ -44,6 +44,7 @@ LONGEST_PAUSE = 600.0  # seconds between two polls that are refused for good
 FAULTS_IN_A_ROUND = 3  # so that a server in trouble is not asked about each wait
 ROUNDS_REFUSED = 3  # in a row, until it is believed where it has worked before: a gateway's page may be gone by then
 SECOND_BEST = 3600.0  # seconds until the quick way is tried again that was refused
+ROWS_AT_A_TIME = 10
 MOST_NEW_LOOKS = 100  # in one poll, at waits of which nothing is known yet
 KEPT_FOR_OTHERS = 0.2  # of the rate limit: for tasks, which act, and for people
 FEWEST_OF_A_SPIKE = 5  # requests that were taken before a refusal tells of a limit
@@ -183,6 +184,8 @@ class SweepScope(Scope):
         while missing and (row := (yield from patiently(next, rows, None))) is not None:
             number += 1
             self._compare(row, missing, calm, changed)
+            if number % ROWS_AT_A_TIME == 0:
+                time.sleep(0)  # or this thread keeps the interpreter from the event loop for up to 5 ms
             if number % self.page_size == 0:
                 yield [(wait, None) for wait in calm[told:]]
                 told = len(calm)
