@@ -57,9 +57,7 @@ class ItemsScope(SweepScope):
                 yield from self._in_bulk(hook, subscribers)
                 return
             except NoBulkHistory as missing:
-                log.warning(
-                    "%s So for an hour active ones are listed, and those that changed read singly.", missing
-                )
+                log.warning("%s So for an hour active ones are listed, and those that changed read singly.", missing)
                 self._no_bulk_until = time.monotonic() + SECOND_BEST
                 self._histories = ItemHistories(self._histories.tool_type, self._histories.level)
         yield from super().read(hook, subscribers)
