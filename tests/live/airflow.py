@@ -169,6 +169,11 @@ class LiveAirflow:
             token = self._session.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
             self._session.headers["Authorization"] = f"Bearer {token}"
         answer = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=30, **kwargs)
+        for _ in range(5):  # on SQLite Airflow's API server answers 500 at times while the scheduler writes
+            if method != "GET" or answer.status_code < 500:
+                break
+            time.sleep(1)
+            answer = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=30, **kwargs)
         if answer.status_code not in ok:
             raise RuntimeError(f"{method} {path} answered {answer.status_code}: {answer.text[:500]}")
         return answer
