@@ -18,6 +18,9 @@ from airflow_provider_workflows.rules.workflowsoft import UnreadableInstances
 from airflow_provider_workflows.sensors.base import KEPT_AFTER_DEADLINE, WorkflowsSensor
 from airflow_provider_workflows.triggers.base import PASSING_FAULTS
 from airflow_provider_workflows.triggers.workflowsoft import (
+    MOST_INSTANCES,
+    MOST_STRETCHES,
+    WHAT_TO_DO,
     WorkflowsoftIntegrationWaitTrigger,
     WorkflowsoftPauseTrigger,
     named,
@@ -34,12 +37,6 @@ if TYPE_CHECKING:
     Instances = Sequence[Mapping[str, str | None]]
 
 JOURNAL = "new_integrations"  # key in the task state store
-MOST_INSTANCES = 500
-MOST_STRETCHES = 20
-WHAT_TO_DO = (
-    "If an integration instance was taken out of Workflowsoft, nobody works on it: compare with the processes running "
-    "there. One that you find there can be handled by giving its id to the operators by hand."
-)
 
 
 class WorkflowsoftIntegrationSensor(WorkflowsSensor):

@@ -18,6 +18,14 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.triggers.shared_poll import Scope
 
 
+MOST_INSTANCES = 500  # that one wait, or a watcher in a row, takes
+MOST_STRETCHES = 20  # of suspected losses that are remembered
+WHAT_TO_DO = (
+    "If an integration instance was taken out of Workflowsoft, nobody works on it: compare with the processes running "
+    "there. One that you find there can be handled by giving its id to the operators by hand."
+)
+
+
 class ReadingConsumes(Exception):
     """The connection says by now that reading takes instances out, which a trigger must not do."""
 

@@ -26,7 +26,13 @@ from airflow_provider_workflows.triggers.events import (
     constant,
 )
 from airflow_provider_workflows.triggers.shared_poll import CONNECTION_KEPT, LONGEST_PAUSE, Scope, stated_time
-from airflow_provider_workflows.triggers.workflowsoft import WorkflowsoftIntegrationWaitTrigger, named
+from airflow_provider_workflows.triggers.workflowsoft import (
+    MOST_INSTANCES,
+    MOST_STRETCHES,
+    WHAT_TO_DO,
+    WorkflowsoftIntegrationWaitTrigger,
+    named,
+)
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
@@ -34,16 +40,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_INSTANCES = 500
 MOST_TOLD = 5000  # ids that are remembered where instances are kept until they are completed
-MOST_STRETCHES = 20  # of suspected losses that nobody was told of yet
 LEAVING_LOOK = 0.1  # seconds between two looks at whether a stream that ends has noted all it knows
 STORE_TRIES = 7  # the pauses between them double from one second: about a minute in all
 CONSUMES = object()  # what a poll yields where it would take instances out
-WHAT_TO_DO = (
-    "If an integration instance was taken out of Workflowsoft, nobody works on it: compare with the processes running "
-    "there. One that you find there can be handled by giving its id to the operators by hand."
-)
 
 Instances = Sequence[Mapping[str, "str | None"]]
 
