@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -104,20 +105,19 @@ class WaitTrigger(BaseTrigger):
             look like a failure of Airflow's.
         """
         try:
-            snapshot = self.snapshot(hook)
-            return snapshot, self.judge(snapshot)
+            with documented_form():
+                snapshot = self.snapshot(hook)
+                return snapshot, self.judge(snapshot)
         except WorkflowsError as fault:
             self.last_fault = str(fault)
             raise
-        except (AttributeError, LookupError, TypeError, ValueError) as odd:
-            raise ContractError(f"An answer has an undocumented form ({type(odd).__name__}: {odd})") from odd
 
     def look_in_steps(self, hook: Any) -> Generator[Any, None, Verdict | None]:
         """Look in a poll; a wait that needs many requests yields ``[]`` after each, so that others come in between."""
         from airflow_provider_workflows.triggers.shared_poll import patiently
 
-        _, verdict = yield from patiently(self.look, hook)
-        return verdict  # type: ignore[no-any-return]
+        looked: tuple[Any, Verdict | None] = yield from patiently(self.look, hook)
+        return looked[1]
 
     def judge(self, snapshot: Any) -> Verdict | None:
         """Decide, and keep in words where it stands."""
@@ -179,6 +179,17 @@ class WaitTrigger(BaseTrigger):
         if self.deadline is None:
             return float("inf")
         return (datetime.fromisoformat(self.deadline) - datetime.now(timezone.utc)).total_seconds()
+
+
+@contextmanager
+def documented_form() -> Iterator[None]:
+    """Make a :class:`ContractError` of what Python raises where an answer has a form that nobody documents."""
+    try:
+        yield
+    except WorkflowsError:  # a ConfigurationError is a ValueError, too
+        raise
+    except (AttributeError, LookupError, TypeError, ValueError) as odd:
+        raise ContractError(f"An answer has an undocumented form ({type(odd).__name__}: {odd})") from odd
 
 
 async def in_thread(call: Any, *args: Any) -> Any:

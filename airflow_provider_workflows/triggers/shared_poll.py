@@ -682,12 +682,6 @@ def stated_time(fault: WorkflowsError | None) -> float:
 
 
 def _next(reading: Iterator[Outcomes]) -> list[tuple[Any, Any]] | RateLimited | None:
-    try:
-        outcomes = next(reading)
-        return outcomes if isinstance(outcomes, RateLimited) else list(outcomes)
-    except StopIteration:  # which no future can hold
-        return None
-    except WorkflowsError:  # a ConfigurationError is a ValueError, too
-        raise
-    except (AttributeError, LookupError, TypeError, ValueError) as odd:
-        raise ContractError(f"An answer has an undocumented form ({type(odd).__name__}: {odd})") from odd
+    with base.documented_form():
+        outcomes = next(reading, None)  # for no future can hold a StopIteration
+        return outcomes if outcomes is None or isinstance(outcomes, RateLimited) else list(outcomes)
