@@ -60,6 +60,7 @@ class ItemsScope(SweepScope):
                 log.warning("%s So for an hour active ones are listed, and those that changed read singly.", missing)
                 self._no_bulk_until = time.monotonic() + SECOND_BEST
                 self._histories = ItemHistories(self._histories.tool_type, self._histories.level)
+                yield []
         yield from super().read(hook, subscribers)
 
     def _in_bulk(self, hook: ProcoreHook, subscribers: Sequence[ProcoreInstanceWaitTrigger]) -> Iterator[Outcomes]:
@@ -80,6 +81,7 @@ class ItemsScope(SweepScope):
                 waits = [wait for item_id in found for wait in of_item[item_id]]
                 alone = waits if len(found) == 1 else waits[:1]
                 outcome: Any = None
+                yield []  # one request in each step
                 for wait in alone:
                     outcome = yield from own_look(wait, hook)
                     yield [(wait, outcome)]

@@ -196,6 +196,26 @@ def test_a_404_about_one_item_is_not_taken_for_a_route_that_is_missing(emulator,
     assert waiting(scenario) == {BULK: 2, HISTORY: 1}
 
 
+@pytest.mark.parametrize("fault", [{"status": 500}, {"status": 404}])
+def test_no_step_sends_two_requests_though_the_bulk_history_fails(emulator, waiting, monkeypatch, fault):
+    started = start(emulator, 60)
+    emulator.control("POST", "faults", path="bulk_history$", times=10**6, **fault)
+    sent = []
+    note = shared_poll.Budget.note
+    monkeypatch.setattr(
+        shared_poll.Budget, "note", lambda budget, number, rate: (sent.append(number), note(budget, number, rate))
+    )
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        await waits.settle()
+        await cancel(*waits.tasks)
+
+    waiting(scenario)
+
+    assert max(sent) == 1
+
+
 @pytest.mark.parametrize("headers", ["never", "when_on"])
 def test_a_look_of_many_requests_comes_to_its_end_within_the_rate_limit(emulator, clock, headers):
     """Were it begun anew after each 429, it would never end."""
