@@ -547,7 +547,9 @@ class SharedPoll:
         except WorkflowsError:
             raise
         except AirflowNotFoundException as missing:
-            raise ConfigurationError(f"Connection {self.scope.conn_id!r} is not there: {missing}") from missing
+            raise ConfigurationError(
+                f"Connection {self.scope.conn_id!r} is not there: {missing}. Create it in Airflow, or correct its id."
+            ) from missing
         except Exception as error:  # of Airflow's API server, say
             raise ConnectionFailed(
                 f"Connection {self.scope.conn_id!r} could not be looked up ({type(error).__name__}: {error})"
