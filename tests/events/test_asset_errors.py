@@ -97,7 +97,7 @@ def test_what_can_be_read_once_only_is_answered_with_what_is_allowed(build, kwar
         (workflowsoft_asset, {"diagram": "{{ ds }}", "step": "a"}, "diagram"),
         (workflowsoft_asset, {"step_id": "1", "workflowsoft_conn_id": "{{ x }}"}, "workflowsoft_conn_id"),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", None),
 )
 def test_a_template_is_answered_with_what_to_do(build, kwargs, named):
     said = refusal(build, NAME, **kwargs)

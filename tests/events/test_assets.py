@@ -102,7 +102,7 @@ def test_a_watcher_is_the_same_after_its_way_through_the_database(asset):
         ({"tool_type": ""}, "tool_type"),
         ({"tool_type": "{{ params.tool }}"}, "tool_type is a template"),
         ({"user_id": "{{ var.value.us }}"}, "user_id is a template"),
-        ({"company_id": object()}, "company_id"),
+        ({"company_id": ...}, "company_id"),
         ({"project_id": [datetime(2026, 1, 1)]}, "project_id"),
         ({"procore_conn_id": None}, "procore_conn_id"),
         ({"poll_interval": 0}, "poll_interval"),
