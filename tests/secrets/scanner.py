@@ -1,0 +1,149 @@
+"""Looks for secrets, or pieces of them, in whatever an Airflow leaves behind and shows."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import html
+import json
+import sqlite3
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from urllib.parse import quote, quote_plus
+
+from cryptography.fernet import Fernet, InvalidToken
+
+PIECE = 12  # characters; what is shorter could be anything
+STEP = 4  # so every run of PIECE + STEP - 1 characters of a secret is noticed
+PAUSE = 0.5  # seconds between two looks at what is there for a moment only
+# Airflow keeps them in here, encrypted. Decrypted they are the secrets themselves.
+CONNECTIONS = "connection"
+
+
+class Scanner:
+    """
+    Knows the secrets in every form in which they could be written down.
+
+    :param secrets: The secrets by what they are called in a finding.
+    """
+
+    def __init__(self, secrets: Mapping[str, str]):
+        self._pieces = {
+            piece: name for name, secret in secrets.items() for form in forms(secret) for piece in pieces(form)
+        }
+
+    def find(self, content: bytes) -> set[str]:
+        """Return the names of the secrets of which at least a piece is in a content."""
+        known = self._pieces
+        windows = (content[at : at + PIECE] for at in range(len(content) - PIECE + 1))
+        return {known[window] for window in windows if window in known}
+
+    def find_in(self, contents: Iterable[tuple[str, bytes]]) -> list[str]:
+        """Return a line for each content with a secret in it, sorted."""
+        return sorted(f"{where}: {name}" for where, content in contents for name in self.find(content))
+
+
+def forms(secret: str) -> set[bytes]:
+    """Return a secret as it is, quoted for a URL, escaped for JSON, HTML and Python, and in base64."""
+    escaped = json.dumps(secret)[1:-1]
+    texts = {
+        secret,
+        quote(secret),
+        quote(secret, safe=""),
+        quote_plus(secret),
+        escaped,
+        json.dumps(secret, ensure_ascii=False)[1:-1],
+        json.dumps(escaped)[1:-1],
+        html.escape(secret),
+        repr(secret)[1:-1],
+        repr(secret.encode())[2:-1],
+    }
+    plain = secret.encode()
+    return {text.encode() for text in texts} | {plain.decode().encode("latin-1", "replace")} | set(_base64(plain))
+
+
+def pieces(form: bytes) -> set[bytes]:
+    """Return overlapping pieces of a form, none of them so short that it could be something else."""
+    if len(form) < PIECE:
+        raise ValueError("a secret that is too short to look for")
+    last = len(form) - PIECE
+    return {form[at : at + PIECE] for at in {*range(0, last, STEP), last}}
+
+
+def _base64(plain: bytes) -> Iterator[bytes]:
+    # Something may stand in front of the secret, such as the login of HTTP Basic, and shift the letters.
+    for before in range(3):
+        encoded = base64.b64encode(bytes(before) + plain)
+        inner = encoded[0 if before == 0 else 4 : -4]
+        yield inner
+        yield inner.translate(bytes.maketrans(b"+/", b"-_"))
+
+
+def files(folder: Path) -> Iterator[tuple[str, bytes]]:
+    """Return the content of every file in a folder."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and not path.is_symlink():
+            yield str(path.relative_to(folder)), path.read_bytes()
+
+
+def database(path: Path, fernet_key: str, only: str | None = None) -> Iterator[tuple[str, bytes]]:
+    """
+    Return every value of a SQLite database, those that Airflow has encrypted decrypted, too.
+
+    :param only: The one table to read; default: all of them.
+    """
+    fernet = Fernet(fernet_key)
+    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connected:
+        connected.text_factory = bytes
+        tables = [name.decode() for (name,) in connected.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
+        for table in tables if only is None else [only]:
+            rows = connected.execute(f'SELECT * FROM "{table}"')
+            columns = [column[0] for column in rows.description]
+            for row in rows:
+                for column, value in zip(columns, row, strict=True):
+                    if isinstance(value, bytes):
+                        yield f"{table}.{column}", value
+                        if table != CONNECTIONS and (decrypted := _decrypted(fernet, value)) is not None:
+                            yield f"{table}.{column}, decrypted", decrypted
+
+
+def _decrypted(fernet: Fernet, value: bytes) -> bytes | None:
+    try:
+        return fernet.decrypt(value)
+    except InvalidToken:
+        return None
+
+
+class Watch:
+    """
+    Collects, while the ``with`` block lasts, what is there for a moment only.
+
+    That are the arguments of all processes of this machine, and the triggers, whose rows go when they have fired.
+
+    :param path: Airflow's SQLite database.
+    """
+
+    def __init__(self, path: Path, fernet_key: str):
+        self.arguments: set[bytes] = set()
+        self.triggers: set[tuple[str, bytes]] = set()
+        self._path = path
+        self._fernet_key = fernet_key
+        self._leave = threading.Event()
+        self._thread = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> Watch:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._leave.set()
+        self._thread.join()
+
+    def _work(self) -> None:
+        while not self._leave.wait(PAUSE):
+            for process in Path("/proc").glob("[0-9]*/cmdline"):
+                with contextlib.suppress(OSError):  # it has ended
+                    self.arguments.add(process.read_bytes())
+            with contextlib.suppress(sqlite3.OperationalError):  # being written, or not there yet
+                self.triggers.update(database(self._path, self._fernet_key, "trigger"))
