@@ -12,8 +12,8 @@ from airflow.providers.common.compat.sdk import (
     AirflowSensorTimeout,
     AirflowSkipException,
     PokeReturnValue,
+    TaskDeferred,
 )
-from airflow.sdk.exceptions import TaskDeferred
 
 from airflow_provider_workflows.client.rest import RestClient
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError, NotFound, WorkflowsError

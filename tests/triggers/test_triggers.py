@@ -7,6 +7,7 @@ import importlib
 import inspect
 import json
 import pkgutil
+from typing import get_origin
 
 import pytest
 from airflow.triggers.base import BaseTrigger
@@ -55,7 +56,9 @@ def every_trigger():
     for found in pkgutil.iter_modules(triggers.__path__, triggers.__name__ + "."):
         module = importlib.import_module(found.name)
         for cls in vars(module).values():
-            is_own = inspect.isclass(cls) and issubclass(cls, BaseTrigger) and cls.__module__ == found.name
+            # On Python 3.10 a type with parameters, such as tuple[str, ...], passes for a class.
+            is_class = inspect.isclass(cls) and get_origin(cls) is None
+            is_own = is_class and issubclass(cls, BaseTrigger) and cls.__module__ == found.name
             if is_own and not inspect.isabstract(cls):
                 yield cls
 
