@@ -8,10 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from tenacity import RetryCallState, Retrying, retry_if_exception_type, stop_after_attempt
-from tenacity.stop import stop_base
+from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
-from airflow_provider_workflows.exceptions import ApiError
+from airflow_provider_workflows.exceptions import ApiError, RateLimited
 
 Result = TypeVar("Result")
 
@@ -64,40 +63,75 @@ class RetryPolicy:
         self, attempt: Callable[[], Result], *, sleep: Callable[[float], None], clock: Callable[[], float]
     ) -> Result:
         """Call ``attempt`` until it returns or raises something else than :class:`Again`."""
+        tries = _Tries(self, clock)
 
-        def pause(state: RetryCallState) -> float:
-            backoff: float = min(self.first_wait * 2 ** (state.attempt_number - 1), self.longest_wait)
-            return max(self._stated(state, clock), backoff) + random.uniform(0, backoff / 4)
+        def noted() -> Result:
+            try:
+                return attempt()
+            except Again as failed:
+                tries.note(failed)
+                raise
 
         def give_up(state: RetryCallState) -> Result:
-            raise _failure(state).error
+            raise tries.last.error
 
         retrying = Retrying(
             retry=retry_if_exception_type(Again),
-            stop=stop_after_attempt(self.attempts) | _AskedTooMuch(self, clock),
-            wait=pause,
+            stop=lambda state: tries.are_enough(),
+            wait=lambda state: tries.pause(),
             sleep=sleep,
             retry_error_callback=give_up,
         )
-        return retrying(attempt)
-
-    def _stated(self, state: RetryCallState, clock: Callable[[], float]) -> float:
-        not_before = _failure(state).not_before
-        return 0.0 if not_before is None else not_before - clock()
+        return retrying(noted)
 
 
-class _AskedTooMuch(stop_base):
-    """Stop when the server asks for a longer pause than the policy allows; it is never cut short."""
+class _Tries:
+    """
+    The attempts of one call so far.
+
+    A call that is turned away until a time that the server names has not failed: while many ask, most are refused
+    each time, and one of them may be a few times in a row. So that does not count as an attempt. In all it takes no
+    longer than the longest pauses between the attempts would.
+    """
+
+    last: Again
 
     def __init__(self, policy: RetryPolicy, clock: Callable[[], float]):
-        self.policy = policy
-        self.clock = clock
+        self._policy = policy
+        self._clock = clock
+        self._began = clock()
+        self._failed = 0
+        self._turned_away = 0
 
-    def __call__(self, retry_state: RetryCallState) -> bool:
-        return self.policy._stated(retry_state, self.clock) > self.policy.longest_wait
+    def note(self, failed: Again) -> None:
+        self.last = failed
+        if self._is_turned_away:
+            self._turned_away += 1
+        else:
+            self._failed += 1
 
+    def are_enough(self) -> bool:
+        policy = self._policy
+        if self._stated > policy.longest_wait:  # it is never cut short
+            return True
+        if self._is_turned_away:
+            longest = (policy.attempts - 1) * policy.longest_wait
+            return self._clock() + self._stated - self._began > longest
+        return self._failed >= policy.attempts
 
-def _failure(state: RetryCallState) -> Again:
-    failure = state.outcome.exception() if state.outcome else None
-    assert isinstance(failure, Again)  # tenacity asks only after a failure of the one kind it retries
-    return failure
+    def pause(self) -> float:
+        policy = self._policy
+        if self._is_turned_away:
+            # Who was turned away more often comes back sooner after that time: else chance lets some wait for ever.
+            return max(self._stated, policy.first_wait) + random.uniform(0, policy.first_wait / self._turned_away)
+        backoff: float = min(policy.first_wait * 2 ** (self._failed - 1), policy.longest_wait)
+        return max(self._stated, backoff) + random.uniform(0, backoff / 4)
+
+    @property
+    def _is_turned_away(self) -> bool:
+        return isinstance(self.last.error, RateLimited) and self._stated > 0
+
+    @property
+    def _stated(self) -> float:
+        """Seconds until the time that the server has named; 0 where it named none, or one that is past."""
+        return 0.0 if self.last.not_before is None else max(self.last.not_before - self._clock(), 0.0)

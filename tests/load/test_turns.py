@@ -1,0 +1,99 @@
+"""A call that the server turns away while many ask: it gets its turn, not before its time, and not for ever."""
+
+from __future__ import annotations
+
+from itertools import chain, repeat
+
+import pytest
+
+from airflow_provider_workflows.client.retry import Again, RetryPolicy
+from airflow_provider_workflows.exceptions import ConnectionFailed, RateLimited
+
+POLICY = RetryPolicy()
+
+
+class Call:
+    """A call whose attempts end as given: turned away for so many seconds, a failure, or None for an answer."""
+
+    def __init__(self, *ends: float | str | None, policy: RetryPolicy = POLICY):
+        self.now = 1_700_000_000.0
+        self.pauses: list[float] = []
+        self.policy = policy
+        self._ends = chain(ends, repeat(ends[-1]))
+
+    def run(self) -> None:
+        self.policy.run(self._attempt, sleep=self._sleep, clock=lambda: self.now)
+
+    def _attempt(self) -> None:
+        end = next(self._ends)
+        if isinstance(end, str):
+            raise Again(ConnectionFailed(end))
+        if end is not None:
+            raise Again(RateLimited("The server asks to wait"), self.now + end)
+
+    def _sleep(self, seconds: float) -> None:
+        self.pauses.append(seconds)
+        self.now += seconds
+
+
+def test_a_call_that_is_turned_away_more_often_than_a_call_may_fail_gets_its_turn():
+    call = Call(*[10.0] * 20, None)
+
+    call.run()
+
+    assert len(call.pauses) == 20 > POLICY.attempts
+
+
+def test_it_is_never_sent_before_the_time_that_the_server_named_and_soon_after_it():
+    call = Call(*[10.0] * 20, None)
+
+    call.run()
+
+    assert all(10 <= pause <= 11 for pause in call.pauses)
+
+
+def test_who_was_turned_away_more_often_comes_back_sooner():
+    call = Call(*[10.0] * 20, None)
+
+    call.run()
+
+    assert all(pause - 10 <= 1 / times + 1e-6 for times, pause in enumerate(call.pauses, 1))
+
+
+def test_it_does_not_wait_for_its_turn_for_ever():
+    call = Call(10.0)
+
+    with pytest.raises(RateLimited):
+        call.run()
+
+    longest = (POLICY.attempts - 1) * POLICY.longest_wait
+    assert longest - 11 <= sum(call.pauses) <= longest
+
+
+def test_failures_count_beside_the_times_that_it_was_turned_away():
+    no_answer = "no connection"
+
+    Call(10.0, no_answer, 10.0, no_answer, 10.0, no_answer, 10.0, no_answer, None).run()
+    with pytest.raises(ConnectionFailed):
+        Call(10.0, no_answer, 10.0, no_answer, no_answer, 10.0, no_answer, no_answer, None).run()
+
+
+@pytest.mark.parametrize("stated", [0.0, -30.0])
+def test_a_time_that_is_past_names_none_and_so_the_attempts_end(stated: float):
+    call = Call(stated)
+
+    with pytest.raises(RateLimited):
+        call.run()
+
+    assert len(call.pauses) == POLICY.attempts - 1
+    assert call.pauses == sorted(call.pauses)
+
+
+@pytest.mark.parametrize("end", [10.0, 0.0, "no connection"])
+def test_in_a_trigger_nothing_waits(end: float | str):
+    call = Call(end, policy=RetryPolicy.none())
+
+    with pytest.raises((RateLimited, ConnectionFailed)):
+        call.run()
+
+    assert call.pauses == []

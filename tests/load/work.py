@@ -1,0 +1,200 @@
+"""Two hundred tasks of several kinds, a record of what each of them sent, and what must be true of it."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+from airflow_provider_workflows import emulator as emulators
+from airflow_provider_workflows.emulator import Emulator
+
+POOL_SIZE = 8  # what docs/deployment.md says
+PER_SECOND = 2.5  # requests that Procore's window of 10 seconds allows, 25
+LARGEST_RATIO = 1.3
+RESPONSES, ACTIVITIES, STARTS, INTEGRATIONS = 60, 50, 39, 17  # an integration takes three tasks
+TOOL = "purchase_order_contract"
+FIELDS = {"Venue": "Main hall", "Event duration": "2.5"}
+LIMITS = {"rate_limit": "on", "rate_headers": "always", "rate_429": "both"}
+EXPECTED = {
+    ("procore", "respond"): RESPONSES,
+    ("procore", "start"): STARTS,
+    ("procore_legacy", "perform_activity"): ACTIVITIES,
+    ("workflowsoft", "write_fields"): INTEGRATIONS,
+    ("workflowsoft", "complete"): INTEGRATIONS,
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request, the task that made it, and what it was answered; ``not_before`` is a unix time."""
+
+    task: str
+    at: float
+    path: str
+    status: int
+    not_before: float | None
+
+
+class RecordedEmulator(Emulator):
+    """
+    An emulator that also knows which task made a request, and when exactly.
+
+    Each task has a connection of its own, to an address of its own: ``/task/NAME`` before each path.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.record: list[Request] = []
+
+    def __enter__(self) -> RecordedEmulator:
+        build = emulators.server
+
+        def recorded(seed: str) -> Any:
+            server = build(seed)
+            server.config.app = self._recorded(server.config.app)
+            return server
+
+        with patch.object(emulators, "server", recorded):
+            super().__enter__()
+        return self
+
+    def connection_of(self, conn_type: str, task: str) -> dict[str, Any]:
+        """Return a task's own connection to a product."""
+        connection = self.connection(conn_type)
+        address = f"{self.url}/task/{task}"
+        own = {"login_url": address} if conn_type == "procore" else {}
+        return {**connection, "host": address, "extra": {**connection["extra"], **own}}
+
+    def _recorded(self, app: Any) -> Any:
+        async def recorded(scope: Any, receive: Any, send: Any) -> None:
+            if not scope["path"].startswith("/task/"):
+                await app(scope, receive, send)
+                return
+            _, _, task, rest = scope["path"].split("/", 3)
+            at = app.world.clock.time()
+            answer: dict[str, Any] = {}
+
+            async def note(message: Any) -> None:
+                if message["type"] == "http.response.start":
+                    answer.update(message)
+                await send(message)
+
+            await app({**scope, "path": f"/{rest}"}, receive, note)
+            headers = {name.decode(): value.decode() for name, value in answer["headers"]}
+            status = answer["status"]
+            not_before = _not_before(headers, at) if status == 429 else None
+            self.record.append(Request(task, at, f"/{rest}", status, not_before))
+
+        return recorded
+
+
+def _not_before(headers: dict[str, str], at: float) -> float:
+    stated = (float(headers.get("x-rate-limit-reset", 0)), at + float(headers.get("retry-after", 0)))
+    return max(stated)
+
+
+def prepare(emulator: Emulator) -> dict[str, list[dict[str, Any]]]:
+    """Let the instances begin that the tasks act on; return the arguments of each task by its kind."""
+    v2 = emulator.control("POST", "procore/instances/many", count=RESPONSES)["ids"]
+    legacy = emulator.control("POST", "procore/legacy/instances/many", count=ACTIVITIES)["ids"]
+    integrations = [
+        emulator.control("POST", "workflowsoft/processes", diagram="Event planning")["integration_instance_id"]
+        for _ in range(INTEGRATIONS)
+    ]
+    emulator.control("PATCH", "switches", **LIMITS)
+    return {
+        "respond": [{"procore_conn_id": f"respond_{i}", "instance_id": one} for i, one in enumerate(v2)],
+        "perform": [{"procore_conn_id": f"perform_{i}", "instance_id": one} for i, one in enumerate(legacy)],
+        "start": [{"procore_conn_id": f"start_{i}", "item_id": str(900_000 + i)} for i in range(STARTS)],
+        "integration": [
+            {"workflowsoft_conn_id": f"integration_{i}", "integration_instance_id": one}
+            for i, one in enumerate(integrations)
+        ],
+    }
+
+
+def connections(emulator: RecordedEmulator, work: dict[str, list[dict[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Return a connection for each of the tasks."""
+    tasks = [(name, arguments[name]) for many in work.values() for arguments in many for name in arguments]
+    return {
+        conn_id: emulator.connection_of(name.removesuffix("_conn_id"), conn_id)
+        for name, conn_id in tasks
+        if name.endswith("_conn_id")
+    }
+
+
+def tasks_of(work: dict[str, list[dict[str, Any]]]) -> int:
+    """Return how many tasks this is: an integration takes three."""
+    return sum(len(many) * (3 if kind == "integration" else 1) for kind, many in work.items())
+
+
+def counted(record: list[Request]) -> list[Request]:
+    """Return the requests that Procore let in and counts."""
+    return [request for request in record if request.path.startswith("/rest/") and request.status != 429]
+
+
+def refused(record: list[Request]) -> list[Request]:
+    return [request for request in record if request.status == 429]
+
+
+def least_seconds(record: list[Request]) -> float:
+    """Return how long the limit lets these requests take at least."""
+    return len(counted(record)) / PER_SECOND
+
+
+def too_early(record: list[Request]) -> list[str]:
+    """Return what was sent before the time that the server had named to that task."""
+    not_before: dict[str, float] = {}
+    early = []
+    for request in sorted(record, key=lambda one: one.at):
+        stated = not_before.pop(request.task, 0.0)
+        if request.at < stated:
+            early.append(f"{request.task} sent {request.path} {stated - request.at:.2f} s too early")
+        if request.not_before is not None:
+            not_before[request.task] = request.not_before
+    return early
+
+
+def wrong_effects(emulator: Emulator) -> list[str]:
+    """Return what is wrong with what was done: each action once, on a target of its own."""
+    done = [effect for effect in emulator.effects() if effect["via"] == "api"]
+    found = Counter((effect["product"], effect["action"]) for effect in done)
+    targets = Counter(
+        (effect["product"], effect["action"], effect["target"].get("instance_id") or str(effect["target"]))
+        for effect in done
+    )
+    wrong = [
+        f"{' '.join(key)}: {found[key]} times instead of {EXPECTED.get(key, 0)}"
+        for key in sorted({*found, *EXPECTED})
+        if found[key] != EXPECTED.get(key, 0)
+    ]
+    return wrong + [f"{' '.join(key)}: {times} times" for key, times in targets.items() if times > 1]
+
+
+def problems(emulator: RecordedEmulator, seconds: float) -> list[str]:
+    """Return which promise was broken by the tasks, which took so many seconds."""
+    broken = wrong_effects(emulator) + too_early(emulator.record)
+    if not refused(emulator.record):
+        broken.append("the limit was never reached")
+    if seconds > LARGEST_RATIO * least_seconds(emulator.record):
+        broken.append(f"it took {seconds:.0f} s, more than {LARGEST_RATIO} times the least")
+    return broken
+
+
+def report(work: dict[str, list[dict[str, Any]]], record: list[Request], seconds: float) -> str:
+    """Return a table of what was sent, and how long it took."""
+    least = least_seconds(record)
+    again = Counter(request.task for request in refused(record))
+    rows = {
+        "tasks": tasks_of(work),
+        "requests": len(record),
+        "that count for the limit": len(counted(record)),
+        "429s": len(refused(record)),
+        "429s of one task, at most": max(again.values(), default=0),
+        "minimum": f"{least:.0f} s",
+        "total": f"{seconds:.0f} s",
+        "ratio": f"{seconds / least:.2f}",
+    }
+    return "\n".join(f"{name:<26} {value:>8}" for name, value in rows.items())
