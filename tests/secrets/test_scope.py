@@ -1,0 +1,312 @@
+"""Whatever an id or a text holds, a call goes where its method says, and carries no more than it says."""
+
+from __future__ import annotations
+
+import inspect
+import io
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+from urllib.parse import parse_qsl, quote, urlsplit
+
+import pytest
+import requests
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from requests.adapters import HTTPAdapter
+
+from airflow_provider_workflows.client.auth import TokenAuth
+from airflow_provider_workflows.emulator.app import Emulated
+from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
+from airflow_provider_workflows.hooks.procore import ProcoreHook
+from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
+from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
+
+HOST = "https://api.example.com"
+HOOKS = (ProcoreHook, ProcoreLegacyHook, WorkflowsoftHook)
+# What makes no call of its own with a text of the caller's.
+WITHOUT_CALLS = {
+    "base_url",
+    "get_api_token",
+    "check_may_consume",
+    "close",
+    "default_headers",
+    "get_conn",
+    "item_url",
+    "level_for",
+}
+WITHOUT_CALLS |= {"prepare", "project_for", "test_connection", "token_source"}
+NASTY = (
+    "..",
+    ".",
+    "",
+    " ",
+    "../",
+    "../../x",
+    "/etc",
+    "//host",
+    "..\\..",
+    "\\",
+    "%2e%2e",
+    "%2e%2e%2f",
+    "%00",
+    "?a=b",
+    "1?a=b&c=d",
+    "1&a=b",
+    "1;a=b",
+    "#",
+    "1#x",
+    "@host",
+    "a@host:1/",
+    "https://host/",
+    "1\nX-Header: y",
+    "1\r\nX-Header: y",
+    "\x00",
+    "\u2028",
+    "\u2025/",
+    "\uff0e\uff0e\uff0f",
+    "ü",
+    "{}",
+    "{0}",
+    "\ud800",
+    "7" * 5000,
+)
+# One body that every method can make something of.
+BODY = {
+    "id": "1",
+    "login": "somebody",
+    "data": {"id": "1", "upload_id": "u", "segments": [], "status": "available"},
+}
+
+
+@dataclass(frozen=True)
+class Sent:
+    """What is told apart of a request; of the body only its form, for a text in a JSON value can do no harm."""
+
+    method: str
+    target: str
+    query: tuple[tuple[str, str], ...]
+    headers: tuple[tuple[str, str], ...]
+    body: Any
+
+
+class Wire:
+    """Takes the requests that leave, in the place of the network."""
+
+    def __init__(self) -> None:
+        self.requests: list[requests.PreparedRequest] = []
+
+    def send(self, adapter: HTTPAdapter, request: requests.PreparedRequest, **_: Any) -> requests.Response:
+        self.requests.append(request)
+        answer = requests.Response()
+        answer.status_code = 200
+        answer.request = request
+        answer.raw = io.BytesIO(json.dumps(BODY).encode())
+        return answer
+
+    def taken(self) -> list[Sent]:
+        taken, self.requests = self.requests, []
+        return [sent(request) for request in taken]
+
+
+@pytest.fixture(scope="module")
+def wire() -> Iterator[Wire]:
+    wire = Wire()
+    connections = {
+        "procore": {
+            "conn_type": "procore",
+            "host": HOST,
+            "extra": {"access_token": "token", "company_id": "42", "project_id": "7"},
+        },
+        "workflowsoft": {
+            "conn_type": "workflowsoft",
+            "host": HOST,
+            "password": "token",
+            "extra": {"allow_consume": True},
+        },
+    }
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(HTTPAdapter, "send", lambda *arguments, **settings: wire.send(*arguments, **settings))
+        for name, connection in connections.items():
+            patched.setenv(f"AIRFLOW_CONN_{name.upper()}_DEFAULT", json.dumps(connection))
+        yield wire
+
+
+def sent(request: requests.PreparedRequest) -> Sent:
+    parts = urlsplit(str(request.url))
+    assert f"{parts.scheme}://{parts.netloc}" == HOST
+    assert not parts.fragment
+    headers = {name: value for name, value in request.headers.items() if name != "Content-Length"}
+    assert not set("".join(f"{name}{value}" for name, value in headers.items())) & set("\r\n\x00")
+    query = tuple(parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query)))
+    body = None if not request.body else form_of(json.loads(request.body))
+    return Sent(str(request.method), parts.path, query, tuple(sorted(headers.items())), body)
+
+
+def form_of(value: Any) -> Any:
+    """Return JSON with nothing but the kind of its values; a text of digits may go out as a number."""
+    if isinstance(value, dict):
+        return tuple((name, form_of(item)) for name, item in value.items())
+    if isinstance(value, list):
+        return tuple(map(form_of, value))
+    return "value" if isinstance(value, (str, int)) else None
+
+
+# --- the methods and their texts, found by looking ---
+
+
+def mark_of(parameter: str) -> str:
+    """Return the usual text of a parameter; with an at sign, for some methods look for an address."""
+    return f"a@{parameter}"
+
+
+def is_ours(function: Callable[..., Any]) -> bool:
+    return str(function.__module__).startswith("airflow_provider_workflows.")
+
+
+def methods() -> list[tuple[type, str]]:
+    return [
+        (hook, name)
+        for hook in HOOKS
+        for name, function in inspect.getmembers(hook, inspect.isfunction)
+        if not name.startswith("_") and name not in WITHOUT_CALLS and is_ours(function)
+    ]
+
+
+def arguments(hook: type, name: str) -> dict[str, Any]:
+    """Return an argument for each parameter of a method; a new kind of parameter must be added here."""
+    made = {
+        "str": lambda parameter: mark_of(parameter),
+        "str | int | None": lambda parameter: mark_of(parameter),
+        "str | None": lambda parameter: mark_of(parameter),
+        "Sequence[str]": lambda parameter: [mark_of(parameter)],
+        "Sequence[str] | None": lambda parameter: [mark_of(parameter)],
+        "Collection[str]": lambda parameter: [mark_of(parameter)],
+        "Mapping[str, Sequence[str]] | None": lambda parameter: {"upload_ids": [mark_of(parameter)]},
+        "Mapping[str, Any]": lambda parameter: {"key": mark_of(parameter)},
+        "Mapping[str, Any] | None": lambda parameter: {"key": mark_of(parameter)},
+        "Sequence[Mapping[str, Any]]": lambda parameter: [],
+        "Sequence[Mapping[str, Any]] | None": lambda parameter: [{"id": mark_of(parameter)}],
+        "Collection[tuple[str, bytes, str]]": lambda parameter: (),
+        "Iterable[bytes]": lambda parameter: [],
+        "bool": lambda parameter: True,
+        "bool | None": lambda parameter: True,
+        "int": lambda parameter: 1,
+    }
+    parameters = list(inspect.signature(getattr(hook, name)).parameters.values())[1:]
+    return {parameter.name: made[str(parameter.annotation)](parameter.name) for parameter in parameters}
+
+
+def texts() -> list[Any]:
+    """Return each text that each method takes."""
+    return [
+        pytest.param(hook, name, parameter, id=f"{hook.__name__}.{name}-{parameter}")
+        for hook, name in methods()
+        for parameter, value in arguments(hook, name).items()
+        if parameter != "parameter" and mark_of(parameter) in repr(value)  # a word for error texts
+    ]
+
+
+def call(wire: Wire, hook: type, name: str, given: dict[str, Any]) -> tuple[list[Sent], Exception | None]:
+    """Call a method, read what it returns to the end, and return what has left and what it raised."""
+    TokenAuth._shared.clear()
+    ProcoreHook._tools.clear()
+    wire.taken()
+    failure = None
+    try:
+        found = getattr(hook(), name)(**given)
+        if isinstance(found, Iterator):
+            next(found, None)
+    except (WorkflowsError, ValueError) as error:
+        failure = error
+    return wire.taken(), failure
+
+
+def filled(value: Any, parameter: str, text: str) -> Any:
+    """Put a text in the place of its mark."""
+    mark = mark_of(parameter)
+    if isinstance(value, str):
+        return text if value == mark else value
+    if isinstance(value, dict):
+        return {key: filled(item, parameter, text) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [filled(item, parameter, text) for item in value]
+    return value
+
+
+def expected(usual: Sent, parameter: str, text: str) -> Sent:
+    """Return the request that must leave when a parameter has another text than its mark."""
+    mark = mark_of(parameter)
+    segments = [
+        quote(text, safe="") if segment == quote(mark, safe="") else segment for segment in usual.target.split("/")
+    ]
+    return Sent(
+        usual.method,
+        "/".join(segments),
+        tuple((name, text if value == mark else value) for name, value in usual.query),
+        tuple((name, text if value == mark else value) for name, value in usual.headers),
+        usual.body,
+    )
+
+
+def check(wire: Wire, hook: type, name: str, parameter: str, text: str) -> None:
+    done, failure = call(wire, hook, name, filled(arguments(hook, name), parameter, text))
+    if failure is not None and not done:
+        assert isinstance(failure, ValueError), repr(failure)
+        return
+    # Ids are freed of the spaces around them in some places.
+    wanted = [[expected(one, parameter, form) for one in usual(wire, hook, name)] for form in (text, text.strip())]
+    if text == "":  # as if it were not given, for headers: the connection's own value, or none
+        done, *wanted = [[replace(one, headers=()) for one in row] for row in (done, *wanted)]
+    assert done in [one[: len(done)] for one in wanted]
+
+
+_usual: dict[tuple[type, str], list[Sent]] = {}
+
+
+def usual(wire: Wire, hook: type, name: str) -> list[Sent]:
+    """Return what leaves when every text is its mark."""
+    if (hook, name) not in _usual:
+        _usual[hook, name], _ = call(wire, hook, name, arguments(hook, name))
+    return _usual[hook, name]
+
+
+# --- the promises ---
+
+
+@pytest.fixture(scope="module")
+def routes() -> list[Any]:
+    """Every route of the products, as the emulator has them."""
+    return [route for route in Emulated("default").app.routes if not route.path.startswith("/_emulator")]
+
+
+@pytest.mark.parametrize(("hook", "name"), methods(), ids=lambda value: getattr(value, "__name__", value))
+def test_every_method_calls_only_what_is_documented(wire, routes, hook, name):
+    calls = usual(wire, hook, name)
+
+    assert calls
+    for one in calls:
+        assert any(route.path_regex.match(one.target) and one.method in route.methods for route in routes), one
+
+
+@pytest.mark.parametrize(("hook", "name", "parameter"), texts())
+def test_no_text_changes_where_a_call_goes_or_what_else_it_says(wire, hook, name, parameter):
+    for text in NASTY:
+        check(wire, hook, name, parameter, text)
+
+
+@pytest.mark.parametrize(("hook", "name", "parameter"), texts())
+@settings(derandomize=True, max_examples=10, deadline=None, database=None)
+@given(text=st.text(st.characters()))
+def test_no_text_at_all_does(wire, hook, name, parameter, text):
+    check(wire, hook, name, parameter, text)
+
+
+@pytest.mark.parametrize("hook", [ProcoreHook, ProcoreLegacyHook])
+@pytest.mark.parametrize("text", [*(text for text in NASTY if not text.isdigit()), "42/..", "٤٢", "42\n"])
+def test_no_company_but_a_number_is_asked_for_anything(wire, hook, text):
+    wire.taken()
+    with pytest.raises(ConfigurationError, match=r"company_id|Procore-Company-Id"):
+        hook(company_id=text).me()
+    assert wire.taken() == []
