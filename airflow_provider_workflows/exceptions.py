@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import Self
 
+LONGEST_WORDS = 10_000  # characters; a server can name as many tools as it likes
+
 __all__ = [
     "NOTHING_DONE",
     "ApiError",
@@ -37,9 +39,12 @@ __all__ = [
 
 
 class WorkflowsError(Exception):
-    """The root of all errors of this package."""
+    """The root of all errors of this package; of words that are too many, the first and the last are kept."""
 
     retryable = True
+
+    def __init__(self, words: str = ""):
+        super().__init__(words if len(words) <= LONGEST_WORDS else f"{words[: LONGEST_WORDS - 500]} ... {words[-500:]}")
 
 
 class ConfigurationError(WorkflowsError, ValueError):

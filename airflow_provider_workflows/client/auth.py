@@ -279,7 +279,7 @@ def _read_token(answer: Answer, now: float, lifetime: float | None) -> Token:
     text = answer.body.decode("utf-8", "replace").strip()
     try:
         body: Any = simplejson.loads(text)
-    except ValueError:
+    except (ValueError, RecursionError):
         body = text
     named = (
         {str(name).lower().replace("_", ""): value for name, value in body.items()} if isinstance(body, dict) else {}
@@ -295,7 +295,7 @@ def _read_token(answer: Answer, now: float, lifetime: float | None) -> Token:
         raise AuthenticationError(problem, method=answer.method, path=answer.path, status_code=answer.status)
     try:
         seconds = float(named.get("expiresin", lifetime) or 0)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         seconds = 0.0  # not known
     return Token(str(value), now, _end_in_jwt(str(value)) or (now + seconds if seconds > 0 else None))
 
@@ -308,5 +308,5 @@ def _end_in_jwt(token: str) -> float | None:
     try:
         claims = simplejson.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
         return float(claims["exp"])
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return None

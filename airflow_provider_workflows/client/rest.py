@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 import ssl
 import time
+from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import partial
@@ -35,6 +36,11 @@ from airflow_provider_workflows.exceptions import (
 
 CONNECT_TIMEOUT = 10.0  # seconds
 LARGEST_ANSWER = 32 * 2**20  # bytes, decoded
+LARGEST_ERROR = 2**16  # bytes of an error's body that are read for its words
+DEEPEST_ANSWER = 100  # lists and objects in one another; what is deeper breaks whatever goes through it later
+MOST_PAGES = 10_000  # of one list
+LONGEST_CURSOR = 4096  # characters; servers take no longer address
+HALF_A_PAIR = re.compile("[\ud800-\udfff]")  # JSON can hold it, and no address can
 # A gateway's word that it does not know what became of the call (520 and 524 are Cloudflare's).
 LOST_ON_THE_WAY = frozenset({408, 502, 503, 504, 520, 524})
 # How a TLS handshake fails, before anything was sent.
@@ -52,7 +58,7 @@ def path(template: str, *ids: object) -> str:
     segments = []
     for value in ids:
         text = "" if value is None else str(value)
-        if text.strip(" .") == "":
+        if text.strip(" .") == "" or HALF_A_PAIR.search(text):
             raise ConfigurationError(f"An id of {template} is empty or not an id: {text!r}.")
         segments.append(quote(text, safe=""))
     return template.format(*segments)
@@ -69,27 +75,31 @@ class RateLimit:
 
 @dataclass(frozen=True)
 class Answer:
-    """A successful answer; ``body`` is decoded and within the size limit."""
+    """A successful answer; ``body`` is decoded and within the size limit, ``scrub`` takes secrets out of words."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     method: str
     path: str
+    scrub: Callable[[str], str] = field(default=str, repr=False, compare=False)
 
     def json(self, *, exact: bool = False) -> Any:
         """
         Return the parsed body, None when it is empty.
 
         :param exact: Read numbers with a fraction as ``Decimal`` instead of ``float``.
-        :raises ContractError: it is not JSON.
+        :raises ContractError: it is not JSON, or too deep.
         """
         if not self.body.strip():
             return None
         try:
-            return simplejson.loads(self.body.decode("utf-8-sig"), use_decimal=exact)
+            parsed = simplejson.loads(self.body.decode("utf-8-sig"), use_decimal=exact)
         except (ValueError, RecursionError):
             raise self._odd("The answer is not JSON") from None
+        if _is_too_deep(parsed):
+            raise self._odd("The answer is too deep")
+        return parsed
 
     def rows(self, key: str | None = None) -> Iterator[dict[str, Any]]:
         """
@@ -102,21 +112,30 @@ class Answer:
         """
         try:
             for row in _elements(self.body.decode("utf-8-sig"), key):
-                if not isinstance(row, dict):
+                if not isinstance(row, dict) or _is_too_deep(row):
                     raise ValueError
                 yield row
         except (ValueError, IndexError, RecursionError):
             raise self._odd("The answer is not a list of objects") from None
 
-    def _odd(self, words: str) -> ContractError:
+    def refuse_page(self, error: type[ApiError] = ContractError) -> None:
+        """
+        Require an answer of the API where its form is not documented: a page for people is none.
+
+        :param error: What to raise.
+        """
+        if self.body.removeprefix(BOM_UTF8).lstrip()[:1] == b"<":
+            raise self._odd("The answer is a page, perhaps to sign in", error)
+
+    def _odd(self, words: str, error: type[ApiError] = ContractError) -> ApiError:
         kind = self.headers.get("Content-Type", "no content type")
-        return ContractError(
-            f"{words} ({kind})",
+        return error(
+            f"{words} ({self.scrub(kind)})",
             method=self.method,
             path=self.path,
             status_code=self.status,
-            request_id=self.headers.get("X-Request-Id"),
-            server_message=_html_words(self.body.decode("utf-8", "replace")) or "",
+            request_id=_request_id(self.headers, self.scrub),
+            server_message=self.scrub(_html_words(_beginning(self.body)) or ""),
         )
 
 
@@ -276,14 +295,19 @@ class RestClient:
             self._auth.renew(_bearer(response.request))
             response, body = self._send(request, path, replay, timeout)
         if 200 <= response.status_code < 300:
-            return Answer(response.status_code, response.headers, body, str(request.method), path)
+            scrub = partial(self._scrub, token=_bearer(response.request))
+            return Answer(response.status_code, response.headers, body, str(request.method), path, scrub)
         self._fail(response, body, path, replay)
         raise AssertionError("unreachable")  # pragma: no cover
 
     def _send(
         self, request: requests.Request, path: str, replay: Replay, timeout: float
     ) -> tuple[requests.Response, bytes]:
-        prepared = self._session.prepare_request(request)
+        try:
+            prepared = self._session.prepare_request(request)
+        except (requests.exceptions.RequestException, UnicodeError) as error:
+            # Without its words, which repeat what cannot be sent.
+            raise ConfigurationError(f"The call cannot be sent ({type(error).__name__}).") from None
         # Handed in, the connection's proxies beat those of the environment; the session's own would not.
         proxies = dict(self._session.proxies)
         settings = self._session.merge_environment_settings(prepared.url, proxies, True, None, None)
@@ -300,6 +324,9 @@ class RestClient:
             self._lost(error, str(request.method), path, replay)
         except OSError as error:  # requests reports a missing CA bundle with nothing more
             raise ConfigurationError(f"{error}. Correct 'verify', or REQUESTS_CA_BUNDLE.") from error
+        if response.status_code < 200:
+            # The answer proper may follow, and would be taken for that of the next call on this socket.
+            self._session.close()
         self.rate = _rate(response.headers) or self.rate
         return response, body
 
@@ -345,12 +372,13 @@ class RestClient:
     def _fail(self, response: requests.Response, body: bytes, path: str, replay: Replay) -> None:
         status = response.status_code
         words, fields = _error_words(body)
+        scrub = partial(self._scrub, token=_bearer(response.request))
         call: dict[str, Any] = {
             "method": str(response.request.method),
             "path": path,
             "status_code": status,
-            "request_id": response.headers.get("X-Request-Id"),
-            "server_message": self._scrub(words, _bearer(response.request)),
+            "request_id": _request_id(response.headers, scrub),
+            "server_message": scrub(words),
         }
         if 300 <= status < 400:
             raise _redirected(response, replay, call)
@@ -369,8 +397,7 @@ class RestClient:
         if status == 404:
             raise NotFound("Not found", **call)
         if 400 <= status < 500:
-            token = _bearer(response.request)
-            clean = {name: [self._scrub(word, token) for word in wrong] for name, wrong in fields.items()}
+            clean = {scrub(name): [scrub(word) for word in wrong] for name, wrong in fields.items()}
             raise InvalidRequest("The server refused the request", fields=clean, **call)
         if status >= 500:
             raise ServerError("The server failed", **call)
@@ -398,17 +425,17 @@ class RestClient:
                 return None
             # A slash alone does not make a URL: it is a letter of base64.
             is_url = "://" in cursor or re.search(r"[?&](cursor|page)=", cursor)
-            return self._from_url(cursor, answer.path) if is_url else {"cursor": cursor}
+            return self._from_url(cursor, answer.path) if is_url else _cursor(cursor, answer.path)
         page = int(place.get("page", 1))
         if "Link" in answer.headers:
             return None
-        total = answer.headers.get("Total", "")
-        if total.isdecimal():
-            return {"page": page + 1} if received < int(total) else None
+        total = _whole(answer.headers.get("Total", ""))
+        if total is not None:
+            return {"page": page + 1} if received < total else None
         # Nothing says whether there is more. A full page may be cut off, so ask; an unknown cursor may not be
         # combined with a page number, which is why it is dropped. Pages may be smaller than we asked for.
-        size = answer.headers.get("Per-Page", "")
-        return {"page": page + 1} if number >= (int(size) if size.isdecimal() else per_page) else None
+        size = _whole(answer.headers.get("Per-Page", ""))
+        return {"page": page + 1} if number >= (per_page if size is None else size) else None
 
     def _linked(self, answer: Answer) -> dict[str, Any] | None:
         for link in requests.utils.parse_header_links(answer.headers.get("Link", "")):
@@ -425,10 +452,12 @@ class RestClient:
             raise ContractError("The link to the next page is not a URL", method="GET", path=path) from None
         if not same_server(full, self.base_url):
             raise ContractError("The next page is said to be on another server", method="GET", path=path)
-        for name in ("cursor", "page"):
-            if query.get(name):
-                return {name: int(query[name][0]) if query[name][0].isdecimal() and name == "page" else query[name][0]}
-        raise ContractError("The link to the next page has neither cursor nor page", method="GET", path=path)
+        if query.get("cursor"):
+            return _cursor(query["cursor"][0], path)
+        page = _whole(query.get("page", [""])[0])
+        if page is None:
+            raise ContractError("The link to the next page has neither cursor nor page", method="GET", path=path)
+        return {"page": page}
 
 
 class _Pages:
@@ -441,8 +470,9 @@ class _Pages:
         self._per_page = per_page
         self._style = style
         self._place: dict[str, Any] | None = {"page": 1} if style == "v1" else {}
-        self._seen: list[dict[str, Any]] = []
+        self._seen: set[tuple[str, Any]] = set()
         self._received = 0
+        self._turned = 0  # pages
         # Of the page that is being read:
         self._rows: Iterator[dict[str, Any]] | None = None
         self._number = 0
@@ -488,9 +518,12 @@ class _Pages:
         following = self._client._next_page(
             self._answer, self._body, self._number, self._place, self._per_page, self._received
         )
-        self._seen.append(self._place)
-        if following is not None and following in self._seen:
+        self._seen.update(self._place.items())
+        if following is not None and not self._seen.isdisjoint(following.items()):
             raise self._fault(self._answer)("The paging goes round in a circle")
+        self._turned += 1
+        if following is not None and self._turned >= MOST_PAGES:
+            raise self._fault(self._answer)(f"The list does not end after {MOST_PAGES} pages")
         self._place, self._rows = following, None
 
     def _fault(self, answer: Answer) -> Callable[[str], ContractError]:
@@ -535,11 +568,33 @@ def _skip_spaces(text: str, at: int) -> int:
     return at
 
 
+def _is_too_deep(value: Any) -> bool:
+    """Tell whether parsed JSON lies deeper than any documented answer; level by level, for this must not recurse."""
+    level = [value]
+    for _ in range(DEEPEST_ANSWER):
+        level = [
+            inner
+            for outer in level
+            if isinstance(outer, (dict, list))
+            for inner in (outer.values() if isinstance(outer, dict) else outer)
+            if isinstance(inner, (dict, list))
+        ]
+        if not level:
+            return False
+    return True
+
+
 def _data_of(body: Any, fault: Callable[..., ContractError]) -> list[Any]:
     rows = body.get("data") if isinstance(body, dict) else None
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise fault("The answer is not a list of objects")
     return rows
+
+
+def _cursor(text: str, path: str) -> dict[str, Any]:
+    if len(text) > LONGEST_CURSOR or HALF_A_PAIR.search(text):
+        raise ContractError("The cursor to the next page cannot be sent back", method="GET", path=path)
+    return {"cursor": text}
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -594,7 +649,7 @@ def _redirected(response: requests.Response, replay: Replay, call: dict[str, Any
     target = response.headers.get("Location", "")
     if replay is Replay.NEVER:
         # After a change a server may send a browser on to what it has made.
-        if re.search(r"/(log-?(in|on)|sign-?in)(\.\w+)?/?$", urlsplit(target).path, re.IGNORECASE):
+        if re.search(r"/(log-?(in|on)|sign-?in)(\.\w+)?/?$", re.split(r"[?#]", target)[0], re.IGNORECASE):
             return AuthenticationError("The server sent us to its login page", **call)
         return OutcomeUnknown("The server answered with a redirect, which is not followed", **call)
     if re.search(r"log-?in|sign-?in|account|auth|sso", target, re.IGNORECASE) or "html" in response.headers.get(
@@ -609,8 +664,18 @@ def _redirected(response: requests.Response, replay: Replay, call: dict[str, Any
 
 def _rate(headers: Mapping[str, str]) -> RateLimit | None:
     values = [headers.get(f"X-Rate-Limit-{name}", "") for name in ("Limit", "Remaining", "Reset")]
-    numbers = [int(value) if value.isdecimal() else None for value in values]
+    numbers = [_whole(value) for value in values]
     return RateLimit(*numbers) if any(number is not None for number in numbers) else None
+
+
+def _whole(text: str) -> int | None:
+    """Return a whole number, None for any other text, and for digits that no counter and no clock has."""
+    return int(text) if text.isdecimal() and len(text) < 20 else None
+
+
+def _request_id(headers: Mapping[str, str], scrub: Callable[[str], str]) -> str | None:
+    given = headers.get("X-Request-Id")
+    return None if given is None else scrub(given)[:100]
 
 
 def _not_before(headers: Mapping[str, str], now: float, status: int) -> float | None:
@@ -654,26 +719,29 @@ def _body_cursor(body: Any) -> tuple[bool, str | None]:
         for holder in list(places):
             if isinstance(holder.get(name), dict):
                 places.append(holder[name])
-    named = [
-        holder[name]
-        for holder in places
-        for name in ("next_cursor", "nextCursor", "next")
-        if name in holder and (holder[name] is None or isinstance(holder[name], (str, int)))
-    ]
-    return bool(named), next((str(cursor) for cursor in named if cursor), None)
+    named = [holder[name] for holder in places for name in ("next_cursor", "nextCursor", "next") if name in holder]
+    cursor = next((cursor for cursor in named if cursor), None)
+    if cursor is not None and type(cursor) not in (str, int):
+        # To take it for the end would be to leave out what follows.
+        raise ContractError(f"The place of the next page is neither a text nor a number but {type(cursor).__name__}")
+    return bool(named), None if cursor is None else str(cursor)
 
 
 def _error_words(body: bytes) -> tuple[str, dict[str, list[str]]]:
     """Return the server's own words, and which field they are about, from every known form of an error."""
-    text = body.decode("utf-8", "replace").strip()
+    text = _beginning(body).strip()
     html = _html_words(text)
     if html is not None:
         return html, {}
     try:
         error = simplejson.loads(text)
+        return "; ".join(dict.fromkeys(_words(error))), _fields(error)
     except (ValueError, RecursionError):
         return " ".join(text.split()), {}
-    return "; ".join(dict.fromkeys(_words(error))), _fields(error)
+
+
+def _beginning(body: bytes) -> str:
+    return body[:LARGEST_ERROR].decode("utf-8-sig", "replace")
 
 
 def _words(error: Any) -> list[str]:

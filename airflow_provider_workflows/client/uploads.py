@@ -75,18 +75,20 @@ class Uploads:
             return self._store_older(name, content_type, size, parts)
         upload = upload if isinstance(upload, Mapping) else {}
         targets = upload.get("segments")
-        if not isinstance(targets, list) or len(targets) != len(segments) or not upload.get("upload_id"):
+        if not isinstance(targets, list) or len(targets) != len(segments) or not _id(upload, "upload_id"):
             raise ContractError("The answer has no 'upload_id' or not one target for each part", path=self._unified)
         etags = [self._put(target, part) for target, part in zip(targets, parts, strict=True)]
-        where = self._unified + path("/{}", upload["upload_id"])
+        upload_id = _id(upload, "upload_id")
+        where = self._unified + path("/{}", upload_id)
         self._send("PATCH", where, {"part_etags": etags})
         self._await_available(where)
-        return str(upload["upload_id"])
+        return upload_id
 
     def _put(self, target: Mapping[str, Any], part: bytes) -> str:
-        if not isinstance(target, Mapping):
-            raise ContractError("The answer has a target that is not an object", path=self._unified)
-        headers = {str(name): str(value) for name, value in (target.get("headers") or {}).items()}
+        headers = (target.get("headers") or {}) if isinstance(target, Mapping) else None
+        if not isinstance(headers, Mapping):
+            raise ContractError("The answer has a target or headers that are not an object", path=self._unified)
+        headers = {str(name): str(value) for name, value in headers.items()}
         answer = self._send_to_storage("PUT", str(target.get("url")), data=part, headers=headers)
         return str(answer.headers.get("ETag", "")).strip('"')
 
@@ -111,12 +113,12 @@ class Uploads:
                 f"{name!r} has {size} bytes; this company has only the older uploads, which take {LARGEST_V1_FILE}."
             )
         upload = self._send("POST", self._older, {"response_filename": name, "response_content_type": content_type})
-        if not upload.get("uuid") or not isinstance(upload.get("fields"), dict):
+        if not _id(upload, "uuid") or not isinstance(upload.get("fields"), dict):
             raise ContractError("The answer has no 'uuid' or no 'fields'", method="POST", path=self._older)
         fields = {str(field): str(value) for field, value in upload["fields"].items()}
         file = {"file": (name, b"".join(parts), content_type)}
         self._send_to_storage("POST", str(upload.get("url")), form=fields, files=file)
-        return str(upload["uuid"])
+        return _id(upload, "uuid")
 
     def _send(self, method: str, where: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         answer = self.client.call(method, where, replay=Replay.SAFE, json=body).json()
@@ -135,7 +137,14 @@ class Uploads:
                 return storage.call(method, parts.path, query=parts.query, replay=Replay.SAFE, **call)
             except ApiError as error:
                 failure = _without_address(error, parts)
+            except ConfigurationError:
+                failure = ContractError("The address to store a file at, or its headers, cannot be sent", method=method)
         raise failure  # out here it has no context, whose traceback would repeat the address
+
+
+def _id(upload: Mapping[str, Any], name: str) -> str:
+    value = upload.get(name)
+    return str(value) if type(value) in (str, int) else ""
 
 
 def _split(url: str) -> SplitResult:

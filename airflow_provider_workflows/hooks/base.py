@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import BaseHook
 from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.client.rest import RestClient
 from airflow_provider_workflows.client.retry import RetryPolicy
-from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
+from airflow_provider_workflows.exceptions import LONGEST_WORDS, ConfigurationError, WorkflowsError
 from airflow_provider_workflows.get_provider_info import get_provider_info
 from airflow_provider_workflows.version_compat import amask_secret, aread_extra, mask_secret
 
@@ -216,7 +216,7 @@ class WorkflowsHook(BaseHook):
             self._client = self._build(
                 connection, connection.extra_dejson, RetryPolicy.none(), mask_secret, longest=TEST_TIMEOUT
             )
-            return True, self.check()
+            return True, self.check()[:LONGEST_WORDS]
         except WorkflowsError as error:
             return False, str(error)
         finally:
@@ -246,7 +246,8 @@ class WorkflowsHook(BaseHook):
         }
         source = self.token_source(connection, extras, base_url, transport)
         auth = TokenAuth.shared(source, base_url, on_token=on_token)
-        return RestClient(base_url, auth=auth, headers=self.default_headers(extras), **transport)
+        secrets = (connection.password,) if connection.password else ()
+        return RestClient(base_url, auth=auth, headers=self.default_headers(extras), secrets=secrets, **transport)
 
     def _checked_extra(self, connection: Connection, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         # Airflow reads an extra that is not JSON as an empty one and only logs it.

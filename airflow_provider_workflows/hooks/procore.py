@@ -15,6 +15,7 @@ from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     ContractError,
     NotFound,
+    OutcomeUnknown,
     PermissionDenied,
 )
 from airflow_provider_workflows.hooks.base import (
@@ -25,6 +26,7 @@ from airflow_provider_workflows.hooks.base import (
     host_of,
     ui_field_behaviour,
 )
+from airflow_provider_workflows.rules.forms import is_id
 from airflow_provider_workflows.rules.parameters import check_required, text_id
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
 from airflow_provider_workflows.rules.procore_legacy import text_ids, users_named
@@ -181,7 +183,7 @@ class ProcoreConnectionHook(WorkflowsHook):
 
     @staticmethod
     def _object(body: Any, method: str, where: str) -> dict[str, Any]:
-        if not isinstance(body, dict) or body.get("id") is None:
+        if not isinstance(body, dict) or not is_id(body.get("id")):
             raise ContractError("The answer has no id", method=method, path=where)
         return body
 
@@ -575,13 +577,14 @@ class ProcoreHook(ProcoreConnectionHook):
         }
         if comment is not None:
             response["comment"] = comment
-        self.client.call(
+        answer = self.client.call(
             "POST",
             self._path("instances/{}/responses", instance_id, project_id=project_id, tool_type=tool_type),
             replay=Replay.NEVER,
             json={"response": response},
             headers=_idempotency(idempotency_token),
         )
+        answer.refuse_page(OutcomeUnknown)
 
     def add_assignees(
         self,
@@ -711,13 +714,14 @@ class ProcoreHook(ProcoreConnectionHook):
     def stop_bulk_replace_request(self, request_id: str) -> None:
         """Stop a request to replace an assignee."""
         where = self._company_path("bulk_replace_requests/{}", request_id)
-        self.client.call("DELETE", where, replay=Replay.SAFE)
+        self.client.call("DELETE", where, replay=Replay.SAFE).refuse_page()
 
     def get_bulk_replace_errors(self, request_id: str) -> str:
         """Return what a request to replace an assignee could not do, as CSV text."""
         answer = self.client.get(
             self._company_path("bulk_replace_requests/{}/errors", request_id), headers={"Accept": "text/csv"}
         )
+        answer.refuse_page()
         return answer.body.decode("utf-8-sig", "replace")
 
     # --- files ---
@@ -776,9 +780,11 @@ class ProcoreHook(ProcoreConnectionHook):
 
     def _read(self, method: str, where: str, kind: type, *, replay: Replay = Replay.SAFE, **call: Any) -> Any:
         body = self.client.call(method, where, replay=replay, **call).json()
-        if not isinstance(body, dict) or not isinstance(body.get("data"), kind):
+        found = body.get("data") if isinstance(body, dict) else None
+        rows = found if isinstance(found, list) else []
+        if not isinstance(found, kind) or not all(isinstance(row, dict) for row in rows):
             raise ContractError("The answer has no 'data' of the expected form", method=method, path=where)
-        return body["data"]
+        return found
 
 
 def _present(**values: Any) -> dict[str, Any]:

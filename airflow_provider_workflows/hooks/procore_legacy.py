@@ -61,7 +61,7 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
         with contextlib.suppress(PermissionDenied):  # the list may be for company administrators only
             for instance in self.list_instances(**query):
                 if instance.get("workflowed_object_id") == object_id:
-                    return str(instance["id"])
+                    return str(self._object(instance, "GET", INSTANCES)["id"])
         # Only active instances are listed. "Show" knows the ended ones; given an object it ignores the id.
         try:
             instance = self._show(path(INSTANCES + "/{}", "0"), **self._object_query(**query))

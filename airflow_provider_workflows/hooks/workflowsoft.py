@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_provider_workflows.client.auth import TokenSource
-    from airflow_provider_workflows.client.rest import Answer
 
 PUBLIC_URL = "https://api.workflowsoft.com"
 MINT_AUTH = ("basic", "bearer", "cookie")
@@ -223,7 +222,7 @@ class WorkflowsoftHook(WorkflowsHook):
             json={"TaskId": _wire_id(integration_instance_id), "Fields": fields},
             headers=self._on_behalf_of(on_behalf_of),
         )
-        _refuse_page(answer)
+        answer.refuse_page(OutcomeUnknown)
 
     def complete(
         self,
@@ -246,7 +245,7 @@ class WorkflowsoftHook(WorkflowsHook):
             json={"Action": "Complete", "CustomAction": custom_action},
             headers=self._on_behalf_of(on_behalf_of),
         )
-        _refuse_page(answer)
+        answer.refuse_page(OutcomeUnknown)
 
     # --- processes and tasks ---
 
@@ -335,17 +334,6 @@ class WorkflowsoftHook(WorkflowsHook):
     def _diagrams(self, params: Mapping[str, Any]) -> list[dict[str, str]]:
         answer = self.client.get("/api/v2/workflows", params={"mode": "view", **params})
         return rules.titled_rows(answer.json(), "process diagram")
-
-
-def _refuse_page(answer: Answer) -> None:
-    """Require an answer of the API; what it says is not documented, but a page for people is not one."""
-    if answer.body.lstrip()[:1] == b"<":
-        raise OutcomeUnknown(
-            "The answer is a page, perhaps to sign in",
-            method=answer.method,
-            path=answer.path,
-            status_code=answer.status,
-        )
 
 
 def _wire_id(text: str) -> int | str:

@@ -24,7 +24,7 @@ def text_ids(answer: Any) -> Any:
     if not isinstance(answer, Mapping):
         return answer
     return {
-        key: str(value) if isinstance(value, int) and (key == "id" or key.endswith("_id")) else text_ids(value)
+        key: str(value) if type(value) is int and (key == "id" or key.endswith("_id")) else text_ids(value)
         for key, value in answer.items()
     }
 

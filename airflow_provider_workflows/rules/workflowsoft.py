@@ -14,6 +14,7 @@ from reprlib import repr as short
 from typing import Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
+from airflow_provider_workflows.rules.forms import is_id
 from airflow_provider_workflows.rules.times import parse_time
 
 USER_NAMES = (("full_name", "FullName"), ("email", "Email"))
@@ -225,7 +226,7 @@ def read_fields(body: Any) -> list[Field]:
 
     :raises ContractError: not a list of fields, or a value that does not fit its type; it is not repeated.
     """
-    if not isinstance(body, list) or not all(isinstance(row, Mapping) and member(row, "key") for row in body):
+    if not isinstance(body, list) or not all(_has_id(row, "key") for row in body):
         raise ContractError("The answer is not a list of fields with a key")
     return [_read_field(row) for row in body]
 
@@ -644,9 +645,7 @@ CODECS: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
 
 
 def _has_id(row: Any, name: str) -> bool:
-    """Tell whether an object has an id, a number or a text; a bool is an int in Python, and 2.0 is nobody's id."""
-    value = member(row, name) if isinstance(row, Mapping) else None
-    return type(value) is int or (isinstance(value, str) and value.strip() != "")
+    return isinstance(row, Mapping) and is_id(member(row, name))
 
 
 def _is_instance(row: Any) -> bool:

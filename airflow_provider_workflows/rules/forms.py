@@ -1,0 +1,25 @@
+"""Answers that have not the form that is documented."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from airflow_provider_workflows.exceptions import ContractError, WorkflowsError
+
+
+@contextmanager
+def documented_form() -> Iterator[None]:
+    """Make a :class:`ContractError` of what Python raises where an answer has a form that nobody documents."""
+    try:
+        yield
+    except WorkflowsError:  # a ConfigurationError is a ValueError, too
+        raise
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as odd:
+        raise ContractError(f"An answer has an undocumented form ({type(odd).__name__}: {odd})") from odd
+
+
+def is_id(value: Any) -> bool:
+    """Tell whether a value is an id, a number or a text; a bool is an int in Python, and 2.0 is nobody's id."""
+    return type(value) is int or (isinstance(value, str) and value.strip() != "")

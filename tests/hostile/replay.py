@@ -1,0 +1,94 @@
+"""Good answers, recorded from the emulator once, and a server that plays them back with one of them spoiled."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3 import HTTPHeaderDict, HTTPResponse
+
+Route = tuple[str, str]
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """One answer of a server, and the route that was asked."""
+
+    route: Route
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    def but(self, **changes: Any) -> Exchange:
+        return replace(self, **changes)
+
+
+@dataclass
+class Server:
+    """
+    Answers every request as recorded, except those of one route, and notes what it is asked.
+
+    :param good: The recorded answers.
+    :param spoiled: The route that is answered otherwise.
+    :param answers: What it answers there, one after the other; the last one again and again.
+    """
+
+    good: list[Exchange]
+    spoiled: Route
+    answers: list[Exchange]
+    hosts: set[str] = field(default_factory=set)
+    asked: list[Route] = field(default_factory=list)
+
+    def answer(self, request: requests.PreparedRequest) -> Exchange:
+        parts = urlsplit(str(request.url))
+        route = (str(request.method), parts.path)
+        self.hosts.add(parts.netloc)
+        self.asked.append(route)
+        if route == self.spoiled:
+            return self.answers[min(self.asked.count(route), len(self.answers)) - 1]
+        known = [exchange for exchange in self.good if exchange.route == route]
+        nothing = Exchange(route, 404, {}, b'{"error": "not here"}')
+        return known[min(self.asked.count(route), len(known)) - 1] if known else nothing
+
+
+@contextmanager
+def served_by(server: Server) -> Iterator[Server]:
+    """Let every request be answered by this server."""
+
+    def send(adapter: HTTPAdapter, request: requests.PreparedRequest, **_: Any) -> requests.Response:
+        exchange = server.answer(request)
+        raw = HTTPResponse(
+            body=io.BytesIO(exchange.body),
+            headers=HTTPHeaderDict(exchange.headers),
+            status=exchange.status,
+            preload_content=False,
+        )
+        return adapter.build_response(request, raw)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HTTPAdapter, "send", send)
+        yield server
+
+
+@contextmanager
+def recorded(into: list[Exchange]) -> Iterator[None]:
+    """Note the answers to all requests."""
+    send: Callable[..., requests.Response] = HTTPAdapter.send
+
+    def noting(adapter: HTTPAdapter, request: requests.PreparedRequest, **settings: Any) -> requests.Response:
+        response = send(adapter, request, **settings)
+        body = response.content
+        kept = {name: value for name, value in response.headers.items() if name.lower() != "content-length"}
+        into.append(Exchange((str(request.method), urlsplit(str(request.url)).path), response.status_code, kept, body))
+        return response
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(HTTPAdapter, "send", noting)
+        yield
