@@ -12,18 +12,38 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
 import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
 ENDED = {"success", "failed"}
-COMPONENTS = ("api-server", "scheduler", "dag-processor", "triggerer")
+# Airflow's processes by name, each with the arguments of its command; there can be several of a kind.
+COMPONENTS: Mapping[str, Sequence[str]] = {
+    "api-server": ["api-server"],
+    "scheduler": ["scheduler"],
+    "dag-processor": ["dag-processor"],
+    "triggerer": ["triggerer"],
+}
 READY_WITHIN = 120  # seconds
 STOPPED_WITHIN = 20  # seconds
 PAUSE = 0.25  # seconds between two looks
+# On SQLite Airflow's API server answers 500 at times, or not at all, while others write.
+ASKED_AGAIN = Retry(
+    total=None,
+    connect=0,
+    read=5,
+    status=5,
+    status_forcelist=[500],
+    allowed_methods={"GET", "PATCH"},
+    backoff_factor=0.5,
+    raise_on_status=False,
+)
+PAGE = 100  # rows; the most that Airflow's API server gives at once
 
 
 class LiveAirflow:
@@ -32,7 +52,9 @@ class LiveAirflow:
 
     :param dags: Folder of the DAGs.
     :param connections: Airflow connections by id, as dicts.
-    :param settings: More environment variables, such as ``AIRFLOW__WORKFLOWS__POKE_INTERVAL``.
+    :param settings: More environment variables, such as ``AIRFLOW__WORKFLOWS__POKE_INTERVAL``; they can name another
+        executor and another database.
+    :param components: Which processes to run, by name, with the arguments of each one's command.
     """
 
     def __init__(
@@ -40,7 +62,9 @@ class LiveAirflow:
         dags: Path,
         connections: Mapping[str, Mapping[str, Any]],
         settings: Mapping[str, str] | None = None,
+        components: Mapping[str, Sequence[str]] = COMPONENTS,
     ):
+        self.components = components
         self._home = tempfile.TemporaryDirectory(prefix="airflow-live-", ignore_cleanup_errors=True)
         self.home = Path(self._home.name)
         api, worker_logs, trigger_logs = _free_ports(3)
@@ -48,6 +72,7 @@ class LiveAirflow:
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy between this machine and itself
+        self._session.mount("http://", HTTPAdapter(max_retries=ASKED_AGAIN))
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")},
             "AIRFLOW_HOME": str(self.home),
@@ -75,7 +100,7 @@ class LiveAirflow:
     def __enter__(self) -> LiveAirflow:
         try:
             self._airflow("db", "migrate")
-            for component in COMPONENTS:
+            for component in self.components:
                 self.start(component)
             self._wait_until_healthy()
         except BaseException:
@@ -97,7 +122,7 @@ class LiveAirflow:
         """Start one of Airflow's processes, in a session of its own so that it and its children can be ended."""
         with (self.home / f"{component}.out").open("ab") as output:
             self._processes[component] = subprocess.Popen(
-                [sys.executable, "-m", "airflow", component],
+                [sys.executable, "-m", "airflow", *self.components[component]],
                 env=self.environment,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -113,9 +138,12 @@ class LiveAirflow:
 
     def unpause(self, dag_id: str) -> None:
         """Unpause a DAG as soon as it is there."""
-        again = _patience(READY_WITHIN, f"{dag_id} is not there")
-        while self._call("PATCH", f"dags/{dag_id}", ok=(200, 404), json={"is_paused": False}).status_code == 404:
-            again()
+
+        def is_there() -> bool:
+            answer = self._call("PATCH", f"dags/{dag_id}", ok=(200, 404), json={"is_paused": False})
+            return answer.status_code == 200
+
+        until(is_there, READY_WITHIN, f"{dag_id} is not there")
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Unpause a DAG as soon as it is there, start a run, and return the run's id."""
@@ -134,13 +162,11 @@ class LiveAirflow:
 
     def runs(self, dag_id: str) -> dict[str, str]:
         """Return the state of each run of a DAG."""
-        found = self._call("GET", f"dags/{dag_id}/dagRuns", params={"limit": 100}).json()["dag_runs"]
-        return {run["dag_run_id"]: run["state"] for run in found}
+        return {run["dag_run_id"]: run["state"] for run in self._all(f"dags/{dag_id}/dagRuns", "dag_runs")}
 
     def asset_payloads(self) -> list[dict[str, Any]]:
         """Return what the watchers of assets told, in order."""
-        events = self._call("GET", "assets/events", params={"limit": 100}).json()["asset_events"]
-        return [event["extra"]["payload"] for event in events]
+        return [event["extra"]["payload"] for event in self._all("assets/events", "asset_events")]
 
     def clear(self, dag_id: str, run_id: str) -> None:
         """Clear all tasks of a run that has ended, so that it begins again."""
@@ -149,8 +175,13 @@ class LiveAirflow:
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Return the run's task instances in the order in which they started."""
-        answer = self._call("GET", f"dags/{dag_id}/dagRuns/{run_id}/taskInstances").json()
-        return sorted(answer["task_instances"], key=lambda task: task["start_date"] or "~")
+        found = self._all(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
+        return sorted(found, key=lambda task: task["start_date"] or "~")
+
+    def count(self, dag_id: str, run_id: str, state: str) -> int:
+        """Return how many of the run's task instances are in a state."""
+        where = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances"
+        return int(self._call("GET", where, params={"state": state, "limit": 1}).json()["total_entries"])
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
         """Return what a task returned."""
@@ -164,16 +195,20 @@ class LiveAirflow:
         answer = self._call("GET", where, ok=(200, 404), params={"full_content": "true"})
         return "" if answer.status_code == 404 else answer.text
 
+    def _all(self, path: str, rows: str) -> list[dict[str, Any]]:
+        """Return all rows of a list, page by page."""
+        found: list[dict[str, Any]] = []
+        while True:
+            answer = self._call("GET", path, params={"limit": PAGE, "offset": len(found)}).json()
+            found += answer[rows]
+            if not answer[rows] or len(found) >= answer["total_entries"]:
+                return found
+
     def _call(self, method: str, path: str, *, ok: tuple[int, ...] = (200,), **kwargs: Any) -> requests.Response:
         if "Authorization" not in self._session.headers:
             token = self._session.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
             self._session.headers["Authorization"] = f"Bearer {token}"
         answer = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=30, **kwargs)
-        for _ in range(5):  # on SQLite Airflow's API server answers 500 at times while the scheduler writes
-            if method != "GET" or answer.status_code < 500:
-                break
-            time.sleep(1)
-            answer = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=30, **kwargs)
         if answer.status_code not in ok:
             raise RuntimeError(f"{method} {path} answered {answer.status_code}: {answer.text[:500]}")
         return answer
@@ -189,14 +224,12 @@ class LiveAirflow:
             raise RuntimeError(f"airflow {' '.join(arguments)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
     def _wait_until_healthy(self) -> None:
-        again = _patience(READY_WITHIN, "Airflow is not ready")
-        while not self._is_healthy():
-            for component, process in self._processes.items():
-                if process.poll() is not None:
-                    raise RuntimeError(f"airflow {component} ended:\n{self.tail(component)}")
-            again()
+        until(self._is_healthy, READY_WITHIN, "Airflow is not ready")
 
     def _is_healthy(self) -> bool:
+        for component, process in self._processes.items():
+            if process.poll() is not None:
+                raise RuntimeError(f"airflow {component} ended:\n{self.tail(component)}")
         try:
             health = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
         except (requests.RequestException, ValueError):
@@ -232,13 +265,14 @@ def _free_ports(count: int) -> list[int]:
     return ports
 
 
-def _patience(seconds: float, what: str) -> Callable[[], None]:
-    """Return a function that pauses a little, and raises when the time is up."""
-    end = time.monotonic() + seconds
+def until(true: Callable[[], bool], seconds: float, what: str, pause: float = PAUSE) -> None:
+    """
+    Wait until something is true, and look again after each pause.
 
-    def again() -> None:
+    :raises TimeoutError: the time is up; the message says what has not come about.
+    """
+    end = time.monotonic() + seconds
+    while not true():
         if time.monotonic() > end:
             raise TimeoutError(f"{what} after {seconds:.0f} s")
-        time.sleep(PAUSE)
-
-    return again
+        time.sleep(pause)

@@ -1,0 +1,158 @@
+"""
+Kill the triggerer five times, and the scheduler once, while a hundred tasks wait, and check that nothing is lost.
+
+``python -m tests.live.kills`` does it, in about three minutes; ``--waits`` and ``--kills`` make it smaller. Exit code 0
+if every wait ended with what was decided, and every event came, each time with the same id; else 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import random
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from tests.live.airflow import LiveAirflow, until
+from tests.live.crowd import EVENTS, SETTINGS, WAITS, Crowd, told_rows
+from tests.live.demo import emulator_process, say
+
+PARALLEL = {"AIRFLOW__CORE__PARALLELISM": "8"}
+LONGEST = 300.0  # seconds that one act may take
+LAST_EVENTS = 30.0  # seconds for what was told last to get there
+NEARLY_ALL = 0.9  # of the waits are deferred when the first kill comes
+
+
+@dataclass
+class Outcome:
+    """
+    What a run with kills has come to.
+
+    :param wrong: What is wrong; nothing, if all is well.
+    :param figures: What was measured, by its name.
+    """
+
+    wrong: list[str] = field(default_factory=list)
+    figures: dict[str, object] = field(default_factory=dict)
+
+
+def run(waits: int, kills: int, seed: int) -> Outcome:
+    """Run an Airflow with so many waits and kills."""
+    chance = random.Random(seed)
+    began = time.monotonic()
+    with emulator_process() as emulator, tempfile.TemporaryDirectory(prefix="live-dags-") as folder:
+        crowd = Crowd(emulator, waits, chance)
+        crowd.write_dags(Path(folder))
+        with LiveAirflow(Path(folder), emulator.control("GET", "connections"), {**SETTINGS, **PARALLEL}) as airflow:
+            outcome = let_people_work(airflow, crowd, kills, Killer(airflow, chance))
+    outcome.figures["seconds in all"] = round(time.monotonic() - began)
+    return outcome
+
+
+class Killer:
+    """
+    Kills Airflow's processes at moments that chance decides, while people go on working.
+
+    :param airflow: Whose processes.
+    :param chance: Decides when.
+    """
+
+    def __init__(self, airflow: LiveAirflow, chance: random.Random):
+        self.airflow = airflow
+        self.chance = chance
+        self.killed: list[str] = []
+
+    def kill(self, component: str) -> None:
+        self.airflow.kill(component)
+        self.killed.append(component)
+
+    def strike(self, component: str, meanwhile: Callable[[], None]) -> None:
+        """Kill a process a little later, do something while it is away, and start it again a little later."""
+        time.sleep(self.chance.uniform(0.0, 3.0))
+        self.kill(component)
+        meanwhile()
+        time.sleep(self.chance.uniform(0.0, 1.0))
+        self.airflow.start(component)
+
+
+def let_people_work(airflow: LiveAirflow, crowd: Crowd, kills: int, killer: Killer) -> Outcome:
+    """Let people decide before, during and after each kill; return what has come of it."""
+    waits = len(crowd.undecided)
+    airflow.unpause(EVENTS)
+    run_id = airflow.trigger(WAITS)
+    began = time.monotonic()
+
+    def waiting() -> int:
+        return airflow.count(WAITS, run_id, "deferred")
+
+    until(lambda: waiting() >= NEARLY_ALL * waits, LONGEST, "not enough tasks are deferred", pause=1.0)
+    deferred_after = time.monotonic() - began
+    until(lambda: bool(told_rows(airflow)), LONGEST, "the watcher has told nothing")
+    at_once = waits // (2 * kills + 1)
+    for number in range(kills):
+        crowd.work(at_once)
+        killer.strike("triggerer", meanwhile=lambda: crowd.work(at_once))
+        if number == kills // 2:
+            killer.strike("scheduler", meanwhile=lambda: crowd.work(0))
+        if number % 2:  # the next kill strikes a triggerer that has begun to work, else one that starts
+            until(lambda: waiting() <= len(crowd.undecided), LONGEST, "no triggerer has taken over", pause=1.0)
+    crowd.work(len(crowd.undecided))
+    state = airflow.wait(WAITS, run_id, LONGEST)
+    with contextlib.suppress(TimeoutError):  # what is missing is found below
+        until(lambda: not crowd.wrong_events(told_rows(airflow)), LAST_EVENTS, "an order is not told")
+    told = told_rows(airflow)
+    tasks = airflow.task_instances(WAITS, run_id)
+    outcomes = airflow.xcom(WAITS, run_id, "outcomes")
+    return Outcome(
+        wrong=[
+            *([] if state == "success" else [f"the run is {state}"]),
+            *(f"{task['task_id']} {task['map_index']} is {task['state']}" for task in tasks if is_bad(task)),
+            *crowd.wrong_waits(outcomes),
+            *crowd.wrong_events(told),
+        ],
+        figures={
+            "waits": waits,
+            "seconds until they were deferred": round(deferred_after),
+            "kills": ", ".join(f"{count} of the {name}" for name, count in Counter(killer.killed).items()),
+            "waits that ended as decided": waits - len(crowd.wrong_waits(outcomes)),
+            "outcomes": dict(Counter(is_named(one) for one in crowd.decided.values())),
+            "tasks that were tried again": sum(task["try_number"] > 1 for task in tasks),
+            "orders, all told": len(crowd.orders),
+            "orders told again, with the same id": len(told) - len({row["event_id"] for row in told}),
+        },
+    )
+
+
+def is_bad(task: dict[str, Any]) -> bool:
+    return task["state"] != "success"
+
+
+def is_named(outcome: str) -> str:
+    """Return an outcome, or what it is where each is another one."""
+    return "an instance of its own" if outcome.isdecimal() else outcome
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.live.kills", description=__doc__)
+    parser.add_argument("--waits", type=int, default=100)
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--seed", type=int, default=1, help="decides who decides what, and when a kill comes")
+    options = parser.parse_args(arguments)
+    # A job that is cancelled must end like Ctrl-C, or the processes stay.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    outcome = run(options.waits, options.kills, options.seed)
+    for name, figure in outcome.figures.items():
+        say(f"{name:<40} {figure}")
+    say("\nNothing was lost." if not outcome.wrong else "\nWrong:\n" + "\n".join(outcome.wrong))
+    return 1 if outcome.wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
