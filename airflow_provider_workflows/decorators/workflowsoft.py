@@ -26,6 +26,10 @@ if TYPE_CHECKING:
 
 FIELDS = "fields"
 INSTANCE = "integration_instance_id"
+IF_OPEN = (
+    "complete it with WorkflowsoftCompleteIntegrationOperator or by hand, for a task that is cleared calls its "
+    "function again, on the fields that it has written"
+)
 
 
 class RejectIntegration(Exception):
@@ -77,7 +81,7 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
             )
         arguments = _arguments(inspect.signature(self.python_callable), self.op_args, self.op_kwargs)
         self.integration_instance_id = arguments.get(INSTANCE, "")  # expand() lets it be left out
-        instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout)
+        instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout, if_open=IF_OPEN)
         decision = step.decision
         if decision is None or step.begun_action is None:
             fields = step.read(self.expected_fields)

@@ -69,7 +69,7 @@ class WorkflowsoftIntegrationOperator(WorkflowsoftOperator):
         self.integration_instance_id = integration_instance_id
         self.expected_fields = expected_fields
 
-    def open_step(self, context: Context, *, confirm_timeout: float = 0.0) -> tuple[str, IntegrationStep]:
+    def open_step(self, context: Context, *, confirm_timeout: float = 0.0, **more: str) -> tuple[str, IntegrationStep]:
         """Return the rendered instance id and what handles the instance, and set the link to it."""
         if not isinstance(confirm_timeout, (int, float)) or not confirm_timeout >= 0:
             raise ConfigurationError(f"confirm_timeout must be seconds, at least 0; got {confirm_timeout!r}.")
@@ -85,6 +85,7 @@ class WorkflowsoftIntegrationOperator(WorkflowsoftOperator):
             task_state_store(context),
             confirm_timeout=confirm_timeout,
             step_id=text_id(row.get("step_id")),
+            **more,
         )
         return instance_id, step
 

@@ -43,6 +43,7 @@ class IntegrationStep:
     :param store: The task's state store; None before Airflow 3.3.
     :param confirm_timeout: Seconds to read on for what became of a change.
     :param step_id: Id of the integration step, where it is known.
+    :param if_open: What a person is to do who finds the instance open that was perhaps completed; for error texts.
     """
 
     def __init__(
@@ -53,11 +54,13 @@ class IntegrationStep:
         *,
         confirm_timeout: float,
         step_id: str | None = None,
+        if_open: str = "clear the task",
     ):
         self._hook = hook
         self._id = instance_id
         self._confirm_timeout = confirm_timeout
         self._step_id = step_id
+        self._if_open = if_open
         self._decision = Pin(store, f"decision_{instance_id}", None)
         self._completion = Pin(store, f"completion_{instance_id}", None)
         self._earlier_decision = self.decision is not None
@@ -160,6 +163,8 @@ class IntegrationStep:
         # A server that says it failed mostly did: one look is enough.
         if read_until_found(shown, 0 if isinstance(unclear, ServerError) else self._confirm_timeout):
             return
+        if isinstance(unclear, OutcomeUnknown) and not _says_completed(unclear):
+            raise _in_doubt(unclear, f"the fields of instance {self._id} were written") from unclear
         if unclear is not None:
             raise self._moved(unclear) from unclear
         if not others and not rules.differing(self._hook.get_fields(self._id), values):  # its error, if it goes on
@@ -190,7 +195,7 @@ class IntegrationStep:
         if again:
             begun = f"An earlier try began to complete instance {self._id} at {earlier['completing']}"
             lost = OutcomeUnknown(f"{begun} and did not get to its end")
-            if self._is_over(lost, earlier) or not _may_send_again(lost, on_unknown):
+            if self._is_over(lost, earlier) or not self._may_send_again(lost, on_unknown):
                 return self._note_completed(custom_action, by_this_call=False)
         fields = self.read()
         if missing := rules.missing_required(fields):
@@ -221,7 +226,7 @@ class IntegrationStep:
                 # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
                 raise AirflowFailException(
                     f"ServerError: {told(error)} It is not sent again: look whether instance {self._id} is completed, "
-                    "and clear the task if it is not."
+                    f"and if it is not, {self._if_open}."
                 ) from error
             if not again:  # else the one before may have completed it
                 self._completion.keep({})
@@ -229,12 +234,16 @@ class IntegrationStep:
         except OutcomeUnknown as lost:
             if self._is_over(lost, before):
                 return False
-            if again:
-                raise
-            if not _may_send_again(lost, on_unknown):
+            if not self._may_send_again(lost, "fail" if again else on_unknown):
                 return False
             return self._send_completion(custom_action, before, on_unknown, again=True)
         return True
+
+    def _may_send_again(self, lost: OutcomeUnknown, on_unknown: str) -> bool:
+        if on_unknown == "fail":
+            raise _in_doubt(lost, f"instance {self._id} is completed; if it is not, {self._if_open}") from lost
+        log.warning("%s on_unknown_completion: %s.", lost, on_unknown)
+        return on_unknown == "retry"
 
     def _is_over(self, doubt: WorkflowsError, before: Mapping[str, Any]) -> bool:
         """Read whether the instance is completed; no answer of the API says it, but some leave no doubt."""
@@ -281,11 +290,8 @@ def _says_completed(error: WorkflowsError) -> bool:
     return rules.says_already_completed(getattr(error, "server_message", ""))
 
 
-def _may_send_again(lost: OutcomeUnknown, on_unknown: str) -> bool:
-    if on_unknown == "fail":
-        raise lost
-    log.warning("%s on_unknown_completion: %s.", lost, on_unknown)
-    return on_unknown == "retry"
+def _in_doubt(lost: OutcomeUnknown, what: str) -> OutcomeUnknown:
+    return OutcomeUnknown(f"{told(lost)} Nobody can tell whether {what}")
 
 
 def told(error: ApiError) -> str:

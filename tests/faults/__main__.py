@@ -1,0 +1,48 @@
+"""
+Kills every action at every moment, and prints what became of it.
+
+``python -m tests.faults``; one point again: ``python -m tests.faults --flow respond --point 17``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+
+
+def main() -> int:
+    asked = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
+    asked.add_argument("--flow", default="", help="only flows with these words in their name")
+    asked.add_argument("--mode", help="only flows that read new integrations so")
+    asked.add_argument("--point", type=int, help="only this point, with its story")
+    asked.add_argument("--doubles", type=int, default=DOUBLES, help=f"double kills of each flow; default {DOUBLES}")
+    asked.add_argument("--seed", type=int, default=1, help="chooses the double kills; default 1")
+    wish = asked.parse_args()
+    began = time.monotonic()
+    flows = find(wish.flow, wish.mode)
+    if not flows:
+        asked.error(f"no flow is called {wish.flow!r}; there are {', '.join(flow.name for flow in FLOWS)}")
+    with Harness() as harness:
+        rows = [run_flow(harness, flow, wish.doubles, wish.seed, only=wish.point) for flow in flows]
+    print(table(rows))
+    print(f"{sum(len(row.outcomes) for row in rows)} points in {time.monotonic() - began:.0f} s, seed {wish.seed}.")
+    for violation in (violation for row in rows for violation in row.violations()):
+        print(violation)
+    if wish.point is not None:
+        print("\n".join(line for row in rows for outcome in row.outcomes.values() for line in outcome.story))
+    return 1 if any(outcome.is_violation for row in rows for outcome in row.outcomes.values()) else 0
+
+
+if __name__ == "__main__":
+    # Airflow reads its settings when it is first imported.
+    with tempfile.TemporaryDirectory(prefix="airflow-home-") as home:
+        os.environ["AIRFLOW_HOME"] = home
+        os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+        os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{home}/airflow.db"
+        from .flows import FLOWS, find
+        from .harness import DOUBLES, Harness, run_flow, table
+
+        sys.exit(main())

@@ -1,0 +1,55 @@
+"""Tasks that do what none may do: with them the harness must find what it is there to find."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from airflow_provider_workflows.operators.workflowsoft_processes import WorkflowsoftCreateTaskOperator
+from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
+
+from .flows import CONSUMED, WAIT, Flow, Given, Task, event_is_planned, polling
+
+
+class Forgets(WorkflowsoftCreateTaskOperator):
+    """Notes nothing."""
+
+    def act(self, context: Any) -> dict[str, Any]:
+        task = self.hook.create_task(self.title, on_behalf_of="12")
+        return {"title": task["title"]}
+
+
+class SaysDone(WorkflowsoftCreateTaskOperator):
+    """Notes before it acts what it may note only afterwards."""
+
+    def act(self, context: Any) -> dict[str, Any]:
+        store = context["task_state_store"]
+        if store.get("done.0") is None:
+            store.set("done.0", True)
+            self.hook.create_task(self.title, on_behalf_of="12")
+        return {"title": self.title}
+
+
+class SaysNothing(WorkflowsoftIntegrationSensor):
+    """Notes what it has lost, and keeps it to itself."""
+
+    def _lose(self, why: str, instances: Any = ()) -> None:
+        self._journal.lose(instances)
+
+
+def forget(given: Given) -> Any:
+    return Forgets(task_id="careless", title="Look at it", on_behalf_of="12")
+
+
+def say_done(given: Given) -> Any:
+    return SaysDone(task_id="careless", title="Look at it", on_behalf_of="12")
+
+
+def say_nothing(given: Given) -> Any:
+    return SaysNothing(task_id="careless", **WAIT)
+
+
+FORGETS = Flow("forgets", (Task("careless", forget, is_readable=False),))
+SAYS_DONE = Flow("says done", (Task("careless", say_done, is_readable=False),))
+SAYS_NOTHING = Flow(
+    "says nothing", (Task("careless", say_nothing, in_doubt=polling),), CONSUMED, prepare=event_is_planned
+)

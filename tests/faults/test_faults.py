@@ -1,0 +1,58 @@
+"""Every action, killed before and after each request and each note it makes, is done once, or says what to look for."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_workflows.version_compat import HAS_TASK_STATE_STORE
+from tests.faults.careless import FORGETS, SAYS_DONE, SAYS_NOTHING
+from tests.faults.flows import FLOWS
+from tests.faults.harness import AFTER, BEFORE, DONE, FAILED, points, run_flow
+
+pytestmark = pytest.mark.skipif(
+    not HAS_TASK_STATE_STORE, reason="Before Airflow 3.3 a task can keep nothing for its retries."
+)
+SEED = 1
+
+
+@pytest.mark.parametrize("flow", FLOWS, ids=lambda flow: f"{flow.name}, {flow.mode}".replace(" ", "_"))
+def test_whenever_a_try_dies_nothing_is_lost_doubled_or_silent(harness, rows, flow):
+    row = run_flow(harness, flow, doubles=2, seed=SEED)
+    rows.append(row)
+
+    assert row.violations() == []
+
+
+def test_each_flow_is_struck_before_and_after_each_of_its_boundaries(harness):
+    total = 0
+    for flow in FLOWS:
+        model = harness.undisturbed(flow)
+        struck = points(flow, model, doubles=2, seed=SEED)
+        first = {(point[0].at, point[0].how) for point in struck}
+        total += len(struck)
+        for at, label in enumerate(model.boundaries):
+            assert (at, BEFORE) in first
+            assert (at, AFTER) in first or label.startswith("end of")
+    assert total >= 300
+
+
+def test_a_task_that_forgets_what_it_has_sent_is_seen_to_do_it_twice(harness):
+    row = run_flow(harness, FORGETS, doubles=0, seed=SEED)
+
+    assert sum(outcome.doubled for outcome in row.outcomes.values()) > 0
+    assert row.violations()
+
+
+def test_a_task_that_notes_too_early_that_it_is_done_is_seen_to_lose_it(harness):
+    row = run_flow(harness, SAYS_DONE, doubles=0, seed=SEED)
+
+    assert sum(outcome.lost for outcome in row.outcomes.values()) > 0
+    assert DONE in {outcome.ended for outcome in row.outcomes.values() if outcome.lost}
+    assert row.violations()
+
+
+def test_a_sensor_that_does_not_say_what_it_has_lost_is_seen_to_be_silent(harness):
+    row = run_flow(harness, SAYS_NOTHING, doubles=0, seed=SEED)
+
+    assert any("does not say so" in why for outcome in row.outcomes.values() for why in outcome.wrong)
+    assert FAILED not in {outcome.ended for outcome in row.outcomes.values()}
