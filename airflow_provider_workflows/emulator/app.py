@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import traceback
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import parse_qsl
+from urllib.parse import parse_qsl, unquote
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -91,6 +92,7 @@ class Emulated:
     # --- in front of the routes ---
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        scope = _with_whole_segments(scope)
         if scope["type"] != "http" or scope["path"].startswith(OWN_PATHS):
             await self._route(scope, receive, send)
             return
@@ -178,6 +180,14 @@ class Emulated:
         if route is None:
             route = next((one for one in self.app.routes if one.matches(scope)[0] is Match.FULL), None)
         return str(getattr(route, "path", "(no such route)"))
+
+
+def _with_whole_segments(scope: Message) -> Message:
+    """Return a request whose ids keep a slash that came encoded, which would else lead to another route."""
+    raw = (scope.get("raw_path") or b"").decode("latin-1")
+    if "%2f" not in raw.lower():
+        return scope
+    return {**scope, "path": unquote(re.sub("%2f", "%252F", raw, flags=re.IGNORECASE))}
 
 
 class _Answer:

@@ -45,7 +45,8 @@ def attached_files(parameter: str, paths: Any, *, largest: int | None = None) ->
     :param parameter: What the parameter is called, for the error text.
     :param paths: One path, URL or ``ObjectStoragePath``, or several; None for none.
     :param largest: Bytes that one file may have, or None for any size.
-    :raises ConfigurationError: not a path, not there, a folder, empty, too large, or two of the same name.
+    :raises ConfigurationError: not a path, one that climbs, not there, a folder, empty, too large, or two of the same
+        name.
     """
     files = [_attached(parameter, path, largest) for path in ([] if paths is None else listed(paths))]
     names: Sequence[str] = [file.name for file in files]
@@ -61,11 +62,12 @@ def storage_path(parameter: str, given: Any, conn_id: str | None = None) -> Obje
     :param parameter: What the parameter is called, for the error text.
     :param given: A URL or an ``ObjectStoragePath``.
     :param conn_id: Connection to the storage, or None for the path's own.
-    :raises ConfigurationError: not a path, or of a storage whose library is not installed.
+    :raises ConfigurationError: not a path, one that climbs, or of a storage whose library is not installed.
     """
     from airflow.sdk import ObjectStoragePath
 
     check_required(**{parameter: given})
+    _check_stays(parameter, given)
     try:
         path = ObjectStoragePath(given, conn_id=conn_id) if conn_id is not None else ObjectStoragePath(given)
         _ = path.fs  # names a storage that is not there
@@ -83,6 +85,7 @@ def _attached(parameter: str, given: Any, largest: int | None) -> AttachedFile:
     text = str(given).strip()
     if text in ("", "None"):
         raise ConfigurationError(f"{parameter}: a path is missing or was rendered empty.")
+    _check_stays(parameter, given)
     try:
         path = given if isinstance(given, ObjectStoragePath) else ObjectStoragePath(text)
         size = int(path.stat().st_size) if path.is_file() else None
@@ -95,3 +98,9 @@ def _attached(parameter: str, given: Any, largest: int | None) -> AttachedFile:
     if largest is not None and size > largest:
         raise ConfigurationError(f"{parameter}: {text!r} has {size} bytes; the most is {largest}.")
     return AttachedFile(path, path.name, size, mimetypes.guess_type(path.name)[0] or "application/octet-stream")
+
+
+def _check_stays(parameter: str, given: Any) -> None:
+    # So that what a template puts into a path cannot lead out of the folder that stands in front of it.
+    if ".." in str(given).split("/"):
+        raise ConfigurationError(f"{parameter}: {str(given)!r} must not climb by '..'; name the folder itself.")

@@ -162,7 +162,9 @@ def _copy(local: Path, target: ObjectStoragePath) -> None:
     final.parent.mkdir(parents=True, exist_ok=True)
     part = final.with_name(f".{final.name}.{os.getpid()}.part")
     try:
-        shutil.copyfile(local, part)
+        part.unlink(missing_ok=True)  # of a process that was killed
+        with local.open("rb") as source, part.open("xb") as copy:  # never through a link that somebody put there
+            shutil.copyfileobj(source, copy)
         part.replace(final)
     finally:
         part.unlink(missing_ok=True)
