@@ -2,7 +2,8 @@
 Run two hundred tasks on a real Airflow, in a pool of the size that the documents say, under Procore's rate limit.
 
 ``make load`` runs it. It prints a table; exit code 0 if every task did its one action, none came back before the time
-that the server had named to it, and all took at most 1.3 times as long as the limit makes them take, else 1.
+that the server had named to it, and from the first request to the last it took at most 1.3 times as long as the limit
+makes it take, else 1. The whole run takes longer, by what Airflow needs to start the first tasks.
 """
 
 from __future__ import annotations
@@ -45,8 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
             began = time.monotonic()
             state = airflow.wait("load", airflow.trigger("load"), LONGEST)
             seconds = time.monotonic() - began
-        print(f"{'slots':<26} {slots:>8}\n{work.report(todo, emulator.record, seconds)}", flush=True)
-        broken = ([] if state == "success" else [f"the run is {state}"]) + work.problems(emulator, seconds)
+        rows = {"slots": slots, **work.report(todo, emulator.record), "the whole run": f"{seconds:.0f} s"}
+        print("\n".join(f"{name:<28} {value:>8}" for name, value in rows.items()), flush=True)
+        broken = ([] if state == "success" else [f"the run is {state}"]) + work.problems(emulator)
     print("\nEvery action happened once, within the limit." if not broken else "\nWrong: " + "; ".join(broken))
     return 1 if broken else 0
 
