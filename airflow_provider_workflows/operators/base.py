@@ -204,6 +204,11 @@ class Pin:
             self._store.set(self._key, value, retention=PIN_KEPT)
 
 
+def told(error: Exception) -> str:
+    """Return an error's words without its advice, for a message that goes on."""
+    return str(error).removesuffix(getattr(error, "advice", "")).rstrip()
+
+
 def read_until_found(read: Callable[[], Found | None], seconds: float) -> Found | None:
     """
     Read again and again until there is something or the time is up; None if there was nothing.

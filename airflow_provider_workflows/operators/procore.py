@@ -29,7 +29,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.links.procore import ProcoreItemLink
 from airflow_provider_workflows.operators.attachments import AttachedFile, attached_files
-from airflow_provider_workflows.operators.base import Pin, WaitingOperator, WorkflowsOperator, read_until_found
+from airflow_provider_workflows.operators.base import Pin, WaitingOperator, WorkflowsOperator, read_until_found, told
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import (
     check_choice,
@@ -613,7 +613,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
             )
             instance_id = str(instance["id"])
         except (OutcomeUnknown, ContractError, KeyError) as lost:
-            return self._settle(journal, str(lost))
+            return self._settle(journal, told(lost))
         except ServerError:
             journal.keep({**found, "sent": False, "failed": True})
             new = read_until_found(partial(self._new_instance, before), self.confirm_timeout)
@@ -1007,7 +1007,9 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
         except (OutcomeUnknown, ContractError) as lost:
             self.log.warning("%s Reading whether they were added.", lost)
             if read_until_found(partial(self._shows, instance_id, missing), self.confirm_timeout) is None:
-                raise OutcomeUnknown(f"{lost}; and reading does not show all of {', '.join(missing)}") from lost
+                raise OutcomeUnknown(
+                    f"{told(lost).rstrip('.')}; and reading does not show all of {', '.join(missing)}"
+                ) from lost
 
     def _shows(self, instance_id: str, missing: list[str]) -> bool | None:
         step = rules.current_step(self.hook.get_instance(instance_id, project_id=self.level))

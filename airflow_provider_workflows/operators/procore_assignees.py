@@ -23,7 +23,7 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.operators.attachments import storage_path
-from airflow_provider_workflows.operators.base import Pin, WaitingOperator, read_until_found
+from airflow_provider_workflows.operators.base import Pin, WaitingOperator, read_until_found, told
 from airflow_provider_workflows.operators.procore import ProcoreWideOperator
 from airflow_provider_workflows.rules import procore_assignees as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, text_id
@@ -373,7 +373,8 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         now = read_until_found(read, self.confirm_timeout)
         if now is None:
             raise OutcomeUnknown(
-                f"{lost} And {self.confirm_timeout:.0f} s later preset {target.preset_id} does not show other members"
+                f"{told(lost)} And {self.confirm_timeout:.0f} s later preset {target.preset_id} does not show other "
+                "members"
             ) from lost
         return now
 
@@ -563,7 +564,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         try:
             request_id = str(self.hook.create_bulk_replace_request(request)["bulk_replace_request_id"])
         except (OutcomeUnknown, ContractError, ServerError, KeyError) as lost:
-            return self._settle(journal, str(lost))
+            return self._settle(journal, told(lost))
         except ApiError:
             journal.keep({**kept, "sent": False})
             raise

@@ -22,7 +22,7 @@ from airflow_provider_workflows.exceptions import (
     StepMoved,
 )
 from airflow_provider_workflows.operators.attachments import AttachedFile, attached_files
-from airflow_provider_workflows.operators.base import Pin, WaitingOperator, read_until_found
+from airflow_provider_workflows.operators.base import Pin, WaitingOperator, read_until_found, told
 from airflow_provider_workflows.operators.procore import ON_STEP_MOVED, ProcoreConnectionOperator
 from airflow_provider_workflows.rules import procore_legacy as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, one_of, text_id
@@ -335,7 +335,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
                 prostore_file_ids=self._stored_files(),
             )
         except (OutcomeUnknown, ContractError) as lost:
-            row = self._settle(instance_id, state, wish, str(lost))
+            row = self._settle(instance_id, state, wish, told(lost))
         except (AuthenticationError, ConnectionFailed, RateLimited):
             sent.keep({**activity, "sent": False})
             raise

@@ -21,7 +21,7 @@ from airflow_provider_workflows.exceptions import (
     StepMoved,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.base import Pin, read_until_found
+from airflow_provider_workflows.operators.base import Pin, read_until_found, told
 from airflow_provider_workflows.rules import workflowsoft as rules
 
 if TYPE_CHECKING:
@@ -292,11 +292,6 @@ def _says_completed(error: WorkflowsError) -> bool:
 
 def _in_doubt(lost: OutcomeUnknown, what: str) -> OutcomeUnknown:
     return OutcomeUnknown(f"{told(lost)} Nobody can tell whether {what}")
-
-
-def told(error: ApiError) -> str:
-    """Return an error's words without the advice to try again, for what is never repeated."""
-    return str(error).removesuffix(error.advice).rstrip()
 
 
 def now() -> str:

@@ -12,10 +12,14 @@ from types import SimpleNamespace
 from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
-from airflow.sdk.exceptions import AirflowRescheduleException
 
 from airflow_provider_workflows.client.retry import RetryPolicy
 from airflow_provider_workflows.operators import base
+
+try:
+    from airflow.sdk.exceptions import AirflowRescheduleException
+except ImportError:  # before Airflow 3.1
+    from airflow.exceptions import AirflowRescheduleException
 
 # Loaded when they are first needed; here already, so that a try begins at once.
 importlib.import_module("airflow.sdk.execution_time.supervisor")

@@ -12,8 +12,17 @@ from airflow.sdk import DAG
 
 from airflow_provider_workflows.decorators.workflowsoft import workflowsoft_integration
 from airflow_provider_workflows.emulator import Emulator
-from airflow_provider_workflows.operators.procore import ProcoreRespondOperator, ProcoreStartInstanceOperator
-from airflow_provider_workflows.operators.procore_assignees import ProcorePresetAssigneesOperator
+from airflow_provider_workflows.operators.procore import (
+    ProcoreAddAssigneesOperator,
+    ProcoreRespondOperator,
+    ProcoreRestartInstanceOperator,
+    ProcoreStartInstanceOperator,
+    ProcoreTerminateInstanceOperator,
+)
+from airflow_provider_workflows.operators.procore_assignees import (
+    ProcoreBulkReplaceAssigneesOperator,
+    ProcorePresetAssigneesOperator,
+)
 from airflow_provider_workflows.operators.procore_bulk import ProcoreBulkStartInstancesOperator
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyPerformActivityOperator
 from airflow_provider_workflows.operators.workflowsoft import (
@@ -31,10 +40,12 @@ CONSUMED, KEPT = "consumed_on_read", "kept_until_completed"
 TOOL = "purchase_order_contract"
 # One look settles what became of a change: whatever is to arrive has arrived by then, or is meant to be late.
 ONE_LOOK = {"confirm_timeout": 0.0, "retries": 3}
+# The API has no key that would tell the repetition: both take effect, with the same values.
+WRITES_AGAIN = re.compile(r"/instances/variables$|/presets/\d+/assignees$")
 # What a second try may say in other words.
 VARYING = (
-    *("already_recorded", "already_performed", "already_completed", "option_id", "suspected_lost"),
-    *("performed_at", "started_at", "state_before"),
+    *("already_recorded", "already_performed", "already_completed", "already_ended", "option_id", "suspected_lost"),
+    *("performed_at", "started_at", "ended_at", "state_before"),
 )
 
 Given = Mapping[str, Any]
@@ -83,25 +94,26 @@ class Flow:
 
     :param mode: How new integration instances are read, in the emulator and by the connection.
     :param prepare: What people do before it begins.
-    :param repeats: Whether an order that arrives after the next try has sent it again changes nothing more; where the
-        API has no key for that, an order is not held back.
     """
 
     name: str
     tasks: tuple[Task, ...]
     mode: str = KEPT
     prepare: Callable[[Emulator], Any] = lambda emulator: None
-    repeats: bool = True
 
     def acts(self, request: str) -> bool:
         """Tell whether a request changes something in a product."""
-        if "/oauth/" in request:
+        if request.startswith(("write ", "end of ")) or "/oauth/" in request:
             return False
         return not request.startswith("GET") or self.consumes(request)
 
     def consumes(self, request: str) -> bool:
         """Tell whether a request takes something out by reading it."""
         return self.mode == CONSUMED and request.endswith("/new-integrations")
+
+    def may_be_late(self, request: str) -> bool:
+        """Tell whether a request acts, and changes nothing if it arrives after the next try has sent it again."""
+        return self.acts(request) and not WRITES_AGAIN.search(request)
 
 
 # --- Procore ---
@@ -121,6 +133,37 @@ def perform(given: Given) -> Any:
 
 def start(given: Given) -> Any:
     return ProcoreStartInstanceOperator(task_id="start", tool_type=TOOL, item_id="6001", **ONE_LOOK)
+
+
+def add_assignees(given: Given) -> Any:
+    return ProcoreAddAssigneesOperator(
+        task_id="add_assignees",
+        tool_type=TOOL,
+        item_id="5001",
+        assignees=["rita@example.com", "lee@example.com"],
+        reason="other",
+        **ONE_LOOK,
+    )
+
+
+def terminate(given: Given) -> Any:
+    return ProcoreTerminateInstanceOperator(task_id="terminate", tool_type=TOOL, item_id="5001", retries=3)
+
+
+def restart(given: Given) -> Any:
+    return ProcoreRestartInstanceOperator(task_id="restart", tool_type=TOOL, item_id="5001", retries=3)
+
+
+def bulk_replace(given: Given) -> Any:
+    return ProcoreBulkReplaceAssigneesOperator(
+        task_id="bulk_replace",
+        old_assignee="dana@example.com",
+        new_assignees="lee@example.com",
+        reason="left",
+        poll_interval=0.01,
+        wait_timeout=60,
+        **ONE_LOOK,
+    )
 
 
 def bulk_start(given: Given) -> Any:
@@ -154,6 +197,15 @@ def _sent(kept: Kept) -> bool:
 def _starting(kept: Kept) -> bool:
     journal = kept.get("start") or {}
     return bool(journal.get("sent")) and journal.get("instance_id") is None
+
+
+def _replacing(kept: Kept) -> bool:
+    journal = kept.get("bulk_replace") or {}
+    return bool(journal.get("sent")) and journal.get("request_id") is None
+
+
+def _asked(result: Any) -> Any:
+    return sorted(result["added"] + result["already_assigned"])
 
 
 def _changed(result: Any) -> Any:
@@ -249,7 +301,6 @@ def _integration_flows(mode: str) -> tuple[Flow, Flow]:
         (waiting, Task("handle", handle, instead=complete, **completing)),
         mode,
         prepare=event_is_planned,
-        repeats=False,
     )
     operators = Flow(
         "integration step, operators",
@@ -261,7 +312,6 @@ def _integration_flows(mode: str) -> tuple[Flow, Flow]:
         ),
         mode,
         prepare=event_is_planned,
-        repeats=False,
     )
     return function, operators
 
@@ -275,7 +325,11 @@ FLOWS = (
     _one(Task("perform", perform, in_doubt=_sent, look_for="history of instance 568150")),
     _one(Task("start", start, in_doubt=_starting, look_for="item 6001")),
     _one(Task("bulk_start", bulk_start, settles=True)),
-    _one(Task("preset_assignees", preset_assignees, look_for=r"preset \d+", told=_changed), repeats=False),
+    _one(Task("terminate", terminate, settles=True)),
+    _one(Task("restart", restart, settles=True)),
+    _one(Task("add_assignees", add_assignees, look_for="does not show all of 90003, 90005", told=_asked)),
+    _one(Task("bulk_replace", bulk_replace, in_doubt=_replacing, look_for="the list shows no new request")),
+    _one(Task("preset_assignees", preset_assignees, look_for=r"preset \d+", told=_changed)),
     *_integration_flows(CONSUMED),
     *_integration_flows(KEPT),
     _one(

@@ -374,6 +374,8 @@ class Run:
             self.outcome.wrong.append(f"{task.name} failed, but it could have known: {what}")
         if not what.startswith("OutcomeUnknown: ") or not re.search(task.look_for, what):
             self.outcome.wrong.append(f"{task.name} failed and does not say what to look for: {what}")
+        if what.count("It is not sent again") != 1:
+            self.outcome.wrong.append(f"{task.name} does not say once that it is not sent again: {what}")
 
     def _hand_over(self, task: Task) -> bool:
         """Nothing comes any more: a person compares with what runs there, and hands over what nobody works on."""
@@ -463,22 +465,29 @@ def table(rows: list[Row]) -> str:
 
 
 def points(flow: Flow, model: Run, doubles: int, seed: int) -> list[tuple[Strike, ...]]:
-    """Return every boundary with every strike that it can bear, and so many seeded doubles of them."""
+    """
+    Return every boundary with every strike that it can bear, and doubles of them.
+
+    :param doubles: So many seeded pairs; besides these each answer and request that was lost is followed by a kill.
+    """
     chance = random.Random(f"{flow.name} {flow.mode} {seed}")
-    singles = [(strike,) for at, label in enumerate(model.boundaries) for strike in _strikes(flow, at, label, chance)]
-    more = []
-    for _ in range(doubles):
-        (first,) = chance.choice(singles)
-        second = Strike(chance.randrange(len(model.boundaries)), chance.choice((BEFORE, LATE, AFTER)))
-        more.append((first, second))
-    return [*singles, *more]
+    singles = [strike for at, label in enumerate(model.boundaries) for strike in _strikes(flow, at, label, chance)]
+    firsts = [strike for strike in singles if strike.how in SURVIVED] + chance.choices(singles, k=doubles)
+    return [*((strike,) for strike in singles), *((first, _next_kill(model, first, chance)) for first in firsts)]
 
 
 def _strikes(flow: Flow, at: int, label: str, chance: random.Random) -> list[Strike]:
     if label.startswith("end of"):
         return [Strike(at, BEFORE)]
-    if label.startswith("write") or not flow.acts(label):
+    if not flow.acts(label):
         return [Strike(at, BEFORE), Strike(at, AFTER)]
-    kinds = [BEFORE, LATE, AFTER, ANSWER_LOST, REQUEST_LOST]
     delayed = [Strike(at, DELAYED, release) for release in range(chance.randrange(1, 3), 7, 2)]
-    return [*(Strike(at, kind) for kind in kinds), *(delayed if flow.repeats else [])]
+    kinds = [Strike(at, how) for how in (BEFORE, LATE, AFTER, *SURVIVED)]
+    return kinds + delayed if flow.may_be_late(label) else kinds
+
+
+def _next_kill(model: Run, first: Strike, chance: random.Random) -> Strike:
+    """Return a kill among the boundaries that are left; of a task whose try was killed all are before it again."""
+    ends = [at for at, label in enumerate(model.boundaries[: first.at]) if label.startswith("end of")]
+    begun = first.at if first.how in SURVIVED else max(ends, default=-1)
+    return Strike(chance.randrange(len(model.boundaries) - begun), chance.choice((BEFORE, LATE, AFTER)))
