@@ -25,9 +25,59 @@ demo: .venv/ready ## run the example DAGs on a real Airflow and the emulator, an
 demo-ui: .venv/ready ## the same, then leave Airflow and the emulator running until Ctrl-C
 	$(BIN)/python -m tests.live.demo --ui
 
+# One process of tests for each core; the tests of a file stay together and share what they started.
+PYTEST := -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile
+
 .PHONY: test
 test: .venv/ready ## run all tests, the end-to-end run on a real Airflow included, and print the coverage
-	$(BIN)/python -m pytest --cov --cov-report=term-missing:skip-covered
+	$(BIN)/python $(PYTEST) --cov --cov-report=term-missing:skip-covered
+
+# The Airflow versions that the matrix runs, each with the Python it is meant for and, where it breaks on newer
+# libraries, the day whose libraries it takes.
+AIRFLOW_3.0 := 3.0.6
+PYTHON_3.0 ?= 3.10
+LIBRARIES_3.0 := --exclude-newer 2025-09-05 --exclude-newer-package apache-airflow-providers-common-compat=2026-06-01
+AIRFLOW_3.1 := 3.1.8
+PYTHON_3.1 ?= 3.11
+LIBRARIES_3.1 := --exclude-newer 2026-03-25 --exclude-newer-package apache-airflow-providers-common-compat=2026-06-01
+AIRFLOW_3.2 := 3.2.2
+PYTHON_3.2 ?= 3.12
+LIBRARIES_3.2 := --exclude-newer 2026-06-10
+AIRFLOW_3.3 := 3.3.2
+PYTHON_3.3 ?= 3.13
+LIBRARIES_3.3 := -c constraints.txt
+
+MATRIX := matrix-3.0 matrix-3.1 matrix-3.2 matrix-3.3
+
+.PHONY: matrix $(MATRIX)
+matrix: $(MATRIX) ## run all tests but the live ones on each minor version of Airflow; PYTHON_3.0=/path/to/python3.10 and the like
+
+# A Python that is neither here nor to be had is replaced by the one that runs the rest; pytest says which it is.
+$(MATRIX): matrix-%: .venv/ready
+	$(BIN)/uv venv --quiet --clear --python $(PYTHON_$*) .venv/$* || $(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv/$*
+	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv/$*/bin/python $(LIBRARIES_$*) apache-airflow==$(AIRFLOW_$*) -e '.[emulator,parquet]' --group dev
+	.venv/$*/bin/python $(PYTEST) -m 'not live'
+
+.PHONY: faults
+faults: .venv/ready ## kill every action at each of its requests and notes, and print what became of it
+	$(BIN)/python -m tests.faults
+
+.PHONY: kills
+kills: .venv/ready ## kill triggerer and scheduler of a real Airflow while 100 tasks and an event trigger wait
+	$(BIN)/python -m tests.live.kills
+
+.PHONY: load
+load: .venv/ready ## let 200 tasks act at once on a real Airflow, within Procore's rate limit
+	$(BIN)/python -m tests.load
+
+.venv/distributed: .venv/ready
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv/engines
+	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv/engines/bin/python -c constraints.txt -e '.[emulator]' --group distributed
+	touch $@
+
+.PHONY: distributed
+distributed: .venv/distributed ## the same with PostgreSQL, Redis, Celery, two workers and two triggerers, and 500 waits
+	.venv/engines/bin/python -m tests.live.distributed
 
 .venv/bench: .venv/ready
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt --group bench

@@ -27,6 +27,7 @@ os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{_home.name}/airflow.db"
 os.environ["AIRFLOW__WORKFLOWS__POKE_INTERVAL"] = "1"
 
+from airflow_provider_workflows import version_compat  # noqa: E402  after the environment is set
 from airflow_provider_workflows.client.auth import TokenAuth  # noqa: E402  after the environment is set
 from airflow_provider_workflows.emulator import Emulator  # noqa: E402  after the environment is set
 from airflow_provider_workflows.hooks.procore import ProcoreHook  # noqa: E402  after the environment is set
@@ -44,6 +45,13 @@ def quick_first_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let triggers look soon: what they wait for is a race in Airflow's scheduler, which does not run here."""
     monkeypatch.setattr("airflow_provider_workflows.triggers.base.SHORTEST_FIRST_PAUSE", 0.01)
     monkeypatch.setattr("airflow_provider_workflows.triggers.base.SHORTEST_INTERVAL", 0.01)
+
+
+@pytest.fixture(autouse=True)
+def nowhere_to_push_to(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a task that a test executes itself push no values one by one, as it does on Airflow 3.0."""
+    if "airflow_db" not in request.fixturenames:
+        monkeypatch.setattr(version_compat, "XCOM_HOLDS_NONE", True)
 
 
 class Store(dict[str, Any]):

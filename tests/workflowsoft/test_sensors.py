@@ -105,12 +105,6 @@ def quick_pause(monkeypatch) -> None:
     monkeypatch.setattr(workflowsoft_triggers, "SHORTEST_FIRST_PAUSE", 0.01)
 
 
-@pytest.fixture(autouse=True)
-def no_pushing(monkeypatch) -> None:
-    """Let no result be pushed value by value, as on Airflow 3.0, for the tests' tasks have nowhere to push to."""
-    monkeypatch.setattr(version_compat, "XCOM_HOLDS_NONE", True)
-
-
 @pytest.fixture
 def run(monkeypatch):
     """Return a function that runs a sensor to its end, as Airflow would; `between` happens in one pause."""
