@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
+from airflow_provider_workflows.rules.forms import documented_form
 from airflow_provider_workflows.rules.times import parse_time, seconds_of
 from airflow_provider_workflows.rules.verdicts import Verdict, judge
 
@@ -41,6 +42,7 @@ Json = Mapping[str, Any]
 # --- an instance, from its history -----------------------------------------------------------------------
 
 
+@documented_form()
 def describe_instance(history: Json, *, instance_id: str, item_id: str | None) -> dict[str, Any]:
     """
     Say where an instance stands.
@@ -72,6 +74,7 @@ def describe_instance(history: Json, *, instance_id: str, item_id: str | None) -
     }
 
 
+@documented_form()
 def decide_instance(
     instance: Json,
     *,
@@ -132,6 +135,7 @@ def _told_visit(visit: Json) -> str:
     return f"step {visit['step']!r} was answered {response['option']!r} by {response['by']} at {response['at']}"
 
 
+@documented_form()
 def find_visit(history: Json, step: str, *, answered: bool = False, after: str | None = None) -> dict[str, Any] | None:
     """
     Return the first visit of a step, of those that began after an action.
@@ -195,11 +199,13 @@ def events_of(history: Json) -> list[Json]:
     return _rows(events)
 
 
+@documented_form()
 def active_instance(instances: Iterable[Json]) -> str | None:
     """Return the id of the instance that runs, or None."""
     return next((str(instance["id"]) for instance in instances if not instance.get("ended_at")), None)
 
 
+@documented_form()
 def newest_instance(instances: Iterable[Json]) -> str:
     """Return the id of the instance that runs, else of the one that was started last."""
     newest = max(instances, key=_age)
@@ -374,6 +380,7 @@ def recorded_response(instance: Json, step_occurrence_id: str, user_id: str) -> 
     return None
 
 
+@documented_form()
 def recorded_in_history(history: Json, step_occurrence_id: str, user_id: str) -> dict[str, Any] | None:
     """
     Return a user's response at a step occurrence that may be over, from the instance's history.
@@ -454,6 +461,7 @@ def operation_items(operation: Json) -> tuple[list[Json], list[Json]]:
     return completed, failed
 
 
+@documented_form()
 def operation_ended(operation: Json) -> bool:
     """Tell whether an operation is over; a word nobody knows counts as over when it has an end."""
     status = operation.get("status")

@@ -9,6 +9,7 @@ from typing import Any
 import pendulum
 
 from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.rules.forms import documented_form
 from airflow_provider_workflows.rules.times import parse_time, seconds_of
 from airflow_provider_workflows.rules.verdicts import Verdict, Word
 
@@ -29,6 +30,7 @@ def text_ids(answer: Any) -> Any:
     }
 
 
+@documented_form()
 def users_named(users: Iterable[Json], login: str) -> list[str]:
     """
     Return the login information ids of the users that have a login or e-mail address, in any case.
@@ -45,6 +47,7 @@ def users_named(users: Iterable[Json], login: str) -> list[str]:
 # --- an instance and its state ------------------------------------------------------------------------------
 
 
+@documented_form()
 def describe_instance(instance: Json) -> dict[str, Any]:
     """
     Say where an instance stands.

@@ -1,0 +1,32 @@
+"""Good answers with something wrong anywhere in them, made by the thousand."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.hostile.answers import parsed
+from tests.hostile.calls import Call
+from tests.hostile.mutations import FEW, as_body, mutated
+from tests.hostile.replay import Exchange, Server
+from tests.hostile.test_hooks import ASKING, good_result, problem_with, spoilt
+
+
+@pytest.mark.parametrize("call", ASKING, ids=str)
+def test_an_answer_that_is_wrong_anywhere_is_a_typed_error_or_a_result(call: Call, good: dict[str, list[Exchange]]):
+    like = good_result(call, good)
+    answers = [exchange for exchange in spoilt(call, good) if exchange.body]
+
+    @FEW
+    @given(st.data())
+    def check(data: Any) -> None:
+        exchange = data.draw(st.sampled_from(answers))
+        body = as_body(data.draw(mutated(parsed(exchange))))
+        server = Server(good[str(call)], exchange.route, [exchange.but(body=body)])
+        assert problem_with(call, server, like) is None
+
+    if answers:
+        check()
