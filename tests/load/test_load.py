@@ -77,6 +77,8 @@ class Run:
         monkeypatch.setitem(RestClient.__init__.__kwdefaults__, "clock", self.time.time)
         monkeypatch.setitem(RestClient.__init__.__kwdefaults__, "sleep", self.time.sleep)
         monkeypatch.setitem(TokenAuth.__init__.__kwdefaults__, "clock", self.time.time)
+        # Airflow compiles all its masks anew for each token, which would take longer than all else.
+        monkeypatch.setattr("airflow.sdk.log.mask_secret", lambda *secret: None)
         # Up to Python 3.11 these let one thread at a time in, for all hooks together; tasks are processes of their own.
         for cls in (ProcoreConnectionHook, ProcoreOperator, ProcoreLegacyPerformActivityOperator):
             for one in vars(cls).values():
