@@ -17,6 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import psutil
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3.util import Retry
@@ -67,7 +68,7 @@ class LiveAirflow:
         self.components = components
         self._home = tempfile.TemporaryDirectory(prefix="airflow-live-", ignore_cleanup_errors=True)
         self.home = Path(self._home.name)
-        api, worker_logs, trigger_logs = _free_ports(3)
+        api, worker_logs, trigger_logs = free_ports(3)
         self.url = f"http://localhost:{api}"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._session = requests.Session()
@@ -136,6 +137,13 @@ class LiveAirflow:
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
+    def usage(self, component: str) -> tuple[float, float]:
+        """Return the seconds of CPU that a process and its children have spent, and the MB that are theirs alone."""
+        root = psutil.Process(self._processes[component].pid)
+        processes = [root, *root.children(recursive=True)]
+        times = [one.cpu_times() for one in processes]
+        return sum(one.user + one.system for one in times), sum(one.memory_full_info().uss for one in processes) / 1e6
+
     def unpause(self, dag_id: str) -> None:
         """Unpause a DAG as soon as it is there."""
 
@@ -162,11 +170,11 @@ class LiveAirflow:
 
     def runs(self, dag_id: str) -> dict[str, str]:
         """Return the state of each run of a DAG."""
-        return {run["dag_run_id"]: run["state"] for run in self._all(f"dags/{dag_id}/dagRuns", "dag_runs")}
+        return {run["dag_run_id"]: run["state"] for run in self.all_rows(f"dags/{dag_id}/dagRuns", "dag_runs")}
 
     def asset_payloads(self) -> list[dict[str, Any]]:
         """Return what the watchers of assets told, in order."""
-        return [event["extra"]["payload"] for event in self._all("assets/events", "asset_events")]
+        return [event["extra"]["payload"] for event in self.all_rows("assets/events", "asset_events")]
 
     def clear(self, dag_id: str, run_id: str) -> None:
         """Clear all tasks of a run that has ended, so that it begins again."""
@@ -175,7 +183,7 @@ class LiveAirflow:
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Return the run's task instances in the order in which they started."""
-        found = self._all(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
+        found = self.all_rows(f"dags/{dag_id}/dagRuns/{run_id}/taskInstances", "task_instances")
         return sorted(found, key=lambda task: task["start_date"] or "~")
 
     def count(self, dag_id: str, run_id: str, state: str) -> int:
@@ -195,11 +203,11 @@ class LiveAirflow:
         answer = self._call("GET", where, ok=(200, 404), params={"full_content": "true"})
         return "" if answer.status_code == 404 else answer.text
 
-    def _all(self, path: str, rows: str) -> list[dict[str, Any]]:
-        """Return all rows of a list, page by page."""
+    def all_rows(self, path: str, rows: str, **query: str) -> list[dict[str, Any]]:
+        """Return all rows of a list of Airflow's API, page by page."""
         found: list[dict[str, Any]] = []
         while True:
-            answer = self._call("GET", path, params={"limit": PAGE, "offset": len(found)}).json()
+            answer = self._call("GET", path, params={**query, "limit": PAGE, "offset": len(found)}).json()
             found += answer[rows]
             if not answer[rows] or len(found) >= answer["total_entries"]:
                 return found
@@ -257,7 +265,7 @@ def _interrupt(process: subprocess.Popen[bytes]) -> None:
         process.send_signal(signal.SIGINT)
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
     ports = [one.getsockname()[1] for one in sockets]
     for one in sockets:

@@ -27,9 +27,7 @@ SETTINGS = {
     "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "1000",
     # A watcher starts when the file of an unpaused DAG is read again.
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "4",
-    # How long the others wait before they take over from one that is dead.
-    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "4",
-    "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+    # How long a scheduler waits before it takes over from one that is dead, or from a task.
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
     "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
@@ -70,8 +68,11 @@ class Crowd:
         self.waits = {"procore": v2, "procore_legacy": legacy, "workflowsoft": list(DIAGRAMS)}
         self.undecided = [(product, one) for product, ids in self.waits.items() for one in ids]
         self.decided: dict[str, str] = {}  # how the wait must end, by what it waits for
-        self.orders = {"700001"}  # that ask us, and must be told
+        state = emulator.control("GET", "state")["procore"]
+        # That ask us, and must be told.
+        self.orders = {one["id"] for one in state if "integration@example.com" in one["waits_for"]}
         chance.shuffle(self.undecided)
+        self._order()
 
     def write_dags(self, folder: Path) -> None:
         """Put the DAGs into a folder, with what they wait for beside them."""
@@ -83,6 +84,9 @@ class Crowd:
         """Decide so many, and start an order that asks us."""
         for product, one in [self.undecided.pop() for _ in range(min(decisions, len(self.undecided)))]:
             self.decided[f"{product} {one}"] = self._decide(product, one)
+        self._order()
+
+    def _order(self) -> None:
         item_id = str(990000 + len(self.orders))
         started = self.emulator.control(
             "POST", "procore/instances", tool_type="purchase_order_contract", item_id=item_id

@@ -24,7 +24,12 @@ from tests.live.airflow import LiveAirflow, until
 from tests.live.crowd import EVENTS, SETTINGS, WAITS, Crowd, told_rows
 from tests.live.demo import emulator_process, say
 
-PARALLEL = {"AIRFLOW__CORE__PARALLELISM": "8"}
+QUICK = {
+    "AIRFLOW__CORE__PARALLELISM": "8",
+    # How long a triggerer waits before it takes over from one that is dead.
+    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "4",
+    "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
+}
 LONGEST = 300.0  # seconds that one act may take
 LAST_EVENTS = 30.0  # seconds for what was told last to get there
 NEARLY_ALL = 0.9  # of the waits are deferred when the first kill comes
@@ -50,7 +55,7 @@ def run(waits: int, kills: int, seed: int) -> Outcome:
     with emulator_process() as emulator, tempfile.TemporaryDirectory(prefix="live-dags-") as folder:
         crowd = Crowd(emulator, waits, chance)
         crowd.write_dags(Path(folder))
-        with LiveAirflow(Path(folder), emulator.control("GET", "connections"), {**SETTINGS, **PARALLEL}) as airflow:
+        with LiveAirflow(Path(folder), emulator.control("GET", "connections"), {**SETTINGS, **QUICK}) as airflow:
             outcome = let_people_work(airflow, crowd, kills, Killer(airflow, chance))
     outcome.figures["seconds in all"] = round(time.monotonic() - began)
     return outcome
@@ -72,6 +77,11 @@ class Killer:
     def kill(self, component: str) -> None:
         self.airflow.kill(component)
         self.killed.append(component)
+
+    @property
+    def told(self) -> str:
+        """Which processes were killed how often, in words."""
+        return in_words(Counter(self.killed))
 
     def strike(self, component: str, meanwhile: Callable[[], None]) -> None:
         """Kill a process a little later, do something while it is away, and start it again a little later."""
@@ -104,12 +114,20 @@ def let_people_work(airflow: LiveAirflow, crowd: Crowd, kills: int, killer: Kill
         if number % 2:  # the next kill strikes a triggerer that has begun to work, else one that starts
             until(lambda: waiting() <= len(crowd.undecided), LONGEST, "no triggerer has taken over", pause=1.0)
     crowd.work(len(crowd.undecided))
-    state = airflow.wait(WAITS, run_id, LONGEST)
+    outcome = what_has_come_of_it(airflow, crowd, run_id)
+    outcome.figures |= {"seconds until they were deferred": round(deferred_after), "kills": killer.told}
+    return outcome
+
+
+def what_has_come_of_it(airflow: LiveAirflow, crowd: Crowd, run_id: str, seconds: float = LONGEST) -> Outcome:
+    """Wait until all waits have ended and all orders were told, and compare with what people did."""
+    state = airflow.wait(WAITS, run_id, seconds)
     with contextlib.suppress(TimeoutError):  # what is missing is found below
         until(lambda: not crowd.wrong_events(told_rows(airflow)), LAST_EVENTS, "an order is not told")
     told = told_rows(airflow)
     tasks = airflow.task_instances(WAITS, run_id)
     outcomes = airflow.xcom(WAITS, run_id, "outcomes")
+    waits = sum(map(len, crowd.waits.values()))
     return Outcome(
         wrong=[
             *([] if state == "success" else [f"the run is {state}"]),
@@ -119,15 +137,17 @@ def let_people_work(airflow: LiveAirflow, crowd: Crowd, kills: int, killer: Kill
         ],
         figures={
             "waits": waits,
-            "seconds until they were deferred": round(deferred_after),
-            "kills": ", ".join(f"{count} of the {name}" for name, count in Counter(killer.killed).items()),
             "waits that ended as decided": waits - len(crowd.wrong_waits(outcomes)),
-            "outcomes": dict(Counter(is_named(one) for one in crowd.decided.values())),
+            "outcomes": in_words(Counter(is_named(one) for one in crowd.decided.values())),
             "tasks that were tried again": sum(task["try_number"] > 1 for task in tasks),
             "orders, all told": len(crowd.orders),
             "orders told again, with the same id": len(told) - len({row["event_id"] for row in told}),
         },
     )
+
+
+def in_words(counts: Counter[str]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in sorted(counts.items()))
 
 
 def is_bad(task: dict[str, Any]) -> bool:
@@ -147,7 +167,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # A job that is cancelled must end like Ctrl-C, or the processes stay.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    outcome = run(options.waits, options.kills, options.seed)
+    return tell(run(options.waits, options.kills, options.seed))
+
+
+def tell(outcome: Outcome) -> int:
+    """Print what has come of a run; return its exit code."""
     for name, figure in outcome.figures.items():
         say(f"{name:<40} {figure}")
     say("\nNothing was lost." if not outcome.wrong else "\nWrong:\n" + "\n".join(outcome.wrong))

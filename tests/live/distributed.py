@@ -1,0 +1,200 @@
+"""
+Run Airflow as a platform team would, with Celery, PostgreSQL, two workers and two triggerers, and kill its processes.
+
+``python -m tests.live.distributed`` runs the three example DAGs, then 500 waits, while workers, triggerers and the
+scheduler are killed. Exit code 0 if every action happened once, every wait ended with what was decided, and every
+event came, each time with the same id; else 1.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import shutil
+import signal
+import sys
+import tempfile
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_workflows.emulator import Emulator
+from tests.live import crowd as crowds
+from tests.live.airflow import COMPONENTS, LiveAirflow, until
+from tests.live.crowd import EVENTS, WAITS, Crowd, told_rows
+from tests.live.demo import EXAMPLES, THINKING, emulator_process, say
+from tests.live.engines import postgresql, redis
+from tests.live.kills import Killer, Outcome, in_words, tell, what_has_come_of_it
+from tests.live.people import DAGS, People, check_effects
+
+TRIGGERERS = ("triggerer", "triggerer-2")
+WORKERS = ("worker", "worker-2")
+PROCESSES = {
+    **{name: arguments for name, arguments in COMPONENTS.items() if name != "triggerer"},
+    # Their logs are in one folder here, so nobody has to ask for them.
+    **{name: ["triggerer", "--skip-serve-logs"] for name in TRIGGERERS},
+    **{name: ["celery", "worker", "--skip-serve-logs", "--celery-hostname", f"{name}@%h"] for name in WORKERS},
+}
+SETTINGS = {
+    **crowds.SETTINGS,
+    "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+    "AIRFLOW__CORE__PARALLELISM": "32",
+    # A task whose worker is killed fails, unless it may be tried again.
+    "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "3",
+    "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "1",
+    "AIRFLOW__CELERY__WORKER_CONCURRENCY": "6",
+    "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
+    "AIRFLOW__WORKFLOWS__POKE_INTERVAL": "5",
+    "AIRFLOW__WORKFLOWS__TRIGGERERS": "2",
+    # What a worker had taken off the queue when it was killed is queued again.
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT": "60",
+    "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "10",
+}
+LONGEST = 1200.0  # seconds that one act may take
+QUIET = 30.0  # seconds in which it is measured what waiting costs
+
+
+def run(waits: int, kills: int, seed: int) -> Outcome:
+    """Run the flows, then the waits."""
+    chance = random.Random(seed)
+    began = time.monotonic()
+    with (
+        postgresql() as database,
+        redis() as broker,
+        emulator_process() as emulator,
+        tempfile.TemporaryDirectory(prefix="live-dags-") as folder,
+    ):
+        for dag_id in DAGS.values():
+            shutil.copy(EXAMPLES / f"{dag_id}.py", folder)
+        engines = {
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{database}",
+            "AIRFLOW__CELERY__RESULT_BACKEND": f"db+postgresql+psycopg2://{database}",
+            "AIRFLOW__CELERY__BROKER_URL": broker,
+        }
+        connections = emulator.control("GET", "connections")
+        with LiveAirflow(Path(folder), connections, {**SETTINGS, **engines}, PROCESSES) as airflow:
+            until(lambda: len(triggerer_jobs(airflow)) == len(TRIGGERERS), LONGEST, "a triggerer is missing")
+            say(f"Ready after {time.monotonic() - began:.0f} s: {', '.join(PROCESSES)}")
+            killer = Killer(airflow, chance)
+            wrong = run_flows(airflow, emulator, killer)
+            say(f"The three flows: {'; '.join(wrong) or 'each action happened once'}")
+            outcome = run_waits(airflow, Crowd(emulator, waits, chance), Path(folder), kills, killer)
+            outcome.wrong += wrong
+            outcome.figures["kills"] = killer.told
+    outcome.figures["seconds in all"] = round(time.monotonic() - began)
+    return outcome
+
+
+def run_flows(airflow: LiveAirflow, emulator: Emulator, killer: Killer) -> list[str]:
+    """Run the examples while a worker and a triggerer are killed; return what is wrong with what they did."""
+    with People(emulator, thinking=THINKING):
+        runs = {dag_id: airflow.trigger(dag_id) for dag_id in DAGS.values()}
+        for victim in (WORKERS[0], TRIGGERERS[0]):
+            killer.strike(victim, meanwhile=lambda: None)
+        states = {dag_id: airflow.wait(dag_id, run_id, LONGEST) for dag_id, run_id in runs.items()}
+    failed = [f"{dag_id} is {state}" for dag_id, state in states.items() if state != "success"]
+    return failed + check_effects(emulator)
+
+
+def run_waits(airflow: LiveAirflow, crowd: Crowd, folder: Path, kills: int, killer: Killer) -> Outcome:
+    """Let everybody of a crowd wait while processes are killed and people decide; return what has come of it."""
+    waits = len(crowd.undecided)
+    acted = count_actions(crowd.emulator)
+    crowd.write_dags(folder)
+    airflow.unpause(EVENTS)
+    run_id = airflow.trigger(WAITS)
+    began = time.monotonic()
+
+    def waiting() -> int:
+        return airflow.count(WAITS, run_id, "deferred")
+
+    until(lambda: waiting() >= waits // 4, LONGEST, "a quarter is not deferred", pause=2.0)
+    killer.strike(WORKERS[1], meanwhile=lambda: None)
+    until(lambda: waiting() == waits, LONGEST, "not all are deferred", pause=2.0)
+    figures: dict[str, object] = {"seconds until all were deferred": round(time.monotonic() - began)}
+    say(f"All {waits} were deferred after {time.monotonic() - began:.0f} s.")
+    until(lambda: bool(told_rows(airflow)), LONGEST, "the watcher has told nothing")
+    figures |= {"waits of each triggerer": in_words(held(airflow, run_id))} | cost_of_waiting(airflow, crowd.emulator)
+    taken_over: list[float] = []
+    at_once = waits // (2 * kills + 1)
+    for number in range(kills):
+        crowd.work(at_once)
+        victim = TRIGGERERS[number % len(TRIGGERERS)]
+        taken_over.append(kill_and_see(airflow, crowd, at_once, run_id, killer, victim))
+        if number == kills // 2:
+            killer.strike("scheduler", meanwhile=lambda: crowd.work(0))
+    crowd.work(len(crowd.undecided))
+    outcome = what_has_come_of_it(airflow, crowd, run_id, LONGEST)
+    outcome.figures |= figures
+    outcome.figures["seconds until another triggerer had all"] = ", ".join(f"{one:.0f}" for one in taken_over)
+    if count_actions(crowd.emulator) != acted:
+        outcome.wrong.append("something acted while all were waiting")
+    return outcome
+
+
+def kill_and_see(airflow: LiveAirflow, crowd: Crowd, decisions: int, run_id: str, killer: Killer, victim: str) -> float:
+    """Kill a triggerer, let people go on, start it again when the other has its waits; return after how long."""
+    time.sleep(killer.chance.uniform(0.0, 6.0))
+    before = set(held(airflow, run_id))
+    killer.kill(victim)
+    began = time.monotonic()
+    crowd.work(decisions)
+
+    def another_has_all() -> bool:
+        now = set(held(airflow, run_id))
+        return len(now) == 1 and now != before
+
+    until(another_has_all, LONGEST, f"nobody has taken over from {victim}", pause=1.0)
+    seconds = time.monotonic() - began
+    say(f"{victim} was killed; the other had all after {seconds:.0f} s.")
+    known = len(triggerer_jobs(airflow))
+    airflow.start(victim)
+    until(lambda: len(triggerer_jobs(airflow)) > known, LONGEST, f"{victim} has not come back", pause=1.0)
+    return seconds
+
+
+def held(airflow: LiveAirflow, run_id: str) -> Counter[str]:
+    """Return how many waits each triggerer holds, by the number that Airflow has given it."""
+    tasks = airflow.task_instances(WAITS, run_id)
+    return Counter(f"at triggerer {task['trigger']['triggerer_id']}" for task in tasks if task["state"] == "deferred")
+
+
+def triggerer_jobs(airflow: LiveAirflow) -> list[dict[str, Any]]:
+    return airflow.all_rows("jobs", "jobs", job_type="TriggererJob")
+
+
+def count_actions(emulator: Emulator) -> int:
+    """Return how often a DAG has changed something."""
+    return sum(effect["via"] == "api" for effect in emulator.effects())
+
+
+def cost_of_waiting(airflow: LiveAirflow, emulator: Emulator) -> dict[str, object]:
+    """Measure for a while what it costs that everybody waits and nobody decides."""
+    served = emulator.control("GET", "counts")["served"]
+    spent = {name: airflow.usage(name)[0] for name in TRIGGERERS}
+    time.sleep(QUIET)
+    found: dict[str, object] = {
+        "requests a minute": round((emulator.control("GET", "counts")["served"] - served) * 60 / QUIET)
+    }
+    for name in TRIGGERERS:
+        seconds, megabytes = airflow.usage(name)
+        found[name] = f"{(seconds - spent[name]) / QUIET:.2f} of a core, {megabytes:.0f} MB"
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m tests.live.distributed", description=__doc__)
+    parser.add_argument("--waits", type=int, default=500)
+    parser.add_argument(
+        "--kills", type=int, default=4, help="of triggerers; a worker is killed twice, the scheduler once"
+    )
+    parser.add_argument("--seed", type=int, default=1, help="decides who decides what, and when a kill comes")
+    options = parser.parse_args(arguments)
+    # A job that is cancelled must end like Ctrl-C, or the processes stay.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return tell(run(options.waits, options.kills, options.seed))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
