@@ -92,13 +92,13 @@ class Flow:
     """
     Tasks that run one after the other, each with the results of those before it.
 
-    :param mode: How new integration instances are read, in the emulator and by the connection.
+    :param mode: How new integration instances are read, in the emulator and by the connection, if any are.
     :param prepare: What people do before it begins.
     """
 
     name: str
     tasks: tuple[Task, ...]
-    mode: str = KEPT
+    mode: str | None = None
     prepare: Callable[[Emulator], Any] = lambda emulator: None
 
     def acts(self, request: str) -> bool:
@@ -348,5 +348,6 @@ FLOWS = (
 
 
 def find(name: str, mode: str | None = None) -> list[Flow]:
-    """Return the flows whose name has these words in it."""
-    return [flow for flow in FLOWS if re.search(re.escape(name), flow.name) and mode in (None, flow.mode)]
+    """Return the flow of this name, in each of its modes; else all with these words in their name."""
+    found = [flow for flow in FLOWS if flow.name == name] or [flow for flow in FLOWS if name in flow.name]
+    return [flow for flow in found if mode in (None, flow.mode)]
