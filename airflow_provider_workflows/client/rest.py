@@ -570,14 +570,14 @@ def _skip_spaces(text: str, at: int) -> int:
 
 def _is_too_deep(value: Any) -> bool:
     """Tell whether parsed JSON lies deeper than any documented answer; level by level, for this must not recurse."""
-    level = [value]
+    containers = {dict, list}
+    level = [value] if type(value) in containers else []
     for _ in range(DEEPEST_ANSWER):
         level = [
             inner
             for outer in level
-            if isinstance(outer, (dict, list))
-            for inner in (outer.values() if isinstance(outer, dict) else outer)
-            if isinstance(inner, (dict, list))
+            for inner in (outer.values() if type(outer) is dict else outer)
+            if type(inner) in containers
         ]
         if not level:
             return False

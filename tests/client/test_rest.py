@@ -163,6 +163,7 @@ def test_a_503_to_what_must_not_be_sent_twice_leaves_its_outcome_unknown_whateve
         ("/processes/7", OutcomeUnknown),
         ("/account/processes/7", OutcomeUnknown),
         ("", OutcomeUnknown),
+        ("http://[bad", OutcomeUnknown),
         ("/account/login?ReturnUrl=%2Fx", AuthenticationError),
         ("https://login.example.com/SignIn.aspx", AuthenticationError),
     ],
@@ -397,6 +398,31 @@ def test_an_answer_that_is_not_json_is_a_contract_error(requests_mock, body, sai
 
     with pytest.raises(ContractError, match=said):
         client_to().get("/x").json()
+
+
+@pytest.mark.parametrize("body", ['{"a": ' * 200 + "1" + "}" * 200, "[" * 200 + "]" * 200])
+def test_an_answer_that_is_deeper_than_any_documented_one_is_an_error(requests_mock, body):
+    requests_mock.get(BASE + "/x", text=body)
+
+    with pytest.raises(ContractError, match="too deep"):
+        client_to().get("/x").json()
+
+
+@pytest.mark.parametrize("page", ["<html>", " \n<!-- sign in -->", "\ufeff<html>"])
+def test_a_page_for_people_is_no_answer_where_nothing_is_read_from_it(requests_mock, page):
+    requests_mock.get(BASE + "/x", text=page)
+
+    for error in (ContractError, OutcomeUnknown):
+        with pytest.raises(error, match="a page, perhaps to sign in"):
+            client_to().get("/x").refuse_page(error)
+
+
+def test_of_an_error_of_many_words_the_first_and_the_last_are_kept():
+    error = NotFound("first" + "x" * 20_000)
+
+    assert len(str(error)) < 10_100
+    assert str(error).startswith("firstx")
+    assert str(error).endswith("visible to the connection's user.")
 
 
 @pytest.mark.parametrize("location", ["/account/login?next=/", "https://sso.example.com/"])
@@ -647,6 +673,22 @@ def test_what_is_not_a_list_of_rows_is_an_error(requests_mock, body):
     requests_mock.get(BASE + "/x", json=body)
 
     with pytest.raises(ContractError, match="not a list of objects"):
+        listed(client_to(), "v2")
+
+
+@pytest.mark.parametrize("place", [{"href": "/x?cursor=c2"}, ["c2"], 1.5, True])
+def test_a_next_page_of_an_unknown_form_is_not_taken_for_the_end(requests_mock, place):
+    requests_mock.get(BASE + "/x", json={"data": rows(1), "next_cursor": place})
+
+    with pytest.raises(ContractError, match="place of the next page"):
+        listed(client_to(), "v2")
+
+
+@pytest.mark.parametrize("cursor", ["c" * 5000, "\ud800"])
+def test_a_cursor_that_no_address_can_hold_is_an_error(requests_mock, cursor):
+    requests_mock.get(BASE + "/x", json={"data": rows(1), "next_cursor": cursor})
+
+    with pytest.raises(ContractError, match="cannot be sent back"):
         listed(client_to(), "v2")
 
 
