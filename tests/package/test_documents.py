@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 
 import pytest
-from airflow.sdk import DAG, Connection
+from airflow.sdk import DAG, BaseHook
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -46,11 +46,13 @@ def test_python_in_the_documents_is_python(document):
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
-def test_json_and_uri_forms_of_connections_are_read_by_airflow(document):
+def test_json_and_uri_forms_of_connections_are_read_by_airflow(document, monkeypatch):
     for text in blocks(document, "json"):
-        assert Connection.from_json(text, conn_id="c").conn_type in ("procore", "workflowsoft")
+        monkeypatch.setenv("AIRFLOW_CONN_C", text)
+        assert BaseHook.get_connection("c").conn_type in ("procore", "workflowsoft")
     for uri in re.findall(r"^(?:procore|workflowsoft)://\S+$", document.read_text(), re.MULTILINE):
-        connection = Connection(conn_id="c", uri=uri)
+        monkeypatch.setenv("AIRFLOW_CONN_C", uri)
+        connection = BaseHook.get_connection("c")
         assert connection.conn_type in uri
         assert json.loads(connection.extra)
 

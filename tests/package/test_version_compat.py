@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
+import os
 import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
 
 from airflow_provider_workflows import version_compat
+from tests.versions import AIRFLOW
 
 
 def test_airflow_3_0_gets_the_single_values_of_a_result_pushed_but_for_those_it_cannot_store(monkeypatch):
@@ -97,7 +100,12 @@ def test_this_airflow_counts_a_statistic(monkeypatch):
         incr=lambda name, *count, **more: counted.append((name, more["tags"])),
         gauge=lambda name, value, *rate, **more: counted.append((name, value, more["tags"])),
     )
-    monkeypatch.setattr("airflow.sdk._shared.observability.metrics.stats._backend", backend)
+    if AIRFLOW >= (3, 3):
+        monkeypatch.setattr("airflow.sdk._shared.observability.metrics.stats._backend", backend)
+    else:
+        stats = importlib.import_module("airflow.stats" if AIRFLOW < (3, 2) else "airflow.sdk.observability.stats")
+        monkeypatch.setattr(stats.Stats, "instance", backend)
+        monkeypatch.setattr(stats.Stats, "_instance_pid", os.getpid(), raising=False)
 
     version_compat.count("workflows.suspected_lost_delivery", step_id="101")
     version_compat.gauge("workflows.waits", 2.5, connection="c")
