@@ -113,9 +113,9 @@ def run_waits(airflow: LiveAirflow, crowd: Crowd, folder: Path, kills: int, kill
     killer.strike(WORKERS[1], meanwhile=lambda: None)
     until(lambda: waiting() == waits, LONGEST, "not all are deferred", pause=2.0)
     figures: dict[str, object] = {"seconds until all were deferred": round(time.monotonic() - began)}
-    say(f"All {waits} were deferred after {time.monotonic() - began:.0f} s.")
     until(lambda: bool(told_rows(airflow)), LONGEST, "the watcher has told nothing")
     figures |= {"waits of each triggerer": in_words(held(airflow, run_id))} | cost_of_waiting(airflow, crowd.emulator)
+    say("\n".join(f"{name}: {figure}" for name, figure in figures.items()))
     taken_over: list[float] = []
     at_once = waits // (2 * kills + 1)
     for number in range(kills):
@@ -156,8 +156,9 @@ def kill_and_see(airflow: LiveAirflow, crowd: Crowd, decisions: int, run_id: str
 
 def held(airflow: LiveAirflow, run_id: str) -> Counter[str]:
     """Return how many waits each triggerer holds, by the number that Airflow has given it."""
-    tasks = airflow.task_instances(WAITS, run_id)
-    return Counter(f"at triggerer {task['trigger']['triggerer_id']}" for task in tasks if task["state"] == "deferred")
+    triggers = [task["trigger"] for task in airflow.task_instances(WAITS, run_id) if task["state"] == "deferred"]
+    # One that has just fired may be gone already.
+    return Counter(f"at triggerer {trigger['triggerer_id']}" for trigger in triggers if trigger is not None)
 
 
 def triggerer_jobs(airflow: LiveAirflow) -> list[dict[str, Any]]:
