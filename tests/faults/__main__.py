@@ -24,16 +24,19 @@ def main() -> int:
     began = time.monotonic()
     flows = find(wish.flow, wish.mode)
     if not flows:
-        asked.error(f"no flow is called {wish.flow!r}; there are {', '.join(flow.name for flow in FLOWS)}")
+        asked.error(f"no such flow; there are: {'; '.join(dict.fromkeys(flow.name for flow in FLOWS))}")
     with Harness() as harness:
         rows = [run_flow(harness, flow, wish.seed, quick=wish.quick, only=wish.point) for flow in flows]
+    outcomes = [outcome for row in rows for outcome in row.outcomes.values()]
+    if not outcomes:
+        asked.error(f"no such point: {wish.point}")
     print(table(rows))
-    print(f"{sum(len(row.outcomes) for row in rows)} points in {time.monotonic() - began:.0f} s, seed {wish.seed}.")
-    for violation in (violation for row in rows for violation in row.violations()):
-        print(violation)
-    if wish.point is not None:
-        print("\n".join(line for row in rows for outcome in row.outcomes.values() for line in outcome.story))
-    return 1 if any(outcome.is_violation for row in rows for outcome in row.outcomes.values()) else 0
+    print(f"{len(outcomes)} points in {time.monotonic() - began:.0f} s, seed {wish.seed}.")
+    violations = [violation for row in rows for violation in row.violations()]
+    story = [] if wish.point is None else [line for outcome in outcomes for line in outcome.story]
+    for line in violations or story:
+        print(line)
+    return 1 if violations else 0
 
 
 if __name__ == "__main__":

@@ -432,7 +432,7 @@ class Row:
         quick = " --quick" if self.quick else ""
         again = f"python -m tests.faults --flow '{self.flow.name}'{mode} --seed {self.seed}{quick}"
         return [
-            f"{self.flow.name}, point {number}: lost {one.lost}, doubled {one.doubled}. {'; '.join(one.wrong)}\n"
+            f"{self.flow.name}, point {number}: {'; '.join([f'lost {one.lost}, doubled {one.doubled}', *one.wrong])}\n"
             f"  again: {again} --point {number}\n  " + "\n  ".join(one.story)
             for number, one in self.outcomes.items()
             if one.is_violation
