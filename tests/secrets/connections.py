@@ -9,10 +9,9 @@ from airflow_provider_workflows.emulator import Emulator
 from tests.secrets.servers import Hostile
 
 
-def new_secret() -> str:
-    """Return a secret with letters that are written differently in a URL, in JSON and in HTML."""
-    one, two, three = (secrets.token_hex(8) for _ in range(3))
-    return f"{one}/+ü \"{two}'&%={three}"
+def new_secret(signs: str = "/+ü \"'&%=") -> str:
+    """Return a secret with signs that are written differently in a URL, in JSON and in HTML, chance between them."""
+    return secrets.token_hex(4) + "".join(f"{sign}{secrets.token_hex(4)}" for sign in signs)
 
 
 def failing_connections(emulator: Emulator, hostile: Hostile, secret: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -25,6 +24,10 @@ def failing_connections(emulator: Emulator, hostile: Hostile, secret: dict[str, 
     def to(kind: str, name: str, **changed: Any) -> dict[str, Any]:
         url = f"{hostile.url}/{kind}"
         return {**good, "host": url, "password": mine(name), "extra": {**good["extra"], "login_url": url, **changed}}
+
+    # No header holds anything but ASCII.
+    for name in ("refusing_bearer", "refusing_cookie"):
+        secret[name] = new_secret("/+\"'&%=")
 
     def to_ws(kind: str, name: str, **changed: Any) -> dict[str, Any]:
         return {**good_ws, "host": f"{hostile.url}/{kind}", "password": mine(name), **changed}
@@ -57,7 +60,7 @@ def failing_connections(emulator: Emulator, hostile: Hostile, secret: dict[str, 
         "refusing_bearer": to_ws("refusing", "refusing_bearer", extra={"mint_auth": "bearer"}),
         "refusing_cookie": to_ws("refusing", "refusing_cookie", extra={"mint_auth": "cookie"}),
         "odd_api_token": to_ws("odd", "odd_api_token"),
-        "ready_401": {
+        "ready_api_token_refused": {
             **to_ws("unauthorized", "-"),
             "login": None,
             "password": secret.setdefault("ready_ws", secrets.token_hex(20)),

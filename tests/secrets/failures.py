@@ -31,7 +31,14 @@ PROCORE = (
     "secret_in_a_proxy",
     "extra_is_not_json",
 )
-WORKFLOWSOFT = ("wrong_password", "refusing_basic", "refusing_bearer", "refusing_cookie", "odd_api_token", "ready_401")
+WORKFLOWSOFT = (
+    "wrong_password",
+    "refusing_basic",
+    "refusing_bearer",
+    "refusing_cookie",
+    "odd_api_token",
+    "ready_api_token_refused",
+)
 
 
 @dag(

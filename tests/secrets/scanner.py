@@ -16,7 +16,7 @@ from cryptography.fernet import Fernet, InvalidToken
 
 PIECE = 12  # characters; what is shorter could be anything
 STEP = 4  # so every run of PIECE + STEP - 1 characters of a secret is noticed
-PAUSE = 0.5  # seconds between two looks at what is there for a moment only
+PAUSE = 1.0  # seconds between two looks at what is there for a moment only
 # Airflow keeps them in here, encrypted. Decrypted they are the secrets themselves.
 CONNECTIONS = "connection"
 
