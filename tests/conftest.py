@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import os
 import signal
@@ -105,17 +104,3 @@ def airflow_db() -> None:
     from airflow.utils.db import initdb
 
     initdb()
-
-
-@pytest.fixture
-def run_example() -> Any:
-    """Return a function that runs an example DAG in this process and returns its run."""
-
-    def run(dag_id: str) -> Any:
-        path = EXAMPLES / f"{dag_id}.py"
-        spec = importlib.util.spec_from_file_location(dag_id, path)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        return vars(module)[dag_id]().test()
-
-    return run

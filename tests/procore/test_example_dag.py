@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import pytest
 
+from tests import examples
 from tests.live.people import People, describe
 from tests.procore.test_respond import responses
 
@@ -10,12 +11,12 @@ from tests.procore.test_respond import responses
 @pytest.mark.parametrize(("director", "reached"), [("Approve", "order_the_goods"), ("Reject", "tell_the_buyer")])
 @pytest.mark.parametrize("deferrable", ["True", "False"])
 def test_the_example_answers_our_step_once_and_branches_on_the_outcome(
-    emulator, monkeypatch, run_example, director, reached, deferrable
+    emulator, monkeypatch, director, reached, deferrable
 ):
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", deferrable)
 
     with People(emulator, director=director):
-        run = run_example("example_procore_purchase_order_approval")
+        run = examples.run("example_procore_purchase_order_approval")
 
     states = {task.task_id: task.state for task in run.get_task_instances()}
     assert states[reached] == "success"

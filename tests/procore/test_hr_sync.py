@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests import examples
 from tests.procore.test_preset_assignees import groups_of, writes
 
 EXAMPLE = "example_procore_hr_sync"
@@ -39,14 +40,12 @@ def states(run) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("deferrable", ["True", "False"])
-def test_an_approved_plan_is_applied_once_and_a_second_run_bothers_nobody(
-    emulator, monkeypatch, run_example, deferrable
-):
+def test_an_approved_plan_is_applied_once_and_a_second_run_bothers_nobody(emulator, monkeypatch, deferrable):
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", deferrable)
 
     with reviewer(emulator, "Approve"):
-        first = run_example(EXAMPLE)
-        second = run_example(EXAMPLE)
+        first = examples.run(EXAMPLE)
+        second = examples.run(EXAMPLE)
 
     assert set(states(first).values()) == {"success"}
     assert writes(emulator) == ["401", "402"]
@@ -60,9 +59,9 @@ def test_an_approved_plan_is_applied_once_and_a_second_run_bothers_nobody(
     assert [e["action"] for e in emulator.effects()].count("start") == 1
 
 
-def test_a_rejected_plan_changes_nothing(emulator, run_example):
+def test_a_rejected_plan_changes_nothing(emulator):
     with reviewer(emulator, "Reject"):
-        run = run_example(EXAMPLE)
+        run = examples.run(EXAMPLE)
 
     assert states(run)["wait_for_the_reviewers"] == "success"
     assert states(run)["apply"] == states(run)["report"] == "skipped"

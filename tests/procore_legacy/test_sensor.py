@@ -7,6 +7,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_workflows.exceptions import ConfigurationError, NotFound
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
+from tests import examples
 from tests.live.people import People
 from tests.procore.test_sensors import deferred, first_event
 from tests.procore_legacy.test_perform_activity import INSTANCE, perform, performed, person
@@ -210,13 +211,11 @@ def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, parameters, 
 @pytest.mark.usefixtures("airflow_db")
 @pytest.mark.parametrize(("reviewer", "reached"), [("Approve", "order_the_goods"), ("Deny", "rework")])
 @pytest.mark.parametrize("deferrable", ["True", "False"])
-def test_the_example_submits_once_and_branches_on_the_decision(
-    emulator, monkeypatch, run_example, reviewer, reached, deferrable
-):
+def test_the_example_submits_once_and_branches_on_the_decision(emulator, monkeypatch, reviewer, reached, deferrable):
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", deferrable)
 
     with People(emulator, reviewer=reviewer, thinking=1.0):
-        run = run_example("example_procore_legacy_purchase_order_approval")
+        run = examples.run("example_procore_legacy_purchase_order_approval")
 
     states = {task.task_id: task.state for task in run.get_task_instances()}
     assert states[reached] == "success"

@@ -785,8 +785,10 @@ def test_a_500_shows_the_servers_words_and_is_never_repeated(emulator, ready_id,
 
 def test_without_a_store_a_retried_task_must_say_what_to_do(emulator, ready_id):
     before = len(emulator.requests())
+    retried = complete(ready_id)
+    retried.retries = 1  # as of a mapped task, which an Airflow before 3.3 does not make 0
     with pytest.raises(ConfigurationError, match="on_unknown_completion must be 'retry'"):
-        complete(ready_id, retries=1).execute({})
+        retried.execute({})
     assert len(emulator.requests()) == before
 
     assert complete(ready_id, retries=1, on_unknown_completion="retry").execute({})["already_completed"] is False

@@ -408,8 +408,10 @@ def test_a_sign_in_that_fails_leaves_nothing_to_look_for(emulator, store, build,
 
 @BOTH
 def test_without_a_store_retries_are_refused_and_none_is_fine(emulator, build, action, method, looked_for):
+    retried = build()
+    retried.retries = 1  # as of a mapped task, which an Airflow before 3.3 does not make 0
     with pytest.raises(ConfigurationError, match="retries must be 0 on an Airflow before 3.3"):
-        build().execute({"ti": TI})
+        retried.execute({"ti": TI})
     assert emulator.requests() == []
 
     build(retries=0).execute({"ti": TI})
