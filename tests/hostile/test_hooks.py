@@ -35,6 +35,21 @@ WAYS = (
     "WorkflowsoftHook.poll_new_integrations",
 )
 Good = dict[str, list[Exchange]]
+PAGED = (
+    "ProcoreHook.find_user_id",
+    "ProcoreHook.list_templates",
+    "ProcoreHook.list_presets",
+    "ProcoreHook.list_possible_assignees",
+    "ProcoreHook.list_workflow_managers",
+    "ProcoreHook.list_instances",
+    "ProcoreHook.list_item_instances",
+    "ProcoreHook.list_bulk_replace_requests",
+    "ProcoreLegacyHook.find_user_id",
+    "ProcoreLegacyHook.list_instances",
+    "ProcoreLegacyHook.find_instance_id",
+    "ProcoreLegacyHook.list_permanent_logs",
+    "ProcoreLegacyHook.list_activity_histories",
+)
 
 
 def outcome_of(call: Call, server: Server) -> tuple[Any, WorkflowsError | None]:
@@ -125,6 +140,11 @@ def test_a_bad_answer_is_a_typed_error_or_a_result(call, good):
     assert problems_of(call, good, answers.kinds()) == {}
 
 
+@pytest.mark.parametrize("call", [call for call in ASKING if str(call) in (*WAYS, *PAGED)], ids=str)
+def test_bad_http_is_a_typed_error_or_a_result(call, good):
+    assert problems_of(call, good, answers.kinds_of_http()) == {}
+
+
 @pytest.mark.parametrize("call", [call for call in ASKING if str(call) in WAYS], ids=str)
 def test_a_large_answer_is_no_large_error(call, good):
     assert problems_of(call, good, answers.large_kinds()) == {}
@@ -198,23 +218,6 @@ def pages_of(call: Call) -> list[Any]:
         lambda number, good: good.but(headers={"Total": "9" * 18}, body=body([{**row, "id": number}])),
         lambda number, good: good.but(headers={"Per-Page": "1"}, body=body([{**row, "id": number}])),
     ]
-
-
-PAGED = [
-    "ProcoreHook.find_user_id",
-    "ProcoreHook.list_templates",
-    "ProcoreHook.list_presets",
-    "ProcoreHook.list_possible_assignees",
-    "ProcoreHook.list_workflow_managers",
-    "ProcoreHook.list_instances",
-    "ProcoreHook.list_item_instances",
-    "ProcoreHook.list_bulk_replace_requests",
-    "ProcoreLegacyHook.find_user_id",
-    "ProcoreLegacyHook.list_instances",
-    "ProcoreLegacyHook.find_instance_id",
-    "ProcoreLegacyHook.list_permanent_logs",
-    "ProcoreLegacyHook.list_activity_histories",
-]
 
 
 @pytest.mark.parametrize("call", [call for call in ASKING if str(call) in PAGED], ids=str)

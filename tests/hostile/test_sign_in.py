@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from hypothesis import given
-from hypothesis import strategies as st
 
 from airflow_provider_workflows.exceptions import NOTHING_DONE
 from tests.hostile import answers
@@ -17,7 +16,7 @@ from tests.hostile.mutations import FEW, as_body, mutated
 from tests.hostile.replay import Exchange, Server
 from tests.hostile.test_hooks import SIGN_IN, Good, good_result, outcome_of, problem_with, words_of
 
-# A call that reads and one that acts, of each product; and the one that asks for nothing but the token.
+# A call that reads and one that acts, of each product; the two Procore APIs sign in alike.
 SIGNING_IN = [
     call
     for call in CALLS
@@ -25,13 +24,11 @@ SIGNING_IN = [
     in (
         "ProcoreHook.me",
         "ProcoreHook.start_instance",
-        "ProcoreLegacyHook.perform_activity",
         "WorkflowsoftHook.get_api_token",
-        "WorkflowsoftHook.get_fields",
         "WorkflowsoftHook.create_task",
     )
 ]
-SECRETS = {"ProcoreHook": "emulator-secret", "ProcoreLegacyHook": "emulator-secret"}
+SECRETS = {"ProcoreHook": "emulator-secret", "WorkflowsoftHook": "emulator-password"}
 EACH = pytest.mark.parametrize("call", SIGNING_IN, ids=str)
 
 
@@ -49,7 +46,7 @@ def granted(call: Call, good: Good) -> Exchange:
 def test_a_bad_answer_to_signing_in_is_a_typed_error_or_a_token(call, good):
     like, exchange = good_result(call, good), granted(call, good)
     problems = {}
-    for name, kind in answers.kinds():
+    for name, kind in (*answers.kinds(), *answers.kinds_of_http()):
         server = Server(good[str(call)], exchange.route, kind(exchange))
         problem = problem_with(call, server, like, is_no_answer="an HTML page" in name)
         if problem is not None:
@@ -71,27 +68,39 @@ def test_an_answer_to_signing_in_that_is_wrong_anywhere_is_a_typed_error_or_a_to
 
 
 @EACH
-@pytest.mark.parametrize("end", [10**400, 1e308, -1, True, "soon", [1], {"s": 1}], ids=str)
-def test_an_odd_end_of_a_token_does_not_matter(call, good, end):
+def test_an_odd_end_of_a_token_does_not_matter(call, good):
     exchange = granted(call, good)
-    bad = exchange.but(body=as_body({"access_token": "t-1", "expires_in": end}))
+    for end in (10**400, 1e308, -1, True, "soon", [1], {"s": 1}, None):
+        bad = exchange.but(body=as_body({"access_token": "t-1", "expires_in": end}))
 
-    assert outcome_of(call, Server(good[str(call)], exchange.route, [bad]))[1] is None
+        assert outcome_of(call, Server(good[str(call)], exchange.route, [bad]))[1] is None
+
+
+# The middle of a token with two dots is read for its end: a list, 1e999, half a surrogate pair, what is no base64.
+TOKENS = (
+    b"..",
+    b"a.W10.c",
+    b"a.eyJleHAiOiAxZTk5OX0.c",
+    b"a.IlxcdWQ4MDAi.c",
+    b"a.*.c",
+    b"\\ud800",
+    b"\\n",
+    b"x" * 10**6,
+)
 
 
 @EACH
-@given(body=st.sampled_from([b"[" * 900 + b"]" * 900, b"." * 2, b"a.W10.c", b"a.eyJleHAiOiAxZTk5OX0.c", b"a.*.c"]))
-@FEW
-def test_a_token_of_any_form_breaks_nothing(call, good, body):
-    exchange = granted(call, good)
-    server = Server(good[str(call)], exchange.route, [exchange.but(body=b'{"access_token": "%b"}' % body)])
+def test_a_token_of_any_form_breaks_nothing(call, good):
+    like, exchange = good_result(call, good), granted(call, good)
+    for token in TOKENS:
+        server = Server(good[str(call)], exchange.route, [exchange.but(body=b'{"access_token": "%b"}' % token)])
 
-    assert problem_with(call, server, good_result(call, good)) is None
+        assert problem_with(call, server, like) is None
 
 
 @EACH
 def test_a_secret_that_is_repeated_while_signing_in_or_later_is_in_no_error(call, good):
-    secret = SECRETS.get(call.hook.__name__, "emulator-password")
+    secret = SECRETS[call.hook.__name__]
     for exchange, (name, kind) in itertools.product(good[str(call)], list(answers.echoes(secret))):
         _, error = outcome_of(call, Server(good[str(call)], exchange.route, kind(exchange)))
 
