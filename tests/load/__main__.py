@@ -21,7 +21,7 @@ from tests.live.airflow import LiveAirflow
 from tests.load import work
 
 DAGS = Path(__file__).parent / "dags"
-LONGEST = 1200.0  # seconds
+LONGEST = 900.0  # seconds
 OTHERS = 2  # tasks at once beside those of the pool
 
 
@@ -46,6 +46,8 @@ def main(arguments: list[str] | None = None) -> int:
             began = time.monotonic()
             state = airflow.wait("load", airflow.trigger("load"), LONGEST)
             seconds = time.monotonic() - began
+            if state != "success":
+                print(airflow.tail("scheduler"))
         rows = {"slots": slots, **work.report(todo, emulator.record), "the whole run": f"{seconds:.0f} s"}
         print("\n".join(f"{name:<28} {value:>8}" for name, value in rows.items()), flush=True)
         broken = ([] if state == "success" else [f"the run is {state}"]) + work.problems(emulator)
