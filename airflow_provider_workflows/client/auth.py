@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.client.rest import Answer, RestClient
 
 LONGEST_LEAD = 60.0  # seconds before its end that a token is renewed; at most a tenth of its life
+LONGEST_TOKEN = 2**14  # characters; hiding one of a million in the logs would take ten seconds
 REFUSALS = (AuthenticationError, InvalidRequest, NotFound, PermissionDenied)
 
 
@@ -231,6 +232,8 @@ class TokenAuth(requests.auth.AuthBase):
             # So that it is not taken for a failure of the call that needs the token, which was not sent.
             error = ConnectionFailed if isinstance(failed, ServerError) else AuthenticationError
             raise error(f"There is no token. {failed}") from failed
+        if len(token.value) > LONGEST_TOKEN:
+            raise AuthenticationError(f"The token is longer than {LONGEST_TOKEN} characters, which no header holds")
         if not (token.value.isascii() and token.value.isprintable()):
             # Said here, because the error of http.client would repeat the token.
             raise AuthenticationError("The token holds a line break or a character that no token has")

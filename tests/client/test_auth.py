@@ -311,6 +311,14 @@ def test_a_ready_token_may_end_with_the_line_break_of_its_file():
     assert header(TokenAuth(ReadyToken("t\n"), BASE)) == "Bearer t"
 
 
+def test_a_token_that_is_too_long_for_any_header_is_refused_before_it_is_hidden_in_logs():
+    masked: list[str] = []
+
+    with pytest.raises(AuthenticationError, match="longer than 16384"):
+        TokenAuth(ReadyToken("x" * 10**6), BASE, on_token=masked.append).token()
+    assert masked == []
+
+
 def test_a_token_that_no_header_can_hold_is_refused_without_showing_it():
     with pytest.raises(AuthenticationError, match="line break") as failure:
         header(TokenAuth(ReadyToken("s3c\nret"), BASE))
