@@ -380,6 +380,8 @@ def test_what_was_read_slowly_is_read_again_before_anything_is_written(ready, va
     ],
 )
 def test_a_mistake_is_logged_and_neither_raised_nor_remembered(ready, variables, capsys, change, told):
+    if AIRFLOW < (3, 3) and "rendered empty" in told:
+        pytest.skip("before Airflow 3.3 a notifier keeps a template that renders empty")
     WorkflowsoftTaskNotifier(**{**SENTENCE, **change})(context())
 
     assert any(told in line for line in logged(capsys, "error"))
