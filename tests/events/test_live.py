@@ -29,6 +29,7 @@ SETTINGS = {
 }
 LONGEST = 120.0  # seconds that one act may take
 TOOL = "purchase_order_contract"
+pytestmark = pytest.mark.live
 
 
 class Story:
