@@ -30,6 +30,7 @@ COMPONENTS: Mapping[str, Sequence[str]] = {
     "dag-processor": ["dag-processor"],
     "triggerer": ["triggerer"],
 }
+NAME = "LIVE_AIRFLOW_PROCESS"  # environment variable that tells a process its name
 READY_WITHIN = 120  # seconds
 STOPPED_WITHIN = 20  # seconds
 PAUSE = 0.25  # seconds between two looks
@@ -124,7 +125,7 @@ class LiveAirflow:
         with (self.home / f"{component}.out").open("ab") as output:
             self._processes[component] = subprocess.Popen(
                 [sys.executable, "-m", "airflow", *self.components[component]],
-                env=self.environment,
+                env={**self.environment, NAME: component},
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 stdin=subprocess.DEVNULL,
@@ -263,6 +264,11 @@ class LiveAirflow:
 def _interrupt(process: subprocess.Popen[bytes]) -> None:
     if process.poll() is None:
         process.send_signal(signal.SIGINT)
+
+
+def name_of_this_process() -> str:
+    """Return what one of Airflow's processes is called here; as ``[core] hostname_callable`` it tells them apart."""
+    return os.environ.get(NAME, "localhost")
 
 
 def free_ports(count: int) -> list[int]:

@@ -17,7 +17,6 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
-from typing import Any
 
 from airflow_provider_workflows.emulator import Emulator
 from tests.live import crowd as crowds
@@ -25,7 +24,7 @@ from tests.live.airflow import COMPONENTS, LiveAirflow, until
 from tests.live.crowd import EVENTS, WAITS, Crowd, told_rows
 from tests.live.demo import EXAMPLES, THINKING, emulator_process, say
 from tests.live.engines import postgresql, redis
-from tests.live.kills import Killer, Outcome, in_words, tell, what_has_come_of_it
+from tests.live.kills import Killer, Outcome, tell, what_has_come_of_it
 from tests.live.people import DAGS, People, check_effects
 
 TRIGGERERS = ("triggerer", "triggerer-2")
@@ -39,6 +38,7 @@ PROCESSES = {
 SETTINGS = {
     **crowds.SETTINGS,
     "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
+    "AIRFLOW__CORE__HOSTNAME_CALLABLE": "tests.live.airflow.name_of_this_process",
     "AIRFLOW__CORE__PARALLELISM": "32",
     # A task whose worker is killed fails, unless it may be tried again.
     "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "3",
@@ -74,7 +74,7 @@ def run(waits: int, kills: int, seed: int) -> Outcome:
         }
         connections = emulator.control("GET", "connections")
         with LiveAirflow(Path(folder), connections, {**SETTINGS, **engines}, PROCESSES) as airflow:
-            until(lambda: len(triggerer_jobs(airflow)) == len(TRIGGERERS), LONGEST, "a triggerer is missing")
+            until(lambda: all(lives(airflow, name) for name in TRIGGERERS), LONGEST, "a triggerer is missing")
             say(f"Ready after {time.monotonic() - began:.0f} s: {', '.join(PROCESSES)}")
             killer = Killer(airflow, chance)
             wrong = run_flows(airflow, emulator, killer)
@@ -114,7 +114,9 @@ def run_waits(airflow: LiveAirflow, crowd: Crowd, folder: Path, kills: int, kill
     until(lambda: waiting() == waits, LONGEST, "not all are deferred", pause=2.0)
     figures: dict[str, object] = {"seconds until all were deferred": round(time.monotonic() - began)}
     until(lambda: bool(told_rows(airflow)), LONGEST, "the watcher has told nothing")
-    figures |= {"waits of each triggerer": in_words(held(airflow, run_id))} | cost_of_waiting(airflow, crowd.emulator)
+    holders = held(airflow, run_id)
+    figures |= {name: f"{sum(holders[life] for life in lives(airflow, name))} waits" for name in TRIGGERERS}
+    figures |= cost_of_waiting(airflow, crowd.emulator)
     say("\n".join(f"{name}: {figure}" for name, figure in figures.items()))
     taken_over: list[float] = []
     at_once = waits // (2 * kills + 1)
@@ -136,33 +138,29 @@ def run_waits(airflow: LiveAirflow, crowd: Crowd, folder: Path, kills: int, kill
 def kill_and_see(airflow: LiveAirflow, crowd: Crowd, decisions: int, run_id: str, killer: Killer, victim: str) -> float:
     """Kill a triggerer, let people go on, start it again when the other has its waits; return after how long."""
     time.sleep(killer.chance.uniform(0.0, 6.0))
-    before = set(held(airflow, run_id))
+    dead = lives(airflow, victim)
     killer.kill(victim)
     began = time.monotonic()
     crowd.work(decisions)
-
-    def another_has_all() -> bool:
-        now = set(held(airflow, run_id))
-        return len(now) == 1 and now != before
-
-    until(another_has_all, LONGEST, f"nobody has taken over from {victim}", pause=1.0)
+    until(lambda: not dead & set(held(airflow, run_id)), LONGEST, f"nobody took over from {victim}", pause=1.0)
     seconds = time.monotonic() - began
     say(f"{victim} was killed; the other had all after {seconds:.0f} s.")
-    known = len(triggerer_jobs(airflow))
     airflow.start(victim)
-    until(lambda: len(triggerer_jobs(airflow)) > known, LONGEST, f"{victim} has not come back", pause=1.0)
+    until(lambda: lives(airflow, victim) > dead, LONGEST, f"{victim} has not come back", pause=1.0)
     return seconds
 
 
-def held(airflow: LiveAirflow, run_id: str) -> Counter[str]:
-    """Return how many waits each triggerer holds, by the number that Airflow has given it."""
+def held(airflow: LiveAirflow, run_id: str) -> Counter[int]:
+    """Return how many waits are held by each triggerer, by the number of its life."""
     triggers = [task["trigger"] for task in airflow.task_instances(WAITS, run_id) if task["state"] == "deferred"]
     # One that has just fired may be gone already.
-    return Counter(f"at triggerer {trigger['triggerer_id']}" for trigger in triggers if trigger is not None)
+    return Counter(trigger["triggerer_id"] for trigger in triggers if trigger is not None)
 
 
-def triggerer_jobs(airflow: LiveAirflow) -> list[dict[str, Any]]:
-    return airflow.all_rows("jobs", "jobs", job_type="TriggererJob")
+def lives(airflow: LiveAirflow, triggerer: str) -> set[int]:
+    """Return the numbers that Airflow gave a triggerer, one for each time that it was started."""
+    jobs = airflow.all_rows("jobs", "jobs", job_type="TriggererJob", hostname=triggerer)
+    return {job["id"] for job in jobs}
 
 
 def count_actions(emulator: Emulator) -> int:
@@ -180,7 +178,7 @@ def cost_of_waiting(airflow: LiveAirflow, emulator: Emulator) -> dict[str, objec
     }
     for name in TRIGGERERS:
         seconds, megabytes = airflow.usage(name)
-        found[name] = f"{(seconds - spent[name]) / QUIET:.2f} of a core, {megabytes:.0f} MB"
+        found[f"{name}, while nobody decides"] = f"{(seconds - spent[name]) / QUIET:.2f} of a core, {megabytes:.0f} MB"
     return found
 
 
