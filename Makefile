@@ -87,6 +87,10 @@ distributed: .venv/distributed ## the same with PostgreSQL, Redis, Celery, two w
 bench: .venv/bench ## measure what waiting costs, beside Airflow's own HTTP triggers; BENCH=--quick for two minutes
 	$(BIN)/python -m benchmarks.waits $(BENCH)
 
+.PHONY: audit
+audit: .venv/ready ## ask the package index whether a version that was tested has a known vulnerability
+	$(BIN)/uv tool run --quiet pip-audit==2.10.1 --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off || { echo "Not proved: either a vulnerability is named above, or the index's vulnerability service did not answer for a package." >&2; exit 1; }
+
 .PHONY: lint
 lint: .venv/ready ## check style and formatting
 	$(BIN)/ruff check .
@@ -104,7 +108,7 @@ format: .venv/ready ## put the code into its format
 .PHONY: constraints
 constraints: ## choose new versions of everything that is installed
 	test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv; }
-	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.10 --all-extras --group dev --group bench --no-annotate --no-header -o constraints.txt pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.10 --all-extras --group dev --group bench --group distributed --no-annotate --no-header -o constraints.txt pyproject.toml
 
 .PHONY: clean
 clean: ## remove what the targets made
