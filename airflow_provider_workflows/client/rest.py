@@ -12,7 +12,7 @@ from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any
-from urllib.parse import parse_qs, quote, urljoin, urlsplit
+from urllib.parse import parse_qs, quote, quote_plus, urljoin, urlsplit
 
 import requests
 import simplejson
@@ -295,7 +295,7 @@ class RestClient:
             self._auth.renew(_bearer(response.request))
             response, body = self._send(request, path, replay, timeout)
         if 200 <= response.status_code < 300:
-            scrub = partial(self._scrub, token=_bearer(response.request))
+            scrub = partial(self._scrub, token=_credentials(response.request))
             return Answer(response.status_code, response.headers, body, str(request.method), path, scrub)
         self._fail(response, body, path, replay)
         raise AssertionError("unreachable")  # pragma: no cover
@@ -372,7 +372,7 @@ class RestClient:
     def _fail(self, response: requests.Response, body: bytes, path: str, replay: Replay) -> None:
         status = response.status_code
         words, fields = _error_words(body)
-        scrub = partial(self._scrub, token=_bearer(response.request))
+        scrub = partial(self._scrub, token=_credentials(response.request))
         call: dict[str, Any] = {
             "method": str(response.request.method),
             "path": path,
@@ -404,9 +404,9 @@ class RestClient:
         raise ContractError("The status is not one of an answer", **call)
 
     def _scrub(self, words: str, token: str) -> str:
-        for secret in (*self._secrets, token):
-            if secret:
-                words = words.replace(secret, "***")
+        for secret in filter(None, (*self._secrets, token)):
+            for form in (secret, quote(secret, safe=""), quote_plus(secret)):  # a server may repeat a form as it came
+                words = words.replace(form, "***")
         return re.sub(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+", r"\1 ***", words)[:500]
 
     # --- paging ---
@@ -610,8 +610,12 @@ def _sendable(headers: Mapping[str, str]) -> Mapping[str, str]:
 
 
 def _bearer(request: requests.PreparedRequest) -> str:
-    scheme, _, token = str(request.headers.get("Authorization", "")).partition(" ")
-    return token if scheme == "Bearer" else ""
+    scheme = str(request.headers.get("Authorization", "")).partition(" ")[0]
+    return _credentials(request) if scheme == "Bearer" else ""
+
+
+def _credentials(request: requests.PreparedRequest) -> str:
+    return str(request.headers.get("Authorization", "")).partition(" ")[2]
 
 
 def _query(params: Mapping[str, Any]) -> list[tuple[str, str]]:

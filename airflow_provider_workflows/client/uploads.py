@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from contextlib import closing
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
+from contextvars import ContextVar
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, quote_plus, urlsplit
 
@@ -23,6 +25,10 @@ from airflow_provider_workflows.exceptions import (
 LONGEST_WAIT = 120.0  # seconds until a stored file is available
 LONGEST_PLAIN = 3  # characters of a piece of an address that an error may repeat
 LARGEST_V1_FILE = 100 * 2**20  # bytes; the older uploads send a file in one piece
+
+# At the level DEBUG urllib3 logs every address, and whoever knows a signed one may write there.
+_storing: ContextVar[bool] = ContextVar("_storing", default=False)
+logging.getLogger("urllib3.connectionpool").addFilter(lambda record: not _storing.get())
 
 # The calls below make no action that counts: an upload that nobody attaches is gone after a day. So all may go twice.
 
@@ -132,7 +138,7 @@ class Uploads:
         if parts.scheme != "https" and not (parts.scheme == "http" and self.client.base_url.startswith("http://")):
             raise ContractError("The address to store a file at is not https", method=method, path=parts.hostname or "")
         storage = self.client.without_sign_in(f"{parts.scheme}://{parts.netloc}")
-        with closing(storage):
+        with closing(storage), _unlogged():
             try:
                 return storage.call(method, parts.path, query=parts.query, replay=Replay.SAFE, **call)
             except ApiError as error:
@@ -145,6 +151,15 @@ class Uploads:
 def _id(upload: Mapping[str, Any], name: str) -> str:
     value = upload.get(name)
     return str(value) if type(value) in (str, int) else ""
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    before = _storing.set(True)
+    try:
+        yield
+    finally:
+        _storing.reset(before)
 
 
 def _split(url: str) -> SplitResult:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Generator, Iterator
+from collections.abc import AsyncIterator, Generator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
@@ -16,11 +15,11 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_workflows.exceptions import (
     ConnectionFailed,
-    ContractError,
     RateLimited,
     ServerError,
     WorkflowsError,
 )
+from airflow_provider_workflows.rules.forms import documented_form
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.base import WorkflowsHook
@@ -179,17 +178,6 @@ class WaitTrigger(BaseTrigger):
         if self.deadline is None:
             return float("inf")
         return (datetime.fromisoformat(self.deadline) - datetime.now(timezone.utc)).total_seconds()
-
-
-@contextmanager
-def documented_form() -> Iterator[None]:
-    """Make a :class:`ContractError` of what Python raises where an answer has a form that nobody documents."""
-    try:
-        yield
-    except WorkflowsError:  # a ConfigurationError is a ValueError, too
-        raise
-    except (AttributeError, LookupError, TypeError, ValueError) as odd:
-        raise ContractError(f"An answer has an undocumented form ({type(odd).__name__}: {odd})") from odd
 
 
 async def in_thread(call: Any, *args: Any) -> Any:

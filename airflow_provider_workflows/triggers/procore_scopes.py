@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import RateLimited, WorkflowsError
 from airflow_provider_workflows.rules import procore_legacy as legacy_rules
-from airflow_provider_workflows.triggers.base import PASSING_FAULTS, documented_form
+from airflow_provider_workflows.rules.forms import documented_form
+from airflow_provider_workflows.triggers.base import PASSING_FAULTS
 from airflow_provider_workflows.triggers.procore import ItemHistories, NoBulkHistory, Unclear
 from airflow_provider_workflows.triggers.shared_poll import FAULTS_IN_A_ROUND, SECOND_BEST, SweepScope, own_look
 

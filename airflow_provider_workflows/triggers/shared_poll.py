@@ -31,6 +31,7 @@ from airflow_provider_workflows.exceptions import (
     RateLimited,
     WorkflowsError,
 )
+from airflow_provider_workflows.rules.forms import documented_form
 from airflow_provider_workflows.rules.times import parse_time
 from airflow_provider_workflows.triggers import base
 
@@ -684,6 +685,6 @@ def stated_time(fault: WorkflowsError | None) -> float:
 
 
 def _next(reading: Iterator[Outcomes]) -> list[tuple[Any, Any]] | RateLimited | None:
-    with base.documented_form():
+    with documented_form():
         outcomes = next(reading, None)  # for no future can hold a StopIteration
         return outcomes if outcomes is None or isinstance(outcomes, RateLimited) else list(outcomes)

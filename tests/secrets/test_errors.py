@@ -28,11 +28,6 @@ CALLS = {
 }
 
 
-# Of the client: mended there, these marks go.
-REPEATED = pytest.mark.xfail(strict=True, reason="an error repeats a form or a login that the server repeats encoded")
-LOGGED = pytest.mark.xfail(strict=True, reason="at the level DEBUG urllib3 logs the signed address of an upload")
-
-
 @pytest.fixture
 def other():
     with OtherHost() as server:
@@ -54,10 +49,7 @@ def everything_is_logged(caplog):
     return caplog
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=REPEATED if name in ("refusing_sign_in", "refusing_basic") else ()) for name in CALLS],
-)
+@pytest.mark.parametrize("name", CALLS)
 def test_an_error_its_traceback_and_the_log_repeat_no_secret(
     emulator, other, hostile, set_connection, monkeypatch, everything_is_logged, name
 ):
@@ -74,7 +66,6 @@ def test_an_error_its_traceback_and_the_log_repeat_no_secret(
     assert other.received == []
 
 
-@LOGGED
 def test_the_log_of_an_upload_shows_no_signature(emulator, other, airflow_connections, everything_is_logged):
     signature = secrets.token_hex(20)
     target = {"url": f"{other.url}/bucket/plan?X-Amz-Signature={signature}", "headers": {}}

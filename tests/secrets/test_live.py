@@ -266,7 +266,6 @@ def test_every_failure_is_the_one_that_was_meant(told):
     assert {task_id: text[-2000:] for task_id, text in said.items() if FAILURES[task_id] not in text} == {}
 
 
-@pytest.mark.xfail(strict=True, reason="see REPEATED and LOGGED in test_errors.py")
 def test_no_log_and_no_other_file_shows_a_secret(told):
     assert without_planted(told.scanner.find_in(told.files)) == []
 
