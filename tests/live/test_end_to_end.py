@@ -11,6 +11,8 @@ from tests.live.airflow import LiveAirflow
 from tests.live.demo import EXAMPLES, SETTINGS, THINKING, emulator_process, run_examples
 from tests.live.people import DAGS, People, check_effects
 
+pytestmark = pytest.mark.live
+
 
 @pytest.fixture(scope="module")
 def dags(tmp_path_factory: pytest.TempPathFactory) -> Path:

@@ -4,6 +4,7 @@ import pytest
 
 from tests.live.kills import run
 
+pytestmark = pytest.mark.live
 pytest.importorskip("airflow.triggers.shared_stream", reason="before Airflow 3.3 there is no cursor")
 
 

@@ -26,6 +26,7 @@ from tests.secrets.failures import PROCORE, WORKFLOWSOFT
 from tests.secrets.scanner import Scanner, Watch, database, files
 from tests.secrets.servers import Hostile, OtherHost
 
+pytestmark = pytest.mark.live
 HERE = Path(__file__).parent
 NAMES = {path.stem for path in EXAMPLES.glob("example_*.py")}
 # What these need would be taken by others if they began at once.
