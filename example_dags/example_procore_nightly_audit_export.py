@@ -73,7 +73,7 @@ def example_procore_nightly_audit_export():
         """Return the median hours of each step that has ended; a real DAG would load the tables and use SQL."""
         hours: dict[str, list[float]] = {}
         with ObjectStoragePath(export["paths"]["steps"]).open() as lines:
-            for step in map(json.loads, lines):
+            for step in map(json.loads, lines.readlines()):
                 if step["event_type"] == "ResponseStep" and step["duration_seconds"] is not None:
                     hours.setdefault(step["name"], []).append(step["duration_seconds"] / 3600)
         return {name: round(median(values), 2) for name, values in hours.items()}

@@ -485,9 +485,11 @@ def test_the_example_exports_checks_and_measures_and_begins_where_the_last_run_d
 # VmHWM and not getrusage, whose peak a new process inherits from the one that started it.
 MEASURE = """
 import json, re, sys
+from types import SimpleNamespace
 from airflow_provider_workflows.operators.procore_audit import ProcoreHistoryToObjectStorageOperator as Export
+ti = SimpleNamespace(xcom_push=lambda key, value: None)
 def run(**more):
-    return Export(task_id="export", tool_type="purchase_order_contract", path=sys.argv[1], **more).execute({})
+    return Export(task_id="export", tool_type="purchase_order_contract", path=sys.argv[1], **more).execute({"ti": ti})
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+) kB", open("/proc/self/status").read())[1]) / 1024
 run(item_ids="5001", file_format="jsonl")

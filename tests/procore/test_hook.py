@@ -23,6 +23,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.hooks.base import checked_url
 from airflow_provider_workflows.hooks.procore import ENVIRONMENTS, ProcoreHook
+from tests.versions import AIRFLOW
 
 TOKEN = {"access_token": "tok-12345", "token_type": "bearer", "expires_in": 5400, "created_at": 1}
 ME = {"id": 90001, "login": "integration@example.com"}
@@ -230,6 +231,8 @@ def test_tls_and_proxies_go_for_the_token_too(connect, requests_mock):
     ],
 )
 def test_a_mistake_in_the_connection_is_named_before_anything_is_sent(connect, requests_mock, extra, changes, named):
+    if AIRFLOW < (3, 1) and isinstance(extra, str):
+        pytest.skip("Airflow 3.0 says that there is no such connection, if its extra is no object")
     with pytest.raises(ConfigurationError, match=named) as mistake:
         connect(extra, **changes).me()
 

@@ -28,6 +28,7 @@ from airflow_provider_workflows.operators.procore import (
     ProcoreStartInstanceOperator,
     ProcoreTerminateInstanceOperator,
 )
+from airflow_provider_workflows.rules.times import parse_time
 from airflow_provider_workflows.sensors import procore as sensors
 from tests.killed import Killed
 from tests.procore.test_sensors import deferred, first_event
@@ -90,7 +91,7 @@ def test_a_workflow_is_started_and_described(emulator, store):
         "adopted": False,
         "outcome": None,
     }
-    assert datetime.fromisoformat(result["started_at"])
+    assert parse_time(result["started_at"])
     (sent,) = writes(emulator)
     assert sent["body"] == {"tool_type": TOOL, "item_id": "5002"}
 
