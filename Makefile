@@ -1,4 +1,5 @@
-# Everything needs Python 3.10 or newer, make and a package index; the rest is installed into .venv.
+# Everything needs Python 3.10 or newer, make and a package index; the rest is installed into .venv. `make distributed` needs
+# PostgreSQL and Redis as well, and `make matrix` the Pythons it names, which uv fetches where they are missing.
 PYTHON ?= python3
 BIN := .venv/bin
 # Without compiled bytecode every Airflow process compiles all of Airflow again.
@@ -54,7 +55,8 @@ MATRIX := matrix-3.0 matrix-3.1 matrix-3.2 matrix-3.3
 .PHONY: matrix $(MATRIX)
 matrix: $(MATRIX) ## run all tests but the live ones on each minor version of Airflow; PYTHON_3.0=/path/to/python3.10 and the like
 
-# A Python that is neither here nor to be had is replaced by the one that runs the rest; pytest says which it is.
+# A Python that is neither here nor to be had is replaced by the one that runs the rest, if that Airflow takes it; pytest
+# says which it is.
 $(MATRIX): matrix-%: .venv/ready
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON_$*) .venv/$* || $(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv/$*
 	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv/$*/bin/python $(LIBRARIES_$*) apache-airflow==$(AIRFLOW_$*) -e '.[emulator,parquet]' --group dev
@@ -78,7 +80,7 @@ load: .venv/ready ## let 200 tasks act at once on a real Airflow, within Procore
 	touch $@
 
 .PHONY: distributed
-distributed: .venv/distributed ## the same with PostgreSQL, Redis, Celery, two workers and two triggerers, and 500 waits
+distributed: .venv/distributed ## kill workers, triggerers and the scheduler of an Airflow with Celery, PostgreSQL and Redis while 500 tasks wait
 	.venv/engines/bin/python -m tests.live.distributed
 
 .venv/bench: .venv/ready

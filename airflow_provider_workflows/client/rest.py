@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from functools import partial
+from html import unescape
 from typing import Any
 from urllib.parse import parse_qs, quote, quote_plus, urljoin, urlsplit
 
@@ -36,9 +37,10 @@ from airflow_provider_workflows.exceptions import (
 
 CONNECT_TIMEOUT = 10.0  # seconds
 LARGEST_ANSWER = 32 * 2**20  # bytes, decoded
-LARGEST_ERROR = 2**16  # bytes of an error's body that are read for its words
+LARGEST_ERROR = 2**20  # bytes of an error's body that are read for its words
 DEEPEST_ANSWER = 100  # lists and objects in one another; what is deeper breaks whatever goes through it later
 MOST_PAGES = 10_000  # of one list
+SHORTEST_SECRET = 5  # characters; what is shorter stands in ordinary words, too, and Airflow masks nothing shorter
 LONGEST_CURSOR = 4096  # characters; servers take no longer address
 HALF_A_PAIR = re.compile("[\ud800-\udfff]")  # JSON can hold it, and no address can
 # A gateway's word that it does not know what became of the call (520 and 524 are Cloudflare's).
@@ -295,7 +297,7 @@ class RestClient:
             self._auth.renew(_bearer(response.request))
             response, body = self._send(request, path, replay, timeout)
         if 200 <= response.status_code < 300:
-            scrub = partial(self._scrub, token=_credentials(response.request))
+            scrub = partial(self._scrub, response.request)
             return Answer(response.status_code, response.headers, body, str(request.method), path, scrub)
         self._fail(response, body, path, replay)
         raise AssertionError("unreachable")  # pragma: no cover
@@ -372,7 +374,7 @@ class RestClient:
     def _fail(self, response: requests.Response, body: bytes, path: str, replay: Replay) -> None:
         status = response.status_code
         words, fields = _error_words(body)
-        scrub = partial(self._scrub, token=_credentials(response.request))
+        scrub = self._scrubber(response.request)
         call: dict[str, Any] = {
             "method": str(response.request.method),
             "path": path,
@@ -403,11 +405,20 @@ class RestClient:
             raise ServerError("The server failed", **call)
         raise ContractError("The status is not one of an answer", **call)
 
-    def _scrub(self, words: str, token: str) -> str:
-        for secret in filter(None, (*self._secrets, token)):
-            for form in (secret, quote(secret, safe=""), quote_plus(secret)):  # a server may repeat a form as it came
+    def _scrub(self, request: requests.PreparedRequest, words: str) -> str:
+        return self._scrubber(request)(words)
+
+    def _scrubber(self, request: requests.PreparedRequest) -> Callable[[str], str]:
+        """Return a function that takes the secrets out of a server's words, however it spells them, and cuts them."""
+        secrets = [one for one in (*self._secrets, _credentials(request)) if len(one) >= SHORTEST_SECRET]
+        forms = sorted({form for one in secrets for form in _spelled(one)}, key=len, reverse=True)
+
+        def scrub(words: str) -> str:
+            for form in forms:
                 words = words.replace(form, "***")
-        return re.sub(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+", r"\1 ***", words)[:500]
+            return re.sub(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+", r"\1 ***", words)[:500]
+
+        return scrub
 
     # --- paging ---
 
@@ -419,15 +430,15 @@ class RestClient:
             return linked
         if not number:
             return None
-        known, cursor = _body_cursor(body)
+        known, cursor = _body_cursor(body, answer.path)
         if known:
             if not cursor:
                 return None
             # A slash alone does not make a URL: it is a letter of base64.
             is_url = "://" in cursor or re.search(r"[?&](cursor|page)=", cursor)
             return self._from_url(cursor, answer.path) if is_url else _cursor(cursor, answer.path)
-        page = int(place.get("page", 1))
-        if "Link" in answer.headers:
+        page = _whole(str(place.get("page", 1)))
+        if "Link" in answer.headers or page is None:
             return None
         total = _whole(answer.headers.get("Total", ""))
         if total is not None:
@@ -454,10 +465,11 @@ class RestClient:
             raise ContractError("The next page is said to be on another server", method="GET", path=path)
         if query.get("cursor"):
             return _cursor(query["cursor"][0], path)
-        page = _whole(query.get("page", [""])[0])
-        if page is None:
-            raise ContractError("The link to the next page has neither cursor nor page", method="GET", path=path)
-        return {"page": page}
+        if query.get("page"):
+            text = query["page"][0]
+            page = _whole(text)
+            return {"page": _cursor(text, path)["cursor"] if page is None else page}
+        raise ContractError("The link to the next page has neither cursor nor page", method="GET", path=path)
 
 
 class _Pages:
@@ -597,6 +609,12 @@ def _cursor(text: str, path: str) -> dict[str, Any]:
     return {"cursor": text}
 
 
+def _spelled(text: str) -> tuple[str, ...]:
+    """Return a text as it is, as it came in a form, in JSON that cannot be read, and as Python repeats it."""
+    in_json = (simplejson.dumps(text), simplejson.dumps(text, ensure_ascii=False), repr(text))
+    return text, quote(text, safe=""), quote_plus(text), *(form[1:-1] for form in in_json)
+
+
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
@@ -710,7 +728,7 @@ def _moment(unix_time: float | None) -> datetime | None:
         return None  # such as milliseconds: beyond the calendar
 
 
-def _body_cursor(body: Any) -> tuple[bool, str | None]:
+def _body_cursor(body: Any, path: str) -> tuple[bool, str | None]:
     """
     Return whether the body names a next cursor or URL, and which; None is the end of the list.
 
@@ -724,11 +742,15 @@ def _body_cursor(body: Any) -> tuple[bool, str | None]:
             if isinstance(holder.get(name), dict):
                 places.append(holder[name])
     named = [holder[name] for holder in places for name in ("next_cursor", "nextCursor", "next") if name in holder]
-    cursor = next((cursor for cursor in named if cursor), None)
-    if cursor is not None and type(cursor) not in (str, int):
+    said = [cursor for cursor in named if cursor]
+    usable = next((cursor for cursor in said if type(cursor) in (str, int)), None)
+    if said and usable is None:
         # To take it for the end would be to leave out what follows.
-        raise ContractError(f"The place of the next page is neither a text nor a number but {type(cursor).__name__}")
-    return bool(named), None if cursor is None else str(cursor)
+        kind = type(said[0]).__name__
+        raise ContractError(
+            f"The place of the next page is neither a text nor a number but {kind}", method="GET", path=path
+        )
+    return bool(named), None if usable is None else str(usable)
 
 
 def _error_words(body: bytes) -> tuple[str, dict[str, list[str]]]:
@@ -795,4 +817,4 @@ def _html_words(text: str) -> str | None:
         return None
     # Only its beginning: a page of nothing but <title> takes this pattern minutes.
     title = re.search(r"(?is)<title[^>]*>(.*?)</title>", text[:4096])
-    return "an HTML page" + (f" titled {' '.join(title[1].split())!r}" if title else "")
+    return "an HTML page" + (f" titled {' '.join(unescape(title[1]).split())!r}" if title else "")

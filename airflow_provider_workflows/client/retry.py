@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tenacity import RetryCallState, Retrying, retry_if_exception_type
 
-from airflow_provider_workflows.exceptions import ApiError, RateLimited
+from airflow_provider_workflows.exceptions import ApiError
 
 Result = TypeVar("Result")
 
@@ -95,6 +95,8 @@ class _Tries:
     """
 
     last: Again
+    _is_turned_away = False
+    _stated = 0.0  # seconds from the last attempt to the time that the server has named
 
     def __init__(self, policy: RetryPolicy, clock: Callable[[], float]):
         self._policy = policy
@@ -105,6 +107,9 @@ class _Tries:
 
     def note(self, failed: Again) -> None:
         self.last = failed
+        # Once for each attempt: the clock goes on, or back, between two looks.
+        self._stated = 0.0 if failed.not_before is None else max(failed.not_before - self._clock(), 0.0)
+        self._is_turned_away = failed.error.status_code == 429 and self._stated > 0
         if self._is_turned_away:
             self._turned_away += 1
         else:
@@ -112,7 +117,7 @@ class _Tries:
 
     def are_enough(self) -> bool:
         policy = self._policy
-        if self._stated > policy.longest_wait:  # it is never cut short
+        if policy.attempts == 1 or self._stated > policy.longest_wait:  # it is never cut short
             return True
         if self._is_turned_away:
             longest = (policy.attempts - 1) * policy.longest_wait
@@ -126,12 +131,3 @@ class _Tries:
             return max(self._stated, policy.first_wait) + random.uniform(0, policy.first_wait / self._turned_away)
         backoff: float = min(policy.first_wait * 2 ** (self._failed - 1), policy.longest_wait)
         return max(self._stated, backoff) + random.uniform(0, backoff / 4)
-
-    @property
-    def _is_turned_away(self) -> bool:
-        return isinstance(self.last.error, RateLimited) and self._stated > 0
-
-    @property
-    def _stated(self) -> float:
-        """Seconds until the time that the server has named; 0 where it named none, or one that is past."""
-        return 0.0 if self.last.not_before is None else max(self.last.not_before - self._clock(), 0.0)

@@ -143,8 +143,8 @@ class Uploads:
                 return storage.call(method, parts.path, query=parts.query, replay=Replay.SAFE, **call)
             except ApiError as error:
                 failure = _without_address(error, parts)
-            except ConfigurationError:
-                failure = ContractError("The address to store a file at, or its headers, cannot be sent", method=method)
+            except ConfigurationError as error:  # of the address, its headers, or how this connection reaches it
+                failure = ContractError(f"A file cannot be stored where the server says: {error}", method=method)
         raise failure  # out here it has no context, whose traceback would repeat the address
 
 

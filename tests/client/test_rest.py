@@ -531,6 +531,40 @@ def test_a_secret_that_the_server_echoes_is_not_in_the_error(requests_mock):
     assert failure.value.server_message == "*** and ***, Authorization: Bearer ***"
 
 
+@pytest.mark.parametrize(
+    ("status", "body"),
+    [
+        (200, "<html><title>bad pa&quot;ss\\word&amp;12</title></html>"),
+        (400, "<html><title>bad pa&quot;ss\\word&amp;12</title></html>"),
+        (400, '{"message": "bad pa\\"ss\\\\word&12", "cut'),
+        (400, '{"message": "bad pa\\"ss\\\\word&12"}'),
+        (400, "bad pa%22ss%5Cword%2612"),
+    ],
+)
+def test_nor_is_it_in_another_spelling(requests_mock, status, body):
+    requests_mock.get(BASE + "/x", status_code=status, text=body)
+
+    with pytest.raises(ApiError, match=r"bad \*\*\*"):
+        client_to(secrets=('pa"ss\\word&12',)).get("/x").json()
+
+
+def test_a_secret_that_stands_in_ordinary_words_is_left_in_them(requests_mock):
+    requests_mock.get(BASE + "/x", status_code=400, json={"message": "The task is already completed"})
+
+    with pytest.raises(ApiError, match="The task is already completed"):
+        client_to(secrets=("e",)).get("/x")
+
+
+def test_every_field_of_a_long_refusal_is_named(requests_mock):
+    errors = {f"field_{number}": ["is not one of those that are allowed here"] for number in range(1500)}
+    requests_mock.get(BASE + "/x", status_code=422, json={"message": "Invalid", "errors": errors})
+
+    with pytest.raises(InvalidRequest) as failure:
+        client_to().get("/x")
+
+    assert failure.value.fields == errors
+
+
 def test_a_secret_that_the_server_echoes_is_not_in_the_fields(requests_mock):
     auth = TokenAuth(ReadyToken("tok-12345"), BASE)
     requests_mock.get(BASE + "/x", status_code=422, json={"errors": {"name": ["not tok-12345"]}})
@@ -682,6 +716,22 @@ def test_a_next_page_of_an_unknown_form_is_not_taken_for_the_end(requests_mock, 
 
     with pytest.raises(ContractError, match="place of the next page"):
         listed(client_to(), "v2")
+
+
+def test_a_cursor_beside_something_else_is_taken(requests_mock):
+    first = {"data": rows(1), "next": {"href": "/x?page=2"}, "meta": {"next_cursor": "c2"}}
+    requests_mock.get(BASE + "/x", [{"json": first}, {"json": {"data": rows(2), "next_cursor": None}}])
+
+    assert listed(client_to(), "v2") == [1, 2]
+    assert requests_mock.last_request.qs["cursor"] == ["c2"]
+
+
+def test_a_page_that_is_no_number_is_given_back_as_it_came(requests_mock):
+    link = {"Link": f'<{BASE}/x?page=p2-q>; rel="next"'}
+    requests_mock.get(BASE + "/x", [{"json": {"data": rows(1)}, "headers": link}, {"json": {"data": rows(2)}}])
+
+    assert listed(client_to(), "v2") == [1, 2]
+    assert requests_mock.last_request.qs["page"] == ["p2-q"]
 
 
 @pytest.mark.parametrize("cursor", ["c" * 5000, "\ud800"])

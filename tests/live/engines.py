@@ -13,7 +13,7 @@ from pathlib import Path
 
 from tests.live.airflow import free_ports
 
-WHAT_TO_INSTALL = "Install PostgreSQL's server and Redis: apt-get install -y postgresql redis-server"
+PACKAGES = ("postgresql", "redis-server")  # of Debian
 READY_WITHIN = 30.0  # seconds
 
 
@@ -25,7 +25,7 @@ def postgresql() -> Iterator[str]:
         owner = ["runuser", "-u", pwd.getpwuid(place.stat().st_uid).pw_name, "--"] if os.geteuid() == 0 else []
 
         def call(program: str, *arguments: str) -> None:
-            command = [*owner, program_of_postgresql(program), *arguments]
+            command = [*owner, program_of(program), *arguments]
             done = subprocess.run(
                 command, cwd=place, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
             )
@@ -47,9 +47,7 @@ def postgresql() -> Iterator[str]:
 @contextlib.contextmanager
 def redis() -> Iterator[str]:
     """Run a Redis that keeps nothing; yield its address."""
-    program = shutil.which("redis-server")
-    if program is None:
-        raise SystemExit(f"There is no redis-server. {WHAT_TO_INSTALL}")
+    program = program_of("redis-server")
     (port,) = free_ports(1)
     with folder("live-redis-") as place:
         command = [program, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(place)]
@@ -61,12 +59,24 @@ def redis() -> Iterator[str]:
             process.wait(READY_WITHIN)
 
 
-def program_of_postgresql(name: str) -> str:
-    """Return the path of one of PostgreSQL's programs; Debian keeps those of the server off the PATH."""
-    for found in [*sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"), reverse=True), shutil.which(name)]:
-        if found is not None:
-            return str(found)
-    raise SystemExit(f"There is no {name}. {WHAT_TO_INSTALL}")
+def program_of(name: str) -> str:
+    """Return the path of a program of theirs, installed where it is missing and we may."""
+    found = _path_of(name)
+    if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
+        subprocess.run(["apt-get", "update", "-q"], check=True)
+        subprocess.run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *PACKAGES], check=True)
+        found = _path_of(name)
+    if found is None:
+        raise SystemExit(
+            f"There is no {name}. Install PostgreSQL's server and Redis, in Debian {' and '.join(PACKAGES)}."
+        )
+    return found
+
+
+def _path_of(name: str) -> str | None:
+    # Debian keeps the programs of PostgreSQL's server off the PATH.
+    of_the_server = sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))
+    return str(of_the_server[-1]) if of_the_server else shutil.which(name)
 
 
 @contextlib.contextmanager

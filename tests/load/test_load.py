@@ -94,7 +94,8 @@ class Run:
         for slot in slots:
             slot.start()
         for slot in slots:
-            slot.join()
+            slot.join(300)
+            assert not slot.is_alive(), f"a task does not end: {self.failures}"
 
     def _slot(self, waiting: queue.SimpleQueue[Callable[[], None]]) -> None:
         while True:

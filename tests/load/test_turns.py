@@ -19,17 +19,23 @@ class Call:
         self.now = 1_700_000_000.0
         self.pauses: list[float] = []
         self.policy = policy
+        self.status = 429
+        self.drift = 0.0  # seconds that the clock moves at each look
         self._ends = chain(ends, repeat(ends[-1]))
 
     def run(self) -> None:
-        self.policy.run(self._attempt, sleep=self._sleep, clock=lambda: self.now)
+        self.policy.run(self._attempt, sleep=self._sleep, clock=self._clock)
+
+    def _clock(self) -> float:
+        self.now += self.drift
+        return self.now
 
     def _attempt(self) -> None:
         end = next(self._ends)
         if isinstance(end, str):
             raise Again(ConnectionFailed(end))
         if end is not None:
-            raise Again(RateLimited("The server asks to wait"), self.now + end)
+            raise Again(RateLimited("The server asks to wait", status_code=self.status), self.now + end)
 
     def _sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)
@@ -97,3 +103,27 @@ def test_in_a_trigger_nothing_waits(end: float | str):
         call.run()
 
     assert call.pauses == []
+
+
+@pytest.mark.parametrize("drift", [1.0, -20.0])
+@pytest.mark.parametrize("policy", [POLICY, RetryPolicy.none()], ids=["task", "trigger"])
+def test_a_clock_that_moves_between_two_looks_changes_nothing(drift: float, policy: RetryPolicy):
+    call = Call(0.5, 0.5, None, policy=policy)
+    call.drift = drift
+
+    if policy.attempts == 1:
+        with pytest.raises(RateLimited):
+            call.run()
+    else:
+        call.run()
+    assert len(call.pauses) == (0 if policy.attempts == 1 else 2)
+
+
+def test_a_server_that_is_down_and_names_a_time_is_asked_no_more_often_than_any_other():
+    call = Call(1.0)
+    call.status = 503
+
+    with pytest.raises(RateLimited):
+        call.run()
+
+    assert len(call.pauses) == POLICY.attempts - 1

@@ -11,7 +11,7 @@ import pytest
 from airflow.sdk import DAG, BaseHook
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 
 
 def blocks(document: Path, language: str) -> list[str]:

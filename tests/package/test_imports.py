@@ -31,7 +31,7 @@ import importlib, json, os, sys, time
 modules, airflow_modules = json.load(sys.stdin)
 def importing_others():
     start = time.process_time()
-    import imaplib, mailbox, pdb, pydoc, tarfile, turtledemo, xml.dom.minidom
+    import imaplib, mailbox, pdb, pydoc, tarfile, xml.dom.minidom
     return time.process_time() - start
 for name in airflow_modules:
     importlib.import_module(name)

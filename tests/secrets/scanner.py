@@ -130,6 +130,7 @@ class Watch:
         self._path = path
         self._fernet_key = fernet_key
         self._leave = threading.Event()
+        self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._work, daemon=True)
 
     def __enter__(self) -> Watch:
@@ -139,8 +140,16 @@ class Watch:
     def __exit__(self, *failure: object) -> None:
         self._leave.set()
         self._thread.join()
+        if self._failure is not None:
+            raise RuntimeError("not all that was there for a moment was seen") from self._failure
 
     def _work(self) -> None:
+        try:
+            self._look()
+        except Exception as failure:  # told when the block ends
+            self._failure = failure
+
+    def _look(self) -> None:
         while not self._leave.wait(PAUSE):
             for process in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):  # it has ended

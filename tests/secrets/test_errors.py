@@ -53,7 +53,7 @@ def everything_is_logged(caplog):
 def test_an_error_its_traceback_and_the_log_repeat_no_secret(
     emulator, other, hostile, set_connection, monkeypatch, everything_is_logged, name
 ):
-    monkeypatch.setattr(RetryPolicy, "attempts", 1)
+    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (1, 0.0, 120.0))
     secret: dict[str, str] = {}
     set_connection(name, failing_connections(emulator, hostile, secret)[name])
 
