@@ -317,6 +317,7 @@ def test_a_wait_that_knows_no_item_yet_is_polled_with_the_others_once_it_does(em
 # --- Legacy ---
 
 
+@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("spread", [False, True])
 def test_500_legacy_waits_in_10000_instances_take_a_request_per_page_and_one_per_change(clock, waiting, spread):
     with emulator_with("large") as emulator:
