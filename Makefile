@@ -28,7 +28,7 @@ demo-ui: .venv/ready ## the same, then leave Airflow and the emulator running un
 
 # One process of tests for each core; the tests of a file stay together and share what they started. A real Airflow needs
 # the machine for itself.
-PYTEST := -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile -m 'not live'
+PYTEST := -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile -m 'not live' $(TESTS)
 
 .PHONY: test
 test: .venv/ready ## run all tests, the end-to-end run on a real Airflow included, and print the coverage
