@@ -7,8 +7,13 @@ import json
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import urllib3
+from packaging import version
+
 from tests.hostile.replay import Exchange
 
+# Before, urllib3 unpacks a bomb in one piece, which takes memory and time that nobody else can bound.
+UNPACKS_BY_THE_PIECE = version.parse(urllib3.__version__) >= version.parse("2.6")
 OTHER_HOST = "https://elsewhere.example.com"
 Kind = Callable[[Exchange], list[Exchange]]
 
@@ -320,7 +325,8 @@ def kinds_of_http() -> Iterator[tuple[str, Kind]]:
 
 
 def large_kinds() -> Iterator[tuple[str, Kind]]:
-    yield "a gzip bomb", of_bomb
+    if UNPACKS_BY_THE_PIECE:
+        yield "a gzip bomb", of_bomb
     for name, body in LARGE.items():
         yield name, of_body(body)
         yield f"an error with {name}", of_status(500, body)

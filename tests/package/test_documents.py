@@ -8,7 +8,8 @@ import re
 from pathlib import Path
 
 import pytest
-from airflow.sdk import DAG, BaseHook
+from airflow.providers.common.compat.sdk import BaseHook
+from airflow.sdk import DAG
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])

@@ -19,6 +19,7 @@ from tests.secrets.connections import failing_connections
 from tests.secrets.failures import PROCORE, WORKFLOWSOFT
 from tests.secrets.scanner import Scanner
 from tests.secrets.servers import Hostile, OtherHost
+from tests.versions import AIRFLOW
 
 CALLS = {
     **{name: lambda name: ProcoreHook(name).list_tools() for name in PROCORE},
@@ -49,7 +50,11 @@ def everything_is_logged(caplog):
     return caplog
 
 
-@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize(
+    "name",
+    # Airflow 3.0 says that there is no such connection, if its extra is no object.
+    [name for name in CALLS if AIRFLOW >= (3, 1) or name != "extra_is_not_json"],
+)
 def test_an_error_its_traceback_and_the_log_repeat_no_secret(
     emulator, other, hostile, set_connection, monkeypatch, everything_is_logged, name
 ):
