@@ -52,8 +52,8 @@ def everything_is_logged(caplog):
 
 @pytest.mark.parametrize(
     "name",
-    # Airflow 3.0 says that there is no such connection, if its extra is no object.
-    [name for name in CALLS if AIRFLOW >= (3, 1) or name != "extra_is_not_json"],
+    # Before Airflow 3.2 it says that there is no such connection, if its extra is no object.
+    [name for name in CALLS if AIRFLOW >= (3, 2) or name != "extra_is_not_json"],
 )
 def test_an_error_its_traceback_and_the_log_repeat_no_secret(
     emulator, other, hostile, set_connection, monkeypatch, everything_is_logged, name

@@ -599,7 +599,8 @@ def test_tasks_are_mapped_over_the_instances(consuming, emulator, monkeypatch, t
     run = module.run.test()
 
     assert str(run.state) == "success"
-    processes = run.get_task_instance("process", map_index=1).xcom_pull("process", map_indexes=[0, 1])
+    mapped = run.get_task_instance("process", map_index=1)
+    processes = [mapped.xcom_pull("process", map_indexes=one) for one in (0, 1)]
     assert list(processes) == ["process " + row["process_instance_id"] for row in started]
     read = [path.split("/")[-2] for path in answered(emulator) if path.endswith("/variables")]
     assert sorted(read) == sorted(row["integration_instance_id"] for row in started)
