@@ -75,7 +75,7 @@ def test_all_waits_of_a_scope_are_read_for_by_one_poll(clock, product):
 
     assert [len(subscribers) for _, subscribers in product.polls] == [500, 500, 500]
     assert product.times == [60.0, 120.0, 180.0]
-    assert running == 500 + 1 + 1  # the waits, the poll, and what it sleeps in
+    assert running in (500 + 1, 500 + 1 + 1)  # the waits, the poll, and before Python 3.12 what it sleeps in
     assert len(product.hooks) == 1
 
 
