@@ -282,7 +282,7 @@ def test_a_poke_goes_on_through_a_fault_that_outlasts_the_clients_retries(emulat
 
 
 def test_a_trigger_asks_no_earlier_than_the_server_said(emulator, store):
-    trigger = deferred(instance_sensor(timeout=1), {"task_state_store": store}).trigger
+    trigger = deferred(instance_sensor(timeout=3), {"task_state_store": store}).trigger
     emulator.control("POST", "faults", path="history$", times=99, status=429, headers={"Retry-After": "3600"})
     before = len(emulator.requests())
 
