@@ -54,6 +54,14 @@ def of(hook: type, *, acts: set[str], **uses: Callable[[Any], Any]) -> list[Call
     return [Call(hook, name, use, name in acts) for name, use in uses.items()]
 
 
+# What both take from the base of Procore's two APIs.
+OF_BOTH_PROCORE_HOOKS = {
+    "me": lambda hook: hook.me(),
+    "user_id": lambda hook: hook.user_id,
+    "find_user_id": lambda hook: hook.find_user_id("dana@example.com"),
+    "check": lambda hook: hook.check(),
+    "test_connection": lambda hook: hook.test_connection(),
+}
 # In an order in which each finds what it needs on one emulator.
 CALLS = [
     *of(
@@ -68,11 +76,7 @@ CALLS = [
             "create_bulk_replace_request",
             "update_bulk_replace_request",
         },
-        me=lambda hook: hook.me(),
-        user_id=lambda hook: hook.user_id,
-        find_user_id=lambda hook: hook.find_user_id("dana@example.com"),
-        check=lambda hook: hook.check(),
-        test_connection=lambda hook: hook.test_connection(),
+        **OF_BOTH_PROCORE_HOOKS,
         list_tools=lambda hook: hook.list_tools(),
         find_tool=lambda hook: hook.find_tool(TOOL),
         check_tool=lambda hook: hook.check_tool(TOOL),
@@ -114,11 +118,7 @@ CALLS = [
     *of(
         ProcoreLegacyHook,
         acts={"perform_activity"},
-        me=lambda hook: hook.me(),
-        user_id=lambda hook: hook.user_id,
-        find_user_id=lambda hook: hook.find_user_id("dana@example.com"),
-        check=lambda hook: hook.check(),
-        test_connection=lambda hook: hook.test_connection(),
+        **OF_BOTH_PROCORE_HOOKS,
         list_instances=lambda hook: hook.list_instances(),
         get_instance=lambda hook: hook.get_instance("568150"),
         find_instance_id=lambda hook: hook.find_instance_id(OBJECT, "1953145"),
