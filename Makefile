@@ -112,7 +112,7 @@ format: .venv/ready ## put the code into its format
 .PHONY: constraints
 constraints: ## choose new versions of everything that is installed
 	test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv; }
-	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.10 --all-extras --group dev --group bench --group distributed --no-annotate --no-header -o constraints.txt pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.10 --all-extras --group dev --group bench --group browser --group distributed --group docs --no-annotate --no-header -o constraints.txt pyproject.toml
 
 .PHONY: clean
 clean: ## remove what the targets made
