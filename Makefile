@@ -31,7 +31,8 @@ demo-ui: .venv/ready ## the same, then leave Airflow and the emulator running un
 PYTEST := -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile -m 'not live' $(TESTS)
 
 .PHONY: test
-test: .venv/ready ## run all tests, the end-to-end run on a real Airflow included, and print the coverage
+test: .venv/ready ## run all tests, the end-to-end run on a real Airflow and the browser included, and print the coverage
+	$(MAKE) .venv/browser || echo 'No browser to be had: the tests that need one are skipped.'
 	$(BIN)/python $(PYTEST) --cov --cov-report= --cov-fail-under=0
 	$(BIN)/python -m pytest -m live --cov --cov-append --cov-report=term-missing:skip-covered
 
@@ -95,6 +96,29 @@ bench: .venv/bench ## measure what waiting costs, beside Airflow's own HTTP trig
 audit: .venv/ready ## ask the package index whether a version that was tested has a known vulnerability
 	$(BIN)/uv tool run --quiet pip-audit==2.10.1 --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off || { echo "Not proved: either a vulnerability is named above, or the index's vulnerability service did not answer for a package." >&2; exit 1; }
 
+.venv/docs: .venv/ready
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt --group docs
+	touch $@
+
+.PHONY: docs
+docs: .venv/docs ## build the documentation site in dist/docs; a warning is an error
+	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs dist/docs
+
+# The browser is the one of this machine, or Debian's, or the one that Playwright fetches.
+.venv/browser: .venv/ready
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt --group browser
+	command -v chromium chromium-browser google-chrome || apt-get install --yes --quiet chromium || $(BIN)/playwright install chromium
+	touch $@
+
+.PHONY: browser
+browser: .venv/browser ## look at Airflow's pages and the emulator's in a real browser; SCREENSHOTS=1 renews the pictures in the documentation
+	$(BIN)/python -m pytest -m browser
+
+.PHONY: wheel
+wheel: .venv/ready ## build what is released in dist, and refuse a wrong version or content; TAG=v1.2.3
+	rm -rf dist/*.whl dist/*.tar.gz
+	$(BIN)/python -m tests.release dist --tag '$(TAG)'
+
 .PHONY: lint
 lint: .venv/ready ## check style and formatting
 	$(BIN)/ruff check .
@@ -108,6 +132,10 @@ typecheck: .venv/ready ## check types
 format: .venv/ready ## put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
+
+.PHONY: hooks
+hooks: .venv/ready ## check style and types before every commit
+	$(BIN)/pre-commit install
 
 .PHONY: constraints
 constraints: ## choose new versions of everything that is installed
