@@ -32,9 +32,10 @@ def problems(folder: Path, tag: str | None = None) -> list[str]:
     wheels, archives = sorted(folder.glob("*.whl")), sorted(folder.glob("*.tar.gz"))
     if len(wheels) != 1 or len(archives) != 1:
         return [f"{folder} must hold one wheel and one source archive; it holds {len(wheels)} and {len(archives)}."]
+    wanted = package_files(tag)
     with zipfile.ZipFile(wheels[0]) as wheel:
-        found = [*_contents(wheel), *_metadata(wheel), *_versions(wheel, wheels[0].name, tag)]
-    return [*found, *_source(archives[0])]
+        found = [*_contents(wheel, wanted), *_metadata(wheel), *_versions(wheel, wheels[0].name, tag)]
+    return [*found, *_source(archives[0], wanted)]
 
 
 def metadata_of(wheel: zipfile.ZipFile) -> Message:
@@ -46,18 +47,17 @@ def _text(wheel: zipfile.ZipFile, name: str) -> str:
     return wheel.read(matching[0]).decode() if matching else ""
 
 
-def package_files() -> set[str]:
-    """Return the files of the package as git knows them, or as they lie here where there is no git."""
-    tracked = subprocess.run(["git", "ls-files", PACKAGE], cwd=ROOT, capture_output=True, text=True)
-    if tracked.returncode == 0 and tracked.stdout:
-        return set(tracked.stdout.splitlines())
+def package_files(tag: str | None) -> set[str]:
+    """Return the files of the package: for a release as git knows them, else as they lie here."""
+    if tag is not None:
+        command = ["git", "ls-files", PACKAGE]
+        return set(subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines())
     files = (file for file in (ROOT / PACKAGE).rglob("*") if file.is_file() and "__pycache__" not in file.parts)
     return {str(file.relative_to(ROOT)) for file in files}
 
 
-def _contents(wheel: zipfile.ZipFile) -> list[str]:
+def _contents(wheel: zipfile.ZipFile, wanted: set[str]) -> list[str]:
     held = {name for name in wheel.namelist() if ".dist-info/" not in name}
-    wanted = package_files()
     strange = [f"The wheel holds {name}, which is not in the repository's package." for name in sorted(held - wanted)]
     missing = [f"The wheel lacks {name}." for name in sorted(wanted - held)]
     if not any(name.endswith(".dist-info/licenses/LICENSE") for name in wheel.namelist()):
@@ -102,13 +102,13 @@ def _first(pattern: str, text: str) -> str | None:
     return match[1] if match else None
 
 
-def _source(archive: Path) -> list[str]:
+def _source(archive: Path, package: set[str]) -> list[str]:
     with tarfile.open(archive) as source:
         names = {name.partition("/")[2] for name in source.getnames()}
     top = {name.partition("/")[0] for name in names}
     wanted = {"CHANGELOG.md", "LICENSE", "Makefile", "README.md", "constraints.txt", "docs", "example_dags", "tests"}
     found = [f"The source archive lacks {name}." for name in sorted(wanted - top)]
-    found += [f"The source archive lacks {name}." for name in sorted(package_files() - names)]
+    found += [f"The source archive lacks {name}." for name in sorted(package - names)]
     litter = (name for name in sorted(names) if re.search(r"(^|/)(__pycache__|\.git|\.venv|\.env)(/|$)", name))
     return found + [f"The source archive holds {name}." for name in litter]
 

@@ -82,10 +82,10 @@ def test_a_wheel_that_holds_its_users_back_or_leaves_the_package_index_is_refuse
 def test_a_tag_needs_its_version_and_a_day_in_the_changelog(built, tmp_path, monkeypatch):
     changelog = (release.ROOT / "CHANGELOG.md").read_text()
     version = release.re.search(r"^## (\S+)", changelog, re.MULTILINE)[1]
+    files = release.package_files(None)
+    monkeypatch.setattr(release, "package_files", lambda tag: files)
     assert any("the tag of 9.9.9" in problem for problem in release.problems(built, "v9.9.9"))
 
-    files = release.package_files()
-    monkeypatch.setattr(release, "package_files", lambda: files)
     monkeypatch.setattr(release, "ROOT", tmp_path)
     (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n## {version} (2026-12-01)\n")
     assert release.problems(built, f"v{version}") == []
