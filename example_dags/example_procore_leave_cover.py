@@ -1,0 +1,115 @@
+"""
+Put deputies in for people on leave in Procore (Workflows v2), and end a cover when a leave is cancelled.
+
+The DAG compares the leaves that HR knows with the replacements that Procore has. It asks Procore for each cover that
+is not there yet, in a task of its own: Procore begins it on the first day and ends it after the last one. A leave that
+was cancelled stops its replacement. What was asked for is not asked for again, so the DAG can run as often as you like.
+"""
+
+from __future__ import annotations
+
+import pendulum
+from airflow.sdk import Param, dag, task
+
+from airflow_provider_workflows.operators.procore_assignees import ProcoreBulkReplaceAssigneesOperator
+
+ON_ITS_WAY = ("processing", "upcoming", "active")  # the states of a replacement that can be stopped
+
+
+@dag(
+    schedule="@daily",
+    start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
+    catchup=False,
+    max_active_runs=1,  # two runs at once would ask for the same twice
+    params={
+        "leaves": Param(
+            [
+                {
+                    "person": "dana@example.com",
+                    "deputy": "lee@example.com",
+                    "first_day": "2029-07-02",
+                    "last_day": "2029-07-27",
+                    "cancelled": False,
+                }
+            ],
+            type="array",
+            description="The leaves, as HR has them; a real DAG would ask the HR system",
+        )
+    },
+    tags=["example", "procore"],
+    doc_md=__doc__,
+)
+def example_procore_leave_cover():
+    # [START howto_compare_leaves]
+    @task(retries=2)
+    def compare_with_procore(params: dict) -> list[dict]:
+        """Return each leave that is not over, with the replacements of the same days that Procore has for it."""
+        from airflow_provider_workflows.hooks.procore import ProcoreHook
+
+        hook = ProcoreHook()
+        today = pendulum.today("UTC").to_date_string()
+        found = []
+        for leave in params["leaves"]:
+            if leave["last_day"] < today:
+                continue
+            requests = hook.list_bulk_replace_requests(
+                old_assignee_ids=[hook.find_user_id(leave["person"], parameter="person")],
+                replacement_type="temporary",
+                start_date=f"{leave['first_day']}...{leave['first_day']}",
+                end_date=f"{leave['last_day']}...{leave['last_day']}",
+            )
+            found.append({**leave, "requests": [{"id": one["id"], "status": one["status"]} for one in requests]})
+        return found
+
+    # [END howto_compare_leaves]
+
+    @task
+    def choose_new(leaves: list[dict]) -> list[dict]:
+        """Return the parameters of one task for each cover to ask for; one that failed is asked for again."""
+        return [
+            {
+                "old_assignee": leave["person"],
+                "new_assignees": [leave["deputy"]],
+                "first_day": leave["first_day"],
+                "last_day": leave["last_day"],
+            }
+            for leave in leaves
+            if not leave["cancelled"] and all(one["status"] == "failed" for one in leave["requests"])
+        ]
+
+    @task
+    def choose_cancelled(leaves: list[dict]) -> list[str]:
+        """Return the replacements that are no longer wanted."""
+        cancelled = [one for leave in leaves if leave["cancelled"] for one in leave["requests"]]
+        return [str(one["id"]) for one in cancelled if one["status"] in ON_ITS_WAY]
+
+    leaves = compare_with_procore()
+
+    # [START howto_operator_procore_bulk_replace_assignees]
+    covered = ProcoreBulkReplaceAssigneesOperator.partial(
+        task_id="cover",
+        replacement_type="temporary",
+        reason="On leave, says HR.",
+        retries=2,
+    ).expand_kwargs(choose_new(leaves))
+    # [END howto_operator_procore_bulk_replace_assignees]
+
+    # [START howto_operator_procore_bulk_replace_assignees_stop]
+    stopped = ProcoreBulkReplaceAssigneesOperator.partial(task_id="stop", action="stop", retries=2).expand(
+        request_id=choose_cancelled(leaves)
+    )
+    # [END howto_operator_procore_bulk_replace_assignees_stop]
+
+    @task(trigger_rule="none_failed")
+    def report(covered: list[dict], stopped: list[dict]) -> dict[str, list]:
+        """Say what was asked for and stopped; with errors Procore could put the deputy in at some places only."""
+        return {
+            "asked_for": [[one["request_id"], one["status"]] for one in covered or []],
+            "with_errors": [one["request_id"] for one in covered or [] if one["errors"]],
+            "stopped": [one["request_id"] for one in stopped or []],
+        }
+
+    report(covered.output, stopped.output)
+
+
+example_procore_leave_cover()
