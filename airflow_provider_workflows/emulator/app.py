@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import re
 import traceback
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
-from urllib.parse import parse_qsl, unquote
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -20,6 +21,7 @@ from starlette.routing import Match
 
 from . import (
     control,
+    overview,
     procore,
     procore_gateway,
     procore_legacy,
@@ -36,7 +38,8 @@ Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
 
-OWN_PATHS = ("/_emulator/", "/openapi.json")
+OWN_PATHS = ("/_emulator/", "/openapi.json")  # and the page at /
+READING = ("GET", "HEAD", "OPTIONS")
 UNRECORDED_BODIES = ("/oauth/", "/_storage/")  # secrets, and files
 MANY = {"large": 10_000, "huge": 100_000}  # more instances of each Procore API, by the seed
 
@@ -51,8 +54,15 @@ class Emulated:
         self.uploads = uploads.Uploads(self.world)
         self.legacy = procore_legacy.ProcoreLegacy(self.world)
         self.workflowsoft = workflowsoft.Workflowsoft(self.world)
+        self._changes = 0
         self._fill(seed)
         self.app = self._routes()
+
+    @property
+    def version(self) -> str:
+        """What the page shows is the same as long as this is: it tells each request and each transition, and time."""
+        world = self.world
+        return f"{self._changes}-{world.requests_served}-{len(self.procore.moving)}-{int(world.clock.time() / 60)}"
 
     def reset(self, seed: str) -> None:
         """Begin anew; the routes hold on to these objects, so they are refilled instead of replaced."""
@@ -83,6 +93,7 @@ class Emulated:
         app.include_router(procore_legacy.routes(self.world, self.legacy))
         app.include_router(workflowsoft.routes(self.world, self.workflowsoft))
         app.include_router(control.routes(self))
+        app.include_router(overview.routes(self))
         app.add_exception_handler(Refusal, _refused)
         app.add_exception_handler(RequestValidationError, _invalid)
         app.add_exception_handler(ValidationError, _invalid)
@@ -93,7 +104,10 @@ class Emulated:
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         scope = _with_whole_segments(scope)
-        if scope["type"] != "http" or scope["path"].startswith(OWN_PATHS):
+        if scope["type"] == "http" and _acts_from_elsewhere(scope):
+            await _elsewhere(scope, receive, send)
+            return
+        if scope["type"] != "http" or _is_own(scope["path"]):
             await self._route(scope, receive, send)
             return
         body = await _whole_body(receive)
@@ -151,6 +165,9 @@ class Emulated:
         except Exception:
             # A bug of the emulator. The client has its 500 already; here is what the log needs.
             traceback.print_exc()
+        finally:
+            if not (scope.get("method") in READING and _is_own(scope["path"])):
+                self._changes += 1
 
     def _record(self, scope: Message, body: bytes, status: int) -> None:
         world = self.world
@@ -188,6 +205,38 @@ def _with_whole_segments(scope: Message) -> Message:
     if "%2f" not in raw.lower():
         return scope
     return {**scope, "path": unquote(re.sub("%2f", "%252F", raw, flags=re.IGNORECASE))}
+
+
+def _is_own(path: str) -> bool:
+    return path == "/" or path.startswith(OWN_PATHS)
+
+
+def _acts_from_elsewhere(scope: Message) -> bool:
+    """
+    Tell whether a browser sends this for a page that is not the emulator's own. Only browsers name an origin.
+
+    A page whose name was made to lead to this machine (DNS rebinding) has an origin like the host that is asked; but
+    that is a name, and only an address or ``localhost`` is certain to be the emulator.
+    """
+    headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
+    origin = headers.get("origin")
+    if origin is None or scope["method"] in READING:
+        return False
+    host = headers.get("host", "")
+    return origin != f"{scope['scheme']}://{host}" or not _is_address(host)
+
+
+def _is_address(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or bool(ipaddress.ip_address(name))
+    except ValueError:
+        return False
+
+
+_elsewhere = JSONResponse(
+    {"error": "pages of other sites may not act here; open the emulator's own by its address or as localhost"}, 403
+)
 
 
 class _Answer:
@@ -265,7 +314,7 @@ async def _refused(request: Request, refused: Exception) -> JSONResponse:
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, (RequestValidationError, ValidationError))
     problems = [(".".join(str(part) for part in e["loc"]), str(e["msg"])) for e in error.errors()]
-    return _refuse(request, 422 if request.url.path.startswith(OWN_PATHS) else 400, "invalid", problems)
+    return _refuse(request, 422 if _is_own(request.url.path) else 400, "invalid", problems)
 
 
 async def _no_such_route(request: Request, error: Exception) -> JSONResponse:

@@ -187,7 +187,7 @@ class ProcoreLegacy:
         self.world.record_effect("procore_legacy", "perform_many", user_id, target, detail, "person")
 
     def _checked_activity(self, instance: Instance, activity_id: int, role: int, user_id: str) -> Activity:
-        available = _open_activities(instance)
+        available = open_activities(instance)
         activity = next((a for a, _ in available if a.id == activity_id), None)
         if activity is None:
             raise Refusal(400, {"errors": f"Activity {activity_id} is not available in state {instance.state.name}"})
@@ -276,8 +276,8 @@ class ProcoreLegacy:
                 "workflow": instance.workflow.name,
                 "state": instance.state.name,
                 "status": instance.state.status,
-                "activities": [activity.name for activity, _ in _open_activities(instance)],
-                "waits_for": [USERS[user_id].login for user_id in _holders(instance)],
+                "activities": [activity.name for activity, _ in open_activities(instance)],
+                "waits_for": [USERS[user_id].login for user_id in holders(instance)],
                 "terminated": instance.terminated_at is not None,
             }
             for instance in self.instances.values()
@@ -287,7 +287,7 @@ class ProcoreLegacy:
 # --- the API's forms ---
 
 
-def _open_activities(instance: Instance) -> list[tuple[Activity, int]]:
+def open_activities(instance: Instance) -> list[tuple[Activity, int]]:
     if instance.terminated_at is not None:
         return []
     return [
@@ -298,14 +298,14 @@ def _open_activities(instance: Instance) -> list[tuple[Activity, int]]:
     ]
 
 
-def _holders(instance: Instance) -> list[str]:
+def holders(instance: Instance) -> list[str]:
     """Return one user of each role that the instance waits for."""
-    return list(dict.fromkeys(ROLES[role][1][0] for _, role in _open_activities(instance)))
+    return list(dict.fromkeys(ROLES[role][1][0] for _, role in open_activities(instance)))
 
 
 def _show(legacy: ProcoreLegacy, instance: Instance, base_url: str) -> dict[str, Any]:
     iso = legacy.world.clock.iso
-    activities = _open_activities(instance)
+    activities = open_activities(instance)
     by = USERS.get(instance.terminated_by or "")
     return {
         "id": instance.id,
@@ -337,7 +337,7 @@ def _show(legacy: ProcoreLegacy, instance: Instance, base_url: str) -> dict[str,
             "id": instance.state.id,
             "name": instance.state.name,
             "status": instance.state.status,
-            "ball_in_court": [{"name": USERS[user_id].name} for user_id in _holders(instance)],
+            "ball_in_court": [{"name": USERS[user_id].name} for user_id in holders(instance)],
         },
         "workflow": {
             "id": instance.workflow.id,
@@ -658,9 +658,9 @@ def person_performs(
 
 def _named_activity(instance: Instance, name: str, user_id: str) -> tuple[Activity, int]:
     """Return an activity by its name, with the role in which somebody can perform it."""
-    for candidate, role in _open_activities(instance):
+    for candidate, role in open_activities(instance):
         if candidate.name.casefold() == name.casefold() and user_id in ROLES[role][1]:
             return candidate, role
     login = USERS[user_id].login
-    names = ", ".join(f"{a.name} ({ROLES[r][0]})" for a, r in _open_activities(instance)) or "none"
+    names = ", ".join(f"{a.name} ({ROLES[r][0]})" for a, r in open_activities(instance)) or "none"
     raise Refusal(422, {"error": f"{login} cannot perform {name!r} now; activities: {names}"})
