@@ -38,9 +38,7 @@ def directors(emulator) -> list[str]:
     return next(preset["groups"]["Directors"] for preset in presets if preset["id"] == "401")
 
 
-@pytest.mark.parametrize("deferrable", ["True", "False"])
-def test_each_cover_is_asked_for_once_and_a_leave_that_is_over_for_none(emulator, monkeypatch, deferrable):
-    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", deferrable)
+def test_each_cover_is_asked_for_once_and_a_leave_that_is_over_for_none(emulator):
     leaves = leave(-40), leave(0), leave(30)
 
     first, second = cover(*leaves), cover(*leaves)
