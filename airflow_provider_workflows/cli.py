@@ -2,6 +2,91 @@
 
 from __future__ import annotations
 
+import argparse
+import contextlib
+import json
+import os
+import sys
+import textwrap
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from airflow_provider_workflows.doctor import Check, Diagnosis
+
+LABELS = {"ok": ("ok", "green"), "failed": ("FAILED", "bold red"), "warning": ("warning", "yellow")}
+NOT_CHECKED = ("-", "dim")
+INDENT = 21  # columns in front of what a check found
+
 
 def main(arguments: list[str] | None = None) -> int:
-    raise NotImplementedError
+    """Run the command; return 0 where all is well, 1 where a check failed; wrong use exits with 2."""
+    options = _parser().parse_args(arguments)
+    # Without it Airflow 3.1 and newer look a connection up as a task would, which asks no database.
+    os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
+    os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
+    out = sys.stdout
+    # Airflow logs to the standard output, which is for the report.
+    with contextlib.redirect_stdout(sys.stderr):
+        from airflow_provider_workflows.doctor import Diagnosis
+
+        diagnosis = Diagnosis(options.conn_id)
+        checks = _as_json(diagnosis, out) if options.json else _as_text(diagnosis, out)
+    return 1 if any(check.status == "failed" for check in checks) else 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="airflow-workflows", description="Helps with airflow-provider-workflows.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    doctor = commands.add_parser(
+        "doctor",
+        help="check a connection step by step",
+        description="Check a connection to Procore or Workflowsoft step by step, by reading only, and say how to mend "
+        "what is wrong. Exits with 0 if all is well, 1 if a check failed, 2 if it was called wrongly.",
+    )
+    doctor.add_argument("conn_id", metavar="CONN_ID", help="id of an Airflow connection, such as procore_default")
+    doctor.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    return parser
+
+
+def _as_json(diagnosis: Diagnosis, out: Any) -> list[Check]:
+    checks = list(diagnosis.checks())
+    report = {
+        "connection": diagnosis.conn_id,
+        "type": diagnosis.conn_type,
+        "ok": all(check.status != "failed" for check in checks),
+        "checks": [asdict(check) for check in checks],
+    }
+    print(json.dumps(report, indent=2), file=out)
+    return checks
+
+
+def _as_text(diagnosis: Diagnosis, out: Any) -> list[Check]:
+    from rich.console import Console
+
+    console = Console(file=out, highlight=False, markup=False, emoji=False)
+    console.print(f"Connection {diagnosis.conn_id}\n", soft_wrap=True)
+    checks = []
+    for check in diagnosis.checks():
+        checks.append(check)
+        _print(console, check)
+    failed, warnings, skipped = (
+        sum(check.status == status for check in checks) for status in ("failed", "warning", "skipped")
+    )
+    said = f"{failed} failed, {warnings} warning{'' if warnings == 1 else 's'}, {skipped} not checked"
+    console.print(f"\n{len(checks)} checks: {said}.")
+    return checks
+
+
+def _print(console: Console, check: Check) -> None:
+    from rich.text import Text
+
+    label, style = LABELS.get(check.status, NOT_CHECKED)
+    width = max(console.width - INDENT, 30)
+    words = [check.detail, *([f"Fix: {check.fix}"] if check.fix else [])]
+    first, *others = (line for text in words for line in textwrap.wrap(text, width, break_on_hyphens=False))
+    console.print(Text.assemble(f"{check.name:<12}", (f"{label:<9}", style), first), soft_wrap=True)
+    for line in others:
+        console.print(" " * INDENT + line, soft_wrap=True)

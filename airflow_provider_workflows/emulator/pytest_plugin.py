@@ -44,9 +44,7 @@ def workflowsoft_conn_id() -> str:
 
 
 @pytest.fixture
-def procore_connection(
-    workflows_emulator: Emulator, procore_conn_id: str, monkeypatch: pytest.MonkeyPatch
-) -> str:
+def procore_connection(workflows_emulator: Emulator, procore_conn_id: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """The id of an Airflow connection to the emulator's Procore, which is there for this test."""
     return _connect(workflows_emulator, "procore", procore_conn_id, monkeypatch)
 

@@ -1,0 +1,609 @@
+"""
+Checks a connection step by step and says how to mend what is wrong.
+
+It only reads, sends some twenty requests at most, and never asks for new integration instances of Workflowsoft.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
+from itertools import islice
+from typing import Any, TypeVar
+
+import requests.exceptions
+import urllib3.exceptions
+from airflow.providers.common.compat.sdk import BaseHook, Connection
+
+from airflow_provider_workflows.client.retry import RetryPolicy
+from airflow_provider_workflows.exceptions import (
+    ApiError,
+    ConfigurationError,
+    ConnectionFailed,
+    ContractError,
+    NotFound,
+    PermissionDenied,
+    RateLimited,
+    WorkflowsError,
+)
+from airflow_provider_workflows.get_provider_info import get_provider_info
+from airflow_provider_workflows.hooks.base import WorkflowsHook
+from airflow_provider_workflows.hooks.procore import ProcoreHook
+from airflow_provider_workflows.hooks.procore_legacy import INSTANCES as LEGACY_INSTANCES
+from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
+from airflow_provider_workflows.rules.forms import documented_form
+from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
+from airflow_provider_workflows.rules.procore_assignees import members_of
+from airflow_provider_workflows.version_compat import mask_secret
+
+OK, FAILED, WARNING, SKIPPED = "ok", "failed", "warning", "skipped"
+LONGEST_CALL = 10.0  # seconds
+MOST_LOOKED_AT = 4  # tools, presets, diagrams: each costs a request
+MOST_NAMED = 6  # of a list, in a sentence
+LARGEST_SKEW = 30.0  # seconds
+LONGEST_WORDS = 500  # characters; a server can name as many things as it likes
+FIRST = ("connection", "fields", "reachable", "token")  # of each product
+NO_FIX = "Ask the product's support, and name what is said above."
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class Check:
+    """
+    What one step found.
+
+    :param name: The step.
+    :param status: ``ok``, ``failed``, ``warning``, or ``skipped`` where a step before it failed.
+    :param detail: What was found.
+    :param fix: What to do about it; "" where it is ok.
+    """
+
+    name: str
+    status: str
+    detail: str
+    fix: str = ""
+
+
+class Fault(Exception):
+    """What keeps the connection from working, and its fix."""
+
+    status = FAILED
+
+    def __init__(self, detail: str, fix: str):
+        super().__init__(detail)
+        self.fix = fix
+
+
+class Doubt(Fault):
+    """What works but for a part, or may be meant so."""
+
+    status = WARNING
+
+
+@dataclass(frozen=True)
+class Step:
+    """
+    One thing to look at.
+
+    :param name: What it is called.
+    :param after: The step without which it says nothing.
+    :param look: Returns what is well, raises what is not.
+    :param fix: What to do where the server refuses it.
+    """
+
+    name: str
+    after: str
+    look: Callable[[], str]
+    fix: str = ""
+
+
+class Diagnosis:
+    """
+    Looks at one connection.
+
+    :param conn_id: Id of an Airflow connection of type ``procore`` or ``workflowsoft``.
+    """
+
+    def __init__(self, conn_id: str):
+        self.conn_id = conn_id
+        self.conn_type: str | None = None
+        self._steps: tuple[Step, ...] = tuple(Step(name, "connection", str) for name in FIRST[1:])
+        self._halted = False
+
+    def checks(self) -> Iterator[Check]:
+        """Yield the checks one by one, as they are done; in an undisturbed connection they are all ``ok``."""
+        done = {"connection": self._check(Step("connection", "", self._connection))}
+        yield done["connection"]
+        for step in self._steps:
+            if self._halted:
+                check = Check(step.name, SKIPPED, "not checked: the server asks to wait")
+            elif done[step.after].status in (FAILED, SKIPPED):
+                check = Check(step.name, SKIPPED, f"not checked: {_cause(step.after, done, self._steps)} failed")
+            else:
+                check = self._check(step)
+            done[step.name] = check
+            yield check
+
+    def _check(self, step: Step) -> Check:
+        try:
+            return Check(step.name, OK, _clean(step.look()))
+        except Fault as fault:
+            return Check(step.name, fault.status, _clean(str(fault)), _clean(fault.fix))
+        except WorkflowsError as error:
+            self._halted = isinstance(error, RateLimited)
+            return Check(step.name, FAILED, _clean(_words(error)), _clean(_fix(error, step.fix)))
+
+    def _connection(self) -> str:
+        connection = find_connection(self.conn_id)
+        self.conn_type = connection.conn_type
+        patient = PATIENTS.get(str(connection.conn_type))
+        if patient is None:
+            raise Fault(
+                f"It is of type {connection.conn_type!r}, not of procore or workflowsoft.",
+                "Name the id of another connection, or correct this one's type.",
+            )
+        self._steps = patient(self.conn_id, connection).steps()
+        variable = _variable(self.conn_id)
+        where = f"the variable {variable}" if variable in os.environ else "a secrets backend or the metadata database"
+        return f"of type {connection.conn_type}, from {where}"
+
+
+class Patient:
+    """
+    What the connections of both products have in common.
+
+    :param connection: The connection.
+    :param hook: Its hook, not yet connected.
+    """
+
+    def __init__(self, connection: Connection, hook: WorkflowsHook):
+        self.connection = connection
+        self.hook = hook
+
+    def first_steps(self) -> tuple[Step, ...]:
+        return (
+            Step("fields", "connection", self.fields),
+            Step("reachable", "fields", self.reachable),
+            Step("token", "reachable", self.token),
+        )
+
+    def described(self) -> str:
+        """Return what the fields say, having read each of them."""
+        raise NotImplementedError
+
+    def fields(self) -> str:
+        # Each call makes one attempt; an answer may trickle for twice the time that it may take to begin.
+        self.hook._client = self.hook._build(
+            self.connection, self.connection.extra_dejson, RetryPolicy.none(), mask_secret, longest=LONGEST_CALL / 2
+        )
+        described = self.described()
+        known = next(f for f in get_provider_info()["connection-types"] if f["connection-type"] == self.hook.conn_type)
+        unknown = sorted(set(self.hook.extras.fields) - set(known["conn-fields"]))
+        if unknown:
+            raise Doubt(
+                f"{described}; not known: extra {_named(unknown)}",
+                f"Correct the name, or remove it. Known are {', '.join(known['conn-fields'])}.",
+            )
+        return described
+
+    def reachable(self) -> str:
+        client = self.hook.client
+        nobody = client.without_sign_in(client.base_url)
+        try:
+            within(LONGEST_CALL, lambda: nobody.get(""))
+        except RateLimited:
+            raise
+        except ApiError as error:
+            if error.status_code is None:
+                raise
+            if error.status_code == 407:
+                raise Fault(f"{client.base_url}: the proxy wants a login.", PROXY_FIX) from None
+            if error.status_code >= 500:
+                raise Doubt(f"{client.base_url} answers {error.status_code}.", "Try again later.") from None
+        finally:
+            nobody.close()
+        return f"{client.base_url} answers"
+
+    def token(self) -> str:
+        client = self.hook.client
+        within(LONGEST_CALL, client.token)
+        assert client._auth is not None
+        token = client._auth._token
+        if token is None or token.expires_at is None:
+            return "there is one; its end is not stated"
+        minutes = (token.expires_at - time.time()) / 60
+        if minutes <= 0:
+            raise Fault("The token has ended.", "Get a new token, or give login and password to fetch tokens with.")
+        return f"there is one, for {minutes:.0f} minutes"
+
+    def clock(self, path: str, params: Mapping[str, Any] | None = None) -> str:
+        date = self.hook.client.get(path, params=params).headers.get("Date", "")
+        now = time.time()
+        try:
+            skew = now - parsedate_to_datetime(date).timestamp()
+        except (TypeError, ValueError):
+            return "the server does not state its time"
+        if abs(skew) > LARGEST_SKEW:
+            way = "ahead of" if skew > 0 else "behind"
+            raise Doubt(
+                f"This machine's clock is {abs(skew):.0f} seconds {way} the server's.",
+                "Set this machine's clock (NTP): waiting for a rate limit to end is reckoned by it.",
+            )
+        return f"within {LARGEST_SKEW:.0f} seconds of the server's"
+
+    def limit(self) -> str | None:
+        """Return what the server says of its rate limit, None where it says nothing."""
+        rate = self.hook.client.rate
+        if rate is None or rate.remaining is None:
+            return None
+        end = ""
+        if rate.reset_at is not None:
+            end = f" until {datetime.fromtimestamp(rate.reset_at, timezone.utc):%H:%M:%SZ}"
+        left = f"{rate.remaining} of {rate.limit or 'an unknown number of'} requests left{end}"
+        if rate.limit and rate.remaining < rate.limit / 10:
+            raise Doubt(f"{left}.", "See who else uses this account; look less often (poke_interval).")
+        return left
+
+
+class ProcorePatient(Patient):
+    """A connection to Procore."""
+
+    hook: ProcoreHook
+
+    def __init__(self, conn_id: str, connection: Connection):
+        super().__init__(connection, ProcoreHook(conn_id))
+        self._tools: list[dict[str, Any]] = []
+        self._waiting = 0
+        self._presets: list[tuple[str, str]] = []  # id, project
+
+    def steps(self) -> tuple[Step, ...]:
+        company = f"Correct extra 'company_id', or have the app installed and its user permitted in {_company(self)}."
+        return (
+            *self.first_steps(),
+            Step("company", "token", self.company, company),
+            Step("tools", "company", self.tools, "Let a company administrator permit the user to see the workflows."),
+            Step("project", "tools", self.project, "Correct extra 'project_id', or add the user to that project."),
+            Step("instances", "project", self.instances),
+            Step("presets", "project", self.presets),
+            Step("assignee", "instances", self.assignee),
+            Step("legacy", "company", self.legacy),
+            Step("rate limit", "company", self.rate_limit),
+            Step("clock", "company", lambda: self.clock("/rest/v1.0/me")),
+        )
+
+    def described(self) -> str:
+        hook = self.hook
+        hook.requests_per_hour  # noqa: B018  it is read to be checked
+        kind = "a ready token" if hook.extras.text("access_token") else "client id and secret"
+        environment = hook.extras.fields.get("environment") or "production"
+        project = f"project {hook.project_id}" if hook.project_id else "no project"
+        return f"{kind}, environment {environment}, company {hook.company_id}, {project}"
+
+    def token(self) -> str:
+        found = super().token()
+        if self.hook.extras.text("access_token"):
+            raise Doubt(
+                f"{found}; it is a ready token, which cannot be renewed.",
+                "Give client id and secret instead of the extra 'access_token': Procore's tokens live for 90 minutes.",
+            )
+        return found
+
+    def company(self) -> str:
+        return self.hook.check()
+
+    def tools(self) -> str:
+        self._tools = [tool for tool in self.hook.list_tools() if tool.get("type")]
+        if not self._tools:
+            raise Fault(
+                "No tool of this company has workflows.",
+                "Let a company administrator turn Workflows on for a tool; Legacy Workflows does not need it.",
+            )
+        return f"{len(self._tools)} with workflows: {_named(tool['type'] for tool in self._tools)}"
+
+    def project(self) -> str:
+        tool = next((tool for tool in self._tools if tool.get("provider") != "Company"), None)
+        if tool is None:
+            return "not needed: all tools belong to the company"
+        if self.hook.project_id is None:
+            raise Doubt(
+                f"The connection names none, and {tool['type']} works in projects.",
+                "Set extra 'project_id', or give project_id to operators and sensors. Only company tools are checked.",
+            )
+        next(self._presets_of(tool), None)
+        return f"{self.hook.project_id} is there"
+
+    def instances(self) -> str:
+        me = self.hook.user_id
+
+        def count(tool: dict[str, Any]) -> None:
+            found = self.hook.list_instances(
+                tool["type"],
+                tool_subtype=_subtype(tool),
+                assignee_id=me,
+                active=True,
+                project_id=self._level(tool),
+            )
+            self._waiting += len(list(islice(found, 100)))  # one page
+
+        readable = self._each_tool(count, "instances")
+        return f"those of {readable} may be read"
+
+    def presets(self) -> str:
+        def note(tool: dict[str, Any]) -> None:
+            level = self._level(tool)
+            self._presets += [(str(preset["id"]), level) for preset in islice(self._presets_of(tool), 100)]
+
+        with documented_form():
+            readable = self._each_tool(note, "presets")
+        return f"{len(self._presets)} of {readable} may be read"
+
+    def assignee(self) -> str:
+        if self._waiting:
+            return f"active instances that wait for this user: {self._waiting}"
+        looked_at = self._presets[:MOST_LOOKED_AT]
+        for preset_id, level in looked_at:
+            with documented_form():
+                if self.hook.user_id in _people(self.hook.get_preset(preset_id, project_id=level)):
+                    return f"nothing waits for this user now; preset {preset_id} names it"
+        raise Doubt(
+            f"No active instance waits for this user, and none of {len(looked_at)} presets looked at names it.",
+            "Make it an assignee of the steps that Airflow is to answer, in their template or preset. Who only waits "
+            "for others, or starts workflows, needs not be one.",
+        )
+
+    def legacy(self) -> str:
+        query = {"company_id": self.hook.company_id}
+        try:
+            next(self.hook.client.pages(LEGACY_INSTANCES, params=query, per_page=1, style="v1"), None)
+        except (NotFound, PermissionDenied) as refused:
+            raise Doubt(
+                f"Legacy Workflows (v1) may not be listed: {refused.status_code}.",
+                "Only who uses the Legacy operators needs it: it may take an administrator of the company directory. "
+                "Without it they show each instance by itself.",
+            ) from None
+        return "Legacy Workflows (v1) answers, too"
+
+    def rate_limit(self) -> str:
+        left = self.limit()
+        if left is not None:
+            return left
+        ours = self.hook.requests_per_hour
+        if ours is None:
+            raise Doubt(
+                "The server does not state its limit.",
+                "Set extra 'requests_per_hour' to what your contract with Procore allows, and polls keep within it.",
+            )
+        return f"not stated by the server; polls keep within {ours} an hour (requests_per_hour)"
+
+    def _level(self, tool: dict[str, Any]) -> str:
+        return COMPANY_LEVEL if tool.get("provider") == "Company" else self.hook.project_id or COMPANY_LEVEL
+
+    def _presets_of(self, tool: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        return self.hook.list_presets(tool["type"], tool_subtype=_subtype(tool), project_id=self._level(tool))
+
+    def _each_tool(self, read: Callable[[dict[str, Any]], None], what: str) -> str:
+        """Read something of the first tools; raise where the user may not read it of all of them."""
+        here = [t for t in self._tools if self.hook.project_id is not None or t.get("provider") == "Company"]
+        refused: dict[str, PermissionDenied | NotFound] = {}
+        for tool in here[:MOST_LOOKED_AT]:
+            try:
+                read(tool)
+            except (NotFound, PermissionDenied) as error:
+                refused[str(tool["type"])] = error
+        looked_at = len(here[:MOST_LOOKED_AT])
+        readable = f"{looked_at - len(refused)} tools" + (f" of {len(here)}" if looked_at < len(here) else "")
+        if refused:
+            kind = Doubt if len(refused) < looked_at else Fault
+            words = "; ".join(f"{tool}: {_words(error)}" for tool, error in refused.items())
+            raise kind(
+                f"The {what} may not be read of {_named(refused)}. {words}",
+                "Turn Workflows on for the tool, and give the user at least read access to it in this project.",
+            )
+        return readable
+
+
+class WorkflowsoftPatient(Patient):
+    """A connection to Workflowsoft."""
+
+    hook: WorkflowsoftHook
+
+    def __init__(self, conn_id: str, connection: Connection):
+        super().__init__(connection, WorkflowsoftHook(conn_id))
+
+    def steps(self) -> tuple[Step, ...]:
+        return (
+            *self.first_steps(),
+            Step("api", "token", self.api, "Let an administrator of Workflowsoft permit the user to use the API."),
+            Step("steps", "api", self.integration_steps, "Permit the user to view the process diagrams."),
+            Step("users", "api", self.users, "Give operators ids instead of e-mail addresses, or permit the search."),
+            Step("consume", "fields", self.consume),
+            Step("rate limit", "api", self.rate_limit),
+            Step("clock", "api", lambda: self.clock("/api/v2/workflows", {"mode": "view", "limit": 1})),
+        )
+
+    def described(self) -> str:
+        hook = self.hook
+        kind = "an administrator's login" if self.connection.login else "a ready API token"
+        behalf = hook.extras.text("on_behalf_of") or "system"
+        for read in (lambda: hook.requests_per_hour, lambda: hook.keeps_until_completed, lambda: hook.may_consume):
+            read()
+        return f"{kind}, on behalf of {behalf}"
+
+    def api(self) -> str:
+        return f"API v2. {self.hook.check().partition(' It ')[0]}"
+
+    def integration_steps(self) -> str:
+        diagrams = self.hook.list_process_diagrams()
+        looked_at = diagrams[:MOST_LOOKED_AT]
+        steps = [
+            f"{step['title']!r} in {diagram['title']!r}"
+            for diagram in looked_at
+            for step in self.hook.list_integration_steps(diagram["id"])
+        ]
+        if not steps:
+            raise Doubt(
+                f"None of {len(looked_at)} process diagrams looked at has an integration step.",
+                "Put an integration step into the diagram that Airflow is to take part in, and publish it.",
+            )
+        return f"{len(steps)} in {len(looked_at)} of {len(diagrams)} process diagrams: {_named(steps)}"
+
+    def users(self) -> str:
+        self.hook.search_users("@")
+        return "may be searched"
+
+    def consume(self) -> str:
+        reading = "kept until completed" if self.hook.keeps_until_completed else "consumed by reading"
+        never = f"new integration instances count as {reading}; none was read here"
+        if not self.hook.may_consume:
+            raise Doubt(
+                f"Sensors may not poll; {never}",
+                "To wait for integration steps set extra 'allow_consume' to true, in one Airflow only.",
+            )
+        return f"sensors may poll; {never}"
+
+    def rate_limit(self) -> str:
+        ours = self.hook.requests_per_hour
+        return self.limit() or "not stated by the server" + (f"; polls keep within {ours} an hour" if ours else "")
+
+
+PATIENTS: dict[str, Callable[[str, Connection], ProcorePatient | WorkflowsoftPatient]] = {
+    "procore": ProcorePatient,
+    "workflowsoft": WorkflowsoftPatient,
+}
+
+
+def find_connection(conn_id: str) -> Connection:
+    """
+    Look a connection up as the hooks do.
+
+    :raises Fault: there is none, or Airflow cannot read it.
+    """
+    variable = _variable(conn_id)
+    try:
+        return BaseHook.get_connection(conn_id)
+    except Exception as error:  # each secrets backend has errors of its own, whose words may hold a secret
+        kind = type(error).__name__
+    if variable in os.environ:
+        raise Fault(f"Airflow cannot read the variable {variable} ({kind}).", "Make it a connection as JSON or URI.")
+    raise Fault(
+        f"Airflow knows no connection {conn_id!r} ({kind}).",
+        f"Set {variable}, or add it in Airflow. If it is there, run this with the settings of that Airflow: "
+        "AIRFLOW_HOME, the database, the secrets backend.",
+    )
+
+
+def within(seconds: float, call: Callable[[], Result]) -> Result:
+    """Return what a call returns; looking a host name up knows no time limit, so the call is left to itself then."""
+    done: queue.Queue[Callable[[], Result]] = queue.Queue()
+
+    def run() -> None:
+        try:
+            result = call()
+        except Exception as error:
+            done.put(lambda error=error: _raise(error))  # type: ignore[misc]
+        else:
+            done.put(lambda: result)
+
+    threading.Thread(target=run, daemon=True).start()
+    try:
+        answer = done.get(timeout=seconds)
+    except queue.Empty:
+        raise ConnectionFailed(f"There was no answer within {seconds:.0f} seconds") from None
+    return answer()
+
+
+def _raise(error: Exception) -> Any:
+    raise error
+
+
+def _variable(conn_id: str) -> str:
+    return f"AIRFLOW_CONN_{conn_id.upper()}"
+
+
+def _company(patient: ProcorePatient) -> str:
+    """Return how to call the company in a fix, before it is known whether the connection names one."""
+    return f"company {patient.connection.extra_dejson.get('company_id', '(none)')}"
+
+
+def _cause(name: str, done: Mapping[str, Check], steps: tuple[Step, ...]) -> str:
+    """Return the step that failed, of those that a step comes after."""
+    while done[name].status == SKIPPED:
+        name = next(step.after for step in steps if step.name == name)
+    return name
+
+
+def _subtype(tool: Mapping[str, Any]) -> str | None:
+    return None if tool.get("subtype") is None else str(tool["subtype"])
+
+
+def _people(preset: dict[str, Any]) -> set[str]:
+    """Return the ids of all whom a preset names as assignees."""
+    individuals = [login for step in preset.get("individual_assignees") or [] for login in step.get("logins") or []]
+    return {str(one["id"]) for one in individuals} | {one for ids in members_of(preset).values() for one in ids}
+
+
+def _named(names: Any) -> str:
+    every = [str(name) for name in names]
+    more = f" and {len(every) - MOST_NAMED} more" if len(every) > MOST_NAMED else ""
+    return ", ".join(every[:MOST_NAMED]) + more
+
+
+def _clean(words: str) -> str:
+    """Return words that a terminal can be shown, whatever a server has put into them."""
+    text = "".join(sign if sign.isprintable() else " " for sign in words)
+    return text if len(text) <= LONGEST_WORDS else f"{text[:LONGEST_WORDS]} ..."
+
+
+def _words(error: WorkflowsError) -> str:
+    """Return what an error says, without its advice."""
+    return str(error).removesuffix(getattr(error, "advice", "")).strip()
+
+
+# --- what to do about an error ---
+
+
+PROXY_FIX = "Correct the extra 'proxies', or the variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY where there is none."
+NETWORK_FIXES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
+    ((requests.exceptions.ProxyError, urllib3.exceptions.ProxyError), PROXY_FIX),
+    (ssl.SSLCertVerificationError, "Set extra 'verify' to the path of the CA bundle that signed the certificate."),
+    (ssl.SSLError, "Check that host and port are those of an https server."),
+    (socket.gaierror, "Correct the host: its name is not known to this machine's DNS."),
+    (ConnectionRefusedError, "Correct the host and its port: nothing listens there."),
+    (OSError, "Let this machine through the firewall to that host, or set the extra 'proxies'."),
+)
+
+
+def _fix(error: WorkflowsError, of_step: str) -> str:
+    if isinstance(error, RateLimited):
+        return "Wait until then; see who else uses this account."
+    if isinstance(error, ConfigurationError):
+        return "Correct that field of the connection."
+    if isinstance(error, ConnectionFailed):
+        causes = list(_causes(error))
+        return next((fix for kind, fix in NETWORK_FIXES if any(isinstance(c, kind) for c in causes)), error.advice)
+    if isinstance(error, ContractError):
+        return "Correct the host: it must be the address of the API, not that of the web application."
+    if isinstance(error, (NotFound, PermissionDenied)) and of_step:
+        return of_step
+    return getattr(error, "advice", "") or NO_FIX
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Yield what an error came from; urllib3 keeps some of it in ``reason`` and in arguments."""
+    todo: list[Any] = [error]
+    seen: set[int] = set()
+    while todo:
+        cause = todo.pop()
+        if isinstance(cause, BaseException) and id(cause) not in seen:
+            seen.add(id(cause))
+            yield cause
+            todo += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]
