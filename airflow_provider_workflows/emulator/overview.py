@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
@@ -70,10 +71,10 @@ def _serve(content: bytes, media_type: str) -> Callable[[], Response]:
 
 
 def overview(emulated: Emulated, search: str = "") -> Shown:
-    """Return what the page shows: of each API the newest instances in which all words of the search are found."""
+    """Return what the page shows: of each API the newest instances that have the search in what is shown of them."""
     world = emulated.world
     v2, v1, ws = emulated.procore, emulated.legacy, emulated.workflowsoft
-    words = search.casefold().split()
+    search = " ".join(search.casefold().split())
     return {
         "now": world.clock.iso(),
         "moved": round(world.clock.offset),
@@ -81,11 +82,15 @@ def overview(emulated: Emulated, search: str = "") -> Shown:
         "seed": world.seed,
         "seeds": SEEDS,
         "apis": {
-            "procore": _newest(
-                v2.instances, words, lambda one: _words_of_v2(v2, one), lambda one: _of_v2(v2, one), _starts_of_v2()
-            ),
-            "legacy": _newest(v1.instances, words, _words_of_v1, lambda one: _of_v1(one, world.clock), _starts_of_v1()),
-            "workflowsoft": _newest(ws.instances, words, _words_of_ws, _of_ws, _starts_of_ws()),
+            "procore": {
+                **_newest(v2.instances, search, lambda one: _text_of_v2(v2, one), lambda one: _of_v2(v2, one)),
+                "starts": _starts_of_v2(),
+            },
+            "legacy": {
+                **_newest(v1.instances, search, _text_of_v1, lambda one: _of_v1(one, world.clock)),
+                "starts": _starts_of_v1(),
+            },
+            "workflowsoft": {**_newest(ws.instances, search, _text_of_ws, _of_ws), "starts": _starts_of_ws()},
         },
         "faults": [vars(fault) for fault in world.faults],
         "switches": [
@@ -103,25 +108,21 @@ def overview(emulated: Emulated, search: str = "") -> Shown:
 
 def _newest(
     instances: Mapping[Any, AnInstance],
-    words: list[str],
-    words_of: Callable[[AnInstance], str],
+    search: str,
+    text_of: Callable[[AnInstance], str],
     shown: Callable[[AnInstance], Shown],
-    starts: list[Shown],
 ) -> Shown:
     newest: Iterator[AnInstance] = iter(reversed(instances.values()))  # type: ignore[call-overload]
-    if words:
-        newest = (one for one in newest if _all_in(words, words_of(one).casefold()))
+    if search:
+        newest = (one for one in newest if search in text_of(one))
     found = list(islice(newest, MOST + 1))
-    return {
-        "total": len(instances),
-        "more": len(found) > MOST,
-        "instances": [shown(one) for one in found[:MOST]],
-        "starts": starts,
-    }
+    return {"total": len(instances), "more": len(found) > MOST, "instances": [shown(one) for one in found[:MOST]]}
 
 
-def _all_in(words: list[str], text: str) -> bool:
-    return all(word in text for word in words)
+@lru_cache
+def _lower(*words: str) -> str:
+    """Many instances are in few states, so most of what is searched is made once."""
+    return " ".join(words).replace("_", " ").casefold()
 
 
 def _act(label: str, path: str, by: str | None = None, **body: Any) -> Shown:
@@ -132,9 +133,9 @@ def _act(label: str, path: str, by: str | None = None, **body: Any) -> Shown:
 # --- Procore v2 ---
 
 
-def _words_of_v2(v2: procore.Procore, one: procore.Instance) -> str:
-    step = one.visits[-1].step.name
-    return f"{one.id} {one.item_id} {v2.status_of(one)} {step} {one.template.name}".replace("_", " ")
+def _text_of_v2(v2: procore.Procore, one: procore.Instance) -> str:
+    where = _lower(one.template.name, v2.status_of(one), one.visits[-1].step.name)
+    return f"{one.id} {one.item_id.casefold()} {where}"
 
 
 def _of_v2(v2: procore.Procore, one: procore.Instance) -> Shown:
@@ -216,12 +217,12 @@ def _starts_of_v2() -> list[Shown]:
 # --- Procore Legacy ---
 
 
-def _words_of_v1(one: procore_legacy.Instance) -> str:
-    return f"{one.id} {one.object_id} {_state_of_v1(one)} {one.state.name} {one.workflow.name}"
+def _text_of_v1(one: procore_legacy.Instance) -> str:
+    return f"{one.id} {one.object_id} {_lower(one.workflow.name, _state_of_v1(one), one.state.name)}"
 
 
 def _state_of_v1(one: procore_legacy.Instance) -> str:
-    return one.state.status.lower() if one.terminated_at is None else "terminated"
+    return "terminated" if one.terminated_at is not None else one.state.status.lower()
 
 
 def _of_v1(one: procore_legacy.Instance, clock: Clock) -> Shown:
@@ -266,8 +267,9 @@ def _starts_of_v1() -> list[Shown]:
 # --- Workflowsoft ---
 
 
-def _words_of_ws(one: workflowsoft.Instance) -> str:
-    return f"{one.id} {one.process.id} {_state_of_ws(one)} {one.step.title} {one.process.diagram.title}"
+def _text_of_ws(one: workflowsoft.Instance) -> str:
+    where = _lower(one.process.diagram.title, _state_of_ws(one), one.step.title)
+    return f"{one.id} {one.process.id} {where}"
 
 
 def _state_of_ws(one: workflowsoft.Instance) -> str:
@@ -291,7 +293,7 @@ def _of_ws(one: workflowsoft.Instance) -> Shown:
         "tone": "waits" if is_open else "good",
         "step": one.step.title,
         "holders": ["the integration"] if is_open else [],
-        "note": f"read {one.times_read} times" if one.times_read else None,
+        "note": _times_read(one.times_read),
         "acts": acts if is_open else [],
         "fields": [
             {
@@ -310,6 +312,10 @@ def _of_ws(one: workflowsoft.Instance) -> Shown:
             for done in one.completions
         ],
     }
+
+
+def _times_read(times: int) -> str | None:
+    return {0: None, 1: "read once"}.get(times, f"read {times} times")
 
 
 def _way_out(custom_action: str) -> str:

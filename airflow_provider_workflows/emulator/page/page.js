@@ -2,7 +2,7 @@
 
 // Whatever comes from the emulator becomes text nodes, values and attributes, and never HTML.
 
-const LOOK_EVERY = 1000; // milliseconds
+const LOOK_EVERY = 1000; // milliseconds, or ten times as long as the last look took
 const TEXT_TYPES = ["String", "DateTime", "Date", "Guid"]; // of Workflowsoft's fields: those that are strings in JSON
 
 const $ = (selector) => document.querySelector(selector);
@@ -27,6 +27,7 @@ function make(tag, attributes, ...children) {
 async function look() {
   clearTimeout(timer);
   const mine = ++turn;
+  const began = performance.now();
   const search = $("#search").value.trim();
   try {
     const address = "/_emulator/overview?" + new URLSearchParams({ search });
@@ -43,7 +44,7 @@ async function look() {
     complain("The emulator does not answer.");
     $("#problem").dataset.lost = "yes";
   }
-  if (!document.hidden) timer = setTimeout(look, LOOK_EVERY);
+  if (!document.hidden) timer = setTimeout(look, Math.max(LOOK_EVERY, 10 * (performance.now() - began)));
 }
 
 function lookAnew() {
@@ -180,7 +181,7 @@ function history(one) {
       "li",
       {},
       make("time", { datetime: event.at }, moment(event.at)),
-      make("span", {}, event.what, event.by ? make("em", {}, ` ${event.by}`) : null),
+      make("span", {}, event.what, event.by ? make("em", {}, ` · ${event.by}`) : null),
       event.comment ? make("q", {}, event.comment) : null,
     ),
   );
