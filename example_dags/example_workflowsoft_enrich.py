@@ -90,10 +90,12 @@ def example_workflowsoft_enrich():
             "Score": "Double?",
         },
         retries=2,
+        # [START howto_notifier_workflowsoft_task]
         # Ten vendors that fail together make one task for Sam, not ten.
         on_failure_callback=WorkflowsoftTaskNotifier(
             title="Vendors could not be registered", on_behalf_of="olga@example.com", assigned_to="sam@example.com"
         ),
+        # [END howto_notifier_workflowsoft_task]
     )
     def register_vendor(fields: dict) -> dict:
         name = fields["Vendor"]

@@ -1,0 +1,116 @@
+"""How Sphinx builds the site: `python -m sphinx -W -b html docs docs/_build/html`, without a network."""
+
+from __future__ import annotations
+
+import inspect
+import os
+import re
+import tempfile
+from typing import Any
+
+os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-docs-")  # Airflow writes its settings on import
+
+from airflow_provider_workflows import __version__, exceptions
+
+project = "airflow-provider-workflows"
+author = "The airflow-provider-workflows authors"
+copyright = author
+release = version = __version__
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
+exclude_patterns = ["_build"]
+
+html_theme = "furo"
+html_title = f"{project} {version}"
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {
+    "source_repository": "https://github.com/airflow-provider-workflows/airflow-provider-workflows/",
+    "source_branch": "main",
+    "source_directory": "docs/",
+}
+copybutton_exclude = ".linenos, .gp, .go"
+
+myst_heading_anchors = 4
+
+autodoc_member_order = "bysource"
+autodoc_typehints = "none"  # types are with the parameters
+autodoc_preserve_defaults = True
+python_use_unqualified_type_names = True
+# Every name of ours must be found. Airflow's, the libraries' and the types in texts such as `str | None` need not.
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r"(?!airflow_provider_workflows\.).*")]
+
+SOURCE = "https://github.com/airflow-provider-workflows/airflow-provider-workflows/blob/main/"
+DOCUMENTED = re.compile(r"^:param (\w+):", re.MULTILINE)
+
+
+def parameters(cls: type) -> dict[str, inspect.Parameter]:
+    """Return the parameters of a class of ours and of its bases of ours, its own first."""
+    found: dict[str, inspect.Parameter] = {}
+    for one in cls.__mro__:
+        if one.__module__.startswith("airflow_provider_workflows") and "__init__" in vars(one):
+            for name, parameter in inspect.signature(vars(one)["__init__"]).parameters.items():
+                if name != "self" and parameter.kind is not parameter.VAR_KEYWORD:
+                    found.setdefault(name, parameter)
+    return found
+
+
+def inherited(cls: type, lines: list[str]) -> list[str]:
+    """Return the descriptions of parameters that only the docstrings of the bases have."""
+    known = set(DOCUMENTED.findall("\n".join(lines)))
+    added: list[str] = []
+    for base in cls.__mro__[1:]:
+        if base.__module__.startswith("airflow_provider_workflows"):
+            fields = re.split(r"^(?=:\w)", inspect.cleandoc(vars(base).get("__doc__") or ""), flags=re.MULTILINE)
+            for field in fields:
+                name = DOCUMENTED.match(field)
+                if name and name[1] not in known and name[1] in parameters(cls):
+                    known.add(name[1])
+                    added += field.rstrip().splitlines()
+    return added
+
+
+def describe_parameters(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
+    """Add the parameters that a class inherits, the type of each, and links to errors and classes."""
+    if what == "class":
+        end = next((number for number, line in enumerate(lines) if line.startswith(":raises")), len(lines))
+        lines[end:end] = inherited(obj, lines)
+    if what in ("class", "function", "method"):
+        signature = parameters(obj) if what == "class" else inspect.signature(obj).parameters
+        types = [
+            f":type {one}: ``{signature[one].annotation}``"
+            for one in DOCUMENTED.findall("\n".join(lines))
+            if one in signature and signature[one].annotation is not inspect.Parameter.empty
+        ]
+        while lines and not lines[-1]:
+            lines.pop()
+        lines += [*types, ""]
+    for number, line in enumerate(lines):
+        raised = re.match(r":raises (\w+):", line)
+        if raised and raised[1] in exceptions.__all__:
+            line = line.replace(raised[1], f"~airflow_provider_workflows.exceptions.{raised[1]}", 1)
+        lines[number] = re.sub(r":(class|meth|func):`([\w.]+)`", r":\1:`.\2`", line)
+
+
+def show_own_signature(
+    app: Any, what: str, name: str, obj: Any, options: Any, signature: str | None, returned: str | None
+) -> tuple[str | None, str | None] | None:
+    """Show the parameters of a class as they are given, by name, with those of its bases."""
+    if what != "class" or issubclass(obj, BaseException):
+        return None
+    shown = [
+        p.replace(annotation=p.empty, kind=p.KEYWORD_ONLY if p.kind is p.KEYWORD_ONLY else p.POSITIONAL_OR_KEYWORD)
+        for p in sorted(parameters(obj).values(), key=lambda p: (p.kind, p.default is not p.empty))
+    ]
+    return str(inspect.Signature(shown)), None
+
+
+def link_to_source(app: Any, page: str, source: list[str]) -> None:
+    """Let links that leave docs/ lead to the repository; on GitHub they work as they are written."""
+    source[0] = source[0].replace("](" + "../" * (page.count("/") + 1), "](" + SOURCE)
+
+
+def setup(app: Any) -> None:
+    app.connect("autodoc-process-docstring", describe_parameters)
+    app.connect("autodoc-process-signature", show_own_signature)
+    app.connect("source-read", link_to_source)
