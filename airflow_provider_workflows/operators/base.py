@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -13,6 +13,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperat
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from airflow_provider_workflows.exceptions import ApiError, ConfigurationError, WorkflowsError
+from airflow_provider_workflows.rules.times import time_text
 from airflow_provider_workflows.version_compat import (
     HAS_TASK_STATE_STORE,
     XCOM_HOLDS_NONE,
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 Found = TypeVar("Found")
+Thing = TypeVar("Thing")
+PROGRESS_EVERY = 10.0  # seconds, at least
 PIN_KEPT = timedelta(days=365)
 # The deadline is the trigger's to keep; Airflow's own timeout only catches a triggerer that is gone.
 BACKSTOP = timedelta(minutes=2)
@@ -149,10 +152,18 @@ class WaitingOperator(WorkflowsOperator):
             left = end - datetime.now(timezone.utc)
             if left <= timedelta(0):
                 self._time_out(trigger.standing)
+            self._go_on(end)
             if self.deferrable:
                 self.defer(trigger=trigger, method_name="execute_complete", timeout=left + BACKSTOP)
             time.sleep(min(self.poll_interval, left.total_seconds()))
         return self.finish(context, answer)
+
+    def _go_on(self, end: datetime) -> None:
+        how = "the triggerer looks every" if self.deferrable else "the next look is in"
+        begun = end - timedelta(seconds=self.wait_timeout)
+        self.log.info(
+            "Waiting since %s, until %s at most; %s %.0f s.", time_text(begun), time_text(end), how, self.poll_interval
+        )
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Resume with the trigger's event."""
@@ -230,3 +241,35 @@ def read_until_found(read: Callable[[], Found | None], seconds: float) -> Found 
         retry_error_callback=lambda state: None,
     )
     return reading(look)
+
+
+class Progress:
+    """
+    Says in the log how far a long work is, at most every ten seconds; shorter work says nothing.
+
+    :param what: What is done, for the log: ``items ordered``, say.
+    :param total: How many there are in all, or None where nobody knows.
+    """
+
+    def __init__(self, what: str, total: int | None = None):
+        self.what = what
+        self.total = total
+        self.done = 0
+        self._begun = self._told_at = time.monotonic()
+
+    def of(self, things: Iterable[Thing]) -> Iterator[Thing]:
+        """Hand on one thing after another, and count each when the next one is asked for."""
+        for thing in things:
+            yield thing
+            self.count()
+
+    def count(self, number: int = 1) -> None:
+        """Count what was done, and say so if the last word was long ago."""
+        self.done += number
+        now = time.monotonic()
+        if now - self._told_at < PROGRESS_EVERY:
+            return
+        self._told_at = now
+        of_all = "" if self.total is None else f" of {self.total}"
+        left = "" if self.total is None else f", {self.total - self.done} left"
+        log.info("%d%s %s%s, after %.0f s.", self.done, of_all, self.what, left, now - self._begun)

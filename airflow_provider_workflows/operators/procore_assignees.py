@@ -23,7 +23,7 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.operators.attachments import storage_path
-from airflow_provider_workflows.operators.base import Pin, WaitingOperator, read_until_found, told
+from airflow_provider_workflows.operators.base import Pin, Progress, WaitingOperator, read_until_found, told
 from airflow_provider_workflows.operators.procore import ProcoreWideOperator
 from airflow_provider_workflows.rules import procore_assignees as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, text_id
@@ -148,7 +148,8 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
             if self.mode == "apply" and self.on_refused == "fail":
                 self._check_refusals(targets)
             journal = Pin(task_state_store(context), "presets", None)
-            rows.extend(self._row(target, journal) for target in targets)
+            progress = Progress("presets " + ("planned" if self.mode == "plan" else "worked on"), len(targets))
+            rows.extend(self._row(target, journal) for target in progress.of(targets))
         finally:
             if rows:
                 self.log.info("%s\n%s", "Plan:" if self.mode == "plan" else "Done:", rules.table_of(rows))

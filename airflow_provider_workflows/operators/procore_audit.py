@@ -18,6 +18,7 @@ from airflow_provider_workflows.exceptions import (
     PermissionDenied,
 )
 from airflow_provider_workflows.operators.attachments import storage_path
+from airflow_provider_workflows.operators.base import Progress
 from airflow_provider_workflows.operators.procore import ProcoreConnectionOperator, ProcoreWideOperator
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyConnectionOperator
 from airflow_provider_workflows.operators.tables import Tables
@@ -234,6 +235,14 @@ def histories_of(
         log.warning("Left out: %s", refused)
 
 
+class ExportTables(Tables):
+    """Tables that know how large they are."""
+
+    def size(self) -> int:
+        """Return the bytes of the files, once they are saved."""
+        return sum(self._local(table).stat().st_size for table in self.counts)
+
+
 class ProcoreExportOperator(ProcoreConnectionOperator):
     """
     An operator that writes tables to an object storage.
@@ -277,9 +286,10 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
         folder = storage_path("path", self.path, self.object_storage_conn_id)
         began = datetime.now(timezone.utc)
         report = Report()
-        with Tables(self.tables, self.file_format) as tables:
+        with (tables := ExportTables(self.tables, self.file_format)):
             latest = self.export(tables, since, report)
             paths = tables.save(folder)
+            size = tables.size()
         result = {
             "paths": paths,
             **tables.counts,
@@ -288,7 +298,8 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
             "changed_since": rules.iso(since) if since else None,
             "watermark": rules.watermark(since, latest, began),
         }
-        self._tell(result, str(folder))
+        seconds = (datetime.now(timezone.utc) - began).total_seconds()
+        self._tell(result, f"{len(paths)} files with {size} bytes to {folder} in {seconds:.1f} s")
         return result
 
     @abstractmethod
@@ -299,9 +310,9 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
     def export(self, tables: Tables, since: datetime | None, report: Report) -> datetime | None:
         """Add all rows to the tables; return the largest time of a change that was seen."""
 
-    def _tell(self, result: Json, folder: str) -> None:
+    def _tell(self, result: Json, written: str) -> None:
         rows = ", ".join(f"{result[table]} {table}" for table in self.tables)
-        self.log.info("Exported %s to %s, changed since %s.", rows, folder, result["changed_since"] or "ever")
+        self.log.info("Exported %s, changed since %s: %s.", rows, result["changed_since"] or "ever", written)
         for kind in ("forbidden", "failed"):
             for refused in result[kind]:
                 ids = ", ".join(f"{name} {value}" for name, value in refused.items() if name != "reason")
@@ -395,7 +406,8 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
             else:
                 instances, updated = self._given_items(scope, report)
             latest = rules.latest_of(latest, updated)
-            for item_id, histories in reader.of_items(scope, instances):
+            progress = Progress("items exported", len(instances))
+            for item_id, histories in progress.of(reader.of_items(scope, instances)):
                 named = rules.name_histories(histories, instances[item_id], tool_type=scope.tool_type, item_id=item_id)
                 self._write(tables, scope, item_id, named)
                 self._check_complete(report, scope, item_id, instances[item_id], named)
@@ -416,7 +428,7 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
         """Return the instances of each item with a changed one, and the largest ``updated_at`` of all."""
         found: dict[str, list[Json]] = {}
         latest: datetime | None = None
-        for row in self._list(scope):
+        for row in Progress("instances listed").of(self._list(scope)):
             instance = rules.listed_instance(row, since)
             item_id = rules.text(row.get("item_id"))
             latest = rules.latest_of(latest, rules.time(row.get("updated_at")))
@@ -431,7 +443,8 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
     def _given_items(self, scope: Scope, report: Report) -> tuple[dict[str, list[Json]], datetime | None]:
         found: dict[str, list[Json]] = {}
         latest: datetime | None = None
-        for item_id in dict.fromkeys(str(text_id(given)) for given in listed(self.item_ids)):
+        item_ids = dict.fromkeys(str(text_id(given)) for given in listed(self.item_ids))
+        for item_id in Progress("items listed", len(item_ids)).of(item_ids):
             rows = list(self._list(scope, item_id))
             if not rows:
                 report.miss(
@@ -524,7 +537,7 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
         latest: datetime | None = None
         exported: set[str] = set()
         report.begin()
-        for instance in self._instances(report):
+        for instance in Progress("instances exported or left out").of(self._instances(report)):
             latest = rules.latest_of(latest, rules.time(instance.get("current_state_set_at")))
             instance_id = str(instance["id"])
             given = instance_id in self._given_ids

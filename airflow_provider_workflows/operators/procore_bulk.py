@@ -17,7 +17,7 @@ from airflow_provider_workflows.exceptions import (
     PermissionDenied,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.base import Pin, WaitingOperator
+from airflow_provider_workflows.operators.base import Pin, Progress, WaitingOperator
 from airflow_provider_workflows.operators.procore import ON_ACTIVE_INSTANCE, ProcoreOperator, ProcoreWideOperator
 from airflow_provider_workflows.operators.procore_audit import Scope, histories_of
 from airflow_provider_workflows.rules import procore as rules
@@ -270,8 +270,11 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         done = {item["item_id"] for item in [*self._completed(journal["past"]), *journal["active"]]}
         left = [item for item in items if item["item_id"] not in done]
         self._keep(journal)  # so that a retry orders under the same tokens
+        progress = Progress("items ordered", len(left))
         for begin in range(0, len(left), self.chunk_size):
-            self._order(left[begin : begin + self.chunk_size], journal)
+            chunk = left[begin : begin + self.chunk_size]
+            self._order(chunk, journal)
+            progress.count(len(chunk))
         if not journal["open"]:
             return self._conclude(journal, []) if journal["refused"] else self._result(journal)
         return self.wait(

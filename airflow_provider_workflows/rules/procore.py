@@ -9,6 +9,7 @@ from typing import Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
 from airflow_provider_workflows.rules.forms import documented_form
+from airflow_provider_workflows.rules.holdings import Holding
 from airflow_provider_workflows.rules.times import parse_time, seconds_of
 from airflow_provider_workflows.rules.verdicts import Verdict, judge
 
@@ -218,12 +219,39 @@ def _age(instance: Json) -> tuple[bool, float, int, str]:
     return not instance.get("ended_at"), started, len(instance_id), instance_id
 
 
-def step_since(history: Json) -> Any:
-    """Return since when the current step is held, or None."""
-    if history.get("ended_at"):
+@documented_form()
+def holding_of(history: Json) -> Holding | None:
+    """Return the step that an instance stands at and who holds it, or None when it has ended."""
+    events = events_of(history)
+    if history.get("ended_at") or _end_of(events):
         return None
-    steps = (_details(event) for event in events_of(history) if event.get("type") in ("ResponseStep", "Action"))
-    return (_current_step(steps) or {}).get("started_at")
+    step = _current_step(_details(event) for event in events if event.get("type") in ("ResponseStep", "Action"))
+    if step is None:
+        return None
+    return Holding(
+        step_occurrence_id=_id(step) or f"{step.get('name')}@{step['started_at']}",
+        step=step.get("name"),
+        since=step["started_at"],
+        due=step.get("due_date"),
+        holders=_holders(step),
+        is_overdue=history.get("status") == "overdue",
+    )
+
+
+def _holders(step: Json) -> tuple[str, ...]:
+    """Return the responders who have not answered, by login or name; where only groups are told, their ids."""
+    asked: dict[str, Json] = {}
+    for field in ("responses", "additional_assignees", "individual_assignees"):
+        for row in _rows(step.get(field)):
+            asked.setdefault(str(row.get("id")), row)
+    if not asked:
+        groups = (group.get("login_ids") for group in _rows(step.get("responsible_groups")))
+        return tuple(dict.fromkeys(str(one) for ids in groups if isinstance(ids, list) for one in ids))
+    return tuple(
+        str(row.get("login") or row.get("name") or user_id)
+        for user_id, row in asked.items()
+        if not row.get("responded_at") and row.get("role_type") != "commenter"
+    )
 
 
 def _details(event: Json) -> Json:

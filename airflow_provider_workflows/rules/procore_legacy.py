@@ -10,6 +10,7 @@ import pendulum
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.forms import documented_form
+from airflow_provider_workflows.rules.holdings import Holding
 from airflow_provider_workflows.rules.times import parse_time, seconds_of
 from airflow_provider_workflows.rules.verdicts import Verdict, Word
 
@@ -73,6 +74,34 @@ def describe_instance(instance: Json) -> dict[str, Any]:
         "terminated_at": instance.get("terminated_at"),
         "workflow": (instance.get("workflow") or {}).get("name"),
     }
+
+
+@documented_form()
+def holding_of(instance: Json) -> Holding | None:
+    """
+    Return the state that an instance is in and who holds it, or None when it has ended.
+
+    :param instance: An instance of "Show Workflow Instance", ids as text.
+    """
+    described = describe_instance(instance)
+    if has_ended(described):
+        return None
+    return Holding(
+        step_occurrence_id=f"{described['state_id']}@{described['state_set_at']}",
+        step=described["state"],
+        since=described["state_set_at"],
+        due=instance.get("becomes_overdue_at"),
+        holders=tuple(dict.fromkeys(str(name) for name in described["ball_in_court"] if name))
+        or _roles_asked(instance),
+    )
+
+
+def _roles_asked(instance: Json) -> tuple[str, ...]:
+    """Return who can perform an activity: by name, or the role where that is all that is told."""
+    roles = [activity.get("workflow_user_role") or {} for activity in instance["current_workflow_activities"]]
+    people = [role.get("assignee") for role in roles]
+    names = [one.get("name") if isinstance(one, Mapping) else None for one in people]
+    return tuple(dict.fromkeys(str(name or role.get("name")) for name, role in zip(names, roles, strict=True)))
 
 
 def mark_of(instance: Json) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import datetime, timezone
 
 import pendulum
 
@@ -31,3 +32,8 @@ def has_zone(text: str) -> bool:
 def seconds_of(moment: pendulum.DateTime | None) -> float:
     """Return a sort key, oldest first; what has no time comes before everything."""
     return moment.timestamp() if moment else float("-inf")
+
+
+def time_text(moment: datetime) -> str:
+    """Write a time for the log, in UTC and to the second, as the products write theirs."""
+    return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
+from airflow_provider_workflows.rules.times import time_text
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, push_values, task_state_store
 
 if TYPE_CHECKING:
@@ -101,16 +102,21 @@ class WorkflowsSensor(BaseSensorOperator):
             if answer is not None:
                 return self._conclude(context, answer)
             self._check_deadline()
+            deferred = self.deferred_trigger(trigger)
+            how = "the triggerer looks every" if deferred is trigger else "the next look is in about"
+            self.go_on(context, trigger, f"{how} {self.poke_interval:.0f} s")
         assert self._deadline is not None
         timeout = self._deadline - datetime.now(timezone.utc) + BACKSTOP
-        return self.defer(trigger=self.deferred_trigger(trigger), method_name="execute_complete", timeout=timeout)
+        return self.defer(trigger=deferred, method_name="execute_complete", timeout=timeout)
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         if self._deadline is None:
             self._deadline = self._read_deadline(context)
-        answer = self._look(self.build_trigger())
+        trigger = self.build_trigger()
+        answer = self._look(trigger)
         if answer is None:
             self._check_deadline()
+            self.go_on(context, trigger, f"the next look is in about {self.poke_interval:.0f} s")
             return False
         return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, answer))
 
@@ -141,7 +147,20 @@ class WorkflowsSensor(BaseSensorOperator):
     def _look(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
         answer = trigger.look_on_worker(self.hook, self.log)
         self._last_look = trigger.standing
+        if trigger.item is not None and answer is None:  # so that a task that waits has its link, too
+            self.item_url = self.hook.item_url(**self.item_ids(trigger.item))
         return answer
+
+    def go_on(self, context: Context, trigger: WaitTrigger, how: str) -> None:
+        """
+        Go on waiting after a look on a worker that decided nothing.
+
+        :param trigger: What has looked.
+        :param how: Who looks next, and when, for the log.
+        """
+        assert self._deadline is not None
+        begun = self._deadline - timedelta(seconds=self.timeout)
+        self.log.info("Waiting since %s, until %s at most; %s.", time_text(begun), time_text(self._deadline), how)
 
     def finish(self, result: Any) -> Any:
         """Return what the task returns, of a result small enough for a trigger's event."""

@@ -12,6 +12,7 @@ from airflow_provider_workflows.links.procore import ProcoreItemLink
 from airflow_provider_workflows.rules.parameters import check_given, check_required, listed, one_of, text_id
 from airflow_provider_workflows.rules.procore import ENDED_OPERATIONS, ENDED_STATES, STATES, operation_items
 from airflow_provider_workflows.rules.times import has_zone, parse_time
+from airflow_provider_workflows.sensors.attention import NotifyingSensor
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.triggers.procore import (
     ProcoreAsyncOperationWaitTrigger,
@@ -58,7 +59,7 @@ class ProcoreSensor(ProcoreConnectionSensor):
         return ProcoreHook(self.procore_conn_id, company_id=self.company_id)
 
 
-class ProcoreInstanceSensor(ProcoreSensor):
+class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
     """
     Waits until a workflow instance is in a state you name, or has come to a step you name.
 
@@ -86,6 +87,12 @@ class ProcoreInstanceSensor(ProcoreSensor):
     :param step_answered: Likewise; the wait ends when one of them is over with a response (templated).
     :param after: ISO-8601 time with its zone: only visits of a step that began later, or in that very second,
         count; or a step occurrence: only the visits after that one, in the same instance (templated).
+    :param on_overdue: An Airflow notifier, or a function of the context, or a list of them: called once for each visit
+        of a step that becomes overdue, or is held for longer than ``overdue_after``, with ``attention`` in the context:
+        ``{step, step_occurrence_id, since, due, reason, holders, instance_id, item_id, tool_type, project_id,
+        item_url}``. The wait goes on, also when a notifier fails.
+    :param overdue_after: Seconds, or a timedelta, that a step may be held; default: until Procore's due date of the
+        step. Where the history has none, nothing is overdue.
     :raises ConfigurationError: both instance and item given, or neither; an unknown state or tool.
     """
 
@@ -138,6 +145,7 @@ class ProcoreInstanceSensor(ProcoreSensor):
         check_given(self, "project_id", "tool_type", "tool_subtype")
         return ProcoreInstanceWaitTrigger(
             **self.trigger_arguments(),
+            watch=self.watch_argument(),
             project_id=text_id(self.project_id),
             instance_id=text_id(self.instance_id),
             tool_type=self.tool_type,
@@ -155,7 +163,7 @@ class ProcoreInstanceSensor(ProcoreSensor):
         return {
             "instance_id": result["instance_id"],
             "item_id": result["item_id"],
-            "tool_type": self.tool_type,
+            "tool_type": self.tool_type or result.get("tool_type"),
             "project_id": result["project_id"],
         }
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.parameters import check_required, listed, one_of, text_id
 from airflow_provider_workflows.rules.times import has_zone, parse_time
+from airflow_provider_workflows.sensors.attention import NotifyingSensor
 from airflow_provider_workflows.sensors.procore import ProcoreConnectionSensor
 from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyInstanceWaitTrigger
 
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 
 
-class ProcoreLegacyInstanceSensor(ProcoreConnectionSensor):
+class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
     """
     Waits until a legacy workflow instance is in a state you name, or until an activity can be performed.
 
@@ -50,6 +51,12 @@ class ProcoreLegacyInstanceSensor(ProcoreConnectionSensor):
     :param activity: Name in any case, or id, of an activity that ends the wait with success once it can be
         performed (templated).
     :param role: Name or id of the role that it must be open to; default: any (templated).
+    :param on_overdue: An Airflow notifier, or a function of the context, or a list of them: called once for each visit
+        of a state that becomes overdue, or is held for longer than ``overdue_after``, with ``attention`` in the
+        context: ``{step, step_occurrence_id, since, due, reason, holders, instance_id, item_id, tool_type, project_id,
+        item_url}``; ``step`` is the state. The wait goes on, also when a notifier fails.
+    :param overdue_after: Seconds, or a timedelta, that a state may be held; default: until the API's
+        ``becomes_overdue_at``. Where there is none, nothing is overdue.
     :raises ConfigurationError: both instance and object given, or neither; neither state nor activity; not an
         id nor a time.
     """
@@ -106,6 +113,7 @@ class ProcoreLegacyInstanceSensor(ProcoreConnectionSensor):
         self._check_activity()
         return ProcoreLegacyInstanceWaitTrigger(
             **self.trigger_arguments(),
+            watch=self.watch_argument(),
             project_id=text_id(self.project_id),
             instance_id=text_id(self.instance_id),
             object_type=self.object_type,

@@ -182,12 +182,12 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
                 trigger.last_look = trigger.describe(trigger.drain(lambda: self._poll(trigger)))
                 self.log.info("%s", trigger.last_look)
             except OutcomeUnknown:  # was said as a suspected loss
-                self.log.info("Looking again at the next poke.")
+                self.log.info("The wait goes on.")
             except UnreadableInstances:  # was said, too
                 if not self._journal.received:
                     raise
             except PASSING_FAULTS as fault:
-                self.log.warning("%s Looking again at the next poke.", fault)
+                self.log.warning("%s The wait goes on.", fault)
                 trigger.last_fault = str(fault)
             self._last_look = trigger.standing
             how = f"new at step {trigger.name}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from functools import cache, partial
@@ -20,9 +20,11 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.rules.forms import documented_form
+from airflow_provider_workflows.rules.holdings import Attention, attention_to
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.base import WorkflowsHook
+    from airflow_provider_workflows.rules.holdings import Holding
     from airflow_provider_workflows.rules.verdicts import Verdict
     from airflow_provider_workflows.triggers.shared_poll import Scope
 
@@ -47,13 +49,21 @@ class WaitTrigger(BaseTrigger):
     :param poll_interval: Seconds between two looks; a poll takes the fewest that one of its waits asks for.
     :param deadline: Wall-clock end of the wait as an ISO-8601 time, or None.
     :param carry: What the resumed task needs to know again, handed on in the event; JSON primitives.
+    :param watch: Set when somebody wants to hear of a step that is held for too long: ``{after, known, next}``, the
+        seconds that is or None for the product's due date, the step occurrences that were told of, and the
+        :class:`Attention` that comes next, as a dict, or None.
     """
 
-    def __init__(self, *, poll_interval: float, deadline: str | None, carry: Any = None):
+    def __init__(
+        self, *, poll_interval: float, deadline: str | None, carry: Any = None, watch: dict[str, Any] | None = None
+    ):
         super().__init__()
         self.poll_interval = poll_interval
         self.deadline = deadline
         self.carry = carry
+        self.watch = watch
+        self.holding: Holding | None = None  # as the last look found it, where the product has steps
+        self.item: Mapping[str, Any] | None = None  # likewise, on a worker; what the link to it is made of
         self.last_look = "It was not looked at."  # where the last look found it, in words
         self.last_fault = ""  # what has kept us from looking since
         self.odd_looks = 0  # in a row, with an answer in a form nobody knows
@@ -94,9 +104,11 @@ class WaitTrigger(BaseTrigger):
         common: dict[str, Any] = {"poll_interval": self.poll_interval, "deadline": self.deadline}
         if self.carry is not None:
             common["carry"] = self.carry
+        if self.watch is not None:
+            common["watch"] = self.watch
         return f"{cls.__module__}.{cls.__qualname__}", {**self.arguments(), **common}
 
-    def look(self, hook: Any) -> tuple[Any, Verdict | None]:
+    def look(self, hook: Any) -> tuple[Any, Verdict | Attention | None]:
         """
         Read, and decide what was read; for a thread.
 
@@ -111,18 +123,34 @@ class WaitTrigger(BaseTrigger):
             self.last_fault = str(fault)
             raise
 
-    def look_in_steps(self, hook: Any) -> Generator[Any, None, Verdict | None]:
+    def look_in_steps(self, hook: Any) -> Generator[Any, None, Verdict | Attention | None]:
         """Look in a poll; a wait that needs many requests yields ``[]`` after each, so that others come in between."""
         from airflow_provider_workflows.triggers.shared_poll import patiently
 
-        looked: tuple[Any, Verdict | None] = yield from patiently(self.look, hook)
+        looked: tuple[Any, Verdict | Attention | None] = yield from patiently(self.look, hook)
         return looked[1]
 
-    def judge(self, snapshot: Any) -> Verdict | None:
-        """Decide, and keep in words where it stands."""
+    def judge(self, snapshot: Any) -> Verdict | Attention | None:
+        """Decide, and keep in words where it stands; what is held for too long is told when nothing is decided."""
         verdict = self.decide(snapshot)
         self.last_look, self.last_fault = self.describe(snapshot), ""
-        return verdict
+        if self.watch is None or verdict is not None:
+            return verdict
+        attention = attention_to(self.holding, self.watch["after"])
+        self.watch["next"] = None if attention is None else attention.to_dict()
+        return self.overdue()
+
+    def overdue(self) -> Attention | None:
+        """Say what is held for too long by now if nothing has changed since the last look, unless it was told."""
+        if self.watch is None or self.watch["next"] is None:
+            return None
+        attention = Attention(**self.watch["next"])
+        is_told = attention.step_occurrence_id in self.watch["known"]
+        return None if is_told or attention.at > time.time() else attention
+
+    def item_of(self, snapshot: Any) -> Mapping[str, Any] | None:
+        """Return the ids of the item that was looked at, where the wait is about one."""
+        return None
 
     @property
     def standing(self) -> str:
@@ -132,12 +160,13 @@ class WaitTrigger(BaseTrigger):
     def look_on_worker(self, hook: Any, log: Any) -> dict[str, Any] | None:
         """Look once in a task and return the event of the verdict, or None to go on; a passing fault is only logged."""
         try:
-            _, verdict = self.look(hook)
+            snapshot, outcome = self.look(hook)
         except PASSING_FAULTS as fault:
-            log.warning("%s Looking again at the next poke.", fault)
+            log.warning("%s The wait goes on.", fault)
             return None
+        self.item = self.item_of(snapshot)
         log.info("%s", self.last_look)
-        return None if verdict is None else self._event(verdict)
+        return None if outcome is None or isinstance(outcome, Attention) else self._event(outcome)
 
     def _event(self, verdict: Verdict) -> dict[str, Any]:
         carried = {} if self.carry is None else {"carry": self.carry}
@@ -172,7 +201,15 @@ class WaitTrigger(BaseTrigger):
             return {"status": "error", "error": type(outcome).__name__, "message": str(outcome)}
         if isinstance(outcome, BaseException):
             raise outcome
+        if isinstance(outcome, Attention):
+            return self._attention_event(outcome)
         return {"status": "done", **self._event(outcome)}
+
+    def _attention_event(self, attention: Attention) -> dict[str, Any]:
+        # With all that the resumed task needs: dag.test() drops the keyword arguments of a deferral. Not with the
+        # holders: events lie in clear text in the database and in the log, and the task looks again anyway.
+        known = [] if self.watch is None else self.watch["known"]
+        return {"status": "attention", **attention.to_dict(), "known": known, "deadline": self.deadline}
 
     def _seconds_left(self) -> float:
         if self.deadline is None:

@@ -25,6 +25,7 @@ from airflow_provider_workflows.triggers.base import PASSING_FAULTS, WaitTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
+    from airflow_provider_workflows.rules.holdings import Attention
     from airflow_provider_workflows.triggers.shared_poll import Scope
 
 ITEMS_A_CALL = 50  # of a bulk history; how many it takes is not documented
@@ -132,7 +133,6 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         self.terminate_on_kill = terminate_on_kill
         self.mark: Any = None  # of what a poll has seen of it
         self.looked_at = 0.0
-        self.step_since: Any = None
 
     def scope(self) -> Scope:
         from airflow_provider_workflows.triggers.procore_scopes import ItemsScope
@@ -155,7 +155,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
             self.tool_subtype = text_id(shown.get("tool_subtype"))
         return self._snapshot(hook.get_instance_history(instance_id, project_id=self.project_id), instance_id)
 
-    def judge_histories(self, histories: list[Any]) -> Verdict | None:
+    def judge_histories(self, histories: list[Any]) -> Verdict | Attention | None:
         """
         Decide by the histories of all instances of the item, the newest first.
 
@@ -166,7 +166,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
 
     def _snapshot(self, history: dict[str, Any], instance_id: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
         instance = rules.describe_instance(history, instance_id=instance_id, item_id=self.item_id)
-        self.step_since = rules.step_since(history)
+        self.holding = rules.holding_of(history)
         return {**instance, "project_id": self.project_id}, self._visit(history)
 
     def _own_history(self, histories: list[Any]) -> tuple[str, dict[str, Any]]:
@@ -198,10 +198,15 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
 
     def describe(self, snapshot: tuple[dict[str, Any], dict[str, Any] | None]) -> str:
         instance, _ = snapshot
+        tool = "" if self.tool_type is None else f" ({self.tool_type})"
+        step = "" if self.holding is None else f" at step {self.holding.step!r} {self.holding.told()}"
         return (
-            f"Instance {instance['instance_id']} of item {instance['item_id']} is {instance['state']}"
-            f" at step {instance['step']!r}; waited for: {', '.join([*self.until, *self._awaited_steps()])}."
+            f"Instance {instance['instance_id']} of item {instance['item_id']}{tool} is {instance['state']}"
+            f"{step}; waited for: {', '.join([*self.until, *self._awaited_steps()])}."
         )
+
+    def item_of(self, snapshot: tuple[dict[str, Any], dict[str, Any] | None]) -> dict[str, Any]:
+        return {**snapshot[0], "tool_type": self.tool_type}
 
     async def on_kill(self) -> None:
         if self.terminate_on_kill and self.instance_id is not None:
@@ -264,7 +269,7 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
                 found: list[dict[str, Any]] = end.value
                 return found
 
-    def look_in_steps(self, hook: ProcoreHook) -> Generator[Any, None, Verdict | None]:
+    def look_in_steps(self, hook: ProcoreHook) -> Generator[Any, None, Verdict | Attention | None]:
         from airflow_provider_workflows.triggers.shared_poll import patiently
 
         try:

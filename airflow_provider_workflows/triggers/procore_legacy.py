@@ -10,6 +10,7 @@ from airflow_provider_workflows.triggers.procore import ProcoreConnectionWaitTri
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
+    from airflow_provider_workflows.rules.holdings import Attention
     from airflow_provider_workflows.triggers.shared_poll import Scope
 
 
@@ -46,11 +47,28 @@ class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
     def sweep_key(self) -> str | None:
         return self.instance_id
 
-    def look(self, hook: ProcoreLegacyHook) -> tuple[Any, Verdict | None]:
+    def look(self, hook: ProcoreLegacyHook) -> tuple[Any, Verdict | Attention | None]:
         """Look, and remember by its mark what was seen: a list shows then whether it has changed since."""
         snapshot, verdict = super().look(hook)
         self.mark = None if self.is_undecided(snapshot) else rules.mark_of(snapshot)
         return snapshot, verdict
+
+    def show(self, hook: ProcoreLegacyHook, instance_id: str) -> dict[str, Any]:
+        """Read where an instance stands, and who holds it."""
+        shown = hook.get_instance(instance_id)
+        self.holding = rules.holding_of(shown)
+        return rules.describe_instance(shown)
+
+    def item_of(self, snapshot: dict[str, Any]) -> dict[str, Any]:
+        return snapshot
+
+    def where(self, instance: dict[str, Any]) -> str:
+        """Say for the log where an instance stands."""
+        held = f"since {instance['state_set_at']}" if self.holding is None else self.holding.told()
+        return (
+            f"Instance {instance['instance_id']} of {instance['object_type']} {instance['object_id']} is in state "
+            f"{instance['state']!r} {held}"
+        )
 
     def is_undecided(self, instance: dict[str, Any]) -> bool:
         """Tell whether something else than the instance decides, which no list shows."""
@@ -111,7 +129,7 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
             self.instance_id = hook.find_instance_id(str(self.object_type), str(self.object_id))
         if isinstance(self.after, str):
             self.after = self._action(hook, self.after, self.instance_id)
-        instance = rules.describe_instance(hook.get_instance(self.instance_id))
+        instance = self.show(hook, self.instance_id)
         if self.after is not None and rules.is_undecided(instance, self.after):
             newest = hook.list_activity_histories(self.instance_id)[0]
             if newest["id"] != self.after["history_id"]:
@@ -132,10 +150,7 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
 
     def describe(self, snapshot: dict[str, Any]) -> str:
         wishes = [*self.until, *([] if self.activity is None else [f"activity {self.activity}"])]
-        return (
-            f"Instance {snapshot['instance_id']} of {snapshot['object_type']} {snapshot['object_id']} is in state "
-            f"{snapshot['state']!r} since {snapshot['state_set_at']}; waited for: {', '.join(wishes)}."
-        )
+        return f"{self.where(snapshot)}; waited for: {', '.join(wishes)}."
 
     def is_undecided(self, instance: dict[str, Any]) -> bool:
         return isinstance(self.after, dict) and rules.is_undecided(instance, self.after)
@@ -168,14 +183,13 @@ class ProcoreLegacyStateChangeWaitTrigger(ProcoreLegacyWaitTrigger):
         return {**super().arguments(), "visit": self.visit, "performed": self.performed}
 
     def snapshot(self, hook: ProcoreLegacyHook) -> dict[str, Any]:
-        return rules.describe_instance(hook.get_instance(str(self.instance_id)))
+        return self.show(hook, str(self.instance_id))
 
     def decide(self, snapshot: dict[str, Any]) -> Verdict | None:
         return rules.decide_state_change(snapshot, self.visit, self.performed)
 
     def describe(self, snapshot: dict[str, Any]) -> str:
         return (
-            f"Instance {snapshot['instance_id']} of {snapshot['object_type']} {snapshot['object_id']} is in state "
-            f"{snapshot['state']!r} since {snapshot['state_set_at']}; waited for: another state than "
+            f"{self.where(snapshot)}; waited for: another state than "
             f"{self.visit['name'] or self.visit['id']!r} since {self.visit['set_at']}."
         )

@@ -102,7 +102,7 @@ class ItemsScope(SweepScope):
                 if outcome is not UNCLEAR:
                     continue
                 if mark is not None and wait.mark == mark:  # nothing has changed since its own look
-                    yield [(wait, None)]
+                    yield [(wait, wait.overdue())]
                     continue
                 verdict = yield from own_look(wait, hook)
                 if not isinstance(verdict, WorkflowsError):
@@ -120,7 +120,8 @@ class ItemsScope(SweepScope):
             return wait, UNCLEAR, None if unclear.is_missing else hash(repr(shown))
         except WorkflowsError as error:
             return wait, error, None
-        self.note_step(wait.step_since)
+        if wait.holding is not None:
+            self.note_step(wait.holding.since)
         return wait, verdict, None
 
     def rows(self, hook: ProcoreHook) -> Iterator[dict[str, Any]]:

@@ -188,10 +188,10 @@ class SweepScope(Scope):
             if number % ROWS_AT_A_TIME == 0:
                 time.sleep(0)  # or this thread keeps the interpreter from the event loop for up to 5 ms
             if number % self.page_size == 0:
-                yield [(wait, None) for wait in calm[told:]]
+                yield [(wait, wait.overdue()) for wait in calm[told:]]
                 told = len(calm)
         self._pages = max(1, -(-number // self.page_size))
-        yield [(wait, None) for wait in calm[told:]]
+        yield [(wait, wait.overdue()) for wait in calm[told:]]
 
     def _look(self, hook: Any, waits: Iterable[tuple[Any, Any]]) -> Iterator[Outcomes]:
         for wait, mark in waits:

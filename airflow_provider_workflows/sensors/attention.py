@@ -1,0 +1,138 @@
+"""How a wait tells people that a step is held for too long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
+from datetime import datetime, timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.rules.holdings import Attention
+from airflow_provider_workflows.rules.parameters import listed
+from airflow_provider_workflows.sensors.base import KEPT_AFTER_DEADLINE, WorkflowsSensor
+from airflow_provider_workflows.version_compat import task_state_store
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+    from airflow_provider_workflows.triggers.base import WaitTrigger
+
+    Notifier = Callable[[Context], Any]
+
+KNOWN = "told_overdue"  # key in the task state store
+
+
+class NotifyingSensor(WorkflowsSensor):
+    """
+    A sensor that calls notifiers, once for each visit of a step, when the step is held for too long.
+
+    The wait goes on whatever becomes of them. They are called with the task's context and ``attention``: ``{step,
+    step_occurrence_id, since, due, reason, holders, instance_id, item_id, tool_type, project_id, item_url}``. What was
+    told is kept in Airflow's task state store (3.3+) after the notifiers were called, so a worker that dies in
+    between tells it again.
+
+    :param on_overdue: An Airflow notifier, or a function of the context, or a list of them (not templated).
+    :param overdue_after: Seconds, or a timedelta, that a step may be held; default: until the product's own due date of
+        the step, of which there may be none (not templated).
+    """
+
+    def __init__(
+        self,
+        *,
+        on_overdue: Notifier | Sequence[Notifier] | None = None,
+        overdue_after: timedelta | float | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.on_overdue = on_overdue
+        self.overdue_after = overdue_after
+        self._known: list[str] = []
+        self._found_by_trigger: Attention | None = None
+
+    def execute(self, context: Context) -> Any:
+        self._known = self._told_before(context)
+        if (
+            self.on_overdue is not None
+            and self.reschedule
+            and not self.deferrable
+            and task_state_store(context) is None
+        ):
+            raise ConfigurationError(
+                "on_overdue with mode='reschedule' needs Airflow 3.3 or newer, where a task can remember whom it has "
+                "told. Set deferrable=True, or mode='poke'."
+            )
+        return super().execute(context)
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
+        if event is None or event.get("status") != "attention":
+            return super().execute_complete(context, event)
+        self._deadline = datetime.fromisoformat(event["deadline"])
+        self._known = list(dict.fromkeys([*event["known"], *self._told_before(context)]))
+        self._found_by_trigger = Attention(**{name: event[name] for name in Attention.__dataclass_fields__})
+        return self.look_or_defer(context)
+
+    def watch_argument(self) -> dict[str, Any] | None:
+        """Check the parameters and return what the trigger has to watch for."""
+        if self.on_overdue is None:
+            if self.overdue_after is not None:
+                raise ConfigurationError("overdue_after goes with on_overdue, which says whom to tell.")
+            return None
+        if not all(callable(notifier) for notifier in listed(self.on_overdue)):
+            raise ConfigurationError("on_overdue must be a notifier, a function of the context, or a list of them.")
+        after = self.overdue_after
+        seconds = after.total_seconds() if isinstance(after, timedelta) else after
+        if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds < 0):
+            raise ConfigurationError(f"overdue_after must be a timedelta, or seconds of at least 0; got {after!r}.")
+        return {"after": seconds, "known": list(self._known), "next": None}
+
+    def go_on(self, context: Context, trigger: WaitTrigger, how: str) -> None:
+        attention = trigger.overdue() or self._still_held(trigger)
+        self._found_by_trigger = None
+        if attention is not None and trigger.watch is not None:
+            self._tell_people(context, trigger, attention)
+            self._known.append(attention.step_occurrence_id)
+            trigger.watch["known"] = list(self._known)
+            if (store := task_state_store(context)) is not None:
+                store.set(KNOWN, self._known, retention=timedelta(seconds=self.timeout) + KEPT_AFTER_DEADLINE)
+        super().go_on(context, trigger, how)
+
+    def _still_held(self, trigger: WaitTrigger) -> Attention | None:
+        """Return what the trigger has found, unless the worker's look shows that it has moved on since."""
+        found, holding = self._found_by_trigger, trigger.holding
+        if found is None or found.step_occurrence_id in self._known:
+            return None
+        if trigger.item is None:  # the look has failed; better to hear twice than never
+            return found
+        is_same = holding is not None and holding.step_occurrence_id == found.step_occurrence_id
+        return found if is_same else None
+
+    def _tell_people(self, context: Context, trigger: WaitTrigger, attention: Attention) -> None:
+        from airflow.sdk import BaseNotifier
+
+        told = self._told(trigger, attention)
+        self.log.info("Step %r is %s: calling on_overdue.", attention.step, attention.reason)
+        for notifier in listed(self.on_overdue):
+            # Rendering replaces the templates, which the next step needs again, and puts them into the context.
+            fresh = copy(notifier) if isinstance(notifier, BaseNotifier) else notifier
+            try:
+                fresh({**context, "attention": told})
+            except Exception as error:
+                name = getattr(notifier, "__name__", type(notifier).__name__)
+                self.log.warning("on_overdue: %s failed; the wait goes on. %s: %s", name, type(error).__name__, error)
+
+    def _told(self, trigger: WaitTrigger, attention: Attention) -> dict[str, Any]:
+        ids = {} if trigger.item is None else self.item_ids(trigger.item)
+        known = {name: value for name, value in attention.to_dict().items() if name != "at"}
+        holders = [] if trigger.holding is None else list(trigger.holding.holders)
+        return {
+            **dict.fromkeys(("instance_id", "item_id", "tool_type", "project_id")),
+            **ids,
+            **known,
+            "holders": holders,
+            "item_url": self.item_url,
+        }
+
+    def _told_before(self, context: Context) -> list[str]:
+        store = task_state_store(context)
+        return self._known if self.on_overdue is None or store is None else list(store.get(KNOWN, []))
