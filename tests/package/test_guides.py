@@ -1,0 +1,138 @@
+"""The pages that people read: their DAGs are tested ones, their errors are real ones, and their code does what they say."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_workflows import exceptions
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+GUIDES = sorted(path for path in (DOCS / "guides").glob("*.md") if path.stem != "index")
+TROUBLES = (DOCS / "troubleshooting.md").read_text()
+ERRORS = re.findall(r"^### (\w+)$", TROUBLES, re.MULTILINE)
+# What is not of this package: Airflow's own errors, and the names of settings and parameters.
+QUOTED = re.compile(r"`([^`\n]+)`")
+
+
+def python_in(page: str) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", (DOCS / page).read_text(), re.DOTALL)
+
+
+# --- guides ---
+
+
+def test_there_is_a_guide_for_each_of_the_twelve_stories_and_the_index_names_it():
+    listed = re.findall(r"\]\(([\w-]+)\.md\)", (DOCS / "guides" / "index.md").read_text())
+
+    assert len(GUIDES) == 12
+    assert sorted(listed) == [guide.stem for guide in GUIDES]
+
+
+@pytest.fixture(scope="module")
+def run_by_tests() -> set[str]:
+    """The example DAGs that a test runs: those that it names in the rooms where DAGs are run."""
+    rooms = [room for room in (ROOT / "tests").iterdir() if room.is_dir() and room.name != "package"]
+    named: set[str] = set()
+    for file in (file for room in rooms for file in room.rglob("test_*.py")):
+        named |= set(re.findall(r'"(example_\w+)"', file.read_text()))
+    return named
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
+def test_a_guide_shows_a_dag_that_a_test_runs(guide, run_by_tests):
+    shown = re.findall(r"\{literalinclude\} \.\./\.\./example_dags/(example_\w+)\.py", guide.read_text())
+
+    assert shown
+    assert [name for name in shown if not (ROOT / "example_dags" / f"{name}.py").exists()] == []
+    assert [name for name in shown if name not in run_by_tests] == []
+
+
+@pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.stem)
+def test_a_guide_says_how_it_works_what_goes_wrong_and_what_to_change(guide):
+    headings = re.findall(r"^## (.*)$", guide.read_text(), re.MULTILINE)
+
+    assert headings == ["How it works", "When things go wrong", "What to change"]
+
+
+# --- troubleshooting ---
+
+
+def texts_of_the_code() -> list[str]:
+    """Return every text of the package, with a gap where a value goes."""
+    texts = []
+    for file in (ROOT / "airflow_provider_workflows").rglob("*.py"):
+        for node in ast.walk(ast.parse(file.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                parts = [part.value if isinstance(part, ast.Constant) else "\0" for part in node.values]
+                texts.append("".join(map(str, parts)))
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                texts.append(node.value.replace("%s", "\0"))
+    return texts
+
+
+def section(name: str) -> str:
+    return TROUBLES.split(f"\n### {name}\n")[1].split("\n## ")[0].split("\n### ")[0]
+
+
+def quoted_messages(text: str) -> list[str]:
+    """Return the messages that a text quotes: those with blanks in them, which no name of a setting has."""
+    lines = (line for line in text.split("\n```") if not line.startswith(("sh\n", "text\n")))
+    found = [one for part in lines for one in QUOTED.findall(part.replace("\n", " "))]
+    return [one for one in found if " " in one and not re.search(r"[=\[]|^(airflow-workflows|GET|POST) ", one)]
+
+
+def test_every_error_class_has_its_section_and_every_section_is_an_error_class():
+    classes = {name for name in exceptions.__all__ if isinstance(getattr(exceptions, name), type)}
+
+    assert sorted(ERRORS) == sorted(classes)
+
+
+@pytest.mark.parametrize("name", ERRORS)
+def test_a_section_says_whether_the_error_is_retried(name):
+    says_never = "Never retried" in section(name)
+
+    assert says_never is not getattr(exceptions, name).retryable
+
+
+def test_every_message_that_is_listed_is_one_of_the_code():
+    texts = texts_of_the_code()
+    messages = quoted_messages(TROUBLES)
+
+    def is_said(message: str) -> bool:
+        parts = [re.escape(part.strip()) for part in message.split("...") if part.strip()]
+        pattern = re.compile(".*".join(parts), re.DOTALL)
+        return any(pattern.search(text) for text in texts)
+
+    assert len(messages) > 40
+    assert [message for message in messages if not is_said(message)] == []
+
+
+def test_every_status_of_a_triggers_event_is_listed():
+    (line,) = re.findall(r"^The event that a trigger ends with has a `status`: (.*)\.$", TROUBLES, re.MULTILINE)
+    source = "\n".join(file.read_text() for file in (ROOT / "airflow_provider_workflows" / "triggers").glob("*.py"))
+
+    assert set(re.findall(r"`(\w+)`", line)) == set(re.findall(r'"status": "(\w+)"', source))
+
+
+# --- the code of the pages ---
+
+
+@pytest.mark.usefixtures("airflow_connections", "airflow_db")
+def test_the_quickstart_and_the_tests_that_the_page_on_testing_shows_pass(emulator, tmp_path, monkeypatch):
+    (quickstart,) = python_in("quickstart.md")
+    (tmp_path / "approve_purchase_orders.py").write_text(quickstart)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "approve_purchase_orders", raising=False)
+
+    for text in python_in("testing.md"):
+        module: dict = {}
+        exec(compile(text, "testing.md", "exec"), module)
+        for name in [name for name in module if name.startswith("test_")]:
+            emulator.control("POST", "reset", seed="default")
+            module[name](emulator)
