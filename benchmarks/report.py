@@ -84,7 +84,8 @@ def fitting(results: dict[str, Any]) -> Iterable[tuple[str, int]]:
             most = max(measured, key=lambda one: one["waits"])
             # A stock trigger makes a request at each poll; what is missing to that in an interval, it was late.
             requests = max(most["requests_per_poll"], most["waits"] if kind.startswith("http_") else 0)
-            yield kind, int(600 / 12 / requests * most["waits"])
+            if requests:  # none on a machine too busy to poll in the time that was measured
+                yield kind, int(600 / 12 / requests * most["waits"])
 
 
 def where(results: dict[str, Any]) -> str:
