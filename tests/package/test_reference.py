@@ -1,0 +1,129 @@
+"""The reference: every public class has a page with an example that is run, and no parameter is left out."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+REFERENCE = ROOT / "docs" / "reference"
+PACKAGE = ROOT / "airflow_provider_workflows"
+SOURCES = sorted(PACKAGE.rglob("*.py"))
+# What the API page lists: module and name of everything that is public.
+LISTED = [
+    (f"airflow_provider_workflows.{module}", name)
+    for row in re.findall(r"^\| `\w.*", (ROOT / "docs" / "api" / "index.md").read_text(), re.MULTILINE)
+    for modules, names in [row.strip("| ").split(" | ")]
+    for module, name in [
+        (module, name)
+        for module in re.findall(r"`([a-z_.]+)`", modules)
+        for name in re.findall(r"`(\w+)`", names)
+        if module != "links.procore" or name != "WorkflowsoftItemLink"
+        if module != "links.workflowsoft" or name != "ProcoreItemLink"
+    ]
+]
+PUBLIC: dict[str, Any] = {name: getattr(importlib.import_module(module), name) for module, name in LISTED}
+ROOMS = (
+    "operators",
+    "sensors",
+    "decorators",
+    "notifications",
+    "triggers.procore_events",
+    "triggers.workflowsoft_events",
+)
+WITH_EXAMPLE = [
+    (module, name)
+    for module, name in LISTED
+    if module.removeprefix("airflow_provider_workflows.").startswith(ROOMS) and (REFERENCE / f"{name}.md").exists()
+]
+
+
+def test_every_operator_sensor_event_trigger_decorator_and_notifier_is_listed():
+    listed = {name for _, name in LISTED}
+
+    missing = {
+        f"{module.__name__}.{name}"
+        for module in map(importlib.import_module, modules())
+        for name, one in vars(module).items()
+        if isinstance(one, type) and one.__module__ == module.__name__ and not name.startswith("_")
+        if re.search("(Operator|Sensor|Trigger|Notifier)$", name) and not is_base(one)
+        if name not in listed
+    }
+
+    assert missing == set()
+
+
+def modules() -> list[str]:
+    paths = [path for room in ("operators", "sensors", "notifications") for path in (PACKAGE / room).glob("*.py")]
+    paths += (PACKAGE / "triggers").glob("*_events.py")
+    return [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths if path.stem != "__init__"]
+
+
+def is_base(cls: type) -> bool:
+    """Say whether other public classes derive from one."""
+    return any(not sub.__name__.startswith("_") for sub in cls.__subclasses__())
+
+
+def test_every_public_class_has_a_page_of_its_own():
+    without = {
+        name
+        for module, name in LISTED
+        if re.search("(Operator|Sensor|Trigger|Notifier|Hook|Policy)$", name) or module.endswith("decorators." + name)
+        if not (REFERENCE / f"{name}.md").exists()
+    }
+
+    assert without == set()
+    assert {path.stem for path in REFERENCE.glob("*.md")} <= {"index", *PUBLIC}
+
+
+@pytest.mark.parametrize(("module", "name"), WITH_EXAMPLE, ids=lambda part: part.rpartition(".")[2])
+def test_a_page_shows_its_class_in_an_example_that_a_test_runs(module, name):
+    text = (REFERENCE / f"{name}.md").read_text()
+    included = re.findall(
+        r'^```\{literalinclude\} \.\./\.\./example_dags/(\w+)\.py\n(?:.*\n)*?:start-after: "(.*)"\n:end-before: "(.*)"',
+        text,
+        re.MULTILINE,
+    )
+    shown = [(dag_id, snippet(dag_id, start, end)) for dag_id, start, end in included]
+    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+
+    assert re.search(rf"^\.\. auto\w+:: {module}\.{name}$", text, re.MULTILINE)
+    assert any(used_as(name) in code for _, code in shown)
+    assert [dag_id for dag_id, _ in shown if dag_id not in tests] == []
+
+
+def snippet(dag_id: str, start: str, end: str) -> str:
+    return (ROOT / "example_dags" / f"{dag_id}.py").read_text().partition(start)[2].partition(end)[0]
+
+
+def used_as(name: str) -> str:
+    """Return how a DAG writes a class or decorator; a trigger is written as the asset that it watches for."""
+    if name.endswith("Trigger"):
+        return "procore_asset(" if name.startswith("Procore") else "workflowsoft_asset("
+    return f"@task.{name}(" if name.islower() else name
+
+
+@pytest.mark.parametrize(
+    "name", [name for name, one in PUBLIC.items() if inspect.isclass(one) and not issubclass(one, Exception)]
+)
+def test_every_parameter_is_described_and_a_template_is_said_to_be_one(name):
+    cls = PUBLIC[name]
+    ours = [one for one in cls.__mro__ if one.__module__.startswith("airflow_provider_workflows")]
+    docstrings = [inspect.cleandoc(vars(one).get("__doc__") or "") for one in ours]
+    fields = [field for text in docstrings for field in re.split(r"^(?=:\w)", text, flags=re.MULTILINE)]
+    described = {found[1]: field for field in reversed(fields) if (found := re.match(r":param (\w+):", field))}
+    parameters = {
+        parameter.name
+        for one in ours
+        for parameter in inspect.signature(vars(one).get("__init__", lambda: None)).parameters.values()
+        if parameter.name != "self" and parameter.kind not in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+    }
+
+    assert parameters - set(described) == set()
+    templated = parameters & set(getattr(cls, "template_fields", ()))
+    assert {field for field in templated if "(templated)" not in described[field]} == set()
