@@ -1,0 +1,261 @@
+"""What this package shows in Airflow's own UI, seen by a browser."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from airflow_provider_workflows.emulator import Emulator
+from airflow_provider_workflows.get_provider_info import get_provider_info
+from tests.live.airflow import LiveAirflow, until
+from tests.live.demo import emulator_process
+
+pytestmark = [pytest.mark.browser, pytest.mark.live]
+
+FORMS = {form["connection-type"]: form for form in get_provider_info()["connection-types"]}
+STANDARD = {"description": "Description", "host": "Host", "login": "Login", "password": "Password", "port": "Port"}
+NO_TIMES = "time { visibility: hidden }"
+
+expect.set_options(timeout=30_000)  # milliseconds
+
+
+@dataclass
+class Running:
+    """An Airflow, the emulator it talks to, and the run of its DAG, whose last task waits."""
+
+    airflow: LiveAirflow
+    emulator: Emulator
+    connections: dict[str, Any]
+    run_id: str
+
+    def task(self, task_id: str, tab: str = "") -> str:
+        return f"{self.airflow.url}/dags/approval/runs/{self.run_id}/tasks/{task_id}/{tab}"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[Running]:
+    with emulator_process() as emulator:
+        connections = emulator.control("GET", "connections")
+        procore, workflowsoft = (connections[name]["extra"] for name in ("procore_default", "workflowsoft_default"))
+        procore["item_url"] = f"{emulator.url}/?company={{company_id}}&project={{project_id}}&item={{item_id}}"
+        workflowsoft["item_url"] = f"{emulator.url}/?process={{process_instance_id}}"
+        procore["project_id"] = int(procore["project_id"])  # Airflow's log has a warning for each text this short
+        settings = {
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # a busy machine takes its time
+        }
+        with LiveAirflow(Path(__file__).with_name("dags"), connections, settings) as airflow:
+            airflow.unpause("approval")
+            until(lambda: bool(airflow.runs("approval")), 60, "the DAG does not run")
+            (run_id,) = airflow.runs("approval")
+
+            def waits_for_the_director() -> bool:
+                return [airflow.count("approval", run_id, state) for state in ("success", "deferred")] == [2, 1]
+
+            until(waits_for_the_director, 180, "the DAG does not wait for the director")
+            yield Running(airflow, emulator, connections, run_id)
+
+
+# The connection forms
+
+
+@pytest.mark.parametrize("conn_type", FORMS)
+def test_the_form_of_a_connection_has_every_field_with_its_label_its_choices_and_its_default(
+    running, page, shot, conn_type
+):
+    form = FORMS[conn_type]
+    behaviour = form["ui-field-behaviour"]
+    dialog = add_connection(running, page, conn_type)
+
+    for name, label in STANDARD.items():
+        field = dialog.get_by_label(behaviour["relabeling"].get(name, label), exact=True)
+        if name in behaviour["hidden-fields"]:
+            expect(field).to_have_count(0)
+        else:
+            expect(field).to_have_attribute("placeholder", behaviour["placeholders"].get(name, ""))
+    secret = dialog.get_by_label(behaviour["relabeling"]["password"], exact=True)
+    expect(secret).to_have_attribute("type", "password")
+
+    open_extra_fields(dialog)
+    for field in form["conn-fields"].values():
+        expect_field(dialog, field)
+    page.set_viewport_size({"width": 1024, "height": 1700})  # the whole form at once
+    shot(dialog, f"connection-{conn_type}")
+
+
+def test_a_saved_connection_opens_again_without_its_secrets(running, page):
+    answers: list[str] = []
+    dialog = add_connection(running, page, "procore")
+    dialog.get_by_label("Connection ID").fill("saved_by_hand")
+    dialog.get_by_label("API base URL").fill(running.emulator.url)
+    dialog.get_by_label("Client ID").fill("the-client-id")
+    dialog.get_by_label("Client secret").fill("hush-the-client-secret")
+    open_extra_fields(dialog)
+    choose(dialog, "Environment", "sandbox")
+    group(dialog, "Company ID").locator("input").fill("4264807")
+    group(dialog, "Ready access token").locator("input").fill("hush-the-ready-token")
+    dialog.get_by_role("button", name="Save").click()
+    expect(dialog).to_be_hidden()
+
+    # Loaded anew, the browser knows only what the server tells.
+    page.on("response", lambda answer: "/api/v2/connections" in answer.url and answers.append(answer.text()))
+    page.reload()
+    row(page, "saved_by_hand").get_by_role("button", name="Edit Connection").click()
+    dialog = page.get_by_role("dialog")
+
+    expect(dialog.get_by_label("Client ID")).to_have_value("the-client-id")
+    expect(dialog.get_by_label("Client secret")).to_have_value("***")
+    open_extra_fields(dialog)
+    expect(group(dialog, "Environment")).to_contain_text("sandbox")
+    expect(group(dialog, "Company ID").locator("input")).to_have_value("4264807")
+    expect(group(dialog, "Ready access token").locator("input")).to_have_value("***")
+    dialog.get_by_role("button", name="Extra Fields JSON").click()
+    expect(dialog).to_contain_text("access_token")
+    assert any("saved_by_hand" in answer for answer in answers)
+    assert not [text for text in (*answers, page.content()) if "hush-" in text]
+
+
+@pytest.mark.parametrize("conn_type", FORMS)
+def test_the_button_test_says_as_whom_it_signed_in(running, page, conn_type):
+    store_connection(running, page, conn_type, "right")
+
+    row(page, "right").get_by_role("button", name="Test Connection").click()
+
+    who = {"procore": "as integration@example.com (user 90001), company 4264807", "workflowsoft": "Signed in to"}
+    told = page.get_by_role("status").filter(has_text="Test Connection Successful")
+    expect(told).to_contain_text(who[conn_type])
+
+
+@pytest.mark.parametrize("conn_type", FORMS)
+def test_the_button_test_says_what_to_fix_and_not_the_secret(running, page, conn_type):
+    store_connection(running, page, conn_type, "wrong", password="a-wrong-guess")
+
+    row(page, "wrong").get_by_role("button", name="Test Connection").click()
+
+    fix = {
+        "procore": "gave no token for this client id and secret",
+        "workflowsoft": "put a ready token into the password",
+    }
+    told = page.get_by_role("status").filter(has_text="Test Connection Failed")
+    expect(told).to_contain_text(fix[conn_type])
+    assert "a-wrong-guess" not in page.content()
+
+
+# The tasks
+
+
+@pytest.mark.parametrize("task_id", ["answer", "plan_an_event"])
+def test_the_link_on_a_task_opens_its_item(running, page, shot, task_id):
+    page.goto(running.task(task_id, "details"))
+    link = page.get_by_role("link", name="Item in ")
+    expect(link).to_be_visible()
+    if task_id == "answer":
+        page.mouse.move(0, 0)
+        shot_between(shot, page, page.get_by_role("link", name="Logs"), page.get_by_text("Run ID"), "extra-link")
+
+    with page.expect_popup() as opened:
+        link.click()
+
+    (process,) = (e["target"] for e in running.emulator.effects() if e["action"] == "start_process")
+    where = {
+        "answer": "company=4264807&project=1001&item=5001",
+        "plan_an_event": f"process={process['process_instance_id']}",
+    }
+    assert opened.value.url == f"{running.emulator.url}/?{where[task_id]}"
+
+
+def test_the_log_of_a_wait_says_what_for_since_when_at_which_step_by_whom_and_when_it_looks_again(running, page, shot):
+    page.goto(running.task("wait_for_the_director"))
+    log = page.get_by_test_id("virtualized-list")
+    for setting in ("Wrap", "Hide Timestamps"):
+        page.get_by_role("button", name="Log Settings").click()
+        page.get_by_role("menuitem", name=setting).click()
+    time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
+    expect(log).to_contain_text("Instance 700001 of item 5001 (purchase_order_contract)")
+    expect(log).to_contain_text(re.compile(f"at step 'Director Approval' since {time}, held by dana@example.com"))
+    expect(log).to_contain_text("waited for: complete, terminated")
+    expect(log).to_contain_text(
+        re.compile(f"Waiting since {time}, until {time} at most; the triggerer looks every 60 s")
+    )
+    expect(log).not_to_contain_text("WARNING")
+    shot(log, "wait-log")
+
+
+def add_connection(running: Running, page: Page, conn_type: str) -> Locator:
+    """Open the form of a new connection of a type."""
+    page.goto(f"{running.airflow.url}/connections")
+    page.get_by_role("button", name="Add Connection").first.click()
+    dialog = page.get_by_role("dialog")
+    dialog.get_by_label("Connection Type").click()
+    page.get_by_role("option", name=FORMS[conn_type]["hook-name"], exact=True).click()
+    return dialog
+
+
+def open_extra_fields(dialog: Locator) -> None:
+    dialog.get_by_role("button", name="Extra Fields", exact=True).click()
+
+
+def group(dialog: Locator, label: str) -> Locator:
+    """Return a field with its label and its help; Airflow ties the label of a text field to nothing."""
+    return dialog.get_by_role("group").filter(has=dialog.page.get_by_text(label, exact=True))
+
+
+def choose(dialog: Locator, label: str, option: str) -> list[str]:
+    """Choose an option and return what there was to choose from."""
+    dialog.get_by_role("combobox", name=label).click()
+    wanted = dialog.page.get_by_role("option", name=option, exact=True)
+    expect(wanted).to_be_visible()
+    options = dialog.page.get_by_role("option").all_inner_texts()
+    wanted.click()
+    return options
+
+
+def expect_field(dialog: Locator, field: dict[str, Any]) -> None:
+    """Check a field of the form against what Airflow was told of it."""
+    label, schema = field["label"], field["schema"]
+    default = schema.get("default")
+    whole = group(dialog, label)
+    expect(whole).to_contain_text(field["description"])
+    if "enum" in schema:
+        expect(whole).to_contain_text(default)
+        assert choose(dialog, label, default) == schema["enum"]
+    elif "boolean" in schema["type"]:
+        expect(whole.get_by_role("checkbox")).to_be_checked(checked=default)
+    else:
+        expect(whole.locator("input")).to_have_value("" if default is None else str(default))
+        kind = "password" if schema.get("format") == "password" else "text"
+        expect(whole.locator("input")).to_have_js_property("type", kind)
+
+
+def store_connection(running: Running, page: Page, conn_type: str, how: str, **other: Any) -> None:
+    """Store the emulator's connection and open the list of connections."""
+    connection = {**running.connections[f"{conn_type}_default"], **other}
+    # Airflow 3.3.1 and 3.3.2 test no stored connection without a port.
+    address = urlsplit(connection["host"])
+    connection["host"], connection["port"] = f"{address.scheme}://{address.hostname}", address.port
+    connection["extra"] = json.dumps(connection["extra"])
+    page.goto(f"{running.airflow.url}/connections")
+    answer = page.request.post(
+        f"{running.airflow.url}/api/v2/connections", data={"connection_id": f"{how}_{conn_type}", **connection}
+    )
+    assert answer.ok, answer.text()
+    page.goto(f"{running.airflow.url}/connections?name_pattern={how}_{conn_type}")
+
+
+def row(page: Page, text: str) -> Locator:
+    return page.get_by_role("row").filter(has_text=text)
+
+
+def shot_between(shot: Callable[..., None], page: Page, first: Locator, after: Locator, name: str) -> None:
+    """Take a picture from one element down to another one, which is not in it."""
+    top, end, width = first.bounding_box(), after.bounding_box(), page.viewport_size["width"]
+    clip = {"x": top["x"] - 16, "y": top["y"] - 8, "width": width - top["x"], "height": end["y"] - top["y"] - 8}
+    shot(page, name, clip=clip, style=NO_TIMES)
