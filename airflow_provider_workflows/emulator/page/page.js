@@ -10,7 +10,8 @@ const shown = new WeakMap(); // element: the JSON it was made of
 let version = ""; // of what is shown
 let turn = 0; // of the looks: an answer that a later look has overtaken is dropped
 let timer = 0;
-let busy = false;
+let looking = null; // the last look
+let ordering = Promise.resolve(); // the last order: they are sent one after the other
 let before = null; // by instance: what was told of it when it was last seen
 
 function make(tag, attributes, ...children) {
@@ -24,8 +25,13 @@ function make(tag, attributes, ...children) {
 
 // --- looking ---
 
-async function look() {
+function look() {
   clearTimeout(timer);
+  looking = lookOnce();
+  return looking;
+}
+
+async function lookOnce() {
   const mine = ++turn;
   const began = performance.now();
   const search = $("#search").value.trim();
@@ -33,14 +39,14 @@ async function look() {
     const address = "/_emulator/overview?" + new URLSearchParams({ search });
     const answer = await fetch(address, { headers: version ? { "If-None-Match": version } : {} });
     const seen = answer.status === 200 ? await answer.json() : null;
-    if (mine !== turn) return;
+    if (mine !== turn) return looking;
     if (seen !== null) {
       version = answer.headers.get("ETag");
       show(seen, search);
     }
     if ($("#problem").dataset.lost) complain("");
   } catch {
-    if (mine !== turn) return;
+    if (mine !== turn) return looking;
     complain("The emulator does not answer.");
     $("#problem").dataset.lost = "yes";
   }
@@ -249,7 +255,7 @@ function showSwitches(switches) {
   for (const one of switches) {
     const element = turning.querySelector(`[name=${one.name}]`);
     if (element.value !== String(one.value)) element.value = one.value;
-    element.parentElement.classList.toggle("turned", turned.includes(one));
+    element.closest("div").classList.toggle("turned", turned.includes(one));
   }
   $("#turned").textContent = turned.length ? `${turned.length} turned` : "";
 }
@@ -259,7 +265,8 @@ function turner(one) {
   const element = one.number ? make("input", { ...name, type: "number", min: "0", step: "any" }) : make("select", name);
   if (!one.number) fill(element, one.values.map((value) => [value, value]));
   element.value = one.value;
-  return make("label", {}, one.name.replaceAll("_", " "), element, make("small", { id: `why-${one.name}` }, one.why));
+  const label = make("label", {}, one.name.replaceAll("_", " "), element);
+  return make("div", {}, label, make("small", { id: `why-${one.name}` }, one.why));
 }
 
 function fill(select, options) {
@@ -317,9 +324,13 @@ function complain(text) {
 
 // --- acting ---
 
-async function order(path, body, { method = "POST", done = "" } = {}) {
-  if (busy) return false;
-  busy = true;
+function order(path, body, { pressed = null, method = "POST", done = "" } = {}) {
+  // A second click on what the first one has made disappear is none.
+  ordering = ordering.then(() => (pressed === null || pressed.isConnected) && send(path, body, method, done));
+  return ordering;
+}
+
+async function send(path, body, method, done) {
   try {
     const answer = await fetch(`/_emulator/${path}`, { method, body, headers: { "Content-Type": "application/json" } });
     complain(answer.ok ? "" : refusal(answer.status, await answer.json().catch(() => null)));
@@ -329,21 +340,21 @@ async function order(path, body, { method = "POST", done = "" } = {}) {
   } catch {
     complain("The emulator does not answer.");
     return false;
-  } finally {
-    busy = false;
   }
 }
 
+// Each API refuses in its own form.
 function refusal(status, body) {
-  const error = body && body.error;
-  return (error && (error.message || error)) || (body && (body.ExceptionMessage || body.Message || body.message || JSON.stringify(body.errors))) || `Refused with ${status}.`;
+  const { error, errors, message, Message, ExceptionMessage } = body || {};
+  const words = (error && error.message) || error || ExceptionMessage || Message || message || errors;
+  return !words ? `Refused with ${status}.` : typeof words === "string" ? words : JSON.stringify(words);
 }
 
 document.addEventListener("click", (event) => {
   const pressed = event.target.closest("button[data-path]");
   if (pressed === null) return;
   const { path, body = "{}", method, done } = pressed.dataset;
-  order(path, withFields(JSON.parse(body), pressed.closest(".card")), { method, done });
+  order(path, withFields(JSON.parse(body), pressed.closest(".card")), { pressed, method, done });
 });
 
 function withFields(body, card) {

@@ -1,0 +1,291 @@
+"""The emulator's page in a real browser."""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Locator, Page, expect
+
+from airflow_provider_workflows.emulator import Emulator
+from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
+from tests.live.airflow import LiveAirflow, until
+from tests.live.demo import emulator_process
+
+pytestmark = [pytest.mark.browser, pytest.mark.live]
+
+MOST_TABS = 60
+DAG = """
+import pendulum
+from airflow.sdk import dag, task
+from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
+
+@dag(schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"))
+def waits_for_a_click():
+    decided = ProcoreInstanceSensor(task_id="decided", instance_id="700001", deferrable=True)
+    task(lambda outcome: outcome["item_status"], task_id="goes_on")(decided.output)
+
+waits_for_a_click()
+"""
+
+
+@pytest.fixture
+def at_the_page(emulator: Emulator, page: Page) -> Page:
+    page.goto(f"{emulator.url}/")
+    expect(card(page, "700001")).to_be_visible()
+    return page
+
+
+def card(page: Page, instance_id: str) -> Locator:
+    return page.locator(f".card[data-id='{instance_id}']")
+
+
+def button(page: Page, name: str) -> Locator:
+    return page.get_by_role("button", name=name, exact=True)
+
+
+def tab_to(page: Page, wanted: Locator) -> None:
+    """Go on by the Tab key until something has the focus, as one who has no mouse does."""
+    handle = wanted.element_handle()
+    for _ in range(MOST_TABS):
+        page.keyboard.press("Tab")
+        if page.evaluate("(wanted) => document.activeElement === wanted", handle):
+            assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
+            return
+    raise AssertionError(f"{MOST_TABS} tabs do not lead there")
+
+
+def test_the_keyboard_alone_approves_and_keeps_its_place(emulator, at_the_page):
+    page = at_the_page
+    tab_to(page, button(page, "Approve 700001 as Airflow Integration"))
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")
+    expect(card(page, "700001")).to_contain_text("Director Approval")
+    expect(page.get_by_role("status")).to_contain_text("700001: Director Approval, in progress, held by Dana Director")
+    expect(card(page, "700001")).to_be_focused()
+
+    tab_to(page, button(page, "Approve 700001 as Dana Director"))
+    page.keyboard.press("Space")
+    expect(card(page, "700001")).to_contain_text("complete Approved")
+    expect(card(page, "700001")).to_be_focused()
+    tab_to(page, card(page, "700001").locator("summary"))
+    page.keyboard.press("Enter")
+    expect(card(page, "700001").locator("ol")).to_contain_text("Director Approval: Approve · Dana Director")
+    assert [(e["action"], e["by"]) for e in emulator.effects()] == [("respond", "90001"), ("respond", "90004")]
+
+
+def test_the_page_lives_without_reloading_and_asks_nobody_else(emulator, page):
+    asked: set[str] = set()
+    wrong: list[str] = []
+    page.on("request", lambda request: asked.add(request.url.partition("/_emulator")[0].rstrip("/")))
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.goto(f"{emulator.url}/")
+    expect(card(page, "700001")).to_contain_text("Budget Check")
+    page.evaluate("window.since = 'the start'")
+    with page.expect_response(lambda answer: answer.status == 304):
+        pass  # nothing happens, so nothing is sent
+
+    emulator.control("POST", "procore/instances/700001/respond", login="integration@example.com", option="Return")
+    expect(card(page, "700001")).to_contain_text("Correct Order")
+    expect(card(page, "700001")).to_contain_text("held by Pat Manager")
+    expect(page.get_by_role("status")).to_contain_text("Correct Order")
+    emulator.control("POST", "procore/legacy/instances", workflow="Joint Review Workflow")
+    expect(card(page, "568152")).to_be_visible()
+    emulator.control("POST", "reset")
+    expect(card(page, "568152")).to_have_count(0)
+    assert page.evaluate("window.since") == "the start"
+    assert (asked, wrong) == ({emulator.url}, [])
+
+
+def test_what_is_typed_and_focused_stays_while_the_page_changes(airflow_connections, emulator, at_the_page):
+    page = at_the_page
+    emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
+    venue = page.get_by_label("Venue")
+    venue.fill("Hall")
+    WorkflowsoftHook().poll_new_integrations("101")
+    expect(card(page, "3")).to_contain_text("read once")
+
+    expect(venue).to_be_focused()
+    page.keyboard.type(" 2")
+    button(page, "Complete 3 as Olga Owner").press("Enter")
+    expect(card(page, "3")).to_contain_text("completed")
+    assert [e["detail"]["fields"] for e in emulator.effects() if e["action"] == "write_fields"] == [
+        {"Venue": '"Hall 2"'}
+    ]
+
+
+def test_fields_are_written_as_exactly_as_they_are_typed_and_a_refusal_is_told(emulator, at_the_page):
+    page = at_the_page
+    page.get_by_label("Workflowsoft process to start").select_option("Field types")
+    page.locator("[data-api=workflowsoft]").get_by_role("button", name="Start").click()
+    card(page, "3").locator("summary", has_text="Fields").click()
+    number = page.get_by_label("Number Int32?")
+    number.fill("many")
+    page.get_by_label("Large number").fill("9007199254740995")
+    page.get_by_label("Amount Decimal", exact=True).fill("0.10000000000000000001")
+    page.get_by_label("Flag or none").select_option("true")
+    complete = button(page, "Complete 3 as Olga Owner")
+    complete.click()
+    expect(page.get_by_role("alert")).to_have_text("Value of field 'Number' is not a Int32?.")
+
+    number.fill("")
+    complete.click()
+    expect(card(page, "3")).to_contain_text("completed")
+    expect(page.get_by_role("alert")).to_have_text("")
+    (written,) = [e["detail"]["fields"] for e in emulator.effects() if e["action"] == "write_fields"]
+    assert written == {"Large number": "9007199254740995", "Amount": "0.10000000000000000001", "Flag or none": "true"}
+
+
+def test_the_clock_faults_and_switches_are_turned_on_the_page(emulator, at_the_page):
+    page = at_the_page
+    page.get_by_role("button", name="+1 d").click(click_count=4)
+    expect(page.locator("#moved")).to_have_text("(4 d ahead)")
+    expect(card(page, "700001")).to_contain_text("overdue")
+
+    page.get_by_label("What goes wrong").select_option("503, unavailable")
+    page.get_by_role("combobox", name="Requests").select_option("POST")
+    page.get_by_label("How many").fill("3")
+    button(page, "Break").click()
+    expect(page.locator("#broken")).to_have_text("503: POST ^/(rest|api)/, 0 of 3")
+    (fault,) = emulator.control("GET", "faults")
+    assert (fault["status"], fault["method"], fault["times"]) == (503, "POST", 3)
+    button(page, "Clear all faults").click()
+    expect(page.locator("#broken li")).to_have_count(0)
+    assert emulator.control("GET", "faults") == []
+
+    page.locator("summary", has_text="Switches").click()
+    page.get_by_label("stale step").select_option("404")
+    page.get_by_label("spike limit").fill("7")
+    page.get_by_label("spike limit").press("Enter")
+    expect(page.locator("#turned")).to_have_text("2 turned")
+    switches = emulator.control("GET", "switches")
+    assert (switches["stale_step"], switches["spike_limit"]) == ("404", 7)
+    page.get_by_label("spike limit").fill("-1")
+    page.get_by_label("spike limit").press("Enter")
+    expect(page.get_by_role("alert")).to_contain_text("spike_limit")
+    expect(page.get_by_label("spike limit")).to_have_value("7")
+
+    page.locator("summary", has_text="Begin anew").click()
+    page.get_by_role("button", name="Begin anew").click()
+    expect(page.locator("#moved")).to_have_text("")
+    expect(page.locator("#turned")).to_have_text("")
+
+
+def test_what_others_wrote_is_shown_and_never_run(emulator, at_the_page):
+    page = at_the_page
+    name = "<script>window.hit = 1</script><img src=x onerror='window.hit = 1'>\"'><svg onload='window.hit = 1'>"
+    page.get_by_label("Id of its item").fill(name)
+    page.locator("[data-api=procore]").get_by_role("button", name="Start").click()
+    who = {"login": "integration@example.com", "option": "Approve", "comment": name}
+    expect(card(page, "700002")).to_be_visible()
+    emulator.control("POST", "procore/instances/700002/respond", **who)
+    emulator.control("POST", "procore/instances/700002/block", reason=name)
+    expect(card(page, "700002").locator(".ids")).to_have_text(f"700002 · item {name}")
+    expect(card(page, "700002").locator(".held").last).to_have_text(name)
+    expect(card(page, "700002").locator("q")).to_have_text(name)
+
+    page.get_by_label("Search").fill(name)
+    expect(page.locator("[data-api=procore] .count")).to_have_text("1 found of 2.")
+    assert page.evaluate("window.hit") is None
+    assert page.locator("main img, main svg, main script").count() == 0
+
+
+def test_a_phone_shows_everything_without_scrolling_sideways(emulator, at_the_page):
+    page = at_the_page
+    page.set_viewport_size({"width": 360, "height": 740})
+    emulator.control("POST", "workflowsoft/processes", diagram="Field types")
+    emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id="long" * 60)
+    emulator.control("POST", "faults", status=503, path="(very)?" * 30)
+    expect(page.locator("#broken li")).to_be_visible()
+    expect(page.locator("[data-api=procore] .card")).to_have_count(2)
+    page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
+
+    assert page.evaluate("document.documentElement.scrollWidth") == 360
+    outside = "(all) => all.filter((one) => one.offsetParent && one.getBoundingClientRect().right > 360).length"
+    controls = page.locator("button, input, select, summary")
+    assert controls.evaluate_all(outside) == 0
+    smallest = "(all) => Math.min(...all.filter((one) => one.offsetParent).map((one) => one.offsetHeight))"
+    assert controls.evaluate_all(smallest) >= 24
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_words_are_readable_in_light_and_dark(emulator, at_the_page, scheme):
+    page = at_the_page
+    page.emulate_media(color_scheme=scheme)
+    emulator.control("POST", "procore/instances/700001/block", reason="The role has no members.")
+    expect(card(page, "700001")).to_contain_text("blocked")
+
+    pale = page.evaluate(CONTRASTS)
+    assert {words: contrast for words, contrast in pale.items() if contrast < 4.5} == {}
+
+
+# The contrast of each text with the nearest ground that is not transparent, as WCAG counts it.
+CONTRASTS = """() => {
+  const parts = (colour) => colour.match(/[\\d.]+/g).map(Number);
+  const light = (colour) => {
+    const linear = (part) => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4;
+    const [r, g, b] = parts(colour).map((part) => linear(part / 255));
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+  };
+  const ground = (element) => {
+    const colour = getComputedStyle(element).backgroundColor;
+    return parts(colour)[3] === 0 ? ground(element.parentElement) : colour;
+  };
+  const found = {};
+  for (const element of document.querySelectorAll("body *")) {
+    const words = [...element.childNodes].map((node) => node.nodeType === 3 ? node.data.trim() : "").join("");
+    if (!words || !element.offsetParent) continue;
+    const [one, other] = [light(getComputedStyle(element).color), light(ground(element))];
+    found[words] = (Math.max(one, other) + 0.05) / (Math.min(one, other) + 0.05);
+  }
+  return found;
+}"""
+
+
+def test_of_ten_thousand_instances_a_hundred_are_shown_and_the_others_found(emulator, at_the_page):
+    page = at_the_page
+    emulator.control("POST", "reset", seed="large")
+    shown = page.locator("[data-api=procore] .card")
+    expect(shown).to_have_count(100)
+    expect(page.locator("[data-api=procore] .count")).to_have_text("The newest 100 of 10,001. Search to find others.")
+    page.get_by_label("Search").fill("700001")
+    expect(shown).to_have_count(1)
+    expect(card(page, "700001")).to_be_visible()
+    page.get_by_label("Search").fill("nothing of the kind")
+    expect(page.locator("[data-api=procore] .count")).to_have_text("None found of 10,001.")
+
+
+def test_the_picture_in_the_documentation(emulator, at_the_page, shot):
+    page = at_the_page
+    emulator.control("POST", "clock", set="2030-01-07T09:00:00Z")
+    emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id="5002")
+    who = {"login": "integration@example.com", "option": "Approve", "comment": "Within budget."}
+    emulator.control("POST", "procore/instances/700002/respond", **who)
+    emulator.control("POST", "procore/legacy/instances/568150/terminate")
+    emulator.control("POST", "workflowsoft/processes", diagram="Vendor onboarding")
+    emulator.control("POST", "faults", status=503, path="^/rest")
+    expect(card(page, "3")).to_be_visible()
+    card(page, "700002").locator("summary").click()
+    expect(card(page, "700002").locator("q")).to_have_text("Within budget.")
+    page.mouse.move(0, 0)
+    page.evaluate("document.activeElement.blur(); document.querySelector('#moved').textContent = ''")
+    shot(page, "emulator", full_page=True)
+
+
+def test_a_click_lets_a_waiting_dag_go_on(page: Page, tmp_path: Path):
+    (tmp_path / "waits_for_a_click.py").write_text(DAG)
+    settings = {"AIRFLOW__WORKFLOWS__POKE_INTERVAL": "1"}
+    with contextlib.ExitStack() as running:
+        emulator = running.enter_context(emulator_process())
+        airflow = running.enter_context(LiveAirflow(tmp_path, emulator.control("GET", "connections"), settings))
+        page.goto(f"{emulator.url}/")
+        run = airflow.trigger("waits_for_a_click")
+        until(lambda: airflow.count("waits_for_a_click", run, "deferred") == 1, 60, "the DAG does not wait")
+        button(page, "Approve 700001 as Airflow Integration").click()
+        button(page, "Approve 700001 as Dana Director").click()
+        expect(card(page, "700001")).to_contain_text("Approved")
+
+        assert airflow.wait("waits_for_a_click", run, 60) == "success"
+        assert airflow.xcom("waits_for_a_click", run, "goes_on") == "Approved"
