@@ -7,7 +7,7 @@ from typing import Any
 PRODUCTS = {"Procore": "procore", "Procore Legacy": "procore_legacy", "Workflowsoft": "workflowsoft"}
 # Where one product's operators fill several modules.
 FURTHER = {
-    ("operators", "procore"): ("procore_assignees", "procore_audit", "procore_bulk"),
+    ("operators", "procore"): ("procore_assignees", "procore_audit", "procore_branch", "procore_bulk"),
     ("operators", "workflowsoft"): ("workflowsoft_processes",),
     ("triggers", "procore"): ("procore_events",),
     ("triggers", "workflowsoft"): ("workflowsoft_events",),
@@ -46,6 +46,10 @@ def get_provider_info() -> dict[str, Any]:
         ],
         "notifications": ["airflow_provider_workflows.notifications.workflowsoft.WorkflowsoftTaskNotifier"],
         "task-decorators": [
+            {
+                "name": "procore_response",
+                "class-name": "airflow_provider_workflows.decorators.procore.procore_response",
+            },
             {
                 "name": "workflowsoft_integration",
                 "class-name": "airflow_provider_workflows.decorators.workflowsoft.workflowsoft_integration",

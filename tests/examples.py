@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 from pathlib import Path
+from typing import Any
 
 EXAMPLES = Path(__file__).parents[1] / "example_dags"
 
 
 def run(dag_id: str, *, constants: dict | None = None, **params):
     """Run an example in this process, without Airflow's retries; return the run."""
-    spec = importlib.util.spec_from_file_location(dag_id, EXAMPLES / f"{dag_id}.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = _module(EXAMPLES / f"{dag_id}.py")
     vars(module).update(constants or {})
     dag = vars(module)[dag_id]()
     for task in dag.tasks:
@@ -21,6 +21,24 @@ def run(dag_id: str, *, constants: dict | None = None, **params):
         else:
             task.retries = 0
     return dag.test(run_conf=params)
+
+
+def run_source(dag_id: str, source: str, monkeypatch: Any, folder: Path):
+    """Run a DAG of these lines, which end with the call of its function, from a file of its own; return the run."""
+    file = folder / f"{dag_id}.py"
+    file.write_text(source)
+    bundle = {"name": "flow", "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle"}
+    monkeypatch.setenv(
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([{**bundle, "kwargs": {"path": str(folder)}}])
+    )
+    return vars(_module(file))[dag_id]().test()
+
+
+def _module(file: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def states(run) -> dict[str, list[str]]:

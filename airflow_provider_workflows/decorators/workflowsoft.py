@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 from collections.abc import Callable, Mapping, Sequence
-from inspect import Parameter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, overload
 
 from airflow.providers.common.compat.sdk import AirflowSkipException
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
 
+from airflow_provider_workflows.decorators.functions import arguments_of, call, called_with
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.base import unretried
 from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftCompleteIntegrationOperator
@@ -19,10 +17,15 @@ from airflow_provider_workflows.rules.parameters import check_required
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE
 
 if TYPE_CHECKING:
-    from airflow.sdk import Context
-    from airflow.sdk.bases.decorator import TaskDecorator
+    from typing import Concatenate, TypeAlias
 
+    from airflow.sdk import Context
+    from typing_extensions import Unpack
+
+    from airflow_provider_workflows.decorators.typed import IntegrationOptions, IntegrationTask, Parameters
     from airflow_provider_workflows.operators.workflowsoft_step import IntegrationStep
+
+    Values: TypeAlias = Mapping[str, Any] | None
 
 FIELDS = "fields"
 INSTANCE = "integration_instance_id"
@@ -79,7 +82,7 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
                 "retries must be 0 on an Airflow before 3.3, for a retry would call the function again, on fields that "
                 "it has written."
             )
-        arguments = _arguments(inspect.signature(self.python_callable), self.op_args, self.op_kwargs)
+        arguments = arguments_of(self.python_callable, self.op_args, self.op_kwargs)
         self.integration_instance_id = arguments.get(INSTANCE, "")  # expand() lets it be left out
         instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout, if_open=IF_OPEN)
         decision = step.decision
@@ -102,7 +105,7 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
     ) -> dict[str, Any]:
         custom_action, rejected = str(self.custom_action), None
         try:
-            values = self._call(context, {**arguments, FIELDS: rules.by_label(fields)})
+            values = call(self.python_callable, context, {**arguments, FIELDS: rules.by_label(fields)})
         except RejectIntegration as rejection:
             values, custom_action, rejected = rejection.fields, rejection.custom_action, rejection.reason
             check_required(custom_action=custom_action)
@@ -123,14 +126,17 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
             rejected=rejected,
         )
 
-    def _call(self, context: Context, arguments: Mapping[str, Any]) -> Any:
-        function = cast("Any", self.python_callable).__wrapped__
-        parameters = inspect.signature(function).parameters
-        given = {name: arguments[name] for name in parameters if name in arguments}
-        given |= {name: context[name] for name in parameters if name in context and name not in given}  # type: ignore[literal-required]
-        if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
-            given |= arguments
-        return function(**given)
+
+@overload
+def workflowsoft_integration(
+    python_callable: Callable[Concatenate[Any, Parameters], Values],
+) -> IntegrationTask[Parameters, Values]: ...
+
+
+@overload
+def workflowsoft_integration(
+    **options: Unpack[IntegrationOptions],
+) -> Callable[[Callable[Concatenate[Any, Parameters], Values]], IntegrationTask[Parameters, Values]]: ...
 
 
 def workflowsoft_integration(
@@ -143,7 +149,7 @@ def workflowsoft_integration(
     allow_unknown_types: bool = False,
     confirm_timeout: float = 30.0,
     **kwargs: Any,
-) -> TaskDecorator:
+) -> Any:
     """
     Make a task of a function that decides what to write into an integration instance.
 
@@ -182,42 +188,13 @@ def workflowsoft_integration(
         "confirm_timeout": confirm_timeout,
     }
 
-    def decorate(function: Callable[..., Any]) -> TaskDecorator:
+    def decorate(function: Callable[..., Any]) -> Any:
         return task_decorator_factory(
-            _called_with_an_instance(function),
+            called_with(function, INSTANCE, instead_of=FIELDS),
             multiple_outputs=kwargs.pop("multiple_outputs", XCOM_HOLDS_NONE),
             decorated_operator_class=_IntegrationDecoratedOperator,
             **options,
             **unretried(kwargs),
         )
 
-    return cast("TaskDecorator", decorate) if python_callable is None else decorate(python_callable)
-
-
-def _called_with_an_instance(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return the function with the signature of its task: the instance instead of its fields."""
-    if inspect.iscoroutinefunction(function):
-        raise TypeError(f"{function.__name__} must be a plain function; it is a coroutine function.")
-    signature = inspect.signature(function)
-    for parameter in signature.parameters.values():
-        if parameter.kind in (Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL):
-            raise TypeError(f"{function.__name__}: parameter {parameter.name!r} must be one that is given by name.")
-    parameters = [parameter for name, parameter in signature.parameters.items() if name != FIELDS]
-    if INSTANCE not in signature.parameters:
-        parameters.insert(0, Parameter(INSTANCE, Parameter.POSITIONAL_OR_KEYWORD))
-
-    @functools.wraps(function)
-    def task_function(*args: Any, **kwargs: Any) -> Any:
-        return function(*args, **kwargs)
-
-    task_function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-    return task_function
-
-
-def _arguments(signature: inspect.Signature, args: Any, kwargs: Any) -> dict[str, Any]:
-    """Return the arguments of a call by their names."""
-    arguments = dict(signature.bind_partial(*args, **kwargs).arguments)
-    for name, parameter in signature.parameters.items():
-        if parameter.kind is Parameter.VAR_KEYWORD:
-            arguments |= arguments.pop(name, {})
-    return arguments
+    return decorate if python_callable is None else decorate(python_callable)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib.util
 import inspect
 import json
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from airflow_provider_workflows.exceptions import (
 from airflow_provider_workflows.get_provider_info import get_provider_info
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 from airflow_provider_workflows.version_compat import HAS_TASK_STATE_STORE
+from tests.examples import run_source
 from tests.killed import Killed
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
@@ -635,18 +635,8 @@ def decorated_flow():
 @pytest.mark.usefixtures("airflow_db")
 def test_a_dag_maps_the_function_over_the_sensors_rows(emulator, monkeypatch, tmp_path):
     rows = [emulator.control("POST", "workflowsoft/processes", diagram="Event planning") for _ in range(3)]
-    file = tmp_path / "decorated_flow.py"
-    file.write_text(FLOW + "\n\ndecorated_flow()\n")
-    bundle = {"name": "flow", "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle"}
-    monkeypatch.setenv(
-        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([{**bundle, "kwargs": {"path": str(tmp_path)}}])
-    )
     monkeypatch.setenv("FLOW_INSTANCES", json.dumps(rows))
-    spec = importlib.util.spec_from_file_location("decorated_flow", file)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-
-    flow = module.decorated_flow().test()
+    flow = run_source("decorated_flow", FLOW + "\n\ndecorated_flow()\n", monkeypatch, tmp_path)
 
     found = sorted((one.task_id, one.map_index, str(one.state)) for one in flow.get_task_instances())
     assert found == [

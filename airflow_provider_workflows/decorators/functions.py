@@ -1,0 +1,59 @@
+"""What the decorators share: a function that is called by names, as a task that is called with something else."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from inspect import Parameter
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+def called_with(function: Callable[..., Any], name: str, *, instead_of: str = "") -> Callable[..., Any]:
+    """
+    Return the function with the signature of its task.
+
+    :param name: The parameter that the task is called with, whether the function has it or not.
+    :param instead_of: A parameter of the function that the task provides itself.
+    :raises TypeError: the function cannot be called by names, or is a coroutine function.
+    """
+    if inspect.iscoroutinefunction(function):
+        raise TypeError(f"{function.__name__} must be a plain function; it is a coroutine function.")
+    signature = inspect.signature(function)
+    for parameter in signature.parameters.values():
+        if parameter.kind in (Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL):
+            raise TypeError(f"{function.__name__}: parameter {parameter.name!r} must be one that is given by name.")
+    parameters = [parameter for found, parameter in signature.parameters.items() if found != instead_of]
+    if name not in signature.parameters:
+        parameters.insert(0, Parameter(name, Parameter.POSITIONAL_OR_KEYWORD))
+
+    @functools.wraps(function)
+    def task_function(*args: Any, **kwargs: Any) -> Any:
+        return function(*args, **kwargs)
+
+    task_function.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+    return task_function
+
+
+def arguments_of(task_function: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
+    """Return the arguments of a call by their names."""
+    signature = inspect.signature(task_function)
+    arguments = dict(signature.bind_partial(*args, **kwargs).arguments)
+    for name, parameter in signature.parameters.items():
+        if parameter.kind is Parameter.VAR_KEYWORD:
+            arguments |= arguments.pop(name, {})
+    return arguments
+
+
+def call(task_function: Callable[..., Any], context: Context, arguments: Mapping[str, Any]) -> Any:
+    """Call the function itself with those of the arguments, and of the names in Airflow's context, that it takes."""
+    function = cast("Any", task_function).__wrapped__
+    parameters = inspect.signature(function).parameters
+    given = {name: arguments[name] for name in parameters if name in arguments}
+    given |= {name: context[name] for name in parameters if name in context and name not in given}  # type: ignore[literal-required]
+    if any(parameter.kind is Parameter.VAR_KEYWORD for parameter in parameters.values()):
+        given |= arguments
+    return function(**given)

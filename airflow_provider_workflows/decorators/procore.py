@@ -1,0 +1,341 @@
+"""A function that decides about a Procore workflow instance as a task that answers its step, once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, NoReturn, overload
+
+from airflow.providers.common.compat.sdk import AirflowSkipException, BaseSensorOperator
+from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
+
+from airflow_provider_workflows.decorators.functions import arguments_of, call, called_with
+from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.operators.attachments import attached_files
+from airflow_provider_workflows.operators.base import Pin
+from airflow_provider_workflows.operators.procore import ON_STEP_MOVED, ProcoreRespondOperator
+from airflow_provider_workflows.rules import procore as rules
+from airflow_provider_workflows.rules.parameters import check_choice, check_given, listed, text_id
+from airflow_provider_workflows.sensors.base import BACKSTOP, WorkflowsSensor
+from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, task_state_store
+
+if TYPE_CHECKING:
+    from typing import Concatenate, TypeAlias
+
+    from airflow.sdk import Context
+    from typing_extensions import Unpack
+
+    from airflow_provider_workflows.decorators.typed import Parameters, ResponseOptions, ResponseTask
+    from airflow_provider_workflows.triggers.pauses import PauseTrigger
+
+    Decision: TypeAlias = "Respond | Wait | Skip"
+
+INSTANCE = "instance"
+
+
+@dataclass(frozen=True)
+class Respond:
+    """
+    The decision to answer the step.
+
+    :param option: Label of the response option, in any case; or give its id or type.
+    :param comment: A note about the response.
+    :param files: Paths or URLs of files to upload and attach, one or several, on the worker or in any object storage
+        that Airflow knows. A retry may run on another worker: what it must find there belongs into an object storage.
+    :param attachments: Ids of what is in Procore already, by kind, such as ``{"file_version_ids": ["1"]}``.
+    :param option_id: Id of the option; instead of ``option``.
+    :param option_type: Type of the option, such as ``approve``; instead of ``option``.
+    """
+
+    option: str | None = None
+    _: KW_ONLY
+    comment: str | None = None
+    files: Any = None
+    attachments: Mapping[str, Sequence[str]] | None = None
+    option_id: str | int | None = None
+    option_type: str | None = None
+
+
+@dataclass(frozen=True)
+class Wait:
+    """
+    The decision not to decide yet: nothing is sent, and the function is called again after ``poke_interval``.
+
+    :param reason: What is waited for, for the log.
+    """
+
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Skip:
+    """
+    The decision to leave the step to others: nothing is sent, and the task is skipped.
+
+    :param reason: Why, for the log.
+    """
+
+    reason: str = ""
+
+
+# What a sensor takes and this task does not: it never holds a worker, and a failed answer is no skip.
+FIXED: dict[str, Any] = {
+    "mode": "reschedule",
+    "soft_fail": False,
+    "never_fail": False,
+    "silent_fail": False,
+    "exponential_backoff": False,
+    "max_wait": None,
+}
+
+
+class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, WorkflowsSensor):
+    custom_operator_name = "@task.procore_response"
+    template_fields: Sequence[str] = (
+        *DecoratedOperator.template_fields,
+        # The instance comes with the arguments of the function, the answer from the function.
+        "procore_conn_id",
+        "company_id",
+        "project_id",
+        "on_step_moved",
+    )
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**FIXED, **kwargs)
+
+    def execute(self, context: Context) -> Any:
+        if self.poke_interval <= 0:
+            raise ConfigurationError(f"poke_interval must be more than 0 seconds; got {self.poke_interval:g}.")
+        self._deadline = self._read_deadline(context)
+        return self.returned(context, lambda: self.act(context))
+
+    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
+        """Look again after a pause."""
+        self._deadline = datetime.fromisoformat((event or {})["deadline"])
+        return self.returned(context, lambda: self.act(context))
+
+    def act(self, context: Context) -> dict[str, Any] | None:
+        check_choice("on_step_moved", self.on_step_moved, ON_STEP_MOVED)
+        arguments = arguments_of(self.python_callable, self.op_args, self.op_kwargs)
+        row = self._take_row(arguments.get(INSTANCE))  # expand() lets it be left out
+        decision = Pin(task_state_store(context), f"decision_{self.step_occurrence_id or self.instance_id}", None)
+        if decision.value is not None:
+            self.log.info("An earlier try has decided: %s. The function is not called again.", decision.value)
+            self._take_answer(decision.value)
+            return super().act(context)
+        shown = self.show(str(self.instance_id))
+        occurrence_id = self._meant_occurrence(context, shown)
+        recorded = self._recorded(shown, str(self.instance_id), occurrence_id) if occurrence_id else None
+        if recorded is not None:
+            self.log.info("The response %r is already recorded; the function is not called.", recorded["name"])
+            return self._result(shown, occurrence_id, recorded, already_recorded=True)
+        step = rules.current_step(shown)
+        if step is None or str(step["id"]) != occurrence_id:
+            self._tell_moved(step, occurrence_id)
+            return None
+        self._check_pending(step)
+        instance = self._described(row, shown, step)
+        decision.keep(self._decided(context, {**arguments, INSTANCE: instance}))
+        # The operator reads anew: while the function thought, the step may have moved.
+        return super().act(context)
+
+    def _take_row(self, given: Any) -> Mapping[str, Any]:
+        row = given if isinstance(given, Mapping) else {"instance_id": given}
+        instance_id = row.get("instance_id")
+        if not isinstance(instance_id, (str, int)) or str(instance_id).strip() in ("", "None"):
+            raise ConfigurationError(
+                f"instance must be a row of ProcoreResponseRequestedSensor, or the id of an instance; got {given!r}."
+            )
+        self.instance_id = text_id(instance_id)
+        self.step_occurrence_id = row.get("step_occurrence_id")
+        self.tool_type = row.get("tool_type")
+        if self.project_id is None:
+            self.project_id = row.get("project_id")
+        check_given(self, "step_occurrence_id", "tool_type", "project_id")
+        return row
+
+    def _meant_occurrence(self, context: Context, shown: Mapping[str, Any]) -> str:
+        """Return the visit of the step that the task is about; none, if it was not given and the instance has ended."""
+        pin = self.pinned(context, "respond", self._given_pin(), "step_occurrence_id")
+        step = rules.current_step(shown)
+        if pin.value is None and step is not None:
+            pin.keep({"instance_id": self.instance_id, "step_occurrence_id": str(step["id"])})
+        self.step_occurrence_id = (pin.value or {}).get("step_occurrence_id")
+        return str(self.step_occurrence_id or "")
+
+    def _tell_moved(self, step: Mapping[str, Any] | None, occurrence_id: str) -> None:
+        where = f"stands at {step.get('name')!r} ({step['id']})" if step else "has ended"
+        meant = (
+            f"step occurrence {occurrence_id} is over without a response of ours" if occurrence_id else "no step waits"
+        )
+        self.moved(f"Instance {self.instance_id} {where}; {meant}. The function was not called.", self.on_step_moved)
+
+    def _described(self, row: Mapping[str, Any], shown: Mapping[str, Any], step: Mapping[str, Any]) -> dict[str, Any]:
+        """Return what the function is given: the row, and over it what was read just now."""
+        history = self.hook.get_instance_history(str(self.instance_id), project_id=self.level)
+        item_id = text_id(shown.get("item_id"))
+        return {
+            **row,
+            **rules.describe_instance(history, instance_id=str(self.instance_id), item_id=item_id),
+            **(rules.response_request(shown, self.hook.user_id) or {}),
+            "project_id": self.level,
+            "holders": [
+                {"id": text_id(person.get("id")), "name": person.get("name"), "login": person.get("login")}
+                for person in rules.pending_assignees(step)
+            ],
+        }
+
+    def _decided(self, context: Context, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """Call the function and return its answer as parameters of the operator; JSON primitives."""
+        instance = arguments[INSTANCE]
+        decision = call(self.python_callable, context, arguments)
+        if isinstance(decision, Wait):
+            self._pause(context, instance, decision.reason)
+        if isinstance(decision, Skip):
+            raise AirflowSkipException(f"Instance {self.instance_id} is left as it is. {decision.reason}".rstrip())
+        if not isinstance(decision, Respond):
+            raise ConfigurationError(
+                f"{self.python_callable.__name__} must return Respond(option), Wait() or Skip() of "
+                f"{__name__}; got {decision!r}."
+            )
+        answer = _as_parameters(decision)
+        # What the operator would refuse is refused before it is kept: a retry may decide anew.
+        self._take_answer(answer)
+        self._check_parameters()
+        rules.choose_option(instance["options"], **self._wish())
+        attached_files("files", self.files)
+        return answer
+
+    def _take_answer(self, answer: Mapping[str, Any]) -> None:
+        for name, value in answer.items():
+            setattr(self, name, value)
+
+    def _pause(self, context: Context, instance: Mapping[str, Any], reason: str) -> NoReturn:
+        held_by = ", ".join(str(holder["name"]) for holder in instance["holders"])
+        self._last_look = (
+            f"Instance {self.instance_id} stands at {instance['step']!r} since {instance['step_started_at']}, held by "
+            f"{held_by}; the function waits{f': {reason}' if reason else ''}."
+        )
+        self._check_deadline()
+        assert self._deadline is not None
+        now = datetime.now(timezone.utc)
+        self.log.info("%s Looking again in %g s, until %s.", self._last_look, self.poke_interval, self._deadline)
+        if self.deferrable:
+            timeout = self._deadline - now + BACKSTOP
+            self.defer(trigger=self.build_trigger(), method_name="execute_complete", timeout=timeout)
+        BaseSensorOperator.execute(self, context)  # which is rescheduled, for it finds nothing done
+        raise AssertionError
+
+    def poke(self, context: Context) -> bool:
+        return False
+
+    def build_trigger(self) -> PauseTrigger:  # type: ignore[override]
+        from airflow_provider_workflows.triggers import base, pauses
+
+        assert self._deadline is not None
+        left = (self._deadline - datetime.now(timezone.utc)).total_seconds()
+        pause = max(min(self.poke_interval, left), base.SHORTEST_FIRST_PAUSE)
+        until = datetime.now(timezone.utc) + timedelta(seconds=pause)
+        return pauses.PauseTrigger(until=until.isoformat(), deadline=self._deadline.isoformat())
+
+    def _read_deadline(self, context: Context) -> datetime:
+        # Without a store Airflow still knows when a task was rescheduled for the first time.
+        if task_state_store(context) is None and context.get("task_reschedule_count"):
+            first: datetime | None = context["ti"].get_first_reschedule_date(context)
+            if first is not None:
+                return first + timedelta(seconds=self.timeout)
+        return super()._read_deadline(context)
+
+
+# The answer comes from the function, and the instance with its arguments.
+NO_OPTIONS = {*FIXED, *ProcoreRespondOperator.template_fields} - {*_ResponseDecoratedOperator.template_fields}
+
+
+def _as_parameters(answer: Respond) -> dict[str, Any]:
+    files = None if answer.files is None else [str(file) for file in listed(answer.files)]
+    attachments = answer.attachments
+    if isinstance(attachments, Mapping):
+        attachments = {kind: [str(one) for one in listed(ids)] for kind, ids in attachments.items()}
+    given = {
+        "option": answer.option,
+        "option_id": text_id(answer.option_id),
+        "option_type": answer.option_type,
+        "comment": answer.comment,
+    }
+    texts = {name: str(value) for name, value in given.items() if value is not None}
+    return {**texts, "files": files, "attachments": attachments}
+
+
+@overload
+def procore_response(
+    python_callable: Callable[Concatenate[Any, Parameters], Decision],
+) -> ResponseTask[Parameters, Decision]: ...
+
+
+@overload
+def procore_response(
+    **options: Unpack[ResponseOptions],
+) -> Callable[[Callable[Concatenate[Any, Parameters], Decision]], ResponseTask[Parameters, Decision]]: ...
+
+
+def procore_response(python_callable: Callable[..., Any] | None = None, **options: Any) -> Any:
+    """
+    Make a task of a function that decides how to answer a step of a Procore workflow instance (Workflows v2).
+
+    Also known as ``@task.procore_response``. The function is given ``instance`` and returns
+    :class:`Respond`, :class:`Wait` or :class:`Skip`; the task does the rest, once. It reads, calls the function, keeps
+    what it decided in Airflow's task state store, reads again, sends and verifies, as ``ProcoreRespondOperator`` does:
+    a retry sends the same answer and does not call the function again. Only an answer is kept, not that it waits or
+    skips. Where our response is on record already, or the step is over, the function is not called.
+
+    The task is called with ``instance``, a row of ``ProcoreResponseRequestedSensor`` (or the id of an instance), and
+    the function's other arguments, or mapped over them with ``expand``. The answer is tied to the row's visit of the
+    step; of an id alone to the visit that the first try finds, as with ``ProcoreRespondOperator``. Parameters of
+    the function that are named as in Airflow's context are given those values.
+
+    What the function is given as ``instance`` is the row, and over it what was read just now: ``{instance_id, item_id,
+    tool_type, project_id, step, step_occurrence_id, step_started_at, overdue_at, options: [{id, name, type}], holders:
+    [{id, name, login}], state, item_status, last_response: {option, type, comment, by, at}, started_at, ended_at,
+    blocked_reason}``. ``holders`` are those who have not answered the step yet, us among them; ``last_response`` is
+    None before the first one; times are the API's own strings.
+
+    ``Wait()`` gives the worker back: the function is called again after ``poke_interval``, by a task that was deferred,
+    or, where it is not deferrable, rescheduled. ``timeout`` counts by the clock on the wall from the first try on.
+
+    Before Airflow 3.3 there is no such store: a retry calls the function again unless the response is on record, and an
+    id alone needs ``retries=0``.
+
+    Returns what ``ProcoreRespondOperator`` returns: ``{instance_id, item_id, project_id, step, step_occurrence_id,
+    option, option_id, type, comment, user_id, already_recorded}``, or None with ``on_step_moved="succeed"``.
+
+    Reference: https://developers.procore.com/reference/rest/workflows-instances
+
+    :param procore_conn_id: Id of a connection of type ``procore``; default ``procore_default`` (templated).
+    :param company_id: Company to work in; beats the connection's (templated).
+    :param project_id: Project to work in, or ``company``; default: the row's (templated).
+    :param on_step_moved: What to do when the row's visit of the step is over, or the instance ended, without our
+        answer: ``fail`` (default), ``skip`` or ``succeed`` (templated).
+    :param confirm_timeout: Seconds to read on for the answer after it was sent; default 60.
+    :param timeout: Seconds, or a timedelta, until the function must have decided; default: Airflow's setting
+        ``[sensors] default_timeout``, 7 days. From Airflow 3.3 on it survives retries.
+    :param poke_interval: Seconds, or a timedelta, between two calls of a function that waits; by default
+        ``[workflows] poke_interval``, else 60. Where the task is not deferrable, not less than a minute.
+    :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
+    :param options: What every task of Airflow's takes, such as ``retries``.
+    :raises ConfigurationError: the function returned something else; the option does not exist; it is not our turn.
+    :raises AirflowSensorTimeout: the function still waits when the time is over; never retried.
+    :raises ResponseConflict: another option is already recorded at this step; never retried.
+    :raises StepMoved: the step is over, with ``on_step_moved="fail"``; never retried.
+    :raises OutcomeUnknown: the answer was lost twice and reading does not show it; never retried.
+    """
+    if wrong := sorted(set(options) & NO_OPTIONS):
+        raise TypeError(f"procore_response takes no option {', '.join(wrong)}.")
+    options = {"multiple_outputs": XCOM_HOLDS_NONE, **options}
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        return task_decorator_factory(
+            called_with(function, INSTANCE), decorated_operator_class=_ResponseDecoratedOperator, **options
+        )
+
+    return decorate if python_callable is None else decorate(python_callable)

@@ -1,0 +1,37 @@
+"""A pause of a task that looks again afterwards by itself."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import datetime, timezone
+from typing import Any
+
+from airflow.triggers.base import BaseTrigger, TriggerEvent
+
+from airflow_provider_workflows.triggers.base import LONGEST_SLEEP
+
+
+class PauseTrigger(BaseTrigger):
+    """
+    Wakes a task at a time; it reads nothing, and says nothing while it sleeps.
+
+    :param until: When, as an ISO-8601 time.
+    :param deadline: End of the task's wait, handed back in the event: whatever else the task knew is gone by then.
+    """
+
+    def __init__(self, *, until: str, deadline: str):
+        super().__init__()
+        self.until = until
+        self.deadline = deadline
+
+    def serialize(self) -> tuple[str, dict[str, Any]]:
+        cls = type(self)
+        return f"{cls.__module__}.{cls.__qualname__}", {"until": self.until, "deadline": self.deadline}
+
+    async def run(self) -> AsyncIterator[TriggerEvent]:
+        until = datetime.fromisoformat(self.until)
+        # Now and then by the clock on the wall, for the loop's own stands still while the machine sleeps.
+        while (left := (until - datetime.now(timezone.utc)).total_seconds()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(min(left, LONGEST_SLEEP))
+        yield TriggerEvent({"deadline": self.deadline})
