@@ -71,7 +71,7 @@ def inherited(cls: type, lines: list[str]) -> list[str]:
 
 
 def describe_parameters(app: Any, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Add the parameters that a class inherits, the type of each, and links to errors and classes."""
+    """Add what a class inherits, the type of each parameter, whether an error is retried, and links."""
     if what == "class":
         end = next((number for number, line in enumerate(lines) if line.startswith(":raises")), len(lines))
         lines[end:end] = inherited(obj, lines)
@@ -85,6 +85,8 @@ def describe_parameters(app: Any, what: str, name: str, obj: Any, options: Any, 
         while lines and not lines[-1]:
             lines.pop()
         lines += [*types, ""]
+    if what == "exception" and not obj.retryable:
+        lines += ["Never retried.", ""]
     for number, line in enumerate(lines):
         raised = re.match(r":raises (\w+):", line)
         if raised and raised[1] in exceptions.__all__:
