@@ -145,14 +145,18 @@ function card(one) {
     make(
       "div",
       {},
-      make("p", {}, make("span", { class: "badge" }, one.state), " ", make("span", { class: "step" }, one.step)),
-      one.holders.length ? make("p", { class: "held" }, `held by ${one.holders.join(", ")}`) : null,
+      make("p", { class: "step" }, one.step),
+      make("p", { class: "held" }, make("span", { class: "badge" }, one.state), held(one)),
       one.note ? make("p", { class: "held" }, one.note) : null,
     ),
     make("div", { class: "acts" }, ...groups(one)),
     one.fields.length ? fields(one) : null,
     one.history.length ? history(one) : null,
   );
+}
+
+function held(one) {
+  return one.holders.length ? ` held by ${one.holders.join(", ")}` : "";
 }
 
 function groups(one) {
@@ -302,8 +306,7 @@ function tellWhatChanged(apis, search) {
   const now = new Map();
   for (const [name, api] of Object.entries(apis)) {
     for (const one of api.instances) {
-      const held = one.holders.length ? `, held by ${one.holders.join(", ")}` : "";
-      now.set(`${name} ${one.id}`, `${one.title} ${one.id}: ${one.step}, ${one.state}${held}`);
+      now.set(`${name} ${one.id}`, `${one.title} ${one.id}: ${one.step}, ${one.state}${held(one)}`);
     }
   }
   if (before !== null && before.search === search) {
