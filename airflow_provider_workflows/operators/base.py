@@ -7,6 +7,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
+from time import monotonic
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
@@ -255,7 +256,7 @@ class Progress:
         self.what = what
         self.total = total
         self.done = 0
-        self._begun = self._told_at = time.monotonic()
+        self._begun = self._told_at = monotonic()
 
     def of(self, things: Iterable[Thing]) -> Iterator[Thing]:
         """Hand on one thing after another, and count each when the next one is asked for."""
@@ -266,7 +267,7 @@ class Progress:
     def count(self, number: int = 1) -> None:
         """Count what was done, and say so if the last word was long ago."""
         self.done += number
-        now = time.monotonic()
+        now = monotonic()
         if now - self._told_at < PROGRESS_EVERY:
             return
         self._told_at = now
