@@ -23,7 +23,7 @@ import requests.exceptions
 import urllib3.exceptions
 from airflow.providers.common.compat.sdk import BaseHook, Connection
 
-from airflow_provider_workflows.client.retry import RetryPolicy
+from airflow_provider_workflows.client.retry import Again, RetryPolicy
 from airflow_provider_workflows.exceptions import (
     ApiError,
     ConfigurationError,
@@ -157,6 +157,18 @@ class Diagnosis:
         return f"of type {connection.conn_type}, from {where}"
 
 
+class OneAttempt(RetryPolicy):
+    """A single attempt, whose error tells what it came from: a name that is not known, a proxy, a certificate."""
+
+    def run(
+        self, attempt: Callable[[], Result], *, sleep: Callable[[float], None], clock: Callable[[], float]
+    ) -> Result:
+        try:
+            return attempt()
+        except Again as failed:
+            raise failed.error from failed.__cause__
+
+
 class Patient:
     """
     What the connections of both products have in common.
@@ -181,9 +193,9 @@ class Patient:
         raise NotImplementedError
 
     def fields(self) -> str:
-        # Each call makes one attempt; an answer may trickle for twice the time that it may take to begin.
+        # An answer may trickle for twice the time that it may take to begin.
         self.hook._client = self.hook._build(
-            self.connection, self.connection.extra_dejson, RetryPolicy.none(), mask_secret, longest=LONGEST_CALL / 2
+            self.connection, self.connection.extra_dejson, OneAttempt(), mask_secret, longest=LONGEST_CALL / 2
         )
         described = self.described()
         known = next(f for f in get_provider_info()["connection-types"] if f["connection-type"] == self.hook.conn_type)
@@ -199,7 +211,7 @@ class Patient:
         client = self.hook.client
         nobody = client.without_sign_in(client.base_url)
         try:
-            within(LONGEST_CALL, lambda: nobody.get(""))
+            within(LONGEST_CALL, lambda: nobody.get("/"))
         except RateLimited:
             raise
         except ApiError as error:

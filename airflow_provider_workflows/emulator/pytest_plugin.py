@@ -17,18 +17,24 @@ from . import Emulator
 NEEDED = ("fastapi", "jinja2", "python_multipart", "uvicorn")  # what the extra installs
 
 
-@pytest.fixture
-def workflows_emulator(monkeypatch: pytest.MonkeyPatch) -> Iterator[Emulator]:
-    """An emulator of both products as it is at the start, for this test alone; sensors look every second."""
+@pytest.fixture(scope="session")
+def _running_workflows_emulator() -> Iterator[Emulator]:
     missing = [module for module in NEEDED if find_spec(module) is None]
     if missing:
         pytest.fail(
             f"The emulator needs {', '.join(missing)}: pip install 'airflow-provider-workflows[emulator]'",
             pytrace=False,
         )
-    monkeypatch.setenv("AIRFLOW__WORKFLOWS__POKE_INTERVAL", "1")
     with Emulator() as emulator:
         yield emulator
+
+
+@pytest.fixture
+def workflows_emulator(_running_workflows_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
+    """An emulator of both products as it is at the start; sensors made in this test look every second."""
+    _running_workflows_emulator.control("POST", "reset", seed="default")
+    monkeypatch.setenv("AIRFLOW__WORKFLOWS__POKE_INTERVAL", "1")
+    return _running_workflows_emulator
 
 
 @pytest.fixture
