@@ -314,6 +314,68 @@ def test_a_wait_that_knows_no_item_yet_is_polled_with_the_others_once_it_does(em
     assert (result["instance_id"], result["item_id"]) == ("700001", "5001")
 
 
+# --- a step that is held for too long ---
+
+
+def watch(*known: str) -> dict:
+    """Somebody wants to hear of steps that are held for more than two and a half intervals."""
+    return {"after": 2.5 * INTERVAL, "known": list(known), "next": None}
+
+
+@pytest.mark.parametrize("there", ["present", "absent"])
+def test_watching_for_steps_that_are_held_for_too_long_takes_no_request(emulator, waiting, there):
+    if there == "absent":
+        emulator.control("PATCH", "switches", bulk_history="absent")
+
+    async def scenario(waits):
+        started = start(emulator, 40)
+        waits.begin(*(v2_wait(*ids, watch=watch()) for ids in started[:30]), *(v2_wait(*ids) for ids in started[30:]))
+        polls = [await waits.poll() for _ in range(2)]
+        assert set(waits.statuses()) == {None}
+        polls += [await waits.poll() for _ in range(2)]
+        return polls, waits.statuses()
+
+    polls, statuses = waiting(scenario)
+
+    assert statuses == ["attention"] * 30 + [None] * 10
+    if there == "present":
+        assert polls == [{BULK: 1}] * 4
+    else:
+        assert polls[-1] == {"instances": 1, HISTORY: 5}
+
+
+def test_a_step_that_people_were_told_of_wakes_nobody_again(emulator, waiting):
+    async def scenario(waits):
+        waits.begin(v2_wait("700001", "5001", watch=watch()))
+        for _ in range(4):
+            await waits.poll()
+        (event,) = [task.result() for task in waits.tasks]
+        waits.begin(v2_wait("700001", "5001", watch=watch(event["step_occurrence_id"])))
+        for _ in range(3):
+            await waits.poll()
+        return waits.statuses()
+
+    assert waiting(scenario) == ["attention", None]
+
+
+def test_a_calm_list_is_enough_to_know_that_a_legacy_state_is_held_for_too_long(emulator, waiting, store):
+    from tests.procore.test_sensors import deferred
+    from tests.procore_legacy.test_sensor import sensor
+
+    sensors = [sensor(until={"PO Approved"}, on_overdue=print, overdue_after=2.5 * INTERVAL) for _ in range(3)]
+    triggers = [deferred(one, {"task_state_store": store}).trigger for one in sensors]
+
+    async def scenario(waits):
+        for trigger in triggers:
+            waits.begin(type(trigger)(**{**trigger.serialize()[1], "poll_interval": INTERVAL, "deadline": None}))
+        polls = [await waits.poll() for _ in range(2)]
+        assert set(waits.statuses()) == {None}
+        polls.append(await waits.poll())
+        return polls, waits.statuses()
+
+    assert waiting(scenario) == ([{LIST: 1}] * 3, ["attention"] * 3)
+
+
 # --- Legacy ---
 
 
