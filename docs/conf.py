@@ -11,6 +11,7 @@ from typing import Any
 os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-docs-")  # Airflow writes its settings on import
 
 from airflow_provider_workflows import __version__, exceptions
+from airflow_provider_workflows.decorators import typed
 
 project = "airflow-provider-workflows"
 author = "The airflow-provider-workflows authors"
@@ -41,6 +42,7 @@ nitpicky = True
 nitpick_ignore_regex = [("py:.*", r"(?!airflow_provider_workflows\.).*")]
 
 SOURCE = "https://github.com/airflow-provider-workflows/airflow-provider-workflows/blob/main/"
+OPTIONS = {"procore_response": typed.ResponseOptions, "workflowsoft_integration": typed.IntegrationOptions}
 DOCUMENTED = re.compile(r"^:param (\w+):", re.MULTILINE)
 
 
@@ -53,6 +55,16 @@ def parameters(cls: type) -> dict[str, inspect.Parameter]:
                 if name != "self" and parameter.kind is not parameter.VAR_KEYWORD:
                     found.setdefault(name, parameter)
     return found
+
+
+def annotations(obj: Any) -> dict[str, str]:
+    """Return the types of parameters as they are written; those of a decorator are the keys of its options."""
+    signature = parameters(obj) if inspect.isclass(obj) else inspect.signature(obj).parameters
+    found = {name: p.annotation for name, p in signature.items() if p.annotation is not p.empty}
+    options = OPTIONS.get(getattr(obj, "__name__", ""))
+    if options:
+        found |= {name: hint.__forward_arg__ for name, hint in options.__annotations__.items()}
+    return {name: str(annotation) for name, annotation in found.items()}
 
 
 def inherited(cls: type, lines: list[str]) -> list[str]:
@@ -76,12 +88,8 @@ def describe_parameters(app: Any, what: str, name: str, obj: Any, options: Any, 
         end = next((number for number, line in enumerate(lines) if line.startswith(":raises")), len(lines))
         lines[end:end] = inherited(obj, lines)
     if what in ("class", "function", "method"):
-        signature = parameters(obj) if what == "class" else inspect.signature(obj).parameters
-        types = [
-            f":type {one}: ``{signature[one].annotation}``"
-            for one in DOCUMENTED.findall("\n".join(lines))
-            if one in signature and signature[one].annotation is not inspect.Parameter.empty
-        ]
+        known = annotations(obj)
+        types = [f":type {one}: ``{known[one]}``" for one in DOCUMENTED.findall("\n".join(lines)) if one in known]
         while lines and not lines[-1]:
             lines.pop()
         lines += [*types, ""]
