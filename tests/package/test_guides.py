@@ -129,7 +129,7 @@ def test_every_status_of_a_triggers_event_is_listed():
 def test_the_quickstart_and_the_tests_that_the_page_on_testing_shows_pass(emulator, tmp_path, monkeypatch):
     (quickstart,) = python_in("quickstart.md")
     (tmp_path / "approve_purchase_orders.py").write_text(quickstart)
-    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path))
+    monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(tmp_path))
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(sys.modules, "approve_purchase_orders", raising=False)
 
