@@ -173,7 +173,7 @@ class Emulated:
         world = self.world
         world.requests_served += 1
         world.requests_by_route[f"{scope['method']} {self._template(scope)}"] += 1
-        headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
+        headers = _headers(scope)
         world.requests.append(
             {
                 "n": world.requests_served,
@@ -218,12 +218,15 @@ def _acts_from_elsewhere(scope: Message) -> bool:
     A page whose name was made to lead to this machine (DNS rebinding) has an origin like the host that is asked; but
     that is a name, and only an address or ``localhost`` is certain to be the emulator.
     """
-    headers = {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
-    origin = headers.get("origin")
-    if origin is None or scope["method"] in READING:
+    if scope["method"] in READING:
         return False
-    host = headers.get("host", "")
-    return origin != f"{scope['scheme']}://{host}" or not _is_address(host)
+    headers = _headers(scope)
+    origin, host = headers.get("origin"), headers.get("host", "")
+    return origin is not None and (origin != f"{scope['scheme']}://{host}" or not _is_address(host))
+
+
+def _headers(scope: Message) -> dict[str, str]:
+    return {name.decode().lower(): value.decode("latin-1") for name, value in scope["headers"]}
 
 
 def _is_address(host: str) -> bool:
