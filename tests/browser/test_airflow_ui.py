@@ -153,8 +153,8 @@ def test_the_button_test_says_what_to_fix_and_not_the_secret(running, page, conn
 # The tasks
 
 
-@pytest.mark.parametrize("task_id", ["answer", "plan_an_event"])
-def test_the_link_on_a_task_opens_its_item(running, page, shot, task_id):
+@pytest.mark.parametrize("task_id", ["answer", "wait_for_the_director", "plan_an_event"])
+def test_the_link_on_a_task_opens_its_item_also_while_the_task_waits(running, page, shot, task_id):
     page.goto(running.task(task_id, "details"))
     link = page.get_by_role("link", name="Item in ")
     expect(link).to_be_visible()
@@ -166,11 +166,8 @@ def test_the_link_on_a_task_opens_its_item(running, page, shot, task_id):
         link.click()
 
     (process,) = (e["target"] for e in running.emulator.effects() if e["action"] == "start_process")
-    where = {
-        "answer": "company=4264807&project=1001&item=5001",
-        "plan_an_event": f"process={process['process_instance_id']}",
-    }
-    assert opened.value.url == f"{running.emulator.url}/?{where[task_id]}"
+    event, order = f"process={process['process_instance_id']}", "company=4264807&project=1001&item=5001"
+    assert opened.value.url == f"{running.emulator.url}/?{event if task_id == 'plan_an_event' else order}"
 
 
 def test_the_log_of_a_wait_says_what_for_since_when_at_which_step_by_whom_and_when_it_looks_again(running, page, shot):
