@@ -12,7 +12,7 @@ import socket
 import ssl
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -235,7 +235,7 @@ class Patient:
         minutes = (token.expires_at - time.time()) / 60
         if minutes <= 0:
             raise Fault("The token has ended.", "Get a new token, or give login and password to fetch tokens with.")
-        return f"there is one, for {minutes:.0f} minutes"
+        return f"there is one, for {_number(round(minutes), 'minute')}"
 
     def clock(self, path: str, params: Mapping[str, Any] | None = None) -> str:
         date = self.hook.client.get(path, params=params).headers.get("Date", "")
@@ -347,7 +347,7 @@ class ProcorePatient(Patient):
             self._waiting += len(list(islice(found, 100)))  # one page
 
         readable = self._each_tool(count, "instances")
-        return f"those of {readable} may be read"
+        return f"may be read in {readable}"
 
     def presets(self) -> str:
         def note(tool: dict[str, Any]) -> None:
@@ -356,7 +356,7 @@ class ProcorePatient(Patient):
 
         with documented_form():
             readable = self._each_tool(note, "presets")
-        return f"{len(self._presets)} of {readable} may be read"
+        return f"may be read in {readable}; there are {len(self._presets)}"
 
     def assignee(self) -> str:
         if self._waiting:
@@ -366,8 +366,9 @@ class ProcorePatient(Patient):
             with documented_form():
                 if self.hook.user_id in _people(self.hook.get_preset(preset_id, project_id=level)):
                     return f"nothing waits for this user now; preset {preset_id} names it"
+        number = _number(len(looked_at), "preset")
         raise Doubt(
-            f"No active instance waits for this user, and none of {len(looked_at)} presets looked at names it.",
+            f"No active instance waits for this user, and none of {number} looked at names it.",
             "Make it an assignee of the steps that Airflow is to answer, in their template or preset. Who only waits "
             "for others, or starts workflows, needs not be one.",
         )
@@ -405,22 +406,21 @@ class ProcorePatient(Patient):
     def _each_tool(self, read: Callable[[dict[str, Any]], None], what: str) -> str:
         """Read something of the first tools; raise where the user may not read it of all of them."""
         here = [t for t in self._tools if self.hook.project_id is not None or t.get("provider") == "Company"]
+        looked_at = here[:MOST_LOOKED_AT]
         refused: dict[str, PermissionDenied | NotFound] = {}
-        for tool in here[:MOST_LOOKED_AT]:
+        for tool in looked_at:
             try:
                 read(tool)
             except (NotFound, PermissionDenied) as error:
                 refused[str(tool["type"])] = error
-        looked_at = len(here[:MOST_LOOKED_AT])
-        readable = f"{looked_at - len(refused)} tools" + (f" of {len(here)}" if looked_at < len(here) else "")
         if refused:
-            kind = Doubt if len(refused) < looked_at else Fault
+            kind = Doubt if len(refused) < len(looked_at) else Fault
             words = "; ".join(f"{tool}: {_words(error)}" for tool, error in refused.items())
             raise kind(
                 f"The {what} may not be read of {_named(refused)}. {words}",
                 "Turn Workflows on for the tool, and give the user at least read access to it in this project.",
             )
-        return readable
+        return _of(looked_at, here, "tool")
 
 
 class WorkflowsoftPatient(Patient):
@@ -463,10 +463,10 @@ class WorkflowsoftPatient(Patient):
         ]
         if not steps:
             raise Doubt(
-                f"None of {len(looked_at)} process diagrams looked at has an integration step.",
+                f"None of {_number(len(looked_at), 'process diagram')} looked at has an integration step.",
                 "Put an integration step into the diagram that Airflow is to take part in, and publish it.",
             )
-        return f"{len(steps)} in {len(looked_at)} of {len(diagrams)} process diagrams: {_named(steps)}"
+        return f"{len(steps)} in {_of(looked_at, diagrams, 'process diagram')}: {_named(steps)}"
 
     def users(self) -> str:
         self.hook.search_users("@")
@@ -563,7 +563,16 @@ def _people(preset: dict[str, Any]) -> set[str]:
     return {str(one["id"]) for one in individuals} | {one for ids in members_of(preset).values() for one in ids}
 
 
-def _named(names: Any) -> str:
+def _number(number: int, thing: str) -> str:
+    return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def _of(looked_at: Sequence[Any], every: Sequence[Any], thing: str) -> str:
+    all_of_them = _number(len(every), thing)
+    return all_of_them if len(looked_at) == len(every) else f"the first {len(looked_at)} of {all_of_them}"
+
+
+def _named(names: Iterable[Any]) -> str:
     every = [str(name) for name in names]
     more = f" and {len(every) - MOST_NAMED} more" if len(every) > MOST_NAMED else ""
     return ", ".join(every[:MOST_NAMED]) + more
