@@ -37,7 +37,7 @@ TOOL = "purchase_order_contract"
 )
 def example_procore_follow_the_erp():
     @task
-    def ask_the_erp(params: dict, what: str) -> list[str]:
+    def ask_the_erp(what: str, params: dict) -> list[str]:
         return params[what]
 
     # [START howto_operator_procore_bulk_start_instances]
