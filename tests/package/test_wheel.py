@@ -1,9 +1,11 @@
 from __future__ import annotations
 
+import importlib
 import subprocess
 import sys
 import tarfile
 import zipfile
+from configparser import ConfigParser
 from email.parser import Parser
 from pathlib import Path
 
@@ -55,11 +57,29 @@ def test_the_wheel_says_what_it_is_and_needs(built):
         "apache-airflow-providers-common-compat",
         "pendulum",
         "requests",
+        "rich",
         "simplejson",
         "tenacity",
     }
     assert not any("<" in line for line in needed)
     assert set(metadata.get_all("Provides-Extra")) == {"emulator", "parquet"}
+
+
+def test_the_wheel_brings_the_command_the_fixtures_and_the_provider(built):
+    (wheel,) = built.glob("*.whl")
+    archive = zipfile.ZipFile(wheel)
+    (name,) = [name for name in archive.namelist() if name.endswith("entry_points.txt")]
+    entry_points = ConfigParser()
+    entry_points.read_string(archive.read(name).decode())
+
+    for group, point in (
+        ("console_scripts", "airflow-workflows"),
+        ("pytest11", "airflow_workflows"),
+        ("apache_airflow_provider", "provider_info"),
+    ):
+        module, _, function = entry_points[group][point].partition(":")
+        loaded = importlib.import_module(module)
+        assert not function or callable(getattr(loaded, function))
 
 
 def test_the_source_archive_can_run_its_tests(built):
