@@ -281,7 +281,7 @@ def test_a_click_lets_a_waiting_dag_go_on(page: Page, tmp_path: Path):
         airflow = running.enter_context(LiveAirflow(tmp_path, emulator.control("GET", "connections"), settings))
         page.goto(f"{emulator.url}/")
         run = airflow.trigger("waits_for_a_click")
-        until(lambda: airflow.count("waits_for_a_click", run, "deferred") == 1, 120, "the DAG does not wait")
+        until(lambda: airflow.count("waits_for_a_click", run, "deferred") == 1, 240, "the DAG does not wait")
         button(page, "Approve 700001 as Airflow Integration").click()
         button(page, "Approve 700001 as Dana Director").click()
         expect(card(page, "700001")).to_contain_text("Approved")
