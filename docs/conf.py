@@ -8,10 +8,12 @@ import re
 import tempfile
 from typing import Any
 
-os.environ["AIRFLOW_HOME"] = tempfile.mkdtemp(prefix="airflow-home-docs-")  # Airflow writes its settings on import
+# Airflow writes its settings when it is imported.
+_home = tempfile.TemporaryDirectory(prefix="airflow-home-docs-")
+os.environ["AIRFLOW_HOME"] = _home.name
 
-from airflow_provider_workflows import __version__, exceptions
-from airflow_provider_workflows.decorators import typed
+from airflow_provider_workflows import __version__, exceptions  # noqa: E402  after the environment is set
+from airflow_provider_workflows.decorators import typed  # noqa: E402  after the environment is set
 
 project = "airflow-provider-workflows"
 author = "The airflow-provider-workflows authors"

@@ -67,7 +67,7 @@ def pages_with(*languages: str) -> Any:
 
 
 def test_every_block_is_of_a_kind_that_is_checked():
-    checked = {"python", "sh", "json", "toml", "ini", "yaml", "text", *DIRECTIVES}
+    checked = {"python", "sh", "console", "json", "toml", "ini", "yaml", "text", *DIRECTIVES}
 
     # Of a directive the first word; what follows is its argument.
     kinds = {page.name: {(language.split() or [""])[0] for language, _ in fences(page)} for page in DOCUMENTS}
@@ -103,9 +103,10 @@ def accepted(cls: type) -> set[str]:
     return known | {"retry_policy"}  # of Airflow 3.3; the documents say so
 
 
-@pages_with("sh")
+@pages_with("sh", "console")
 def test_commands_in_the_documents_are_shell(document):
-    for text in blocks(document, "sh"):
+    typed = re.findall(r"^\$ (.*)$", "\n".join(blocks(document, "console")), re.MULTILINE)  # the rest is output
+    for text in [*blocks(document, "sh"), *typed]:
         checked = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)  # reads, runs nothing
         assert checked.stderr == ""
 
