@@ -59,7 +59,7 @@ def running() -> Iterator[Running]:
             def waits_for_the_director() -> bool:
                 return [airflow.count("approval", run_id, state) for state in ("success", "deferred")] == [2, 1]
 
-            until(waits_for_the_director, 180, "the DAG does not wait for the director")
+            until(waits_for_the_director, 240, "the DAG does not wait for the director")
             yield Running(airflow, emulator, connections, run_id)
 
 
