@@ -13,6 +13,10 @@ from airflow_provider_workflows.rules.parameters import listed
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+# With the branch operator's move into the SDK, in 3.2, Airflow ceased to skip what a branch in a mapped task group did
+# not choose: all of it runs (apache/airflow#67265).
+SKIPS_IN_MAPPED_GROUPS = BaseBranchOperator.__module__ != "airflow.sdk.bases.branch"
+
 
 class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
     """
@@ -29,7 +33,9 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
     An instance that was terminated has one name only, ``terminated``: what somebody answered before does not count.
 
     Inside a task group the names of tasks and groups are those of the group, then of the groups around it, then of the
-    DAG, so that a group, mapped ones too, need not name itself.
+    DAG, so that a group need not name itself. In a mapped task group it works before Airflow 3.2 only, and refuses to
+    run on newer ones, which would run the tasks that were not chosen; nor can it be mapped itself. Choose the outcomes
+    by :func:`outcome_names` there, and map the tasks over what was chosen.
 
     Returns the ids of the tasks and groups that it goes on with; None when it skips all.
 
@@ -38,7 +44,7 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
     :param default: Id or ids for an outcome that is not among them; an empty list skips all. Default None: that is
         an error.
     :raises ConfigurationError: no outcome; an outcome that is not among the branches, without ``default``; a task
-        that does not exist.
+        that does not exist; a mapped task group whose tasks Airflow would not skip.
     """
 
     template_fields: Sequence[str] = ("outcome",)
@@ -58,6 +64,12 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
         self.default = default
 
     def choose_branch(self, context: Context) -> list[str] | None:
+        is_mapped = getattr(context.get("ti"), "map_index", -1) >= 0
+        if is_mapped and not (SKIPS_IN_MAPPED_GROUPS and self.get_closest_mapped_task_group()):
+            raise ConfigurationError(
+                "This Airflow runs the tasks that a mapped branch did not choose (apache/airflow#67265). Choose the "
+                "outcomes in a task, by outcome_names of this module, and map the tasks over what was chosen."
+            )
         if not isinstance(self.outcome, Mapping) or "state" not in self.outcome:
             raise ConfigurationError(
                 "outcome must be the result of ProcoreInstanceSensor or ProcoreLegacyInstanceSensor; got "

@@ -133,7 +133,7 @@ ALLOWED = {
     "sensors": {"airflow", "hooks", "rules", "version_compat", "links", "triggers"},
     "operators": {"airflow", "pyarrow", "hooks", "rules", "version_compat", "links", "triggers"},
     "assets": {"airflow", "rules", "triggers", "version_compat"},
-    "decorators": {"airflow", "operators", "rules", "version_compat"},
+    "decorators": {"airflow", "operators", "rules", "sensors", "triggers", "version_compat"},
     "notifications": {"airflow", "hooks", "rules", "triggers"},
     "emulator": {"fastapi"},
 }

@@ -1,16 +1,22 @@
-"""A branch on the outcome of a workflow: by the answer, the item's status or the state, never by an answer on the way."""
+"""A branch on what became of a workflow: by its answer, its item's status, its state; never by an answer on the way."""
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from airflow.sdk import DAG, TaskGroup
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.operators.procore_branch import ProcoreBranchOnOutcomeOperator, outcome_names
+from airflow_provider_workflows.operators.procore_branch import (
+    SKIPS_IN_MAPPED_GROUPS,
+    ProcoreBranchOnOutcomeOperator,
+    outcome_names,
+)
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
+from tests import examples
 from tests.examples import run_source
 from tests.procore.test_respond import INSTANCE, person_answers
 from tests.procore_legacy.test_perform_activity import INSTANCE as LEGACY_INSTANCE
@@ -88,6 +94,14 @@ def test_a_branch_to_a_task_that_does_not_exist_is_named():
         choose(COMPLETE, {"Approved": "nowhere"})
 
 
+def test_a_branch_that_is_mapped_itself_is_refused_for_airflow_skips_nothing_then():
+    with DAG("any", schedule=None):
+        operator = ProcoreBranchOnOutcomeOperator(task_id="branch", outcome=COMPLETE, branches={"Approved": "branch"})
+
+    with pytest.raises(ConfigurationError, match="runs the tasks that a mapped branch did not choose"):
+        operator.choose_branch({"ti": SimpleNamespace(map_index=0)})
+
+
 def test_a_name_means_the_nearest_task_of_that_name():
     def branch(task_id: str) -> ProcoreBranchOnOutcomeOperator:
         return ProcoreBranchOnOutcomeOperator(
@@ -113,8 +127,9 @@ def test_the_results_of_both_sensors_are_outcomes(emulator):
     ended = ProcoreInstanceSensor(task_id="outcome", instance_id=INSTANCE).execute({})
     assert (ended["state"], outcome_names(ended)[0]) == ("complete", "Reject")
     assert choose(ended, {"Reject": "a", "Approve": "b"}) == ["a"]
-    wait = ProcoreLegacyInstanceSensor(task_id="legacy", instance_id=LEGACY_INSTANCE, activity="Approve", until=["x"])
-    assert outcome_names(wait.execute({})) == ["?"]
+
+    legacy = ProcoreLegacyInstanceSensor(task_id="legacy", instance_id=LEGACY_INSTANCE, until=["Start"]).execute({})
+    assert choose(legacy, {"start": "c"}) == ["c"]
 
 
 FLOW = """
@@ -151,12 +166,39 @@ branches()
 
 
 @pytest.mark.usefixtures("airflow_db")
-def test_a_dag_follows_the_branch_of_each_instance_in_a_mapped_group(monkeypatch, tmp_path):
+def test_in_a_mapped_group_no_task_runs_that_was_not_chosen(monkeypatch, tmp_path):
     flow = run_source("branches", FLOW, monkeypatch, tmp_path)
 
     states = {(one.task_id, one.map_index): str(one.state) for one in flow.get_task_instances()}
-    assert [[states[f"decided.{name}", index] for index in range(3)] for name in ("branch", "buy", "tell")] == [
+    found = [[states[f"decided.{name}", index] for index in range(3)] for name in ("branch", "buy", "tell")]
+    if not SKIPS_IN_MAPPED_GROUPS:
+        assert found == [["failed"] * 3, ["upstream_failed"] * 3, ["upstream_failed"] * 3]
+        return
+    assert found == [
         ["success", "success", "success"],
         ["success", "skipped", "skipped"],
         ["skipped", "success", "skipped"],
     ]
+
+
+@pytest.mark.usefixtures("airflow_db", "airflow_connections")
+@pytest.mark.parametrize(
+    ("director", "followed"),
+    [
+        ("Approve", {"buy.order_the_goods", "buy.book_the_cost"}),
+        ("Reject", {"tell_the_buyer"}),
+        (None, {"tell_the_buyer", "tell_the_director"}),
+    ],
+)
+def test_the_example_follows_what_the_people_decided(emulator, director, followed):
+    person_answers(emulator, "integration@example.com", "Approve")
+    if director is None:
+        emulator.control("POST", f"procore/instances/{INSTANCE}/terminate", login="pat@example.com")
+    else:
+        person_answers(emulator, "dana@example.com", director)
+
+    states = examples.states(examples.run("example_procore_branch_on_outcome"))
+
+    branches = {"buy.order_the_goods", "buy.book_the_cost", "tell_the_buyer", "tell_the_director"}
+    assert {name for name in branches if states[name] == ["success"]} == followed
+    assert {name for name in branches if states[name] == ["skipped"]} == branches - followed

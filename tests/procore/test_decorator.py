@@ -27,6 +27,7 @@ from airflow_provider_workflows.get_provider_info import get_provider_info
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.sensors.procore import ProcoreResponseRequestedSensor
 from airflow_provider_workflows.triggers.pauses import PauseTrigger
+from tests import examples
 from tests.examples import run_source
 from tests.killed import Killed
 from tests.procore.test_respond import INSTANCE, TOOL, bring_the_step_round_again, person_answers, responses, step_of
@@ -131,7 +132,7 @@ def test_the_function_is_given_the_row_and_what_stands_now(emulator, row, store,
         "ended_at": None,
         "blocked_reason": None,
     }
-    assert [option["name"] for option in instance["options"]] == ["Approve", "Approve with comments", "Reject"]
+    assert [option["name"] for option in instance["options"]] == ["Approve", "Return", "Reject"]
     assert json.loads(json.dumps(instance)) == instance
 
 
@@ -550,3 +551,20 @@ def test_a_dag_maps_the_function_over_the_sensors_rows(emulator, monkeypatch, tm
     ]
     assert sorted(responses(emulator)) == [("90001", "Approve"), ("90001", "Reject")]
     assert step_of(emulator)["step"] != "Budget Check"
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_the_example_answers_each_order_once_over_two_runs_and_leaves_one_to_people(emulator):
+    for number in (5002, 5003):
+        emulator.control("POST", "procore/instances", tool_type=TOOL, item_id=str(number))
+
+    first = examples.run("example_procore_taskflow_approval")
+
+    assert sorted(responses(emulator)) == [("90001", "Approve"), ("90001", "Return")]
+    assert examples.result(first, "sum_up") == {"Approve": 1, "Return": 1}
+    assert examples.result(first, "left_to_people") == ["5003"]
+
+    second = examples.run("example_procore_taskflow_approval")
+
+    assert (second.state, examples.states(second)["check_budget"]) == ("success", ["skipped"])
+    assert len(responses(emulator)) == 2
