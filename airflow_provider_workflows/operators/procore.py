@@ -229,7 +229,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
     :param files: Paths or URLs of files to upload and attach, one or several, on the worker or in any object
         storage that Airflow knows (templated).
     :param on_step_moved: What to do when that step occurrence is over, or the instance ended, without our
-        answer: ``fail`` (default), ``skip`` or ``succeed``.
+        answer: ``fail`` (default), ``skip`` or ``succeed`` (templated).
     :param confirm_timeout: Seconds to read on for the answer after it was sent; default 60.
     :raises ConfigurationError: a parameter is missing or fits nothing; the candidates are listed.
     :raises ResponseConflict: another option is already recorded at this step; never retried.
@@ -880,7 +880,8 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
     :param role_type: ``responder`` or ``commenter``; default: Procore's own choice (templated).
     :param comment: A note for the history (templated).
     :param message: A message to those who are added (templated).
-    :param on_step_moved: What to do when that step occurrence is over: ``fail`` (default), ``skip`` or ``succeed``.
+    :param on_step_moved: What to do when that step occurrence is over: ``fail`` (default), ``skip`` or ``succeed``
+        (templated).
     :param confirm_timeout: Seconds to read on for a change whose answer was lost; default 60.
     :raises ConfigurationError: a parameter is missing or wrong, or somebody is not a possible assignee.
     :raises StepMoved: the step is over, with ``on_step_moved="fail"``; never retried.
