@@ -13,6 +13,9 @@ FURTHER = {
     ("triggers", "workflowsoft"): ("workflowsoft_events",),
 }
 
+# Airflow 3.3.1 and 3.3.2 refuse to test a stored connection without a port (apache/airflow#73298).
+TEST_PORT = "empty, or 443 where Airflow refuses to test"
+
 
 def get_provider_info() -> dict[str, Any]:
     return {
@@ -65,9 +68,9 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": "airflow_provider_workflows.hooks.procore.ProcoreHook",
                 "hook-name": "Procore",
                 "ui-field-behaviour": {
-                    "hidden-fields": ["port", "schema"],
+                    "hidden-fields": ["schema"],
                     "relabeling": {"login": "Client ID", "password": "Client secret", "host": "API base URL"},
-                    "placeholders": {"host": "empty: the one of the environment"},
+                    "placeholders": {"host": "empty: the one of the environment", "port": TEST_PORT},
                 },
                 "conn-fields": {
                     "environment": {
@@ -95,7 +98,7 @@ def get_provider_info() -> dict[str, Any]:
                 "hook-class-name": "airflow_provider_workflows.hooks.workflowsoft.WorkflowsoftHook",
                 "hook-name": "Workflowsoft",
                 "ui-field-behaviour": {
-                    "hidden-fields": ["port", "schema"],
+                    "hidden-fields": ["schema"],
                     "relabeling": {
                         "login": "Administrator login",
                         "password": "API token or administrator password",
@@ -104,6 +107,7 @@ def get_provider_info() -> dict[str, Any]:
                     "placeholders": {
                         "host": "empty: https://api.workflowsoft.com",
                         "login": "empty: the password is a ready API token",
+                        "port": TEST_PORT,
                     },
                 },
                 "conn-fields": {

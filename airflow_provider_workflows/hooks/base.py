@@ -321,6 +321,6 @@ def host_of(connection: Connection) -> str | None:
     """Return the connection's host with its port, or None when the connection names none."""
     if not connection.host:
         return None
-    if connection.port is None:
+    if not connection.port:  # Airflow's form stores 0 for none
         return connection.host
     return f"{connection.host}:{connection.port}"

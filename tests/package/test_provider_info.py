@@ -164,7 +164,7 @@ def test_older_airflows_get_the_same_form_from_the_hook(monkeypatch):
         }
         behaviour = hook.get_ui_field_behaviour()
         assert behaviour["relabeling"] == form["ui-field-behaviour"]["relabeling"]
-        assert behaviour["hidden_fields"] == ["port", "schema"]
+        assert behaviour["hidden_fields"] == ["schema"]
     widgets = ProcoreHook.get_connection_form_widgets()
     assert type(widgets["access_token"]).__name__ == "PasswordField"
     assert type(widgets["allow_http"]).__name__ == "BooleanField"

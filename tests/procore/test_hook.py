@@ -63,6 +63,15 @@ def test_production_is_the_default_and_the_host_beats_it(connect, requests_mock)
     assert there.called_once
 
 
+def test_the_port_that_a_form_stores_for_none_changes_nothing(connect, requests_mock):
+    requests_mock.post("https://login.procore.com/oauth/token", json=TOKEN)
+    there = requests_mock.get("https://proxy.example.com/rest/v1.0/me", json=ME)
+
+    connect(host="proxy.example.com", port=0).me()
+
+    assert there.called_once
+
+
 def test_a_custom_environment_has_its_own_servers(connect, requests_mock):
     requests_mock.post("https://login.example.com/oauth/token", json=TOKEN)
     there = requests_mock.get("https://api.example.com/rest/v1.0/me", json=ME)
