@@ -14,7 +14,7 @@ import pytest
 
 from . import Emulator
 
-NEEDED = ("fastapi", "jinja2", "python_multipart", "uvicorn")  # what the extra installs
+NEEDED = ("fastapi", "python_multipart", "uvicorn")  # what the extra installs
 
 
 @pytest.fixture(scope="session")
