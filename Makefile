@@ -102,12 +102,12 @@ audit: .venv/ready ## ask the package index whether a version that was tested ha
 
 .PHONY: docs
 docs: .venv/docs ## build the documentation site in dist/docs; a warning is an error
-	$(BIN)/python -m sphinx --quiet --fail-on-warning --keep-going -b html docs dist/docs
+	$(BIN)/python -m sphinx --quiet --fail-on-warning -b html docs dist/docs
 
 # The browser is the one of this machine, or Debian's, or the one that Playwright fetches.
 .venv/browser: .venv/ready
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt --group browser
-	command -v chromium chromium-browser google-chrome || apt-get install --yes --quiet chromium || $(BIN)/playwright install chromium
+	command -v chromium || command -v chromium-browser || command -v google-chrome || apt-get install --yes --quiet chromium || $(BIN)/playwright install chromium
 	touch $@
 
 .PHONY: browser
