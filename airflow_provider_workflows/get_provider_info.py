@@ -56,7 +56,7 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "name": "workflowsoft_integration",
                 "class-name": "airflow_provider_workflows.decorators.workflowsoft.workflowsoft_integration",
-            }
+            },
         ],
         "extra-links": [
             "airflow_provider_workflows.links.procore.ProcoreItemLink",
