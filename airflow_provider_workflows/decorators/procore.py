@@ -17,6 +17,7 @@ from airflow_provider_workflows.operators.base import Pin
 from airflow_provider_workflows.operators.procore import ON_STEP_MOVED, ProcoreRespondOperator
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_given, listed, text_id
+from airflow_provider_workflows.rules.times import parse_time
 from airflow_provider_workflows.sensors.base import BACKSTOP, WorkflowsSensor
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, task_state_store
 
@@ -242,7 +243,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
     def _read_deadline(self, context: Context) -> datetime:
         # Without a store Airflow still knows when a task was rescheduled for the first time.
         if task_state_store(context) is None and context.get("task_reschedule_count"):
-            first: datetime | None = context["ti"].get_first_reschedule_date(context)
+            first = parse_time(str(context["ti"].get_first_reschedule_date(context)))  # Airflow 3.0 may give a text
             if first is not None:
                 return first + timedelta(seconds=self.timeout)
         return super()._read_deadline(context)

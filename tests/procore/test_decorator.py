@@ -371,12 +371,13 @@ def test_the_deadline_is_that_of_the_first_try_after_every_pause_and_retry(row, 
     assert paused(operator(Function(Wait())(), row, options=options), store).trigger.deadline == first
 
 
+@pytest.mark.parametrize("form", [datetime.isoformat, lambda time: time], ids=["text", "time"])
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_without_a_store_the_deadline_survives_a_pause(row, deferrable):
+def test_without_a_store_the_deadline_survives_a_pause(row, deferrable, form):
     built = operator(Function(Wait())(), row, options={"deferrable": deferrable, "timeout": 60})
     past = datetime.now(timezone.utc) - timedelta(seconds=61)
 
-    ti = SimpleNamespace(get_first_reschedule_date=lambda context: past, max_tries=None)
+    ti = SimpleNamespace(get_first_reschedule_date=lambda context: form(past), max_tries=None)
     resume = partial(built.execute_complete, event={"deadline": past.isoformat()}) if deferrable else built.execute
 
     with pytest.raises(AirflowSensorTimeout):
