@@ -235,14 +235,6 @@ def histories_of(
         log.warning("Left out: %s", refused)
 
 
-class ExportTables(Tables):
-    """Tables that know how large they are."""
-
-    def size(self) -> int:
-        """Return the bytes of the files, once they are saved."""
-        return sum(self._local(table).stat().st_size for table in self.counts)
-
-
 class ProcoreExportOperator(ProcoreConnectionOperator):
     """
     An operator that writes tables to an object storage.
@@ -286,7 +278,7 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
         folder = storage_path("path", self.path, self.object_storage_conn_id)
         began = datetime.now(timezone.utc)
         report = Report()
-        with (tables := ExportTables(self.tables, self.file_format)):
+        with Tables(self.tables, self.file_format) as tables:
             latest = self.export(tables, since, report)
             paths = tables.save(folder)
             size = tables.size()

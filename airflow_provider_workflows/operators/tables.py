@@ -91,6 +91,10 @@ class Tables:
             urls[table] = str(target)
         return urls
 
+    def size(self) -> int:
+        """Return the bytes of the files, once they are saved."""
+        return sum(self._local(table).stat().st_size for table in self._columns)
+
     def _local(self, table: str) -> Path:
         return Path(self._folder.name, f"{table}.{self._format}")
 

@@ -95,7 +95,7 @@ READINGS = [
     Reading(HISTORY, v2.find_visit, lambda h: v2.find_visit(row(h), "Director Approval", after=STEP)),
     Reading(HISTORY, v2.find_visit, lambda h: v2.find_visit(row(h), "Approved", after="2026-01-01T00:00:00Z")),
     Reading(HISTORY, v2.events_of, lambda h: v2.events_of(row(h))),
-    Reading(HISTORY, v2.step_since, lambda h: v2.step_since(row(h))),
+    Reading(HISTORY, v2.holding_of, lambda h: v2.holding_of(row(h))),
     Reading(HISTORY, v2.recorded_in_history, lambda h: v2.recorded_in_history(row(h), STEP, USER)),
     Reading(LIST, v2.active_instance, lambda i: v2.active_instance(rows(i))),
     Reading(LIST, v2.newest_instance, lambda i: v2.newest_instance(rows(i) or [{"id": "1"}])),
@@ -147,6 +147,7 @@ READINGS = [
     Reading(USERS, v1.users_named, lambda u: v1.users_named(rows(u), "dana@example.com")),
     Reading(LEGACY, v1.describe_instance, lambda i: legacy(row(i))),
     Reading(LEGACY, v1.mark_of, lambda i: v1.mark_of(legacy(row(i)))),
+    Reading(LEGACY, v1.holding_of, lambda i: v1.holding_of(row(i))),
     Reading(LEGACY, v1.decide_instance, lambda i: v1.decide_instance(
         legacy(row(i)), after=v1.moment_of("2026-01-01T00:00:00Z"), activity="Approve", role="x", **STATES)),
     Reading(HISTORIES, v1.decide_instance, lambda h: [
