@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CAN_WATCH_ASSETS",
     "HAS_TASK_STATE_STORE",
+    "SKIPS_IN_MAPPED_GROUPS",
     "XCOM_HOLDS_NONE",
     "AssetStore",
     "StateStore",
@@ -37,6 +38,9 @@ log = logging.getLogger(__name__)
 XCOM_HOLDS_NONE = version.parse(airflow_version).release >= (3, 1)
 # Where a task can tell its retries what it has done.
 HAS_TASK_STATE_STORE = version.parse(airflow_version).release >= (3, 3)
+# Since the branch operators are the SDK's, all that a branch in a mapped task group did not choose runs
+# (apache/airflow#67265).
+SKIPS_IN_MAPPED_GROUPS = version.parse(airflow_version).release < (3, 2)
 
 # Whether something outside can update an asset.
 CAN_WATCH_ASSETS = version.parse(airflow_version).release >= (3, 0, 1)

@@ -9,13 +9,10 @@ from airflow.providers.common.compat.sdk import BaseBranchOperator
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.parameters import listed
+from airflow_provider_workflows.version_compat import SKIPS_IN_MAPPED_GROUPS
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
-
-# With the branch operator's move into the SDK, in 3.2, Airflow ceased to skip what a branch in a mapped task group did
-# not choose: all of it runs (apache/airflow#67265).
-SKIPS_IN_MAPPED_GROUPS = BaseBranchOperator.__module__ != "airflow.sdk.bases.branch"
 
 
 class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):

@@ -9,13 +9,10 @@ import pytest
 from airflow.sdk import DAG, TaskGroup
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.operators.procore_branch import (
-    SKIPS_IN_MAPPED_GROUPS,
-    ProcoreBranchOnOutcomeOperator,
-    outcome_names,
-)
+from airflow_provider_workflows.operators.procore_branch import ProcoreBranchOnOutcomeOperator, outcome_names
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
+from airflow_provider_workflows.version_compat import SKIPS_IN_MAPPED_GROUPS
 from tests import examples
 from tests.examples import run_source
 from tests.procore.test_respond import INSTANCE, person_answers
