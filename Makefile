@@ -112,7 +112,7 @@ docs: .venv/docs ## build the documentation site in dist/docs; a warning is an e
 
 .PHONY: browser
 browser: .venv/browser ## look at Airflow's pages and the emulator's in a real browser; SCREENSHOTS=1 renews the pictures in the documentation
-	$(BIN)/python -m pytest -m browser
+	$(BIN)/python -m pytest tests/browser
 
 .PHONY: wheel
 wheel: .venv/ready ## build what is released in dist, and refuse a wrong version or content; TAG=v1.2.3

@@ -156,9 +156,13 @@ def test_the_clock_faults_and_switches_are_turned_on_the_page(emulator, at_the_p
     assert emulator.control("GET", "faults") == []
 
     page.locator("summary", has_text="Switches").click()
-    page.get_by_label("stale step").select_option("404")
     page.get_by_label("spike limit").fill("7")
+    emulator.control("PATCH", "switches", non_assignee="422")
+    expect(page.locator("#turned")).to_have_text("1 turned")
     page.get_by_label("spike limit").press("Enter")
+    expect(page.locator("#turned")).to_have_text("2 turned")
+    emulator.control("PATCH", "switches", non_assignee="403")
+    page.get_by_label("stale step").select_option("404")
     expect(page.locator("#turned")).to_have_text("2 turned")
     switches = emulator.control("GET", "switches")
     assert (switches["stale_step"], switches["spike_limit"]) == ("404", 7)

@@ -258,7 +258,9 @@ function showSwitches(switches) {
   const turned = switches.filter((one) => one.value !== one.values[0]);
   for (const one of switches) {
     const element = turning.querySelector(`[name=${one.name}]`);
-    if (element.value !== String(one.value)) element.value = one.value;
+    // What is being typed stays, as long as the emulator has no other value than it had.
+    if (shown.get(element) !== one.value) element.value = one.value;
+    shown.set(element, one.value);
     element.closest("div").classList.toggle("turned", turned.includes(one));
   }
   $("#turned").textContent = turned.length ? `${turned.length} turned` : "";
@@ -268,7 +270,6 @@ function turner(one) {
   const name = { name: one.name, "aria-describedby": `why-${one.name}` };
   const element = one.number ? make("input", { ...name, type: "number", min: "0", step: "any" }) : make("select", name);
   if (!one.number) fill(element, one.values.map((value) => [value, value]));
-  element.value = one.value;
   const label = make("label", {}, one.name.replaceAll("_", " "), element);
   return make("div", {}, label, make("small", { id: `why-${one.name}` }, one.why));
 }
@@ -394,7 +395,8 @@ $("#search").addEventListener("input", () => {
 $("#turning").addEventListener("change", async ({ target }) => {
   const value = target.type === "number" ? target.valueAsNumber : target.value;
   await order("switches", JSON.stringify({ [target.name]: value }), { method: "PATCH", done: `${target.name} is ${value}.` });
-  lookAnew(); // a refused value goes back
+  shown.delete(target); // a refused value goes back
+  lookAnew();
 });
 document.addEventListener("visibilitychange", () => document.hidden || look());
 look();
