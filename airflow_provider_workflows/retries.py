@@ -5,8 +5,6 @@ from __future__ import annotations
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow import __version__ as airflow_version
-
 from airflow_provider_workflows import exceptions
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,
@@ -18,6 +16,7 @@ from airflow_provider_workflows.exceptions import (
     RateLimited,
     WorkflowsError,
 )
+from airflow_provider_workflows.version_compat import airflow_version
 
 try:
     from airflow.sdk import RetryDecision, RetryPolicy

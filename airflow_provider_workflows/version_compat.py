@@ -23,6 +23,7 @@ __all__ = [
     "XCOM_HOLDS_NONE",
     "AssetStore",
     "StateStore",
+    "airflow_version",
     "amask_secret",
     "aread_extra",
     "asset_store",

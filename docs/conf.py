@@ -1,4 +1,4 @@
-"""How Sphinx builds the site: `python -m sphinx -W -b html docs docs/_build/html`, without a network."""
+"""How Sphinx builds the site, without a network; `make docs` runs it."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ author = "The airflow-provider-workflows authors"
 copyright = author
 release = version = __version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
-exclude_patterns = ["_build"]
 
 html_theme = "furo"
 html_title = f"{project} {version}"

@@ -64,9 +64,9 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
     Waits until a workflow instance is in a state you name, or has come to a step you name.
 
     A rejection is an answer, not a failure: the sensor succeeds with ``state`` and ``item_status`` and the DAG
-    branches on them, unless ``fail_on`` or ``skip_on`` say otherwise. Waiting by item follows restarts to the
-    new instance; waiting by ``instance_id`` ends when that instance does. A step can come round again: give
-    ``after``, or its first visit counts, however long ago.
+    branches on them; ``fail_on`` and ``skip_on`` name states, which do not tell an approval from a rejection. Waiting
+    by item follows restarts to the new instance; waiting by ``instance_id`` ends when that instance does. A step can
+    come round again: give ``after``, or its first visit counts, however long ago.
 
     Returns ``{instance_id, item_id, state, step, item_status, last_response: {option, type, comment, by, at},
     started_at, ended_at, blocked_reason, project_id, visit}``, the same in every mode; ``project_id`` may be
