@@ -151,6 +151,8 @@ class Diagnosis:
                 f"It is of type {connection.conn_type!r}, not of procore or workflowsoft.",
                 "Name the id of another connection, or correct this one's type.",
             )
+        if not isinstance(connection.extra_dejson, dict):
+            raise Fault("Its extra is JSON, but no object.", 'Make it an object, such as {"company_id": "1"}.')
         self._steps = patient(self.conn_id, connection).steps()
         variable = _variable(self.conn_id)
         where = f"the variable {variable}" if variable in os.environ else "a secrets backend or the metadata database"

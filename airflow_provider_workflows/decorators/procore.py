@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import datetime, timedelta, timezone
@@ -14,7 +15,7 @@ from airflow_provider_workflows.decorators.functions import arguments_of, call, 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.attachments import attached_files
 from airflow_provider_workflows.operators.base import Pin
-from airflow_provider_workflows.operators.procore import ON_STEP_MOVED, ProcoreRespondOperator
+from airflow_provider_workflows.operators.procore import LARGEST_FILE, ON_STEP_MOVED, ProcoreRespondOperator
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_given, listed, text_id
 from airflow_provider_workflows.rules.times import parse_time
@@ -103,7 +104,11 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
     )
 
     def __init__(self, **kwargs: Any):
+        if wrong := sorted(set(kwargs) & NO_OPTIONS):  # those of override() come here
+            raise TypeError(f"procore_response takes no option {', '.join(wrong)}.")
         super().__init__(**FIXED, **kwargs)
+        self._visit_before_pause: str | None = None
+        self._is_visit_kept = True
 
     def execute(self, context: Context) -> Any:
         if self.poke_interval <= 0:
@@ -114,6 +119,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Look again after a pause."""
         self._deadline = datetime.fromisoformat((event or {})["deadline"])
+        self._visit_before_pause = (event or {}).get("step_occurrence_id")
         return self.returned(context, lambda: self.act(context))
 
     def act(self, context: Context) -> dict[str, Any] | None:
@@ -149,6 +155,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
                 f"instance must be a row of ProcoreResponseRequestedSensor, or the id of an instance; got {given!r}."
             )
         self.instance_id = text_id(instance_id)
+        self.item_id = self.tool_subtype = None  # whatever a DAG's default_args say
         self.step_occurrence_id = row.get("step_occurrence_id")
         self.tool_type = row.get("tool_type")
         if self.project_id is None:
@@ -158,7 +165,12 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
 
     def _meant_occurrence(self, context: Context, shown: Mapping[str, Any]) -> str:
         """Return the visit of the step that the task is about; none, if it was not given and the instance has ended."""
-        pin = self.pinned(context, "respond", self._given_pin(), "step_occurrence_id")
+        given = self._given_pin()
+        if given is None and task_state_store(context) is None:
+            self._is_visit_kept = self.deferrable
+            if self._visit_before_pause is not None:
+                given = {"instance_id": self.instance_id, "step_occurrence_id": self._visit_before_pause}
+        pin = self.pinned(context, "respond", given, "step_occurrence_id")
         step = rules.current_step(shown)
         if pin.value is None and step is not None:
             pin.keep({"instance_id": self.instance_id, "step_occurrence_id": str(step["id"])})
@@ -190,7 +202,8 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
     def _decided(self, context: Context, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """Call the function and return its answer as parameters of the operator; JSON primitives."""
         instance = arguments[INSTANCE]
-        decision = call(self.python_callable, context, arguments)
+        # The function may do with it what it likes.
+        decision = call(self.python_callable, context, {**arguments, INSTANCE: copy.deepcopy(instance)})
         if isinstance(decision, Wait):
             self._pause(context, instance, decision.reason)
         if isinstance(decision, Skip):
@@ -205,7 +218,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         self._take_answer(answer)
         self._check_parameters()
         rules.choose_option(instance["options"], **self._wish())
-        attached_files("files", self.files)
+        attached_files("files", self.files, largest=LARGEST_FILE)
         return answer
 
     def _take_answer(self, answer: Mapping[str, Any]) -> None:
@@ -220,6 +233,11 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         )
         self._check_deadline()
         assert self._deadline is not None
+        if not self._is_visit_kept:
+            raise ConfigurationError(
+                "Wait() needs the visit of the step on an Airflow before 3.3, or the next look could answer another. "
+                "Call the task with a row of ProcoreResponseRequestedSensor instead of an id, or set deferrable=True."
+            )
         now = datetime.now(timezone.utc)
         self.log.info("%s Looking again in %g s, until %s.", self._last_look, self.poke_interval, self._deadline)
         if self.deferrable:
@@ -238,7 +256,11 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         left = (self._deadline - datetime.now(timezone.utc)).total_seconds()
         pause = max(min(self.poke_interval, left), base.SHORTEST_FIRST_PAUSE)
         until = datetime.now(timezone.utc) + timedelta(seconds=pause)
-        return pauses.PauseTrigger(until=until.isoformat(), deadline=self._deadline.isoformat())
+        return pauses.PauseTrigger(
+            until=until.isoformat(),
+            deadline=self._deadline.isoformat(),
+            step_occurrence_id=text_id(self.step_occurrence_id),
+        )
 
     def _read_deadline(self, context: Context) -> datetime:
         # Without a store Airflow still knows when a task was rescheduled for the first time.
@@ -264,7 +286,7 @@ def _as_parameters(answer: Respond) -> dict[str, Any]:
         "option_type": answer.option_type,
         "comment": answer.comment,
     }
-    texts = {name: str(value) for name, value in given.items() if value is not None}
+    texts = {name: None if value is None else str(value) for name, value in given.items()}
     return {**texts, "files": files, "attachments": attachments}
 
 
@@ -330,7 +352,7 @@ def procore_response(python_callable: Callable[..., Any] | None = None, **option
     :raises StepMoved: the step is over, with ``on_step_moved="fail"``; never retried.
     :raises OutcomeUnknown: the answer was lost twice and reading does not show it; never retried.
     """
-    if wrong := sorted(set(options) & NO_OPTIONS):
+    if wrong := sorted(set(options) & NO_OPTIONS):  # said where it is written
         raise TypeError(f"procore_response takes no option {', '.join(wrong)}.")
     options = {"multiple_outputs": XCOM_HOLDS_NONE, **options}
 

@@ -27,11 +27,15 @@ MOST = 100  # instances of each API
 MOST_EVENTS = 100  # the last ones of an instance's history
 MANAGER = "pat@example.com"
 FOLDER = Path(__file__).with_name("page")
-FILES = {  # by path; there are no others
-    "/": ("index.html", "text/html"),
-    "/_emulator/page.css": ("page.css", "text/css"),
-    "/_emulator/page.js": ("page.js", "text/javascript"),
-    "/_emulator/page.svg": ("page.svg", "image/svg+xml"),
+# Read here and nowhere else: no route reads a file.
+FILES = {
+    path: ((FOLDER / name).read_bytes(), media_type)
+    for path, name, media_type in (
+        ("/", "index.html", "text/html"),
+        ("/_emulator/page.css", "page.css", "text/css"),
+        ("/_emulator/page.js", "page.js", "text/javascript"),
+        ("/_emulator/page.svg", "page.svg", "image/svg+xml"),
+    )
 }
 # The page loads nothing from elsewhere, and nobody else may show it in a frame.
 HEADERS = {
@@ -58,8 +62,8 @@ def routes(emulated: Emulated) -> APIRouter:
             return Response(status_code=304, headers=headers)
         return JSONResponse(overview(emulated, search), headers=headers)
 
-    for path, (name, media_type) in FILES.items():
-        router.add_api_route(path, _serve((FOLDER / name).read_bytes(), media_type), include_in_schema=False)
+    for path, (content, media_type) in FILES.items():
+        router.add_api_route(path, _serve(content, media_type), include_in_schema=False)
     return router
 
 

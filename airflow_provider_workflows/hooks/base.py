@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -321,6 +322,7 @@ def host_of(connection: Connection) -> str | None:
     """Return the connection's host with its port, or None when the connection names none."""
     if not connection.host:
         return None
-    if not connection.port:  # Airflow's form stores 0 for none
+    has_port = re.search(r"[^:]:\d+/*$", connection.host)
+    if has_port or not connection.port:  # Airflow's form stores 0 for none
         return connection.host
     return f"{connection.host}:{connection.port}"

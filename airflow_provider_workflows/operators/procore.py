@@ -52,6 +52,7 @@ ON_ACTIVE_INSTANCE = ("adopt", "fail")
 RESTART_MODES = ("defaults", "current_configuration")
 UPLOAD_PART = 16 * 2**20  # bytes; Procore takes parts of 5 to 100 MiB
 MOST_PARTS = 10_000
+LARGEST_FILE = UPLOAD_PART * MOST_PARTS  # bytes
 
 
 class ProcoreConnectionOperator(WorkflowsOperator):
@@ -301,7 +302,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
                 self.on_step_moved,
             )
             return None
-        files = attached_files("files", self.files, largest=UPLOAD_PART * MOST_PARTS)
+        files = attached_files("files", self.files, largest=LARGEST_FILE)
         self._check_pending(step)
         chosen = rules.choose_option(rules.response_options(step), **self._wish())
         self._chosen.keep(chosen)

@@ -34,7 +34,7 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
     run on newer ones, which would run the tasks that were not chosen; nor can it be mapped itself. Choose the outcomes
     by :func:`outcome_names` there, and map the tasks over what was chosen.
 
-    Returns the ids of the tasks and groups that it goes on with; None when it skips all.
+    Returns the ids of the tasks and groups that it goes on with; an empty list when it skips all.
 
     :param outcome: The sensor's result (templated).
     :param branches: ``{name of an outcome: id of a task or task group, or a list of them}``.
@@ -60,7 +60,7 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
         self.branches = branches
         self.default = default
 
-    def choose_branch(self, context: Context) -> list[str] | None:
+    def choose_branch(self, context: Context) -> list[str]:
         is_mapped = getattr(context.get("ti"), "map_index", -1) >= 0
         if is_mapped and not (SKIPS_IN_MAPPED_GROUPS and self.get_closest_mapped_task_group()):
             raise ConfigurationError(
@@ -72,6 +72,7 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
                 "outcome must be the result of ProcoreInstanceSensor or ProcoreLegacyInstanceSensor; got "
                 f"{self.outcome!r}."
             )
+        self._check_branches()
         names = outcome_names(self.outcome)
         chosen = self._chosen(names)
         if chosen is None:
@@ -80,7 +81,18 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
                 f"{self.outcome.get('instance_id')}. Branches: {', '.join(map(repr, self.branches))}. Name it there, "
                 "or give a default."
             )
-        return [self._whole_id(task_id) for task_id in listed(chosen)] or None
+        return [self._whole_id(task_id) for task_id in listed(chosen)]  # empty for none: Airflow 3.0 takes no None
+
+    def _check_branches(self) -> None:
+        """Refuse a task that does not exist before the day of its outcome."""
+        if not isinstance(self.branches, Mapping) or None in self.branches.values():
+            raise ConfigurationError(
+                "branches must be {name of an outcome: id of a task or group, or a list of them}; an empty list skips "
+                "all."
+            )
+        for tasks in (*self.branches.values(), [] if self.default is None else self.default):
+            for task_id in listed(tasks):
+                self._whole_id(task_id)
 
     def _chosen(self, names: Sequence[str]) -> str | Sequence[str] | None:
         branches = {str(name).strip().casefold(): tasks for name, tasks in self.branches.items()}

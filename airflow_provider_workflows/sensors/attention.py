@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from datetime import datetime, timedelta
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     Notifier = Callable[[Context], Any]
 
 KNOWN = "told_overdue"  # key in the task state store
+LONGEST_HELD = timedelta(days=36_525).total_seconds()
 
 
 class NotifyingSensor(WorkflowsSensor):
@@ -80,10 +82,15 @@ class NotifyingSensor(WorkflowsSensor):
             return None
         if not all(callable(notifier) for notifier in listed(self.on_overdue)):
             raise ConfigurationError("on_overdue must be a notifier, a function of the context, or a list of them.")
+        if any(inspect.iscoroutinefunction(notifier) for notifier in listed(self.on_overdue)):
+            raise ConfigurationError("on_overdue must be a plain function; a coroutine function would never run.")
         after = self.overdue_after
         seconds = after.total_seconds() if isinstance(after, timedelta) else after
-        if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, (int, float)) or seconds < 0):
-            raise ConfigurationError(f"overdue_after must be a timedelta, or seconds of at least 0; got {after!r}.")
+        is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
+        if seconds is not None and not (is_number and 0 <= seconds <= LONGEST_HELD):
+            raise ConfigurationError(
+                f"overdue_after must be a timedelta, or seconds, of at least 0 and at most 100 years; got {after!r}."
+            )
         return {"after": seconds, "known": list(self._known), "next": None}
 
     def go_on(self, context: Context, trigger: WaitTrigger, how: str) -> None:

@@ -206,8 +206,8 @@ class WaitTrigger(BaseTrigger):
         return {"status": "done", **self._event(outcome)}
 
     def _attention_event(self, attention: Attention) -> dict[str, Any]:
-        # With all that the resumed task needs: dag.test() drops the keyword arguments of a deferral. Not with the
-        # holders: events lie in clear text in the database and in the log, and the task looks again anyway.
+        # With all that the resumed task needs: dag.test() drops the keyword arguments of a deferral. Without the
+        # holders, whom the task reads anew; only the event of a timeout names them, as the task's own log does.
         known = [] if self.watch is None else self.watch["known"]
         return {"status": "attention", **attention.to_dict(), "known": known, "deadline": self.deadline}
 

@@ -44,6 +44,14 @@ def examine(emulator, set_connection):
     return examine_it
 
 
+def test_an_extra_that_is_no_object_is_a_failure_with_a_fix(set_connection):
+    set_connection("patient", {"conn_type": "procore", "extra": "[1]"})
+
+    failed = only_failure({check.name: check for check in Diagnosis("patient").checks()})
+
+    assert (failed.name, failed.detail) == ("connection", "Its extra is JSON, but no object.")
+
+
 def statuses(checks):
     return {name: check.status for name, check in checks.items()}
 

@@ -70,11 +70,11 @@ def test_the_page_needs_nothing_from_elsewhere_and_lets_nobody_frame_it(emulator
 
 
 def test_the_page_has_these_files_and_a_request_can_name_no_other(emulator):
-    for path, (name, media_type) in FILES.items():
+    for path, (content, media_type) in FILES.items():
         served = get(emulator, path)
-        assert (served.status_code, served.content) == (200, (FOLDER / name).read_bytes())
+        assert (served.status_code, served.content) == (200, content)
         assert served.headers["Content-Type"].startswith(media_type)
-    assert {file.name for file in FOLDER.iterdir()} == {name for name, _ in FILES.values()}
+    assert sorted(file.read_bytes() for file in FOLDER.iterdir()) == sorted(content for content, _ in FILES.values())
     for path in ("/index.html", "/page/page.js", "/_emulator/page/page.js", "/_emulator/..%2fapp.py", "/_emulator/"):
         assert get(emulator, path).status_code == 404
 

@@ -22,7 +22,8 @@ def commands(workflow: Path) -> list[str]:
 
 def targets(text: str) -> set[str]:
     """Return the targets of all `make` commands in a text."""
-    words = [word for line in re.findall(r"\bmake ([^#;`|\n]+)", text) for word in line.split()]
+    lines = re.findall(r"\bmake ([^#;`|\n]+)", text.replace("\\\n", " "))
+    words = [word for line in lines for word in line.split()]
     return {word for word in words if "=" not in word and not word.startswith(("-", "'", "tests/"))}
 
 

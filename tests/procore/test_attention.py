@@ -423,12 +423,21 @@ def test_a_task_that_waits_has_its_link_already(emulator, store, set_connection)
 # --- mistakes ---
 
 
+async def a_coroutine_function(context): ...
+
+
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
         ({"on_overdue": None, "overdue_after": 5}, "overdue_after goes with on_overdue"),
         ({"on_overdue": "mail"}, "on_overdue must be a notifier"),
-        ({"overdue_after": -1}, "overdue_after must be a timedelta, or seconds of at least 0; got -1"),
+        (
+            {"overdue_after": -1},
+            "a timedelta, or seconds, of at least 0 and at most 100 years; got -1",
+        ),
+        ({"overdue_after": float("nan")}, "got nan"),
+        ({"overdue_after": float("inf")}, "got inf"),
+        ({"on_overdue": a_coroutine_function}, "a coroutine function would never run"),
         ({"overdue_after": "3 days"}, "got '3 days'"),
     ],
 )

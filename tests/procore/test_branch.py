@@ -71,7 +71,7 @@ def test_the_first_name_that_has_a_branch_decides_in_any_case():
 
 def test_an_outcome_without_a_branch_takes_the_default_which_may_be_to_skip_all():
     assert choose(COMPLETE, {"Rejected": "a"}, default="other") == ["other"]
-    assert choose(COMPLETE, {"Rejected": "a"}, default=[]) is None
+    assert choose(COMPLETE, {"Rejected": "a"}, default=[]) == []
 
 
 def test_an_outcome_without_a_branch_is_named_with_those_there_are():
@@ -89,6 +89,15 @@ def test_what_is_no_outcome_is_named(outcome):
 def test_a_branch_to_a_task_that_does_not_exist_is_named():
     with pytest.raises(ConfigurationError, match="there is no task or task group 'nowhere' in DAG 'any'"):
         choose(COMPLETE, {"Approved": "nowhere"})
+
+
+def test_a_branch_that_leads_nowhere_is_refused_before_the_day_of_its_outcome():
+    with pytest.raises(ConfigurationError, match="there is no task or task group 'nowhere'"):
+        choose(COMPLETE, {"Approved": "a", "terminated": "nowhere"})
+    with pytest.raises(ConfigurationError, match="there is no task or task group 'nowhere'"):
+        choose(COMPLETE, {"Approved": "a"}, default="nowhere")
+    with pytest.raises(ConfigurationError, match="branches must be .name of an outcome"):
+        choose(COMPLETE, {"Approved": None})
 
 
 def test_a_branch_that_is_mapped_itself_is_refused_for_airflow_skips_nothing_then():

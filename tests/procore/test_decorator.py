@@ -389,7 +389,48 @@ def test_a_trigger_that_pauses_says_when_the_task_has_to_be_done(monkeypatch):
         until = datetime.now(timezone.utc) + timedelta(seconds=0.05)
         return [event.payload async for event in PauseTrigger(until=until.isoformat(), deadline="then").run()]
 
-    assert asyncio.run(events()) == [{"deadline": "then"}]
+    assert asyncio.run(events()) == [{"deadline": "then", "step_occurrence_id": None}]
+
+
+def test_without_a_store_an_id_alone_stays_with_its_visit_over_a_pause(emulator, row):
+    function = Function(Wait(), Respond("Reject"))
+    options = {"deferrable": True, "retries": 0}
+    _, arguments = paused(operator(function(), INSTANCE, options=options), None).trigger.serialize()
+    assert arguments["step_occurrence_id"] == row["step_occurrence_id"]
+    person_answers(emulator, "integration@example.com", "Approve")
+    person_answers(emulator, "dana@example.com", "Return")
+
+    event = {name: arguments[name] for name in ("deadline", "step_occurrence_id")}
+    result = operator(function(), INSTANCE, options=options).execute_complete(in_task(None), event=event)
+
+    assert (result["step_occurrence_id"], result["option"]) == (row["step_occurrence_id"], "Approve")
+    assert (len(function.seen), len(responses(emulator))) == (1, 2)
+
+
+def test_without_a_store_a_task_that_is_rescheduled_needs_the_visit(emulator, row):
+    built = operator(Function(Wait())(), INSTANCE, options={"deferrable": False, "retries": 0})
+
+    with pytest.raises(ConfigurationError, match="Wait.. needs the visit of the step on an Airflow before 3.3"):
+        built.execute(in_task(None))
+
+
+def test_only_the_function_says_what_is_answered(emulator, row, store):
+    with pytest.raises(TypeError, match="takes no option comment, option"), DAG("any", schedule=None):
+        procore_response(Function(Respond("Approve"))()).override(option="Reject", comment="no")(row)
+    with DAG("any", schedule=None, default_args={"comment": "by default", "option": "Reject", "item_id": "7"}):
+        built = procore_response(task_id="answer", confirm_timeout=0.2)(Function(Respond(option_type="approve"))())(row)
+
+    result = built.operator.execute(in_task(store))
+
+    assert (result["option"], result["comment"], result["item_id"]) == ("Approve", None, "5001")
+
+
+def test_a_function_may_do_with_the_instance_what_it_likes(emulator, row, store):
+    def decide(instance):
+        instance.clear()
+        return Respond("Approve")
+
+    assert run(decide, store, row)["option"] == "Approve"
 
 
 def test_a_pause_is_never_so_short_that_airflow_would_fail_the_task(row, store, monkeypatch):

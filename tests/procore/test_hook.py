@@ -63,11 +63,15 @@ def test_production_is_the_default_and_the_host_beats_it(connect, requests_mock)
     assert there.called_once
 
 
-def test_the_port_that_a_form_stores_for_none_changes_nothing(connect, requests_mock):
+@pytest.mark.parametrize(
+    ("host", "port"),
+    [("proxy.example.com", 0), ("proxy.example.com:8443", 443), ("https://proxy.example.com:8443/", 443)],
+)
+def test_the_port_that_a_form_stores_for_none_or_for_a_test_changes_nothing(connect, requests_mock, host, port):
     requests_mock.post("https://login.procore.com/oauth/token", json=TOKEN)
-    there = requests_mock.get("https://proxy.example.com/rest/v1.0/me", json=ME)
+    there = requests_mock.get(f"https://{host.removeprefix('https://').rstrip('/')}/rest/v1.0/me", json=ME)
 
-    connect(host="proxy.example.com", port=0).me()
+    connect(host=host, port=port).me()
 
     assert there.called_once
 

@@ -398,5 +398,5 @@ $("#turning").addEventListener("change", async ({ target }) => {
   shown.delete(target); // a refused value goes back
   lookAnew();
 });
-document.addEventListener("visibilitychange", () => document.hidden || look());
+document.addEventListener("visibilitychange", () => document.hidden || lookAnew());
 look();
