@@ -112,8 +112,12 @@ def airflow_connections(emulator: Emulator, set_connection: Any) -> Emulator:
 
 
 @pytest.fixture(scope="session")
-def airflow_db() -> None:
-    """An empty Airflow database, which `dag.test()` needs."""
+def database() -> None:
     from airflow.utils.db import initdb
 
     initdb()
+
+
+@pytest.fixture
+def airflow_db(database: None, untraced: None) -> None:
+    """An empty Airflow database, which `dag.test()` needs; most of what is run then is Airflow."""

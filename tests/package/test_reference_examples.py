@@ -6,7 +6,7 @@ import pytest
 
 from tests.examples import result, run, states
 
-pytestmark = pytest.mark.usefixtures("airflow_db", "airflow_connections", "untraced")
+pytestmark = pytest.mark.usefixtures("airflow_db", "airflow_connections")
 
 
 def test_workflows_follow_the_erp(emulator):

@@ -9,7 +9,7 @@ from tests.examples import result, run, states
 TOOL = "purchase_order_contract"
 DAY = 24 * 3600.0
 
-pytestmark = pytest.mark.usefixtures("airflow_db", "airflow_connections", "untraced")
+pytestmark = pytest.mark.usefixtures("airflow_db", "airflow_connections")
 
 
 @pytest.fixture(params=["True", "False"], ids=["deferrable", "blocking"])

@@ -18,7 +18,7 @@ BOTH = "example_both_products"
 MODES = ("consumed_on_read", "kept_until_completed")
 SHAPES = ("object", "list")
 
-pytestmark = pytest.mark.usefixtures("airflow_db", "airflow_connections", "untraced")
+pytestmark = pytest.mark.usefixtures("airflow_db", "airflow_connections")
 
 
 @pytest.fixture(params=["True", "False"], ids=["deferrable", "blocking"])
