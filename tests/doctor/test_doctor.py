@@ -49,7 +49,9 @@ def test_an_extra_that_is_no_object_is_a_failure_with_a_fix(set_connection):
 
     failed = only_failure({check.name: check for check in Diagnosis("patient").checks()})
 
-    assert (failed.name, failed.detail) == ("connection", "Its extra is JSON, but no object.")
+    assert failed.name == "connection"
+    # Airflow 3.0 does not even read such a connection.
+    assert failed.detail.startswith(("Its extra is JSON, but no object.", "Airflow cannot read the variable"))
 
 
 def statuses(checks):

@@ -489,7 +489,7 @@ def test_a_mapped_wait_leaves_word_in_workflowsoft_and_goes_on(emulator, monkeyp
     (tmp_path / "dags.py").write_text(DAGS)
     monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(tmp_path))
     monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path))
-    monkeypatch.setattr(claims, "PAUSE", 0.1)
+    monkeypatch.setattr(claims, "PAUSE", 1.0)
     spec = importlib.util.spec_from_file_location("tells", tmp_path / "dags.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
