@@ -7,12 +7,13 @@ It only reads, sends some twenty requests at most, and never asks for new integr
 from __future__ import annotations
 
 import os
-import queue
 import socket
 import ssl
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
@@ -171,7 +172,7 @@ class OneAttempt(RetryPolicy):
             raise failed.error from failed.__cause__
 
 
-class Patient:
+class Patient(ABC):
     """
     What the connections of both products have in common.
 
@@ -190,9 +191,9 @@ class Patient:
             Step("token", "reachable", self.token),
         )
 
+    @abstractmethod
     def described(self) -> str:
         """Return what the fields say, having read each of them."""
-        raise NotImplementedError
 
     def fields(self) -> str:
         # An answer may trickle for twice the time that it may take to begin.
@@ -517,26 +518,18 @@ def find_connection(conn_id: str) -> Connection:
 
 def within(seconds: float, call: Callable[[], Result]) -> Result:
     """Return what a call returns; looking a host name up knows no time limit, so the call is left to itself then."""
-    done: queue.Queue[Callable[[], Result]] = queue.Queue()
+    answer: Future[Result] = Future()
 
     def run() -> None:
         try:
-            result = call()
-        except Exception as error:
-            done.put(lambda error=error: _raise(error))  # type: ignore[misc]
-        else:
-            done.put(lambda: result)
+            answer.set_result(call())
+        except Exception as error:  # raised where the answer is taken
+            answer.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    try:
-        answer = done.get(timeout=seconds)
-    except queue.Empty:
-        raise ConnectionFailed(f"There was no answer within {seconds:.0f} seconds") from None
-    return answer()
-
-
-def _raise(error: Exception) -> Any:
-    raise error
+    if not wait([answer], timeout=seconds).done:
+        raise ConnectionFailed(f"There was no answer within {seconds:.0f} seconds")
+    return answer.result()
 
 
 def _variable(conn_id: str) -> str:
