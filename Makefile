@@ -65,7 +65,7 @@ $(MATRIX): matrix-%: .venv/ready
 
 .PHONY: faults
 faults: .venv/ready ## kill every action at each of its requests and notes, and print what became of it
-	$(BIN)/python -m tests.faults
+	$(BIN)/python -m tests.robustness.faults
 
 .PHONY: kills
 kills: .venv/ready ## kill triggerer and scheduler of a real Airflow while 100 tasks and an event trigger wait
@@ -73,7 +73,7 @@ kills: .venv/ready ## kill triggerer and scheduler of a real Airflow while 100 t
 
 .PHONY: load
 load: .venv/ready ## let 200 tasks act at once on a real Airflow, within Procore's rate limit
-	$(BIN)/python -m tests.load
+	$(BIN)/python -m tests.robustness.load
 
 .venv/distributed: .venv/ready
 	$(BIN)/uv venv --quiet --clear --python $(BIN)/python .venv/engines
@@ -117,7 +117,7 @@ browser: .venv/browser ## look at Airflow's pages and the emulator's in a real b
 .PHONY: wheel
 wheel: .venv/ready ## build what is released in dist, and refuse a wrong version or content; TAG=v1.2.3
 	rm -rf dist/*.whl dist/*.tar.gz
-	$(BIN)/python -m tests.release dist --tag '$(TAG)'
+	$(BIN)/python -m tests.support.release dist --tag '$(TAG)'
 
 .PHONY: lint
 lint: .venv/ready ## check style and formatting

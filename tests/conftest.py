@@ -8,7 +8,7 @@ import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,10 @@ os.environ["AIRFLOW__WORKFLOWS__POKE_INTERVAL"] = "1"
 
 from airflow_provider_workflows import version_compat  # noqa: E402  after the environment is set
 from airflow_provider_workflows.client.auth import TokenAuth  # noqa: E402  after the environment is set
+from airflow_provider_workflows.client.retry import RetryPolicy  # noqa: E402  after the environment is set
 from airflow_provider_workflows.emulator import Emulator  # noqa: E402  after the environment is set
 from airflow_provider_workflows.hooks.procore import ProcoreHook  # noqa: E402  after the environment is set
+from tests.support.killed import Killed  # noqa: E402  after the environment is set
 
 
 @pytest.fixture(autouse=True)
@@ -121,3 +123,31 @@ def database() -> None:
 @pytest.fixture
 def airflow_db(database: None, untraced: None) -> None:
     """An empty Airflow database, which `dag.test()` needs; most of what is run then is Airflow."""
+
+
+@pytest.fixture
+def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Retry a call at once, and read again at once while an operator waits for an effect."""
+    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (5, 0.0, 120.0))
+    monkeypatch.setattr("airflow_provider_workflows.operators.base.time.sleep", lambda seconds: None)
+
+
+@pytest.fixture
+def dies(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Return a function that kills the worker in the next call of a method, before or after its effect."""
+
+    def at(owner: type, name: str, moment: str, about: str = "") -> None:
+        """:param about: What the first argument of the call contains, such as the key in a store."""
+        really, died = getattr(owner, name), []
+
+        def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+            if died or about not in str(args[:1]):
+                return really(self, *args, **kwargs)
+            died.append(True)
+            if moment == "after":
+                really(self, *args, **kwargs)
+            raise Killed
+
+        monkeypatch.setattr(owner, name, call)
+
+    return at

@@ -10,8 +10,8 @@ from playwright.sync_api import Locator, Page, expect
 
 from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
-from tests.live.airflow import LiveAirflow, until
 from tests.live.demo import emulator_process
+from tests.support.live_airflow import LiveAirflow, until
 
 pytestmark = [pytest.mark.browser, pytest.mark.live]
 

@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from airflow_provider_workflows.emulator import Emulator
-from tests.live.airflow import LiveAirflow
-from tests.live.people import DAGS, People, check_effects, describe
+from tests.support.live_airflow import LiveAirflow
+from tests.support.people import DAGS, People, check_effects, describe
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 SETTINGS = {

@@ -19,13 +19,13 @@ from collections import Counter
 from pathlib import Path
 
 from airflow_provider_workflows.emulator import Emulator
-from tests.live import crowd as crowds
-from tests.live.airflow import COMPONENTS, LiveAirflow, until
-from tests.live.crowd import EVENTS, WAITS, Crowd, told_rows
 from tests.live.demo import EXAMPLES, THINKING, emulator_process, say
-from tests.live.engines import postgresql, redis
 from tests.live.kills import Killer, Outcome, tell, what_has_come_of_it
-from tests.live.people import DAGS, People, check_effects
+from tests.support import crowd as crowds
+from tests.support.crowd import EVENTS, WAITS, Crowd, told_rows
+from tests.support.engines import postgresql, redis
+from tests.support.live_airflow import COMPONENTS, LiveAirflow, until
+from tests.support.people import DAGS, People, check_effects
 
 TRIGGERERS = ("triggerer", "triggerer-2")
 WORKERS = ("worker", "worker-2")
@@ -38,7 +38,7 @@ PROCESSES = {
 SETTINGS = {
     **crowds.SETTINGS,
     "AIRFLOW__CORE__EXECUTOR": "CeleryExecutor",
-    "AIRFLOW__CORE__HOSTNAME_CALLABLE": "tests.live.airflow.name_of_this_process",
+    "AIRFLOW__CORE__HOSTNAME_CALLABLE": "tests.support.live_airflow.name_of_this_process",
     "AIRFLOW__CORE__PARALLELISM": "32",
     # A task whose worker is killed fails, unless it may be tried again.
     "AIRFLOW__CORE__DEFAULT_TASK_RETRIES": "3",

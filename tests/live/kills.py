@@ -19,9 +19,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.live.airflow import LiveAirflow, until
-from tests.live.crowd import EVENTS, SETTINGS, WAITS, Crowd, told_rows
 from tests.live.demo import emulator_process, say
+from tests.support.crowd import EVENTS, SETTINGS, WAITS, Crowd, told_rows
+from tests.support.live_airflow import LiveAirflow, until
 
 QUICK = {
     "AIRFLOW__CORE__PARALLELISM": "8",

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_workflows.emulator import Emulator
-from tests.live.airflow import LiveAirflow
 from tests.live.demo import EXAMPLES, SETTINGS, THINKING, emulator_process, run_examples
-from tests.live.people import DAGS, People, check_effects
+from tests.support.live_airflow import LiveAirflow
+from tests.support.people import DAGS, People, check_effects
 
 pytestmark = pytest.mark.live
 
@@ -19,7 +19,7 @@ def dags(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("live") / "dags"
     shutil.copytree(EXAMPLES, folder)
     for name in ("every_mode.py", "cleared.py"):
-        shutil.copy(Path(__file__).with_name(name), folder)
+        shutil.copy(Path(__file__).parent / "dags" / name, folder)
     return folder
 
 

@@ -1,0 +1,272 @@
+"""README and docs: their code runs, their links lead somewhere."""
+
+from __future__ import annotations
+
+import ast
+import configparser
+import importlib
+import inspect
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from airflow.providers.common.compat.sdk import BaseHook
+from airflow.sdk import DAG
+
+from tests.docs.test_reference import PUBLIC, SOURCES
+
+try:
+    import tomllib
+except ModuleNotFoundError:  # Python 3.10
+    import tomli as tomllib
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)])
+FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>[^\n`]*)\n(?P<text>.*?)^ *(?P=ticks) *$", re.M | re.S)
+DIRECTIVES = {"{eval-rst}", "{include}", "{literalinclude}", "{toctree}"}
+
+
+@cache
+def fences(document: Path) -> list[tuple[str, str]]:
+    """Return language and text of each block, without the indentation that a list gives it."""
+    return [
+        (found["language"].strip(), re.sub(rf"^{found['indent']}", "", found["text"], flags=re.MULTILINE))
+        for found in FENCE.finditer(document.read_text())
+    ]
+
+
+def blocks(document: Path, *languages: str) -> list[str]:
+    return [text for language, text in fences(document) if language in languages]
+
+
+def run(text: str, name: str) -> dict[str, Any]:
+    module: dict[str, Any] = {}
+    exec(compile(text, name, "exec"), module)
+    return module
+
+
+def is_dag(node: ast.AST) -> bool:
+    """Say whether a function is decorated with ``@dag(...)``."""
+    return isinstance(node, ast.FunctionDef) and any(ast.unparse(one).startswith("dag") for one in node.decorator_list)
+
+
+def pages_with(*languages: str) -> Any:
+    """Run a test for each page that has a block of these languages."""
+    pages = [page for page in DOCUMENTS if blocks(page, *languages)]
+    return pytest.mark.parametrize("document", pages, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+# --- blocks ---
+
+
+def test_every_block_is_of_a_kind_that_is_checked():
+    checked = {"python", "sh", "console", "json", "toml", "ini", "yaml", "text", *DIRECTIVES}
+
+    # Of a directive the first word; what follows is its argument.
+    kinds = {page.name: {(language.split() or [""])[0] for language, _ in fences(page)} for page in DOCUMENTS}
+    assert {page: unknown for page, found in kinds.items() if (unknown := found - checked)} == {}
+
+
+@pages_with("python")
+def test_python_in_the_documents_is_python_and_what_defines_dags_is_run(document):
+    for text in blocks(document, "python"):
+        tree = ast.parse(text)
+        dags = [node.name for node in tree.body if is_dag(node)]
+        module = run(text, document.name) if dags else {}
+        assert all(isinstance(module[name](), DAG) for name in dags)
+
+
+@pages_with("python")
+def test_the_documents_import_only_what_is_there_and_give_our_classes_only_parameters_that_they_have(document):
+    for node in (node for text in blocks(document, "python") for node in ast.walk(ast.parse(text))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("airflow_provider_workflows"):
+            module = importlib.import_module(node.module)
+            assert [name.name for name in node.names if not hasattr(module, name.name)] == []
+        called = ast.unparse(node.func).removesuffix(".partial") if isinstance(node, ast.Call) else ""
+        if isinstance(PUBLIC.get(called), type):
+            given = {keyword.arg for keyword in node.keywords if keyword.arg}
+            assert given <= accepted(PUBLIC[called]), f"{called} has no {given - accepted(PUBLIC[called])}"
+
+
+@cache
+def accepted(cls: type) -> set[str]:
+    """Return the parameters of a class and of all its bases."""
+    inits = [vars(one)["__init__"] for one in cls.__mro__ if "__init__" in vars(one) and one is not object]
+    known = {name for init in inits for name in inspect.signature(init).parameters}
+    return known | {"retry_policy"}  # of Airflow 3.3; the documents say so
+
+
+@pages_with("sh", "console")
+def test_commands_in_the_documents_are_shell(document):
+    typed = re.findall(r"^\$ (.*)$", "\n".join(blocks(document, "console")), re.MULTILINE)  # the rest is output
+    for text in [*blocks(document, "sh"), *typed]:
+        checked = subprocess.run(["bash", "-n"], input=text, capture_output=True, text=True)  # reads, runs nothing
+        assert checked.stderr == ""
+
+
+def test_settings_in_the_documents_are_read_by_their_readers():
+    for document in DOCUMENTS:
+        for text in blocks(document, "toml"):
+            assert tomllib.loads(text)
+        for text in blocks(document, "yaml"):
+            assert yaml.safe_load(text)
+        for text in blocks(document, "ini"):
+            settings = configparser.ConfigParser(interpolation=None)
+            settings.read_string(text)
+            assert settings.sections()
+
+
+@pages_with("json", "text")
+def test_json_and_uri_forms_of_connections_are_read_by_airflow(document, monkeypatch):
+    for text in blocks(document, "json"):
+        connection = json.loads(text)
+        if isinstance(connection, dict) and "conn_type" in connection:
+            monkeypatch.setenv("AIRFLOW_CONN_C", text)
+            assert BaseHook.get_connection("c").conn_type in ("procore", "workflowsoft")
+    for uri in re.findall(r"^(?:procore|workflowsoft)://\S+$", document.read_text(), re.MULTILINE):
+        monkeypatch.setenv("AIRFLOW_CONN_C", uri)
+        connection = BaseHook.get_connection("c")
+        assert connection.conn_type in uri
+        assert json.loads(connection.extra)
+
+
+def test_what_is_included_is_there_from_its_first_mark_to_its_last():
+    for document in DOCUMENTS:
+        for language, text in fences(document):
+            directive, _, target = language.partition(" ")
+            if directive in ("{literalinclude}", "{include}"):
+                included = (document.parent / target.strip()).read_text()
+                options = dict(re.findall(r'^:([\w-]+): "?(.*?)"?$', text, re.MULTILINE))
+                for mark in ("start-after", "start-at", "end-before", "end-at"):
+                    if mark in options:
+                        assert options[mark] in included, f"{document}: {target} has no {options[mark]}"
+                        _, _, included = included.partition(options[mark])
+                assert included.strip()
+
+
+# --- links ---
+
+
+def prose(document: Path) -> str:
+    """Return a document without its code."""
+    return re.sub(r"`[^`\n]*`", "`code`", FENCE.sub("", document.read_text()))
+
+
+@cache
+def anchors(document: Path) -> set[str]:
+    """Return the anchors that GitHub and the site give the headings of a document."""
+    found: set[str] = set()
+    for heading in re.findall(r"^#+ +(.*?) *$", FENCE.sub("", document.read_text()), re.MULTILINE):
+        text = re.sub(r"\[(.*?)\]\(.*?\)", r"\1", heading).lower()
+        slug = re.sub(r"[^\w\- ]", "", text).replace(" ", "-")
+        repeated = sum(1 for one in found if re.fullmatch(rf"{re.escape(slug)}(-\d+)?", one))
+        found.add(f"{slug}-{repeated}" if repeated else slug)
+    return found
+
+
+def links(document: Path) -> Iterator[tuple[str, str]]:
+    """Return path and anchor of each link that stays in this repository."""
+    for target in re.findall(r"\]\(\s*<?([^)\s>]+)", prose(document)):
+        if "://" not in target and not target.startswith("mailto:"):
+            path, _, anchor = target.partition("#")
+            yield path, anchor
+
+
+def test_links_between_the_documents_lead_somewhere():
+    missing = [
+        f"{page.relative_to(ROOT)}: {path}"
+        for page in DOCUMENTS
+        for path, _ in links(page)
+        if not (page.parent / path).exists()
+    ]
+
+    assert missing == []
+
+
+def test_anchors_of_links_are_headings_of_the_page_they_lead_to():
+    missing = []
+    for document in DOCUMENTS:
+        for path, anchor in links(document):
+            page = (document.parent / path).resolve() if path else document
+            if anchor and page.suffix == ".md" and page.exists() and anchor not in anchors(page):
+                missing.append(f"{document.relative_to(ROOT)}: {path}#{anchor}")
+
+    assert missing == []
+
+
+def test_every_picture_says_in_words_what_it_shows():
+    assert [page for page in DOCUMENTS if "![](" in page.read_text()] == []
+
+
+def test_every_page_is_reached_from_the_first():
+    reached, left = set(), [DOCS / "index.md"]
+    while left:
+        page = left.pop()
+        reached.add(page)
+        pages = {(page.parent / path).resolve() for path, _ in links(page) if path.endswith(".md")}
+        left += [one for one in pages if DOCS in one.parents and one.exists() and one not in reached]
+
+    assert {str(page.relative_to(DOCS)) for page in DOCUMENTS if DOCS in page.parents and page not in reached} == set()
+
+
+# --- what they must say ---
+
+
+def test_the_dag_in_the_readme_is_a_dag_of_about_fifteen_lines():
+    (text,) = blocks(ROOT / "README.md", "python")
+
+    dag = run(text, "README.md")["approve_purchase_orders"]()
+
+    assert [task.task_id for task in dag.topological_sort()] == ["waiting", "order", "answer", "outcome"]
+    assert len(text.splitlines()) <= 16
+
+
+def test_the_first_example_of_workflowsoft_is_a_dag():
+    dag = run(blocks(DOCS / "workflowsoft.md", "python")[0], "workflowsoft.md")["register_vendors"]()
+
+    assert [task.task_id for task in dag.topological_sort()] == ["waiting", "register"]
+
+
+def test_the_documents_say_that_minting_is_undocumented():
+    assert "undocumented by the vendor" in (DOCS / "connections.md").read_text()
+
+
+def test_every_switch_of_the_emulator_is_documented_with_its_values():
+    from airflow_provider_workflows.emulator.world import SWITCHES
+
+    documented = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", (DOCS / "emulator.md").read_text(), re.MULTILINE))
+
+    assert documented == {name: switch.allowed for name, switch in SWITCHES.items()}
+
+
+def test_every_field_of_a_connection_is_documented():
+    from airflow_provider_workflows.get_provider_info import get_provider_info
+
+    text = (DOCS / "connections.md").read_text()
+    fields = {name for form in get_provider_info()["connection-types"] for name in form["conn-fields"]}
+
+    assert {name for name in fields if f"`{name}`" not in text} == set()
+
+
+def test_every_setting_of_airflows_configuration_is_documented():
+    from airflow_provider_workflows.get_provider_info import get_provider_info
+
+    text = "\n".join(document.read_text() for document in DOCUMENTS)
+    options = get_provider_info()["config"]["workflows"]["options"]
+
+    assert {name for name in options if f"[workflows] {name}" not in " ".join(text.split())} == set()
+
+
+def test_every_statistic_is_documented():
+    counted = {name for path in SOURCES for name in re.findall(r'"(workflows\.[a-z_]+)"', path.read_text())}
+    text = "\n".join(document.read_text() for document in DOCUMENTS)
+
+    assert counted
+    assert {name for name in counted if f"`{name}`" not in text} == set()

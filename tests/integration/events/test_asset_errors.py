@@ -1,0 +1,168 @@
+"""What is said of an asset that cannot be built, and what the documents say of its parameters."""
+
+from __future__ import annotations
+
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+from airflow.sdk import DAG
+
+from airflow_provider_workflows.assets.procore import EVENTS, procore_asset
+from airflow_provider_workflows.assets.workflowsoft import workflowsoft_asset
+from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.rules.procore import STATES
+from airflow_provider_workflows.triggers.procore_events import CHANGES
+
+TOOL = "purchase_order_contract"
+NAME = "orders that ask us"
+EXAMPLES = Path(__file__).parents[3] / "example_dags"
+DOCUMENT = (Path(__file__).parents[3] / "docs" / "events.md").read_text()
+FUNCTIONS = {"procore_asset": procore_asset, "workflowsoft_asset": workflowsoft_asset}
+
+
+def refusal(build, *args, **kwargs) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        build(*args, **kwargs)
+    assert type(caught.value) is ConfigurationError
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "text"),
+    [
+        ({"event": "asked"}, "event must be one of response_requested, instance_changed; got 'asked'."),
+        ({"states": "complete"}, "states does not go with event='response_requested'."),
+        ({"poll_interval": 0}, "poll_interval must be a number of seconds above 0, or a timedelta; got 0."),
+        ({"procore_conn_id": None}, "procore_conn_id is missing or was rendered empty."),
+        ({"tool_type": []}, "tool_type must name a tool, or several."),
+        ({"user_id": ""}, "user_id is missing or was rendered empty."),
+    ],
+    ids=str,
+)
+def test_the_function_and_the_asset_are_named(kwargs, text):
+    said = refusal(procore_asset, NAME, **{"tool_type": TOOL, **kwargs})
+
+    assert said == f"procore_asset({NAME!r}): {text}"
+
+
+def test_of_workflowsoft_too():
+    assert refusal(workflowsoft_asset, "vendors", step_id="1", max_instances=0) == (
+        "workflowsoft_asset('vendors'): max_instances must be from 1 to 500; got 0."
+    )
+
+
+@pytest.mark.parametrize("name", ["", None, 5])
+def test_a_name_that_is_none_is_shown(name):
+    assert refusal(workflowsoft_asset, name, step_id="1") == (
+        f"workflowsoft_asset({name!r}): name must be the asset's name, a text; got {name!r}."
+    )
+
+
+@pytest.mark.parametrize("name", ["self", "a" * 1501])
+def test_what_airflow_refuses_names_the_asset_too(name):
+    assert refusal(procore_asset, name, tool_type=TOOL).startswith(f"procore_asset({name!r}): ")
+
+
+@pytest.mark.parametrize("names", [("step",), ("diagram",), (), ("step", "step_id"), ("diagram", "step", "step_id")])
+def test_a_step_is_given_by_two_names_or_by_its_id(names):
+    said = refusal(workflowsoft_asset, "vendors", **dict.fromkeys(names, "1"))
+
+    given = " and ".join(names) or "nothing"
+    assert said == f"workflowsoft_asset('vendors'): Give both diagram and step, or step_id alone; got {given}."
+
+
+@pytest.mark.parametrize(
+    ("build", "kwargs"),
+    [
+        (procore_asset, {"tool_type": (tool for tool in [TOOL])}),
+        (procore_asset, {"tool_type": TOOL, "project_id": iter([1001])}),
+        (procore_asset, {"tool_type": TOOL, "event": "instance_changed", "states": {"complete": 1}.keys()}),
+    ],
+    ids=["generator", "iterator", "keys"],
+)
+def test_what_can_be_read_once_only_is_answered_with_what_is_allowed(build, kwargs):
+    assert "can be given as a list, a tuple or a set" in refusal(build, NAME, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("build", "kwargs", "named"),
+    [
+        (procore_asset, {"tool_type": "{{ params.tool }}"}, "tool_type"),
+        (procore_asset, {"tool_type": [TOOL, "{{ params.tool }}"]}, "tool_type"),
+        (procore_asset, {"tool_type": TOOL, "procore_conn_id": "{% if x %}a{% endif %}"}, "procore_conn_id"),
+        (procore_asset, {"tool_type": TOOL, "event": "instance_changed", "states": ["{{ x }}"]}, "states"),
+        (workflowsoft_asset, {"step_id": "{{ ds }}"}, "step_id"),
+        (workflowsoft_asset, {"diagram": "{{ ds }}", "step": "a"}, "diagram"),
+        (workflowsoft_asset, {"step_id": "1", "workflowsoft_conn_id": "{{ x }}"}, "workflowsoft_conn_id"),
+    ],
+    ids=lambda value: getattr(value, "__name__", None),
+)
+def test_a_template_is_answered_with_what_to_do(build, kwargs, named):
+    said = refusal(build, NAME, **kwargs)
+
+    assert f"{named} is a template, and Airflow renders none in an asset's watcher. Write the value itself: " in said
+
+
+def test_a_template_as_a_name_is_refused():
+    assert "name is a template" in refusal(procore_asset, "{{ ds }}", tool_type=TOOL)
+
+
+@pytest.mark.parametrize("event", EVENTS)
+@pytest.mark.parametrize("tool_type", ["correspondence", [TOOL, "correspondence"]])
+def test_correspondence_needs_its_subtype(event, tool_type):
+    assert "tool_subtype is missing" in refusal(procore_asset, NAME, event=event, tool_type=tool_type)
+    assert procore_asset(NAME, event=event, tool_type=tool_type, tool_subtype=-123456789).name == NAME
+
+
+# --- the document -------------------------------------------------------------------------------------------
+
+
+def table(function: str) -> dict[str, tuple[str, str]]:
+    """Return what the document says of each parameter: its default, and what it means."""
+    _, rows = DOCUMENT.split(f"| `{function}` | default | meaning |\n|---|---|---|\n")
+    return {
+        name: (default, meaning)
+        for name, default, meaning in re.findall(r"^\| `(\w+)` \| (.*?) \| (.*) \|$", rows.split("\n\n")[0], re.M)
+    }
+
+
+@pytest.mark.parametrize("function", FUNCTIONS)
+def test_every_parameter_is_documented_with_its_default(function):
+    documented = {name: default for name, (default, _) in table(function).items()}
+    parameters = inspect.signature(FUNCTIONS[function]).parameters
+
+    assert set(documented) == set(parameters)
+    for name, parameter in parameters.items():
+        if parameter.default is inspect.Parameter.empty:
+            assert documented[name] == "needed"
+        elif parameter.default is not None:
+            assert documented[name] == f"`{parameter.default}`"
+        else:
+            assert documented[name] != "needed"
+            assert not re.fullmatch("`.*`", documented[name])
+
+
+@pytest.mark.parametrize(("name", "allowed"), [("event", EVENTS), ("states", STATES), ("changes", CHANGES)])
+def test_every_allowed_value_is_documented(name, allowed):
+    meaning = table("procore_asset")[name][1].rpartition("these")[2]
+
+    assert set(re.findall("`(.*?)`", meaning)) == set(allowed)
+
+
+def test_the_clock_of_the_document_updates_the_asset_that_starts_the_other_dag():
+    (text,) = [text for text in re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL) if "outlets" in text]
+    module: dict = {}
+    exec(compile(text, "events.md", "exec"), module)
+
+    handler, clock = module["handle_orders"](), module["wake_handle_orders"]()
+    assert isinstance(handler, DAG)
+    assert clock.get_task("update_the_asset").outlets == [module["orders"]]
+    assert module["orders"].watchers
+    assert list(handler.timetable.asset_condition.objects) == [module["orders"]]
+
+
+@pytest.mark.parametrize("path", sorted(EXAMPLES.glob("*event_driven*.py")), ids=lambda path: path.stem)
+def test_no_example_lets_events_wait_for_a_run_to_end(path):
+    assert "max_active_runs" not in path.read_text()

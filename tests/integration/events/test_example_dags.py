@@ -1,0 +1,95 @@
+"""The examples that are scheduled by events, in this process, with events as the watchers would tell them."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.examples import result, run, states
+
+APPROVAL = "example_procore_event_driven_approval"
+OUTCOME = "example_procore_event_driven_outcome"
+INTEGRATION = "example_workflowsoft_event_driven_integration"
+
+pytestmark = pytest.mark.usefixtures("airflow_db")
+
+
+def request(emulator, instance_id="700001"):
+    (row,) = [row for row in emulator.control("GET", "state")["procore"] if row["id"] == instance_id]
+    return {
+        "event_id": f"response_requested:{instance_id}:{row['step_occurrence_id']}:90001",
+        "instance_id": instance_id,
+        "item_id": row["item_id"],
+        "project_id": "1001",
+        "step_occurrence_id": row["step_occurrence_id"],
+    }
+
+
+def events(*rows):
+    return {"events_of": lambda triggering: list(rows)}
+
+
+def responses(emulator):
+    return [effect["detail"]["option"] for effect in emulator.effects() if effect["action"] == "respond"]
+
+
+def test_what_asks_is_answered_and_a_repeat_answers_nothing(airflow_connections):
+    emulator = airflow_connections
+    asked = request(emulator)
+
+    first = run(APPROVAL, constants=events(asked))
+    repeat = run(APPROVAL, constants=events(asked))
+
+    assert result(first, "sum_up") == {"Approve": 1}
+    assert first.state == repeat.state == "success"
+    assert responses(emulator) == ["Approve"]
+
+
+def test_an_order_over_budget_goes_back(airflow_connections):
+    emulator = airflow_connections
+    asked = request(emulator)
+
+    done = run(APPROVAL, constants=events(asked), over_budget=[asked["item_id"]])
+
+    assert result(done, "tell_the_buyers") == [asked["item_id"]]
+    assert responses(emulator) == ["Return"]
+
+
+@pytest.mark.parametrize("example", [APPROVAL, OUTCOME, INTEGRATION])
+def test_a_run_by_hand_has_no_events_and_does_nothing(airflow_connections, example):
+    done = run(example)
+
+    assert done.state == "success"
+    assert airflow_connections.effects() == []
+
+
+def test_the_outcome_decides(airflow_connections):
+    def ended(item_id, status, change="ended"):
+        state = None if change == "gone" else "complete"
+        return {
+            "event_id": f"instance_{change}:{item_id}:a",
+            "item_id": item_id,
+            "change": change,
+            "state": state,
+            "item_status": status,
+            "ended_at": "2026-01-01T00:00:00Z",
+        }
+
+    rows = [ended("1", "Approved"), ended("2", "Rejected"), ended("3", None, "gone")]
+    found = states(run(OUTCOME, constants=events(*rows)))
+
+    assert (found["order_the_goods"], found["tell_the_buyer"]) == (["success"], ["success"] * 2)
+
+
+def test_an_instance_that_arrived_is_completed_once(airflow_connections):
+    emulator = airflow_connections
+    started = emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
+    row = {"event_id": "integration:101:3", **started, "diagram_id": "1", "step_id": "101", "step": "Check event"}
+    lost = [{"events": [], "suspected_lost": [{"since": "2026-01-01T00:00:00+00:00", "until": "2026-01-02"}]}]
+    told = {**events(row), "payloads_of": lambda triggering: lost}
+
+    first = run(INTEGRATION, constants=told)
+    run(INTEGRATION, constants=told)
+
+    assert result(first, "report") == [row["integration_instance_id"]]
+    assert result(first, "report_losses") == 1
+    assert [effect["action"] for effect in emulator.effects()].count("complete") == 1

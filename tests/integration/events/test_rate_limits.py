@@ -1,0 +1,63 @@
+"""What a watcher of many instances comes to where Procore refuses requests in the middle of every poll."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from contextlib import aclosing
+
+import pytest
+
+from airflow_provider_workflows.triggers import shared_poll
+from airflow_provider_workflows.triggers.procore_events import (
+    ProcoreInstanceChangedTrigger,
+    ProcoreResponseRequestedTrigger,
+)
+from tests.support.virtual_time import VirtualTime
+
+TOOL = "purchase_order_contract"
+
+
+@pytest.mark.parametrize(
+    ("kind", "bulk", "many"),
+    [
+        (ProcoreResponseRequestedTrigger, "present", 40),
+        (ProcoreInstanceChangedTrigger, "present", 400),
+        (ProcoreInstanceChangedTrigger, "absent", 40),
+    ],
+)
+@pytest.mark.parametrize(("headers", "says"), [("never", "retry_after"), ("when_on", "both")])
+def test_a_poll_survives_that_it_is_refused_in_the_middle(
+    airflow_connections, monkeypatch, kind, bulk, many, headers, says
+):
+    emulator = airflow_connections
+    emulator.control("POST", "procore/instances/many", count=many, tool_type=TOOL)
+    limits = {"rate_limit": "on", "spike_limit": 7, "rate_headers": headers, "rate_429": says}
+    emulator.control("PATCH", "switches", bulk_history=bulk, **limits)
+    # As where a server's limit cannot be guessed, so that every poll is refused several times.
+    monkeypatch.setattr(shared_poll, "FEWEST_OF_A_SPIKE", 10_000)
+    sent = []
+    note = shared_poll.Budget.note
+    monkeypatch.setattr(
+        shared_poll.Budget, "note", lambda self, number, rate: sent.append(number) or note(self, number, None)
+    )
+    found = []
+
+    async def watch():
+        async with aclosing(kind(tool_type=TOOL, poll_interval=60.0).snapshots()) as snapshots:
+            async for snapshot in snapshots:
+                found.append(snapshot)
+
+    async def for_a_while():
+        with contextlib.suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(watch(), 900)
+
+    with VirtualTime() as clock:
+        clock.run(for_a_while())
+
+    assert len(found) >= 3
+    known = found[0].requests if kind is ProcoreResponseRequestedTrigger else found[0].described
+    assert len(known) == many + 1
+    refused = [request for request in emulator.requests() if request["status"] == 429]
+    assert len(refused) >= 5
+    assert max(sent) == 1

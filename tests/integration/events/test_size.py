@@ -1,0 +1,147 @@
+"""What is kept of what was told: how large it becomes, and what a kill in the middle of writing does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from airflow_provider_workflows.triggers.events import FULL_SHARD, Cursor
+from airflow_provider_workflows.triggers.procore_events import (
+    PARTS,
+    Instances,
+    ProcoreInstanceChangedTrigger,
+    Requested,
+    _hash,
+)
+from tests.integration.events.conftest import MOST_BYTES
+
+MANY = 20_000
+LONGEST_BLOCK = 0.2  # seconds of processor time of the event loop, after which Airflow's triggerer complains
+
+
+@pytest.fixture
+def store(stores):
+    return stores.of("asset")._single_accessor()
+
+
+def parts(step):
+    return "".join(_hash(f"{name} {step}", 6) for name in PARTS)
+
+
+def snapshot(number, moved=()):
+    """Return what a poll would find of so many active instances."""
+    ids = [str(562_949_953_000_000 + i) for i in range(number)]  # as long as Procore's ids are
+    nothing = dict.fromkeys(PARTS) | {"started_at": None, "is_active": True}
+    shown = {one: {**nothing, "state": "in_progress", "parts": parts("here")} for one in ids}
+    shown |= {ids[i]: {**nothing, "state": "in_progress", "parts": parts("there")} for i in moved}
+    active = {one: (0, one) for one in ids}
+    return Instances("1", [("purchase_order_contract", "1001")], active, shown, {}, {})
+
+
+@pytest.mark.parametrize("number", [300, 1000, MANY])
+def test_20_000_active_instances_fit_into_the_store(stores, store, number):
+    trigger = ProcoreInstanceChangedTrigger(tool_type="purchase_order_contract")
+    cursor = Cursor(store, "workflows.1")
+
+    told, facts = trigger.news({}, snapshot(number), is_first=True)
+    asyncio.run(cursor.save(told))
+
+    values = stores.values["asset"]
+    sizes = [len(value) for value in values.values()]
+    print(f"{number} instances: {len(sizes)} values, {sum(sizes)} bytes in all, {max(sizes)} in the largest")
+    assert facts == []
+    assert max(sizes) <= FULL_SHARD < MOST_BYTES
+    assert asyncio.run(Cursor(store, "workflows.1").load()) == told
+
+
+@pytest.mark.usefixtures("untraced")
+def test_a_change_of_one_of_20_000_writes_one_value(stores, store):
+    trigger = ProcoreInstanceChangedTrigger(tool_type="purchase_order_contract")
+    cursor = Cursor(store, "workflows.1")
+    told, _ = trigger.news({}, snapshot(MANY), is_first=True)
+    asyncio.run(cursor.save(told))
+    stores.writes.clear()
+    found = snapshot(MANY, moved=[7])
+
+    began = time.thread_time()
+    told, facts = trigger.news(told, found, is_first=False)
+    comparing = time.thread_time() - began
+    began = time.thread_time()
+    asyncio.run(cursor.save(told))
+    saving = time.thread_time() - began
+
+    assert len(facts) == 1
+    assert len(stores.writes) == 1
+    print(f"{MANY} instances: compared in {comparing:.3f} s, saved in {saving:.3f} s")
+    assert comparing < LONGEST_BLOCK
+
+
+@pytest.mark.usefixtures("untraced")
+def test_saving_20_000_does_not_keep_the_event_loop(stores, store):
+    trigger = ProcoreInstanceChangedTrigger(tool_type="purchase_order_contract")
+    told, _ = trigger.news({}, snapshot(MANY), is_first=True)
+    gaps = []
+
+    async def beat():
+        last = time.thread_time()
+        while True:
+            await asyncio.sleep(0.005)
+            gaps.append(time.thread_time() - last)
+            last = time.thread_time()
+
+    async def save():
+        beating = asyncio.create_task(beat())
+        await asyncio.sleep(0.02)
+        await Cursor(store, "workflows.1").save(told)
+        beating.cancel()
+
+    asyncio.run(save())
+    print(f"longest block {max(gaps):.3f} s")
+    assert max(gaps) < LONGEST_BLOCK
+
+
+@pytest.mark.parametrize("killed_after", [0, 1, 2, 3, 5, 100])
+def test_a_kill_between_two_values_repeats_and_never_loses(stores, store, killed_after):
+    """What is read back holds of each key the old value or the new one; with the old one it is told again."""
+    before = {f"key {i}": "x" * 40 for i in range(3000)}  # in four values
+    after = {key: ("y" if i % 3 else "x") * 40 for i, key in enumerate(before)} | {
+        f"new {i}": "y" * 40 for i in range(2500)
+    }
+    cursor = Cursor(store, "workflows.1")
+    asyncio.run(cursor.save(before))
+    stores.writes.clear()
+    stores.fails = lambda what, asset, key: len(stores.writes) >= killed_after
+
+    try:
+        asyncio.run(cursor.save(after))
+    except Exception:
+        assert killed_after < 100
+    stores.fails = lambda *_: False
+    found = asyncio.run(Cursor(store, "workflows.1").load())
+
+    assert all(found.get(key) in (before.get(key), value) for key, value in after.items())
+    assert set(before) <= set(found)
+    asyncio.run(cursor.save(after))  # the same triggerer lives on
+    assert asyncio.run(Cursor(store, "workflows.1").load()) == after
+
+
+def test_nothing_kept_is_another_thing_than_nothing_told(store):
+    assert asyncio.run(Cursor(store, "workflows.1").load()) is None
+    asyncio.run(Cursor(store, "workflows.1").save({}))
+    assert asyncio.run(Cursor(store, "workflows.1").load()) == {}
+
+
+def test_20_000_requests_are_told_in_events_of_500():
+    from airflow_provider_workflows.triggers.procore_events import ProcoreResponseRequestedTrigger
+
+    trigger = ProcoreResponseRequestedTrigger(tool_type="purchase_order_contract")
+    requests = {f"response_requested:{i}:{i}:1": {"instance_id": str(i)} for i in range(MANY)}
+    told: dict = {}
+    sizes = []
+    while len(told) < MANY:
+        told, facts = trigger.news(told, Requested("1", "1", requests), is_first=False)
+        sizes.append(len(facts))
+
+    assert sizes == [500] * 40

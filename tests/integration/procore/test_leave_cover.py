@@ -1,0 +1,81 @@
+"""The example that puts deputies in: each cover is asked for once, and a cancelled leave stops its own."""
+
+from __future__ import annotations
+
+import datetime
+
+import pytest
+
+from tests.support.examples import result, run, states
+
+EXAMPLE = "example_procore_leave_cover"
+
+pytestmark = pytest.mark.usefixtures("airflow_db", "airflow_connections")
+
+
+def leave(begins_in: int, *, deputy: str = "lee@example.com", days: int = 10, cancelled: bool = False) -> dict:
+    first_day = datetime.datetime.now(datetime.timezone.utc).date() + datetime.timedelta(begins_in)
+    return {
+        "person": "dana@example.com",
+        "deputy": deputy,
+        "first_day": first_day.isoformat(),
+        "last_day": (first_day + datetime.timedelta(days)).isoformat(),
+        "cancelled": cancelled,
+    }
+
+
+def cover(*leaves: dict):
+    return run(EXAMPLE, leaves=list(leaves))
+
+
+def asked(emulator) -> list[dict]:
+    sent = [r for r in emulator.requests() if r["path"].endswith("/bulk_replace_requests") and r["method"] == "POST"]
+    return [request["body"] for request in sent]
+
+
+def directors(emulator) -> list[str]:
+    presets = emulator.control("GET", "state")["procore_presets"]
+    return next(preset["groups"]["Directors"] for preset in presets if preset["id"] == "401")
+
+
+def test_each_cover_is_asked_for_once_and_a_leave_that_is_over_for_none(emulator):
+    leaves = leave(-40), leave(0), leave(30)
+
+    first, second = cover(*leaves), cover(*leaves)
+
+    report = result(first, "report")
+    assert sorted(status for _, status in report["asked_for"]) == ["active", "upcoming"]
+    assert report["with_errors"] == report["stopped"] == []
+    sent = [(one["old_assignee_id"], one["new_assignee_ids"], one["start_date"]) for one in asked(emulator)]
+    assert sorted(sent) == [("90004", ["90005"], one["first_day"]) for one in leaves[1:]]
+    assert directors(emulator) == ["lee@example.com"]
+    assert str(second.state) == "success"
+    assert states(second)["cover"] == states(second)["stop"] == ["skipped"]
+
+
+def test_a_cancelled_leave_stops_its_own_replacement_once(emulator):
+    running, later = leave(0), leave(30)
+    ids = {status: request_id for request_id, status in result(cover(running, later), "report")["asked_for"]}
+
+    stopped = cover(running, {**later, "cancelled": True})
+    again = cover(running, {**later, "cancelled": True})
+
+    assert result(stopped, "report") == {"asked_for": [], "with_errors": [], "stopped": [ids["upcoming"]]}
+    assert states(again)["stop"] == states(again)["cover"] == ["skipped"]
+    assert len(asked(emulator)) == 2
+
+
+def test_a_deputy_who_cannot_be_assigned_fails_the_run_until_somebody_else_is_named(emulator):
+    wrong = leave(0, deputy="guest@example.com")
+
+    failed = cover(wrong, leave(30))
+
+    assert str(failed.state) == "failed"
+    assert states(failed)["cover"] == ["failed", "success"]
+    assert directors(emulator) == ["dana@example.com"]
+
+    mended = cover({**wrong, "deputy": "lee@example.com"}, leave(30))
+
+    assert str(mended.state) == "success"
+    assert directors(emulator) == ["lee@example.com"]
+    assert len(asked(emulator)) == 3

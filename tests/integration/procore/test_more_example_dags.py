@@ -1,0 +1,182 @@
+"""The examples that work on many instances: each acts once on each, and a second run acts no more."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.support.examples import result, run, states
+
+TOOL = "purchase_order_contract"
+DAY = 24 * 3600.0
+
+pytestmark = pytest.mark.usefixtures("airflow_db", "airflow_connections")
+
+
+@pytest.fixture(params=["True", "False"], ids=["deferrable", "blocking"])
+def _either_mode(request, monkeypatch):
+    """None of these DAGs waits, so both settings must give the same."""
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", request.param)
+
+
+def effects(emulator, action: str) -> list[tuple[str, object]]:
+    """Return what the integration did: items and what was done to them, in a fixed order."""
+    did = {"respond": "option", "add_assignees": "assignee_ids", "refresh": "lifted"}[action]
+    ours = [e for e in emulator.effects() if e["action"] == action and e["by"] == "90001" and e["via"] == "api"]
+    return sorted((effect["target"]["item_id"], effect["detail"][did]) for effect in ours)
+
+
+def start(emulator, item_id: str, tool_type: str = TOOL) -> str:
+    return emulator.control("POST", "procore/instances", tool_type=tool_type, item_id=item_id)["id"]
+
+
+def answer(emulator, instance_id: str, login: str, option: str) -> None:
+    emulator.control("POST", f"procore/instances/{instance_id}/respond", login=login, option=option)
+
+
+# --- fan-out ---
+
+
+@pytest.mark.usefixtures("_either_mode")
+def test_fan_out_answers_each_order_once_and_a_second_run_answers_nothing(emulator):
+    for number in range(5002, 5007):
+        start(emulator, str(number))
+    dana = start(emulator, "5007")
+    answer(emulator, dana, "integration@example.com", "Approve")  # by hand, so it waits for Dana now
+
+    first = run("example_procore_fan_out", over_budget=["5003"])
+
+    expected = [(str(n), "Return" if n == 5003 else "Approve") for n in range(5001, 5007)]
+    assert effects(emulator, "respond") == expected
+    assert states(first)["answer"] == ["success"] * 6
+    assert result(first, "sum_up") == {"Approve": 5, "Return": 1}
+
+    second = run("example_procore_fan_out", over_budget=["5003"])
+
+    assert second.state == "success"
+    assert effects(emulator, "respond") == expected
+
+
+def test_fan_out_skips_the_answers_and_succeeds_when_nothing_waits(emulator):
+    answer(emulator, "700001", "integration@example.com", "Approve")
+
+    done = run("example_procore_fan_out")
+
+    assert done.state == "success"
+    assert states(done) == {
+        "list_what_waits_for_us": ["success"],
+        "check_budgets": ["skipped"],
+        "collect": ["skipped"],
+        "answer": ["skipped"],
+        "sum_up": ["success"],
+    }
+    assert result(done, "sum_up") == {}
+    assert effects(emulator, "respond") == []
+
+
+def test_fan_out_reads_and_answers_in_more_batches_than_one_and_leaves_the_rest_to_the_next_run(emulator):
+    for number in range(5002, 5006):
+        start(emulator, str(number))
+
+    first = run("example_procore_fan_out", constants={"BATCH": 2, "MOST": 3})
+
+    assert states(first)["check_budgets"] == ["success", "success"]
+    assert effects(emulator, "respond") == [(item_id, "Approve") for item_id in ("5001", "5002", "5003")]
+
+    run("example_procore_fan_out", constants={"BATCH": 2, "MOST": 3})
+
+    assert effects(emulator, "respond") == [(str(number), "Approve") for number in range(5001, 5006)]
+
+
+def test_fan_out_fails_the_run_but_not_the_other_answers_when_one_answer_fails(emulator):
+    start(emulator, "5002")
+    emulator.control("POST", "faults", method="POST", path="700001/responses$", status=403, json={"error": "no"})
+
+    done = run("example_procore_fan_out")
+
+    assert done.state == "failed"
+    assert effects(emulator, "respond") == [("5002", "Approve")]
+
+
+# --- overdue escalation ---
+
+
+@pytest.mark.usefixtures("_either_mode")
+def test_escalation_adds_each_deputy_once_over_two_runs(emulator):
+    with_dana = start(emulator, "5002")
+    answer(emulator, with_dana, "integration@example.com", "Approve")
+    emulator.control("POST", "clock", advance=4 * DAY)
+    fresh = start(emulator, "5003")
+    answer(emulator, fresh, "integration@example.com", "Approve")
+
+    first = run("example_procore_overdue_escalation")
+
+    assert effects(emulator, "add_assignees") == [("5002", ["90002"])]
+    assert result(first, "report") == {"escalated": ["5002"], "escalated_before": [], "without_deputy": ["5001"]}
+
+    emulator.control("POST", "clock", advance=DAY)  # tokens live for 90 minutes, so this run signs in anew
+    second = run("example_procore_overdue_escalation")
+
+    assert effects(emulator, "add_assignees") == [("5002", ["90002"])]
+    assert result(second, "report") == {"escalated": [], "escalated_before": ["5002"], "without_deputy": ["5001"]}
+    assert second.state == "success"
+
+
+def test_a_deputy_can_answer_and_nobody_is_added_after_that(emulator):
+    with_dana = start(emulator, "5002")
+    answer(emulator, with_dana, "integration@example.com", "Approve")
+    emulator.control("POST", "clock", advance=4 * DAY)
+    run("example_procore_overdue_escalation")
+
+    answer(emulator, with_dana, "pat@example.com", "Approve")
+    again = run("example_procore_overdue_escalation")
+
+    (ended,) = [one for one in emulator.control("GET", "state")["procore"] if one["item_id"] == "5002"]
+    assert ended["state"] == "complete"
+    assert effects(emulator, "add_assignees") == [("5002", ["90002"])]
+    assert result(again, "report")["escalated"] == []
+
+
+def test_escalation_succeeds_when_nothing_is_overdue(emulator):
+    done = run("example_procore_overdue_escalation")
+
+    assert done.state == "success"
+    assert states(done)["add_deputies"] == ["skipped"]
+    assert result(done, "report") == {"escalated": [], "escalated_before": [], "without_deputy": []}
+
+
+# --- heal blocked ---
+
+
+def block(emulator, instance_id: str, *, retriable: bool = True) -> None:
+    reason = "The role has no members."
+    emulator.control("POST", f"procore/instances/{instance_id}/block", reason=reason, retriable=retriable)
+
+
+@pytest.mark.usefixtures("_either_mode")
+def test_healing_frees_what_can_be_freed_names_the_rest_and_does_it_once(emulator):
+    stuck = start(emulator, "5002")
+    review = start(emulator, "8001", "generic_tool_item")
+    start(emulator, "5003")
+    for instance_id, retriable in (("700001", True), (stuck, False), (review, True)):
+        block(emulator, instance_id, retriable=retriable)
+
+    first = run("example_procore_heal_blocked")
+
+    assert effects(emulator, "refresh") == [("5001", True), ("8001", True)]
+    assert sorted(states(first)["refresh"]) == ["failed", "success", "success"]
+    assert states(first)["report"] == ["success"]
+    assert [row["item_id"] for row in result(first, "report")] == ["5002"]
+    assert first.state == "failed"
+
+    second = run("example_procore_heal_blocked")
+
+    assert effects(emulator, "refresh") == [("5001", True), ("8001", True)]
+    assert [row["item_id"] for row in result(second, "report")] == ["5002"]
+
+
+def test_healing_succeeds_when_nothing_is_blocked(emulator):
+    done = run("example_procore_heal_blocked")
+
+    assert done.state == "success"
+    assert states(done)["refresh"] == ["skipped"]
+    assert result(done, "report") == []

@@ -1,0 +1,69 @@
+"""The example DAG, from a process that a person starts to the step that is completed."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+DAG_FILE = Path(__file__).parents[3] / "example_dags" / "example_workflowsoft_integration_step.py"
+
+
+def load_dag():
+    spec = importlib.util.spec_from_file_location(DAG_FILE.stem, DAG_FILE)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.example_workflowsoft_integration_step()
+
+
+@pytest.mark.usefixtures("airflow_db")
+@pytest.mark.parametrize("deferrable", [False, True])
+@pytest.mark.parametrize("mode", ["consumed_on_read", "kept_until_completed"])
+def test_the_step_is_taken_over_filled_and_completed_once(emulator, set_connection, monkeypatch, mode, deferrable):
+    emulator.control("PATCH", "switches", new_integrations=mode)
+    connection = emulator.connection("workflowsoft")
+    connection["extra"] |= {"new_integrations": mode}
+    set_connection("workflowsoft_default", connection)
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", str(deferrable))
+    started = emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
+
+    run = load_dag().test()
+
+    assert str(run.state) == "success"
+    ours = [e for e in emulator.effects() if e["target"].get("integration_instance_id") and e["via"] == "api"]
+    done = [(e["action"], e["target"]["integration_instance_id"]) for e in ours if e["action"] != "deliver"]
+    instance_id = str(started["integration_instance_id"])
+    assert done == [("write_fields", instance_id), ("complete", instance_id)]
+    written = next(e["detail"]["fields"] for e in ours if e["action"] == "write_fields")
+    # "Event exists" is true already, so it is not sent.
+    assert written == {"Event duration": "1670.25", "Venue": '"Main hall"'}
+
+
+@pytest.mark.usefixtures("airflow_db")
+@pytest.mark.parametrize("mode", ["consumed_on_read", "kept_until_completed"])
+def test_a_process_that_is_started_while_the_dag_waits_is_worked_on(emulator, set_connection, monkeypatch, mode):
+    emulator.control("PATCH", "switches", new_integrations=mode)
+    connection = emulator.connection("workflowsoft")
+    connection["extra"] |= {"new_integrations": mode}
+    set_connection("workflowsoft_default", connection)
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", "True")
+    starting = subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            "import sys, time; from airflow_provider_workflows.emulator import Emulator; "
+            "emulator = Emulator.attach(sys.argv[1])\n"
+            "while not any('new-integrations' in r['path'] for r in emulator.requests()): time.sleep(0.05)\n"
+            "emulator.control('POST', 'workflowsoft/processes', diagram='Event planning')",
+            emulator.url,
+        ]
+    )
+
+    run = load_dag().test()
+
+    assert starting.wait(30) == 0
+    assert str(run.state) == "success"
+    assert [e["detail"]["times"] for e in emulator.effects() if e["action"] == "complete"] == [1]

@@ -1,0 +1,321 @@
+"""A real Airflow that logs all it can: after every example, and every failure, no secret is anywhere."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import requests
+from cryptography.fernet import Fernet
+
+from airflow_provider_workflows.emulator import Emulator, control, procore_gateway, workflowsoft
+from airflow_provider_workflows.emulator.world import World
+from tests.robustness.secrets.connections import failing_connections, new_secret
+from tests.robustness.secrets.failures import PROCORE, WORKFLOWSOFT
+from tests.robustness.secrets.scanner import Scanner, Watch, database, files
+from tests.robustness.secrets.servers import Hostile, OtherHost
+from tests.support.examples import EXAMPLES
+from tests.support.live_airflow import ENDED, PAUSE, LiveAirflow
+
+pytestmark = pytest.mark.live
+DAGS = Path(__file__).parents[1] / "robustness" / "secrets"
+NAMES = {path.stem for path in EXAMPLES.glob("example_*.py")}
+# What these need would be taken by others if they began at once.
+BY_EVENTS = {"example_procore_event_driven_approval", "example_workflowsoft_event_driven_integration"}
+LATER = {*BY_EVENTS, "example_procore_fan_out", "example_procore_taskflow_approval"}
+# These need nobody, one would begin what the others wait for, and so many runs at once are more than SQLite bears.
+ALONE = {
+    "example_procore_follow_the_erp",
+    "example_procore_leave_cover",
+    "example_procore_nightly_audit_export",
+    "example_workflowsoft_check_names",
+    "example_workflowsoft_data_quality",
+}
+BY_HAND = {
+    "example_both_products",
+    "example_procore_branch_on_outcome",
+    "example_procore_legacy_purchase_order_approval",
+    "example_procore_purchase_order_approval",
+    "example_workflowsoft_integration_step",
+    "failures",
+    "planted",
+}
+TOOL = "purchase_order_contract"
+DAY = 24 * 3600
+LONGEST = 400.0  # seconds that one act may take
+THINKING = 6.0  # seconds that people take, so that there is something to wait for
+FERNET_KEY = Fernet.generate_key().decode()
+FAILURES = {
+    **dict.fromkeys((*PROCORE, *WORKFLOWSOFT), "AuthenticationError"),
+    **{
+        name: "ConfigurationError"
+        for name in PROCORE
+        if name.startswith(("ready_token_in", "ready_token_as", "secret"))
+    },
+    "extra_is_not_json": "ConfigurationError",
+    "secret_in_a_proxy": "ConnectionFailed",
+    "invalid": "InvalidRequest",
+    "failing": "ServerError",
+    "moved": "ContractError",
+    "linking": "ContractError",
+    "lost": "OutcomeUnknown",
+    "connection_is_missing": "nowhere",
+    "a_hook_at_hand": "ValueError",
+    "a_callable_of_an_integration_step": "ValueError",
+    "upload_to_another_host": "NotFound",
+    "deferred": "AuthenticationError",
+    "deferred_with_a_stored_connection": "AuthenticationError",
+    "deferred_at_a_step": "AuthenticationError",
+}
+SETTINGS = {
+    "AIRFLOW__CORE__DEFAULT_TASK_RETRY_DELAY": "5",
+    "AIRFLOW__CORE__FERNET_KEY": FERNET_KEY,
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "10",
+    "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
+    "AIRFLOW__LOGGING__NAMESPACE_LEVELS": "urllib3=DEBUG requests=DEBUG http=DEBUG",
+    "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
+    "AIRFLOW__WORKFLOWS__POKE_INTERVAL": "2",
+}
+
+
+def ended(runs: dict[str, str]) -> set[str]:
+    """Return how runs have ended; on the hour a schedule begins another one."""
+    return ENDED & set(runs.values())
+
+
+class Story:
+    """What people do in the products until every example has ended."""
+
+    def __init__(self, emulator: Emulator, airflow: LiveAirflow):
+        self.emulator = emulator
+        self.airflow = airflow
+        self._first_seen: dict[str, float] = {}
+        self._leave = threading.Event()
+        self._people = threading.Thread(target=self._work, daemon=True)
+
+    def __enter__(self) -> Story:
+        self._people.start()
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._leave.set()
+        self._people.join()
+
+    def _work(self) -> None:
+        while not self._leave.wait(PAUSE):
+            state = self.emulator.control("GET", "state")
+            for row in state["procore"]:
+                # 5002 stays with Dana, so that it is overdue.
+                person = next((one for one in row["waits_for"] if one.startswith(("dana", "rita"))), None)
+                alone = row["waits_for"] == [person] and row["item_id"] != "5002"
+                if alone and self._have_thought(row["step_occurrence_id"]):
+                    self.respond(row["id"], person)
+            for row in state["procore_legacy"]:
+                if row["state"] == "Pending Approval" and self._have_thought(row["id"]):
+                    where = f"procore/legacy/instances/{row['id']}/perform"
+                    self.emulator.control("POST", where, login="rita@example.com", activity="Approve")
+
+    def _have_thought(self, about: str) -> bool:
+        return time.monotonic() - self._first_seen.setdefault(about, time.monotonic()) >= THINKING
+
+    def respond(self, instance_id: str, login: str) -> None:
+        self.emulator.control("POST", f"procore/instances/{instance_id}/respond", login=login, option="Approve")
+
+    def start(self, item_id: str, tool_type: str = TOOL) -> str:
+        started = self.emulator.control("POST", "procore/instances", tool_type=tool_type, item_id=item_id)
+        return str(started["id"])
+
+    def start_process(self, diagram: str, **fields: Any) -> str:
+        started = self.emulator.control("POST", "workflowsoft/processes", diagram=diagram, fields=fields)
+        return str(started["integration_instance_id"])
+
+    def answered(self) -> set[str]:
+        """Return the items that the integration has answered."""
+        ours = [e for e in self.emulator.effects() if (e["action"], e["via"]) == ("respond", "api")]
+        return {effect["target"]["item_id"] for effect in ours}
+
+    def until(self, what: str, true: Callable[[], bool]) -> None:
+        end = time.monotonic() + LONGEST
+        while not self._quietly(true):
+            assert time.monotonic() < end, f"{what}: {self.airflow.tail('scheduler')}"
+            time.sleep(PAUSE)
+
+    def _quietly(self, ask: Callable[[], bool]) -> bool:
+        # With all that goes on here, Airflow's API server on SQLite answers late at times, or with a 500.
+        with contextlib.suppress(requests.RequestException, RuntimeError):
+            return ask()
+        return False
+
+    def begin(self, dag_id: str, conf: dict[str, str] | None = None) -> None:
+        """Let a DAG run, once where it has no schedule."""
+
+        def begun() -> bool:
+            self.airflow.unpause(dag_id)
+            if dag_id in BY_HAND and not self.airflow.runs(dag_id):
+                self.airflow.trigger(dag_id, conf)
+            return True
+
+        self.until(f"{dag_id} begins", begun)
+
+    def has_ended(self, dag_id: str) -> bool:
+        return bool(ended(self.airflow.runs(dag_id)))
+
+
+def play(story: Story) -> None:
+    """Let every example and every failure come to its end."""
+    with_dana = story.start("5002")
+    story.respond(with_dana, "integration@example.com")
+    story.emulator.control("POST", "clock", advance=4 * DAY)
+    blocked = story.start("8001", "generic_tool_item")
+    block = f"procore/instances/{blocked}/block"
+    story.emulator.control("POST", block, reason="The role has no members.", retriable=True)
+    story.start_process("Event planning")
+    story.start_process("Vendor onboarding", Vendor="Example Supplies")
+    story.start_process("Purchase request", **{"Purchase order id": 5003})
+    for dag_id in sorted(NAMES - LATER - ALONE):
+        story.begin(dag_id)
+    story.until("two orders are answered", lambda: story.answered() >= {"5001", "5003"})
+    story.start("5011")
+    story.begin("example_procore_fan_out")
+    story.begin("planted")
+    in_review = story.start_process("Contract review")
+    story.until("the order is answered", lambda: "5011" in story.answered())
+    story.until("the event is checked", lambda: story.has_ended("example_workflowsoft_integration_step"))
+    story.until("the first order is decided", lambda: story.has_ended("example_procore_branch_on_outcome"))
+    story.start("5001")
+    for dag_id in sorted({*ALONE, "example_procore_taskflow_approval"}):
+        story.begin(dag_id)
+    story.until("a function has answered", lambda: story.has_ended("example_procore_taskflow_approval"))
+    for dag_id in BY_EVENTS:
+        story.begin(dag_id)
+    story.start("5012")
+    story.start_process("Event planning")
+    for dag_id in NAMES | {"planted"}:
+        story.until(dag_id, lambda dag_id=dag_id: story.has_ended(dag_id))
+    story.begin("failures", {"integration_instance_id": in_review})
+    story.until("failures", lambda: story.has_ended("failures"))
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+    """Everything that the run left behind, without what the connections in the environment say."""
+    folder = tmp_path_factory.mktemp("secrets")
+    dags = folder / "dags"
+    shutil.copytree(EXAMPLES, dags)
+    for name in ("failures.py", "planted.py"):
+        shutil.copy(DAGS / name, dags)
+    with contextlib.ExitStack() as stack:
+        patched = stack.enter_context(pytest.MonkeyPatch.context())
+        secret = {"client secret": new_secret(), "administrator's password": new_secret()}
+        issued: list[str] = []
+        issue = World.issue
+
+        def issue_and_keep(world: World, store: dict[str, float], lifetime: float) -> str:
+            issued.append(issue(world, store, lifetime))
+            return issued[-1]
+
+        patched.setattr(World, "issue", issue_and_keep)
+        for module in (procore_gateway, control):
+            patched.setattr(module, "CLIENT_SECRET", secret["client secret"])
+        for module in (workflowsoft, control):
+            patched.setattr(module, "ADMIN_PASSWORD", secret["administrator's password"])
+        other = stack.enter_context(OtherHost())
+        hostile = stack.enter_context(Hostile(other))
+        emulator = stack.enter_context(Emulator())
+        signed = secret.setdefault("signature", secrets.token_hex(20))
+        target = {"url": f"{other.url}/bucket/plan?X-Amz-Signature={signed}", "headers": {}}
+        upload = {"data": {"upload_id": "u1", "segments": [target]}}
+        emulator.control("POST", "faults", method="POST", path="/uploads$", status=201, json=upload, times=100)
+        emulator.control("PATCH", "switches", new_integration_shape="list")
+        connections = {
+            **{f"{kind}_default": emulator.connection(kind) for kind in ("procore", "workflowsoft")},
+            **failing_connections(emulator, hostile, secret),
+        }
+        airflow = stack.enter_context(LiveAirflow(dags, connections, SETTINGS))
+        stored = {**connections["later"], "password": secret.setdefault("stored", new_secret())}
+        order = {"connection_id": "stored_later", **stored, "extra": json.dumps(stored["extra"])}
+        airflow._call("POST", "connections", ok=(201,), json=order)
+        with Watch(airflow.home / "airflow.db", FERNET_KEY) as watch, Story(emulator, airflow) as story:
+            play(story)
+        secret |= {f"token {number} of the emulator": token for number, token in enumerate(issued)}
+        secret |= {f"token {number} of the hostile server": token for number, token in enumerate(hostile.tokens)}
+        scanner = Scanner(secret)
+        runs = {dag_id: airflow.runs(dag_id) for dag_id in [*NAMES, "failures", "planted"]}
+        (failed_run,) = runs["failures"]
+        yield SimpleNamespace(
+            scanner=scanner,
+            secret=secret,
+            runs=runs,
+            failures=airflow.task_instances("failures", failed_run),
+            error=lambda task_id: airflow.log("failures", failed_run, task_id),
+            files=list(files(airflow.home)),
+            rows=list(database(airflow.home / "airflow.db", FERNET_KEY)),
+            watch=watch,
+            other=other,
+            emulator=emulator,
+        )
+
+
+def without_planted(found: list[str]) -> list[str]:
+    return [line for line in found if not line.endswith(": planted")]
+
+
+def test_every_example_succeeds(told):
+    assert {dag_id: ended(told.runs[dag_id]) for dag_id in NAMES} == {dag_id: {"success"} for dag_id in NAMES}
+
+
+def test_every_failure_is_the_one_that_was_meant(told):
+    assert {task["task_id"]: task["state"] for task in told.failures} == dict.fromkeys(FAILURES, "failed")
+    said = {task_id: told.error(task_id) for task_id in FAILURES}
+    assert {task_id: text[-2000:] for task_id, text in said.items() if FAILURES[task_id] not in text} == {}
+
+
+def test_no_log_and_no_other_file_shows_a_secret(told):
+    assert without_planted(told.scanner.find_in(told.files)) == []
+
+
+def test_no_value_of_the_database_shows_a_secret(told):
+    assert without_planted(told.scanner.find_in(told.rows)) == []
+
+
+def test_no_trigger_shows_a_secret(told):
+    assert told.watch.triggers
+    assert told.scanner.find_in(told.watch.triggers) == []
+
+
+def test_no_argument_of_a_process_shows_a_secret(told):
+    assert any(b"airflow" in line for line in told.watch.arguments)
+    assert told.scanner.find_in(("process", line) for line in told.watch.arguments) == []
+
+
+def test_what_the_emulator_records_of_requests_shows_no_secret(told):
+    recorded = json.dumps(told.emulator.requests()).encode()
+
+    assert told.scanner.find(recorded) == set()
+
+
+def test_another_host_is_sent_the_file_and_no_token(told):
+    (stored,) = told.other.received
+
+    assert (stored["method"], stored["body"]) == ("PUT", "a plan")
+    assert "Authorization" not in stored["headers"]
+    assert told.scanner.find(json.dumps(stored).encode()) == {"signature"}
+
+
+def test_what_a_dag_gives_away_is_found(told):
+    in_files = [line for line in told.scanner.find_in(told.files) if line.endswith(": planted")]
+    in_rows = [line for line in told.scanner.find_in(told.rows) if line.endswith(": planted")]
+
+    assert any("dag_id=planted" in line for line in in_files)
+    assert "xcom.value: planted" in in_rows

@@ -1,0 +1,100 @@
+"""What `make wheel` refuses to release."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import zipfile
+from pathlib import Path
+
+import pytest
+
+from tests.support import release
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("dist")
+    release.build(folder)
+    return folder
+
+
+@pytest.fixture
+def copied(built: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(built, tmp_path / "dist"))
+
+
+def rewrite(folder: Path, change) -> None:
+    """Write the wheel in a folder anew, each of its files as ``change(name, content)`` returns it."""
+    (wheel,) = folder.glob("*.whl")
+    with zipfile.ZipFile(wheel) as read:
+        files = {name: read.read(name).decode() for name in read.namelist()}
+    with zipfile.ZipFile(wheel, "w") as written:
+        for name, content in files.items():
+            if (changed := change(name, content)) is not None:
+                written.writestr(name, changed)
+
+
+def test_what_is_built_here_may_be_released(built):
+    assert release.problems(built) == []
+
+
+def test_a_file_too_few_or_too_many_is_refused(copied):
+    rewrite(copied, lambda name, content: None if name.endswith("py.typed") else content)
+    (wheel,) = copied.glob("*.whl")
+    with zipfile.ZipFile(wheel, "a") as more:
+        more.writestr("airflow_provider_workflows/notes.txt", "")
+
+    assert release.problems(copied) == [
+        "The wheel holds airflow_provider_workflows/notes.txt, which is not in the repository's package.",
+        "The wheel lacks airflow_provider_workflows/py.typed.",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "what"),
+    [("/__init__.py", "the package"), ("/get_provider_info.py", "get_provider_info"), ("/METADATA", "the package")],
+)
+def test_another_version_in_any_place_is_refused(copied, file, what):
+    version = re.compile(r'^((?:__version__ = "|Version: |        "versions": \["))\d+\.\d+\.\d+', re.MULTILINE)
+    rewrite(copied, lambda name, content: version.sub(r"\g<1>9.9.9", content) if name.endswith(file) else content)
+
+    assert any(what in problem and "9.9.9" in problem for problem in release.problems(copied))
+
+
+def test_a_wheel_that_holds_its_users_back_or_leaves_the_package_index_is_refused(copied):
+    def change(name: str, content: str) -> str:
+        if name.endswith("/METADATA"):
+            return content.replace("Requires-Dist: requests>=", "Requires-Dist: requests<3,>=").replace(
+                "Requires-Dist: tenacity>=8.3", "Requires-Dist: tenacity @ file:///somewhere"
+            )
+        return content.replace("[console_scripts]", "[scripts]") if name.endswith("/entry_points.txt") else content
+
+    rewrite(copied, change)
+
+    assert release.problems(copied) == [
+        "The wheel holds its users back: requests<3,>=2.32.",
+        "The wheel needs something that is in no package index: tenacity @ file:///somewhere.",
+        "The wheel has no entry point console_scripts.",
+    ]
+
+
+def test_a_tag_needs_its_version_and_a_day_in_the_changelog(built, tmp_path, monkeypatch):
+    changelog = (release.ROOT / "CHANGELOG.md").read_text()
+    version = release.re.search(r"^## (\S+)", changelog, re.MULTILINE)[1]
+    files = release.package_files(None)
+    monkeypatch.setattr(release, "package_files", lambda tag: files)
+    assert any("the tag of 9.9.9" in problem for problem in release.problems(built, "v9.9.9"))
+
+    monkeypatch.setattr(release, "ROOT", tmp_path)
+    (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n## {version} (2026-12-01)\n")
+    assert release.problems(built, f"v{version}") == []
+    (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n## {version} (not released)\n")
+    assert release.problems(built, f"v{version}") == [f"The changelog does not say on which day {version} is released."]
+
+
+def test_a_folder_with_an_older_wheel_beside_it_is_refused(copied):
+    (wheel,) = copied.glob("*.whl")
+    shutil.copy(wheel, copied / wheel.name.replace("-0.", "-9."))
+
+    assert "it holds 2 and 1" in release.problems(copied)[0]

@@ -1,0 +1,51 @@
+"""
+Kills every action at every moment, and prints what became of it.
+
+``python -m tests.robustness.faults``; one point again: ``python -m tests.robustness.faults --flow respond --point 17``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+import time
+
+
+def main() -> int:
+    asked = argparse.ArgumentParser(prog="python -m tests.robustness.faults", description=__doc__)
+    asked.add_argument("--flow", default="", help="only flows with these words in their name")
+    asked.add_argument("--mode", help="only flows that read new integrations so")
+    asked.add_argument("--point", type=int, help="only this point, with its story")
+    asked.add_argument("--quick", action="store_true", help="the part that the tests run")
+    asked.add_argument("--seed", type=int, default=1, help="chooses what is left to chance; default 1")
+    wish = asked.parse_args()
+    began = time.monotonic()
+    flows = find(wish.flow, wish.mode)
+    if not flows:
+        asked.error(f"no such flow; there are: {'; '.join(dict.fromkeys(flow.name for flow in FLOWS))}")
+    with Harness() as harness:
+        rows = [run_flow(harness, flow, wish.seed, quick=wish.quick, only=wish.point) for flow in flows]
+    outcomes = [outcome for row in rows for outcome in row.outcomes.values()]
+    if not outcomes:
+        asked.error(f"no such point: {wish.point}")
+    print(table(rows))
+    print(f"{len(outcomes)} points in {time.monotonic() - began:.0f} s, seed {wish.seed}.")
+    violations = [violation for row in rows for violation in row.violations()]
+    story = [] if wish.point is None else [line for outcome in outcomes for line in outcome.story]
+    for line in violations or story:
+        print(line)
+    return 1 if violations else 0
+
+
+if __name__ == "__main__":
+    # Airflow reads its settings when it is first imported.
+    with tempfile.TemporaryDirectory(prefix="airflow-home-") as home:
+        os.environ["AIRFLOW_HOME"] = home
+        os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
+        os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{home}/airflow.db"
+        from .flows import FLOWS, find
+        from .harness import Harness, run_flow, table
+
+        sys.exit(main())

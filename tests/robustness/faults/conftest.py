@@ -1,0 +1,29 @@
+"""The harness, and its table at the end of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from tests.robustness.faults.harness import Harness, Row, table
+
+ROWS = pytest.StashKey[list[Row]]()
+
+
+@pytest.fixture(scope="session")
+def harness() -> Iterator[Harness]:
+    with Harness() as harness:
+        yield harness
+
+
+@pytest.fixture
+def rows(request: pytest.FixtureRequest) -> list[Row]:
+    """What became of the points of each flow so far."""
+    return request.config.stash.setdefault(ROWS, [])
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if rows := config.stash.get(ROWS, []):
+        terminalreporter.section("kills")
+        terminalreporter.write_line(table(rows))

@@ -1,0 +1,240 @@
+"""Whatever a server answers: a typed error or a result, soon, nothing to anybody else, and nothing twice."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+import traceback
+from typing import Any
+
+import pytest
+
+from airflow_provider_workflows.client import rest
+from airflow_provider_workflows.client.auth import TokenAuth
+from airflow_provider_workflows.exceptions import LONGEST_WORDS, NOTHING_DONE, ContractError, WorkflowsError
+from airflow_provider_workflows.hooks.procore import ProcoreHook
+from tests.robustness.hostile import answers
+from tests.robustness.hostile.calls import ASKS_NOBODY, CALLS, Call, public_members
+from tests.robustness.hostile.conftest import READY
+from tests.robustness.hostile.replay import Exchange, Server, served_by
+
+SOON = 5.0  # seconds of work; no pause is a real one here, and a busy machine is no fault of ours
+SIGN_IN = {("POST", "/oauth/token"), ("GET", "/api/v2/app/apitoken")}
+ASKING = [call for call in CALLS if call.name != "get_api_token"]  # a ready token is asked for nowhere
+# One call of each way in which an answer is read.
+WAYS = (
+    "ProcoreHook.get_instance",
+    "ProcoreHook.list_instances",
+    "ProcoreHook.each_bulk_history",
+    "ProcoreHook.get_bulk_replace_errors",
+    "ProcoreHook.respond",
+    "ProcoreLegacyHook.list_instances",
+    "ProcoreLegacyHook.perform_activity",
+    "WorkflowsoftHook.get_fields",
+    "WorkflowsoftHook.poll_new_integrations",
+)
+Good = dict[str, list[Exchange]]
+PAGED = (
+    "ProcoreHook.find_user_id",
+    "ProcoreHook.list_templates",
+    "ProcoreHook.list_presets",
+    "ProcoreHook.list_possible_assignees",
+    "ProcoreHook.list_workflow_managers",
+    "ProcoreHook.list_instances",
+    "ProcoreHook.list_item_instances",
+    "ProcoreHook.list_bulk_replace_requests",
+    "ProcoreLegacyHook.find_user_id",
+    "ProcoreLegacyHook.list_instances",
+    "ProcoreLegacyHook.find_instance_id",
+    "ProcoreLegacyHook.list_permanent_logs",
+    "ProcoreLegacyHook.list_activity_histories",
+)
+
+
+def outcome_of(call: Call, server: Server) -> tuple[Any, WorkflowsError | None]:
+    """Make a call against a server; what is not an error of this package is raised."""
+    TokenAuth._shared.clear()
+    ProcoreHook._tools.clear()
+    hook = call.hook()
+    with served_by(server):
+        try:
+            return call.made(hook), None
+        except WorkflowsError as error:
+            return None, error
+        finally:
+            hook.close()
+
+
+def good_result(call: Call, good: Good) -> Any:
+    result, error = outcome_of(call, Server(good[str(call)], ("", ""), []))
+    assert error is None
+    return result
+
+
+def problem_with(call: Call, server: Server, like: Any, *, is_no_answer: bool = False) -> str | None:
+    """
+    Say in words what is wrong with how a call takes what a server answers, or None.
+
+    :param like: What it returns when all is well.
+    :param is_no_answer: No result can be made of what the server answers.
+    """
+    began = time.thread_time()
+    try:
+        result, error = outcome_of(call, server)
+    except Exception as bare:
+        return "".join(traceback.format_exception(bare)[-3:])
+    if time.thread_time() - began > SOON:
+        return f"took {time.thread_time() - began:.1f} s"
+    if len(server.hosts) > 1:
+        return f"asked {server.hosts}"
+    if error is not None:
+        return problem_with_error(call, server, error)
+    if is_no_answer and not (call.name == "test_connection" and result[0] is False):
+        return f"returned {result!r:.100}"
+    return None if type(result) is type(like) else f"returned {result!r:.100}"
+
+
+def problem_with_error(call: Call, server: Server, error: WorkflowsError) -> str | None:
+    if len(str(error)) > LONGEST_WORDS + 10:
+        return f"{type(error).__name__} of {len(str(error))} characters: {error!s:.100}"
+    if not call.acts or server.spoiled in SIGN_IN:
+        return None
+    status = server.answers[0].status
+    if status not in (401, 429) and server.asked.count(server.spoiled) > 1:
+        return f"was sent {server.asked.count(server.spoiled)} times"
+    if status < 300 and isinstance(error, NOTHING_DONE):
+        return f"{type(error).__name__} would say that nothing was done"
+    return None
+
+
+def spoilt(call: Call, good: Good) -> list[Exchange]:
+    """Return the good answers of a call that are to be spoiled, one of each route."""
+    routes = {exchange.route: exchange for exchange in good[str(call)] if exchange.route not in SIGN_IN}
+    return list(routes.values())
+
+
+def problems_of(call: Call, good: Good, kinds: Any) -> dict[str, str]:
+    """Spoil each answer of a call in each way; return the problems by what was spoiled and how."""
+    like = good_result(call, good)
+    found = {}
+    for exchange, (name, kind) in itertools.product(spoilt(call, good), list(kinds)):
+        server = Server(good[str(call)], exchange.route, kind(exchange))
+        # A storage may answer with what it likes: its word is the status.
+        is_page = "an HTML page" in name and "_storage" not in exchange.route[1]
+        problem = problem_with(call, server, like, is_no_answer=is_page)
+        if problem is not None:
+            found[f"{exchange.route}: {name}"] = problem
+    return found
+
+
+def test_every_public_member_of_a_hook_is_asked_or_asks_nobody():
+    for hook in {call.hook for call in CALLS}:
+        asked = {call.name for call in CALLS if call.hook is hook}
+        assert public_members(hook) - asked <= ASKS_NOBODY
+        assert not asked & ASKS_NOBODY
+
+
+@pytest.mark.parametrize("call", ASKING, ids=str)
+def test_a_bad_answer_is_a_typed_error_or_a_result(call, good):
+    assert problems_of(call, good, answers.kinds()) == {}
+
+
+@pytest.mark.parametrize("call", [call for call in ASKING if str(call) in (*WAYS, *PAGED)], ids=str)
+def test_bad_http_is_a_typed_error_or_a_result(call, good):
+    assert problems_of(call, good, answers.kinds_of_http()) == {}
+
+
+@pytest.mark.parametrize("call", [call for call in ASKING if str(call) in WAYS], ids=str)
+def test_a_large_answer_is_no_large_error(call, good):
+    assert problems_of(call, good, answers.large_kinds()) == {}
+
+
+def without_news(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_news(inner) for key, inner in value.items() if key != "x_new"}
+    return [without_news(inner) for inner in value] if isinstance(value, list) else value
+
+
+@pytest.mark.parametrize("call", ASKING, ids=str)
+def test_fields_that_nobody_knows_change_no_result(call, good):
+    like = good_result(call, good)
+    for exchange in spoilt(call, good):
+        spoiled = (
+            answers.changed(answers.more_of)(exchange) if exchange.body.strip()[:1] in (b"{", b"[") else [exchange]
+        )
+
+        result, error = outcome_of(call, Server(good[str(call)], exchange.route, spoiled))
+
+        assert (without_news(result), error) == (like, None)
+
+
+def words_of(error: WorkflowsError) -> str:
+    """Return all that a log could show of an error."""
+    return "".join(traceback.format_exception(error)) + json.dumps(vars(error), default=str)
+
+
+@pytest.mark.parametrize("call", ASKING, ids=str)
+def test_a_secret_that_the_server_repeats_is_in_no_error(call, good):
+    for exchange, (name, kind) in itertools.product(spoilt(call, good), list(answers.echoes(READY))):
+        if "_storage" in exchange.route[1]:
+            continue  # which has never seen the token
+        result, error = outcome_of(call, Server(good[str(call)], exchange.route, kind(exchange)))
+
+        told = (
+            "".join(traceback.format_exception(error))
+            if error
+            else str(result)
+            if call.name == "test_connection"
+            else ""
+        )
+        assert READY not in told, f"{exchange.route}: {name}"
+        assert error is None or READY not in json.dumps([vars(error)], default=str), f"{exchange.route}: {name}"
+
+
+# --- lists without an end ---
+
+
+def pages_of(call: Call) -> list[Any]:
+    """Return the ways in which a list of this API never ends: each makes the answer to the n-th request."""
+    row = {"id": 1, "login": "x", "instance": {}}
+
+    def body(rows: list[Any], **more: Any) -> bytes:
+        is_v1 = call.hook is not ProcoreHook or call.name == "find_user_id"
+        return json.dumps(rows if is_v1 else {"data": rows, **more}).encode()
+
+    def link(number: int) -> dict[str, str]:
+        return {"Link": f'<?cursor=c{number}>; rel="next"'}
+
+    return [
+        lambda number, good: good.but(headers=link(number), body=body([{**row, "id": number}])),
+        lambda number, good: good.but(headers=link(number), body=body([])),
+        lambda number, good: good.but(
+            headers={"Link": f'<?page={number + 1}>; rel="next"'}, body=body([{**row, "id": number}])
+        ),
+        lambda number, good: good.but(
+            headers={"Per-Page": "1"}, body=body([{**row, "id": number}], next_cursor=f"c{number}")
+        ),
+        lambda number, good: good.but(headers={"Total": "9" * 18}, body=body([{**row, "id": number}])),
+        lambda number, good: good.but(headers={"Per-Page": "1"}, body=body([{**row, "id": number}])),
+    ]
+
+
+@pytest.mark.parametrize("call", [call for call in ASKING if str(call) in PAGED], ids=str)
+def test_a_list_that_never_ends_ends_after_so_many_pages(call, good, monkeypatch):
+    monkeypatch.setattr(rest, "MOST_PAGES", 20)
+    exchange = next(e for e in spoilt(call, good) if not e.route[1].endswith("/me"))
+    for make in pages_of(call):
+        endless = [make(number, exchange) for number in range(1, 40)]
+        server = Server(good[str(call)], exchange.route, endless)
+
+        _, error = outcome_of(call, server)
+
+        assert isinstance(error, ContractError)
+        assert "does not end after 20 pages" in str(error)
+        assert server.asked.count(exchange.route) == 20
+
+
+def test_the_bound_of_a_list_is_far_beyond_a_large_company(good):
+    """A million instances at a hundred a page."""
+    assert rest.MOST_PAGES * 100 >= 1_000_000

@@ -1,0 +1,276 @@
+"""What the rules read from an answer: whatever is wrong in it, a typed error or a result."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from airflow_provider_workflows.exceptions import WorkflowsError
+from airflow_provider_workflows.rules import procore as v2
+from airflow_provider_workflows.rules import procore_assignees as people
+from airflow_provider_workflows.rules import procore_audit as audit
+from airflow_provider_workflows.rules import procore_legacy as v1
+from airflow_provider_workflows.rules import workflowsoft as ws
+from tests.robustness.hostile.answers import parsed
+from tests.robustness.hostile.mutations import FEW, mutated
+
+STEP = "70000101"
+USER = "90001"
+SINCE = datetime(2026, 1, 1, tzinfo=timezone.utc)
+STATES = {"until": {"complete"}, "fail_on": {"terminated"}, "skip_on": set()}
+WHERE = {"company_id": "7", "project_id": "8", "tool_type": "po", "item_id": "5001"}
+GROUPS = [{"uuid": "g", "name": "Directors", "type": "role"}]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """
+    A function that reads an answer.
+
+    :param of: The call whose good answer it reads; a key under which the answer lies may follow after a slash.
+    """
+
+    of: str
+    function: Callable[..., Any]
+    read: Callable[[Any], Any]
+
+    def __str__(self) -> str:
+        return f"{self.function.__module__.rpartition('.')[2]}.{self.function.__name__}"
+
+
+def described(history: Any) -> Any:
+    return v2.describe_instance(history, instance_id="700001", item_id="5001")
+
+
+def legacy(shown: Any) -> Any:
+    return v1.describe_instance(v1.text_ids(shown))
+
+
+def rows(shown: Any) -> Any:
+    """Return rows as a hook hands them on: each is an object."""
+    return [v1.text_ids(row) for row in shown if isinstance(row, dict)] if isinstance(shown, list) else []
+
+
+def row(shown: Any) -> Any:
+    """Return an answer as a hook hands it on: an object."""
+    return v1.text_ids(shown) if isinstance(shown, dict) else {}
+
+
+def mine(preset: Any) -> Any:
+    return people.Wish("Directors", "g", ["90004"])
+
+
+def known_rows(histories: Any) -> Any:
+    """Return the rows of the tables that an export makes of an item's histories."""
+    listed = [audit.listed_instance(one, SINCE) for one in rows(histories)]
+    named = audit.name_histories(histories, listed, tool_type="po", item_id="5001")
+    return [audit.rows_of(one, WHERE) for one in named]
+
+
+HISTORY, INSTANCE, LIST, ITEM = (
+    f"ProcoreHook.{name}/data"
+    for name in ("get_instance_history", "get_instance", "list_instances", "list_item_histories")
+)
+PRESET, OPERATION = "ProcoreHook.get_preset/data", "ProcoreHook.get_async_operation/data"
+PEOPLE, REPLACEMENTS = "ProcoreHook.list_possible_assignees/data", "ProcoreHook.list_bulk_replace_requests/data"
+LEGACY, HISTORIES = "ProcoreLegacyHook.get_instance", "ProcoreLegacyHook.list_activity_histories"
+USERS = "ProcoreLegacyHook.find_user_id"
+FIELDS, POLL = "WorkflowsoftHook.get_fields", "WorkflowsoftHook.poll_new_integrations"
+ROWS = "WorkflowsoftHook.list_process_diagrams"
+
+READINGS = [
+    Reading(HISTORY, v2.describe_instance, lambda h: described(row(h))),
+    Reading(HISTORY, v2.decide_instance, lambda h: v2.decide_instance(described(row(h)), **STATES)),
+    Reading(HISTORY, v2.decide_instance, lambda h: v2.decide_instance(
+        described(row(h)), visit=v2.find_visit(row(h), "Budget Check"), awaited=["x"], **STATES)),
+    Reading(HISTORY, v2.terminated_by, lambda h: v2.terminated_by(row(h))),
+    Reading(HISTORY, v2.is_blocked, lambda h: v2.is_blocked(row(h))),
+    Reading(HISTORY, v2.find_visit, lambda h: v2.find_visit(row(h), "Budget Check", answered=True)),
+    Reading(HISTORY, v2.find_visit, lambda h: v2.find_visit(row(h), "Director Approval", after=STEP)),
+    Reading(HISTORY, v2.find_visit, lambda h: v2.find_visit(row(h), "Approved", after="2026-01-01T00:00:00Z")),
+    Reading(HISTORY, v2.events_of, lambda h: v2.events_of(row(h))),
+    Reading(HISTORY, v2.holding_of, lambda h: v2.holding_of(row(h))),
+    Reading(HISTORY, v2.recorded_in_history, lambda h: v2.recorded_in_history(row(h), STEP, USER)),
+    Reading(LIST, v2.active_instance, lambda i: v2.active_instance(rows(i))),
+    Reading(LIST, v2.newest_instance, lambda i: v2.newest_instance(rows(i) or [{"id": "1"}])),
+    Reading(INSTANCE, v2.response_request, lambda i: v2.response_request(row(i), USER)),
+    Reading(INSTANCE, v2.current_step, lambda i: v2.current_step(row(i))),
+    Reading(INSTANCE, v2.pending_assignees, lambda i: v2.pending_assignees(v2.current_step(row(i)) or {})),
+    Reading(INSTANCE, v2.response_options, lambda i: v2.response_options(v2.current_step(row(i)) or {})),
+    Reading(INSTANCE, v2.assignee_ids, lambda i: v2.assignee_ids(v2.current_step(row(i)) or {})),
+    Reading(INSTANCE, v2.recorded_response, lambda i: v2.recorded_response(row(i), STEP, USER)),
+    Reading(INSTANCE, v2.choose_option, lambda i: v2.choose_option(
+        v2.response_options(v2.current_step(row(i)) or {}), name="Approve")),
+    Reading(INSTANCE, v2.option_fits, lambda i: [
+        v2.option_fits(option, option_type="approve")
+        for option in v2.response_options(v2.current_step(row(i)) or {})]),
+    Reading(PEOPLE, v2.people_ids, lambda p: v2.people_ids(rows(p), ["dana@example.com", USER])),
+    Reading(OPERATION, v2.describe_operation, lambda o: v2.describe_operation(row(o))),
+    Reading(OPERATION, v2.operation_items, lambda o: v2.operation_items(row(o))),
+    Reading(OPERATION, v2.operation_ended, lambda o: v2.operation_ended(row(o))),
+    Reading(PEOPLE, people.wish_for, lambda p: people.wish_for(
+        "Directors", ["dana@example.com"], groups=GROUPS, possible=rows(p), replace=True, allow_empty=False)),
+    Reading("ProcoreHook.get_template_version/data/responsible_groups", people.wish_for,
+        lambda g: people.wish_for(
+            "Directors", ["x"], groups=rows(g), possible=[], replace=False, allow_empty=True)),
+    Reading("ProcoreHook.get_template_version/data/responsible_groups", people.is_role_group,
+        lambda g: [people.is_role_group(group) for group in rows(g)]),
+    Reading(PRESET, people.members_of, lambda p: people.members_of(row(p))),
+    Reading(PEOPLE, people.logins_of, lambda p: people.logins_of(rows(p))),
+    Reading(PRESET, people.group_changes, lambda p: people.group_changes(
+        row(p), [mine(p)], replace=True, logins={})),
+    Reading(PRESET, people.beyond, lambda p: people.beyond(
+        people.group_changes(row(p), [mine(p)], replace=True, logins={}), None)),
+    Reading(PRESET, people.members_after, lambda p: people.members_after(
+        row(p), [mine(p)], replace=False)),
+    Reading(PRESET, people.assignees_to_send, lambda p: people.assignees_to_send(
+        row(p), people.members_of(row(p)))),
+    Reading(PRESET, people.differences, lambda p: people.differences(row(p), {"g": ["1"]})),
+    Reading(PRESET, people.losses, lambda p: people.losses(row(p), {})),
+    Reading(REPLACEMENTS, people.may_be, lambda r: [
+        people.may_be(one, {"reason": "left", "project_ids": ["1"]}) for one in rows(r)]),
+    Reading(LIST, audit.listed_instance, lambda i: [audit.listed_instance(one, SINCE) for one in rows(i)]),
+    Reading(ITEM, audit.name_histories, known_rows),
+    Reading(ITEM, audit.rows_of, known_rows),
+    Reading(LEGACY, audit.legacy_instance_row, lambda i: audit.legacy_instance_row(
+        row(i), company_id="7")),
+    Reading(HISTORIES, audit.legacy_activity_row, lambda h: [
+        audit.legacy_activity_row(one, instance_id="1") for one in rows(h)]),
+    Reading(LEGACY, audit.legacy_has_changed, lambda i: audit.legacy_has_changed(row(i), SINCE)),
+    Reading(LEGACY, v1.text_ids, v1.text_ids),
+    Reading(USERS, v1.users_named, lambda u: v1.users_named(rows(u), "dana@example.com")),
+    Reading(LEGACY, v1.describe_instance, lambda i: legacy(row(i))),
+    Reading(LEGACY, v1.mark_of, lambda i: v1.mark_of(legacy(row(i)))),
+    Reading(LEGACY, v1.holding_of, lambda i: v1.holding_of(row(i))),
+    Reading(LEGACY, v1.decide_instance, lambda i: v1.decide_instance(
+        legacy(row(i)), after=v1.moment_of("2026-01-01T00:00:00Z"), activity="Approve", role="x", **STATES)),
+    Reading(HISTORIES, v1.decide_instance, lambda h: [
+        v1.decide_instance(SHOWN, after=v1.action_of(one), **STATES) for one in rows(h)]),
+    Reading(LEGACY, v1.decide_state_change, lambda i: v1.decide_state_change(
+        legacy(row(i)), v1.visit_of(SHOWN), {})),
+    Reading(LEGACY, v1.has_ended, lambda i: v1.has_ended(legacy(row(i)))),
+    Reading(HISTORIES, v1.action_of, lambda h: [v1.action_of(one) for one in rows(h)]),
+    Reading(LEGACY, v1.is_before, lambda i: v1.is_before(legacy(row(i)), ACTION)),
+    Reading(LEGACY, v1.is_undecided, lambda i: v1.is_undecided(legacy(row(i)), ACTION)),
+    Reading(LEGACY, v1.visit_of, lambda i: v1.visit_of(legacy(row(i)))),
+    Reading(LEGACY, v1.same_visit, lambda i: v1.same_visit(
+        v1.visit_of(SHOWN), v1.visit_of(legacy(row(i))))),
+    Reading(LEGACY, v1.activity_fits, lambda i: [
+        v1.activity_fits(one, name="x", role="y") for one in legacy(row(i))["activities"]]),
+    Reading(LEGACY, v1.is_open_to, lambda i: v1.is_open_to(legacy(row(i)), "x", "y")),
+    Reading(LEGACY, v1.choose_activity, lambda i: v1.choose_activity(
+        legacy(row(i))["activities"], name="Submit for Approval")),
+    Reading(HISTORIES, v1.newest_first, lambda h: v1.newest_first(rows(h))),
+    Reading(HISTORIES, v1.performed_activity, lambda h: [
+        v1.performed_activity(one) for one in rows(h)]),
+    Reading(HISTORIES, v1.find_performed, lambda h: v1.find_performed(
+        rows(h), visit=v1.visit_of(SHOWN), instance=SHOWN, wish={"name": "Approve"}, user_id=USER)),
+    Reading(LEGACY, v1.find_performed, lambda i: v1.find_performed(
+        [], visit=v1.visit_of(SHOWN), instance=legacy(row(i)), wish={"name": "x"}, user_id=USER)),
+    Reading(ROWS, ws.titled_rows, lambda r: ws.titled_rows(r, "row")),
+    Reading(ROWS, ws.choose, lambda r: ws.choose(
+        "diagram", "process diagram", "Event planning", ws.titled_rows(r, "row"))),
+    Reading("WorkflowsoftHook.search_users", ws.user_rows, ws.user_rows),
+    Reading("WorkflowsoftHook.search_users", ws.choose_user, lambda r: ws.choose_user(
+        "user", "olga@example.com", ws.user_rows(r))),
+    Reading(POLL, ws.integration_instances, ws.integration_instances),
+    Reading(FIELDS, ws.read_fields, ws.read_fields),
+    Reading(FIELDS, ws.by_label, lambda f: ws.by_label(ws.read_fields(f))),
+    Reading(FIELDS, ws.xcom_value, lambda f: ws.xcom_value(
+        ws.by_label(ws.read_fields(f)))),
+    Reading(FIELDS, ws.check_expected, lambda f: ws.check_expected(
+        ws.read_fields(f), {"Amount": "Decimal"}, "3")),
+    Reading(FIELDS, ws.find_field, lambda f: ws.find_field(ws.read_fields(f), "Amount")),
+    Reading(FIELDS, ws.plan_update, lambda f: ws.plan_update(
+        ws.read_fields(f), ws.by_label(ws.read_fields(f)), allow_unknown_types=True)),
+    Reading(FIELDS, ws.plan_update, lambda f: ws.plan_update(
+        ws.read_fields(f), {"Choice": "High"}, allow_unknown_types=True)),
+    Reading(FIELDS, ws.plan_update, lambda f: ws.plan_update(
+        ws.read_fields(f), {"Amount": "1.5", "Place": {"lat": [1]}}, allow_unknown_types=True)),
+    Reading(FIELDS, ws.differing, lambda f: ws.differing(
+        ws.read_fields(f), {field.key: 1 for field in ws.read_fields(f)})),
+    Reading(FIELDS, ws.missing_required, lambda f: ws.missing_required(ws.read_fields(f))),
+    Reading(FIELDS, ws.left_empty, lambda f: ws.left_empty(ws.read_fields(f), {})),
+    Reading(FIELDS, ws.has_closed, lambda f: ws.has_closed(ws.read_fields(f))),
+    Reading(FIELDS, ws.option_values, lambda f: [
+        ws.option_values(field) for field in ws.read_fields(f)]),
+    Reading(FIELDS, ws.encode, lambda f: [
+        ws.encode(field, field.value) for field in ws.read_fields(f)]),
+    Reading(FIELDS, ws.kept_values, lambda f: ws.kept_values(
+        ws.plan_update(ws.read_fields(f), {"Text": "other"}).values)),
+    Reading(FIELDS, ws.wire_name, lambda f: [
+        ws.wire_name(field.key) for field in ws.read_fields(f)]),
+]  # fmt: skip
+# A well-formed instance, and an action, to hold odd ones against.
+SHOWN = legacy({"id": 1, "current_workflow_state": {"id": 2, "name": "Start"}, "current_state_set_at": "2026-01-01"})
+ACTION = {"at": "2026-01-01T00:00:00Z", "state_id": "18706", "state_set_at": "2026-01-01T00:00:00Z"}
+
+# They take parameters of a DAG author, or what other rules have made, and no answer.
+READ_NO_ANSWER = {
+    "procore": {"idempotency_token"},
+    "procore_assignees": {"is_refused", "table_of", "checked_assignment"},
+    "procore_audit": {
+        "as_json",
+        "changed_since",
+        "count",
+        "flag",
+        "instance_row",
+        "iso",
+        "latest_of",
+        "response_rows",
+        "seconds_between",
+        "step_row",
+        "text",
+        "time",
+        "watermark",
+    },
+    "procore_legacy": {"moment_of"},
+    "workflowsoft": {
+        "check_rendered",
+        "instance_id_of",
+        "member",
+        "raw_fields",
+        "read_kept_values",
+        "says_already_completed",
+    },
+}
+
+
+@pytest.mark.parametrize("module", [v2, people, audit, v1, ws])
+def test_every_rule_is_known_to_read_an_answer_or_none(module):
+    name = module.__name__.rpartition(".")[2]
+    functions = {
+        key
+        for key, value in vars(module).items()
+        if not key.startswith("_")
+        and not isinstance(value, type)
+        and getattr(value, "__module__", "") == module.__name__
+    }
+
+    assert (
+        functions
+        == {r.function.__name__ for r in READINGS if r.function.__module__ == module.__name__} | (READ_NO_ANSWER[name])
+    )
+
+
+@pytest.mark.parametrize("reading", READINGS, ids=str)
+def test_an_answer_that_is_wrong_anywhere_is_a_typed_error_or_a_result(reading, good):
+    call, *keys = reading.of.split("/")
+    answer = parsed([exchange for exchange in good[call] if exchange.body][-1])
+    for key in keys:
+        answer = answer[key]
+    reading.read(answer)
+
+    @FEW
+    @given(mutated(answer))
+    def check(bad: Any) -> None:
+        with contextlib.suppress(WorkflowsError):
+            reading.read(bad)
+
+    check()

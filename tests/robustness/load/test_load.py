@@ -1,0 +1,162 @@
+"""Two hundred tasks under Procore's rate limit: all get through, each acts once, nobody comes back too early."""
+
+from __future__ import annotations
+
+import contextlib
+import heapq
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator
+from functools import cached_property, partial
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from airflow_provider_workflows.client.auth import TokenAuth
+from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.emulator import world
+from airflow_provider_workflows.hooks.procore import ProcoreConnectionHook
+from airflow_provider_workflows.operators.procore import (
+    ProcoreOperator,
+    ProcoreRespondOperator,
+    ProcoreStartInstanceOperator,
+)
+from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyPerformActivityOperator
+from airflow_provider_workflows.operators.workflowsoft import (
+    WorkflowsoftCompleteIntegrationOperator,
+    WorkflowsoftGetFieldsOperator,
+    WorkflowsoftUpdateFieldsOperator,
+)
+from tests.robustness.load import work
+
+
+class SharedTime:
+    """The time of many threads; it jumps to the one who wakes first as soon as all of them sleep."""
+
+    def __init__(self, threads: int):
+        self.now = time.time()
+        self._awake = threads
+        self._wakes: list[float] = []
+        self._changed = threading.Condition()
+
+    def time(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        with self._changed:
+            end = self.now + seconds
+            heapq.heappush(self._wakes, end)
+            self._rest()
+            self._changed.wait_for(lambda: self.now >= end)
+
+    def leave(self) -> None:
+        with self._changed:
+            self._rest()
+
+    def _rest(self) -> None:
+        self._awake -= 1
+        if self._awake == 0 and self._wakes:
+            self.now = self._wakes[0]
+            while self._wakes and self._wakes[0] <= self.now:
+                heapq.heappop(self._wakes)
+                self._awake += 1
+            self._changed.notify_all()
+
+
+class Run:
+    """The tasks in the slots of a pool, as threads."""
+
+    def __init__(self, slots: int, monkeypatch: pytest.MonkeyPatch):
+        self.time = SharedTime(slots)
+        self.slots = slots
+        self.failures: list[str] = []
+        ours = SimpleNamespace(time=self.time.time, sleep=self.time.sleep)
+        monkeypatch.setattr(world, "time", ours)
+        monkeypatch.setitem(RestClient.__init__.__kwdefaults__, "clock", self.time.time)
+        monkeypatch.setitem(RestClient.__init__.__kwdefaults__, "sleep", self.time.sleep)
+        monkeypatch.setitem(TokenAuth.__init__.__kwdefaults__, "clock", self.time.time)
+        # Airflow compiles all its masks anew for each token, which would take longer than all else.
+        monkeypatch.setattr("airflow.sdk.log.mask_secret", lambda *secret: None)
+        # Up to Python 3.11 these let one thread at a time in, for all hooks together; tasks are processes of their own.
+        for cls in (ProcoreConnectionHook, ProcoreOperator, ProcoreLegacyPerformActivityOperator):
+            for one in vars(cls).values():
+                if isinstance(one, cached_property):
+                    monkeypatch.setattr(one, "lock", contextlib.nullcontext(), raising=False)
+
+    def all(self, tasks: list[Callable[[], None]]) -> None:
+        """Run them, and return when all have ended."""
+        waiting: queue.SimpleQueue[Callable[[], None]] = queue.SimpleQueue()
+        for task in tasks:
+            waiting.put(task)
+        slots = [threading.Thread(target=self._slot, args=[waiting], daemon=True) for _ in range(self.slots)]
+        for slot in slots:
+            slot.start()
+        for slot in slots:
+            slot.join(300)
+            assert not slot.is_alive(), f"a task does not end: {self.failures}"
+
+    def _slot(self, waiting: queue.SimpleQueue[Callable[[], None]]) -> None:
+        while True:
+            try:
+                task = waiting.get_nowait()
+            except queue.Empty:
+                self.time.leave()
+                return
+            try:
+                task()
+            except BaseException as error:  # one that ended its thread would leave the others asleep
+                self.failures.append(repr(error))
+
+
+def tasks(arguments: dict[str, list[dict[str, Any]]]) -> list[Callable[[], None]]:
+    """Return the tasks in the order of a dealt deck: every kind from the beginning to the end."""
+    kinds = {"respond": respond, "perform": perform, "start": start, "integration": integrate}
+    dealt = [
+        (number / len(many), partial(kinds[kind], **one))
+        for kind, many in arguments.items()
+        for number, one in enumerate(many)
+    ]
+    return [task for _, task in sorted(dealt, key=lambda one: one[0])]
+
+
+def respond(**arguments: Any) -> None:
+    do(ProcoreRespondOperator(task_id="respond", option="Approve", **arguments))
+
+
+def perform(**arguments: Any) -> None:
+    do(ProcoreLegacyPerformActivityOperator(task_id="perform", activity="Submit for Approval", **arguments))
+
+
+def start(**arguments: Any) -> None:
+    do(ProcoreStartInstanceOperator(task_id="start", tool_type=work.TOOL, **arguments))
+
+
+def integrate(**arguments: Any) -> None:
+    do(WorkflowsoftGetFieldsOperator(task_id="get", **arguments))
+    do(WorkflowsoftUpdateFieldsOperator(task_id="update", fields=work.FIELDS, **arguments))
+    do(WorkflowsoftCompleteIntegrationOperator(task_id="complete", **arguments))
+
+
+def do(operator: Any) -> None:
+    operator.execute({})
+
+
+@pytest.fixture
+def emulator() -> Iterator[work.RecordedEmulator]:
+    with work.RecordedEmulator() as emulator:
+        yield emulator
+
+
+@pytest.mark.usefixtures("untraced")
+def test_two_hundred_tasks_in_a_pool_use_up_the_rate_limit_and_all_get_through(emulator, set_connection, monkeypatch):
+    arguments = work.prepare(emulator)
+    for conn_id, connection in work.connections(emulator, arguments).items():
+        set_connection(conn_id, connection)
+    run = Run(work.POOL_SIZE, monkeypatch)
+
+    run.all(tasks(arguments))
+
+    assert run.failures == []
+    assert work.problems(emulator) == []

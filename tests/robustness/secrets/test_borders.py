@@ -1,0 +1,241 @@
+"""What stays inside: ids in their segment on the wire, files in their folder, the emulator on this machine."""
+
+from __future__ import annotations
+
+import ast
+import email
+import inspect
+from itertools import chain
+from pathlib import Path
+
+import pytest
+from airflow.sdk import ObjectStoragePath
+from fastapi.routing import APIRoute
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+from starlette.routing import Route
+
+from airflow_provider_workflows import emulator as emulator_package
+from airflow_provider_workflows.emulator import Emulator
+from airflow_provider_workflows.emulator.__main__ import main
+from airflow_provider_workflows.emulator.app import Emulated
+from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
+from airflow_provider_workflows.hooks.procore import ProcoreHook
+from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook, _form_parts
+from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
+from airflow_provider_workflows.operators.attachments import attached_files, storage_path
+from airflow_provider_workflows.operators.tables import Tables
+from tests.robustness.secrets.servers import OtherHost
+from tests.robustness.secrets.test_scope import NASTY
+
+TOO_LONG = 1000  # characters: longer than this are left to the servers
+ROUTES = {
+    "show": lambda value: ProcoreHook().get_instance(value),
+    "project": lambda value: ProcoreHook().get_instance("700001", project_id=value),
+    "terminate": lambda value: ProcoreHook().terminate_instance(value),
+    "legacy": lambda value: ProcoreLegacyHook().get_instance(value),
+    "fields": lambda value: WorkflowsoftHook().get_fields(value),
+    "complete": lambda value: WorkflowsoftHook().complete(value),
+}
+
+# --- on the wire ---
+
+
+@pytest.mark.parametrize("send", ROUTES.values(), ids=ROUTES)
+@pytest.mark.parametrize("value", [text for text in NASTY if len(text) < TOO_LONG], ids=repr)
+def test_no_id_reaches_another_route_of_the_server_or_changes_anything(airflow_connections, send, value):
+    with pytest.raises((WorkflowsError, ValueError)):
+        send(value)
+
+    # Signing in, and what could be sent: only the call that was meant, of an id that is not there.
+    paths = [request["path"] for request in airflow_connections.requests()]
+    assert [path for path in paths if not path.endswith(("/oauth/token", "/apitoken"))] == paths[1:]
+    assert len(paths) <= 2
+    assert all(request["status"] in (400, 403, 404, 422) for request in airflow_connections.requests()[1:])
+    assert airflow_connections.effects() == []
+
+
+@pytest.mark.parametrize("value", ["700001/history", "700001%2Fhistory", "x/../700001", "..%2f700001"])
+def test_the_emulator_keeps_an_encoded_slash_in_its_id(airflow_connections, value):
+    with pytest.raises(WorkflowsError, match="404"):
+        ProcoreHook().get_instance(value)
+
+
+def test_the_request_line_is_the_documented_one(set_connection):
+    with OtherHost() as server:
+        extra = {"access_token": "token", "company_id": "42", "project_id": "7"}
+        set_connection("procore_default", {"conn_type": "procore", "host": server.url, "extra": extra})
+        for value in ("../../me", "%2e%2e/x", "1?a=b#c", "@host", "a\r\nX: y"):
+            with pytest.raises(WorkflowsError):
+                ProcoreHook().get_instance(value)
+
+    start = "/rest/v2.0/companies/42/projects/7/workflows/instances/"
+    assert [request["path"] for request in server.received] == [
+        start + "..%2F..%2Fme",
+        start + "%252e%252e%2Fx",
+        start + "1%3Fa%3Db%23c",
+        start + "%40host",
+        start + "a%0D%0AX%3A%20y",
+    ]
+
+
+# --- the parts of a form ---
+
+
+def parts_of(names: list[str], comments: str) -> list[dict[str, str]]:
+    """Return the headers of each part of the form that is sent with files of these names."""
+    import requests
+
+    activity = {"workflow_activity_id": 1, "comments": comments}
+    files = _form_parts(activity, [(name, b"content", "text/plain") for name in names])
+    sent = requests.Request("POST", "https://api.example.com", files=files).prepare()
+    whole = b"Content-Type: " + sent.headers["Content-Type"].encode() + b"\r\n\r\n" + sent.body
+    return [dict(part.items()) for part in email.message_from_bytes(whole).get_payload()]
+
+
+@settings(derandomize=True, max_examples=100, deadline=None, database=None)
+@given(name=st.text(min_size=1), comments=st.text())
+def test_no_file_name_and_no_comment_adds_a_header_or_a_part_to_a_form(name, comments):
+    parts = parts_of([name], comments)
+
+    assert [set(part) for part in parts] == [
+        {"Content-Disposition"},
+        {"Content-Disposition"},
+        {"Content-Disposition", "Content-Type"},
+    ]
+    assert parts[2]["Content-Type"] == "text/plain"
+
+
+@pytest.mark.parametrize("name", ['a"; name="b', "a\r\nX: y", 'a"\r\n\r\n--boundary', "a\nb"])
+def test_a_file_name_stays_in_its_quotes(name):
+    *_, file = parts_of([name], "fine")
+
+    assert file["Content-Disposition"].count('"') == 4
+    assert set(file) == {"Content-Disposition", "Content-Type"}
+
+
+# --- files ---
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A folder of files to attach, beside something that is not to be attached."""
+    (tmp_path / "plans").mkdir()
+    (tmp_path / "plans" / "a.pdf").write_text("plan")
+    (tmp_path / "secret").write_text("secret")
+    return tmp_path / "plans"
+
+
+@pytest.mark.parametrize("start", ["", "file://"])
+@pytest.mark.parametrize("name", ["../secret", "x/../../secret", "a.pdf/../../secret", ".."])
+def test_what_a_template_puts_behind_a_folder_cannot_climb_out_of_it(folder, start, name):
+    for given_path in (f"{start}{folder}/{name}", ObjectStoragePath(f"file://{folder}") / name):
+        with pytest.raises(ConfigurationError, match=r"files.*climb"):
+            attached_files("files", given_path)
+        with pytest.raises(ConfigurationError, match=r"path.*climb"):
+            storage_path("path", given_path)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["/../secret"[1:] + "\x00", "%2e%2e/secret", "..\\secret", "x::file://{secret}", "{secret}", "~/secret", "?x"],
+)
+def test_no_other_name_leads_to_a_file_outside_either(folder, name):
+    name = name.replace("{secret}", str(folder.parent / "secret"))
+
+    with pytest.raises(ConfigurationError, match="files"):
+        attached_files("files", f"file://{folder}/{name}")
+
+
+PIECES = ("..", "", "x", ".", "%2e%2e", "..\\", "~", "@", "?", "#", "::", "\x00", " ", "x ")
+
+
+@settings(derandomize=True, max_examples=400, deadline=None, database=None)
+@example(name="x")
+@given(name=st.lists(st.sampled_from(PIECES), min_size=1, max_size=4).map("/".join))
+def test_no_name_at_all_does(tmp_path_factory, name):
+    outside = tmp_path_factory.getbasetemp()
+    inside = outside / "inside"
+    inside.mkdir(exist_ok=True)
+    for place in (outside, inside):
+        (place / "x").write_text("in" if place is inside else "out")
+
+    try:
+        (found,) = attached_files("files", f"file://{inside}/{name}")
+    except ConfigurationError:
+        assert name != "x"
+        return
+    assert b"".join(found.parts(10)) == b"in"
+
+
+def test_a_name_that_dots_only_begin_or_end_is_a_name(folder):
+    (folder / "..a..pdf").write_text("plan")
+
+    assert [file.name for file in attached_files("files", f"file://{folder}/..a..pdf")] == ["..a..pdf"]
+
+
+def export_to(folder: Path) -> dict[str, str]:
+    with Tables({"rows": {"name": "text"}}, "jsonl") as tables:
+        tables.add({"rows": [{"name": "a"}]})
+        return tables.save(ObjectStoragePath(f"file://{folder}"))
+
+
+def test_an_export_replaces_a_link_and_writes_through_none(tmp_path, monkeypatch):
+    outside = tmp_path / "outside"
+    outside.write_text("kept")
+    target = tmp_path / "export"
+    target.mkdir()
+    monkeypatch.setattr("os.getpid", lambda: 7)
+    for name in ("rows.jsonl", ".rows.jsonl.7.part"):
+        (target / name).symlink_to(outside)
+
+    export_to(target)
+
+    assert outside.read_text() == "kept"
+    assert [path.name for path in target.iterdir()] == ["rows.jsonl"]
+    assert not (target / "rows.jsonl").is_symlink()
+    assert (target / "rows.jsonl").read_text() == '{"name": "a"}\n'
+
+
+# --- the emulator ---
+
+FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+
+
+def test_the_emulator_listens_on_this_machine_only_unless_it_is_told_twice(capsys):
+    with Emulator() as emulator:
+        assert emulator.url.startswith("http://127.0.0.1:")
+    assert set(inspect.signature(Emulator).parameters) == {"seed"}
+    for host in ("0.0.0.0", "::", "192.0.2.1", "example.com"):
+        with pytest.raises(SystemExit):
+            main(["--host", host])
+        assert "--allow-remote" in capsys.readouterr().err
+
+
+def test_the_emulator_has_no_route_that_reads_a_file():
+    routes = Emulated("default").app.routes
+    # All are functions of ours, besides FastAPI's own description of them.
+    others = [route for route in routes if not isinstance(route, APIRoute)]
+    assert [(type(route), route.path) for route in others] == [(Route, "/openapi.json")]
+
+    names = set()
+    for module in Path(str(emulator_package.__file__)).parent.glob("*.py"):
+        tree = ast.parse(module.read_text())
+        parts = [tree]
+        if module.name == "overview.py":  # its import reads the files of the page, whatever is asked for
+            parts = [node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)]
+        for node in chain.from_iterable(map(ast.walk, parts)):
+            names |= {getattr(node, field, None) for field in ("id", "attr", "module")}
+            names |= {alias.name for alias in getattr(node, "names", ()) if isinstance(alias, ast.alias)}
+    reads = {
+        "FileResponse",
+        "Path",
+        "StaticFiles",
+        "open_text",
+        "pathlib",
+        "read_bytes",
+        "read_text",
+        "shutil",
+        "tempfile",
+    }
+    assert names & reads == set()

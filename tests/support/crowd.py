@@ -1,0 +1,131 @@
+"""Many waits at once on a real Airflow, the people who end them, and what must have come of it."""
+
+from __future__ import annotations
+
+import json
+import random
+import shutil
+from pathlib import Path
+from typing import Any
+
+from airflow_provider_workflows.emulator import Emulator
+from tests.support.live_airflow import LiveAirflow
+
+WAITS = "many_waits"
+EVENTS = "requests_as_events"
+# What a wait on an integration step waits for, and the diagram that begins with that step.
+DIAGRAMS = {
+    "101": "Event planning",
+    "201": "Vendor onboarding",
+    "301": "Contract review",
+    "401": "Data issue",
+    "501": "Purchase request",
+    "601": "Field types",
+}
+SETTINGS = {
+    "AIRFLOW__WORKFLOWS__POKE_INTERVAL": "1",
+    "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "1000",
+    # A watcher starts when the file of an unpaused DAG is read again.
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "4",
+    # How long a scheduler waits before it takes over from one that is dead, or from a task.
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
+    "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
+    "AIRFLOW__SCHEDULER__ORPHANED_TASKS_CHECK_INTERVAL": "5",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT": "20",
+    "AIRFLOW__SCHEDULER__TASK_INSTANCE_HEARTBEAT_TIMEOUT_DETECTION_INTERVAL": "2",
+}
+
+
+class Crowd:
+    """
+    The workflows that a DAG waits for, and the people who decide them in an order that chance makes.
+
+    Three in five are Procore's v2, the others Legacy, but for one wait on each of Workflowsoft's first steps.
+
+    :param emulator: Where the workflows are.
+    :param count: How many waits.
+    :param chance: Decides who decides what, and when.
+    """
+
+    def __init__(self, emulator: Emulator, count: int, chance: random.Random):
+        self.emulator = emulator
+        self.chance = chance
+        v2_count = (count - len(DIAGRAMS)) * 3 // 5
+        v2 = emulator.control("POST", "procore/instances/many", count=v2_count)["ids"]
+        # From here on they ask the director, and are no event for us.
+        emulator.control(
+            "POST", "procore/instances/respond-many", ids=v2, login="integration@example.com", option="Approve"
+        )
+        legacy_count = count - len(DIAGRAMS) - v2_count
+        legacy = emulator.control("POST", "procore/legacy/instances/many", count=legacy_count)["ids"]
+        emulator.control(
+            "POST",
+            "procore/legacy/instances/perform-many",
+            ids=legacy,
+            login="integration@example.com",
+            activity="Submit for Approval",
+        )
+        self.waits = {"procore": v2, "procore_legacy": legacy, "workflowsoft": list(DIAGRAMS)}
+        self.undecided = [(product, one) for product, ids in self.waits.items() for one in ids]
+        self.decided: dict[str, str] = {}  # how the wait must end, by what it waits for
+        state = emulator.control("GET", "state")["procore"]
+        # That ask us, and must be told.
+        self.orders = {one["id"] for one in state if "integration@example.com" in one["waits_for"]}
+        chance.shuffle(self.undecided)
+        self._order()
+
+    def write_dags(self, folder: Path) -> None:
+        """Put the DAGs into a folder, with what they wait for beside them."""
+        source = Path(__file__).parents[1] / "live" / "dags" / f"{WAITS}.py"
+        shutil.copy(source, folder)
+        (folder / f"{WAITS}.json").write_text(json.dumps(self.waits))
+
+    def work(self, decisions: int) -> None:
+        """Decide so many, and start an order that asks us."""
+        for product, one in [self.undecided.pop() for _ in range(min(decisions, len(self.undecided)))]:
+            self.decided[f"{product} {one}"] = self._decide(product, one)
+        self._order()
+
+    def _order(self) -> None:
+        item_id = str(990000 + len(self.orders))
+        started = self.emulator.control(
+            "POST", "procore/instances", tool_type="purchase_order_contract", item_id=item_id
+        )
+        self.orders.add(started["id"])
+
+    def _decide(self, product: str, one: str) -> str:
+        yes = self.chance.random() < 0.5
+        if product == "workflowsoft":
+            started = self.emulator.control("POST", "workflowsoft/processes", diagram=DIAGRAMS[one])
+            return str(started["integration_instance_id"])
+        if product == "procore":
+            where, option = f"procore/instances/{one}/respond", "Approve" if yes else "Reject"
+            self.emulator.control("POST", where, login="dana@example.com", option=option)
+            return "Approved" if yes else "Rejected"
+        where, activity = f"procore/legacy/instances/{one}/perform", "Approve" if yes else "Deny"
+        self.emulator.control("POST", where, login="rita@example.com", activity=activity)
+        return "PO Approved" if yes else "Start"
+
+    def wrong_waits(self, outcomes: dict[str, str] | None) -> list[str]:
+        """Return what is wrong with how the waits have ended; nothing, if all is well."""
+        found = outcomes or {}
+        return [
+            f"{wait}: {found.get(wait)} instead of {self.decided.get(wait)}"
+            for wait in sorted({*found, *self.decided})
+            if found.get(wait) != self.decided.get(wait)
+        ]
+
+    def wrong_events(self, told: list[dict[str, Any]]) -> list[str]:
+        """Return what is wrong with what the asset was told; nothing, if all is well."""
+        by_id = {row["event_id"]: row for row in told}
+        lost = sorted(self.orders - {row["instance_id"] for row in told})
+        return [
+            *(f"order {instance_id} was not told" for instance_id in lost),
+            *(f"{row['event_id']} was told in two ways" for row in told if by_id[row["event_id"]] != row),
+            *([f"{len(by_id)} event ids for {len(self.orders)} orders"] if len(by_id) != len(self.orders) else []),
+        ]
+
+
+def told_rows(airflow: LiveAirflow) -> list[dict[str, Any]]:
+    """Return every fact that an asset was told, as often as it was told."""
+    return [row for payload in airflow.asset_payloads() for row in payload["events"]]

@@ -1,0 +1,54 @@
+"""How the tests run an example DAG, and read what became of its tasks."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+EXAMPLES = Path(__file__).parents[2] / "example_dags"
+
+
+def run(dag_id: str, *, constants: dict | None = None, **params):
+    """Run an example in this process, without Airflow's retries; return the run."""
+    module = _module(EXAMPLES / f"{dag_id}.py")
+    vars(module).update(constants or {})
+    dag = vars(module)[dag_id]()
+    for task in dag.tasks:
+        if task.is_mapped:
+            task.partial_kwargs["retries"] = 0
+        else:
+            task.retries = 0
+    return dag.test(run_conf=params)
+
+
+def run_source(dag_id: str, source: str, monkeypatch: Any, folder: Path):
+    """Run a DAG of these lines, which end with the call of its function, from a file of its own; return the run."""
+    file = folder / f"{dag_id}.py"
+    file.write_text(source)
+    bundle = {"name": "flow", "classpath": "airflow.dag_processing.bundles.local.LocalDagBundle"}
+    monkeypatch.setenv(
+        "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST", json.dumps([{**bundle, "kwargs": {"path": str(folder)}}])
+    )
+    return vars(_module(file))[dag_id]().test()
+
+
+def _module(file: Path) -> Any:
+    spec = importlib.util.spec_from_file_location(file.stem, file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def states(run) -> dict[str, list[str]]:
+    """Return the states of each task, of all its mapped instances."""
+    found: dict[str, list[str]] = {}
+    for one in sorted(run.get_task_instances(), key=lambda one: (one.task_id, one.map_index)):
+        found.setdefault(one.task_id, []).append(str(one.state))
+    return found
+
+
+def result(run, task_id: str):
+    (one,) = [one for one in run.get_task_instances() if one.task_id == task_id]
+    return one.xcom_pull(task_ids=task_id)

@@ -1,0 +1,619 @@
+"""A function as the answer to a step: called with what stands now, its answer sent once, to the visit it was for."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
+from airflow.sdk import DAG, task
+
+from airflow_provider_workflows.decorators.procore import (
+    Respond,
+    Skip,
+    Wait,
+    _ResponseDecoratedOperator,
+    procore_response,
+)
+from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest
+from airflow_provider_workflows.get_provider_info import get_provider_info
+from airflow_provider_workflows.hooks.procore import ProcoreHook
+from airflow_provider_workflows.sensors.procore import ProcoreResponseRequestedSensor
+from airflow_provider_workflows.triggers.pauses import PauseTrigger
+from tests.support import examples
+from tests.support.examples import run_source
+from tests.support.killed import Killed
+from tests.unit.operators.test_procore_respond import (
+    INSTANCE,
+    TOOL,
+    bring_the_step_round_again,
+    person_answers,
+    responses,
+    step_of,
+)
+
+pytestmark = pytest.mark.usefixtures("airflow_connections")
+
+APPROVED = [("90001", "Approve")]
+
+
+@pytest.fixture
+def row(emulator) -> dict[str, Any]:
+    """What the sensor returns for the instance that waits for us."""
+    (found,) = ProcoreResponseRequestedSensor(task_id="waiting", tool_type=TOOL).execute({})
+    return found
+
+
+def operator(function: Callable[..., Any], *args: Any, options: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+    """Return the operator that a call of the decorated function makes."""
+    with DAG("any", schedule=None):
+        fixed = {"task_id": "answer", "confirm_timeout": 0.2, "retries": 2}
+        return procore_response(**{**fixed, **(options or {})})(function)(*args, **kwargs).operator
+
+
+def run(function: Callable[..., Any], store: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    return operator(function, *args, **kwargs).execute(in_task(store))
+
+
+def in_task(store: Any) -> dict[str, Any]:
+    ti = SimpleNamespace(get_first_reschedule_date=lambda context: None, max_tries=None)
+    return {"ti": ti, "run_id": "run-7"} | ({} if store is None else {"task_state_store": store})
+
+
+class Function:
+    """A function to decorate that decides otherwise each time; what it was given is in ``seen``."""
+
+    def __init__(self, *decisions: Any):
+        self.decisions = list(decisions)
+        self.seen: list[dict[str, Any]] = []
+
+    def __call__(self) -> Callable[..., Any]:
+        def decide(instance):
+            self.seen.append(instance)
+            return self.decisions.pop(0) if len(self.decisions) > 1 else self.decisions[0]
+
+        return decide
+
+
+@pytest.fixture
+def approves() -> Function:
+    return Function(Respond("approve", comment="fine"), Respond("Reject"))
+
+
+def dies(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, moment: str) -> None:
+    """Let the worker die in the next call of a method, before or after its effect."""
+    really, died = getattr(owner, name), []
+
+    def call(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if died or (name == "set" and "decision" not in args[0]):
+            return really(self, *args, **kwargs)
+        died.append(True)
+        if moment == "after":
+            really(self, *args, **kwargs)
+        raise Killed
+
+    monkeypatch.setattr(owner, name, call)
+
+
+# --- one try ---
+
+
+def test_what_the_function_returns_is_answered_and_described(emulator, row, store, approves):
+    result = run(approves(), store, row)
+
+    assert responses(emulator) == APPROVED
+    assert result == {
+        "project_id": "1001",
+        "instance_id": INSTANCE,
+        "item_id": "5001",
+        "step": "Budget Check",
+        "step_occurrence_id": row["step_occurrence_id"],
+        "option": "Approve",
+        "option_id": result["option_id"],
+        "type": "approve",
+        "comment": "fine",
+        "user_id": "90001",
+        "already_recorded": False,
+    }
+
+
+def test_the_function_is_given_the_row_and_what_stands_now(emulator, row, store, approves):
+    run(approves(), store, {**row, "amount": "12.50", "options": "stale"})
+
+    (instance,) = approves.seen
+    assert instance == {
+        **row,
+        "amount": "12.50",
+        "holders": [{"id": "90001", "name": "Airflow Integration", "login": "integration@example.com"}],
+        "state": "in_progress",
+        "item_status": instance["item_status"],
+        "last_response": None,
+        "started_at": instance["started_at"],
+        "ended_at": None,
+        "blocked_reason": None,
+    }
+    assert [option["name"] for option in instance["options"]] == ["Approve", "Return", "Reject"]
+    assert json.loads(json.dumps(instance)) == instance
+
+
+def test_the_keys_that_are_documented_are_those_that_are_given(row, store, approves):
+    run(approves(), store, row)
+
+    documented = procore_response.__doc__.partition("what was read just now: ``{")[2].partition("}``.")[0]
+    for inner in ("{id, name, type}", "{id, name, login}", "{option, type, comment, by, at}"):
+        documented = documented.replace(inner, "")
+    assert {word.strip(" :[]\n") for word in documented.split(",")} == set(approves.seen[0])
+
+
+def test_an_answer_may_have_files_attachments_and_be_chosen_by_type_or_id(emulator, row, store, tmp_path):
+    (tmp_path / "quote.txt").write_text("12.50")
+    emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="5002")
+    _, second = ProcoreResponseRequestedSensor(task_id="waiting", tool_type=TOOL).execute({})
+
+    attached = Respond(option_type="approve", files=tmp_path / "quote.txt", attachments={"file_version_ids": (7,)})
+    first = run(Function(attached)(), store, row)
+    by_id = run(Function(Respond(option_id=second["options"][2]["id"]))(), store, second)
+
+    assert (first["option"], by_id["option"]) == ("Approve", "Reject")
+    sent = [request["body"]["response"] for request in emulator.requests() if request["path"].endswith("/responses")]
+    assert sent[0]["attachments"]["file_version_ids"] == ["7"]
+    assert [len(answer.get("attachments") or {}) for answer in sent] == [2, 0]
+
+
+def test_a_step_that_is_skipped_is_left_as_it_is(emulator, row, store):
+    with pytest.raises(AirflowSkipException, match=f"Instance {INSTANCE} is left as it is. not ours"):
+        run(Function(Skip("not ours"))(), store, row)
+    assert responses(emulator) == []
+
+
+@pytest.mark.parametrize("returned", [None, "Approve", {"option": "Approve"}, Respond, True])
+def test_anything_else_is_refused_with_what_to_return(emulator, row, store, returned):
+    with pytest.raises(ConfigurationError, match=r"decide must return Respond\(option\), Wait\(\) or Skip\(\)"):
+        run(Function(returned)(), store, row)
+    assert responses(emulator) == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        (Respond("Aprove"), "'Aprove' does not exist"),
+        (Respond(), "exactly one of option, option_id, option_type"),
+        (Respond("Approve", option_type="approve"), "option and option_type"),
+        (Respond("Approve", files="/nowhere/quote.pdf"), "files"),
+        (Respond("Approve", attachments={"files": ["1"]}), "attachments"),
+        (Respond("Approve", attachments=["1"]), "attachments must be ids by kind"),
+    ],
+)
+def test_an_answer_that_cannot_be_sent_is_not_kept_so_that_a_retry_decides_anew(emulator, row, store, wrong, said):
+    function = Function(wrong, Respond("Approve"))
+    with pytest.raises(ConfigurationError, match=said):
+        run(function(), store, row)
+
+    run(function(), store, row)
+
+    assert (len(function.seen), responses(emulator)) == (2, APPROVED)
+
+
+# --- several tries ---
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "moment", "calls"),
+    [
+        ("store", "set", "before", 2),
+        ("store", "set", "after", 1),
+        ("hook", "respond", "before", 1),
+        ("hook", "respond", "after", 1),
+    ],
+)
+def test_a_killed_task_is_finished_by_a_retry_with_the_answer_that_was_kept(
+    emulator, row, store, monkeypatch, owner, name, moment, calls
+):
+    function = Function(*[Respond("Approve", comment=str(number)) for number in (1, 2)])
+    dies(monkeypatch, type(store) if owner == "store" else ProcoreHook, name, moment)
+    with pytest.raises(Killed):
+        run(function(), store, row)
+
+    result = run(function(), store, row)
+
+    assert len(function.seen) == calls
+    assert (result["comment"], result["already_recorded"]) == (str(calls), (name, moment) == ("respond", "after"))
+    assert responses(emulator) == APPROVED
+
+
+def test_a_retry_sends_the_same_answer_though_the_function_would_decide_otherwise(emulator, row, store, approves):
+    emulator.control("POST", "faults", method="POST", path="/responses$", status=400, json={"error": "no"})
+    with pytest.raises(InvalidRequest):
+        run(approves(), store, row)
+
+    run(approves(), store, row)
+
+    assert len(approves.seen) == 1
+    assert responses(emulator) == APPROVED
+
+
+def test_a_retry_after_success_sends_nothing_and_returns_the_same(emulator, row, store, approves):
+    first = run(approves(), store, row)
+    again = run(approves(), store, row)
+
+    assert {**again, "option_id": None} == {**first, "option_id": None, "already_recorded": True}
+    assert (len(approves.seen), responses(emulator)) == (1, APPROVED)
+
+
+def test_a_response_that_is_on_record_already_is_returned_without_calling_the_function(emulator, row, store, approves):
+    person_answers(emulator, "integration@example.com", "Reject")
+
+    result = run(approves(), store, row)
+
+    assert (result["option"], result["already_recorded"], approves.seen) == ("Reject", True, [])
+    assert responses(emulator) == [("90001", "Reject")]
+
+
+def test_an_answer_that_was_kept_does_not_pass_for_another_one_on_record(emulator, row, store, monkeypatch, approves):
+    dies(monkeypatch, ProcoreHook, "respond", "before")
+    with pytest.raises(Killed):
+        run(approves(), store, row)
+    person_answers(emulator, "integration@example.com", "Reject")
+
+    with pytest.raises(AirflowFailException, match="ResponseConflict"):
+        run(approves(), store, row)
+
+
+def test_a_step_that_came_round_again_gets_no_second_answer(emulator, row, store, approves):
+    run(approves(), store, row)
+    bring_the_step_round_again(emulator)
+
+    run(approves(), store, row)
+
+    assert [who for who, _ in responses(emulator)] == ["90001", "90004"]
+    assert len(approves.seen) == 1
+
+
+@pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
+@pytest.mark.parametrize("ended", [True, False])
+def test_a_step_that_is_over_ends_the_task_as_the_author_says_and_the_function_is_not_called(
+    emulator, row, store, approves, policy, ended
+):
+    if ended:
+        emulator.control("POST", f"procore/instances/{INSTANCE}/terminate", login="pat@example.com")
+    built = operator(approves(), {**row, "step_occurrence_id": "1"}, options={"on_step_moved": policy})
+
+    if policy == "succeed":
+        assert built.execute(in_task(store)) is None
+    else:
+        error = {"fail": AirflowFailException, "skip": AirflowSkipException}[policy]
+        with pytest.raises(error, match="has ended" if ended else "stands at 'Budget Check'"):
+            built.execute(in_task(store))
+    assert (approves.seen, responses(emulator)) == ([], [])
+
+
+def test_a_step_that_moves_while_the_function_thinks_is_not_answered(emulator, row, store):
+    def slow(instance):
+        emulator.control("POST", f"procore/instances/{INSTANCE}/terminate", login="pat@example.com")
+        return Respond("Approve")
+
+    with pytest.raises(AirflowFailException, match="StepMoved"):
+        run(slow, store, row)
+    assert responses(emulator) == []
+
+
+def test_who_is_asked_instead_is_said_before_the_function_is_called(emulator, row, store, approves):
+    person_answers(emulator, "integration@example.com", "Approve")
+
+    with pytest.raises(ConfigurationError, match="Director Approval.*Dana Director"):
+        run(approves(), store, INSTANCE)
+    assert approves.seen == []
+
+
+# --- waiting ---
+
+
+def paused(built: Any, store: Any) -> Any:
+    """Run a task that is to be deferred; return what it defers to."""
+    deferred = pytest.importorskip("airflow.exceptions").TaskDeferred
+    with pytest.raises(deferred) as raised:
+        built.execute(in_task(store))
+    return raised.value
+
+
+def test_a_function_that_waits_is_called_again_after_a_pause_without_a_worker(emulator, row, store):
+    function = Function(Wait("no quote yet"), Respond("Approve"))
+    options = {"deferrable": True, "poke_interval": 120, "timeout": 3600}
+
+    before = datetime.now(timezone.utc)
+    deferred = paused(operator(function(), row, options=options), store)
+
+    path, arguments = deferred.trigger.serialize()
+    assert path == "airflow_provider_workflows.triggers.pauses.PauseTrigger"
+    assert 119 < (datetime.fromisoformat(arguments["until"]) - before).total_seconds() < 150
+    assert timedelta(seconds=3600) < deferred.timeout < timedelta(seconds=3600 + 121)
+    assert (responses(emulator), [key for key in store if "decision" in key]) == ([], [])
+
+    resumed = operator(function(), row, options=options)
+    resumed.execute_complete(in_task(store), event={"deadline": arguments["deadline"]})
+
+    assert (len(function.seen), responses(emulator)) == (2, APPROVED)
+
+
+def test_a_task_that_is_not_deferrable_is_rescheduled(emulator, row, store):
+    built = operator(Function(Wait())(), row, options={"deferrable": False, "poke_interval": 120})
+
+    with pytest.raises(Exception) as raised:  # noqa: PT011  Airflow has it in another place in each version
+        built.execute(in_task(store))
+
+    assert type(raised.value).__name__ == "AirflowRescheduleException"
+    assert 100 < (raised.value.reschedule_date - datetime.now(timezone.utc)).total_seconds() <= 120
+    assert (built.reschedule, responses(emulator)) == (True, [])
+
+
+def test_the_log_of_a_wait_says_what_stands_who_holds_it_and_when_the_next_look_is(row, store, capsys):
+    options = {"deferrable": True, "poke_interval": 120}
+    paused(operator(Function(Wait("no quote yet"))(), row, options=options), store)
+
+    logged = capsys.readouterr().out
+    assert f"Instance {INSTANCE} stands at 'Budget Check' since {row['step_started_at']}" in logged
+    assert "held by Airflow Integration; the function waits: no quote yet. Looking again in 120 s" in logged
+
+
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_a_function_that_still_waits_when_the_time_is_over_fails_the_task(emulator, row, store, deferrable):
+    store.set("deadline", (datetime.now(timezone.utc) - timedelta(seconds=1)).isoformat())
+    built = operator(Function(Wait())(), row, options={"deferrable": deferrable})
+
+    with pytest.raises(AirflowSensorTimeout, match="stands at 'Budget Check'.*held by Airflow Integration"):
+        built.execute(in_task(store))
+
+
+def test_the_deadline_is_that_of_the_first_try_after_every_pause_and_retry(row, store):
+    options = {"deferrable": True, "timeout": 3600}
+    first = paused(operator(Function(Wait())(), row, options=options), store).trigger.deadline
+
+    assert paused(operator(Function(Wait())(), row, options=options), store).trigger.deadline == first
+
+
+@pytest.mark.parametrize("form", [datetime.isoformat, lambda time: time], ids=["text", "time"])
+@pytest.mark.parametrize("deferrable", [True, False])
+def test_without_a_store_the_deadline_survives_a_pause(row, deferrable, form):
+    built = operator(Function(Wait())(), row, options={"deferrable": deferrable, "timeout": 60})
+    past = datetime.now(timezone.utc) - timedelta(seconds=61)
+
+    ti = SimpleNamespace(get_first_reschedule_date=lambda context: form(past), max_tries=None)
+    resume = partial(built.execute_complete, event={"deadline": past.isoformat()}) if deferrable else built.execute
+
+    with pytest.raises(AirflowSensorTimeout):
+        resume({"ti": ti, "task_reschedule_count": 1})
+
+
+def test_a_trigger_that_pauses_says_when_the_task_has_to_be_done(monkeypatch):
+    async def events() -> list[Any]:
+        until = datetime.now(timezone.utc) + timedelta(seconds=0.05)
+        return [event.payload async for event in PauseTrigger(until=until.isoformat(), deadline="then").run()]
+
+    assert asyncio.run(events()) == [{"deadline": "then", "step_occurrence_id": None}]
+
+
+def test_without_a_store_an_id_alone_stays_with_its_visit_over_a_pause(emulator, row):
+    function = Function(Wait(), Respond("Reject"))
+    options = {"deferrable": True, "retries": 0}
+    _, arguments = paused(operator(function(), INSTANCE, options=options), None).trigger.serialize()
+    assert arguments["step_occurrence_id"] == row["step_occurrence_id"]
+    person_answers(emulator, "integration@example.com", "Approve")
+    person_answers(emulator, "dana@example.com", "Return")
+
+    event = {name: arguments[name] for name in ("deadline", "step_occurrence_id")}
+    result = operator(function(), INSTANCE, options=options).execute_complete(in_task(None), event=event)
+
+    assert (result["step_occurrence_id"], result["option"]) == (row["step_occurrence_id"], "Approve")
+    assert (len(function.seen), len(responses(emulator))) == (1, 2)
+
+
+def test_without_a_store_a_task_that_is_rescheduled_needs_the_visit(emulator, row):
+    built = operator(Function(Wait())(), INSTANCE, options={"deferrable": False, "retries": 0})
+
+    with pytest.raises(ConfigurationError, match="Wait.. needs the visit of the step on an Airflow before 3.3"):
+        built.execute(in_task(None))
+
+
+def test_only_the_function_says_what_is_answered(emulator, row, store):
+    with pytest.raises(TypeError, match="takes no option comment, option"), DAG("any", schedule=None):
+        procore_response(Function(Respond("Approve"))()).override(option="Reject", comment="no")(row)
+    with DAG("any", schedule=None, default_args={"comment": "by default", "option": "Reject", "item_id": "7"}):
+        built = procore_response(task_id="answer", confirm_timeout=0.2)(Function(Respond(option_type="approve"))())(row)
+
+    result = built.operator.execute(in_task(store))
+
+    assert (result["option"], result["comment"], result["item_id"]) == ("Approve", None, "5001")
+
+
+def test_a_function_may_do_with_the_instance_what_it_likes(emulator, row, store):
+    def decide(instance):
+        instance.clear()
+        return Respond("Approve")
+
+    assert run(decide, store, row)["option"] == "Approve"
+
+
+def test_a_pause_is_never_so_short_that_airflow_would_fail_the_task(row, store, monkeypatch):
+    monkeypatch.setattr("airflow_provider_workflows.triggers.base.SHORTEST_FIRST_PAUSE", 5.0)
+    options = {"deferrable": True, "poke_interval": 0.1}
+    until = paused(operator(Function(Wait())(), row, options=options), store).trigger.until
+
+    assert 4 < (datetime.fromisoformat(until) - datetime.now(timezone.utc)).total_seconds() <= 5
+
+
+# --- how it is called ---
+
+
+@pytest.mark.parametrize("by_name", [True, False])
+@pytest.mark.parametrize("kind", ["row", "id", "number"])
+def test_the_instance_is_given_by_position_or_name_as_an_id_or_a_row(emulator, row, store, approves, kind, by_name):
+    given = {"row": row, "id": INSTANCE, "number": int(INSTANCE)}[kind]
+    args, kwargs = ((), {"instance": given}) if by_name else ((given,), {})
+
+    first = run(approves(), store, *args, **kwargs)
+    again = run(approves(), store, *args, **kwargs)
+
+    assert first["step_occurrence_id"] == again["step_occurrence_id"] == row["step_occurrence_id"]
+    assert (len(approves.seen), responses(emulator)) == (1, APPROVED)
+
+
+def test_the_function_may_take_other_arguments_the_context_and_whatever_there_is(row, store):
+    given: dict[str, Any] = {}
+
+    def decide(instance, rate, run_id, *, note="none", **more):
+        given.update(id=instance["instance_id"], rate=rate, run_id=run_id, note=note)
+        return Respond("Approve")
+
+    run(decide, store, row, "2.5", note="mine")
+
+    assert given == {"id": INSTANCE, "rate": "2.5", "run_id": "run-7", "note": "mine"}
+
+
+@pytest.mark.parametrize("empty", [None, "", " ", "None", [], {}, {"instance_id": None}])
+def test_an_instance_that_is_none_is_named_before_anything_is_sent(emulator, store, approves, empty):
+    with pytest.raises(ConfigurationError, match="instance must be a row of ProcoreResponseRequestedSensor"):
+        run(approves(), store, empty)
+    assert emulator.requests() == []
+
+
+@pytest.mark.parametrize(
+    "option", ["option", "comment", "instance_id", "step_occurrence_id", "mode", "soft_fail", "files", "max_wait"]
+)
+def test_an_option_that_the_function_or_the_row_gives_is_refused_when_the_dag_is_read(option):
+    with pytest.raises(TypeError, match=f"takes no option {option}"):
+        procore_response(**{option: "x"})
+
+
+def test_without_a_store_an_id_alone_needs_a_task_without_retries(emulator, approves):
+    with pytest.raises(ConfigurationError, match="step_occurrence_id must be given when retries > 0"):
+        run(approves(), None, INSTANCE)
+
+    run(approves(), None, INSTANCE, options={"retries": 0})
+
+    assert responses(emulator) == APPROVED
+
+
+def test_without_a_store_a_retry_that_finds_the_answer_on_record_does_not_decide_again(emulator, row, approves):
+    run(approves(), None, row)
+
+    assert run(approves(), None, row)["already_recorded"] is True
+    assert (len(approves.seen), responses(emulator)) == (1, APPROVED)
+
+
+def test_it_works_with_and_without_parentheses_and_under_the_name_of_task():
+    with DAG("any", schedule=None):
+
+        @task.procore_response
+        def bare(instance): ...
+
+        @task.procore_response(on_step_moved="skip", retries=3)
+        def configured(instance): ...
+
+        first, second = bare("1").operator, configured.override(task_id="renamed", timeout=60)("1").operator
+
+    assert (first.task_id, first.on_step_moved, first.procore_conn_id) == ("bare", "fail", "procore_default")
+    assert (second.task_id, second.on_step_moved, second.timeout, second.retries) == ("renamed", "skip", 60, 3)
+    assert first.custom_operator_name == "@task.procore_response"
+    named = {found["name"]: found["class-name"] for found in get_provider_info()["task-decorators"]}
+    assert named["procore_response"] == f"{procore_response.__module__}.{procore_response.__name__}"
+
+
+def test_the_options_may_be_templates_and_the_row_is_one():
+    assert _ResponseDecoratedOperator.template_fields == (
+        "op_args",
+        "op_kwargs",
+        "procore_conn_id",
+        "company_id",
+        "project_id",
+        "on_step_moved",
+    )
+
+
+def test_the_link_leads_to_the_item(emulator, row, store, set_connection, approves):
+    connection = emulator.connection("procore")
+    connection["extra"] |= {"item_url": "https://app.example/{item_id}"}
+    set_connection("procore_default", connection)
+    built = operator(approves(), row)
+
+    built.execute(in_task(store))
+
+    assert built.operator_extra_links[0].get_link(built, ti_key=None) == "https://app.example/5001"
+
+
+# --- in a DAG ---
+
+FLOW = """
+import os
+from airflow.sdk import dag, task
+from airflow_provider_workflows.decorators.procore import Respond, Skip, Wait, procore_response
+from airflow_provider_workflows.sensors.procore import ProcoreResponseRequestedSensor
+
+
+@dag(schedule=None)
+def decorated_answers():
+    waiting = ProcoreResponseRequestedSensor(task_id="waiting", tool_type="purchase_order_contract")
+
+    @procore_response(deferrable=os.environ["FLOW_DEFERRABLE"] == "yes", poke_interval=0.5, retries=0)
+    def answer(instance, limit, ti):
+        seen = os.path.join(os.environ["FLOW_FOLDER"], instance["item_id"])
+        if instance["item_id"] == "5003":
+            return Skip("not ours")
+        if instance["item_id"] == "5002" and not os.path.exists(seen):
+            open(seen, "w").close()
+            return Wait("the first time")
+        return Respond("Reject" if instance["item_id"] in limit else "Approve", comment=f"task {ti.map_index}")
+
+    @task(trigger_rule="all_done")
+    def told(results):
+        assert sorted(row["option"] for row in results) == ["Approve", "Reject"], results
+
+    told(answer.partial(limit=["5001"]).expand(instance=waiting.output))
+
+
+decorated_answers()
+"""
+
+
+@pytest.mark.usefixtures("airflow_db")
+@pytest.mark.parametrize("deferrable", ["yes", "no"])
+def test_a_dag_maps_the_function_over_the_sensors_rows(emulator, monkeypatch, tmp_path: Path, deferrable):
+    for number in (5002, 5003):
+        emulator.control("POST", "procore/instances", tool_type=TOOL, item_id=str(number))
+    monkeypatch.setenv("FLOW_DEFERRABLE", deferrable)
+    monkeypatch.setenv("FLOW_FOLDER", str(tmp_path))
+    flow = run_source("decorated_answers", FLOW, monkeypatch, tmp_path)
+
+    found = sorted((one.task_id, str(one.state)) for one in flow.get_task_instances())
+    assert found == [
+        ("answer", "skipped"),
+        ("answer", "success"),
+        ("answer", "success"),
+        ("told", "success"),
+        ("waiting", "success"),
+    ]
+    assert sorted(responses(emulator)) == [("90001", "Approve"), ("90001", "Reject")]
+    assert step_of(emulator)["step"] != "Budget Check"
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_the_example_answers_each_order_once_over_two_runs_and_leaves_one_to_people(emulator):
+    for number in (5002, 5003):
+        emulator.control("POST", "procore/instances", tool_type=TOOL, item_id=str(number))
+
+    first = examples.run("example_procore_taskflow_approval")
+
+    assert sorted(responses(emulator)) == [("90001", "Approve"), ("90001", "Return")]
+    assert examples.result(first, "sum_up") == {"Approve": 1, "Return": 1}
+    assert examples.result(first, "left_to_people") == ["5003"]
+
+    second = examples.run("example_procore_taskflow_approval")
+
+    assert (second.state, examples.states(second)["check_budget"]) == ("success", ["skipped"])
+    assert len(responses(emulator)) == 2

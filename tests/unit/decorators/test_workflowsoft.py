@@ -1,0 +1,678 @@
+"""A function as a whole integration step: called once, its decision written once, the instance completed once."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import json
+from collections.abc import Callable
+from datetime import date
+from decimal import Decimal
+from typing import Any
+
+import pendulum
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+from airflow.sdk import DAG, task
+
+from airflow_provider_workflows.decorators.workflowsoft import (
+    LeaveOpen,
+    RejectIntegration,
+    workflowsoft_integration,
+)
+from airflow_provider_workflows.exceptions import (
+    ConfigurationError,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    ServerError,
+)
+from airflow_provider_workflows.get_provider_info import get_provider_info
+from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
+from airflow_provider_workflows.version_compat import HAS_TASK_STATE_STORE
+from tests.support.examples import run_source
+from tests.support.killed import Killed
+
+pytestmark = pytest.mark.usefixtures("airflow_connections")
+
+WRITE = "/instances/variables$"
+COMPLETE = "/action$"
+DURATION = "Event duration"
+
+
+@pytest.fixture
+def instance_id(emulator) -> str:
+    return emulator.control("POST", "workflowsoft/processes", diagram="Event planning")["integration_instance_id"]
+
+
+def operator(function: Callable[..., Any], *args: Any, options: dict[str, Any] | None = None, **kwargs: Any) -> Any:
+    """Return the operator that a call of the decorated function makes."""
+    with DAG("any", schedule=None):
+        fixed = {"task_id": "decide", "confirm_timeout": 0.0, "retries": 2}
+        decorated = workflowsoft_integration(function, **{**fixed, **(options or {})})
+        return decorated(*args, **kwargs).operator
+
+
+def run(function: Callable[..., Any], store: Any, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    return operator(function, *args, **kwargs).execute({"task_state_store": store, "run_id": "run-7"})
+
+
+class Longer:
+    """A decision that comes out otherwise when it is taken again; counts how often it is."""
+
+    def __init__(self) -> None:
+        self.seen: list[Decimal] = []
+
+    def function(self) -> Callable[..., Any]:
+        def longer(fields):
+            self.seen.append(fields[DURATION])
+            return {DURATION: fields[DURATION] + Decimal("30.25"), "Venue": "Main hall"}
+
+        return longer
+
+
+@pytest.fixture
+def longer() -> Longer:
+    return Longer()
+
+
+def effects(emulator, action: str) -> list[dict]:
+    return [e["detail"] for e in emulator.effects() if (e["product"], e["action"]) == ("workflowsoft", action)]
+
+
+def fault(emulator, method: str, path: str, **kind) -> None:
+    emulator.control("POST", "faults", method=method, path=path, **kind)
+
+
+def writes(emulator) -> list[dict]:
+    return [request for request in emulator.requests() if request["method"] != "GET"]
+
+
+def assert_done_once(emulator, times: int = 1) -> None:
+    assert effects(emulator, "write_fields") == [{"fields": {DURATION: "1670.25", "Venue": '"Main hall"'}}]
+    assert [done["times"] for done in effects(emulator, "complete")] == list(range(1, times + 1))
+
+
+# --- one try ---
+
+
+def test_what_the_function_returns_is_written_and_the_instance_completed(emulator, instance_id, store, longer):
+    result = run(longer.function(), store, instance_id)
+
+    assert result == {
+        "integration_instance_id": instance_id,
+        "custom_action": "__AUTO__",
+        "rejected": None,
+        "written": [DURATION, "Venue"],
+        "unchanged": [],
+        "already_completed": False,
+    }
+    assert longer.seen == [Decimal("1640.0")]
+    assert_done_once(emulator)
+    assert json.loads(json.dumps(result)) == result
+
+
+def test_the_function_is_given_typed_values_under_labels_or_keys(emulator, store):
+    started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
+    given = {}
+
+    def look(fields):
+        given.update(fields)
+
+    result = run(look, store, started["integration_instance_id"])
+
+    assert (result["written"], result["unchanged"]) == ([], [])
+    assert given["Amount"] == Decimal("12345678901234.5678")
+    assert isinstance(given["Amount"], Decimal)
+    assert given["Moment"] == pendulum.datetime(2026, 3, 1, 8, 30)
+    assert isinstance(given["Moment"], pendulum.DateTime)
+    assert given["Moment"].utcoffset() is not None
+    assert (given["Amount or none"], given["Flag"], given["Large number"]) == (None, False, 9007199254740993)
+    assert "Twin" not in given
+    assert sorted(value for name, value in given.items() if name.startswith("6f9c1e85")) == ["First", "Second"]
+
+
+def test_every_type_of_value_may_be_returned(emulator, store):
+    started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
+    values = {
+        "Text": "new",
+        "Flag": True,
+        "Moment": pendulum.datetime(2026, 5, 6, 7, 8, 9, tz="Europe/Vienna"),
+        "Amount": Decimal("0.10"),
+        "Number": 7,
+        "Double": 0.1,
+        "Day": date(2026, 5, 6),
+        "Place": {"lat": 2},
+    }
+
+    result = run(
+        lambda fields: values, store, started["integration_instance_id"], options={"allow_unknown_types": True}
+    )
+
+    assert result["written"] == list(values)
+    (written,) = effects(emulator, "write_fields")
+    assert written["fields"]["Amount"] == "0.10"
+    assert written["fields"]["Moment"] == '"2026-05-06T05:08:09Z"'
+
+
+def test_only_what_differs_is_sent(emulator, instance_id, store):
+    def same(fields):
+        return {**fields, "Venue": "Hall"}
+
+    result = run(same, store, instance_id)
+
+    assert (result["written"], len(result["unchanged"])) == (["Venue"], 5)
+    assert effects(emulator, "write_fields") == [{"fields": {"Venue": '"Hall"'}}]
+
+
+@pytest.mark.parametrize("nothing", [None, {}])
+def test_a_function_that_returns_nothing_writes_nothing_and_completes(emulator, store, nothing):
+    started = emulator.control("POST", "workflowsoft/processes", diagram="Data issue")
+
+    run(lambda fields: nothing, store, started["integration_instance_id"])
+
+    assert [request["method"] for request in writes(emulator)] == ["PATCH"]
+
+
+@pytest.mark.parametrize("rubbish", ["text", 7, [("Venue", "x")], {"Venue"}, iter(())])
+def test_a_function_that_returns_something_else_is_told_so(emulator, instance_id, store, rubbish):
+    def decide(fields):
+        return rubbish
+
+    with pytest.raises(ConfigurationError, match="decide must return a mapping .* or None for nothing; got"):
+        run(decide, store, instance_id)
+    assert writes(emulator) == []
+
+
+@pytest.mark.parametrize(
+    ("values", "named"),
+    [
+        ({"Requested by": "me"}, "read-only in Workflowsoft: 'Requested by'"),
+        ({DURATION: 1.5}, "a float is not exact"),
+        ({"Venu": "x"}, "no field 'Venu'"),
+        ({DURATION: Decimal(1)}, "required by instance .* left empty: Venue. Nothing was sent"),
+    ],
+)
+def test_a_decision_that_workflowsoft_would_refuse_is_told_before_the_completion(
+    emulator, instance_id, store, values, named
+):
+    with pytest.raises(ConfigurationError, match=named):
+        run(lambda fields: values, store, instance_id)
+    assert writes(emulator) == []
+
+    run(lambda fields: {"Venue": "Main hall"}, store, instance_id)
+    assert len(effects(emulator, "write_fields")) == len(effects(emulator, "complete")) == 1
+
+
+def test_an_error_of_the_function_is_the_tasks_error_and_a_retry_calls_it_again(emulator, instance_id, store, longer):
+    def broken(fields):
+        longer.seen.append(fields[DURATION])
+        raise ZeroDivisionError("mine")
+
+    with pytest.raises(ZeroDivisionError, match="mine"):
+        run(broken, store, instance_id)
+    assert writes(emulator) == []
+
+    run(longer.function(), store, instance_id)
+    assert len(longer.seen) == 2
+    assert_done_once(emulator)
+
+
+# --- ways out ---
+
+
+def test_a_rejection_writes_its_fields_and_takes_its_way_out(emulator, instance_id, store):
+    def reject(fields):
+        raise RejectIntegration("too long", custom_action="Reject", fields={"Venue": "none: too long"})
+
+    result = run(reject, store, instance_id)
+
+    assert (result["rejected"], result["custom_action"], result["written"]) == ("too long", "Reject", ["Venue"])
+    assert effects(emulator, "write_fields") == [{"fields": {"Venue": '"none: too long"'}}]
+    assert effects(emulator, "complete") == [{"custom_action": "Reject", "times": 1, "step": "Check event"}]
+
+
+def test_a_rejection_without_fields_writes_nothing(emulator, store):
+    fields = {"Decision": "Rejected"}
+    started = emulator.control("POST", "workflowsoft/processes", diagram="Purchase request", fields=fields)
+
+    def reject(fields):
+        raise RejectIntegration("no", custom_action="Reject")
+
+    run(reject, store, started["integration_instance_id"])
+
+    assert [request["body"] for request in writes(emulator)] == [{"Action": "Complete", "CustomAction": "Reject"}]
+
+
+@pytest.mark.parametrize("way_out", ["", " ", None])
+def test_a_rejection_by_no_way_out_is_named_before_anything_is_written(emulator, instance_id, store, way_out):
+    def reject(fields):
+        raise RejectIntegration("no", custom_action=way_out, fields={"Venue": "x"})
+
+    with pytest.raises(ConfigurationError, match="custom_action is missing"):
+        run(reject, store, instance_id)
+    assert writes(emulator) == []
+
+
+def test_an_instance_that_is_left_open_is_not_touched_and_the_task_skipped(emulator, instance_id, store):
+    def leave(fields):
+        raise LeaveOpen("not yet known")
+
+    with pytest.raises(AirflowSkipException, match=f"Integration instance {instance_id} is left open: not yet known"):
+        run(leave, store, instance_id)
+    assert writes(emulator) == []
+
+
+def test_the_tasks_own_custom_action_is_taken(emulator, instance_id, store, longer):
+    run(longer.function(), store, instance_id, options={"custom_action": "Reject"})
+
+    assert [done["custom_action"] for done in effects(emulator, "complete")] == ["Reject"]
+
+
+# --- how it is called ---
+
+
+def test_the_instance_is_given_by_position_or_name_as_an_id_or_a_row(emulator, store):
+    def decide(fields):
+        return {"Venue": "Hall"}
+
+    for given in (
+        lambda instance: ((instance,), {}),
+        lambda instance: ((int(instance),), {}),
+        lambda instance: ((), {"integration_instance_id": instance}),
+        lambda instance: ((), {"integration_instance_id": {"integration_instance_id": instance, "step_id": "101"}}),
+    ):
+        started = emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
+        args, kwargs = given(started["integration_instance_id"])
+        result = run(decide, store, *args, **kwargs)
+        assert result["integration_instance_id"] == started["integration_instance_id"]
+    assert [done["times"] for done in effects(emulator, "complete")] == [1, 1, 1, 1]
+
+
+def test_the_function_may_take_the_id_other_arguments_and_the_context(emulator, instance_id, store):
+    given = {}
+
+    def all_of_it(fields, rate, integration_instance_id, run_id, *, note="none"):
+        given.update(rate=rate, instance=integration_instance_id, run_id=run_id, note=note, names=len(fields))
+        return {"Venue": "Hall"}
+
+    run(all_of_it, store, "2.5", {"integration_instance_id": instance_id}, note="mine")
+
+    assert given == {"rate": "2.5", "instance": instance_id, "run_id": "run-7", "note": "mine", "names": 6}
+
+
+def test_a_function_may_take_whatever_there_is_and_no_fields_at_all(instance_id, store):
+    given = {}
+
+    def whatever(**everything):
+        given.update(everything)
+        return {"Venue": "Hall"}
+
+    run(whatever, store, instance_id, rate=1)
+    assert set(given) == {"integration_instance_id", "rate", "fields"}
+
+    def nothing():
+        return None
+
+    assert run(nothing, store, instance_id)["already_completed"] is True
+
+
+def test_a_decorated_function_that_was_wrapped_before_is_called_as_it_was_wrapped(emulator, instance_id, store):
+    def decide(fields):
+        return {"Venue": "inner"}
+
+    @functools.wraps(decide)
+    def outer(**kwargs):
+        return {"Venue": decide(**kwargs)["Venue"] + " and outer"}
+
+    run(outer, store, instance_id)
+
+    assert effects(emulator, "write_fields") == [{"fields": {"Venue": '"inner and outer"'}}]
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "said"),
+    [
+        ((), {"rate": 1}, "missing a required argument: 'integration_instance_id'"),
+        (("1",), {}, "missing a required argument: 'rate'"),
+        (("1", 2, 3), {}, "too many positional arguments"),
+        (("1", 2), {"fields": {}}, "unexpected keyword argument 'fields'"),
+    ],
+)
+def test_a_wrong_call_is_told_when_the_dag_is_read(args, kwargs, said):
+    def decide(fields, rate):
+        return None
+
+    with pytest.raises(TypeError, match=said):
+        operator(decide, *args, **kwargs)
+
+
+async def coroutine(fields): ...
+
+
+def positional_only(fields, /): ...
+
+
+def starred(*fields): ...
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (coroutine, "must be a plain function; it is a coroutine function"),
+        (positional_only, "parameter 'fields' must be one that is given by name"),
+        (starred, "parameter 'fields' must be one that is given by name"),
+    ],
+)
+def test_a_function_that_cannot_be_called_by_name_is_refused_when_the_dag_is_read(function, said):
+    with pytest.raises(TypeError, match=said):
+        workflowsoft_integration(function)
+
+
+def test_it_works_with_and_without_parentheses_and_under_the_name_of_task():
+    with DAG("any", schedule=None):
+
+        @task.workflowsoft_integration
+        def bare(fields): ...
+
+        @task.workflowsoft_integration(custom_action="Reject", retries=3)
+        def configured(fields): ...
+
+        first, second = bare("1").operator, configured.override(task_id="renamed", custom_action="Other")("1").operator
+
+    assert (first.task_id, first.custom_action) == ("bare", "__AUTO__")
+    assert (second.task_id, second.custom_action) == ("renamed", "Other")
+    assert second.retries == (3 if HAS_TASK_STATE_STORE else 0)
+    assert first.custom_operator_name == "@task.workflowsoft_integration"
+    named = {found["name"]: found["class-name"] for found in get_provider_info()["task-decorators"]}
+    function = f"{workflowsoft_integration.__module__}.{workflowsoft_integration.__name__}"
+    assert named["workflowsoft_integration"] == function
+
+
+def test_the_ui_shows_the_function_and_the_link_leads_to_the_instance(emulator, instance_id, store, set_connection):
+    connection = emulator.connection("workflowsoft")
+    connection["extra"] |= {"item_url": "https://app.example/{integration_instance_id}"}
+    set_connection("workflowsoft_default", connection)
+
+    def shown(fields):
+        return {"Venue": "This is the source"}
+
+    built = operator(shown, instance_id)
+    built.execute({"task_state_store": store})
+
+    assert "This is the source" in built.get_python_source()
+    assert built.operator_extra_links[0].get_link(built, ti_key=None) == f"https://app.example/{instance_id}"
+    assert inspect.signature(built.python_callable).parameters.keys() == {"integration_instance_id"}
+
+
+@pytest.mark.parametrize("policy", ["fail", "retry", "assume_done"])
+def test_retries_without_a_store_are_refused_before_anything_is_read(emulator, instance_id, longer, policy):
+    before = len(emulator.requests())
+    built = operator(longer.function(), instance_id, options={"on_unknown_completion": policy})
+    built.retries = 1  # as of a mapped task, which an Airflow before 3.3 does not make 0
+
+    with pytest.raises(ConfigurationError, match="on an Airflow before 3.3"):
+        built.execute({})
+    assert (len(emulator.requests()), longer.seen) == (before, [])
+
+    operator(longer.function(), instance_id, options={"retries": 0}).execute({})
+    assert_done_once(emulator)
+
+
+def test_a_diagram_that_was_changed_is_told_before_the_function_is_called(emulator, instance_id, store, longer):
+    with pytest.raises(ConfigurationError, match=r"'Event duration' is Decimal\?, expected Int32"):
+        run(longer.function(), store, instance_id, options={"expected_fields": {DURATION: "Int32"}})
+    assert (longer.seen, writes(emulator)) == ([], [])
+
+
+@pytest.mark.parametrize("empty", [None, "", "None", [], {}])
+def test_an_instance_that_is_none_is_named_before_anything_is_sent(emulator, store, longer, empty):
+    with pytest.raises(ConfigurationError, match="integration_instance_id must be the id"):
+        run(longer.function(), store, empty)
+    assert emulator.requests() == []
+
+
+def test_an_instance_that_a_mapped_task_was_not_given_is_named(emulator, store):
+    with DAG("any", schedule=None):
+        built = operator(lambda fields, rate: None, "1", rate=1)
+    built.op_args, built.op_kwargs = [], {"rate": 1}  # as of .expand(rate=[1])
+
+    with pytest.raises(ConfigurationError, match="integration_instance_id must be the id"):
+        built.execute({"task_state_store": store})
+
+
+def test_an_instance_that_is_not_there_is_told_without_calling_the_function(store, longer):
+    with pytest.raises(NotFound, match="no integration instance 999"):
+        run(longer.function(), store, "999")
+    assert longer.seen == []
+
+
+# --- several tries ---
+
+
+@pytest.mark.parametrize(
+    ("name", "moment", "about", "calls"),
+    [
+        ("set", "before", "decision_", 2),
+        ("set", "after", "decision_", 1),
+        ("update_fields", "before", "", 1),
+        ("update_fields", "after", "", 1),
+        ("set", "before", "completion_", 1),
+        ("set", "after", "completion_", 1),
+        ("complete", "before", "", 1),
+        ("complete", "after", "", 1),
+    ],
+)
+def test_a_killed_task_is_finished_by_a_retry_that_does_not_decide_again(
+    emulator, instance_id, store, dies, longer, name, moment, about, calls
+):
+    dies(type(store) if name == "set" else WorkflowsoftHook, name, moment, about)
+    retry_may_send = {"options": {"on_unknown_completion": "retry"}}
+    with pytest.raises(Killed):
+        run(longer.function(), store, instance_id, **retry_may_send)
+
+    result = run(longer.function(), store, instance_id, **retry_may_send)
+
+    assert longer.seen == [Decimal("1640.0")] * calls
+    assert result["written"] == [DURATION, "Venue"]
+    assert result["already_completed"] is ((name, moment) == ("complete", "after"))
+    assert_done_once(emulator)
+
+
+def test_a_retry_after_success_sends_nothing_and_returns_the_same(emulator, instance_id, store, longer):
+    first = run(longer.function(), store, instance_id)
+    sent = len(writes(emulator))
+
+    assert run(longer.function(), store, instance_id) == {**first, "already_completed": True}
+    assert (len(writes(emulator)), len(longer.seen)) == (sent, 1)
+
+
+def test_a_rejection_is_kept_over_a_kill_with_its_reason_and_its_way_out(emulator, instance_id, store, dies, longer):
+    def reject(fields):
+        raise RejectIntegration("too long", custom_action="Reject", fields={"Venue": "none"})
+
+    dies(WorkflowsoftHook, "update_fields", "after")
+    with pytest.raises(Killed):
+        run(reject, store, instance_id)
+
+    result = run(longer.function(), store, instance_id)
+
+    assert (result["rejected"], result["custom_action"]) == ("too long", "Reject")
+    assert longer.seen == []
+    assert [done["custom_action"] for done in effects(emulator, "complete")] == ["Reject"]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_lost_answer_to_the_write_is_settled_by_reading(emulator, instance_id, store, longer, moment):
+    fault(emulator, "POST", WRITE, reset=moment)
+
+    if moment == "before":
+        with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+            run(longer.function(), store, instance_id)
+        assert effects(emulator, "complete") == []
+    else:
+        run(longer.function(), store, instance_id)
+        assert_done_once(emulator)
+
+
+def test_a_500_to_the_write_is_retried_with_the_decision_that_was_kept(emulator, instance_id, store, longer):
+    fault(emulator, "POST", WRITE, status=500, json={"Message": "crashed"})
+    with pytest.raises(ServerError, match="crashed"):
+        run(longer.function(), store, instance_id)
+
+    run(longer.function(), store, instance_id)
+
+    assert len(longer.seen) == 1
+    assert_done_once(emulator)
+
+
+def test_a_write_that_was_refused_for_certain_lets_the_function_decide_anew(emulator, instance_id, store, longer):
+    fault(emulator, "POST", WRITE, status=400, json={"Message": "Not now"})
+    with pytest.raises(InvalidRequest, match="Not now"):
+        run(longer.function(), store, instance_id)
+
+    run(longer.function(), store, instance_id)
+
+    assert longer.seen == [Decimal("1640.0")] * 2
+    assert_done_once(emulator)
+
+
+def test_a_refusal_of_a_retry_does_not_call_the_function_on_what_the_first_try_wrote(
+    emulator, instance_id, store, dies, longer
+):
+    dies(WorkflowsoftHook, "update_fields", "before")
+    with pytest.raises(Killed):
+        run(longer.function(), store, instance_id)
+    fault(emulator, "POST", WRITE, status=403)
+    with pytest.raises(PermissionDenied):
+        run(longer.function(), store, instance_id)
+    # What the first try sent arrives only now.
+    hook = WorkflowsoftHook()
+    keys = {field.label: field.key for field in hook.get_fields(instance_id)}
+    hook.update_fields(instance_id, {keys[DURATION]: Decimal("1670.25"), keys["Venue"]: "Main hall"})
+
+    run(longer.function(), store, instance_id)
+
+    assert longer.seen == [Decimal("1640.0")]
+    assert_done_once(emulator)
+
+
+def test_a_refused_completion_is_sent_by_a_retry_that_writes_nothing(emulator, instance_id, store, longer):
+    fault(emulator, "PATCH", COMPLETE, status=403)
+    with pytest.raises(PermissionDenied):
+        run(longer.function(), store, instance_id)
+
+    run(longer.function(), store, instance_id)
+
+    assert len(longer.seen) == 1
+    assert_done_once(emulator)
+
+
+@pytest.mark.parametrize("evidence", ["read_only", "gone", "error"])
+def test_a_lost_completion_is_settled_by_what_can_be_read(emulator, instance_id, store, dies, longer, evidence):
+    emulator.control("PATCH", "switches", ws_fields_after_completion=evidence, ws_complete_again="no_op")
+    dies(WorkflowsoftHook, "complete", "after")
+    with pytest.raises(Killed):
+        run(longer.function(), store, instance_id)
+
+    assert run(longer.function(), store, instance_id)["already_completed"] is True
+    assert_done_once(emulator)
+
+
+@pytest.mark.parametrize(("policy", "times"), [("fail", 1), ("assume_done", 1), ("retry", 2)])
+def test_a_completion_that_nothing_settles_follows_the_policy(
+    emulator, instance_id, store, dies, longer, policy, times
+):
+    emulator.control("PATCH", "switches", ws_complete_again="no_op")
+    options = {"on_unknown_completion": policy}
+    dies(WorkflowsoftHook, "complete", "after")
+    with pytest.raises(Killed):
+        run(longer.function(), store, instance_id, options=options)
+
+    if policy == "fail":
+        with pytest.raises(AirflowFailException, match="An earlier try began to complete"):
+            run(longer.function(), store, instance_id, options=options)
+    else:
+        run(longer.function(), store, instance_id, options=options)
+    assert len(longer.seen) == 1
+    assert_done_once(emulator, times)
+
+
+# --- in a DAG ---
+
+FLOW = """
+import json
+import os
+from decimal import Decimal
+
+from airflow.sdk import dag, task
+
+from airflow_provider_workflows.decorators.workflowsoft import LeaveOpen, RejectIntegration
+
+
+@dag(schedule=None)
+def decorated_flow():
+    @task
+    def instances():
+        return json.loads(os.environ["FLOW_INSTANCES"])
+
+    @task.workflowsoft_integration(expected_fields={"Event duration": "Decimal?"}, retries=2)
+    def enrich(fields, rate, ti):
+        if ti.map_index == 1:
+            raise RejectIntegration("too long", custom_action="Reject", fields={"Venue": "none"})
+        if ti.map_index == 2:
+            raise LeaveOpen("later")
+        return {"Event duration": fields["Event duration"] + Decimal(rate), "Venue": "Main hall"}
+
+    @task(trigger_rule="all_done")
+    def told(results):
+        assert [row["rejected"] for row in results] == [None, "too long"], results
+
+    told(enrich.partial(rate="30.25").expand(integration_instance_id=instances()))
+"""
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_a_dag_maps_the_function_over_the_sensors_rows(emulator, monkeypatch, tmp_path):
+    rows = [emulator.control("POST", "workflowsoft/processes", diagram="Event planning") for _ in range(3)]
+    monkeypatch.setenv("FLOW_INSTANCES", json.dumps(rows))
+    flow = run_source("decorated_flow", FLOW + "\n\ndecorated_flow()\n", monkeypatch, tmp_path)
+
+    found = sorted((one.task_id, one.map_index, str(one.state)) for one in flow.get_task_instances())
+    assert found == [
+        ("enrich", 0, "success"),
+        ("enrich", 1, "success"),
+        ("enrich", 2, "skipped"),
+        ("instances", -1, "success"),
+        ("told", -1, "success"),
+    ]
+    # Which of them runs first is Airflow's choice.
+    ours = [effect for effect in emulator.effects() if effect["via"] == "api"]
+    acts = {(effect["action"], effect["target"]["integration_instance_id"]): effect["detail"] for effect in ours}
+    first, second, _ = (row["integration_instance_id"] for row in rows)
+    assert len(ours) == 4
+    assert acts["write_fields", first]["fields"] == {DURATION: "1670.25", "Venue": '"Main hall"'}
+    assert acts["write_fields", second]["fields"] == {"Venue": '"none"'}
+    assert [acts["complete", one]["custom_action"] for one in (first, second)] == ["__AUTO__", "Reject"]
+
+
+def test_the_reason_of_a_rejection_may_be_an_error(emulator, instance_id, store):
+    def reject(fields):
+        raise RejectIntegration(ValueError("no such vendor"), custom_action="Reject", fields={"Venue": "none"})
+
+    assert run(reject, store, instance_id)["rejected"] == "no such vendor"
+
+
+def test_without_a_store_in_this_airflow_the_task_is_not_retried(emulator, instance_id, monkeypatch):
+    monkeypatch.setattr("airflow_provider_workflows.operators.base.HAS_TASK_STATE_STORE", False)
+
+    built = operator(lambda fields: {"Venue": "Main hall"}, instance_id, options={"retries": 2})
+
+    assert built.retries == 0
+    built.execute({})
+    assert len(effects(emulator, "complete")) == 1
+
+
+@pytest.mark.parametrize("wanted", [True, False])
+def test_multiple_outputs_is_taken_as_given(wanted):
+    assert operator(lambda fields: None, "5", options={"multiple_outputs": wanted}).multiple_outputs is wanted

@@ -1,0 +1,166 @@
+"""Signing in to both products."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.emulator.conftest import BASIC, PROJECT
+
+GRANT = {"grant_type": "client_credentials", "client_id": "emulator-client", "client_secret": "emulator-secret"}
+TOOLS = "/rest/v2.0/companies/4264807/workflows/tools"
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        {"json": GRANT},
+        {"data": GRANT},
+        {"files": {name: (None, value) for name, value in GRANT.items()}},
+        {"data": {"grant_type": "client_credentials"}, "auth": ("emulator-client", "emulator-secret")},
+    ],
+    ids=["json", "form", "multipart", "basic"],
+)
+def test_every_known_form_of_asking_for_a_token_is_taken(anybody, sent):
+    token = anybody.send("POST", "/oauth/token", **sent).json()
+
+    assert (token["token_type"], token["expires_in"]) == ("bearer", 5400)
+    signed_in = {"Authorization": f"Bearer {token['access_token']}"}
+    told = anybody.send("GET", "/oauth/token/info", headers=signed_in).json()
+    assert (told["resource_owner_id"], told["application"]) == (90001, {"uid": "emulator-client"})
+
+
+@pytest.mark.parametrize(
+    ("sent", "status", "error"),
+    [
+        ({"json": {**GRANT, "client_secret": "wrong"}}, 401, "invalid_client"),
+        ({"json": {**GRANT, "grant_type": "password"}}, 400, "unsupported_grant_type"),
+        ({"data": "{", "headers": {"Content-Type": "application/json"}}, 400, "invalid_request"),
+        ({"data": GRANT, "headers": {"Authorization": "Basic \u00ff"}}, 400, "invalid_request"),
+    ],
+)
+def test_a_wrong_grant_is_refused(anybody, sent, status, error):
+    answer = anybody.send("POST", "/oauth/token", **sent)
+
+    assert (answer.status_code, answer.json()["error"]) == (status, error)
+
+
+def test_a_body_that_comes_in_pieces_is_put_together(anybody):
+    pieces = (f"{name}={value}&".encode() for name, value in GRANT.items())
+
+    answer = anybody.send(
+        "POST", "/oauth/token", data=pieces, headers={"Content-Type": "application/x-www-form-urlencoded"}
+    )
+
+    assert answer.status_code == 200
+
+
+def test_a_call_without_a_token_is_refused_in_the_live_form(anybody):
+    assert anybody.get(TOOLS, status=401) == {"error": "Invalid Token"}
+
+
+def test_an_expired_token_is_refused_in_the_live_form(emulator, procore):
+    emulator.control("POST", "clock", advance=5401)
+
+    assert list(procore.get(TOOLS, status=401)) == ["errors"]
+
+
+def test_the_lifetime_of_tokens_can_be_switched(emulator, anybody):
+    emulator.control("PATCH", "switches", token_lifetime=60)
+
+    assert anybody.post("/oauth/token", GRANT)["expires_in"] == 60
+
+
+def test_revoking_ends_one_token_and_the_control_route_all(emulator, procore, workflowsoft):
+    token = procore.session.headers["Authorization"].removeprefix("Bearer ")
+    procore.post("/oauth/revoke", {"token": "never issued"})
+    procore.get(TOOLS)
+    procore.post("/oauth/revoke", {"token": token})
+    procore.get(TOOLS, status=401)
+
+    workflowsoft.get("/api/v2/workflows")
+    emulator.control("POST", "tokens/revoke")
+    workflowsoft.get("/api/v2/workflows", status=401)
+
+
+def test_who_is_signed_in_has_a_name_only_within_a_company(procore):
+    assert procore.get("/rest/v1.0/me") == {"id": 90001, "login": "integration@example.com"}
+    assert procore.get("/rest/v1.0/me", company_id=4264807)["name"] == "Airflow Integration"
+    assert procore.get("/rest/v1.0/companies") == [{"id": 4264807, "name": "Example Builders", "is_active": True}]
+
+
+@pytest.mark.parametrize("path", [TOOLS, f"{PROJECT}/workflows/instances/700001", "/rest/v1.0/me"])
+@pytest.mark.parametrize("status", [400, 403])
+def test_a_call_without_the_company_header_is_refused_with_either_status(emulator, procore, path, status):
+    emulator.control("PATCH", "switches", missing_company_header=str(status))
+    del procore.session.headers["Procore-Company-Id"]
+
+    assert "Missing Procore-Company-Id" in procore.get(path, status=status)["message"]
+
+
+def test_another_company_is_refused_in_the_header_and_unknown_in_the_path(procore):
+    procore.get("/rest/v2.0/companies/1/workflows/tools", status=404)
+    procore.get("/rest/v2.0/companies/4264807/projects/1/workflows/instances/700001", status=404)
+    procore.session.headers["Procore-Company-Id"] = "1"
+    procore.get(TOOLS, status=403)
+
+
+# --- Workflowsoft ---
+
+
+@pytest.mark.parametrize("shape", ["json_string", "text", "object"])
+def test_a_workflowsoft_token_comes_in_every_form(emulator, anybody, shape):
+    emulator.control("PATCH", "switches", ws_token_shape=shape)
+
+    answer = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
+
+    token = {
+        "json_string": lambda: answer.json(),
+        "text": lambda: answer.text,
+        "object": lambda: answer.json()["access_token"],
+    }[shape]()
+    answer = anybody.send("GET", "/api/v2/workflows", headers={"Authorization": f"Bearer {token}"})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("shape", "status", "header"),
+    [
+        ("login_page", 200, ("Content-Type", "text/html; charset=utf-8")),
+        ("redirect", 302, ("Location", "/account/login")),
+    ],
+)
+def test_the_token_route_may_answer_with_the_login_page(emulator, anybody, shape, status, header):
+    emulator.control("PATCH", "switches", ws_token_shape=shape)
+
+    answer = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
+
+    assert answer.status_code == status
+    assert header in answer.headers.items()
+
+
+WAYS = {
+    "basic": {"Authorization": f"Basic {BASIC}"},
+    "bearer": {"Authorization": "Bearer emulator-password"},
+    "cookie": {"Cookie": "session=emulator-password"},
+}
+
+
+@pytest.mark.parametrize("accepted", [*WAYS, "any"])
+@pytest.mark.parametrize("way", WAYS)
+def test_only_the_switched_way_of_signing_in_is_accepted(emulator, anybody, accepted, way):
+    emulator.control("PATCH", "switches", ws_mint_auth=accepted)
+
+    answer = anybody.send("GET", "/api/v2/app/apitoken", headers=WAYS[way])
+
+    assert answer.status_code == (200 if accepted in (way, "any") else 401)
+
+
+def test_a_workflowsoft_token_lives_as_long_as_was_asked(emulator, anybody):
+    token = anybody.send(
+        "GET", "/api/v2/app/apitoken", params={"lifeTimeInSec": "60"}, headers={"Authorization": f"Basic {BASIC}"}
+    ).json()
+    signed_in = {"Authorization": f"Bearer {token}"}
+
+    assert anybody.send("GET", "/api/v2/workflows", headers=signed_in).status_code == 200
+    emulator.control("POST", "clock", advance=61)
+    assert anybody.send("GET", "/api/v2/workflows", headers=signed_in).status_code == 401

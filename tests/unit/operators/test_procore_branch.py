@@ -1,0 +1,210 @@
+"""A branch on what became of a workflow: by its answer, its item's status, its state; never by an answer on the way."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk import DAG, TaskGroup
+
+from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.operators.procore_branch import ProcoreBranchOnOutcomeOperator, outcome_names
+from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
+from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
+from airflow_provider_workflows.version_compat import SKIPS_IN_MAPPED_GROUPS
+from tests.support import examples
+from tests.support.examples import run_source
+from tests.unit.operators.test_procore_legacy_perform_activity import INSTANCE as LEGACY_INSTANCE
+from tests.unit.operators.test_procore_respond import INSTANCE, person_answers
+
+COMPLETE = {
+    "instance_id": "7",
+    "state": "complete",
+    "item_status": "Approved",
+    "last_response": {"option": "Approve with comments", "type": "approve"},
+    "visit": None,
+}
+LEGACY = {"instance_id": "9", "state": "Pending Signature", "status": "Out For Signature", "terminated_at": None}
+
+
+def choose(outcome: Any, branches: dict[str, Any], default: Any = None) -> Any:
+    """Return what the operator goes on with, in a DAG that has all these tasks."""
+    with DAG("any", schedule=None) as dag:
+        operator = ProcoreBranchOnOutcomeOperator(task_id="branch", outcome=outcome, branches=branches, default=default)
+    for name in ("a", "b", "c", "other"):
+        ProcoreBranchOnOutcomeOperator(task_id=name, outcome=None, branches={}, dag=dag)
+    return operator.choose_branch({})
+
+
+@pytest.mark.parametrize(
+    ("outcome", "names"),
+    [
+        (COMPLETE, ["Approve with comments", "Approved", "complete"]),
+        ({**COMPLETE, "last_response": None, "item_status": None}, ["complete"]),
+        ({**COMPLETE, "state": "overdue", "item_status": "In Review"}, ["In Review", "overdue"]),
+        ({**COMPLETE, "state": "terminated"}, ["terminated"]),
+        (
+            {**COMPLETE, "state": "in_progress", "item_status": None, "visit": {"response": {"option": "Return"}}},
+            ["Return", "in_progress"],
+        ),
+        ({**COMPLETE, "visit": {"response": {"option": "Return"}}}, ["Return", "Approved", "complete"]),
+        (LEGACY, ["Pending Signature", "Out For Signature"]),
+        ({**LEGACY, "terminated_at": "2026-01-01T00:00:00Z"}, ["terminated"]),
+    ],
+)
+def test_an_outcome_is_called_by_its_answer_then_its_items_status_then_its_state(outcome, names):
+    assert outcome_names(outcome) == names
+
+
+def test_an_answer_on_the_way_is_no_outcome_of_an_instance_that_was_terminated_after_it():
+    terminated = {**COMPLETE, "state": "terminated"}
+
+    assert choose(terminated, {"Approve with comments": "a", "Approved": "a", "Terminated": "b"}) == ["b"]
+
+
+def test_the_first_name_that_has_a_branch_decides_in_any_case():
+    assert choose(COMPLETE, {"complete": "a", " APPROVED ": "b"}) == ["b"]
+    assert choose(COMPLETE, {"approved": "b", "approve WITH comments": ["a", "c"]}) == ["a", "c"]
+    assert choose(LEGACY, {"out for signature": "a", "pending signature": "b"}) == ["b"]
+
+
+def test_an_outcome_without_a_branch_takes_the_default_which_may_be_to_skip_all():
+    assert choose(COMPLETE, {"Rejected": "a"}, default="other") == ["other"]
+    assert choose(COMPLETE, {"Rejected": "a"}, default=[]) == []
+
+
+def test_an_outcome_without_a_branch_is_named_with_those_there_are():
+    said = "'Approve with comments' / 'Approved' / 'complete' of instance 7. Branches: 'Rejected', 'terminated'"
+    with pytest.raises(ConfigurationError, match=said):
+        choose(COMPLETE, {"Rejected": "a", "terminated": "b"})
+
+
+@pytest.mark.parametrize("outcome", [None, "complete", [COMPLETE], {"instance_id": "7"}])
+def test_what_is_no_outcome_is_named(outcome):
+    with pytest.raises(ConfigurationError, match="outcome must be the result of ProcoreInstanceSensor"):
+        choose(outcome, {"Approved": "a"}, default="b")
+
+
+def test_a_branch_to_a_task_that_does_not_exist_is_named():
+    with pytest.raises(ConfigurationError, match="there is no task or task group 'nowhere' in DAG 'any'"):
+        choose(COMPLETE, {"Approved": "nowhere"})
+
+
+def test_a_branch_that_leads_nowhere_is_refused_before_the_day_of_its_outcome():
+    with pytest.raises(ConfigurationError, match="there is no task or task group 'nowhere'"):
+        choose(COMPLETE, {"Approved": "a", "terminated": "nowhere"})
+    with pytest.raises(ConfigurationError, match="there is no task or task group 'nowhere'"):
+        choose(COMPLETE, {"Approved": "a"}, default="nowhere")
+    with pytest.raises(ConfigurationError, match="branches must be .name of an outcome"):
+        choose(COMPLETE, {"Approved": None})
+
+
+def test_a_branch_that_is_mapped_itself_is_refused_for_airflow_skips_nothing_then():
+    with DAG("any", schedule=None):
+        operator = ProcoreBranchOnOutcomeOperator(task_id="branch", outcome=COMPLETE, branches={"Approved": "branch"})
+
+    with pytest.raises(ConfigurationError, match="runs the tasks that a mapped branch did not choose"):
+        operator.choose_branch({"ti": SimpleNamespace(map_index=0)})
+
+
+def test_a_name_means_the_nearest_task_of_that_name():
+    def branch(task_id: str) -> ProcoreBranchOnOutcomeOperator:
+        return ProcoreBranchOnOutcomeOperator(
+            task_id=task_id, outcome=COMPLETE, branches={"complete": ["near", "far", "outside", "outer.inner"]}
+        )
+
+    with DAG("any", schedule=None):
+        branch("outside")
+        branch("near")
+        with TaskGroup("outer"):
+            branch("far")
+            with TaskGroup("inner"):
+                operator = branch("branch")
+                branch("near")
+
+    assert operator.choose_branch({}) == ["outer.inner.near", "outer.far", "outside", "outer.inner"]
+
+
+@pytest.mark.usefixtures("airflow_connections")
+def test_the_results_of_both_sensors_are_outcomes(emulator):
+    person_answers(emulator, "integration@example.com", "Approve")
+    person_answers(emulator, "dana@example.com", "Reject")
+    ended = ProcoreInstanceSensor(task_id="outcome", instance_id=INSTANCE).execute({})
+    assert (ended["state"], outcome_names(ended)[0]) == ("complete", "Reject")
+    assert choose(ended, {"Reject": "a", "Approve": "b"}) == ["a"]
+
+    legacy = ProcoreLegacyInstanceSensor(task_id="legacy", instance_id=LEGACY_INSTANCE, until=["Start"]).execute({})
+    assert choose(legacy, {"start": "c"}) == ["c"]
+
+
+FLOW = """
+from airflow.sdk import dag, task, task_group
+from airflow_provider_workflows.operators.procore_branch import ProcoreBranchOnOutcomeOperator
+
+
+@dag(schedule=None)
+def branches():
+    @task
+    def outcomes():
+        row = {"instance_id": "7", "state": "complete", "item_status": "Approved", "last_response": None}
+        return [row, {**row, "item_status": "Rejected"}, {**row, "state": "terminated"}]
+
+    @task_group
+    def decided(outcome):
+        branch = ProcoreBranchOnOutcomeOperator(
+            task_id="branch", outcome=outcome, branches={"Approved": "buy", "Rejected": "tell"}, default=[]
+        )
+
+        @task
+        def buy(): ...
+
+        @task
+        def tell(): ...
+
+        branch >> [buy(), tell()]
+
+    decided.expand(outcome=outcomes())
+
+
+branches()
+"""
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_in_a_mapped_group_no_task_runs_that_was_not_chosen(monkeypatch, tmp_path):
+    flow = run_source("branches", FLOW, monkeypatch, tmp_path)
+
+    states = {(one.task_id, one.map_index): str(one.state) for one in flow.get_task_instances()}
+    found = [[states[f"decided.{name}", index] for index in range(3)] for name in ("branch", "buy", "tell")]
+    if not SKIPS_IN_MAPPED_GROUPS:
+        assert found == [["failed"] * 3, ["upstream_failed"] * 3, ["upstream_failed"] * 3]
+        return
+    assert found == [
+        ["success", "success", "success"],
+        ["success", "skipped", "skipped"],
+        ["skipped", "success", "skipped"],
+    ]
+
+
+@pytest.mark.usefixtures("airflow_db", "airflow_connections")
+@pytest.mark.parametrize(
+    ("director", "followed"),
+    [
+        ("Approve", {"buy.order_the_goods", "buy.book_the_cost"}),
+        ("Reject", {"tell_the_buyer"}),
+        (None, {"tell_the_buyer", "tell_the_director"}),
+    ],
+)
+def test_the_example_follows_what_the_people_decided(emulator, director, followed):
+    person_answers(emulator, "integration@example.com", "Approve")
+    if director is None:
+        emulator.control("POST", f"procore/instances/{INSTANCE}/terminate", login="pat@example.com")
+    else:
+        person_answers(emulator, "dana@example.com", director)
+
+    states = examples.states(examples.run("example_procore_branch_on_outcome"))
+
+    branches = {"buy.order_the_goods", "buy.book_the_cost", "tell_the_buyer", "tell_the_director"}
+    assert {name for name in branches if states[name] == ["success"]} == followed
+    assert {name for name in branches if states[name] == ["skipped"]} == branches - followed

@@ -1,0 +1,636 @@
+"""Many instances at once: listed for mapped tasks, and started, each item once."""
+
+from __future__ import annotations
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+
+from airflow_provider_workflows.exceptions import (
+    ConfigurationError,
+    NotFound,
+    PermissionDenied,
+    ServerError,
+    WorkflowsError,
+)
+from airflow_provider_workflows.operators.procore_bulk import (
+    ProcoreBulkStartInstancesOperator,
+    ProcoreListInstancesOperator,
+)
+from tests.support.killed import Killed
+from tests.unit.sensors.test_procore import deferred, first_event
+
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+
+TOOL = "purchase_order_contract"
+ORDER = "/bulk_create$"
+
+
+# --- start many ---
+
+
+def start(*items, **parameters) -> ProcoreBulkStartInstancesOperator:
+    fixed = {"task_id": "start", "poll_interval": 0.01, "tool_type": TOOL, "chunk_size": 2}
+    return ProcoreBulkStartInstancesOperator(**{**fixed, "items": list(items), **parameters})
+
+
+def started(emulator) -> list[str]:
+    """Return the items that were started through the API."""
+    return [e["target"]["item_id"] for e in emulator.effects() if (e["action"], e["via"]) == ("start", "api")]
+
+
+def orders(emulator) -> list[tuple[str, list[str]]]:
+    """Return the token and the items of each order that was sent."""
+    sent = [r for r in emulator.requests() if r["path"].endswith("/bulk_create")]
+    return [(r["idempotency_token"], [item["item_id"] for item in r["body"]["items"]]) for r in sent]
+
+
+def items_of(emulator, since: int = 0) -> list[list[str]]:
+    return [items for _, items in orders(emulator)[since:]]
+
+
+def test_many_workflows_are_started_in_several_orders(emulator, store):
+    result = start(11, "12", {"item_id": 13, "preset_id": 401}).execute({"task_state_store": store})
+
+    assert result == {
+        "completed": [
+            {"item_id": "11", "instance_id": "700002"},
+            {"item_id": "12", "instance_id": "700003"},
+            {"item_id": "13", "instance_id": "700004"},
+        ],
+        "already_active": [],
+        "failed": [],
+        "operation_ids": ["901001", "901002"],
+    }
+    assert items_of(emulator) == [["11", "12"], ["13"]]
+    tokens = [token for token, _ in orders(emulator)]
+    assert len(set(tokens)) == 2
+    assert all(len(token) == 64 for token in tokens)
+    bodies = [r["body"] for r in emulator.requests() if r["path"].endswith("/bulk_create")]
+    assert bodies[1] == {"tool_type": TOOL, "items": [{"item_id": "13", "preset_id": "401"}]}
+
+
+def test_an_items_preset_beats_the_one_for_all(emulator, store):
+    operator = start({"item_id": "11"}, {"item_id": "12", "preset_id": "409"}, preset_id=401, on_failed_items="return")
+
+    result = operator.execute({"task_state_store": store})
+
+    (sent,) = [r["body"]["items"] for r in emulator.requests() if r["path"].endswith("/bulk_create")]
+    assert sent == [{"item_id": "11", "preset_id": "401"}, {"item_id": "12", "preset_id": "409"}]
+    assert [item["item_id"] for item in result["failed"]] == ["12"]
+
+
+def test_a_tool_of_the_company_is_started_at_its_level(emulator, store):
+    start("81", tool_type="prequalification").execute({"task_state_store": store})
+
+    (path,) = [r["path"] for r in emulator.requests() if r["path"].endswith("/bulk_create")]
+    assert path == "/rest/v2.0/companies/4264807/workflows/instances/bulk_create"
+    assert started(emulator) == ["81"]
+
+
+def test_a_tool_with_a_subtype_is_started_with_it(emulator, store):
+    result = start("9", tool_type="correspondence", tool_subtype=-123456789).execute({"task_state_store": store})
+
+    assert len(result["completed"]) == 1
+
+
+def test_a_retry_after_success_orders_nothing_and_returns_the_same(emulator, store):
+    first = start("11", "12", "13").execute({"task_state_store": store})
+
+    assert start("11", "12", "13").execute({"task_state_store": store}) == first
+    assert len(orders(emulator)) == 2
+    assert started(emulator) == ["11", "12", "13"]
+
+
+def test_an_item_that_is_active_already_counts_as_done(emulator, store):
+    result = start("5001", "11").execute({"task_state_store": store})
+
+    assert result["already_active"] == [{"item_id": "5001", "instance_id": "700001"}]
+    assert [item["item_id"] for item in result["completed"]] == ["11"]
+    assert result["failed"] == []
+
+
+def test_a_retry_after_success_does_not_start_an_item_whose_instance_has_ended_since(emulator, store):
+    first = start("5001", "11").execute({"task_state_store": store})
+    emulator.control("POST", "procore/instances/700001/terminate")
+    emulator.control("POST", "procore/instances/700002/terminate")
+
+    assert start("5001", "11").execute({"task_state_store": store}) == first
+    assert started(emulator) == ["11"]
+
+
+def test_many_items_that_are_active_are_found_in_one_list(emulator, store):
+    items = [str(number) for number in range(100, 125)]
+    for item in items:
+        emulator.control("POST", "procore/instances", tool_type=TOOL, item_id=item)
+
+    result = start(*items, chunk_size=50).execute({"task_state_store": store})
+
+    assert len(result["already_active"]) == 25
+    lists = [r for r in emulator.requests() if r["path"].endswith("/workflows/instances")]
+    assert [r["query"]["filters[active]"] for r in lists] == ["true"]
+
+
+def test_an_active_item_is_a_failure_when_the_author_says_so(emulator, store):
+    with pytest.raises(WorkflowsError, match=r"1 of 2 items were not started: 5001: .*already has an active"):
+        start("5001", "11", on_active_instance="fail").execute({"task_state_store": store})
+
+
+def test_a_failed_item_fails_the_task_and_a_retry_tries_only_that_again(emulator, store):
+    bad = {"item_id": "12", "preset_id": "401"}
+    emulator.control("POST", "procore/presets/401", valid=False)
+    emulator.control("POST", "procore/presets", template_id="301", count=1, default=True)
+    with pytest.raises(WorkflowsError, match=r"1 of 4 items were not started: 12: Preset 401 .* A retry tries these"):
+        start("11", bad, "13", "5001").execute({"task_state_store": store})
+    before = len(orders(emulator))
+    emulator.control("POST", "procore/presets/401", valid=True)
+
+    result = start("11", bad, "13", "5001").execute({"task_state_store": store})
+
+    assert items_of(emulator, before) == [["12"]]
+    assert started(emulator) == ["11", "13", "12"]
+    assert [item["item_id"] for item in result["completed"]] == ["11", "13", "12"]
+    assert (result["already_active"], result["failed"]) == ([{"item_id": "5001", "instance_id": "700001"}], [])
+    assert len(result["operation_ids"]) == 3
+
+
+def test_a_retry_of_a_failed_item_is_another_order(emulator, store):
+    bad = {"item_id": "12", "preset_id": "499"}
+    for _ in range(2):
+        with pytest.raises(WorkflowsError, match="12: Preset 499 was not found"):
+            start(bad).execute({"task_state_store": store})
+
+    tokens = [token for token, _ in orders(emulator)]
+    assert len(set(tokens)) == len(tokens) == 2
+
+
+def test_failed_items_are_returned_when_the_author_says_so_and_a_retry_returns_the_same(emulator, store):
+    def operator():
+        return start("11", {"item_id": "12", "preset_id": "499"}, on_failed_items="return")
+
+    first = operator().execute({"task_state_store": store})
+    assert first["failed"] == [{"item_id": "12", "message": "Preset 499 was not found."}]
+
+    assert operator().execute({"task_state_store": store}) == first
+    assert len(orders(emulator)) == 1
+
+
+def test_an_operation_that_failed_as_a_whole_names_every_item(emulator, store):
+    failed = {
+        "id": "901001",
+        "operation_type": "x",
+        "status": "failed",
+        "error": {"message": "Boom"},
+        "completed_at": "x",
+    }
+    emulator.control("PATCH", "switches", operation_delay=3600)
+    emulator.control(
+        "POST", "faults", method="GET", path="/async_operations/", times=9, status=200, json={"data": failed}
+    )
+
+    with pytest.raises(WorkflowsError, match=r"2 of 2 .* 11: operation 901001 is failed Boom; 12: "):
+        start("11", "12").execute({"task_state_store": store})
+
+
+# --- lost answers, refusals, kills ---
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_order_whose_answer_was_lost_goes_again_under_the_same_token(emulator, store, moment):
+    emulator.control("POST", "faults", method="POST", path=ORDER, reset=moment)
+
+    result = start("11", "12", "13").execute({"task_state_store": store})
+
+    tokens = [token for token, _ in orders(emulator)]
+    assert tokens[0] == tokens[1] != tokens[2]
+    assert started(emulator) == ["11", "12", "13"]
+    assert len(result["completed"]) == 3
+
+
+def test_an_order_that_was_lost_twice_fails_for_good_and_a_retry_starts_each_item_once(emulator, store):
+    emulator.control("POST", "faults", method="POST", path=ORDER, reset="after", times=2, skip=1)
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        start("11", "12", "13").execute({"task_state_store": store})
+
+    result = start("11", "12", "13").execute({"task_state_store": store})
+
+    assert items_of(emulator) == [["11", "12"], ["13"], ["13"], ["13"]]
+    assert started(emulator) == ["11", "12", "13"]
+    assert (len(result["completed"]), result["failed"]) == (3, [])
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(403, WorkflowsError), (404, WorkflowsError), (422, WorkflowsError), (500, ServerError)],
+)
+def test_a_refused_order_leaves_nothing_half_done(emulator, store, status, error):
+    emulator.control("POST", "faults", method="POST", path=ORDER, skip=1, status=status, json={"error": "no"})
+    with pytest.raises(error):
+        start("11", "12", "13").execute({"task_state_store": store})
+    assert started(emulator) == ["11", "12"]
+
+    result = start("11", "12", "13").execute({"task_state_store": store})
+
+    assert items_of(emulator) == [["11", "12"], ["13"], ["13"]]
+    assert len(result["completed"]) == 3
+
+
+def test_a_worker_that_dies_between_two_orders_leaves_a_retry_that_orders_the_rest(emulator, store):
+    operator = start("11", "12", "13")
+    send, sent = operator.hook.bulk_start_instances, []
+
+    def send_once(*args, **kwargs):
+        if sent:
+            raise Killed
+        sent.append(send(*args, **kwargs))
+        return sent[0]
+
+    operator.hook.bulk_start_instances = send_once
+    with pytest.raises(Killed):
+        operator.execute({"task_state_store": store})
+
+    result = start("11", "12", "13").execute({"task_state_store": store})
+
+    assert items_of(emulator) == [["11", "12"], ["13"]]
+    assert len(result["completed"]) == 3
+
+
+def test_a_worker_that_dies_before_it_kept_the_order_leaves_one_effect_per_item(emulator, store):
+    operator = start("11", "12")
+    send = operator.hook.bulk_start_instances
+
+    def send_and_die(*args, **kwargs):
+        send(*args, **kwargs)
+        raise Killed
+
+    operator.hook.bulk_start_instances = send_and_die
+    with pytest.raises(Killed):
+        operator.execute({"task_state_store": store})
+
+    result = start("11", "12").execute({"task_state_store": store})
+
+    assert started(emulator) == ["11", "12"]
+    assert len(result["completed"]) == 2
+
+
+# --- the wait ---
+
+
+def test_the_operations_are_waited_for(emulator, store, monkeypatch):
+    emulator.control("PATCH", "switches", operation_delay=600)
+    pauses = []
+
+    def pause(seconds):
+        pauses.append(seconds)
+        emulator.control("POST", "clock", advance=300)
+
+    monkeypatch.setattr("airflow_provider_workflows.operators.base.time.sleep", pause)
+    result = start("11", "12", "13").execute({"task_state_store": store})
+
+    assert pauses == [0.01, 0.01]
+    assert len(result["completed"]) == 3
+
+
+def test_deferred_and_blocking_return_the_same(emulator, store):
+    emulator.control("PATCH", "switches", operation_delay=600)
+    items = ("11", "12", "13", "5001")
+    deferral = deferred(start(*items), {"task_state_store": store})
+    emulator.control("POST", "clock", advance=600)
+
+    event = first_event(deferral.trigger)
+    assert [sorted(o) for o in event["result"]["operations"]] == [sorted(event["result"]["operations"][0])] * 2
+    assert "completed_items" not in repr(event)
+    resumed = start(*items).execute_complete({"task_state_store": store}, event)
+    emulator.control("PATCH", "switches", operation_delay=0)
+    for number in (2, 3, 4):
+        emulator.control("POST", f"procore/instances/70000{number}/terminate")
+    blocking = start(*items).execute({})
+
+    assert [i["item_id"] for i in resumed["completed"]] == [i["item_id"] for i in blocking["completed"]]
+    assert resumed["already_active"] == blocking["already_active"]
+    assert resumed.keys() == blocking.keys()
+    assert start(*items).execute({"task_state_store": store}) == resumed
+    assert len(orders(emulator)) == 4
+
+
+def test_a_resumed_task_fails_on_failed_items_as_a_blocking_one(emulator, store):
+    emulator.control("PATCH", "switches", operation_delay=600)
+    bad = {"item_id": "12", "preset_id": "499"}
+    deferral = deferred(start("11", bad), {"task_state_store": store})
+    emulator.control("POST", "clock", advance=600)
+
+    with pytest.raises(WorkflowsError, match="1 of 2 items were not started: 12"):
+        start("11", bad).execute_complete({"task_state_store": store}, first_event(deferral.trigger))
+
+
+def test_a_retry_during_the_wait_orders_nothing_and_waits_on(emulator, store):
+    emulator.control("PATCH", "switches", operation_delay=600)
+    first = deferred(start("11", "12", "13"), {"task_state_store": store})
+    again = deferred(start("11", "12", "13"), {"task_state_store": store})
+
+    assert again.trigger.operation_ids == first.trigger.operation_ids == ["901001", "901002"]
+    assert again.trigger.deadline == first.trigger.deadline
+    assert len(orders(emulator)) == 2
+
+
+def test_a_wait_beyond_its_time_fails_for_good(emulator, store):
+    emulator.control("PATCH", "switches", operation_delay=600)
+
+    for _ in range(2):
+        with pytest.raises(AirflowFailException, match="nothing decided within .*Operation 901001 is created"):
+            start("11", wait_timeout=0.05).execute({"task_state_store": store})
+    assert len(orders(emulator)) == 1
+
+
+def test_without_a_store_a_second_run_starts_only_what_is_not_running(emulator):
+    start("11", "12").execute({})
+    result = start("11", "12", "13").execute({})
+
+    assert [item["item_id"] for item in result["already_active"]] == ["11", "12"]
+    assert started(emulator) == ["11", "12", "13"]
+
+
+def test_another_run_starts_items_anew_whose_instances_have_ended(emulator, store):
+    start("11", "12").execute({"task_state_store": store})
+    store.clear()
+    emulator.control("POST", "procore/instances/700002/terminate")
+
+    result = start("11", "12").execute({"task_state_store": store})
+
+    assert started(emulator) == ["11", "12", "11"]
+    assert [item["item_id"] for item in result["completed"]] == ["11"]
+    assert result["already_active"] == [{"item_id": "12", "instance_id": "700003"}]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"items": []}, "items must be a list"),
+        ({"items": None}, "items must be a list"),
+        ({"items": "11"}, "items must be a list"),
+        ({"items": {"item_id": "11"}}, "items must be a list"),
+        ({"items": [""]}, "items"),
+        ({"items": [None]}, "items"),
+        ({"items": [{"preset_id": "401"}]}, "items"),
+        ({"items": [{"item_id": "11", "preset": "401"}]}, "items: .*not preset"),
+        ({"items": [{"item_id": "11", "preset_id": ""}]}, "items"),
+        ({"items": ["11", 11]}, "items: 11 came more than once"),
+        ({"tool_type": ""}, "tool_type"),
+        ({"tool_subtype": "None"}, "tool_subtype"),
+        ({"preset_id": ""}, "preset_id"),
+        ({"project_id": ""}, "project_id"),
+        ({"company_id": ""}, "company_id"),
+        ({"chunk_size": 0}, "chunk_size"),
+        ({"chunk_size": "2"}, "chunk_size"),
+        ({"on_active_instance": "x"}, "on_active_instance must be one of adopt, fail"),
+        ({"on_failed_items": "x"}, "on_failed_items must be one of fail, return"),
+    ],
+)
+def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, store, parameters, named):
+    with pytest.raises(ConfigurationError, match=named):
+        start(**{"items": ["11"], **parameters}).execute({"task_state_store": store})
+    assert emulator.requests() == []
+
+
+def test_an_unknown_tool_is_refused_with_the_tools_there_are(emulator, store):
+    with pytest.raises(ConfigurationError, match="no tool 'po'"):
+        start("11", tool_type="po").execute({"task_state_store": store})
+    assert orders(emulator) == []
+
+
+def test_items_can_come_from_a_template(emulator, store):
+    operator = start(items="{{ items }}", preset_id="{{ preset }}")
+    operator.items = ["{{ item }}", {"item_id": "{{ item }}2"}]
+    operator.render_template_fields({"item": "1", "preset": "401"})
+
+    result = operator.execute({"task_state_store": store})
+
+    assert [item["item_id"] for item in result["completed"]] == ["1", "12"]
+
+
+# --- list ---
+
+
+def listing(**parameters) -> ProcoreListInstancesOperator:
+    return ProcoreListInstancesOperator(task_id="list", **{"tool_type": TOOL, **parameters})
+
+
+def lists(emulator) -> list[dict]:
+    return [r for r in emulator.requests() if r["path"].endswith("/workflows/instances")]
+
+
+def begin(emulator, item_id: str, **where) -> str:
+    return emulator.control("POST", "procore/instances", **{"tool_type": TOOL, "item_id": item_id, **where})["id"]
+
+
+def test_instances_are_listed_with_what_the_list_says(emulator, store):
+    (row,) = listing().execute({"task_state_store": store})
+
+    assert row == {
+        "instance_id": "700001",
+        "item_id": "5001",
+        "tool_type": TOOL,
+        "project_id": "1001",
+        "state": None,
+        "step": None,
+        "started_at": row["started_at"],
+        "ended_at": None,
+        "updated_at": row["updated_at"],
+    }
+    assert row["started_at"] is not None
+
+
+def test_every_filter_goes_into_the_query(emulator):
+    listing(
+        tool_type="correspondence",
+        tool_subtype=-123456789,
+        item_id=5001,
+        assignee_id=90004,
+        active=False,
+        overdue=True,
+        include_internal=True,
+    ).execute({})
+
+    (sent,) = lists(emulator)
+    assert sent["query"] == {
+        "filters[tool_type]": "correspondence",
+        "filters[tool_subtype]": "-123456789",
+        "filters[item_id]": "5001",
+        "filters[assignee_id]": "90004",
+        "filters[active]": "false",
+        "filters[overdue]": "true",
+        "include_internal": "true",
+        "per_page": "100",
+    }
+
+
+def test_no_filter_is_sent_that_was_not_given(emulator):
+    listing().execute({})
+
+    assert lists(emulator)[0]["query"] == {"filters[tool_type]": TOOL, "per_page": "100"}
+
+
+def test_me_is_the_connections_user(emulator):
+    begin(emulator, "11")
+    emulator.control("POST", "procore/instances/700001/respond", login="integration@example.com", option="Approve")
+
+    rows = listing(assignee_id="me").execute({})
+
+    assert lists(emulator)[0]["query"]["filters[assignee_id]"] == "90001"
+    assert [row["item_id"] for row in rows] == ["11"]
+
+
+def test_several_tools_and_projects_are_looked_in_each_at_its_level(emulator):
+    begin(emulator, "11", project_id="1002")
+    begin(emulator, "81", tool_type="prequalification", project_id=None)
+
+    rows = listing(tool_type=[TOOL, "generic_tool_item"], project_id=["1001", 1002]).execute({})
+    default = listing(tool_type=(TOOL, "prequalification")).execute({})
+
+    assert [(row["item_id"], row["project_id"]) for row in rows] == [("5001", "1001"), ("11", "1002")]
+    assert [(row["item_id"], row["project_id"]) for row in default] == [("5001", "1001"), ("81", "company")]
+    assert len(lists(emulator)) == 4 + 2
+
+
+@pytest.mark.parametrize("bulk_history", ["present", "absent", "no_instance_ids"])
+def test_only_instances_in_the_wanted_states_are_listed_with_state_and_step(emulator, bulk_history):
+    emulator.control("PATCH", "switches", bulk_history=bulk_history)
+    begin(emulator, "11")
+    begin(emulator, "12")
+    emulator.control("POST", "procore/instances/700002/block", reason="x")
+    emulator.control("POST", "procore/instances/700003/terminate")
+
+    rows = listing(states=["blocked"]).execute({})
+    several = listing(states=("blocked", "terminated")).execute({})
+
+    assert [(row["instance_id"], row["state"], row["step"]) for row in rows] == [("700002", "blocked", "Budget Check")]
+    assert [(row["instance_id"], row["state"]) for row in several] == [("700002", "blocked"), ("700003", "terminated")]
+
+
+def test_an_instance_that_may_not_be_read_is_left_out(emulator):
+    begin(emulator, "11")
+    emulator.control("POST", "procore/instances", tool_type="generic_tool_item", item_id="12")
+    emulator.control("POST", "faults", path="/history$", times=99, status=403, json={})
+    emulator.control("POST", "faults", path="/bulk_history$", times=99, status=403, json={})
+
+    assert listing(states="in_progress").execute({}) == []
+
+
+def test_the_limit_keeps_the_oldest(emulator):
+    for number in range(3):
+        emulator.control("POST", "clock", advance=60)
+        begin(emulator, f"{20 - number}")
+
+    rows = listing(limit=2).execute({})
+
+    assert [row["item_id"] for row in rows] == ["5001", "20"]
+
+
+def test_batches_are_as_small_as_asked_for_and_as_few_as_airflow_takes(emulator, monkeypatch):
+    for number in range(6):
+        begin(emulator, str(10 + number))
+
+    assert [len(batch) for batch in listing(batch_size=3).execute({})] == [3, 3, 1]
+    monkeypatch.setenv("AIRFLOW__CORE__MAX_MAP_LENGTH", "2")
+    assert [len(batch) for batch in listing(batch_size=1).execute({})] == [4, 3]
+    assert [len(batch) for batch in listing(batch_size=1, limit=2).execute({})] == [1, 1]
+
+
+def test_nothing_is_an_empty_list_with_and_without_batches(emulator):
+    assert listing(item_id="4711").execute({}) == listing(item_id="4711", batch_size=3).execute({}) == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"tool_type": []}, "tool_type"),
+        ({"tool_type": [TOOL, ""]}, "tool_type"),
+        ({"tool_type": None}, "tool_type"),
+        ({"tool_subtype": ""}, "tool_subtype"),
+        ({"project_id": []}, "project_id"),
+        ({"project_id": ["1001", ""]}, "project_id"),
+        ({"item_id": ""}, "item_id"),
+        ({"assignee_id": "None"}, "assignee_id"),
+        ({"states": "stuck"}, "states: unknown state stuck"),
+        ({"limit": 0}, "limit"),
+        ({"limit": "7"}, "limit"),
+        ({"batch_size": -1}, "batch_size"),
+        ({"company_id": "acme"}, "company_id"),
+    ],
+)
+def test_a_bad_parameter_of_a_list_is_named_before_anything_is_sent(emulator, parameters, named):
+    with pytest.raises(ConfigurationError, match=named):
+        listing(**parameters).execute({})
+    assert emulator.requests() == []
+
+
+@pytest.mark.parametrize(("status", "error"), [(403, PermissionDenied), (404, NotFound), (500, ServerError)])
+def test_a_list_that_is_refused_is_not_an_empty_one(emulator, status, error):
+    emulator.control("POST", "faults", path="/workflows/instances$", times=9, status=status, json={"error": "no"})
+
+    with pytest.raises(error):
+        listing().execute({})
+
+
+def test_an_empty_set_of_states_is_a_mistake(emulator):
+    with pytest.raises(ConfigurationError, match="states is an empty list"):
+        listing(states=[]).execute({})
+
+
+def test_an_assignee_may_be_named_by_login_and_an_unknown_one_is_named(emulator):
+    assert [row["item_id"] for row in listing(assignee_id="integration@example.com").execute({})] == ["5001"]
+    with pytest.raises(ConfigurationError, match="assignee_id: no user .* 'nobody@example.com'"):
+        listing(assignee_id="nobody@example.com").execute({})
+
+
+def test_an_instance_that_is_found_twice_is_one_row(emulator):
+    rows = listing(tool_type=[TOOL, "PurchaseOrderContract"], project_id=["1001", 1001]).execute({})
+
+    assert [row["instance_id"] for row in rows] == ["700001"]
+
+
+def test_an_instance_that_no_answer_tells_the_history_of_is_read_by_itself(emulator):
+    emulator.control("POST", "procore/instances/700001/block", reason="x")
+    emulator.control(
+        "POST",
+        "faults",
+        method="POST",
+        path="/bulk_history$",
+        status=200,
+        json={"data": [{"item_id": "5001", "instances": []}]},
+    )
+
+    assert [row["instance_id"] for row in listing(states=["blocked"]).execute({})] == ["700001"]
+
+
+def test_a_deferred_start_serialises_no_items(emulator, store):
+    emulator.control("PATCH", "switches", operation_delay=600)
+    operator = start("11", deferrable=True)
+
+    with pytest.raises(TaskDeferred) as deferral:
+        operator.execute({"task_state_store": store})
+
+    assert "'11'" not in repr(deferral.value.trigger.serialize())
+
+
+@pytest.mark.parametrize("build", [listing, lambda **given: start("1", **given)], ids=["list", "start"])
+def test_a_misspelt_tool_is_named_even_where_the_project_is_given(emulator, build):
+    with pytest.raises(ConfigurationError, match=r"no tool 'purchase_order'.*purchase_order_contract"):
+        build(tool_type="purchase_order", project_id="1001").execute({})
+    assert [effect for effect in emulator.effects() if effect["via"] == "api"] == []
+
+
+def test_an_order_that_is_refused_does_not_strand_the_others(emulator, store):
+    emulator.control("POST", "faults", method="POST", path=ORDER, skip=1, status=422, json={"error": "no"})
+
+    result = start("11", "12", "13", "14", "15", on_failed_items="return").execute({"task_state_store": store})
+
+    assert [item["item_id"] for item in result["completed"]] == ["11", "12", "15"]
+    assert [item["item_id"] for item in result["failed"]] == ["13", "14"]
+    assert "422: no" in result["failed"][0]["message"]
+
+
+def test_every_order_refused_is_reported_item_by_item(emulator, store):
+    emulator.control("POST", "faults", method="POST", path=ORDER, times=9, status=403, json={"error": "no"})
+
+    with pytest.raises(WorkflowsError, match=r"3 of 3 items were not started: 11: Not permitted.*403"):
+        start("11", "12", "13").execute({"task_state_store": store})

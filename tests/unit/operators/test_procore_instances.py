@@ -1,0 +1,995 @@
+"""Starting, ending, restarting, refreshing instances and asking more people: each done once, whatever gets lost."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from datetime import datetime, timedelta, timezone
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, TaskDeferred
+
+from airflow_provider_workflows.exceptions import (
+    ConfigurationError,
+    ConnectionFailed,
+    ContractError,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    ServerError,
+    WorkflowsError,
+)
+from airflow_provider_workflows.operators import procore as operators
+from airflow_provider_workflows.operators import procore_bulk
+from airflow_provider_workflows.operators.procore import (
+    ProcoreAddAssigneesOperator,
+    ProcoreRefreshInstanceOperator,
+    ProcoreRestartInstanceOperator,
+    ProcoreStartInstanceOperator,
+    ProcoreTerminateInstanceOperator,
+)
+from airflow_provider_workflows.rules.times import parse_time
+from airflow_provider_workflows.sensors import procore as sensors
+from tests.support.killed import Killed
+from tests.unit.sensors.test_procore import deferred, first_event
+
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+
+INSTANCE = "700001"
+NEW = "700002"
+TOOL = "purchase_order_contract"
+START = "/workflows/instances$"
+
+
+def effects(emulator, *actions: str) -> list[dict]:
+    return [effect for effect in emulator.effects() if effect["action"] in actions]
+
+
+def started(emulator) -> list[str]:
+    """Return the instances that were started through the API."""
+    return [e["target"]["instance_id"] for e in effects(emulator, "start") if e["via"] == "api"]
+
+
+def writes(emulator) -> list[dict]:
+    return [r for r in emulator.requests() if r["method"] != "GET" and r["path"].startswith("/rest/")]
+
+
+def state_of(emulator, instance_id: str = INSTANCE) -> dict:
+    instances = emulator.control("GET", "state")["procore"]
+    return next(instance for instance in instances if instance["id"] == instance_id)
+
+
+def answer(emulator, option: str, login: str = "integration@example.com", instance_id: str = INSTANCE) -> None:
+    emulator.control("POST", f"procore/instances/{instance_id}/respond", login=login, option=option)
+
+
+def lose_answers(emulator, moment: str, path: str, times: int = 1) -> None:
+    emulator.control("POST", "faults", method="POST", path=path, reset=moment, times=times)
+
+
+# --- start ---
+
+
+def start(**parameters) -> ProcoreStartInstanceOperator:
+    fixed = {"task_id": "start", "confirm_timeout": 0.2, "poll_interval": 0.01}
+    return ProcoreStartInstanceOperator(**{**fixed, "tool_type": TOOL, "item_id": "5002", **parameters})
+
+
+def test_a_workflow_is_started_and_described(emulator, store):
+    result = start(item_id=5002).execute({"task_state_store": store})
+
+    assert started(emulator) == [NEW]
+    assert result == {
+        "instance_id": NEW,
+        "item_id": "5002",
+        "tool_type": TOOL,
+        "project_id": "1001",
+        "step": "Budget Check",
+        "step_occurrence_id": f"{NEW}01",
+        "started_at": result["started_at"],
+        "ended_at": None,
+        "adopted": False,
+        "outcome": None,
+    }
+    assert parse_time(result["started_at"])
+    (sent,) = writes(emulator)
+    assert sent["body"] == {"tool_type": TOOL, "item_id": "5002"}
+
+
+def test_a_tool_of_the_company_is_started_at_its_level(emulator, store):
+    result = start(tool_type="prequalification", item_id="81").execute({"task_state_store": store})
+
+    assert result["project_id"] == "company"
+    assert state_of(emulator, result["instance_id"])["project_id"] is None
+
+
+def test_a_tool_with_a_subtype_is_started_with_it_from_its_preset(emulator, store):
+    operator = start(tool_type="correspondence", item_id="9", tool_subtype=-123456789, preset_id=405)
+
+    result = operator.execute({"task_state_store": store})
+
+    assert result["step"] == "Letter Review"
+    (sent,) = writes(emulator)
+    assert (sent["body"]["tool_subtype"], sent["body"]["preset_id"]) == ("-123456789", "405")
+
+
+def test_a_retry_after_success_starts_nothing_and_returns_the_same(emulator, store):
+    first = start().execute({"task_state_store": store})
+
+    assert start().execute({"task_state_store": store}) == first
+    assert started(emulator) == [NEW]
+    assert len(writes(emulator)) == 1
+
+
+def test_a_retry_after_the_instance_has_ended_does_not_start_another(emulator, store):
+    start().execute({"task_state_store": store})
+    emulator.control("POST", f"procore/instances/{NEW}/terminate")
+
+    again = start().execute({"task_state_store": store})
+
+    assert (again["instance_id"], again["adopted"]) == (NEW, False)
+    assert again["ended_at"] is not None
+    assert started(emulator) == [NEW]
+
+
+def test_an_active_instance_is_adopted_and_nothing_is_written(emulator, store):
+    result = start(item_id="5001").execute({"task_state_store": store})
+
+    assert (result["instance_id"], result["adopted"]) == (INSTANCE, True)
+    assert start(item_id="5001").execute({"task_state_store": store}) == result
+    assert writes(emulator) == []
+
+
+def test_an_active_instance_is_a_failure_when_the_author_says_so(emulator, store):
+    operator = start(item_id="5001", on_active_instance="fail", retries=3)
+
+    with pytest.raises(AirflowFailException, match=f"InstanceActive.*{INSTANCE}"):
+        operator.execute({"task_state_store": store})
+    assert writes(emulator) == []
+
+
+def test_an_item_whose_instance_has_ended_is_started_again(emulator, store):
+    emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
+
+    result = start(item_id="5001").execute({"task_state_store": store})
+
+    assert (result["instance_id"], result["adopted"]) == (NEW, False)
+
+
+@pytest.mark.parametrize("policy", ["adopt", "fail"])
+def test_an_answer_that_was_lost_after_the_start_is_settled_on_the_new_instance(emulator, store, policy):
+    lose_answers(emulator, "after", START)
+    operator = start(on_active_instance=policy)
+
+    result = operator.execute({"task_state_store": store})
+
+    assert (result["instance_id"], result["adopted"]) == (NEW, False)
+    assert start(on_active_instance=policy).execute({"task_state_store": store}) == result
+    assert started(emulator) == [NEW]
+
+
+def test_a_start_that_may_not_have_arrived_is_never_sent_again(emulator, store):
+    lose_answers(emulator, "before", START)
+
+    for _ in range(2):
+        with pytest.raises(AirflowFailException, match=r"OutcomeUnknown.*item 5002 of tool .* shows no new instance"):
+            start().execute({"task_state_store": store})
+    assert started(emulator) == []
+    assert len(writes(emulator)) == 1
+
+
+def test_an_instance_that_shows_late_is_found_by_the_retry(emulator, store):
+    lose_answers(emulator, "after", START)
+    emulator.control("POST", "faults", method="GET", path=START, skip=2, times=10_000, status=403, json={})
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        start().execute({"task_state_store": store})
+    emulator.control("DELETE", "faults")
+
+    assert start().execute({"task_state_store": store})["instance_id"] == NEW
+    assert started(emulator) == [NEW]
+
+
+def test_a_worker_that_dies_after_sending_leaves_a_retry_that_finds_what_it_started(emulator, store):
+    operator = start()
+    send = operator.hook.start_instance
+
+    def send_and_die(*args, **kwargs):
+        send(*args, **kwargs)
+        raise Killed
+
+    operator.hook.start_instance = send_and_die
+    with pytest.raises(Killed):
+        operator.execute({"task_state_store": store})
+    assert store["start"]["sent"]
+
+    result = start().execute({"task_state_store": store})
+
+    assert (result["instance_id"], result["adopted"]) == (NEW, False)
+    assert started(emulator) == [NEW]
+
+
+@pytest.mark.parametrize(
+    "answered", [{"body": "<html><title>Proxy</title></html>"}, {"json": {"data": {}}}, {"json": 7}]
+)
+def test_an_answer_without_an_instance_is_settled_by_reading(emulator, store, answered):
+    emulator.control("POST", "faults", method="POST", path=START, status=200, after=True, **answered)
+
+    assert start().execute({"task_state_store": store})["instance_id"] == NEW
+    assert started(emulator) == [NEW]
+
+
+@pytest.mark.parametrize(
+    ("status", "error"),
+    [(400, InvalidRequest), (403, PermissionDenied), (404, NotFound), (422, InvalidRequest), (500, ServerError)],
+)
+def test_a_refused_start_leaves_nothing_half_done_and_is_retried_anew(emulator, store, status, error):
+    emulator.control("POST", "faults", method="POST", path=START, status=status, json={"error": "no"})
+    with pytest.raises(error):
+        start().execute({"task_state_store": store})
+    assert started(emulator) == []
+
+    assert start().execute({"task_state_store": store})["adopted"] is False
+    assert started(emulator) == [NEW]
+
+
+@pytest.mark.parametrize("status", [400, 403, 422, 500])
+def test_a_refusal_of_a_start_that_took_effect_ends_in_that_instance(emulator, store, status):
+    emulator.control("POST", "faults", method="POST", path=START, status=status, json={"error": "x"}, after=True)
+
+    result = start().execute({"task_state_store": store})
+
+    assert result["instance_id"] == NEW
+    assert started(emulator) == [NEW]
+
+
+def test_a_server_that_failed_after_it_started_the_instance_has_started_ours(emulator, store):
+    emulator.control("POST", "faults", method="POST", path=START, status=500, json={"error": "x"}, after=True)
+
+    result = start(on_active_instance="fail").execute({"task_state_store": store})
+
+    assert (result["instance_id"], result["adopted"]) == (NEW, False)
+    assert start(on_active_instance="fail").execute({"task_state_store": store}) == result
+
+
+def test_a_server_that_is_away_is_retried_by_airflow(emulator, store, set_connection):
+    emulator.control("POST", "faults", method="GET", path=START, times=9, status=503)
+    with pytest.raises(ServerError):
+        start().execute({"task_state_store": store})
+    emulator.control("DELETE", "faults")
+
+    assert start().execute({"task_state_store": store})["instance_id"] == NEW
+
+
+def test_a_start_that_was_never_sent_is_started_by_the_retry(emulator, store):
+    operator = start()
+
+    def never_sent(*args, **kwargs):
+        raise ConnectionFailed("No connection")
+
+    operator.hook.start_instance = never_sent
+    with pytest.raises(ConnectionFailed):
+        operator.execute({"task_state_store": store})
+
+    assert start().execute({"task_state_store": store})["adopted"] is False
+    assert started(emulator) == [NEW]
+
+
+def test_a_preset_that_is_not_valid_is_refused_before_the_start(emulator, store):
+    emulator.control("POST", "procore/presets/401", valid=False)
+
+    with pytest.raises(ConfigurationError, match="preset_id: preset 401 is not valid"):
+        start(preset_id="401").execute({"task_state_store": store})
+    assert writes(emulator) == []
+    assert "start" not in store
+
+
+def test_an_unknown_tool_is_refused_with_the_tools_there_are(emulator, store):
+    with pytest.raises(ConfigurationError, match="tool_type: .*'po'.*correspondence, generic_tool_item"):
+        start(tool_type="po").execute({"task_state_store": store})
+    assert writes(emulator) == []
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_the_end_is_waited_for_in_both_modes_with_the_same_result(emulator, store, deferrable):
+    operator = start(wait_for_completion=True, deferrable=deferrable)
+    context = {"task_state_store": store}
+    if deferrable:
+        with pytest.raises(TaskDeferred) as deferral:
+            operator.execute(context)
+        answer(emulator, "Reject", instance_id=NEW)
+        event = first_event(deferral.value.trigger)
+        assert event["carry"] == {"adopted": False}
+        result = start(wait_for_completion=True).execute_complete(context, event)
+    else:
+        look = operators.ProcoreInstanceWaitTrigger.look_on_worker
+        looks = []
+
+        def look_then_reject(trigger, hook, log):
+            looks.append(look(trigger, hook, log))
+            if len(looks) == 1:
+                answer(emulator, "Reject", instance_id=NEW)
+            return looks[-1]
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(operators.ProcoreInstanceWaitTrigger, "look_on_worker", look_then_reject)
+            result = operator.execute(context)
+        assert len(looks) == 2
+
+    assert (result["adopted"], result["step"], result["instance_id"]) == (False, None, NEW)
+    assert result["ended_at"] is not None
+    assert result["outcome"] == {
+        "instance_id": NEW,
+        "item_id": "5002",
+        "state": "complete",
+        "step": None,
+        "item_status": "Rejected",
+        "last_response": result["outcome"]["last_response"],
+        "started_at": result["started_at"],
+        "ended_at": result["ended_at"],
+        "blocked_reason": None,
+        "project_id": "1001",
+        "visit": None,
+    }
+    assert result["outcome"]["last_response"]["option"] == "Reject"
+    assert started(emulator) == [NEW]
+
+
+def test_that_an_instance_was_adopted_survives_the_deferral(emulator, store):
+    with pytest.raises(TaskDeferred) as deferral:
+        start(item_id="5001", wait_for_completion=True, deferrable=True).execute({"task_state_store": store})
+    answer(emulator, "Reject")
+
+    resumed = start(item_id="5001", wait_for_completion=True)
+    result = resumed.execute_complete({"task_state_store": store}, first_event(deferral.value.trigger))
+
+    assert (result["instance_id"], result["adopted"]) == (INSTANCE, True)
+
+
+def test_a_wait_beyond_its_time_fails_for_good_and_a_retry_starts_nothing(emulator, store):
+    for _ in range(2):
+        with pytest.raises(
+            AirflowFailException, match="nothing decided within .*Instance 700002 .* at step 'Budget Check'"
+        ):
+            start(wait_for_completion=True, wait_timeout=0.05).execute({"task_state_store": store})
+    assert started(emulator) == [NEW]
+    assert state_of(emulator, NEW)["state"] == "in_progress"
+
+
+def test_a_retry_waits_on_until_the_first_deadline(emulator, store):
+    first = deferred(start(wait_for_completion=True), {"task_state_store": store})
+    again = deferred(start(wait_for_completion=True), {"task_state_store": store})
+
+    assert again.trigger.deadline == first.trigger.deadline == store["deadline"]["at"]
+    assert again.trigger.instance_id == NEW
+    assert again.timeout > timedelta(days=7)
+    assert started(emulator) == [NEW]
+
+
+@pytest.mark.parametrize(
+    ("event", "error"),
+    [
+        ({"status": "timeout"}, AirflowFailException),
+        ({"status": "error", "error": "NotFound", "message": "gone"}, WorkflowsError),
+        (None, WorkflowsError),
+        ({"status": "surprise"}, WorkflowsError),
+    ],
+)
+def test_an_event_without_a_verdict_fails_the_task(store, event, error):
+    with pytest.raises(error):
+        start(wait_for_completion=True).execute_complete({"task_state_store": store}, event)
+
+
+def test_a_trigger_times_out_at_the_deadline(emulator, store):
+    trigger = deferred(start(wait_for_completion=True), {"task_state_store": store}).trigger
+    trigger.deadline = datetime.now(timezone.utc).isoformat()
+
+    assert first_event(trigger)["status"] == "timeout"
+
+
+@pytest.mark.parametrize(("item_id", "ends"), [("5002", True), ("5001", False)])
+def test_a_kill_ends_what_the_task_started_and_not_what_it_adopted(emulator, store, item_id, ends):
+    operator = start(item_id=item_id, wait_for_completion=True, cancel_on_kill=True)
+
+    def killed(seconds):
+        raise Killed
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("airflow_provider_workflows.operators.base.time.sleep", killed)
+        with pytest.raises(Killed):
+            operator.execute({"task_state_store": store})
+    operator.on_kill()
+
+    assert len(effects(emulator, "terminate")) == ends
+    assert state_of(emulator, NEW if ends else INSTANCE)["state"] == ("terminated" if ends else "in_progress")
+
+
+@pytest.mark.parametrize(
+    ("item_id", "cancel", "ends"), [("5002", True, True), ("5002", False, False), ("5001", True, False)]
+)
+def test_a_kill_while_deferred_ends_only_what_the_task_started(emulator, store, item_id, cancel, ends):
+    operator = start(item_id=item_id, wait_for_completion=True, cancel_on_kill=cancel)
+    path, arguments = deferred(operator, {"task_state_store": store}).trigger.serialize()
+    assert path.endswith("ProcoreInstanceWaitTrigger")
+
+    asyncio.run(operators.ProcoreInstanceWaitTrigger(**arguments).on_kill())
+
+    assert len(effects(emulator, "terminate")) == ends
+
+
+def test_a_kill_of_a_task_that_does_not_wait_ends_nothing(emulator, store):
+    operator = start(cancel_on_kill=True)
+    operator.execute({"task_state_store": store})
+    operator.on_kill()
+
+    assert effects(emulator, "terminate") == []
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"tool_type": ""}, "tool_type"),
+        ({"tool_type": None}, "tool_type"),
+        ({"item_id": " "}, "item_id"),
+        ({"item_id": "None"}, "item_id"),
+        ({"tool_subtype": ""}, "tool_subtype"),
+        ({"template_id": ""}, "template_id"),
+        ({"preset_id": "None"}, "preset_id"),
+        ({"project_id": ""}, "project_id"),
+        ({"company_id": ""}, "company_id"),
+        ({"company_id": "acme"}, "company_id"),
+        ({"on_active_instance": "ignore"}, "on_active_instance must be one of adopt, fail"),
+    ],
+)
+def test_a_bad_parameter_of_a_start_is_named_before_anything_is_sent(emulator, store, parameters, named):
+    with pytest.raises(ConfigurationError, match=named):
+        start(**parameters).execute({"task_state_store": store})
+    assert emulator.requests() == []
+    assert store == {}
+
+
+# --- terminate ---
+
+
+def terminate(**parameters) -> ProcoreTerminateInstanceOperator:
+    where = {} if {"instance_id", "item_id"} & set(parameters) else {"instance_id": INSTANCE}
+    return ProcoreTerminateInstanceOperator(task_id="end", **{**where, **parameters})
+
+
+def test_an_instance_is_ended_and_described(emulator, store):
+    result = terminate(instance_id=700001).execute({"task_state_store": store})
+
+    assert result == {
+        "project_id": "1001",
+        "instance_id": INSTANCE,
+        "item_id": "5001",
+        "tool_type": TOOL,
+        "ended_at": result["ended_at"],
+        "already_ended": False,
+    }
+    assert result["ended_at"] is not None
+    assert len(effects(emulator, "terminate")) == 1
+
+
+@pytest.mark.parametrize("where", [{}, {"item_id": 5001, "tool_type": TOOL}])
+def test_an_instance_that_has_ended_stays_as_it_is(emulator, store, where):
+    first = terminate(**where).execute({"task_state_store": store})
+    again = terminate(**where).execute({"task_state_store": store})
+
+    assert again == {**first, "already_ended": True}
+    assert len(writes(emulator)) == 1
+
+
+def test_by_item_a_retry_ends_no_other_instance(emulator, store):
+    terminate(item_id="5001", tool_type=TOOL).execute({"task_state_store": store})
+    emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="5001")
+
+    again = terminate(item_id="5001", tool_type=TOOL).execute({"task_state_store": store})
+
+    assert (again["instance_id"], again["already_ended"]) == (INSTANCE, True)
+    assert state_of(emulator, NEW)["state"] == "in_progress"
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_an_end_whose_answer_was_lost_is_made_once(emulator, store, moment):
+    lose_answers(emulator, moment, "/terminate$")
+
+    assert terminate().execute({"task_state_store": store})["ended_at"] is not None
+    assert len(effects(emulator, "terminate")) == 1
+
+
+def test_ending_that_is_switched_off_is_a_refusal(emulator, store):
+    emulator.control("PATCH", "switches", terminate_enabled="off")
+
+    with pytest.raises(PermissionDenied, match="disabled for this tool"):
+        terminate().execute({"task_state_store": store})
+    assert state_of(emulator)["state"] == "in_progress"
+
+
+@pytest.mark.parametrize(("status", "error"), [(404, NotFound), (422, InvalidRequest), (500, ServerError)])
+def test_a_refused_end_leaves_the_instance_and_is_made_by_the_retry(emulator, store, status, error):
+    emulator.control("POST", "faults", method="POST", path="/terminate$", status=status, json={"error": "no"})
+    with pytest.raises(error):
+        terminate().execute({"task_state_store": store})
+    assert effects(emulator, "terminate") == []
+
+    assert terminate().execute({"task_state_store": store})["already_ended"] is False
+
+
+def test_an_instance_of_the_company_level_is_found_there(emulator, store):
+    emulator.control("POST", "procore/instances", tool_type="prequalification", item_id="81", project_id=None)
+
+    by_item = terminate(item_id="81", tool_type="prequalification").execute({"task_state_store": store})
+    by_id = terminate(instance_id=NEW, project_id="company").execute({})
+
+    assert (by_item["instance_id"], by_item["already_ended"]) == (NEW, False)
+    assert (by_id["tool_type"], by_id["already_ended"]) == ("prequalification", True)
+
+
+def test_an_instance_of_a_tool_with_a_subtype_is_found_by_its_item(emulator, store):
+    letter = {"tool_type": "correspondence", "tool_subtype": "-123456789", "item_id": "9"}
+    emulator.control("POST", "procore/instances", **letter)
+
+    assert terminate(**letter).execute({"task_state_store": store})["instance_id"] == NEW
+
+
+# --- restart ---
+
+
+def restart(**parameters) -> ProcoreRestartInstanceOperator:
+    where = {} if {"instance_id", "item_id"} & set(parameters) else {"instance_id": INSTANCE}
+    return ProcoreRestartInstanceOperator(task_id="again", **{**where, **parameters})
+
+
+@pytest.mark.parametrize("where", [{}, {"item_id": 5001, "tool_type": TOOL}])
+def test_an_instance_is_restarted_once_whatever_is_retried(emulator, store, where):
+    first = restart(**where).execute({"task_state_store": store})
+    again = restart(**where).execute({"task_state_store": store})
+
+    assert first == {
+        "project_id": "1001",
+        "instance_id": NEW,
+        "item_id": "5001",
+        "tool_type": TOOL,
+        "step": "Budget Check",
+        "step_occurrence_id": f"{NEW}01",
+        "started_at": first["started_at"],
+        "restarted_instance_id": INSTANCE,
+    }
+    assert again == first
+    assert [e["detail"] for e in effects(emulator, "restart")] == [{"new_instance_id": NEW}]
+    assert state_of(emulator)["state"] == "terminated"
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_a_restart_whose_answer_was_lost_is_made_once(emulator, store, moment):
+    lose_answers(emulator, moment, "/restart$")
+
+    assert restart().execute({"task_state_store": store})["instance_id"] == NEW
+    assert len(effects(emulator, "restart")) == 1
+
+
+@pytest.mark.parametrize("mode", [None, "defaults", "current_configuration"])
+def test_the_mode_of_a_restart_goes_along(emulator, store, mode):
+    restart(restart_mode=mode).execute({"task_state_store": store})
+
+    (sent,) = writes(emulator)
+    assert sent["body"] == ({} if mode is None else {"restart_mode": mode})
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(403, PermissionDenied), (404, NotFound), (422, InvalidRequest), (500, ServerError)]
+)
+def test_a_refused_restart_leaves_the_instance(emulator, store, status, error):
+    emulator.control("POST", "faults", method="POST", path="/restart$", status=status, json={"error": "no"})
+
+    with pytest.raises(error):
+        restart().execute({"task_state_store": store})
+    assert state_of(emulator)["state"] == "in_progress"
+    assert restart().execute({"task_state_store": store})["instance_id"] == NEW
+
+
+def test_a_restart_that_gives_the_same_instance_is_not_believed(emulator, store):
+    same = {"data": {"id": INSTANCE, "item_id": "5001"}}
+    emulator.control("POST", "faults", method="POST", path="/restart$", status=200, json=same)
+
+    with pytest.raises(ContractError, match="gave no new instance"):
+        restart().execute({"task_state_store": store})
+
+
+# --- refresh ---
+
+
+def refresh(**parameters) -> ProcoreRefreshInstanceOperator:
+    where = {} if {"instance_id", "item_id"} & set(parameters) else {"instance_id": INSTANCE}
+    return ProcoreRefreshInstanceOperator(task_id="refresh", **{"confirm_timeout": 0.01, **where, **parameters})
+
+
+def block(emulator, **how) -> None:
+    emulator.control("POST", f"procore/instances/{INSTANCE}/block", reason="ERP is down", **how)
+
+
+def test_an_instance_that_is_not_blocked_is_left_alone(emulator, store):
+    assert refresh().execute({"task_state_store": store}) == {
+        "project_id": "1001",
+        "instance_id": INSTANCE,
+        "item_id": "5001",
+        "state": "in_progress",
+        "step": "Budget Check",
+        "blocked_reason": None,
+        "refreshes": 0,
+    }
+    assert writes(emulator) == []
+
+
+@pytest.mark.parametrize("needed", [1, 2])
+def test_a_blocked_instance_is_tried_again_until_it_is_free(emulator, store, needed):
+    block(emulator, refreshes=needed)
+
+    result = refresh(item_id="5001", tool_type=TOOL).execute({"task_state_store": store})
+
+    assert (result["state"], result["blocked_reason"], result["refreshes"]) == ("in_progress", "ERP is down", needed)
+    assert len(effects(emulator, "refresh")) == needed
+    assert refresh().execute({"task_state_store": store})["refreshes"] == 0
+
+
+def test_what_cannot_be_tried_again_is_left_alone_and_fails_for_good(emulator, store):
+    block(emulator, retriable=False)
+
+    with pytest.raises(AirflowFailException, match=r"InstanceBlocked.*ERP is down.*cannot be tried again"):
+        refresh().execute({"task_state_store": store})
+    assert writes(emulator) == []
+
+
+def test_a_blocked_instance_is_tried_so_many_times_and_no_more(emulator, store):
+    block(emulator, refreshes=9)
+
+    with pytest.raises(AirflowFailException, match=r"InstanceBlocked.*tried again 2 times"):
+        refresh(max_refreshes=2).execute({"task_state_store": store})
+    assert len(effects(emulator, "refresh")) == 2
+
+
+@pytest.mark.parametrize(("moment", "sent"), [("after", 1), ("before", 2)])
+def test_a_refresh_whose_answer_was_lost_is_settled_by_reading(emulator, store, moment, sent):
+    block(emulator)
+    lose_answers(emulator, moment, "/refresh$")
+
+    result = refresh().execute({"task_state_store": store})
+
+    assert (result["state"], result["refreshes"]) == ("in_progress", sent)
+    assert len(effects(emulator, "refresh")) == 1
+
+
+def test_a_refresh_that_somebody_else_was_faster_with_is_no_failure(emulator, store):
+    block(emulator)
+    emulator.control("POST", "faults", method="POST", path="/refresh$", status=422, json={"error": "x"}, after=True)
+
+    assert refresh().execute({"task_state_store": store})["state"] == "in_progress"
+
+
+@pytest.mark.parametrize(("status", "error"), [(403, PermissionDenied), (422, InvalidRequest), (500, ServerError)])
+def test_a_refused_refresh_is_reported(emulator, store, status, error):
+    block(emulator)
+    emulator.control("POST", "faults", method="POST", path="/refresh$", status=status, json={"error": "no"})
+
+    with pytest.raises(error):
+        refresh().execute({"task_state_store": store})
+    assert state_of(emulator)["state"] == "blocked"
+
+
+# --- more assignees ---
+
+STEP = f"{INSTANCE}01"
+
+
+def add(**parameters) -> ProcoreAddAssigneesOperator:
+    where = {} if {"instance_id", "item_id"} & set(parameters) else {"instance_id": INSTANCE}
+    fixed = {"task_id": "add", "confirm_timeout": 0.2, "reason": "new_employee", "assignees": "nora@example.com"}
+    return ProcoreAddAssigneesOperator(**{**fixed, **where, **parameters})
+
+
+def added(emulator) -> list[list[str]]:
+    return [effect["detail"]["assignee_ids"] for effect in effects(emulator, "add_assignees")]
+
+
+def test_people_are_asked_by_login_or_id_and_described(emulator, store):
+    operator = add(
+        assignees=["Nora@Example.com", 90005, "90005"], role_type="commenter", required=False, comment="c", message="m"
+    )
+
+    result = operator.execute({"task_state_store": store})
+
+    assert result == {
+        "project_id": "1001",
+        "instance_id": INSTANCE,
+        "item_id": "5001",
+        "step": "Budget Check",
+        "step_occurrence_id": STEP,
+        "added": ["90006", "90005"],
+        "already_assigned": [],
+    }
+    (sent,) = writes(emulator)
+    assert sent["body"] == {
+        "step_occurrence_id": STEP,
+        "required": False,
+        "role_type": "commenter",
+        "reason": "new_employee",
+        "comment": "c",
+        "message": "m",
+        "assignee_ids": ["90006", "90005"],
+    }
+
+
+def test_a_retry_after_success_asks_nobody_and_returns_the_same(emulator, store):
+    first = add().execute({"task_state_store": store})
+
+    assert add().execute({"task_state_store": store}) == first
+    assert len(writes(emulator)) == 1
+
+
+def test_a_retry_after_success_returns_the_same_when_the_step_is_over(emulator, store):
+    first = add().execute({"task_state_store": store})
+    answer(emulator, "Approve")
+
+    assert add().execute({"task_state_store": store}) == first
+
+
+def test_who_is_asked_already_is_left_alone(emulator, store):
+    result = add(assignees=["integration@example.com", "90006"]).execute({"task_state_store": store})
+
+    assert (result["added"], result["already_assigned"]) == (["90006"], ["90001"])
+    assert added(emulator) == [["90006"]]
+
+
+def test_nothing_is_sent_when_all_are_asked_already(emulator, store):
+    result = add(assignees=90001).execute({"task_state_store": store})
+
+    assert (result["added"], result["already_assigned"]) == ([], ["90001"])
+    assert writes(emulator) == []
+
+
+@pytest.mark.parametrize("who", ["guest@example.com", ["nora@example.com", "nobody@example.com"]])
+def test_somebody_who_can_be_no_assignee_is_named_and_nobody_is_added(emulator, store, who):
+    with pytest.raises(ConfigurationError, match=r"assignees: (guest|nobody)@example.com can be no assignee"):
+        add(assignees=who).execute({"task_state_store": store})
+    assert writes(emulator) == []
+
+
+def test_an_id_that_can_be_no_assignee_is_refused_and_nobody_is_added(emulator, store):
+    with pytest.raises(InvalidRequest, match="90009 cannot be assigned"):
+        add(assignees=["90006", "90009"]).execute({"task_state_store": store})
+    assert added(emulator) == []
+
+
+@pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
+@pytest.mark.parametrize("over", ["moved", "ended"])
+def test_a_step_that_is_over_gets_nobody(emulator, store, policy, over):
+    if over == "moved":
+        answer(emulator, "Approve")
+    else:
+        emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
+    operator = add(step_occurrence_id=STEP, on_step_moved=policy)
+
+    if policy == "succeed":
+        assert operator.execute({"task_state_store": store}) is None
+    elif policy == "skip":
+        with pytest.raises(AirflowSkipException, match="is over"):
+            operator.execute({"task_state_store": store})
+    else:
+        with pytest.raises(AirflowFailException, match=f"StepMoved.*{STEP}"):
+            operator.execute({"task_state_store": store})
+    assert added(emulator) == []
+
+
+def test_a_step_that_moved_on_between_two_tries_gets_nobody(emulator, store):
+    emulator.control("POST", "faults", method="POST", path="/additional_assignees$", status=500)
+    with pytest.raises(ServerError):
+        add().execute({"task_state_store": store})
+    answer(emulator, "Approve")
+
+    with pytest.raises(AirflowFailException, match="StepMoved.*now stands at 'Director Approval'"):
+        add().execute({"task_state_store": store})
+    assert added(emulator) == []
+
+
+def test_an_addition_whose_answer_was_lost_is_settled_by_reading(emulator, store):
+    lose_answers(emulator, "after", "/additional_assignees$")
+
+    first = add().execute({"task_state_store": store})
+
+    assert first["added"] == ["90006"]
+    assert add().execute({"task_state_store": store}) == first
+    assert len(writes(emulator)) == 1
+
+
+def test_an_addition_that_may_not_have_arrived_fails_for_good(emulator, store):
+    lose_answers(emulator, "before", "/additional_assignees$")
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown.*90006"):
+        add().execute({"task_state_store": store})
+    assert len(writes(emulator)) == 1
+
+
+@pytest.mark.parametrize(
+    ("status", "error"), [(403, PermissionDenied), (404, NotFound), (422, InvalidRequest), (500, ServerError)]
+)
+def test_a_refused_addition_is_made_by_the_retry(emulator, store, status, error):
+    emulator.control(
+        "POST", "faults", method="POST", path="/additional_assignees$", status=status, json={"error": "no"}
+    )
+    with pytest.raises(error):
+        add().execute({"task_state_store": store})
+    assert added(emulator) == []
+
+    add().execute({"task_state_store": store})
+    assert added(emulator) == [["90006"]]
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"assignees": []}, "assignees"),
+        ({"assignees": ""}, "assignees"),
+        ({"assignees": None}, "assignees"),
+        ({"assignees": ["90006", " "]}, "assignees"),
+        ({"reason": "bored"}, "reason must be one of new_employee"),
+        ({"reason": None}, "reason must be one of"),
+        ({"role_type": "boss"}, "role_type must be one of responder, commenter"),
+        ({"step_occurrence_id": ""}, "step_occurrence_id"),
+        ({"on_step_moved": "retry"}, "on_step_moved"),
+    ],
+)
+def test_a_bad_parameter_of_an_addition_is_named_before_anything_is_sent(emulator, store, parameters, named):
+    with pytest.raises(ConfigurationError, match=named):
+        add(**parameters).execute({"task_state_store": store})
+    assert emulator.requests() == []
+
+
+# --- what all of them share ---
+
+
+@pytest.mark.parametrize("build", [terminate, restart, refresh, add])
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"instance_id": "1", "item_id": "2"}, "instance_id and item_id"),
+        ({"instance_id": None}, "instance_id, item_id"),
+        ({"instance_id": ""}, "instance_id"),
+        ({"item_id": "5001"}, "tool_type"),
+        ({"item_id": "5001", "tool_type": "None"}, "tool_type"),
+        ({"item_id": "5001", "tool_type": TOOL, "tool_subtype": ""}, "tool_subtype"),
+        ({"project_id": ""}, "project_id"),
+        ({"company_id": ""}, "company_id"),
+    ],
+)
+def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, store, build, parameters, named):
+    with pytest.raises(ConfigurationError, match=named):
+        build(**parameters).execute({"task_state_store": store})
+    assert emulator.requests() == []
+
+
+@pytest.mark.parametrize(
+    ("build", "bad"),
+    [(restart, {"restart_mode": "x"}), (refresh, {"max_refreshes": 0}), (refresh, {"max_refreshes": "2"})],
+)
+def test_a_bad_parameter_of_its_own_is_named_before_anything_is_sent(emulator, store, build, bad):
+    with pytest.raises(ConfigurationError, match=next(iter(bad))):
+        build(**bad).execute({"task_state_store": store})
+    assert emulator.requests() == []
+
+
+@pytest.mark.parametrize(
+    ("build", "named"),
+    [(terminate, "instance_id"), (restart, "instance_id"), (refresh, "instance_id"), (add, "step_occurrence_id")],
+)
+def test_without_a_store_a_retried_task_must_be_given_what_it_is_for(emulator, build, named):
+    with pytest.raises(ConfigurationError, match=f"{named} must be given when retries > 0"):
+        build(item_id="5001", tool_type=TOOL, retries=2).execute({})
+    assert emulator.requests() == []
+
+
+@pytest.mark.parametrize("build", [terminate, restart, refresh, add])
+def test_an_item_without_a_workflow_is_named_and_an_unknown_tool_too(emulator, store, build):
+    with pytest.raises(NotFound, match="Item 4711"):
+        build(item_id="4711", tool_type=TOOL).execute({"task_state_store": store})
+    with pytest.raises(ConfigurationError, match="no tool 'po'"):
+        build(item_id="4711", tool_type="po").execute({"task_state_store": store})
+
+
+@pytest.mark.parametrize("build", [start, terminate, restart, refresh, add])
+def test_the_link_leads_to_the_item(emulator, store, set_connection, build):
+    connection = emulator.connection("procore")
+    connection["extra"]["item_url"] = "https://app.example.com/{project_id}/{tool_type}/{item_id}"
+    set_connection("procore_default", connection)
+    operator = build(item_id="5001", tool_type=TOOL)
+    (link,) = operator.operator_extra_links
+
+    operator.execute({"task_state_store": store})
+
+    assert link.get_link(operator, ti_key=None) == f"https://app.example.com/1001/{TOOL}/5001"
+
+
+def documented(module) -> list[tuple[type, set[str]]]:
+    """Return the public classes of a module with the parameters that they say are templated."""
+    classes = [c for c in vars(module).values() if isinstance(c, type) and c.__module__ == module.__name__]
+    return [(c, templated(c)) for c in classes if hasattr(c, "template_fields")]
+
+
+def templated(cls: type) -> set[str]:
+    entries = re.split(r"\n\s*:param ", cls.__doc__ or "")[1:]
+    named = {entry.partition(":")[0]: re.split(r"\n\s*:\w+", entry)[0] for entry in entries}
+    return {name for name, text in named.items() if "(templated)" in text}
+
+
+@pytest.mark.parametrize(
+    ("cls", "names"),
+    [pair for module in (operators, procore_bulk, sensors) for pair in documented(module)],
+    ids=lambda value: value.__name__ if isinstance(value, type) else "",
+)
+def test_what_is_said_to_be_templated_is(cls, names):
+    assert names - set(cls.template_fields) == set()
+    inherited = {name for base in cls.__mro__ for name in templated(base)}
+    assert set(cls.template_fields) - inherited - {"on_step_moved"} == set()
+
+
+def test_templates_are_rendered_before_they_are_checked(emulator, store):
+    operator = start(item_id="{{ order }}", preset_id="{{ preset }}")
+    operator.render_template_fields({"order": 5002, "preset": "401"})
+
+    assert operator.execute({"task_state_store": store})["item_id"] == "5002"
+
+
+def test_a_deadline_that_is_over_before_the_first_look_still_finds_an_end(emulator, store):
+    start().execute({"task_state_store": store})
+    answer(emulator, "Reject", instance_id=NEW)
+    store.set("deadline", {"at": (datetime.now(timezone.utc) - timedelta(seconds=1)).isoformat()})
+
+    result = start(wait_for_completion=True).execute({"task_state_store": store})
+
+    assert result["outcome"]["item_status"] == "Rejected"
+
+
+def test_an_instance_that_was_started_by_a_failing_server_and_has_ended_is_not_started_again(emulator, store):
+    operator = start()
+    send = operator.hook.start_instance
+
+    def started_and_ended(*args, **named):
+        instance = send(*args, **named)
+        emulator.control("POST", f"procore/instances/{instance['id']}/terminate")
+        raise ServerError("The server failed", status_code=500)
+
+    operator.hook.start_instance = started_and_ended
+    result = operator.execute({"task_state_store": store})
+
+    assert (result["instance_id"], result["adopted"]) == (NEW, False)
+    assert start().execute({"task_state_store": store})["instance_id"] == NEW
+    assert started(emulator) == [NEW]
+
+
+def test_an_instance_that_shows_late_after_a_failing_server_is_found_by_the_retry(emulator, store):
+    emulator.control("POST", "faults", method="POST", path=START, status=500, json={}, after=True)
+    emulator.control("POST", "faults", method="GET", path=START, skip=2, times=10**6, status=500, json={})
+    with pytest.raises(ServerError):
+        start().execute({"task_state_store": store})
+    emulator.control("DELETE", "faults")
+    emulator.control("POST", f"procore/instances/{NEW}/terminate")
+
+    assert start().execute({"task_state_store": store})["instance_id"] == NEW
+    assert started(emulator) == [NEW]
+
+
+def test_a_retry_after_a_kill_that_ended_the_instance_fails_instead_of_reporting_an_outcome(emulator, store):
+    operator = start(wait_for_completion=True, cancel_on_kill=True, deferrable=True)
+    with pytest.raises(TaskDeferred):
+        operator.execute({"task_state_store": store})
+    operator.on_kill()
+
+    with pytest.raises(AirflowFailException, match="was terminated by user 90001 .* killed try"):
+        start(wait_for_completion=True, cancel_on_kill=True).execute({"task_state_store": store})
+    assert started(emulator) == [NEW]
+
+
+@pytest.mark.parametrize("parameters", [{"poll_interval": 0}, {"wait_timeout": -1}])
+def test_a_wait_that_cannot_be_is_refused_before_the_start(emulator, store, parameters):
+    with pytest.raises(ConfigurationError, match=next(iter(parameters))):
+        start(wait_for_completion=True, **parameters).execute({"task_state_store": store})
+    assert writes(emulator) == []

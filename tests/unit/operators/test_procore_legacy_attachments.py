@@ -1,0 +1,139 @@
+"""Files that go with an activity: looked at before anything is sent, and sent once."""
+
+from __future__ import annotations
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.sdk import ObjectStoragePath
+
+from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest
+from airflow_provider_workflows.operators import procore_legacy as operators
+from tests.unit.operators.test_procore_legacy_perform_activity import POST, perform, performed
+
+pytestmark = pytest.mark.usefixtures("airflow_connections")
+
+
+@pytest.fixture
+def quote(tmp_path):
+    path = tmp_path / "quote.pdf"
+    path.write_bytes(b"%PDF-1.7")
+    return path
+
+
+def detail(emulator) -> dict:
+    (effect,) = emulator.effects()
+    return effect["detail"]
+
+
+def posts(emulator) -> list[dict]:
+    return [r for r in emulator.requests() if r["method"] == "POST" and "histories" in r["path"]]
+
+
+def test_files_from_anywhere_go_with_the_activity(emulator, store, quote, tmp_path):
+    (tmp_path / "plan.png").write_bytes(b"PNG")
+    plan = ObjectStoragePath(f"file://{tmp_path}/plan.png")
+
+    result = perform(comments="Für Rita", attachments=[str(quote), plan]).execute({"task_state_store": store})
+
+    assert result["comments"] == "Für Rita"
+    assert detail(emulator)["attachments"] == [{"name": "quote.pdf", "size": 8}, {"name": "plan.png", "size": 3}]
+
+
+def test_one_path_needs_no_list_and_is_a_template(emulator, quote):
+    operator = perform(attachments="{{ folder }}/quote.pdf", prostore_file_ids=["{{ stored }}"])
+
+    operator.render_template_fields({"folder": str(quote.parent), "stored": 77})
+    operator.execute({})
+
+    assert detail(emulator)["attachments"] == [{"name": "quote.pdf", "size": 8}]
+    assert detail(emulator)["prostore_file_ids"] == [77]
+
+
+def test_stored_files_are_attached_by_their_ids(emulator, store):
+    perform(prostore_file_ids=[77, "78"]).execute({"task_state_store": store})
+
+    assert detail(emulator)["prostore_file_ids"] == [77, 78]
+
+
+@pytest.mark.parametrize(
+    ("files", "problem"),
+    [
+        ({}, "there is no file"),
+        ({"quote.pdf": b""}, "is empty"),
+        ({"quote.pdf": b"123456789"}, "has 9 bytes; the most is 8"),
+        ({"quote.pdf": b"12345", "plan.png": b"1234"}, "the files have 9 bytes together; the most is 8"),
+    ],
+)
+def test_files_that_cannot_go_are_named_before_anything_is_sent(emulator, store, monkeypatch, tmp_path, files, problem):
+    monkeypatch.setattr(operators, "LARGEST_ATTACHMENTS", 8)
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+
+    with pytest.raises(ConfigurationError, match=f"attachments: .*{problem}"):
+        perform(attachments=[tmp_path / name for name in files or {"none": b""}]).execute({"task_state_store": store})
+    assert emulator.requests() == []
+
+
+def test_an_empty_rendering_is_not_taken_for_no_file(emulator, store):
+    with pytest.raises(ConfigurationError, match="attachments: a path is missing"):
+        perform(attachments="").execute({"task_state_store": store})
+    assert emulator.requests() == []
+
+
+def test_a_file_that_cannot_be_read_after_all_leaves_the_activity_to_a_retry(emulator, store, monkeypatch, quote):
+    def gone(file, size):
+        raise OSError("the disk is away")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(operators.AttachedFile, "parts", gone)
+        with pytest.raises(ConfigurationError, match="cannot be read: the disk is away"):
+            perform(attachments=quote).execute({"task_state_store": store})
+    assert posts(emulator) == []
+
+    perform(attachments=quote).execute({"task_state_store": store})
+    assert len(performed(emulator)) == 1
+
+
+def test_a_retry_finds_it_done_though_the_file_is_gone(emulator, store, quote):
+    first = perform(attachments=quote).execute({"task_state_store": store})
+    quote.unlink()
+
+    assert perform(attachments=quote).execute({"task_state_store": store}) == {**first, "already_performed": True}
+    assert len(posts(emulator)) == 1
+
+
+def test_a_lost_answer_is_settled_by_reading(emulator, store, quote):
+    emulator.control("POST", "faults", **POST, reset="after")
+
+    result = perform(attachments=quote).execute({"task_state_store": store})
+
+    assert result["activity_id"] == "29945"
+    assert detail(emulator)["attachments"] == [{"name": "quote.pdf", "size": 8}]
+
+
+def test_what_did_not_arrive_is_never_sent_a_second_time(emulator, store, quote):
+    emulator.control("POST", "faults", **POST, reset="before")
+
+    for _ in range(2):  # the try itself, and a retry by hand
+        with pytest.raises(AirflowFailException, match=r"OutcomeUnknown.*shows no activity 29945 since"):
+            perform(attachments=quote).execute({"task_state_store": store})
+    assert performed(emulator) == []
+    assert len(posts(emulator)) == 1
+
+
+def test_a_refusal_may_be_tried_again_with_the_same_files(emulator, store, quote):
+    emulator.control("POST", "faults", **POST, status=400, json={"errors": "too large"})
+
+    with pytest.raises(InvalidRequest):
+        perform(attachments=quote).execute({"task_state_store": store})
+    perform(attachments=quote).execute({"task_state_store": store})
+
+    assert detail(emulator)["attachments"] == [{"name": "quote.pdf", "size": 8}]
+
+
+def test_files_that_procore_does_not_show_are_reported(emulator, store, quote, capsys):
+    emulator.control("POST", "faults", **POST, status=201, after=True, json={"id": 1586809, "attachments": []})
+
+    perform(attachments=quote).execute({"task_state_store": store})
+
+    assert "Procore shows 0 of the 1 attached files" in capsys.readouterr().out

@@ -1,0 +1,476 @@
+"""Assignees of presets: what has to change is planned, changed once, and never over somebody's edit."""
+
+from __future__ import annotations
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_workflows.exceptions import ConfigurationError, NotFound, RateLimited
+from airflow_provider_workflows.operators.procore_assignees import ProcorePresetAssigneesOperator
+from airflow_provider_workflows.rules.procore_assignees import table_of
+from tests.support.killed import Killed
+
+pytestmark = pytest.mark.usefixtures("airflow_connections")
+
+TOOL = "purchase_order_contract"
+DANA, LEE, NORA, RITA = "dana@example.com", "lee@example.com", "nora@example.com", "rita@example.com"
+PRESET = "401"
+
+
+def assign(*assignments, **parameters) -> ProcorePresetAssigneesOperator:
+    whole = {"tool_type": TOOL, "confirm_timeout": 0.2, **parameters}
+    return ProcorePresetAssigneesOperator(task_id="assign", assignments=list(assignments), **whole)
+
+
+def directors(*people: str, preset_id: str = PRESET) -> dict:
+    return {"preset_id": preset_id, "groups": {"Directors": list(people)}}
+
+
+def groups_of(emulator, preset_id: str = PRESET) -> dict[str, list[str]]:
+    presets = emulator.control("GET", "state")["procore_presets"]
+    return next(preset["groups"] for preset in presets if preset["id"] == preset_id)
+
+
+def writes(emulator) -> list[str]:
+    """Return the presets that the operator changed, in order."""
+    effects = [e for e in emulator.effects() if e["action"] == "update_preset_assignees" and e["via"] == "api"]
+    return [effect["target"]["preset_id"] for effect in effects]
+
+
+def calls(emulator, since: int = 0) -> list[tuple[str, str]]:
+    wanted = [request for request in emulator.requests() if "/workflows/presets/" in request["path"]]
+    return [(r["method"], r["path"].rpartition("/presets/")[2]) for r in wanted if r["n"] > since]
+
+
+@pytest.fixture
+def another(emulator) -> str:
+    """A second preset of the tool."""
+    return emulator.control("POST", "procore/presets")["ids"][0]
+
+
+def only(result: dict) -> tuple[dict, dict]:
+    (row,) = result["presets"]
+    (group,) = row["groups"]
+    return row, group
+
+
+# --- plan ---
+
+
+def test_a_plan_says_what_would_change_and_sends_nothing_but_reads(emulator):
+    result = assign(directors(DANA, LEE)).execute({})
+
+    row, group = only(result)
+    assert (result["mode"], result["changed"], result["unchanged"], result["refused"]) == ("plan", 1, 0, 0)
+    assert (row["preset_id"], row["project_id"], row["template"]) == (PRESET, "1001", "Purchase Order Approval")
+    assert (row["valid"], row["status"], row["reason"]) == (True, "change", None)
+    assert (group["group"], group["added"], group["removed"], group["unchanged"]) == ("Directors", [LEE], [], [DANA])
+    assert {request["method"] for request in emulator.requests() if "/workflows/" in request["path"]} == {"GET"}
+    assert [e for e in emulator.effects() if e["action"] == "update_preset_assignees"] == []
+
+
+def test_replacing_removes_who_is_not_wished_for_and_merging_does_not(emulator):
+    merged = only(assign(directors(LEE)).execute({}))[1]
+    replaced = only(assign(directors(LEE), members="replace").execute({}))[1]
+
+    assert (merged["added"], merged["removed"], merged["unchanged"]) == ([LEE], [], [DANA])
+    assert (replaced["added"], replaced["removed"], replaced["unchanged"]) == ([LEE], [DANA], [])
+
+
+def test_people_are_named_by_login_in_any_case_or_by_id(emulator):
+    group = only(assign(directors("Dana@Example.com", "90005")).execute({}))[1]
+
+    assert (group["added"], group["unchanged"]) == ([LEE], [DANA])
+
+
+def test_a_template_means_its_presets_in_each_of_the_projects(emulator):
+    wish = {"template": "purchase order approval", "project_id": ["1001", "1002"], "groups": {"Directors": [LEE]}}
+
+    by_name = assign(wish).execute({})
+    by_id = assign({**wish, "template": "301"}).execute({})
+
+    assert [(row["preset_id"], row["project_id"]) for row in by_name["presets"]] == [("401", "1001"), ("402", "1002")]
+    assert by_id["presets"] == by_name["presets"]
+
+
+def test_a_tool_of_the_company_has_its_presets_there(emulator):
+    wish = {"preset_id": "404", "groups": {"Reviewers": [LEE]}}
+
+    row, group = only(assign(wish, tool_type="prequalification").execute({}))
+
+    assert (row["project_id"], row["status"], group["added"]) == ("company", "change", [LEE])
+
+
+@pytest.mark.parametrize(
+    ("assignment", "parameters", "reason"),
+    [
+        (directors("guest@example.com"), {}, "Directors: guest@example.com is not a possible assignee"),
+        (directors("90009"), {}, "Directors: 90009 is not a possible assignee"),
+        (directors(members_none := "nobody@example.com"), {}, f"Directors: {members_none} is not a possible"),
+        (directors(), {"members": "replace"}, "would be left without members"),
+        ({"preset_id": PRESET, "groups": {"Creator": [LEE]}}, {}, "no role group but of type 'ITEM_CREATOR'"),
+        ({"preset_id": PRESET, "groups": {"Dirctors": [LEE]}}, {}, "no such group; groups: 'Integration', 'Directors'"),
+        (directors(LEE, preset_id="999"), {}, "no preset with this id is there"),
+        (
+            {"template": "Nothing", "groups": {"A": [LEE]}},
+            {},
+            "no preset of template 'Nothing' is there, or visible to us; templates with presets: Purchase",
+        ),
+    ],
+)
+def test_what_must_not_be_written_is_refused_with_its_reason_and_nothing_is(emulator, assignment, parameters, reason):
+    planned = assign(assignment, **parameters).execute({})
+    assert planned["refused"] == 1
+    assert reason in str(planned["presets"][0])
+
+    wish = [assignment, {"preset_id": "405", "groups": {"Directors": [LEE]}}]
+    with pytest.raises(ConfigurationError, match="nothing was changed"):
+        assign(*wish, mode="apply", **parameters).execute({})
+    assert writes(emulator) == []
+
+
+def test_the_table_in_the_log_has_a_line_for_each_group():
+    rows = [
+        {
+            "preset_id": "1",
+            "project_id": "company",
+            "template": "T",
+            "status": "change",
+            "reason": None,
+            "groups": [
+                {"group": "A", "added": ["x", "y"], "removed": [], "refused": [], "reason": None},
+                {
+                    "group": "B",
+                    "added": [],
+                    "removed": ["z"],
+                    "refused": [{"who": "g", "reason": "no"}],
+                    "reason": None,
+                },
+            ],
+        },
+        {"preset_id": "22", "project_id": "7", "template": None, "status": "refused", "reason": "why", "groups": []},
+    ]
+
+    assert table_of(rows).splitlines() == [
+        "preset  project  template  status   group  added  removed  refused",
+        "1       company  T         change   A      x, y",
+        "1       company  T         change   B             z        g no",
+        "22      7        None      refused                         why",
+    ]
+
+
+# --- apply ---
+
+
+@pytest.mark.parametrize("server", ["replace", "merge"])
+def test_a_change_is_written_once_and_leaves_every_other_group_as_it_was(emulator, server):
+    emulator.control("PATCH", "switches", preset_groups=server)
+    before = groups_of(emulator)
+
+    row, _ = only(assign(directors(LEE), members="replace", mode="apply").execute({}))
+
+    assert row["status"] == "applied"
+    assert groups_of(emulator) == {**before, "Directors": [LEE]}
+    assert calls(emulator) == [("GET", PRESET), ("PATCH", f"{PRESET}/assignees"), ("GET", PRESET)]
+
+
+def test_a_preset_that_is_right_already_costs_one_call_and_no_write(emulator):
+    result = assign(directors(DANA), members="replace", mode="apply").execute({})
+
+    assert (result["changed"], result["unchanged"]) == (0, 1)
+    assert calls(emulator) == [("GET", PRESET)]
+
+
+def test_a_group_is_emptied_only_when_told(emulator):
+    assign(directors(), members="replace", mode="apply", allow_empty=True).execute({})
+
+    assert groups_of(emulator)["Directors"] == []
+
+
+def test_the_rest_is_done_when_refusals_may_be_skipped(emulator):
+    wishes = [directors(LEE, "guest@example.com"), {"preset_id": "405", "groups": {"Creator": [LEE]}}]
+
+    result = assign(*wishes, mode="apply", on_refused="skip").execute({})
+
+    assert [row["status"] for row in result["presets"]] == ["applied", "refused"]
+    assert (result["changed"], result["unchanged"], result["refused"]) == (1, 0, 2)
+    assert writes(emulator) == [PRESET]
+    assert groups_of(emulator)["Directors"] == [DANA, LEE]
+    assert result["presets"][0]["groups"][0]["refused"] == [
+        {"who": "guest@example.com", "reason": "is not a possible assignee of the tool"}
+    ]
+
+
+def test_individual_assignees_and_the_manager_are_sent_as_they_were_read(emulator, requests_mock):
+    from airflow_provider_workflows.rules.procore_assignees import assignees_to_send
+
+    preset = {
+        "workflow_manager": {"id": 5},
+        "individual_assignees": [{"step_uuid": "s", "logins": [{"id": "1", "required": True, "name": "x"}, "2"]}],
+        "responsible_group_memberships": [{"responsible_group_uuid": "g", "assignees": [{"id": 1}]}],
+    }
+
+    assert assignees_to_send(preset, {"g": ["1", "2"]}) == {
+        "responsible_group_memberships": [{"uuid": "g", "login_ids": ["1", "2"]}],
+        "individual_assignees": [{"step_uuid": "s", "logins": [{"id": "1", "required": True}, {"id": "2"}]}],
+        "workflow_manager_id": "5",
+    }
+
+
+def test_somebodys_edit_in_between_fails_with_the_difference_and_is_not_written_over(emulator, monkeypatch):
+    operator = assign(directors(LEE), members="replace", mode="apply")
+    update = operator.hook.update_preset_assignees
+
+    def edited_right_after(*arguments, **named):
+        answer = update(*arguments, **named)
+        emulator.control("POST", f"procore/presets/{PRESET}/assignees", group="Directors", logins=[NORA])
+        return answer
+
+    monkeypatch.setattr(operator.hook, "update_preset_assignees", edited_right_after)
+
+    with pytest.raises(AirflowFailException, match=r"PresetDiffers: .*unexpected 90006 missing 90005"):
+        operator.execute({})
+    assert writes(emulator) == [PRESET]
+    assert groups_of(emulator)["Directors"] == [NORA]
+
+
+@pytest.mark.parametrize("reset", ["after", "before"])
+def test_a_lost_answer_is_settled_by_reading(emulator, store, reset):
+    emulator.control("POST", "faults", method="PATCH", path="/assignees$", reset=reset)
+    operator = assign(directors(LEE), members="replace", mode="apply")
+
+    if reset == "after":
+        assert operator.execute({"task_state_store": store})["changed"] == 1
+    else:
+        with pytest.raises(AirflowFailException, match="OutcomeUnknown: .*does not show other members"):
+            operator.execute({"task_state_store": store})
+    assert len(writes(emulator)) == (1 if reset == "after" else 0)
+
+
+def test_a_preset_that_procore_refuses_is_reported_and_does_not_stop_the_others(emulator, another):
+    emulator.control("POST", "faults", method="PATCH", path="/401/assignees$", status=422, json={"error": "no"})
+    wishes = [directors(LEE), directors(LEE, preset_id=another)]
+
+    with pytest.raises(ConfigurationError, match=r"1 preset\(s\) were not changed. preset 401: .*422"):
+        assign(*wishes, mode="apply").execute({})
+    assert writes(emulator) == [another]
+
+
+def test_a_429_in_the_middle_is_survived_and_a_retry_repeats_nothing(emulator, store):
+    presets = emulator.control("POST", "procore/presets", count=4)["ids"]
+    wishes = [directors(LEE, preset_id=preset) for preset in presets]
+    emulator.control(
+        "POST", "faults", method="PATCH", path="/assignees$", skip=2, status=429, headers={"Retry-After": "3600"}
+    )
+
+    with pytest.raises(RateLimited):
+        assign(*wishes, mode="apply").execute({"task_state_store": store})
+    assert writes(emulator) == presets[:2]
+    result = assign(*wishes, mode="apply").execute({"task_state_store": store})
+
+    assert writes(emulator) == presets
+    assert [row["status"] for row in result["presets"]] == ["applied"] * 4
+    assert [row["reason"] for row in result["presets"]] == ["by an earlier try"] * 2 + [None] * 2
+    assert result["changed"] == 4
+
+
+def test_three_hundred_presets_take_three_calls_for_a_change_and_one_for_none(emulator):
+    presets = emulator.control("POST", "procore/presets", count=300)["ids"]
+    for preset in presets[:100]:
+        emulator.control("POST", f"procore/presets/{preset}/assignees", group="Directors", logins=[LEE])
+    wishes = [directors(LEE, preset_id=preset) for preset in presets]
+
+    result = assign(*wishes, members="replace", mode="apply").execute({})
+
+    assert (result["changed"], result["unchanged"]) == (200, 100)
+    assert len(calls(emulator)) == 200 * 3 + 100
+    shared = [r for r in emulator.requests() if "/workflows/" in r["path"] and "/presets/" not in r["path"]]
+    assert len(shared) <= 4 + 3  # pages of presets; tools, template version, possible assignees
+
+
+# --- an approved plan ---
+
+
+def test_what_was_approved_is_applied_and_nothing_beyond_it(emulator, another):
+    wishes = [directors(LEE), directors(LEE, preset_id=another)]
+    plan = assign(*wishes, members="replace").execute({})
+    emulator.control("POST", f"procore/presets/{PRESET}/assignees", group="Directors", logins=[DANA, NORA])
+
+    operator = assign(*wishes, members="replace", mode="apply", approved_plan=plan, on_refused="skip")
+    result = operator.execute({})
+
+    assert [row["status"] for row in result["presets"]] == ["refused", "applied"]
+    assert result["presets"][0]["reason"] == f"not in the approved plan: Directors: {NORA} would be removed"
+    assert writes(emulator) == [another]
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("assignments", "parameters", "problem"),
+    [
+        ([], {}, "assignments must be a list"),
+        ("x", {}, "assignments must be a list"),
+        ([{"groups": {"A": ["x"]}}], {}, "either a preset_id or a template"),
+        ([{"preset_id": "1", "template": "t", "groups": {"A": ["x"]}}], {}, "either a preset_id or a template"),
+        ([{"preset_id": "1", "groups": {}}], {}, "groups must be a dict"),
+        ([{"preset_id": "1", "group": {"A": ["x"]}}], {}, "knows no group"),
+        ([{"preset_id": "1", "groups": {"A": "x"}}], {}, "members of 'A' must be a list"),
+        ([{"preset_id": "1", "groups": {"A": [""]}}], {}, "a member of 'A' is empty"),
+        (["1"], {}, "an assignment is a dict"),
+        ([directors(LEE)], {"tool_type": None}, "tool_type is missing"),
+        ([directors(LEE)], {"mode": "go"}, "mode must be one of plan, apply"),
+        ([directors(LEE)], {"members": "add"}, "members must be one of merge, replace"),
+        ([directors(LEE)], {"on_refused": "x"}, "on_refused must be one of"),
+        ([directors(LEE)], {"approved_plan": {}}, "approved_plan must be what"),
+        ([directors(LEE)], {"project_id": ""}, "project_id is missing"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_sent(emulator, assignments, parameters, problem):
+    before = len(emulator.requests())
+    operator = assign(directors(LEE), **parameters)
+    operator.assignments = assignments
+
+    with pytest.raises(ConfigurationError, match=problem):
+        operator.execute({})
+    assert len(emulator.requests()) == before
+
+
+def test_a_preset_that_two_assignments_mean_is_refused(emulator):
+    with pytest.raises(ConfigurationError, match="preset 401 is meant by several"):
+        assign(directors(LEE), {"preset_id": PRESET, "groups": {"Integration": [LEE]}}).execute({})
+
+
+def test_an_unknown_tool_is_refused_with_the_tools_there_are(emulator):
+    with pytest.raises(ConfigurationError, match="no tool 'po'.*purchase_order_contract"):
+        assign(directors(LEE), tool_type="po").execute({})
+
+
+# --- between two tries ---
+
+
+def test_an_edit_after_an_earlier_try_is_not_written_over(emulator, store, another):
+    wishes = [directors(LEE), directors(LEE, preset_id=another)]
+    emulator.control(
+        "POST", "faults", method="PATCH", path="/assignees$", skip=1, status=429, headers={"Retry-After": "3600"}
+    )
+    with pytest.raises(RateLimited):
+        assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
+    emulator.control("POST", f"procore/presets/{PRESET}/assignees", group="Directors", logins=[NORA])
+
+    with pytest.raises(AirflowFailException, match="PresetDiffers"):
+        assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
+    assert writes(emulator) == [PRESET]
+    assert groups_of(emulator)["Directors"] == [NORA]
+
+
+@pytest.mark.parametrize("took_effect", [True, False])
+@pytest.mark.parametrize("edited", [True, False])
+def test_a_worker_that_dies_around_the_change_leaves_a_retry_that_knows(
+    emulator, store, monkeypatch, took_effect, edited
+):
+    operator = assign(directors(LEE), members="replace", mode="apply")
+    update = operator.hook.update_preset_assignees
+
+    def die(*arguments, **named):
+        if took_effect:
+            update(*arguments, **named)
+        raise Killed
+
+    monkeypatch.setattr(operator.hook, "update_preset_assignees", die)
+    with pytest.raises(Killed):
+        operator.execute({"task_state_store": store})
+    if edited:
+        emulator.control("POST", f"procore/presets/{PRESET}/assignees", group="Directors", logins=[NORA])
+
+    again = assign(directors(LEE), members="replace", mode="apply")
+    if edited:
+        with pytest.raises(AirflowFailException, match="PresetDiffers"):
+            again.execute({"task_state_store": store})
+    else:
+        assert only(again.execute({"task_state_store": store}))[0]["status"] == "applied"
+    assert writes(emulator) == ([PRESET] if took_effect or not edited else [])
+
+
+def test_a_change_that_a_later_try_found_is_remembered_by_the_one_after(emulator, store, monkeypatch, another):
+    wishes = [directors(LEE), directors(LEE, preset_id=another)]
+    operator = assign(*wishes, members="replace", mode="apply")
+    update = operator.hook.update_preset_assignees
+
+    def die(*arguments, **named):
+        update(*arguments, **named)
+        raise Killed
+
+    monkeypatch.setattr(operator.hook, "update_preset_assignees", die)
+    with pytest.raises(Killed):
+        operator.execute({"task_state_store": store})
+    emulator.control("POST", "faults", method="PATCH", path="/assignees$", status=429, headers={"Retry-After": "3600"})
+    with pytest.raises(RateLimited):
+        assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
+    emulator.control("POST", f"procore/presets/{PRESET}/assignees", group="Directors", logins=[NORA])
+
+    with pytest.raises(AirflowFailException, match="PresetDiffers"):
+        assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
+    assert writes(emulator) == [PRESET]
+
+
+def test_a_change_that_cannot_be_read_back_is_not_called_refused(emulator, store):
+    emulator.control("POST", "faults", method="GET", path=f"/presets/{PRESET}$", skip=1, status=404, json={})
+    with pytest.raises(NotFound):
+        assign(directors(LEE), mode="apply").execute({"task_state_store": store})
+
+    assert only(assign(directors(LEE), mode="apply").execute({"task_state_store": store}))[0]["status"] == "applied"
+    assert writes(emulator) == [PRESET]
+
+
+def test_an_answer_that_is_lost_and_cannot_be_read_back_is_never_tried_again(emulator, store):
+    emulator.control("POST", "faults", method="PATCH", path="/assignees$", reset="before")
+    emulator.control("POST", "faults", method="GET", path=f"/presets/{PRESET}$", skip=1, times=99, status=403, json={})
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        assign(directors(LEE), mode="apply", on_refused="skip").execute({"task_state_store": store})
+
+
+def test_a_change_after_which_the_server_failed_is_settled_by_reading(emulator, store):
+    emulator.control("POST", "faults", method="PATCH", path="/assignees$", status=500, json={}, after=True)
+
+    assert assign(directors(LEE), mode="apply").execute({"task_state_store": store})["changed"] == 1
+    assert writes(emulator) == [PRESET]
+
+
+def test_a_misspelt_login_empties_no_group_even_where_groups_may_be_empty(emulator):
+    result = assign(
+        directors("typo@example.com"), members="replace", mode="apply", allow_empty=True, on_refused="skip"
+    ).execute({})
+
+    assert (result["changed"], result["refused"]) == (0, 1)
+    assert groups_of(emulator)["Directors"] == [DANA]
+
+
+def test_what_a_change_does_beside_the_groups_is_noticed():
+    from airflow_provider_workflows.rules.procore_assignees import losses
+
+    before = {"workflow_manager": {"id": 5}, "individual_assignees": [{"step_uuid": "s", "logins": ["1"]}]}
+
+    assert losses(before, before) == []
+    assert losses({"workflow_manager": {"id": 6}}, before) == [
+        "the individual assignees are others",
+        "the workflow manager is 6 instead of 5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("assignment", "parameters", "problem"),
+    [
+        ({"preset_id": "1", "project_id": [], "groups": {"A": ["x"]}}, {}, "project_id is an empty list"),
+        (directors(LEE), {"approved_plan": "{...}"}, "approved_plan must be what"),
+        ({"template": "", "groups": {"A": ["x"]}}, {}, "template is empty"),
+    ],
+)
+def test_more_bad_input_is_refused_before_anything_is_sent(emulator, assignment, parameters, problem):
+    before = len(emulator.requests())
+
+    with pytest.raises(ConfigurationError, match=problem):
+        assign(assignment, **parameters).execute({})
+    assert len(emulator.requests()) == before

@@ -1,0 +1,556 @@
+"""A step that is held for too long is told of, once for each visit, and the wait goes on."""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import re
+import time
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowSensorTimeout, TaskDeferred
+from airflow.sdk import DAG, BaseNotifier
+
+from airflow_provider_workflows.exceptions import ConfigurationError, ConnectionFailed
+from airflow_provider_workflows.hooks.procore import ProcoreHook
+from airflow_provider_workflows.notifications import claims
+from airflow_provider_workflows.rules import holdings, procore, procore_legacy
+from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
+from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
+from tests.support.killed import Killed
+from tests.unit.sensors.test_procore import INSTANCE, answer, approve, deferred, first_event, soon
+
+try:
+    from airflow.sdk.exceptions import AirflowRescheduleException
+except ImportError:  # before Airflow 3.1
+    from airflow.exceptions import AirflowRescheduleException
+
+pytestmark = pytest.mark.usefixtures("airflow_connections")
+
+FOUR_DAYS = 4 * 24 * 3600  # the emulator's steps are due after three
+LEGACY_INSTANCE = "568150"
+
+
+@pytest.fixture
+def heard() -> list[dict]:
+    """What was told, in order."""
+    return []
+
+
+@pytest.fixture
+def build(heard):
+    """Return a function that makes a sensor which tells; each one is a new try, or a new stretch of one."""
+
+    def make(cls=ProcoreInstanceSensor, **parameters):
+        usual = {"instance_id": INSTANCE, "timeout": 30, "poke_interval": 0.05}
+        told = {"on_overdue": lambda context: heard.append(context["attention"])}
+        return cls(task_id="wait", **{**usual, **told, **parameters})
+
+    return make
+
+
+@pytest.fixture
+def build_legacy(build):
+    def make(**parameters):
+        usual = {"cls": ProcoreLegacyInstanceSensor, "instance_id": LEGACY_INSTANCE, "until": {"PO Approved"}}
+        return build(**{**usual, **parameters})
+
+    return make
+
+
+@pytest.fixture
+def said(monkeypatch, caplog):
+    """Return a function that returns what the sensors have said since the last call."""
+    log = logging.getLogger("said")
+    caplog.set_level("INFO", logger="said")
+    for cls in (ProcoreInstanceSensor, ProcoreLegacyInstanceSensor):
+        monkeypatch.setattr(cls, "log", log)
+
+    def new() -> list[str]:
+        messages = [record.getMessage() for record in caplog.records if record.name == "said"]
+        caplog.clear()
+        return messages
+
+    return new
+
+
+def later(emulator, seconds: float = FOUR_DAYS) -> None:
+    emulator.control("POST", "clock", advance=seconds)
+
+
+@pytest.fixture
+def days_pass(emulator, monkeypatch):
+    """Return a function that moves everybody's clock on."""
+    passed = timedelta()
+
+    def move(days: float) -> None:
+        nonlocal passed
+        passed += timedelta(days=days)
+        later(emulator, timedelta(days=days).total_seconds())
+        ours = SimpleNamespace(time=lambda: time.time() + passed.total_seconds(), monotonic=time.monotonic)
+        monkeypatch.setattr("airflow_provider_workflows.triggers.base.time", ours)
+
+    return move
+
+
+# --- once for each visit of a step ---
+
+
+def test_a_poking_wait_tells_once_for_each_step_that_becomes_overdue(emulator, store, build, heard):
+    sensor, context = build(), {"task_state_store": store}
+    sensor.poke(context)
+    assert heard == []
+
+    later(emulator)
+    assert [sensor.poke(context) for _ in range(3)] == [False] * 3
+    answer(emulator, "Approve")
+    sensor.poke(context)
+    later(emulator)
+    sensor.poke(context)
+
+    assert [attention["step"] for attention in heard] == ["Budget Check", "Director Approval"]
+    answer(emulator, "Approve", "dana@example.com")
+    assert sensor.poke(context).xcom_value["state"] == "complete"
+
+
+def test_a_rescheduled_wait_tells_once_over_its_stretches_and_tries(emulator, store, build, heard):
+    later(emulator)
+
+    ti = SimpleNamespace(get_first_reschedule_date=lambda context: None, max_tries=None, try_number=1)
+    for _ in range(3):
+        with pytest.raises(AirflowRescheduleException):
+            build(mode="reschedule").execute({"task_state_store": store, "ti": ti})
+
+    assert len(heard) == 1
+
+
+def test_a_deferred_wait_wakes_a_worker_when_a_step_is_overdue_and_defers_again_to_the_same_end(
+    emulator, store, build, heard
+):
+    context = {"task_state_store": store}
+    trigger = deferred(build(), context).trigger
+    later(emulator)
+
+    event = first_event(trigger)
+    assert heard == []
+    again = resumed(build(), context, event)
+
+    assert event["status"] == "attention"
+    assert (event["step"], event["reason"]) == ("Budget Check", "overdue")
+    assert "integration@example.com" not in repr(event)
+    assert [attention["step_occurrence_id"] for attention in heard] == [event["step_occurrence_id"]]
+    assert again.deadline == trigger.deadline
+    again.deadline = soon()
+    assert first_event(again)["status"] == "timeout"
+    approve(emulator)
+    again.deadline = trigger.deadline
+    assert build().execute_complete(context, first_event(again))["state"] == "complete"
+    assert len(heard) == 1
+
+
+def resumed(sensor, context, event):
+    """Return the trigger that a task defers to when it resumes."""
+    sensor.deferrable = True
+    with pytest.raises(TaskDeferred) as deferral:
+        sensor.execute_complete(context, event)
+    return deferral.value.trigger
+
+
+def test_without_a_store_the_trigger_carries_what_was_told_and_when_the_wait_ends(emulator, build, heard):
+    trigger = deferred(build(), {}).trigger
+    later(emulator)
+
+    again = resumed(build(), {}, first_event(trigger))
+    later(emulator)
+    answer(emulator, "Approve")
+    later(emulator)
+    once_more = resumed(build(), {}, first_event(again))
+
+    assert [attention["step"] for attention in heard] == ["Budget Check", "Director Approval"]
+    assert once_more.deadline == trigger.deadline
+    assert once_more.watch["known"] == [attention["step_occurrence_id"] for attention in heard]
+
+
+def test_a_retry_does_not_tell_again_but_a_cleared_task_does(emulator, store, build, heard):
+    class Try:
+        max_tries = 1
+
+    later(emulator)
+    context = {"task_state_store": store, "ti": Try()}
+    deferred(build(), context)
+    deferred(build(), context)
+    assert len(heard) == 1
+
+    Try.max_tries = 2
+    deferred(build(), context)
+
+    assert len(heard) == 2
+
+
+def test_a_worker_that_dies_before_it_is_noted_tells_again(emulator, store, build, heard):
+    later(emulator)
+
+    def die(context):
+        heard.append(context["attention"])
+        raise Killed
+
+    with pytest.raises(Killed):
+        build(on_overdue=die).poke({"task_state_store": store})
+    build().poke({"task_state_store": store})
+
+    assert len(heard) == 2
+
+
+# --- what is too long ---
+
+
+def test_overdue_after_counts_from_the_beginning_of_the_step_in_both_products(build, build_legacy, heard, days_pass):
+    days_pass(10)
+
+    for make in (build, build_legacy):
+        make(overdue_after=timedelta(days=11)).poke({})
+        make(overdue_after=10 * 24 * 3600 - 60).poke({})
+
+    assert [attention["step"] for attention in heard] == ["Budget Check", "Start"]
+    assert heard[0]["reason"] == "held for more than 9 days, 23:59:00"
+
+
+def test_by_default_a_legacy_state_may_be_held_until_it_becomes_overdue(build_legacy, heard, days_pass):
+    sensor = build_legacy()
+    sensor.poke({})
+    days_pass(4.9)
+    sensor.poke({})
+    assert heard == []
+
+    days_pass(0.2)
+    sensor.poke({})
+
+    assert [(attention["step"], attention["reason"]) for attention in heard] == [("Start", "overdue")]
+
+
+@pytest.mark.parametrize(
+    ("due", "hour", "is_too_long"),
+    [
+        ("2026-01-05T08:00:00Z", "2026-01-05T07:59:59Z", False),
+        ("2026-01-05T08:00:00Z", "2026-01-05T08:00:00Z", True),
+        ("2026-01-05", "2026-01-05T23:59:59Z", False),  # a day lasts until its end
+        ("2026-01-05", "2026-01-06T00:00:00Z", True),
+        (None, "2036-01-01T00:00:00Z", False),
+        ("soon", "2036-01-01T00:00:00Z", False),
+    ],
+)
+def test_a_step_is_overdue_from_its_due_date_on(due, hour, is_too_long):
+    holding = holdings.Holding("1", "Budget Check", "2026-01-02T08:00:00Z", due, ())
+
+    attention = holdings.attention_to(holding, None)
+
+    assert is_too_long is (
+        attention is not None and attention.at <= datetime.fromisoformat(hour[:-1] + "+00:00").timestamp()
+    )
+
+
+def test_a_step_whose_beginning_is_not_told_is_not_held_for_too_long():
+    assert holdings.attention_to(holdings.Holding("1", "Budget Check", None, None, ()), 5) is None
+
+
+# --- what is told ---
+
+
+def test_the_notifier_hears_of_the_step_who_holds_it_and_where_to_look(
+    emulator, set_connection, build, build_legacy, heard, days_pass
+):
+    connection = emulator.connection("procore")
+    connection["extra"]["item_url"] = "https://app.example.com/{project_id}/{tool_type}/{item_id}"
+    set_connection("procore_default", connection)
+    days_pass(10)
+
+    build().poke({})
+    build_legacy().poke({})
+
+    assert [sorted(attention) for attention in heard] == [sorted(heard[0])] * 2
+    v2, legacy = heard
+    assert (v2["instance_id"], v2["item_id"], v2["holders"]) == (INSTANCE, "5001", ["integration@example.com"])
+    assert v2["item_url"] == "https://app.example.com/1001/purchase_order_contract/5001"
+    assert parsed(v2["due"]) - parsed(v2["since"]) == timedelta(days=3)
+    assert (legacy["item_id"], legacy["holders"]) == ("1953145", ["Airflow Integration"])
+    assert legacy["item_url"] == "https://app.example.com/1001/Contract/1953145"
+
+
+def parsed(time: str) -> datetime:
+    return datetime.fromisoformat(time.replace("Z", "+00:00"))
+
+
+class Titled(BaseNotifier):
+    """A notifier with a template."""
+
+    template_fields = ("title",)
+    titles: list[str] = []
+
+    def __init__(self, title: str):
+        super().__init__()
+        self.title = title
+
+    def notify(self, context):
+        self.titles.append(self.title)
+
+
+def test_a_notifiers_templates_are_rendered_anew_for_each_step(emulator, store, build):
+    Titled.titles.clear()
+    with DAG("orders", schedule=None):
+        sensor = build(on_overdue=[Titled("{{ attention.step }}: {{ attention.holders | join(', ') }}")])
+    context = {"task_state_store": store, "dag": sensor.dag}
+
+    later(emulator)
+    sensor.poke(context)
+    answer(emulator, "Approve")
+    later(emulator)
+    sensor.poke(context)
+
+    assert Titled.titles == ["Budget Check: integration@example.com", "Director Approval: dana@example.com"]
+    assert set(context) == {"task_state_store", "dag"}
+
+
+def test_a_notifier_that_fails_is_logged_and_keeps_neither_the_others_nor_the_wait(emulator, store, build, heard, said):
+    def no_mail(context):
+        raise OSError("no mail today")
+
+    later(emulator)
+    sensor = build(on_overdue=[no_mail, lambda context: heard.append(context["attention"])])
+
+    assert [sensor.poke({"task_state_store": store}) for _ in range(2)] == [False] * 2
+
+    assert len(heard) == 1
+    assert said().count("on_overdue: no_mail failed; the wait goes on. OSError: no mail today") == 1
+
+
+def test_a_step_that_was_answered_before_the_worker_looked_is_not_told(emulator, store, build, heard):
+    context = {"task_state_store": store}
+    trigger = deferred(build(), context).trigger
+    later(emulator)
+    event = first_event(trigger)
+
+    answer(emulator, "Approve")
+    again = resumed(build(), context, event)
+
+    assert heard == []
+    assert again.watch["next"]["step"] == "Director Approval"
+
+
+def test_a_step_is_told_also_where_the_worker_cannot_look(emulator, store, build, heard, monkeypatch):
+    context = {"task_state_store": store}
+    trigger = deferred(build(), context).trigger
+    later(emulator)
+    event = first_event(trigger)
+
+    def away(*args, **kwargs):
+        raise ConnectionFailed("Nobody answers.")
+
+    monkeypatch.setattr(ProcoreHook, "get_instance_history", away)
+    resumed(build(), context, event)
+
+    assert [(attention["step"], attention["holders"]) for attention in heard] == [("Budget Check", [])]
+
+
+def test_the_deadline_still_ends_a_wait_that_people_were_told_of(emulator, store, build, heard):
+    context = {"task_state_store": store}
+    event = {**first_event_of_overdue(emulator, build, context), "deadline": "2026-01-01T00:00:00+00:00"}
+
+    with pytest.raises(AirflowSensorTimeout, match="Budget Check"):
+        build().execute_complete(context, event)
+
+    assert heard == []
+
+
+def first_event_of_overdue(emulator, build, context) -> dict:
+    trigger = deferred(build(), context).trigger
+    later(emulator)
+    return first_event(trigger)
+
+
+# --- what the log says ---
+
+
+def test_the_log_of_a_wait_says_where_it_stands_who_holds_it_and_when_it_looks_again(emulator, store, said):
+    context = {"task_state_store": store}
+    usual = {"task_id": "wait", "poke_interval": 60, "timeout": 3600}
+    poking = ProcoreInstanceSensor(instance_id=INSTANCE, **usual)
+    deferring = ProcoreLegacyInstanceSensor(instance_id=LEGACY_INSTANCE, until={"PO Approved"}, **usual)
+
+    poking.poke(context)
+    by_poke = timeless(said())
+    deferred(deferring, context)
+    by_deferral = timeless(said())[-2:]  # after a warning of Airflow's
+
+    assert by_poke == [
+        "Instance 700001 of item 5001 (purchase_order_contract) is in_progress at step 'Budget Check' since TIME, "
+        "held by integration@example.com, due TIME; waited for: complete, terminated.",
+        "Waiting since TIME, until TIME at most; the next look is in about 60 s.",
+    ]
+    assert by_deferral == [
+        "Instance 568150 of Contract 1953145 is in state 'Start' since TIME, held by Airflow Integration, due TIME; "
+        "waited for: PO Approved.",
+        "Waiting since TIME, until TIME at most; the triggerer looks every 60 s.",
+    ]
+
+
+def timeless(lines: list[str]) -> list[str]:
+    return [re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", line) for line in lines]
+
+
+def test_a_wait_says_that_a_step_is_overdue_and_since_when(emulator, store, build, said):
+    later(emulator)
+
+    build().poke({"task_state_store": store})
+
+    look, call, _ = timeless(said())
+    assert "held by integration@example.com, overdue since TIME; waited for" in look
+    assert call == "Step 'Budget Check' is overdue: calling on_overdue."
+
+
+def test_a_task_that_waits_has_its_link_already(emulator, store, set_connection):
+    connection = emulator.connection("procore")
+    connection["extra"]["item_url"] = "https://app.example.com/{tool_type}/{item_id}"
+    set_connection("procore_default", connection)
+    sensor = ProcoreInstanceSensor(task_id="wait", instance_id=INSTANCE)
+
+    deferred(sensor, {"task_state_store": store})
+
+    assert sensor.item_url == "https://app.example.com/purchase_order_contract/5001"
+
+
+# --- mistakes ---
+
+
+async def a_coroutine_function(context): ...
+
+
+@pytest.mark.parametrize(
+    ("parameters", "words"),
+    [
+        ({"on_overdue": None, "overdue_after": 5}, "overdue_after goes with on_overdue"),
+        ({"on_overdue": "mail"}, "on_overdue must be a notifier"),
+        (
+            {"overdue_after": -1},
+            "a timedelta, or seconds, of at least 0 and at most 100 years; got -1",
+        ),
+        ({"overdue_after": float("nan")}, "got nan"),
+        ({"overdue_after": float("inf")}, "got inf"),
+        ({"on_overdue": a_coroutine_function}, "a coroutine function would never run"),
+        ({"overdue_after": "3 days"}, "got '3 days'"),
+    ],
+)
+def test_a_wrong_parameter_is_named(store, build, parameters, words):
+    with pytest.raises(ConfigurationError, match=words):
+        build(**parameters).execute({"task_state_store": store})
+
+
+def test_a_rescheduled_wait_that_could_not_remember_whom_it_told_does_not_begin(build):
+    with pytest.raises(ConfigurationError, match=r"needs Airflow 3\.3 or newer"):
+        build(mode="reschedule").execute({})
+
+
+def test_a_wait_without_a_notifier_stores_nothing_about_it(store):
+    sensor = ProcoreInstanceSensor(task_id="wait", instance_id=INSTANCE)
+
+    _, arguments = deferred(sensor, {"task_state_store": store}).trigger.serialize()
+
+    assert "watch" not in arguments
+    assert set(store) == {"deadline"}
+
+
+# --- in a DAG ---
+
+DAGS = """
+from airflow.sdk import dag
+from airflow_provider_workflows.notifications.workflowsoft import WorkflowsoftTaskNotifier
+from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
+
+@dag(schedule=None)
+def tells_of_overdue_steps():
+    ProcoreInstanceSensor.partial(
+        task_id="outcome",
+        deferrable=True,
+        timeout=2,
+        soft_fail=True,
+        on_overdue=WorkflowsoftTaskNotifier(
+            title="{{ attention.step }} of order {{ attention.item_id }} waits for {{ attention.holders[0] }}",
+            on_behalf_of="olga@example.com",
+        ),
+    ).expand(instance_id=["700001"])
+
+run = tells_of_overdue_steps()
+"""
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_a_mapped_wait_leaves_word_in_workflowsoft_and_goes_on(emulator, monkeypatch, tmp_path):
+    (tmp_path / "dags.py").write_text(DAGS)
+    monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(tmp_path))
+    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path))
+    monkeypatch.setattr(claims, "PAUSE", 1.0)
+    spec = importlib.util.spec_from_file_location("tells", tmp_path / "dags.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    later(emulator)
+
+    run = module.run.test()
+
+    assert [str(one.state) for one in run.get_task_instances()] == ["skipped"]
+    titles = [task["title"] for task in emulator.control("GET", "state")["workflowsoft_tasks"]]
+    assert titles == ["Budget Check of order 5001 waits for integration@example.com"]
+
+
+# --- who holds it ---
+
+
+def step(**details) -> dict:
+    whole = {"id": 11, "name": "Check", "started_at": "2026-01-01T08:00:00Z", "ended_at": None, **details}
+    return {"history": [{"type": "ResponseStep", "details": whole}]}
+
+
+ASKED = [
+    {"id": 1, "login": "a@example.com", "responded_at": "2026-01-01T09:00:00Z"},
+    {"id": 2, "name": "Bea", "responded_at": None},
+    {"id": 3, "login": "c@example.com", "role_type": "commenter", "responded_at": None},
+    {"id": 4},
+]
+
+
+@pytest.mark.parametrize(
+    ("details", "holders"),
+    [
+        ({"responses": ASKED}, ("Bea", "4")),
+        (
+            {"responses": ASKED[:1], "additional_assignees": [{"id": 1}, {"id": 5, "login": "e@example.com"}]},
+            ("e@example.com",),
+        ),
+        ({"responsible_groups": [{"login_ids": [7, 8]}, {"login_ids": [8]}, {"login_ids": None}]}, ("7", "8")),
+        ({}, ()),
+    ],
+)
+def test_a_step_is_held_by_the_responders_who_have_not_answered(details, holders):
+    assert procore.holding_of(step(**details)).holders == holders
+
+
+def test_nobody_holds_what_has_ended():
+    assert procore.holding_of({**step(), "ended_at": "2026-01-01T09:00:00Z"}) is None
+    terminated = {"type": "WorkflowTerminated", "details": {"terminated_at": "2026-01-01T09:00:00Z"}}
+    assert procore.holding_of({"history": [*step()["history"], terminated]}) is None
+    assert procore_legacy.holding_of({"id": "1", "current_workflow_activities": []}) is None
+
+
+@pytest.mark.parametrize(
+    ("role", "holder"),
+    [({"name": "Reviewer", "assignee": {"name": "Rita"}}, "Rita"), ({"name": "Reviewer", "assignee": "?"}, "Reviewer")],
+)
+def test_a_legacy_state_without_a_ball_in_court_is_held_by_those_who_can_act(role, holder):
+    activity = {"id": "1", "name": "Approve", "workflow_user_role": role}
+    shown = {
+        "id": "7",
+        "current_workflow_state": {"id": "2", "name": "Review"},
+        "current_workflow_activities": [activity],
+    }
+
+    assert procore_legacy.holding_of(shown).holders == (holder,)

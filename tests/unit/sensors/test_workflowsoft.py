@@ -1,0 +1,1130 @@
+"""Taking integration instances over: each is handed on once, and what may be lost is said."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import re
+import threading
+import time
+from datetime import datetime, timedelta, timezone
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+from airflow.providers.common.compat.sdk import (
+    AirflowSensorTimeout,
+    AirflowSkipException,
+    AirflowTaskTimeout,
+    TaskDeferred,
+)
+
+from airflow_provider_workflows import version_compat
+from airflow_provider_workflows.client.retry import RetryPolicy
+from airflow_provider_workflows.exceptions import (
+    ConfigurationError,
+    ContractError,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    WorkflowsError,
+)
+from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
+from airflow_provider_workflows.sensors.workflowsoft import Journal, WorkflowsoftIntegrationSensor
+from airflow_provider_workflows.triggers import workflowsoft as workflowsoft_triggers
+from airflow_provider_workflows.triggers.workflowsoft import (
+    WorkflowsoftIntegrationWaitTrigger,
+    WorkflowsoftPauseTrigger,
+)
+from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE
+from tests.support.killed import Killed
+
+try:
+    from airflow.sdk.exceptions import AirflowRescheduleException
+except ImportError:  # before Airflow 3.1
+    from airflow.exceptions import AirflowRescheduleException
+
+POLL = "/new-integrations"
+MODES = ("consumed_on_read", "kept_until_completed")
+WAYS = {"poke": {}, "reschedule": {"mode": "reschedule"}, "deferrable": {"deferrable": True}}
+
+
+@pytest.fixture(params=MODES)
+def mode(request) -> str:
+    return request.param
+
+
+@pytest.fixture(params=["object", "list"])
+def shape(request, emulator) -> str:
+    """What a poll answers with: the first instance that waits, or all of them."""
+    emulator.control("PATCH", "switches", new_integration_shape=request.param)
+    return request.param
+
+
+@pytest.fixture(params=WAYS.values(), ids=list(WAYS))
+def way(request) -> dict:
+    """How a sensor waits."""
+    return request.param
+
+
+@pytest.fixture
+def counted(monkeypatch) -> list[str | None]:
+    """The step of each suspected loss that was counted as a statistic."""
+    steps: list[str | None] = []
+
+    def count(name: str, number: int = 1, **tags: str) -> None:
+        if name == "workflows.suspected_lost_delivery":
+            steps.append(tags["step_id"])
+
+    monkeypatch.setattr(version_compat, "count", count)
+    return steps
+
+
+@pytest.fixture
+def connect(emulator, set_connection):
+    """Return a function that sets a connection and the emulator to one way of reading."""
+
+    def set_both(mode: str, **extra) -> None:
+        connection = emulator.connection("workflowsoft")
+        connection["extra"] |= {"new_integrations": mode, **extra}
+        set_connection("workflowsoft_default", connection)
+        emulator.control("PATCH", "switches", new_integrations=mode)
+
+    return set_both
+
+
+@pytest.fixture
+def consuming(connect) -> None:
+    connect("consumed_on_read")
+
+
+@pytest.fixture(autouse=True)
+def quick_pause(monkeypatch) -> None:
+    """Let a pause in the triggerer be as short as the tests ask for."""
+    monkeypatch.setattr(workflowsoft_triggers, "SHORTEST_FIRST_PAUSE", 0.01)
+
+
+@pytest.fixture
+def run(monkeypatch):
+    """Return a function that runs a sensor to its end, as Airflow would; `between` happens in one pause."""
+
+    def run_it(context: dict, between=lambda: None, *, at: int = 1, **parameters):
+        pauses = 0
+
+        def paused(*_) -> None:
+            nonlocal pauses
+            pauses += 1
+            if pauses == at:
+                between()
+
+        monkeypatch.setattr("airflow.sdk.bases.sensor.time", SimpleNamespace(monotonic=time.monotonic, sleep=paused))
+        ti = SimpleNamespace(get_first_reschedule_date=lambda context: None)
+        build = lambda: sensor(**parameters)  # noqa: E731
+        execute = lambda: build().execute({"ti": ti, "task_reschedule_count": pauses, **context})  # noqa: E731
+        step = execute
+        while True:
+            try:
+                return step()
+            except AirflowRescheduleException:
+                paused()
+                step = execute
+            except TaskDeferred as deferred:
+                paused()
+                step = lambda deferred=deferred: resume(build, deferred, context)  # noqa: E731
+
+    return run_it
+
+
+def sensor(**parameters) -> WorkflowsoftIntegrationSensor:
+    where = {} if {"step", "step_id"} & set(parameters) else {"step": "Check event", "diagram": "Event planning"}
+    return WorkflowsoftIntegrationSensor(
+        task_id="wait", **{"poke_interval": 0.01, "timeout": 20, "deferrable": False, **where, **parameters}
+    )
+
+
+def person_starts(emulator, diagram: str = "Event planning") -> dict[str, str]:
+    return emulator.control("POST", "workflowsoft/processes", diagram=diagram)
+
+
+def somebody_completes(instance_id: str) -> None:
+    hook = WorkflowsoftHook()
+    venue = next(field for field in hook.get_fields(instance_id) if field.label == "Venue")
+    hook.update_fields(instance_id, {venue.key: "Main hall"})
+    hook.complete(instance_id)
+
+
+def answered(emulator) -> list[str]:
+    """Return the paths of what was asked; not what only showed that a token was over."""
+    return [r["path"] for r in emulator.requests() if r["status"] != 401 and "apitoken" not in r["path"]]
+
+
+def polls(emulator) -> int:
+    return sum(POLL in request["path"] for request in emulator.requests())
+
+
+def delivered(emulator) -> int:
+    """Return how many instances reading has taken out."""
+    return sum(effect["action"] == "deliver" for effect in emulator.effects())
+
+
+def fault(emulator, **kind) -> None:
+    emulator.control("POST", "faults", method="GET", path=POLL, **kind)
+
+
+def resume(build, deferred: TaskDeferred, context: dict):
+    """Run the trigger as a triggerer does, from its serialised form, and resume on a fresh operator."""
+    path, arguments = deferred.trigger.serialize()
+    trigger = getattr(workflowsoft_triggers, path.rpartition(".")[2])(**arguments)
+
+    async def first_event() -> dict:
+        async for event in trigger.run():
+            return event.payload
+        raise AssertionError("the trigger ended without an event")
+
+    return getattr(build(), deferred.method_name)(context, event=asyncio.run(first_event()))
+
+
+def kill(monkeypatch, *, after: bool, skip: int = 0):
+    """Make a worker die in a poll, before or after the server has answered it."""
+    poll = WorkflowsoftHook.poll_new_integrations
+    seen = 0
+
+    def killed(hook, *args, **kwargs):
+        nonlocal seen
+        seen += 1
+        if seen <= skip:
+            return poll(hook, *args, **kwargs)
+        if after:
+            poll(hook, *args, **kwargs)
+        raise Killed
+
+    monkeypatch.setattr(WorkflowsoftHook, "poll_new_integrations", killed)
+
+
+def rows_of(*started: dict, suspected_lost: list | None = None) -> list[dict]:
+    rows = [result_of(row) for row in started]
+    rows[0]["suspected_lost"] = suspected_lost or []
+    return rows
+
+
+def result_of(started: dict, **more) -> dict:
+    return {
+        "integration_instance_id": str(started["integration_instance_id"]),
+        "process_instance_id": str(started["process_instance_id"]),
+        "diagram_id": "1",
+        "step_id": "101",
+        "step": "Check event",
+        "also_delivered": [],
+        "suspected_lost": [],
+        **more,
+    }
+
+
+# --- both ways of reading, every way of waiting ---
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_an_instance_that_waits_already_is_taken_over_without_waiting(
+    connect, emulator, store, mode, deferrable, capsys
+):
+    connect(mode)
+    started = person_starts(emulator)
+
+    assert sensor(deferrable=deferrable).execute({"task_state_store": store}) == result_of(started)
+    ids = (started["integration_instance_id"], started["process_instance_id"])
+    assert "integration instance {} (process {})".format(*ids) in capsys.readouterr().out
+
+
+def test_each_instance_reaches_the_dag_once_over_all_tries(connect, emulator, store, run, mode, shape, way):
+    connect(mode)
+    started: list[dict] = []
+    someone_starts = lambda: started.append(person_starts(emulator))  # noqa: E731
+
+    first = run({"task_state_store": store}, someone_starts, **way)
+    retry = run({"task_state_store": store}, **way)
+    somebody_completes(first["integration_instance_id"])
+    second = run({"task_state_store": type(store)()}, someone_starts, **way)
+
+    assert first == retry == result_of(started[0])
+    assert second == result_of(started[1])
+    assert json.loads(json.dumps(first)) == first
+
+
+@pytest.mark.parametrize("nothing", ["204", "null", "empty_object", "empty_list", "not_found"])
+def test_every_form_of_nothing_is_waited_through_and_both_forms_of_something_are_read(
+    connect, emulator, mode, store, run, nothing, shape
+):
+    connect(mode)
+    emulator.control("PATCH", "switches", no_new_integration=nothing)
+    started: list[dict] = []
+
+    result = run({"task_state_store": store}, lambda: started.append(person_starts(emulator)), deferrable=True)
+
+    assert result == result_of(started[0])
+
+
+def test_where_reading_leaves_it_there_the_triggerer_polls(connect, emulator):
+    connect("kept_until_completed")
+
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(deferrable=True).execute({})
+
+    assert isinstance(deferred.value.trigger, WorkflowsoftIntegrationWaitTrigger)
+    assert deferred.value.trigger.step_id == "101"
+
+
+def test_where_reading_consumes_the_triggerer_only_sleeps(consuming, emulator, store):
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(deferrable=True).execute({"task_state_store": store})
+    trigger = deferred.value.trigger
+    before = len(emulator.requests())
+
+    async def run() -> list[dict]:
+        return [event.payload async for event in trigger.run()]
+
+    assert isinstance(trigger, WorkflowsoftPauseTrigger)
+    assert [event["status"] for event in asyncio.run(run())] == ["look"]
+    assert len(emulator.requests()) == before
+
+
+@pytest.mark.parametrize("has_store", [False, True])
+@pytest.mark.parametrize("where", [{}, {"step_id": 101}])
+def test_a_trigger_that_begins_after_the_connection_was_changed_polls_nothing(
+    connect, emulator, store, monkeypatch, run, has_store, where
+):
+    connect("kept_until_completed")
+    polled_in = []
+    poll = WorkflowsoftHook.poll_new_integrations
+
+    def watched(hook, *args, **kwargs):
+        polled_in.append(threading.current_thread() is threading.main_thread())
+        return poll(hook, *args, **kwargs)
+
+    monkeypatch.setattr(WorkflowsoftHook, "poll_new_integrations", watched)
+    started: list[dict] = []
+
+    def meanwhile() -> None:
+        connect("consumed_on_read")
+        started.append(person_starts(emulator))
+
+    context = {"task_state_store": store} if has_store else {}
+    result = run(context, meanwhile, deferrable=True, **where)
+
+    names = {"diagram_id": None, "step": None} if where else {}
+    assert result == result_of(started[0], **names)
+    assert polled_in == [True, True]
+    if has_store:
+        ids = [started[0]["integration_instance_id"], started[0]["process_instance_id"]]
+        assert store["new_integrations"]["received"] == [ids]
+
+
+def test_a_sensor_that_the_changed_connection_sent_back_waits_on_as_it_says(connect, emulator, run):
+    connect("kept_until_completed")
+    started: list[dict] = []
+
+    def starts() -> None:
+        if not started:
+            started.append(person_starts(emulator))
+
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(deferrable=True).execute({})
+    connect("consumed_on_read")
+    with pytest.raises(TaskDeferred) as again:
+        resume(lambda: sensor(deferrable=True), deferred.value, {})
+    assert isinstance(again.value.trigger, WorkflowsoftPauseTrigger)
+    starts()
+
+    assert resume(lambda: sensor(deferrable=True), again.value, {}) == result_of(started[0])
+
+
+def test_a_permission_that_was_taken_away_ends_the_trigger(connect, run):
+    connect("kept_until_completed")
+
+    with pytest.raises(WorkflowsError, match="ConfigurationError: .*allow_consume"):
+        run({}, lambda: connect("kept_until_completed", allow_consume=False), deferrable=True)
+
+
+def test_a_resumed_sensor_looks_nothing_up_again(consuming, emulator, store, run):
+    run({"task_state_store": store}, lambda: person_starts(emulator), deferrable=True)
+
+    looked_up = [path for path in answered(emulator) if POLL not in path]
+    assert looked_up == ["/api/v2/workflows", "/api/v2/workflows/1/tasks"]
+
+
+def test_the_deadline_survives_the_pauses_without_a_store(consuming, run):
+    with pytest.raises(AirflowSensorTimeout):
+        run({}, timeout=2, poke_interval=0.05, deferrable=True)
+
+
+def test_a_pause_never_outlasts_the_deadline(consuming):
+    with pytest.raises(TaskDeferred) as deferred:
+        sensor(deferrable=True, timeout=30, poke_interval=3600).execute({})
+
+    left = datetime.fromisoformat(deferred.value.trigger.until) - datetime.now(timezone.utc)
+    assert left <= timedelta(seconds=30)
+
+
+def test_a_timeout_skips_with_soft_fail(connect, mode):
+    connect(mode)
+    with pytest.raises(AirflowSkipException):
+        sensor(timeout=0.0, soft_fail=True).execute({})
+
+
+@pytest.mark.parametrize("times", [0, 1])
+def test_an_error_skips_with_never_fail_and_not_with_soft_fail(connect, emulator, store, run, mode, way, times):
+    connect(mode)
+    for how, error in (("never_fail", AirflowSkipException), ("soft_fail", WorkflowsError)):
+        fault(emulator, status=200, body="[7]", skip=times, times=99)
+        with pytest.raises(error):
+            run({"task_state_store": type(store)()}, **{how: True}, **way)
+        emulator.control("DELETE", "faults")
+
+
+def test_another_event_than_ours_is_refused(consuming):
+    with pytest.raises(WorkflowsError, match="does not know"):
+        sensor().execute_complete({}, event=None)
+
+
+def test_a_step_named_by_its_id_is_not_looked_up(connect, emulator, mode):
+    connect(mode)
+    started = person_starts(emulator)
+
+    result = sensor(step_id=101).execute({})
+
+    assert result == result_of(started, diagram_id=None, step=None)
+    assert answered(emulator) == ["/api/v2/workflows/instances/new-integrations"]
+
+
+def test_a_step_id_that_nobody_saw_and_the_server_does_not_know_is_an_error(consuming, emulator, store):
+    with pytest.raises(NotFound, match="give diagram and step instead"):
+        sensor(step_id="999").execute({"task_state_store": store})
+    assert store["new_integrations"]["suspected_lost"] == []
+
+
+def test_what_may_be_wrong_with_a_step_id_is_said_by_the_triggerer_too(connect, emulator, run):
+    connect("kept_until_completed")
+
+    def no_such_step() -> None:
+        fault(emulator, status=404)
+
+    with pytest.raises(WorkflowsError, match="NotFound: step_id: .*give diagram and step instead"):
+        run({}, no_such_step, step_id=101, deferrable=True)
+
+
+def test_the_link_is_made_of_the_instance(connect, emulator):
+    connect("consumed_on_read", item_url="https://app.example/{process_instance_id}/{integration_instance_id}")
+    started = person_starts(emulator)
+    waiting = sensor()
+
+    waiting.execute({})
+
+    ids = (started["process_instance_id"], started["integration_instance_id"])
+    assert waiting.item_url == "https://app.example/{}/{}".format(*ids)
+
+
+# --- one consumer, and each instance once ---
+
+
+def test_without_permission_nothing_is_sent_and_the_error_says_why(connect, emulator, mode):
+    connect(mode, allow_consume=False)
+    before = len(emulator.requests())
+
+    with pytest.raises(ConfigurationError, match="take each other's work"):
+        sensor().execute({})
+    assert len(emulator.requests()) == before
+
+
+def test_two_tasks_never_get_the_same_consumed_instance(consuming, emulator, store):
+    first, second = person_starts(emulator), person_starts(emulator)
+
+    got = [sensor().execute({"task_state_store": type(store)()}) for _ in range(2)]
+
+    assert got == [result_of(first), result_of(second)]
+
+
+def test_instances_that_came_with_the_first_are_handed_on_and_not_dropped(consuming, emulator, store):
+    emulator.control("PATCH", "switches", new_integration_shape="list")
+    first, second = person_starts(emulator), person_starts(emulator)
+
+    result = sensor().execute({"task_state_store": store})
+
+    further = {name: str(second[name]) for name in ("integration_instance_id", "process_instance_id")}
+    assert result == result_of(first, also_delivered=[further])
+
+
+def test_where_reading_leaves_them_there_the_others_are_left_to_the_next_sensor(connect, emulator):
+    connect("kept_until_completed")
+    emulator.control("PATCH", "switches", new_integration_shape="list")
+    first, _ = person_starts(emulator), person_starts(emulator)
+
+    assert sensor().execute({}) == result_of(first)
+
+
+# --- several instances ---
+
+
+def test_a_drain_takes_what_waits_in_every_mode(connect, emulator, store, run, mode, shape, way):
+    connect(mode)
+    started: list[dict] = []
+    context = {"task_state_store": store}
+
+    rows = run(context, lambda: started.extend(person_starts(emulator) for _ in range(4)), max_instances=3, **way)
+
+    expected = {
+        ("consumed_on_read", "object"): 3,
+        ("consumed_on_read", "list"): 4,  # cut, the fourth would be lost
+        ("kept_until_completed", "object"): 1,  # the same comes again
+        ("kept_until_completed", "list"): 3,
+    }[mode, shape]
+    assert rows == rows_of(*started[:expected])
+    assert json.loads(json.dumps(rows)) == rows
+    assert delivered(emulator) == (expected if mode == "consumed_on_read" else 0)
+    assert run(context, max_instances=3, **way) == rows
+
+
+def test_a_drain_goes_on_until_nothing_new_comes_and_leaves_the_rest_of_the_world_alone(consuming, emulator, store):
+    emulator.control("PATCH", "switches", no_new_integration="not_found")
+    started = [person_starts(emulator) for _ in range(2)]
+
+    rows = sensor(step_id=101, max_instances="10").execute({"task_state_store": store})
+
+    assert [row["integration_instance_id"] for row in rows] == [row["integration_instance_id"] for row in started]
+    assert sum(POLL in path for path in answered(emulator)) == 3
+
+
+def test_what_a_drain_leaves_is_for_the_next_task(consuming, emulator, store):
+    started = [person_starts(emulator) for _ in range(3)]
+
+    got = [sensor(max_instances=2).execute({"task_state_store": type(store)()}) for _ in range(2)]
+
+    assert got == [rows_of(*started[:2]), rows_of(started[2])]
+
+
+def test_each_receipt_of_a_drain_is_written_down_before_the_next_poll(consuming, emulator, store, monkeypatch):
+    started = [person_starts(emulator) for _ in range(2)]
+    kept: list[list] = []
+    poll = WorkflowsoftHook.poll_new_integrations
+
+    def watched(hook, *args, **kwargs):
+        kept.append(store["new_integrations"]["received"])
+        return poll(hook, *args, **kwargs)
+
+    monkeypatch.setattr(WorkflowsoftHook, "poll_new_integrations", watched)
+    sensor(max_instances=5).execute({"task_state_store": store})
+
+    ids = [[row["integration_instance_id"], row["process_instance_id"]] for row in started]
+    assert kept == [[], ids[:1], ids]
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_suspect"),
+    [
+        ({"status": 500}, True),
+        ({"status": 200, "body": "<html>", "after": True}, True),
+        ({"reset": "after"}, True),
+        ({"status": 403}, False),
+    ],
+)
+def test_a_fault_ends_a_drain_and_what_came_before_it_is_handed_on(
+    consuming, emulator, store, run, way, kind, is_suspect
+):
+    started = [person_starts(emulator) for _ in range(3)][:2]
+    fault(emulator, skip=2, **kind)
+
+    rows = run({"task_state_store": store}, max_instances=5, **way)
+
+    lost = rows[0]["suspected_lost"]
+    assert rows == rows_of(*started, suspected_lost=lost)
+    assert len(lost) == is_suspect
+
+
+def test_a_fault_of_a_kept_drain_hands_on_what_came_before_it(connect, emulator, run, way):
+    connect("kept_until_completed")
+    emulator.control("PATCH", "switches", new_integration_shape="list")
+    started: list[dict] = []
+
+    def meanwhile() -> None:
+        started.append(person_starts(emulator))
+        fault(emulator, skip=1, status=403)
+
+    assert run({}, meanwhile, max_instances=5, **way) == rows_of(started[0])
+
+
+def test_a_list_is_handed_on_whole_and_one_instance_by_its_values(consuming, emulator, store, monkeypatch):
+    assert sensor().multiple_outputs is XCOM_HOLDS_NONE
+    assert not sensor(max_instances="{{ params.many }}").multiple_outputs
+
+    monkeypatch.setattr(version_compat, "XCOM_HOLDS_NONE", False)  # Airflow 3.0
+    started = person_starts(emulator)
+    pushed: dict[str, object] = {}
+    ti = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
+    assert sensor(max_instances=1).execute({"task_state_store": store, "ti": ti}) == rows_of(started)
+    assert pushed == {}
+
+
+MAPPED = """
+from airflow.sdk import dag, task
+from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftGetFieldsOperator
+from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
+
+@dag(schedule=None)
+def drained():
+    new = WorkflowsoftIntegrationSensor(
+        task_id="new", diagram="Event planning", step="Check event", max_instances="{{ 2 + 3 }}", timeout=20
+    ).output
+
+    @task
+    def process(row):
+        return "process " + row["process_instance_id"]
+
+    process.expand(row=new)
+    instance_ids = new.map(lambda row: row["integration_instance_id"])
+    WorkflowsoftGetFieldsOperator.partial(task_id="fields").expand(integration_instance_id=instance_ids)
+
+run = drained()
+"""
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_tasks_are_mapped_over_the_instances(consuming, emulator, monkeypatch, tmp_path):
+    started = [person_starts(emulator) for _ in range(2)]
+    (tmp_path / "dags.py").write_text(MAPPED)
+    monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(tmp_path))
+    monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path))
+    spec = importlib.util.spec_from_file_location("drained", tmp_path / "dags.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+
+    run = module.run.test()
+
+    assert str(run.state) == "success"
+    mapped = run.get_task_instance("process", map_index=1)
+    processes = [mapped.xcom_pull("process", map_indexes=one) for one in (0, 1)]
+    assert list(processes) == ["process " + row["process_instance_id"] for row in started]
+    read = [path.split("/")[-2] for path in answered(emulator) if path.endswith("/variables")]
+    assert sorted(read) == sorted(row["integration_instance_id"] for row in started)
+
+
+# --- the journal ---
+
+
+def test_an_intent_is_written_before_each_poll_and_a_receipt_right_after(consuming, emulator, store, monkeypatch):
+    started = person_starts(emulator)
+    seen = {}
+    poll = WorkflowsoftHook.poll_new_integrations
+
+    def watched(hook, *args, **kwargs):
+        seen.update(store["new_integrations"])
+        return poll(hook, *args, **kwargs)
+
+    monkeypatch.setattr(WorkflowsoftHook, "poll_new_integrations", watched)
+    sensor().execute({"task_state_store": store})
+
+    assert datetime.fromisoformat(seen["polling_since"]).utcoffset() == timedelta(0)
+    assert seen["received"] == []
+    assert store["new_integrations"]["polling_since"] is None
+    assert store["new_integrations"]["received"] == [
+        [started["integration_instance_id"], started["process_instance_id"]]
+    ]
+
+
+def test_a_worker_that_died_after_the_receipt_hands_the_same_instance_to_the_retry(
+    consuming, emulator, store, run, way, monkeypatch, counted, capsys
+):
+    started = person_starts(emulator)
+    with monkeypatch.context() as patch:
+        patch.setattr(WorkflowsoftIntegrationSensor, "_conclude", lambda *_: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            run({"task_state_store": store}, **way)
+    received = f"{started['integration_instance_id']} (process {started['process_instance_id']})"
+    assert received in capsys.readouterr().out  # found again there, even if the task is cleared
+    polled = polls(emulator)
+    another = person_starts(emulator)
+
+    retry = run({"task_state_store": store}, **way)
+
+    assert retry == result_of(started)
+    assert (polls(emulator), counted) == (polled, [])
+    assert f"nothing was polled: integration instance {received}" in capsys.readouterr().out
+    assert sensor().execute({"task_state_store": type(store)()}) == result_of(another)
+
+
+def test_what_was_received_is_handed_on_even_if_the_connection_now_says_otherwise(
+    connect, emulator, store, monkeypatch
+):
+    connect("consumed_on_read")
+    started = person_starts(emulator)
+    sensor().execute({"task_state_store": store})
+    connect("kept_until_completed")
+
+    assert sensor().execute({"task_state_store": store}) == result_of(started)
+
+
+def test_a_worker_that_died_before_the_intent_leaves_nothing_to_report(
+    consuming, emulator, store, monkeypatch, counted
+):
+    started = person_starts(emulator)
+    with monkeypatch.context() as patch:
+        patch.setattr(WorkflowsoftHook, "get_api_token", lambda hook: (_ for _ in ()).throw(Killed))
+        with pytest.raises(Killed):
+            sensor().execute({"task_state_store": store})
+
+    assert sensor().execute({"task_state_store": store}) == result_of(started)
+    assert counted == []
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_worker_that_died_in_a_poll_makes_the_retry_report_it(
+    consuming, emulator, store, run, way, monkeypatch, counted, capsys, after
+):
+    started = [person_starts(emulator), person_starts(emulator)]
+    with monkeypatch.context() as patch:
+        kill(patch, after=after)
+        with pytest.raises(Killed):
+            run({"task_state_store": store}, **way)
+    since = store["new_integrations"]["polling_since"]
+
+    result = run({"task_state_store": store}, **way)
+
+    (lost,) = result["suspected_lost"]
+    assert result == result_of(started[after], suspected_lost=[lost])
+    assert lost["since"] == since <= lost["until"]
+    assert counted == ["101"]
+    said = capsys.readouterr().out
+    assert said.count("never got its whole answer") == 1
+    assert "compare with the processes" in said
+    # A further try says no more about it.
+    assert run({"task_state_store": store}, **way) == result
+    assert counted == ["101"]
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_worker_that_died_in_a_drain_hands_on_what_it_had_and_reports_the_rest(
+    consuming, emulator, store, run, way, monkeypatch, counted, after
+):
+    started = [person_starts(emulator) for _ in range(3)]
+    with monkeypatch.context() as patch:
+        kill(patch, after=after, skip=1)
+        with pytest.raises(Killed):
+            run({"task_state_store": store}, max_instances=5, **way)
+
+    rows = run({"task_state_store": store}, max_instances=5, **way)
+
+    (lost,) = rows[0]["suspected_lost"]
+    assert rows == rows_of(started[0], suspected_lost=[lost])
+    assert counted == ["101"]
+    rest = sensor(max_instances=5).execute({"task_state_store": type(store)()})
+    assert rest == rows_of(*started[1 + after :])
+
+
+@pytest.mark.parametrize(
+    ("kind", "kills_after"),
+    [
+        ({"reset": "after"}, True),
+        ({"reset": "before"}, False),
+        ({"status": 500, "after": True}, True),
+        ({"status": 503}, False),
+        ({"truncate": 5}, True),
+    ],
+)
+def test_a_lost_answer_is_reported_and_the_wait_goes_on(
+    consuming, emulator, store, run, way, counted, capsys, kind, kills_after
+):
+    fault(emulator, **kind)
+    started = [person_starts(emulator), person_starts(emulator)]
+
+    result = run({"task_state_store": store}, **way)
+
+    lost_one = delivered(emulator) == 2
+    assert lost_one is kills_after
+    (lost,) = result["suspected_lost"]
+    assert result == result_of(started[lost_one], suspected_lost=[lost])
+    assert lost["since"] <= lost["until"]
+    assert counted == ["101"]
+    assert "compare with the processes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("has_store", [False, True])
+def test_an_outage_is_one_stretch_and_each_poll_of_it_is_counted(consuming, emulator, store, run, counted, has_store):
+    fault(emulator, status=503, times=5)
+    context = {"task_state_store": store} if has_store else {}
+
+    result = run(context, lambda: person_starts(emulator), deferrable=True)
+
+    (lost,) = result["suspected_lost"]
+    assert datetime.fromisoformat(lost["since"]) < datetime.fromisoformat(lost["until"])
+    assert counted == ["101"] * 5
+
+
+def test_outages_with_an_answer_in_between_are_two_stretches(consuming, emulator, store, run, counted):
+    fault(emulator, status=503, times=2)
+    fault(emulator, status=503, skip=1)
+
+    result = run({"task_state_store": store}, lambda: person_starts(emulator), at=4, deferrable=True)
+
+    first, second = result["suspected_lost"]
+    assert first["until"] <= second["since"]
+    assert counted == ["101"] * 3
+
+
+def test_a_flickering_server_does_not_outgrow_the_store(store):
+    journal = Journal(store)
+    for _ in range(100):
+        journal.begin({"diagram_id": None, "step_id": "101", "step": None})
+        _, _, until = journal.lose()
+        journal.begin(journal.place)
+        journal.end([])
+
+    assert len(journal.suspected_lost) == 20
+    assert journal.suspected_lost[-1]["until"] == until
+    assert Journal(store).entry == journal.entry
+
+
+def test_what_a_task_may_receive_fits_into_the_store(store):
+    journal = Journal(store)
+    journal.begin({"diagram_id": "1", "step_id": "101", "step": "Check event"})
+    guid = "9aae87b4-2b01-43eb-be17-d0080a22"
+    journal.end(
+        [{"integration_instance_id": f"{guid}{n:04}", "process_instance_id": f"{guid}{n:04}"} for n in range(500)]
+    )
+
+    assert len(journal.received) == 500
+    assert len(json.dumps(store["new_integrations"])) < 2**16
+
+
+@pytest.mark.parametrize("body", ["<html>", '{"IntegrationInsta', '{"Id": 2}', "[7]"])
+def test_an_answer_that_cannot_be_read_fails_and_is_a_suspected_loss(
+    consuming, emulator, store, run, way, counted, body
+):
+    fault(emulator, status=200, body=body, after=True)
+    person_starts(emulator)
+
+    with pytest.raises(ContractError):
+        run({"task_state_store": store}, **way)
+    assert len(store["new_integrations"]["suspected_lost"]) == 1
+    started = person_starts(emulator)
+    result = run({"task_state_store": store}, **way)
+
+    assert result == result_of(started, suspected_lost=result["suspected_lost"])
+    assert (len(result["suspected_lost"]), counted) == (1, ["101"])
+
+
+ODD = [{"IntegrationInstanceId": 5, "ProcessInstanceId": 2}, {"Foo": 1}, {"IntegrationInstanceId": 6}]
+
+
+def test_what_can_be_read_of_an_odd_answer_is_handed_on_and_the_rest_is_a_suspected_loss(
+    consuming, emulator, store, run, way, counted, capsys
+):
+    fault(emulator, status=200, json=ODD, after=True)
+
+    result = run({"task_state_store": store}, **way)
+
+    (lost,) = store["new_integrations"]["suspected_lost"]
+    further = {"integration_instance_id": "6", "process_instance_id": None}
+    ids = {"integration_instance_id": 5, "process_instance_id": 2}
+    assert result == result_of(ids, also_delivered=[further], suspected_lost=[lost])
+    assert store["new_integrations"]["received"] == [["5", "2"], ["6", None]]
+    assert counted == ["101"]
+    said = capsys.readouterr().out
+    assert "integration instance 5 (process 2), 6 (process None)" in said
+    assert "no integration instance but an object with Foo (int)" in said
+    assert run({"task_state_store": store}, **way) == result
+
+
+def test_an_odd_answer_ends_a_drain_and_what_can_be_read_of_it_is_handed_on(
+    consuming, emulator, store, run, way, counted
+):
+    started = [person_starts(emulator), person_starts(emulator)][:1]
+    fault(emulator, status=200, json=ODD, skip=1)
+
+    rows = run({"task_state_store": store}, max_instances=5, **way)
+
+    ids = [started[0]["integration_instance_id"], "5", "6"]
+    assert [row["integration_instance_id"] for row in rows] == ids
+    assert (len(rows[0]["suspected_lost"]), counted, polls(emulator)) == (1, ["101"], 2)
+
+
+def test_where_reading_leaves_them_there_an_odd_answer_is_an_error(connect, emulator, run, way):
+    connect("kept_until_completed")
+    fault(emulator, status=200, json=ODD, times=9)
+
+    with pytest.raises(ContractError, match="In 1 of 3 places"):
+        run({}, **way)
+
+
+@pytest.mark.parametrize("nothing", [{"IntegrationInstanceId": 0, "ProcessInstanceId": 0}])
+def test_an_object_with_no_id_in_it_is_waited_through(connect, emulator, store, run, mode, way, nothing, counted):
+    connect(mode)
+    fault(emulator, status=200, json=nothing, times=2)
+    started = person_starts(emulator)
+
+    assert run({"task_state_store": store}, **way) == result_of(started)
+    assert counted == []
+
+
+def test_a_poll_that_execution_timeout_ends_is_a_suspected_loss(
+    consuming, emulator, store, run, way, counted, monkeypatch, capsys
+):
+    def takes_too_long(*_, **__):
+        raise AirflowTaskTimeout("Timeout")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(WorkflowsoftHook, "poll_new_integrations", takes_too_long)
+        with pytest.raises(AirflowTaskTimeout):
+            run({"task_state_store": store}, **way)
+    assert counted == ["101"]
+    assert "execution_timeout" in capsys.readouterr().out
+    started = person_starts(emulator)
+
+    result = run({"task_state_store": store}, **way)
+
+    assert result == result_of(started, suspected_lost=store["new_integrations"]["suspected_lost"])
+    assert (len(result["suspected_lost"]), counted) == (1, ["101"])
+
+
+def test_a_poll_that_execution_timeout_ends_skips_with_soft_fail_in_every_mode(consuming, store, run, way, monkeypatch):
+    def takes_too_long(*_, **__):
+        raise AirflowTaskTimeout("Timeout")
+
+    monkeypatch.setattr(WorkflowsoftHook, "poll_new_integrations", takes_too_long)
+    with pytest.raises(AirflowSkipException):
+        run({"task_state_store": store}, soft_fail=True, **way)
+
+
+def test_a_timeout_says_what_may_have_been_lost(consuming, emulator, store, run, way):
+    fault(emulator, status=503, times=100)
+    with pytest.raises(AirflowSensorTimeout, match="compare with the processes"):
+        run({"task_state_store": store}, timeout=0.0, **way)
+
+
+def test_a_skip_for_time_says_what_may_have_been_lost(consuming, emulator, store, run, way):
+    fault(emulator, status=503, times=100)
+    with pytest.raises(AirflowSkipException, match="compare with the processes"):
+        run({"task_state_store": store}, timeout=0.0, soft_fail=True, **way)
+
+
+def test_a_timeout_after_answers_speaks_of_no_loss(consuming, store, run, way):
+    with pytest.raises(AirflowSensorTimeout, match=r"\(101\): no new integration instance\(s\)\.$"):
+        run({"task_state_store": store}, timeout=0.0, **way)
+
+
+def test_a_loss_found_by_the_try_that_times_out_is_said(consuming, emulator, store, run, monkeypatch, way):
+    with monkeypatch.context() as patch:
+        kill(patch, after=True)
+        with pytest.raises(Killed):
+            run({"task_state_store": store}, **way)
+
+    since = store["new_integrations"]["polling_since"]
+    store.set("deadline", "2026-01-01T00:00:00+00:00")
+
+    with pytest.raises(AirflowSensorTimeout, match=re.escape(since)):
+        run({"task_state_store": store}, **way)
+
+
+@pytest.mark.parametrize("status", [400, 403, 429])
+def test_a_refusal_is_no_suspected_loss(consuming, emulator, store, counted, status):
+    fault(emulator, status=status, json={"Message": "no"}, headers={"Retry-After": "3600"})
+    started = person_starts(emulator)
+
+    with pytest.raises((InvalidRequest, PermissionDenied, TaskDeferred)):
+        sensor(deferrable=True).execute({"task_state_store": store})
+
+    assert sensor().execute({"task_state_store": store}) == result_of(started)
+    assert counted == []
+
+
+def test_a_call_that_cannot_be_made_is_no_suspected_loss(store, set_connection, counted):
+    extra = {"allow_consume": True, "verify": "/no/such/bundle.pem"}
+    connection = {"conn_type": "workflowsoft", "host": "https://127.0.0.1:9", "password": "ready", "extra": extra}
+    set_connection("workflowsoft_default", connection)
+
+    with pytest.raises(ConfigurationError, match="verify"):
+        sensor(step_id=101).execute({"task_state_store": store})
+    assert (store["new_integrations"]["polling_since"], counted) == (None, [])
+
+
+@pytest.mark.parametrize("where", [{}, {"step_id": 101}])
+def test_a_sign_in_that_fails_is_waited_for_and_no_suspected_loss(consuming, emulator, store, run, way, counted, where):
+    emulator.control("POST", "faults", path="apitoken", status=500, times=2)
+    started = person_starts(emulator)
+
+    result = run({"task_state_store": store}, **where, **way)
+
+    assert result["integration_instance_id"] == started["integration_instance_id"]
+    assert (result["suspected_lost"], counted) == ([], [])
+
+
+def test_a_sign_in_that_fails_because_a_token_was_revoked_is_no_suspected_loss(
+    consuming, emulator, store, run, counted
+):
+    def revoke() -> None:
+        emulator.control("POST", "tokens/revoke")
+        emulator.control("POST", "faults", path="apitoken", status=500)
+        person_starts(emulator)
+
+    result = run({"task_state_store": store}, revoke)
+
+    assert (result["suspected_lost"], counted) == ([], [])
+    assert [r["status"] for r in emulator.requests() if "apitoken" in r["path"]] == [200, 500, 200]
+
+
+def test_an_unreachable_server_is_waited_for_and_no_suspected_loss(
+    consuming, emulator, store, run, way, counted, set_connection, monkeypatch
+):
+    monkeypatch.setattr("airflow_provider_workflows.hooks.base.RetryPolicy", partial(RetryPolicy, attempts=1))
+    started = person_starts(emulator)
+    good = WorkflowsoftHook.poll_new_integrations
+    down = emulator.connection("workflowsoft") | {"host": "http://127.0.0.1:9", "login": "", "password": "ready"}
+    set_connection("down", down)
+    tried = []
+
+    def unreachable(hook, *args, **kwargs):
+        tried.append(hook)
+        return good(WorkflowsoftHook("down") if len(tried) == 1 else hook, *args, **kwargs)
+
+    monkeypatch.setattr(WorkflowsoftHook, "poll_new_integrations", unreachable)
+
+    assert run({"task_state_store": store}, **way) == result_of(started)
+    assert (len(tried), counted) == (2, [])
+
+
+# --- no journal ---
+
+
+def test_the_missing_journal_is_said_once_a_try(connect, emulator, run, way, capsys):
+    connect("consumed_on_read")
+    assert run({}, lambda: person_starts(emulator), at=3, **way)
+    assert capsys.readouterr().out.count("no task state store") == 1
+
+
+def test_the_missing_journal_is_not_said_where_none_is_needed(connect, emulator, store, run, way, capsys):
+    connect("kept_until_completed")
+    person_starts(emulator)
+    run({}, **way)
+    connect("consumed_on_read")
+    person_starts(emulator)
+    run({"task_state_store": store}, **way)
+
+    assert "no task state store" not in capsys.readouterr().out
+
+
+def test_only_a_task_without_a_store_carries_its_journal_through_the_triggerer(consuming, store):
+    carried = []
+    for context in ({}, {"task_state_store": store}):
+        with pytest.raises(TaskDeferred) as deferred:
+            sensor(deferrable=True).execute(context)
+        carried.append(deferred.value.trigger.event["journal"])
+
+    assert carried[0]["polling_since"] is None
+    assert carried[1] is None
+
+
+# --- bad input ---
+
+
+@pytest.mark.parametrize(
+    ("parameters", "named"),
+    [
+        ({"step": None, "diagram": "Event planning"}, "step, step_id"),
+        ({"step": "Check event"}, "diagram, step_id"),
+        ({"step": "Check event", "diagram": "Event planning", "step_id": "101"}, "step and step_id"),
+        ({"step_id": "101", "diagram": "Event planning"}, "diagram and step_id"),
+        ({"step_id": ""}, "step_id is missing"),
+        ({"step": "Check event", "diagram": ""}, "diagram is missing"),
+    ],
+)
+def test_a_bad_parameter_is_named_before_anything_is_sent(consuming, emulator, parameters, named):
+    before = len(emulator.requests())
+
+    with pytest.raises(ConfigurationError, match=named):
+        sensor(**parameters).execute({})
+    assert len(emulator.requests()) == before
+
+
+def test_an_unknown_step_fails_at_once_in_every_mode(connect, emulator, mode):
+    connect(mode)
+    with pytest.raises(ConfigurationError, match="'Check event'"):
+        sensor(step="Check", diagram="Event planning", deferrable=True).execute({})
+
+
+@pytest.mark.parametrize("wrong", [0, -1, 501, "", "None", "x", 2.5, True])
+def test_a_number_of_instances_that_cannot_be_is_named_before_anything_is_sent(
+    connect, emulator, run, mode, way, wrong
+):
+    connect(mode)
+    before = len(emulator.requests())
+
+    with pytest.raises(ConfigurationError, match="max_instances"):
+        run({}, max_instances=wrong, **way)
+    assert len(emulator.requests()) == before
+
+
+# --- how often it polls ---
+
+
+@pytest.fixture
+def far_away(set_connection, requests_mock, mode):
+    """A server on another machine, with nothing new."""
+    extra = {"allow_consume": True, "new_integrations": mode}
+    connection = {"conn_type": "workflowsoft", "host": "ws.example", "password": "ready", "extra": extra}
+    set_connection("workflowsoft_default", connection)
+    requests_mock.get("https://ws.example/api/v2/workflows/instances/new-integrations", status_code=204)
+    return requests_mock
+
+
+def pause_of(waiting, store, monkeypatch) -> float:
+    """Return the seconds until a sensor polls again."""
+
+    class Slept(BaseException):
+        pass
+
+    def sleep(seconds: float) -> None:
+        raise Slept(seconds)
+
+    monkeypatch.setattr("airflow.sdk.bases.sensor.time", SimpleNamespace(monotonic=time.monotonic, sleep=sleep))
+    ti = SimpleNamespace(get_first_reschedule_date=lambda context: None)
+    try:
+        waiting.execute({"task_state_store": store, "ti": ti})
+    except Slept as slept:
+        return slept.args[0]
+    except AirflowRescheduleException as rescheduled:
+        return (rescheduled.reschedule_date - datetime.now(timezone.utc)).total_seconds()
+    except TaskDeferred as deferred:
+        if isinstance(deferred.trigger, WorkflowsoftIntegrationWaitTrigger):
+            return deferred.trigger.scope().first_pause(deferred.trigger.poll_interval)
+        return (datetime.fromisoformat(deferred.trigger.until) - datetime.now(timezone.utc)).total_seconds()
+    raise AssertionError("it does not wait")
+
+
+@pytest.mark.parametrize(
+    ("asked", "least", "most"),
+    [
+        ({"poke_interval": None}, 15, 18),  # the tests' configuration says 1
+        ({"poke_interval": timedelta(seconds=15)}, 15, 18),
+        ({"poke_interval": 60}, 60, 72),
+        ({"poke_interval": 15, "exponential_backoff": True, "max_wait": 1}, 15, 18),
+    ],
+)
+def test_a_poll_never_comes_sooner_than_asked_or_than_the_product_bears(
+    far_away, store, monkeypatch, way, asked, least, most
+):
+    waiting = sensor(step_id=101, timeout=3600, **asked, **way)
+
+    assert least - 0.5 < pause_of(waiting, store, monkeypatch) <= most
+    assert far_away.call_count == 1
+
+
+def test_an_interval_below_what_the_product_bears_is_refused_before_anything_is_sent(far_away, store, run, way):
+    with pytest.raises(ConfigurationError, match="poke_interval must be at least 15 seconds.* got 14.9"):
+        run({"task_state_store": store}, step_id=101, poke_interval=14.9, **way)
+    assert (far_away.call_count, store) == (0, {})
+
+
+def test_the_emulator_may_be_polled_at_any_interval(consuming, store, monkeypatch, way):
+    assert pause_of(sensor(poke_interval=0.5, **way), store, monkeypatch) <= 0.6
+
+
+def test_an_instance_that_runs_twice_does_not_wait_longer_and_longer(consuming, store, monkeypatch):
+    waiting = sensor(deferrable=True, poke_interval=60, timeout=3600)
+    assert max(pause_of(waiting, type(store)(), monkeypatch) for _ in range(10)) <= 72

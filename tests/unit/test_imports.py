@@ -1,0 +1,161 @@
+"""What importing costs a DAG file, and which way imports point."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import subprocess
+import sys
+from importlib.util import resolve_name
+from pathlib import Path
+
+import pytest
+
+from tests.support.versions import AIRFLOW
+
+PACKAGE = Path(__file__).parents[2] / "airflow_provider_workflows"
+NAME = PACKAGE.name
+PARSED = sorted(
+    f"{NAME}.{room}.{file.stem}"
+    for room in ("operators", "sensors", "triggers", "assets", "decorators", "notifications")
+    for file in (PACKAGE / room).glob("*.py")
+    if file.stem != "__init__"
+)
+MOST_SECONDS = 0.015  # of processor time, on a machine as quick as REFERENCE
+REFERENCE = 0.0085  # seconds that such a machine takes to import the modules below
+MOST_MEGABYTES = 4.0
+# Imports the Airflow modules that ours need, then measures in a fork for each of ours what it adds.
+MEASURE = """
+import importlib, json, os, sys, time
+modules, airflow_modules = json.load(sys.stdin)
+def importing_others():
+    start = time.process_time()
+    import imaplib, mailbox, pdb, pydoc, tarfile, xml.dom.minidom
+    return time.process_time() - start
+for name in airflow_modules:
+    importlib.import_module(name)
+from airflow.providers.common.compat.sdk import (  # what compat.sdk looks up lazily is Airflow's too
+    AirflowFailException, AirflowSensorTimeout, AirflowSkipException, BaseOperator, BaseOperatorLink,
+    BaseSensorOperator, PokeReturnValue, conf)
+page = os.sysconf("SC_PAGESIZE")
+def resident():
+    return int(open("/proc/self/statm").read().split()[1]) * page / 2**20
+for module in modules:
+    for _ in range(10):  # a busy machine can be slow at any moment, not at every one
+        sys.stdout.flush()
+        if os.fork() == 0:
+            before, memory, start = set(sys.modules), resident(), time.process_time()
+            importlib.import_module(module)
+            seconds = time.process_time() - start
+            added = {name.partition(".")[0] for name in set(sys.modules) - before}
+            print(json.dumps([module, seconds, resident() - memory, sorted(added), importing_others()]))
+            sys.stdout.flush()
+            os._exit(0)
+        os.wait()
+"""
+
+
+def source_of(module: str) -> Path | None:
+    """Return the file of a module of ours, or None."""
+    path = PACKAGE.parent / module.replace(".", "/")
+    return next((file for file in (path.with_suffix(".py"), path / "__init__.py") if file.exists()), None)
+
+
+def imported(module: str) -> list[str]:
+    """Return what a module of ours imports when it is imported itself, not inside functions or for types only."""
+    file = source_of(module)
+    names: list[str] = []
+    for node in ast.parse(file.read_text()).body if file else []:
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names += [
+                node.module,
+                *(f"{node.module}.{a.name}" for a in node.names if source_of(f"{node.module}.{a.name}")),
+            ]
+    return names
+
+
+def all_imported(module: str) -> set[str]:
+    """Return everything a module of ours imports, through other modules of ours too."""
+    found: set[str] = set()
+    todo = [module]
+    while todo:
+        for name in imported(todo.pop()):
+            if name not in found:
+                found.add(name)
+                if name.startswith(NAME):
+                    todo.append(name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def measured() -> dict[str, list[tuple[float, float, set[str], float]]]:
+    """Seconds, megabytes and new packages of each module, and the machine's speed then, measured ten times."""
+    airflow_modules = sorted(
+        {name for module in PARSED for name in all_imported(module) if name.startswith("airflow.")}
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE],
+        input=json.dumps([PARSED, airflow_modules]),
+        # Without compiled bytecode the measure would be of the compiler.
+        env={name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    found: dict[str, list[tuple[float, float, set[str], float]]] = {}
+    for line in done.stdout.splitlines():
+        module, seconds, megabytes, added, speed = json.loads(line)
+        found.setdefault(module, []).append((seconds, megabytes, set(added), speed))
+    return found
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc, which this system lacks")
+@pytest.mark.skipif(AIRFLOW < (3, 3), reason="older Airflows load more of themselves with ours")
+@pytest.mark.parametrize("module", PARSED)
+def test_importing_costs_a_dag_file_next_to_nothing(measured, module):
+    seconds, megabytes, added, speed = zip(*measured[module], strict=True)
+
+    assert set().union(*added) & {"requests", "pyarrow", "fastapi"} == set()
+    assert min(seconds) <= MOST_SECONDS * max(1.0, min(speed) / REFERENCE)
+    assert min(megabytes) <= MOST_MEGABYTES
+
+
+# What a room may import beside itself and the exceptions.
+ALLOWED = {
+    "client": {"requests"},
+    "rules": set(),
+    "links": {"airflow"},
+    "hooks": {"airflow", "requests", "client", "rules", "version_compat", "get_provider_info"},
+    "triggers": {"airflow", "hooks", "rules", "version_compat"},
+    "sensors": {"airflow", "hooks", "rules", "version_compat", "links", "triggers"},
+    "operators": {"airflow", "pyarrow", "hooks", "rules", "version_compat", "links", "triggers"},
+    "assets": {"airflow", "rules", "triggers", "version_compat"},
+    "decorators": {"airflow", "operators", "rules", "sensors", "triggers", "version_compat"},
+    "notifications": {"airflow", "hooks", "rules", "triggers"},
+    "emulator": {"fastapi"},
+}
+WATCHED = {"airflow", "requests", "fastapi", "pyarrow"}
+
+
+def rooms_imported(file: Path) -> set[str]:
+    """Return the rooms and watched packages that a module imports anywhere, in functions and for types too."""
+    names: list[str] = []
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), f"{NAME}.{file.parent.name}")
+            names += [f"{base}.{alias.name}" for alias in node.names]
+    parts = [name.split(".") for name in names]
+    return {name[1] for name in parts if name[0] == NAME} | {name[0] for name in parts} & WATCHED
+
+
+@pytest.mark.parametrize("room", sorted(folder.parent.name for folder in PACKAGE.glob("*/__init__.py")))
+def test_imports_point_one_way(room):
+    own = {room} if room == "emulator" else {room, "exceptions"}  # the emulator must be able to disagree
+    wrong = {file.name: rooms_imported(file) - ALLOWED[room] - own for file in (PACKAGE / room).glob("*.py")}
+
+    assert {name: rooms for name, rooms in wrong.items() if rooms} == {}

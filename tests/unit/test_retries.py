@@ -1,0 +1,144 @@
+"""The retry policy: no retry that cannot help, and the next one when the product will answer again."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from airflow_provider_workflows import exceptions, retries
+from airflow_provider_workflows.exceptions import RateLimited, ServerError, WorkflowsError
+from airflow_provider_workflows.retries import WorkflowsRetryPolicy
+from tests.support.examples import run_source
+from tests.support.versions import AIRFLOW
+
+HAS_POLICIES = pytest.mark.skipif(AIRFLOW < (3, 3), reason="before Airflow 3.3 there are no retry policies")
+
+FAIL_AT_ONCE = {
+    "AuthenticationError",
+    "ConfigurationError",
+    "ContractError",
+    "InvalidRequest",
+    "NotFound",
+    "PermissionDenied",
+    # never retried, whatever the policy says
+    "InstanceActive",
+    "InstanceBlocked",
+    "OutcomeUnknown",
+    "PresetDiffers",
+    "ResponseConflict",
+    "StepMoved",
+}
+LEFT_TO_THE_TASK = {"ApiError", "ConnectionFailed", "RateLimited", "ServerError", "WorkflowsError"}
+
+
+def evaluate(error: BaseException):
+    return WorkflowsRetryPolicy().evaluate(error, try_number=1, max_tries=3)
+
+
+@HAS_POLICIES
+def test_every_error_of_this_package_is_decided_about():
+    decided = {
+        name: evaluate(getattr(exceptions, name)("what")).action.value
+        for name in exceptions.__all__
+        if isinstance(getattr(exceptions, name), type)
+    }
+
+    assert decided == dict.fromkeys(FAIL_AT_ONCE, "fail") | dict.fromkeys(LEFT_TO_THE_TASK, "default")
+
+
+@HAS_POLICIES
+@pytest.mark.parametrize("error", [ValueError("x"), ServerError("down", status_code=503), KeyboardInterrupt()])
+def test_other_errors_are_left_to_the_task(error):
+    assert evaluate(error).action.value == "default"
+
+
+@HAS_POLICIES
+def test_a_refusal_that_ended_a_wait_in_a_triggerer_is_known_by_its_first_word():
+    assert evaluate(WorkflowsError("PermissionDenied: GET /x answered 403")).action.value == "fail"
+    assert evaluate(WorkflowsError("ServerError: GET /x answered 500")).action.value == "default"
+    for words in ("", "The trigger ended", "annotations: x", "NOTHING_DONE: x", "Any: x"):
+        assert evaluate(WorkflowsError(words)).action.value == "default"
+
+
+@HAS_POLICIES
+@pytest.mark.parametrize(("seconds", "expected"), [(3600, 3600), (-5, 0)])
+def test_a_rate_limit_is_waited_for_until_the_stated_time(seconds, expected):
+    retry_at = datetime.now(timezone.utc) + timedelta(seconds=seconds)
+
+    decision = evaluate(RateLimited("Asked to wait", retry_at=retry_at, status_code=429))
+
+    assert decision.action.value == "retry"
+    assert expected - 5 < decision.retry_delay.total_seconds() <= expected
+    assert f"asked to come back at {retry_at:%H:%M}" in decision.reason
+
+
+def test_an_older_airflow_is_told_at_once_what_it_lacks(monkeypatch):
+    monkeypatch.setattr(retries, "RetryPolicy", object)
+    monkeypatch.setattr(retries, "airflow_version", "3.2.2")
+
+    with pytest.raises(RuntimeError, match=r"WorkflowsRetryPolicy needs Airflow 3\.3 or newer; this is 3\.2\.2"):
+        WorkflowsRetryPolicy()
+
+
+FLOW = """
+from datetime import datetime, timedelta, timezone
+from airflow.sdk import dag, task
+from airflow_provider_workflows.exceptions import PermissionDenied, RateLimited, ServerError
+from airflow_provider_workflows.retries import WorkflowsRetryPolicy
+from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
+
+
+@dag(schedule=None, default_args={
+    "retries": 3, "retry_delay": timedelta(minutes=5), "retry_policy": WorkflowsRetryPolicy()
+})
+def policies():
+    @task
+    def refused():
+        raise PermissionDenied("no", status_code=403)
+
+    @task
+    def limited(number):
+        raise RateLimited("later", retry_at=datetime.now(timezone.utc) + timedelta(hours=1), status_code=429)
+
+    @task
+    def broken():
+        raise ServerError("down", status_code=500)
+
+    refused()
+    limited.expand(number=[1])
+    broken()
+    ProcoreRespondOperator(task_id="misspelt", instance_id="700001", option="Aprove")
+
+
+policies()
+"""
+
+
+@HAS_POLICIES
+@pytest.mark.usefixtures("airflow_db", "airflow_connections")
+def test_airflow_does_what_the_policy_says(monkeypatch, tmp_path):
+    """Each task runs once, as a worker runs it; what Airflow then has in its database is looked at."""
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.sdk.definitions import dag
+    from airflow.utils.session import create_session
+
+    really, found = dag._run_task, {}
+
+    def run_once(*, ti, **rest):
+        really(ti=ti, **rest)
+        with create_session() as session:
+            row = session.get(TaskInstance, ti.id)
+            found[ti.task_id] = (str(row.state), row.retry_delay_override and round(row.retry_delay_override, -2))
+        ti.set_state("failed")  # so that the run ends without the retry
+
+    monkeypatch.setattr(dag, "_run_task", run_once)
+
+    run_source("policies", FLOW, monkeypatch, tmp_path)
+
+    assert found == {
+        "refused": ("failed", None),
+        "limited": ("up_for_retry", 3600.0),
+        "broken": ("up_for_retry", None),
+        "misspelt": ("failed", None),
+    }

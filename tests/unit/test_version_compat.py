@@ -1,0 +1,143 @@
+"""What is done on older Airflows, shown on the one that runs the tests."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import os
+import sys
+from types import ModuleType, SimpleNamespace
+
+import pytest
+
+from airflow_provider_workflows import version_compat
+from tests.support.versions import AIRFLOW
+
+
+def test_airflow_3_0_gets_the_single_values_of_a_result_pushed_but_for_those_it_cannot_store(monkeypatch):
+    pushed: dict[str, object] = {}
+    ti = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
+    monkeypatch.setattr(version_compat, "XCOM_HOLDS_NONE", False)
+
+    version_compat.push_values({"ti": ti}, {"state": "complete", "step": None, "count": 0})
+    version_compat.push_values({"ti": ti}, None)
+
+    assert pushed == {"state": "complete", "count": 0}
+
+
+def test_newer_airflows_push_them_by_themselves():
+    version_compat.push_values({}, {"state": "complete"})
+
+    assert version_compat.XCOM_HOLDS_NONE
+
+
+@pytest.mark.parametrize("is_asynchronous", [True, False])
+def test_a_token_is_masked_on_the_loop_or_away_from_it(monkeypatch, is_asynchronous):
+    masked: list[str] = []
+    log = ModuleType("airflow.sdk.log")
+    log.mask_secret = masked.append
+    if is_asynchronous:
+
+        async def amask_secret(secret: str) -> None:
+            masked.append(secret)
+
+        log.amask_secret = amask_secret
+    monkeypatch.setitem(sys.modules, "airflow.sdk.log", log)
+
+    asyncio.run(version_compat.amask_secret("tok-12345"))
+
+    assert masked == ["tok-12345"]
+
+
+def test_an_extra_is_read_on_the_loop_or_away_from_it():
+    class Older:
+        extra_dejson = {"company_id": "7"}
+
+    class Newer:
+        async def aextra_dejson(self) -> dict[str, str]:
+            return {"company_id": "8"}
+
+    assert asyncio.run(version_compat.aread_extra(Older())) == {"company_id": "7"}
+    assert asyncio.run(version_compat.aread_extra(Newer())) == {"company_id": "8"}
+
+
+def test_before_airflow_3_3_a_task_has_no_store():
+    assert version_compat.task_state_store({}) is None
+
+
+def stats_module(name: str, **members) -> ModuleType:
+    module = ModuleType(name)
+    vars(module).update(members)
+    return module
+
+
+@pytest.mark.parametrize(("where", "layout"), [("new", "functions"), ("new", "Stats"), ("old", "Stats")])
+def test_a_statistic_is_counted_wherever_airflow_keeps_them(monkeypatch, where, layout):
+    counted: list[object] = []
+    functions = {
+        "incr": lambda name, count, *, tags: counted.append((name, count, tags)),
+        "gauge": lambda name, value, *, tags: counted.append((name, value, tags)),
+    }
+    members = functions if layout == "functions" else {"Stats": SimpleNamespace(**functions)}
+    new, old = "airflow.sdk.observability.stats", "airflow.stats"
+    monkeypatch.setitem(sys.modules, new, stats_module(new, **members) if where == "new" else None)
+    monkeypatch.setitem(sys.modules, old, stats_module(old, **members) if where == "old" else None)
+
+    version_compat.count("workflows.suspected_lost_delivery", step_id="101")
+    version_compat.count("workflows.requests", 3, connection="c")
+    version_compat.gauge("workflows.waits", 2.5, connection="c")
+
+    assert counted == [
+        ("workflows.suspected_lost_delivery", 1, {"step_id": "101"}),
+        ("workflows.requests", 3, {"connection": "c"}),
+        ("workflows.waits", 2.5, {"connection": "c"}),
+    ]
+
+
+def test_this_airflow_counts_a_statistic(monkeypatch):
+    counted: list[object] = []
+    backend = SimpleNamespace(
+        incr=lambda name, *count, **more: counted.append((name, more["tags"])),
+        gauge=lambda name, value, *rate, **more: counted.append((name, value, more["tags"])),
+    )
+    if AIRFLOW >= (3, 3):
+        monkeypatch.setattr("airflow.sdk._shared.observability.metrics.stats._backend", backend)
+    else:
+        stats = importlib.import_module("airflow.stats" if AIRFLOW < (3, 2) else "airflow.sdk.observability.stats")
+        monkeypatch.setattr(stats.Stats, "instance", backend)
+        monkeypatch.setattr(stats.Stats, "_instance_pid", os.getpid(), raising=False)
+
+    version_compat.count("workflows.suspected_lost_delivery", step_id="101")
+    version_compat.gauge("workflows.waits", 2.5, connection="c")
+
+    assert counted == [
+        ("workflows.suspected_lost_delivery", {"step_id": "101"}),
+        ("workflows.waits", 2.5, {"connection": "c"}),
+    ]
+
+
+def test_a_statistic_never_fails_a_task(monkeypatch):
+    def broken(name: str, *, tags: dict[str, str]) -> None:
+        raise OSError("no such host")
+
+    name = "airflow.sdk.observability.stats"
+    monkeypatch.setitem(sys.modules, name, stats_module(name, incr=broken))
+    version_compat.count("workflows.suspected_lost_delivery", step_id="101")
+
+    for gone in (name, "airflow.stats"):
+        monkeypatch.setitem(sys.modules, gone, None)
+    version_compat.count("workflows.suspected_lost_delivery", step_id="101")
+
+
+def test_a_task_that_was_cleared_finds_its_store_empty_and_a_retry_does_not(store):
+    """Airflow keeps the rows when a task is cleared; what tells it from a retry is the number of tries in all."""
+
+    def seen(max_tries):
+        return version_compat.task_state_store({"task_state_store": store, "ti": SimpleNamespace(max_tries=max_tries)})
+
+    seen(2).set("created", {"id": "7"})
+
+    assert seen(2).get("created") == {"id": "7"}  # a retry
+    assert seen(3).get("created") is None  # cleared after the first try
+    assert seen(3).get("created", "default") == "default"
+    assert version_compat.task_state_store({}) is None

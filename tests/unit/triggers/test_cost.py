@@ -1,0 +1,556 @@
+"""What a poll costs: requests grow with pages and batches, not with waits; what was learned is not paid for again."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger
+from airflow_provider_workflows.triggers.workflowsoft import WorkflowsoftIntegrationWaitTrigger
+from tests.unit.triggers.conftest import (
+    HISTORY,
+    INTERVAL,
+    LEGACY_WORKFLOW,
+    SHOW,
+    Asked,
+    emulator_with,
+    end,
+    legacy_wait,
+    start,
+    v2_wait,
+)
+
+pytestmark = pytest.mark.usefixtures("airflow_connections")
+
+BULK, LIST = "instances/bulk_history", "workflow_instances"
+
+
+# --- Workflows v2 ---
+
+
+def test_120_waits_of_a_tool_take_three_calls_a_poll_also_while_some_end(emulator, waiting):
+    started = start(emulator, 120)
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        polls = [await waits.poll()]
+        end(emulator, *(instance_id for instance_id, _ in started[:30]))
+        polls += [await waits.poll(), await waits.poll()]
+        assert waits.statuses() == ["done"] * 30 + [None] * 90
+        return polls
+
+    assert waiting(scenario) == [{BULK: 3}, {BULK: 3}, {BULK: 2}]
+
+
+def test_many_waits_for_one_item_ask_for_it_once(emulator, waiting):
+    async def scenario(waits):
+        waits.begin(*(v2_wait("700001", "5001") for _ in range(300)))
+        return await waits.poll()
+
+    assert waiting(scenario) == {BULK: 1}
+
+
+def test_items_that_are_hidden_split_their_batch_once_and_not_at_each_poll(emulator, waiting):
+    started = start(emulator, 60)
+    hidden = [started[7][0], started[33][0]]
+    for instance_id in hidden:
+        emulator.control("POST", f"procore/instances/{instance_id}/hide", hidden=True)
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        first = await waits.poll()
+        statuses = waits.statuses()
+        return first, statuses, [await waits.poll() for _ in range(3)]
+
+    first, statuses, later = waiting(scenario)
+
+    assert first[BULK] <= 2 + 4 * 6  # each of the two is found by halving
+    refused = [ids[0] for ids, status in zip(started, statuses, strict=True) if status is not None]
+    assert refused == hidden
+    assert later == [{BULK: 2}] * 3
+
+
+def test_a_hidden_item_ends_its_wait_and_the_others_end_in_the_same_poll(emulator, waiting):
+    started = start(emulator, 20)
+    emulator.control("POST", f"procore/instances/{started[0][0]}/hide", hidden=True)
+
+    async def scenario(waits):
+        end(emulator, *(instance_id for instance_id, _ in started[1:]))
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        await waits.poll()
+        return waits.statuses()
+
+    assert waiting(scenario) == ["error"] + ["done"] * 19
+
+
+def test_an_item_with_a_hidden_instance_is_looked_at_by_itself_without_splitting_again(emulator, waiting):
+    started = start(emulator, 20)
+    emulator.control("POST", "procore/instances/700001/terminate")
+    new = emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id="5001")["id"]
+    emulator.control("POST", "procore/instances/700001/hide", hidden=True)
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids) for ids in [*started, (new, "5001")]))
+        polls = [await waits.poll() for _ in range(3)]
+        assert set(waits.statuses()) == {None}
+        end(emulator, new)
+        await waits.poll()
+        return polls, waits.results()
+
+    (first, *later), (result,) = waiting(scenario)
+
+    assert first[BULK] > 2
+    assert later == [{BULK: 1, HISTORY: 1}] * 2
+    assert (result["instance_id"], result["state"]) == (new, "complete")
+
+
+def test_how_many_items_a_call_takes_is_learned_once(emulator, waiting):
+    emulator.control("PATCH", "switches", bulk_history_limit=10)
+    started = start(emulator, 100)
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        return [await waits.poll() for _ in range(3)], waits.statuses()
+
+    (first, *later), statuses = waiting(scenario)
+
+    assert set(statuses) == {None}
+    assert set(first) == {BULK}
+    assert later == [later[0]] * 2
+    assert later[0][BULK] <= 17  # batches of 50, halved until there are few enough: of 6
+
+
+@pytest.mark.parametrize("too_many", [400, 413])
+def test_both_answers_to_too_many_items_are_understood(emulator, waiting, too_many):
+    emulator.control("PATCH", "switches", bulk_history_limit=30, bulk_history_too_many=too_many)
+    started = start(emulator, 50)
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        return [await waits.poll() for _ in range(2)]
+
+    assert waiting(scenario) == [{BULK: 3}, {BULK: 2}]
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 500])
+def test_an_item_that_spoils_every_call_it_is_in_keeps_no_other_one_waiting(emulator, waiting, status):
+    started = start(emulator, 20)
+    bad = started[13][1]
+
+    async def scenario(waits):
+        # The emulator's faults do not look into bodies, so the hook does it.
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        await waits.poll()
+        end(emulator, *(instance_id for instance_id, item_id in started if item_id != bad))
+        polls = 0
+        while waits.statuses().count("done") < 19:
+            polls += 1
+            await waits.poll()
+            assert polls < 8
+        return polls
+
+    with spoiled(bad, status):
+        polls = waiting(scenario)
+
+    assert polls <= (6 if status == 500 else 1)  # a 500 is halved from poll to poll
+
+
+def spoiled(item_id, status):
+    """Let every call that names an item be answered with a status."""
+    from airflow_provider_workflows.client.rest import RestClient
+    from airflow_provider_workflows.exceptions import InvalidRequest, NotFound, PermissionDenied, ServerError
+
+    errors = {400: InvalidRequest, 403: PermissionDenied, 404: NotFound, 500: ServerError}
+    call = RestClient.call
+
+    def spoil(client, method, path, **kwargs):
+        if item_id in ((kwargs.get("json") or {}).get("item_ids") or ()):
+            raise errors[status]("Spoiled", method=method, path=path, status_code=status)
+        return call(client, method, path, **kwargs)
+
+    patch = pytest.MonkeyPatch()
+    patch.setattr(RestClient, "call", spoil)
+    return _Undone(patch)
+
+
+class _Undone:
+    def __init__(self, patch):
+        self.patch = patch
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
+        self.patch.undo()
+
+
+@pytest.mark.parametrize("there", ["absent", "not_allowed"])
+def test_without_a_bulk_history_the_active_ones_are_listed_and_the_changed_ones_read(emulator, waiting, there, caplog):
+    emulator.control("PATCH", "switches", bulk_history=there)
+    started = start(emulator, 130)
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        await waits.settle()
+        calm = [await waits.poll(), await waits.poll()]
+        emulator.control("POST", "clock", advance=60)
+        end(emulator, *(instance_id for instance_id, _ in started[:7]))
+        changed = await waits.poll()
+        return calm, changed, waits.statuses()
+
+    calm, changed, statuses = waiting(scenario)
+
+    assert calm == [{"instances": 2, HISTORY: 5}] * 2  # two pages, and the few looks in spite of that
+    assert statuses == ["done"] * 7 + [None] * 123
+    assert changed["instances"] == 2
+    assert 7 <= changed[HISTORY] <= 12
+    assert len([record for record in caplog.records if "active ones are listed" in record.message]) == 1
+
+
+def test_an_instance_whose_updated_at_stands_still_is_noticed_by_the_few_looks(emulator, waiting):
+    emulator.control("PATCH", "switches", bulk_history="absent", updated_at="start_only")
+    started = start(emulator, 10)
+
+    async def scenario(waits):
+        reached = {"step_reached": ["Director Approval"], "until": []}
+        waits.begin(*(v2_wait(*ids, **reached) for ids in started))
+        await waits.poll()
+        answer = {"login": "integration@example.com", "option": "Approve"}
+        emulator.control("POST", "procore/instances/respond-many", ids=[started[3][0], started[9][0]], **answer)
+        await waits.poll()
+        await waits.poll()
+        return waits.statuses()
+
+    statuses = waiting(scenario)
+
+    assert [number for number, status in enumerate(statuses) if status == "done"] == [3, 9]
+
+
+@pytest.mark.parametrize("by_item", [False, True])
+def test_a_bulk_history_without_instance_ids_gives_each_wait_its_own_instance(emulator, waiting, by_item):
+    emulator.control("PATCH", "switches", bulk_history="no_instance_ids")
+    restarted = "5001"
+    emulator.control("POST", "procore/instances/700001/terminate")
+    new = emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id=restarted)["id"]
+
+    async def scenario(waits):
+        waits.begin(v2_wait(None if by_item else new, restarted, until=["complete"]))
+        before = [await waits.poll() for _ in range(3)]
+        assert waits.statuses() == [None]
+        end(emulator, new)
+        await waits.poll()
+        return before, waits.results()
+
+    before, (result,) = waiting(scenario)
+
+    assert (result["instance_id"], result["item_status"]) == (new, "Rejected")
+    assert before[1:] == [{BULK: 1}] * 2  # nothing changed, so there was nothing to look at
+
+
+def test_items_with_one_instance_each_need_no_instance_ids(emulator, waiting):
+    emulator.control("PATCH", "switches", bulk_history="no_instance_ids")
+    started = start(emulator, 20)
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        return [await waits.poll() for _ in range(2)]
+
+    assert waiting(scenario) == [{BULK: 1}] * 2
+
+
+def test_a_429_on_a_later_page_of_a_list_makes_no_wait_look_for_itself(emulator, waiting):
+    emulator.control("PATCH", "switches", bulk_history="absent")
+    started = start(emulator, 130)
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        await waits.settle()
+        refusal = {"status": 429, "headers": {"Retry-After": "20"}}
+        emulator.control("POST", "faults", method="GET", path="/workflows/instances$", skip=1, **refusal)
+        refused = await waits.poll()
+        calm = await waits.poll()
+        return refused, calm, set(waits.statuses())
+
+    refused, calm, statuses = waiting(scenario)
+
+    assert statuses == {None}
+    assert refused["instances"] + calm["instances"] >= 5  # with the one that was refused
+    assert refused[HISTORY] + calm[HISTORY] <= 15
+
+
+def test_waits_for_both_instances_of_an_item_end_each_with_its_own(emulator, waiting):
+    emulator.control("POST", "procore/instances/700001/terminate")
+    new = emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id="5001")["id"]
+
+    async def scenario(waits):
+        waits.begin(v2_wait("700001", "5001"), v2_wait(new, "5001"), v2_wait(None, "5001"))
+        await waits.poll()
+        first = waits.statuses()
+        end(emulator, new)
+        await waits.poll()
+        return first, waits.results()
+
+    first, results = waiting(scenario)
+
+    assert first == ["done", None, None]
+    assert [(one["instance_id"], one["state"]) for one in results] == [
+        ("700001", "terminated"),
+        (new, "complete"),
+        (new, "complete"),
+    ]
+
+
+def test_a_wait_that_knows_no_item_yet_is_polled_with_the_others_once_it_does(emulator, waiting):
+    async def scenario(waits):
+        waits.begin(v2_wait("700001", None, tool_type=None), *(v2_wait(*ids) for ids in start(emulator, 10)))
+        polls = [await waits.poll() for _ in range(4)]
+        end(emulator, "700001")
+        await waits.poll()
+        return polls, waits.results()
+
+    polls, (result,) = waiting(scenario)
+
+    assert polls[0] == {BULK: 1, SHOW: 1, HISTORY: 1}
+    assert polls[2:] == [{BULK: 1}] * 2
+    assert (result["instance_id"], result["item_id"]) == ("700001", "5001")
+
+
+# --- a step that is held for too long ---
+
+
+def watch(*known: str) -> dict:
+    """Somebody wants to hear of steps that are held for more than two and a half intervals."""
+    return {"after": 2.5 * INTERVAL, "known": list(known), "next": None}
+
+
+@pytest.mark.parametrize("there", ["present", "absent"])
+def test_watching_for_steps_that_are_held_for_too_long_takes_no_request(emulator, waiting, there):
+    if there == "absent":
+        emulator.control("PATCH", "switches", bulk_history="absent")
+
+    async def scenario(waits):
+        started = start(emulator, 40)
+        waits.begin(*(v2_wait(*ids, watch=watch()) for ids in started[:30]), *(v2_wait(*ids) for ids in started[30:]))
+        polls = [await waits.poll() for _ in range(2)]
+        assert set(waits.statuses()) == {None}
+        polls += [await waits.poll() for _ in range(2)]
+        return polls, waits.statuses()
+
+    polls, statuses = waiting(scenario)
+
+    assert statuses == ["attention"] * 30 + [None] * 10
+    if there == "present":
+        assert polls == [{BULK: 1}] * 4
+    else:
+        assert polls[-1] == {"instances": 1, HISTORY: 5}
+
+
+def test_a_step_that_people_were_told_of_wakes_nobody_again(emulator, waiting):
+    async def scenario(waits):
+        waits.begin(v2_wait("700001", "5001", watch=watch()))
+        for _ in range(4):
+            await waits.poll()
+        (event,) = [task.result() for task in waits.tasks]
+        waits.begin(v2_wait("700001", "5001", watch=watch(event["step_occurrence_id"])))
+        for _ in range(3):
+            await waits.poll()
+        return waits.statuses()
+
+    assert waiting(scenario) == ["attention", None]
+
+
+def test_a_calm_list_is_enough_to_know_that_a_legacy_state_is_held_for_too_long(emulator, waiting, store):
+    from tests.unit.sensors.test_procore import deferred
+    from tests.unit.sensors.test_procore_legacy import sensor
+
+    sensors = [sensor(until={"PO Approved"}, on_overdue=print, overdue_after=2.5 * INTERVAL) for _ in range(3)]
+    triggers = [deferred(one, {"task_state_store": store}).trigger for one in sensors]
+
+    async def scenario(waits):
+        for trigger in triggers:
+            waits.begin(type(trigger)(**{**trigger.serialize()[1], "poll_interval": INTERVAL, "deadline": None}))
+        polls = [await waits.poll() for _ in range(2)]
+        assert set(waits.statuses()) == {None}
+        polls.append(await waits.poll())
+        return polls, waits.statuses()
+
+    assert waiting(scenario) == ([{LIST: 1}] * 3, ["attention"] * 3)
+
+
+# --- Legacy ---
+
+
+@pytest.mark.usefixtures("untraced")
+@pytest.mark.parametrize("spread", [False, True])
+def test_500_legacy_waits_in_10000_instances_take_a_request_per_page_and_one_per_change(clock, waiting, spread):
+    with emulator_with("large") as emulator:
+        rows = [row for row in emulator.control("GET", "state")["procore_legacy"] if row["state"] == "Start"]
+        every = len(rows) // 500 if spread else 1
+        chosen = [row["id"] for row in rows[: 500 * every : every]]
+        pages = 5 + 1 if spread else 1
+
+        async def scenario(waits):
+            waits.emulator, waits.asked = emulator, Asked(emulator)
+            waits.begin(*(legacy_wait(instance_id) for instance_id in chosen))
+            await waits.settle()
+            calm = [await waits.poll(), await waits.poll()]
+            act = {"login": "integration@example.com", "activity": "Submit for Approval"}
+            emulator.control("POST", "procore/legacy/instances/perform-many", ids=chosen[:8], **act)
+            changed = await waits.poll()
+            act = {"login": "rita@example.com", "activity": "Approve"}
+            emulator.control("POST", "procore/legacy/instances/perform-many", ids=chosen[:8], **act)
+            ended = await waits.poll()
+            return calm, changed, ended, waits.statuses()
+
+        calm, changed, ended, statuses = waiting(scenario)
+
+    assert [set(poll) for poll in calm] == [{LIST}] * 2
+    assert all(poll[LIST] <= pages for poll in calm)
+    assert (changed[SHOW], ended[SHOW]) == (8, 8)
+    assert changed[LIST] <= pages
+    assert statuses == ["done"] * 8 + [None] * 492
+
+
+def test_a_legacy_wait_that_a_worker_has_looked_at_costs_no_look_of_its_own(emulator, waiting, store):
+    from tests.unit.sensors.test_procore import deferred
+    from tests.unit.sensors.test_procore_legacy import sensor
+
+    trigger = deferred(sensor(until={"PO Approved"}), {"task_state_store": store}).trigger
+
+    async def scenario(waits):
+        waits.begin(type(trigger)(**{**trigger.serialize()[1], "poll_interval": INTERVAL, "deadline": None}))
+        return [await waits.poll() for _ in range(2)]
+
+    assert waiting(scenario) == [{LIST: 1}] * 2
+
+
+def test_legacy_waits_of_a_company_are_listed_once_whatever_their_project(emulator, waiting):
+    async def scenario(waits):
+        waits.begin(*(legacy_wait("568150", project_id=project, mark="seen") for project in ("1001", "1002", None)))
+        await waits.poll()
+        return await waits.poll()
+
+    assert waiting(scenario) == {LIST: 1}
+
+
+def test_where_the_legacy_list_is_forbidden_each_wait_looks_for_itself_and_that_is_said_once(emulator, waiting, caplog):
+    emulator.control("PATCH", "switches", legacy_list="forbidden")
+    many = emulator.control("POST", "procore/legacy/instances/many", count=9, workflow=LEGACY_WORKFLOW)["ids"]
+
+    async def scenario(waits):
+        waits.begin(*(legacy_wait(instance_id) for instance_id in many))
+        polls = [await waits.poll() for _ in range(4)]
+        emulator.control("POST", f"procore/legacy/instances/{many[4]}/terminate", login="pat@example.com")
+        polls.append(await waits.poll())
+        return polls, waits.statuses()
+
+    polls, statuses = waiting(scenario)
+
+    # It is believed at the third time, and tried again after an hour.
+    assert polls == [{LIST: 1, SHOW: 9}] * 3 + [{SHOW: 9}] * 2
+    assert statuses == [None] * 4 + ["done"] + [None] * 4
+    assert len([record for record in caplog.records if "each wait is looked at by itself" in record.message]) == 1
+
+
+def test_a_legacy_instance_that_is_gone_ends_its_wait_and_no_other(emulator, waiting):
+    async def scenario(waits):
+        waits.begin(legacy_wait("4711"), legacy_wait("568150"), legacy_wait("568151"))
+        await waits.poll()
+        return waits.statuses(), waits.tasks[0].result()["error"]
+
+    assert waiting(scenario) == (["error", None, None], "NotFound")
+
+
+# --- Workflowsoft ---
+
+
+def step_wait(**more):
+    usual = {"workflowsoft_conn_id": "workflowsoft_default", "diagram": "Event planning", "step": "Check event"}
+    known = {"diagram_id": "1", "step_id": "101", "poll_interval": INTERVAL, "deadline": None}
+    return WorkflowsoftIntegrationWaitTrigger(**{**usual, **known, **more})
+
+
+@pytest.fixture
+def kept(emulator, set_connection):
+    connection = emulator.connection("workflowsoft")
+    connection["extra"] |= {"allow_consume": True, "new_integrations": "kept_until_completed"}
+    set_connection("workflowsoft_default", connection)
+    emulator.control("PATCH", "switches", new_integration_shape="list")
+
+
+@pytest.mark.usefixtures("kept")
+def test_many_waits_on_one_step_ask_once_and_each_instance_goes_to_exactly_one(emulator, waiting):
+    async def scenario(waits):
+        waits.begin(*(step_wait() for _ in range(40)))
+        calm = [await waits.poll() for _ in range(2)]
+        for _ in range(3):
+            emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
+        polls = [await waits.poll() for _ in range(3)]
+        return calm, polls, waits.statuses(), waits.results()
+
+    calm, polls, statuses, results = waiting(scenario)
+
+    assert calm == [{"new-integrations": 1}] * 2
+    assert all(poll["new-integrations"] <= 2 for poll in polls)
+    assert statuses.count("done") == 3
+    handed = [row["integration_instance_id"] for result in results for row in result["instances"]]
+    assert len(set(handed)) == len(handed) == 3
+
+
+@pytest.mark.usefixtures("kept")
+def test_the_retry_of_a_task_gets_its_instance_again_and_no_other_task_does(emulator, waiting):
+    from types import SimpleNamespace
+
+    def of_task(task_id, try_number=1):
+        trigger = step_wait()
+        ids = {"dag_id": "d", "run_id": "r", "task_id": task_id, "map_index": -1, "try_number": try_number}
+        trigger.task_instance = SimpleNamespace(**ids)
+        return trigger
+
+    async def scenario(waits):
+        emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
+        waits.begin(of_task("a"), of_task("b"))
+        await waits.poll()
+        assert waits.statuses() == ["done", None]
+        waits.begin(of_task("c"), of_task("a", try_number=2))
+        await waits.poll()
+        return waits.statuses(), waits.results()
+
+    statuses, results = waiting(scenario)
+
+    assert statuses == ["done", None, None, "done"]
+    assert results[0]["instances"] == results[1]["instances"]
+
+
+# --- waits that look for themselves ---
+
+
+def test_an_unknown_operation_ends_its_wait_and_no_other(emulator, waiting):
+    emulator.control("PATCH", "switches", operation_delay=10**6)
+
+    def operation(operation_id):
+        usual = {"procore_conn_id": "procore_default", "company_id": None, "poll_interval": INTERVAL, "deadline": None}
+        return ProcoreAsyncOperationWaitTrigger(operation_ids=[operation_id], **usual)
+
+    async def scenario(waits):
+        waits.begin(operation("4711"), v2_wait("700001", "5001"))
+        await waits.poll()
+        return waits.statuses(), waits.tasks[0].result()["error"]
+
+    assert waiting(scenario) == (["error", None], "NotFound")
+
+
+@pytest.mark.parametrize("there", ["present", "absent"])
+@pytest.mark.parametrize("unknown", [{"tool_type": "no_such_tool"}, {"project_id": "4711"}])
+def test_a_tool_or_project_that_does_not_exist_ends_the_waits_with_a_clear_error(emulator, waiting, there, unknown):
+    emulator.control("PATCH", "switches", bulk_history=there)
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(None, str(5001 + number), **unknown) for number in range(5)))
+        for _ in range(4):
+            await waits.poll()
+        return [task.result() for task in waits.tasks if task.done()]
+
+    ended = waiting(scenario)
+
+    assert [one["status"] for one in ended] == ["error"] * 5
+    assert {one["error"] for one in ended} <= {"NotFound", "InvalidRequest", "ConfigurationError", "PermissionDenied"}

@@ -1,0 +1,201 @@
+"""Thousands of waits: the event loop stays free, and who leaves leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from airflow_provider_workflows.emulator import Emulator
+from airflow_provider_workflows.triggers import shared_poll
+from tests.unit.triggers.conftest import LEGACY_WORKFLOW, cancel, end, legacy_wait, start, v2_wait, wait_for
+
+LONGEST_CALLBACK = 0.05  # seconds of processor time of the event loop's thread
+REFERENCE = 0.003  # seconds that a machine at rest takes for what slowness() does
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def emulator_apart():
+    """An emulator whose work is not counted, for it is in a process of its own."""
+    command = [sys.executable, "-m", "tests.support.holder", "default"]
+    with subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        emulator = Emulator.attach(process.stdout.readline().strip())
+        yield emulator
+        process.stdin.close()
+
+
+@pytest.fixture
+def far(emulator_apart, set_connection):
+    emulator_apart.control("POST", "reset", seed="default")
+    set_connection("procore_default", emulator_apart.connection("procore"))
+    return emulator_apart
+
+
+# --- nothing is left behind ---
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+def others() -> set[threading.Thread]:
+    """Return the threads that belong to no pool."""
+    pools = ("workflows-poll", "asyncio", "ThreadPoolExecutor")
+    return {one for one in threading.enumerate() if not one.name.startswith(pools)}
+
+
+async def settled(reached) -> bool:
+    """Wait until something is so, for the other side of a socket closes it a little later."""
+    for _ in range(200):
+        gc.collect()
+        if reached():
+            return True
+        await asyncio.sleep(0.02)
+    return False
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/self/fd"), reason="counts open files as Linux shows them")
+def test_10000_waits_that_come_and_go_leave_no_task_thread_or_socket_behind(far, monkeypatch):
+    far.control("POST", "faults", path="/rest/", delay=0.05, times=10**6)
+    monkeypatch.setattr(shared_poll.Scope, "first_pause", lambda scope, interval: interval)
+    rounds, at_once, in_flight = 100, 99, 2
+
+    async def come_and_go(number: int) -> None:
+        quick = [wait_for(v2_wait(str(one), str(one))) for one in range(at_once // 2)]
+        quick += [wait_for(legacy_wait(str(one))) for one in range(at_once - len(quick))]
+        await asyncio.sleep(0)
+        await cancel(*quick)
+        # Their request is on its way when they are cancelled.
+        sends = [v2_wait("700001", "5001", poll_interval=0.001), legacy_wait("568150", poll_interval=0.001)]
+        tasks = [wait_for(one) for one in sends[: 1 if number % 2 else in_flight]]
+        await asyncio.sleep(0.02)
+        await cancel(*tasks)
+
+    async def scenario():
+        await come_and_go(0)  # what is made once and kept: threads, a token
+        await settled(lambda: len(asyncio.all_tasks()) == 1)
+        await asyncio.sleep(0.3)
+        gc.collect()
+        files, threads = open_files(), others()
+        for number in range(rounds):
+            await come_and_go(number)
+        await settled(lambda: len(asyncio.all_tasks()) == 1 and open_files() <= files)
+        added = open_files() - files, others() - threads
+        return added, asyncio.all_tasks() - {asyncio.current_task()}
+
+    (files, threads), tasks = asyncio.run(scenario())
+
+    assert tasks == set()
+    assert files <= 0
+    assert threads == set()
+    assert len([one for one in threading.enumerate() if one.name.startswith("workflows-poll")]) <= 4
+    assert [home.polls for home in shared_poll._homes.values() if home.polls] == []
+
+
+def test_a_request_that_hangs_keeps_nobody_from_leaving(far):
+    far.control("POST", "faults", path="/rest/", delay=3, times=5)
+
+    async def scenario():
+        task = wait_for(v2_wait("700001", "5001", poll_interval=0.01))
+        await asyncio.sleep(0.5)
+        begun = time.monotonic()
+        await cancel(task)
+        return time.monotonic() - begun
+
+    assert asyncio.run(scenario()) < 1.0
+
+
+# --- the event loop stays free ---
+
+
+def slowness() -> float:
+    """Return how many times slower this machine is at the moment than one at rest, at least 1."""
+    begun = time.thread_time()
+    names = {str(number): [number] for number in range(20_000)}
+    assert names
+    return max(1.0, (time.thread_time() - begun) / REFERENCE)
+
+
+class Callbacks:
+    """Measures each callback of event loops in processor time of its thread, which a busy machine does not stretch."""
+
+    def __init__(self) -> None:
+        self.longest: list[tuple[float, str]] = []
+        self.ours = asyncio.current_task()  # the test's own, which does not count
+
+    @contextlib.contextmanager
+    def measured(self):
+        run = asyncio.events.Handle._run
+        took = self.longest
+
+        def measuring(handle):
+            begun = time.thread_time()
+            try:
+                return run(handle)
+            finally:
+                spent = time.thread_time() - begun
+                task = getattr(handle._callback, "__self__", None)
+                if spent > LONGEST_CALLBACK and task is not self.ours and spent > LONGEST_CALLBACK * slowness():
+                    took.append((spent, f"{task!r} {handle!r}"))
+
+        gc.collect()
+        gc.freeze()  # a search of the heap of this test run is no work of the waits'
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(asyncio.events.Handle, "_run", measuring)
+            try:
+                yield self
+            finally:
+                gc.unfreeze()
+
+
+def test_no_callback_of_2000_waits_holds_the_event_loop_for_50_ms(far, monkeypatch):
+    polls = []
+    began_round = shared_poll.SharedPoll._tell
+    monkeypatch.setattr(
+        shared_poll.SharedPoll, "_tell", lambda poll: (polls.append(poll.scope.key[0]), began_round(poll))
+    )
+    v2 = start(far, 1000)
+    legacy = far.control("POST", "procore/legacy/instances/many", count=1000, workflow=LEGACY_WORKFLOW)["ids"]
+
+    def some_end(number: int) -> None:
+        end(far, *(instance_id for instance_id, _ in v2[number * 50 : number * 50 + 50]))
+        ids = legacy[number * 50 : number * 50 + 50]
+        for activity, login in (("Submit for Approval", "integration"), ("Approve", "rita")):
+            act = {"ids": ids, "activity": activity, "login": f"{login}@example.com"}
+            far.control("POST", "procore/legacy/instances/perform-many", **act)
+
+    async def scenario():
+        asyncio.get_running_loop().slow_callback_duration = LONGEST_CALLBACK
+        more = {"poll_interval": 1.0}
+        # What is done once: imports, and masking the token among the thousands that this test run has seen.
+        tasks = [wait_for(v2_wait(*v2[-1], **more))]
+        while not polls:
+            await asyncio.sleep(0.05)
+        with Callbacks().measured() as callbacks:
+            for first in range(0, 1000, 50):  # as many as a triggerer takes up at once
+                tasks += [wait_for(v2_wait(*ids, **more)) for ids in v2[first : first + 50]]
+                tasks += [wait_for(legacy_wait(one, mark="seen", **more)) for one in legacy[first : first + 50]]
+                await asyncio.sleep(0)
+            for number in range(3):
+                await asyncio.to_thread(some_end, number)
+                done = 100 * (number + 1)
+                while sum(task.done() for task in tasks) < done:
+                    await asyncio.sleep(0.05)
+        statuses = [task.result()["status"] for task in tasks if task.done()]
+        await cancel(*tasks)
+        return callbacks.longest, statuses
+
+    longest, statuses = asyncio.run(asyncio.wait_for(scenario(), 300), debug=True)
+
+    assert longest == []
+    assert statuses == ["done"] * 300
+    assert min(polls.count("procore"), polls.count("procore_legacy")) >= 3

@@ -1,0 +1,141 @@
+"""Whatever joins, leaves and fails: every verdict is delivered exactly once, and nobody waits for ever."""
+
+from __future__ import annotations
+
+import asyncio
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_workflows.exceptions import (
+    AuthenticationError,
+    ConnectionFailed,
+    ContractError,
+    NotFound,
+    RateLimited,
+    ServerError,
+)
+from airflow_provider_workflows.triggers import shared_poll
+from tests.support.virtual_time import VirtualTime
+from tests.unit.triggers.conftest import DONE, MadeUpWait, Product, cancel, wait_for
+
+NAMES = st.integers(0, 11).map("w{}".format)
+PASSING = st.sampled_from([ServerError, ConnectionFailed, RateLimited])
+ACTIONS = st.one_of(
+    st.tuples(st.just("join"), NAMES, st.sampled_from([1.0, 7.0, 60.0])),
+    st.tuples(st.just("leave"), NAMES),
+    st.tuples(st.just("decide"), NAMES),
+    st.tuples(st.just("refuse"), NAMES),
+    st.tuples(st.just("fails"), NAMES, PASSING),
+    st.tuples(st.just("recovers"), NAMES),
+    st.tuples(st.just("outage"), PASSING),
+    st.tuples(st.just("odd"), st.integers(0, 2)),
+    st.tuples(st.just("signs in again"), st.integers(0, 5)),
+    st.tuples(st.just("rest"), st.sampled_from([0.5, 1.0, 20.0, 61.0])),
+)
+
+
+class World:
+    """What is so in the product, and what the poll that reads it must make of that."""
+
+    def __init__(self, clock, step):
+        self.product = Product(lambda: clock.elapsed)
+        self.step = step  # subscribers a request
+        self.verdicts = {}
+        self.failing = {}
+        self.outage = None
+        self.odd = 0
+        self.refused_at = -1
+        self.requests = 0
+        self.product.next = _Endless(self.poll)
+
+    def poll(self, hook, subscribers):
+        for first in range(0, len(subscribers), self.step):
+            some = subscribers[first : first + self.step]
+            hook.client.sent += 1
+            self.requests += 1
+            if self.outage is not None:
+                raise self.outage("outage")
+            if self.odd:
+                self.odd -= 1
+                raise ContractError("odd")
+            if self.requests == self.refused_at:
+                raise AuthenticationError("401")
+            yield [(one, self.outcome(one.name)) for one in some]
+
+    def outcome(self, name):
+        return self.failing[name]("It fails") if name in self.failing else self.verdicts.get(name)
+
+
+class _Endless(list):
+    def __init__(self, item):
+        super().__init__([item])
+
+    def pop(self, _=0):
+        return self[0]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(ACTIONS, max_size=40), st.integers(1, 4))
+def test_every_verdict_is_delivered_exactly_once_and_nothing_hangs(actions, step):
+    with VirtualTime() as clock:
+        world = World(clock, step)
+        clock.run(play(world, actions))
+        left = [poll for home in shared_poll._homes.values() for poll in home.polls.values()]
+    shared_poll._homes.clear()
+
+    assert left == []
+    assert world.product.closed == world.product.hooks
+
+
+async def play(world, actions):
+    waits, ended = {}, []
+
+    def joined(name, interval):
+        if name not in waits:
+            waits[name] = wait_for(MadeUpWait(world.product.scope(), name, interval))
+            waits[name].add_done_callback(lambda task: None if task.cancelled() else ended.append((name, task)))
+
+    for what, *about in actions:
+        match what, about:
+            case "join", [name, interval]:
+                joined(name, interval)
+            case "leave", [name] if name in waits:
+                await cancel(waits.pop(name))
+            case "decide", [name]:
+                world.verdicts.setdefault(name, DONE)
+            case "refuse", [name]:
+                world.verdicts.setdefault(name, NotFound("gone"))
+            case "fails", [name, error]:
+                world.failing[name] = error
+            case "recovers", [name]:
+                world.failing.pop(name, None)
+            case "outage", [error]:
+                world.outage = None if world.outage else error
+            case "odd", [times]:
+                world.odd = min(times, 2)
+            case "signs in again", [after]:
+                world.refused_at = world.requests + after
+            case "rest", [seconds]:
+                await asyncio.sleep(seconds)
+                check(world, waits, ended)
+    world.outage, world.odd, world.refused_at = None, 0, -1
+    world.failing.clear()
+    for name in waits:
+        world.verdicts.setdefault(name, DONE)
+    await asyncio.sleep(4 * 60)  # the round that broke off, and one for all
+    check(world, waits, ended)
+    assert all(task.done() for task in waits.values()), [name for name, task in waits.items() if not task.done()]
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+def check(world, waits, ended):
+    """Hold what has ended so far against what is so in the product."""
+    for name, task in ended:
+        payload = task.result()
+        if payload["status"] == "error" and payload["error"] in ("ContractError", "AuthenticationError"):
+            continue  # three odd rounds, or two refused sign-ins, in a row
+        expected = {"done": DONE}.get(payload["status"])
+        assert world.verdicts[name] is expected or (payload["error"] == "NotFound" and expected is None)
+    names = [id(task) for _, task in ended]
+    assert len(names) == len(set(names))

@@ -1,0 +1,373 @@
+"""Refusals, outages and rate limits: nobody is asked too early or too often, and no wait ends for it."""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left
+from collections import Counter
+from datetime import datetime, timezone
+from email.utils import format_datetime
+from types import SimpleNamespace
+
+import pytest
+
+from airflow_provider_workflows.client.rest import RateLimit, RestClient
+from airflow_provider_workflows.exceptions import RateLimited
+from airflow_provider_workflows.hooks import base as hooks
+from airflow_provider_workflows.triggers.shared_poll import Budget
+from tests.unit.triggers.conftest import (
+    DONE,
+    INTERVAL,
+    LEGACY_WORKFLOW,
+    MadeUpWait,
+    cancel,
+    end,
+    legacy_wait,
+    start,
+    v2_wait,
+    wait_for,
+)
+
+pytestmark = pytest.mark.usefixtures("airflow_connections")
+
+
+@pytest.fixture
+def sent(clock, monkeypatch):
+    """When which request was sent."""
+    requests = []
+    send = RestClient._send
+
+    def noted(client, request, path, *args):
+        requests.append((clock.elapsed, path))
+        return send(client, request, path, *args)
+
+    monkeypatch.setattr(RestClient, "_send", noted)
+    return requests
+
+
+def of_kinds(emulator, count):
+    """Return waits of two scopes on one connection, and a function that lets people end what they wait for."""
+    v2 = start(emulator, count)
+    legacy = emulator.control("POST", "procore/legacy/instances/many", count=count, workflow=LEGACY_WORKFLOW)["ids"]
+
+    def ends():
+        end(emulator, *(instance_id for instance_id, _ in v2))
+        for activity, login in (("Submit for Approval", "integration"), ("Approve", "rita")):
+            act = {"activity": activity, "login": f"{login}@example.com"}
+            emulator.control("POST", "procore/legacy/instances/perform-many", ids=legacy, **act)
+
+    return [*(v2_wait(*ids) for ids in v2), *(legacy_wait(instance_id) for instance_id in legacy)], ends
+
+
+# --- the server says when ---
+
+
+@pytest.mark.parametrize("path", ["bulk_history$", "workflow_instances"])
+@pytest.mark.parametrize(
+    ("status", "says"),
+    [
+        (429, lambda at: {"Retry-After": "1800"}),
+        (503, lambda at: {"Retry-After": "1800"}),
+        (429, lambda at: {"X-Rate-Limit-Reset": str(int(at + 1800) + 1)}),
+        (503, lambda at: {"Retry-After": format_datetime(datetime.fromtimestamp(at + 1801, timezone.utc))}),
+    ],
+)
+def test_no_poll_of_the_connection_sends_anything_before_the_stated_time(emulator, clock, sent, path, status, says):
+    async def scenario():
+        waits, ends = of_kinds(emulator, 5)
+        tasks = [wait_for(one) for one in waits]
+        await asyncio.sleep(2 * INTERVAL)
+        headers = says(clock.time() + INTERVAL)
+        emulator.control("POST", "faults", path=path, status=status, headers=headers)
+        await asyncio.sleep(2 * INTERVAL)
+        last = sent[-1][0]
+        ends()
+        payloads = [await task for task in tasks]
+        return last, payloads
+
+    last, payloads = clock.run(scenario())
+
+    assert {payload["status"] for payload in payloads} == {"done"}
+    after = [at for at, _ in sent if at > last]
+    assert after[0] >= last + 1700  # the poll that was refused came up to an interval after the fault was made
+    assert clock.elapsed <= last + 1900 + INTERVAL
+
+
+def test_a_round_that_a_429_cut_short_goes_on_at_the_stated_time_with_those_it_did_not_come_to(clock, product):
+    begun = []
+
+    def cut_short(hook, subscribers):
+        begun.append(clock.elapsed)
+        yield [(subscribers[0], DONE)]
+        raise RateLimited("429", retry_at=datetime.fromtimestamp(clock.time() + 7, timezone.utc))
+
+    def goes_on(hook, subscribers):
+        begun.append(clock.elapsed)
+        yield [(one, DONE) for one in subscribers]
+
+    async def scenario():
+        product.next = [cut_short, goes_on]
+        tasks = [wait_for(MadeUpWait(product.scope(), f"w{number}")) for number in range(3)]
+        return [await task for task in tasks]
+
+    assert {payload["status"] for payload in clock.run(scenario())} == {"done"}
+    assert begun == [60.0, pytest.approx(67.0)]
+    assert [one.name for one in product.polls[1][1]] == ["w1", "w2"]
+
+
+# --- outages ---
+
+
+@pytest.mark.parametrize("fault", [{"reset": "before"}, {"status": 503}, {"status": 500}])
+def test_all_waits_outlive_an_outage_of_60_polls_and_catch_up_at_once_and_at_no_greater_cost(
+    emulator, clock, sent, fault
+):
+    async def scenario():
+        waits, ends = of_kinds(emulator, 150)
+        tasks = [wait_for(one) for one in waits]
+        await asyncio.sleep(5.5 * INTERVAL)  # until each was looked at
+        emulator.control("POST", "faults", path="/rest/", times=10**6, **fault)
+        await asyncio.sleep(60 * INTERVAL)
+        ends()
+        ended = [task for task in tasks if task.done()]
+        emulator.control("DELETE", "faults")
+        begun, before = clock.elapsed, len(sent)
+        payloads = [await task for task in tasks]
+        return ended, payloads, clock.elapsed - begun, Counter(path.rpartition("/")[2] for _, path in sent[before:])
+
+    ended, payloads, took, asked = clock.run(scenario())
+
+    assert ended == []
+    assert {payload["status"] for payload in payloads} == {"done"}
+    assert took <= INTERVAL + 1, took
+    assert asked["bulk_history"] <= 3 + 3 + 3
+
+
+@pytest.mark.usefixtures("untraced")
+def test_a_token_that_ends_many_times_during_a_wait_of_30_days_is_renewed(emulator, clock, sent):
+    emulator.control("PATCH", "switches", token_lifetime=5400)
+
+    async def scenario():
+        waits, ends = of_kinds(emulator, 2)
+        for one in waits:
+            one.poll_interval = 6 * 3600.0
+        tasks = [wait_for(one) for one in waits]
+        await asyncio.sleep(30 * 24 * 3600)
+        assert not any(task.done() for task in tasks)
+        ends()
+        return [await task for task in tasks]
+
+    payloads = clock.run(scenario())
+
+    assert {payload["status"] for payload in payloads} == {"done"}
+    assert {request["status"] for request in emulator.requests()} <= {200, 401}
+    assert sum("bulk_history" in path for _, path in sent) >= 120
+
+
+# --- the connection is looked up rarely, and again where that may help ---
+
+
+@pytest.fixture
+def lookups(monkeypatch, clock):
+    times = []
+    look_up = hooks.get_async_connection
+
+    async def counted(conn_id):
+        times.append(clock.elapsed)
+        return await look_up(conn_id)
+
+    monkeypatch.setattr(hooks, "get_async_connection", counted)
+    return times
+
+
+def test_500_waits_look_their_connection_up_once_in_a_quarter_of_an_hour(emulator, clock, lookups):
+    async def scenario():
+        tasks = [wait_for(v2_wait(*ids)) for ids in start(emulator, 500)]
+        await asyncio.sleep(14 * INTERVAL)
+        first = len(lookups)
+        await asyncio.sleep(16 * INTERVAL)
+        await cancel(*tasks)
+        return first
+
+    assert clock.run(scenario()) == 1
+    assert len(lookups) == 2
+    assert lookups[1] - lookups[0] >= 900
+
+
+@pytest.mark.parametrize("kind", ["polled together", "looks for itself"])
+def test_a_secret_that_was_changed_is_taken_after_a_refusal_that_no_new_token_cures(
+    emulator, clock, monkeypatch, lookups, set_connection, kind
+):
+    good = emulator.connection("procore")
+    over = {"conn_type": "procore", "host": good["host"], "extra": {**good["extra"], "access_token": "over"}}
+    look_up = hooks.get_async_connection
+
+    async def changes(conn_id):
+        set_connection("procore_default", good if lookups else over)
+        return await look_up(conn_id)
+
+    monkeypatch.setattr(hooks, "get_async_connection", changes)
+
+    async def scenario():
+        started = start(emulator, 3)
+        tasks = [wait_for(v2_wait(*ids) if kind == "polled together" else look_wait(*ids)) for ids in started]
+        end(emulator, *(instance_id for instance_id, _ in started))
+        return [await task for task in tasks]
+
+    assert {payload["status"] for payload in clock.run(scenario())} == {"done"}
+    assert len(lookups) == 2
+    assert clock.elapsed <= INTERVAL + 1
+
+
+def look_wait(*ids):
+    """A wait that is not polled together with others, so that it looks for itself."""
+    trigger = v2_wait(*ids)
+    trigger.scope = lambda: super(type(trigger), trigger).scope()
+    return trigger
+
+
+def test_a_secret_that_stays_refused_ends_the_waits(emulator, clock, set_connection, lookups):
+    good = emulator.connection("procore")
+    over = {"conn_type": "procore", "host": good["host"], "extra": {**good["extra"], "access_token": "over"}}
+    set_connection("procore_default", over)
+
+    async def scenario():
+        return [await task for task in [wait_for(v2_wait("700001", "5001")) for _ in range(3)]]
+
+    assert [payload["error"] for payload in clock.run(scenario())] == ["AuthenticationError"] * 3
+    assert len(lookups) == 2
+
+
+@pytest.mark.parametrize("kind", [v2_wait, legacy_wait])
+def test_a_connection_that_is_not_there_ends_the_wait_and_is_named(clock, kind):
+    async def scenario():
+        ids = ("700001", "5001") if kind is v2_wait else ("568150",)
+        return await wait_for(kind(*ids, procore_conn_id="nowhere"))
+
+    payload = clock.run(scenario())
+
+    assert payload["error"] == "ConfigurationError"
+    assert "nowhere" in payload["message"]
+
+
+# --- the budget ---
+
+
+def sends(clock, budget, seconds, rate=None, every=0.05):
+    """Return when requests go out if something sends them as fast as it may."""
+    times = []
+
+    async def scenario():
+        ends = clock.elapsed + seconds
+        while clock.elapsed < ends:
+            async with budget.turn():
+                times.append(clock.elapsed)
+                budget.note(1, rate)
+            await asyncio.sleep(every)
+
+    clock.run(scenario())
+    return times
+
+
+def most_within(times, seconds):
+    return max(bisect_left(times, at + seconds) - number for number, at in enumerate(times))
+
+
+def test_without_a_limit_nothing_is_held_back(clock):
+    budget = Budget(1)
+
+    assert len(sends(clock, budget, 10)) == pytest.approx(200, abs=2)
+
+
+@pytest.mark.parametrize("triggerers", [1, 2, 4])
+def test_requests_per_hour_are_shared_by_the_triggerers_and_a_fifth_is_left_to_others(clock, triggerers):
+    budget = Budget(triggerers)
+    budget.configure(SimpleNamespace(requests_per_hour=360))
+
+    times = sends(clock, budget, 3 * 3600, every=0.5)
+
+    share = 360 * 0.8 / triggerers
+    assert 3 * share - 1 <= len(times) <= 3 * share + share / 12 + 2
+    # What was saved may be sent at once, but it is not more than five minutes' worth.
+    assert most_within(times, 3600) <= share * 13 / 12 + 2
+
+
+@pytest.mark.parametrize("triggerers", [1, 2])
+def test_the_short_window_is_learned_from_the_headers(clock, triggerers):
+    budget = Budget(triggerers)
+    budget.note(1, RateLimit(25, 24, int(clock.time()) + 5))
+
+    assert most_within(sends(clock, budget, 120), 10) <= 25 * 0.8 / triggerers + 1
+
+
+def test_when_only_a_fifth_is_left_nothing_is_sent_until_the_limit_begins_anew(clock):
+    budget = Budget(1)
+    reset_at = int(clock.time()) + 500
+    budget.note(1, RateLimit(3600, 720, reset_at))
+
+    assert sends(clock, budget, 600)[0] >= reset_at - clock._begun
+
+
+@pytest.mark.parametrize(
+    "rate",
+    [
+        RateLimit(0, 0, 2_000_000_000),
+        RateLimit(None, 0, 2_000_000_000),
+        RateLimit(3600, 3599, None),
+        RateLimit(3600, 0, 1),
+        RateLimit(3600, None, 2_000_000_000_000),
+        RateLimit(1, 1, 2_000_000_000_000),
+    ],
+)
+def test_odd_headers_stop_nothing_for_good(clock, rate):
+    budget = Budget(1)
+    budget.note(1, rate)
+
+    assert sends(clock, budget, 2 * 3600, every=10.0)[0] <= 3600 * 1.3
+
+
+@pytest.mark.parametrize("told", ["reset_header", "retry_after", "both"])
+def test_polls_keep_a_fifth_for_others_and_are_never_refused_in_the_steady_state(emulator, clock, sent, told):
+    limits = {"spike_limit": 10, "hourly_limit": 200}
+    emulator.control("PATCH", "switches", rate_limit="on", rate_headers="always", rate_429=told, **limits)
+
+    async def scenario():
+        waits, ends = of_kinds(emulator, 5)
+        for one in waits:
+            one.poll_interval = 10.0
+        tasks = [wait_for(one) for one in waits]
+        await asyncio.sleep(3600)
+        settled = clock.elapsed
+        await asyncio.sleep(2 * 3600)
+        ends()
+        payloads = [await task for task in tasks]
+        return settled, payloads
+
+    settled, payloads = clock.run(scenario())
+
+    assert {payload["status"] for payload in payloads} == {"done"}
+    steady = [at for at, path in sent if at > settled and "/oauth/" not in path and at < settled + 2 * 3600]
+    refused = [request for request in emulator.requests() if request["status"] == 429]
+    assert refused == []
+    assert 200 <= len(steady) <= 2 * 200 * 0.8 * 1.1
+    assert most_within(steady, 10) <= 8 + 1
+
+
+@pytest.mark.parametrize("triggerers", ["1", "4"])
+def test_requests_per_hour_of_the_connection_stretch_the_interval(
+    emulator, clock, sent, set_connection, monkeypatch, triggerers
+):
+    monkeypatch.setenv("AIRFLOW__WORKFLOWS__TRIGGERERS", triggerers)
+    connection = emulator.connection("procore")
+    connection["extra"]["requests_per_hour"] = 60
+    set_connection("procore_default", connection)
+
+    async def scenario():
+        tasks = [wait_for(v2_wait(*ids, poll_interval=10.0)) for ids in start(emulator, 100)]
+        await asyncio.sleep(10 * 3600)
+        await cancel(*tasks)
+
+    clock.run(scenario())
+
+    polls = [at for at, path in sent if path.endswith("bulk_history")]
+    assert len(polls) == pytest.approx(10 * 60 * 0.8 / int(triggerers), rel=0.1)

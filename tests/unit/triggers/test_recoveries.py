@@ -1,0 +1,403 @@
+"""Whatever goes wrong for a while, or for one of them: the waits go on, and what decides is noticed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+
+import pytest
+
+from airflow_provider_workflows.exceptions import PermissionDenied, ServerError
+from airflow_provider_workflows.hooks import base as hooks
+from airflow_provider_workflows.hooks.procore import ProcoreHook
+from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
+from airflow_provider_workflows.rules import procore_legacy as rules
+from airflow_provider_workflows.triggers import shared_poll
+from airflow_provider_workflows.triggers.procore import ProcoreResponseRequestedWaitTrigger
+from tests.unit.triggers.conftest import (
+    HISTORY,
+    LEGACY_WORKFLOW,
+    SHOW,
+    TOOL,
+    cancel,
+    end,
+    legacy_wait,
+    start,
+    v2_wait,
+    wait_for,
+)
+
+pytestmark = pytest.mark.usefixtures("airflow_connections")
+
+BULK, LIST = "instances/bulk_history", "workflow_instances"
+
+
+def legacy(emulator, count):
+    return emulator.control("POST", "procore/legacy/instances/many", count=count, workflow=LEGACY_WORKFLOW)["ids"]
+
+
+def collect(scope, interval):
+    found = []
+
+    async def listen():
+        async for snapshot in shared_poll.snapshots(scope, interval):
+            found.append(snapshot)
+
+    return asyncio.get_running_loop().create_task(listen()), found
+
+
+def refuse(hook, subscribers):
+    raise PermissionDenied("Not permitted")
+    yield
+
+
+def test_a_stream_that_was_refused_for_weeks_goes_on_once_it_is_permitted(clock, product):
+    product.next = [refuse] * 1500
+
+    async def scenario():
+        task, found = collect(product.scope(), 60.0)
+        while product.next:
+            await asyncio.sleep(3600)
+        product.next = [lambda hook, subscribers: iter([[(one, "fine") for one in subscribers]])]
+        await asyncio.sleep(1200)
+        await cancel(task)
+        return found
+
+    assert clock.run(scenario()) == ["fine"]
+
+
+def test_what_is_refused_is_never_asked_more_often_than_its_interval(clock, product):
+    product.next = [refuse] * 8
+
+    async def scenario():
+        task, _ = collect(product.scope(), 3600.0)
+        await asyncio.sleep(6 * 3600)
+        await cancel(task)
+
+    clock.run(scenario())
+
+    pauses = [later - earlier for earlier, later in zip(product.times, product.times[1:], strict=False)]
+    assert pauses
+    assert min(pauses) >= 3600
+
+
+def test_the_log_says_what_is_polled_and_when_it_works_again(clock, product, caplog):
+    def fail(hook, subscribers):
+        raise ServerError("It failed")
+        yield
+
+    product.next = [fail] * 3
+    caplog.set_level("INFO")
+
+    async def scenario():
+        task, _ = collect(product.scope("purchase orders"), 60.0)
+        await asyncio.sleep(60 * 6)
+        await cancel(task)
+
+    clock.run(scenario())
+
+    said = [record.message for record in caplog.records if "Polling" in record.message]
+    assert [line.split(".")[0] for line in said] == [
+        "Polling made_up made_up purchase orders goes on",
+        "Polling made_up made_up purchase orders works again",
+    ]
+
+
+def test_a_wait_is_not_forgotten_where_the_server_fails_at_its_item_in_bulk(emulator, waiting, monkeypatch):
+    one, *others = start(emulator, 4)
+    bulk = ProcoreHook.each_bulk_history
+
+    def failing(self, tool_type, item_ids, **more):
+        if one[1] in item_ids:
+            raise ServerError("The server failed", method="POST", path="bulk", status_code=500)
+        return bulk(self, tool_type, item_ids, **more)
+
+    monkeypatch.setattr(ProcoreHook, "each_bulk_history", failing)
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids) for ids in (one, *others)))
+        await waits.poll()
+        end(emulator, one[0], others[0][0])
+        for _ in range(5):
+            await waits.poll()
+        statuses = waits.statuses()
+        await cancel(*waits.tasks)
+        return statuses
+
+    assert waiting(scenario) == ["done", "done", None, None]
+
+
+def test_a_bulk_history_that_fails_where_single_ones_do_not_is_given_up_for_an_hour(emulator, waiting):
+    started = start(emulator, 120)
+    emulator.control("POST", "faults", path="bulk_history$", status=500, times=10**6)
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        await waits.settle()
+        calm = await waits.poll()
+        end(emulator, started[0][0])
+        await waits.poll()
+        decided = waits.statuses()[0]
+        emulator.control("DELETE", "faults")
+        for _ in range(64):
+            await waits.poll()
+        later = await waits.poll()
+        await cancel(*waits.tasks)
+        return calm, decided, later
+
+    calm, decided, later = waiting(scenario)
+
+    assert calm == {"instances": 2, HISTORY: 5}
+    assert decided == "done"
+    assert later == {BULK: 3}
+
+
+def test_an_item_whose_histories_the_bulk_does_not_show_is_looked_at_in_each_poll(emulator, waiting):
+    ((instance_id, item_id),) = start(emulator, 1)
+    nothing = {"data": [{"item_id": item_id, "instances": []}]}
+    emulator.control("POST", "faults", path="bulk_history$", status=200, json=nothing, times=10**6)
+
+    async def scenario(waits):
+        waits.begin(v2_wait(instance_id, item_id))
+        for _ in range(3):
+            await waits.poll()
+        end(emulator, instance_id)
+        await waits.poll()
+        statuses = waits.statuses()
+        await cancel(*waits.tasks)
+        return statuses
+
+    assert waiting(scenario) == ["done"]
+
+
+@pytest.mark.parametrize("place", [0, 7, 60])
+def test_a_404_about_one_item_is_not_taken_for_a_route_that_is_missing(emulator, waiting, monkeypatch, place):
+    started = start(emulator, 100)
+    bulk = ProcoreHook.each_bulk_history
+    route = {"method": "POST", "path": "bulk", "status_code": 404}
+
+    def failing(self, tool_type, item_ids, **more):
+        if started[place][1] in item_ids:
+            raise hooks_not_found("No such item", **route)
+        return bulk(self, tool_type, item_ids, **more)
+
+    from airflow_provider_workflows.exceptions import NotFound as hooks_not_found
+
+    monkeypatch.setattr(ProcoreHook, "each_bulk_history", failing)
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        await waits.poll()
+        asked = await waits.poll()
+        await cancel(*waits.tasks)
+        return asked
+
+    assert waiting(scenario) == {BULK: 2, HISTORY: 1}
+
+
+@pytest.mark.parametrize("fault", [{"status": 500}, {"status": 404}])
+def test_no_step_sends_two_requests_though_the_bulk_history_fails(emulator, waiting, monkeypatch, fault):
+    started = start(emulator, 60)
+    emulator.control("POST", "faults", path="bulk_history$", times=10**6, **fault)
+    sent = []
+    note = shared_poll.Budget.note
+    monkeypatch.setattr(
+        shared_poll.Budget, "note", lambda budget, number, rate: (sent.append(number), note(budget, number, rate))
+    )
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        await waits.settle()
+        await cancel(*waits.tasks)
+
+    waiting(scenario)
+
+    assert max(sent) == 1
+
+
+@pytest.mark.parametrize("headers", ["never", "when_on"])
+def test_a_look_of_many_requests_comes_to_its_end_within_the_rate_limit(emulator, clock, headers):
+    """Were it begun anew after each 429, it would never end."""
+    emulator.control("PATCH", "switches", rate_limit="on", spike_limit=25, rate_headers=headers)
+    start(emulator, 60)
+    wait = ProcoreResponseRequestedWaitTrigger(
+        procore_conn_id="procore_default",
+        company_id=None,
+        tool_types=[TOOL],
+        project_ids=["1001"],
+        user_id=None,
+        poll_interval=60.0,
+        deadline=clock.deadline(3600),
+    )
+
+    async def scenario():
+        return await wait_for(wait)
+
+    payload = clock.run(scenario())
+
+    assert payload["status"] == "done"
+    assert len(payload["result"]) == 61
+    assert len(emulator.requests()) <= 61 + 12
+    assert [request for request in emulator.requests() if request["status"] == 429][3:] == []
+
+
+@pytest.mark.parametrize("status", [400, 403, 404])
+def test_one_refusal_of_the_legacy_list_ends_no_wait_and_costs_one_poll(emulator, waiting, status):
+    ids = legacy(emulator, 30)
+    emulator.control("POST", "faults", path="workflow_instances$", status=status)
+
+    async def scenario(waits):
+        waits.begin(*(legacy_wait(one) for one in ids))
+        refused, _, calm = await waits.poll(), await waits.poll(), await waits.poll()
+        statuses = waits.statuses()
+        await cancel(*waits.tasks)
+        return refused, calm, statuses
+
+    refused, calm, statuses = waiting(scenario)
+
+    assert statuses == [None] * 30
+    assert refused == {LIST: 1, SHOW: 30}
+    assert calm == {LIST: 1}
+
+
+def test_a_maintenance_page_of_the_login_server_ends_no_wait(emulator, waiting):
+    started = start(emulator, 3)
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        await waits.poll()
+        page = {"status": 200, "headers": {"Content-Type": "text/html"}, "body": "<html>Back in a minute</html>"}
+        emulator.control("POST", "faults", path="oauth/token", times=4, **page)
+        emulator.control("POST", "tokens/revoke")
+        await waits.poll()
+        await waits.poll()
+        end(emulator, *(instance_id for instance_id, _ in started))
+        await waits.poll()
+        return waits.statuses()
+
+    assert waiting(scenario) == ["done"] * 3
+
+
+def test_a_secrets_backend_that_is_away_ends_no_wait_while_the_connection_works(emulator, waiting, monkeypatch):
+    """Airflow says of it that the connection is not defined."""
+    from airflow.providers.common.compat.sdk import AirflowNotFoundException
+
+    started = start(emulator, 3)
+    look_up = hooks.get_async_connection
+    away = False
+
+    async def looked_up(conn_id):
+        if away:
+            raise AirflowNotFoundException(f"The conn_id `{conn_id}` isn't defined")
+        return await look_up(conn_id)
+
+    monkeypatch.setattr(hooks, "get_async_connection", looked_up)
+
+    async def scenario(waits):
+        nonlocal away
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        await waits.poll()
+        away = True
+        for _ in range(40):
+            await waits.poll()
+        end(emulator, *(instance_id for instance_id, _ in started[:2]))
+        await waits.poll()
+        served = waits.statuses()
+        for _ in range(60):  # but not for ever: somebody may have deleted it
+            await waits.poll()
+        return served, waits.tasks[2].result()
+
+    served, last = waiting(scenario)
+
+    assert served == ["done", "done", None]
+    assert last["error"] == "ConfigurationError"
+    assert "is not there" in last["message"]
+
+
+def test_a_page_of_a_gateway_instead_of_an_instance_is_tolerated_twice(emulator, waiting):
+    ids = legacy(emulator, 1)
+    page = {"status": 200, "headers": {"Content-Type": "text/html"}, "body": "<html>Busy</html>"}
+    emulator.control("POST", "faults", path=f"workflow_instances/{ids[0]}$", times=5, **page)
+
+    async def scenario(waits):
+        waits.begin(legacy_wait(ids[0]))
+        statuses = []
+        for _ in range(3):
+            await waits.poll()
+            statuses += waits.statuses()
+        return statuses, waits.tasks[0].result()["error"]
+
+    assert waiting(scenario) == ([None, None, "error"], "ContractError")
+
+
+def test_a_legacy_instance_whose_object_has_a_status_of_its_own_is_looked_at(emulator, waiting, monkeypatch):
+    """Show tells the object's status, where it has one; the list tells the state's."""
+    ids = legacy(emulator, 5)
+    own = {"status": "Sent Out"}
+    show = ProcoreLegacyHook.get_instance
+
+    def shown(self, instance_id):
+        instance = show(self, instance_id)
+        state = {**instance["current_workflow_state"], **(own if instance_id == ids[0] else {})}
+        return {**instance, "current_workflow_state": state}
+
+    monkeypatch.setattr(ProcoreLegacyHook, "get_instance", shown)
+
+    async def scenario(waits):
+        waits.begin(*(legacy_wait(one, until=["Signed"]) for one in ids))
+        await waits.poll()
+        calm = await waits.poll()
+        own["status"] = "Signed"
+        await waits.poll()
+        statuses = waits.statuses()
+        await cancel(*waits.tasks)
+        return calm, statuses
+
+    calm, statuses = waiting(scenario)
+
+    assert calm == {LIST: 1, SHOW: 1}
+    assert statuses == ["done", None, None, None, None]
+
+
+def test_a_look_that_failed_at_the_histories_is_made_again_though_the_row_has_not_changed(emulator, waiting):
+    one, *others = legacy(emulator, 3)
+    act = {"activity": "Submit for Approval", "login": "integration@example.com"}
+    emulator.control("POST", "procore/legacy/instances/perform-many", ids=[one], **act)
+    hook = ProcoreLegacyHook()
+    now = rules.describe_instance(hook.get_instance(one))
+    # Somebody acted in this state in the second it was entered; only the histories tell whether that visit is over.
+    times = {"at": now["state_set_at"], "state_set_at": now["state_set_at"]}
+    wait = legacy_wait(one, until=[now["state"]], after={"history_id": "0", "state_id": now["state_id"], **times})
+
+    async def scenario(waits):
+        emulator.control("POST", "faults", path="workflow_activity_histories$", status=503)
+        waits.begin(wait, *(legacy_wait(other) for other in others))
+        for _ in range(3):
+            await waits.poll()
+        statuses = waits.statuses()
+        await cancel(*waits.tasks)
+        return statuses
+
+    assert waiting(scenario) == ["done", None, None]
+
+
+def test_without_a_bulk_history_a_decision_is_noticed_before_all_new_waits_were_looked_at(emulator, clock):
+    emulator.control("PATCH", "switches", bulk_history="absent")
+    connection = json.loads(os.environ["AIRFLOW_CONN_PROCORE_DEFAULT"])
+    connection["extra"] |= {"requests_per_hour": 600}
+    started = start(emulator, 600)
+
+    async def scenario():
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("AIRFLOW_CONN_PROCORE_DEFAULT", json.dumps(connection))
+            tasks = [wait_for(v2_wait(*ids)) for ids in started]
+            await asyncio.sleep(1000)
+            end(emulator, started[0][0])
+            begun = clock.elapsed
+            await tasks[0]
+            took = clock.elapsed - begun
+            await cancel(*tasks)
+            return took
+
+    assert clock.run(scenario()) < 1800  # all 600 looks take more than an hour

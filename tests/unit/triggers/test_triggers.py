@@ -1,0 +1,223 @@
+"""What all triggers have in common: what lies in the database, what Airflow's statistics tell, what is refused."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import inspect
+import json
+import pkgutil
+from typing import get_origin
+
+import pytest
+from airflow.triggers.base import BaseTrigger
+
+from airflow_provider_workflows import triggers, version_compat
+from airflow_provider_workflows.client.rest import RateLimit
+from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyPerformActivityOperator
+from airflow_provider_workflows.sensors import procore, procore_legacy, workflowsoft
+from airflow_provider_workflows.sensors.base import WorkflowsSensor
+from tests.unit.triggers.conftest import (
+    INTERVAL,
+    MadeUpWait,
+    cancel,
+    legacy_wait,
+    v2_wait,
+    wait_for,
+)
+
+# --- what lies in the database ---
+
+VALUES = {
+    "after": "2026-01-01T00:00:00Z",
+    "asset": None,
+    "carry": {"a": [1, None]},
+    "deadline": "2026-01-01T00:00:00+00:00",
+    "event": {"status": "look"},
+    "max_instances": 3,
+    "performed": {"history_id": "1"},
+    "poll_interval": 60.0,
+    "project_ids": ["1", None],
+    "terminate_on_kill": True,
+    "until": ["complete"],
+    "visit": {"id": "1", "name": "Start", "status": None, "set_at": None},
+}
+LISTS = {"tool_types", "operation_ids", "fail_on", "skip_on", "step_reached", "step_answered"}
+PARTICULAR = {  # those of the event triggers, which bring some into a form of their own
+    "ProcoreResponseRequestedTrigger": {},
+    "ProcoreInstanceChangedTrigger": {"states": ["complete"], "changes": ["ended"]},
+    "WorkflowsoftIntegrationTrigger": {"diagram": None, "step": None},
+}
+TIME = "2026-01-01T00:00:00+00:00"
+
+
+def every_trigger():
+    for found in pkgutil.iter_modules(triggers.__path__, triggers.__name__ + "."):
+        module = importlib.import_module(found.name)
+        for cls in vars(module).values():
+            # On Python 3.10 a type with parameters, such as tuple[str, ...], passes for a class.
+            is_class = inspect.isclass(cls) and get_origin(cls) is None
+            is_own = is_class and issubclass(cls, BaseTrigger) and cls.__module__ == found.name
+            if is_own and not inspect.isabstract(cls):
+                yield cls
+
+
+def parameters_of(cls):
+    """Return the names that the constructors of a class and its bases take."""
+    names = {}
+    for base in cls.__mro__:
+        if base is BaseTrigger:
+            break
+        if "__init__" in vars(base):
+            taken = inspect.signature(base.__init__).parameters.values()
+            names |= {one.name: one for one in taken if one.kind is one.KEYWORD_ONLY}
+    return names
+
+
+@pytest.mark.parametrize("cls", list(every_trigger()), ids=lambda cls: cls.__name__)
+def test_a_trigger_stores_nothing_but_json_and_comes_back_as_it_was(cls):
+    until = TIME if cls.__name__ == "WorkflowsoftPauseTrigger" else VALUES["until"]
+    values = {**VALUES, "until": until}
+    arguments = {name: ["x"] if name in LISTS else values.get(name, "7") for name in parameters_of(cls)}
+    arguments |= PARTICULAR.get(cls.__name__, {})
+
+    path, stored = cls(**arguments).serialize()
+
+    assert path == f"{cls.__module__}.{cls.__qualname__}"
+    assert json.loads(json.dumps(stored)) == stored
+    assert stored.keys() == arguments.keys()
+    assert stored == arguments or cls.__name__ in PARTICULAR
+    assert cls(**stored).serialize() == (path, stored)
+
+
+def test_no_trigger_was_forgotten():
+    names = {cls.__name__ for cls in every_trigger()}
+
+    assert {
+        "ProcoreInstanceWaitTrigger",
+        "ProcoreResponseRequestedWaitTrigger",
+        "ProcoreAsyncOperationWaitTrigger",
+        "ProcoreBulkReplaceWaitTrigger",
+        "ProcoreLegacyInstanceWaitTrigger",
+        "ProcoreLegacyStateChangeWaitTrigger",
+        "WorkflowsoftIntegrationWaitTrigger",
+        "WorkflowsoftPauseTrigger",
+    } <= names
+
+
+# --- statistics ---
+
+
+@pytest.fixture
+def told(monkeypatch):
+    """What Airflow's statistics were told."""
+    statistics = []
+    monkeypatch.setattr(version_compat, "_tell", lambda kind, name, value, tags: statistics.append((name, value, tags)))
+    return statistics
+
+
+def test_a_poll_tells_what_it_did_for_whom(clock, product, told):
+    def poll(hook, subscribers):
+        hook.client.sent += 3
+        hook.client.rate = RateLimit(3600, 3000, int(clock.time()) + 1000)
+        yield [(one, None) for one in subscribers]
+
+    async def scenario():
+        product.next = [poll]
+        tasks = [wait_for(MadeUpWait(product.scope())) for _ in range(4)]
+        await asyncio.sleep(1.5 * INTERVAL)
+        await cancel(*tasks)
+
+    clock.run(scenario())
+
+    tags = {"connection": "made_up", "product": "made_up", "scope": "scope"}
+    assert [one for one in told if one[1]] == [
+        ("workflows.requests", 3, tags),
+        ("workflows.polls", 1, tags),
+        ("workflows.waits", 4, tags),
+        ("workflows.rate_limit_remaining", 3000, tags),
+    ]
+
+
+@pytest.mark.usefixtures("airflow_connections")
+@pytest.mark.parametrize(("kind", "ids"), [(v2_wait, ("700001", "5001")), (legacy_wait, ("568150",))])
+def test_the_age_of_the_oldest_step_is_told(emulator, clock, told, kind, ids):
+    async def scenario():
+        task = wait_for(kind(*ids))
+        await asyncio.sleep(10.5 * INTERVAL)
+        await cancel(task)
+
+    clock.run(scenario())
+
+    ages = [value for name, value, _ in told if name == "workflows.oldest_step_age"]
+    products = {tags["product"] for name, _, tags in told}
+    assert ages == sorted(ages)
+    assert 8 * INTERVAL <= ages[-1] <= 12 * INTERVAL
+    assert products == {"procore" if kind is v2_wait else "procore_legacy"}
+
+
+def test_a_time_that_is_none_spoils_no_poll(clock, product, told):
+    scope = product.scope()
+    for odd in (None, "", "yesterday", 7, {"a": 1}):
+        scope.note_step(odd)
+
+    async def scenario():
+        def poll(hook, subscribers):
+            scope.note_step("not a time")
+            yield [(one, None) for one in subscribers]
+
+        product.next = [poll]
+        task = wait_for(MadeUpWait(scope))
+        await asyncio.sleep(2.5 * INTERVAL)
+        await cancel(task)
+
+    clock.run(scenario())
+
+    assert len(product.polls) == 2
+    assert [name for name, *_ in told if name == "workflows.oldest_step_age"] == []
+
+
+# --- intervals ---
+
+SENSORS = {
+    procore.ProcoreInstanceSensor: {"instance_id": "700001"},
+    procore.ProcoreResponseRequestedSensor: {"tool_type": "purchase_order_contract"},
+    procore.ProcoreAsyncOperationSensor: {"operation_id": "1"},
+    procore_legacy.ProcoreLegacyInstanceSensor: {"instance_id": "568150", "until": {"Start"}},
+    workflowsoft.WorkflowsoftIntegrationSensor: {"step_id": "101"},
+}
+
+
+@pytest.mark.usefixtures("airflow_connections")
+@pytest.mark.parametrize("mode", [{"deferrable": True}, {"deferrable": False}, {"mode": "reschedule"}], ids=str)
+@pytest.mark.parametrize("cls", SENSORS, ids=lambda cls: cls.__name__)
+def test_an_interval_of_nothing_is_refused_by_every_sensor_before_anything_is_sent(emulator, cls, mode):
+    sensor = cls(task_id="wait", poke_interval=0, **SENSORS[cls], **mode)
+
+    with pytest.raises(ConfigurationError, match="poke_interval"):
+        sensor.execute({"ti": None})
+    assert emulator.requests() == []
+
+
+def test_every_sensor_was_asked():
+    modules = (procore, procore_legacy, workflowsoft)
+    own = {cls for module in modules for cls in vars(module).values() if inspect.isclass(cls)}
+    assert {cls for cls in own if issubclass(cls, WorkflowsSensor) and not inspect.isabstract(cls)} == set(SENSORS)
+
+
+@pytest.mark.usefixtures("airflow_connections")
+@pytest.mark.parametrize("interval", [0, -1.0])
+def test_an_interval_of_nothing_is_refused_by_an_operator_that_waits(emulator, interval):
+    operator = ProcoreLegacyPerformActivityOperator(
+        task_id="act",
+        instance_id="568150",
+        activity="Submit for Approval",
+        performed_by="integration@example.com",
+        wait_for_state_change=True,
+        poll_interval=interval,
+    )
+
+    with pytest.raises(ConfigurationError, match="poll_interval must be more than 0"):
+        operator.execute({})
+    assert emulator.requests() == []
