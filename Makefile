@@ -100,6 +100,10 @@ audit: .venv/ready ## ask the package index whether a version that was tested ha
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt --group docs
 	touch $@
 
+.PHONY: generate
+generate: .venv/ready ## write the tables of the documentation that are made from data
+	$(BIN)/python -m docs.generate
+
 .PHONY: docs
 docs: .venv/docs ## build the documentation site in dist/docs; a warning is an error
 	$(BIN)/python -m sphinx --quiet --fail-on-warning -b html docs dist/docs

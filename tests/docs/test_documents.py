@@ -238,14 +238,6 @@ def test_the_documents_say_that_minting_is_undocumented():
     assert "undocumented by the vendor" in (DOCS / "connections.md").read_text()
 
 
-def test_every_switch_of_the_emulator_is_documented_with_its_values():
-    from airflow_provider_workflows.emulator.world import SWITCHES
-
-    documented = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", (DOCS / "emulator.md").read_text(), re.MULTILINE))
-
-    assert documented == {name: switch.allowed for name, switch in SWITCHES.items()}
-
-
 def test_every_field_of_a_connection_is_documented():
     from airflow_provider_workflows.get_provider_info import get_provider_info
 
