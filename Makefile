@@ -26,15 +26,28 @@ demo: .venv/ready ## run the example DAGs on a real Airflow and the emulator, an
 demo-ui: .venv/ready ## the same, then leave Airflow and the emulator running until Ctrl-C
 	$(BIN)/python -m tests.live.demo --ui
 
-# One process of tests for each core; the tests of a file stay together and share what they started. A real Airflow needs
-# the machine for itself.
-PYTEST := -m pytest --numprocesses=auto --maxprocesses=4 --dist=loadfile -m 'not live' $(TESTS)
+# One process of tests for each core, each with its half of the tests until one has nothing left.
+PARALLEL := --numprocesses=auto --maxprocesses=4 --dist=worksteal
+QUICK := not slow and not live and not browser and not e2e
+PYTEST := -m pytest $(PARALLEL) $(TESTS)
 
 .PHONY: test
-test: .venv/ready ## run all tests, the end-to-end run on a real Airflow and the browser included, and print the coverage
-	$(MAKE) .venv/browser || echo 'No browser to be had: the tests that need one are skipped.'
-	$(BIN)/python $(PYTEST) --cov --cov-report= --cov-fail-under=0
-	$(BIN)/python -m pytest -m live --cov --cov-append --cov-report=term-missing:skip-covered
+test: .venv/ready ## run the unit, emulator and integration tests, then one end-to-end run on a real Airflow
+	$(BIN)/python $(PYTEST) -m '$(QUICK)'
+	$(BIN)/python -m pytest -m e2e
+
+.PHONY: test-all
+test-all: .venv/browser ## run every test: all sizes, every live run, the browser
+	HYPOTHESIS_PROFILE=thorough $(BIN)/python $(PYTEST) -m 'not live and not browser and not e2e'
+	$(MAKE) test-live
+
+.PHONY: test-live
+test-live: .venv/browser ## run the tests on a real Airflow and in a browser; PostgreSQL and a browser are installed where they are missing
+	$(BIN)/python -m pytest -m 'live or browser or e2e'
+
+.PHONY: coverage
+coverage: .venv/ready ## run the quick tests with coverage of lines and branches, and fail below what pyproject.toml demands
+	$(BIN)/python $(PYTEST) -m '$(QUICK)' --cov --cov-report=term-missing:skip-covered
 
 # The Airflow versions that the matrix runs, each with the Python it is meant for and, where it breaks on newer
 # libraries, the day whose libraries it takes.
@@ -53,15 +66,20 @@ LIBRARIES_3.3 := -c constraints.txt
 
 MATRIX := matrix-3.0 matrix-3.1 matrix-3.2 matrix-3.3
 
-.PHONY: matrix $(MATRIX)
-matrix: $(MATRIX) ## run all tests but the live ones on each minor version of Airflow; PYTHON_3.0=/path/to/python3.10 and the like
+.PHONY: matrix compat $(MATRIX)
+matrix: $(MATRIX) ## run the quick tests on each minor version of Airflow; PYTHON_3.0=/path/to/python3.10 and the like
+
+compat: ## run the tests that meet Airflow where its versions differ, on the lowest version
+	$(MAKE) matrix-3.0 MATRIX_MARKS='compat and $(QUICK)'
+
+MATRIX_MARKS ?= $(QUICK)
 
 # A Python that is neither here nor to be had is replaced by the one that runs the rest, if that Airflow takes it; pytest
 # says which it is.
 $(MATRIX): matrix-%: .venv/ready
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON_$*) .venv/$* || $(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv/$*
 	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv/$*/bin/python $(LIBRARIES_$*) apache-airflow==$(AIRFLOW_$*) -e '.[emulator,parquet]' --group dev
-	.venv/$*/bin/python $(PYTEST)
+	.venv/$*/bin/python $(PYTEST) -m '$(MATRIX_MARKS)'
 
 .PHONY: faults
 faults: .venv/ready ## kill every action at each of its requests and notes, and print what became of it
@@ -111,7 +129,7 @@ docs: .venv/docs ## build the documentation site in dist/docs; a warning is an e
 # The browser is the one of this machine, or Debian's, or the one that Playwright fetches.
 .venv/browser: .venv/ready
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt --group browser
-	command -v chromium || command -v chromium-browser || command -v google-chrome || apt-get install --yes --quiet chromium || $(BIN)/playwright install chromium
+	command -v chromium || command -v chromium-browser || command -v google-chrome || apt-get install --yes --quiet chromium || { apt-get update --quiet && apt-get install --yes --quiet chromium; } || $(BIN)/playwright install chromium
 	touch $@
 
 .PHONY: browser

@@ -7,12 +7,13 @@ import os
 import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+pytest_plugins = ["tests.support.processor_time"]
 
 EXAMPLES = Path(__file__).parents[1] / "example_dags"
 
@@ -57,15 +58,18 @@ def nowhere_to_push_to(request: pytest.FixtureRequest, monkeypatch: pytest.Monke
         monkeypatch.setattr(version_compat, "XCOM_HOLDS_NONE", True)
 
 
-@pytest.fixture
-def untraced() -> Iterator[None]:
-    """Leave a long test out of the measure of coverage, which makes it three times as long and adds nothing."""
-    tracing = sys.gettrace(), threading.gettrace()
-    sys.settrace(None)
-    threading.settrace(None)
+@pytest.fixture(autouse=True)
+def secrets_of_one_test() -> Iterator[None]:
+    """
+    Forget what Airflow's log masker was given, when a test is over.
+
+    It compiles one pattern of all secrets for each new one, so that after thousands of tokens every sign-in is slow.
+    """
     yield
-    threading.settrace(tracing[1])
-    sys.settrace(tracing[0])
+    for name, module in list(sys.modules.items()):
+        if name.endswith(".secrets_masker") and hasattr(module, "_secrets_masker"):
+            masker = module._secrets_masker()
+            masker.patterns, masker.replacer = set(), None
 
 
 class Store(dict[str, Any]):
@@ -121,7 +125,7 @@ def database() -> None:
 
 
 @pytest.fixture
-def airflow_db(database: None, untraced: None) -> None:
+def airflow_db(database: None) -> None:
     """An empty Airflow database, which `dag.test()` needs; most of what is run then is Airflow."""
 
 

@@ -219,25 +219,6 @@ def test_every_page_is_reached_from_the_first():
 # --- what they must say ---
 
 
-def test_the_dag_in_the_readme_is_a_dag_of_about_fifteen_lines():
-    (text,) = blocks(ROOT / "README.md", "python")
-
-    dag = run(text, "README.md")["approve_purchase_orders"]()
-
-    assert [task.task_id for task in dag.topological_sort()] == ["waiting", "order", "answer", "outcome"]
-    assert len(text.splitlines()) <= 16
-
-
-def test_the_first_example_of_workflowsoft_is_a_dag():
-    dag = run(blocks(DOCS / "workflowsoft.md", "python")[0], "workflowsoft.md")["register_vendors"]()
-
-    assert [task.task_id for task in dag.topological_sort()] == ["waiting", "register"]
-
-
-def test_the_documents_say_that_minting_is_undocumented():
-    assert "undocumented by the vendor" in (DOCS / "connections.md").read_text()
-
-
 def test_every_field_of_a_connection_is_documented():
     from airflow_provider_workflows.get_provider_info import get_provider_info
 

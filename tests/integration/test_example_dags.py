@@ -11,6 +11,8 @@ import pytest
 
 from tests.support.versions import AIRFLOW
 
+pytestmark = pytest.mark.compat
+
 EXAMPLES = sorted((Path(__file__).parents[2] / "example_dags").glob("*.py"))
 # Parses the DAG as the DAG processor does, and notes every connection, look-up, process and file that is written.
 PARSE = """

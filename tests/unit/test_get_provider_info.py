@@ -17,6 +17,8 @@ import airflow_provider_workflows
 from airflow_provider_workflows.get_provider_info import get_provider_info
 from tests.support.versions import AIRFLOW
 
+pytestmark = pytest.mark.compat
+
 KNOWS_ALL = pytest.mark.skipif(AIRFLOW < (3, 3), reason="before Airflow 3.3 its schema has not all that we declare")
 KNOWS_FIELDS = pytest.mark.skipif(AIRFLOW < (3, 2), reason="before Airflow 3.2 its schema has no fields of connections")
 SCHEMAS = Path(airflow.__file__).parent

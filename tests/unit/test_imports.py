@@ -14,6 +14,8 @@ import pytest
 
 from tests.support.versions import AIRFLOW
 
+pytestmark = pytest.mark.compat
+
 PACKAGE = Path(__file__).parents[2] / "airflow_provider_workflows"
 NAME = PACKAGE.name
 PARSED = sorted(

@@ -12,6 +12,8 @@ from airflow_provider_workflows.retries import WorkflowsRetryPolicy
 from tests.support.examples import run_source
 from tests.support.versions import AIRFLOW
 
+pytestmark = pytest.mark.compat
+
 HAS_POLICIES = pytest.mark.skipif(AIRFLOW < (3, 3), reason="before Airflow 3.3 there are no retry policies")
 
 FAIL_AT_ONCE = {

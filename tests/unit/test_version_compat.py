@@ -13,6 +13,8 @@ import pytest
 from airflow_provider_workflows import version_compat
 from tests.support.versions import AIRFLOW
 
+pytestmark = pytest.mark.compat
+
 
 def test_airflow_3_0_gets_the_single_values_of_a_result_pushed_but_for_those_it_cannot_store(monkeypatch):
     pushed: dict[str, object] = {}

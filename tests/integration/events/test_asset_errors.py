@@ -15,6 +15,8 @@ from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.procore import STATES
 from airflow_provider_workflows.triggers.procore_events import CHANGES
 
+pytestmark = pytest.mark.compat
+
 TOOL = "purchase_order_contract"
 NAME = "orders that ask us"
 EXAMPLES = Path(__file__).parents[3] / "example_dags"

@@ -20,6 +20,8 @@ from airflow_provider_workflows.triggers.procore_events import (
 )
 from airflow_provider_workflows.triggers.workflowsoft_events import WorkflowsoftIntegrationTrigger
 
+pytestmark = pytest.mark.compat
+
 TOOL = "purchase_order_contract"
 
 

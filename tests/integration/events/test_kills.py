@@ -14,7 +14,6 @@ from airflow_provider_workflows.triggers.procore_events import (
 from airflow_provider_workflows.triggers.workflowsoft_events import WorkflowsoftIntegrationTrigger
 
 pytest.importorskip("airflow.triggers.shared_stream", reason="before Airflow 3.3 there is no cursor")
-pytestmark = pytest.mark.usefixtures("untraced")
 
 LIVES = 12
 TOOL = "purchase_order_contract"

@@ -56,7 +56,6 @@ def test_20_000_active_instances_fit_into_the_store(stores, store, number):
     assert asyncio.run(Cursor(store, "workflows.1").load()) == told
 
 
-@pytest.mark.usefixtures("untraced")
 def test_a_change_of_one_of_20_000_writes_one_value(stores, store):
     trigger = ProcoreInstanceChangedTrigger(tool_type="purchase_order_contract")
     cursor = Cursor(store, "workflows.1")
@@ -78,7 +77,6 @@ def test_a_change_of_one_of_20_000_writes_one_value(stores, store):
     assert comparing < LONGEST_BLOCK
 
 
-@pytest.mark.usefixtures("untraced")
 def test_saving_20_000_does_not_keep_the_event_loop(stores, store):
     trigger = ProcoreInstanceChangedTrigger(tool_type="purchase_order_contract")
     told, _ = trigger.news({}, snapshot(MANY), is_first=True)

@@ -6,6 +6,8 @@ from tests.support import examples
 from tests.support.people import People, describe
 from tests.unit.operators.test_procore_respond import responses
 
+pytestmark = pytest.mark.compat
+
 
 @pytest.mark.usefixtures("airflow_db", "airflow_connections")
 @pytest.mark.parametrize(("director", "reached"), [("Approve", "order_the_goods"), ("Reject", "tell_the_buyer")])

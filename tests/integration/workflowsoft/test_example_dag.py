@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.compat
+
 DAG_FILE = Path(__file__).parents[3] / "example_dags" / "example_workflowsoft_integration_step.py"
 
 

@@ -149,7 +149,6 @@ def emulator() -> Iterator[work.RecordedEmulator]:
         yield emulator
 
 
-@pytest.mark.usefixtures("untraced")
 def test_two_hundred_tasks_in_a_pool_use_up_the_rate_limit_and_all_get_through(emulator, set_connection, monkeypatch):
     arguments = work.prepare(emulator)
     for conn_id, connection in work.connections(emulator, arguments).items():

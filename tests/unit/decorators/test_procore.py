@@ -39,7 +39,7 @@ from tests.unit.operators.test_procore_respond import (
     step_of,
 )
 
-pytestmark = pytest.mark.usefixtures("airflow_connections")
+pytestmark = [pytest.mark.compat, pytest.mark.usefixtures("airflow_connections")]
 
 APPROVED = [("90001", "Approve")]
 

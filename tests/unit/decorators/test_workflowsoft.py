@@ -33,7 +33,7 @@ from airflow_provider_workflows.version_compat import HAS_TASK_STATE_STORE
 from tests.support.examples import run_source
 from tests.support.killed import Killed
 
-pytestmark = pytest.mark.usefixtures("airflow_connections")
+pytestmark = [pytest.mark.compat, pytest.mark.usefixtures("airflow_connections")]
 
 WRITE = "/instances/variables$"
 COMPLETE = "/action$"

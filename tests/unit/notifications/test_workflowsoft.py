@@ -23,6 +23,8 @@ from airflow_provider_workflows.notifications.workflowsoft import WorkflowsoftTa
 from tests.support.killed import Killed
 from tests.support.versions import AIRFLOW
 
+pytestmark = pytest.mark.compat
+
 SENTENCE = {"title": "{{ dag.dag_id }} failed", "on_behalf_of": "olga@example.com"}
 KEY = "workflowsoft_tasks_orders"
 

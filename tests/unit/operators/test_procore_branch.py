@@ -18,6 +18,8 @@ from tests.support.examples import run_source
 from tests.unit.operators.test_procore_legacy_perform_activity import INSTANCE as LEGACY_INSTANCE
 from tests.unit.operators.test_procore_respond import INSTANCE, person_answers
 
+pytestmark = pytest.mark.compat
+
 COMPLETE = {
     "instance_id": "7",
     "state": "complete",

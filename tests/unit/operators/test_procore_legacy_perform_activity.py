@@ -19,7 +19,7 @@ from airflow_provider_workflows.operators.procore_legacy import (
 )
 from tests.support.killed import Killed
 
-pytestmark = pytest.mark.usefixtures("airflow_connections")
+pytestmark = [pytest.mark.compat, pytest.mark.usefixtures("airflow_connections")]
 
 INSTANCE = "568150"
 JOINT = "568151"

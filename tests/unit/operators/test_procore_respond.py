@@ -9,7 +9,7 @@ from airflow_provider_workflows.exceptions import ConfigurationError, NotFound
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
 
-pytestmark = pytest.mark.usefixtures("airflow_connections")
+pytestmark = [pytest.mark.compat, pytest.mark.usefixtures("airflow_connections")]
 
 INSTANCE = "700001"
 TOOL = "purchase_order_contract"

@@ -391,7 +391,6 @@ def any_moment(chance: random.Random) -> datetime:
     return (datetime.min + timedelta(seconds=seconds)).replace(tzinfo=zone)
 
 
-@pytest.mark.usefixtures("untraced")
 def test_a_hundred_thousand_decimals_dates_and_times_round_trip_exactly():
     chance = random.Random(20211124)
 

@@ -27,7 +27,7 @@ try:
 except ImportError:  # before Airflow 3.1
     from airflow.exceptions import AirflowRescheduleException
 
-pytestmark = pytest.mark.usefixtures("airflow_connections")
+pytestmark = [pytest.mark.compat, pytest.mark.usefixtures("airflow_connections")]
 
 FOUR_DAYS = 4 * 24 * 3600  # the emulator's steps are due after three
 LEGACY_INSTANCE = "568150"

@@ -24,7 +24,7 @@ from airflow_provider_workflows.triggers import base as waiting
 from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
 from tests.support.virtual_time import VirtualTime
 
-pytestmark = pytest.mark.usefixtures("airflow_connections")
+pytestmark = [pytest.mark.compat, pytest.mark.usefixtures("airflow_connections")]
 
 INSTANCE = "700001"
 TOOL = "purchase_order_contract"

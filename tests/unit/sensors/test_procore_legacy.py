@@ -12,7 +12,7 @@ from tests.support.people import People
 from tests.unit.operators.test_procore_legacy_perform_activity import INSTANCE, perform, performed, person
 from tests.unit.sensors.test_procore import deferred, first_event
 
-pytestmark = pytest.mark.usefixtures("airflow_connections")
+pytestmark = [pytest.mark.compat, pytest.mark.usefixtures("airflow_connections")]
 
 
 def sensor(**parameters) -> ProcoreLegacyInstanceSensor:

@@ -40,6 +40,8 @@ from airflow_provider_workflows.triggers.workflowsoft import (
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE
 from tests.support.killed import Killed
 
+pytestmark = pytest.mark.compat
+
 try:
     from airflow.sdk.exceptions import AirflowRescheduleException
 except ImportError:  # before Airflow 3.1

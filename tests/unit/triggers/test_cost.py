@@ -379,7 +379,6 @@ def test_a_calm_list_is_enough_to_know_that_a_legacy_state_is_held_for_too_long(
 # --- Legacy ---
 
 
-@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize("spread", [False, True])
 def test_500_legacy_waits_in_10000_instances_take_a_request_per_page_and_one_per_change(clock, waiting, spread):
     with emulator_with("large") as emulator:

@@ -143,7 +143,6 @@ def test_all_waits_outlive_an_outage_of_60_polls_and_catch_up_at_once_and_at_no_
     assert asked["bulk_history"] <= 3 + 3 + 3
 
 
-@pytest.mark.usefixtures("untraced")
 def test_a_token_that_ends_many_times_during_a_wait_of_30_days_is_renewed(emulator, clock, sent):
     emulator.control("PATCH", "switches", token_lifetime=5400)
 

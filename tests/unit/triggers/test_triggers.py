@@ -27,6 +27,8 @@ from tests.unit.triggers.conftest import (
     wait_for,
 )
 
+pytestmark = pytest.mark.compat
+
 # --- what lies in the database ---
 
 VALUES = {
