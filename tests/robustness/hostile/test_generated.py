@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.robustness.hostile.answers import parsed
 from tests.robustness.hostile.calls import Call
-from tests.robustness.hostile.mutations import FEW, as_body, mutated
+from tests.robustness.hostile.mutations import as_body, mutated
 from tests.robustness.hostile.replay import Exchange, Server
 from tests.robustness.hostile.test_hooks import ASKING, good_result, problem_with, spoilt
 
@@ -23,7 +23,6 @@ def test_an_answer_that_is_wrong_anywhere_is_a_typed_error_or_a_result(call: Cal
     like = good_result(call, good)
     answers = [exchange for exchange in spoilt(call, good) if exchange.body]
 
-    @settings(FEW, max_examples=400 if call.name in READ_INSIDE else 40)
     @given(st.data())
     def check(data: Any) -> None:
         exchange = data.draw(st.sampled_from(answers))

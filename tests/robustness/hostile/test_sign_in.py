@@ -12,7 +12,7 @@ from airflow_provider_workflows.exceptions import NOTHING_DONE
 from tests.robustness.hostile import answers
 from tests.robustness.hostile.calls import CALLS, Call
 from tests.robustness.hostile.conftest import connections_to
-from tests.robustness.hostile.mutations import FEW, as_body, mutated
+from tests.robustness.hostile.mutations import as_body, mutated
 from tests.robustness.hostile.replay import Exchange, Server
 from tests.robustness.hostile.test_hooks import SIGN_IN, Good, good_result, outcome_of, problem_with, words_of
 
@@ -58,7 +58,6 @@ def test_a_bad_answer_to_signing_in_is_a_typed_error_or_a_token(call, good):
 def test_an_answer_to_signing_in_that_is_wrong_anywhere_is_a_typed_error_or_a_token(call, good):
     like, exchange = good_result(call, good), granted(call, good)
 
-    @FEW
     @given(mutated(answers.parsed(exchange)))
     def check(bad: Any) -> None:
         server = Server(good[str(call)], exchange.route, [exchange.but(body=as_body(bad))])
