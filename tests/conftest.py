@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 pytest_plugins = ["tests.support.processor_time"]
 
@@ -28,6 +29,19 @@ os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
 os.environ["AIRFLOW__CORE__UNIT_TEST_MODE"] = "False"
 os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{_home.name}/airflow.db"
 os.environ["AIRFLOW__WORKFLOWS__POKE_INTERVAL"] = "1"
+
+# How many examples each property test tries. They are the same in every run, so a failure can be repeated. No deadline:
+# a busy machine must not fail a test.
+for _profile, _examples in (("quick", 40), ("thorough", 400)):
+    settings.register_profile(
+        _profile,
+        max_examples=_examples,
+        derandomize=True,
+        deadline=None,
+        database=None,
+        suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+    )
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 from airflow_provider_workflows import version_compat  # noqa: E402  after the environment is set
 from airflow_provider_workflows.client.auth import TokenAuth  # noqa: E402  after the environment is set

@@ -441,12 +441,22 @@ class Row:
         ]
 
 
-def run_flow(harness: Harness, flow: Flow, seed: int, *, quick: bool = False, only: int | None = None) -> Row:
-    """Run a flow once for each of its points, or for one of them."""
+def run_flow(
+    harness: Harness, flow: Flow, seed: int, *, quick: bool = False, every: int = 1, only: int | None = None
+) -> Row:
+    """
+    Run a flow once for each of its points.
+
+    :param every: Run only each n-th point.
+    :param only: Run only this point.
+    """
     model = harness.undisturbed(flow)
-    numbered = enumerate(points(flow, model, seed, quick=quick))
-    outcomes = {number: harness.disturbed(flow, point, model) for number, point in numbered if only in (None, number)}
-    return Row(flow, seed, quick, outcomes)
+    numbered = [
+        (number, point)
+        for number, point in enumerate(points(flow, model, seed, quick=quick))
+        if number % every == 0 and only in (None, number)
+    ]
+    return Row(flow, seed, quick, {number: harness.disturbed(flow, point, model) for number, point in numbered})
 
 
 def table(rows: list[Row]) -> str:

@@ -7,7 +7,6 @@ import json
 from collections.abc import Iterator
 from typing import Any
 
-from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 
 INFINITY = float("inf")  # which JSON can say, as 1e999
@@ -21,14 +20,6 @@ VALUES: list[Any] = [
     {"data": []}, {"next": "c"}, {"": ""},
 ]  # fmt: skip
 CHANGES = ("replace", "delete", "insert", "again")
-# The same examples every time, so that what fails fails again.
-FEW = settings(
-    derandomize=True,
-    deadline=None,
-    database=None,
-    max_examples=50,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
 
 
 def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

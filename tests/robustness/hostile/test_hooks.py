@@ -6,6 +6,7 @@ import itertools
 import json
 import time
 import traceback
+from collections.abc import Collection, Iterable
 from typing import Any
 
 import pytest
@@ -22,18 +23,21 @@ from tests.robustness.hostile.replay import Exchange, Server, served_by
 SOON = 5.0  # seconds of work; no pause is a real one here, and a busy machine is no fault of ours
 SIGN_IN = {("POST", "/oauth/token"), ("GET", "/api/v2/app/apitoken")}
 ASKING = [call for call in CALLS if call.name != "get_api_token"]  # a ready token is asked for nowhere
-# One call of each way in which an answer is read.
-WAYS = (
+# One call of each way in which a response is read: an object in an object, pages of both APIs, fields, names that are
+# looked up; and one write action of each API. The other calls read in the same ways, and run with the slow tests.
+REPRESENTATIVE = (
     "ProcoreHook.get_instance",
     "ProcoreHook.list_instances",
-    "ProcoreHook.each_bulk_history",
-    "ProcoreHook.get_bulk_replace_errors",
     "ProcoreHook.respond",
     "ProcoreLegacyHook.list_instances",
     "ProcoreLegacyHook.perform_activity",
     "WorkflowsoftHook.get_fields",
+    "WorkflowsoftHook.resolve_step",
     "WorkflowsoftHook.poll_new_integrations",
 )
+LARGE = ("ProcoreHook.get_instance", "ProcoreLegacyHook.list_instances", "WorkflowsoftHook.get_fields")
+# They do not parse what they read as all others do.
+OTHER_WAYS = ("ProcoreHook.each_bulk_history", "ProcoreHook.get_bulk_replace_errors")
 Good = dict[str, list[Exchange]]
 PAGED = (
     "ProcoreHook.find_user_id",
@@ -50,6 +54,15 @@ PAGED = (
     "ProcoreLegacyHook.list_permanent_logs",
     "ProcoreLegacyHook.list_activity_histories",
 )
+
+
+def each_of(calls: Iterable[Call], quick: Collection[str] = REPRESENTATIVE) -> Any:
+    """Parametrize a test with calls; all but a few of them are slow."""
+    params = [pytest.param(call, id=str(call), marks=() if str(call) in quick else pytest.mark.slow) for call in calls]
+    return pytest.mark.parametrize("call", params)
+
+
+EACH = each_of(ASKING)
 
 
 def outcome_of(call: Call, server: Server) -> tuple[Any, WorkflowsError | None]:
@@ -128,25 +141,25 @@ def problems_of(call: Call, good: Good, kinds: Any) -> dict[str, str]:
     return found
 
 
-def test_every_public_member_of_a_hook_is_asked_or_asks_nobody():
+def test_every_public_hook_member_is_tried_or_sends_nothing():
     for hook in {call.hook for call in CALLS}:
         asked = {call.name for call in CALLS if call.hook is hook}
         assert public_members(hook) - asked <= ASKS_NOBODY
         assert not asked & ASKS_NOBODY
 
 
-@pytest.mark.parametrize("call", ASKING, ids=str)
-def test_a_bad_answer_is_a_typed_error_or_a_result(call, good):
+@EACH
+def test_bad_response_is_a_typed_error_or_result(call, good):
     assert problems_of(call, good, answers.kinds()) == {}
 
 
-@pytest.mark.parametrize("call", [call for call in ASKING if str(call) in (*WAYS, *PAGED)], ids=str)
-def test_bad_http_is_a_typed_error_or_a_result(call, good):
+@each_of(call for call in ASKING if str(call) in {*REPRESENTATIVE, *OTHER_WAYS, *PAGED})
+def test_bad_http_is_a_typed_error_or_result(call, good):
     assert problems_of(call, good, answers.kinds_of_http()) == {}
 
 
-@pytest.mark.parametrize("call", [call for call in ASKING if str(call) in WAYS], ids=str)
-def test_a_large_answer_is_no_large_error(call, good):
+@each_of([call for call in ASKING if str(call) in {*REPRESENTATIVE, *OTHER_WAYS}], quick=LARGE)
+def test_large_response_makes_no_large_error(call, good):
     assert problems_of(call, good, answers.large_kinds()) == {}
 
 
@@ -157,7 +170,7 @@ def without_news(value: Any) -> Any:
 
 
 @pytest.mark.parametrize("call", ASKING, ids=str)
-def test_fields_that_nobody_knows_change_no_result(call, good):
+def test_unknown_fields_change_no_result(call, good):
     like = good_result(call, good)
     for exchange in spoilt(call, good):
         spoiled = (
@@ -175,7 +188,7 @@ def words_of(error: WorkflowsError) -> str:
 
 
 @pytest.mark.parametrize("call", ASKING, ids=str)
-def test_a_secret_that_the_server_repeats_is_in_no_error(call, good):
+def test_secret_that_the_server_repeats_is_in_no_error(call, good):
     for exchange, (name, kind) in itertools.product(spoilt(call, good), list(answers.echoes(READY))):
         if "_storage" in exchange.route[1]:
             continue  # which has never seen the token
@@ -221,7 +234,7 @@ def pages_of(call: Call) -> list[Any]:
 
 
 @pytest.mark.parametrize("call", [call for call in ASKING if str(call) in PAGED], ids=str)
-def test_a_list_that_never_ends_ends_after_so_many_pages(call, good, monkeypatch):
+def test_endless_list_ends_after_the_maximum_of_pages(call, good, monkeypatch):
     monkeypatch.setattr(rest, "MOST_PAGES", 20)
     exchange = next(e for e in spoilt(call, good) if not e.route[1].endswith("/me"))
     for make in pages_of(call):
@@ -235,6 +248,6 @@ def test_a_list_that_never_ends_ends_after_so_many_pages(call, good, monkeypatch
         assert server.asked.count(exchange.route) == 20
 
 
-def test_the_bound_of_a_list_is_far_beyond_a_large_company(good):
+def test_maximum_of_pages_is_enough_for_a_large_company(good):
     """A million instances at a hundred a page."""
     assert rest.MOST_PAGES * 100 >= 1_000_000

@@ -14,7 +14,7 @@ from airflow_provider_workflows.hooks.procore import ProcoreHook
 from tests.robustness.hostile.answers import PAGE, UNPACKS_BY_THE_PIECE
 from tests.robustness.hostile.conftest import connections_to
 from tests.robustness.hostile.server import HostileServer, Send, closing, endless, head, raw, whole
-from tests.robustness.hostile.test_hooks import ASKING
+from tests.robustness.hostile.test_hooks import EACH
 
 BOMB = gzip.compress(b"0" * 2**26, 1)
 BOMB_IN_A_BOMB = gzip.compress(gzip.compress(b"0" * 2**26))
@@ -53,8 +53,8 @@ def kinds(elsewhere: str) -> dict[str, Send]:
     }
 
 
-@pytest.mark.parametrize("call", ASKING, ids=str)
-def test_whatever_a_socket_does_is_a_typed_error_or_a_result_and_an_action_is_sent_once(call, connect):
+@EACH
+def test_broken_socket_is_a_typed_error_and_sends_once(call, connect):
     problems = {}
     with HostileServer(raw(whole(b""))) as elsewhere:
         for name, send in kinds(elsewhere.url).items():
@@ -80,7 +80,7 @@ def test_whatever_a_socket_does_is_a_typed_error_or_a_result_and_an_action_is_se
     assert problems == {}
 
 
-def test_an_answer_that_comes_too_late_is_not_taken_for_that_of_the_next_call(connect):
+def test_late_response_is_not_taken_for_the_next_one(connect):
     """A server says 103 first, and sends the answer proper when the next request is there."""
     began = []
 
@@ -113,7 +113,7 @@ MEMORY = {
 
 
 @pytest.mark.parametrize("send", MEMORY.values(), ids=MEMORY)
-def test_an_answer_of_any_size_takes_a_bounded_memory(connect, request, send):
+def test_response_of_any_size_takes_bounded_memory(connect, request, send):
     if "bomb" in request.node.name and not UNPACKS_BY_THE_PIECE:
         pytest.skip("urllib3 before 2.6 unpacks a bomb whole")
     with HostileServer(send) as server:

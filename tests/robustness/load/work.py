@@ -1,4 +1,4 @@
-"""Two hundred tasks of several kinds, a record of what each of them sent, and what must be true of it."""
+"""Two hundred tasks of several kinds (or a tenth of them), a record of what each sent, and what must be true of it."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from airflow_provider_workflows.emulator import Emulator
 POOL_SIZE = 8  # what docs/deployment.md says
 PER_SECOND = 2.5  # requests that Procore's window of 10 seconds allows, 25
 LARGEST_RATIO = 1.3
-RESPONSES, ACTIVITIES, STARTS, INTEGRATIONS = 60, 50, 39, 17  # an integration takes three tasks
+COUNTS = {"respond": 60, "perform": 50, "start": 39, "integration": 17}  # an integration takes three tasks
 TOOL = "purchase_order_contract"
 FIELDS = {"Venue": "Main hall", "Event duration": "2.5"}
 LIMITS = {"rate_limit": "on", "rate_headers": "always", "rate_429": "both"}
-EXPECTED = {
-    ("procore", "respond"): RESPONSES,
-    ("procore", "start"): STARTS,
-    ("procore_legacy", "perform_activity"): ACTIVITIES,
-    ("workflowsoft", "write_fields"): INTEGRATIONS,
-    ("workflowsoft", "complete"): INTEGRATIONS,
+EFFECTS = {
+    ("procore", "respond"): "respond",
+    ("procore", "start"): "start",
+    ("procore_legacy", "perform_activity"): "perform",
+    ("workflowsoft", "write_fields"): "integration",
+    ("workflowsoft", "complete"): "integration",
 }
 
 
@@ -95,19 +95,24 @@ def _not_before(headers: dict[str, str], at: float) -> float:
     return max(stated)
 
 
-def prepare(emulator: Emulator) -> dict[str, list[dict[str, Any]]]:
-    """Let the instances begin that the tasks act on; return the arguments of each task by its kind."""
-    v2 = emulator.control("POST", "procore/instances/many", count=RESPONSES)["ids"]
-    legacy = emulator.control("POST", "procore/legacy/instances/many", count=ACTIVITIES)["ids"]
+def prepare(emulator: Emulator, part: int = 1) -> dict[str, list[dict[str, Any]]]:
+    """
+    Let the instances begin that the tasks act on; return the arguments of each task by its kind.
+
+    :param part: Divides the numbers of tasks.
+    """
+    counts = {kind: count // part for kind, count in COUNTS.items()}
+    v2 = emulator.control("POST", "procore/instances/many", count=counts["respond"])["ids"]
+    legacy = emulator.control("POST", "procore/legacy/instances/many", count=counts["perform"])["ids"]
     integrations = [
         emulator.control("POST", "workflowsoft/processes", diagram="Event planning")["integration_instance_id"]
-        for _ in range(INTEGRATIONS)
+        for _ in range(counts["integration"])
     ]
     emulator.control("PATCH", "switches", **LIMITS)
     return {
         "respond": [{"procore_conn_id": f"respond_{i}", "instance_id": one} for i, one in enumerate(v2)],
         "perform": [{"procore_conn_id": f"perform_{i}", "instance_id": one} for i, one in enumerate(legacy)],
-        "start": [{"procore_conn_id": f"start_{i}", "item_id": str(900_000 + i)} for i in range(STARTS)],
+        "start": [{"procore_conn_id": f"start_{i}", "item_id": str(900_000 + i)} for i in range(counts["start"])],
         "integration": [
             {"workflowsoft_conn_id": f"integration_{i}", "integration_instance_id": one}
             for i, one in enumerate(integrations)
@@ -157,8 +162,9 @@ def too_early(record: list[Request]) -> list[str]:
     return early
 
 
-def wrong_effects(emulator: Emulator) -> list[str]:
+def wrong_effects(emulator: Emulator, part: int = 1) -> list[str]:
     """Return what is wrong with what was done: each action once, on a target of its own."""
+    expected = {effect: COUNTS[kind] // part for effect, kind in EFFECTS.items()}
     done = [effect for effect in emulator.effects() if effect["via"] == "api"]
     found = Counter((effect["product"], effect["action"]) for effect in done)
     targets = Counter(
@@ -166,9 +172,9 @@ def wrong_effects(emulator: Emulator) -> list[str]:
         for effect in done
     )
     wrong = [
-        f"{' '.join(key)}: {found[key]} times instead of {EXPECTED.get(key, 0)}"
-        for key in sorted({*found, *EXPECTED})
-        if found[key] != EXPECTED.get(key, 0)
+        f"{' '.join(key)}: {found[key]} times instead of {expected.get(key, 0)}"
+        for key in sorted({*found, *expected})
+        if found[key] != expected.get(key, 0)
     ]
     return wrong + [f"{' '.join(key)}: {times} times" for key, times in targets.items() if times > 1]
 
@@ -179,9 +185,9 @@ def total_seconds(record: list[Request]) -> float:
     return max(times) - min(times)
 
 
-def problems(emulator: RecordedEmulator) -> list[str]:
+def problems(emulator: RecordedEmulator, part: int = 1) -> list[str]:
     """Return which promises were broken."""
-    broken = wrong_effects(emulator) + too_early(emulator.record)
+    broken = wrong_effects(emulator, part) + too_early(emulator.record)
     if not refused(emulator.record):
         broken.append("the limit was never reached")
     if total_seconds(emulator.record) > LARGEST_RATIO * least_seconds(emulator.record):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from airflow.sdk import ObjectStoragePath
 from fastapi.routing import APIRoute
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 from starlette.routing import Route
 
@@ -26,9 +26,21 @@ from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 from airflow_provider_workflows.operators.attachments import attached_files, storage_path
 from airflow_provider_workflows.operators.tables import Tables
 from tests.robustness.secrets.servers import OtherHost
-from tests.robustness.secrets.test_scope import NASTY
 
-TOO_LONG = 1000  # characters: longer than this are left to the servers
+# Each would reach another route, or say more, if a server read it otherwise than it was meant.
+IDS = (
+    "../../x",
+    "..%2fx",
+    "%2e%2e",
+    "1?a=b&c=d",
+    "1;a=b#c",
+    "@host",
+    "//host",
+    "\\",
+    "1\r\nX-Header: y",
+    "\x00",
+    "\u2025/",
+)
 ROUTES = {
     "show": lambda value: ProcoreHook().get_instance(value),
     "project": lambda value: ProcoreHook().get_instance("700001", project_id=value),
@@ -42,26 +54,27 @@ ROUTES = {
 
 
 @pytest.mark.parametrize("send", ROUTES.values(), ids=ROUTES)
-@pytest.mark.parametrize("value", [text for text in NASTY if len(text) < TOO_LONG], ids=repr)
-def test_no_id_reaches_another_route_of_the_server_or_changes_anything(airflow_connections, send, value):
-    with pytest.raises((WorkflowsError, ValueError)):
-        send(value)
+def test_no_id_reaches_another_route_or_changes_anything(airflow_connections, send):
+    for value in IDS:
+        with pytest.raises((WorkflowsError, ValueError)):
+            send(value)
 
-    # Signing in, and what could be sent: only the call that was meant, of an id that is not there.
-    paths = [request["path"] for request in airflow_connections.requests()]
-    assert [path for path in paths if not path.endswith(("/oauth/token", "/apitoken"))] == paths[1:]
-    assert len(paths) <= 2
-    assert all(request["status"] in (400, 403, 404, 422) for request in airflow_connections.requests()[1:])
+    # Besides signing in, only the calls that were meant, of ids that are not there.
+    requests = [
+        one for one in airflow_connections.requests() if not one["path"].endswith(("/oauth/token", "/apitoken"))
+    ]
+    assert len(requests) <= len(IDS)
+    assert all(request["status"] in (400, 403, 404, 422) for request in requests)
     assert airflow_connections.effects() == []
 
 
 @pytest.mark.parametrize("value", ["700001/history", "700001%2Fhistory", "x/../700001", "..%2f700001"])
-def test_the_emulator_keeps_an_encoded_slash_in_its_id(airflow_connections, value):
+def test_emulator_keeps_an_encoded_slash_in_its_id(airflow_connections, value):
     with pytest.raises(WorkflowsError, match="404"):
         ProcoreHook().get_instance(value)
 
 
-def test_the_request_line_is_the_documented_one(set_connection):
+def test_request_line_is_the_documented_one(set_connection):
     with OtherHost() as server:
         extra = {"access_token": "token", "company_id": "42", "project_id": "7"}
         set_connection("procore_default", {"conn_type": "procore", "host": server.url, "extra": extra})
@@ -93,9 +106,8 @@ def parts_of(names: list[str], comments: str) -> list[dict[str, str]]:
     return [dict(part.items()) for part in email.message_from_bytes(whole).get_payload()]
 
 
-@settings(derandomize=True, max_examples=100, deadline=None, database=None)
 @given(name=st.text(min_size=1), comments=st.text())
-def test_no_file_name_and_no_comment_adds_a_header_or_a_part_to_a_form(name, comments):
+def test_file_name_and_comment_add_no_header_or_part(name, comments):
     parts = parts_of([name], comments)
 
     assert [set(part) for part in parts] == [
@@ -107,7 +119,7 @@ def test_no_file_name_and_no_comment_adds_a_header_or_a_part_to_a_form(name, com
 
 
 @pytest.mark.parametrize("name", ['a"; name="b', "a\r\nX: y", 'a"\r\n\r\n--boundary', "a\nb"])
-def test_a_file_name_stays_in_its_quotes(name):
+def test_file_name_stays_in_its_quotes(name):
     *_, file = parts_of([name], "fine")
 
     assert file["Content-Disposition"].count('"') == 4
@@ -128,7 +140,7 @@ def folder(tmp_path):
 
 @pytest.mark.parametrize("start", ["", "file://"])
 @pytest.mark.parametrize("name", ["../secret", "x/../../secret", "a.pdf/../../secret", ".."])
-def test_what_a_template_puts_behind_a_folder_cannot_climb_out_of_it(folder, start, name):
+def test_file_path_cannot_climb_out_of_its_folder(folder, start, name):
     for given_path in (f"{start}{folder}/{name}", ObjectStoragePath(f"file://{folder}") / name):
         with pytest.raises(ConfigurationError, match=r"files.*climb"):
             attached_files("files", given_path)
@@ -140,7 +152,7 @@ def test_what_a_template_puts_behind_a_folder_cannot_climb_out_of_it(folder, sta
     "name",
     ["/../secret"[1:] + "\x00", "%2e%2e/secret", "..\\secret", "x::file://{secret}", "{secret}", "~/secret", "?x"],
 )
-def test_no_other_name_leads_to_a_file_outside_either(folder, name):
+def test_no_odd_name_leads_to_a_file_outside(folder, name):
     name = name.replace("{secret}", str(folder.parent / "secret"))
 
     with pytest.raises(ConfigurationError, match="files"):
@@ -150,10 +162,9 @@ def test_no_other_name_leads_to_a_file_outside_either(folder, name):
 PIECES = ("..", "", "x", ".", "%2e%2e", "..\\", "~", "@", "?", "#", "::", "\x00", " ", "x ")
 
 
-@settings(derandomize=True, max_examples=400, deadline=None, database=None)
 @example(name="x")
 @given(name=st.lists(st.sampled_from(PIECES), min_size=1, max_size=4).map("/".join))
-def test_no_name_at_all_does(tmp_path_factory, name):
+def test_no_generated_name_leads_to_a_file_outside(tmp_path_factory, name):
     outside = tmp_path_factory.getbasetemp()
     inside = outside / "inside"
     inside.mkdir(exist_ok=True)
@@ -168,7 +179,7 @@ def test_no_name_at_all_does(tmp_path_factory, name):
     assert b"".join(found.parts(10)) == b"in"
 
 
-def test_a_name_that_dots_only_begin_or_end_is_a_name(folder):
+def test_dots_at_the_ends_of_a_file_name_are_allowed(folder):
     (folder / "..a..pdf").write_text("plan")
 
     assert [file.name for file in attached_files("files", f"file://{folder}/..a..pdf")] == ["..a..pdf"]
@@ -180,7 +191,7 @@ def export_to(folder: Path) -> dict[str, str]:
         return tables.save(ObjectStoragePath(f"file://{folder}"))
 
 
-def test_an_export_replaces_a_link_and_writes_through_none(tmp_path, monkeypatch):
+def test_export_replaces_links_and_writes_through_none(tmp_path, monkeypatch):
     outside = tmp_path / "outside"
     outside.write_text("kept")
     target = tmp_path / "export"
@@ -202,7 +213,7 @@ def test_an_export_replaces_a_link_and_writes_through_none(tmp_path, monkeypatch
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
-def test_the_emulator_listens_on_this_machine_only_unless_it_is_told_twice(capsys):
+def test_emulator_listens_on_this_machine_unless_told_twice(capsys):
     with Emulator() as emulator:
         assert emulator.url.startswith("http://127.0.0.1:")
     assert set(inspect.signature(Emulator).parameters) == {"seed"}
@@ -212,7 +223,7 @@ def test_the_emulator_listens_on_this_machine_only_unless_it_is_told_twice(capsy
         assert "--allow-remote" in capsys.readouterr().err
 
 
-def test_the_emulator_has_no_route_that_reads_a_file():
+def test_emulator_has_no_route_that_reads_a_file():
     routes = Emulated("default").app.routes
     # All are functions of ours, besides FastAPI's own description of them.
     others = [route for route in routes if not isinstance(route, APIRoute)]

@@ -55,7 +55,7 @@ def everything_is_logged(caplog):
     # Before Airflow 3.2 it says that there is no such connection, if its extra is no object.
     [name for name in CALLS if AIRFLOW >= (3, 2) or name != "extra_is_not_json"],
 )
-def test_an_error_its_traceback_and_the_log_repeat_no_secret(
+def test_no_error_traceback_or_log_repeats_a_secret(
     emulator, other, hostile, set_connection, monkeypatch, everything_is_logged, name
 ):
     monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (1, 0.0, 120.0))
@@ -71,7 +71,7 @@ def test_an_error_its_traceback_and_the_log_repeat_no_secret(
     assert other.received == []
 
 
-def test_the_log_of_an_upload_shows_no_signature(emulator, other, airflow_connections, everything_is_logged):
+def test_log_of_an_upload_shows_no_signature(emulator, other, airflow_connections, everything_is_logged):
     signature = secrets.token_hex(20)
     target = {"url": f"{other.url}/bucket/plan?X-Amz-Signature={signature}", "headers": {}}
     upload = {"data": {"upload_id": "u1", "segments": [target]}}
@@ -87,7 +87,7 @@ def test_the_log_of_an_upload_shows_no_signature(emulator, other, airflow_connec
     assert Scanner({"signature": signature}).find(everything_is_logged.text.encode()) == set()
 
 
-def test_what_the_libraries_log_is_looked_at(everything_is_logged, other):
+def test_log_lines_of_libraries_are_searched_too(everything_is_logged, other):
     requests.get(f"{other.url}/given-away", timeout=5)
 
     assert "given-away" in everything_is_logged.text

@@ -3,7 +3,7 @@ from __future__ import annotations
 import contextlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
@@ -465,7 +465,6 @@ HISTORIES = st.fixed_dictionaries(
 
 
 @given(history=HISTORIES, after=st.none() | WORDS | st.text(), answered=st.booleans())
-@settings(deadline=None, max_examples=300)
 def test_no_history_breaks_the_rules_otherwise_than_with_a_contract_error(history, after, answered):
     with contextlib.suppress(ContractError):
         rules.describe_instance(history, instance_id="7", item_id=None)

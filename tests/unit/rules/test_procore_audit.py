@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_workflows.exceptions import ConfigurationError
@@ -357,7 +357,6 @@ def check(tables: dict[str, list[dict]], columns: dict[str, dict[str, str]]) -> 
                     row[column].encode()
 
 
-@settings(max_examples=300, deadline=None)
 @given(st.lists(histories | json_values, max_size=3), st.lists(objects("id", "started_at", "updated_at", "created_by")))
 def test_flattening_takes_any_json(given_histories, list_rows):
     kept = [rules.listed_instance(row, SINCE) for row in list_rows]
@@ -365,7 +364,6 @@ def test_flattening_takes_any_json(given_histories, list_rows):
         check(rules.rows_of(named, WHERE), rules.TABLES)
 
 
-@settings(max_examples=200, deadline=None)
 @given(
     objects("id", "current_workflow_state", "workflow", "project", "terminated_by", "current_workflow_activities"),
     objects("id", "bic_start", "bic_end", "comments", "attachments", "file_attachments", "performed_by_id"),

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
+
 import pytest
 
 from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger
 from airflow_provider_workflows.triggers.workflowsoft import WorkflowsoftIntegrationWaitTrigger
+from tests.support.sizes import tenth_and_full
 from tests.unit.triggers.conftest import (
     HISTORY,
     INTERVAL,
@@ -379,13 +383,17 @@ def test_a_calm_list_is_enough_to_know_that_a_legacy_state_is_held_for_too_long(
 # --- Legacy ---
 
 
+@tenth_and_full("instances", 10_000)
 @pytest.mark.parametrize("spread", [False, True])
-def test_500_legacy_waits_in_10000_instances_take_a_request_per_page_and_one_per_change(clock, waiting, spread):
-    with emulator_with("large") as emulator:
+def test_legacy_waits_cost_a_request_per_page_and_per_change(clock, waiting, emulator, instances, spread):
+    many, at_once = instances // 20, 2000  # rows of a page
+    with emulator_with("large") if instances == 10_000 else contextlib.nullcontext(emulator) as emulator:
+        if instances != 10_000:
+            emulator.control("POST", "procore/legacy/instances/many", count=instances, workflow=LEGACY_WORKFLOW)
         rows = [row for row in emulator.control("GET", "state")["procore_legacy"] if row["state"] == "Start"]
-        every = len(rows) // 500 if spread else 1
-        chosen = [row["id"] for row in rows[: 500 * every : every]]
-        pages = 5 + 1 if spread else 1
+        every = len(rows) // many if spread else 1
+        chosen = [row["id"] for row in rows[: many * every : every]]
+        pages = math.ceil(instances / at_once) + 1 if spread else 1
 
         async def scenario(waits):
             waits.emulator, waits.asked = emulator, Asked(emulator)
@@ -406,7 +414,7 @@ def test_500_legacy_waits_in_10000_instances_take_a_request_per_page_and_one_per
     assert all(poll[LIST] <= pages for poll in calm)
     assert (changed[SHOW], ended[SHOW]) == (8, 8)
     assert changed[LIST] <= pages
-    assert statuses == ["done"] * 8 + [None] * 492
+    assert statuses == ["done"] * 8 + [None] * (many - 8)
 
 
 def test_a_legacy_wait_that_a_worker_has_looked_at_costs_no_look_of_its_own(emulator, waiting, store):

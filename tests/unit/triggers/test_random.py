@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_workflows.exceptions import (
@@ -75,7 +75,6 @@ class _Endless(list):
         return self[0]
 
 
-@settings(max_examples=150, deadline=None)
 @given(st.lists(ACTIONS, max_size=40), st.integers(1, 4))
 def test_every_verdict_is_delivered_exactly_once_and_nothing_hangs(actions, step):
     with VirtualTime() as clock:
