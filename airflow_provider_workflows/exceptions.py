@@ -23,6 +23,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionFailed",
     "ContractError",
+    "IncompleteList",
     "InstanceActive",
     "InstanceBlocked",
     "InvalidRequest",
@@ -175,6 +176,10 @@ class ServerError(ApiError):
     """The server failed (5xx)."""
 
     advice = "Try again later; if it goes on, ask the product's support and name the request."
+
+
+class IncompleteList(ServerError):
+    """Raised when a list has fewer rows than its total, also when it is read again; another time it may be whole."""
 
 
 class ConnectionFailed(ApiError):

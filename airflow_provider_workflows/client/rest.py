@@ -1,4 +1,4 @@
-"""One HTTP client for both products: sending, size limits, errors, paging."""
+"""One HTTP client for both products: sending, size limits, errors."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from html import unescape
 from typing import Any
-from urllib.parse import parse_qs, quote, quote_plus, urljoin, urlsplit
+from urllib.parse import quote, quote_plus
 
 import requests
 import simplejson
 import urllib3.exceptions
 
-from airflow_provider_workflows.client.auth import TokenAuth, same_server
+from airflow_provider_workflows.client.auth import TokenAuth
+from airflow_provider_workflows.client.pagination import HALF_A_PAIR, Paginator
 from airflow_provider_workflows.client.retry import Again, Replay, RetryPolicy
 from airflow_provider_workflows.exceptions import (
     ApiError,
@@ -39,10 +40,7 @@ CONNECT_TIMEOUT = 10.0  # seconds
 LARGEST_ANSWER = 32 * 2**20  # bytes, decoded
 LARGEST_ERROR = 2**20  # bytes of an error's body that are read for its words
 DEEPEST_ANSWER = 100  # lists and objects in one another; what is deeper breaks whatever goes through it later
-MOST_PAGES = 10_000  # of one list
 SHORTEST_SECRET = 5  # characters; what is shorter stands in ordinary words, too, and Airflow masks nothing shorter
-LONGEST_CURSOR = 4096  # characters; servers take no longer address
-HALF_A_PAIR = re.compile("[\ud800-\udfff]")  # JSON can hold it, and no address can
 # A gateway's word that it does not know what became of the call (520 and 524 are Cloudflare's).
 LOST_ON_THE_WAY = frozenset({408, 502, 503, 504, 520, 524})
 # How a TLS handshake fails, before anything was sent.
@@ -185,6 +183,7 @@ class RestClient:
         self.retry = retry or RetryPolicy()
         self.rate: RateLimit | None = None
         self.sent = 0  # requests
+        self._page_limits: dict[str, int] = {}  # rows of the largest page that the server gives, by address
         self._auth = auth
         self._secrets = secrets
         self._max_bytes = max_bytes
@@ -261,15 +260,18 @@ class RestClient:
         self, path: str, *, params: Mapping[str, Any] | None = None, per_page: int, style: str
     ) -> Iterator[dict[str, Any]]:
         """
-        Yield the rows of a list, asking for the next page when it is needed.
+        Yield the rows of a list, asking for the next page when it is needed; see :class:`Paginator`.
 
-        Where a page could not be had, ``next()`` asks for that page again.
-
-        :param style: ``v1``: bare arrays and page numbers. ``v2``: ``{"data": [...]}`` and cursors, whose way
-            back is undocumented and looked for in the Link header and the body; else page numbers.
-        :raises ContractError: not a list, a page that repeats the one before, or a cursor that comes again.
+        :param path: Path of the list.
+        :param params: Query parameters of every page.
+        :param per_page: Rows of a page to ask for.
+        :param style: ``v1`` for bare arrays, ``v2`` for ``{"data": [...]}``.
         """
-        return _Pages(self, path, params or {}, per_page, style)
+
+        def fetch(query: dict[str, Any]) -> Answer:
+            return self.get(path, params=query)
+
+        return Paginator(fetch, self.base_url + path, params or {}, per_page, style, self._page_limits)
 
     def without_sign_in(self, base_url: str) -> RestClient:
         """Return a client of another server, over the same proxies and timeouts, that shows it no token or header."""
@@ -420,127 +422,6 @@ class RestClient:
 
         return scrub
 
-    # --- paging ---
-
-    def _next_page(
-        self, answer: Answer, body: Any, number: int, place: dict[str, Any], per_page: int, received: int
-    ) -> dict[str, Any] | None:
-        linked = self._linked(answer)
-        if linked is not None:
-            return linked
-        if not number:
-            return None
-        known, cursor = _body_cursor(body, answer.path)
-        if known:
-            if not cursor:
-                return None
-            # A slash alone does not make a URL: it is a letter of base64.
-            is_url = "://" in cursor or re.search(r"[?&](cursor|page)=", cursor)
-            return self._from_url(cursor, answer.path) if is_url else _cursor(cursor, answer.path)
-        page = _whole(str(place.get("page", 1)))
-        if "Link" in answer.headers or page is None:
-            return None
-        total = _whole(answer.headers.get("Total", ""))
-        if total is not None:
-            return {"page": page + 1} if received < total else None
-        # Nothing says whether there is more. A full page may be cut off, so ask; an unknown cursor may not be
-        # combined with a page number, which is why it is dropped. Pages may be smaller than we asked for.
-        size = _whole(answer.headers.get("Per-Page", ""))
-        return {"page": page + 1} if number >= (per_page if size is None else size) else None
-
-    def _linked(self, answer: Answer) -> dict[str, Any] | None:
-        for link in requests.utils.parse_header_links(answer.headers.get("Link", "")):
-            if link.get("rel") == "next":
-                return self._from_url(link["url"], answer.path)
-        return None
-
-    def _from_url(self, url: str, path: str) -> dict[str, Any]:
-        """Take the place in the list from a URL, and never the URL itself: the token goes to our server only."""
-        try:
-            full = urljoin(self.base_url + path, url)
-            query = parse_qs(urlsplit(full).query)
-        except ValueError:
-            raise ContractError("The link to the next page is not a URL", method="GET", path=path) from None
-        if not same_server(full, self.base_url):
-            raise ContractError("The next page is said to be on another server", method="GET", path=path)
-        if query.get("cursor"):
-            return _cursor(query["cursor"][0], path)
-        if query.get("page"):
-            text = query["page"][0]
-            page = _whole(text)
-            return {"page": _cursor(text, path)["cursor"] if page is None else page}
-        raise ContractError("The link to the next page has neither cursor nor page", method="GET", path=path)
-
-
-class _Pages:
-    """The rows of a list that comes page by page; see :meth:`RestClient.pages`."""
-
-    def __init__(self, client: RestClient, path: str, params: Mapping[str, Any], per_page: int, style: str):
-        self._client = client
-        self._path = path
-        self._params = params
-        self._per_page = per_page
-        self._style = style
-        self._place: dict[str, Any] | None = {"page": 1} if style == "v1" else {}
-        self._seen: set[tuple[str, Any]] = set()
-        self._received = 0
-        self._turned = 0  # pages
-        # Of the page that is being read:
-        self._rows: Iterator[dict[str, Any]] | None = None
-        self._number = 0
-        self._answer: Answer | None = None
-        self._body: Any = None
-        self._content: Any = None  # what a page that comes twice is known by
-
-    def __iter__(self) -> _Pages:
-        return self
-
-    def __next__(self) -> dict[str, Any]:
-        while self._place is not None:
-            if self._rows is None:
-                self._open()
-            assert self._rows is not None
-            row = next(self._rows, None)
-            if row is not None:
-                self._number += 1
-                return row
-            self._turn_over()
-        raise StopIteration
-
-    def _open(self) -> None:
-        params = {**self._params, "per_page": self._per_page, **(self._place or {})}
-        answer = self._client.get(self._path, params=params)
-        fault = self._fault(answer)
-        body: Any = None
-        content: Any = answer.body
-        if self._style == "v1":
-            rows = answer.rows()
-        else:
-            body = answer.json()
-            content = _data_of(body, fault)
-            rows = iter(content)
-        if content == self._content and next(rows, None) is not None:
-            raise fault("A page repeats the one before: this list has no paging, or none that is known")
-        self._answer, self._body, self._content, self._rows, self._number = answer, body, content, rows, 0
-
-    def _turn_over(self) -> None:
-        assert self._answer is not None
-        assert self._place is not None
-        self._received += self._number
-        following = self._client._next_page(
-            self._answer, self._body, self._number, self._place, self._per_page, self._received
-        )
-        self._seen.update(self._place.items())
-        if following is not None and not self._seen.isdisjoint(following.items()):
-            raise self._fault(self._answer)("The paging goes round in a circle")
-        self._turned += 1
-        if following is not None and self._turned >= MOST_PAGES:
-            raise self._fault(self._answer)(f"The list does not end after {MOST_PAGES} pages")
-        self._place, self._rows = following, None
-
-    def _fault(self, answer: Answer) -> Callable[[str], ContractError]:
-        return partial(ContractError, method="GET", path=self._path, status_code=answer.status)
-
 
 def _elements(text: str, key: str | None) -> Iterator[Any]:
     """Yield the elements of a list in a JSON text, one by one; ValueError or IndexError where there is none."""
@@ -594,19 +475,6 @@ def _is_too_deep(value: Any) -> bool:
         if not level:
             return False
     return True
-
-
-def _data_of(body: Any, fault: Callable[..., ContractError]) -> list[Any]:
-    rows = body.get("data") if isinstance(body, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise fault("The answer is not a list of objects")
-    return rows
-
-
-def _cursor(text: str, path: str) -> dict[str, Any]:
-    if len(text) > LONGEST_CURSOR or HALF_A_PAIR.search(text):
-        raise ContractError("The cursor to the next page cannot be sent back", method="GET", path=path)
-    return {"cursor": text}
 
 
 def _spelled(text: str) -> tuple[str, ...]:
@@ -726,31 +594,6 @@ def _moment(unix_time: float | None) -> datetime | None:
         return None if unix_time is None else datetime.fromtimestamp(unix_time, timezone.utc)
     except (OverflowError, ValueError, OSError):
         return None  # such as milliseconds: beyond the calendar
-
-
-def _body_cursor(body: Any, path: str) -> tuple[bool, str | None]:
-    """
-    Return whether the body names a next cursor or URL, and which; None is the end of the list.
-
-    One place may be null while another names it, so null is believed only when it is all there is.
-    """
-    if not isinstance(body, dict):
-        return False, None
-    places = [body]
-    for name in ("meta", "pagination", "paging", "links", "cursor", "page_info"):
-        for holder in list(places):
-            if isinstance(holder.get(name), dict):
-                places.append(holder[name])
-    named = [holder[name] for holder in places for name in ("next_cursor", "nextCursor", "next") if name in holder]
-    said = [cursor for cursor in named if cursor]
-    usable = next((cursor for cursor in said if type(cursor) in (str, int)), None)
-    if said and usable is None:
-        # To take it for the end would be to leave out what follows.
-        kind = type(said[0]).__name__
-        raise ContractError(
-            f"The place of the next page is neither a text nor a number but {kind}", method="GET", path=path
-        )
-    return bool(named), None if usable is None else str(usable)
 
 
 def _error_words(body: bytes) -> tuple[str, dict[str, list[str]]]:

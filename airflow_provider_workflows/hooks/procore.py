@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_workflows.client.auth import ClientCredentials, ReadyToken
+from airflow_provider_workflows.client.pagination import check_whole
 from airflow_provider_workflows.client.rest import path
 from airflow_provider_workflows.client.retry import Replay
 from airflow_provider_workflows.exceptions import (
@@ -779,11 +780,14 @@ class ProcoreHook(ProcoreConnectionHook):
         return found
 
     def _read(self, method: str, where: str, kind: type, *, replay: Replay = Replay.SAFE, **call: Any) -> Any:
-        body = self.client.call(method, where, replay=replay, **call).json()
+        answer = self.client.call(method, where, replay=replay, **call)
+        body = answer.json()
         found = body.get("data") if isinstance(body, dict) else None
         rows = found if isinstance(found, list) else []
         if not isinstance(found, kind) or not all(isinstance(row, dict) for row in rows):
             raise ContractError("The answer has no 'data' of the expected form", method=method, path=where)
+        if kind is list:
+            check_whole(answer, body, found)
         return found
 
 

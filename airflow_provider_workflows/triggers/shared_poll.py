@@ -25,6 +25,7 @@ from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     ConnectionFailed,
     ContractError,
+    IncompleteList,
     InvalidRequest,
     NotFound,
     PermissionDenied,
@@ -162,7 +163,7 @@ class SweepScope(Scope):
         try:
             yield from self._sweep(hook, missing, calm, changed)
             self._lists_refused = 0
-        except (InvalidRequest, NotFound, PermissionDenied) as refused:
+        except (IncompleteList, InvalidRequest, NotFound, PermissionDenied) as refused:
             self._lists_refused += 1
             if self._lists_refused == 1:
                 log.warning("%s So each wait is looked at by itself.", refused)
