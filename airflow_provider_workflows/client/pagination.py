@@ -9,7 +9,7 @@ an export would then report what is not so. So whatever names a next page is fol
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Set, Sized
+from collections.abc import Callable, Iterator, Mapping, Set
 from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urljoin, urlsplit
@@ -353,7 +353,7 @@ class Signs:
         return ContractError(words, method="GET", path=urlsplit(self._url).path)
 
 
-def check_whole(answer: Answer, body: Any, rows: Sized) -> None:
+def check_whole(answer: Answer, body: Any, rows: list[Any]) -> None:
     """
     Require an answer that is read as a whole list to be one: it names no next page, and no larger total.
 

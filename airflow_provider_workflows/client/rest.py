@@ -9,7 +9,6 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from functools import partial
 from html import unescape
 from typing import Any
@@ -17,11 +16,11 @@ from urllib.parse import quote, quote_plus
 
 import requests
 import simplejson
-import urllib3.exceptions
 
-from airflow_provider_workflows.client.auth import TokenAuth
+from airflow_provider_workflows.client.auth import TokenAuth, parse_http_time
 from airflow_provider_workflows.client.pagination import HALF_A_PAIR, Paginator
 from airflow_provider_workflows.client.retry import Again, Replay, RetryPolicy
+from airflow_provider_workflows.client.transport import Session, causes_of, nothing_was_sent
 from airflow_provider_workflows.exceptions import (
     ApiError,
     AuthenticationError,
@@ -40,10 +39,14 @@ CONNECT_TIMEOUT = 10.0  # seconds
 LARGEST_ANSWER = 32 * 2**20  # bytes, decoded
 LARGEST_ERROR = 2**20  # bytes of an error's body that are read for its words
 DEEPEST_ANSWER = 100  # lists and objects in one another; what is deeper breaks whatever goes through it later
+MAX_IDLE_SECONDS = 2.0  # of a connection that an unsafe call may go out on; some servers close theirs after that
+MAX_CLOCK_SKEW_SECONDS = 60.0  # between our clock and a server's that does not tell its time
+MAX_PAGE_BYTES = 2**16  # of a page for people that are searched for a sign-in form
 SHORTEST_SECRET = 5  # characters; what is shorter stands in ordinary words, too, and Airflow masks nothing shorter
 # A gateway's word that it does not know what became of the call (520 and 524 are Cloudflare's).
 LOST_ON_THE_WAY = frozenset({408, 502, 503, 504, 520, 524})
-# How a TLS handshake fails, before anything was sent.
+SIGN_IN = re.compile(r"(?i)\b(log|sign)[\s-]?(in|on)\b")
+# How a TLS handshake fails with a server that speaks none, or none that we do.
 NO_HANDSHAKE = frozenset({"WRONG_VERSION_NUMBER", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE"})
 
 
@@ -66,11 +69,17 @@ def path(template: str, *ids: object) -> str:
 
 @dataclass(frozen=True)
 class RateLimit:
-    """What the server last said of its rate limit; ``reset_at`` is a unix time in seconds."""
+    """
+    What the server last said of its rate limit.
+
+    :param reset_at: Unix time by the server's clock at which its count starts again.
+    :param reset_in: Seconds from the response to then, or None where that is not known.
+    """
 
     limit: int | None
     remaining: int | None
     reset_at: int | None
+    reset_in: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -139,12 +148,6 @@ class Answer:
         )
 
 
-class _Session(requests.Session):
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Name none: to look at a redirect, requests would read its whole body, however large."""
-        return None
-
-
 class RestClient:
     """
     Sends calls to one server and turns its answers into values or errors of this package.
@@ -189,7 +192,10 @@ class RestClient:
         self._max_bytes = max_bytes
         self._sleep = sleep
         self._clock = clock
-        self._session = _Session()
+        # Times that are only compared with one another are not by the clock on the wall, which can be set.
+        self._steady = time.monotonic if clock is time.time else clock
+        self._last_used = float("-inf")
+        self._session = Session()
         self._session.headers.update({"Accept": "application/json", "User-Agent": "airflow-provider-workflows"})
         self._session.headers.update(_sendable(headers or {}))
         self._session.verify = verify
@@ -254,7 +260,7 @@ class RestClient:
             auth=None if auth is None else (auth[0].encode(), auth[1].encode()),
         )
         attempt = partial(self._attempt, request, path, replay, timeout or self.timeout)
-        return self.retry.run(attempt, sleep=self._sleep, clock=self._clock)
+        return self.retry.run(attempt, sleep=self._sleep, clock=self._steady)
 
     def pages(
         self, path: str, *, params: Mapping[str, Any] | None = None, per_page: int, style: str
@@ -294,10 +300,18 @@ class RestClient:
 
     def _attempt(self, request: requests.Request, path: str, replay: Replay, timeout: float) -> Answer:
         response, body = self._send(request, path, replay, timeout)
-        if response.status_code == 401 and self._auth is not None and request.auth is None:
-            # Refused before anything was done, so any call may go again with a new token.
+        if self._auth is not None and request.auth is None and _is_sign_in(response, body, replay):
+            # Rejected before anything was done, so any call may go again with a new token.
             self._auth.renew(_bearer(response.request))
             response, body = self._send(request, path, replay, timeout)
+            if 200 <= response.status_code < 300 and _is_sign_in(response, body, replay):
+                raise AuthenticationError(
+                    "The server answered with its sign-in page, also with a new token",
+                    method=str(request.method),
+                    path=path,
+                    status_code=response.status_code,
+                    request_id=_request_id(response.headers, partial(self._scrub, response.request)),
+                )
         if 200 <= response.status_code < 300:
             scrub = partial(self._scrub, response.request)
             return Answer(response.status_code, response.headers, body, str(request.method), path, scrub)
@@ -318,6 +332,9 @@ class RestClient:
         if self._session.verify is not True:
             settings["verify"] = self._session.verify  # requests lets REQUESTS_CA_BUNDLE beat it
         self.sent += 1
+        if replay is Replay.NEVER and time.monotonic() - self._last_used > MAX_IDLE_SECONDS:
+            # A connection that was idle may be dead, and what is sent on it lost.
+            self._session.close()
         try:
             response = self._session.send(
                 prepared, timeout=(min(CONNECT_TIMEOUT, timeout), timeout), allow_redirects=False, **settings
@@ -328,10 +345,11 @@ class RestClient:
             self._lost(error, str(request.method), path, replay)
         except OSError as error:  # requests reports a missing CA bundle with nothing more
             raise ConfigurationError(f"{error}. Correct 'verify', or REQUESTS_CA_BUNDLE.") from error
+        self._last_used = time.monotonic()
         if response.status_code < 200:
             # The answer proper may follow, and would be taken for that of the next call on this socket.
             self._session.close()
-        self.rate = _rate(response.headers) or self.rate
+        self.rate = _rate(response.headers, self._clock()) or self.rate
         return response, body
 
     def _read(self, response: requests.Response, path: str, until: float) -> bytes:
@@ -351,8 +369,7 @@ class RestClient:
 
     def _lost(self, error: requests.exceptions.RequestException, method: str, path: str, replay: Replay) -> None:
         why = type(error).__name__
-        # Any other TLS error can come after the call was sent.
-        if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
+        if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes_of(error)):
             raise ConnectionFailed(
                 "No trusted TLS connection (extra 'verify' takes the path of a CA bundle)",
                 method=method,
@@ -360,12 +377,12 @@ class RestClient:
             ) from error
         if any(
             isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None) in NO_HANDSHAKE
-            for cause in _causes(error)
+            for cause in causes_of(error)
         ):
             raise ConnectionFailed(
                 f"{self.base_url} does not speak TLS as we do; is it plain http? ({why})", method=method, path=path
             ) from error
-        if _nothing_was_sent(error):
+        if nothing_was_sent(error):
             raise Again(
                 ConnectionFailed(f"No connection to {self.base_url} ({why})", method=method, path=path)
             ) from error
@@ -386,10 +403,12 @@ class RestClient:
         }
         if 300 <= status < 400:
             raise _redirected(response, replay, call)
-        not_before = _not_before(response.headers, self._clock(), status)
+        wait = _stated_wait(response.headers, self._clock(), status)
+        not_before = None if wait is None else self._steady() + wait
         # A 503 may come from a gateway whose server has acted, so it refuses only what may be sent twice.
         if status == 429 or (status == 503 and "Retry-After" in response.headers and replay is Replay.SAFE):
-            raise Again(RateLimited("The server asks to wait", retry_at=_moment(not_before), **call), not_before)
+            retry_at = None if wait is None else _moment(self._clock() + wait)
+            raise Again(RateLimited("The server asks to wait", retry_at=retry_at, wait=wait, **call), not_before)
         if status in LOST_ON_THE_WAY:
             if replay is Replay.NEVER:
                 raise OutcomeUnknown("The call was lost on the way", **call)
@@ -520,19 +539,20 @@ def _dump(body: Any) -> bytes:
         raise ConfigurationError(f"The values cannot be written as JSON: {error}") from None
 
 
-def _nothing_was_sent(error: requests.exceptions.RequestException) -> bool:
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return True
-    before_sending = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
-    return any(isinstance(cause, before_sending) for cause in _causes(error))
-
-
-def _causes(error: requests.exceptions.RequestException) -> Iterator[BaseException]:
-    cause: object = error
-    while isinstance(cause, BaseException):
-        yield cause
-        inner = getattr(cause, "reason", None) or next((a for a in cause.args if isinstance(a, BaseException)), None)
-        cause = inner if inner is not cause else None
+def _is_sign_in(response: requests.Response, body: bytes, replay: Replay) -> bool:
+    """Tell whether a server did not accept the token: by a 401, its sign-in page, or a redirect to that."""
+    status = response.status_code
+    if 300 <= status < 400:
+        return isinstance(_redirected(response, replay, {}), AuthenticationError)
+    if not 200 <= status < 300:
+        return status == 401
+    page = body[:MAX_PAGE_BYTES].decode("utf-8-sig", "replace")
+    if _html_words(page) is None:
+        return False
+    title = re.search(r"(?is)<title[^>]*>(.*?)</title>", page[:4096])
+    is_form = re.search(r"(?i)type\s*=\s*[\"']?password", page) or (title and SIGN_IN.search(title[1]))
+    # After a change the page could be about what was made, so there it must be a sign-in page beyond doubt.
+    return bool(is_form or (replay is Replay.SAFE and SIGN_IN.search(page)))
 
 
 def _redirected(response: requests.Response, replay: Replay, call: dict[str, Any]) -> ApiError:
@@ -552,10 +572,14 @@ def _redirected(response: requests.Response, replay: Replay, call: dict[str, Any
 # --- what headers and error bodies say ---
 
 
-def _rate(headers: Mapping[str, str]) -> RateLimit | None:
+def _rate(headers: Mapping[str, str], now: float) -> RateLimit | None:
     values = [headers.get(f"X-Rate-Limit-{name}", "") for name in ("Limit", "Remaining", "Reset")]
-    numbers = [_whole(value) for value in values]
-    return RateLimit(*numbers) if any(number is not None for number in numbers) else None
+    limit, remaining, reset_at = (_whole(value) for value in values)
+    if limit is remaining is reset_at is None:
+        return None
+    served_at = parse_http_time(headers.get("Date", ""))
+    reset_in = None if reset_at is None else reset_at - (now if served_at is None else served_at)
+    return RateLimit(limit, remaining, reset_at, reset_in)
 
 
 def _whole(text: str) -> int | None:
@@ -568,25 +592,30 @@ def _request_id(headers: Mapping[str, str], scrub: Callable[[str], str]) -> str 
     return None if given is None else scrub(given)[:100]
 
 
-def _not_before(headers: Mapping[str, str], now: float, status: int) -> float | None:
+def _stated_wait(headers: Mapping[str, str], now: float, status: int) -> float | None:
     """
-    Return the later of the two times that a server can ask us to wait for.
+    Return the seconds that a server asks to wait, the longer of the two ways to say so; None where it says nothing.
 
-    Procore sends X-Rate-Limit-Reset with every answer; it says when to come back only if no call is left.
+    Procore sends X-Rate-Limit-Reset with every answer; it says when to come back only if no call is left. It is a time
+    by the server's clock, so it is compared with the Date of the answer.
+
+    :param now: Unix time by our clock.
     """
-    times = []
+    served_at = parse_http_time(headers.get("Date", ""))
+    at = now if served_at is None else served_at
+    waits = []
     retry_after = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", retry_after):
-        times.append(now + float(retry_after))
-    elif retry_after:
-        try:
-            times.append(parsedate_to_datetime(retry_after).timestamp())
-        except (TypeError, ValueError):
-            pass
+        waits.append(float(retry_after))
+    elif (until := parse_http_time(retry_after)) is not None:
+        waits.append(until - at)
     reset = headers.get("X-Rate-Limit-Reset", "")
     if reset.isdecimal() and (status == 429 or headers.get("X-Rate-Limit-Remaining") == "0"):
-        times.append(float(reset))
-    return max(times, default=None)
+        until_reset = float(reset) - at
+        # Without a Date, a reset that is far from the Retry-After tells of two clocks that differ.
+        if served_at is not None or not waits or until_reset <= waits[0] + MAX_CLOCK_SKEW_SECONDS:
+            waits.append(until_reset)
+    return max(waits, default=None)
 
 
 def _moment(unix_time: float | None) -> datetime | None:

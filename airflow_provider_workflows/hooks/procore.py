@@ -140,7 +140,11 @@ class ProcoreConnectionHook(WorkflowsHook):
         self, connection: Connection, extras: Extras, base_url: str, transport: Mapping[str, Any]
     ) -> TokenSource:
         if (ready := extras.text("access_token")) is not None:
-            return ReadyToken(ready)
+            return ReadyToken(
+                ready,
+                "Procore's tokens live for 90 minutes: get a new one for the extra 'access_token', or give client id "
+                "and client secret as login and password instead, by which tokens are renewed.",
+            )
         if not connection.login or not connection.password:
             raise ConfigurationError(
                 f"Connection {self.conn_id!r} needs the client id in login and the client secret in password "
@@ -787,7 +791,7 @@ class ProcoreHook(ProcoreConnectionHook):
         if not isinstance(found, kind) or not all(isinstance(row, dict) for row in rows):
             raise ContractError("The answer has no 'data' of the expected form", method=method, path=where)
         if kind is list:
-            check_whole(answer, body, found)
+            check_whole(answer, body, rows)
         return found
 
 

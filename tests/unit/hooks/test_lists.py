@@ -19,7 +19,9 @@ def many(airflow_connections):
     """An emulator with 120 more instances of each API."""
     started = airflow_connections.control("POST", "procore/instances/many", tool_type=TOOL, count=120)
     assert len(started["ids"]) == 120
-    airflow_connections.control("POST", "procore/legacy/instances/many", count=120, workflow="Purchase Order Approval Workflow")
+    airflow_connections.control(
+        "POST", "procore/legacy/instances/many", count=120, workflow="Purchase Order Approval Workflow"
+    )
     return airflow_connections
 
 
