@@ -1,4 +1,4 @@
-"""Whether anything of a call was sent, on real sockets: handshakes and proxies that fail, connections that were idle."""
+"""Whether anything of a call was sent, on real sockets: handshakes and proxies that fail, idle connections."""
 
 from __future__ import annotations
 
