@@ -25,6 +25,7 @@ import urllib3.exceptions
 from airflow.providers.common.compat.sdk import BaseHook, Connection
 
 from airflow_provider_workflows.client.retry import Again, RetryPolicy
+from airflow_provider_workflows.client.transport import causes_of
 from airflow_provider_workflows.exceptions import (
     ApiError,
     ConfigurationError,
@@ -604,22 +605,10 @@ def _fix(error: WorkflowsError, of_step: str) -> str:
     if isinstance(error, ConfigurationError):
         return "Correct that field of the connection."
     if isinstance(error, ConnectionFailed):
-        causes = list(_causes(error))
+        causes = list(causes_of(error))
         return next((fix for kind, fix in NETWORK_FIXES if any(isinstance(c, kind) for c in causes)), error.advice)
     if isinstance(error, ContractError):
         return "Correct the host: it must be the address of the API, not that of the web application."
     if isinstance(error, (NotFound, PermissionDenied)) and of_step:
         return of_step
     return getattr(error, "advice", "") or NO_FIX
-
-
-def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Yield what an error came from; urllib3 keeps some of it in ``reason`` and in arguments."""
-    todo: list[Any] = [error]
-    seen: set[int] = set()
-    while todo:
-        cause = todo.pop()
-        if isinstance(cause, BaseException) and id(cause) not in seen:
-            seen.add(id(cause))
-            yield cause
-            todo += [cause.__cause__, cause.__context__, getattr(cause, "reason", None), *cause.args]

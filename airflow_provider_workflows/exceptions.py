@@ -23,6 +23,7 @@ __all__ = [
     "ConfigurationError",
     "ConnectionFailed",
     "ContractError",
+    "IncompleteList",
     "InstanceActive",
     "InstanceBlocked",
     "InvalidRequest",
@@ -91,6 +92,7 @@ class ApiError(WorkflowsError):
     :param status_code: HTTP status, or None when there was no answer.
     :param request_id: The server's id of the call, for its support.
     :param server_message: The server's own words.
+    :param advice: What to do about it, where more is known than of this kind of error.
     """
 
     advice = ""
@@ -104,7 +106,10 @@ class ApiError(WorkflowsError):
         status_code: int | None = None,
         request_id: str | None = None,
         server_message: str = "",
+        advice: str | None = None,
     ):
+        if advice is not None:
+            self.advice = advice
         self.method = method
         self.path = path
         self.status_code = status_code
@@ -126,6 +131,7 @@ class ApiError(WorkflowsError):
             status_code=self.status_code,
             request_id=self.request_id,
             server_message=self.server_message,
+            advice=self.advice,
         )
 
 
@@ -163,11 +169,13 @@ class RateLimited(ApiError):
     """
     The server asks us to wait longer than this call is allowed to (429, or 503 with a stated wait).
 
-    :param retry_at: When it may be asked again, in UTC.
+    :param retry_at: When it may be asked again, in UTC by our clock.
+    :param wait: Seconds until then, where the server stated a time.
     """
 
-    def __init__(self, what: str, *, retry_at: datetime | None = None, **call: Any):
+    def __init__(self, what: str, *, retry_at: datetime | None = None, wait: float | None = None, **call: Any):
         self.retry_at = retry_at
+        self.wait = wait
         super().__init__(what if retry_at is None else f"{what} until {retry_at:%Y-%m-%dT%H:%M:%SZ}", **call)
 
 
@@ -175,6 +183,10 @@ class ServerError(ApiError):
     """The server failed (5xx)."""
 
     advice = "Try again later; if it goes on, ask the product's support and name the request."
+
+
+class IncompleteList(ServerError):
+    """Raised when a list has fewer rows than its total, also when it is read again; another time it may be whole."""
 
 
 class ConnectionFailed(ApiError):

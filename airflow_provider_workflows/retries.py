@@ -61,7 +61,8 @@ class WorkflowsRetryPolicy(RetryPolicy):
     ) -> RetryDecision:
         kind = kind_of(exception)
         if isinstance(exception, RateLimited) and exception.retry_at is not None:
-            wait = max(exception.retry_at - datetime.now(timezone.utc), timedelta(0))
+            left = exception.retry_at - datetime.now(timezone.utc)
+            wait = max(left if exception.wait is None else timedelta(seconds=exception.wait), timedelta(0))
             return RetryDecision.retry(wait, f"{kind.__name__}: asked to come back at {exception.retry_at:%H:%M:%SZ}")
         if issubclass(kind, PERMANENT) or not getattr(kind, "retryable", True):
             return RetryDecision.fail(f"{kind.__name__}: a retry without a change would fail again")

@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from email.utils import parsedate_to_datetime
 from threading import Lock
 from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import urlsplit
@@ -55,7 +56,12 @@ class Token:
 
 
 class TokenSource(Protocol):
-    """Where tokens come from; ``identity`` tells two sources apart without giving a secret away."""
+    """
+    Where tokens come from.
+
+    ``identity`` tells two sources apart without giving a secret away. A source that has only one token can have a
+    ``remedy``, which says what to do when the server does not accept that.
+    """
 
     identity: str
 
@@ -63,14 +69,20 @@ class TokenSource(Protocol):
 
 
 class ReadyToken:
-    """A token that somebody else fetched; it cannot be renewed."""
+    """
+    A token that somebody else fetched; it cannot be renewed.
 
-    def __init__(self, token: str):
+    :param token: The token.
+    :param remedy: What to do when the server does not accept it any more.
+    """
+
+    def __init__(self, token: str, remedy: str = "Get a new token, and put it into the connection."):
+        self.remedy = remedy
         self._token = token.strip()  # a secret from a file often ends with a line break
         self.identity = fingerprint("ready", self._token)
 
     def fetch(self, now: float) -> Token:
-        return Token(self._token, now, _end_in_jwt(self._token))
+        return Token(self._token, now, _claim(self._token, "exp"))
 
 
 class ClientCredentials:
@@ -179,6 +191,9 @@ class TokenAuth(requests.auth.AuthBase):
         self._base_url = base_url
         self._on_token = on_token
         self._clock = clock
+        # How old a token is is not reckoned by the clock on the wall, which can be set.
+        self._steady = time.monotonic if clock is time.time else clock
+        self._fetched_at = 0.0  # by that
         self._lock = Lock()
         self._token: Token | None = None
 
@@ -207,7 +222,7 @@ class TokenAuth(requests.auth.AuthBase):
     def token(self) -> str:
         """Return the token, fetched where none is held or it ends soon."""
         with self._lock:
-            if self._token is None or not self._token.is_fresh(self._clock()):
+            if self._token is None or not self._is_fresh(self._token):
                 self._fetch()
             assert self._token is not None
             return self._token.value
@@ -223,9 +238,16 @@ class TokenAuth(requests.auth.AuthBase):
             if self._token is not None and self._token.value == refused:
                 self._fetch()
                 if self._token.value == refused:
-                    raise AuthenticationError("The server refused the token and there is no way to renew it")
+                    raise AuthenticationError(
+                        "The server refused the token and there is no way to renew it",
+                        advice=getattr(self._source, "remedy", None),
+                    )
+
+    def _is_fresh(self, token: Token) -> bool:
+        return token.is_fresh(token.fetched_at + self._steady() - self._fetched_at)
 
     def _fetch(self) -> None:
+        asked_at = self._steady()
         try:
             token = self._source.fetch(self._clock())
         except (ServerError, ContractError) as failed:
@@ -239,7 +261,7 @@ class TokenAuth(requests.auth.AuthBase):
             raise AuthenticationError("The token holds a line break or a character that no token has")
         if self._on_token is not None:
             self._on_token(token.value)
-        self._token = token
+        self._token, self._fetched_at = token, asked_at
 
 
 def same_server(url: str, other: str) -> bool:
@@ -296,20 +318,49 @@ def _read_token(answer: Answer, now: float, lifetime: float | None) -> Token:
         problem = "The server's answer holds no token"
     if problem is not None:
         raise AuthenticationError(problem, method=answer.method, path=answer.path, status_code=answer.status)
+    seconds = (
+        _seconds(named.get("expiresin"))
+        or _seconds_of_jwt(str(value), parse_http_time(answer.headers.get("Date", "")))
+        or _seconds(lifetime)
+    )
+    return Token(str(value), now, None if seconds is None else now + seconds)
+
+
+def _seconds(value: Any) -> float | None:
     try:
-        seconds = float(named.get("expiresin", lifetime) or 0)
+        seconds = float(value or 0)
     except (TypeError, ValueError, OverflowError):
-        seconds = 0.0  # not known
-    return Token(str(value), now, _end_in_jwt(str(value)) or (now + seconds if seconds > 0 else None))
+        return None
+    return seconds if 0 < seconds < float("inf") else None
 
 
-def _end_in_jwt(token: str) -> float | None:
-    """Return the end that a JWT names; unverified, used for nothing but to renew in time."""
+def _seconds_of_jwt(token: str, served_at: float | None) -> float | None:
+    """
+    Return how long a JWT that was given out now will live; unverified, used for nothing but to renew in time.
+
+    It is reckoned by the clock of the server, for ours can be wrong, and a new token would seem to have ended.
+
+    :param served_at: Unix time of the server, where it told it.
+    """
+    end = _claim(token, "exp")
+    begin = _claim(token, "iat") if served_at is None else served_at
+    return None if end is None else _seconds(end - (time.time() if begin is None else begin))
+
+
+def _claim(token: str, name: str) -> float | None:
+    """Return a number that a JWT holds, None where it is no JWT or holds none."""
     parts = token.split(".")
     if len(parts) != 3:
         return None
     try:
-        claims = simplejson.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
-        return float(claims["exp"])
+        return float(simplejson.loads(base64.urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))[name])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        return None
+
+
+def parse_http_time(text: str) -> float | None:
+    """Return a time of an HTTP header as unix time, None where it is none."""
+    try:
+        return parsedate_to_datetime(text).timestamp()
+    except (TypeError, ValueError, OverflowError):
         return None

@@ -1,4 +1,4 @@
-"""One HTTP client for both products: sending, size limits, errors, paging."""
+"""One HTTP client for both products: sending, size limits, errors."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
 from functools import partial
 from html import unescape
 from typing import Any
-from urllib.parse import parse_qs, quote, quote_plus, urljoin, urlsplit
+from urllib.parse import quote, quote_plus
 
 import requests
 import simplejson
-import urllib3.exceptions
 
-from airflow_provider_workflows.client.auth import TokenAuth, same_server
+from airflow_provider_workflows.client.auth import TokenAuth, parse_http_time
+from airflow_provider_workflows.client.pagination import HALF_A_PAIR, Paginator
 from airflow_provider_workflows.client.retry import Again, Replay, RetryPolicy
+from airflow_provider_workflows.client.transport import Session, causes_of, nothing_was_sent
 from airflow_provider_workflows.exceptions import (
     ApiError,
     AuthenticationError,
@@ -39,13 +39,14 @@ CONNECT_TIMEOUT = 10.0  # seconds
 LARGEST_ANSWER = 32 * 2**20  # bytes, decoded
 LARGEST_ERROR = 2**20  # bytes of an error's body that are read for its words
 DEEPEST_ANSWER = 100  # lists and objects in one another; what is deeper breaks whatever goes through it later
-MOST_PAGES = 10_000  # of one list
+MAX_IDLE_SECONDS = 2.0  # of a connection that an unsafe call may go out on; some servers close theirs after that
+MAX_CLOCK_SKEW_SECONDS = 60.0  # between our clock and a server's that does not tell its time
+MAX_PAGE_BYTES = 2**16  # of a page for people that are searched for a sign-in form
 SHORTEST_SECRET = 5  # characters; what is shorter stands in ordinary words, too, and Airflow masks nothing shorter
-LONGEST_CURSOR = 4096  # characters; servers take no longer address
-HALF_A_PAIR = re.compile("[\ud800-\udfff]")  # JSON can hold it, and no address can
 # A gateway's word that it does not know what became of the call (520 and 524 are Cloudflare's).
 LOST_ON_THE_WAY = frozenset({408, 502, 503, 504, 520, 524})
-# How a TLS handshake fails, before anything was sent.
+SIGN_IN = re.compile(r"(?i)\b(log|sign)[\s-]?(in|on)\b")
+# How a TLS handshake fails with a server that speaks none, or none that we do.
 NO_HANDSHAKE = frozenset({"WRONG_VERSION_NUMBER", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE"})
 
 
@@ -68,11 +69,17 @@ def path(template: str, *ids: object) -> str:
 
 @dataclass(frozen=True)
 class RateLimit:
-    """What the server last said of its rate limit; ``reset_at`` is a unix time in seconds."""
+    """
+    What the server last said of its rate limit.
+
+    :param reset_at: Unix time by the server's clock at which its count starts again.
+    :param reset_in: Seconds from the response to then, or None where that is not known.
+    """
 
     limit: int | None
     remaining: int | None
     reset_at: int | None
+    reset_in: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -141,12 +148,6 @@ class Answer:
         )
 
 
-class _Session(requests.Session):
-    def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Name none: to look at a redirect, requests would read its whole body, however large."""
-        return None
-
-
 class RestClient:
     """
     Sends calls to one server and turns its answers into values or errors of this package.
@@ -185,12 +186,16 @@ class RestClient:
         self.retry = retry or RetryPolicy()
         self.rate: RateLimit | None = None
         self.sent = 0  # requests
+        self._page_limits: dict[str, int] = {}  # rows of the largest page that the server gives, by address
         self._auth = auth
         self._secrets = secrets
         self._max_bytes = max_bytes
         self._sleep = sleep
         self._clock = clock
-        self._session = _Session()
+        # Times that are only compared with one another are not by the clock on the wall, which can be set.
+        self._steady = time.monotonic if clock is time.time else clock
+        self._last_used = float("-inf")
+        self._session = Session()
         self._session.headers.update({"Accept": "application/json", "User-Agent": "airflow-provider-workflows"})
         self._session.headers.update(_sendable(headers or {}))
         self._session.verify = verify
@@ -255,21 +260,24 @@ class RestClient:
             auth=None if auth is None else (auth[0].encode(), auth[1].encode()),
         )
         attempt = partial(self._attempt, request, path, replay, timeout or self.timeout)
-        return self.retry.run(attempt, sleep=self._sleep, clock=self._clock)
+        return self.retry.run(attempt, sleep=self._sleep, clock=self._steady)
 
     def pages(
         self, path: str, *, params: Mapping[str, Any] | None = None, per_page: int, style: str
     ) -> Iterator[dict[str, Any]]:
         """
-        Yield the rows of a list, asking for the next page when it is needed.
+        Yield the rows of a list, asking for the next page when it is needed; see :class:`Paginator`.
 
-        Where a page could not be had, ``next()`` asks for that page again.
-
-        :param style: ``v1``: bare arrays and page numbers. ``v2``: ``{"data": [...]}`` and cursors, whose way
-            back is undocumented and looked for in the Link header and the body; else page numbers.
-        :raises ContractError: not a list, a page that repeats the one before, or a cursor that comes again.
+        :param path: Path of the list.
+        :param params: Query parameters of every page.
+        :param per_page: Rows of a page to ask for.
+        :param style: ``v1`` for bare arrays, ``v2`` for ``{"data": [...]}``.
         """
-        return _Pages(self, path, params or {}, per_page, style)
+
+        def fetch(query: dict[str, Any]) -> Answer:
+            return self.get(path, params=query)
+
+        return Paginator(fetch, self.base_url + path, params or {}, per_page, style, self._page_limits)
 
     def without_sign_in(self, base_url: str) -> RestClient:
         """Return a client of another server, over the same proxies and timeouts, that shows it no token or header."""
@@ -292,10 +300,18 @@ class RestClient:
 
     def _attempt(self, request: requests.Request, path: str, replay: Replay, timeout: float) -> Answer:
         response, body = self._send(request, path, replay, timeout)
-        if response.status_code == 401 and self._auth is not None and request.auth is None:
-            # Refused before anything was done, so any call may go again with a new token.
+        if self._auth is not None and request.auth is None and _is_sign_in(response, body, replay):
+            # Rejected before anything was done, so any call may go again with a new token.
             self._auth.renew(_bearer(response.request))
             response, body = self._send(request, path, replay, timeout)
+            if 200 <= response.status_code < 300 and _is_sign_in(response, body, replay):
+                raise AuthenticationError(
+                    "The server answered with its sign-in page, also with a new token",
+                    method=str(request.method),
+                    path=path,
+                    status_code=response.status_code,
+                    request_id=_request_id(response.headers, partial(self._scrub, response.request)),
+                )
         if 200 <= response.status_code < 300:
             scrub = partial(self._scrub, response.request)
             return Answer(response.status_code, response.headers, body, str(request.method), path, scrub)
@@ -316,6 +332,9 @@ class RestClient:
         if self._session.verify is not True:
             settings["verify"] = self._session.verify  # requests lets REQUESTS_CA_BUNDLE beat it
         self.sent += 1
+        if replay is Replay.NEVER and time.monotonic() - self._last_used > MAX_IDLE_SECONDS:
+            # A connection that was idle may be dead, and what is sent on it lost.
+            self._session.close()
         try:
             response = self._session.send(
                 prepared, timeout=(min(CONNECT_TIMEOUT, timeout), timeout), allow_redirects=False, **settings
@@ -326,10 +345,11 @@ class RestClient:
             self._lost(error, str(request.method), path, replay)
         except OSError as error:  # requests reports a missing CA bundle with nothing more
             raise ConfigurationError(f"{error}. Correct 'verify', or REQUESTS_CA_BUNDLE.") from error
+        self._last_used = time.monotonic()
         if response.status_code < 200:
             # The answer proper may follow, and would be taken for that of the next call on this socket.
             self._session.close()
-        self.rate = _rate(response.headers) or self.rate
+        self.rate = _rate(response.headers, self._clock()) or self.rate
         return response, body
 
     def _read(self, response: requests.Response, path: str, until: float) -> bytes:
@@ -349,8 +369,7 @@ class RestClient:
 
     def _lost(self, error: requests.exceptions.RequestException, method: str, path: str, replay: Replay) -> None:
         why = type(error).__name__
-        # Any other TLS error can come after the call was sent.
-        if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
+        if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes_of(error)):
             raise ConnectionFailed(
                 "No trusted TLS connection (extra 'verify' takes the path of a CA bundle)",
                 method=method,
@@ -358,12 +377,12 @@ class RestClient:
             ) from error
         if any(
             isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None) in NO_HANDSHAKE
-            for cause in _causes(error)
+            for cause in causes_of(error)
         ):
             raise ConnectionFailed(
                 f"{self.base_url} does not speak TLS as we do; is it plain http? ({why})", method=method, path=path
             ) from error
-        if _nothing_was_sent(error):
+        if nothing_was_sent(error):
             raise Again(
                 ConnectionFailed(f"No connection to {self.base_url} ({why})", method=method, path=path)
             ) from error
@@ -384,10 +403,12 @@ class RestClient:
         }
         if 300 <= status < 400:
             raise _redirected(response, replay, call)
-        not_before = _not_before(response.headers, self._clock(), status)
+        wait = _stated_wait(response.headers, self._clock(), status)
+        not_before = None if wait is None else self._steady() + wait
         # A 503 may come from a gateway whose server has acted, so it refuses only what may be sent twice.
         if status == 429 or (status == 503 and "Retry-After" in response.headers and replay is Replay.SAFE):
-            raise Again(RateLimited("The server asks to wait", retry_at=_moment(not_before), **call), not_before)
+            retry_at = None if wait is None else _moment(self._clock() + wait)
+            raise Again(RateLimited("The server asks to wait", retry_at=retry_at, wait=wait, **call), not_before)
         if status in LOST_ON_THE_WAY:
             if replay is Replay.NEVER:
                 raise OutcomeUnknown("The call was lost on the way", **call)
@@ -419,127 +440,6 @@ class RestClient:
             return re.sub(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+", r"\1 ***", words)[:500]
 
         return scrub
-
-    # --- paging ---
-
-    def _next_page(
-        self, answer: Answer, body: Any, number: int, place: dict[str, Any], per_page: int, received: int
-    ) -> dict[str, Any] | None:
-        linked = self._linked(answer)
-        if linked is not None:
-            return linked
-        if not number:
-            return None
-        known, cursor = _body_cursor(body, answer.path)
-        if known:
-            if not cursor:
-                return None
-            # A slash alone does not make a URL: it is a letter of base64.
-            is_url = "://" in cursor or re.search(r"[?&](cursor|page)=", cursor)
-            return self._from_url(cursor, answer.path) if is_url else _cursor(cursor, answer.path)
-        page = _whole(str(place.get("page", 1)))
-        if "Link" in answer.headers or page is None:
-            return None
-        total = _whole(answer.headers.get("Total", ""))
-        if total is not None:
-            return {"page": page + 1} if received < total else None
-        # Nothing says whether there is more. A full page may be cut off, so ask; an unknown cursor may not be
-        # combined with a page number, which is why it is dropped. Pages may be smaller than we asked for.
-        size = _whole(answer.headers.get("Per-Page", ""))
-        return {"page": page + 1} if number >= (per_page if size is None else size) else None
-
-    def _linked(self, answer: Answer) -> dict[str, Any] | None:
-        for link in requests.utils.parse_header_links(answer.headers.get("Link", "")):
-            if link.get("rel") == "next":
-                return self._from_url(link["url"], answer.path)
-        return None
-
-    def _from_url(self, url: str, path: str) -> dict[str, Any]:
-        """Take the place in the list from a URL, and never the URL itself: the token goes to our server only."""
-        try:
-            full = urljoin(self.base_url + path, url)
-            query = parse_qs(urlsplit(full).query)
-        except ValueError:
-            raise ContractError("The link to the next page is not a URL", method="GET", path=path) from None
-        if not same_server(full, self.base_url):
-            raise ContractError("The next page is said to be on another server", method="GET", path=path)
-        if query.get("cursor"):
-            return _cursor(query["cursor"][0], path)
-        if query.get("page"):
-            text = query["page"][0]
-            page = _whole(text)
-            return {"page": _cursor(text, path)["cursor"] if page is None else page}
-        raise ContractError("The link to the next page has neither cursor nor page", method="GET", path=path)
-
-
-class _Pages:
-    """The rows of a list that comes page by page; see :meth:`RestClient.pages`."""
-
-    def __init__(self, client: RestClient, path: str, params: Mapping[str, Any], per_page: int, style: str):
-        self._client = client
-        self._path = path
-        self._params = params
-        self._per_page = per_page
-        self._style = style
-        self._place: dict[str, Any] | None = {"page": 1} if style == "v1" else {}
-        self._seen: set[tuple[str, Any]] = set()
-        self._received = 0
-        self._turned = 0  # pages
-        # Of the page that is being read:
-        self._rows: Iterator[dict[str, Any]] | None = None
-        self._number = 0
-        self._answer: Answer | None = None
-        self._body: Any = None
-        self._content: Any = None  # what a page that comes twice is known by
-
-    def __iter__(self) -> _Pages:
-        return self
-
-    def __next__(self) -> dict[str, Any]:
-        while self._place is not None:
-            if self._rows is None:
-                self._open()
-            assert self._rows is not None
-            row = next(self._rows, None)
-            if row is not None:
-                self._number += 1
-                return row
-            self._turn_over()
-        raise StopIteration
-
-    def _open(self) -> None:
-        params = {**self._params, "per_page": self._per_page, **(self._place or {})}
-        answer = self._client.get(self._path, params=params)
-        fault = self._fault(answer)
-        body: Any = None
-        content: Any = answer.body
-        if self._style == "v1":
-            rows = answer.rows()
-        else:
-            body = answer.json()
-            content = _data_of(body, fault)
-            rows = iter(content)
-        if content == self._content and next(rows, None) is not None:
-            raise fault("A page repeats the one before: this list has no paging, or none that is known")
-        self._answer, self._body, self._content, self._rows, self._number = answer, body, content, rows, 0
-
-    def _turn_over(self) -> None:
-        assert self._answer is not None
-        assert self._place is not None
-        self._received += self._number
-        following = self._client._next_page(
-            self._answer, self._body, self._number, self._place, self._per_page, self._received
-        )
-        self._seen.update(self._place.items())
-        if following is not None and not self._seen.isdisjoint(following.items()):
-            raise self._fault(self._answer)("The paging goes round in a circle")
-        self._turned += 1
-        if following is not None and self._turned >= MOST_PAGES:
-            raise self._fault(self._answer)(f"The list does not end after {MOST_PAGES} pages")
-        self._place, self._rows = following, None
-
-    def _fault(self, answer: Answer) -> Callable[[str], ContractError]:
-        return partial(ContractError, method="GET", path=self._path, status_code=answer.status)
 
 
 def _elements(text: str, key: str | None) -> Iterator[Any]:
@@ -596,19 +496,6 @@ def _is_too_deep(value: Any) -> bool:
     return True
 
 
-def _data_of(body: Any, fault: Callable[..., ContractError]) -> list[Any]:
-    rows = body.get("data") if isinstance(body, dict) else None
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise fault("The answer is not a list of objects")
-    return rows
-
-
-def _cursor(text: str, path: str) -> dict[str, Any]:
-    if len(text) > LONGEST_CURSOR or HALF_A_PAIR.search(text):
-        raise ContractError("The cursor to the next page cannot be sent back", method="GET", path=path)
-    return {"cursor": text}
-
-
 def _spelled(text: str) -> tuple[str, ...]:
     """Return a text as it is, as it came in a form, in JSON that cannot be read, and as Python repeats it."""
     in_json = (simplejson.dumps(text), simplejson.dumps(text, ensure_ascii=False), repr(text))
@@ -652,19 +539,20 @@ def _dump(body: Any) -> bytes:
         raise ConfigurationError(f"The values cannot be written as JSON: {error}") from None
 
 
-def _nothing_was_sent(error: requests.exceptions.RequestException) -> bool:
-    if isinstance(error, requests.exceptions.ConnectTimeout):
-        return True
-    before_sending = (urllib3.exceptions.NewConnectionError, urllib3.exceptions.ConnectTimeoutError)
-    return any(isinstance(cause, before_sending) for cause in _causes(error))
-
-
-def _causes(error: requests.exceptions.RequestException) -> Iterator[BaseException]:
-    cause: object = error
-    while isinstance(cause, BaseException):
-        yield cause
-        inner = getattr(cause, "reason", None) or next((a for a in cause.args if isinstance(a, BaseException)), None)
-        cause = inner if inner is not cause else None
+def _is_sign_in(response: requests.Response, body: bytes, replay: Replay) -> bool:
+    """Tell whether a server did not accept the token: by a 401, its sign-in page, or a redirect to that."""
+    status = response.status_code
+    if 300 <= status < 400:
+        return isinstance(_redirected(response, replay, {}), AuthenticationError)
+    if not 200 <= status < 300:
+        return status == 401
+    page = body[:MAX_PAGE_BYTES].decode("utf-8-sig", "replace")
+    if _html_words(page) is None:
+        return False
+    title = re.search(r"(?is)<title[^>]*>(.*?)</title>", page[:4096])
+    is_form = re.search(r"(?i)type\s*=\s*[\"']?password", page) or (title and SIGN_IN.search(title[1]))
+    # After a change the page could be about what was made, so there it must be a sign-in page beyond doubt.
+    return bool(is_form or (replay is Replay.SAFE and SIGN_IN.search(page)))
 
 
 def _redirected(response: requests.Response, replay: Replay, call: dict[str, Any]) -> ApiError:
@@ -684,10 +572,14 @@ def _redirected(response: requests.Response, replay: Replay, call: dict[str, Any
 # --- what headers and error bodies say ---
 
 
-def _rate(headers: Mapping[str, str]) -> RateLimit | None:
+def _rate(headers: Mapping[str, str], now: float) -> RateLimit | None:
     values = [headers.get(f"X-Rate-Limit-{name}", "") for name in ("Limit", "Remaining", "Reset")]
-    numbers = [_whole(value) for value in values]
-    return RateLimit(*numbers) if any(number is not None for number in numbers) else None
+    limit, remaining, reset_at = (_whole(value) for value in values)
+    if limit is remaining is reset_at is None:
+        return None
+    served_at = parse_http_time(headers.get("Date", ""))
+    reset_in = None if reset_at is None else reset_at - (now if served_at is None else served_at)
+    return RateLimit(limit, remaining, reset_at, reset_in)
 
 
 def _whole(text: str) -> int | None:
@@ -700,25 +592,30 @@ def _request_id(headers: Mapping[str, str], scrub: Callable[[str], str]) -> str 
     return None if given is None else scrub(given)[:100]
 
 
-def _not_before(headers: Mapping[str, str], now: float, status: int) -> float | None:
+def _stated_wait(headers: Mapping[str, str], now: float, status: int) -> float | None:
     """
-    Return the later of the two times that a server can ask us to wait for.
+    Return the seconds that a server asks to wait, the longer of the two ways to say so; None where it says nothing.
 
-    Procore sends X-Rate-Limit-Reset with every answer; it says when to come back only if no call is left.
+    Procore sends X-Rate-Limit-Reset with every answer; it says when to come back only if no call is left. It is a time
+    by the server's clock, so it is compared with the Date of the answer.
+
+    :param now: Unix time by our clock.
     """
-    times = []
+    served_at = parse_http_time(headers.get("Date", ""))
+    at = now if served_at is None else served_at
+    waits = []
     retry_after = headers.get("Retry-After", "").strip()
     if re.fullmatch(r"\d+(\.\d+)?", retry_after):
-        times.append(now + float(retry_after))
-    elif retry_after:
-        try:
-            times.append(parsedate_to_datetime(retry_after).timestamp())
-        except (TypeError, ValueError):
-            pass
+        waits.append(float(retry_after))
+    elif (until := parse_http_time(retry_after)) is not None:
+        waits.append(until - at)
     reset = headers.get("X-Rate-Limit-Reset", "")
     if reset.isdecimal() and (status == 429 or headers.get("X-Rate-Limit-Remaining") == "0"):
-        times.append(float(reset))
-    return max(times, default=None)
+        until_reset = float(reset) - at
+        # Without a Date, a reset that is far from the Retry-After tells of two clocks that differ.
+        if served_at is not None or not waits or until_reset <= waits[0] + MAX_CLOCK_SKEW_SECONDS:
+            waits.append(until_reset)
+    return max(waits, default=None)
 
 
 def _moment(unix_time: float | None) -> datetime | None:
@@ -726,31 +623,6 @@ def _moment(unix_time: float | None) -> datetime | None:
         return None if unix_time is None else datetime.fromtimestamp(unix_time, timezone.utc)
     except (OverflowError, ValueError, OSError):
         return None  # such as milliseconds: beyond the calendar
-
-
-def _body_cursor(body: Any, path: str) -> tuple[bool, str | None]:
-    """
-    Return whether the body names a next cursor or URL, and which; None is the end of the list.
-
-    One place may be null while another names it, so null is believed only when it is all there is.
-    """
-    if not isinstance(body, dict):
-        return False, None
-    places = [body]
-    for name in ("meta", "pagination", "paging", "links", "cursor", "page_info"):
-        for holder in list(places):
-            if isinstance(holder.get(name), dict):
-                places.append(holder[name])
-    named = [holder[name] for holder in places for name in ("next_cursor", "nextCursor", "next") if name in holder]
-    said = [cursor for cursor in named if cursor]
-    usable = next((cursor for cursor in said if type(cursor) in (str, int)), None)
-    if said and usable is None:
-        # To take it for the end would be to leave out what follows.
-        kind = type(said[0]).__name__
-        raise ContractError(
-            f"The place of the next page is neither a text nor a number but {kind}", method="GET", path=path
-        )
-    return bool(named), None if usable is None else str(usable)
 
 
 def _error_words(body: bytes) -> tuple[str, dict[str, list[str]]]:

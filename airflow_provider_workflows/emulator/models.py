@@ -256,9 +256,13 @@ class NextLink(Model):
 
 class InstanceList(Model):
     data: list[InstanceRow]
-    meta: NextCursor | None = None
-    pagination: NextCursor | None = None
+    # One of these, by the flag cursor_place.
+    meta: NextCursor | dict[str, Any] | None = None
+    pagination: NextCursor | dict[str, Any] | None = None
     links: NextLink | None = None
+    page_info: dict[str, Any] | None = None
+    next_page_token: str | None = None
+    has_more: bool | None = None
 
 
 class Option(Model):

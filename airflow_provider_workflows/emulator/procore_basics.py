@@ -8,7 +8,7 @@ from typing import Annotated, Any, TypeVar
 from fastapi import APIRouter, Depends, Request, Response
 
 from . import models
-from .procore_gateway import check_access, page_headers
+from .procore_gateway import check_access, largest_page, page_headers
 from .world import COMPANY, POSSIBLE_ASSIGNEES, PROJECTS, USERS, Refusal, World
 
 Row = TypeVar("Row")
@@ -34,14 +34,15 @@ def check_possible_assignees(user_ids: Sequence[str], source: str) -> None:
             raise refusal(422, "not_a_possible_assignee", f"User {user_id} cannot be assigned.", source)
 
 
-def check_page(page: int, per_page: int) -> None:
-    if page < 1 or not 1 <= per_page <= 100:
-        raise refusal(400, "invalid_parameter", "page starts at 1 and per_page is 1 to 100.", "per_page")
+def check_page(request: Request, page: int, per_page: int) -> None:
+    largest = largest_page(request, 100)
+    if page < 1 or not 1 <= per_page <= largest:
+        raise refusal(400, "invalid_parameter", f"page starts at 1 and per_page is 1 to {largest}.", "per_page")
 
 
 def page_of(request: Request, response: Response, found: Sequence[Row], page: int, per_page: int) -> Sequence[Row]:
     """Return the rows of a page, and set the headers that tell of it."""
-    check_page(page, per_page)
+    check_page(request, page, per_page)
     response.headers.update(page_headers(request, page, per_page, len(found)))
     return found[(page - 1) * per_page : page * per_page]
 

@@ -14,6 +14,7 @@ from .world import CLIENT_ID, CLIENT_SECRET, COMPANY, INTEGRATION_USER, USERS, R
 
 def check_access(world: World, request: Request) -> None:
     """Refuse a call without a valid token or without the company, in the forms that live servers were seen to use."""
+    request.state.flags = world.switches  # for the pages of its list
     check_token(world, request)
     company = request.headers.get("Procore-Company-Id")
     if company is None:
@@ -34,10 +35,17 @@ def check_token(world: World, request: Request) -> str:
 
 def page_of(request: Request, response: Response, rows: list[Any], page: int, per_page: int) -> list[Any]:
     """Return one page of a v1 list, and put its headers into the response."""
-    if page < 1 or not 1 <= per_page <= 2000:
-        raise Refusal(400, {"message": "page starts at 1 and per_page is 1 to 2000", "code": 400})
+    largest = largest_page(request, 2000)
+    if page < 1 or not 1 <= per_page <= largest:
+        raise Refusal(400, {"message": f"page starts at 1 and per_page is 1 to {largest}", "code": 400})
     response.headers.update(page_headers(request, page, per_page, len(rows)))
     return rows[(page - 1) * per_page : page * per_page]
+
+
+def largest_page(request: Request, documented: int) -> int:
+    """Return how many rows a page may have."""
+    limit = request.state.flags["page_limit"]
+    return documented if limit == "documented" else int(limit)
 
 
 def as_json(response: Response, content: Any) -> JSONResponse:
@@ -46,14 +54,25 @@ def as_json(response: Response, content: Any) -> JSONResponse:
 
 
 def page_headers(request: Request, page: int, per_page: int, total: int) -> dict[str, str]:
+    """Return the headers of a page of a list that is read by page numbers."""
     pages = max(-(-total // per_page), 1)
+    counted = str(total + (request.state.flags["list_total"] == "hidden_rows_too"))
+    style = request.state.flags["page_headers"]
+    others: dict[str, dict[str, str]] = {
+        "next_page": {"X-Next-Page": str(page + 1) if page < pages else ""},
+        "total_pages": {"X-Total-Pages": str(pages)},
+        "has_more": {"X-Has-More": str(page < pages).lower()},
+        "none": {},
+    }
+    if style in others:
+        return others[style]
     places = {"first": 1, "prev": page - 1, "next": page + 1, "last": pages}
     links = [
         f'<{request.url.include_query_params(page=number, per_page=per_page)}>; rel="{rel}"'
         for rel, number in places.items()
         if 1 <= number <= pages
     ]
-    return {"Link": ", ".join(links), "Total": str(total), "Per-Page": str(per_page)}
+    return {"Link": ", ".join(links), "Total": counted, "Per-Page": str(per_page)}
 
 
 def routes(world: World) -> APIRouter:

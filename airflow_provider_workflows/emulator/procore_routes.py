@@ -49,8 +49,10 @@ def _list_and_start(world: World, procore: Procore, both: APIRouter) -> None:
             raise refusal(400, "missing_parameter", "filters[tool_subtype] is required.", "filters[tool_subtype]")
         if cursor is not None and page is not None:
             raise refusal(400, "invalid_parameter", "cursor and page cannot be combined.", "cursor")
-        check_page(1 if page is None else page, per_page)
-        by_cursor = page is None and world.switches["instances_paging"] == "cursor_and_page"
+        check_page(request, 1 if page is None else page, per_page)
+        style = world.switches["cursor_place"]
+        is_numbered = style in ("body_has_more", "body_total_pages")
+        by_cursor = page is None and not is_numbered and world.switches["instances_paging"] == "cursor_and_page"
         found = procore.of_tool(tool_type, project_id, item_id, _place(cursor) if by_cursor else 0)
         # Of 100,000 instances a page by cursor looks at those up to its end only.
         if active is not None:
@@ -63,6 +65,8 @@ def _list_and_start(world: World, procore: Procore, both: APIRouter) -> None:
             found = (i for i in found if i.template.tool_subtype == str(tool_subtype))
         if by_cursor:
             return _cursor_page(procore, request, response, found, per_page)
+        if is_numbered:
+            return _numbered_page(procore, response, list(found), page or 1, per_page, style)
         shown = page_of(request, response, list(found), page or 1, per_page)
         return as_json(response, {"data": [row(procore, i) for i in shown]})
 
@@ -177,18 +181,37 @@ def _cursor_page(
     procore: Procore, request: Request, response: Response, found: Iterator[Instance], per_page: int
 ) -> Response:
     shown = list(islice(found, per_page))
-    following = None
-    if next(found, None) is not None:
-        following = base64.urlsafe_b64encode(f"after:{shown[-1].id}".encode()).decode()
-    body: dict[str, Any] = {"data": [row(procore, instance) for instance in shown]}
+    more = next(found, None) is not None
+    end = base64.urlsafe_b64encode(f"after:{shown[-1].id}".encode()).decode() if shown else None
+    following = end if more else None
     url = None if following is None else str(request.url.include_query_params(cursor=following, per_page=per_page))
     place = procore.world.switches["cursor_place"]
+    envelopes: dict[str, dict[str, Any]] = {
+        "body_meta_next_cursor": {"meta": {"next_cursor": following}},
+        "body_pagination_next_cursor": {"pagination": {"next_cursor": following}},
+        "body_links_next": {"links": {"next": url}},
+        "body_next_page_token": {"next_page_token": following} if more else {},
+        "body_pagination_cursor": {"pagination": {"cursor": following}},
+        # These name where the page ends, also on the last one.
+        "body_page_info_end_cursor": {"page_info": {"end_cursor": end, "has_next_page": more}},
+        "body_meta_cursors_after": {"meta": {"cursors": {"after": end}}},
+    }
     if place == "link_header":
         response.headers["Per-Page"] = str(per_page)
-        if url is not None:
-            response.headers["Link"] = f'<{url}>; rel="next"'
-    elif place == "body_links_next":
-        body["links"] = {"next": url}
-    else:
-        body["meta" if place == "body_meta_next_cursor" else "pagination"] = {"next_cursor": following}
-    return as_json(response, body)
+    if place == "header_next_cursor":
+        response.headers["X-Next-Cursor"] = following or ""
+    elif place.startswith("link_") and url is not None:
+        # A gateway can write the address that it calls the server by.
+        inner = "http://api.internal:8080" + url.partition(request.url.netloc)[2]
+        response.headers["Link"] = f'<{url if place == "link_header" else inner}>; rel="next"'
+    return as_json(response, {"data": [row(procore, i) for i in shown], **envelopes.get(place, {})})
+
+
+def _numbered_page(
+    procore: Procore, response: Response, found: list[Instance], page: int, per_page: int, style: str
+) -> Response:
+    """Return a page that names neither cursor nor link, and says in its body only whether there is more."""
+    pages = max(-(-len(found) // per_page), 1)
+    envelope = {"has_more": page < pages} if style == "body_has_more" else {"meta": {"total_pages": pages}}
+    shown = found[(page - 1) * per_page : page * per_page]
+    return as_json(response, {"data": [row(procore, i) for i in shown], **envelope})

@@ -48,8 +48,31 @@ class Switch:
 
 SWITCHES: dict[str, Switch] = {
     "cursor_place": Switch(
-        ("body_meta_next_cursor", "link_header", "body_pagination_next_cursor", "body_links_next"),
-        "Where the v2 list returns the next cursor is not documented.",
+        (
+            "body_meta_next_cursor",
+            "link_header",
+            "link_other_host",
+            "body_pagination_next_cursor",
+            "body_links_next",
+            "body_next_page_token",
+            "body_pagination_cursor",
+            "body_page_info_end_cursor",
+            "body_meta_cursors_after",
+            "header_next_cursor",
+            "body_has_more",
+            "body_total_pages",
+        ),
+        "Where the v2 list returns the next cursor is not documented; the last two return none.",
+    ),
+    "page_headers": Switch(
+        ("documented", "next_page", "total_pages", "has_more", "none"),
+        "What a page of a list by page numbers says of the others.",
+    ),
+    "list_total": Switch(
+        ("shown_rows", "hidden_rows_too"), "Whether the Total of a list counts a row that the user is not shown."
+    ),
+    "page_limit": Switch(
+        ("documented", "50"), "The largest page, 100 rows in v2 and 2000 in v1, is 'mostly' as documented."
     ),
     "instances_paging": Switch(
         ("cursor_and_page", "page_only"), "Older texts know only cursors, newer ones also page numbers."

@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_workflows.client.auth import ClientCredentials, ReadyToken
+from airflow_provider_workflows.client.pagination import check_whole
 from airflow_provider_workflows.client.rest import path
 from airflow_provider_workflows.client.retry import Replay
 from airflow_provider_workflows.exceptions import (
@@ -139,7 +140,11 @@ class ProcoreConnectionHook(WorkflowsHook):
         self, connection: Connection, extras: Extras, base_url: str, transport: Mapping[str, Any]
     ) -> TokenSource:
         if (ready := extras.text("access_token")) is not None:
-            return ReadyToken(ready)
+            return ReadyToken(
+                ready,
+                "Procore's tokens live for 90 minutes: get a new one for the extra 'access_token', or give client id "
+                "and client secret as login and password instead, by which tokens are renewed.",
+            )
         if not connection.login or not connection.password:
             raise ConfigurationError(
                 f"Connection {self.conn_id!r} needs the client id in login and the client secret in password "
@@ -779,11 +784,14 @@ class ProcoreHook(ProcoreConnectionHook):
         return found
 
     def _read(self, method: str, where: str, kind: type, *, replay: Replay = Replay.SAFE, **call: Any) -> Any:
-        body = self.client.call(method, where, replay=replay, **call).json()
+        answer = self.client.call(method, where, replay=replay, **call)
+        body = answer.json()
         found = body.get("data") if isinstance(body, dict) else None
         rows = found if isinstance(found, list) else []
         if not isinstance(found, kind) or not all(isinstance(row, dict) for row in rows):
             raise ContractError("The answer has no 'data' of the expected form", method=method, path=where)
+        if kind is list:
+            check_whole(answer, body, rows)
         return found
 
 

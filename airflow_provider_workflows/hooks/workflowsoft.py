@@ -296,7 +296,11 @@ class WorkflowsoftHook(WorkflowsHook):
                 f"Connection {self.conn_id!r} needs an API token in password, or an administrator's login and password."
             )
         if not connection.login:
-            return ReadyToken(connection.password)
+            return ReadyToken(
+                connection.password,
+                "Get a new API token and put it into the connection's password, or give an administrator's login and "
+                "password, by which tokens are renewed.",
+            )
         return MintedToken(
             base_url,
             connection.login,

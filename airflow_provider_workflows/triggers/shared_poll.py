@@ -25,6 +25,7 @@ from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     ConnectionFailed,
     ContractError,
+    IncompleteList,
     InvalidRequest,
     NotFound,
     PermissionDenied,
@@ -162,7 +163,7 @@ class SweepScope(Scope):
         try:
             yield from self._sweep(hook, missing, calm, changed)
             self._lists_refused = 0
-        except (InvalidRequest, NotFound, PermissionDenied) as refused:
+        except (IncompleteList, InvalidRequest, NotFound, PermissionDenied) as refused:
             self._lists_refused += 1
             if self._lists_refused == 1:
                 log.warning("%s So each wait is looked at by itself.", refused)
@@ -249,7 +250,7 @@ class Budget:
     def __init__(self, triggerers: int):
         self._share = (1 - KEPT_FOR_OTHERS) / triggerers
         self._turn = asyncio.Lock()
-        self._not_before = 0.0  # unix time
+        self._not_before = float("-inf")  # by the monotonic clock
         self._limits: dict[float, int] = {}  # requests by the seconds of the window they are counted in
         self._sent: deque[float] = deque()  # when, within the last SPIKE seconds
         self._saved = 0.0  # requests of the hour's limit that may be sent at once
@@ -269,7 +270,7 @@ class Budget:
             self._learn(HOUR, limit)
 
     def refrain(self, until: float) -> None:
-        """Send nothing before a unix time."""
+        """Send nothing before a time by the monotonic clock."""
         self._not_before = max(self._not_before, until)
 
     def refuse(self, fault: RateLimited, pause: float) -> None:
@@ -278,14 +279,10 @@ class Budget:
 
         :param pause: Seconds to wait where the server states no time.
         """
-        until = stated_time(fault)
-        self.refrain(until or time.time() + pause)
+        stated = stated_wait(fault)
+        self.refrain(time.monotonic() + (stated or pause))
         # Some servers do not say what their limit is. A short pause tells how many they take within ten seconds.
-        if (
-            SPIKE not in self._limits
-            and 0 < until - time.time() <= 1.5 * SPIKE
-            and len(self._sent) >= FEWEST_OF_A_SPIKE
-        ):
+        if SPIKE not in self._limits and 0 < stated <= 1.5 * SPIKE and len(self._sent) >= FEWEST_OF_A_SPIKE:
             self._limits[SPIKE] = len(self._sent)
 
     def note(self, requests: int, rate: Any) -> None:
@@ -300,12 +297,12 @@ class Budget:
         self._saved_at = now
         if rate is None or not rate.limit or rate.reset_at is None:  # a limit of 0 could not have answered
             return
-        seconds = rate.reset_at - time.time()
+        seconds = rate.reset_at - time.time() if rate.reset_in is None else rate.reset_in
         if seconds <= 0:
             return
         self._learn(SPIKE if seconds <= 1.5 * SPIKE else HOUR, rate.limit)
         if rate.remaining is not None and rate.remaining <= rate.limit * KEPT_FOR_OTHERS:
-            self.refrain(time.time() + min(seconds, HOUR))
+            self.refrain(time.monotonic() + min(seconds, HOUR))
 
     def _learn(self, window: float, limit: int) -> None:
         if window == HOUR and HOUR not in self._limits:
@@ -326,7 +323,7 @@ class Budget:
         now = time.monotonic()
         while self._sent and self._sent[0] <= now - SPIKE:
             self._sent.popleft()
-        pause = self._not_before - time.time()
+        pause = self._not_before - now
         spike = self._limits.get(SPIKE)
         if spike is not None and len(self._sent) >= max(1.0, spike * self._share):
             pause = max(pause, self._sent[0] + SPIKE - now)
@@ -365,7 +362,7 @@ class SharedPoll:
         self._has_worked = False
         self._refused_rounds = 0  # in a row
         self._refusals = 0
-        self._resume_at: float | None = None  # unix time
+        self._resume_at: float | None = None  # by the monotonic clock
         # In an empty context, or it would log as its first subscriber for ever.
         self._task: asyncio.Task[None] = Context().run(asyncio.get_running_loop().create_task, self._run())
 
@@ -402,7 +399,7 @@ class SharedPoll:
                 await self._round()
                 due = began + self._pause()
                 if self._resume_at is not None:
-                    due = time.monotonic() + max(SHORTEST_RESUME, self._resume_at - time.time())
+                    due = time.monotonic() + max(SHORTEST_RESUME, self._resume_at - time.monotonic())
         finally:
             self._close()
 
@@ -567,7 +564,8 @@ class SharedPoll:
             log.warning("Polling %s goes on. %s", self.name, fault)
         self.fault = str(fault)
         if isinstance(fault, RateLimited) and not self._doubtful.issuperset(pending):
-            self._resume_at = stated_time(fault) or None
+            stated = stated_wait(fault)
+            self._resume_at = time.monotonic() + stated if stated else None
 
     def _refuse(self, refusal: WorkflowsError, pending: dict[Any, None]) -> None:
         self._refusals += 1
@@ -678,10 +676,12 @@ def patiently(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Generator[
             yield fault
 
 
-def stated_time(fault: WorkflowsError | None) -> float:
-    """Return the unix time before which the server does not want to be asked; 0 where it says none."""
-    retry_at = getattr(fault, "retry_at", None)
-    return 0.0 if retry_at is None else float(retry_at.timestamp())
+def stated_wait(fault: WorkflowsError | None) -> float:
+    """Return the seconds that the server wants to be left alone for; 0 where it says none, or they are over."""
+    wait, retry_at = getattr(fault, "wait", None), getattr(fault, "retry_at", None)
+    if wait is None and retry_at is not None:
+        wait = retry_at.timestamp() - time.time()
+    return max(0.0, wait or 0.0)
 
 
 def _next(reading: Iterator[Outcomes]) -> list[tuple[Any, Any]] | RateLimited | None:

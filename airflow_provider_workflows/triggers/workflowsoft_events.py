@@ -25,7 +25,7 @@ from airflow_provider_workflows.triggers.events import (
     connection_id,
     constant,
 )
-from airflow_provider_workflows.triggers.shared_poll import CONNECTION_KEPT, LONGEST_PAUSE, Scope, stated_time
+from airflow_provider_workflows.triggers.shared_poll import CONNECTION_KEPT, LONGEST_PAUSE, Scope, stated_wait
 from airflow_provider_workflows.triggers.workflowsoft import (
     MOST_INSTANCES,
     MOST_STRETCHES,
@@ -460,7 +460,7 @@ class IntegrationProducer(SnapshotProducer):
 
     def _pause_after(self, fault: Exception, pause: float) -> float:
         backoff = max(self.trigger.poll_interval, min(LONGEST_PAUSE, 2 * pause))
-        stated = stated_time(fault) - time.time() if isinstance(fault, WorkflowsError) else 0.0
+        stated = stated_wait(fault) if isinstance(fault, WorkflowsError) else 0.0
         return max(backoff, stated)
 
 

@@ -31,7 +31,7 @@ FAIL_AT_ONCE = {
     "ResponseConflict",
     "StepMoved",
 }
-LEFT_TO_THE_TASK = {"ApiError", "ConnectionFailed", "RateLimited", "ServerError", "WorkflowsError"}
+LEFT_TO_THE_TASK = {"ApiError", "ConnectionFailed", "IncompleteList", "RateLimited", "ServerError", "WorkflowsError"}
 
 
 def evaluate(error: BaseException):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import gc
 import json
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from email.utils import formatdate
 
 import pytest
 import requests
@@ -22,7 +24,7 @@ from airflow_provider_workflows.client.auth import (
 )
 from airflow_provider_workflows.client.rest import RestClient
 from airflow_provider_workflows.client.retry import Replay, RetryPolicy
-from airflow_provider_workflows.exceptions import AuthenticationError, ConnectionFailed, ContractError
+from airflow_provider_workflows.exceptions import AuthenticationError, ConnectionFailed, ContractError, OutcomeUnknown
 
 BASE = "https://api.example.com"
 LOGIN = "https://login.example.com"
@@ -196,6 +198,97 @@ def test_a_ready_token_that_is_refused_cannot_be_renewed(requests_mock):
     with pytest.raises(AuthenticationError, match="no way to renew"):
         client.get("/x")
     assert requests_mock.call_count == 1
+
+
+SIGN_IN_PAGES = {
+    "a redirect": {"status_code": 302, "headers": {"Location": "/account/login?ReturnUrl=%2Fx"}},
+    "a title": {"text": "<!DOCTYPE html><html><title>Sign in</title></html>", "headers": {"Content-Type": "text/html"}},
+    "a form": {"text": "<html><form><input type='password' name=p></form></html>"},
+}
+
+
+@pytest.mark.parametrize("page", SIGN_IN_PAGES)
+@pytest.mark.parametrize("replay", list(Replay))
+def test_a_sign_in_page_is_a_refusal_of_the_token(requests_mock, replay, page):
+    requests_mock.post(BASE + "/x", [SIGN_IN_PAGES[page], {"json": {}}])
+    client = RestClient(BASE, auth=TokenAuth(Numbered(), BASE))
+
+    assert client.call("POST", "/x", replay=replay).json() == {}
+    assert [r.headers["Authorization"] for r in requests_mock.request_history] == ["Bearer token-1", "Bearer token-2"]
+
+
+@pytest.mark.parametrize("page", SIGN_IN_PAGES)
+@pytest.mark.parametrize("replay", list(Replay))
+def test_a_second_sign_in_page_is_believed(requests_mock, replay, page):
+    requests_mock.post(BASE + "/x", [SIGN_IN_PAGES[page]])
+    client = RestClient(BASE, auth=TokenAuth(Numbered(), BASE))
+
+    with pytest.raises(AuthenticationError):
+        client.call("POST", "/x", replay=replay)
+    assert requests_mock.call_count == 2
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"text": "<html><title>Process 7</title>You may sign in as another user.</html>"},
+        {"text": "<html><title>Order 7 was signed</title></html>"},
+        {"status_code": 302, "headers": {"Location": "/processes/7"}},
+        {"text": '{"message": "sign in"}'},
+    ],
+)
+def test_after_a_change_no_other_page_is_taken_for_a_refusal(requests_mock, answer):
+    """It could be about what was made, and sending again would make another."""
+    requests_mock.post(BASE + "/x", [answer])
+    client = RestClient(BASE, auth=TokenAuth(Numbered(), BASE))
+
+    with contextlib.suppress(OutcomeUnknown):
+        client.call("POST", "/x", replay=Replay.NEVER)
+    assert requests_mock.call_count == 1
+
+
+@pytest.mark.parametrize("answer", [{"status_code": 401}, *SIGN_IN_PAGES.values()])
+def test_a_static_token_that_is_refused_says_what_to_do(requests_mock, answer):
+    requests_mock.get(BASE + "/x", [answer])
+    client = RestClient(BASE, auth=TokenAuth(ReadyToken("t", "Get a new API token."), BASE))
+
+    with pytest.raises(AuthenticationError) as failure:
+        client.get("/x")
+    assert str(failure.value).endswith("Get a new API token.")
+
+
+@pytest.mark.parametrize("skew", [-7200, 0, 7200])
+@pytest.mark.parametrize("knows", ["Date", "iat", "lifetime"])
+def test_a_wrong_clock_asks_for_no_more_tokens(requests_mock, skew, knows):
+    """A new JWT that seems to have ended, or to live for hours."""
+    served_at = int(time.time())  # of which our clock, as the server sees it, is ahead
+    issued = {"iat": served_at - skew} if knows == "iat" else {}
+    headers = {"Date": formatdate(served_at - skew, usegmt=True)} if knows == "Date" else {}
+    requests_mock.get(MINT, text=f'"{jwt(exp=served_at - skew + 600, **issued)}"', headers=headers)
+    now = [float(served_at)]
+    auth = TokenAuth(MintedToken(BASE, "admin", "pw", lifetime=600), BASE, clock=lambda: now[0])
+
+    for _ in range(3):
+        header(auth)
+    assert requests_mock.call_count == 1
+    now[0] += 500
+    header(auth)
+    assert requests_mock.call_count == 1
+    if knows != "lifetime" or skew >= 0:
+        now[0] += 60
+        header(auth)
+        assert requests_mock.call_count == 2
+
+
+def test_a_clock_that_is_set_ends_no_token(monkeypatch):
+    source = Numbered()
+    auth = TokenAuth(source, BASE)
+
+    header(auth)
+    monkeypatch.setattr(time, "time", lambda: 4e9)
+    header(auth)
+
+    assert source.count == 1
 
 
 # --- where tokens come from ---

@@ -1,0 +1,433 @@
+"""
+Reads a list page by page, whichever way the server names the next page.
+
+Procore documents page numbers with the headers ``Link``, ``Total`` and ``Per-Page`` for most lists, and cursors for the
+instances of v2, but not how a cursor comes back. A list that is cut short looks like a complete one, and a wait or
+an export would then report what is not so. So whatever names a next page is followed, or is an error.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Set
+from functools import partial
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urljoin, urlsplit
+
+import requests.utils
+import simplejson
+
+from airflow_provider_workflows.exceptions import ContractError, IncompleteList, InvalidRequest
+
+if TYPE_CHECKING:
+    from airflow_provider_workflows.client.rest import Answer
+
+    Fetch = Callable[[dict[str, Any]], Answer]
+    Place = dict[str, Any]
+
+MAX_PAGES = 10_000  # of one list
+MAX_EMPTY_PAGES = 20  # one after another, each of which names a next one
+MAX_CURSOR_CHARACTERS = 4096  # servers take no longer address
+MAX_ENVELOPE_DEPTH = 4  # objects in one another, around the rows
+SMALLER_PAGES = (100, 50, 10)  # rows; 10 is the documented default of v2
+HALF_A_PAIR = re.compile("[\ud800-\udfff]")  # JSON can hold it, and no address can
+
+# Names are compared in lower case and without punctuation: ``next_cursor``, ``nextCursor`` and ``X-Next-Cursor``.
+NEXT = re.compile(
+    r"next|(odata)?next(page)?(cursor|token|url|uri|link|href|key|id|number|marker|offset|index|start|results?|records?)?"
+    r"|nextpage\w*|(cursor|page|link|token)s?next|(ms)?continuation\w*|pagetoken|startingafter|scrollid"
+    r"|lastevaluatedkey"
+)
+# Of these, what we could send back neither as a cursor nor as a page number.
+NOT_SENDABLE = re.compile(r"next(page)?(key|id|marker|offset|index|start)|startingafter|scrollid|lastevaluatedkey")
+PAGE_NUMBER = re.compile(r"nextpage(number)?")
+# These may be there on the last page, too.
+CURSOR = re.compile(r"(end)?cursor|after")
+HOLDERS = re.compile(
+    r"(response)?meta(data)?|pag(ination|ing|er|einfo|es?)|cursors?|links?|navigation|result(set)?info"
+)
+MORE = re.compile(r"has(more|next)\w*|more(pages|results|available)?|ismore")
+LAST = re.compile(r"(is)?last(page)?|isend|end")  # only if true or false; the last page's number is one of PAGES
+PAGES = re.compile(r"(total|num(ber)?of|num)?pages|(total)?pagecount|lastpage")
+TOTAL = re.compile(r"total(count|records|items|results|rows|elements|entries|size)?")
+NOTHING = ("", "0", "false", "no", "none", "null", "undefined")
+
+
+class Paginator:
+    """
+    Yields the rows of a list, and asks for the next page when it is needed.
+
+    Where a page could not be had, ``next()`` asks for that page again. A list that came shorter than its last page's
+    total is read once more from the start, because rows can vanish between two pages; rows that were yielded are not
+    yielded again.
+
+    :param fetch: Sends a GET with these query parameters.
+    :param url: The list's own address, which links are relative to.
+    :param params: Query parameters of every page.
+    :param per_page: Rows of a page to ask for; fewer where the server rejects that.
+    :param style: ``v1``: bare arrays and page numbers. ``v2``: ``{"data": [...]}``, and cursors where the server
+        names them, else page numbers.
+    :param limits: The largest pages that the server gives, by path, as far as that is known; added to.
+    :raises ContractError: not a list, a page that repeats the one before, a place that comes again, or a next page
+        that is named in a way nobody knows.
+    :raises IncompleteList: fewer rows than the total came, twice.
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        url: str,
+        params: Mapping[str, Any],
+        per_page: int,
+        style: str,
+        limits: dict[str, int] | None = None,
+    ):
+        self._fetch = fetch
+        self._url = url
+        self._path = urlsplit(url).path
+        self._params = params
+        self._style = style
+        self._limits = {} if limits is None else limits
+        self._per_page = min(per_page, self._limits.get(self._path, per_page))
+        self._returned: set[str] = set()  # names of rows
+        self._is_counted = True  # every row that was returned is in there
+        self._is_second = False
+        self._start()
+
+    def _start(self) -> None:
+        self._place: Place | None = {"page": 1} if self._style == "v1" else {}
+        self._seen = {_key({"page": 1})}
+        self._received = 0
+        self._turned = 0  # pages
+        self._empty = 0  # pages without rows, one after another
+        self._longest = 0  # rows of a page
+        self._follows = False  # cursors or links
+        # Of the page that is being read:
+        self._rows: Iterator[dict[str, Any]] | None = None
+        self._number = 0
+        self._answer: Answer | None = None
+        self._signs = Signs()
+        self._content: Any = None  # what a page that comes twice is known by
+
+    def __iter__(self) -> Paginator:
+        return self
+
+    def __next__(self) -> dict[str, Any]:
+        while self._place is not None:
+            if self._rows is None:
+                self._open()
+            assert self._rows is not None
+            row = next(self._rows, None)
+            if row is None:
+                self._turn_over()
+                continue
+            self._number += 1
+            if self._is_new(row):
+                return row
+        raise StopIteration
+
+    def _is_new(self, row: dict[str, Any]) -> bool:
+        if self._signs.total is None and not self._is_second:
+            self._is_counted = False
+            return True
+        row_id = row.get("id")
+        name = str(row_id) if type(row_id) in (str, int) else simplejson.dumps(row, sort_keys=True)
+        if self._is_second and name in self._returned:
+            return False
+        self._returned.add(name)
+        return True
+
+    def _open(self) -> None:
+        answer = self._ask()
+        fault = partial(ContractError, method="GET", path=self._path, status_code=answer.status)
+        body: Any = None
+        content: Any = answer.body
+        if self._style == "v1":
+            rows = answer.rows()
+        else:
+            body = answer.json()
+            content = _data_of(body, fault)
+            rows = iter(content)
+        if content == self._content and next(rows, None) is not None:
+            raise fault("A page repeats the one before: this list has no paging, or none that is known")
+        self._signs = Signs.of(answer, body, self._url, {*self._params, "per_page"})
+        self._answer, self._content, self._rows, self._number = answer, content, rows, 0
+
+    def _ask(self) -> Answer:
+        """Ask for the page; for the first one with fewer rows, too, where the server rejects that many."""
+        try:
+            return self._page_of(self._per_page)
+        except InvalidRequest as rejected:
+            if self._turned or rejected.status_code not in (400, 422):
+                raise
+            for size in SMALLER_PAGES:
+                if size < self._per_page:
+                    try:
+                        answer = self._page_of(size)
+                    except InvalidRequest:
+                        continue
+                    self._per_page = self._limits[self._path] = size
+                    return answer
+            raise
+
+    def _page_of(self, size: int) -> Answer:
+        return self._fetch({**self._params, "per_page": size, **(self._place or {})})
+
+    def _turn_over(self) -> None:
+        self._received += self._number
+        self._longest = max(self._longest, self._number)
+        self._empty = 0 if self._number else self._empty + 1
+        following = self._following()
+        self._seen.add(_key(self._place or {}))
+        self._turned += 1
+        if following is not None and _key(following) in self._seen:
+            if self._number or self._signs.more:
+                raise self._fault("The paging goes round in a circle")
+            following = None  # an empty page that names itself
+        if following is None and self._is_cut_short():
+            self._is_second = True
+            self._start()
+            return
+        if following is not None and (self._turned >= MAX_PAGES or self._empty > MAX_EMPTY_PAGES):
+            raise self._fault(f"The list does not end after {self._turned} pages")
+        self._place, self._rows = following, None
+
+    def _following(self) -> Place | None:
+        """Return where the next page is, None after the last one."""
+        signs, page, number = self._signs, self._page, self._number
+        if signs.places and (number or signs.more is not False):
+            self._follows = True
+            return signs.places[0]
+        if signs.cursors and (signs.more or (number and signs.more is None)):
+            self._follows = True
+            return signs.cursors[0]
+        if signs.unknown and not signs.places:
+            raise self._fault(
+                f"The place of the next page is named in a way that is not known ({', '.join(signs.unknown)}), "
+                "and the list would be cut short"
+            )
+        if not number:
+            return None
+        by_number = {"page": page + 1}
+        if signs.more or signs.pages > page:
+            return by_number
+        if signs.total is not None:
+            is_last = (self._turned and number < self._longest) or (signs.is_last and not self._is_full)
+            return by_number if self._received < signs.total and not is_last else None
+        if signs.is_last or signs.pages or self._follows:
+            return None
+        # Nothing says whether there is more. A full page may be cut off, so ask; an unknown cursor may not be
+        # combined with a page number, which is why it is dropped.
+        return by_number if self._is_full else None
+
+    def _is_cut_short(self) -> bool:
+        """Tell whether the list is to be read once more because less came than there is."""
+        signs = self._signs
+        if signs.more or signs.pages > self._turned:
+            raise self._fault("The answer says that there is more, and nothing says where")
+        if signs.total is None or self._received >= signs.total:
+            return False
+        if self._is_second or not self._is_counted:
+            assert self._answer is not None
+            raise IncompleteList(
+                f"The list has {signs.total} rows, and {self._received} of them came",
+                method="GET",
+                path=self._path,
+                status_code=self._answer.status,
+            )
+        return True
+
+    @property
+    def _page(self) -> int:
+        """The number of the page that was read last."""
+        return _whole(str((self._place or {}).get("page", ""))) or self._turned + 1
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether the page has as many rows as a page can have; that may be fewer than we asked for."""
+        size = None if self._answer is None else _whole(self._answer.headers.get("Per-Page", ""))
+        return self._number >= (self._per_page if size is None else size)
+
+    def _fault(self, words: str) -> ContractError:
+        status = None if self._answer is None else self._answer.status
+        return ContractError(words, method="GET", path=self._path, status_code=status)
+
+
+class Signs:
+    """What one page says about the rest of its list: in its headers, and in the envelope around its rows."""
+
+    def __init__(self, url: str = "", ours: Set[str] = frozenset()):
+        self.places: list[Place] = []  # of the next page; the best first
+        self.cursors: list[Place] = []  # likewise, unless the page says that it is the last one
+        self.unknown: list[str] = []  # names of members that name a next page in a way we do not know
+        self.more: bool | None = None  # whether there is more, where the page says it
+        self.pages = 0  # in all
+        self.total: int | None = None  # rows in all
+        self.is_last = False  # something that could name a next page names none
+        self._url = url
+        self._ours = ours
+
+    @classmethod
+    def of(cls, answer: Answer, body: Any, url: str, ours: Set[str]) -> Signs:
+        """
+        Read an answer.
+
+        :param body: Its parsed body; None where that is a bare list.
+        :param url: What links are relative to.
+        :param ours: Names of query parameters that a link cannot change.
+        """
+        signs = cls(url, ours)
+        for name, value in _members_of(answer, body):
+            signs._note(name, value)
+        signs.places.sort(key=lambda place: "cursor" not in place)
+        signs.places[:0] = list(signs._linked(answer))
+        return signs
+
+    def _linked(self, answer: Answer) -> Iterator[Place]:
+        for link in requests.utils.parse_header_links(answer.headers.get("Link", "")):
+            rels = set(link.get("rel", "").lower().split())
+            if "next" in rels:
+                yield self._place_in(link["url"])
+            elif rels & {"first", "prev", "previous", "last"}:
+                self.is_last = True  # unless another link names a next page
+
+    def _note(self, name: str, value: Any) -> None:
+        plain = _plain(name)
+        if NEXT.fullmatch(plain):
+            self._note_next(name, plain, value)
+        elif CURSOR.fullmatch(plain):
+            if _is_text(value):
+                self.cursors.append(self._place_of(str(value)))
+            elif not value:
+                self.is_last = True
+            elif not isinstance(value, dict):
+                self.unknown.append(name)
+        elif MORE.fullmatch(plain) or (LAST.fullmatch(plain) and isinstance(value, bool)):
+            if value is not None:
+                says_yes = str(value).strip().lower() not in NOTHING
+                is_more = says_yes if MORE.fullmatch(plain) else not says_yes
+                self.more = bool(self.more) or is_more
+                self.is_last = self.is_last or not is_more
+        elif PAGES.fullmatch(plain):
+            self.pages = max(self.pages, _whole(str(value)) or 0)
+        elif TOTAL.fullmatch(plain) and (total := _whole(str(value))) is not None:
+            self.total = max(self.total or 0, total)
+
+    def _note_next(self, name: str, plain: str, value: Any) -> None:
+        if plain == "next" and isinstance(value, dict):  # {"href": ...}
+            plain, value = next(
+                ((key, value[key]) for key in ("href", "url", "cursor") if key in value), (plain, value)
+            )
+        if not value or str(value).strip().lower() in NOTHING:
+            self.is_last = True
+        elif not _is_text(value) or NOT_SENDABLE.fullmatch(plain):
+            self.unknown.append(name)
+        elif PAGE_NUMBER.fullmatch(plain) and (page := _whole(str(value))) is not None:
+            self.places.append({"page": page})
+        else:
+            self.places.append(self._place_of(str(value)))
+
+    def _place_of(self, text: str) -> Place:
+        # A slash alone does not make a URL: it is a letter of base64.
+        is_url = "://" in text or re.search(r"[?&]\w+=", text)
+        return self._place_in(text) if is_url else self._sendable({"cursor": text})
+
+    def _place_in(self, url: str) -> Place:
+        """Take the place in the list from a URL's query, and never the URL itself: calls go to our server only."""
+        try:
+            query = parse_qs(urlsplit(urljoin(self._url, url)).query)
+        except ValueError:
+            raise self._fault("The link to the next page is not a URL") from None
+        place = {name: values[0] for name, values in query.items() if name not in self._ours}
+        if not place:
+            raise self._fault("The link to the next page has neither cursor nor page")
+        return self._sendable(place)
+
+    def _sendable(self, place: Place) -> Place:
+        for text in place.values():
+            if len(text) > MAX_CURSOR_CHARACTERS or HALF_A_PAIR.search(text):
+                raise self._fault("The cursor to the next page cannot be sent back")
+        return place
+
+    def _fault(self, words: str) -> ContractError:
+        return ContractError(words, method="GET", path=urlsplit(self._url).path)
+
+
+def check_whole(answer: Answer, body: Any, rows: list[Any]) -> None:
+    """
+    Require an answer that is read as a whole list to be one: it names no next page, and no larger total.
+
+    :param body: Its parsed body.
+    :param rows: The list in it.
+    :raises ContractError: it is not the whole list.
+    """
+    signs = Signs.of(answer, body, answer.path, set())
+    has_cursor = bool(signs.cursors) and signs.more is not False
+    is_longer = signs.pages > 1 or (signs.total or 0) > len(rows)
+    if signs.places or signs.unknown or signs.more or is_longer or has_cursor:
+        raise ContractError(
+            "A list that is documented to come whole has a next page",
+            method=answer.method,
+            path=answer.path,
+            status_code=answer.status,
+        )
+
+
+def _members_of(answer: Answer, body: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what may be about pages, with its name: headers, and members of the envelope but not of the rows."""
+    for name, value in answer.headers.items():
+        plain = _plain(name)
+        if plain == "pagination":  # JSON, as some servers write it
+            yield from _members(_json_or_none(value), 1, is_paging=True)
+        elif plain != "after":
+            yield name, value
+    if isinstance(body, dict):
+        yield from _members({name: value for name, value in body.items() if name != "data"}, 1, is_paging=True)
+
+
+def _members(holder: Any, depth: int, *, is_paging: bool) -> Iterator[tuple[str, Any]]:
+    """Yield the members of an object and of those in it; ``cursor`` and the like only of one that is about paging."""
+    if not isinstance(holder, dict) or depth > MAX_ENVELOPE_DEPTH:
+        return
+    for name, value in holder.items():
+        plain = _plain(name)
+        is_next = NEXT.fullmatch(plain) is not None
+        if is_paging or is_next or MORE.fullmatch(plain):
+            yield name, value
+        if isinstance(value, dict) and not is_next:
+            yield from _members(value, depth + 1, is_paging=HOLDERS.fullmatch(plain) is not None)
+        elif isinstance(value, list) and HOLDERS.fullmatch(plain):
+            for link in value:
+                if isinstance(link, dict) and str(link.get("rel", "")).lower() == "next":
+                    yield "next", link
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", str(name).lower().removeprefix("x-"))
+
+
+def _key(place: Place) -> str:
+    return repr(sorted((name, str(value)) for name, value in place.items()))
+
+
+def _is_text(value: Any) -> bool:
+    return type(value) in (str, int) and value != ""
+
+
+def _whole(text: str) -> int | None:
+    """Return a whole number, None for any other text, and for digits that no counter has."""
+    return int(text) if text.isdecimal() and len(text) < 20 else None
+
+
+def _json_or_none(text: str) -> Any:
+    try:
+        return simplejson.loads(text)
+    except (ValueError, RecursionError):
+        return None
+
+
+def _data_of(body: Any, fault: Callable[[str], ContractError]) -> list[Any]:
+    rows = body.get("data") if isinstance(body, dict) else None
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise fault("The answer is not a list of objects")
+    return rows
