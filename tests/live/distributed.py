@@ -24,7 +24,7 @@ from tests.live.kills import Killer, Outcome, tell, what_has_come_of_it
 from tests.support import crowd as crowds
 from tests.support.crowd import EVENTS, WAITS, Crowd, told_rows
 from tests.support.engines import postgresql, redis
-from tests.support.live_airflow import COMPONENTS, LiveAirflow, until
+from tests.support.live_airflow import COMPONENTS, LiveAirflow
 from tests.support.people import DAGS, People, check_effects
 
 TRIGGERERS = ("triggerer", "triggerer-2")
@@ -68,13 +68,12 @@ def run(waits: int, kills: int, seed: int) -> Outcome:
         for dag_id in DAGS.values():
             shutil.copy(EXAMPLES / f"{dag_id}.py", folder)
         engines = {
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"postgresql+psycopg2://{database}",
-            "AIRFLOW__CELERY__RESULT_BACKEND": f"db+postgresql+psycopg2://{database}",
+            "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{database}",
             "AIRFLOW__CELERY__BROKER_URL": broker,
         }
         connections = emulator.control("GET", "connections")
-        with LiveAirflow(Path(folder), connections, {**SETTINGS, **engines}, PROCESSES) as airflow:
-            until(lambda: all(lives(airflow, name) for name in TRIGGERERS), LONGEST, "a triggerer is missing")
+        with LiveAirflow(Path(folder), connections, {**SETTINGS, **engines}, PROCESSES, database) as airflow:
+            airflow.until("both triggerers run", lambda: all(lives(airflow, name) for name in TRIGGERERS), LONGEST)
             say(f"Ready after {time.monotonic() - began:.0f} s: {', '.join(PROCESSES)}")
             killer = Killer(airflow, chance)
             wrong = run_flows(airflow, emulator, killer)
@@ -109,11 +108,11 @@ def run_waits(airflow: LiveAirflow, crowd: Crowd, folder: Path, kills: int, kill
     def waiting() -> int:
         return airflow.count(WAITS, run_id, "deferred")
 
-    until(lambda: waiting() >= waits // 4, LONGEST, "a quarter is not deferred", pause=2.0)
+    airflow.until("a quarter is deferred", lambda: waiting() >= waits // 4, LONGEST, pause=2.0)
     killer.strike(WORKERS[1], meanwhile=lambda: None)
-    until(lambda: waiting() == waits, LONGEST, "not all are deferred", pause=2.0)
+    airflow.until("all are deferred", lambda: waiting() == waits, LONGEST, pause=2.0)
     figures: dict[str, object] = {"seconds until all were deferred": round(time.monotonic() - began)}
-    until(lambda: bool(told_rows(airflow)), LONGEST, "the watcher has told nothing")
+    airflow.until("the watcher emits an event", lambda: told_rows(airflow), LONGEST)
     holders = held(airflow, run_id)
     figures |= {name: f"{sum(holders[life] for life in lives(airflow, name))} waits" for name in TRIGGERERS}
     figures |= cost_of_waiting(airflow, crowd.emulator)
@@ -142,11 +141,11 @@ def kill_and_see(airflow: LiveAirflow, crowd: Crowd, decisions: int, run_id: str
     killer.kill(victim)
     began = time.monotonic()
     crowd.work(decisions)
-    until(lambda: not dead & set(held(airflow, run_id)), LONGEST, f"nobody took over from {victim}", pause=1.0)
+    airflow.until(f"the other takes over from {victim}", lambda: not dead & set(held(airflow, run_id)), LONGEST, 1.0)
     seconds = time.monotonic() - began
     say(f"{victim} was killed; the other had all after {seconds:.0f} s.")
     airflow.start(victim)
-    until(lambda: lives(airflow, victim) > dead, LONGEST, f"{victim} has not come back", pause=1.0)
+    airflow.until(f"{victim} is back", lambda: lives(airflow, victim) > dead, LONGEST, 1.0)
     return seconds
 
 

@@ -21,7 +21,8 @@ from pathlib import Path
 
 from tests.live.demo import emulator_process, say
 from tests.support.crowd import EVENTS, SETTINGS, WAITS, Crowd, told_rows
-from tests.support.live_airflow import LiveAirflow, until
+from tests.support.engines import postgresql
+from tests.support.live_airflow import MAX_WAIT_SECONDS, LiveAirflow
 
 QUICK = {
     "AIRFLOW__CORE__PARALLELISM": "8",
@@ -29,8 +30,6 @@ QUICK = {
     "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "4",
     "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
 }
-LONGEST = 300.0  # seconds that one act may take
-LAST_EVENTS = 30.0  # seconds for what was told last to get there
 NEARLY_ALL = 0.9  # of the waits are deferred when the first kill comes
 
 
@@ -51,10 +50,15 @@ def run(waits: int, kills: int, seed: int) -> Outcome:
     """Run an Airflow with so many waits and kills."""
     chance = random.Random(seed)
     began = time.monotonic()
-    with emulator_process() as emulator, tempfile.TemporaryDirectory(prefix="live-dags-") as folder:
+    with (
+        postgresql() as database,
+        emulator_process() as emulator,
+        tempfile.TemporaryDirectory(prefix="live-dags-") as folder,
+    ):
         crowd = Crowd(emulator, waits, chance)
         crowd.write_dags(Path(folder))
-        with LiveAirflow(Path(folder), emulator.control("GET", "connections"), {**SETTINGS, **QUICK}) as airflow:
+        settings, connections = {**SETTINGS, **QUICK}, emulator.control("GET", "connections")
+        with LiveAirflow(Path(folder), connections, settings, database=database) as airflow:
             outcome = let_people_work(airflow, crowd, kills, Killer(airflow, chance))
     outcome.figures["seconds in all"] = round(time.monotonic() - began)
     return outcome
@@ -101,9 +105,9 @@ def let_people_work(airflow: LiveAirflow, crowd: Crowd, kills: int, killer: Kill
     def waiting() -> int:
         return airflow.count(WAITS, run_id, "deferred")
 
-    until(lambda: waiting() >= NEARLY_ALL * waits, LONGEST, "not enough tasks are deferred", pause=1.0)
+    airflow.until("nearly all tasks are deferred", lambda: waiting() >= NEARLY_ALL * waits, pause=1.0)
     deferred_after = time.monotonic() - began
-    until(lambda: bool(told_rows(airflow)), LONGEST, "the watcher has told nothing")
+    airflow.until("the watcher emits an event", lambda: told_rows(airflow))
     at_once = waits // (2 * kills + 1)
     for number in range(kills):
         crowd.work(at_once)
@@ -111,18 +115,19 @@ def let_people_work(airflow: LiveAirflow, crowd: Crowd, kills: int, killer: Kill
         if number == kills // 2:
             killer.strike("scheduler", meanwhile=lambda: crowd.work(0))
         if number % 2:  # the next kill strikes a triggerer that has begun to work, else one that starts
-            until(lambda: waiting() <= len(crowd.undecided), LONGEST, "no triggerer has taken over", pause=1.0)
+            airflow.until("a triggerer takes over", lambda: waiting() <= len(crowd.undecided), pause=1.0)
     crowd.work(len(crowd.undecided))
     outcome = what_has_come_of_it(airflow, crowd, run_id)
     outcome.figures |= {"seconds until they were deferred": round(deferred_after), "kills": killer.told}
     return outcome
 
 
-def what_has_come_of_it(airflow: LiveAirflow, crowd: Crowd, run_id: str, seconds: float = LONGEST) -> Outcome:
-    """Wait until all waits have ended and all orders were told, and compare with what people did."""
-    state = airflow.wait(WAITS, run_id, seconds)
+def what_has_come_of_it(airflow: LiveAirflow, crowd: Crowd, run_id: str, seconds: float = MAX_WAIT_SECONDS) -> Outcome:
+    """Wait until all waits have ended and each order is in an event, and compare with what people did."""
     with contextlib.suppress(TimeoutError):  # what is missing is found below
-        until(lambda: not crowd.wrong_events(told_rows(airflow)), LAST_EVENTS, "an order is not told")
+        airflow.wait(WAITS, run_id, seconds)
+        airflow.until("each order is in an event", lambda: not crowd.wrong_events(told_rows(airflow)))
+    state = airflow.runs(WAITS)[run_id]
     told = told_rows(airflow)
     tasks = airflow.task_instances(WAITS, run_id)
     outcomes = airflow.xcom(WAITS, run_id, "outcomes")

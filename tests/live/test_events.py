@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
-import time
 from collections import Counter
-from pathlib import Path
 
 import pytest
 
-from tests.live.demo import emulator_process
 from tests.support.examples import EXAMPLES
-from tests.support.live_airflow import ENDED, PAUSE, LiveAirflow
+from tests.support.live_airflow import ENDED
 
 pytest.importorskip("airflow.triggers.shared_stream", reason="before Airflow 3.3 there is no cursor")
 
@@ -19,15 +15,7 @@ APPROVAL = "example_procore_event_driven_approval"
 OUTCOME = "example_procore_event_driven_outcome"
 INTEGRATION = "example_workflowsoft_event_driven_integration"
 DAGS = (APPROVAL, OUTCOME, INTEGRATION)
-SETTINGS = {
-    "AIRFLOW__WORKFLOWS__POKE_INTERVAL": "1",
-    # A watcher starts when the file of an unpaused DAG is read again.
-    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "4",
-    # How long another triggerer waits before it takes over from one that is dead.
-    "AIRFLOW__TRIGGERER__TRIGGERER_HEALTH_CHECK_THRESHOLD": "4",
-    "AIRFLOW__TRIGGERER__JOB_HEARTBEAT_SEC": "1",
-}
-LONGEST = 120.0  # seconds that one act may take
+ASSETS = ("procore_orders_that_ask_us", "procore_orders_that_ended", "workflowsoft_events_to_check")
 TOOL = "purchase_order_contract"
 pytestmark = pytest.mark.live
 
@@ -54,74 +42,55 @@ class Story:
         )
 
     def told(self, event):
-        payloads = [payload for payload in self.airflow.asset_payloads() if payload["event"] == event]
+        payloads = [payload for payload in self.airflow.asset_payloads(ASSETS) if payload["event"] == event]
         return [row for payload in payloads for row in payload["events"]]
 
     def lost(self):
-        return [lost for payload in self.airflow.asset_payloads() for lost in payload.get("suspected_lost", ())]
+        return [lost for payload in self.airflow.asset_payloads(ASSETS) for lost in payload.get("suspected_lost", ())]
 
     def is_settled(self, integrations):
         arrived = {row["integration_instance_id"] for row in self.told("integration")}
         return set(self.effects("complete")) == arrived and len(arrived) + len(self.lost()) >= len(integrations)
 
-    def until(self, what, true):
-        end = time.monotonic() + LONGEST
-        while not true():
-            assert time.monotonic() < end, "\n".join(
-                [
-                    what,
-                    *map(str, (self.airflow.asset_payloads(), self.emulator.effects())),
-                    self.airflow.tail("triggerer"),
-                ]
-            )
-            time.sleep(PAUSE)
-
-    def until_all_runs_have_ended(self):
-        self.until("the runs end", lambda: all(set(self.airflow.runs(dag).values()) <= ENDED for dag in DAGS))
+    def all_runs_have_ended(self):
+        return all(set(self.airflow.runs(dag).values()) <= ENDED for dag in DAGS)
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
+def told(shared):
     """What was told, what was done, and how the runs ended, after a kill of the triggerer."""
-    folder: Path = tmp_path_factory.mktemp("live") / "dags"
-    folder.mkdir()
+    airflow, emulator = shared.airflow, shared.emulators["default"]
+    shared.add(*(EXAMPLES / f"{dag}.py" for dag in DAGS))
+    story = Story(emulator, airflow)
     for dag in DAGS:
-        shutil.copy(EXAMPLES / f"{dag}.py", folder)
-    with emulator_process() as emulator:
-        emulator.control("PATCH", "switches", new_integrations="consumed_on_read")
-        connections = emulator.control("GET", "connections")
-        connections["workflowsoft_default"]["extra"]["new_integrations"] = "consumed_on_read"
-        with LiveAirflow(folder, connections, SETTINGS) as airflow:
-            story = Story(emulator, airflow)
-            for dag in DAGS:
-                airflow.unpause(dag)
-            integrations = [story.start_event()]
-            story.until("the first order is answered", lambda: story.effects("respond"))
-            story.until("the first event is planned", lambda: story.effects("complete"))
-            orders = [story.start_order(str(990001 + number)) for number in range(3)]
-            story.until("an order is told", lambda: len(story.told("response_requested")) >= 2)
-            integrations.append(story.start_event())
-            airflow.kill("triggerer")
-            orders += [story.start_order(str(990011 + number)) for number in range(2)]
-            integrations.append(story.start_event())
-            emulator.control("POST", "procore/instances/700001/respond", login="dana@example.com", option="Approve")
-            airflow.start("triggerer")
-            story.until("every order is answered", lambda: len(story.effects("respond")) == 6)
-            story.until("every event is planned, or reported", lambda: story.is_settled(integrations))
-            story.until("the outcome is told", lambda: story.told("instance_changed"))
-            time.sleep(3 * PAUSE)
-            story.until_all_runs_have_ended()
-            yield {
-                "orders": orders,
-                "integrations": integrations,
-                "requests": story.told("response_requested"),
-                "arrived": story.told("integration"),
-                "changes": story.told("instance_changed"),
-                "lost": story.lost(),
-                "answered": story.effects("respond"),
-                "completed": story.effects("complete"),
-                "runs": {dag: set(airflow.runs(dag).values()) for dag in DAGS},
-            }
+        airflow.unpause(dag)
+    integrations = [story.start_event()]
+    airflow.until("the first order is answered", lambda: story.effects("respond"))
+    airflow.until("the first event is planned", lambda: story.effects("complete"))
+    orders = [story.start_order(str(990001 + number)) for number in range(3)]
+    airflow.until("an order is told", lambda: len(story.told("response_requested")) >= 2)
+    integrations.append(story.start_event())
+    airflow.kill("triggerer")
+    orders += [story.start_order(str(990011 + number)) for number in range(2)]
+    integrations.append(story.start_event())
+    emulator.control("POST", "procore/instances/700001/respond", login="dana@example.com", option="Approve")
+    airflow.start("triggerer")
+    airflow.until("every order is answered", lambda: len(story.effects("respond")) == 6)
+    airflow.until("every event is planned, or reported", lambda: story.is_settled(integrations))
+    airflow.until("the outcome is told", lambda: story.told("instance_changed"))
+    airflow.until_scheduled()
+    airflow.until("the runs end", story.all_runs_have_ended)
+    return {
+        "orders": orders,
+        "integrations": integrations,
+        "requests": story.told("response_requested"),
+        "arrived": story.told("integration"),
+        "changes": story.told("instance_changed"),
+        "lost": story.lost(),
+        "answered": story.effects("respond"),
+        "completed": story.effects("complete"),
+        "runs": {dag: set(airflow.runs(dag).values()) for dag in DAGS},
+    }
 
 
 def test_every_run_succeeds(told):

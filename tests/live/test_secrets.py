@@ -9,12 +9,12 @@ import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
-import requests
 from cryptography.fernet import Fernet
 
 from airflow_provider_workflows.emulator import Emulator, control, procore_gateway, workflowsoft
@@ -23,6 +23,7 @@ from tests.robustness.secrets.connections import failing_connections, new_secret
 from tests.robustness.secrets.failures import PROCORE, WORKFLOWSOFT
 from tests.robustness.secrets.scanner import Scanner, Watch, database, files
 from tests.robustness.secrets.servers import Hostile, OtherHost
+from tests.support.engines import postgresql
 from tests.support.examples import EXAMPLES
 from tests.support.live_airflow import ENDED, PAUSE, LiveAirflow
 
@@ -32,7 +33,7 @@ NAMES = {path.stem for path in EXAMPLES.glob("example_*.py")}
 # What these need would be taken by others if they began at once.
 BY_EVENTS = {"example_procore_event_driven_approval", "example_workflowsoft_event_driven_integration"}
 LATER = {*BY_EVENTS, "example_procore_fan_out", "example_procore_taskflow_approval"}
-# These need nobody, one would begin what the others wait for, and so many runs at once are more than SQLite bears.
+# These need nobody, and one would begin what the others wait for.
 ALONE = {
     "example_procore_follow_the_erp",
     "example_procore_leave_cover",
@@ -51,7 +52,6 @@ BY_HAND = {
 }
 TOOL = "purchase_order_contract"
 DAY = 24 * 3600
-LONGEST = 400.0  # seconds that one act may take
 THINKING = 6.0  # seconds that people take, so that there is something to wait for
 FERNET_KEY = Fernet.generate_key().decode()
 FAILURES = {
@@ -83,8 +83,6 @@ SETTINGS = {
     "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
     "AIRFLOW__LOGGING__NAMESPACE_LEVELS": "urllib3=DEBUG requests=DEBUG http=DEBUG",
     "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
-    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
-    "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",
     "AIRFLOW__WORKFLOWS__POKE_INTERVAL": "2",
 }
 
@@ -102,15 +100,15 @@ class Story:
         self.airflow = airflow
         self._first_seen: dict[str, float] = {}
         self._leave = threading.Event()
-        self._people = threading.Thread(target=self._work, daemon=True)
+        self._executor = ThreadPoolExecutor(1)
 
     def __enter__(self) -> Story:
-        self._people.start()
+        self._people = self._executor.submit(self._work)
         return self
 
     def __exit__(self, *failure: object) -> None:
         self._leave.set()
-        self._people.join()
+        self._executor.shutdown()
 
     def _work(self) -> None:
         while not self._leave.wait(PAUSE):
@@ -145,28 +143,24 @@ class Story:
         ours = [e for e in self.emulator.effects() if (e["action"], e["via"]) == ("respond", "api")]
         return {effect["target"]["item_id"] for effect in ours}
 
-    def until(self, what: str, true: Callable[[], bool]) -> None:
-        end = time.monotonic() + LONGEST
-        while not self._quietly(true):
-            assert time.monotonic() < end, f"{what}: {self.airflow.tail('scheduler')}"
-            time.sleep(PAUSE)
+    def until(self, what: str, is_true: Callable[[], bool]) -> None:
+        """Wait until something is true, as long as people work and no example has failed."""
 
-    def _quietly(self, ask: Callable[[], bool]) -> bool:
-        # With all that goes on here, Airflow's API server on SQLite answers late at times, or with a 500.
-        with contextlib.suppress(requests.RequestException, RuntimeError):
-            return ask()
-        return False
+        def check() -> bool:
+            if self._people.done():
+                self._people.result()  # raises what ended it
+            failed = self.airflow.all_rows("dags/~/dagRuns", "dag_runs", state="failed")
+            assert not {run["dag_id"] for run in failed} & NAMES, f"{what}: {failed}"
+            return is_true()
 
-    def begin(self, dag_id: str, conf: dict[str, str] | None = None) -> None:
+        self.airflow.until(what, check)
+
+    def start_dag(self, dag_id: str, conf: dict[str, str] | None = None) -> None:
         """Let a DAG run, once where it has no schedule."""
-
-        def begun() -> bool:
+        if dag_id in BY_HAND:
+            self.airflow.trigger(dag_id, conf)
+        else:
             self.airflow.unpause(dag_id)
-            if dag_id in BY_HAND and not self.airflow.runs(dag_id):
-                self.airflow.trigger(dag_id, conf)
-            return True
-
-        self.until(f"{dag_id} begins", begun)
 
     def has_ended(self, dag_id: str) -> bool:
         return bool(ended(self.airflow.runs(dag_id)))
@@ -183,28 +177,27 @@ def play(story: Story) -> None:
     story.start_process("Event planning")
     story.start_process("Vendor onboarding", Vendor="Example Supplies")
     story.start_process("Purchase request", **{"Purchase order id": 5003})
+    in_review = story.start_process("Contract review")
     for dag_id in sorted(NAMES - LATER - ALONE):
-        story.begin(dag_id)
+        story.start_dag(dag_id)
+    story.start_dag("failures", {"integration_instance_id": in_review})
     story.until("two orders are answered", lambda: story.answered() >= {"5001", "5003"})
     story.start("5011")
-    story.begin("example_procore_fan_out")
-    story.begin("planted")
-    in_review = story.start_process("Contract review")
+    story.start_dag("example_procore_fan_out")
+    story.start_dag("planted")
     story.until("the order is answered", lambda: "5011" in story.answered())
     story.until("the event is checked", lambda: story.has_ended("example_workflowsoft_integration_step"))
     story.until("the first order is decided", lambda: story.has_ended("example_procore_branch_on_outcome"))
     story.start("5001")
     for dag_id in sorted({*ALONE, "example_procore_taskflow_approval"}):
-        story.begin(dag_id)
+        story.start_dag(dag_id)
     story.until("a function has answered", lambda: story.has_ended("example_procore_taskflow_approval"))
     for dag_id in BY_EVENTS:
-        story.begin(dag_id)
+        story.start_dag(dag_id)
     story.start("5012")
     story.start_process("Event planning")
-    for dag_id in NAMES | {"planted"}:
-        story.until(dag_id, lambda dag_id=dag_id: story.has_ended(dag_id))
-    story.begin("failures", {"integration_instance_id": in_review})
-    story.until("failures", lambda: story.has_ended("failures"))
+    for dag_id in NAMES | {"planted", "failures"}:
+        story.until(f"{dag_id} ends", lambda dag_id=dag_id: story.has_ended(dag_id))
 
 
 @pytest.fixture(scope="module")
@@ -242,11 +235,13 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
             **{f"{kind}_default": emulator.connection(kind) for kind in ("procore", "workflowsoft")},
             **failing_connections(emulator, hostile, secret),
         }
-        airflow = stack.enter_context(LiveAirflow(dags, connections, SETTINGS))
+        airflow = stack.enter_context(
+            LiveAirflow(dags, connections, SETTINGS, database=stack.enter_context(postgresql()))
+        )
         stored = {**connections["later"], "password": secret.setdefault("stored", new_secret())}
         order = {"connection_id": "stored_later", **stored, "extra": json.dumps(stored["extra"])}
         airflow._call("POST", "connections", ok=(201,), json=order)
-        with Watch(airflow.home / "airflow.db", FERNET_KEY) as watch, Story(emulator, airflow) as story:
+        with Watch(airflow.database, FERNET_KEY) as watch, Story(emulator, airflow) as story:
             play(story)
         secret |= {f"token {number} of the emulator": token for number, token in enumerate(issued)}
         secret |= {f"token {number} of the hostile server": token for number, token in enumerate(hostile.tokens)}
@@ -260,7 +255,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
             failures=airflow.task_instances("failures", failed_run),
             error=lambda task_id: airflow.log("failures", failed_run, task_id),
             files=list(files(airflow.home)),
-            rows=list(database(airflow.home / "airflow.db", FERNET_KEY)),
+            rows=list(database(airflow.database, FERNET_KEY)),
             watch=watch,
             other=other,
             emulator=emulator,

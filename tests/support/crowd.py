@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,8 @@ from tests.support.live_airflow import LiveAirflow
 
 WAITS = "many_waits"
 EVENTS = "requests_as_events"
+ASSET = "orders that ask us"  # of the DAG EVENTS
+CONNECTIONS = {"procore": "procore_default", "workflowsoft": "workflowsoft_default"}
 # What a wait on an integration step waits for, and the diagram that begins with that step.
 DIAGRAMS = {
     "101": "Event planning",
@@ -45,10 +48,14 @@ class Crowd:
     :param emulator: Where the workflows are.
     :param count: How many waits.
     :param chance: Decides who decides what, and when.
+    :param connections: Ids of the Airflow connections to the emulator, by product.
     """
 
-    def __init__(self, emulator: Emulator, count: int, chance: random.Random):
+    def __init__(
+        self, emulator: Emulator, count: int, chance: random.Random, connections: Mapping[str, str] = CONNECTIONS
+    ):
         self.emulator = emulator
+        self.connections = connections
         self.chance = chance
         v2_count = (count - len(DIAGRAMS)) * 3 // 5
         v2 = emulator.control("POST", "procore/instances/many", count=v2_count)["ids"]
@@ -77,8 +84,9 @@ class Crowd:
     def write_dags(self, folder: Path) -> None:
         """Put the DAGs into a folder, with what they wait for beside them."""
         source = Path(__file__).parents[1] / "live" / "dags" / f"{WAITS}.py"
+        content = {"waits": self.waits, "connections": dict(self.connections)}
+        (folder / f"{WAITS}.json").write_text(json.dumps(content))
         shutil.copy(source, folder)
-        (folder / f"{WAITS}.json").write_text(json.dumps(self.waits))
 
     def work(self, decisions: int) -> None:
         """Decide so many, and start an order that asks us."""
@@ -127,5 +135,5 @@ class Crowd:
 
 
 def told_rows(airflow: LiveAirflow) -> list[dict[str, Any]]:
-    """Return every fact that an asset was told, as often as it was told."""
-    return [row for payload in airflow.asset_payloads() for row in payload["events"]]
+    """Return every event that the asset's watcher emitted, as often as it emitted it."""
+    return [row for payload in airflow.asset_payloads([ASSET]) for row in payload["events"]]

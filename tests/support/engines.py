@@ -1,4 +1,4 @@
-"""PostgreSQL and Redis on this machine, until the block ends; for the distributed run."""
+"""PostgreSQL and Redis on this machine, until the block ends; for the runs with many tasks at once."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from pathlib import Path
 
 from tests.support.live_airflow import free_ports
 
-PACKAGES = ("postgresql", "redis-server")  # of Debian
+POSTGRESQL, REDIS = "postgresql", "redis-server"  # packages of Debian
 READY_WITHIN = 30.0  # seconds
 
 
 @contextlib.contextmanager
 def postgresql() -> Iterator[str]:
-    """Run a PostgreSQL with an empty database; yield its address, without the scheme."""
+    """Run a PostgreSQL with an empty database; yield its URL."""
     (port,) = free_ports(1)
     with folder("live-postgresql-") as place:
         owner = ["runuser", "-u", pwd.getpwuid(place.stat().st_uid).pw_name, "--"] if os.geteuid() == 0 else []
 
         def call(program: str, *arguments: str) -> None:
-            command = [*owner, program_of(program), *arguments]
+            command = [*owner, program_of(program, POSTGRESQL), *arguments]
             done = subprocess.run(
                 command, cwd=place, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
             )
@@ -39,15 +39,15 @@ def postgresql() -> Iterator[str]:
         call("pg_ctl", "-w", "-D", data, "-l", str(place / "log"), "-o", options, "start")
         try:
             call("createdb", "-h", "127.0.0.1", "-p", str(port), "-U", "airflow", "airflow")
-            yield f"airflow@127.0.0.1:{port}/airflow"
+            yield f"postgresql+psycopg2://airflow@127.0.0.1:{port}/airflow"
         finally:
             call("pg_ctl", "-w", "-D", data, "-m", "fast", "stop")
 
 
 @contextlib.contextmanager
 def redis() -> Iterator[str]:
-    """Run a Redis that keeps nothing; yield its address."""
-    program = program_of("redis-server")
+    """Run a Redis that stores nothing on disk; yield its URL."""
+    program = program_of("redis-server", REDIS)
     (port,) = free_ports(1)
     with folder("live-redis-") as place:
         command = [program, "--bind", "127.0.0.1", "--port", str(port), "--save", "", "--dir", str(place)]
@@ -59,17 +59,15 @@ def redis() -> Iterator[str]:
             process.wait(READY_WITHIN)
 
 
-def program_of(name: str) -> str:
-    """Return the path of a program of theirs, installed where it is missing and we may."""
+def program_of(name: str, package: str) -> str:
+    """Return the path of a program; root installs Debian's package of it where it is missing."""
     found = _path_of(name)
     if found is None and os.geteuid() == 0 and shutil.which("apt-get"):
         subprocess.run(["apt-get", "update", "-q"], check=True)
-        subprocess.run(["apt-get", "install", "-q", "-y", "--no-install-recommends", *PACKAGES], check=True)
+        subprocess.run(["apt-get", "install", "-q", "-y", "--no-install-recommends", package], check=True)
         found = _path_of(name)
     if found is None:
-        raise SystemExit(
-            f"There is no {name}. Install PostgreSQL's server and Redis, in Debian {' and '.join(PACKAGES)}."
-        )
+        raise SystemExit(f"The program {name} is missing. Install it; in Debian it is in the package {package}.")
     return found
 
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -31,11 +31,13 @@ COMPONENTS: Mapping[str, Sequence[str]] = {
     "triggerer": ["triggerer"],
 }
 NAME = "LIVE_AIRFLOW_PROCESS"  # environment variable that tells a process its name
-READY_WITHIN = 120  # seconds
-STOPPED_WITHIN = 20  # seconds
-PAUSE = 0.25  # seconds between two looks
+# Seconds that a condition may take to come true. Long, because a busy machine must not fail a test; when a process of
+# Airflow ends, nobody waits for it.
+MAX_WAIT_SECONDS = 900.0
+PAUSE = 0.5  # seconds between two polls of Airflow's API
+TAIL_LENGTH = 3000  # characters of a process's output in an error
 # On SQLite Airflow's API server answers 500 at times, or not at all, while others write.
-ASKED_AGAIN = Retry(
+RETRIES = Retry(
     total=None,
     connect=0,
     read=5,
@@ -48,15 +50,20 @@ ASKED_AGAIN = Retry(
 PAGE = 100  # rows; the most that Airflow's API server gives at once
 
 
+class ProcessEnded(Exception):
+    """A process of Airflow has ended that should run; the message has the last lines of its output."""
+
+
 class LiveAirflow:
     """
-    An Airflow of its own: temporary home, SQLite, free ports, processes ended by their own ids.
+    An Airflow deployment of its own: temporary home, free ports, processes ended by their own ids.
 
     :param dags: Folder of the DAGs.
     :param connections: Airflow connections by id, as dicts.
     :param settings: More environment variables, such as ``AIRFLOW__WORKFLOWS__POKE_INTERVAL``; they can name another
-        executor and another database.
+        executor.
     :param components: Which processes to run, by name, with the arguments of each one's command.
+    :param database: URL of an empty database. Default: an SQLite file, which is enough for a few DAGs at a time.
     """
 
     def __init__(
@@ -65,16 +72,20 @@ class LiveAirflow:
         connections: Mapping[str, Mapping[str, Any]],
         settings: Mapping[str, str] | None = None,
         components: Mapping[str, Sequence[str]] = COMPONENTS,
+        database: str | None = None,
     ):
         self.components = components
         self._home = tempfile.TemporaryDirectory(prefix="airflow-live-", ignore_cleanup_errors=True)
         self.home = Path(self._home.name)
         api, worker_logs, trigger_logs = free_ports(3)
         self.url = f"http://localhost:{api}"
+        # On a busy machine a process of Airflow's ends when it has waited for SQLite's 5 seconds. At times two
+        # requests in its API server wait for each other that long, so it is not much more.
+        self.database = database or f"sqlite:///{self.home}/airflow.db?timeout=15"
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
         self._session = requests.Session()
         self._session.trust_env = False  # no proxy between this machine and itself
-        self._session.mount("http://", HTTPAdapter(max_retries=ASKED_AGAIN))
+        self._session.mount("http://", HTTPAdapter(max_retries=RETRIES))
         self.environment = {
             **{name: value for name, value in os.environ.items() if not name.startswith("AIRFLOW_")},
             "AIRFLOW_HOME": str(self.home),
@@ -83,19 +94,20 @@ class LiveAirflow:
             "AIRFLOW__API__PORT": str(api),
             "AIRFLOW__API__WORKERS": "1",
             "AIRFLOW__API_AUTH__JWT_SECRET": secrets.token_hex(32),
+            "AIRFLOW__CORE__DAGBAG_IMPORT_TIMEOUT": "300",
             "AIRFLOW__CORE__DAGS_FOLDER": str(dags),
             "AIRFLOW__CORE__EXECUTION_API_SERVER_URL": f"{self.url}/execution/",
             "AIRFLOW__CORE__EXECUTOR": "LocalExecutor",
             "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
             "AIRFLOW__CORE__PARALLELISM": "4",
             "AIRFLOW__CORE__SIMPLE_AUTH_MANAGER_ALL_ADMINS": "True",
+            "AIRFLOW__DAG_PROCESSOR__DAG_FILE_PROCESSOR_TIMEOUT": "300",
             "AIRFLOW__DAG_PROCESSOR__REFRESH_INTERVAL": "5",
-            # On a busy machine a process of Airflow's ends when it has waited for SQLite's 5 seconds. At times two
-            # requests in its API server wait for each other that long, so it is not much more.
-            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": f"sqlite:///{self.home}/airflow.db?timeout=15",
+            "AIRFLOW__DATABASE__SQL_ALCHEMY_CONN": self.database,
             "AIRFLOW__LOGGING__TRIGGER_LOG_SERVER_PORT": str(trigger_logs),
             "AIRFLOW__LOGGING__WORKER_LOG_SERVER_PORT": str(worker_logs),
             "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.1",
+            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "120",
             "NO_PROXY": "localhost,127.0.0.1",
             **{f"AIRFLOW_CONN_{name.upper()}": json.dumps(value) for name, value in connections.items()},
             **(settings or {}),
@@ -106,7 +118,7 @@ class LiveAirflow:
             self._airflow("db", "migrate")
             for component in self.components:
                 self.start(component)
-            self._wait_until_healthy()
+            self.until("Airflow is healthy", self._is_healthy)
         except BaseException:
             self.__exit__(None, None, None)
             raise
@@ -115,10 +127,8 @@ class LiveAirflow:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        for process in self._processes.values():
-            _interrupt(process)
         for component in list(self._processes):
-            self._end(component)
+            self.kill(component)
         self._session.close()
         self._home.cleanup()
 
@@ -137,7 +147,8 @@ class LiveAirflow:
     def kill(self, component: str) -> None:
         """End one of Airflow's processes and its children as a power cut would."""
         process = self._processes.pop(component)
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):  # it has ended, and so have its children
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
     def usage(self, component: str) -> tuple[float, float]:
@@ -147,37 +158,74 @@ class LiveAirflow:
         times = [one.cpu_times() for one in processes]
         return sum(one.user + one.system for one in times), sum(one.memory_full_info().uss for one in processes) / 1e6
 
-    def unpause(self, dag_id: str) -> None:
-        """Unpause a DAG as soon as it is there."""
+    def until(
+        self, what: str, is_true: Callable[[], object], seconds: float = MAX_WAIT_SECONDS, pause: float = PAUSE
+    ) -> None:
+        """
+        Poll a condition until it is true.
 
-        def is_there() -> bool:
+        :param what: The condition in words, for the error.
+        :raises ProcessEnded: a process of Airflow has ended, so the condition may never become true.
+        :raises TimeoutError: the time is up; the message has the last lines of each process's output.
+        """
+        end = time.monotonic() + seconds
+        while not is_true():
+            self.check_processes()
+            if time.monotonic() > end:
+                outputs = "\n".join(f"{component}:\n{self.tail(component)}" for component in self._processes)
+                raise TimeoutError(f"Not within {seconds:.0f} s: {what}\n{outputs}")
+            time.sleep(pause)
+
+    def check_processes(self) -> None:
+        """Raise ``ProcessEnded`` if a process of Airflow has ended that should run."""
+        for component, process in self._processes.items():
+            if process.poll() is not None:
+                raise ProcessEnded(f"airflow {component} ended with {process.returncode}:\n{self.tail(component)}")
+
+    def unpause(self, dag_id: str) -> None:
+        """Unpause a DAG as soon as Airflow has parsed it."""
+
+        def is_unpaused() -> bool:
             answer = self._call("PATCH", f"dags/{dag_id}", ok=(200, 404), json={"is_paused": False})
             return answer.status_code == 200
 
-        until(is_there, READY_WITHIN, f"{dag_id} is not there")
+        self.until(f"Airflow has parsed {dag_id}", is_unpaused)
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
-        """Unpause a DAG as soon as it is there, start a run, and return the run's id."""
+        """Unpause a DAG as soon as Airflow has parsed it, start a run, and return the run's id."""
         self.unpause(dag_id)
         answer = self._call("POST", f"dags/{dag_id}/dagRuns", json={"logical_date": None, "conf": dict(conf or {})})
         return str(answer.json()["dag_run_id"])
 
-    def wait(self, dag_id: str, run_id: str, seconds: float = 120) -> str:
-        """Wait until a run has ended, or the time is up, and return its state."""
-        end = time.monotonic() + seconds
-        while (state := self._call("GET", f"dags/{dag_id}/dagRuns/{run_id}").json()["state"]) not in ENDED:
-            if time.monotonic() > end:
-                break
-            time.sleep(PAUSE)
-        return str(state)
+    def wait(self, dag_id: str, run_id: str, seconds: float = MAX_WAIT_SECONDS) -> str:
+        """Wait until a run has ended, and return its state."""
+        state = ""
+
+        def has_ended() -> bool:
+            nonlocal state
+            state = str(self._call("GET", f"dags/{dag_id}/dagRuns/{run_id}").json()["state"])
+            return state in ENDED
+
+        self.until(f"the run of {dag_id} ends", has_ended, seconds)
+        return state
 
     def runs(self, dag_id: str) -> dict[str, str]:
         """Return the state of each run of a DAG."""
         return {run["dag_run_id"]: run["state"] for run in self.all_rows(f"dags/{dag_id}/dagRuns", "dag_runs")}
 
-    def asset_payloads(self) -> list[dict[str, Any]]:
-        """Return what the watchers of assets told, in order."""
-        return [event["extra"]["payload"] for event in self.all_rows("assets/events", "asset_events")]
+    def asset_payloads(self, assets: Collection[str]) -> list[dict[str, Any]]:
+        """Return the payloads that the watchers of these assets emitted, in order."""
+        events = self.all_rows("assets/events", "asset_events")
+        return [event["extra"]["payload"] for event in events if event["name"] in assets]
+
+    def until_scheduled(self) -> None:
+        """Wait until the scheduler has been through its loop, so that a run that an event asked for is there."""
+        for _ in range(2):
+            before = self._scheduler_heartbeat()
+            self.until("the scheduler has a heartbeat", lambda before=before: self._scheduler_heartbeat() != before)
+
+    def _scheduler_heartbeat(self) -> str:
+        return str(self._call("GET", "monitor/health").json()["scheduler"]["latest_scheduler_heartbeat"])
 
     def clear(self, dag_id: str, run_id: str) -> None:
         """Clear all tasks of a run that has ended, so that it begins again."""
@@ -193,6 +241,33 @@ class LiveAirflow:
         """Return how many of the run's task instances are in a state."""
         where = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances"
         return int(self._call("GET", where, params={"state": state, "limit": 1}).json()["total_entries"])
+
+    def until_deferred(self, dag_id: str, run_id: str, task_id: str) -> None:
+        """
+        Wait until a task is deferred and the scheduler knows that its worker has ended.
+
+        Before that Airflow can fail a task whose trigger fires (apache/airflow#66374).
+        """
+        ended = f"TaskInstance Finished: dag_id={dag_id}, task_id={task_id}, run_id={run_id},"
+
+        def is_deferred() -> bool:
+            if not self.count(dag_id, run_id, "deferred"):
+                return False
+            states = {task["task_id"]: task["state"] for task in self.task_instances(dag_id, run_id)}
+            return states[task_id] == "deferred" and ended in self.output("scheduler")
+
+        self.until(f"{task_id} of {dag_id} is deferred", is_deferred)
+
+    def tasks_with_results(self, dag_id: str, run_id: str) -> dict[str, dict[str, Any]]:
+        """Return the run's task instances by task id, each with what it returned and the log of its first try."""
+        return {
+            task["task_id"]: {
+                **task,
+                "xcom": self.xcom(dag_id, run_id, task["task_id"]),
+                "log": self.log(dag_id, run_id, task["task_id"]),
+            }
+            for task in self.task_instances(dag_id, run_id)
+        }
 
     def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
         """Return what a task returned."""
@@ -219,7 +294,11 @@ class LiveAirflow:
         if "Authorization" not in self._session.headers:
             token = self._session.get(f"{self.url}/auth/token", timeout=30).json()["access_token"]
             self._session.headers["Authorization"] = f"Bearer {token}"
-        answer = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=30, **kwargs)
+        try:
+            answer = self._session.request(method, f"{self.url}/api/v2/{path}", timeout=60, **kwargs)
+        except requests.RequestException:
+            self.check_processes()
+            raise
         if answer.status_code not in ok:
             raise RuntimeError(f"{method} {path} answered {answer.status_code}: {answer.text[:500]}")
         return answer
@@ -234,38 +313,20 @@ class LiveAirflow:
         if done.returncode:
             raise RuntimeError(f"airflow {' '.join(arguments)} failed:\n{done.stdout[-2000:]}{done.stderr[-2000:]}")
 
-    def _wait_until_healthy(self) -> None:
-        until(self._is_healthy, READY_WITHIN, "Airflow is not ready")
-
     def _is_healthy(self) -> bool:
-        for component, process in self._processes.items():
-            if process.poll() is not None:
-                raise RuntimeError(f"airflow {component} ended:\n{self.tail(component)}")
         try:
-            health = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=5).json()
+            health = self._session.get(f"{self.url}/api/v2/monitor/health", timeout=60).json()
         except (requests.RequestException, ValueError):
             return False
         return all(health[part]["status"] == "healthy" for part in ("scheduler", "triggerer", "dag_processor"))
 
+    def output(self, component: str) -> str:
+        """Return what a process has printed."""
+        return (self.home / f"{component}.out").read_text(errors="replace")
+
     def tail(self, component: str) -> str:
         """Return the last lines that a process has printed."""
-        return (self.home / f"{component}.out").read_text(errors="replace")[-3000:]
-
-    def _end(self, component: str) -> None:
-        process = self._processes.pop(component)
-        try:
-            process.wait(STOPPED_WITHIN)
-        except subprocess.TimeoutExpired:
-            pass
-        # What is left of the session: a component that does not stop, or children it left behind.
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _interrupt(process: subprocess.Popen[bytes]) -> None:
-    if process.poll() is None:
-        process.send_signal(signal.SIGINT)
+        return self.output(component)[-TAIL_LENGTH:]
 
 
 def name_of_this_process() -> str:
@@ -279,16 +340,3 @@ def free_ports(count: int) -> list[int]:
     for one in sockets:
         one.close()
     return ports
-
-
-def until(true: Callable[[], bool], seconds: float, what: str, pause: float = PAUSE) -> None:
-    """
-    Wait until something is true, and look again after each pause.
-
-    :raises TimeoutError: the time is up; the message says what has not come about.
-    """
-    end = time.monotonic() + seconds
-    while not true():
-        if time.monotonic() > end:
-            raise TimeoutError(f"{what} after {seconds:.0f} s")
-        time.sleep(pause)

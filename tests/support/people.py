@@ -48,21 +48,35 @@ class People:
         while not self._leave.wait(PAUSE):
             state = self.emulator.control("GET", "state")
             if self._somebody_polls() and self._has_thought("an event") and not state["workflowsoft"]:
-                self.emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
+                act_for("workflowsoft", self.emulator)
             for instance in state["procore"]:
                 if "dana@example.com" in instance["waits_for"] and self._has_thought(instance["step_occurrence_id"]):
-                    where = f"procore/instances/{instance['id']}/respond"
-                    self.emulator.control("POST", where, login="dana@example.com", option=self.director)
+                    act_for("procore", self.emulator, instance["id"], self.director)
             for instance in state["procore_legacy"]:
                 if instance["state"] == "Pending Approval" and self._has_thought(instance["id"]):
-                    where = f"procore/legacy/instances/{instance['id']}/perform"
-                    self.emulator.control("POST", where, login="rita@example.com", activity=self.reviewer)
+                    act_for("procore_legacy", self.emulator, instance["id"], self.reviewer)
 
     def _somebody_polls(self) -> bool:
         return any(request["path"].endswith("/new-integrations") for request in self.emulator.requests())
 
     def _has_thought(self, about: str) -> bool:
         return time.monotonic() - self._first_seen.setdefault(about, time.monotonic()) >= self.thinking
+
+
+def act_for(api: str, emulator: Emulator, instance_id: str = "", decision: str = "Approve") -> None:
+    """
+    Do what the DAG of an API waits for: decide its instance, or start a process.
+
+    :param instance_id: Default: the instance that the example waits for.
+    """
+    if api == "procore":
+        where = f"procore/instances/{instance_id or '700001'}/respond"
+        emulator.control("POST", where, login="dana@example.com", option=decision)
+    elif api == "procore_legacy":
+        where = f"procore/legacy/instances/{instance_id or '568150'}/perform"
+        emulator.control("POST", where, login="rita@example.com", activity=decision)
+    else:
+        emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
 
 
 def check_effects(emulator: Emulator) -> list[str]:

@@ -1,4 +1,4 @@
-"""A DAG for the end-to-end test: an action that is retried, and then cleared."""
+"""A DAG whose action is retried after it was done, and done again when the task is cleared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from airflow.sdk import dag
 from airflow_provider_workflows.operators.workflowsoft_processes import WorkflowsoftStartProcessOperator
 
 
-class FailsAfterTheDeed(WorkflowsoftStartProcessOperator):
+class FailsAfterTheAction(WorkflowsoftStartProcessOperator):
     def execute(self, context):
         result = super().execute(context)
         if context["ti"].try_number == 1:
@@ -18,8 +18,13 @@ class FailsAfterTheDeed(WorkflowsoftStartProcessOperator):
 
 @dag(schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"), catchup=False)
 def cleared():
-    FailsAfterTheDeed(
-        task_id="start", diagram="Contract review", on_behalf_of="olga@example.com", retries=1, retry_delay=1
+    FailsAfterTheAction(
+        task_id="start",
+        workflowsoft_conn_id="workflowsoft_modes",
+        diagram="Contract review",
+        on_behalf_of="olga@example.com",
+        retries=1,
+        retry_delay=1,
     )
 
 

@@ -1,4 +1,4 @@
-"""A DAG for the end-to-end test: the same wait in each mode."""
+"""A DAG for the test of modes: the same wait in each of them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ def every_mode():
         "reschedule": {"deferrable": False, "mode": "reschedule", "poke_interval": 10},
         "deferrable": {"deferrable": True},
     }.items():
-        ProcoreInstanceSensor(task_id=task_id, instance_id="700001", timeout=300, retries=0, **how)
+        ProcoreInstanceSensor(
+            task_id=task_id, procore_conn_id="procore_modes", instance_id="700001", timeout=3600, **how
+        )
 
 
 every_mode()

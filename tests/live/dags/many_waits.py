@@ -15,18 +15,23 @@ from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
 from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
 
-WAITS = json.loads(Path(__file__).with_suffix(".json").read_text())
-HOW: dict[str, Any] = {"deferrable": True, "timeout": 1800, "retries": 5, "retry_delay": 1}
+CONTENT = json.loads(Path(__file__).with_suffix(".json").read_text())
+WAITS = CONTENT["waits"]
+PROCORE = {"procore_conn_id": CONTENT["connections"]["procore"]}
+WORKFLOWSOFT = {"workflowsoft_conn_id": CONTENT["connections"]["workflowsoft"]}
+HOW: dict[str, Any] = {"deferrable": True, "timeout": 3600, "retries": 5, "retry_delay": 1}
 START = pendulum.datetime(2026, 1, 1, tz="UTC")
 
 
 @dag(schedule=None, start_date=START, catchup=False)
 def many_waits():
-    v2 = ProcoreInstanceSensor.partial(task_id="procore", **HOW).expand(instance_id=WAITS["procore"])
+    v2 = ProcoreInstanceSensor.partial(task_id="procore", **PROCORE, **HOW).expand(instance_id=WAITS["procore"])
     legacy = ProcoreLegacyInstanceSensor.partial(
-        task_id="procore_legacy", until=["PO Approved", "Start"], **HOW
+        task_id="procore_legacy", until=["PO Approved", "Start"], **PROCORE, **HOW
     ).expand(instance_id=WAITS["procore_legacy"])
-    steps = WorkflowsoftIntegrationSensor.partial(task_id="workflowsoft", **HOW).expand(step_id=WAITS["workflowsoft"])
+    steps = WorkflowsoftIntegrationSensor.partial(task_id="workflowsoft", **WORKFLOWSOFT, **HOW).expand(
+        step_id=WAITS["workflowsoft"]
+    )
 
     @task(trigger_rule="all_done", retries=5, retry_delay=1)
     def outcomes(v2, legacy, steps) -> dict[str, str]:
@@ -41,7 +46,9 @@ def many_waits():
 
 
 @dag(
-    schedule=[procore_asset("orders that ask us", event="response_requested", tool_type="purchase_order_contract")],
+    schedule=[
+        procore_asset("orders that ask us", event="response_requested", tool_type="purchase_order_contract", **PROCORE)
+    ],
     start_date=START,
     catchup=False,
 )

@@ -6,13 +6,14 @@ import base64
 import contextlib
 import html
 import json
-import sqlite3
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
 from cryptography.fernet import Fernet, InvalidToken
+from sqlalchemy import LargeBinary, MetaData, Text, cast, create_engine, select
+from sqlalchemy.pool import NullPool
 
 PIECE = 12  # characters; what is shorter could be anything
 STEP = 4  # so every run of PIECE + STEP - 1 characters of a secret is noticed
@@ -87,25 +88,30 @@ def files(folder: Path) -> Iterator[tuple[str, bytes]]:
             yield str(path.relative_to(folder)), path.read_bytes()
 
 
-def database(path: Path, fernet_key: str, only: str | None = None) -> Iterator[tuple[str, bytes]]:
+def database(url: str, fernet_key: str, only: str | None = None) -> Iterator[tuple[str, bytes]]:
     """
-    Return every value of a SQLite database, those that Airflow has encrypted decrypted, too.
+    Return every value of a database, those that Airflow has encrypted decrypted, too.
 
-    :param only: The one table to read; default: all of them.
+    :param url: Address of a PostgreSQL or SQLite database, as SQLAlchemy takes it.
+    :param only: The one table to read. Default: all of them.
     """
     fernet = Fernet(fernet_key)
-    with contextlib.closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=10)) as connected:
-        connected.text_factory = bytes
-        tables = [name.decode() for (name,) in connected.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
-        for table in tables if only is None else [only]:
-            rows = connected.execute(f'SELECT * FROM "{table}"')
-            columns = [column[0] for column in rows.description]
-            for row in rows:
-                for column, value in zip(columns, row, strict=True):
-                    if isinstance(value, bytes):
-                        yield f"{table}.{column}", value
-                        if table != CONNECTIONS and (decrypted := _decrypted(fernet, value)) is not None:
-                            yield f"{table}.{column}, decrypted", decrypted
+    engine = create_engine(url, poolclass=NullPool)
+    schema = MetaData()
+    schema.reflect(engine, only=None if only is None else [only], resolve_fks=False)
+    with engine.connect() as connection:
+        for table in schema.tables.values():
+            columns = [
+                column if isinstance(column.type, LargeBinary) else cast(column, Text) for column in table.columns
+            ]
+            for row in connection.execute(select(*columns)):
+                for column, stored in zip(table.columns.keys(), row, strict=True):
+                    if stored is None:
+                        continue
+                    value = stored.encode() if isinstance(stored, str) else bytes(stored)
+                    yield f"{table.name}.{column}", value
+                    if table.name != CONNECTIONS and (decrypted := _decrypted(fernet, value)) is not None:
+                        yield f"{table.name}.{column}, decrypted", decrypted
 
 
 def _decrypted(fernet: Fernet, value: bytes) -> bytes | None:
@@ -121,13 +127,13 @@ class Watch:
 
     That are the arguments of all processes of this machine, and the triggers, whose rows go when they have fired.
 
-    :param path: Airflow's SQLite database.
+    :param url: Address of Airflow's database.
     """
 
-    def __init__(self, path: Path, fernet_key: str):
+    def __init__(self, url: str, fernet_key: str):
         self.arguments: set[bytes] = set()
         self.triggers: set[tuple[str, bytes]] = set()
-        self._path = path
+        self._url = url
         self._fernet_key = fernet_key
         self._leave = threading.Event()
         self._failure: Exception | None = None
@@ -154,5 +160,4 @@ class Watch:
             for process in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):  # it has ended
                     self.arguments.add(process.read_bytes())
-            with contextlib.suppress(sqlite3.OperationalError):  # being written, or not there yet
-                self.triggers.update(database(self._path, self._fernet_key, "trigger"))
+            self.triggers.update(database(self._url, self._fernet_key, "trigger"))

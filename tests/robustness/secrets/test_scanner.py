@@ -59,7 +59,7 @@ def test_files_and_every_table_are_searched_also_where_airflow_encrypts(tmp_path
     scanner = Scanner({"it": SECRET})
 
     assert scanner.find_in(files(tmp_path)) == ["airflow.db: it", "logs/task.log: it"]
-    assert scanner.find_in(database(tmp_path / "airflow.db", key.decode())) == [
+    assert scanner.find_in(database(f"sqlite:///{tmp_path}/airflow.db", key.decode())) == [
         "trigger.kwargs, decrypted: it",
         "xcom.value: it",
     ]
