@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
 from airflow_provider_workflows.rules.forms import documented_form
@@ -38,6 +38,7 @@ ADDED_ASSIGNEE_REASONS = (
 STATES = frozenset({"blocked", "overdue", "warning", "in_progress", "processing"}) | ENDED_STATES
 
 Json = Mapping[str, Any]
+Position = Literal["ended", "between_steps", "at_step"]
 
 
 # --- an instance, from its history -----------------------------------------------------------------------
@@ -324,10 +325,32 @@ def response_request(instance: Json, user_id: str) -> dict[str, Any] | None:
     }
 
 
+def has_ended(record: Json) -> bool:
+    """
+    Tell whether an instance has ended.
+
+    Only an ``ended_at`` that is not empty says so, or the status of a history: an instance without a current step
+    may be between two steps.
+
+    :param record: The instance as shown or listed, its history, or what :func:`describe_instance` returned.
+    """
+    return _is_given(record.get("ended_at")) or any(
+        isinstance(word := record.get(key), str) and word.strip().casefold() in ENDED_STATES
+        for key in ("status", "state")
+    )
+
+
+def position_of(instance: Json) -> Position:
+    """Say whether an instance, as shown, has ended, stands at a step, or is between two steps."""
+    if has_ended(instance):
+        return "ended"
+    return "between_steps" if current_step(instance) is None else "at_step"
+
+
 def current_step(instance: Json) -> Json | None:
-    """Return the step occurrence an instance stands at, or None when it has ended."""
+    """Return the step occurrence an instance stands at, or None: it has ended, or is between two steps."""
     step = instance.get("current_step_occurrence")
-    return step if isinstance(step, Mapping) and step.get("id") is not None and not instance.get("ended_at") else None
+    return step if isinstance(step, Mapping) and step.get("id") is not None and not has_ended(instance) else None
 
 
 def pending_assignees(step: Json) -> list[Json]:
@@ -499,6 +522,11 @@ def operation_ended(operation: Json) -> bool:
 def idempotency_token(*parts: Any) -> str:
     """Return a SHA-256 that is the same for the same action and for no other."""
     return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
+
+
+def _is_given(value: Any) -> bool:
+    """Tell whether a field holds something; an empty text is nothing."""
+    return bool(value.strip()) if isinstance(value, str) else bool(value)
 
 
 def _id(record: Json) -> str | None:

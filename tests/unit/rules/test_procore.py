@@ -176,6 +176,26 @@ def test_an_instance_asks_only_those_who_have_not_answered_yet():
     assert rules.response_request(instance_at(STEP, ended_at="2026-01-05T00:00:00Z"), "90001") is None
 
 
+@pytest.mark.parametrize(
+    ("record", "position"),
+    [
+        (instance_at(STEP, ended_at=None), "at_step"),
+        (instance_at(STEP, ended_at=""), "at_step"),
+        (instance_at(None, ended_at=None), "between_steps"),
+        (instance_at(None, ended_at=" "), "between_steps"),
+        (instance_at({"id": None}), "between_steps"),
+        (instance_at(None, ended_at="2026-01-05T00:00:00Z"), "ended"),
+        (instance_at(STEP, ended_at="2026-01-05T00:00:00Z"), "ended"),
+        ({"status": "Complete", "ended_at": None}, "ended"),
+        ({"state": "terminated", "ended_at": None}, "ended"),
+        ({"status": "in_progress", "ended_at": None}, "between_steps"),
+    ],
+)
+def test_no_current_step_is_between_two_steps_not_the_end(record, position):
+    assert rules.position_of(record) == position
+    assert rules.has_ended(record) is (position == "ended")
+
+
 def test_the_guides_older_name_of_the_options_is_read_too():
     older = {"available_responses": [{"id": "1", "name": "Approve", "response_type": "approve"}]}
 
