@@ -203,12 +203,7 @@ class Workflowsoft:
             return Refusal(200, {"Success": False, "Message": message})
         if status == "400":
             return Refusal(400, {"Message": message})
-        body = {
-            "Message": "An error has occurred.",
-            "ExceptionMessage": message,
-            "ExceptionType": "Workflowsoft.BusinessException",
-        }
-        return Refusal(500, body)
+        return server_error(message)
 
     def find(self, instance_id: int | str) -> Instance:
         instance = self.instances.get(int(instance_id)) if str(instance_id).isdecimal() else None
@@ -274,6 +269,16 @@ class Workflowsoft:
 
     def _record(self, action: str, by: str, instance: Instance, detail: dict[str, Any], via: str) -> None:
         self.world.record_effect("workflowsoft", action, by, _ids(instance), detail, via)
+
+
+def server_error(message: str) -> Refusal:
+    """Return an exception of the server's as ASP.NET shows it."""
+    body = {
+        "Message": "An error has occurred.",
+        "ExceptionMessage": message,
+        "ExceptionType": "Workflowsoft.BusinessException",
+    }
+    return Refusal(500, body)
 
 
 def person_completes(workflowsoft: Workflowsoft, instance_id: str, fields: dict[str, Any], custom_action: str) -> None:
@@ -358,8 +363,10 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
         responses={200: {"content": {"text/plain": {}}}, 204: {"description": "Nothing new"}},
     )
     async def new_integrations(id: int) -> Any:
-        if not any(step.id == id for diagram in DIAGRAMS for step in diagram.steps):
-            raise Refusal(404, {"Message": f"Integration step {id} was not found."})
+        unknown = world.switches["ws_unknown_step"]
+        if unknown != "nothing" and not any(step.id == id for diagram in DIAGRAMS for step in diagram.steps):
+            message = f"Integration step {id} was not found."
+            raise Refusal(404, {"Message": message}) if unknown == "404" else server_error(message)
         found = workflowsoft.take_new(id)
         wire = [{"IntegrationInstanceId": i.id, "ProcessInstanceId": i.process.id} for i in found]
         if wire:

@@ -92,6 +92,7 @@ SWITCHES: dict[str, Switch] = {
         ("204", "empty", "null", "empty_object", "empty_list", "not_found"), "What 'nothing new' looks like."
     ),
     "new_integration_shape": Switch(("object", "list"), "One instance or a list of them."),
+    "ws_unknown_step": Switch(("404", "500", "nothing"), "What a poll of a step answers that does not exist."),
     "ws_error_status": Switch(
         ("400", "500", "200"),
         "'An exception will be thrown' may come as either, or as a 200 that says `Success: false`.",

@@ -578,14 +578,20 @@ def raw_fields(fields: Any) -> dict[str, Any]:
     """
     if not isinstance(fields, Mapping) or not all(isinstance(name, str) and name.strip() for name in fields):
         raise ConfigurationError("fields must be a mapping of Workflowsoft's field names to values.")
-    return {name: _raw_value(name, value) for name, value in fields.items()}
+    return {name: raw_value(name, value) for name, value in fields.items()}
 
 
-def _raw_value(name: str, value: Any) -> Any:
+def raw_value(name: str, value: Any) -> Any:
+    """
+    Return a value in JSON's own types.
+
+    :param name: What the DAG author calls it, for the error text.
+    :raises ConfigurationError: JSON does not hold it exactly.
+    """
     if isinstance(value, Mapping):
-        return {str(key): _raw_value(name, item) for key, item in value.items()}
+        return {str(key): raw_value(name, item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_raw_value(name, item) for item in value]
+        return [raw_value(name, item) for item in value]
     if isinstance(value, datetime) and value.utcoffset() is not None:
         with suppress(OverflowError):  # before the year 1 in UTC
             return time_text(value)
@@ -663,7 +669,7 @@ def encode(field: Field, value: Any) -> Any:
             raise ConfigurationError(f"fields: field {field} cannot be emptied; its type has no question mark.")
         return None
     if not field.is_known:
-        return as_it_is(_restored(field.value, _raw_value(field.label, value)))
+        return as_it_is(_restored(field.value, raw_value(field.label, value)))
     expected, _, write = CODECS[field.kind]
     try:
         return write(value)

@@ -676,7 +676,9 @@ def changed(**values: Any) -> rules.WriteComparison:
         )
 
     after = {**rows, "written": "new", **values}
-    return rules.compare_write(fields(rows), fields({k: v for k, v in after.items() if v != "gone"}), {"written": "new"})
+    return rules.compare_write(
+        fields(rows), fields({k: v for k, v in after.items() if v != "gone"}), {"written": "new"}
+    )
 
 
 def test_a_write_is_compared_in_all_fields():
