@@ -29,6 +29,7 @@ __all__ = [
     "asset_store",
     "count",
     "gauge",
+    "lasting_state_store",
     "mask_secret",
     "push_values",
     "task_state_store",
@@ -64,6 +65,16 @@ def task_state_store(context: Context) -> StateStore | None:
     store = cast("StateStore | None", context.get("task_state_store"))
     max_tries = getattr(context.get("ti"), "max_tries", None)
     return store if store is None or max_tries is None else StoreSinceClear(store, max_tries)
+
+
+def lasting_state_store(context: Context) -> StateStore | None:
+    """
+    Return the task's own store with what it held before the task was cleared, or None before Airflow 3.3.
+
+    Clearing a task leaves its rows alone (``clear_task_instances`` in Airflow 3.3); they go with the DAG run, with
+    their retention, or on success where ``[state_store] clear_on_success`` says so.
+    """
+    return cast("StateStore | None", context.get("task_state_store"))
 
 
 class StoreSinceClear:

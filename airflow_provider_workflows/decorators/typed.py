@@ -101,6 +101,7 @@ class IntegrationOptions(TaskOptions, total=False):
     custom_action: str
     on_unknown_completion: str
     allow_unknown_types: bool
+    verify: str
     confirm_timeout: float
 
 
@@ -141,7 +142,7 @@ class IntegrationTask(DecoratedTask[Returned_co], Protocol[Parameters, Returned_
         """
         Make a task.
 
-        :param integration_instance_id: An id, or a row of ``WorkflowsoftIntegrationSensor``.
+        :param integration_instance_id: An id, a row of ``WorkflowsoftIntegrationSensor``, or a list of them.
         """
 
     def override(self, **options: Unpack[IntegrationOptions]) -> Self:

@@ -5,15 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, overload
 
-from airflow.providers.common.compat.sdk import AirflowSkipException
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
 
 from airflow_provider_workflows.decorators.functions import arguments_of, call, called_with
-from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
 from airflow_provider_workflows.operators.base import unretried
 from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftCompleteIntegrationOperator
+from airflow_provider_workflows.operators.workflowsoft_step import VERIFY
 from airflow_provider_workflows.rules import workflowsoft as rules
-from airflow_provider_workflows.rules.parameters import check_required
+from airflow_provider_workflows.rules.parameters import check_choice, check_required
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE
 
 if TYPE_CHECKING:
@@ -67,24 +68,57 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
         *(name for name in WorkflowsoftCompleteIntegrationOperator.template_fields if name != INSTANCE),
     )
 
-    def __init__(self, *, allow_unknown_types: bool = False, **kwargs: Any):
+    def __init__(self, *, allow_unknown_types: bool = False, verify: str = "exact", **kwargs: Any):
         super().__init__(integration_instance_id="", **kwargs)
         self.allow_unknown_types = allow_unknown_types
+        self.verify = verify
 
     def execute(self, context: Context) -> Any:
         # Airflow 3.0's DecoratedOperator calls a method here that its operators do not have.
         return WorkflowsoftCompleteIntegrationOperator.execute(self, context)
 
-    def act(self, context: Context) -> dict[str, Any]:
+    def act(self, context: Context) -> Any:
         self.check_completion(context)
+        check_choice("verify", self.verify, VERIFY)
         if self.may_be_retried(context):
             raise ConfigurationError(
                 "retries must be 0 on an Airflow before 3.3, for a retry would call the function again, on fields that "
                 "it has written."
             )
         arguments = arguments_of(self.python_callable, self.op_args, self.op_kwargs)
-        self.integration_instance_id = arguments.get(INSTANCE, "")  # expand() lets it be left out
-        instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout, if_open=IF_OPEN)
+        given = arguments.get(INSTANCE, "")  # expand() lets it be left out
+        if not isinstance(given, (list, tuple)):
+            return self._handle(context, given, arguments)
+        # Airflow takes the values of a mapping one by one, and refuses to do so with a list.
+        self.multiple_outputs = self.returns_mapping = False
+        return self._handle_all(context, {rules.instance_id_of(row): row for row in given}, arguments)
+
+    def _handle_all(
+        self, context: Context, rows: Mapping[str, Any], arguments: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Handle each instance; what becomes of one does not keep the others from being handled."""
+        results, left, failed = [], {}, {}
+        for instance_id, row in rows.items():
+            try:
+                results.append(self._handle(context, row, arguments))
+            except AirflowSkipException as skipped:
+                self.log.info("%s", skipped)
+                left[instance_id] = skipped
+            except Exception as error:
+                if len(rows) == 1:
+                    raise
+                self.log.exception("Integration instance %s was not handled.", instance_id)
+                failed[instance_id] = error
+        if failed:
+            raise _not_handled(failed)
+        if left and not results:
+            raise AirflowSkipException(" ".join(map(str, left.values())))
+        return results
+
+    def _handle(self, context: Context, given: Any, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        instance_id, step = self.open_step(
+            context, given, confirm_timeout=self.confirm_timeout, verify=self.verify, if_open=IF_OPEN
+        )
         decision = step.decision
         if decision is None or step.begun_action is None:
             fields = step.read(self.expected_fields)
@@ -127,6 +161,18 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
         )
 
 
+def _not_handled(failed: Mapping[str, Exception]) -> Exception:
+    """Return the error of a task in which several instances were handled and these were not."""
+    told = "; ".join(f"{instance_id} ({type(error).__name__}: {error})" for instance_id, error in failed.items())
+    message = f"{len(failed)} integration instances were not handled: {told}"
+    is_final = all(
+        isinstance(error, AirflowFailException) or (isinstance(error, WorkflowsError) and not error.retryable)
+        for error in failed.values()
+    )
+    # A retry finds in the task state store what was done, and does only the rest.
+    return AirflowFailException(message) if is_final else WorkflowsError(message)
+
+
 @overload
 def workflowsoft_integration(
     python_callable: Callable[Concatenate[Any, Parameters], Values],
@@ -147,6 +193,7 @@ def workflowsoft_integration(
     custom_action: str = "__AUTO__",
     on_unknown_completion: str = "fail",
     allow_unknown_types: bool = False,
+    verify: str = "exact",
     confirm_timeout: float = 30.0,
     **kwargs: Any,
 ) -> Any:
@@ -161,11 +208,16 @@ def workflowsoft_integration(
     has written. Before Airflow 3.3 the task is not retried.
 
     The task is called with ``integration_instance_id`` (an id, or a row of ``WorkflowsoftIntegrationSensor``) and the
-    function's other arguments, or mapped over them with ``expand``. A parameter ``integration_instance_id`` of the
-    function is given the id, parameters named as in Airflow's context those values.
+    function's other arguments, or mapped over them with ``expand``, which gives each instance a task and a log of its
+    own. Called with a list, such as the sensor's whole result, it calls the function for each of its instances; when
+    one fails, the others are handled all the same, and the task fails with the ids of those that were not. A parameter
+    ``integration_instance_id`` of the function is given the id, parameters named as in Airflow's context those values.
+
+    A field whose value does not fit its type is missing in ``fields``; using it raises ``ContractError``.
 
     Returns ``{integration_instance_id, custom_action, rejected, written: [label], unchanged: [label],
-    already_completed}``; ``rejected`` is the reason, or None.
+    already_completed}``; ``rejected`` is the reason, or None. Of a list it returns a list of these, without the
+    instances that were left open.
 
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft`` (templated).
     :param expected_fields: ``{label or key: type}`` that the instance must have (templated).
@@ -173,6 +225,7 @@ def workflowsoft_integration(
     :param on_unknown_completion: When nobody can tell whether it was completed: ``fail`` (default), ``retry``,
         ``assume_done`` (templated).
     :param allow_unknown_types: Send values of field types that this package does not know as they are.
+    :param verify: ``exact`` (default) or ``normalized``; see ``WorkflowsoftUpdateFieldsOperator``.
     :param confirm_timeout: Seconds to read on for what became of a change; default 30.
     :raises ConfigurationError: Workflowsoft would refuse a value; a required field is empty; a field of
         ``expected_fields`` is missing or of another type.
@@ -185,6 +238,7 @@ def workflowsoft_integration(
         "custom_action": custom_action,
         "on_unknown_completion": on_unknown_completion,
         "allow_unknown_types": allow_unknown_types,
+        "verify": verify,
         "confirm_timeout": confirm_timeout,
     }
 

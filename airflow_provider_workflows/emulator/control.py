@@ -185,7 +185,7 @@ def connections(url: str) -> dict[str, dict[str, Any]]:
             "host": url,
             "login": ADMIN_LOGIN,
             "password": ADMIN_PASSWORD,
-            "extra": {"allow_consume": True, "new_integrations": "kept_until_completed"},
+            "extra": {"allow_consume": True},
         },
     }
 

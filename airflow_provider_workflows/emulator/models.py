@@ -759,7 +759,7 @@ class Pascal(BaseModel):
 
 
 class IdTitle(Model):
-    Id: int
+    Id: int | str
     Title: str
 
 
@@ -768,8 +768,8 @@ class CamelIdTitle(IdTitle, Camel):
 
 
 class IntegrationInstance(Model):
-    IntegrationInstanceId: int
-    ProcessInstanceId: int
+    IntegrationInstanceId: int | str
+    ProcessInstanceId: int | str
 
 
 class CamelIntegrationInstance(IntegrationInstance, Camel):
@@ -796,7 +796,7 @@ class WsField(Model):
     type: str
     key: str
     options: list[str] | list[dict[str, int | str]] | dict[str, str] | None
-    valueJson: str | None
+    valueJson: Any = None  # not always a text
     isReadonly: bool
     isRequired: bool
 
@@ -816,7 +816,7 @@ class TaskAction(BaseModel):
 
 
 class WsUser(Model):
-    Id: int
+    Id: int | str
     FullName: str
     Email: str
 
@@ -838,7 +838,7 @@ class CreateTask(BaseModel):
 
 
 class WsTask(Model):
-    Id: int
+    Id: int | str
     Title: str
     Description: str | None
 

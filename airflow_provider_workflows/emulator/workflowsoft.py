@@ -13,7 +13,8 @@ from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
 
 from . import models
-from .workflowsoft_diagrams import DIAGRAMS, Diagram, FieldDefinition, StepDefinition, fits, wire_key
+from .workflowsoft_diagrams import AUTO, DIAGRAMS, Diagram, FieldDefinition, StepDefinition, fits, wire_key
+from .workflowsoft_values import normalised, shown_fields, shown_options, shown_title
 from .world import ADMIN_LOGIN, ADMIN_PASSWORD, Refusal, World
 
 OWNER = "11"
@@ -65,7 +66,7 @@ class Workflowsoft:
     def clear(self) -> None:
         self.processes: list[Process] = []
         self.instances: dict[int, Instance] = {}
-        self.tasks: list[dict[str, str | None]] = []
+        self.tasks: list[dict[str, Any]] = []
         self.next_id = 1
 
     def number(self) -> int:
@@ -78,7 +79,8 @@ class Workflowsoft:
 
         :param fields: Values of that step's fields, by label or by the key they are written with.
         """
-        texts = self._texts(diagram.steps[0], fields, by_label=True)
+        named_by = self.world.switches["ws_start_fields"] if via == "api" else "label_or_key"
+        texts = self._texts(diagram.steps[0], fields, by_label=named_by != "key", by_key=named_by != "label")
         process = Process(self.number(), diagram, by)
         self.processes.append(process)
         first = self._open(process, 0)
@@ -99,7 +101,11 @@ class Workflowsoft:
         return waiting
 
     def fields(self, instance: Instance) -> list[dict[str, Any]]:
-        """Return the fields of an instance as they are read."""
+        """Return the fields of an instance as they are read, in the form that the switches say."""
+        return shown_fields(self.world.switches, self.plain_fields(instance))
+
+    def plain_fields(self, instance: Instance) -> list[dict[str, Any]]:
+        """Return the fields of an instance in the form of the vendor's sample."""
         after_completion = self.world.switches["ws_fields_after_completion"] if instance.completions else "readable"
         if after_completion == "gone":
             raise Refusal(404, {"Message": f"Task {instance.id} was not found."})
@@ -110,7 +116,7 @@ class Workflowsoft:
                 "label": definition.label,
                 "type": definition.type,
                 "key": definition.key,
-                "options": self._options(definition),
+                "options": shown_options(self.world.switches["ws_options_shape"], definition.options),
                 "valueJson": text,
                 "isReadonly": definition.read_only or after_completion == "read_only",
                 "isRequired": definition.required,
@@ -126,6 +132,8 @@ class Workflowsoft:
         for definition in texts:
             if definition.read_only:
                 raise self.business_error(f"Field '{definition.label}' is read-only.")
+        if self.world.switches["ws_write"] == "replace":
+            instance.texts |= {d: None for d in instance.texts if not d.read_only}
         instance.texts |= texts
         self._record("write_fields", by, instance, {"fields": instance.step.shown(texts)}, via)
 
@@ -133,9 +141,14 @@ class Workflowsoft:
         if instance.completions and self.world.switches["ws_complete_again"] == "error":
             raise self.business_error("The task is already completed.")
         ways_out = instance.step.ways_out
+        if self.world.switches["ws_custom_actions"] == "auto_only":
+            ways_out = {AUTO: ways_out[AUTO]}
         if custom_action not in ways_out:
             raise self.business_error(f"Custom action '{custom_action}' is unknown; known are {', '.join(ways_out)}.")
-        empty = [d.label for d, text in instance.texts.items() if d.required and text in (None, '""', "null")]
+        nothing = [None, '""', "null"]
+        if self.world.switches["ws_empty_required"] == "also_zero_and_false":
+            nothing += ["0", "false"]
+        empty = [d.label for d, text in instance.texts.items() if d.required and text in nothing]
         if empty:
             raise self.business_error(f"Required fields are empty: {', '.join(empty)}.")
         instance.completions.append(
@@ -146,7 +159,9 @@ class Workflowsoft:
         detail = {"custom_action": custom_action, "times": len(instance.completions), "step": instance.step.title}
         self._record("complete", by, instance, detail, via)
 
-    def create_task(self, title: str, description: str | None, assigned_to: str | None, by: str) -> int:
+    def create_task(
+        self, title: str, description: str | None, assigned_to: str | None, by: str, files: Any = None
+    ) -> int:
         if not title.strip():
             raise self.business_error("Title is required.")
         if assigned_to is not None and assigned_to not in USER_IDS:
@@ -154,9 +169,16 @@ class Workflowsoft:
         task_id = self.number()
         target = {"task_id": str(task_id)}
         detail = {"title": title, "description": description, "assigned_to": assigned_to or by}
+        if files is not None:
+            detail["files"] = files
         self.tasks.append({**target, **detail, "created_by": by, "created_at": self.world.clock.iso()})
         self.world.record_effect("workflowsoft", "create_task", by, target, detail, "api")
         return task_id
+
+    def rows_of(self, limit: int) -> int:
+        """Return how many rows a list has that was asked for so many."""
+        most = 15 if self.world.switches["ws_list_limit"] == "at_most_15" else limit
+        return max(min(limit, most), 0)
 
     def on_behalf_of(self, header: str | None) -> str:
         """Return whom a request is for, as its header says."""
@@ -165,21 +187,23 @@ class Workflowsoft:
         return header
 
     def spell(self, path: str, body: bytes) -> bytes:
-        """Spell the keys of an answer as the switch says; the answer that holds the token has a switch of its own."""
+        """Spell keys and ids of an answer as the switches say; the answer that holds the token has one of its own."""
         spelling = {"camel": models.camel, "pascal": models.pascal}.get(self.world.switches["ws_names"])
-        if spelling is None or not body or path == TOKEN_PATH:
+        texts = self.world.switches["ws_ids"] == "texts"
+        if (spelling is None and not texts) or not body or path == TOKEN_PATH:
             return body
-        return json.dumps(_spelt(json.loads(body), spelling)).encode()
+        answer = json.loads(body)
+        if texts:
+            answer = _with_text_ids(answer)
+        return json.dumps(answer if spelling is None else _spelt(answer, spelling)).encode()
 
     def business_error(self, message: str) -> Refusal:
-        if self.world.switches["ws_error_status"] == "400":
+        status = self.world.switches["ws_error_status"]
+        if status == "200":
+            return Refusal(200, {"Success": False, "Message": message})
+        if status == "400":
             return Refusal(400, {"Message": message})
-        body = {
-            "Message": "An error has occurred.",
-            "ExceptionMessage": message,
-            "ExceptionType": "Workflowsoft.BusinessException",
-        }
-        return Refusal(500, body)
+        return server_error(message)
 
     def find(self, instance_id: int | str) -> Instance:
         instance = self.instances.get(int(instance_id)) if str(instance_id).isdecimal() else None
@@ -226,31 +250,35 @@ class Workflowsoft:
         else:
             instance.process.ended = True
 
-    def _texts(self, step: StepDefinition, fields: dict[str, Any], *, by_label: bool) -> dict[FieldDefinition, str]:
+    def _texts(
+        self, step: StepDefinition, fields: dict[str, Any], *, by_label: bool, by_key: bool = True
+    ) -> dict[FieldDefinition, str]:
         """Return the JSON of values that are to be written, or refuse them all."""
         texts = {}
         for name, value in fields.items():
-            found = [d for d in step.fields if name == wire_key(d.key) or (by_label and name == d.label)]
+            found = [d for d in step.fields if (by_key and name == wire_key(d.key)) or (by_label and name == d.label)]
             if not found:
                 raise self.business_error(f"Field {name} does not exist.")
             if len(found) > 1:
                 keys = ", ".join(wire_key(d.key) for d in found)
                 raise self.business_error(f"There are {len(found)} fields '{name}': {keys}.")
-            if not fits(found[0], value):
+            if not fits(found[0], value, options_by_id=self.world.switches["ws_option_value"] == "id"):
                 raise self.business_error(f"Value of field '{found[0].label}' is not a {found[0].type}.")
-            texts[found[0]] = simplejson.dumps(value)
+            texts[found[0]] = simplejson.dumps(normalised(self.world.switches["ws_normalise"], found[0], value))
         return texts
-
-    def _options(self, definition: FieldDefinition) -> Any:
-        shape = self.world.switches["ws_options_shape"]
-        if definition.options is None:
-            return None
-        if shape == "id_value":
-            return [{"Id": number, "Value": option} for number, option in enumerate(definition.options, 1)]
-        return list(definition.options) if shape == "texts" else {"items": ";".join(definition.options)}
 
     def _record(self, action: str, by: str, instance: Instance, detail: dict[str, Any], via: str) -> None:
         self.world.record_effect("workflowsoft", action, by, _ids(instance), detail, via)
+
+
+def server_error(message: str) -> Refusal:
+    """Return an exception of the server's as ASP.NET shows it."""
+    body = {
+        "Message": "An error has occurred.",
+        "ExceptionMessage": message,
+        "ExceptionType": "Workflowsoft.BusinessException",
+    }
+    return Refusal(500, body)
 
 
 def person_completes(workflowsoft: Workflowsoft, instance_id: str, fields: dict[str, Any], custom_action: str) -> None:
@@ -263,6 +291,14 @@ def person_completes(workflowsoft: Workflowsoft, instance_id: str, fields: dict[
 
 def _ids(instance: Instance) -> dict[str, str]:
     return {"integration_instance_id": str(instance.id), "process_instance_id": str(instance.process.id)}
+
+
+def _with_text_ids(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_with_text_ids(item) for item in value]
+    if isinstance(value, dict):
+        return {key: str(item) if key.lower().endswith("id") else item for key, item in value.items()}
+    return value
 
 
 def _spelt(value: Any, spelling: Callable[[str], str]) -> Any:
@@ -316,7 +352,10 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
         limit: int = 100,
     ) -> Any:
         found = [d for d in DIAGRAMS if search_term is None or search_term.casefold() in d.title.casefold()]
-        return [{"Id": diagram.id, "Title": diagram.title} for diagram in found[: max(limit, 0)]]
+        return [
+            {"Id": diagram.id, "Title": shown_title(world.switches, diagram.title)}
+            for diagram in found[: workflowsoft.rows_of(limit)]
+        ]
 
     @router.get(
         "/api/v2/workflows/instances/new-integrations",
@@ -324,8 +363,10 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
         responses={200: {"content": {"text/plain": {}}}, 204: {"description": "Nothing new"}},
     )
     async def new_integrations(id: int) -> Any:
-        if not any(step.id == id for diagram in DIAGRAMS for step in diagram.steps):
-            raise Refusal(404, {"Message": f"Integration step {id} was not found."})
+        unknown = world.switches["ws_unknown_step"]
+        if unknown != "nothing" and not any(step.id == id for diagram in DIAGRAMS for step in diagram.steps):
+            message = f"Integration step {id} was not found."
+            raise Refusal(404, {"Message": message}) if unknown == "404" else server_error(message)
         found = workflowsoft.take_new(id)
         wire = [{"IntegrationInstanceId": i.id, "ProcessInstanceId": i.process.id} for i in found]
         if wire:
@@ -342,32 +383,51 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
     @router.get(
         "/api/v2/workflows/instances/tasks/{instance_id}/variables",
         response_model=list[models.WsField] | list[models.PascalWsField],
+        response_model_exclude_unset=True,
     )
-    async def get_fields(instance_id: str) -> Any:
+    async def get_fields(instance_id: str, on_behalf_of: OnBehalfOf = None) -> Any:
+        if world.switches["ws_read_on_behalf"] == "needed":
+            if on_behalf_of is None:
+                raise Refusal(403, {"Message": "You take no part in this task."})
+            workflowsoft.on_behalf_of(on_behalf_of)
         return workflowsoft.fields(workflowsoft.find(instance_id))
 
-    @router.post("/api/v2/workflows/instances/variables", status_code=204, response_model=None)
-    async def write_fields(request: Request, body: models.WriteFields, on_behalf_of: OnBehalfOf = None) -> None:
+    done: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {}, "text/plain": {}}}}
+
+    def answer(**ids: Any) -> Response:
+        shape = world.switches["ws_write_answer"]
+        if shape == "204":
+            return Response(status_code=204)
+        return PlainTextResponse("OK") if shape == "200_text" else JSONResponse({"Success": True, **ids})
+
+    @router.post("/api/v2/workflows/instances/variables", status_code=204, response_model=None, responses=done)
+    async def write_fields(request: Request, body: models.WriteFields, on_behalf_of: OnBehalfOf = None) -> Response:
         fields = await exact_fields(request, "Fields")
         by = workflowsoft.on_behalf_of(on_behalf_of)
         workflowsoft.write(workflowsoft.find(body.TaskId), fields, by, "api")
+        return answer(TaskId=body.TaskId)
 
-    @router.patch("/api/v2/tasks/{instance_id}/action", status_code=204, response_model=None)
-    async def act(instance_id: str, body: models.TaskAction, on_behalf_of: OnBehalfOf = None) -> None:
+    @router.patch("/api/v2/tasks/{instance_id}/action", status_code=204, response_model=None, responses=done)
+    async def act(instance_id: str, body: models.TaskAction, on_behalf_of: OnBehalfOf = None) -> Response:
         by = workflowsoft.on_behalf_of(on_behalf_of)
         if body.Action != "Complete":
             raise workflowsoft.business_error(f"Action '{body.Action}' is not supported.")
         workflowsoft.complete(workflowsoft.find(instance_id), body.CustomAction, by, "api")
+        return answer(Id=instance_id)
 
     @router.get("/api/v2/workflows/{diagram_id}/tasks", response_model=list[models.IdTitle] | list[models.CamelIdTitle])
-    async def list_steps(diagram_id: int, integration: Literal["true", "false"] = "false") -> Any:
+    async def list_steps(diagram_id: int, integration: str = "false") -> Any:
+        if world.switches["ws_true"] == "any_case":
+            integration = integration.lower()
+        if integration not in ("true", "false"):
+            raise Refusal(400, {"Message": f"'{integration}' is no boolean."})
         diagram = next((d for d in DIAGRAMS if d.id == diagram_id), None)
         if diagram is None:
             raise Refusal(404, {"Message": f"Workflow {diagram_id} was not found."})
         found = [(step.id, step.title) for step in diagram.steps]
         if integration == "false":
             found += diagram.user_tasks
-        return [{"Id": step_id, "Title": title} for step_id, title in found]
+        return [{"Id": step_id, "Title": shown_title(world.switches, title)} for step_id, title in found]
 
     @router.get("/api/users/search", response_model=list[models.WsUser] | list[models.CamelWsUser])
     async def search_users(
@@ -376,8 +436,10 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
         limit: int = 15,
     ) -> Any:
         wanted = query.casefold()
-        found = [u for u in USERS if any(wanted in str(u[name]).casefold() for name in ("FullName", "Email"))]
-        return found[: max(limit, 0)]
+        exact = world.switches["ws_user_search"] == "exact"
+        texts = [(user, [str(user[name]).casefold() for name in ("FullName", "Email")]) for user in USERS]
+        found = [user for user, own in texts if any(wanted == text if exact else wanted in text for text in own)]
+        return found[: workflowsoft.rows_of(limit)]
 
     @router.post("/api/v2/workflows/start", response_model=models.IdTitle | models.CamelIdTitle)
     async def start_process(request: Request, body: models.StartProcess, on_behalf_of: OnBehalfOf = None) -> Any:
@@ -392,7 +454,9 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
     async def create_task(body: models.CreateTask, on_behalf_of: OnBehalfOf = None) -> Any:
         by = workflowsoft.on_behalf_of(on_behalf_of)
         assigned_to = None if body.AssignedUserId is None else str(body.AssignedUserId)
-        task_id = workflowsoft.create_task(body.Title, body.Description, assigned_to, by)
+        if body.Files is not None and world.switches["ws_files"] == "refused":
+            raise workflowsoft.business_error("Files are not in the expected format.")
+        task_id = workflowsoft.create_task(body.Title, body.Description, assigned_to, by, body.Files)
         return {"Id": task_id, "Title": body.Title, "Description": body.Description}
 
     both = APIRouter()

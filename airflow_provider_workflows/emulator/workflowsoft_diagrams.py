@@ -148,11 +148,17 @@ def wire_key(key: str) -> str:
     return "field_" + key.replace("-", "_")
 
 
-def fits(definition: FieldDefinition, value: Any) -> bool:
-    """Tell whether a value may be written into a field."""
+def fits(definition: FieldDefinition, value: Any, *, options_by_id: bool = False) -> bool:
+    """
+    Tell whether a value may be written into a field.
+
+    :param options_by_id: Of options the field takes the id, which is their number in the list, and not the text.
+    """
     type_name = definition.type.rstrip("?")
     if value is None:
         return definition.type.endswith("?") or type_name == "String"
+    if definition.options is not None and options_by_id:
+        return str(value) in map(str, range(1, len(definition.options) + 1))
     if definition.options is not None and value not in definition.options:
         return False
     kinds: dict[str, tuple[type, ...]] = {

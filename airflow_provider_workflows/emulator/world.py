@@ -108,27 +108,72 @@ SWITCHES: dict[str, Switch] = {
     "history_names": Switch(("with", "without"), "The guide's legacy histories have no names and no state."),
     "missing_company_header": Switch(("400", "403"), "The status of this error is not documented."),
     "new_integrations": Switch(
-        ("kept_until_completed", "consumed_on_read"),
+        ("consumed_on_read", "kept_until_completed"),
         "Whether reading a new integration instance consumes it.",
     ),
     "no_new_integration": Switch(
         ("204", "empty", "null", "empty_object", "empty_list", "not_found"), "What 'nothing new' looks like."
     ),
     "new_integration_shape": Switch(("object", "list"), "One instance or a list of them."),
-    "ws_error_status": Switch(("400", "500"), "'An exception will be thrown' may come as either."),
+    "ws_unknown_step": Switch(("404", "500", "nothing"), "What a poll of a step answers that does not exist."),
+    "ws_error_status": Switch(
+        ("400", "500", "200"),
+        "'An exception will be thrown' may come as either, or as a 200 that says `Success: false`.",
+    ),
     "ws_token_shape": Switch(
         ("json_string", "text", "object", "login_page", "redirect"),
         "The answer that holds the token is not described.",
     ),
     "ws_mint_auth": Switch(("basic", "bearer", "cookie", "any"), "How an administrator signs in is not described."),
+    "ws_read_on_behalf": Switch(
+        ("not_needed", "needed"), "Whether reading fields needs `X-OnBehalfOf-Id`: the guide sends it to write only."
+    ),
+    "ws_write": Switch(("partial", "replace"), "Whether writing fields empties the fields that it does not name."),
+    "ws_write_answer": Switch(("204", "200_text", "200_object"), "What writing and completing answer."),
+    "ws_normalise": Switch(
+        ("none", "trim", "crlf", "round", "minutes"),
+        "Whether the server changes what is written: texts trimmed, line ends, two digits, whole minutes.",
+    ),
     "ws_complete_again": Switch(("error", "no_op"), "What completing an instance twice does."),
     "ws_fields_after_completion": Switch(
         ("readable", "read_only", "gone", "error"), "What reading the fields of a completed instance answers."
     ),
-    "ws_options_shape": Switch(("texts", "id_value", "unknown"), "The form of a field's options is not described."),
+    "ws_custom_actions": Switch(("named", "auto_only"), "Whether there are custom actions beside `__AUTO__`."),
+    "ws_empty_required": Switch(
+        ("null_or_text", "also_zero_and_false"), "What counts as empty when a required field is checked."
+    ),
+    "ws_options_shape": Switch(
+        ("texts", "id_value", "id_title", "id_name", "unknown"), "The form of a field's options is not described."
+    ),
+    "ws_option_value": Switch(("text", "id"), "Whether a field holds the text of its option or the option's id."),
     "ws_names": Switch(
         ("as_documented", "camel", "pascal"), "The guide spells the keys of the fields in another case than all others."
     ),
+    "ws_ids": Switch(("numbers", "texts"), "The samples show numbers; nothing says that they stay."),
+    "ws_labels": Switch(
+        ("as_drawn", "trailing_blank", "repeated"),
+        "Whether titles and labels are free of blanks at their ends, and labels unique.",
+    ),
+    "ws_type_names": Switch(
+        ("as_documented", "lower_case", "system"), "Four types are shown; how others are named is open."
+    ),
+    "ws_empty_value": Switch(
+        ("as_written", "json_null", "null_text", "empty_text", "absent"), "How an empty value looks."
+    ),
+    "ws_value_form": Switch(
+        ("documented", "texts", "comma", "parsed", "object"),
+        "Values may not fit their type: all texts, a decimal comma, no JSON text, an object in the first text field.",
+    ),
+    "ws_times": Switch(
+        ("utc", "offset", "no_zone", "slash_date", "epoch"), "The one sample of a time is in UTC with a `Z`."
+    ),
+    "ws_start_fields": Switch(
+        ("label_or_key", "label", "key"), "What the fields of a new process are named by is not documented."
+    ),
+    "ws_user_search": Switch(("part", "exact"), "How the search for users matches is not documented."),
+    "ws_list_limit": Switch(("as_asked", "at_most_15"), "The most rows that a list returns are not documented."),
+    "ws_true": Switch(("lower_case", "any_case"), "How `integration: true` goes into the query is not shown."),
+    "ws_files": Switch(("taken", "refused"), "What a task takes as `Files` is not described."),
     "rate_limit": Switch(("off", "on"), "Procore's two windows: an hour, and 10 seconds."),
     "hourly_limit": Switch((3600,), "Requests an hour."),
     "spike_limit": Switch((25,), "Requests in 10 seconds."),

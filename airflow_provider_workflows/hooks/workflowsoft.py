@@ -9,7 +9,14 @@ from urllib.parse import urlsplit
 from airflow_provider_workflows.client.auth import MintedToken, ReadyToken
 from airflow_provider_workflows.client.rest import path
 from airflow_provider_workflows.client.retry import Replay
-from airflow_provider_workflows.exceptions import ConfigurationError, ContractError, NotFound, OutcomeUnknown
+from airflow_provider_workflows.exceptions import (
+    ConfigurationError,
+    ContractError,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+)
 from airflow_provider_workflows.hooks.base import (
     LOOPBACK_HOSTS,
     Extras,
@@ -24,12 +31,15 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_provider_workflows.client.auth import TokenSource
+    from airflow_provider_workflows.client.rest import Answer
 
 PUBLIC_URL = "https://api.workflowsoft.com"
 MINT_AUTH = ("basic", "bearer", "cookie")
 CONSUMED_ON_READ = "consumed_on_read"
 KEPT_UNTIL_COMPLETED = "kept_until_completed"
 ROW_LIMIT = 100  # the vendor's example; there is no paging beyond it
+USER_LIMIT = 15  # the vendor's default for a search, which a server may take for its most
+MOST_USERS = 10_000  # that are asked for when an exact address is not among fewer
 SHORTEST_POLL = 15.0  # seconds; the vendor speaks of minutes and states no rate limit
 
 
@@ -65,6 +75,11 @@ class WorkflowsoftHook(WorkflowsHook):
     def may_consume(self) -> bool:
         """Whether the connection allows polling for new integration instances."""
         return self.extras.flag("allow_consume")
+
+    @property
+    def on_behalf_of(self) -> str:
+        """The user for whom fields are written and instances completed, as the connection says."""
+        return self._on_behalf_of(None)["X-OnBehalfOf-Id"]
 
     def check_may_consume(self) -> None:
         """
@@ -120,7 +135,7 @@ class WorkflowsoftHook(WorkflowsHook):
         :raises ConfigurationError: there is none, or several; the candidates are listed.
         """
         rows = self.list_process_diagrams(diagram)
-        if not any(diagram in (row["title"], row["id"]) for row in rows):
+        if not any(diagram.strip() in (row["title"].strip(), row["id"]) for row in rows):
             rows = self.list_process_diagrams()
         return dict(rules.choose(parameter, "process diagram", diagram, rows, may_lack=len(rows) >= ROW_LIMIT))
 
@@ -151,24 +166,31 @@ class WorkflowsoftHook(WorkflowsHook):
         Search users: ``[{id, full_name, email}]``; logs a warning where there may be more.
 
         :param query: Name or e-mail address, or a part of one, in whatever way the server matches.
-        :param limit: How many to return at most.
+        :param limit: How many to return at most; the vendor's own default is 15.
         """
-        params = {"Query": query, "entityType": "users", "limit": limit}
-        return self._warned(rules.user_rows(self.client.get("/api/users/search", params=params).json()), "users", limit)
+        return self._warned(self._users(query, limit), "users", limit)
 
     def find_user_id(self, user: str, *, parameter: str = "user") -> str:
         """
         Return a user's id, found by the exact e-mail address in whatever case; an id is returned as it is.
 
+        However many users the search finds beside, no limit hides the one who has the address.
+
         :param user: E-mail address, or id.
         :param parameter: What the DAG author calls it, for the error text.
         :raises ConfigurationError: nobody has the address, or several have; who was found is listed.
         """
-        if "@" in user:
-            return rules.choose_user(parameter, user, self.search_users(user))
-        if " " in user:
-            raise ConfigurationError(f"{parameter} must be an e-mail address or an id, not a name; got {user!r}.")
-        return user
+        if "@" not in user:
+            if " " in user:
+                raise ConfigurationError(f"{parameter} must be an e-mail address or an id, not a name; got {user!r}.")
+            return user
+        limit, rows = ROW_LIMIT, self._users(user, ROW_LIMIT)
+        while len(rows) >= limit and limit < MOST_USERS:
+            limit *= 10
+            rows = self._users(user, limit)
+        # A server may return fewer than it is asked for.
+        may_lack = len(rows) in (USER_LIMIT, ROW_LIMIT) or len(rows) >= limit
+        return rules.choose_user(parameter, user, rows, may_lack=may_lack)
 
     # --- integration instances ---
 
@@ -200,9 +222,20 @@ class WorkflowsoftHook(WorkflowsHook):
         return rules.integration_instances(answer.json())
 
     def get_fields(self, integration_instance_id: str) -> list[rules.Field]:
-        """Read the fields of an integration instance with their typed values."""
+        """
+        Read the fields of an integration instance with their typed values.
+
+        Where the server does not let the token's user see them, it is asked again on behalf of the connection's
+        ``on_behalf_of``, else ``system``.
+        """
         where = path("/api/v2/workflows/instances/tasks/{}/variables", integration_instance_id)
-        return rules.read_fields(self.client.get(where).json(exact=True))
+        try:
+            answer = self.client.get(where)
+        except PermissionDenied:
+            answer = self.client.get(where, headers=self._on_behalf_of(None))
+        body = answer.json(exact=True)
+        _refuse_failure(answer, body)
+        return rules.read_fields(body)
 
     def update_fields(
         self, integration_instance_id: str, values: Mapping[str, Any], *, on_behalf_of: str | None = None
@@ -212,6 +245,7 @@ class WorkflowsoftHook(WorkflowsHook):
 
         :param values: JSON values by field key, as ``encode`` in the rules makes them; decimals are exact.
         :param on_behalf_of: User to write for; default: the connection's ``on_behalf_of``, else ``system``.
+        :raises InvalidRequest: the server refused it, by its status or in its answer.
         :raises OutcomeUnknown: the answer was lost.
         """
         fields = {rules.wire_name(key): value for key, value in values.items()}
@@ -223,6 +257,7 @@ class WorkflowsoftHook(WorkflowsHook):
             headers=self._on_behalf_of(on_behalf_of),
         )
         answer.refuse_page(OutcomeUnknown)
+        _refuse_failure(answer, _body_of(answer))
 
     def complete(
         self,
@@ -236,6 +271,7 @@ class WorkflowsoftHook(WorkflowsHook):
 
         :param custom_action: Presumably the way out of the step; the vendor shows ``__AUTO__`` only.
         :param on_behalf_of: User to do it for; default: the connection's ``on_behalf_of``, else ``system``.
+        :raises InvalidRequest: the server refused it, by its status or in its answer.
         :raises OutcomeUnknown: the answer was lost.
         """
         answer = self.client.call(
@@ -246,6 +282,7 @@ class WorkflowsoftHook(WorkflowsHook):
             headers=self._on_behalf_of(on_behalf_of),
         )
         answer.refuse_page(OutcomeUnknown)
+        _refuse_failure(answer, _body_of(answer))
 
     # --- processes and tasks ---
 
@@ -266,13 +303,20 @@ class WorkflowsoftHook(WorkflowsHook):
         return self._create("/api/v2/workflows/start", body, on_behalf_of, "process")
 
     def create_task(
-        self, title: str, *, on_behalf_of: str, assigned_to: str | None = None, description: str | None = None
+        self,
+        title: str,
+        *,
+        on_behalf_of: str,
+        assigned_to: str | None = None,
+        description: str | None = None,
+        files: Any = None,
     ) -> dict[str, str]:
         """
         Create a task; never sent twice.
 
         :param on_behalf_of: Id of the user who creates it.
         :param assigned_to: Id of the user who is to do it; default: ``on_behalf_of``.
+        :param files: Experimental: sent as ``Files`` as it is, JSON whose form the vendor does not describe.
         :return: ``{id, title}``
         :raises OutcomeUnknown: the answer was lost, or does not say which task was created.
         """
@@ -281,6 +325,8 @@ class WorkflowsoftHook(WorkflowsHook):
             body["AssignedUserId"] = _wire_id(assigned_to)
         if description is not None:
             body["Description"] = description
+        if files is not None:
+            body["Files"] = files
         return self._create("/api/v2/tasks", body, on_behalf_of, "task")
 
     # --- how the connection is read ---
@@ -321,6 +367,7 @@ class WorkflowsoftHook(WorkflowsHook):
     def _create(self, where: str, body: Mapping[str, Any], on_behalf_of: str, kind: str) -> dict[str, str]:
         headers = {"X-OnBehalfOf-Id": on_behalf_of}
         answer = self.client.call("POST", where, replay=Replay.NEVER, json=body, headers=headers)
+        _refuse_failure(answer, _body_of(answer))
         try:
             return rules.titled_rows([answer.json()], kind)[0]
         except ContractError as odd:
@@ -335,9 +382,33 @@ class WorkflowsoftHook(WorkflowsHook):
             )
         return rows
 
+    def _users(self, query: str, limit: int) -> list[dict[str, str]]:
+        params = {"Query": query, "entityType": "users", "limit": limit}
+        return rules.user_rows(self.client.get("/api/users/search", params=params).json())
+
     def _diagrams(self, params: Mapping[str, Any]) -> list[dict[str, str]]:
         answer = self.client.get("/api/v2/workflows", params={"mode": "view", **params})
         return rules.titled_rows(answer.json(), "process diagram")
+
+
+def _body_of(answer: Answer) -> Any:
+    """Return the parsed body of an answer whose form is not documented; None where it is no JSON."""
+    try:
+        return answer.json()
+    except ContractError:
+        return None
+
+
+def _refuse_failure(answer: Answer, body: Any) -> None:
+    """Require an answer that does not say itself that the call has failed, whatever its status."""
+    if (words := rules.failure_in(body)) is not None:
+        raise InvalidRequest(
+            "The server says that the call has failed",
+            method=answer.method,
+            path=answer.path,
+            status_code=answer.status,
+            server_message=answer.scrub(words),
+        )
 
 
 def _wire_id(text: str) -> int | str:

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, timezone
 from time import monotonic
-from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
@@ -45,7 +45,7 @@ class WorkflowsOperator(BaseOperator):
     """
 
     # With a mapping as result, `task.output["key"]` hands on one value of it.
-    returns_mapping: ClassVar[bool] = True
+    returns_mapping: bool = True
 
     def __init__(self, **kwargs: Any):
         super().__init__(**{"multiple_outputs": self.returns_mapping and XCOM_HOLDS_NONE, **kwargs})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
 from airflow_provider_workflows.operators.base import WorkflowsOperator, unretried
-from airflow_provider_workflows.operators.workflowsoft_step import ON_UNKNOWN_COMPLETION, IntegrationStep
+from airflow_provider_workflows.operators.workflowsoft_step import ON_UNKNOWN_COMPLETION, VERIFY, IntegrationStep
 from airflow_provider_workflows.rules import workflowsoft as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, text_id
 from airflow_provider_workflows.version_compat import task_state_store
@@ -38,6 +38,17 @@ class WorkflowsoftOperator(WorkflowsOperator):
         from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 
         return WorkflowsoftHook(self.workflowsoft_conn_id)
+
+
+class ActsOnce:
+    """An operator that a mapped task, too, does not retry where Airflow has no task state store (before 3.3)."""
+
+    @classmethod
+    def partial(cls, **kwargs: Any) -> Any:
+        """Begin a mapped task; see Airflow's ``BaseOperator.partial``."""
+        # Airflow takes a mapped task's retries from here, and not from the constructor.
+        may_repeat = kwargs.get("on_unknown_completion") == "retry"
+        return super().partial(**(kwargs if may_repeat else unretried(kwargs)))  # type: ignore[misc]
 
 
 class WorkflowsoftIntegrationOperator(WorkflowsoftOperator):
@@ -69,11 +80,17 @@ class WorkflowsoftIntegrationOperator(WorkflowsoftOperator):
         self.integration_instance_id = integration_instance_id
         self.expected_fields = expected_fields
 
-    def open_step(self, context: Context, *, confirm_timeout: float = 0.0, **more: str) -> tuple[str, IntegrationStep]:
-        """Return the rendered instance id and what handles the instance, and set the link to it."""
+    def open_step(
+        self, context: Context, given: Any = None, *, confirm_timeout: float = 0.0, **more: str
+    ) -> tuple[str, IntegrationStep]:
+        """
+        Return the rendered instance id and what handles the instance, and set the link to it.
+
+        :param given: The instance; default: ``integration_instance_id``.
+        """
         if not isinstance(confirm_timeout, (int, float)) or not confirm_timeout >= 0:
             raise ConfigurationError(f"confirm_timeout must be seconds, at least 0; got {confirm_timeout!r}.")
-        given = self.integration_instance_id
+        given = self.integration_instance_id if given is None else given
         instance_id = rules.instance_id_of(given)
         row = given if isinstance(given, Mapping) else {}
         self.item_url = self.hook.item_url(
@@ -96,11 +113,12 @@ class WorkflowsoftGetFieldsOperator(WorkflowsoftIntegrationOperator):
 
     Returns ``{label: value}`` in JSON's own types: a Decimal as text such as ``"1640.0"`` (Airflow's XCom
     would round it), a time as ISO-8601 text in UTC, an empty field as None. A label that several fields share
-    is replaced by the key of each. The same forms are taken back by ``WorkflowsoftUpdateFieldsOperator``.
+    is replaced by the key of each. A field whose value does not fit its type is missing, and the log says why. The
+    same forms are taken back by ``WorkflowsoftUpdateFieldsOperator``.
 
     :param integration_instance_id: Id of the instance, or a row of ``WorkflowsoftIntegrationSensor`` (templated).
     :param expected_fields: ``{label or key: type}`` that the instance must have (templated).
-    :raises ConfigurationError: a field of ``expected_fields`` is missing or of another type.
+    :raises ConfigurationError: a field of ``expected_fields`` is missing, unreadable or of another type.
     :raises NotFound: there is no such instance, or no longer.
     """
 
@@ -109,12 +127,14 @@ class WorkflowsoftGetFieldsOperator(WorkflowsoftIntegrationOperator):
     def act(self, context: Context) -> dict[str, Any]:
         _, step = self.open_step(context)
         fields = rules.by_label(step.read(self.expected_fields))
+        for why in fields.unreadable.values():
+            self.log.warning("%s; it is left out.", why)
         return {label: rules.xcom_value(value) for label, value in fields.items()}
 
 
 class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
     """
-    Writes fields of an integration instance, once, and reads them back.
+    Writes fields of an integration instance, once, and reads all fields back.
 
     Only fields that hold something else are sent, all in one call; a retry that finds them written sends
     nothing, and from Airflow 3.3 on it writes what the first try decided, whatever a template gives by then. So
@@ -123,17 +143,26 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
     exact), a datetime with a time zone or its ISO-8601 text (whole seconds are sent), a date, None to empty a
     field.
 
+    All fields are compared: those that were written with what was sent, the others with what they held before, for
+    nobody documents that a write leaves them alone. A read-only field may change to another value, which the log
+    says, for a server may compute it. Where the answer of the write is lost and the fields show their old values,
+    they are written once more.
+
     Returns ``{integration_instance_id, written: [label], unchanged: [label]}``.
 
     :param integration_instance_id: Id of the instance, or a row of ``WorkflowsoftIntegrationSensor`` (templated).
     :param fields: ``{label or key: value}``; a label must be unique (templated).
     :param expected_fields: ``{label or key: type}`` that the instance must have (templated).
     :param allow_unknown_types: Send values of field types that this package does not know as they are.
+    :param verify: ``exact`` (default): the fields must show what was sent. ``normalized``: also what a server makes of
+        it: a text without blanks at its ends and with other line ends, a time to the minute, a number to the digits
+        that are shown; the log names each difference.
     :param confirm_timeout: Seconds to read on for the values after they were sent; default 60.
     :raises ConfigurationError: no such field, a wrong value, a read-only field, a value that is no option.
     :raises StepMoved: the instance is completed already; never retried.
     :raises OutcomeUnknown: the answer was lost and reading does not show the values; never retried.
-    :raises ContractError: the server accepted the values but shows others; the fields are named.
+    :raises ContractError: the server accepted the values but shows others, or others in fields that were not written
+        (never retried); the fields are named with both values.
     """
 
     template_fields: Sequence[str] = (*WorkflowsoftIntegrationOperator.template_fields, "fields")
@@ -143,19 +172,23 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
         *,
         fields: Mapping[str, Any],
         allow_unknown_types: bool = False,
+        verify: str = "exact",
         confirm_timeout: float = 60.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.fields = fields
         self.allow_unknown_types = allow_unknown_types
+        self.verify = verify
         self.confirm_timeout = confirm_timeout
+        self._templated_fields = rules.templated_names(fields)
 
     def act(self, context: Context) -> dict[str, Any]:
         if not isinstance(self.fields, Mapping) or not self.fields:
             raise ConfigurationError("fields must be a mapping of labels or keys to values, and not empty.")
-        rules.check_rendered(self.fields)
-        instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout)
+        rules.check_rendered(self.fields, self._templated_fields)
+        check_choice("verify", self.verify, VERIFY)
+        instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout, verify=self.verify)
         held = step.read(self.expected_fields)
         decision = step.decision or step.decide(held, self.fields, allow_unknown_types=self.allow_unknown_types)
         step.write(held, decision)
@@ -166,7 +199,7 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
         }
 
 
-class WorkflowsoftCompleteIntegrationOperator(WorkflowsoftIntegrationOperator):
+class WorkflowsoftCompleteIntegrationOperator(ActsOnce, WorkflowsoftIntegrationOperator):
     """
     Completes an integration instance, so that its process goes on; once.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException
 
+from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import (
     NOTHING_DONE,
     ConfigurationError,
@@ -15,9 +16,10 @@ from airflow_provider_workflows.exceptions import (
     OutcomeUnknown,
     ServerError,
 )
+from airflow_provider_workflows.hooks.workflowsoft import ROW_LIMIT
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
 from airflow_provider_workflows.operators.base import Pin, told, unretried
-from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftOperator
+from airflow_provider_workflows.operators.workflowsoft import ActsOnce, WorkflowsoftOperator
 from airflow_provider_workflows.operators.workflowsoft_step import now
 from airflow_provider_workflows.rules import workflowsoft as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, text_id
@@ -27,17 +29,19 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 CREATED = "created"  # key in the task state store
+LAST_CREATED = "last_created"  # likewise; of this task, also before it was cleared
 LISTS = ("diagrams", "steps", "users")
 
 
-class WorkflowsoftCreateOperator(WorkflowsoftOperator):
+class WorkflowsoftCreateOperator(ActsOnce, WorkflowsoftOperator):
     """
     Creates something in Workflowsoft, once over all tries of the task.
 
     The API has no key that would tell a repetition, and no list to look for what was created. So it is written
     down in Airflow's task state store (3.3+) before the call and after it; a retry that finds it done returns the
-    same result, and one that finds it begun fails and says what to look for. Before Airflow 3.3 the task is not
-    retried.
+    same result, and one that finds it begun fails and says what to look for. A task that was cleared creates it again,
+    and its log names what it created before. Before Airflow 3.3 the task is not retried, and a cleared task knows
+    nothing of that.
 
     :param on_behalf_of: The user who creates it: an e-mail address, or an id (templated).
     """
@@ -57,6 +61,10 @@ class WorkflowsoftCreateOperator(WorkflowsoftOperator):
     def plan(self, context: Context, user: str) -> tuple[str, Callable[[], dict[str, Any]]]:
         """Look up what is needed; return what a person can look for in Workflowsoft, and the call that creates it."""
 
+    @abstractmethod
+    def said(self, result: Mapping[str, Any]) -> str:
+        """Say in a sentence what was created."""
+
     def act(self, context: Context) -> dict[str, Any]:
         check_required(on_behalf_of=self.on_behalf_of)
         self.check()
@@ -66,6 +74,9 @@ class WorkflowsoftCreateOperator(WorkflowsoftOperator):
             )
         journal = Pin(task_state_store(context), CREATED, None)
         earlier = journal.value or {}
+        ever = Pin(version_compat.lasting_state_store(context), LAST_CREATED, None)
+        if not earlier and ever.value:
+            self.log.warning("%s", _earlier_run(ever.value))
         if "result" in earlier:
             self.log.info("An earlier try has created it: %s.", earlier["result"])
             return self._linked(earlier["result"])
@@ -74,10 +85,14 @@ class WorkflowsoftCreateOperator(WorkflowsoftOperator):
         user = self.hook.find_user_id(str(self.on_behalf_of).strip(), parameter="on_behalf_of")
         what, create = self.plan(context, user)
         self.hook.get_api_token()  # a sign-in that fails leaves nothing to look for
-        journal.keep({"begun": now(), "what": what})
+        before = ever.value or {}
+        begun = {"begun": now(), "what": what}
+        journal.keep(begun)
+        ever.keep(begun)
         try:
             result = create()
         except NOTHING_DONE:
+            ever.keep(before)
             journal.keep({})  # nothing was created, so a retry may try again
             raise
         except (OutcomeUnknown, ContractError) as lost:
@@ -88,8 +103,10 @@ class WorkflowsoftCreateOperator(WorkflowsoftOperator):
                 f"ServerError: {told(failed)} It is not sent again: look for {what}, and clear the task if there is "
                 "none."
             ) from failed
-        self.log.info("Created: %s.", result)
-        journal.keep({"result": result})
+        self.log.info("%s", self.said(result))
+        done = {"result": result, "said": self.said(result)}
+        journal.keep(done)
+        ever.keep(done)
         return self._linked(result)
 
     def _linked(self, result: dict[str, Any]) -> dict[str, Any]:
@@ -134,12 +151,13 @@ class WorkflowsoftStartProcessOperator(WorkflowsoftCreateOperator):
         self.diagram = diagram
         self.fields = fields
         self.correlation_field = correlation_field
+        self._templated_fields = rules.templated_names(fields)
 
     def check(self) -> None:
         check_required(diagram=self.diagram)
         check_given(self, "correlation_field")
         fields = rules.raw_fields({} if self.fields is None else self.fields)
-        rules.check_rendered(fields)
+        rules.check_rendered(fields, self._templated_fields)
         if self.correlation_field in fields:
             raise ConfigurationError(f"correlation_field {self.correlation_field!r} is in fields as well.")
 
@@ -164,6 +182,12 @@ class WorkflowsoftStartProcessOperator(WorkflowsoftCreateOperator):
 
         return what, start
 
+    def said(self, result: Mapping[str, Any]) -> str:
+        return (
+            f"Started process {result['process_instance_id']} {result['title']!r} of diagram {result['diagram']!r} "
+            f"({result['diagram_id']}) as user {result['on_behalf_of']}."
+        )
+
 
 class WorkflowsoftCreateTaskOperator(WorkflowsoftCreateOperator):
     """
@@ -175,8 +199,10 @@ class WorkflowsoftCreateTaskOperator(WorkflowsoftCreateOperator):
     :param on_behalf_of: The user who creates it: an e-mail address, or an id (templated).
     :param assigned_to: The user who is to do it, likewise; default: ``on_behalf_of`` (templated).
     :param description: What is to be done (templated).
+    :param files: Experimental: what is sent as ``Files``, as it is. The vendor documents that a task can have files,
+        and not in which form (templated).
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft`` (templated).
-    :raises ConfigurationError: no such user, or several (they are listed).
+    :raises ConfigurationError: no such user, or several (they are listed); files that JSON does not hold.
     :raises OutcomeUnknown: the answer was lost, now or in an earlier try; says what to look for, never retried.
     """
 
@@ -185,19 +211,28 @@ class WorkflowsoftCreateTaskOperator(WorkflowsoftCreateOperator):
         "title",
         "assigned_to",
         "description",
+        "files",
     )
 
     def __init__(
-        self, *, title: str, assigned_to: str | int | None = None, description: str | None = None, **kwargs: Any
+        self,
+        *,
+        title: str,
+        assigned_to: str | int | None = None,
+        description: str | None = None,
+        files: Any = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.title = title
         self.assigned_to = assigned_to
         self.description = description
+        self.files = files
 
     def check(self) -> None:
         check_required(title=self.title)
-        check_given(self, "assigned_to", "description")
+        check_given(self, "assigned_to", "description", "files")
+        rules.raw_value("files", self.files)
 
     def plan(self, context: Context, user: str) -> tuple[str, Callable[[], dict[str, Any]]]:
         assignee = text_id(self.assigned_to)
@@ -205,11 +240,21 @@ class WorkflowsoftCreateTaskOperator(WorkflowsoftCreateOperator):
 
         def create() -> dict[str, Any]:
             task = self.hook.create_task(
-                self.title, on_behalf_of=user, assigned_to=assignee, description=self.description
+                self.title,
+                on_behalf_of=user,
+                assigned_to=assignee,
+                description=self.description,
+                files=rules.raw_value("files", self.files),
             )
             return {"task_id": task["id"], "title": task["title"], "on_behalf_of": user, "assigned_to": assignee}
 
         return f"a task {self.title!r} for user {assignee}, created by user {user}", create
+
+    def said(self, result: Mapping[str, Any]) -> str:
+        return (
+            f"Created task {result['task_id']} {result['title']!r} for user {result['assigned_to']} as user "
+            f"{result['on_behalf_of']}."
+        )
 
 
 class WorkflowsoftListOperator(WorkflowsoftOperator):
@@ -218,27 +263,39 @@ class WorkflowsoftListOperator(WorkflowsoftOperator):
 
     Returns ``[{id, title}]`` of diagrams, ``[{id, title, diagram_id, diagram}]`` of the integration steps of a
     diagram, or ``[{id, full_name, email}]`` of users. The API has no pages: where it returns as many rows as were
-    asked for (100), a warning in the log says that there may be more.
+    asked for (of diagrams 100), a warning in the log says that there may be more.
 
     :param kind: ``diagrams``, ``steps`` or ``users`` (templated).
     :param diagram: With ``steps``: title or id of the process diagram (templated).
     :param search: With ``diagrams`` and ``users``: what the server is to search for; needed for users (templated).
+    :param limit: With ``users``: how many to return at most; default 100. The vendor's own default is 15 (templated).
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft`` (templated).
     :raises ConfigurationError: ``kind`` is another word; a parameter is missing or belongs to another kind.
     """
 
-    template_fields: Sequence[str] = (*WorkflowsoftOperator.template_fields, "kind", "diagram", "search")
+    template_fields: Sequence[str] = (*WorkflowsoftOperator.template_fields, "kind", "diagram", "search", "limit")
     returns_mapping = False
 
-    def __init__(self, *, kind: str, diagram: str | int | None = None, search: str | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        kind: str,
+        diagram: str | int | None = None,
+        search: str | None = None,
+        limit: int | str | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.kind = kind
         self.diagram = diagram
         self.search = search
+        self.limit = limit
 
     def act(self, context: Context) -> list[dict[str, str]]:
         check_choice("kind", self.kind, LISTS)
-        check_given(self, "diagram", "search")
+        check_given(self, "diagram", "search", "limit")
+        if self.kind != "users":
+            _refuse("limit", self.limit, self.kind)
         if self.kind == "steps":
             _refuse("search", self.search, self.kind)
             check_required(diagram=self.diagram)
@@ -247,12 +304,30 @@ class WorkflowsoftListOperator(WorkflowsoftOperator):
         if self.kind == "diagrams":
             return self.hook.list_process_diagrams(self.search)
         check_required(search=self.search)
-        return self.hook.search_users(str(self.search))
+        return self.hook.search_users(str(self.search), limit=self._limit())
+
+    def _limit(self) -> int:
+        if self.limit is None:
+            return ROW_LIMIT
+        given = str(self.limit).strip()
+        if not given.isdecimal() or int(given) < 1:
+            raise ConfigurationError(f"limit must be a whole number of at least 1; got {self.limit!r}.")
+        return int(given)
 
     def _steps(self, wanted: str) -> list[dict[str, str]]:
         diagram = self.hook.find_process_diagram(wanted)
         steps = self.hook.list_integration_steps(diagram["id"])
         return [{**step, "diagram_id": diagram["id"], "diagram": diagram["title"]} for step in steps]
+
+
+def _earlier_run(record: Mapping[str, Any]) -> str:
+    again = "It is done again, for the task was cleared."
+    if "said" in record:
+        return f"Before this task was cleared: {record['said']} {again}"
+    return (
+        f"Before this task was cleared, it began at {record['begun']} to create {record['what']}, and nobody knows "
+        f"whether it did. {again}"
+    )
 
 
 def _unknown(why: str, what: str) -> OutcomeUnknown:

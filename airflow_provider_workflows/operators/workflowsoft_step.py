@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 AUTO = "__AUTO__"  # the only way out of a step that the vendor shows
 ON_UNKNOWN_COMPLETION = ("fail", "retry", "assume_done")
+VERIFY = ("exact", "normalized")
 
 
 class IntegrationStep:
@@ -43,6 +44,7 @@ class IntegrationStep:
     :param store: The task's state store; None before Airflow 3.3.
     :param confirm_timeout: Seconds to read on for what became of a change.
     :param step_id: Id of the integration step, where it is known.
+    :param verify: ``exact``, or ``normalized`` to accept what the server makes of a value.
     :param if_open: What a person is to do who finds the instance open that was perhaps completed; for error texts.
     """
 
@@ -54,12 +56,14 @@ class IntegrationStep:
         *,
         confirm_timeout: float,
         step_id: str | None = None,
+        verify: str = "exact",
         if_open: str = "clear the task",
     ):
         self._hook = hook
         self._id = instance_id
         self._confirm_timeout = confirm_timeout
         self._step_id = step_id
+        self._verify = verify
         self._if_open = if_open
         self._decision = Pin(store, f"decision_{instance_id}", None)
         self._completion = Pin(store, f"completion_{instance_id}", None)
@@ -124,52 +128,99 @@ class IntegrationStep:
                 f"fields: required by instance {self._id}, and left empty: {', '.join(missing)}. Nothing was sent."
             )
         values = rules.kept_values(update.values)
-        decision = {"values": values, "written": update.written, "unchanged": update.unchanged, **more}
+        filled = rules.filled(fields, update.values)
+        decision = {
+            "values": values,
+            "written": update.written,
+            "unchanged": update.unchanged,
+            "filled": filled,  # that a write must leave so, also if this worker dies before it has read them back
+            **more,
+        }
         self._decision.keep(decision)
         return decision
 
     def write(self, fields: list[rules.Field], decision: Mapping[str, Any]) -> None:
         """
-        Write what was decided and is not there yet, and read it back.
+        Write what was decided and is not there yet, and read all fields back.
 
         :param fields: The fields as they are.
         :raises StepMoved: the instance is completed already.
         :raises OutcomeUnknown: the answer was lost and reading does not show the values.
-        :raises ContractError: the server accepted the values but shows others.
+        :raises ContractError: the server accepted the values but shows others, or emptied other fields.
         """
         values = rules.read_kept_values(decision["values"])
-        missing = rules.plan_update(fields, values, allow_unknown_types=True).values
+        if self._earlier_decision:
+            self._refuse_emptied(fields, decision["filled"])
+        is_there = not self._compare(fields, fields, values).wrong
+        missing = {} if is_there else rules.plan_update(fields, values, allow_unknown_types=True).values
         if missing:
-            self._send(missing)
-        log.info("Written: %s. Unchanged: %s.", decision["written"] or "none", decision["unchanged"] or "none")
+            self._send(fields, missing)
+            log.info(
+                "Wrote %s of integration instance %s as user %s.",
+                ", ".join(repr(field.label) for field in fields if field.key in missing),
+                self._id,
+                self._hook.on_behalf_of,
+            )
+        if held := [*decision["unchanged"], *([] if missing else decision["written"])]:
+            log.info("Nothing is sent for %s of instance %s: they hold their values already.", held, self._id)
+        elif not missing:
+            log.info("No field of instance %s is to be written.", self._id)
 
-    def _send(self, values: Mapping[str, Any]) -> None:
+    def _compare(
+        self, before: list[rules.Field], after: list[rules.Field], values: Mapping[str, Any]
+    ) -> rules.WriteComparison:
+        return rules.compare_write(before, after, values, normalized=self._verify == "normalized")
+
+    def _refuse_emptied(self, fields: list[rules.Field], filled: list[str]) -> None:
+        """Require the fields that held something before an earlier try wrote others to hold something still."""
+        held = {field.key: field for field in fields}
+        if emptied := [str(held.get(key, key)) for key in filled if key not in held or held[key].is_empty]:
+            raise _changed(
+                f"held a value before an earlier try wrote other fields, and are empty: {', '.join(emptied)}"
+            )
+
+    def _send(self, before: list[rules.Field], values: Mapping[str, Any], *, again: bool = False) -> None:
         unclear: OutcomeUnknown | ServerError | None = None
         try:
             self._hook.update_fields(self._id, values)
         except NOTHING_DONE as refused:
-            if not self._earlier_decision:  # else what an earlier try sent may yet arrive
+            if not self._earlier_decision and not again:  # else what was sent earlier may yet arrive
                 self._decision.keep({})  # nothing was written, so a retry may decide anew
             raise self._moved(refused) from refused
         except (OutcomeUnknown, ServerError) as error:
             log.warning("%s Reading whether the values arrived.", error)
             unclear = error
-        others: list[str] = []
+        seen: list[rules.WriteComparison] = []
 
-        def shown() -> bool | None:
-            others[:] = rules.differing(self._hook.get_fields(self._id), values)
-            return None if others else True
+        def shown() -> rules.WriteComparison | None:
+            seen[:] = [self._compare(before, self._hook.get_fields(self._id), values)]
+            is_decided = not seen[0].wrong and not seen[0].others
+            # To write the same once more is harmless, and sooner done than waiting.
+            may_repeat = isinstance(unclear, OutcomeUnknown) and not again and seen[0].is_untouched
+            return seen[0] if is_decided or may_repeat else None
 
         # A server that says it failed mostly did: one look is enough.
-        if read_until_found(shown, 0 if isinstance(unclear, ServerError) else self._confirm_timeout):
+        found = read_until_found(shown, 0 if isinstance(unclear, ServerError) else self._confirm_timeout)
+        if found is not None and found.wrong:
+            log.warning("The fields of instance %s show their old values: they are written once more.", self._id)
+            self._send(before, values, again=True)
             return
-        if isinstance(unclear, OutcomeUnknown) and not _says_completed(unclear):
-            raise _in_doubt(unclear, f"the fields of instance {self._id} were written") from unclear
-        if unclear is not None:
-            raise self._moved(unclear) from unclear
-        if not others and not rules.differing(self._hook.get_fields(self._id), values):  # its error, if it goes on
-            return
-        raise ContractError(f"Workflowsoft accepted the values but shows others in: {', '.join(others)}")
+        if found is None and not unclear and not seen:
+            seen = [self._compare(before, self._hook.get_fields(self._id), values)]  # its error, if it goes on
+        if not seen or seen[0].wrong:
+            if isinstance(unclear, OutcomeUnknown) and not _says_completed(unclear):
+                raise _in_doubt(unclear, f"the fields of instance {self._id} were written") from unclear
+            if unclear is not None:
+                raise self._moved(unclear) from unclear
+        if seen[0].others:
+            raise _changed(f"were not written, and hold something else than before: {'; '.join(seen[0].others)}")
+        if seen[0].wrong:
+            raise ContractError(
+                f"Workflowsoft accepted the values but shows others in: {'; '.join(seen[0].wrong)}. Where it only "
+                'tidies them up, set verify="normalized"'
+            )
+        for difference in (*seen[0].tidied, *seen[0].computed):
+            log.warning("Workflowsoft shows another value of field %s.", difference)
 
     def _moved(self, error: WorkflowsError) -> Exception:
         if not _says_completed(error):
@@ -190,12 +241,13 @@ class IntegrationStep:
         earlier = self._completion.value or {}
         again = "completing" in earlier
         if "completed" in earlier:
-            log.info("An earlier try completed instance %s at %s.", self._id, earlier["completed"])
+            log.info("Nothing is sent: an earlier try completed instance %s at %s.", self._id, earlier["completed"])
             return False
         if again:
             begun = f"An earlier try began to complete instance {self._id} at {earlier['completing']}"
             lost = OutcomeUnknown(f"{begun} and did not get to its end")
             if self._is_over(lost, earlier) or not self._may_send_again(lost, on_unknown):
+                log.info("Nothing is sent: instance %s counts as completed.", self._id)
                 return self._note_completed(custom_action, by_this_call=False)
         fields = self.read()
         if missing := rules.missing_required(fields):
@@ -206,6 +258,10 @@ class IntegrationStep:
         before = {"writable": not rules.has_closed(fields), "listed": self._is_listed()}
         self._completion.keep({"completing": now(), "custom_action": custom_action, **before})
         done = self._send_completion(custom_action, before, on_unknown, again=again)
+        if done:
+            log.info(
+                "Completed integration instance %s by %r as user %s.", self._id, custom_action, self._hook.on_behalf_of
+            )
         return self._note_completed(custom_action, by_this_call=done)
 
     def _send_completion(self, custom_action: str, before: Mapping[str, Any], on_unknown: str, *, again: bool) -> bool:
@@ -288,6 +344,12 @@ class IntegrationStep:
 
 def _says_completed(error: WorkflowsError) -> bool:
     return rules.says_already_completed(getattr(error, "server_message", ""))
+
+
+def _changed(what: str) -> ContractError:
+    error = ContractError(f"Writing has changed other fields. These {what}. A write may replace all fields here")
+    error.retryable = False  # or a retry would find what was written, and nothing to complain of
+    return error
 
 
 def _in_doubt(lost: OutcomeUnknown, what: str) -> OutcomeUnknown:

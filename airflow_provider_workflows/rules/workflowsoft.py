@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import math
 import re
-import uuid
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from dataclasses import field as attribute
 from datetime import date, datetime, timezone
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from reprlib import repr as short
 from typing import Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
 from airflow_provider_workflows.rules.forms import is_id
-from airflow_provider_workflows.rules.times import parse_time
+from airflow_provider_workflows.rules.workflowsoft_values import (
+    CODECS,
+    UNREADABLE,
+    as_it_is,
+    normalised_alike,
+    read_value,
+    time_text,
+)
 
 USER_NAMES = (("full_name", "FullName"), ("email", "Email"))
-INTEGERS = {"int16": 16, "int32": 32, "int64": 64}
-NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-DAY = re.compile(r"\d{4}-\d\d-\d\d")
-TIME_WITH_ZONE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*(Z|[+-]\d\d:?\d\d)")
+# What an option of a field may be called, by the API and on the page; the first ones are what the API calls it.
+OPTION_NAMES = ("Id", "Value", "Title", "Name", "Label", "Text")
+# Members of an answer that say that a call has failed though its status says otherwise.
+SUCCESS_FLAGS = ("success", "issuccess", "succeeded", "issucceeded", "ok")
+ERROR_MEMBERS = ("error", "errors", "errormessage", "exceptionmessage", "exception")
 # Nobody documents the server's words; only ones that leave no other reading count.
 _SUBJECT = r"(the |this )?(integration )?(task|instance|step)( #?\d[\w-]*)?"
 _OVER = r"(been )?(completed|closed|finished|done)"
@@ -50,6 +58,24 @@ def titled_rows(body: Any, kind: str) -> list[dict[str, str]]:
     if rows is None or not all(_has_id(row, "Id") for row in rows):
         raise ContractError(f"The list of {kind}s is not a list of objects with an Id")
     return [{"id": str(member(row, "Id")), "title": str(member(row, "Title") or "")} for row in rows]
+
+
+def failure_in(body: Any) -> str | None:
+    """
+    Return the words of an answer that says in its body that the call has failed, or None.
+
+    Nobody documents what a change answers; a member such as ``Success: false`` or ``Error: "..."`` counts.
+    """
+    if body is False:
+        return "the answer is false"
+    if not isinstance(body, Mapping):
+        return None
+    found = {str(name).lower().replace("_", ""): value for name, value in body.items()}
+    errors = [found[name] for name in ERROR_MEMBERS if found.get(name)]
+    if not errors and all(str(found.get(name)).lower() != "false" for name in SUCCESS_FLAGS):
+        return None
+    words = [found.get("message"), *errors]
+    return "; ".join(str(word) for word in words if isinstance(word, (str, list)) and word) or "it says no reason"
 
 
 class UnreadableInstances(ContractError):
@@ -106,19 +132,22 @@ def user_rows(body: Any) -> list[dict[str, str]]:
     return [{"id": id_, **named} for id_, named in zip(ids, names, strict=True)]
 
 
-def choose_user(parameter: str, email: str, rows: Iterable[Mapping[str, str]]) -> str:
+def choose_user(parameter: str, email: str, rows: Iterable[Mapping[str, str]], *, may_lack: bool = False) -> str:
     """
     Return the id of the one user who has an e-mail address, in whatever case.
 
     :param parameter: What the DAG author calls it, for the error text.
+    :param may_lack: There may be more users than the search returned.
     :raises ConfigurationError: nobody has it, or several have; who was found is listed.
     """
     rows = list(rows)
-    fitting = [row for row in rows if row["email"].casefold() == email.casefold()]
+    fitting = [row for row in rows if row["email"].strip().casefold() == email.strip().casefold()]
     if len(fitting) == 1:
         return fitting[0]["id"]
     listed = ", ".join(f"{row['full_name']} <{row['email']}> (id {row['id']})" for row in fitting or rows) or "none"
     if not fitting:
+        if may_lack:
+            listed += ", and perhaps more that were not listed; give the id"
         raise ConfigurationError(f"{parameter}: no user has the e-mail address {email!r}; the search found: {listed}.")
     raise ConfigurationError(f"{parameter}: {len(fitting)} users have the address {email!r}: {listed}. Give the id.")
 
@@ -127,7 +156,7 @@ def choose(
     parameter: str, kind: str, wanted: str, rows: Iterable[Mapping[str, str]], *, may_lack: bool = False
 ) -> Mapping[str, str]:
     """
-    Return the one row whose title or id is exactly the wanted text.
+    Return the one row whose title or id is the wanted text; blanks around a title do not count.
 
     :param parameter: What the DAG author calls it, for the error text.
     :param kind: What Workflowsoft calls it, for the error text.
@@ -135,7 +164,9 @@ def choose(
     :raises ConfigurationError: none is, or several are; the candidates are listed with their ids.
     """
     rows = list(rows)
-    fitting = [row for row in rows if wanted in (row["title"], row["id"])]
+    fitting = [row for row in rows if wanted in (row["title"], row["id"])] or [
+        row for row in rows if wanted.strip() in (row["title"].strip(), row["id"])
+    ]
     if len(fitting) == 1:
         return fitting[0]
     listed = ", ".join(f"{row['title']!r} (id {row['id']})" for row in fitting or rows) or "none"
@@ -152,12 +183,18 @@ def instance_id_of(given: Any) -> str:
     """
     Return an integration instance's id, given as it is or in a row of ``WorkflowsoftIntegrationSensor``.
 
-    :raises ConfigurationError: neither.
+    :raises ConfigurationError: neither; of a list the ids are named, so that none is lost without a word.
     """
+    if isinstance(given, (list, tuple)):
+        ids = ", ".join(instance_id_of(row) for row in given) or "none"
+        raise ConfigurationError(
+            f"integration_instance_id must be the id of one integration instance; got a list of {ids}. Map the task "
+            "over it: .partial(...).expand(integration_instance_id=sensor.output)."
+        )
     if isinstance(given, Mapping):
         given = given.get("integration_instance_id")
     text = "" if given is None else str(given).strip()
-    if text in ("", "None") or text[0] in "{[" or isinstance(given, (list, tuple, bool)):
+    if text in ("", "None") or text[0] in "{[" or isinstance(given, bool):
         raise ConfigurationError(
             "integration_instance_id must be the id of one integration instance, or one row of "
             f"WorkflowsoftIntegrationSensor's result; got {type(given).__name__} {short(given)}."
@@ -182,6 +219,8 @@ class Field:
     :param value: None when empty; str, bool, int, float, ``Decimal``, a UTC ``pendulum.DateTime``, a
         ``datetime.date``, or parsed JSON as it is for a type this package does not know.
     :param options: What may be chosen, as the server gives it; its form is not documented.
+    :param unreadable: Why the value cannot be used, where it does not fit the type; ``value`` is None then.
+    :param raw: The value as the server gives it.
     """
 
     label: str
@@ -191,18 +230,46 @@ class Field:
     options: Any
     is_readonly: bool
     is_required: bool
+    unreadable: str = ""
+    raw: Any = attribute(default=None, repr=False, compare=False)
 
     @property
     def kind(self) -> str:
         """The type in lower case and without its question mark."""
-        return self.type.strip().rstrip("?").lower()
+        return _type_name(self.type).rstrip("?")
 
     @property
     def is_known(self) -> bool:
         return self.kind in CODECS
 
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no value; one that cannot be read is a value all the same."""
+        return not self.unreadable and self.value in (None, "")
+
     def __str__(self) -> str:
         return f"{self.label!r} ({self.type})"
+
+
+class FieldValues(dict[str, Any]):
+    """
+    Values by label; using one that cannot be read raises, and leaves the others alone.
+
+    :param values: Those that can be read.
+    :param unreadable: Why others cannot, by label.
+    """
+
+    def __init__(self, values: Mapping[str, Any], unreadable: Mapping[str, str]):
+        super().__init__(values)
+        self.unreadable = dict(unreadable)
+
+    def __missing__(self, label: str) -> Any:
+        if label in self.unreadable:
+            raise ContractError(self.unreadable[label])
+        raise KeyError(label)
+
+    def get(self, label: str, default: Any = None) -> Any:
+        return self[label] if label in self or label in self.unreadable else default
 
 
 @dataclass(frozen=True)
@@ -224,18 +291,28 @@ def read_fields(body: Any) -> list[Field]:
     """
     Read the fields of an integration instance with their typed values.
 
-    :raises ContractError: not a list of fields, or a value that does not fit its type; it is not repeated.
+    A value that does not fit its type concerns its own field only, which says so; the value is not repeated.
+
+    :raises ContractError: not a list of fields.
     """
     if not isinstance(body, list) or not all(_has_id(row, "key") for row in body):
         raise ContractError("The answer is not a list of fields with a key")
     return [_read_field(row) for row in body]
 
 
-def by_label(fields: Iterable[Field]) -> dict[str, Any]:
-    """Return ``{label: value}``; a label that several fields share is replaced by the key of each."""
+def by_label(fields: Iterable[Field]) -> FieldValues:
+    """
+    Return ``{label: value}``; a label that several fields share is replaced by the key of each.
+
+    Fields that cannot be read are missing.
+    """
     fields = list(fields)
     labels = [field.label for field in fields]
-    return {field.label if labels.count(field.label) == 1 else field.key: field.value for field in fields}
+    named = {field.label if labels.count(field.label) == 1 else field.key: field for field in fields}
+    return FieldValues(
+        {name: field.value for name, field in named.items() if not field.unreadable},
+        {name: field.unreadable for name, field in named.items() if field.unreadable},
+    )
 
 
 def check_expected(fields: Iterable[Field], expected: Mapping[str, str], instance_id: str) -> None:
@@ -244,17 +321,19 @@ def check_expected(fields: Iterable[Field], expected: Mapping[str, str], instanc
 
     :param expected: Types in Workflowsoft's words by label or key, such as ``Decimal?``; case does not count.
     :param instance_id: Whose fields they are, for the error text.
-    :raises ConfigurationError: a field is missing, ambiguous, or of another type; all are listed.
+    :raises ConfigurationError: a field is missing, ambiguous, unreadable, or of another type; all are listed.
     """
     if not isinstance(expected, Mapping):
         raise ConfigurationError('expected_fields must be a mapping of labels to types, such as {"Venue": "String"}.')
     fields, drift = list(fields), []
     for name, kind in expected.items():
-        fitting = [f for f in fields if f.key == name] or [f for f in fields if f.label == name]
+        fitting = _fitting(fields, name)
         if len(fitting) != 1:
             drift.append(f"{name!r} is {'missing' if not fitting else f'there {len(fitting)} times'}")
-        elif fitting[0].type.strip().lower() != str(kind).strip().lower():
+        elif _type_name(fitting[0].type) != _type_name(str(kind)):
             drift.append(f"{name!r} is {fitting[0].type}, expected {kind}")
+        elif fitting[0].unreadable:
+            drift.append(fitting[0].unreadable)
     if drift:
         listed = ", ".join(map(str, fields)) or "none"
         raise ConfigurationError(
@@ -283,7 +362,7 @@ def find_field(fields: Iterable[Field], name: str) -> Field:
     :raises ConfigurationError: there is none, or several share the label; the candidates are listed.
     """
     fields = list(fields)
-    fitting = [f for f in fields if f.key == name] or [f for f in fields if f.label == name]
+    fitting = _fitting(fields, name)
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
@@ -291,6 +370,19 @@ def find_field(fields: Iterable[Field], name: str) -> Field:
         raise ConfigurationError(f"fields: there is no field {name!r}; there are: {listed}.")
     keys = ", ".join(field.key for field in fitting)
     raise ConfigurationError(f"fields: {len(fitting)} fields are called {name!r}; use the key of one of them: {keys}.")
+
+
+def _fitting(fields: list[Field], name: str) -> list[Field]:
+    """Return the fields with a key or label; blanks around a label do not count where it is not there to the letter."""
+    return (
+        [f for f in fields if f.key == name]
+        or [f for f in fields if f.label == name]
+        or [f for f in fields if f.label.strip() == name.strip()]
+    )
+
+
+def _type_name(text: str) -> str:
+    return text.strip().lower().removeprefix("system.")
 
 
 def plan_update(fields: Iterable[Field], wanted: Mapping[str, Any], *, allow_unknown_types: bool = False) -> Update:
@@ -310,7 +402,7 @@ def plan_update(fields: Iterable[Field], wanted: Mapping[str, Any], *, allow_unk
         if field.key in seen:
             raise ConfigurationError(f"fields: field {field} is given twice, by label and by key.")
         seen.add(field.key)
-        encoded = encode(field, value)
+        encoded = _encoded_choice(field, value)
         if _same(field, encoded):
             update.unchanged.append(field.label)
             continue
@@ -331,19 +423,106 @@ def plan_update(fields: Iterable[Field], wanted: Mapping[str, Any], *, allow_unk
 
 
 def differing(fields: Iterable[Field], values: Mapping[str, Any]) -> list[str]:
-    """Return the fields that do not hold what was sent, described for an error text."""
-    held = {field.key: field for field in fields}
-    return [str(held.get(key, key)) for key, value in values.items() if key not in held or not _same(held[key], value)]
+    """Return what fields show instead of what was sent, for an error text."""
+    return compare_write(fields, fields, values).wrong
+
+
+@dataclass(frozen=True)
+class WriteComparison:
+    """
+    What the fields show after a write.
+
+    :param wrong: Written fields that show something else, with both values.
+    :param tidied: Written fields that show what the server has made of the value, with both values.
+    :param others: Fields that were not written and show something else than before, with both values.
+    :param emptied: The keys of those that are empty now.
+    :param computed: Read-only fields that show another value than before, with both values: a server computes some.
+    :param is_untouched: Every written field shows what it did before.
+    """
+
+    wrong: list[str]
+    tidied: list[str]
+    others: list[str]
+    emptied: list[str]
+    computed: list[str]
+    is_untouched: bool
+
+
+def compare_write(
+    before: Iterable[Field], after: Iterable[Field], values: Mapping[str, Any], *, normalized: bool = False
+) -> WriteComparison:
+    """
+    Compare all fields with what they should hold after a write.
+
+    :param before: The fields as they were.
+    :param after: The fields as they are.
+    :param values: What was written, as JSON values by key.
+    :param normalized: Accept a value that the server has tidied up.
+    """
+    was, held = ({field.key: field for field in fields} for fields in (before, after))
+    wrong: list[str] = []
+    tidied: list[str] = []
+    others, emptied, computed = [], [], []
+    for key, value in values.items():
+        field = held.get(key)
+        if field is None or not _same(field, value):
+            is_tidy = field is not None and normalized and _is_tidied(field, value)
+            (tidied if is_tidy else wrong).append(_instead(field, key, f"sent {short(value)}"))
+    for key, field in was.items():
+        now = held.get(key)
+        if key in values or (now is not None and _unchanged(field, now)):
+            continue
+        told = _instead(now, str(field), f"before {_shown(field)}")
+        if field.is_readonly and now is not None and not now.is_empty:
+            computed.append(told)
+            continue
+        others.append(told)
+        if not field.is_empty and (now is None or now.is_empty):
+            emptied.append(key)
+    is_untouched = all(key in held and key in was and _unchanged(was[key], held[key]) for key in values)
+    return WriteComparison(wrong, tidied, others, emptied, computed, is_untouched)
+
+
+def _instead(field: Field | None, name: str, before: str) -> str:
+    if field is None:
+        return f"{name}: {before}, shows nothing, for it is gone"
+    return f"{field}: {before}, shows {_shown(field)}"
+
+
+def _shown(field: Field) -> str:
+    return "a value that cannot be read" if field.unreadable else short(xcom_value(field.value))
+
+
+def _unchanged(was: Field, now: Field) -> bool:
+    if was.unreadable or now.unreadable:
+        return bool(was.raw == now.raw)
+    return (was.is_empty and now.is_empty) or _alike(was.value, now.value)
+
+
+def _is_tidied(field: Field, sent: Any) -> bool:
+    if field.unreadable:
+        return False
+    shown = None if field.value is None else encode(field, field.value)
+    return normalised_alike(field.kind, sent, shown)
 
 
 def missing_required(fields: Iterable[Field]) -> list[str]:
     """Return the labels of required fields that are empty; false and 0 are values."""
-    return [field.label for field in fields if field.is_required and field.value in (None, "")]
+    return left_empty(fields, {})
 
 
 def left_empty(fields: Iterable[Field], values: Mapping[str, Any]) -> list[str]:
     """Return the labels of required fields that would be empty after values, by key, were written."""
-    return missing_required(replace(field, value=values.get(field.key, field.value)) for field in fields)
+    return [
+        field.label
+        for field in fields
+        if field.is_required and (values[field.key] in (None, "") if field.key in values else field.is_empty)
+    ]
+
+
+def filled(fields: Iterable[Field], values: Mapping[str, Any]) -> list[str]:
+    """Return the keys of the fields that hold something and that a write of values, by key, leaves alone."""
+    return [field.key for field in fields if field.key not in values and not field.is_empty]
 
 
 def has_closed(fields: Iterable[Field]) -> bool:
@@ -367,14 +546,24 @@ def read_kept_values(text: str) -> dict[str, Any]:
     return found
 
 
-def check_rendered(fields: Mapping[str, Any]) -> None:
+def templated_names(fields: Any) -> frozenset[str]:
+    """Return the names of the fields whose value, as a DAG file gives it, is a template."""
+    if not isinstance(fields, Mapping):
+        return frozenset()
+    return frozenset(
+        name for name, value in fields.items() if isinstance(value, str) and any(mark in value for mark in ("{{", "{%"))
+    )
+
+
+def check_rendered(fields: Mapping[str, Any], templated: Iterable[str]) -> None:
     """
     Refuse values that a template without a value has left.
 
-    :raises ConfigurationError: a value is the text ``None``.
+    :param templated: Names of the fields that are given as a template; elsewhere the text ``None`` is a text.
+    :raises ConfigurationError: such a value is the text ``None``.
     """
-    for name, value in fields.items():
-        if value == "None":
+    for name in templated:
+        if fields.get(name) == "None":
             raise ConfigurationError(
                 f"fields: {name!r} was rendered as the text 'None'. Hand over the output of a task instead of a "
                 "template, or set render_template_as_native_obj=True on the DAG; None empties a field."
@@ -389,17 +578,23 @@ def raw_fields(fields: Any) -> dict[str, Any]:
     """
     if not isinstance(fields, Mapping) or not all(isinstance(name, str) and name.strip() for name in fields):
         raise ConfigurationError("fields must be a mapping of Workflowsoft's field names to values.")
-    return {name: _raw_value(name, value) for name, value in fields.items()}
+    return {name: raw_value(name, value) for name, value in fields.items()}
 
 
-def _raw_value(name: str, value: Any) -> Any:
+def raw_value(name: str, value: Any) -> Any:
+    """
+    Return a value in JSON's own types.
+
+    :param name: What the DAG author calls it, for the error text.
+    :raises ConfigurationError: JSON does not hold it exactly.
+    """
     if isinstance(value, Mapping):
-        return {str(key): _raw_value(name, item) for key, item in value.items()}
+        return {str(key): raw_value(name, item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_raw_value(name, item) for item in value]
+        return [raw_value(name, item) for item in value]
     if isinstance(value, datetime) and value.utcoffset() is not None:
         with suppress(OverflowError):  # before the year 1 in UTC
-            return _time_text(value)
+            return time_text(value)
     if isinstance(value, date) and not isinstance(value, datetime):
         return value.isoformat()
     finite = value.is_finite() if isinstance(value, Decimal) else not isinstance(value, float) or math.isfinite(value)
@@ -412,21 +607,50 @@ def _raw_value(name: str, value: Any) -> Any:
 
 
 def option_values(field: Field) -> list[Any] | None:
-    """Return the values that may be chosen, or None where there is no choice or its form is not clear."""
+    """Return all that an option may be called, or None where there is no choice or its form is not clear."""
+    options = _options(field)
+    return None if options is None else [name for names in options for name in names]
+
+
+def _options(field: Field) -> list[list[Any]] | None:
+    """Return what each option may be called, first by the API, then on the page."""
     if not isinstance(field.options, list) or not field.options:
         return None
-    values = []
+    options = []
     for option in field.options:
-        if isinstance(option, Mapping):
-            given = [v for v in (member(option, "Id"), member(option, "Value")) if v is not None]
-            if not given:
-                return None
-            values += given
-        elif isinstance(option, (str, int, Decimal, float)):
-            values.append(option)
-        else:
+        called = [member(option, name) for name in OPTION_NAMES] if isinstance(option, Mapping) else [option]
+        names = [name for name in called if isinstance(name, (str, int, Decimal, float))]
+        if not names:
             return None
-    return values
+        options.append(names)
+    return options
+
+
+def _choices(field: Field, value: Any) -> list[int]:
+    """Return the places of the options that a value can mean."""
+    return [
+        place for place, names in enumerate(_options(field) or ()) if any(_means(field, name, value) for name in names)
+    ]
+
+
+def _means(field: Field, name: Any, value: Any) -> bool:
+    numbers = (int, float, Decimal)
+    if isinstance(name, numbers) and isinstance(value, numbers) and not isinstance(name, bool):
+        return not isinstance(value, bool) and name == value  # 1.0 is the option 1
+    return str(name) == str(value) or str(_encoded_option(field, name)) == str(value)
+
+
+def _encoded_choice(field: Field, value: Any) -> Any:
+    """Return a value in the form that is sent; of an option's word, where the type takes no text, its id."""
+    try:
+        return encode(field, value)
+    except ConfigurationError:
+        options, places = _options(field), _choices(field, value)
+        if isinstance(value, str) and options is not None and len(places) == 1:
+            for name in options[places[0]]:
+                with suppress(ConfigurationError):
+                    return encode(field, name)
+        raise
 
 
 def wire_name(key: str) -> str:
@@ -445,7 +669,7 @@ def encode(field: Field, value: Any) -> Any:
             raise ConfigurationError(f"fields: field {field} cannot be emptied; its type has no question mark.")
         return None
     if not field.is_known:
-        return _as_it_is(_restored(field.value, _raw_value(field.label, value)))
+        return as_it_is(_restored(field.value, raw_value(field.label, value)))
     expected, _, write = CODECS[field.kind]
     try:
         return write(value)
@@ -459,43 +683,45 @@ def encode(field: Field, value: Any) -> Any:
 
 def _read_field(row: Mapping[str, Any]) -> Field:
     label, key, kind = (str(member(row, name) or "") for name in ("label", "key", "type"))
-    field = Field(
+    raw, value, unreadable = member(row, "valueJson"), None, ""
+    try:
+        value = read_value(_type_name(kind).rstrip("?"), raw)
+    except UNREADABLE:
+        unreadable = f"The value of field {label or key!r} ({kind}), key {key}, is not one of its type"
+    return Field(
         label=label or key,
         key=key,
         type=kind,
-        value=None,
+        value=value,
         options=member(row, "options"),
         is_readonly=_is_set(member(row, "isReadonly")),
         is_required=_is_set(member(row, "isRequired")),
+        unreadable=unreadable,
+        raw=raw,
     )
-    return replace(field, value=_read_value(field, member(row, "valueJson")))
 
 
 def _is_set(flag: Any) -> bool:
     return str(flag).lower() in ("true", "1")
 
 
-def _read_value(field: Field, text: Any) -> Any:
-    if text is None or text == "":
-        return None
-    import simplejson  # here, for a DAG file that is only parsed reads no value
-
-    try:
-        value = simplejson.loads(text, use_decimal=True)
-        if value is None or (value == "" and field.is_known and field.kind != "string"):
-            return None
-        return CODECS[field.kind][1](value) if field.is_known else _as_it_is(value)
-    except (ValueError, TypeError, AttributeError, ArithmeticError, RecursionError):
-        raise ContractError(f"The value of field {field}, key {field.key}, is not one of its type") from None
-
-
 def _same(field: Field, encoded: Any) -> bool:
+    if field.unreadable:
+        return False
     held = None if field.value is None else encode(field, field.value)
     if field.kind == "single" and held is not None and encoded is not None:
         return f"{held:.7g}" == f"{encoded:.7g}"  # more digits the server does not keep
-    if field.kind == "string":
-        return (held or None) == (encoded or None)  # both are empty, whichever the server shows
-    return _alike(held, encoded)
+    if field.kind == "string" and (held or None) == (encoded or None):  # both are empty, whichever the server shows
+        return True
+    return _alike(held, encoded) or _is_same_option(field, held, encoded)
+
+
+def _is_same_option(field: Field, held: Any, encoded: Any) -> bool:
+    """Tell whether both can only be one option, which the server may show by another of its names."""
+    if held is None or encoded is None:
+        return False
+    places = _choices(field, encoded)
+    return len(places) == 1 and places == _choices(field, held)
 
 
 def _alike(held: Any, wanted: Any) -> bool:
@@ -511,9 +737,8 @@ def _check_option(field: Field, encoded: Any) -> None:
     allowed = option_values(field)
     if encoded is None or allowed is None:
         return
-    words = {str(value) for value in allowed} | {str(_encoded_option(field, value)) for value in allowed}
     chosen = encoded if isinstance(encoded, list) else [encoded]  # of a type with several choices
-    if not all(str(choice) in words for choice in chosen):
+    if not all(_choices(field, choice) for choice in chosen):
         listed = ", ".join(repr(value) for value in allowed)
         raise ConfigurationError(f"fields: field {field} takes one of {listed}; got {short(encoded)}.")
 
@@ -532,116 +757,6 @@ def _restored(held: Any, wanted: Any) -> Any:
     if isinstance(held, list) and isinstance(wanted, list) and len(held) == len(wanted):
         return [_restored(*pair) for pair in zip(held, wanted, strict=True)]
     return held if isinstance(held, Decimal) and wanted == str(held) else wanted
-
-
-def _as_it_is(value: Any) -> Any:
-    """Return parsed JSON with floats for the numbers that a float holds exactly, and Decimals for the others."""
-    if isinstance(value, Mapping):
-        return {name: _as_it_is(item) for name, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_as_it_is(item) for item in value]
-    if not isinstance(value, Decimal):
-        return value
-    return float(value) if Decimal(repr(float(value))) == value else value
-
-
-def _text(value: Any) -> str:
-    if not isinstance(value, str):
-        raise TypeError
-    return value
-
-
-def _boolean(value: Any) -> bool:
-    if not isinstance(value, bool):
-        raise TypeError
-    return value
-
-
-def _integer(kind: str) -> Callable[[Any], int]:
-    limit = 2 ** (INTEGERS[kind] - 1)
-
-    def convert(value: Any) -> int:
-        if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
-            raise TypeError
-        # First, for the digits of 1E+999999999 fill the memory.
-        if not -limit <= value < limit or value != int(value):
-            raise ValueError
-        return int(value)
-
-    return convert
-
-
-def _decimal(value: Any) -> Decimal:
-    # A float has lost digits that a Decimal would have kept, so it is refused and not quietly rounded.
-    if isinstance(value, bool) or not isinstance(value, (int, str, Decimal)):
-        raise TypeError
-    if isinstance(value, str) and not NUMBER.fullmatch(value.strip()):
-        raise ValueError
-    try:
-        number = Decimal(value.strip() if isinstance(value, str) else value)
-    except InvalidOperation:
-        raise ValueError from None
-    if not number.is_finite():
-        raise ValueError
-    return number
-
-
-def _float(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)) or not math.isfinite(value):
-        raise TypeError
-    return float(value)
-
-
-def _guid(value: Any) -> str:
-    return str(uuid.UUID(str(value)))
-
-
-def _read_time(value: Any) -> datetime:
-    moment = parse_time(_text(value)) if DAY.match(value) else None
-    if moment is None:
-        raise ValueError
-    return moment
-
-
-def _write_time(value: Any) -> str:
-    if isinstance(value, str) and TIME_WITH_ZONE.fullmatch(value.strip()):
-        value = _read_time(value.strip())
-    if not isinstance(value, datetime) or value.utcoffset() is None:
-        raise TypeError
-    return _time_text(value)
-
-
-def _read_date(value: Any) -> date:
-    return date.fromisoformat(_text(value)[:10])
-
-
-def _write_date(value: Any) -> str:
-    if isinstance(value, str):
-        value = date.fromisoformat(value.strip())
-    if isinstance(value, datetime) or not isinstance(value, date):
-        raise TypeError
-    return value.isoformat()
-
-
-def _time_text(moment: datetime) -> str:
-    # Whole seconds and a Z, as in the vendor's only sample.
-    # Not by strftime, which writes the year 999 with three digits.
-    return moment.astimezone(timezone.utc).replace(microsecond=0).isoformat().replace("+00:00", "Z")
-
-
-# Base type -> (what a value of it is, how it is read, how it is written). The vendor shows the first four;
-# the others follow from the names being those of .NET.
-CODECS: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
-    "string": ("text", _text, _text),
-    "boolean": ("True or False", _boolean, _boolean),
-    "datetime": ("a datetime with a time zone, or its ISO-8601 text with a zone", _read_time, _write_time),
-    "decimal": ("a finite Decimal, int or number as text (a float is not exact)", _decimal, _decimal),
-    "double": ("a finite number", _float, _float),
-    "single": ("a finite number", _float, _float),
-    "guid": ("a UUID", _guid, _guid),
-    "date": ("a date, or its text as YYYY-MM-DD", _read_date, _write_date),
-    **{kind: (f"an int of {bits} bits", _integer(kind), _integer(kind)) for kind, bits in INTEGERS.items()},
-}
 
 
 def _has_id(row: Any, name: str) -> bool:

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_workflows import version_compat
-from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationError, OutcomeUnknown
+from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationError, OutcomeUnknown, ServerError
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
 from airflow_provider_workflows.rules.parameters import check_required, one_of, text_id
 from airflow_provider_workflows.rules.workflowsoft import UnreadableInstances
-from airflow_provider_workflows.sensors.base import KEPT_AFTER_DEADLINE, WorkflowsSensor
+from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.triggers.base import PASSING_FAULTS
 from airflow_provider_workflows.triggers.workflowsoft import (
     MOST_INSTANCES,
@@ -36,7 +36,9 @@ if TYPE_CHECKING:
 
     Instances = Sequence[Mapping[str, str | None]]
 
-JOURNAL = "new_integrations"  # key in the task state store
+JOURNAL_KEPT = timedelta(days=365)  # after the deadline; a person may clear the task long after it has failed
+JOURNAL = "new_integrations"  # key in the task state store, which a clear leaves alone
+BEGUN = "new_integrations_begun"  # likewise, but forgotten by a clear
 
 
 class WorkflowsoftIntegrationSensor(WorkflowsSensor):
@@ -45,23 +47,21 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
 
     Nobody documents whether reading a new instance takes it out of Workflowsoft, so the connection says it. With
     ``consumed_on_read`` (the default) every poll runs on a worker and is written down in Airflow's task state store
-    (3.3+) before and after: a retry hands on what an earlier try received, and reports a poll that never got its
-    answer. With ``kept_until_completed`` a deferred sensor polls in the triggerer, and an instance is found again
-    until it is completed. Either way let one DAG run at a time wait for a step.
+    (3.3+) before and after: a retry hands on what an earlier try received, a task that was cleared what was never
+    handed on, and both report a poll that never got its answer. With ``kept_until_completed`` a deferred sensor polls
+    in the triggerer, and an instance is found again until it is completed. Either way let one DAG run at a time wait
+    for a step.
 
-    Returns ``{integration_instance_id, process_instance_id, diagram_id, step_id, step, also_delivered,
-    suspected_lost}``, or with ``max_instances`` a list of such rows; the same in every mode. Ids are strings;
-    ``diagram_id`` and ``step`` are None with ``step_id``. ``also_delivered`` are further instances
-    ``{integration_instance_id, process_instance_id}`` that the same poll took out and nobody will see again; in a
-    list they are rows of their own. ``suspected_lost`` are stretches ``{since, until}``, ISO-8601 times in UTC, in
-    which a poll's answer was lost and perhaps an instance with it; in a list the first row has them all.
+    Returns a list, usually of one row ``{integration_instance_id, process_instance_id, diagram_id, step_id, step,
+    suspected_lost}``, to map tasks over; the same in every mode. Ids are strings; ``diagram_id`` and ``step`` are None
+    with ``step_id``. ``suspected_lost`` are stretches ``{since, until}``, ISO-8601 times in UTC, in which a poll's
+    answer was lost and perhaps an instance with it; the first row has them all.
 
     :param step: Title or id of the integration step in its process diagram (templated).
     :param diagram: Title or id of the process diagram; goes with ``step`` (templated).
     :param step_id: The step's id instead of both, without looking them up (templated).
-    :param max_instances: None: one instance, as a mapping. A number from 1 to 500: all that wait, as a list, asking
-        again until nothing new comes or so many are there. Where reading consumes, one answer can bring more, and
-        then the list is longer (templated).
+    :param max_instances: How many to take, 1 to 500; default 1. The sensor polls again until nothing new comes or so
+        many are there. Where reading consumes, one answer can bring more, and then the list is longer (templated).
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft``; its extra ``allow_consume`` must be true
         (templated).
     :param poke_interval: Seconds, or a timedelta, between two polls: at least 15, and up to a fifth more by chance;
@@ -78,6 +78,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
 
     template_fields: Sequence[str] = ("workflowsoft_conn_id", "diagram", "step", "step_id", "max_instances")
     operator_extra_links = (WorkflowsoftItemLink(),)
+    returns_mapping = False
 
     def __init__(
         self,
@@ -85,12 +86,11 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         step: str | int | None = None,
         diagram: str | int | None = None,
         step_id: str | int | None = None,
-        max_instances: int | str | None = None,
+        max_instances: int | str = 1,
         workflowsoft_conn_id: str = "workflowsoft_default",
         poke_interval: timedelta | float | None = None,
         **kwargs: Any,
     ):
-        self.returns_mapping = max_instances is None
         super().__init__(poke_interval=poke_interval, **kwargs)
         self.step = step
         self.diagram = diagram
@@ -126,22 +126,26 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     def item_ids(self, result: Mapping[str, Any]) -> dict[str, str | None]:
         return dict(result["instances"][0])  # a link has room for one
 
-    def finish(self, result: Mapping[str, Any]) -> dict[str, Any] | list[dict[str, Any]]:
-        rows = [{**ids, **result["place"], "also_delivered": [], "suspected_lost": []} for ids in result["instances"]]
+    def finish(self, result: Mapping[str, Any]) -> list[dict[str, Any]]:
+        rows = [{**ids, **result["place"], "suspected_lost": []} for ids in result["instances"]]
         rows[0]["suspected_lost"] = result["suspected_lost"]
-        if not self.returns_mapping:
-            return rows
-        return {**rows[0], "also_delivered": result["instances"][1:]}
+        self._journal.hand_on()
+        return rows
 
     def execute(self, context: Context) -> Any:
         self._begin(context)
         # In reschedule mode each poll is an execution of its own.
-        is_first = not context.get("task_reschedule_count")
-        if is_first and not self._journal.is_kept and not self.hook.keeps_until_completed:
-            self.log.warning(
-                "This Airflow has no task state store (3.3+), so polls are not written down: an instance "
-                "that was read by a task which then died is lost without a trace."
-            )
+        if not context.get("task_reschedule_count") and not self.hook.keeps_until_completed:
+            if not self._journal.is_kept:
+                self.log.warning(
+                    "This Airflow has no task state store (3.3+), so polls are not written down: an instance "
+                    "that was read by a task which then died is lost without a trace."
+                )
+            elif not self.retries:
+                self.log.warning(
+                    "This sensor takes instances out of Workflowsoft and has retries=0: if its worker dies, what it "
+                    "has received is handed on only after a person has cleared the task. Set retries."
+                )
         return super().execute(context)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
@@ -166,17 +170,31 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
 
     def _begin(self, context: Context, carried: Mapping[str, Any] | None = None) -> None:
         self.poke_interval = self._checked_interval() * random.uniform(1.0, 1.2)
-        retention = timedelta(seconds=self.timeout) + KEPT_AFTER_DEADLINE
-        self._journal = Journal(version_compat.task_state_store(context), carried, retention)
+        retention = timedelta(seconds=self.timeout) + JOURNAL_KEPT
+        self._journal = Journal(version_compat.lasting_state_store(context), carried, retention)
+        since_clear = version_compat.task_state_store(context)
+        if since_clear is not None and since_clear.get(BEGUN) is None:
+            # The first try of all, or the first since the task was cleared.
+            if instances := self._journal.begin_anew():
+                self.log.warning(
+                    "Before this task was cleared it handed on %s; that is not done again. Where the tasks after it "
+                    "never got one, give its id to the operators by hand.",
+                    named(instances),
+                )
+            since_clear.set(BEGUN, True, retention=retention)
         if self._journal.is_polling:
             self._lose("The worker died in it.")
 
     def _look(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
         assert isinstance(trigger, WorkflowsoftIntegrationWaitTrigger)
         how = "received by an earlier try of this task; nothing was polled"
+        trigger.failures = self._journal.failures
         if not self._journal.received:
             if self.hook.keeps_until_completed:
-                return super()._look(trigger)
+                try:
+                    return super()._look(trigger)
+                finally:
+                    self._journal.note_failures(trigger.failures)
             try:
                 trigger.locate(self.hook)
                 trigger.last_look = trigger.describe(trigger.drain(lambda: self._poll(trigger)))
@@ -211,6 +229,9 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
             self._log_received(trigger, odd.instances)
             self._lose(str(odd), odd.instances)
             raise
+        except ServerError as failed:
+            self._lose(str(failed).removesuffix(failed.advice).strip(), failures=trigger.failures)
+            raise
         except AirflowTaskTimeout:
             self._lose("The task's execution_timeout ended it.")
             raise
@@ -227,9 +248,9 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         if instances:
             self.log.info("Received at step %s: %s.", trigger.name, named(instances))
 
-    def _lose(self, why: str, instances: Instances = ()) -> None:
+    def _lose(self, why: str, instances: Instances = (), failures: int = 0) -> None:
         """Note that the answer of the poll that has begun will never come, but for these instances, and say so."""
-        step_id, since, until = self._journal.lose(instances)
+        step_id, since, until = self._journal.lose(instances, failures)
         self.log.warning(
             "Suspected loss: a poll of integration step %s between %s and %s never got its whole answer. %s %s",
             step_id,
@@ -260,9 +281,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
             )
         return max(self._asked_interval, shortest)
 
-    def _checked_max_instances(self) -> int | None:
-        if self.returns_mapping:
-            return None
+    def _checked_max_instances(self) -> int:
         check_required(max_instances=self.max_instances)
         given = str(self.max_instances).strip()
         number = int(given) if given.isdecimal() else 0
@@ -280,6 +299,8 @@ class Journal:
     """
     What one task knows of its polls, kept in its task state store so that a retry knows it too.
 
+    Clearing the task leaves it there: what was received and never handed on is handed on by the next run.
+
     :param store: The task's store, or None to keep it in memory only.
     :param carried: What is known already, where there is no store.
     :param retention: How long the store keeps it.
@@ -289,7 +310,7 @@ class Journal:
         self,
         store: StateStore | None,
         carried: Mapping[str, Any] | None = None,
-        retention: timedelta = KEPT_AFTER_DEADLINE,
+        retention: timedelta = JOURNAL_KEPT,
     ):
         self._store = store
         self._retention = retention
@@ -300,6 +321,8 @@ class Journal:
             "received": [],  # [integration instance, process instance]: the store has little room
             "suspected_lost": [],
             "answered": True,  # whether a poll was answered after the last loss
+            "handed_on": False,  # whether the task has returned what was received
+            "failures": 0,  # polls in a row that the server answered with an error of its own
             **(known or {}),
         }
 
@@ -328,6 +351,29 @@ class Journal:
         """The stretches ``{since, until}`` in which an answer was lost."""
         return list(self.entry["suspected_lost"])
 
+    @property
+    def failures(self) -> int:
+        """How many polls in a row the server has answered with an error of its own."""
+        return int(self.entry["failures"])
+
+    def begin_anew(self) -> Instances:
+        """Forget what was handed on before the task was cleared, and return it; the rest is yet to be handed on."""
+        if not self.entry["handed_on"]:
+            return ()
+        instances = self.received
+        self._keep(received=[], suspected_lost=[], answered=True, handed_on=False)
+        return instances
+
+    def hand_on(self) -> None:
+        """Note that the task returns what was received."""
+        if self.entry["received"] and not self.entry["handed_on"]:
+            self._keep(handed_on=True)
+
+    def note_failures(self, failures: int) -> None:
+        """Note how many polls in a row the server has answered with an error of its own."""
+        if failures != self.failures:
+            self._keep(failures=failures)
+
     def begin(self, place: Mapping[str, str | None]) -> None:
         """Note that a poll begins."""
         self._keep(place=dict(place), polling_since=_now())
@@ -335,15 +381,16 @@ class Journal:
     def end(self, instances: Instances | None = None) -> None:
         """Note what a poll has delivered; None: it was not answered, and delivered nothing for certain."""
         answered = self.entry["answered"] or instances is not None
-        self._keep(polling_since=None, received=self._with(instances or ()), answered=answered)
+        self._keep(polling_since=None, received=self._with(instances or ()), answered=answered, failures=0)
 
-    def lose(self, instances: Instances = ()) -> tuple[str, str, str]:
+    def lose(self, instances: Instances = (), failures: int = 0) -> tuple[str, str, str]:
         """
         Note that a poll's answer was lost; return the step, since when it was polled, and now.
 
         Losses with no answer in between are one stretch, so that an outage of hours stays small.
 
         :param instances: What it has delivered nevertheless.
+        :param failures: How many polls in a row the server has answered with an error of its own.
         """
         since, until, stretches = self.entry["polling_since"], _now(), self.suspected_lost
         if stretches and (not self.entry["answered"] or len(stretches) >= MOST_STRETCHES):
@@ -351,7 +398,11 @@ class Journal:
         else:
             stretches.append({"since": since, "until": until})
         self._keep(
-            polling_since=None, received=self._with(instances), suspected_lost=stretches, answered=bool(instances)
+            polling_since=None,
+            received=self._with(instances),
+            suspected_lost=stretches,
+            answered=bool(instances),
+            failures=failures,
         )
         return str(self.entry["place"]["step_id"]), since, until
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_workflows.exceptions import NotFound, WorkflowsError
+from airflow_provider_workflows.exceptions import NotFound, ServerError, WorkflowsError
 from airflow_provider_workflows.rules.verdicts import Verdict
 from airflow_provider_workflows.triggers.base import SHORTEST_FIRST_PAUSE, WaitTrigger
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 
 MOST_INSTANCES = 500  # that one wait, or a watcher in a row, takes
+MOST_FAILURES = 3  # polls in a row that a server answers with an error of its own before a wrong step is suspected
 MOST_STRETCHES = 20  # of suspected losses that are remembered
 WHAT_TO_DO = (
     "If an integration instance was taken out of Workflowsoft, nobody works on it: compare with the processes running "
@@ -43,7 +44,7 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
     :param step: Title or id of the integration step, or None.
     :param diagram_id: The diagram's id, once known.
     :param step_id: The step's id, once known.
-    :param max_instances: How many to take; None for one, asked for once.
+    :param max_instances: How many to take; None for one.
     :param poll_interval: Seconds between two looks.
     :param deadline: Wall-clock end of the wait as an ISO-8601 time, or None.
     """
@@ -66,6 +67,7 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         self.diagram_id = diagram_id
         self.step_id = step_id
         self.max_instances = max_instances
+        self.failures = 0  # polls in a row that the server has answered with an error of its own
 
     def arguments(self) -> dict[str, Any]:
         own = ("workflowsoft_conn_id", "diagram", "step", "diagram_id", "step_id", "max_instances")
@@ -109,14 +111,25 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         Ask once for new instances of the step, which was located before.
 
         :raises NotFound: there is no such step, or nothing new at a step that nobody has looked up.
+        :raises ServerError: the server failed; after three times in a row it says what may be wrong.
         """
         try:
-            return hook.poll_new_integrations(str(self.step_id), is_known=self.diagram_id is not None)
+            instances = hook.poll_new_integrations(str(self.step_id), is_known=self.diagram_id is not None)
+        except ServerError as failed:
+            self.failures += 1
+            if self.failures < MOST_FAILURES:
+                raise
+            raise failed.reworded(
+                f"{self.failures} polls in a row of integration step {self.name} failed in the server, which is how "
+                "some answer a mistake of ours: check that this step is an integration step and still exists"
+            ) from failed
         except NotFound as unknown:
             raise unknown.reworded(
                 f"step_id: Workflowsoft knows no integration step {self.step_id}, or has nothing new there. Check the "
                 "id, or give diagram and step instead, for then a 404 is read as 'nothing new'"
             ) from unknown
+        self.failures = 0
+        return instances
 
     def drain(
         self, poll: Callable[[], list[dict[str, str | None]]], wanted: int | None = None

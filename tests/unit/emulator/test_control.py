@@ -566,7 +566,7 @@ def test_the_connections_lead_to_the_emulator(emulator):
     assert (procore["conn_type"], procore["host"], procore["login"]) == ("procore", emulator.url, "emulator-client")
     assert procore["extra"]["login_url"] == emulator.url
     workflowsoft = emulator.connection("workflowsoft")
-    assert workflowsoft["extra"] == {"allow_consume": True, "new_integrations": "kept_until_completed"}
+    assert workflowsoft["extra"] == {"allow_consume": True}  # reading consumes, as in production
     with pytest.raises(KeyError):
         emulator.connection("other")
 

@@ -37,7 +37,6 @@ from airflow_provider_workflows.triggers.workflowsoft import (
     WorkflowsoftIntegrationWaitTrigger,
     WorkflowsoftPauseTrigger,
 )
-from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE
 from tests.support.killed import Killed
 
 pytestmark = pytest.mark.compat
@@ -217,7 +216,6 @@ def result_of(started: dict, **more) -> dict:
         "diagram_id": "1",
         "step_id": "101",
         "step": "Check event",
-        "also_delivered": [],
         "suspected_lost": [],
         **more,
     }
@@ -233,7 +231,7 @@ def test_an_instance_that_waits_already_is_taken_over_without_waiting(
     connect(mode)
     started = person_starts(emulator)
 
-    assert sensor(deferrable=deferrable).execute({"task_state_store": store}) == result_of(started)
+    assert sensor(deferrable=deferrable).execute({"task_state_store": store}) == [result_of(started)]
     ids = (started["integration_instance_id"], started["process_instance_id"])
     assert "integration instance {} (process {})".format(*ids) in capsys.readouterr().out
 
@@ -245,11 +243,11 @@ def test_each_instance_reaches_the_dag_once_over_all_tries(connect, emulator, st
 
     first = run({"task_state_store": store}, someone_starts, **way)
     retry = run({"task_state_store": store}, **way)
-    somebody_completes(first["integration_instance_id"])
+    somebody_completes(first[0]["integration_instance_id"])
     second = run({"task_state_store": type(store)()}, someone_starts, **way)
 
-    assert first == retry == result_of(started[0])
-    assert second == result_of(started[1])
+    assert first == retry == [result_of(started[0])]
+    assert second == [result_of(started[1])]
     assert json.loads(json.dumps(first)) == first
 
 
@@ -263,7 +261,7 @@ def test_every_form_of_nothing_is_waited_through_and_both_forms_of_something_are
 
     result = run({"task_state_store": store}, lambda: started.append(person_starts(emulator)), deferrable=True)
 
-    assert result == result_of(started[0])
+    assert result == [result_of(started[0])]
 
 
 def test_where_reading_leaves_it_there_the_triggerer_polls(connect, emulator):
@@ -314,7 +312,7 @@ def test_a_trigger_that_begins_after_the_connection_was_changed_polls_nothing(
     result = run(context, meanwhile, deferrable=True, **where)
 
     names = {"diagram_id": None, "step": None} if where else {}
-    assert result == result_of(started[0], **names)
+    assert result == [result_of(started[0], **names)]
     assert polled_in == [True, True]
     if has_store:
         ids = [started[0]["integration_instance_id"], started[0]["process_instance_id"]]
@@ -337,7 +335,7 @@ def test_a_sensor_that_the_changed_connection_sent_back_waits_on_as_it_says(conn
     assert isinstance(again.value.trigger, WorkflowsoftPauseTrigger)
     starts()
 
-    assert resume(lambda: sensor(deferrable=True), again.value, {}) == result_of(started[0])
+    assert resume(lambda: sensor(deferrable=True), again.value, {}) == [result_of(started[0])]
 
 
 def test_a_permission_that_was_taken_away_ends_the_trigger(connect, run):
@@ -394,7 +392,7 @@ def test_a_step_named_by_its_id_is_not_looked_up(connect, emulator, mode):
 
     result = sensor(step_id=101).execute({})
 
-    assert result == result_of(started, diagram_id=None, step=None)
+    assert result == [result_of(started, diagram_id=None, step=None)]
     assert answered(emulator) == ["/api/v2/workflows/instances/new-integrations"]
 
 
@@ -442,17 +440,16 @@ def test_two_tasks_never_get_the_same_consumed_instance(consuming, emulator, sto
 
     got = [sensor().execute({"task_state_store": type(store)()}) for _ in range(2)]
 
-    assert got == [result_of(first), result_of(second)]
+    assert got == [rows_of(first), rows_of(second)]
 
 
-def test_instances_that_came_with_the_first_are_handed_on_and_not_dropped(consuming, emulator, store):
+def test_every_instance_of_a_list_answer_is_handed_on(consuming, emulator, store):
     emulator.control("PATCH", "switches", new_integration_shape="list")
     first, second = person_starts(emulator), person_starts(emulator)
 
     result = sensor().execute({"task_state_store": store})
 
-    further = {name: str(second[name]) for name in ("integration_instance_id", "process_instance_id")}
-    assert result == result_of(first, also_delivered=[further])
+    assert result == rows_of(first, second)
 
 
 def test_where_reading_leaves_them_there_the_others_are_left_to_the_next_sensor(connect, emulator):
@@ -460,7 +457,7 @@ def test_where_reading_leaves_them_there_the_others_are_left_to_the_next_sensor(
     emulator.control("PATCH", "switches", new_integration_shape="list")
     first, _ = person_starts(emulator), person_starts(emulator)
 
-    assert sensor().execute({}) == result_of(first)
+    assert sensor().execute({}) == [result_of(first)]
 
 
 # --- several instances ---
@@ -553,15 +550,14 @@ def test_a_fault_of_a_kept_drain_hands_on_what_came_before_it(connect, emulator,
     assert run({}, meanwhile, max_instances=5, **way) == rows_of(started[0])
 
 
-def test_a_list_is_handed_on_whole_and_one_instance_by_its_values(consuming, emulator, store, monkeypatch):
-    assert sensor().multiple_outputs is XCOM_HOLDS_NONE
-    assert not sensor(max_instances="{{ params.many }}").multiple_outputs
+def test_the_result_is_a_list_that_is_handed_on_whole(consuming, emulator, store, monkeypatch):
+    assert not sensor().multiple_outputs
 
     monkeypatch.setattr(version_compat, "XCOM_HOLDS_NONE", False)  # Airflow 3.0
     started = person_starts(emulator)
     pushed: dict[str, object] = {}
     ti = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
-    assert sensor(max_instances=1).execute({"task_state_store": store, "ti": ti}) == rows_of(started)
+    assert sensor().execute({"task_state_store": store, "ti": ti}) == rows_of(started)
     assert pushed == {}
 
 
@@ -646,10 +642,137 @@ def test_a_worker_that_died_after_the_receipt_hands_the_same_instance_to_the_ret
 
     retry = run({"task_state_store": store}, **way)
 
-    assert retry == result_of(started)
+    assert retry == [result_of(started)]
     assert (polls(emulator), counted) == (polled, [])
     assert f"nothing was polled: integration instance {received}" in capsys.readouterr().out
-    assert sensor().execute({"task_state_store": type(store)()}) == result_of(another)
+    assert sensor().execute({"task_state_store": type(store)()}) == [result_of(another)]
+
+
+def cleared(context: dict, number: int) -> dict:
+    """Return the context of the same task after it was cleared so many times, which raises its tries."""
+    ti = SimpleNamespace(max_tries=number, get_first_reschedule_date=lambda context: None)
+    return {**context, "ti": ti}
+
+
+def dies_in_the_end(monkeypatch) -> None:
+    monkeypatch.setattr(WorkflowsoftIntegrationSensor, "_conclude", lambda *_: (_ for _ in ()).throw(Killed))
+
+
+def test_a_cleared_task_hands_on_what_it_had_received(consuming, emulator, store, run, way, monkeypatch, counted):
+    first, second = person_starts(emulator), person_starts(emulator)
+    context = {"task_state_store": store}
+    with monkeypatch.context() as patch:
+        dies_in_the_end(patch)
+        for number in (0, 1):  # it dies once more after it was cleared
+            with pytest.raises(Killed):
+                run(cleared(context, number), **way)
+
+    polled = polls(emulator)
+    after = run(cleared(context, 2), **way)
+    assert (after, polls(emulator), counted) == (rows_of(first), polled, [])
+    assert run(cleared(context, 2), **way) == rows_of(first)  # a retry
+
+    assert run(cleared(context, 3), **way) == rows_of(second)
+    assert delivered(emulator) == 2
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+def test_no_death_between_two_notes_loses_a_received_instance(consuming, emulator, store, dies, moment, monkeypatch):
+    started = person_starts(emulator)
+    context = {"task_state_store": store}
+    with monkeypatch.context() as patch:
+        dies_in_the_end(patch)
+        with pytest.raises(Killed):
+            sensor().execute(cleared(context, 0))
+    dies(type(store), "set", moment, about="new_integrations_begun")
+    with pytest.raises(Killed):
+        sensor().execute(cleared(context, 1))
+
+    assert sensor().execute(cleared(context, 1)) == rows_of(started)
+
+
+def test_a_cleared_task_names_what_it_handed_on_before(consuming, emulator, store, capsys):
+    first = person_starts(emulator)
+    context = {"task_state_store": store}
+    sensor().execute(cleared(context, 0))
+    capsys.readouterr()
+    person_starts(emulator)
+
+    sensor().execute(cleared(context, 1))
+
+    named = f"{first['integration_instance_id']} (process {first['process_instance_id']})"
+    (line,) = [line for line in capsys.readouterr().out.splitlines() if named in line]
+    assert "[warning" in line
+
+
+def test_a_cleared_task_reports_the_poll_that_its_worker_died_in(
+    consuming, emulator, store, run, way, monkeypatch, counted
+):
+    _, started = person_starts(emulator), person_starts(emulator)
+    context = {"task_state_store": store}
+    with monkeypatch.context() as patch:
+        kill(patch, after=True)
+        with pytest.raises(Killed):
+            run(cleared(context, 0), **way)
+
+    result = run(cleared(context, 1), **way)
+
+    assert (len(result[0]["suspected_lost"]), counted) == (1, ["101"])
+    assert result == rows_of(started, suspected_lost=result[0]["suspected_lost"])
+    assert delivered(emulator) == 2  # the other is the one that was lost
+
+
+def test_what_was_lost_before_is_not_reported_again_after_a_clear(consuming, emulator, store, run):
+    fault(emulator, reset="after")
+    context = {"task_state_store": store}
+    person_starts(emulator)
+    first = run(cleared(context, 0), lambda: person_starts(emulator))
+    assert first[0]["suspected_lost"]
+    person_starts(emulator)
+
+    assert sensor().execute(cleared(context, 1))[0]["suspected_lost"] == []
+
+
+@pytest.mark.parametrize(("reading", "retries", "warned"), [(0, 0, 1), (0, 2, 0), (1, 0, 0)])
+def test_a_consuming_sensor_without_retries_warns_once(
+    connect, emulator, store, run, way, reading, retries, warned, capsys
+):
+    connect(MODES[reading])
+
+    run({"task_state_store": store}, lambda: person_starts(emulator), retries=retries, **way)
+
+    assert capsys.readouterr().out.count("retries=0") == warned
+
+
+def test_three_server_errors_in_a_row_name_a_wrong_step(connect, emulator, store, run, mode, way, capsys):
+    connect(mode)
+    emulator.control("PATCH", "switches", ws_unknown_step="500")
+
+    with pytest.raises(AirflowSensorTimeout, match="polls in a row.*999"):
+        run({"task_state_store": store}, step_id=999, timeout=1.5, **way)
+
+    said = ["polls in a row" in line for line in capsys.readouterr().out.splitlines() if "The wait goes on." in line]
+    if way.get("deferrable") and mode == "kept_until_completed":
+        assert said == [False]  # the others are the triggerer's
+    else:
+        assert said[:3] == [False, False, True]
+
+
+@pytest.mark.parametrize("answered", ["404", "nothing"])
+def test_other_answers_for_a_wrong_step_are_an_error_or_nothing(consuming, emulator, store, answered):
+    emulator.control("PATCH", "switches", ws_unknown_step=answered)
+
+    with pytest.raises(NotFound if answered == "404" else AirflowSensorTimeout):
+        sensor(step_id=999, timeout=0).execute({"task_state_store": store})
+
+
+def test_an_answer_begins_the_count_of_server_errors_again(consuming, emulator, store, run, way):
+    for skip in (0, 1):
+        fault(emulator, status=500, times=2, skip=2 * skip + skip)
+
+    with pytest.raises(AirflowSensorTimeout) as timeout:
+        run({"task_state_store": store}, timeout=1.0, **way)
+    assert "in a row" not in str(timeout.value)
 
 
 def test_what_was_received_is_handed_on_even_if_the_connection_now_says_otherwise(
@@ -660,7 +783,7 @@ def test_what_was_received_is_handed_on_even_if_the_connection_now_says_otherwis
     sensor().execute({"task_state_store": store})
     connect("kept_until_completed")
 
-    assert sensor().execute({"task_state_store": store}) == result_of(started)
+    assert sensor().execute({"task_state_store": store}) == [result_of(started)]
 
 
 def test_a_worker_that_died_before_the_intent_leaves_nothing_to_report(
@@ -672,7 +795,7 @@ def test_a_worker_that_died_before_the_intent_leaves_nothing_to_report(
         with pytest.raises(Killed):
             sensor().execute({"task_state_store": store})
 
-    assert sensor().execute({"task_state_store": store}) == result_of(started)
+    assert sensor().execute({"task_state_store": store}) == [result_of(started)]
     assert counted == []
 
 
@@ -689,8 +812,8 @@ def test_a_worker_that_died_in_a_poll_makes_the_retry_report_it(
 
     result = run({"task_state_store": store}, **way)
 
-    (lost,) = result["suspected_lost"]
-    assert result == result_of(started[after], suspected_lost=[lost])
+    (lost,) = result[0]["suspected_lost"]
+    assert result == [result_of(started[after], suspected_lost=[lost])]
     assert lost["since"] == since <= lost["until"]
     assert counted == ["101"]
     said = capsys.readouterr().out
@@ -740,8 +863,8 @@ def test_a_lost_answer_is_reported_and_the_wait_goes_on(
 
     lost_one = delivered(emulator) == 2
     assert lost_one is kills_after
-    (lost,) = result["suspected_lost"]
-    assert result == result_of(started[lost_one], suspected_lost=[lost])
+    (lost,) = result[0]["suspected_lost"]
+    assert result == [result_of(started[lost_one], suspected_lost=[lost])]
     assert lost["since"] <= lost["until"]
     assert counted == ["101"]
     assert "compare with the processes" in capsys.readouterr().out
@@ -754,7 +877,7 @@ def test_an_outage_is_one_stretch_and_each_poll_of_it_is_counted(consuming, emul
 
     result = run(context, lambda: person_starts(emulator), deferrable=True)
 
-    (lost,) = result["suspected_lost"]
+    (lost,) = result[0]["suspected_lost"]
     assert datetime.fromisoformat(lost["since"]) < datetime.fromisoformat(lost["until"])
     assert counted == ["101"] * 5
 
@@ -765,7 +888,7 @@ def test_outages_with_an_answer_in_between_are_two_stretches(consuming, emulator
 
     result = run({"task_state_store": store}, lambda: person_starts(emulator), at=4, deferrable=True)
 
-    first, second = result["suspected_lost"]
+    first, second = result[0]["suspected_lost"]
     assert first["until"] <= second["since"]
     assert counted == ["101"] * 3
 
@@ -808,8 +931,8 @@ def test_an_answer_that_cannot_be_read_fails_and_is_a_suspected_loss(
     started = person_starts(emulator)
     result = run({"task_state_store": store}, **way)
 
-    assert result == result_of(started, suspected_lost=result["suspected_lost"])
-    assert (len(result["suspected_lost"]), counted) == (1, ["101"])
+    assert result == [result_of(started, suspected_lost=result[0]["suspected_lost"])]
+    assert (len(result[0]["suspected_lost"]), counted) == (1, ["101"])
 
 
 ODD = [{"IntegrationInstanceId": 5, "ProcessInstanceId": 2}, {"Foo": 1}, {"IntegrationInstanceId": 6}]
@@ -825,7 +948,7 @@ def test_what_can_be_read_of_an_odd_answer_is_handed_on_and_the_rest_is_a_suspec
     (lost,) = store["new_integrations"]["suspected_lost"]
     further = {"integration_instance_id": "6", "process_instance_id": None}
     ids = {"integration_instance_id": 5, "process_instance_id": 2}
-    assert result == result_of(ids, also_delivered=[further], suspected_lost=[lost])
+    assert result == [result_of(ids, suspected_lost=[lost]), result_of(ids) | further]
     assert store["new_integrations"]["received"] == [["5", "2"], ["6", None]]
     assert counted == ["101"]
     said = capsys.readouterr().out
@@ -861,7 +984,7 @@ def test_an_object_with_no_id_in_it_is_waited_through(connect, emulator, store, 
     fault(emulator, status=200, json=nothing, times=2)
     started = person_starts(emulator)
 
-    assert run({"task_state_store": store}, **way) == result_of(started)
+    assert run({"task_state_store": store}, **way) == [result_of(started)]
     assert counted == []
 
 
@@ -881,8 +1004,8 @@ def test_a_poll_that_execution_timeout_ends_is_a_suspected_loss(
 
     result = run({"task_state_store": store}, **way)
 
-    assert result == result_of(started, suspected_lost=store["new_integrations"]["suspected_lost"])
-    assert (len(result["suspected_lost"]), counted) == (1, ["101"])
+    assert result == [result_of(started, suspected_lost=store["new_integrations"]["suspected_lost"])]
+    assert (len(result[0]["suspected_lost"]), counted) == (1, ["101"])
 
 
 def test_a_poll_that_execution_timeout_ends_skips_with_soft_fail_in_every_mode(consuming, store, run, way, monkeypatch):
@@ -932,7 +1055,7 @@ def test_a_refusal_is_no_suspected_loss(consuming, emulator, store, counted, sta
     with pytest.raises((InvalidRequest, PermissionDenied, TaskDeferred)):
         sensor(deferrable=True).execute({"task_state_store": store})
 
-    assert sensor().execute({"task_state_store": store}) == result_of(started)
+    assert sensor().execute({"task_state_store": store}) == [result_of(started)]
     assert counted == []
 
 
@@ -953,8 +1076,8 @@ def test_a_sign_in_that_fails_is_waited_for_and_no_suspected_loss(consuming, emu
 
     result = run({"task_state_store": store}, **where, **way)
 
-    assert result["integration_instance_id"] == started["integration_instance_id"]
-    assert (result["suspected_lost"], counted) == ([], [])
+    assert result[0]["integration_instance_id"] == started["integration_instance_id"]
+    assert (result[0]["suspected_lost"], counted) == ([], [])
 
 
 def test_a_sign_in_that_fails_because_a_token_was_revoked_is_no_suspected_loss(
@@ -967,7 +1090,7 @@ def test_a_sign_in_that_fails_because_a_token_was_revoked_is_no_suspected_loss(
 
     result = run({"task_state_store": store}, revoke)
 
-    assert (result["suspected_lost"], counted) == ([], [])
+    assert (result[0]["suspected_lost"], counted) == ([], [])
     assert [r["status"] for r in emulator.requests() if "apitoken" in r["path"]] == [200, 500, 200]
 
 
@@ -987,7 +1110,7 @@ def test_an_unreachable_server_is_waited_for_and_no_suspected_loss(
 
     monkeypatch.setattr(WorkflowsoftHook, "poll_new_integrations", unreachable)
 
-    assert run({"task_state_store": store}, **way) == result_of(started)
+    assert run({"task_state_store": store}, **way) == [result_of(started)]
     assert (len(tried), counted) == (2, [])
 
 
