@@ -185,6 +185,7 @@ class RestClient:
         self.retry = retry or RetryPolicy()
         self.rate: RateLimit | None = None
         self.sent = 0  # requests
+        self._ahead = 0.0  # seconds by which the server's clock is ahead of ours
         self._auth = auth
         self._secrets = secrets
         self._max_bytes = max_bytes
@@ -201,6 +202,10 @@ class RestClient:
     def token(self) -> str:
         """Return the token that calls are made with, fetched where none is held or it ends soon."""
         return "" if self._auth is None else self._auth.token()
+
+    def server_time(self) -> datetime:
+        """Return the time by the server's clock, as its last response told it; until then by this machine's."""
+        return datetime.fromtimestamp(self._clock() + self._ahead, timezone.utc)
 
     def get(self, path: str, **kwargs: Any) -> Answer:
         """Send a GET that may be repeated; see :meth:`call`."""
@@ -330,6 +335,8 @@ class RestClient:
             # The answer proper may follow, and would be taken for that of the next call on this socket.
             self._session.close()
         self.rate = _rate(response.headers) or self.rate
+        if (server_time := _date(response.headers)) is not None:
+            self._ahead = server_time - self._clock()
         return response, body
 
     def _read(self, response: requests.Response, path: str, until: float) -> bytes:
@@ -688,6 +695,14 @@ def _rate(headers: Mapping[str, str]) -> RateLimit | None:
     values = [headers.get(f"X-Rate-Limit-{name}", "") for name in ("Limit", "Remaining", "Reset")]
     numbers = [_whole(value) for value in values]
     return RateLimit(*numbers) if any(number is not None for number in numbers) else None
+
+
+def _date(headers: Mapping[str, str]) -> float | None:
+    """Return when a response was made, by the server's clock, as a unix time."""
+    try:
+        return parsedate_to_datetime(headers.get("Date", "")).timestamp()
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _whole(text: str) -> int | None:

@@ -9,6 +9,7 @@ import re
 import traceback
 import uuid
 from collections.abc import Awaitable, Callable, MutableMapping
+from email.utils import formatdate
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -120,6 +121,7 @@ class Emulated:
             answer = await self._spoiled_answer(scope, body, fault)
             await asyncio.sleep(fault.delay if fault.after else 0)
         answer.add({"X-Request-Id": str(uuid.uuid4())})
+        answer.headers.setdefault("date", formatdate(self.world.clock.time(), usegmt=True))
         self._record(scope, body, answer.status)
         if fault is not None and fault.reset is not None:
             _connection(send).abort()
