@@ -187,6 +187,7 @@ class RestClient:
         self.rate: RateLimit | None = None
         self.sent = 0  # requests
         self._page_limits: dict[str, int] = {}  # rows of the largest page that the server gives, by address
+        self._ahead = 0.0  # seconds by which the server's clock is ahead of ours
         self._auth = auth
         self._secrets = secrets
         self._max_bytes = max_bytes
@@ -206,6 +207,10 @@ class RestClient:
     def token(self) -> str:
         """Return the token that calls are made with, fetched where none is held or it ends soon."""
         return "" if self._auth is None else self._auth.token()
+
+    def server_time(self) -> datetime:
+        """Return the time by the server's clock, as its last response told it; until then by this machine's."""
+        return datetime.fromtimestamp(self._clock() + self._ahead, timezone.utc)
 
     def get(self, path: str, **kwargs: Any) -> Answer:
         """Send a GET that may be repeated; see :meth:`call`."""
@@ -350,6 +355,8 @@ class RestClient:
             # The answer proper may follow, and would be taken for that of the next call on this socket.
             self._session.close()
         self.rate = _rate(response.headers, self._clock()) or self.rate
+        if (server_time := parse_http_time(response.headers.get("Date", ""))) is not None:
+            self._ahead = server_time - self._clock()
         return response, body
 
     def _read(self, response: requests.Response, path: str, until: float) -> bytes:

@@ -124,7 +124,7 @@ def server(seed: str) -> uvicorn.Server:
         lifespan="off",
         proxy_headers=False,
         server_header=False,
-        date_header=False,
+        date_header=False,  # answers have the time of the emulator's own clock
         timeout_graceful_shutdown=1,
     )
     return uvicorn.Server(config)

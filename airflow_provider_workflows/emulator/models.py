@@ -511,19 +511,21 @@ class BulkReplaceRow(Model):
 
     id: str
     status: str
-    replacement_type: str
-    old_assignee: UserRef
-    new_assignees: list[UserRef]
-    new_workflow_manager: UserRef | None
-    modify_project_roles: bool
-    reason: str
-    start_date: str | None
-    end_date: str | None
-    project_ids: list[str] | None
-    tools: list[ReplaceTool] | None
-    created_at: str
-    updated_at: str
-    updated_by: UserRef
+    replacement_type: str | None = None
+    old_assignee: UserRef | None = None
+    new_assignees: list[UserRef] | None = None
+    old_assignee_id: str | None = None
+    new_assignee_ids: list[str] | None = None
+    new_workflow_manager: UserRef | None = None
+    modify_project_roles: bool | None = None
+    reason: str | None = None
+    start_date: str | None = None
+    end_date: str | None = None
+    project_ids: list[str] | None = None
+    tools: list[ReplaceTool] | None = None
+    created_at: str | None = None
+    updated_at: str | None = None
+    updated_by: UserRef | None = None
 
 
 class BulkReplaceList(Model):

@@ -102,6 +102,7 @@ class Procore:
         self.moving: dict[str, float] = {}  # instance id: when its delayed transition takes place
         self.next_move = 0.0  # no transition takes place before
         self.hidden: set[str] = set()  # ids of the instances that the integration user cannot see
+        self.taken_tokens: set[str] = set()  # idempotency tokens of the responses that were taken
         self.next_id = 700001
 
     # --- what people and the API do ---

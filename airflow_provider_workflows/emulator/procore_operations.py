@@ -89,7 +89,10 @@ class Operations:
         check_tool(wanted.tool_type, wanted.tool_subtype, project_id)
         if not wanted.items:
             raise refusal(422, "no_items", "There are no items to start a workflow for.", "items")
-        if token is not None and token in self.by_token:
+        if len(wanted.items) > self.world.switches["bulk_start_limit"]:
+            words = f"At most {self.world.switches['bulk_start_limit']:g} items at once."
+            raise refusal(400, "too_many_items", words, "items")
+        if token is not None and token in self.by_token and self.world.switches["idempotency"] == "honoured":
             return self.by_token[token]
         operation = self._schedule(BULK_CREATE, lambda: self._create(wanted, project_id))
         if token is not None:
@@ -268,12 +271,20 @@ def _request_row(operations: Operations, request: ReplaceRequest) -> dict[str, A
     iso = operations.world.clock.iso
     wanted = request.wanted
     manager = wanted.new_workflow_manager_id
+    rows = operations.world.switches["bulk_replace_rows"]
+    if rows == "bare":
+        return {"id": request.id, "status": request.status}
+    people: dict[str, Any] = {
+        "old_assignee": user_ref(wanted.old_assignee_id),
+        "new_assignees": [user_ref(user_id) for user_id in wanted.new_assignee_ids],
+    }
+    if rows == "ids":
+        people = {"old_assignee_id": wanted.old_assignee_id, "new_assignee_ids": wanted.new_assignee_ids}
     return {
         "id": request.id,
         "status": request.status,
         "replacement_type": wanted.replacement_type,
-        "old_assignee": user_ref(wanted.old_assignee_id),
-        "new_assignees": [user_ref(user_id) for user_id in wanted.new_assignee_ids],
+        **people,
         "new_workflow_manager": None if manager is None else user_ref(manager),
         "modify_project_roles": wanted.modify_project_roles,
         "reason": wanted.reason,
@@ -301,7 +312,7 @@ def routes(world: World, operations: Operations) -> APIRouter:
     company = APIRouter()
     both = APIRouter()
     _operation_routes(operations, company, both)
-    _replace_routes(operations, company)
+    _replace_routes(world, operations, company)
     return at_levels(world, company, both)
 
 
@@ -319,10 +330,10 @@ def _operation_routes(operations: Operations, company: APIRouter, both: APIRoute
         return {"data": _operation(operations, operations.find(operation_id))}
 
 
-def _replace_routes(operations: Operations, company: APIRouter) -> None:
+def _replace_routes(world: World, operations: Operations, company: APIRouter) -> None:
     where = "/workflows/bulk_replace_requests"
 
-    @company.get(where, response_model=models.BulkReplaceList)
+    @company.get(where, response_model=models.BulkReplaceList, response_model_exclude_unset=True)
     async def list_requests(
         request: Request,
         response: Response,
@@ -341,13 +352,16 @@ def _replace_routes(operations: Operations, company: APIRouter) -> None:
         found = [
             one
             for one in operations.requests.values()
-            if status in (None, one.status)
-            and kind in (None, one.wanted.replacement_type)
-            and updated_by_id in (None, INTEGRATION_USER)
-            and (not old or one.wanted.old_assignee_id in old)
-            and (not new or new & set(one.wanted.new_assignee_ids))
-            and _within(one.wanted.start_date, start_date)
-            and _within(one.wanted.end_date, end_date)
+            if world.switches["bulk_replace_filters"] == "ignored"
+            or (
+                status in (None, one.status)
+                and kind in (None, one.wanted.replacement_type)
+                and updated_by_id in (None, INTEGRATION_USER)
+                and (not old or one.wanted.old_assignee_id in old)
+                and (not new or new & set(one.wanted.new_assignee_ids))
+                and _within(one.wanted.start_date, start_date)
+                and _within(one.wanted.end_date, end_date)
+            )
         ]
         field_name = sort.removeprefix("-")
         found.sort(key=lambda one: (getattr(one, field_name), int(one.id)), reverse=sort.startswith("-"))
@@ -360,7 +374,7 @@ def _replace_routes(operations: Operations, company: APIRouter) -> None:
         operations.catch_up()
         return _accepted(created)
 
-    @company.get(where + "/{id}", response_model=models.BulkReplaceAnswer)
+    @company.get(where + "/{id}", response_model=models.BulkReplaceAnswer, response_model_exclude_unset=True)
     async def show_request(id: str) -> dict[str, Any]:
         return {"data": _request_row(operations, operations.find_request(id))}
 
@@ -379,6 +393,8 @@ def _replace_routes(operations: Operations, company: APIRouter) -> None:
 
     @company.get(where + "/{id}/errors", response_model=None, responses={200: CSV})
     async def request_errors(id: str) -> Response:
+        if not operations.find_request(id).errors and world.switches["bulk_replace_errors"] == "absent":
+            raise refusal(404, "not_found", f"Bulk replace request {id} has no errors.")
         text = io.StringIO()
         lines = csv.writer(text)
         lines.writerow(("project_id", "preset_id", "message"))

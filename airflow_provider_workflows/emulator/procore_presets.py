@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
@@ -18,7 +18,7 @@ from .procore_basics import (
     user_name,
     user_ref,
 )
-from .procore_templates import TEMPLATES, TOOLS, Step, Template, find_template
+from .procore_templates import ROLE_GROUP, TEMPLATES, TOOLS, Step, Template, find_template
 from .world import INTEGRATION_USER, MANAGER, POSSIBLE_ASSIGNEES, USERS, World
 
 SEEDED = (("301", "1001"), ("301", "1002"), ("302", "1001"), ("303", None), ("304", "1001"))
@@ -39,6 +39,8 @@ class Preset:
     manager: str
     created_at: float
     updated_at: float
+    before: Preset | None = None  # as it was before its last change, while reads still show that
+    stale_reads: float = 0
 
     @property
     def tool(self) -> tuple[str, str | None, str | None]:
@@ -69,6 +71,13 @@ class Presets:
             raise refusal(404, "preset_not_found", f"Preset {preset_id} was not found.", "preset_id")
         return preset
 
+    def shown(self, preset: Preset) -> Preset:
+        """Return a preset as a read shows it now, which may be late."""
+        if preset.before is None or preset.stale_reads <= 0:
+            return preset
+        preset.stale_reads -= 1
+        return preset.before
+
     def of_tool(self, tool_type: str, tool_subtype: str | None, project_id: str | None) -> list[Preset]:
         return [preset for preset in self.by_id.values() if preset.tool == (tool_type, tool_subtype, project_id)]
 
@@ -90,12 +99,16 @@ class Presets:
         given = wanted.responsible_group_memberships
         individuals = wanted.individual_assignees
         self._check(preset, wanted)
+        preset.before = replace(preset, before=None)
+        preset.stale_reads = self.world.switches["preset_stale_reads"]
         if wanted.workflow_manager_id is not None:
             preset.manager = wanted.workflow_manager_id
         if given is not None:
             kept = preset.members if self.world.switches["preset_groups"] == "merge" or via == "person" else {}
             named = {group.uuid: list(dict.fromkeys(group.login_ids)) for group in given}
             preset.members = {uuid: named.get(uuid, kept.get(uuid, [])) for uuid in preset.template.groups}
+        if individuals is None and via == "api" and self.world.switches["preset_rest"] == "emptied":
+            preset.individuals = {}
         if individuals is not None:
             preset.individuals = {one.step_uuid: [login.model_dump() for login in one.logins] for one in individuals}
         preset.updated_at = self.world.clock.time()
@@ -158,7 +171,8 @@ def _template_row(template: Template, projects: int) -> dict[str, Any]:
     }
 
 
-def _version(template: Template) -> dict[str, Any]:
+def _version(world: World, template: Template) -> dict[str, Any]:
+    role = world.switches["role_group_type"]
     return {
         "id": template.version_id,
         "version": "1.0",
@@ -185,7 +199,8 @@ def _version(template: Template) -> dict[str, Any]:
             if step.kind in ("conditional", "action")
         ],
         "responsible_groups": [
-            {"uuid": group.uuid, "name": group.name, "type": group.kind} for group in template.groups.values()
+            {"uuid": group.uuid, "name": group.name, "type": role if group.kind == ROLE_GROUP else group.kind}
+            for group in template.groups.values()
         ],
         "flow_visualizer_settings": {
             "nodes": [{"id": step.uuid, "data": {"label": step.name}} for step in template.steps.values()],
@@ -258,7 +273,7 @@ def routes(world: World, presets: Presets) -> APIRouter:
         template = next((t for t in TEMPLATES if t.version_id == id), None)
         if template is None:
             raise refusal(404, "not_found", f"Template version {id} was not found.")
-        return {"data": _version(template)}
+        return {"data": _version(world, template)}
 
     @both.get("/workflows/presets", response_model=models.PresetList)
     async def list_presets(
@@ -286,7 +301,7 @@ def routes(world: World, presets: Presets) -> APIRouter:
 
     @both.get("/workflows/presets/{id}", response_model=models.PresetAnswer)
     async def show_preset(project_id: Project, id: str) -> dict[str, Any]:
-        return {"data": _preset(world, presets.find(id, project_id))}
+        return {"data": _preset(world, presets.shown(presets.find(id, project_id)))}
 
     @both.patch("/workflows/presets/{id}", response_model=models.PresetAnswer)
     async def update_preset(project_id: Project, id: str, body: models.UpdatePreset) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Request, Response
+from fastapi import APIRouter, Header, Query, Request, Response
 
 from . import models
 from .procore import Instance, Procore
@@ -130,9 +130,13 @@ def _one_instance(world: World, procore: Procore, uploads: Uploads, both: APIRou
         return {"data": history(procore, procore.find(id, project_id))}
 
     @both.post("/workflows/instances/{id}/responses", status_code=204, response_model=None)
-    async def respond(project_id: Project, id: str, body: models.Respond) -> None:
+    async def respond(
+        project_id: Project, id: str, body: models.Respond, idempotency_token: Annotated[str | None, Header()] = None
+    ) -> None:
         given = body.response
         instance = procore.find(id, project_id)
+        if idempotency_token in procore.taken_tokens and world.switches["idempotency"] == "honoured":
+            return
         procore.respond(
             instance,
             given.current_step_occurrence_id,
@@ -142,6 +146,8 @@ def _one_instance(world: World, procore: Procore, uploads: Uploads, both: APIRou
             uploads.attachments(given.attachments),
             "api",
         )
+        if idempotency_token is not None:
+            procore.taken_tokens.add(idempotency_token)
 
     @both.post("/workflows/instances/{id}/additional_assignees", response_model=models.InstanceAnswer)
     async def add_assignees(project_id: Project, id: str, body: models.AddAssignees) -> dict[str, Any]:

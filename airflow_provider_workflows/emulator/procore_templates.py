@@ -11,6 +11,7 @@ from .procore_basics import refusal
 
 PURCHASE_ORDER = "purchase_order_contract"
 RFI_LETTER = "-123456789"
+ROLE_GROUP = "responsible_role"
 TOOLS: list[dict[str, Any]] = [
     {"name": "Purchase Order Contract", "type": PURCHASE_ORDER, "provider": "Project", "subtype": None},
     {"name": "Generic Tool Item", "type": "generic_tool_item", "provider": "Project", "subtype": None},
@@ -30,7 +31,7 @@ class Group:
     template_id: str
     name: str
     members: tuple[str, ...]
-    kind: str = "responsible_role"  # or ITEM_CREATOR
+    kind: str = ROLE_GROUP  # or ITEM_CREATOR
 
     @cached_property
     def uuid(self) -> str:

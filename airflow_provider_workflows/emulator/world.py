@@ -97,6 +97,27 @@ SWITCHES: dict[str, Switch] = {
     "preset_groups": Switch(
         ("replace", "merge"), "Whether groups that an update of a preset leaves out become empty or stay."
     ),
+    "preset_rest": Switch(
+        ("kept", "emptied"),
+        "Whether individual assignees that an update of a preset leaves out stay or are emptied.",
+    ),
+    "preset_stale_reads": Switch((0.0,), "Reads of a preset that still show it as it was before its last change."),
+    "role_group_type": Switch(
+        ("responsible_role", "project_role", "RESPONSIBLE_ROLE"), "The type of a group of people has several spellings."
+    ),
+    "idempotency": Switch(
+        ("ignored", "honoured"), "Whether the same Idempotency-Token again returns what came of it before."
+    ),
+    "bulk_start_limit": Switch((1000.0,), "Items that one bulk start takes; the most is not documented."),
+    "bulk_replace_rows": Switch(
+        ("people", "ids", "bare"), "How the list of replacements shows who is replaced by whom, if it does."
+    ),
+    "bulk_replace_filters": Switch(
+        ("honoured", "ignored"), "Whether the filters of the list of replacements are heeded."
+    ),
+    "bulk_replace_errors": Switch(
+        ("empty", "absent"), "Whether a replacement without errors has an empty list of them or none (404)."
+    ),
     "terminate_enabled": Switch(("on", "off"), "A company can disable terminating for a tool."),
     "operation_delay": Switch((0.0,), "Seconds until an asynchronous operation or an upload is finished."),
     "uploads": Switch(("v2.1", "v1.1"), "Which uploads a response's attachments come from is not stated."),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import time
+from collections import deque
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 from uuid import uuid4
@@ -10,18 +13,24 @@ from uuid import uuid4
 from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_workflows.exceptions import (
+    NOTHING_DONE,
+    ApiError,
     ConfigurationError,
+    ContractError,
     InvalidRequest,
     NotFound,
     OutcomeUnknown,
     PermissionDenied,
+    ServerError,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.base import Pin, Progress, WaitingOperator
+from airflow_provider_workflows.operators.base import Pin, Progress, WaitingOperator, told
 from airflow_provider_workflows.operators.procore import ON_ACTIVE_INSTANCE, ProcoreOperator, ProcoreWideOperator
-from airflow_provider_workflows.operators.procore_audit import Scope, histories_of
+from airflow_provider_workflows.operators.procore_audit import TOO_MUCH, Scope, histories_of
 from airflow_provider_workflows.rules import procore as rules
+from airflow_provider_workflows.rules.forms import is_id
 from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, listed, text_id
+from airflow_provider_workflows.rules.times import parse_time, time_text
 from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
 
@@ -32,6 +41,9 @@ if TYPE_CHECKING:
 ME = "me"
 ON_FAILED_ITEMS = ("fail", "return")
 FEW = 20  # items that are looked up one by one
+CONFLICTS = (409, 422)  # what an order may get that says the same as an earlier one
+PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between two reads after an order whose outcome is unknown
+CREATED_EARLIER = timedelta(seconds=5)  # than the server's clock said: its times are in whole seconds
 
 
 class ProcoreListInstancesOperator(ProcoreWideOperator):
@@ -207,9 +219,10 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
     """
     Starts the workflows of many items, each once, and waits until Procore has done it.
 
-    Procore refuses an item that has an active instance; such an item counts as done. So a retry or a second run
-    starts only what is not running yet. What was ordered is kept in Airflow's task state store (3.3+), and an
-    order whose answer was lost goes again under the same ``Idempotency-Token``.
+    Procore rejects an item that has an active instance; such an item counts as done. So a retry or a second run
+    starts only what is not running yet. What is ordered is persisted in Airflow's task state store (3.3+) before it
+    is sent. After an order whose response was lost the operator looks for the instances that were started since, and
+    orders only the items that have none.
 
     Returns ``{completed: [{item_id, instance_id}], already_active: [{item_id, instance_id}],
     failed: [{item_id, message}], operation_ids}``.
@@ -220,7 +233,8 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
     :param items: Item ids, or ``{item_id, preset_id}`` for each (templated).
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
     :param preset_id: Preset for the items that name none; default: the tool's default preset (templated).
-    :param chunk_size: Items in one order; how many Procore takes is not documented; default 50.
+    :param chunk_size: Items in one order; how many Procore takes is not documented; default 50, and half as many
+        from then on when Procore rejects an order for its size.
     :param on_active_instance: What an item is that has an active instance already: done (``adopt``, default) or
         failed (``fail``).
     :param on_failed_items: ``fail`` (default) fails the task if an item failed, and a retry tries those again;
@@ -229,6 +243,8 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
     :param poll_interval: Seconds between two looks; by default ``[workflows] poke_interval``, else 60.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
     :raises ConfigurationError: no items, an item twice, an unknown tool.
+    :raises WorkflowsError: some items were not started; a retry tries these again.
+    :raises OutcomeUnknown: an order may have been taken, and no instance shows it; never retried.
     """
 
     operator_extra_links = ()  # it is about many items
@@ -265,18 +281,15 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         items = self._checked_items()
         journal = self._journal(context)
         if journal["over"]:
+            self.log.info("An earlier try of this task has started the items; nothing is sent.")
             return self._result(journal)
         self.hook.check_tool(self.tool_type)  # an order for none is taken, too, and fails item by item
-        done = {item["item_id"] for item in [*self._completed(journal["past"]), *journal["active"]]}
-        left = [item for item in items if item["item_id"] not in done]
+        _ = self.hook.user_id  # for the log, and to tell our instances from others'
         self._keep(journal)  # so that a retry orders under the same tokens
-        progress = Progress("items ordered", len(left))
-        for begin in range(0, len(left), self.chunk_size):
-            chunk = left[begin : begin + self.chunk_size]
-            self._order(chunk, journal)
-            progress.count(len(chunk))
-        if not journal["open"]:
-            return self._conclude(journal, []) if journal["refused"] else self._result(journal)
+        self._order_all(self._left_to_order(items, journal), journal)
+        operation_ids = self._running(journal)
+        if not operation_ids:
+            return self._conclude(journal, [])
         return self.wait(
             context,
             deadline=f"deadline_{journal['round']}",
@@ -284,36 +297,52 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
                 ProcoreAsyncOperationWaitTrigger,
                 procore_conn_id=self.procore_conn_id,
                 company_id=text_id(self.company_id),
-                operation_ids=list(journal["open"].values()),
+                operation_ids=operation_ids,
+                carry=self._carried(context, journal),
             ),
         )
 
     def finish(self, context: Context, answer: Mapping[str, Any]) -> dict[str, Any]:
-        return self._conclude(self._journal(context), answer["result"]["operations"])
+        journal = {**self._journal(context), **(answer.get("carry") or {})}
+        return self._conclude(journal, answer["result"]["operations"])
 
     def _conclude(self, journal: dict[str, Any], operations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         ids = [operation["operation_id"] for operation in operations]
-        active, failed = self._judge_failed(self._failed(ids, operations, journal))
+        logged = {item["item_id"] for item in self._completed(journal["past"])}
+        failed = self._judge_failed(self._failed(ids, operations, journal), journal)
         self._keep(
             journal,
             round=journal["round"] + 1,
-            open={},
-            refused={},
+            orders={},
+            refused=[],
             past=[*journal["past"], *ids],
-            active=[*journal["active"], *active],
             failed=failed,
             over=not failed or self.on_failed_items == "return",
         )
         result = self._result(journal)
-        counts = [len(result[name]) for name in ("completed", "already_active", "failed")]
-        self.log.info("%d started, %d active already, %d failed.", *counts)
+        self._tell(result, logged)
         if not journal["over"]:
+            total = sum(len(result[name]) for name in ("completed", "already_active", "failed"))
             told = "; ".join(f"{item['item_id']}: {item['message'].rstrip('.')}" for item in failed[:FEW])
             raise WorkflowsError(
-                f"{len(failed)} of {sum(counts)} items were not started: {told}"
+                f"{len(failed)} of {total} items were not started: {told}"
                 f"{'; ...' if len(failed) > FEW else ''}. A retry tries these again."
             )
         return result
+
+    def _tell(self, result: Mapping[str, Any], logged: Collection[Any]) -> None:
+        """Log what was started, and for which items nothing was; what an earlier try has logged is left out."""
+        for name, words in (
+            ("completed", f"Started as user {self.hook.user_id}: instance"),
+            ("already_active", "Nothing is started where an instance is there already:"),
+        ):
+            rows = [
+                f"{row['instance_id']} (item {row['item_id']})" for row in result[name] if row["item_id"] not in logged
+            ]
+            for begin in range(0, len(rows), FEW):
+                self.log.info("%s %s.", words, ", ".join(rows[begin : begin + FEW]))
+        counts = [len(result[name]) for name in ("completed", "already_active", "failed")]
+        self.log.info("%d started, %d active already, %d failed.", *counts)
 
     def _checked_items(self) -> list[dict[str, str]]:
         check_required(tool_type=self.tool_type)
@@ -346,59 +375,211 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
 
     def _journal(self, context: Context) -> dict[str, Any]:
         """
-        Return what was ordered, ``{run, round, open, past, active, failed, over}``.
+        Return what was ordered.
 
-        ``run`` tells the orders of this task from those of other runs, whose instances may have ended since;
-        ``open`` holds the operations that run, by their token, and ``past`` those of earlier rounds; ``refused``
-        says why Procore did not take an order, by item; ``active`` and ``failed`` are items, as in the result;
-        ``over`` tells that there is nothing left to do.
+        ``run`` tells the orders of this task from those of other runs, whose instances may have ended since.
+        ``orders`` are those of this round by their token: ``{items, since, operation_id}``, the last None while
+        nobody knows what became of it. ``doubtful`` are the items of such orders, and since when one of them may have
+        been started. ``refused`` says why Procore did not take an order: ``{item_ids, reason}``. ``past`` are the
+        operations of earlier rounds. ``found`` are the instances that an order started whose response was lost.
+        ``active`` and ``failed`` are items, as in the result; ``over`` tells that there is nothing left to do.
         """
         self._pin = Pin(task_state_store(context), "bulk_start", None)
-        begun = {"run": uuid4().hex, "round": 0, "open": {}, "refused": {}, "past": []}
-        begun |= {"active": [], "failed": [], "over": False}
+        begun: dict[str, Any] = {"run": uuid4().hex, "round": 0, "orders": {}, "doubtful": {}, "refused": []}
+        begun |= {"past": [], "found": [], "active": [], "failed": [], "over": False}
         return self._pin.value or begun
 
     def _keep(self, journal: dict[str, Any], **changes: Any) -> None:
         journal.update(changes)
         self._pin.keep(journal)
 
+    @staticmethod
+    def _carried(context: Context, journal: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return what the resumed task cannot know where Airflow has no store; as a rule nothing."""
+        if task_state_store(context) is not None:
+            return None
+        return {name: journal[name] for name in ("doubtful", "refused", "found", "active") if journal[name]} or None
+
+    @staticmethod
+    def _running(journal: Mapping[str, Any]) -> list[str]:
+        return [order["operation_id"] for order in journal["orders"].values() if order["operation_id"] is not None]
+
+    def _done(self, journal: Mapping[str, Any]) -> set[Any]:
+        rows = [*self._completed(journal["past"]), *journal["found"], *journal["active"]]
+        return {row["item_id"] for row in rows}
+
+    # --- ordering ---
+
+    def _left_to_order(self, items: list[dict[str, str]], journal: dict[str, Any]) -> list[list[dict[str, str]]]:
+        """Return the items that no order is known to have taken, in chunks; first those of orders in doubt."""
+        lost = self._set_aside(journal)
+        self._read_patiently(list(journal["doubtful"]), journal)
+        done = self._done(journal)
+        again = [[item for item in chunk if item["item_id"] not in done] for chunk in lost]
+        taken = [item for order in journal["orders"].values() for item in order["items"]]
+        elsewhere = done | {item["item_id"] for chunk in [taken, *lost] for item in chunk}
+        left = [item for item in items if item["item_id"] not in elsewhere]
+        return [*filter(None, again), *_chunks(left, self.chunk_size)]
+
+    def _set_aside(self, journal: dict[str, Any]) -> list[list[dict[str, str]]]:
+        """Return the items of each order of which nobody knows what became; from now on they are doubtful."""
+        lost = [order for order in journal["orders"].values() if order["operation_id"] is None]
+        doubtful = {item["item_id"]: order["since"] for order in lost for item in order["items"]}
+        known = {token: order for token, order in journal["orders"].items() if order["operation_id"] is not None}
+        if lost:
+            self._keep(journal, orders=known, doubtful={**doubtful, **journal["doubtful"]})
+        return [order["items"] for order in lost]
+
+    def _order_all(self, chunks: Sequence[list[dict[str, str]]], journal: dict[str, Any]) -> None:
+        left = deque(chunks)
+        progress = Progress("items ordered", sum(map(len, chunks)))
+        size, accepted, halves = self.chunk_size, 0, True
+        while left:
+            chunk = left.popleft()
+            if len(chunk) > size:
+                left.extendleft(reversed(_chunks(chunk, size)))
+                continue
+            try:
+                self._order(chunk, journal)
+            except (InvalidRequest, NotFound, PermissionDenied) as refused:
+                may_be_size = refused.status_code in TOO_MUCH
+                if may_be_size and halves and len(chunk) > 1:
+                    size = len(chunk) // 2
+                    self.log.info("%s Going on with %d items in one order.", refused, size)
+                    left.appendleft(chunk)
+                    continue
+                if may_be_size and len(chunk) == 1:  # so it was not the size
+                    size, halves = accepted or self.chunk_size, accepted > 0
+                self.log.warning("Procore rejected the order of items %s: %s", _named(chunk), refused)
+                reason = {"item_ids": [item["item_id"] for item in chunk], "reason": str(refused)}
+                self._keep(journal, refused=[*journal["refused"], reason])
+            else:
+                accepted = max(accepted, len(chunk))
+            progress.count(len(chunk))
+
     def _order(self, chunk: list[dict[str, str]], journal: dict[str, Any]) -> None:
-        token = rules.idempotency_token(
-            self.hook.company_id,
-            self.level,
-            self.tool_type,
-            text_id(self.tool_subtype),
-            chunk,
-            journal["run"],
-            journal["round"],
-        )
-        if token in journal["open"]:
-            return
-        order = partial(
-            self.hook.bulk_start_instances,
+        """
+        Order the items of a chunk, once; after a lost response only those of which no instance shows.
+
+        :raises ApiError: Procore did not take the order; nothing of it is started.
+        :raises OutcomeUnknown: it may have, and no instance shows it.
+        """
+        for is_last in (False, True):
+            token = self._token(chunk, journal)
+            since = time_text(self.hook.client.server_time() - CREATED_EARLIER)
+            order = {"items": chunk, "since": since, "operation_id": None}
+            self._keep(journal, orders={**journal["orders"], token: order})
+            try:
+                operation_id = self._send(chunk, token)
+            except NOTHING_DONE as refused:
+                self._keep(journal, orders={name: o for name, o in journal["orders"].items() if name != token})
+                is_doubtful = any(item["item_id"] in journal["doubtful"] for item in chunk)
+                if isinstance(refused, ApiError) and is_doubtful and refused.status_code in CONFLICTS:
+                    self._settle(chunk, journal, refused)  # it may be the first order that this one conflicts with
+                    return
+                raise
+            except ContractError as odd:
+                self._set_aside(journal)
+                self._settle(chunk, journal, odd)
+                return
+            except (OutcomeUnknown, ServerError) as lost:
+                self._set_aside(journal)
+                self.log.warning("%s Looking for the instances that it may have started.", told(lost))
+                chunk = self._missing(chunk, journal)
+                if not chunk:
+                    return
+                if is_last or isinstance(lost, ServerError):
+                    raise
+                # Of an item that is started all the same Procore rejects a second start, while the first is active.
+                self.log.warning("Items %s show no new instance; they are ordered once more.", _named(chunk))
+            else:
+                order = {**order, "operation_id": operation_id}
+                self._keep(journal, orders={**journal["orders"], token: order})
+                self.log.info(
+                    "Ordered the start of items %s of tool %s as user %s: operation %s.",
+                    *(_named(chunk), self.tool_type, self.hook.user_id, operation_id),
+                )
+                return
+
+    def _token(self, chunk: list[dict[str, str]], journal: Mapping[str, Any]) -> str:
+        where = (self.hook.company_id, self.level, self.tool_type, text_id(self.tool_subtype))
+        return rules.idempotency_token(*where, chunk, journal["run"], journal["round"])
+
+    def _send(self, chunk: list[dict[str, str]], token: str) -> str:
+        operation = self.hook.bulk_start_instances(
             self.tool_type,
             chunk,
             tool_subtype=text_id(self.tool_subtype),
             idempotency_token=token,
             project_id=self.level,
         )
-        try:
-            operation = self._ordered(order)
-        except (InvalidRequest, NotFound, PermissionDenied) as refused:
-            self.log.warning("%s", refused)
-            reasons = {item["item_id"]: str(refused) for item in chunk}
-            self._keep(journal, refused={**journal["refused"], **reasons})
-            return
-        self._keep(journal, open={**journal["open"], token: str(operation["operation_id"])})
-        self.log.info("Ordered %d items: operation %s.", len(chunk), operation["operation_id"])
+        if not is_id(operation.get("operation_id")):
+            raise ContractError("Procore took the order and named no operation to wait for")
+        return str(text_id(operation["operation_id"]))
 
-    def _ordered(self, order: Callable[[], dict[str, Any]]) -> dict[str, Any]:
-        try:
-            return order()
-        except OutcomeUnknown as lost:
-            # An item that was started all the same is refused now, for it is active, and that counts as done.
-            self.log.warning("%s The order goes again under the same Idempotency-Token.", lost)
-            return order()
+    def _settle(self, chunk: list[dict[str, str]], journal: dict[str, Any], fault: ApiError) -> None:
+        """Read until every item of an order that was taken, or may have been, has its instance; nothing is sent."""
+        self.log.warning("%s Looking for the instances that it may have started.", told(fault))
+        for pause in (0.0, *PAUSES):
+            time.sleep(pause)
+            chunk = self._missing(chunk, journal)
+            if not chunk:
+                return
+        raise OutcomeUnknown(f"{told(fault)} And items {_named(chunk)} show no new instance")
+
+    def _missing(self, chunk: list[dict[str, str]], journal: dict[str, Any]) -> list[dict[str, str]]:
+        """Look for the instances of a chunk that is in doubt, and return the items that show none."""
+        self._read_patiently([item["item_id"] for item in chunk], journal)
+        done = self._done(journal)
+        return [item for item in chunk if item["item_id"] not in done]
+
+    def _read_patiently(self, item_ids: Sequence[str], journal: dict[str, Any]) -> None:
+        """
+        Look for the instances of items that are in doubt.
+
+        :raises OutcomeUnknown: they cannot be read, which does not tell what became of the order.
+        """
+        for pause in (*PAUSES, None):
+            try:
+                self._look_for(item_ids, journal)
+            except ApiError as fault:
+                if pause is None:
+                    raise OutcomeUnknown(
+                        f"Items {', '.join(item_ids[:FEW])} may have been started, and reading failed: {told(fault)}"
+                    ) from fault
+                self.log.warning("%s Reading again.", told(fault))
+                time.sleep(pause)
+            else:
+                return
+
+    def _look_for(self, item_ids: Sequence[str], journal: dict[str, Any]) -> None:
+        """Note the instances that orders in doubt have started, of those items that are neither done nor ordered."""
+        running = {item["item_id"] for order in journal["orders"].values() for item in order["items"]}
+        doubtful = journal["doubtful"]
+        done = self._done(journal) | running
+        left = [item_id for item_id in item_ids if item_id in doubtful and item_id not in done]
+        found: dict[str, list[dict[str, Any]]] = {"found": list(journal["found"]), "active": list(journal["active"])}
+        for active in (True, False):
+            rows = list(self._instances(left, active=active)) if left else []
+            for item_id in left:
+                new = [row for row in rows if text_id(row["item_id"]) == item_id and _is_new(row, doubtful[item_id])]
+                ours = [row for row in new if _creator(row) == self.hook.user_id]
+                unclear = [row for row in new if _creator(row) is None]
+                if not ours and not unclear:
+                    continue
+                row = (ours or unclear)[0]
+                # Whose it is nobody says: then it is only known that there is one.
+                kind = "found" if ours or self.on_active_instance == "fail" else "active"
+                found[kind].append({"item_id": item_id, "instance_id": str(row["id"])})
+                self.log.info("Item %s has instance %s since the order was sent.", item_id, row["id"])
+            noted = {row["item_id"] for row in [*found["found"], *found["active"]]}
+            left = [item_id for item_id in left if item_id not in noted]
+        if left and self.on_active_instance == "adopt":
+            # An instance that was there before, or another's, is as good.
+            active_now = self._active_instances(left)
+            found["active"] += [{"item_id": i, "instance_id": active_now[i]} for i in left if i in active_now]
+        if found != {"found": journal["found"], "active": journal["active"]}:
+            self._keep(journal, **found)
 
     # --- what came of it ---
 
@@ -422,12 +603,12 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         self, ids: Sequence[str], operations: Sequence[Mapping[str, Any]], journal: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         """Return the items that no operation has completed; one that gives no reason failed with its operation."""
-        reasons = journal["refused"] | {
+        reasons = {item_id: refused["reason"] for refused in journal["refused"] for item_id in refused["item_ids"]} | {
             str(item.get("item_id")): item.get("message")
             for operation_id in ids
             for item in rules.operation_items(self._operation(operation_id))[1]
         }
-        done = {item["item_id"] for item in [*self._completed([*journal["past"], *ids]), *journal["active"]]}
+        done = self._done({**journal, "past": [*journal["past"], *ids]})
         why = "; ".join(
             f"operation {o['operation_id']} is {o['status']} {o['error'] or ''}".strip() for o in operations
         )
@@ -437,33 +618,78 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
             if item["item_id"] not in done
         ]
 
-    def _judge_failed(self, failed: list[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    def _judge_failed(self, failed: list[dict[str, Any]], journal: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the failed items that have no instance; one that an earlier order has started is done."""
+        journal["orders"] = {}  # they are over
+        self._look_for([item["item_id"] for item in failed], journal)
+        done = self._done(journal)
+        failed = [item for item in failed if item["item_id"] not in done]
         if not failed or self.on_active_instance == "fail":
-            return [], failed
+            return failed
         active = self._active_instances([item["item_id"] for item in failed])
-        there = [
-            {"item_id": item["item_id"], "instance_id": active[item["item_id"]]}
-            for item in failed
-            if item["item_id"] in active
+        journal["active"] = [
+            *journal["active"],
+            *({"item_id": i["item_id"], "instance_id": active[i["item_id"]]} for i in failed if i["item_id"] in active),
         ]
-        return there, [item for item in failed if item["item_id"] not in active]
+        return [item for item in failed if item["item_id"] not in active]
 
-    def _active_instances(self, item_ids: list[str]) -> dict[str, str]:
+    def _active_instances(self, item_ids: Sequence[str]) -> dict[str, str]:
+        rows = self._instances(item_ids, active=True)
+        return {str(text_id(row["item_id"])): str(row["id"]) for row in rows if not row.get("ended_at")}
+
+    def _instances(self, item_ids: Sequence[str], *, active: bool) -> Iterator[dict[str, Any]]:
+        """Yield the instances of some items; filters may be ignored, so each row is compared with what was asked."""
         look = partial(
             self.hook.list_instances,
             self.tool_type,
             tool_subtype=text_id(self.tool_subtype),
-            active=True,
+            active=active,
             project_id=self.level,
         )
-        # Many are found sooner by going through all that are active.
-        found = look() if len(item_ids) > FEW else (row for item_id in item_ids for row in look(item_id=item_id))
-        return {str(row.get("item_id")): str(row["id"]) for row in found if not row.get("ended_at")}
+        # Many are found sooner by going through all.
+        rows = look() if len(item_ids) > FEW else (row for item_id in item_ids for row in look(item_id=item_id))
+        for row in rows:
+            subtype = text_id(row.get("tool_subtype"))
+            if (
+                is_id(row.get("id"))
+                and text_id(row.get("item_id")) in item_ids
+                and _is_same_tool(row.get("tool_type"), self.tool_type)
+                and (subtype is None or self.tool_subtype is None or subtype == text_id(self.tool_subtype))
+            ):
+                yield row
 
     def _result(self, journal: Mapping[str, Any]) -> dict[str, Any]:
         return {
-            "completed": self._completed(journal["past"]),
+            "completed": [*self._completed(journal["past"]), *journal["found"]],
             "already_active": journal["active"],
             "failed": journal["failed"],
             "operation_ids": journal["past"],
         }
+
+
+def _chunks(items: list[dict[str, str]], size: int) -> list[list[dict[str, str]]]:
+    return [items[begin : begin + size] for begin in range(0, len(items), size)]
+
+
+def _named(chunk: Sequence[Mapping[str, str]]) -> str:
+    return ", ".join(item["item_id"] for item in chunk[:FEW]) + (", ..." if len(chunk) > FEW else "")
+
+
+def _is_new(row: Mapping[str, Any], since: str) -> bool:
+    """Tell whether an instance was created since a time."""
+    created, begun = parse_time(row.get("created_at") or row.get("started_at")), parse_time(since)
+    return created is not None and begun is not None and created >= begun
+
+
+def _creator(row: Mapping[str, Any]) -> str | None:
+    by = row.get("created_by")
+    return text_id(by.get("id")) if isinstance(by, Mapping) else None
+
+
+def _is_same_tool(shown: Any, asked: str) -> bool:
+    """Tell whether a row's tool is the one that was asked for, by its type or its class; one that is not shown is."""
+    return shown is None or _plain(shown) == _plain(asked)
+
+
+def _plain(tool: Any) -> str:
+    return "".join(letter for letter in str(tool).casefold() if letter.isalnum())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
 import io
 import socket
@@ -117,6 +118,19 @@ def test_what_json_cannot_hold_is_refused_before_sending(requests_mock):
         with pytest.raises(ConfigurationError, match="cannot be written as JSON"):
             client_to().call("POST", "/x", replay=Replay.NEVER, json={"v": value})
     assert requests_mock.call_count == 0
+
+
+@pytest.mark.parametrize("status", [200, 404])
+def test_servers_clock_is_known_from_its_last_response(requests_mock, sleeper, status):
+    client = client_to(sleeper=sleeper)
+    assert client.server_time().timestamp() == sleeper.clock()
+    requests_mock.get(BASE + "/x", status_code=status, headers={"Date": "Thu, 01 Jan 1970 00:20:00 GMT"})
+    requests_mock.get(BASE + "/odd", status_code=status, headers={"Date": "yesterday"})
+
+    for where in ("/x", "/odd"):
+        with contextlib.suppress(NotFound):
+            client.get(where)
+    assert client.server_time().timestamp() == 1200
 
 
 def test_an_empty_answer_is_none(requests_mock):

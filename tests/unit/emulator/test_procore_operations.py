@@ -79,12 +79,38 @@ def test_an_operation_takes_its_time(emulator, procore):
     assert done["completed_at"] > done["started_at"]
 
 
-def test_the_same_token_is_the_same_operation(emulator, procore):
+@pytest.mark.parametrize("idempotency", ["ignored", "honoured"])
+def test_the_same_token_is_the_same_operation_where_it_counts(emulator, procore, idempotency):
+    emulator.control("PATCH", "switches", idempotency=idempotency)
     token = {"Idempotency-Token": "once"}
 
     first = ordered(procore, items("1"), headers=token)
-    assert ordered(procore, items("1"), headers=token) == first
+    assert (ordered(procore, items("1"), headers=token) == first) == (idempotency == "honoured")
     assert ordered(procore, items("2")) != first
+    assert len(emulator.effects()) == 2
+
+
+def test_a_response_under_the_same_token_is_taken_once(emulator, procore):
+    emulator.control("PATCH", "switches", idempotency="honoured")
+    step = step_of(procore)
+    response = {
+        "current_step_occurrence_id": step["id"],
+        "selected_response_option_id": step["available_response_options"][0]["id"],
+        "attachments": {},
+    }
+    token = {"Idempotency-Token": "once"}
+
+    for _ in range(2):  # the second one comes when the step is over
+        procore.post(f"{INSTANCE}/responses", {"response": response}, status=204, headers=token)
+    procore.post(f"{INSTANCE}/responses", {"response": response}, status=422)
+    assert len(emulator.effects()) == 1
+
+
+def test_a_bulk_create_of_more_items_than_it_takes_is_rejected(emulator, procore):
+    emulator.control("PATCH", "switches", bulk_start_limit=2)
+
+    procore.post(BULK, items("1", "2", "3"), status=400)
+    ordered(procore, items("1", "2"))
     assert len(emulator.effects()) == 2
 
 
@@ -246,3 +272,25 @@ def test_an_answer_that_was_given_stays_when_its_author_is_replaced(procore):
     asked = step_of(procore, f"{INSTANCES}/{started['id']}")["response_occurrences"]
     assert [o["assignee"]["id"] for o in asked] == ["90001", "90003"]
     procore.post(f"{INSTANCE}/terminate")
+
+
+def test_replacements_can_be_listed_with_other_rows_and_without_filters(emulator, procore):
+    first = requested(procore)
+    requested(procore, old_assignee_id="90004", new_assignee_ids=["90006"])
+    query = {"filters[old_assignee_ids]": "90001"}
+
+    emulator.control("PATCH", "switches", bulk_replace_rows="ids")
+    [row] = procore.get(REQUESTS, **query)["data"]
+    assert (row["id"], row["old_assignee_id"], row["new_assignee_ids"]) == (first, "90001", ["90005", "90006"])
+    emulator.control("PATCH", "switches", bulk_replace_rows="bare", bulk_replace_filters="ignored")
+    rows = procore.get(REQUESTS, **query)["data"]
+    assert [sorted(row) for row in rows] == [["id", "status"]] * 2
+    assert sorted(procore.get(f"{REQUESTS}/{first}")["data"]) == ["id", "status"]
+
+
+def test_a_replacement_without_errors_may_have_no_list_of_them(emulator, procore):
+    emulator.control("PATCH", "switches", bulk_replace_errors="absent")
+
+    procore.get(f"{REQUESTS}/{requested(procore)}/errors", status=404)
+    failed = requested(procore, old_assignee_id="90004", new_assignee_ids=["90009"])
+    assert procore.send("GET", f"{REQUESTS}/{failed}/errors").status_code == 200

@@ -196,6 +196,35 @@ def test_a_person_edits_one_group_by_its_name(emulator, procore):
         emulator.control("POST", "procore/presets/999", valid=False)
 
 
+def test_a_change_of_a_preset_can_show_some_reads_later(emulator, procore):
+    emulator.control("PATCH", "switches", preset_stale_reads=2)
+    before = groups_of(procore)
+    put_into(procore, {uuids(procore)["Directors"]: ["90006"]})
+
+    assert groups_of(procore) == groups_of(procore) == before
+    assert groups_of(procore)[uuids(procore)["Directors"]] == ["90006"]
+
+
+@pytest.mark.parametrize(("rest", "stay"), [("kept", True), ("emptied", False)])
+def test_individual_assignees_that_an_update_leaves_out_stay_or_go(emulator, procore, rest, stay):
+    emulator.control("PATCH", "switches", preset_rest=rest)
+    step_uuid = step_of(procore)["step_uuid"]
+    logins = [{"id": "90005", "required": False, "role_type": "commenter"}]
+    procore.patch(f"{PRESET}/assignees", {"individual_assignees": [{"step_uuid": step_uuid, "logins": logins}]})
+
+    put_into(procore, {uuids(procore)["Directors"]: ["90006"]})
+
+    assert bool(procore.get(PRESET)["data"]["individual_assignees"]) == stay
+
+
+@pytest.mark.parametrize("kind", ["responsible_role", "project_role", "RESPONSIBLE_ROLE"])
+def test_a_group_of_people_has_one_of_several_types(emulator, procore, kind):
+    emulator.control("PATCH", "switches", role_group_type=kind)
+
+    groups = procore.get(f"{COMPANY}/workflows/templates/versions/3011")["data"]["responsible_groups"]
+    assert [group["type"] for group in groups] == [kind, kind, "ITEM_CREATOR"]
+
+
 # --- starting with a preset ---
 
 
