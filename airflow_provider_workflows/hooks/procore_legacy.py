@@ -8,10 +8,16 @@ from typing import Any
 
 from airflow_provider_workflows.client.rest import path
 from airflow_provider_workflows.client.retry import Replay
-from airflow_provider_workflows.exceptions import InvalidRequest, NotFound, PermissionDenied
+from airflow_provider_workflows.exceptions import (
+    ConfigurationError,
+    ContractError,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+)
 from airflow_provider_workflows.hooks.procore import ProcoreConnectionHook
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
-from airflow_provider_workflows.rules.procore_legacy import newest_first, text_ids
+from airflow_provider_workflows.rules.procore_legacy import newest_first, of_object, text_ids
 
 INSTANCES = "/rest/v1.0/workflow_instances"
 HISTORIES = "/rest/v1.0/workflow_activity_histories"
@@ -38,49 +44,77 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
         """
         List the active instances, page by page as they are read.
 
+        Rows of another object are left out: a server can ignore the filters.
+
         :param object_type: Only the instance of this object: its tool or class, such as ``PurchaseOrderContract``.
         :param object_id: Its id.
         :param project_id: Its project.
         """
-        rows = self.client.pages(
-            INSTANCES, params=self._object_query(object_type, object_id, project_id), per_page=V1_PAGE_SIZE, style="v1"
-        )
-        return map(text_ids, rows)
+        for row in self._listed(object_type, object_id, project_id):
+            if object_type is None or of_object([row], object_type):
+                yield row
 
     def get_instance(self, instance_id: str) -> dict[str, Any]:
         """Show one instance with its current state and the activities that can be performed in it."""
-        return self._show(path(INSTANCES + "/{}", instance_id))
+        return self._shown(INSTANCES, instance_id)
 
     def find_instance_id(self, object_type: str, object_id: str) -> str:
         """
         Return the id of an object's instance; an object has one at most.
 
+        The id and the type of each row are compared, for a server can ignore the filters. A type fits by its name in
+        any spelling, by the class of the workflow, or where the row names the base class of the one that is asked
+        for, as in Procore's guide: ``Contract`` for ``PurchaseOrderContract``.
+
         :raises NotFound: it has none, or none that the connection's user may see.
+        :raises ConfigurationError: it has several.
         """
         query = {"object_type": object_type, "object_id": object_id, "project_id": self.project_id}
+        rows: list[dict[str, Any]] = []
         with contextlib.suppress(PermissionDenied):  # the list may be for company administrators only
-            for instance in self.list_instances(**query):
-                if instance.get("workflowed_object_id") == object_id:
-                    return str(self._object(instance, "GET", INSTANCES)["id"])
-        # Only active instances are listed. "Show" knows the ended ones; given an object it ignores the id.
-        try:
-            instance = self._show(path(INSTANCES + "/{}", "0"), **self._object_query(**query))
-        except (InvalidRequest, NotFound):
-            instance = {}
-        if instance.get("workflowed_object_id") != object_id:
-            raise NotFound(f"{object_type} {object_id} has no workflow instance, or none that this user may see")
-        return str(instance["id"])
+            rows = list(self._listed(**query))
+        found = of_object(rows, object_type)
+        if not found:
+            # Only active instances are listed. "Show" knows the ended ones; given an object it ignores the id.
+            with contextlib.suppress(InvalidRequest, NotFound):
+                shown = self._show(path(INSTANCES + "/{}", "0"), **self._object_query(**query))
+                rows += [shown] if shown.get("workflowed_object_id") == object_id else []
+            found = of_object(rows, object_type)
+        ids = list(dict.fromkeys(str(self._object(row, "GET", INSTANCES)["id"]) for row in found))
+        if len(ids) > 1:
+            raise ConfigurationError(
+                f"{object_type} {object_id} has several workflow instances: {', '.join(ids)}. Give the instance_id of "
+                "the one that is meant."
+            )
+        if not ids:
+            types = sorted({str(row.get("workflowed_object_type")) for row in rows})
+            others = f"; there is one of object_type {' or '.join(map(repr, types))} with that id" if types else ""
+            raise NotFound(
+                f"{object_type} {object_id} has no workflow instance, or none that this user may see{others}"
+            )
+        return ids[0]
 
     def list_activity_histories(self, instance_id: str) -> list[dict[str, Any]]:
         """List the activities that were performed in an instance, newest first."""
         query = {"company_id": self.company_id, "workflow_instance_id": instance_id}
-        return newest_first(
-            map(text_ids, self.client.pages(HISTORIES, params=query, per_page=V1_PAGE_SIZE, style="v1"))
-        )
+        rows = map(text_ids, self.client.pages(HISTORIES, params=query, per_page=V1_PAGE_SIZE, style="v1"))
+        # A server can ignore the filter, and another instance's row must not be taken for this one's.
+        return newest_first(row for row in rows if row.get("workflow_instance_id") in (None, instance_id))
 
     def get_activity_history(self, history_id: str, *, instance_id: str) -> dict[str, Any]:
-        """Show one row of the activity history of an instance."""
-        return self._show(path(HISTORIES + "/{}", history_id), workflow_instance_id=instance_id)
+        """
+        Show one row of the activity history of an instance.
+
+        :raises ContractError: the answer is a row of another instance.
+        """
+        row = self._shown(HISTORIES, history_id, workflow_instance_id=instance_id)
+        if row.get("workflow_instance_id") not in (None, instance_id):
+            raise ContractError(
+                f"History {history_id} is not of instance {instance_id} but of {row['workflow_instance_id']}",
+                method="GET",
+                path=HISTORIES,
+            )
+        return row
 
     def list_permanent_logs(
         self, object_type: str, object_id: str, *, project_id: str | None = None
@@ -151,6 +185,22 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
             **body,
         )
         row: dict[str, Any] = text_ids(self._object(answer.json(), "POST", HISTORIES))
+        return row
+
+    def _listed(
+        self, object_type: str | None, object_id: str | None, project_id: str | None
+    ) -> Iterator[dict[str, Any]]:
+        """List the active instances of objects with an id, or all."""
+        query = self._object_query(object_type, object_id, project_id)
+        rows = map(text_ids, self.client.pages(INSTANCES, params=query, per_page=V1_PAGE_SIZE, style="v1"))
+        return (row for row in rows if object_id is None or row.get("workflowed_object_id") == object_id)
+
+    def _shown(self, route: str, row_id: str, **query: Any) -> dict[str, Any]:
+        """Show the row with an id, and no other one."""
+        where = path(route + "/{}", row_id)
+        row = self._show(where, **query)
+        if row["id"] != row_id:
+            raise ContractError(f"The answer is not the one with the id {row_id}", method="GET", path=where)
         return row
 
     def _show(self, where: str, **query: Any) -> dict[str, Any]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta, timezone
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,13 +18,16 @@ from airflow_provider_workflows.exceptions import (
     OutcomeUnknown,
     PermissionDenied,
     RateLimited,
+    ResponseConflict,
     ServerError,
     StepMoved,
+    WorkflowsError,
 )
 from airflow_provider_workflows.operators.attachments import AttachedFile, attached_files
 from airflow_provider_workflows.operators.base import Pin, WaitingOperator, read_until_found, told
 from airflow_provider_workflows.operators.procore import ON_STEP_MOVED, ProcoreConnectionOperator
 from airflow_provider_workflows.rules import procore_legacy as rules
+from airflow_provider_workflows.rules.forms import documented_form
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, one_of, text_id
 from airflow_provider_workflows.rules.times import parse_time
 from airflow_provider_workflows.version_compat import task_state_store
@@ -37,6 +40,8 @@ if TYPE_CHECKING:
 Json = Mapping[str, Any]
 
 LARGEST_ATTACHMENTS = 32 * 2**20  # bytes of all files together: the form they are sent in is held in memory
+# What lists no activity can be between two states, unless nothing has happened to it for that long.
+ENDED_AFTER = timedelta(minutes=10)
 
 
 class ProcoreLegacyConnectionOperator(ProcoreConnectionOperator):
@@ -108,23 +113,28 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
     Performs one activity of a legacy workflow instance, once.
 
     The activity belongs to one visit of a state. Give ``state_id`` and ``state_set_at`` from
-    ``ProcoreLegacyInstanceSensor``; without them the state found by the first try is kept in Airflow's task
-    state store (3.3+), and every retry performs the activity in that visit or not at all. An activity that
-    the history already shows for this visit succeeds without writing, whoever performed it. Clearing the task
-    asks for it anew, perhaps in a later visit.
+    ``ProcoreLegacyInstanceSensor``; without them the task is bound to the state in which it first finds the
+    activity open, which Airflow's task state store keeps (3.3+), and every retry performs the activity in that visit
+    or not at all. An activity that the history already shows for this visit succeeds without writing: the user's own,
+    or a colleague's once the activity is not open to that role any more. A cleared task performs it again where it
+    can be performed; where it cannot, the row that this DAG run has made before is the result.
 
     One activity need not move the state: other roles may have to act, too. With ``wait_for_state_change`` the
     task then waits, and neither its resumption nor a retry performs the activity again. For anything but the
     next state use ``ProcoreLegacyInstanceSensor`` instead.
 
-    A try that was killed while it sent is settled by reading; if the history does not show the activity, the
-    task fails with ``OutcomeUnknown`` and never sends it a second time.
+    After an unknown outcome (a lost response, a 500, a try that was killed while it sent) only reading follows: the
+    task succeeds if the history shows the activity, and else fails with ``OutcomeUnknown``. On an Airflow before 3.3
+    a retry does not know that an earlier try was killed while it sent. There the history protects: a retry whose
+    ``state_id`` and ``state_set_at`` are given sends nothing once the history shows the activity. It sends a second
+    time if the killed request takes effect later than the retry reads, or if Procore stores another user than was sent
+    and lists the activity as open still; set ``retries=0`` where that must not happen.
 
     Returns ``{instance_id, object_id, object_type, project_id, activity, activity_id, role_id, history_id,
     performed_by, comments, performed_at, state_before: {id, name, status, set_at}, already_performed}``, with
     ``wait_for_state_change`` also ``state_after: {id, name, status, set_at}``, the state found when it had moved
-    on; or None with ``on_state_moved="succeed"``. Hand ``history_id`` on as ``after`` of
-    ``ProcoreLegacyInstanceSensor``.
+    on, or None when the instance ended without another state, and ``terminated_at``; or None with
+    ``on_state_moved="succeed"``. Pass ``history_id`` as ``after`` to ``ProcoreLegacyInstanceSensor``.
 
     Reference: https://developers.procore.com/documentation/tutorial-workflows
 
@@ -138,23 +148,26 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
     :param role: Name or id of the role to act in (templated); needed only where an activity is open to several.
     :param performed_by: Login information id, login or e-mail address of a user of that role; default: the
         connection's own user (templated).
-    :param comments: A note for the history (templated).
+    :param comments: A note for the history, a text (templated).
     :param attachments: Path, URL or ``ObjectStoragePath`` of a file to attach, or a list of them; 32 MiB in all
         at most (templated).
     :param prostore_file_ids: Ids of files to attach that Procore stores already (templated).
     :param on_state_moved: What to do when that visit of the state is over, or the instance ended, without the
         activity: ``fail`` (default), ``skip`` or ``succeed`` (templated).
-    :param confirm_timeout: Seconds to read on for an activity whose answer was lost; default 60.
+    :param confirm_timeout: Seconds to read on for an activity whose outcome is unknown, and for an instance that
+        lists no activity, as between two states; default 60.
     :param wait_for_state_change: Wait until the state has moved on, or the instance ended; default False.
     :param wait_timeout: Seconds to wait for that, by the clock on the wall from the first try that waited;
         default 7 days.
     :param poll_interval: Seconds between two looks; by default ``[workflows] poke_interval``, else 60.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
-    :raises ConfigurationError: a parameter is missing or fits nothing; the candidates are listed; a file is not
-        there or too large.
+    :raises ConfigurationError: a parameter is missing or fits nothing that can be performed now; the candidates are
+        listed; a file is not there or too large. The task is not bound to a visit yet, and may be retried.
     :raises AirflowFailException: the state did not move on within ``wait_timeout``; never retried.
     :raises StepMoved: the visit is over, with ``on_state_moved="fail"``; never retried.
-    :raises OutcomeUnknown: the answer was lost and the history does not show the activity; never retried.
+    :raises OutcomeUnknown: the outcome is unknown and the history does not show the activity, or the history does
+        not tell which of its rows is the activity's; never retried.
+    :raises ResponseConflict: an earlier try performed another activity than the task asks for now; never retried.
     """
 
     template_fields: Sequence[str] = (
@@ -229,34 +242,58 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         return result
 
     def _perform_once(self, context: Context) -> dict[str, Any] | None:
+        # What was sent is stored before it is sent, and binds all later tries; a choice that was not sent does not.
+        sent = Pin(task_state_store(context), "activity", None)
+        if sent.value is not None and sent.value["sent"]:
+            return self._recover(sent.value)
         self._check_parameters()
         visit = self.pinned(context, "visit", self._given_visit(), "state_id and state_set_at")
-        # Kept beside the visit, for it is known only when the visit is: what was chosen, and whether it was sent.
-        sent = Pin(task_state_store(context), "activity", None)
-        # A try that sent it already sends nothing more, so the files need not be there any longer.
-        files = [] if sent.value is not None and sent.value["sent"] else self._attached()
-        pinned = visit.value or {"instance_id": None, "state": None}
+        files = self._attached()
+        pinned: dict[str, Any] = visit.value or {"instance_id": None, "state": None, "activities": None}
         instance_id = pinned["instance_id"] or self.find_instance_id()
-        wish = self._wish(sent)
-        now, row = self._look(instance_id, pinned["state"], wish)
+        state = pinned["state"]
+        now, histories = self._read(instance_id)
         self.link_to(now)
-        if visit.value is None:
-            visit.keep({"instance_id": instance_id, "state": rules.visit_of(now)})
-        state = pinned["state"] or rules.visit_of(now)
-        is_open = rules.same_visit(state, rules.visit_of(now)) and not rules.has_ended(now)
-        if is_open:
-            state = rules.visit_of(now)  # a given visit has no names
-
-        if row is None and is_open and sent.value is not None and sent.value["sent"]:
-            row = self._settle(instance_id, state, wish, "An earlier try was cut off while it performed the activity")
-        if row is not None:
-            self.log.info("The history already shows the activity for this visit of the state; nothing is sent.")
-            return self._result(now, state, row, sent, already_performed=True)
-        if not is_open:
+        shown, row, unclear = self._recorded(context, now, histories, pinned)
+        # Only the user's own row is believed while the instance can be between two states.
+        if _is_between(now, state, histories) and (row is None or row.get("performed_by_id") != self._user_id):
+            now, histories = self._read_on(instance_id, state)
+            shown, row, unclear = self._recorded(context, now, histories, pinned)
+        if row is not None and shown is not None:
+            return self._result(now, shown, row, already_performed=True)
+        if unclear:
+            raise OutcomeUnknown(
+                f"Whether activity {self._name} was performed in this state of instance {instance_id} cannot be told: "
+                f"Procore does not tell the activity, the role or the time of the rows {', '.join(unclear)} of its "
+                "history. Nothing was sent. Give activity_id instead of activity, and the role by its id, if that is "
+                "what is missing"
+            )
+        if now["terminated_at"] or rules.is_idle(now):
+            longest_quiet = datetime.now(timezone.utc) - ENDED_AFTER
+            if _is_between(now, state, histories) and not rules.is_quiet(now, histories, longest_quiet):
+                raise WorkflowsError(
+                    f"Instance {instance_id} lists no activity in state {now['state']!r}, and nothing says that it has "
+                    "ended: it can be between two states. Nothing was sent; a retry reads it again."
+                )
+            self._moved(now, state or rules.visit_of(now))
+            return None
+        has_left = state is not None and rules.has_left(state, now, histories)
+        if has_left is None:
+            raise ContractError(
+                f"Whether instance {instance_id} is in the state that the activity is meant for cannot be told: it "
+                f"gives {now['state_set_at']!r} as the time of its state"
+            )
+        if has_left:
             self._moved(now, state)
             return None
-        activity = rules.choose_activity(now["activities"], **wish)
-        return self._perform(now, state, activity, sent, files)
+        # A state that was given has no names.
+        here = {
+            **rules.visit_of(now),
+            **({"set_at": state["set_at"]} if state else rules.entered_visit(now, histories)),
+        }
+        activity = self._choose(now)
+        visit.keep({"instance_id": instance_id, "state": here, "activities": now["activities"]})
+        return self._perform(now, here, activity, visit, sent, histories, files)
 
     def _check_parameters(self) -> None:
         self.check_instance()
@@ -276,8 +313,25 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             )
         if not all(file_id.isdecimal() for file_id in self._stored_files()):
             raise ConfigurationError(f"prostore_file_ids must hold ids, numbers; got {self.prostore_file_ids!r}.")
+        self._comment()
         check_choice("on_state_moved", self.on_state_moved, ON_STEP_MOVED)
         self.check_wait()
+
+    def _comment(self) -> str | None:
+        """Return the note for the history, which must be known to be sendable before anything is sent."""
+        comment = self.comments
+        if comment is None:
+            return None
+        if isinstance(comment, bool) or not isinstance(comment, (str, int)):
+            raise ConfigurationError(f"comments must be a text; got a value of type {type(comment).__name__}.")
+        text = str(comment)
+        if text.strip() == "None":
+            raise ConfigurationError("comments was rendered to 'None'. Leave it out, or give a text.")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError("comments holds half of a character, which cannot be sent.") from None
+        return text
 
     def _stored_files(self) -> list[str]:
         return [] if self.prostore_file_ids is None else [str(text_id(i)) for i in listed(self.prostore_file_ids)]
@@ -296,12 +350,15 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         if self.state_id is None:
             return None
         state = {"id": text_id(self.state_id), "name": None, "status": None, "set_at": str(self.state_set_at)}
-        return {"instance_id": text_id(self.instance_id), "state": state}
+        return {"instance_id": text_id(self.instance_id), "state": state, "activities": None}
 
-    def _wish(self, sent: Pin) -> dict[str, str | None]:
-        if sent.value is not None:
-            return {"activity_id": sent.value["id"], "role": sent.value["role_id"]}
-        return {"name": self.activity, "activity_id": text_id(self.activity_id), "role": text_id(self.role)}
+    @property
+    def _wish(self) -> dict[str, str | None]:
+        return {
+            "name": text_id(self.activity),
+            "activity_id": text_id(self.activity_id),
+            "role": text_id(self.role),
+        }
 
     @cached_property
     def _user_id(self) -> str:
@@ -310,54 +367,152 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         given = str(text_id(self.performed_by))
         return given if given.isdecimal() else self.hook.find_user_id(given, parameter="performed_by")
 
-    def _look(self, instance_id: str, state: Json | None, wish: Mapping[str, str | None]) -> tuple[dict[str, Any], Any]:
-        """Return where the instance stands, and the row that shows the activity in the visit, or None."""
+    def _read(self, instance_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Return where the instance stands, and its history, newest first."""
         now = rules.describe_instance(self.hook.get_instance(instance_id))
-        histories = self.hook.list_activity_histories(instance_id)
-        visit = state or rules.visit_of(now)
-        return now, rules.find_performed(histories, visit=visit, instance=now, wish=wish, user_id=self._user_id)
+        return now, self.hook.list_activity_histories(instance_id)
+
+    def _read_on(self, instance_id: str, state: Json | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Read an instance that lists no activity again for a while: it can be between two states."""
+        self.log.info("Instance %s lists no activity; reading again, for it can be between two states.", instance_id)
+        latest = self._read(instance_id)
+
+        def decided() -> bool | None:
+            nonlocal latest
+            latest = now, histories = self._read(instance_id)
+            return None if _is_between(now, state, histories) else True
+
+        read_until_found(decided, self.confirm_timeout)
+        return latest
+
+    def _recorded(
+        self, context: Context, now: Json, histories: list[dict[str, Any]], pinned: Json
+    ) -> tuple[Json | None, Json | None, tuple[str, ...]]:
+        """Return the visit and the row that show the activity as performed, or None, and the rows that may show it."""
+        visit = pinned["state"]
+        if visit is None and not (now["terminated_at"] or rules.is_idle(now)):
+            visit = rules.entered_visit(now, histories)
+        found = rules.Found(None) if visit is None else self._find(now, visit, histories, pinned["activities"])
+        if visit is not None and rules.has_left(visit, now, histories) is False:
+            visit = _named(visit, now)
+        is_open = not now["terminated_at"] and any(rules.activity_fits(a, **self._wish) for a in now["activities"])
+        if found.row is not None or pinned["state"] is not None or is_open:
+            return visit, found.row, found.unclear
+        since = getattr(context.get("dag_run"), "run_after", None)
+        own = rules.find_own(histories, wish=self._wish, user_id=self._user_id, since=since)
+        if own is None:
+            return visit, None, found.unclear
+        self.log.info(
+            "Activity %s cannot be performed in state %r. The last one in the history is the user's own and not older "
+            "than this DAG run, so it is taken for this task's, from before it was cleared.",
+            self._name,
+            now["state"],
+        )
+        return rules.visit_of_row(own), own, ()
+
+    @property
+    def _name(self) -> str:
+        """What the task calls the activity, for messages."""
+        return str(self.activity_id) if self.activity is None else repr(self.activity)
+
+    def _find(self, now: Json, state: Json, histories: list[Any], activities: Any) -> rules.Found:
+        return rules.find_performed(
+            histories, visit=state, instance=now, wish=self._wish, user_id=self._user_id, listed=activities
+        )
+
+    def _choose(self, now: Json) -> dict[str, Any]:
+        try:
+            return rules.choose_activity(now["activities"], **self._wish)
+        except ConfigurationError as error:
+            pending = ", ".join(str(name) for name in now["ball_in_court"]) or "not told"
+            raise ConfigurationError(
+                f"{error} Instance {now['instance_id']} is in state {now['state']!r}, pending with: {pending}; the "
+                f"activity would be performed by user {self._user_id}. If it opens later, wait for that with "
+                "ProcoreLegacyInstanceSensor(activity=...); the task is not bound to this state."
+            ) from error
 
     def _perform(
-        self, now: Json, state: Json, activity: Json, sent: Pin, files: list[AttachedFile]
+        self,
+        now: dict[str, Any],
+        state: dict[str, Any],
+        activity: Json,
+        visit: Pin,
+        sent: Pin,
+        histories: list[Any],
+        files: list[AttachedFile],
     ) -> dict[str, Any] | None:
         instance_id = now["instance_id"]
-        wish = {"activity_id": activity["id"], "role": activity["role_id"]}
-        attachments = [_content(file) for file in files]
-        sent.keep({**activity, "sent": True})
+        activity_id, attachments, comments = str(activity["id"]), [_content(file) for file in files], self._comment()
+        record = {
+            "sent": True,
+            "instance": {name: now[name] for name in ("instance_id", "object_id", "object_type", "project_id")},
+            "state": state,
+            "activity": activity,
+            "user_id": self._user_id,
+            "before": [row.get("id") for row in histories if row.get("workflow_activity_id") == activity["id"]],
+        }
+        sent.keep(record)
         try:
             row = self.hook.perform_activity(
                 instance_id,
-                activity_id=str(activity["id"]),
+                activity_id=activity_id,
                 role_id=str(activity["role_id"]),
                 performed_by=self._user_id,
-                comments=self.comments,
+                comments=comments,
                 attachments=attachments,
                 prostore_file_ids=self._stored_files(),
             )
-        except (OutcomeUnknown, ContractError) as lost:
-            row = self._settle(instance_id, state, wish, told(lost))
-        except (AuthenticationError, ConnectionFailed, RateLimited):
-            sent.keep({**activity, "sent": False})
+            if not rules.is_row_of(row, instance_id=instance_id, activity_id=activity_id):
+                raise ContractError("The answer is not a row of this activity's history")
+        except (OutcomeUnknown, ContractError, ServerError) as lost:  # a server that failed may have acted before
+            row = self._settle(record, told(lost))
+        except (AuthenticationError, ConfigurationError, ConnectionFailed, RateLimited):
+            sent.keep({"sent": False})
             raise
         except ApiError as refused:
-            sent.keep({**activity, "sent": False})
-            # Perhaps somebody, or an earlier try of ours, was faster. The record decides.
-            now, found = self._look(instance_id, state, wish)
-            if found is None and isinstance(refused, ServerError):  # it may have failed after it was done
-                found = read_until_found(lambda: self._look(instance_id, state, wish)[1], self.confirm_timeout)
-            if found is not None:
-                return self._result(now, state, found, sent, already_performed=True)
-            if rules.has_ended(now) or not rules.same_visit(state, rules.visit_of(now)):
-                self._moved(now, state)
-                return None
-            if isinstance(refused, PermissionDenied):
-                raise PermissionDenied(
-                    f"User {self._user_id} may not perform {activity['name']!r} as {activity['role']!r}. Give a user "
-                    f"of that role in performed_by. {refused}"
-                ) from refused
-            raise
+            sent.keep({"sent": False})
+            return self._after_rejection(refused, now, state, activity, visit)
+        self.log.info(
+            "Performed %r as role %r in state %r of instance %s (%s %s) as user %s (history %s, state entered %s).",
+            activity["name"],
+            activity["role"],
+            state["name"],
+            instance_id,
+            now["object_type"],
+            now["object_id"],
+            self._user_id,
+            row["id"],
+            state["set_at"],
+        )
         self._check_attached(row, files)
-        return self._result(now, state, row, sent, already_performed=False)
+        return self._result(now, state, row, already_performed=False, sent=record)
+
+    def _after_rejection(
+        self, refused: ApiError, now: dict[str, Any], state: dict[str, Any], activity: Json, visit: Pin
+    ) -> dict[str, Any] | None:
+        """Let the record decide: a colleague, or an earlier try of the task, may have been faster."""
+        self.log.warning("Procore rejected activity %r. %s", activity["name"], refused)
+        try:
+            now, histories = self._read(now["instance_id"])
+        except ApiError as fault:
+            self.log.warning("What became of instance %s cannot be read. %s", now["instance_id"], fault)
+            raise refused from fault
+        found = self._find(now, state, histories, [activity])
+        if found.row is not None:
+            return self._result(now, state, found.row, already_performed=True)
+        if found.unclear:
+            raise refused
+        if now["terminated_at"] or rules.has_left(state, now, histories):
+            self._moved(now, state)
+            return None
+        if isinstance(refused, PermissionDenied):
+            # So it is not this user's to perform; perhaps it will be in another visit.
+            visit.keep({"instance_id": now["instance_id"], "state": None, "activities": None})
+            raise PermissionDenied(
+                f"User {self._user_id} may not perform {activity['name']!r} as {activity['role']!r}. Give a user "
+                f"of that role in performed_by. {refused}"
+            ) from refused
+        raise refused
 
     def _check_attached(self, row: Json, files: list[AttachedFile]) -> None:
         shown = len(row.get("attachments") or row.get("file_attachments") or [])
@@ -365,29 +520,77 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             # Too late to fail: the activity is performed, and would not be a second time.
             self.log.warning("Procore shows %d of the %d attached files in history %s.", shown, len(files), row["id"])
 
-    def _settle(self, instance_id: str, state: Json, wish: Mapping[str, str | None], what_happened: str) -> Any:
+    def _settle(self, sent: Json, what_happened: str) -> dict[str, Any]:
         """Read until the history shows the activity; nothing is ever sent after an unknown outcome."""
-        self.log.warning("%s Reading whether it was performed.", what_happened)
+        activity, instance_id = sent["activity"], sent["instance"]["instance_id"]
+        self.log.warning("%s. Reading whether it was performed.", what_happened.rstrip("."))
+        fault: WorkflowsError | None = None
 
-        row = read_until_found(lambda: self._look(instance_id, state, wish)[1], self.confirm_timeout)
+        def look() -> Json | None:
+            nonlocal fault
+            try:
+                with documented_form():
+                    histories = self.hook.list_activity_histories(instance_id)
+                    row = rules.find_sent(histories, sent, self._now_or_none(instance_id))
+                fault = None
+                return row
+            except WorkflowsError as error:  # whatever keeps us from reading does not tell what became of it
+                self.log.warning("%s", error)
+                fault = error
+                return None
+
+        row = read_until_found(look, self.confirm_timeout)
         if row is None:
+            shows = "shows no" if fault is None else "could not be read and has shown no"
             raise OutcomeUnknown(
                 f"{what_happened.rstrip('.')}; and {self.confirm_timeout:.0f} s later the history of instance "
-                f"{instance_id} shows no activity {wish['activity_id']} since {state['set_at']}"
+                f"{instance_id} {shows} activity {activity['id']} since {sent['state']['set_at']}. It may have been "
+                f"performed: {activity['name']!r} as {activity['role']!r} by user {sent['user_id']}"
+                f"{'' if fault is None else f'. {told(fault)}'}"
+            ) from fault
+        return dict(row)
+
+    def _now_or_none(self, instance_id: str) -> Json | None:
+        """Return where the instance stands, or None: the history alone can show the activity, too."""
+        try:
+            return rules.describe_instance(self.hook.get_instance(instance_id))
+        except WorkflowsError as error:
+            self.log.warning("%s", error)
+            return None
+
+    def _recover(self, sent: Json) -> dict[str, Any]:
+        """Find what an earlier try has sent; whatever the task asks for by now, nothing more is sent."""
+        row = self._settle(sent, "An earlier try was cut off while it performed the activity")
+        self.link_to(sent["instance"])
+        if not self._is_asked(sent):
+            activity, state = sent["activity"], sent["state"]
+            raise ResponseConflict(
+                f"An earlier try of this task performed {activity['name']!r} as {activity['role']!r} in state "
+                f"{state['name']!r} of instance {sent['instance']['instance_id']} (history {row['id']}). The task asks "
+                f"for something else by now, activity {self._name}. Nothing more is sent."
             )
-        return row
+        return self._result(sent["instance"], sent["state"], row, already_performed=True, sent=sent)
+
+    def _is_asked(self, sent: Json) -> bool:
+        """Tell whether what an earlier try has sent is what the task asks for by now."""
+        given, state = self._given_visit(), sent["state"]
+        then = {"state_id": state["id"], "state_set_at": state["set_at"]}
+        if given is not None and rules.has_left(given["state"], then):
+            return False
+        if text_id(self.instance_id) not in (None, sent["instance"]["instance_id"]):
+            return False
+        return rules.activity_fits(sent["activity"], **self._wish)
 
     def _moved(self, now: Json, state: Json) -> None:
-        if now["terminated_at"]:
-            why = f"was terminated at {now['terminated_at']}"
-        elif rules.same_visit(state, rules.visit_of(now)):
-            why = "has no activity left there"
+        if rules.has_ended(now, is_over=rules.is_idle(now) and now["state_id"] == state["id"]):
+            why = rules.how_it_ended(now)
         else:
             why = f"is in state {now['state']!r} since {now['state_set_at']}"
+            why += "" if now["activities"] else ", with no activity left"
         message = (
-            f"Activity {self.activity or self.activity_id} was not performed while instance {now['instance_id']} was "
-            f"in state {state['name'] or state['id']!r} since {state['set_at']}, and cannot be any more: it {why}"
-            f"{', with no activity left' if not now['activities'] and 'left' not in why else ''}."
+            f"The history shows no activity {self._name} of instance {now['instance_id']} in state "
+            f"{state['name'] or state['id']!r} since {state['set_at']}, and it cannot be performed any more: it {why}. "
+            "Nothing was performed."
         )
         if self.on_state_moved == "fail":
             raise StepMoved(f"{message} Set on_state_moved to 'skip' or 'succeed' if that is no failure.")
@@ -395,28 +598,41 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         if self.on_state_moved == "skip":
             raise AirflowSkipException(message)
 
-    def _result(self, now: Json, state: Json, row: Json, sent: Pin, *, already_performed: bool) -> dict[str, Any]:
+    def _result(
+        self, now: Json, state: Json, row: Json, *, already_performed: bool, sent: Json | None = None
+    ) -> dict[str, Any]:
         performed = rules.performed_activity(row)
-        if row.get("performed_by_id") != self._user_id:
+        user_id = self._user_id if sent is None else sent["user_id"]
+        if already_performed:
+            self.log.info(
+                "The history shows activity %s as performed by user %s at %s (history %s); nothing is sent.",
+                performed["name"] or performed["id"],
+                row.get("performed_by_id"),
+                row.get("created_at"),
+                row["id"],
+            )
+        if row.get("performed_by_id") != user_id:
             self.log.warning(
                 "Procore recorded activity %s as performed by user %s, not by %s.",
                 performed["id"],
                 row.get("performed_by_id"),
-                self._user_id,
+                user_id,
             )
+        elif _lines(row.get("comments")) != _lines(self.comments):
+            self.log.warning("History %s has another comment than the task gives; Procore keeps it.", row["id"])
         return {
             "instance_id": now["instance_id"],
             "object_id": now["object_id"],
             "object_type": now["object_type"],
             "project_id": now["project_id"],
-            "activity": performed["name"] or (sent.value or {}).get("name") or self.activity,
+            "activity": performed["name"] or ((sent or {}).get("activity") or {}).get("name") or text_id(self.activity),
             "activity_id": performed["id"],
             "role_id": performed["role_id"],
             "history_id": row["id"],
             "performed_by": row.get("performed_by_id"),
             "comments": row.get("comments"),
             "performed_at": row.get("created_at"),
-            "state_before": dict(state),
+            "state_before": {name: state.get(name) for name in ("id", "name", "status", "set_at")},
             "already_performed": already_performed,
         }
 
@@ -453,6 +669,21 @@ class ProcoreLegacyListActivityHistoriesOperator(ProcoreLegacyOperator):
         instance_id = self.find_instance_id()
         self.link_to(rules.describe_instance(self.hook.get_instance(instance_id)))
         return self.hook.list_activity_histories(instance_id)
+
+
+def _is_between(now: Json, state: Json | None, histories: list[dict[str, Any]]) -> bool:
+    """Tell whether an instance lists no activity in the visit that is meant, which can be so for a moment only."""
+    return rules.is_idle(now) and (state is None or rules.has_left(state, now, histories) is not True)
+
+
+def _named(state: Json, now: Json) -> dict[str, Any]:
+    """Return the visit that an instance is in with the names, which a visit that was given by id and time lacks."""
+    return {**rules.visit_of(now), "set_at": state["set_at"]}
+
+
+def _lines(comment: Any) -> list[str]:
+    """Return a comment as lines without blanks around them: a server may end lines as it likes."""
+    return [line.strip() for line in str("" if comment is None else comment).strip().splitlines()]
 
 
 def _content(file: AttachedFile) -> tuple[str, bytes, str]:

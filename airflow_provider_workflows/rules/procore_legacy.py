@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import pendulum
 
-from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
 from airflow_provider_workflows.rules.forms import documented_form
 from airflow_provider_workflows.rules.holdings import Holding
 from airflow_provider_workflows.rules.times import parse_time, seconds_of
@@ -45,6 +48,33 @@ def users_named(users: Iterable[Json], login: str) -> list[str]:
     return list(dict.fromkeys(str(user.get("login_information_id") or user["id"]) for user in named))
 
 
+def of_object(rows: Collection[Json], object_type: str) -> list[Json]:
+    """
+    Return the rows of instances whose object has a type, in any spelling.
+
+    :param rows: Rows of the instances of objects with one id.
+    :param object_type: Tool or class of the object.
+    :return: Those that name it as the type of their object, or as the class of their workflow; where none does, those
+        that name neither, or a base class only: a ``Contract`` can be a ``PurchaseOrderContract``.
+    """
+    asked = _plain(object_type)
+    exact, related = [], []
+    for row in rows:
+        workflow = found if isinstance(found := row.get("workflow"), Mapping) else {}
+        classes = {_plain(workflow[name]) for name in ("class_name", "friendly_name") if workflow.get(name)}
+        shown = _plain(row.get("workflowed_object_type"))
+        if asked == shown or asked in classes:
+            exact.append(row)
+        elif asked.endswith(shown) and not classes:
+            related.append(row)
+    return exact or related
+
+
+def _plain(name: Any) -> str:
+    """Return the name of a type without its spelling: ``purchase_order_contracts`` is ``PurchaseOrderContract``."""
+    return re.sub(r"[\W_]+", "", "" if name is None else str(name)).casefold().removesuffix("s")
+
+
 # --- an instance and its state ------------------------------------------------------------------------------
 
 
@@ -79,12 +109,12 @@ def describe_instance(instance: Json) -> dict[str, Any]:
 @documented_form()
 def holding_of(instance: Json) -> Holding | None:
     """
-    Return the state that an instance is in and who holds it, or None when it has ended.
+    Return the state that an instance is in and who holds it, or None when it has ended or nobody can act in it.
 
     :param instance: An instance of "Show Workflow Instance", ids as text.
     """
     described = describe_instance(instance)
-    if has_ended(described):
+    if described["terminated_at"] or is_idle(described):
         return None
     return Holding(
         step_occurrence_id=f"{described['state_id']}@{described['state_set_at']}",
@@ -124,13 +154,14 @@ def decide_instance(
     after: Json | None = None,
     activity: str | None = None,
     role: str | None = None,
+    is_over: bool = False,
 ) -> Verdict | None:
     """
     Decide whether the wait for an instance is over: it is in a state, or an activity can be performed.
 
     A state is named by its name or status, in any case, or by its id; ``terminated`` names a terminated
     instance whatever its state. An instance that ended in a state nobody named would never change again, so
-    that fails the wait.
+    that fails the wait. One without an activity has ended only if it stays so: it can be between two states.
 
     :param instance: What :func:`describe_instance` returned.
     :param until: States that end the wait with success.
@@ -139,6 +170,7 @@ def decide_instance(
     :param after: The action before the wait, as :func:`moment_of` or :func:`action_of` returned it.
     :param activity: Name in any case, or id, of an activity that ends the wait with success once it is open.
     :param role: Name or id of the role it must be open to, or None for any.
+    :param is_over: Whether it has listed no activity for so long that it has ended.
     :return: The verdict, or None to go on waiting.
     """
     is_old = after is not None and is_before(instance, after)
@@ -153,40 +185,67 @@ def decide_instance(
     for word, wish in wishes:
         if not named.isdisjoint(state.casefold() for state in wish):
             return Verdict(word, dict(instance), where)
-    if has_ended(instance):
+    if has_ended(instance, is_over):
         missed = " or ".join([*sorted(until), *([] if activity is None else [f"activity {activity!r}"])])
-        return Verdict("fail", dict(instance), f"{where} and {_how_it_ended(instance)}, without reaching {missed}")
+        return Verdict("fail", dict(instance), f"{where} and {how_it_ended(instance)}, without reaching {missed}")
     if activity is not None and not is_old and is_open_to(instance, activity, role):
         return Verdict("succeed", dict(instance), f"{where}, and activity {activity!r} can be performed")
     return None
 
 
-def decide_state_change(instance: Json, visit: Json, performed: Json) -> Verdict | None:
+def decide_state_change(instance: Json, visit: Json, performed: Json, *, is_over: bool = False) -> Verdict | None:
     """
-    Decide whether a state has moved on since an activity was performed in it.
+    Decide whether a state has moved on since an activity was performed in it, or the instance has ended there.
 
     :param instance: What :func:`describe_instance` returned.
     :param visit: The visit of the state that the activity was performed in, as :func:`visit_of` returned it.
     :param performed: What the operator returns of the activity.
-    :return: The verdict with ``state_after`` in its result, or None to go on waiting.
+    :param is_over: Whether the instance has listed no activity for so long that it has ended.
+    :return: The verdict, or None to go on waiting. Its result has ``state_after``, None where no other state
+        followed, and ``terminated_at``.
     """
-    if same_visit(visit, visit_of(instance)) and not has_ended(instance):
+    moved = has_left(visit, instance)
+    if not moved and not has_ended(instance, is_over):
         return None
-    how = f" and {_how_it_ended(instance)}" if has_ended(instance) else ""
+    how = f" and {how_it_ended(instance)}" if has_ended(instance, is_over) else ""
     reason = (
         f"Procore workflow instance {instance['instance_id']} is in state {instance['state']!r} "
         f"since {instance['state_set_at']}{how}"
     )
-    return Verdict("succeed", {**performed, "state_after": visit_of(instance)}, reason)
+    after = {"state_after": visit_of(instance) if moved else None, "terminated_at": instance["terminated_at"] or None}
+    return Verdict("succeed", {**performed, **after}, reason)
 
 
-def has_ended(instance: Json) -> bool:
-    """Tell whether an instance cannot change any more: it was terminated, or nothing can be done in its state."""
-    return bool(instance["terminated_at"]) or not instance["activities"]
+def is_idle(instance: Json) -> bool:
+    """
+    Tell whether nothing can be done in an instance although nothing says that it was terminated.
+
+    A final state has no activities, and an instance between two states may list none, or no state, for a moment.
+    """
+    return not instance["terminated_at"] and (not instance["activities"] or instance["state_id"] is None)
 
 
-def _how_it_ended(instance: Json) -> str:
-    return f"was terminated at {instance['terminated_at']}" if instance["terminated_at"] else "has no activity left"
+def has_ended(instance: Json, is_over: bool) -> bool:
+    """
+    Tell whether an instance cannot change any more.
+
+    :param instance: What :func:`describe_instance` returned.
+    :param is_over: Whether it has been idle for so long that it has ended, where it is.
+    """
+    return bool(instance["terminated_at"]) or (is_over and is_idle(instance))
+
+
+def how_it_ended(instance: Json) -> str:
+    """Say how an instance has ended, in words that follow its name."""
+    if instance["terminated_at"]:
+        return f"was terminated at {instance['terminated_at']}"
+    return "has listed no activity left for a while"
+
+
+def is_quiet(instance: Json, histories: Iterable[Json], since: datetime) -> bool:
+    """Tell whether an instance has not entered a state, and nobody has acted in it, since a time."""
+    times = [instance["state_set_at"], *(row.get("created_at") for row in histories)]
+    return all((moment := parse_time(time)) is not None and moment <= since for time in times)
 
 
 def moment_of(time: str) -> dict[str, Any]:
@@ -256,9 +315,58 @@ def visit_of(instance: Json) -> dict[str, Any]:
     }
 
 
-def same_visit(one: Json, other: Json) -> bool:
-    """Tell whether two visits are the same one: the same state, entered at the same time."""
-    return one["id"] == other["id"] and parse_time(one["set_at"]) == parse_time(other["set_at"])
+def has_left(visit: Json, instance: Json, histories: Iterable[Json] | None = None) -> bool | None:
+    """
+    Tell whether an instance has left a visit of a state; None where nothing tells.
+
+    :param visit: The visit, as :func:`visit_of` or :func:`entered_visit` returned it.
+    :param instance: Where the instance stands now.
+    :param histories: Its activity history; tells where one of the two times cannot be read.
+    """
+    if instance["state_id"] is None:
+        return None
+    if instance["state_id"] != visit["id"]:
+        return True
+    entered, now = parse_time(visit["set_at"]), parse_time(instance["state_set_at"])
+    if entered is not None and now is not None:
+        return entered != now
+    if histories is None:
+        return None
+    times = ((_time_of(row), row.get("workflow_state_id")) for row in histories)
+    states = {state for made, state in times if made is None or entered is None or made > entered}
+    if states - {None, visit["id"]}:
+        return True
+    return None if None in states else False
+
+
+def entered_visit(instance: Json, histories: Iterable[Json]) -> dict[str, Any]:
+    """
+    Return the visit of the state that an instance is in, and since when.
+
+    Where the instance does not tell the time, it is that of the newest activity in another state; None means
+    that there was no other state before.
+
+    :param histories: All rows of the activity history, newest first.
+    :raises ContractError: neither the instance nor its history tells the time, so two visits look the same.
+    """
+    visit = visit_of(instance)
+    if parse_time(visit["set_at"]) is not None:
+        return visit
+    for row in histories:
+        state = row.get("workflow_state_id")
+        if state is None or (state != visit["id"] and _time_of(row) is None):
+            raise ContractError(
+                f"Instance {instance['instance_id']} does not tell since when it is in state {visit['name']!r} "
+                f"(current_state_set_at is {visit['set_at']!r}), and its history does not tell either: two visits of "
+                "the state cannot be told apart"
+            )
+        if state != visit["id"]:
+            return {**visit, "set_at": row["created_at"]}
+    return {**visit, "set_at": None}
+
+
+def _time_of(row: Json) -> pendulum.DateTime | None:
+    return parse_time(row.get("created_at"))
 
 
 def activity_fits(
@@ -272,16 +380,20 @@ def activity_fits(
     :param activity_id: Its id; beats the name.
     :param role: Id or name of its role, or None for any.
     """
-    if role is not None and role != activity["role_id"] and role.casefold() != str(activity["role"]).casefold():
+    if role is not None and role != activity["role_id"] and not _same_name(activity["role"], role):
         return False
     if activity_id is not None:
         return bool(activity["id"] == activity_id)
-    return name is not None and str(activity["name"]).casefold() == name.casefold()
+    return name is not None and _same_name(activity["name"], name)
+
+
+def _same_name(one: Any, other: str) -> bool:
+    return one is not None and str(one).strip().casefold() == other.strip().casefold()
 
 
 def is_open_to(instance: Json, activity: str, role: str | None) -> bool:
     """Tell whether an activity, given by name or id, can be performed now in a role, or in any."""
-    return not has_ended(instance) and any(
+    return not instance["terminated_at"] and any(
         activity_fits(listed, name=activity, role=role) or activity_fits(listed, activity_id=activity, role=role)
         for listed in instance["activities"]
     )
@@ -329,44 +441,187 @@ def performed_activity(history: Json) -> dict[str, Any]:
     }
 
 
-def find_performed(
-    histories: Iterable[Json], *, visit: Json, instance: Json, wish: Mapping[str, str | None], user_id: str
-) -> Json | None:
+@dataclass(frozen=True)
+class Found:
     """
-    Return the row of the activity history that shows an activity as performed in one visit of a state.
+    What the activity history says of an activity in one visit of a state.
+
+    :param row: The row that shows it, or None.
+    :param unclear: Ids of the rows that may show it: they lack what tells.
+    """
+
+    row: Json | None
+    unclear: tuple[str, ...] = ()
+
+
+def find_performed(
+    histories: Iterable[Json],
+    *,
+    visit: Json,
+    instance: Json,
+    wish: Mapping[str, str | None],
+    user_id: str,
+    listed: Collection[Json] | None = None,
+) -> Found:
+    """
+    Find the row of the activity history that shows an activity as performed in one visit of a state.
 
     What the user did counts in whatever role. What somebody else did, or what is stored under another id than
-    was sent, counts unless the activity is still open, but to other roles only.
+    was sent, counts unless the activity is still open to the role: then it is still to be done.
+
+    The activity's name belongs to the state of the visit; another state can have one of the same name.
 
     :param histories: All rows of the instance, newest first.
     :param visit: The visit.
     :param instance: Where the instance stands now, as :func:`describe_instance` returned it.
     :param wish: The activity: keywords of :func:`activity_fits`.
     :param user_id: Login information id of the user.
+    :param listed: Activities that were open earlier in this visit, where they are known.
     """
-    listed = [a for a in instance["activities"] if activity_fits(a, **wish)]
-    if wish.get("activity_id") is None and len({a["id"] for a in listed}) == 1:
-        wish = {**wish, "activity_id": listed[0]["id"]}  # older rows have no names to find it by
-    open_roles = {a["role_id"] for a in listed}
-    left_at = None if same_visit(visit, visit_of(instance)) else parse_time(instance["state_set_at"])
-    rows = [
-        row
-        for row in histories
-        if activity_fits(performed_activity(row), **wish) and _is_within(row, parse_time(visit["set_at"]), left_at)
-    ]
-    ours = [row for row in rows if row.get("performed_by_id") == user_id]
-    others = [row for row in rows if not open_roles or row.get("workflow_user_role_id") in open_roles]
+    rows = list(histories)
+    here = has_left(visit, instance, rows) is False
+    of_state = [*(listed or ()), *(instance["activities"] if instance["state_id"] == visit["id"] else ())]
+    of_state += [performed_activity(row) for row in rows if row.get("workflow_state_id") == visit["id"]]
+    open_here = [a for a in instance["activities"] if activity_fits(a, **wish)] if here else []
+    ours: list[Json] = []
+    others: list[Json] = []
+    unclear: list[str] = []
+    for row, is_certain in _rows_of_visit(rows, visit, instance):
+        is_ours = row.get("performed_by_id") == user_id
+        if not is_ours and open_here:
+            continue
+        fits = _is_activity(row, wish, of_state, is_open=bool(open_here))
+        if not is_ours and fits is not False:
+            in_role = _is_role(row, wish.get("role"), of_state)
+            fits = in_role if in_role is not True else fits
+        if fits is None or (fits and not is_certain):
+            unclear.append(str(row.get("id")))
+        elif fits:
+            (ours if is_ours else others).append(row)
     found = ours or others
-    return found[-1] if found else None
+    return Found(found[0]) if found else Found(None, tuple(unclear))
 
 
-def _is_within(row: Json, entered: pendulum.DateTime | None, left: pendulum.DateTime | None) -> bool:
-    created = seconds_of(parse_time(row.get("created_at")))
-    begun = parse_time(row.get("bic_start"))  # when the state was entered in which this was performed
-    began_before = begun is not None and seconds_of(begun) < seconds_of(entered)
-    if created < seconds_of(entered) or (created == seconds_of(entered) and began_before):
-        return False  # the row that led into this visit bears the visit's own time
-    if left is None:
+def find_sent(histories: Iterable[Json], sent: Json, instance: Json | None) -> Json | None:
+    """
+    Return the row of the activity history that shows an activity whose answer was lost, or None.
+
+    :param histories: All rows of the instance, newest first.
+    :param sent: What was sent: ``{state, activity, user_id, before}``, the visit, the activity, its user, and the
+        ids of the rows that showed that activity before.
+    :param instance: Where the instance stands now, or None where that could not be read.
+    """
+    activity = sent["activity"]
+    for row, is_certain in _rows_of_visit(list(histories), sent["state"], instance):
+        if not is_certain or row.get("workflow_activity_id") != activity["id"]:
+            continue
+        # The server may store another user than was sent, but not in an older row.
+        is_new = row.get("id") not in sent["before"] and row.get("workflow_user_role_id") in (None, activity["role_id"])
+        if row.get("performed_by_id") == sent["user_id"] or is_new:
+            return row
+    return None
+
+
+def find_own(
+    histories: Iterable[Json], *, wish: Mapping[str, str | None], user_id: str, since: datetime | None
+) -> Json | None:
+    """
+    Return the row that shows that a user was the last to perform an activity, in whatever visit, or None.
+
+    :param histories: All rows of the instance, newest first.
+    :param wish: The activity: keywords of :func:`activity_fits`.
+    :param user_id: Login information id of the user.
+    :param since: The row must not be older than that, to the second.
+    """
+    for row in histories:
+        if not activity_fits(performed_activity(row), **{**wish, "role": None}):
+            continue
+        made = _time_of(row)
+        is_new = since is None or (made is not None and made >= since.replace(microsecond=0))
+        return row if row.get("performed_by_id") == user_id and is_new else None
+    return None
+
+
+def visit_of_row(row: Json) -> dict[str, Any]:
+    """Return the visit of the state that a row of the activity history was performed in, as far as it tells."""
+    return {
+        "id": row.get("workflow_state_id"),
+        "name": row.get("workflow_state_name"),
+        "status": None,
+        "set_at": row.get("bic_start"),
+    }
+
+
+def is_row_of(row: Json, *, instance_id: str, activity_id: str) -> bool:
+    """Tell whether a row of the activity history is one of an instance and an activity."""
+    return row.get("workflow_activity_id") == activity_id and row.get("workflow_instance_id") in (None, instance_id)
+
+
+def _rows_of_visit(rows: Collection[Json], visit: Json, instance: Json | None) -> list[tuple[Json, bool]]:
+    """
+    Return the rows that were performed in a visit, or may have been, the oldest first, each with whether it was.
+
+    Newer rows say in which state they were performed. The others have their times only, and ``bic_start``, which
+    is taken for the time at which the state was entered.
+    """
+    entered = parse_time(visit["set_at"])
+    has_gone = None if instance is None else has_left(visit, instance, rows)
+    left = parse_time(instance["state_set_at"]) if instance is not None and has_gone else None
+    found: list[tuple[Json, bool]] = []
+    for row in newest_first(dict(row) for row in rows)[::-1]:
+        made, began, state = _time_of(row), parse_time(row.get("bic_start")), row.get("workflow_state_id")
+        of_state = visit["id"] is not None and state == visit["id"]
+        if made is None:
+            if state is None or of_state:
+                found.append((row, False))
+            continue
+        if entered is not None and made < entered:
+            continue
+        if state is not None and not of_state:
+            if entered is None or made > entered:
+                break  # the visit is over, and what follows is of later ones
+            # Within the second of the entry: what came before it can be of this visit or of the one before.
+            found = [(earlier, False) for earlier, _ in found]
+            continue
+        if entered is not None and made == entered and began is not None and began < entered:
+            continue  # the row that led into this visit bears the visit's own time
+        began_here = began is not None and entered is not None and began <= entered
+        if left is not None and (made > left or (began is not None and began >= left and not began_here)):
+            # Whoever counts a row of a later visit here would take somebody else's action for this one.
+            continue
+        if made == entered and began is None and state is None:
+            found.append((row, False))
+            continue
+        is_first = not found  # nothing but an activity leads out of a visit
+        found.append((row, of_state or has_gone is False or is_first or began_here))
+    return found
+
+
+def _is_activity(row: Json, wish: Mapping[str, str | None], of_state: Iterable[Json], *, is_open: bool) -> bool | None:
+    """Tell whether a row shows the activity that is meant; None where the row does not tell."""
+    shown = performed_activity(row)
+    activity_id, name = wish.get("activity_id"), wish.get("name")
+    if activity_id is not None:
+        return None if shown["id"] is None else bool(shown["id"] == activity_id)
+    if name is None:
+        return False
+    if shown["name"] is not None:
+        return _same_name(shown["name"], name)
+    known = [activity for activity in of_state if activity["name"] is not None and activity["id"] is not None]
+    fitting = {activity["id"] for activity in known if _same_name(activity["name"], name)}
+    if shown["id"] in fitting:
         return True
-    # Whoever counts a row of a later visit here would take somebody else's action for this one.
-    return created <= seconds_of(left) and (begun is None or seconds_of(begun) <= seconds_of(entered))
+    if shown["id"] is not None and (is_open or shown["id"] in {activity["id"] for activity in known}):
+        return False
+    return None
+
+
+def _is_role(row: Json, role: str | None, of_state: Iterable[Json]) -> bool | None:
+    """Tell whether a row was performed in a role, given by name or id; None where the row does not tell."""
+    shown = performed_activity(row)
+    if role is None or role == shown["role_id"] or _same_name(shown["role"], role):
+        return True
+    named = {activity["role_id"] for activity in of_state if _same_name(activity["role"], role)}
+    if shown["role_id"] in named:
+        return True
+    return False if shown["role"] is not None or named or role.isdecimal() else None

@@ -141,6 +141,75 @@ def test_an_object_is_found_among_the_active_instances_even_where_the_filter_is_
     assert requests_mock.last_request.qs["filters[workflowed_object_id]"] == ["1953145"]
 
 
+def of_type(name: str, instance_id: int, **workflow: str) -> dict:
+    return {**INSTANCE, "id": instance_id, "workflowed_object_type": name, "workflow": workflow}
+
+
+@pytest.mark.parametrize(
+    ("asked", "rows"),
+    [
+        ("Contract", [of_type("PrimeContract", 1), of_type("Contract", 2)]),
+        ("purchase_order_contracts", [of_type("Invoice", 1), of_type("PurchaseOrderContract", 2)]),
+        ("PurchaseOrderContract", [of_type("Contract", 1), of_type("Contract", 2, class_name="PurchaseOrderContract")]),
+        ("purchase_order", [of_type("Contract", 2, class_name="X", friendly_name="Purchase Order")]),
+        ("PurchaseOrderContract", [of_type("Invoice", 1), of_type("Contract", 2)]),
+        ("Contract", [of_type("Contract", 2), of_type("Contract", 2)]),
+    ],
+)
+def test_find_instance_compares_the_type_of_every_row(hook, requests_mock, asked, rows):
+    requests_mock.get(INSTANCES, json=rows, headers={"Link": ""})
+
+    assert hook.find_instance_id(asked, "1953145") == "2"
+
+
+@pytest.mark.parametrize(
+    ("asked", "shown"),
+    [
+        ("Contract", of_type("PrimeContract", 1)),
+        ("PrimeContract", of_type("Contract", 1, class_name="PurchaseOrderContract")),
+        ("Invoice", of_type("Contract", 1)),
+    ],
+)
+def test_find_instance_rejects_an_object_of_another_type(hook, requests_mock, asked, shown):
+    requests_mock.get(INSTANCES, json=[shown], headers={"Link": ""})
+    requests_mock.get(f"{INSTANCES}/0", json=shown)
+
+    with pytest.raises(NotFound, match=f"object_type '{shown['workflowed_object_type']}' with that id"):
+        hook.find_instance_id(asked, "1953145")
+
+
+def test_find_instance_with_two_hits_names_both(hook, requests_mock):
+    requests_mock.get(INSTANCES, json=[INSTANCE, {**INSTANCE, "id": 7}], headers={"Link": ""})
+
+    with pytest.raises(ConfigurationError, match=r"several workflow instances: 568150, 7.*instance_id"):
+        hook.find_instance_id("Contract", "1953145")
+
+
+def test_list_instances_leaves_out_rows_of_other_objects(hook, requests_mock):
+    rows = [{**INSTANCE, "id": 1, "workflowed_object_id": 2}, of_type("Invoice", 3), INSTANCE]
+    requests_mock.get(INSTANCES, json=rows, headers={"Link": ""})
+
+    assert [row["id"] for row in hook.list_instances(object_type="Contract", object_id="1953145")] == ["568150"]
+    assert len(list(hook.list_instances())) == 3
+
+
+def test_rows_of_another_instance_are_not_its_history(hook, requests_mock):
+    rows = [{**PERFORMED, "id": 1, "workflow_instance_id": 7}, {**PERFORMED, "workflow_instance_id": 568150}]
+    requests_mock.get(HISTORIES, json=rows, headers={"Link": ""})
+
+    assert [row["id"] for row in hook.list_activity_histories("568150")] == ["1586809"]
+
+
+def test_what_is_shown_instead_of_the_row_asked_for_is_an_error(hook, requests_mock):
+    requests_mock.get(f"{INSTANCES}/7", json=INSTANCE)
+    requests_mock.get(f"{HISTORIES}/1586809", json={**PERFORMED, "workflow_instance_id": 7})
+
+    with pytest.raises(ContractError, match="id 7"):
+        hook.get_instance("7")
+    with pytest.raises(ContractError, match="not of instance 568150 but of 7"):
+        hook.get_activity_history("1586809", instance_id="568150")
+
+
 @pytest.mark.parametrize("listed", [{"json": []}, {"status_code": 403}])
 def test_an_object_is_found_by_showing_it_where_the_list_has_it_not_or_is_for_administrators(
     hook, requests_mock, listed
@@ -168,7 +237,8 @@ def test_the_project_goes_with_an_object_for_change_orders_need_it(set_connectio
         "procore_default",
         {"conn_type": "procore", "extra": {"access_token": "ready", "company_id": "1234", "project_id": "7"}},
     )
-    requests_mock.get(INSTANCES, json=[INSTANCE], headers={"Link": ""})
+    package = {**INSTANCE, "workflowed_object_type": "ChangeOrderPackage"}
+    requests_mock.get(INSTANCES, json=[package], headers={"Link": ""})
 
     hook = ProcoreLegacyHook()
     hook.find_instance_id("ChangeOrderPackage", "1953145")
