@@ -15,15 +15,16 @@ from playwright.sync_api import Locator, Page, expect
 
 from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.get_provider_info import get_provider_info
-from tests.live.demo import emulator_process
-from tests.support.live_airflow import LiveAirflow, until
+from tests.browser.page import button, card
+from tests.support.engines import postgresql
+from tests.support.live_airflow import LiveAirflow
 
 pytestmark = [pytest.mark.browser, pytest.mark.live]
 
 FORMS = {form["connection-type"]: form for form in get_provider_info()["connection-types"]}
 STANDARD = {"description": "Description", "host": "Host", "login": "Login", "password": "Password", "port": "Port"}
 
-expect.set_options(timeout=30_000)  # milliseconds
+expect.set_options(timeout=120_000)  # milliseconds; a busy machine takes its time
 
 
 @dataclass
@@ -41,25 +42,23 @@ class Running:
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Running]:
-    with emulator_process() as emulator:
+    with postgresql() as database, Emulator() as emulator:
         connections = emulator.control("GET", "connections")
         procore, workflowsoft = (connections[name]["extra"] for name in ("procore_default", "workflowsoft_default"))
         procore["item_url"] = f"{emulator.url}/?company={{company_id}}&project={{project_id}}&item={{item_id}}"
         workflowsoft["item_url"] = f"{emulator.url}/?process={{process_instance_id}}"
         procore["project_id"] = int(procore["project_id"])  # Airflow's log has a warning for each text this short
-        settings = {
-            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
-            "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # a busy machine takes its time
-        }
-        with LiveAirflow(Path(__file__).with_name("dags"), connections, settings) as airflow:
+        settings = {"AIRFLOW__CORE__TEST_CONNECTION": "Enabled"}
+        dags = Path(__file__).with_name("dags")
+        with LiveAirflow(dags, connections, settings, database=database) as airflow:
             airflow.unpause("approval")
-            until(lambda: bool(airflow.runs("approval")), 60, "the DAG does not run")
+            airflow.until("the DAG runs", lambda: airflow.runs("approval"))
             (run_id,) = airflow.runs("approval")
 
             def waits_for_the_director() -> bool:
                 return [airflow.count("approval", run_id, state) for state in ("success", "deferred")] == [2, 1]
 
-            until(waits_for_the_director, 240, "the DAG does not wait for the director")
+            airflow.until("the DAG waits for the director", waits_for_the_director)
             yield Running(airflow, emulator, connections, run_id)
 
 
@@ -67,9 +66,7 @@ def running() -> Iterator[Running]:
 
 
 @pytest.mark.parametrize("conn_type", FORMS)
-def test_the_form_of_a_connection_has_every_field_with_its_label_its_choices_and_its_default(
-    running, page, shot, conn_type
-):
+def test_a_connection_form_has_each_field_as_declared(running, page, shot, conn_type):
     form = FORMS[conn_type]
     behaviour = form["ui-field-behaviour"]
     dialog = add_connection(running, page, conn_type)
@@ -125,7 +122,7 @@ def test_a_saved_connection_opens_again_without_its_secrets(running, page):
 
 
 @pytest.mark.parametrize("conn_type", FORMS)
-def test_the_button_test_says_as_whom_it_signed_in(running, page, conn_type):
+def test_the_test_button_shows_the_user_that_signed_in(running, page, conn_type):
     store_connection(running, page, conn_type, "right")
 
     row(page, "right").get_by_role("button", name="Test Connection").click()
@@ -136,7 +133,7 @@ def test_the_button_test_says_as_whom_it_signed_in(running, page, conn_type):
 
 
 @pytest.mark.parametrize("conn_type", FORMS)
-def test_the_button_test_says_what_to_fix_and_not_the_secret(running, page, conn_type):
+def test_the_test_button_shows_what_to_fix_and_no_secret(running, page, conn_type):
     store_connection(running, page, conn_type, "wrong", password="a-wrong-guess")
 
     row(page, "wrong").get_by_role("button", name="Test Connection").click()
@@ -154,7 +151,7 @@ def test_the_button_test_says_what_to_fix_and_not_the_secret(running, page, conn
 
 
 @pytest.mark.parametrize("task_id", ["answer", "wait_for_the_director", "plan_an_event"])
-def test_the_link_on_a_task_opens_its_item_also_while_the_task_waits(running, page, shot, task_id):
+def test_a_task_links_to_its_item_also_while_it_waits(running, page, shot, task_id):
     page.goto(running.task(task_id, "details"))
     link = page.get_by_role("link", name="Item in ")
     expect(link).to_be_visible()
@@ -170,7 +167,7 @@ def test_the_link_on_a_task_opens_its_item_also_while_the_task_waits(running, pa
     assert opened.value.url == f"{running.emulator.url}/?{event if task_id == 'plan_an_event' else order}"
 
 
-def test_the_log_of_a_wait_says_what_for_since_when_at_which_step_by_whom_and_when_it_looks_again(running, page, shot):
+def test_the_log_of_a_wait_shows_step_assignee_and_next_poll(running, page, shot):
     page.goto(running.task("wait_for_the_director"))
     log = page.get_by_test_id("virtualized-list")
     for setting in ("Wrap", "Hide Timestamps"):
@@ -185,6 +182,25 @@ def test_the_log_of_a_wait_says_what_for_since_when_at_which_step_by_whom_and_wh
     )
     expect(log).not_to_contain_text("WARNING")
     shot(log, "wait-log")
+
+
+# A click on the emulator's page
+
+
+def test_a_click_lets_a_waiting_dag_go_on(running, page):
+    airflow, emulator = running.airflow, running.emulator
+    instance_id = emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id="5002")[
+        "id"
+    ]
+    page.goto(f"{emulator.url}/")
+    run = airflow.trigger("waits_for_a_click", {"instance_id": instance_id})
+    airflow.until_deferred("waits_for_a_click", run, "decided")
+    button(page, f"Approve {instance_id} as Airflow Integration").click()
+    button(page, f"Approve {instance_id} as Dana Director").click()
+    expect(card(page, instance_id)).to_contain_text("Approved")
+
+    assert airflow.wait("waits_for_a_click", run) == "success"
+    assert airflow.xcom("waits_for_a_click", run, "goes_on") == "Approved"
 
 
 def add_connection(running: Running, page: Page, conn_type: str) -> Locator:

@@ -2,32 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-from pathlib import Path
-
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
 from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
-from tests.live.demo import emulator_process
-from tests.support.live_airflow import LiveAirflow, until
+from tests.browser.page import button, card
 
-pytestmark = [pytest.mark.browser, pytest.mark.live]
+pytestmark = pytest.mark.browser
 
-MOST_TABS = 60
-DAG = """
-import pendulum
-from airflow.sdk import dag, task
-from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
-
-@dag(schedule=None, start_date=pendulum.datetime(2026, 1, 1, tz="UTC"))
-def waits_for_a_click():
-    decided = ProcoreInstanceSensor(task_id="decided", instance_id="700001", deferrable=True)
-    task(lambda outcome: outcome["item_status"], task_id="goes_on")(decided.output)
-
-waits_for_a_click()
-"""
+MAX_TABS = 60
 
 
 @pytest.fixture
@@ -37,26 +21,18 @@ def at_the_page(emulator: Emulator, page: Page) -> Page:
     return page
 
 
-def card(page: Page, instance_id: str) -> Locator:
-    return page.locator(f".card[data-id='{instance_id}']")
-
-
-def button(page: Page, name: str) -> Locator:
-    return page.get_by_role("button", name=name, exact=True)
-
-
 def tab_to(page: Page, wanted: Locator) -> None:
     """Go on by the Tab key until something has the focus, as one who has no mouse does."""
     handle = wanted.element_handle()
-    for _ in range(MOST_TABS):
+    for _ in range(MAX_TABS):
         page.keyboard.press("Tab")
         if page.evaluate("(wanted) => document.activeElement === wanted", handle):
             assert page.evaluate("getComputedStyle(document.activeElement).outlineStyle") == "solid"
             return
-    raise AssertionError(f"{MOST_TABS} tabs do not lead there")
+    raise AssertionError(f"{MAX_TABS} tabs do not lead there")
 
 
-def test_the_keyboard_alone_approves_and_keeps_its_place(emulator, at_the_page):
+def test_the_keyboard_alone_approves_and_keeps_its_focus(emulator, at_the_page):
     page = at_the_page
     tab_to(page, button(page, "Approve 700001 as Airflow Integration"))
     page.keyboard.press("Enter")
@@ -75,7 +51,7 @@ def test_the_keyboard_alone_approves_and_keeps_its_place(emulator, at_the_page):
     assert [(e["action"], e["by"]) for e in emulator.effects()] == [("respond", "90001"), ("respond", "90004")]
 
 
-def test_the_page_lives_without_reloading_and_asks_nobody_else(emulator, page):
+def test_the_page_updates_itself_and_calls_no_other_server(emulator, page):
     asked: set[str] = set()
     wrong: list[str] = []
     page.on("request", lambda request: asked.add(request.url.partition("/_emulator")[0].rstrip("/")))
@@ -99,7 +75,7 @@ def test_the_page_lives_without_reloading_and_asks_nobody_else(emulator, page):
     assert (asked, wrong) == ({emulator.url}, [])
 
 
-def test_what_is_typed_and_focused_stays_while_the_page_changes(airflow_connections, emulator, at_the_page):
+def test_typed_text_and_focus_survive_an_update_of_the_page(airflow_connections, emulator, at_the_page):
     page = at_the_page
     emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
     venue = page.get_by_label("Venue")
@@ -116,7 +92,7 @@ def test_what_is_typed_and_focused_stays_while_the_page_changes(airflow_connecti
     ]
 
 
-def test_fields_are_written_as_exactly_as_they_are_typed_and_a_refusal_is_told(emulator, at_the_page):
+def test_fields_are_written_as_typed_and_a_rejection_is_shown(emulator, at_the_page):
     page = at_the_page
     page.get_by_label("Workflowsoft process to start").select_option("Field types")
     page.locator("[data-api=workflowsoft]").get_by_role("button", name="Start").click()
@@ -138,7 +114,7 @@ def test_fields_are_written_as_exactly_as_they_are_typed_and_a_refusal_is_told(e
     assert written == {"Large number": "9007199254740995", "Amount": "0.10000000000000000001", "Flag or none": "true"}
 
 
-def test_the_clock_faults_and_switches_are_turned_on_the_page(emulator, at_the_page):
+def test_clock_faults_and_behaviour_flags_are_set_on_the_page(emulator, at_the_page):
     page = at_the_page
     page.get_by_role("button", name="+1 d").click(click_count=4)
     expect(page.locator("#moved")).to_have_text("(4 d ahead)")
@@ -177,7 +153,7 @@ def test_the_clock_faults_and_switches_are_turned_on_the_page(emulator, at_the_p
     expect(page.locator("#turned")).to_have_text("")
 
 
-def test_what_others_wrote_is_shown_and_never_run(emulator, at_the_page):
+def test_text_of_others_is_shown_and_never_executed(emulator, at_the_page):
     page = at_the_page
     name = "<script>window.hit = 1</script><img src=x onerror='window.hit = 1'>\"'><svg onload='window.hit = 1'>"
     page.get_by_label("Id of its item").fill(name)
@@ -215,7 +191,7 @@ def test_a_phone_shows_everything_without_scrolling_sideways(emulator, at_the_pa
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_all_words_are_readable_in_light_and_dark(emulator, at_the_page, scheme):
+def test_all_text_is_readable_in_light_and_dark(emulator, at_the_page, scheme):
     page = at_the_page
     page.emulate_media(color_scheme=scheme)
     emulator.control("POST", "procore/instances/700001/block", reason="The role has no members.")
@@ -248,7 +224,7 @@ CONTRASTS = """() => {
 }"""
 
 
-def test_of_ten_thousand_instances_a_hundred_are_shown_and_the_others_found(emulator, at_the_page):
+def test_a_hundred_of_10000_instances_are_shown_others_found(emulator, at_the_page):
     page = at_the_page
     emulator.control("POST", "reset", seed="large")
     shown = page.locator("[data-api=procore] .card")
@@ -275,20 +251,3 @@ def test_the_picture_in_the_documentation(emulator, page, shot):
     # How far the clock is ahead differs each day.
     page.evaluate("document.activeElement.blur(); document.querySelector('#moved').textContent = ''")
     shot(page, "emulator", full_page=True)
-
-
-def test_a_click_lets_a_waiting_dag_go_on(page: Page, tmp_path: Path):
-    (tmp_path / "waits_for_a_click.py").write_text(DAG)
-    settings = {"AIRFLOW__WORKFLOWS__POKE_INTERVAL": "1"}
-    with contextlib.ExitStack() as running:
-        emulator = running.enter_context(emulator_process())
-        airflow = running.enter_context(LiveAirflow(tmp_path, emulator.control("GET", "connections"), settings))
-        page.goto(f"{emulator.url}/")
-        run = airflow.trigger("waits_for_a_click")
-        until(lambda: airflow.count("waits_for_a_click", run, "deferred") == 1, 240, "the DAG does not wait")
-        button(page, "Approve 700001 as Airflow Integration").click()
-        button(page, "Approve 700001 as Dana Director").click()
-        expect(card(page, "700001")).to_contain_text("Approved")
-
-        assert airflow.wait("waits_for_a_click", run) == "success"
-        assert airflow.xcom("waits_for_a_click", run, "goes_on") == "Approved"

@@ -97,27 +97,27 @@ def test_every_run_succeeds(told):
     assert told["runs"] == {dag: {"success"} for dag in DAGS}
 
 
-def test_nothing_that_asked_is_lost_and_nothing_is_answered_twice(told):
+def test_no_request_is_lost_and_none_is_answered_twice(told):
     asked = {"700001", *told["orders"]}
 
     assert {row["instance_id"] for row in told["requests"]} == asked
     assert told["answered"] == dict.fromkeys(asked, 1)
 
 
-def test_what_was_told_twice_has_the_same_id(told):
+def test_a_redelivered_event_has_the_same_id(told):
     rows = {row["event_id"]: row for row in told["requests"]}
 
     assert len(rows) == len({row["instance_id"] for row in told["requests"]})
     assert all(rows[row["event_id"]] == row for row in told["requests"])
 
 
-def test_what_ended_while_no_triggerer_ran_is_told(told):
+def test_an_instance_that_ended_without_triggerer_is_an_event(told):
     (ended,) = {row["event_id"]: row for row in told["changes"]}.values()
 
     assert (ended["instance_id"], ended["change"], ended["item_status"]) == ("700001", "ended", "Approved")
 
 
-def test_an_instance_that_reading_takes_out_is_told_or_reported(told):
+def test_a_consumed_integration_is_delivered_or_reported(told):
     arrived = {row["integration_instance_id"] for row in told["arrived"]}
 
     missing = set(told["integrations"]) - arrived

@@ -15,7 +15,7 @@ CONNECTIONS = {"procore": "procore_crowd", "workflowsoft": "workflowsoft_crowd"}
 
 def test_waits_end_as_decided_and_events_come_despite_kills(shared):
     chance = random.Random(7)
-    crowd = Crowd(shared.emulators["crowd"], 24, chance, CONNECTIONS)
+    crowd = Crowd(shared.emulators["crowd"], 18, chance, CONNECTIONS)
     crowd.write_dags(shared.dags)
 
     outcome = let_people_work(shared.airflow, crowd, 3, Killer(shared.airflow, chance))

@@ -28,8 +28,7 @@ DIAGRAMS = {
 SETTINGS = {
     "AIRFLOW__WORKFLOWS__POKE_INTERVAL": "1",
     "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "1000",
-    # A watcher starts when the file of an unpaused DAG is read again.
-    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "4",
+    "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
     # How long a scheduler waits before it takes over from one that is dead, or from a task.
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",

@@ -147,8 +147,12 @@ class LiveAirflow:
     def kill(self, component: str) -> None:
         """End one of Airflow's processes and its children as a power cut would."""
         process = self._processes.pop(component)
-        with contextlib.suppress(ProcessLookupError):  # it has ended, and so have its children
-            os.killpg(process.pid, signal.SIGKILL)
+        process.kill()
+        # A task runs in a process group of its own, but in the session of its component.
+        for other in psutil.pids():
+            with contextlib.suppress(ProcessLookupError):
+                if os.getsid(other) == process.pid:
+                    os.kill(other, signal.SIGKILL)
         process.wait()
 
     def usage(self, component: str) -> tuple[float, float]:
@@ -183,13 +187,17 @@ class LiveAirflow:
                 raise ProcessEnded(f"airflow {component} ended with {process.returncode}:\n{self.tail(component)}")
 
     def unpause(self, dag_id: str) -> None:
-        """Unpause a DAG as soon as Airflow has parsed it."""
+        """Unpause a DAG as soon as Airflow has parsed it, and let Airflow parse it again, which starts its watchers."""
+        tokens: list[str] = []
 
         def is_unpaused() -> bool:
             answer = self._call("PATCH", f"dags/{dag_id}", ok=(200, 404), json={"is_paused": False})
-            return answer.status_code == 200
+            if answer.status_code == 200:
+                tokens.append(answer.json()["file_token"])
+            return bool(tokens)
 
         self.until(f"Airflow has parsed {dag_id}", is_unpaused)
+        self._call("PUT", f"parseDagFile/{tokens[0]}", ok=(201, 409))
 
     def trigger(self, dag_id: str, conf: Mapping[str, Any] | None = None) -> str:
         """Unpause a DAG as soon as Airflow has parsed it, start a run, and return the run's id."""

@@ -8,6 +8,7 @@ import html
 import json
 import threading
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import chain
 from pathlib import Path
 from urllib.parse import quote, quote_plus
 
@@ -16,7 +17,7 @@ from sqlalchemy import LargeBinary, MetaData, Text, cast, create_engine, select
 from sqlalchemy.pool import NullPool
 
 PIECE = 12  # characters; what is shorter could be anything
-STEP = 4  # so every run of PIECE + STEP - 1 characters of a secret is noticed
+STEP = 4  # of the search; every run of PIECE + STEP - 1 characters of a secret is found
 PAUSE = 1.0  # seconds between two looks at what is there for a moment only
 # Airflow keeps them in here, encrypted. Decrypted they are the secrets themselves.
 CONNECTIONS = "connection"
@@ -37,7 +38,8 @@ class Scanner:
     def find(self, content: bytes) -> set[str]:
         """Return the names of the secrets of which at least a piece is in a content."""
         known = self._pieces
-        windows = (content[at : at + PIECE] for at in range(len(content) - PIECE + 1))
+        last = len(content) - PIECE
+        windows = (content[at : at + PIECE] for at in chain(range(0, last, STEP), [max(last, 0)]))
         return {known[window] for window in windows if window in known}
 
     def find_in(self, contents: Iterable[tuple[str, bytes]]) -> list[str]:
@@ -65,11 +67,10 @@ def forms(secret: str) -> set[bytes]:
 
 
 def pieces(form: bytes) -> set[bytes]:
-    """Return overlapping pieces of a form, none of them so short that it could be something else."""
-    if len(form) < PIECE:
+    """Return all pieces of a form, none of them so short that it could be something else."""
+    if len(form) < PIECE + STEP - 1:
         raise ValueError("a secret that is too short to look for")
-    last = len(form) - PIECE
-    return {form[at : at + PIECE] for at in {*range(0, last, STEP), last}}
+    return {form[at : at + PIECE] for at in range(len(form) - PIECE + 1)}
 
 
 def _base64(plain: bytes) -> Iterator[bytes]:

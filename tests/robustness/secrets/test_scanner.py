@@ -44,7 +44,7 @@ def test_what_is_no_secret_is_not_found():
     assert Scanner({"it": SECRET}).find(b"INFO - 4e1f09a7 is no secret, and *** is none either") == set()
 
 
-def test_files_and_every_table_are_searched_also_where_airflow_encrypts(tmp_path):
+def test_files_and_all_tables_are_searched_decrypted_too(tmp_path):
     key = Fernet.generate_key()
     hidden = Fernet(key).encrypt(SECRET.encode()).decode()
     (tmp_path / "logs").mkdir()
@@ -65,7 +65,7 @@ def test_files_and_every_table_are_searched_also_where_airflow_encrypts(tmp_path
     ]
 
 
-def test_another_host_notices_a_token_and_the_hostile_server_repeats_it():
+def test_the_servers_record_a_token_and_repeat_it():
     with OtherHost() as other, Hostile(other) as hostile:
         headers = {"Authorization": f"Bearer {'t' * 20}"}
         requests.put(other.url, headers=headers, timeout=5)
