@@ -18,25 +18,27 @@ def measured(path, *kinds):
     return {one["kind"]: one for one in json.loads(path.read_text())["measured"]}
 
 
-def test_it_measures_our_waits(tmp_path, capsys):
+@pytest.mark.slow
+def test_benchmark_measures_waits_of_both_procore_apis(tmp_path, capsys):
     found = measured(tmp_path / "results.json", "v2", "legacy")
 
     assert {kind: one["requests_per_poll"] for kind, one in found.items()} == {"v2": 1, "legacy": 1}
     assert all(one["changed"] == 20 for one in found.values())
     assert all(0 < one["cpu_per_poll"] < 1 for one in found.values())
-    assert all(0 < one["delay_p50"] <= one["delay_p99"] < 5 for one in found.values())
+    assert all(0 < one["delay_p50"] <= one["delay_p99"] for one in found.values())
     assert "20 waits by Legacy" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not HAS_STOCK, reason="apache-airflow-providers-http is not installed; `make bench` does that")
-def test_it_measures_the_triggers_of_airflow(tmp_path):
+def test_benchmark_measures_the_triggers_of_airflow(tmp_path):
     found = measured(tmp_path / "results.json", "http_sensor")
 
     assert found["http_sensor"]["changed"] == 20
     assert 15 < found["http_sensor"]["requests_per_poll"] <= 21
 
 
-def test_without_the_http_provider_it_says_that_its_triggers_are_left_out(monkeypatch, tmp_path, capsys):
+def test_benchmark_without_http_provider_skips_its_triggers(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
     assert measured(tmp_path / "results.json", "http_sensor", "http_event") == {}
@@ -48,7 +50,7 @@ def result(kind, waits, **figures):
     return {"kind": kind, "waits": waits, "interval": 10.0, "memory": 10.0, "delay_p99": 10.0} | good | figures
 
 
-def test_it_says_which_targets_are_missed():
+def test_benchmark_names_the_targets_that_are_missed():
     stock = result("http_sensor", 1_000, cpu_per_poll=1.0, longest_stall=0.1)
     ours = result("v2", 1_000, requests_per_poll=20.0, cpu_per_poll=0.2)
     large = result("legacy", 10_000, memory=251.0, delay_p99=11.5)
@@ -63,7 +65,7 @@ def test_it_says_which_targets_are_missed():
     assert len(found) == 9
 
 
-def test_the_chart_is_drawn_of_whatever_was_measured():
+def test_chart_is_drawn_of_any_measures():
     one = result("v2", 1_000)
     assert "Workflows v2" in report.chart({"measured": [one]})
     assert "<polyline" in report.chart({"measured": [one, result("legacy", 100)]})

@@ -7,6 +7,16 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pytest
+
+# Each run of an example takes seconds, so that make test runs each of them once; the slow tests run the rest.
+ONCE_OR_AGAIN = pytest.mark.parametrize(
+    "again", [pytest.param(False, id="once"), pytest.param(True, id="again", marks=pytest.mark.slow)]
+)
+EITHER_MODE = pytest.mark.parametrize(
+    "deferrable", [pytest.param("True", id="deferrable"), pytest.param("False", id="blocking", marks=pytest.mark.slow)]
+)
+
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 
 

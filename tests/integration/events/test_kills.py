@@ -14,8 +14,6 @@ from airflow_provider_workflows.triggers.procore_events import (
 from airflow_provider_workflows.triggers.workflowsoft_events import WorkflowsoftIntegrationTrigger
 
 pytest.importorskip("airflow.triggers.shared_stream", reason="before Airflow 3.3 there is no cursor")
-
-LIVES = 12
 TOOL = "purchase_order_contract"
 
 
@@ -28,8 +26,11 @@ def emulator(airflow_connections, set_connection):
     return airflow_connections
 
 
-@pytest.mark.parametrize("seed", [1, 2])
-def test_whatever_the_moment_of_a_kill_nothing_is_lost_and_ids_stay(run, emulator, stores, seed):
+@pytest.mark.parametrize(
+    ("lives", "seed"),
+    [(3, 1), pytest.param(12, 1, marks=pytest.mark.slow), pytest.param(12, 2, marks=pytest.mark.slow)],
+)
+def test_killed_triggerers_lose_no_event_and_no_event_id(run, emulator, stores, lives, seed):
     chance = random.Random(seed)
     orders, integrations, stored, lost = {"700001"}, set(), [], []
 
@@ -69,7 +70,7 @@ def test_whatever_the_moment_of_a_kill_nothing_is_lost_and_ids_stay(run, emulato
         await triggerer.polls(40)
 
     live(first)
-    for _ in range(LIVES):
+    for _ in range(lives):
         live(life, persists=False)
     live(last)
 

@@ -10,11 +10,12 @@ pytestmark = pytest.mark.compat
 
 
 @pytest.mark.usefixtures("airflow_db", "airflow_connections")
-@pytest.mark.parametrize(("director", "reached"), [("Approve", "order_the_goods"), ("Reject", "tell_the_buyer")])
-@pytest.mark.parametrize("deferrable", ["True", "False"])
-def test_the_example_answers_our_step_once_and_branches_on_the_outcome(
-    emulator, monkeypatch, director, reached, deferrable
-):
+@pytest.mark.parametrize(
+    ("director", "reached"),
+    [("Approve", "order_the_goods"), pytest.param("Reject", "tell_the_buyer", marks=pytest.mark.slow)],
+)
+@examples.EITHER_MODE
+def test_example_responds_once_and_branches_on_the_outcome(emulator, monkeypatch, director, reached, deferrable):
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", deferrable)
 
     with People(emulator, director=director):

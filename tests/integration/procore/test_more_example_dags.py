@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.examples import result, run, states
+from tests.support.examples import EITHER_MODE, ONCE_OR_AGAIN, result, run, states
 
 TOOL = "purchase_order_contract"
 DAY = 24 * 3600.0
@@ -12,10 +12,10 @@ DAY = 24 * 3600.0
 pytestmark = pytest.mark.usefixtures("airflow_db", "airflow_connections")
 
 
-@pytest.fixture(params=["True", "False"], ids=["deferrable", "blocking"])
-def _either_mode(request, monkeypatch):
+@pytest.fixture
+def _mode(deferrable, monkeypatch):
     """None of these DAGs waits, so both settings must give the same."""
-    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", request.param)
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", deferrable)
 
 
 def effects(emulator, action: str) -> list[tuple[str, object]]:
@@ -36,8 +36,10 @@ def answer(emulator, instance_id: str, login: str, option: str) -> None:
 # --- fan-out ---
 
 
-@pytest.mark.usefixtures("_either_mode")
-def test_fan_out_answers_each_order_once_and_a_second_run_answers_nothing(emulator):
+@pytest.mark.usefixtures("_mode")
+@EITHER_MODE
+@ONCE_OR_AGAIN
+def test_fan_out_responds_to_each_order_once(emulator, again):
     for number in range(5002, 5007):
         start(emulator, str(number))
     dana = start(emulator, "5007")
@@ -50,13 +52,16 @@ def test_fan_out_answers_each_order_once_and_a_second_run_answers_nothing(emulat
     assert states(first)["answer"] == ["success"] * 6
     assert result(first, "sum_up") == {"Approve": 5, "Return": 1}
 
+    if not again:
+        return
     second = run("example_procore_fan_out", over_budget=["5003"])
 
     assert second.state == "success"
     assert effects(emulator, "respond") == expected
 
 
-def test_fan_out_skips_the_answers_and_succeeds_when_nothing_waits(emulator):
+@pytest.mark.slow
+def test_fan_out_succeeds_when_nothing_waits(emulator):
     answer(emulator, "700001", "integration@example.com", "Approve")
 
     done = run("example_procore_fan_out")
@@ -73,7 +78,8 @@ def test_fan_out_skips_the_answers_and_succeeds_when_nothing_waits(emulator):
     assert effects(emulator, "respond") == []
 
 
-def test_fan_out_reads_and_answers_in_more_batches_than_one_and_leaves_the_rest_to_the_next_run(emulator):
+@pytest.mark.slow
+def test_fan_out_works_in_batches_and_leaves_the_rest(emulator):
     for number in range(5002, 5006):
         start(emulator, str(number))
 
@@ -87,7 +93,8 @@ def test_fan_out_reads_and_answers_in_more_batches_than_one_and_leaves_the_rest_
     assert effects(emulator, "respond") == [(str(number), "Approve") for number in range(5001, 5006)]
 
 
-def test_fan_out_fails_the_run_but_not_the_other_answers_when_one_answer_fails(emulator):
+@pytest.mark.slow
+def test_fan_out_responds_to_the_others_when_one_fails(emulator):
     start(emulator, "5002")
     emulator.control("POST", "faults", method="POST", path="700001/responses$", status=403, json={"error": "no"})
 
@@ -100,8 +107,10 @@ def test_fan_out_fails_the_run_but_not_the_other_answers_when_one_answer_fails(e
 # --- overdue escalation ---
 
 
-@pytest.mark.usefixtures("_either_mode")
-def test_escalation_adds_each_deputy_once_over_two_runs(emulator):
+@pytest.mark.usefixtures("_mode")
+@EITHER_MODE
+@ONCE_OR_AGAIN
+def test_escalation_adds_each_deputy_once(emulator, again):
     with_dana = start(emulator, "5002")
     answer(emulator, with_dana, "integration@example.com", "Approve")
     emulator.control("POST", "clock", advance=4 * DAY)
@@ -113,6 +122,8 @@ def test_escalation_adds_each_deputy_once_over_two_runs(emulator):
     assert effects(emulator, "add_assignees") == [("5002", ["90002"])]
     assert result(first, "report") == {"escalated": ["5002"], "escalated_before": [], "without_deputy": ["5001"]}
 
+    if not again:
+        return
     emulator.control("POST", "clock", advance=DAY)  # tokens live for 90 minutes, so this run signs in anew
     second = run("example_procore_overdue_escalation")
 
@@ -121,7 +132,8 @@ def test_escalation_adds_each_deputy_once_over_two_runs(emulator):
     assert second.state == "success"
 
 
-def test_a_deputy_can_answer_and_nobody_is_added_after_that(emulator):
+@pytest.mark.slow
+def test_escalation_adds_nobody_after_a_deputy_responded(emulator):
     with_dana = start(emulator, "5002")
     answer(emulator, with_dana, "integration@example.com", "Approve")
     emulator.control("POST", "clock", advance=4 * DAY)
@@ -136,6 +148,7 @@ def test_a_deputy_can_answer_and_nobody_is_added_after_that(emulator):
     assert result(again, "report")["escalated"] == []
 
 
+@pytest.mark.slow
 def test_escalation_succeeds_when_nothing_is_overdue(emulator):
     done = run("example_procore_overdue_escalation")
 
@@ -152,8 +165,10 @@ def block(emulator, instance_id: str, *, retriable: bool = True) -> None:
     emulator.control("POST", f"procore/instances/{instance_id}/block", reason=reason, retriable=retriable)
 
 
-@pytest.mark.usefixtures("_either_mode")
-def test_healing_frees_what_can_be_freed_names_the_rest_and_does_it_once(emulator):
+@pytest.mark.usefixtures("_mode")
+@EITHER_MODE
+@ONCE_OR_AGAIN
+def test_healing_refreshes_what_it_can_and_names_the_rest(emulator, again):
     stuck = start(emulator, "5002")
     review = start(emulator, "8001", "generic_tool_item")
     start(emulator, "5003")
@@ -168,12 +183,15 @@ def test_healing_frees_what_can_be_freed_names_the_rest_and_does_it_once(emulato
     assert [row["item_id"] for row in result(first, "report")] == ["5002"]
     assert first.state == "failed"
 
+    if not again:
+        return
     second = run("example_procore_heal_blocked")
 
     assert effects(emulator, "refresh") == [("5001", True), ("8001", True)]
     assert [row["item_id"] for row in result(second, "report")] == ["5002"]
 
 
+@pytest.mark.slow
 def test_healing_succeeds_when_nothing_is_blocked(emulator):
     done = run("example_procore_heal_blocked")
 

@@ -30,7 +30,7 @@ def test_workflows_follow_the_erp(emulator):
     assert {item for action, item in did if action == "start"} == {"5003", "5006"}
 
 
-def test_a_name_that_workflowsoft_has_no_more_fails_the_run_and_is_named():
+def test_name_that_workflowsoft_lacks_fails_the_run():
     done = run("example_workflowsoft_check_names", step="Check events")
 
     assert result(done, "find_missing") == ["Check events"]

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.examples import EITHER_MODE
+
 pytestmark = pytest.mark.compat
 
 DAG_FILE = Path(__file__).parents[3] / "example_dags" / "example_workflowsoft_integration_step.py"
@@ -22,14 +24,14 @@ def load_dag():
 
 
 @pytest.mark.usefixtures("airflow_db")
-@pytest.mark.parametrize("deferrable", [False, True])
-@pytest.mark.parametrize("mode", ["consumed_on_read", "kept_until_completed"])
-def test_the_step_is_taken_over_filled_and_completed_once(emulator, set_connection, monkeypatch, mode, deferrable):
+@EITHER_MODE
+@pytest.mark.parametrize("mode", ["consumed_on_read", pytest.param("kept_until_completed", marks=pytest.mark.slow)])
+def test_step_is_received_filled_and_completed_once(emulator, set_connection, monkeypatch, mode, deferrable):
     emulator.control("PATCH", "switches", new_integrations=mode)
     connection = emulator.connection("workflowsoft")
     connection["extra"] |= {"new_integrations": mode}
     set_connection("workflowsoft_default", connection)
-    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", str(deferrable))
+    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", deferrable)
     started = emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
 
     run = load_dag().test()
@@ -44,9 +46,10 @@ def test_the_step_is_taken_over_filled_and_completed_once(emulator, set_connecti
     assert written == {"Event duration": "1670.25", "Venue": '"Main hall"'}
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("airflow_db")
 @pytest.mark.parametrize("mode", ["consumed_on_read", "kept_until_completed"])
-def test_a_process_that_is_started_while_the_dag_waits_is_worked_on(emulator, set_connection, monkeypatch, mode):
+def test_process_started_while_the_dag_waits_is_completed(emulator, set_connection, monkeypatch, mode):
     emulator.control("PATCH", "switches", new_integrations=mode)
     connection = emulator.connection("workflowsoft")
     connection["extra"] |= {"new_integrations": mode}

@@ -194,11 +194,11 @@ def test_in_a_mapped_group_no_task_runs_that_was_not_chosen(monkeypatch, tmp_pat
     ("director", "followed"),
     [
         ("Approve", {"buy.order_the_goods", "buy.book_the_cost"}),
-        ("Reject", {"tell_the_buyer"}),
-        (None, {"tell_the_buyer", "tell_the_director"}),
+        pytest.param("Reject", {"tell_the_buyer"}, marks=pytest.mark.slow),
+        pytest.param(None, {"tell_the_buyer", "tell_the_director"}, marks=pytest.mark.slow),
     ],
 )
-def test_the_example_follows_what_the_people_decided(emulator, director, followed):
+def test_example_follows_the_decision(emulator, director, followed):
     person_answers(emulator, "integration@example.com", "Approve")
     if director is None:
         emulator.control("POST", f"procore/instances/{INSTANCE}/terminate", login="pat@example.com")

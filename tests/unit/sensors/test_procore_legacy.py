@@ -209,9 +209,12 @@ def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, parameters, 
 
 
 @pytest.mark.usefixtures("airflow_db")
-@pytest.mark.parametrize(("reviewer", "reached"), [("Approve", "order_the_goods"), ("Deny", "rework")])
-@pytest.mark.parametrize("deferrable", ["True", "False"])
-def test_the_example_submits_once_and_branches_on_the_decision(emulator, monkeypatch, reviewer, reached, deferrable):
+@pytest.mark.parametrize(
+    ("reviewer", "reached"),
+    [("Approve", "order_the_goods"), pytest.param("Deny", "rework", marks=pytest.mark.slow)],
+)
+@examples.EITHER_MODE
+def test_example_submits_once_and_branches_on_the_decision(emulator, monkeypatch, reviewer, reached, deferrable):
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", deferrable)
 
     with People(emulator, reviewer=reviewer, thinking=1.0):
