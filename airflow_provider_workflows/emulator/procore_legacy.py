@@ -348,8 +348,11 @@ def holders(instance: Instance) -> list[str]:
 
 def _show(legacy: ProcoreLegacy, instance: Instance, base_url: str, *, is_listed: bool = False) -> dict[str, Any]:
     iso, switches = legacy.world.clock.iso, legacy.world.switches
-    activities = legacy.listed_activities(instance)
-    own_status = f"Order: {instance.state.status}" if switches["legacy_status"] == "object" else None
+    left_behind = "unchanged" if instance.has_ended else switches["legacy_left_behind"]
+    state = instance.workflow.states[instance.workflow.first] if left_behind == "draft" else instance.state
+    activities = legacy.listed_activities(instance) if left_behind == "unchanged" else []
+    own_status = f"Order: {state.status}" if switches["legacy_status"] == "object" else None
+    terminated_at = legacy.world.clock.time() if left_behind == "terminated" else instance.terminated_at
     by = USERS.get(instance.terminated_by or "")
     return {
         "id": instance.id,
@@ -378,9 +381,9 @@ def _show(legacy: ProcoreLegacy, instance: Instance, base_url: str, *, is_listed
             for activity, role in activities
         ],
         "current_workflow_state": {
-            "id": instance.state.id,
-            "name": instance.state.name,
-            "status": instance.state.status if is_listed else own_status or instance.state.status,
+            "id": state.id,
+            "name": state.name,
+            "status": state.status if is_listed else own_status or state.status,
             "ball_in_court": [{"name": USERS[user_id].name} for user_id in holders(instance)],
         },
         "workflow": {
@@ -393,7 +396,7 @@ def _show(legacy: ProcoreLegacy, instance: Instance, base_url: str, *, is_listed
             "updated_at": "2018-02-08T23:59:20Z",
             "domain": "commitments",
         },
-        "terminated_at": None if instance.terminated_at is None else iso(instance.terminated_at),
+        "terminated_at": None if terminated_at is None else iso(terminated_at),
         "terminated_by": None if by is None else {"id": int(by.id), "login": by.login, "name": by.name},
         "permissions": {
             "can_view": True,
@@ -509,7 +512,7 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
             found = next(iter(legacy.of_object(object_type, object_id)), None)
         else:
             found = legacy.instances.get(instance_id) if instance_id is not None else None
-        if found is None or (found.has_ended and world.switches["legacy_ended"] == "not_found"):
+        if found is None or world.switches["legacy_ended" if found.has_ended else "legacy_left_behind"] == "not_found":
             raise Refusal(404, {"errors": "Not Found"})
         return found
 

@@ -90,6 +90,10 @@ SWITCHES: dict[str, Switch] = {
         ("no_activities", "activities_listed", "not_found"),
         "How a legacy instance looks that was terminated or is in its final state.",
     ),
+    "legacy_left_behind": Switch(
+        ("unchanged", "not_found", "terminated", "draft"),
+        "How a running legacy instance looks once its company works with the new Workflows tool.",
+    ),
     "legacy_open_activities": Switch(
         ("until_performed", "until_state_moves"),
         "How long an activity is listed, and can be performed, while others must act, too.",

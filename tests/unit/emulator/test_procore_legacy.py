@@ -265,6 +265,22 @@ def test_ended_instance_looks_as_switched(emulator, legacy):
     legacy.get(f"{INSTANCES}/568150", status=404)
 
 
+def test_instance_that_was_left_behind_looks_as_switched(emulator, legacy):
+    perform(legacy)
+
+    def looks(side: str) -> tuple[str, bool, int]:
+        switched(emulator, legacy_left_behind=side)
+        shown = legacy.get(f"{INSTANCES}/568150")
+        activities = shown["current_workflow_activities"]
+        return shown["current_workflow_state"]["status"], shown["terminated_at"] is not None, len(activities)
+
+    assert looks("unchanged") == ("Under Review", False, 2)
+    assert looks("terminated") == ("Under Review", True, 0)
+    assert looks("draft") == ("Draft", False, 0)
+    switched(emulator, legacy_left_behind="not_found")
+    legacy.get(f"{INSTANCES}/568150", status=404)
+
+
 def test_performed_activity_stays_listed_where_switched(emulator, legacy):
     switched(emulator, legacy_open_activities="until_state_moves")
     accept = {"workflow_activity_id": 29950, "workflow_instance_id": 568151}

@@ -211,6 +211,22 @@ def test_every_look_of_an_ended_instance_ends_the_wait(emulator, store, looks):
         sensor(until={"PO Approved"}).execute({"task_state_store": store})
 
 
+@pytest.mark.parametrize(
+    ("side", "error"),
+    [("unchanged", None), ("draft", None), ("terminated", AirflowFailException), ("not_found", NotFound)],
+)
+def test_instance_of_a_company_that_left_legacy_is_no_success(emulator, store, side, error):
+    person(emulator, "Submit for Approval", "pat@example.com")
+    emulator.control("PATCH", "switches", legacy_left_behind=side)
+
+    wait = sensor(until={"PO Approved"})
+    if error is None:
+        assert wait.poke({"task_state_store": store}) is False
+    else:
+        with pytest.raises(error):
+            wait.poke({"task_state_store": store})
+
+
 @pytest.mark.parametrize("status", ["state", "object"])
 def test_a_wait_ends_whichever_status_an_instance_shows(emulator, store, status):
     emulator.control("PATCH", "switches", legacy_status=status)
