@@ -63,7 +63,8 @@ class Emulated:
     def version(self) -> str:
         """What the page shows is the same as long as this is: it tells each request and each transition, and time."""
         world = self.world
-        return f"{self._changes}-{world.requests_served}-{len(self.procore.moving)}-{int(world.clock.time() / 60)}"
+        moving = len(self.procore.moving) + len(self.legacy.moving)
+        return f"{self._changes}-{world.requests_served}-{moving}-{int(world.clock.time() / 60)}"
 
     def reset(self, seed: str) -> None:
         """Begin anew; the routes hold on to these objects, so they are refilled instead of replaced."""
@@ -163,6 +164,7 @@ class Emulated:
     async def _route(self, scope: Message, receive: Receive, send: Send) -> None:
         self.procore.catch_up()
         self.operations.catch_up()
+        self.legacy.catch_up()
         try:
             await self.app(scope, receive, send)
         except Exception:

@@ -657,7 +657,7 @@ class LegacyUser(Model):
 class LegacyInstance(Model):
     id: int
     becomes_overdue_at: str | None
-    current_state_set_at: str
+    current_state_set_at: str | None
     workflowed_object_id: int
     workflowed_object_type: str
     project: NamedId
@@ -730,6 +730,7 @@ class CompanyUser(Model):
     email_address: str
     name: str
     is_active: bool
+    login_information_id: int | None = None
 
 
 class LegacyError(Model):

@@ -125,7 +125,11 @@ def routes(world: World) -> APIRouter:
         check_access(world, request)
         return [{"id": int(COMPANY["id"]), "name": COMPANY["name"], "is_active": True}]
 
-    @router.get("/rest/v1.3/companies/{company_id}/users", response_model=list[models.CompanyUser])
+    @router.get(
+        "/rest/v1.3/companies/{company_id}/users",
+        response_model=list[models.CompanyUser],
+        response_model_exclude_unset=True,
+    )
     async def company_users(
         request: Request,
         response: Response,
@@ -139,9 +143,12 @@ def routes(world: World) -> APIRouter:
             raise Refusal(403, {"message": "Access denied", "code": 403})
         wanted = search.casefold()
         found = [user for user in USERS.values() if wanted in f"{user.login} {user.name}".casefold()]
+        ids = world.switches["directory_ids"]
+        beside = ids == "own_beside"
         return [
             {
-                "id": int(user.id),
+                **({"login_information_id": int(user.id)} if beside else {}),
+                "id": int(user.id) + (0 if ids == "login_information" else 1_000_000),
                 "login": user.login,
                 "email_address": user.login,
                 "name": user.name,

@@ -17,6 +17,7 @@ from .world import COMPANY, INTEGRATION_USER, PROJECT, USERS, Refusal, World, us
 OVERDUE_AFTER = 5 * 24 * 3600  # seconds in a state
 BODY_IDS = ("workflow_activity_id", "workflow_instance_id", "workflow_user_role_id", "performed_by_id")
 OBJECT_TYPES = ("Contract", "PurchaseOrderContract", "purchase_order_contract")  # three names of one class
+NESTED_ATTACHMENTS = "workflow_activity_history[attachments][]"
 OVERRIDING_USER = "1498096"  # who the guide's sample answers name, whoever was sent
 ROLES = {14301: ("Project Manager", (INTEGRATION_USER, "90002")), 14304: ("Reviewer", ("90003",))}
 
@@ -74,7 +75,18 @@ JOINT_REVIEW = Workflow(
     },
     18710,
 )
-WORKFLOWS = {workflow.name: workflow for workflow in (PURCHASE_ORDER, JOINT_REVIEW)}
+TWO_APPROVALS = Workflow(
+    3295,
+    "Two Approvals Workflow",
+    "Two states have an activity of the same name",
+    {
+        18720: State(18720, "First Review", "Under Review", (Activity(29960, "Approve", (14301,), 18721),)),
+        18721: State(18721, "Second Review", "Under Review", (Activity(29961, "Approve", (14301,), 18722),)),
+        18722: State(18722, "Released", "Approved"),
+    },
+    18720,
+)
+WORKFLOWS = {workflow.name: workflow for workflow in (PURCHASE_ORDER, JOINT_REVIEW, TWO_APPROVALS)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +135,11 @@ class Instance:
     done_here: frozenset[tuple[int, int]] = frozenset()  # (activity, role) in this visit of the state
     terminated_at: float | None = None
     terminated_by: str | None = None
+    moves_to: State | None = None  # set while a delayed transition is under way
+
+    @property
+    def has_ended(self) -> bool:
+        return self.terminated_at is not None or not (self.state.activities or self.moves_to)
 
 
 class ProcoreLegacy:
@@ -136,6 +153,7 @@ class ProcoreLegacy:
         self.instances: dict[int, Instance] = {}
         self.by_object: dict[int, tuple[Instance, ...]] = {}
         self.history: dict[int, Performed] = {}
+        self.moving: list[tuple[float, Instance]] = []  # when a delayed transition takes place
         self.next_instance_id = 568150
         self.next_history_id = 1586809
 
@@ -187,12 +205,13 @@ class ProcoreLegacy:
         self.world.record_effect("procore_legacy", "perform_many", user_id, target, detail, "person")
 
     def _checked_activity(self, instance: Instance, activity_id: int, role: int, user_id: str) -> Activity:
-        available = open_activities(instance)
+        status = int(self.world.switches["legacy_rejection"])
+        available = [] if instance.has_ended else self.listed_activities(instance)
         activity = next((a for a, _ in available if a.id == activity_id), None)
         if activity is None:
-            raise Refusal(400, {"errors": f"Activity {activity_id} is not available in state {instance.state.name}"})
+            raise Refusal(status, {"errors": f"Activity {activity_id} is not available in state {instance.state.name}"})
         if (activity, role) not in available:
-            raise Refusal(400, {"errors": {"workflow_user_role_id": ["is not asked to perform this activity"]}})
+            raise Refusal(status, {"errors": {"workflow_user_role_id": ["is not asked to perform this activity"]}})
         if user_id not in ROLES[role][1]:
             raise Refusal(403, {"message": "You do not have access to perform this activity", "code": 403})
         return activity
@@ -226,10 +245,32 @@ class ProcoreLegacy:
         instance.history += (row,)
         instance.done_here |= {(activity.id, role)}
         if all((activity.id, needed) in instance.done_here for needed in activity.roles):
-            instance.state = instance.workflow.states[activity.leads_to]
-            instance.state_set_at = now
-            instance.done_here = frozenset()
+            switches = self.world.switches
+            delay = switches["transition_delay"] if switches["legacy_transition"] == "delayed" else 0.0
+            instance.moves_to = instance.workflow.states[activity.leads_to]
+            self.moving.append((now + delay, instance))
+            self.catch_up()
         return row
+
+    def catch_up(self) -> None:
+        """Let the transitions take place whose time has come."""
+        now = self.world.clock.time()
+        for moves_at, instance in [move for move in self.moving if move[0] <= now]:
+            self.moving.remove((moves_at, instance))
+            if instance.moves_to is not None and instance.terminated_at is None:
+                instance.state, instance.state_set_at = instance.moves_to, moves_at
+                instance.done_here = frozenset()
+            instance.moves_to = None
+
+    def listed_activities(self, instance: Instance) -> list[tuple[Activity, int]]:
+        """Return the activities that the API lists, each with a role."""
+        switches = self.world.switches
+        of_state = [(activity, role) for activity in instance.state.activities for role in activity.roles]
+        if instance.has_ended:
+            return of_state if switches["legacy_ended"] == "activities_listed" else []
+        if instance.moves_to is None and switches["legacy_open_activities"] == "until_state_moves":
+            return of_state
+        return open_activities(instance)
 
     def start(self, workflow: Workflow, object_id: int, by: str) -> Instance:
         instance = self.add(workflow, object_id)
@@ -254,6 +295,8 @@ class ProcoreLegacy:
 
     def of_object(self, object_type: str | None, object_id: int | None) -> Iterable[Instance]:
         """Return the instances of an object, or all of them where none is named; the oldest first."""
+        if self.world.switches["legacy_filters"] == "ignored":
+            return self.instances.values()
         if object_type not in (None, *OBJECT_TYPES):
             return ()
         return self.instances.values() if object_id is None else self.by_object.get(object_id, ())
@@ -288,7 +331,7 @@ class ProcoreLegacy:
 
 
 def open_activities(instance: Instance) -> list[tuple[Activity, int]]:
-    if instance.terminated_at is not None:
+    if instance.terminated_at is not None or instance.moves_to is not None:
         return []
     return [
         (activity, role)
@@ -303,16 +346,20 @@ def holders(instance: Instance) -> list[str]:
     return list(dict.fromkeys(ROLES[role][1][0] for _, role in open_activities(instance)))
 
 
-def _show(legacy: ProcoreLegacy, instance: Instance, base_url: str) -> dict[str, Any]:
-    iso = legacy.world.clock.iso
-    activities = open_activities(instance)
+def _show(legacy: ProcoreLegacy, instance: Instance, base_url: str, *, is_listed: bool = False) -> dict[str, Any]:
+    iso, switches = legacy.world.clock.iso, legacy.world.switches
+    left_behind = "unchanged" if instance.has_ended else switches["legacy_left_behind"]
+    state = instance.workflow.states[instance.workflow.first] if left_behind == "draft" else instance.state
+    activities = legacy.listed_activities(instance) if left_behind == "unchanged" else []
+    own_status = f"Order: {state.status}" if switches["legacy_status"] == "object" else None
+    terminated_at = legacy.world.clock.time() if left_behind == "terminated" else instance.terminated_at
     by = USERS.get(instance.terminated_by or "")
     return {
         "id": instance.id,
         "becomes_overdue_at": iso(instance.state_set_at + OVERDUE_AFTER) if activities else None,
-        "current_state_set_at": iso(instance.state_set_at),
+        "current_state_set_at": None if switches["legacy_state_set_at"] == "null" else iso(instance.state_set_at),
         "workflowed_object_id": instance.object_id,
-        "workflowed_object_type": "Contract",
+        "workflowed_object_type": OBJECT_TYPES[switches["legacy_object_type"] == "class"],
         "project": {"id": int(PROJECT["id"]), "name": PROJECT["name"]},
         "current_workflow_activities": [
             {
@@ -334,9 +381,9 @@ def _show(legacy: ProcoreLegacy, instance: Instance, base_url: str) -> dict[str,
             for activity, role in activities
         ],
         "current_workflow_state": {
-            "id": instance.state.id,
-            "name": instance.state.name,
-            "status": instance.state.status,
+            "id": state.id,
+            "name": state.name,
+            "status": state.status if is_listed else own_status or state.status,
             "ball_in_court": [{"name": USERS[user_id].name} for user_id in holders(instance)],
         },
         "workflow": {
@@ -349,7 +396,7 @@ def _show(legacy: ProcoreLegacy, instance: Instance, base_url: str) -> dict[str,
             "updated_at": "2018-02-08T23:59:20Z",
             "domain": "commitments",
         },
-        "terminated_at": None if instance.terminated_at is None else iso(instance.terminated_at),
+        "terminated_at": None if terminated_at is None else iso(terminated_at),
         "terminated_by": None if by is None else {"id": int(by.id), "login": by.login, "name": by.name},
         "permissions": {
             "can_view": True,
@@ -423,6 +470,20 @@ def _permanent_log(legacy: ProcoreLegacy, row: Performed) -> dict[str, Any]:
     }
 
 
+def _termination_log(legacy: ProcoreLegacy, instance: Instance) -> dict[str, Any]:
+    user = USERS.get(instance.terminated_by or "")
+    return {
+        "id": instance.id,
+        "activity": "Terminated",
+        "attachments": [],
+        "ball_in_court_duration": "0 days",
+        "comments": None,
+        "created_at": legacy.world.clock.iso(instance.terminated_at),
+        "performed_by": user.name if user else "Somebody Else",
+        "user_role": "",
+    }
+
+
 def _duration(row: Performed) -> str:
     return f"{int((row.at - row.state_set_at) // 86400)} days"
 
@@ -447,11 +508,11 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
             raise Refusal(403, {"message": "Access denied", "code": 403})
 
     def find(instance_id: int | None, object_type: str | None, object_id: int | None) -> Instance:
-        if object_type is not None and object_id is not None:
+        if object_type is not None and object_id is not None and world.switches["legacy_filters"] == "honoured":
             found = next(iter(legacy.of_object(object_type, object_id)), None)
         else:
             found = legacy.instances.get(instance_id) if instance_id is not None else None
-        if found is None:
+        if found is None or world.switches["legacy_ended" if found.has_ended else "legacy_left_behind"] == "not_found":
             raise Refusal(404, {"errors": "Not Found"})
         return found
 
@@ -475,10 +536,10 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
         if world.switches["legacy_list"] == "forbidden":
             raise Refusal(403, {"message": "You do not have access to the workflows of this company", "code": 403})
         some = legacy.of_object(object_type, object_id)
-        found = [i for i in some if i.terminated_at is None and i.state.activities]
+        found = [instance for instance in some if not instance.has_ended]
         base_url = _base(request)
         shown = page_of(request, response, found, page, per_page)
-        return as_json(response, [_show(legacy, instance, base_url) for instance in shown])
+        return as_json(response, [_show(legacy, instance, base_url, is_listed=True) for instance in shown])
 
     @router.get("/workflow_instances/{id}", response_model=models.LegacyInstance)
     async def show_instance(
@@ -503,7 +564,10 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
     ) -> Any:
         if workflow_instance_id is None and (object_type is None or object_id is None):
             raise Refusal(400, {"message": "workflow_instance_id is missing", "code": 400})
-        rows = list(find(workflow_instance_id, object_type, object_id).history)
+        if world.switches["legacy_filters"] == "ignored":
+            rows = list(legacy.history.values())
+        else:
+            rows = list(find(workflow_instance_id, object_type, object_id).history)
         newest_first = sort == "-created_at" or (
             sort is None and world.switches["legacy_history_order"] == "newest_first"
         )
@@ -528,7 +592,7 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
         status_code=201,
     )
     async def perform_activity(request: Request, workflow_instance_id: int | None = None) -> Any:
-        body, attachments = await _activity_body(request)
+        body, attachments = await _activity_body(request, is_plain=world.switches["legacy_attachments"] == "plain")
         ids = {name: _whole_number(body.get(name)) for name in BODY_IDS}
         wrong = [name for name, number in ids.items() if not number]
         if wrong or workflow_instance_id is None:
@@ -569,8 +633,11 @@ def _permanent_log_routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
         missing = [name for name, value in filters.items() if value is None]
         if missing:
             raise Refusal(400, dict.fromkeys(missing, "is missing"))
-        of_object = legacy.of_object(object_type, object_id)
-        return [_permanent_log(legacy, row) for instance in of_object for row in instance.history]
+        kind = world.switches["permanent_logs"]
+        of_object = [] if kind == "none" else list(legacy.of_object(object_type, object_id))
+        rows = [_permanent_log(legacy, row) for instance in of_object for row in instance.history]
+        ended = [instance for instance in of_object if instance.terminated_at is not None and kind == "all_events"]
+        return rows + [_termination_log(legacy, instance) for instance in ended]
 
     async def of_company(request: Request, company_id: int) -> None:
         check_access(world, request)
@@ -599,9 +666,9 @@ def _permanent_log_routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
     return router
 
 
-async def _activity_body(request: Request) -> tuple[dict[str, Any], Attachments]:
+async def _activity_body(request: Request, *, is_plain: bool) -> tuple[dict[str, Any], Attachments]:
     if "multipart" in request.headers.get("Content-Type", ""):
-        return _multipart_activity(await request.form())
+        return _multipart_activity(await request.form(), "attachments[]" if is_plain else NESTED_ATTACHMENTS)
     try:
         whole = await request.json()
         body = dict(whole["workflow_activity_history"])
@@ -613,14 +680,14 @@ async def _activity_body(request: Request) -> tuple[dict[str, Any], Attachments]
         raise Refusal(400, {"message": "param is missing: workflow_activity_history", "code": 400}) from None
 
 
-def _multipart_activity(form: FormData) -> tuple[dict[str, Any], Attachments]:
+def _multipart_activity(form: FormData, field_of_files: str) -> tuple[dict[str, Any], Attachments]:
     body: dict[str, Any] = {}
     uploads: list[UploadFile] = []
     stored: list[Any] = []
     for name, value in form.multi_items():
         inner = name.removeprefix("workflow_activity_history[").removesuffix("[]").removesuffix("]")
-        if isinstance(value, UploadFile) and inner == "attachments":
-            uploads.append(value)
+        if isinstance(value, UploadFile):
+            uploads += [value] if name == field_of_files else []
         elif inner == "prostore_file_ids":
             stored.append(value)
         else:

@@ -127,6 +127,38 @@ SWITCHES: dict[str, Switch] = {
     "legacy_history_order": Switch(("ascending", "newest_first"), "Two texts, two orders."),
     "performed_by": Switch(("kept", "overridden"), "The guide's sample stores another user than was sent."),
     "history_names": Switch(("with", "without"), "The guide's legacy histories have no names and no state."),
+    "legacy_transition": Switch(
+        ("at_once", "delayed"), "Whether a legacy instance lists no activity for a moment between two states."
+    ),
+    "legacy_ended": Switch(
+        ("no_activities", "activities_listed", "not_found"),
+        "How a legacy instance looks that was terminated or is in its final state.",
+    ),
+    "legacy_left_behind": Switch(
+        ("unchanged", "not_found", "terminated", "draft"),
+        "How a running legacy instance looks once its company works with the new Workflows tool.",
+    ),
+    "legacy_open_activities": Switch(
+        ("until_performed", "until_state_moves"),
+        "How long an activity is listed, and can be performed, while others must act, too.",
+    ),
+    "legacy_state_set_at": Switch(("given", "null"), "Whether a legacy instance can be without this time."),
+    "legacy_filters": Switch(("honoured", "ignored"), "An older server may not know the filters of legacy lists."),
+    "legacy_object_type": Switch(
+        ("base_class", "class"), "The guide's instance has the type Contract and the class PurchaseOrderContract."
+    ),
+    "legacy_status": Switch(
+        ("state", "object"), "Show has the object's own status text, if there is one, and the list has the state's."
+    ),
+    "legacy_rejection": Switch(("400", "422"), "The status of a rejected legacy activity is not documented."),
+    "legacy_attachments": Switch(
+        ("nested", "plain"), "The name of the form's field for files is only documented as attachments[]."
+    ),
+    "permanent_logs": Switch(("activities", "all_events", "none"), "What the permanent logs hold is not documented."),
+    "directory_ids": Switch(
+        ("login_information", "own_beside", "own"),
+        "Whether the id of a user in the directory is the login information id.",
+    ),
     "missing_company_header": Switch(("400", "403"), "The status of this error is not documented."),
     "new_integrations": Switch(
         ("consumed_on_read", "kept_until_completed"),

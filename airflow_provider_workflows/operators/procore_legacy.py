@@ -481,7 +481,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             now["object_type"],
             now["object_id"],
             self._user_id,
-            row["id"],
+            row.get("id"),
             state["set_at"],
         )
         self._check_attached(row, files)
@@ -518,7 +518,9 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         shown = len(row.get("attachments") or row.get("file_attachments") or [])
         if shown < len(files):
             # Too late to fail: the activity is performed, and would not be a second time.
-            self.log.warning("Procore shows %d of the %d attached files in history %s.", shown, len(files), row["id"])
+            self.log.warning(
+                "Procore shows %d of the %d attached files in history %s.", shown, len(files), row.get("id")
+            )
 
     def _settle(self, sent: Json, what_happened: str) -> dict[str, Any]:
         """Read until the history shows the activity; nothing is ever sent after an unknown outcome."""
@@ -609,7 +611,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
                 performed["name"] or performed["id"],
                 row.get("performed_by_id"),
                 row.get("created_at"),
-                row["id"],
+                row.get("id"),
             )
         if row.get("performed_by_id") != user_id:
             self.log.warning(
@@ -619,7 +621,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
                 user_id,
             )
         elif _lines(row.get("comments")) != _lines(self.comments):
-            self.log.warning("History %s has another comment than the task gives; Procore keeps it.", row["id"])
+            self.log.warning("History %s has another comment than the task gives; Procore keeps it.", row.get("id"))
         return {
             "instance_id": now["instance_id"],
             "object_id": now["object_id"],
@@ -628,7 +630,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             "activity": performed["name"] or ((sent or {}).get("activity") or {}).get("name") or text_id(self.activity),
             "activity_id": performed["id"],
             "role_id": performed["role_id"],
-            "history_id": row["id"],
+            "history_id": row.get("id"),
             "performed_by": row.get("performed_by_id"),
             "comments": row.get("comments"),
             "performed_at": row.get("created_at"),

@@ -48,6 +48,7 @@ def users_named(users: Iterable[Json], login: str) -> list[str]:
     return list(dict.fromkeys(str(user.get("login_information_id") or user["id"]) for user in named))
 
 
+@documented_form()
 def of_object(rows: Collection[Json], object_type: str) -> list[Json]:
     """
     Return the rows of instances whose object has a type, in any spelling.
@@ -242,6 +243,7 @@ def how_it_ended(instance: Json) -> str:
     return "has listed no activity left for a while"
 
 
+@documented_form()
 def is_quiet(instance: Json, histories: Iterable[Json], since: datetime) -> bool:
     """Tell whether an instance has not entered a state, and nobody has acted in it, since a time."""
     times = [instance["state_set_at"], *(row.get("created_at") for row in histories)]
@@ -286,6 +288,21 @@ def is_undecided(instance: Json, action: Json) -> bool:
     return parse_time(instance["state_set_at"]) == parse_time(action["state_set_at"])
 
 
+@documented_form()
+def is_followed(histories: Collection[Json], action: Json) -> bool:
+    """
+    Tell whether an activity was performed after an action.
+
+    :param histories: All rows of the activity history, newest first.
+    :param action: The action, as :func:`action_of` returned it.
+    """
+    ids = [row.get("id") for row in histories]
+    if action["history_id"] in ids:
+        return ids.index(action["history_id"]) > 0
+    acted = parse_time(action["at"])
+    return any(acted is not None and (made := _time_of(row)) is not None and made > acted for row in histories)
+
+
 def _whole_seconds(entered: str | None, acted: str | None) -> tuple[float, float]:
     first, second = parse_time(entered), parse_time(acted)
     if first is not None and second is not None and first.microsecond == 0:
@@ -315,6 +332,7 @@ def visit_of(instance: Json) -> dict[str, Any]:
     }
 
 
+@documented_form()
 def has_left(visit: Json, instance: Json, histories: Iterable[Json] | None = None) -> bool | None:
     """
     Tell whether an instance has left a visit of a state; None where nothing tells.
@@ -339,6 +357,7 @@ def has_left(visit: Json, instance: Json, histories: Iterable[Json] | None = Non
     return None if None in states else False
 
 
+@documented_form()
 def entered_visit(instance: Json, histories: Iterable[Json]) -> dict[str, Any]:
     """
     Return the visit of the state that an instance is in, and since when.
@@ -454,6 +473,7 @@ class Found:
     unclear: tuple[str, ...] = ()
 
 
+@documented_form()
 def find_performed(
     histories: Iterable[Json],
     *,
@@ -502,6 +522,7 @@ def find_performed(
     return Found(found[0]) if found else Found(None, tuple(unclear))
 
 
+@documented_form()
 def find_sent(histories: Iterable[Json], sent: Json, instance: Json | None) -> Json | None:
     """
     Return the row of the activity history that shows an activity whose answer was lost, or None.
@@ -522,6 +543,7 @@ def find_sent(histories: Iterable[Json], sent: Json, instance: Json | None) -> J
     return None
 
 
+@documented_form()
 def find_own(
     histories: Iterable[Json], *, wish: Mapping[str, str | None], user_id: str, since: datetime | None
 ) -> Json | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from datetime import timedelta
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -10,11 +11,18 @@ from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.parameters import check_required, listed, one_of, text_id
 from airflow_provider_workflows.rules.times import has_zone, parse_time
 from airflow_provider_workflows.sensors.attention import NotifyingSensor
+from airflow_provider_workflows.sensors.base import KEPT_AFTER_DEADLINE
 from airflow_provider_workflows.sensors.procore import ProcoreConnectionSensor
 from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyInstanceWaitTrigger
+from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
+    from airflow.sdk import Context
+
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
+    from airflow_provider_workflows.triggers.base import WaitTrigger
+
+IDLE = "idle"  # key in the task state store
 
 
 class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
@@ -29,8 +37,9 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
     ``state_id`` and ``state_set_at`` of the result to ``ProcoreLegacyPerformActivityOperator``.
 
     States and activities are your company's own words, and the API has no list of them: a misspelt name is not
-    noticed, and waits until the deadline. The wait fails by itself when the instance was terminated, or has no
-    activity left, in a state that you named nowhere.
+    noticed, and waits until the deadline. The wait fails by itself when the instance was terminated, or has listed no
+    activity for ten minutes, in a state that you named nowhere: without an activity it can also be between two states.
+    In ``mode="reschedule"`` before Airflow 3.3, where a task remembers nothing, only the termination fails it.
 
     Returns ``{instance_id, object_id, object_type, project_id, state, state_id, status, state_set_at,
     activities: [{id, name, role_id, role}], ball_in_court: [names], terminated_at, workflow}``, the same in
@@ -99,6 +108,7 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
         self.after = after
         self.activity = activity
         self.role = role
+        self._idle: dict[str, Any] | None = None
 
     @cached_property
     def hook(self) -> ProcoreLegacyHook:
@@ -124,7 +134,29 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
             after=self._checked_after(),
             activity=text_id(self.activity),
             role=text_id(self.role),
+            idle=self._idle,
         )
+
+    def look_or_defer(self, context: Context) -> Any:
+        self._idle = self._idle_before(context)
+        return super().look_or_defer(context)
+
+    def poke(self, context: Context) -> Any:
+        self._idle = self._idle_before(context)
+        return super().poke(context)
+
+    def go_on(self, context: Context, trigger: WaitTrigger, how: str) -> None:
+        store = task_state_store(context)
+        if isinstance(trigger, ProcoreLegacyInstanceWaitTrigger) and trigger.idle != self._idle:
+            self._idle = trigger.idle
+            if store is not None:
+                store.set(IDLE, self._idle or {}, retention=timedelta(seconds=self.timeout) + KEPT_AFTER_DEADLINE)
+        super().go_on(context, trigger, how)
+
+    def _idle_before(self, context: Context) -> dict[str, Any] | None:
+        """Return since when all pokes have found no activity, also those of an earlier process (Airflow 3.3+)."""
+        store = task_state_store(context)
+        return self._idle if store is None else store.get(IDLE) or None
 
     def item_ids(self, result: Mapping[str, Any]) -> dict[str, str | None]:
         return {

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
+from airflow_provider_workflows.exceptions import ContractError
 from airflow_provider_workflows.rules import procore_legacy as rules
+from airflow_provider_workflows.rules.times import parse_time
 from airflow_provider_workflows.rules.verdicts import Verdict
 from airflow_provider_workflows.triggers.procore import ProcoreConnectionWaitTrigger
 
@@ -14,6 +17,10 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.triggers.shared_poll import Scope
 
 
+# An instance without an activity can be between two states; it has ended if each poll finds it so for that long.
+ENDED_AFTER_SECONDS = 600.0
+
+
 class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
     """
     A wait on one legacy instance.
@@ -21,17 +28,28 @@ class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
     :param project_id: Project of the object, or None for the connection's.
     :param instance_id: The instance; or None where a subclass looks it up.
     :param mark: Of where a look on the worker has found it, or None.
+    :param idle: Since when all polls have found it without an activity in the same visit of a state: ``{visit,
+        since}``, in unix time; or None.
     """
 
-    def __init__(self, *, project_id: str | None, instance_id: str | None, mark: str | None = None, **kwargs: Any):
+    def __init__(
+        self,
+        *,
+        project_id: str | None,
+        instance_id: str | None,
+        mark: str | None = None,
+        idle: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.project_id = project_id
         self.instance_id = instance_id
         self.mark = mark
+        self.idle = idle
         self.looked_at = 0.0
 
     def arguments(self) -> dict[str, Any]:
-        known = {} if self.mark is None else {"mark": self.mark}
+        known = {name: value for name in ("mark", "idle") if (value := getattr(self, name)) is not None}
         return {**super().arguments(), "project_id": self.project_id, "instance_id": self.instance_id, **known}
 
     @property
@@ -54,10 +72,21 @@ class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
         return snapshot, verdict
 
     def show(self, hook: ProcoreLegacyHook, instance_id: str) -> dict[str, Any]:
-        """Read where an instance stands, and who holds it."""
+        """Read where an instance stands, who holds it, and since when it lists no activity."""
         shown = hook.get_instance(instance_id)
         self.holding = rules.holding_of(shown)
-        return rules.describe_instance(shown)
+        described = rules.describe_instance(shown)
+        visit = f"{described['state_id']}@{described['state_set_at']}"
+        if not rules.is_idle(described):
+            self.idle = None
+        elif self.idle is None or self.idle["visit"] != visit:
+            self.idle = {"visit": visit, "since": time.time()}
+        return described
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the instance has listed no activity for so long that it has ended."""
+        return self.idle is not None and time.time() - float(self.idle["since"]) >= ENDED_AFTER_SECONDS
 
     def item_of(self, snapshot: dict[str, Any]) -> dict[str, Any]:
         return snapshot
@@ -68,11 +97,12 @@ class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
         return (
             f"Instance {instance['instance_id']} of {instance['object_type']} {instance['object_id']} is in state "
             f"{instance['state']!r} {held}"
+            f"{'; it lists no activity: it has ended, or is between two states' if rules.is_idle(instance) else ''}"
         )
 
     def is_undecided(self, instance: dict[str, Any]) -> bool:
-        """Tell whether something else than the instance decides, which no list shows."""
-        return False
+        """Tell whether something else than the instance decides, which no list shows, such as time."""
+        return rules.is_idle(instance)
 
     def open_hook(self) -> ProcoreLegacyHook:
         from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
@@ -130,10 +160,12 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
         if isinstance(self.after, str):
             self.after = self._action(hook, self.after, self.instance_id)
         instance = self.show(hook, self.instance_id)
-        if self.after is not None and rules.is_undecided(instance, self.after):
-            newest = hook.list_activity_histories(self.instance_id)[0]
-            if newest["id"] != self.after["history_id"]:
-                self.after = {**self.after, "state_id": None}  # somebody acted since, so that visit is over
+        if (
+            self.after is not None
+            and rules.is_undecided(instance, self.after)
+            and rules.is_followed(hook.list_activity_histories(self.instance_id), self.after)
+        ):
+            self.after = {**self.after, "state_id": None}  # somebody acted since, so that visit is over
         return instance
 
     def decide(self, snapshot: dict[str, Any]) -> Verdict | None:
@@ -146,6 +178,7 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
             after=self.after,
             activity=self.activity,
             role=self.role,
+            is_over=self.is_over,
         )
 
     def describe(self, snapshot: dict[str, Any]) -> str:
@@ -153,13 +186,20 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
         return f"{self.where(snapshot)}; waited for: {', '.join(wishes)}."
 
     def is_undecided(self, instance: dict[str, Any]) -> bool:
-        return isinstance(self.after, dict) and rules.is_undecided(instance, self.after)
+        is_within_a_second = isinstance(self.after, dict) and rules.is_undecided(instance, self.after)
+        return is_within_a_second or super().is_undecided(instance)
 
     @staticmethod
     def _action(hook: ProcoreLegacyHook, after: str, instance_id: str) -> dict[str, Any]:
         if not after.isdecimal():
             return rules.moment_of(after)
-        return rules.action_of(hook.get_activity_history(after, instance_id=instance_id))
+        action = rules.action_of(hook.get_activity_history(after, instance_id=instance_id))
+        if parse_time(action["at"]) is None:
+            raise ContractError(
+                f"History {after} has no time ({action['at']!r}), so nothing tells which state came after it. Give "
+                "after as a time instead"
+            )
+        return action
 
 
 class ProcoreLegacyStateChangeWaitTrigger(ProcoreLegacyWaitTrigger):
@@ -186,7 +226,7 @@ class ProcoreLegacyStateChangeWaitTrigger(ProcoreLegacyWaitTrigger):
         return self.show(hook, str(self.instance_id))
 
     def decide(self, snapshot: dict[str, Any]) -> Verdict | None:
-        return rules.decide_state_change(snapshot, self.visit, self.performed)
+        return rules.decide_state_change(snapshot, self.visit, self.performed, is_over=self.is_over)
 
     def describe(self, snapshot: dict[str, Any]) -> str:
         return (

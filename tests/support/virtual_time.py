@@ -16,7 +16,14 @@ import pytest
 from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.client.rest import RestClient
 from airflow_provider_workflows.emulator import world
-from airflow_provider_workflows.triggers import base, procore, procore_scopes, shared_poll, workflowsoft_scope
+from airflow_provider_workflows.triggers import (
+    base,
+    procore,
+    procore_legacy,
+    procore_scopes,
+    shared_poll,
+    workflowsoft_scope,
+)
 
 MOST_JUMPS = 100_000
 MOST_SPINS = 500
@@ -48,7 +55,7 @@ class VirtualTime:
     def __enter__(self) -> VirtualTime:
         patch = self._patch
         ours = SimpleNamespace(time=self.time, monotonic=self.monotonic, sleep=time.sleep)
-        for module in (base, shared_poll, procore, procore_scopes, workflowsoft_scope, world):
+        for module in (base, shared_poll, procore, procore_legacy, procore_scopes, workflowsoft_scope, world):
             patch.setattr(module, "time", ours)
         patch.setattr(base, "datetime", self._datetime())
         for cls in (RestClient, TokenAuth):

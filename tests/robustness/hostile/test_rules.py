@@ -154,13 +154,21 @@ READINGS = [
         v1.decide_instance(SHOWN, after=v1.action_of(one), **STATES) for one in rows(h)]),
     Reading(LEGACY, v1.decide_state_change, lambda i: v1.decide_state_change(
         legacy(row(i)), v1.visit_of(SHOWN), {})),
-    Reading(LEGACY, v1.has_ended, lambda i: v1.has_ended(legacy(row(i)))),
+    Reading(LEGACY, v1.of_object, lambda i: v1.of_object([row(i)], "Contract")),
+    Reading(LEGACY, v1.is_idle, lambda i: v1.is_idle(legacy(row(i)))),
+    Reading(LEGACY, v1.has_ended, lambda i: v1.has_ended(legacy(row(i)), is_over=True)),
+    Reading(LEGACY, v1.how_it_ended, lambda i: v1.how_it_ended(legacy(row(i)))),
+    Reading(LEGACY, v1.is_quiet, lambda i: v1.is_quiet(legacy(row(i)), [], SINCE)),
+    Reading(HISTORIES, v1.is_quiet, lambda h: v1.is_quiet(SHOWN, rows(h), SINCE)),
     Reading(HISTORIES, v1.action_of, lambda h: [v1.action_of(one) for one in rows(h)]),
     Reading(LEGACY, v1.is_before, lambda i: v1.is_before(legacy(row(i)), ACTION)),
     Reading(LEGACY, v1.is_undecided, lambda i: v1.is_undecided(legacy(row(i)), ACTION)),
     Reading(LEGACY, v1.visit_of, lambda i: v1.visit_of(legacy(row(i)))),
-    Reading(LEGACY, v1.same_visit, lambda i: v1.same_visit(
-        v1.visit_of(SHOWN), v1.visit_of(legacy(row(i))))),
+    Reading(LEGACY, v1.has_left, lambda i: v1.has_left(v1.visit_of(SHOWN), legacy(row(i)), [])),
+    Reading(HISTORIES, v1.has_left, lambda h: v1.has_left({**v1.visit_of(SHOWN), "set_at": None}, SHOWN, rows(h))),
+    Reading(LEGACY, v1.entered_visit, lambda i: v1.entered_visit(legacy(row(i)), [])),
+    Reading(HISTORIES, v1.entered_visit, lambda h: v1.entered_visit({**SHOWN, "state_set_at": None}, rows(h))),
+    Reading(HISTORIES, v1.is_followed, lambda h: v1.is_followed(rows(h), {**ACTION, "history_id": "1"})),
     Reading(LEGACY, v1.activity_fits, lambda i: [
         v1.activity_fits(one, name="x", role="y") for one in legacy(row(i))["activities"]]),
     Reading(LEGACY, v1.is_open_to, lambda i: v1.is_open_to(legacy(row(i)), "x", "y")),
@@ -173,6 +181,12 @@ READINGS = [
         rows(h), visit=v1.visit_of(SHOWN), instance=SHOWN, wish={"name": "Approve"}, user_id=USER)),
     Reading(LEGACY, v1.find_performed, lambda i: v1.find_performed(
         [], visit=v1.visit_of(SHOWN), instance=legacy(row(i)), wish={"name": "x"}, user_id=USER)),
+    Reading(HISTORIES, v1.find_sent, lambda h: v1.find_sent(rows(h), SENT, SHOWN)),
+    Reading(HISTORIES, v1.find_own, lambda h: v1.find_own(
+        rows(h), wish={"name": "Approve"}, user_id=USER, since=SINCE)),
+    Reading(HISTORIES, v1.visit_of_row, lambda h: [v1.visit_of_row(one) for one in rows(h)]),
+    Reading(HISTORIES, v1.is_row_of, lambda h: [
+        v1.is_row_of(one, instance_id="1", activity_id="2") for one in rows(h)]),
     Reading(ROWS, ws.titled_rows, lambda r: ws.titled_rows(r, "row")),
     Reading(ROWS, ws.choose, lambda r: ws.choose(
         "diagram", "process diagram", "Event planning", ws.titled_rows(r, "row"))),
@@ -210,6 +224,7 @@ READINGS = [
 # A well-formed instance, and an action, to hold odd ones against.
 SHOWN = legacy({"id": 1, "current_workflow_state": {"id": 2, "name": "Start"}, "current_state_set_at": "2026-01-01"})
 ACTION = {"at": "2026-01-01T00:00:00Z", "state_id": "18706", "state_set_at": "2026-01-01T00:00:00Z"}
+SENT = {"state": v1.visit_of(SHOWN), "activity": {"id": "29945", "role_id": "1"}, "user_id": USER, "before": []}
 
 # They take parameters of a DAG author, or what other rules have made, and no answer.
 READ_NO_ANSWER = {

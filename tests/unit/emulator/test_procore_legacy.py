@@ -224,6 +224,138 @@ def test_instances_of_one_object_are_all_listed(emulator, legacy):
     assert legacy.get(f"{INSTANCES}/0", **OBJECT)["id"] == 568150
 
 
+# --- what no document tells ---
+
+
+def switched(emulator: Any, **switches: str) -> None:
+    emulator.control("PATCH", "switches", **switches)
+
+
+def test_delayed_transition_lists_no_activity_meanwhile(emulator, legacy):
+    switched(emulator, legacy_transition="delayed")
+    perform(legacy)
+
+    between = legacy.get(f"{INSTANCES}/568150")
+    assert (between["current_workflow_state"]["name"], between["current_workflow_activities"]) == ("Start", [])
+    assert [row["id"] for row in legacy.get(INSTANCES)] == [568150, 568151]
+    perform(legacy, status=400)
+    emulator.control("POST", "clock", advance=2)
+    after = legacy.get(f"{INSTANCES}/568150")
+    assert after["current_workflow_state"]["name"] == "Pending Approval"
+    assert after["current_state_set_at"] > between["current_state_set_at"]
+
+
+def test_terminated_instance_does_not_move_on_later(emulator, legacy):
+    switched(emulator, legacy_transition="delayed")
+    perform(legacy)
+    emulator.control("POST", "procore/legacy/instances/568150/terminate")
+    emulator.control("POST", "clock", advance=2)
+
+    assert state_of(legacy) == "Start"
+
+
+def test_ended_instance_looks_as_switched(emulator, legacy):
+    emulator.control("POST", "procore/legacy/instances/568150/terminate")
+
+    assert legacy.get(f"{INSTANCES}/568150")["current_workflow_activities"] == []
+    switched(emulator, legacy_ended="activities_listed")
+    assert len(legacy.get(f"{INSTANCES}/568150")["current_workflow_activities"]) == 1
+    perform(legacy, status=400)
+    switched(emulator, legacy_ended="not_found")
+    legacy.get(f"{INSTANCES}/568150", status=404)
+
+
+def test_instance_that_was_left_behind_looks_as_switched(emulator, legacy):
+    perform(legacy)
+
+    def looks(side: str) -> tuple[str, bool, int]:
+        switched(emulator, legacy_left_behind=side)
+        shown = legacy.get(f"{INSTANCES}/568150")
+        activities = shown["current_workflow_activities"]
+        return shown["current_workflow_state"]["status"], shown["terminated_at"] is not None, len(activities)
+
+    assert looks("unchanged") == ("Under Review", False, 2)
+    assert looks("terminated") == ("Under Review", True, 0)
+    assert looks("draft") == ("Draft", False, 0)
+    switched(emulator, legacy_left_behind="not_found")
+    legacy.get(f"{INSTANCES}/568150", status=404)
+
+
+def test_performed_activity_stays_listed_where_switched(emulator, legacy):
+    switched(emulator, legacy_open_activities="until_state_moves")
+    accept = {"workflow_activity_id": 29950, "workflow_instance_id": 568151}
+    perform(legacy, **accept)
+
+    assert len(legacy.get(f"{INSTANCES}/568151")["current_workflow_activities"]) == 2
+    perform(legacy, **accept)
+    assert len(emulator.effects()) == 2
+
+
+def test_ignored_filters_show_all_instances_and_histories(emulator, legacy):
+    switched(emulator, legacy_filters="ignored")
+    perform(legacy)
+
+    assert [row["id"] for row in legacy.get(INSTANCES, **OBJECT)] == [568150, 568151]
+    assert len(legacy.get(HISTORIES, workflow_instance_id="568151")) == 1
+    legacy.get(f"{INSTANCES}/0", status=404, **OBJECT)
+
+
+def test_time_type_and_status_of_an_instance_are_as_switched(emulator, legacy):
+    shown = legacy.get(f"{INSTANCES}/568150")
+    assert shown["current_state_set_at"]
+    assert shown["workflowed_object_type"] == "Contract"
+    switched(emulator, legacy_state_set_at="null", legacy_object_type="class", legacy_status="object")
+
+    shown = legacy.get(f"{INSTANCES}/568150")
+    assert shown["current_state_set_at"] is None
+    assert shown["workflowed_object_type"] == "PurchaseOrderContract"
+    assert shown["current_workflow_state"]["status"] == "Order: Draft"
+    assert legacy.get(INSTANCES)[0]["current_workflow_state"]["status"] == "Draft"
+
+
+def test_rejected_activity_has_the_switched_status(emulator, legacy):
+    switched(emulator, legacy_rejection="422")
+    perform(legacy, status=422, workflow_activity_id=29947)
+
+
+def test_files_go_into_the_field_that_is_switched(emulator, legacy):
+    switched(emulator, legacy_attachments="plain")
+    fields = [(f"workflow_activity_history[{name}]", (None, str(value))) for name, value in SUBMIT.items()]
+    names = ("workflow_activity_history[attachments][]", "attachments[]")
+    files = [*fields, *((name, (f"{number}.pdf", b"%PDF")) for number, name in enumerate(names))]
+
+    answer = legacy.send("POST", HISTORIES, params={"workflow_instance_id": "568150"}, files=files)
+
+    assert [one["name"] for one in answer.json()["file_attachments"]] == ["1.pdf"]
+
+
+def test_permanent_logs_hold_what_is_switched(emulator, legacy):
+    perform(legacy)
+    emulator.control("POST", "procore/legacy/instances/568150/terminate")
+    legacy.query = {}
+
+    def activities() -> list[str]:
+        return [row["activity"] for row in legacy.get(LOGS[0], **OBJECT)]
+
+    assert activities() == ["Submit for Approval"]
+    switched(emulator, permanent_logs="all_events")
+    assert activities() == ["Submit for Approval", "Terminated"]
+    switched(emulator, permanent_logs="none")
+    assert activities() == []
+
+
+@pytest.mark.parametrize(
+    ("ids", "shown"),
+    [("login_information", (90003, None)), ("own_beside", (1090003, 90003)), ("own", (1090003, None))],
+)
+def test_directory_names_users_by_the_switched_ids(emulator, legacy, ids, shown):
+    switched(emulator, directory_ids=ids)
+
+    (rita,) = legacy.get(PEOPLE, **{"filters[search]": "rita@"})
+
+    assert (rita["id"], rita.get("login_information_id")) == shown
+
+
 # --- histories ---
 
 

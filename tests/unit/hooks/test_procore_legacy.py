@@ -387,6 +387,18 @@ def test_the_filters_that_a_permanent_log_lacks_are_named(hook, requests_mock):
     assert refused.value.fields["workflowed_object_id"] == ["is missing"]
 
 
+@pytest.mark.parametrize(("kind", "rows"), [("activities", 1), ("all_events", 2), ("none", 0)])
+def test_permanent_logs_are_read_as_they_are(emulator, airflow_connections, kind, rows):
+    emulator.control("PATCH", "switches", permanent_logs=kind)
+    where = "procore/legacy/instances/568150"
+    emulator.control("POST", f"{where}/perform", login="pat@example.com", activity="Submit for Approval")
+    emulator.control("POST", f"{where}/terminate")
+
+    logs = list(ProcoreLegacyHook().list_permanent_logs("PurchaseOrderContract", "1953145"))
+
+    assert [log["activity"] for log in logs] == ["Submit for Approval", "Terminated"][:rows]
+
+
 # --- a user by login ---
 
 ME = {"id": 90001, "login": "integration@example.com"}

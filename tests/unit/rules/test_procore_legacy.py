@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+from datetime import datetime, timezone
+
 import pytest
 
-from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
 from airflow_provider_workflows.rules import procore_legacy as rules
 
 # The samples of the vendor's guide, with more than one activity.
@@ -76,15 +78,19 @@ def test_a_wait_goes_on_in_a_state_nobody_named():
     assert decide(described()) is None
 
 
-@pytest.mark.parametrize(
-    ("changes", "how"),
-    [({"activities": []}, "no activity left"), ({"terminated_at": "2018-03-01T00:00:00Z"}, "was terminated at 2018")],
-)
-def test_an_ended_instance_fails_a_wait_that_would_last_for_ever(changes, how):
-    verdict = decide(described(**changes))
+def test_a_terminated_instance_fails_a_wait_that_would_last_for_ever():
+    verdict = decide(described(terminated_at="2018-03-01T00:00:00Z"))
 
     assert verdict.word == "fail"
-    assert how in verdict.reason
+    assert "was terminated at 2018" in verdict.reason
+
+
+@pytest.mark.parametrize("changes", [{"activities": []}, {"state_id": None, "state": None, "status": None}])
+def test_an_instance_without_activity_ends_a_wait_only_if_it_lasts(changes):
+    assert decide(described(**changes)) is None
+
+    assert decide(described(**changes), is_over=True).word == "fail"
+    assert decide(described(), is_over=True) is None
 
 
 def test_a_termination_can_be_waited_for():
@@ -161,12 +167,14 @@ def test_an_activity_of_the_visit_before_the_action_is_not_meant():
     [
         ({}, False),
         ({"state_set_at": "2018-02-14T21:46:03.000Z"}, False),
+        ({"state_set_at": None}, False),
+        ({"state_set_at": "soon"}, False),
+        ({"activities": []}, False),
+        ({"state_id": None, "state": None}, False),
         ({"state_set_at": "2018-02-20T00:00:00Z"}, True),
         ({"state_id": "18708"}, True),
-        ({"terminated_at": "2018-03-01T00:00:00Z"}, True),
-        ({"activities": []}, True),
+        ({"state_id": "18708", "activities": []}, True),
     ],
-    ids=["nothing", "another clock", "came round again", "another state", "terminated", "no activity left"],
 )
 def test_a_state_has_moved_on_when_its_visit_is_over(changes, moved):
     instance = described(**changes)
@@ -176,7 +184,19 @@ def test_a_state_has_moved_on_when_its_visit_is_over(changes, moved):
 
     assert (verdict is not None) is moved
     if moved:
-        assert verdict.result == {"history_id": "1", "state_after": rules.visit_of(instance)}
+        after = {"state_after": rules.visit_of(instance), "terminated_at": None}
+        assert verdict.result == {"history_id": "1", **after}
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_over"), [({"terminated_at": "2018-03-01T00:00:00Z"}, False), ({"activities": []}, True)]
+)
+def test_an_instance_that_ended_in_a_visit_has_no_state_after_it(changes, is_over):
+    instance = described(**changes)
+
+    verdict = rules.decide_state_change(instance, rules.visit_of(described()), {}, is_over=is_over)
+
+    assert verdict.result == {"state_after": None, "terminated_at": changes.get("terminated_at")}
 
 
 def test_histories_are_sorted_newest_first_whatever_order_they_came_in():
@@ -216,81 +236,269 @@ def test_an_unknown_or_ambiguous_activity_is_refused_with_the_candidates(wish, p
 
 # --- whether it was performed ---
 
+ENTERED = "2018-02-14T21:46:03Z"  # the state of INSTANCE
+PENDING = {"id": "18707", "name": "Pending Approval", "status": "Under Review", "set_at": ENTERED}
+DENIED = {
+    "id": "1586810",
+    "bic_start": ENTERED,
+    "created_at": "2018-02-14T22:00:00Z",
+    "performed_by_id": "1498096",
+    "workflow_activity_id": "29948",
+    "workflow_user_role_id": "14304",
+}
 
-def performed(row: dict, *, visit: dict = START, user: str = "1498096", instance: dict | None = None, **wish: str):
-    instance = instance or described()
-    wish = wish or {"activity_id": "29945"}
-    return rules.find_performed([row], visit=visit, instance=instance, wish=wish, user_id=user)
+
+def find(
+    *rows: dict, visit: dict = START, user: str = "1498096", instance: dict | None = None, listed=None, **wish: str
+):
+    """Look for an activity in rows that are given the newest first."""
+    return rules.find_performed(
+        rows,
+        visit=visit,
+        instance=instance or described(),
+        wish=wish or {"activity_id": "29945"},
+        user_id=user,
+        listed=listed,
+    )
 
 
 def test_an_activity_of_the_visit_is_found_after_the_state_has_moved():
-    assert performed(SUBMITTED) is SUBMITTED
+    assert find(SUBMITTED).row == SUBMITTED
 
 
 def test_an_activity_stored_under_another_user_counts_as_done():
-    assert performed(SUBMITTED, user="90001") is SUBMITTED
+    assert find(SUBMITTED, user="90001").row == SUBMITTED
 
 
 @pytest.mark.parametrize("created_at", ["2018-02-13T17:56:48Z", "2018-02-14T21:46:04Z"])
 def test_an_activity_of_another_visit_does_not_count(created_at):
-    assert performed({**SUBMITTED, "created_at": created_at}) is None
+    assert find({**SUBMITTED, "created_at": created_at}) == rules.Found(None)
 
 
 def test_a_later_visit_that_began_in_the_same_second_does_not_count():
-    later = {**SUBMITTED, "bic_start": "2018-02-14T21:46:03Z"}
-
-    assert performed(later) is None
+    assert find({**SUBMITTED, "bic_start": ENTERED}) == rules.Found(None)
 
 
 def test_the_row_that_led_into_a_visit_is_not_of_that_visit():
-    pending = rules.visit_of(described())
-
-    assert performed(SUBMITTED, visit=pending) is None
+    assert find(SUBMITTED, visit=PENDING) == rules.Found(None)
 
 
 def test_without_names_in_the_history_the_listed_activity_lends_its_id():
-    approved = {
-        **SUBMITTED,
-        "workflow_activity_id": "29947",
-        "workflow_user_role_id": "14304",
-        "bic_start": "2018-02-14T21:46:03Z",
-        "created_at": "2018-02-14T22:00:00Z",
-    }
+    approved = {**DENIED, "workflow_activity_id": "29947"}
 
-    assert performed(approved, visit=rules.visit_of(described()), name="approve") is approved
+    assert find(approved, visit=PENDING, name="approve").row == approved
+
+
+def test_an_activity_listed_when_the_task_was_bound_lends_its_id():
+    submit = {"id": "29945", "name": "Submit for Approval", "role_id": "14301", "role": "Project Manager"}
+
+    assert find(SUBMITTED, listed=[submit], name="submit for approval").row == SUBMITTED
+    assert find(SUBMITTED, listed=[submit], name="withdraw") == rules.Found(None)
+
+
+def test_same_name_in_two_states_is_resolved_in_the_bound_state():
+    """Both states have an activity "Approve": what was performed in the first one is found from the second."""
+    approved = {**SUBMITTED, "workflow_activity_name": "Approve", "workflow_state_id": "18706"}
+
+    assert find(approved, name="approve").row == approved
+    # And it is not an approval of the second state.
+    assert find(approved, visit=PENDING, name="approve") == rules.Found(None)
+    timeless = {**approved, "bic_start": None}
+    assert find(timeless, visit=PENDING, name="approve") == rules.Found(None)
+
+
+def test_rows_without_names_of_a_left_state_are_unclear():
+    found = find(SUBMITTED, name="submit for approval")
+
+    assert found == rules.Found(None, ("1586809",))
+    named = {**SUBMITTED, "workflow_activity_name": "Submit for Approval"}
+    assert find(named, name="submit for approval").row == named
+
+
+def test_role_name_is_matched_where_the_history_has_ids_only():
+    denied = {**DENIED, "performed_by_id": "90003"}
+    listed = [a for a in described()["activities"] if a["role"] == "Director"]
+    instance = described(activities=listed)
+
+    def as_role(role: str):
+        return find(denied, visit=PENDING, user="90001", instance=instance, name="Deny", role=role)
+
+    assert as_role("14304").row == denied
+    assert as_role("Reviewer") == rules.Found(None, ("1586810",))
+    assert as_role("Director") == rules.Found(None)
 
 
 def test_what_another_role_did_does_not_count_while_ours_is_open():
-    denied = {
-        **SUBMITTED,
-        "workflow_activity_id": "29948",
-        "workflow_user_role_id": "14306",
-        "bic_start": "2018-02-14T21:46:03Z",
-        "created_at": "2018-02-14T22:00:00Z",
-    }
+    denied = {**DENIED, "workflow_user_role_id": "14306"}
 
-    assert performed(denied, visit=rules.visit_of(described()), user="90001", activity_id="29948") is None
+    assert find(denied, visit=PENDING, user="90001", activity_id="29948") == rules.Found(None)
 
 
-def test_with_names_in_the_history_an_activity_that_is_not_listed_any_more_is_found_by_name():
-    assert performed({**SUBMITTED, "workflow_activity_name": "Submit for Approval"}, name="submit for approval")
-    assert performed(SUBMITTED, name="submit for approval") is None
+def test_colleagues_row_does_not_count_while_open_to_that_role():
+    assert find(DENIED, visit=PENDING, user="90001", activity_id="29948") == rules.Found(None)
+
+    closed = described(activities=[a for a in described()["activities"] if a["id"] != "29948"])
+    assert find(DENIED, visit=PENDING, user="90001", instance=closed, activity_id="29948").row == DENIED
 
 
 def test_what_we_did_counts_in_whatever_role_and_before_what_others_did():
-    in_review = {**SUBMITTED, "workflow_activity_id": "29948", "bic_start": "2018-02-14T21:46:03Z"}
+    in_review = {**SUBMITTED, "workflow_activity_id": "29948", "bic_start": ENTERED}
     ours = {**in_review, "id": "2", "created_at": "2018-02-14T22:00:00Z", "performed_by_id": "90001"}
     theirs = {**in_review, "id": "1", "created_at": "2018-02-14T21:50:00Z", "workflow_user_role_id": "14304"}
 
-    found = rules.find_performed(
-        [ours, theirs],
-        visit=rules.visit_of(described()),
-        instance=described(),
-        wish={"activity_id": "29948"},
-        user_id="90001",
-    )
+    assert find(ours, theirs, visit=PENDING, user="90001", activity_id="29948").row == ours
 
-    assert found is ours
+
+def test_row_without_a_time_is_unclear():
+    timeless = {**DENIED, "created_at": None}
+
+    assert find(timeless, visit=PENDING, activity_id="29948") == rules.Found(None, ("1586810",))
+    assert find({**timeless, "workflow_state_id": "1"}, visit=PENDING, activity_id="29948") == rules.Found(None)
+
+
+def test_equal_times_are_ordered_by_id_to_tell_two_visits():
+    """Submitted, denied and submitted again within a second: only the last one is surely of the present visit."""
+    start = described(state="Start", state_id="18706", state_set_at=ENTERED, activities=[])
+    visit = rules.visit_of(start)
+    rows = [
+        {**SUBMITTED, "id": "3", "created_at": ENTERED, "bic_start": ENTERED, "workflow_state_id": "18706"},
+        {**DENIED, "id": "2", "created_at": ENTERED, "workflow_state_id": "18707"},
+        {**SUBMITTED, "id": "1", "created_at": ENTERED, "bic_start": ENTERED, "workflow_state_id": "18706"},
+    ]
+
+    assert find(*rows, visit=visit, instance=start).row["id"] == "3"
+    assert find(*rows[1:], visit=visit, instance=start) == rules.Found(None, ("1",))
+
+
+# --- visits whose time is not told ---
+
+
+def timeless(**changes: object) -> dict:
+    return described(state="Start", state_id="18706", state_set_at=None, **changes)
+
+
+ROUND = [  # submitted, and denied again
+    {**DENIED, "workflow_state_id": "18707"},
+    {**SUBMITTED, "workflow_state_id": "18706"},
+]
+
+
+def test_time_of_a_visit_comes_from_the_history_where_it_is_null():
+    assert rules.entered_visit(timeless(), ROUND)["set_at"] == DENIED["created_at"]
+    assert rules.entered_visit(timeless(), ROUND[1:])["set_at"] is None
+    assert rules.entered_visit(timeless(), [])["set_at"] is None
+    assert rules.entered_visit(described(), [DENIED])["set_at"] == ENTERED
+    with pytest.raises(ContractError, match="two visits"):
+        rules.entered_visit(timeless(), [SUBMITTED])
+
+
+def test_two_visits_without_a_time_are_not_taken_for_one():
+    second = rules.entered_visit(timeless(), ROUND)
+
+    assert find(*ROUND, visit=second, instance=timeless()) == rules.Found(None)
+    assert find(*ROUND[1:], visit=rules.entered_visit(timeless(), ROUND[1:]), instance=timeless()).row == ROUND[1]
+
+
+@pytest.mark.parametrize(
+    ("visit", "histories", "left"),
+    [
+        (START, [], False),
+        (START, ROUND[1:], False),
+        (START, ROUND, True),
+        (START, [SUBMITTED], None),
+        ({**START, "set_at": DENIED["created_at"]}, ROUND, False),
+        ({**START, "set_at": None}, ROUND, True),
+        (START, None, None),
+        (PENDING, [], True),
+    ],
+)
+def test_history_tells_whether_a_timeless_visit_is_over(visit, histories, left):
+    assert rules.has_left(visit, timeless(), histories) is left
+
+
+def test_an_instance_without_a_state_is_neither_here_nor_gone():
+    assert rules.has_left(START, described(state_id=None), []) is None
+    assert rules.is_idle(described(state_id=None))
+
+
+# --- what was sent, and what is one's own ---
+
+SENT = {
+    "state": PENDING,
+    "activity": {"id": "29948", "name": "Deny", "role_id": "14304", "role": "Reviewer"},
+    "user_id": "90001",
+    "before": ["1"],
+}
+
+
+@pytest.mark.parametrize(
+    ("row", "is_found"),
+    [
+        (DENIED, True),
+        ({**DENIED, "id": "1"}, False),
+        ({**DENIED, "id": "1", "performed_by_id": "90001"}, True),
+        ({**DENIED, "workflow_activity_id": "29947"}, False),
+        ({**DENIED, "workflow_user_role_id": "14305"}, False),
+        ({**DENIED, "workflow_user_role_id": None}, True),
+        ({**DENIED, "created_at": "2018-02-14T21:46:02Z"}, False),
+        ({**DENIED, "created_at": None}, False),
+    ],
+)
+def test_what_was_sent_is_found_among_new_rows_of_the_visit(row, is_found):
+    assert (rules.find_sent([row], SENT, described()) == row) is is_found
+    assert (rules.find_sent([row], SENT, None) == row) is is_found
+
+
+def test_what_was_sent_is_not_a_row_of_a_later_visit():
+    later = {**DENIED, "created_at": "2018-02-20T01:00:00Z", "bic_start": "2018-02-20T00:00:00Z"}
+    in_between = {**DENIED, "workflow_activity_id": "29947", "id": "5", "workflow_state_id": "18707"}
+
+    assert rules.find_sent([later, in_between], SENT, described(state_id="18708")) is None
+    again = [
+        {**later, "workflow_state_id": "18707"},
+        {**SUBMITTED, "created_at": "2018-02-20T00:00:00Z", "workflow_state_id": "18706"},
+    ]
+    assert rules.find_sent(again, SENT, None) is None
+
+
+def test_own_row_is_the_newest_of_its_activity_and_not_too_old():
+    theirs = {**SUBMITTED, "id": "2", "created_at": "2018-02-15T00:00:00Z", "performed_by_id": "7"}
+
+    def own(*rows: dict, since: datetime | None = None):
+        return rules.find_own(rows, wish={"activity_id": "29945", "role": "x"}, user_id="1498096", since=since)
+
+    assert own(SUBMITTED) == SUBMITTED
+    assert own(theirs, SUBMITTED) is None
+    assert own(SUBMITTED, since=datetime(2018, 2, 14, 21, 46, 3, 900, tzinfo=timezone.utc)) == SUBMITTED
+    assert own(SUBMITTED, since=datetime(2018, 2, 14, 21, 46, 4, tzinfo=timezone.utc)) is None
+    assert own({**SUBMITTED, "created_at": None}, since=datetime(2018, 2, 14, tzinfo=timezone.utc)) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "rows", "quiet"),
+    [
+        ({}, [DENIED], True),
+        ({"state_set_at": "2018-02-14T22:10:00Z"}, [], False),
+        ({"state_set_at": None}, [], False),
+        ({}, [{**DENIED, "created_at": "2018-02-14T22:10:00Z"}], False),
+        ({}, [{**DENIED, "created_at": None}], False),
+    ],
+)
+def test_an_instance_is_quiet_when_nothing_in_it_is_recent(changes, rows, quiet):
+    since = datetime(2018, 2, 14, 22, 5, tzinfo=timezone.utc)
+
+    assert rules.is_quiet(described(**changes), rows, since) is quiet
+
+
+def test_only_a_newer_row_follows_an_action():
+    action = rules.action_of(SUBMITTED)
+
+    assert not rules.is_followed([], action)
+    assert not rules.is_followed([SUBMITTED], action)
+    assert not rules.is_followed([SUBMITTED, {**SUBMITTED, "id": "1"}], action)
+    assert rules.is_followed([{**SUBMITTED, "id": "2000000"}, SUBMITTED], action)
+    assert rules.is_followed([DENIED], action)
+    assert not rules.is_followed([{**DENIED, "created_at": ENTERED}], action)
 
 
 @pytest.mark.parametrize(

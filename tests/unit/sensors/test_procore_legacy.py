@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_provider_workflows.exceptions import ConfigurationError, NotFound
+from airflow_provider_workflows.exceptions import ConfigurationError, ContractError, NotFound
+from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
 from tests.support import examples
 from tests.support.people import People
@@ -147,6 +148,121 @@ def test_an_instance_that_ends_fails_the_wait_for_an_activity(emulator, store):
 
     with pytest.raises(AirflowFailException, match="without reaching activity 'Approve'"):
         sensor(until=(), activity="Approve").execute({"task_state_store": store})
+
+
+# --- an instance that lists no activity ---
+
+
+@pytest.fixture
+def gap(emulator):
+    """An instance between two states: denied, and not in its next state before an hour has passed."""
+    person(emulator, "Submit for Approval", "pat@example.com")
+    emulator.control("PATCH", "switches", legacy_transition="delayed", transition_delay=3600)
+    emulator.control("POST", f"procore/legacy/instances/{INSTANCE}/perform", activity="Deny", login="rita@example.com")
+
+
+@pytest.mark.usefixtures("gap")
+def test_a_moment_without_activities_ends_no_wait(emulator, store):
+    wait = sensor(until={"Start"})
+    context = {"task_state_store": store}
+    assert wait.poke(context) is False
+    trigger = deferred(sensor(until={"Start"}), context).trigger
+    assert trigger.serialize()[1]["idle"] == store["idle"]
+    assert "mark" not in trigger.serialize()[1]  # so that each poll reads it
+
+    emulator.control("POST", "clock", advance=3600)
+
+    assert wait.poke(context).xcom_value["state"] == "Start"
+
+
+@pytest.mark.usefixtures("gap")
+@pytest.mark.parametrize("mode", ["poke", "reschedule"])
+def test_an_instance_without_activities_for_long_fails_the_wait(store, monkeypatch, mode):
+    context = {"task_state_store": store}
+    one = sensor(until={"Start"}, mode=mode)
+    assert one.poke(context) is False
+    other = one if mode == "poke" else sensor(until={"Start"}, mode=mode)
+
+    monkeypatch.setattr("airflow_provider_workflows.triggers.procore_legacy.ENDED_AFTER_SECONDS", 0.0)
+
+    with pytest.raises(AirflowFailException, match="no activity left"):
+        other.poke(context)
+
+
+def test_a_visit_without_activities_is_counted_for_itself(emulator, store, monkeypatch, gap):
+    context = {"task_state_store": store}
+    wait = sensor(until={"PO Approved"})
+    assert wait.poke(context) is False
+    emulator.control("POST", "clock", advance=3600)
+    assert wait.poke(context) is False
+
+    assert store["idle"] == {}
+    monkeypatch.setattr("airflow_provider_workflows.triggers.procore_legacy.ENDED_AFTER_SECONDS", 0.0)
+    assert wait.poke(context) is False
+
+
+@pytest.mark.parametrize("looks", ["no_activities", "activities_listed", "not_found"])
+def test_every_look_of_an_ended_instance_ends_the_wait(emulator, store, looks):
+    emulator.control("PATCH", "switches", legacy_ended=looks)
+    emulator.control("POST", f"procore/legacy/instances/{INSTANCE}/terminate", login="pat@example.com")
+
+    error = NotFound if looks == "not_found" else AirflowFailException
+    with pytest.raises(error, match="404" if looks == "not_found" else "was terminated"):
+        sensor(until={"PO Approved"}).execute({"task_state_store": store})
+
+
+@pytest.mark.parametrize(
+    ("side", "error"),
+    [("unchanged", None), ("draft", None), ("terminated", AirflowFailException), ("not_found", NotFound)],
+)
+def test_instance_of_a_company_that_left_legacy_is_no_success(emulator, store, side, error):
+    person(emulator, "Submit for Approval", "pat@example.com")
+    emulator.control("PATCH", "switches", legacy_left_behind=side)
+
+    wait = sensor(until={"PO Approved"})
+    if error is None:
+        assert wait.poke({"task_state_store": store}) is False
+    else:
+        with pytest.raises(error):
+            wait.poke({"task_state_store": store})
+
+
+@pytest.mark.parametrize("status", ["state", "object"])
+def test_a_wait_ends_whichever_status_an_instance_shows(emulator, store, status):
+    emulator.control("PATCH", "switches", legacy_status=status)
+    deferral = deferred(sensor(until={"PO Approved"}), {"task_state_store": store})
+    person(emulator, "Submit for Approval", "pat@example.com")
+    person(emulator, "Approve")
+
+    resumed = sensor(until={"PO Approved"}).execute_complete({}, first_event(deferral.trigger))
+
+    assert resumed["status"] == ("Approved" if status == "state" else "Order: Approved")
+
+
+@pytest.mark.parametrize("told", ["given", "null"])
+def test_a_wait_for_a_state_needs_no_time_of_it(emulator, store, told):
+    emulator.control("PATCH", "switches", legacy_state_set_at=told)
+
+    assert sensor(until={"Start"}).execute({"task_state_store": store})["state"] == "Start"
+
+
+def test_an_action_without_a_time_is_an_error_of_the_wait(store, monkeypatch):
+    after = perform().execute({"task_state_store": store})["history_id"]
+    show = ProcoreLegacyHook.get_activity_history
+    monkeypatch.setattr(
+        ProcoreLegacyHook, "get_activity_history", lambda *a, **k: {**show(*a, **k), "created_at": None}
+    )
+
+    with pytest.raises(ContractError, match="Give after as a time"):
+        sensor(after=after).execute({"task_state_store": store})
+
+
+def test_a_hidden_history_leaves_a_wait_within_the_second_undecided(emulator, store, monkeypatch):
+    joint = {"instance_id": "568151", "activity": "Accept"}
+    after = perform(**joint, role="Project Manager").execute({"task_state_store": store})["history_id"]
+    monkeypatch.setattr(ProcoreLegacyHook, "list_activity_histories", lambda *a: [])
+
+    assert sensor(**joint, until={"Joint Review"}, after=after).poke({}) is False
 
 
 # --- what ends a wait otherwise ---

@@ -1,0 +1,38 @@
+"""Polls for Legacy waits: an instance that lists no activity is read at each poll until that tells something."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.unit.triggers.conftest import LEGACY_WORKFLOW, legacy_wait
+
+pytestmark = pytest.mark.usefixtures("airflow_connections")
+
+
+def act(emulator, activity, login, *ids):
+    emulator.control("POST", "procore/legacy/instances/perform-many", ids=list(ids), activity=activity, login=login)
+
+
+@pytest.mark.parametrize("moves_on", [True, False])
+def test_a_gap_between_states_ends_no_wait_before_ten_minutes(emulator, waiting, moves_on):
+    many = emulator.control("POST", "procore/legacy/instances/many", count=30, workflow=LEGACY_WORKFLOW)["ids"]
+    act(emulator, "Submit for Approval", "pat@example.com", *many)
+    delay = 300 if moves_on else 86400
+    emulator.control("PATCH", "switches", legacy_transition="delayed", transition_delay=delay)
+
+    async def scenario(waits):
+        waits.begin(*(legacy_wait(one, until=["Start"]) for one in many))
+        await waits.settle()
+        act(emulator, "Deny", "rita@example.com", many[0])
+        statuses = []
+        for _ in range(13):
+            await waits.poll()
+            statuses.append(waits.statuses()[0])
+        return statuses, waits.statuses()[1:], waits.results()
+
+    statuses, others, results = waiting(scenario)
+
+    assert set(others) == {None}
+    assert statuses[-1] == "done"
+    assert results[0]["state"] == ("Start" if moves_on else "Pending Approval")
+    assert statuses.index("done") == (5 if moves_on else 10)
