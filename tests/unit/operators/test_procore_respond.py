@@ -56,6 +56,7 @@ def test_a_response_is_given_and_described(emulator, store):
         "comment": "fine",
         "user_id": "90001",
         "already_recorded": False,
+        "confirmed": True,
     }
     assert step_of(emulator)["step"] == "Director Approval"
 
