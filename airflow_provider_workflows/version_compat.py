@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from datetime import timedelta
+from functools import cached_property
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
@@ -12,7 +14,6 @@ from packaging import version
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from datetime import timedelta
 
     from airflow.sdk import Connection, Context
 
@@ -36,6 +37,8 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
+ROUND = "round"  # key of what tells a task that was cleared from a retry
+ROUND_KEPT = timedelta(days=730)  # longer than what it tells about
 # Airflow 3.0 refuses to store None under a key of its own.
 XCOM_HOLDS_NONE = version.parse(airflow_version).release >= (3, 1)
 # Where a task can tell its retries what it has done.
@@ -63,8 +66,17 @@ def task_state_store(context: Context) -> StateStore | None:
     It is empty for a task that was cleared: that means "do it again".
     """
     store = cast("StateStore | None", context.get("task_state_store"))
-    max_tries = getattr(context.get("ti"), "max_tries", None)
-    return store if store is None or max_tries is None else StoreSinceClear(store, max_tries)
+    ti = context.get("ti")
+    max_tries = getattr(ti, "max_tries", None)
+    if store is None or max_tries is None:
+        return store
+    return StoreSinceClear(
+        store,
+        max_tries,
+        try_number=getattr(ti, "try_number", None),
+        clear_number=getattr(context.get("dag_run"), "clear_number", None),
+        retries=getattr(context.get("task"), "retries", None),
+    )
 
 
 def lasting_state_store(context: Context) -> StateStore | None:
@@ -79,23 +91,81 @@ def lasting_state_store(context: Context) -> StateStore | None:
 
 class StoreSinceClear:
     """
-    A task's store without what was kept before the task was last cleared, which Airflow leaves in it.
+    A task's store without what was stored before the task was last cleared, which Airflow leaves in it.
 
-    :param max_tries: How many tries the task has in all: clearing raises it, a retry does not.
+    No number of Airflow's changes with each clear of a task and with nothing else, so the store holds what the numbers
+    were when something was stored last, and in which round between two clears that was. A clear sets the task's number
+    of tries to those it has had and its retries, which is another number as a rule. Where somebody has lowered the
+    retries it can be the same one; then a clear shows in the DAG run, which counts how often any of its tasks were
+    cleared.
+
+    :param max_tries: How many tries the task has in all.
+    :param try_number: Which of them this is.
+    :param clear_number: How often tasks of the DAG run were cleared.
+    :param retries: How many retries the DAG gives the task now.
     """
 
-    def __init__(self, store: StateStore, max_tries: int):
+    def __init__(
+        self,
+        store: StateStore,
+        max_tries: int,
+        *,
+        try_number: int | None = None,
+        clear_number: int | None = None,
+        retries: int | None = None,
+    ):
         self._store = store
-        self._max_tries = max_tries
+        self._now = {"max_tries": max_tries, "try_number": try_number, "clear_number": clear_number}
+        self._retries = retries
 
     def get(self, key: str, default: Any = None) -> Any:
         return self._store.get(self._name(key), default)
 
     def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
-        self._store.set(self._name(key), value, retention=retention)
+        name = self._name(key)
+        self._keep_round()
+        self._store.set(name, value, retention=retention)
 
     def _name(self, key: str) -> str:
-        return f"{key}.{self._max_tries}"
+        return f"{key}.{self._round}"
+
+    @cached_property
+    def _kept(self) -> dict[str, Any] | None:
+        return cast("dict[str, Any] | None", self._store.get(ROUND))
+
+    @cached_property
+    def _round(self) -> int:
+        if self._kept is None:
+            return 0
+        number: int = self._kept["round"]
+        if self._was_cleared(self._kept):
+            log.info("This task was cleared: it begins again, without what its earlier tries have stored.")
+            self._keep_round(number + 1)
+            return number + 1
+        return number
+
+    def _was_cleared(self, kept: Mapping[str, Any]) -> bool:
+        try_number = self._now["try_number"]
+        if self._now["max_tries"] != kept["max_tries"]:
+            return True
+        if try_number is None or self._retries is None or try_number == kept["try_number"]:
+            return False
+        # A retry has had some of its tries, so this holds for it only where the retries were lowered by as many.
+        if self._now["max_tries"] != try_number - 1 + self._retries:
+            return False
+        if self._now["clear_number"] != kept["clear_number"]:
+            return True
+        log.warning(
+            "The retries of this task were lowered since its last try. If it was cleared without its DAG run, Airflow "
+            "does not show that, and the task goes on with what its earlier tries have stored."
+        )
+        return False
+
+    def _keep_round(self, number: int | None = None) -> None:
+        wanted = {"round": self._round if number is None else number, **self._now}
+        if wanted != self._kept:
+            self._store.set(ROUND, wanted, retention=ROUND_KEPT)
+            self._kept = wanted
 
 
 class AssetStore(Protocol):

@@ -131,20 +131,24 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
             self.log.info("An earlier try has decided: %s. The function is not called again.", decision.value)
             self._take_answer(decision.value)
             return super().act(context)
-        shown = self.show(str(self.instance_id))
-        occurrence_id = self._meant_occurrence(context, shown)
-        recorded = self._recorded(shown, str(self.instance_id), occurrence_id) if occurrence_id else None
-        if recorded is not None:
-            self.log.info("The response %r is already recorded; the function is not called.", recorded["name"])
-            return self._result(shown, occurrence_id, recorded, already_recorded=True)
-        step = rules.current_step(shown)
-        if step is None or str(step["id"]) != occurrence_id:
-            self._tell_moved(step, occurrence_id)
+        pin = self._occurrence_pin(context)
+        instance_id = str(self.instance_id)
+        view = self.first_view(instance_id, (pin.value or {}).get("step_occurrence_id"))
+        if view.recorded is None and not view.is_current:
+            self.moved(f"{self._over(view, instance_id)} The function was not called.", self.on_step_moved)
             return None
-        self._check_pending(step)
-        instance = self._described(row, shown, step)
+        if view.recorded is None:
+            self.check_pending(view)
+        # Only now it is certain that this step occurrence is the user's to respond to.
+        self.step_occurrence_id = view.occurrence_id
+        if pin.value is None:
+            pin.keep({"instance_id": instance_id, "step_occurrence_id": view.occurrence_id})
+        if view.recorded is not None:
+            self.log.info("The response %r is already recorded; the function is not called.", view.recorded["name"])
+            return self._result(view, instance_id, view.recorded, already_recorded=True, confirmed=True)
+        instance = self._described(row, view.instance, view.step or {})
         decision.keep(self._decided(context, {**arguments, INSTANCE: instance}))
-        # The operator reads anew: while the function thought, the step may have moved.
+        # The operator reads again: while the function thought, the step may have moved.
         return super().act(context)
 
     def _take_row(self, given: Any) -> Mapping[str, Any]:
@@ -163,26 +167,14 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         check_given(self, "step_occurrence_id", "tool_type", "project_id")
         return row
 
-    def _meant_occurrence(self, context: Context, shown: Mapping[str, Any]) -> str:
-        """Return the visit of the step that the task is about; none, if it was not given and the instance has ended."""
+    def _occurrence_pin(self, context: Context) -> Pin:
+        """Return the step occurrence that the task is about: given, stored, carried over a pause, or not known yet."""
         given = self._given_pin()
         if given is None and task_state_store(context) is None:
             self._is_visit_kept = self.deferrable
             if self._visit_before_pause is not None:
                 given = {"instance_id": self.instance_id, "step_occurrence_id": self._visit_before_pause}
-        pin = self.pinned(context, "respond", given, "step_occurrence_id")
-        step = rules.current_step(shown)
-        if pin.value is None and step is not None:
-            pin.keep({"instance_id": self.instance_id, "step_occurrence_id": str(step["id"])})
-        self.step_occurrence_id = (pin.value or {}).get("step_occurrence_id")
-        return str(self.step_occurrence_id or "")
-
-    def _tell_moved(self, step: Mapping[str, Any] | None, occurrence_id: str) -> None:
-        where = f"stands at {step.get('name')!r} ({step['id']})" if step else "has ended"
-        meant = (
-            f"step occurrence {occurrence_id} is over without a response of ours" if occurrence_id else "no step waits"
-        )
-        self.moved(f"Instance {self.instance_id} {where}; {meant}. The function was not called.", self.on_step_moved)
+        return self.pinned(context, "respond", given, "step_occurrence_id")
 
     def _described(self, row: Mapping[str, Any], shown: Mapping[str, Any], step: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the function is given: the row, and over it what was read just now."""
@@ -207,7 +199,9 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         if isinstance(decision, Wait):
             self._pause(context, instance, decision.reason)
         if isinstance(decision, Skip):
-            raise AirflowSkipException(f"Instance {self.instance_id} is left as it is. {decision.reason}".rstrip())
+            words = f"Instance {self.instance_id} is left as it is. {decision.reason}".rstrip()
+            self.log.info("%s Nothing is sent.", words)
+            raise AirflowSkipException(words)
         if not isinstance(decision, Respond):
             raise ConfigurationError(
                 f"{self.python_callable.__name__} must return Respond(option), Wait() or Skip() of "
@@ -314,7 +308,7 @@ def procore_response(python_callable: Callable[..., Any] | None = None, **option
 
     The task is called with ``instance``, a row of ``ProcoreResponseRequestedSensor`` (or the id of an instance), and
     the function's other arguments, or mapped over them with ``expand``. The answer is tied to the row's visit of the
-    step; of an id alone to the visit that the first try finds, as with ``ProcoreRespondOperator``. Parameters of
+    step; of an id alone to the first visit that waits for the user, as with ``ProcoreRespondOperator``. Parameters of
     the function that are named as in Airflow's context are given those values.
 
     What the function is given as ``instance`` is the row, and over it what was read just now: ``{instance_id, item_id,
@@ -330,7 +324,7 @@ def procore_response(python_callable: Callable[..., Any] | None = None, **option
     id alone needs ``retries=0``.
 
     Returns what ``ProcoreRespondOperator`` returns: ``{instance_id, item_id, project_id, step, step_occurrence_id,
-    option, option_id, type, comment, user_id, already_recorded}``, or None with ``on_step_moved="succeed"``.
+    option, option_id, type, comment, user_id, already_recorded, confirmed}``, or None with ``on_step_moved="succeed"``.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
@@ -346,11 +340,12 @@ def procore_response(python_callable: Callable[..., Any] | None = None, **option
         ``[workflows] poke_interval``, else 60. Where the task is not deferrable, not less than a minute.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
     :param options: What every task of Airflow's takes, such as ``retries``.
-    :raises ConfigurationError: the function returned something else; the option does not exist; it is not our turn.
+    :raises ConfigurationError: the function returned something else; the option does not exist; the step does not wait
+        for the connection's user.
     :raises AirflowSensorTimeout: the function still waits when the time is over; never retried.
     :raises ResponseConflict: another option is already recorded at this step; never retried.
     :raises StepMoved: the step is over, with ``on_step_moved="fail"``; never retried.
-    :raises OutcomeUnknown: the answer was lost twice and reading does not show it; never retried.
+    :raises OutcomeUnknown: the response may have been given, and the record does not show it; never retried.
     """
     if wrong := sorted(set(options) & NO_OPTIONS):  # said where it is written
         raise TypeError(f"procore_response takes no option {', '.join(wrong)}.")

@@ -243,7 +243,7 @@ class InstanceRow(Model):
     updated_at: str
     started_at: str
     ended_at: str | None
-    created_by: UserRef
+    created_by: UserRef | None = None
 
 
 class NextCursor(Model):
@@ -324,7 +324,7 @@ class Instance(Model):
     workflow_manager: UserRef
     responsible_group_memberships: list[GroupMembership]
     all_assignees: list[UserRef]
-    created_by: UserRef
+    created_by: UserRef | None = None
 
 
 class InstanceAnswer(Model):

@@ -222,7 +222,7 @@ class Procore:
         current.answers = {**current.answers, user_id: answer}
         current.outcome = _outcome(current)
         if current.outcome:
-            delay = switches["transition_delay"] if switches["transition"] == "delayed" else 0.0
+            delay = 0.0 if switches["transition"] == "at_once" else switches["transition_delay"]
             self.moving[instance.id] = answer.at + delay
             self.next_move = min(self.next_move, answer.at + delay)
 
@@ -337,6 +337,16 @@ class Procore:
         """Return an item's instances, the newest first."""
         return self.items.get((tool_type, project_id), {}).get(item_id, ())[::-1]
 
+    def of_level(self, project_id: str | None, after: int = 0) -> Iterator[Instance]:
+        """Return the instances of all tools of a project, or of the company, as :meth:`of_tool` does those of one."""
+        found = [i for (_, level), instances in self.tools.items() if level == project_id for i in instances]
+        found.sort(key=lambda instance: int(instance.id))
+        return (i for i in found if int(i.id) > after and i.id not in self.hidden)
+
+    def active_of(self, tool_type: str, item_id: str, project_id: str | None) -> Instance | None:
+        """Return the item's active instance, or nothing."""
+        return next((i for i in self.of_item(tool_type, item_id, project_id) if i.ended_at is None), None)
+
     def next_item_id(self, tool_type: str, project_id: str | None) -> int:
         """Return a number above the ids of the tool's items."""
         used = self.items.get((tool_type, project_id), {})
@@ -394,8 +404,10 @@ class Procore:
         return current
 
     def _check_not_running(self, template: Template, item_id: str, project_id: str | None) -> None:
-        if any(i.ended_at is None for i in self.of_item(template.tool_type, item_id, project_id)):
-            raise refusal(400, "active_instance_exists", f"Item {item_id} already has an active workflow instance.")
+        if self.active_of(template.tool_type, item_id, project_id) is not None:
+            status = self.world.switches["active_instance"]
+            words = f"Item {item_id} already has an active workflow instance."
+            raise refusal(400 if status == "existing" else int(status), "active_instance_exists", words)
 
     def _enter(self, instance: Instance, name: str, now: float) -> None:
         step = instance.template.steps[name]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from .procore import STEP_TIME, Answer, Asked, Instance, Occurrence, Procore
@@ -16,6 +17,7 @@ def _updated_at(procore: Procore, instance: Instance) -> float:
 
 def row(procore: Procore, instance: Instance) -> dict[str, Any]:
     iso = procore.world.clock.iso
+    creator = {"created_by": user_ref(instance.created_by)}
     return {
         "id": instance.id,
         "item_id": instance.item_id,
@@ -25,7 +27,7 @@ def row(procore: Procore, instance: Instance) -> dict[str, Any]:
         "updated_at": iso(_updated_at(procore, instance)),
         "started_at": iso(instance.started_at),
         "ended_at": None if instance.ended_at is None else iso(instance.ended_at),
-        "created_by": user_ref(instance.created_by),
+        **(creator if procore.world.switches["created_by"] == "present" else {}),
     }
 
 
@@ -34,10 +36,13 @@ def show(procore: Procore, instance: Instance) -> dict[str, Any]:
     if instance.current is not None:
         everyone += instance.current.assignees
     groups = instance.template.groups
+    current = instance.current
+    if procore.world.switches["transition"] == "in_between" and instance.id in procore.moving:
+        current = None
     return {
         **row(procore, instance),
         "template_version_id": instance.template.version_id,
-        "current_step_occurrence": None if instance.current is None else _occurrence(procore, instance.current),
+        "current_step_occurrence": None if current is None else _occurrence(procore, current),
         "workflow_manager": user_ref(instance.manager),
         "responsible_group_memberships": [
             {
@@ -88,7 +93,11 @@ def _individuals(occurrence: Occurrence) -> list[dict[str, Any]]:
 def history(procore: Procore, instance: Instance, *, instance_id: bool = False) -> dict[str, Any]:
     iso = procore.world.clock.iso
     events: list[dict[str, Any]] = [{"type": "WorkflowStarted", "details": {"started_at": iso(instance.started_at)}}]
-    events += [_visit_event(procore, instance, visit) for visit in instance.visits]
+    switches = procore.world.switches
+    shown = instance.visits
+    if switches["response_events"] == "hidden":
+        shown = tuple(visit for visit in shown if visit.step.kind != "response")
+    events += [_visit_event(procore, instance, visit) for visit in shown]
     index = len(events) - 1 if instance.ended_at is None else None
     if instance.terminated_by is not None and instance.ended_at is not None:
         events.append(
@@ -124,7 +133,8 @@ def history(procore: Procore, instance: Instance, *, instance_id: bool = False) 
 def _visit_event(procore: Procore, instance: Instance, visit: Occurrence) -> dict[str, Any]:
     iso = procore.world.clock.iso
     step = visit.step
-    details: dict[str, Any] = {"id": visit.id, "uuid": step.uuid, "name": step.name}
+    step_id = visit.id if procore.world.switches["history_step_id"] == "occurrence" else step.uuid
+    details: dict[str, Any] = {"id": step_id, "uuid": step.uuid, "name": step.name}
     if step.kind == "conditional":
         evaluated = {"evaluated_at": iso(visit.started_at), "description": "Evaluated to yes."}
         return {"type": "Conditional", "details": {**details, **evaluated}}
@@ -148,7 +158,7 @@ def _response_step(procore: Procore, instance: Instance, visit: Occurrence) -> d
         "decision_type": step.decision_type,
         "required_responders_decide": False,
         "responses": [_response(procore, visit, user_id) for user_id in visit.assignees],
-        "overall_response": visit.outcome.get("name"),
+        "overall_response": _label(procore, visit.outcome),
         "overall_response_type": visit.outcome.get("response_type"),
         "overall_response_description": None,
         "available_response_options": step.wire_options if visit.ended_at is None else None,
@@ -179,8 +189,8 @@ def _response(procore: Procore, visit: Occurrence, user_id: str) -> dict[str, An
     asked = visit.assignees[user_id]
     return {
         **user_name(user_id),
-        "response_id": answer.option["id"] if answer else None,
-        "response": answer.option["name"] if answer else None,
+        "response_id": _response_id(procore, answer, visit, user_id) if answer else None,
+        "response": _label(procore, answer.option) if answer else None,
         "response_type": answer.option["response_type"] if answer else None,
         "role_type": asked.role_type,
         "required": asked.required,
@@ -189,6 +199,18 @@ def _response(procore: Procore, visit: Occurrence, user_id: str) -> dict[str, An
         "attachments": answer.attachments if answer else [],
         "original_assignees": [user_name(update["old"]) for update in visit.updates if user_id in update["new"]],
     }
+
+
+def _label(procore: Procore, option: Mapping[str, str]) -> str | None:
+    label = option.get("name")
+    if label is None or procore.world.switches["history_labels"] == "option":
+        return label
+    return f"{label}d" if label.endswith("e") else f"{label}ed"
+
+
+def _response_id(procore: Procore, answer: Answer, visit: Occurrence, user_id: str) -> str:
+    is_option = procore.world.switches["history_response_id"] == "option"
+    return answer.option["id"] if is_option else f"{visit.id}{user_id}"
 
 
 def _update(procore: Procore, update: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi.responses import JSONResponse
 
 from . import models
 from .procore import Instance, Procore
@@ -16,6 +17,8 @@ from .procore_forms import history, row, show
 from .procore_gateway import as_json
 from .uploads import Uploads
 from .world import INTEGRATION_USER, World
+
+INSTANCE: dict[str, Any] = {"response_model": models.InstanceAnswer, "response_model_exclude_unset": True}
 
 
 def routes(world: World, procore: Procore, uploads: Uploads) -> APIRouter:
@@ -53,7 +56,11 @@ def _list_and_start(world: World, procore: Procore, both: APIRouter) -> None:
         style = world.switches["cursor_place"]
         is_numbered = style in ("body_has_more", "body_total_pages")
         by_cursor = page is None and not is_numbered and world.switches["instances_paging"] == "cursor_and_page"
-        found = procore.of_tool(tool_type, project_id, item_id, _place(cursor) if by_cursor else 0)
+        after = _place(cursor) if by_cursor else 0
+        found = procore.of_tool(tool_type, project_id, item_id, after)
+        if world.switches["filters"] == "ignored":
+            found = procore.of_level(project_id, after)
+            active = assignee_id = overdue = tool_subtype = None
         # Of 100,000 instances a page by cursor looks at those up to its end only.
         if active is not None:
             found = (i for i in found if (i.ended_at is None) == active)
@@ -70,8 +77,12 @@ def _list_and_start(world: World, procore: Procore, both: APIRouter) -> None:
         shown = page_of(request, response, list(found), page or 1, per_page)
         return as_json(response, {"data": [row(procore, i) for i in shown]})
 
-    @both.post("/workflows/instances", response_model=models.InstanceAnswer, status_code=201)
-    async def start_instance(project_id: Project, body: models.StartInstance) -> dict[str, Any]:
+    @both.post("/workflows/instances", **INSTANCE, status_code=201)
+    async def start_instance(response: Response, project_id: Project, body: models.StartInstance) -> dict[str, Any]:
+        active = procore.active_of(body.tool_type, body.item_id, project_id)
+        if active is not None and world.switches["active_instance"] == "existing":
+            response.status_code = 200
+            return {"data": show(procore, active)}
         return {"data": show(procore, procore.start(body, project_id, INTEGRATION_USER, "api"))}
 
 
@@ -115,7 +126,7 @@ def _item_histories(world: World, procore: Procore, both: APIRouter) -> None:
 
 
 def _one_instance(world: World, procore: Procore, uploads: Uploads, both: APIRouter) -> None:
-    @both.get("/workflows/instances/{id}", response_model=models.InstanceAnswer)
+    @both.get("/workflows/instances/{id}", **INSTANCE)
     async def show_instance(project_id: Project, id: str) -> dict[str, Any]:
         return {"data": show(procore, procore.find(id, project_id))}
 
@@ -132,11 +143,13 @@ def _one_instance(world: World, procore: Procore, uploads: Uploads, both: APIRou
     @both.post("/workflows/instances/{id}/responses", status_code=204, response_model=None)
     async def respond(
         project_id: Project, id: str, body: models.Respond, idempotency_token: Annotated[str | None, Header()] = None
-    ) -> None:
+    ) -> Response | None:
         given = body.response
+        if world.switches["respond_status"] == "200_error":
+            return JSONResponse({"error": {"code": "busy", "message": "The response was not recorded.", "details": []}})
         instance = procore.find(id, project_id)
         if idempotency_token in procore.taken_tokens and world.switches["idempotency"] == "honoured":
-            return
+            return None
         procore.respond(
             instance,
             given.current_step_occurrence_id,
@@ -148,14 +161,21 @@ def _one_instance(world: World, procore: Procore, uploads: Uploads, both: APIRou
         )
         if idempotency_token is not None:
             procore.taken_tokens.add(idempotency_token)
+        if world.switches["respond_status"] == "200":
+            return JSONResponse({"data": show(procore, instance)})
+        return None
 
-    @both.post("/workflows/instances/{id}/additional_assignees", response_model=models.InstanceAnswer)
+    @both.post(
+        "/workflows/instances/{id}/additional_assignees",
+        response_model=models.InstanceAnswer,
+        response_model_exclude_unset=True,
+    )
     async def add_assignees(project_id: Project, id: str, body: models.AddAssignees) -> dict[str, Any]:
         instance = procore.find(id, project_id)
         procore.add_assignees(instance, body, INTEGRATION_USER)
         return {"data": show(procore, instance)}
 
-    @both.post("/workflows/instances/{id}/terminate", response_model=models.InstanceAnswer)
+    @both.post("/workflows/instances/{id}/terminate", **INSTANCE)
     async def terminate(project_id: Project, id: str) -> dict[str, Any]:
         instance = procore.find(id, project_id)
         if world.switches["terminate_enabled"] == "off":
@@ -163,12 +183,12 @@ def _one_instance(world: World, procore: Procore, uploads: Uploads, both: APIRou
         procore.terminate(instance, INTEGRATION_USER, "api")
         return {"data": show(procore, instance)}
 
-    @both.post("/workflows/instances/{id}/restart", response_model=models.InstanceAnswer)
+    @both.post("/workflows/instances/{id}/restart", **INSTANCE)
     async def restart(project_id: Project, id: str, body: models.RestartInstance | None = None) -> dict[str, Any]:
         mode = None if body is None else body.restart_mode
         return {"data": show(procore, procore.restart(procore.find(id, project_id), INTEGRATION_USER, mode))}
 
-    @both.post("/workflows/instances/{id}/refresh", response_model=models.InstanceAnswer)
+    @both.post("/workflows/instances/{id}/refresh", **INSTANCE)
     async def refresh(project_id: Project, id: str) -> dict[str, Any]:
         instance = procore.find(id, project_id)
         procore.refresh(instance, INTEGRATION_USER)

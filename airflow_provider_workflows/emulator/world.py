@@ -80,9 +80,30 @@ SWITCHES: dict[str, Switch] = {
     "stale_step": Switch(("422", "404"), "Answer to a response for a step that is over."),
     "non_assignee": Switch(("403", "422"), "Answer to a response of somebody who is not asked."),
     "ended_instance": Switch(("422", "404", "403"), "Answer to a response for an instance that has ended."),
-    "transition": Switch(("at_once", "delayed"), "Whether a step moves before or after the 204 of a response."),
+    "respond_status": Switch(
+        ("204", "200", "200_error"),
+        "Another answer than the documented 204: 200 with the instance, or 200 with an error and nothing recorded.",
+    ),
+    "active_instance": Switch(
+        ("400", "409", "422", "existing"),
+        "Answer to a start while the item has an active instance; it may be that instance.",
+    ),
+    "transition": Switch(
+        ("at_once", "delayed", "in_between"),
+        "Whether a step moves before or after the 204 of a response, and whether there is a current step in between.",
+    ),
     "transition_delay": Switch((2.0,), "Seconds that a delayed transition takes."),
     "history": Switch(("full", "events_only", "absent"), "The v2 history of April 2026 had the events only."),
+    "response_events": Switch(
+        ("shown", "hidden"), "A history leaves out what the user may not see; which events these are is not documented."
+    ),
+    "history_labels": Switch(
+        ("option", "status"), "A sample shows the response Approved; whether that is the option's label is open."
+    ),
+    "history_step_id": Switch(("occurrence", "step"), "Whether a step's id in the history is its occurrence's."),
+    "history_response_id": Switch(("option", "response"), "What the response_id in a history is the id of."),
+    "created_by": Switch(("present", "absent"), "Older texts of the API do not have an instance's creator."),
+    "filters": Switch(("honoured", "ignored"), "A server that does not know a filter of a list may ignore it."),
     "item_history": Switch(("present", "absent"), "The history of an item is in the newest text only."),
     "bulk_history": Switch(
         ("present", "absent", "not_allowed", "no_instance_ids"),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_workflows.client.auth import ClientCredentials, ReadyToken
@@ -29,7 +30,7 @@ from airflow_provider_workflows.hooks.base import (
 )
 from airflow_provider_workflows.rules.forms import is_id
 from airflow_provider_workflows.rules.parameters import check_required, text_id
-from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
+from airflow_provider_workflows.rules.procore import COMPANY_LEVEL, is_asked_for, same_tool
 from airflow_provider_workflows.rules.procore_legacy import text_ids, users_named
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
     from airflow_provider_workflows.client.auth import TokenSource
 
+log = logging.getLogger(__name__)
 # environment -> (login URL, API base URL)
 ENVIRONMENTS = {
     "production": ("https://login.procore.com", "https://api.procore.com"),
@@ -90,9 +92,18 @@ class ProcoreConnectionHook(WorkflowsHook):
         return self._object(self.client.get("/rest/v1.0/me").json(), "GET", "/rest/v1.0/me")
 
     @cached_property
+    def _user(self) -> dict[str, Any]:
+        return self.me()
+
+    @cached_property
     def user_id(self) -> str:
         """Login information id of the signed-in user."""
-        return str(self.me()["id"])
+        return str(self._user["id"])
+
+    @property
+    def user_login(self) -> str | None:
+        """Login of the signed-in user."""
+        return text_id(self._user.get("login"))
 
     def find_user_id(self, login: str, *, parameter: str = "login") -> str:
         """
@@ -216,6 +227,7 @@ class ProcoreHook(ProcoreConnectionHook):
     # Of each server and company, for the life of the process: whose tool a tool is does not change.
     _tools: ClassVar[dict[tuple[str, str], list[dict[str, Any]]]] = {}
     _tools_hidden: ApiError | None = None
+    _filters_ignored = False  # and the log says so
 
     # --- tools, and whether they work in projects or in the company ---
 
@@ -241,7 +253,7 @@ class ProcoreHook(ProcoreConnectionHook):
                     self._tools_hidden = refused  # asked for once
                     raise
             for tool in tools:
-                if _plain(tool.get("type")) == _plain(tool_type):
+                if same_tool(tool.get("type"), tool_type):
                     return tool
         known = ", ".join(sorted({str(tool.get("type")) for tool in self._tools[key]})) or "none"
         raise ConfigurationError(f"tool_type: this company has no tool {tool_type!r} with workflows. Tools: {known}.")
@@ -319,7 +331,9 @@ class ProcoreHook(ProcoreConnectionHook):
             "filters[is_default]": is_default,
             "filters[is_valid]": is_valid,
         }
-        return self._pages(self._path("presets", project_id=project_id, tool_type=tool_type), filters)
+        rows = self._pages(self._path("presets", project_id=project_id, tool_type=tool_type), filters)
+        asked = {name: value for name, value in (("default", is_default), ("valid", is_valid)) if value is not None}
+        return filter(lambda row: all(row.get(name, value) is value for name, value in asked.items()), rows)
 
     def get_preset(self, preset_id: str, *, project_id: str | None = None) -> dict[str, Any]:
         """Show a preset with the members of its responsible groups."""
@@ -387,6 +401,9 @@ class ProcoreHook(ProcoreConnectionHook):
         """
         List instances.
 
+        What a row shows is compared with what was asked for: its tool, its subtype, its item and whether it has ended.
+        Its assignees and whether it is overdue a row does not show, so these filters are Procore's alone.
+
         :param tool_type: Tool the items belong to, such as ``purchase_order_contract``.
         :param tool_subtype: Subtype of the tool; needed for correspondence.
         :param item_id: Only the instances of this item.
@@ -406,24 +423,48 @@ class ProcoreHook(ProcoreConnectionHook):
             "filters[overdue]": overdue,
             "include_internal": include_internal,
         }
-        return self._pages(self._path("instances", project_id=project_id, tool_type=tool_type), filters)
+        rows = self._pages(self._path("instances", project_id=project_id, tool_type=tool_type), filters)
+        asked = {"tool_type": tool_type, "tool_subtype": tool_subtype, "item_id": item_id, "active": active}
+        # No generator: that would be over after an error, and this goes on with the same page.
+        return filter(partial(self._is_asked_for, asked), rows)
+
+    def _is_asked_for(self, asked: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+        if is_asked_for(row, **asked):
+            return True
+        if not self._filters_ignored:
+            self._filters_ignored = True
+            words = ", ".join(f"{name} {value}" for name, value in asked.items() if value is not None)
+            log.warning("Procore lists instances that were not asked for (%s); they are left out.", words)
+        return False
 
     def list_item_instances(
-        self, tool_type: str, item_id: str, project_id: str | None = None, *, tool_subtype: str | None = None
+        self,
+        tool_type: str,
+        item_id: str,
+        project_id: str | None = None,
+        *,
+        tool_subtype: str | None = None,
+        required: bool = True,
     ) -> list[dict[str, Any]]:
         """
-        List all instances of an item, one at least.
+        List all instances of an item.
 
+        :param required: Whether it is an error that there are none.
         :raises ConfigurationError: there is no such tool.
         :raises NotFound: the item has no workflow instance, or none that this user may see.
         """
         rows = list(self.list_instances(tool_type, item_id=item_id, tool_subtype=tool_subtype, project_id=project_id))
-        if not rows:
+        # Of a row that does not name its item the instance tells it.
+        rows = [row for row in rows if row.get("item_id") or self._is_of_item(row, item_id, project_id)]
+        if not rows and required:
             self.check_tool(tool_type)
             raise NotFound(
                 f"Item {item_id} of tool {tool_type} has no workflow instance, or none that is visible to us"
             )
         return rows
+
+    def _is_of_item(self, row: Mapping[str, Any], item_id: str, project_id: str | None) -> bool:
+        return is_asked_for(self.get_instance(str(row.get("id", "")), project_id=project_id), item_id=item_id)
 
     def get_instance(
         self, instance_id: str, *, project_id: str | None = None, tool_type: str | None = None
@@ -573,7 +614,7 @@ class ProcoreHook(ProcoreConnectionHook):
         :param comment: A note about the response.
         :param attachments: Ids by kind, such as ``{"upload_ids": ["..."]}``.
         :param idempotency_token: The same for the same action.
-        :raises OutcomeUnknown: the answer was lost.
+        :raises OutcomeUnknown: the answer was lost, or is not the documented one, 204 without a body.
         """
         response: dict[str, Any] = {
             "current_step_occurrence_id": step_occurrence_id,
@@ -589,7 +630,10 @@ class ProcoreHook(ProcoreConnectionHook):
             json={"response": response},
             headers=_idempotency(idempotency_token),
         )
-        answer.refuse_page(OutcomeUnknown)
+        if answer.status != 204:
+            raise OutcomeUnknown(
+                "The answer is not the documented one (204)", method="POST", path=answer.path, status_code=answer.status
+            )
 
     def add_assignees(
         self,
@@ -636,20 +680,25 @@ class ProcoreHook(ProcoreConnectionHook):
         tool_type: str | None = None,
     ) -> dict[str, Any]:
         """
-        Terminate an instance and start a new one; the same again returns the same new one.
+        Terminate an instance and start a new one; by the documents the same again returns the same new one.
 
         :param restart_mode: ``defaults`` or ``current_configuration``.
         :return: The new instance.
+        :raises OutcomeUnknown: the answer was lost.
         """
         where = self._path("instances/{}/restart", instance_id, project_id=project_id, tool_type=tool_type)
-        return self._data("POST", where, json=_present(restart_mode=restart_mode))
+        return self._data("POST", where, replay=Replay.NEVER, json=_present(restart_mode=restart_mode))
 
     def terminate_instance(
         self, instance_id: str, *, project_id: str | None = None, tool_type: str | None = None
     ) -> dict[str, Any]:
-        """End an instance; one that has ended stays as it is."""
+        """
+        End an instance; by the documents one that has ended stays as it is.
+
+        :raises OutcomeUnknown: the answer was lost.
+        """
         where = self._path("instances/{}/terminate", instance_id, project_id=project_id, tool_type=tool_type)
-        return self._data("POST", where)
+        return self._data("POST", where, replay=Replay.NEVER)
 
     def refresh_instance(
         self, instance_id: str, *, project_id: str | None = None, tool_type: str | None = None
@@ -805,8 +854,3 @@ def _idempotency(token: str | None) -> dict[str, str] | None:
 
 def _joined(ids: Sequence[str] | None) -> str | None:
     return None if ids is None else ",".join(ids)
-
-
-def _plain(tool_type: Any) -> str:
-    """Return a tool's type or class as letters and digits only, in lower case."""
-    return "".join(letter for letter in str(tool_type).casefold() if letter.isalnum())

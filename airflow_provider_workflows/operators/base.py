@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
-from airflow_provider_workflows.exceptions import ApiError, ConfigurationError, WorkflowsError
+from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnknown, ServerError, WorkflowsError
 from airflow_provider_workflows.rules.times import time_text
 from airflow_provider_workflows.version_compat import (
     HAS_TASK_STATE_STORE,
@@ -221,27 +221,83 @@ def told(error: Exception) -> str:
     return str(error).removesuffix(getattr(error, "advice", "")).rstrip()
 
 
-def read_until_found(read: Callable[[], Found | None], seconds: float) -> Found | None:
+def read_until(read: Callable[[], Found], is_enough: Callable[[Found], bool], seconds: float) -> Found | None:
     """
-    Read again and again until there is something or the time is up; None if there was nothing.
+    Read again and again until what was read is enough or the time is up.
 
     Whatever keeps us from reading is only logged: it does not tell what became of the change we look for.
-    """
 
-    def look() -> Found | None:
+    :return: What was read last, enough or not; or None if nothing could be read.
+    """
+    last: list[Found] = []
+
+    def look() -> bool:
         try:
-            return read()
-        except ApiError as fault:
+            last[:] = [read()]
+        except WorkflowsError as fault:
             log.warning("%s", fault)
-            return None
+            return False
+        return is_enough(last[0])
 
     reading = Retrying(
-        retry=retry_if_result(lambda found: found is None),
+        retry=retry_if_result(lambda enough: not enough),
         stop=stop_after_delay(seconds),
         wait=wait_exponential(multiplier=0.5, max=10),
-        retry_error_callback=lambda state: None,
+        retry_error_callback=lambda state: False,
     )
-    return reading(look)
+    reading(look)
+    return last[0] if last else None
+
+
+def read_until_found(read: Callable[[], Found | None], seconds: float) -> Found | None:
+    """Read again and again until there is something or the time is up; None if there was nothing."""
+    return read_until(read, lambda found: found is not None, seconds)
+
+
+def resolve_unknown_outcome(
+    lost: WorkflowsError,
+    read: Callable[[], Found | None],
+    seconds: float,
+    *,
+    missing: str,
+    again: Callable[[], Found | None] | None = None,
+) -> Found:
+    """
+    Read until the record shows what became of a change whose outcome is unknown.
+
+    Only what was found comes out, or :class:`OutcomeUnknown`, whatever the reads answer. A server that says that it has
+    failed is believed, with its own error, where the record can be read and does not show the change.
+
+    :param lost: Why the outcome is unknown.
+    :param read: Returns what became of the change, or None where the record shows that it was not made (yet); raises
+        where the record cannot tell.
+    :param seconds: How long to read.
+    :param missing: What was not found, as the end of the error's sentence.
+    :param again: Sends the same change once more, where the documents say that this changes nothing; returns what its
+        answer tells of the change, or None for nothing.
+    """
+    is_known = False
+
+    def look() -> Found | None:
+        nonlocal is_known
+        is_known = False
+        found = read()
+        is_known = True
+        return found
+
+    log.warning("%s Reading what became of it.", told(lost))
+    found = read_until_found(look, seconds)
+    if found is None and isinstance(lost, ServerError) and is_known:
+        raise lost
+    if found is None and again is not None and not isinstance(lost, ServerError):
+        try:
+            found = again()
+        except WorkflowsError as fault:
+            log.warning("%s Reading what became of it.", told(fault))
+            found = read_until_found(look, seconds)
+    if found is None:
+        raise OutcomeUnknown(f"{told(lost).rstrip('.')}; and {missing}") from lost
+    return found
 
 
 class Progress:

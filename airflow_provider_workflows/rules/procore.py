@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable, Mapping
-from typing import Any, Literal
+from typing import Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
 from airflow_provider_workflows.rules.forms import documented_form
@@ -38,7 +38,6 @@ ADDED_ASSIGNEE_REASONS = (
 STATES = frozenset({"blocked", "overdue", "warning", "in_progress", "processing"}) | ENDED_STATES
 
 Json = Mapping[str, Any]
-Position = Literal["ended", "between_steps", "at_step"]
 
 
 # --- an instance, from its history -----------------------------------------------------------------------
@@ -116,6 +115,12 @@ def _item_status(events: list[Json]) -> str | None:
     """Return what the last step that has begun says of the item; the status of an action is its own."""
     steps = [_details(event) for event in events if event.get("type") in ("ResponseStep", "EndStep")]
     return next((step["status"] for step in reversed(steps) if step.get("status") and step.get("started_at")), None)
+
+
+def created_by(instance: Json) -> str | None:
+    """Return the id of the user who started an instance, or None where it does not say."""
+    by = instance.get("created_by")
+    return _id(by) if isinstance(by, Mapping) else None
 
 
 def terminated_by(history: Json) -> str | None:
@@ -201,10 +206,41 @@ def events_of(history: Json) -> list[Json]:
     return _rows(events)
 
 
+def same_tool(one: Any, other: Any) -> bool:
+    """Tell whether two names are those of one tool: its type and its class differ in signs and case only."""
+    return bool(one == other or _letters(one) == _letters(other))
+
+
+def _letters(tool_type: Any) -> str:
+    return "".join(letter for letter in str(tool_type).casefold() if letter.isalnum())
+
+
+def is_asked_for(
+    row: Json,
+    *,
+    tool_type: str | None = None,
+    tool_subtype: str | None = None,
+    item_id: str | None = None,
+    active: bool | None = None,
+) -> bool:
+    """
+    Tell whether an instance can be one that was asked for; a server may ignore the filters of a list.
+
+    :param row: A row of a list, or an instance; what it does not carry is taken for right.
+    :param active: Whether it must run (True) or must have ended (False).
+    """
+    if tool_type is not None and row.get("tool_type") and not same_tool(row["tool_type"], tool_type):
+        return False
+    wanted = {"tool_subtype": tool_subtype, "item_id": item_id}
+    if any(value is not None and str(row.get(name) or value) != value for name, value in wanted.items()):
+        return False
+    return active is None or "ended_at" not in row or has_ended(row) is not active
+
+
 @documented_form()
 def active_instance(instances: Iterable[Json]) -> str | None:
     """Return the id of the instance that runs, or None."""
-    return next((str(instance["id"]) for instance in instances if not instance.get("ended_at")), None)
+    return next((str(instance["id"]) for instance in instances if not has_ended(instance)), None)
 
 
 @documented_form()
@@ -217,7 +253,7 @@ def newest_instance(instances: Iterable[Json]) -> str:
 def _age(instance: Json) -> tuple[bool, float, int, str]:
     started = _seconds(instance.get("started_at") or instance.get("created_at"))
     instance_id = str(instance["id"])
-    return not instance.get("ended_at"), started, len(instance_id), instance_id
+    return not has_ended(instance), started, len(instance_id), instance_id
 
 
 @documented_form()
@@ -311,7 +347,7 @@ def response_request(instance: Json, user_id: str) -> dict[str, Any] | None:
         options}`` with ``options`` a list of ``{id, name, type}``.
     """
     step = current_step(instance)
-    if step is None or not any(_id(a) == user_id for a in pending_assignees(step)):
+    if step is None or not is_pending(step, user_id):
         return None
     return {
         "instance_id": _id(instance),
@@ -340,11 +376,9 @@ def has_ended(record: Json) -> bool:
     )
 
 
-def position_of(instance: Json) -> Position:
-    """Say whether an instance, as shown, has ended, stands at a step, or is between two steps."""
-    if has_ended(instance):
-        return "ended"
-    return "between_steps" if current_step(instance) is None else "at_step"
+def is_between_steps(instance: Json) -> bool:
+    """Tell whether an instance, as shown, has neither ended nor a current step."""
+    return not has_ended(instance) and current_step(instance) is None
 
 
 def current_step(instance: Json) -> Json | None:
@@ -360,6 +394,11 @@ def pending_assignees(step: Json) -> list[Json]:
         for occurrence in _rows(step.get("response_occurrences"))
         if not occurrence.get("submitted_at") and isinstance(occurrence.get("assignee"), Mapping)
     ]
+
+
+def is_pending(step: Json, user_id: str) -> bool:
+    """Tell whether a step occurrence waits for the response of a user."""
+    return any(_id(assignee) == user_id for assignee in pending_assignees(step))
 
 
 def response_options(step: Json) -> list[dict[str, Any]]:
@@ -400,14 +439,60 @@ def choose_option(
 def option_fits(
     option: Json, *, name: str | None = None, option_id: str | None = None, option_type: str | None = None
 ) -> bool:
-    """Tell whether an option, or a recorded response, is the one that is meant."""
+    """Tell whether an option is the one that is meant."""
     if option_id is not None:
         return str(option.get("id")) == option_id
     if name is not None:
-        return str(option.get("name") or "").casefold() == name.casefold()
-    return option_type is not None and str(option.get("type") or "").casefold() == option_type.casefold()
+        return _word(option.get("name")) == _word(name)
+    return option_type is not None and _word(option.get("type")) == _word(option_type)
 
 
+def is_recorded_option(recorded: Json, chosen: Json) -> bool | None:
+    """
+    Tell whether a recorded response is an option that was chosen; None where the record does not tell.
+
+    Of a step that is over Procore shows a label, which need not be the option's own ("Approved" for "Approve"), and
+    the option's type.
+
+    :param recorded: What :func:`recorded_response` or :func:`recorded_in_history` returned.
+    :param chosen: ``{id, name, type, others}``, the option with the other options of its step.
+    """
+    if recorded.get("id") is not None and chosen.get("id") is not None:
+        return str(recorded["id"]) == str(chosen["id"])
+    label, kind = _word(recorded.get("name")), _word(recorded.get("type"))
+    if kind and _word(chosen.get("type")) and kind != _word(chosen.get("type")):
+        return False
+    others = [other for other in _rows(chosen.get("others")) if not kind or _word(other.get("type")) in ("", kind)]
+    has_label_of_another = any(_word(other.get("name")) == label for other in others)
+    if label == _word(chosen.get("name")):
+        return None if has_label_of_another else True
+    if has_label_of_another:
+        return False
+    # A label that no option of the step has: then only the type can tell, where no other option has it.
+    is_only_one = "others" in chosen and not others
+    return True if kind and _word(chosen.get("type")) and is_only_one else None
+
+
+def is_recorded_response(
+    recorded: Json, *, name: str | None = None, option_id: str | None = None, option_type: str | None = None
+) -> bool | None:
+    """
+    Tell whether a recorded response is the one that is meant, from its record alone; None where that does not tell.
+
+    :param recorded: As for :func:`is_recorded_option`.
+    :param name: As for :func:`choose_option`; likewise the others.
+    """
+    if option_id is not None:
+        if recorded.get("id") is not None:
+            return str(recorded["id"]) == option_id
+        return True if recorded.get("response_id") == option_id else None
+    if name is not None:
+        # Another label may be another option, or the same one as the history words it.
+        return True if _word(recorded.get("name")) == _word(name) else None
+    return _word(recorded.get("type")) == _word(option_type) if _word(recorded.get("type")) else None
+
+
+@documented_form()
 def recorded_response(instance: Json, step_occurrence_id: str, user_id: str) -> dict[str, Any] | None:
     """
     Return a user's response at the step occurrence where the instance stands now.
@@ -436,20 +521,27 @@ def recorded_in_history(history: Json, step_occurrence_id: str, user_id: str) ->
     """
     Return a user's response at a step occurrence that may be over, from the instance's history.
 
-    :return: As :func:`recorded_response`; the option's id is known only where the event lists the options.
+    :return: As :func:`recorded_response`, and ``response_id``; the option's id is known only where the event lists the
+        options, and only one of them has the label.
     """
     for event in events_of(history):
         step = _details(event)
         if event.get("type") != "ResponseStep" or _id(step) != step_occurrence_id:
             continue
-        ids = {option["name"]: option["id"] for option in response_options(step)}
         for response in _rows(step.get("responses")):
             if response.get("responded_at") and _id(response) == user_id:
+                label, kind = response.get("response"), response.get("response_type")
+                ids = [
+                    option["id"]
+                    for option in response_options(step)
+                    if _word(option["name"]) == _word(label) and _word(kind) in ("", _word(option["type"]))
+                ]
                 return {
                     "step": step.get("name"),
-                    "id": ids.get(response.get("response")),
-                    "name": response.get("response"),
-                    "type": response.get("response_type"),
+                    "id": ids[0] if len(ids) == 1 else None,
+                    "response_id": None if response.get("response_id") is None else str(response["response_id"]),
+                    "name": label,
+                    "type": kind,
                     "comment": response.get("comment"),
                     "at": response["responded_at"],
                 }
@@ -457,9 +549,18 @@ def recorded_in_history(history: Json, step_occurrence_id: str, user_id: str) ->
 
 
 def assignee_ids(step: Json) -> set[str | None]:
-    """Return the ids of everybody who is asked at a step occurrence."""
+    """Return the ids of all assignees of a step occurrence, of its response step in the history, too."""
     assignees = [occurrence.get("assignee") for occurrence in _rows(step.get("response_occurrences"))]
+    named = ("individual_assignees", "additional_assignees", "responses")
+    assignees += [row for name in named for row in _rows(step.get(name))]
     return {_id(assignee) for assignee in assignees if isinstance(assignee, Mapping)}
+
+
+@documented_form()
+def step_in_history(history: Json, step_occurrence_id: str) -> Json | None:
+    """Return the details of a response step in an instance's history, or None."""
+    steps = (_details(event) for event in events_of(history) if event.get("type") == "ResponseStep")
+    return next((step for step in steps if _id(step) == step_occurrence_id), None)
 
 
 def people_ids(people: Iterable[Json], wanted: Iterable[str]) -> tuple[dict[str, str], list[str]]:
@@ -531,6 +632,11 @@ def _is_given(value: Any) -> bool:
 
 def _id(record: Json) -> str | None:
     return None if record.get("id") is None else str(record["id"])
+
+
+def _word(value: Any) -> str:
+    """Return a word as it is compared: without the blanks around it, in any case."""
+    return "" if value is None else str(value).strip().casefold()
 
 
 def _rows(value: Any) -> list[Json]:

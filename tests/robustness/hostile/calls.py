@@ -33,7 +33,7 @@ class Call:
     """
     One use of a member of a hook.
 
-    :param acts: Sent twice, it may act twice.
+    :param acts: Nobody knows whether it has acted when its answer is lost, so the client does not repeat it.
     """
 
     hook: type
@@ -73,6 +73,8 @@ CALLS = [
             "respond",
             "add_assignees",
             "refresh_instance",
+            "restart_instance",
+            "terminate_instance",
             "create_bulk_replace_request",
             "update_bulk_replace_request",
         },

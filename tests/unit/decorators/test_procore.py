@@ -121,6 +121,7 @@ def test_what_the_function_returns_is_answered_and_described(emulator, row, stor
         "comment": "fine",
         "user_id": "90001",
         "already_recorded": False,
+        "confirmed": True,
     }
 
 

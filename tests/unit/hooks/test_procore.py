@@ -735,6 +735,8 @@ NEVER_TWICE = {
     "bulk_start_instances",
     "add_assignees",
     "refresh_instance",
+    "restart_instance",
+    "terminate_instance",
     "create_bulk_replace_request",
     "update_bulk_replace_request",
 }

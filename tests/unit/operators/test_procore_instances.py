@@ -12,15 +12,13 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     ConnectionFailed,
-    ContractError,
     InvalidRequest,
     NotFound,
     PermissionDenied,
     ServerError,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators import procore as operators
-from airflow_provider_workflows.operators import procore_bulk
+from airflow_provider_workflows.operators import procore_bulk, procore_instances, procore_respond, procore_start
 from airflow_provider_workflows.operators.procore import (
     ProcoreAddAssigneesOperator,
     ProcoreRefreshInstanceOperator,
@@ -30,6 +28,7 @@ from airflow_provider_workflows.operators.procore import (
 )
 from airflow_provider_workflows.rules.times import parse_time
 from airflow_provider_workflows.sensors import procore as sensors
+from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
 from tests.support.killed import Killed
 from tests.unit.sensors.test_procore import deferred, first_event
 
@@ -301,7 +300,7 @@ def test_the_end_is_waited_for_in_both_modes_with_the_same_result(emulator, stor
         assert event["carry"] == {"adopted": False}
         result = start(wait_for_completion=True).execute_complete(context, event)
     else:
-        look = operators.ProcoreInstanceWaitTrigger.look_on_worker
+        look = ProcoreInstanceWaitTrigger.look_on_worker
         looks = []
 
         def look_then_reject(trigger, hook, log):
@@ -311,7 +310,7 @@ def test_the_end_is_waited_for_in_both_modes_with_the_same_result(emulator, stor
             return looks[-1]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(operators.ProcoreInstanceWaitTrigger, "look_on_worker", look_then_reject)
+            patch.setattr(ProcoreInstanceWaitTrigger, "look_on_worker", look_then_reject)
             result = operator.execute(context)
         assert len(looks) == 2
 
@@ -411,7 +410,7 @@ def test_a_kill_while_deferred_ends_only_what_the_task_started(emulator, store, 
     path, arguments = deferred(operator, {"task_state_store": store}).trigger.serialize()
     assert path.endswith("ProcoreInstanceWaitTrigger")
 
-    asyncio.run(operators.ProcoreInstanceWaitTrigger(**arguments).on_kill())
+    asyncio.run(ProcoreInstanceWaitTrigger(**arguments).on_kill())
 
     assert len(effects(emulator, "terminate")) == ends
 
@@ -452,7 +451,7 @@ def test_a_bad_parameter_of_a_start_is_named_before_anything_is_sent(emulator, s
 
 def terminate(**parameters) -> ProcoreTerminateInstanceOperator:
     where = {} if {"instance_id", "item_id"} & set(parameters) else {"instance_id": INSTANCE}
-    return ProcoreTerminateInstanceOperator(task_id="end", **{**where, **parameters})
+    return ProcoreTerminateInstanceOperator(task_id="end", **{"confirm_timeout": 0.2, **where, **parameters})
 
 
 def test_an_instance_is_ended_and_described(emulator, store):
@@ -537,7 +536,7 @@ def test_an_instance_of_a_tool_with_a_subtype_is_found_by_its_item(emulator, sto
 
 def restart(**parameters) -> ProcoreRestartInstanceOperator:
     where = {} if {"instance_id", "item_id"} & set(parameters) else {"instance_id": INSTANCE}
-    return ProcoreRestartInstanceOperator(task_id="again", **{**where, **parameters})
+    return ProcoreRestartInstanceOperator(task_id="again", **{"confirm_timeout": 0.2, **where, **parameters})
 
 
 @pytest.mark.parametrize("where", [{}, {"item_id": 5001, "tool_type": TOOL}])
@@ -592,8 +591,9 @@ def test_a_restart_that_gives_the_same_instance_is_not_believed(emulator, store)
     same = {"data": {"id": INSTANCE, "item_id": "5001"}}
     emulator.control("POST", "faults", method="POST", path="/restart$", status=200, json=same)
 
-    with pytest.raises(ContractError, match="gave no new instance"):
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown.*shows no new instance"):
         restart().execute({"task_state_store": store})
+    assert effects(emulator, "restart") == []
 
 
 # --- refresh ---
@@ -706,6 +706,7 @@ def test_people_are_asked_by_login_or_id_and_described(emulator, store):
         "step_occurrence_id": STEP,
         "added": ["90006", "90005"],
         "already_assigned": [],
+        "confirmed": True,
     }
     (sent,) = writes(emulator)
     assert sent["body"] == {
@@ -922,7 +923,11 @@ def templated(cls: type) -> set[str]:
 
 @pytest.mark.parametrize(
     ("cls", "names"),
-    [pair for module in (operators, procore_bulk, sensors) for pair in documented(module)],
+    [
+        pair
+        for module in (procore_respond, procore_start, procore_instances, procore_bulk, sensors)
+        for pair in documented(module)
+    ],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
 def test_what_is_said_to_be_templated_is(cls, names):
@@ -968,7 +973,7 @@ def test_an_instance_that_was_started_by_a_failing_server_and_has_ended_is_not_s
 def test_an_instance_that_shows_late_after_a_failing_server_is_found_by_the_retry(emulator, store):
     emulator.control("POST", "faults", method="POST", path=START, status=500, json={}, after=True)
     emulator.control("POST", "faults", method="GET", path=START, skip=2, times=10**6, status=500, json={})
-    with pytest.raises(ServerError):
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown.*item 5002"):
         start().execute({"task_state_store": store})
     emulator.control("DELETE", "faults")
     emulator.control("POST", f"procore/instances/{NEW}/terminate")

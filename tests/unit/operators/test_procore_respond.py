@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_provider_workflows.exceptions import ConfigurationError, NotFound
+from airflow_provider_workflows.exceptions import ConfigurationError, NotFound, ServerError, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
+from tests.support.killed import Killed
 
 pytestmark = [pytest.mark.compat, pytest.mark.usefixtures("airflow_connections")]
 
@@ -18,7 +21,7 @@ TOOL = "purchase_order_contract"
 def respond(**parameters) -> ProcoreRespondOperator:
     wish = {} if {"option", "option_id", "option_type"} & set(parameters) else {"option": "approve"}
     where = {} if {"instance_id", "item_id"} & set(parameters) else {"instance_id": INSTANCE}
-    return ProcoreRespondOperator(task_id="answer", confirm_timeout=0.2, **{**where, **wish, **parameters})
+    return ProcoreRespondOperator(task_id="answer", **{"confirm_timeout": 0.2, **where, **wish, **parameters})
 
 
 def responses(emulator) -> list[tuple[str, str]]:
@@ -56,6 +59,7 @@ def test_a_response_is_given_and_described(emulator, store):
         "comment": "fine",
         "user_id": "90001",
         "already_recorded": False,
+        "confirmed": True,
     }
     assert step_of(emulator)["step"] == "Director Approval"
 
@@ -302,3 +306,362 @@ def test_a_history_that_may_not_be_read_does_not_fail_an_answer_that_was_taken(e
     emulator.control("POST", "faults", method="GET", path="/history$", times=99, status=403, json={})
 
     assert respond().execute({"task_state_store": store})["option"] == "Approve"
+
+
+# --- whatever the product answers ---
+
+STEP = f"{INSTANCE}01"
+READS = rf"/instances/{INSTANCE}(/history)?$"
+
+
+def switch(emulator, **values) -> None:
+    emulator.control("PATCH", "switches", **values)
+
+
+def sent(emulator) -> int:
+    return len([r for r in emulator.requests() if r["method"] == "POST" and r["path"].endswith("/responses")])
+
+
+def option_id(number: int) -> str:
+    options = ProcoreHook().get_instance(INSTANCE)["current_step_occurrence"]["available_response_options"]
+    return options[number]["id"]
+
+
+def by_id(store, option: str, **parameters):
+    wish = {"option_id": option, "step_occurrence_id": STEP, "confirm_timeout": 0, **parameters}
+    return respond(**wish).execute({"task_state_store": store})
+
+
+@pytest.mark.parametrize("cleared", [True, False])
+@pytest.mark.parametrize("response_id", ["option", "response"])
+def test_id_of_another_option_than_recorded_is_a_conflict(emulator, store, response_id, cleared):
+    switch(emulator, history_response_id=response_id)
+    approve, reject = option_id(0), option_id(2)
+    by_id(store, reject)
+    if cleared:
+        store.clear()
+
+    with pytest.raises(AirflowFailException, match="ResponseConflict.*'Reject'"):
+        by_id(store, approve)
+    assert responses(emulator) == [("90001", "Reject")]
+
+
+@pytest.mark.parametrize(("response_id", "known"), [("option", True), ("response", False)])
+def test_recorded_option_is_taken_for_an_id_only_where_it_shows_it(emulator, store, response_id, known):
+    switch(emulator, history_response_id=response_id)
+    approve = option_id(0)
+    by_id(store, approve)
+    store.clear()
+
+    if known:
+        assert by_id(store, approve)["already_recorded"] is True
+    else:
+        with pytest.raises(AirflowFailException, match="ResponseConflict"):
+            by_id(store, approve)
+    assert sent(emulator) == 1
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+@pytest.mark.parametrize("events", ["shown", "hidden"])
+def test_lost_response_that_cannot_be_read_is_an_unknown_outcome(emulator, store, status, events):
+    switch(emulator, response_events=events)
+    emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
+    emulator.control("POST", "faults", method="GET", path=READS, skip=1, times=99, status=status, json={})
+
+    with pytest.raises(AirflowFailException, match=f"OutcomeUnknown.*{STEP}"):
+        respond(confirm_timeout=0, on_step_moved="succeed").execute({"task_state_store": store})
+    assert responses(emulator) == [("90001", "Approve")]
+    assert sent(emulator) <= 2
+
+
+@pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
+@pytest.mark.parametrize("hiding", [{"response_events": "hidden"}, {"history_step_id": "step"}])
+def test_lost_response_of_a_moved_step_without_a_record_is_unknown(emulator, store, hiding, policy):
+    switch(emulator, **hiding)
+    emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        respond(confirm_timeout=0, on_step_moved=policy).execute({"task_state_store": store})
+    assert sent(emulator) == 1
+
+
+def test_204_of_the_resubmission_counts_as_the_response_own(emulator, store):
+    switch(emulator, transition="delayed", transition_delay=3600)
+    emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
+    emulator.control("POST", "faults", method="GET", path=READS, skip=1, times=99, status=404, json={})
+
+    result = respond(confirm_timeout=0).execute({"task_state_store": store})
+
+    assert (result["option"], result["confirmed"], result["already_recorded"]) == ("Approve", False, False)
+    assert (responses(emulator), sent(emulator)) == ([("90001", "Approve")], 2)
+
+
+@pytest.mark.parametrize("events", ["shown", "hidden"])
+def test_retry_of_a_killed_response_finds_it_or_says_unknown(emulator, store, dies, events):
+    switch(emulator, response_events=events)
+    dies(ProcoreHook, "respond", "after")
+    with pytest.raises(Killed):
+        respond(confirm_timeout=0).execute({"task_state_store": store})
+
+    again = respond(confirm_timeout=0, on_step_moved="succeed")
+    if events == "shown":
+        assert again.execute({"task_state_store": store})["already_recorded"] is True
+    else:
+        with pytest.raises(AirflowFailException, match="OutcomeUnknown.*'Approve'"):
+            again.execute({"task_state_store": store})
+    assert sent(emulator) == 1
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_retry_of_a_killed_response_that_cannot_read_says_unknown(emulator, store, dies, status):
+    dies(ProcoreHook, "respond", "after")
+    with pytest.raises(Killed):
+        respond(confirm_timeout=0).execute({"task_state_store": store})
+    emulator.control("POST", "faults", method="GET", path=READS, times=99, status=status, json={})
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        respond(confirm_timeout=0).execute({"task_state_store": store})
+    assert sent(emulator) == 1
+
+
+def test_retry_sends_a_response_that_was_killed_before_it_was_sent(emulator, store, dies):
+    dies(ProcoreHook, "respond", "before")
+    with pytest.raises(Killed):
+        respond(confirm_timeout=0).execute({"task_state_store": store})
+
+    respond(confirm_timeout=0).execute({"task_state_store": store})
+
+    assert responses(emulator) == [("90001", "Approve")]
+
+
+@pytest.mark.parametrize("policy", ["fail", "succeed"])
+def test_retry_never_says_moved_of_a_response_that_was_sent(emulator, store, dies, policy):
+    dies(ProcoreHook, "respond", "before")
+    with pytest.raises(Killed):
+        respond(confirm_timeout=0).execute({"task_state_store": store})
+    emulator.control("POST", f"procore/instances/{INSTANCE}/terminate", login="pat@example.com")
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        respond(confirm_timeout=0, on_step_moved=policy).execute({"task_state_store": store})
+
+
+def test_refused_second_try_of_a_killed_response_stays_unknown(emulator, store, dies):
+    dies(ProcoreHook, "respond", "before")
+    with pytest.raises(Killed):
+        respond(confirm_timeout=0).execute({"task_state_store": store})
+    emulator.control("POST", "faults", method="POST", path="/responses$", times=9, status=422, json={"error": "no"})
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown.*422"):
+        respond(confirm_timeout=0).execute({"task_state_store": store})
+
+
+def test_retry_after_a_kill_behind_the_204_needs_no_record(emulator, store, dies):
+    switch(emulator, response_events="hidden")
+    dies(ProcoreRespondOperator, "_confirmed", "before")
+    with pytest.raises(Killed):
+        respond(confirm_timeout=0).execute({"task_state_store": store})
+
+    again = respond(confirm_timeout=0).execute({"task_state_store": store})
+
+    assert (again["option"], again["step"], again["item_id"]) == ("Approve", "Budget Check", "5001")
+    assert (again["already_recorded"], again["confirmed"], sent(emulator)) == (True, False, 1)
+
+
+def test_another_option_after_a_taken_one_is_a_conflict(emulator, store):
+    switch(emulator, response_events="hidden")
+    respond(confirm_timeout=0).execute({"task_state_store": store})
+
+    with pytest.raises(AirflowFailException, match="ResponseConflict.*'Approve'.*'Reject'"):
+        respond(option="Reject", confirm_timeout=0).execute({"task_state_store": store})
+
+
+@pytest.mark.parametrize("labels", ["option", "status"])
+@pytest.mark.parametrize("wish", [{"option": " approve "}, {"option_type": "approve"}])
+def test_response_is_known_again_by_its_type_whatever_its_label(emulator, store, labels, wish):
+    switch(emulator, history_labels=labels)
+    emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
+
+    first = respond(confirm_timeout=0, **wish).execute({"task_state_store": store})
+    again = respond(confirm_timeout=0, **wish).execute({"task_state_store": store})
+
+    assert (first["option"], first["confirmed"]) == ("Approve", True)
+    assert again == {**first, "already_recorded": True}
+    assert sent(emulator) == 1
+
+
+@pytest.mark.parametrize(("status", "posts"), [("200", 1), ("200_error", 2)])
+def test_undocumented_status_is_believed_with_a_record_only(emulator, store, status, posts):
+    switch(emulator, respond_status=status)
+    if status == "200":
+        assert respond(confirm_timeout=0).execute({"task_state_store": store})["confirmed"] is True
+    else:
+        with pytest.raises(AirflowFailException, match="OutcomeUnknown.*200"):
+            respond(confirm_timeout=0).execute({"task_state_store": store})
+    assert sent(emulator) == posts
+
+
+def test_undocumented_status_without_a_record_is_unknown(emulator, store):
+    switch(emulator, respond_status="200", response_events="hidden")
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown.*200"):
+        respond(confirm_timeout=0).execute({"task_state_store": store})
+
+
+@pytest.mark.parametrize("hiding", [{"response_events": "hidden"}, {"history_step_id": "step"}, {"history": "absent"}])
+@pytest.mark.parametrize("transition", ["at_once", "in_between"])
+def test_hidden_history_makes_no_failure_of_a_documented_204(emulator, store, hiding, transition):
+    switch(emulator, transition=transition, transition_delay=3600, **hiding)
+
+    result = respond(confirm_timeout=0).execute({"task_state_store": store})
+
+    assert (result["confirmed"], result["already_recorded"]) == (False, False)
+    assert responses(emulator) == [("90001", "Approve")]
+
+
+def test_204_of_a_step_that_goes_on_waiting_is_an_unknown_outcome(emulator, store):
+    emulator.control("POST", "faults", method="POST", path="/responses$", status=204)
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown.*still waits for user 90001"):
+        respond(confirm_timeout=0).execute({"task_state_store": store})
+    assert (responses(emulator), sent(emulator)) == ([], 1)
+
+
+def test_failing_server_is_believed_where_the_step_still_waits(emulator, store):
+    emulator.control("POST", "faults", method="POST", path="/responses$", status=500, json={}, times=2)
+    for _ in range(2):
+        with pytest.raises(ServerError):
+            respond(confirm_timeout=0).execute({"task_state_store": store})
+
+    respond(confirm_timeout=0).execute({"task_state_store": store})
+
+    assert responses(emulator) == [("90001", "Approve")]
+
+
+def test_failing_server_that_has_acted_unseen_is_an_unknown_outcome(emulator, store):
+    switch(emulator, response_events="hidden")
+    emulator.control("POST", "faults", method="POST", path="/responses$", status=500, json={}, after=True)
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown.*500"):
+        respond(confirm_timeout=0).execute({"task_state_store": store})
+
+
+# --- what it is bound to ---
+
+
+@pytest.mark.parametrize("where", [{}, {"item_id": "5001", "tool_type": TOOL}])
+def test_step_of_somebody_else_binds_nothing(emulator, store, where):
+    person_answers(emulator, "integration@example.com", "Approve")
+    with pytest.raises(ConfigurationError, match="90001.*Director Approval.*dana@example.com.*RequestedSensor"):
+        respond(**where).execute({"task_state_store": store})
+    assert store == {}
+    bring_the_step_round_again(emulator)
+    waiting = step_of(emulator)["step_occurrence_id"]
+
+    result = respond(**where).execute({"task_state_store": store})
+
+    assert (result["step_occurrence_id"], result["option"]) == (waiting, "Approve")
+
+
+def test_option_that_does_not_exist_binds_nothing(emulator, store):
+    with pytest.raises(ConfigurationError):
+        respond(option="Aprove").execute({"task_state_store": store})
+
+    assert store == {}
+
+
+def test_instance_of_another_item_is_not_answered(emulator, store):
+    switch(emulator, filters="ignored")
+    emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="5002")
+
+    result = respond(item_id="5001", tool_type=TOOL).execute({"task_state_store": store})
+
+    assert (result["instance_id"], result["item_id"]) == (INSTANCE, "5001")
+    assert step_of(emulator, "700002")["step"] == "Budget Check"
+
+
+def test_instance_that_shows_another_item_is_not_answered(emulator, store):
+    other = {"data": [{"id": INSTANCE, "tool_type": TOOL, "ended_at": None}]}
+    emulator.control("POST", "faults", method="GET", path="/workflows/instances$", status=200, json=other)
+
+    with pytest.raises(NotFound, match="Item 4711"):
+        respond(item_id="4711", tool_type=TOOL).execute({"task_state_store": store})
+    assert sent(emulator) == 0
+
+
+@pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
+def test_between_two_steps_is_no_end(emulator, store, policy):
+    person_answers(emulator, "integration@example.com", "Approve")
+    switch(emulator, transition="in_between", transition_delay=3600)
+    bring_the_step_round_again(emulator)
+    with pytest.raises(WorkflowsError, match="between two steps") as raised:
+        respond(on_step_moved=policy, confirm_timeout=0).execute({"task_state_store": store})
+    assert raised.value.retryable
+    assert store == {}
+    emulator.control("POST", "clock", advance=3601)
+
+    assert respond(confirm_timeout=0).execute({"task_state_store": store})["option"] == "Approve"
+
+
+def test_empty_end_is_no_end(emulator, store, monkeypatch):
+    shown = ProcoreHook.get_instance
+
+    def with_empty_end(*args, **kwargs):
+        instance = shown(*args, **kwargs)
+        return {**instance, "ended_at": instance["ended_at"] or " "}
+
+    monkeypatch.setattr(ProcoreHook, "get_instance", with_empty_end)
+
+    assert respond().execute({"task_state_store": store})["confirmed"] is True
+
+
+@pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
+@pytest.mark.parametrize(
+    ("how", "switches"),
+    [
+        *[("ended", {"ended_instance": status}) for status in ("422", "404", "403")],
+        *[("moved", {"stale_step": status}) for status in ("422", "404")],
+    ],
+)
+def test_step_that_moves_between_read_and_write_ends_as_the_author_says(
+    emulator, store, monkeypatch, policy, how, switches
+):
+    switch(emulator, **switches)
+    really = ProcoreHook.respond
+
+    def too_late(hook, *args, **kwargs):
+        if how == "ended":
+            emulator.control("POST", f"procore/instances/{INSTANCE}/terminate", login="pat@example.com")
+        else:  # our own user, by another way: the step is over without a response that the record shows
+            person_answers(emulator, "integration@example.com", "Reject")
+        return really(hook, *args, **kwargs)
+
+    monkeypatch.setattr(ProcoreHook, "respond", too_late)
+    switch(emulator, response_events="hidden")
+    operator = respond(on_step_moved=policy, confirm_timeout=0)
+
+    if policy == "succeed":
+        assert operator.execute({"task_state_store": store}) is None
+    else:
+        error = {"fail": AirflowFailException, "skip": AirflowSkipException}[policy]
+        with pytest.raises(error, match="is over"):
+            operator.execute({"task_state_store": store})
+
+
+# --- what the log says ---
+
+
+def test_response_leaves_one_line_with_all_its_ids_and_no_comment(emulator, store, capsys):
+    respond(comment="a secret deal").execute({"task_state_store": store})
+
+    output = capsys.readouterr().out
+    (line,) = [line for line in output.splitlines() if "Responded" in line]
+    assert all(word in line for word in ("'Approve'", "'Budget Check'", INSTANCE, "5001", "90001", STEP))
+    assert "a secret deal" not in output
+
+
+@pytest.mark.parametrize("policy", ["skip", "succeed"])
+def test_success_without_a_write_says_why(emulator, store, capsys, policy):
+    with contextlib.suppress(AirflowSkipException):
+        respond(step_occurrence_id="gone", on_step_moved=policy).execute({"task_state_store": store})
+
+    assert f"on_step_moved is '{policy}'" in capsys.readouterr().out

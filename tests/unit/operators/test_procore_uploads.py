@@ -22,7 +22,7 @@ from airflow_provider_workflows.exceptions import (
     ServerError,
 )
 from airflow_provider_workflows.hooks.procore import ProcoreHook
-from airflow_provider_workflows.operators import procore as operators
+from airflow_provider_workflows.operators import procore_respond as operators
 from airflow_provider_workflows.rules.procore import ATTACHMENT_KINDS
 from tests.unit.operators.test_procore_respond import INSTANCE, TOOL, respond, responses
 

@@ -192,7 +192,7 @@ def test_an_instance_asks_only_those_who_have_not_answered_yet():
     ],
 )
 def test_no_current_step_is_between_two_steps_not_the_end(record, position):
-    assert rules.position_of(record) == position
+    assert rules.is_between_steps(record) is (position == "between_steps")
     assert rules.has_ended(record) is (position == "ended")
 
 
