@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_workflows.client.auth import ClientCredentials, ReadyToken
@@ -28,7 +29,7 @@ from airflow_provider_workflows.hooks.base import (
 )
 from airflow_provider_workflows.rules.forms import is_id
 from airflow_provider_workflows.rules.parameters import check_required, text_id
-from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
+from airflow_provider_workflows.rules.procore import COMPANY_LEVEL, has_ended
 from airflow_provider_workflows.rules.procore_legacy import text_ids, users_named
 
 if TYPE_CHECKING:
@@ -382,11 +383,14 @@ class ProcoreHook(ProcoreConnectionHook):
         """
         List instances.
 
+        Whether Procore lists all or the active ones when it is not told which is not documented, so it is always
+        told: for all of them the active ones are listed first and then the ended ones.
+
         :param tool_type: Tool the items belong to, such as ``purchase_order_contract``.
         :param tool_subtype: Subtype of the tool; needed for correspondence.
         :param item_id: Only the instances of this item.
         :param assignee_id: Only those whose current step waits on this user (login information id).
-        :param active: Only active instances, or only ended ones.
+        :param active: Only active instances, or only ended ones; None for all.
         :param overdue: Only those whose next step is overdue, or only the others.
         :param include_internal: Procore's own instances, too.
         :param project_id: Project to look in.
@@ -397,11 +401,18 @@ class ProcoreHook(ProcoreConnectionHook):
             "filters[tool_subtype]": tool_subtype,
             "filters[item_id]": item_id,
             "filters[assignee_id]": assignee_id,
-            "filters[active]": active,
             "filters[overdue]": overdue,
             "include_internal": include_internal,
         }
-        return self._pages(self._path("instances", project_id=project_id, tool_type=tool_type), filters)
+        where = self._path("instances", project_id=project_id, tool_type=tool_type)
+        # The active ones first: one that ends in between is listed twice, and not left out.
+        lists = [
+            self._pages(where, {**filters, "filters[active]": wanted})
+            for wanted in ((True, False) if active is None else (active,))
+        ]
+        if active is not None:  # a server may take False for "no filter"
+            return (row for row in lists[0] if has_ended(row) is not active)
+        return _each_once(chain.from_iterable(lists))
 
     def list_item_instances(
         self, tool_type: str, item_id: str, project_id: str | None = None, *, tool_subtype: str | None = None
@@ -785,6 +796,15 @@ class ProcoreHook(ProcoreConnectionHook):
         if not isinstance(found, kind) or not all(isinstance(row, dict) for row in rows):
             raise ContractError("The answer has no 'data' of the expected form", method=method, path=where)
         return found
+
+
+def _each_once(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    seen = set()
+    for row in rows:
+        instance_id = text_id(row.get("id"))
+        if instance_id is None or instance_id not in seen:
+            seen.add(instance_id)
+            yield row
 
 
 def _present(**values: Any) -> dict[str, Any]:
