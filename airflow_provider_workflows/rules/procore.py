@@ -208,9 +208,12 @@ def timeline_of(history: Json) -> Timeline:
     """
     Return what the events of a history say, in the order of time.
 
-    :raises ContractError: the events are no list at all; to take that for none would be to wait for ever.
+    :raises ContractError: the events are no list at all, or the status is no text; to take that for none would be to
+        wait for ever.
     """
     events_of(history)
+    if not isinstance(status := history.get("status"), (str, type(None))):
+        raise ContractError(f"The status of a history is no text but {type(status).__name__}")
     return Timeline(history)
 
 
