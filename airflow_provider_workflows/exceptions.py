@@ -18,6 +18,7 @@ LONGEST_WORDS = 10_000  # characters; a server can name as many tools as it like
 
 __all__ = [
     "NOTHING_DONE",
+    "AmbiguousOrder",
     "ApiError",
     "AuthenticationError",
     "ConfigurationError",
@@ -28,6 +29,7 @@ __all__ = [
     "InstanceBlocked",
     "InvalidRequest",
     "NotFound",
+    "OutcomeUnclear",
     "OutcomeUnknown",
     "PermissionDenied",
     "PresetDiffers",
@@ -60,6 +62,12 @@ class ResponseConflict(WorkflowsError):
 
 class StepMoved(WorkflowsError):
     """The step or state that an action was meant for is over."""
+
+    retryable = False
+
+
+class OutcomeUnclear(WorkflowsError):
+    """The record of a workflow does not tell what was decided, or contradicts itself."""
 
     retryable = False
 
@@ -204,6 +212,10 @@ class OutcomeUnknown(ApiError):
 
 class ContractError(ApiError):
     """The answer has a form that the documented API does not have, or points to another server."""
+
+
+class AmbiguousOrder(ContractError):
+    """A history does not show in which order things happened, and what was asked depends on it."""
 
 
 # After one of these a call has changed nothing, for certain; after any other, perhaps.

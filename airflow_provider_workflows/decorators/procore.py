@@ -313,9 +313,10 @@ def procore_response(python_callable: Callable[..., Any] | None = None, **option
 
     What the function is given as ``instance`` is the row, and over it what was read just now: ``{instance_id, item_id,
     tool_type, project_id, step, step_occurrence_id, step_started_at, overdue_at, options: [{id, name, type}], holders:
-    [{id, name, login}], state, item_status, last_response: {option, type, comment, by, at}, started_at, ended_at,
-    blocked_reason}``. ``holders`` are those who have not answered the step yet, us among them; ``last_response`` is
-    None before the first one; times are the API's own strings.
+    [{id, name, login}], state, item_status, decision, last_response: {option, type, comment, by, at}, started_at,
+    ended_at, blocked_reason, ambiguous}``. ``holders`` are those who have not answered the step yet, us among them;
+    ``decision`` is that of the step before, as ``ProcoreInstanceSensor`` returns it; ``last_response`` is None before
+    the first one; times are the API's own strings.
 
     ``Wait()`` gives the worker back: the function is called again after ``poke_interval``, by a task that was deferred,
     or, where it is not deferrable, rescheduled. ``timeout`` counts by the clock on the wall from the first try on.

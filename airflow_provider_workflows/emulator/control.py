@@ -121,6 +121,12 @@ class PersonResponds(Order):
     comment: str | None = None
 
 
+class Override(Order):
+    login: str = "pat@example.com"
+    option: str
+    reason: str | None = None
+
+
 class Terminate(Order):
     login: str = "pat@example.com"
 
@@ -306,6 +312,11 @@ def routes(emulated: Emulated) -> APIRouter:
     @router.post("/procore/instances/{id}/respond")
     async def person_responds(id: str, order: PersonResponds) -> dict[str, Any]:
         procore.person_responds(emulated.procore, v2(id), order.login, order.option, order.comment)
+        return {}
+
+    @router.post("/procore/instances/{id}/override")
+    async def person_overrides(id: str, order: Override) -> dict[str, Any]:
+        procore.person_overrides(emulated.procore, v2(id), order.login, order.option, order.reason)
         return {}
 
     @router.post("/procore/instances/{id}/terminate")

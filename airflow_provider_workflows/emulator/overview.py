@@ -191,6 +191,9 @@ def _history_of_v2(one: procore.Instance, clock: Clock) -> list[Shown]:
             rows.append(
                 _event(clock, answer.at, f"{visit.step.name}: {answer.option['name']}", user_id, answer.comment)
             )
+        if visit.override:
+            words = f"{visit.step.name}: overridden to {visit.outcome['name']}"
+            rows.append(_event(clock, visit.override["at"], words, visit.override["by"], visit.override["reason"]))
         if visit.step.kind != "response":
             rows.append(_event(clock, visit.started_at, visit.step.name))
     if one.terminated_by is not None:

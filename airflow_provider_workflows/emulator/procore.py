@@ -54,6 +54,7 @@ class Occurrence:
     ended_at: float | None = None
     answers: Mapping[str, Answer] = field(default_factory=lambda: NOTHING)
     outcome: Mapping[str, str] = field(default_factory=lambda: NOTHING)  # the option that decided
+    override: Mapping[str, Any] = field(default_factory=lambda: NOTHING)  # who decided instead of the assignees
     updates: tuple[dict[str, Any], ...] = ()  # who was replaced by whom
 
 
@@ -79,10 +80,11 @@ class Instance:
     blocked_is_retriable: bool = False
     refreshes: int = 0  # that are needed to lift the block
     restarted_as: str | None = None
+    following: str | None = None  # the step that it comes to; until then it stands at none
 
     @property
     def current(self) -> Occurrence | None:
-        return self.visits[-1] if self.ended_at is None else None
+        return self.visits[-1] if self.ended_at is None and self.following is None else None
 
 
 class Procore:
@@ -217,14 +219,28 @@ class Procore:
 
     def _take(self, instance: Instance, user_id: str, answer: Answer) -> None:
         """Write an answer down; where it decides, the step moves with the next ``catch_up``."""
-        switches = self.world.switches
         current = instance.visits[-1]
         current.answers = {**current.answers, user_id: answer}
         current.outcome = _outcome(current)
         if current.outcome:
-            delay = 0.0 if switches["transition"] == "at_once" else switches["transition_delay"]
-            self.moving[instance.id] = answer.at + delay
-            self.next_move = min(self.next_move, answer.at + delay)
+            self._move(instance, answer.at)
+
+    def _move(self, instance: Instance, decided_at: float) -> None:
+        switches = self.world.switches
+        delay = 0.0 if switches["transition"] == "at_once" else switches["transition_delay"]
+        self.moving[instance.id] = decided_at + delay
+        self.next_move = min(self.next_move, decided_at + delay)
+
+    def override(self, instance: Instance, user_id: str, option_id: str, reason: str | None) -> None:
+        """Let somebody decide the current step in the place of its assignees."""
+        current = self._current(instance, instance.visits[-1].id)
+        current.outcome = next(option for option in current.step.wire_options if option["id"] == option_id)
+        now = self.world.clock.time()
+        current.override = {"at": now, "by": user_id, "reason": reason}
+        detail = {"step": current.step.name, "option": current.outcome["name"], "reason": reason}
+        self._record("override", user_id, instance, detail, "person", step_occurrence_id=current.id)
+        self._move(instance, now)
+        self.catch_up()
 
     def add_assignees(self, instance: Instance, wanted: models.AddAssignees, by: str) -> None:
         current = self._current(instance, wanted.step_occurrence_id)
@@ -244,7 +260,10 @@ class Procore:
             return
         now = self.world.clock.time()
         self.moving.pop(instance.id, None)
-        instance.visits[-1].ended_at = instance.ended_at = instance.updated_at = now
+        if instance.current is not None:
+            instance.current.ended_at = now
+        instance.following = None
+        instance.ended_at = instance.updated_at = now
         instance.terminated_by = by
         self._record("terminate", by, instance, {}, via)
 
@@ -286,14 +305,24 @@ class Procore:
         now = self.world.clock.time()
         if now < self.next_move:
             return
-        for instance_id in [i for i, moves_at in self.moving.items() if moves_at <= now]:
-            moves_at = self.moving.pop(instance_id)
-            instance = self.instances[instance_id]
-            visit = instance.visits[-1]
-            visit.ended_at = moves_at
-            following = next(to for name, _, to in visit.step.options if name == visit.outcome["name"])
-            self._enter(instance, following, moves_at)
+        gap = self.world.switches["step_gap"]
+        while due := [i for i, moves_at in self.moving.items() if moves_at <= now]:
+            for instance_id in due:
+                self._step(self.instances[instance_id], self.moving.pop(instance_id), gap)
         self.next_move = min(self.moving.values(), default=LATEST)
+
+    def _step(self, instance: Instance, moves_at: float, gap: float) -> None:
+        """Close the current step, and come to the following one at once, or after a gap without a step."""
+        following, instance.following = instance.following, None
+        if following is None:
+            visit = instance.visits[-1]
+            visit.ended_at = instance.updated_at = moves_at
+            following = next(to for name, _, to in visit.step.options if name == visit.outcome["name"])
+            if gap:
+                instance.following = following
+                self.moving[instance.id] = moves_at + gap
+                return
+        self._enter(instance, following, moves_at)
 
     def replace_assignee(self, instance: Instance, old: str, new: list[str], by: str) -> bool:
         """Put others in somebody's place, except where an answer is there already; tell whether that changed it."""
@@ -397,8 +426,10 @@ class Procore:
         """Return the current occurrence, which must be the one that is meant."""
         switches = self.world.switches
         current = instance.current
-        if current is None:
+        if instance.ended_at is not None:
             raise refusal(int(switches["ended_instance"]), "instance_ended", "The workflow instance has ended.")
+        if current is None:
+            raise refusal(int(switches["stale_step"]), "stale_step", "The step occurrence is over.")
         if current.id != occurrence_id or (instance.id in self.moving and user_id not in current.answers):
             raise refusal(int(switches["stale_step"]), "stale_step", "The step occurrence is not the current one.")
         return current
@@ -431,12 +462,12 @@ class Procore:
     def status_of(self, instance: Instance) -> str:
         if instance.terminated_by is not None:
             return "terminated"
-        current = instance.current
-        if current is None:
+        if instance.ended_at is not None:
             return "complete"
         if instance.blocked_reason is not None:
             return "blocked"
-        if instance.id in self.moving:
+        current = instance.current
+        if current is None or instance.id in self.moving:
             return "processing"
         return "overdue" if self.world.clock.time() > current.started_at + STEP_TIME else "in_progress"
 
@@ -501,6 +532,10 @@ def _item_status(instance: Instance) -> str | None:
 # --- what people do ---
 
 
+def person_overrides(procore: Procore, instance: Instance, login: str, option: str, reason: str | None) -> None:
+    procore.override(instance, user_by_login(login).id, _option_id(instance, option), reason)
+
+
 def person_responds(procore: Procore, instance: Instance, login: str, option: str, comment: str | None) -> None:
     option_id = _option_id(instance, option)
     procore.respond(instance, instance.visits[-1].id, user_by_login(login).id, option_id, comment, [], "person")
@@ -512,6 +547,6 @@ def _option_id(instance: Instance, option: str) -> str:
     options: Iterable[dict[str, str]] = current.step.wire_options if current else ()
     chosen = next((o for o in options if o["name"].casefold() == option.casefold()), None)
     if current is None or chosen is None:
-        names = ", ".join(o["name"] for o in options) or "none, it has ended"
+        names = ", ".join(o["name"] for o in options) or "none, it has ended or stands at no step"
         raise Refusal(422, {"error": f"instance {instance.id} has no option {option!r} now; options: {names}"})
     return chosen["id"]

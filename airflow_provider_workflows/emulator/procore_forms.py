@@ -94,11 +94,10 @@ def history(procore: Procore, instance: Instance, *, instance_id: bool = False) 
     iso = procore.world.clock.iso
     events: list[dict[str, Any]] = [{"type": "WorkflowStarted", "details": {"started_at": iso(instance.started_at)}}]
     switches = procore.world.switches
-    shown = instance.visits
-    if switches["response_events"] == "hidden":
-        shown = tuple(visit for visit in shown if visit.step.kind != "response")
-    events += [_visit_event(procore, instance, visit) for visit in shown]
-    index = len(events) - 1 if instance.ended_at is None else None
+    events += [_visit_event(procore, instance, visit) for visit in instance.visits]
+    if switches["hidden_events"] == "response_steps":
+        events = [event for event in events if event["type"] != "ResponseStep"]
+    index = len(events) - 1 if instance.current is not None else None
     if instance.terminated_by is not None and instance.ended_at is not None:
         events.append(
             {
@@ -112,14 +111,18 @@ def history(procore: Procore, instance: Instance, *, instance_id: bool = False) 
                 },
             }
         )
+    if switches["history_order"] == "newest_first":
+        events.reverse()
+        index = None if index is None else len(events) - 1 - index
     named = {"instance_id": instance.id} if instance_id else {}
-    if procore.world.switches["history"] == "events_only":
+    if switches["history"] == "events_only":
         return {"history": events, **named}
+    status = procore.status_of(instance)
     return {
         **named,
         "name": instance.template.name,
         "format": "diagram",
-        "status": procore.status_of(instance),
+        "status": None if switches["history"] == "no_status" else _in_case(status, switches["status_case"]),
         "started_at": iso(instance.started_at),
         "ended_at": None if instance.ended_at is None else iso(instance.ended_at),
         "blocked_reason": instance.blocked_reason,
@@ -128,6 +131,10 @@ def history(procore: Procore, instance: Instance, *, instance_id: bool = False) 
         "current_step_index": index,
         "history": events,
     }
+
+
+def _in_case(status: str, case: str) -> str:
+    return status.upper() if case == "upper" else status
 
 
 def _visit_event(procore: Procore, instance: Instance, visit: Occurrence) -> dict[str, Any]:
@@ -154,17 +161,22 @@ def _visit_event(procore: Procore, instance: Instance, visit: Occurrence) -> dic
 
 def _response_step(procore: Procore, instance: Instance, visit: Occurrence) -> dict[str, Any]:
     step = visit.step
-    return {
-        "decision_type": step.decision_type,
-        "required_responders_decide": False,
-        "responses": [_response(procore, visit, user_id) for user_id in visit.assignees],
+    switches = procore.world.switches
+    are_shown = switches["hidden_events"] == "none"
+    overall = {
         "overall_response": _label(procore, visit.outcome),
         "overall_response_type": visit.outcome.get("response_type"),
         "overall_response_description": None,
+    }
+    return {
+        "decision_type": step.decision_type,
+        "required_responders_decide": False,
+        "responses": [_response(procore, visit, user_id) for user_id in visit.assignees] if are_shown else [],
+        **(overall if switches["overall_response"] == "present" else {}),
         "available_response_options": step.wire_options if visit.ended_at is None else None,
         "events": [],
         "assignee_updates": [_update(procore, update) for update in visit.updates],
-        "override": None,
+        "override": _override(procore, visit),
         "responsible_groups": [
             {
                 "uuid": group.uuid,
@@ -211,6 +223,18 @@ def _label(procore: Procore, option: Mapping[str, str]) -> str | None:
 def _response_id(procore: Procore, answer: Answer, visit: Occurrence, user_id: str) -> str:
     is_option = procore.world.switches["history_response_id"] == "option"
     return answer.option["id"] if is_option else f"{visit.id}{user_id}"
+
+
+def _override(procore: Procore, visit: Occurrence) -> dict[str, Any] | None:
+    if not visit.override:
+        return None
+    return {
+        "overridden_at": procore.world.clock.iso(visit.override["at"]),
+        "overridden_by": user_name(visit.override["by"]),
+        "override_reason": visit.override["reason"],
+        "overridden_assignees": [user_name(user_id) for user_id in visit.assignees if user_id not in visit.answers],
+        "attachments": [],
+    }
 
 
 def _update(procore: Procore, update: dict[str, Any]) -> dict[str, Any]:

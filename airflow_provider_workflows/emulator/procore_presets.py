@@ -260,6 +260,8 @@ def routes(world: World, presets: Presets) -> APIRouter:
 
     @company.get("/workflows/tools", response_model=models.ToolList)
     async def list_tools() -> dict[str, Any]:
+        if world.switches["tools_list"] == "forbidden":
+            raise refusal(403, "forbidden", "You may not list the tools of this company.")
         return {"data": TOOLS}
 
     @company.get("/workflows/templates", response_model=models.TemplateList)

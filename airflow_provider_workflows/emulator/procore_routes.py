@@ -62,10 +62,13 @@ def _list_and_start(world: World, procore: Procore, both: APIRouter) -> None:
             found = procore.of_level(project_id, after)
             active = assignee_id = overdue = tool_subtype = None
         # Of 100,000 instances a page by cursor looks at those up to its end only.
+        if active is None and world.switches["active_default"] == "active_only":
+            active = True
         if active is not None:
             found = (i for i in found if (i.ended_at is None) == active)
         if assignee_id is not None:
-            found = (i for i in found if i.ended_at is None and assignee_id in i.visits[-1].assignees)
+            pending_only = world.switches["assignee_filter"] == "pending_only"
+            found = (i for i in found if _is_asked(i, assignee_id, pending_only))
         if overdue is not None:
             found = (i for i in found if (procore.status_of(i) == "overdue") == overdue)
         if tool_subtype is not None:
@@ -193,6 +196,11 @@ def _one_instance(world: World, procore: Procore, uploads: Uploads, both: APIRou
         instance = procore.find(id, project_id)
         procore.refresh(instance, INTEGRATION_USER)
         return {"data": show(procore, instance)}
+
+
+def _is_asked(instance: Instance, user_id: str, pending_only: bool) -> bool:
+    step = instance.current
+    return step is not None and user_id in step.assignees and not (pending_only and user_id in step.answers)
 
 
 def _place(cursor: str | None) -> int:

@@ -93,10 +93,33 @@ SWITCHES: dict[str, Switch] = {
         "Whether a step moves before or after the 204 of a response, and whether there is a current step in between.",
     ),
     "transition_delay": Switch((2.0,), "Seconds that a delayed transition takes."),
-    "history": Switch(("full", "events_only", "absent"), "The v2 history of April 2026 had the events only."),
-    "response_events": Switch(
-        ("shown", "hidden"), "A history leaves out what the user may not see; which events these are is not documented."
+    "step_gap": Switch(
+        (0.0,),
+        "Seconds that an instance stands at no step after one is over; whether it ever does is not documented.",
     ),
+    "active_default": Switch(
+        ("all", "active_only"), "What the list of instances holds when `filters[active]` is not given."
+    ),
+    "assignee_filter": Switch(
+        ("all_assignees", "pending_only"),
+        "Whether `filters[assignee_id]` finds those who have responded to a step that waits for others.",
+    ),
+    "tools_list": Switch(("allowed", "forbidden"), "Whether every user may list the tools."),
+    "history": Switch(
+        ("full", "events_only", "no_status", "absent"),
+        "The v2 history of April 2026 had the events only; in newer texts its status may be null.",
+    ),
+    "history_order": Switch(
+        ("oldest_first", "newest_first"), "In which order a v2 history lists its events is not documented."
+    ),
+    "overall_response": Switch(
+        ("present", "absent"), "Whether a step in the history says what was decided beside the single responses."
+    ),
+    "hidden_events": Switch(
+        ("none", "responses", "response_steps"),
+        "What of a history the user's granular permissions hide: nothing, the single responses, or the steps.",
+    ),
+    "status_case": Switch(("lower", "upper"), "No text says in which case the status of a history comes."),
     "history_labels": Switch(
         ("option", "status"), "A sample shows the response Approved; whether that is the option's label is open."
     ),

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_workflows.client.auth import ClientCredentials, ReadyToken
@@ -401,6 +402,9 @@ class ProcoreHook(ProcoreConnectionHook):
         """
         List instances.
 
+        Whether Procore lists all or the active ones when it is not told which is not documented, so it is always
+        told: for all of them the active ones are listed first and then the ended ones.
+
         What a row shows is compared with what was asked for: its tool, its subtype, its item and whether it has ended.
         Its assignees and whether it is overdue a row does not show, so these filters are Procore's alone.
 
@@ -408,7 +412,7 @@ class ProcoreHook(ProcoreConnectionHook):
         :param tool_subtype: Subtype of the tool; needed for correspondence.
         :param item_id: Only the instances of this item.
         :param assignee_id: Only those whose current step waits on this user (login information id).
-        :param active: Only active instances, or only ended ones.
+        :param active: Only active instances, or only ended ones; None for all.
         :param overdue: Only those whose next step is overdue, or only the others.
         :param include_internal: Procore's own instances, too.
         :param project_id: Project to look in.
@@ -419,14 +423,18 @@ class ProcoreHook(ProcoreConnectionHook):
             "filters[tool_subtype]": tool_subtype,
             "filters[item_id]": item_id,
             "filters[assignee_id]": assignee_id,
-            "filters[active]": active,
             "filters[overdue]": overdue,
             "include_internal": include_internal,
         }
-        rows = self._pages(self._path("instances", project_id=project_id, tool_type=tool_type), filters)
+        where = self._path("instances", project_id=project_id, tool_type=tool_type)
+        # The active ones first: one that ends in between is listed twice, and not left out.
+        lists = [
+            self._pages(where, {**filters, "filters[active]": wanted})
+            for wanted in ((True, False) if active is None else (active,))
+        ]
         asked = {"tool_type": tool_type, "tool_subtype": tool_subtype, "item_id": item_id, "active": active}
         # No generator: that would be over after an error, and this goes on with the same page.
-        return filter(partial(self._is_asked_for, asked), rows)
+        return filter(partial(self._is_asked_for, asked), filter(_first_time(), chain.from_iterable(lists)))
 
     def _is_asked_for(self, asked: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
         if is_asked_for(row, **asked):
@@ -842,6 +850,21 @@ class ProcoreHook(ProcoreConnectionHook):
         if kind is list:
             check_whole(answer, body, rows)
         return found
+
+
+def _first_time() -> Callable[[Mapping[str, Any]], bool]:
+    """Return a function that tells whether it is given an instance for the first time."""
+    seen = set()
+
+    def is_new(row: Mapping[str, Any]) -> bool:
+        instance_id = text_id(row.get("id"))
+        if instance_id is None:
+            return True
+        known = instance_id in seen
+        seen.add(instance_id)
+        return not known
+
+    return is_new
 
 
 def _present(**values: Any) -> dict[str, Any]:

@@ -7,17 +7,21 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
+from airflow_provider_workflows.exceptions import AmbiguousOrder, ConfigurationError, ContractError
+from airflow_provider_workflows.rules import procore_timeline as timeline
 from airflow_provider_workflows.rules.forms import documented_form
 from airflow_provider_workflows.rules.holdings import Holding
+from airflow_provider_workflows.rules.procore_timeline import Event, Timeline, is_given
+from airflow_provider_workflows.rules.procore_timeline import rows_of as _rows
+from airflow_provider_workflows.rules.procore_timeline import str_id as _id
 from airflow_provider_workflows.rules.times import parse_time, seconds_of
 from airflow_provider_workflows.rules.verdicts import Verdict, judge
 
-ENDED_STATES = frozenset({"complete", "terminated"})
+ENDED_STATES = timeline.ENDED_STATES
+STATES = timeline.STATES
 ENDED_OPERATIONS = frozenset({"done", "partial_done", "failed", "cancelled"})
 OPERATION_STATES = frozenset({"created", "in_progress"}) | ENDED_OPERATIONS
 COMPANY_LEVEL = "company"  # given as project_id, it leaves the connection's project out
-STEP_EVENTS = ("ResponseStep", "Action", "Conditional", "EndStep")
 ATTACHMENT_KINDS = (
     "prostore_file_ids",
     "drawing_revision_ids",
@@ -35,7 +39,6 @@ ADDED_ASSIGNEE_REASONS = (
     "original_assignee_on_vacation",
     "other",
 )
-STATES = frozenset({"blocked", "overdue", "warning", "in_progress", "processing"}) | ENDED_STATES
 
 Json = Mapping[str, Any]
 
@@ -53,26 +56,33 @@ def describe_instance(history: Json, *, instance_id: str, item_id: str | None) -
     :param history: ``data`` of "Show Workflow Instance History".
     :param instance_id: The instance's id.
     :param item_id: The id of the item the instance belongs to, if known.
-    :return: ``{instance_id, item_id, state, step, item_status, last_response, started_at, ended_at,
-        blocked_reason}``; ``last_response`` is ``{option, type, comment, by, at}`` or None, times are the
-        API's own strings, ``state`` is one of :data:`STATES` or a word this package does not know yet.
+    :return: ``{instance_id, item_id, state, step, item_status, decision, last_response, started_at, ended_at,
+        blocked_reason, ambiguous}``. ``state`` is one of :data:`STATES`, ``ended`` where nothing says how, or a word
+        this package does not know yet. ``decision`` is that of the response step that was over last, as
+        :meth:`Timeline.decision_at` returns it, or None; ``last_response`` is ``{option, type, comment, by, at}``
+        or None. ``ambiguous`` names those of ``step`` and ``item_status`` that the history does not tell, for it
+        does not show in which order things happened; they are None then. Times are the API's own strings.
     """
-    events = events_of(history)
-    details = [_details(event) for event in events]
-    steps = [_details(event) for event in events if event.get("type") in ("ResponseStep", "Action", "EndStep")]
-    ended_at = history.get("ended_at") or _end_of(events)
-    current = None if ended_at else _current_step(steps)
+    happened = timeline_of(history)
+    steps = {str(step.details.get("name")): step.details.get("name") for step in _current(happened)}
+    found = {"step": list(steps.values()), "item_status": happened.item_statuses()}
     return {
         "instance_id": instance_id,
         "item_id": item_id,
-        "state": history.get("status") or _state_of(events, ended_at),
-        "step": current.get("name") if current else None,
-        "item_status": _item_status(events),
-        "last_response": _last_response(details),
-        "started_at": history.get("started_at") or _first(details, "started_at"),
-        "ended_at": ended_at,
+        "state": happened.state,
+        **{name: values[0] if len(values) == 1 else None for name, values in found.items()},
+        "decision": happened.last_decision(),
+        "last_response": happened.last_response(),
+        "started_at": happened.started_at,
+        "ended_at": happened.ended_at,
         "blocked_reason": history.get("blocked_reason"),
+        "ambiguous": [name for name, values in found.items() if len(values) > 1],
     }
+
+
+def _current(happened: Timeline) -> list[Event]:
+    is_over = has_ended({"ended_at": happened.ended_at, "state": happened.state})
+    return [] if is_over else happened.current_steps("ResponseStep", "Action", "EndStep")
 
 
 @documented_form()
@@ -106,15 +116,11 @@ def decide_instance(
         return Verdict(word, result, where)
     if visit is not None:
         return Verdict("succeed", result, f"{where} and {_told_visit(visit)}")
-    if state in ENDED_STATES or instance["ended_at"]:
+    if has_ended(instance):
+        if set(until) >= ENDED_STATES:  # so it does not matter in which of them it has
+            return Verdict("succeed", result, f"{where}; nothing says how it ended")
         return Verdict("fail", result, f"{where}: it has ended without reaching {_listed([*until, *awaited])}")
     return None
-
-
-def _item_status(events: list[Json]) -> str | None:
-    """Return what the last step that has begun says of the item; the status of an action is its own."""
-    steps = [_details(event) for event in events if event.get("type") in ("ResponseStep", "EndStep")]
-    return next((step["status"] for step in reversed(steps) if step.get("status") and step.get("started_at")), None)
 
 
 def created_by(instance: Json) -> str | None:
@@ -125,21 +131,31 @@ def created_by(instance: Json) -> str | None:
 
 def terminated_by(history: Json) -> str | None:
     """Return the id of the user who terminated an instance, or None."""
-    events = [_details(event) for event in events_of(history) if event.get("type") == "WorkflowTerminated"]
-    by = events[-1].get("terminated_by") if events else None
+    by = timeline_of(history).terminated_by()
     return _id(by) if isinstance(by, Mapping) else None
 
 
 def is_blocked(history: Json) -> bool:
     """Tell whether an instance is blocked; histories of the older API do not say."""
-    return history.get("status") == "blocked" or (bool(history.get("blocked_reason")) and not history.get("ended_at"))
+    status = history.get("status")
+    is_said = isinstance(status, str) and status.strip().casefold() == "blocked"
+    return is_said or (is_given(history.get("blocked_reason")) and not has_ended(history))
 
 
 def _told_visit(visit: Json) -> str:
-    response = visit.get("response")
-    if response is None or not visit.get("ended_at"):
+    decision = visit.get("decision")
+    if decision is None:
         return f"step {visit['step']!r} was reached at {visit['started_at']}"
-    return f"step {visit['step']!r} was answered {response['option']!r} by {response['by']} at {response['at']}"
+    return f"step {visit['step']!r} was {told_decision(decision)}"
+
+
+def told_decision(decision: Json) -> str:
+    """Say a decision in words that follow the name of its step and "was"."""
+    if decision["option"] is None and decision["type"] is None:
+        return f"decided, but it is not known how: {decision['problem']}"
+    how = "overridden to" if decision["source"] == "override" else "decided"
+    by = "" if decision["by"] is None else f" by {decision['by']}"
+    return f"{how} {decision['option'] or decision['type']!r}{by} at {decision['at']}"
 
 
 @documented_form()
@@ -149,54 +165,66 @@ def find_visit(history: Json, step: str, *, answered: bool = False, after: str |
 
     :param history: ``data`` of "Show Workflow Instance History".
     :param step: Name of the step, in any case, or its uuid.
-    :param answered: Only a visit that is over with a response.
+    :param answered: Only a visit that is over with a decision, be it a response or an override.
     :param after: A step occurrence, or an ISO-8601 time: only visits that began later count; or None.
-    :return: ``{step, step_occurrence_id, started_at, ended_at, response: {option, type, comment, by, at}}``, the
-        response being the last one that was given at the visit; or None.
+    :return: ``{step, step_occurrence_id, started_at, ended_at, decision, response: {option, type, comment, by,
+        at}}``, ``decision`` as :meth:`Timeline.decision_at` returns it, the response being the last one that was
+        given at the visit and may be hidden from this user; or None.
+    :raises AmbiguousOrder: the history does not show which of two visits was earlier, and it matters.
     """
-    for details in _later_steps(events_of(history), after):
-        begun = details.get("started_at") or details.get("evaluated_at")
-        names = (str(details.get("name")).casefold(), str(details.get("uuid")).casefold())
-        if not begun or step.casefold() not in names:
+    happened = timeline_of(history)
+    fitting = []
+    for event in happened.steps():
+        names = (str(event.details.get("name")).casefold(), str(event.details.get("uuid")).casefold())
+        if step.casefold() not in names or (answered and happened.decision_at(event) is None):
             continue
-        response = _last_response([details])
-        if answered and (response is None or not details.get("ended_at")):
-            continue
-        return {
-            "step": details.get("name"),
-            "step_occurrence_id": _id(details),
-            "started_at": begun,
-            "ended_at": details.get("ended_at") or details.get("evaluated_at"),
-            "response": response,
-        }
-    return None
+        fitting.append(event)
+    visits = _later(happened, fitting, after)
+    if not visits:
+        return None
+    first = visits[0]
+    if any(other.rank == first.rank for other in visits[1:]):
+        raise AmbiguousOrder(f"The history does not show which of the visits of step {step!r} came first")
+    return {
+        "step": first.details.get("name"),
+        "step_occurrence_id": _id(first.details),
+        "started_at": first.begun,
+        "ended_at": first.ended,
+        "decision": happened.decision_at(first),
+        "response": happened.last_response([first]),
+    }
 
 
-def _later_steps(events: list[Json], after: str | None) -> list[Json]:
-    steps = [_details(event) for event in events if event.get("type") in STEP_EVENTS]
+def _later(happened: Timeline, visits: list[Event], after: str | None) -> list[Event]:
+    """Return those of some visits that began after an action."""
     if after is None:
-        return steps
-    ids = [_id(step) for step in steps]
-    if after in ids:
-        return steps[ids.index(after) + 1 :]
+        return visits
+    marks = [step for step in happened.steps() if _id(step.details) == after]
+    if marks:
+        if any(visit.rank == marks[0].rank and visit is not marks[0] for visit in visits):
+            raise AmbiguousOrder(f"The history does not show what began after step occurrence {after}")
+        return [visit for visit in visits if visit.rank > marks[0].rank]
     moment = None if after.isdecimal() else parse_time(after)  # "2026" is no year, but an id
     # A step occurrence that the history does not show (yet) has no later ones.
-    return [] if moment is None else [step for step in steps if _begun(step) >= seconds_of(moment)]
+    return [] if moment is None else [visit for visit in visits if timeline.seconds(visit.begun) >= seconds_of(moment)]
 
 
-def _begun(step: Json) -> float:
-    return _seconds(step.get("started_at") or step.get("evaluated_at"))
+def timeline_of(history: Json) -> Timeline:
+    """
+    Return what the events of a history say, in the order of time.
 
-
-def _seconds(time: Any) -> float:
-    if time is not None and not isinstance(time, str):
-        raise ContractError(f"A time is no text but {type(time).__name__}")
-    return seconds_of(parse_time(time))
+    :raises ContractError: the events are no list at all, or the status is no text; to take that for none would be to
+        wait for ever.
+    """
+    events_of(history)
+    if not isinstance(status := history.get("status"), (str, type(None))):
+        raise ContractError(f"The status of a history is no text but {type(status).__name__}")
+    return Timeline(history)
 
 
 def events_of(history: Json) -> list[Json]:
     """
-    Return the events of a history that have the form of an event.
+    Return the events of a history that have the form of an event, in the order in which the API lists them.
 
     :raises ContractError: the events are no list at all; to take that for none would be to wait for ever.
     """
@@ -237,6 +265,17 @@ def is_asked_for(
     return active is None or "ended_at" not in row or has_ended(row) is not active
 
 
+def _details(event: Json) -> Json:
+    details = event.get("details")
+    return details if isinstance(details, Mapping) else {}
+
+
+def _seconds(time: Any) -> float:
+    if time is not None and not isinstance(time, str):
+        raise ContractError(f"A time is no text but {type(time).__name__}")
+    return timeline.seconds(time)
+
+
 @documented_form()
 def active_instance(instances: Iterable[Json]) -> str | None:
     """Return the id of the instance that runs, or None."""
@@ -258,20 +297,19 @@ def _age(instance: Json) -> tuple[bool, float, int, str]:
 
 @documented_form()
 def holding_of(history: Json) -> Holding | None:
-    """Return the step that an instance stands at and who holds it, or None when it has ended."""
-    events = events_of(history)
-    if history.get("ended_at") or _end_of(events):
+    """Return the step that an instance stands at and who holds it, or None: it stands at none, or nothing shows it."""
+    happened = timeline_of(history)
+    steps = [step for step in _current(happened) if step.kind != "EndStep"]
+    if len(steps) != 1:
         return None
-    step = _current_step(_details(event) for event in events if event.get("type") in ("ResponseStep", "Action"))
-    if step is None:
-        return None
+    step, since = steps[0].details, steps[0].begun
     return Holding(
-        step_occurrence_id=_id(step) or f"{step.get('name')}@{step['started_at']}",
+        step_occurrence_id=_id(step) or f"{step.get('name')}@{since}",
         step=step.get("name"),
-        since=step["started_at"],
+        since=since,
         due=step.get("due_date"),
         holders=_holders(step),
-        is_overdue=history.get("status") == "overdue",
+        is_overdue=happened.state == "overdue",
     )
 
 
@@ -284,54 +322,12 @@ def _holders(step: Json) -> tuple[str, ...]:
     if not asked:
         groups = (group.get("login_ids") for group in _rows(step.get("responsible_groups")))
         return tuple(dict.fromkeys(str(one) for ids in groups if isinstance(ids, list) for one in ids))
+    commenters = timeline.commenters_of(step)
     return tuple(
         str(row.get("login") or row.get("name") or user_id)
         for user_id, row in asked.items()
-        if not row.get("responded_at") and row.get("role_type") != "commenter"
+        if not row.get("responded_at") and not timeline.is_commenter(row) and user_id not in commenters
     )
-
-
-def _details(event: Json) -> Json:
-    details = event.get("details")
-    return details if isinstance(details, Mapping) else {}
-
-
-def _current_step(steps: Iterable[Json]) -> Json | None:
-    return next((s for s in steps if s.get("started_at") and not s.get("ended_at")), None)
-
-
-def _end_of(events: Iterable[Json]) -> str | None:
-    for event in events:
-        if event.get("type") == "WorkflowTerminated":
-            return _details(event).get("terminated_at")
-        if event.get("type") == "EndStep" and _details(event).get("ended_at"):
-            return str(_details(event)["ended_at"])
-    return None
-
-
-def _state_of(events: Iterable[Json], ended_at: str | None) -> str:
-    if any(event.get("type") == "WorkflowTerminated" for event in events):
-        return "terminated"
-    return "complete" if ended_at else "in_progress"
-
-
-def _last_response(details: Iterable[Json]) -> dict[str, Any] | None:
-    given = [response for step in details for response in _rows(step.get("responses")) if response.get("responded_at")]
-    if not given:
-        return None
-    # Within one second, which is as fine as the API's times are, the order of the events decides.
-    last = sorted(given, key=lambda response: _seconds(response["responded_at"]))[-1]
-    return {
-        "option": last.get("response"),
-        "type": last.get("response_type"),
-        "comment": last.get("comment"),
-        "by": last.get("login") or last.get("name"),
-        "at": last["responded_at"],
-    }
-
-
-def _first(details: Iterable[Json], key: str) -> Any:
-    return next((step[key] for step in details if step.get(key)), None)
 
 
 # --- a response: whose turn it is, what may be answered, what was answered ----------------------------------
@@ -370,7 +366,7 @@ def has_ended(record: Json) -> bool:
 
     :param record: The instance as shown or listed, its history, or what :func:`describe_instance` returned.
     """
-    return _is_given(record.get("ended_at")) or any(
+    return is_given(record.get("ended_at")) or any(
         isinstance(word := record.get(key), str) and word.strip().casefold() in ENDED_STATES
         for key in ("status", "state")
     )
@@ -405,7 +401,7 @@ def response_options(step: Json) -> list[dict[str, Any]]:
     """Return the options of a step occurrence as ``{id, name, type}``."""
     return [
         {"id": _id(option), "name": option.get("name"), "type": option.get("response_type")}
-        for option in _rows(step.get("available_response_options")) or _rows(step.get("available_responses"))
+        for option in timeline.options_of(step)
     ]
 
 
@@ -625,23 +621,9 @@ def idempotency_token(*parts: Any) -> str:
     return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
 
 
-def _is_given(value: Any) -> bool:
-    """Tell whether a field holds something; an empty text is nothing."""
-    return bool(value.strip()) if isinstance(value, str) else bool(value)
-
-
-def _id(record: Json) -> str | None:
-    return None if record.get("id") is None else str(record["id"])
-
-
 def _word(value: Any) -> str:
     """Return a word as it is compared: without the blanks around it, in any case."""
     return "" if value is None else str(value).strip().casefold()
-
-
-def _rows(value: Any) -> list[Json]:
-    """Return the objects of a list; nothing of whatever else came."""
-    return [row for row in value if isinstance(row, Mapping)] if isinstance(value, list) else []
 
 
 def _listed(words: Collection[str]) -> str:

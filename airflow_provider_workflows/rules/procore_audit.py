@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.parameters import check_required
+from airflow_provider_workflows.rules.procore_timeline import ENDED, ENDED_STATES, Event, Timeline, is_given
 from airflow_provider_workflows.rules.times import has_zone, parse_time
 
 Json = Mapping[str, Any]
@@ -43,6 +44,13 @@ INSTANCES: Columns = {
     "current_step_index": "count",
     "blocked_reason": "text",
     "blocked_is_retriable": "flag",
+    "decided_option": "text",
+    "decided_type": "text",
+    "decided_by": "text",
+    "decided_at": "time",
+    "decided_from": "text",
+    "decided_problem": "text",
+    "ambiguous": "text",
 }
 STEPS: Columns = {
     "instance_id": "text",
@@ -74,6 +82,12 @@ STEPS: Columns = {
     "overridden_by_name": "text",
     "override_reason": "text",
     "assignee_updates": "text",
+    "decided_option": "text",
+    "decided_type": "text",
+    "decided_by": "text",
+    "decided_at": "time",
+    "decided_from": "text",
+    "decided_problem": "text",
     "raw": "text",
 }
 RESPONSES: Columns = {
@@ -207,7 +221,7 @@ def listed_instance(row: Json, since: datetime | None) -> Row:
     :return: ``{id, started_at, changed}``, and of a changed one the columns that only the list knows.
     """
     times = [moment for key in ("updated_at", "ended_at", "started_at", "created_at") if (moment := time(row.get(key)))]
-    active = row.get("ended_at") is None
+    active = not is_given(row.get("ended_at"))
     changed = since is None or active or not times or max(times) >= since
     kept: Row = {"id": text(row.get("id")), "started_at": time(row.get("started_at")), "changed": changed}
     if changed:
@@ -308,8 +322,7 @@ def _derived_key(history: Json, place: int, item: str, taken: Mapping[str, Any])
 
 
 def _began(history: Json) -> datetime | None:
-    own = time(history.get("started_at"))
-    return own or next((moment for _, d in _events(history) if (moment := time(d.get("started_at")))), None)
+    return time(Timeline(history).started_at)
 
 
 # --- rows of the v2 tables --------------------------------------------------------------------------------
@@ -322,28 +335,36 @@ def rows_of(named: NamedHistory, where: Json) -> dict[str, list[Row]]:
     :param where: The columns that say where the instance lives: company, project, tool, item.
     :return: ``{"instances": [...], "steps": [...], "responses": [...]}`` with the columns of :data:`TABLES`.
     """
+    happened = Timeline(named.history)
     steps, responses = [], []
     keys: set[str] = set()
-    for index, (event, details) in enumerate(_events(named.history)):
-        step = step_row(named.instance_id, index, event, details, keys)
-        steps.append(step)
-        responses += response_rows(step, details)
-    return {"instances": [instance_row(named, steps, where)], "steps": steps, "responses": responses}
+    for index, event in enumerate(happened.events):
+        step = step_row(named.instance_id, index, event, keys)
+        steps.append(step | _decided(happened.decision_at(event)))
+        responses += response_rows(step, event.details)
+    return {"instances": [instance_row(named, happened, where)], "steps": steps, "responses": responses}
 
 
-def instance_row(named: NamedHistory, steps: list[Row], where: Json) -> Row:
+def instance_row(named: NamedHistory, happened: Timeline, where: Json) -> Row:
     """
     Return the row of an instance.
 
     Older versions of the API give the events only; what the newer ones say beside them is then derived.
 
-    :param steps: Its rows of the steps table.
+    :param happened: The events of its history.
     :param where: The columns that say where it lives.
     """
     history, listed = named.history, named.listed or {}
-    ended_at = time(history.get("ended_at")) or listed.get("ended_at") or _end_of(steps)
-    started_at = _began(history) or listed.get("started_at")
-    index = count(history.get("current_step_index"))
+    ended_at = time(happened.ended_at) or listed.get("ended_at")
+    started_at = time(happened.started_at) or listed.get("started_at")
+    state = happened.state
+    is_over = ended_at is not None or state in ENDED_STATES
+    current = [] if is_over else happened.current_steps("ResponseStep", "Action", "EndStep")
+    found = {
+        "current_step": list(dict.fromkeys(text(step.details.get("name")) for step in current)),
+        "item_status": [text(status) for status in happened.item_statuses()],
+    }
+    ambiguous = [column for column, values in found.items() if len(values) > 1]
     return {
         **dict.fromkeys(INSTANCES),
         **{column: value for column, value in listed.items() if column in INSTANCES},
@@ -352,28 +373,41 @@ def instance_row(named: NamedHistory, steps: list[Row], where: Json) -> Row:
         "id_from": named.id_from,
         "workflow": text(history.get("name")),
         "format": text(history.get("format")),
-        "status": text(history.get("status")) or _status_of(steps, ended_at),
-        "item_status": next((s["item_status"] for s in reversed(steps) if s["item_status"] and s["started_at"]), None),
+        "status": ENDED if is_over and state == "in_progress" else state,
+        **{column: values[0] if len(values) == 1 else None for column, values in found.items()},
         "started_at": started_at,
         "ended_at": ended_at,
         "duration_seconds": seconds_between(started_at, ended_at),
-        "current_step": None if ended_at else _current_step(steps),
-        "current_step_index": index,
+        "current_step_index": count(history.get("current_step_index")),
         "blocked_reason": text(history.get("blocked_reason")),
         "blocked_is_retriable": flag(history.get("blocked_is_retriable")),
+        **_decided(happened.last_decision()),
+        "ambiguous": as_json(ambiguous),
     }
 
 
-def step_row(instance_id: str, index: int, event: Any, details: Json, taken: set[str]) -> Row:
+def _decided(decision: Json | None) -> Row:
+    found: Json = {} if decision is None else decision
+    return {
+        "decided_option": text(found.get("option")),
+        "decided_type": text(found.get("type")),
+        "decided_by": text(found.get("by")),
+        "decided_at": time(found.get("at")),
+        "decided_from": text(found.get("source")),
+        "decided_problem": text(found.get("problem")),
+    }
+
+
+def step_row(instance_id: str, index: int, event: Event, taken: set[str]) -> Row:
     """
     Return the row of one event of a history.
 
-    :param index: Place of the event in the history, from 0.
-    :param event: The event as the API gave it; kept whole in ``raw`` when it is of no known kind or form.
-    :param details: Its details, or an empty mapping.
+    :param index: Place of the event in the order of time, from 0.
+    :param event: The event; kept whole in ``raw`` when it is of no known kind or form.
     :param taken: Step keys of the events before it; this one's is added.
     """
-    kind = text(event.get("type")) if isinstance(event, Mapping) else None
+    details = event.details
+    kind = text(event.given.get("type")) if isinstance(event.given, Mapping) else None
     begin, end = EVENT_TIMES.get(kind or "", ("started_at", "ended_at"))
     started_at, ended_at = (time(details.get(key)) if key else None for key in (begin, end))
     override = details.get("override")
@@ -396,7 +430,7 @@ def step_row(instance_id: str, index: int, event: Any, details: Json, taken: set
         "overridden_at": time(override.get("overridden_at")),
         **_person("overridden_by", override.get("overridden_by")),
         "override_reason": text(override.get("override_reason")),
-        "raw": None if _is_known(kind, event, details) else as_json(event),
+        "raw": None if _is_known(kind, event.given, details) else as_json(event.given),
     }
 
 
@@ -435,16 +469,6 @@ def response_rows(step: Row, details: Json) -> list[Row]:
     return rows
 
 
-def _events(history: Json) -> list[tuple[Any, Json]]:
-    """Return the events of a history as they are, each with its details; an empty mapping stands for none."""
-    events = history.get("history")
-    found = []
-    for event in events if isinstance(events, list) else []:
-        details = event.get("details") if isinstance(event, Mapping) else None
-        found.append((event, details if isinstance(details, Mapping) else {}))
-    return found
-
-
 def _is_known(kind: str | None, event: Any, details: Json) -> bool:
     if kind not in EVENT_TIMES or not isinstance(event.get("details"), Mapping):
         return False
@@ -453,22 +477,6 @@ def _is_known(kind: str | None, event: Any, details: Json) -> bool:
         return False
     times = (details.get(key) for key in (*EVENT_TIMES[kind], "due_date") if key)
     return all(value is None or time(value) is not None for value in times)
-
-
-def _end_of(steps: Iterable[Row]) -> datetime | None:
-    ends = (s["ended_at"] for s in steps if s["event_type"] in ("WorkflowTerminated", "EndStep"))
-    return next((moment for moment in ends if moment), None)
-
-
-def _status_of(steps: Iterable[Row], ended_at: datetime | None) -> str:
-    if any(step["event_type"] == "WorkflowTerminated" for step in steps):
-        return "terminated"
-    return "complete" if ended_at else "in_progress"
-
-
-def _current_step(steps: Iterable[Row]) -> str | None:
-    running = (s for s in steps if s["event_type"] in ("ResponseStep", "Action", "EndStep"))
-    return next((s["name"] for s in running if s["started_at"] and not s["ended_at"]), None)
 
 
 # --- rows of the legacy tables ----------------------------------------------------------------------------

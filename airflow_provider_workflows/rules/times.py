@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from datetime import datetime, timezone
+from typing import Any
 
 import pendulum
 
@@ -22,6 +23,17 @@ def parse_time(text: str | None) -> pendulum.DateTime | None:
         return moment.in_timezone("UTC") if isinstance(moment, pendulum.DateTime) else None
     except (ValueError, TypeError, AttributeError, OverflowError):  # all are pendulum's words for no time
         return None
+
+
+def unix_time(text: Any) -> float | None:
+    """Return a time that the API wrote in seconds of unix time, or None for what is not a time."""
+    if isinstance(text, str) and len(text) == 20 and text[-1] == "Z":  # as it is documented: a hundred times as fast
+        try:
+            return datetime.fromisoformat(f"{text[:-1]}+00:00").timestamp()
+        except ValueError:
+            pass
+    moment = parse_time(text)
+    return None if moment is None else moment.timestamp()
 
 
 def has_zone(text: str) -> bool:

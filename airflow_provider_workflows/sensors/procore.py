@@ -63,15 +63,21 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
     """
     Waits until a workflow instance is in a state you name, or has come to a step you name.
 
-    A rejection is an answer, not a failure: the sensor succeeds with ``state`` and ``item_status`` and the DAG
+    A rejection is an answer, not a failure: the sensor succeeds with ``decision`` and ``item_status`` and the DAG
     branches on them; ``fail_on`` and ``skip_on`` name states, which do not tell an approval from a rejection. Waiting
     by item follows restarts to the new instance; waiting by ``instance_id`` ends when that instance does. A step can
     come round again: give ``after``, or its first visit counts, however long ago.
 
-    Returns ``{instance_id, item_id, state, step, item_status, last_response: {option, type, comment, by, at},
-    started_at, ended_at, blocked_reason, project_id, visit}``, the same in every mode; ``project_id`` may be
+    Returns ``{instance_id, item_id, state, step, item_status, decision, last_response: {option, type, comment, by, at},
+    started_at, ended_at, blocked_reason, ambiguous, project_id, visit}``, the same in every mode; ``project_id`` may be
     ``company``; ``visit`` is the visit of the step that was waited for, ``{step, step_occurrence_id, started_at,
-    ended_at, response}``, or None.
+    ended_at, decision, response}``, or None.
+
+    ``decision`` is what was decided at the step that was over last, ``{option, type, by, at, source, candidates,
+    problem}``, or None; ``source`` is ``overall_response``, ``override`` or ``responses``. Where nothing tells it, or
+    it contradicts the item's status, ``problem`` says so, and ``candidates`` are the options that it may be.
+    ``last_response`` is the latest one, which need not have decided. ``ambiguous`` names what is None because the
+    history does not show in which order things happened: ``step``, ``item_status``.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
@@ -84,7 +90,8 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
     :param fail_on: States that fail the task, without a retry.
     :param skip_on: States that skip it.
     :param step_reached: Name or uuid of a step, or several: the wait ends when one of them has begun (templated).
-    :param step_answered: Likewise; the wait ends when one of them is over with a response (templated).
+    :param step_answered: Likewise; the wait ends when one of them is over with a decision, by a response or an override
+        (templated).
     :param after: ISO-8601 time with its zone: only visits of a step that began later, or in that very second,
         count; or a step occurrence: only the visits after that one, in the same instance (templated).
     :param on_overdue: An Airflow notifier, or a function of the context, or a list of them: called once for each visit

@@ -227,10 +227,14 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         return reached + [f"step {step!r} answered" for step in self.step_answered]
 
     def _newest_of_item(self, hook: ProcoreHook) -> str:
-        instances = hook.list_item_instances(
-            str(self.tool_type), str(self.item_id), self.project_id, tool_subtype=self.tool_subtype
+        tool_type, item_id = str(self.tool_type), str(self.item_id)
+        running = hook.list_instances(
+            tool_type, item_id=item_id, tool_subtype=self.tool_subtype, active=True, project_id=self.project_id
         )
-        return rules.newest_instance(instances)
+        # The one that runs is the newest. Where none does, it has just ended perhaps, so all of them are asked for.
+        return rules.active_instance(running) or rules.newest_instance(
+            hook.list_item_instances(tool_type, item_id, self.project_id, tool_subtype=self.tool_subtype)
+        )
 
 
 class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):

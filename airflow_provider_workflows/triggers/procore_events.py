@@ -47,7 +47,7 @@ PAGE = 100  # rows of a list that come with one request
 FAULTS_IN_A_ROUND = 3  # after which a poll tells what it knows
 REREAD = 5  # histories a poll reads without a reason, where updated_at is all there is to go by
 CHANGES = ("started", "changed", "ended", "gone")
-PARTS = ("state", "step", "item_status", "last_response", "ended_at")
+PARTS = ("state", "step", "item_status", "decision", "last_response", "ended_at")
 PART_LENGTH = 6  # characters of 6 bits
 CHAIN_LENGTH = 12
 # Instead of a digest, of what was listed and could not be read: it counts as told, or it does not.
@@ -488,7 +488,7 @@ class InstancesScope(ProcoreScope):
             instance = rules.describe_instance(history, instance_id=instance_id, item_id=item_id)
         except (AttributeError, LookupError, TypeError) as odd:
             raise ContractError(f"A history has an undocumented form ({type(odd).__name__}: {odd})") from odd
-        ended = bool(instance["ended_at"]) or instance["state"] in rules.ENDED_STATES
+        ended = rules.has_ended(instance)
         self._described.pop(instance_id, None)
         # Here, for this runs in a thread: the event loop only compares.
         parts = "".join(_hash(json.dumps(instance[name], sort_keys=True), PART_LENGTH) for name in PARTS)
@@ -500,14 +500,15 @@ class ProcoreInstanceChangedTrigger(ProcoreEventTrigger):
     """
     Tells an asset of every workflow instance that starts, changes, ends, or is gone.
 
-    A change is one of the state, of the step, of the item's status, or a response. What is there at the first start
-    counts as told. What happens and is undone between two polls is not seen.
+    A change is one of the state, of the step, of the item's status, a decision or a response. What is there at the
+    first start counts as told. What happens and is undone between two polls is not seen.
 
     The event's payload is ``{event: "instance_changed", procore_conn_id, company_id, events}``, each of the events
-    ``{event_id, change, changed, instance_id, item_id, project_id, tool_type, state, step, item_status,
-    last_response, started_at, ended_at}``: ``change`` is ``started``, ``changed``, ``ended`` or ``gone``;
+    ``{event_id, change, changed, instance_id, item_id, project_id, tool_type, state, step, item_status, decision,
+    last_response, started_at, ended_at, ambiguous}``: ``change`` is ``started``, ``changed``, ``ended`` or ``gone``;
     ``changed`` names the fields that differ from what was told before; ``last_response`` is
-    ``{option, type, by, at}`` or None. Of an instance that is gone, deleted or hidden from the connection's user,
+    ``{option, type, by, at}`` or None; ``decision`` and ``ambiguous`` are as ``ProcoreInstanceSensor`` returns them.
+    Of an instance that is gone, deleted or hidden from the connection's user,
     only the ids are known.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
@@ -619,8 +620,10 @@ class ProcoreInstanceChangedTrigger(ProcoreEventTrigger):
             "project_id": level,
             "tool_type": tool_type,
             **{name: shown.get(name) for name in ("state", "step", "item_status", "started_at", "ended_at")},
+            "decision": shown.get("decision"),
             # A comment can be long, and the event is logged.
             "last_response": response and {name: response[name] for name in ("option", "type", "by", "at")},
+            "ambiguous": shown.get("ambiguous", []),
         }
 
 

@@ -16,6 +16,7 @@ from airflow_provider_workflows.rules import procore as v2
 from airflow_provider_workflows.rules import procore_assignees as people
 from airflow_provider_workflows.rules import procore_audit as audit
 from airflow_provider_workflows.rules import procore_legacy as v1
+from airflow_provider_workflows.rules import procore_timeline as timeline
 from airflow_provider_workflows.rules import workflowsoft as ws
 from tests.robustness.hostile.answers import parsed
 from tests.robustness.hostile.mutations import mutated
@@ -73,6 +74,12 @@ def known_rows(histories: Any) -> Any:
     return [audit.rows_of(one, WHERE) for one in named]
 
 
+def decisions(history: Any) -> Any:
+    happened = v2.timeline_of(history)
+    found = [happened.last_decision(), *map(happened.decision_at, happened.events)]
+    return [decision for decision in found if decision is not None]
+
+
 HISTORY, INSTANCE, LIST, ITEM = (
     f"ProcoreHook.{name}/data"
     for name in ("get_instance_history", "get_instance", "list_instances", "list_item_histories")
@@ -95,11 +102,24 @@ READINGS = [
     Reading(HISTORY, v2.find_visit, lambda h: v2.find_visit(row(h), "Director Approval", after=STEP)),
     Reading(HISTORY, v2.find_visit, lambda h: v2.find_visit(row(h), "Approved", after="2026-01-01T00:00:00Z")),
     Reading(HISTORY, v2.events_of, lambda h: v2.events_of(row(h))),
+    Reading(HISTORY, v2.timeline_of, lambda h: v2.timeline_of(row(h)).last_decision()),
+    Reading(HISTORY, v2.told_decision, lambda h: [
+        v2.told_decision(decision) for decision in decisions(row(h))]),
+    Reading(HISTORY, v2.has_ended, lambda h: v2.has_ended(row(h))),
+    Reading(HISTORY, timeline.responses_of, lambda h: [
+        timeline.responses_of(event.details) for event in timeline.Timeline(row(h)).events]),
+    Reading(HISTORY, timeline.commenters_of, lambda h: [
+        timeline.commenters_of(event.details) for event in timeline.Timeline(row(h)).events]),
+    Reading(HISTORY, timeline.is_commenter, lambda h: [
+        timeline.is_commenter(event.details) for event in timeline.Timeline(row(h)).events]),
+    Reading(HISTORY, timeline.options_of, lambda h: [
+        timeline.options_of(event.details) for event in timeline.Timeline(row(h)).events]),
     Reading(HISTORY, v2.holding_of, lambda h: v2.holding_of(row(h))),
     Reading(HISTORY, v2.recorded_in_history, lambda h: v2.recorded_in_history(row(h), STEP, USER)),
     Reading(LIST, v2.active_instance, lambda i: v2.active_instance(rows(i))),
     Reading(LIST, v2.newest_instance, lambda i: v2.newest_instance(rows(i) or [{"id": "1"}])),
     Reading(INSTANCE, v2.response_request, lambda i: v2.response_request(row(i), USER)),
+    Reading(INSTANCE, v2.is_between_steps, lambda i: v2.is_between_steps(row(i))),
     Reading(INSTANCE, v2.current_step, lambda i: v2.current_step(row(i))),
     Reading(INSTANCE, v2.pending_assignees, lambda i: v2.pending_assignees(v2.current_step(row(i)) or {})),
     Reading(INSTANCE, v2.response_options, lambda i: v2.response_options(v2.current_step(row(i)) or {})),
@@ -246,6 +266,7 @@ READ_NO_ANSWER = {
         "watermark",
     },
     "procore_legacy": {"moment_of"},
+    "procore_timeline": {"given_end", "is_given", "person", "rows_of", "seconds", "str_id"},
     "workflowsoft": {
         "check_rendered",
         "instance_id_of",
@@ -257,7 +278,7 @@ READ_NO_ANSWER = {
 }
 
 
-@pytest.mark.parametrize("module", [v2, people, audit, v1, ws])
+@pytest.mark.parametrize("module", [v2, timeline, people, audit, v1, ws])
 def test_every_rule_is_known_to_read_a_response_or_none(module):
     name = module.__name__.rpartition(".")[2]
     functions = {

@@ -768,7 +768,7 @@ def test_a_long_list_is_read_page_by_page_as_it_is_used(airflow_connections, pla
         airflow_connections.control("POST", "procore/instances", tool_type=TOOL, item_id=f"9{number}")
     hook = ProcoreHook(project_id="1001")
 
-    rows = hook.list_instances(TOOL)
+    rows = hook.list_instances(TOOL, active=True)
     before = len(airflow_connections.requests())
     first = next(rows)
     assert first["id"] == "700001"

@@ -1,4 +1,4 @@
-"""A branch on what became of a workflow: by its answer, its item's status, its state; never by an answer on the way."""
+"""A branch on what became of a workflow: by its decision, its item's status, its state; never by a guess."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import DAG, TaskGroup
 
-from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnclear
 from airflow_provider_workflows.operators.procore_branch import ProcoreBranchOnOutcomeOperator, outcome_names
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
@@ -20,11 +21,20 @@ from tests.unit.operators.test_procore_respond import INSTANCE, person_answers
 
 pytestmark = pytest.mark.compat
 
+
+def decision(option: str | None, *candidates: str, **more: Any) -> dict[str, Any]:
+    told = {"option": option, "type": None, "by": "dana@example.com", "at": "2026-01-01T00:00:00Z"}
+    problem = "nothing says which decided" if candidates else None
+    return {**told, "source": "overall_response", "candidates": list(candidates), "problem": problem, **more}
+
+
 COMPLETE = {
     "instance_id": "7",
     "state": "complete",
     "item_status": "Approved",
-    "last_response": {"option": "Approve with comments", "type": "approve"},
+    "decision": decision("Approve with comments"),
+    "last_response": {"option": "Reject", "type": "reject"},
+    "ambiguous": [],
     "visit": None,
 }
 LEGACY = {"instance_id": "9", "state": "Pending Signature", "status": "Out For Signature", "terminated_at": None}
@@ -43,14 +53,16 @@ def choose(outcome: Any, branches: dict[str, Any], default: Any = None) -> Any:
     ("outcome", "names"),
     [
         (COMPLETE, ["Approve with comments", "Approved", "complete"]),
-        ({**COMPLETE, "last_response": None, "item_status": None}, ["complete"]),
+        ({**COMPLETE, "decision": None, "item_status": None}, ["complete"]),
+        ({**COMPLETE, "decision": decision(None, type="reject")}, ["reject", "Approved", "complete"]),
         ({**COMPLETE, "state": "overdue", "item_status": "In Review"}, ["In Review", "overdue"]),
         ({**COMPLETE, "state": "terminated"}, ["terminated"]),
         (
-            {**COMPLETE, "state": "in_progress", "item_status": None, "visit": {"response": {"option": "Return"}}},
+            {**COMPLETE, "state": "in_progress", "item_status": None, "visit": {"decision": decision("Return")}},
             ["Return", "in_progress"],
         ),
-        ({**COMPLETE, "visit": {"response": {"option": "Return"}}}, ["Return", "Approved", "complete"]),
+        ({**COMPLETE, "visit": {"decision": decision("Return")}}, ["Return", "Approved", "complete"]),
+        ({**COMPLETE, "visit": {"decision": None}}, ["Approve with comments", "Approved", "complete"]),
         (LEGACY, ["Pending Signature", "Out For Signature"]),
         ({**LEGACY, "terminated_at": "2026-01-01T00:00:00Z"}, ["terminated"]),
     ],
@@ -80,6 +92,66 @@ def test_an_outcome_without_a_branch_is_named_with_those_there_are():
     said = "'Approve with comments' / 'Approved' / 'complete' of instance 7. Branches: 'Rejected', 'terminated'"
     with pytest.raises(ConfigurationError, match=said):
         choose(COMPLETE, {"Rejected": "a", "terminated": "b"})
+
+
+UNDECIDED = {**COMPLETE, "item_status": "Rejected", "decision": decision(None, "Approve", "Reject", source=None)}
+CONTRADICTING = {
+    **COMPLETE,
+    "item_status": "Rejected",
+    "decision": decision("Approve", "Approve", problem="'Approve' contradicts 'Rejected'"),
+}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "branches"),
+    [
+        (UNDECIDED, {"Approve": "a", "Reject": "b"}),
+        (UNDECIDED, {"reject": "b"}),
+        (UNDECIDED, {"Approved": "a", "Rejected": "b"}),
+        (CONTRADICTING, {"Approve": "a", "Reject": "b"}),
+        (CONTRADICTING, {"Approved": "a", "Rejected": "b"}),
+        ({**COMPLETE, "visit": {"decision": CONTRADICTING["decision"]}}, {"Approve": "a"}),
+        ({**COMPLETE, "decision": None, "item_status": None, "ambiguous": ["item_status"]}, {"Approved": "a"}),
+        ({**COMPLETE, "decision": None, "item_status": None, "ambiguous": ["item_status"]}, {"complete": "a"}),
+    ],
+)
+def test_outcome_that_is_not_clear_takes_no_branch(outcome, branches):
+    for default in (None, "other"):
+        with pytest.raises(OutcomeUnclear) as refusal:
+            choose(outcome, branches, default=default)
+    assert repr(outcome["item_status"]) in str(refusal.value)
+    candidates = ((outcome["visit"] or outcome)["decision"] or {"candidates": []})["candidates"]
+    assert all(repr(one) in str(refusal.value) for one in candidates)
+    with pytest.raises(OutcomeUnclear):
+        outcome_names(outcome)
+
+
+def test_branches_on_what_is_clear_are_taken():
+    assert choose(UNDECIDED, {"complete": "a", "terminated": "b"}) == ["a"]
+    assert choose({**UNDECIDED, "state": "terminated"}, {"Approve": "a", "terminated": "b"}) == ["b"]
+    assert choose({**UNDECIDED, "state": "overdue"}, {"overdue": "a", "Approve": "b"}) == ["a"]
+    of_status_unknown = {**COMPLETE, "item_status": None, "ambiguous": ["item_status"]}
+    assert choose(of_status_unknown, {"approve with comments": "a"}) == ["a"]
+
+
+def test_unclear_outcome_is_not_retried():
+    with DAG("any", schedule=None):
+        operator = ProcoreBranchOnOutcomeOperator(
+            task_id="branch", outcome=UNDECIDED, branches={"Approve": "branch"}, retries=3
+        )
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnclear"):
+        operator.execute({})
+
+
+def test_log_names_the_decision_and_what_is_skipped(capsys):
+    choose(COMPLETE, {"Approved": "a"})
+    (chosen,) = (line for line in capsys.readouterr().out.splitlines() if "going on with a" in line)
+    choose(COMPLETE, {"Rejected": "a"}, default=[])
+    (skipped,) = (line for line in capsys.readouterr().out.splitlines() if "skipped" in line)
+
+    assert "'Approve with comments' by dana@example.com" in chosen
+    assert all("instance 7" in line and "'Approved'" in line for line in (chosen, skipped))
 
 
 @pytest.mark.parametrize("outcome", [None, "complete", [COMPLETE], {"instance_id": "7"}])
@@ -133,7 +205,7 @@ def test_the_results_of_both_sensors_are_outcomes(emulator):
     person_answers(emulator, "integration@example.com", "Approve")
     person_answers(emulator, "dana@example.com", "Reject")
     ended = ProcoreInstanceSensor(task_id="outcome", instance_id=INSTANCE).execute({})
-    assert (ended["state"], outcome_names(ended)[0]) == ("complete", "Reject")
+    assert (ended["state"], outcome_names(ended)[0], ended["decision"]["option"]) == ("complete", "Reject", "Reject")
     assert choose(ended, {"Reject": "a", "Approve": "b"}) == ["a"]
 
     legacy = ProcoreLegacyInstanceSensor(task_id="legacy", instance_id=LEGACY_INSTANCE, until=["Start"]).execute({})

@@ -465,7 +465,10 @@ def test_every_filter_goes_into_the_query(emulator):
 def test_no_filter_is_sent_that_was_not_given(emulator):
     listing().execute({})
 
-    assert lists(emulator)[0]["query"] == {"filters[tool_type]": TOOL, "per_page": "100"}
+    always = {"filters[tool_type]": TOOL, "per_page": "100"}
+    assert [one["query"] for one in lists(emulator)] == [
+        {**always, "filters[active]": active} for active in ("true", "false")
+    ]
 
 
 def test_me_is_the_connections_user(emulator):
@@ -487,7 +490,7 @@ def test_several_tools_and_projects_are_looked_in_each_at_its_level(emulator):
 
     assert [(row["item_id"], row["project_id"]) for row in rows] == [("5001", "1001"), ("11", "1002")]
     assert [(row["item_id"], row["project_id"]) for row in default] == [("5001", "1001"), ("81", "company")]
-    assert len(lists(emulator)) == 4 + 2
+    assert len(lists(emulator)) == 2 * (4 + 2)  # the active ones and the ended ones
 
 
 @pytest.mark.parametrize("bulk_history", ["present", "absent", "no_instance_ids"])

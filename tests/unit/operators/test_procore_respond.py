@@ -362,9 +362,9 @@ def test_recorded_option_is_taken_for_an_id_only_where_it_shows_it(emulator, sto
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
-@pytest.mark.parametrize("events", ["shown", "hidden"])
+@pytest.mark.parametrize("events", ["none", "response_steps"])
 def test_lost_response_that_cannot_be_read_is_an_unknown_outcome(emulator, store, status, events):
-    switch(emulator, response_events=events)
+    switch(emulator, hidden_events=events)
     emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
     emulator.control("POST", "faults", method="GET", path=READS, skip=1, times=99, status=status, json={})
 
@@ -375,7 +375,7 @@ def test_lost_response_that_cannot_be_read_is_an_unknown_outcome(emulator, store
 
 
 @pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
-@pytest.mark.parametrize("hiding", [{"response_events": "hidden"}, {"history_step_id": "step"}])
+@pytest.mark.parametrize("hiding", [{"hidden_events": "response_steps"}, {"history_step_id": "step"}])
 def test_lost_response_of_a_moved_step_without_a_record_is_unknown(emulator, store, hiding, policy):
     switch(emulator, **hiding)
     emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
@@ -396,15 +396,15 @@ def test_204_of_the_resubmission_counts_as_the_response_own(emulator, store):
     assert (responses(emulator), sent(emulator)) == ([("90001", "Approve")], 2)
 
 
-@pytest.mark.parametrize("events", ["shown", "hidden"])
+@pytest.mark.parametrize("events", ["none", "response_steps"])
 def test_retry_of_a_killed_response_finds_it_or_says_unknown(emulator, store, dies, events):
-    switch(emulator, response_events=events)
+    switch(emulator, hidden_events=events)
     dies(ProcoreHook, "respond", "after")
     with pytest.raises(Killed):
         respond(confirm_timeout=0).execute({"task_state_store": store})
 
     again = respond(confirm_timeout=0, on_step_moved="succeed")
-    if events == "shown":
+    if events == "none":
         assert again.execute({"task_state_store": store})["already_recorded"] is True
     else:
         with pytest.raises(AirflowFailException, match="OutcomeUnknown.*'Approve'"):
@@ -456,7 +456,7 @@ def test_refused_second_try_of_a_killed_response_stays_unknown(emulator, store, 
 
 
 def test_retry_after_a_kill_behind_the_204_needs_no_record(emulator, store, dies):
-    switch(emulator, response_events="hidden")
+    switch(emulator, hidden_events="response_steps")
     dies(ProcoreRespondOperator, "_confirmed", "before")
     with pytest.raises(Killed):
         respond(confirm_timeout=0).execute({"task_state_store": store})
@@ -468,7 +468,7 @@ def test_retry_after_a_kill_behind_the_204_needs_no_record(emulator, store, dies
 
 
 def test_another_option_after_a_taken_one_is_a_conflict(emulator, store):
-    switch(emulator, response_events="hidden")
+    switch(emulator, hidden_events="response_steps")
     respond(confirm_timeout=0).execute({"task_state_store": store})
 
     with pytest.raises(AirflowFailException, match="ResponseConflict.*'Approve'.*'Reject'"):
@@ -501,13 +501,15 @@ def test_undocumented_status_is_believed_with_a_record_only(emulator, store, sta
 
 
 def test_undocumented_status_without_a_record_is_unknown(emulator, store):
-    switch(emulator, respond_status="200", response_events="hidden")
+    switch(emulator, respond_status="200", hidden_events="response_steps")
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown.*200"):
         respond(confirm_timeout=0).execute({"task_state_store": store})
 
 
-@pytest.mark.parametrize("hiding", [{"response_events": "hidden"}, {"history_step_id": "step"}, {"history": "absent"}])
+@pytest.mark.parametrize(
+    "hiding", [{"hidden_events": "response_steps"}, {"history_step_id": "step"}, {"history": "absent"}]
+)
 @pytest.mark.parametrize("transition", ["at_once", "in_between"])
 def test_hidden_history_makes_no_failure_of_a_documented_204(emulator, store, hiding, transition):
     switch(emulator, transition=transition, transition_delay=3600, **hiding)
@@ -538,7 +540,7 @@ def test_failing_server_is_believed_where_the_step_still_waits(emulator, store):
 
 
 def test_failing_server_that_has_acted_unseen_is_an_unknown_outcome(emulator, store):
-    switch(emulator, response_events="hidden")
+    switch(emulator, hidden_events="response_steps")
     emulator.control("POST", "faults", method="POST", path="/responses$", status=500, json={}, after=True)
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown.*500"):
@@ -636,7 +638,7 @@ def test_step_that_moves_between_read_and_write_ends_as_the_author_says(
         return really(hook, *args, **kwargs)
 
     monkeypatch.setattr(ProcoreHook, "respond", too_late)
-    switch(emulator, response_events="hidden")
+    switch(emulator, hidden_events="response_steps")
     operator = respond(on_step_moved=policy, confirm_timeout=0)
 
     if policy == "succeed":

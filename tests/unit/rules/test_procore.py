@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, one_of, text_id
+from airflow_provider_workflows.rules.procore_timeline import STEP_EVENTS
 from airflow_provider_workflows.rules.times import parse_time
 
 BUDGET_CHECK = {
@@ -66,6 +67,15 @@ def test_a_running_instance_is_described_from_its_events_alone():
         "state": "in_progress",
         "step": "Director Approval",
         "item_status": "Pending Director",
+        "decision": {
+            "option": "Approve",
+            "type": "approve",
+            "by": "integration@example.com",
+            "at": "2026-01-02T08:00:00Z",
+            "source": "responses",
+            "candidates": [],
+            "problem": None,
+        },
         "last_response": {
             "option": "Approve",
             "type": "approve",
@@ -76,6 +86,7 @@ def test_a_running_instance_is_described_from_its_events_alone():
         "started_at": "2026-01-01T08:00:00Z",
         "ended_at": None,
         "blocked_reason": None,
+        "ambiguous": [],
     }
 
 
@@ -308,6 +319,15 @@ def test_the_first_visit_of_a_step_is_found_by_name_or_uuid_in_any_case():
         "step_occurrence_id": "1",
         "started_at": "2026-01-01T00:00:00Z",
         "ended_at": "2026-01-02T00:00:00Z",
+        "decision": {
+            "option": "Return",
+            "type": None,
+            "by": "a@example.com",
+            "at": "2026-01-02T00:00:00Z",
+            "source": "responses",
+            "candidates": [],
+            "problem": None,
+        },
         "response": {
             "option": "Return",
             "type": None,
@@ -473,7 +493,7 @@ DETAILS = st.fixed_dictionaries(
         "available_response_options": st.lists(RESPONSE, max_size=2) | VALUES,
     },
 )
-KINDS = st.sampled_from(["WorkflowStarted", "WorkflowTerminated", *rules.STEP_EVENTS, "HologramStep"])
+KINDS = st.sampled_from(["WorkflowStarted", "WorkflowTerminated", *STEP_EVENTS, "HologramStep"])
 EVENTS = st.fixed_dictionaries({}, optional={"type": KINDS | VALUES, "details": DETAILS | VALUES})
 HISTORIES = st.fixed_dictionaries(
     {},
@@ -503,4 +523,4 @@ def test_the_status_of_an_action_is_not_that_of_the_item():
 
     instance = rules.describe_instance(history, instance_id="1", item_id="2")
 
-    assert (instance["item_status"], instance["step"]) == ("Under Review", "Review")
+    assert instance["item_status"] == "Under Review"

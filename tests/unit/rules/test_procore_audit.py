@@ -390,3 +390,53 @@ def test_every_column_is_documented_and_no_other():
 
     tables = [*rules.TABLES.items(), *rules.LEGACY_TABLES.items()]
     assert [(table, sorted(names)) for table, names in documented] == [(t, sorted(c)) for t, c in tables]
+
+
+# --- what was decided, in which order ---
+
+
+def test_rows_of_a_history_are_the_same_in_both_orders():
+    newest_first = {**HISTORY, "history": HISTORY["history"][::-1]}
+
+    assert rows(newest_first) == rows(HISTORY)
+
+
+def test_status_of_the_item_is_that_of_the_last_step_in_time():
+    end = {"id": "14", "started_at": "2026-01-02T10:00:00Z", "ended_at": "2026-01-02T10:00:00Z", "status": "Rejected"}
+    events = [{"type": "EndStep", "details": end}, RESPONSE_STEP]
+
+    (instance,) = rows({"history": events})["instances"]
+
+    assert (instance["item_status"], instance["status"]) == ("Rejected", "complete")
+
+
+def test_rows_carry_the_decision_beside_the_responses():
+    later = {**RESPONSE, "id": "90003", "login": "rita@example.com", "response": "Reject", "response_type": "reject"}
+    details = {**RESPONSE_STEP["details"], "responses": [RESPONSE, later]}
+
+    found = rows({"history": [{"type": "ResponseStep", "details": details}]})
+
+    for row in (*found["instances"], *found["steps"]):
+        assert (row["decided_option"], row["decided_type"], row["decided_from"]) == ("Approve", "approve", "override")
+        assert (row["decided_by"], row["decided_at"]) == ("pat@example.com", utc(2026, 1, 2, 9))
+        assert row["decided_problem"] is None
+    assert [row["response"] for row in found["responses"]] == ["Approve", "Reject"]
+
+
+def test_rows_say_what_the_history_does_not_tell():
+    def step(number: int, status: str) -> dict:
+        moment = "2026-01-01T08:00:00Z"
+        return {
+            "type": "ResponseStep",
+            "details": {"id": number, "name": f"S{number}", "started_at": moment, "ended_at": moment, "status": status},
+        }
+
+    (instance,) = rows({"history": [step(1, "Open"), step(2, "Closed")]})["instances"]
+
+    assert (instance["item_status"], instance["ambiguous"]) == (None, '["item_status"]')
+
+
+def test_listed_instance_with_an_empty_end_is_active():
+    row = {"id": "7", "ended_at": "", "updated_at": "2026-01-01T00:00:00Z"}
+
+    assert rules.listed_instance(row, utc(2026, 2, 1))["changed"] is True

@@ -87,6 +87,15 @@ def test_every_mode_returns_the_same(emulator, store):
         "state": "complete",
         "step": None,
         "item_status": "Approved",
+        "decision": {
+            "option": "Approve",
+            "type": "approve",
+            "by": "dana@example.com",
+            "at": resumed["last_response"]["at"],
+            "source": "overall_response",
+            "candidates": [],
+            "problem": None,
+        },
         "last_response": {
             "option": "Approve",
             "type": "approve",
@@ -97,6 +106,7 @@ def test_every_mode_returns_the_same(emulator, store):
         "started_at": resumed["started_at"],
         "ended_at": resumed["ended_at"],
         "blocked_reason": None,
+        "ambiguous": [],
         "project_id": "1001",
         "visit": None,
     }
@@ -465,6 +475,7 @@ def test_a_step_that_was_reached_ends_the_wait_in_every_mode_with_its_visit(emul
         "step_occurrence_id": f"{INSTANCE}03",
         "started_at": resumed["visit"]["started_at"],
         "ended_at": None,
+        "decision": None,
         "response": None,
     }
     assert resumed["visit"]["started_at"] is not None

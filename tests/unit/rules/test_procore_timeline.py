@@ -1,0 +1,421 @@
+"""What a history's events say together: their order whatever the list's is, and what was decided, never guessed."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from airflow_provider_workflows.exceptions import AmbiguousOrder
+from airflow_provider_workflows.rules import procore as rules
+
+A, B = "a@example.com", "b@example.com"
+OPTIONS = [
+    {"id": "1", "name": "Approve", "response_type": "approve"},
+    {"id": "2", "name": "Reject", "response_type": "reject"},
+]
+
+
+def at(clock: str) -> str:
+    return f"2026-01-01T{clock}:00Z"
+
+
+def event(kind: str, **details: Any) -> dict[str, Any]:
+    return {"type": kind, "details": details}
+
+
+def response(login: str, label: str | None, clock: str | None = "10:00", **more: Any) -> dict[str, Any]:
+    kind = label and {"A": "approve", "R": "reject", "N": "approve"}[label[0].upper()]
+    when = None if label is None or clock is None else at(clock)
+    return {"id": login, "login": login, "response": label, "response_type": kind, "responded_at": when, **more}
+
+
+def review(*responses: dict[str, Any], **more: Any) -> dict[str, Any]:
+    details = {"id": "11", "uuid": "u", "name": "Review", "started_at": at("09:00"), "ended_at": at("11:00")}
+    return event("ResponseStep", **{**details, "status": "In Review", "responses": list(responses), **more})
+
+
+STARTED = event("WorkflowStarted", started_at=at("08:00"))
+
+
+def end(status: str, begun: str = "11:00") -> dict[str, Any]:
+    return event("EndStep", id="99", name="End", started_at=at(begun), ended_at=at(begun), status=status)
+
+
+def describe(*events: dict[str, Any], **beside: Any) -> dict[str, Any]:
+    return rules.describe_instance({**beside, "history": list(events)}, instance_id="7", item_id="5")
+
+
+def decision(*events: dict[str, Any], **beside: Any) -> dict[str, Any]:
+    return describe(STARTED, *events, **beside)["decision"]
+
+
+# --- the decision of a step ---
+
+
+@pytest.mark.parametrize("order", [0, 1])
+def test_decision_is_the_overall_response_not_the_latest_one(order):
+    given_responses = [response(A, "Reject", "10:00"), response(B, "Approve", "10:05")]
+    step = review(*(given_responses[::-1] if order else given_responses), overall_response="Reject")
+
+    found = describe(STARTED, step, end("Rejected"))
+
+    assert found["last_response"]["option"] == "Approve"
+    assert found["decision"] == {
+        "option": "Reject",
+        "type": "reject",
+        "by": A,
+        "at": at("10:00"),
+        "source": "overall_response",
+        "candidates": [],
+        "problem": None,
+    }
+
+
+def test_decision_of_an_overridden_step_is_by_who_overrode_it():
+    override = {"overridden_at": at("10:30"), "overridden_by": {"id": 3, "login": "pat@example.com"}}
+    step = review(response(A, "Reject"), overall_response="Approve", overall_response_type="approve", override=override)
+
+    found = decision(step, end("Approved"))
+
+    assert (found["option"], found["by"], found["at"]) == ("Approve", "pat@example.com", at("10:30"))
+    assert (found["source"], found["problem"]) == ("override", None)
+
+
+def test_override_without_its_option_is_a_problem_not_a_response():
+    step = review(response(A, "Reject"), override={"overridden_at": at("10:30")}, ended_at=None)
+
+    found = decision(step, end("Approved"))
+
+    assert (found["option"], found["source"], found["candidates"]) == (None, "override", ["Reject"])
+    assert "overridden" in found["problem"]
+
+
+@pytest.mark.parametrize(
+    ("row", "beside"),
+    [
+        ({"role_type": "commenter"}, {}),
+        ({"role_type": "Commenter"}, {}),
+        ({}, {"individual_assignees": [{"id": B, "role_type": "commenter"}]}),
+        ({}, {"additional_assignees": [{"id": B, "role_type": "commenter"}]}),
+    ],
+)
+def test_commenter_never_decides(row, beside):
+    step = review(response(A, "Reject", "10:00"), response(B, "Approve", "10:05", **row), **beside)
+
+    found = describe(STARTED, step, end("Closed"))
+
+    assert (found["decision"]["option"], found["decision"]["problem"]) == ("Reject", None)
+    assert found["last_response"]["by"] == A
+
+
+def test_responses_that_agree_decide_where_the_record_has_no_overall_response():
+    found = decision(review(response(A, "Approve"), response(B, "approve ", "10:05")), end("Closed"))
+
+    assert (found["option"], found["type"], found["source"]) == ("approve", "approve", "responses")
+
+
+def test_different_responses_without_an_overall_one_decide_nothing():
+    found = decision(review(response(A, "Reject"), response(B, "Approve", "10:05")), end("Closed"))
+
+    assert (found["option"], found["type"], found["source"]) == (None, None, None)
+    assert sorted(found["candidates"]) == ["Approve", "Reject"]
+    assert "'Reject'" in found["problem"]
+
+
+def test_overall_type_alone_decides_the_option_of_that_type():
+    of_row = decision(review(response(A, "Approve"), response(B, "Reject"), overall_response_type="reject"))
+    of_option = decision(review(overall_response_type="reject", available_response_options=OPTIONS))
+    unknown = decision(review(overall_response_type="reject"))
+
+    assert [(one["option"], one["type"]) for one in (of_row, of_option, unknown)] == [
+        ("Reject", "reject"),
+        ("Reject", "reject"),
+        (None, "reject"),
+    ]
+
+
+def test_hidden_responses_leave_the_decision_known():
+    found = decision(review(overall_response="Reject", overall_response_type="reject"), end("Rejected"))
+
+    assert (found["option"], found["by"], found["at"]) == ("Reject", None, at("11:00"))
+
+
+def test_step_without_any_trace_of_a_decision_hides_an_earlier_one():
+    later = event("ResponseStep", id="12", name="Director", started_at=at("11:00"), ended_at=at("12:00"))
+
+    assert decision(review(response(A, "Approve")), later, end("Rejected", "12:00")) is None
+
+
+def test_step_that_goes_on_has_no_decision_yet():
+    going_on = review(response(A, "Approve"), ended_at=None)
+
+    assert decision(going_on) is None
+    assert decision(going_on, end("Closed"), status="complete")["option"] == "Approve"
+
+
+def test_step_that_was_cut_off_by_a_termination_is_not_decided():
+    terminated = event("WorkflowTerminated", terminated_at=at("11:00"))
+    half = review(response(A, "Approve"))
+
+    assert decision(half, terminated) is None
+    assert decision(half, status="terminated", ended_at=at("11:00")) is None
+    assert rules.find_visit({"history": [half, terminated]}, "Review", answered=True) is None
+    decided = review(response(A, "Approve"), ended_at=at("10:00"))
+    assert decision(decided, terminated)["option"] == "Approve"
+
+
+# --- a decision that contradicts the item's status ---
+
+
+@pytest.mark.parametrize(
+    ("step", "status"),
+    [
+        (review(response(A, "Approved"), response(B, "Rejected"), overall_response="Approved"), "rejected"),
+        (review(overall_response="Approve", available_response_options=OPTIONS), "REJECT"),
+        (review(overall_response="Reject", available_response_options=OPTIONS), "Approve"),
+        (
+            review(
+                {"id": B, "response": "Rejected", "response_id": "2", "responded_at": at("10:00")},
+                overall_response="Approve",
+                available_response_options=OPTIONS,
+            ),
+            "Rejected",
+        ),
+        (
+            review(
+                overall_response="Approve",
+                available_response_options=[OPTIONS[0], {**OPTIONS[1], "status": "Sent Back"}],
+            ),
+            "sent back",
+        ),
+    ],
+)
+def test_decision_contradicts_the_status_of_another_option(step, status):
+    found = decision(step, end(status))
+
+    assert found["candidates"] == [found["option"]]
+    assert repr(found["option"]) in found["problem"]
+    assert repr(status) in found["problem"]
+
+
+@pytest.mark.parametrize(
+    ("step", "status"),
+    [
+        (review(response(A, "Approve"), response(B, "Reject"), overall_response="Reject"), "Rejected"),
+        (review(response(A, "Approve"), response(B, "Reject"), overall_response="Reject"), "Zurück an Einkauf"),
+        (review(response(A, "Approve"), response(B, "Reject"), overall_response="Reject"), "reject"),
+        (review(response(A, "Approve"), response(B, "Reject"), overall_response="Reject"), None),
+        (
+            review(response(A, "Approve"), response(B, "Noted"), overall_response="Approve"),
+            "approve",  # the type of both
+        ),
+    ],
+)
+def test_status_of_the_customers_own_wording_is_no_contradiction(step, status):
+    assert decision(step, end(status))["problem"] is None
+
+
+def test_option_recorded_under_another_label_before_is_recognised():
+    first = review(
+        {"id": A, "response": "Sent Back", "response_id": "2", "response_type": "reject", "responded_at": at("09:30")},
+        overall_response="Sent Back",
+        ended_at=at("09:30"),
+        id="10",
+    )
+    second = review(overall_response="Approve", available_response_options=OPTIONS, started_at=at("10:00"))
+
+    assert decision(first, second, end("Sent Back"))["problem"] is not None
+
+
+def test_status_of_a_later_step_says_nothing_of_an_earlier_decision():
+    director = event("ResponseStep", id="12", name="Director", started_at=at("11:00"), status="Reject")
+    first = review(overall_response="Approve", available_response_options=OPTIONS)
+
+    visit = rules.find_visit({"history": [STARTED, first, director]}, "Review", answered=True)
+
+    assert visit["decision"]["problem"] is None
+
+
+# --- the order of events ---
+
+
+ROUND = [
+    STARTED,
+    event("ResponseStep", id="1", name="Check", started_at=at("08:00"), ended_at=at("09:00"), status="In Review"),
+    event("Conditional", id="2", name="Large?", evaluated_at=at("09:00")),
+    event("ResponseStep", id="3", name="Correct", started_at=at("09:00"), ended_at=at("10:00"), status="Returned"),
+    event("ResponseStep", id="4", name="Check", started_at=at("10:00"), ended_at=None, status="In Review Again"),
+    event("EndStep", id="5", name="End", started_at=None, ended_at=None, status="Planned"),
+]
+
+
+@pytest.mark.parametrize("events", [ROUND, ROUND[::-1], [ROUND[5], *ROUND[:5]]])
+def test_history_reads_the_same_in_both_orders(events):
+    found = describe(*events)
+
+    assert (found["step"], found["item_status"], found["started_at"]) == ("Check", "In Review Again", at("08:00"))
+    assert found["ambiguous"] == []
+    history = {"history": events}
+    visits = [
+        rules.find_visit(history, "Check"),
+        rules.find_visit(history, "Check", after="1"),
+        rules.find_visit(history, "Correct", after="2"),  # of one second: the place in the list decides
+        rules.find_visit(history, "Large?", after="3"),
+        rules.find_visit(history, "Check", after=at("09:30")),
+    ]
+    assert [visit and visit["step_occurrence_id"] for visit in visits] == ["1", "4", "3", None, "4"]
+    assert rules.holding_of(history).step_occurrence_id == "4"
+
+
+def test_events_in_no_order_at_all_are_sorted_by_their_times():
+    events = [ROUND[4], ROUND[0], ROUND[3]]
+
+    for shuffled in permutations(events):
+        assert describe(*shuffled)["item_status"] == "In Review Again"
+
+
+SECOND = {"started_at": at("08:00"), "ended_at": at("08:00")}
+ONE = event("ResponseStep", id="1", name="Check", status="In Review", **SECOND)
+TWO = event("ResponseStep", id="2", name="Correct", status="Returned", **SECOND)
+
+
+def test_order_that_nothing_shows_is_named_not_guessed():
+    found = describe(ONE, TWO)
+
+    assert (found["item_status"], found["ambiguous"]) == (None, ["item_status"])
+    with pytest.raises(AmbiguousOrder):
+        rules.find_visit({"history": [ONE, TWO]}, "Correct", after="1")
+    assert rules.find_visit({"history": [ONE, TWO]}, "Correct")["step_occurrence_id"] == "2"
+    open_steps = [{"type": one["type"], "details": {**one["details"], "ended_at": None}} for one in (ONE, TWO)]
+    assert describe(*open_steps)["ambiguous"] == ["step", "item_status"]
+    assert rules.holding_of({"history": open_steps}) is None
+
+
+def test_decision_of_steps_without_an_order_is_a_problem_if_they_differ():
+    one = event("ResponseStep", id="1", name="Check", overall_response="Approve", **SECOND)
+    two = event("ResponseStep", id="2", name="Sign", overall_response="Reject", **SECOND)
+
+    found = describe(one, two)["decision"]
+
+    assert (found["option"], sorted(found["candidates"])) == (None, ["Approve", "Reject"])
+    assert "'Check'" in found["problem"]
+    same = event("ResponseStep", id="2", name="Sign", overall_response="Approve", **SECOND)
+    assert describe(one, same)["decision"]["option"] == "Approve"
+
+
+def test_visits_of_one_second_without_an_order_are_not_chosen_from():
+    again = event("ResponseStep", id="3", name="Check", **SECOND)
+
+    with pytest.raises(AmbiguousOrder):
+        rules.find_visit({"history": [ONE, again]}, "Check")
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_start_and_end_of_a_workflow_show_the_order_of_one_second(newest_first):
+    events = [
+        event("WorkflowStarted", started_at=at("08:00")),
+        ONE,
+        TWO,
+        event("EndStep", id="9", name="End", status="Approved", **SECOND),
+    ]
+
+    found = describe(*(events[::-1] if newest_first else events))
+
+    assert (found["item_status"], found["state"]) == ("Approved", "complete")
+    history = {"history": events[::-1] if newest_first else events}
+    assert rules.find_visit(history, "Correct", after="1")["step_occurrence_id"] == "2"
+    assert rules.find_visit(history, "Check", after="2") is None
+
+
+@given(order=st.permutations(range(5)))
+@settings(deadline=None, max_examples=60)
+def test_order_of_the_list_changes_nothing_where_all_times_differ(order):
+    events = [
+        event("ResponseStep", id=str(n), name="Check", started_at=at(f"{n + 10}:00"), status=f"S{n}") for n in range(5)
+    ]
+
+    assert describe(*(events[n] for n in order)) == describe(*events)
+
+
+def test_event_without_a_readable_time_stays_where_it_is_in_the_list():
+    odd = event("ResponseStep", id="1", name="Check", started_at="yesterday", status="Odd")
+    sure = event("ResponseStep", id="2", name="Sign", started_at=at("09:00"), ended_at=at("10:00"), status="Signed")
+
+    assert describe(STARTED, sure, odd)["item_status"] == "Odd"
+    assert describe(STARTED, odd, sure)["item_status"] == "Signed"
+
+
+# --- whether an instance has ended ---
+
+
+@pytest.mark.parametrize(
+    ("beside", "state", "ended"),
+    [
+        ({}, "complete", True),  # an older history has nothing but its events
+        ({"status": "in_progress", "ended_at": None}, "in_progress", False),
+        ({"status": "processing"}, "processing", False),
+        ({"status": None, "ended_at": ""}, "in_progress", False),
+        ({"status": "complete", "ended_at": None}, "complete", True),
+        ({"status": "Complete", "ended_at": None}, "complete", True),
+        ({"status": None, "ended_at": at("11:00")}, "complete", True),
+        ({"status": "overdue", "ended_at": at("11:00")}, "complete", True),
+        ({"status": "archived", "ended_at": at("11:00")}, "archived", True),
+    ],
+)
+def test_only_ended_at_or_the_status_end_an_instance_that_says_where_it_stands(beside, state, ended):
+    found = describe(STARTED, end("Approved"), **beside)
+
+    assert (found["state"], bool(found["ended_at"])) == (state, ended)
+    assert rules.has_ended(found) is ended
+
+
+def test_instance_that_ended_nobody_says_how_ends_a_wait_for_both():
+    found = describe(STARTED, status=None, ended_at=at("11:00"))
+    words: dict[str, Any] = {"fail_on": (), "skip_on": ()}
+
+    assert found["state"] == "ended"
+    assert rules.decide_instance(found, until={"complete", "terminated"}, **words).word == "succeed"
+    assert rules.decide_instance(found, until={"complete"}, **words).word == "fail"
+
+
+def test_blocked_instance_without_a_status_is_blocked():
+    assert describe(STARTED, status=None, ended_at=None, blocked_reason="ERP")["state"] == "blocked"
+    assert describe(STARTED, blocked_reason="ERP")["state"] == "blocked"
+    assert describe(STARTED, blocked_reason="")["state"] == "in_progress"
+
+
+# --- visits ---
+
+
+def test_step_is_answered_when_it_was_overridden_or_its_responses_are_hidden():
+    override = {"overridden_at": at("10:30"), "overridden_by": {"login": "pat@example.com"}}
+    for step in (
+        review(response(A, None), overall_response="Approve", override=override),
+        review(response(A, None), override=override),
+        review(response(A, None), overall_response="Approve"),
+        review(overall_response="Approve"),
+        review(overall_response_type="approve"),
+    ):
+        visit = rules.find_visit({"history": [STARTED, step]}, "Review", answered=True)
+
+        assert visit is not None
+        assert visit["response"] is None
+        assert visit["decision"]["at"] is not None
+        assert rules.decide_instance(
+            describe(STARTED, step), until=(), fail_on=(), skip_on=(), visit=visit
+        ).reason.startswith("Procore workflow instance 7 is in_progress and step 'Review' was ")
+
+
+def test_people_whom_a_step_asks_for_a_comment_only_do_not_hold_it():
+    step = review(
+        response(A, None),
+        response(B, None, role_type="commenter"),
+        ended_at=None,
+        individual_assignees=[{"id": "c", "login": "c@example.com", "role_type": "commenter"}],
+    )
+
+    assert rules.holding_of({"history": [STARTED, step]}).holders == (A,)

@@ -1,0 +1,313 @@
+"""Waits on Procore read the records rightly, on whichever side of an open question the server is."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_workflows.exceptions import OutcomeUnclear
+from airflow_provider_workflows.hooks.procore import ProcoreHook
+from airflow_provider_workflows.operators.procore import ProcoreRefreshInstanceOperator, ProcoreStartInstanceOperator
+from airflow_provider_workflows.operators.procore_audit import ProcoreHistoryToObjectStorageOperator
+from airflow_provider_workflows.operators.procore_branch import outcome_names
+from airflow_provider_workflows.operators.procore_bulk import ProcoreListInstancesOperator
+from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor, ProcoreResponseRequestedSensor
+
+pytestmark = pytest.mark.usefixtures("airflow_connections")
+
+TOOL, JOINT_TOOL = "purchase_order_contract", "generic_tool_item"  # of the second, all reviewers must respond
+INSTANCE = "700001"
+US, REVIEWER, DIRECTOR = "integration@example.com", "rita@example.com", "dana@example.com"
+
+
+def flags(emulator, **values: Any) -> None:
+    emulator.control("PATCH", "switches", **values)
+
+
+def begin(emulator, tool_type: str = JOINT_TOOL, item_id: str = "77") -> str:
+    return emulator.control("POST", "procore/instances", tool_type=tool_type, item_id=item_id)["id"]
+
+
+def respond(emulator, login: str, option: str, instance_id: str = INSTANCE) -> None:
+    emulator.control("POST", f"procore/instances/{instance_id}/respond", login=login, option=option)
+
+
+def look(**parameters: Any) -> Any:
+    """Return what the sensor returns, or None while it waits."""
+    where = {} if "item_id" in parameters else {"instance_id": INSTANCE}
+    sensor = ProcoreInstanceSensor(task_id="wait", timeout=30, **{**where, **parameters})
+    poked = sensor.poke({})
+    return None if poked is False else poked.xcom_value
+
+
+def reviewed_jointly(emulator) -> str:
+    """Let one of two reviewers approve and the other, whose row is listed first, reject; return the instance."""
+    instance_id = begin(emulator)
+    respond(emulator, REVIEWER, "Approve", instance_id)
+    emulator.control("POST", "clock", advance=60)
+    respond(emulator, US, "Reject", instance_id)
+    return instance_id
+
+
+# --- what was decided ---
+
+
+@pytest.mark.parametrize("overall", ["present", "absent"])
+@pytest.mark.parametrize("hidden", ["none", "responses", "response_steps"])
+def test_outcome_is_what_was_decided_or_is_not_clear(emulator, overall, hidden):
+    flags(emulator, overall_response=overall, hidden_events=hidden)
+    instance_id = reviewed_jointly(emulator)
+
+    outcome = look(instance_id=instance_id)
+
+    assert outcome["item_status"] == "Rejected"
+    if hidden == "response_steps" or (hidden == "responses" and overall == "absent"):
+        assert outcome["decision"] is None
+        assert outcome_names(outcome) == ["Rejected", "complete"]
+    elif overall == "present":
+        assert (outcome["decision"]["option"], outcome["decision"]["problem"]) == ("Reject", None)
+        assert outcome["decision"]["by"] == (US if hidden == "none" else None)
+        assert outcome_names(outcome)[0] == "Reject"
+    else:
+        assert outcome["decision"]["option"] is None
+        with pytest.raises(OutcomeUnclear, match=r"'Approve'.*'Rejected'"):
+            outcome_names(outcome)
+
+
+@pytest.mark.parametrize("hidden", ["none", "responses"])
+def test_step_answered_ends_when_a_manager_has_overridden_it(emulator, hidden):
+    flags(emulator, hidden_events=hidden)
+    assert look(step_answered="Budget Check") is None
+
+    emulator.control("POST", f"procore/instances/{INSTANCE}/override", option="Approve", reason="On leave")
+    visit = look(step_answered="Budget Check")["visit"]
+
+    assert (visit["decision"]["option"], visit["decision"]["source"]) == ("Approve", "override")
+    assert (visit["decision"]["by"], visit["response"]) == ("pat@example.com", None)
+
+
+@pytest.mark.parametrize("hidden", ["none", "responses"])
+def test_step_answered_ends_though_its_responses_are_hidden(emulator, hidden):
+    flags(emulator, hidden_events=hidden)
+    respond(emulator, US, "Approve")
+
+    visit = look(step_answered="Budget Check")["visit"]
+
+    assert visit["decision"]["option"] == "Approve"
+    assert (visit["response"] is None) is (hidden == "responses")
+
+
+def test_override_decides_against_what_was_responded(emulator):
+    instance_id = begin(emulator)
+    respond(emulator, REVIEWER, "Approve", instance_id)
+
+    emulator.control("POST", f"procore/instances/{instance_id}/override", option="Reject")
+
+    assert outcome_names(look(instance_id=instance_id))[0] == "Reject"
+
+
+def test_step_cut_off_by_a_termination_was_not_answered(emulator):
+    instance_id = begin(emulator)
+    respond(emulator, REVIEWER, "Approve", instance_id)
+    emulator.control("POST", f"procore/instances/{instance_id}/terminate")
+
+    with pytest.raises(AirflowFailException, match="ended without reaching"):
+        look(instance_id=instance_id, step_answered="Joint Review")
+    assert look(instance_id=instance_id)["decision"] is None
+
+
+# --- the order of events ---
+
+
+@pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
+@pytest.mark.parametrize("pause", [0, 60])
+def test_wait_reads_a_history_in_either_order(emulator, order, pause):
+    flags(emulator, history_order=order)
+
+    def then(login: str, option: str) -> None:
+        emulator.control("POST", "clock", advance=pause)
+        respond(emulator, login, option)
+
+    then(US, "Approve")
+    then(DIRECTOR, "Return")
+    found = look(until=["in_progress"])
+    assert (found["step"], found["item_status"], found["ambiguous"]) == ("Budget Check", "Under Review", [])
+    assert found["decision"]["option"] == "Return"
+    again = look(step_reached="Budget Check", after=f"{INSTANCE}01")
+    assert again["visit"]["step_occurrence_id"] == f"{INSTANCE}04"
+    assert look(step_answered="Budget Check", after=f"{INSTANCE}01") is None
+    then(US, "Approve")
+    then(DIRECTOR, "Approve")
+    ended = look()
+    assert (ended["item_status"], ended["decision"]["by"]) == ("Approved", DIRECTOR)
+    assert look(step_answered="Budget Check", after=f"{INSTANCE}01")["visit"]["step_occurrence_id"] == f"{INSTANCE}04"
+
+
+# --- between two steps, and the end ---
+
+
+@pytest.mark.parametrize("gap", [0, 600])
+def test_gap_between_two_steps_ends_no_wait(emulator, gap):
+    flags(emulator, step_gap=gap)
+    respond(emulator, US, "Approve")
+
+    now = look(until=["in_progress", "processing"])
+    assert now["step"] == (None if gap else "Director Approval")
+    assert now["ended_at"] is None
+    assert look() is None
+    assert (look(step_reached="Director Approval") is None) is bool(gap)
+    assert ProcoreHook().get_instance(INSTANCE)["ended_at"] is None
+
+    emulator.control("POST", "clock", advance=gap)
+    assert look(step_reached="Director Approval")["step"] == "Director Approval"
+    respond(emulator, DIRECTOR, "Approve")
+    emulator.control("POST", "clock", advance=gap)
+    assert look()["state"] == "complete"
+
+
+def test_gap_before_our_step_asks_for_no_response_yet(emulator):
+    flags(emulator, step_gap=600)
+    respond(emulator, US, "Approve")
+    emulator.control("POST", "clock", advance=600)
+    respond(emulator, DIRECTOR, "Return")
+    sensor = ProcoreResponseRequestedSensor(task_id="wait", tool_type=TOOL)
+
+    assert sensor.poke({}) is False
+    emulator.control("POST", "clock", advance=600)
+    assert [row["step_occurrence_id"] for row in sensor.poke({}).xcom_value] == [f"{INSTANCE}04"]
+
+
+@pytest.mark.parametrize("history", ["full", "events_only", "no_status"])
+@pytest.mark.parametrize("case", ["lower", "upper"])
+def test_state_is_the_same_however_the_history_says_it(emulator, history, case):
+    flags(emulator, history=history, status_case=case)
+
+    assert look(until=["in_progress"])["state"] == "in_progress"
+    respond(emulator, US, "Approve")
+    respond(emulator, DIRECTOR, "Reject")
+    assert look()["state"] == "complete"
+    other = begin(emulator)
+    emulator.control("POST", f"procore/instances/{other}/terminate")
+    assert look(instance_id=other)["state"] == "terminated"
+
+
+@pytest.mark.parametrize(("history", "told"), [("full", True), ("no_status", True), ("events_only", False)])
+def test_blocked_instance_is_known_where_anything_says_so(emulator, history, told):
+    flags(emulator, history=history)
+    emulator.control("POST", f"procore/instances/{INSTANCE}/block", reason="ERP is down")
+
+    assert (look(until=["blocked"]) is not None) is told
+    refreshed = ProcoreRefreshInstanceOperator(task_id="heal", instance_id=INSTANCE).execute({})
+
+    assert refreshed["refreshes"] == (1 if told else 0)  # what cannot be told is left alone
+
+
+# --- which instances are listed ---
+
+
+@pytest.mark.parametrize("default", ["all", "active_only"])
+def test_wait_by_item_goes_on_to_the_end_of_its_instance(emulator, default):
+    flags(emulator, active_default=default)
+    assert look(tool_type=TOOL, item_id="5001") is None
+    emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
+
+    assert look(tool_type=TOOL, item_id="5001")["state"] == "terminated"
+
+
+@pytest.mark.parametrize("default", ["all", "active_only"])
+def test_lists_and_exports_of_all_hold_the_ended_ones(emulator, default, tmp_path):
+    flags(emulator, active_default=default)
+    other = begin(emulator, TOOL)
+    emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
+
+    def listed(active: bool | None) -> list[str]:
+        rows = ProcoreListInstancesOperator(task_id="list", tool_type=TOOL, active=active).execute({})
+        return [row["instance_id"] for row in rows]
+
+    assert [listed(active) for active in (None, True, False)] == [[INSTANCE, other], [other], [INSTANCE]]
+    assert [row["id"] for row in ProcoreHook().list_item_instances(TOOL, "5001")] == [INSTANCE]
+    exported = ProcoreHistoryToObjectStorageOperator(
+        task_id="export", tool_type=TOOL, path=str(tmp_path), file_format="jsonl"
+    ).execute({})
+    assert (exported["instances"], exported["failed"]) == (2, [])
+
+
+def test_instance_that_ends_between_two_lists_is_listed_once(emulator):
+    begin(emulator, TOOL)
+    rows = ProcoreHook().list_instances(TOOL)
+    first = next(rows)
+    emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
+
+    assert [row["id"] for row in (first, *rows)] == [INSTANCE, "700002"]
+
+
+@pytest.mark.parametrize("active", [True, False])
+def test_rows_that_do_not_fit_the_active_filter_are_left_out(emulator, active):
+    ended, running = {"id": "1", "ended_at": "2026-01-01T00:00:00Z"}, {"id": "2", "ended_at": None}
+    emulator.control("POST", "faults", path="/instances$", status=200, json={"data": [ended, running]})
+
+    rows = list(ProcoreHook().list_instances(TOOL, active=active))
+
+    assert [row["id"] for row in rows] == ["2" if active else "1"]
+
+
+@pytest.mark.parametrize("finds", ["all_assignees", "pending_only"])
+def test_response_that_was_given_is_not_asked_for_while_others_are(emulator, finds):
+    flags(emulator, assignee_filter=finds)
+    respond(emulator, US, "Reject")
+    instance_id = begin(emulator)
+    sensor = ProcoreResponseRequestedSensor(task_id="wait", tool_type=JOINT_TOOL)
+    assert len(sensor.poke({}).xcom_value) == 1
+    respond(emulator, US, "Approve", instance_id)
+
+    assert sensor.poke({}) is False
+
+
+@pytest.mark.parametrize("tools", ["allowed", "forbidden"])
+def test_user_who_may_not_list_the_tools_works_in_the_connections_project(emulator, tools):
+    flags(emulator, tools_list=tools)
+
+    rows = ProcoreListInstancesOperator(task_id="list", tool_type=TOOL).execute({})
+
+    assert [(row["instance_id"], row["project_id"]) for row in rows] == [(INSTANCE, "1001")]
+
+
+# --- ids, and a start that somebody else was faster with ---
+
+
+@pytest.mark.parametrize("ids", ["occurrence", "step"])
+def test_after_a_step_occurrence_never_takes_an_earlier_visit(emulator, ids):
+    flags(emulator, history_step_id=ids)
+    moment = emulator.control("GET", "clock")["now"]
+    emulator.control("POST", "clock", advance=60)
+    respond(emulator, US, "Approve")
+    wait = {"step_answered": "Director Approval"}
+    assert look(**wait, after=f"{INSTANCE}01") is None
+    respond(emulator, DIRECTOR, "Approve")
+
+    if ids == "occurrence":
+        assert look(**wait, after=f"{INSTANCE}01")["visit"]["decision"]["option"] == "Approve"
+    else:
+        with pytest.raises(AirflowFailException, match="ended without reaching"):
+            look(**wait, after=f"{INSTANCE}01")
+    assert look(**wait, after=moment)["visit"]["decision"]["option"] == "Approve"
+
+
+@pytest.mark.parametrize("status", ["400", "409", "422"])
+def test_start_that_finds_an_active_instance_adopts_it(emulator, store, status, monkeypatch):
+    flags(emulator, active_instance=status)
+    begun: list[str] = []
+    start_instance = ProcoreHook.start_instance
+
+    def outrun(hook: ProcoreHook, *args: Any, **kwargs: Any) -> Any:
+        begun.append(begin(emulator, TOOL, "5002"))
+        return start_instance(hook, *args, **kwargs)
+
+    monkeypatch.setattr(ProcoreHook, "start_instance", outrun)
+    operator = ProcoreStartInstanceOperator(task_id="start", tool_type=TOOL, item_id="5002")
+
+    result = operator.execute({"task_state_store": store})
+
+    assert ([result["instance_id"]], result["adopted"]) == (begun, True)
