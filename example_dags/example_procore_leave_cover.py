@@ -16,6 +16,13 @@ from airflow_provider_workflows.operators.procore_assignees import ProcoreBulkRe
 ON_ITS_WAY = ("processing", "upcoming", "active")  # the states of a replacement that can be stopped
 
 
+def who_and_when(request: dict) -> list[str | None]:
+    """Return who is replaced from when to when, each None where Procore does not show it."""
+    person = request.get("old_assignee_id") or (request.get("old_assignee") or {}).get("id")
+    days = [request.get(name) for name in ("start_date", "end_date")]
+    return [person and str(person), *(day and str(day)[:10] for day in days)]
+
+
 @dag(
     schedule="@daily",
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
@@ -52,13 +59,21 @@ def example_procore_leave_cover():
         for leave in params["leaves"]:
             if leave["last_day"] < today:
                 continue
+            person = hook.find_user_id(leave["person"], parameter="person")
             requests = hook.list_bulk_replace_requests(
-                old_assignee_ids=[hook.find_user_id(leave["person"], parameter="person")],
+                old_assignee_ids=[person],
                 replacement_type="temporary",
                 start_date=f"{leave['first_day']}...{leave['first_day']}",
                 end_date=f"{leave['last_day']}...{leave['last_day']}",
             )
-            found.append({**leave, "requests": [{"id": one["id"], "status": one["status"]} for one in requests]})
+            # A server may ignore a filter, and another person's replacement must not be taken for this one.
+            wanted = [person, leave["first_day"], leave["last_day"]]
+            own = [
+                {"id": request["id"], "status": request["status"]}
+                for request in requests
+                if all(shown in (None, given) for shown, given in zip(who_and_when(request), wanted, strict=True))
+            ]
+            found.append({**leave, "requests": own})
         return found
 
     # [END howto_compare_leaves]

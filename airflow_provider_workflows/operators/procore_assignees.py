@@ -26,6 +26,7 @@ from airflow_provider_workflows.operators.attachments import storage_path
 from airflow_provider_workflows.operators.base import Pin, Progress, WaitingOperator, read_until_found, told
 from airflow_provider_workflows.operators.procore import ProcoreWideOperator
 from airflow_provider_workflows.rules import procore_assignees as rules
+from airflow_provider_workflows.rules.forms import is_id
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, text_id
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
 from airflow_provider_workflows.triggers.procore import ProcoreBulkReplaceWaitTrigger
@@ -41,6 +42,7 @@ OVER = ("completed", "expired", "failed", "stopped")
 MODES = ("plan", "apply")
 MEMBERS = ("merge", "replace")
 ON_REFUSED = ("fail", "skip")
+MOST_READS = 3  # of a preset that changes from read to read
 
 
 @dataclass(frozen=True)
@@ -75,9 +77,9 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
 
     Presets say whom the instances that start from now on ask; running ones stay as they are. First everything
     is resolved that can be refused; then each preset is read, changed if it must be, and read again. Only role
-    groups are touched, and a group is left without members only when told. A change carries every group as just
-    read. A preset that afterwards does not hold what was written has been edited by somebody else: that fails with
-    the difference and is not written over. A retry goes on where the last try ended.
+    groups are touched, and a group is left without members only when told. A change carries every group as read
+    right before it. A preset that ``confirm_timeout`` seconds later does not hold what was written has been edited by
+    somebody else: that fails with the difference and is not written over. A retry goes on where the last try ended.
 
     Returns ``{mode, changed, unchanged, refused, presets: [{preset_id, project_id, template, valid, status, reason,
     groups: [{group, uuid, added, removed, unchanged, refused: [{who, reason}], reason}]}]}``; a ``status`` is
@@ -99,7 +101,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         that is refused (templated).
     :param on_refused: ``fail`` (default): refuse everything if anything can be refused beforehand, and fail at the
         end if Procore refused something; ``skip``: do the rest.
-    :param confirm_timeout: Seconds to read on for a change whose answer was lost; default 60.
+    :param confirm_timeout: Seconds to read on until a preset shows a change; default 60.
     :raises ConfigurationError: the assignments have not this form, name a preset twice, or something is refused.
     :raises PresetDiffers: a preset does not hold what was written; never retried.
     :raises OutcomeUnknown: the answer was lost and reading shows the old members; never retried.
@@ -147,6 +149,8 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         try:
             if self.mode == "apply" and self.on_refused == "fail":
                 self._check_refusals(targets)
+            if self.mode == "apply":
+                _ = self.hook.user_id  # for the log: after a change nothing may fail for it
             journal = Pin(task_state_store(context), "presets", None)
             progress = Progress("presets " + ("planned" if self.mode == "plan" else "worked on"), len(targets))
             rows.extend(self._row(target, journal) for target in progress.of(targets))
@@ -295,23 +299,33 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
 
     def _judge(self, target: Target, preset: dict[str, Any], row: dict[str, Any], journal: Pin) -> None:
         replace = self.members == "replace"
-        after = rules.members_after(preset, target.wishes, replace=replace)
         logins = rules.logins_of(self._possible(target.scope))
-        groups = rules.group_changes(preset, target.wishes, replace=replace, logins=logins)
-        row.update(valid=preset.get("valid"), groups=groups)
         earlier = self._changed_earlier(target, preset, journal)
-        if not rules.differences(preset, after):
-            all_refused = all(wish.reason or (wish.refused and not wish.ids) for wish in target.wishes)
-            row["status"] = "refused" if all_refused else "applied" if earlier else "unchanged"
-            row["reason"] = "; ".join(target.refusals) if all_refused else "by an earlier try" if earlier else None
-        elif earlier:
-            raise _differs(target, rules.differences(preset, after))
-        elif more := self._beyond_approval(target, groups):
-            row["reason"] = f"not in the approved plan: {'; '.join(more)}"
-        elif self.mode == "plan":
-            row["status"] = "change"
-        else:
-            self._change(target, preset, after, row, journal)
+        for _ in range(MOST_READS):
+            after = rules.members_after(preset, target.wishes, replace=replace)
+            groups = rules.group_changes(preset, target.wishes, replace=replace, logins=logins)
+            row.update(valid=preset.get("valid"), groups=groups)
+            if not rules.differences(preset, after):
+                all_refused = all(wish.reason or (wish.refused and not wish.ids) for wish in target.wishes)
+                row["status"] = "refused" if all_refused else "applied" if earlier else "unchanged"
+                row["reason"] = "; ".join(target.refusals) if all_refused else "by an earlier try" if earlier else None
+                return
+            if earlier:
+                raise _differs(target, rules.differences(preset, after))
+            if more := self._beyond_approval(target, groups):
+                row["reason"] = f"not in the approved plan: {'; '.join(more)}"
+                return
+            if self.mode == "plan":
+                row["status"] = "change"
+                return
+            self._intend(target, preset, after, journal)
+            # A change carries every group, so whoever was added since the first read must be in it.
+            now = self._read(target)
+            if rules.is_unchanged(now, preset):
+                self._change(target, preset, after, row, journal)
+                return
+            preset = now
+        row["reason"] = f"somebody else is editing it: {MOST_READS} reads showed {MOST_READS} states of it"
 
     def _changed_earlier(self, target: Target, preset: Mapping[str, Any], journal: Pin) -> bool:
         """
@@ -322,12 +336,25 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         kept = journal.value or {"done": [], "open": None}
         if kept["open"] is None or kept["open"]["preset_id"] != target.preset_id:
             return target.preset_id in kept["done"]
-        told = rules.differences(preset, kept["open"]["after"])
-        if told and rules.differences(preset, kept["open"]["before"]):
+        told = self._differences(target, preset, kept["open"]["after"])
+        if told and self._differences(target, preset, kept["open"]["before"]):
             raise _differs(target, told)
         if not told:
             journal.keep({"done": [*kept["done"], target.preset_id], "open": None})
         return not told
+
+    def _differences(
+        self, target: Target, preset: Mapping[str, Any], members: Mapping[str, Sequence[str]]
+    ) -> list[str]:
+        """Say in words where a preset lacks members, or has others in a group that may have none."""
+        replaced = [str(wish.uuid) for wish in target.wishes if wish.reason is None]
+        return rules.differences(preset, members, closed=replaced if self.members == "replace" else ())
+
+    @staticmethod
+    def _intend(target: Target, preset: Mapping[str, Any], after: Mapping[str, Sequence[str]], journal: Pin) -> None:
+        done = (journal.value or {"done": []})["done"]
+        intent = {"preset_id": target.preset_id, "before": rules.members_of(preset), "after": dict(after)}
+        journal.keep({"done": done, "open": intent})
 
     def _change(
         self,
@@ -338,25 +365,25 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         journal: Pin,
     ) -> None:
         done = (journal.value or {"done": []})["done"]
-        intent = {"preset_id": target.preset_id, "before": rules.members_of(preset), "after": dict(after)}
-        journal.keep({"done": done, "open": intent})
         body = rules.assignees_to_send(preset, after)
+        lost: WorkflowsError | None = None
         try:
             self.hook.update_preset_assignees(target.preset_id, **body, project_id=target.scope.level)
         except (InvalidRequest, NotFound, PermissionDenied) as refused:
             journal.keep({"done": done, "open": None})
             row["reason"] = str(refused)
             return
-        except (OutcomeUnknown, ContractError, ServerError) as lost:
-            self.log.warning("%s Reading whether preset %s was changed.", lost, target.preset_id)
-            now = self._settled(target, preset, lost)
-        else:
-            now = self._read(target)
-        told = rules.differences(now, after) + rules.losses(now, preset)
-        if told:
-            raise _differs(target, told)
+        except (OutcomeUnknown, ContractError, ServerError) as fault:
+            self.log.warning("%s Reading whether preset %s was changed.", told(fault), target.preset_id)
+            lost = fault
+        self._verify(target, preset, after, lost)
         journal.keep({"done": [*done, target.preset_id], "open": None})
         row["status"] = "applied"
+        changes = [f"{group['group']}: {_told_change(group)}" for group in row["groups"] if _told_change(group)]
+        self.log.info(
+            "Changed preset %s (template %s, project %s) as user %s: %s.",
+            *(target.preset_id, target.template, target.scope.level, self.hook.user_id, "; ".join(changes)),
+        )
 
     def _beyond_approval(self, target: Target, groups: Sequence[Mapping[str, Any]]) -> list[str]:
         if self.approved_plan is None:
@@ -364,20 +391,38 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         rows = [row for row in self.approved_plan["presets"] if str(row.get("preset_id")) == target.preset_id]
         return rules.beyond(groups, rows[0] if rows else None)
 
-    def _settled(self, target: Target, before: Mapping[str, Any], lost: WorkflowsError) -> dict[str, Any]:
-        """Return the preset once it has other members than before."""
+    def _verify(
+        self,
+        target: Target,
+        before: Mapping[str, Any],
+        after: Mapping[str, Sequence[str]],
+        lost: WorkflowsError | None,
+    ) -> None:
+        """
+        Read until a preset holds what was written; that may show later.
 
-        def read() -> dict[str, Any] | None:
-            now = self._read(target)
-            return None if rules.members_of(now) == rules.members_of(before) else now
+        :param lost: What is known of a change without a response, else None.
+        :raises PresetDiffers: it shows something else.
+        :raises OutcomeUnknown: it shows nothing of a change without a response, or cannot be read.
+        """
+        shown: list[dict[str, Any]] = []
+        differing: list[str] = []
 
-        now = read_until_found(read, self.confirm_timeout)
-        if now is None:
+        def holds() -> bool | None:
+            shown[:] = [self._read(target)]
+            differing[:] = self._differences(target, shown[0], after) + rules.losses(shown[0], before)
+            return None if differing else True
+
+        if read_until_found(holds, self.confirm_timeout):
+            return
+        what = "The change was taken" if lost is None else told(lost).rstrip(".")
+        if not shown:
+            raise OutcomeUnknown(f"{what}; and preset {target.preset_id} cannot be read") from lost
+        if lost is not None and rules.is_unchanged(shown[0], before):
             raise OutcomeUnknown(
-                f"{told(lost)} And {self.confirm_timeout:.0f} s later preset {target.preset_id} does not show other "
-                "members"
+                f"{what}; and {self.confirm_timeout:.0f} s later preset {target.preset_id} does not show other members"
             ) from lost
-        return now
+        raise _differs(target, differing)
 
     def _read(self, target: Target) -> dict[str, Any]:
         return self.hook.get_preset(target.preset_id, project_id=target.scope.level)
@@ -554,12 +599,14 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         if journal.value is None or not journal.value["sent"]:
             return None
         if journal.value["request_id"] is not None:
-            return str(journal.value["request_id"])
+            request_id = str(journal.value["request_id"])
+            self.log.info("An earlier try of this task has made request %s; nothing is sent.", request_id)
+            return request_id
         return self._settle(journal, "An earlier try was cut off while it made the request")
 
     def _create(self, journal: Pin) -> str:
         request = self._request()
-        before = [str(row.get("id")) for row in self._alike(request)]
+        before = [str(row["id"]) for row in self._requests()]
         kept = {"before": before, "request": request, "sent": True, "request_id": None}
         journal.keep(kept)
         try:
@@ -569,26 +616,39 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         except ApiError:
             journal.keep({**kept, "sent": False})
             raise
+        return self._made(journal, request_id)
+
+    def _made(self, journal: Pin, request_id: str) -> str:
+        kept = journal.value or {}
         journal.keep({**kept, "request_id": request_id})
+        request = kept["request"]
+        days = f" from {request['start_date']} to {request['end_date']}" if "start_date" in request else ""
+        self.log.info(
+            "Requested the %s replacement of user %s by %s%s as user %s: request %s.",
+            *(request["replacement_type"], request["old_assignee_id"], ", ".join(request["new_assignee_ids"])),
+            *(days, self.hook.user_id, request_id),
+        )
         return request_id
 
     def _settle(self, journal: Pin, what_happened: str) -> str:
         """Look for a request that was not there before; none is made after an unknown outcome."""
         self.log.warning("%s Looking for it in the list of requests.", what_happened)
         kept = journal.value or {}
+        found: dict[str, bool | None] = {}
 
         def read() -> list[str] | None:
-            ids = [str(row.get("id")) for row in self._alike(kept["request"])]
-            return [one for one in ids if one not in kept["before"]] or None
+            new = (row for row in self._requests() if str(row["id"]) not in kept["before"])
+            found.update({str(row["id"]): self._is_ours(row, kept["request"]) for row in new})
+            return [request_id for request_id, is_ours in found.items() if is_ours] or None
 
         new = read_until_found(read, self.confirm_timeout) or []
         if len(new) != 1:
-            shown = f"shows {len(new)} that it could be: {', '.join(new)}" if new else "shows no new request"
+            candidates = ", ".join(request_id for request_id, is_ours in found.items() if is_ours is not False)
+            shown = f"shows requests that it could be: {candidates}" if candidates else "shows no new request"
             raise OutcomeUnknown(
                 f"{what_happened.rstrip('.')}; and after {self.confirm_timeout:.0f} s the list {shown}"
             )
-        journal.keep({**kept, "request_id": new[0]})
-        return new[0]
+        return self._made(journal, new[0])
 
     def _request(self) -> dict[str, Any]:
         request: dict[str, Any] = {
@@ -614,14 +674,17 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         given = str(text_id(who))
         return given if given.isdecimal() else self.hook.find_user_id(given, parameter=parameter)
 
-    def _alike(self, request: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Return the requests in Procore's list that may be this one, as far as their rows tell."""
-        rows = self.hook.list_bulk_replace_requests(
-            old_assignee_ids=[request["old_assignee_id"]],
-            new_assignee_ids=request["new_assignee_ids"],
-            replacement_type=request["replacement_type"],
-        )
-        return [row for row in rows if row.get("id") is not None and rules.may_be(row, request)]
+    def _requests(self) -> Iterator[dict[str, Any]]:
+        """List all requests: how the filters take several people is not documented, nor whether they are heeded."""
+        return (row for row in self.hook.list_bulk_replace_requests() if is_id(row.get("id")))
+
+    def _is_ours(self, row: Mapping[str, Any], request: Mapping[str, Any]) -> bool | None:
+        """Tell whether a row is the request that was sent; None where nobody can."""
+        is_ours = rules.is_request(row, request, self.hook.user_id)
+        if is_ours is None:  # shown by itself, it may say more
+            shown = self.hook.get_bulk_replace_request(str(row["id"]))
+            is_ours = rules.is_request({**row, **shown}, request, self.hook.user_id)
+        return is_ours
 
     def _stop(self, request_id: str) -> dict[str, Any]:
         status = self.hook.get_bulk_replace_request(request_id).get("status")
@@ -629,6 +692,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
             self.log.info("Request %s is %s; nothing is sent.", request_id, status)
         else:
             self.hook.stop_bulk_replace_request(request_id)
+            self.log.info("Stopped request %s as user %s.", request_id, self.hook.user_id)
             status = self.hook.get_bulk_replace_request(request_id).get("status")
         return self._result(request_id, status)
 
@@ -669,6 +733,10 @@ def _is_meant(preset: Mapping[str, Any], assignment: Mapping[str, Any]) -> bool:
     template = preset.get("template") or {}
     wanted = str(assignment["template"]).casefold()
     return wanted in (str(template.get("id")), str(template.get("name")).casefold())
+
+
+def _told_change(group: Mapping[str, Any]) -> str:
+    return ", ".join(f"{kind} {', '.join(group[kind])}" for kind in ("added", "removed") if group[kind])
 
 
 def _differs(target: Target, told: Sequence[str]) -> PresetDiffers:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import timedelta
 from typing import Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.rules.forms import is_id
 from airflow_provider_workflows.rules.procore import people_ids
+from airflow_provider_workflows.rules.times import parse_time
 
 Json = Mapping[str, Any]
+ONE_DAY = timedelta(days=1)
 
 
 @dataclass
@@ -153,17 +157,32 @@ def assignees_to_send(preset: Json, after: Mapping[str, Sequence[str]]) -> dict[
     return sent
 
 
-def differences(preset: Json, after: Mapping[str, Sequence[str]]) -> list[str]:
-    """Say in words where a preset's groups differ from what they should be; who stands first does not matter."""
+def differences(
+    preset: Json, after: Mapping[str, Sequence[str]], *, closed: Collection[str] | None = None
+) -> list[str]:
+    """
+    Say in words where a preset's groups differ from what they should be; who stands first does not matter.
+
+    :param preset: The preset as just read.
+    :param after: The members that each group should have.
+    :param closed: The groups, by uuid, that may have no other members; into the rest somebody may have put more.
+        None for all of them.
+    """
     members = members_of(preset)
     told = []
     for uuid in sorted({*members, *after}):
         there, wanted = set(members.get(uuid, [])), set(after.get(uuid, []))
-        if there != wanted:
-            more = f" unexpected {', '.join(sorted(there - wanted))}" if there - wanted else ""
+        unexpected = there - wanted if closed is None or uuid in closed else set()
+        if unexpected or wanted - there:
+            more = f" unexpected {', '.join(sorted(unexpected))}" if unexpected else ""
             less = f" missing {', '.join(sorted(wanted - there))}" if wanted - there else ""
             told.append(f"group {uuid}:{more}{less}")
     return told
+
+
+def is_unchanged(preset: Json, before: Json) -> bool:
+    """Tell whether a preset asks the same people as before."""
+    return not differences(preset, members_of(before)) and not losses(preset, before)
 
 
 def losses(preset: Json, before: Json) -> list[str]:
@@ -220,17 +239,63 @@ def table_of(rows: Iterable[Json]) -> str:
     )
 
 
-def may_be(row: Json, request: Json) -> bool:
+def is_request(row: Json, request: Json, user_id: str) -> bool | None:
     """
-    Tell whether a row of the list of bulk replace requests may be a request that was sent.
+    Tell whether a row of the list of bulk replace requests is a request that was sent.
 
-    What a row looks like is not documented: only what it has under the name that was sent can contradict.
+    What a row looks like is not documented. The people must be the same; what else it shows must not contradict. A
+    reason may be cut, a day may be a time.
+
+    :param row: The row, or the request as it is shown by itself.
+    :param request: What was sent.
+    :param user_id: Who sent it.
+    :return: None where the row does not show who is replaced by whom, or somebody else has changed it.
     """
-    for name in ("reason", "start_date", "end_date", "modify_project_roles"):
-        if row.get(name) is not None and row[name] != request.get(name):
-            return False
-    projects = row.get("project_ids")
-    return not isinstance(projects, list) or {str(p) for p in projects} == set(request.get("project_ids") or [])
+    kind = row.get("replacement_type") or row.get("type")
+    if kind is not None and str(kind).casefold() != request["replacement_type"]:
+        return False
+    if not _is_beginning(row.get("reason"), request["reason"]):
+        return False
+    if any(not _is_day(row.get(name), request.get(name)) for name in ("start_date", "end_date")):
+        return False
+    roles = row.get("modify_project_roles")
+    if isinstance(roles, bool) and roles != request["modify_project_roles"]:
+        return False
+    projects = _ids(row, "project_ids", "projects")
+    if projects and request.get("project_ids") and projects != set(request["project_ids"]):
+        return False
+    old, new = _ids(row, "old_assignee_id", "old_assignee"), _ids(row, "new_assignee_ids", "new_assignees")
+    if (old and old != {request["old_assignee_id"]}) or (new and new != set(request["new_assignee_ids"])):
+        return False
+    creators, editors = _ids(row, "created_by_id", "created_by"), _ids(row, "updated_by_id", "updated_by")
+    if creators and creators != {user_id}:
+        return False
+    return None if not (old and new) or (editors and not creators and editors != {user_id}) else True
+
+
+def _is_beginning(shown: Any, sent: str) -> bool:
+    """Tell whether a text is what was sent, or its beginning; one that is not shown contradicts nothing."""
+    words = " ".join(str(shown or "").split()).removesuffix("...").removesuffix("…").rstrip()
+    return " ".join(sent.split()).startswith(words)
+
+
+def _is_day(shown: Any, sent: str | None) -> bool:
+    """Tell whether a day, or a time, may be the day that was sent, in whatever zone; none contradicts nothing."""
+    day, moment = parse_time(sent), parse_time(str(shown) if shown else None)
+    if day is None or moment is None:
+        return True
+    return str(shown) == sent if len(str(shown)) <= len("2026-01-31") else abs(moment - day) < ONE_DAY
+
+
+def _ids(row: Json, *names: str) -> set[str]:
+    """Return the ids that a row has under one of some names: of one thing or several, as ids or as objects."""
+    for name in names:
+        given = row.get(name)
+        things = given if isinstance(given, list) else [given]
+        ids = [thing.get("id") if isinstance(thing, Mapping) else thing for thing in things]
+        if found := {str(one) for one in ids if is_id(one)}:
+            return found
+    return set()
 
 
 def checked_assignment(given: Any, tool_type: str | None) -> dict[str, Any]:

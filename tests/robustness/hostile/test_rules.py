@@ -153,8 +153,11 @@ READINGS = [
         row(p), people.members_of(row(p)))),
     Reading(PRESET, people.differences, lambda p: people.differences(row(p), {"g": ["1"]})),
     Reading(PRESET, people.losses, lambda p: people.losses(row(p), {})),
-    Reading(REPLACEMENTS, people.may_be, lambda r: [
-        people.may_be(one, {"reason": "left", "project_ids": ["1"]}) for one in rows(r)]),
+    Reading(PRESET, people.is_unchanged, lambda p: people.is_unchanged(row(p), {})),
+    Reading(REPLACEMENTS, people.is_request, lambda r: [
+        people.is_request(one, {"reason": "left", "project_ids": ["1"], "replacement_type": "permanent",
+                                "modify_project_roles": False, "old_assignee_id": "1", "new_assignee_ids": ["2"]}, "3")
+        for one in rows(r)]),
     Reading(LIST, audit.listed_instance, lambda i: [audit.listed_instance(one, SINCE) for one in rows(i)]),
     Reading(ITEM, audit.name_histories, known_rows),
     Reading(ITEM, audit.rows_of, known_rows),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
@@ -246,3 +247,67 @@ def test_one_tool_and_one_project_need_no_list_and_the_company_is_everywhere(emu
     first, second = posts(emulator)
     assert (first["project_ids"], first["tools"]) == (["1002"], [{"type": "purchase_order_contract"}])
     assert "project_ids" not in second
+
+
+# --- whose request a row is ---
+
+
+@pytest.mark.parametrize("rows", ["people", "ids"])
+@pytest.mark.parametrize("filters", ["honoured", "ignored"])
+@pytest.mark.parametrize(
+    "others", [{"old_assignee": "rita@example.com"}, {"new_assignees": "nora@example.com"}, {"reason": "ill"}]
+)
+def test_another_persons_request_is_not_taken_for_ours(emulator, store, monkeypatch, rows, filters, others):
+    emulator.control("PATCH", "switches", bulk_replace_rows=rows, bulk_replace_filters=filters)
+    operator = replace(**WHO)
+
+    def lost(request):
+        replace(**{**WHO, **others}, wait_for_completion=False).execute({})
+        raise OutcomeUnknown("lost")
+
+    monkeypatch.setattr(operator.hook, "create_bulk_replace_request", lost)
+
+    with pytest.raises(AirflowFailException, match=r"OutcomeUnknown: .*no new request"):
+        operator.execute({"task_state_store": store})
+
+
+@pytest.mark.parametrize("rows", ["people", "ids"])
+@pytest.mark.parametrize("filters", ["honoured", "ignored"])
+def test_own_request_is_found_among_others(emulator, store, rows, filters):
+    emulator.control("PATCH", "switches", bulk_replace_rows=rows, bulk_replace_filters=filters)
+    replace(**{**WHO, "old_assignee": "rita@example.com"}).execute({})
+    emulator.control("POST", "faults", method="POST", path="/bulk_replace_requests$", reset="after")
+
+    result = replace(**WHO).execute({"task_state_store": store})
+
+    assert (result["request_id"], result["status"]) == ("802", "completed")
+    assert len(posts(emulator)) == 2
+
+
+def test_request_whose_people_are_not_shown_is_an_unknown_outcome(emulator, store):
+    emulator.control("PATCH", "switches", bulk_replace_rows="bare")
+    emulator.control("POST", "faults", method="POST", path="/bulk_replace_requests$", reset="after")
+
+    with pytest.raises(AirflowFailException, match=r"OutcomeUnknown: .*801"):
+        replace(**WHO).execute({"task_state_store": store})
+    assert len(posts(emulator)) == 1
+
+
+@pytest.mark.parametrize("errors", ["empty", "absent"])
+def test_request_without_errors_is_a_success(emulator, store, errors):
+    emulator.control("PATCH", "switches", bulk_replace_errors=errors)
+
+    assert replace(**WHO).execute({"task_state_store": store})["errors"] == 0
+
+
+def test_log_names_the_replacement_and_as_whom(emulator, store, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="said")
+    monkeypatch.setattr(ProcoreBulkReplaceAssigneesOperator, "log", logging.getLogger("said"))
+
+    for _ in range(2):
+        replace(**WHO).execute({"task_state_store": store})
+
+    said = [r.getMessage() for r in caplog.records if r.name == "said"]
+    (made,) = [line for line in said if "user 90001" in line]
+    assert all(word in made for word in ("90004", "90005", "801"))
+    assert [line for line in said if "nothing is sent" in line and "801" in line]
