@@ -549,10 +549,9 @@ def _is_sign_in(response: requests.Response, body: bytes, replay: Replay) -> boo
     page = body[:MAX_PAGE_BYTES].decode("utf-8-sig", "replace")
     if _html_words(page) is None:
         return False
-    title = re.search(r"(?is)<title[^>]*>(.*?)</title>", page[:4096])
-    is_form = re.search(r"(?i)type\s*=\s*[\"']?password", page) or (title and SIGN_IN.search(title[1]))
-    # After a change the page could be about what was made, so there it must be a sign-in page beyond doubt.
-    return bool(is_form or (replay is Replay.SAFE and SIGN_IN.search(page)))
+    # After a change the page could be about what was made, so there only one that asks for a password counts.
+    asks_for_password = re.search(r"(?i)type\s*=\s*[\"']?password", page) is not None
+    return asks_for_password or (replay is Replay.SAFE and SIGN_IN.search(page) is not None)
 
 
 def _redirected(response: requests.Response, replay: Replay, call: dict[str, Any]) -> ApiError:

@@ -17,6 +17,7 @@ from airflow_provider_workflows.rules.parameters import check_required
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE
 
 if TYPE_CHECKING:
+    from datetime import timedelta
     from typing import Concatenate, TypeAlias
 
     from airflow.sdk import Context
@@ -147,7 +148,7 @@ def workflowsoft_integration(
     custom_action: str = "__AUTO__",
     on_unknown_completion: str = "fail",
     allow_unknown_types: bool = False,
-    confirm_timeout: float = 30.0,
+    confirm_timeout: timedelta | float = 30.0,
     **kwargs: Any,
 ) -> Any:
     """
@@ -173,7 +174,7 @@ def workflowsoft_integration(
     :param on_unknown_completion: When nobody can tell whether it was completed: ``fail`` (default), ``retry``,
         ``assume_done`` (templated).
     :param allow_unknown_types: Send values of field types that this package does not know as they are.
-    :param confirm_timeout: Seconds to read on for what became of a change; default 30.
+    :param confirm_timeout: Seconds, or a timedelta, to read on for what became of a change; default 30.
     :raises ConfigurationError: Workflowsoft would refuse a value; a required field is empty; a field of
         ``expected_fields`` is missing or of another type.
     :raises StepMoved: the instance is completed already; never retried.

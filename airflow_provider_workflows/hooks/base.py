@@ -300,16 +300,25 @@ def checked_url(url: str, name: str, allow_http: bool) -> str:
     :param allow_http: Accept unencrypted http to a host other than this machine.
     :raises ConfigurationError: not a URL, credentials in it, or http without permission.
     """
+    url = url.strip()  # a value from a file often ends with a line break
     full = (url if "://" in url else f"https://{url}").rstrip("/")
-    parts = urlsplit(full)
     try:
-        hostname, _ = parts.hostname, parts.port
+        parts = urlsplit(full)
+        hostname, port = parts.hostname, parts.port
     except ValueError:
-        hostname = None
-    if parts.scheme not in ("http", "https") or not hostname or parts.query or parts.fragment:
-        raise ConfigurationError(f"{name} must be a host name or an https URL.")
+        raise ConfigurationError(f"{name} must be a host name or an https URL, with a port from 1 to 65535.") from None
     if parts.username or parts.password:
         raise ConfigurationError(f"{name} must not carry credentials; use login and password.")
+    if (
+        parts.scheme not in ("http", "https")
+        or not hostname
+        or port == 0
+        or parts.query
+        or parts.fragment
+        or re.search(r"[\s\\<>\"{}|^`]", full)
+        or not (":" in hostname or re.fullmatch(r"[\w-]+(\.[\w-]+)*\.?", hostname))
+    ):
+        raise ConfigurationError(f"{name} must be a host name or an https URL.")
     if parts.scheme == "http" and hostname not in LOOPBACK_HOSTS and not allow_http:
         raise ConfigurationError(
             f"{name} is http, which would send the token unencrypted to {hostname}. Use https, or set the extra "
@@ -319,10 +328,19 @@ def checked_url(url: str, name: str, allow_http: bool) -> str:
 
 
 def host_of(connection: Connection) -> str | None:
-    """Return the connection's host with its port, or None when the connection names none."""
-    if not connection.host:
-        return None
-    has_port = re.search(r"[^:]:\d+/*$", connection.host)
-    if has_port or not connection.port:  # Airflow's form stores 0 for none
-        return connection.host
-    return f"{connection.host}:{connection.port}"
+    """
+    Return the connection's host with its port, or None when the connection names none.
+
+    A port that stands in the host beats the connection's. Airflow stores 0 for none, and its form asks for one where a
+    connection is to be tested.
+    """
+    host = (connection.host or "").strip()
+    if not host or not connection.port:
+        return host or None
+    scheme, found, rest = host.rpartition("://")
+    server, slash, path = rest.partition("/")
+    if server.count(":") > 1 and not server.startswith("["):  # an address of IPv6
+        server = f"[{server}]"
+    if not re.search(r":\d+$", server.rpartition("]")[2]):
+        server = f"{server.removesuffix(':')}:{connection.port}"
+    return f"{scheme}{found}{server}{slash}{path}"

@@ -43,6 +43,8 @@ from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigg
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow.sdk import BaseOperatorLink, Context
 
     from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -231,7 +233,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         storage that Airflow knows (templated).
     :param on_step_moved: What to do when that step occurrence is over, or the instance ended, without our
         answer: ``fail`` (default), ``skip`` or ``succeed`` (templated).
-    :param confirm_timeout: Seconds to read on for the answer after it was sent; default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to read on for the answer after it was sent; default 60.
     :raises ConfigurationError: a parameter is missing or fits nothing; the candidates are listed.
     :raises ResponseConflict: another option is already recorded at this step; never retried.
     :raises StepMoved: the step is over, with ``on_step_moved="fail"``; never retried.
@@ -261,7 +263,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         attachments: Mapping[str, Sequence[str]] | None = None,
         files: Any = None,
         on_step_moved: str = "fail",
-        confirm_timeout: float = 60.0,
+        confirm_timeout: timedelta | float = 60.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -401,7 +403,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
                 )
                 return
             except OutcomeUnknown as lost:
-                self.log.warning("%s Reading whether the response arrived.", lost)
+                self.log.warning("%s Reading whether the response arrived.", told(lost))
                 found = read_until_found(lambda: self._read_back(instance_id, occurrence_id), self.confirm_timeout)
                 if found is None and not last_try:
                     continue  # by contract the identical response is a no-op if the first one arrives after all
@@ -487,7 +489,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
     :param wait_for_completion: Wait until the instance is complete or terminated.
     :param cancel_on_kill: Terminate the instance when the task is killed while it waits, unless it was adopted. In
         a triggerer that takes Airflow 3.3.
-    :param confirm_timeout: Seconds to read on for an instance whose answer was lost; default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to read on for an instance whose answer was lost; default 60.
     :param wait_timeout: Seconds that the wait may take; default 7 days.
     :param poll_interval: Seconds between two looks; by default ``[workflows] poke_interval``, else 60.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
@@ -516,7 +518,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         on_active_instance: str = "adopt",
         wait_for_completion: bool = False,
         cancel_on_kill: bool = False,
-        confirm_timeout: float = 60.0,
+        confirm_timeout: timedelta | float = 60.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -802,12 +804,12 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
     :param item_id: The item whose instance is meant: the active one, else the newest (templated).
     :param max_refreshes: How often to try; default 3.
-    :param confirm_timeout: Seconds to wait after each for the instance to come free; default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to wait after each for the instance to come free; default 60.
     :raises ConfigurationError: both instance and item given, or neither; an unknown tool.
     :raises InstanceBlocked: it cannot be tried again, or is blocked still; never retried.
     """
 
-    def __init__(self, *, max_refreshes: int = 3, confirm_timeout: float = 60.0, **kwargs: Any):
+    def __init__(self, *, max_refreshes: int = 3, confirm_timeout: timedelta | float = 60.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.max_refreshes = max_refreshes
         self.confirm_timeout = confirm_timeout
@@ -839,7 +841,7 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
         try:
             self.hook.refresh_instance(instance_id, project_id=self.level)
         except OutcomeUnknown as lost:
-            self.log.warning("%s Reading whether the instance comes free.", lost)
+            self.log.warning("%s Reading whether the instance comes free.", told(lost))
         except InvalidRequest:
             if rules.is_blocked(self._history(instance_id)):  # else somebody was faster
                 raise
@@ -883,7 +885,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
     :param message: A message to those who are added (templated).
     :param on_step_moved: What to do when that step occurrence is over: ``fail`` (default), ``skip`` or ``succeed``
         (templated).
-    :param confirm_timeout: Seconds to read on for a change whose answer was lost; default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to read on for a change whose answer was lost; default 60.
     :raises ConfigurationError: a parameter is missing or wrong, or somebody is not a possible assignee.
     :raises StepMoved: the step is over, with ``on_step_moved="fail"``; never retried.
     :raises OutcomeUnknown: the answer was lost and reading does not show them; never retried.
@@ -911,7 +913,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
         comment: str | None = None,
         message: str | None = None,
         on_step_moved: str = "fail",
-        confirm_timeout: float = 60.0,
+        confirm_timeout: timedelta | float = 60.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -1007,7 +1009,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
                 project_id=self.level,
             )
         except (OutcomeUnknown, ContractError) as lost:
-            self.log.warning("%s Reading whether they were added.", lost)
+            self.log.warning("%s Reading whether they were added.", told(lost))
             if read_until_found(partial(self._shows, instance_id, missing), self.confirm_timeout) is None:
                 raise OutcomeUnknown(
                     f"{told(lost).rstrip('.')}; and reading does not show all of {', '.join(missing)}"

@@ -32,6 +32,8 @@ from airflow_provider_workflows.triggers.procore import ProcoreBulkReplaceWaitTr
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow.sdk import Context
 
 
@@ -99,7 +101,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         that is refused (templated).
     :param on_refused: ``fail`` (default): refuse everything if anything can be refused beforehand, and fail at the
         end if Procore refused something; ``skip``: do the rest.
-    :param confirm_timeout: Seconds to read on for a change whose answer was lost; default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to read on for a change whose answer was lost; default 60.
     :raises ConfigurationError: the assignments have not this form, name a preset twice, or something is refused.
     :raises PresetDiffers: a preset does not hold what was written; never retried.
     :raises OutcomeUnknown: the answer was lost and reading shows the old members; never retried.
@@ -126,7 +128,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         allow_empty: bool = False,
         approved_plan: Mapping[str, Any] | None = None,
         on_refused: str = "fail",
-        confirm_timeout: float = 60.0,
+        confirm_timeout: timedelta | float = 60.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -348,13 +350,13 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
             row["reason"] = str(refused)
             return
         except (OutcomeUnknown, ContractError, ServerError) as lost:
-            self.log.warning("%s Reading whether preset %s was changed.", lost, target.preset_id)
+            self.log.warning("%s Reading whether preset %s was changed.", told(lost), target.preset_id)
             now = self._settled(target, preset, lost)
         else:
             now = self._read(target)
-        told = rules.differences(now, after) + rules.losses(now, preset)
-        if told:
-            raise _differs(target, told)
+        lacking = rules.differences(now, after) + rules.losses(now, preset)
+        if lacking:
+            raise _differs(target, lacking)
         journal.keep({"done": [*done, target.preset_id], "open": None})
         row["status"] = "applied"
 
@@ -410,7 +412,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
     :param wait_for_completion: Wait until Procore has done it; default True.
     :param errors_path: File for the list of what could not be done, as CSV, in any object storage that Airflow
         knows (templated); written when there is something on it.
-    :param confirm_timeout: Seconds to look for a request whose answer was lost; default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to look for a request whose answer was lost; default 60.
     :param wait_timeout: Seconds that the wait may take; default 7 days.
     :param poll_interval: Seconds between two looks; by default ``[workflows] poke_interval``, else 60.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
@@ -451,7 +453,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         tools: str | Sequence[str | Mapping[str, Any]] | None = None,
         wait_for_completion: bool = True,
         errors_path: Any = None,
-        confirm_timeout: float = 60.0,
+        confirm_timeout: timedelta | float = 60.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)

@@ -17,11 +17,18 @@ from airflow_provider_workflows.exceptions import (
     PermissionDenied,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.base import Pin, Progress, WaitingOperator
+from airflow_provider_workflows.operators.base import Pin, Progress, WaitingOperator, told
 from airflow_provider_workflows.operators.procore import ON_ACTIVE_INSTANCE, ProcoreOperator, ProcoreWideOperator
 from airflow_provider_workflows.operators.procore_audit import Scope, histories_of
 from airflow_provider_workflows.rules import procore as rules
-from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, listed, text_id
+from airflow_provider_workflows.rules.parameters import (
+    as_text,
+    check_choice,
+    check_given,
+    check_required,
+    listed,
+    text_id,
+)
 from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
 
@@ -339,8 +346,8 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         preset = self.preset_id if whole.get("preset_id") is None else whole["preset_id"]
         if preset is not None:
             check_required(items=preset)
-        named = {} if preset is None else {"preset_id": str(text_id(preset))}
-        return {"item_id": str(text_id(whole["item_id"])), **named}
+        named = {} if preset is None else {"preset_id": as_text("items", preset, is_id=True).strip()}
+        return {"item_id": as_text("items", whole["item_id"], is_id=True).strip(), **named}
 
     # --- what was ordered, over all tries of the task ---
 
@@ -397,7 +404,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
             return order()
         except OutcomeUnknown as lost:
             # An item that was started all the same is refused now, for it is active, and that counts as done.
-            self.log.warning("%s The order goes again under the same Idempotency-Token.", lost)
+            self.log.warning("%s The order goes again under the same Idempotency-Token.", told(lost))
             return order()
 
     # --- what came of it ---

@@ -15,6 +15,8 @@ from airflow_provider_workflows.rules.parameters import check_choice, check_requ
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow.sdk import Context
 
     from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
@@ -71,8 +73,6 @@ class WorkflowsoftIntegrationOperator(WorkflowsoftOperator):
 
     def open_step(self, context: Context, *, confirm_timeout: float = 0.0, **more: str) -> tuple[str, IntegrationStep]:
         """Return the rendered instance id and what handles the instance, and set the link to it."""
-        if not isinstance(confirm_timeout, (int, float)) or not confirm_timeout >= 0:
-            raise ConfigurationError(f"confirm_timeout must be seconds, at least 0; got {confirm_timeout!r}.")
         given = self.integration_instance_id
         instance_id = rules.instance_id_of(given)
         row = given if isinstance(given, Mapping) else {}
@@ -129,7 +129,7 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
     :param fields: ``{label or key: value}``; a label must be unique (templated).
     :param expected_fields: ``{label or key: type}`` that the instance must have (templated).
     :param allow_unknown_types: Send values of field types that this package does not know as they are.
-    :param confirm_timeout: Seconds to read on for the values after they were sent; default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to read on for the values after they were sent; default 60.
     :raises ConfigurationError: no such field, a wrong value, a read-only field, a value that is no option.
     :raises StepMoved: the instance is completed already; never retried.
     :raises OutcomeUnknown: the answer was lost and reading does not show the values; never retried.
@@ -143,7 +143,7 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
         *,
         fields: Mapping[str, Any],
         allow_unknown_types: bool = False,
-        confirm_timeout: float = 60.0,
+        confirm_timeout: timedelta | float = 60.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -186,7 +186,8 @@ class WorkflowsoftCompleteIntegrationOperator(WorkflowsoftIntegrationOperator):
     :param expected_fields: ``{label or key: type}`` that the instance must have (templated).
     :param on_unknown_completion: What to do when nobody can tell whether it was completed: ``fail``
         (default), ``retry`` (send it again, which may complete it twice), ``assume_done`` (templated).
-    :param confirm_timeout: Seconds to read on for what became of a completion whose answer was lost; default 30.
+    :param confirm_timeout: Seconds, or a timedelta, to read on for what became of a completion whose answer was
+        lost; default 30.
     :raises ConfigurationError: a required field is empty (it is named); no journal for retries.
     :raises OutcomeUnknown: nobody can tell, with ``on_unknown_completion="fail"``; never retried.
     """
@@ -202,7 +203,7 @@ class WorkflowsoftCompleteIntegrationOperator(WorkflowsoftIntegrationOperator):
         *,
         custom_action: str = "__AUTO__",
         on_unknown_completion: str = "fail",
-        confirm_timeout: float = 30.0,
+        confirm_timeout: timedelta | float = 30.0,
         **kwargs: Any,
     ):
         super().__init__(**(kwargs if on_unknown_completion == "retry" else unretried(kwargs)))
