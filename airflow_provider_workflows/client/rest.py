@@ -162,6 +162,7 @@ class RestClient:
     :param proxies: Proxies by scheme.
     :param retry: How often a call is tried.
     :param secrets: Texts that never appear in an error, whatever the server echoes.
+    :param advise: Returns what to do about a status (403 or 404) of a path, or None where it knows nothing better.
     :param sleep: Waits a number of seconds.
     :param clock: Returns the unix time in seconds.
     """
@@ -177,6 +178,7 @@ class RestClient:
         proxies: Mapping[str, str] | None = None,
         retry: RetryPolicy | None = None,
         secrets: tuple[str, ...] = (),
+        advise: Callable[[int, str], str | None] | None = None,
         max_bytes: int = LARGEST_ANSWER,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.time,
@@ -189,6 +191,7 @@ class RestClient:
         self._page_limits: dict[str, int] = {}  # rows of the largest page that the server gives, by address
         self._auth = auth
         self._secrets = secrets
+        self._advise = advise or (lambda status, path: None)
         self._max_bytes = max_bytes
         self._sleep = sleep
         self._clock = clock
@@ -416,9 +419,9 @@ class RestClient:
         if status == 401:
             raise AuthenticationError("Not signed in", **call)
         if status == 403:
-            raise PermissionDenied("Not permitted", **call)
+            raise PermissionDenied("Not permitted", advice=self._advise(status, path), **call)
         if status == 404:
-            raise NotFound("Not found", **call)
+            raise NotFound("Not found", advice=self._advise(status, path), **call)
         if 400 <= status < 500:
             clean = {scrub(name): [scrub(word) for word in wrong] for name, wrong in fields.items()}
             raise InvalidRequest("The server refused the request", fields=clean, **call)

@@ -46,7 +46,6 @@ def running() -> Iterator[Running]:
         procore, workflowsoft = (connections[name]["extra"] for name in ("procore_default", "workflowsoft_default"))
         procore["item_url"] = f"{emulator.url}/?company={{company_id}}&project={{project_id}}&item={{item_id}}"
         workflowsoft["item_url"] = f"{emulator.url}/?process={{process_instance_id}}"
-        procore["project_id"] = int(procore["project_id"])  # Airflow's log has a warning for each text this short
         settings = {
             "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
             "AIRFLOW__WORKERS__EXECUTION_API_TIMEOUT": "60",  # a busy machine takes its time
