@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
 import requests.exceptions
 import urllib3.exceptions
@@ -28,6 +28,7 @@ from airflow_provider_workflows.client.retry import Again, RetryPolicy
 from airflow_provider_workflows.client.transport import causes_of
 from airflow_provider_workflows.exceptions import (
     ApiError,
+    AuthenticationError,
     ConfigurationError,
     ConnectionFailed,
     ContractError,
@@ -37,14 +38,17 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.get_provider_info import get_provider_info
-from airflow_provider_workflows.hooks.base import WorkflowsHook
-from airflow_provider_workflows.hooks.procore import ProcoreHook
+from airflow_provider_workflows.hooks.base import ConnectionProblem, WorkflowsHook, check_type, unreadable
+from airflow_provider_workflows.hooks.procore import ProcoreHook, company_fix, project_fix
 from airflow_provider_workflows.hooks.procore_legacy import INSTANCES as LEGACY_INSTANCES
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 from airflow_provider_workflows.rules.forms import documented_form
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
 from airflow_provider_workflows.rules.procore_assignees import members_of
 from airflow_provider_workflows.version_compat import mask_secret
+
+if TYPE_CHECKING:
+    from airflow_provider_workflows.client.rest import Answer
 
 OK, FAILED, WARNING, SKIPPED = "ok", "failed", "warning", "skipped"
 LONGEST_CALL = 10.0  # seconds
@@ -140,6 +144,8 @@ class Diagnosis:
             return Check(step.name, OK, _clean(step.look()))
         except Fault as fault:
             return Check(step.name, fault.status, _clean(str(fault)), _clean(fault.fix))
+        except ConnectionProblem as problem:
+            return Check(step.name, FAILED, _clean(problem.detail), _clean(problem.fix))
         except WorkflowsError as error:
             self._halted = isinstance(error, RateLimited)
             return Check(step.name, FAILED, _clean(_words(error)), _clean(_fix(error, step.fix)))
@@ -147,12 +153,8 @@ class Diagnosis:
     def _connection(self) -> str:
         connection = find_connection(self.conn_id)
         self.conn_type = connection.conn_type
-        patient = PATIENTS.get(str(connection.conn_type))
-        if patient is None:
-            raise Fault(
-                f"It is of type {connection.conn_type!r}, not of procore or workflowsoft.",
-                "Name the id of another connection, or correct this one's type.",
-            )
+        check_type(self.conn_id, connection.conn_type, *PATIENTS)
+        patient = PATIENTS[str(connection.conn_type)]
         if not isinstance(connection.extra_dejson, dict):
             raise Fault("Its extra is JSON, but no object.", 'Make it an object, such as {"company_id": "1"}.')
         self._steps = patient(self.conn_id, connection).steps()
@@ -180,6 +182,8 @@ class Patient(ABC):
     :param connection: The connection.
     :param hook: Its hook, not yet connected.
     """
+
+    cheapest_call: ClassVar[tuple[str, dict[str, Any]]]  # path and query
 
     def __init__(self, connection: Connection, hook: WorkflowsHook):
         self.connection = connection
@@ -232,6 +236,13 @@ class Patient(ABC):
     def token(self) -> str:
         client = self.hook.client
         within(LONGEST_CALL, client.token)
+        try:
+            # A token of which nothing says when it ends may have ended long ago.
+            within(LONGEST_CALL, self.ask)
+        except (AuthenticationError, RateLimited):
+            raise
+        except WorkflowsError:
+            pass  # is not about the token, and the steps that come after find it
         assert client._auth is not None
         token = client._auth._token
         if token is None or token.expires_at is None:
@@ -241,8 +252,13 @@ class Patient(ABC):
             raise Fault("The token has ended.", "Get a new token, or give login and password to fetch tokens with.")
         return f"there is one, for {_number(round(minutes), 'minute')}"
 
-    def clock(self, path: str, params: Mapping[str, Any] | None = None) -> str:
-        date = self.hook.client.get(path, params=params).headers.get("Date", "")
+    def ask(self) -> Answer:
+        """Make the cheapest call that needs the token."""
+        path, params = self.cheapest_call
+        return self.hook.client.get(path, params=params)
+
+    def clock(self) -> str:
+        date = self.ask().headers.get("Date", "")
         now = time.time()
         try:
             skew = now - parsedate_to_datetime(date).timestamp()
@@ -273,6 +289,8 @@ class Patient(ABC):
 class ProcorePatient(Patient):
     """A connection to Procore."""
 
+    cheapest_call = ("/rest/v1.0/me", {})
+
     hook: ProcoreHook
 
     def __init__(self, conn_id: str, connection: Connection):
@@ -282,18 +300,20 @@ class ProcorePatient(Patient):
         self._presets: list[tuple[str, str]] = []  # id, project
 
     def steps(self) -> tuple[Step, ...]:
-        company = f"Correct extra 'company_id', or have the app installed and its user permitted in {_company(self)}."
+        extra = self.connection.extra_dejson
+        company = company_fix(extra.get("company_id", "none"), self.hook.conn_id)
+        project = project_fix(extra.get("project_id", "none"), self.hook.conn_id)
         return (
             *self.first_steps(),
             Step("company", "token", self.company, company),
             Step("tools", "company", self.tools, "Let a company administrator permit the user to see the workflows."),
-            Step("project", "tools", self.project, "Correct extra 'project_id', or add the user to that project."),
+            Step("project", "tools", self.project, project),
             Step("instances", "project", self.instances),
             Step("presets", "project", self.presets),
             Step("assignee", "instances", self.assignee),
             Step("legacy", "company", self.legacy),
             Step("rate limit", "company", self.rate_limit),
-            Step("clock", "company", lambda: self.clock("/rest/v1.0/me")),
+            Step("clock", "company", self.clock),
         )
 
     def described(self) -> str:
@@ -430,6 +450,8 @@ class ProcorePatient(Patient):
 class WorkflowsoftPatient(Patient):
     """A connection to Workflowsoft."""
 
+    cheapest_call = ("/api/v2/workflows", {"mode": "view", "limit": 1})
+
     hook: WorkflowsoftHook
 
     def __init__(self, conn_id: str, connection: Connection):
@@ -443,7 +465,7 @@ class WorkflowsoftPatient(Patient):
             Step("users", "api", self.users, "Give operators ids instead of e-mail addresses, or permit the search."),
             Step("consume", "fields", self.consume),
             Step("rate limit", "api", self.rate_limit),
-            Step("clock", "api", lambda: self.clock("/api/v2/workflows", {"mode": "view", "limit": 1})),
+            Step("clock", "api", self.clock),
         )
 
     def described(self) -> str:
@@ -503,18 +525,14 @@ def find_connection(conn_id: str) -> Connection:
 
     :raises Fault: there is none, or Airflow cannot read it.
     """
-    variable = _variable(conn_id)
     try:
         return BaseHook.get_connection(conn_id)
-    except Exception as error:  # each secrets backend has errors of its own, whose words may hold a secret
+    except Exception as error:
+        problem = unreadable(conn_id, error)
         kind = type(error).__name__
-    if variable in os.environ:
-        raise Fault(f"Airflow cannot read the variable {variable} ({kind}).", "Make it a connection as JSON or URI.")
-    raise Fault(
-        f"Airflow knows no connection {conn_id!r} ({kind}).",
-        f"Set {variable}, or add it in Airflow. If it is there, run this with the settings of that Airflow: "
-        "AIRFLOW_HOME, the database, the secrets backend.",
-    )
+    if problem is None:  # whatever a secrets backend says
+        raise Fault(f"Airflow cannot look up connection {conn_id!r} ({kind}).", SETTINGS_FIX)
+    raise Fault(problem.detail, problem.fix if _variable(conn_id) in os.environ else f"{problem.fix} {SETTINGS_FIX}")
 
 
 def within(seconds: float, call: Callable[[], Result]) -> Result:
@@ -535,11 +553,6 @@ def within(seconds: float, call: Callable[[], Result]) -> Result:
 
 def _variable(conn_id: str) -> str:
     return f"AIRFLOW_CONN_{conn_id.upper()}"
-
-
-def _company(patient: ProcorePatient) -> str:
-    """Return how to call the company in a fix, before it is known whether the connection names one."""
-    return f"company {patient.connection.extra_dejson.get('company_id', '(none)')}"
 
 
 def _cause(name: str, done: Mapping[str, Check], steps: tuple[Step, ...]) -> str:
@@ -588,6 +601,9 @@ def _words(error: WorkflowsError) -> str:
 # --- what to do about an error ---
 
 
+SETTINGS_FIX = (
+    "If it is there, run this with the settings of that Airflow: AIRFLOW_HOME, the database, the secrets backend."
+)
 PROXY_FIX = "Correct the extra 'proxies', or the variables HTTPS_PROXY, HTTP_PROXY and NO_PROXY where there is none."
 NETWORK_FIXES: tuple[tuple[type[BaseException] | tuple[type[BaseException], ...], str], ...] = (
     ((requests.exceptions.ProxyError, urllib3.exceptions.ProxyError), PROXY_FIX),

@@ -162,6 +162,7 @@ class RestClient:
     :param proxies: Proxies by scheme.
     :param retry: How often a call is tried.
     :param secrets: Texts that never appear in an error, whatever the server echoes.
+    :param advise: Returns what to do about a status (403 or 404) of a path, or None where it knows nothing better.
     :param sleep: Waits a number of seconds.
     :param clock: Returns the unix time in seconds.
     """
@@ -177,6 +178,7 @@ class RestClient:
         proxies: Mapping[str, str] | None = None,
         retry: RetryPolicy | None = None,
         secrets: tuple[str, ...] = (),
+        advise: Callable[[int, str], str | None] | None = None,
         max_bytes: int = LARGEST_ANSWER,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.time,
@@ -190,6 +192,7 @@ class RestClient:
         self._ahead = 0.0  # seconds by which the server's clock is ahead of ours
         self._auth = auth
         self._secrets = secrets
+        self._advise = advise or (lambda status, path: None)
         self._max_bytes = max_bytes
         self._sleep = sleep
         self._clock = clock
@@ -423,9 +426,9 @@ class RestClient:
         if status == 401:
             raise AuthenticationError("Not signed in", **call)
         if status == 403:
-            raise PermissionDenied("Not permitted", **call)
+            raise PermissionDenied("Not permitted", advice=self._advise(status, path), **call)
         if status == 404:
-            raise NotFound("Not found", **call)
+            raise NotFound("Not found", advice=self._advise(status, path), **call)
         if 400 <= status < 500:
             clean = {scrub(name): [scrub(word) for word in wrong] for name, wrong in fields.items()}
             raise InvalidRequest("The server refused the request", fields=clean, **call)
@@ -556,10 +559,9 @@ def _is_sign_in(response: requests.Response, body: bytes, replay: Replay) -> boo
     page = body[:MAX_PAGE_BYTES].decode("utf-8-sig", "replace")
     if _html_words(page) is None:
         return False
-    title = re.search(r"(?is)<title[^>]*>(.*?)</title>", page[:4096])
-    is_form = re.search(r"(?i)type\s*=\s*[\"']?password", page) or (title and SIGN_IN.search(title[1]))
-    # After a change the page could be about what was made, so there it must be a sign-in page beyond doubt.
-    return bool(is_form or (replay is Replay.SAFE and SIGN_IN.search(page)))
+    # After a change the page could be about what was made, so there only one that asks for a password counts.
+    asks_for_password = re.search(r"(?i)type\s*=\s*[\"']?password", page) is not None
+    return asks_for_password or (replay is Replay.SAFE and SIGN_IN.search(page) is not None)
 
 
 def _redirected(response: requests.Response, replay: Replay, call: dict[str, Any]) -> ApiError:

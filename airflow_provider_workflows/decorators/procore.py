@@ -17,7 +17,7 @@ from airflow_provider_workflows.operators.attachments import attached_files
 from airflow_provider_workflows.operators.base import Pin
 from airflow_provider_workflows.operators.procore import LARGEST_FILE, ON_STEP_MOVED, ProcoreRespondOperator
 from airflow_provider_workflows.rules import procore as rules
-from airflow_provider_workflows.rules.parameters import check_choice, check_given, listed, text_id
+from airflow_provider_workflows.rules.parameters import as_text, check_choice, check_given, listed, text_id
 from airflow_provider_workflows.rules.times import parse_time
 from airflow_provider_workflows.sensors.base import BACKSTOP, WorkflowsSensor
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, task_state_store
@@ -158,7 +158,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
             raise ConfigurationError(
                 f"instance must be a row of ProcoreResponseRequestedSensor, or the id of an instance; got {given!r}."
             )
-        self.instance_id = text_id(instance_id)
+        self.instance_id = as_text("instance", instance_id, is_id=True).strip()
         self.item_id = self.tool_subtype = None  # whatever a DAG's default_args say
         self.step_occurrence_id = row.get("step_occurrence_id")
         self.tool_type = row.get("tool_type")
@@ -276,11 +276,14 @@ def _as_parameters(answer: Respond) -> dict[str, Any]:
         attachments = {kind: [str(one) for one in listed(ids)] for kind, ids in attachments.items()}
     given = {
         "option": answer.option,
-        "option_id": text_id(answer.option_id),
+        "option_id": answer.option_id,
         "option_type": answer.option_type,
         "comment": answer.comment,
     }
-    texts = {name: None if value is None else str(value) for name, value in given.items()}
+    texts = {
+        name: None if value is None else as_text(name, value, is_id=name == "option_id").strip()
+        for name, value in given.items()
+    }
     return {**texts, "files": files, "attachments": attachments}
 
 
@@ -334,7 +337,7 @@ def procore_response(python_callable: Callable[..., Any] | None = None, **option
     :param project_id: Project to work in, or ``company``; default: the row's (templated).
     :param on_step_moved: What to do when the row's visit of the step is over, or the instance ended, without our
         answer: ``fail`` (default), ``skip`` or ``succeed`` (templated).
-    :param confirm_timeout: Seconds to read on for the answer after it was sent; default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to read on for the answer after it was sent; default 60.
     :param timeout: Seconds, or a timedelta, until the function must have decided; default: Airflow's setting
         ``[sensors] default_timeout``, 7 days. From Airflow 3.3 on it survives retries.
     :param poke_interval: Seconds, or a timedelta, between two calls of a function that waits; by default

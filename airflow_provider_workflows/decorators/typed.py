@@ -87,7 +87,7 @@ class ResponseOptions(TaskOptions, total=False):
     company_id: str | int | None
     project_id: str | int | None
     on_step_moved: str
-    confirm_timeout: float
+    confirm_timeout: timedelta | float
     timeout: timedelta | float | None
     poke_interval: timedelta | float | None
     deferrable: bool | None
@@ -102,7 +102,7 @@ class IntegrationOptions(TaskOptions, total=False):
     on_unknown_completion: str
     allow_unknown_types: bool
     verify: str
-    confirm_timeout: float
+    confirm_timeout: timedelta | float
 
 
 class DecoratedTask(Protocol[Returned_co]):

@@ -18,6 +18,7 @@ from airflow_provider_workflows.rules.parameters import check_choice, check_requ
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE
 
 if TYPE_CHECKING:
+    from datetime import timedelta
     from typing import Concatenate, TypeAlias
 
     from airflow.sdk import Context
@@ -194,7 +195,7 @@ def workflowsoft_integration(
     on_unknown_completion: str = "fail",
     allow_unknown_types: bool = False,
     verify: str = "exact",
-    confirm_timeout: float = 30.0,
+    confirm_timeout: timedelta | float = 30.0,
     **kwargs: Any,
 ) -> Any:
     """
@@ -226,7 +227,7 @@ def workflowsoft_integration(
         ``assume_done`` (templated).
     :param allow_unknown_types: Send values of field types that this package does not know as they are.
     :param verify: ``exact`` (default) or ``normalized``; see ``WorkflowsoftUpdateFieldsOperator``.
-    :param confirm_timeout: Seconds to read on for what became of a change; default 30.
+    :param confirm_timeout: Seconds, or a timedelta, to read on for what became of a change; default 30.
     :raises ConfigurationError: Workflowsoft would refuse a value; a required field is empty; a field of
         ``expected_fields`` is missing or of another type.
     :raises StepMoved: the instance is completed already; never retried.

@@ -15,7 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
@@ -314,8 +314,10 @@ def _json_or_none(body: bytes) -> Any:
         return None
 
 
-async def _refused(request: Request, refused: Exception) -> JSONResponse:
+async def _refused(request: Request, refused: Exception) -> Response:
     assert isinstance(refused, Refusal)
+    if isinstance(refused.body, str):
+        return HTMLResponse(refused.body, refused.status, refused.headers)
     return JSONResponse(refused.body, refused.status, refused.headers)
 
 

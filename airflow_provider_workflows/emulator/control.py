@@ -182,8 +182,9 @@ def connections(url: str) -> dict[str, dict[str, Any]]:
             "extra": {
                 "environment": "custom",
                 "login_url": url,
-                "company_id": COMPANY["id"],
-                "project_id": PROJECT["id"],
+                # As numbers: Airflow warns in each log that it cannot mask so short a text.
+                "company_id": int(COMPANY["id"]),
+                "project_id": int(PROJECT["id"]),
             },
         },
         "workflowsoft_default": {

@@ -29,7 +29,7 @@ def check_token(world: World, request: Request) -> str:
     if scheme.lower() != "bearer" or not token:
         raise Refusal(401, {"error": "Invalid Token"})
     if not world.is_valid(world.tokens, token):
-        raise Refusal(401, {"errors": "The access token expired or was revoked."})
+        raise world.token_refusal({"errors": "The access token expired or was revoked."})
     return token
 
 

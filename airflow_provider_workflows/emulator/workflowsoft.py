@@ -319,7 +319,7 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
     async def signed_in(request: Request) -> None:
         scheme, _, token = request.headers.get("Authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not world.is_valid(world.ws_tokens, token):
-            raise Refusal(401, {"Message": "Authorization has been denied for this request."})
+            raise world.token_refusal({"Message": "Authorization has been denied for this request."})
 
     errors: dict[int | str, dict[str, Any]] = {
         status: {"model": models.WsError | models.CamelWsError} for status in (400, 401, 404, 500, "default")

@@ -277,6 +277,9 @@ SWITCHES: dict[str, Switch] = {
     "rate_headers": Switch(("when_on", "always", "never"), "Live answers were seen without these headers."),
     "rate_429": Switch(("reset_header", "retry_after", "both"), "Two texts name two headers."),
     "token_lifetime": Switch((5400,), "Seconds that an OAuth token lives."),
+    "refused_token": Switch(
+        ("401", "redirect", "sign_in_page"), "How a server answers a call whose token has ended is described by none."
+    ),
 }
 
 
@@ -288,6 +291,12 @@ class Refusal(Exception):
         self.status = status
         self.body = body
         self.headers = headers or {}
+
+
+SIGN_IN_PAGE = (
+    "<!DOCTYPE html><html><head><title>Sign in</title></head>"
+    '<body><form method="post"><input name="user"><input name="password" type="password"></form></body></html>'
+)
 
 
 class Clock:
@@ -412,6 +421,13 @@ class World:
 
     def is_valid(self, store: dict[str, float], token: str) -> bool:
         return store.get(token, 0.0) > self.clock.time()
+
+    def token_refusal(self, body: Any) -> Refusal:
+        """Return the answer to a call whose token is not valid (any more)."""
+        kind = self.switches["refused_token"]
+        if kind == "redirect":
+            return Refusal(302, "", {"Location": "/account/login?ReturnUrl=%2F"})
+        return Refusal(401, body) if kind == "401" else Refusal(200, SIGN_IN_PAGE)
 
     def record_effect(
         self, product: str, action: str, by: str, target: dict[str, Any], detail: dict[str, Any], via: str

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, urlsplit
 
 from airflow.providers.common.compat.connection import get_async_connection
-from airflow.providers.common.compat.sdk import BaseHook
+from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.client.rest import RestClient
@@ -28,6 +29,54 @@ if TYPE_CHECKING:
 # Airflow's UI waits for the test of a connection: 10 seconds, for the token and for the call.
 TEST_TIMEOUT = 5.0
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
+
+
+class ConnectionProblem(ConfigurationError):
+    """
+    Raised when Airflow has no usable connection.
+
+    :param detail: What is wrong.
+    :param fix: What to do about it.
+    """
+
+    def __init__(self, detail: str, fix: str):
+        super().__init__(f"{detail} {fix}")
+        self.detail = detail
+        self.fix = fix
+
+
+def unreadable(conn_id: str, error: Exception) -> ConnectionProblem | None:
+    """
+    Return what an error of Airflow's says of the connection that was looked up; None where it says nothing of it.
+
+    Without the error's own words: each secrets backend has errors of its own, which may hold a secret.
+    """
+    variable = f"AIRFLOW_CONN_{conn_id.upper()}"
+    kind = type(error).__name__
+    if variable in os.environ:
+        return ConnectionProblem(
+            f"Airflow cannot read connection {conn_id!r} from the variable {variable} ({kind}).",
+            "Make it a connection as JSON or URI.",
+        )
+    if not isinstance(error, AirflowNotFoundException):
+        return None
+    return ConnectionProblem(
+        f"Airflow knows no connection {conn_id!r} ({kind}).",
+        f"Set {variable}, or add the connection in Airflow, or correct its id.",
+    )
+
+
+def check_type(conn_id: str, conn_type: str | None, *expected: str) -> None:
+    """
+    Require a connection to be of one of these types.
+
+    :raises ConnectionProblem: it is of another one.
+    """
+    if conn_type not in expected:
+        raise ConnectionProblem(
+            f"Connection {conn_id!r} is of type {conn_type!r}, not of {' or '.join(expected)}.",
+            "Name the id of another connection, or correct this one's type.",
+        )
 
 
 class Extras:
@@ -156,9 +205,26 @@ class WorkflowsHook(BaseHook):
     @property
     def client(self) -> RestClient:
         if self._client is None:
-            connection = self.get_connection(self.conn_id)
+            connection = self.find_connection()
             self._client = self._build(connection, connection.extra_dejson, RetryPolicy(), mask_secret)
         return self._client
+
+    def find_connection(self) -> Connection:
+        """
+        Look the connection up.
+
+        :raises ConnectionProblem: Airflow knows none with this id, or cannot read it.
+        """
+        try:
+            return self.get_connection(self.conn_id)
+        except Exception as error:
+            if (problem := unreadable(self.conn_id, error)) is None:
+                raise
+        raise problem
+
+    def advice(self, status: int, path: str) -> str | None:
+        """Return what to do about a status (403 or 404) that the server answered to a call, where more is known."""
+        return None
 
     @property
     def extras(self) -> Extras:
@@ -198,7 +264,12 @@ class WorkflowsHook(BaseHook):
         def mask_on_loop(token: str) -> None:
             asyncio.run_coroutine_threadsafe(amask_secret(token), loop)
 
-        connection = await get_async_connection(self.conn_id)
+        try:
+            connection = await get_async_connection(self.conn_id)
+        except Exception as error:
+            if (problem := unreadable(self.conn_id, error)) is None:
+                raise
+            raise problem from None
         fields = await aread_extra(connection)
         self.close()
         self._client = self._build(connection, fields, RetryPolicy.none(), mask_on_loop)
@@ -212,7 +283,7 @@ class WorkflowsHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Make one cheap authenticated call and say whether it worked, and if not, what to fix."""
         try:
-            connection = self.get_connection(self.conn_id)
+            connection = self.find_connection()
             self.close()
             self._client = self._build(
                 connection, connection.extra_dejson, RetryPolicy.none(), mask_secret, longest=TEST_TIMEOUT
@@ -235,6 +306,7 @@ class WorkflowsHook(BaseHook):
         on_token: Callable[[str], None],
         longest: float = float("inf"),
     ) -> RestClient:
+        check_type(self.conn_id, connection.conn_type, self.conn_type)
         extras = self._extras = Extras(self.conn_id, self._checked_extra(connection, fields))
         base_url = checked_url(
             self.base_url(connection, extras), f"Connection {self.conn_id!r}: host", extras.flag("allow_http")
@@ -248,7 +320,14 @@ class WorkflowsHook(BaseHook):
         source = self.token_source(connection, extras, base_url, transport)
         auth = TokenAuth.shared(source, base_url, on_token=on_token)
         secrets = (connection.password,) if connection.password else ()
-        return RestClient(base_url, auth=auth, headers=self.default_headers(extras), secrets=secrets, **transport)
+        return RestClient(
+            base_url,
+            auth=auth,
+            headers=self.default_headers(extras),
+            secrets=secrets,
+            advise=self.advice,
+            **transport,
+        )
 
     def _checked_extra(self, connection: Connection, fields: Mapping[str, Any]) -> Mapping[str, Any]:
         # Airflow reads an extra that is not JSON as an empty one and only logs it.
@@ -300,16 +379,25 @@ def checked_url(url: str, name: str, allow_http: bool) -> str:
     :param allow_http: Accept unencrypted http to a host other than this machine.
     :raises ConfigurationError: not a URL, credentials in it, or http without permission.
     """
+    url = url.strip()  # a value from a file often ends with a line break
     full = (url if "://" in url else f"https://{url}").rstrip("/")
-    parts = urlsplit(full)
     try:
-        hostname, _ = parts.hostname, parts.port
+        parts = urlsplit(full)
+        hostname, port = parts.hostname, parts.port
     except ValueError:
-        hostname = None
-    if parts.scheme not in ("http", "https") or not hostname or parts.query or parts.fragment:
-        raise ConfigurationError(f"{name} must be a host name or an https URL.")
+        raise ConfigurationError(f"{name} must be a host name or an https URL, with a port from 1 to 65535.") from None
     if parts.username or parts.password:
         raise ConfigurationError(f"{name} must not carry credentials; use login and password.")
+    if (
+        parts.scheme not in ("http", "https")
+        or not hostname
+        or port == 0
+        or parts.query
+        or parts.fragment
+        or re.search(r"[\s\\<>\"{}|^`]", full)
+        or not (":" in hostname or re.fullmatch(r"[\w-]+(\.[\w-]+)*\.?", hostname))
+    ):
+        raise ConfigurationError(f"{name} must be a host name or an https URL.")
     if parts.scheme == "http" and hostname not in LOOPBACK_HOSTS and not allow_http:
         raise ConfigurationError(
             f"{name} is http, which would send the token unencrypted to {hostname}. Use https, or set the extra "
@@ -319,10 +407,19 @@ def checked_url(url: str, name: str, allow_http: bool) -> str:
 
 
 def host_of(connection: Connection) -> str | None:
-    """Return the connection's host with its port, or None when the connection names none."""
-    if not connection.host:
-        return None
-    has_port = re.search(r"[^:]:\d+/*$", connection.host)
-    if has_port or not connection.port:  # Airflow's form stores 0 for none
-        return connection.host
-    return f"{connection.host}:{connection.port}"
+    """
+    Return the connection's host with its port, or None when the connection names none.
+
+    A port that stands in the host beats the connection's. Airflow stores 0 for none, and its form asks for one where a
+    connection is to be tested.
+    """
+    host = (connection.host or "").strip()
+    if not host or not connection.port:
+        return host or None
+    scheme, found, rest = host.rpartition("://")
+    server, slash, path = rest.partition("/")
+    if server.count(":") > 1 and not server.startswith("["):  # an address of IPv6
+        server = f"[{server}]"
+    if not re.search(r":\d+$", server.rpartition("]")[2]):
+        server = f"{server.removesuffix(':')}:{connection.port}"
+    return f"{scheme}{found}{server}{slash}{path}"

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
+from urllib.parse import unquote
 
 from airflow_provider_workflows.client.auth import ClientCredentials, ReadyToken
 from airflow_provider_workflows.client.pagination import check_whole
@@ -51,6 +53,22 @@ ENVIRONMENTS = {
 USERS = "/rest/v1.3/companies/{}/users"
 USERS_PAGE_SIZE = 100
 V2_PAGE_SIZE = 100  # the largest page the v2 API gives
+
+
+def company_fix(company_id: object, conn_id: str) -> str:
+    """Return what to do where the connection's user is refused in a company."""
+    return (
+        f"Correct company_id ({company_id}; of the task, else extra 'company_id' of connection {conn_id!r}), or have "
+        "the app installed and its user permitted in that company."
+    )
+
+
+def project_fix(project_id: object, conn_id: str) -> str:
+    """Return what to do where a project is not found."""
+    return (
+        f"Correct project_id ({project_id}; of the task, else extra 'project_id' of connection {conn_id!r}), or add "
+        "the user to that project."
+    )
 
 
 class ProcoreConnectionHook(WorkflowsHook):
@@ -171,6 +189,16 @@ class ProcoreConnectionHook(WorkflowsHook):
 
     def default_headers(self, extras: Extras) -> dict[str, str]:
         return {"Procore-Company-Id": self._company(extras)}
+
+    def advice(self, status: int, path: str) -> str | None:
+        """Name the company and the project that a refused call went to, which may be the wrong ones."""
+        company = company_fix(self.company_id, self.conn_id)
+        found = re.search(r"/projects/([^/]+)/", path)
+        project = f" {project_fix(unquote(found[1]), self.conn_id)}" if found else ""
+        if status == 404:
+            where = f"project {unquote(found[1])} of company" if found else "company"
+            return f"{NotFound.advice} It was looked for in {where} {self.company_id}.{project or ' ' + company}"
+        return f"{PermissionDenied.advice} {company}{project}"
 
     def _company(self, extras: Extras) -> str:
         company_id = extras.text("company_id") if self._company_id is None else str(self._company_id)

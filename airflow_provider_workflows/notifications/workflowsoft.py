@@ -10,7 +10,7 @@ from airflow.sdk import BaseNotifier
 
 from airflow_provider_workflows.exceptions import NOTHING_DONE, WorkflowsError
 from airflow_provider_workflows.notifications.claims import Claim
-from airflow_provider_workflows.rules.parameters import check_given, check_required, text_id
+from airflow_provider_workflows.rules.parameters import check_given, check_rendered, check_required, text_id
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -115,6 +115,7 @@ class WorkflowsoftTaskNotifier(BaseNotifier):
 
     def _claim(self, context: Context) -> Claim:
         """Check the rendered parameters and return the claim to this message about this run."""
+        check_rendered(self)
         check_required(workflowsoft_conn_id=self.workflowsoft_conn_id, title=self.title, on_behalf_of=self.on_behalf_of)
         check_given(self, "assigned_to")
         who = text_id(self.on_behalf_of if self.assigned_to is None else self.assigned_to)

@@ -14,6 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperat
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnknown, ServerError, WorkflowsError
+from airflow_provider_workflows.rules.parameters import check_rendered, seconds
 from airflow_provider_workflows.rules.times import time_text
 from airflow_provider_workflows.version_compat import (
     HAS_TASK_STATE_STORE,
@@ -51,6 +52,15 @@ class WorkflowsOperator(BaseOperator):
         super().__init__(**{"multiple_outputs": self.returns_mapping and XCOM_HOLDS_NONE, **kwargs})
         self.item_url = ""
 
+    @property
+    def confirm_timeout(self) -> float:
+        """Seconds to read on for what became of a change, in the operators that take them as a parameter."""
+        return self._confirm_timeout
+
+    @confirm_timeout.setter
+    def confirm_timeout(self, value: timedelta | float) -> None:
+        self._confirm_timeout: float = seconds(value)
+
     def may_be_retried(self, context: Context) -> bool:
         """Tell whether Airflow may run the task again without a memory of what this try does."""
         if task_state_store(context) is not None:
@@ -68,6 +78,7 @@ class WorkflowsOperator(BaseOperator):
     def returned(self, context: Context, act: Callable[[], Any]) -> Any:
         """Do what the task does, fail it for good where a retry could do harm, and return the XCom."""
         try:
+            check_rendered(self)
             result = act()
         except WorkflowsError as error:
             if error.retryable:
@@ -123,8 +134,8 @@ class WaitingOperator(WorkflowsOperator):
             poll_interval = conf.getfloat("workflows", "poke_interval", fallback=60.0)
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
-        self.wait_timeout = _seconds(wait_timeout)
-        self.poll_interval = _seconds(poll_interval)
+        self.wait_timeout = float(seconds(wait_timeout))
+        self.poll_interval = float(seconds(poll_interval))
         self.deferrable = deferrable
 
     @abstractmethod
@@ -195,10 +206,6 @@ class WaitingOperator(WorkflowsOperator):
 
     if TYPE_CHECKING:
         hook: Any
-
-
-def _seconds(time: timedelta | float) -> float:
-    return time.total_seconds() if isinstance(time, timedelta) else float(time)
 
 
 class Pin:

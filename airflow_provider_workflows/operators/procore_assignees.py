@@ -33,6 +33,8 @@ from airflow_provider_workflows.triggers.procore import ProcoreBulkReplaceWaitTr
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow.sdk import Context
 
 
@@ -101,7 +103,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         that is refused (templated).
     :param on_refused: ``fail`` (default): refuse everything if anything can be refused beforehand, and fail at the
         end if Procore refused something; ``skip``: do the rest.
-    :param confirm_timeout: Seconds to read on until a preset shows a change; default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to read on until a preset shows a change; default 60.
     :raises ConfigurationError: the assignments have not this form, name a preset twice, or something is refused.
     :raises PresetDiffers: a preset does not hold what was written; never retried.
     :raises OutcomeUnknown: the answer was lost and reading shows the old members; never retried.
@@ -128,7 +130,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         allow_empty: bool = False,
         approved_plan: Mapping[str, Any] | None = None,
         on_refused: str = "fail",
-        confirm_timeout: float = 60.0,
+        confirm_timeout: timedelta | float = 60.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -455,7 +457,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
     :param wait_for_completion: Wait until Procore has done it; default True.
     :param errors_path: File for the list of what could not be done, as CSV, in any object storage that Airflow
         knows (templated); written when there is something on it.
-    :param confirm_timeout: Seconds to look for a request whose answer was lost; default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to look for a request whose answer was lost; default 60.
     :param wait_timeout: Seconds that the wait may take; default 7 days.
     :param poll_interval: Seconds between two looks; by default ``[workflows] poke_interval``, else 60.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
@@ -496,7 +498,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         tools: str | Sequence[str | Mapping[str, Any]] | None = None,
         wait_for_completion: bool = True,
         errors_path: Any = None,
-        confirm_timeout: float = 60.0,
+        confirm_timeout: timedelta | float = 60.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)

@@ -238,9 +238,6 @@ class ProcoreInstanceOperator(ProcoreOperator):
         if on_step_moved == "skip":
             raise AirflowSkipException(message)
 
-    if TYPE_CHECKING:
-        confirm_timeout: float
-
 
 def where_it_stands(instance: Mapping[str, Any]) -> str:
     """Say at which step an instance stands, for a log line: with its name and its occurrence."""

@@ -29,7 +29,14 @@ from airflow_provider_workflows.operators.procore import ON_ACTIVE_INSTANCE, Pro
 from airflow_provider_workflows.operators.procore_audit import TOO_MUCH, Scope, histories_of
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.forms import is_id
-from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, listed, text_id
+from airflow_provider_workflows.rules.parameters import (
+    as_text,
+    check_choice,
+    check_given,
+    check_required,
+    listed,
+    text_id,
+)
 from airflow_provider_workflows.rules.times import parse_time, time_text
 from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
@@ -368,8 +375,8 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         preset = self.preset_id if whole.get("preset_id") is None else whole["preset_id"]
         if preset is not None:
             check_required(items=preset)
-        named = {} if preset is None else {"preset_id": str(text_id(preset))}
-        return {"item_id": str(text_id(whole["item_id"])), **named}
+        named = {} if preset is None else {"preset_id": as_text("items", preset, is_id=True).strip()}
+        return {"item_id": as_text("items", whole["item_id"], is_id=True).strip(), **named}
 
     # --- what was ordered, over all tries of the task ---
 

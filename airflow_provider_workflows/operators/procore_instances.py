@@ -39,6 +39,8 @@ from airflow_provider_workflows.rules.parameters import check_choice, check_give
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow.sdk import Context
 
 # Of those who were added to a step occurrence: it shows them; it does not; it is over, and nothing shows them.
@@ -61,13 +63,14 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
     :param tool_type: Tool of the item (templated).
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
     :param item_id: The item whose instance is meant: the active one, else the newest (templated).
-    :param confirm_timeout: Seconds to read on for an end whose answer was lost or does not show it; default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to read on for an end whose answer was lost or
+        does not show it; default 60.
     :raises ConfigurationError: both instance and item given, or neither; an unknown tool.
     :raises PermissionDenied: the user may not, or terminating is switched off for the tool.
     :raises OutcomeUnknown: neither an answer nor the record shows the end; never retried.
     """
 
-    def __init__(self, *, confirm_timeout: float = 60.0, **kwargs: Any):
+    def __init__(self, *, confirm_timeout: timedelta | float = 60.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.confirm_timeout = confirm_timeout
 
@@ -139,14 +142,15 @@ class ProcoreRestartInstanceOperator(ProcoreInstanceOperator):
     :param item_id: The item whose instance is meant: the active one, else the newest (templated).
     :param restart_mode: ``defaults`` or ``current_configuration``: who is asked by the new instance; default:
         Procore's own choice (templated).
-    :param confirm_timeout: Seconds to read on for a new instance that the answer does not show; default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to read on for a new instance that the answer does not
+        show; default 60.
     :raises ConfigurationError: both instance and item given, or neither; an unknown tool or mode.
     :raises OutcomeUnknown: neither an answer nor the record shows a new instance; never retried.
     """
 
     template_fields: Sequence[str] = (*ProcoreInstanceOperator.template_fields, "restart_mode")
 
-    def __init__(self, *, restart_mode: str | None = None, confirm_timeout: float = 60.0, **kwargs: Any):
+    def __init__(self, *, restart_mode: str | None = None, confirm_timeout: timedelta | float = 60.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.restart_mode = restart_mode
         self.confirm_timeout = confirm_timeout
@@ -239,13 +243,13 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
     :param item_id: The item whose instance is meant: the active one, else the newest (templated).
     :param max_refreshes: How often to try; default 3.
-    :param confirm_timeout: Seconds to wait after each for the instance to come free; default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to wait after each for the instance to come free; default 60.
     :raises ConfigurationError: both instance and item given, or neither; an unknown tool.
     :raises InstanceBlocked: it cannot be tried again, or is blocked still; never retried.
     :raises OutcomeUnknown: an answer was lost, and the history cannot be read; never retried.
     """
 
-    def __init__(self, *, max_refreshes: int = 3, confirm_timeout: float = 60.0, **kwargs: Any):
+    def __init__(self, *, max_refreshes: int = 3, confirm_timeout: timedelta | float = 60.0, **kwargs: Any):
         super().__init__(**kwargs)
         self.max_refreshes = max_refreshes
         self.confirm_timeout = confirm_timeout
@@ -345,7 +349,8 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
     :param message: A message to those who are added (templated).
     :param on_step_moved: What to do when that step occurrence is over: ``fail`` (default), ``skip`` or ``succeed``
         (templated).
-    :param confirm_timeout: Seconds to read on for an addition that the answer does not show; default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to read on for an addition that the answer does not
+        show; default 60.
     :raises ConfigurationError: a parameter is missing or wrong, or somebody is not a possible assignee.
     :raises StepMoved: the step is over, with ``on_step_moved="fail"``; never retried.
     :raises OutcomeUnknown: the addition may have been made, and the record does not show it; never retried.
@@ -373,7 +378,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
         comment: str | None = None,
         message: str | None = None,
         on_step_moved: str = "fail",
-        confirm_timeout: float = 60.0,
+        confirm_timeout: timedelta | float = 60.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)

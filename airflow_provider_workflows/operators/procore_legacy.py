@@ -154,8 +154,8 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
     :param prostore_file_ids: Ids of files to attach that Procore stores already (templated).
     :param on_state_moved: What to do when that visit of the state is over, or the instance ended, without the
         activity: ``fail`` (default), ``skip`` or ``succeed`` (templated).
-    :param confirm_timeout: Seconds to read on for an activity whose outcome is unknown, and for an instance that
-        lists no activity, as between two states; default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to read on for an activity whose outcome is unknown, and for an
+        instance that lists no activity, as between two states; default 60.
     :param wait_for_state_change: Wait until the state has moved on, or the instance ended; default False.
     :param wait_timeout: Seconds to wait for that, by the clock on the wall from the first try that waited;
         default 7 days.
@@ -197,7 +197,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         attachments: Any = None,
         prostore_file_ids: Sequence[str | int] | str | int | None = None,
         on_state_moved: str = "fail",
-        confirm_timeout: float = 60.0,
+        confirm_timeout: timedelta | float = 60.0,
         wait_for_state_change: bool = False,
         **kwargs: Any,
     ):

@@ -35,6 +35,8 @@ from airflow_provider_workflows.rules.parameters import check_choice, check_give
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow.sdk import Context
 
 UPLOAD_PART = 16 * 2**20  # bytes; Procore takes parts of 5 to 100 MiB
@@ -127,7 +129,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         storage that Airflow knows (templated).
     :param on_step_moved: What to do when that step occurrence is over, or the instance ended, without a response of the
         user: ``fail`` (default), ``skip`` or ``succeed`` (templated).
-    :param confirm_timeout: Seconds to read on for the response after it was sent; default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to read on for the response after it was sent; default 60.
     :raises ConfigurationError: a parameter is missing or fits nothing; the step does not wait for the user.
     :raises ResponseConflict: the step occurrence has another response of the user, or one that cannot be told to be
         this one; never retried.
@@ -158,7 +160,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         attachments: Mapping[str, Sequence[str]] | None = None,
         files: Any = None,
         on_step_moved: str = "fail",
-        confirm_timeout: float = 60.0,
+        confirm_timeout: timedelta | float = 60.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)

@@ -31,6 +31,8 @@ from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigg
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow.sdk import Context
 
 ON_ACTIVE_INSTANCE = ("adopt", "fail")
@@ -61,7 +63,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
     :param wait_for_completion: Wait until the instance is complete or terminated.
     :param cancel_on_kill: Terminate the instance when the task is killed while it waits, unless it was adopted. In
         a triggerer that takes Airflow 3.3.
-    :param confirm_timeout: Seconds to read on for an instance whose answer was lost; default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to read on for an instance whose answer was lost; default 60.
     :param wait_timeout: Seconds that the wait may take; default 7 days.
     :param poll_interval: Seconds between two polls; by default ``[workflows] poke_interval``, else 60.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
@@ -90,7 +92,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         on_active_instance: str = "adopt",
         wait_for_completion: bool = False,
         cancel_on_kill: bool = False,
-        confirm_timeout: float = 60.0,
+        confirm_timeout: timedelta | float = 60.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)

@@ -15,6 +15,8 @@ from airflow_provider_workflows.rules.parameters import check_choice, check_requ
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
+    from datetime import timedelta
+
     from airflow.sdk import Context
 
     from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
@@ -88,8 +90,6 @@ class WorkflowsoftIntegrationOperator(WorkflowsoftOperator):
 
         :param given: The instance; default: ``integration_instance_id``.
         """
-        if not isinstance(confirm_timeout, (int, float)) or not confirm_timeout >= 0:
-            raise ConfigurationError(f"confirm_timeout must be seconds, at least 0; got {confirm_timeout!r}.")
         given = self.integration_instance_id if given is None else given
         instance_id = rules.instance_id_of(given)
         row = given if isinstance(given, Mapping) else {}
@@ -157,7 +157,7 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
     :param verify: ``exact`` (default): the fields must show what was sent. ``normalized``: also what a server makes of
         it: a text without blanks at its ends and with other line ends, a time to the minute, a number to the digits
         that are shown; the log names each difference.
-    :param confirm_timeout: Seconds to read on for the values after they were sent; default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to read on for the values after they were sent; default 60.
     :raises ConfigurationError: no such field, a wrong value, a read-only field, a value that is no option.
     :raises StepMoved: the instance is completed already; never retried.
     :raises OutcomeUnknown: the answer was lost and reading does not show the values; never retried.
@@ -173,7 +173,7 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
         fields: Mapping[str, Any],
         allow_unknown_types: bool = False,
         verify: str = "exact",
-        confirm_timeout: float = 60.0,
+        confirm_timeout: timedelta | float = 60.0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -219,7 +219,8 @@ class WorkflowsoftCompleteIntegrationOperator(ActsOnce, WorkflowsoftIntegrationO
     :param expected_fields: ``{label or key: type}`` that the instance must have (templated).
     :param on_unknown_completion: What to do when nobody can tell whether it was completed: ``fail``
         (default), ``retry`` (send it again, which may complete it twice), ``assume_done`` (templated).
-    :param confirm_timeout: Seconds to read on for what became of a completion whose answer was lost; default 30.
+    :param confirm_timeout: Seconds, or a timedelta, to read on for what became of a completion whose answer was
+        lost; default 30.
     :raises ConfigurationError: a required field is empty (it is named); no journal for retries.
     :raises OutcomeUnknown: nobody can tell, with ``on_unknown_completion="fail"``; never retried.
     """
@@ -235,7 +236,7 @@ class WorkflowsoftCompleteIntegrationOperator(ActsOnce, WorkflowsoftIntegrationO
         *,
         custom_action: str = "__AUTO__",
         on_unknown_completion: str = "fail",
-        confirm_timeout: float = 30.0,
+        confirm_timeout: timedelta | float = 30.0,
         **kwargs: Any,
     ):
         super().__init__(**(kwargs if on_unknown_completion == "retry" else unretried(kwargs)))

@@ -188,7 +188,7 @@ class IntegrationStep:
                 self._decision.keep({})  # nothing was written, so a retry may decide anew
             raise self._moved(refused) from refused
         except (OutcomeUnknown, ServerError) as error:
-            log.warning("%s Reading whether the values arrived.", error)
+            log.warning("%s Reading whether the values arrived.", told(error))
             unclear = error
         seen: list[rules.WriteComparison] = []
 
@@ -298,12 +298,12 @@ class IntegrationStep:
     def _may_send_again(self, lost: OutcomeUnknown, on_unknown: str) -> bool:
         if on_unknown == "fail":
             raise _in_doubt(lost, f"instance {self._id} is completed; if it is not, {self._if_open}") from lost
-        log.warning("%s on_unknown_completion: %s.", lost, on_unknown)
+        log.warning("%s on_unknown_completion: %s.", told(lost), on_unknown)
         return on_unknown == "retry"
 
     def _is_over(self, doubt: WorkflowsError, before: Mapping[str, Any]) -> bool:
         """Read whether the instance is completed; no answer of the API says it, but some leave no doubt."""
-        log.warning("%s Reading whether the instance is completed.", doubt)
+        log.warning("%s Reading whether the instance is completed.", told(doubt))
         found = read_until_found(
             lambda: self._evidence(before), 0 if isinstance(doubt, ServerError) else self._confirm_timeout
         )

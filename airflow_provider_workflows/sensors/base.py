@@ -18,6 +18,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
+from airflow_provider_workflows.rules.parameters import check_rendered
 from airflow_provider_workflows.rules.times import time_text
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, push_values, task_state_store
 
@@ -97,6 +98,7 @@ class WorkflowsSensor(BaseSensorOperator):
     def look_or_defer(self, context: Context) -> Any:
         """Look once on the worker, and wait without one if it is not over yet."""
         with self._skipping_as_poke_mode():
+            check_rendered(self)
             trigger = self.build_trigger()
             answer = self._look(trigger)
             if answer is not None:
@@ -112,6 +114,7 @@ class WorkflowsSensor(BaseSensorOperator):
     def poke(self, context: Context) -> bool | PokeReturnValue:
         if self._deadline is None:
             self._deadline = self._read_deadline(context)
+        check_rendered(self)
         trigger = self.build_trigger()
         answer = self._look(trigger)
         if answer is None:
@@ -123,6 +126,7 @@ class WorkflowsSensor(BaseSensorOperator):
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Resume with the trigger's event."""
         with self._skipping_as_poke_mode():
+            check_rendered(self)
             status = event.get("status") if event else None
             if event is not None and status == "done":
                 return self._conclude(context, event)

@@ -17,12 +17,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow.providers.common.compat.sdk import AirflowNotFoundException, conf
+from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,
-    ConfigurationError,
     ConnectionFailed,
     ContractError,
     IncompleteList,
@@ -544,10 +543,6 @@ class SharedPoll:
             await hook.prepare()
         except WorkflowsError:
             raise
-        except AirflowNotFoundException as missing:
-            raise ConfigurationError(
-                f"Connection {self.scope.conn_id!r} is not there: {missing}. Create it in Airflow, or correct its id."
-            ) from missing
         except Exception as error:  # of Airflow's API server, say
             raise ConnectionFailed(
                 f"Connection {self.scope.conn_id!r} could not be looked up ({type(error).__name__}: {error})"

@@ -202,7 +202,6 @@ def test_a_ready_token_that_is_refused_cannot_be_renewed(requests_mock):
 
 SIGN_IN_PAGES = {
     "a redirect": {"status_code": 302, "headers": {"Location": "/account/login?ReturnUrl=%2Fx"}},
-    "a title": {"text": "<!DOCTYPE html><html><title>Sign in</title></html>", "headers": {"Content-Type": "text/html"}},
     "a form": {"text": "<html><form><input type='password' name=p></form></html>"},
 }
 
@@ -215,6 +214,15 @@ def test_a_sign_in_page_is_a_refusal_of_the_token(requests_mock, replay, page):
 
     assert client.call("POST", "/x", replay=replay).json() == {}
     assert [r.headers["Authorization"] for r in requests_mock.request_history] == ["Bearer token-1", "Bearer token-2"]
+
+
+def test_a_page_to_sign_in_without_a_form_counts_where_nothing_can_be_changed(requests_mock):
+    page = {"text": "<!DOCTYPE html><html><title>Sign in</title></html>"}
+    requests_mock.get(BASE + "/x", [page, {"json": {}}])
+
+    RestClient(BASE, auth=TokenAuth(Numbered(), BASE)).get("/x")
+
+    assert requests_mock.last_request.headers["Authorization"] == "Bearer token-2"
 
 
 @pytest.mark.parametrize("page", SIGN_IN_PAGES)
@@ -232,7 +240,7 @@ def test_a_second_sign_in_page_is_believed(requests_mock, replay, page):
     "answer",
     [
         {"text": "<html><title>Process 7</title>You may sign in as another user.</html>"},
-        {"text": "<html><title>Order 7 was signed</title></html>"},
+        {"text": "<html><title>Sign in</title></html>"},
         {"status_code": 302, "headers": {"Location": "/processes/7"}},
         {"text": '{"message": "sign in"}'},
     ],

@@ -1,0 +1,175 @@
+"""What a connection's host and port mean, in whatever spelling a form, a URI or a file gives them."""
+
+from __future__ import annotations
+
+import asyncio
+import traceback
+
+import pytest
+from airflow.sdk.log import _secrets_masker
+
+from airflow_provider_workflows.doctor import Diagnosis
+from airflow_provider_workflows.exceptions import (
+    AuthenticationError,
+    ConfigurationError,
+    NotFound,
+    PermissionDenied,
+)
+from airflow_provider_workflows.hooks.procore import ProcoreHook
+from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
+
+
+@pytest.fixture(params=["procore", "workflowsoft"])
+def hook_at(request, set_connection):
+    """Return a function that makes the hook of a connection with this host and port."""
+
+    def at(host: str, port: int | None, **extra: object):
+        ready = {"access_token": "ready", "company_id": "7"} if request.param == "procore" else {}
+        fields = {"host": host, "port": port, "password": "ready", "extra": {**ready, **extra}}
+        set_connection("mine", {"conn_type": request.param, **fields})
+        return (ProcoreHook if request.param == "procore" else WorkflowsoftHook)("mine")
+
+    return at
+
+
+@pytest.mark.parametrize(
+    ("host", "port", "url"),
+    [
+        ("wf.example.com", 443, "https://wf.example.com:443"),
+        ("wf.example.com/", 443, "https://wf.example.com:443"),
+        ("https://wf.example.com", 443, "https://wf.example.com:443"),
+        ("https://wf.example.com/", 443, "https://wf.example.com:443"),
+        ("https://wf.example.com//", 443, "https://wf.example.com:443"),
+        ("https://wf.example.com/base", 443, "https://wf.example.com:443/base"),
+        ("https://wf.example.com/base/", 8443, "https://wf.example.com:8443/base"),
+        ("wf.example.com/base", 8443, "https://wf.example.com:8443/base"),
+        ("https://wf.example.com:8443/base/", 443, "https://wf.example.com:8443/base"),
+        ("wf.example.com:8443", 443, "https://wf.example.com:8443"),
+        ("wf.example.com:", 443, "https://wf.example.com:443"),
+        ("wf.example.com/a:1", 443, "https://wf.example.com:443/a:1"),
+        (" wf.example.com\n", 443, "https://wf.example.com:443"),
+        ("https://wf.example.com/", 0, "https://wf.example.com"),
+        ("https://wf.example.com/base/", None, "https://wf.example.com/base"),
+        ("https://[::1]/", 8443, "https://[::1]:8443"),
+        ("::1", 8443, "https://[::1]:8443"),
+        ("http://127.0.0.1/", 8080, "http://127.0.0.1:8080"),
+    ],
+)
+def test_a_host_and_a_port_are_one_address(hook_at, host, port, url):
+    assert hook_at(host, port).get_conn().base_url == url
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "https://ex ample.com",
+        "ex ample.com",
+        "https://example.com/a b",
+        "https://exam\tple.com",
+        "https://.example.com",
+        "https://exa<mple.com",
+        "https://example.com:port",
+        "https://example.com:99999",
+        "https://",
+        "https:///path",
+        "ftp://example.com",
+        "https://example.com/?q=1",
+        "https://[::1",
+    ],
+)
+@pytest.mark.parametrize("port", [None, 443])
+def test_a_host_that_is_none_is_named_before_anything_is_sent(hook_at, requests_mock, host, port):
+    with pytest.raises(ConfigurationError, match="'mine'.*host"):
+        hook_at(host, port).check()
+    assert requests_mock.call_count == 0
+
+
+@pytest.mark.parametrize("conn_type", ["procore", "workflowsoft"])
+def test_the_emulators_connections_make_airflow_warn_of_no_short_secret(emulator, set_connection, caplog, conn_type):
+    """Airflow looks for secrets in every text of an extra, and warns where one is too short to be masked."""
+    _secrets_masker().__class__._has_warned_short_secret = False
+    set_connection("mine", emulator.connection(conn_type))
+
+    (ProcoreHook if conn_type == "procore" else WorkflowsoftHook)("mine").get_conn()
+
+    assert "too short" not in caplog.text
+
+
+# --- errors say as much as the doctor ---
+
+
+def procore_at(emulator, set_connection, **extra):
+    good = emulator.connection("procore")
+    set_connection("mine", {**good, "extra": {**good["extra"], **extra}})
+    return ProcoreHook("mine")
+
+
+def test_a_connection_of_another_type_is_said_to_be_one(set_connection, requests_mock):
+    set_connection("mine", {"conn_type": "http", "host": "api.example.com", "password": "secret"})
+
+    for hook in (ProcoreHook("mine"), WorkflowsoftHook("mine")):
+        with pytest.raises(ConfigurationError, match=f"'mine' is of type 'http', not of {hook.conn_type}"):
+            hook.check()
+    assert requests_mock.call_count == 0
+
+
+@pytest.mark.parametrize("hook", [ProcoreHook("nowhere"), WorkflowsoftHook("nowhere")])
+@pytest.mark.parametrize("way", ["task", "triggerer", "test"])
+def test_a_connection_that_does_not_exist_is_named_with_its_fix(hook, way):
+    if way == "test":
+        fine, words = hook.test_connection()
+        assert not fine
+    else:
+        with pytest.raises(ConfigurationError) as missing:
+            hook.check() if way == "task" else asyncio.run(hook.prepare())
+        words = str(missing.value)
+
+    assert "'nowhere'" in words
+    assert "AIRFLOW_CONN_NOWHERE" in words
+
+
+def test_a_connection_that_airflow_cannot_read_is_named_without_its_words(monkeypatch):
+    monkeypatch.setenv("AIRFLOW_CONN_MINE", '{"conn_type": "procore", "password": "s3cret-word"')
+
+    with pytest.raises(ConfigurationError, match="AIRFLOW_CONN_MINE") as unreadable:
+        ProcoreHook("mine").check()
+
+    assert "s3cret-word" not in "".join(traceback.format_exception(unreadable.value))
+
+
+def test_a_wrong_company_is_named(emulator, set_connection):
+    hook = procore_at(emulator, set_connection, company_id=42)
+
+    with pytest.raises(PermissionDenied, match=r"company_id \(42.*'company_id' of connection 'mine'"):
+        hook.get_instance("700001")
+
+
+def test_a_wrong_project_is_named(emulator, set_connection):
+    hook = procore_at(emulator, set_connection, project_id=43)
+
+    with pytest.raises(NotFound, match=r"project 43 of company 4264807.*'project_id' of connection 'mine'"):
+        hook.get_instance("700001")
+
+
+@pytest.mark.parametrize("wrong", ["company_id", "project_id"])
+def test_the_doctor_says_the_same(emulator, set_connection, wrong):
+    hook = procore_at(emulator, set_connection, **{wrong: 42})
+    with pytest.raises((NotFound, PermissionDenied)) as refused:
+        next(hook.list_presets("purchase_order_contract", project_id=hook.project_id))
+
+    fixes = [check.fix for check in Diagnosis("mine").checks() if check.status == "failed"]
+
+    assert len(fixes) == 1
+    assert fixes[0] in str(refused.value)
+
+
+def test_the_doctor_finds_a_static_token_that_has_ended(emulator, set_connection):
+    good = emulator.connection("workflowsoft")
+    set_connection("mine", {**good, "login": None, "password": "stale-token"})
+
+    with pytest.raises(AuthenticationError, match="Get a new API token"):
+        WorkflowsoftHook("mine").check()
+
+    found = {check.name: check for check in Diagnosis("mine").checks()}
+    assert found["token"].status == "failed"
+    assert "Get a new API token" in found["token"].fix

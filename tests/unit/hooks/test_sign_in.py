@@ -1,0 +1,64 @@
+"""Tokens that a server does not accept any more, however it says so, and limits, however it names them."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_workflows.emulator.world import SWITCHES
+from airflow_provider_workflows.exceptions import AuthenticationError, RateLimited
+from airflow_provider_workflows.hooks.procore import ProcoreHook
+from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
+
+WAYS = SWITCHES["refused_token"].values
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_token_that_has_ended_is_renewed_once(airflow_connections, way):
+    emulator = airflow_connections
+    emulator.control("PATCH", "switches", refused_token=way)
+    procore, workflowsoft = ProcoreHook(project_id="1001"), WorkflowsoftHook()
+    procore.me()
+    instance = emulator.control("POST", "workflowsoft/processes", diagram="Field types", fields={})
+    diagrams = workflowsoft.list_process_diagrams()
+    emulator.control("POST", "tokens/revoke")
+
+    assert procore.get_instance("700001")["id"] == "700001"
+    emulator.control("POST", "tokens/revoke")
+    procore.terminate_instance("700001")
+    assert workflowsoft.list_process_diagrams() == diagrams
+    emulator.control("POST", "tokens/revoke")
+    workflowsoft.complete(str(instance["integration_instance_id"]))
+
+    acted = [effect["action"] for effect in emulator.effects() if effect["via"] == "api"]
+    assert acted == ["terminate", "complete"]
+    asked = [one["path"] for one in emulator.requests() if "token" in one["path"]]
+    assert asked.count("/oauth/token") == 3
+    assert asked.count("/api/v2/app/apitoken") == 3
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_static_token_that_has_ended_says_to_get_another(emulator, set_connection, way):
+    emulator.control("PATCH", "switches", refused_token=way)
+    good = emulator.connection("workflowsoft")
+    set_connection("workflowsoft_default", {**good, "login": None, "password": "an-old-token"})
+
+    with pytest.raises(AuthenticationError, match="Get a new API token"):
+        WorkflowsoftHook().list_process_diagrams()
+
+
+@pytest.mark.parametrize("told", SWITCHES["rate_429"].values)
+@pytest.mark.parametrize("ahead", [0, 7200])
+def test_a_limit_is_waited_for_by_the_servers_clock(airflow_connections, told, ahead):
+    """The emulator's clock is ahead of ours, as a server's can be."""
+    emulator = airflow_connections
+    emulator.control("POST", "clock", advance=ahead)
+    emulator.control("PATCH", "switches", rate_limit="on", spike_limit=1, rate_429=told)
+    hook = ProcoreHook(project_id="1001")
+    hook.me()
+    hook.client.retry = type(hook.client.retry)(attempts=1)
+
+    with pytest.raises(RateLimited) as limited:
+        hook.me()
+
+    assert limited.value.wait is not None
+    assert 0 < limited.value.wait <= 12

@@ -1,0 +1,32 @@
+"""What the log says of a call whose answer was lost: never that it is not sent again where it then is."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_workflows.exceptions import OutcomeUnknown
+from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
+from airflow_provider_workflows.operators.procore_bulk import ProcoreBulkStartInstancesOperator
+
+TOOL = "purchase_order_contract"
+ACTIONS = {
+    "/bulk_create$": lambda: ProcoreBulkStartInstancesOperator(
+        task_id="act", tool_type=TOOL, items=["11", "12"], poll_interval=0.01
+    ),
+    "/responses$": lambda: ProcoreRespondOperator(
+        task_id="act", instance_id="700001", option="Approve", confirm_timeout=0.2
+    ),
+}
+
+
+@pytest.mark.usefixtures("airflow_connections", "no_pauses")
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("path", ACTIONS)
+def test_a_call_that_is_sent_again_is_not_said_to_be_over(emulator, store, capsys, path, moment):
+    emulator.control("POST", "faults", method="POST", path=path, reset=moment)
+
+    ACTIONS[path]().execute({"task_state_store": store})
+
+    lost = [line for line in capsys.readouterr().out.splitlines() if "The answer was lost" in line]
+    assert lost
+    assert not [line for line in lost if OutcomeUnknown.advice in line]

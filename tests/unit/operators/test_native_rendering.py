@@ -1,0 +1,113 @@
+"""Templates that are rendered as native objects: a result, or an error that names the parameter, before any call."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta, timezone
+
+import pytest
+
+from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.operators.procore import (
+    ProcoreAddAssigneesOperator,
+    ProcoreRespondOperator,
+    ProcoreStartInstanceOperator,
+    ProcoreTerminateInstanceOperator,
+)
+from airflow_provider_workflows.operators.procore_bulk import ProcoreBulkStartInstancesOperator
+from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyPerformActivityOperator
+from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftGetFieldsOperator
+from airflow_provider_workflows.operators.workflowsoft_processes import WorkflowsoftCreateTaskOperator
+from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
+from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
+from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
+
+pytestmark = pytest.mark.usefixtures("airflow_connections")
+
+TOOL = "purchase_order_contract"
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+GOOD = {
+    ProcoreRespondOperator: {"instance_id": "700001", "option": "Approve", "confirm_timeout": timedelta(seconds=1)},
+    ProcoreStartInstanceOperator: {"tool_type": TOOL, "item_id": "5009", "confirm_timeout": timedelta(seconds=1)},
+    ProcoreTerminateInstanceOperator: {"instance_id": "700001"},
+    ProcoreAddAssigneesOperator: {"instance_id": "700001", "assignees": "90003", "reason": "Leave"},
+    ProcoreBulkStartInstancesOperator: {"tool_type": TOOL, "items": ["5009"]},
+    ProcoreLegacyPerformActivityOperator: {
+        "instance_id": "568150",
+        "activity": "Submit for Approval",
+        "performed_by": "90001",
+    },
+    WorkflowsoftGetFieldsOperator: {"integration_instance_id": "1"},
+    WorkflowsoftCreateTaskOperator: {"title": "Call", "on_behalf_of": "1", "retries": 0},
+    ProcoreInstanceSensor: {"instance_id": "700001", "timeout": 10},
+    ProcoreLegacyInstanceSensor: {"instance_id": "568150", "until": ["Approved"], "timeout": 10},
+    WorkflowsoftIntegrationSensor: {"diagram": "Event planning", "step": "Book venue", "timeout": 10},
+}
+
+
+def native(cls: type, store, **values):
+    """Execute an operator whose templates were rendered to these values."""
+    operator = cls(task_id="act", **GOOD[cls])
+    for name, value in values.items():
+        setattr(operator, name, value)
+    return operator.execute({"task_state_store": store})
+
+
+@pytest.mark.parametrize(
+    ("cls", "name", "value"),
+    [
+        (ProcoreRespondOperator, "comment", NOW),
+        (ProcoreRespondOperator, "comment", ["a", "b"]),
+        (ProcoreRespondOperator, "comment", 1.5),
+        (ProcoreRespondOperator, "comment", "None"),
+        (ProcoreRespondOperator, "option", ["Approve"]),
+        (ProcoreRespondOperator, "option", 1.0),
+        (ProcoreRespondOperator, "instance_id", 700001.0),
+        (ProcoreRespondOperator, "instance_id", "700001.0"),
+        (ProcoreRespondOperator, "step_occurrence_id", 70000101.0),
+        (ProcoreRespondOperator, "project_id", ["1001"]),
+        (ProcoreRespondOperator, "company_id", 4264807.0),
+        (ProcoreRespondOperator, "on_step_moved", ["fail"]),
+        (ProcoreRespondOperator, "confirm_timeout", "soon"),
+        (ProcoreStartInstanceOperator, "item_id", 5009.0),
+        (ProcoreStartInstanceOperator, "item_id", [5009]),
+        (ProcoreStartInstanceOperator, "preset_id", 401.0),
+        (ProcoreStartInstanceOperator, "tool_type", {"a": 1}),
+        (ProcoreTerminateInstanceOperator, "instance_id", ["700001"]),
+        (ProcoreAddAssigneesOperator, "assignees", [90003.0]),
+        (ProcoreAddAssigneesOperator, "assignees", "90003.0"),
+        (ProcoreAddAssigneesOperator, "reason", NOW),
+        (ProcoreAddAssigneesOperator, "message", "None"),
+        (ProcoreBulkStartInstancesOperator, "items", ["5009.0"]),
+        (ProcoreBulkStartInstancesOperator, "items", [5009.0]),
+        (ProcoreLegacyPerformActivityOperator, "comments", NOW),
+        (ProcoreLegacyPerformActivityOperator, "comments", "None"),
+        (ProcoreLegacyPerformActivityOperator, "activity", ["x"]),
+        (ProcoreLegacyPerformActivityOperator, "performed_by", 90001.0),
+        (ProcoreLegacyPerformActivityOperator, "instance_id", "568150.0"),
+        (WorkflowsoftGetFieldsOperator, "integration_instance_id", 1.0),
+        (WorkflowsoftGetFieldsOperator, "integration_instance_id", "1.0"),
+        (WorkflowsoftCreateTaskOperator, "title", ["Call"]),
+        (WorkflowsoftCreateTaskOperator, "description", NOW),
+        (WorkflowsoftCreateTaskOperator, "assigned_to", 1.0),
+        (ProcoreInstanceSensor, "instance_id", 700001.0),
+        (ProcoreInstanceSensor, "step_answered", [1.5]),
+        (ProcoreInstanceSensor, "project_id", ["1001"]),
+        (ProcoreLegacyInstanceSensor, "instance_id", "568150.0"),
+        (ProcoreLegacyInstanceSensor, "activity", ["x"]),
+        (WorkflowsoftIntegrationSensor, "step", ["x"]),
+    ],
+)
+def test_what_is_no_text_is_named_before_anything_is_sent(emulator, store, cls, name, value):
+    with pytest.raises(ConfigurationError, match=rf"^{name}\b"):
+        native(cls, store, **{name: value})
+
+    assert emulator.requests() == []
+
+
+def test_whole_numbers_are_ids_and_labels(emulator, store):
+    result = native(
+        ProcoreRespondOperator, store, instance_id=700001, project_id=1001, company_id=4264807, comment=2026
+    )
+
+    assert (result["option"], result["comment"]) == ("Approve", "2026")
+    assert native(ProcoreStartInstanceOperator, store, item_id=5009)["item_id"] == "5009"

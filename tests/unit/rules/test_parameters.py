@@ -1,0 +1,150 @@
+"""What templates are rendered to: text, or an error that names the parameter, and never a traceback."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping
+from datetime import date, datetime, timedelta, timezone
+from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+import airflow_provider_workflows
+from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.rules.parameters import check_rendered, text_parameters
+
+NO_TEXT = [5001.0, True, ["a"], {"a": 1}, Decimal("1"), datetime(2026, 1, 1, tzinfo=timezone.utc), date(2026, 1, 1)]
+# Parameters that are read in their own way, for they are no text.
+OTHERS = {
+    "approved_plan",
+    "assignments",
+    "attachments",
+    "changed_since",
+    "errors_path",
+    "expected_fields",
+    "fields",
+    "files",
+    "first_day",
+    "items",
+    "last_day",
+    "max_instances",
+    "op_args",
+    "op_kwargs",
+    "outcome",
+    "path",
+    "tools",
+}
+
+
+class Holder:
+    def __init__(
+        self,
+        *,
+        item_id: str | int | None = None,
+        step: str | int | None = None,
+        option: str | None = None,
+        comment: str | None = None,
+        project_ids: str | int | list[str | int] | None = None,
+        instance: str | int | Mapping[str, Any] | None = None,
+        confirm_timeout: timedelta | float = 60.0,
+    ):
+        self.item_id, self.step, self.option, self.comment = item_id, step, option, comment
+        self.project_ids, self.instance, self.confirm_timeout = project_ids, instance, confirm_timeout
+
+
+Holder.__module__ = "airflow_provider_workflows.made_up"
+Holder.__init__.__annotations__["project_ids"] = "str | int | Sequence[str | int] | None"
+
+
+def rendered(**values: Any) -> Holder:
+    holder = Holder(**values)
+    check_rendered(holder)
+    return holder
+
+
+@pytest.mark.parametrize("name", ["item_id", "step", "option", "comment", "instance", "project_ids"])
+def test_a_whole_number_is_taken_as_text(name):
+    assert getattr(rendered(**{name: 5001}), name) == "5001"
+    assert getattr(rendered(**{name: "5001"}), name) == "5001"
+    assert getattr(rendered(**{name: None}), name) is None
+
+
+@pytest.mark.parametrize("value", NO_TEXT, ids=repr)
+@pytest.mark.parametrize("name", ["item_id", "step", "option", "comment"])
+def test_what_is_no_text_is_refused_by_name(name, value):
+    with pytest.raises(ConfigurationError, match=f"^{name} "):
+        rendered(**{name: value})
+
+
+@pytest.mark.parametrize("value", ["5001.0", "5001.", "5.001e3", " 5001.0 ", 5001.0, float("nan")])
+@pytest.mark.parametrize("name", ["item_id", "instance", "project_ids"])
+def test_an_id_with_a_fraction_is_refused(name, value):
+    with pytest.raises(ConfigurationError, match=f"^{name} "):
+        rendered(**{name: value})
+    if name == "project_ids":
+        with pytest.raises(ConfigurationError, match=f"^{name} "):
+            rendered(**{name: ["1", value]})
+
+
+def test_a_label_may_look_like_a_number_with_a_fraction():
+    assert rendered(step="1.0", option="2.5", comment="1.5 %").step == "1.0"
+
+
+@pytest.mark.parametrize("value", ["None", " None\n"])
+def test_a_comment_that_is_the_text_none_is_refused(value):
+    with pytest.raises(ConfigurationError, match="^comment "):
+        rendered(comment=value)
+
+
+def test_a_comment_is_not_repeated_in_an_error():
+    with pytest.raises(ConfigurationError) as refused:
+        rendered(comment=["very private"])
+    assert "private" not in str(refused.value)
+
+
+def test_several_ids_are_texts_and_a_row_stays_one():
+    holder = rendered(project_ids=(1, "2"), instance={"instance_id": 7})
+
+    assert holder.project_ids == ["1", "2"]
+    assert holder.instance == {"instance_id": 7}
+
+
+@pytest.mark.parametrize("value", [None, -1, "30", True, float("nan"), float("inf"), [1]])
+def test_a_confirm_timeout_that_is_none_is_refused(value):
+    with pytest.raises(ConfigurationError, match="^confirm_timeout "):
+        rendered(confirm_timeout=value)
+
+
+# --- of all operators, sensors and notifiers ---
+
+
+def public_classes() -> list[type]:
+    found: dict[str, type] = {}
+    for package in ("operators", "sensors", "decorators", "notifications"):
+        room = importlib.import_module(f"{airflow_provider_workflows.__name__}.{package}")
+        for module in pkgutil.iter_modules(room.__path__, room.__name__ + "."):
+            for cls in vars(importlib.import_module(module.name)).values():
+                if inspect.isclass(cls) and cls.__module__ == module.name and hasattr(cls, "template_fields"):
+                    found[f"{cls.__module__}.{cls.__name__}"] = cls
+    return list(found.values())
+
+
+@pytest.mark.parametrize("cls", public_classes(), ids=lambda cls: cls.__name__)
+def test_every_templated_parameter_is_text_or_known_as_something_else(cls):
+    fields = [name for name in cls.template_fields if not name.endswith("conn_id")]
+
+    assert {name for name in fields if name not in text_parameters(cls)} <= OTHERS
+
+
+def test_every_confirm_timeout_takes_a_timedelta():
+    takers = [cls for cls in public_classes() if "confirm_timeout" in inspect.signature(cls.__init__).parameters]
+
+    assert len(takers) >= 8
+    for cls in takers:
+        operator = SimpleNamespace()
+        cls.confirm_timeout.fset(operator, timedelta(minutes=1))
+        assert cls.confirm_timeout.fget(operator) == 60.0
