@@ -131,6 +131,15 @@ def airflow_connections(emulator: Emulator, set_connection: Any) -> Emulator:
     return emulator
 
 
+@pytest.fixture
+def reading_leaves_instances(airflow_connections: Emulator, set_connection: Any) -> None:
+    """A Workflowsoft that returns an instance until it is completed, and a connection that says so."""
+    airflow_connections.control("PATCH", "switches", new_integrations="kept_until_completed")
+    connection = airflow_connections.connection("workflowsoft")
+    connection["extra"]["new_integrations"] = "kept_until_completed"
+    set_connection("workflowsoft_default", connection)
+
+
 @pytest.fixture(scope="session")
 def database() -> None:
     from airflow.utils.db import initdb

@@ -88,7 +88,7 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
             )
         arguments = arguments_of(self.python_callable, self.op_args, self.op_kwargs)
         given = arguments.get(INSTANCE, "")  # expand() lets it be left out
-        if not isinstance(given, (list, tuple)):
+        if not isinstance(given, (list, tuple)) or not given:
             return self._handle(context, given, arguments)
         # Airflow takes the values of a mapping one by one, and refuses to do so with a list.
         self.multiple_outputs = self.returns_mapping = False

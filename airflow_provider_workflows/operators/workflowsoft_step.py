@@ -151,8 +151,7 @@ class IntegrationStep:
         values = rules.read_kept_values(decision["values"])
         if self._earlier_decision:
             self._refuse_emptied(fields, decision["filled"])
-        is_there = not self._compare(fields, fields, values).wrong
-        missing = {} if is_there else rules.plan_update(fields, values, allow_unknown_types=True).values
+        missing = rules.plan_update(fields, values, allow_unknown_types=True).values
         if missing:
             self._send(fields, missing)
             log.info(

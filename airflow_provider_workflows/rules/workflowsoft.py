@@ -74,8 +74,10 @@ def failure_in(body: Any) -> str | None:
     errors = [found[name] for name in ERROR_MEMBERS if found.get(name)]
     if not errors and all(str(found.get(name)).lower() != "false" for name in SUCCESS_FLAGS):
         return None
-    words = [found.get("message"), *errors]
-    return "; ".join(str(word) for word in words if isinstance(word, (str, list)) and word) or "it says no reason"
+    words = []
+    for said in (found.get("message"), *errors):
+        words += [str(word) for word in (said if isinstance(said, list) else [said]) if isinstance(word, str) and word]
+    return "; ".join(words) or "it says no reason"
 
 
 class UnreadableInstances(ContractError):

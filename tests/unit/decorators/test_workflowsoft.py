@@ -22,10 +22,12 @@ from airflow_provider_workflows.decorators.workflowsoft import (
 )
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
+    ContractError,
     InvalidRequest,
     NotFound,
     PermissionDenied,
     ServerError,
+    WorkflowsError,
 )
 from airflow_provider_workflows.get_provider_info import get_provider_info
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
@@ -502,17 +504,137 @@ def test_a_rejection_is_kept_over_a_kill_with_its_reason_and_its_way_out(emulato
     assert [done["custom_action"] for done in effects(emulator, "complete")] == ["Reject"]
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_lost_answer_to_the_write_is_settled_by_reading(emulator, instance_id, store, longer, moment):
-    fault(emulator, "POST", WRITE, reset=moment)
+@pytest.mark.parametrize(("moment", "times"), [("before", 1), ("before", 2), ("after", 1)])
+def test_a_lost_answer_to_the_write_is_settled_by_reading(emulator, instance_id, store, longer, moment, times):
+    fault(emulator, "POST", WRITE, reset=moment, times=times)
 
-    if moment == "before":
+    if times == 2:
         with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
             run(longer.function(), store, instance_id)
         assert effects(emulator, "complete") == []
     else:
         run(longer.function(), store, instance_id)
         assert_done_once(emulator)
+
+
+# --- a list of instances ---
+
+
+@pytest.fixture
+def rows(emulator) -> list[dict]:
+    """What a sensor returns that has received three instances."""
+    started = [emulator.control("POST", "workflowsoft/processes", diagram="Event planning") for _ in range(3)]
+    return [{**row, "step_id": "101", "suspected_lost": []} for row in started]
+
+
+def completed(emulator) -> list[str]:
+    return [e["target"]["integration_instance_id"] for e in emulator.effects() if e["action"] == "complete"]
+
+
+def test_the_function_is_called_for_each_of_a_list(emulator, store, rows, longer):
+    ids = [row["integration_instance_id"] for row in rows]
+
+    results = run(longer.function(), store, rows)
+
+    assert [result["integration_instance_id"] for result in results] == ids
+    assert (len(longer.seen), completed(emulator)) == (3, ids)
+    assert run(longer.function(), store, rows)[0]["already_completed"]
+    assert (len(longer.seen), completed(emulator)) == (3, ids)
+
+
+def test_a_list_of_one_is_a_list(emulator, store, rows, longer):
+    (result,) = run(longer.function(), store, rows[:1])
+
+    assert result["integration_instance_id"] == rows[0]["integration_instance_id"]
+
+
+@pytest.mark.parametrize("error", [ValueError("no such vendor"), ConfigurationError("no such vendor")])
+def test_an_instance_that_fails_leaves_the_others_handled(emulator, store, rows, error):
+    first, second, third = (row["integration_instance_id"] for row in rows)
+    calls = []
+
+    def decide(fields, integration_instance_id):
+        calls.append(integration_instance_id)
+        if integration_instance_id == second and len(calls) < 4:
+            raise error
+        return {"Venue": "Main hall"}
+
+    with pytest.raises(WorkflowsError, match=f"1 integration instances were not handled: {second} .*no such vendor"):
+        run(decide, store, rows)
+    assert completed(emulator) == [first, third]
+
+    assert len(run(decide, store, rows)) == 3
+    assert (calls, completed(emulator)) == ([first, second, third, second], [first, third, second])
+
+
+def test_what_no_retry_can_settle_fails_for_good_with_its_ids(emulator, store, rows, longer):
+    fault(emulator, "PATCH", f"/{rows[1]['integration_instance_id']}/action$", reset="after")
+
+    with pytest.raises(AirflowFailException, match=f"not handled: {rows[1]['integration_instance_id']} "):
+        run(longer.function(), store, rows)
+    assert len(completed(emulator)) == 3
+
+
+def test_an_instance_of_a_list_may_be_left_open(emulator, store, rows):
+    first, second, third = (row["integration_instance_id"] for row in rows)
+
+    def decide(fields, integration_instance_id, all_of_them=False):
+        if all_of_them or integration_instance_id == second:
+            raise LeaveOpen(f"not {integration_instance_id} today")
+        return {"Venue": "Main hall"}
+
+    results = run(decide, store, rows)
+    assert [result["integration_instance_id"] for result in results] == [first, third]
+
+    with pytest.raises(AirflowSkipException, match=f"{second} is left open.*{third} is left open"):
+        run(decide, type(store)(), rows[1:], all_of_them=True)
+
+
+def test_an_instance_that_is_there_twice_is_handled_once(emulator, store, rows, longer):
+    assert len(run(longer.function(), store, [rows[0], rows[0]["integration_instance_id"]])) == 1
+    assert len(longer.seen) == 1
+
+
+LISTED = """
+from airflow.sdk import dag, task
+from airflow_provider_workflows.decorators.workflowsoft import workflowsoft_integration
+from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
+
+@dag(schedule=None)
+def listed():
+    waiting = WorkflowsoftIntegrationSensor(
+        task_id="waiting", diagram="Event planning", step="Check event", max_instances=5, timeout=20
+    )
+
+    @workflowsoft_integration
+    def plan(fields):
+        return {"Venue": "Main hall"}
+
+    plan(waiting.output)
+
+listed()
+"""
+
+
+@pytest.mark.usefixtures("airflow_db")
+def test_airflow_hands_the_whole_result_of_a_sensor_over(emulator, rows, monkeypatch, tmp_path):
+    flow = run_source("listed", LISTED, monkeypatch, tmp_path)
+
+    assert str(flow.state) == "success"
+    ids = [row["integration_instance_id"] for row in rows]
+    assert completed(emulator) == ids
+    (plan,) = [one for one in flow.get_task_instances() if one.task_id == "plan"]
+    assert [result["integration_instance_id"] for result in plan.xcom_pull(task_ids="plan")] == ids
+
+
+def test_a_field_that_cannot_be_read_fails_only_where_it_is_used(emulator, instance_id, store):
+    emulator.control("PATCH", "switches", ws_value_form="object")
+
+    with pytest.raises(ContractError, match="'Event name'"):
+        run(lambda fields: {"Venue": fields["Event name"]}, store, instance_id)
+    assert writes(emulator) == []
+    run(lambda fields: {"Venue": fields["Requested by"]}, store, instance_id)
+    assert completed(emulator) == [instance_id]
 
 
 def test_a_500_to_the_write_is_retried_with_the_decision_that_was_kept(emulator, instance_id, store, longer):

@@ -16,6 +16,7 @@ from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     ConnectionFailed,
     ContractError,
+    InvalidRequest,
     NotFound,
     OutcomeUnknown,
     ServerError,
@@ -201,6 +202,73 @@ def test_a_user_is_found_by_the_exact_address_and_an_id_is_taken_as_it_is(airflo
         ConfigurationError, match=r"2 users .*Shared One .*\(id 16\), Shared Two .*\(id 17\). Give the id"
     ):
         hook.find_user_id("shared@example.com")
+
+
+def test_no_limit_hides_the_user_with_the_exact_address(hook, requests_mock):
+    users = [{"Id": n, "Email": f"olga{n}@x"} for n in range(150)] + [{"Id": 999, "Email": "olga@x"}]
+    requests_mock.get(f"{URL}/api/users/search", json=lambda request, context: users[: int(request.qs["limit"][0])])
+
+    assert hook.find_user_id("olga@x") == "999"
+    assert [r.qs["limit"] for r in requests_mock.request_history] == [["100"], ["1000"]]
+
+
+@pytest.mark.parametrize("most", [15, 100])
+def test_a_server_with_a_limit_of_its_own_may_have_hidden_the_user(hook, requests_mock, most):
+    requests_mock.get(f"{URL}/api/users/search", json=[{"Id": n, "Email": f"olga{n}@x"} for n in range(most)])
+
+    with pytest.raises(ConfigurationError, match="perhaps more that were not listed"):
+        hook.find_user_id("olga@x")
+
+
+@pytest.mark.parametrize("most", ["as_asked", "at_most_15"])
+@pytest.mark.parametrize("matches", ["part", "exact"])
+def test_a_user_is_found_however_the_search_matches(airflow_connections, most, matches):
+    airflow_connections.control("PATCH", "switches", ws_user_search=matches, ws_list_limit=most)
+
+    assert WorkflowsoftHook().find_user_id("Sam@example.com") == "12"
+    assert WorkflowsoftHook().find_process_diagram("Field types")["id"] == "6"
+
+
+@pytest.mark.parametrize("spelling", ["lower_case", "any_case"])
+def test_steps_are_listed_however_the_server_reads_true(airflow_connections, spelling):
+    airflow_connections.control("PATCH", "switches", ws_true=spelling)
+
+    assert [row["id"] for row in WorkflowsoftHook().list_integration_steps("1")] == ["101", "102"]
+
+
+@pytest.mark.parametrize("labels", ["as_drawn", "trailing_blank"])
+@pytest.mark.parametrize("blank", ["", " "])
+def test_a_title_with_a_trailing_blank_is_reachable(airflow_connections, labels, blank):
+    airflow_connections.control("PATCH", "switches", ws_labels=labels)
+
+    found = WorkflowsoftHook().resolve_step(f"Event planning{blank}", f"Check event{blank}")
+    assert found["step_id"] == "101"
+
+
+@pytest.mark.parametrize(
+    ("method", "call"),
+    [
+        ("GET", lambda hook: hook.get_fields("2")),
+        ("POST", lambda hook: hook.update_fields("2", {"a": 1})),
+        ("PATCH", lambda hook: hook.complete("2")),
+        ("POST", lambda hook: hook.start_process("1", on_behalf_of="11")),
+        ("POST", lambda hook: hook.create_task("x", on_behalf_of="11")),
+    ],
+)
+@pytest.mark.parametrize("body", [{"Success": False, "Message": "top"}, {"isSuccess": "False", "Errors": ["top"]}])
+def test_a_200_that_says_it_failed_is_no_success(hook, requests_mock, method, call, body):
+    requests_mock.register_uri(method, ANY_METHOD, json=body)
+
+    with pytest.raises(InvalidRequest, match="answered 200: top"):
+        call(hook)
+    assert requests_mock.call_count == 1
+
+
+def test_fields_that_only_a_participant_sees_are_read_on_behalf(hook, requests_mock):
+    requests_mock.get(ANY_METHOD, [{"status_code": 403}, {"json": []}])
+
+    assert hook.get_fields("2") == []
+    assert [r.headers.get("X-OnBehalfOf-Id") for r in requests_mock.request_history] == [None, "system"]
 
 
 def test_a_step_that_an_earlier_poll_has_found_answers_404_for_nothing_new(hook, requests_mock):

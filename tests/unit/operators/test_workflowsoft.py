@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 from datetime import date
 from decimal import Decimal
@@ -9,7 +10,9 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.sdk import DAG
 
+from airflow_provider_workflows.decorators.workflowsoft import workflowsoft_integration
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,
     ConfigurationError,
@@ -153,18 +156,324 @@ def test_a_retried_update_sends_nothing(emulator, instance_id):
     assert sent(emulator, "POST") == 1
 
 
-@pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_lost_answer_to_an_update_is_settled_by_reading(emulator, instance_id, moment):
+@pytest.mark.parametrize(("moment", "times"), [("before", 2), ("after", 1)])
+def test_a_lost_answer_to_an_update_is_settled_by_reading(emulator, instance_id, moment, times):
     fault(emulator, "POST", WRITE, reset=moment)
 
-    if moment == "before":
-        with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
-            update(instance_id, {"Venue": "Main hall"}).execute({})
-    else:
-        assert update(instance_id, {"Venue": "Main hall"}).execute({})["written"] == ["Venue"]
+    assert update(instance_id, {"Venue": "Main hall"}).execute({})["written"] == ["Venue"]
 
+    assert sent(emulator, "POST") == times
+    assert len(effects(emulator, "write_fields")) == 1
+
+
+def test_values_that_were_lost_twice_are_an_unknown_outcome(emulator, instance_id, store):
+    fault(emulator, "POST", WRITE, reset="before", times=2)
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        update(instance_id, {"Venue": "Main hall"}).execute({"task_state_store": store})
+    assert (sent(emulator, "POST"), effects(emulator, "write_fields")) == (2, [])
+
+
+def test_values_that_somebody_wrote_meanwhile_are_not_written_over(emulator, instance_id, monkeypatch):
+    fault(emulator, "POST", WRITE, reset="before")
+    read, seen = WorkflowsoftHook.get_fields, []
+
+    def meanwhile(hook, *args):
+        fields = read(hook, *args)
+        seen.append(fields)
+        return (
+            fields
+            if len(seen) == 1
+            else [type(f)(**{**vars(f), **({"value": "Garden"} if f.label == "Venue" else {})}) for f in fields]
+        )
+
+    monkeypatch.setattr(WorkflowsoftHook, "get_fields", meanwhile)
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        update(instance_id, {"Venue": "Main hall"}).execute({})
     assert sent(emulator, "POST") == 1
-    assert len(effects(emulator, "write_fields")) == (0 if moment == "before" else 1)
+
+
+# --- servers that write otherwise ---
+
+
+@pytest.fixture(params=["update", "decorator"])
+def writes(request):
+    """Return a function that writes fields, and what it does it with."""
+
+    def by_operator(instance_id: str, values: dict, store=None, **options):
+        return update(instance_id, values, **options).execute({"task_state_store": store} if store is not None else {})
+
+    def by_decorator(instance_id: str, values: dict, store=None, **options):
+        with DAG("any", schedule=None):
+            fixed = {"task_id": "decide", "confirm_timeout": 0.0, **options}
+            built = workflowsoft_integration(lambda fields: values, **fixed)(instance_id).operator
+        return built.execute({"task_state_store": store} if store is not None else {})
+
+    return by_operator if request.param == "update" else by_decorator
+
+
+def test_a_write_that_empties_other_fields_fails_for_good(emulator, instance_id, writes, store):
+    emulator.control("PATCH", "switches", ws_write="replace")
+
+    for _ in range(2):  # a retry does not take it for done
+        with pytest.raises(AirflowFailException, match="'Event name'"):
+            writes(instance_id, {"Venue": "Main hall"}, store)
+    assert (sent(emulator, "POST"), effects(emulator, "complete")) == (1, [])
+
+
+def test_a_write_that_empties_others_is_found_by_the_retry(emulator, instance_id, writes, store, dies):
+    emulator.control("PATCH", "switches", ws_write="replace")
+    dies(WorkflowsoftHook, "update_fields", "after")
+    with pytest.raises(Killed):
+        writes(instance_id, {"Venue": "Main hall"}, store)
+
+    with pytest.raises(AirflowFailException, match="'Event name'"):
+        writes(instance_id, {"Venue": "Main hall"}, store)
+    assert effects(emulator, "complete") == []
+
+
+TIDIED = {
+    "trim": ("Event name", " two words ", '"two words"'),
+    "crlf": ("Event name", "two\nlines", '"two\\r\\nlines"'),
+    "round": ("Event duration", "12.345", "12.35"),
+    "minutes": ("Event start", "2026-03-01T08:30:45Z", '"2026-03-01T08:30:00Z"'),
+}
+
+
+@pytest.mark.parametrize("way", TIDIED)
+def test_a_value_that_the_server_tidies_is_told_or_taken(emulator, ready_id, writes, way, caplog):
+    label, value, shown = TIDIED[way]
+    emulator.control("PATCH", "switches", ws_normalise=way)
+
+    with pytest.raises(ContractError, match=f"'{label}'.*normalized") as error:
+        writes(ready_id, {label: value})
+    assert value[:3].strip() in str(error.value)
+    assert effects(emulator, "complete") == []
+
+    writes(ready_id, {label: value}, verify="normalized")
+
+    assert effects(emulator, "write_fields")[-1] == {"fields": {label: shown}}
+    assert f"field '{label}'" in caplog.text
+
+
+def test_normalized_does_not_mean_that_other_fields_may_change(emulator, instance_id, writes):
+    emulator.control("PATCH", "switches", ws_write="replace")
+
+    with pytest.raises(AirflowFailException, match="'Event name'"):
+        writes(instance_id, {"Venue": "Main hall"}, verify="normalized")
+
+
+def test_there_are_two_ways_to_verify(emulator, writes):
+    with pytest.raises(ConfigurationError, match="verify must be one of exact, normalized; got 'off'"):
+        writes("1", {"Venue": "x"}, verify="off")
+    assert emulator.requests() == []
+
+
+@pytest.mark.parametrize("answer", ["204", "200_text", "200_object"])
+def test_whatever_a_change_answers_it_is_done_once(emulator, instance_id, answer):
+    emulator.control("PATCH", "switches", ws_write_answer=answer)
+
+    update(instance_id, {"Venue": "Main hall"}).execute({})
+    assert not complete(instance_id).execute({})["already_completed"]
+    assert (len(effects(emulator, "write_fields")), len(effects(emulator, "complete"))) == (1, 1)
+
+
+@pytest.mark.parametrize("status", ["400", "500", "200"])
+def test_a_refusal_is_no_completion_whatever_its_status(emulator, ready_id, store, status):
+    emulator.control("PATCH", "switches", ws_error_status=status)
+    expected = AirflowFailException if status == "500" else InvalidRequest
+
+    with pytest.raises(expected, match="'Nonsense' is unknown"):
+        complete(ready_id, custom_action="Nonsense").execute({"task_state_store": store})
+    assert effects(emulator, "complete") == []
+
+
+@pytest.mark.parametrize("status", ["400", "500", "200"])
+def test_a_refused_write_is_an_error_whatever_its_status(emulator, ready_id, store, status, monkeypatch):
+    emulator.control("PATCH", "switches", ws_error_status=status)
+    read = WorkflowsoftHook.get_fields
+    monkeypatch.setattr(
+        WorkflowsoftHook,
+        "get_fields",
+        lambda *args: [type(f)(**{**vars(f), "is_readonly": False}) for f in read(*args)],
+    )
+
+    with pytest.raises(ServerError if status == "500" else InvalidRequest, match="'Requested by' is read-only"):
+        update(ready_id, {"Requested by": "x"}).execute({"task_state_store": store})
+
+
+@pytest.mark.parametrize("needed", ["not_needed", "needed"])
+def test_fields_are_read_whether_or_not_that_needs_a_user(emulator, instance_id, needed):
+    emulator.control("PATCH", "switches", ws_read_on_behalf=needed)
+
+    assert get(instance_id)["Event name"] == "Event Test"
+
+
+# --- fields that cannot be read ---
+
+
+def test_one_odd_field_leaves_the_others_to_be_handled(emulator, instance_id, capsys):
+    emulator.control("PATCH", "switches", ws_value_form="object")
+
+    fields = get(instance_id)
+    assert ("Event name" not in fields, fields["Event exists"]) == (True, True)
+    assert "'Event name'" in capsys.readouterr().out
+    assert update(instance_id, {"Venue": "Main hall"}).execute({})["written"] == ["Venue"]
+    complete(instance_id, expected_fields={"Venue": "String"}).execute({})
+    assert len(effects(emulator, "complete")) == 1
+
+
+def test_an_odd_field_fails_where_it_is_used(emulator, instance_id, store):
+    emulator.control("PATCH", "switches", ws_value_form="object")
+
+    with pytest.raises(ConfigurationError, match="'Event name'"):
+        WorkflowsoftGetFieldsOperator(
+            task_id="get", integration_instance_id=instance_id, expected_fields={"Event name": "String"}
+        ).execute({})
+
+
+@pytest.mark.parametrize("form", ["documented", "texts", "comma", "parsed"])
+def test_values_are_read_in_every_form_with_one_reading(emulator, form):
+    started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
+    emulator.control("PATCH", "switches", ws_value_form=form)
+
+    fields = get(started["integration_instance_id"])
+
+    amount = "12345678901234.568" if form == "parsed" else EXACT  # the emulator's own JSON has no more digits
+    assert (fields["Text"], fields["Flag"], fields["Amount"]) == ("Plain text", False, amount)
+    assert (fields["Small number"], fields["Single"]) == (7, 0.5)
+    assert (fields["Large number"], fields["Moment"]) == (9007199254740993, "2026-03-01T08:30:00Z")
+
+
+@pytest.mark.parametrize("form", ["utc", "offset", "no_zone", "slash_date", "epoch"])
+def test_times_are_read_in_every_form_and_written_in_one(emulator, form):
+    started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
+    instance_id = started["integration_instance_id"]
+    emulator.control("PATCH", "switches", ws_times=form)
+    assert get(instance_id)["Moment"] == "2026-03-01T08:30:00Z"
+
+    update(instance_id, {"Moment": "2026-03-02T10:30:00+02:00"}).execute({})
+
+    assert effects(emulator, "write_fields") == [{"fields": {"Moment": '"2026-03-02T08:30:00Z"'}}]
+    assert get(instance_id)["Moment"] == "2026-03-02T08:30:00Z"
+
+
+@pytest.mark.parametrize("empty", ["as_written", "json_null", "null_text", "empty_text", "absent"])
+def test_an_empty_value_is_none_however_it_is_shown(emulator, empty):
+    started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
+    emulator.control("PATCH", "switches", ws_empty_value=empty)
+
+    assert get(started["integration_instance_id"])["Flag or none"] is None
+    emptied = update(started["integration_instance_id"], {"Number": 5, "Flag or none": None}).execute({})
+    assert (emptied["written"], emptied["unchanged"]) == (["Number"], ["Flag or none"])
+    assert update(started["integration_instance_id"], {"Number": None}).execute({})["written"] == ["Number"]
+
+
+@pytest.mark.parametrize("names", ["as_documented", "lower_case", "system"])
+def test_types_are_known_by_all_their_names(emulator, instance_id, names):
+    emulator.control("PATCH", "switches", ws_type_names=names)
+
+    WorkflowsoftGetFieldsOperator(
+        task_id="get", integration_instance_id=instance_id, expected_fields={"Event duration": "Decimal?"}
+    ).execute({})
+    assert update(instance_id, {"Event duration": "12.50"}).execute({})["written"] == ["Event duration"]
+
+
+@pytest.mark.parametrize("labels", ["as_drawn", "trailing_blank", "repeated"])
+def test_a_label_need_not_be_unique_or_without_blanks(emulator, instance_id, labels):
+    emulator.control("PATCH", "switches", ws_labels=labels)
+
+    assert update(instance_id, {"Venue": "Main hall"}).execute({})["written"] in (["Venue"], ["Venue "])
+    if labels == "repeated":
+        with pytest.raises(ConfigurationError, match="2 fields are called 'Event name'"):
+            update(instance_id, {"Event name": "x"}).execute({})
+    else:
+        update(instance_id, {"Event name": "x"}).execute({})
+
+
+@pytest.mark.parametrize("shape", ["texts", "id_value", "id_title", "id_name", "unknown"])
+def test_an_option_is_written_by_its_word(emulator, shape):
+    started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
+    emulator.control("PATCH", "switches", ws_options_shape=shape)
+
+    assert update(started["integration_instance_id"], {"Choice": "High"}).execute({})["written"] == ["Choice"]
+    if shape != "unknown":
+        with pytest.raises(ConfigurationError, match="takes one of"):
+            update(started["integration_instance_id"], {"Choice": "Highest"}).execute({})
+
+
+@pytest.mark.parametrize(("takes", "value"), [("text", "High"), ("id", "3")])
+def test_an_option_is_written_by_what_the_api_calls_it(emulator, takes, value):
+    started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
+    emulator.control("PATCH", "switches", ws_options_shape="id_title", ws_option_value=takes)
+
+    assert update(started["integration_instance_id"], {"Choice": value}).execute({})["written"] == ["Choice"]
+
+
+@pytest.mark.parametrize(("counts", "completed"), [("null_or_text", 1), ("also_zero_and_false", 0)])
+def test_a_required_zero_is_left_to_the_server(emulator, counts, completed, monkeypatch):
+    definition = "airflow_provider_workflows.emulator.workflowsoft_diagrams"
+    steps = importlib.import_module(definition).DIAGRAMS[5].steps[0]
+    number = next(one for one in steps.fields if one.label == "Number")
+    monkeypatch.setitem(vars(number), "required", True)
+    emulator.control("PATCH", "switches", ws_empty_required=counts)
+    started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
+    update(started["integration_instance_id"], {"Number": 0}).execute({})
+
+    if completed:
+        complete(started["integration_instance_id"]).execute({})
+    else:
+        with pytest.raises(InvalidRequest, match="Required fields are empty: Number"):
+            complete(started["integration_instance_id"]).execute({})
+    assert len(effects(emulator, "complete")) == completed
+
+
+@pytest.mark.parametrize("known", ["named", "auto_only"])
+def test_a_custom_action_is_sent_as_it_is(emulator, ready_id, known, store):
+    emulator.control("PATCH", "switches", ws_custom_actions=known)
+    operator = complete(ready_id, custom_action="Reject")
+
+    if known == "named":
+        assert operator.execute({"task_state_store": store})["custom_action"] == "Reject"
+    else:
+        with pytest.raises(InvalidRequest, match="'Reject' is unknown"):
+            operator.execute({"task_state_store": store})
+        complete(ready_id).execute({"task_state_store": store})
+    assert len(effects(emulator, "complete")) == 1
+
+
+# --- what the log says ---
+
+
+def test_each_effect_has_one_line(emulator, instance_id, store, caplog):
+    caplog.set_level("INFO")
+    update(instance_id, {"Venue": "Whispering"}).execute({"task_state_store": store})
+    complete(instance_id).execute({"task_state_store": store})
+
+    said = [r.getMessage() for r in caplog.records if r.levelname == "INFO" and f"instance {instance_id} " in r.message]
+    assert [line.split()[0] for line in said] == ["Wrote", "Completed"]
+    assert all("as user system" in line for line in said)
+    assert "Whispering" not in caplog.text
+
+
+def test_a_success_without_a_write_says_why(emulator, ready_id, store, caplog):
+    caplog.set_level("INFO")
+    update(ready_id, {"Venue": "Main hall"}).execute({"task_state_store": store})
+    complete(ready_id).execute({"task_state_store": store})
+    caplog.clear()
+
+    update(ready_id, {"Venue": "Main hall"}).execute({})
+    complete(ready_id).execute({"task_state_store": store})
+    assert caplog.text.count("Nothing is sent") == 2
+
+
+# --- values that look like a template's ---
+
+
+def test_the_text_none_is_a_text_like_any_other(emulator, instance_id):
+    assert update(instance_id, {"Venue": "None"}).execute({})["written"] == ["Venue"]
+    assert get(instance_id)["Venue"] == "None"
 
 
 def test_a_value_that_is_shown_otherwise_after_the_write_names_the_field(emulator, instance_id):
@@ -237,7 +546,7 @@ def test_options_of_an_unknown_form_are_said_and_not_checked(instance_id, monkey
     read = WorkflowsoftHook.get_fields
 
     def with_odd_options(hook, *args):
-        return [type(f)(**{**vars(f), "options": [{"Name": "A"}]}) for f in read(hook, *args)]
+        return [type(f)(**{**vars(f), "options": [{"Colour": "A"}]}) for f in read(hook, *args)]
 
     monkeypatch.setattr(WorkflowsoftHook, "get_fields", with_odd_options)
     update(instance_id, {"Venue": "Garden"}).execute({})
@@ -409,7 +718,7 @@ def test_no_value_of_a_field_is_in_the_log(emulator, instance_id, store, caplog)
 
     update(instance_id, {"Venue": "Whispering"}).execute({"task_state_store": store})
 
-    assert "Written: ['Venue']" in caplog.text
+    assert "Wrote 'Venue'" in caplog.text
     assert "Whispering" not in caplog.text
 
 
@@ -526,7 +835,7 @@ EVIDENCE = {
 
 
 @pytest.fixture
-def row(emulator) -> dict:
+def row(emulator, reading_leaves_instances) -> dict:
     """A sensor's row of an instance whose required field is filled."""
     started = emulator.control("POST", "workflowsoft/processes", diagram="Event planning", fields={"Venue": "Hall"})
     return {**started, "diagram_id": "1", "step_id": "101", "step": "Check event"}
@@ -613,7 +922,9 @@ def test_a_step_with_something_else_open_is_no_evidence(emulator, row, store):
         complete(row).execute({"task_state_store": store})
 
 
-@pytest.mark.parametrize("extra", [{"new_integrations": "consumed_on_read"}, {"allow_consume": False}])
+@pytest.mark.parametrize(
+    "extra", [{}, {"allow_consume": False, "new_integrations": "kept_until_completed"}], ids=["consumes", "forbidden"]
+)
 def test_a_step_is_never_polled_for_evidence_where_that_may_take_an_instance(
     emulator, row, store, set_connection, extra
 ):
@@ -832,7 +1143,8 @@ def test_a_page_instead_of_an_answer_does_not_count_as_completed(emulator, ready
 
 
 def test_a_page_instead_of_an_answer_to_an_update_is_settled_by_reading(emulator, instance_id, store):
-    fault(emulator, "POST", WRITE, status=200, headers={"Content-Type": "text/html"}, body="<html>Sign in</html>")
+    page = {"status": 200, "headers": {"Content-Type": "text/html"}, "body": "<html>Sign in</html>"}
+    fault(emulator, "POST", WRITE, **page, times=2)
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown: The answer is a page"):
         update(instance_id, {"Venue": "Main hall"}).execute({"task_state_store": store})
@@ -882,15 +1194,21 @@ def test_without_a_store_in_this_airflow_only_policy_retry_is_retried(monkeypatc
     monkeypatch.setattr("airflow_provider_workflows.operators.base.HAS_TASK_STATE_STORE", False)
 
     assert complete("1", retries=2, on_unknown_completion=policy).retries == retries
+    with DAG("any", schedule=None, default_args={"retries": 2}):
+        mapped = WorkflowsoftCompleteIntegrationOperator.partial(task_id="many", on_unknown_completion=policy)
+        task = mapped.expand(integration_instance_id=["1", "2"])
+    assert (task.retries, task.unmap({"integration_instance_id": "1"}).retries) == (retries, retries)
 
 
 def test_a_template_that_renders_to_nothing_is_named_before_anything_is_sent(emulator, instance_id):
     before = len(emulator.requests())
+    operator = update(instance_id, {"Venue": "{{ params.venue }}"})
+    operator.fields = {"Venue": "None"}  # as Airflow renders it
 
     with pytest.raises(
         ConfigurationError, match="'Venue' was rendered as the text 'None'.*render_template_as_native_obj"
     ):
-        update(instance_id, {"Venue": "None"}).execute({})
+        operator.execute({})
     assert len(emulator.requests()) == before
 
 

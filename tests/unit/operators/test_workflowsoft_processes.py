@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.sdk import DAG
 
 from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.exceptions import (
@@ -508,7 +509,6 @@ def test_a_mapped_task_keeps_its_retries_and_is_refused(emulator, monkeypatch, b
 @pytest.mark.parametrize(
     ("parameters", "named"),
     [
-        ({"fields": {"Check": "None"}}, "'Check' was rendered as the text 'None'"),
         ({"on_behalf_of": "Olga Owner"}, "on_behalf_of must be an e-mail address or an id, not a name"),
     ],
 )
@@ -516,3 +516,171 @@ def test_what_can_only_be_a_mistake_is_named_before_anything_is_sent(emulator, s
     with pytest.raises(ConfigurationError, match=named):
         run(start(**parameters), store)
     assert writes(emulator) == []
+
+
+def test_only_a_template_that_rendered_to_nothing_is_a_mistake(emulator, store):
+    templated = start(fields={"Event name": "{{ params.name }}"})
+    templated.fields = {"Event name": "None"}  # as Airflow renders it
+    with pytest.raises(ConfigurationError, match="'Event name' was rendered as the text 'None'"):
+        run(templated, store)
+    assert writes(emulator) == []
+
+    run(start(fields={"Event name": "None"}), store)
+    assert created(emulator, "start_process")[0]["detail"]["fields"] == {"Event name": '"None"'}
+
+
+# --- after a clear, and in the log ---
+
+
+def warnings(capsys) -> list[str]:
+    """Return the warnings of the operators since the last call; Airflow warns of each execution by hand."""
+    lines = capsys.readouterr().out.splitlines()
+    return [line for line in lines if "[warning" in line and "outside of the Task Runner" not in line]
+
+
+def cleared(operator: Any, store: Any, number: int) -> dict[str, Any]:
+    """Execute as the task that was cleared so many times, which raises its tries."""
+    ti = SimpleNamespace(**vars(TI), max_tries=number)
+    return operator.execute({"task_state_store": store, "ti": ti})
+
+
+@BOTH
+def test_a_cleared_task_names_what_it_created_before(emulator, store, build, action, method, looked_for, capsys):
+    first = cleared(build(), store, 0)
+    cleared(build(), store, 0)  # a retry
+    assert warnings(capsys) == []
+
+    second = cleared(build(), store, 1)
+
+    ids = [next(iter(result.values())) for result in (first, second)]
+    assert ids[0] != ids[1]
+    assert len(created(emulator, action)) == 2
+    (line,) = warnings(capsys)
+    assert f" {ids[0]} " in line
+
+
+@BOTH
+def test_a_cleared_task_says_that_it_may_have_created_one(
+    emulator, store, build, action, method, looked_for, capsys, dies
+):
+    dies(WorkflowsoftHook, method, "after")
+    with pytest.raises(Killed):
+        cleared(build(), store, 0)
+
+    cleared(build(), store, 1)
+
+    (line,) = warnings(capsys)
+    assert looked_for.removeprefix("Look for ").replace("\\", "") in line
+    assert len(created(emulator, action)) == 2
+
+
+@BOTH
+def test_a_refused_creation_is_nothing_to_warn_of(emulator, store, build, action, method, looked_for, capsys):
+    fault(emulator, status=403)
+    with pytest.raises(PermissionDenied):
+        cleared(build(), store, 0)
+
+    cleared(build(), store, 1)
+    assert warnings(capsys) == []
+
+
+@BOTH
+def test_what_was_created_is_one_line_in_the_log(emulator, store, build, action, method, looked_for, capsys):
+    made = next(iter(run(build(), store).values()))
+
+    said = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in said if "[info" in line and ("Started" in line or "Created" in line)]
+    assert (f" {made} " in line, "user 12" in line) == (True, True)
+
+
+@BOTH
+def test_an_answer_that_says_it_failed_created_nothing(emulator, store, build, action, method, looked_for):
+    fault(emulator, status=200, json={"Success": False, "Message": "Not today"})
+
+    with pytest.raises(InvalidRequest, match="Not today"):
+        run(build(), store)
+    run(build(), store)
+    assert len(created(emulator, action)) == 1
+
+
+@BOTH
+def test_a_mapped_task_is_not_retried_without_a_store(monkeypatch, build, action, method, looked_for):
+    monkeypatch.setattr("airflow_provider_workflows.operators.base.HAS_TASK_STATE_STORE", False)
+    cls, varied = {
+        "start_process": (WorkflowsoftStartProcessOperator, {"diagram": ["1", "2"]}),
+        "create_task": (WorkflowsoftCreateTaskOperator, {"title": ["A", "B"]}),
+    }[action]
+
+    with DAG("any", schedule=None, default_args={"retries": 2}):
+        assert cls.partial(task_id="one", on_behalf_of="12").expand(**varied).retries == 0
+        assert cls.partial(task_id="two", on_behalf_of="12", retries=3).expand(**varied).retries == 0
+
+
+# --- files, and what else a server may do otherwise ---
+
+
+def test_files_are_sent_as_they_are(emulator, store):
+    files = [{"Name": "a.txt", "Content": "aGVsbG8="}]
+
+    run(create(files=files), store)
+    run(create(task_id="other"), type(store)())
+
+    first, second = (write["body"] for write in writes(emulator))
+    assert (first["Files"], "Files" in second) == (files, False)
+    with pytest.raises(ConfigurationError, match="'files' takes"):
+        run(create(files={1, 2}), type(store)())
+
+
+@pytest.mark.parametrize("taken", ["taken", "refused"])
+def test_files_that_the_server_refuses_are_an_error(emulator, store, taken):
+    emulator.control("PATCH", "switches", ws_files=taken)
+
+    if taken == "taken":
+        run(create(files=[7]), store)
+    else:
+        with pytest.raises(InvalidRequest, match="Files are not"):
+            run(create(files=[7]), store)
+    assert len(created(emulator, "create_task")) == (taken == "taken")
+
+
+@pytest.mark.parametrize(
+    ("named_by", "works"),
+    [("label_or_key", "label key"), ("label", "label"), ("key", "key")],
+)
+def test_the_fields_of_a_new_process_are_named_as_given(emulator, store, named_by, works):
+    emulator.control("PATCH", "switches", ws_start_fields=named_by)
+    names = {"label": "Event name", "key": "field_9aae87b4_2b01_43eb_be17_d0080a225f54"}
+
+    for kind, name in names.items():
+        operator = start(fields={name: "x"})
+        if kind in works.split():
+            run(operator, type(store)())
+        else:
+            with pytest.raises(InvalidRequest, match="does not exist"):
+                run(operator, type(store)())
+    assert len(created(emulator, "start_process")) == len(works.split())
+
+
+@pytest.mark.parametrize("ids", ["numbers", "texts"])
+def test_ids_may_be_texts(emulator, store, ids):
+    emulator.control("PATCH", "switches", ws_ids=ids)
+
+    started = run(start(), store)
+    task = run(create(assigned_to="olga@example.com"), type(store)())
+    assert (started["diagram_id"], task["assigned_to"]) == ("1", "11")
+    assert {type(value) for value in (started["process_instance_id"], task["task_id"])} == {str}
+
+
+def test_a_search_for_users_takes_a_limit():
+    assert len(listing(kind="users", search="example.com", limit=2)) == 2
+    assert len(listing(kind="users", search="example.com", limit=" 3 ")) == 3
+    assert len(listing(kind="users", search="example.com")) == 7
+
+
+@pytest.mark.parametrize("limit", ["", "None", 0, -1, "many", 2.5])
+def test_a_limit_that_cannot_be_is_named(emulator, limit):
+    with pytest.raises(ConfigurationError, match="limit"):
+        listing(kind="users", search="example.com", limit=limit)
+    with pytest.raises(ConfigurationError, match="limit does not go with kind='diagrams'"):
+        listing(kind="diagrams", limit=5)
+    assert emulator.requests() == []
