@@ -255,14 +255,16 @@ class LiveAirflow:
         Wait until a task is deferred and the scheduler knows that its worker has ended.
 
         Before that Airflow can fail a task whose trigger fires (apache/airflow#66374).
+
+        :raises AssertionError: a task of the run has failed; the message has its log.
         """
         ended = f"TaskInstance Finished: dag_id={dag_id}, task_id={task_id}, run_id={run_id},"
 
         def is_deferred() -> bool:
-            if not self.count(dag_id, run_id, "deferred"):
-                return False
             states = {task["task_id"]: task["state"] for task in self.task_instances(dag_id, run_id)}
-            return states[task_id] == "deferred" and ended in self.output("scheduler")
+            for name, state in states.items():
+                assert state != "failed", f"{name} failed:\n{self.log(dag_id, run_id, name)[-TAIL_LENGTH:]}"
+            return states.get(task_id) == "deferred" and ended in self.output("scheduler")
 
         self.until(f"{task_id} of {dag_id} is deferred", is_deferred)
 
