@@ -90,11 +90,11 @@ def example_both_products():
     @task.workflowsoft_integration(expected_fields=FIELDS, retries=2)
     def write_the_decision(outcome: dict) -> dict:
         values = {"Decided at": outcome["ended_at"]}
-        if outcome["state"] == "terminated":  # by somebody who is no assignee, so the last response decided nothing
+        if outcome["state"] == "terminated":  # by somebody who is no assignee, so nothing was decided
             values |= {"Remarks": "The workflow was ended in Procore without a decision."}
         else:
-            answer = outcome["last_response"]
-            values |= {"Decided by": answer["by"], "Remarks": answer["comment"]}
+            decision, response = outcome["decision"] or {}, outcome["last_response"] or {}
+            values |= {"Decided by": decision.get("by"), "Remarks": response.get("comment")}
         if outcome["state"] == "complete" and outcome["item_status"] == "Approved":
             return {**values, "Decision": "Approved"}
         # "Reject" is a way out of this step in our diagram; what yours takes, only a try tells.

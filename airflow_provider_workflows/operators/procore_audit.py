@@ -330,7 +330,7 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
     :param project_id: Project to export, or several, ``company`` meaning the company level (templated); default:
         where the tool is.
     :param item_ids: Exactly these items of one tool, with all their instances, whatever ``changed_since``
-        says (templated); takes one more call for each item. Default: all items with a changed instance.
+        says (templated); takes two more calls for each item. Default: all items with a changed instance.
     :param changed_since: Export the instances that changed since then, and the active ones, for whether
         ``updated_at`` moves with every event is not documented: an ISO-8601 time with its zone, or such a
         datetime (templated). None for everything.

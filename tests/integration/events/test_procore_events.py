@@ -216,6 +216,25 @@ def test_an_instance_is_told_from_its_start_to_its_end(run, emulator):
     ]
 
 
+@pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
+def test_changes_are_the_same_in_either_order_of_events(run, emulator, order):
+    emulator.control("PATCH", "switches", history_order=order)
+
+    async def scenario(triggerer):
+        triggerer.watch(changed())
+        await triggerer.polls(2)
+        answer(emulator, US, "Approve")
+        await triggerer.until(lambda: len(triggerer.payloads) == 1)
+        answer(emulator, DIRECTOR, "Reject")
+        await triggerer.until(lambda: len(triggerer.payloads) == 2)
+
+    moved, ended = run(scenario).events()
+
+    assert (moved["step"], moved["item_status"], moved["ambiguous"]) == ("Director Approval", "Pending Director", [])
+    assert (ended["item_status"], ended["decision"]["option"]) == ("Rejected", "Reject")
+    assert {"decision", "item_status"} <= set(ended["changed"])
+
+
 def test_a_state_that_comes_round_again_is_another_event(run, emulator):
     async def scenario(triggerer):
         triggerer.watch(changed())

@@ -104,12 +104,12 @@ def test_every_switch_begins_with_its_first_value_and_takes_the_others(emulator)
     ("wanted", "words"),
     [
         ({"weather": "fine"}, "cursor_place"),
-        ({"history": "long"}, "full, events_only, absent"),
-        ({"history": 5}, "full, events_only, absent"),
+        ({"history": "long"}, "full, events_only, no_status, absent"),
+        ({"history": 5}, "full, events_only, no_status, absent"),
         ({"spike_limit": "many"}, "a number"),
         ({"spike_limit": True}, "a number"),
         ({"spike_limit": -1}, "a number"),
-        ({"stale_step": "404", "history": "long"}, "full, events_only, absent"),
+        ({"stale_step": "404", "history": "long"}, "full, events_only, no_status, absent"),
     ],
 )
 def test_an_unknown_switch_or_value_is_refused_with_the_allowed_ones(emulator, wanted, words):

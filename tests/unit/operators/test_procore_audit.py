@@ -281,7 +281,9 @@ def test_events_of_the_future_are_kept_whole(emulator, folder):
 # --- what has changed ---
 
 
-def test_only_what_changed_since_then_and_what_is_active_is_exported(emulator, folder):
+@pytest.mark.parametrize("updated_at", ["moves", "start_only"])
+def test_only_what_changed_since_then_and_what_is_active_is_exported(emulator, folder, updated_at):
+    emulator.control("PATCH", "switches", updated_at=updated_at)
     items = start(emulator, 3)
     ended = [instance_of(emulator, item_id) for item_id in items]
     finish(emulator, ended[0])

@@ -179,7 +179,7 @@ def test_a_start_that_may_not_have_arrived_is_never_sent_again(emulator, store):
 
 def test_an_instance_that_shows_late_is_found_by_the_retry(emulator, store):
     lose_answers(emulator, "after", START)
-    emulator.control("POST", "faults", method="GET", path=START, skip=2, times=10_000, status=403, json={})
+    emulator.control("POST", "faults", method="GET", path=START, skip=4, times=10_000, status=403, json={})
     with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
         start().execute({"task_state_store": store})
     emulator.control("DELETE", "faults")
@@ -322,14 +322,16 @@ def test_the_end_is_waited_for_in_both_modes_with_the_same_result(emulator, stor
         "state": "complete",
         "step": None,
         "item_status": "Rejected",
+        "decision": result["outcome"]["decision"],
         "last_response": result["outcome"]["last_response"],
         "started_at": result["started_at"],
         "ended_at": result["ended_at"],
         "blocked_reason": None,
+        "ambiguous": [],
         "project_id": "1001",
         "visit": None,
     }
-    assert result["outcome"]["last_response"]["option"] == "Reject"
+    assert result["outcome"]["last_response"]["option"] == result["outcome"]["decision"]["option"] == "Reject"
     assert started(emulator) == [NEW]
 
 
@@ -972,7 +974,7 @@ def test_an_instance_that_was_started_by_a_failing_server_and_has_ended_is_not_s
 
 def test_an_instance_that_shows_late_after_a_failing_server_is_found_by_the_retry(emulator, store):
     emulator.control("POST", "faults", method="POST", path=START, status=500, json={}, after=True)
-    emulator.control("POST", "faults", method="GET", path=START, skip=2, times=10**6, status=500, json={})
+    emulator.control("POST", "faults", method="GET", path=START, skip=4, times=10**6, status=500, json={})
     with pytest.raises(AirflowFailException, match="OutcomeUnknown.*item 5002"):
         start().execute({"task_state_store": store})
     emulator.control("DELETE", "faults")
