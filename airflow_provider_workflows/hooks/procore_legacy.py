@@ -50,9 +50,8 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
         :param object_id: Its id.
         :param project_id: Its project.
         """
-        for row in self._listed(object_type, object_id, project_id):
-            if object_type is None or of_object([row], object_type):
-                yield row
+        rows = self._listed(object_type, object_id, project_id)
+        return rows if object_type is None else filter(lambda row: of_object([row], object_type), rows)
 
     def get_instance(self, instance_id: str) -> dict[str, Any]:
         """Show one instance with its current state and the activities that can be performed in it."""
@@ -190,10 +189,10 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
     def _listed(
         self, object_type: str | None, object_id: str | None, project_id: str | None
     ) -> Iterator[dict[str, Any]]:
-        """List the active instances of objects with an id, or all."""
+        """List the active instances of objects with an id, or all; no generator, which an error would end."""
         query = self._object_query(object_type, object_id, project_id)
         rows = map(text_ids, self.client.pages(INSTANCES, params=query, per_page=V1_PAGE_SIZE, style="v1"))
-        return (row for row in rows if object_id is None or row.get("workflowed_object_id") == object_id)
+        return filter(lambda row: object_id is None or row.get("workflowed_object_id") == object_id, rows)
 
     def _shown(self, route: str, row_id: str, **query: Any) -> dict[str, Any]:
         """Show the row with an id, and no other one."""

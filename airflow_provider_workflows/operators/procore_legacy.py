@@ -219,6 +219,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         performed = self._perform_once(context)
         if performed is None or not self.wait_for_state_change:
             return performed
+        self.check_wait()
         # Imported where it is needed: a DAG file is parsed far more often than anybody waits here.
         from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyStateChangeWaitTrigger
 
@@ -286,11 +287,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         if has_left:
             self._moved(now, state)
             return None
-        # A state that was given has no names.
-        here = {
-            **rules.visit_of(now),
-            **({"set_at": state["set_at"]} if state else rules.entered_visit(now, histories)),
-        }
+        here = rules.entered_visit(now, histories) if state is None else _named(state, now)
         activity = self._choose(now)
         visit.keep({"instance_id": instance_id, "state": here, "activities": now["activities"]})
         return self._perform(now, here, activity, visit, sent, histories, files)
@@ -396,7 +393,8 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         if visit is not None and rules.has_left(visit, now, histories) is False:
             visit = _named(visit, now)
         is_open = not now["terminated_at"] and any(rules.activity_fits(a, **self._wish) for a in now["activities"])
-        if found.row is not None or pinned["state"] is not None or is_open:
+        is_first_try = getattr(context.get("ti"), "try_number", None) == 1  # which has nothing of its own on record
+        if found.row is not None or pinned["state"] is not None or is_open or is_first_try:
             return visit, found.row, found.unclear
         since = getattr(context.get("dag_run"), "run_after", None)
         own = rules.find_own(histories, wish=self._wish, user_id=self._user_id, since=since)

@@ -7,12 +7,14 @@ from email.parser import BytesParser
 import pytest
 import requests
 
+from airflow_provider_workflows.client.retry import RetryPolicy
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     ContractError,
     InvalidRequest,
     NotFound,
     OutcomeUnknown,
+    RateLimited,
 )
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 
@@ -115,6 +117,20 @@ def test_instances_are_listed_lazily_in_the_largest_pages(hook, requests_mock):
     assert [row["id"] for row in rows] == ["568151"]
     assert requests_mock.request_history[0].qs == {"company_id": ["1234"], "per_page": ["2000"], "page": ["1"]}
     assert requests_mock.last_request.qs["page"] == ["2"]
+
+
+@pytest.mark.parametrize("wanted", [{}, {"object_type": "Contract", "object_id": "1953145"}])
+def test_list_goes_on_after_a_page_that_could_not_be_had(hook, requests_mock, monkeypatch, wanted):
+    monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (1, 0.0, 0.0))
+    second = {"json": [{**INSTANCE, "id": 568151}], "headers": {"Link": ""}}
+    link = {"Link": f'<{INSTANCES}?page=2>; rel="next"'}
+    requests_mock.get(INSTANCES, [{"json": [INSTANCE], "headers": link}, {"status_code": 429}, second])
+    rows = hook.list_instances(**wanted)
+
+    assert next(rows)["id"] == "568150"
+    with pytest.raises(RateLimited):
+        next(rows)
+    assert [row["id"] for row in rows] == ["568151"]
 
 
 def test_every_read_names_the_company(hook, requests_mock):

@@ -489,6 +489,14 @@ def test_cleared_task_recognises_its_own_row_after_the_state_moved(emulator, sto
     assert perform().execute({"task_state_store": Store()})["history_id"] == first["history_id"]
 
 
+def test_first_try_does_not_take_another_tasks_row_for_its_own(emulator, store):
+    perform().execute({"task_state_store": store})
+
+    with pytest.raises(ConfigurationError, match="cannot be performed"):
+        perform().execute({"task_state_store": Store(), "ti": SimpleNamespace(try_number=1)})
+    assert perform().execute({"task_state_store": Store(), "ti": SimpleNamespace(try_number=2)})["already_performed"]
+
+
 def test_row_of_an_earlier_run_or_before_a_colleague_is_not_recognised(emulator, store):
     perform().execute({"task_state_store": store})
     tomorrow = datetime.now(timezone.utc) + timedelta(days=1)
