@@ -14,10 +14,12 @@ from airflow_provider_workflows.exceptions import (
     ConnectionFailed,
     InvalidRequest,
     NotFound,
+    OutcomeUnknown,
     PermissionDenied,
     ServerError,
     WorkflowsError,
 )
+from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.operators import procore_bulk, procore_instances, procore_respond, procore_start
 from airflow_provider_workflows.operators.procore import (
     ProcoreAddAssigneesOperator,
@@ -1000,3 +1002,348 @@ def test_a_wait_that_cannot_be_is_refused_before_the_start(emulator, store, para
     with pytest.raises(ConfigurationError, match=next(iter(parameters))):
         start(wait_for_completion=True, **parameters).execute({"task_state_store": store})
     assert writes(emulator) == []
+
+
+# --- whatever the product answers ---
+
+SHOWS = rf"/instances/{INSTANCE}(/history)?$"
+ODD_ANSWERS = [{"json": {}}, {"json": {"data": {}}}, {"json": {"error": "busy"}}, {"body": "<html></html>"}]
+
+
+def switch(emulator, **values) -> None:
+    emulator.control("PATCH", "switches", **values)
+
+
+def answer_oddly(emulator, path: str, answer: dict, *, after: bool, times: int = 1) -> None:
+    emulator.control("POST", "faults", method="POST", path=path, status=200, after=after, times=times, **answer)
+
+
+def refuse_reading(emulator, status: int, path: str = SHOWS, skip: int = 1) -> None:
+    emulator.control("POST", "faults", method="GET", path=path, skip=skip, times=10**6, status=status, json={})
+
+
+def by_somebody_else(emulator, monkeypatch, item_id: str = "5002") -> None:
+    """Let a person start the item's workflow while our own start is lost."""
+
+    def lost(*args, **kwargs):
+        emulator.control("POST", "procore/instances", tool_type=TOOL, item_id=item_id)
+        raise OutcomeUnknown("The answer was lost")
+
+    monkeypatch.setattr(ProcoreHook, "start_instance", lost)
+
+
+@pytest.mark.parametrize("build", [terminate, restart, refresh, add])
+def test_instance_of_another_item_is_left_alone(emulator, store, build):
+    switch(emulator, filters="ignored")
+    emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="5002")
+    emulator.control("POST", "procore/instances", tool_type="prequalification", item_id="5001", project_id=None)
+    block(emulator)
+
+    result = build(item_id="5001", tool_type=TOOL).execute({"task_state_store": store})
+
+    assert result["item_id"] == "5001"
+    assert state_of(emulator, NEW)["state"] == "in_progress"
+    assert all(f"/{NEW}/" not in request["path"] for request in writes(emulator))
+
+
+def test_start_adopts_no_instance_of_another_item_or_tool(emulator, store):
+    switch(emulator, filters="ignored")
+    emulator.control("POST", "procore/instances", tool_type="generic_tool_item", item_id="5002")
+
+    result = start().execute({"task_state_store": store})
+
+    assert (result["adopted"], result["item_id"], started(emulator)) == (False, "5002", [result["instance_id"]])
+
+
+@pytest.mark.parametrize("creator", ["present", "absent"])
+@pytest.mark.parametrize("who", ["ours", "theirs"])
+def test_lost_start_is_ours_only_where_its_creator_says_so(emulator, store, monkeypatch, creator, who):
+    switch(emulator, created_by=creator)
+    if who == "ours":
+        lose_answers(emulator, "after", START)
+    else:
+        by_somebody_else(emulator, monkeypatch)
+    operator = start(confirm_timeout=0, wait_for_completion=True, cancel_on_kill=True, deferrable=True)
+
+    trigger = deferred(operator, {"task_state_store": store}).trigger
+    operator.on_kill()
+    asyncio.run(trigger.on_kill())
+
+    is_ours = (creator, who) == ("present", "ours")
+    assert trigger.carry == {"adopted": not is_ours}
+    assert state_of(emulator, NEW)["state"] == ("terminated" if is_ours else "in_progress")
+
+
+@pytest.mark.parametrize(("creator", "who"), [("present", "theirs"), ("absent", "theirs"), ("absent", "ours")])
+def test_lost_start_that_may_be_anothers_is_unknown_where_adopting_is_a_failure(
+    emulator, store, monkeypatch, creator, who
+):
+    switch(emulator, created_by=creator)
+    if who == "ours":
+        lose_answers(emulator, "after", START)
+    else:
+        by_somebody_else(emulator, monkeypatch)
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown.*5002"):
+        start(confirm_timeout=0, on_active_instance="fail").execute({"task_state_store": store})
+
+
+@pytest.mark.parametrize("status", ["400", "409", "422", "existing"])
+def test_start_that_was_too_late_adopts_the_instance(emulator, store, monkeypatch, status):
+    switch(emulator, active_instance=status)
+    send = ProcoreHook.start_instance
+
+    def too_late(hook, *args, **kwargs):
+        emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="5002")
+        return send(hook, *args, **kwargs)
+
+    monkeypatch.setattr(ProcoreHook, "start_instance", too_late)
+
+    result = start().execute({"task_state_store": store})
+
+    assert (result["instance_id"], result["adopted"]) == (NEW, True)
+    assert started(emulator) == []
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+def test_lost_start_that_cannot_be_read_is_an_unknown_outcome(emulator, store, status):
+    lose_answers(emulator, "after", START)
+    refuse_reading(emulator, status, START, skip=2)
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown.*item 5002"):
+        start(confirm_timeout=0).execute({"task_state_store": store})
+    assert started(emulator) == [NEW]
+
+
+def test_started_instance_is_reported_though_it_cannot_be_read(emulator, store):
+    refuse_reading(emulator, 500, f"/instances/{NEW}$", skip=0)
+
+    result = start().execute({"task_state_store": store})
+
+    assert (result["instance_id"], result["step"], result["adopted"]) == (NEW, "Budget Check", False)
+
+
+@pytest.mark.parametrize("odd", ODD_ANSWERS)
+@pytest.mark.parametrize("acts", [True, False])
+@pytest.mark.parametrize(("build", "action"), [(terminate, "terminate"), (restart, "restart"), (add, "add_assignees")])
+def test_undocumented_answer_is_resolved_by_reading(emulator, store, build, action, acts, odd):
+    path = "/additional_assignees$" if action == "add_assignees" else f"/{action}$"
+    answer_oddly(emulator, path, odd, after=acts, times=9)
+    operator = build(confirm_timeout=0)
+
+    if acts:
+        operator.execute({"task_state_store": store})
+    else:
+        with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+            operator.execute({"task_state_store": store})
+    assert len(effects(emulator, action)) == acts
+
+
+@pytest.mark.parametrize("acts", [True, False])
+def test_undocumented_answer_to_a_refresh_is_resolved_by_reading(emulator, store, acts):
+    block(emulator)
+    answer_oddly(emulator, "/refresh$", {"json": {}}, after=acts)
+
+    result = refresh().execute({"task_state_store": store})
+
+    assert (result["state"], result["refreshes"]) == ("in_progress", 1 if acts else 2)
+    assert len(effects(emulator, "refresh")) == 1
+
+
+def test_end_that_is_empty_in_the_answer_is_no_end(emulator, store):
+    shown = {"data": {"id": INSTANCE, "item_id": "5001", "ended_at": ""}}
+    answer_oddly(emulator, "/terminate$", {"json": shown}, after=False)
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        terminate(confirm_timeout=0).execute({"task_state_store": store})
+
+
+def test_instance_with_an_empty_end_is_terminated(emulator, store, monkeypatch):
+    shown = ProcoreHook.get_instance
+
+    def with_empty_end(*args, **kwargs):
+        instance = shown(*args, **kwargs)
+        return {**instance, "ended_at": instance["ended_at"] or ""}
+
+    monkeypatch.setattr(ProcoreHook, "get_instance", with_empty_end)
+
+    assert terminate().execute({"task_state_store": store})["already_ended"] is False
+    assert len(effects(emulator, "terminate")) == 1
+
+
+@pytest.mark.parametrize("status", [403, 404, 500])
+@pytest.mark.parametrize(
+    ("build", "path"),
+    [
+        (terminate, "/terminate$"),
+        (restart, "/restart$"),
+        (refresh, "/refresh$"),
+        (add, "/additional_assignees$"),
+    ],
+)
+def test_lost_change_that_cannot_be_read_is_an_unknown_outcome(emulator, store, build, path, status):
+    if build is refresh:
+        block(emulator)
+    lose_answers(emulator, "after", path, times=9)
+    refuse_reading(emulator, status, skip=2 if build is refresh else 1)
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        build(confirm_timeout=0).execute({"task_state_store": store})
+
+
+@pytest.mark.parametrize(("build", "action"), [(terminate, "terminate"), (restart, "restart")])
+def test_change_that_is_lost_twice_is_found_by_reading(emulator, store, build, action):
+    lose_answers(emulator, "after", f"/{action}$", times=2)
+
+    build(confirm_timeout=0).execute({"task_state_store": store})
+
+    assert len(effects(emulator, action)) == 1
+
+
+@pytest.mark.parametrize("build", [terminate, restart])
+def test_change_that_never_arrives_is_an_unknown_outcome(emulator, store, build):
+    lose_answers(emulator, "before", "/(terminate|restart)$", times=2)
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        build(confirm_timeout=0).execute({"task_state_store": store})
+    assert state_of(emulator)["state"] == "in_progress"
+
+
+def test_restart_works_where_the_user_may_not_list(emulator, store):
+    emulator.control("POST", "faults", method="GET", path=START, times=9, status=403, json={})
+
+    assert restart().execute({"task_state_store": store})["instance_id"] == NEW
+
+
+# --- more assignees, whatever the product answers ---
+
+
+def test_addition_that_the_step_does_not_show_is_an_unknown_outcome(emulator, store):
+    shown = {"data": ProcoreHook().get_instance(INSTANCE)}
+    answer_oddly(emulator, "/additional_assignees$", {"json": shown}, after=False)
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown.*90006"):
+        add(confirm_timeout=0).execute({"task_state_store": store})
+
+
+@pytest.mark.parametrize("events", ["shown", "hidden"])
+@pytest.mark.parametrize("lost", [True, False])
+def test_addition_to_a_step_that_moves_is_found_or_unknown(emulator, store, monkeypatch, events, lost):
+    switch(emulator, response_events=events)
+    send = ProcoreHook.add_assignees
+
+    def then_it_moves(hook, *args, **kwargs):
+        shown = send(hook, *args, **kwargs)
+        answer(emulator, "Approve")
+        if lost:
+            raise OutcomeUnknown("The answer was lost")
+        return shown
+
+    monkeypatch.setattr(ProcoreHook, "add_assignees", then_it_moves)
+    operator = add(confirm_timeout=0, on_step_moved="succeed")
+
+    if lost and events == "hidden":
+        with pytest.raises(AirflowFailException, match="OutcomeUnknown.*90006"):
+            operator.execute({"task_state_store": store})
+    else:
+        result = operator.execute({"task_state_store": store})
+        assert (result["added"], result["confirmed"]) == (["90006"], events == "shown")
+        assert add(confirm_timeout=0).execute({"task_state_store": store}) == result
+    assert added(emulator) == [["90006"]]
+
+
+@pytest.mark.parametrize("moment", ["before", "after"])
+@pytest.mark.parametrize("moves", [True, False])
+def test_addition_that_was_killed_is_found_or_unknown_and_never_sent_twice(emulator, store, dies, moment, moves):
+    dies(ProcoreHook, "add_assignees", moment)
+    with pytest.raises(Killed):
+        add(confirm_timeout=0).execute({"task_state_store": store})
+    if moves:
+        answer(emulator, "Approve")
+
+    again = add(confirm_timeout=0, on_step_moved="succeed")
+    if moment == "after":
+        assert again.execute({"task_state_store": store})["added"] == ["90006"]
+    else:
+        with pytest.raises(AirflowFailException, match="OutcomeUnknown.*90006"):
+            again.execute({"task_state_store": store})
+    assert len(writes(emulator)) == (1 if moment == "after" else 0)
+
+
+@pytest.mark.parametrize("where", [{}, {"item_id": "5001", "tool_type": TOOL}])
+def test_addition_that_cannot_be_sent_binds_nothing(emulator, store, where):
+    with pytest.raises(ConfigurationError):
+        add(assignees="nobody@example.com", **where).execute({"task_state_store": store})
+    answer(emulator, "Approve")
+
+    assert add(**where).execute({"task_state_store": store})["step"] == "Director Approval"
+
+
+@pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
+def test_addition_to_a_step_that_moves_between_read_and_write(emulator, store, monkeypatch, policy):
+    send = ProcoreHook.add_assignees
+
+    def too_late(hook, *args, **kwargs):
+        answer(emulator, "Approve")
+        return send(hook, *args, **kwargs)
+
+    monkeypatch.setattr(ProcoreHook, "add_assignees", too_late)
+    operator = add(confirm_timeout=0, on_step_moved=policy)
+
+    if policy == "succeed":
+        assert operator.execute({"task_state_store": store}) is None
+    else:
+        error = {"fail": AirflowFailException, "skip": AirflowSkipException}[policy]
+        with pytest.raises(error, match="Director Approval"):
+            operator.execute({"task_state_store": store})
+    assert added(emulator) == []
+
+
+def test_addition_waits_while_the_instance_is_between_two_steps(emulator, store):
+    switch(emulator, transition="in_between", transition_delay=3600)
+    answer(emulator, "Approve")
+    with pytest.raises(WorkflowsError, match="between two steps") as raised:
+        add(confirm_timeout=0, on_step_moved="succeed").execute({"task_state_store": store})
+    assert raised.value.retryable
+    emulator.control("POST", "clock", advance=3601)
+
+    assert add().execute({"task_state_store": store})["step"] == "Director Approval"
+
+
+# --- what the log says ---
+
+
+@pytest.mark.parametrize(
+    ("build", "verb", "words"),
+    [
+        (start, "Started", ["5002", NEW, f"{NEW}01"]),
+        (terminate, "Terminated", ["5001", INSTANCE, STEP]),
+        (restart, "Restarted", ["5001", INSTANCE, NEW, f"{NEW}01"]),
+        (refresh, "Refreshed", ["5001", INSTANCE, STEP]),
+        (add, "Added", ["5001", INSTANCE, STEP, "90006"]),
+    ],
+)
+def test_each_effect_leaves_one_line_with_all_its_ids(emulator, store, capsys, build, verb, words):
+    if build is refresh:
+        block(emulator)
+    build(**({"comment": "a secret deal", "message": "a secret deal"} if build is add else {})).execute(
+        {"task_state_store": store}
+    )
+
+    output = capsys.readouterr().out
+    (line,) = [line for line in output.splitlines() if verb in line]
+    assert all(word in line for word in [*words, "90001"])
+    assert "a secret deal" not in output
+
+
+@pytest.mark.parametrize(
+    "operator", [lambda: refresh(), lambda: add(assignees="90001"), lambda: start(item_id="5001"), lambda: terminate()]
+)
+def test_success_without_a_write_says_so(emulator, store, capsys, operator):
+    if isinstance(operator(), ProcoreTerminateInstanceOperator):
+        emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
+
+    operator().execute({"task_state_store": store})
+
+    assert writes(emulator) == []
+    assert re.search("nothing is sent|no other one is started", capsys.readouterr().out)
