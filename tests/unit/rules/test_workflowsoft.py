@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from airflow_provider_workflows.client.rest import _dump
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
 from airflow_provider_workflows.rules import workflowsoft as rules
+from tests.support.sizes import tenth_and_full
 
 INSTANCE = {"IntegrationInstanceId": 2, "ProcessInstanceId": 3}
 READ = {"integration_instance_id": "2", "process_instance_id": "3"}
@@ -470,18 +471,19 @@ def any_moment(chance: random.Random) -> datetime:
     return (datetime.min + timedelta(seconds=seconds)).replace(tzinfo=zone)
 
 
-def test_a_hundred_thousand_decimals_dates_and_times_round_trip_exactly():
+@tenth_and_full("number", 100_000)
+def test_decimals_dates_and_times_round_trip_exactly(number):
     chance = random.Random(20211124)
 
-    for _ in range(50_000):
+    for _ in range(number // 2):
         text = any_decimal(chance)
         value = field("Decimal?", text).value
         again = field("Decimal?", sent_and_shown("Decimal?", value)).value
         assert (type(again), again.as_tuple()) == (Decimal, value.as_tuple()) == (Decimal, Decimal(text).as_tuple())
-    for _ in range(25_000):
+    for _ in range(number // 4):
         day = date.fromordinal(chance.randint(1, date.max.toordinal()))
         assert field("Date?", sent_and_shown("Date?", field("Date?", f'"{day}"').value)).value == day
-    for _ in range(25_000):
+    for _ in range(number // 4):
         moment = any_moment(chance)
         read = field("DateTime?", f'"{moment.isoformat()}"').value
         assert field("DateTime?", sent_and_shown("DateTime?", read)).value == read == moment
