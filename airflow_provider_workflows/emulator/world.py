@@ -130,6 +130,7 @@ SWITCHES: dict[str, Switch] = {
         ("as_documented", "camel", "pascal"), "The guide spells the keys of the fields in another case than all others."
     ),
     "rate_limit": Switch(("off", "on"), "Procore's two windows: an hour, and 10 seconds."),
+    "ws_rate_limit": Switch(("none", "as_procore"), "Whether Workflowsoft limits the rate of calls is not stated."),
     "hourly_limit": Switch((3600,), "Requests an hour."),
     "spike_limit": Switch((25,), "Requests in 10 seconds."),
     "rate_headers": Switch(("when_on", "always", "never"), "Live answers were seen without these headers."),
