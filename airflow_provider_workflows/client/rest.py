@@ -56,10 +56,12 @@ def path(template: str, *ids: object) -> str:
 
     :param template: The path with ``{}`` for each id.
     :param ids: The ids.
-    :raises ConfigurationError: an id is empty or would climb the path.
+    :raises ConfigurationError: an id is empty, neither text nor a whole number, or would climb the path.
     """
     segments = []
     for value in ids:
+        if value is not None and type(value) is not int and not isinstance(value, str):
+            raise ConfigurationError(f"An id of {template} is neither text nor a whole number: {value!r}.")
         text = "" if value is None else str(value)
         if text.strip(" .") == "" or HALF_A_PAIR.search(text):
             raise ConfigurationError(f"An id of {template} is empty or not an id: {text!r}.")
@@ -537,6 +539,8 @@ def _query(params: Mapping[str, Any]) -> list[tuple[str, str]]:
     pairs = []
     for name, value in params.items():
         for item in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(item, float):  # an id that came out of a table; no parameter of either API has a fraction
+                raise ConfigurationError(f"{name} must be text or a whole number; got {item!r}.")
             if item is not None:
                 pairs.append((name, str(item).lower() if isinstance(item, bool) else str(item)))
     return pairs

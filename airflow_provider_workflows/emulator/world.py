@@ -272,6 +272,7 @@ SWITCHES: dict[str, Switch] = {
     "ws_true": Switch(("lower_case", "any_case"), "How `integration: true` goes into the query is not shown."),
     "ws_files": Switch(("taken", "refused"), "What a task takes as `Files` is not described."),
     "rate_limit": Switch(("off", "on"), "Procore's two windows: an hour, and 10 seconds."),
+    "ws_rate_limit": Switch(("none", "as_procore"), "Whether Workflowsoft limits the rate of calls is not stated."),
     "hourly_limit": Switch((3600,), "Requests an hour."),
     "spike_limit": Switch((25,), "Requests in 10 seconds."),
     "rate_headers": Switch(("when_on", "always", "never"), "Live answers were seen without these headers."),

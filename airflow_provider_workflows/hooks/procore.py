@@ -32,7 +32,7 @@ from airflow_provider_workflows.hooks.base import (
     ui_field_behaviour,
 )
 from airflow_provider_workflows.rules.forms import is_id
-from airflow_provider_workflows.rules.parameters import check_required, text_id
+from airflow_provider_workflows.rules.parameters import as_text, check_required, text_id
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL, is_asked_for, same_tool
 from airflow_provider_workflows.rules.procore_legacy import text_ids, users_named
 
@@ -103,7 +103,8 @@ class ProcoreConnectionHook(WorkflowsHook):
     @property
     def project_id(self) -> str | None:
         """The hook's or the connection's project, or None to work at company level."""
-        project = self.extras.text("project_id") if self._project_id is None else str(self._project_id)
+        given = self._project_id
+        project = self.extras.text("project_id") if given is None else as_text("project_id", given, is_id=True)
         return None if project == COMPANY_LEVEL else project
 
     def me(self) -> dict[str, Any]:
@@ -307,7 +308,7 @@ class ProcoreHook(ProcoreConnectionHook):
         said = self._project_id if project_id is None else project_id
         if said is not None:
             check_required(project_id=said)  # rendered empty, it must not become the company level
-            return None if said == COMPANY_LEVEL else text_id(said)
+            return None if said == COMPANY_LEVEL else as_text("project_id", said, is_id=True).strip()
         ours = self.extras.text("project_id")
         provider = None if tool_type is None else self._provider(tool_type)
         if provider == "Company":

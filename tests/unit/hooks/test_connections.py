@@ -16,6 +16,7 @@ from airflow_provider_workflows.exceptions import (
     PermissionDenied,
 )
 from airflow_provider_workflows.hooks.procore import ProcoreHook
+from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 
 
@@ -173,3 +174,25 @@ def test_the_doctor_finds_a_static_token_that_has_ended(emulator, set_connection
     found = {check.name: check for check in Diagnosis("mine").checks()}
     assert found["token"].status == "failed"
     assert "Get a new API token" in found["token"].fix
+
+
+# --- ids that are none ---
+
+
+@pytest.mark.parametrize(
+    ("call", "name"),
+    [
+        (lambda: ProcoreHook(project_id=1001.0).get_instance("1"), "project_id"),
+        (lambda: ProcoreHook(project_id="1001.0").list_presets("x"), "project_id"),
+        (lambda: ProcoreHook(company_id=7.0).me(), "company_id"),
+        (lambda: ProcoreHook().get_instance("1", project_id=["1001"]), "project_id"),
+        (lambda: ProcoreHook(project_id="1001").get_instance(5001.0), "instances"),
+        (lambda: list(ProcoreHook(project_id="1001").list_instances("x", item_id=5001.0)), "item_id"),
+        (lambda: ProcoreLegacyHook().get_instance(5001.0), "workflow_instances"),
+        (lambda: WorkflowsoftHook().list_integration_steps(1.0), "tasks"),
+    ],
+)
+def test_a_hook_refuses_an_id_with_a_fraction(airflow_connections, call, name):
+    with pytest.raises(ConfigurationError, match=name):
+        call()
+    assert airflow_connections.requests() == []

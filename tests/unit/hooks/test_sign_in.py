@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from airflow_provider_workflows.client.retry import RetryPolicy
 from airflow_provider_workflows.emulator.world import SWITCHES
 from airflow_provider_workflows.exceptions import AuthenticationError, RateLimited
 from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -55,10 +56,25 @@ def test_a_limit_is_waited_for_by_the_servers_clock(airflow_connections, told, a
     emulator.control("PATCH", "switches", rate_limit="on", spike_limit=1, rate_429=told)
     hook = ProcoreHook(project_id="1001")
     hook.me()
-    hook.client.retry = type(hook.client.retry)(attempts=1)
+    hook.client.retry = RetryPolicy.none()
 
     with pytest.raises(RateLimited) as limited:
         hook.me()
 
     assert limited.value.wait is not None
     assert 0 < limited.value.wait <= 12
+
+
+@pytest.mark.parametrize("limited", SWITCHES["ws_rate_limit"].values)
+def test_workflowsoft_may_limit_calls_or_not(airflow_connections, limited):
+    airflow_connections.control("PATCH", "switches", ws_rate_limit=limited, rate_limit="on", spike_limit=2)
+    hook = WorkflowsoftHook()
+    hook.list_process_diagrams()  # after a call for the token
+    hook.client.retry = RetryPolicy.none()
+
+    if limited == "none":
+        hook.list_process_diagrams()
+        return
+    with pytest.raises(RateLimited) as refused:
+        hook.list_process_diagrams()
+    assert 0 < refused.value.wait <= 12
