@@ -311,7 +311,9 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
                     self.log.info("Left out: %s", refused)
                     continue
                 request = rules.response_request(instance, str(self.user_id))
-                if request is not None:
+                if request is not None and rules.is_asked_for(  # a row need not name its tool
+                    instance, tool_type=tool_type, tool_subtype=self.tool_subtype
+                ):
                     requests[request["instance_id"]] = {**request, "project_id": level}
             if is_empty:
                 yield from call(hook.check_tool, tool_type)

@@ -11,6 +11,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 
 from airflow_provider_workflows import version_compat
+from tests.support.examples import result, run_source
 from tests.support.versions import AIRFLOW
 
 pytestmark = pytest.mark.compat
@@ -143,3 +144,103 @@ def test_a_task_that_was_cleared_finds_its_store_empty_and_a_retry_does_not(stor
     assert seen(3).get("created") is None  # cleared after the first try
     assert seen(3).get("created", "default") == "default"
     assert version_compat.task_state_store({}) is None
+
+
+class Try:
+    """The store of a task as one of its tries sees it, with the numbers that Airflow gives."""
+
+    def __init__(self, store):
+        self._rows = store
+
+    def at(self, number: int, max_tries: int, clears: int | None = 0, retries: int = 3):
+        context = {
+            "task_state_store": self._rows,
+            "ti": SimpleNamespace(try_number=number, max_tries=max_tries),
+            "dag_run": SimpleNamespace(clear_number=clears),
+            "task": SimpleNamespace(retries=retries),
+        }
+        return version_compat.task_state_store(context)
+
+
+def test_clear_forgets_though_the_retries_were_lowered(store):
+    task = Try(store)
+    task.at(1, max_tries=3).set("created", {"id": "7"})  # and it succeeds
+
+    cleared = task.at(2, max_tries=3, clears=1, retries=2)  # 1 try + 2 retries: the same number as before
+    assert cleared.get("created") is None
+
+    retried = task.at(3, max_tries=3, clears=1, retries=2)
+    assert retried.get("created") is None
+    retried.set("created", {"id": "8"})
+    assert task.at(4, max_tries=3, clears=1, retries=2).get("created") == {"id": "8"}
+
+
+def test_clear_forgets_when_the_number_of_tries_comes_back(store):
+    task = Try(store)
+    task.at(1, max_tries=3).set("created", {"id": "7"})
+    task.at(2, max_tries=1, clears=1, retries=0).set("created", {"id": "8"})
+
+    assert task.at(3, max_tries=3, clears=2, retries=1).get("created") is None
+
+
+def test_retry_remembers_though_another_task_of_the_run_was_cleared(store):
+    task = Try(store)
+    task.at(1, max_tries=3).set("created", {"id": "7"})
+
+    for number in (2, 3, 4):
+        assert task.at(number, max_tries=3, clears=number).get("created") == {"id": "7"}
+    assert task.at(1, max_tries=3, clears=9).get("created") == {"id": "7"}  # resumed after a deferral
+
+
+def test_task_that_may_have_been_cleared_unseen_remembers_and_says_so(store, caplog):
+    task = Try(store)
+    task.at(1, max_tries=3).set("created", {"id": "7"})
+
+    assert task.at(2, max_tries=3, retries=2).get("created") == {"id": "7"}
+    assert [record.levelname for record in caplog.records] == ["WARNING"]
+
+
+KEEPS = """
+from airflow.sdk import dag, task
+from airflow_provider_workflows.version_compat import task_state_store
+
+
+@dag(schedule=None)
+def keeps():
+    @task(retries={retries})
+    def keep(**context):
+        store = task_state_store(context)
+        found = store.get("created", "nothing")
+        store.set("created", "something")
+        return found
+
+    keep()
+
+
+keeps()
+"""
+
+
+@pytest.mark.usefixtures("airflow_db")
+@pytest.mark.skipif(not version_compat.HAS_TASK_STATE_STORE, reason="There is no store before Airflow 3.3.")
+def test_airflow_shows_a_clear_though_the_retries_were_lowered(monkeypatch, tmp_path):
+    from airflow.dag_processing.dagbag import BundleDagBag, sync_bag_to_db
+    from airflow.models.taskinstance import clear_task_instances
+    from airflow.sdk.definitions.dag import _run_task
+    from airflow.utils.session import create_session
+
+    run = run_source("keeps", KEEPS.format(retries=1), monkeypatch, tmp_path)
+    assert result(run, "keep") == "nothing"
+
+    (tmp_path / "keeps.py").write_text(KEEPS.format(retries=0))
+    bag = BundleDagBag(dag_folder=tmp_path, bundle_path=tmp_path, bundle_name="flow")
+    sync_bag_to_db(bag, "flow", None)
+    with create_session() as session:
+        (ti,) = run.get_task_instances(session=session)
+        clear_task_instances([ti], session, run_on_latest_version=True)
+        ti.try_number += 1
+        session.commit()
+        assert ti.max_tries == 1  # as before
+        _run_task(ti=ti, task=bag.dags["keeps"].get_task("keep"))
+
+    assert result(run, "keep") == "nothing"

@@ -147,11 +147,11 @@ def add_assignees(given: Given) -> Any:
 
 
 def terminate(given: Given) -> Any:
-    return ProcoreTerminateInstanceOperator(task_id="terminate", tool_type=TOOL, item_id="5001", retries=3)
+    return ProcoreTerminateInstanceOperator(task_id="terminate", tool_type=TOOL, item_id="5001", **ONE_LOOK)
 
 
 def restart(given: Given) -> Any:
-    return ProcoreRestartInstanceOperator(task_id="restart", tool_type=TOOL, item_id="5001", retries=3)
+    return ProcoreRestartInstanceOperator(task_id="restart", tool_type=TOOL, item_id="5001", **ONE_LOOK)
 
 
 def bulk_replace(given: Given) -> Any:
@@ -197,6 +197,10 @@ def _sent(kept: Kept) -> bool:
 def _starting(kept: Kept) -> bool:
     journal = kept.get("start") or {}
     return bool(journal.get("sent")) and journal.get("instance_id") is None
+
+
+def _adding(kept: Kept) -> bool:
+    return (kept.get("added") or {}).get("outcome") == "unknown"
 
 
 def _replacing(kept: Kept) -> bool:
@@ -327,7 +331,15 @@ FLOWS = (
     _one(Task("bulk_start", bulk_start, settles=True)),
     _one(Task("terminate", terminate, settles=True)),
     _one(Task("restart", restart, settles=True)),
-    _one(Task("add_assignees", add_assignees, look_for="does not show all of 90003, 90005", told=_asked)),
+    _one(
+        Task(
+            "add_assignees",
+            add_assignees,
+            in_doubt=_adding,
+            look_for="does not show all of 90003, 90005",
+            told=_asked,
+        )
+    ),
     _one(Task("bulk_replace", bulk_replace, in_doubt=_replacing, look_for="the list shows no new request")),
     _one(Task("preset_assignees", preset_assignees, look_for=r"preset \d+", told=_changed)),
     *_integration_flows(CONSUMED),

@@ -25,6 +25,7 @@ from unittest import mock
 
 from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.emulator import app as emulator_app
+from airflow_provider_workflows.version_compat import ROUND
 
 from . import child
 from .flows import Flow, Task
@@ -320,7 +321,7 @@ class Run:
             line.send(self._store.get(message[1]))
         else:
             key, text = message[1:]
-            strike = self.passes(f"write {key.rpartition('.')[0]}")
+            strike = self.passes(f"write {key.rpartition('.')[0] or key}")
             if strike is None or strike.how != BEFORE:
                 self._store[key] = text
             if strike is None or strike.how in SURVIVED:
@@ -332,7 +333,10 @@ class Run:
 
     def _kept(self, max_tries: int) -> dict[str, Any]:
         """Return what the store keeps since the task was last cleared, by plain keys."""
-        ending = f".{max_tries}"
+        kept = json.loads(self._store.get(ROUND, "null")) or {"round": 0, "max_tries": max_tries}
+        if kept["max_tries"] != max_tries:
+            return {}
+        ending = f".{kept['round']}"
         return {key.removesuffix(ending): json.loads(text) for key, text in self._store.items() if key.endswith(ending)}
 
     def _is_done(self, task: Task) -> bool:

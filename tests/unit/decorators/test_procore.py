@@ -22,7 +22,7 @@ from airflow_provider_workflows.decorators.procore import (
     _ResponseDecoratedOperator,
     procore_response,
 )
-from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest
+from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest, WorkflowsError
 from airflow_provider_workflows.get_provider_info import get_provider_info
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.sensors.procore import ProcoreResponseRequestedSensor
@@ -311,6 +311,53 @@ def test_who_is_asked_instead_is_said_before_the_function_is_called(emulator, ro
     with pytest.raises(ConfigurationError, match="Director Approval.*Dana Director"):
         run(approves(), store, INSTANCE)
     assert approves.seen == []
+
+
+def test_step_of_somebody_else_binds_nothing(emulator, row, store, approves):
+    person_answers(emulator, "integration@example.com", "Approve")
+    with pytest.raises(ConfigurationError, match="Director Approval"):
+        run(approves(), store, INSTANCE)
+    assert set(store) == {"deadline"}
+    bring_the_step_round_again(emulator)
+
+    result = run(approves(), store, INSTANCE)
+
+    assert result["step_occurrence_id"] == f"{INSTANCE}04"
+
+
+@pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
+def test_between_two_steps_the_function_is_not_called_and_nothing_ends(emulator, store, approves, policy):
+    emulator.control("PATCH", "switches", transition="in_between", transition_delay=3600)
+    person_answers(emulator, "integration@example.com", "Approve")
+    options = {"on_step_moved": policy, "confirm_timeout": 0}
+
+    with pytest.raises(WorkflowsError, match="between two steps") as raised:
+        operator(approves(), INSTANCE, options=options).execute(in_task(store))
+    assert raised.value.retryable
+    assert (approves.seen, set(store)) == ([], {"deadline"})
+
+
+def test_killed_response_without_a_record_is_an_unknown_outcome(emulator, row, store, monkeypatch, approves):
+    emulator.control("PATCH", "switches", response_events="hidden")
+    dies(monkeypatch, ProcoreHook, "respond", "after")
+    with pytest.raises(Killed):
+        run(approves(), store, row)
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        run(approves(), store, row)
+    assert responses(emulator) == APPROVED
+
+
+def test_response_and_skip_leave_a_line_in_the_log(emulator, row, store, approves, capsys):
+    with pytest.raises(AirflowSkipException):
+        run(Function(Skip("not mine"))(), store, row)
+    run(approves(), store, row)
+
+    output = capsys.readouterr().out
+    (line,) = [line for line in output.splitlines() if "Responded" in line]
+    assert all(word in line for word in ("'Approve'", "'Budget Check'", INSTANCE, "5001", "90001"))
+    assert "not mine" in output
+    assert "fine" not in output.replace(line, "")
 
 
 # --- waiting ---

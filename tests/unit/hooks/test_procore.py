@@ -819,3 +819,49 @@ def test_a_refusal_to_list_the_tools_is_asked_for_once(connect, requests_mock):
         list(hook.list_instances("purchase_order_contract"))
 
     assert refused.call_count == 1
+
+
+@pytest.mark.parametrize("filters", ["honoured", "ignored"])
+def test_list_holds_only_what_was_asked_for(airflow_connections, filters):
+    airflow_connections.control("PATCH", "switches", filters=filters)
+    for tool, item in ((TOOL, "5002"), (TOOL, "5003"), ("generic_tool_item", "5002")):
+        airflow_connections.control("POST", "procore/instances", tool_type=tool, item_id=item)
+    airflow_connections.control("POST", "procore/instances/700002/terminate")
+    hook = ProcoreHook()
+
+    found = [
+        [row["id"] for row in hook.list_instances(TOOL, **asked)]
+        for asked in ({}, {"item_id": "5002"}, {"active": True}, {"active": False})
+    ]
+
+    assert found == [["700001", "700002", "700003"], ["700002"], ["700001", "700003"], ["700002"]]
+    assert [row["id"] for row in hook.list_item_instances("generic_tool_item", "5002")] == ["700004"]
+    assert hook.list_item_instances(TOOL, "4711", required=False) == []
+
+
+def test_rows_without_an_item_are_shown_to_learn_it(airflow_connections):
+    airflow_connections.control("POST", "procore/instances", tool_type=TOOL, item_id="5002")
+    rows = {"data": [{"id": "700001"}, {"id": "700002"}]}
+    path = "/workflows/instances$"
+    airflow_connections.control("POST", "faults", method="GET", path=path, times=1, status=200, json=rows)
+
+    assert [row["id"] for row in ProcoreHook().list_item_instances(TOOL, "5002")] == ["700002"]
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_presets_are_compared_with_what_was_asked_for(airflow_connections, ignored):
+    airflow_connections.control("POST", "procore/presets", template_id="301", count=1)
+    if ignored:
+        rows = {"data": list(ProcoreHook().list_presets(TOOL))}
+        airflow_connections.control("POST", "faults", method="GET", path="/presets$", times=1, status=200, json=rows)
+
+    assert [row["id"] for row in ProcoreHook().list_presets(TOOL, is_default=False)] == ["406"]
+
+
+@pytest.mark.parametrize("status", [200, 201, 202])
+def test_only_the_documented_answer_says_that_a_response_is_recorded(connect, requests_mock, status):
+    requests_mock.post(requests_mock_any(), status_code=status)
+    requests_mock.post("https://login.procore.com/oauth/token", json=TOKEN)
+
+    with pytest.raises(OutcomeUnknown, match=str(status)):
+        connect().respond("1", step_occurrence_id="2", option_id="3")

@@ -7,7 +7,14 @@ import contextlib
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_provider_workflows.exceptions import ConfigurationError, NotFound, ServerError, WorkflowsError
+from airflow_provider_workflows.exceptions import (
+    ConfigurationError,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    ServerError,
+    WorkflowsError,
+)
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
 from tests.support.killed import Killed
@@ -667,3 +674,22 @@ def test_success_without_a_write_says_why(emulator, store, capsys, policy):
         respond(step_occurrence_id="gone", on_step_moved=policy).execute({"task_state_store": store})
 
     assert f"on_step_moved is '{policy}'" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(("status", "error"), [("403", PermissionDenied), ("422", InvalidRequest)])
+def test_user_who_is_replaced_between_read_and_write_is_rejected(emulator, store, monkeypatch, status, error):
+    switch(emulator, non_assignee=status)
+    really = ProcoreHook.respond
+
+    def too_late(hook, *args, **kwargs):
+        request = {"replacement_type": "permanent", "old_assignee_id": "90001", "new_assignee_ids": ["90005"]}
+        hook.create_bulk_replace_request({**request, "modify_project_roles": True, "reason": "other"})
+        return really(hook, *args, **kwargs)
+
+    monkeypatch.setattr(ProcoreHook, "respond", too_late)
+    with pytest.raises(error):
+        respond(confirm_timeout=0).execute({"task_state_store": store})
+
+    with pytest.raises(ConfigurationError, match="lee@example.com"):
+        respond(confirm_timeout=0).execute({"task_state_store": store})
+    assert responses(emulator) == []

@@ -286,6 +286,93 @@ def test_parameters_are_refused_by_name():
     assert (text_id(7), text_id(None), listed("a"), listed(("a", "b"))) == ("7", None, ["a"], ["a", "b"])
 
 
+APPROVE = {"id": "1", "name": "Approve", "type": "approve"}
+AS_NOTED = {"id": "2", "name": "Approve as noted", "type": "approve"}
+REJECT = {"id": "3", "name": "Reject", "type": "reject"}
+
+
+@pytest.mark.parametrize(
+    ("recorded", "others", "same"),
+    [
+        ({"id": "1", "name": "whatever"}, [AS_NOTED], True),
+        ({"id": "2", "name": "Approve"}, [AS_NOTED], False),
+        ({"name": " approve ", "type": "Approve"}, [AS_NOTED, REJECT], True),
+        ({"name": "Approved", "type": "approve"}, [REJECT], True),
+        ({"name": "Approved", "type": "approve"}, [AS_NOTED], None),  # either of two
+        ({"name": "Approve as noted", "type": "approve"}, [AS_NOTED], False),
+        ({"name": "Approve", "type": "reject"}, [REJECT], False),
+        ({"name": "Rejected", "type": "reject"}, [REJECT], False),
+        ({"name": "Approve", "type": None}, [REJECT], True),
+        ({"name": "Reject", "type": None}, [REJECT], False),
+        ({"name": "Approved", "type": None}, [], None),
+        ({"name": None, "type": None}, [], None),
+        ({"name": "Approve", "type": "approve"}, [{**AS_NOTED, "name": "Approve "}], None),  # two of one label
+    ],
+)
+def test_recorded_option_is_told_by_id_label_and_type(recorded, others, same):
+    assert rules.is_recorded_option(recorded, {**APPROVE, "others": others}) is same
+
+
+@pytest.mark.parametrize(
+    ("recorded", "wish", "same"),
+    [
+        ({"name": "Approve "}, {"name": "approve"}, True),
+        ({"name": "Approved", "type": "approve"}, {"name": "Approve"}, None),
+        ({"id": "1"}, {"option_id": "1"}, True),
+        ({"id": "1"}, {"option_id": "2"}, False),
+        ({"name": "Reject", "type": "reject"}, {"option_id": "1"}, None),
+        ({"name": "Reject", "response_id": "1"}, {"option_id": "1"}, True),
+        ({"name": "Reject", "response_id": "9"}, {"option_id": "1"}, None),
+        ({"type": "Approve"}, {"option_type": "approve"}, True),
+        ({"type": "reject"}, {"option_type": "approve"}, False),
+        ({"name": "Approve", "type": None}, {"option_type": "approve"}, None),
+    ],
+)
+def test_record_alone_tells_of_a_response_only_what_it_shows(recorded, wish, same):
+    assert rules.is_recorded_response(recorded, **wish) is same
+
+
+def test_label_of_two_options_has_no_id():
+    options = [{"id": n, "name": "Approve", "response_type": kind} for n, kind in ((1, "approve"), (2, "approve"))]
+    step = {**BUDGET_CHECK, "available_response_options": options}
+    one_type = {**step, "available_response_options": [options[0], {**options[1], "response_type": "return"}]}
+
+    found = [
+        rules.recorded_in_history({"history": [event("ResponseStep", one)]}, "11", "90001")["id"]
+        for one in (step, one_type)
+    ]
+
+    assert found == [None, "1"]
+
+
+@pytest.mark.parametrize("ended_at", [None, "", "  ", False])
+def test_only_an_end_that_is_not_empty_is_an_end(ended_at):
+    running = instance_at(STEP, ended_at=ended_at)
+
+    assert not rules.has_ended(running)
+    assert rules.current_step(running) == STEP
+    assert rules.is_between_steps(instance_at(None, ended_at=ended_at))
+    assert rules.has_ended(instance_at(STEP, ended_at="2026-01-05T00:00:00Z"))
+
+
+@pytest.mark.parametrize(
+    ("row", "asked", "fits"),
+    [
+        ({"tool_type": "purchase_order_contract"}, {"tool_type": "PurchaseOrderContract"}, True),
+        ({"tool_type": "correspondence"}, {"tool_type": "purchase_order_contract"}, False),
+        ({"item_id": 7}, {"item_id": "7"}, True),
+        ({"item_id": "8"}, {"item_id": "7"}, False),
+        ({}, {"item_id": "7", "tool_type": "po", "active": False}, True),
+        ({"tool_subtype": "-1"}, {"tool_subtype": "-2"}, False),
+        ({"ended_at": None}, {"active": False}, False),
+        ({"ended_at": "2026-01-05T00:00:00Z"}, {"active": True}, False),
+        ({"ended_at": ""}, {"active": True}, True),
+    ],
+)
+def test_row_is_compared_with_what_was_asked_for(row, asked, fits):
+    assert rules.is_asked_for(row, **asked) is fits
+
+
 # --- visits of a step ---
 
 

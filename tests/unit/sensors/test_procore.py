@@ -411,6 +411,19 @@ def test_somebody_elses_turn_can_be_waited_for_over_several_tools_and_projects(e
     assert sensor.execute({"task_state_store": store})[0]["step"] == "Director Approval"
 
 
+def test_instances_of_other_tools_and_items_are_no_answer(emulator, store):
+    emulator.control("PATCH", "switches", filters="ignored")
+    emulator.control("POST", "procore/instances", tool_type="generic_tool_item", item_id="5001")
+    emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="5002")
+    emulator.control("POST", "procore/instances/700003/terminate")
+
+    rows = ProcoreResponseRequestedSensor(task_id="waiting", tool_type=TOOL).execute({"task_state_store": store})
+    waited = ProcoreInstanceSensor(task_id="wait", tool_type=TOOL, item_id="5002").execute({"task_state_store": store})
+
+    assert [row["instance_id"] for row in rows] == [INSTANCE]
+    assert (waited["instance_id"], waited["state"]) == ("700003", "terminated")
+
+
 def test_a_tool_must_be_named(emulator):
     with pytest.raises(ConfigurationError, match="tool_type"):
         requested_sensor(tool_type=[]).execute({})
