@@ -26,7 +26,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.operators.base import Pin, Progress, WaitingOperator, told
 from airflow_provider_workflows.operators.procore import ON_ACTIVE_INSTANCE, ProcoreOperator, ProcoreWideOperator
-from airflow_provider_workflows.operators.procore_audit import BROKEN, REFUSED, TOO_MUCH, Report, Scope, histories_of
+from airflow_provider_workflows.operators.procore_audit import BROKEN, REFUSED, Report, Scope, histories_of
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.forms import is_id
 from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, listed, text_id
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 ME = "me"
 ON_FAILED_ITEMS = ("fail", "return")
 FEW = 20  # items that are looked up one by one
+TOO_MANY = (400, 413, 422)  # what an order of too many items may get
 CONFLICTS = (409, 422)  # what an order may get that says the same as an earlier one
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between two reads after an order whose outcome is unknown
 CREATED_EARLIER = timedelta(seconds=5)  # than the server's clock said: its times are in whole seconds
@@ -456,7 +457,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
             try:
                 self._order(chunk, journal)
             except (InvalidRequest, NotFound, PermissionDenied) as refused:
-                may_be_size = refused.status_code in TOO_MUCH
+                may_be_size = refused.status_code in TOO_MANY
                 if may_be_size and halves and len(chunk) > 1:
                     size = len(chunk) // 2
                     self.log.info("%s Going on with %d items in one order.", refused, size)

@@ -627,7 +627,7 @@ def test_a_misspelt_tool_is_named_even_where_the_project_is_given(emulator, buil
 
 
 def test_an_order_that_is_refused_does_not_strand_the_others(emulator, store):
-    emulator.control("POST", "faults", method="POST", path=ORDER, skip=1, status=422, json={"error": "no"})
+    emulator.control("POST", "faults", method="POST", path=ORDER, skip=1, times=3, status=422, json={"error": "no"})
 
     result = start("11", "12", "13", "14", "15", on_failed_items="return").execute({"task_state_store": store})
 
