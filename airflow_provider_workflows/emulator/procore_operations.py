@@ -91,7 +91,7 @@ class Operations:
             raise refusal(422, "no_items", "There are no items to start a workflow for.", "items")
         if len(wanted.items) > self.world.switches["bulk_start_limit"]:
             words = f"At most {self.world.switches['bulk_start_limit']:g} items at once."
-            raise refusal(400, "too_many_items", words, "items")
+            raise refusal(int(self.world.switches["bulk_start_too_many"]), "too_many_items", words, "items")
         if token is not None and token in self.by_token and self.world.switches["idempotency"] == "honoured":
             return self.by_token[token]
         operation = self._schedule(BULK_CREATE, lambda: self._create(wanted, project_id))

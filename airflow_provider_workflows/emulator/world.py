@@ -153,6 +153,7 @@ SWITCHES: dict[str, Switch] = {
         ("ignored", "honoured"), "Whether the same Idempotency-Token again returns what came of it before."
     ),
     "bulk_start_limit": Switch((1000.0,), "Items that one bulk start takes; the most is not documented."),
+    "bulk_start_too_many": Switch(("422", "400", "413"), "Answer to a bulk start of more items than that."),
     "bulk_replace_rows": Switch(
         ("people", "ids", "bare"), "How the list of replacements shows who is replaced by whom, if it does."
     ),

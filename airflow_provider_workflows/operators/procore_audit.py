@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_workflows.exceptions import (
     ApiError,
     ConfigurationError,
+    ContractError,
     InvalidRequest,
     NotFound,
     PermissionDenied,
+    ServerError,
 )
 from airflow_provider_workflows.operators.attachments import storage_path
 from airflow_provider_workflows.operators.base import Progress
@@ -36,7 +38,11 @@ Json = Mapping[str, Any]
 NO_SUCH_ROUTE = (404, 405)
 TOO_MUCH = (400, 413)
 ITEMS_A_CALL = 50
-HOPELESS = 20  # refusals without a single success: then it is not about single items
+# Refusals without a single success, or faults of the server one after the other: then it is not about single items.
+HOPELESS = 20
+REFUSED = (InvalidRequest, NotFound, PermissionDenied)
+BROKEN = (ContractError, ServerError)  # what a server answers that fails at one of the records, or at so many
+ONLY_IN_BULK = 3  # items that fail in bulk and not by themselves, until the bulk is given up
 
 
 @dataclass
@@ -45,27 +51,42 @@ class Report:
 
     forbidden: list[dict[str, str]] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
+    any_success: bool = False  # anywhere
     _instances: set[str] = field(default_factory=set)
     _refused: int = 0
     _succeeded: bool = False
+    _faults: int = 0  # of the server, in a row
+    _first: ApiError | None = None  # refusal of all, while nothing has succeeded anywhere
 
     def begin(self) -> None:
         """Begin a tool or a list of its own: whether anything can be read there is not known yet."""
         self._refused, self._succeeded = 0, False
 
     def succeed(self) -> None:
-        self._succeeded = True
+        self._succeeded = self.any_success = True
+        self._faults = 0
 
     def refuse(self, refusal: ApiError, **ids: str) -> None:
         """
         Note what was refused.
 
-        :raises ApiError: everything is refused, so something more than single items is wrong.
+        :raises ApiError: everything is refused, or fails from now on, so something more than single items is wrong.
         """
         self._note(self.forbidden if isinstance(refusal, PermissionDenied) else self.failed, str(refusal), ids)
         self._refused += 1
-        if not self._succeeded and self._refused >= HOPELESS:
+        self._first = self._first or refusal
+        self._faults = self._faults + 1 if isinstance(refusal, BROKEN) else 0
+        if (not self._succeeded and self._refused >= HOPELESS) or self._faults >= HOPELESS:
             raise refusal
+
+    def end(self) -> None:
+        """
+        End the reading.
+
+        :raises ApiError: nothing at all could be read, which must not look like a company without workflows.
+        """
+        if self._first is not None and not self.any_success:
+            raise self._first
 
     def miss(self, reason: str, **ids: str) -> None:
         """Note what no answer held, unless it is known why."""
@@ -106,6 +127,7 @@ class HistoryReader:
         self._given_size = batch_size
         self._accepted_size = 0
         self._not_found = 0
+        self._only_in_bulk = 0  # items in a row that failed in bulk and not by themselves
         self._answered: set[str] = set()  # routes that are there
         self._absent: set[str] = set()
 
@@ -127,10 +149,17 @@ class HistoryReader:
             batch = pieces.pop() if pieces else [left.popleft() for _ in range(min(self.batch_size, len(left)))]
             try:
                 answer = self.hook.bulk_history(scope.tool_type, batch, project_id=scope.level)
-            except (InvalidRequest, NotFound, PermissionDenied) as refusal:
+            except REFUSED as refusal:
                 self._refused(refusal, scope, batch, left, pieces)
                 continue
+            except BROKEN as fault:
+                if len(batch) > 1:
+                    self._shrink(batch, left, fault)
+                else:
+                    yield from self._alone(scope, batch[0], instances, fault)
+                continue
             self._accept("bulk")
+            self._only_in_bulk = 0
             self._accepted_size = max(self._accepted_size, len(batch))
             yield from self._paired(batch, answer)
 
@@ -146,11 +175,27 @@ class HistoryReader:
             if refusal.status_code in TOO_MUCH:  # so it was this item and not the size
                 self.batch_size = self._accepted_size or self._given_size
         elif refusal.status_code in TOO_MUCH:
-            self.batch_size = min(self.batch_size, half)
-            self._tell("Procore takes no %s items in one call; going on with %s.", len(batch), self.batch_size)
-            left.extendleft(reversed(batch))
+            self._shrink(batch, left, refusal)
         else:
             pieces += [batch[half:], batch[:half]]
+
+    def _shrink(self, batch: list[str], left: deque[str], fault: ApiError) -> None:
+        """Go on with half as many items in a call, beginning with those of a batch that failed."""
+        self.batch_size = min(self.batch_size, len(batch) // 2)
+        self._tell("%s So many items (%s) fail in one call; going on with %s.", fault, len(batch), self.batch_size)
+        left.extendleft(reversed(batch))
+
+    def _alone(
+        self, scope: Scope, item_id: str, instances: Mapping[str, Sequence[Json]], fault: ApiError
+    ) -> Iterator[tuple[str, list[Any]]]:
+        """Read the histories of an item that fails in bulk, each by itself: only one of them may be broken."""
+        self.batch_size = self._accepted_size or self._given_size  # so it was this item and not the size
+        histories = self._of_instances(scope, instances[item_id])
+        if histories and "bulk" not in self._answered:
+            self._only_in_bulk += 1
+            if self._only_in_bulk == ONLY_IN_BULK:
+                self._miss("bulk", fault, "each item's histories are read by themselves")
+        yield item_id, histories
 
     def _is_missing(self, refusal: ApiError, half: int) -> bool:
         """Tell whether the whole route is missing; if only something of the batch may be, its halves are asked."""
@@ -169,22 +214,25 @@ class HistoryReader:
         self, scope: Scope, item_ids: Iterable[str], instances: Mapping[str, Sequence[Json]]
     ) -> Iterator[tuple[str, list[Any]]]:
         for item_id in item_ids:
-            histories = None if "item" in self._absent else self._of_item(scope, item_id)
+            histories = None if "item" in self._absent else self._of_item(scope, item_id, instances[item_id])
             if histories is None and "item" in self._absent:
                 histories = self._of_instances(scope, instances[item_id])
             if histories is not None:
                 yield item_id, histories
 
-    def _of_item(self, scope: Scope, item_id: str) -> list[Any] | None:
+    def _of_item(self, scope: Scope, item_id: str, instances: Iterable[Json]) -> list[Any] | None:
         try:
             histories = self.hook.list_item_histories(scope.tool_type, item_id, project_id=scope.level)
-        except (InvalidRequest, NotFound, PermissionDenied) as refusal:
+        except REFUSED as refusal:
             # Where the route is not there, "history" may be taken for the id of an instance.
             if not isinstance(refusal, PermissionDenied) and "item" not in self._answered:
                 self._miss("item", refusal, "each instance's history is read by itself")
             else:
                 self.report.refuse(refusal, tool_type=scope.tool_type, item_id=item_id)
             return None
+        except BROKEN as fault:
+            self._tell("%s Each instance of item %s is read by itself.", fault, item_id)
+            return self._of_instances(scope, instances)
         self._accept("item")
         return histories
 
@@ -196,7 +244,7 @@ class HistoryReader:
             instance_id = instance["id"]
             try:
                 history = self.hook.get_instance_history(instance_id, project_id=scope.level, tool_type=scope.tool_type)
-            except (InvalidRequest, NotFound, PermissionDenied) as refusal:
+            except (*REFUSED, *BROKEN) as refusal:
                 self.report.refuse(refusal, tool_type=scope.tool_type, instance_id=instance_id)
                 continue
             self._accept("instance")
@@ -213,10 +261,10 @@ class HistoryReader:
 
 
 def histories_of(
-    hook: ProcoreHook, scope: Scope, instances: Iterable[Json], log: Any
+    hook: ProcoreHook, scope: Scope, instances: Iterable[Json], report: Report, tell: Callable[..., None]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """
-    Read the histories of some instances; what may not be read is only logged.
+    Read the histories of some instances; what cannot be read goes into the report.
 
     :param instances: ``{instance_id, item_id, started_at, ...}`` of each.
     :return: Pairs of instance id and history, those of other instances of the same items among them.
@@ -226,13 +274,10 @@ def histories_of(
         if instance["item_id"] is not None:
             listed_row = rules.listed_instance({**instance, "id": instance["instance_id"]}, None)
             by_item.setdefault(instance["item_id"], []).append(listed_row)
-    report = Report()
-    reader = HistoryReader(hook, report, ITEMS_A_CALL, log.info)
+    reader = HistoryReader(hook, report, ITEMS_A_CALL, tell)
     for item_id, histories in reader.of_items(scope, by_item):
         named = rules.name_histories(histories, by_item[item_id], tool_type=scope.tool_type, item_id=item_id)
         yield from ((one.instance_id, one.history) for one in named)
-    for refused in [*report.forbidden, *report.failed]:
-        log.warning("Left out: %s", refused)
 
 
 class ProcoreExportOperator(ProcoreConnectionOperator):
@@ -280,6 +325,7 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
         report = Report()
         with Tables(self.tables, self.file_format) as tables:
             latest = self.export(tables, since, report)
+            report.end()
             paths = tables.save(folder)
             size = tables.size()
         result = {
@@ -339,7 +385,8 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
     :param file_format: ``parquet`` (default; needs the extra ``parquet``) or ``jsonl`` (templated).
     :param batch_size: Items in one call, default 50; halved when Procore does not take so many.
     :raises ConfigurationError: a parameter is missing or no time with a zone, or pyarrow is not installed.
-    :raises PermissionDenied: nothing of a tool may be read; single items are reported instead.
+    :raises ApiError: nothing at all could be read, or nothing of a tool after 20 tries; single items and instances are
+        reported instead.
     """
 
     tables = rules.TABLES
@@ -437,7 +484,12 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
         latest: datetime | None = None
         item_ids = dict.fromkeys(str(text_id(given)) for given in listed(self.item_ids))
         for item_id in Progress("items listed", len(item_ids)).of(item_ids):
-            rows = list(self._list(scope, item_id))
+            try:
+                # A server may ignore the filter.
+                rows = [row for row in self._list(scope, item_id) if rules.text(row.get("item_id")) == item_id]
+            except (*REFUSED, *BROKEN) as refusal:
+                report.refuse(refusal, tool_type=scope.tool_type, item_id=item_id)
+                continue
             if not rows:
                 report.miss(
                     "It has no workflow instance, or none that this user may see",
@@ -504,7 +556,7 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
     :param object_storage_conn_id: Connection to the storage (templated); default: the one in the path, if any.
     :param file_format: ``parquet`` (default; needs the extra ``parquet``) or ``jsonl`` (templated).
     :raises ConfigurationError: a parameter is missing or no time with a zone, or pyarrow is not installed.
-    :raises PermissionDenied: nothing may be read; single instances are reported instead.
+    :raises ApiError: nothing at all could be read; single instances are reported instead.
     """
 
     tables = rules.LEGACY_TABLES
@@ -538,7 +590,7 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
             exported.add(instance_id)
             try:
                 histories = self.hook.list_activity_histories(instance_id)
-            except (InvalidRequest, NotFound, PermissionDenied) as refusal:
+            except (*REFUSED, *BROKEN) as refusal:
                 report.refuse(refusal, instance_id=instance_id)
                 continue
             report.succeed()
@@ -562,7 +614,7 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
         for instance_id in self._given_ids:
             try:
                 yield self.hook.get_instance(instance_id)
-            except (InvalidRequest, NotFound, PermissionDenied) as refusal:
+            except (*REFUSED, *BROKEN) as refusal:
                 report.refuse(refusal, instance_id=instance_id)
         if self.instance_ids is None or self.include_active:
             yield from self.hook.list_instances()

@@ -26,7 +26,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.operators.base import Pin, Progress, WaitingOperator, told
 from airflow_provider_workflows.operators.procore import ON_ACTIVE_INSTANCE, ProcoreOperator, ProcoreWideOperator
-from airflow_provider_workflows.operators.procore_audit import TOO_MUCH, Scope, histories_of
+from airflow_provider_workflows.operators.procore_audit import BROKEN, REFUSED, Report, Scope, histories_of
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.forms import is_id
 from airflow_provider_workflows.rules.parameters import (
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 ME = "me"
 ON_FAILED_ITEMS = ("fail", "return")
 FEW = 20  # items that are looked up one by one
+TOO_MANY = (400, 413, 422)  # what an order of too many items may get
 CONFLICTS = (409, 422)  # what an order may get that says the same as an earlier one
 PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between two reads after an order whose outcome is unknown
 CREATED_EARLIER = timedelta(seconds=5)  # than the server's clock said: its times are in whole seconds
@@ -73,11 +74,12 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
     :param overdue: Only those whose next step is overdue, or with False only the others.
     :param include_internal: Procore's own instances, too.
     :param states: Only instances in these states, such as ``blocked``; their histories are read for it, 50 items a
-        call. Those that may not be read are left out, and the log says so.
+        call. Those that cannot be read are left out, and the log says so.
     :param limit: At most so many rows, the oldest instances first; the rest is left to the next run.
     :param batch_size: Return lists of so many rows, larger ones if there were more of them otherwise than
         ``[core] max_map_length`` lets ``.expand`` have.
     :raises ConfigurationError: no tool, an unknown one, or an unknown state.
+    :raises ApiError: with ``states``, none of the histories could be read.
     """
 
     returns_mapping = False
@@ -158,6 +160,7 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         assignee = self._assignee()
+        report = Report()
         scopes = (
             Scope(str(tool_type), self.hook.level_for(text_id(project_id), str(tool_type)))
             for tool_type in listed(self.tool_type)
@@ -177,7 +180,8 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
             rows = [self._row(instance, scope) for instance in found]
             if not rows:
                 self.hook.check_tool(scope.tool_type)
-            yield from self._in_states(scope, rows) if self._states() else rows
+            yield from self._in_states(scope, rows, report) if self._states() else rows
+        report.end()
 
     def _assignee(self) -> str | None:
         given = text_id(self.assignee_id)
@@ -197,23 +201,34 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
             **{name: instance.get(name) for name in ("started_at", "ended_at", "updated_at")},
         }
 
-    def _in_states(self, scope: Scope, rows: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    def _in_states(self, scope: Scope, rows: list[dict[str, Any]], report: Report) -> Iterator[dict[str, Any]]:
+        report.begin()
         left = {row["instance_id"]: row for row in rows}
-        for instance_id, history in histories_of(self.hook, scope, rows, self.log):
+        together = Report()  # an item that cannot be read with others may have instances that can
+        for instance_id, history in histories_of(self.hook, scope, rows, together, self.log.info):
             if instance_id in left:
-                yield from self._in_state(left.pop(instance_id), history)
+                yield from self._in_state(left.pop(instance_id), history, report)
         for row in left.values():  # of which no answer told whose history it is
             try:
                 history = self.hook.get_instance_history(row["instance_id"], project_id=scope.level)
-            except (NotFound, PermissionDenied) as refused:
-                self.log.warning("Left out instance %s of item %s: %s", row["instance_id"], row["item_id"], refused)
+            except (*REFUSED, *BROKEN) as fault:
+                self._leave_out(row, fault, report)
             else:
-                yield from self._in_state(row, history)
+                yield from self._in_state(row, history, report)
 
-    def _in_state(self, row: dict[str, Any], history: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-        now = rules.describe_instance(history, instance_id=row["instance_id"], item_id=row["item_id"])
+    def _in_state(self, row: dict[str, Any], history: Mapping[str, Any], report: Report) -> Iterator[dict[str, Any]]:
+        try:
+            now = rules.describe_instance(history, instance_id=row["instance_id"], item_id=row["item_id"])
+        except ContractError as malformed:
+            self._leave_out(row, malformed, report)
+            return
+        report.succeed()
         if now["state"] in self._states():
             yield {**row, "state": now["state"], "step": now["step"]}
+
+    def _leave_out(self, row: Mapping[str, Any], fault: ApiError, report: Report) -> None:
+        self.log.warning("Left out instance %s of item %s: %s", row["instance_id"], row["item_id"], fault)
+        report.refuse(fault, instance_id=row["instance_id"])
 
     @staticmethod
     def _batches(rows: list[dict[str, Any]], size: int) -> list[list[dict[str, Any]]]:
@@ -449,7 +464,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
             try:
                 self._order(chunk, journal)
             except (InvalidRequest, NotFound, PermissionDenied) as refused:
-                may_be_size = refused.status_code in TOO_MUCH
+                may_be_size = refused.status_code in TOO_MANY
                 if may_be_size and halves and len(chunk) > 1:
                     size = len(chunk) // 2
                     self.log.info("%s Going on with %d items in one order.", refused, size)

@@ -242,6 +242,7 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
         self.tool_subtype = tool_subtype
         self.project_id = project_id
         self.user_id = user_id
+        self._broken: dict[str, str] = {}  # so that a poke does not log what an earlier one has logged
 
     def build_trigger(self) -> ProcoreResponseRequestedWaitTrigger:
         tool_types, projects = listed(self.tool_type), listed(self.project_id)
@@ -255,13 +256,15 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
             if project is not None:
                 check_required(project_id=project)
         check_given(self, "tool_subtype", "user_id")
-        return ProcoreResponseRequestedWaitTrigger(
+        trigger = ProcoreResponseRequestedWaitTrigger(
             **self.trigger_arguments(),
             tool_types=[str(tool) for tool in tool_types],
             tool_subtype=text_id(self.tool_subtype),
             project_ids=[text_id(project) for project in projects],
             user_id=text_id(self.user_id),
         )
+        trigger.broken = self._broken
+        return trigger
 
     def item_ids(self, result: list[Mapping[str, Any]]) -> dict[str, str | None]:
         first = result[0]  # a link has room for one

@@ -16,9 +16,11 @@ from airflow_provider_workflows.exceptions import (
     NotFound,
     PermissionDenied,
     RateLimited,
+    ServerError,
     WorkflowsError,
 )
 from airflow_provider_workflows.rules import procore as rules
+from airflow_provider_workflows.rules.forms import documented_form, is_id
 from airflow_provider_workflows.rules.parameters import text_id
 from airflow_provider_workflows.rules.verdicts import Verdict, Word
 from airflow_provider_workflows.triggers.base import PASSING_FAULTS, WaitTrigger, in_thread
@@ -32,6 +34,10 @@ ITEMS_A_CALL = 50  # of a bulk history; how many it takes is not documented
 NO_SUCH_ROUTE = (404, 405)
 REFUSALS_KEPT = 3600.0  # seconds until a call with others names an item again that it was refused for
 SOME_REFUSED = 10  # items
+# What concerns one record only, if others can be read: not the sign-in, the rate limit, or the network.
+ONE_RECORD = (ContractError, InvalidRequest, NotFound, PermissionDenied, ServerError)
+FAULTS_IN_A_ROW = 3  # of a server: then it may be no matter of single records
+ROWS_A_PAGE = 100
 
 
 class ProcoreConnectionWaitTrigger(WaitTrigger):
@@ -263,6 +269,7 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
         self.project_ids = project_ids
         self.user_id = user_id
         self.tool_subtype = tool_subtype
+        self.broken: dict[str, str] = {}  # instances that could not be read the last time, and why
 
     def snapshot(self, hook: ProcoreHook) -> list[dict[str, Any]]:
         reading = self._read(hook, _at_once)
@@ -283,12 +290,53 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
             raise
 
     def _read(self, hook: ProcoreHook, call: Callable[..., Any]) -> Generator[Any, None, list[dict[str, Any]]]:
-        """Read step by step, each with one request as a rule; ``call`` makes a request as a generator."""
+        """
+        Read step by step, each with one request as a rule; ``call`` makes a request as a generator.
+
+        An instance that cannot be read concerns only itself. Those that could not be read the last time come last, for
+        several in a row look like a server in trouble, which is not asked about the rest.
+        """
         if self.user_id is None:
             self.user_id = yield from call(lambda: hook.user_id)
         elif not self.user_id.isdecimal():
             self.user_id = yield from call(hook.find_user_id, self.user_id, parameter="user_id")
-        requests: dict[str, dict[str, Any]] = {}  # an instance is asked for once, under however many names of its tool
+        instances = yield from self._listed(hook, call)
+        requests: list[dict[str, Any]] = []
+        broken: dict[str, str] = {}
+        known = [instance_id for instance_id in self.broken if instance_id in instances]
+        left = deque([*(instance_id for instance_id in instances if instance_id not in self.broken), *known])
+        number_read = consecutive = 0
+        fault: WorkflowsError | None = None
+        while left and consecutive < FAULTS_IN_A_ROW:
+            instance_id = left.popleft()
+            try:
+                with documented_form():
+                    instance = yield from call(hook.get_instance, instance_id, project_id=instances[instance_id])
+                    request = rules.response_request(instance, str(self.user_id))
+            except ONE_RECORD as only_this:
+                fault, broken[instance_id] = only_this, str(only_this)
+                consecutive = consecutive + 1 if isinstance(fault, ServerError) else 0
+            else:
+                number_read, consecutive = number_read + 1, 0
+                if request is not None and self._is_asked_for(instance):
+                    requests.append({**request, "project_id": instances[instance_id]})
+            yield []
+        # Those that no call came to go before the others the next time.
+        self._note_broken({**{one: self.broken[one] for one in left if one in self.broken}, **broken})
+        if fault is not None and consecutive == FAULTS_IN_A_ROW and not number_read:
+            raise fault  # so it is the server, and none of them
+        return requests
+
+    def _is_asked_for(self, instance: dict[str, Any]) -> bool:
+        """Tell whether an instance is of one of the tools: a row of a list need not name its own."""
+        return any(
+            rules.is_asked_for(instance, tool_type=tool_type, tool_subtype=self.tool_subtype)
+            for tool_type in self.tool_types
+        )
+
+    def _listed(self, hook: ProcoreHook, call: Callable[..., Any]) -> Generator[Any, None, dict[str, str]]:
+        """List the instances that may wait for the user, each once, under however many names of its tool."""
+        found: dict[str, str] = {}
         places: set[tuple[str, str]] = set()
         for project_id, tool_type in product(self.project_ids, self.tool_types):
             level = yield from call(hook.level_for, project_id, tool_type)
@@ -298,27 +346,26 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
             rows = hook.list_instances(
                 tool_type, tool_subtype=self.tool_subtype, assignee_id=self.user_id, active=True, project_id=level
             )
-            is_empty = True
+            number = 0
             while (row := (yield from call(next, rows, None))) is not None:
-                is_empty = False
-                yield []
-                instance_id = str(row["id"])
-                if instance_id in requests:
-                    continue
-                try:
-                    instance = yield from call(hook.get_instance, instance_id, project_id=level)
-                except (NotFound, PermissionDenied) as refused:  # one of them is no reason to leave the others waiting
-                    self.log.info("Left out: %s", refused)
-                    continue
-                request = rules.response_request(instance, str(self.user_id))
-                if request is not None and rules.is_asked_for(  # a row need not name its tool
-                    instance, tool_type=tool_type, tool_subtype=self.tool_subtype
-                ):
-                    requests[request["instance_id"]] = {**request, "project_id": level}
-            if is_empty:
+                number += 1
+                if is_id(row.get("id")):
+                    found.setdefault(str(row["id"]), level)
+                if number % ROWS_A_PAGE == 0:
+                    yield []
+            if not number:
                 yield from call(hook.check_tool, tool_type)
             yield []
-        return list(requests.values())
+        return found
+
+    def _note_broken(self, broken: dict[str, str]) -> None:
+        """Log each instance that cannot be read once, and once that it can be read again."""
+        for instance_id in broken.keys() - self.broken.keys():
+            self.log.warning("Instance %s is left out, and the wait goes on: %s", instance_id, broken[instance_id])
+        for instance_id in self.broken.keys() - broken.keys():
+            self.log.info("Instance %s is not left out any more.", instance_id)
+        self.broken.clear()
+        self.broken.update(broken)
 
     def decide(self, snapshot: list[dict[str, Any]]) -> Verdict | None:
         if not snapshot:
@@ -327,7 +374,8 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
 
     def describe(self, snapshot: list[dict[str, Any]]) -> str:
         waiting = ", ".join(f"{r['instance_id']} at {r['step']!r}" for r in snapshot) or "none"
-        return f"Instances of {', '.join(self.tool_types)} that wait for user {self.user_id}: {waiting}."
+        told = f"Instances of {', '.join(self.tool_types)} that wait for user {self.user_id}: {waiting}."
+        return f"{told} Could not be read: {', '.join(self.broken)}." if self.broken else told
 
 
 class ProcoreAsyncOperationWaitTrigger(ProcoreWaitTrigger):

@@ -106,10 +106,11 @@ def test_a_response_under_the_same_token_is_taken_once(emulator, procore):
     assert len(emulator.effects()) == 1
 
 
-def test_a_bulk_create_of_more_items_than_it_takes_is_rejected(emulator, procore):
-    emulator.control("PATCH", "switches", bulk_start_limit=2)
+@pytest.mark.parametrize("status", ["422", "400", "413"])
+def test_a_bulk_create_of_more_items_than_it_takes_is_rejected(emulator, procore, status):
+    emulator.control("PATCH", "switches", bulk_start_limit=2, bulk_start_too_many=status)
 
-    procore.post(BULK, items("1", "2", "3"), status=400)
+    procore.post(BULK, items("1", "2", "3"), status=int(status))
     ordered(procore, items("1", "2"))
     assert len(emulator.effects()) == 2
 

@@ -17,7 +17,7 @@ from airflow.sdk import ObjectStoragePath
 from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest, PermissionDenied
+from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest, PermissionDenied, RateLimited
 from airflow_provider_workflows.operators.procore_audit import (
     ProcoreHistoryToObjectStorageOperator,
     ProcoreLegacyHistoryToObjectStorageOperator,
@@ -347,9 +347,10 @@ def test_a_run_that_fails_midway_leaves_what_was_there(emulator, folder, tmp_pat
     export(folder)
     before = {file.name: file.read_bytes() for file in (tmp_path / "audit").iterdir()}
     finish(emulator)
-    emulator.control("POST", "faults", method="POST", path=BULK, skip=2, status=500, json={}, times=10)
+    wait = {"status": 429, "headers": {"Retry-After": "9999"}}
+    emulator.control("POST", "faults", method="POST", path=BULK, skip=2, times=10, **wait)
 
-    with pytest.raises(Exception, match="500"):
+    with pytest.raises(RateLimited):
         export(folder, batch_size=1)
 
     assert {file.name: file.read_bytes() for file in (tmp_path / "audit").iterdir()} == before

@@ -509,12 +509,20 @@ def test_only_instances_in_the_wanted_states_are_listed_with_state_and_step(emul
 
 
 def test_an_instance_that_may_not_be_read_is_left_out(emulator):
-    begin(emulator, "11")
-    emulator.control("POST", "procore/instances", tool_type="generic_tool_item", item_id="12")
-    emulator.control("POST", "faults", path="/history$", times=99, status=403, json={})
+    other = begin(emulator, "11")
+    emulator.control("POST", "faults", path="/instances/700001/history$", times=99, status=403, json={})
     emulator.control("POST", "faults", path="/bulk_history$", times=99, status=403, json={})
 
-    assert listing(states="in_progress").execute({}) == []
+    assert [row["instance_id"] for row in listing(states="in_progress").execute({})] == [other]
+
+
+@pytest.mark.parametrize(("status", "error"), [(403, PermissionDenied), (404, NotFound), (500, ServerError)])
+def test_histories_of_which_none_can_be_read_are_no_empty_list(emulator, status, error):
+    begin(emulator, "11")
+    emulator.control("POST", "faults", path="history$", times=999, status=status, json={})
+
+    with pytest.raises(error):
+        listing(states="in_progress").execute({})
 
 
 def test_the_limit_keeps_the_oldest(emulator):
@@ -622,7 +630,7 @@ def test_a_misspelt_tool_is_named_even_where_the_project_is_given(emulator, buil
 
 
 def test_an_order_that_is_refused_does_not_strand_the_others(emulator, store):
-    emulator.control("POST", "faults", method="POST", path=ORDER, skip=1, status=422, json={"error": "no"})
+    emulator.control("POST", "faults", method="POST", path=ORDER, skip=1, times=3, status=422, json={"error": "no"})
 
     result = start("11", "12", "13", "14", "15", on_failed_items="return").execute({"task_state_store": store})
 

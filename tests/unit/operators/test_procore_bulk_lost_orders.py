@@ -193,9 +193,10 @@ def test_rejected_order_keeps_its_reason_where_airflow_has_no_store(emulator):
     assert sorted(completed(result)) == ["11", "12"]
 
 
+@pytest.mark.parametrize("status", ["422", "400", "413"])
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
-def test_order_of_more_items_than_procore_takes_goes_in_smaller_ones(emulator, store, limit):
-    emulator.control("PATCH", "switches", bulk_start_limit=limit)
+def test_order_of_more_items_than_procore_takes_goes_in_smaller_ones(emulator, store, limit, status):
+    emulator.control("PATCH", "switches", bulk_start_limit=limit, bulk_start_too_many=status)
     items = [str(number) for number in range(11, 18)]
 
     result = start(*items, chunk_size=5).execute({"task_state_store": store})

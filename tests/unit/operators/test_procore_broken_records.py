@@ -1,0 +1,258 @@
+"""One record that the server cannot show is one record: exports and lists go on, and say which it was."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_workflows.exceptions import (
+    AuthenticationError,
+    ConnectionFailed,
+    ContractError,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    RateLimited,
+    ServerError,
+)
+from airflow_provider_workflows.hooks.procore import ProcoreHook
+from tests.unit.operators.test_procore_audit import (
+    BULK,
+    calls,
+    export,
+    export_legacy,
+    ids,
+    instance_of,
+    start,
+)
+from tests.unit.operators.test_procore_bulk import TOOL, begin, listing
+
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+
+FAULTS = {
+    "500": {"status": 500, "json": {"error": "boom"}},
+    "504": {"status": 504, "body": "<html>Gateway timeout</html>"},
+    "malformed": {"status": 200, "json": {"data": "?"}},
+    "not_json": {"status": 200, "body": "?"},
+}
+EVERY_FAULT = pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
+
+
+@pytest.fixture
+def folder(tmp_path) -> str:
+    return f"file://{tmp_path}/audit"
+
+
+@pytest.fixture
+def broken_items(emulator, monkeypatch):
+    """Return a function that lets every call fail which names one of some items, whatever others it names."""
+
+    def break_them(*item_ids: str, **fault) -> None:
+        read_bulk, read_item = ProcoreHook.bulk_history, ProcoreHook.list_item_histories
+
+        def failing(call):
+            emulator.control("POST", "faults", path="history$", **fault)
+            return call()
+
+        def bulk(self, tool_type, items, **where):
+            call = lambda: read_bulk(self, tool_type, items, **where)  # noqa: E731
+            return failing(call) if set(items) & set(item_ids) else call()
+
+        def item(self, tool_type, item_id, **where):
+            call = lambda: read_item(self, tool_type, item_id, **where)  # noqa: E731
+            return failing(call) if item_id in item_ids else call()
+
+        monkeypatch.setattr(ProcoreHook, "bulk_history", bulk)
+        monkeypatch.setattr(ProcoreHook, "list_item_histories", item)
+
+    return break_them
+
+
+def break_instance(emulator, instance_id: str, **fault) -> None:
+    emulator.control("POST", "faults", method="GET", path=f"/instances/{instance_id}/history$", times=10**6, **fault)
+
+
+@EVERY_FAULT
+def test_export_goes_on_after_an_item_that_is_broken(emulator, folder, broken_items, fault):
+    items = start(emulator, 9)
+    broken = instance_of(emulator, items[4])
+    broken_items(items[4], times=5 if fault["status"] == 504 else 1, **fault)
+    break_instance(emulator, broken, **fault)
+
+    result = export(folder, batch_size=4)
+
+    assert [(entry["instance_id"], entry["tool_type"]) for entry in result["failed"]] == [(broken, TOOL)]
+    assert result["instances"] == 9
+    assert broken not in ids(result)
+
+
+@EVERY_FAULT
+@pytest.mark.parametrize("item_history", ["present", "absent"])
+def test_export_reads_each_instance_of_an_item_that_fails_as_a_whole(
+    emulator, folder, broken_items, fault, item_history
+):
+    emulator.control("PATCH", "switches", bulk_history="absent", item_history=item_history)
+    items = start(emulator, 2)
+    broken = instance_of(emulator, items[0])
+    emulator.control("POST", f"procore/instances/{broken}/terminate")
+    newer = begin(emulator, items[0])
+    break_instance(emulator, broken, **fault)
+    if item_history == "present":
+        export(folder)  # so that the route is known to be there
+        broken_items(items[0], times=5 if fault["status"] == 504 else 1, **fault)
+
+    result = export(folder)
+
+    assert [entry["instance_id"] for entry in result["failed"]] == [broken]
+    assert {newer, "700001"} < set(ids(result))
+
+
+def test_export_gives_up_a_bulk_history_that_always_fails(emulator, folder):
+    items = start(emulator, 12)
+    emulator.control("POST", "faults", method="POST", path=BULK, times=10**6, status=500, json={})
+
+    result = export(folder, batch_size=4)
+
+    assert (result["instances"], result["failed"]) == (13, [])
+    assert calls(emulator)["bulk_history"] < len(items)
+
+
+def test_export_of_batches_that_are_too_heavy_goes_on_with_smaller_ones(emulator, folder, monkeypatch):
+    start(emulator, 20)
+    read_bulk = ProcoreHook.bulk_history
+
+    def bulk(self, tool_type, items, **where):
+        if len(items) > 5:
+            emulator.control("POST", "faults", path=BULK, status=504, json={}, times=5)
+        return read_bulk(self, tool_type, items, **where)
+
+    monkeypatch.setattr(ProcoreHook, "bulk_history", bulk)
+
+    result = export(folder, batch_size=20)
+
+    assert (result["instances"], result["failed"]) == (21, [])
+    assert calls(emulator)["bulk_history"] == 2 * 5 + 5
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ({"status": 500, "json": {}}, ServerError),
+        ({"status": 403, "json": {}}, PermissionDenied),
+        ({"status": 422, "json": {}}, InvalidRequest),
+        ({"status": 200, "json": {"data": "?"}}, ContractError),
+    ],
+)
+def test_export_of_which_nothing_can_be_read_fails(emulator, folder, fault, error):
+    start(emulator, 3)
+    emulator.control("POST", "faults", path="history$", times=10**6, **fault)
+
+    with pytest.raises(error):
+        export(folder)
+
+
+@pytest.mark.parametrize(
+    ("fault", "error"),
+    [
+        ({"status": 401, "json": {}}, AuthenticationError),
+        ({"status": 429, "json": {}, "headers": {"Retry-After": "9999"}}, RateLimited),
+        ({"reset": "before"}, ConnectionFailed),
+    ],
+)
+def test_trouble_of_the_whole_server_ends_an_export(emulator, folder, fault, error):
+    start(emulator, 3)
+    emulator.control("POST", "faults", path="history$", times=20, skip=1, **fault)
+
+    with pytest.raises(error):
+        export(folder, batch_size=1)
+
+
+def test_server_that_fails_from_now_on_ends_an_export(emulator, folder):
+    start(emulator, 40)
+    emulator.control("POST", "faults", path="history$", times=10**6, skip=2, status=500, json={})
+
+    with pytest.raises(ServerError):
+        export(folder, batch_size=5)
+
+
+@EVERY_FAULT
+def test_export_of_given_items_goes_on_after_a_list_that_fails(emulator, folder, monkeypatch, fault):
+    items = start(emulator, 3)
+    look = ProcoreHook.list_instances
+
+    def listed(self, tool_type, *, item_id=None, **filters):
+        if item_id == items[1]:
+            emulator.control("POST", "faults", path="/instances$", times=5 if fault["status"] == 504 else 1, **fault)
+        return look(self, tool_type, item_id=item_id, **filters)
+
+    monkeypatch.setattr(ProcoreHook, "list_instances", listed)
+
+    result = export(folder, item_ids=items)
+
+    assert [entry["item_id"] for entry in result["failed"]] == [items[1]]
+    assert result["instances"] == 2
+
+
+def test_export_of_given_items_takes_no_other_items_for_them(emulator, folder, monkeypatch):
+    """A server may ignore the filter."""
+    items = start(emulator, 2)
+    look = ProcoreHook.list_instances
+    monkeypatch.setattr(
+        ProcoreHook,
+        "list_instances",
+        lambda self, tool_type, *, item_id=None, **filters: look(self, tool_type, **filters),
+    )
+
+    result = export(folder, item_ids=items[:1])
+
+    assert ids(result) == [instance_of(emulator, items[0])]
+
+
+@EVERY_FAULT
+def test_legacy_export_goes_on_after_an_instance_that_is_broken(emulator, folder, fault):
+    times = 5 if fault["status"] == 504 else 1
+    emulator.control("POST", "faults", method="GET", path="/workflow_activity_histories$", times=times, **fault)
+
+    result = export_legacy(folder)
+
+    assert [entry["instance_id"] for entry in result["failed"]] == ["568150"]
+    assert ids(result) == ["568151"]
+
+
+@EVERY_FAULT
+def test_legacy_export_goes_on_after_a_given_instance_that_is_broken(emulator, folder, fault):
+    times = 5 if fault["status"] == 504 else 1
+    emulator.control("POST", "faults", method="GET", path="/workflow_instances/568150$", times=times, **fault)
+
+    result = export_legacy(folder, instance_ids=["568150", "568151"])
+
+    assert [entry["instance_id"] for entry in result["failed"]] == ["568150"]
+    assert ids(result) == ["568151"]
+
+
+def test_legacy_export_of_which_nothing_can_be_read_fails(emulator, folder):
+    with pytest.raises(NotFound):
+        export_legacy(folder, instance_ids=["4711", "4712"])
+
+
+# --- the list by state ---
+
+
+@EVERY_FAULT
+def test_list_by_state_goes_on_after_an_instance_that_is_broken(emulator, broken_items, fault):
+    broken, other = begin(emulator, "11"), begin(emulator, "12")
+    broken_items("11", times=5 if fault["status"] == 504 else 1, **fault)
+    break_instance(emulator, broken, **fault)
+
+    rows = listing(states="in_progress").execute({})
+
+    assert [row["instance_id"] for row in rows] == ["700001", other]
+
+
+def test_list_by_state_goes_on_after_a_history_of_another_form(emulator):
+    other = begin(emulator, "11")
+    histories = [{"instance_id": "700001", "history": "?"}]
+    more = [{"instance_id": other, "status": "in_progress", "history": []}]
+    answer = {"data": [{"item_id": "5001", "instances": histories}, {"item_id": "11", "instances": more}]}
+    emulator.control("POST", "faults", method="POST", path=BULK, status=200, json=answer)
+
+    assert [row["instance_id"] for row in listing(states="in_progress").execute({})] == [other]
