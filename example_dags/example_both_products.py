@@ -1,16 +1,16 @@
 """
 Have a purchase request of Workflowsoft approved in Procore, and write the decision back.
 
-A process diagram "Purchase request" has an integration step "Approve in Procore". The DAG takes an instance over,
-starts the workflow of the purchase order that its fields name, answers the step that waits for the integration, waits
-until the people in Procore have decided, and writes the decision into the fields and completes the step. Workflowsoft
-then books the order, or ends the process.
+A process diagram "Purchase request" has an integration step "Approve in Procore". The DAG takes the instances over that
+wait there, usually one. For each it starts the workflow of the purchase order that its fields name, answers the step
+that waits for the integration, waits until the people in Procore have decided, and writes the decision into the fields
+and completes the step. Workflowsoft then books the order, or ends the process.
 """
 
 from __future__ import annotations
 
 import pendulum
-from airflow.sdk import dag, task
+from airflow.sdk import dag, task, task_group
 
 from airflow_provider_workflows.decorators.workflowsoft import RejectIntegration
 from airflow_provider_workflows.operators.procore import ProcoreRespondOperator, ProcoreStartInstanceOperator
@@ -46,66 +46,74 @@ def example_both_products():
         timeout=7 * 24 * 3600,
         retries=2,
     )
-    request = WorkflowsoftGetFieldsOperator(
-        task_id="read_the_request", integration_instance_id=waiting.output, expected_fields=FIELDS, retries=2
-    )
 
-    @task(multiple_outputs=True)
-    def plan(request: dict) -> dict[str, str]:
-        """Say what is to be approved; a decimal is text here, so that it stays exact."""
-        if request["Purchase order id"] is None:
-            raise ValueError("The request names no purchase order.")
-        return {
-            "item_id": str(request["Purchase order id"]),
-            "comment": f"Requested in Workflowsoft, amount {request['Amount'] or 'not given'}.",
-        }
-
-    order = plan(request.output)
-
-    start = ProcoreStartInstanceOperator(
-        task_id="start_the_approval",
-        tool_type=TOOL,
-        item_id=order["item_id"],
-        on_active_instance="fail",  # people are deciding about something that was asked before
-        retries=2,
-    )
-    # The first step of our template waits for the integration, which says by its answer where the order comes from.
-    hand_in = ProcoreRespondOperator(
-        task_id="hand_in",
-        instance_id=start.output["instance_id"],
-        step_occurrence_id=start.output["step_occurrence_id"],
-        option="Approve",
-        comment=order["comment"],
-        retries=2,
-    )
-    decided = ProcoreInstanceSensor(
-        task_id="wait_for_the_decision",
-        instance_id=start.output["instance_id"],
-        until={"complete", "terminated"},
-        timeout=30 * 24 * 3600,
-        retries=2,
-    )
-
-    # [START howto_decorator_workflowsoft_integration_write_back]
-    @task.workflowsoft_integration(expected_fields=FIELDS, retries=2)
-    def write_the_decision(outcome: dict) -> dict:
-        values = {"Decided at": outcome["ended_at"]}
-        if outcome["state"] == "terminated":  # by somebody who is no assignee, so nothing was decided
-            values |= {"Remarks": "The workflow was ended in Procore without a decision."}
-        else:
-            decision, response = outcome["decision"] or {}, outcome["last_response"] or {}
-            values |= {"Decided by": decision.get("by"), "Remarks": response.get("comment")}
-        if outcome["state"] == "complete" and outcome["item_status"] == "Approved":
-            return {**values, "Decision": "Approved"}
-        # "Reject" is a way out of this step in our diagram; what yours takes, only a try tells.
-        raise RejectIntegration(
-            f"Procore says {outcome['item_status']}.", custom_action="Reject", fields={**values, "Decision": "Rejected"}
+    @task_group(prefix_group_id=False)
+    def have_it_decided(instance: dict):
+        """Work on one request; Airflow makes such a group for each."""
+        request = WorkflowsoftGetFieldsOperator(
+            task_id="read_the_request", integration_instance_id=instance, expected_fields=FIELDS, retries=2
         )
 
-    # [END howto_decorator_workflowsoft_integration_write_back]
+        @task(multiple_outputs=True)
+        def plan(request: dict) -> dict[str, str]:
+            """Say what is to be approved; a decimal is text here, so that it stays exact."""
+            if request["Purchase order id"] is None:
+                raise ValueError("The request names no purchase order.")
+            return {
+                "item_id": str(request["Purchase order id"]),
+                "comment": f"Requested in Workflowsoft, amount {request['Amount'] or 'not given'}.",
+            }
 
-    hand_in >> decided
-    write_the_decision(integration_instance_id=waiting.output, outcome=decided.output)
+        order = plan(request.output)
+
+        start = ProcoreStartInstanceOperator(
+            task_id="start_the_approval",
+            tool_type=TOOL,
+            item_id=order["item_id"],
+            on_active_instance="fail",  # people are deciding about something that was asked before
+            retries=2,
+        )
+        # The first step of our template waits for the integration, which says by its answer where the order comes from.
+        hand_in = ProcoreRespondOperator(
+            task_id="hand_in",
+            instance_id=start.output["instance_id"],
+            step_occurrence_id=start.output["step_occurrence_id"],
+            option="Approve",
+            comment=order["comment"],
+            retries=2,
+        )
+        decided = ProcoreInstanceSensor(
+            task_id="wait_for_the_decision",
+            instance_id=start.output["instance_id"],
+            until={"complete", "terminated"},
+            timeout=30 * 24 * 3600,
+            retries=2,
+        )
+
+        # [START howto_decorator_workflowsoft_integration_write_back]
+        @task.workflowsoft_integration(expected_fields=FIELDS, retries=2)
+        def write_the_decision(outcome: dict) -> dict:
+            values = {"Decided at": outcome["ended_at"]}
+            if outcome["state"] == "terminated":  # by somebody who is no assignee, so nothing was decided
+                values |= {"Remarks": "The workflow was ended in Procore without a decision."}
+            else:
+                decision, response = outcome["decision"] or {}, outcome["last_response"] or {}
+                values |= {"Decided by": decision.get("by"), "Remarks": response.get("comment")}
+            if outcome["state"] == "complete" and outcome["item_status"] == "Approved":
+                return {**values, "Decision": "Approved"}
+            # "Reject" is a way out of this step in our diagram; what yours takes, only a try tells.
+            raise RejectIntegration(
+                f"Procore says {outcome['item_status']}.",
+                custom_action="Reject",
+                fields={**values, "Decision": "Rejected"},
+            )
+
+        # [END howto_decorator_workflowsoft_integration_write_back]
+
+        hand_in >> decided
+        write_the_decision(integration_instance_id=instance, outcome=decided.output)
+
+    have_it_decided.expand(instance=waiting.output)
 
 
 example_both_products()

@@ -66,7 +66,7 @@ def example_workflowsoft_enrich():
         task_id="wait_for_vendors",
         diagram="Vendor onboarding",
         step="Register vendor",
-        max_instances=MOST,  # with it the result is a list
+        max_instances=MOST,
         timeout=WAIT,
         soft_fail=True,  # that nothing came is no failure
         retries=2,

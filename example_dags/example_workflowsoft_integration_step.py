@@ -1,10 +1,10 @@
 """
 Work on an integration step of a Workflowsoft process.
 
-A process diagram "Event planning" has an integration step "Check event". When a process reaches it, the DAG
-takes the new integration instance over, reads its typed fields, decides new values, writes them, and
-completes the step, so that the process goes on. Each of these is a task; `example_workflowsoft_enrich` has one
-function do them all.
+A process diagram "Event planning" has an integration step "Check event". When processes reach it, the DAG
+takes their new integration instances over, and for each of them reads its typed fields, decides new values, writes
+them, and completes the step, so that the process goes on. Each of these is a mapped task; `example_workflowsoft_enrich`
+has one function do them all.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from __future__ import annotations
 from decimal import Decimal
 
 import pendulum
-from airflow.sdk import dag, task
+from airflow.sdk import dag, task, task_group
 
 from airflow_provider_workflows.operators.workflowsoft import (
     WorkflowsoftCompleteIntegrationOperator,
@@ -32,7 +32,7 @@ from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrat
 )
 def example_workflowsoft_integration_step():
     # [START howto_sensor_workflowsoft_integration]
-    instance = WorkflowsoftIntegrationSensor(
+    new = WorkflowsoftIntegrationSensor(  # its result is a list, usually of one
         task_id="wait_for_check_event",
         diagram="Event planning",
         step="Check event",
@@ -41,46 +41,53 @@ def example_workflowsoft_integration_step():
     )
     # [END howto_sensor_workflowsoft_integration]
 
-    # [START howto_operator_workflowsoft_get_fields]
-    get_fields = WorkflowsoftGetFieldsOperator(
-        task_id="get_fields",
-        integration_instance_id=instance.output,
-        # What "plan" counts on: fails here, and says so, when somebody has changed the diagram.
-        expected_fields={
-            "Event name": "String",
-            "Event exists": "Boolean?",
-            "Event duration": "Decimal?",
-            "Venue": "String",
-        },
-        retries=2,
-    )
-    # [END howto_operator_workflowsoft_get_fields]
+    @task_group
+    def handle(instance: dict):
+        """Work on one instance; Airflow makes such a group for each."""
+        # [START howto_operator_workflowsoft_get_fields]
+        get_fields = WorkflowsoftGetFieldsOperator(
+            task_id="get_fields",
+            integration_instance_id=instance,
+            # What "plan" counts on: fails here, and says so, when somebody has changed the diagram.
+            expected_fields={
+                "Event name": "String",
+                "Event exists": "Boolean?",
+                "Event duration": "Decimal?",
+                "Venue": "String",
+            },
+            retries=2,
+        )
+        # [END howto_operator_workflowsoft_get_fields]
 
-    @task
-    def plan(fields: dict) -> dict:
-        """Decide about the event; decimals travel as text, so that they stay exact."""
-        duration = Decimal(fields["Event duration"] or 0) + Decimal("30.25")
-        print(f"{fields['Event name']} takes place in the main hall, {duration} minutes with setting up.")
-        return {"Event exists": True, "Event duration": str(duration), "Venue": "Main hall"}
+        @task
+        def plan(fields: dict) -> dict:
+            """Decide about the event; decimals travel as text, so that they stay exact."""
+            duration = Decimal(fields["Event duration"] or 0) + Decimal("30.25")
+            print(f"{fields['Event name']} takes place in the main hall, {duration} minutes with setting up.")
+            return {"Event exists": True, "Event duration": str(duration), "Venue": "Main hall"}
 
-    # [START howto_operator_workflowsoft_update_fields]
-    update_fields = WorkflowsoftUpdateFieldsOperator(
-        task_id="update_fields",
-        integration_instance_id=instance.output,
-        fields=plan(get_fields.output),
-        retries=2,
-    )
-    # [END howto_operator_workflowsoft_update_fields]
+        # [START howto_operator_workflowsoft_update_fields]
+        update_fields = WorkflowsoftUpdateFieldsOperator(
+            task_id="update_fields",
+            integration_instance_id=instance,
+            fields=plan(get_fields.output),
+            retries=2,
+        )
+        # [END howto_operator_workflowsoft_update_fields]
 
-    # [START howto_operator_workflowsoft_complete_integration]
-    complete = WorkflowsoftCompleteIntegrationOperator(
-        task_id="complete",
-        integration_instance_id=instance.output,
-        retries=2,
-    )
-    # [END howto_operator_workflowsoft_complete_integration]
+        # [START howto_operator_workflowsoft_complete_integration]
+        complete = WorkflowsoftCompleteIntegrationOperator(
+            task_id="complete",
+            integration_instance_id=instance,
+            # Before Airflow 3.3 it must be 0, and is taken for 0: Airflow has nothing there in which a retry could see
+            # what the first try has done.
+            retries=2,
+        )
+        # [END howto_operator_workflowsoft_complete_integration]
 
-    update_fields >> complete
+        update_fields >> complete
+
+    handle.expand(instance=new.output)
 
 
 example_workflowsoft_integration_step()

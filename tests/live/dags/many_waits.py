@@ -39,7 +39,7 @@ def many_waits():
         return {
             **{f"procore {row['instance_id']}": row["item_status"] for row in v2[:]},
             **{f"procore_legacy {row['instance_id']}": row["state"] for row in legacy[:]},
-            **{f"workflowsoft {row['step_id']}": row["integration_instance_id"] for row in steps[:]},
+            **{f"workflowsoft {row['step_id']}": row["integration_instance_id"] for rows in steps[:] for row in rows},
         }
 
     outcomes(v2.output, legacy.output, steps.output)

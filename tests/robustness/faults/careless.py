@@ -32,8 +32,8 @@ class SaysDone(WorkflowsoftCreateTaskOperator):
 class SaysNothing(WorkflowsoftIntegrationSensor):
     """Notes what it has lost, and keeps it to itself."""
 
-    def _lose(self, why: str, instances: Any = ()) -> None:
-        self._journal.lose(instances)
+    def _lose(self, why: str, instances: Any = (), failures: int = 0) -> None:
+        self._journal.lose(instances, failures)
 
 
 def forget(given: Given) -> Any:

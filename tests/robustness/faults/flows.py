@@ -240,18 +240,18 @@ def handle(given: Given) -> Any:
         return {"Event duration": fields["Event duration"] + Decimal("30.25"), "Venue": "Main hall"}
 
     with DAG("faults", schedule=None):
-        return longer(integration_instance_id=given["wait"]).operator
+        return longer(integration_instance_id=given["wait"][0]).operator
 
 
 def get_fields(given: Given) -> Any:
-    return WorkflowsoftGetFieldsOperator(task_id="get_fields", integration_instance_id=given["wait"], retries=3)
+    return WorkflowsoftGetFieldsOperator(task_id="get_fields", integration_instance_id=given["wait"][0], retries=3)
 
 
 def update_fields(given: Given) -> Any:
     duration = str(Decimal(given["get_fields"]["Event duration"]) + Decimal("30.25"))
     return WorkflowsoftUpdateFieldsOperator(
         task_id="update_fields",
-        integration_instance_id=given["wait"],
+        integration_instance_id=given["wait"][0],
         fields={**given["get_fields"], "Event duration": duration, "Venue": "Main hall"},
         **ONE_LOOK,
     )
@@ -259,7 +259,7 @@ def update_fields(given: Given) -> Any:
 
 def complete(given: Given) -> Any:
     return WorkflowsoftCompleteIntegrationOperator(
-        task_id="complete", integration_instance_id=given["wait"], **ONE_LOOK
+        task_id="complete", integration_instance_id=given["wait"][0], **ONE_LOOK
     )
 
 

@@ -42,6 +42,7 @@ BEFORE, LATE, AFTER, DELAYED, ANSWER_LOST, REQUEST_LOST = (
 )
 SURVIVED = (ANSWER_LOST, REQUEST_LOST)
 RETRIES = 3
+UNTIL_CLEARED = re.compile(r"\.\d+$")  # ends the key of what the task forgets when it is cleared
 DOUBLES, QUICK_DOUBLES = 10, 2  # seeded ones of each flow
 PATIENCE = 60  # seconds that a try may be silent
 DONE, FAILED, REPORTED = "done", "failed clearly", "reported"
@@ -321,7 +322,7 @@ class Run:
             line.send(self._store.get(message[1]))
         else:
             key, text = message[1:]
-            strike = self.passes(f"write {key.rpartition('.')[0] or key}")
+            strike = self.passes(f"write {UNTIL_CLEARED.sub('', key)}")
             if strike is None or strike.how != BEFORE:
                 self._store[key] = text
             if strike is None or strike.how in SURVIVED:
@@ -332,12 +333,11 @@ class Run:
     # --- what comes of it ---
 
     def _kept(self, max_tries: int) -> dict[str, Any]:
-        """Return what the store keeps since the task was last cleared, by plain keys."""
-        kept = json.loads(self._store.get(ROUND, "null")) or {"round": 0, "max_tries": max_tries}
-        if kept["max_tries"] != max_tries:
-            return {}
-        ending = f".{kept['round']}"
-        return {key.removesuffix(ending): json.loads(text) for key, text in self._store.items() if key.endswith(ending)}
+        """Return what the store keeps since the task was last cleared, and what outlives that, by plain keys."""
+        stored = json.loads(self._store.get(ROUND, "null")) or {"round": 0, "max_tries": max_tries}
+        ending = f".{stored['round']}" if stored["max_tries"] == max_tries else "\0"
+        kept = [key for key in self._store if key.endswith(ending) or not UNTIL_CLEARED.search(key)]
+        return {key.removesuffix(ending): json.loads(self._store[key]) for key in kept}
 
     def _is_done(self, task: Task) -> bool:
         """Tell whether the products show all that the task effects where nothing disturbs it."""
@@ -351,7 +351,7 @@ class Run:
     def _succeeded(self, task: Task, result: Any, *, was_cleared: bool) -> bool:
         self.results[task.name] = result
         self._note_report(task)
-        if self._reported and not result["suspected_lost"]:
+        if self._reported and not result[0]["suspected_lost"]:
             self.outcome.wrong.append(f"{task.name} reports a loss in its log, and not in its result")
         if self._model is not None and task.name in self._model.results and not was_cleared:
             found, wanted = task.told(result), task.told(self._model.results[task.name])
@@ -390,7 +390,7 @@ class Run:
             return self._give_up(f"{task.name} waits for what was lost, and does not say so")
         rows = self._harness.emulator.control("GET", "state")["workflowsoft"]
         (taken,) = [row for row in rows if row["consumed"] and row["state"] == "open"]
-        self.results[task.name] = {"integration_instance_id": taken["integration_instance_id"]}
+        self.results[task.name] = [{"integration_instance_id": taken["integration_instance_id"]}]
         self.outcome.story.append("a person hands the instance over")
         return True
 
