@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -410,9 +410,11 @@ class ProcoreHook(ProcoreConnectionHook):
             self._pages(where, {**filters, "filters[active]": wanted})
             for wanted in ((True, False) if active is None else (active,))
         ]
+        # No generators: after a refusal that asks for patience the same list is read on.
         if active is not None:  # a server may take False for "no filter"
-            return (row for row in lists[0] if has_ended(row) is not active)
-        return _each_once(chain.from_iterable(lists))
+            return filter(lambda row: has_ended(row) is not active, lists[0])
+        seen: set[str | None] = set()
+        return filter(partial(_is_new, seen), chain.from_iterable(lists))
 
     def list_item_instances(
         self, tool_type: str, item_id: str, project_id: str | None = None, *, tool_subtype: str | None = None
@@ -798,13 +800,13 @@ class ProcoreHook(ProcoreConnectionHook):
         return found
 
 
-def _each_once(rows: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    seen = set()
-    for row in rows:
-        instance_id = text_id(row.get("id"))
-        if instance_id is None or instance_id not in seen:
-            seen.add(instance_id)
-            yield row
+def _is_new(seen: set[str | None], row: Mapping[str, Any]) -> bool:
+    """Tell whether a row is none of those that were seen, and note it."""
+    instance_id = text_id(row.get("id"))
+    if instance_id is not None and instance_id in seen:
+        return False
+    seen.add(instance_id)
+    return True
 
 
 def _present(**values: Any) -> dict[str, Any]:
