@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -462,8 +462,9 @@ class ProcoreHook(ProcoreConnectionHook):
             for wanted in ((True, False) if active is None else (active,))
         ]
         asked = {"tool_type": tool_type, "tool_subtype": tool_subtype, "item_id": item_id, "active": active}
-        # No generator: that would be over after an error, and this goes on with the same page.
-        return filter(partial(self._is_asked_for, asked), filter(_first_time(), chain.from_iterable(lists)))
+        # No generators: these would be over after an error, and a caller goes on with the same page.
+        seen: set[str | None] = set()
+        return filter(partial(self._is_asked_for, asked), filter(partial(_is_new, seen), chain.from_iterable(lists)))
 
     def _is_asked_for(self, asked: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
         if is_asked_for(row, **asked):
@@ -881,19 +882,13 @@ class ProcoreHook(ProcoreConnectionHook):
         return found
 
 
-def _first_time() -> Callable[[Mapping[str, Any]], bool]:
-    """Return a function that tells whether it is given an instance for the first time."""
-    seen = set()
-
-    def is_new(row: Mapping[str, Any]) -> bool:
-        instance_id = text_id(row.get("id"))
-        if instance_id is None:
-            return True
-        known = instance_id in seen
-        seen.add(instance_id)
-        return not known
-
-    return is_new
+def _is_new(seen: set[str | None], row: Mapping[str, Any]) -> bool:
+    """Tell whether a row is none of those that were seen, and note it."""
+    instance_id = text_id(row.get("id"))
+    if instance_id is not None and instance_id in seen:
+        return False
+    seen.add(instance_id)
+    return True
 
 
 def _present(**values: Any) -> dict[str, Any]:

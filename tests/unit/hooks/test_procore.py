@@ -20,6 +20,7 @@ from airflow_provider_workflows.exceptions import (
     InvalidRequest,
     NotFound,
     OutcomeUnknown,
+    RateLimited,
 )
 from airflow_provider_workflows.hooks.base import checked_url
 from airflow_provider_workflows.hooks.procore import ENVIRONMENTS, ProcoreHook
@@ -778,6 +779,20 @@ def test_a_long_list_is_read_page_by_page_as_it_is_used(airflow_connections, pla
     assert len(list(rows)) == 249
     pages = [r for r in airflow_connections.requests()[before:] if r["path"].endswith("/instances")]
     assert len(pages) == 3
+
+
+@pytest.mark.parametrize("active", [None, True])
+def test_list_is_read_on_after_a_page_that_was_rate_limited(airflow_connections, active):
+    airflow_connections.control("POST", "procore/instances/many", count=149)
+    later = {"status": 429, "headers": {"Retry-After": "7200"}}
+    airflow_connections.control("POST", "faults", path="/instances$", skip=1, **later)
+    rows = ProcoreHook(project_id="1001").list_instances(TOOL, active=active)
+    found = [next(rows) for _ in range(100)]
+
+    with pytest.raises(RateLimited):
+        next(rows)
+
+    assert len({row["id"] for row in [*found, *rows]}) == 150
 
 
 def test_nothing_is_asked_for_before_a_list_is_used(airflow_connections):
