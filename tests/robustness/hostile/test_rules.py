@@ -115,6 +115,7 @@ READINGS = [
     Reading(HISTORY, timeline.options_of, lambda h: [
         timeline.options_of(event.details) for event in timeline.Timeline(row(h)).events]),
     Reading(HISTORY, v2.holding_of, lambda h: v2.holding_of(row(h))),
+    Reading(HISTORY, v2.step_in_history, lambda h: v2.step_in_history(row(h), STEP)),
     Reading(HISTORY, v2.recorded_in_history, lambda h: v2.recorded_in_history(row(h), STEP, USER)),
     Reading(LIST, v2.active_instance, lambda i: v2.active_instance(rows(i))),
     Reading(LIST, v2.newest_instance, lambda i: v2.newest_instance(rows(i) or [{"id": "1"}])),
@@ -130,6 +131,17 @@ READINGS = [
     Reading(INSTANCE, v2.option_fits, lambda i: [
         v2.option_fits(option, option_type="approve")
         for option in v2.response_options(v2.current_step(row(i)) or {})]),
+    Reading(INSTANCE, v2.is_asked_for, lambda i: v2.is_asked_for(
+        row(i), tool_type="purchase_order_contract", tool_subtype="1", item_id="5001", active=True)),
+    Reading(INSTANCE, v2.same_tool, lambda i: v2.same_tool(row(i).get("tool_type"), "purchase_order_contract")),
+    Reading(INSTANCE, v2.created_by, lambda i: v2.created_by(row(i))),
+    Reading(INSTANCE, v2.is_pending, lambda i: v2.is_pending(v2.current_step(row(i)) or {}, USER)),
+    Reading(HISTORY, v2.is_recorded_option, lambda h: [
+        v2.is_recorded_option(recorded, {"id": "1", "name": "Approve", "type": "approve"})
+        for recorded in [v2.recorded_in_history(row(h), STEP, USER)] if recorded]),
+    Reading(HISTORY, v2.is_recorded_response, lambda h: [
+        v2.is_recorded_response(recorded, name="Approve")
+        for recorded in [v2.recorded_in_history(row(h), STEP, USER)] if recorded]),
     Reading(PEOPLE, v2.people_ids, lambda p: v2.people_ids(rows(p), ["dana@example.com", USER])),
     Reading(OPERATION, v2.describe_operation, lambda o: v2.describe_operation(row(o))),
     Reading(OPERATION, v2.operation_items, lambda o: v2.operation_items(row(o))),
@@ -232,6 +244,11 @@ READINGS = [
         ws.read_fields(f), {"Amount": "1.5", "Place": {"lat": [1]}}, allow_unknown_types=True)),
     Reading(FIELDS, ws.differing, lambda f: ws.differing(
         ws.read_fields(f), {field.key: 1 for field in ws.read_fields(f)})),
+    Reading(FIELDS, ws.compare_write, lambda f: ws.compare_write(
+        ws.read_fields(f), ws.read_fields(f), ws.plan_update(
+            ws.read_fields(f), {"Amount": "1.5", "Text": "other"}, allow_unknown_types=True).values, normalized=True)),
+    Reading(FIELDS, ws.filled, lambda f: ws.filled(ws.read_fields(f), {})),
+    Reading(FIELDS, ws.failure_in, ws.failure_in),
     Reading(FIELDS, ws.missing_required, lambda f: ws.missing_required(ws.read_fields(f))),
     Reading(FIELDS, ws.left_empty, lambda f: ws.left_empty(ws.read_fields(f), {})),
     Reading(FIELDS, ws.has_closed, lambda f: ws.has_closed(ws.read_fields(f))),
@@ -275,8 +292,10 @@ READ_NO_ANSWER = {
         "instance_id_of",
         "member",
         "raw_fields",
+        "raw_value",
         "read_kept_values",
         "says_already_completed",
+        "templated_names",
     },
 }
 
