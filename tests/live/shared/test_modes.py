@@ -8,7 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.live
 
-DAGS = Path(__file__).parent / "dags"
+DAGS = Path(__file__).parents[1] / "dags"
 
 
 def test_a_wait_returns_the_same_in_every_mode(shared):

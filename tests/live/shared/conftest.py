@@ -37,7 +37,7 @@ class SharedAirflow:
             shutil.copy(file, self.dags)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedAirflow]:
     """A running Airflow without DAGs; the example DAGs would find the emulator ``default``."""
     dags: Path = tmp_path_factory.mktemp("dags")
