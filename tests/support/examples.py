@@ -4,20 +4,31 @@ from __future__ import annotations
 
 import importlib.util
 import json
+from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+EXAMPLES = Path(__file__).parents[2] / "example_dags"
 # Each run of an example takes seconds, so that make test runs each of them once; the slow tests run the rest.
-ONCE_OR_AGAIN = pytest.mark.parametrize(
-    "again", [pytest.param(False, id="once"), pytest.param(True, id="again", marks=pytest.mark.slow)]
-)
 EITHER_MODE = pytest.mark.parametrize(
     "deferrable", [pytest.param("True", id="deferrable"), pytest.param("False", id="blocking", marks=pytest.mark.slow)]
 )
 
-EXAMPLES = Path(__file__).parents[2] / "example_dags"
+
+def once_and_in_full(**axes: Sequence[Any]) -> Any:
+    """
+    Parametrize a test of an example with the first value of each axis, and as slow tests with all of them.
+
+    The parameter ``again`` says whether the test runs the example a second time, as only the slow tests do.
+
+    :param axes: The values of each parameter.
+    """
+    first, *others = product(*axes.values())
+    slow = [pytest.param(*values, True, marks=pytest.mark.slow) for values in (first, *others)]
+    return pytest.mark.parametrize((*axes, "again"), [pytest.param(*first, False), *slow])
 
 
 def run(dag_id: str, *, constants: dict | None = None, **params):

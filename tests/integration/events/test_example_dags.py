@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.examples import ONCE_OR_AGAIN, result, run, states
+from tests.support.examples import once_and_in_full, result, run, states
 
 APPROVAL = "example_procore_event_driven_approval"
 OUTCOME = "example_procore_event_driven_outcome"
@@ -32,7 +32,7 @@ def responses(emulator):
     return [effect["detail"]["option"] for effect in emulator.effects() if effect["action"] == "respond"]
 
 
-@ONCE_OR_AGAIN
+@once_and_in_full()
 def test_requested_response_is_sent_once(airflow_connections, again):
     emulator = airflow_connections
     asked = request(emulator)
@@ -84,7 +84,7 @@ def test_outcome_decides_which_tasks_run(airflow_connections):
     assert (found["order_the_goods"], found["tell_the_buyer"]) == (["success"], ["success"] * 2)
 
 
-@ONCE_OR_AGAIN
+@once_and_in_full()
 def test_delivered_instance_is_completed_once(airflow_connections, again):
     emulator = airflow_connections
     started = emulator.control("POST", "workflowsoft/processes", diagram="Event planning")

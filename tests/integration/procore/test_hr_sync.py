@@ -39,8 +39,7 @@ def states(run) -> dict[str, str]:
     return {task.task_id: str(task.state) for task in run.get_task_instances()}
 
 
-@examples.EITHER_MODE
-@examples.ONCE_OR_AGAIN
+@examples.once_and_in_full(deferrable=("True", "False"))
 def test_approved_plan_is_applied_once(emulator, monkeypatch, deferrable, again):
     monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", deferrable)
 

@@ -6,7 +6,7 @@ import datetime
 
 import pytest
 
-from tests.support.examples import ONCE_OR_AGAIN, result, run, states
+from tests.support.examples import once_and_in_full, result, run, states
 
 EXAMPLE = "example_procore_leave_cover"
 
@@ -38,7 +38,7 @@ def directors(emulator) -> list[str]:
     return next(preset["groups"]["Directors"] for preset in presets if preset["id"] == "401")
 
 
-@ONCE_OR_AGAIN
+@once_and_in_full()
 def test_each_cover_is_requested_once_and_none_for_the_past(emulator, again):
     leaves = leave(-40), leave(0), leave(30)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.examples import EITHER_MODE, ONCE_OR_AGAIN, result, run, states
+from tests.support.examples import once_and_in_full, result, run, states
 
 TOOL = "purchase_order_contract"
 DAY = 24 * 3600.0
@@ -37,8 +37,7 @@ def answer(emulator, instance_id: str, login: str, option: str) -> None:
 
 
 @pytest.mark.usefixtures("_mode")
-@EITHER_MODE
-@ONCE_OR_AGAIN
+@once_and_in_full(deferrable=("True", "False"))
 def test_fan_out_responds_to_each_order_once(emulator, again):
     for number in range(5002, 5007):
         start(emulator, str(number))
@@ -108,8 +107,7 @@ def test_fan_out_responds_to_the_others_when_one_fails(emulator):
 
 
 @pytest.mark.usefixtures("_mode")
-@EITHER_MODE
-@ONCE_OR_AGAIN
+@once_and_in_full(deferrable=("True", "False"))
 def test_escalation_adds_each_deputy_once(emulator, again):
     with_dana = start(emulator, "5002")
     answer(emulator, with_dana, "integration@example.com", "Approve")
@@ -166,8 +164,7 @@ def block(emulator, instance_id: str, *, retriable: bool = True) -> None:
 
 
 @pytest.mark.usefixtures("_mode")
-@EITHER_MODE
-@ONCE_OR_AGAIN
+@once_and_in_full(deferrable=("True", "False"))
 def test_healing_refreshes_what_it_can_and_names_the_rest(emulator, again):
     stuck = start(emulator, "5002")
     review = start(emulator, "8001", "generic_tool_item")

@@ -10,13 +10,12 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.support.examples import EITHER_MODE, ONCE_OR_AGAIN, result, run, states
+from tests.support.examples import once_and_in_full, result, run, states
 
 ENRICH = "example_workflowsoft_enrich"
 DATA_QUALITY = "example_workflowsoft_data_quality"
 BOTH = "example_both_products"
-MODES = ("consumed_on_read", pytest.param("kept_until_completed", marks=pytest.mark.slow))
-SHAPES = (pytest.param("object", marks=pytest.mark.slow), "list")
+MODES = ("consumed_on_read", "kept_until_completed")
 
 pytestmark = pytest.mark.usefixtures("airflow_db", "airflow_connections")
 
@@ -62,10 +61,7 @@ def instance(emulator, instance_id: str) -> dict:
 
 
 @pytest.mark.usefixtures("_mode")
-@EITHER_MODE
-@ONCE_OR_AGAIN
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("mode", MODES)
+@once_and_in_full(deferrable=("True", "False"), shape=("list", "object"), mode=MODES)
 def test_each_vendor_is_registered_once(emulator, connect, mode, shape, again):
     connect(mode, shape)
     names = ["Example Supplies", "North Crane Hire", "Shady Goods"]
@@ -145,7 +141,7 @@ def test_vendors_that_fail_together_create_one_task(emulator, connect):
 # --- data quality ---
 
 
-@ONCE_OR_AGAIN
+@once_and_in_full()
 def test_bad_rows_open_one_issue(emulator, again):
     own = {"REPORTED": f"reported_{uuid.uuid4().hex}"}
     first = run(DATA_QUALITY, constants=own)
@@ -224,19 +220,13 @@ def director(emulator, option: str) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("_mode")
-@EITHER_MODE
-@ONCE_OR_AGAIN
-@pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize(
-    ("option", "decision", "custom_action", "process"),
-    [
-        ("Approve", "Approved", "__AUTO__", "running"),
-        pytest.param("Reject", "Rejected", "Reject", "ended", marks=pytest.mark.slow),
-    ],
+@once_and_in_full(
+    deferrable=("True", "False"),
+    mode=MODES,
+    outcome=(("Approve", "Approved", "__AUTO__", "running"), ("Reject", "Rejected", "Reject", "ended")),
 )
-def test_decision_in_procore_is_written_back_once(
-    emulator, connect, mode, option, decision, custom_action, process, again
-):
+def test_decision_in_procore_is_written_back_once(emulator, connect, mode, outcome, again):
+    option, decision, custom_action, process = outcome
     connect(mode)
     items = ["5002", "5003"] if again else ["5002"]
     requests = [start(emulator, "Purchase request", **{"Purchase order id": int(item)}) for item in items]

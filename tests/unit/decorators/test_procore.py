@@ -659,7 +659,7 @@ def test_a_dag_maps_the_function_over_the_sensors_rows(emulator, monkeypatch, tm
 
 
 @pytest.mark.usefixtures("airflow_db")
-@examples.ONCE_OR_AGAIN
+@examples.once_and_in_full()
 def test_example_responds_to_each_order_once(emulator, again):
     for number in (5002, 5003):
         emulator.control("POST", "procore/instances", tool_type=TOOL, item_id=str(number))

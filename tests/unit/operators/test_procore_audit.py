@@ -24,7 +24,7 @@ from airflow_provider_workflows.operators.procore_audit import (
 )
 from airflow_provider_workflows.rules import procore_audit as rules
 from tests.conftest import EXAMPLES
-from tests.support.examples import ONCE_OR_AGAIN
+from tests.support.examples import once_and_in_full
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
 
@@ -465,7 +465,7 @@ def test_a_bad_legacy_parameter_is_named_before_anything_is_sent(emulator, folde
 
 
 @pytest.mark.usefixtures("airflow_db")
-@ONCE_OR_AGAIN
+@once_and_in_full()
 def test_example_exports_what_changed_since_the_last_run(emulator, tmp_path, capsys, again):
     emulator.control("POST", "clock", advance=7200)
     finish(emulator)
