@@ -575,33 +575,40 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
                 return
 
     def _look_for(self, item_ids: Sequence[str], journal: dict[str, Any]) -> None:
-        """Note the instances that orders in doubt have started, of those items that are neither done nor ordered."""
+        """Note the instances of those items that are neither done nor ordered: ours, and such as are as good."""
         running = {item["item_id"] for order in journal["orders"].values() for item in order["items"]}
-        doubtful = journal["doubtful"]
+        since = journal["doubtful"]
         done = self._done(journal) | running
-        left = [item_id for item_id in item_ids if item_id in doubtful and item_id not in done]
-        found: dict[str, list[dict[str, Any]]] = {"found": list(journal["found"]), "active": list(journal["active"])}
+        adopts = self.on_active_instance == "adopt"
+        left = [item_id for item_id in item_ids if item_id not in done and (adopts or item_id in since)]
+        noted: dict[str, list[dict[str, Any]]] = {"found": list(journal["found"]), "active": list(journal["active"])}
         for active in (True, False):
             rows = list(self._instances(left, active=active)) if left else []
-            for item_id in left:
-                new = [row for row in rows if text_id(row["item_id"]) == item_id and _is_new(row, doubtful[item_id])]
-                ours = [row for row in new if _creator(row) == self.hook.user_id]
-                unclear = [row for row in new if _creator(row) is None]
-                if not ours and not unclear:
-                    continue
-                row = (ours or unclear)[0]
-                # Whose it is nobody says: then it is only known that there is one.
-                kind = "found" if ours or self.on_active_instance == "fail" else "active"
-                found[kind].append({"item_id": item_id, "instance_id": str(row["id"])})
-                self.log.info("Item %s has instance %s since the order was sent.", item_id, row["id"])
-            noted = {row["item_id"] for row in [*found["found"], *found["active"]]}
-            left = [item_id for item_id in left if item_id not in noted]
-        if left and self.on_active_instance == "adopt":
-            # An instance that was there before, or another's, is as good.
-            active_now = self._active_instances(left)
-            found["active"] += [{"item_id": i, "instance_id": active_now[i]} for i in left if i in active_now]
-        if found != {"found": journal["found"], "active": journal["active"]}:
-            self._keep(journal, **found)
+            for item_id in list(left):
+                own_rows = [row for row in rows if text_id(row["item_id"]) == item_id]
+                kind, row = self._judge_instances(own_rows, since.get(item_id))
+                if row is not None:
+                    noted[kind].append({"item_id": item_id, "instance_id": str(row["id"])})
+                    left.remove(item_id)
+            left = [item_id for item_id in left if item_id in since]  # what has ended counts only if it may be ours
+        if noted != {"found": journal["found"], "active": journal["active"]}:
+            self._keep(journal, **noted)
+
+    def _judge_instances(self, rows: Sequence[dict[str, Any]], since: str | None) -> tuple[str, dict[str, Any] | None]:
+        """
+        Return which of an item's instances counts, and as what: ``found`` for ours, else ``active``.
+
+        :param since: When an order of which nobody knows what became was sent, or None if there is none.
+        """
+        new = [row for row in rows if since is not None and _is_new(row, since)]
+        for row in new:
+            if _creator(row) == self.hook.user_id:
+                return "found", row
+        adopts = self.on_active_instance == "adopt"
+        for row in new:
+            if _creator(row) is None:  # whose it is nobody says: then it is only known that there is one
+                return ("active" if adopts else "found"), row
+        return "active", next((row for row in rows if adopts and not row.get("ended_at")), None)
 
     # --- what came of it ---
 
@@ -641,23 +648,11 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         ]
 
     def _judge_failed(self, failed: list[dict[str, Any]], journal: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return the failed items that have no instance; one that an earlier order has started is done."""
+        """Return the failed items that have no instance."""
         journal["orders"] = {}  # they are over
         self._look_for([item["item_id"] for item in failed], journal)
         done = self._done(journal)
-        failed = [item for item in failed if item["item_id"] not in done]
-        if not failed or self.on_active_instance == "fail":
-            return failed
-        active = self._active_instances([item["item_id"] for item in failed])
-        journal["active"] = [
-            *journal["active"],
-            *({"item_id": i["item_id"], "instance_id": active[i["item_id"]]} for i in failed if i["item_id"] in active),
-        ]
-        return [item for item in failed if item["item_id"] not in active]
-
-    def _active_instances(self, item_ids: Sequence[str]) -> dict[str, str]:
-        rows = self._instances(item_ids, active=True)
-        return {str(text_id(row["item_id"])): str(row["id"]) for row in rows if not row.get("ended_at")}
+        return [item for item in failed if item["item_id"] not in done]
 
     def _instances(self, item_ids: Sequence[str], *, active: bool) -> Iterator[dict[str, Any]]:
         """Yield the instances of some items; filters may be ignored, so each row is compared with what was asked."""
@@ -681,8 +676,10 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
                 yield row
 
     def _result(self, journal: Mapping[str, Any]) -> dict[str, Any]:
+        place = {item["item_id"]: number for number, item in enumerate(self._checked_items())}
+        completed = [*self._completed(journal["past"]), *journal["found"]]
         return {
-            "completed": [*self._completed(journal["past"]), *journal["found"]],
+            "completed": sorted(completed, key=lambda row: place.get(row["item_id"], len(place))),
             "already_active": journal["active"],
             "failed": journal["failed"],
             "operation_ids": journal["past"],

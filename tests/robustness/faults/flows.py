@@ -45,6 +45,7 @@ WRITES_AGAIN = re.compile(r"/instances/variables$|/presets/\d+/assignees$")
 # What a second try may say in other words.
 VARYING = (
     *("already_recorded", "already_performed", "already_completed", "already_ended", "option_id", "suspected_lost"),
+    "operation_ids",  # of an order whose response was lost nobody knows
     *("performed_at", "started_at", "ended_at", "state_before"),
 )
 

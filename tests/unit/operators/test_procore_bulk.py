@@ -148,7 +148,7 @@ def test_a_failed_item_fails_the_task_and_a_retry_tries_only_that_again(emulator
 
     assert items_of(emulator, before) == [["12"]]
     assert started(emulator) == ["11", "13", "12"]
-    assert [item["item_id"] for item in result["completed"]] == ["11", "13", "12"]
+    assert [item["item_id"] for item in result["completed"]] == ["11", "12", "13"]
     assert (result["already_active"], result["failed"]) == ([{"item_id": "5001", "instance_id": "700001"}], [])
     assert len(result["operation_ids"]) == 3
 

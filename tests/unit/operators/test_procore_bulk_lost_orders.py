@@ -148,6 +148,35 @@ def test_instances_of_other_items_are_not_taken_for_ours(emulator, store):
     assert completed(result) == {"11": "700004"}
 
 
+def test_order_that_arrives_while_we_look_is_still_ours(emulator, store, monkeypatch):
+    first = start("11", "12")
+    order, sent = first.hook.bulk_start_instances, []
+
+    def die(*args, **kwargs):
+        sent.append((args, kwargs))
+        raise Killed
+
+    monkeypatch.setattr(first.hook, "bulk_start_instances", die)
+    with pytest.raises(Killed):
+        first.execute({"task_state_store": store})
+    again = start("11", "12")
+    look = again.hook.list_instances
+
+    def look_and_let_it_arrive(*args, **kwargs):
+        rows = list(look(*args, **kwargs))
+        if sent:
+            args, kwargs = sent.pop()
+            order(*args, **kwargs)
+        return iter(rows)
+
+    monkeypatch.setattr(again.hook, "list_instances", look_and_let_it_arrive)
+
+    result = again.execute({"task_state_store": store})
+
+    assert started(emulator) == ["11", "12"]
+    assert completed(result) == {"11": "700002", "12": "700003"}
+
+
 def test_another_persons_instance_is_not_called_ours(emulator, store):
     emulator.control("POST", "faults", method="POST", path=ORDER, reset="before")
     operator = start("11", "12")
