@@ -22,7 +22,7 @@ from airflow_provider_workflows.emulator import Emulator
 from tests.live.demo import EXAMPLES, THINKING, emulator_process, say
 from tests.live.kills import Killer, Outcome, tell, what_has_come_of_it
 from tests.support import crowd as crowds
-from tests.support.crowd import EVENTS, WAITS, Crowd, told_rows
+from tests.support.crowd import EVENTS, WAITS, Crowd, connections_to, told_rows
 from tests.support.engines import postgresql, redis
 from tests.support.live_airflow import COMPONENTS, LiveAirflow, until
 from tests.support.people import DAGS, People, check_effects
@@ -72,7 +72,7 @@ def run(waits: int, kills: int, seed: int) -> Outcome:
             "AIRFLOW__CELERY__RESULT_BACKEND": f"db+postgresql+psycopg2://{database}",
             "AIRFLOW__CELERY__BROKER_URL": broker,
         }
-        connections = emulator.control("GET", "connections")
+        connections = connections_to(emulator)
         with LiveAirflow(Path(folder), connections, {**SETTINGS, **engines}, PROCESSES) as airflow:
             until(lambda: all(lives(airflow, name) for name in TRIGGERERS), LONGEST, "a triggerer is missing")
             say(f"Ready after {time.monotonic() - began:.0f} s: {', '.join(PROCESSES)}")

@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.live.demo import emulator_process, say
-from tests.support.crowd import EVENTS, SETTINGS, WAITS, Crowd, told_rows
+from tests.support.crowd import EVENTS, SETTINGS, WAITS, Crowd, connections_to, told_rows
 from tests.support.live_airflow import LiveAirflow, until
 
 QUICK = {
@@ -54,7 +54,7 @@ def run(waits: int, kills: int, seed: int) -> Outcome:
     with emulator_process() as emulator, tempfile.TemporaryDirectory(prefix="live-dags-") as folder:
         crowd = Crowd(emulator, waits, chance)
         crowd.write_dags(Path(folder))
-        with LiveAirflow(Path(folder), emulator.control("GET", "connections"), {**SETTINGS, **QUICK}) as airflow:
+        with LiveAirflow(Path(folder), connections_to(emulator), {**SETTINGS, **QUICK}) as airflow:
             outcome = let_people_work(airflow, crowd, kills, Killer(airflow, chance))
     outcome.figures["seconds in all"] = round(time.monotonic() - began)
     return outcome

@@ -38,8 +38,8 @@ def finished(
                 dag_id: {
                     task["task_id"]: {
                         **task,
-                        "xcom": airflow.xcom(dag_id, run_id, task["task_id"]),
-                        "log": airflow.log(dag_id, run_id, task["task_id"]),
+                        "xcom": airflow.xcom(dag_id, run_id, task["task_id"], map_index=task["map_index"]),
+                        "log": airflow.log(dag_id, run_id, task["task_id"], map_index=task["map_index"]),
                     }
                     for task in airflow.task_instances(dag_id, run_id)
                 }
