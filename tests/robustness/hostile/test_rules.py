@@ -84,6 +84,8 @@ USERS = "ProcoreLegacyHook.find_user_id"
 FIELDS, POLL = "WorkflowsoftHook.get_fields", "WorkflowsoftHook.poll_new_integrations"
 ROWS = "WorkflowsoftHook.list_process_diagrams"
 
+WELL_READ = ws.read_fields([{"label": "Other", "type": "String", "key": "other", "valueJson": '"x"'}])
+
 READINGS = [
     Reading(HISTORY, v2.describe_instance, lambda h: described(row(h))),
     Reading(HISTORY, v2.decide_instance, lambda h: v2.decide_instance(described(row(h)), **STATES)),
@@ -193,8 +195,12 @@ READINGS = [
         ws.read_fields(f), {"Choice": "High"}, allow_unknown_types=True)),
     Reading(FIELDS, ws.plan_update, lambda f: ws.plan_update(
         ws.read_fields(f), {"Amount": "1.5", "Place": {"lat": [1]}}, allow_unknown_types=True)),
-    Reading(FIELDS, ws.differing, lambda f: ws.differing(
-        ws.read_fields(f), {field.key: 1 for field in ws.read_fields(f)})),
+    Reading(FIELDS, ws.compare_write, lambda f: ws.compare_write(
+        ws.read_fields(f), ws.read_fields(f), {field.key: 1 for field in ws.read_fields(f)}, normalized=True)),
+    Reading(FIELDS, ws.compare_write, lambda f: ws.compare_write(WELL_READ, ws.read_fields(f), {"other": "x"})),
+    Reading(FIELDS, ws.filled, lambda f: ws.filled(ws.read_fields(f), {})),
+    Reading(FIELDS, ws.failure_in, ws.failure_in),
+    Reading(ROWS, ws.failure_in, ws.failure_in),
     Reading(FIELDS, ws.missing_required, lambda f: ws.missing_required(ws.read_fields(f))),
     Reading(FIELDS, ws.left_empty, lambda f: ws.left_empty(ws.read_fields(f), {})),
     Reading(FIELDS, ws.has_closed, lambda f: ws.has_closed(ws.read_fields(f))),
@@ -236,8 +242,10 @@ READ_NO_ANSWER = {
         "instance_id_of",
         "member",
         "raw_fields",
+        "raw_value",
         "read_kept_values",
         "says_already_completed",
+        "templated_names",
     },
 }
 
