@@ -424,11 +424,6 @@ def plan_update(fields: Iterable[Field], wanted: Mapping[str, Any], *, allow_unk
     return update
 
 
-def differing(fields: Iterable[Field], values: Mapping[str, Any]) -> list[str]:
-    """Return what fields show instead of what was sent, for an error text."""
-    return compare_write(fields, fields, values).wrong
-
-
 @dataclass(frozen=True)
 class WriteComparison:
     """
@@ -505,7 +500,10 @@ def _is_tidied(field: Field, sent: Any) -> bool:
     if field.unreadable:
         return False
     shown = None if field.value is None else encode(field, field.value)
-    return normalised_alike(field.kind, sent, shown)
+    try:
+        return normalised_alike(field.kind, sent, shown)
+    except UNREADABLE:  # the field has another type by now
+        return False
 
 
 def missing_required(fields: Iterable[Field]) -> list[str]:

@@ -86,10 +86,11 @@ def report(airflow: LiveAirflow, dag_id: str, run_id: str) -> bool:
     tasks = airflow.task_instances(dag_id, run_id)
     for task in tasks:
         seconds = "" if task["duration"] is None else f"{task['duration']:5.1f} s"
-        what = happened(airflow.xcom(dag_id, run_id, task["task_id"])) if task["state"] == "success" else ""
+        xcom = airflow.xcom(dag_id, run_id, task["task_id"], map_index=task["map_index"])
+        what = happened(xcom) if task["state"] == "success" else ""
         say(f"  {task['task_id']:<24} {task['state']!s:<8} {seconds:>8}  {what}")
         if task["state"] == "failed":
-            say(airflow.log(dag_id, run_id, task["task_id"], task["try_number"])[-3000:])
+            say(airflow.log(dag_id, run_id, task["task_id"], task["try_number"], task["map_index"])[-3000:])
     return all(task["state"] in ("success", "skipped") for task in tasks)
 
 

@@ -22,7 +22,7 @@ from airflow_provider_workflows.emulator import Emulator
 from tests.live.demo import EXAMPLES, THINKING, emulator_process, say
 from tests.live.kills import Killer, Outcome, tell, what_has_come_of_it
 from tests.support import crowd as crowds
-from tests.support.crowd import EVENTS, WAITS, Crowd, told_rows
+from tests.support.crowd import EVENTS, WAITS, Crowd, connections_to, told_rows
 from tests.support.engines import postgresql, redis
 from tests.support.live_airflow import COMPONENTS, LiveAirflow
 from tests.support.people import DAGS, People, check_effects
@@ -71,7 +71,7 @@ def run(waits: int, kills: int, seed: int) -> Outcome:
             "AIRFLOW__CELERY__RESULT_BACKEND": f"db+{database}",
             "AIRFLOW__CELERY__BROKER_URL": broker,
         }
-        connections = emulator.control("GET", "connections")
+        connections = connections_to(emulator)
         with LiveAirflow(Path(folder), connections, {**SETTINGS, **engines}, PROCESSES, database) as airflow:
             airflow.until("both triggerers run", lambda: all(lives(airflow, name) for name in TRIGGERERS), LONGEST)
             say(f"Ready after {time.monotonic() - began:.0f} s: {', '.join(PROCESSES)}")

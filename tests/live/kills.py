@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.live.demo import emulator_process, say
-from tests.support.crowd import EVENTS, SETTINGS, WAITS, Crowd, told_rows
+from tests.support.crowd import EVENTS, SETTINGS, WAITS, Crowd, connections_to, told_rows
 from tests.support.engines import postgresql
 from tests.support.live_airflow import MAX_WAIT_SECONDS, LiveAirflow
 
@@ -57,7 +57,7 @@ def run(waits: int, kills: int, seed: int) -> Outcome:
     ):
         crowd = Crowd(emulator, waits, chance)
         crowd.write_dags(Path(folder))
-        settings, connections = {**SETTINGS, **QUICK}, emulator.control("GET", "connections")
+        settings, connections = {**SETTINGS, **QUICK}, connections_to(emulator)
         with LiveAirflow(Path(folder), connections, settings, database=database) as airflow:
             outcome = let_people_work(airflow, crowd, kills, Killer(airflow, chance))
     outcome.figures["seconds in all"] = round(time.monotonic() - began)

@@ -273,22 +273,22 @@ class LiveAirflow:
         return {
             task["task_id"]: {
                 **task,
-                "xcom": self.xcom(dag_id, run_id, task["task_id"]),
-                "log": self.log(dag_id, run_id, task["task_id"]),
+                "xcom": self.xcom(dag_id, run_id, task["task_id"], map_index=task["map_index"]),
+                "log": self.log(dag_id, run_id, task["task_id"], map_index=task["map_index"]),
             }
             for task in self.task_instances(dag_id, run_id)
         }
 
-    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value") -> Any:
+    def xcom(self, dag_id: str, run_id: str, task_id: str, key: str = "return_value", map_index: int = -1) -> Any:
         """Return what a task returned."""
         where = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/xcomEntries/{key}"
-        answer = self._call("GET", where, ok=(200, 404), params={"deserialize": "true"})
+        answer = self._call("GET", where, ok=(200, 404), params={"deserialize": "true", "map_index": map_index})
         return answer.json().get("value")
 
-    def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1) -> str:
+    def log(self, dag_id: str, run_id: str, task_id: str, try_number: int = 1, map_index: int = -1) -> str:
         """Return the text of a task's log; "" of a task that did not run."""
         where = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}/logs/{try_number}"
-        answer = self._call("GET", where, ok=(200, 404), params={"full_content": "true"})
+        answer = self._call("GET", where, ok=(200, 404), params={"full_content": "true", "map_index": map_index})
         return "" if answer.status_code == 404 else answer.text
 
     def all_rows(self, path: str, rows: str, **query: str) -> list[dict[str, Any]]:

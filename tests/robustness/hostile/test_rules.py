@@ -91,6 +91,8 @@ USERS = "ProcoreLegacyHook.find_user_id"
 FIELDS, POLL = "WorkflowsoftHook.get_fields", "WorkflowsoftHook.poll_new_integrations"
 ROWS = "WorkflowsoftHook.list_process_diagrams"
 
+WELL_READ = ws.read_fields([{"label": "Other", "type": "String", "key": "other", "valueJson": '"x"'}])
+
 READINGS = [
     Reading(HISTORY, v2.describe_instance, lambda h: described(row(h))),
     Reading(HISTORY, v2.decide_instance, lambda h: v2.decide_instance(described(row(h)), **STATES)),
@@ -242,13 +244,13 @@ READINGS = [
         ws.read_fields(f), {"Choice": "High"}, allow_unknown_types=True)),
     Reading(FIELDS, ws.plan_update, lambda f: ws.plan_update(
         ws.read_fields(f), {"Amount": "1.5", "Place": {"lat": [1]}}, allow_unknown_types=True)),
-    Reading(FIELDS, ws.differing, lambda f: ws.differing(
-        ws.read_fields(f), {field.key: 1 for field in ws.read_fields(f)})),
     Reading(FIELDS, ws.compare_write, lambda f: ws.compare_write(
         ws.read_fields(f), ws.read_fields(f), ws.plan_update(
             ws.read_fields(f), {"Amount": "1.5", "Text": "other"}, allow_unknown_types=True).values, normalized=True)),
     Reading(FIELDS, ws.filled, lambda f: ws.filled(ws.read_fields(f), {})),
     Reading(FIELDS, ws.failure_in, ws.failure_in),
+    Reading(FIELDS, ws.compare_write, lambda f: ws.compare_write(WELL_READ, ws.read_fields(f), {"other": "x"})),
+    Reading(ROWS, ws.failure_in, ws.failure_in),
     Reading(FIELDS, ws.missing_required, lambda f: ws.missing_required(ws.read_fields(f))),
     Reading(FIELDS, ws.left_empty, lambda f: ws.left_empty(ws.read_fields(f), {})),
     Reading(FIELDS, ws.has_closed, lambda f: ws.has_closed(ws.read_fields(f))),

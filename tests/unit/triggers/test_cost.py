@@ -477,10 +477,7 @@ def step_wait(**more):
 
 
 @pytest.fixture
-def kept(emulator, set_connection):
-    connection = emulator.connection("workflowsoft")
-    connection["extra"] |= {"allow_consume": True, "new_integrations": "kept_until_completed"}
-    set_connection("workflowsoft_default", connection)
+def kept(emulator, reading_leaves_instances):
     emulator.control("PATCH", "switches", new_integration_shape="list")
 
 
