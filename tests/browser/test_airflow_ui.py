@@ -48,7 +48,10 @@ def running() -> Iterator[Running]:
         procore["item_url"] = f"{emulator.url}/?company={{company_id}}&project={{project_id}}&item={{item_id}}"
         workflowsoft["item_url"] = f"{emulator.url}/?process={{process_instance_id}}"
         procore["project_id"] = int(procore["project_id"])  # Airflow's log has a warning for each text this short
-        settings = {"AIRFLOW__CORE__TEST_CONNECTION": "Enabled"}
+        settings = {
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+        }
         dags = Path(__file__).with_name("dags")
         with LiveAirflow(dags, connections, settings, database=database) as airflow:
             airflow.unpause("approval")

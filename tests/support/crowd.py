@@ -29,6 +29,8 @@ SETTINGS = {
     "AIRFLOW__WORKFLOWS__POKE_INTERVAL": "1",
     "AIRFLOW__CORE__MAX_ACTIVE_TASKS_PER_DAG": "1000",
     "AIRFLOW__DAG_PROCESSOR__MIN_FILE_PROCESS_INTERVAL": "300",
+    # A scheduler that sleeps less takes a large part of a core from the others.
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
     # How long a scheduler waits before it takes over from one that is dead, or from a task.
     "AIRFLOW__SCHEDULER__SCHEDULER_HEARTBEAT_SEC": "1",
     "AIRFLOW__SCHEDULER__SCHEDULER_HEALTH_CHECK_THRESHOLD": "10",
