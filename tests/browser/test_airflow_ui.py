@@ -48,7 +48,10 @@ def running() -> Iterator[Running]:
         procore["item_url"] = f"{emulator.url}/?company={{company_id}}&project={{project_id}}&item={{item_id}}"
         workflowsoft["item_url"] = f"{emulator.url}/?process={{process_instance_id}}"
         procore["project_id"] = int(procore["project_id"])  # Airflow's log has a warning for each text this short
-        settings = {"AIRFLOW__CORE__TEST_CONNECTION": "Enabled"}
+        settings = {
+            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
+            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
+        }
         dags = Path(__file__).with_name("dags")
         with LiveAirflow(dags, connections, settings, database=database) as airflow:
             airflow.unpause("approval")
@@ -103,7 +106,7 @@ def test_a_saved_connection_opens_again_without_its_secrets(running, page):
     dialog.get_by_role("button", name="Save").click()
     expect(dialog).to_be_hidden()
 
-    # Loaded anew, the browser knows only what the server tells.
+    # After a reload the browser knows only what the server sends.
     page.on("response", lambda answer: "/api/v2/connections" in answer.url and answers.append(answer.text()))
     page.reload()
     row(page, "saved_by_hand").get_by_role("button", name="Edit Connection").click()
@@ -128,8 +131,8 @@ def test_the_test_button_shows_the_user_that_signed_in(running, page, conn_type)
     row(page, "right").get_by_role("button", name="Test Connection").click()
 
     who = {"procore": "as integration@example.com (user 90001), company 4264807", "workflowsoft": "Signed in to"}
-    told = page.get_by_role("status").filter(has_text="Test Connection Successful")
-    expect(told).to_contain_text(who[conn_type])
+    message = page.get_by_role("status").filter(has_text="Test Connection Successful")
+    expect(message).to_contain_text(who[conn_type])
 
 
 @pytest.mark.parametrize("conn_type", FORMS)
@@ -142,8 +145,8 @@ def test_the_test_button_shows_what_to_fix_and_no_secret(running, page, conn_typ
         "procore": "gave no token for this client id and secret",
         "workflowsoft": "put a ready token into the password",
     }
-    told = page.get_by_role("status").filter(has_text="Test Connection Failed")
-    expect(told).to_contain_text(fix[conn_type])
+    message = page.get_by_role("status").filter(has_text="Test Connection Failed")
+    expect(message).to_contain_text(fix[conn_type])
     assert "a-wrong-guess" not in page.content()
 
 
@@ -233,7 +236,7 @@ def choose(dialog: Locator, label: str, option: str) -> list[str]:
 
 
 def expect_field(dialog: Locator, field: dict[str, Any]) -> None:
-    """Check a field of the form against what Airflow was told of it."""
+    """Check a field of the form against its declaration."""
     label, schema = field["label"], field["schema"]
     default = schema.get("default")
     whole = group(dialog, label)

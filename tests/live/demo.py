@@ -26,7 +26,7 @@ SETTINGS = {
     "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
     "AIRFLOW__WORKFLOWS__POKE_INTERVAL": "2",
 }
-THINKING = 8.0  # seconds that the people take: longer than a DAG needs to begin to wait
+THINKING = 8.0  # seconds that the people take: longer than a DAG needs until it waits
 
 
 @contextlib.contextmanager
@@ -110,8 +110,8 @@ def happened(xcom: Any) -> str:
         "integration_instance_id",
         "written",
     )
-    told = [f"{name}={xcom[name]}" for name in names if xcom.get(name)]
-    return ", ".join(told or [f"{name}={value}" for name, value in xcom.items()])[:100]
+    named = [f"{name}={xcom[name]}" for name in names if xcom.get(name)]
+    return ", ".join(named or [f"{name}={value}" for name, value in xcom.items()])[:100]
 
 
 def report_effects(emulator: Emulator) -> None:

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from airflow_provider_workflows.emulator import Emulator
 from tests.live.demo import EXAMPLES, THINKING, emulator_process, say
-from tests.live.kills import Killer, Outcome, tell, what_has_come_of_it
+from tests.live.kills import Killer, Outcome, report, what_has_come_of_it
 from tests.support import crowd as crowds
-from tests.support.crowd import EVENTS, WAITS, Crowd, connections_to, told_rows
+from tests.support.crowd import EVENTS, WAITS, Crowd, connections_to, emitted_events
 from tests.support.engines import postgresql, redis
 from tests.support.live_airflow import COMPONENTS, LiveAirflow
 from tests.support.people import DAGS, People, check_effects
@@ -31,7 +31,7 @@ TRIGGERERS = ("triggerer", "triggerer-2")
 WORKERS = ("worker", "worker-2")
 PROCESSES = {
     **{name: arguments for name, arguments in COMPONENTS.items() if name != "triggerer"},
-    # Their logs are in one folder here, so nobody has to ask for them.
+    # Their logs are in one folder here, so no log server is needed.
     **{name: ["triggerer", "--skip-serve-logs"] for name in TRIGGERERS},
     **{name: ["celery", "worker", "--skip-serve-logs", "--celery-hostname", f"{name}@%h"] for name in WORKERS},
 }
@@ -80,7 +80,7 @@ def run(waits: int, kills: int, seed: int) -> Outcome:
             say(f"The three flows: {'; '.join(wrong) or 'each action happened once'}")
             outcome = run_waits(airflow, Crowd(emulator, waits, chance), Path(folder), kills, killer)
             outcome.wrong += wrong
-            outcome.figures["kills"] = killer.told
+            outcome.figures["kills"] = killer.summary
     outcome.figures["seconds in all"] = round(time.monotonic() - began)
     return outcome
 
@@ -112,7 +112,7 @@ def run_waits(airflow: LiveAirflow, crowd: Crowd, folder: Path, kills: int, kill
     killer.strike(WORKERS[1], meanwhile=lambda: None)
     airflow.until("all are deferred", lambda: waiting() == waits, LONGEST, pause=2.0)
     figures: dict[str, object] = {"seconds until all were deferred": round(time.monotonic() - began)}
-    airflow.until("the watcher emits an event", lambda: told_rows(airflow), LONGEST)
+    airflow.until("the watcher emits an event", lambda: emitted_events(airflow), LONGEST)
     holders = held(airflow, run_id)
     figures |= {name: f"{sum(holders[life] for life in lives(airflow, name))} waits" for name in TRIGGERERS}
     figures |= cost_of_waiting(airflow, crowd.emulator)
@@ -191,7 +191,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # A job that is cancelled must end like Ctrl-C, or the processes stay.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return tell(run(options.waits, options.kills, options.seed))
+    return report(run(options.waits, options.kills, options.seed))
 
 
 if __name__ == "__main__":

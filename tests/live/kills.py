@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from tests.live.demo import emulator_process, say
-from tests.support.crowd import EVENTS, SETTINGS, WAITS, Crowd, connections_to, told_rows
+from tests.support.crowd import EVENTS, SETTINGS, WAITS, Crowd, connections_to, emitted_events
 from tests.support.engines import postgresql
 from tests.support.live_airflow import MAX_WAIT_SECONDS, LiveAirflow
 
@@ -82,7 +82,7 @@ class Killer:
         self.killed.append(component)
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """Which processes were killed how often, in words."""
         return in_words(Counter(self.killed))
 
@@ -107,18 +107,18 @@ def let_people_work(airflow: LiveAirflow, crowd: Crowd, kills: int, killer: Kill
 
     airflow.until("nearly all tasks are deferred", lambda: waiting() >= NEARLY_ALL * waits, pause=1.0)
     deferred_after = time.monotonic() - began
-    airflow.until("the watcher emits an event", lambda: told_rows(airflow))
+    airflow.until("the watcher emits an event", lambda: emitted_events(airflow))
     at_once = waits // (2 * kills + 1)
     for number in range(kills):
         crowd.work(at_once)
         killer.strike("triggerer", meanwhile=lambda: crowd.work(at_once))
         if number == kills // 2:
             killer.strike("scheduler", meanwhile=lambda: crowd.work(0))
-        if number % 2:  # the next kill strikes a triggerer that has begun to work, else one that starts
+        if number % 2:  # the next kill strikes a triggerer that has started to work, else one that starts
             airflow.until("a triggerer takes over", lambda: waiting() <= len(crowd.undecided), pause=1.0)
     crowd.work(len(crowd.undecided))
     outcome = what_has_come_of_it(airflow, crowd, run_id)
-    outcome.figures |= {"seconds until they were deferred": round(deferred_after), "kills": killer.told}
+    outcome.figures |= {"seconds until they were deferred": round(deferred_after), "kills": killer.summary}
     return outcome
 
 
@@ -126,9 +126,9 @@ def what_has_come_of_it(airflow: LiveAirflow, crowd: Crowd, run_id: str, seconds
     """Wait until all waits have ended and each order is in an event, and compare with what people did."""
     with contextlib.suppress(TimeoutError):  # what is missing is found below
         airflow.wait(WAITS, run_id, seconds)
-        airflow.until("each order is in an event", lambda: not crowd.wrong_events(told_rows(airflow)))
+        airflow.until("each order is in an event", lambda: not crowd.wrong_events(emitted_events(airflow)))
     state = airflow.runs(WAITS)[run_id]
-    told = told_rows(airflow)
+    events = emitted_events(airflow)
     tasks = airflow.task_instances(WAITS, run_id)
     outcomes = airflow.xcom(WAITS, run_id, "outcomes")
     waits, orders = sum(map(len, crowd.waits.values())), crowd.orders
@@ -137,14 +137,14 @@ def what_has_come_of_it(airflow: LiveAirflow, crowd: Crowd, run_id: str, seconds
             *([] if state == "success" else [f"the run is {state}"]),
             *(f"{one['task_id']} {one['map_index']} is {one['state']}" for one in tasks if one["state"] != "success"),
             *crowd.wrong_waits(outcomes),
-            *crowd.wrong_events(told),
+            *crowd.wrong_events(events),
         ],
         figures={
             "waits that ended as decided": f"{waits - len(crowd.wrong_waits(outcomes))} of {waits}",
             "outcomes": in_words(Counter(kind_of(one) for one in crowd.decided.values())),
             "tasks that were tried again": sum(task["try_number"] > 1 for task in tasks),
-            "orders that were told": f"{len(orders & {row['instance_id'] for row in told})} of {len(orders)}",
-            "orders that were told again": len(told) - len({row["event_id"] for row in told}),
+            "orders that are in events": f"{len(orders & {row['instance_id'] for row in events})} of {len(orders)}",
+            "events that were re-delivered": len(events) - len({row["event_id"] for row in events}),
         },
     )
 
@@ -166,10 +166,10 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     # A job that is cancelled must end like Ctrl-C, or the processes stay.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    return tell(run(options.waits, options.kills, options.seed))
+    return report(run(options.waits, options.kills, options.seed))
 
 
-def tell(outcome: Outcome) -> int:
+def report(outcome: Outcome) -> int:
     """Print what has come of a run; return its exit code."""
     for name, figure in outcome.figures.items():
         say(f"{name:<40} {figure}")

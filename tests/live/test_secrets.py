@@ -30,10 +30,10 @@ from tests.support.live_airflow import ENDED, PAUSE, LiveAirflow
 pytestmark = pytest.mark.live
 DAGS = Path(__file__).parents[1] / "robustness" / "secrets"
 NAMES = {path.stem for path in EXAMPLES.glob("example_*.py")}
-# What these need would be taken by others if they began at once.
+# Other examples would take what these need, if these started at once.
 BY_EVENTS = {"example_procore_event_driven_approval", "example_workflowsoft_event_driven_integration"}
 LATER = {*BY_EVENTS, "example_procore_fan_out", "example_procore_taskflow_approval"}
-# These need nobody, and one would begin what the others wait for.
+# These wait for no person, and one would start what the others wait for.
 ALONE = {
     "example_procore_follow_the_erp",
     "example_procore_leave_cover",
@@ -83,12 +83,13 @@ SETTINGS = {
     "AIRFLOW__LOGGING__LOGGING_LEVEL": "DEBUG",
     "AIRFLOW__LOGGING__NAMESPACE_LEVELS": "urllib3=DEBUG requests=DEBUG http=DEBUG",
     "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
+    "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
     "AIRFLOW__WORKFLOWS__POKE_INTERVAL": "2",
 }
 
 
 def ended(runs: dict[str, str]) -> set[str]:
-    """Return how runs have ended; on the hour a schedule begins another one."""
+    """Return how runs have ended; on the hour a schedule starts another one."""
     return ENDED & set(runs.values())
 
 
@@ -201,7 +202,7 @@ def play(story: Story) -> None:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
+def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace]:
     """Everything that the run left behind, without what the connections in the environment say."""
     folder = tmp_path_factory.mktemp("secrets")
     dags = folder / "dags"
@@ -266,50 +267,50 @@ def without_planted(found: list[str]) -> list[str]:
     return [line for line in found if not line.endswith(": planted")]
 
 
-def test_every_example_succeeds(told):
-    assert {dag_id: ended(told.runs[dag_id]) for dag_id in NAMES} == {dag_id: {"success"} for dag_id in NAMES}
+def test_every_example_succeeds(traces):
+    assert {dag_id: ended(traces.runs[dag_id]) for dag_id in NAMES} == {dag_id: {"success"} for dag_id in NAMES}
 
 
-def test_every_failure_is_the_expected_one(told):
-    assert {task["task_id"]: task["state"] for task in told.failures} == dict.fromkeys(FAILURES, "failed")
-    said = {task_id: told.error(task_id) for task_id in FAILURES}
+def test_every_failure_is_the_expected_one(traces):
+    assert {task["task_id"]: task["state"] for task in traces.failures} == dict.fromkeys(FAILURES, "failed")
+    said = {task_id: traces.error(task_id) for task_id in FAILURES}
     assert {task_id: text[-2000:] for task_id, text in said.items() if FAILURES[task_id] not in text} == {}
 
 
-def test_no_log_and_no_other_file_shows_a_secret(told):
-    assert without_planted(told.in_files) == []
+def test_no_log_and_no_other_file_shows_a_secret(traces):
+    assert without_planted(traces.in_files) == []
 
 
-def test_no_value_of_the_database_shows_a_secret(told):
-    assert without_planted(told.in_rows) == []
+def test_no_value_of_the_database_shows_a_secret(traces):
+    assert without_planted(traces.in_rows) == []
 
 
-def test_no_trigger_shows_a_secret(told):
-    assert told.watch.triggers
-    assert told.scanner.find_in(told.watch.triggers) == []
+def test_no_trigger_shows_a_secret(traces):
+    assert traces.watch.triggers
+    assert traces.scanner.find_in(traces.watch.triggers) == []
 
 
-def test_no_argument_of_a_process_shows_a_secret(told):
-    assert any(b"airflow" in line for line in told.watch.arguments)
-    assert told.scanner.find_in(("process", line) for line in told.watch.arguments) == []
+def test_no_argument_of_a_process_shows_a_secret(traces):
+    assert any(b"airflow" in line for line in traces.watch.arguments)
+    assert traces.scanner.find_in(("process", line) for line in traces.watch.arguments) == []
 
 
-def test_the_emulators_record_of_requests_shows_no_secret(told):
-    recorded = json.dumps(told.emulator.requests()).encode()
+def test_the_emulators_record_of_requests_shows_no_secret(traces):
+    recorded = json.dumps(traces.emulator.requests()).encode()
 
-    assert told.scanner.find(recorded) == set()
+    assert traces.scanner.find(recorded) == set()
 
 
-def test_another_host_receives_the_file_and_no_token(told):
-    (stored,) = told.other.received
+def test_another_host_receives_the_file_and_no_token(traces):
+    (stored,) = traces.other.received
 
     assert (stored["method"], stored["body"]) == ("PUT", "a plan")
     assert "Authorization" not in stored["headers"]
-    assert told.scanner.find(json.dumps(stored).encode()) == {"signature"}
+    assert traces.scanner.find(json.dumps(stored).encode()) == {"signature"}
 
 
-def test_a_secret_that_a_dag_prints_is_found(told):
-    planted = [line for line in told.in_files if line.endswith(": planted")]
+def test_a_secret_that_a_dag_prints_is_found(traces):
+    planted = [line for line in traces.in_files if line.endswith(": planted")]
 
     assert any("dag_id=planted" in line for line in planted)
-    assert "xcom.value: planted" in told.in_rows
+    assert "xcom.value: planted" in traces.in_rows

@@ -32,7 +32,7 @@ COMPONENTS: Mapping[str, Sequence[str]] = {
 }
 NAME = "LIVE_AIRFLOW_PROCESS"  # environment variable that tells a process its name
 # Seconds that a condition may take to come true. Long, because a busy machine must not fail a test; when a process of
-# Airflow ends, nobody waits for it.
+# Airflow ends, the wait ends at once.
 MAX_WAIT_SECONDS = 900.0
 PAUSE = 0.5  # seconds between two polls of Airflow's API
 TAIL_LENGTH = 3000  # characters of a process's output in an error
@@ -159,8 +159,10 @@ class LiveAirflow:
         """Return the seconds of CPU that a process and its children have spent, and the MB that are theirs alone."""
         root = psutil.Process(self._processes[component].pid)
         processes = [root, *root.children(recursive=True)]
-        times = [one.cpu_times() for one in processes]
-        return sum(one.user + one.system for one in times), sum(one.memory_full_info().uss for one in processes) / 1e6
+        times = [process.cpu_times() for process in processes]
+        return sum(spent.user + spent.system for spent in times), sum(
+            process.memory_full_info().uss for process in processes
+        ) / 1e6
 
     def until(
         self, what: str, is_true: Callable[[], object], seconds: float = MAX_WAIT_SECONDS, pause: float = PAUSE
@@ -236,7 +238,7 @@ class LiveAirflow:
         return str(self._call("GET", "monitor/health").json()["scheduler"]["latest_scheduler_heartbeat"])
 
     def clear(self, dag_id: str, run_id: str) -> None:
-        """Clear all tasks of a run that has ended, so that it begins again."""
+        """Clear all tasks of a run that has ended, so that it runs again."""
         order = {"dag_run_id": run_id, "dry_run": False, "only_failed": False, "reset_dag_runs": True}
         self._call("POST", f"dags/{dag_id}/clearTaskInstances", json=order)
 

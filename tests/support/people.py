@@ -12,7 +12,7 @@ DAGS = {
     "procore_legacy": "example_procore_legacy_purchase_order_approval",
     "workflowsoft": "example_workflowsoft_integration_step",
 }
-PAUSE = 0.2  # seconds between two looks at what waits for somebody
+PAUSE = 0.2  # seconds between two polls of the emulator
 
 
 class People:

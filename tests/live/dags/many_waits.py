@@ -53,7 +53,7 @@ def many_waits():
     catchup=False,
 )
 def requests_as_events():
-    EmptyOperator(task_id="told")
+    EmptyOperator(task_id="received")
 
 
 many_waits()

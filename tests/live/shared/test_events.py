@@ -21,7 +21,7 @@ pytestmark = pytest.mark.live
 
 
 class Story:
-    """What people do in the products, and what Airflow makes of it."""
+    """What people do in Procore and Workflowsoft, and what Airflow makes of it."""
 
     def __init__(self, emulator, airflow):
         self.emulator = emulator
@@ -41,7 +41,7 @@ class Story:
             effect["target"].get("integration_instance_id") or effect["target"]["instance_id"] for effect in found
         )
 
-    def told(self, event):
+    def events(self, event):
         payloads = [payload for payload in self.airflow.asset_payloads(ASSETS) if payload["event"] == event]
         return [row for payload in payloads for row in payload["events"]]
 
@@ -49,7 +49,7 @@ class Story:
         return [lost for payload in self.airflow.asset_payloads(ASSETS) for lost in payload.get("suspected_lost", ())]
 
     def is_settled(self, integrations):
-        arrived = {row["integration_instance_id"] for row in self.told("integration")}
+        arrived = {row["integration_instance_id"] for row in self.events("integration")}
         return set(self.effects("complete")) == arrived and len(arrived) + len(self.lost()) >= len(integrations)
 
     def all_runs_have_ended(self):
@@ -57,8 +57,8 @@ class Story:
 
 
 @pytest.fixture(scope="module")
-def told(shared):
-    """What was told, what was done, and how the runs ended, after a kill of the triggerer."""
+def result(shared):
+    """The emitted events, the effects, and how the runs ended, after a kill of the triggerer."""
     airflow, emulator = shared.airflow, shared.emulators["default"]
     shared.add(*(EXAMPLES / f"{dag}.py" for dag in DAGS))
     story = Story(emulator, airflow)
@@ -68,7 +68,7 @@ def told(shared):
     airflow.until("the first order is answered", lambda: story.effects("respond"))
     airflow.until("the first event is planned", lambda: story.effects("complete"))
     orders = [story.start_order(str(990001 + number)) for number in range(3)]
-    airflow.until("an order is told", lambda: len(story.told("response_requested")) >= 2)
+    airflow.until("an order is in an event", lambda: len(story.events("response_requested")) >= 2)
     integrations.append(story.start_event())
     airflow.kill("triggerer")
     orders += [story.start_order(str(990011 + number)) for number in range(2)]
@@ -77,15 +77,15 @@ def told(shared):
     airflow.start("triggerer")
     airflow.until("every order is answered", lambda: len(story.effects("respond")) == 6)
     airflow.until("every event is planned, or reported", lambda: story.is_settled(integrations))
-    airflow.until("the outcome is told", lambda: story.told("instance_changed"))
+    airflow.until("the outcome is an event", lambda: story.events("instance_changed"))
     airflow.until_scheduled()
     airflow.until("the runs end", story.all_runs_have_ended)
     return {
         "orders": orders,
         "integrations": integrations,
-        "requests": story.told("response_requested"),
-        "arrived": story.told("integration"),
-        "changes": story.told("instance_changed"),
+        "requests": story.events("response_requested"),
+        "arrived": story.events("integration"),
+        "changes": story.events("instance_changed"),
         "lost": story.lost(),
         "answered": story.effects("respond"),
         "completed": story.effects("complete"),
@@ -93,33 +93,33 @@ def told(shared):
     }
 
 
-def test_every_run_succeeds(told):
-    assert told["runs"] == {dag: {"success"} for dag in DAGS}
+def test_every_run_succeeds(result):
+    assert result["runs"] == {dag: {"success"} for dag in DAGS}
 
 
-def test_no_request_is_lost_and_none_is_answered_twice(told):
-    asked = {"700001", *told["orders"]}
+def test_no_request_is_lost_and_none_is_answered_twice(result):
+    asked = {"700001", *result["orders"]}
 
-    assert {row["instance_id"] for row in told["requests"]} == asked
-    assert told["answered"] == dict.fromkeys(asked, 1)
-
-
-def test_a_redelivered_event_has_the_same_id(told):
-    rows = {row["event_id"]: row for row in told["requests"]}
-
-    assert len(rows) == len({row["instance_id"] for row in told["requests"]})
-    assert all(rows[row["event_id"]] == row for row in told["requests"])
+    assert {row["instance_id"] for row in result["requests"]} == asked
+    assert result["answered"] == dict.fromkeys(asked, 1)
 
 
-def test_an_instance_that_ended_without_triggerer_is_an_event(told):
-    (ended,) = {row["event_id"]: row for row in told["changes"]}.values()
+def test_a_redelivered_event_has_the_same_id(result):
+    rows = {row["event_id"]: row for row in result["requests"]}
+
+    assert len(rows) == len({row["instance_id"] for row in result["requests"]})
+    assert all(rows[row["event_id"]] == row for row in result["requests"])
+
+
+def test_an_instance_that_ended_without_triggerer_is_an_event(result):
+    (ended,) = {row["event_id"]: row for row in result["changes"]}.values()
 
     assert (ended["instance_id"], ended["change"], ended["item_status"]) == ("700001", "ended", "Approved")
 
 
-def test_a_consumed_integration_is_delivered_or_reported(told):
-    arrived = {row["integration_instance_id"] for row in told["arrived"]}
+def test_a_consumed_integration_is_delivered_or_reported(result):
+    arrived = {row["integration_instance_id"] for row in result["arrived"]}
 
-    missing = set(told["integrations"]) - arrived
-    assert len(missing) <= len(told["lost"])
-    assert told["completed"] == dict.fromkeys(arrived, 1)
+    missing = set(result["integrations"]) - arrived
+    assert len(missing) <= len(result["lost"])
+    assert result["completed"] == dict.fromkeys(arrived, 1)

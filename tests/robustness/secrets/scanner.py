@@ -1,4 +1,4 @@
-"""Looks for secrets, or pieces of them, in whatever an Airflow leaves behind and shows."""
+"""Searches for secrets, or pieces of them, in whatever an Airflow leaves behind and shows."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from sqlalchemy.pool import NullPool
 
 PIECE = 12  # characters; what is shorter could be anything
 STEP = 4  # of the search; every run of PIECE + STEP - 1 characters of a secret is found
-PAUSE = 1.0  # seconds between two looks at what is there for a moment only
+PAUSE = 1.0  # seconds between two polls of what exists for a moment only
 # Airflow keeps them in here, encrypted. Decrypted they are the secrets themselves.
 CONNECTIONS = "connection"
 
@@ -152,11 +152,11 @@ class Watch:
 
     def _work(self) -> None:
         try:
-            self._look()
-        except Exception as failure:  # told when the block ends
+            self._poll()
+        except Exception as failure:  # raised when the block ends
             self._failure = failure
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         while not self._leave.wait(PAUSE):
             for process in Path("/proc").glob("[0-9]*/cmdline"):
                 with contextlib.suppress(OSError):  # it has ended
