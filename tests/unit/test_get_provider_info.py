@@ -95,7 +95,10 @@ def test_every_module_with_something_to_use_in_a_dag_is_named(room, kind):
     usable = {
         f"airflow_provider_workflows.{room}.{file.stem}"
         for file in folder.glob("*.py")
-        if re.search(rf"^class (Procore|Workflowsoft)\w+{kind}\(", file.read_text(), re.MULTILINE)
+        if re.search(
+            rf"^class (Procore|Workflowsoft)\w+{kind}\(|^    \"Procore\w+{kind}\",", file.read_text(), re.MULTILINE
+        )
+        if not re.fullmatch(r"procore_(base|instances|respond|start)", file.stem)  # parts of operators.procore
     }
     assert named == usable
 
