@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -194,21 +194,37 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         if view.occurrence_id is None or (view.recorded is None and not view.is_current):
             self.moved(self._over(view, instance_id), self.on_step_moved)
             return None
-        chosen: dict[str, Any] = {}
-        files: list[AttachedFile] = []
         if view.recorded is None:
-            files = attached_files("files", self.files, largest=LARGEST_FILE)
             if not is_sent:  # else it may be recorded without being shown
                 self.check_pending(view)
-            chosen = self._choose(rules.response_options(view.step or {}))
+            with self._in_doubt(outcome == UNKNOWN, view):
+                chosen = self._choose(rules.response_options(view.step or {}))
+                files = attached_files("files", self.files, largest=LARGEST_FILE)
         # Only now it is certain that this step occurrence is the user's to respond to.
         if pin.value is None:
             pin.keep({"instance_id": instance_id, "step_occurrence_id": view.occurrence_id})
-        elif self.instance_id is None and by_item.value is None:
+        elif not pin.value.get("instance_id") and by_item.value is None:
             by_item.keep({"instance_id": instance_id})
         if view.recorded is not None:
             return self.already_recorded(view, instance_id, is_in_doubt=is_sent)
-        return self._respond(view, instance_id, chosen, files, is_in_doubt=outcome == UNKNOWN)
+        at = {"step": (view.step or {}).get("name"), "item_id": text_id(view.instance.get("item_id"))}
+        chosen = {**chosen, **at, "step_occurrence_id": view.occurrence_id}
+        with self._in_doubt(outcome == UNKNOWN, view):
+            request = self._request(instance_id, chosen, files)
+        return self._respond(request, instance_id, chosen, is_in_doubt=outcome == UNKNOWN)
+
+    @contextlib.contextmanager
+    def _in_doubt(self, is_in_doubt: bool, view: View) -> Iterator[None]:
+        """Where an earlier try has sent a response, say so if this try cannot send it again."""
+        try:
+            yield
+        except WorkflowsError as error:
+            if not is_in_doubt:
+                raise
+            raise OutcomeUnknown(
+                f"An earlier try of this task has sent a response to step occurrence {view.occurrence_id}, "
+                f"{self._no_record(view)}, and it cannot be sent again: {told(error).rstrip('.')}"
+            ) from error
 
     def _check_parameters(self) -> None:
         self.check_instance()
@@ -364,18 +380,14 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
     # --- sending ---
 
     def _respond(
-        self, first: View, instance_id: str, chosen: Mapping[str, Any], files: list[AttachedFile], *, is_in_doubt: bool
+        self, request: Callable[[], None], instance_id: str, chosen: Mapping[str, Any], *, is_in_doubt: bool
     ) -> dict[str, Any] | None:
         """
         Send the response, and find out what became of it.
 
-        :param first: What was read before.
+        :param request: Sends it.
         :param is_in_doubt: Whether an earlier try of the task has sent a response, and nobody knows what became of it.
         """
-        occurrence_id = str(first.occurrence_id)
-        at = {"step": (first.step or {}).get("name"), "item_id": text_id(first.instance.get("item_id"))}
-        chosen = {**chosen, **at, "step_occurrence_id": occurrence_id}
-        request = self._request(instance_id, chosen, files)
         self._keep_outcome(chosen, UNKNOWN)  # before it is sent: a try that dies from here on leaves a doubt
         lost: WorkflowsError | None = None
         can_be_repeated = False
@@ -390,7 +402,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             can_be_repeated = True
         if lost is None:
             self._keep_outcome(chosen, TAKEN)
-            view = self._confirmed(instance_id, occurrence_id)
+            view = self._confirmed(instance_id, str(chosen["step_occurrence_id"]))
         else:
             if is_in_doubt:  # what is unknown is what became of the earlier response
                 lost = OutcomeUnknown(told(lost).rstrip("."))

@@ -119,6 +119,18 @@ READINGS = [
     Reading(HISTORY, v2.holding_of, lambda h: v2.holding_of(row(h))),
     Reading(HISTORY, v2.step_in_history, lambda h: v2.step_in_history(row(h), STEP)),
     Reading(HISTORY, v2.recorded_in_history, lambda h: v2.recorded_in_history(row(h), STEP, USER)),
+    Reading(HISTORY, v2.step_in_history, lambda h: v2.step_in_history(row(h), STEP)),
+    Reading(HISTORY, v2.is_recorded_option, lambda h: v2.is_recorded_option(
+        v2.recorded_in_history(row(h), STEP, USER) or {}, {"id": "1", "name": "Approve", "type": "x", "others": []})),
+    Reading(HISTORY, v2.is_recorded_response, lambda h: v2.is_recorded_response(
+        v2.recorded_in_history(row(h), STEP, USER) or {}, name="Approve")),
+    Reading(LIST, v2.is_asked_for, lambda i: [
+        v2.is_asked_for(one, tool_type="po", tool_subtype="1", item_id="5001", active=True) for one in rows(i)]),
+    Reading(LIST, v2.same_tool, lambda i: [v2.same_tool(one.get("tool_type"), "po") for one in rows(i)]),
+    Reading(LIST, v2.created_by, lambda i: [v2.created_by(one) for one in rows(i)]),
+    Reading(INSTANCE, v2.has_ended, lambda i: v2.has_ended(row(i))),
+    Reading(INSTANCE, v2.is_between_steps, lambda i: v2.is_between_steps(row(i))),
+    Reading(INSTANCE, v2.is_pending, lambda i: v2.is_pending(v2.current_step(row(i)) or {}, USER)),
     Reading(LIST, v2.active_instance, lambda i: v2.active_instance(rows(i))),
     Reading(LIST, v2.newest_instance, lambda i: v2.newest_instance(rows(i) or [{"id": "1"}])),
     Reading(INSTANCE, v2.response_request, lambda i: v2.response_request(row(i), USER)),

@@ -462,6 +462,16 @@ def test_refused_second_try_of_a_killed_response_stays_unknown(emulator, store, 
         respond(confirm_timeout=0).execute({"task_state_store": store})
 
 
+@pytest.mark.parametrize("change", [{"files": "/nowhere/quote.pdf"}, {"option": "Aprove"}])
+def test_retry_that_cannot_send_again_says_that_it_may_be_sent(emulator, store, dies, change):
+    dies(ProcoreHook, "respond", "before")
+    with pytest.raises(Killed):
+        respond(confirm_timeout=0).execute({"task_state_store": store})
+
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+        respond(confirm_timeout=0, **change).execute({"task_state_store": store})
+
+
 def test_retry_after_a_kill_behind_the_204_needs_no_record(emulator, store, dies):
     switch(emulator, hidden_events="response_steps")
     dies(ProcoreRespondOperator, "_confirmed", "before")
