@@ -850,6 +850,19 @@ class CamelWsTask(WsTask, Camel):
     pass
 
 
+class WsDone(Model):
+    """What a change may be answered with, done or not."""
+
+    Success: bool
+    Message: str | None = None
+    TaskId: int | str | None = None
+    Id: int | str | None = None
+
+
+class CamelWsDone(WsDone, Camel):
+    pass
+
+
 class WsError(Model):
     Message: str
     ExceptionMessage: str | None = None

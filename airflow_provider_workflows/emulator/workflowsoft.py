@@ -177,7 +177,7 @@ class Workflowsoft:
 
     def rows_of(self, limit: int) -> int:
         """Return how many rows a list has that was asked for so many."""
-        most = 15 if self.world.switches["ws_list_limit"] == "at_most_15" else limit
+        most = 3 if self.world.switches["ws_list_limit"] == "at_most_3" else limit
         return max(min(limit, most), 0)
 
     def on_behalf_of(self, header: str | None) -> str:
@@ -392,7 +392,9 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
             workflowsoft.on_behalf_of(on_behalf_of)
         return workflowsoft.fields(workflowsoft.find(instance_id))
 
-    done: dict[int | str, dict[str, Any]] = {200: {"content": {"application/json": {}, "text/plain": {}}}}
+    done: dict[int | str, dict[str, Any]] = {
+        200: {"model": models.WsDone | models.CamelWsDone, "content": {"text/plain": {}}}
+    }
 
     def answer(**ids: Any) -> Response:
         shape = world.switches["ws_write_answer"]

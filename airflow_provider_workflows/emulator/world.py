@@ -269,7 +269,7 @@ SWITCHES: dict[str, Switch] = {
         ("label_or_key", "label", "key"), "What the fields of a new process are named by is not documented."
     ),
     "ws_user_search": Switch(("part", "exact"), "How the search for users matches is not documented."),
-    "ws_list_limit": Switch(("as_asked", "at_most_15"), "The most rows that a list returns are not documented."),
+    "ws_list_limit": Switch(("as_asked", "at_most_3"), "The most rows that a list returns are not documented."),
     "ws_true": Switch(("lower_case", "any_case"), "How `integration: true` goes into the query is not shown."),
     "ws_files": Switch(("taken", "refused"), "What a task takes as `Files` is not described."),
     "rate_limit": Switch(("off", "on"), "Procore's two windows: an hour, and 10 seconds."),
