@@ -46,6 +46,7 @@ if __name__ == "__main__":
         os.environ["AIRFLOW__CORE__LOAD_EXAMPLES"] = "False"
         os.environ["AIRFLOW__DATABASE__SQL_ALCHEMY_CONN"] = f"sqlite:///{home}/airflow.db"
         from .flows import FLOWS, find
-        from .harness import Harness, run_flow, table
+        from .harness import Harness, run_flow
+        from .reports import table
 
         sys.exit(main())

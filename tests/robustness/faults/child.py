@@ -1,7 +1,8 @@
-"""One try of a task, in a process that may die at any moment."""
+"""One try of a task, or a trigger that it waits for, in a process that may die at any moment."""
 
 from __future__ import annotations
 
+import asyncio
 import importlib
 import json
 import os
@@ -11,10 +12,11 @@ from multiprocessing.connection import Connection
 from types import SimpleNamespace
 from typing import Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, TaskDeferred
 
 from airflow_provider_workflows.client.retry import RetryPolicy
-from airflow_provider_workflows.operators import base
+from airflow_provider_workflows.operators import base, procore_bulk
+from airflow_provider_workflows.triggers import base as triggers
 
 try:
     from airflow.sdk.exceptions import AirflowRescheduleException
@@ -29,7 +31,12 @@ for product in ("procore", "procore_legacy", "workflowsoft"):
 
 @dataclass(frozen=True)
 class Order:
-    """What a try is given: its operator, where the products are, where to log, and Airflow's count of its tries."""
+    """
+    What a try is given: its operator, where the products are, where to log, and Airflow's count of its tries.
+
+    :param resume: Name of the method to resume with and the trigger's event, if the task was deferred.
+    :param trigger: Class and arguments of the trigger to run instead of the task.
+    """
 
     build: Callable[[Mapping[str, Any]], Any]
     given: Mapping[str, Any]
@@ -38,6 +45,8 @@ class Order:
     try_number: int
     max_tries: int
     reschedules: int
+    resume: tuple[str, Any] | None = None
+    trigger: tuple[str, Mapping[str, Any]] | None = None
 
 
 def run(line: Connection, order: Order) -> None:
@@ -52,6 +61,8 @@ def run(line: Connection, order: Order) -> None:
     # Calls are repeated at once, and a look that shows nothing is the last one: nothing here takes time.
     RetryPolicy.__init__.__defaults__ = (5, 0.0, 120.0)
     base.time = SimpleNamespace(sleep=lambda seconds: None)
+    procore_bulk.time = base.time
+    triggers.SHORTEST_FIRST_PAUSE = 0.0
     ti = SimpleNamespace(
         dag_id="faults",
         run_id="run-1",
@@ -70,13 +81,34 @@ def run(line: Connection, order: Order) -> None:
 
 def _ended(order: Order, context: dict[str, Any]) -> tuple[str, Any]:
     try:
-        return "success", json.loads(json.dumps(order.build(order.given).execute(context)))
+        if order.trigger is not None:
+            return "event", _as_json(asyncio.run(_first_event(*order.trigger)))
+        operator = order.build(order.given)
+        if order.resume is None:
+            return "success", _as_json(operator.execute(context))
+        method, event = order.resume
+        return "success", _as_json(getattr(operator, method)(context, event))
+    except TaskDeferred as deferral:
+        path, arguments = deferral.trigger.serialize()
+        return "deferred", (deferral.method_name, path, _as_json(arguments))
     except AirflowRescheduleException:
         return "reschedule", None
     except (AirflowFailException, AirflowSensorTimeout) as error:
         return "failed", f"{error}"
     except Exception as error:
         return "retry", f"{type(error).__name__}: {error}"
+
+
+async def _first_event(path: str, arguments: Mapping[str, Any]) -> Any:
+    module, _, name = path.rpartition(".")
+    trigger = getattr(importlib.import_module(module), name)(**arguments)
+    async for event in trigger.run():
+        return event.payload
+    raise AssertionError("The trigger ended without an event.")
+
+
+def _as_json(value: Any) -> Any:
+    return json.loads(json.dumps(value))
 
 
 class Store:

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.robustness.faults.harness import Harness, Row, table
+from tests.robustness.faults.harness import Harness
+from tests.robustness.faults.reports import Row, table
 
 ROWS = pytest.StashKey[list[Row]]()
 

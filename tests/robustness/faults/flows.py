@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
 from airflow.sdk import DAG
 
+from airflow_provider_workflows.decorators.procore import Respond, procore_response
 from airflow_provider_workflows.decorators.workflowsoft import workflowsoft_integration
 from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.operators.procore import (
@@ -34,14 +35,21 @@ from airflow_provider_workflows.operators.workflowsoft_processes import (
     WorkflowsoftCreateTaskOperator,
     WorkflowsoftStartProcessOperator,
 )
+from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
+
+from . import truth
+from .strikes import KILLS, REFUSED_READS, TWO_TRIES, is_end
 
 CONSUMED, KEPT = "consumed_on_read", "kept_until_completed"
 TOOL = "purchase_order_contract"
 # One look settles what became of a change: whatever is to arrive has arrived by then, or is meant to be late.
 ONE_LOOK = {"confirm_timeout": 0.0, "retries": 3}
+WAITED = {"poll_interval": 0.01, "wait_timeout": 60}
+DEFERRED = {"poll_interval": 0.01, "wait_timeout": 3600, "deferrable": True}
 # The API has no key that would tell the repetition: both take effect, with the same values.
 WRITES_AGAIN = re.compile(r"/instances/variables$|/presets/\d+/assignees$")
+RECORDS = re.compile(r"/(workflows/instances|workflow_instances|workflow_activity_histories)\b")
 # What a second try may say in other words.
 VARYING = (
     *("already_recorded", "already_performed", "already_completed", "already_ended", "option_id", "suspected_lost"),
@@ -76,6 +84,8 @@ class Task:
     :param look_for: What the message of a failure must name.
     :param instead: What a person runs where it failed halfway; else the task is cleared.
     :param told: What the results of a disturbed and an undisturbed run must have in common.
+    :param claims: Yields what a result says that contradicts what is recorded.
+    :param people: What people do while the task is deferred.
     """
 
     name: str
@@ -86,6 +96,8 @@ class Task:
     look_for: str = ""
     instead: Callable[[Given], Any] | None = None
     told: Callable[[Any], Any] = _same_but_for_words
+    claims: Callable[[Any, truth.Seen], Iterable[str]] = lambda result, seen: ()
+    people: Callable[[Emulator], Any] = lambda emulator: None
 
 
 @dataclass(frozen=True)
@@ -95,16 +107,23 @@ class Flow:
 
     :param mode: How new integration instances are read, in the emulator and by the connection, if any are.
     :param prepare: What people do before it begins.
+    :param kind: What it is struck with.
+    :param switches: The emulator's flags that are not as by default.
+    :param notes_doubt: Whether a retry knows that an earlier try was cut off while it acted, so that it may not say
+        anything else either where reading is refused.
     """
 
     name: str
     tasks: tuple[Task, ...]
     mode: str | None = None
     prepare: Callable[[Emulator], Any] = lambda emulator: None
+    kind: str = KILLS
+    switches: Mapping[str, str | float] = field(default_factory=dict)
+    notes_doubt: bool = False
 
     def acts(self, request: str) -> bool:
         """Tell whether a request changes something in a product."""
-        if request.startswith(("write ", "end of ")) or "/oauth/" in request:
+        if request.startswith("write ") or is_end(request) or "/oauth/" in request:
             return False
         return not request.startswith("GET") or self.consumes(request)
 
@@ -116,6 +135,14 @@ class Flow:
         """Tell whether a request acts, and changes nothing if it arrives after the next try has sent it again."""
         return self.acts(request) and not WRITES_AGAIN.search(request)
 
+    def reads(self, request: str) -> bool:
+        """Tell whether a request reads what shows the outcome of an action."""
+        return RECORDS.search(request) is not None
+
+    def same(self, effect: str) -> str:
+        """Return what must be the same of an effect, however many tries it took."""
+        return re.sub(r"at try \d+", "at a try", effect)
+
 
 # --- Procore ---
 
@@ -126,14 +153,54 @@ def respond(given: Given) -> Any:
     )
 
 
+def respond_by_function(given: Given) -> Any:
+    @procore_response(**ONE_LOOK)
+    def decide(instance: dict[str, Any], ti: Any) -> Any:
+        # Another comment when it decides again.
+        return Respond("Approve", comment=f"Seen at try {ti.try_number}.")
+
+    with DAG("faults", schedule=None):
+        return decide(instance="700001").operator
+
+
 def perform(given: Given) -> Any:
     return ProcoreLegacyPerformActivityOperator(
         task_id="perform", instance_id="568150", activity="Submit for Approval", comments="Please.", **ONE_LOOK
     )
 
 
+def perform_and_wait(given: Given) -> Any:
+    return ProcoreLegacyPerformActivityOperator(
+        task_id="perform",
+        instance_id="568151",
+        activity="Accept",
+        comments="Please.",
+        wait_for_state_change=True,
+        **DEFERRED,
+        **ONE_LOOK,
+    )
+
+
 def start(given: Given) -> Any:
     return ProcoreStartInstanceOperator(task_id="start", tool_type=TOOL, item_id="6001", **ONE_LOOK)
+
+
+def start_and_wait(given: Given) -> Any:
+    return ProcoreStartInstanceOperator(
+        task_id="start", tool_type=TOOL, item_id="6001", wait_for_completion=True, **DEFERRED, **ONE_LOOK
+    )
+
+
+def wait_for_end(given: Given) -> Any:
+    return ProcoreInstanceSensor(
+        task_id="wait_for_end",
+        instance_id=given["respond"]["instance_id"],
+        project_id=given["respond"]["project_id"],
+        deferrable=True,
+        poke_interval=0.01,
+        timeout=3600,
+        retries=3,
+    )
 
 
 def add_assignees(given: Given) -> Any:
@@ -155,28 +222,34 @@ def restart(given: Given) -> Any:
     return ProcoreRestartInstanceOperator(task_id="restart", tool_type=TOOL, item_id="5001", **ONE_LOOK)
 
 
-def bulk_replace(given: Given) -> Any:
+def bulk_replace(given: Given, **more: Any) -> Any:
     return ProcoreBulkReplaceAssigneesOperator(
         task_id="bulk_replace",
         old_assignee="dana@example.com",
         new_assignees="lee@example.com",
         reason="left",
-        poll_interval=0.01,
-        wait_timeout=60,
+        **{**WAITED, **more},
         **ONE_LOOK,
     )
 
 
-def bulk_start(given: Given) -> Any:
+def bulk_replace_deferrable(given: Given) -> Any:
+    return bulk_replace(given, **DEFERRED)
+
+
+def bulk_start(given: Given, **more: Any) -> Any:
     return ProcoreBulkStartInstancesOperator(
         task_id="bulk_start",
         tool_type=TOOL,
         items=["6001", "6002", "6003"],
         chunk_size=2,
-        poll_interval=0.01,
-        wait_timeout=60,
+        **{**WAITED, **more},
         retries=3,
     )
+
+
+def bulk_start_deferrable(given: Given) -> Any:
+    return bulk_start(given, **DEFERRED)
 
 
 def preset_assignees(given: Given) -> Any:
@@ -189,6 +262,24 @@ def preset_assignees(given: Given) -> Any:
         members="replace",
         **ONE_LOOK,
     )
+
+
+def others_complete(emulator: Emulator) -> None:
+    """Let people bring the newest instance to its end."""
+    (*_, newest) = emulator.control("GET", "state")["procore"]
+    emulator.control("POST", f"procore/instances/{newest['id']}/terminate")
+
+
+def others_perform(emulator: Emulator) -> None:
+    emulator.control("POST", "procore/legacy/instances/568151/perform", login="rita@example.com", activity="Accept")
+
+
+def an_hour_passes(emulator: Emulator) -> None:
+    emulator.control("POST", "clock", advance=3600)
+
+
+def _responding(kept: Kept) -> bool:
+    return (kept.get("chosen_option") or {}).get("outcome") in ("unknown", "taken")
 
 
 def _sent(kept: Kept) -> bool:
@@ -207,6 +298,19 @@ def _adding(kept: Kept) -> bool:
 def _replacing(kept: Kept) -> bool:
     journal = kept.get("bulk_replace") or {}
     return bool(journal.get("sent")) and journal.get("request_id") is None
+
+
+def _same_but_for_comment(result: Any) -> Any:
+    return {name: value for name, value in _same_but_for_words(result).items() if name != "comment"}
+
+
+def _same_but_for_times(result: Any) -> Any:
+    nested = {name: value["state"] if name == "outcome" else value for name, value in result.items() if value}
+    return {name: value for name, value in _same_but_for_words(nested).items() if name not in ("state_after",)}
+
+
+def _state(result: Any) -> Any:
+    return result["instance_id"], result["state"], result["item_status"]
 
 
 def _asked(result: Any) -> Any:
@@ -299,11 +403,11 @@ def _integration_flows(mode: str) -> tuple[Flow, Flow]:
 
     Whether it is completed shows only where polls leave it there until then.
     """
-    completing = {"in_doubt": _completing, "is_readable": mode == KEPT, "look_for": r"instance \d+"}
-    waiting = Task("wait", wait, in_doubt=polling)
+    completing: Any = {"in_doubt": _completing, "is_readable": mode == KEPT, "look_for": r"instance \d+"}
+    waiting = Task("wait", wait, in_doubt=polling, claims=truth.received)
     function = Flow(
         "integration step, function",
-        (waiting, Task("handle", handle, instead=complete, **completing)),
+        (waiting, Task("handle", handle, instead=complete, claims=truth.handled, **completing)),
         mode,
         prepare=event_is_planned,
     )
@@ -312,8 +416,8 @@ def _integration_flows(mode: str) -> tuple[Flow, Flow]:
         (
             waiting,
             Task("get_fields", get_fields),
-            Task("update_fields", update_fields),
-            Task("complete", complete, **completing),
+            Task("update_fields", update_fields, claims=truth.written),
+            Task("complete", complete, claims=truth.completed, **completing),
         ),
         mode,
         prepare=event_is_planned,
@@ -321,28 +425,41 @@ def _integration_flows(mode: str) -> tuple[Flow, Flow]:
     return function, operators
 
 
-def _one(task: Task, **more: Any) -> Flow:
-    return Flow(task.name.replace("_", " "), (task,), **more)
+def _one(task: Task, name: str | None = None, **more: Any) -> Flow:
+    return Flow(name or task.name.replace("_", " "), (task,), **more)
 
+
+RESPOND = Task("respond", respond, in_doubt=_responding, settles=True, claims=truth.responded)
+PERFORM = Task(
+    "perform", perform, in_doubt=_sent, look_for="history of instance 568150", claims=truth.performed
+)
+START = Task("start", start, in_doubt=_starting, look_for="item 6001", claims=truth.started)
+BULK_START = Task("bulk_start", bulk_start, settles=True, claims=truth.all_started)
+_HIDDEN = replace(RESPOND, settles=False, is_readable=False, look_for="step occurrence 70000101 of instance 700001")
+TERMINATE = Task("terminate", terminate, settles=True, claims=truth.terminated)
+RESTART = Task("restart", restart, settles=True, claims=truth.restarted)
+ADD_ASSIGNEES = Task(
+    "add_assignees",
+    add_assignees,
+    in_doubt=_adding,
+    look_for="does not show all of 90003, 90005",
+    told=_asked,
+    claims=truth.added,
+)
+BULK_REPLACE = Task(
+    "bulk_replace",
+    bulk_replace,
+    in_doubt=_replacing,
+    look_for="the list shows no new request",
+    claims=truth.replaced,
+)
+PRESET_ASSIGNEES = Task(
+    "preset_assignees", preset_assignees, look_for=r"preset \d+", told=_changed, claims=truth.presets_changed
+)
 
 FLOWS = (
-    _one(Task("respond", respond, settles=True)),
-    _one(Task("perform", perform, in_doubt=_sent, look_for="history of instance 568150")),
-    _one(Task("start", start, in_doubt=_starting, look_for="item 6001")),
-    _one(Task("bulk_start", bulk_start, settles=True)),
-    _one(Task("terminate", terminate, settles=True)),
-    _one(Task("restart", restart, settles=True)),
-    _one(
-        Task(
-            "add_assignees",
-            add_assignees,
-            in_doubt=_adding,
-            look_for="does not show all of 90003, 90005",
-            told=_asked,
-        )
-    ),
-    _one(Task("bulk_replace", bulk_replace, in_doubt=_replacing, look_for="the list shows no new request")),
-    _one(Task("preset_assignees", preset_assignees, look_for=r"preset \d+", told=_changed)),
+    *map(_one, (RESPOND, PERFORM, START, BULK_START, TERMINATE, RESTART, ADD_ASSIGNEES, BULK_REPLACE)),
+    _one(PRESET_ASSIGNEES),
     *_integration_flows(CONSUMED),
     *_integration_flows(KEPT),
     _one(
@@ -352,11 +469,68 @@ FLOWS = (
             in_doubt=_creating,
             is_readable=False,
             look_for="Look for a process of diagram 'Event planning'",
+            claims=truth.process_started,
         )
     ),
     _one(
-        Task("create_task", create_task, in_doubt=_creating, is_readable=False, look_for="Look for a task 'Look at it'")
+        Task(
+            "create_task",
+            create_task,
+            in_doubt=_creating,
+            is_readable=False,
+            look_for="Look for a task 'Look at it'",
+            claims=truth.task_created,
+        )
     ),
+    # The decision of a function.
+    _one(replace(RESPOND, build=respond_by_function, told=_same_but_for_comment), "respond, function"),
+    # Waits without a worker: a try begins what is waited for, a trigger waits, and the resumed try goes on.
+    _one(
+        replace(PERFORM, build=perform_and_wait, people=others_perform, told=_same_but_for_times),
+        "perform, deferrable",
+    ),
+    _one(
+        replace(START, build=start_and_wait, people=others_complete, told=_same_but_for_times), "start, deferrable"
+    ),
+    _one(
+        replace(BULK_START, build=bulk_start_deferrable, people=an_hour_passes),
+        "bulk start, deferrable",
+        switches={"operation_delay": 1800},
+    ),
+    _one(
+        replace(BULK_REPLACE, build=bulk_replace_deferrable, people=an_hour_passes),
+        "bulk replace, deferrable",
+        switches={"operation_delay": 1800},
+    ),
+    Flow(
+        "respond, deferrable sensor",
+        (RESPOND, Task("wait_for_end", wait_for_end, people=others_complete, told=_state, claims=truth.waited)),
+    ),
+    # The other side of what the documents leave open.
+    _one(RESPOND, "respond, idempotency honoured", switches={"idempotency": "honoured"}),
+    _one(BULK_START, "bulk start, idempotency honoured", switches={"idempotency": "honoured"}),
+    # A response that does not show cannot be told from none, once its step is over.
+    _one(_HIDDEN, "respond, responses hidden", switches={"hidden_events": "responses"}),
+    _one(_HIDDEN, "respond, steps hidden", switches={"hidden_events": "response_steps"}),
+    # After an unknown outcome.
+    _one(RESPOND, "respond, reading refused", kind=REFUSED_READS, notes_doubt=True),
+    _one(PERFORM, "perform, reading refused", kind=REFUSED_READS, notes_doubt=True),
+    _one(START, "start, reading refused", kind=REFUSED_READS, notes_doubt=True),
+    _one(BULK_START, "bulk start, reading refused", kind=REFUSED_READS),
+    _one(TERMINATE, "terminate, reading refused", kind=REFUSED_READS),
+    _one(RESTART, "restart, reading refused", kind=REFUSED_READS),
+    _one(ADD_ASSIGNEES, "add assignees, reading refused", kind=REFUSED_READS, notes_doubt=True),
+    # A worker goes on that Airflow took for dead, and has replaced. Not of create task, start process and bulk replace:
+    # there the API takes the same order twice, and whoever has read before the other one writes cannot know of it. Nor
+    # of a sensor whose polls consume: what the suspended one has received, it alone knows.
+    _one(RESPOND, "respond, two tries", kind=TWO_TRIES),
+    _one(PERFORM, "perform, two tries", kind=TWO_TRIES),
+    _one(START, "start, two tries", kind=TWO_TRIES),
+    _one(BULK_START, "bulk start, two tries", kind=TWO_TRIES),
+    _one(TERMINATE, "terminate, two tries", kind=TWO_TRIES),
+    _one(RESTART, "restart, two tries", kind=TWO_TRIES),
+    _one(ADD_ASSIGNEES, "add assignees, two tries", kind=TWO_TRIES),
+    _one(PRESET_ASSIGNEES, "preset assignees, two tries", kind=TWO_TRIES),
 )
 
 

@@ -1,24 +1,26 @@
 """
-Runs flows and kills their tasks at a chosen moment, again and again, as only a machine can.
+Runs flows and kills or suspends their tasks at a chosen moment, again and again, as only a machine can.
 
 The emulator runs here, each try of a task in a process of its own. Whatever the try does that somebody else sees, a
-request or a write to its store, passes here first: there it can be killed, before it takes effect or after.
+request or a write to its store, passes here first: there it can be killed or suspended, before it takes effect or
+after.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import dataclasses
 import json
 import multiprocessing
 import os
-import random
 import re
 import signal
 import tempfile
 import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -29,57 +31,34 @@ from airflow_provider_workflows.version_compat import ROUND
 
 from . import child
 from .flows import Flow, Task
-
-# What becomes of a request: the worker dies, and it never arrives; arrives after that; arrives before that; arrives
-# while the next try is at work. Or the worker lives: the answer is lost; the request is.
-BEFORE, LATE, AFTER, DELAYED, ANSWER_LOST, REQUEST_LOST = (
-    "killed before",
-    "killed, then it arrives",
-    "killed after",
-    "killed, it arrives in the next try",
-    "answer lost",
-    "request lost",
+from .reports import DONE, FAILED, REPORTED, Outcome, Row
+from .strikes import (
+    AFTER,
+    ANSWER_LOST,
+    BEFORE,
+    DELAYED,
+    LATE,
+    NEXT_ACT,
+    RESUME,
+    SURVIVED,
+    SUSPENDED,
+    SUSPENDED_AFTER,
+    TWO_TRIES,
+    Strike,
+    points,
 )
-SURVIVED = (ANSWER_LOST, REQUEST_LOST)
+from .truth import Effect, Seen, untrue_error
+
 RETRIES = 3
 UNTIL_CLEARED = re.compile(r"\.\d+$")  # ends the key of what the task forgets when it is cleared
-DOUBLES, QUICK_DOUBLES = 10, 2  # seeded ones of each flow
-PATIENCE = 60  # seconds that a try may be silent
-DONE, FAILED, REPORTED = "done", "failed clearly", "reported"
+PATIENCE = 120  # seconds that a try may be silent
+# What changes nothing where it says what is there already: of two tries at once both may say it.
+SAME_AGAIN = ("update_preset_assignees", "write_fields")
 
 _start = multiprocessing.get_context("forkserver")
 _start.set_forkserver_preload(
     ["__main__", "tests.robustness.faults.child", "tests.robustness.faults.flows", "tests.robustness.faults.careless"]
 )
-
-
-@dataclass(frozen=True)
-class Strike:
-    """
-    What happens at which boundary.
-
-    :param at: So many boundaries pass before, from the beginning or since the last strike.
-    :param release: Of a delayed request: so many requests of the next tries pass before it arrives.
-    """
-
-    at: int
-    how: str
-    release: int = 0
-
-
-@dataclass
-class Outcome:
-    """How a disturbed flow ended, and what is wrong with that."""
-
-    ended: str = DONE
-    lost: int = 0
-    doubled: int = 0
-    wrong: list[str] = field(default_factory=list)
-    story: list[str] = field(default_factory=list)
-
-    @property
-    def is_violation(self) -> bool:
-        return bool(self.wrong or self.lost or self.doubled)
 
 
 class Gate(emulator_app.Emulated):
@@ -99,18 +78,29 @@ class Gate(emulator_app.Emulated):
         async def arrives(send: Any = _nobody) -> None:
             await super(Gate, self).__call__(scope, emulator_app._replay(body), send)
 
-        strike = self.run.passes(f"{scope['method']} {scope['path']}")
-        if strike is None:
-            await arrives(send)
+        run, label = self.run, f"{scope['method']} {scope['path']}"
+        strike = run.passes(label)
+        if strike is None or strike.how == RESUME or strike.how in SUSPENDED:
+            answer = emulator_app._Answer()
+            if strike is not None and strike.how != SUSPENDED_AFTER:
+                await asyncio.to_thread(run.suspend, strike)
+            if (status := run.refuses(label)) is None:
+                await arrives(answer.take)
+            else:
+                answer.status = status
+                answer.say({"error": {"code": "refused", "message": "Refused.", "details": []}, "message": "Refused."})
+            if strike is not None and strike.how == SUSPENDED_AFTER:
+                await asyncio.to_thread(run.suspend, strike)
+            await answer.give(send, None)
             return
         if strike.how in (BEFORE, LATE, DELAYED):
-            self.run.kill()
+            run.kill()
         if strike.how in (LATE, AFTER, ANSWER_LOST):
             await arrives()
         if strike.how == AFTER:
-            self.run.kill()
+            run.kill()
         if strike.how == DELAYED:
-            self.run.late_request = LateRequest(strike.release, arrives)
+            run.late_request = LateRequest(strike.release, arrives)
         emulator_app._connection(send).abort()
 
 
@@ -147,8 +137,9 @@ class Harness:
         """Run a flow as it is; it is what the disturbed ones are held against."""
         run = Run(self, flow, ())
         run.to_the_end()
-        if run.outcome.wrong or not run.effects:
-            raise AssertionError(f"{flow.name}, undisturbed: {run.outcome.wrong or 'no effect'} {run.outcome.story}")
+        if run.outcome.is_violation or not run.effects:
+            problems = [*run.outcome.wrong, *run.outcome.untrue]
+            raise AssertionError(f"{flow.name}, undisturbed: {problems or 'no effect'} {run.outcome.story}")
         return run
 
     def disturbed(self, flow: Flow, point: tuple[Strike, ...], model: Run) -> Outcome:
@@ -159,6 +150,35 @@ class Harness:
         run.outcome.lost = (wanted - found).total()
         run.outcome.doubled = (found - wanted).total()
         return run.outcome
+
+
+class Try:
+    """One try of a task, or a trigger that it waits for: a process, and what the emulator showed when it began."""
+
+    def __init__(self, order: child.Order, effects: int, *, in_doubt: bool, was_done: bool):
+        here, there = _start.Pipe()
+        self.order = order
+        self.effects = effects  # that were there before
+        self.in_doubt = in_doubt
+        self.was_done = was_done
+        self.line = here
+        self.ended: tuple[str, Any] = ("died", None)
+        self.killed = False
+        self.sent = False
+        self.alone = True
+        self.lost: str | None = None  # how a request that acts was lost, which it survived
+        self.refused = False
+        self.passed = 0
+        self.turn = threading.Event()
+        self.over = threading.Event()
+        self.server: threading.Thread | None = None
+        self.process = _start.Process(target=child.run, args=(there, order), daemon=True)
+        self.process.start()
+        there.close()
+
+    @property
+    def is_uncertain(self) -> bool:
+        return self.in_doubt or self.lost is not None
 
 
 class Run:
@@ -177,13 +197,15 @@ class Run:
         self._strikes = list(point)
         self._struck = ("", "")
         self._passed = 0
-        self._pid = 0
-        self._dead = threading.Event()
-        self._killed = False
+        self._second: Try | None = None
+        self._release = 0
+        self._refused: tuple[int, int] = (0, 0)  # a status, and for how many tries from this one on
 
     def to_the_end(self) -> None:
         emulator, flow = self._harness.emulator, self.flow
         emulator.control("POST", "reset", seed="default")
+        if flow.switches:
+            emulator.control("PATCH", "switches", **flow.switches)
         if flow.mode is not None:
             emulator.control("PATCH", "switches", new_integrations=flow.mode)
         flow.prepare(emulator)
@@ -202,10 +224,17 @@ class Run:
             self._harness.gate.run = None
         self.effects = self._effects()
 
+    def _rows(self) -> list[Effect]:
+        return [row for row in self._harness.emulator.effects() if row["via"] != "person"]
+
     def _effects(self) -> list[str]:
         names = ("product", "action", "by", "target", "detail", "via")
-        rows = self._harness.emulator.effects()
-        return [json.dumps([row[name] for name in names], sort_keys=True) for row in rows]
+        found: list[str] = []
+        for row in self._rows():
+            text = self.flow.same(json.dumps([row[name] for name in names], sort_keys=True))
+            if self.flow.kind != TWO_TRIES or row["action"] not in SAME_AGAIN or text not in found:
+                found.append(text)
+        return found
 
     # --- boundaries; called by whoever sees one, while the try waits ---
 
@@ -213,23 +242,59 @@ class Run:
         """Count a boundary and return what strikes there."""
         if self._model is None:
             self.boundaries.append(label)
-        if self._strikes and self._strikes[0].at == self._passed:
-            self._passed = 0
-            strike = self._strikes.pop(0)
-            self.outcome.story.append(f"{label}: {strike.how}")
-            self._struck = (strike.how, label)
-            if strike.how in SURVIVED:
-                self._lost_in_this_try = strike.how if self.flow.acts(label) else None
-            return strike
-        self._passed += 1
-        return None
+        active, acts = self._active, self.flow.acts(label)
+        active.sent = active.sent or acts
+        active.passed += 1
+        if active is self._second:
+            return Strike(0, RESUME) if active.passed == self._release + 1 and not self._first.over.is_set() else None
+        if not self._strikes:
+            return None
+        at = self._strikes[0].at
+        if at != self._passed and not (at == NEXT_ACT and acts):
+            self._passed += 1
+            return None
+        self._passed = 0
+        strike = self._strikes.pop(0)
+        self.outcome.story.append(f"{label}: {strike.how}{f', reading refused ({strike.refuse})' * bool(strike.refuse)}")
+        self._struck = (strike.how, label)
+        if strike.how in SURVIVED:
+            active.lost = strike.how if acts else active.lost
+        if strike.refuse is not None:
+            self._refused = (strike.refuse, 1 if strike.how in SURVIVED else 2)
+            active.refused = True
+        return strike
+
+    def refuses(self, label: str) -> int | None:
+        """Return the status that a request is answered with instead of being heeded, or None."""
+        is_refused = self._active.refused and label.startswith("GET") and self.flow.reads(label)
+        return self._refused[0] if is_refused else None
 
     def kill(self) -> None:
         """Kill the try, and return when it is dead."""
-        self._killed = True
-        os.kill(self._pid, signal.SIGKILL)
-        if threading.current_thread() is not threading.main_thread() and not self._dead.wait(PATIENCE):
+        active = self._active
+        active.killed = True
+        os.kill(active.process.pid or 0, signal.SIGKILL)
+        if threading.current_thread() is not active.server and not active.over.wait(PATIENCE):
             raise AssertionError("The worker does not die.")
+
+    def suspend(self, strike: Strike) -> None:
+        """Let the other one of two tries run on while this one waits; return when it is this one's turn again."""
+        active = self._active
+        if strike.how == RESUME:
+            self._hand_turn(self._first)
+        else:
+            self._first, self._release = active, strike.release
+            active.alone = False
+            self._second = self._begin(dataclasses.replace(active.order, try_number=active.order.try_number + 1))
+            self._second.alone = False
+            threading.Thread(target=self._serve, args=(self._second,), daemon=True).start()
+        if not active.turn.wait(PATIENCE):
+            raise AssertionError("The suspended try does not get its turn.")
+        active.turn.clear()
+
+    def _hand_turn(self, other: Try) -> None:
+        self._active = other
+        other.turn.set()
 
     async def let_late_request_arrive(self, *, is_awaited: bool) -> None:
         """
@@ -243,6 +308,7 @@ class Run:
         late.left -= is_awaited
         if late.left <= 0:
             self.late_request = None
+            self._active.alone = False
             self.outcome.story.append("the late request arrives")
             await late.arrives()
 
@@ -253,16 +319,21 @@ class Run:
         self._store: dict[str, str] = {}
         self._harness.log.write_text("")
         self._may_report = False
+        self._current, self._effects_before = task, len(self._rows())
         before = Counter(self._effects())
         max_tries, number, pokes = RETRIES, 1, 0  # clearing raises the first
+        resume = None
         while True:
-            in_doubt = task.in_doubt(self._kept(max_tries))
-            was_done = self._is_done(task)
-            how, what = self._try(task, number, max_tries, pokes)
-            self.outcome.story.append(f"{task.name}, try {number}: {how} {'' if how == 'success' else what or ''}")
-            self._may_report = self._may_report or task.in_doubt(self._kept(max_tries)) or self._lost_a_poll()
+            given = {"mode": self.flow.mode, **self.results}
+            log = str(self._harness.log)
+            one = self._try(child.Order(task.build, given, self._connections, log, number, max_tries, pokes, resume))
+            number, resume, (how, what) = one.order.try_number, None, one.ended
+            self._may_report = self._may_report or task.in_doubt(self._kept(max_tries)) or self._lost_a_poll(one)
             if how == "success":
                 return self._succeeded(task, what, was_cleared=max_tries > RETRIES)
+            if how == "deferred":
+                resume = self._event_of(one.order, what)
+                continue
             if how == "reschedule":
                 pokes += 1
                 if pokes < 3:
@@ -270,7 +341,7 @@ class Run:
                 return self._hand_over(task)
             pokes = 0
             if how == "failed":
-                self._check_failure(task, what, in_doubt=in_doubt, was_done=was_done)
+                self._check_failure(task, what, one)
                 self._end_delay()
                 if self._is_done(task):  # a person looks, and finds it
                     return True
@@ -281,54 +352,99 @@ class Run:
             if number > max_tries + 1 or len(self.outcome.story) > 30:
                 return self._give_up(f"{task.name} does not come to an end: {what}")
 
-    def _try(self, task: Task, number: int, max_tries: int, pokes: int) -> tuple[str, Any]:
-        here, there = _start.Pipe()
-        given = {"mode": self.flow.mode, **self.results}
-        order = child.Order(task.build, given, self._connections, str(self._harness.log), number, max_tries, pokes)
-        process = _start.Process(target=child.run, args=(there, order), daemon=True)
-        self._killed, self._lost_in_this_try = False, None
-        self._dead.clear()
-        process.start()
-        there.close()
-        self._pid = process.pid or 0
-        ended = ("died", None)
-        with here, contextlib.suppress(EOFError, ConnectionError):
-            here.send("begin")
-            for message in self._messages(here):
-                if message[0] == "end" and self.passes(f"end of {task.name}") is not None:
-                    self.kill()
-                elif message[0] == "end":
-                    ended = message[1:]
-                    here.send("noted")
-                else:
-                    self._answer(here, message)
-        process.join()
-        self._dead.set()
-        if ended[0] == "died":
-            if not self._killed:
-                self.outcome.wrong.append(f"{task.name} died by itself")
-            return "died", None
-        return ended
-
-    def _messages(self, line: Any) -> Iterator[tuple[Any, ...]]:
+    def _event_of(self, order: child.Order, deferral: tuple[str, str, Any]) -> tuple[str, Any] | None:
+        """Let people do what is waited for, and run the trigger, each time it is killed again; return its event."""
+        method, *trigger = deferral
+        if not self._waited:
+            self._waited = True
+            self._current.people(self._harness.emulator)
         while True:
-            if not line.poll(PATIENCE):
-                self.outcome.wrong.append("a try was silent for too long")
-                self.kill()
-            yield line.recv()
+            one = self._try(dataclasses.replace(order, trigger=tuple(trigger), resume=None))
+            if one.ended[0] == "event":
+                return method, one.ended[1]
+            if one.ended[0] != "died":
+                self.outcome.wrong.append(f"the trigger of {self._current.name} ended with {one.ended}")
+                return None
+
+    _waited = False
+
+    def _try(self, order: child.Order) -> Try:
+        """Run a try to its end, and what runs beside it; return the one that Airflow goes by, the later one."""
+        self._second = None
+        first = self._active = self._begin(order)
+        self._serve(first)
+        second = self._second
+        if second is not None:
+            second.over.wait(PATIENCE)
+        for one in filter(None, (first, second)):
+            how, what = one.ended
+            of = "trigger of " if order.trigger else ""
+            words = what if how in ("retry", "failed") else ""
+            self.outcome.story.append(f"{of}{self._current.name}, try {one.order.try_number}: {how} {words}")
+            self._check_truth(one)
+        status, left = self._refused
+        self._refused = (status, max(left - 1, 0))
+        return second or first
+
+    def _begin(self, order: child.Order) -> Try:
+        task = self._current
+        in_doubt, was_done = task.in_doubt(self._kept(order.max_tries)), self._is_done(task)
+        one = Try(order, len(self._rows()), in_doubt=in_doubt, was_done=was_done)
+        one.refused = self._refused[1] > 0
+        self._active = one
+        return one
+
+    def _serve(self, one: Try) -> None:
+        """Answer a try until it ends."""
+        one.server = threading.current_thread()
+        with one.line, contextlib.suppress(EOFError, ConnectionError):
+            one.line.send("begin")
+            for message in self._messages(one):
+                if message[0] == "end":
+                    self._note_end(one, message[1:])
+                else:
+                    self._answer(one.line, message)
+        one.process.join()
+        one.over.set()
+        if one.ended[0] == "died" and not one.killed:
+            self.outcome.wrong.append(f"{self._current.name} died by itself")
+        if self._second is not None and self._active is one:
+            self._hand_turn(self._first if one is self._second else self._second)
+
+    def _note_end(self, one: Try, ended: tuple[str, Any]) -> None:
+        part = {"deferred": "deferral", "event": "event"}.get(ended[0], "end")
+        strike = self.passes(f"{part} of {self._current.name}")
+        if strike is not None and (strike.how == RESUME or strike.how in SUSPENDED):
+            self.suspend(strike)
+        elif strike is not None:
+            self.kill()
+            return
+        one.ended = ended
+        one.line.send("noted")
+
+    def _messages(self, one: Try) -> Iterator[tuple[Any, ...]]:
+        while True:
+            while not one.line.poll(PATIENCE):
+                if self._active is one:
+                    self.outcome.wrong.append("a try was silent for too long")
+                    self.kill()
+            yield one.line.recv()
 
     def _answer(self, line: Any, message: tuple[Any, ...]) -> None:
         if message[0] == "get":
             line.send(self._store.get(message[1]))
+            return
+        key, text = message[1:]
+        strike = self.passes(f"write {UNTIL_CLEARED.sub('', key)}")
+        if strike is not None and (strike.how == RESUME or strike.how in SUSPENDED):
+            self.suspend(strike)
+            strike = None
+        if strike is None or strike.how != BEFORE:
+            self._store[key] = text
+        if strike is None or strike.how in SURVIVED:
+            line.send(None)
         else:
-            key, text = message[1:]
-            strike = self.passes(f"write {UNTIL_CLEARED.sub('', key)}")
-            if strike is None or strike.how != BEFORE:
-                self._store[key] = text
-            if strike is None or strike.how in SURVIVED:
-                line.send(None)
-            else:
-                self.kill()
+            self.kill()
 
     # --- what comes of it ---
 
@@ -345,8 +461,26 @@ class Run:
             return False
         return not self._model.slices[task.name] - Counter(self._effects())
 
-    def _lost_a_poll(self) -> bool:
-        return self._lost_in_this_try is not None and self.flow.consumes(self._struck[1])
+    def _lost_a_poll(self, one: Try) -> bool:
+        return one.lost is not None and self.flow.consumes(self._struck[1])
+
+    def _check_truth(self, one: Try) -> None:
+        """Hold what a try said against what the emulator has recorded."""
+        task, (how, what) = self._current, one.ended
+        rows = self._rows()
+        state = lambda: self._harness.emulator.control("GET", "state")  # noqa: E731
+        seen = Seen(rows[self._effects_before :], rows[one.effects :], one.sent, one.alone, state)
+        untrue: list[str] = []
+        if how == "success":
+            if self._model is not None and task.name in self._model.slices and not self._is_done(task):
+                untrue.append("success, but not all of its effects are recorded")
+            if what is not None:
+                untrue += task.claims(what, seen)
+        elif how in ("failed", "retry"):
+            untrue += untrue_error(what, seen)
+            if one.refused and one.is_uncertain and not what.startswith("OutcomeUnknown: "):
+                untrue.append(f"its outcome was unknown, and it says otherwise: {what}")
+        self.outcome.untrue += [f"{task.name}, try {one.order.try_number}: {words}" for words in untrue]
 
     def _succeeded(self, task: Task, result: Any, *, was_cleared: bool) -> bool:
         self.results[task.name] = result
@@ -372,11 +506,10 @@ class Run:
         if not self._may_report:
             self.outcome.wrong.append(f"{task.name} reports a loss where none can have been")
 
-    def _check_failure(self, task: Task, what: str, *, in_doubt: bool, was_done: bool) -> None:
+    def _check_failure(self, task: Task, what: str, one: Try) -> None:
         self.outcome.ended = FAILED
-        doubt = in_doubt or self._lost_in_this_try is not None
-        shows = task.is_readable and (was_done or self._lost_in_this_try == ANSWER_LOST)
-        if task.settles or not doubt or shows:
+        shows = task.is_readable and (one.was_done or one.lost == ANSWER_LOST)
+        if not one.is_uncertain or ((task.settles or shows) and not one.refused):
             self.outcome.wrong.append(f"{task.name} failed, but it could have known: {what}")
         if not what.startswith("OutcomeUnknown: ") or not re.search(task.look_for, what):
             self.outcome.wrong.append(f"{task.name} failed and does not say what to look for: {what}")
@@ -412,39 +545,6 @@ class Run:
             self._harness.emulator.control("GET", "clock")
 
 
-# --- all points of a flow ---
-
-
-@dataclass
-class Row:
-    """What became of the points of one flow."""
-
-    flow: Flow
-    seed: int
-    quick: bool
-    outcomes: dict[int, Outcome]
-
-    def cells(self) -> list[str]:
-        outcomes = self.outcomes.values()
-        ended = Counter(outcome.ended for outcome in outcomes)
-        lost, doubled = sum(one.lost for one in outcomes), sum(one.doubled for one in outcomes)
-        wrong = sum(one.is_violation for one in outcomes)
-        numbers = [len(outcomes), ended[DONE], ended[FAILED], ended[REPORTED], lost, doubled, wrong]
-        return [self.flow.name, self.flow.mode or "", *map(str, numbers)]
-
-    def violations(self) -> list[str]:
-        """Say of each violation what it is, how it came, and how to see it again."""
-        mode = f" --mode {self.flow.mode}" if self.flow.mode else ""
-        quick = " --quick" if self.quick else ""
-        again = f"python -m tests.robustness.faults --flow '{self.flow.name}'{mode} --seed {self.seed}{quick}"
-        return [
-            f"{self.flow.name}, point {number}: {'; '.join([f'lost {one.lost}, doubled {one.doubled}', *one.wrong])}\n"
-            f"  again: {again} --point {number}\n  " + "\n  ".join(one.story)
-            for number, one in self.outcomes.items()
-            if one.is_violation
-        ]
-
-
 def run_flow(
     harness: Harness, flow: Flow, seed: int, *, quick: bool = False, every: int = 1, only: int | None = None
 ) -> Row:
@@ -457,57 +557,7 @@ def run_flow(
     model = harness.undisturbed(flow)
     numbered = [
         (number, point)
-        for number, point in enumerate(points(flow, model, seed, quick=quick))
+        for number, point in enumerate(points(flow, model.boundaries, seed, quick=quick))
         if number % every == 0 and only in (None, number)
     ]
     return Row(flow, seed, quick, {number: harness.disturbed(flow, point, model) for number, point in numbered})
-
-
-def table(rows: list[Row]) -> str:
-    """Return what became of all points as a table, with their sums."""
-    heads = ["flow", "mode", "points", DONE, FAILED, REPORTED, "lost", "doubled", "violations"]
-    cells = [row.cells() for row in rows]
-    sums = [str(sum(int(row[column]) for row in cells)) for column in range(2, len(heads))]
-    lines = [heads, *cells, ["all", "", *sums]]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(heads))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) if column < 2 else cell.rjust(width) for column, (cell, width) in enumerate(pairs))
-        for pairs in (list(zip(line, widths, strict=True)) for line in lines)
-    )
-
-
-# --- where it can be struck ---
-
-
-def points(flow: Flow, model: Run, seed: int, *, quick: bool) -> list[tuple[Strike, ...]]:
-    """
-    Return every boundary with every strike that it can bear, and doubles of them.
-
-    Each answer and each request that was lost is followed by a kill, too; other doubles are seeded.
-
-    :param quick: Strike once where nothing changes, before or after; and fewer doubles.
-    """
-    chance = random.Random(f"{flow.name} {flow.mode} {seed}")
-    at_each = (_strikes(flow, at, label, chance, quick=quick) for at, label in enumerate(model.boundaries))
-    singles = [strike for strikes in at_each for strike in strikes]
-    firsts = [strike for strike in singles if strike.how in SURVIVED]
-    firsts += chance.choices(singles, k=QUICK_DOUBLES if quick else DOUBLES)
-    return [*((strike,) for strike in singles), *((first, _next_kill(model, first, chance)) for first in firsts)]
-
-
-def _strikes(flow: Flow, at: int, label: str, chance: random.Random, *, quick: bool) -> list[Strike]:
-    if label.startswith("end of"):
-        return [Strike(at, BEFORE)]
-    if not flow.acts(label):
-        both = [Strike(at, BEFORE), Strike(at, AFTER)]
-        return [chance.choice(both)] if quick and not label.startswith("write") else both
-    delayed = [Strike(at, DELAYED, release) for release in range(chance.randrange(1, 3), 7, 2)]
-    kinds = [Strike(at, how) for how in (BEFORE, LATE, AFTER, *SURVIVED)]
-    return kinds + delayed if flow.may_be_late(label) else kinds
-
-
-def _next_kill(model: Run, first: Strike, chance: random.Random) -> Strike:
-    """Return a kill among the boundaries that are left; of a task whose try was killed all are before it again."""
-    ends = [at for at, label in enumerate(model.boundaries[: first.at]) if label.startswith("end of")]
-    begun = first.at if first.how in SURVIVED else max(ends, default=-1)
-    return Strike(chance.randrange(len(model.boundaries) - begun), chance.choice((BEFORE, LATE, AFTER)))

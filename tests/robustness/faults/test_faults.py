@@ -7,7 +7,9 @@ import pytest
 from airflow_provider_workflows.version_compat import HAS_TASK_STATE_STORE
 from tests.robustness.faults.careless import FORGETS, SAYS_DONE, SAYS_NOTHING
 from tests.robustness.faults.flows import CONSUMED, FLOWS, Flow
-from tests.robustness.faults.harness import AFTER, BEFORE, DONE, FAILED, points, run_flow
+from tests.robustness.faults.harness import run_flow
+from tests.robustness.faults.reports import DONE, FAILED
+from tests.robustness.faults.strikes import AFTER, BEFORE, KILLS, is_end, points
 
 pytestmark = pytest.mark.skipif(
     not HAS_TASK_STATE_STORE, reason="Before Airflow 3.3 a task can keep nothing for its retries."
