@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from airflow_provider_workflows.exceptions import OutcomeUnknown, StepMoved
+from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
 from airflow_provider_workflows.operators.workflowsoft_processes import WorkflowsoftCreateTaskOperator
 from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
 
-from .flows import CONSUMED, WAIT, Flow, Given, Task, event_is_planned, polling
+from . import truth
+from .flows import CONSUMED, ONE_LOOK, TOOL, WAIT, Flow, Given, Task, event_is_planned, polling
 
 
 class Forgets(WorkflowsoftCreateTaskOperator):
@@ -36,6 +39,23 @@ class SaysNothing(WorkflowsoftIntegrationSensor):
         self._journal.lose(instances, failures)
 
 
+class TakesTheCredit(ProcoreRespondOperator):
+    """Says of each response that this try has sent it."""
+
+    def act(self, context: Any) -> Any:
+        return {**(super().act(context) or {}), "already_recorded": False}
+
+
+class Denies(WorkflowsoftCreateTaskOperator):
+    """Says that nothing was done where nobody knows."""
+
+    def act(self, context: Any) -> Any:
+        try:
+            return super().act(context)
+        except OutcomeUnknown as unknown:
+            raise StepMoved("It is too late for a task; nothing was sent.") from unknown
+
+
 def forget(given: Given) -> Any:
     return Forgets(task_id="careless", title="Look at it", on_behalf_of="12")
 
@@ -48,8 +68,18 @@ def say_nothing(given: Given) -> Any:
     return SaysNothing(task_id="careless", **WAIT)
 
 
+def take_the_credit(given: Given) -> Any:
+    return TakesTheCredit(task_id="careless", tool_type=TOOL, item_id="5001", option="Approve", **ONE_LOOK)
+
+
+def deny(given: Given) -> Any:
+    return Denies(task_id="careless", title="Look at it", on_behalf_of="12", retries=3)
+
+
 FORGETS = Flow("forgets", (Task("careless", forget, is_readable=False),))
 SAYS_DONE = Flow("says done", (Task("careless", say_done, is_readable=False),))
 SAYS_NOTHING = Flow(
     "says nothing", (Task("careless", say_nothing, in_doubt=polling),), CONSUMED, prepare=event_is_planned
 )
+TAKES_THE_CREDIT = Flow("takes the credit", (Task("careless", take_the_credit, claims=truth.responded),))
+DENIES = Flow("denies", (Task("careless", deny, is_readable=False),))

@@ -174,6 +174,7 @@ def perform_and_wait(given: Given) -> Any:
         task_id="perform",
         instance_id="568151",
         activity="Accept",
+        role="Project Manager",
         comments="Please.",
         wait_for_state_change=True,
         **DEFERRED,
@@ -430,9 +431,7 @@ def _one(task: Task, name: str | None = None, **more: Any) -> Flow:
 
 
 RESPOND = Task("respond", respond, in_doubt=_responding, settles=True, claims=truth.responded)
-PERFORM = Task(
-    "perform", perform, in_doubt=_sent, look_for="history of instance 568150", claims=truth.performed
-)
+PERFORM = Task("perform", perform, in_doubt=_sent, look_for=r"history of instance 56815\d", claims=truth.performed)
 START = Task("start", start, in_doubt=_starting, look_for="item 6001", claims=truth.started)
 BULK_START = Task("bulk_start", bulk_start, settles=True, claims=truth.all_started)
 _HIDDEN = replace(RESPOND, settles=False, is_readable=False, look_for="step occurrence 70000101 of instance 700001")
@@ -489,9 +488,7 @@ FLOWS = (
         replace(PERFORM, build=perform_and_wait, people=others_perform, told=_same_but_for_times),
         "perform, deferrable",
     ),
-    _one(
-        replace(START, build=start_and_wait, people=others_complete, told=_same_but_for_times), "start, deferrable"
-    ),
+    _one(replace(START, build=start_and_wait, people=others_complete, told=_same_but_for_times), "start, deferrable"),
     _one(
         replace(BULK_START, build=bulk_start_deferrable, people=an_hour_passes),
         "bulk start, deferrable",

@@ -255,7 +255,9 @@ class Run:
             return None
         self._passed = 0
         strike = self._strikes.pop(0)
-        self.outcome.story.append(f"{label}: {strike.how}{f', reading refused ({strike.refuse})' * bool(strike.refuse)}")
+        self.outcome.story.append(
+            f"{label}: {strike.how}{f', reading refused ({strike.refuse})' * bool(strike.refuse)}"
+        )
         self._struck = (strike.how, label)
         if strike.how in SURVIVED:
             active.lost = strike.how if acts else active.lost

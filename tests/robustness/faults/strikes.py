@@ -98,9 +98,7 @@ def _next_kill(boundaries: Sequence[str], first: Strike, chance: random.Random) 
     return Strike(chance.randrange(len(boundaries) - begun), chance.choice((BEFORE, LATE, AFTER)))
 
 
-def _suspensions(
-    flow: Flow, boundaries: Sequence[str], at: int, chance: random.Random, *, quick: bool
-) -> list[Strike]:
+def _suspensions(flow: Flow, boundaries: Sequence[str], at: int, chance: random.Random, *, quick: bool) -> list[Strike]:
     """Return the ways to suspend a try at a boundary: the other one runs to its end meanwhile, or a part of the way."""
     label = boundaries[at]
     overlaps = (QUICK_OVERLAPS if quick else OVERLAPS) if flow.acts(label) or label.startswith("write ") else 1
