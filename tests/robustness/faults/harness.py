@@ -334,6 +334,7 @@ class Run:
             if how == "success":
                 return self._succeeded(task, what, was_cleared=max_tries > RETRIES)
             if how == "deferred":
+                self._deferred = one
                 resume = self._event_of(one.order, what)
                 continue
             if how == "reschedule":
@@ -393,6 +394,8 @@ class Run:
         in_doubt, was_done = task.in_doubt(self._kept(order.max_tries)), self._is_done(task)
         one = Try(order, len(self._rows()), in_doubt=in_doubt, was_done=was_done)
         one.refused = self._refused[1] > 0
+        if order.resume is not None:  # so it speaks for its part before the wait, too
+            one.effects, one.sent, one.alone = self._deferred.effects, self._deferred.sent, self._deferred.alone
         self._active = one
         return one
 
