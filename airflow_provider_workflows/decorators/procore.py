@@ -134,6 +134,8 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         pin = self._occurrence_pin(context)
         instance_id = str(self.instance_id)
         view = self.first_view(instance_id, (pin.value or {}).get("step_occurrence_id"))
+        if pin.is_outdated or decision.is_outdated:
+            return self.act(context)
         if view.recorded is None and not view.is_current:
             self.moved(f"{self._over(view, instance_id)} The function was not called.", self.on_step_moved)
             return None

@@ -216,6 +216,16 @@ class Pin:
         self._key = key
         self.value: dict[str, Any] | None = given if store is None else store.get(key)
 
+    @property
+    def is_outdated(self) -> bool:
+        """
+        Whether another try of the task has stored something since this one read it.
+
+        Airflow starts one where the worker was suspended for so long that it took it for dead. To be asked after
+        reading the situation, and before the action is tied to that: it may be what the other try has made of it.
+        """
+        return self._store is not None and self._store.get(self._key) != self.value
+
     def keep(self, value: dict[str, Any]) -> None:
         """Tie the action to what was read first; to be called before anything is written."""
         self.value = value

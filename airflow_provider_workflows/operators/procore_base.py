@@ -165,7 +165,10 @@ class ProcoreInstanceOperator(ProcoreOperator):
         given = None if self.instance_id is None else {"instance_id": text_id(self.instance_id)}
         pin = self.pinned(context, key, given, "instance_id")
         if pin.value is None:
-            pin.keep({"instance_id": self.find_instance_id()})
+            found = self.find_instance_id()
+            if pin.is_outdated:
+                return self.pinned_instance_id(context, key)
+            pin.keep({"instance_id": found})
         return str((pin.value or {})["instance_id"])
 
     def show(self, instance_id: str) -> dict[str, Any]:

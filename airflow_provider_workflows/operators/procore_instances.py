@@ -403,6 +403,8 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
         bound = {name: value for name, value in (pin.value or {}).items() if value}
         instance_id = str(bound.get("instance_id") or self.find_instance_id())
         instance = self.at_a_step(instance_id, partial(self.show, instance_id), rules.is_between_steps)
+        if pin.is_outdated or self._journal.is_outdated:
+            return self.act(context)
         step = rules.current_step(instance)
         occurrence_id = str(bound.get("step_occurrence_id") or (step or {}).get("id") or "")
         if step is None or str(step["id"]) != occurrence_id:

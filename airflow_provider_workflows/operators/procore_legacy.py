@@ -260,6 +260,8 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         if _is_between(now, state, histories) and (row is None or row.get("performed_by_id") != self._user_id):
             now, histories = self._read_on(instance_id, state)
             shown, row, unclear = self._recorded(context, now, histories, pinned)
+        if visit.is_outdated or sent.is_outdated:
+            return self._perform_once(context)
         if row is not None and shown is not None:
             return self._result(now, shown, row, already_performed=True)
         if unclear:

@@ -191,6 +191,8 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             view = self._view_after_sending(instance_id, str(occurrence_id))
         else:
             view = self.first_view(instance_id, occurrence_id)
+        if pin.is_outdated:
+            return self.act(context)
         if view.occurrence_id is None or (view.recorded is None and not view.is_current):
             self.moved(self._over(view, instance_id), self.on_step_moved)
             return None

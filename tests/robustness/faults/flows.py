@@ -301,17 +301,14 @@ def _replacing(kept: Kept) -> bool:
     return bool(journal.get("sent")) and journal.get("request_id") is None
 
 
-def _same_but_for_comment(result: Any) -> Any:
-    return {name: value for name, value in _same_but_for_words(result).items() if name != "comment"}
-
-
-def _same_but_for_adopted(result: Any) -> Any:
-    return {name: value for name, value in _same_but_for_words(result).items() if name != "adopted"}
+def _same_but_for(*names: str) -> Callable[[Any], Any]:
+    """Return what compares results without these values, as well."""
+    return lambda result: {name: value for name, value in _same_but_for_words(result).items() if name not in names}
 
 
 def _same_but_for_times(result: Any) -> Any:
-    nested = {name: value["state"] if name == "outcome" else value for name, value in result.items() if value}
-    return {name: value for name, value in _same_but_for_words(nested).items() if name not in ("state_after",)}
+    outcome = result.get("outcome") or {}
+    return {**_same_but_for("state_after", "terminated_at")(result), "outcome": outcome.get("state")}
 
 
 def _state(result: Any) -> Any:
@@ -438,7 +435,9 @@ RESPOND = Task("respond", respond, in_doubt=_responding, settles=True, claims=tr
 PERFORM = Task("perform", perform, in_doubt=_sent, look_for=r"history of instance 56815\d", claims=truth.performed)
 START = Task("start", start, in_doubt=_starting, look_for="item 6001", claims=truth.started)
 BULK_START = Task("bulk_start", bulk_start, settles=True, claims=truth.all_started)
-_HIDDEN = replace(RESPOND, settles=False, is_readable=False, look_for="step occurrence 70000101 of instance 700001")
+# Where the record cannot be read, Procore's 204 is all there is.
+_UNREAD = replace(RESPOND, told=_same_but_for("confirmed"))
+_HIDDEN = replace(_UNREAD, settles=False, is_readable=False, look_for="step occurrence 70000101 of instance 700001")
 TERMINATE = Task("terminate", terminate, settles=True, claims=truth.terminated)
 RESTART = Task("restart", restart, settles=True, claims=truth.restarted)
 ADD_ASSIGNEES = Task(
@@ -486,7 +485,7 @@ FLOWS = (
         )
     ),
     # The decision of a function.
-    _one(replace(RESPOND, build=respond_by_function, told=_same_but_for_comment), "respond, function"),
+    _one(replace(RESPOND, build=respond_by_function, told=_same_but_for("comment")), "respond, function"),
     # Waits without a worker: a try begins what is waited for, a trigger waits, and the resumed try goes on.
     _one(
         replace(PERFORM, build=perform_and_wait, people=others_perform, told=_same_but_for_times),
@@ -514,7 +513,7 @@ FLOWS = (
     _one(_HIDDEN, "respond, responses hidden", switches={"hidden_events": "responses"}),
     _one(_HIDDEN, "respond, steps hidden", switches={"hidden_events": "response_steps"}),
     # After an unknown outcome.
-    _one(RESPOND, "respond, reading refused", kind=REFUSED_READS, notes_doubt=True),
+    _one(_UNREAD, "respond, reading refused", kind=REFUSED_READS, notes_doubt=True),
     _one(PERFORM, "perform, reading refused", kind=REFUSED_READS, notes_doubt=True),
     _one(START, "start, reading refused", kind=REFUSED_READS, notes_doubt=True),
     _one(BULK_START, "bulk start, reading refused", kind=REFUSED_READS),
@@ -527,7 +526,7 @@ FLOWS = (
     _one(RESPOND, "respond, two tries", kind=TWO_TRIES),
     _one(PERFORM, "perform, two tries", kind=TWO_TRIES),
     # What the other try has started is adopted: the safe side, for `cancel_on_kill` leaves it alone.
-    _one(replace(START, told=_same_but_for_adopted), "start, two tries", kind=TWO_TRIES),
+    _one(replace(START, told=_same_but_for("adopted")), "start, two tries", kind=TWO_TRIES),
     _one(BULK_START, "bulk start, two tries", kind=TWO_TRIES),
     _one(TERMINATE, "terminate, two tries", kind=TWO_TRIES),
     _one(RESTART, "restart, two tries", kind=TWO_TRIES),

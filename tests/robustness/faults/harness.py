@@ -544,10 +544,12 @@ class Run:
         return False
 
     def _end_delay(self) -> None:
-        """Let what is on its way arrive now, at the latest."""
+        """Let what is on its way arrive now, at the latest, and Procore do what it has taken on."""
         if self.late_request is not None:
             self.late_request.left = 0
             self._harness.emulator.control("GET", "clock")
+        if "operation_delay" in self.flow.switches:
+            self._harness.emulator.control("POST", "clock", advance=3600)
 
 
 def run_flow(

@@ -15,8 +15,16 @@ pytestmark = pytest.mark.skipif(
     not HAS_TASK_STATE_STORE, reason="Before Airflow 3.3 a task can keep nothing for its retries."
 )
 SEED = 1
-# One flow of each sort: its outcome can be read, it cannot, and reading consumes.
-REPRESENTATIVE = {("respond", None), ("create task", None), ("integration step, function", CONSUMED)}
+# One flow of each sort, and of how many points the quick tests run one: its outcome can be read, it cannot, reading
+# consumes, reading is refused, two tries run at once, and it waits without a worker.
+REPRESENTATIVE = {
+    ("respond", None): 3,
+    ("create task", None): 3,
+    ("integration step, function", CONSUMED): 3,
+    ("respond, reading refused", None): 2,
+    ("respond, two tries", None): 6,
+    ("start, deferrable", None): 9,
+}
 
 
 def name_of(flow: Flow) -> str:
@@ -26,11 +34,15 @@ def name_of(flow: Flow) -> str:
 @pytest.mark.parametrize(
     ("flow", "every"),
     [
-        *(pytest.param(flow, 3, id=name_of(flow)) for flow in FLOWS if (flow.name, flow.mode) in REPRESENTATIVE),
+        *(
+            pytest.param(flow, REPRESENTATIVE[flow.name, flow.mode], id=name_of(flow))
+            for flow in FLOWS
+            if (flow.name, flow.mode) in REPRESENTATIVE
+        ),
         *(pytest.param(flow, 1, id=f"{name_of(flow)}-full", marks=pytest.mark.slow) for flow in FLOWS),
     ],
 )
-def test_killed_task_loses_doubles_and_hides_nothing(harness, rows, flow, every):
+def test_disturbed_task_loses_doubles_and_hides_nothing(harness, rows, flow, every):
     row = run_flow(harness, flow, SEED, quick=True, every=every)
     rows.append(row)
 
