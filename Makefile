@@ -82,7 +82,7 @@ $(MATRIX): matrix-%: .venv/ready
 	.venv/$*/bin/python $(PYTEST) -m '$(MATRIX_MARKS)'
 
 .PHONY: faults
-faults: .venv/ready ## kill every action at each of its requests and notes, and print what became of it
+faults: .venv/ready ## kill, suspend and refuse every action at each of its requests and notes, and print what became of it
 	$(BIN)/python -m tests.robustness.faults
 
 .PHONY: kills
