@@ -280,6 +280,11 @@ def event_is_planned(emulator: Emulator) -> None:
     emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
 
 
+def _received(rows: Any) -> list[dict[str, Any]]:
+    """Return what came, without what was lost."""
+    return [{name: value for name, value in row.items() if name != "suspected_lost"} for row in rows]
+
+
 def polling(kept: Kept) -> bool:
     return (kept.get("new_integrations") or {}).get("polling_since") is not None
 
@@ -300,7 +305,7 @@ def _integration_flows(mode: str) -> tuple[Flow, Flow]:
     Whether it is completed shows only where polls leave it there until then.
     """
     completing = {"in_doubt": _completing, "is_readable": mode == KEPT, "look_for": r"instance \d+"}
-    waiting = Task("wait", wait, in_doubt=polling)
+    waiting = Task("wait", wait, in_doubt=polling, told=_received)
     function = Flow(
         "integration step, function",
         (waiting, Task("handle", handle, instead=complete, **completing)),

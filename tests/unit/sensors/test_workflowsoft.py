@@ -684,7 +684,7 @@ def test_no_death_between_two_notes_loses_a_received_instance(consuming, emulato
         dies_in_the_end(patch)
         with pytest.raises(Killed):
             sensor().execute(cleared(context, 0))
-    dies(type(store), "set", moment, about="new_integrations_begun")
+    dies(type(store), "set", moment, about="new_integrations_started")
     with pytest.raises(Killed):
         sensor().execute(cleared(context, 1))
 
