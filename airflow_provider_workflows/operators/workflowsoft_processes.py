@@ -323,7 +323,7 @@ class WorkflowsoftListOperator(WorkflowsoftOperator):
 def _earlier_run(record: Mapping[str, Any]) -> str:
     again = "It is done again, for the task was cleared."
     if "description" in record:
-        return f"Before this task was cleared: {record['said']} {again}"
+        return f"Before this task was cleared: {record['description']} {again}"
     return (
         f"Before this task was cleared, it began at {record['begun']} to create {record['what']}, and nobody knows "
         f"whether it did. {again}"
