@@ -240,7 +240,7 @@ class TokenAuth(requests.auth.AuthBase):
                 if self._token.value == refused:
                     raise AuthenticationError(
                         "The server refused the token and there is no way to renew it",
-                        advice=getattr(self._source, "remedy", None),
+                        advice=f"{getattr(self._source, 'remedy', '')} {AuthenticationError.advice}".strip(),
                     )
 
     def _is_fresh(self, token: Token) -> bool:

@@ -602,11 +602,11 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         """
         new = [row for row in rows if since is not None and _is_new(row, since)]
         for row in new:
-            if _creator(row) == self.hook.user_id:
+            if rules.created_by(row) == self.hook.user_id:
                 return "found", row
         adopts = self.on_active_instance == "adopt"
         for row in new:
-            if _creator(row) is None:  # whose it is nobody says: then it is only known that there is one
+            if rules.created_by(row) is None:  # whose it is nobody says: then it is only known that there is one
                 return ("active" if adopts else "found"), row
         return "active", next((row for row in rows if adopts and not row.get("ended_at")), None)
 
@@ -666,21 +666,17 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         # Many are found sooner by going through all.
         rows = look() if len(item_ids) > FEW else (row for item_id in item_ids for row in look(item_id=item_id))
         for row in rows:
-            subtype = text_id(row.get("tool_subtype"))
-            if (
-                is_id(row.get("id"))
-                and text_id(row.get("item_id")) in item_ids
-                and _is_same_tool(row.get("tool_type"), self.tool_type)
-                and (subtype is None or self.tool_subtype is None or subtype == text_id(self.tool_subtype))
-            ):
+            if is_id(row.get("id")) and text_id(row.get("item_id")) in item_ids:
                 yield row
 
     def _result(self, journal: Mapping[str, Any]) -> dict[str, Any]:
         place = {item["item_id"]: number for number, item in enumerate(self._checked_items())}
-        completed = [*self._completed(journal["past"]), *journal["found"]]
+        # Of two tries at once both may have noted an item; whoever maps over the result wants it once.
+        completed = {row["item_id"]: row for row in [*self._completed(journal["past"]), *journal["found"]]}
+        active = {row["item_id"]: row for row in journal["active"] if row["item_id"] not in completed}
         return {
-            "completed": sorted(completed, key=lambda row: place.get(row["item_id"], len(place))),
-            "already_active": journal["active"],
+            "completed": sorted(completed.values(), key=lambda row: place.get(row["item_id"], len(place))),
+            "already_active": [*active.values()],
             "failed": journal["failed"],
             "operation_ids": journal["past"],
         }
@@ -698,17 +694,3 @@ def _is_new(row: Mapping[str, Any], since: str) -> bool:
     """Tell whether an instance was created since a time."""
     created, begun = parse_time(row.get("created_at") or row.get("started_at")), parse_time(since)
     return created is not None and begun is not None and created >= begun
-
-
-def _creator(row: Mapping[str, Any]) -> str | None:
-    by = row.get("created_by")
-    return text_id(by.get("id")) if isinstance(by, Mapping) else None
-
-
-def _is_same_tool(shown: Any, asked: str) -> bool:
-    """Tell whether a row's tool is the one that was asked for, by its type or its class; one that is not shown is."""
-    return shown is None or _plain(shown) == _plain(asked)
-
-
-def _plain(tool: Any) -> str:
-    return "".join(letter for letter in str(tool).casefold() if letter.isalnum())

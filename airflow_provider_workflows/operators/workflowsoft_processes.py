@@ -62,7 +62,7 @@ class WorkflowsoftCreateOperator(ActsOnce, WorkflowsoftOperator):
         """Look up what is needed; return what a person can look for in Workflowsoft, and the call that creates it."""
 
     @abstractmethod
-    def said(self, result: Mapping[str, Any]) -> str:
+    def describe(self, result: Mapping[str, Any]) -> str:
         """Say in a sentence what was created."""
 
     def act(self, context: Context) -> dict[str, Any]:
@@ -103,8 +103,8 @@ class WorkflowsoftCreateOperator(ActsOnce, WorkflowsoftOperator):
                 f"ServerError: {told(failed)} It is not sent again: look for {what}, and clear the task if there is "
                 "none."
             ) from failed
-        self.log.info("%s", self.said(result))
-        done = {"result": result, "said": self.said(result)}
+        self.log.info("%s", self.describe(result))
+        done = {"result": result, "description": self.describe(result)}
         journal.keep(done)
         ever.keep(done)
         return self._linked(result)
@@ -182,7 +182,7 @@ class WorkflowsoftStartProcessOperator(WorkflowsoftCreateOperator):
 
         return what, start
 
-    def said(self, result: Mapping[str, Any]) -> str:
+    def describe(self, result: Mapping[str, Any]) -> str:
         return (
             f"Started process {result['process_instance_id']} {result['title']!r} of diagram {result['diagram']!r} "
             f"({result['diagram_id']}) as user {result['on_behalf_of']}."
@@ -250,7 +250,7 @@ class WorkflowsoftCreateTaskOperator(WorkflowsoftCreateOperator):
 
         return f"a task {self.title!r} for user {assignee}, created by user {user}", create
 
-    def said(self, result: Mapping[str, Any]) -> str:
+    def describe(self, result: Mapping[str, Any]) -> str:
         return (
             f"Created task {result['task_id']} {result['title']!r} for user {result['assigned_to']} as user "
             f"{result['on_behalf_of']}."
@@ -322,8 +322,8 @@ class WorkflowsoftListOperator(WorkflowsoftOperator):
 
 def _earlier_run(record: Mapping[str, Any]) -> str:
     again = "It is done again, for the task was cleared."
-    if "said" in record:
-        return f"Before this task was cleared: {record['said']} {again}"
+    if "description" in record:
+        return f"Before this task was cleared: {record['description']} {again}"
     return (
         f"Before this task was cleared, it began at {record['begun']} to create {record['what']}, and nobody knows "
         f"whether it did. {again}"

@@ -216,9 +216,9 @@ class IntegrationStep:
         if seen[0].wrong:
             raise ContractError(
                 f"Workflowsoft accepted the values but shows others in: {'; '.join(seen[0].wrong)}. Where it only "
-                'tidies them up, set verify="normalized"'
+                'normalizes them, set verify="normalized"'
             )
-        for difference in (*seen[0].tidied, *seen[0].computed):
+        for difference in (*seen[0].normalized, *seen[0].computed):
             log.warning("Workflowsoft shows another value of field %s.", difference)
 
     def _moved(self, error: WorkflowsError) -> Exception:

@@ -19,7 +19,7 @@ from airflow_provider_workflows.rules.workflowsoft_values import (
     CODECS,
     UNREADABLE,
     as_it_is,
-    normalised_alike,
+    equal_when_normalized,
     read_value,
     time_text,
 )
@@ -430,7 +430,7 @@ class WriteComparison:
     What the fields show after a write.
 
     :param wrong: Written fields that show something else, with both values.
-    :param tidied: Written fields that show what the server has made of the value, with both values.
+    :param normalized: Written fields that show what the server has made of the value, with both values.
     :param others: Fields that were not written and show something else than before, with both values.
     :param emptied: The keys of those that are empty now.
     :param computed: Read-only fields that show another value than before, with both values: a server computes some.
@@ -438,7 +438,7 @@ class WriteComparison:
     """
 
     wrong: list[str]
-    tidied: list[str]
+    normalized: list[str]
     others: list[str]
     emptied: list[str]
     computed: list[str]
@@ -454,17 +454,17 @@ def compare_write(
     :param before: The fields as they were.
     :param after: The fields as they are.
     :param values: What was written, as JSON values by key.
-    :param normalized: Accept a value that the server has tidied up.
+    :param normalized: Accept a value that the server has normalized.
     """
     was, held = ({field.key: field for field in fields} for fields in (before, after))
     wrong: list[str] = []
-    tidied: list[str] = []
+    accepted: list[str] = []
     others, emptied, computed = [], [], []
     for key, value in values.items():
         field = held.get(key)
         if field is None or not _same(field, value):
-            is_tidy = field is not None and normalized and _is_tidied(field, value)
-            (tidied if is_tidy else wrong).append(_instead(field, key, f"sent {short(value)}"))
+            is_normal = field is not None and normalized and _is_normalized(field, value)
+            (accepted if is_normal else wrong).append(_instead(field, key, f"sent {short(value)}"))
     for key, field in was.items():
         now = held.get(key)
         if key in values or (now is not None and _unchanged(field, now)):
@@ -477,7 +477,7 @@ def compare_write(
         if not field.is_empty and (now is None or now.is_empty):
             emptied.append(key)
     is_untouched = all(key in held and key in was and _unchanged(was[key], held[key]) for key in values)
-    return WriteComparison(wrong, tidied, others, emptied, computed, is_untouched)
+    return WriteComparison(wrong, accepted, others, emptied, computed, is_untouched)
 
 
 def _instead(field: Field | None, name: str, before: str) -> str:
@@ -496,12 +496,12 @@ def _unchanged(was: Field, now: Field) -> bool:
     return (was.is_empty and now.is_empty) or _alike(was.value, now.value)
 
 
-def _is_tidied(field: Field, sent: Any) -> bool:
+def _is_normalized(field: Field, sent: Any) -> bool:
     if field.unreadable:
         return False
     shown = None if field.value is None else encode(field, field.value)
     try:
-        return normalised_alike(field.kind, sent, shown)
+        return equal_when_normalized(field.kind, sent, shown)
     except UNREADABLE:  # the field has another type by now
         return False
 

@@ -65,9 +65,9 @@ def _parsed(kind: str, text: str) -> Any:
         return text  # not the JSON of a text but the text itself
 
 
-def normalised_alike(kind: str, sent: Any, shown: Any) -> bool:
+def equal_when_normalized(kind: str, sent: Any, shown: Any) -> bool:
     """
-    Tell whether a server shows what was sent after it has tidied it up.
+    Tell whether a server shows what was sent after it has normalized it.
 
     Texts: blanks at both ends and line ends do not count. Times: to the minute. Numbers: to the precision shown.
 
@@ -76,7 +76,7 @@ def normalised_alike(kind: str, sent: Any, shown: Any) -> bool:
     :param shown: The value that is shown, in the form in which it would be sent.
     """
     if kind == "string":
-        return _tidy(sent) == _tidy(shown)
+        return _normal_text(sent) == _normal_text(shown)
     if sent is None or shown is None:
         return False
     if kind == "datetime":
@@ -92,7 +92,7 @@ def normalised_alike(kind: str, sent: Any, shown: Any) -> bool:
     return False
 
 
-def _tidy(text: str | None) -> str:
+def _normal_text(text: str | None) -> str:
     return (text or "").replace("\r\n", "\n").replace("\r", "\n").strip()
 
 

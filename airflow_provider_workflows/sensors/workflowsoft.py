@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 JOURNAL_KEPT = timedelta(days=365)  # after the deadline; a person may clear the task long after it has failed
 JOURNAL = "new_integrations"  # key in the task state store, which a clear leaves alone
-BEGUN = "new_integrations_begun"  # likewise, but forgotten by a clear
+STARTED = "new_integrations_started"  # likewise, but forgotten by a clear
 
 
 class WorkflowsoftIntegrationSensor(WorkflowsSensor):
@@ -47,8 +47,8 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
 
     Nobody documents whether reading a new instance takes it out of Workflowsoft, so the connection says it. With
     ``consumed_on_read`` (the default) every poll runs on a worker and is written down in Airflow's task state store
-    (3.3+) before and after: a retry hands on what an earlier try received, a task that was cleared what was never
-    handed on, and both report a poll that never got its answer. With ``kept_until_completed`` a deferred sensor polls
+    (3.3+) before and after: a retry delivers what an earlier try received, a task that was cleared what was never
+    delivered, and both report a poll that never got its answer. With ``kept_until_completed`` a deferred sensor polls
     in the triggerer, and an instance is found again until it is completed. Either way let one DAG run at a time wait
     for a step.
 
@@ -129,7 +129,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     def finish(self, result: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows = [{**ids, **result["place"], "suspected_lost": []} for ids in result["instances"]]
         rows[0]["suspected_lost"] = result["suspected_lost"]
-        self._journal.hand_on()
+        self._journal.mark_delivered()
         return rows
 
     def execute(self, context: Context) -> Any:
@@ -144,7 +144,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
             elif not self.retries:
                 self.log.warning(
                     "This sensor takes instances out of Workflowsoft and has retries=0: if its worker dies, what it "
-                    "has received is handed on only after a person has cleared the task. Set retries."
+                    "has received is delivered only after a person has cleared the task. Set retries."
                 )
         return super().execute(context)
 
@@ -173,15 +173,15 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         retention = timedelta(seconds=self.timeout) + JOURNAL_KEPT
         self._journal = Journal(version_compat.lasting_state_store(context), carried, retention)
         since_clear = version_compat.task_state_store(context)
-        if since_clear is not None and since_clear.get(BEGUN) is None:
+        if since_clear is not None and since_clear.get(STARTED) is None:
             # The first try of all, or the first since the task was cleared.
-            if instances := self._journal.begin_anew():
+            if instances := self._journal.start_after_clear():
                 self.log.warning(
-                    "Before this task was cleared it handed on %s; that is not done again. Where the tasks after it "
+                    "Before this task was cleared it delivered %s. They are not delivered again. Where a task after it "
                     "never got one, give its id to the operators by hand.",
                     named(instances),
                 )
-            since_clear.set(BEGUN, True, retention=retention)
+            since_clear.set(STARTED, True, retention=retention)
         if self._journal.is_polling:
             self._lose("The worker died in it.")
 
@@ -299,7 +299,7 @@ class Journal:
     """
     What one task knows of its polls, kept in its task state store so that a retry knows it too.
 
-    Clearing the task leaves it there: what was received and never handed on is handed on by the next run.
+    Clearing the task leaves it there: what was received and never delivered is delivered by the next run.
 
     :param store: The task's store, or None to keep it in memory only.
     :param carried: What is known already, where there is no store.
@@ -321,7 +321,7 @@ class Journal:
             "received": [],  # [integration instance, process instance]: the store has little room
             "suspected_lost": [],
             "answered": True,  # whether a poll was answered after the last loss
-            "handed_on": False,  # whether the task has returned what was received
+            "delivered": False,  # whether the task has returned what was received
             "failures": 0,  # polls in a row that the server answered with an error of its own
             **(known or {}),
         }
@@ -356,18 +356,18 @@ class Journal:
         """How many polls in a row the server has answered with an error of its own."""
         return int(self.entry["failures"])
 
-    def begin_anew(self) -> Instances:
-        """Forget what was handed on before the task was cleared, and return it; the rest is yet to be handed on."""
-        if not self.entry["handed_on"]:
+    def start_after_clear(self) -> Instances:
+        """Forget what was delivered before the task was cleared, and return it; the rest is still to be delivered."""
+        if not self.entry["delivered"]:
             return ()
         instances = self.received
-        self._keep(received=[], suspected_lost=[], answered=True, handed_on=False)
+        self._keep(received=[], suspected_lost=[], answered=True, delivered=False)
         return instances
 
-    def hand_on(self) -> None:
+    def mark_delivered(self) -> None:
         """Note that the task returns what was received."""
-        if self.entry["received"] and not self.entry["handed_on"]:
-            self._keep(handed_on=True)
+        if self.entry["received"] and not self.entry["delivered"]:
+            self._keep(delivered=True)
 
     def note_failures(self, failures: int) -> None:
         """Note how many polls in a row the server has answered with an error of its own."""

@@ -32,10 +32,12 @@ DAGS = Path(__file__).parents[1] / "robustness" / "secrets"
 NAMES = {path.stem for path in EXAMPLES.glob("example_*.py")}
 # Other examples would take what these need, if these started at once.
 BY_EVENTS = {"example_procore_event_driven_approval", "example_workflowsoft_event_driven_integration"}
-LATER = {*BY_EVENTS, "example_procore_fan_out", "example_procore_taskflow_approval"}
-# These wait for no person, and one would start what the others wait for.
+TASKFLOW = "example_procore_taskflow_approval"
+LATER = {*BY_EVENTS, "example_procore_fan_out", TASKFLOW}
+STARTS_ORDERS = "example_procore_follow_the_erp"
+# These wait for no person, and change what the others wait for.
 ALONE = {
-    "example_procore_follow_the_erp",
+    STARTS_ORDERS,
     "example_procore_leave_cover",
     "example_procore_nightly_audit_export",
     "example_workflowsoft_check_names",
@@ -188,12 +190,15 @@ def play(story: Story) -> None:
     story.start_dag("planted")
     story.until("the order is answered", lambda: "5011" in story.answered())
     story.until("the event is checked", lambda: story.has_ended("example_workflowsoft_integration_step"))
-    story.until("the first order is decided", lambda: story.has_ended("example_procore_branch_on_outcome"))
+    # All who wait for people have their decisions, before assignees change.
+    for dag_id in sorted(NAMES - LATER - ALONE):
+        story.until(f"{dag_id} ends", lambda dag_id=dag_id: story.has_ended(dag_id))
     story.start("5001")
-    for dag_id in sorted({*ALONE, "example_procore_taskflow_approval"}):
+    for dag_id in sorted(ALONE - {STARTS_ORDERS} | {TASKFLOW}):
         story.start_dag(dag_id)
-    story.until("a function has answered", lambda: story.has_ended("example_procore_taskflow_approval"))
-    for dag_id in BY_EVENTS:
+    # This one has a price for the order, and would wait for the prices of those that another example starts.
+    story.until("a function has answered", lambda: story.has_ended(TASKFLOW))
+    for dag_id in sorted({STARTS_ORDERS, *BY_EVENTS}):
         story.start_dag(dag_id)
     story.start("5012")
     story.start_process("Event planning")

@@ -311,6 +311,11 @@ def _same_but_for_times(result: Any) -> Any:
     return {**_same_but_for("state_after", "terminated_at")(result), "outcome": outcome.get("state")}
 
 
+def _all_items(result: Any) -> Any:
+    """Return the items that have an instance, whichever of two tries has started it."""
+    return sorted(row["item_id"] for row in [*result["completed"], *result["already_active"]]), result["failed"]
+
+
 def _state(result: Any) -> Any:
     return result["instance_id"], result["state"], result["item_status"]
 
@@ -386,6 +391,11 @@ def event_is_planned(emulator: Emulator) -> None:
     emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
 
 
+def _received(rows: Any) -> list[dict[str, Any]]:
+    """Return what came, without what was lost."""
+    return [{name: value for name, value in row.items() if name != "suspected_lost"} for row in rows]
+
+
 def polling(kept: Kept) -> bool:
     return (kept.get("new_integrations") or {}).get("polling_since") is not None
 
@@ -406,7 +416,7 @@ def _integration_flows(mode: str) -> tuple[Flow, Flow]:
     Whether it is completed shows only where polls leave it there until then.
     """
     completing: Any = {"in_doubt": _completing, "is_readable": mode == KEPT, "look_for": r"instance \d+"}
-    waiting = Task("wait", wait, in_doubt=polling, claims=truth.received)
+    waiting = Task("wait", wait, in_doubt=polling, told=_received, claims=truth.received)
     function = Flow(
         "integration step, function",
         (waiting, Task("handle", handle, instead=complete, claims=truth.handled, **completing)),
@@ -527,7 +537,7 @@ FLOWS = (
     _one(PERFORM, "perform, two tries", kind=TWO_TRIES),
     # What the other try has started is adopted: the safe side, for `cancel_on_kill` leaves it alone.
     _one(replace(START, told=_same_but_for("adopted")), "start, two tries", kind=TWO_TRIES),
-    _one(BULK_START, "bulk start, two tries", kind=TWO_TRIES),
+    _one(replace(BULK_START, told=_all_items), "bulk start, two tries", kind=TWO_TRIES),
     _one(TERMINATE, "terminate, two tries", kind=TWO_TRIES),
     _one(RESTART, "restart, two tries", kind=TWO_TRIES),
     _one(ADD_ASSIGNEES, "add assignees, two tries", kind=TWO_TRIES),

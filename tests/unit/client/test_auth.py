@@ -262,7 +262,7 @@ def test_a_static_token_that_is_refused_says_what_to_do(requests_mock, answer):
 
     with pytest.raises(AuthenticationError) as failure:
         client.get("/x")
-    assert str(failure.value).endswith("Get a new API token.")
+    assert str(failure.value).endswith(f"Get a new API token. {AuthenticationError.advice}")
 
 
 @pytest.mark.parametrize("skew", [-7200, 0, 7200])

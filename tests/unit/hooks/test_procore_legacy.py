@@ -105,8 +105,8 @@ def test_instances_are_listed_lazily_in_the_largest_pages(hook, requests_mock):
     requests_mock.get(
         INSTANCES,
         [
-            {"json": [INSTANCE], "headers": {"Link": f'<{second}>; rel="next"', "Total": "2001"}},
-            {"json": [{**INSTANCE, "id": 568151}], "headers": {"Total": "2001", "Link": ""}},
+            {"json": [INSTANCE], "headers": {"Link": f'<{second}>; rel="next"', "Total": "2"}},
+            {"json": [{**INSTANCE, "id": 568151}], "headers": {"Total": "2", "Link": ""}},
         ],
     )
 

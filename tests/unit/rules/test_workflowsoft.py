@@ -728,8 +728,8 @@ def test_a_tidied_value_counts_only_where_it_is_asked_for(type_name, sent, shown
     exact = rules.compare_write(after, after, {"k-1": sent})
     normalized = rules.compare_write(after, after, {"k-1": sent}, normalized=True)
 
-    assert (len(exact.wrong), exact.tidied) == (1, [])
-    assert (normalized.wrong == [], len(normalized.tidied)) == (alike, int(alike))
+    assert (len(exact.wrong), exact.normalized) == (1, [])
+    assert (normalized.wrong == [], len(normalized.normalized)) == (alike, int(alike))
 
 
 @pytest.mark.parametrize(
