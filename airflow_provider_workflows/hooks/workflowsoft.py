@@ -37,7 +37,6 @@ PUBLIC_URL = "https://api.workflowsoft.com"
 MINT_AUTH = ("basic", "bearer", "cookie")
 CONSUMED_ON_READ = "consumed_on_read"
 KEPT_UNTIL_COMPLETED = "kept_until_completed"
-ROW_LIMIT = 100  # the vendor's example; there is no paging beyond it
 USER_LIMIT = 15  # the vendor's default for a search, which a server may take for its most
 MOST_USERS = 10_000  # that are asked for when an exact address is not among fewer
 SHORTEST_POLL = 15.0  # seconds; the vendor speaks of minutes and states no rate limit
@@ -125,7 +124,7 @@ class WorkflowsoftHook(WorkflowsHook):
 
         :param search_term: Only those whose name matches it, in whatever way the server matches.
         """
-        return self._warned(self._diagrams({"searchTerm": search_term, "limit": ROW_LIMIT}), "process diagrams")
+        return self._warned(self._diagrams({"searchTerm": search_term, "limit": rules.ROW_LIMIT}), "process diagrams")
 
     def find_process_diagram(self, diagram: str, *, parameter: str = "diagram") -> dict[str, str]:
         """
@@ -137,7 +136,7 @@ class WorkflowsoftHook(WorkflowsHook):
         rows = self.list_process_diagrams(diagram)
         if not any(diagram.strip() in (row["title"].strip(), row["id"]) for row in rows):
             rows = self.list_process_diagrams()
-        return dict(rules.choose(parameter, "process diagram", diagram, rows, may_lack=len(rows) >= ROW_LIMIT))
+        return dict(rules.choose(parameter, "process diagram", diagram, rows, may_lack=len(rows) >= rules.ROW_LIMIT))
 
     def list_integration_steps(self, diagram_id: str) -> list[dict[str, str]]:
         """List the integration steps of a process diagram: ``[{id, title}]``."""
@@ -161,7 +160,7 @@ class WorkflowsoftHook(WorkflowsHook):
             }
         return self._resolved[diagram, step]
 
-    def search_users(self, query: str, *, limit: int = ROW_LIMIT) -> list[dict[str, str]]:
+    def search_users(self, query: str, *, limit: int = rules.ROW_LIMIT) -> list[dict[str, str]]:
         """
         Search users: ``[{id, full_name, email}]``; logs a warning where there may be more.
 
@@ -184,12 +183,12 @@ class WorkflowsoftHook(WorkflowsHook):
             if " " in user:
                 raise ConfigurationError(f"{parameter} must be an e-mail address or an id, not a name; got {user!r}.")
             return user
-        limit, rows = ROW_LIMIT, self._users(user, ROW_LIMIT)
+        limit, rows = rules.ROW_LIMIT, self._users(user, rules.ROW_LIMIT)
         while len(rows) >= limit and limit < MOST_USERS:
             limit *= 10
             rows = self._users(user, limit)
         # A server may return fewer than it is asked for.
-        may_lack = len(rows) in (USER_LIMIT, ROW_LIMIT) or len(rows) >= limit
+        may_lack = len(rows) in (USER_LIMIT, rules.ROW_LIMIT) or len(rows) >= limit
         return rules.choose_user(parameter, user, rows, may_lack=may_lack)
 
     # --- integration instances ---
@@ -375,7 +374,7 @@ class WorkflowsoftHook(WorkflowsHook):
                 f"The answer does not say which {kind} was made. {odd}", method="POST", path=where
             ) from odd
 
-    def _warned(self, rows: list[dict[str, str]], kind: str, limit: int = ROW_LIMIT) -> list[dict[str, str]]:
+    def _warned(self, rows: list[dict[str, str]], kind: str, limit: int = rules.ROW_LIMIT) -> list[dict[str, str]]:
         if len(rows) >= limit:
             self.log.warning(
                 "Workflowsoft listed %d %s, as many as were asked for: there may be more.", len(rows), kind

@@ -16,7 +16,6 @@ from airflow_provider_workflows.exceptions import (
     OutcomeUnknown,
     ServerError,
 )
-from airflow_provider_workflows.hooks.workflowsoft import ROW_LIMIT
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
 from airflow_provider_workflows.operators.base import Pin, told, unretried
 from airflow_provider_workflows.operators.workflowsoft import ActsOnce, WorkflowsoftOperator
@@ -308,7 +307,7 @@ class WorkflowsoftListOperator(WorkflowsoftOperator):
 
     def _limit(self) -> int:
         if self.limit is None:
-            return ROW_LIMIT
+            return rules.ROW_LIMIT
         given = str(self.limit).strip()
         if not given.isdecimal() or int(given) < 1:
             raise ConfigurationError(f"limit must be a whole number of at least 1; got {self.limit!r}.")

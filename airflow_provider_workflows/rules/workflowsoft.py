@@ -24,6 +24,7 @@ from airflow_provider_workflows.rules.workflowsoft_values import (
     time_text,
 )
 
+ROW_LIMIT = 100  # rows of a list: the vendor's example; there is no paging beyond it
 USER_NAMES = (("full_name", "FullName"), ("email", "Email"))
 # What an option of a field may be called, by the API and on the page; the first ones are what the API calls it.
 OPTION_NAMES = ("Id", "Value", "Title", "Name", "Label", "Text")

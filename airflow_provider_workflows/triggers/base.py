@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_workflows import exceptions
 from airflow_provider_workflows.exceptions import (
     ConnectionFailed,
     RateLimited,
@@ -198,7 +199,7 @@ class WaitTrigger(BaseTrigger):
         if outcome is None:
             return {"status": "timeout", "last_look": self.standing}
         if isinstance(outcome, WorkflowsError):
-            return {"status": "error", "error": type(outcome).__name__, "message": str(outcome)}
+            return {"status": "error", "error": _public_name(outcome), "message": str(outcome)}
         if isinstance(outcome, BaseException):
             raise outcome
         if isinstance(outcome, Attention):
@@ -231,3 +232,8 @@ def threads() -> ThreadPoolExecutor:
 def _hand(handed: asyncio.Future[Any], outcome: Any) -> None:
     if not handed.done():
         handed.set_result(outcome)
+
+
+def _public_name(error: WorkflowsError) -> str:
+    """Return the name of an error's class, or of the base class that users can import from ``exceptions``."""
+    return next(cls.__name__ for cls in type(error).__mro__ if cls.__name__ in exceptions.__all__)

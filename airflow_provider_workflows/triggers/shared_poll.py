@@ -294,7 +294,8 @@ class Budget:
         self._sent.extend([now] * requests)
         self._saved = self._saved_now() - requests
         self._saved_at = now
-        if rate is None or not rate.limit or rate.reset_at is None:  # a limit of 0 could not have answered
+        # Without a request the rate is that of an earlier one. A limit of 0 could not have answered.
+        if not requests or rate is None or not rate.limit or rate.reset_at is None:
             return
         seconds = rate.reset_at - time.time() if rate.reset_in is None else rate.reset_in
         if seconds <= 0:

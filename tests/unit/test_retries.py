@@ -25,6 +25,8 @@ FAIL_AT_ONCE = {
     "PermissionDenied",
     # never retried, whatever the policy says
     "InstanceActive",
+    "AmbiguousOrder",
+    "OutcomeUnclear",
     "InstanceBlocked",
     "OutcomeUnknown",
     "PresetDiffers",

@@ -229,6 +229,8 @@ def test_airflow_shows_a_clear_though_the_retries_were_lowered(monkeypatch, tmp_
     from airflow.sdk.definitions.dag import _run_task
     from airflow.utils.session import create_session
 
+    # Else Airflow keeps to the stored form of a DAG for half a minute.
+    monkeypatch.setenv("AIRFLOW__CORE__MIN_SERIALIZED_DAG_UPDATE_INTERVAL", "0")
     run = run_source("keeps", KEEPS.format(retries=1), monkeypatch, tmp_path)
     assert result(run, "keep") == "nothing"
 

@@ -153,6 +153,7 @@ CALLS = [
 ]
 # What asks nobody: it says what the connection says.
 ASKS_NOBODY = {
+    "advice",
     "base_url",
     "check_may_consume",
     "client",
@@ -163,6 +164,7 @@ ASKS_NOBODY = {
     "default_conn_name",
     "default_headers",
     "extras",
+    "find_connection",
     "get_conn",
     "get_connection_form_widgets",
     "get_ui_field_behaviour",
@@ -170,6 +172,7 @@ ASKS_NOBODY = {
     "item_url",
     "keeps_until_completed",
     "may_consume",
+    "on_behalf_of",
     "prepare",
     "project_id",
     "requests_per_hour",

@@ -33,7 +33,9 @@ HOOKS = (ProcoreHook, ProcoreLegacyHook, WorkflowsoftHook)
 WITHOUT_CALLS = {
     "base_url",
     "get_api_token",
+    "advice",
     "check_may_consume",
+    "find_connection",
     "close",
     "default_headers",
     "get_conn",
@@ -194,6 +196,7 @@ def arguments(hook: type, name: str) -> dict[str, Any]:
         "Sequence[Mapping[str, Any]] | None": lambda parameter: [{"id": mark_of(parameter)}],
         "Collection[tuple[str, bytes, str]]": lambda parameter: (),
         "Iterable[bytes]": lambda parameter: [],
+        "Any": lambda parameter: [{"name": mark_of(parameter)}],
         "bool": lambda parameter: True,
         "bool | None": lambda parameter: True,
         "int": lambda parameter: 1,

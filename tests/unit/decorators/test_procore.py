@@ -340,7 +340,7 @@ def test_between_two_steps_the_function_is_not_called_and_nothing_ends(emulator,
 
 
 def test_killed_response_without_a_record_is_an_unknown_outcome(emulator, row, store, monkeypatch, approves):
-    emulator.control("PATCH", "switches", response_events="hidden")
+    emulator.control("PATCH", "switches", hidden_events="response_steps")
     dies(monkeypatch, ProcoreHook, "respond", "after")
     with pytest.raises(Killed):
         run(approves(), store, row)

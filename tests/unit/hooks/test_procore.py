@@ -702,6 +702,7 @@ def test_a_response_and_more_assignees_are_recorded(airflow_connections):
 
 
 def test_many_are_started_by_an_operation_that_is_shown(airflow_connections):
+    airflow_connections.control("PATCH", "switches", idempotency="honoured")
     hook = ProcoreHook()
 
     ordered = hook.bulk_start_instances(TOOL, [{"item_id": "11", "preset_id": "401"}], idempotency_token="t")
@@ -849,7 +850,8 @@ def test_list_holds_only_what_was_asked_for(airflow_connections, filters):
         for asked in ({}, {"item_id": "5002"}, {"active": True}, {"active": False})
     ]
 
-    assert found == [["700001", "700002", "700003"], ["700002"], ["700001", "700003"], ["700002"]]
+    # For all of them the active ones are listed first.
+    assert found == [["700001", "700003", "700002"], ["700002"], ["700001", "700003"], ["700002"]]
     assert [row["id"] for row in hook.list_item_instances("generic_tool_item", "5002")] == ["700004"]
     assert hook.list_item_instances(TOOL, "4711", required=False) == []
 

@@ -22,11 +22,12 @@ ACTIONS = {
 @pytest.mark.usefixtures("airflow_connections", "no_pauses")
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("path", ACTIONS)
-def test_a_call_that_is_sent_again_is_not_said_to_be_over(emulator, store, capsys, path, moment):
+def test_a_call_that_is_sent_again_is_not_said_to_be_over(emulator, store, capsys, caplog, path, moment):
     emulator.control("POST", "faults", method="POST", path=path, reset=moment)
 
     ACTIONS[path]().execute({"task_state_store": store})
 
-    lost = [line for line in capsys.readouterr().out.splitlines() if "The answer was lost" in line]
+    logged = [*capsys.readouterr().out.splitlines(), *caplog.messages]
+    lost = [line for line in logged if "The answer was lost" in line]
     assert lost
     assert not [line for line in lost if OutcomeUnknown.advice in line]

@@ -1108,7 +1108,7 @@ def test_start_that_was_too_late_adopts_the_instance(emulator, store, monkeypatc
 @pytest.mark.parametrize("status", [403, 404, 500])
 def test_lost_start_that_cannot_be_read_is_an_unknown_outcome(emulator, store, status):
     lose_answers(emulator, "after", START)
-    refuse_reading(emulator, status, START, skip=2)
+    refuse_reading(emulator, status, START, skip=4)
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown.*item 5002"):
         start(confirm_timeout=0).execute({"task_state_store": store})
@@ -1226,10 +1226,10 @@ def test_addition_that_the_step_does_not_show_is_an_unknown_outcome(emulator, st
         add(confirm_timeout=0).execute({"task_state_store": store})
 
 
-@pytest.mark.parametrize("events", ["shown", "hidden"])
+@pytest.mark.parametrize("events", ["none", "response_steps"])
 @pytest.mark.parametrize("lost", [True, False])
 def test_addition_to_a_step_that_moves_is_found_or_unknown(emulator, store, monkeypatch, events, lost):
-    switch(emulator, response_events=events)
+    switch(emulator, hidden_events=events)
     send = ProcoreHook.add_assignees
 
     def then_it_moves(hook, *args, **kwargs):
@@ -1242,12 +1242,12 @@ def test_addition_to_a_step_that_moves_is_found_or_unknown(emulator, store, monk
     monkeypatch.setattr(ProcoreHook, "add_assignees", then_it_moves)
     operator = add(confirm_timeout=0, on_step_moved="succeed")
 
-    if lost and events == "hidden":
+    if lost and events == "response_steps":
         with pytest.raises(AirflowFailException, match="OutcomeUnknown.*90006"):
             operator.execute({"task_state_store": store})
     else:
         result = operator.execute({"task_state_store": store})
-        assert (result["added"], result["confirmed"]) == (["90006"], events == "shown")
+        assert (result["added"], result["confirmed"]) == (["90006"], events == "none")
         assert add(confirm_timeout=0).execute({"task_state_store": store}) == result
     assert added(emulator) == [["90006"]]
 

@@ -31,6 +31,7 @@ OTHERS = {
     "first_day",
     "items",
     "last_day",
+    "limit",
     "max_instances",
     "op_args",
     "op_kwargs",
