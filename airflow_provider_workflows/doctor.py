@@ -38,7 +38,7 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.get_provider_info import get_provider_info
-from airflow_provider_workflows.hooks.base import ConnectionProblem, WorkflowsHook, check_type, unreadable
+from airflow_provider_workflows.hooks.base import WorkflowsHook, lookup_problem, type_problem
 from airflow_provider_workflows.hooks.procore import ProcoreHook, company_fix, project_fix
 from airflow_provider_workflows.hooks.procore_legacy import INSTANCES as LEGACY_INSTANCES
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
@@ -144,8 +144,6 @@ class Diagnosis:
             return Check(step.name, OK, _clean(step.look()))
         except Fault as fault:
             return Check(step.name, fault.status, _clean(str(fault)), _clean(fault.fix))
-        except ConnectionProblem as problem:
-            return Check(step.name, FAILED, _clean(problem.detail), _clean(problem.fix))
         except WorkflowsError as error:
             self._halted = isinstance(error, RateLimited)
             return Check(step.name, FAILED, _clean(_words(error)), _clean(_fix(error, step.fix)))
@@ -153,7 +151,8 @@ class Diagnosis:
     def _connection(self) -> str:
         connection = find_connection(self.conn_id)
         self.conn_type = connection.conn_type
-        check_type(self.conn_id, connection.conn_type, *PATIENTS)
+        if (problem := type_problem(self.conn_id, connection.conn_type, *PATIENTS)) is not None:
+            raise Fault(*problem)
         patient = PATIENTS[str(connection.conn_type)]
         if not isinstance(connection.extra_dejson, dict):
             raise Fault("Its extra is JSON, but no object.", 'Make it an object, such as {"company_id": "1"}.')
@@ -236,13 +235,6 @@ class Patient(ABC):
     def token(self) -> str:
         client = self.hook.client
         within(LONGEST_CALL, client.token)
-        try:
-            # A token of which nothing says when it ends may have ended long ago.
-            within(LONGEST_CALL, self.ask)
-        except (AuthenticationError, RateLimited):
-            raise
-        except WorkflowsError:
-            pass  # is not about the token, and the steps that come after find it
         assert client._auth is not None
         token = client._auth._token
         if token is None or token.expires_at is None:
@@ -476,6 +468,17 @@ class WorkflowsoftPatient(Patient):
             read()
         return f"{kind}, on behalf of {behalf}"
 
+    def token(self) -> str:
+        found = super().token()
+        try:
+            # A token of which nothing says when it ends may have ended long ago.
+            within(LONGEST_CALL, self.ask)
+        except (AuthenticationError, RateLimited):
+            raise
+        except WorkflowsError:
+            pass  # is not about the token, and the steps that come after find it
+        return found
+
     def api(self) -> str:
         return f"API v2. {self.hook.check().partition(' It ')[0]}"
 
@@ -528,11 +531,12 @@ def find_connection(conn_id: str) -> Connection:
     try:
         return BaseHook.get_connection(conn_id)
     except Exception as error:
-        problem = unreadable(conn_id, error)
+        problem = lookup_problem(conn_id, error)
         kind = type(error).__name__
     if problem is None:  # whatever a secrets backend says
         raise Fault(f"Airflow cannot look up connection {conn_id!r} ({kind}).", SETTINGS_FIX)
-    raise Fault(problem.detail, problem.fix if _variable(conn_id) in os.environ else f"{problem.fix} {SETTINGS_FIX}")
+    detail, fix = problem
+    raise Fault(detail, fix if _variable(conn_id) in os.environ else f"{fix} {SETTINGS_FIX}")
 
 
 def within(seconds: float, call: Callable[[], Result]) -> Result:

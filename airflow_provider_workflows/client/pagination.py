@@ -25,11 +25,10 @@ if TYPE_CHECKING:
     Fetch = Callable[[dict[str, Any]], Answer]
     Place = dict[str, Any]
 
-MAX_PAGES = 10_000  # of one list
 MAX_EMPTY_PAGES = 20  # one after another, each of which names a next one
 MAX_CURSOR_CHARACTERS = 4096  # servers take no longer address
 MAX_ENVELOPE_DEPTH = 4  # objects in one another, around the rows
-SMALLER_PAGES = (100, 50, 10)  # rows; 10 is the documented default of v2
+SMALLER_PAGES = (1000, 500, 100, 50, 10)  # rows; 10 is the documented default of v2
 HALF_A_PAIR = re.compile("[\ud800-\udfff]")  # JSON can hold it, and no address can
 
 # Names are compared in lower case and without punctuation: ``next_cursor``, ``nextCursor`` and ``X-Next-Cursor``.
@@ -68,6 +67,7 @@ class Paginator:
     :param style: ``v1``: bare arrays and page numbers. ``v2``: ``{"data": [...]}``, and cursors where the server
         names them, else page numbers.
     :param limits: The largest pages that the server gives, by path, as far as that is known; added to.
+    :param max_pages: How many pages a list may have.
     :raises ContractError: not a list, a page that repeats the one before, a place that comes again, or a next page
         that is named in a way nobody knows.
     :raises IncompleteList: fewer rows than the total came, twice.
@@ -80,14 +80,16 @@ class Paginator:
         params: Mapping[str, Any],
         per_page: int,
         style: str,
-        limits: dict[str, int] | None = None,
+        limits: dict[str, int],
+        max_pages: int,
     ):
         self._fetch = fetch
         self._url = url
         self._path = urlsplit(url).path
         self._params = params
         self._style = style
-        self._limits = {} if limits is None else limits
+        self._limits = limits
+        self._max_pages = max_pages
         self._per_page = min(per_page, self._limits.get(self._path, per_page))
         self._returned: set[str] = set()  # names of rows
         self._is_counted = True  # every row that was returned is in there
@@ -188,7 +190,7 @@ class Paginator:
             self._is_second = True
             self._start()
             return
-        if following is not None and (self._turned >= MAX_PAGES or self._empty > MAX_EMPTY_PAGES):
+        if following is not None and (self._turned >= self._max_pages or self._empty > MAX_EMPTY_PAGES):
             raise self._fault(f"The list does not end after {self._turned} pages")
         self._place, self._rows = following, None
 

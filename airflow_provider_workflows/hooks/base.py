@@ -31,21 +31,11 @@ TEST_TIMEOUT = 5.0
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 
 
-class ConnectionProblem(ConfigurationError):
-    """
-    Raised when Airflow has no usable connection.
-
-    :param detail: What is wrong.
-    :param fix: What to do about it.
-    """
-
-    def __init__(self, detail: str, fix: str):
-        super().__init__(f"{detail} {fix}")
-        self.detail = detail
-        self.fix = fix
+# What keeps a connection from being used, and its fix; the doctor says the same.
+Problem = tuple[str, str]
 
 
-def unreadable(conn_id: str, error: Exception) -> ConnectionProblem | None:
+def lookup_problem(conn_id: str, error: Exception) -> Problem | None:
     """
     Return what an error of Airflow's says of the connection that was looked up; None where it says nothing of it.
 
@@ -54,29 +44,23 @@ def unreadable(conn_id: str, error: Exception) -> ConnectionProblem | None:
     variable = f"AIRFLOW_CONN_{conn_id.upper()}"
     kind = type(error).__name__
     if variable in os.environ:
-        return ConnectionProblem(
-            f"Airflow cannot read connection {conn_id!r} from the variable {variable} ({kind}).",
-            "Make it a connection as JSON or URI.",
-        )
+        return f"Airflow cannot read the variable {variable} ({kind}).", "Make it a connection as JSON or URI."
     if not isinstance(error, AirflowNotFoundException):
         return None
-    return ConnectionProblem(
+    return (
         f"Airflow knows no connection {conn_id!r} ({kind}).",
         f"Set {variable}, or add the connection in Airflow, or correct its id.",
     )
 
 
-def check_type(conn_id: str, conn_type: str | None, *expected: str) -> None:
-    """
-    Require a connection to be of one of these types.
-
-    :raises ConnectionProblem: it is of another one.
-    """
-    if conn_type not in expected:
-        raise ConnectionProblem(
-            f"Connection {conn_id!r} is of type {conn_type!r}, not of {' or '.join(expected)}.",
-            "Name the id of another connection, or correct this one's type.",
-        )
+def type_problem(conn_id: str, conn_type: str | None, *expected: str) -> Problem | None:
+    """Return what is wrong with a connection that is not of one of these types; None where it is."""
+    if conn_type in expected:
+        return None
+    return (
+        f"Connection {conn_id!r} is of type {conn_type!r}, not of {' or '.join(expected)}.",
+        "Name the id of another connection, or correct this one's type.",
+    )
 
 
 class Extras:
@@ -205,24 +189,24 @@ class WorkflowsHook(BaseHook):
     @property
     def client(self) -> RestClient:
         if self._client is None:
-            connection = self.find_connection()
+            connection = self._find_connection()
             self._client = self._build(connection, connection.extra_dejson, RetryPolicy(), mask_secret)
         return self._client
 
-    def find_connection(self) -> Connection:
+    def _find_connection(self) -> Connection:
         """
         Look the connection up.
 
-        :raises ConnectionProblem: Airflow knows none with this id, or cannot read it.
+        :raises ConfigurationError: Airflow knows none with this id, or cannot read it.
         """
         try:
             return self.get_connection(self.conn_id)
         except Exception as error:
-            if (problem := unreadable(self.conn_id, error)) is None:
+            if (problem := lookup_problem(self.conn_id, error)) is None:
                 raise
-        raise problem
+            raise ConfigurationError(" ".join(problem)) from None
 
-    def advice(self, status: int, path: str) -> str | None:
+    def _advice(self, status: int, path: str) -> str | None:
         """Return what to do about a status (403 or 404) that the server answered to a call, where more is known."""
         return None
 
@@ -267,9 +251,9 @@ class WorkflowsHook(BaseHook):
         try:
             connection = await get_async_connection(self.conn_id)
         except Exception as error:
-            if (problem := unreadable(self.conn_id, error)) is None:
+            if (problem := lookup_problem(self.conn_id, error)) is None:
                 raise
-            raise problem from None
+            raise ConfigurationError(" ".join(problem)) from None
         fields = await aread_extra(connection)
         self.close()
         self._client = self._build(connection, fields, RetryPolicy.none(), mask_on_loop)
@@ -283,7 +267,7 @@ class WorkflowsHook(BaseHook):
     def test_connection(self) -> tuple[bool, str]:
         """Make one cheap authenticated call and say whether it worked, and if not, what to fix."""
         try:
-            connection = self.find_connection()
+            connection = self._find_connection()
             self.close()
             self._client = self._build(
                 connection, connection.extra_dejson, RetryPolicy.none(), mask_secret, longest=TEST_TIMEOUT
@@ -306,7 +290,8 @@ class WorkflowsHook(BaseHook):
         on_token: Callable[[str], None],
         longest: float = float("inf"),
     ) -> RestClient:
-        check_type(self.conn_id, connection.conn_type, self.conn_type)
+        if (problem := type_problem(self.conn_id, connection.conn_type, self.conn_type)) is not None:
+            raise ConfigurationError(" ".join(problem))
         extras = self._extras = Extras(self.conn_id, self._checked_extra(connection, fields))
         base_url = checked_url(
             self.base_url(connection, extras), f"Connection {self.conn_id!r}: host", extras.flag("allow_http")
@@ -325,7 +310,7 @@ class WorkflowsHook(BaseHook):
             auth=auth,
             headers=self.default_headers(extras),
             secrets=secrets,
-            advise=self.advice,
+            advise=self._advice,
             **transport,
         )
 

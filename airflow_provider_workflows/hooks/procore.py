@@ -191,7 +191,7 @@ class ProcoreConnectionHook(WorkflowsHook):
     def default_headers(self, extras: Extras) -> dict[str, str]:
         return {"Procore-Company-Id": self._company(extras)}
 
-    def advice(self, status: int, path: str) -> str | None:
+    def _advice(self, status: int, path: str) -> str | None:
         """Name the company and the project that a refused call went to, which may be the wrong ones."""
         company = company_fix(self.company_id, self.conn_id)
         found = re.search(r"/projects/([^/]+)/", path)

@@ -178,6 +178,7 @@ ASKS_NOBODY = {
     "requests_per_hour",
     "shortest_poll",
     "token_source",
+    "user_login",
 }
 
 

@@ -173,13 +173,16 @@ def without_news(value: Any) -> Any:
 def test_unknown_fields_change_no_result(call, good):
     like = good_result(call, good)
     for exchange in spoilt(call, good):
-        spoiled = (
-            answers.changed(answers.more_of)(exchange) if exchange.body.strip()[:1] in (b"{", b"[") else [exchange]
-        )
+        known = [one for one in good[str(call)] if one.route == exchange.route]
+        spoiled = [more for one in known for more in with_more_fields(one)]
 
         result, error = outcome_of(call, Server(good[str(call)], exchange.route, spoiled))
 
         assert (without_news(result), error) == (like, None)
+
+
+def with_more_fields(exchange: Exchange) -> list[Exchange]:
+    return answers.changed(answers.more_of)(exchange) if exchange.body.strip()[:1] in (b"{", b"[") else [exchange]
 
 
 def words_of(error: WorkflowsError) -> str:
