@@ -58,6 +58,7 @@ def of(hook: type, *, acts: set[str], **uses: Callable[[Any], Any]) -> list[Call
 OF_BOTH_PROCORE_HOOKS = {
     "me": lambda hook: hook.me(),
     "user_id": lambda hook: hook.user_id,
+    "user_login": lambda hook: hook.user_login,
     "find_user_id": lambda hook: hook.find_user_id("dana@example.com"),
     "check": lambda hook: hook.check(),
     "test_connection": lambda hook: hook.test_connection(),
@@ -153,6 +154,7 @@ CALLS = [
 ]
 # What asks nobody: it says what the connection says.
 ASKS_NOBODY = {
+    "advice",
     "base_url",
     "check_may_consume",
     "client",
@@ -163,12 +165,14 @@ ASKS_NOBODY = {
     "default_conn_name",
     "default_headers",
     "extras",
+    "find_connection",
     "get_conn",
     "get_connection_form_widgets",
     "get_ui_field_behaviour",
     "hook_name",
     "item_url",
     "keeps_until_completed",
+    "on_behalf_of",
     "may_consume",
     "prepare",
     "project_id",

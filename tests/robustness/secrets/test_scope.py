@@ -31,7 +31,9 @@ HOST = "https://api.example.com"
 HOOKS = (ProcoreHook, ProcoreLegacyHook, WorkflowsoftHook)
 # What makes no call of its own with a text of the caller's.
 WITHOUT_CALLS = {
+    "advice",
     "base_url",
+    "find_connection",
     "get_api_token",
     "check_may_consume",
     "close",
@@ -194,6 +196,7 @@ def arguments(hook: type, name: str) -> dict[str, Any]:
         "Sequence[Mapping[str, Any]] | None": lambda parameter: [{"id": mark_of(parameter)}],
         "Collection[tuple[str, bytes, str]]": lambda parameter: (),
         "Iterable[bytes]": lambda parameter: [],
+        "Any": lambda parameter: None,  # files
         "bool": lambda parameter: True,
         "bool | None": lambda parameter: True,
         "int": lambda parameter: 1,
