@@ -166,7 +166,7 @@ def test_text_of_others_is_shown_and_never_executed(emulator, at_the_page):
     expect(card(page, "700002").locator(".held").last).to_have_text(name)
     expect(card(page, "700002").locator("q")).to_have_text(name)
 
-    page.get_by_label("Search").fill(name)
+    page.get_by_role("searchbox", name="Search").fill(name)
     expect(page.locator("[data-api=procore] .count")).to_have_text("1 found of 2.")
     assert page.evaluate("window.hit") is None
     assert page.locator("main img, main svg, main script").count() == 0
@@ -230,10 +230,10 @@ def test_a_hundred_of_10000_instances_are_shown_others_found(emulator, at_the_pa
     shown = page.locator("[data-api=procore] .card")
     expect(shown).to_have_count(100)
     expect(page.locator("[data-api=procore] .count")).to_have_text("The newest 100 of 10,001. Search to find others.")
-    page.get_by_label("Search").fill("700001")
+    page.get_by_role("searchbox", name="Search").fill("700001")
     expect(shown).to_have_count(1)
     expect(card(page, "700001")).to_be_visible()
-    page.get_by_label("Search").fill("nothing of the kind")
+    page.get_by_role("searchbox", name="Search").fill("nothing of the kind")
     expect(page.locator("[data-api=procore] .count")).to_have_text("None found of 10,001.")
 
 
