@@ -58,6 +58,7 @@ def of(hook: type, *, acts: set[str], **uses: Callable[[Any], Any]) -> list[Call
 OF_BOTH_PROCORE_HOOKS = {
     "me": lambda hook: hook.me(),
     "user_id": lambda hook: hook.user_id,
+    "user_login": lambda hook: hook.user_login,
     "find_user_id": lambda hook: hook.find_user_id("dana@example.com"),
     "check": lambda hook: hook.check(),
     "test_connection": lambda hook: hook.test_connection(),
@@ -171,8 +172,8 @@ ASKS_NOBODY = {
     "hook_name",
     "item_url",
     "keeps_until_completed",
-    "may_consume",
     "on_behalf_of",
+    "may_consume",
     "prepare",
     "project_id",
     "requests_per_hour",

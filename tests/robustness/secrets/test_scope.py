@@ -31,11 +31,11 @@ HOST = "https://api.example.com"
 HOOKS = (ProcoreHook, ProcoreLegacyHook, WorkflowsoftHook)
 # What makes no call of its own with a text of the caller's.
 WITHOUT_CALLS = {
-    "base_url",
-    "get_api_token",
     "advice",
-    "check_may_consume",
+    "base_url",
     "find_connection",
+    "get_api_token",
+    "check_may_consume",
     "close",
     "default_headers",
     "get_conn",

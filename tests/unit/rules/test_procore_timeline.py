@@ -6,7 +6,7 @@ from itertools import permutations
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_workflows.exceptions import AmbiguousOrder
@@ -332,7 +332,6 @@ def test_start_and_end_of_a_workflow_show_the_order_of_one_second(newest_first):
 
 
 @given(order=st.permutations(range(5)))
-@settings(deadline=None, max_examples=60)
 def test_order_of_the_list_changes_nothing_where_all_times_differ(order):
     events = [
         event("ResponseStep", id=str(n), name="Check", started_at=at(f"{n + 10}:00"), status=f"S{n}") for n in range(5)
