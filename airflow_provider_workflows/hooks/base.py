@@ -44,7 +44,10 @@ def lookup_problem(conn_id: str, error: Exception) -> Problem | None:
     variable = f"AIRFLOW_CONN_{conn_id.upper()}"
     kind = type(error).__name__
     if variable in os.environ:
-        return f"Airflow cannot read the variable {variable} ({kind}).", "Make it a connection as JSON or URI."
+        return (
+            f"Airflow cannot read the variable {variable} ({kind}).",
+            f"So connection {conn_id!r} is not there: make it a connection as JSON or URI.",
+        )
     if not isinstance(error, AirflowNotFoundException):
         return None
     return (
