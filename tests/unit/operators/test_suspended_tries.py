@@ -134,7 +134,7 @@ def test_two_tries_of_a_bulk_start_name_each_item_once(emulator, store, monkeypa
         for _ in range(2)
     )
     context = {"task_state_store": store}
-    suspend(monkeypatch, first, "_conclude", lambda: second.execute(context))
+    suspend(monkeypatch, first, "finish", lambda: second.execute(context))
 
     result = first.execute(context)
 
