@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
@@ -672,11 +672,11 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
     def _result(self, journal: Mapping[str, Any]) -> dict[str, Any]:
         place = {item["item_id"]: number for number, item in enumerate(self._checked_items())}
         # Of two tries at once both may have noted an item; whoever maps over the result wants it once.
-        completed = {row["item_id"]: row for row in [*self._completed(journal["past"]), *journal["found"]]}
-        active = {row["item_id"]: row for row in journal["active"] if row["item_id"] not in completed}
+        completed = _without_repetitions([*self._completed(journal["past"]), *journal["found"]])
+        items = [row["item_id"] for row in completed]
         return {
-            "completed": sorted(completed.values(), key=lambda row: place.get(row["item_id"], len(place))),
-            "already_active": [*active.values()],
+            "completed": sorted(completed, key=lambda row: place.get(row["item_id"], len(place))),
+            "already_active": _without_repetitions(row for row in journal["active"] if row["item_id"] not in items),
             "failed": journal["failed"],
             "operation_ids": journal["past"],
         }
@@ -684,6 +684,10 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
 
 def _chunks(items: list[dict[str, str]], size: int) -> list[list[dict[str, str]]]:
     return [items[begin : begin + size] for begin in range(0, len(items), size)]
+
+
+def _without_repetitions(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({(row["item_id"], row["instance_id"]): row for row in rows}.values())
 
 
 def _named(chunk: Sequence[Mapping[str, str]]) -> str:

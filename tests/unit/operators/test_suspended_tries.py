@@ -11,6 +11,7 @@ from airflow_provider_workflows.operators.procore import (
     ProcoreRespondOperator,
     ProcoreRestartInstanceOperator,
 )
+from airflow_provider_workflows.operators.procore_bulk import ProcoreBulkStartInstancesOperator
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyPerformActivityOperator
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
@@ -123,3 +124,20 @@ def test_suspended_activity_is_not_performed_in_later_visit(emulator, store, mon
 
     assert first.execute(context)["already_performed"]
     assert [performed["activity"] for performed in done(emulator, "perform_activity")] == ["Submit for Approval"]
+
+
+def test_two_tries_of_a_bulk_start_name_each_item_once(emulator, store, monkeypatch):
+    first, second = (
+        ProcoreBulkStartInstancesOperator(
+            task_id="start", tool_type="purchase_order_contract", items=["6001", "6002"], poll_interval=0.01
+        )
+        for _ in range(2)
+    )
+    context = {"task_state_store": store}
+    suspend(monkeypatch, first, "finish", lambda: second.execute(context))
+
+    result = first.execute(context)
+
+    assert [row["item_id"] for row in result["completed"]] == ["6001", "6002"]
+    assert (result["already_active"], result["failed"]) == ([], [])
+    assert [start["item_id"] for start in done(emulator, "start")] == ["6001", "6002"]
