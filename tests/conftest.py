@@ -142,9 +142,12 @@ def reading_leaves_instances(airflow_connections: Emulator, set_connection: Any)
 
 @pytest.fixture(scope="session")
 def database() -> None:
+    """Airflow's database, after a first run, which imports what every run needs."""
+    from airflow.sdk import DAG
     from airflow.utils.db import initdb
 
     initdb()
+    DAG("first", schedule=None).test()
 
 
 @pytest.fixture

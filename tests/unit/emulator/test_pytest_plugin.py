@@ -145,6 +145,7 @@ def run_in(project: Path, *command: str) -> subprocess.CompletedProcess:
 
 
 @pytest.mark.usefixtures("airflow_db")
+@pytest.mark.slow
 def test_the_tests_of_a_user_approve_and_wait_and_a_wrong_one_fails(project):
     done = run_in(project, "-m", "pytest", "-q", "-p", "no:cacheprovider", "-o", "pythonpath=dags", "test_orders.py")
 

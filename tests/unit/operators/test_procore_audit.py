@@ -25,6 +25,7 @@ from airflow_provider_workflows.operators.procore_audit import (
 from airflow_provider_workflows.rules import procore_audit as rules
 from tests.conftest import EXAMPLES
 from tests.support.examples import once_and_in_full
+from tests.support.sizes import tenth_and_full
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
 
@@ -510,14 +511,18 @@ print(json.dumps([result["instances"], peak() - before]))
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc, which this system lacks")
-def test_ten_thousand_instances_take_little_memory_and_few_calls(emulator, folder):
-    emulator.control("POST", "reset", seed="large")
+@tenth_and_full("many", 10_000)
+def test_many_instances_take_little_memory_and_few_calls(emulator, folder, many):
+    if many == 10_000:
+        emulator.control("POST", "reset", seed="large")
+    else:
+        emulator.control("POST", "procore/instances/many", count=many)
 
     done = subprocess.run([sys.executable, "-c", MEASURE, folder], capture_output=True, text=True, check=True)
 
     instances, megabytes = json.loads(done.stdout.splitlines()[-1])
-    assert instances == 10_001
-    assert 10 < megabytes < 150
+    assert instances == many + 1
+    assert megabytes < 150
     counted = calls(emulator)
-    assert counted["bulk_history"] <= 1 + 201
-    assert counted["instances"] <= 2 + 102
+    assert counted["bulk_history"] <= 2 + many / 50
+    assert counted["instances"] <= 4 + many / 100
