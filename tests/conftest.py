@@ -140,14 +140,29 @@ def reading_leaves_instances(airflow_connections: Emulator, set_connection: Any)
     set_connection("workflowsoft_default", connection)
 
 
+FIRST_RUN = """
+from airflow.sdk import dag, task
+
+
+@dag(schedule=None)
+def first():
+    task(lambda: None, task_id="only")()
+
+
+first()
+"""
+
+
 @pytest.fixture(scope="session")
-def database() -> None:
+def database(tmp_path_factory: pytest.TempPathFactory) -> None:
     """Airflow's database, after a first run, which imports what every run needs."""
-    from airflow.sdk import DAG
     from airflow.utils.db import initdb
 
+    from tests.support.examples import run_source
+
     initdb()
-    DAG("first", schedule=None).test()
+    with pytest.MonkeyPatch.context() as patch:
+        run_source("first", FIRST_RUN, patch, tmp_path_factory.mktemp("first"))
 
 
 @pytest.fixture
