@@ -75,7 +75,7 @@ def test_every_block_is_of_a_kind_that_is_checked():
 
 
 @pages_with("python")
-def test_python_in_the_documents_is_python_and_what_defines_dags_is_run(document):
+def test_python_blocks_parse_and_dags_in_them_run(document):
     for text in blocks(document, "python"):
         tree = ast.parse(text)
         dags = [node.name for node in tree.body if is_dag(node)]
@@ -84,7 +84,7 @@ def test_python_in_the_documents_is_python_and_what_defines_dags_is_run(document
 
 
 @pages_with("python")
-def test_the_documents_import_only_what_is_there_and_give_our_classes_only_parameters_that_they_have(document):
+def test_documents_import_existing_names_and_parameters(document):
     for node in (node for text in blocks(document, "python") for node in ast.walk(ast.parse(text))):
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("airflow_provider_workflows"):
             module = importlib.import_module(node.module)

@@ -72,7 +72,7 @@ def quoted_messages(text: str) -> list[str]:
     return [one for one in found if " " in one and not re.search(r"[=\[]|^(airflow-workflows|GET|POST) ", one)]
 
 
-def test_every_error_class_has_its_section_and_every_section_is_an_error_class():
+def test_every_error_class_has_a_section_and_vice_versa():
     classes = {name for name in exceptions.__all__ if isinstance(getattr(exceptions, name), type)}
 
     assert sorted(ERRORS) == sorted(classes)
@@ -95,7 +95,7 @@ def test_every_message_that_is_listed_is_one_of_the_code():
 
 
 @pytest.mark.usefixtures("airflow_connections", "airflow_db")
-def test_the_quickstart_and_the_tests_that_the_page_on_testing_shows_pass(emulator, tmp_path, monkeypatch):
+def test_quickstart_and_the_tests_of_the_testing_page_pass(emulator, tmp_path, monkeypatch):
     (quickstart,) = python_in("quickstart.md")
     (tmp_path / "approve_purchase_orders.py").write_text(quickstart)
     monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(tmp_path))

@@ -43,7 +43,7 @@ WITH_EXAMPLE = [
 ]
 
 
-def test_every_operator_sensor_event_trigger_decorator_and_notifier_is_listed():
+def test_every_public_class_is_listed():
     listed = {name for _, name in LISTED}
 
     missing = {
@@ -111,7 +111,7 @@ def used_as(name: str) -> str:
 @pytest.mark.parametrize(
     "name", [name for name, one in PUBLIC.items() if inspect.isclass(one) and not issubclass(one, Exception)]
 )
-def test_every_parameter_is_described_and_a_template_is_said_to_be_one(name):
+def test_every_parameter_is_described_and_marked_if_templated(name):
     cls = PUBLIC[name]
     ours = [one for one in cls.__mro__ if one.__module__.startswith("airflow_provider_workflows")]
     docstrings = [inspect.cleandoc(vars(one).get("__doc__") or "") for one in ours]

@@ -35,7 +35,7 @@ def rewrite(folder: Path, change) -> None:
                 written.writestr(name, changed)
 
 
-def test_a_file_too_few_or_too_many_is_refused(copied):
+def test_a_file_too_few_or_too_many_is_rejected(copied):
     rewrite(copied, lambda name, content: None if name.endswith("py.typed") else content)
     (wheel,) = copied.glob("*.whl")
     with zipfile.ZipFile(wheel, "a") as more:
@@ -47,7 +47,7 @@ def test_a_file_too_few_or_too_many_is_refused(copied):
     ]
 
 
-def test_another_version_in_one_place_is_refused(copied):
+def test_another_version_in_one_place_is_rejected(copied):
     version = re.compile(r'^((?:__version__ = "|Version: |        "versions": \["))\d+\.\d+\.\d+', re.MULTILINE)
     rewrite(
         copied, lambda name, content: version.sub(r"\g<1>9.9.9", content) if name.endswith("/METADATA") else content
@@ -56,7 +56,7 @@ def test_another_version_in_one_place_is_refused(copied):
     assert any("9.9.9" in problem for problem in release.problems(copied))
 
 
-def test_a_wheel_that_holds_its_users_back_or_leaves_the_package_index_is_refused(copied):
+def test_wheel_with_upper_caps_or_foreign_urls_is_rejected(copied):
     def change(name: str, content: str) -> str:
         if name.endswith("/METADATA"):
             return content.replace("Requires-Dist: requests>=", "Requires-Dist: requests<3,>=").replace(

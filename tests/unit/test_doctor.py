@@ -104,7 +104,7 @@ def test_so_does_a_preset_that_names_it(emulator, examine):
     assert "preset 401 names it" in examine()["assignee"].detail
 
 
-def test_whom_nothing_asks_is_told_so(emulator, examine):
+def test_whom_nothing_asks_is_reported_so(emulator, examine):
     emulator.control("POST", "procore/instances/700001/terminate")
     fault(emulator, r"/workflows/presets/\d+$", json={"data": {"id": "401"}}, status=200)
 
@@ -118,7 +118,7 @@ def test_whom_nothing_asks_is_told_so(emulator, examine):
 # --- what is not ---
 
 
-def test_a_wrong_secret_fails_the_token_and_what_needs_it_is_not_checked(examine):
+def test_wrong_secret_fails_the_token_check_and_skips_the_rest(examine):
     checks = examine(password="wrong-secret")
 
     assert "no token for this client id and secret" in only_failure(checks).detail
@@ -147,14 +147,14 @@ def test_a_page_in_the_place_of_the_api_means_another_host(emulator, examine):
     assert "not that of the web application" in failed.fix
 
 
-def test_a_wrong_company_is_told_with_its_number(examine):
+def test_a_wrong_company_is_reported_with_its_number(examine):
     failed = only_failure(examine(extra={"company_id": "99"}))
 
     assert (failed.name, "99" in failed.fix) == ("company", True)
     assert "403" in failed.detail
 
 
-def test_a_wrong_project_is_told_and_the_rest_is_still_checked(examine):
+def test_a_wrong_project_is_reported_and_the_rest_is_still_checked(examine):
     checks = examine(extra={"project_id": "7"})
 
     assert only_failure(checks).name == "project"
@@ -199,7 +199,7 @@ def test_legacy_that_may_not_be_listed_is_a_warning(emulator, examine):
     assert examine()["legacy"].status == "warning"
 
 
-def test_who_is_told_to_wait_asks_no_more(emulator, examine):
+def test_who_is_reported_to_wait_asks_no_more(emulator, examine):
     reset = str(int(time.time()) + 3000)
     fault(emulator, "/workflows/tools$", status=429, headers={"X-Rate-Limit-Reset": reset}, json={"message": "wait"})
 
@@ -334,7 +334,7 @@ def test_wrong_use_exits_with_two(arguments, capsys):
     assert "usage: airflow-workflows" in capsys.readouterr().err
 
 
-def test_in_a_pipe_no_line_is_longer_than_80_columns_and_none_has_a_colour(airflow_connections, capsys):
+def test_piped_output_has_no_long_line_and_no_colour(airflow_connections, capsys):
     assert cli.main(["doctor", "procore_default"]) == 0
 
     out = capsys.readouterr().out

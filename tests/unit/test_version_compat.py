@@ -17,7 +17,7 @@ from tests.support.versions import AIRFLOW
 pytestmark = pytest.mark.compat
 
 
-def test_airflow_3_0_gets_the_single_values_of_a_result_pushed_but_for_those_it_cannot_store(monkeypatch):
+def test_airflow_3_0_gets_single_values_pushed_if_storable(monkeypatch):
     pushed: dict[str, object] = {}
     ti = SimpleNamespace(xcom_push=lambda key, value: pushed.update({key: value}))
     monkeypatch.setattr(version_compat, "XCOM_HOLDS_NONE", False)
@@ -132,7 +132,7 @@ def test_a_statistic_never_fails_a_task(monkeypatch):
     version_compat.count("workflows.suspected_lost_delivery", step_id="101")
 
 
-def test_a_task_that_was_cleared_finds_its_store_empty_and_a_retry_does_not(store):
+def test_cleared_task_finds_its_store_empty_and_a_retry_does_not(store):
     """Airflow keeps the rows when a task is cleared; what tells it from a retry is the number of tries in all."""
 
     def seen(max_tries):

@@ -63,7 +63,7 @@ def test_a_name_that_is_none_is_shown(name):
 
 
 @pytest.mark.parametrize("name", ["self", "a" * 1501])
-def test_what_airflow_refuses_names_the_asset_too(name):
+def test_what_airflow_rejects_names_the_asset_too(name):
     assert refusal(procore_asset, name, tool_type=TOOL).startswith(f"procore_asset({name!r}): ")
 
 
@@ -84,7 +84,7 @@ def test_a_step_is_given_by_two_names_or_by_its_id(names):
     ],
     ids=["generator", "iterator", "keys"],
 )
-def test_what_can_be_read_once_only_is_answered_with_what_is_allowed(build, kwargs):
+def test_what_can_be_read_once_only_is_responded_to_with_what_is_allowed(build, kwargs):
     assert "can be given as a list, a tuple or a set" in refusal(build, NAME, **kwargs)
 
 
@@ -101,13 +101,13 @@ def test_what_can_be_read_once_only_is_answered_with_what_is_allowed(build, kwar
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_a_template_is_answered_with_what_to_do(build, kwargs, named):
+def test_a_returned_template_is_rejected_with_advice(build, kwargs, named):
     said = refusal(build, NAME, **kwargs)
 
     assert f"{named} is a template, and Airflow renders none in an asset's watcher. Write the value itself: " in said
 
 
-def test_a_template_as_a_name_is_refused():
+def test_a_template_as_a_name_is_rejected():
     assert "name is a template" in refusal(procore_asset, "{{ ds }}", tool_type=TOOL)
 
 
@@ -153,7 +153,7 @@ def test_every_allowed_value_is_documented(name, allowed):
     assert set(re.findall("`(.*?)`", meaning)) == set(allowed)
 
 
-def test_the_clock_of_the_document_updates_the_asset_that_starts_the_other_dag():
+def test_asset_of_the_documented_schedule_starts_the_other_dag():
     (text,) = [text for text in re.findall(r"```python\n(.*?)```", DOCUMENT, re.DOTALL) if "outlets" in text]
     module: dict = {}
     exec(compile(text, "events.md", "exec"), module)

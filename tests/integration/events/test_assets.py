@@ -157,7 +157,7 @@ def test_an_airflow_that_cannot_watch_says_which_one_can(monkeypatch):
 
 
 @pytest.mark.parametrize("uri", ["procore://", "procore://conn", "workflowsoft://conn/integration"])
-def test_airflow_refuses_an_asset_with_half_a_uri(uri):
+def test_airflow_rejects_an_asset_with_half_a_uri(uri):
     with pytest.raises(ValueError, match="must be"):
         Asset(name="a", uri=uri)
 

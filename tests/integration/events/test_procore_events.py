@@ -49,7 +49,7 @@ def changes(triggerer, asset="changes"):
 # --- somebody's response is requested -----------------------------------------------------------------------
 
 
-def test_what_asks_already_at_the_first_start_is_told(run, emulator):
+def test_what_asks_already_at_the_first_start_is_reported(run, emulator):
     async def scenario(triggerer):
         triggerer.watch(requested())
         await triggerer.polls(3)
@@ -73,7 +73,7 @@ def test_what_asks_already_at_the_first_start_is_told(run, emulator):
     }
 
 
-def test_a_new_request_is_told_once(run, emulator):
+def test_a_new_request_is_reported_once(run, emulator):
     async def scenario(triggerer):
         triggerer.watch(requested())
         await triggerer.until(lambda: triggerer.payloads)
@@ -86,7 +86,7 @@ def test_a_new_request_is_told_once(run, emulator):
     assert [row["instance_id"] for row in triggerer.events()] == [INSTANCE, triggerer.new]
 
 
-def test_one_event_tells_of_all_that_a_poll_has_found(run, emulator):
+def test_one_event_shows_of_all_that_a_poll_has_found(run, emulator):
     for number in range(3):
         start(emulator, str(990001 + number))
 
@@ -114,7 +114,7 @@ def test_what_is_more_than_an_event_holds_comes_with_the_next_poll(run, emulator
     assert len(set(triggerer.event_ids())) == 5
 
 
-def test_after_a_restart_only_what_came_meanwhile_is_told(run, emulator):
+def test_after_a_restart_only_what_came_meanwhile_is_reported(run, emulator):
     async def first(triggerer):
         triggerer.watch(requested())
         await triggerer.until(lambda: triggerer.payloads)
@@ -131,7 +131,7 @@ def test_after_a_restart_only_what_came_meanwhile_is_told(run, emulator):
     assert run(second).events() == []
 
 
-def test_an_event_that_airflow_never_got_is_told_again_by_the_same_id(run, emulator, stores):
+def test_an_event_that_airflow_never_got_is_redelivered_by_the_same_id(run, emulator, stores):
     async def scenario(triggerer):
         triggerer.watch(requested())
         await triggerer.until(lambda: triggerer.payloads)
@@ -145,7 +145,7 @@ def test_an_event_that_airflow_never_got_is_told_again_by_the_same_id(run, emula
     assert stores.keys("requests") != []
 
 
-def test_what_asks_no_longer_is_forgotten_and_asks_anew_by_another_id(run, emulator, stores):
+def test_what_asks_no_longer_is_forgotten_and_asks_again_by_another_id(run, emulator, stores):
     async def scenario(triggerer):
         triggerer.watch(requested())
         await triggerer.until(lambda: len(triggerer.payloads) == 1)
@@ -185,7 +185,7 @@ def test_what_is_there_at_the_first_start_is_no_event(run, emulator, stores):
     assert stores.keys("changes") != []
 
 
-def test_an_instance_is_told_from_its_start_to_its_end(run, emulator):
+def test_an_instance_is_reported_from_its_start_to_its_end(run, emulator):
     async def scenario(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(2)
@@ -249,7 +249,7 @@ def test_a_state_that_comes_round_again_is_another_event(run, emulator):
     assert len(set(triggerer.event_ids())) == 4
 
 
-def test_an_event_of_a_change_that_airflow_never_got_is_told_again_by_the_same_id(run, emulator):
+def test_change_event_that_airflow_lost_is_redelivered_with_its_id(run, emulator):
     async def baseline(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(2)
@@ -268,7 +268,7 @@ def test_an_event_of_a_change_that_airflow_never_got_is_told_again_by_the_same_i
     assert run(baseline).events() == []
 
 
-def test_what_ended_while_no_triggerer_ran_is_told(run, emulator):
+def test_what_ended_while_no_triggerer_ran_is_reported(run, emulator):
     async def baseline(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(2)
@@ -290,7 +290,7 @@ def test_what_ended_while_no_triggerer_ran_is_told(run, emulator):
     assert rows[second]["change"] == "changed"
 
 
-def test_a_start_that_is_told_again_has_the_same_id_wherever_the_instance_is_by_then(run, emulator):
+def test_redelivered_start_event_keeps_its_id(run, emulator):
     async def baseline(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(2)
@@ -317,7 +317,7 @@ def test_a_start_that_is_told_again_has_the_same_id_wherever_the_instance_is_by_
     assert (again["change"], moved["change"]) == ("started", "changed")
 
 
-def test_a_change_is_told_when_the_one_before_it_is_noted(run, emulator):
+def test_a_change_is_reported_when_the_one_before_it_is_stored(run, emulator):
     """Or it had another id when it is told again, for after a kill there is no change before it."""
 
     async def baseline(triggerer):
@@ -358,7 +358,7 @@ def told_of(rows):
     return [(row["change"], row["state"]) for row in rows]
 
 
-def test_what_ends_while_a_poll_reads_is_told_once_and_as_ended():
+def test_what_ends_while_a_poll_reads_is_reported_once_and_as_ended():
     """The list still has it, its history says that it is over."""
     watcher = changed()
     told, _ = watcher.news({}, found(LISTED, {INSTANCE: HERE}, {}), is_first=True)
@@ -370,7 +370,7 @@ def test_what_ends_while_a_poll_reads_is_told_once_and_as_ended():
     assert told == {}
 
 
-def test_an_end_that_is_read_differently_when_it_is_told_again_has_the_same_id():
+def test_redelivered_end_event_keeps_its_id():
     watcher = changed()
     told, _ = watcher.news({}, found(LISTED, {INSTANCE: HERE}, {}), is_first=True)
     _, first = watcher.news(told, found({}, {}, {INSTANCE: OVER}), is_first=False)
@@ -386,7 +386,7 @@ def test_an_end_that_is_read_differently_when_it_is_told_again_has_the_same_id()
     [(OVER, [("started", "complete"), ("ended", "complete")]), (None, [("started", None), ("gone", None)])],
     ids=["ended", "gone"],
 )
-def test_what_was_listed_but_never_read_as_active_is_told_when_it_leaves(shown, end, told_at_last):
+def test_listed_instance_never_read_as_active_is_emitted_at_its_end(shown, end, told_at_last):
     watcher = changed()
     told, _ = watcher.news({}, found({}, {}, {}), is_first=True)
     for _ in range(2):
@@ -438,7 +438,7 @@ def test_what_is_hidden_from_us_is_gone(run, emulator):
     assert (row["change"], row["instance_id"], row["item_id"], row["state"]) == ("gone", INSTANCE, "5001", None)
 
 
-def test_filters_decide_what_is_told_and_not_what_is_read(run, emulator):
+def test_filters_decide_what_is_reported_and_not_what_is_read(run, emulator):
     watchers = {
         "all": {},
         "ends": {"changes": "ended"},
@@ -469,7 +469,7 @@ def test_filters_decide_what_is_told_and_not_what_is_read(run, emulator):
     assert triggerer.lists <= triggerer.passed / 4 + 2
 
 
-def test_watchers_of_one_scope_are_polled_once_whatever_their_intervals(run, emulator):
+def test_watchers_of_one_scope_are_polled_once(run, emulator):
     async def scenario(triggerer):
         for number in range(5):
             triggerer.watch(changed(asset=f"asset {number}", poll_interval=0.05 + number / 1000))
@@ -505,7 +505,7 @@ def test_each_asset_has_its_own_cursor(run, emulator, stores):
 
 
 @pytest.mark.parametrize("switch", ["absent", "no_instance_ids"])
-def test_changes_are_told_whatever_the_bulk_history_is_like(run, emulator, caplog, switch):
+def test_changes_are_emitted_with_any_bulk_history(run, emulator, caplog, switch):
     emulator.control("PATCH", "switches", bulk_history=switch)
 
     async def scenario(triggerer):
@@ -570,7 +570,7 @@ def test_a_bulk_history_that_is_there_later_is_used_then(run, emulator, monkeypa
     assert [row[:2] for row in changes(run(scenario))] == [(INSTANCE, "changed")]
 
 
-def test_one_that_the_server_cannot_answer_for_keeps_back_no_other(run, emulator):
+def test_one_that_the_server_cannot_response_for_keeps_back_no_other(run, emulator):
     emulator.control("PATCH", "switches", bulk_history="absent")
     new = start(emulator)
 
@@ -591,7 +591,7 @@ def test_one_that_the_server_cannot_answer_for_keeps_back_no_other(run, emulator
     assert [(row[0], row[1]) for row in changes(triggerer)] == [(new, "changed"), (INSTANCE, "changed")]
 
 
-def test_a_request_that_cannot_be_read_keeps_back_no_other_and_is_not_forgotten(run, emulator):
+def test_unreadable_request_delays_no_other_and_is_not_forgotten(run, emulator):
     async def scenario(triggerer):
         triggerer.watch(requested())
         await triggerer.until(lambda: len(triggerer.payloads) == 1)
@@ -607,7 +607,7 @@ def test_a_request_that_cannot_be_read_keeps_back_no_other_and_is_not_forgotten(
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
-def test_what_could_not_be_read_for_a_moment_is_not_told_again(run, emulator, status):
+def test_what_could_not_be_read_for_a_moment_is_not_redelivered(run, emulator, status):
     emulator.control("POST", "procore/instances/many", count=20, tool_type=TOOL)
 
     async def scenario(triggerer):
@@ -622,7 +622,7 @@ def test_what_could_not_be_read_for_a_moment_is_not_told_again(run, emulator, st
     assert len(triggerer.event_ids()) == len(set(triggerer.event_ids())) == 21
 
 
-def test_a_restart_in_an_outage_tells_nothing_again(run, emulator):
+def test_a_restart_in_an_outage_shows_nothing_again(run, emulator):
     emulator.control("POST", "procore/instances/many", count=20, tool_type=TOOL)
 
     async def scenario(triggerer):
@@ -634,7 +634,7 @@ def test_a_restart_in_an_outage_tells_nothing_again(run, emulator):
     assert run(scenario).events() == []
 
 
-def test_a_request_that_a_shifting_list_leaves_out_once_is_not_told_again():
+def test_request_left_out_once_by_a_shifting_list_is_not_redelivered():
     def found(*ids):
         return procore_events.Requested("1", "9", {f"response_requested:{one}:1:9": {} for one in ids})
 
@@ -648,7 +648,7 @@ def test_a_request_that_a_shifting_list_leaves_out_once_is_not_told_again():
     assert list(told) == ["response_requested:7:1:9"]
 
 
-def test_what_cannot_be_read_at_the_first_start_does_not_count_as_started_later(run, emulator):
+def test_instance_unread_at_the_first_start_is_not_started_later(run, emulator):
     emulator.control("PATCH", "switches", bulk_history="absent")
     emulator.control("POST", "faults", path=f"/instances/{INSTANCE}/history", status=500, times=10_000)
 
@@ -712,7 +712,7 @@ def test_a_store_that_cannot_be_written_is_written_later(run, emulator, stores):
     assert len(run(scenario).payloads) == 1
 
 
-def test_a_watcher_whose_events_are_not_stored_keeps_no_cursor_and_hinders_no_other(run, emulator, stores):
+def test_watcher_without_a_store_keeps_no_cursor_and_delays_no_other(run, emulator, stores):
     async def scenario(triggerer):
         triggerer.watch(requested(asset="stored"))
         triggerer.watch(requested(asset="lost"))

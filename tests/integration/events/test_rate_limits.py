@@ -27,7 +27,7 @@ TOOL = "purchase_order_contract"
     ],
 )
 @pytest.mark.parametrize(("headers", "says"), [("never", "retry_after"), ("when_on", "both")])
-def test_a_poll_survives_that_it_is_refused_in_the_middle(
+def test_a_poll_survives_that_it_is_rejected_in_the_middle(
     airflow_connections, monkeypatch, kind, bulk, many, headers, says
 ):
     emulator = airflow_connections

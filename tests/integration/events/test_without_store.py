@@ -60,7 +60,7 @@ async def nothing():
 
 
 @pytest.mark.parametrize("kind", [ProcoreResponseRequestedTrigger, ProcoreInstanceChangedTrigger])
-def test_procores_watchers_tell_what_happens_from_now_on_and_say_so(emulator, caplog, kind):
+def test_procores_watchers_show_what_happens_from_now_on_and_say_so(emulator, caplog, kind):
     async def act():
         emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="990001")
 
@@ -81,7 +81,7 @@ def test_an_outage_does_not_end_it(emulator):
     assert len(run_alone(trigger, act, ready=polled(emulator))) == 1
 
 
-def test_kept_instances_are_told_from_the_first_poll_on(emulator, set_connection):
+def test_listed_instances_are_emitted_from_the_first_poll_on(emulator, set_connection):
     """One that is open may hide the others, so it must be told, if again after each restart."""
     emulator.control("PATCH", "switches", new_integrations="kept_until_completed")
     connection = emulator.connection("workflowsoft")
@@ -95,7 +95,7 @@ def test_kept_instances_are_told_from_the_first_poll_on(emulator, set_connection
     assert [row["integration_instance_id"] for row in payload["events"]] == ["3"]
 
 
-def test_where_reading_consumes_nothing_is_polled_and_the_version_is_named(emulator, set_connection, caplog):
+def test_consuming_reads_are_not_polled_on_this_version(emulator, set_connection, caplog):
     connection = emulator.connection("workflowsoft")
     connection["extra"]["new_integrations"] = "consumed_on_read"
     set_connection("workflowsoft_default", connection)

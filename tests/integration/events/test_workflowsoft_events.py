@@ -85,7 +85,7 @@ def one(asset="step", number=1, **kwargs):
 # --- kept until completed -----------------------------------------------------------------------------------
 
 
-def test_an_open_instance_is_told_once(run, emulator, connect):
+def test_an_open_instance_is_reported_once(run, emulator, connect):
     connect(KEPT)
     first = start(emulator)
 
@@ -105,7 +105,7 @@ def test_an_open_instance_is_told_once(run, emulator, connect):
     assert polls(emulator) > 3
 
 
-def test_after_a_restart_only_new_instances_are_told(run, emulator, connect):
+def test_after_a_restart_only_new_instances_are_reported(run, emulator, connect):
     connect(KEPT)
     emulator.control("PATCH", "switches", new_integration_shape="list")
     first = start(emulator)
@@ -115,14 +115,14 @@ def test_after_a_restart_only_new_instances_are_told(run, emulator, connect):
     assert told(run(one())) == [second]
 
 
-def test_an_event_that_airflow_never_got_is_told_again(run, emulator, connect):
+def test_an_event_that_airflow_never_got_is_redelivered(run, emulator, connect):
     connect(KEPT)
     start(emulator)
 
     assert run(one(), persists=False).events() == run(one()).events() != []
 
 
-def test_one_that_was_hidden_behind_another_is_not_told_again(run, emulator, connect):
+def test_one_that_was_hidden_behind_another_is_not_redelivered(run, emulator, connect):
     connect(KEPT)
     first, second = start(emulator), start(emulator)
 
@@ -136,7 +136,7 @@ def test_one_that_was_hidden_behind_another_is_not_told_again(run, emulator, con
     run(scenario)
 
 
-def test_several_assets_are_polled_together_and_told_each(run, emulator, connect):
+def test_several_assets_are_polled_together_and_reported_each(run, emulator, connect):
     connect(KEPT)
     first = start(emulator)
 
@@ -153,7 +153,7 @@ def test_several_assets_are_polled_together_and_told_each(run, emulator, connect
     assert polls(emulator) <= 2 * (triggerer.readings / 3 + 2)
 
 
-def test_a_server_elsewhere_is_not_polled_more_often_than_every_15_seconds(run, emulator, connect, monkeypatch):
+def test_remote_server_is_not_polled_more_often_than_every_15_s(run, emulator, connect, monkeypatch):
     connect(KEPT)
     start(emulator)
     monkeypatch.setattr("airflow_provider_workflows.hooks.workflowsoft.LOOPBACK_HOSTS", set())
@@ -171,7 +171,7 @@ def test_a_server_elsewhere_is_not_polled_more_often_than_every_15_seconds(run, 
 # --- consumed on read ---------------------------------------------------------------------------------------
 
 
-def test_what_is_read_is_told_and_then_forgotten(run, emulator, connect, stores):
+def test_what_is_read_is_reported_and_then_forgotten(run, emulator, connect, stores):
     connect(CONSUMED)
     ids = [start(emulator) for _ in range(3)]
 
@@ -185,7 +185,7 @@ def test_what_is_read_is_told_and_then_forgotten(run, emulator, connect, stores)
     assert (entry["received"], entry["suspected_lost"]) == ([], [])
 
 
-def test_no_poll_is_made_that_was_not_noted_before(run, emulator, connect, stores):
+def test_no_poll_is_made_that_was_not_stored_before(run, emulator, connect, stores):
     connect(CONSUMED)
     first = start(emulator)
     stores.fails = lambda what, asset, key: what == "set"
@@ -200,7 +200,7 @@ def test_no_poll_is_made_that_was_not_noted_before(run, emulator, connect, store
     run(scenario)
 
 
-def test_what_was_received_is_noted_before_it_is_told(run, emulator, connect, stores):
+def test_what_was_received_is_stored_before_it_is_reported(run, emulator, connect, stores):
     connect(CONSUMED)
     first = start(emulator)
     noted = []
@@ -217,7 +217,7 @@ def test_what_was_received_is_noted_before_it_is_told(run, emulator, connect, st
     assert [row[0] for row in noted[0]] == [first]
 
 
-def test_what_airflow_never_got_is_told_again_after_a_kill(run, emulator, connect, stores):
+def test_what_airflow_never_got_is_redelivered_after_a_kill(run, emulator, connect, stores):
     connect(CONSUMED)
     first = start(emulator)
 
@@ -257,7 +257,7 @@ def test_a_kill_before_the_poll_loses_nothing_and_is_suspected(run, emulator, co
     assert ("workflows.suspected_lost_delivery", {"step_id": STEP_ID}) in statistics
 
 
-def test_a_kill_while_the_answer_is_on_its_way_is_a_suspected_loss(run, emulator, connect, stores, statistics, caplog):
+def test_a_kill_while_the_response_is_on_its_way_is_a_possible_loss(run, emulator, connect, stores, statistics, caplog):
     connect(CONSUMED)
     lost = start(emulator)
     emulator.control("POST", "faults", path="new-integrations", delay=0.5, after=True, times=1)
@@ -278,7 +278,7 @@ def test_a_kill_while_the_answer_is_on_its_way_is_a_suspected_loss(run, emulator
     assert [name for name, _ in statistics].count("workflows.suspected_lost_delivery") == 1
 
 
-def test_a_triggerer_that_stops_in_order_notes_the_answer_that_is_on_its_way(run, emulator, connect, stores):
+def test_orderly_triggerer_stop_stores_the_response_in_flight(run, emulator, connect, stores):
     connect(CONSUMED)
     first = start(emulator)
     emulator.control("POST", "faults", path="new-integrations", delay=0.5, after=True, times=1)
@@ -297,9 +297,7 @@ def test_a_triggerer_that_stops_in_order_notes_the_answer_that_is_on_its_way(run
     assert triggerer.payloads[0][1]["suspected_lost"] == []
 
 
-def test_a_watcher_that_is_replaced_while_an_answer_is_on_its_way_loses_nothing(
-    run, emulator, connect, stores, statistics
-):
+def test_watcher_replaced_during_a_response_loses_nothing(run, emulator, connect, stores, statistics):
     """As after an edit of the DAG: the new watcher comes while the old one's poll still waits for its answer."""
     connect(CONSUMED)
     first = start(emulator)
@@ -341,7 +339,7 @@ def test_two_watchers_of_an_asset_for_a_moment_suspect_no_loss(run, emulator, co
     assert "workflows.suspected_lost_delivery" not in [name for name, _ in statistics]
 
 
-def test_a_lost_answer_is_told_with_the_next_event(run, emulator, connect, stores, statistics):
+def test_a_lost_response_is_reported_with_the_next_event(run, emulator, connect, stores, statistics):
     connect(CONSUMED)
     start(emulator)
     emulator.control("POST", "faults", path="new-integrations", reset="after", times=2)
@@ -364,7 +362,7 @@ def test_a_lost_answer_is_told_with_the_next_event(run, emulator, connect, store
 @pytest.mark.parametrize(
     "fault", [{"status": 429, "headers": {"Retry-After": "1"}}, {"status": 401}, {"status": 403}], ids=str
 )
-def test_a_poll_that_was_refused_is_no_loss(run, emulator, connect, fault):
+def test_a_poll_that_was_rejected_is_no_loss(run, emulator, connect, fault):
     connect(CONSUMED)
     first = start(emulator)
     emulator.control("POST", "faults", path="new-integrations", times=2, **fault)
@@ -375,7 +373,7 @@ def test_a_poll_that_was_refused_is_no_loss(run, emulator, connect, fault):
     assert triggerer.payloads[0][1]["suspected_lost"] == []
 
 
-def test_what_can_be_read_of_an_odd_answer_is_told(run, emulator, connect):
+def test_what_can_be_read_of_a_malformed_response_is_reported(run, emulator, connect):
     connect(CONSUMED)
     answer = [{"IntegrationInstanceId": 7, "ProcessInstanceId": 8}, "odd"]
     emulator.control("POST", "faults", path="new-integrations", status=200, json=answer)
@@ -402,7 +400,7 @@ def test_each_asset_gets_every_instance_and_keeps_its_own_journal(run, emulator,
     assert [journal(stores, asset)["received"] for asset in ("one", "two")] == [[], []]
 
 
-def test_a_watcher_that_comes_in_the_middle_of_a_poll_gets_what_it_brings(run, emulator, connect, stores):
+def test_watcher_that_joins_during_a_poll_gets_its_events(run, emulator, connect, stores):
     connect(CONSUMED)
     first = start(emulator)
     emulator.control("POST", "faults", path="new-integrations", delay=0.5, after=True, times=1)
@@ -512,7 +510,7 @@ def test_what_is_stopped_before_a_poll_was_made_leaves_no_suspicion(
 
 
 @pytest.mark.parametrize("interval", [60, 1800])
-def test_a_poll_that_fails_is_never_made_sooner_than_its_interval_says(interval):
+def test_failed_poll_is_never_repeated_before_its_interval(interval):
     producer = workflowsoft_events.IntegrationProducer(integration(poll_interval=interval))
     pauses = [0.0]
     for _ in range(5000):

@@ -131,7 +131,7 @@ def test_escalation_adds_each_deputy_once(emulator, again):
 
 
 @pytest.mark.slow
-def test_escalation_adds_nobody_after_a_deputy_responded(emulator):
+def test_escalation_adds_no_one_after_a_deputy_responded(emulator):
     with_dana = start(emulator, "5002")
     answer(emulator, with_dana, "integration@example.com", "Approve")
     emulator.control("POST", "clock", advance=4 * DAY)

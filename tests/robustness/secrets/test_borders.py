@@ -152,7 +152,7 @@ def test_file_path_cannot_climb_out_of_its_folder(folder, start, name):
     "name",
     ["/../secret"[1:] + "\x00", "%2e%2e/secret", "..\\secret", "x::file://{secret}", "{secret}", "~/secret", "?x"],
 )
-def test_no_odd_name_leads_to_a_file_outside(folder, name):
+def test_no_malformed_name_leads_to_a_file_outside(folder, name):
     name = name.replace("{secret}", str(folder.parent / "secret"))
 
     with pytest.raises(ConfigurationError, match="files"):
@@ -213,7 +213,7 @@ def test_export_replaces_links_and_writes_through_none(tmp_path, monkeypatch):
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 
 
-def test_emulator_listens_on_this_machine_unless_told_twice(capsys):
+def test_emulator_listens_on_this_machine_unless_redelivered(capsys):
     with Emulator() as emulator:
         assert emulator.url.startswith("http://127.0.0.1:")
     assert set(inspect.signature(Emulator).parameters) == {"seed"}

@@ -36,7 +36,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-def test_a_secret_is_found_in_every_form(form):
+def test_a_secret_is_found_in_every_format(form):
     assert Scanner({"it": SECRET}).find(f"INFO - Sent {form} to nobody".encode()) == {"it"}
 
 

@@ -72,7 +72,7 @@ def test_the_lead_is_a_minute_or_a_tenth_of_a_short_life(lifetime, lead):
     assert not token.is_fresh(lifetime - lead)
 
 
-def test_a_token_without_a_known_end_stays_until_it_is_refused():
+def test_a_token_without_a_known_end_stays_until_it_is_rejected():
     assert Token("t", 0.0, None).is_fresh(1e12)
 
 
@@ -86,7 +86,7 @@ def test_many_threads_fetch_one_token():
     assert (headers, source.count) == ({"Bearer token-1"}, 1)
 
 
-def test_many_threads_that_are_refused_renew_once():
+def test_many_threads_that_are_rejected_renew_once():
     source = Numbered()
     auth = TokenAuth(source, BASE)
     header(auth)
@@ -173,7 +173,7 @@ def test_a_token_is_not_in_its_own_description():
 
 
 @pytest.mark.parametrize("replay", list(Replay))
-def test_a_refused_call_goes_again_with_a_new_token(requests_mock, replay):
+def test_a_rejected_call_goes_again_with_a_new_token(requests_mock, replay):
     requests_mock.post(BASE + "/x", [{"status_code": 401}, {"json": {}}])
     client = RestClient(BASE, auth=TokenAuth(Numbered(), BASE))
 
@@ -182,7 +182,7 @@ def test_a_refused_call_goes_again_with_a_new_token(requests_mock, replay):
     assert [r.headers["Authorization"] for r in requests_mock.request_history] == ["Bearer token-1", "Bearer token-2"]
 
 
-def test_a_second_refusal_is_believed(requests_mock):
+def test_a_second_rejection_is_believed(requests_mock):
     requests_mock.get(BASE + "/x", status_code=401, json={"errors": "no"})
     client = RestClient(BASE, auth=TokenAuth(Numbered(), BASE))
 
@@ -191,7 +191,7 @@ def test_a_second_refusal_is_believed(requests_mock):
     assert requests_mock.call_count == 2
 
 
-def test_a_ready_token_that_is_refused_cannot_be_renewed(requests_mock):
+def test_a_ready_token_that_is_rejected_cannot_be_renewed(requests_mock):
     requests_mock.get(BASE + "/x", status_code=401)
     client = RestClient(BASE, auth=TokenAuth(ReadyToken("t"), BASE))
 
@@ -208,7 +208,7 @@ SIGN_IN_PAGES = {
 
 @pytest.mark.parametrize("page", SIGN_IN_PAGES)
 @pytest.mark.parametrize("replay", list(Replay))
-def test_a_sign_in_page_is_a_refusal_of_the_token(requests_mock, replay, page):
+def test_a_sign_in_page_is_a_rejection_of_the_token(requests_mock, replay, page):
     requests_mock.post(BASE + "/x", [SIGN_IN_PAGES[page], {"json": {}}])
     client = RestClient(BASE, auth=TokenAuth(Numbered(), BASE))
 
@@ -216,7 +216,7 @@ def test_a_sign_in_page_is_a_refusal_of_the_token(requests_mock, replay, page):
     assert [r.headers["Authorization"] for r in requests_mock.request_history] == ["Bearer token-1", "Bearer token-2"]
 
 
-def test_a_page_to_sign_in_without_a_form_counts_where_nothing_can_be_changed(requests_mock):
+def test_a_sign_in_page_without_a_form_counts_for_reads_only(requests_mock):
     page = {"text": "<!DOCTYPE html><html><title>Sign in</title></html>"}
     requests_mock.get(BASE + "/x", [page, {"json": {}}])
 
@@ -245,7 +245,7 @@ def test_a_second_sign_in_page_is_believed(requests_mock, replay, page):
         {"text": '{"message": "sign in"}'},
     ],
 )
-def test_after_a_change_no_other_page_is_taken_for_a_refusal(requests_mock, answer):
+def test_after_a_change_no_other_page_is_taken_for_a_rejection(requests_mock, answer):
     """It could be about what was made, and sending again would make another."""
     requests_mock.post(BASE + "/x", [answer])
     client = RestClient(BASE, auth=TokenAuth(Numbered(), BASE))
@@ -256,7 +256,7 @@ def test_after_a_change_no_other_page_is_taken_for_a_refusal(requests_mock, answ
 
 
 @pytest.mark.parametrize("answer", [{"status_code": 401}, *SIGN_IN_PAGES.values()])
-def test_a_static_token_that_is_refused_says_what_to_do(requests_mock, answer):
+def test_a_static_token_that_is_rejected_says_what_to_do(requests_mock, answer):
     requests_mock.get(BASE + "/x", [answer])
     client = RestClient(BASE, auth=TokenAuth(ReadyToken("t", "Get a new API token."), BASE))
 
@@ -318,7 +318,7 @@ def test_client_credentials_are_granted(requests_mock):
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 404])
-def test_refused_credentials_say_what_to_check_and_no_secret(requests_mock, status):
+def test_rejected_credentials_say_what_to_check_and_no_secret(requests_mock, status):
     words = {"error": "invalid_client", "error_description": "unknown client, secret s3cret"}
     requests_mock.post(LOGIN + "/oauth/token", status_code=status, json=words)
 
@@ -331,7 +331,7 @@ def test_refused_credentials_say_what_to_check_and_no_secret(requests_mock, stat
     assert "s3cret" not in repr(failure.value)
 
 
-def test_a_login_server_that_is_away_is_no_refusal(requests_mock):
+def test_a_login_server_that_is_away_is_no_rejection(requests_mock):
     requests_mock.post(LOGIN + "/oauth/token", exc=requests.exceptions.ConnectTimeout)
 
     with pytest.raises(ConnectionFailed):
@@ -351,7 +351,7 @@ def test_a_login_server_that_is_away_is_no_refusal(requests_mock):
         ('{"Value": "t-1"}', 3600),
     ],
 )
-def test_a_minted_token_is_read_in_every_form(requests_mock, body, lifetime):
+def test_a_minted_token_is_read_in_every_format(requests_mock, body, lifetime):
     requests_mock.get(MINT, text=body)
 
     token = MintedToken(BASE, "admin", "pw").fetch(100.0)
@@ -376,7 +376,7 @@ def test_a_login_page_instead_of_a_token_is_named(requests_mock, answer):
 
 
 @pytest.mark.parametrize("body", ["", "{}", "[]", "7", '{"token": 7}', '"two words"'])
-def test_an_answer_without_a_token_is_an_error(requests_mock, body):
+def test_a_response_without_a_token_is_an_error(requests_mock, body):
     requests_mock.get(MINT, text=body)
 
     with pytest.raises(AuthenticationError, match="holds no token"):
@@ -391,7 +391,7 @@ def test_an_answer_without_a_token_is_an_error(requests_mock, body):
         ("cookie", "Cookie", "pw"),
     ],
 )
-def test_the_administrator_signs_in_as_told(requests_mock, mint_auth, name, value):
+def test_the_administrator_signs_in_as_reported(requests_mock, mint_auth, name, value):
     requests_mock.get(MINT, text='"t"')
 
     MintedToken(BASE, "admin", "pw", mint_auth=mint_auth).fetch(0.0)
@@ -412,7 +412,7 @@ def test_a_ready_token_may_end_with_the_line_break_of_its_file():
     assert header(TokenAuth(ReadyToken("t\n"), BASE)) == "Bearer t"
 
 
-def test_a_token_that_is_too_long_for_any_header_is_refused_before_it_is_hidden_in_logs():
+def test_token_too_long_for_a_header_is_rejected():
     masked: list[str] = []
 
     with pytest.raises(AuthenticationError, match="longer than 16384"):
@@ -420,7 +420,7 @@ def test_a_token_that_is_too_long_for_any_header_is_refused_before_it_is_hidden_
     assert masked == []
 
 
-def test_a_token_that_no_header_can_hold_is_refused_without_showing_it():
+def test_token_that_no_header_can_hold_is_rejected_unseen():
     with pytest.raises(AuthenticationError, match="line break") as failure:
         header(TokenAuth(ReadyToken("s3c\nret"), BASE))
     assert "s3c" not in str(failure.value)
@@ -433,7 +433,7 @@ def test_an_end_that_cannot_be_read_is_not_known(requests_mock, expires_in):
     assert ClientCredentials(LOGIN, "id", "secret").fetch(0.0).expires_at is None
 
 
-def test_a_token_is_asked_for_without_the_users_netrc(requests_mock, monkeypatch, tmp_path):
+def test_a_token_is_requested_without_the_users_netrc(requests_mock, monkeypatch, tmp_path):
     (tmp_path / "netrc").write_text("machine login.example.com login x password y\n")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     requests_mock.post(LOGIN + "/oauth/token", json={"access_token": "t", "expires_in": 1})
@@ -443,7 +443,7 @@ def test_a_token_is_asked_for_without_the_users_netrc(requests_mock, monkeypatch
     assert "Authorization" not in requests_mock.last_request.headers
 
 
-def test_identities_tell_sources_apart_and_hold_no_secret():
+def test_identities_show_sources_apart_and_hold_no_secret():
     sources = [
         ClientCredentials(LOGIN, "id", "secret"),
         ClientCredentials(LOGIN, "id", "other"),

@@ -301,7 +301,7 @@ def test_pages_that_are_rejected_as_too_large_become_smaller(requests_mock, larg
     assert sizes[-1] == largest_page
 
 
-def test_a_rejection_that_is_not_about_the_size_is_told_as_it_came(requests_mock):
+def test_a_rejection_that_is_not_about_the_size_is_reported_as_it_came(requests_mock):
     requests_mock.get(BASE + "/x", status_code=400, json={"message": "filters[tool_type] is missing"})
 
     with pytest.raises(InvalidRequest, match="tool_type"):

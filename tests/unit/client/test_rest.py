@@ -91,7 +91,7 @@ def test_no_id_can_leave_its_segment(value):
 
 
 @pytest.mark.parametrize("value", [None, "", " ", ".", ".."])
-def test_an_id_that_is_none_is_refused(value):
+def test_an_id_that_is_none_is_rejected(value):
     with pytest.raises(ConfigurationError, match="An id of /a/{}"):
         path("/a/{}", value)
 
@@ -113,7 +113,7 @@ def test_decimals_are_exact_both_ways(requests_mock):
     assert answer.json(exact=True) == {"v": Decimal("12345678901234.5678")}
 
 
-def test_what_json_cannot_hold_is_refused_before_sending(requests_mock):
+def test_what_json_cannot_hold_is_rejected_before_sending(requests_mock):
     for value in (float("nan"), object()):
         with pytest.raises(ConfigurationError, match="cannot be written as JSON"):
             client_to().call("POST", "/x", replay=Replay.NEVER, json={"v": value})
@@ -133,7 +133,7 @@ def test_servers_clock_is_known_from_its_last_response(requests_mock, sleeper, s
     assert client.server_time().timestamp() == 1200
 
 
-def test_an_empty_answer_is_none(requests_mock):
+def test_an_empty_response_is_none(requests_mock):
     requests_mock.get(BASE + "/x", status_code=204)
 
     assert client_to().get("/x").json() is None
@@ -151,7 +151,7 @@ def test_any_call_is_repeated_when_nothing_was_sent(requests_mock, sleeper, repl
 
 
 @EVERY_CALL
-def test_any_call_is_repeated_after_a_429_and_not_before_the_stated_time(requests_mock, sleeper, replay):
+def test_any_call_is_repeated_after_429_not_before_the_stated_time(requests_mock, sleeper, replay):
     requests_mock.post(BASE + "/x", [{"status_code": 429, "headers": {"Retry-After": "30"}}, {"json": {}}])
 
     client_to(sleeper=sleeper).call("POST", "/x", replay=replay)
@@ -159,13 +159,13 @@ def test_any_call_is_repeated_after_a_429_and_not_before_the_stated_time(request
     assert 30 <= sleeper.slept[0] < 32
 
 
-def test_a_503_with_a_stated_wait_is_a_refusal_like_429_of_what_may_be_sent_twice(requests_mock, sleeper):
+def test_503_with_retry_after_is_handled_like_429_for_safe_calls(requests_mock, sleeper):
     requests_mock.post(BASE + "/x", [{"status_code": 503, "headers": {"Retry-After": "3"}}, {"json": {}}])
 
     assert client_to(sleeper=sleeper).call("POST", "/x", replay=Replay.SAFE).status == 200
 
 
-def test_a_503_to_what_must_not_be_sent_twice_leaves_its_outcome_unknown_whatever_wait_it_states(requests_mock):
+def test_503_to_an_unsafe_call_is_an_unknown_outcome(requests_mock):
     sent = requests_mock.post(BASE + "/x", status_code=503, headers={"Retry-After": "3"})
 
     with pytest.raises(OutcomeUnknown):
@@ -184,7 +184,7 @@ def test_a_503_to_what_must_not_be_sent_twice_leaves_its_outcome_unknown_whateve
         ("https://login.example.com/SignIn.aspx", AuthenticationError),
     ],
 )
-def test_a_redirect_after_a_change_is_a_refusal_only_if_it_leads_to_a_login_page(requests_mock, location, error):
+def test_redirect_after_a_write_is_a_rejection_only_to_a_login_page(requests_mock, location, error):
     headers = {"Location": location, "Content-Type": "text/html"}
     requests_mock.post(BASE + "/x", status_code=302, headers=headers, text="<html></html>")
 
@@ -222,7 +222,7 @@ def test_a_wait_is_reckoned_by_the_clock_of_the_server(requests_mock, skew, says
 
 
 @pytest.mark.parametrize("skew", [-200, 200])
-def test_without_a_date_a_reset_by_another_clock_does_not_beat_the_retry_after(requests_mock, skew):
+def test_a_reset_without_a_date_does_not_beat_retry_after(requests_mock, skew):
     sleeper = Sleeper()
     headers = {"Retry-After": "5", "X-Rate-Limit-Reset": str(int(sleeper.now - skew) + 5)}
     requests_mock.get(BASE + "/x", [{"status_code": 429, "headers": headers}, {"json": {}}])
@@ -244,7 +244,7 @@ def test_a_clock_that_is_set_does_not_cut_a_wait_short(requests_mock, monkeypatc
     assert 4 < slept[0] < 7
 
 
-def test_a_rate_limit_tells_how_long_it_lasts_by_the_clock_of_the_server(requests_mock, sleeper):
+def test_a_rate_limit_shows_how_long_it_lasts_by_the_clock_of_the_server(requests_mock, sleeper):
     served_at = sleeper.now + 7200
     headers = {"X-Rate-Limit-Reset": str(int(served_at) + 9), "Date": formatdate(served_at, usegmt=True)}
     requests_mock.get(BASE + "/x", json={}, headers=headers)
@@ -296,7 +296,7 @@ def test_a_call_lost_at_a_gateway_is_repeated_only_if_it_is_safe(requests_mock, 
 
 
 @EVERY_CALL
-def test_a_500_is_the_servers_own_answer_and_is_not_repeated(requests_mock, replay):
+def test_a_500_is_the_servers_own_response_and_is_not_repeated(requests_mock, replay):
     requests_mock.post(BASE + "/x", status_code=500, json={"ExceptionMessage": "Field is read-only"})
 
     with pytest.raises(ServerError, match="Field is read-only"):
@@ -312,7 +312,7 @@ def test_a_500_is_the_servers_own_answer_and_is_not_repeated(requests_mock, repl
         b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\nabcd",
     ],
 )
-def test_a_lost_answer_is_asked_for_again_only_if_that_is_safe(broken_server, lost):
+def test_a_lost_response_is_requested_again_only_if_that_is_safe(broken_server, lost):
     server = broken_server(lost, OK)
     assert client_to(server.url).get("/x").status == 200
 
@@ -363,7 +363,7 @@ def test_tls_that_breaks_may_have_broken_after_the_call_was_sent(requests_mock):
 
 
 @pytest.mark.parametrize("status", [502, 504, 520, 524])
-def test_a_gateway_that_lost_an_unsafe_call_leaves_its_outcome_unknown(requests_mock, status):
+def test_unsafe_call_lost_by_a_gateway_has_an_unknown_outcome(requests_mock, status):
     requests_mock.post(BASE + "/x", status_code=status)
 
     with pytest.raises(OutcomeUnknown):
@@ -437,7 +437,7 @@ def test_a_header_that_cannot_be_sent_is_named_and_its_value_is_not(requests_moc
 # --- sizes and forms ---
 
 
-def test_an_answer_that_is_too_large_is_not_read_to_its_end(broken_server):
+def test_a_response_that_is_too_large_is_not_read_to_its_end(broken_server):
     bomb = gzip.compress(b"0" * 2**22)
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n".encode()
 
@@ -464,7 +464,7 @@ def test_the_body_of_a_redirect_is_not_read_to_its_end_either(broken_server, mon
         ("[" * 10**5, "not JSON"),
     ],
 )
-def test_an_answer_that_is_not_json_is_a_contract_error(requests_mock, body, said):
+def test_a_response_that_is_not_json_is_a_contract_error(requests_mock, body, said):
     requests_mock.get(BASE + "/x", text=body, headers={"Content-Type": "text/html"})
 
     with pytest.raises(ContractError, match=said):
@@ -472,7 +472,7 @@ def test_an_answer_that_is_not_json_is_a_contract_error(requests_mock, body, sai
 
 
 @pytest.mark.parametrize("body", ['{"a": ' * 200 + "1" + "}" * 200, "[" * 200 + "]" * 200])
-def test_an_answer_that_is_deeper_than_any_documented_one_is_an_error(requests_mock, body):
+def test_a_response_that_is_deeper_than_any_documented_one_is_an_error(requests_mock, body):
     requests_mock.get(BASE + "/x", text=body)
 
     with pytest.raises(ContractError, match="too deep"):
@@ -480,7 +480,7 @@ def test_an_answer_that_is_deeper_than_any_documented_one_is_an_error(requests_m
 
 
 @pytest.mark.parametrize("page", ["<html>", " \n<!-- sign in -->", "\ufeff<html>"])
-def test_a_page_for_people_is_no_answer_where_nothing_is_read_from_it(requests_mock, page):
+def test_a_page_for_people_is_no_response_where_nothing_is_read_from_it(requests_mock, page):
     requests_mock.get(BASE + "/x", text=page)
 
     for error in (ContractError, OutcomeUnknown):
@@ -561,7 +561,7 @@ def test_every_status_has_its_error(requests_mock, status, kind):
         ("null", ""),
     ],
 )
-def test_the_servers_own_words_are_found_in_every_form(requests_mock, body, words):
+def test_the_servers_own_words_are_found_in_every_format(requests_mock, body, words):
     requests_mock.get(BASE + "/x", status_code=400, text=body)
 
     with pytest.raises(InvalidRequest) as failure:
@@ -626,7 +626,7 @@ def test_a_secret_that_stands_in_ordinary_words_is_left_in_them(requests_mock):
         client_to(secrets=("e",)).get("/x")
 
 
-def test_every_field_of_a_long_refusal_is_named(requests_mock):
+def test_every_field_of_a_long_rejection_is_named(requests_mock):
     errors = {f"field_{number}": ["is not one of those that are allowed here"] for number in range(1500)}
     requests_mock.get(BASE + "/x", status_code=422, json={"message": "Invalid", "errors": errors})
 
@@ -686,7 +686,7 @@ def test_pages_end_with_the_total_where_there_is_no_link(requests_mock):
 
 
 @pytest.mark.parametrize("total", [{}, {"Total": "3"}])
-def test_pages_that_are_smaller_than_asked_for_are_not_taken_for_the_last(requests_mock, total):
+def test_short_pages_are_not_taken_for_the_last_one(requests_mock, total):
     headers = {"Per-Page": "2", **total}
     requests_mock.get(BASE + "/x?page=1", json=rows(1, 2), headers=headers)
     requests_mock.get(BASE + "/x?page=2", json=rows(3), headers=headers)
@@ -729,14 +729,14 @@ def test_a_slash_in_a_base64_cursor_does_not_make_it_a_url(requests_mock):
     assert listed(client_to(), "v2") == [1, 2, 3]
 
 
-def test_v2_pages_are_asked_for_by_number_where_no_cursor_comes_back(requests_mock):
+def test_v2_pages_are_requested_by_number_where_no_cursor_comes_back(requests_mock):
     requests_mock.get(BASE + "/x", json={"data": rows(1, 2)})
     requests_mock.get(BASE + "/x?page=2", json={"data": rows(3)})
 
     assert listed(client_to(), "v2") == [1, 2, 3]
 
 
-def test_a_list_without_paging_that_comes_back_full_is_an_error_and_no_truncation(requests_mock):
+def test_full_list_without_pages_is_an_error(requests_mock):
     requests_mock.get(BASE + "/x", json={"data": rows(1, 2)})
 
     with pytest.raises(ContractError, match="repeats the one before"):
@@ -782,7 +782,7 @@ def test_what_is_not_a_list_of_rows_is_an_error(requests_mock, body):
 
 
 @pytest.mark.parametrize("place", [{"href": "/x?cursor=c2"}, ["c2"], 1.5, True])
-def test_a_next_page_of_an_unknown_form_is_not_taken_for_the_end(requests_mock, place):
+def test_a_next_page_of_an_unexpected_format_is_not_taken_for_the_end(requests_mock, place):
     requests_mock.get(BASE + "/x", json={"data": rows(1), "next_cursor": place})
 
     with pytest.raises(ContractError, match="place of the next page"):

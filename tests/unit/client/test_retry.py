@@ -42,7 +42,7 @@ class Call:
         self.now += seconds
 
 
-def test_a_call_that_is_turned_away_more_often_than_a_call_may_fail_gets_its_turn():
+def test_rate_limited_call_gets_through_after_many_429():
     call = Call(*[10.0] * 20, None)
 
     call.run()
@@ -50,7 +50,7 @@ def test_a_call_that_is_turned_away_more_often_than_a_call_may_fail_gets_its_tur
     assert len(call.pauses) == 20 > POLICY.attempts
 
 
-def test_it_is_never_sent_before_the_time_that_the_server_named_and_soon_after_it():
+def test_nothing_is_sent_before_the_stated_time_and_soon_after():
     call = Call(*[10.0] * 20, None)
 
     call.run()
@@ -58,7 +58,7 @@ def test_it_is_never_sent_before_the_time_that_the_server_named_and_soon_after_i
     assert all(10 <= pause <= 11 for pause in call.pauses)
 
 
-def test_who_was_turned_away_more_often_comes_back_sooner():
+def test_who_was_rate_limited_more_often_comes_back_sooner():
     call = Call(*[10.0] * 20, None)
 
     call.run()
@@ -76,7 +76,7 @@ def test_it_does_not_wait_for_its_turn_for_ever():
     assert longest - 11 <= sum(call.pauses) <= longest
 
 
-def test_failures_count_beside_the_times_that_it_was_turned_away():
+def test_failures_count_beside_the_times_that_it_was_rate_limited():
     no_answer = "no connection"
 
     Call(10.0, no_answer, 10.0, no_answer, 10.0, no_answer, 10.0, no_answer, None).run()
@@ -107,7 +107,7 @@ def test_in_a_trigger_nothing_waits(end: float | str):
 
 @pytest.mark.parametrize("drift", [1.0, -20.0])
 @pytest.mark.parametrize("policy", [POLICY, RetryPolicy.none()], ids=["task", "trigger"])
-def test_a_clock_that_moves_between_two_looks_changes_nothing(drift: float, policy: RetryPolicy):
+def test_a_clock_that_moves_between_two_polls_changes_nothing(drift: float, policy: RetryPolicy):
     call = Call(0.5, 0.5, None, policy=policy)
     call.drift = drift
 
@@ -119,7 +119,7 @@ def test_a_clock_that_moves_between_two_looks_changes_nothing(drift: float, poli
     assert len(call.pauses) == (0 if policy.attempts == 1 else 2)
 
 
-def test_a_server_that_is_down_and_names_a_time_is_asked_no_more_often_than_any_other():
+def test_server_down_with_a_stated_time_is_not_polled_more_often():
     call = Call(1.0)
     call.status = 503
 

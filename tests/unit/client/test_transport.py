@@ -124,7 +124,7 @@ def test_a_proxy_that_opens_no_tunnel_is_asked_again(listen, refusal, replay):
     assert [one.split(b" ", 1)[0] for one in asked] == [b"CONNECT"] * 2
 
 
-def test_a_proxy_that_hangs_up_on_the_call_itself_leaves_its_outcome_unknown(listen):
+def test_a_proxy_that_hangs_up_on_a_sent_call_is_an_unknown_outcome(listen):
     proxy = listen(lambda connection, _: connection.close())
     client = RestClient("http://api.example.com", retry=TWICE, proxies={"http": f"http://127.0.0.1:{proxy.port}"})
 

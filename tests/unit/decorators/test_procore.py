@@ -105,7 +105,7 @@ def dies(monkeypatch: pytest.MonkeyPatch, owner: type, name: str, moment: str) -
 # --- one try ---
 
 
-def test_what_the_function_returns_is_answered_and_described(emulator, row, store, approves):
+def test_what_the_function_returns_is_responded_to_and_described(emulator, row, store, approves):
     result = run(approves(), store, row)
 
     assert responses(emulator) == APPROVED
@@ -155,7 +155,7 @@ def test_the_keys_that_are_documented_are_those_that_are_given(row, store, appro
     assert {word.strip(" :[]\n") for word in documented.split(",")} == set(approves.seen[0])
 
 
-def test_an_answer_may_have_files_attachments_and_be_chosen_by_type_or_id(emulator, row, store, tmp_path):
+def test_response_takes_files_attachments_and_option_type_or_id(emulator, row, store, tmp_path):
     (tmp_path / "quote.txt").write_text("12.50")
     emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="5002")
     _, second = ProcoreResponseRequestedSensor(task_id="waiting", tool_type=TOOL).execute({})
@@ -177,7 +177,7 @@ def test_a_step_that_is_skipped_is_left_as_it_is(emulator, row, store):
 
 
 @pytest.mark.parametrize("returned", [None, "Approve", {"option": "Approve"}, Respond, True])
-def test_anything_else_is_refused_with_what_to_return(emulator, row, store, returned):
+def test_anything_else_is_rejected_with_what_to_return(emulator, row, store, returned):
     with pytest.raises(ConfigurationError, match=r"decide must return Respond\(option\), Wait\(\) or Skip\(\)"):
         run(Function(returned)(), store, row)
     assert responses(emulator) == []
@@ -194,7 +194,7 @@ def test_anything_else_is_refused_with_what_to_return(emulator, row, store, retu
         (Respond("Approve", attachments=["1"]), "attachments must be ids by kind"),
     ],
 )
-def test_an_answer_that_cannot_be_sent_is_not_kept_so_that_a_retry_decides_anew(emulator, row, store, wrong, said):
+def test_unsendable_response_is_not_stored(emulator, row, store, wrong, said):
     function = Function(wrong, Respond("Approve"))
     with pytest.raises(ConfigurationError, match=said):
         run(function(), store, row)
@@ -216,9 +216,7 @@ def test_an_answer_that_cannot_be_sent_is_not_kept_so_that_a_retry_decides_anew(
         ("hook", "respond", "after", 1),
     ],
 )
-def test_a_killed_task_is_finished_by_a_retry_with_the_answer_that_was_kept(
-    emulator, row, store, monkeypatch, owner, name, moment, calls
-):
+def test_retry_after_a_kill_sends_the_stored_response(emulator, row, store, monkeypatch, owner, name, moment, calls):
     function = Function(*[Respond("Approve", comment=str(number)) for number in (1, 2)])
     dies(monkeypatch, type(store) if owner == "store" else ProcoreHook, name, moment)
     with pytest.raises(Killed):
@@ -231,7 +229,7 @@ def test_a_killed_task_is_finished_by_a_retry_with_the_answer_that_was_kept(
     assert responses(emulator) == APPROVED
 
 
-def test_a_retry_sends_the_same_answer_though_the_function_would_decide_otherwise(emulator, row, store, approves):
+def test_retry_sends_the_same_response_whatever_the_function_says(emulator, row, store, approves):
     emulator.control("POST", "faults", method="POST", path="/responses$", status=400, json={"error": "no"})
     with pytest.raises(InvalidRequest):
         run(approves(), store, row)
@@ -250,7 +248,7 @@ def test_a_retry_after_success_sends_nothing_and_returns_the_same(emulator, row,
     assert (len(approves.seen), responses(emulator)) == (1, APPROVED)
 
 
-def test_a_response_that_is_on_record_already_is_returned_without_calling_the_function(emulator, row, store, approves):
+def test_recorded_response_is_returned_without_the_function(emulator, row, store, approves):
     person_answers(emulator, "integration@example.com", "Reject")
 
     result = run(approves(), store, row)
@@ -259,7 +257,7 @@ def test_a_response_that_is_on_record_already_is_returned_without_calling_the_fu
     assert responses(emulator) == [("90001", "Reject")]
 
 
-def test_an_answer_that_was_kept_does_not_pass_for_another_one_on_record(emulator, row, store, monkeypatch, approves):
+def test_stored_response_does_not_hide_another_one_on_record(emulator, row, store, monkeypatch, approves):
     dies(monkeypatch, ProcoreHook, "respond", "before")
     with pytest.raises(Killed):
         run(approves(), store, row)
@@ -269,7 +267,7 @@ def test_an_answer_that_was_kept_does_not_pass_for_another_one_on_record(emulato
         run(approves(), store, row)
 
 
-def test_a_step_that_came_round_again_gets_no_second_answer(emulator, row, store, approves):
+def test_a_step_that_came_round_again_gets_no_second_response(emulator, row, store, approves):
     run(approves(), store, row)
     bring_the_step_round_again(emulator)
 
@@ -281,9 +279,7 @@ def test_a_step_that_came_round_again_gets_no_second_answer(emulator, row, store
 
 @pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_step_that_is_over_ends_the_task_as_the_author_says_and_the_function_is_not_called(
-    emulator, row, store, approves, policy, ended
-):
+def test_moved_step_ends_the_task_without_calling_the_function(emulator, row, store, approves, policy, ended):
     if ended:
         emulator.control("POST", f"procore/instances/{INSTANCE}/terminate", login="pat@example.com")
     built = operator(approves(), {**row, "step_occurrence_id": "1"}, options={"on_step_moved": policy})
@@ -297,7 +293,7 @@ def test_a_step_that_is_over_ends_the_task_as_the_author_says_and_the_function_i
     assert (approves.seen, responses(emulator)) == ([], [])
 
 
-def test_a_step_that_moves_while_the_function_thinks_is_not_answered(emulator, row, store):
+def test_a_step_that_moves_while_the_function_thinks_is_not_responded_to(emulator, row, store):
     def slow(instance):
         emulator.control("POST", f"procore/instances/{INSTANCE}/terminate", login="pat@example.com")
         return Respond("Approve")
@@ -315,7 +311,7 @@ def test_who_is_asked_instead_is_said_before_the_function_is_called(emulator, ro
     assert approves.seen == []
 
 
-def test_step_of_somebody_else_binds_nothing(emulator, row, store, approves):
+def test_step_of_another_user_binds_nothing(emulator, row, store, approves):
     person_answers(emulator, "integration@example.com", "Approve")
     with pytest.raises(ConfigurationError, match="Director Approval"):
         run(approves(), store, INSTANCE)
@@ -373,7 +369,7 @@ def paused(built: Any, store: Any) -> Any:
     return raised.value
 
 
-def test_a_function_that_waits_is_called_again_after_a_pause_without_a_worker(emulator, row, store):
+def test_waiting_function_is_called_again_without_holding_a_worker(emulator, row, store):
     function = Function(Wait("no quote yet"), Respond("Approve"))
     options = {"deferrable": True, "poke_interval": 120, "timeout": 3600}
 
@@ -407,7 +403,7 @@ def test_a_task_that_is_not_deferrable_is_rescheduled(emulator, row, store):
     assert (built.reschedule, responses(emulator)) == (True, [])
 
 
-def test_the_log_of_a_wait_says_what_stands_who_holds_it_and_when_the_next_look_is(row, store, capsys):
+def test_wait_log_shows_the_state_assignees_and_next_poll(row, store, capsys):
     options = {"deferrable": True, "poke_interval": 120}
     paused(operator(Function(Wait("no quote yet"))(), row, options=options), store)
 
@@ -417,7 +413,7 @@ def test_the_log_of_a_wait_says_what_stands_who_holds_it_and_when_the_next_look_
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_a_function_that_still_waits_when_the_time_is_over_fails_the_task(emulator, row, store, deferrable):
+def test_function_that_still_waits_at_the_deadline_fails_the_task(emulator, row, store, deferrable):
     store.set("deadline", (datetime.now(timezone.utc) - timedelta(seconds=1)).isoformat())
     built = operator(Function(Wait())(), row, options={"deferrable": deferrable})
 
@@ -425,7 +421,7 @@ def test_a_function_that_still_waits_when_the_time_is_over_fails_the_task(emulat
         built.execute(in_task(store))
 
 
-def test_the_deadline_is_that_of_the_first_try_after_every_pause_and_retry(row, store):
+def test_deadline_is_that_of_the_first_try_after_retries(row, store):
     options = {"deferrable": True, "timeout": 3600}
     first = paused(operator(Function(Wait())(), row, options=options), store).trigger.deadline
 
@@ -434,7 +430,7 @@ def test_the_deadline_is_that_of_the_first_try_after_every_pause_and_retry(row, 
 
 @pytest.mark.parametrize("form", [datetime.isoformat, lambda time: time], ids=["text", "time"])
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_without_a_store_the_deadline_survives_a_pause(row, deferrable, form):
+def test_without_a_store_the_deadline_survives_a_sleep(row, deferrable, form):
     built = operator(Function(Wait())(), row, options={"deferrable": deferrable, "timeout": 60})
     past = datetime.now(timezone.utc) - timedelta(seconds=61)
 
@@ -445,7 +441,7 @@ def test_without_a_store_the_deadline_survives_a_pause(row, deferrable, form):
         resume({"ti": ti, "task_reschedule_count": 1})
 
 
-def test_a_trigger_that_pauses_says_when_the_task_has_to_be_done(monkeypatch):
+def test_a_trigger_that_sleeps_says_when_the_task_has_to_be_done(monkeypatch):
     async def events() -> list[Any]:
         until = datetime.now(timezone.utc) + timedelta(seconds=0.05)
         return [event.payload async for event in PauseTrigger(until=until.isoformat(), deadline="then").run()]
@@ -453,7 +449,7 @@ def test_a_trigger_that_pauses_says_when_the_task_has_to_be_done(monkeypatch):
     assert asyncio.run(events()) == [{"deadline": "then", "step_occurrence_id": None}]
 
 
-def test_without_a_store_an_id_alone_stays_with_its_visit_over_a_pause(emulator, row):
+def test_without_a_store_an_id_keeps_its_occurrence_over_a_sleep(emulator, row):
     function = Function(Wait(), Respond("Reject"))
     options = {"deferrable": True, "retries": 0}
     _, arguments = paused(operator(function(), INSTANCE, options=options), None).trigger.serialize()
@@ -468,14 +464,14 @@ def test_without_a_store_an_id_alone_stays_with_its_visit_over_a_pause(emulator,
     assert (len(function.seen), len(responses(emulator))) == (1, 2)
 
 
-def test_without_a_store_a_task_that_is_rescheduled_needs_the_visit(emulator, row):
+def test_without_a_store_a_task_that_is_rescheduled_needs_the_occurrence(emulator, row):
     built = operator(Function(Wait())(), INSTANCE, options={"deferrable": False, "retries": 0})
 
     with pytest.raises(ConfigurationError, match="Wait.. needs the visit of the step on an Airflow before 3.3"):
         built.execute(in_task(None))
 
 
-def test_only_the_function_says_what_is_answered(emulator, row, store):
+def test_only_the_function_says_what_is_responded_to(emulator, row, store):
     with pytest.raises(TypeError, match="takes no option comment, option"), DAG("any", schedule=None):
         procore_response(Function(Respond("Approve"))()).override(option="Reject", comment="no")(row)
     with DAG("any", schedule=None, default_args={"comment": "by default", "option": "Reject", "item_id": "7"}):
@@ -494,7 +490,7 @@ def test_a_function_may_do_with_the_instance_what_it_likes(emulator, row, store)
     assert run(decide, store, row)["option"] == "Approve"
 
 
-def test_a_pause_is_never_so_short_that_airflow_would_fail_the_task(row, store, monkeypatch):
+def test_a_sleep_is_never_so_short_that_airflow_would_fail_the_task(row, store, monkeypatch):
     monkeypatch.setattr("airflow_provider_workflows.triggers.base.SHORTEST_FIRST_PAUSE", 5.0)
     options = {"deferrable": True, "poke_interval": 0.1}
     before = datetime.now(timezone.utc)
@@ -520,7 +516,7 @@ def test_the_instance_is_given_by_position_or_name_as_an_id_or_a_row(emulator, r
     assert (len(approves.seen), responses(emulator)) == (1, APPROVED)
 
 
-def test_the_function_may_take_other_arguments_the_context_and_whatever_there_is(row, store):
+def test_function_may_take_arguments_context_and_any_parameter(row, store):
     given: dict[str, Any] = {}
 
     def decide(instance, rate, run_id, *, note="none", **more):
@@ -542,7 +538,7 @@ def test_an_instance_that_is_none_is_named_before_anything_is_sent(emulator, sto
 @pytest.mark.parametrize(
     "option", ["option", "comment", "instance_id", "step_occurrence_id", "mode", "soft_fail", "files", "max_wait"]
 )
-def test_an_option_that_the_function_or_the_row_gives_is_refused_when_the_dag_is_read(option):
+def test_option_given_by_function_or_row_is_rejected_at_parsing(option):
     with pytest.raises(TypeError, match=f"takes no option {option}"):
         procore_response(**{option: "x"})
 
@@ -556,14 +552,14 @@ def test_without_a_store_an_id_alone_needs_a_task_without_retries(emulator, appr
     assert responses(emulator) == APPROVED
 
 
-def test_without_a_store_a_retry_that_finds_the_answer_on_record_does_not_decide_again(emulator, row, approves):
+def test_without_a_store_a_recorded_response_is_not_decided_again(emulator, row, approves):
     run(approves(), None, row)
 
     assert run(approves(), None, row)["already_recorded"] is True
     assert (len(approves.seen), responses(emulator)) == (1, APPROVED)
 
 
-def test_it_works_with_and_without_parentheses_and_under_the_name_of_task():
+def test_works_with_and_without_parentheses_and_as_task_attribute():
     with DAG("any", schedule=None):
 
         @task.procore_response

@@ -120,7 +120,7 @@ def test_every_option_of_airflows_tasks_is_known():
     assert parameters - {"sla"} == set(TaskOptions.__annotations__)  # Airflow 3 only warns of an sla
 
 
-def test_the_options_that_are_told_are_those_that_are_taken():
+def test_the_options_that_are_reported_are_those_that_are_taken():
     taken = {
         name
         for operator in _ResponseDecoratedOperator.__mro__

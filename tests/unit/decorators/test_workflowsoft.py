@@ -98,7 +98,7 @@ def assert_done_once(emulator, times: int = 1) -> None:
 # --- one try ---
 
 
-def test_what_the_function_returns_is_written_and_the_instance_completed(emulator, instance_id, store, longer):
+def test_functions_return_is_written_and_the_instance_completed(emulator, instance_id, store, longer):
     result = run(longer.function(), store, instance_id)
 
     assert result == {
@@ -177,7 +177,7 @@ def test_a_function_that_returns_nothing_writes_nothing_and_completes(emulator, 
 
 
 @pytest.mark.parametrize("rubbish", ["text", 7, [("Venue", "x")], {"Venue"}, iter(())])
-def test_a_function_that_returns_something_else_is_told_so(emulator, instance_id, store, rubbish):
+def test_a_function_that_returns_something_else_is_reported_so(emulator, instance_id, store, rubbish):
     def decide(fields):
         return rubbish
 
@@ -195,9 +195,7 @@ def test_a_function_that_returns_something_else_is_told_so(emulator, instance_id
         ({DURATION: Decimal(1)}, "required by instance .* left empty: Venue. Nothing was sent"),
     ],
 )
-def test_a_decision_that_workflowsoft_would_refuse_is_told_before_the_completion(
-    emulator, instance_id, store, values, named
-):
+def test_impossible_decision_is_rejected_before_the_completion(emulator, instance_id, store, values, named):
     with pytest.raises(ConfigurationError, match=named):
         run(lambda fields: values, store, instance_id)
     assert writes(emulator) == []
@@ -206,7 +204,7 @@ def test_a_decision_that_workflowsoft_would_refuse_is_told_before_the_completion
     assert len(effects(emulator, "write_fields")) == len(effects(emulator, "complete")) == 1
 
 
-def test_an_error_of_the_function_is_the_tasks_error_and_a_retry_calls_it_again(emulator, instance_id, store, longer):
+def test_error_of_the_function_fails_the_task_and_is_retried(emulator, instance_id, store, longer):
     def broken(fields):
         longer.seen.append(fields[DURATION])
         raise ZeroDivisionError("mine")
@@ -247,7 +245,7 @@ def test_a_rejection_without_fields_writes_nothing(emulator, store):
 
 
 @pytest.mark.parametrize("way_out", ["", " ", None])
-def test_a_rejection_by_no_way_out_is_named_before_anything_is_written(emulator, instance_id, store, way_out):
+def test_rejection_without_a_matching_action_is_named_before_writing(emulator, instance_id, store, way_out):
     def reject(fields):
         raise RejectIntegration("no", custom_action=way_out, fields={"Venue": "x"})
 
@@ -256,7 +254,7 @@ def test_a_rejection_by_no_way_out_is_named_before_anything_is_written(emulator,
     assert writes(emulator) == []
 
 
-def test_an_instance_that_is_left_open_is_not_touched_and_the_task_skipped(emulator, instance_id, store):
+def test_instance_left_open_is_not_touched_and_the_task_skipped(emulator, instance_id, store):
     def leave(fields):
         raise LeaveOpen("not yet known")
 
@@ -303,7 +301,7 @@ def test_the_function_may_take_the_id_other_arguments_and_the_context(emulator, 
     assert given == {"rate": "2.5", "instance": instance_id, "run_id": "run-7", "note": "mine", "names": 6}
 
 
-def test_a_function_may_take_whatever_there_is_and_no_fields_at_all(instance_id, store):
+def test_function_may_take_any_parameter_and_no_fields(instance_id, store):
     given = {}
 
     def whatever(**everything):
@@ -319,7 +317,7 @@ def test_a_function_may_take_whatever_there_is_and_no_fields_at_all(instance_id,
     assert run(nothing, store, instance_id)["already_completed"] is True
 
 
-def test_a_decorated_function_that_was_wrapped_before_is_called_as_it_was_wrapped(emulator, instance_id, store):
+def test_wrapped_function_is_called_with_its_wrapper(emulator, instance_id, store):
     def decide(fields):
         return {"Venue": "inner"}
 
@@ -341,7 +339,7 @@ def test_a_decorated_function_that_was_wrapped_before_is_called_as_it_was_wrappe
         (("1", 2), {"fields": {}}, "unexpected keyword argument 'fields'"),
     ],
 )
-def test_a_wrong_call_is_told_when_the_dag_is_read(args, kwargs, said):
+def test_a_wrong_call_is_reported_when_the_dag_is_read(args, kwargs, said):
     def decide(fields, rate):
         return None
 
@@ -366,12 +364,12 @@ def starred(*fields): ...
         (starred, "parameter 'fields' must be one that is given by name"),
     ],
 )
-def test_a_function_that_cannot_be_called_by_name_is_refused_when_the_dag_is_read(function, said):
+def test_function_without_named_parameters_is_rejected_at_parsing(function, said):
     with pytest.raises(TypeError, match=said):
         workflowsoft_integration(function)
 
 
-def test_it_works_with_and_without_parentheses_and_under_the_name_of_task():
+def test_works_with_and_without_parentheses_and_as_task_attribute():
     with DAG("any", schedule=None):
 
         @task.workflowsoft_integration
@@ -408,7 +406,7 @@ def test_the_ui_shows_the_function_and_the_link_leads_to_the_instance(emulator, 
 
 
 @pytest.mark.parametrize("policy", ["fail", "retry", "assume_done"])
-def test_retries_without_a_store_are_refused_before_anything_is_read(emulator, instance_id, longer, policy):
+def test_retries_without_a_store_are_rejected_before_anything_is_read(emulator, instance_id, longer, policy):
     before = len(emulator.requests())
     built = operator(longer.function(), instance_id, options={"on_unknown_completion": policy})
     built.retries = 1  # as of a mapped task, which an Airflow before 3.3 does not make 0
@@ -421,7 +419,7 @@ def test_retries_without_a_store_are_refused_before_anything_is_read(emulator, i
     assert_done_once(emulator)
 
 
-def test_a_diagram_that_was_changed_is_told_before_the_function_is_called(emulator, instance_id, store, longer):
+def test_changed_diagram_is_reported_before_the_function_is_called(emulator, instance_id, store, longer):
     with pytest.raises(ConfigurationError, match=r"'Event duration' is Decimal\?, expected Int32"):
         run(longer.function(), store, instance_id, options={"expected_fields": {DURATION: "Int32"}})
     assert (longer.seen, writes(emulator)) == ([], [])
@@ -443,7 +441,7 @@ def test_an_instance_that_a_mapped_task_was_not_given_is_named(emulator, store):
         built.execute({"task_state_store": store})
 
 
-def test_an_instance_that_is_not_there_is_told_without_calling_the_function(store, longer):
+def test_missing_instance_is_reported_without_the_function(store, longer):
     with pytest.raises(NotFound, match="no integration instance 999"):
         run(longer.function(), store, "999")
     assert longer.seen == []
@@ -465,7 +463,7 @@ def test_an_instance_that_is_not_there_is_told_without_calling_the_function(stor
         ("complete", "after", "", 1),
     ],
 )
-def test_a_killed_task_is_finished_by_a_retry_that_does_not_decide_again(
+def test_retry_after_a_kill_does_not_decide_again(
     emulator, instance_id, store, dies, longer, name, moment, about, calls
 ):
     dies(type(store) if name == "set" else WorkflowsoftHook, name, moment, about)
@@ -489,7 +487,7 @@ def test_a_retry_after_success_sends_nothing_and_returns_the_same(emulator, inst
     assert (len(writes(emulator)), len(longer.seen)) == (sent, 1)
 
 
-def test_a_rejection_is_kept_over_a_kill_with_its_reason_and_its_way_out(emulator, instance_id, store, dies, longer):
+def test_rejection_survives_a_kill_with_reason_and_action(emulator, instance_id, store, dies, longer):
     def reject(fields):
         raise RejectIntegration("too long", custom_action="Reject", fields={"Venue": "none"})
 
@@ -505,7 +503,7 @@ def test_a_rejection_is_kept_over_a_kill_with_its_reason_and_its_way_out(emulato
 
 
 @pytest.mark.parametrize(("moment", "times"), [("before", 1), ("before", 2), ("after", 1)])
-def test_a_lost_answer_to_the_write_is_settled_by_reading(emulator, instance_id, store, longer, moment, times):
+def test_a_lost_response_to_the_write_is_reconciled_by_reading(emulator, instance_id, store, longer, moment, times):
     fault(emulator, "POST", WRITE, reset=moment, times=times)
 
     if times == 2:
@@ -637,7 +635,7 @@ def test_a_field_that_cannot_be_read_fails_only_where_it_is_used(emulator, insta
     assert completed(emulator) == [instance_id]
 
 
-def test_a_500_to_the_write_is_retried_with_the_decision_that_was_kept(emulator, instance_id, store, longer):
+def test_500_to_a_write_is_retried_with_the_stored_decision(emulator, instance_id, store, longer):
     fault(emulator, "POST", WRITE, status=500, json={"Message": "crashed"})
     with pytest.raises(ServerError, match="crashed"):
         run(longer.function(), store, instance_id)
@@ -648,7 +646,7 @@ def test_a_500_to_the_write_is_retried_with_the_decision_that_was_kept(emulator,
     assert_done_once(emulator)
 
 
-def test_a_write_that_was_refused_for_certain_lets_the_function_decide_anew(emulator, instance_id, store, longer):
+def test_certainly_rejected_write_lets_the_function_decide_again(emulator, instance_id, store, longer):
     fault(emulator, "POST", WRITE, status=400, json={"Message": "Not now"})
     with pytest.raises(InvalidRequest, match="Not now"):
         run(longer.function(), store, instance_id)
@@ -659,9 +657,7 @@ def test_a_write_that_was_refused_for_certain_lets_the_function_decide_anew(emul
     assert_done_once(emulator)
 
 
-def test_a_refusal_of_a_retry_does_not_call_the_function_on_what_the_first_try_wrote(
-    emulator, instance_id, store, dies, longer
-):
+def test_rejected_retry_does_not_call_the_function_on_new_values(emulator, instance_id, store, dies, longer):
     dies(WorkflowsoftHook, "update_fields", "before")
     with pytest.raises(Killed):
         run(longer.function(), store, instance_id)
@@ -679,7 +675,7 @@ def test_a_refusal_of_a_retry_does_not_call_the_function_on_what_the_first_try_w
     assert_done_once(emulator)
 
 
-def test_a_refused_completion_is_sent_by_a_retry_that_writes_nothing(emulator, instance_id, store, longer):
+def test_a_rejected_completion_is_sent_by_a_retry_that_writes_nothing(emulator, instance_id, store, longer):
     fault(emulator, "PATCH", COMPLETE, status=403)
     with pytest.raises(PermissionDenied):
         run(longer.function(), store, instance_id)
@@ -691,7 +687,7 @@ def test_a_refused_completion_is_sent_by_a_retry_that_writes_nothing(emulator, i
 
 
 @pytest.mark.parametrize("evidence", ["read_only", "gone", "error"])
-def test_a_lost_completion_is_settled_by_what_can_be_read(emulator, instance_id, store, dies, longer, evidence):
+def test_a_lost_completion_is_reconciled_by_what_can_be_read(emulator, instance_id, store, dies, longer, evidence):
     emulator.control("PATCH", "switches", ws_fields_after_completion=evidence, ws_complete_again="no_op")
     dies(WorkflowsoftHook, "complete", "after")
     with pytest.raises(Killed):

@@ -61,7 +61,7 @@ def test_the_clock_moves_forward_by_seconds_and_to_a_time(emulator):
         {"forward": 1},
     ],
 )
-def test_the_clock_refuses_what_it_cannot_do(emulator, order):
+def test_the_clock_rejects_what_it_cannot_do(emulator, order):
     with pytest.raises(RuntimeError, match="422"):
         emulator.control("POST", "clock", **order)
 
@@ -92,7 +92,7 @@ def test_a_reset_brings_back_all_but_the_tokens(emulator, procore):
 # --- switches ---
 
 
-def test_every_switch_begins_with_its_first_value_and_takes_the_others(emulator):
+def test_every_flag_starts_with_its_first_value_and_takes_others(emulator):
     assert emulator.control("GET", "switches") == {name: switch.values[0] for name, switch in SWITCHES.items()}
     for name, switch in SWITCHES.items():
         assert switch.why
@@ -112,7 +112,7 @@ def test_every_switch_begins_with_its_first_value_and_takes_the_others(emulator)
         ({"stale_step": "404", "history": "long"}, "full, events_only, no_status, absent"),
     ],
 )
-def test_an_unknown_switch_or_value_is_refused_with_the_allowed_ones(emulator, wanted, words):
+def test_an_unknown_flag_or_value_is_rejected_with_the_allowed_ones(emulator, wanted, words):
     with pytest.raises(RuntimeError, match=words):
         emulator.control("PATCH", "switches", **wanted)
     assert emulator.control("GET", "switches")["stale_step"] == "422"
@@ -157,7 +157,7 @@ def test_faults_take_turns_in_the_order_they_were_made(emulator, procore):
         ({"headers": {"Content-Type": "text/csv"}, "body": "a,b"}, 200, "text/csv", "a,b"),
     ],
 )
-def test_a_fault_replaces_the_answer(emulator, procore, fault, status, content_type, text):
+def test_a_fault_replaces_the_response(emulator, procore, fault, status, content_type, text):
     emulator.control("POST", "faults", path="/tools$", **fault)
 
     answer = requests.get(procore.url + TOOLS, headers=procore.session.headers, timeout=5)
@@ -202,7 +202,7 @@ def test_a_reset_reaches_the_client_as_a_reset_of_the_connection(emulator, proco
     assert emulator.requests()[-1]["status"] == 0
 
 
-def test_a_truncated_answer_breaks_off(emulator, procore):
+def test_a_truncated_response_breaks_off(emulator, procore):
     emulator.control("POST", "faults", path="/tools$", truncate=10)
 
     with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError), match="10 bytes read"):
@@ -246,7 +246,7 @@ def test_delay_lasts_as_long_as_the_fault_says(emulator, procore, monkeypatch):
     "fault",
     [{"path": "("}, {"reset": "during"}, {"times": 0}, {"status": 99}, {"colour": "red"}, {"truncate": -1}],
 )
-def test_a_fault_that_makes_no_sense_is_refused(emulator, fault):
+def test_a_fault_that_makes_no_sense_is_rejected(emulator, fault):
     with pytest.raises(RuntimeError, match="422"):
         emulator.control("POST", "faults", **fault)
     assert emulator.control("GET", "faults") == []
@@ -266,7 +266,7 @@ def limited(emulator: Any, procore: Any, **switches: Any) -> requests.Response:
     return answer
 
 
-def test_a_spike_is_refused_until_its_reset(emulator, procore):
+def test_a_spike_is_rejected_until_its_reset(emulator, procore):
     refused = limited(emulator, procore)
 
     assert refused.headers["X-Rate-Limit-Limit"] == "2"
@@ -278,7 +278,7 @@ def test_a_spike_is_refused_until_its_reset(emulator, procore):
     procore.get(TOOLS)
 
 
-def test_the_hourly_limit_is_told_when_it_is_nearer(emulator, procore):
+def test_the_hourly_limit_is_reported_when_it_is_nearer(emulator, procore):
     emulator.control("PATCH", "switches", rate_limit="on", hourly_limit=3)
     before = time.time()
 
@@ -299,7 +299,7 @@ def test_the_hourly_limit_is_told_when_it_is_nearer(emulator, procore):
         ({"rate_headers": "never"}, {"Retry-After"}),
     ],
 )
-def test_a_refusal_names_the_wait_in_the_switched_headers(emulator, procore, switches, present):
+def test_a_rejection_names_the_wait_in_the_flagged_headers(emulator, procore, switches, present):
     refused = limited(emulator, procore, **switches)
 
     assert {name for name in ("Retry-After", "X-Rate-Limit-Reset") if name in refused.headers} == present
@@ -440,14 +440,14 @@ def test_many_instances_are_started_as_one_effect(emulator, procore):
         ({"count": 1, "first_item_id": "a"}, 422),
     ],
 )
-def test_many_instances_that_cannot_be_started_are_refused_altogether(emulator, order, status):
+def test_many_instances_that_cannot_be_started_are_rejected_altogether(emulator, order, status):
     with pytest.raises(RuntimeError, match=f"answered {status}"):
         emulator.control("POST", "procore/instances/many", **order)
     assert emulator.effects() == []
     assert len(emulator.control("GET", "state")["procore"]) == 1
 
 
-def test_a_person_answers_many_or_none(emulator, procore):
+def test_a_person_responses_many_or_none(emulator, procore):
     ids = emulator.control("POST", "procore/instances/many", count=3)["ids"]
 
     def respond(ids: list[str], login: str) -> None:
@@ -475,7 +475,7 @@ def test_a_person_answers_many_or_none(emulator, procore):
     ]
 
 
-def test_a_person_who_answers_many_again_changes_only_what_is_not_answered(emulator):
+def test_bulk_response_repeated_changes_only_open_steps(emulator):
     ids = emulator.control("POST", "procore/instances/many", count=2, tool_type="generic_tool_item")["ids"]
     order = {"login": "rita@example.com", "option": "Approve"}
     for some in (ids[:1], ids, ids):
@@ -487,7 +487,7 @@ def test_a_person_who_answers_many_again_changes_only_what_is_not_answered(emula
         emulator.control("POST", "procore/instances/respond-many", ids=[], **order)
 
 
-def test_many_answers_wait_for_a_delayed_transition(emulator):
+def test_many_responses_wait_for_a_delayed_transition(emulator):
     emulator.control("PATCH", "switches", transition="delayed")
     ids = emulator.control("POST", "procore/instances/many", count=2)["ids"]
     order = {"ids": ids, "login": "integration@example.com", "option": "Approve"}
@@ -601,7 +601,7 @@ def test_the_connections_lead_to_the_emulator(emulator):
         ("/oauth/nothing", 404, "error"),
     ],
 )
-def test_a_route_that_does_not_exist_is_refused_in_the_form_of_its_api(emulator, path, status, form):
+def test_unknown_route_is_rejected_in_the_format_of_its_api(emulator, path, status, form):
     answer = requests.get(emulator.url + path, timeout=5)
 
     assert answer.status_code == status

@@ -50,7 +50,7 @@ class Elements(HTMLParser):
 # --- the files ---
 
 
-def test_the_page_needs_nothing_from_elsewhere_and_lets_nobody_frame_it(emulator):
+def test_emulator_page_needs_nothing_external_and_no_frame(emulator):
     page = get(emulator, "/")
     elements = Elements(page.text).found
 
@@ -107,7 +107,7 @@ def test_looking_at_the_page_is_no_request_to_the_products(emulator):
 # --- what it is told ---
 
 
-def test_an_instance_of_v2_is_told_with_state_step_holder_history_and_what_people_may_do(emulator):
+def test_page_shows_state_step_assignees_history_and_actions_of_v2(emulator):
     emulator.control("POST", "procore/instances/700001/respond", **INTEGRATION, comment="Within budget.")
     one = instances(emulator, "procore")["700001"]
 
@@ -137,7 +137,7 @@ def test_an_instance_of_v2_is_told_with_state_step_holder_history_and_what_peopl
     assert one["acts"] == []
 
 
-def test_a_step_of_v2_that_moves_can_be_answered_by_nobody(emulator):
+def test_a_step_of_v2_that_moves_can_be_responded_to_by_no_one(emulator):
     emulator.control("PATCH", "switches", transition="delayed", transition_delay=3600)
     emulator.control("POST", "procore/instances/700001/respond", **INTEGRATION)
     one = instances(emulator, "procore")["700001"]
@@ -222,7 +222,7 @@ def test_an_instance_of_workflowsoft_can_be_filled_and_completed(emulator):
     assert (second["step"], second["state"]) == ("Publish event", "open")
 
 
-def test_what_was_read_and_consumed_is_told(emulator, workflowsoft):
+def test_what_was_read_and_consumed_is_reported(emulator, workflowsoft):
     emulator.control("PATCH", "switches", new_integrations="consumed_on_read")
     started = emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
     workflowsoft.get("/api/v2/workflows/instances/new-integrations", id=101)
@@ -244,7 +244,7 @@ def test_everything_that_is_offered_to_be_started_can_be(emulator, api):
     assert {one["title"] for one in told["instances"]} >= {start["label"] for start in starts}
 
 
-def test_faults_and_switches_are_told(emulator):
+def test_faults_and_flags_are_reported(emulator):
     emulator.control("POST", "faults", status=429, path="^/rest")
     emulator.control("PATCH", "switches", history="absent")
     told = overview(emulator)
@@ -269,7 +269,7 @@ def test_every_fault_that_the_page_offers_is_taken(emulator):
 # --- what it costs ---
 
 
-def test_a_look_at_what_is_known_is_answered_without_a_body(emulator):
+def test_a_poll_at_what_is_known_is_responded_to_without_a_body(emulator):
     def look_again(version: str) -> requests.Response:
         return get(emulator, "/_emulator/overview", {"If-None-Match": version})
 
@@ -309,7 +309,7 @@ def test_a_transition_that_takes_place_by_itself_is_news():
     assert emulated.version != version
 
 
-def test_of_many_instances_the_newest_hundred_are_shown_and_the_others_are_found(emulator):
+def test_newest_hundred_of_many_instances_are_shown(emulator):
     emulator.control("POST", "reset", seed="large")
     for api, newest in (("procore", "710001"), ("legacy", "578151")):
         told = overview(emulator)["apis"][api]

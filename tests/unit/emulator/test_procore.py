@@ -69,7 +69,7 @@ def test_the_seed_waits_at_the_budget_check_for_the_integration_user(procore):
     assert len({u["id"] for u in shown["all_assignees"]}) == 3
 
 
-def test_an_approval_goes_through_the_conditional_to_the_director_and_to_the_end(emulator, procore):
+def test_approval_goes_through_the_conditional_to_the_end(emulator, procore):
     answer_with(procore, "Approve", "Within budget")
     assert step_of(procore)["name"] == "Director Approval"
     person(emulator, "dana", "Approve")
@@ -136,7 +136,7 @@ def test_the_item_status_follows_the_steps(emulator, procore):
 
 
 @pytest.mark.parametrize(("login", "option", "ended"), [("rita", "Approve", False), ("rita", "Reject", True)])
-def test_a_step_of_several_responders_waits_for_all_unless_one_refuses(emulator, procore, login, option, ended):
+def test_step_of_several_responders_waits_for_all_unless_one_rejects(emulator, procore, login, option, ended):
     started = procore.post(INSTANCES, {"tool_type": "generic_tool_item", "item_id": "7"}, status=201)["data"]["id"]
     person(emulator, login, option, started)
 
@@ -149,7 +149,7 @@ def test_a_step_of_several_responders_waits_for_all_unless_one_refuses(emulator,
 # --- responding ---
 
 
-def test_an_identical_resubmission_changes_nothing_and_another_conflicts(emulator, procore):
+def test_identical_resubmission_is_a_no_op_and_another_conflicts(emulator, procore):
     emulator.control("PATCH", "switches", transition="delayed", transition_delay=60)
     answer_with(procore, "Approve", "Good")
     answer_with(procore, "Approve", "Good")
@@ -169,7 +169,7 @@ def test_a_delayed_transition_happens_when_its_time_has_come(emulator, procore):
     assert step_of(procore)["name"] == "Director Approval"
 
 
-def test_nobody_responds_to_a_step_that_is_about_to_move(emulator, procore):
+def test_no_one_responds_to_a_step_that_is_about_to_move(emulator, procore):
     emulator.control("PATCH", "switches", transition="delayed", transition_delay=60)
     started = procore.post(INSTANCES, {"tool_type": "generic_tool_item", "item_id": "7"}, status=201)["data"]["id"]
     person(emulator, "rita", "Reject", started)
@@ -189,7 +189,7 @@ def test_a_termination_overtakes_a_delayed_transition(emulator, procore):
 
 
 @pytest.mark.parametrize("status", [422, 404])
-def test_a_step_that_is_over_is_refused_with_either_status(emulator, procore, status):
+def test_a_step_that_is_over_is_rejected_with_either_status(emulator, procore, status):
     emulator.control("PATCH", "switches", stale_step=status)
     over = step_of(procore)["id"]
     answer_with(procore, "Approve")
@@ -200,7 +200,7 @@ def test_a_step_that_is_over_is_refused_with_either_status(emulator, procore, st
 
 
 @pytest.mark.parametrize("status", [403, 422])
-def test_who_is_not_asked_is_refused_with_either_status(emulator, procore, status):
+def test_who_is_not_asked_is_rejected_with_either_status(emulator, procore, status):
     emulator.control("PATCH", "switches", non_assignee=str(status))
     answer_with(procore, "Return")
 
@@ -209,7 +209,7 @@ def test_who_is_not_asked_is_refused_with_either_status(emulator, procore, statu
 
 
 @pytest.mark.parametrize("status", [422, 404, 403])
-def test_an_ended_instance_refuses_with_every_status(emulator, procore, status):
+def test_an_ended_instance_rejects_with_every_status(emulator, procore, status):
     emulator.control("PATCH", "switches", ended_instance=str(status))
     answer_with(procore, "Reject")
 
@@ -224,12 +224,12 @@ def test_an_ended_instance_refuses_with_every_status(emulator, procore, status):
         ({"selected_response_option_id": "no"}, 422),
     ],
 )
-def test_a_malformed_response_is_refused(emulator, procore, changed, status):
+def test_a_malformed_response_is_rejected(emulator, procore, changed, status):
     answer_with(procore, "Approve", status=status, **changed)
     assert emulator.effects() == []
 
 
-def test_a_response_without_its_wrapper_is_refused(procore):
+def test_a_response_without_its_wrapper_is_rejected(procore):
     refused = procore.post(f"{INSTANCE}/responses", {"attachments": {}}, status=400)
 
     assert refused["error"]["details"][0]["source"] == "body.response"
@@ -261,7 +261,7 @@ def start_many(emulator: Any, count: int) -> list[str]:
         ("link_header", lambda answer: answer.links.get("next", {}).get("url")),
     ],
 )
-def test_a_cursor_comes_back_in_the_switched_place_and_walks_through_all(emulator, procore, place, find):
+def test_cursor_comes_back_where_the_flag_says_and_lists_all(emulator, procore, place, find):
     emulator.control("PATCH", "switches", cursor_place=place)
     expected = ["700001", *start_many(emulator, 4)]
 
@@ -319,7 +319,7 @@ def test_a_list_needs_the_tool_type_and_either_a_cursor_or_a_page(procore):
 
 
 @pytest.mark.parametrize(("switch", "moves"), [("moves", True), ("start_only", False)])
-def test_the_time_of_the_last_change_moves_with_each_step_or_with_the_end_only(emulator, procore, switch, moves):
+def test_updated_at_moves_with_each_step_or_with_the_end_only(emulator, procore, switch, moves):
     emulator.control("PATCH", "switches", updated_at=switch)
 
     def updated() -> str:
@@ -359,7 +359,7 @@ def test_what_instances_have_in_common_changes_for_one_of_them_only(emulator, pr
     assert {**procore.get(second)["data"], "history": procore.get(f"{second}/history")["data"]} == before
 
 
-def test_a_replacement_spares_the_instances_where_somebody_has_answered(emulator, procore):
+def test_replacement_spares_instances_with_a_response(emulator, procore):
     ids = emulator.control("POST", "procore/instances/many", count=2, tool_type="generic_tool_item")["ids"]
     person(emulator, "rita", "Approve", ids[0])
     replacement = {
@@ -435,7 +435,7 @@ def test_an_instance_is_started_once_per_item(emulator, procore):
         ({"item_id": None}, 400),
     ],
 )
-def test_an_instance_that_cannot_be_started_is_refused(emulator, procore, changed, status):
+def test_an_instance_that_cannot_be_started_is_rejected(emulator, procore, changed, status):
     procore.post(INSTANCES, {"tool_type": TOOL, "item_id": "9", **changed}, status=status)
     assert emulator.effects() == []
 
@@ -482,7 +482,7 @@ def test_an_item_never_has_two_active_instances_after_a_restart(procore):
 # --- history ---
 
 
-def test_history_tells_of_overdue_and_blocked_steps_until_the_next_step(emulator, long_lived_tokens, procore):
+def test_history_shows_overdue_and_blocked_until_the_next_step(emulator, long_lived_tokens, procore):
     assert history_of(procore)["status"] == "in_progress"
     assert history_of(procore)["current_step_index"] == 1
     emulator.control("POST", "clock", advance=4 * 24 * 3600)
@@ -524,7 +524,7 @@ def test_the_histories_of_items_are_newest_first_and_may_be_absent(emulator, pro
 
 
 @pytest.mark.parametrize("status", [400, 413])
-def test_more_items_than_a_batch_holds_are_refused(emulator, procore, status):
+def test_more_items_than_a_batch_holds_are_rejected(emulator, procore, status):
     def batch(size: int) -> dict[str, Any]:
         return {"tool_type": TOOL, "item_ids": ["1"] * size}
 
@@ -560,7 +560,7 @@ def test_a_hidden_instance_is_not_to_be_seen(emulator, procore):
     assert procore.get(INSTANCES, **FILTER)["data"]
 
 
-def test_history_tells_who_is_responsible_for_a_step(procore):
+def test_history_shows_who_is_responsible_for_a_step(procore):
     [group] = history_of(procore)["history"][1]["details"]["responsible_groups"]
 
     assert (group["name"], group["type"]) == ("Integration", "responsible_role")
@@ -570,7 +570,7 @@ def test_history_tells_who_is_responsible_for_a_step(procore):
 # --- correspondence ---
 
 
-def test_a_letter_needs_its_subtype_and_is_stamped_before_it_is_reviewed(procore):
+def test_letter_needs_its_subtype_and_is_stamped_before_review(procore):
     letter = {"tool_type": "correspondence", "item_id": "1"}
     assert reasons(procore.post(INSTANCES, letter, status=400)) == ["missing_parameter"]
     procore.post(INSTANCES, {**letter, "tool_subtype": "-5"}, status=404)
@@ -636,7 +636,7 @@ def test_a_commenter_decides_nothing(emulator, procore):
         ({"required": None}, 400),
     ],
 )
-def test_assignees_that_cannot_be_added_are_refused(emulator, procore, changed, status):
+def test_assignees_that_cannot_be_added_are_rejected(emulator, procore, changed, status):
     emulator.control("PATCH", "switches", stale_step=404)
     add_to_step(procore, status, **changed)
 

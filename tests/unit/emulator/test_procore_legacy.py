@@ -54,7 +54,7 @@ def test_the_seed_is_the_guides_instance_in_its_start_state(legacy):
     assert shown["permissions"]["can_respond"] is True
 
 
-def test_an_approval_ends_in_a_state_without_activities_that_leaves_the_list(emulator, legacy):
+def test_approval_ends_in_a_state_without_activities(emulator, legacy):
     perform(legacy)
     assert state_of(legacy) == "Pending Approval"
     person(emulator, "rita", "approve")
@@ -70,7 +70,7 @@ def test_an_approval_ends_in_a_state_without_activities_that_leaves_the_list(emu
     ]
 
 
-def test_a_denial_goes_back_to_the_start_as_another_visit(emulator, legacy):
+def test_a_denial_goes_back_to_the_start_as_another_occurrence(emulator, legacy):
     before = legacy.get(f"{INSTANCES}/568150")["current_state_set_at"]
     perform(legacy)
     emulator.control("POST", "clock", advance=3600)
@@ -105,12 +105,12 @@ def test_a_state_of_two_roles_moves_when_both_have_performed(emulator, legacy):
     ],
     ids=["other state", "other role", "not of the role", "nobody", "missing", "no number", "no instance"],
 )
-def test_what_cannot_be_performed_is_refused(emulator, legacy, changed, status):
+def test_what_cannot_be_performed_is_rejected(emulator, legacy, changed, status):
     perform(legacy, status=status, **changed)
     assert emulator.effects() == []
 
 
-def test_a_malformed_body_or_query_is_refused(legacy):
+def test_a_malformed_body_or_query_is_rejected(legacy):
     ids = {"workflow_instance_id": "568150"}
     legacy.post(HISTORIES, {"activity": SUBMIT}, status=400, params=ids)
     legacy.post(HISTORIES, ["activity"], status=400, params=ids)
@@ -159,7 +159,7 @@ def test_stored_files_are_named_by_their_ids(emulator, legacy):
     assert emulator.effects()[0]["detail"]["prostore_file_ids"] == [77, 78]
 
 
-def test_a_person_is_told_what_can_be_performed(emulator):
+def test_a_person_is_reported_what_can_be_performed(emulator):
     with pytest.raises(RuntimeError, match="Submit for Approval \\(Project Manager\\)"):
         person(emulator, "rita", "Submit for Approval")
     emulator.control("POST", "procore/legacy/instances/568150/terminate")
@@ -254,7 +254,7 @@ def test_terminated_instance_does_not_move_on_later(emulator, legacy):
     assert state_of(legacy) == "Start"
 
 
-def test_ended_instance_looks_as_switched(emulator, legacy):
+def test_ended_instance_polls_as_switched(emulator, legacy):
     emulator.control("POST", "procore/legacy/instances/568150/terminate")
 
     assert legacy.get(f"{INSTANCES}/568150")["current_workflow_activities"] == []
@@ -265,7 +265,7 @@ def test_ended_instance_looks_as_switched(emulator, legacy):
     legacy.get(f"{INSTANCES}/568150", status=404)
 
 
-def test_instance_that_was_left_behind_looks_as_switched(emulator, legacy):
+def test_instance_that_was_left_behind_polls_as_switched(emulator, legacy):
     perform(legacy)
 
     def looks(side: str) -> tuple[str, bool, int]:
@@ -416,7 +416,7 @@ LOGS = ["/rest/v1.0/companies/4264807/workflow_permanent_logs", "/rest/v1.0/proj
 
 
 @pytest.mark.parametrize("logs", LOGS)
-def test_the_permanent_log_of_an_object_tells_what_was_performed(emulator, legacy, logs):
+def test_the_permanent_log_of_an_object_shows_what_was_performed(emulator, legacy, logs):
     legacy.query = {}
     assert legacy.get(logs, **OBJECT) == []
     legacy.query = {"company_id": "4264807"}
@@ -454,7 +454,7 @@ def test_a_permanent_log_needs_its_object(legacy, logs):
     legacy.get(logs, status=400, **OBJECT, per_page="2001")
 
 
-def test_a_permanent_log_of_another_company_or_project_is_refused(legacy, anybody):
+def test_a_permanent_log_of_another_company_or_project_is_rejected(legacy, anybody):
     legacy.query = {}
     legacy.get("/rest/v1.0/companies/1/workflow_permanent_logs", status=403, **OBJECT)
     legacy.get("/rest/v1.0/projects/1/workflow_permanent_logs", status=404, **OBJECT)

@@ -41,7 +41,7 @@ def ordered(procore: Client, body: dict[str, Any], **arguments: Any) -> str:
 # --- starting many ---
 
 
-def test_many_instances_are_started_and_the_failures_are_told(emulator, procore):
+def test_many_instances_are_started_and_the_failures_are_reported(emulator, procore):
     done = operation(procore, ordered(procore, items("1", "2")))
     part = operation(procore, ordered(procore, items("2", "3")))
     failed = operation(procore, ordered(procore, items("4", preset_id="999")))
@@ -115,7 +115,7 @@ def test_a_bulk_create_of_more_items_than_it_takes_is_rejected(emulator, procore
     assert len(emulator.effects()) == 2
 
 
-def test_a_bulk_create_that_makes_no_sense_is_refused(emulator, procore):
+def test_a_bulk_create_that_makes_no_sense_is_rejected(emulator, procore):
     procore.post(BULK, {"tool_type": TOOL, "items": []}, status=422)
     procore.post(BULK, {"tool_type": TOOL}, status=400)
     procore.post(BULK, {"tool_type": "correspondence", "items": [{"item_id": "1"}]}, status=400)
@@ -158,7 +158,7 @@ def test_a_replacement_may_be_for_some_projects_and_tools(emulator, procore):
     assert [o["assignee"]["id"] for o in step_of(procore)["response_occurrences"]] == ["90001"]
 
 
-def test_somebody_who_cannot_be_assigned_replaces_nobody(emulator, procore):
+def test_someone_who_cannot_be_assigned_replaces_no_one(emulator, procore):
     request_id = requested(procore, new_assignee_ids=["90009"], project_ids=["1001"])
 
     assert procore.get(f"{REQUESTS}/{request_id}")["data"]["status"] == "failed"
@@ -176,7 +176,7 @@ def test_somebody_who_cannot_be_assigned_replaces_nobody(emulator, procore):
     assert procore.get(f"{REQUESTS}/{request_id}")["data"]["status"] == "completed"
 
 
-def test_a_temporary_replacement_begins_ends_and_can_be_stopped(emulator, long_lived_tokens, procore):
+def test_a_temporary_replacement_starts_ends_and_can_be_stopped(emulator, long_lived_tokens, procore):
     def day(number: int) -> str:
         return (today + timedelta(days=number)).isoformat()
 
@@ -226,7 +226,7 @@ def test_a_replacement_is_processed_until_its_operation_is_finished(emulator, pr
         ({"start_date": "tomorrow"}, 400),
     ],
 )
-def test_a_replacement_that_makes_no_sense_is_refused(emulator, procore, changed, status):
+def test_a_replacement_that_makes_no_sense_is_rejected(emulator, procore, changed, status):
     requested(procore, status, **changed)
 
     assert procore.get(REQUESTS)["data"] == []
@@ -259,7 +259,7 @@ def test_every_filter_narrows_the_list_of_replacements(emulator, procore):
     assert reasons(procore.get(REQUESTS, status=400, sort="reason")) == ["invalid_parameter"]
 
 
-def test_an_answer_that_was_given_stays_when_its_author_is_replaced(procore):
+def test_a_response_that_was_given_stays_when_its_author_is_replaced(procore):
     started = procore.post(INSTANCES, {"tool_type": "generic_tool_item", "item_id": "7"}, status=201)["data"]
     step = started["current_step_occurrence"]
     response = {

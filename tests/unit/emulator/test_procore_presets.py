@@ -36,7 +36,7 @@ def presets_of(emulator: Any) -> dict[str, dict[str, Any]]:
 # --- templates ---
 
 
-def test_a_template_version_tells_its_steps_and_groups(procore):
+def test_a_template_version_shows_its_steps_and_groups(procore):
     version = procore.get(f"{COMPANY}/workflows/templates/versions/3011")["data"]
 
     types = {group["name"]: group["type"] for group in version["responsible_groups"]}
@@ -65,7 +65,7 @@ def test_a_template_counts_the_projects_that_use_it(procore):
 # --- presets ---
 
 
-def test_the_presets_of_a_tool_are_listed_in_their_project_and_at_their_level(procore):
+def test_presets_of_a_tool_are_listed_in_project_and_level(procore):
     def ids(where: str, tool: str = TOOL, **filters: str) -> list[str]:
         query = {f"filters[{name}]": value for name, value in {"tool_type": tool, **filters}.items()}
         return [row["id"] for row in procore.get(f"{where}/workflows/presets", **query)["data"]]
@@ -136,7 +136,7 @@ def test_groups_that_an_update_leaves_out_are_emptied_or_kept(emulator, procore,
     assert effect["detail"]["groups"] == groups_of(procore)
 
 
-def test_nobody_who_cannot_be_assigned_comes_into_a_group(emulator, procore):
+def test_no_one_who_cannot_be_assigned_comes_into_a_group(emulator, procore):
     directors = uuids(procore)["Directors"]
     before = groups_of(procore)
 
@@ -228,7 +228,7 @@ def test_a_group_of_people_has_one_of_several_types(emulator, procore, kind):
 # --- starting with a preset ---
 
 
-def test_an_instance_takes_the_preset_that_is_named_or_the_default_one(emulator, procore):
+def test_instance_takes_the_named_or_the_default_preset(emulator, procore):
     named, default = emulator.control("POST", "procore/presets", count=2)["ids"]
     for preset, login in ((named, "lee@example.com"), (default, "nora@example.com")):
         emulator.control("POST", f"procore/presets/{preset}/assignees", group="Integration", logins=[login])

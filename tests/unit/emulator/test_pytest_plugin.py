@@ -161,7 +161,7 @@ def test_without_the_extra_the_fixtures_say_what_to_install(project):
     assert done.returncode == 1
 
 
-def test_every_run_of_pytest_loads_little_more_than_the_standard_library(project):
+def test_pytest_plugin_loads_little_beyond_the_standard_library(project):
     done = run_in(project, "-c", LOADED)
 
     assert "airflow_provider_workflows" in done.stdout, done.stderr

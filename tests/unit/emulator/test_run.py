@@ -83,7 +83,7 @@ def test_ending_the_command_at_the_terminal_is_no_error(monkeypatch):
     main([])
 
 
-def test_help_lists_every_switch(capsys):
+def test_help_lists_every_flag(capsys):
     with pytest.raises(SystemExit):
         main(["--help"])
 
@@ -92,7 +92,7 @@ def test_help_lists_every_switch(capsys):
         assert f"  {name}: {switch.allowed}\n" in shown
 
 
-def test_a_seed_that_does_not_exist_is_refused():
+def test_a_seed_that_does_not_exist_is_rejected():
     with pytest.raises(Exception, match="default, large"), Emulator(seed="small"):
         pass
 
@@ -114,7 +114,7 @@ def test_responses_do_not_wait_for_acknowledgements():
             assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
-def test_a_bug_answers_500_and_shows_where_it_is(emulator, procore, monkeypatch, capfd):
+def test_a_bug_is_a_500_that_shows_where_it_is(emulator, procore, monkeypatch, capfd):
     def broken(*arguments):
         raise ZeroDivisionError("a bug")
 

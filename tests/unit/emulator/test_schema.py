@@ -15,14 +15,12 @@ TOOLS = "/rest/v2.0/companies/4264807/workflows/tools"
 TOOL = {"name": "Drawing", "type": "drawing", "provider": "Project", "subtype": None}
 
 
-def test_an_answer_as_described_passes(openapi):
+def test_a_response_as_described_passes(openapi):
     check_answer(openapi, "GET", TOOLS, 200, JSON, json.dumps({"data": [TOOL]}).encode())
     check_answer(openapi, "POST", "/rest/v2.0/companies/1/workflows/instances/2/responses", 204, {}, b"")
 
 
-def test_the_lists_that_are_sent_unchecked_are_as_described_whatever_state_their_instances_are_in(
-    emulator, procore, legacy
-):
+def test_unchecked_lists_are_as_described_in_every_state(emulator, procore, legacy):
     v2 = emulator.control("POST", "procore/instances/many", count=4)["ids"]
     where = "procore/instances"
     emulator.control("POST", f"{where}/respond-many", ids=v2[:2], login="integration@example.com", option="Approve")
@@ -56,7 +54,7 @@ def test_the_lists_that_are_sent_unchecked_are_as_described_whatever_state_their
         ("POST", "/rest/v2.0/companies/1/workflows/instances/2/responses", 204, "application/json", {}),
     ],
 )
-def test_an_answer_that_is_not_as_described_fails(openapi, method, path, status, content_type, body):
+def test_a_response_that_is_not_as_described_fails(openapi, method, path, status, content_type, body):
     with pytest.raises(AssertionError):
         check_answer(openapi, method, path, status, {"Content-Type": content_type}, json.dumps(body).encode())
 

@@ -38,7 +38,7 @@ def test_every_known_form_of_asking_for_a_token_is_taken(anybody, sent):
         ({"data": GRANT, "headers": {"Authorization": "Basic \u00ff"}}, 400, "invalid_request"),
     ],
 )
-def test_a_wrong_grant_is_refused(anybody, sent, status, error):
+def test_a_wrong_grant_is_rejected(anybody, sent, status, error):
     answer = anybody.send("POST", "/oauth/token", **sent)
 
     assert (answer.status_code, answer.json()["error"]) == (status, error)
@@ -54,11 +54,11 @@ def test_a_body_that_comes_in_pieces_is_put_together(anybody):
     assert answer.status_code == 200
 
 
-def test_a_call_without_a_token_is_refused_in_the_live_form(anybody):
+def test_a_call_without_a_token_is_rejected_in_the_live_format(anybody):
     assert anybody.get(TOOLS, status=401) == {"error": "Invalid Token"}
 
 
-def test_an_expired_token_is_refused_in_the_live_form(emulator, procore):
+def test_an_expired_token_is_rejected_in_the_live_format(emulator, procore):
     emulator.control("POST", "clock", advance=5401)
 
     assert list(procore.get(TOOLS, status=401)) == ["errors"]
@@ -90,14 +90,14 @@ def test_who_is_signed_in_has_a_name_only_within_a_company(procore):
 
 @pytest.mark.parametrize("path", [TOOLS, f"{PROJECT}/workflows/instances/700001", "/rest/v1.0/me"])
 @pytest.mark.parametrize("status", [400, 403])
-def test_a_call_without_the_company_header_is_refused_with_either_status(emulator, procore, path, status):
+def test_missing_company_header_is_rejected_with_either_status(emulator, procore, path, status):
     emulator.control("PATCH", "switches", missing_company_header=str(status))
     del procore.session.headers["Procore-Company-Id"]
 
     assert "Missing Procore-Company-Id" in procore.get(path, status=status)["message"]
 
 
-def test_another_company_is_refused_in_the_header_and_unknown_in_the_path(procore):
+def test_another_company_is_rejected_in_header_and_path(procore):
     procore.get("/rest/v2.0/companies/1/workflows/tools", status=404)
     procore.get("/rest/v2.0/companies/4264807/projects/1/workflows/instances/700001", status=404)
     procore.session.headers["Procore-Company-Id"] = "1"
@@ -108,7 +108,7 @@ def test_another_company_is_refused_in_the_header_and_unknown_in_the_path(procor
 
 
 @pytest.mark.parametrize("shape", ["json_string", "text", "object"])
-def test_a_workflowsoft_token_comes_in_every_form(emulator, anybody, shape):
+def test_a_workflowsoft_token_comes_in_every_format(emulator, anybody, shape):
     emulator.control("PATCH", "switches", ws_token_shape=shape)
 
     answer = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
@@ -129,7 +129,7 @@ def test_a_workflowsoft_token_comes_in_every_form(emulator, anybody, shape):
         ("redirect", 302, ("Location", "/account/login")),
     ],
 )
-def test_the_token_route_may_answer_with_the_login_page(emulator, anybody, shape, status, header):
+def test_the_token_route_may_response_with_the_login_page(emulator, anybody, shape, status, header):
     emulator.control("PATCH", "switches", ws_token_shape=shape)
 
     answer = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})

@@ -91,7 +91,7 @@ def test_only_an_upload_that_is_available_can_be_attached(emulator, procore, any
         {"file_size": 5 * MIB + 1, "segments": [{"size": 5 * MIB, "sha256": ""}, {"size": 1, "sha256": ""}]},
     ],
 )
-def test_parts_of_a_wrong_size_are_refused(emulator, procore, wrong):
+def test_parts_of_a_wrong_size_are_rejected(emulator, procore, wrong):
     assert reasons(procore.post(UPLOADS, {**order(b"1"), **wrong}, status=422)) == ["invalid_segments"]
     assert emulator.control("GET", "uploads") == []
 

@@ -150,7 +150,7 @@ def test_several_may_come_as_a_list(emulator, workflowsoft):
         ("not_found", 404, b'{"Message":"No new integrations."}'),
     ],
 )
-def test_nothing_new_has_every_form(emulator, workflowsoft, switch, status, body):
+def test_nothing_new_has_every_format(emulator, workflowsoft, switch, status, body):
     emulator.control("PATCH", "switches", no_new_integration=switch)
 
     answer = poll(workflowsoft)
@@ -212,7 +212,7 @@ def test_decimals_keep_their_digits(emulator, workflowsoft):
         ({"Event duration": "12"}, "not a Decimal"),
     ],
 )
-def test_a_value_that_does_not_fit_is_refused_whole(emulator, workflowsoft, status, values, words):
+def test_a_value_that_does_not_fit_is_rejected_whole(emulator, workflowsoft, status, values, words):
     emulator.control("PATCH", "switches", ws_error_status=str(status))
     started = start(emulator)
 
@@ -330,7 +330,7 @@ def test_a_value_of_an_unknown_type_is_taken_as_it_is(emulator, workflowsoft):
     assert json.loads(fields_of(workflowsoft, started)["Location"]["valueJson"]) == {"lat": 1.25}
 
 
-def test_unknown_fields_tasks_and_bodies_are_refused(emulator, workflowsoft):
+def test_unknown_fields_tasks_and_bodies_are_rejected(emulator, workflowsoft):
     started = start(emulator)
     workflowsoft.post(VARIABLES, {"TaskId": started, "Fields": {"field_1": 1}}, status=400)
     workflowsoft.post(VARIABLES, {"TaskId": 999, "Fields": {}}, status=404)
@@ -387,7 +387,7 @@ def test_completing_twice_is_an_error_or_is_let_through_and_counted(emulator, wo
 
 
 @pytest.mark.parametrize("status", [400, 500])
-def test_an_action_that_nobody_knows_is_refused(emulator, workflowsoft, status):
+def test_an_action_that_no_one_knows_is_rejected(emulator, workflowsoft, status):
     emulator.control("PATCH", "switches", ws_error_status=status)
     started = start(emulator, Venue="Garden")
 
@@ -436,7 +436,7 @@ def test_a_process_ends_with_its_last_step(emulator, workflowsoft):
     assert emulator.control("GET", "state")["workflowsoft_processes"] == processes
 
 
-def test_the_state_tells_who_read_and_completed_an_instance_and_when(emulator, workflowsoft):
+def test_the_state_shows_who_read_and_completed_an_instance_and_when(emulator, workflowsoft):
     emulator.control("PATCH", "switches", new_integrations="kept_until_completed")
     emulator.control("PATCH", "switches", ws_complete_again="no_op")
     started = start(emulator, "Data issue")
@@ -454,7 +454,7 @@ def test_the_state_tells_who_read_and_completed_an_instance_and_when(emulator, w
     assert completed_at[0] > started_at
 
 
-def test_the_state_tells_that_an_instance_was_consumed(emulator, workflowsoft):
+def test_the_state_shows_that_an_instance_was_consumed(emulator, workflowsoft):
     emulator.control("PATCH", "switches", new_integrations="consumed_on_read")
     start(emulator)
     poll(workflowsoft)
@@ -530,7 +530,7 @@ def test_a_process_is_started_with_exact_fields(emulator, workflowsoft):
     }
 
 
-def test_a_process_that_cannot_be_started_is_refused(emulator, workflowsoft):
+def test_a_process_that_cannot_be_started_is_rejected(emulator, workflowsoft):
     workflowsoft.post("/api/v2/workflows/start", {"TemplateId": 9, "Fields": {}}, status=400)
     workflowsoft.post("/api/v2/workflows/start", {"TemplateId": 1, "Fields": {"field_1": 1}}, status=400)
     workflowsoft.post("/api/v2/workflows/start", {"TemplateId": 1, "Fields": {"Event exists": "yes"}}, status=400)
@@ -542,7 +542,7 @@ def test_a_process_that_cannot_be_started_is_refused(emulator, workflowsoft):
         start(emulator, "No such diagram")
 
 
-def test_a_task_goes_to_whom_it_is_assigned_or_to_the_user_it_is_created_for(emulator, workflowsoft):
+def test_task_goes_to_the_assignee_or_the_user_it_is_created_for(emulator, workflowsoft):
     workflowsoft.session.headers["X-OnBehalfOf-Id"] = "11"
     task = workflowsoft.post("/api/v2/tasks", {"Title": "Call back", "Description": "Today"})
     workflowsoft.post("/api/v2/tasks", {"Title": "Call back", "AssignedUserId": 12})
@@ -570,7 +570,7 @@ def test_a_task_goes_to_whom_it_is_assigned_or_to_the_user_it_is_created_for(emu
         {"Title": "For no user", "AssignedUserId": "system"},
     ],
 )
-def test_a_task_that_cannot_be_created_is_refused(emulator, workflowsoft, task):
+def test_a_task_that_cannot_be_created_is_rejected(emulator, workflowsoft, task):
     workflowsoft.post("/api/v2/tasks", task, status=400)
     assert emulator.effects() == emulator.control("GET", "state")["workflowsoft_tasks"] == []
 
@@ -586,7 +586,7 @@ def test_a_task_that_cannot_be_created_is_refused(emulator, workflowsoft, task):
         ("unknown", {"items": "Low;Medium;High"}),
     ],
 )
-def test_options_come_in_several_forms(emulator, workflowsoft, switch, options):
+def test_options_come_in_several_formats(emulator, workflowsoft, switch, options):
     emulator.control("PATCH", "switches", ws_options_shape=switch)
     started = start(emulator, "Field types")
 

@@ -45,7 +45,7 @@ def test_a_written_value_may_be_changed(emulator, workflowsoft, flag, label, val
 
 
 @pytest.mark.parametrize(("flag", "status", "body"), [("204", 204, None), ("200_object", 200, {"Success": True})])
-def test_a_change_may_be_answered_with_a_body(emulator, workflowsoft, flag, status, body):
+def test_a_change_may_be_responded_to_with_a_body(emulator, workflowsoft, flag, status, body):
     turn(emulator, ws_write_answer=flag)
     started = start(emulator)
 
@@ -74,7 +74,7 @@ def test_a_business_error_may_have_any_status(emulator, workflowsoft, flag, stat
         ("object", {"Flag": "false", "Single": "0.5", "Text": '{"text": "Plain text"}'}),
     ],
 )
-def test_values_come_in_several_forms(emulator, workflowsoft, flag, shown):
+def test_values_come_in_several_formats(emulator, workflowsoft, flag, shown):
     turn(emulator, ws_value_form=flag)
     fields = fields_of(workflowsoft, start(emulator, "Field types"))
 
@@ -91,7 +91,7 @@ def test_values_come_in_several_forms(emulator, workflowsoft, flag, shown):
         ("epoch", "1772353800000"),
     ],
 )
-def test_times_come_in_several_forms(emulator, workflowsoft, flag, shown):
+def test_times_come_in_several_formats(emulator, workflowsoft, flag, shown):
     turn(emulator, ws_times=flag)
 
     assert fields_of(workflowsoft, start(emulator, "Field types"))["Moment"]["valueJson"] == shown
@@ -101,7 +101,7 @@ def test_times_come_in_several_forms(emulator, workflowsoft, flag, shown):
     ("flag", "shown"),
     [("as_written", None), ("json_null", None), ("null_text", "null"), ("empty_text", ""), ("absent", "absent")],
 )
-def test_an_empty_value_comes_in_several_forms(emulator, workflowsoft, flag, shown):
+def test_an_empty_value_comes_in_several_formats(emulator, workflowsoft, flag, shown):
     turn(emulator, ws_empty_value=flag)
     field = fields_of(workflowsoft, start(emulator, "Field types"))["Flag or none"]
 
@@ -146,7 +146,7 @@ def test_ids_are_numbers_or_texts(emulator, workflowsoft, flag, kind):
 
 
 @pytest.mark.parametrize(("flag", "status"), [("404", 404), ("500", 500), ("nothing", 204)])
-def test_an_unknown_step_is_answered_in_several_ways(emulator, workflowsoft, flag, status):
+def test_an_unknown_step_is_responded_to_in_several_ways(emulator, workflowsoft, flag, status):
     turn(emulator, ws_unknown_step=flag)
 
     assert poll(workflowsoft, 999).status_code == status
@@ -192,7 +192,7 @@ def test_a_search_may_want_the_whole(emulator, workflowsoft, flag, found):
 
 
 @pytest.mark.parametrize(("flag", "status"), [("taken", 200), ("refused", 400)])
-def test_files_may_be_refused(emulator, workflowsoft, flag, status):
+def test_files_may_be_rejected(emulator, workflowsoft, flag, status):
     turn(emulator, ws_files=flag)
 
     workflowsoft.post("/api/v2/tasks", {"Title": "x", "Files": [{"Name": "a"}]}, status=status)

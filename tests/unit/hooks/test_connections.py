@@ -129,7 +129,7 @@ def test_a_connection_that_does_not_exist_is_named_with_its_fix(hook, way):
     assert "AIRFLOW_CONN_NOWHERE" in words
 
 
-def test_a_connection_that_airflow_cannot_read_is_named_without_its_words(monkeypatch):
+def test_an_unreadable_connection_is_named_without_its_content(monkeypatch):
     monkeypatch.setenv("AIRFLOW_CONN_MINE", '{"conn_type": "procore", "password": "s3cret-word"')
 
     with pytest.raises(ConfigurationError, match="AIRFLOW_CONN_MINE") as unreadable:
@@ -192,7 +192,7 @@ def test_the_doctor_finds_a_static_token_that_has_ended(emulator, set_connection
         (lambda: WorkflowsoftHook().list_integration_steps(1.0), "tasks"),
     ],
 )
-def test_a_hook_refuses_an_id_with_a_fraction(airflow_connections, call, name):
+def test_a_hook_rejects_an_id_with_a_fraction(airflow_connections, call, name):
     with pytest.raises(ConfigurationError, match=name):
         call()
     assert airflow_connections.requests() == []

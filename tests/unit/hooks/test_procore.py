@@ -68,7 +68,7 @@ def test_production_is_the_default_and_the_host_beats_it(connect, requests_mock)
     ("host", "port"),
     [("proxy.example.com", 0), ("proxy.example.com:8443", 443), ("https://proxy.example.com:8443/", 443)],
 )
-def test_the_port_that_a_form_stores_for_none_or_for_a_test_changes_nothing(connect, requests_mock, host, port):
+def test_port_stored_by_a_form_for_none_changes_nothing(connect, requests_mock, host, port):
     requests_mock.post("https://login.procore.com/oauth/token", json=TOKEN)
     there = requests_mock.get(f"https://{host.removeprefix('https://').rstrip('/')}/rest/v1.0/me", json=ME)
 
@@ -153,7 +153,7 @@ def tools(requests_mock):
         (None, None, "prequalification", COMPANY_PATH, 1),
     ],
 )
-def test_the_tool_decides_the_level_where_nobody_says_it(
+def test_the_tool_decides_the_level_where_no_one_says_it(
     connect, tools, requests_mock, given, in_connection, tool, where, asked
 ):
     hook = connect({"project_id": in_connection} if in_connection else {})
@@ -165,7 +165,7 @@ def test_the_tool_decides_the_level_where_nobody_says_it(
     assert tools.call_count == asked
 
 
-def test_tools_are_asked_for_once_in_a_process(connect, tools):
+def test_tools_are_requested_once_in_a_process(connect, tools):
     for _ in range(3):
         connect().project_for(None, "prequalification")
 
@@ -181,7 +181,7 @@ def test_a_tool_that_is_new_since_then_is_found(connect, tools, requests_mock):
     assert hook.project_for(None, "new") is None
 
 
-def test_an_unknown_tool_is_refused_with_the_tools_there_are(connect, tools):
+def test_an_unknown_tool_is_rejected_with_the_tools_there_are(connect, tools):
     with pytest.raises(ConfigurationError, match=r"no tool 'po'.*prequalification, purchase_order_contract"):
         connect().list_instances("po")
 
@@ -198,7 +198,7 @@ def test_who_may_not_list_the_tools_works_where_the_connection_says(connect, req
     assert connect({"project_id": "3"}).project_for(None, "purchase_order_contract") == "3"
 
 
-def test_a_hook_of_the_company_level_leaves_the_connections_project_out(connect, tools):
+def test_company_level_hook_leaves_out_the_connections_project(connect, tools):
     connect({"project_id": "3"})
     hook = ProcoreHook(project_id="company")
 
@@ -297,7 +297,7 @@ def test_the_test_button_says_what_to_fix(connect, requests_mock, grant, answer,
     assert "tok-12345" not in message
 
 
-def test_the_test_button_answers_soon_when_the_server_is_away(connect, requests_mock, monkeypatch):
+def test_the_test_button_responses_soon_when_the_server_is_away(connect, requests_mock, monkeypatch):
     slept = []
     monkeypatch.setattr("time.sleep", slept.append)
     requests_mock.post("https://login.procore.com/oauth/token", exc=requests.exceptions.ConnectTimeout)
@@ -317,7 +317,7 @@ def test_the_emulator_passes_the_test(airflow_connections):
 
 
 @pytest.mark.parametrize("body", [{}, {"data": []}, {"data": None}, [], None])
-def test_an_answer_of_another_form_is_a_contract_error(connect, requests_mock, body):
+def test_a_response_of_another_format_is_a_contract_error(connect, requests_mock, body):
     requests_mock.post("https://login.procore.com/oauth/token", json=TOKEN)
     requests_mock.get(requests_mock_any(), json=body)
 
@@ -349,7 +349,7 @@ def test_an_instance_is_started_with_what_was_given_only(connect, requests_mock)
 # --- in a trigger ---
 
 
-def test_a_trigger_looks_the_connection_up_on_its_loop_and_masks_tokens_there(airflow_connections, monkeypatch):
+def test_trigger_looks_up_the_connection_and_masks_on_its_loop(airflow_connections, monkeypatch):
     masked = []
 
     async def mask(token: str) -> None:
@@ -626,7 +626,7 @@ def test_a_method_of_the_company_sends_what_the_contract_says(
     assert last_request(airflow_connections) == (method, f"{C}/{below}", query, body)
 
 
-def test_every_method_that_speaks_to_procore_is_held_against_the_contract():
+def test_every_procore_method_is_held_against_the_contract():
     public = {name for name, value in vars(ProcoreHook).items() if callable(value) and not name.startswith("_")}
     here = {row[0] for row in [*BOTH_LEVELS, *COMPANY_ONLY]}
 
@@ -715,7 +715,7 @@ def test_many_are_started_by_an_operation_that_is_shown(airflow_connections):
     assert (operation["status"], operation["result"]["completed_items"][0]["item_id"]) == ("done", "11")
 
 
-def test_a_person_is_replaced_and_what_could_not_be_done_is_told(airflow_connections):
+def test_a_person_is_replaced_and_what_could_not_be_done_is_reported(airflow_connections):
     hook = ProcoreHook()
 
     created = hook.create_bulk_replace_request({**REPLACE, "new_assignee_ids": ["90009"]})
@@ -747,7 +747,7 @@ NEVER_TWICE = {
 @pytest.mark.parametrize(
     ("name", "positional", "named"), [pytest.param(*row[:3], id=row[0]) for row in [*BOTH_LEVELS, *COMPANY_ONLY]]
 )
-def test_a_lost_answer_is_asked_for_again_only_where_that_changes_nothing(
+def test_lost_response_is_requested_again_only_if_that_is_safe(
     connect, requests_mock, monkeypatch, name, positional, named
 ):
     monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (2, 0.0, 120.0))
@@ -796,7 +796,7 @@ def test_list_is_read_on_after_a_page_that_was_rate_limited(airflow_connections,
     assert len({row["id"] for row in [*found, *rows]}) == 150
 
 
-def test_nothing_is_asked_for_before_a_list_is_used(airflow_connections):
+def test_nothing_is_requested_before_a_list_is_used(airflow_connections):
     hook = ProcoreHook(project_id="1001")
 
     hook.list_instances(TOOL)
@@ -825,7 +825,7 @@ def test_the_instances_of_an_item_are_one_at_least(airflow_connections):
         ProcoreHook().list_item_instances("po", "4711", "1001")
 
 
-def test_a_refusal_to_list_the_tools_is_asked_for_once(connect, requests_mock):
+def test_a_rejection_to_list_the_tools_is_requested_once(connect, requests_mock):
     requests_mock.post("https://login.procore.com/oauth/token", json=TOKEN)
     requests_mock.get(requests_mock_any(), json={"data": []})
     refused = requests_mock.get(f"https://api.procore.com{COMPANY_PATH}/tools", status_code=403)
@@ -838,7 +838,7 @@ def test_a_refusal_to_list_the_tools_is_asked_for_once(connect, requests_mock):
 
 
 @pytest.mark.parametrize("filters", ["honoured", "ignored"])
-def test_list_holds_only_what_was_asked_for(airflow_connections, filters):
+def test_list_holds_only_what_was_requested(airflow_connections, filters):
     airflow_connections.control("PATCH", "switches", filters=filters)
     for tool, item in ((TOOL, "5002"), (TOOL, "5003"), ("generic_tool_item", "5002")):
         airflow_connections.control("POST", "procore/instances", tool_type=tool, item_id=item)
@@ -870,7 +870,7 @@ def test_rows_without_an_item_are_shown_to_learn_it(airflow_connections):
 
 
 @pytest.mark.parametrize("ignored", [True, False])
-def test_presets_are_compared_with_what_was_asked_for(airflow_connections, ignored):
+def test_presets_are_compared_with_what_was_requested(airflow_connections, ignored):
     airflow_connections.control("POST", "procore/presets", template_id="301", count=1)
     if ignored:
         rows = {"data": list(ProcoreHook().list_presets(TOOL))}
@@ -880,7 +880,7 @@ def test_presets_are_compared_with_what_was_asked_for(airflow_connections, ignor
 
 
 @pytest.mark.parametrize("status", [200, 201, 202])
-def test_only_the_documented_answer_says_that_a_response_is_recorded(connect, requests_mock, status):
+def test_only_the_documented_response_says_that_a_response_is_recorded(connect, requests_mock, status):
     requests_mock.post(requests_mock_any(), status_code=status)
     requests_mock.post("https://login.procore.com/oauth/token", json=TOKEN)
 

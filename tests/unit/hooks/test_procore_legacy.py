@@ -53,7 +53,7 @@ def hook(set_connection) -> ProcoreLegacyHook:
     return ProcoreLegacyHook()
 
 
-def test_the_activity_is_sent_as_the_reference_says_with_numbers_for_ids(hook, requests_mock):
+def test_activity_is_sent_as_documented_with_numeric_ids(hook, requests_mock):
     requests_mock.post(HISTORIES, json=PERFORMED, status_code=201)
 
     row = hook.perform_activity(
@@ -93,7 +93,7 @@ def test_performing_is_never_sent_twice(hook, requests_mock, lost):
     assert requests_mock.call_count == 1
 
 
-def test_an_answer_without_an_id_is_not_taken_for_a_row(hook, requests_mock):
+def test_a_response_without_an_id_is_not_taken_for_a_row(hook, requests_mock):
     requests_mock.post(HISTORIES, json=[], status_code=201)
 
     with pytest.raises(ContractError):
@@ -146,7 +146,7 @@ def test_every_read_names_the_company(hook, requests_mock):
     assert requests_mock.last_request.qs["workflow_instance_id"] == ["568150"]
 
 
-def test_an_object_is_found_among_the_active_instances_even_where_the_filter_is_ignored(hook, requests_mock):
+def test_object_is_found_even_where_the_filter_is_ignored(hook, requests_mock):
     requests_mock.get(
         INSTANCES, json=[{**INSTANCE, "id": 1, "workflowed_object_id": 2}, INSTANCE], headers={"Link": ""}
     )
@@ -216,7 +216,7 @@ def test_rows_of_another_instance_are_not_its_history(hook, requests_mock):
     assert [row["id"] for row in hook.list_activity_histories("568150")] == ["1586809"]
 
 
-def test_what_is_shown_instead_of_the_row_asked_for_is_an_error(hook, requests_mock):
+def test_what_is_shown_instead_of_the_row_requested_is_an_error(hook, requests_mock):
     requests_mock.get(f"{INSTANCES}/7", json=INSTANCE)
     requests_mock.get(f"{HISTORIES}/1586809", json={**PERFORMED, "workflow_instance_id": 7})
 
@@ -227,9 +227,7 @@ def test_what_is_shown_instead_of_the_row_asked_for_is_an_error(hook, requests_m
 
 
 @pytest.mark.parametrize("listed", [{"json": []}, {"status_code": 403}])
-def test_an_object_is_found_by_showing_it_where_the_list_has_it_not_or_is_for_administrators(
-    hook, requests_mock, listed
-):
+def test_object_is_shown_where_the_list_lacks_it_or_is_forbidden(hook, requests_mock, listed):
     requests_mock.get(INSTANCES, **listed)
     requests_mock.get(f"{INSTANCES}/0", json=INSTANCE)
 
@@ -352,7 +350,7 @@ def test_histories_of_all_pages_come_newest_first(hook, requests_mock):
     assert requests_mock.request_history[0].qs["per_page"] == ["2000"]
 
 
-def test_a_full_list_that_knows_no_pages_is_an_error_and_not_cut_short(hook, requests_mock):
+def test_full_list_without_paging_is_an_error_not_a_truncation(hook, requests_mock):
     full = [{**PERFORMED, "id": number} for number in range(2000)]
     requests_mock.get(HISTORIES, json=full)
 
@@ -454,7 +452,7 @@ def test_a_login_information_id_of_its_own_beats_the_id(hook, requests_mock):
     ("users", "problem"),
     [([], "no user that the connection may see has"), ([RITA, {**RITA, "id": 5}], "users 90003, 5 all have")],
 )
-def test_a_login_of_nobody_or_of_several_is_an_error_that_says_what_to_do(hook, requests_mock, users, problem):
+def test_login_that_fits_none_or_several_is_an_error_with_advice(hook, requests_mock, users, problem):
     requests_mock.get(f"{URL}/me", json=ME)
     requests_mock.get(USERS, json=users)
 

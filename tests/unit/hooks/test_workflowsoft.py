@@ -45,7 +45,7 @@ def hook_with(set_connection):
     return build
 
 
-def test_a_password_alone_is_the_token_and_the_public_server_the_default(hook, requests_mock):
+def test_password_alone_is_the_token_for_the_public_server(hook, requests_mock):
     requests_mock.get(f"{URL}/api/v2/workflows", json=[{"Id": 1, "Title": "Plan"}])
 
     assert hook.list_process_diagrams("Plan") == [{"id": "1", "title": "Plan"}]
@@ -57,7 +57,7 @@ def test_a_password_alone_is_the_token_and_the_public_server_the_default(hook, r
     assert "X-OnBehalfOf-Id" not in sent.headers
 
 
-def test_login_and_password_ask_for_a_token_at_the_connections_own_server(hook_with, requests_mock):
+def test_login_and_password_get_a_token_at_the_connections_server(hook_with, requests_mock):
     hook = hook_with(host="https://on.premises:8443", login="admin", password="secret", extra={"mint_lifetime": "600"})
     requests_mock.get("https://on.premises:8443/api/v2/app/apitoken?lifeTimeInSec=600", json="minted")
     requests_mock.get("https://on.premises:8443/api/v2/workflows", json=[])
@@ -92,7 +92,7 @@ def test_polling_needs_a_connection_that_allows_it_and_says_why(hook_with, reque
     assert requests_mock.request_history == []
 
 
-def test_a_poll_asks_for_one_step_and_is_not_answered_from_a_cache(hook, requests_mock):
+def test_a_poll_asks_for_one_step_and_is_not_responded_to_from_a_cache(hook, requests_mock):
     requests_mock.get(POLL, json={"IntegrationInstanceId": 2, "ProcessInstanceId": 3})
 
     assert hook.poll_new_integrations("101") == [{"integration_instance_id": "2", "process_instance_id": "3"}]
@@ -110,7 +110,7 @@ def test_a_poll_asks_for_one_step_and_is_not_answered_from_a_cache(hook, request
         {"text": "[]"},
     ],
 )
-def test_every_empty_answer_means_nothing_new(hook, requests_mock, nothing):
+def test_every_empty_response_means_nothing_new(hook, requests_mock, nothing):
     requests_mock.get(POLL, **nothing)
 
     assert hook.poll_new_integrations("101") == []
@@ -140,7 +140,7 @@ def test_a_poll_that_leaves_the_instance_there_may_be_repeated(hook_with, reques
     assert [i["integration_instance_id"] for i in hook.poll_new_integrations("101")] == ["2"]
 
 
-def test_the_steps_of_a_diagram_are_asked_for_with_a_lower_case_true(hook, requests_mock):
+def test_the_steps_of_a_diagram_are_requested_with_a_lower_case_true(hook, requests_mock):
     requests_mock.get(f"{URL}/api/v2/workflows/1/tasks", json=[{"ID": 101, "title": "Check"}])
 
     assert hook.list_integration_steps("1") == [{"id": "101", "title": "Check"}]
@@ -162,7 +162,7 @@ def test_a_list_of_users_as_long_as_its_limit_says_so(hook, requests_mock, capsy
     assert (f"listed {rows} users, as many as were asked for" in capsys.readouterr().out) is warned
 
 
-def test_a_diagram_beyond_those_that_are_listed_is_taken_by_its_id_only(hook, requests_mock):
+def test_diagram_beyond_the_listed_ones_is_taken_by_id_only(hook, requests_mock):
     requests_mock.get(f"{URL}/api/v2/workflows", json=[{"Id": n, "Title": f"Plan {n}"} for n in range(100)])
 
     assert hook.find_process_diagram("4711") == {"id": "4711", "title": ""}
@@ -189,7 +189,7 @@ def test_the_search_may_match_as_it_likes_only_the_exact_title_counts(airflow_co
         hook.find_process_diagram("Event")
 
 
-def test_a_user_is_found_by_the_exact_address_and_an_id_is_taken_as_it_is(airflow_connections):
+def test_user_is_found_by_exact_address_and_an_id_is_taken_as_is(airflow_connections):
     hook = WorkflowsoftHook()
 
     assert hook.find_user_id("OLGA@example.COM") == "11"
@@ -271,7 +271,7 @@ def test_fields_that_only_a_participant_sees_are_read_on_behalf(hook, requests_m
     assert [r.headers.get("X-OnBehalfOf-Id") for r in requests_mock.request_history] == [None, "system"]
 
 
-def test_a_step_that_an_earlier_poll_has_found_answers_404_for_nothing_new(hook, requests_mock):
+def test_404_for_a_known_step_means_nothing_new(hook, requests_mock):
     found = {"json": {"IntegrationInstanceId": 2}}
     requests_mock.get(POLL, [found, {"status_code": 404}, {"status_code": 404}])
 
@@ -294,7 +294,7 @@ CREATIONS = [
     "unreadable",
     [{"text": ""}, {"text": "<html>"}, {"json": []}, {"json": {"Title": "x"}}, {"json": 7}, {"text": "null"}],
 )
-def test_a_created_thing_whose_answer_is_unreadable_may_exist(hook, requests_mock, url, create, kind, unreadable):
+def test_a_created_thing_whose_response_is_unreadable_may_exist(hook, requests_mock, url, create, kind, unreadable):
     requests_mock.post(url, **unreadable)
 
     with pytest.raises(OutcomeUnknown, match=f"The answer does not say which {kind} was made"):
@@ -313,7 +313,7 @@ def test_a_created_thing_is_read_in_any_case_of_its_names(hook, requests_mock, u
     assert create(hook) == {"id": "7", "title": "T"}
 
 
-def test_a_diagram_that_the_search_does_not_find_is_looked_for_in_the_whole_list(hook, requests_mock):
+def test_diagram_missed_by_the_search_is_found_in_the_whole_list(hook, requests_mock):
     requests_mock.get(f"{URL}/api/v2/workflows", json=[{"Id": 7, "Title": "Plan"}])
     requests_mock.get(f"{URL}/api/v2/workflows?searchTerm=7", json=[{"Id": 1, "Title": "Plan 7"}])
     requests_mock.get(f"{URL}/api/v2/workflows/7/tasks", json=[{"Id": 701, "Title": "Check"}])
@@ -324,7 +324,7 @@ def test_a_diagram_that_the_search_does_not_find_is_looked_for_in_the_whole_list
     assert requests_mock.call_count == calls
 
 
-def test_fields_are_written_in_the_vendors_spelling_with_exact_numbers(hook, requests_mock):
+def test_fields_are_written_in_the_vendors_spelling_exactly(hook, requests_mock):
     requests_mock.post(f"{URL}/api/v2/workflows/instances/variables", status_code=204)
 
     hook.update_fields("2", {"9aae-87b4": Decimal("12345678901234.5678"), "b": None, "c": True})
@@ -503,7 +503,7 @@ def test_a_method_sends_what_the_contract_says(
 
 
 @pytest.mark.parametrize(("name", "positional", "named"), [pytest.param(*row[:3], id=row[0]) for row in CONTRACT])
-def test_a_lost_answer_is_asked_for_again_only_where_that_changes_nothing(
+def test_lost_response_is_requested_again_only_if_that_is_safe(
     hook, requests_mock, monkeypatch, name, positional, named
 ):
     monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (2, 0.0, 120.0))
@@ -514,7 +514,7 @@ def test_a_lost_answer_is_asked_for_again_only_where_that_changes_nothing(
     assert lost.call_count == (1 if name in NEVER_TWICE else 2)
 
 
-def test_the_api_token_is_the_ready_one_or_a_minted_one_and_hidden_in_logs(hook, hook_with, requests_mock, monkeypatch):
+def test_api_token_is_given_or_fetched_and_hidden_in_logs(hook, hook_with, requests_mock, monkeypatch):
     masked = []
     monkeypatch.setattr("airflow_provider_workflows.hooks.base.mask_secret", masked.append)
     requests_mock.get(f"{URL}/api/v2/app/apitoken", json={"access_token": "minted"})
@@ -527,7 +527,7 @@ def test_the_api_token_is_the_ready_one_or_a_minted_one_and_hidden_in_logs(hook,
     assert masked == ["ready-token", "minted"]
 
 
-def test_every_method_that_speaks_to_workflowsoft_is_held_against_the_contract():
+def test_every_workflowsoft_method_is_held_against_the_contract():
     public = {name for name, value in vars(WorkflowsoftHook).items() if callable(value) and not name.startswith("_")}
 
     # These make no call of their own, or are tested above.
@@ -541,7 +541,7 @@ def test_every_method_that_speaks_to_workflowsoft_is_held_against_the_contract()
 
 @pytest.mark.parametrize("shape", ["json_string", "text", "object"])
 @pytest.mark.parametrize("way", ["basic", "bearer", "cookie"])
-def test_a_token_is_asked_for_in_every_way_and_read_in_every_form(emulator, set_connection, shape, way):
+def test_a_token_is_requested_in_every_way_and_read_in_every_format(emulator, set_connection, shape, way):
     emulator.control("PATCH", "switches", ws_token_shape=shape, ws_mint_auth=way)
     connection = emulator.connection("workflowsoft")
     if way == "cookie":
@@ -583,7 +583,7 @@ def test_an_unknown_or_ambiguous_place_lists_the_candidates(airflow_connections)
         hook.resolve_step("Event planning", "Party")
 
 
-def test_the_same_step_title_in_two_diagrams_is_told_apart_by_the_diagram(airflow_connections):
+def test_equal_step_titles_are_told_apart_by_the_diagram(airflow_connections):
     hook = WorkflowsoftHook()
 
     assert hook.resolve_step("Event planning", "Check event")["step_id"] == "101"

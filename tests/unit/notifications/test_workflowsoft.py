@@ -204,7 +204,7 @@ def test_of_tasks_that_fail_at_the_same_moment_one_sends(ready, variables):
 
 
 @pytest.mark.usefixtures("long_enough")
-def test_runs_that_fail_at_the_same_moment_make_a_task_each_and_all_are_remembered(ready, variables):
+def test_runs_failing_at_once_create_and_remember_a_task_each(ready, variables):
     fail_together(variables, "run_id")
 
     assert len(created(ready)) == 5
@@ -220,13 +220,13 @@ def test_the_memory_of_a_dag_is_bounded(ready, variables, monkeypatch):
     assert not claims.Claim("orders", "run 4", []).take()
 
 
-def test_the_memory_of_a_dag_with_a_long_name_fits_into_airflows_database():
+def test_state_of_a_dag_with_a_long_name_fits_the_database():
     assert len(claims.Claim("x" * 250, "run", []).key) == 250
     assert claims.Claim("x" * 249, "run", []).mark != claims.Claim("x" * 250, "run", []).mark
 
 
 @pytest.mark.parametrize(("reset", "tasks"), [("before", 0), ("after", 1)])
-def test_a_lost_answer_is_never_followed_by_a_second_call(ready, capsys, reset, tasks):
+def test_a_lost_response_is_never_followed_by_a_second_call(ready, capsys, reset, tasks):
     ready.control("POST", "faults", method="POST", path="/api/v2/tasks", reset=reset)
 
     WorkflowsoftTaskNotifier(**SENTENCE)(context())
@@ -248,7 +248,7 @@ def test_a_server_that_fails_is_not_asked_again(ready):
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])
-def test_after_a_refusal_the_next_callback_tries_again(ready, capsys, status):
+def test_after_a_rejection_the_next_callback_tries_again(ready, capsys, status):
     ready.control("POST", "faults", method="POST", path="/api/v2/tasks", status=status)
 
     WorkflowsoftTaskNotifier(**SENTENCE)(context())
@@ -313,7 +313,7 @@ def test_a_worker_that_dies_while_it_sends_leaves_its_claim(ready, monkeypatch):
     assert posted(ready) == []
 
 
-def test_a_refusal_is_told_even_if_the_claim_cannot_be_withdrawn(ready, variables, capsys, monkeypatch):
+def test_a_rejection_is_reported_even_if_the_claim_cannot_be_withdrawn(ready, variables, capsys, monkeypatch):
     ready.control("POST", "faults", method="POST", path="/api/v2/tasks", status=403)
     monkeypatch.setattr(claims.Claim, "withdraw", lambda claim: claim._write(1 / 0))
 
@@ -346,7 +346,7 @@ def test_a_memory_that_does_not_keep_what_is_written_is_not_relied_on(ready, var
     assert any("10 times" in line for line in logged(capsys, "error"))
 
 
-def test_nothing_is_sent_when_writing_took_so_long_that_others_may_have_sent(ready, variables, capsys, monkeypatch):
+def test_nothing_is_sent_if_writing_took_too_long(ready, variables, capsys, monkeypatch):
     monkeypatch.setattr(claims, "PAUSE", 0.4)
     variables.seconds["set"] = 0.25
 
@@ -358,7 +358,7 @@ def test_nothing_is_sent_when_writing_took_so_long_that_others_may_have_sent(rea
     assert any("too long to be sure" in line for line in logged(capsys, "error"))
 
 
-def test_what_was_read_slowly_is_read_again_before_anything_is_written(ready, variables, monkeypatch):
+def test_slow_read_is_repeated_before_anything_is_written(ready, variables, monkeypatch):
     monkeypatch.setattr(claims, "PAUSE", 1.0)
     variables.seconds["get"] = 0.3
     quick = threading.Timer(0.5, variables.seconds.__setitem__, ("get", 0.0))
@@ -459,7 +459,7 @@ class TestDeadlineAlert:
         assert len(created(ready)) == 1
         assert threading.get_ident() not in variables.threads
 
-    def test_a_refusal_is_forgotten_and_a_lost_answer_is_not(self, ready, capsys):
+    def test_a_rejection_is_forgotten_and_a_lost_response_is_not(self, ready, capsys):
         ready.control("POST", "faults", method="POST", path="/api/v2/tasks", status=403)
         ready.control("POST", "faults", method="POST", path="/api/v2/tasks", reset="after")
 

@@ -81,7 +81,7 @@ def test_what_is_no_file_is_named_with_its_parameter(given, problem):
         attached_files("pictures", given)
 
 
-def test_a_folder_an_empty_file_and_a_large_one_are_refused(tmp_path, plan):
+def test_a_folder_an_empty_file_and_a_large_one_are_rejected(tmp_path, plan):
     (tmp_path / "empty").touch()
 
     with pytest.raises(ConfigurationError, match="there is no file"):
@@ -93,7 +93,7 @@ def test_a_folder_an_empty_file_and_a_large_one_are_refused(tmp_path, plan):
     assert len(attached_files("files", plan, largest=10)) == 1
 
 
-def test_two_files_of_one_name_are_refused(tmp_path, plan):
+def test_two_files_of_one_name_are_rejected(tmp_path, plan):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "plan.pdf").write_bytes(b"x")
 

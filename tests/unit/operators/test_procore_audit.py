@@ -81,7 +81,7 @@ def calls(emulator) -> Counter:
     return Counter(r["path"].rpartition("/")[2] for r in emulator.requests() if not r["path"].endswith("/token"))
 
 
-def test_an_approval_becomes_rows_that_say_who_decided_what_and_how_long_it_took(emulator, folder):
+def test_approval_becomes_rows_of_who_decided_what_and_how_long(emulator, folder):
     emulator.control("POST", "clock", advance=3600)
     finish(emulator)
 
@@ -157,7 +157,7 @@ def test_an_export_of_nothing_still_writes_every_table(emulator, folder, file_fo
         ({"active_default": "active_only"}, {"bulk_history": 1}),
     ],
 )
-def test_whatever_routes_the_api_has_the_rows_are_the_same(emulator, folder, switches, routes):
+def test_rows_are_the_same_with_any_routes_of_the_api(emulator, folder, switches, routes):
     start(emulator, 3)
     emulator.control("POST", "clock", advance=60)
     finish(emulator)
@@ -206,7 +206,7 @@ def test_batches_are_halved_until_procore_takes_them_and_stay_so(emulator, folde
     assert calls(emulator)["bulk_history"] == 2 + 4  # 20 and 10 are refused, then four times 5
 
 
-def test_an_item_that_is_refused_by_itself_is_reported_and_does_not_keep_the_batches_small(emulator, folder):
+def test_item_rejected_alone_is_reported_and_batches_grow_again(emulator, folder):
     start(emulator, 8)
     emulator.control("POST", "faults", method="POST", path=BULK, status=400, json={"error": "odd item"}, times=4)
 
@@ -217,7 +217,7 @@ def test_an_item_that_is_refused_by_itself_is_reported_and_does_not_keep_the_bat
     assert calls(emulator)["bulk_history"] == 4 + 1  # 9, 4, 2, 1 refused, then all the others at once
 
 
-def test_a_forbidden_item_is_found_and_reported_and_all_others_are_exported(emulator, folder):
+def test_forbidden_item_is_reported_and_all_others_are_exported(emulator, folder):
     items = start(emulator, 9)
     hidden = instance_of(emulator, items[4])
     finish(emulator, hidden)
@@ -432,7 +432,7 @@ def test_legacy_instances_that_kept_their_state_are_left_out(emulator, folder):
     assert ids(export_legacy(folder, changed_since=since)) == ["568150"]
 
 
-def test_named_legacy_instances_are_exported_even_when_they_have_ended(emulator, folder):
+def test_named_legacy_instances_are_exported_after_their_end(emulator, folder):
     emulator.control("POST", "procore/legacy/instances/568151/terminate", login="pat@example.com")
 
     only = export_legacy(folder, instance_ids=["568151", 4711], changed_since="2990-01-01T00:00:00Z")

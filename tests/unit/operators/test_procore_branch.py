@@ -67,11 +67,11 @@ def choose(outcome: Any, branches: dict[str, Any], default: Any = None) -> Any:
         ({**LEGACY, "terminated_at": "2026-01-01T00:00:00Z"}, ["terminated"]),
     ],
 )
-def test_an_outcome_is_called_by_its_answer_then_its_items_status_then_its_state(outcome, names):
+def test_outcome_is_named_by_response_then_item_status_then_state(outcome, names):
     assert outcome_names(outcome) == names
 
 
-def test_an_answer_on_the_way_is_no_outcome_of_an_instance_that_was_terminated_after_it():
+def test_response_in_flight_is_no_outcome_after_a_termination():
     terminated = {**COMPLETE, "state": "terminated"}
 
     assert choose(terminated, {"Approve with comments": "a", "Approved": "a", "Terminated": "b"}) == ["b"]
@@ -83,7 +83,7 @@ def test_the_first_name_that_has_a_branch_decides_in_any_case():
     assert choose(LEGACY, {"out for signature": "a", "pending signature": "b"}) == ["b"]
 
 
-def test_an_outcome_without_a_branch_takes_the_default_which_may_be_to_skip_all():
+def test_outcome_without_a_branch_takes_the_default():
     assert choose(COMPLETE, {"Rejected": "a"}, default="other") == ["other"]
     assert choose(COMPLETE, {"Rejected": "a"}, default=[]) == []
 
@@ -165,7 +165,7 @@ def test_a_branch_to_a_task_that_does_not_exist_is_named():
         choose(COMPLETE, {"Approved": "nowhere"})
 
 
-def test_a_branch_that_leads_nowhere_is_refused_before_the_day_of_its_outcome():
+def test_branch_to_an_unknown_task_is_rejected_at_once():
     with pytest.raises(ConfigurationError, match="there is no task or task group 'nowhere'"):
         choose(COMPLETE, {"Approved": "a", "terminated": "nowhere"})
     with pytest.raises(ConfigurationError, match="there is no task or task group 'nowhere'"):
@@ -174,7 +174,7 @@ def test_a_branch_that_leads_nowhere_is_refused_before_the_day_of_its_outcome():
         choose(COMPLETE, {"Approved": None})
 
 
-def test_a_branch_that_is_mapped_itself_is_refused_for_airflow_skips_nothing_then():
+def test_mapped_branch_is_rejected():
     with DAG("any", schedule=None):
         operator = ProcoreBranchOnOutcomeOperator(task_id="branch", outcome=COMPLETE, branches={"Approved": "branch"})
 

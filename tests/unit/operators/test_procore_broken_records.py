@@ -248,7 +248,7 @@ def test_list_by_state_goes_on_after_an_instance_that_is_broken(emulator, broken
     assert [row["instance_id"] for row in rows] == ["700001", other]
 
 
-def test_list_by_state_goes_on_after_a_history_of_another_form(emulator):
+def test_list_by_state_goes_on_after_a_history_of_another_format(emulator):
     other = begin(emulator, "11")
     histories = [{"instance_id": "700001", "history": "?"}]
     more = [{"instance_id": other, "status": "in_progress", "history": []}]

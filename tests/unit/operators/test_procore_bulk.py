@@ -109,7 +109,7 @@ def test_an_item_that_is_active_already_counts_as_done(emulator, store):
     assert result["failed"] == []
 
 
-def test_a_retry_after_success_does_not_start_an_item_whose_instance_has_ended_since(emulator, store):
+def test_retry_after_success_does_not_start_an_ended_item_again(emulator, store):
     first = start("5001", "11").execute({"task_state_store": store})
     emulator.control("POST", "procore/instances/700001/terminate")
     emulator.control("POST", "procore/instances/700002/terminate")
@@ -135,7 +135,7 @@ def test_an_active_item_is_a_failure_when_the_author_says_so(emulator, store):
         start("5001", "11", on_active_instance="fail").execute({"task_state_store": store})
 
 
-def test_a_failed_item_fails_the_task_and_a_retry_tries_only_that_again(emulator, store):
+def test_failed_item_fails_the_task_and_a_retry_tries_only_it(emulator, store):
     bad = {"item_id": "12", "preset_id": "401"}
     emulator.control("POST", "procore/presets/401", valid=False)
     emulator.control("POST", "procore/presets", template_id="301", count=1, default=True)
@@ -163,7 +163,7 @@ def test_a_retry_of_a_failed_item_is_another_order(emulator, store):
     assert len(set(tokens)) == len(tokens) == 2
 
 
-def test_failed_items_are_returned_when_the_author_says_so_and_a_retry_returns_the_same(emulator, store):
+def test_failed_items_are_returned_on_request_and_by_a_retry(emulator, store):
     def operator():
         return start("11", {"item_id": "12", "preset_id": "499"}, on_failed_items="return")
 
@@ -205,7 +205,7 @@ def test_an_order_that_never_arrived_goes_again_under_the_same_token(emulator, s
     assert len(result["completed"]) == 3
 
 
-def test_an_order_that_was_lost_twice_fails_for_good_and_a_retry_starts_each_item_once(emulator, store):
+def test_order_lost_twice_fails_and_a_retry_starts_each_item_once(emulator, store):
     emulator.control("POST", "faults", method="POST", path=ORDER, reset="before", times=2, skip=1)
     with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
         start("11", "12", "13").execute({"task_state_store": store})
@@ -221,7 +221,7 @@ def test_an_order_that_was_lost_twice_fails_for_good_and_a_retry_starts_each_ite
     ("status", "error"),
     [(403, WorkflowsError), (404, WorkflowsError), (422, WorkflowsError), (500, ServerError)],
 )
-def test_a_refused_order_leaves_nothing_half_done(emulator, store, status, error):
+def test_a_rejected_order_leaves_nothing_half_done(emulator, store, status, error):
     emulator.control("POST", "faults", method="POST", path=ORDER, skip=1, status=status, json={"error": "no"})
     with pytest.raises(error):
         start("11", "12", "13").execute({"task_state_store": store})
@@ -233,7 +233,7 @@ def test_a_refused_order_leaves_nothing_half_done(emulator, store, status, error
     assert len(result["completed"]) == 3
 
 
-def test_a_worker_that_dies_between_two_orders_leaves_a_retry_that_orders_the_rest(emulator, store):
+def test_death_between_two_orders_lets_a_retry_order_the_rest(emulator, store):
     operator = start("11", "12", "13")
     send, sent = operator.hook.bulk_start_instances, []
 
@@ -253,7 +253,7 @@ def test_a_worker_that_dies_between_two_orders_leaves_a_retry_that_orders_the_re
     assert len(result["completed"]) == 3
 
 
-def test_a_worker_that_dies_before_it_kept_the_order_leaves_one_effect_per_item(emulator, store):
+def test_death_before_storing_the_order_leaves_one_effect_per_item(emulator, store):
     operator = start("11", "12")
     send = operator.hook.bulk_start_instances
 
@@ -348,7 +348,7 @@ def test_without_a_store_a_second_run_starts_only_what_is_not_running(emulator):
     assert started(emulator) == ["11", "12", "13"]
 
 
-def test_another_run_starts_items_anew_whose_instances_have_ended(emulator, store):
+def test_another_run_starts_items_again_whose_instances_have_ended(emulator, store):
     start("11", "12").execute({"task_state_store": store})
     store.clear()
     emulator.control("POST", "procore/instances/700002/terminate")
@@ -390,7 +390,7 @@ def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, store, param
     assert emulator.requests() == []
 
 
-def test_an_unknown_tool_is_refused_with_the_tools_there_are(emulator, store):
+def test_an_unknown_tool_is_rejected_with_the_tools_there_are(emulator, store):
     with pytest.raises(ConfigurationError, match="no tool 'po'"):
         start("11", tool_type="po").execute({"task_state_store": store})
     assert orders(emulator) == []
@@ -481,7 +481,7 @@ def test_me_is_the_connections_user(emulator):
     assert [row["item_id"] for row in rows] == ["11"]
 
 
-def test_several_tools_and_projects_are_looked_in_each_at_its_level(emulator):
+def test_several_tools_and_projects_are_polled_in_each_at_its_level(emulator):
     begin(emulator, "11", project_id="1002")
     begin(emulator, "81", tool_type="prequalification", project_id=None)
 
@@ -494,7 +494,7 @@ def test_several_tools_and_projects_are_looked_in_each_at_its_level(emulator):
 
 
 @pytest.mark.parametrize("bulk_history", ["present", "absent", "no_instance_ids"])
-def test_only_instances_in_the_wanted_states_are_listed_with_state_and_step(emulator, bulk_history):
+def test_only_instances_in_the_requested_states_are_listed(emulator, bulk_history):
     emulator.control("PATCH", "switches", bulk_history=bulk_history)
     begin(emulator, "11")
     begin(emulator, "12")
@@ -535,7 +535,7 @@ def test_the_limit_keeps_the_oldest(emulator):
     assert [row["item_id"] for row in rows] == ["5001", "20"]
 
 
-def test_batches_are_as_small_as_asked_for_and_as_few_as_airflow_takes(emulator, monkeypatch):
+def test_batches_are_as_small_as_requested_and_as_few_as_possible(emulator, monkeypatch):
     for number in range(6):
         begin(emulator, str(10 + number))
 
@@ -574,7 +574,7 @@ def test_a_bad_parameter_of_a_list_is_named_before_anything_is_sent(emulator, pa
 
 
 @pytest.mark.parametrize(("status", "error"), [(403, PermissionDenied), (404, NotFound), (500, ServerError)])
-def test_a_list_that_is_refused_is_not_an_empty_one(emulator, status, error):
+def test_a_list_that_is_rejected_is_not_an_empty_one(emulator, status, error):
     emulator.control("POST", "faults", path="/workflows/instances$", times=9, status=status, json={"error": "no"})
 
     with pytest.raises(error):
@@ -586,7 +586,7 @@ def test_an_empty_set_of_states_is_a_mistake(emulator):
         listing(states=[]).execute({})
 
 
-def test_an_assignee_may_be_named_by_login_and_an_unknown_one_is_named(emulator):
+def test_assignee_may_be_named_by_login_and_an_unknown_one_is_named(emulator):
     assert [row["item_id"] for row in listing(assignee_id="integration@example.com").execute({})] == ["5001"]
     with pytest.raises(ConfigurationError, match="assignee_id: no user .* 'nobody@example.com'"):
         listing(assignee_id="nobody@example.com").execute({})
@@ -598,7 +598,7 @@ def test_an_instance_that_is_found_twice_is_one_row(emulator):
     assert [row["instance_id"] for row in rows] == ["700001"]
 
 
-def test_an_instance_that_no_answer_tells_the_history_of_is_read_by_itself(emulator):
+def test_instance_without_any_history_in_bulk_is_read_by_itself(emulator):
     emulator.control("POST", "procore/instances/700001/block", reason="x")
     emulator.control(
         "POST",
@@ -629,7 +629,7 @@ def test_a_misspelt_tool_is_named_even_where_the_project_is_given(emulator, buil
     assert [effect for effect in emulator.effects() if effect["via"] == "api"] == []
 
 
-def test_an_order_that_is_refused_does_not_strand_the_others(emulator, store):
+def test_an_order_that_is_rejected_does_not_strand_the_others(emulator, store):
     emulator.control("POST", "faults", method="POST", path=ORDER, skip=1, times=3, status=422, json={"error": "no"})
 
     result = start("11", "12", "13", "14", "15", on_failed_items="return").execute({"task_state_store": store})
@@ -639,7 +639,7 @@ def test_an_order_that_is_refused_does_not_strand_the_others(emulator, store):
     assert "422: no" in result["failed"][0]["message"]
 
 
-def test_every_order_refused_is_reported_item_by_item(emulator, store):
+def test_every_order_rejected_is_reported_item_by_item(emulator, store):
     emulator.control("POST", "faults", method="POST", path=ORDER, times=9, status=403, json={"error": "no"})
 
     with pytest.raises(WorkflowsError, match=r"3 of 3 items were not started: 11: Not permitted.*403"):

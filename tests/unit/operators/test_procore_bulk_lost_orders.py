@@ -71,7 +71,7 @@ def test_order_that_is_still_worked_on_starts_no_item_twice(emulator, store, ide
 
 
 @pytest.mark.parametrize("fault", [{"reset": "after"}, {"status": 500, "json": {}, "after": True}])
-def test_lost_response_to_an_order_is_settled_by_its_instances(emulator, store, fault):
+def test_lost_response_to_an_order_is_reconciled_by_its_instances(emulator, store, fault):
     emulator.control("POST", "faults", method="POST", path=ORDER, **fault)
 
     result = start("11", "12", "13").execute({"task_state_store": store})
@@ -91,7 +91,7 @@ def test_server_error_without_effect_leaves_a_retry_that_orders(emulator, store)
 
 @pytest.mark.parametrize("status", [200, 201, 202])
 @pytest.mark.parametrize("body", [{}, {"data": {}}, {"data": {"operation_id": None}}, []])
-def test_order_without_an_operation_is_settled_by_its_instances(emulator, store, status, body):
+def test_order_without_an_operation_is_reconciled_by_its_instances(emulator, store, status, body):
     emulator.control("POST", "faults", method="POST", path=ORDER, status=status, json=body, after=True)
 
     result = start("11", "12").execute({"task_state_store": store})
@@ -117,7 +117,7 @@ def test_order_that_conflicts_with_a_lost_one_is_an_unknown_outcome(emulator, st
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
-def test_reading_refused_after_a_lost_order_is_an_unknown_outcome(emulator, store, status):
+def test_reading_rejected_after_a_lost_order_is_an_unknown_outcome(emulator, store, status):
     emulator.control("POST", "faults", method="POST", path=ORDER, reset="after")
     emulator.control("POST", "faults", method="GET", path="/workflows/instances$", status=status, json={}, times=99)
 
@@ -148,7 +148,7 @@ def test_instances_of_other_items_are_not_taken_for_ours(emulator, store):
     assert completed(result) == {"11": "700004"}
 
 
-def test_order_that_arrives_while_we_look_is_still_ours(emulator, store, monkeypatch):
+def test_order_that_arrives_while_we_poll_is_still_ours(emulator, store, monkeypatch):
     first = start("11", "12")
     order, sent = first.hook.bulk_start_instances, []
 
@@ -234,7 +234,7 @@ def test_order_of_more_items_than_procore_takes_goes_in_smaller_ones(emulator, s
     assert result["failed"] == []
 
 
-def test_orders_that_are_rejected_whatever_their_size_cost_few_calls(emulator, store):
+def test_orders_that_are_rejected_any_their_size_cost_few_calls(emulator, store):
     emulator.control("POST", "faults", method="POST", path=ORDER, status=400, json={"error": "no"}, times=999)
     items = [str(number) for number in range(100, 180)]
 

@@ -44,7 +44,7 @@ def every_step_takes(monkeypatch, caplog):
     return take
 
 
-def test_progress_is_told_every_ten_seconds_with_what_is_done_and_left(every_step_takes):
+def test_progress_is_logged_every_ten_seconds(every_step_takes):
     told = every_step_takes(3)
 
     assert list(base.Progress("items ordered", 10).of(range(10))) == list(range(10))
@@ -55,7 +55,7 @@ def test_progress_is_told_every_ten_seconds_with_what_is_done_and_left(every_ste
     ]
 
 
-def test_where_nobody_knows_how_many_there_are_only_what_is_done_is_told(every_step_takes):
+def test_progress_without_a_total_shows_what_is_done(every_step_takes):
     told = every_step_takes(11)
 
     base.Progress("instances listed").count(100)
@@ -100,7 +100,7 @@ WORK = [
 
 
 @pytest.mark.parametrize(("work", "lines"), WORK, ids=[work.__name__ for work, _ in WORK])
-def test_long_work_tells_its_progress_and_short_work_does_not(emulator, tmp_path, every_step_takes, work, lines):
+def test_long_work_shows_its_progress_and_short_work_does_not(emulator, tmp_path, every_step_takes, work, lines):
     told = every_step_takes(0.01)
     work(f"file://{tmp_path}/short")
     assert told() == []
@@ -136,7 +136,7 @@ def test_an_export_ends_with_a_summary(emulator, tmp_path, monkeypatch, caplog, 
     )
 
 
-def test_an_operation_that_is_waited_for_is_told_with_the_next_look_and_the_end(emulator, monkeypatch, caplog):
+def test_operation_wait_logs_the_next_poll_and_the_deadline(emulator, monkeypatch, caplog):
     caplog.set_level(logging.INFO, logger="said")
     monkeypatch.setattr(ProcoreBulkStartInstancesOperator, "log", logging.getLogger("said"))
     emulator.control("PATCH", "switches", operation_delay=0.2)

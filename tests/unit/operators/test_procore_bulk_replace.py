@@ -83,7 +83,7 @@ def test_a_temporary_replacement_has_its_days_and_places(emulator):
 
 
 @pytest.mark.parametrize(("reset", "sent"), [("after", 1), ("before", 0)])
-def test_a_lost_answer_is_looked_up_and_never_sent_again(emulator, store, reset, sent):
+def test_a_lost_response_is_looked_up_and_never_sent_again(emulator, store, reset, sent):
     emulator.control("POST", "faults", method="POST", path="/bulk_replace_requests$", reset=reset)
 
     for _ in range(2):
@@ -95,7 +95,7 @@ def test_a_lost_answer_is_looked_up_and_never_sent_again(emulator, store, reset,
     assert len(requests_made(emulator)) == sent
 
 
-def test_a_refused_request_may_be_tried_again(emulator, store):
+def test_a_rejected_request_may_be_tried_again(emulator, store):
     emulator.control("POST", "faults", method="POST", path="/bulk_replace_requests$", status=422, json={"error": "no"})
     with pytest.raises(Exception, match="422"):
         replace(**WHO).execute({"task_state_store": store})
@@ -168,7 +168,7 @@ def test_a_request_is_stopped_once(emulator):
         ({**WHO, "errors_path": ""}, "errors_path is missing"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_sent(emulator, parameters, problem):
+def test_bad_input_is_rejected_before_anything_is_sent(emulator, parameters, problem):
     before = len(emulator.requests())
 
     with pytest.raises(ConfigurationError, match=problem):
@@ -176,7 +176,7 @@ def test_bad_input_is_refused_before_anything_is_sent(emulator, parameters, prob
     assert len(emulator.requests()) == before
 
 
-def test_an_unknown_person_is_refused_before_anything_is_written(emulator):
+def test_an_unknown_person_is_rejected_before_anything_is_written(emulator):
     with pytest.raises(ConfigurationError, match="old_assignee: no user"):
         replace(**{**WHO, "old_assignee": "nobody@example.com"}).execute({})
     assert posts(emulator) == []
@@ -198,7 +198,7 @@ def test_a_request_after_which_the_server_failed_is_not_made_again(emulator, sto
     assert len(requests_made(emulator)) == len(posts(emulator)) == 1
 
 
-def test_somebody_elses_request_is_not_taken_for_a_lost_one(emulator, store, monkeypatch):
+def test_another_users_request_is_not_taken_for_a_lost_one(emulator, store, monkeypatch):
     operator = replace(**WHO)
 
     def lost(request):
@@ -212,7 +212,7 @@ def test_somebody_elses_request_is_not_taken_for_a_lost_one(emulator, store, mon
         operator.execute({"task_state_store": store})
 
 
-def test_without_a_store_a_retry_could_not_know_and_is_refused(emulator):
+def test_without_a_store_a_retry_could_not_know_and_is_rejected(emulator):
     with pytest.raises(ConfigurationError, match="retries must be 0"):
         replace(**WHO, retries=1).execute({})
     assert posts(emulator) == []
@@ -232,7 +232,7 @@ def test_without_a_store_a_retry_could_not_know_and_is_refused(emulator):
         ({**WHO, "poll_interval": 0}, "poll_interval must be more"),
     ],
 )
-def test_more_bad_input_is_refused_before_anything_is_sent(emulator, parameters, problem):
+def test_more_bad_input_is_rejected_before_anything_is_sent(emulator, parameters, problem):
     before = len(emulator.requests())
 
     with pytest.raises(ConfigurationError, match=problem):
@@ -240,7 +240,7 @@ def test_more_bad_input_is_refused_before_anything_is_sent(emulator, parameters,
     assert len(emulator.requests()) == before
 
 
-def test_one_tool_and_one_project_need_no_list_and_the_company_is_everywhere(emulator):
+def test_one_tool_and_project_need_no_list(emulator):
     replace(**WHO, project_ids=1002, tools="purchase_order_contract").execute({})
     replace(**WHO, project_id="company").execute({})
 

@@ -158,7 +158,7 @@ def test_an_item_whose_instance_has_ended_is_started_again(emulator, store):
 
 
 @pytest.mark.parametrize("policy", ["adopt", "fail"])
-def test_an_answer_that_was_lost_after_the_start_is_settled_on_the_new_instance(emulator, store, policy):
+def test_lost_response_to_a_start_is_reconciled_on_the_new_instance(emulator, store, policy):
     lose_answers(emulator, "after", START)
     operator = start(on_active_instance=policy)
 
@@ -190,7 +190,7 @@ def test_an_instance_that_shows_late_is_found_by_the_retry(emulator, store):
     assert started(emulator) == [NEW]
 
 
-def test_a_worker_that_dies_after_sending_leaves_a_retry_that_finds_what_it_started(emulator, store):
+def test_death_after_sending_lets_a_retry_find_what_was_started(emulator, store):
     operator = start()
     send = operator.hook.start_instance
 
@@ -212,7 +212,7 @@ def test_a_worker_that_dies_after_sending_leaves_a_retry_that_finds_what_it_star
 @pytest.mark.parametrize(
     "answered", [{"body": "<html><title>Proxy</title></html>"}, {"json": {"data": {}}}, {"json": 7}]
 )
-def test_an_answer_without_an_instance_is_settled_by_reading(emulator, store, answered):
+def test_a_response_without_an_instance_is_reconciled_by_reading(emulator, store, answered):
     emulator.control("POST", "faults", method="POST", path=START, status=200, after=True, **answered)
 
     assert start().execute({"task_state_store": store})["instance_id"] == NEW
@@ -223,7 +223,7 @@ def test_an_answer_without_an_instance_is_settled_by_reading(emulator, store, an
     ("status", "error"),
     [(400, InvalidRequest), (403, PermissionDenied), (404, NotFound), (422, InvalidRequest), (500, ServerError)],
 )
-def test_a_refused_start_leaves_nothing_half_done_and_is_retried_anew(emulator, store, status, error):
+def test_a_rejected_start_leaves_nothing_half_done_and_is_retried_again(emulator, store, status, error):
     emulator.control("POST", "faults", method="POST", path=START, status=status, json={"error": "no"})
     with pytest.raises(error):
         start().execute({"task_state_store": store})
@@ -234,7 +234,7 @@ def test_a_refused_start_leaves_nothing_half_done_and_is_retried_anew(emulator, 
 
 
 @pytest.mark.parametrize("status", [400, 403, 422, 500])
-def test_a_refusal_of_a_start_that_took_effect_ends_in_that_instance(emulator, store, status):
+def test_a_rejection_of_a_start_that_took_effect_ends_in_that_instance(emulator, store, status):
     emulator.control("POST", "faults", method="POST", path=START, status=status, json={"error": "x"}, after=True)
 
     result = start().execute({"task_state_store": store})
@@ -243,7 +243,7 @@ def test_a_refusal_of_a_start_that_took_effect_ends_in_that_instance(emulator, s
     assert started(emulator) == [NEW]
 
 
-def test_a_server_that_failed_after_it_started_the_instance_has_started_ours(emulator, store):
+def test_server_that_failed_after_the_start_has_started_ours(emulator, store):
     emulator.control("POST", "faults", method="POST", path=START, status=500, json={"error": "x"}, after=True)
 
     result = start(on_active_instance="fail").execute({"task_state_store": store})
@@ -275,7 +275,7 @@ def test_a_start_that_was_never_sent_is_started_by_the_retry(emulator, store):
     assert started(emulator) == [NEW]
 
 
-def test_a_preset_that_is_not_valid_is_refused_before_the_start(emulator, store):
+def test_a_preset_that_is_not_valid_is_rejected_before_the_start(emulator, store):
     emulator.control("POST", "procore/presets/401", valid=False)
 
     with pytest.raises(ConfigurationError, match="preset_id: preset 401 is not valid"):
@@ -284,7 +284,7 @@ def test_a_preset_that_is_not_valid_is_refused_before_the_start(emulator, store)
     assert "start" not in store
 
 
-def test_an_unknown_tool_is_refused_with_the_tools_there_are(emulator, store):
+def test_an_unknown_tool_is_rejected_with_the_tools_there_are(emulator, store):
     with pytest.raises(ConfigurationError, match="tool_type: .*'po'.*correspondence, generic_tool_item"):
         start(tool_type="po").execute({"task_state_store": store})
     assert writes(emulator) == []
@@ -348,7 +348,7 @@ def test_that_an_instance_was_adopted_survives_the_deferral(emulator, store):
     assert (result["instance_id"], result["adopted"]) == (INSTANCE, True)
 
 
-def test_a_wait_beyond_its_time_fails_for_good_and_a_retry_starts_nothing(emulator, store):
+def test_wait_past_its_deadline_fails_and_a_retry_starts_nothing(emulator, store):
     for _ in range(2):
         with pytest.raises(
             AirflowFailException, match="nothing decided within .*Instance 700002 .* at step 'Budget Check'"
@@ -377,7 +377,7 @@ def test_a_retry_waits_on_until_the_first_deadline(emulator, store):
         ({"status": "surprise"}, WorkflowsError),
     ],
 )
-def test_an_event_without_a_verdict_fails_the_task(store, event, error):
+def test_an_event_without_a_result_fails_the_task(store, event, error):
     with pytest.raises(error):
         start(wait_for_completion=True).execute_complete({"task_state_store": store}, event)
 
@@ -493,14 +493,14 @@ def test_by_item_a_retry_ends_no_other_instance(emulator, store):
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_an_end_whose_answer_was_lost_is_made_once(emulator, store, moment):
+def test_an_end_whose_response_was_lost_is_made_once(emulator, store, moment):
     lose_answers(emulator, moment, "/terminate$")
 
     assert terminate().execute({"task_state_store": store})["ended_at"] is not None
     assert len(effects(emulator, "terminate")) == 1
 
 
-def test_ending_that_is_switched_off_is_a_refusal(emulator, store):
+def test_ending_that_is_switched_off_is_a_rejection(emulator, store):
     emulator.control("PATCH", "switches", terminate_enabled="off")
 
     with pytest.raises(PermissionDenied, match="disabled for this tool"):
@@ -509,7 +509,7 @@ def test_ending_that_is_switched_off_is_a_refusal(emulator, store):
 
 
 @pytest.mark.parametrize(("status", "error"), [(404, NotFound), (422, InvalidRequest), (500, ServerError)])
-def test_a_refused_end_leaves_the_instance_and_is_made_by_the_retry(emulator, store, status, error):
+def test_a_rejected_end_leaves_the_instance_and_is_made_by_the_retry(emulator, store, status, error):
     emulator.control("POST", "faults", method="POST", path="/terminate$", status=status, json={"error": "no"})
     with pytest.raises(error):
         terminate().execute({"task_state_store": store})
@@ -544,7 +544,7 @@ def restart(**parameters) -> ProcoreRestartInstanceOperator:
 
 
 @pytest.mark.parametrize("where", [{}, {"item_id": 5001, "tool_type": TOOL}])
-def test_an_instance_is_restarted_once_whatever_is_retried(emulator, store, where):
+def test_an_instance_is_restarted_once_over_all_retries(emulator, store, where):
     first = restart(**where).execute({"task_state_store": store})
     again = restart(**where).execute({"task_state_store": store})
 
@@ -564,7 +564,7 @@ def test_an_instance_is_restarted_once_whatever_is_retried(emulator, store, wher
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_restart_whose_answer_was_lost_is_made_once(emulator, store, moment):
+def test_a_restart_whose_response_was_lost_is_made_once(emulator, store, moment):
     lose_answers(emulator, moment, "/restart$")
 
     assert restart().execute({"task_state_store": store})["instance_id"] == NEW
@@ -582,7 +582,7 @@ def test_the_mode_of_a_restart_goes_along(emulator, store, mode):
 @pytest.mark.parametrize(
     ("status", "error"), [(403, PermissionDenied), (404, NotFound), (422, InvalidRequest), (500, ServerError)]
 )
-def test_a_refused_restart_leaves_the_instance(emulator, store, status, error):
+def test_a_rejected_restart_leaves_the_instance(emulator, store, status, error):
     emulator.control("POST", "faults", method="POST", path="/restart$", status=status, json={"error": "no"})
 
     with pytest.raises(error):
@@ -653,7 +653,7 @@ def test_a_blocked_instance_is_tried_so_many_times_and_no_more(emulator, store):
 
 
 @pytest.mark.parametrize(("moment", "sent"), [("after", 1), ("before", 2)])
-def test_a_refresh_whose_answer_was_lost_is_settled_by_reading(emulator, store, moment, sent):
+def test_a_refresh_whose_response_was_lost_is_reconciled_by_reading(emulator, store, moment, sent):
     block(emulator)
     lose_answers(emulator, moment, "/refresh$")
 
@@ -663,7 +663,7 @@ def test_a_refresh_whose_answer_was_lost_is_settled_by_reading(emulator, store, 
     assert len(effects(emulator, "refresh")) == 1
 
 
-def test_a_refresh_that_somebody_else_was_faster_with_is_no_failure(emulator, store):
+def test_a_refresh_that_another_user_was_faster_with_is_no_failure(emulator, store):
     block(emulator)
     emulator.control("POST", "faults", method="POST", path="/refresh$", status=422, json={"error": "x"}, after=True)
 
@@ -671,7 +671,7 @@ def test_a_refresh_that_somebody_else_was_faster_with_is_no_failure(emulator, st
 
 
 @pytest.mark.parametrize(("status", "error"), [(403, PermissionDenied), (422, InvalidRequest), (500, ServerError)])
-def test_a_refused_refresh_is_reported(emulator, store, status, error):
+def test_a_rejected_refresh_is_reported(emulator, store, status, error):
     block(emulator)
     emulator.control("POST", "faults", method="POST", path="/refresh$", status=status, json={"error": "no"})
 
@@ -724,7 +724,7 @@ def test_people_are_asked_by_login_or_id_and_described(emulator, store):
     }
 
 
-def test_a_retry_after_success_asks_nobody_and_returns_the_same(emulator, store):
+def test_a_retry_after_success_asks_no_one_and_returns_the_same(emulator, store):
     first = add().execute({"task_state_store": store})
 
     assert add().execute({"task_state_store": store}) == first
@@ -753,13 +753,13 @@ def test_nothing_is_sent_when_all_are_asked_already(emulator, store):
 
 
 @pytest.mark.parametrize("who", ["guest@example.com", ["nora@example.com", "nobody@example.com"]])
-def test_somebody_who_can_be_no_assignee_is_named_and_nobody_is_added(emulator, store, who):
+def test_someone_who_can_be_no_assignee_is_named_and_no_one_is_added(emulator, store, who):
     with pytest.raises(ConfigurationError, match=r"assignees: (guest|nobody)@example.com can be no assignee"):
         add(assignees=who).execute({"task_state_store": store})
     assert writes(emulator) == []
 
 
-def test_an_id_that_can_be_no_assignee_is_refused_and_nobody_is_added(emulator, store):
+def test_an_id_that_can_be_no_assignee_is_rejected_and_no_one_is_added(emulator, store):
     with pytest.raises(InvalidRequest, match="90009 cannot be assigned"):
         add(assignees=["90006", "90009"]).execute({"task_state_store": store})
     assert added(emulator) == []
@@ -767,7 +767,7 @@ def test_an_id_that_can_be_no_assignee_is_refused_and_nobody_is_added(emulator, 
 
 @pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
 @pytest.mark.parametrize("over", ["moved", "ended"])
-def test_a_step_that_is_over_gets_nobody(emulator, store, policy, over):
+def test_a_step_that_is_over_gets_no_one(emulator, store, policy, over):
     if over == "moved":
         answer(emulator, "Approve")
     else:
@@ -785,7 +785,7 @@ def test_a_step_that_is_over_gets_nobody(emulator, store, policy, over):
     assert added(emulator) == []
 
 
-def test_a_step_that_moved_on_between_two_tries_gets_nobody(emulator, store):
+def test_a_step_that_moved_on_between_two_tries_gets_no_one(emulator, store):
     emulator.control("POST", "faults", method="POST", path="/additional_assignees$", status=500)
     with pytest.raises(ServerError):
         add().execute({"task_state_store": store})
@@ -796,7 +796,7 @@ def test_a_step_that_moved_on_between_two_tries_gets_nobody(emulator, store):
     assert added(emulator) == []
 
 
-def test_an_addition_whose_answer_was_lost_is_settled_by_reading(emulator, store):
+def test_an_addition_whose_response_was_lost_is_reconciled_by_reading(emulator, store):
     lose_answers(emulator, "after", "/additional_assignees$")
 
     first = add().execute({"task_state_store": store})
@@ -817,7 +817,7 @@ def test_an_addition_that_may_not_have_arrived_fails_for_good(emulator, store):
 @pytest.mark.parametrize(
     ("status", "error"), [(403, PermissionDenied), (404, NotFound), (422, InvalidRequest), (500, ServerError)]
 )
-def test_a_refused_addition_is_made_by_the_retry(emulator, store, status, error):
+def test_a_rejected_addition_is_made_by_the_retry(emulator, store, status, error):
     emulator.control(
         "POST", "faults", method="POST", path="/additional_assignees$", status=status, json={"error": "no"}
     )
@@ -843,7 +843,7 @@ def test_a_refused_addition_is_made_by_the_retry(emulator, store, status, error)
         ({"on_step_moved": "retry"}, "on_step_moved"),
     ],
 )
-def test_a_bad_parameter_of_an_addition_is_named_before_anything_is_sent(emulator, store, parameters, named):
+def test_add_assignees_names_a_bad_parameter_before_sending(emulator, store, parameters, named):
     with pytest.raises(ConfigurationError, match=named):
         add(**parameters).execute({"task_state_store": store})
     assert emulator.requests() == []
@@ -947,7 +947,7 @@ def test_templates_are_rendered_before_they_are_checked(emulator, store):
     assert operator.execute({"task_state_store": store})["item_id"] == "5002"
 
 
-def test_a_deadline_that_is_over_before_the_first_look_still_finds_an_end(emulator, store):
+def test_deadline_before_the_first_poll_still_finds_an_end(emulator, store):
     start().execute({"task_state_store": store})
     answer(emulator, "Reject", instance_id=NEW)
     store.set("deadline", {"at": (datetime.now(timezone.utc) - timedelta(seconds=1)).isoformat()})
@@ -957,7 +957,7 @@ def test_a_deadline_that_is_over_before_the_first_look_still_finds_an_end(emulat
     assert result["outcome"]["item_status"] == "Rejected"
 
 
-def test_an_instance_that_was_started_by_a_failing_server_and_has_ended_is_not_started_again(emulator, store):
+def test_ended_instance_started_by_a_failing_server_is_not_restarted(emulator, store):
     operator = start()
     send = operator.hook.start_instance
 
@@ -974,7 +974,7 @@ def test_an_instance_that_was_started_by_a_failing_server_and_has_ended_is_not_s
     assert started(emulator) == [NEW]
 
 
-def test_an_instance_that_shows_late_after_a_failing_server_is_found_by_the_retry(emulator, store):
+def test_instance_shown_late_by_a_failing_server_is_found_by_a_retry(emulator, store):
     emulator.control("POST", "faults", method="POST", path=START, status=500, json={}, after=True)
     emulator.control("POST", "faults", method="GET", path=START, skip=4, times=10**6, status=500, json={})
     with pytest.raises(AirflowFailException, match="OutcomeUnknown.*item 5002"):
@@ -986,7 +986,7 @@ def test_an_instance_that_shows_late_after_a_failing_server_is_found_by_the_retr
     assert started(emulator) == [NEW]
 
 
-def test_a_retry_after_a_kill_that_ended_the_instance_fails_instead_of_reporting_an_outcome(emulator, store):
+def test_retry_after_termination_by_a_kill_reports_no_outcome(emulator, store):
     operator = start(wait_for_completion=True, cancel_on_kill=True, deferrable=True)
     with pytest.raises(TaskDeferred):
         operator.execute({"task_state_store": store})
@@ -998,7 +998,7 @@ def test_a_retry_after_a_kill_that_ended_the_instance_fails_instead_of_reporting
 
 
 @pytest.mark.parametrize("parameters", [{"poll_interval": 0}, {"wait_timeout": -1}])
-def test_a_wait_that_cannot_be_is_refused_before_the_start(emulator, store, parameters):
+def test_a_wait_that_cannot_be_is_rejected_before_the_start(emulator, store, parameters):
     with pytest.raises(ConfigurationError, match=next(iter(parameters))):
         start(wait_for_completion=True, **parameters).execute({"task_state_store": store})
     assert writes(emulator) == []
@@ -1075,9 +1075,7 @@ def test_lost_start_is_ours_only_where_its_creator_says_so(emulator, store, monk
 
 
 @pytest.mark.parametrize(("creator", "who"), [("present", "theirs"), ("absent", "theirs"), ("absent", "ours")])
-def test_lost_start_that_may_be_anothers_is_unknown_where_adopting_is_a_failure(
-    emulator, store, monkeypatch, creator, who
-):
+def test_lost_start_that_may_be_anothers_is_unknown_if_not_adopted(emulator, store, monkeypatch, creator, who):
     switch(emulator, created_by=creator)
     if who == "ours":
         lose_answers(emulator, "after", START)
@@ -1126,7 +1124,7 @@ def test_started_instance_is_reported_though_it_cannot_be_read(emulator, store):
 @pytest.mark.parametrize("odd", ODD_ANSWERS)
 @pytest.mark.parametrize("acts", [True, False])
 @pytest.mark.parametrize(("build", "action"), [(terminate, "terminate"), (restart, "restart"), (add, "add_assignees")])
-def test_undocumented_answer_is_resolved_by_reading(emulator, store, build, action, acts, odd):
+def test_undocumented_response_is_resolved_by_reading(emulator, store, build, action, acts, odd):
     path = "/additional_assignees$" if action == "add_assignees" else f"/{action}$"
     answer_oddly(emulator, path, odd, after=acts, times=9)
     operator = build(confirm_timeout=0)
@@ -1140,7 +1138,7 @@ def test_undocumented_answer_is_resolved_by_reading(emulator, store, build, acti
 
 
 @pytest.mark.parametrize("acts", [True, False])
-def test_undocumented_answer_to_a_refresh_is_resolved_by_reading(emulator, store, acts):
+def test_undocumented_response_to_a_refresh_is_resolved_by_reading(emulator, store, acts):
     block(emulator)
     answer_oddly(emulator, "/refresh$", {"json": {}}, after=acts)
 
@@ -1150,7 +1148,7 @@ def test_undocumented_answer_to_a_refresh_is_resolved_by_reading(emulator, store
     assert len(effects(emulator, "refresh")) == 1
 
 
-def test_end_that_is_empty_in_the_answer_is_no_end(emulator, store):
+def test_end_that_is_empty_in_the_response_is_no_end(emulator, store):
     shown = {"data": {"id": INSTANCE, "item_id": "5001", "ended_at": ""}}
     answer_oddly(emulator, "/terminate$", {"json": shown}, after=False)
 
@@ -1254,7 +1252,7 @@ def test_addition_to_a_step_that_moves_is_found_or_unknown(emulator, store, monk
 
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("moves", [True, False])
-def test_addition_that_was_killed_is_found_or_unknown_and_never_sent_twice(emulator, store, dies, moment, moves):
+def test_killed_addition_is_found_or_unknown_and_not_sent_twice(emulator, store, dies, moment, moves):
     dies(ProcoreHook, "add_assignees", moment)
     with pytest.raises(Killed):
         add(confirm_timeout=0).execute({"task_state_store": store})

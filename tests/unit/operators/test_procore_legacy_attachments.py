@@ -80,7 +80,7 @@ def test_an_empty_rendering_is_not_taken_for_no_file(emulator, store):
     assert emulator.requests() == []
 
 
-def test_a_file_that_cannot_be_read_after_all_leaves_the_activity_to_a_retry(emulator, store, monkeypatch, quote):
+def test_unreadable_file_leaves_the_activity_to_a_retry(emulator, store, monkeypatch, quote):
     def gone(file, size):
         raise OSError("the disk is away")
 
@@ -102,7 +102,7 @@ def test_a_retry_finds_it_done_though_the_file_is_gone(emulator, store, quote):
     assert len(posts(emulator)) == 1
 
 
-def test_a_lost_answer_is_settled_by_reading(emulator, store, quote):
+def test_a_lost_response_is_reconciled_by_reading(emulator, store, quote):
     emulator.control("POST", "faults", **POST, reset="after")
 
     result = perform(attachments=quote).execute({"task_state_store": store})
@@ -121,7 +121,7 @@ def test_what_did_not_arrive_is_never_sent_a_second_time(emulator, store, quote)
     assert len(posts(emulator)) == 1
 
 
-def test_a_refusal_may_be_tried_again_with_the_same_files(emulator, store, quote):
+def test_a_rejection_may_be_tried_again_with_the_same_files(emulator, store, quote):
     emulator.control("POST", "faults", **POST, status=400, json={"errors": "too large"})
 
     with pytest.raises(InvalidRequest):

@@ -111,7 +111,7 @@ def test_a_retry_finds_the_activity_done_and_returns_the_same(emulator, store, s
     assert again == {**first, "already_performed": True}
 
 
-def test_a_state_that_came_round_again_between_two_tries_gets_no_second_activity(emulator, store):
+def test_state_reached_again_between_tries_gets_no_second_activity(emulator, store):
     perform().execute({"task_state_store": store})
     person(emulator, "Deny")
     assert state_of(emulator) == "Start"
@@ -122,7 +122,7 @@ def test_a_state_that_came_round_again_between_two_tries_gets_no_second_activity
     assert [what for _, what in performed(emulator)] == ["Submit for Approval", "Deny"]
 
 
-def test_a_later_visit_of_the_state_is_not_the_one_that_was_meant(emulator, store):
+def test_a_later_occurrence_of_the_state_is_not_the_one_that_was_meant(emulator, store):
     person(emulator, "Submit for Approval", "pat@example.com")
     pending = ProcoreLegacyHook().get_instance(INSTANCE)
     person(emulator, "Deny")
@@ -173,7 +173,7 @@ def test_an_activity_of_several_roles_needs_the_role(emulator, store):
 # --- lost answers ---
 
 
-def test_an_answer_lost_after_the_fact_is_settled_by_reading(emulator, store):
+def test_a_response_lost_after_the_fact_is_reconciled_by_reading(emulator, store):
     emulator.control("POST", "faults", **POST, reset="after")
 
     result = perform().execute({"task_state_store": store})
@@ -183,14 +183,14 @@ def test_an_answer_lost_after_the_fact_is_settled_by_reading(emulator, store):
 
 
 @pytest.mark.parametrize("answer", [{"body": "<html>done</html>"}, {"json": []}])
-def test_an_answer_that_cannot_be_read_is_settled_by_reading_too(emulator, store, answer):
+def test_a_response_that_cannot_be_read_is_reconciled_by_reading_too(emulator, store, answer):
     emulator.control("POST", "faults", **POST, status=201, after=True, **answer)
 
     assert perform().execute({"task_state_store": store})["activity"] == "Submit for Approval"
     assert performed(emulator) == [("90001", "Submit for Approval")]
 
 
-def test_a_try_that_was_killed_while_it_sent_is_settled_by_its_retry(emulator, store, monkeypatch):
+def test_a_try_that_was_killed_while_it_sent_is_reconciled_by_its_retry(emulator, store, monkeypatch):
     send = ProcoreLegacyHook.perform_activity
 
     def send_and_die(hook: ProcoreLegacyHook, *args: str, **kwargs: str) -> dict:
@@ -215,14 +215,14 @@ def test_an_activity_that_did_not_arrive_is_never_sent_a_second_time(emulator, s
     assert len([r for r in emulator.requests() if r["method"] == "POST" and "histories" in r["path"]]) == 1
 
 
-def test_the_record_decides_when_an_answer_is_a_refusal(emulator, store):
+def test_the_record_decides_when_a_response_is_a_rejection(emulator, store):
     emulator.control("POST", "faults", **POST, status=422, json={"errors": "late"}, after=True)
 
     assert perform().execute({"task_state_store": store})["already_performed"]
     assert performed(emulator) == [("90001", "Submit for Approval")]
 
 
-def test_a_refusal_is_given_back_and_may_be_tried_again(emulator, store):
+def test_a_rejection_is_given_back_and_may_be_tried_again(emulator, store):
     emulator.control("POST", "faults", **POST, status=422, json={"errors": {"comments": ["are too long"]}})
 
     with pytest.raises(InvalidRequest, match="comments: are too long"):
@@ -248,7 +248,7 @@ def test_a_state_that_moved_while_we_asked_is_a_moved_state(emulator, store, mon
     assert performed(emulator) == []
 
 
-def test_a_call_that_was_refused_before_anything_happened_may_be_tried_again(emulator, store):
+def test_call_rejected_before_any_effect_is_retried(emulator, store):
     emulator.control("POST", "faults", **POST, status=429, headers={"Retry-After": "3600"})
 
     with pytest.raises(RateLimited):
@@ -281,7 +281,7 @@ def test_a_colleague_is_named_by_login(emulator, store):
     assert len(performed(emulator)) == 1
 
 
-def test_a_login_that_nobody_has_is_named_and_nothing_is_performed(emulator, store):
+def test_a_login_that_no_one_has_is_named_and_nothing_is_performed(emulator, store):
     with pytest.raises(ConfigurationError, match=r"performed_by: no user .*'nobody@example.com'.* a number"):
         perform(performed_by="nobody@example.com").execute({"task_state_store": store})
 
@@ -292,12 +292,12 @@ def test_a_login_that_nobody_has_is_named_and_nothing_is_performed(emulator, sto
 # --- parameters ---
 
 
-def test_a_user_of_another_role_is_refused_by_the_server(emulator, store):
+def test_a_user_of_another_role_is_rejected_by_the_server(emulator, store):
     with pytest.raises(PermissionDenied):
         perform(performed_by="90003").execute({"task_state_store": store})
 
 
-def test_an_activity_that_cannot_be_performed_now_is_refused_with_the_candidates(emulator, store):
+def test_activity_that_is_not_open_is_rejected_with_candidates(emulator, store):
     with pytest.raises(ConfigurationError, match=r"'Approve' cannot be performed.*'Submit for Approval' \(id 29945"):
         perform(activity="Approve").execute({"task_state_store": store})
 

@@ -138,7 +138,7 @@ def test_comment_that_cannot_be_sent_is_named_and_nothing_is_unknown(emulator, s
 
 
 @pytest.mark.parametrize("value", [None, "soon"])
-def test_second_visit_without_a_time_is_not_the_first(emulator, store, monkeypatch, value):
+def test_second_occurrence_without_a_time_is_not_the_first(emulator, store, monkeypatch, value):
     """The instance does not tell since when it is in its state; the history tells that it was left."""
     perform().execute({"task_state_store": Store()})
     person(emulator, "Deny")
@@ -154,7 +154,7 @@ def test_second_visit_without_a_time_is_not_the_first(emulator, store, monkeypat
     assert posts(emulator) == 2
 
 
-def test_visits_that_nothing_tells_apart_are_an_error(emulator, store):
+def test_occurrences_that_nothing_shows_apart_are_an_error(emulator, store):
     switch(emulator, legacy_state_set_at="null", history_names="without")
     perform().execute({"task_state_store": store})  # the first visit of all
     person(emulator, "Deny")
@@ -236,7 +236,7 @@ def test_task_is_not_bound_where_its_user_may_not_perform(emulator, store):
     assert perform().execute({"task_state_store": store})["already_performed"] is False
 
 
-def test_try_that_dies_once_bound_acts_in_that_visit_only(emulator, store, dies):
+def test_try_that_dies_once_bound_acts_in_that_occurrence_only(emulator, store, dies):
     dies(ProcoreLegacyHook, "perform_activity", "before")
     dies(Store, "set", "after", about="visit")
     with pytest.raises(Killed):
@@ -449,7 +449,7 @@ def test_object_with_two_instances_is_an_error(emulator, store):
 
 
 @pytest.mark.parametrize(("ids", "works"), [("login_information", True), ("own_beside", True), ("own", False)])
-def test_colleague_is_found_whatever_the_directory_calls_them(emulator, store, ids, works):
+def test_colleague_is_found_any_the_directory_calls_them(emulator, store, ids, works):
     switch(emulator, directory_ids=ids)
 
     if works:

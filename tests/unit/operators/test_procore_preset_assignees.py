@@ -118,7 +118,7 @@ def test_a_tool_of_the_company_has_its_presets_there(emulator):
         ),
     ],
 )
-def test_what_must_not_be_written_is_refused_with_its_reason_and_nothing_is(emulator, assignment, parameters, reason):
+def test_forbidden_change_is_rejected_with_its_reason(emulator, assignment, parameters, reason):
     planned = assign(assignment, **parameters).execute({})
     assert planned["refused"] == 1
     assert reason in str(planned["presets"][0])
@@ -163,7 +163,7 @@ def test_the_table_in_the_log_has_a_line_for_each_group():
 
 
 @pytest.mark.parametrize("server", ["replace", "merge"])
-def test_a_change_is_written_once_and_leaves_every_other_group_as_it_was(emulator, server):
+def test_change_is_written_once_and_leaves_other_groups_unchanged(emulator, server):
     emulator.control("PATCH", "switches", preset_groups=server)
     before = groups_of(emulator)
 
@@ -181,13 +181,13 @@ def test_a_preset_that_is_right_already_costs_one_call_and_no_write(emulator):
     assert calls(emulator) == [("GET", PRESET)]
 
 
-def test_a_group_is_emptied_only_when_told(emulator):
+def test_a_group_is_emptied_only_when_reported(emulator):
     assign(directors(), members="replace", mode="apply", allow_empty=True).execute({})
 
     assert groups_of(emulator)["Directors"] == []
 
 
-def test_the_rest_is_done_when_refusals_may_be_skipped(emulator):
+def test_the_rest_is_done_when_rejections_may_be_skipped(emulator):
     wishes = [directors(LEE, "guest@example.com"), {"preset_id": "405", "groups": {"Creator": [LEE]}}]
 
     result = assign(*wishes, mode="apply", on_refused="skip").execute({})
@@ -201,7 +201,7 @@ def test_the_rest_is_done_when_refusals_may_be_skipped(emulator):
     ]
 
 
-def test_individual_assignees_and_the_manager_are_sent_as_they_were_read(emulator, requests_mock):
+def test_individual_assignees_and_manager_are_sent_as_read(emulator, requests_mock):
     from airflow_provider_workflows.rules.procore_assignees import assignees_to_send
 
     preset = {
@@ -217,7 +217,7 @@ def test_individual_assignees_and_the_manager_are_sent_as_they_were_read(emulato
     }
 
 
-def test_somebodys_edit_in_between_fails_with_the_difference_and_is_not_written_over(emulator, monkeypatch):
+def test_concurrent_edit_fails_with_the_difference(emulator, monkeypatch):
     operator = assign(directors(LEE), members="replace", mode="apply")
     update = operator.hook.update_preset_assignees
 
@@ -235,7 +235,7 @@ def test_somebodys_edit_in_between_fails_with_the_difference_and_is_not_written_
 
 
 @pytest.mark.parametrize("reset", ["after", "before"])
-def test_a_lost_answer_is_settled_by_reading(emulator, store, reset):
+def test_a_lost_response_is_reconciled_by_reading(emulator, store, reset):
     emulator.control("POST", "faults", method="PATCH", path="/assignees$", reset=reset)
     operator = assign(directors(LEE), members="replace", mode="apply")
 
@@ -247,7 +247,7 @@ def test_a_lost_answer_is_settled_by_reading(emulator, store, reset):
     assert len(writes(emulator)) == (1 if reset == "after" else 0)
 
 
-def test_a_preset_that_procore_refuses_is_reported_and_does_not_stop_the_others(emulator, another):
+def test_rejected_preset_is_reported_and_stops_no_other(emulator, another):
     emulator.control("POST", "faults", method="PATCH", path="/401/assignees$", status=422, json={"error": "no"})
     wishes = [directors(LEE), directors(LEE, preset_id=another)]
 
@@ -274,7 +274,7 @@ def test_a_429_in_the_middle_is_survived_and_a_retry_repeats_nothing(emulator, s
     assert result["changed"] == 4
 
 
-def test_three_hundred_presets_take_four_calls_for_a_change_and_one_for_none(emulator):
+def test_300_presets_take_four_calls_for_a_change_else_one(emulator):
     presets = emulator.control("POST", "procore/presets", count=300)["ids"]
     for preset in presets[:100]:
         emulator.control("POST", f"procore/presets/{preset}/assignees", group="Directors", logins=[LEE])
@@ -327,7 +327,7 @@ def test_what_was_approved_is_applied_and_nothing_beyond_it(emulator, another):
         ([directors(LEE)], {"project_id": ""}, "project_id is missing"),
     ],
 )
-def test_bad_input_is_refused_before_anything_is_sent(emulator, assignments, parameters, problem):
+def test_bad_input_is_rejected_before_anything_is_sent(emulator, assignments, parameters, problem):
     before = len(emulator.requests())
     operator = assign(directors(LEE), **parameters)
     operator.assignments = assignments
@@ -337,12 +337,12 @@ def test_bad_input_is_refused_before_anything_is_sent(emulator, assignments, par
     assert len(emulator.requests()) == before
 
 
-def test_a_preset_that_two_assignments_mean_is_refused(emulator):
+def test_a_preset_that_two_assignments_mean_is_rejected(emulator):
     with pytest.raises(ConfigurationError, match="preset 401 is meant by several"):
         assign(directors(LEE), {"preset_id": PRESET, "groups": {"Integration": [LEE]}}).execute({})
 
 
-def test_an_unknown_tool_is_refused_with_the_tools_there_are(emulator):
+def test_an_unknown_tool_is_rejected_with_the_tools_there_are(emulator):
     with pytest.raises(ConfigurationError, match="no tool 'po'.*purchase_order_contract"):
         assign(directors(LEE), tool_type="po").execute({})
 
@@ -367,9 +367,7 @@ def test_an_edit_after_an_earlier_try_is_not_written_over(emulator, store, anoth
 
 @pytest.mark.parametrize("took_effect", [True, False])
 @pytest.mark.parametrize("edited", [True, False])
-def test_a_worker_that_dies_around_the_change_leaves_a_retry_that_knows(
-    emulator, store, monkeypatch, took_effect, edited
-):
+def test_death_around_the_change_is_resolved_by_the_retry(emulator, store, monkeypatch, took_effect, edited):
     operator = assign(directors(LEE), members="replace", mode="apply")
     update = operator.hook.update_preset_assignees
 
@@ -393,7 +391,7 @@ def test_a_worker_that_dies_around_the_change_leaves_a_retry_that_knows(
     assert writes(emulator) == ([PRESET] if took_effect or not edited else [])
 
 
-def test_a_change_that_a_later_try_found_is_remembered_by_the_one_after(emulator, store, monkeypatch, another):
+def test_change_found_by_a_later_try_is_remembered_by_the_next(emulator, store, monkeypatch, another):
     wishes = [directors(LEE), directors(LEE, preset_id=another)]
     operator = assign(*wishes, members="replace", mode="apply")
     update = operator.hook.update_preset_assignees
@@ -415,7 +413,7 @@ def test_a_change_that_a_later_try_found_is_remembered_by_the_one_after(emulator
     assert writes(emulator) == [PRESET]
 
 
-def test_a_change_that_cannot_be_read_back_is_not_called_refused(emulator, store):
+def test_a_change_that_cannot_be_read_back_is_not_called_rejected(emulator, store):
     emulator.control("POST", "faults", method="GET", path=f"/presets/{PRESET}$", skip=2, status=404, json={}, times=99)
     with pytest.raises(AirflowFailException, match="OutcomeUnknown: .*cannot be read"):
         assign(directors(LEE), mode="apply").execute({"task_state_store": store})
@@ -425,7 +423,7 @@ def test_a_change_that_cannot_be_read_back_is_not_called_refused(emulator, store
     assert writes(emulator) == [PRESET]
 
 
-def test_an_answer_that_is_lost_and_cannot_be_read_back_is_never_tried_again(emulator, store):
+def test_lost_response_that_cannot_be_read_back_is_not_retried(emulator, store):
     emulator.control("POST", "faults", method="PATCH", path="/assignees$", reset="before")
     emulator.control("POST", "faults", method="GET", path=f"/presets/{PRESET}$", skip=2, times=99, status=403, json={})
 
@@ -433,14 +431,14 @@ def test_an_answer_that_is_lost_and_cannot_be_read_back_is_never_tried_again(emu
         assign(directors(LEE), mode="apply", on_refused="skip").execute({"task_state_store": store})
 
 
-def test_a_change_after_which_the_server_failed_is_settled_by_reading(emulator, store):
+def test_a_change_after_which_the_server_failed_is_reconciled_by_reading(emulator, store):
     emulator.control("POST", "faults", method="PATCH", path="/assignees$", status=500, json={}, after=True)
 
     assert assign(directors(LEE), mode="apply").execute({"task_state_store": store})["changed"] == 1
     assert writes(emulator) == [PRESET]
 
 
-def test_a_misspelt_login_empties_no_group_even_where_groups_may_be_empty(emulator):
+def test_misspelt_login_empties_no_group(emulator):
     result = assign(
         directors("typo@example.com"), members="replace", mode="apply", allow_empty=True, on_refused="skip"
     ).execute({})
@@ -469,7 +467,7 @@ def test_what_a_change_does_beside_the_groups_is_noticed():
         ({"template": "", "groups": {"A": ["x"]}}, {}, "template is empty"),
     ],
 )
-def test_more_bad_input_is_refused_before_anything_is_sent(emulator, assignment, parameters, problem):
+def test_more_bad_input_is_rejected_before_anything_is_sent(emulator, assignment, parameters, problem):
     before = len(emulator.requests())
 
     with pytest.raises(ConfigurationError, match=problem):

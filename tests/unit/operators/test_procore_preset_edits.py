@@ -133,7 +133,7 @@ def test_change_that_shows_some_reads_later_is_no_edit(emulator, store, reads, m
     assert [method for method, _ in calls(emulator)] == ["GET", "GET", "PATCH", *["GET"] * (reads + 1)]
 
 
-def test_lost_change_that_shows_some_reads_later_is_settled(emulator, store):
+def test_lost_change_that_shows_some_reads_later_is_reconciled(emulator, store):
     emulator.control("PATCH", "switches", preset_stale_reads=2)
     emulator.control("POST", "faults", method="PATCH", path="/assignees$", reset="after")
     operator = assign(directors(LEE), members="replace", mode="apply", confirm_timeout=10)
@@ -165,7 +165,7 @@ def test_retry_after_a_kill_keeps_who_was_added_meanwhile(emulator, store, monke
 
 @pytest.mark.parametrize("rest", ["kept", "emptied"])
 @pytest.mark.parametrize("groups", ["replace", "merge"])
-def test_individual_assignees_stay_whatever_a_change_leaves_out(emulator, store, rest, groups):
+def test_individual_assignees_stay_any_a_change_leaves_out(emulator, store, rest, groups):
     emulator.control("PATCH", "switches", preset_rest=rest, preset_groups=groups)
     operator = assign(directors(LEE), mode="apply")
     groups = operator.hook.get_preset(PRESET, project_id="1001")["responsible_group_memberships"]

@@ -81,7 +81,7 @@ def test_the_pin_is_kept_before_anything_is_written(emulator, store):
     assert responses(emulator) == []
 
 
-def test_a_retry_of_a_done_answer_writes_nothing_and_returns_the_same(emulator, store):
+def test_a_retry_of_a_done_response_writes_nothing_and_returns_the_same(emulator, store):
     first = respond(comment="fine").execute({"task_state_store": store})
     again = respond(comment="fine").execute({"task_state_store": store})
 
@@ -89,7 +89,7 @@ def test_a_retry_of_a_done_answer_writes_nothing_and_returns_the_same(emulator, 
     assert {**again, "option_id": None} == {**first, "option_id": None, "already_recorded": True}
 
 
-def test_a_step_that_came_round_again_between_two_tries_gets_no_second_answer(emulator, store):
+def test_step_reached_again_between_tries_gets_no_second_response(emulator, store):
     respond().execute({"task_state_store": store})
     bring_the_step_round_again(emulator)
     assert step_of(emulator)["step"] == "Budget Check"
@@ -100,7 +100,7 @@ def test_a_step_that_came_round_again_between_two_tries_gets_no_second_answer(em
     assert step_of(emulator)["step"] == "Budget Check"
 
 
-def test_a_step_that_came_round_before_our_first_answer_was_written_is_not_answered(emulator, store):
+def test_step_reached_again_before_our_write_gets_no_response(emulator, store):
     store.set("respond", {"instance_id": INSTANCE, "step_occurrence_id": "an earlier visit"})
 
     with pytest.raises(AirflowFailException, match=r"StepMoved.*now stands at 'Budget Check'"):
@@ -144,7 +144,7 @@ def test_another_comment_is_only_a_warning(emulator, store, capsys):
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_lost_answer_is_settled_by_reading_and_never_doubles(emulator, store, moment):
+def test_a_lost_response_is_reconciled_by_reading_and_never_doubles(emulator, store, moment):
     emulator.control("POST", "faults", method="POST", path="/responses$", reset=moment)
 
     respond().execute({"task_state_store": store})
@@ -152,7 +152,7 @@ def test_a_lost_answer_is_settled_by_reading_and_never_doubles(emulator, store, 
     assert responses(emulator) == [("90001", "Approve")]
 
 
-def test_an_answer_lost_twice_fails_for_good_and_says_what_happened(emulator, store):
+def test_a_response_lost_twice_fails_for_good_and_says_what_happened(emulator, store):
     emulator.control("POST", "faults", method="POST", path="/responses$", reset="before", times=2)
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
@@ -160,7 +160,7 @@ def test_an_answer_lost_twice_fails_for_good_and_says_what_happened(emulator, st
     assert responses(emulator) == []
 
 
-def test_a_second_sending_that_finds_the_step_moved_is_settled_by_the_record(emulator, store):
+def test_resubmission_that_finds_the_step_moved_is_reconciled(emulator, store):
     emulator.control("PATCH", "switches", transition="delayed", transition_delay=0.05)
     emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
     emulator.control(
@@ -174,7 +174,7 @@ def test_a_second_sending_that_finds_the_step_moved_is_settled_by_the_record(emu
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 422, 500])
-def test_a_refusal_is_believed_only_when_the_record_does_not_show_our_answer(emulator, store, status):
+def test_rejection_is_believed_only_if_no_response_is_recorded(emulator, store, status):
     emulator.control(
         "POST", "faults", method="POST", path="/responses$", status=status, json={"error": "late"}, after=True
     )
@@ -185,7 +185,7 @@ def test_a_refusal_is_believed_only_when_the_record_does_not_show_our_answer(emu
     assert responses(emulator) == [("90001", "Approve")]
 
 
-def test_a_transition_that_lags_behind_the_answer_is_waited_for(emulator, store):
+def test_a_transition_that_lags_behind_the_response_is_waited_for(emulator, store):
     emulator.control("PATCH", "switches", transition="delayed", transition_delay=3600)
 
     respond().execute({"task_state_store": store})
@@ -255,7 +255,7 @@ def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, parameters, 
     assert emulator.requests() == []
 
 
-def test_an_option_that_does_not_exist_is_refused_with_the_candidates(emulator, store):
+def test_an_option_that_does_not_exist_is_rejected_with_the_candidates(emulator, store):
     with pytest.raises(ConfigurationError, match="'Aprove' does not exist.*'Approve'"):
         respond(option="Aprove").execute({"task_state_store": store})
     assert responses(emulator) == []
@@ -275,7 +275,7 @@ def test_a_retry_is_safe_in_every_position_of_the_contracts_gaps(emulator, store
 
 
 @pytest.mark.parametrize("with_store", [True, False])
-def test_an_option_that_was_chosen_by_its_id_is_known_again_when_the_step_is_over(emulator, store, with_store):
+def test_option_chosen_by_id_is_recognized_after_the_step(emulator, store, with_store):
     options = ProcoreHook().get_instance(INSTANCE)["current_step_occurrence"]["available_response_options"]
     wish = {"option_id": options[0]["id"], "step_occurrence_id": step_of(emulator)["step_occurrence_id"]}
     context = {"task_state_store": store} if with_store else {}
@@ -298,7 +298,7 @@ def test_another_option_by_its_id_is_a_conflict_when_the_step_is_over(emulator, 
         respond(**where, option_id=options[2]["id"]).execute({"task_state_store": store})
 
 
-def test_an_answer_by_item_is_found_again_after_somebody_restarted_the_workflow(emulator, store):
+def test_response_by_item_is_found_after_a_restart(emulator, store):
     wish = {"tool_type": TOOL, "item_id": "5001", "step_occurrence_id": step_of(emulator)["step_occurrence_id"]}
     first = respond(**wish).execute({"task_state_store": store})
     ProcoreHook().restart_instance(INSTANCE)
@@ -309,7 +309,7 @@ def test_an_answer_by_item_is_found_again_after_somebody_restarted_the_workflow(
     assert responses(emulator) == [("90001", "Approve")]
 
 
-def test_a_history_that_may_not_be_read_does_not_fail_an_answer_that_was_taken(emulator, store):
+def test_forbidden_history_does_not_fail_an_accepted_response(emulator, store):
     emulator.control("POST", "faults", method="GET", path="/history$", times=99, status=403, json={})
 
     assert respond().execute({"task_state_store": store})["option"] == "Approve"
@@ -452,7 +452,7 @@ def test_retry_never_says_moved_of_a_response_that_was_sent(emulator, store, die
         respond(confirm_timeout=0, on_step_moved=policy).execute({"task_state_store": store})
 
 
-def test_refused_second_try_of_a_killed_response_stays_unknown(emulator, store, dies):
+def test_rejected_second_try_of_a_killed_response_stays_unknown(emulator, store, dies):
     dies(ProcoreHook, "respond", "before")
     with pytest.raises(Killed):
         respond(confirm_timeout=0).execute({"task_state_store": store})
@@ -494,7 +494,7 @@ def test_another_option_after_a_taken_one_is_a_conflict(emulator, store):
 
 @pytest.mark.parametrize("labels", ["option", "status"])
 @pytest.mark.parametrize("wish", [{"option": " approve "}, {"option_type": "approve"}])
-def test_response_is_known_again_by_its_type_whatever_its_label(emulator, store, labels, wish):
+def test_response_is_known_again_by_its_type_any_its_label(emulator, store, labels, wish):
     switch(emulator, history_labels=labels)
     emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
 
@@ -568,7 +568,7 @@ def test_failing_server_that_has_acted_unseen_is_an_unknown_outcome(emulator, st
 
 
 @pytest.mark.parametrize("where", [{}, {"item_id": "5001", "tool_type": TOOL}])
-def test_step_of_somebody_else_binds_nothing(emulator, store, where):
+def test_step_of_another_user_binds_nothing(emulator, store, where):
     person_answers(emulator, "integration@example.com", "Approve")
     with pytest.raises(ConfigurationError, match="90001.*Director Approval.*dana@example.com.*RequestedSensor"):
         respond(**where).execute({"task_state_store": store})
@@ -588,7 +588,7 @@ def test_option_that_does_not_exist_binds_nothing(emulator, store):
     assert store == {}
 
 
-def test_instance_of_another_item_is_not_answered(emulator, store):
+def test_instance_of_another_item_is_not_responded_to(emulator, store):
     switch(emulator, filters="ignored")
     emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="5002")
 
@@ -598,7 +598,7 @@ def test_instance_of_another_item_is_not_answered(emulator, store):
     assert step_of(emulator, "700002")["step"] == "Budget Check"
 
 
-def test_instance_that_shows_another_item_is_not_answered(emulator, store):
+def test_instance_that_shows_another_item_is_not_responded_to(emulator, store):
     other = {"data": [{"id": INSTANCE, "tool_type": TOOL, "ended_at": None}]}
     emulator.control("POST", "faults", method="GET", path="/workflows/instances$", status=200, json=other)
 

@@ -115,7 +115,7 @@ def test_a_large_file_goes_in_parts(emulator, store, tmp_path, monkeypatch):
     assert len(sent(emulator, "/_storage/", "PUT")) == 2
 
 
-def test_ids_of_what_is_there_go_with_the_files_and_under_the_same_kind(emulator, store, plan):
+def test_existing_ids_go_with_the_files_of_the_same_kind(emulator, store, plan):
     there = ProcoreHook().upload("there.txt", "text/plain", [SEGMENT], iter([b"x"]))
 
     respond(files=plan, attachments={"upload_ids": there, "file_version_ids": [7, " 8 "]}).execute(
@@ -181,7 +181,7 @@ def test_files_that_cannot_be_attached_are_named_and_nothing_is_sent(emulator, s
     assert [r for r in emulator.requests() if r["method"] != "GET" and r["path"] != "/oauth/token"] == []
 
 
-def test_nothing_is_stored_when_the_answer_cannot_be_given(emulator, store, plan):
+def test_nothing_is_stored_when_the_response_cannot_be_given(emulator, store, plan):
     with pytest.raises(ConfigurationError, match="'Aprove' does not exist"):
         respond(option="Aprove", files=plan).execute({"task_state_store": store})
     with pytest.raises(AirflowFailException, match="StepMoved"):
@@ -205,7 +205,7 @@ def test_after_success_a_retry_needs_the_file_no_more(emulator, store, plan):
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_lost_answer_is_settled_with_the_files_stored_once(emulator, store, plan, moment):
+def test_a_lost_response_is_reconciled_with_the_files_stored_once(emulator, store, plan, moment):
     emulator.control("POST", "faults", method="POST", path="/responses$", reset=moment)
 
     respond(files=plan).execute({"task_state_store": store})
@@ -216,7 +216,7 @@ def test_a_lost_answer_is_settled_with_the_files_stored_once(emulator, store, pl
     assert len(set(tokens(emulator))) == 1
 
 
-def test_the_token_is_the_same_over_retries_and_another_for_another_file(emulator, store, plan):
+def test_token_is_equal_over_retries_and_differs_for_other_files(emulator, store, plan):
     emulator.control("POST", "faults", method="POST", path="/responses$", status=400, times=3, json={"error": "no"})
     for _ in range(2):
         with pytest.raises(InvalidRequest):
@@ -253,7 +253,7 @@ def test_a_fault_while_a_file_is_stored_is_passed_over(emulator, store, plan, pa
 
 @pytest.mark.parametrize(("status", "error"), [(403, PermissionDenied), (422, InvalidRequest), (500, ServerError)])
 @pytest.mark.parametrize("path", ["/uploads$", "/_storage/", "/uploads/[^/]+$"])
-def test_a_file_that_is_refused_leaves_the_step_unanswered(emulator, store, plan, path, status, error):
+def test_a_file_that_is_rejected_leaves_the_step_unanswered(emulator, store, plan, path, status, error):
     emulator.control("POST", "faults", path=path, status=status, json={"error": "no"})
 
     with pytest.raises(error):
@@ -357,7 +357,7 @@ def test_a_file_is_stored_as_the_contract_says(requests_mock, client):
     }
 
 
-def test_what_the_storage_says_is_told_without_the_signature(requests_mock, client):
+def test_what_the_storage_says_is_reported_without_the_signature(requests_mock, client):
     accept(requests_mock, {"url": STORAGE, "headers": {}})
     words = f"<Error><Code>SignatureDoesNotMatch</Code><S>{SECRET}</S><Key>/key-of-the-file</Key></Error>"
     requests_mock.put(STORAGE, status_code=403, text=words)
@@ -384,7 +384,7 @@ def test_what_the_storage_says_is_told_without_the_signature(requests_mock, clie
         ("https://bucket.example.com", "not an object"),
     ],
 )
-def test_an_address_that_is_not_https_is_refused_and_gets_nothing(requests_mock, client, target, words):
+def test_an_address_that_is_not_https_is_rejected_and_gets_nothing(requests_mock, client, target, words):
     accept(requests_mock, target)
 
     with pytest.raises(ContractError, match=words) as failure:
@@ -397,7 +397,7 @@ def test_an_address_that_is_not_https_is_refused_and_gets_nothing(requests_mock,
     "answer",
     [{}, {"data": None}, {"data": []}, {"data": {"upload_id": "U", "segments": []}}, [], {"data": {"segments": [{}]}}],
 )
-def test_an_order_that_is_answered_in_another_form_is_a_contract_error(requests_mock, client, answer):
+def test_order_with_an_unexpected_response_is_an_error(requests_mock, client, answer):
     requests_mock.post(f"{API}{PROJECT_UPLOADS}", status_code=201, json=answer)
 
     with pytest.raises(ContractError):
@@ -405,7 +405,7 @@ def test_an_order_that_is_answered_in_another_form_is_a_contract_error(requests_
 
 
 @pytest.mark.parametrize("answer", [{}, {"uuid": "U"}, {"uuid": "U", "fields": [], "url": STORAGE}, {"fields": {}}])
-def test_an_older_order_that_is_answered_in_another_form_is_a_contract_error(requests_mock, client, answer):
+def test_older_order_with_an_unexpected_response_is_an_error(requests_mock, client, answer):
     requests_mock.post(f"{API}{PROJECT_UPLOADS}", status_code=404)
     requests_mock.post(f"{API}/rest/v1.1/projects/8/uploads", status_code=201, json=answer)
 
@@ -414,7 +414,7 @@ def test_an_older_order_that_is_answered_in_another_form_is_a_contract_error(req
 
 
 @pytest.mark.parametrize("status", [400, 403, 422])
-def test_a_refusal_is_no_reason_to_try_the_older_uploads(requests_mock, client, status):
+def test_a_rejection_is_no_reason_to_try_the_older_uploads(requests_mock, client, status):
     requests_mock.post(f"{API}{PROJECT_UPLOADS}", status_code=status)
 
     with pytest.raises((InvalidRequest, PermissionDenied)):
@@ -422,7 +422,7 @@ def test_a_refusal_is_no_reason_to_try_the_older_uploads(requests_mock, client, 
     assert requests_mock.call_count == 1
 
 
-def test_a_file_that_the_older_uploads_do_not_take_is_refused_before_it_is_sent(requests_mock, client):
+def test_file_too_large_for_older_uploads_is_rejected_before_sending(requests_mock, client):
     requests_mock.post(f"{API}{PROJECT_UPLOADS}", status_code=404)
 
     with pytest.raises(ConfigurationError, match=r"'x.txt' has 104857601 bytes"):

@@ -36,7 +36,7 @@ def test_what_is_found_comes_out():
 @pytest.mark.parametrize(
     "read", [lambda: None, *map(raises, (NotFound("x"), ServerError("x"), StepMoved("x"), ConfigurationError("x")))]
 )
-def test_whatever_the_reads_answer_it_stays_unknown(read, again):
+def test_any_the_reads_response_it_stays_unknown(read, again):
     with pytest.raises(OutcomeUnknown, match="The answer was lost; and nothing shows it") as raised:
         resolve(read, again=again)
     assert str(raised.value).count("It is not sent again") == 1
@@ -46,7 +46,7 @@ def test_repetition_that_is_taken_resolves_it():
     assert resolve(raises(NotFound("x")), again=lambda: "taken") == "taken"
 
 
-def test_failing_repetition_is_followed_by_another_look():
+def test_failing_repetition_is_followed_by_another_poll():
     seen = iter([None, "found"])
 
     assert resolve(lambda: next(seen), again=raises(InvalidRequest("not current"))) == "found"

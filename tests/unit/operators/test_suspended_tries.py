@@ -104,7 +104,7 @@ def test_suspended_addition_leaves_later_occurrence_alone(emulator, store, monke
     assert [addition["step_occurrence_id"] for addition in done(emulator, "add_assignees")] == ["70000101"]
 
 
-def test_suspended_activity_is_not_performed_in_later_visit(emulator, store, monkeypatch):
+def test_suspended_activity_is_not_performed_in_later_occurrence(emulator, store, monkeypatch):
     first, second = (
         ProcoreLegacyPerformActivityOperator(
             task_id="act", instance_id="568150", activity="Submit for Approval", confirm_timeout=0.2

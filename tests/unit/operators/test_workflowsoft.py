@@ -157,7 +157,7 @@ def test_a_retried_update_sends_nothing(emulator, instance_id):
 
 
 @pytest.mark.parametrize(("moment", "times"), [("before", 2), ("after", 1)])
-def test_a_lost_answer_to_an_update_is_settled_by_reading(emulator, instance_id, moment, times):
+def test_a_lost_response_to_an_update_is_reconciled_by_reading(emulator, instance_id, moment, times):
     fault(emulator, "POST", WRITE, reset=moment)
 
     assert update(instance_id, {"Venue": "Main hall"}).execute({})["written"] == ["Venue"]
@@ -174,7 +174,7 @@ def test_values_that_were_lost_twice_are_an_unknown_outcome(emulator, instance_i
     assert (sent(emulator, "POST"), effects(emulator, "write_fields")) == (2, [])
 
 
-def test_values_that_somebody_wrote_meanwhile_are_not_written_over(emulator, instance_id, monkeypatch):
+def test_values_that_someone_wrote_meanwhile_are_not_written_over(emulator, instance_id, monkeypatch):
     fault(emulator, "POST", WRITE, reset="before")
     read, seen = WorkflowsoftHook.get_fields, []
 
@@ -242,7 +242,7 @@ TIDIED = {
 
 
 @pytest.mark.parametrize("way", TIDIED)
-def test_a_value_that_the_server_tidies_is_told_or_taken(emulator, ready_id, writes, way, caplog):
+def test_a_value_that_the_server_tidies_is_reported_or_taken(emulator, ready_id, writes, way, caplog):
     label, value, shown = TIDIED[way]
     emulator.control("PATCH", "switches", ws_normalise=way)
 
@@ -271,7 +271,7 @@ def test_there_are_two_ways_to_verify(emulator, writes):
 
 
 @pytest.mark.parametrize("answer", ["204", "200_text", "200_object"])
-def test_whatever_a_change_answers_it_is_done_once(emulator, instance_id, answer):
+def test_any_a_change_responses_it_is_done_once(emulator, instance_id, answer):
     emulator.control("PATCH", "switches", ws_write_answer=answer)
 
     update(instance_id, {"Venue": "Main hall"}).execute({})
@@ -280,7 +280,7 @@ def test_whatever_a_change_answers_it_is_done_once(emulator, instance_id, answer
 
 
 @pytest.mark.parametrize("status", ["400", "500", "200"])
-def test_a_refusal_is_no_completion_whatever_its_status(emulator, ready_id, store, status):
+def test_a_rejection_is_no_completion_any_its_status(emulator, ready_id, store, status):
     emulator.control("PATCH", "switches", ws_error_status=status)
     expected = AirflowFailException if status == "500" else InvalidRequest
 
@@ -290,7 +290,7 @@ def test_a_refusal_is_no_completion_whatever_its_status(emulator, ready_id, stor
 
 
 @pytest.mark.parametrize("status", ["400", "500", "200"])
-def test_a_refused_write_is_an_error_whatever_its_status(emulator, ready_id, store, status, monkeypatch):
+def test_a_rejected_write_is_an_error_any_its_status(emulator, ready_id, store, status, monkeypatch):
     emulator.control("PATCH", "switches", ws_error_status=status)
     read = WorkflowsoftHook.get_fields
     monkeypatch.setattr(
@@ -313,7 +313,7 @@ def test_fields_are_read_whether_or_not_that_needs_a_user(emulator, instance_id,
 # --- fields that cannot be read ---
 
 
-def test_one_odd_field_leaves_the_others_to_be_handled(emulator, instance_id, capsys):
+def test_one_malformed_field_leaves_the_others_to_be_handled(emulator, instance_id, capsys):
     emulator.control("PATCH", "switches", ws_value_form="object")
 
     fields = get(instance_id)
@@ -324,7 +324,7 @@ def test_one_odd_field_leaves_the_others_to_be_handled(emulator, instance_id, ca
     assert len(effects(emulator, "complete")) == 1
 
 
-def test_an_odd_field_fails_where_it_is_used(emulator, instance_id, store):
+def test_a_malformed_field_fails_where_it_is_used(emulator, instance_id, store):
     emulator.control("PATCH", "switches", ws_value_form="object")
 
     with pytest.raises(ConfigurationError, match="'Event name'"):
@@ -334,7 +334,7 @@ def test_an_odd_field_fails_where_it_is_used(emulator, instance_id, store):
 
 
 @pytest.mark.parametrize("form", ["documented", "texts", "comma", "parsed"])
-def test_values_are_read_in_every_form_with_one_reading(emulator, form):
+def test_values_are_read_in_every_format_with_one_reading(emulator, form):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
     emulator.control("PATCH", "switches", ws_value_form=form)
 
@@ -347,7 +347,7 @@ def test_values_are_read_in_every_form_with_one_reading(emulator, form):
 
 
 @pytest.mark.parametrize("form", ["utc", "offset", "no_zone", "slash_date", "epoch"])
-def test_times_are_read_in_every_form_and_written_in_one(emulator, form):
+def test_times_are_read_in_every_format_and_written_in_one(emulator, form):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
     instance_id = started["integration_instance_id"]
     emulator.control("PATCH", "switches", ws_times=form)
@@ -476,7 +476,7 @@ def test_the_text_none_is_a_text_like_any_other(emulator, instance_id):
     assert get(instance_id)["Venue"] == "None"
 
 
-def test_a_value_that_is_shown_otherwise_after_the_write_names_the_field(emulator, instance_id):
+def test_value_shown_differently_after_the_write_names_the_field(emulator, instance_id):
     fault(emulator, "POST", WRITE, status=204)
 
     with pytest.raises(ContractError, match="shows others in: 'Venue'"):
@@ -495,7 +495,7 @@ def test_a_value_that_shows_late_is_waited_for(emulator, instance_id, monkeypatc
 
 
 @pytest.mark.parametrize("status", ["400", "500"])
-def test_the_servers_own_words_are_shown_when_it_refuses(emulator, ready_id, status):
+def test_the_servers_own_words_are_shown_when_it_rejects(emulator, ready_id, status):
     emulator.control("PATCH", "switches", ws_error_status=status)
     complete(ready_id).execute({})
 
@@ -542,7 +542,7 @@ def test_every_type_of_field_is_written_as_the_server_takes_it(emulator):
         update(instance_id, {"Rating": "D"}).execute({})
 
 
-def test_options_of_an_unknown_form_are_said_and_not_checked(instance_id, monkeypatch, caplog):
+def test_options_of_an_unexpected_format_are_said_and_not_checked(instance_id, monkeypatch, caplog):
     read = WorkflowsoftHook.get_fields
 
     def with_odd_options(hook, *args):
@@ -559,9 +559,7 @@ def test_options_of_an_unknown_form_are_said_and_not_checked(instance_id, monkey
 
 @pytest.mark.parametrize("name", ["set", "update_fields"])
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_killed_update_is_finished_by_a_retry_with_the_values_it_had_decided(
-    emulator, instance_id, store, dies, name, moment
-):
+def test_retry_after_a_kill_writes_the_stored_values(emulator, instance_id, store, dies, name, moment):
     dies(type(store) if name == "set" else WorkflowsoftHook, name, moment)
     first, other = {"Venue": "Main hall", "Event duration": EXACT}, {"Venue": "Garden", "Event duration": "1"}
     with pytest.raises(Killed):
@@ -604,14 +602,14 @@ def test_without_a_store_a_retry_writes_what_it_is_given_and_no_more(emulator, i
     assert [e["fields"]["Venue"] for e in effects(emulator, "write_fields")] == ['"Main hall"', '"Garden"']
 
 
-def test_a_500_after_the_values_arrived_is_settled_by_reading(emulator, instance_id, store):
+def test_a_500_after_the_values_arrived_is_reconciled_by_reading(emulator, instance_id, store):
     fault(emulator, "POST", WRITE, status=500, json={"Message": "crashed"}, after=True)
 
     assert update(instance_id, {"Venue": "Hall"}).execute({"task_state_store": store})["written"] == ["Venue"]
     assert len(effects(emulator, "write_fields")) == 1
 
 
-def test_a_500_without_effect_is_left_to_airflows_retry_which_sends_the_same(emulator, instance_id, store):
+def test_500_without_effect_is_left_to_airflows_retry(emulator, instance_id, store):
     fault(emulator, "POST", WRITE, status=500, json={"ExceptionMessage": "Out of order"})
     with pytest.raises(ServerError, match="Out of order"):
         update(instance_id, {"Venue": "Main hall"}).execute({"task_state_store": store})
@@ -631,7 +629,7 @@ def test_a_500_without_effect_is_left_to_airflows_retry_which_sends_the_same(emu
         pytest.param({"status": 429, "headers": {"Retry-After": "9999"}}, RateLimited, id="429"),
     ],
 )
-def test_a_write_that_was_refused_for_certain_lets_a_retry_decide_anew(emulator, instance_id, store, refusal, error):
+def test_certainly_rejected_write_lets_a_retry_decide_again(emulator, instance_id, store, refusal, error):
     fault(emulator, "POST", WRITE, **refusal)
     with pytest.raises(error):
         update(instance_id, {"Venue": "Main hall"}).execute({"task_state_store": store})
@@ -641,9 +639,7 @@ def test_a_write_that_was_refused_for_certain_lets_a_retry_decide_anew(emulator,
     assert [e["fields"] for e in effects(emulator, "write_fields")] == [{"Venue": '"Garden"'}]
 
 
-def test_a_refusal_keeps_the_decision_of_an_earlier_try_whose_sending_may_yet_arrive(
-    emulator, instance_id, store, dies
-):
+def test_rejection_keeps_a_sent_decision_of_an_earlier_try(emulator, instance_id, store, dies):
     dies(WorkflowsoftHook, "update_fields", "before")
     with pytest.raises(Killed):
         update(instance_id, {"Venue": "Main hall"}).execute({"task_state_store": store})
@@ -657,9 +653,7 @@ def test_a_refusal_keeps_the_decision_of_an_earlier_try_whose_sending_may_yet_ar
 
 
 @pytest.mark.parametrize("status", ["400", "500"])
-def test_an_instance_that_is_completed_already_is_a_step_that_moved_and_never_retried(
-    emulator, ready_id, store, status
-):
+def test_completed_instance_is_a_moved_step_and_not_retried(emulator, ready_id, store, status):
     emulator.control("PATCH", "switches", ws_error_status=status)
     complete(ready_id).execute({})
 
@@ -688,7 +682,7 @@ def test_a_whole_row_of_the_sensor_names_the_instance(emulator, instance_id, set
         assert operator.item_url == f"https://app.example/7/{instance_id}"
 
 
-def test_an_instance_of_another_step_is_told_by_the_expected_fields(emulator):
+def test_an_instance_of_another_step_is_reported_by_the_expected_fields(emulator):
     other = emulator.control("POST", "workflowsoft/processes", diagram="Contract review")["integration_instance_id"]
     expected = {"Event name": "String", "Venue": "String"}
 
@@ -701,7 +695,7 @@ def test_an_instance_of_another_step_is_told_by_the_expected_fields(emulator):
     assert sent(emulator, "POST") == 0
 
 
-def test_a_type_nobody_knows_is_not_sent_unless_allowed(emulator):
+def test_a_type_no_one_knows_is_not_sent_unless_allowed(emulator):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
     place = {"Place": {"lat": Decimal("12345678901234.5678")}}
 
@@ -772,9 +766,7 @@ def test_required_fields_that_are_empty_are_named_and_nothing_is_sent(emulator, 
 
 
 @pytest.mark.parametrize("status", ["400", "500"])
-def test_an_instance_that_somebody_completed_before_is_success_with_a_warning(
-    emulator, ready_id, store, status, caplog
-):
+def test_instance_completed_by_others_is_success_with_a_warning(emulator, ready_id, store, status, caplog):
     emulator.control("PATCH", "switches", ws_error_status=status)
     complete(ready_id).execute({})
 
@@ -786,7 +778,7 @@ def test_an_instance_that_somebody_completed_before_is_success_with_a_warning(
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_lost_answer_to_a_completion_fails_for_good_and_is_not_sent_again(emulator, ready_id, store, moment):
+def test_lost_response_to_a_completion_fails_and_is_not_resent(emulator, ready_id, store, moment):
     fault(emulator, "PATCH", COMPLETE, reset=moment)
 
     for _ in range(2):
@@ -807,7 +799,7 @@ def test_policy_retry_sends_it_once_more(emulator, ready_id, store, moment):
     assert len(effects(emulator, "complete")) == 1
 
 
-def test_policy_retry_gives_up_after_the_second_lost_answer(emulator, ready_id, store):
+def test_policy_retry_gives_up_after_the_second_lost_response(emulator, ready_id, store):
     fault(emulator, "PATCH", COMPLETE, reset="before", times=2)
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
@@ -859,9 +851,7 @@ def lose(emulator, dies, operator, store, lost: str, moment: str) -> None:
 @pytest.mark.parametrize("evidence", EVIDENCE)
 @pytest.mark.parametrize("policy", ["fail", "retry", "assume_done"])
 @pytest.mark.parametrize("lost", ["answer", "worker"])
-def test_a_completion_that_left_evidence_is_settled_by_it_whatever_the_policy(
-    emulator, row, store, dies, caplog, evidence, policy, lost
-):
+def test_completion_with_evidence_is_reconciled_by_it(emulator, row, store, dies, caplog, evidence, policy, lost):
     emulator.control("PATCH", "switches", **EVIDENCE[evidence], ws_complete_again="no_op")
     operator = complete(named_by(row, evidence), on_unknown_completion=policy)
     lose(emulator, dies, operator, store, lost, "after")
@@ -877,9 +867,7 @@ def test_a_completion_that_left_evidence_is_settled_by_it_whatever_the_policy(
 @pytest.mark.parametrize("evidence", [*EVIDENCE, "readable"])
 @pytest.mark.parametrize("policy", ["fail", "retry", "assume_done"])
 @pytest.mark.parametrize("lost", ["answer", "worker"])
-def test_a_completion_that_never_arrived_leaves_no_evidence_and_the_policy_decides(
-    emulator, row, store, dies, evidence, policy, lost
-):
+def test_completion_without_evidence_is_decided_by_the_policy(emulator, row, store, dies, evidence, policy, lost):
     emulator.control("PATCH", "switches", **EVIDENCE.get(evidence, {}))
     operator = complete(named_by(row, evidence), on_unknown_completion=policy)
     lose(emulator, dies, operator, store, lost, "before")
@@ -925,9 +913,7 @@ def test_a_step_with_something_else_open_is_no_evidence(emulator, row, store):
 @pytest.mark.parametrize(
     "extra", [{}, {"allow_consume": False, "new_integrations": "kept_until_completed"}], ids=["consumes", "forbidden"]
 )
-def test_a_step_is_never_polled_for_evidence_where_that_may_take_an_instance(
-    emulator, row, store, set_connection, extra
-):
+def test_step_is_not_polled_for_evidence_where_polling_consumes(emulator, row, store, set_connection, extra):
     connection = emulator.connection("workflowsoft")
     connection["extra"] |= extra
     set_connection("workflowsoft_default", connection)
@@ -938,7 +924,7 @@ def test_a_step_is_never_polled_for_evidence_where_that_may_take_an_instance(
     assert not [r for r in emulator.requests() if r["path"].endswith("new-integrations")]
 
 
-def test_fields_that_nobody_could_write_before_are_no_evidence(emulator, store, monkeypatch):
+def test_fields_that_no_one_could_write_before_are_no_evidence(emulator, store, monkeypatch):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Data issue")
     read = WorkflowsoftHook.get_fields
     monkeypatch.setattr(
@@ -977,7 +963,7 @@ def test_a_worker_that_dies_around_the_journal_completes_once(emulator, row, sto
     assert [done["times"] for done in effects(emulator, "complete")] == [1]
 
 
-def test_a_retry_keeps_to_the_way_out_that_was_begun(emulator, row, store, dies):
+def test_a_retry_keeps_to_the_way_out_that_was_started(emulator, row, store, dies):
     dies(WorkflowsoftHook, "complete", "after")
     instance_id = row["integration_instance_id"]
     with pytest.raises(Killed):
@@ -993,7 +979,7 @@ def test_a_retry_keeps_to_the_way_out_that_was_begun(emulator, row, store, dies)
     ]
 
 
-def test_a_refusal_of_a_second_sending_keeps_the_doubt_of_the_first(emulator, row, store, dies):
+def test_a_rejection_of_a_second_sending_keeps_the_doubt_of_the_first(emulator, row, store, dies):
     emulator.control("PATCH", "switches", ws_complete_again="no_op")
     instance_id = row["integration_instance_id"]
     dies(WorkflowsoftHook, "complete", "after")
@@ -1020,7 +1006,7 @@ def test_a_500_that_evidence_speaks_against_is_a_success(emulator, row, store, e
 
 
 @pytest.mark.parametrize("again", ["error", "no_op"])
-def test_a_500_after_the_deed_is_settled_by_evidence_or_fails_for_good(emulator, row, store, again):
+def test_500_after_the_effect_is_reconciled_or_fails_for_good(emulator, row, store, again):
     emulator.control("PATCH", "switches", ws_complete_again=again)
     fault(emulator, "PATCH", COMPLETE, status=500, json={"Message": "crashed"}, after=True)
     operator = complete(row["integration_instance_id"], on_unknown_completion="fail")
@@ -1042,7 +1028,7 @@ NOT_DONE = [
 
 
 @pytest.mark.parametrize(("refusal", "error"), NOT_DONE)
-def test_a_completion_that_was_refused_for_certain_is_sent_by_the_next_try(emulator, row, store, refusal, error):
+def test_certainly_rejected_completion_is_sent_by_the_next_try(emulator, row, store, refusal, error):
     fault(emulator, "PATCH", COMPLETE, **refusal)
     operator = complete(row["integration_instance_id"])
     with pytest.raises(error):
@@ -1075,7 +1061,7 @@ def test_an_instance_of_another_step_is_not_completed(emulator, store):
     assert sent(emulator, "PATCH") == 0
 
 
-def test_a_refusal_leaves_the_next_try_free_to_complete(emulator, ready_id, store):
+def test_a_rejection_leaves_the_next_try_free_to_complete(emulator, ready_id, store):
     fault(emulator, "PATCH", COMPLETE, status=400, json={"Message": "Not now"})
 
     with pytest.raises(InvalidRequest, match="Not now"):
@@ -1125,7 +1111,7 @@ def test_the_custom_action_is_sent_as_given(emulator, ready_id, store):
 
 
 @pytest.mark.parametrize("words", ["Cannot complete the task until the previous task is completed.", "Completed"])
-def test_a_refusal_that_speaks_of_completion_is_a_refusal(emulator, ready_id, store, words):
+def test_a_rejection_that_speaks_of_completion_is_a_rejection(emulator, ready_id, store, words):
     fault(emulator, "PATCH", COMPLETE, status=400, json={"Message": words})
 
     with pytest.raises(InvalidRequest):
@@ -1135,14 +1121,14 @@ def test_a_refusal_that_speaks_of_completion_is_a_refusal(emulator, ready_id, st
     assert len(effects(emulator, "complete")) == 1
 
 
-def test_a_page_instead_of_an_answer_does_not_count_as_completed(emulator, ready_id, store):
+def test_a_page_instead_of_a_response_does_not_count_as_completed(emulator, ready_id, store):
     fault(emulator, "PATCH", COMPLETE, status=200, headers={"Content-Type": "text/html"}, body="<html>Sign in</html>")
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown: The answer is a page"):
         complete(ready_id).execute({"task_state_store": store})
 
 
-def test_a_page_instead_of_an_answer_to_an_update_is_settled_by_reading(emulator, instance_id, store):
+def test_html_response_to_an_update_is_reconciled_by_reading(emulator, instance_id, store):
     page = {"status": 200, "headers": {"Content-Type": "text/html"}, "body": "<html>Sign in</html>"}
     fault(emulator, "POST", WRITE, **page, times=2)
 
@@ -1150,9 +1136,7 @@ def test_a_page_instead_of_an_answer_to_an_update_is_settled_by_reading(emulator
         update(instance_id, {"Venue": "Main hall"}).execute({"task_state_store": store})
 
 
-def test_a_server_that_keeps_nothing_though_the_connection_says_so_proves_nothing(
-    emulator, set_connection, store, monkeypatch
-):
+def test_server_that_stores_nothing_proves_nothing(emulator, set_connection, store, monkeypatch):
     connection = emulator.connection("workflowsoft")
     connection["extra"] |= {"new_integrations": "kept_until_completed"}
     set_connection("workflowsoft_default", connection)
@@ -1179,7 +1163,7 @@ def test_values_that_cannot_be_read_back_end_in_the_error_of_reading(emulator, i
 
 
 @pytest.mark.parametrize("timeout", [None, -1, "30"])
-def test_a_confirm_timeout_that_is_no_time_is_named_before_anything_is_sent(emulator, instance_id, store, timeout):
+def test_bad_confirm_timeout_is_named_before_sending(emulator, instance_id, store, timeout):
     for operator in (
         update(instance_id, {"Venue": "x"}, confirm_timeout=timeout),
         complete(instance_id, confirm_timeout=timeout),
@@ -1200,7 +1184,7 @@ def test_without_a_store_in_this_airflow_only_policy_retry_is_retried(monkeypatc
     assert (task.retries, task.unmap({"integration_instance_id": "1"}).retries) == (retries, retries)
 
 
-def test_a_template_that_renders_to_nothing_is_named_before_anything_is_sent(emulator, instance_id):
+def test_template_that_renders_to_nothing_is_named_before_sending(emulator, instance_id):
     before = len(emulator.requests())
     operator = update(instance_id, {"Venue": "{{ params.venue }}"})
     operator.fields = {"Venue": "None"}  # as Airflow renders it
@@ -1212,16 +1196,14 @@ def test_a_template_that_renders_to_nothing_is_named_before_anything_is_sent(emu
     assert len(emulator.requests()) == before
 
 
-def test_a_way_out_that_somebody_else_may_not_have_taken_is_no_success(emulator, ready_id, store):
+def test_completion_by_another_action_is_no_success(emulator, ready_id, store):
     emulator.control("POST", f"workflowsoft/instances/{ready_id}/complete")
 
     with pytest.raises(AirflowFailException, match="StepMoved: .*completed by somebody else, perhaps not by 'Reject'"):
         complete(ready_id, custom_action="Reject").execute({"task_state_store": store})
 
 
-def test_an_address_as_the_connections_own_user_is_named_before_anything_is_written(
-    emulator, ready_id, store, set_connection
-):
+def test_own_address_of_the_connections_user_is_rejected_first(emulator, ready_id, store, set_connection):
     connection = emulator.connection("workflowsoft")
     connection["extra"] |= {"on_behalf_of": "olga@example.com"}
     set_connection("workflowsoft_default", connection)

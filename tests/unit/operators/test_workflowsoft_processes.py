@@ -122,7 +122,7 @@ def test_a_process_is_started_with_exact_values_under_the_names_given(emulator, 
     }
 
 
-def test_the_correlation_field_tells_which_task_has_started_the_process(emulator, store):
+def test_correlation_field_marks_the_starting_task(emulator, store):
     venue = "field_b7e6d1c0_1f2a_4c3b_8d4e_5f6a7b8c9d0e"
     operator = start(correlation_field=venue)
 
@@ -156,7 +156,7 @@ def test_a_doubt_about_a_process_names_its_correlation(emulator, store):
         ({"correlation_field": "a", "fields": {"a": 1}}, "correlation_field 'a' is in fields as well"),
     ],
 )
-def test_a_bad_parameter_of_a_process_is_named_before_anything_is_sent(emulator, store, parameters, named):
+def test_start_process_names_a_bad_parameter_before_sending(emulator, store, parameters, named):
     with pytest.raises(ConfigurationError, match=named):
         run(start(**parameters), store)
     assert (emulator.requests(), store) == ([], {})
@@ -189,7 +189,7 @@ def test_a_bad_parameter_of_a_task_is_named_before_anything_is_sent(emulator, st
         (create(assigned_to="stewardson@"), "assigned_to: no user has .*sam.stewardson@example.com"),
     ],
 )
-def test_what_is_not_there_or_there_twice_lists_the_candidates_and_creates_nothing(emulator, store, operator, named):
+def test_missing_or_ambiguous_names_list_candidates_create_nothing(emulator, store, operator, named):
     with pytest.raises(ConfigurationError, match=named):
         run(operator, store)
     assert (writes(emulator), store) == ([], {})
@@ -241,7 +241,7 @@ def test_a_retry_after_success_asks_nothing_and_returns_the_same(
 
 @BOTH
 @pytest.mark.parametrize(("moment", "made"), [("before", 0), ("after", 1)])
-def test_a_lost_answer_fails_for_good_and_says_what_to_look_for(
+def test_a_lost_response_fails_for_good_and_says_what_to_look_for(
     emulator, store, build, action, method, looked_for, moment, made
 ):
     fault(emulator, reset=moment)
@@ -255,7 +255,7 @@ def test_a_lost_answer_fails_for_good_and_says_what_to_look_for(
 
 @BOTH
 @pytest.mark.parametrize(("moment", "made"), [("before", 0), ("after", 1)])
-def test_a_worker_that_dies_around_the_call_leaves_a_doubt_that_is_not_retried(
+def test_death_around_the_call_is_an_unknown_outcome_not_retried(
     emulator, store, dies, build, action, method, looked_for, moment, made
 ):
     dies(WorkflowsoftHook, method, moment)
@@ -271,9 +271,7 @@ def test_a_worker_that_dies_around_the_call_leaves_a_doubt_that_is_not_retried(
 
 
 @BOTH
-def test_a_worker_that_dies_before_the_journal_leaves_the_next_try_free(
-    emulator, store, dies, build, action, method, looked_for
-):
+def test_death_before_the_journal_leaves_the_next_try_free(emulator, store, dies, build, action, method, looked_for):
     dies(type(store), "set", "before")
     with pytest.raises(Killed):
         run(build(), store)
@@ -284,7 +282,7 @@ def test_a_worker_that_dies_before_the_journal_leaves_the_next_try_free(
 
 
 @BOTH
-def test_a_worker_that_dies_before_it_notes_the_result_creates_no_second_one(
+def test_death_before_storing_the_result_creates_no_second_one(
     emulator, store, monkeypatch, build, action, method, looked_for
 ):
     note = type(store).set
@@ -318,7 +316,7 @@ def test_a_worker_that_dies_before_it_notes_the_result_creates_no_second_one(
         pytest.param({"after": True, "truncate": 5}, id="truncated"),
     ],
 )
-def test_an_answer_that_tells_nothing_fails_for_good(emulator, store, build, action, method, looked_for, unclear):
+def test_a_response_that_shows_nothing_fails_for_good(emulator, store, build, action, method, looked_for, unclear):
     fault(emulator, **unclear)
 
     for _ in range(2):
@@ -351,7 +349,7 @@ def test_a_500_shows_the_servers_words_and_fails_for_good(emulator, store, build
         pytest.param({"status": 429, "headers": {"Retry-After": "9999"}}, RateLimited, id="429"),
     ],
 )
-def test_what_was_refused_for_certain_is_created_by_the_next_try(
+def test_what_was_rejected_for_certain_is_created_by_the_next_try(
     emulator, store, build, action, method, looked_for, refusal, error
 ):
     fault(emulator, **refusal)
@@ -408,7 +406,7 @@ def test_a_sign_in_that_fails_leaves_nothing_to_look_for(emulator, store, build,
 
 
 @BOTH
-def test_without_a_store_retries_are_refused_and_none_is_fine(emulator, build, action, method, looked_for):
+def test_without_a_store_retries_are_rejected_and_none_is_fine(emulator, build, action, method, looked_for):
     retried = build()
     retried.retries = 1  # as of a mapped task, which an Airflow before 3.3 does not make 0
     with pytest.raises(ConfigurationError, match="retries must be 0 on an Airflow before 3.3"):
@@ -498,7 +496,7 @@ def test_without_a_store_in_this_airflow_the_task_is_not_retried(emulator, monke
 
 
 @pytest.mark.parametrize("build", [start, create])
-def test_a_mapped_task_keeps_its_retries_and_is_refused(emulator, monkeypatch, build):
+def test_a_mapped_task_keeps_its_retries_and_is_rejected(emulator, monkeypatch, build):
     monkeypatch.setattr("airflow_provider_workflows.operators.base.HAS_TASK_STATE_STORE", False)
 
     with pytest.raises(ConfigurationError, match="retries must be 0"):
@@ -575,7 +573,7 @@ def test_a_cleared_task_says_that_it_may_have_created_one(
 
 
 @BOTH
-def test_a_refused_creation_is_nothing_to_warn_of(emulator, store, build, action, method, looked_for, capsys):
+def test_a_rejected_creation_is_nothing_to_warn_of(emulator, store, build, action, method, looked_for, capsys):
     fault(emulator, status=403)
     with pytest.raises(PermissionDenied):
         cleared(build(), store, 0)
@@ -594,7 +592,7 @@ def test_what_was_created_is_one_line_in_the_log(emulator, store, build, action,
 
 
 @BOTH
-def test_an_answer_that_says_it_failed_created_nothing(emulator, store, build, action, method, looked_for):
+def test_a_response_that_says_it_failed_created_nothing(emulator, store, build, action, method, looked_for):
     fault(emulator, status=200, json={"Success": False, "Message": "Not today"})
 
     with pytest.raises(InvalidRequest, match="Not today"):
@@ -632,7 +630,7 @@ def test_files_are_sent_as_they_are(emulator, store):
 
 
 @pytest.mark.parametrize("taken", ["taken", "refused"])
-def test_files_that_the_server_refuses_are_an_error(emulator, store, taken):
+def test_files_that_the_server_rejects_are_an_error(emulator, store, taken):
     emulator.control("PATCH", "switches", ws_files=taken)
 
     if taken == "taken":

@@ -76,14 +76,14 @@ def test_a_whole_number_is_taken_as_text(name):
 
 @pytest.mark.parametrize("value", NO_TEXT, ids=repr)
 @pytest.mark.parametrize("name", ["item_id", "step", "option", "comment"])
-def test_what_is_no_text_is_refused_by_name(name, value):
+def test_what_is_no_text_is_rejected_by_name(name, value):
     with pytest.raises(ConfigurationError, match=f"^{name} "):
         rendered(**{name: value})
 
 
 @pytest.mark.parametrize("value", ["5001.0", "5001.", "5.001e3", " 5001.0 ", 5001.0, float("nan")])
 @pytest.mark.parametrize("name", ["item_id", "instance", "project_ids"])
-def test_an_id_with_a_fraction_is_refused(name, value):
+def test_an_id_with_a_fraction_is_rejected(name, value):
     with pytest.raises(ConfigurationError, match=f"^{name} "):
         rendered(**{name: value})
     if name == "project_ids":
@@ -91,12 +91,12 @@ def test_an_id_with_a_fraction_is_refused(name, value):
             rendered(**{name: ["1", value]})
 
 
-def test_a_label_may_look_like_a_number_with_a_fraction():
+def test_a_label_may_poll_like_a_number_with_a_fraction():
     assert rendered(step="1.0", option="2.5", comment="1.5 %").step == "1.0"
 
 
 @pytest.mark.parametrize("value", ["None", " None\n"])
-def test_a_comment_that_is_the_text_none_is_refused(value):
+def test_a_comment_that_is_the_text_none_is_rejected(value):
     with pytest.raises(ConfigurationError, match="^comment "):
         rendered(comment=value)
 
@@ -115,7 +115,7 @@ def test_several_ids_are_texts_and_a_row_stays_one():
 
 
 @pytest.mark.parametrize("value", [None, -1, "30", True, float("nan"), float("inf"), [1]])
-def test_a_confirm_timeout_that_is_none_is_refused(value):
+def test_a_confirm_timeout_that_is_none_is_rejected(value):
     with pytest.raises(ConfigurationError, match="^confirm_timeout "):
         rendered(confirm_timeout=value)
 

@@ -113,7 +113,7 @@ def test_an_ended_instance_is_recognised_from_its_last_event(last, state, ended_
     assert (instance["state"], instance["ended_at"], instance["step"]) == (state, ended_at, None)
 
 
-def test_a_step_that_is_only_planned_is_neither_current_nor_the_items_status():
+def test_planned_step_is_neither_current_nor_the_items_status():
     planned_end = event("EndStep", {**END, "started_at": None, "ended_at": None})
 
     instance = describe(event("ResponseStep", DIRECTOR), planned_end)
@@ -125,7 +125,7 @@ def test_a_step_that_is_only_planned_is_neither_current_nor_the_items_status():
     )
 
 
-def test_unknown_events_and_missing_details_do_not_break_the_description():
+def test_unknown_events_and_missing_details_are_tolerated():
     odd = [event("HologramStep", {"name": "?"}), {"type": "ResponseStep"}, {"details": None}, "nonsense"]
 
     assert describe(*odd, event("ResponseStep", DIRECTOR))["step"] == "Director Approval"
@@ -148,7 +148,7 @@ def test_a_named_state_ends_the_wait_as_the_author_said():
     assert decide("overdue", until={"overdue"}).word == "succeed"
 
 
-def test_an_instance_that_ended_otherwise_fails_the_wait_instead_of_lasting_for_ever():
+def test_instance_that_ended_otherwise_fails_the_wait():
     verdict = decide("terminated", ended_at="2026-01-01T00:00:00Z")
 
     assert verdict.word == "fail"
@@ -180,7 +180,7 @@ STEP = {
 }
 
 
-def test_an_instance_asks_only_those_who_have_not_answered_yet():
+def test_an_instance_asks_only_those_who_have_not_responded_to_yet():
     assert rules.response_request(instance_at(STEP), "90001")["step_occurrence_id"] == "31"
     assert rules.response_request(instance_at(STEP), "90004") is None
     assert rules.response_request(instance_at(None), "90001") is None
@@ -225,13 +225,13 @@ def test_an_option_is_chosen_by_label_in_any_case_by_id_or_by_type():
     ("wish", "problem"),
     [({"name": "Aprove"}, "does not exist"), ({"option_type": "approve"}, "is ambiguous")],
 )
-def test_an_option_that_is_unknown_or_ambiguous_is_refused_with_the_candidates(wish, problem):
+def test_unknown_or_ambiguous_option_is_rejected_with_candidates(wish, problem):
     with pytest.raises(ConfigurationError, match=problem) as refusal:
         rules.choose_option(rules.response_options(STEP), **wish)
     assert "'Approve' (id 1, type approve)" in str(refusal.value)
 
 
-def test_a_recorded_response_is_found_at_the_current_step_and_in_the_history():
+def test_recorded_response_is_found_at_the_step_and_in_the_history():
     at_step = rules.recorded_response(instance_at(STEP), "31", "90004")
     in_history = rules.recorded_in_history({"history": [event("ResponseStep", BUDGET_CHECK)]}, "11", "90001")
 
@@ -239,7 +239,7 @@ def test_a_recorded_response_is_found_at_the_current_step_and_in_the_history():
     assert (in_history["id"], in_history["name"], in_history["comment"]) == ("1", "Approve", "ok")
 
 
-def test_a_response_of_another_visit_or_of_another_user_is_not_ours():
+def test_a_response_of_another_occurrence_or_of_another_user_is_not_ours():
     history = {"history": [event("ResponseStep", BUDGET_CHECK), event("EndStep", END)]}
 
     assert rules.recorded_response(instance_at(STEP), "30", "90004") is None
@@ -256,7 +256,7 @@ def test_the_idempotency_token_changes_with_every_part_of_the_action():
     assert rules.idempotency_token(*parts) == rules.idempotency_token(*parts)
 
 
-def test_the_newest_instance_of_an_item_is_the_running_one_else_the_latest():
+def test_newest_instance_of_an_item_is_active_else_the_latest():
     ended = [
         {"id": 1, "started_at": "2026-01-01T00:00:00Z", "ended_at": "2026-01-02T00:00:00Z"},
         {"id": 2, "started_at": "2026-01-03T00:00:00Z", "ended_at": "2026-01-04T00:00:00Z"},
@@ -272,7 +272,7 @@ def test_times_are_read_as_utc_and_nonsense_as_no_time():
     assert [parse_time(text) for text in (None, "", "soon", "P1D")] == [None] * 4
 
 
-def test_parameters_are_refused_by_name():
+def test_parameters_are_rejected_by_name():
     with pytest.raises(ConfigurationError, match="exactly one of instance_id, item_id; none of them was"):
         one_of(instance_id=None, item_id=None)
     with pytest.raises(ConfigurationError, match="instance_id and item_id were"):
@@ -309,7 +309,7 @@ REJECT = {"id": "3", "name": "Reject", "type": "reject"}
         ({"name": "Approve", "type": "approve"}, [{**AS_NOTED, "name": "Approve "}], None),  # two of one label
     ],
 )
-def test_recorded_option_is_told_by_id_label_and_type(recorded, others, same):
+def test_recorded_option_is_reported_by_id_label_and_type(recorded, others, same):
     assert rules.is_recorded_option(recorded, {**APPROVE, "others": others}) is same
 
 
@@ -328,7 +328,7 @@ def test_recorded_option_is_told_by_id_label_and_type(recorded, others, same):
         ({"name": "Approve", "type": None}, {"option_type": "approve"}, None),
     ],
 )
-def test_record_alone_tells_of_a_response_only_what_it_shows(recorded, wish, same):
+def test_record_alone_shows_of_a_response_only_what_it_shows(recorded, wish, same):
     assert rules.is_recorded_response(recorded, **wish) is same
 
 
@@ -369,7 +369,7 @@ def test_only_an_end_that_is_not_empty_is_an_end(ended_at):
         ({"ended_at": ""}, {"active": True}, True),
     ],
 )
-def test_row_is_compared_with_what_was_asked_for(row, asked, fits):
+def test_row_is_compared_with_what_was_requested(row, asked, fits):
     assert rules.is_asked_for(row, **asked) is fits
 
 
@@ -399,7 +399,7 @@ def found(step: str, **wish) -> str | None:
     return None if one is None else one["step_occurrence_id"]
 
 
-def test_the_first_visit_of_a_step_is_found_by_name_or_uuid_in_any_case():
+def test_first_occurrence_of_a_step_is_found_by_name_or_uuid():
     assert found("check") == found("u-CHECK") == "1"
     assert rules.find_visit(ROUND, "Check") == {
         "step": "Check",
@@ -425,7 +425,7 @@ def test_the_first_visit_of_a_step_is_found_by_name_or_uuid_in_any_case():
     }
 
 
-def test_only_visits_after_an_occurrence_count():
+def test_only_occurrences_after_an_occurrence_count():
     assert found("Check", after="1") == "3"
     assert found("Check", after="3") is None
     assert found("Sign", after="3") == "4"
@@ -441,7 +441,7 @@ def test_only_visits_after_an_occurrence_count():
         ("2026-01-03T00:00:01Z", None),
     ],
 )
-def test_only_visits_that_began_at_a_time_or_later_count(after, expected):
+def test_only_occurrences_that_started_at_a_time_or_later_count(after, expected):
     assert found("Check", after=after) == expected
 
 
@@ -455,7 +455,7 @@ def test_a_step_that_is_only_planned_has_not_been_reached():
     assert found("Unknown") is None
 
 
-def test_a_step_is_answered_when_it_is_over_with_a_response():
+def test_a_step_is_responded_to_when_it_is_over_with_a_response():
     assert found("Check", answered=True) == "1"
     assert found("Correct", answered=True) is None
     assert found("Sign", answered=True) is None
@@ -480,7 +480,7 @@ def test_conditions_actions_and_ends_are_steps_too():
     assert rules.find_visit(history, "Approved")["step_occurrence_id"] == "13"
 
 
-def test_a_visit_ends_the_wait_and_a_named_failure_beats_it():
+def test_an_occurrence_ends_the_wait_and_a_named_failure_beats_it():
     seen = {"step": "Sign", "started_at": "x"}
 
     assert decide("in_progress", until=set(), visit=seen).word == "succeed"
@@ -539,7 +539,7 @@ def test_assignees_of_a_step_are_read_from_what_is_there():
         (None, None, False),
     ],
 )
-def test_an_operation_is_over_in_a_final_state_or_an_unknown_one_with_an_end(status, completed_at, ended):
+def test_operation_ends_in_a_final_state_or_an_unknown_one_with_end(status, completed_at, ended):
     assert rules.operation_ended({"status": status, "completed_at": completed_at}) is ended
 
 
@@ -592,7 +592,7 @@ HISTORIES = st.fixed_dictionaries(
 
 
 @given(history=HISTORIES, after=st.none() | WORDS | st.text(), answered=st.booleans())
-def test_no_history_breaks_the_rules_otherwise_than_with_a_contract_error(history, after, answered):
+def test_no_history_raises_anything_but_a_contract_error(history, after, answered):
     with contextlib.suppress(ContractError):
         rules.describe_instance(history, instance_id="7", item_id=None)
     with contextlib.suppress(ContractError):

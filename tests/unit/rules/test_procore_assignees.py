@@ -39,7 +39,7 @@ ROW = {"old_assignee_id": 1, "new_assignee_ids": ["3", 2]}
         {"updated_by": {"id": 9}},
     ],
 )
-def test_row_with_our_people_is_ours_in_whatever_form(more):
+def test_row_with_our_people_is_ours_in_any_form(more):
     assert is_request({**ROW, **more}, SENT, "9") is True
 
 

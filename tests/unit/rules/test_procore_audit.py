@@ -105,7 +105,7 @@ def listed(instance_id: str, started_at: str | None) -> dict:
     return rules.listed_instance({"id": instance_id, "started_at": started_at}, None)
 
 
-def test_every_kind_of_event_becomes_a_step_with_its_times_and_its_length():
+def test_every_kind_of_event_becomes_a_step_with_times():
     steps = rows(HISTORY)["steps"]
 
     assert [(s["event_index"], s["event_type"], s["step_key"], s["duration_seconds"], s["raw"]) for s in steps] == [
@@ -124,7 +124,7 @@ def test_every_kind_of_event_becomes_a_step_with_its_times_and_its_length():
     assert (steps[5]["terminated_by_name"], steps[5]["terminate_reason"]) == ("Pat Manager", "a duplicate")
 
 
-def test_a_response_says_who_answered_what_after_how_long():
+def test_a_response_says_who_responded_to_what_after_how_long():
     (response,) = rows(HISTORY)["responses"]
 
     assert response == {
@@ -174,7 +174,7 @@ def test_an_instance_joins_what_its_history_and_the_list_know():
         ([{"type": "EndStep", "details": {"ended_at": "2026-01-03T08:00:00Z"}}], "complete", utc(2026, 1, 3, 8)),
     ],
 )
-def test_an_older_history_of_events_only_tells_the_state_too(events, status, ended_at):
+def test_an_older_history_of_events_only_shows_the_state_too(events, status, ended_at):
     (instance,) = rows({"history": events})["instances"]
 
     assert (instance["status"], instance["ended_at"]) == (status, ended_at)
@@ -242,7 +242,7 @@ def test_nameless_histories_are_found_by_the_time_they_started():
     assert found == [("2", "started_at"), ("1", "started_at")]
 
 
-def test_two_that_started_in_one_second_are_told_apart_by_their_order():
+def test_two_that_started_in_one_second_are_distinguished_by_their_order():
     second = "2026-01-01T00:00:00Z"
 
     found = rules.name_histories(
@@ -255,7 +255,7 @@ def test_two_that_started_in_one_second_are_told_apart_by_their_order():
     assert [(named.instance_id, named.history["name"]) for named in found] == [("10", "new"), ("9", "old")]
 
 
-def test_histories_without_times_are_matched_by_order_only_when_their_number_fits():
+def test_histories_without_times_match_by_order_if_counts_fit():
     two = [listed("1", "2026-01-01T00:00:00Z"), listed("2", "2026-01-02T00:00:00Z")]
 
     assert names([{}, {}], two) == [("2", "order"), ("1", "order")]
@@ -303,7 +303,7 @@ def test_changed_since_takes_text_and_datetimes(value):
     assert rules.changed_since(value) == SINCE
 
 
-def test_the_watermark_never_passes_the_begin_of_the_export_nor_goes_back():
+def test_watermark_neither_passes_the_export_start_nor_goes_back():
     hour = timedelta(hours=1)
 
     assert rules.watermark(None, None, SINCE) is None
@@ -423,7 +423,7 @@ def test_rows_carry_the_decision_beside_the_responses():
     assert [row["response"] for row in found["responses"]] == ["Approve", "Reject"]
 
 
-def test_rows_say_what_the_history_does_not_tell():
+def test_rows_say_what_the_history_does_not_show():
     def step(number: int, status: str) -> dict:
         moment = "2026-01-01T08:00:00Z"
         return {

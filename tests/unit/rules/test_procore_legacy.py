@@ -46,7 +46,7 @@ def decide(instance: dict, **words: object):
     return rules.decide_instance(instance, **{"until": {"PO Approved"}, "fail_on": (), "skip_on": (), **words})
 
 
-def test_an_instance_is_described_in_our_words_even_without_the_newer_fields():
+def test_instance_is_described_even_without_the_newer_fields():
     assert rules.describe_instance(INSTANCE) == {
         "instance_id": "568150",
         "object_id": "1953145",
@@ -74,7 +74,7 @@ def test_a_state_is_named_by_name_status_or_id(name):
     assert decide(described(), skip_on={name}).word == "skip"
 
 
-def test_a_wait_goes_on_in_a_state_nobody_named():
+def test_a_wait_goes_on_in_a_state_no_one_named():
     assert decide(described()) is None
 
 
@@ -114,7 +114,7 @@ def test_a_finer_clock_on_one_side_does_not_make_the_new_state_old():
     assert decide(pending, until={"Pending Approval"}, after=rules.moment_of("2018-02-14T21:46:03.900Z")) is not None
 
 
-def test_a_state_entered_and_acted_in_within_one_second_is_undecided_by_its_time():
+def test_state_entered_and_acted_in_within_a_second_is_undecided():
     same_second = {**SUBMITTED, "bic_start": "2018-02-14T21:46:03Z", "workflow_state_id": "18707"}
 
     assert rules.is_undecided(described(), rules.action_of(same_second))
@@ -142,18 +142,18 @@ def test_an_activity_ends_the_wait_only_where_it_is_open(activity, role, opens):
     assert (verdict is not None and verdict.word == "succeed") is opens
 
 
-def test_a_state_that_fails_the_wait_beats_an_activity_that_is_open_in_it():
+def test_failing_state_beats_an_open_activity():
     assert decide(described(), activity="Approve", fail_on={"Under Review"}).word == "fail"
 
 
-def test_an_activity_that_a_terminated_instance_still_lists_is_not_open():
+def test_activity_listed_by_a_terminated_instance_is_not_open():
     verdict = decide(described(terminated_at="2018-03-01T00:00:00Z"), until=(), activity="Approve")
 
     assert verdict.word == "fail"
     assert verdict.reason.endswith("without reaching activity 'Approve'")
 
 
-def test_an_activity_of_the_visit_before_the_action_is_not_meant():
+def test_an_activity_of_the_occurrence_before_the_action_is_not_meant():
     before = rules.moment_of("2018-02-15T00:00:00Z")
 
     assert decide(described(), activity="Approve", after=before) is None
@@ -176,7 +176,7 @@ def test_an_activity_of_the_visit_before_the_action_is_not_meant():
         ({"state_id": "18708", "activities": []}, True),
     ],
 )
-def test_a_state_has_moved_on_when_its_visit_is_over(changes, moved):
+def test_a_state_has_moved_on_when_its_occurrence_is_over(changes, moved):
     instance = described(**changes)
     visit = rules.visit_of(described())
 
@@ -191,7 +191,7 @@ def test_a_state_has_moved_on_when_its_visit_is_over(changes, moved):
 @pytest.mark.parametrize(
     ("changes", "is_over"), [({"terminated_at": "2018-03-01T00:00:00Z"}, False), ({"activities": []}, True)]
 )
-def test_an_instance_that_ended_in_a_visit_has_no_state_after_it(changes, is_over):
+def test_an_instance_that_ended_in_an_occurrence_has_no_state_after_it(changes, is_over):
     instance = described(**changes)
 
     verdict = rules.decide_state_change(instance, rules.visit_of(described()), {}, is_over=is_over)
@@ -199,7 +199,7 @@ def test_an_instance_that_ended_in_a_visit_has_no_state_after_it(changes, is_ove
     assert verdict.result == {"state_after": None, "terminated_at": changes.get("terminated_at")}
 
 
-def test_histories_are_sorted_newest_first_whatever_order_they_came_in():
+def test_histories_are_sorted_newest_first_from_any_order():
     rows = [{"id": "9", "created_at": "2018-02-14T00:00:00Z"}, {"id": "10", "created_at": "2018-02-14T00:00:00Z"}]
     later = {"id": "1", "created_at": "2018-02-15T00:00:00Z"}
 
@@ -228,7 +228,7 @@ def test_an_activity_is_chosen_by_name_in_any_case_id_and_role():
         ({"name": "Approve", "role": "Director"}, "for role 'Director' cannot"),
     ],
 )
-def test_an_unknown_or_ambiguous_activity_is_refused_with_the_candidates(wish, problem):
+def test_unknown_or_ambiguous_activity_is_rejected_with_candidates(wish, problem):
     with pytest.raises(ConfigurationError, match=problem) as refusal:
         rules.choose_activity(rules.describe_instance(INSTANCE)["activities"], **wish)
     assert "'Deny' (id 29948, role 'Reviewer' 14304)" in str(refusal.value)
@@ -262,7 +262,7 @@ def find(
     )
 
 
-def test_an_activity_of_the_visit_is_found_after_the_state_has_moved():
+def test_an_activity_is_found_after_the_state_has_moved():
     assert find(SUBMITTED).row == SUBMITTED
 
 
@@ -271,19 +271,19 @@ def test_an_activity_stored_under_another_user_counts_as_done():
 
 
 @pytest.mark.parametrize("created_at", ["2018-02-13T17:56:48Z", "2018-02-14T21:46:04Z"])
-def test_an_activity_of_another_visit_does_not_count(created_at):
+def test_an_activity_of_another_occurrence_does_not_count(created_at):
     assert find({**SUBMITTED, "created_at": created_at}) == rules.Found(None)
 
 
-def test_a_later_visit_that_began_in_the_same_second_does_not_count():
+def test_a_later_occurrence_of_the_same_second_does_not_count():
     assert find({**SUBMITTED, "bic_start": ENTERED}) == rules.Found(None)
 
 
-def test_the_row_that_led_into_a_visit_is_not_of_that_visit():
+def test_the_row_that_led_into_an_occurrence_is_not_of_that_occurrence():
     assert find(SUBMITTED, visit=PENDING) == rules.Found(None)
 
 
-def test_without_names_in_the_history_the_listed_activity_lends_its_id():
+def test_without_names_the_listed_activity_lends_its_id():
     approved = {**DENIED, "workflow_activity_id": "29947"}
 
     assert find(approved, visit=PENDING, name="approve").row == approved
@@ -341,7 +341,7 @@ def test_colleagues_row_does_not_count_while_open_to_that_role():
     assert find(DENIED, visit=PENDING, user="90001", instance=closed, activity_id="29948").row == DENIED
 
 
-def test_what_we_did_counts_in_whatever_role_and_before_what_others_did():
+def test_our_activity_counts_in_any_role_before_those_of_others():
     in_review = {**SUBMITTED, "workflow_activity_id": "29948", "bic_start": ENTERED}
     ours = {**in_review, "id": "2", "created_at": "2018-02-14T22:00:00Z", "performed_by_id": "90001"}
     theirs = {**in_review, "id": "1", "created_at": "2018-02-14T21:50:00Z", "workflow_user_role_id": "14304"}
@@ -356,7 +356,7 @@ def test_row_without_a_time_is_unclear():
     assert find({**timeless, "workflow_state_id": "1"}, visit=PENDING, activity_id="29948") == rules.Found(None)
 
 
-def test_equal_times_are_ordered_by_id_to_tell_two_visits():
+def test_equal_times_are_ordered_by_id_to_show_two_occurrences():
     """Submitted, denied and submitted again within a second: only the last one is surely of the present visit."""
     start = described(state="Start", state_id="18706", state_set_at=ENTERED, activities=[])
     visit = rules.visit_of(start)
@@ -383,7 +383,7 @@ ROUND = [  # submitted, and denied again
 ]
 
 
-def test_time_of_a_visit_comes_from_the_history_where_it_is_null():
+def test_time_of_an_occurrence_comes_from_the_history_where_it_is_null():
     assert rules.entered_visit(timeless(), ROUND)["set_at"] == DENIED["created_at"]
     assert rules.entered_visit(timeless(), ROUND[1:])["set_at"] is None
     assert rules.entered_visit(timeless(), [])["set_at"] is None
@@ -392,7 +392,7 @@ def test_time_of_a_visit_comes_from_the_history_where_it_is_null():
         rules.entered_visit(timeless(), [SUBMITTED])
 
 
-def test_two_visits_without_a_time_are_not_taken_for_one():
+def test_two_occurrences_without_a_time_are_not_taken_for_one():
     second = rules.entered_visit(timeless(), ROUND)
 
     assert find(*ROUND, visit=second, instance=timeless()) == rules.Found(None)
@@ -412,7 +412,7 @@ def test_two_visits_without_a_time_are_not_taken_for_one():
         (PENDING, [], True),
     ],
 )
-def test_history_tells_whether_a_timeless_visit_is_over(visit, histories, left):
+def test_history_shows_whether_a_timeless_occurrence_is_over(visit, histories, left):
     assert rules.has_left(visit, timeless(), histories) is left
 
 
@@ -444,12 +444,12 @@ SENT = {
         ({**DENIED, "created_at": None}, False),
     ],
 )
-def test_what_was_sent_is_found_among_new_rows_of_the_visit(row, is_found):
+def test_what_was_sent_is_found_among_new_rows_of_the_occurrence(row, is_found):
     assert (rules.find_sent([row], SENT, described()) == row) is is_found
     assert (rules.find_sent([row], SENT, None) == row) is is_found
 
 
-def test_what_was_sent_is_not_a_row_of_a_later_visit():
+def test_what_was_sent_is_not_a_row_of_a_later_occurrence():
     later = {**DENIED, "created_at": "2018-02-20T01:00:00Z", "bic_start": "2018-02-20T00:00:00Z"}
     in_between = {**DENIED, "workflow_activity_id": "29947", "id": "5", "workflow_state_id": "18707"}
 

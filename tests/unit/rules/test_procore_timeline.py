@@ -112,7 +112,7 @@ def test_commenter_never_decides(row, beside):
     assert found["last_response"]["by"] == A
 
 
-def test_responses_that_agree_decide_where_the_record_has_no_overall_response():
+def test_equal_responses_decide_without_an_overall_response():
     found = decision(review(response(A, "Approve"), response(B, "approve ", "10:05")), end("Closed"))
 
     assert (found["option"], found["type"], found["source"]) == ("approve", "approve", "responses")
@@ -307,7 +307,7 @@ def test_decision_of_steps_without_an_order_is_a_problem_if_they_differ():
     assert describe(one, same)["decision"]["option"] == "Approve"
 
 
-def test_visits_of_one_second_without_an_order_are_not_chosen_from():
+def test_occurrences_of_one_second_without_an_order_are_not_chosen_from():
     again = event("ResponseStep", id="3", name="Check", **SECOND)
 
     with pytest.raises(AmbiguousOrder):
@@ -365,14 +365,14 @@ def test_event_without_a_readable_time_stays_where_it_is_in_the_list():
         ({"status": "archived", "ended_at": at("11:00")}, "archived", True),
     ],
 )
-def test_only_ended_at_or_the_status_end_an_instance_that_says_where_it_stands(beside, state, ended):
+def test_only_ended_at_or_the_status_ends_an_instance(beside, state, ended):
     found = describe(STARTED, end("Approved"), **beside)
 
     assert (found["state"], bool(found["ended_at"])) == (state, ended)
     assert rules.has_ended(found) is ended
 
 
-def test_instance_that_ended_nobody_says_how_ends_a_wait_for_both():
+def test_instance_that_ended_no_one_says_how_ends_a_wait_for_both():
     found = describe(STARTED, status=None, ended_at=at("11:00"))
     words: dict[str, Any] = {"fail_on": (), "skip_on": ()}
 
@@ -390,7 +390,7 @@ def test_blocked_instance_without_a_status_is_blocked():
 # --- visits ---
 
 
-def test_step_is_answered_when_it_was_overridden_or_its_responses_are_hidden():
+def test_overridden_or_hidden_step_counts_as_decided():
     override = {"overridden_at": at("10:30"), "overridden_by": {"login": "pat@example.com"}}
     for step in (
         review(response(A, None), overall_response="Approve", override=override),

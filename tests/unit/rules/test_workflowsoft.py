@@ -51,7 +51,7 @@ def differing(fields: list[rules.Field], values: dict[str, Any]) -> list[str]:
         {"IntegrationInstanceId": "", "ProcessInstanceId": None},
     ],
 )
-def test_every_empty_answer_of_a_poll_is_none(body):
+def test_every_empty_response_of_a_poll_is_none(body):
     assert rules.integration_instances(body) == []
 
 
@@ -68,7 +68,7 @@ def test_an_object_or_a_list_in_any_case_is_read(body):
     assert rules.integration_instances(body) == [READ]
 
 
-def test_several_instances_of_one_answer_are_all_read_and_a_process_may_be_missing():
+def test_several_instances_in_one_response_are_all_read():
     several = rules.integration_instances([INSTANCE, {"IntegrationInstanceId": 4}])
 
     assert several == [READ, {"integration_instance_id": "4", "process_instance_id": None}]
@@ -96,14 +96,14 @@ def test_several_instances_of_one_answer_are_all_read_and_a_process_may_be_missi
         ({"IntegrationInstanceId": " "}, "IntegrationInstanceId (str)"),
     ],
 )
-def test_an_answer_of_another_form_is_an_error_and_never_none(body, shown):
+def test_a_response_of_another_format_is_an_error_and_never_none(body, shown):
     with pytest.raises(ContractError) as error:
         rules.integration_instances(body)
     assert shown in str(error.value)
     assert "secret" not in str(error.value)
 
 
-def test_what_can_be_read_of_an_odd_answer_comes_with_the_error():
+def test_what_can_be_read_of_a_malformed_response_comes_with_the_error():
     # In Python 1 equals True, so these two must not be told apart by comparing them.
     odd = [{"IntegrationInstanceId": 1}, {"IntegrationInstanceId": True}, INSTANCE, {"Foo": "secret"}]
 
@@ -146,7 +146,7 @@ def test_an_ambiguous_name_lists_only_those_it_fits():
 @pytest.mark.parametrize(
     "body", [None, {}, {"data": []}, ["x"], [{"Title": "no id"}], *([{"Id": id_}] for id_ in (True, 2.0, "", {}, [1]))]
 )
-def test_a_list_of_another_form_is_an_error(body):
+def test_a_list_of_another_format_is_an_error(body):
     with pytest.raises(ContractError, match="list of process diagrams"):
         rules.titled_rows(body, "process diagram")
 
@@ -316,7 +316,7 @@ def test_a_value_with_one_possible_reading_is_read(type_name, value_json, value)
 
 
 @pytest.mark.parametrize("body", [None, {}, [{"label": "no key"}], ["x"]])
-def test_fields_of_another_form_are_an_error(body):
+def test_fields_of_another_format_are_an_error(body):
     with pytest.raises(ContractError, match="list of fields"):
         rules.read_fields(body)
 
@@ -444,7 +444,7 @@ def test_a_wrong_value_names_the_field_what_it_takes_and_what_it_got(type_name, 
         b"bytes",
     ],
 )
-def test_what_json_does_not_hold_is_refused_by_name_in_fields_of_no_known_type(value):
+def test_value_that_json_cannot_hold_is_rejected_by_name(value):
     with pytest.raises(ConfigurationError, match="'Event' takes text, a finite number"):
         rules.encode(field("GeoPoint"), value)
     with pytest.raises(ConfigurationError, match="'field_a' takes text, a finite number"):
@@ -541,12 +541,12 @@ def test_fields_are_found_by_key_and_by_a_label_that_is_unique():
         rules.find_field([], "Venue")
 
 
-def test_a_field_given_by_label_and_by_key_is_refused():
+def test_a_field_given_by_label_and_by_key_is_rejected():
     with pytest.raises(ConfigurationError, match="given twice"):
         rules.plan_update([field("String")], {"Event": "x", "k-1": "y"})
 
 
-def test_read_only_fields_are_refused_by_name_only_when_they_would_change():
+def test_read_only_fields_are_rejected_only_when_they_would_change():
     fields = rules.read_fields(
         [row("String", '"x"', "One", "a", isReadonly=True), row("Int32", "1", "Two", "b", isReadonly=True)]
     )
@@ -556,7 +556,7 @@ def test_read_only_fields_are_refused_by_name_only_when_they_would_change():
         rules.plan_update(fields, {"One": "y", "Two": 2})
 
 
-def test_a_type_nobody_knows_is_written_only_when_allowed_and_then_unchanged():
+def test_unknown_type_is_written_unchanged_only_when_allowed():
     place = field("GeoPoint", '{"lat": 1}')
 
     assert rules.plan_update([place], {"Event": {"lat": 1}}).values == {}
@@ -579,7 +579,7 @@ def test_a_type_nobody_knows_is_written_only_when_allowed_and_then_unchanged():
         ("12345678901234.5678", 12345678901234.5678, False),
     ],
 )
-def test_values_of_a_type_nobody_knows_are_compared_as_json_does(held, wanted, same):
+def test_values_of_a_type_no_one_knows_are_compared_as_json_does(held, wanted, same):
     update = rules.plan_update([field("Odd", held)], {"Event": wanted}, allow_unknown_types=True)
 
     assert (update.unchanged if same else update.written) == ["Event"]
@@ -603,7 +603,7 @@ def test_options_are_read_where_their_form_is_obvious(options, values):
     assert rules.option_values(field("String", options=options)) == values
 
 
-def test_a_value_outside_the_options_is_refused_with_the_options():
+def test_a_value_outside_the_options_is_rejected_with_the_options():
     rating = field("String", '"A"', options=["A", "B"])
 
     assert rules.plan_update([rating], {"Event": "B"}).values == {"k-1": "B"}
@@ -722,7 +722,7 @@ def test_a_write_is_compared_in_all_fields():
         ("Decimal?", Decimal(1), None, False),
     ],
 )
-def test_a_tidied_value_counts_only_where_it_is_asked_for(type_name, sent, shown, alike):
+def test_a_tidied_value_counts_only_where_it_is_requested(type_name, sent, shown, alike):
     after = [field(type_name, simplejson.dumps(shown, use_decimal=True))]
 
     exact = rules.compare_write(after, after, {"k-1": sent})
@@ -748,7 +748,7 @@ def test_a_tidied_value_counts_only_where_it_is_asked_for(type_name, sent, shown
         (False, "false"),
     ],
 )
-def test_an_answer_may_say_that_it_failed(body, said):
+def test_a_response_may_say_that_it_failed(body, said):
     found = rules.failure_in(body)
 
     assert (found is None) == (said is None)
@@ -776,7 +776,7 @@ def test_a_label_with_a_trailing_blank_is_found():
     rules.check_expected(fields, {"Venue": "String"}, "7")
 
 
-def test_only_a_template_that_renders_to_none_is_refused():
+def test_only_a_template_that_renders_to_none_is_rejected():
     templated = rules.templated_names({"A": "{{ x }}", "B": "None", "C": None, 1: "{% if x %}y{% endif %}"})
 
     assert templated == {"A", 1}
@@ -797,7 +797,7 @@ EXPECTED = [
 
 
 @pytest.mark.parametrize("expected", [{}, {"Amount": "Decimal?"}, {"a-1": " decimal? "}, {"b-2": "STRING"}])
-def test_fields_of_the_expected_types_pass_by_label_and_by_key_in_any_case(expected):
+def test_expected_fields_match_by_label_or_key_in_any_case(expected):
     rules.check_expected(rules.read_fields(EXPECTED), expected, "2")
 
 
@@ -811,12 +811,12 @@ def test_fields_of_the_expected_types_pass_by_label_and_by_key_in_any_case(expec
         ({"Venue": "String", "Amount": None}, r"'Venue' is missing; 'Amount' is Decimal\?, expected None"),
     ],
 )
-def test_drift_is_told_with_all_fields_that_there_are(expected, said):
+def test_drift_is_reported_with_all_fields_that_there_are(expected, said):
     with pytest.raises(ConfigurationError, match=rf"expected_fields.*instance 2 .*: {said}.*'Amount' \(Decimal\?\)"):
         rules.check_expected(rules.read_fields(EXPECTED), expected, "2")
 
 
-def test_expected_fields_of_an_instance_without_any_and_of_another_form():
+def test_expected_fields_of_a_fieldless_or_malformed_instance():
     with pytest.raises(ConfigurationError, match="'Venue' is missing. It has: none"):
         rules.check_expected([], {"Venue": "String"}, "2")
     with pytest.raises(ConfigurationError, match="must be a mapping of labels to types"):
@@ -831,7 +831,7 @@ def test_an_instance_is_named_by_its_id_or_by_the_sensors_row(given_id):
 @pytest.mark.parametrize(
     "given_id", [None, "", " ", "None", True, [], ["2"], ("2",), {}, {"id": "2"}, "{'a': 1}", "[1]", {"x"}]
 )
-def test_what_is_no_id_of_an_instance_is_refused_by_name(given_id):
+def test_what_is_no_id_of_an_instance_is_rejected_by_name(given_id):
     with pytest.raises(ConfigurationError, match="integration_instance_id must be the id of one integration instance"):
         rules.instance_id_of(given_id)
 
@@ -904,7 +904,7 @@ def test_a_person_is_found_by_the_exact_address_in_any_case():
         ),
     ],
 )
-def test_nobody_and_several_are_told_with_the_candidates(email, people, said):
+def test_no_one_and_several_are_reported_with_the_candidates(email, people, said):
     with pytest.raises(ConfigurationError, match=f"assigned_to: {said}"):
         rules.choose_user("assigned_to", email, people)
 
@@ -918,7 +918,7 @@ def test_people_are_read_in_any_case_of_names_and_with_names_missing():
         rules.user_rows([{"FullName": "A"}])
 
 
-def test_digits_that_were_not_listed_are_an_id_only_where_there_may_be_more():
+def test_unlisted_digits_are_an_id_only_if_there_may_be_more():
     assert rules.choose("diagram", "process diagram", "4711", ROWS, may_lack=True)["id"] == "4711"
     with pytest.raises(ConfigurationError, match="there is no process diagram '4711'"):
         rules.choose("diagram", "process diagram", "4711", ROWS)

@@ -98,7 +98,7 @@ def days_pass(emulator, monkeypatch):
 # --- once for each visit of a step ---
 
 
-def test_a_poking_wait_tells_once_for_each_step_that_becomes_overdue(emulator, store, build, heard):
+def test_a_poking_wait_shows_once_for_each_step_that_becomes_overdue(emulator, store, build, heard):
     sensor, context = build(), {"task_state_store": store}
     sensor.poke(context)
     assert heard == []
@@ -115,7 +115,7 @@ def test_a_poking_wait_tells_once_for_each_step_that_becomes_overdue(emulator, s
     assert sensor.poke(context).xcom_value["state"] == "complete"
 
 
-def test_a_rescheduled_wait_tells_once_over_its_stretches_and_tries(emulator, store, build, heard):
+def test_a_rescheduled_wait_shows_once_over_its_stretches_and_tries(emulator, store, build, heard):
     later(emulator)
 
     ti = SimpleNamespace(get_first_reschedule_date=lambda context: None, max_tries=None, try_number=1)
@@ -126,9 +126,7 @@ def test_a_rescheduled_wait_tells_once_over_its_stretches_and_tries(emulator, st
     assert len(heard) == 1
 
 
-def test_a_deferred_wait_wakes_a_worker_when_a_step_is_overdue_and_defers_again_to_the_same_end(
-    emulator, store, build, heard
-):
+def test_overdue_step_resumes_a_worker_that_defers_again(emulator, store, build, heard):
     context = {"task_state_store": store}
     trigger = deferred(build(), context).trigger
     later(emulator)
@@ -158,7 +156,7 @@ def resumed(sensor, context, event):
     return deferral.value.trigger
 
 
-def test_without_a_store_the_trigger_carries_what_was_told_and_when_the_wait_ends(emulator, build, heard):
+def test_without_a_store_the_trigger_carries_notices_and_deadline(emulator, build, heard):
     trigger = deferred(build(), {}).trigger
     later(emulator)
 
@@ -173,7 +171,7 @@ def test_without_a_store_the_trigger_carries_what_was_told_and_when_the_wait_end
     assert once_more.watch["known"] == [attention["step_occurrence_id"] for attention in heard]
 
 
-def test_a_retry_does_not_tell_again_but_a_cleared_task_does(emulator, store, build, heard):
+def test_a_retry_does_not_show_again_but_a_cleared_task_does(emulator, store, build, heard):
     class Try:
         max_tries = 1
 
@@ -189,7 +187,7 @@ def test_a_retry_does_not_tell_again_but_a_cleared_task_does(emulator, store, bu
     assert len(heard) == 2
 
 
-def test_a_worker_that_dies_before_it_is_noted_tells_again(emulator, store, build, heard):
+def test_a_worker_that_dies_before_it_is_stored_notifies_again(emulator, store, build, heard):
     later(emulator)
 
     def die(context):
@@ -206,7 +204,7 @@ def test_a_worker_that_dies_before_it_is_noted_tells_again(emulator, store, buil
 # --- what is too long ---
 
 
-def test_overdue_after_counts_from_the_beginning_of_the_step_in_both_products(build, build_legacy, heard, days_pass):
+def test_overdue_after_counts_from_the_start_of_the_step(build, build_legacy, heard, days_pass):
     days_pass(10)
 
     for make in (build, build_legacy):
@@ -217,7 +215,7 @@ def test_overdue_after_counts_from_the_beginning_of_the_step_in_both_products(bu
     assert heard[0]["reason"] == "held for more than 9 days, 23:59:00"
 
 
-def test_by_default_a_legacy_state_may_be_held_until_it_becomes_overdue(build_legacy, heard, days_pass):
+def test_legacy_state_is_overdue_by_its_own_date_by_default(build_legacy, heard, days_pass):
     sensor = build_legacy()
     sensor.poke({})
     days_pass(4.9)
@@ -251,14 +249,14 @@ def test_a_step_is_overdue_from_its_due_date_on(due, hour, is_too_long):
     )
 
 
-def test_a_step_whose_beginning_is_not_told_is_not_held_for_too_long():
+def test_a_step_whose_start_is_not_reported_is_not_overdue():
     assert holdings.attention_to(holdings.Holding("1", "Budget Check", None, None, ()), 5) is None
 
 
 # --- what is told ---
 
 
-def test_the_notifier_hears_of_the_step_who_holds_it_and_where_to_look(
+def test_notifier_gets_the_step_its_assignees_and_a_link(
     emulator, set_connection, build, build_legacy, heard, days_pass
 ):
     connection = emulator.connection("procore")
@@ -296,7 +294,7 @@ class Titled(BaseNotifier):
         self.titles.append(self.title)
 
 
-def test_a_notifiers_templates_are_rendered_anew_for_each_step(emulator, store, build):
+def test_a_notifiers_templates_are_rendered_again_for_each_step(emulator, store, build):
     Titled.titles.clear()
     with DAG("orders", schedule=None):
         sensor = build(on_overdue=[Titled("{{ attention.step }}: {{ attention.holders | join(', ') }}")])
@@ -312,7 +310,7 @@ def test_a_notifiers_templates_are_rendered_anew_for_each_step(emulator, store, 
     assert set(context) == {"task_state_store", "dag"}
 
 
-def test_a_notifier_that_fails_is_logged_and_keeps_neither_the_others_nor_the_wait(emulator, store, build, heard, said):
+def test_failing_notifier_stops_neither_other_notifiers_nor_the_wait(emulator, store, build, heard, said):
     def no_mail(context):
         raise OSError("no mail today")
 
@@ -325,7 +323,7 @@ def test_a_notifier_that_fails_is_logged_and_keeps_neither_the_others_nor_the_wa
     assert said().count("on_overdue: no_mail failed; the wait goes on. OSError: no mail today") == 1
 
 
-def test_a_step_that_was_answered_before_the_worker_looked_is_not_told(emulator, store, build, heard):
+def test_step_with_a_response_before_the_first_poll_is_not_notified(emulator, store, build, heard):
     context = {"task_state_store": store}
     trigger = deferred(build(), context).trigger
     later(emulator)
@@ -338,7 +336,7 @@ def test_a_step_that_was_answered_before_the_worker_looked_is_not_told(emulator,
     assert again.watch["next"]["step"] == "Director Approval"
 
 
-def test_a_step_is_told_also_where_the_worker_cannot_look(emulator, store, build, heard, monkeypatch):
+def test_a_step_is_reported_also_where_the_worker_cannot_poll(emulator, store, build, heard, monkeypatch):
     context = {"task_state_store": store}
     trigger = deferred(build(), context).trigger
     later(emulator)
@@ -353,7 +351,7 @@ def test_a_step_is_told_also_where_the_worker_cannot_look(emulator, store, build
     assert [(attention["step"], attention["holders"]) for attention in heard] == [("Budget Check", [])]
 
 
-def test_the_deadline_still_ends_a_wait_that_people_were_told_of(emulator, store, build, heard):
+def test_the_deadline_still_ends_a_wait_that_people_were_reported_of(emulator, store, build, heard):
     context = {"task_state_store": store}
     event = {**first_event_of_overdue(emulator, build, context), "deadline": "2026-01-01T00:00:00+00:00"}
 
@@ -372,7 +370,7 @@ def first_event_of_overdue(emulator, build, context) -> dict:
 # --- what the log says ---
 
 
-def test_the_log_of_a_wait_says_where_it_stands_who_holds_it_and_when_it_looks_again(emulator, store, said):
+def test_wait_log_shows_position_assignees_and_next_poll(emulator, store, said):
     context = {"task_state_store": store}
     usual = {"task_id": "wait", "poke_interval": 60, "timeout": 3600}
     poking = ProcoreInstanceSensor(instance_id=INSTANCE, **usual)
@@ -446,7 +444,7 @@ def test_a_wrong_parameter_is_named(store, build, parameters, words):
         build(**parameters).execute({"task_state_store": store})
 
 
-def test_a_rescheduled_wait_that_could_not_remember_whom_it_told_does_not_begin(build):
+def test_rescheduled_wait_that_cannot_persist_does_not_start(build):
     with pytest.raises(ConfigurationError, match=r"needs Airflow 3\.3 or newer"):
         build(mode="reschedule").execute({})
 
@@ -530,11 +528,11 @@ ASKED = [
         ({}, ()),
     ],
 )
-def test_a_step_is_held_by_the_responders_who_have_not_answered(details, holders):
+def test_a_step_is_held_by_the_responders_who_have_not_responded_to(details, holders):
     assert procore.holding_of(step(**details)).holders == holders
 
 
-def test_nobody_holds_what_has_ended():
+def test_no_one_holds_what_has_ended():
     assert procore.holding_of({**step(), "ended_at": "2026-01-01T09:00:00Z"}) is None
     terminated = {"type": "WorkflowTerminated", "details": {"terminated_at": "2026-01-01T09:00:00Z"}}
     assert procore.holding_of({"history": [*step()["history"], terminated]}) is None
@@ -545,7 +543,7 @@ def test_nobody_holds_what_has_ended():
     ("role", "holder"),
     [({"name": "Reviewer", "assignee": {"name": "Rita"}}, "Rita"), ({"name": "Reviewer", "assignee": "?"}, "Reviewer")],
 )
-def test_a_legacy_state_without_a_ball_in_court_is_held_by_those_who_can_act(role, holder):
+def test_legacy_state_without_ball_in_court_is_pending_with_actors(role, holder):
     activity = {"id": "1", "name": "Approve", "workflow_user_role": role}
     shown = {
         "id": "7",

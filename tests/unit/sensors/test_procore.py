@@ -126,7 +126,7 @@ def test_a_wait_that_is_over_never_defers(emulator, store):
     assert instance_sensor(deferrable=True).execute({"task_state_store": store})["state"] == "complete"
 
 
-def test_the_trigger_waits_until_it_changes_and_looks_with_one_request_each_time(emulator, store):
+def test_trigger_waits_for_a_change_with_one_request_a_poll(emulator, store):
     trigger = deferred(instance_sensor(), {"task_state_store": store}).trigger
     before = len(emulator.requests())
 
@@ -168,7 +168,7 @@ def test_the_author_says_what_an_outcome_does_in_every_mode(emulator, store, wor
         instance_sensor(deferrable=deferrable, **words).execute({"task_state_store": store})
 
 
-def test_a_rejection_is_an_answer_and_not_a_failure(emulator, store):
+def test_a_rejection_is_a_response_and_not_a_failure(emulator, store):
     answer(emulator, "Reject")
 
     result = instance_sensor().execute({"task_state_store": store})
@@ -198,7 +198,7 @@ def test_an_item_without_a_workflow_ends_the_wait_with_its_name(emulator, store)
 
 
 @pytest.mark.parametrize("history", ["full", "events_only"])
-def test_both_forms_of_the_history_are_read(emulator, store, history):
+def test_both_formats_of_the_history_are_read(emulator, store, history):
     emulator.control("PATCH", "switches", history=history)
     approve(emulator)
 
@@ -230,7 +230,7 @@ def test_a_deadline_that_has_passed_ends_the_wait_in_every_mode(emulator, store)
             instance_sensor(deferrable=deferrable, soft_fail=True).execute({"task_state_store": store})
 
 
-def test_a_trigger_ends_cleanly_at_its_deadline_and_the_task_times_out(emulator, store):
+def test_trigger_ends_at_its_deadline_and_the_task_times_out(emulator, store):
     sensor = instance_sensor()
     trigger = deferred(sensor, {"task_state_store": store}).trigger
     trigger.deadline = soon()
@@ -246,7 +246,7 @@ def test_airflows_own_timeout_comes_after_ours(emulator, store):
     assert deferred(instance_sensor(timeout=60), {"task_state_store": store}).timeout > timedelta(seconds=60)
 
 
-def test_a_trigger_never_looks_at_once_and_then_about_every_interval(emulator, store, monkeypatch):
+def test_a_trigger_never_polls_at_once_and_then_about_every_interval(emulator, store, monkeypatch):
     """Airflow can fail a task whose trigger fires within seconds of its deferral."""
     monkeypatch.setattr(waiting, "SHORTEST_FIRST_PAUSE", 5.0)
     trigger = deferred(instance_sensor(timeout=3600), {"task_state_store": store}).trigger
@@ -285,7 +285,7 @@ def test_a_wait_goes_on_through_passing_faults(emulator, store, fault):
     assert len(after_the_workers) == 4
 
 
-def test_a_poke_goes_on_through_a_fault_that_outlasts_the_clients_retries(emulator, store):
+def test_poke_outlasts_an_error_that_outlasts_the_clients_retries(emulator, store):
     emulator.control("POST", "faults", path="/history$", status=500)
 
     assert instance_sensor().poke({"task_state_store": store}) is False
@@ -302,7 +302,7 @@ def test_a_trigger_asks_no_earlier_than_the_server_said(emulator, store):
     assert len(emulator.requests()) == before + 1
 
 
-def test_a_refusal_ends_the_wait_and_says_why(emulator, store):
+def test_a_rejection_ends_the_wait_and_says_why(emulator, store):
     sensor = instance_sensor()
     deferral = deferred(sensor, {"task_state_store": store})
     emulator.control("POST", "faults", path="history$", times=99, status=403, json={"error": {"message": "No access"}})
@@ -314,7 +314,7 @@ def test_a_refusal_ends_the_wait_and_says_why(emulator, store):
 
 
 @pytest.mark.parametrize("odd", [{"history": 7}, {"history": [], "status": ["odd"]}])
-def test_an_answer_of_an_unknown_form_is_a_typed_error_and_crashes_no_trigger(emulator, store, odd):
+def test_unexpected_response_is_a_typed_error_in_a_trigger(emulator, store, odd):
     deferral = deferred(instance_sensor(), {"task_state_store": store})
     of_items = [{"item_id": "5001", "instances": [{"instance_id": INSTANCE, **odd}]}]
     emulator.control("POST", "faults", path="bulk_history$", status=200, json={"data": of_items})
@@ -326,7 +326,7 @@ def test_an_answer_of_an_unknown_form_is_a_typed_error_and_crashes_no_trigger(em
 
 
 @pytest.mark.parametrize("whole", [{"json": {"data": {"odd": 7}}}, {"body": "<html>Maintenance</html>"}])
-def test_an_odd_answer_about_all_waits_may_be_gone_at_the_next_poll_and_ends_them_at_the_third(emulator, store, whole):
+def test_malformed_poll_of_all_waits_ends_them_at_the_third(emulator, store, whole):
     deferral = deferred(instance_sensor(), {"task_state_store": store})
     emulator.control("POST", "faults", path="bulk_history$", times=2, status=200, **whole)
     approve(emulator)
@@ -382,7 +382,7 @@ def requested_sensor(**parameters) -> ProcoreResponseRequestedSensor:
     return ProcoreResponseRequestedSensor(task_id="wait", poke_interval=0.05, **{"tool_type": TOOL, **parameters})
 
 
-def test_the_instances_that_wait_for_us_are_returned_with_their_options(emulator, store):
+def test_instances_that_wait_for_us_are_returned_with_options(emulator, store):
     context = {"task_state_store": store}
 
     (request,) = requested_sensor().execute(context)
@@ -403,7 +403,7 @@ def test_nobodys_turn_is_waited_for_and_then_found_by_the_trigger(emulator, stor
     assert [request["step"] for request in resumed] == ["Budget Check"]
 
 
-def test_somebody_elses_turn_can_be_waited_for_over_several_tools_and_projects(emulator, store):
+def test_turn_of_another_user_is_awaited_over_tools_and_projects(emulator, store):
     sensor = requested_sensor(user_id=90004, tool_type=[TOOL, "generic_tool_item"], project_id=["1001"])
     assert sensor.poke({"task_state_store": store}) is False
     answer(emulator, "Approve")
@@ -411,7 +411,7 @@ def test_somebody_elses_turn_can_be_waited_for_over_several_tools_and_projects(e
     assert sensor.execute({"task_state_store": store})[0]["step"] == "Director Approval"
 
 
-def test_instances_of_other_tools_and_items_are_no_answer(emulator, store):
+def test_instances_of_other_tools_and_items_are_no_response(emulator, store):
     emulator.control("PATCH", "switches", filters="ignored")
     emulator.control("POST", "procore/instances", tool_type="generic_tool_item", item_id="5001")
     emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="5002")
@@ -432,7 +432,7 @@ def test_a_tool_must_be_named(emulator):
 # --- the link ---
 
 
-def test_the_link_leads_to_the_item_where_the_connection_tells_the_address(emulator, store, set_connection):
+def test_link_leads_to_the_item_if_the_connection_has_item_url(emulator, store, set_connection):
     connection = emulator.connection("procore")
     connection["extra"]["item_url"] = "https://app.example.com/{project_id}/orders/{item_id}"
     set_connection("procore_default", connection)
@@ -445,7 +445,7 @@ def test_the_link_leads_to_the_item_where_the_connection_tells_the_address(emula
     assert link.get_link(sensor, ti_key=None) == "https://app.example.com/1001/orders/5001"
 
 
-def test_a_trigger_is_the_same_after_a_round_trip_through_the_database():
+def test_trigger_survives_a_round_trip_through_the_database():
     arguments = {
         "procore_conn_id": "c",
         "company_id": "1",
@@ -471,7 +471,7 @@ def test_a_trigger_is_the_same_after_a_round_trip_through_the_database():
 # --- steps ---
 
 
-def test_a_step_that_was_reached_ends_the_wait_in_every_mode_with_its_visit(emulator, store):
+def test_reached_step_ends_the_wait_in_every_mode(emulator, store):
     context = {"task_state_store": store}
     wish = {"step_reached": "director approval"}
     assert instance_sensor(**wish).poke(context) is False
@@ -502,7 +502,7 @@ def test_a_step_is_named_by_its_uuid_too(emulator, store):
     assert result["visit"]["step"] == "Budget Check"
 
 
-def test_a_step_that_is_begun_is_not_answered_and_then_it_is(emulator, store):
+def test_a_step_that_is_started_is_not_responded_to_and_then_it_is(emulator, store):
     sensor = instance_sensor(step_answered=["Budget Check"])
     assert sensor.poke({"task_state_store": store}) is False
     answer(emulator, "Approve")
@@ -521,7 +521,7 @@ def test_the_first_of_several_steps_ends_the_wait(emulator, store):
     assert result["visit"]["step"] == "Correct Order"
 
 
-def test_an_earlier_visit_of_the_step_does_not_count(emulator, store):
+def test_an_earlier_occurrence_of_the_step_does_not_count(emulator, store):
     first = instance_sensor(step_answered="Budget Check")
     answer(emulator, "Return")
     seen = first.execute({"task_state_store": store})["visit"]["step_occurrence_id"]
@@ -537,7 +537,7 @@ def test_an_earlier_visit_of_the_step_does_not_count(emulator, store):
     assert visit["response"]["option"] == "Reject"
 
 
-def test_a_visit_before_a_time_does_not_count(emulator, store):
+def test_an_occurrence_before_a_time_does_not_count(emulator, store):
     emulator.control("POST", "clock", advance=60)
     after = emulator.control("GET", "clock")["now"]
     emulator.control("POST", "clock", advance=60)
@@ -578,7 +578,7 @@ def test_what_fails_the_wait_beats_the_step(emulator, store):
 
 
 @pytest.mark.parametrize("parameters", [{"step_reached": None}, {"step_reached": [], "step_answered": None}])
-def test_no_step_is_no_wish(emulator, store, parameters):
+def test_no_step_is_no_request(emulator, store, parameters):
     sensor = instance_sensor(**parameters)
     assert sensor.poke({"task_state_store": store}) is False
     approve(emulator)
@@ -618,7 +618,7 @@ def test_a_bad_parameter_of_a_step_is_named_before_anything_is_sent(emulator, pa
     ],
 )
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_a_bad_parameter_of_a_request_is_named_before_anything_is_sent(emulator, parameters, named, deferrable):
+def test_bulk_replace_names_a_bad_parameter_before_sending(emulator, parameters, named, deferrable):
     with pytest.raises(ConfigurationError, match=named):
         requested_sensor(deferrable=deferrable, **parameters).execute({})
     assert emulator.requests() == []
@@ -657,7 +657,7 @@ def test_a_tool_of_the_company_is_looked_for_at_its_level(emulator, store, defer
     assert by_id == by_item
 
 
-def test_a_request_at_the_level_of_the_company_can_be_answered_as_it_was_handed_on(emulator, store):
+def test_company_level_request_can_be_responded_to(emulator, store):
     emulator.control("POST", "procore/instances", tool_type="prequalification", item_id="81", project_id=None)
 
     (request,) = requested_sensor(tool_type="prequalification").execute({"task_state_store": store})
@@ -698,7 +698,7 @@ def test_a_misspelt_tool_is_named_even_where_the_project_is_given(emulator, stor
         sensor.execute({"task_state_store": store})
 
 
-def test_an_instance_that_may_not_be_seen_does_not_keep_the_others_from_being_found(emulator, store):
+def test_forbidden_instance_does_not_hide_the_others(emulator, store):
     emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id="77")
     emulator.control("POST", "faults", method="GET", path="/instances/700001$", times=9, status=404, json={})
 
@@ -713,7 +713,7 @@ def test_an_instance_that_is_listed_under_two_names_is_one_request(emulator, sto
     assert [request["instance_id"] for request in sensor.execute({"task_state_store": store})] == ["700001"]
 
 
-def test_somebody_elses_turn_is_waited_for_by_login_and_an_unknown_login_is_named(emulator, store):
+def test_turn_of_another_user_is_awaited_by_login(emulator, store):
     approve_ours(emulator)
 
     found = requested_sensor(user_id="dana@example.com").execute({"task_state_store": store})

@@ -52,7 +52,7 @@ def answer(emulator, *instance_ids: str) -> None:
 
 
 @pytest.mark.parametrize("fault", BROKEN, ids=[str(fault)[:40] for fault in BROKEN])
-def test_broken_instance_keeps_nobody_else_waiting(emulator, store, fault):
+def test_broken_instance_keeps_no_one_else_waiting(emulator, store, fault):
     others = start(emulator, 2)
     break_it(emulator, "700001", **fault)
 
@@ -61,7 +61,7 @@ def test_broken_instance_keeps_nobody_else_waiting(emulator, store, fault):
     assert [request["instance_id"] for request in found.xcom_value] == others
 
 
-def test_several_broken_instances_in_a_row_keep_nobody_waiting(emulator, store):
+def test_several_broken_instances_in_a_row_keep_no_one_waiting(emulator, store):
     started = start(emulator, 8)
     break_it(emulator, "700001", *started[:5], status=500, json={})
     pokes = sensor()
@@ -129,7 +129,7 @@ def test_wait_goes_on_while_no_instance_can_be_read(emulator, store, fault):
     assert len(pokes.poke({"task_state_store": store}).xcom_value) == 5
 
 
-def test_server_that_answers_nothing_is_not_asked_about_each(emulator, store):
+def test_server_that_responses_nothing_is_not_asked_about_each(emulator, store):
     start(emulator, 30)
     emulator.control("POST", "faults", method="GET", path=r"/instances/\d+$", times=10**6, status=500, json={})
     before = len(emulator.requests())
@@ -138,7 +138,7 @@ def test_server_that_answers_nothing_is_not_asked_about_each(emulator, store):
     assert len(emulator.requests()) - before < 10
 
 
-def test_refused_sign_in_is_no_matter_of_one_instance(emulator, store):
+def test_rejected_sign_in_is_no_matter_of_one_instance(emulator, store):
     start(emulator, 2)
     emulator.control("POST", "faults", method="GET", path=r"/instances/\d+$", times=10**6, status=401, json={})
 

@@ -61,7 +61,7 @@ def test_start_again_is_a_denial_and_start_before_is_not(emulator, store, by):
     assert sensor(after=after).execute(context)["state"] == "Start"
 
 
-def test_the_state_from_before_our_activity_is_no_answer_while_it_still_lasts(emulator, store):
+def test_state_before_our_activity_is_no_response(emulator, store):
     joint = {"instance_id": "568151", "activity": "Accept", "role": "Project Manager"}
     emulator.control("POST", "clock", advance=60)
     after = perform(**joint).execute({"task_state_store": store})["history_id"]
@@ -85,7 +85,7 @@ def test_a_denial_within_the_second_of_our_activity_is_seen(emulator, store):
 # --- until an activity can be performed ---
 
 
-def test_every_mode_ends_when_the_activity_opens_and_its_result_pins_the_activity(emulator, store):
+def test_every_mode_ends_when_the_activity_opens_and_pins_it(emulator, store):
     context = {"task_state_store": store}
     opens = {"until": (), "activity": "approve", "role": "reviewer"}
     assert sensor(**opens).poke(context) is False
@@ -134,7 +134,7 @@ def test_a_state_and_an_activity_are_waited_for_whichever_comes_first(emulator, 
     assert wait.execute({"task_state_store": store})["state"] == state
 
 
-def test_an_activity_from_before_our_own_is_no_answer(emulator, store):
+def test_an_activity_from_before_our_own_is_no_response(emulator, store):
     emulator.control("POST", "clock", advance=60)
     ours = {"instance_id": "568151", "activity": "Accept"}
     after = perform(**ours, role="Project Manager").execute({"task_state_store": store})["history_id"]
@@ -189,7 +189,7 @@ def test_an_instance_without_activities_for_long_fails_the_wait(store, monkeypat
         other.poke(context)
 
 
-def test_a_visit_without_activities_is_counted_for_itself(emulator, store, monkeypatch, gap):
+def test_an_occurrence_without_activities_is_counted_for_itself(emulator, store, monkeypatch, gap):
     context = {"task_state_store": store}
     wait = sensor(until={"PO Approved"})
     assert wait.poke(context) is False
@@ -202,7 +202,7 @@ def test_a_visit_without_activities_is_counted_for_itself(emulator, store, monke
 
 
 @pytest.mark.parametrize("looks", ["no_activities", "activities_listed", "not_found"])
-def test_every_look_of_an_ended_instance_ends_the_wait(emulator, store, looks):
+def test_every_poll_of_an_ended_instance_ends_the_wait(emulator, store, looks):
     emulator.control("PATCH", "switches", legacy_ended=looks)
     emulator.control("POST", f"procore/legacy/instances/{INSTANCE}/terminate", login="pat@example.com")
 

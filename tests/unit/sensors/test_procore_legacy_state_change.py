@@ -150,7 +150,7 @@ def test_a_timeout_in_the_triggerer_fails_the_task(emulator, store):
     assert len(performed(emulator)) == 1
 
 
-def test_an_error_in_the_triggerer_is_left_to_a_retry_which_performs_nothing(emulator, store):
+def test_error_in_the_triggerer_is_retried_without_a_new_activity(emulator, store):
     context = {"task_state_store": store}
     trigger = deferred(accept(), context).trigger
     for path in ("workflow_instances$", "workflow_instances/"):  # the list, without which each is shown, and that

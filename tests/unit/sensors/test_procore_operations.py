@@ -111,7 +111,7 @@ def test_the_author_says_what_a_failed_operation_does(emulator, store, words, ou
             sensor.execute({"task_state_store": store})
 
 
-def test_a_partial_success_is_a_success_unless_the_author_says_otherwise(emulator, store):
+def test_partial_success_is_success_unless_configured_otherwise(emulator, store):
     order("11", "5001", emulator=emulator)
 
     assert operation_sensor().execute({"task_state_store": store})["status"] == "partial_done"
@@ -127,7 +127,7 @@ def test_a_cancelled_operation_is_over(emulator, store):
 
 
 @pytest.mark.parametrize(("completed_at", "over"), [("2026-01-01T00:00:00Z", True), (None, False)])
-def test_a_state_that_nobody_knows_is_over_when_it_has_an_end(emulator, store, completed_at, over):
+def test_a_state_that_no_one_knows_is_over_when_it_has_an_end(emulator, store, completed_at, over):
     shown(emulator, status="archived", completed_at=completed_at)
 
     if over:
@@ -140,7 +140,7 @@ def test_a_state_that_nobody_knows_is_over_when_it_has_an_end(emulator, store, c
 @pytest.mark.parametrize(
     "result", [None, {}, 7, {"completed_items": None}, {"failed_items": "x"}, {"completed_items": [1]}]
 )
-def test_a_result_of_another_form_has_no_items(emulator, store, result):
+def test_a_result_of_another_format_has_no_items(emulator, store, result):
     shown(emulator, result=result)
 
     ended = operation_sensor().execute({"task_state_store": store})
@@ -148,7 +148,7 @@ def test_a_result_of_another_form_has_no_items(emulator, store, result):
     assert (ended["completed_items"], ended["failed_items"], ended["completed"]) == ([], [], 0)
 
 
-def test_an_operation_of_another_form_is_a_typed_error(emulator, store):
+def test_an_operation_of_another_format_is_a_typed_error(emulator, store):
     shown(emulator, status=["done"])
 
     with pytest.raises(ContractError):
@@ -189,7 +189,7 @@ def test_a_wait_beyond_its_time_ends_in_every_mode(emulator, store):
         operation_sensor(timeout=0.2).execute({})
 
 
-def test_several_operations_are_waited_for_and_none_is_asked_for_again_when_it_is_over(emulator, store):
+def test_several_operations_are_polled_until_each_has_ended(emulator, store):
     ended = order("11", emulator=emulator)
     running = order("12", delay=600, emulator=emulator)
     arguments = {
@@ -214,7 +214,7 @@ def test_several_operations_are_waited_for_and_none_is_asked_for_again_when_it_i
     assert looks(emulator) == before + 1
 
 
-def test_a_trigger_is_the_same_after_a_round_trip_through_the_database():
+def test_trigger_survives_a_round_trip_through_the_database():
     arguments = {
         "procore_conn_id": "c",
         "company_id": "1",

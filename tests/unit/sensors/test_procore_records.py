@@ -77,7 +77,7 @@ def test_outcome_is_what_was_decided_or_is_not_clear(emulator, overall, hidden):
 
 
 @pytest.mark.parametrize("hidden", ["none", "responses"])
-def test_step_answered_ends_when_a_manager_has_overridden_it(emulator, hidden):
+def test_step_responded_to_ends_when_a_manager_has_overridden_it(emulator, hidden):
     flags(emulator, hidden_events=hidden)
     assert look(step_answered="Budget Check") is None
 
@@ -89,7 +89,7 @@ def test_step_answered_ends_when_a_manager_has_overridden_it(emulator, hidden):
 
 
 @pytest.mark.parametrize("hidden", ["none", "responses"])
-def test_step_answered_ends_though_its_responses_are_hidden(emulator, hidden):
+def test_step_responded_to_ends_though_its_responses_are_hidden(emulator, hidden):
     flags(emulator, hidden_events=hidden)
     respond(emulator, US, "Approve")
 
@@ -108,7 +108,7 @@ def test_override_decides_against_what_was_responded(emulator):
     assert outcome_names(look(instance_id=instance_id))[0] == "Reject"
 
 
-def test_step_cut_off_by_a_termination_was_not_answered(emulator):
+def test_step_cut_off_by_a_termination_was_not_responded_to(emulator):
     instance_id = begin(emulator)
     respond(emulator, REVIEWER, "Approve", instance_id)
     emulator.control("POST", f"procore/instances/{instance_id}/terminate")
@@ -254,7 +254,7 @@ def test_rows_that_do_not_fit_the_active_filter_are_left_out(emulator, active):
 
 
 @pytest.mark.parametrize("finds", ["all_assignees", "pending_only"])
-def test_response_that_was_given_is_not_asked_for_while_others_are(emulator, finds):
+def test_response_that_was_given_is_not_requested_while_others_are(emulator, finds):
     flags(emulator, assignee_filter=finds)
     respond(emulator, US, "Reject")
     instance_id = begin(emulator)
@@ -266,7 +266,7 @@ def test_response_that_was_given_is_not_asked_for_while_others_are(emulator, fin
 
 
 @pytest.mark.parametrize("tools", ["allowed", "forbidden"])
-def test_user_who_may_not_list_the_tools_works_in_the_connections_project(emulator, tools):
+def test_user_who_may_not_list_tools_works_in_the_project(emulator, tools):
     flags(emulator, tools_list=tools)
 
     rows = ProcoreListInstancesOperator(task_id="list", tool_type=TOOL).execute({})
@@ -278,7 +278,7 @@ def test_user_who_may_not_list_the_tools_works_in_the_connections_project(emulat
 
 
 @pytest.mark.parametrize("ids", ["occurrence", "step"])
-def test_after_a_step_occurrence_never_takes_an_earlier_visit(emulator, ids):
+def test_after_a_step_occurrence_never_takes_an_earlier_occurrence(emulator, ids):
     flags(emulator, history_step_id=ids)
     moment = emulator.control("GET", "clock")["now"]
     emulator.control("POST", "clock", advance=60)

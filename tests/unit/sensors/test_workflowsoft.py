@@ -252,9 +252,7 @@ def test_each_instance_reaches_the_dag_once_over_all_tries(connect, emulator, st
 
 
 @pytest.mark.parametrize("nothing", ["204", "null", "empty_object", "empty_list", "not_found"])
-def test_every_form_of_nothing_is_waited_through_and_both_forms_of_something_are_read(
-    connect, emulator, mode, store, run, nothing, shape
-):
+def test_every_form_of_nothing_new_and_of_something_is_read(connect, emulator, mode, store, run, nothing, shape):
     connect(mode)
     emulator.control("PATCH", "switches", no_new_integration=nothing)
     started: list[dict] = []
@@ -290,7 +288,7 @@ def test_where_reading_consumes_the_triggerer_only_sleeps(consuming, emulator, s
 
 @pytest.mark.parametrize("has_store", [False, True])
 @pytest.mark.parametrize("where", [{}, {"step_id": 101}])
-def test_a_trigger_that_begins_after_the_connection_was_changed_polls_nothing(
+def test_trigger_started_after_a_connection_change_polls_nothing(
     connect, emulator, store, monkeypatch, run, has_store, where
 ):
     connect("kept_until_completed")
@@ -319,7 +317,7 @@ def test_a_trigger_that_begins_after_the_connection_was_changed_polls_nothing(
         assert store["new_integrations"]["received"] == [ids]
 
 
-def test_a_sensor_that_the_changed_connection_sent_back_waits_on_as_it_says(connect, emulator, run):
+def test_sensor_sent_back_by_a_connection_change_goes_on_waiting(connect, emulator, run):
     connect("kept_until_completed")
     started: list[dict] = []
 
@@ -352,12 +350,12 @@ def test_a_resumed_sensor_looks_nothing_up_again(consuming, emulator, store, run
     assert looked_up == ["/api/v2/workflows", "/api/v2/workflows/1/tasks"]
 
 
-def test_the_deadline_survives_the_pauses_without_a_store(consuming, run):
+def test_the_deadline_survives_the_sleeps_without_a_store(consuming, run):
     with pytest.raises(AirflowSensorTimeout):
         run({}, timeout=2, poke_interval=0.05, deferrable=True)
 
 
-def test_a_pause_never_outlasts_the_deadline(consuming):
+def test_a_sleep_never_outlasts_the_deadline(consuming):
     with pytest.raises(TaskDeferred) as deferred:
         sensor(deferrable=True, timeout=30, poke_interval=3600).execute({})
 
@@ -381,7 +379,7 @@ def test_an_error_skips_with_never_fail_and_not_with_soft_fail(connect, emulator
         emulator.control("DELETE", "faults")
 
 
-def test_another_event_than_ours_is_refused(consuming):
+def test_another_event_than_ours_is_rejected(consuming):
     with pytest.raises(WorkflowsError, match="does not know"):
         sensor().execute_complete({}, event=None)
 
@@ -396,13 +394,13 @@ def test_a_step_named_by_its_id_is_not_looked_up(connect, emulator, mode):
     assert answered(emulator) == ["/api/v2/workflows/instances/new-integrations"]
 
 
-def test_a_step_id_that_nobody_saw_and_the_server_does_not_know_is_an_error(consuming, emulator, store):
+def test_unknown_step_id_is_an_error(consuming, emulator, store):
     with pytest.raises(NotFound, match="give diagram and step instead"):
         sensor(step_id="999").execute({"task_state_store": store})
     assert store["new_integrations"]["suspected_lost"] == []
 
 
-def test_what_may_be_wrong_with_a_step_id_is_said_by_the_triggerer_too(connect, emulator, run):
+def test_triggerer_explains_a_wrong_step_id_too(connect, emulator, run):
     connect("kept_until_completed")
 
     def no_such_step() -> None:
@@ -443,7 +441,7 @@ def test_two_tasks_never_get_the_same_consumed_instance(consuming, emulator, sto
     assert got == [rows_of(first), rows_of(second)]
 
 
-def test_every_instance_of_a_list_answer_is_handed_on(consuming, emulator, store):
+def test_every_instance_of_a_list_response_is_delivered(consuming, emulator, store):
     emulator.control("PATCH", "switches", new_integration_shape="list")
     first, second = person_starts(emulator), person_starts(emulator)
 
@@ -452,7 +450,7 @@ def test_every_instance_of_a_list_answer_is_handed_on(consuming, emulator, store
     assert result == rows_of(first, second)
 
 
-def test_where_reading_leaves_them_there_the_others_are_left_to_the_next_sensor(connect, emulator):
+def test_kept_instances_are_left_to_the_next_sensor(connect, emulator):
     connect("kept_until_completed")
     emulator.control("PATCH", "switches", new_integration_shape="list")
     first, _ = person_starts(emulator), person_starts(emulator)
@@ -482,7 +480,7 @@ def test_a_drain_takes_what_waits_in_every_mode(connect, emulator, store, run, m
     assert run(context, max_instances=3, **way) == rows
 
 
-def test_a_drain_goes_on_until_nothing_new_comes_and_leaves_the_rest_of_the_world_alone(consuming, emulator, store):
+def test_drain_goes_on_until_empty_and_spares_other_steps(consuming, emulator, store):
     emulator.control("PATCH", "switches", no_new_integration="not_found")
     started = [person_starts(emulator) for _ in range(2)]
 
@@ -525,7 +523,7 @@ def test_each_receipt_of_a_drain_is_written_down_before_the_next_poll(consuming,
         ({"status": 403}, False),
     ],
 )
-def test_a_fault_ends_a_drain_and_what_came_before_it_is_handed_on(
+def test_a_fault_ends_a_drain_and_what_came_before_it_is_delivered(
     consuming, emulator, store, run, way, kind, is_suspect
 ):
     started = [person_starts(emulator) for _ in range(3)][:2]
@@ -538,7 +536,7 @@ def test_a_fault_ends_a_drain_and_what_came_before_it_is_handed_on(
     assert len(lost) == is_suspect
 
 
-def test_a_fault_of_a_kept_drain_hands_on_what_came_before_it(connect, emulator, run, way):
+def test_a_fault_of_a_kept_drain_delivers_what_came_before_it(connect, emulator, run, way):
     connect("kept_until_completed")
     emulator.control("PATCH", "switches", new_integration_shape="list")
     started: list[dict] = []
@@ -550,7 +548,7 @@ def test_a_fault_of_a_kept_drain_hands_on_what_came_before_it(connect, emulator,
     assert run({}, meanwhile, max_instances=5, **way) == rows_of(started[0])
 
 
-def test_the_result_is_a_list_that_is_handed_on_whole(consuming, emulator, store, monkeypatch):
+def test_the_result_is_a_list_that_is_delivered_whole(consuming, emulator, store, monkeypatch):
     assert not sensor().multiple_outputs
 
     monkeypatch.setattr(version_compat, "XCOM_HOLDS_NONE", False)  # Airflow 3.0
@@ -607,7 +605,7 @@ def test_tasks_are_mapped_over_the_instances(consuming, emulator, monkeypatch, t
 # --- the journal ---
 
 
-def test_an_intent_is_written_before_each_poll_and_a_receipt_right_after(consuming, emulator, store, monkeypatch):
+def test_intent_precedes_each_poll_and_a_receipt_follows(consuming, emulator, store, monkeypatch):
     started = person_starts(emulator)
     seen = {}
     poll = WorkflowsoftHook.poll_new_integrations
@@ -627,7 +625,7 @@ def test_an_intent_is_written_before_each_poll_and_a_receipt_right_after(consumi
     ]
 
 
-def test_a_worker_that_died_after_the_receipt_hands_the_same_instance_to_the_retry(
+def test_death_after_the_receipt_delivers_it_to_the_retry(
     consuming, emulator, store, run, way, monkeypatch, counted, capsys
 ):
     started = person_starts(emulator)
@@ -658,7 +656,7 @@ def dies_in_the_end(monkeypatch) -> None:
     monkeypatch.setattr(WorkflowsoftIntegrationSensor, "_conclude", lambda *_: (_ for _ in ()).throw(Killed))
 
 
-def test_a_cleared_task_hands_on_what_it_had_received(consuming, emulator, store, run, way, monkeypatch, counted):
+def test_a_cleared_task_delivers_what_it_had_received(consuming, emulator, store, run, way, monkeypatch, counted):
     first, second = person_starts(emulator), person_starts(emulator)
     context = {"task_state_store": store}
     with monkeypatch.context() as patch:
@@ -677,7 +675,7 @@ def test_a_cleared_task_hands_on_what_it_had_received(consuming, emulator, store
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_no_death_between_two_notes_loses_a_received_instance(consuming, emulator, store, dies, moment, monkeypatch):
+def test_no_death_between_two_stores_loses_a_received_instance(consuming, emulator, store, dies, moment, monkeypatch):
     started = person_starts(emulator)
     context = {"task_state_store": store}
     with monkeypatch.context() as patch:
@@ -691,7 +689,7 @@ def test_no_death_between_two_notes_loses_a_received_instance(consuming, emulato
     assert sensor().execute(cleared(context, 1)) == rows_of(started)
 
 
-def test_a_cleared_task_names_what_it_handed_on_before(consuming, emulator, store, capsys):
+def test_a_cleared_task_names_what_it_delivered_before(consuming, emulator, store, capsys):
     first = person_starts(emulator)
     context = {"task_state_store": store}
     sensor().execute(cleared(context, 0))
@@ -761,14 +759,14 @@ def test_three_server_errors_in_a_row_name_a_wrong_step(connect, emulator, store
 
 
 @pytest.mark.parametrize("answered", ["404", "nothing"])
-def test_other_answers_for_a_wrong_step_are_an_error_or_nothing(consuming, emulator, store, answered):
+def test_other_responses_for_a_wrong_step_are_an_error_or_nothing(consuming, emulator, store, answered):
     emulator.control("PATCH", "switches", ws_unknown_step=answered)
 
     with pytest.raises(NotFound if answered == "404" else AirflowSensorTimeout):
         sensor(step_id=999, timeout=0).execute({"task_state_store": store})
 
 
-def test_an_answer_begins_the_count_of_server_errors_again(consuming, emulator, store, run, way):
+def test_a_response_starts_the_count_of_server_errors_again(consuming, emulator, store, run, way):
     for skip in (0, 1):
         fault(emulator, status=500, times=2, skip=2 * skip + skip)
 
@@ -777,9 +775,7 @@ def test_an_answer_begins_the_count_of_server_errors_again(consuming, emulator, 
     assert "in a row" not in str(timeout.value)
 
 
-def test_what_was_received_is_handed_on_even_if_the_connection_now_says_otherwise(
-    connect, emulator, store, monkeypatch
-):
+def test_received_instance_is_delivered_after_a_connection_change(connect, emulator, store, monkeypatch):
     connect("consumed_on_read")
     started = person_starts(emulator)
     sensor().execute({"task_state_store": store})
@@ -788,9 +784,7 @@ def test_what_was_received_is_handed_on_even_if_the_connection_now_says_otherwis
     assert sensor().execute({"task_state_store": store}) == [result_of(started)]
 
 
-def test_a_worker_that_died_before_the_intent_leaves_nothing_to_report(
-    consuming, emulator, store, monkeypatch, counted
-):
+def test_death_before_the_intent_leaves_nothing_to_report(consuming, emulator, store, monkeypatch, counted):
     started = person_starts(emulator)
     with monkeypatch.context() as patch:
         patch.setattr(WorkflowsoftHook, "get_api_token", lambda hook: (_ for _ in ()).throw(Killed))
@@ -827,7 +821,7 @@ def test_a_worker_that_died_in_a_poll_makes_the_retry_report_it(
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_a_worker_that_died_in_a_drain_hands_on_what_it_had_and_reports_the_rest(
+def test_death_in_a_drain_delivers_the_received_and_reports_the_rest(
     consuming, emulator, store, run, way, monkeypatch, counted, after
 ):
     started = [person_starts(emulator) for _ in range(3)]
@@ -855,7 +849,7 @@ def test_a_worker_that_died_in_a_drain_hands_on_what_it_had_and_reports_the_rest
         ({"truncate": 5}, True),
     ],
 )
-def test_a_lost_answer_is_reported_and_the_wait_goes_on(
+def test_a_lost_response_is_reported_and_the_wait_goes_on(
     consuming, emulator, store, run, way, counted, capsys, kind, kills_after
 ):
     fault(emulator, **kind)
@@ -884,7 +878,7 @@ def test_an_outage_is_one_stretch_and_each_poll_of_it_is_counted(consuming, emul
     assert counted == ["101"] * 5
 
 
-def test_outages_with_an_answer_in_between_are_two_stretches(consuming, emulator, store, run, counted):
+def test_outages_with_a_response_in_between_are_two_stretches(consuming, emulator, store, run, counted):
     fault(emulator, status=503, times=2)
     fault(emulator, status=503, skip=1)
 
@@ -921,7 +915,7 @@ def test_what_a_task_may_receive_fits_into_the_store(store):
 
 
 @pytest.mark.parametrize("body", ["<html>", '{"IntegrationInsta', '{"Id": 2}', "[7]"])
-def test_an_answer_that_cannot_be_read_fails_and_is_a_suspected_loss(
+def test_a_response_that_cannot_be_read_fails_and_is_a_possible_loss(
     consuming, emulator, store, run, way, counted, body
 ):
     fault(emulator, status=200, body=body, after=True)
@@ -940,9 +934,7 @@ def test_an_answer_that_cannot_be_read_fails_and_is_a_suspected_loss(
 ODD = [{"IntegrationInstanceId": 5, "ProcessInstanceId": 2}, {"Foo": 1}, {"IntegrationInstanceId": 6}]
 
 
-def test_what_can_be_read_of_an_odd_answer_is_handed_on_and_the_rest_is_a_suspected_loss(
-    consuming, emulator, store, run, way, counted, capsys
-):
+def test_readable_part_of_a_malformed_response_is_delivered(consuming, emulator, store, run, way, counted, capsys):
     fault(emulator, status=200, json=ODD, after=True)
 
     result = run({"task_state_store": store}, **way)
@@ -959,9 +951,7 @@ def test_what_can_be_read_of_an_odd_answer_is_handed_on_and_the_rest_is_a_suspec
     assert run({"task_state_store": store}, **way) == result
 
 
-def test_an_odd_answer_ends_a_drain_and_what_can_be_read_of_it_is_handed_on(
-    consuming, emulator, store, run, way, counted
-):
+def test_malformed_response_ends_a_drain_and_delivers_the_readable(consuming, emulator, store, run, way, counted):
     started = [person_starts(emulator), person_starts(emulator)][:1]
     fault(emulator, status=200, json=ODD, skip=1)
 
@@ -972,7 +962,7 @@ def test_an_odd_answer_ends_a_drain_and_what_can_be_read_of_it_is_handed_on(
     assert (len(rows[0]["suspected_lost"]), counted, polls(emulator)) == (1, ["101"], 2)
 
 
-def test_where_reading_leaves_them_there_an_odd_answer_is_an_error(connect, emulator, run, way):
+def test_a_malformed_response_is_an_error_where_reading_is_safe(connect, emulator, run, way):
     connect("kept_until_completed")
     fault(emulator, status=200, json=ODD, times=9)
 
@@ -990,7 +980,7 @@ def test_an_object_with_no_id_in_it_is_waited_through(connect, emulator, store, 
     assert counted == []
 
 
-def test_a_poll_that_execution_timeout_ends_is_a_suspected_loss(
+def test_a_poll_that_execution_timeout_ends_is_a_possible_loss(
     consuming, emulator, store, run, way, counted, monkeypatch, capsys
 ):
     def takes_too_long(*_, **__):
@@ -1010,7 +1000,7 @@ def test_a_poll_that_execution_timeout_ends_is_a_suspected_loss(
     assert (len(result[0]["suspected_lost"]), counted) == (1, ["101"])
 
 
-def test_a_poll_that_execution_timeout_ends_skips_with_soft_fail_in_every_mode(consuming, store, run, way, monkeypatch):
+def test_poll_ended_by_execution_timeout_skips_with_soft_fail(consuming, store, run, way, monkeypatch):
     def takes_too_long(*_, **__):
         raise AirflowTaskTimeout("Timeout")
 
@@ -1031,7 +1021,7 @@ def test_a_skip_for_time_says_what_may_have_been_lost(consuming, emulator, store
         run({"task_state_store": store}, timeout=0.0, soft_fail=True, **way)
 
 
-def test_a_timeout_after_answers_speaks_of_no_loss(consuming, store, run, way):
+def test_a_timeout_after_responses_speaks_of_no_loss(consuming, store, run, way):
     with pytest.raises(AirflowSensorTimeout, match=r"\(101\): no new integration instance\(s\)\.$"):
         run({"task_state_store": store}, timeout=0.0, **way)
 
@@ -1050,7 +1040,7 @@ def test_a_loss_found_by_the_try_that_times_out_is_said(consuming, emulator, sto
 
 
 @pytest.mark.parametrize("status", [400, 403, 429])
-def test_a_refusal_is_no_suspected_loss(consuming, emulator, store, counted, status):
+def test_a_rejection_is_no_possible_loss(consuming, emulator, store, counted, status):
     fault(emulator, status=status, json={"Message": "no"}, headers={"Retry-After": "3600"})
     started = person_starts(emulator)
 
@@ -1061,7 +1051,7 @@ def test_a_refusal_is_no_suspected_loss(consuming, emulator, store, counted, sta
     assert counted == []
 
 
-def test_a_call_that_cannot_be_made_is_no_suspected_loss(store, set_connection, counted):
+def test_a_call_that_cannot_be_made_is_no_possible_loss(store, set_connection, counted):
     extra = {"allow_consume": True, "verify": "/no/such/bundle.pem"}
     connection = {"conn_type": "workflowsoft", "host": "https://127.0.0.1:9", "password": "ready", "extra": extra}
     set_connection("workflowsoft_default", connection)
@@ -1072,7 +1062,7 @@ def test_a_call_that_cannot_be_made_is_no_suspected_loss(store, set_connection, 
 
 
 @pytest.mark.parametrize("where", [{}, {"step_id": 101}])
-def test_a_sign_in_that_fails_is_waited_for_and_no_suspected_loss(consuming, emulator, store, run, way, counted, where):
+def test_a_sign_in_that_fails_is_waited_for_and_no_possible_loss(consuming, emulator, store, run, way, counted, where):
     emulator.control("POST", "faults", path="apitoken", status=500, times=2)
     started = person_starts(emulator)
 
@@ -1082,9 +1072,7 @@ def test_a_sign_in_that_fails_is_waited_for_and_no_suspected_loss(consuming, emu
     assert (result[0]["suspected_lost"], counted) == ([], [])
 
 
-def test_a_sign_in_that_fails_because_a_token_was_revoked_is_no_suspected_loss(
-    consuming, emulator, store, run, counted
-):
+def test_failed_sign_in_after_a_revoked_token_is_no_possible_loss(consuming, emulator, store, run, counted):
     def revoke() -> None:
         emulator.control("POST", "tokens/revoke")
         emulator.control("POST", "faults", path="apitoken", status=500)
@@ -1096,7 +1084,7 @@ def test_a_sign_in_that_fails_because_a_token_was_revoked_is_no_suspected_loss(
     assert [r["status"] for r in emulator.requests() if "apitoken" in r["path"]] == [200, 500, 200]
 
 
-def test_an_unreachable_server_is_waited_for_and_no_suspected_loss(
+def test_an_unreachable_server_is_waited_for_and_no_possible_loss(
     consuming, emulator, store, run, way, counted, set_connection, monkeypatch
 ):
     monkeypatch.setattr("airflow_provider_workflows.hooks.base.RetryPolicy", partial(RetryPolicy, attempts=1))
@@ -1136,7 +1124,7 @@ def test_the_missing_journal_is_not_said_where_none_is_needed(connect, emulator,
     assert "no task state store" not in capsys.readouterr().out
 
 
-def test_only_a_task_without_a_store_carries_its_journal_through_the_triggerer(consuming, store):
+def test_only_a_task_without_a_store_carries_its_journal(consuming, store):
     carried = []
     for context in ({}, {"task_state_store": store}):
         with pytest.raises(TaskDeferred) as deferred:
@@ -1176,9 +1164,7 @@ def test_an_unknown_step_fails_at_once_in_every_mode(connect, emulator, mode):
 
 
 @pytest.mark.parametrize("wrong", [0, -1, 501, "", "None", "x", 2.5, True])
-def test_a_number_of_instances_that_cannot_be_is_named_before_anything_is_sent(
-    connect, emulator, run, mode, way, wrong
-):
+def test_impossible_number_of_instances_is_named_before_sending(connect, emulator, run, mode, way, wrong):
     connect(mode)
     before = len(emulator.requests())
 
@@ -1238,9 +1224,7 @@ def pause_of(waiting, store, monkeypatch) -> tuple[float, float]:
         ({"poke_interval": 15, "exponential_backoff": True, "max_wait": 1}, 15, 18),
     ],
 )
-def test_a_poll_never_comes_sooner_than_asked_or_than_the_product_bears(
-    far_away, store, monkeypatch, way, asked, least, most
-):
+def test_poll_is_never_sooner_than_the_interval_or_the_minimum(far_away, store, monkeypatch, way, asked, least, most):
     waiting = sensor(step_id=101, timeout=3600, **asked, **way)
 
     at_least, at_most = pause_of(waiting, store, monkeypatch)
@@ -1250,7 +1234,7 @@ def test_a_poll_never_comes_sooner_than_asked_or_than_the_product_bears(
     assert far_away.call_count == 1
 
 
-def test_an_interval_below_what_the_product_bears_is_refused_before_anything_is_sent(far_away, store, run, way):
+def test_interval_below_the_minimum_is_rejected_before_sending(far_away, store, run, way):
     with pytest.raises(ConfigurationError, match="poke_interval must be at least 15 seconds.* got 14.9"):
         run({"task_state_store": store}, step_id=101, poke_interval=14.9, **way)
     assert (far_away.call_count, store) == (0, {})

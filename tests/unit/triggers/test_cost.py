@@ -31,7 +31,7 @@ BULK, LIST = "instances/bulk_history", "workflow_instances"
 # --- Workflows v2 ---
 
 
-def test_120_waits_of_a_tool_take_three_calls_a_poll_also_while_some_end(emulator, waiting):
+def test_120_waits_of_a_tool_take_three_calls_a_poll_while_some_end(emulator, waiting):
     started = start(emulator, 120)
 
     async def scenario(waits):
@@ -53,7 +53,7 @@ def test_many_waits_for_one_item_ask_for_it_once(emulator, waiting):
     assert waiting(scenario) == {BULK: 1}
 
 
-def test_items_that_are_hidden_split_their_batch_once_and_not_at_each_poll(emulator, waiting):
+def test_hidden_items_split_their_batch_once_not_at_each_poll(emulator, waiting):
     started = start(emulator, 60)
     hidden = [started[7][0], started[33][0]]
     for instance_id in hidden:
@@ -73,7 +73,7 @@ def test_items_that_are_hidden_split_their_batch_once_and_not_at_each_poll(emula
     assert later == [{BULK: 2}] * 3
 
 
-def test_a_hidden_item_ends_its_wait_and_the_others_end_in_the_same_poll(emulator, waiting):
+def test_hidden_item_ends_its_wait_and_no_other(emulator, waiting):
     started = start(emulator, 20)
     emulator.control("POST", f"procore/instances/{started[0][0]}/hide", hidden=True)
 
@@ -86,7 +86,7 @@ def test_a_hidden_item_ends_its_wait_and_the_others_end_in_the_same_poll(emulato
     assert waiting(scenario) == ["error"] + ["done"] * 19
 
 
-def test_an_item_with_a_hidden_instance_is_looked_at_by_itself_without_splitting_again(emulator, waiting):
+def test_item_with_a_hidden_instance_is_polled_without_splitting(emulator, waiting):
     started = start(emulator, 20)
     emulator.control("POST", "procore/instances/700001/terminate")
     new = emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id="5001")["id"]
@@ -124,7 +124,7 @@ def test_how_many_items_a_call_takes_is_learned_once(emulator, waiting):
 
 
 @pytest.mark.parametrize("too_many", [400, 413])
-def test_both_answers_to_too_many_items_are_understood(emulator, waiting, too_many):
+def test_both_responses_to_too_many_items_are_understood(emulator, waiting, too_many):
     emulator.control("PATCH", "switches", bulk_history_limit=30, bulk_history_too_many=too_many)
     started = start(emulator, 50)
 
@@ -136,7 +136,7 @@ def test_both_answers_to_too_many_items_are_understood(emulator, waiting, too_ma
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 500])
-def test_an_item_that_spoils_every_call_it_is_in_keeps_no_other_one_waiting(emulator, waiting, status):
+def test_item_that_spoils_its_bulk_calls_delays_no_other(emulator, waiting, status):
     started = start(emulator, 20)
     bad = started[13][1]
 
@@ -188,7 +188,7 @@ class _Undone:
 
 
 @pytest.mark.parametrize("there", ["absent", "not_allowed"])
-def test_without_a_bulk_history_the_active_ones_are_listed_and_the_changed_ones_read(emulator, waiting, there, caplog):
+def test_active_instances_are_listed_without_a_bulk_history(emulator, waiting, there, caplog):
     emulator.control("PATCH", "switches", bulk_history=there)
     started = start(emulator, 130)
 
@@ -210,7 +210,7 @@ def test_without_a_bulk_history_the_active_ones_are_listed_and_the_changed_ones_
     assert len([record for record in caplog.records if "active ones are listed" in record.message]) == 1
 
 
-def test_an_instance_whose_updated_at_stands_still_is_noticed_by_the_few_looks(emulator, waiting):
+def test_change_without_updated_at_is_noticed_by_the_extra_polls(emulator, waiting):
     emulator.control("PATCH", "switches", bulk_history="absent", updated_at="start_only")
     started = start(emulator, 10)
 
@@ -230,7 +230,7 @@ def test_an_instance_whose_updated_at_stands_still_is_noticed_by_the_few_looks(e
 
 
 @pytest.mark.parametrize("by_item", [False, True])
-def test_a_bulk_history_without_instance_ids_gives_each_wait_its_own_instance(emulator, waiting, by_item):
+def test_bulk_history_without_instance_ids_serves_each_wait(emulator, waiting, by_item):
     emulator.control("PATCH", "switches", bulk_history="no_instance_ids")
     restarted = "5001"
     emulator.control("POST", "procore/instances/700001/terminate")
@@ -261,7 +261,7 @@ def test_items_with_one_instance_each_need_no_instance_ids(emulator, waiting):
     assert waiting(scenario) == [{BULK: 1}] * 2
 
 
-def test_a_429_on_a_later_page_of_a_list_makes_no_wait_look_for_itself(emulator, waiting):
+def test_429_on_a_later_page_makes_no_wait_poll_by_itself(emulator, waiting):
     emulator.control("PATCH", "switches", bulk_history="absent")
     started = start(emulator, 130)
 
@@ -303,7 +303,7 @@ def test_waits_for_both_instances_of_an_item_end_each_with_its_own(emulator, wai
     ]
 
 
-def test_a_wait_that_knows_no_item_yet_is_polled_with_the_others_once_it_does(emulator, waiting):
+def test_wait_without_an_item_is_polled_with_the_others_later(emulator, waiting):
     async def scenario(waits):
         waits.begin(v2_wait("700001", None, tool_type=None), *(v2_wait(*ids) for ids in start(emulator, 10)))
         polls = [await waits.poll() for _ in range(4)]
@@ -327,7 +327,7 @@ def watch(*known: str) -> dict:
 
 
 @pytest.mark.parametrize("there", ["present", "absent"])
-def test_watching_for_steps_that_are_held_for_too_long_takes_no_request(emulator, waiting, there):
+def test_overdue_watch_takes_no_request(emulator, waiting, there):
     if there == "absent":
         emulator.control("PATCH", "switches", bulk_history="absent")
 
@@ -348,7 +348,7 @@ def test_watching_for_steps_that_are_held_for_too_long_takes_no_request(emulator
         assert polls[-1] == {"instances": 1, HISTORY: 5}
 
 
-def test_a_step_that_people_were_told_of_wakes_nobody_again(emulator, waiting):
+def test_a_step_that_people_were_reported_of_wakes_no_one_again(emulator, waiting):
     async def scenario(waits):
         waits.begin(v2_wait("700001", "5001", watch=watch()))
         for _ in range(4):
@@ -362,7 +362,7 @@ def test_a_step_that_people_were_told_of_wakes_nobody_again(emulator, waiting):
     assert waiting(scenario) == ["attention", None]
 
 
-def test_a_calm_list_is_enough_to_know_that_a_legacy_state_is_held_for_too_long(emulator, waiting, store):
+def test_legacy_list_is_enough_to_know_that_a_state_is_overdue(emulator, waiting, store):
     from tests.unit.sensors.test_procore import deferred
     from tests.unit.sensors.test_procore_legacy import sensor
 
@@ -417,7 +417,7 @@ def test_legacy_waits_cost_a_request_per_page_and_per_change(clock, waiting, emu
     assert statuses == ["done"] * 8 + [None] * (many - 8)
 
 
-def test_a_legacy_wait_that_a_worker_has_looked_at_costs_no_look_of_its_own(emulator, waiting, store):
+def test_legacy_wait_polled_by_a_worker_costs_no_poll_of_its_own(emulator, waiting, store):
     from tests.unit.sensors.test_procore import deferred
     from tests.unit.sensors.test_procore_legacy import sensor
 
@@ -430,7 +430,7 @@ def test_a_legacy_wait_that_a_worker_has_looked_at_costs_no_look_of_its_own(emul
     assert waiting(scenario) == [{LIST: 1}] * 2
 
 
-def test_legacy_waits_of_a_company_are_listed_once_whatever_their_project(emulator, waiting):
+def test_legacy_waits_of_a_company_share_one_list(emulator, waiting):
     async def scenario(waits):
         waits.begin(*(legacy_wait("568150", project_id=project, mark="seen") for project in ("1001", "1002", None)))
         await waits.poll()
@@ -439,7 +439,7 @@ def test_legacy_waits_of_a_company_are_listed_once_whatever_their_project(emulat
     assert waiting(scenario) == {LIST: 1}
 
 
-def test_where_the_legacy_list_is_forbidden_each_wait_looks_for_itself_and_that_is_said_once(emulator, waiting, caplog):
+def test_forbidden_legacy_list_makes_each_wait_poll_and_is_said_once(emulator, waiting, caplog):
     emulator.control("PATCH", "switches", legacy_list="forbidden")
     many = emulator.control("POST", "procore/legacy/instances/many", count=9, workflow=LEGACY_WORKFLOW)["ids"]
 
@@ -482,7 +482,7 @@ def kept(emulator, reading_leaves_instances):
 
 
 @pytest.mark.usefixtures("kept")
-def test_many_waits_on_one_step_ask_once_and_each_instance_goes_to_exactly_one(emulator, waiting):
+def test_waits_on_one_step_share_polls_and_get_one_instance_each(emulator, waiting):
     async def scenario(waits):
         waits.begin(*(step_wait() for _ in range(40)))
         calm = [await waits.poll() for _ in range(2)]
@@ -501,7 +501,7 @@ def test_many_waits_on_one_step_ask_once_and_each_instance_goes_to_exactly_one(e
 
 
 @pytest.mark.usefixtures("kept")
-def test_the_retry_of_a_task_gets_its_instance_again_and_no_other_task_does(emulator, waiting):
+def test_retry_of_a_task_gets_its_instance_and_no_other_task_does(emulator, waiting):
     from types import SimpleNamespace
 
     def of_task(task_id, try_number=1):
@@ -545,7 +545,7 @@ def test_an_unknown_operation_ends_its_wait_and_no_other(emulator, waiting):
 
 @pytest.mark.parametrize("there", ["present", "absent"])
 @pytest.mark.parametrize("unknown", [{"tool_type": "no_such_tool"}, {"project_id": "4711"}])
-def test_a_tool_or_project_that_does_not_exist_ends_the_waits_with_a_clear_error(emulator, waiting, there, unknown):
+def test_unknown_tool_or_project_ends_the_waits_with_a_clear_error(emulator, waiting, there, unknown):
     emulator.control("PATCH", "switches", bulk_history=there)
 
     async def scenario(waits):

@@ -15,7 +15,7 @@ def hidden_rows(emulator):
     emulator.control("PATCH", "switches", list_total="hidden_rows_too", instances_paging="page_only")
 
 
-def test_each_wait_that_the_list_does_not_tell_of_is_looked_at_by_itself(emulator, waiting):
+def test_each_wait_missing_in_the_list_is_polled_by_itself(emulator, waiting):
     many = emulator.control("POST", "procore/legacy/instances/many", count=3, workflow=LEGACY_WORKFLOW)["ids"]
 
     async def scenario(waits):

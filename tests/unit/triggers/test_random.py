@@ -76,7 +76,7 @@ class _Endless(list):
 
 
 @given(st.lists(ACTIONS, max_size=40), st.integers(1, 4))
-def test_every_verdict_is_delivered_exactly_once_and_nothing_hangs(actions, step):
+def test_every_result_is_delivered_exactly_once_and_nothing_hangs(actions, step):
     with VirtualTime() as clock:
         world = World(clock, step)
         clock.run(play(world, actions))

@@ -73,7 +73,7 @@ def of_kinds(emulator, count):
         (503, lambda at: {"Retry-After": format_datetime(datetime.fromtimestamp(at + 1801, timezone.utc))}),
     ],
 )
-def test_no_poll_of_the_connection_sends_anything_before_the_stated_time(emulator, clock, sent, path, status, says):
+def test_no_poll_is_sent_before_the_stated_time(emulator, clock, sent, path, status, says):
     async def scenario():
         waits, ends = of_kinds(emulator, 5)
         tasks = [wait_for(one) for one in waits]
@@ -94,7 +94,7 @@ def test_no_poll_of_the_connection_sends_anything_before_the_stated_time(emulato
     assert clock.elapsed <= last + 1900 + INTERVAL
 
 
-def test_a_round_that_a_429_cut_short_goes_on_at_the_stated_time_with_those_it_did_not_come_to(clock, product):
+def test_poll_cut_short_by_429_resumes_with_the_unserved_waits(clock, product):
     begun = []
 
     def cut_short(hook, subscribers):
@@ -120,9 +120,7 @@ def test_a_round_that_a_429_cut_short_goes_on_at_the_stated_time_with_those_it_d
 
 
 @pytest.mark.parametrize("fault", [{"reset": "before"}, {"status": 503}, {"status": 500}])
-def test_all_waits_outlive_an_outage_of_60_polls_and_catch_up_at_once_and_at_no_greater_cost(
-    emulator, clock, sent, fault
-):
+def test_waits_survive_60_failed_polls_and_catch_up_at_no_extra_cost(emulator, clock, sent, fault):
     async def scenario():
         waits, ends = of_kinds(emulator, 150)
         tasks = [wait_for(one) for one in waits]
@@ -182,7 +180,7 @@ def lookups(monkeypatch, clock):
 
 
 @tenth_and_full("waits", 500)
-def test_waits_look_their_connection_up_every_15_minutes(emulator, clock, lookups, waits):
+def test_waits_poll_their_connection_up_every_15_minutes(emulator, clock, lookups, waits):
     async def scenario():
         tasks = [wait_for(v2_wait(*ids)) for ids in start(emulator, waits)]
         await asyncio.sleep(14 * INTERVAL)
@@ -197,9 +195,7 @@ def test_waits_look_their_connection_up_every_15_minutes(emulator, clock, lookup
 
 
 @pytest.mark.parametrize("kind", ["polled together", "looks for itself"])
-def test_a_secret_that_was_changed_is_taken_after_a_refusal_that_no_new_token_cures(
-    emulator, clock, monkeypatch, lookups, set_connection, kind
-):
+def test_changed_secret_is_used_after_a_rejection(emulator, clock, monkeypatch, lookups, set_connection, kind):
     good = emulator.connection("procore")
     over = {"conn_type": "procore", "host": good["host"], "extra": {**good["extra"], "access_token": "over"}}
     look_up = hooks.get_async_connection
@@ -228,7 +224,7 @@ def look_wait(*ids):
     return trigger
 
 
-def test_a_secret_that_stays_refused_ends_the_waits(emulator, clock, set_connection, lookups):
+def test_a_secret_that_stays_rejected_ends_the_waits(emulator, clock, set_connection, lookups):
     good = emulator.connection("procore")
     over = {"conn_type": "procore", "host": good["host"], "extra": {**good["extra"], "access_token": "over"}}
     set_connection("procore_default", over)
@@ -282,7 +278,7 @@ def test_without_a_limit_nothing_is_held_back(clock):
 
 
 @pytest.mark.parametrize("triggerers", [1, 2, 4])
-def test_requests_per_hour_are_shared_by_the_triggerers_and_a_fifth_is_left_to_others(clock, triggerers):
+def test_requests_per_hour_are_shared_by_the_triggerers(clock, triggerers):
     budget = Budget(triggerers)
     budget.configure(SimpleNamespace(requests_per_hour=360))
 
@@ -302,7 +298,7 @@ def test_the_short_window_is_learned_from_the_headers(clock, triggerers):
     assert most_within(sends(clock, budget, 120), 10) <= 25 * 0.8 / triggerers + 1
 
 
-def test_when_only_a_fifth_is_left_nothing_is_sent_until_the_limit_begins_anew(clock):
+def test_nothing_is_sent_while_only_a_fifth_of_the_limit_is_left(clock):
     budget = Budget(1)
     reset_at = int(clock.time()) + 500
     budget.note(1, RateLimit(3600, 720, reset_at))
@@ -321,7 +317,7 @@ def test_when_only_a_fifth_is_left_nothing_is_sent_until_the_limit_begins_anew(c
         RateLimit(1, 1, 2_000_000_000_000),
     ],
 )
-def test_odd_headers_stop_nothing_for_good(clock, rate):
+def test_malformed_headers_stop_nothing_for_good(clock, rate):
     budget = Budget(1)
     budget.note(1, rate)
 
@@ -329,7 +325,7 @@ def test_odd_headers_stop_nothing_for_good(clock, rate):
 
 
 @pytest.mark.parametrize("told", ["reset_header", "retry_after", "both"])
-def test_polls_keep_a_fifth_for_others_and_are_never_refused_in_the_steady_state(emulator, clock, sent, told):
+def test_polls_leave_a_fifth_of_the_rate_limit_to_others(emulator, clock, sent, told):
     limits = {"spike_limit": 10, "hourly_limit": 200}
     emulator.control("PATCH", "switches", rate_limit="on", rate_headers="always", rate_429=told, **limits)
 

@@ -53,7 +53,7 @@ def refuse(hook, subscribers):
     yield
 
 
-def test_a_stream_that_was_refused_for_weeks_goes_on_once_it_is_permitted(clock, product):
+def test_stream_rejected_for_weeks_resumes_once_permitted(clock, product):
     product.next = [refuse] * 1500
 
     async def scenario():
@@ -68,7 +68,7 @@ def test_a_stream_that_was_refused_for_weeks_goes_on_once_it_is_permitted(clock,
     assert clock.run(scenario()) == ["fine"]
 
 
-def test_what_is_refused_is_never_asked_more_often_than_its_interval(clock, product):
+def test_what_is_rejected_is_never_asked_more_often_than_its_interval(clock, product):
     product.next = [refuse] * 8
 
     async def scenario():
@@ -105,7 +105,7 @@ def test_the_log_says_what_is_polled_and_when_it_works_again(clock, product, cap
     ]
 
 
-def test_a_wait_is_not_forgotten_where_the_server_fails_at_its_item_in_bulk(emulator, waiting, monkeypatch):
+def test_wait_whose_item_fails_in_bulk_is_not_forgotten(emulator, waiting, monkeypatch):
     one, *others = start(emulator, 4)
     bulk = ProcoreHook.each_bulk_history
 
@@ -129,7 +129,7 @@ def test_a_wait_is_not_forgotten_where_the_server_fails_at_its_item_in_bulk(emul
     assert waiting(scenario) == ["done", "done", None, None]
 
 
-def test_a_bulk_history_that_fails_where_single_ones_do_not_is_given_up_for_an_hour(emulator, waiting):
+def test_failing_bulk_history_is_not_used_for_an_hour(emulator, waiting):
     started = start(emulator, 120)
     emulator.control("POST", "faults", path="bulk_history$", status=500, times=10**6)
 
@@ -154,7 +154,7 @@ def test_a_bulk_history_that_fails_where_single_ones_do_not_is_given_up_for_an_h
     assert later == {BULK: 3}
 
 
-def test_an_item_whose_histories_the_bulk_does_not_show_is_looked_at_in_each_poll(emulator, waiting):
+def test_item_without_bulk_histories_is_polled_by_itself(emulator, waiting):
     ((instance_id, item_id),) = start(emulator, 1)
     nothing = {"data": [{"item_id": item_id, "instances": []}]}
     emulator.control("POST", "faults", path="bulk_history$", status=200, json=nothing, times=10**6)
@@ -173,7 +173,7 @@ def test_an_item_whose_histories_the_bulk_does_not_show_is_looked_at_in_each_pol
 
 
 @pytest.mark.parametrize("place", [0, 7, 60])
-def test_a_404_about_one_item_is_not_taken_for_a_route_that_is_missing(emulator, waiting, monkeypatch, place):
+def test_404_for_one_item_does_not_mean_that_the_route_is_missing(emulator, waiting, monkeypatch, place):
     started = start(emulator, 100)
     bulk = ProcoreHook.each_bulk_history
     route = {"method": "POST", "path": "bulk", "status_code": 404}
@@ -218,7 +218,7 @@ def test_no_step_sends_two_requests_though_the_bulk_history_fails(emulator, wait
 
 
 @pytest.mark.parametrize("headers", ["never", "when_on"])
-def test_a_look_of_many_requests_comes_to_its_end_within_the_rate_limit(emulator, clock, headers):
+def test_poll_of_many_requests_completes_within_the_rate_limit(emulator, clock, headers):
     """Were it begun anew after each 429, it would never end."""
     emulator.control("PATCH", "switches", rate_limit="on", spike_limit=25, rate_headers=headers)
     start(emulator, 60)
@@ -244,7 +244,7 @@ def test_a_look_of_many_requests_comes_to_its_end_within_the_rate_limit(emulator
 
 
 @pytest.mark.parametrize("status", [400, 403, 404])
-def test_one_refusal_of_the_legacy_list_ends_no_wait_and_costs_one_poll(emulator, waiting, status):
+def test_one_rejected_legacy_list_ends_no_wait_and_costs_one_poll(emulator, waiting, status):
     ids = legacy(emulator, 30)
     emulator.control("POST", "faults", path="workflow_instances$", status=status)
 
@@ -281,7 +281,7 @@ def test_a_maintenance_page_of_the_login_server_ends_no_wait(emulator, waiting):
     assert waiting(scenario) == ["done"] * 3
 
 
-def test_a_secrets_backend_that_is_away_ends_no_wait_while_the_connection_works(emulator, waiting, monkeypatch):
+def test_secrets_backend_outage_ends_no_wait(emulator, waiting, monkeypatch):
     """Airflow says of it that the connection is not defined."""
     from airflow.providers.common.compat.sdk import AirflowNotFoundException
 
@@ -317,7 +317,7 @@ def test_a_secrets_backend_that_is_away_ends_no_wait_while_the_connection_works(
     assert "PROCORE_DEFAULT" in last["message"]
 
 
-def test_a_page_of_a_gateway_instead_of_an_instance_is_tolerated_twice(emulator, waiting):
+def test_gateway_page_instead_of_an_instance_is_tolerated_twice(emulator, waiting):
     ids = legacy(emulator, 1)
     page = {"status": 200, "headers": {"Content-Type": "text/html"}, "body": "<html>Busy</html>"}
     emulator.control("POST", "faults", path=f"workflow_instances/{ids[0]}$", times=5, **page)
@@ -333,7 +333,7 @@ def test_a_page_of_a_gateway_instead_of_an_instance_is_tolerated_twice(emulator,
     assert waiting(scenario) == ([None, None, "error"], "ContractError")
 
 
-def test_a_legacy_instance_whose_object_has_a_status_of_its_own_is_looked_at(emulator, waiting, monkeypatch):
+def test_legacy_instance_with_an_object_status_is_shown(emulator, waiting, monkeypatch):
     """Show tells the object's status, where it has one; the list tells the state's."""
     ids = legacy(emulator, 5)
     own = {"status": "Sent Out"}
@@ -362,7 +362,7 @@ def test_a_legacy_instance_whose_object_has_a_status_of_its_own_is_looked_at(emu
     assert statuses == ["done", None, None, None, None]
 
 
-def test_a_look_that_failed_at_the_histories_is_made_again_though_the_row_has_not_changed(emulator, waiting):
+def test_poll_failed_at_the_histories_is_repeated_without_a_change(emulator, waiting):
     one, *others = legacy(emulator, 3)
     act = {"activity": "Submit for Approval", "login": "integration@example.com"}
     emulator.control("POST", "procore/legacy/instances/perform-many", ids=[one], **act)
@@ -385,7 +385,7 @@ def test_a_look_that_failed_at_the_histories_is_made_again_though_the_row_has_no
     assert waiting(scenario) == ["done", None, None]
 
 
-def test_without_a_bulk_history_a_decision_is_noticed_before_all_new_waits_were_looked_at(emulator, clock):
+def test_decision_is_noticed_before_all_new_waits_were_polled(emulator, clock):
     emulator.control("PATCH", "switches", bulk_history="absent")
     connection = json.loads(os.environ["AIRFLOW_CONN_PROCORE_DEFAULT"])
     connection["extra"] |= {"requests_per_hour": 600}

@@ -81,7 +81,7 @@ def test_all_waits_of_a_scope_are_read_for_by_one_poll(clock, product):
     assert len(product.hooks) == 1
 
 
-def test_scopes_apart_are_polled_apart_and_a_connection_is_asked_one_request_at_a_time(clock, product):
+def test_scopes_are_polled_apart_and_one_request_at_a_time(clock, product):
     at_work = []
 
     def slow(hook, subscribers):
@@ -118,7 +118,7 @@ def test_the_last_one_out_stops_the_poll(clock, product):
     assert product.closed == product.hooks
 
 
-def test_a_poll_begins_anew_for_whoever_comes_after_the_last_one(clock, product):
+def test_a_poll_starts_again_for_a_wait_after_the_last_one(clock, product):
     async def scenario():
         product.next = [over("one"), over("two")]
         await wait_for(MadeUpWait(product.scope(), "one"))
@@ -141,7 +141,7 @@ def test_who_joins_between_two_polls_is_served_by_the_next_one(clock, product):
     assert product.times == [60.0, 120.0]
 
 
-def test_the_interval_is_the_shortest_asked_for_and_a_newcomer_with_a_shorter_one_speeds_the_poll_up(clock, product):
+def test_poll_interval_is_the_shortest_requested(clock, product):
     async def scenario():
         slow = wait_for(MadeUpWait(product.scope(), "slow", interval=600.0))
         await asyncio.sleep(30)
@@ -174,7 +174,7 @@ def test_the_poll_goes_on_when_a_wait_leaves_while_it_is_read_for(clock, product
     assert leaver.cancelled()
 
 
-def test_a_poll_knows_nothing_of_whom_it_began_for(clock, product):
+def test_a_poll_knows_nothing_of_whom_it_started_for(clock, product):
     """Airflow logs by a context variable: whatever the poll logged would be the first wait's for ever."""
     whose = contextvars.ContextVar("whose", default="nobody's")
     found = []
@@ -209,7 +209,7 @@ def test_polls_of_an_event_loop_that_is_closed_are_forgotten():
 
 
 @pytest.mark.usefixtures("real_first_pause")
-def test_the_first_poll_never_comes_in_the_first_seconds_and_is_spread_over_the_interval(clock, product):
+def test_first_poll_is_delayed_and_spread_over_the_interval(clock, product):
     scope = product.scope()
     pauses = [shared_poll.Scope.first_pause(scope, 60.0) for _ in range(200)]
 
@@ -227,7 +227,7 @@ def real_first_pause(monkeypatch):
 @pytest.mark.parametrize(
     ("outcome", "status"), [(DONE, "done"), (NotFound("It is gone"), "error"), (None, "timeout")], ids=str
 )
-def test_an_event_is_never_yielded_in_the_first_seconds_even_where_a_poll_runs_already(clock, product, outcome, status):
+def test_event_is_never_yielded_in_the_first_seconds(clock, product, outcome, status):
     async def scenario():
         there = wait_for(MadeUpWait(product.scope(), "there"))
         await asyncio.sleep(1.99 * INTERVAL)
@@ -244,7 +244,7 @@ def test_an_event_is_never_yielded_in_the_first_seconds_even_where_a_poll_runs_a
     assert how == status
 
 
-def test_a_deadline_passes_without_a_last_look(clock, product):
+def test_a_deadline_passes_without_a_last_poll(clock, product):
     async def scenario():
         return await wait_for(MadeUpWait(product.scope(), deadline=clock.deadline(0.9 * INTERVAL)))
 
@@ -257,7 +257,7 @@ def test_a_deadline_passes_without_a_last_look(clock, product):
 
 
 @pytest.mark.parametrize("refusal", [NotFound("gone"), PermissionDenied("hidden"), ContractError("odd")])
-def test_a_refusal_of_one_ends_this_one_and_the_others_get_their_verdicts_in_the_same_poll(clock, product, refusal):
+def test_rejection_of_one_wait_ends_it_and_serves_the_others(clock, product, refusal):
     async def scenario():
         a, bad, c, d = (wait_for(MadeUpWait(product.scope(), name)) for name in ("a", "bad", "c", "d"))
         product.next = [one_by_one({"a": DONE, "bad": refusal, "c": DONE}), over("d")]
@@ -270,7 +270,7 @@ def test_a_refusal_of_one_ends_this_one_and_the_others_get_their_verdicts_in_the
     assert product.times == [60.0, 120.0]
 
 
-def test_a_passing_fault_of_one_does_not_keep_the_others_from_their_verdicts(clock, product):
+def test_transient_error_of_one_wait_does_not_delay_the_others(clock, product):
     async def scenario():
         names = ("a", "bad", "c")
         a, bad, c = (wait_for(MadeUpWait(product.scope(), name)) for name in names)
@@ -290,7 +290,7 @@ def test_a_passing_fault_of_one_does_not_keep_the_others_from_their_verdicts(clo
     assert at < INTERVAL + 1
 
 
-def test_three_faults_end_a_round_and_the_next_one_begins_with_those_it_did_not_come_to(clock, product):
+def test_three_faults_end_a_poll_cycle_and_the_next_serves_the_rest(clock, product):
     outage = {f"w{number}": ServerError("It failed") for number in range(10)}
 
     async def scenario():
@@ -311,7 +311,7 @@ def test_three_faults_end_a_round_and_the_next_one_begins_with_those_it_did_not_
     assert sent == 3 + 3 + 1 + 1
 
 
-def test_who_joins_after_a_round_that_broke_off_is_served_by_the_next_one(clock, product):
+def test_wait_that_joins_after_a_broken_cycle_is_served_next(clock, product):
     outage = {f"w{number}": ServerError("It failed") for number in range(10)}
 
     async def scenario():
@@ -326,7 +326,7 @@ def test_who_joins_after_a_round_that_broke_off_is_served_by_the_next_one(clock,
     assert len(product.polls) == 2
 
 
-def test_the_one_the_server_fails_at_never_stands_in_front_of_the_others(clock, product):
+def test_failing_item_is_never_read_before_the_others(clock, product):
     bad = {name: ServerError("It failed") for name in ("x", "y", "z")}
 
     async def scenario():
@@ -356,7 +356,7 @@ def test_a_passing_fault_of_a_poll_ends_no_wait(clock, product, fault):
     assert clock.elapsed < 3.1 * INTERVAL
 
 
-def test_an_answer_in_an_unknown_form_ends_the_waits_at_the_third_poll_in_a_row_and_not_before(clock, product):
+def test_unexpected_response_ends_waits_at_the_third_poll_not_before(clock, product):
     odd = raises(ContractError("The answer is not JSON"))
 
     async def scenario():
@@ -371,7 +371,7 @@ def test_an_answer_in_an_unknown_form_ends_the_waits_at_the_third_poll_in_a_row_
 
 
 @pytest.mark.parametrize("crash", [KeyError("data"), TypeError("NoneType"), AttributeError("get"), ValueError("no")])
-def test_what_crashes_on_an_answer_is_an_answer_in_an_unknown_form(clock, product, crash):
+def test_a_crash_on_a_response_is_an_unexpected_response(clock, product, crash):
     async def scenario():
         task = wait_for(MadeUpWait(product.scope()))
         product.next = [raises(crash)] * 2 + [over("wait")]
@@ -389,7 +389,7 @@ def test_what_crashes_on_an_answer_is_an_answer_in_an_unknown_form(clock, produc
         (RuntimeError("a bug"), "WorkflowsError"),
     ],
 )
-def test_a_refusal_of_the_poll_ends_all_its_waits_with_its_words(clock, product, refusal, error):
+def test_a_rejection_of_the_poll_ends_all_its_waits_with_its_words(clock, product, refusal, error):
     async def scenario():
         tasks = [wait_for(MadeUpWait(product.scope(), f"w{number}")) for number in range(3)]
         product.next = [raises(refusal)]
@@ -400,7 +400,7 @@ def test_a_refusal_of_the_poll_ends_all_its_waits_with_its_words(clock, product,
         assert str(refusal) in payload["message"]
 
 
-def test_a_time_out_says_what_kept_the_poll_from_looking(clock, product):
+def test_a_timeout_names_the_last_error_of_the_poll(clock, product):
     async def scenario():
         product.next = [raises(ServerError("The server is not available"))] * 2
         return await wait_for(MadeUpWait(product.scope(), deadline=clock.deadline(2.5 * INTERVAL)))
@@ -425,7 +425,7 @@ def test_an_outage_is_logged_once_and_not_at_every_poll(clock, product, caplog):
 # --- the connection ---
 
 
-def test_a_connection_is_looked_up_once_and_again_after_a_quarter_of_an_hour(clock, product):
+def test_connection_is_looked_up_once_in_15_minutes(clock, product):
     lookups = []
 
     async def prepares(hook):
@@ -444,7 +444,7 @@ def test_a_connection_is_looked_up_once_and_again_after_a_quarter_of_an_hour(clo
     assert product.closed == product.hooks
 
 
-def test_a_refused_sign_in_is_tried_once_more_with_the_connection_as_it_is_now(clock, product):
+def test_rejected_sign_in_is_retried_with_the_current_connection(clock, product):
     def poll(hook, subscribers):
         if hook is product.hooks[0]:
             raise AuthenticationError("401")
@@ -459,7 +459,7 @@ def test_a_refused_sign_in_is_tried_once_more_with_the_connection_as_it_is_now(c
     assert clock.elapsed < INTERVAL + 1
 
 
-def test_a_sign_in_that_stays_refused_ends_the_waits(clock, product):
+def test_a_sign_in_that_stays_rejected_ends_the_waits(clock, product):
     async def scenario():
         product.next = [raises(AuthenticationError("Not signed in"))] * 2
         return await wait_for(MadeUpWait(product.scope()))
@@ -469,7 +469,7 @@ def test_a_sign_in_that_stays_refused_ends_the_waits(clock, product):
 
 
 @pytest.mark.parametrize("fault", [OSError("secrets backend"), RuntimeError("API server")])
-def test_a_connection_that_cannot_be_looked_up_for_a_while_ends_no_wait(clock, product, fault):
+def test_failing_connection_lookup_ends_no_wait(clock, product, fault):
     async def prepares(hook):
         if len(product.hooks) < 4:
             raise fault
@@ -486,7 +486,7 @@ def test_a_connection_that_cannot_be_looked_up_for_a_while_ends_no_wait(clock, p
 # --- snapshots, for event triggers ---
 
 
-def test_snapshots_go_on_through_refusals_ever_more_rarely_and_give_the_slow_the_newest(clock, product):
+def test_snapshots_slow_down_after_rejections_and_stay_fresh(clock, product):
     def brings(number):
         def poll(hook, subscribers):
             yield [(one, number) for one in subscribers]

@@ -119,7 +119,7 @@ def told(monkeypatch):
     return statistics
 
 
-def test_a_poll_tells_what_it_did_for_whom(clock, product, told):
+def test_a_poll_shows_what_it_did_for_whom(clock, product, told):
     def poll(hook, subscribers):
         hook.client.sent += 3
         hook.client.rate = RateLimit(3600, 3000, int(clock.time()) + 1000)
@@ -144,7 +144,7 @@ def test_a_poll_tells_what_it_did_for_whom(clock, product, told):
 
 @pytest.mark.usefixtures("airflow_connections")
 @pytest.mark.parametrize(("kind", "ids"), [(v2_wait, ("700001", "5001")), (legacy_wait, ("568150",))])
-def test_the_age_of_the_oldest_step_is_told(emulator, clock, told, kind, ids):
+def test_the_age_of_the_oldest_step_is_reported(emulator, clock, told, kind, ids):
     async def scenario():
         task = wait_for(kind(*ids))
         await asyncio.sleep(10.5 * INTERVAL)
@@ -194,7 +194,7 @@ SENSORS = {
 @pytest.mark.usefixtures("airflow_connections")
 @pytest.mark.parametrize("mode", [{"deferrable": True}, {"deferrable": False}, {"mode": "reschedule"}], ids=str)
 @pytest.mark.parametrize("cls", SENSORS, ids=lambda cls: cls.__name__)
-def test_an_interval_of_nothing_is_refused_by_every_sensor_before_anything_is_sent(emulator, cls, mode):
+def test_interval_of_zero_is_rejected_by_every_sensor(emulator, cls, mode):
     sensor = cls(task_id="wait", poke_interval=0, **SENSORS[cls], **mode)
 
     with pytest.raises(ConfigurationError, match="poke_interval"):
@@ -210,7 +210,7 @@ def test_every_sensor_was_asked():
 
 @pytest.mark.usefixtures("airflow_connections")
 @pytest.mark.parametrize("interval", [0, -1.0])
-def test_an_interval_of_nothing_is_refused_by_an_operator_that_waits(emulator, interval):
+def test_an_interval_of_nothing_is_rejected_by_an_operator_that_waits(emulator, interval):
     operator = ProcoreLegacyPerformActivityOperator(
         task_id="act",
         instance_id="568150",
