@@ -33,7 +33,7 @@ PYTEST := -m pytest $(PARALLEL) $(TESTS)
 
 .PHONY: test
 test: .venv/ready ## run the unit, emulator and integration tests, then one end-to-end run on a real Airflow
-	$(BIN)/python $(PYTEST) -m '$(QUICK)'
+	MAX_PROCESSOR_SECONDS=5 $(BIN)/python $(PYTEST) -m '$(QUICK)'
 	$(BIN)/python -m pytest -m e2e
 
 .PHONY: test-all

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 import traceback
 
 import pytest
-from airflow.sdk.log import _secrets_masker
 
 from airflow_provider_workflows.doctor import Diagnosis
 from airflow_provider_workflows.exceptions import (
@@ -86,9 +86,13 @@ def test_a_host_that_is_none_is_named_before_anything_is_sent(hook_at, requests_
 
 
 @pytest.mark.parametrize("conn_type", ["procore", "workflowsoft"])
-def test_the_emulators_connections_make_airflow_warn_of_no_short_secret(emulator, set_connection, caplog, conn_type):
+def test_the_emulators_connections_make_airflow_warn_of_no_short_secret(
+    emulator, set_connection, caplog, monkeypatch, conn_type
+):
     """Airflow looks for secrets in every text of an extra, and warns where one is too short to be masked."""
-    _secrets_masker().__class__._has_warned_short_secret = False
+    for name, module in list(sys.modules.items()):
+        if name.endswith(".secrets_masker"):
+            monkeypatch.setattr(module.SecretsMasker, "_has_warned_short_secret", False, raising=False)
     set_connection("mine", emulator.connection(conn_type))
 
     (ProcoreHook if conn_type == "procore" else WorkflowsoftHook)("mine").get_conn()
