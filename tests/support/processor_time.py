@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-# Of one test that is not marked, without its fixtures, which tests share. `make test` sets it; older Airflows take longer.
+# Of one test without a marker, and without the fixtures that it shares; `make test` sets it.
 MAX_SECONDS = float(os.environ.get("MAX_PROCESSOR_SECONDS", "inf"))
 SHOWN = 15
 UNBOUNDED = ("slow", "live", "browser", "e2e")
