@@ -211,7 +211,8 @@ class WorkflowsoftCompleteIntegrationOperator(ActsOnce, WorkflowsoftIntegrationO
     ``custom_action`` of the try that began. Clearing the task means "do it again".
     Before Airflow 3.3 the task is not retried, unless with ``on_unknown_completion="retry"``.
 
-    Returns ``{integration_instance_id, custom_action, already_completed}``.
+    Returns ``{integration_instance_id, custom_action, already_completed}``; ``already_completed`` is False where this
+    try has completed it.
 
     :param integration_instance_id: Id of the instance, or a row of ``WorkflowsoftIntegrationSensor`` (templated).
     :param custom_action: Presumably the way out of the step; ``__AUTO__`` (default) is the only value that

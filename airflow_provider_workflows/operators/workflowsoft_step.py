@@ -277,7 +277,7 @@ class IntegrationStep:
                 return False
             if isinstance(error, ServerError):
                 if self._is_over(error, before):
-                    return False
+                    return True
                 # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
                 raise AirflowFailException(
                     f"ServerError: {told(error)} It is not sent again: look whether instance {self._id} is completed, "
@@ -287,8 +287,8 @@ class IntegrationStep:
                 self._completion.keep({})
             raise
         except OutcomeUnknown as lost:
-            if self._is_over(lost, before):
-                return False
+            if self._is_over(lost, before):  # what shows it was not there before this call
+                return True
             if not self._may_send_again(lost, "fail" if again else on_unknown):
                 return False
             return self._send_completion(custom_action, before, on_unknown, again=True)

@@ -541,7 +541,10 @@ FLOWS = (
     _one(TERMINATE, "terminate, two tries", kind=TWO_TRIES),
     _one(RESTART, "restart, two tries", kind=TWO_TRIES),
     _one(ADD_ASSIGNEES, "add assignees, two tries", kind=TWO_TRIES),
-    _one(PRESET_ASSIGNEES, "preset assignees, two tries", kind=TWO_TRIES),
+    # What the other try has changed is unchanged.
+    _one(
+        replace(PRESET_ASSIGNEES, told=lambda result: result["refused"]), "preset assignees, two tries", kind=TWO_TRIES
+    ),
 )
 
 

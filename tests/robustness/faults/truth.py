@@ -151,11 +151,12 @@ def replaced(result: Any, seen: Seen) -> Iterator[str]:
 
 def presets_changed(result: Any, seen: Seen) -> Iterator[str]:
     for row in result["presets"]:
-        was_changed = bool(seen.rows("update_preset_assignees", preset_id=row["preset_id"]))
+        changes = seen.rows("update_preset_assignees", preset_id=row["preset_id"])
+        was_changed = bool(changes)
         if (row["status"] in ("applied", "unchanged")) != was_changed:
             yield f"preset {row['preset_id']} is {row['status']}, but recorded is {was_changed}"
-        if row["status"] == "unchanged" and seen.alone:
-            yield f"preset {row['preset_id']} is unchanged, but this task has changed it"
+        if row["status"] == "unchanged" and seen.alone and any(change in seen.new for change in changes):
+            yield f"preset {row['preset_id']} is unchanged, but this try has changed it"
 
 
 def received(result: Any, seen: Seen) -> Iterator[str]:
