@@ -39,7 +39,7 @@ CONNECT_TIMEOUT = 10.0  # seconds
 LARGEST_ANSWER = 32 * 2**20  # bytes, decoded
 LARGEST_ERROR = 2**20  # bytes of an error's body that are read for its words
 DEEPEST_ANSWER = 100  # lists and objects in one another; what is deeper breaks whatever goes through it later
-MOST_PAGES = 10_000  # of one list
+MAX_PAGES = 10_000  # of one list
 MAX_IDLE_SECONDS = 2.0  # of a connection that an unsafe call may go out on; some servers close theirs after that
 MAX_CLOCK_SKEW_SECONDS = 60.0  # between our clock and a server's that does not tell its time
 MAX_PAGE_BYTES = 2**16  # of a page for people that are searched for a sign-in form
@@ -289,7 +289,7 @@ class RestClient:
             return self.get(path, params=query)
 
         url = self.base_url + path
-        return Paginator(fetch, url, params or {}, per_page, style, self._page_limits, MOST_PAGES)
+        return Paginator(fetch, url, params or {}, per_page, style, self._page_limits, MAX_PAGES)
 
     def without_sign_in(self, base_url: str) -> RestClient:
         """Return a client of another server, over the same proxies and timeouts, that shows it no token or header."""

@@ -15,7 +15,8 @@ from airflow_provider_workflows.decorators.functions import arguments_of, call, 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.attachments import attached_files
 from airflow_provider_workflows.operators.base import Pin
-from airflow_provider_workflows.operators.procore import LARGEST_FILE, ON_STEP_MOVED, ProcoreRespondOperator
+from airflow_provider_workflows.operators.procore_base import ON_STEP_MOVED
+from airflow_provider_workflows.operators.procore_respond import LARGEST_FILE, ProcoreRespondOperator
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import as_text, check_choice, check_given, listed, text_id
 from airflow_provider_workflows.rules.times import parse_time

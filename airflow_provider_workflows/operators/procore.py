@@ -1,6 +1,7 @@
 """Operators for Procore's Workflows v2 API: import them from here."""
 
 from airflow_provider_workflows.operators.procore_base import (
+    ON_ACTIVE_INSTANCE,
     ON_STEP_MOVED,
     ProcoreConnectionOperator,
     ProcoreInstanceOperator,
@@ -15,7 +16,7 @@ from airflow_provider_workflows.operators.procore_instances import (
     ProcoreTerminateInstanceOperator,
 )
 from airflow_provider_workflows.operators.procore_respond import LARGEST_FILE, UPLOAD_PART, ProcoreRespondOperator
-from airflow_provider_workflows.operators.procore_start import ON_ACTIVE_INSTANCE, ProcoreStartInstanceOperator
+from airflow_provider_workflows.operators.procore_start import ProcoreStartInstanceOperator
 
 __all__ = [
     "LARGEST_FILE",

@@ -24,7 +24,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.operators.attachments import storage_path
 from airflow_provider_workflows.operators.base import Pin, Progress, WaitingOperator, read_until_found, told
-from airflow_provider_workflows.operators.procore import ProcoreWideOperator
+from airflow_provider_workflows.operators.procore_base import ProcoreWideOperator
 from airflow_provider_workflows.rules import procore_assignees as rules
 from airflow_provider_workflows.rules.forms import is_id
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, text_id

@@ -21,7 +21,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.operators.attachments import storage_path
 from airflow_provider_workflows.operators.base import Progress
-from airflow_provider_workflows.operators.procore import ProcoreConnectionOperator, ProcoreWideOperator
+from airflow_provider_workflows.operators.procore_base import ProcoreConnectionOperator, ProcoreWideOperator
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyConnectionOperator
 from airflow_provider_workflows.operators.tables import Tables
 from airflow_provider_workflows.rules import procore_audit as rules

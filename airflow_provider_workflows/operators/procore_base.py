@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 Changed = TypeVar("Changed")
 Read = TypeVar("Read")
 ON_STEP_MOVED = ("fail", "skip", "succeed")
+ON_ACTIVE_INSTANCE = ("adopt", "fail")
 # What became of a change that was sent, as it is stored for the next tries of the task.
 UNKNOWN, TAKEN, SERVER_FAILED, NOT_TAKEN, DONE = "unknown", "taken", "server failed", "not taken", "done"
 # Statuses that may say that a step has moved on; which one it is, is not documented.

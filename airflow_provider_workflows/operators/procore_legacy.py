@@ -25,7 +25,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.operators.attachments import AttachedFile, attached_files
 from airflow_provider_workflows.operators.base import Pin, WaitingOperator, read_until_found, told
-from airflow_provider_workflows.operators.procore import ON_STEP_MOVED, ProcoreConnectionOperator
+from airflow_provider_workflows.operators.procore_base import ON_STEP_MOVED, ProcoreConnectionOperator
 from airflow_provider_workflows.rules import procore_legacy as rules
 from airflow_provider_workflows.rules.forms import documented_form
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, one_of, text_id

@@ -24,7 +24,12 @@ from airflow_provider_workflows.operators.base import (
     resolve_unknown_outcome,
     told,
 )
-from airflow_provider_workflows.operators.procore_base import REJECTED, ProcoreOperator, where_it_stands
+from airflow_provider_workflows.operators.procore_base import (
+    ON_ACTIVE_INSTANCE,
+    REJECTED,
+    ProcoreOperator,
+    where_it_stands,
+)
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, text_id
 from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
@@ -34,8 +39,6 @@ if TYPE_CHECKING:
     from datetime import timedelta
 
     from airflow.sdk import Context
-
-ON_ACTIVE_INSTANCE = ("adopt", "fail")
 
 
 class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):

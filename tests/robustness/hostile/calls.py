@@ -179,7 +179,6 @@ ASKS_NOBODY = {
     "requests_per_hour",
     "shortest_poll",
     "token_source",
-    "user_login",
 }
 
 

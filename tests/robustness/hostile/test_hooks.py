@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_workflows.client import pagination
+from airflow_provider_workflows.client import rest
 from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.exceptions import LONGEST_WORDS, NOTHING_DONE, ContractError, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -238,7 +238,7 @@ def pages_of(call: Call) -> list[Any]:
 
 @pytest.mark.parametrize("call", [call for call in ASKING if str(call) in PAGED], ids=str)
 def test_endless_list_ends_after_the_maximum_of_pages(call, good, monkeypatch):
-    monkeypatch.setattr(pagination, "MAX_PAGES", 20)
+    monkeypatch.setattr(rest, "MAX_PAGES", 20)
     exchange = next(e for e in spoilt(call, good) if not e.route[1].endswith("/me"))
     for make in pages_of(call):
         endless = [make(number, exchange) for number in range(1, 40)]
@@ -253,4 +253,4 @@ def test_endless_list_ends_after_the_maximum_of_pages(call, good, monkeypatch):
 
 def test_maximum_of_pages_is_enough_for_a_large_company(good):
     """A million instances at a hundred a page."""
-    assert pagination.MAX_PAGES * 100 >= 1_000_000
+    assert rest.MAX_PAGES * 100 >= 1_000_000
