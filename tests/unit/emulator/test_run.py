@@ -187,6 +187,7 @@ def test_page_costs_little_however_many_instances(seed):
     assert slow == {}
 
 
+@pytest.mark.slow
 def test_100_000_instances_take_little_time_and_memory():
     bulk = {"tool_type": "purchase_order_contract", "item_ids": [str(199_999 - number) for number in range(50)]}
     with signed_in("huge") as (emulator, pid, session):

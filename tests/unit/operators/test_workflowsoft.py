@@ -716,6 +716,7 @@ def test_no_value_of_a_field_is_in_the_log(emulator, instance_id, store, caplog)
     assert "Whispering" not in caplog.text
 
 
+@pytest.mark.slow
 def test_hundreds_of_values_round_trip_exactly_over_http(emulator):
     chance = random.Random(7)
     instance_id = emulator.control("POST", "workflowsoft/processes", diagram="Field types")["integration_instance_id"]
@@ -1001,7 +1002,7 @@ def test_a_500_that_evidence_speaks_against_is_a_success(emulator, row, store, e
 
     result = complete(named_by(row, evidence)).execute({"task_state_store": store})
 
-    assert result["already_completed"] is True
+    assert result["already_completed"] is False
     assert [done["times"] for done in effects(emulator, "complete")] == [1]
 
 
