@@ -119,12 +119,21 @@ def measured() -> dict[str, list[tuple[float, float, set[str], float]]]:
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc, which this system lacks")
 @pytest.mark.skipif(AIRFLOW < (3, 3), reason="older Airflows load more of themselves with ours")
 @pytest.mark.parametrize("module", PARSED)
-def test_import_costs_a_dag_file_next_to_nothing(measured, module):
-    seconds, megabytes, added, speed = zip(*measured[module], strict=True)
+def test_import_loads_nothing_heavy_and_little_memory(measured, module):
+    _, megabytes, added, _ = zip(*measured[module], strict=True)
 
     assert set().union(*added) & {"requests", "pyarrow", "fastapi"} == set()
-    assert min(seconds) <= MOST_SECONDS * max(1.0, min(speed) / REFERENCE)
     assert min(megabytes) <= MOST_MEGABYTES
+
+
+@pytest.mark.slow  # beside other tests the processor's caches are too busy for milliseconds
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="memory is read from /proc, which this system lacks")
+@pytest.mark.skipif(AIRFLOW < (3, 3), reason="older Airflows load more of themselves with ours")
+@pytest.mark.parametrize("module", PARSED)
+def test_import_costs_a_dag_file_next_to_nothing(measured, module):
+    seconds, _, _, speed = zip(*measured[module], strict=True)
+
+    assert min(seconds) <= MOST_SECONDS * max(1.0, min(speed) / REFERENCE)
 
 
 # What a room may import beside itself and the exceptions.
