@@ -77,5 +77,5 @@ def test_the_waits_return_what_the_people_decided(finished):
     assert results["procore"]["item_status"] == "Approved"
     assert results["procore_legacy"]["state"] == "PO Approved"
     completed = [e["target"] for e in finished.emulator.effects() if e["action"] == "complete"]
-    received = results["workflowsoft"]["integration_instance_id"]
-    assert [target["integration_instance_id"] for target in completed] == [received]
+    received = [row["integration_instance_id"] for row in results["workflowsoft"]]
+    assert [target["integration_instance_id"] for target in completed] == received
