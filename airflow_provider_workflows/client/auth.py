@@ -70,7 +70,7 @@ class TokenSource(Protocol):
 
 class ReadyToken:
     """
-    A token that somebody else fetched; it cannot be renewed.
+    A token that was given as it is; it cannot be renewed.
 
     :param token: The token.
     :param remedy: What to do when the server does not accept it any more.
@@ -340,7 +340,7 @@ def _seconds_of_jwt(token: str, served_at: float | None) -> float | None:
 
     It is reckoned by the clock of the server, for ours can be wrong, and a new token would seem to have ended.
 
-    :param served_at: Unix time of the server, where it told it.
+    :param served_at: Unix time of the response by the server's clock, where it has a Date.
     """
     end = _claim(token, "exp")
     begin = _claim(token, "iat") if served_at is None else served_at

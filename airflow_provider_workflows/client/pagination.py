@@ -3,7 +3,7 @@ Reads a list page by page, whichever way the server names the next page.
 
 Procore documents page numbers with the headers ``Link``, ``Total`` and ``Per-Page`` for most lists, and cursors for the
 instances of v2, but not how a cursor comes back. A list that is cut short looks like a complete one, and a wait or
-an export would then report what is not so. So whatever names a next page is followed, or is an error.
+an export would then report what is not so. So everything that names a next page is followed, or is an error.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Paginator:
     :param limits: The largest pages that the server gives, by path, as far as that is known; added to.
     :param max_pages: How many pages a list may have.
     :raises ContractError: not a list, a page that repeats the one before, a place that comes again, or a next page
-        that is named in a way nobody knows.
+        that is named in an unknown way.
     :raises IncompleteList: fewer rows than the total came, twice.
     """
 

@@ -215,7 +215,7 @@ class RestClient:
         return "" if self._auth is None else self._auth.token()
 
     def server_time(self) -> datetime:
-        """Return the time by the server's clock, as its last response told it; until then by this machine's."""
+        """Return the time by the server's clock, as its last response stated it; until then by this machine's."""
         return datetime.fromtimestamp(self._clock() + self._ahead, timezone.utc)
 
     def get(self, path: str, **kwargs: Any) -> Answer:
@@ -627,7 +627,7 @@ def _stated_wait(headers: Mapping[str, str], now: float, status: int) -> float |
     reset = headers.get("X-Rate-Limit-Reset", "")
     if reset.isdecimal() and (status == 429 or headers.get("X-Rate-Limit-Remaining") == "0"):
         until_reset = float(reset) - at
-        # Without a Date, a reset that is far from the Retry-After tells of two clocks that differ.
+        # Without a Date, a reset that is far from the Retry-After shows that two clocks differ.
         if served_at is not None or not waits or until_reset <= waits[0] + MAX_CLOCK_SKEW_SECONDS:
             waits.append(until_reset)
     return max(waits, default=None)

@@ -164,8 +164,8 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
 
 def _not_handled(failed: Mapping[str, Exception]) -> Exception:
     """Return the error of a task in which several instances were handled and these were not."""
-    told = "; ".join(f"{instance_id} ({type(error).__name__}: {error})" for instance_id, error in failed.items())
-    message = f"{len(failed)} integration instances were not handled: {told}"
+    reasons = "; ".join(f"{instance_id} ({type(error).__name__}: {error})" for instance_id, error in failed.items())
+    message = f"{len(failed)} integration instances were not handled: {reasons}"
     is_final = all(
         isinstance(error, AirflowFailException) or (isinstance(error, WorkflowsError) and not error.retryable)
         for error in failed.values()
