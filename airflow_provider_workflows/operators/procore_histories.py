@@ -1,0 +1,268 @@
+"""What the operators read histories of Procore's workflows with: many items a call, each fault noted by itself."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_workflows.exceptions import (
+    ApiError,
+    ContractError,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    ServerError,
+)
+from airflow_provider_workflows.rules import procore_audit as rules
+from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
+
+if TYPE_CHECKING:
+    from airflow_provider_workflows.hooks.procore import ProcoreHook
+
+Json = Mapping[str, Any]
+
+NO_SUCH_ROUTE = (404, 405)
+TOO_MUCH = (400, 413)
+ITEMS_A_CALL = 50
+# Refusals without a single success, or faults of the server one after the other: then it is not about single items.
+HOPELESS = 20
+REFUSED = (InvalidRequest, NotFound, PermissionDenied)
+BROKEN = (ContractError, ServerError)  # what a server answers that fails at one of the records, or at so many
+ONLY_IN_BULK = 3  # items that fail in bulk and not by themselves, until the bulk is given up
+
+
+@dataclass
+class Report:
+    """What could not be exported, for the result and the log."""
+
+    forbidden: list[dict[str, str]] = field(default_factory=list)
+    failed: list[dict[str, str]] = field(default_factory=list)
+    any_success: bool = False  # anywhere
+    _instances: set[str] = field(default_factory=set)
+    _refused: int = 0
+    _succeeded: bool = False
+    _faults: int = 0  # of the server, in a row
+    _first: ApiError | None = None  # refusal of all, while nothing has succeeded anywhere
+
+    def begin(self) -> None:
+        """Begin a tool or a list of its own: whether anything can be read there is not known yet."""
+        self._refused, self._succeeded = 0, False
+
+    def succeed(self) -> None:
+        self._succeeded = self.any_success = True
+        self._faults = 0
+
+    def refuse(self, refusal: ApiError, **ids: str) -> None:
+        """
+        Note what was refused.
+
+        :raises ApiError: everything is refused, or fails from now on, so something more than single items is wrong.
+        """
+        self._note(self.forbidden if isinstance(refusal, PermissionDenied) else self.failed, str(refusal), ids)
+        self._refused += 1
+        self._first = self._first or refusal
+        self._faults = self._faults + 1 if isinstance(refusal, BROKEN) else 0
+        if (not self._succeeded and self._refused >= HOPELESS) or self._faults >= HOPELESS:
+            raise refusal
+
+    def end(self) -> None:
+        """
+        End the reading.
+
+        :raises ApiError: nothing at all could be read, which must not look like a company without workflows.
+        """
+        if self._first is not None and not self.any_success:
+            raise self._first
+
+    def miss(self, reason: str, **ids: str) -> None:
+        """Note what no answer held, unless it is known why."""
+        if ids.get("instance_id") not in self._instances:
+            self._note(self.failed, reason, ids)
+
+    def _note(self, notes: list[dict[str, str]], reason: str, ids: dict[str, str]) -> None:
+        notes.append({**ids, "reason": reason})
+        if "instance_id" in ids:
+            self._instances.add(ids["instance_id"])
+
+
+@dataclass(frozen=True)
+class Scope:
+    """One tool in one project, or at the level ``company``."""
+
+    tool_type: str
+    level: str
+
+    @property
+    def project_id(self) -> str | None:
+        return None if self.level == COMPANY_LEVEL else self.level
+
+
+class HistoryReader:
+    """
+    Reads the histories of many items in as few calls as the API allows.
+
+    Three routes give histories, each in an older text of the API than the one before: of many items, of one
+    item, of one instance. The first that answers is used; how many items a call takes is not documented.
+    """
+
+    def __init__(self, hook: ProcoreHook, report: Report, batch_size: int, tell: Callable[..., None]):
+        self.hook = hook
+        self.report = report
+        self.batch_size = batch_size
+        self._tell = tell
+        self._given_size = batch_size
+        self._accepted_size = 0
+        self._not_found = 0
+        self._only_in_bulk = 0  # items in a row that failed in bulk and not by themselves
+        self._answered: set[str] = set()  # routes that are there
+        self._absent: set[str] = set()
+
+    def of_items(self, scope: Scope, instances: Mapping[str, Sequence[Json]]) -> Iterator[tuple[str, list[Any]]]:
+        """
+        Read the histories of items; what is refused goes into the report.
+
+        :param scope: Where the items are.
+        :param instances: The item's instances as listed, by item id.
+        :return: Pairs of item id and histories, the newest history first.
+        """
+        left = deque(instances)
+        pieces: list[list[str]] = []  # of a batch with something forbidden in it
+        while left or pieces:
+            if "bulk" in self._absent:
+                remaining = [*(item_id for piece in reversed(pieces) for item_id in piece), *left]
+                yield from self._one_by_one(scope, remaining, instances)
+                return
+            batch = pieces.pop() if pieces else [left.popleft() for _ in range(min(self.batch_size, len(left)))]
+            try:
+                answer = self.hook.bulk_history(scope.tool_type, batch, project_id=scope.level)
+            except REFUSED as refusal:
+                self._refused(refusal, scope, batch, left, pieces)
+                continue
+            except BROKEN as fault:
+                if len(batch) > 1:
+                    self._shrink(batch, left, fault)
+                else:
+                    yield from self._alone(scope, batch[0], instances, fault)
+                continue
+            self._accept("bulk")
+            self._only_in_bulk = 0
+            self._accepted_size = max(self._accepted_size, len(batch))
+            yield from self._paired(batch, answer)
+
+    def _refused(
+        self, refusal: ApiError, scope: Scope, batch: list[str], left: deque[str], pieces: list[list[str]]
+    ) -> None:
+        half = len(batch) // 2
+        if refusal.status_code in NO_SUCH_ROUTE and "bulk" not in self._answered and self._is_missing(refusal, half):
+            self._miss("bulk", refusal, "each item's histories are read by themselves")
+            left.extendleft(reversed(batch))
+        elif not half:
+            self.report.refuse(refusal, tool_type=scope.tool_type, item_id=batch[0])
+            if refusal.status_code in TOO_MUCH:  # so it was this item and not the size
+                self.batch_size = self._accepted_size or self._given_size
+        elif refusal.status_code in TOO_MUCH:
+            self._shrink(batch, left, refusal)
+        else:
+            pieces += [batch[half:], batch[:half]]
+
+    def _shrink(self, batch: list[str], left: deque[str], fault: ApiError) -> None:
+        """Go on with half as many items in a call, beginning with those of a batch that failed."""
+        self.batch_size = min(self.batch_size, len(batch) // 2)
+        self._tell("%s So many items (%s) fail in one call; going on with %s.", fault, len(batch), self.batch_size)
+        left.extendleft(reversed(batch))
+
+    def _alone(
+        self, scope: Scope, item_id: str, instances: Mapping[str, Sequence[Json]], fault: ApiError
+    ) -> Iterator[tuple[str, list[Any]]]:
+        """Read the histories of an item that fails in bulk, each by itself: only one of them may be broken."""
+        self.batch_size = self._accepted_size or self._given_size  # so it was this item and not the size
+        histories = self._of_instances(scope, instances[item_id])
+        if histories and "bulk" not in self._answered:
+            self._only_in_bulk += 1
+            if self._only_in_bulk == ONLY_IN_BULK:
+                self._miss("bulk", fault, "each item's histories are read by themselves")
+        yield item_id, histories
+
+    def _is_missing(self, refusal: ApiError, half: int) -> bool:
+        """Tell whether the whole route is missing; if only something of the batch may be, its halves are asked."""
+        self._not_found += 1
+        return refusal.status_code != 404 or not half or self._not_found > 2
+
+    def _paired(self, batch: list[str], answer: list[Any]) -> Iterator[tuple[str, list[Any]]]:
+        found = {
+            rules.text(entry.get("item_id")): entry.get("instances") for entry in answer if isinstance(entry, Mapping)
+        }
+        for item_id in batch:
+            histories = found.get(item_id)
+            yield item_id, histories if isinstance(histories, list) else []
+
+    def _one_by_one(
+        self, scope: Scope, item_ids: Iterable[str], instances: Mapping[str, Sequence[Json]]
+    ) -> Iterator[tuple[str, list[Any]]]:
+        for item_id in item_ids:
+            histories = None if "item" in self._absent else self._of_item(scope, item_id, instances[item_id])
+            if histories is None and "item" in self._absent:
+                histories = self._of_instances(scope, instances[item_id])
+            if histories is not None:
+                yield item_id, histories
+
+    def _of_item(self, scope: Scope, item_id: str, instances: Iterable[Json]) -> list[Any] | None:
+        try:
+            histories = self.hook.list_item_histories(scope.tool_type, item_id, project_id=scope.level)
+        except REFUSED as refusal:
+            # Where the route is not there, "history" may be taken for the id of an instance.
+            if not isinstance(refusal, PermissionDenied) and "item" not in self._answered:
+                self._miss("item", refusal, "each instance's history is read by itself")
+            else:
+                self.report.refuse(refusal, tool_type=scope.tool_type, item_id=item_id)
+            return None
+        except BROKEN as fault:
+            self._tell("%s Each instance of item %s is read by itself.", fault, item_id)
+            return self._of_instances(scope, instances)
+        self._accept("item")
+        return histories
+
+    def _of_instances(self, scope: Scope, instances: Iterable[Json]) -> list[Any]:
+        histories = []
+        for instance in instances:
+            if not instance["changed"]:
+                continue
+            instance_id = instance["id"]
+            try:
+                history = self.hook.get_instance_history(instance_id, project_id=scope.level, tool_type=scope.tool_type)
+            except (*REFUSED, *BROKEN) as refusal:
+                self.report.refuse(refusal, tool_type=scope.tool_type, instance_id=instance_id)
+                continue
+            self._accept("instance")
+            histories.append({**history, "instance_id": instance_id})
+        return histories
+
+    def _accept(self, route: str) -> None:
+        self._answered.add(route)
+        self.report.succeed()
+
+    def _miss(self, route: str, refusal: ApiError, instead: str) -> None:
+        self._absent.add(route)
+        self._tell("%s The %s history is not there; %s.", refusal, route, instead)
+
+
+def histories_of(
+    hook: ProcoreHook, scope: Scope, instances: Iterable[Json], report: Report, tell: Callable[..., None]
+) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """
+    Read the histories of some instances; what cannot be read goes into the report.
+
+    :param instances: ``{instance_id, item_id, started_at, ...}`` of each.
+    :return: Pairs of instance id and history, those of other instances of the same items among them.
+    """
+    by_item: dict[str, list[Json]] = {}
+    for instance in instances:
+        if instance["item_id"] is not None:
+            listed_row = rules.listed_instance({**instance, "id": instance["instance_id"]}, None)
+            by_item.setdefault(instance["item_id"], []).append(listed_row)
+    reader = HistoryReader(hook, report, ITEMS_A_CALL, tell)
+    for item_id, histories in reader.of_items(scope, by_item):
+        named = rules.name_histories(histories, by_item[item_id], tool_type=scope.tool_type, item_id=item_id)
+        yield from ((one.instance_id, one.history) for one in named)
