@@ -153,6 +153,10 @@ class AuthenticationError(ApiError):
     advice = "Check login, password and environment of the connection."
 
 
+class SignInFailed(AuthenticationError):
+    """Raised when no token could be had, which concerns every call over the connection."""
+
+
 class PermissionDenied(ApiError):
     """The user may not do this (403)."""
 

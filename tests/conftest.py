@@ -61,8 +61,8 @@ def every_test_signs_in_itself() -> None:
 @pytest.fixture(autouse=True)
 def quick_first_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let triggers look soon: what they wait for is a race in Airflow's scheduler, which does not run here."""
-    monkeypatch.setattr("airflow_provider_workflows.triggers.base.SHORTEST_FIRST_PAUSE", 0.01)
-    monkeypatch.setattr("airflow_provider_workflows.triggers.base.SHORTEST_INTERVAL", 0.01)
+    monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_INTERVAL_SECONDS", 0.01)
 
 
 @pytest.fixture(autouse=True)

@@ -24,6 +24,7 @@ from airflow_provider_workflows.exceptions import (
     NotFound,
     PermissionDenied,
     ServerError,
+    SignInFailed,
 )
 
 if TYPE_CHECKING:
@@ -252,13 +253,13 @@ class TokenAuth(requests.auth.AuthBase):
             token = self._source.fetch(self._clock())
         except (ServerError, ContractError) as failed:
             # So that it is not taken for a failure of the call that needs the token, which was not sent.
-            error = ConnectionFailed if isinstance(failed, ServerError) else AuthenticationError
+            error = ConnectionFailed if isinstance(failed, ServerError) else SignInFailed
             raise error(f"There is no token. {failed}") from failed
         if len(token.value) > LONGEST_TOKEN:
-            raise AuthenticationError(f"The token is longer than {LONGEST_TOKEN} characters, which no header holds")
+            raise SignInFailed(f"The token is longer than {LONGEST_TOKEN} characters, which no header holds")
         if not (token.value.isascii() and token.value.isprintable()):
             # Said here, because the error of http.client would repeat the token.
-            raise AuthenticationError("The token holds a line break or a character that no token has")
+            raise SignInFailed("The token holds a line break or a character that no token has")
         if self._on_token is not None:
             self._on_token(token.value)
         self._token, self._fetched_at = token, asked_at
@@ -288,8 +289,8 @@ def _client(base_url: str, secrets: tuple[str, ...], transport: dict[str, Any]) 
     return RestClient(base_url, secrets=secrets, **transport)
 
 
-def _refused(what: str, refusal: Any) -> AuthenticationError:
-    return AuthenticationError(
+def _refused(what: str, refusal: Any) -> SignInFailed:
+    return SignInFailed(
         what,
         method=refusal.method,
         path=refusal.path,
@@ -317,7 +318,7 @@ def _read_token(answer: Answer, now: float, lifetime: float | None) -> Token:
     elif not isinstance(value, str) or not value or any(letter.isspace() for letter in value):
         problem = "The server's answer holds no token"
     if problem is not None:
-        raise AuthenticationError(problem, method=answer.method, path=answer.path, status_code=answer.status)
+        raise SignInFailed(problem, method=answer.method, path=answer.path, status_code=answer.status)
     seconds = (
         _seconds(named.get("expiresin"))
         or _seconds_of_jwt(str(value), parse_http_time(answer.headers.get("Date", "")))

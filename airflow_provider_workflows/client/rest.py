@@ -20,7 +20,7 @@ import simplejson
 from airflow_provider_workflows.client.auth import TokenAuth, parse_http_time
 from airflow_provider_workflows.client.pagination import HALF_A_PAIR, Paginator
 from airflow_provider_workflows.client.retry import Again, Replay, RetryPolicy
-from airflow_provider_workflows.client.transport import Session, causes_of, nothing_was_sent
+from airflow_provider_workflows.client.transport import Adapter, Session, causes_of, nothing_was_sent
 from airflow_provider_workflows.exceptions import (
     ApiError,
     AuthenticationError,
@@ -303,6 +303,15 @@ class RestClient:
             sleep=self._sleep,
             clock=self._clock,
         )
+
+    @property
+    def account(self) -> object:
+        """What tells servers and sign-ins apart: clients that share a token have the same one."""
+        return self.base_url if self._auth is None else self._auth
+
+    def share_sockets(self, adapter: Adapter) -> None:
+        """Send calls over the sockets of an adapter that several clients of one server use."""
+        self._session.share(adapter)
 
     def close(self) -> None:
         """Close the sockets."""

@@ -54,7 +54,9 @@ class _TlsPool(HTTPSConnectionPool):
 POOLS = {"http": _PlainPool, "https": _TlsPool}
 
 
-class _Adapter(HTTPAdapter):
+class Adapter(HTTPAdapter):
+    """Holds the sockets to a server; several sessions can share one."""
+
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
         self.poolmanager.pool_classes_by_scheme = POOLS
@@ -71,8 +73,12 @@ class Session(requests.Session):
 
     def __init__(self) -> None:
         super().__init__()
+        self.share(Adapter())
+
+    def share(self, adapter: Adapter) -> None:
+        """Use the sockets of an adapter."""
         for scheme in ("https://", "http://"):
-            self.mount(scheme, _Adapter())
+            self.mount(scheme, adapter)
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
         """Name none: to look at a redirect, requests would read its whole body, however large."""

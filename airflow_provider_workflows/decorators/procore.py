@@ -247,11 +247,12 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         return False
 
     def build_trigger(self) -> PauseTrigger:  # type: ignore[override]
-        from airflow_provider_workflows.triggers import base, pauses
+        from airflow_provider_workflows.polling.poll import MIN_FIRST_PAUSE_SECONDS
+        from airflow_provider_workflows.triggers import pauses
 
         assert self._deadline is not None
         left = (self._deadline - datetime.now(timezone.utc)).total_seconds()
-        pause = max(min(self.poke_interval, left), base.SHORTEST_FIRST_PAUSE)
+        pause = max(min(self.poke_interval, left), MIN_FIRST_PAUSE_SECONDS)
         until = datetime.now(timezone.utc) + timedelta(seconds=pause)
         return pauses.PauseTrigger(
             until=until.isoformat(),

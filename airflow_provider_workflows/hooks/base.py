@@ -8,6 +8,7 @@ import os
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import quote, urlsplit
 
@@ -17,7 +18,7 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.client.rest import RestClient
 from airflow_provider_workflows.client.retry import RetryPolicy
-from airflow_provider_workflows.exceptions import LONGEST_WORDS, ConfigurationError, WorkflowsError
+from airflow_provider_workflows.exceptions import LONGEST_WORDS, ConfigurationError, ConnectionFailed, WorkflowsError
 from airflow_provider_workflows.get_provider_info import get_provider_info
 from airflow_provider_workflows.version_compat import amask_secret, aread_extra, mask_secret
 
@@ -64,6 +65,45 @@ def type_problem(conn_id: str, conn_type: str | None, *expected: str) -> Problem
         f"Connection {conn_id!r} is of type {conn_type!r}, not of {' or '.join(expected)}.",
         "Name the id of another connection, or correct this one's type.",
     )
+
+
+@dataclass(frozen=True)
+class FoundConnection:
+    """
+    An Airflow connection as it was looked up.
+
+    :param fields: Its extra fields, their secrets masked.
+    """
+
+    connection: Connection = field(repr=False)
+    fields: dict[str, Any] = field(repr=False)
+
+    def is_same_as(self, other: FoundConnection | None) -> bool:
+        """Tell whether a later look-up found the same settings."""
+        return other is not None and self._settings == other._settings
+
+    @property
+    def _settings(self) -> tuple[Any, ...]:
+        names = ("conn_type", "host", "login", "password", "schema", "port", "extra")
+        return tuple(getattr(self.connection, name, None) for name in names)
+
+
+async def find_connection(conn_id: str) -> FoundConnection:
+    """
+    Look a connection up without blocking the event loop.
+
+    :raises ConfigurationError: Airflow knows none with this id, or cannot read it.
+    :raises ConnectionFailed: it could not be looked up.
+    """
+    try:
+        connection = await get_async_connection(conn_id)
+        return FoundConnection(connection, await aread_extra(connection))
+    except Exception as error:
+        if (problem := lookup_problem(conn_id, error)) is not None:
+            raise ConfigurationError(" ".join(problem)) from None
+        # Of Airflow's API server, say, or of a secrets backend.
+        # Without its words, which may hold a secret.
+        raise ConnectionFailed(f"Connection {conn_id!r} could not be looked up ({type(error).__name__})") from None
 
 
 class Extras:
@@ -244,22 +284,21 @@ class WorkflowsHook(BaseHook):
             self.log.warning("There is no link to the item. %s", words)
             return ""
 
-    async def prepare(self) -> None:
-        """Look the connection up on the running event loop, for use in a trigger."""
+    async def prepare(self, found: FoundConnection | None = None) -> None:
+        """
+        Build the client on the running event loop, for use in a trigger.
+
+        :param found: The connection, where it was looked up before; several hooks can share it.
+        """
+        if found is None:
+            found = await find_connection(self.conn_id)
         loop = asyncio.get_running_loop()
 
         def mask_on_loop(token: str) -> None:
             asyncio.run_coroutine_threadsafe(amask_secret(token), loop)
 
-        try:
-            connection = await get_async_connection(self.conn_id)
-        except Exception as error:
-            if (problem := lookup_problem(self.conn_id, error)) is None:
-                raise
-            raise ConfigurationError(" ".join(problem)) from None
-        fields = await aread_extra(connection)
         self.close()
-        self._client = self._build(connection, fields, RetryPolicy.none(), mask_on_loop)
+        self._client = self._build(found.connection, found.fields, RetryPolicy.none(), mask_on_loop)
 
     def close(self) -> None:
         """Close the client's sockets; the next use opens new ones."""
@@ -335,14 +374,14 @@ def connection_form_widgets(cls: type[WorkflowsHook]) -> dict[str, Any]:
 
     kinds = {"boolean": BooleanField, "integer": IntegerField}
     widgets = {}
-    for name, field in _connection_form(cls)["conn-fields"].items():
-        schema = field["schema"]
+    for name, described in _connection_form(cls)["conn-fields"].items():
+        schema = described["schema"]
         kind, _ = schema["type"]  # the other one is null
         build = PasswordField if schema.get("format") == "password" else kinds.get(kind, StringField)
         widgets[name] = build(
-            field["label"],
+            described["label"],
             validators=[any_of(schema["enum"])] if "enum" in schema else [Optional()],
-            description=field.get("description", ""),
+            description=described.get("description", ""),
             default=schema.get("default"),
         )
     return widgets

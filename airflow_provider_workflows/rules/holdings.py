@@ -39,6 +39,13 @@ class Holding:
         words += [] if self.due is None else [f"{'overdue since' if self.is_overdue else 'due'} {self.due}"]
         return ", ".join(words)
 
+    def waiting_for(self) -> str:
+        """Say in a line for the log who has to act at which step, the assignees first."""
+        assignees = ", ".join(self.holders) or "an unknown assignee"
+        since = "" if self.since is None else f" since {self.since}"
+        due = "" if self.due is None else f", {'overdue since' if self.is_overdue else 'due'} {self.due}"
+        return f"Waiting for {assignees} at step {self.step!r}{since}{due}."
+
 
 @dataclass(frozen=True)
 class Attention:

@@ -242,7 +242,7 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
         self.tool_subtype = tool_subtype
         self.project_id = project_id
         self.user_id = user_id
-        self._broken: dict[str, str] = {}  # so that a poke does not log what an earlier one has logged
+        self._last_trigger: ProcoreResponseRequestedWaitTrigger | None = None  # in poke mode
 
     def build_trigger(self) -> ProcoreResponseRequestedWaitTrigger:
         tool_types, projects = listed(self.tool_type), listed(self.project_id)
@@ -263,7 +263,9 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
             project_ids=[text_id(project) for project in projects],
             user_id=text_id(self.user_id),
         )
-        trigger.broken = self._broken
+        if self._last_trigger is not None:
+            trigger.continue_from(self._last_trigger)
+        self._last_trigger = trigger
         return trigger
 
     def item_ids(self, result: list[Mapping[str, Any]]) -> dict[str, str | None]:

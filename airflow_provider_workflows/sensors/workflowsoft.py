@@ -13,10 +13,10 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationError, OutcomeUnknown, ServerError
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
+from airflow_provider_workflows.polling.poll import TRANSIENT_ERRORS
 from airflow_provider_workflows.rules.parameters import check_required, one_of, text_id
 from airflow_provider_workflows.rules.workflowsoft import UnreadableInstances
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
-from airflow_provider_workflows.triggers.base import PASSING_FAULTS
 from airflow_provider_workflows.triggers.workflowsoft import (
     MOST_INSTANCES,
     MOST_STRETCHES,
@@ -204,7 +204,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
             except UnreadableInstances:  # was said, too
                 if not self._journal.received:
                     raise
-            except PASSING_FAULTS as fault:
+            except TRANSIENT_ERRORS as fault:
                 self.log.warning("%s The wait goes on.", fault)
                 trigger.last_fault = str(fault)
             self._last_look = trigger.standing

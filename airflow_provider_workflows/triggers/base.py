@@ -5,38 +5,31 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import AsyncIterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
-from functools import cache, partial
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_workflows import exceptions
-from airflow_provider_workflows.exceptions import (
-    ConnectionFailed,
-    RateLimited,
-    ServerError,
-    WorkflowsError,
-)
+from airflow_provider_workflows.exceptions import WorkflowsError
+from airflow_provider_workflows.polling import poll as polls
+from airflow_provider_workflows.polling.list_poll import MOVED, SinglePollScope
+from airflow_provider_workflows.polling.poll import TRANSIENT_ERRORS, rejection_patience, subscribe
 from airflow_provider_workflows.rules.forms import documented_form
 from airflow_provider_workflows.rules.holdings import Attention, attention_to
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.base import WorkflowsHook
+    from airflow_provider_workflows.polling.poll import Poll, PollScope, Reader
     from airflow_provider_workflows.rules.holdings import Holding
     from airflow_provider_workflows.rules.verdicts import Verdict
-    from airflow_provider_workflows.triggers.shared_poll import Scope
 
-# A wait goes on through these: the product is away for a while, the wait itself is not at fault.
-PASSING_FAULTS = (ConnectionFailed, RateLimited, ServerError)
-# Airflow can fail a task whose trigger fires within one to five seconds of its deferral (a stale executor event,
-# apache/airflow#66374 and others).
-SHORTEST_FIRST_PAUSE = 5.0
-SHORTEST_INTERVAL = 1.0  # seconds between two polls, whatever is asked for
-LONGEST_SLEEP = 3600.0
-MOVED = object()  # the wait has learned what it can be polled by, together with others
+MAX_SLEEP_SECONDS = 3600.0
+MAX_LAST_POLL_SECONDS = 60.0  # after the deadline; Airflow's own timeout comes two minutes after it
+NOT_POLLED = "It was not polled."
 
 
 class WaitTrigger(BaseTrigger):
@@ -47,38 +40,46 @@ class WaitTrigger(BaseTrigger):
     same two, so that every mode gives the same result. In a triggerer the poll of the wait's :meth:`scope` reads for
     all waits there. The trigger only reads, for Airflow may run it twice.
 
-    :param poll_interval: Seconds between two looks; a poll takes the fewest that one of its waits asks for.
+    :param poll_interval: Seconds between two polls; a shared poll takes the fewest that one of its waits asks for.
     :param deadline: Wall-clock end of the wait as an ISO-8601 time, or None.
-    :param carry: What the resumed task needs to know again, handed on in the event; JSON primitives.
-    :param watch: Set when somebody wants to hear of a step that is held for too long: ``{after, known, next}``, the
-        seconds that is or None for the product's due date, the step occurrences that were told of, and the
-        :class:`Attention` that comes next, as a dict, or None.
+    :param carry: What the resumed task needs to know again, passed on in the event; JSON primitives.
+    :param watch: Set when the task wants to be resumed for an overdue step: ``{after, known, next}``, the seconds that
+        a step may be pending or None for the product's due date, the step occurrences that the task was resumed for,
+        and the :class:`Attention` that comes next, as a dict, or None.
+    :param last_poll: Where the last poll before the deferral has found it, in words.
+    :param last_step: The step and its assignees that the task's log has named last, or None.
     """
 
     def __init__(
-        self, *, poll_interval: float, deadline: str | None, carry: Any = None, watch: dict[str, Any] | None = None
+        self,
+        *,
+        poll_interval: float,
+        deadline: str | None,
+        carry: Any = None,
+        watch: dict[str, Any] | None = None,
+        last_poll: str | None = None,
+        last_step: list[str] | None = None,
     ):
         super().__init__()
         self.poll_interval = poll_interval
         self.deadline = deadline
         self.carry = carry
         self.watch = watch
-        self.holding: Holding | None = None  # as the last look found it, where the product has steps
+        self.holding: Holding | None = None  # as the last poll found it, where the product has steps
         self.item: Mapping[str, Any] | None = None  # likewise, on a worker; what the link to it is made of
-        self.last_look = "It was not looked at."  # where the last look found it, in words
-        self.last_fault = ""  # what has kept us from looking since
-        self.odd_looks = 0  # in a row, with an answer in a form nobody knows
+        self.last_look = last_poll or NOT_POLLED
+        self.last_step = last_step
+        self.last_fault = ""  # what keeps the polls from succeeding
+        self._outcome: asyncio.Future[Any] | None = None
 
     @property
     @abstractmethod
     def connection(self) -> tuple[str | None, ...]:
-        """The product, the connection's id, and whatever else :meth:`open_hook` depends on."""
+        """The API, the connection's id, and whatever else :meth:`open_hook` depends on."""
 
-    def scope(self) -> Scope:
-        """Return what is polled for this wait and others; by default each wait looks for itself."""
-        from airflow_provider_workflows.triggers.shared_poll import LookScope
-
-        return LookScope(self)
+    def scope(self) -> PollScope:
+        """Return what is polled for this wait and others; by default each wait is polled by itself."""
+        return SinglePollScope(self)
 
     @abstractmethod
     def open_hook(self) -> WorkflowsHook:
@@ -103,36 +104,37 @@ class WaitTrigger(BaseTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         cls = type(self)
         common: dict[str, Any] = {"poll_interval": self.poll_interval, "deadline": self.deadline}
-        if self.carry is not None:
-            common["carry"] = self.carry
-        if self.watch is not None:
-            common["watch"] = self.watch
+        optional = {
+            "carry": self.carry,
+            "watch": self.watch,
+            "last_poll": None if self.last_look == NOT_POLLED else self.last_look,
+            "last_step": self._step(),
+        }
+        common |= {name: value for name, value in optional.items() if value is not None}
         return f"{cls.__module__}.{cls.__qualname__}", {**self.arguments(), **common}
 
     def look(self, hook: Any) -> tuple[Any, Verdict | Attention | None]:
         """
-        Read, and decide what was read; for a thread.
+        Read, and evaluate what was read; for a thread.
 
-        :raises ContractError: an answer has a form that nobody documents. A trigger that crashes on one would
-            look like a failure of Airflow's.
+        :raises ContractError: a response is malformed. A trigger that crashes on one would look like a failure of
+            Airflow's.
         """
         try:
             with documented_form():
                 snapshot = self.snapshot(hook)
-                return snapshot, self.judge(snapshot)
+                return snapshot, self.evaluate(snapshot)
         except WorkflowsError as fault:
             self.last_fault = str(fault)
             raise
 
-    def look_in_steps(self, hook: Any) -> Generator[Any, None, Verdict | Attention | None]:
-        """Look in a poll; a wait that needs many requests yields ``[]`` after each, so that others come in between."""
-        from airflow_provider_workflows.triggers.shared_poll import patiently
+    async def poll_singly(self, reader: Reader) -> Verdict | Attention | None:
+        """Poll by itself in a triggerer; a wait that needs many requests makes a call for each."""
+        _, outcome = await reader.call(self.look)
+        return outcome
 
-        looked: tuple[Any, Verdict | Attention | None] = yield from patiently(self.look, hook)
-        return looked[1]
-
-    def judge(self, snapshot: Any) -> Verdict | Attention | None:
-        """Decide, and keep in words where it stands; what is held for too long is told when nothing is decided."""
+    def evaluate(self, snapshot: Any) -> Verdict | Attention | None:
+        """Decide, and describe where it stands; an overdue step comes out when nothing is decided."""
         verdict = self.decide(snapshot)
         self.last_look, self.last_fault = self.describe(snapshot), ""
         if self.watch is None or verdict is not None:
@@ -142,27 +144,27 @@ class WaitTrigger(BaseTrigger):
         return self.overdue()
 
     def overdue(self) -> Attention | None:
-        """Say what is held for too long by now if nothing has changed since the last look, unless it was told."""
+        """Return the step that is overdue by now if nothing has changed since the last poll, unless it is known."""
         if self.watch is None or self.watch["next"] is None:
             return None
         attention = Attention(**self.watch["next"])
-        is_told = attention.step_occurrence_id in self.watch["known"]
-        return None if is_told or attention.at > time.time() else attention
+        is_known = attention.step_occurrence_id in self.watch["known"]
+        return None if is_known or attention.at > time.time() else attention
 
     def item_of(self, snapshot: Any) -> Mapping[str, Any] | None:
-        """Return the ids of the item that was looked at, where the wait is about one."""
+        """Return the ids of the item that was polled, where the wait is about one."""
         return None
 
     @property
     def standing(self) -> str:
-        """Where the last look found it, and what has kept us from looking since."""
-        return f"{self.last_look} The last look failed: {self.last_fault}" if self.last_fault else self.last_look
+        """Where the last poll found it, and what has kept the polls from succeeding since."""
+        return f"{self.last_look} The last poll failed: {self.last_fault}" if self.last_fault else self.last_look
 
     def look_on_worker(self, hook: Any, log: Any) -> dict[str, Any] | None:
-        """Look once in a task and return the event of the verdict, or None to go on; a passing fault is only logged."""
+        """Poll once in a task and return the event of the verdict, or None to go on; transient errors are logged."""
         try:
             snapshot, outcome = self.look(hook)
-        except PASSING_FAULTS as fault:
+        except TRANSIENT_ERRORS as fault:
             log.warning("%s The wait goes on.", fault)
             return None
         self.item = self.item_of(snapshot)
@@ -173,29 +175,25 @@ class WaitTrigger(BaseTrigger):
         carried = {} if self.carry is None else {"carry": self.carry}
         return {**verdict.to_event(), **carried}
 
+    # --- in a triggerer ---
+
     async def run(self) -> AsyncIterator[TriggerEvent]:
         # Airflow cancels a trigger that goes on after its event, so nothing follows the yield.
         yield TriggerEvent(await self._wait())
 
     async def _wait(self) -> dict[str, Any]:
-        from airflow_provider_workflows.triggers.shared_poll import subscribe
-
-        begun = time.monotonic()
+        started = time.monotonic()
         outcome: Any = MOVED
         while outcome is MOVED:
-            outcome = None
-            handed: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-            poll = subscribe(self.scope(), self, self.poll_interval, partial(_hand, handed))
+            self._outcome = asyncio.get_running_loop().create_future()
+            poll = subscribe(self.scope(), self, self.poll_interval)
             try:
-                while not handed.done() and (left := self._seconds_left()) > 0:
-                    # Now and then by the clock on the wall, for the loop's own stands still while the machine sleeps.
-                    await asyncio.wait([handed], timeout=min(left, LONGEST_SLEEP))
-                outcome = handed.result() if handed.done() else None
+                outcome = await self._next_outcome(poll, self._outcome)
             finally:
                 poll.remove(self)
                 self.last_fault = self.last_fault or poll.fault
         # A wait that joins a poll which runs already can be over at once.
-        await asyncio.sleep(begun + SHORTEST_FIRST_PAUSE - time.monotonic())
+        await asyncio.sleep(started + polls.MIN_FIRST_PAUSE_SECONDS - time.monotonic())
         if outcome is None:
             return {"status": "timeout", "last_look": self.standing}
         if isinstance(outcome, WorkflowsError):
@@ -206,9 +204,44 @@ class WaitTrigger(BaseTrigger):
             return self._attention_event(outcome)
         return {"status": "done", **self._event(outcome)}
 
+    async def _next_outcome(self, poll: Poll, outcome: asyncio.Future[Any]) -> Any:
+        """Return what comes out, or None at the deadline, after one last poll."""
+        while not outcome.done() and (left := self._seconds_left()) > 0:
+            # Now and then by the wall-clock, for the loop's own clock stands still while the machine sleeps.
+            await asyncio.wait([outcome], timeout=min(left, MAX_SLEEP_SECONDS))
+        if not outcome.done():
+            last = poll.poll_now(self)
+            await asyncio.wait([outcome, last], timeout=MAX_LAST_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        return outcome.result() if outcome.done() else None
+
+    def deliver(self, outcome: Any) -> None:
+        """Take what a poll brought; where the wait goes on, say in the task's log whom it waits for by now."""
+        if outcome is not None:
+            if self._outcome is not None and not self._outcome.done():
+                self._outcome.set_result(outcome)
+            return
+        step = self._step()
+        if self.holding is not None and step is not None and step != self.last_step:
+            self.log.info("%s", self.holding.waiting_for())
+        self.last_step = step
+
+    def report_outage(self, fault: str | None) -> None:
+        """Say in the task's log that nothing could be polled for it for long, or that it can be again."""
+        if fault is None:
+            self.log.info("Polling works again, the wait goes on.")
+        else:
+            minutes = rejection_patience() / 60
+            self.log.warning("Polling has failed for more than %.0f minutes, will retry: %s", minutes, fault)
+
+    def _step(self) -> list[str] | None:
+        """Return what tells a change of the step or of its assignees, as the last poll found them."""
+        if self.holding is None:
+            return self.last_step
+        return [str(self.holding.step_occurrence_id), *self.holding.holders]
+
     def _attention_event(self, attention: Attention) -> dict[str, Any]:
         # With all that the resumed task needs: dag.test() drops the keyword arguments of a deferral. Without the
-        # holders, whom the task reads anew; only the event of a timeout names them, as the task's own log does.
+        # assignees, which the task reads again; only the event of a timeout names them, as the task's own log does.
         known = [] if self.watch is None else self.watch["known"]
         return {"status": "attention", **attention.to_dict(), "known": known, "deadline": self.deadline}
 
@@ -227,11 +260,6 @@ async def in_thread(call: Any, *args: Any) -> Any:
 def threads() -> ThreadPoolExecutor:
     """Return this package's own few threads."""
     return ThreadPoolExecutor(max_workers=4, thread_name_prefix="workflows-poll")
-
-
-def _hand(handed: asyncio.Future[Any], outcome: Any) -> None:
-    if not handed.done():
-        handed.set_result(outcome)
 
 
 def _public_name(error: WorkflowsError) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_workflows.triggers.base import LONGEST_SLEEP
+from airflow_provider_workflows.triggers.base import MAX_SLEEP_SECONDS
 
 
 class PauseTrigger(BaseTrigger):
@@ -38,5 +38,5 @@ class PauseTrigger(BaseTrigger):
         until = datetime.fromisoformat(self.until)
         # Now and then by the clock on the wall, for the loop's own stands still while the machine sleeps.
         while (left := (until - datetime.now(timezone.utc)).total_seconds()) > 0:  # noqa: ASYNC110
-            await asyncio.sleep(min(left, LONGEST_SLEEP))
+            await asyncio.sleep(min(left, MAX_SLEEP_SECONDS))
         yield TriggerEvent(self._handed_back())

@@ -2,42 +2,31 @@
 
 from __future__ import annotations
 
-import time
-from collections import deque
-from collections.abc import Callable, Collection, Generator, Iterable, Iterator
+from collections.abc import Collection
 from functools import partial
-from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from airflow_provider_workflows.exceptions import (
-    ApiError,
-    ContractError,
-    InvalidRequest,
-    NotFound,
-    PermissionDenied,
-    RateLimited,
-    ServerError,
-    WorkflowsError,
+from airflow_provider_workflows.polling.procore import (
+    AmbiguousHistory,
+    BulkHistoryScope,
+    DirectCaller,
+    ResponseQuery,
+    ResponseRequests,
+    ResponseRequestsScope,
+    run_directly,
 )
 from airflow_provider_workflows.rules import procore as rules
-from airflow_provider_workflows.rules.forms import documented_form, is_id
 from airflow_provider_workflows.rules.parameters import text_id
 from airflow_provider_workflows.rules.verdicts import Verdict, Word
-from airflow_provider_workflows.triggers.base import PASSING_FAULTS, WaitTrigger, in_thread
+from airflow_provider_workflows.triggers.base import WaitTrigger, in_thread
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
+    from airflow_provider_workflows.polling.poll import PollScope
     from airflow_provider_workflows.rules.holdings import Attention
-    from airflow_provider_workflows.triggers.shared_poll import Scope
 
-ITEMS_A_CALL = 50  # of a bulk history; how many it takes is not documented
-NO_SUCH_ROUTE = (404, 405)
-REFUSALS_KEPT = 3600.0  # seconds until a call with others names an item again that it was refused for
-SOME_REFUSED = 10  # items
-# What concerns one record only, if others can be read: not the sign-in, the rate limit, or the network.
-ONE_RECORD = (ContractError, InvalidRequest, NotFound, PermissionDenied, ServerError)
-FAULTS_IN_A_ROW = 3  # of a server: then it may be no matter of single records
-ROWS_A_PAGE = 100
+MAX_REQUESTS = 200  # in one event, which Airflow logs and stores; the others go on waiting for a response
+MAX_NAMED = 20  # in a line of the log
 
 
 class ProcoreConnectionWaitTrigger(WaitTrigger):
@@ -138,17 +127,15 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         self.after = after
         self.terminate_on_kill = terminate_on_kill
         self.mark: Any = None  # of what a poll has seen of it
-        self.looked_at = 0.0
+        self.polled_at = 0.0
 
-    def scope(self) -> Scope:
-        from airflow_provider_workflows.triggers.procore_scopes import ItemsScope
-
+    def scope(self) -> PollScope:
         if self.tool_type is None or self.item_id is None or self.project_id is None:
             return super().scope()
-        return ItemsScope(self)
+        return BulkHistoryScope(self)
 
     @property
-    def sweep_key(self) -> tuple[str, str | None]:
+    def list_key(self) -> tuple[str, str | None]:
         return ("item", self.item_id) if self.instance_id is None else ("instance", self.instance_id)
 
     def snapshot(self, hook: ProcoreHook) -> tuple[dict[str, Any], dict[str, Any] | None]:
@@ -161,14 +148,14 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
             self.tool_subtype = text_id(shown.get("tool_subtype"))
         return self._snapshot(hook.get_instance_history(instance_id, project_id=self.project_id), instance_id)
 
-    def judge_histories(self, histories: list[Any]) -> Verdict | Attention | None:
+    def evaluate_histories(self, histories: list[Any]) -> Verdict | Attention | None:
         """
         Decide by the histories of all instances of the item, the newest first.
 
-        :raises Unclear: they do not say which of them is whose.
+        :raises AmbiguousHistory: they do not say which of them is whose.
         """
         instance_id, history = self._own_history(histories)
-        return self.judge(self._snapshot(history, instance_id))
+        return self.evaluate(self._snapshot(history, instance_id))
 
     def _snapshot(self, history: dict[str, Any], instance_id: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
         instance = rules.describe_instance(history, instance_id=instance_id, item_id=self.item_id)
@@ -181,14 +168,14 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         if wanted is not None and len(histories) == 1 and not named:
             return wanted, histories[0]
         if len(named) < len(histories):
-            raise Unclear(False)
+            raise AmbiguousHistory(False)
         if wanted is None and named:
             wanted = rules.newest_instance(
                 {**rules.describe_instance(history, instance_id=one, item_id=None), "id": one}
                 for one, history in named.items()
             )
         if wanted is None or wanted not in named:  # its own look says whether it is gone
-            raise Unclear(True)
+            raise AmbiguousHistory(True)
         return wanted, named[wanted]
 
     def decide(self, snapshot: tuple[dict[str, Any], dict[str, Any] | None]) -> Verdict | None:
@@ -269,113 +256,59 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
         self.project_ids = project_ids
         self.user_id = user_id
         self.tool_subtype = tool_subtype
-        self.broken: dict[str, str] = {}  # instances that could not be read the last time, and why
+        self.found = ResponseRequests()
+        self._logged_broken: set[str] = set()
 
-    def snapshot(self, hook: ProcoreHook) -> list[dict[str, Any]]:
-        reading = self._read(hook, _at_once)
-        while True:
-            try:
-                next(reading)
-            except StopIteration as end:
-                found: list[dict[str, Any]] = end.value
-                return found
+    def continue_from(self, other: ProcoreResponseRequestedWaitTrigger) -> None:
+        """Take over what an earlier poke of the same sensor has found and logged."""
+        self.found, self._logged_broken = other.found, other._logged_broken
 
-    def look_in_steps(self, hook: ProcoreHook) -> Generator[Any, None, Verdict | Attention | None]:
-        from airflow_provider_workflows.triggers.shared_poll import patiently
+    def scope(self) -> PollScope:
+        return ResponseRequestsScope(self.procore_conn_id, self.company_id, self._query)
 
-        try:
-            return self.judge((yield from self._read(hook, patiently)))
-        except WorkflowsError as fault:
-            self.last_fault = str(fault)
-            raise
+    @property
+    def _query(self) -> ResponseQuery:
+        return ResponseQuery(tuple(self.tool_types), tuple(self.project_ids), self.tool_subtype, self.user_id)
 
-    def _read(self, hook: ProcoreHook, call: Callable[..., Any]) -> Generator[Any, None, list[dict[str, Any]]]:
-        """
-        Read step by step, each with one request as a rule; ``call`` makes a request as a generator.
+    def snapshot(self, hook: ProcoreHook) -> ResponseRequests:
+        return run_directly(self.found.read(DirectCaller(hook), self._query))
 
-        An instance that cannot be read concerns only itself. Those that could not be read the last time come last, for
-        several in a row look like a server in trouble, which is not asked about the rest.
-        """
-        if self.user_id is None:
-            self.user_id = yield from call(lambda: hook.user_id)
-        elif not self.user_id.isdecimal():
-            self.user_id = yield from call(hook.find_user_id, self.user_id, parameter="user_id")
-        instances = yield from self._listed(hook, call)
-        requests: list[dict[str, Any]] = []
-        broken: dict[str, str] = {}
-        known = [instance_id for instance_id in self.broken if instance_id in instances]
-        left = deque([*(instance_id for instance_id in instances if instance_id not in self.broken), *known])
-        number_read = consecutive = 0
-        fault: WorkflowsError | None = None
-        while left and consecutive < FAULTS_IN_A_ROW:
-            instance_id = left.popleft()
-            try:
-                with documented_form():
-                    instance = yield from call(hook.get_instance, instance_id, project_id=instances[instance_id])
-                    request = rules.response_request(instance, str(self.user_id))
-            except ONE_RECORD as only_this:
-                fault, broken[instance_id] = only_this, str(only_this)
-                consecutive = consecutive + 1 if isinstance(fault, ServerError) else 0
-            else:
-                number_read, consecutive = number_read + 1, 0
-                if request is not None and self._is_asked_for(instance):
-                    requests.append({**request, "project_id": instances[instance_id]})
-            yield []
-        # Those that no call came to go before the others the next time.
-        self._note_broken({**{one: self.broken[one] for one in left if one in self.broken}, **broken})
-        if fault is not None and consecutive == FAULTS_IN_A_ROW and not number_read:
-            raise fault  # so it is the server, and none of them
-        return requests
+    def evaluate(self, snapshot: ResponseRequests) -> Verdict | Attention | None:
+        self.found = snapshot
+        return super().evaluate(snapshot)
 
-    def _is_asked_for(self, instance: dict[str, Any]) -> bool:
-        """Tell whether an instance is of one of the tools: a row of a list need not name its own."""
-        return any(
-            rules.is_asked_for(instance, tool_type=tool_type, tool_subtype=self.tool_subtype)
-            for tool_type in self.tool_types
-        )
+    def look(self, hook: ProcoreHook) -> tuple[Any, Verdict | Attention | None]:
+        looked = super().look(hook)
+        self._log_broken()
+        return looked
 
-    def _listed(self, hook: ProcoreHook, call: Callable[..., Any]) -> Generator[Any, None, dict[str, str]]:
-        """List the instances that may wait for the user, each once, under however many names of its tool."""
-        found: dict[str, str] = {}
-        places: set[tuple[str, str]] = set()
-        for project_id, tool_type in product(self.project_ids, self.tool_types):
-            level = yield from call(hook.level_for, project_id, tool_type)
-            if (tool_type, level) in places:
-                continue
-            places.add((tool_type, level))
-            rows = hook.list_instances(
-                tool_type, tool_subtype=self.tool_subtype, assignee_id=self.user_id, active=True, project_id=level
-            )
-            number = 0
-            while (row := (yield from call(next, rows, None))) is not None:
-                number += 1
-                if is_id(row.get("id")):
-                    found.setdefault(str(row["id"]), level)
-                if number % ROWS_A_PAGE == 0:
-                    yield []
-            if not number:
-                yield from call(hook.check_tool, tool_type)
-            yield []
-        return found
+    def deliver(self, outcome: Any) -> None:
+        self._log_broken()
+        super().deliver(outcome)
 
-    def _note_broken(self, broken: dict[str, str]) -> None:
+    def _log_broken(self) -> None:
         """Log each instance that cannot be read once, and once that it can be read again."""
-        for instance_id in broken.keys() - self.broken.keys():
+        broken = self.found.broken
+        for instance_id in broken.keys() - self._logged_broken:
             self.log.warning("Instance %s is left out, and the wait goes on: %s", instance_id, broken[instance_id])
-        for instance_id in self.broken.keys() - broken.keys():
+        for instance_id in self._logged_broken - broken.keys():
             self.log.info("Instance %s is not left out any more.", instance_id)
-        self.broken.clear()
-        self.broken.update(broken)
+        self._logged_broken = set(broken)
 
-    def decide(self, snapshot: list[dict[str, Any]]) -> Verdict | None:
-        if not snapshot:
+    def decide(self, snapshot: ResponseRequests) -> Verdict | None:
+        found = snapshot.requests[:MAX_REQUESTS]
+        if not found:
             return None
-        return Verdict("succeed", snapshot, f"{len(snapshot)} instance(s) wait for a response of user {self.user_id}")
+        more = f" and {len(snapshot.requests) - len(found)} more" if len(snapshot.requests) > len(found) else ""
+        reason = f"{len(found)} instance(s){more} wait for a response of user {snapshot.user_id}"
+        return Verdict("succeed", found, reason)
 
-    def describe(self, snapshot: list[dict[str, Any]]) -> str:
-        waiting = ", ".join(f"{r['instance_id']} at {r['step']!r}" for r in snapshot) or "none"
-        told = f"Instances of {', '.join(self.tool_types)} that wait for user {self.user_id}: {waiting}."
-        return f"{told} Could not be read: {', '.join(self.broken)}." if self.broken else told
+    def describe(self, snapshot: ResponseRequests) -> str:
+        shown = [f"{request['instance_id']} at {request['step']!r}" for request in snapshot.requests[:MAX_NAMED]]
+        more = len(snapshot.requests) - len(shown)
+        waiting = ", ".join([*shown, *([f"{more} more"] if more else [])]) or "none"
+        described = f"Instances of {', '.join(self.tool_types)} that wait for user {snapshot.user_id}: {waiting}."
+        return f"{described} Could not be read: {', '.join(snapshot.broken)}." if snapshot.broken else described
 
 
 class ProcoreAsyncOperationWaitTrigger(ProcoreWaitTrigger):
@@ -459,139 +392,3 @@ def _told(operation: dict[str, Any]) -> str:
     error = f" ({operation['error']})" if operation["error"] else ""
     counts = f", {operation['completed']} done, {operation['failed']} failed" if operation["completed_at"] else ""
     return f"Operation {operation['operation_id']} is {operation['status']}{error}{counts}"
-
-
-def _at_once(call: Callable[..., Any], *args: Any, **kwargs: Any) -> Generator[Any, None, Any]:
-    """Make a call on a worker, where the client does the waiting."""
-    return call(*args, **kwargs)
-    yield
-
-
-# --- the histories of many items ----------------------------------------------------------------------------
-
-
-class Unclear(Exception):
-    """
-    The histories of an item do not say which of them is the one that is waited for.
-
-    :param is_missing: It is none of them, as far as they say.
-    """
-
-    def __init__(self, is_missing: bool):
-        super().__init__(is_missing)
-        self.is_missing = is_missing
-
-
-class NoBulkHistory(Exception):
-    """This Procore cannot show the histories of several items in one call."""
-
-
-class ItemHistories:
-    """
-    Reads the histories of many items with few calls, and remembers from poll to poll what spoils a call.
-
-    :param tool_type: Tool of the items.
-    :param level: Project of the tool, or ``company``.
-    """
-
-    def __init__(self, tool_type: str, level: str):
-        self.tool_type = tool_type
-        self.level = level
-        self._size = ITEMS_A_CALL
-        self._refused: dict[str, WorkflowsError] = {}  # items that no call with others may name
-        self._forget_at = time.monotonic() + REFUSALS_KEPT
-        self._wary: dict[str, int] = {}  # items of a call that failed: how many of them may go together
-        self._answered = False
-        self._not_found = 0
-        self._is_down = False  # the last time no call was answered
-
-    def read(
-        self, hook: ProcoreHook, item_ids: Collection[str], *, each: Callable[[str, Any], Any] | None = None
-    ) -> Iterator[dict[str, Any] | RateLimited]:
-        """
-        Read item by item, with one call in each step.
-
-        :param each: Makes of an item and its histories what is returned instead of them; so that they need not be
-            kept, for thousands of objects make the garbage collector stop a triggerer.
-        :return: Of each item the histories of its instances, the newest first; or the error that concerns it. A step
-            may be a :class:`RateLimited` instead: then the next one makes the same call again.
-        :raises NoBulkHistory: there is no such route, or it refuses most items.
-        """
-        if time.monotonic() > self._forget_at:
-            self._refused.clear()
-            self._forget_at = time.monotonic() + REFUSALS_KEPT
-        refused = {item_id: self._refused[item_id] for item_id in item_ids if item_id in self._refused}
-        if len(refused) > max(SOME_REFUSED, len(item_ids) // 2):
-            raise NoBulkHistory(f"A bulk history is refused for most items. {next(iter(refused.values()))}")
-        if refused:
-            yield refused
-        was_down, self._is_down = self._is_down, True
-        failed: dict[str, int] = {}
-        left = deque(self._batches([item_id for item_id in item_ids if item_id not in refused]))
-        while left:
-            batch = left.popleft()
-            if len(batch) > self._size:
-                left.extendleft(reversed(_split(batch, self._size)))
-                continue
-            try:
-                answer = hook.each_bulk_history(self.tool_type, batch, project_id=self.level)
-            except RateLimited as fault:
-                left.appendleft(batch)
-                yield fault
-            except (InvalidRequest, NotFound, PermissionDenied) as refusal:
-                yield self._spoiled(batch, refusal, left)
-            except PASSING_FAULTS as fault:
-                # It may be one of them that the server fails at. Fewer go together next time, until one is alone.
-                failed |= dict.fromkeys(batch, max(1, len(batch) // 2))
-                self._wary |= failed
-                yield dict.fromkeys(batch, fault)
-            else:
-                self._answered = True
-                for item_id in batch:
-                    self._wary.pop(item_id, None)
-                if was_down and self._is_down:  # so it was the server, and none of the items
-                    self._wary = failed
-                    left = deque(self._batches([item_id for others in left for item_id in others]))
-                self._is_down = False
-                yield _paired(batch, answer, each)
-
-    def _batches(self, item_ids: list[str]) -> list[list[str]]:
-        together: dict[int, list[str]] = {}
-        for item_id in item_ids:
-            together.setdefault(min(self._size, self._wary.get(item_id, self._size)), []).append(item_id)
-        return [batch for size, ids in sorted(together.items(), reverse=True) for batch in _split(ids, size)]
-
-    def _spoiled(self, batch: list[str], refusal: ApiError, left: deque[list[str]]) -> dict[str, Any]:
-        half = len(batch) // 2
-        if refusal.status_code in NO_SUCH_ROUTE and not self._answered:
-            self._not_found += 1
-            # A 404 may also be about an item, which the halves would show.
-            if refusal.status_code != 404 or not half or self._not_found > 2:
-                raise NoBulkHistory(str(refusal))
-            left.extend([batch[:half], batch[half:]])
-            return {}
-        if not half:
-            self._refused[batch[0]] = refusal
-            if refusal.status_code in (400, 413):
-                self._size = ITEMS_A_CALL  # so it was this item and not the number of them
-            return {batch[0]: refusal}
-        if refusal.status_code in (400, 413):
-            self._size = half
-        left.extendleft([batch[half:], batch[:half]])
-        return {}
-
-
-def _split(item_ids: list[str], size: int) -> list[list[str]]:
-    return [item_ids[start : start + size] for start in range(0, len(item_ids), size)]
-
-
-def _paired(
-    batch: list[str], answer: Iterable[dict[str, Any]], each: Callable[[str, Any], Any] | None
-) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for entry in answer:
-        item_id, histories = str(entry.get("item_id")), entry.get("instances")
-        if item_id in batch and isinstance(histories, list):
-            found[item_id] = histories if each is None else each(item_id, histories)
-    odd = ContractError("The bulk history has no list of histories for it")
-    return {item_id: found.get(item_id, odd) for item_id in batch}

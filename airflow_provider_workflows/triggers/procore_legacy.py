@@ -6,6 +6,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ContractError
+from airflow_provider_workflows.polling.procore_legacy import LegacyInstancesScope
 from airflow_provider_workflows.rules import procore_legacy as rules
 from airflow_provider_workflows.rules.times import parse_time
 from airflow_provider_workflows.rules.verdicts import Verdict
@@ -13,8 +14,8 @@ from airflow_provider_workflows.triggers.procore import ProcoreConnectionWaitTri
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
+    from airflow_provider_workflows.polling.poll import PollScope
     from airflow_provider_workflows.rules.holdings import Attention
-    from airflow_provider_workflows.triggers.shared_poll import Scope
 
 
 # An instance without an activity can be between two states; it has ended if each poll finds it so for that long.
@@ -46,7 +47,7 @@ class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
         self.instance_id = instance_id
         self.mark = mark
         self.idle = idle
-        self.looked_at = 0.0
+        self.polled_at = 0.0
 
     def arguments(self) -> dict[str, Any]:
         known = {name: value for name in ("mark", "idle") if (value := getattr(self, name)) is not None}
@@ -56,13 +57,13 @@ class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
     def connection(self) -> tuple[str | None, ...]:
         return ("procore_legacy", self.procore_conn_id, self.company_id, self.project_id)
 
-    def scope(self) -> Scope:
-        from airflow_provider_workflows.triggers.procore_scopes import LegacyScope
-
-        return super().scope() if self.instance_id is None else LegacyScope(self)
+    def scope(self) -> PollScope:
+        if self.instance_id is None:
+            return super().scope()
+        return LegacyInstancesScope(self.procore_conn_id, self.company_id)
 
     @property
-    def sweep_key(self) -> str | None:
+    def list_key(self) -> str | None:
         return self.instance_id
 
     def look(self, hook: ProcoreLegacyHook) -> tuple[Any, Verdict | Attention | None]:

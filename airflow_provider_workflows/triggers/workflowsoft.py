@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_workflows.exceptions import NotFound, ServerError, WorkflowsError
+from airflow_provider_workflows.polling import poll as polls
+from airflow_provider_workflows.polling.workflowsoft import DestructivePoll, IntegrationStepScope
 from airflow_provider_workflows.rules.verdicts import Verdict
-from airflow_provider_workflows.triggers.base import SHORTEST_FIRST_PAUSE, WaitTrigger
+from airflow_provider_workflows.triggers.base import WaitTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
-    from airflow_provider_workflows.triggers.shared_poll import Scope
+    from airflow_provider_workflows.polling.poll import PollScope
 
 
 MOST_INSTANCES = 500  # that one wait, or a watcher in a row, takes
@@ -25,10 +27,6 @@ WHAT_TO_DO = (
     "If an integration instance was taken out of Workflowsoft, nobody works on it: compare with the processes running "
     "there. One that you find there can be handled by giving its id to the operators by hand."
 )
-
-
-class ReadingConsumes(Exception):
-    """The connection says by now that reading takes instances out, which a trigger must not do."""
 
 
 class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
@@ -95,10 +93,8 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
     def connection(self) -> tuple[str | None, ...]:
         return ("workflowsoft", self.workflowsoft_conn_id)
 
-    def scope(self) -> Scope:
-        from airflow_provider_workflows.triggers.workflowsoft_scope import StepScope
-
-        return StepScope(self)
+    def scope(self) -> PollScope:
+        return IntegrationStepScope(self)
 
     def locate(self, hook: WorkflowsoftHook) -> None:
         """Look the step's id up by the titles where it is not known yet."""
@@ -169,13 +165,13 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
     async def _wait(self) -> dict[str, Any]:
         try:
             return await super()._wait()
-        except ReadingConsumes:
+        except DestructivePoll:
             self.log.info("By now reading takes instances out, as the connection says, so a worker goes on polling.")
             return self.look_event()
 
     def snapshot(self, hook: WorkflowsoftHook) -> list[dict[str, str | None]]:
         if not hook.keeps_until_completed:
-            raise ReadingConsumes
+            raise DestructivePoll
         self.locate(hook)
         return self.drain(lambda: self.poll(hook))
 
@@ -216,5 +212,5 @@ class WorkflowsoftPauseTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         left = (datetime.fromisoformat(self.until) - datetime.now(timezone.utc)).total_seconds()
-        await asyncio.sleep(max(SHORTEST_FIRST_PAUSE, left))
+        await asyncio.sleep(max(polls.MIN_FIRST_PAUSE_SECONDS, left))
         yield TriggerEvent(self.event)

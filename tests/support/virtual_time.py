@@ -16,14 +16,10 @@ import pytest
 from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.client.rest import RestClient
 from airflow_provider_workflows.emulator import world
-from airflow_provider_workflows.triggers import (
-    base,
-    procore,
-    procore_legacy,
-    procore_scopes,
-    shared_poll,
-    workflowsoft_scope,
-)
+from airflow_provider_workflows.polling import bulk_history, channel, list_poll, poll, rate_limiter
+from airflow_provider_workflows.polling import procore as procore_polls
+from airflow_provider_workflows.polling import workflowsoft as workflowsoft_polls
+from airflow_provider_workflows.triggers import base, procore_legacy
 
 MOST_JUMPS = 100_000
 MOST_SPINS = 500
@@ -55,7 +51,8 @@ class VirtualTime:
     def __enter__(self) -> VirtualTime:
         patch = self._patch
         ours = SimpleNamespace(time=self.time, monotonic=self.monotonic, sleep=time.sleep)
-        for module in (base, shared_poll, procore, procore_legacy, procore_scopes, workflowsoft_scope, world):
+        polls = (bulk_history, channel, list_poll, poll, procore_polls, rate_limiter, workflowsoft_polls)
+        for module in (base, procore_legacy, world, *polls):
             patch.setattr(module, "time", ours)
         patch.setattr(base, "datetime", self._datetime())
         for cls in (RestClient, TokenAuth):

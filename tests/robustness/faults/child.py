@@ -62,7 +62,7 @@ def run(line: Connection, order: Order) -> None:
     RetryPolicy.__init__.__defaults__ = (5, 0.0, 120.0)
     base.time = SimpleNamespace(sleep=lambda seconds: None)
     procore_bulk.time = base.time
-    triggers.SHORTEST_FIRST_PAUSE = 0.0
+    polls.MIN_FIRST_PAUSE_SECONDS = 0.0
     ti = SimpleNamespace(
         dag_id="faults",
         run_id="run-1",

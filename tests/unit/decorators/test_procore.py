@@ -491,7 +491,7 @@ def test_a_function_may_do_with_the_instance_what_it_likes(emulator, row, store)
 
 
 def test_a_sleep_is_never_so_short_that_airflow_would_fail_the_task(row, store, monkeypatch):
-    monkeypatch.setattr("airflow_provider_workflows.triggers.base.SHORTEST_FIRST_PAUSE", 5.0)
+    monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_PAUSE_SECONDS", 5.0)
     options = {"deferrable": True, "poke_interval": 0.1}
     before = datetime.now(timezone.utc)
     until = paused(operator(Function(Wait())(), row, options=options), store).trigger.until

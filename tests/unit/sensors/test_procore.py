@@ -248,7 +248,7 @@ def test_airflows_own_timeout_comes_after_ours(emulator, store):
 
 def test_a_trigger_never_polls_at_once_and_then_about_every_interval(emulator, store, monkeypatch):
     """Airflow can fail a task whose trigger fires within seconds of its deferral."""
-    monkeypatch.setattr(waiting, "SHORTEST_FIRST_PAUSE", 5.0)
+    monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_PAUSE_SECONDS", 5.0)
     trigger = deferred(instance_sensor(timeout=3600), {"task_state_store": store}).trigger
     trigger.poll_interval = 60.0
     looks: list[float] = []

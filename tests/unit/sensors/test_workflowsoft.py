@@ -103,7 +103,7 @@ def consuming(connect) -> None:
 @pytest.fixture(autouse=True)
 def quick_pause(monkeypatch) -> None:
     """Let a pause in the triggerer be as short as the tests ask for."""
-    monkeypatch.setattr(workflowsoft_triggers, "SHORTEST_FIRST_PAUSE", 0.01)
+    monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_PAUSE_SECONDS", 0.01)
 
 
 @pytest.fixture

@@ -13,11 +13,13 @@ from typing import Any
 import pytest
 
 from airflow_provider_workflows.emulator import Emulator
+from airflow_provider_workflows.hooks.base import FoundConnection
+from airflow_provider_workflows.polling import poll
+from airflow_provider_workflows.polling.poll import PollScope, Reader
 from airflow_provider_workflows.rules.verdicts import Verdict
-from airflow_provider_workflows.triggers import base, shared_poll
+from airflow_provider_workflows.triggers import base
 from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
 from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyInstanceWaitTrigger
-from airflow_provider_workflows.triggers.shared_poll import Scope
 from tests.support.virtual_time import VirtualTime
 
 TOOL, PROJECT = "purchase_order_contract", "1001"
@@ -32,40 +34,55 @@ class Hook:
 
     def __init__(self, product: Product):
         self.product = product
-        self.client = SimpleNamespace(sent=0, rate=None)
+        self.client = SimpleNamespace(
+            sent=0, rate=None, account=product.account, base_url="made-up", share_sockets=lambda adapter: None
+        )
         self.requests_per_hour = product.requests_per_hour
         product.hooks.append(self)
 
-    async def prepare(self) -> None:
-        if self.product.prepares:
-            await self.product.prepares(self)
+    async def prepare(self, found: FoundConnection) -> None:
+        self.found = found
 
     def close(self) -> None:
         self.product.closed.append(self)
 
 
 class Product:
-    """What the polls of one connection to a made-up product see and do."""
+    """What the polls of connections to a made-up product see and do."""
 
     def __init__(self, time: Callable[[], float]):
         self.time = time
+        self.account = object()
         self.polls: list[tuple[float, list[Any]]] = []  # when, for whom
         self.hooks: list[Hook] = []
         self.closed: list[Hook] = []
         self.requests_per_hour: int | None = None
-        self.prepares: Any = None
+        self.look_ups: list[float] = []  # of connections
+        self.settings: Any = 0  # another value is a connection that was changed
+        self.look_up_fault: Exception | None = None
         # What the next polls do, one after another; afterwards nothing comes out.
-        self.next: list[Callable[[Hook, Sequence[Any]], Iterator[Any]]] = []
+        self.next: list[Callable[[Reader, Sequence[Any]], Any]] = []
 
-    def scope(self, name: str = "scope", conn_id: str = "made_up") -> Scope:
+    def scope(self, name: str = "scope", conn_id: str = "made_up") -> PollScope:
         return MadeUpScope(self, name, conn_id)
+
+    async def find_connection(self, conn_id: str) -> FoundConnection:
+        self.look_ups.append(self.time())
+        if self.look_up_fault is not None:
+            raise self.look_up_fault
+        return FoundConnection(SimpleNamespace(extra=self.settings), {})
 
     @property
     def times(self) -> list[float]:
         return [at for at, _ in self.polls]
 
 
-class MadeUpScope(Scope):
+def request(hook: Hook) -> None:
+    """Send a request that is answered."""
+    hook.client.sent += 1
+
+
+class MadeUpScope(PollScope):
     def __init__(self, product: Product, name: str, conn_id: str):
         super().__init__(conn_id)
         self.product = product
@@ -75,35 +92,47 @@ class MadeUpScope(Scope):
     def key(self) -> tuple[str, ...]:
         return ("made_up", self.conn_id, self.name)
 
+    hook_key = "made_up"
+
     def open_hook(self) -> Any:
         return Hook(self.product)
 
     def first_pause(self, interval: float) -> float:
         return interval
 
-    def read(self, hook: Any, subscribers: Sequence[Any]) -> Iterator[Any]:
+    async def read(self, reader: Reader, subscribers: Sequence[Any]) -> None:
         self.product.polls.append((self.product.time(), list(subscribers)))
         if self.product.next:
-            yield from self.product.next.pop(0)(hook, subscribers)
+            await self.product.next.pop(0)(reader, subscribers)
             return
-        hook.client.sent += 1
-        yield [(one, None) for one in subscribers]
+        await reader.call(request)
+        reader.deliver_all((one, None) for one in subscribers)
 
 
 class MadeUpWait(base.WaitTrigger):
     """A wait whose verdict the test says."""
 
-    def __init__(self, scope: Scope, name: str = "wait", interval: float = INTERVAL, deadline: str | None = None):
+    def __init__(self, scope: PollScope, name: str = "wait", interval: float = INTERVAL, deadline: str | None = None):
         super().__init__(poll_interval=interval, deadline=deadline)
         self.name = name
         self._scope = scope
+        self.single: Any = None  # what a poll of it alone brings
 
     def __repr__(self) -> str:
         return self.name
 
     connection = ("made_up", "made_up")
 
-    def scope(self) -> Scope:
+    async def poll_singly(self, reader: Reader) -> Any:
+        def read(hook: Hook) -> Any:
+            request(hook)
+            if isinstance(self.single, Exception):
+                raise self.single
+            return self.single
+
+        return await reader.call(read)
+
+    def scope(self) -> PollScope:
         return self._scope
 
     def open_hook(self) -> Any: ...
@@ -125,16 +154,18 @@ def clock() -> Iterator[VirtualTime]:
 
 
 @pytest.fixture
-def product(clock: VirtualTime) -> Product:
-    return Product(lambda: clock.elapsed)
+def product(clock: VirtualTime, monkeypatch: pytest.MonkeyPatch) -> Product:
+    product = Product(lambda: clock.elapsed)
+    monkeypatch.setattr("airflow_provider_workflows.hooks.base.find_connection", product.find_connection)
+    return product
 
 
 @pytest.fixture(autouse=True)
 def nothing_polls_on() -> Iterator[None]:
     """Whoever waited is served or gone when a test is over, and so is the poll."""
     yield
-    left = [poll for home in shared_poll._homes.values() for poll in home.polls.values()]
-    shared_poll._homes.clear()
+    left = [one for state in poll._loops.values() for one in (state.polls, state.connections, state.channels) if one]
+    poll._loops.clear()
     assert left == []
 
 
@@ -248,9 +279,9 @@ class Waiting:
 @pytest.fixture
 def waiting(emulator, clock, monkeypatch):
     """Return a function that runs a scenario, each interval of which has one poll."""
-    monkeypatch.setattr("airflow_provider_workflows.triggers.shared_poll.random.random", lambda: 1.0)
-    monkeypatch.setattr("airflow_provider_workflows.triggers.shared_poll.random.uniform", lambda least, most: least)
-    monkeypatch.setattr("airflow_provider_workflows.triggers.workflowsoft_scope.random.uniform", lambda least, _: least)
+    monkeypatch.setattr("airflow_provider_workflows.polling.poll.random.random", lambda: 1.0)
+    monkeypatch.setattr("airflow_provider_workflows.polling.poll.random.uniform", lambda least, most: least)
+    monkeypatch.setattr("airflow_provider_workflows.polling.workflowsoft.random.uniform", lambda least, _: least)
 
     def run(scenario):
         waits = Waiting(emulator, clock)

@@ -10,11 +10,11 @@ from email.utils import format_datetime
 from types import SimpleNamespace
 
 import pytest
+from airflow_provider_workflows.triggers.shared_poll import Budget
 
 from airflow_provider_workflows.client.rest import RateLimit, RestClient
 from airflow_provider_workflows.exceptions import RateLimited
 from airflow_provider_workflows.hooks import base as hooks
-from airflow_provider_workflows.triggers.shared_poll import Budget
 from tests.support.sizes import tenth_and_full
 from tests.unit.triggers.conftest import (
     DONE,

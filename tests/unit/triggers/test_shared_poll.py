@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextvars
+import itertools
 import sys
 import time
 
@@ -14,47 +15,48 @@ from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     ConnectionFailed,
     ContractError,
+    InvalidRequest,
     NotFound,
     PermissionDenied,
     RateLimited,
     ServerError,
+    SignInFailed,
 )
-from airflow_provider_workflows.triggers import base, shared_poll
-from airflow_provider_workflows.triggers.shared_poll import snapshots
-from tests.unit.triggers.conftest import DONE, INTERVAL, MadeUpWait, Product, cancel, wait_for
+from airflow_provider_workflows.polling import poll
+from airflow_provider_workflows.polling.poll import PollScope, snapshots
+from tests.unit.triggers.conftest import DONE, INTERVAL, MadeUpWait, Product, cancel, request, wait_for
 
 
 def answers(outcomes):
-    """One step that tells some subscribers something, by their names, and the others nothing."""
+    """One call that brings some subscribers something, by their names, and the others nothing."""
 
-    def poll(hook, subscribers):
-        hook.client.sent += 1
-        yield [(one, outcomes.get(one.name)) for one in subscribers]
+    async def read(reader, subscribers):
+        await reader.call(request)
+        reader.deliver_all((one, outcomes.get(one.name)) for one in subscribers)
 
-    return poll
+    return read
 
 
 def raises(error):
-    def poll(hook, subscribers):
-        hook.client.sent += 1
+    def fail(hook):
+        request(hook)
         raise error
-        yield
 
-    return poll
+    async def read(reader, subscribers):
+        await reader.call(fail)
+
+    return read
 
 
 def one_by_one(outcomes):
-    """A step for each subscriber."""
+    """A call for each subscriber."""
 
-    def poll(hook, subscribers):
+    async def read(reader, subscribers):
         for one in subscribers:
-            hook.client.sent += 1
-            outcome = outcomes.get(one.name)
-            if isinstance(outcome, type):
-                raise outcome("It failed")
-            yield [(one, outcome)]
+            one.single = outcomes.get(one.name)
+            await reader.poll_single(one)
 
-    return poll
+    return read
 
 
 def over(*names):
@@ -81,25 +83,28 @@ def test_all_waits_of_a_scope_are_read_for_by_one_poll(clock, product):
     assert len(product.hooks) == 1
 
 
-def test_scopes_are_polled_apart_and_one_request_at_a_time(clock, product):
+def test_scopes_of_a_sign_in_make_two_requests_at_once_at_most(clock, product):
     at_work = []
 
-    def slow(hook, subscribers):
-        at_work.append("begins")
+    def slow(hook):
+        at_work.append(1)
         time.sleep(0.05)
-        at_work.append("ends")
-        yield [(one, None) for one in subscribers]
+        at_work.append(-1)
+
+    async def read(reader, subscribers):
+        await reader.call(slow)
+        reader.deliver_all((one, None) for one in subscribers)
 
     async def scenario():
-        product.next = [slow, slow, slow]
-        tasks = [wait_for(MadeUpWait(product.scope(name))) for name in ("a", "b", "c")]
+        product.next = [read] * 5
+        tasks = [wait_for(MadeUpWait(product.scope(name, conn_id=name))) for name in "abcde"]
         await asyncio.sleep(1.5 * INTERVAL)
         await cancel(*tasks)
 
     clock.run(scenario())
 
-    assert len(product.polls) == 3
-    assert at_work == ["begins", "ends"] * 3
+    assert len(product.polls) == 5
+    assert max(itertools.accumulate(at_work)) == 2
 
 
 def test_the_last_one_out_stops_the_poll(clock, product):
@@ -160,12 +165,11 @@ def test_the_poll_goes_on_when_a_wait_leaves_while_it_is_read_for(clock, product
     async def scenario():
         leaver, stayer = (wait_for(MadeUpWait(product.scope(), name)) for name in ("leaver", "stayer"))
 
-        def poll(hook, subscribers):
-            clock.loop.call_soon_threadsafe(leaver.cancel)
-            yield []
-            yield [(one, DONE) for one in subscribers]
+        async def read(reader, subscribers):
+            await reader.call(lambda hook: clock.loop.call_soon_threadsafe(leaver.cancel))
+            reader.deliver_all((one, DONE) for one in subscribers)
 
-        product.next = [poll]
+        product.next = [read]
         return await stayer, leaver
 
     payload, leaver = clock.run(scenario())
@@ -174,35 +178,44 @@ def test_the_poll_goes_on_when_a_wait_leaves_while_it_is_read_for(clock, product
     assert leaver.cancelled()
 
 
-def test_a_poll_knows_nothing_of_whom_it_started_for(clock, product):
-    """Airflow logs by a context variable: whatever the poll logged would be the first wait's for ever."""
-    whose = contextvars.ContextVar("whose", default="nobody's")
-    found = []
+def test_each_line_is_logged_for_the_wait_that_it_is_about(clock, product):
+    """Airflow logs by a context variable: whatever a poll logs in that of a wait lands in the log of its task."""
+    whose = contextvars.ContextVar("whose", default="the triggerer's")
+    found = {}
 
-    async def prepares(hook):
-        found.append(whose.get())
+    async def read(reader, subscribers):
+        found["poll"] = whose.get()
+        reader.deliver_all((one, None) for one in subscribers)
+
+    class Wait(MadeUpWait):
+        def deliver(self, outcome):
+            found[self.name] = whose.get()
+            super().deliver(outcome)
+
+    async def waiting(name):
+        whose.set(name)
+        return await wait_for(Wait(product.scope(), name, deadline=clock.deadline(1.5 * INTERVAL)))
 
     async def scenario():
-        product.prepares = prepares
-        product.next = [over("wait")]
-        whose.set("the first one's")
-        return await wait_for(MadeUpWait(product.scope()))
+        product.next = [read]
+        await asyncio.gather(*(asyncio.create_task(waiting(name)) for name in ("first", "second")))
 
     clock.run(scenario())
 
-    assert found == ["nobody's"]
+    assert found == {"poll": "the triggerer's", "first": "first", "second": "second"}
 
 
-def test_polls_of_an_event_loop_that_is_closed_are_forgotten():
+def test_polls_of_an_event_loop_that_is_closed_are_forgotten(monkeypatch):
     """`dag.test()` has an event loop for each trigger."""
     product = Product(lambda: 0.0)
+    monkeypatch.setattr("airflow_provider_workflows.hooks.base.find_connection", product.find_connection)
 
     async def scenario():
         product.next = [over("wait")]
         return (await wait_for(MadeUpWait(product.scope(), interval=0.01)))["status"]
 
     assert {asyncio.run(scenario()) for _ in range(5)} == {"done"}
-    assert len(shared_poll._homes) == 1
+    assert len(poll._loops) == 1
 
 
 # --- when ---
@@ -211,22 +224,20 @@ def test_polls_of_an_event_loop_that_is_closed_are_forgotten():
 @pytest.mark.usefixtures("real_first_pause")
 def test_first_poll_is_delayed_and_spread_over_the_interval(clock, product):
     scope = product.scope()
-    pauses = [shared_poll.Scope.first_pause(scope, 60.0) for _ in range(200)]
+    pauses = [PollScope.first_pause(scope, 60.0) for _ in range(200)]
 
     assert min(pauses) == 5.0
     assert max(pauses) > 40.0
-    assert [shared_poll.Scope.first_pause(scope, 0.1) for _ in range(3)] == [5.0, 5.0, 5.0]
+    assert [PollScope.first_pause(scope, 0.1) for _ in range(3)] == [5.0, 5.0, 5.0]
 
 
 @pytest.fixture
 def real_first_pause(monkeypatch):
-    monkeypatch.setattr(base, "SHORTEST_FIRST_PAUSE", 5.0)
+    monkeypatch.setattr(poll, "MIN_FIRST_PAUSE_SECONDS", 5.0)
 
 
 @pytest.mark.usefixtures("real_first_pause")
-@pytest.mark.parametrize(
-    ("outcome", "status"), [(DONE, "done"), (NotFound("It is gone"), "error"), (None, "timeout")], ids=str
-)
+@pytest.mark.parametrize(("outcome", "status"), [(DONE, "done"), (None, "timeout")], ids=str)
 def test_event_is_never_yielded_in_the_first_seconds(clock, product, outcome, status):
     async def scenario():
         there = wait_for(MadeUpWait(product.scope(), "there"))
@@ -244,30 +255,127 @@ def test_event_is_never_yielded_in_the_first_seconds(clock, product, outcome, st
     assert how == status
 
 
-def test_a_deadline_passes_without_a_last_poll(clock, product):
+# --- the deadline ---
+
+
+@pytest.mark.parametrize("seconds", [-5.0, 0.9 * INTERVAL], ids=["passed before the start", "before the first poll"])
+def test_at_the_deadline_there_is_one_last_poll(clock, product, seconds):
     async def scenario():
-        return await wait_for(MadeUpWait(product.scope(), deadline=clock.deadline(0.9 * INTERVAL)))
+        return await wait_for(MadeUpWait(product.scope(), deadline=clock.deadline(seconds)))
 
-    assert clock.run(scenario()) == {"status": "timeout", "last_look": "It was not looked at."}
-    assert product.polls == []
-    assert clock.elapsed == pytest.approx(0.9 * INTERVAL)
-
-
-# --- faults of one ---
+    assert clock.run(scenario()) == {"status": "timeout", "last_look": "It was not polled."}
+    assert product.times == [pytest.approx(max(0.0, seconds))]
 
 
-@pytest.mark.parametrize("refusal", [NotFound("gone"), PermissionDenied("hidden"), ContractError("odd")])
-def test_rejection_of_one_wait_ends_it_and_serves_the_others(clock, product, refusal):
+def test_the_last_poll_brings_what_was_decided_before_the_deadline(clock, product):
+    async def scenario():
+        product.next = [over("wait")]
+        return await wait_for(MadeUpWait(product.scope(), deadline=clock.deadline(3.0)))
+
+    assert clock.run(scenario())["status"] == "done"
+    assert clock.elapsed < 4.0
+
+
+def test_waits_with_one_deadline_share_the_last_poll(clock, product):
+    async def scenario():
+        deadline = clock.deadline(0.5 * INTERVAL)
+        there = wait_for(MadeUpWait(product.scope(), "there"))
+        waits = [MadeUpWait(product.scope(), f"w{number}", deadline=deadline) for number in range(50)]
+        payloads = await asyncio.gather(*map(wait_for, waits))
+        await cancel(there)
+        return {payload["status"] for payload in payloads}
+
+    assert clock.run(scenario()) == {"timeout"}
+    assert sum(len(subscribers) for _, subscribers in product.polls) == 50
+    assert len(product.polls) <= 2
+
+
+def test_a_last_poll_that_hangs_does_not_keep_the_task(clock, product):
+    async def hangs(reader, subscribers):
+        await asyncio.sleep(3600)
+
+    async def scenario():
+        product.next = [hangs]
+        return await wait_for(MadeUpWait(product.scope(), deadline=clock.deadline(3.0)))
+
+    assert clock.run(scenario())["status"] == "timeout"
+    assert clock.elapsed < 120
+
+
+def test_a_timeout_names_what_was_known_before_the_deferral(clock, product):
+    async def scenario():
+        product.next = [raises(ServerError("The server is not available"))] * 3
+        wait = MadeUpWait(product.scope(), deadline=clock.deadline(2.5 * INTERVAL))
+        wait.last_look = "Instance 7 is at step 'Budget Check'."
+        wait.last_look = wait.serialize()[1]["last_poll"]
+        return await wait_for(wait)
+
+    payload = clock.run(scenario())
+
+    assert payload["status"] == "timeout"
+    assert payload["last_look"].startswith("Instance 7 is at step 'Budget Check'. The last poll failed: The server is")
+
+
+# --- errors of one ---
+
+REJECTIONS = [
+    NotFound("gone"),
+    PermissionDenied("hidden"),
+    ContractError("malformed"),
+    InvalidRequest("not like this"),
+    AuthenticationError("this path alone"),
+]
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS, ids=lambda one: type(one).__name__)
+def test_a_rejected_wait_fails_after_ten_minutes_and_serves_the_others(clock, product, rejection):
     async def scenario():
         a, bad, c, d = (wait_for(MadeUpWait(product.scope(), name)) for name in ("a", "bad", "c", "d"))
-        product.next = [one_by_one({"a": DONE, "bad": refusal, "c": DONE}), over("d")]
-        return [await task for task in (a, bad, c)], await d
+        product.next = [one_by_one({"bad": rejection})] * 9 + [one_by_one({"a": DONE, "bad": rejection, "c": DONE})]
+        a, c = await a, await c
+        assert not bad.done()
+        assert clock.elapsed == pytest.approx(10 * INTERVAL, abs=1)
+        product.next = [one_by_one({"bad": rejection})]
+        payload = await bad
+        await cancel(d)
+        return a, c, payload
 
-    (a, bad, c), d = clock.run(scenario())
+    a, c, bad = clock.run(scenario())
 
-    assert [a["status"], c["status"], d["status"]] == ["done"] * 3
-    assert (bad["status"], bad["error"], bad["message"]) == ("error", type(refusal).__name__, str(refusal))
-    assert product.times == [60.0, 120.0]
+    assert [a["status"], c["status"]] == ["done"] * 2
+    assert (bad["status"], bad["error"], bad["message"]) == ("error", type(rejection).__name__, str(rejection))
+
+
+@pytest.mark.parametrize("rejection", REJECTIONS, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("spoil", [raises, lambda error: one_by_one({"wait": error})], ids=["all", "one"])
+def test_no_single_rejected_poll_ends_a_wait(clock, product, rejection, spoil):
+    async def scenario():
+        product.next = [spoil(rejection)] * 9 + [answers({})] + [spoil(rejection)] * 9 + [over("wait")]
+        return await wait_for(MadeUpWait(product.scope()))
+
+    assert clock.run(scenario())["status"] == "done"
+
+
+def test_a_short_interval_makes_no_wait_less_patient(clock, product):
+    async def scenario():
+        waits = [MadeUpWait(product.scope(), f"w{n}", interval=1.0 if n == 0 else INTERVAL) for n in range(20)]
+        product.next = [raises(PermissionDenied("403"))] * 590
+        tasks = [wait_for(wait) for wait in waits]
+        await asyncio.sleep(595)
+        assert not any(task.done() for task in tasks)
+        product.next = [over(*(wait.name for wait in waits))]
+        return [(await task)["status"] for task in tasks]
+
+    assert clock.run(scenario()) == ["done"] * 20
+
+
+def test_a_long_interval_needs_three_rejected_polls(clock, product):
+    async def scenario():
+        product.next = [raises(NotFound("404"))] * 3
+        return await wait_for(MadeUpWait(product.scope(), interval=3600.0))
+
+    assert clock.run(scenario())["error"] == "NotFound"
+    assert len(product.polls) == 3
 
 
 def test_transient_error_of_one_wait_does_not_delay_the_others(clock, product):
@@ -290,40 +398,28 @@ def test_transient_error_of_one_wait_does_not_delay_the_others(clock, product):
     assert at < INTERVAL + 1
 
 
-def test_three_faults_end_a_poll_cycle_and_the_next_serves_the_rest(clock, product):
-    outage = {f"w{number}": ServerError("It failed") for number in range(10)}
+def test_three_consecutive_faults_end_a_cycle_and_the_next_serves_the_rest(clock, product):
+    outage = {f"w{number}": ServerError("It failed") for number in range(7)}
+    read = []
+
+    def noting(outcomes):
+        async def cycle(reader, subscribers):
+            for one in subscribers:
+                read.append(one.name)
+                one.single = outcomes.get(one.name)
+                await reader.poll_single(one)
+
+        return cycle
 
     async def scenario():
-        tasks = [wait_for(MadeUpWait(product.scope(), f"w{number}")) for number in range(10)]
-        product.next = [one_by_one(outage)] * 2
-        await asyncio.sleep(3.9 * INTERVAL)
+        tasks = [wait_for(MadeUpWait(product.scope(), f"w{number}")) for number in range(7)]
+        product.next = [noting(outage), noting(outage), noting({})]
+        await asyncio.sleep(3.5 * INTERVAL)
         await cancel(*tasks)
-        return product.hooks[0].client.sent
 
-    sent = clock.run(scenario())
+    clock.run(scenario())
 
-    first, second, third, fourth = ([one.name for one in subscribers] for _, subscribers in product.polls)
-    assert first == [f"w{number}" for number in range(10)]
-    assert second == [f"w{number}" for number in range(3, 10)]
-    assert third == [f"w{number}" for number in range(6, 10)]
-    assert fourth == [f"w{number}" for number in range(6)]
-    assert product.times == [60.0, 120.0, 180.0, 181.0]  # once the server is back, nobody waits for the next poll
-    assert sent == 3 + 3 + 1 + 1
-
-
-def test_wait_that_joins_after_a_broken_cycle_is_served_next(clock, product):
-    outage = {f"w{number}": ServerError("It failed") for number in range(10)}
-
-    async def scenario():
-        tasks = [wait_for(MadeUpWait(product.scope(), f"w{number}")) for number in range(10)]
-        product.next = [one_by_one(outage), over("late")]
-        await asyncio.sleep(1.5 * INTERVAL)
-        late = await wait_for(MadeUpWait(product.scope(), "late"))
-        await cancel(*tasks)
-        return late
-
-    assert clock.run(scenario())["status"] == "done"
-    assert len(product.polls) == 2
+    assert read == [f"w{number}" for number in (0, 1, 2, 3, 4, 5, 6, 0, 1, 2, 3, 4, 5)]
 
 
 def test_failing_item_is_never_read_before_the_others(clock, product):
@@ -340,147 +436,162 @@ def test_failing_item_is_never_read_before_the_others(clock, product):
     assert clock.elapsed < 3 * INTERVAL
 
 
-# --- faults of all ---
+# --- errors of all ---
 
 
-@pytest.mark.parametrize(
-    "fault", [ConnectionFailed("reset"), ServerError("503"), RateLimited("429"), ContractError("maintenance page")]
-)
-def test_a_passing_fault_of_a_poll_ends_no_wait(clock, product, fault):
+@pytest.mark.parametrize("fault", [ConnectionFailed("reset"), ServerError("503"), RateLimited("429", wait=1.0)])
+def test_a_transient_error_ends_no_wait_however_long_it_lasts(clock, product, fault):
     async def scenario():
         tasks = [wait_for(MadeUpWait(product.scope(), f"w{number}")) for number in range(3)]
-        product.next = [raises(fault), raises(fault), over("w0", "w1", "w2")]
+        product.next = [raises(fault)] * 50 + [over("w0", "w1", "w2")]
         return [(await task)["status"] for task in tasks]
 
     assert clock.run(scenario()) == ["done"] * 3
-    assert clock.elapsed < 3.1 * INTERVAL
 
 
-def test_unexpected_response_ends_waits_at_the_third_poll_not_before(clock, product):
-    odd = raises(ContractError("The answer is not JSON"))
-
+@pytest.mark.parametrize("crash", [KeyError("data"), TypeError("NoneType"), RuntimeError("a bug"), ValueError("no")])
+def test_a_crash_of_a_poll_ends_no_wait_at_once(clock, product, crash):
     async def scenario():
         task = wait_for(MadeUpWait(product.scope()))
-        product.next = [odd, odd, answers({}), odd, odd, odd]
-        return await task
-
-    payload = clock.run(scenario())
-
-    assert (payload["status"], payload["error"]) == ("error", "ContractError")
-    assert len(product.polls) == 6
-
-
-@pytest.mark.parametrize("crash", [KeyError("data"), TypeError("NoneType"), AttributeError("get"), ValueError("no")])
-def test_a_crash_on_a_response_is_an_unexpected_response(clock, product, crash):
-    async def scenario():
-        task = wait_for(MadeUpWait(product.scope()))
-        product.next = [raises(crash)] * 2 + [over("wait")]
+        product.next = [raises(crash)] * 5 + [over("wait")]
         return await task
 
     assert clock.run(scenario())["status"] == "done"
 
 
 @pytest.mark.parametrize(
-    ("refusal", "error"),
+    ("rejection", "error"),
     [
         (NotFound("no such project"), "NotFound"),
-        (PermissionDenied("no access"), "PermissionDenied"),
         (ConfigurationError("tool_type: unknown"), "ConfigurationError"),
+        (SignInFailed("no token"), "AuthenticationError"),
         (RuntimeError("a bug"), "WorkflowsError"),
     ],
 )
-def test_a_rejection_of_the_poll_ends_all_its_waits_with_its_words(clock, product, refusal, error):
+def test_a_lasting_rejection_of_the_poll_ends_all_its_waits(clock, product, rejection, error):
     async def scenario():
+        product.next = [raises(rejection)] * 11
         tasks = [wait_for(MadeUpWait(product.scope(), f"w{number}")) for number in range(3)]
-        product.next = [raises(refusal)]
-        return [await task for task in tasks]
+        await asyncio.sleep(5.5 * INTERVAL)
+        late = wait_for(MadeUpWait(product.scope(), "late"))
+        payloads = [await task for task in tasks]
+        assert not late.done()  # it has seen fewer rejections
+        product.next = [over("late")]
+        assert (await late)["status"] == "done"
+        return payloads
 
     for payload in clock.run(scenario()):
         assert (payload["status"], payload["error"]) == ("error", error)
-        assert str(refusal) in payload["message"]
+        assert str(rejection) in payload["message"]
 
 
-def test_a_timeout_names_the_last_error_of_the_poll(clock, product):
-    async def scenario():
-        product.next = [raises(ServerError("The server is not available"))] * 2
-        return await wait_for(MadeUpWait(product.scope(), deadline=clock.deadline(2.5 * INTERVAL)))
+def test_a_poll_loop_that_crashes_starts_again_and_says_so(clock, product, caplog, monkeypatch):
+    crashes = iter([True])
 
-    payload = clock.run(scenario())
+    def emit(self):
+        if next(crashes, False):
+            raise RuntimeError("a bug in the loop")
 
-    assert payload["status"] == "timeout"
-    assert payload["last_look"].startswith("It was not looked at. The last look failed: The server is not available")
+    monkeypatch.setattr(poll.Poll, "_record_cycle", lambda self, *given: emit(self))
 
-
-def test_an_outage_is_logged_once_and_not_at_every_poll(clock, product, caplog):
     async def scenario():
         task = wait_for(MadeUpWait(product.scope()))
-        product.next = [raises(ServerError("The server is not available"))] * 50 + [over("wait")]
+        await asyncio.sleep(1.5 * INTERVAL)
+        product.next = [over("wait")]
+        return await task
+
+    assert clock.run(scenario())["status"] == "done"
+    assert any("will start again" in record.message for record in caplog.records)
+
+
+def test_an_outage_is_logged_when_it_starts_and_when_it_ends(clock, product, caplog):
+    caplog.set_level("INFO")
+
+    async def scenario():
+        task = wait_for(MadeUpWait(product.scope()))
+        failing = [raises(ServerError("It failed")), one_by_one({"wait": ServerError("It failed")})]
+        product.next = [answers({}), *failing, answers({}), answers({}), *reversed(failing), over("wait")]
         return await task
 
     clock.run(scenario())
 
-    assert len([record for record in caplog.records if "The server is not available" in record.message]) == 1
+    said = [record.message.split(":")[0] for record in caplog.records if record.name.endswith("polling.poll")]
+    failed, works = "Polling made_up made_up scope failed, will retry", "Polling made_up made_up scope works again."
+    assert said == [failed, works] * 2
+
+
+def test_only_an_outage_of_ten_minutes_is_reported_to_a_task(clock, product):
+    reports = []
+
+    class Wait(MadeUpWait):
+        def report_outage(self, fault):
+            super().report_outage(fault)
+            reports.append((clock.elapsed // INTERVAL, fault and str(fault)))
+
+    async def scenario():
+        task = wait_for(Wait(product.scope()))
+        outage = raises(ServerError("It failed", advice=""))
+        product.next = [outage] * 8 + [answers({})] + [outage] * 30 + [over("wait")]
+        return await task
+
+    clock.run(scenario())
+
+    assert reports == [(19, "It failed."), (40, None)]
 
 
 # --- the connection ---
 
 
-def test_connection_is_looked_up_once_in_15_minutes(clock, product):
-    lookups = []
-
-    async def prepares(hook):
-        lookups.append(clock.elapsed)
-
+def test_connection_is_looked_up_once_in_15_minutes_for_all_scopes(clock, product):
     async def scenario():
-        product.prepares = prepares
-        tasks = [wait_for(MadeUpWait(product.scope(), f"w{number}")) for number in range(500)]
+        tasks = [wait_for(MadeUpWait(product.scope(f"s{number}"))) for number in range(100)]
         await asyncio.sleep(40 * 60 + 30)
         await cancel(*tasks)
 
     clock.run(scenario())
 
-    assert lookups == [60.0, 960.0, 1860.0]
-    assert len(product.polls) == 40
-    assert product.closed == product.hooks
+    assert product.look_ups == [60.0, 960.0, 1860.0]
+    assert len(product.polls) == 40 * 100
+    assert len(product.hooks) == 1 + 99  # of which all but one are dropped unused
+    assert product.closed == product.hooks[:1]
 
 
 def test_rejected_sign_in_is_retried_with_the_current_connection(clock, product):
-    def poll(hook, subscribers):
-        if hook is product.hooks[0]:
+    def read_with_the_new_one(hook):
+        request(hook)
+        if hook.found.connection.extra == 0:
             raise AuthenticationError("401")
-        yield [(one, DONE) for one in subscribers]
+
+    async def read(reader, subscribers):
+        await reader.call(read_with_the_new_one)
+        reader.deliver_all((one, DONE) for one in subscribers)
 
     async def scenario():
-        product.next = [poll, poll]
-        return await wait_for(MadeUpWait(product.scope()))
+        task = wait_for(MadeUpWait(product.scope()))
+        await asyncio.sleep(2.5 * INTERVAL)
+        product.settings = 1
+        product.next = [read]
+        return await task
 
     assert clock.run(scenario())["status"] == "done"
-    assert len(product.hooks) == 2
-    assert clock.elapsed < INTERVAL + 1
+    assert clock.elapsed < 3.1 * INTERVAL
+    assert len(product.look_ups) == 2
 
 
-def test_a_sign_in_that_stays_rejected_ends_the_waits(clock, product):
-    async def scenario():
-        product.next = [raises(AuthenticationError("Not signed in"))] * 2
-        return await wait_for(MadeUpWait(product.scope()))
-
-    assert clock.run(scenario())["error"] == "AuthenticationError"
-    assert len(product.hooks) == 2
-
-
-@pytest.mark.parametrize("fault", [OSError("secrets backend"), RuntimeError("API server")])
+@pytest.mark.parametrize(
+    "fault", [ConnectionFailed("secrets backend"), ConfigurationError("no such connection")], ids=["fails", "missing"]
+)
 def test_failing_connection_lookup_ends_no_wait(clock, product, fault):
-    async def prepares(hook):
-        if len(product.hooks) < 4:
-            raise fault
-
     async def scenario():
-        product.prepares = prepares
+        product.look_up_fault = fault
+        task = wait_for(MadeUpWait(product.scope()))
+        await asyncio.sleep(5.5 * INTERVAL)
+        product.look_up_fault = None
         product.next = [over("wait")]
-        return await wait_for(MadeUpWait(product.scope()))
+        return await task
 
     assert clock.run(scenario())["status"] == "done"
-    assert len(product.hooks) == 4
+    assert len(product.look_ups) == 6
 
 
 # --- snapshots, for event triggers ---
@@ -488,13 +599,13 @@ def test_failing_connection_lookup_ends_no_wait(clock, product, fault):
 
 def test_snapshots_slow_down_after_rejections_and_stay_fresh(clock, product):
     def brings(number):
-        def poll(hook, subscribers):
-            yield [(one, number) for one in subscribers]
+        async def read(reader, subscribers):
+            reader.deliver_all((one, number) for one in subscribers)
 
-        return poll
+        return read
 
     async def scenario():
-        refused = [raises(PermissionDenied("no access"))] * 8
+        refused = [raises(PermissionDenied("no access"))] * 18
         product.next = [brings(1), brings(2), brings(3), *refused, brings(4)]
         feed = snapshots(product.scope(), INTERVAL)
         seen = [await anext(feed)]
@@ -506,5 +617,5 @@ def test_snapshots_slow_down_after_rejections_and_stay_fresh(clock, product):
     assert clock.run(scenario()) == [1, 3, 4]
     pauses = [after - before for before, after in zip(product.times, product.times[1:], strict=False)]
     assert pauses == sorted(pauses)
-    assert pauses[:3] == [60.0] * 3
+    assert pauses[:10] == [60.0] * 10
     assert pauses[-2:] == [600.0] * 2
