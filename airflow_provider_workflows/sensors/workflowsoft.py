@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -15,15 +16,16 @@ from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationErr
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
 from airflow_provider_workflows.polling.poll import TRANSIENT_ERRORS
 from airflow_provider_workflows.rules.parameters import check_required, one_of, text_id
+from airflow_provider_workflows.rules.poll_journal import PollJournal
 from airflow_provider_workflows.rules.workflowsoft import UnreadableInstances
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.triggers.workflowsoft import (
     MOST_INSTANCES,
-    MOST_STRETCHES,
     WHAT_TO_DO,
     WorkflowsoftIntegrationWaitTrigger,
     WorkflowsoftPauseTrigger,
     named,
+    report_loss,
 )
 
 if TYPE_CHECKING:
@@ -31,10 +33,9 @@ if TYPE_CHECKING:
     from airflow.triggers.base import BaseTrigger
 
     from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
+    from airflow_provider_workflows.rules.poll_journal import Instance
     from airflow_provider_workflows.triggers.base import WaitTrigger
     from airflow_provider_workflows.version_compat import StateStore
-
-    Instances = Sequence[Mapping[str, str | None]]
 
 JOURNAL_KEPT = timedelta(days=365)  # after the deadline; a person may clear the task long after it has failed
 JOURNAL = "new_integrations"  # key in the task state store, which a clear leaves alone
@@ -99,7 +100,8 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         self.workflowsoft_conn_id = workflowsoft_conn_id
         self._asked_interval: float = self.poke_interval
         self._interval_is_given = poke_interval is not None
-        self._journal = Journal(None)
+        self._journal = PollJournal()
+        self._store: StateStore | None = None  # of the journal; None before Airflow 3.3
         self._place: Mapping[str, str | None] | None = None
 
     @cached_property
@@ -129,14 +131,15 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     def finish(self, result: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows = [{**ids, **result["place"], "suspected_lost": []} for ids in result["instances"]]
         rows[0]["suspected_lost"] = result["suspected_lost"]
-        self._journal.mark_delivered()
+        if self._journal.received and not self._journal.delivered:
+            self._keep(replace(self._journal, delivered=True))
         return rows
 
     def execute(self, context: Context) -> Any:
         self._begin(context)
         # In reschedule mode each poll is an execution of its own.
         if not context.get("task_reschedule_count") and not self.hook.keeps_until_completed:
-            if not self._journal.is_kept:
+            if self._store is None:
                 self.log.warning(
                     "This Airflow has no task state store (3.3+), so polls are not written down: an instance "
                     "that was read by a task which then died is lost without a trace."
@@ -165,24 +168,26 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         assert self._deadline is not None
         return WorkflowsoftPauseTrigger(
             until=min(datetime.now(timezone.utc) + pause, self._deadline).isoformat(),
-            event=trigger.look_event(None if self._journal.is_kept else self._journal.entry),
+            event=trigger.look_event(self._journal.to_dict() if self._store is None else None),
         )
 
     def _begin(self, context: Context, carried: Mapping[str, Any] | None = None) -> None:
         self.poke_interval = self._checked_interval() * random.uniform(1.0, 1.2)
-        retention = timedelta(seconds=self.timeout) + JOURNAL_KEPT
-        self._journal = Journal(version_compat.lasting_state_store(context), carried, retention)
+        self._store = version_compat.lasting_state_store(context)
+        self._journal = PollJournal.from_dict(carried if self._store is None else self._store.get(JOURNAL))
         since_clear = version_compat.task_state_store(context)
         if since_clear is not None and since_clear.get(STARTED) is None:
             # The first try of all, or the first since the task was cleared.
-            if instances := self._journal.start_after_clear():
+            if self._journal.delivered:
+                instances = self._journal.instances
+                self._keep(self._journal.forget(self._journal.received, self._journal.possibly_lost))
                 self.log.warning(
                     "Before this task was cleared it delivered %s. They are not delivered again. Where a task after it "
                     "never got one, give its id to the operators by hand.",
                     named(instances),
                 )
-            since_clear.set(STARTED, True, retention=retention)
-        if self._journal.is_polling:
+            since_clear.set(STARTED, True, retention=self._retention)
+        if self._journal.polling_since is not None:
             self._lose("The worker died in it.")
 
     def _look(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
@@ -194,7 +199,8 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
                 try:
                     return super()._look(trigger)
                 finally:
-                    self._journal.note_failures(trigger.failures)
+                    if trigger.failures != self._journal.failures:
+                        self._keep(replace(self._journal, failures=trigger.failures))
             try:
                 trigger.locate(self.hook)
                 trigger.last_look = trigger.describe(trigger.drain(lambda: self._poll(trigger)))
@@ -209,61 +215,59 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
                 trigger.last_fault = str(fault)
             self._last_look = trigger.standing
             how = f"new at step {trigger.name}"
-        received = self._journal.received
-        if not received:
+        instances, lost = self._journal.instances, list(self._journal.possibly_lost)
+        if not instances:
             return None
-        names = ("instances", "place", "suspected_lost")
-        result = dict(zip(names, (received, self._journal.place, self._journal.suspected_lost), strict=True))
-        return {"word": "succeed", "result": result, "reason": f"Taken over, {how}: {named(received)}."}
+        result = {"instances": instances, "place": dict(self._journal.place), "suspected_lost": lost}
+        return {"word": "succeed", "result": result, "reason": f"Taken over, {how}: {named(instances)}."}
 
     def _poll(self, trigger: WorkflowsoftIntegrationWaitTrigger) -> list[dict[str, str | None]]:
         """Poll once between two lines of the journal."""
         self.hook.get_api_token()  # a sign-in that fails is no lost answer
-        self._journal.begin(trigger.place)
+        self._keep(self._journal.poll_started(trigger.place, datetime.now(timezone.utc)))
         try:
             instances = trigger.poll(self.hook)
         except NOTHING_DONE:
-            self._journal.end()
+            self._keep(self._journal.poll_ended())
             raise
         except UnreadableInstances as odd:
             self._log_received(trigger, odd.instances)
-            self._lose(str(odd), odd.instances)
-            raise
-        except ServerError as failed:
-            self._lose(str(failed).removesuffix(failed.advice).strip(), failures=trigger.failures)
+            self._lose(odd, odd.instances)
             raise
         except AirflowTaskTimeout:
             self._lose("The task's execution_timeout ended it.")
             raise
         except Exception as fault:
-            # An advice is for actions: this one is done again.
-            self._lose(str(fault).removesuffix(getattr(fault, "advice", "")).strip())
+            self._lose(fault, failures=trigger.failures if isinstance(fault, ServerError) else 0)
             raise
         self._log_received(trigger, instances)
-        self._journal.end(instances)
+        self._keep(self._journal.poll_ended(instances))
         return instances
 
-    def _log_received(self, trigger: WorkflowsoftIntegrationWaitTrigger, instances: Instances) -> None:
+    def _log_received(self, trigger: WorkflowsoftIntegrationWaitTrigger, instances: Sequence[Instance]) -> None:
         # Before the receipt: should that one fail, the ids are found in the log.
         if instances:
             self.log.info("Received at step %s: %s.", trigger.name, named(instances))
 
-    def _lose(self, why: str, instances: Instances = (), failures: int = 0) -> None:
-        """Note that the answer of the poll that has begun will never come, but for these instances, and say so."""
-        step_id, since, until = self._journal.lose(instances, failures)
-        self.log.warning(
-            "Suspected loss: a poll of integration step %s between %s and %s never got its whole answer. %s %s",
-            step_id,
-            since,
-            until,
-            why,
-            WHAT_TO_DO,
-        )
-        version_compat.count("workflows.suspected_lost_delivery", step_id=step_id)
+    def _lose(self, why: str | Exception, instances: Sequence[Instance] = (), failures: int = 0) -> None:
+        """Write down that the response of the poll that has started will never come, but for these instances."""
+        since, now = self._journal.polling_since, datetime.now(timezone.utc)
+        self._keep(self._journal.poll_lost(now, instances, failures))
+        report_loss(self.log, self._journal.place["step_id"], why, since, now)
+
+    def _keep(self, journal: PollJournal) -> None:
+        """Write the journal down, where there is a store, before anything else happens."""
+        self._journal = journal
+        if self._store is not None:
+            self._store.set(JOURNAL, journal.to_dict(), retention=self._retention)
+
+    @property
+    def _retention(self) -> timedelta:
+        return timedelta(seconds=self.timeout) + JOURNAL_KEPT
 
     def _time_out(self, last_look: str = "") -> None:
         words = [last_look or self._last_look]
-        if lost := self._journal.suspected_lost:
+        if lost := self._journal.possibly_lost:
             stretches = ", ".join(f"{stretch['since']} to {stretch['until']}" for stretch in lost)
             words.append(f"Polls never got their whole answer: {stretches}. {WHAT_TO_DO}")
         super()._time_out(" ".join(words).strip())
@@ -293,129 +297,3 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
                 "task state store, which holds 64 KB. Let several runs take them."
             )
         return number
-
-
-class Journal:
-    """
-    What one task knows of its polls, kept in its task state store so that a retry knows it too.
-
-    Clearing the task leaves it there: what was received and never delivered is delivered by the next run.
-
-    :param store: The task's store, or None to keep it in memory only.
-    :param carried: What is known already, where there is no store.
-    :param retention: How long the store keeps it.
-    """
-
-    def __init__(
-        self,
-        store: StateStore | None,
-        carried: Mapping[str, Any] | None = None,
-        retention: timedelta = JOURNAL_KEPT,
-    ):
-        self._store = store
-        self._retention = retention
-        known = carried if store is None else store.get(JOURNAL)
-        self.entry: dict[str, Any] = {
-            "place": {},
-            "polling_since": None,
-            "received": [],  # [integration instance, process instance]: the store has little room
-            "suspected_lost": [],
-            "answered": True,  # whether a poll was answered after the last loss
-            "delivered": False,  # whether the task has returned what was received
-            "failures": 0,  # polls in a row that the server answered with an error of its own
-            **(known or {}),
-        }
-
-    @property
-    def is_kept(self) -> bool:
-        return self._store is not None
-
-    @property
-    def is_polling(self) -> bool:
-        """Whether a poll has begun whose end nobody has noted."""
-        return self.entry["polling_since"] is not None
-
-    @property
-    def place(self) -> dict[str, str | None]:
-        """Where it was polled: ``{diagram_id, step_id, step}``."""
-        return dict(self.entry["place"])
-
-    @property
-    def received(self) -> list[dict[str, str | None]]:
-        """The instances that were received, each once."""
-        names = ("integration_instance_id", "process_instance_id")
-        return [dict(zip(names, ids, strict=True)) for ids in self.entry["received"]]
-
-    @property
-    def suspected_lost(self) -> list[dict[str, str]]:
-        """The stretches ``{since, until}`` in which an answer was lost."""
-        return list(self.entry["suspected_lost"])
-
-    @property
-    def failures(self) -> int:
-        """How many polls in a row the server has answered with an error of its own."""
-        return int(self.entry["failures"])
-
-    def start_after_clear(self) -> Instances:
-        """Forget what was delivered before the task was cleared, and return it; the rest is still to be delivered."""
-        if not self.entry["delivered"]:
-            return ()
-        instances = self.received
-        self._keep(received=[], suspected_lost=[], answered=True, delivered=False)
-        return instances
-
-    def mark_delivered(self) -> None:
-        """Note that the task returns what was received."""
-        if self.entry["received"] and not self.entry["delivered"]:
-            self._keep(delivered=True)
-
-    def note_failures(self, failures: int) -> None:
-        """Note how many polls in a row the server has answered with an error of its own."""
-        if failures != self.failures:
-            self._keep(failures=failures)
-
-    def begin(self, place: Mapping[str, str | None]) -> None:
-        """Note that a poll begins."""
-        self._keep(place=dict(place), polling_since=_now())
-
-    def end(self, instances: Instances | None = None) -> None:
-        """Note what a poll has delivered; None: it was not answered, and delivered nothing for certain."""
-        answered = self.entry["answered"] or instances is not None
-        self._keep(polling_since=None, received=self._with(instances or ()), answered=answered, failures=0)
-
-    def lose(self, instances: Instances = (), failures: int = 0) -> tuple[str, str, str]:
-        """
-        Note that a poll's answer was lost; return the step, since when it was polled, and now.
-
-        Losses with no answer in between are one stretch, so that an outage of hours stays small.
-
-        :param instances: What it has delivered nevertheless.
-        :param failures: How many polls in a row the server has answered with an error of its own.
-        """
-        since, until, stretches = self.entry["polling_since"], _now(), self.suspected_lost
-        if stretches and (not self.entry["answered"] or len(stretches) >= MOST_STRETCHES):
-            stretches[-1] = {**stretches[-1], "until": until}
-        else:
-            stretches.append({"since": since, "until": until})
-        self._keep(
-            polling_since=None,
-            received=self._with(instances),
-            suspected_lost=stretches,
-            answered=bool(instances),
-            failures=failures,
-        )
-        return str(self.entry["place"]["step_id"]), since, until
-
-    def _with(self, instances: Instances) -> list[list[str | None]]:
-        received = {row[0]: row for row in self.entry["received"]}
-        received |= {row["integration_instance_id"]: list(row.values()) for row in instances}
-        return list(received.values())
-
-    def _keep(self, **changes: Any) -> None:
-        self.entry = {**self.entry, **changes}
-        if self._store is not None:
-            self._store.set(JOURNAL, self.entry, retention=self._retention)
-
-
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
+from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import NotFound, ServerError, WorkflowsError
 from airflow_provider_workflows.polling import poll as polls
 from airflow_provider_workflows.polling.workflowsoft import DestructivePoll, IntegrationStepScope
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 MOST_INSTANCES = 500  # that one wait, or a watcher in a row, takes
 MOST_FAILURES = 3  # polls in a row that a server answers with an error of its own before a wrong step is suspected
-MOST_STRETCHES = 20  # of suspected losses that are remembered
 WHAT_TO_DO = (
     "If an integration instance was taken out of Workflowsoft, nobody works on it: compare with the processes running "
     "there. One that you find there can be handled by giving its id to the operators by hand."
@@ -191,6 +191,21 @@ def named(instances: Iterable[Mapping[str, str | None]]) -> str:
     """Name instances for the log, so that they can be found there again."""
     listed = (f"{row['integration_instance_id']} (process {row['process_instance_id']})" for row in instances)
     return f"integration instance {', '.join(listed)}"
+
+
+def report_loss(log: Any, step_id: str | None, why: str | Exception, since: str | None, until: datetime) -> None:
+    """Say that a poll's whole response will never come, and that an instance may be lost with it."""
+    if isinstance(why, Exception):  # its advice is for actions: this one is done again
+        why = str(why).removesuffix(getattr(why, "advice", "")).strip()
+    log.warning(
+        "Suspected loss: a poll of integration step %s between %s and %s never got its whole answer. %s %s",
+        step_id,
+        since,
+        until.isoformat(timespec="milliseconds"),
+        why,
+        WHAT_TO_DO,
+    )
+    version_compat.count("workflows.suspected_lost_delivery", step_id=str(step_id))
 
 
 class WorkflowsoftPauseTrigger(BaseTrigger):

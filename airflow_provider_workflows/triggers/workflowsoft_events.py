@@ -7,6 +7,7 @@ import logging
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from uuid import uuid4
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationError, WorkflowsError
 from airflow_provider_workflows.rules.parameters import one_of
+from airflow_provider_workflows.rules.poll_journal import PollJournal
 from airflow_provider_workflows.rules.workflowsoft import UnreadableInstances
 from airflow_provider_workflows.triggers import base
 from airflow_provider_workflows.triggers.events import (
@@ -28,14 +30,14 @@ from airflow_provider_workflows.triggers.events import (
 from airflow_provider_workflows.triggers.shared_poll import CONNECTION_KEPT, LONGEST_PAUSE, Scope, stated_wait
 from airflow_provider_workflows.triggers.workflowsoft import (
     MOST_INSTANCES,
-    MOST_STRETCHES,
-    WHAT_TO_DO,
     WorkflowsoftIntegrationWaitTrigger,
     named,
+    report_loss,
 )
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
+    from airflow_provider_workflows.rules.poll_journal import Instance, Stretch
     from airflow_provider_workflows.version_compat import AssetStore
 
 log = logging.getLogger(__name__)
@@ -44,8 +46,6 @@ MOST_TOLD = 5000  # ids that are remembered where instances are kept until they 
 LEAVING_LOOK = 0.1  # seconds between two looks at whether a stream that ends has noted all it knows
 STORE_TRIES = 7  # the pauses between them double from one second: about a minute in all
 CONSUMES = object()  # what a poll yields where it would take instances out
-
-Instances = Sequence[Mapping[str, "str | None"]]
 
 
 class StepEventsScope(Scope):
@@ -139,7 +139,7 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
             raise ConfigurationError(f"max_instances must be from 1 to {MOST_INSTANCES}; got {max_instances}.")
         self.max_instances = max_instances
         self.workflowsoft_conn_id = connection_id("workflowsoft_conn_id", workflowsoft_conn_id)
-        self._journal: Journal | None = None
+        self._journal: AssetJournal | None = None
         self._is_refused = False
 
     def reader(self) -> WorkflowsoftIntegrationWaitTrigger:
@@ -178,7 +178,7 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
         return {one: 1 for one in told if one not in surplus}, told_instances(new, place)
 
     def payload(
-        self, facts: list[dict[str, Any]], outcome: Any, suspected_lost: Sequence[Mapping[str, str]] = ()
+        self, facts: list[dict[str, Any]], outcome: Any, suspected_lost: Sequence[Stretch] = ()
     ) -> dict[str, Any] | None:
         if not facts:
             return None
@@ -190,7 +190,7 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
             return await super().tell(reading)
         try:
             if self._journal is None:
-                self._journal = await Journal.open(self.store, f"{self.store_key}.journal", reading.stream)
+                self._journal = await AssetJournal.open(self.store, f"{self.store_key}.journal", reading.stream)
             await reading.note_in(self._journal)
         except Exception:
             # Without a note of it there must be no poll.
@@ -198,13 +198,11 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
 
             reject_shared_stream_event()
             raise
-        instances, lost = self._journal.begin_telling()
+        instances, lost = self._journal.start_delivery()
         if instances:
             ids = {row["integration_instance_id"] for row in instances}
-            reading.followups.append(
-                (partial(self._journal.confirm, ids, lost), partial(self._journal.tell_again, ids))
-            )
-        return self.payload(told_instances(instances, self._journal.place), None, lost)
+            reading.followups.append((partial(self._journal.confirm, ids, lost), partial(self._journal.redeliver, ids)))
+        return self.payload(told_instances(instances, self._journal.known.place), None, lost)
 
     def _refuse(self) -> None:
         if not self._is_refused:
@@ -218,7 +216,7 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
             )
 
 
-def told_instances(instances: Instances, place: Mapping[str, str | None]) -> list[dict[str, Any]]:
+def told_instances(instances: Sequence[Instance], place: Mapping[str, str | None]) -> list[dict[str, Any]]:
     """Return the facts of an event."""
     return [
         {"event_id": f"integration:{place['step_id']}:{row['integration_instance_id']}", **row, **place}
@@ -241,9 +239,9 @@ class Turn(Reading):
         super().__init__(None)
         self.place = place
         self.stream = stream
-        self.journals: list[Journal] = []
+        self.journals: list[AssetJournal] = []
 
-    async def note_in(self, journal: Journal) -> None:
+    async def note_in(self, journal: AssetJournal) -> None:
         """Write down what this turn is about."""
         raise NotImplementedError
 
@@ -253,10 +251,10 @@ class Intent(Turn):
 
     is_cut_off = False  # a watcher was taken away while it noted it, which Airflow counts as done
 
-    async def note_in(self, journal: Journal) -> None:
+    async def note_in(self, journal: AssetJournal) -> None:
         self.journals.append(journal)  # first, for a note that is cut off may have been written all the same
         try:
-            await journal.begin(self.place, self.stream)
+            await journal.poll_starts(self.place, self.stream)
         except asyncio.CancelledError:
             self.is_cut_off = True
             raise
@@ -273,14 +271,14 @@ class Receipt(Turn):
     :param instances: What came.
     """
 
-    def __init__(self, intent: Intent, instances: Instances):
+    def __init__(self, intent: Intent, instances: Sequence[Instance]):
         super().__init__(intent.place, intent.stream)
         self.journals = intent.journals
         self.instances = instances
 
-    async def note_in(self, journal: Journal) -> None:
+    async def note_in(self, journal: AssetJournal) -> None:
         if journal not in self.journals:  # it came in between
-            await journal.end(self.instances, self.place)
+            await journal.keep(replace(journal.known, place=self.place).poll_ended(self.instances))
 
 
 class IntegrationProducer(SnapshotProducer):
@@ -407,7 +405,7 @@ class IntegrationProducer(SnapshotProducer):
     async def _take_back(self, intent: Intent) -> None:
         """Note that a poll was not made."""
         for journal in intent.journals:
-            await journal.end()
+            await journal.keep(journal.known.poll_ended())
 
     async def _claim(self) -> None:
         """Take the step for this stream; one that is ending is waited for, so that its notes are in the stores."""
@@ -434,28 +432,33 @@ class IntegrationProducer(SnapshotProducer):
         """Whether its event loop has ended, and it with that."""
         return self._loop is None or self._loop.is_closed()
 
-    async def _poll(self, hook: WorkflowsoftHook, intent: Intent) -> Instances:
+    async def _poll(self, hook: WorkflowsoftHook, intent: Intent) -> Sequence[Instance]:
         """Poll once, and write down what came in the journals of all who have noted the intent."""
-        instances: Instances = ()
-        lost, fault = "", None
+        instances: Sequence[Instance] = ()
+        lost: Exception | None = None
+        rejected: Exception | None = None
         tags = {"connection": self.trigger.workflowsoft_conn_id, "product": "workflowsoft"}
         version_compat.count("workflows.polls", 1, **tags, scope=str(self._reader.step_id))
+        started_at = _now()
         try:
             instances = await base.in_thread(self._reader.poll, hook)
-        except NOTHING_DONE as refusal:
-            fault = refusal
+        except NOTHING_DONE as error:
+            rejected = error
         except UnreadableInstances as odd:
-            instances, lost = odd.instances, str(odd)
+            instances, lost = odd.instances, odd
         except Exception as unknown:
-            lost = str(unknown).removesuffix(getattr(unknown, "advice", "")).strip()
+            lost = unknown
         if instances:  # before it is noted: should that fail, the ids are found in the log
             log.info("Received at step %s: %s.", self._reader.name, named(instances))
+        now = _now()
         for journal in intent.journals:
-            await journal.end(instances, was_answered=fault is None and not lost, was_lost=bool(lost))
-        if lost:
-            report_loss(str(self._reader.step_id), lost)
-        if fault is not None:
-            raise fault
+            known = journal.known
+            ended = known.poll_lost(now, instances) if lost else known.poll_ended(None if rejected else instances)
+            await journal.keep(ended)
+        if lost is not None:
+            report_loss(log, self._reader.step_id, lost, started_at.isoformat(timespec="milliseconds"), now)
+        if rejected is not None:
+            raise rejected
         return instances
 
     def _pause_after(self, fault: Exception, pause: float) -> float:
@@ -472,122 +475,71 @@ def _close(hook: WorkflowsoftHook, _: Any) -> None:
     hook.close()
 
 
-def report_loss(step_id: str, why: str) -> None:
-    """Say that an answer was lost, and perhaps an instance with it."""
-    log.warning(
-        "Suspected loss: a poll of integration step %s never got its whole answer. %s %s", step_id, why, WHAT_TO_DO
-    )
-    version_compat.count("workflows.suspected_lost_delivery", step_id=step_id)
+def _now() -> datetime:
+    return datetime.now(timezone.utc)
 
 
-class Journal:
+class AssetJournal:
     """
-    What one asset knows of the polls of its step, kept in its state store.
+    Keep the poll journal of one asset in its state store.
 
     :param store: The asset's store.
     :param key: Where in the store.
-    :param known: What is in it.
+    :param known: What the asset knows of the polls of its step.
     """
 
-    def __init__(self, store: AssetStore, key: str, known: Mapping[str, Any] | None = None):
+    def __init__(self, store: AssetStore, key: str, known: PollJournal):
         self._store = store
         self._key = key
-        self._entry: dict[str, Any] = {
-            "place": {"diagram_id": None, "step_id": None, "step": None},
-            "polling_since": None,
-            "stream": None,  # that polls
-            "received": [],  # [integration instance, process instance] of what Airflow has not confirmed yet
-            "suspected_lost": [],
-            "answered": True,  # whether a poll was answered after the last loss
-            **(known or {}),
-        }
-        self._telling: set[str | None] = set()  # of whom an event is on its way
+        self.known = known
+        self._delivering: set[str | None] = set()  # instances in an event that Airflow has not confirmed yet
 
     @classmethod
-    async def open(cls, store: AssetStore, key: str, stream: str) -> Journal:
+    async def open(cls, store: AssetStore, key: str, stream: str) -> AssetJournal:
         """
-        Read it; a poll that has begun and of which nothing more is written is a suspected loss.
+        Read it; a poll that has started and of which nothing more is written is a possible loss.
 
         :param stream: The one that polls now: a poll of its own is not over, and another watcher of the asset, which
             Airflow is about to take away, has noted it.
         """
-        journal = cls(store, key, await store.aget(key))
-        if journal._entry["polling_since"] is not None and journal._entry["stream"] != stream:
-            journal._lose()
-            await journal._keep()
-            report_loss(str(journal.place["step_id"]), "The triggerer died in it.")
+        journal = cls(store, key, PollJournal.from_dict(await store.aget(key)))
+        since = journal.known.polling_since
+        if since is not None and journal.known.poller != stream:
+            now = _now()
+            await journal.keep(journal.known.poll_lost(now))
+            report_loss(log, journal.known.place["step_id"], "The triggerer died in it.", since, now)
         return journal
 
-    @property
-    def place(self) -> dict[str, str | None]:
-        """Where it was polled: ``{diagram_id, step_id, step}``."""
-        return dict(self._entry["place"])
+    async def poll_starts(self, place: Mapping[str, str | None], stream: str) -> None:
+        """Note that a poll starts; raises where that cannot be noted."""
+        self.known = self.known.poll_started(place, _now(), stream)
+        await self._store.aset(self._key, self.known.to_dict())
 
-    async def begin(self, place: Mapping[str, str | None], stream: str) -> None:
-        """Note that a poll begins; raises where that cannot be noted."""
-        self._entry |= {"place": dict(place), "polling_since": _now(), "stream": stream}
-        await self._store.aset(self._key, self._entry)
-
-    async def end(
-        self,
-        instances: Instances = (),
-        place: Mapping[str, str | None] | None = None,
-        *,
-        was_answered: bool = False,
-        was_lost: bool = False,
-    ) -> None:
-        """Note what a poll has brought."""
-        if place is not None:
-            self._entry["place"] = dict(place)
-        if was_lost:
-            self._lose()
-        received = {row[0]: row for row in self._entry["received"]}
-        received |= {row["integration_instance_id"]: list(row.values()) for row in instances}
-        answered = bool(self._entry["answered"] or was_answered or instances)
-        self._entry |= {"polling_since": None, "received": list(received.values()), "answered": answered}
-        await self._keep()
-
-    def begin_telling(self) -> tuple[list[dict[str, str | None]], list[dict[str, str]]]:
-        """Return what no event tells of yet: instances, and where there are any, the suspected losses."""
-        names = ("integration_instance_id", "process_instance_id")
-        new = [dict(zip(names, row, strict=True)) for row in self._entry["received"] if row[0] not in self._telling]
-        self._telling |= {row["integration_instance_id"] for row in new}
-        return new, [dict(stretch) for stretch in self._entry["suspected_lost"] if new]
-
-    def tell_again(self, instance_ids: Collection[str | None]) -> None:
-        """Take back that an event tells of these instances: it has not reached Airflow."""
-        self._telling.difference_update(instance_ids)
-
-    async def confirm(self, instance_ids: Collection[str | None], lost: Sequence[Mapping[str, str]]) -> None:
-        """Forget what Airflow has an event of by now."""
-        self._entry |= {
-            "received": [row for row in self._entry["received"] if row[0] not in instance_ids],
-            "suspected_lost": [stretch for stretch in self._entry["suspected_lost"] if stretch not in lost],
-        }
-        self._telling.difference_update(instance_ids)
-        await self._store.aset(self._key, self._entry)  # if this fails, the next note has it, too
-
-    def _lose(self) -> None:
-        # Losses with no answer in between are one stretch, so that an outage of hours stays small.
-        stretches = [dict(stretch) for stretch in self._entry["suspected_lost"]]
-        if stretches and (not self._entry["answered"] or len(stretches) >= MOST_STRETCHES):
-            stretches[-1]["until"] = _now()
-        else:
-            stretches.append({"since": self._entry["polling_since"], "until": _now()})
-        self._entry |= {"polling_since": None, "suspected_lost": stretches, "answered": False}
-
-    async def _keep(self) -> None:
+    async def keep(self, known: PollJournal) -> None:
         """Write it down, trying again for a while; it is in memory in any case, and the next note has it, too."""
+        self.known = known
         for attempt in range(STORE_TRIES):
             try:
-                await self._store.aset(self._key, self._entry)
+                await self._store.aset(self._key, self.known.to_dict())
                 return
             except Exception as fault:
                 if attempt == STORE_TRIES - 1:
-                    log.error("The asset's state store could not note what a poll brought: %s. %s", self._entry, fault)
+                    log.error("The asset's state store could not note what a poll brought: %s. %s", self.known, fault)
                     return
                 await asyncio.sleep(2.0**attempt)
 
+    def start_delivery(self) -> tuple[list[dict[str, str | None]], list[Stretch]]:
+        """Return what no event delivers yet: instances, and where there are any, the possible losses."""
+        new = [row for row in self.known.instances if row["integration_instance_id"] not in self._delivering]
+        self._delivering |= {row["integration_instance_id"] for row in new}
+        return new, list(self.known.possibly_lost if new else ())
 
-def _now() -> str:
-    return datetime.now(timezone.utc).isoformat(timespec="milliseconds")
+    def redeliver(self, instance_ids: Collection[str | None]) -> None:
+        """Let a later event deliver these instances: this one has not reached Airflow."""
+        self._delivering.difference_update(instance_ids)
+
+    async def confirm(self, instance_ids: Collection[str | None], lost: Sequence[Stretch]) -> None:
+        """Forget what Airflow has an event of by now."""
+        self.known = self.known.forget(instance_ids, lost)
+        self._delivering.difference_update(instance_ids)
+        await self._store.aset(self._key, self.known.to_dict())  # if this fails, the next note has it, too

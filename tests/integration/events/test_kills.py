@@ -84,4 +84,4 @@ def test_killed_triggerers_lose_no_event_and_no_event_id(run, emulator, stores, 
     (journal,) = [stores.value("step", key) for key in stores.keys("step") if key.endswith(".journal")]
     assert arrived <= integrations
     # An answer that was on its way when the triggerer died is lost, and reported.
-    assert arrived == integrations or lost or journal["suspected_lost"]
+    assert arrived == integrations or lost or journal["possibly_lost"]

@@ -182,7 +182,7 @@ def test_what_is_read_is_reported_and_then_forgotten(run, emulator, connect, sto
         {"event_id", "integration_instance_id", "process_instance_id", "diagram_id", "step_id", "step"}
     ] * 3
     entry = journal(stores)
-    assert (entry["received"], entry["suspected_lost"]) == ([], [])
+    assert (entry["received"], entry["possibly_lost"]) == ([], [])
 
 
 def test_no_poll_is_made_that_was_not_stored_before(run, emulator, connect, stores):
@@ -253,7 +253,7 @@ def test_a_kill_before_the_poll_loses_nothing_and_is_suspected(run, emulator, co
     assert told(triggerer) == [first]
     ((since, until),) = [tuple(stretch.values()) for stretch in triggerer.payloads[0][1]["suspected_lost"]]
     assert since <= until
-    assert journal(stores)["suspected_lost"] == []  # an event has told of it
+    assert journal(stores)["possibly_lost"] == []  # an event has told of it
     assert ("workflows.suspected_lost_delivery", {"step_id": STEP_ID}) in statistics
 
 
@@ -356,7 +356,7 @@ def test_a_lost_response_is_reported_with_the_next_event(run, emulator, connect,
     assert told(triggerer) == [triggerer.second]
     assert len(triggerer.payloads[0][1]["suspected_lost"]) == 1  # two polls, one stretch
     assert [name for name, _ in statistics].count("workflows.suspected_lost_delivery") == 2
-    assert journal(stores)["suspected_lost"] == []
+    assert journal(stores)["possibly_lost"] == []
 
 
 @pytest.mark.parametrize(
@@ -485,13 +485,13 @@ def test_what_is_stopped_before_a_poll_was_made_leaves_no_suspicion(
     run, emulator, connect, stores, statistics, monkeypatch, stopped
 ):
     connect(CONSUMED)
-    begin = workflowsoft_events.Journal.begin
+    poll_starts = workflowsoft_events.AssetJournal.poll_starts
 
     async def slow(journal, *what):
-        await begin(journal, *what)
+        await poll_starts(journal, *what)
         await asyncio.sleep(0.3)
 
-    monkeypatch.setattr(workflowsoft_events.Journal, "begin", slow)
+    monkeypatch.setattr(workflowsoft_events.AssetJournal, "poll_starts", slow)
 
     async def life(triggerer):
         number = triggerer.watch(integration())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime, timezone
 from typing import Any
 
 from airflow_provider_workflows.exceptions import OutcomeUnknown, StepMoved
@@ -35,8 +36,8 @@ class SaysDone(WorkflowsoftCreateTaskOperator):
 class SaysNothing(WorkflowsoftIntegrationSensor):
     """Notes what it has lost, and keeps it to itself."""
 
-    def _lose(self, why: str, instances: Any = (), failures: int = 0) -> None:
-        self._journal.lose(instances, failures)
+    def _lose(self, why: Any, instances: Any = (), failures: int = 0) -> None:
+        self._keep(self._journal.poll_lost(datetime.now(timezone.utc), instances, failures))
 
 
 class TakesTheCredit(ProcoreRespondOperator):

@@ -31,7 +31,7 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
-from airflow_provider_workflows.sensors.workflowsoft import Journal, WorkflowsoftIntegrationSensor
+from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
 from airflow_provider_workflows.triggers import workflowsoft as workflowsoft_triggers
 from airflow_provider_workflows.triggers.workflowsoft import (
     WorkflowsoftIntegrationWaitTrigger,
@@ -397,7 +397,7 @@ def test_a_step_named_by_its_id_is_not_looked_up(connect, emulator, mode):
 def test_unknown_step_id_is_an_error(consuming, emulator, store):
     with pytest.raises(NotFound, match="give diagram and step instead"):
         sensor(step_id="999").execute({"task_state_store": store})
-    assert store["new_integrations"]["suspected_lost"] == []
+    assert store["new_integrations"]["possibly_lost"] == []
 
 
 def test_triggerer_explains_a_wrong_step_id_too(connect, emulator, run):
@@ -889,31 +889,6 @@ def test_outages_with_a_response_in_between_are_two_stretches(consuming, emulato
     assert counted == ["101"] * 3
 
 
-def test_a_flickering_server_does_not_outgrow_the_store(store):
-    journal = Journal(store)
-    for _ in range(100):
-        journal.begin({"diagram_id": None, "step_id": "101", "step": None})
-        _, _, until = journal.lose()
-        journal.begin(journal.place)
-        journal.end([])
-
-    assert len(journal.suspected_lost) == 20
-    assert journal.suspected_lost[-1]["until"] == until
-    assert Journal(store).entry == journal.entry
-
-
-def test_what_a_task_may_receive_fits_into_the_store(store):
-    journal = Journal(store)
-    journal.begin({"diagram_id": "1", "step_id": "101", "step": "Check event"})
-    guid = "9aae87b4-2b01-43eb-be17-d0080a22"
-    journal.end(
-        [{"integration_instance_id": f"{guid}{n:04}", "process_instance_id": f"{guid}{n:04}"} for n in range(500)]
-    )
-
-    assert len(journal.received) == 500
-    assert len(json.dumps(store["new_integrations"])) < 2**16
-
-
 @pytest.mark.parametrize("body", ["<html>", '{"IntegrationInsta', '{"Id": 2}', "[7]"])
 def test_a_response_that_cannot_be_read_fails_and_is_a_possible_loss(
     consuming, emulator, store, run, way, counted, body
@@ -923,7 +898,7 @@ def test_a_response_that_cannot_be_read_fails_and_is_a_possible_loss(
 
     with pytest.raises(ContractError):
         run({"task_state_store": store}, **way)
-    assert len(store["new_integrations"]["suspected_lost"]) == 1
+    assert len(store["new_integrations"]["possibly_lost"]) == 1
     started = person_starts(emulator)
     result = run({"task_state_store": store}, **way)
 
@@ -939,7 +914,7 @@ def test_readable_part_of_a_malformed_response_is_delivered(consuming, emulator,
 
     result = run({"task_state_store": store}, **way)
 
-    (lost,) = store["new_integrations"]["suspected_lost"]
+    (lost,) = store["new_integrations"]["possibly_lost"]
     further = {"integration_instance_id": "6", "process_instance_id": None}
     ids = {"integration_instance_id": 5, "process_instance_id": 2}
     assert result == [result_of(ids, suspected_lost=[lost]), result_of(ids) | further]
@@ -996,7 +971,7 @@ def test_a_poll_that_execution_timeout_ends_is_a_possible_loss(
 
     result = run({"task_state_store": store}, **way)
 
-    assert result == [result_of(started, suspected_lost=store["new_integrations"]["suspected_lost"])]
+    assert result == [result_of(started, suspected_lost=store["new_integrations"]["possibly_lost"])]
     assert (len(result[0]["suspected_lost"]), counted) == (1, ["101"])
 
 

@@ -1,0 +1,107 @@
+"""
+Which wait on an integration step of Workflowsoft gets which instance, where polling leaves the instances there.
+
+A poll lists an instance until it is completed, and that can be days after a task took it. So the instance is leased to
+that task: no other wait gets it for as long as Workflowsoft lists it as open.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Collection, Hashable, Sequence
+from itertools import islice
+from typing import NamedTuple, TypeAlias
+
+from airflow_provider_workflows.rules.poll_journal import Instance
+
+MAX_LEASES_PER_STEP = 5000  # of instances that no poll lists any more, while none reads the whole list
+
+_Leases: TypeAlias = "dict[str | None, Hashable]"  # the task of each leased instance, longest unseen first
+
+
+class StepWait(NamedTuple):
+    """
+    Describe one wait on a step.
+
+    :param task: What identifies the task; the same for all tries of it.
+    :param max_instances: How many instances it takes.
+    """
+
+    task: Hashable
+    max_instances: int
+
+
+class Leases:
+    """
+    Assign each open instance of a step to the waits of one task only.
+
+    Steps are told apart by their ids, so a wait that names its step by titles shares the leases with one that has the
+    id. All methods are quick and do no I/O; call them for one step from one thread at a time.
+    """
+
+    def __init__(self) -> None:
+        self._steps: dict[str, _Leases] = {}
+
+    def rows_needed(self, step_id: str, waits: Collection[StepWait]) -> int:
+        """Return how many different rows a poll must read before more of them can serve no wait."""
+        leased = Counter(self._steps.get(step_id, {}).values())
+        desired: Counter[Hashable] = Counter()
+        for wait in waits:
+            desired[wait.task] = max(desired[wait.task], wait.max_instances)
+        return leased.total() + (desired - leased).total()
+
+    def assign(
+        self, step_id: str, responses: Sequence[Sequence[Instance]], waits: Sequence[StepWait]
+    ) -> list[list[Instance]]:
+        """
+        Return the rows that each wait gets: those its task has had before, then such as no task has.
+
+        :param step_id: The step's id, also where the waits name it by titles.
+        :param responses: The rows of each response of one poll, in order; a poll can send several requests.
+        :param waits: All waits on the step, the longest waiting first.
+        """
+        rows = {row["integration_instance_id"]: row for response in responses for row in response}
+        leased = self._still_open(step_id, rows, is_whole=_is_whole(responses))
+        free = (instance_id for instance_id in rows if instance_id not in leased)
+        own: dict[Hashable, list[str | None]] = defaultdict(list)
+        for instance_id in rows:
+            if instance_id in leased:
+                own[leased[instance_id]].append(instance_id)
+        assigned = []
+        for wait in waits:
+            taken = list(islice(free, max(0, wait.max_instances - len(own[wait.task]))))
+            own[wait.task] += taken
+            leased |= dict.fromkeys(taken, wait.task)
+            assigned.append([rows[instance_id] for instance_id in own[wait.task][: wait.max_instances]])
+        self._steps[step_id] = leased
+        if not leased:
+            del self._steps[step_id]
+        return assigned
+
+    def release(self, step_id: str, task: Hashable, instances: Collection[Instance]) -> None:
+        """Take back what was assigned to a wait that left before it got it."""
+        leased = self._steps.get(step_id, {})
+        for row in instances:
+            if leased.get(row["integration_instance_id"]) == task:
+                del leased[row["integration_instance_id"]]
+
+    def _still_open(self, step_id: str, listed: Collection[str | None], *, is_whole: bool) -> _Leases:
+        """Return the leases of a step without those of instances that are open no longer, those not listed first."""
+        leased = self._steps.get(step_id, {})
+        hidden = [] if is_whole else [item for item in leased.items() if item[0] not in listed]
+        seen = [item for item in leased.items() if item[0] in listed]
+        return dict([*hidden[-MAX_LEASES_PER_STEP:], *seen])
+
+
+def _is_whole(responses: Sequence[Sequence[Instance]]) -> bool:
+    """
+    Tell whether a poll has read all open instances, so that one it does not list is open no longer.
+
+    It has if there is none, or if the server lists several in one response and a further response brought none that is
+    new. One that shows a single instance at a time hides the others behind it.
+    """
+    if not any(responses):
+        return bool(responses)
+    *before, last = ([row["integration_instance_id"] for row in response] for response in responses)
+    is_list = len(last) > 1 or any(len(ids) > 1 for ids in before)
+    return is_list and bool(last) and set(last) <= {instance_id for ids in before for instance_id in ids}

@@ -1,0 +1,114 @@
+"""
+What the polls of one integration step of Workflowsoft have received, for the next process that polls it.
+
+Where reading takes instances out, a response that no process remembers is a lost instance. So whoever polls (a sensor,
+or the watcher of an asset) stores a journal before each poll and right after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
+from typing import Any
+
+Instance = Mapping[str, "str | None"]  # {integration_instance_id, process_instance_id}
+Stretch = Mapping[str, str]  # {since, until}, ISO-8601 times in UTC
+
+MAX_STRETCHES = 20
+
+
+@dataclass(frozen=True)
+class PollJournal:
+    """
+    Remember the polls of one step; each method returns the journal to store next.
+
+    :param place: Where the last poll asked: ``{diagram_id, step_id, step}``.
+    :param polling_since: ISO-8601 time at which a poll started whose end is not known; None between polls.
+    :param poller: Which process started it, where one journal can have several.
+    :param received: The process instance of each integration instance that was received, in order.
+    :param possibly_lost: The stretches of time in which a response was lost, and perhaps an instance with it.
+    :param response_since_loss: Whether a whole response came after the last loss.
+    :param delivered: Whether the task has returned what was received, and may have to return it again.
+    :param failures: How many consecutive polls failed in the server.
+    """
+
+    place: Mapping[str, str | None] = field(default_factory=lambda: dict.fromkeys(("diagram_id", "step_id", "step")))
+    polling_since: str | None = None
+    poller: str | None = None
+    received: Mapping[str | None, str | None] = field(default_factory=dict)
+    possibly_lost: Sequence[Stretch] = ()
+    response_since_loss: bool = True
+    delivered: bool = False
+    failures: int = 0
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any] | None) -> PollJournal:
+        if not stored:
+            return cls()
+        known = {"received": dict(stored["received"]), "possibly_lost": tuple(stored["possibly_lost"])}
+        return cls(**{**stored, **known})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON primitives: 500 instances with GUIDs fit into the 64 KB of one value in Airflow's store."""
+        lists = {"received": [list(ids) for ids in self.received.items()], "possibly_lost": list(self.possibly_lost)}
+        return {**asdict(self), **lists}
+
+    @property
+    def instances(self) -> list[dict[str, str | None]]:
+        """The received instances, each once."""
+        names = ("integration_instance_id", "process_instance_id")
+        return [dict(zip(names, ids, strict=True)) for ids in self.received.items()]
+
+    def poll_started(self, place: Mapping[str, str | None], now: datetime, poller: str | None = None) -> PollJournal:
+        """Return the journal to store before a poll is sent."""
+        return replace(self, place=dict(place), polling_since=_text(now), poller=poller)
+
+    def poll_ended(self, instances: Sequence[Instance] | None = None) -> PollJournal:
+        """
+        Return the journal to store after a poll that lost nothing.
+
+        :param instances: What it received; None if it was rejected or not sent, so there was no response.
+        """
+        return replace(
+            self,
+            polling_since=None,
+            received=self._with(instances or ()),
+            response_since_loss=self.response_since_loss or instances is not None,
+            failures=0,
+        )
+
+    def poll_lost(self, now: datetime, instances: Sequence[Instance] = (), failures: int = 0) -> PollJournal:
+        """
+        Return the journal to store after a poll whose whole response will never come.
+
+        Losses with no response in between are one stretch, so an outage of hours stays small.
+
+        :param instances: What was received nevertheless.
+        :param failures: How many consecutive polls failed in the server.
+        """
+        stretches = list(self.possibly_lost)
+        since = self.polling_since or _text(now)
+        if stretches and (not self.response_since_loss or len(stretches) >= MAX_STRETCHES):
+            since = stretches.pop()["since"]
+        return replace(
+            self,
+            polling_since=None,
+            received=self._with(instances),
+            possibly_lost=(*stretches, {"since": since, "until": _text(now)}),
+            response_since_loss=bool(instances),
+            failures=failures,
+        )
+
+    def forget(self, instance_ids: Collection[str | None], stretches: Sequence[Stretch]) -> PollJournal:
+        """Return the journal without what was delivered for good."""
+        received = {instance: process for instance, process in self.received.items() if instance not in instance_ids}
+        lost = tuple(stretch for stretch in self.possibly_lost if stretch not in stretches)
+        return replace(self, received=received, possibly_lost=lost, delivered=False)
+
+    def _with(self, instances: Sequence[Instance]) -> dict[str | None, str | None]:
+        return {**self.received, **{row["integration_instance_id"]: row["process_instance_id"] for row in instances}}
+
+
+def _text(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds")
