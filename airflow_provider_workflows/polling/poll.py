@@ -173,6 +173,10 @@ class Reader:
             pass
         return count
 
+    def has(self, subscriber: Any) -> bool:
+        """Tell whether a subscriber is still there."""
+        return self._poll.has(subscriber)
+
     def deliver(self, subscriber: Any, outcome: Any) -> None:
         """Deliver what came out for a subscriber: nothing to act on (None), its own error, or something else."""
         if isinstance(outcome, TRANSIENT_ERRORS):
@@ -261,6 +265,9 @@ class Poll:
     def interval(self) -> float:
         """Seconds between two polls: the fewest that a subscriber asks for."""
         return min(self._intervals, default=MAX_REJECTED_PAUSE_SECONDS)
+
+    def has(self, subscriber: Any) -> bool:
+        return subscriber in self._subscriptions
 
     def add(self, subscriber: Any, interval: float) -> None:
         interval = max(interval, MIN_INTERVAL_SECONDS)

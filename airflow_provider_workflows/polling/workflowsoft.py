@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import random
-import time
 from collections.abc import Hashable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import WorkflowsError
 from airflow_provider_workflows.polling import poll as polls
+from airflow_provider_workflows.polling.list_poll import MOVED
 from airflow_provider_workflows.polling.poll import PollScope
+from airflow_provider_workflows.rules.leases import Leases, StepWait
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
     from airflow_provider_workflows.polling.poll import Reader
+    from airflow_provider_workflows.rules.poll_journal import Instance
 
-LEASE = 3600.0  # seconds for which an instance is kept from others than the task it was handed to
+# Of each server in this process: the leases outlive the polls, for an instance is open for longer than a task waits.
+_leases: dict[str, Leases] = {}
 
 
 class DestructivePoll(Exception):
@@ -35,7 +39,6 @@ class IntegrationStepScope(PollScope):
         super().__init__(wait.workflowsoft_conn_id)
         self._wait = wait
         self._key = (*wait.connection, wait.step_id or (wait.diagram, wait.step))
-        self._handed: dict[str | None, tuple[Hashable, float]] = {}  # instance: to which task, and when
 
     @property
     def key(self) -> tuple[Hashable, ...]:
@@ -57,23 +60,41 @@ class IntegrationStepScope(PollScope):
         if not await reader.call(lambda hook: hook.keeps_until_completed):
             reader.deliver_all((wait, DestructivePoll()) for wait in subscribers)
             return
-        step = self._wait
+        # One whose step was looked up knows that a 404 means that nothing is new.
+        step = next((wait for wait in subscribers if wait.diagram_id is not None), subscribers[0])
         await reader.call(step.locate)
-        self._handed = {one: at for one, at in self._handed.items() if at[1] > time.monotonic() - LEASE}
-        wanted = sum(wait.wanted for wait in subscribers) + len(self._handed)
-        found = await reader.call(lambda hook: step.drain(lambda: step.poll(hook), wanted))
         for wait in subscribers:
             wait.diagram_id, wait.step_id, wait.step = step.diagram_id, step.step_id, step.step
-            free = [row for row in found if self._may_have(wait, row["integration_instance_id"])][: wait.wanted]
-            self._handed |= {row["integration_instance_id"]: (_task_of(wait), time.monotonic()) for row in free}
-            found = [row for row in found if row not in free]
+        if step.scope().key != self.key:  # it was polled by titles; there may be waits that know the id
+            reader.deliver_all((wait, MOVED) for wait in subscribers)
+            return
+        leases = _leases.setdefault(await reader.call(lambda hook: hook.client.base_url), Leases())
+        needed = leases.rows_needed(step.step_id, [_step_wait(wait) for wait in subscribers]) or 1
+        responses = await reader.call(partial(_drain, step, needed))
+        waits = [wait for wait in subscribers if reader.has(wait)]
+        assigned = leases.assign(step.step_id, responses, [_step_wait(wait) for wait in waits])
+        for wait, rows in zip(waits, assigned, strict=True):
             try:
-                reader.deliver(wait, wait.evaluate(free))
+                reader.deliver(wait, wait.evaluate(rows))
             except WorkflowsError as error:
                 reader.deliver(wait, error)
 
-    def _may_have(self, wait: Any, instance_id: str | None) -> bool:
-        return instance_id not in self._handed or self._handed[instance_id][0] == _task_of(wait)
+
+def _drain(step: Any, needed: int, hook: WorkflowsoftHook) -> list[list[Instance]]:
+    """Read until enough instances are there, and return the rows of each response."""
+    responses: list[list[Instance]] = []
+
+    def poll() -> list[Instance]:
+        rows: list[Instance] = step.poll(hook)
+        responses.append(rows)
+        return rows
+
+    step.drain(poll, needed)
+    return responses
+
+
+def _step_wait(wait: Any) -> StepWait:
+    return StepWait(_task_of(wait), wait.wanted)
 
 
 def _task_of(wait: Any) -> Hashable:

@@ -18,7 +18,6 @@ from airflow_provider_workflows.client.rest import RestClient
 from airflow_provider_workflows.emulator import world
 from airflow_provider_workflows.polling import bulk_history, channel, list_poll, poll, rate_limiter
 from airflow_provider_workflows.polling import procore as procore_polls
-from airflow_provider_workflows.polling import workflowsoft as workflowsoft_polls
 from airflow_provider_workflows.triggers import base, procore_legacy
 
 MOST_JUMPS = 100_000
@@ -51,7 +50,7 @@ class VirtualTime:
     def __enter__(self) -> VirtualTime:
         patch = self._patch
         ours = SimpleNamespace(time=self.time, monotonic=self.monotonic, sleep=time.sleep)
-        polls = (bulk_history, channel, list_poll, poll, procore_polls, rate_limiter, workflowsoft_polls)
+        polls = (bulk_history, channel, list_poll, poll, procore_polls, rate_limiter)
         for module in (base, procore_legacy, world, *polls):
             patch.setattr(module, "time", ours)
         patch.setattr(base, "datetime", self._datetime())

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSen
 
 from airflow_provider_workflows.client.retry import RetryPolicy
 from airflow_provider_workflows.operators import base, procore_bulk
-from airflow_provider_workflows.triggers import base as triggers
+from airflow_provider_workflows.polling import poll as polls
 
 try:
     from airflow.sdk.exceptions import AirflowRescheduleException

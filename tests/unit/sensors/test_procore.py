@@ -20,7 +20,6 @@ from airflow_provider_workflows.exceptions import ConfigurationError, ContractEr
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor, ProcoreResponseRequestedSensor
-from airflow_provider_workflows.triggers import base as waiting
 from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
 from tests.support.virtual_time import VirtualTime
 

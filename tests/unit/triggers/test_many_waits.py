@@ -16,7 +16,7 @@ import pytest
 
 from airflow_provider_workflows.client.rest import RestClient
 from airflow_provider_workflows.emulator import Emulator
-from airflow_provider_workflows.triggers import shared_poll
+from airflow_provider_workflows.polling import poll
 from tests.support.sizes import tenth_and_full
 from tests.unit.triggers.conftest import LEGACY_WORKFLOW, cancel, end, legacy_wait, start, v2_wait, wait_for
 
@@ -69,7 +69,7 @@ async def settled(reached) -> bool:
 @tenth_and_full("rounds", 100)
 def test_waits_that_come_and_go_leave_nothing_behind(far, monkeypatch, rounds):
     far.control("POST", "faults", path="/rest/", delay=0.05, times=10**6)
-    monkeypatch.setattr(shared_poll.Scope, "first_pause", lambda scope, interval: interval)
+    monkeypatch.setattr(poll.PollScope, "first_pause", lambda scope, interval: interval)
     at_once, in_flight = 99, 2
 
     async def come_and_go(number: int) -> None:
@@ -101,7 +101,7 @@ def test_waits_that_come_and_go_leave_nothing_behind(far, monkeypatch, rounds):
     assert files <= 0
     assert threads == set()
     assert len([one for one in threading.enumerate() if one.name.startswith("workflows-poll")]) <= 4
-    assert [home.polls for home in shared_poll._homes.values() if home.polls] == []
+    assert [state.polls for state in poll._loops.values() if state.polls] == []
 
 
 def test_request_that_hangs_does_not_delay_a_cancelled_wait(far, monkeypatch):
@@ -174,10 +174,8 @@ class Callbacks:
 def test_no_callback_holds_the_event_loop_for_50_ms(far, monkeypatch, count):
     part = count // 20
     polls = []
-    began_round = shared_poll.SharedPoll._tell
-    monkeypatch.setattr(
-        shared_poll.SharedPoll, "_tell", lambda poll: (polls.append(poll.scope.key[0]), began_round(poll))
-    )
+    began_round = poll.Poll._emit_statistics
+    monkeypatch.setattr(poll.Poll, "_emit_statistics", lambda one: (polls.append(one.scope.key[0]), began_round(one)))
     v2 = start(far, count)
     legacy = far.control("POST", "procore/legacy/instances/many", count=count, workflow=LEGACY_WORKFLOW)["ids"]
 

@@ -15,7 +15,7 @@ from airflow_provider_workflows.exceptions import (
     RateLimited,
     ServerError,
 )
-from airflow_provider_workflows.triggers import shared_poll
+from airflow_provider_workflows.polling import poll
 from tests.support.virtual_time import VirtualTime
 from tests.unit.triggers.conftest import DONE, MadeUpWait, Product, cancel, wait_for
 
@@ -80,8 +80,8 @@ def test_every_result_is_delivered_exactly_once_and_nothing_hangs(actions, step)
     with VirtualTime() as clock:
         world = World(clock, step)
         clock.run(play(world, actions))
-        left = [poll for home in shared_poll._homes.values() for poll in home.polls.values()]
-    shared_poll._homes.clear()
+        left = [one for state in poll._loops.values() for one in state.polls.values()]
+    poll._loops.clear()
 
     assert left == []
     assert world.product.closed == world.product.hooks

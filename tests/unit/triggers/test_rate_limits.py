@@ -7,14 +7,13 @@ from bisect import bisect_left
 from collections import Counter
 from datetime import datetime, timezone
 from email.utils import format_datetime
-from types import SimpleNamespace
 
 import pytest
-from airflow_provider_workflows.triggers.shared_poll import Budget
 
 from airflow_provider_workflows.client.rest import RateLimit, RestClient
 from airflow_provider_workflows.exceptions import RateLimited
 from airflow_provider_workflows.hooks import base as hooks
+from airflow_provider_workflows.polling.rate_limiter import RateLimiter
 from tests.support.sizes import tenth_and_full
 from tests.unit.triggers.conftest import (
     DONE,
@@ -24,6 +23,7 @@ from tests.unit.triggers.conftest import (
     cancel,
     end,
     legacy_wait,
+    request,
     start,
     v2_wait,
     wait_for,
@@ -94,26 +94,85 @@ def test_no_poll_is_sent_before_the_stated_time(emulator, clock, sent, path, sta
     assert clock.elapsed <= last + 1900 + INTERVAL
 
 
-def test_poll_cut_short_by_429_resumes_with_the_unserved_waits(clock, product):
-    begun = []
+def test_call_that_is_rate_limited_is_made_again_and_nothing_else(clock, product):
+    calls = []
 
-    def cut_short(hook, subscribers):
-        begun.append(clock.elapsed)
-        yield [(subscribers[0], DONE)]
-        raise RateLimited("429", retry_at=datetime.fromtimestamp(clock.time() + 7, timezone.utc))
+    def limited_once(hook):
+        request(hook)
+        calls.append(clock.elapsed)
+        if len(calls) == 1:
+            raise RateLimited("429", wait=7.0)
+        return DONE
 
-    def goes_on(hook, subscribers):
-        begun.append(clock.elapsed)
-        yield [(one, DONE) for one in subscribers]
+    async def read(reader, subscribers):
+        reader.deliver(subscribers[0], DONE)
+        outcome = await reader.call(limited_once)
+        reader.deliver_all((one, outcome) for one in subscribers[1:])
 
     async def scenario():
-        product.next = [cut_short, goes_on]
+        product.next = [read]
         tasks = [wait_for(MadeUpWait(product.scope(), f"w{number}")) for number in range(3)]
         return [await task for task in tasks]
 
     assert {payload["status"] for payload in clock.run(scenario())} == {"done"}
-    assert begun == [60.0, pytest.approx(67.0)]
-    assert [one.name for one in product.polls[1][1]] == ["w1", "w2"]
+    assert calls == [60.0, pytest.approx(67.0)]
+    assert len(product.polls) == 1
+
+
+@pytest.mark.parametrize("wait", [365 * 24 * 3600.0, 6 * 3600.0])
+def test_a_stated_wait_is_at_most_an_hour_and_logged_once(clock, product, caplog, wait):
+    def limited(hook):
+        request(hook)
+        raise RateLimited("429", wait=wait)
+
+    async def read(reader, subscribers):
+        await reader.call(limited)
+
+    async def scenario():
+        product.next = [read]
+        task = wait_for(MadeUpWait(product.scope()))
+        await asyncio.sleep(2 * 3600 + 2 * INTERVAL)
+        held_back = product.hooks[0].client.sent
+        await cancel(task)
+        return held_back
+
+    assert clock.run(scenario()) == 3
+    assert len([record for record in caplog.records if "is rate-limited" in record.message]) == 1
+
+
+def test_a_new_look_up_of_the_connection_ends_a_stated_wait(clock, product):
+    async def read(reader, subscribers):
+        await reader.call(limited)
+
+    def limited(hook):
+        request(hook)
+        raise RateLimited("429", wait=3600.0)
+
+    async def scenario():
+        product.next = [read]
+        task = wait_for(MadeUpWait(product.scope()))
+        await asyncio.sleep(16 * INTERVAL)
+        other = wait_for(MadeUpWait(product.scope("other")))
+        await asyncio.sleep(3 * INTERVAL)
+        await cancel(task, other)
+
+    clock.run(scenario())
+
+    assert len(product.polls) >= 2
+    assert product.hooks[0].client.sent >= 2
+
+
+def test_connection_ids_of_one_sign_in_share_the_rate_limit(clock, product):
+    product.requests_per_hour = 600
+
+    async def scenario():
+        tasks = [wait_for(MadeUpWait(product.scope(conn_id=f"id{n}"), interval=1.0)) for n in range(3)]
+        await asyncio.sleep(3600)
+        await cancel(*tasks)
+
+    clock.run(scenario())
+
+    assert sum(hook.client.sent for hook in product.hooks) <= 600 * 0.8 * 13 / 12 + 3
 
 
 # --- outages ---
@@ -194,37 +253,31 @@ def test_waits_poll_their_connection_up_every_15_minutes(emulator, clock, lookup
     assert lookups[1] - lookups[0] >= 900
 
 
-@pytest.mark.parametrize("kind", ["polled together", "looks for itself"])
-def test_changed_secret_is_used_after_a_rejection(emulator, clock, monkeypatch, lookups, set_connection, kind):
+@pytest.mark.parametrize("kind", ["polled together", "polled singly"])
+def test_changed_secret_is_used_after_a_rejection(emulator, clock, lookups, set_connection, kind):
     good = emulator.connection("procore")
-    over = {"conn_type": "procore", "host": good["host"], "extra": {**good["extra"], "access_token": "over"}}
-    look_up = hooks.get_async_connection
-
-    async def changes(conn_id):
-        set_connection("procore_default", good if lookups else over)
-        return await look_up(conn_id)
-
-    monkeypatch.setattr(hooks, "get_async_connection", changes)
 
     async def scenario():
         started = start(emulator, 3)
-        tasks = [wait_for(v2_wait(*ids) if kind == "polled together" else look_wait(*ids)) for ids in started]
+        tasks = [wait_for(v2_wait(*ids) if kind == "polled together" else single_wait(*ids)) for ids in started]
+        await asyncio.sleep(2.5 * INTERVAL)
+        emulator.control("POST", "tokens/revoke")
+        set_connection("procore_default", {**good, "extra": {**good["extra"], "timeout": 50}})
         end(emulator, *(instance_id for instance_id, _ in started))
         return [await task for task in tasks]
 
     assert {payload["status"] for payload in clock.run(scenario())} == {"done"}
-    assert len(lookups) == 2
-    assert clock.elapsed <= INTERVAL + 1
+    assert clock.elapsed <= 4 * INTERVAL
 
 
-def look_wait(*ids):
-    """A wait that is not polled together with others, so that it looks for itself."""
+def single_wait(*ids):
+    """A wait that is not polled together with others."""
     trigger = v2_wait(*ids)
     trigger.scope = lambda: super(type(trigger), trigger).scope()
     return trigger
 
 
-def test_a_secret_that_stays_rejected_ends_the_waits(emulator, clock, set_connection, lookups):
+def test_a_secret_that_stays_rejected_ends_the_waits(emulator, clock, set_connection):
     good = emulator.connection("procore")
     over = {"conn_type": "procore", "host": good["host"], "extra": {**good["extra"], "access_token": "over"}}
     set_connection("procore_default", over)
@@ -233,7 +286,7 @@ def test_a_secret_that_stays_rejected_ends_the_waits(emulator, clock, set_connec
         return [await task for task in [wait_for(v2_wait("700001", "5001")) for _ in range(3)]]
 
     assert [payload["error"] for payload in clock.run(scenario())] == ["AuthenticationError"] * 3
-    assert len(lookups) == 2
+    assert 600 <= clock.elapsed <= 900
 
 
 @pytest.mark.parametrize("kind", [v2_wait, legacy_wait])
@@ -246,21 +299,22 @@ def test_a_connection_that_is_not_there_ends_the_wait_and_is_named(clock, kind):
 
     assert payload["error"] == "ConfigurationError"
     assert "nowhere" in payload["message"]
+    assert clock.elapsed >= 600
 
 
-# --- the budget ---
+# --- the rate limiter ---
 
 
-def sends(clock, budget, seconds, rate=None, every=0.05):
+def sends(clock, limiter, seconds, rate=None, every=0.05):
     """Return when requests go out if something sends them as fast as it may."""
     times = []
 
     async def scenario():
         ends = clock.elapsed + seconds
         while clock.elapsed < ends:
-            async with budget.turn():
-                times.append(clock.elapsed)
-                budget.note(1, rate)
+            await limiter.acquire()
+            times.append(clock.elapsed)
+            limiter.record(1, rate)
             await asyncio.sleep(every)
 
     clock.run(scenario())
@@ -272,17 +326,17 @@ def most_within(times, seconds):
 
 
 def test_without_a_limit_nothing_is_held_back(clock):
-    budget = Budget(1)
+    limiter = RateLimiter(1)
 
-    assert len(sends(clock, budget, 10)) == pytest.approx(200, abs=2)
+    assert len(sends(clock, limiter, 10)) == pytest.approx(200, abs=2)
 
 
 @pytest.mark.parametrize("triggerers", [1, 2, 4])
 def test_requests_per_hour_are_shared_by_the_triggerers(clock, triggerers):
-    budget = Budget(triggerers)
-    budget.configure(SimpleNamespace(requests_per_hour=360))
+    limiter = RateLimiter(triggerers)
+    limiter.configure(360)
 
-    times = sends(clock, budget, 3 * 3600, every=2.0)
+    times = sends(clock, limiter, 3 * 3600, every=2.0)
 
     share = 360 * 0.8 / triggerers
     assert 3 * share - 1 <= len(times) <= 3 * share + share / 12 + 2
@@ -292,18 +346,18 @@ def test_requests_per_hour_are_shared_by_the_triggerers(clock, triggerers):
 
 @pytest.mark.parametrize("triggerers", [1, 2])
 def test_the_short_window_is_learned_from_the_headers(clock, triggerers):
-    budget = Budget(triggerers)
-    budget.note(1, RateLimit(25, 24, int(clock.time()) + 5))
+    limiter = RateLimiter(triggerers)
+    limiter.record(1, RateLimit(25, 24, int(clock.time()) + 5, 5.0))
 
-    assert most_within(sends(clock, budget, 120), 10) <= 25 * 0.8 / triggerers + 1
+    assert most_within(sends(clock, limiter, 120), 10) <= 25 * 0.8 / triggerers + 1
 
 
 def test_nothing_is_sent_while_only_a_fifth_of_the_limit_is_left(clock):
-    budget = Budget(1)
+    limiter = RateLimiter(1)
     reset_at = int(clock.time()) + 500
-    budget.note(1, RateLimit(3600, 720, reset_at))
+    limiter.record(1, RateLimit(3600, 720, reset_at, 500.0))
 
-    assert sends(clock, budget, 600)[0] >= reset_at - clock._begun
+    assert sends(clock, limiter, 600)[0] >= reset_at - clock._begun
 
 
 @pytest.mark.parametrize(
@@ -318,10 +372,22 @@ def test_nothing_is_sent_while_only_a_fifth_of_the_limit_is_left(clock):
     ],
 )
 def test_malformed_headers_stop_nothing_for_good(clock, rate):
-    budget = Budget(1)
-    budget.note(1, rate)
+    limiter = RateLimiter(1)
+    limiter.record(1, rate)
 
-    assert sends(clock, budget, 2 * 3600, every=10.0)[0] <= 3600 * 1.3
+    assert sends(clock, limiter, 2 * 3600, every=10.0)[0] <= 3600 * 1.3
+
+
+@pytest.mark.parametrize("skew", [-20.0, 0.0, 20.0, 6 * 3600.0])
+def test_windows_are_told_apart_by_size_whatever_the_clocks_say(clock, skew):
+    limiter = RateLimiter(1)
+    limiter.record(1, RateLimit(25, 24, 0, 8.0 + skew))
+    rate = RateLimit(7200, 7000, 0, 15.0 + skew)
+
+    times = sends(clock, limiter, 1800, rate)
+
+    assert most_within(times, 10) <= 25 * 0.8 + 1
+    assert len(times) >= 0.9 * 1800 / 10 * 25 * 0.8
 
 
 @pytest.mark.parametrize("told", ["reset_header", "retry_after", "both"])

@@ -13,8 +13,9 @@ from airflow_provider_workflows.exceptions import PermissionDenied, ServerError
 from airflow_provider_workflows.hooks import base as hooks
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
+from airflow_provider_workflows.polling import poll
+from airflow_provider_workflows.polling.rate_limiter import RateLimiter
 from airflow_provider_workflows.rules import procore_legacy as rules
-from airflow_provider_workflows.triggers import shared_poll
 from airflow_provider_workflows.triggers.procore import ProcoreResponseRequestedWaitTrigger
 from tests.unit.triggers.conftest import (
     HISTORY,
@@ -42,25 +43,28 @@ def collect(scope, interval):
     found = []
 
     async def listen():
-        async for snapshot in shared_poll.snapshots(scope, interval):
+        async for snapshot in poll.snapshots(scope, interval):
             found.append(snapshot)
 
     return asyncio.get_running_loop().create_task(listen()), found
 
 
-def refuse(hook, subscribers):
+async def reject(reader, subscribers):
     raise PermissionDenied("Not permitted")
-    yield
+
+
+async def brings_fine(reader, subscribers):
+    reader.deliver_all((one, "fine") for one in subscribers)
 
 
 def test_stream_rejected_for_weeks_resumes_once_permitted(clock, product):
-    product.next = [refuse] * 1500
+    product.next = [reject] * 1500
 
     async def scenario():
         task, found = collect(product.scope(), 60.0)
         while product.next:
             await asyncio.sleep(3600)
-        product.next = [lambda hook, subscribers: iter([[(one, "fine") for one in subscribers]])]
+        product.next = [brings_fine]
         await asyncio.sleep(1200)
         await cancel(task)
         return found
@@ -69,7 +73,7 @@ def test_stream_rejected_for_weeks_resumes_once_permitted(clock, product):
 
 
 def test_what_is_rejected_is_never_asked_more_often_than_its_interval(clock, product):
-    product.next = [refuse] * 8
+    product.next = [reject] * 8
 
     async def scenario():
         task, _ = collect(product.scope(), 3600.0)
@@ -81,28 +85,6 @@ def test_what_is_rejected_is_never_asked_more_often_than_its_interval(clock, pro
     pauses = [later - earlier for earlier, later in zip(product.times, product.times[1:], strict=False)]
     assert pauses
     assert min(pauses) >= 3600
-
-
-def test_the_log_says_what_is_polled_and_when_it_works_again(clock, product, caplog):
-    def fail(hook, subscribers):
-        raise ServerError("It failed")
-        yield
-
-    product.next = [fail] * 3
-    caplog.set_level("INFO")
-
-    async def scenario():
-        task, _ = collect(product.scope("purchase orders"), 60.0)
-        await asyncio.sleep(60 * 6)
-        await cancel(task)
-
-    clock.run(scenario())
-
-    said = [record.message for record in caplog.records if "Polling" in record.message]
-    assert [line.split(".")[0] for line in said] == [
-        "Polling made_up made_up purchase orders goes on",
-        "Polling made_up made_up purchase orders works again",
-    ]
 
 
 def test_wait_whose_item_fails_in_bulk_is_not_forgotten(emulator, waiting, monkeypatch):
@@ -202,9 +184,9 @@ def test_no_step_sends_two_requests_though_the_bulk_history_fails(emulator, wait
     started = start(emulator, 60)
     emulator.control("POST", "faults", path="bulk_history$", times=10**6, **fault)
     sent = []
-    note = shared_poll.Budget.note
+    record = RateLimiter.record
     monkeypatch.setattr(
-        shared_poll.Budget, "note", lambda budget, number, rate: (sent.append(number), note(budget, number, rate))
+        RateLimiter, "record", lambda limiter, number, rate: (sent.append(number), record(limiter, number, rate))
     )
 
     async def scenario(waits):
@@ -317,20 +299,23 @@ def test_secrets_backend_outage_ends_no_wait(emulator, waiting, monkeypatch):
     assert "PROCORE_DEFAULT" in last["message"]
 
 
-def test_gateway_page_instead_of_an_instance_is_tolerated_twice(emulator, waiting):
-    ids = legacy(emulator, 1)
+def test_gateway_page_instead_of_an_instance_ends_only_its_wait(emulator, waiting):
+    broken, *others = legacy(emulator, 3)
     page = {"status": 200, "headers": {"Content-Type": "text/html"}, "body": "<html>Busy</html>"}
-    emulator.control("POST", "faults", path=f"workflow_instances/{ids[0]}$", times=5, **page)
+    emulator.control("POST", "faults", path=f"workflow_instances/{broken}$", times=50, **page)
 
     async def scenario(waits):
-        waits.begin(legacy_wait(ids[0]))
-        statuses = []
-        for _ in range(3):
+        waits.begin(*(legacy_wait(one) for one in (broken, *others)))
+        for _ in range(10):
             await waits.poll()
-            statuses += waits.statuses()
-        return statuses, waits.tasks[0].result()["error"]
+        before = waits.statuses()
+        await waits.poll()
+        statuses = waits.statuses()
+        error = waits.tasks[0].result()["error"]
+        await cancel(*waits.tasks)
+        return before, statuses, error
 
-    assert waiting(scenario) == ([None, None, "error"], "ContractError")
+    assert waiting(scenario) == ([None] * 3, ["error", None, None], "ContractError")
 
 
 def test_legacy_instance_with_an_object_status_is_shown(emulator, waiting, monkeypatch):
