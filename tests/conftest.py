@@ -48,14 +48,16 @@ from airflow_provider_workflows.client.auth import TokenAuth  # noqa: E402  afte
 from airflow_provider_workflows.client.retry import RetryPolicy  # noqa: E402  after the environment is set
 from airflow_provider_workflows.emulator import Emulator  # noqa: E402  after the environment is set
 from airflow_provider_workflows.hooks.procore import ProcoreHook  # noqa: E402  after the environment is set
+from airflow_provider_workflows.polling import workflowsoft as workflowsoft_polls  # noqa: E402  likewise
 from tests.support.killed import Killed  # noqa: E402  after the environment is set
 
 
 @pytest.fixture(autouse=True)
 def every_test_signs_in_itself() -> None:
-    """Forget the tokens and tools that a process shares."""
+    """Forget the tokens, tools and leases that a process shares."""
     TokenAuth._shared.clear()
     ProcoreHook._tools.clear()
+    workflowsoft_polls._leases.clear()
 
 
 @pytest.fixture(autouse=True)

@@ -61,15 +61,18 @@ def test_hidden_items_split_their_batch_once_not_at_each_poll(emulator, waiting)
 
     async def scenario(waits):
         waits.begin(*(v2_wait(*ids) for ids in started))
-        first = await waits.poll()
+        first, second = await waits.poll(), await waits.poll()
+        for _ in range(9):
+            await waits.poll()
         statuses = waits.statuses()
-        return first, statuses, [await waits.poll() for _ in range(3)]
+        return first, second, statuses, [await waits.poll() for _ in range(3)]
 
-    first, statuses, later = waiting(scenario)
+    first, second, statuses, later = waiting(scenario)
 
     assert first[BULK] <= 2 + 4 * 6  # each of the two is found by halving
     refused = [ids[0] for ids, status in zip(started, statuses, strict=True) if status is not None]
     assert refused == hidden
+    assert second == {BULK: 2, HISTORY: 2}
     assert later == [{BULK: 2}] * 3
 
 
@@ -81,9 +84,12 @@ def test_hidden_item_ends_its_wait_and_no_other(emulator, waiting):
         end(emulator, *(instance_id for instance_id, _ in started[1:]))
         waits.begin(*(v2_wait(*ids) for ids in started))
         await waits.poll()
-        return waits.statuses()
+        first = waits.statuses()
+        for _ in range(10):
+            await waits.poll()
+        return first, waits.statuses()
 
-    assert waiting(scenario) == ["error"] + ["done"] * 19
+    assert waiting(scenario) == ([None] + ["done"] * 19, ["error"] + ["done"] * 19)
 
 
 def test_item_with_a_hidden_instance_is_polled_without_splitting(emulator, waiting):
@@ -362,7 +368,7 @@ def test_a_step_that_people_were_reported_of_wakes_no_one_again(emulator, waitin
     assert waiting(scenario) == ["attention", None]
 
 
-def test_legacy_list_is_enough_to_know_that_a_state_is_overdue(emulator, waiting, store):
+def test_an_overdue_legacy_state_costs_each_wait_one_poll(emulator, waiting, store):
     from tests.unit.sensors.test_procore import deferred
     from tests.unit.sensors.test_procore_legacy import sensor
 
@@ -377,7 +383,7 @@ def test_legacy_list_is_enough_to_know_that_a_state_is_overdue(emulator, waiting
         polls.append(await waits.poll())
         return polls, waits.statuses()
 
-    assert waiting(scenario) == ([{LIST: 1}] * 3, ["attention"] * 3)
+    assert waiting(scenario) == ([{LIST: 1}, {LIST: 1}, {LIST: 1, SHOW: 3}], ["attention"] * 3)
 
 
 # --- Legacy ---
@@ -455,13 +461,14 @@ def test_forbidden_legacy_list_makes_each_wait_poll_and_is_said_once(emulator, w
     # It is believed at the third time, and tried again after an hour.
     assert polls == [{LIST: 1, SHOW: 9}] * 3 + [{SHOW: 9}] * 2
     assert statuses == [None] * 4 + ["done"] + [None] * 4
-    assert len([record for record in caplog.records if "each wait is looked at by itself" in record.message]) == 1
+    assert len([record for record in caplog.records if "each wait is polled by itself" in record.message]) == 1
 
 
 def test_a_legacy_instance_that_is_gone_ends_its_wait_and_no_other(emulator, waiting):
     async def scenario(waits):
         waits.begin(legacy_wait("4711"), legacy_wait("568150"), legacy_wait("568151"))
-        await waits.poll()
+        for _ in range(11):
+            await waits.poll()
         return waits.statuses(), waits.tasks[0].result()["error"]
 
     assert waiting(scenario) == (["error", None, None], "NotFound")
@@ -525,7 +532,23 @@ def test_retry_of_a_task_gets_its_instance_and_no_other_task_does(emulator, wait
     assert results[0]["instances"] == results[1]["instances"]
 
 
-# --- waits that look for themselves ---
+@pytest.mark.usefixtures("kept")
+@pytest.mark.parametrize("titles_first", [True, False])
+def test_an_instance_goes_to_one_wait_by_id_or_by_titles(emulator, waiting, titles_first):
+    async def scenario(waits):
+        by_titles, by_id = step_wait(diagram_id=None, step_id=None), step_wait(diagram=None, step=None, diagram_id=None)
+        waits.begin(*((by_titles, by_id) if titles_first else (by_id, by_titles)))
+        await waits.poll()
+        await waits.poll()
+        emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
+        for _ in range(70):  # longer than an hour: the row stays open
+            await waits.poll()
+        return waits.statuses()
+
+    assert sorted(waiting(scenario), key=str) == [None, "done"]
+
+
+# --- waits that are polled singly ---
 
 
 def test_an_unknown_operation_ends_its_wait_and_no_other(emulator, waiting):
@@ -537,7 +560,8 @@ def test_an_unknown_operation_ends_its_wait_and_no_other(emulator, waiting):
 
     async def scenario(waits):
         waits.begin(operation("4711"), v2_wait("700001", "5001"))
-        await waits.poll()
+        for _ in range(11):
+            await waits.poll()
         return waits.statuses(), waits.tasks[0].result()["error"]
 
     assert waiting(scenario) == (["error", None], "NotFound")
@@ -550,7 +574,7 @@ def test_unknown_tool_or_project_ends_the_waits_with_a_clear_error(emulator, wai
 
     async def scenario(waits):
         waits.begin(*(v2_wait(None, str(5001 + number), **unknown) for number in range(5)))
-        for _ in range(4):
+        for _ in range(15):
             await waits.poll()
         return [task.result() for task in waits.tasks if task.done()]
 

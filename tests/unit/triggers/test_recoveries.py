@@ -252,7 +252,7 @@ def test_a_maintenance_page_of_the_login_server_ends_no_wait(emulator, waiting):
         waits.begin(*(v2_wait(*ids) for ids in started))
         await waits.poll()
         page = {"status": 200, "headers": {"Content-Type": "text/html"}, "body": "<html>Back in a minute</html>"}
-        emulator.control("POST", "faults", path="oauth/token", times=4, **page)
+        emulator.control("POST", "faults", path="oauth/token", times=2, **page)
         emulator.control("POST", "tokens/revoke")
         await waits.poll()
         await waits.poll()
