@@ -646,7 +646,7 @@ def test_example_exports_what_changed_since_the_last_run(emulator, tmp_path, cap
     second = dag.test(run_conf={"root": f"file://{tmp_path}"})
 
     assert {task.state for task in second.get_task_instances()} == {"success"}
-    assert f"changed since {rules.iso(first.start_date)}" in capsys.readouterr().out
+    assert f"changed since {rules.iso(first.start_date - timedelta(hours=1))}" in capsys.readouterr().out
 
 
 # --- size ---
