@@ -91,7 +91,8 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
             latest = self.export(tables, since, report)
             report.end()
             # A list that is suddenly empty may be a mistake of the server, or of whoever took the permission away.
-            is_suspicious = since is None and not self.allow_empty and not any(tables.counts.values())
+            expects_rows = (since is None or self.names_rows()) and not self.allow_empty
+            is_suspicious = expects_rows and not any(tables.counts.values())
             paths = tables.save(folder, replace=not is_suspicious)
             size = tables.size()
         result = {
@@ -116,6 +117,10 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
     @abstractmethod
     def export(self, tables: Tables, since: datetime | None, report: Report) -> datetime | None:
         """Add all rows to the tables; return the largest time of a change that was seen."""
+
+    @abstractmethod
+    def names_rows(self) -> bool:
+        """Tell whether a parameter names what to export, whatever ``changed_since`` says."""
 
     def began_at(self) -> datetime:
         """Return when the export began, by the server's clock; to be called once a response has told its time."""
@@ -221,6 +226,9 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
             raise ConfigurationError(
                 f"batch_size must be a whole number of items, at least 1; got {self.batch_size!r}."
             )
+
+    def names_rows(self) -> bool:
+        return self.item_ids is not None
 
     def export(self, tables: Tables, since: datetime | None, report: Report) -> datetime | None:
         if self.item_ids is not None and since is not None:
@@ -398,6 +406,9 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
     def check_parameters(self) -> None:
         for instance_id in self._given():
             check_required(instance_ids=instance_id)
+
+    def names_rows(self) -> bool:
+        return self.instance_ids is not None
 
     def export(self, tables: Tables, since: datetime | None, report: Report) -> datetime | None:
         latest: datetime | None = None

@@ -243,6 +243,19 @@ def test_list_that_is_suddenly_empty_leaves_the_files_and_warns(emulator, tmp_pa
 
 
 @pytest.mark.usefixtures("airflow_connections")
+def test_named_items_that_are_suddenly_not_listed_leave_the_files(emulator, tmp_path):
+    named = {"item_ids": "5001", "changed_since": "2026-01-01T00:00:00Z"}
+    export(f"file://{tmp_path}", **named)
+    before = contents(f"file://{tmp_path}")
+    nothing_is_listed(emulator, "/workflows/instances$")
+
+    result = export(f"file://{tmp_path}", **named)
+
+    assert contents(f"file://{tmp_path}") == before
+    assert [entry["item_id"] for entry in result["failed"]] == ["5001"]
+
+
+@pytest.mark.usefixtures("airflow_connections")
 @EXPORTS
 @pytest.mark.parametrize("more", [{"allow_empty": True}, {"changed_since": "2026-01-01T00:00:00Z"}])
 def test_empty_tables_are_written_where_they_may_be(emulator, tmp_path, exported, instances, more):
