@@ -158,6 +158,13 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "300",
                         "default": "60",
                     },
+                    "rejection_patience": {
+                        "description": "Seconds that a server must reject something in a row until that is believed.",
+                        "version_added": "0.1.0",
+                        "type": "float",
+                        "example": "3600",
+                        "default": "600",
+                    },
                     "triggerers": {
                         "description": "How many triggerers share the rate limit of each connection.",
                         "version_added": "0.1.0",

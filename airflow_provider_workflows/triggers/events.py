@@ -20,6 +20,7 @@ from airflow.triggers.base import TriggerEvent
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.parameters import check_required, listed, text_id
+from airflow_provider_workflows.rules.rejections import DEFAULT_PATIENCE_SECONDS
 from airflow_provider_workflows.triggers.base import in_thread
 from airflow_provider_workflows.triggers.shared_poll import snapshots
 
@@ -168,6 +169,7 @@ class WorkflowsEventTrigger(BaseEventTrigger):
 
     :param poll_interval: Seconds between two polls; None for ``[workflows] poke_interval``, else 60.
     :param asset: Name of the asset that it watches for; None if no other asset has the same watcher.
+    :param queue: The queue of the triggerers that may run it (Airflow 3.4+); None for any.
     """
 
     event: ClassVar[str]
@@ -175,8 +177,17 @@ class WorkflowsEventTrigger(BaseEventTrigger):
     # Without a cursor, on Airflow 3.3.2+: tell what is there already, for it is open work, or only what follows.
     tells_backlog: ClassVar[bool]
 
-    def __init__(self, *, poll_interval: timedelta | float | None = None, asset: str | None = None):
-        super().__init__()
+    def __init__(
+        self,
+        *,
+        poll_interval: timedelta | float | None = None,
+        asset: str | None = None,
+        **kwargs: Any,
+    ):
+        queue = constant("queue", kwargs.pop("queue", None))
+        if kwargs:  # Airflow would take them without a word
+            raise TypeError(f"{type(self).__name__} takes no argument {', '.join(sorted(kwargs))}.")
+        super().__init__(**version_compat.watcher_queue(queue))
         self.poll_interval = seconds("poll_interval", poll_interval)
         self.asset = constant("asset", asset)
         self._cursor: Cursor | None = None
@@ -203,6 +214,9 @@ class WorkflowsEventTrigger(BaseEventTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         cls = type(self)
         arguments = {name: getattr(self, name) for name in (*self.own, "poll_interval", "asset")}
+        # Airflow stores the queue beside the arguments, and tells by these alone whether a watcher has changed.
+        if (queue := getattr(self, "queue", None)) is not None:
+            arguments["queue"] = queue
         return f"{cls.__module__}.{cls.__qualname__}", arguments
 
     def snapshots(self) -> AsyncGenerator[Any, None]:
@@ -273,8 +287,12 @@ class WorkflowsEventTrigger(BaseEventTrigger):
 
     @property
     def store_key(self) -> str:
-        digest = hashlib.sha256(repr(self.scope().key).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps([self.event, *self.watched()]).encode()).hexdigest()
         return f"workflows.{digest[:12]}"
+
+    @abstractmethod
+    def watched(self) -> tuple[Any, ...]:
+        """Return what the cursor belongs to: all parameters that decide what is read, as JSON primitives."""
 
     def payload(self, facts: list[dict[str, Any]], outcome: Any) -> dict[str, Any] | None:
         if not facts:
@@ -336,6 +354,11 @@ def constant(name: str, value: Any) -> str | None:
     return text_id(value)
 
 
+def rejection_patience() -> float:
+    """Return the seconds that rejections must last before they are believed, ``[workflows] rejection_patience``."""
+    return float(conf.getfloat("workflows", "rejection_patience", fallback=DEFAULT_PATIENCE_SECONDS))
+
+
 def connection_id(name: str, value: Any) -> str:
     """Return the id of a connection."""
     check_required(**{name: value})
@@ -343,8 +366,13 @@ def connection_id(name: str, value: Any) -> str:
 
 
 def constants(name: str, value: Any) -> list[str]:
-    """Return a parameter that may be one value or several as a list of texts, without repetitions."""
-    return [str(one) for one in dict.fromkeys(constant(name, one) for one in listed(value)) if one is not None]
+    """
+    Return a parameter that may be one value or several as a list of texts, without repetitions.
+
+    The list is sorted: in whatever order the values are given, and whatever order a set has in this process, it is the
+    same watcher with the same cursor.
+    """
+    return sorted({text for one in listed(value) if (text := constant(name, one)) is not None})
 
 
 def seconds(name: str, value: timedelta | float | None) -> float:

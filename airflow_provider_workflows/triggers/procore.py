@@ -157,7 +157,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         instance_id = self.instance_id or self._newest_of_item(hook)
         if self.item_id is None:  # the history does not name the item
             shown = hook.get_instance(instance_id, project_id=self.project_id)
-            self.item_id, self.tool_type = str(shown.get("item_id")), text_id(shown.get("tool_type"))
+            self.item_id, self.tool_type = text_id(shown.get("item_id")), text_id(shown.get("tool_type"))
             self.tool_subtype = text_id(shown.get("tool_subtype"))
         return self._snapshot(hook.get_instance_history(instance_id, project_id=self.project_id), instance_id)
 
@@ -534,11 +534,11 @@ class ItemHistories:
                 left.extendleft(reversed(_split(batch, self._size)))
                 continue
             try:
-                answer = hook.each_bulk_history(self.tool_type, batch, project_id=self.level)
+                found = _paired(batch, hook.each_bulk_history(self.tool_type, batch, project_id=self.level), each)
             except RateLimited as fault:
                 left.appendleft(batch)
                 yield fault
-            except (InvalidRequest, NotFound, PermissionDenied) as refusal:
+            except (ContractError, InvalidRequest, NotFound, PermissionDenied) as refusal:
                 yield self._spoiled(batch, refusal, left)
             except PASSING_FAULTS as fault:
                 # It may be one of them that the server fails at. Fewer go together next time, until one is alone.
@@ -553,7 +553,7 @@ class ItemHistories:
                     self._wary = failed
                     left = deque(self._batches([item_id for others in left for item_id in others]))
                 self._is_down = False
-                yield _paired(batch, answer, each)
+                yield found
 
     def _batches(self, item_ids: list[str]) -> list[list[str]]:
         together: dict[int, list[str]] = {}
@@ -572,6 +572,8 @@ class ItemHistories:
             return {}
         if not half:
             self._refused[batch[0]] = refusal
+            if not self._answered and len(self._refused) > SOME_REFUSED:  # so it is none of the items
+                raise NoBulkHistory(str(refusal))
             if refusal.status_code in (400, 413):
                 self._size = ITEMS_A_CALL  # so it was this item and not the number of them
             return {batch[0]: refusal}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Hashable, Iterator, Mapping, Sequence
 from contextlib import aclosing
 from datetime import datetime, timedelta, timezone
@@ -60,6 +62,8 @@ class StepEventsScope(Scope):
         self._reader = reader
         self._key = ("workflowsoft", "events", self.conn_id, reader.diagram, reader.step, reader.step_id)
         self._read_at = float("-inf")
+        self._is_malformed = False
+        self._logged_others: set[str] = set()
 
     @property
     def key(self) -> tuple[Hashable, ...]:
@@ -78,8 +82,44 @@ class StepEventsScope(Scope):
         self._reader.locate(hook)
         yield []
         self._read_at = time.monotonic()
-        found = self._reader.drain(partial(self._reader.poll, hook))
+        self._log_others(hook)
+        found = self._reader.drain(partial(self._poll, hook))
         yield [(subscriber, (self._reader.place, found)) for subscriber in subscribers]
+
+    def _poll(self, hook: WorkflowsoftHook) -> list[dict[str, str | None]]:
+        """Poll once; what cannot be read of an answer concerns only itself, for a poll takes nothing out."""
+        try:
+            instances = self._reader.poll(hook)
+        except UnreadableInstances as odd:
+            if not self._is_malformed:
+                log.warning("Polling step %s: a part of the response is left out. %s", self._reader.name, odd)
+            self._is_malformed = True
+            return odd.instances
+        self._is_malformed = False
+        return instances
+
+    def _log_others(self, hook: WorkflowsoftHook) -> None:
+        """Log once that the step is watched through another connection of the same account, too."""
+        with _watching:
+            for key in [key for key, scopes in _watched.items() if not scopes]:
+                del _watched[key]
+            scopes = _watched.setdefault((hook.account, str(self._reader.step_id)), weakref.WeakSet())
+            scopes.add(self)
+            others = {scope.conn_id for scope in scopes} - {self.conn_id} - self._logged_others
+        self._logged_others |= others
+        for conn_id in sorted(others):
+            log.warning(
+                "Step %s is watched twice, through the connections %r and %r, which sign in as the same user. Each "
+                "watcher emits every instance: use one connection for both.",
+                self._reader.name,
+                self.conn_id,
+                conn_id,
+            )
+
+
+# Where reading leaves instances there: accounts and steps that are polled in this process, and the scopes that do it.
+_watched: dict[tuple[tuple[str, str], str], weakref.WeakSet[StepEventsScope]] = {}
+_watching = threading.Lock()
 
 
 class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
@@ -109,6 +149,7 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
         A server that is not on this machine is polled every 15 seconds at most. Of several watchers of one step,
         the first one's counts.
     :param asset: Name of the asset; needed where several assets have the same watcher.
+    :param queue: Queue of the triggerers that may poll (Airflow 3.4+); default: any triggerer.
     :raises ConfigurationError: a parameter is wrong. Nothing is templated in a watcher.
     """
 
@@ -126,8 +167,9 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
         workflowsoft_conn_id: str = "workflowsoft_default",
         poll_interval: timedelta | float | None = None,
         asset: str | None = None,
+        **kwargs: Any,
     ):
-        super().__init__(poll_interval=poll_interval, asset=asset)
+        super().__init__(poll_interval=poll_interval, asset=asset, **kwargs)
         self.step = constant("step", step)
         self.diagram = constant("diagram", diagram)
         self.step_id = constant("step_id", step_id)
@@ -153,6 +195,9 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
             poll_interval=self.poll_interval,
             deadline=None,
         )
+
+    def watched(self) -> tuple[Any, ...]:
+        return (self.workflowsoft_conn_id, self.diagram, self.step, self.step_id)
 
     def scope(self) -> Scope:
         return StepEventsScope(self.reader())
@@ -339,7 +384,7 @@ class IntegrationProducer(SnapshotProducer):
                     if hook.keeps_until_completed:
                         return
                     await base.in_thread(self._make_ready, hook)
-                    await self._claim()
+                    await self._claim(hook.account)
                     intent = Intent(self._reader.place, self._name)
                     self._begin(intent)
                     yield intent
@@ -409,16 +454,20 @@ class IntegrationProducer(SnapshotProducer):
         for journal in intent.journals:
             await journal.end()
 
-    async def _claim(self) -> None:
+    async def _claim(self, account: tuple[str, str]) -> None:
         """Take the step for this stream; one that is ending is waited for, so that its notes are in the stores."""
         self._loop = asyncio.get_running_loop()
-        claim = (self._reader.workflowsoft_conn_id, str(self._reader.step_id))
+        claim = (account, str(self._reader.step_id))
         while (holder := _claimed.get(claim, self)) is not self and not holder.is_dead:
             if not holder._is_leaving:
+                other = holder._reader.workflowsoft_conn_id
+                if other == self._reader.workflowsoft_conn_id:
+                    how, advice = "names it in another way", "the same diagram and step, or step_id"
+                else:
+                    how, advice = f"signs in as the same user through connection {other!r}", "the same connection"
                 raise ConfigurationError(
-                    f"Step {self._reader.name} is polled by another watcher in this triggerer, which names it in "
-                    "another way. They would take each other's instances: give both the same diagram and step, or "
-                    "step_id."
+                    f"Step {self._reader.name} is polled by another watcher in this triggerer, which {how}. They "
+                    f"would take each other's instances: give both {advice}."
                 )
             await asyncio.sleep(LEAVING_LOOK)
         _claimed[claim] = self
@@ -464,8 +513,8 @@ class IntegrationProducer(SnapshotProducer):
         return max(backoff, stated)
 
 
-# Connections and steps that are polled by turns in this process, and by whom.
-_claimed: dict[tuple[str, str], IntegrationProducer] = {}
+# Accounts and steps that are polled by turns in this process, and by whom.
+_claimed: dict[tuple[tuple[str, str], str], IntegrationProducer] = {}
 
 
 def _close(hook: WorkflowsoftHook, _: Any) -> None:
