@@ -110,6 +110,30 @@ def test_closed_project_silences_no_other(run, emulator, caplog, fault, closed):
     assert len(warnings(caplog, f"project {closed} failed, will retry")) == 2  # each scope names it once
 
 
+@pytest.mark.parametrize("side", ["visible", "403", "404"])
+def test_hidden_project_silences_no_other(run, emulator, caplog, side):
+    hidden = start(emulator, "1002")
+
+    async def scenario(triggerer):
+        triggerer.watch(changed())
+        await triggerer.polls(3)
+        emulator.control("PATCH", "switches", second_project=side)
+        await triggerer.polls(3)
+        answer(emulator, hidden)
+        answer(emulator, SEEDED)
+        await triggerer.until(lambda: len(triggerer.events()) >= 1)
+        await triggerer.polls(4)
+        triggerer.meanwhile = {row["instance_id"] for row in triggerer.events()}
+        emulator.control("PATCH", "switches", second_project="visible")
+        await triggerer.until(lambda: len(triggerer.events()) == 2)
+
+    triggerer = run(scenario)
+
+    assert triggerer.meanwhile == ({SEEDED, hidden} if side == "visible" else {SEEDED})
+    assert sorted(rows(triggerer)) == sorted([(SEEDED, "changed"), (hidden, "changed")])
+    assert len(warnings(caplog, "project 1002 failed")) == (side != "visible")
+
+
 def test_project_closed_at_the_first_start_begins_with_what_is_there(run, emulator):
     start(emulator, "1002")
     close(emulator, "1002", status=403, json={})
