@@ -12,21 +12,26 @@ from typing import TYPE_CHECKING, Any, Protocol, cast
 from airflow import __version__ as airflow_version
 from packaging import version
 
+from airflow_provider_workflows.exceptions import ConfigurationError
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from airflow.sdk import Connection, Context
 
 __all__ = [
+    "ASSETS_HAVE_ACCESS_CONTROL",
     "CAN_WATCH_ASSETS",
     "HAS_TASK_STATE_STORE",
     "SKIPS_IN_MAPPED_GROUPS",
+    "WATCHERS_HAVE_QUEUES",
     "XCOM_HOLDS_NONE",
     "AssetStore",
     "StateStore",
     "airflow_version",
     "amask_secret",
     "aread_extra",
+    "asset_access",
     "asset_store",
     "count",
     "gauge",
@@ -34,6 +39,7 @@ __all__ = [
     "mask_secret",
     "push_values",
     "task_state_store",
+    "watcher_queue",
 ]
 
 log = logging.getLogger(__name__)
@@ -49,6 +55,9 @@ SKIPS_IN_MAPPED_GROUPS = version.parse(airflow_version).release < (3, 2)
 
 # Whether something outside can update an asset.
 CAN_WATCH_ASSETS = version.parse(airflow_version).release >= (3, 0, 1)
+# Whether an asset says which teams may use it, and its watcher in which queue of triggerers it runs.
+ASSETS_HAVE_ACCESS_CONTROL = version.parse(airflow_version).release >= (3, 3)
+WATCHERS_HAVE_QUEUES = version.parse(airflow_version).release >= (3, 4)
 
 
 class StateStore(Protocol):
@@ -166,6 +175,32 @@ class StoreSinceClear:
         if wanted != self._kept:
             self._store.set(ROUND, wanted, retention=ROUND_KEPT)
             self._kept = wanted
+
+
+def watcher_queue(queue: str | None) -> dict[str, str]:
+    """
+    Return the argument of ``BaseEventTrigger`` that puts a watcher into a queue of triggerers, if any.
+
+    :raises ConfigurationError: a queue is given, and this Airflow has none for watchers.
+    """
+    if queue is None:
+        return {}
+    if not WATCHERS_HAVE_QUEUES:
+        raise ConfigurationError("queue needs Airflow 3.4 or newer: before, a watcher runs in any triggerer.")
+    return {"queue": queue}
+
+
+def asset_access(access_control: Any) -> dict[str, Any]:
+    """
+    Return the argument of ``Asset`` that says which teams may use it, if any.
+
+    :raises ConfigurationError: it is given, and the assets of this Airflow have none.
+    """
+    if access_control is None:
+        return {}
+    if not ASSETS_HAVE_ACCESS_CONTROL:
+        raise ConfigurationError("access_control needs Airflow 3.3 or newer: before, an asset belongs to every team.")
+    return {"access_control": access_control}
 
 
 class AssetStore(Protocol):

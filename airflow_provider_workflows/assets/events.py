@@ -9,7 +9,7 @@ from urllib.parse import quote
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.parameters import listed
-from airflow_provider_workflows.version_compat import CAN_WATCH_ASSETS
+from airflow_provider_workflows.version_compat import CAN_WATCH_ASSETS, asset_access
 
 if TYPE_CHECKING:
     from urllib.parse import SplitResult
@@ -44,16 +44,32 @@ def payloads_of(triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[di
     return [payload for payload in payloads if isinstance(payload, dict) and "events" in payload]
 
 
-def watched_asset(name: str, scheme: str, conn_id: str, trigger: BaseEventTrigger, event: str) -> Asset:
+def asset_options(*, group: Any, extra: Any, access_control: Any) -> dict[str, Any]:
+    """
+    Return the further arguments of an asset that are given.
+
+    :raises ConfigurationError: one of them is wrong, or this Airflow does not have it.
+    """
+    if group is not None and not isinstance(group, str):
+        raise ConfigurationError(f"group must be the name of a group of assets, a text; got {group!r}.")
+    if extra is not None and not isinstance(extra, Mapping):
+        raise ConfigurationError(f"extra must be a dict that can be stored as JSON; got {type(extra).__name__}.")
+    given = {"group": group, "extra": None if extra is None else dict(extra)}
+    return {name: value for name, value in given.items() if value is not None} | asset_access(access_control)
+
+
+def watched_asset(name: str, scheme: str, conn_id: str, trigger: BaseEventTrigger, event: str, **options: Any) -> Asset:
     """
     Build an asset with a watcher.
 
+    :param options: What :func:`asset_options` returned.
     :raises ConfigurationError: this Airflow cannot watch assets.
     """
     from airflow.sdk import Asset, AssetWatcher
 
     uri = f"{scheme}://{quote(conn_id, safe='')}/{event}/{quote(name, safe='')}"
-    return Asset(name=name, uri=uri, watchers=[AssetWatcher(name=f"{event} for {name}", trigger=trigger)])
+    watcher = AssetWatcher(name=f"{event} for {name}", trigger=trigger)
+    return Asset(name=name, uri=uri, watchers=[watcher], **options)
 
 
 @contextmanager

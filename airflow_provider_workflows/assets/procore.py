@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.assets.events import (
+    asset_options,
     check_can_watch,
     check_constants,
     checked_name,
@@ -18,6 +19,7 @@ from airflow_provider_workflows.rules.parameters import check_choice, listed
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset
+    from airflow.sdk.definitions.asset import AssetAccessControl
 
 EVENTS = ("response_requested", "instance_changed")
 NEEDS_SUBTYPE = "correspondence"
@@ -36,6 +38,10 @@ def procore_asset(
     states: str | Collection[str] | None = None,
     changes: str | Collection[str] | None = None,
     poll_interval: timedelta | float | None = None,
+    queue: str | None = None,
+    group: str | None = None,
+    extra: Mapping[str, Any] | None = None,
+    access_control: AssetAccessControl | None = None,
 ) -> Asset:
     """
     Build an asset that is updated when something happens in Procore, to schedule DAGs by it.
@@ -54,6 +60,10 @@ def procore_asset(
     :param states: Of ``instance_changed``: only what is in one of these states by then.
     :param changes: Of ``instance_changed``: only ``started``, ``changed``, ``ended`` or ``gone``.
     :param poll_interval: Seconds, or a timedelta, between two polls; default: ``[workflows] poke_interval``, else 60.
+    :param queue: Queue of the triggerers that may poll (Airflow 3.4+); default: any triggerer.
+    :param group: Group of the asset, as Airflow has it.
+    :param extra: Extra of the asset, as Airflow has it.
+    :param access_control: Teams that may use the asset, an ``AssetAccessControl`` of Airflow's (3.3+).
     :raises ConfigurationError: a parameter is wrong or goes with the other event, or this Airflow is 3.0.0, which
         cannot watch assets.
     """
@@ -65,6 +75,7 @@ def procore_asset(
     with named_errors("procore_asset", name):
         check_can_watch()
         name = checked_name(name)
+        options = asset_options(group=group, extra=extra, access_control=access_control)
         check_choice("event", event, EVENTS)
         place: dict[str, Any] = {
             "procore_conn_id": procore_conn_id,
@@ -78,14 +89,14 @@ def procore_asset(
             raise ConfigurationError(
                 f"tool_subtype is missing: tool_type={NEEDS_SUBTYPE!r} needs it, the id of the correspondence type."
             )
-        place |= {"poll_interval": poll_interval, "asset": name}
+        place |= {"poll_interval": poll_interval, "asset": name, "queue": queue}
         if event == "response_requested":
             _refuse(event, states=states, changes=changes)
             trigger: Any = ProcoreResponseRequestedTrigger(user_id=user_id, **place)
         else:
             _refuse(event, user_id=user_id)
             trigger = ProcoreInstanceChangedTrigger(states=states, changes=changes, **place)
-        return watched_asset(name, "procore", trigger.procore_conn_id, trigger, event)
+        return watched_asset(name, "procore", trigger.procore_conn_id, trigger, event, **options)
 
 
 def _refuse(event: str, **given: Any) -> None:

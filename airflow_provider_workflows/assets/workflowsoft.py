@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.assets.events import (
+    asset_options,
     check_can_watch,
     check_constants,
     checked_name,
@@ -16,6 +18,7 @@ from airflow_provider_workflows.exceptions import ConfigurationError
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset
+    from airflow.sdk.definitions.asset import AssetAccessControl
 
 
 def workflowsoft_asset(
@@ -27,6 +30,10 @@ def workflowsoft_asset(
     max_instances: int = 100,
     workflowsoft_conn_id: str = "workflowsoft_default",
     poll_interval: timedelta | float | None = None,
+    queue: str | None = None,
+    group: str | None = None,
+    extra: Mapping[str, Any] | None = None,
+    access_control: AssetAccessControl | None = None,
 ) -> Asset:
     """
     Build an asset that is updated when an integration step has new instances, to schedule DAGs by it.
@@ -41,6 +48,10 @@ def workflowsoft_asset(
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft``.
     :param poll_interval: Seconds, or a timedelta, between two polls; default: ``[workflows] poke_interval``, else 60.
         A server that is not on this machine is polled every 15 seconds at most.
+    :param queue: Queue of the triggerers that may poll (Airflow 3.4+); default: any triggerer.
+    :param group: Group of the asset, as Airflow has it.
+    :param extra: Extra of the asset, as Airflow has it.
+    :param access_control: Teams that may use the asset, an ``AssetAccessControl`` of Airflow's (3.3+).
     :raises ConfigurationError: a parameter is wrong, or this Airflow is 3.0.0, which cannot watch assets.
     """
     from airflow_provider_workflows.triggers.workflowsoft_events import WorkflowsoftIntegrationTrigger
@@ -48,6 +59,7 @@ def workflowsoft_asset(
     with named_errors("workflowsoft_asset", name):
         check_can_watch()
         name = checked_name(name)
+        options = asset_options(group=group, extra=extra, access_control=access_control)
         check_constants(step=step, diagram=diagram, step_id=step_id, workflowsoft_conn_id=workflowsoft_conn_id)
         _check_step(diagram=diagram, step=step, step_id=step_id)
         trigger = WorkflowsoftIntegrationTrigger(
@@ -58,8 +70,9 @@ def workflowsoft_asset(
             workflowsoft_conn_id=workflowsoft_conn_id,
             poll_interval=poll_interval,
             asset=name,
+            queue=queue,
         )
-        return watched_asset(name, "workflowsoft", trigger.workflowsoft_conn_id, trigger, "integration")
+        return watched_asset(name, "workflowsoft", trigger.workflowsoft_conn_id, trigger, "integration", **options)
 
 
 def _check_step(**names: str | int | None) -> None:

@@ -68,6 +68,7 @@ class Paginator:
         names them, else page numbers.
     :param limits: The largest pages that the server gives, by path, as far as that is known; added to.
     :param max_pages: How many pages a list may have.
+    :param keep_odd_rows: Yield an empty object for a row of ``v2`` that is none, instead of an error.
     :raises ContractError: not a list, a page that repeats the one before, a place that comes again, or a next page
         that is named in an unknown way.
     :raises IncompleteList: fewer rows than the total came, twice.
@@ -82,7 +83,9 @@ class Paginator:
         style: str,
         limits: dict[str, int],
         max_pages: int,
+        keep_odd_rows: bool = False,
     ):
+        self._keep_odd_rows = keep_odd_rows
         self._fetch = fetch
         self._url = url
         self._path = urlsplit(url).path
@@ -148,7 +151,7 @@ class Paginator:
             rows = answer.rows()
         else:
             body = answer.json()
-            content = _data_of(body, fault)
+            content = _data_of(body, fault, keep_odd_rows=self._keep_odd_rows)
             rows = iter(content)
         if content == self._content and next(rows, None) is not None:
             raise fault("A page repeats the one before: this list has no paging, or none that is known")
@@ -428,8 +431,10 @@ def _json_or_none(text: str) -> Any:
         return None
 
 
-def _data_of(body: Any, fault: Callable[[str], ContractError]) -> list[Any]:
+def _data_of(body: Any, fault: Callable[[str], ContractError], *, keep_odd_rows: bool) -> list[Any]:
     rows = body.get("data") if isinstance(body, dict) else None
+    if keep_odd_rows and isinstance(rows, list):
+        return [row if isinstance(row, dict) else {} for row in rows]
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise fault("The answer is not a list of objects")
     return rows

@@ -274,7 +274,13 @@ class RestClient:
         return self.retry.run(attempt, sleep=self._sleep, clock=self._steady)
 
     def pages(
-        self, path: str, *, params: Mapping[str, Any] | None = None, per_page: int, style: str
+        self,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        per_page: int,
+        style: str,
+        keep_odd_rows: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """
         Yield the rows of a list, asking for the next page when it is needed; see :class:`Paginator`.
@@ -283,13 +289,14 @@ class RestClient:
         :param params: Query parameters of every page.
         :param per_page: Rows of a page to ask for.
         :param style: ``v1`` for bare arrays, ``v2`` for ``{"data": [...]}``.
+        :param keep_odd_rows: Yield an empty object for a row of ``v2`` that is none, instead of an error.
         """
 
         def fetch(query: dict[str, Any]) -> Answer:
             return self.get(path, params=query)
 
         url = self.base_url + path
-        return Paginator(fetch, url, params or {}, per_page, style, self._page_limits, MAX_PAGES)
+        return Paginator(fetch, url, params or {}, per_page, style, self._page_limits, MAX_PAGES, keep_odd_rows)
 
     def without_sign_in(self, base_url: str) -> RestClient:
         """Return a client of another server, over the same proxies and timeouts, that shows it no token or header."""
@@ -303,11 +310,6 @@ class RestClient:
             sleep=self._sleep,
             clock=self._clock,
         )
-
-    @property
-    def account(self) -> object:
-        """What tells servers and sign-ins apart: clients that share a token have the same one."""
-        return self.base_url if self._auth is None else self._auth
 
     def share_sockets(self, adapter: Adapter) -> None:
         """Send calls over the sockets of an adapter that several clients of one server use."""

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Depends, Request, Response
 
 from . import models
 from .procore_gateway import check_access, largest_page, page_headers
-from .world import COMPANY, POSSIBLE_ASSIGNEES, PROJECTS, USERS, Refusal, World
+from .world import COMPANY, POSSIBLE_ASSIGNEES, PROJECTS, SECOND_PROJECT, USERS, Refusal, World
 
 Row = TypeVar("Row")
 
@@ -66,7 +66,10 @@ def at_levels(
 
     async def project_level(request: Request, company_id: str, project_id: str) -> None:
         await company_level(request, company_id)
-        if project_id not in PROJECTS:
+        is_hidden = project_id == SECOND_PROJECT and world.switches["second_project"] != "visible"
+        if is_hidden and world.switches["second_project"] == "403":
+            raise refusal(403, "forbidden", f"Project {project_id} cannot be seen by this user.")
+        if is_hidden or project_id not in PROJECTS:
             raise refusal(404, "not_found", f"Project {project_id} was not found.")
 
     refusals: dict[int | str, dict[str, Any]] = {

@@ -18,7 +18,8 @@ SEEDS = ("default", "large", "huge")
 
 COMPANY = {"id": "4264807", "name": "Example Builders"}
 PROJECT = {"id": "1001", "name": "Riverside Tower"}
-PROJECTS = {project["id"]: project for project in (PROJECT, {"id": "1002", "name": "Harbour Bridge"})}
+SECOND_PROJECT = "1002"
+PROJECTS = {project["id"]: project for project in (PROJECT, {"id": SECOND_PROJECT, "name": "Harbour Bridge"})}
 CLIENT_ID = "emulator-client"
 CLIENT_SECRET = "emulator-secret"
 ADMIN_LOGIN = "admin@example.com"
@@ -70,6 +71,9 @@ SWITCHES: dict[str, Switch] = {
     ),
     "list_total": Switch(
         ("shown_rows", "hidden_rows_too"), "Whether the Total of a list counts a row that the user is not shown."
+    ),
+    "second_project": Switch(
+        ("visible", "403", "404"), "Response to any call in project 1002: the user may see it, or may not (any more)."
     ),
     "page_limit": Switch(
         ("documented", "50"), "The largest page, 100 rows in v2 and 2000 in v1, is 'mostly' as documented."

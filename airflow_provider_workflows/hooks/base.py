@@ -214,6 +214,7 @@ class WorkflowsHook(BaseHook):
         self.conn_id = conn_id
         self._client: RestClient | None = None
         self._extras: Extras | None = None
+        self._account = ("", "")
 
     @abstractmethod
     def base_url(self, connection: Connection, extras: Extras) -> str:
@@ -260,6 +261,12 @@ class WorkflowsHook(BaseHook):
             self.get_conn()  # looking the connection up reads them
         assert self._extras is not None
         return self._extras
+
+    @property
+    def account(self) -> tuple[str, str]:
+        """Server and user of the connection: the same for two connections that sign in as the same user there."""
+        self.get_conn()  # looking the connection up reads them
+        return self._account
 
     @property
     def requests_per_hour(self) -> int | None:
@@ -345,6 +352,7 @@ class WorkflowsHook(BaseHook):
             "retry": retry,
         }
         source = self.token_source(connection, extras, base_url, transport)
+        self._account = base_url, connection.login or source.identity
         auth = TokenAuth.shared(source, base_url, on_token=on_token)
         secrets = (connection.password,) if connection.password else ()
         return RestClient(

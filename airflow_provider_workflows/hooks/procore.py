@@ -427,6 +427,7 @@ class ProcoreHook(ProcoreConnectionHook):
         overdue: bool | None = None,
         include_internal: bool | None = None,
         project_id: str | None = None,
+        keep_odd_rows: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """
         List instances.
@@ -445,6 +446,7 @@ class ProcoreHook(ProcoreConnectionHook):
         :param overdue: Only those whose next step is overdue, or only the others.
         :param include_internal: Procore's own instances, too.
         :param project_id: Project to look in.
+        :param keep_odd_rows: Yield an empty row for each that is no object, instead of an error.
         :return: Rows ``{id, item_id, tool_type, created_at, started_at, ended_at, ...}``; no step, no state.
         """
         filters = {
@@ -458,7 +460,7 @@ class ProcoreHook(ProcoreConnectionHook):
         where = self._path("instances", project_id=project_id, tool_type=tool_type)
         # The active ones first: one that ends in between is listed twice, and not left out.
         lists = [
-            self._pages(where, {**filters, "filters[active]": wanted})
+            self._pages(where, {**filters, "filters[active]": wanted}, keep_odd_rows=keep_odd_rows)
             for wanted in ((True, False) if active is None else (active,))
         ]
         asked = {"tool_type": tool_type, "tool_subtype": tool_subtype, "item_id": item_id, "active": active}
@@ -864,8 +866,10 @@ class ProcoreHook(ProcoreConnectionHook):
         query = {"tool_type": tool_type, "tool_subtype": tool_subtype}  # plain names here, not filters
         return self._pages(self._path(what, project_id=project_id, tool_type=tool_type), query)
 
-    def _pages(self, where: str, params: Mapping[str, Any] | None = None) -> Iterator[dict[str, Any]]:
-        return self.client.pages(where, params=params, per_page=V2_PAGE_SIZE, style="v2")
+    def _pages(
+        self, where: str, params: Mapping[str, Any] | None = None, *, keep_odd_rows: bool = False
+    ) -> Iterator[dict[str, Any]]:
+        return self.client.pages(where, params=params, per_page=V2_PAGE_SIZE, style="v2", keep_odd_rows=keep_odd_rows)
 
     def _data(self, method: str, where: str, **call: Any) -> dict[str, Any]:
         found: dict[str, Any] = self._read(method, where, dict, **call)

@@ -95,18 +95,18 @@ class WorkflowsoftTaskNotifier(BaseNotifier):
             hook.close()
 
     async def _anotify(self, context: Context) -> None:
-        from airflow_provider_workflows.triggers.base import in_thread
+        from airflow_provider_workflows.polling.channel import in_new_thread
 
         claim = self._claim(context)
         hook = self._hook()
         try:
             await hook.prepare()
-            people = await in_thread(self._find_people, hook)
+            people = await in_new_thread(self._find_people, hook)
             if not await claim.atake():
                 self._log_done()
                 return
             try:
-                await in_thread(self._create, hook, people, context)
+                await in_new_thread(self._create, hook, people, context)
             except NOTHING_DONE as refused:
                 self._log_failure(refused)
                 await claim.awithdraw()

@@ -229,7 +229,7 @@ class SharedConnection:
 
     def _join(self, hook: WorkflowsHook) -> None:
         """Take the channel of the hook's server and sign-in, and its sockets."""
-        account = hook.client.account
+        account = hook.account
         channel = self._channels.get(account)
         if channel is None:
             channel = self._channels[account] = Channel(hook.client.base_url, _adapter())
@@ -263,6 +263,15 @@ class SharedConnection:
     def close(self) -> None:
         self._drop_hooks()
         self._leave()
+
+
+async def in_new_thread(call: Callable[..., Result], *args: Any) -> Result:
+    """Run a blocking call in a thread of its own, so that it delays no other call and no other call delays it."""
+    thread = ThreadPoolExecutor(1, thread_name_prefix="workflows")
+    try:
+        return await asyncio.wrap_future(thread.submit(call, *args))
+    finally:
+        thread.shutdown(wait=False)
 
 
 def _adapter() -> Any:

@@ -239,7 +239,7 @@ class ResponseRequests:
         """
         user_id = self.user_id
         if not user_id:
-            user_id = await caller.call(partial(_user_id, query.user_id))
+            user_id = await caller.call(partial(find_user_id, query.user_id))
         listed = await _list_instances(caller, query, user_id)
         known = {one: self._read[one] for one in self._read if again and one in listed}
         same = [one for one, (row, _) in known.items() if listed[one][1] == row and one not in self.broken]
@@ -276,7 +276,8 @@ class ResponseRequests:
         return found
 
 
-def _user_id(user: str | None, hook: ProcoreHook) -> str:
+def find_user_id(user: str | None, hook: ProcoreHook) -> str:
+    """Return the id of a user who is given by login or id; of the connection's own where none is given."""
     if user is None:
         return hook.user_id
     return user if user.isdecimal() else hook.find_user_id(user, parameter="user_id")

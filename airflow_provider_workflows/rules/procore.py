@@ -11,6 +11,7 @@ from airflow_provider_workflows.exceptions import AmbiguousOrder, ConfigurationE
 from airflow_provider_workflows.rules import procore_timeline as timeline
 from airflow_provider_workflows.rules.forms import documented_form
 from airflow_provider_workflows.rules.holdings import Holding
+from airflow_provider_workflows.rules.parameters import text_id
 from airflow_provider_workflows.rules.procore_timeline import Event, Timeline, is_given
 from airflow_provider_workflows.rules.procore_timeline import rows_of as _rows
 from airflow_provider_workflows.rules.procore_timeline import str_id as _id
@@ -347,7 +348,7 @@ def response_request(instance: Json, user_id: str) -> dict[str, Any] | None:
         return None
     return {
         "instance_id": _id(instance),
-        "item_id": str(instance.get("item_id")),
+        "item_id": text_id(instance.get("item_id")),
         "tool_type": instance.get("tool_type"),
         "step": step.get("name"),
         "step_occurrence_id": _id(step),

@@ -6,9 +6,7 @@ import asyncio
 import time
 from abc import abstractmethod
 from collections.abc import AsyncIterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
@@ -249,17 +247,6 @@ class WaitTrigger(BaseTrigger):
         if self.deadline is None:
             return float("inf")
         return (datetime.fromisoformat(self.deadline) - datetime.now(timezone.utc)).total_seconds()
-
-
-async def in_thread(call: Any, *args: Any) -> Any:
-    """Run a blocking call on this package's own few threads, away from the event loop and from its default pool."""
-    return await asyncio.get_running_loop().run_in_executor(threads(), call, *args)
-
-
-@cache
-def threads() -> ThreadPoolExecutor:
-    """Return this package's own few threads."""
-    return ThreadPoolExecutor(max_workers=4, thread_name_prefix="workflows-poll")
 
 
 def _public_name(error: WorkflowsError) -> str:

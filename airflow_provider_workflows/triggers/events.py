@@ -19,14 +19,14 @@ from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.polling.channel import in_new_thread
+from airflow_provider_workflows.polling.poll import snapshots
 from airflow_provider_workflows.rules.parameters import check_required, listed, text_id
-from airflow_provider_workflows.triggers.base import in_thread
-from airflow_provider_workflows.triggers.shared_poll import snapshots
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
 
-    from airflow_provider_workflows.triggers.shared_poll import Scope
+    from airflow_provider_workflows.polling.poll import PollScope
     from airflow_provider_workflows.version_compat import AssetStore
 
 try:
@@ -129,7 +129,7 @@ class Cursor:
     async def save(self, told: Told) -> None:
         """Keep what was told; what is in the store already is not written again."""
         # In a thread, for the event loop of a triggerer must not be kept.
-        shards, texts = await in_thread(_fitting_shards, told, max(1, len(self._shards)))
+        shards, texts = await in_new_thread(_fitting_shards, told, max(1, len(self._shards)))
         size = len(shards)
         if size != len(self._shards):
             self._shards = [None] * size
@@ -168,6 +168,7 @@ class WorkflowsEventTrigger(BaseEventTrigger):
 
     :param poll_interval: Seconds between two polls; None for ``[workflows] poke_interval``, else 60.
     :param asset: Name of the asset that it watches for; None if no other asset has the same watcher.
+    :param queue: The queue of the triggerers that may run it (Airflow 3.4+); None for any.
     """
 
     event: ClassVar[str]
@@ -175,8 +176,17 @@ class WorkflowsEventTrigger(BaseEventTrigger):
     # Without a cursor, on Airflow 3.3.2+: tell what is there already, for it is open work, or only what follows.
     tells_backlog: ClassVar[bool]
 
-    def __init__(self, *, poll_interval: timedelta | float | None = None, asset: str | None = None):
-        super().__init__()
+    def __init__(
+        self,
+        *,
+        poll_interval: timedelta | float | None = None,
+        asset: str | None = None,
+        **kwargs: Any,
+    ):
+        queue = constant("queue", kwargs.pop("queue", None))
+        if kwargs:  # Airflow would take them without a word
+            raise TypeError(f"{type(self).__name__} takes no argument {', '.join(sorted(kwargs))}.")
+        super().__init__(**version_compat.watcher_queue(queue))
         self.poll_interval = seconds("poll_interval", poll_interval)
         self.asset = constant("asset", asset)
         self._cursor: Cursor | None = None
@@ -184,7 +194,7 @@ class WorkflowsEventTrigger(BaseEventTrigger):
         self._line = 0  # counts how often something that was told did not get there
 
     @abstractmethod
-    def scope(self) -> Scope:
+    def scope(self) -> PollScope:
         """Return what is polled; all that decides what is read is in its key, and nothing that only filters."""
 
     @abstractmethod
@@ -203,6 +213,9 @@ class WorkflowsEventTrigger(BaseEventTrigger):
     def serialize(self) -> tuple[str, dict[str, Any]]:
         cls = type(self)
         arguments = {name: getattr(self, name) for name in (*self.own, "poll_interval", "asset")}
+        # Airflow stores the queue beside the arguments, and tells by these alone whether a watcher has changed.
+        if (queue := getattr(self, "queue", None)) is not None:
+            arguments["queue"] = queue
         return f"{cls.__module__}.{cls.__qualname__}", arguments
 
     def snapshots(self) -> AsyncGenerator[Any, None]:
@@ -273,8 +286,12 @@ class WorkflowsEventTrigger(BaseEventTrigger):
 
     @property
     def store_key(self) -> str:
-        digest = hashlib.sha256(repr(self.scope().key).encode()).hexdigest()
+        digest = hashlib.sha256(json.dumps([self.event, *self.watched()]).encode()).hexdigest()
         return f"workflows.{digest[:12]}"
+
+    @abstractmethod
+    def watched(self) -> tuple[Any, ...]:
+        """Return what the cursor belongs to: all parameters that decide what is read, as JSON primitives."""
 
     def payload(self, facts: list[dict[str, Any]], outcome: Any) -> dict[str, Any] | None:
         if not facts:
@@ -343,8 +360,13 @@ def connection_id(name: str, value: Any) -> str:
 
 
 def constants(name: str, value: Any) -> list[str]:
-    """Return a parameter that may be one value or several as a list of texts, without repetitions."""
-    return [str(one) for one in dict.fromkeys(constant(name, one) for one in listed(value)) if one is not None]
+    """
+    Return a parameter that may be one value or several as a list of texts, without repetitions.
+
+    The list is sorted: in whatever order the values are given, and whatever order a set has in this process, it is the
+    same watcher with the same cursor.
+    """
+    return sorted({text for one in listed(value) if (text := constant(name, one)) is not None})
 
 
 def seconds(name: str, value: timedelta | float | None) -> float:

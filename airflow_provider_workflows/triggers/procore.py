@@ -6,6 +6,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_provider_workflows.polling.channel import in_new_thread
 from airflow_provider_workflows.polling.procore import (
     AmbiguousHistory,
     BulkHistoryScope,
@@ -18,7 +19,7 @@ from airflow_provider_workflows.polling.procore import (
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import text_id
 from airflow_provider_workflows.rules.verdicts import Verdict, Word
-from airflow_provider_workflows.triggers.base import WaitTrigger, in_thread
+from airflow_provider_workflows.triggers.base import WaitTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -144,7 +145,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         instance_id = self.instance_id or self._newest_of_item(hook)
         if self.item_id is None:  # the history does not name the item
             shown = hook.get_instance(instance_id, project_id=self.project_id)
-            self.item_id, self.tool_type = str(shown.get("item_id")), text_id(shown.get("tool_type"))
+            self.item_id, self.tool_type = text_id(shown.get("item_id")), text_id(shown.get("tool_type"))
             self.tool_subtype = text_id(shown.get("tool_subtype"))
         return self._snapshot(hook.get_instance_history(instance_id, project_id=self.project_id), instance_id)
 
@@ -206,7 +207,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
             hook = self.open_hook()
             try:
                 await hook.prepare()
-                await in_thread(partial(hook.terminate_instance, self.instance_id, project_id=self.project_id))
+                await in_new_thread(partial(hook.terminate_instance, self.instance_id, project_id=self.project_id))
             finally:
                 hook.close()
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import threading
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Hashable, Iterator, Mapping, Sequence
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
@@ -14,11 +16,13 @@ from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from airflow_provider_workflows import version_compat
-from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationError, WorkflowsError
+from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationError
+from airflow_provider_workflows.polling.channel import CONNECTION_TTL_SECONDS, in_new_thread
+from airflow_provider_workflows.polling.poll import MAX_REJECTED_PAUSE_SECONDS, PollScope
+from airflow_provider_workflows.polling.rate_limiter import MAX_BLOCK_SECONDS
 from airflow_provider_workflows.rules.parameters import one_of
 from airflow_provider_workflows.rules.poll_journal import PollJournal
 from airflow_provider_workflows.rules.workflowsoft import UnreadableInstances
-from airflow_provider_workflows.triggers import base
 from airflow_provider_workflows.triggers.events import (
     Reading,
     SnapshotProducer,
@@ -27,7 +31,6 @@ from airflow_provider_workflows.triggers.events import (
     connection_id,
     constant,
 )
-from airflow_provider_workflows.triggers.shared_poll import CONNECTION_KEPT, LONGEST_PAUSE, Scope, stated_wait
 from airflow_provider_workflows.triggers.workflowsoft import (
     MOST_INSTANCES,
     WorkflowsoftIntegrationWaitTrigger,
@@ -37,6 +40,7 @@ from airflow_provider_workflows.triggers.workflowsoft import (
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
+    from airflow_provider_workflows.polling.poll import Reader
     from airflow_provider_workflows.rules.poll_journal import Instance, Stretch
     from airflow_provider_workflows.version_compat import AssetStore
 
@@ -48,7 +52,7 @@ STORE_TRIES = 7  # the pauses between them double from one second: about a minut
 CONSUMES = object()  # what a poll yields where it would take instances out
 
 
-class StepEventsScope(Scope):
+class StepEventsScope(PollScope):
     """
     Reads the open instances of one integration step, where reading leaves them there.
 
@@ -60,6 +64,8 @@ class StepEventsScope(Scope):
         self._reader = reader
         self._key = ("workflowsoft", "events", self.conn_id, reader.diagram, reader.step, reader.step_id)
         self._read_at = float("-inf")
+        self._is_malformed = False
+        self._logged_others: set[str] = set()
 
     @property
     def key(self) -> tuple[Hashable, ...]:
@@ -68,18 +74,60 @@ class StepEventsScope(Scope):
     def open_hook(self) -> WorkflowsoftHook:
         return self._reader.open_hook()
 
-    def read(self, hook: WorkflowsoftHook, subscribers: Sequence[Any]) -> Iterator[list[tuple[Any, Any]]]:
-        if not hook.keeps_until_completed:
-            yield [(subscriber, CONSUMES) for subscriber in subscribers]
+    @property
+    def hook_key(self) -> Hashable:
+        return "workflowsoft"
+
+    async def read(self, reader: Reader, subscribers: Sequence[Any]) -> None:
+        if not await reader.call(lambda hook: hook.keeps_until_completed):
+            reader.deliver_all((subscriber, CONSUMES) for subscriber in subscribers)
             return
-        if time.monotonic() - self._read_at < hook.shortest_poll:
+        if time.monotonic() - self._read_at < await reader.call(lambda hook: hook.shortest_poll):
             return
+        await reader.call(self._make_ready)
+        self._read_at = time.monotonic()
+        found = await reader.call(lambda hook: self._reader.drain(partial(self._poll, hook)))
+        reader.deliver_all((subscriber, (self._reader.place, found)) for subscriber in subscribers)
+
+    def _make_ready(self, hook: WorkflowsoftHook) -> None:
         hook.check_may_consume()
         self._reader.locate(hook)
-        yield []
-        self._read_at = time.monotonic()
-        found = self._reader.drain(partial(self._reader.poll, hook))
-        yield [(subscriber, (self._reader.place, found)) for subscriber in subscribers]
+        self._log_others(hook)
+
+    def _poll(self, hook: WorkflowsoftHook) -> list[dict[str, str | None]]:
+        """Poll once; what cannot be read of an answer concerns only itself, for a poll takes nothing out."""
+        try:
+            instances = self._reader.poll(hook)
+        except UnreadableInstances as odd:
+            if not self._is_malformed:
+                log.warning("Polling step %s: a part of the response is left out. %s", self._reader.name, odd)
+            self._is_malformed = True
+            return odd.instances
+        self._is_malformed = False
+        return instances
+
+    def _log_others(self, hook: WorkflowsoftHook) -> None:
+        """Log once that the step is watched through another connection of the same account, too."""
+        with _watching:
+            for key in [key for key, scopes in _watched.items() if not scopes]:
+                del _watched[key]
+            scopes = _watched.setdefault((hook.account, str(self._reader.step_id)), weakref.WeakSet())
+            scopes.add(self)
+            others = {scope.conn_id for scope in scopes} - {self.conn_id} - self._logged_others
+        self._logged_others |= others
+        for conn_id in sorted(others):
+            log.warning(
+                "Step %s is watched twice, through the connections %r and %r, which sign in as the same user. Each "
+                "watcher emits every instance: use one connection for both.",
+                self._reader.name,
+                self.conn_id,
+                conn_id,
+            )
+
+
+# Where reading leaves instances there: accounts and steps that are polled in this process, and the scopes that do it.
+_watched: dict[tuple[tuple[str, str], str], weakref.WeakSet[StepEventsScope]] = {}
+_watching = threading.Lock()
 
 
 class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
@@ -109,6 +157,7 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
         A server that is not on this machine is polled every 15 seconds at most. Of several watchers of one step,
         the first one's counts.
     :param asset: Name of the asset; needed where several assets have the same watcher.
+    :param queue: Queue of the triggerers that may poll (Airflow 3.4+); default: any triggerer.
     :raises ConfigurationError: a parameter is wrong. Nothing is templated in a watcher.
     """
 
@@ -126,8 +175,9 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
         workflowsoft_conn_id: str = "workflowsoft_default",
         poll_interval: timedelta | float | None = None,
         asset: str | None = None,
+        **kwargs: Any,
     ):
-        super().__init__(poll_interval=poll_interval, asset=asset)
+        super().__init__(poll_interval=poll_interval, asset=asset, **kwargs)
         self.step = constant("step", step)
         self.diagram = constant("diagram", diagram)
         self.step_id = constant("step_id", step_id)
@@ -154,7 +204,10 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
             deadline=None,
         )
 
-    def scope(self) -> Scope:
+    def watched(self) -> tuple[Any, ...]:
+        return (self.workflowsoft_conn_id, self.diagram, self.step, self.step_id)
+
+    def scope(self) -> PollScope:
         return StepEventsScope(self.reader())
 
     def read_by(self) -> tuple[Hashable, ...]:
@@ -331,13 +384,13 @@ class IntegrationProducer(SnapshotProducer):
                 await asyncio.sleep(pause)
                 intent, poll = None, None
                 try:
-                    if hook is None or time.monotonic() - opened_at > CONNECTION_KEPT:
+                    if hook is None or time.monotonic() - opened_at > CONNECTION_TTL_SECONDS:
                         hook = await self._open(hook)
                         opened_at = time.monotonic()
                     if hook.keeps_until_completed:
                         return
-                    await base.in_thread(self._make_ready, hook)
-                    await self._claim()
+                    await in_new_thread(self._make_ready, hook)
+                    await self._claim(hook.account)
                     intent = Intent(self._reader.place, self._name)
                     self._begin(intent)
                     yield intent
@@ -391,7 +444,7 @@ class IntegrationProducer(SnapshotProducer):
         return await self._settled
 
     async def _open(self, former: WorkflowsoftHook | None) -> WorkflowsoftHook:
-        hook: WorkflowsoftHook = await base.in_thread(self._reader.open_hook)  # the first one imports the HTTP client
+        hook: WorkflowsoftHook = await in_new_thread(self._reader.open_hook)  # the first one imports the HTTP client
         await hook.prepare()
         if former is not None:
             former.close()
@@ -407,16 +460,20 @@ class IntegrationProducer(SnapshotProducer):
         for journal in intent.journals:
             await journal.keep(journal.known.poll_ended())
 
-    async def _claim(self) -> None:
+    async def _claim(self, account: tuple[str, str]) -> None:
         """Take the step for this stream; one that is ending is waited for, so that its notes are in the stores."""
         self._loop = asyncio.get_running_loop()
-        claim = (self._reader.workflowsoft_conn_id, str(self._reader.step_id))
+        claim = (account, str(self._reader.step_id))
         while (holder := _claimed.get(claim, self)) is not self and not holder.is_dead:
             if not holder._is_leaving:
+                other = holder._reader.workflowsoft_conn_id
+                if other == self._reader.workflowsoft_conn_id:
+                    how, advice = "names it in another way", "the same diagram and step, or step_id"
+                else:
+                    how, advice = f"signs in as the same user through connection {other!r}", "the same connection"
                 raise ConfigurationError(
-                    f"Step {self._reader.name} is polled by another watcher in this triggerer, which names it in "
-                    "another way. They would take each other's instances: give both the same diagram and step, or "
-                    "step_id."
+                    f"Step {self._reader.name} is polled by another watcher in this triggerer, which {how}. They "
+                    f"would take each other's instances: give both {advice}."
                 )
             await asyncio.sleep(LEAVING_LOOK)
         _claimed[claim] = self
@@ -441,7 +498,7 @@ class IntegrationProducer(SnapshotProducer):
         version_compat.count("workflows.polls", 1, **tags, scope=str(self._reader.step_id))
         started_at = _now()
         try:
-            instances = await base.in_thread(self._reader.poll, hook)
+            instances = await in_new_thread(self._reader.poll, hook)
         except NOTHING_DONE as error:
             rejected = error
         except UnreadableInstances as odd:
@@ -462,13 +519,13 @@ class IntegrationProducer(SnapshotProducer):
         return instances
 
     def _pause_after(self, fault: Exception, pause: float) -> float:
-        backoff = max(self.trigger.poll_interval, min(LONGEST_PAUSE, 2 * pause))
-        stated = stated_wait(fault) if isinstance(fault, WorkflowsError) else 0.0
+        backoff = max(self.trigger.poll_interval, min(MAX_REJECTED_PAUSE_SECONDS, 2 * pause))
+        stated = min(getattr(fault, "wait", None) or 0.0, MAX_BLOCK_SECONDS)
         return max(backoff, stated)
 
 
-# Connections and steps that are polled by turns in this process, and by whom.
-_claimed: dict[tuple[str, str], IntegrationProducer] = {}
+# Accounts and steps that are polled by turns in this process, and by whom.
+_claimed: dict[tuple[tuple[str, str], str], IntegrationProducer] = {}
 
 
 def _close(hook: WorkflowsoftHook, _: Any) -> None:

@@ -14,7 +14,13 @@ MOST_BYTES = 65_536
 PATIENCE = 10.0  # seconds
 
 if importlib.util.find_spec("airflow.triggers.shared_stream") is None:
-    collect_ignore = ["test_streams.py", "test_procore_events.py", "test_workflowsoft_events.py", "test_size.py"]
+    collect_ignore = [
+        "test_streams.py",
+        "test_procore_events.py",
+        "test_workflowsoft_events.py",
+        "test_size.py",
+        "test_isolation.py",
+    ]
 
 
 class StoreFailed(Exception):

@@ -8,12 +8,15 @@ from types import SimpleNamespace
 
 import pytest
 from airflow.sdk import Asset
+from airflow.triggers.base import BaseTrigger
 
+from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.assets import events
 from airflow_provider_workflows.assets.events import events_of
 from airflow_provider_workflows.assets.procore import procore_asset
 from airflow_provider_workflows.assets.workflowsoft import workflowsoft_asset
 from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.triggers.events import BaseEventTrigger
 from airflow_provider_workflows.triggers.procore_events import (
     ProcoreInstanceChangedTrigger,
     ProcoreResponseRequestedTrigger,
@@ -75,6 +78,71 @@ def test_the_name_of_an_asset_and_of_its_watcher_are_the_same_text():
     asset = procore_asset(" orders ", tool_type=TOOL)
 
     assert (asset.name, watcher(asset).asset) == ("orders", "orders")
+
+
+BUILDERS = {
+    "procore": lambda **more: procore_asset("a", tool_type=TOOL, **more),
+    "changes": lambda **more: procore_asset("a", event="instance_changed", tool_type=TOOL, **more),
+    "workflowsoft": lambda **more: workflowsoft_asset("a", step_id=101, **more),
+}
+EVERY_BUILDER = pytest.mark.parametrize("build", BUILDERS.values(), ids=BUILDERS)
+
+
+@EVERY_BUILDER
+def test_group_and_extra_reach_the_asset(build):
+    asset = build(group="orders", extra={"owner": "finance"})
+
+    assert (asset.group, asset.extra) == ("orders", {"owner": "finance"})
+    assert (build().group, build().extra) == (Asset(name="a").group, Asset(name="a").extra)
+
+
+@EVERY_BUILDER
+def test_access_control_reaches_the_asset_where_airflow_has_it(build):
+    if not version_compat.ASSETS_HAVE_ACCESS_CONTROL:
+        with pytest.raises(ConfigurationError, match="access_control"):
+            build(access_control=object())
+        return
+    from airflow.sdk.definitions.asset import AssetAccessControl
+
+    teams = AssetAccessControl(consumer_teams=["finance"])
+
+    assert build(access_control=teams).access_control == teams
+    assert build().access_control == AssetAccessControl()
+
+
+@EVERY_BUILDER
+def test_queue_reaches_the_watcher_where_airflow_has_it(build, monkeypatch):
+    assert "queue" not in watcher(build()).serialize()[1]
+    if not version_compat.WATCHERS_HAVE_QUEUES:
+        with pytest.raises(ConfigurationError, match="queue"):
+            build(queue="approvals")
+
+        def init(self, *, queue=None, **kwargs):
+            BaseTrigger.__init__(self, **kwargs)
+            self.queue = queue
+
+        monkeypatch.setattr(BaseEventTrigger, "__init__", init)
+        monkeypatch.setattr(version_compat, "WATCHERS_HAVE_QUEUES", True)
+
+    trigger = watcher(build(queue=" approvals "))
+    path, stored = trigger.serialize()
+
+    assert (trigger.queue, stored["queue"]) == ("approvals", "approvals")
+    assert type(trigger)(**stored).serialize() == (path, stored)
+    assert trigger.store_key == watcher(build()).store_key  # another queue is the same cursor
+
+
+@EVERY_BUILDER
+@pytest.mark.parametrize(("name", "value"), [("group", 5), ("extra", ["a"]), ("queue", "{{ ds }}"), ("queue", "")])
+def test_wrong_option_of_an_asset_is_named(build, name, value):
+    with pytest.raises(ConfigurationError, match=name):
+        build(**{name: value})
+
+
+@pytest.mark.parametrize("cls", [ProcoreResponseRequestedTrigger, ProcoreInstanceChangedTrigger])
+def test_misspelt_argument_of_a_watcher_is_rejected(cls):
+    with pytest.raises(TypeError, match="projct_id"):
+        cls(tool_type=TOOL, projct_id="1001")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from contextlib import aclosing
 
 import pytest
 
-from airflow_provider_workflows.triggers import shared_poll
+from airflow_provider_workflows.polling import rate_limiter
 from airflow_provider_workflows.triggers.procore_events import (
     ProcoreInstanceChangedTrigger,
     ProcoreResponseRequestedTrigger,
@@ -35,11 +35,11 @@ def test_a_poll_survives_that_it_is_rejected_in_the_middle(
     limits = {"rate_limit": "on", "spike_limit": 7, "rate_headers": headers, "rate_429": says}
     emulator.control("PATCH", "switches", bulk_history=bulk, **limits)
     # As where a server's limit cannot be guessed, so that every poll is refused several times.
-    monkeypatch.setattr(shared_poll, "FEWEST_OF_A_SPIKE", 10_000)
+    monkeypatch.setattr(rate_limiter, "MIN_SPIKE_REQUESTS", 10_000)
     sent = []
-    note = shared_poll.Budget.note
+    record = rate_limiter.RateLimiter.record
     monkeypatch.setattr(
-        shared_poll.Budget, "note", lambda self, number, rate: sent.append(number) or note(self, number, None)
+        rate_limiter.RateLimiter, "record", lambda self, number, rate: sent.append(number) or record(self, number, None)
     )
     found = []
 

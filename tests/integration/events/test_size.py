@@ -7,18 +7,14 @@ import time
 
 import pytest
 
+from airflow_provider_workflows.rules.procore_events import PARTS, Instances, Requested, short_hash
 from airflow_provider_workflows.triggers.events import FULL_SHARD, Cursor
-from airflow_provider_workflows.triggers.procore_events import (
-    PARTS,
-    Instances,
-    ProcoreInstanceChangedTrigger,
-    Requested,
-    _hash,
-)
+from airflow_provider_workflows.triggers.procore_events import ProcoreInstanceChangedTrigger
 from tests.integration.events.conftest import MOST_BYTES
 from tests.support.sizes import tenth_and_full
 
 MANY = 20_000
+PLACE = ("purchase_order_contract", "562949953421312")  # as long as Procore's ids are
 LONGEST_BLOCK = 0.2  # seconds of processor time of the event loop, after which Airflow's triggerer complains
 
 
@@ -28,7 +24,7 @@ def store(stores):
 
 
 def parts(step):
-    return "".join(_hash(f"{name} {step}", 6) for name in PARTS)
+    return "".join(short_hash(f"{name} {step}", 6) for name in PARTS)
 
 
 def snapshot(number, moved=()):
@@ -37,8 +33,8 @@ def snapshot(number, moved=()):
     nothing = dict.fromkeys(PARTS) | {"started_at": None, "is_active": True}
     shown = {one: {**nothing, "state": "in_progress", "parts": parts("here")} for one in ids}
     shown |= {ids[i]: {**nothing, "state": "in_progress", "parts": parts("there")} for i in moved}
-    active = {one: (0, one) for one in ids}
-    return Instances("1", [("purchase_order_contract", "1001")], active, shown, {}, {})
+    active = {one: (PLACE, one) for one in ids}
+    return Instances("1", [PLACE], active, shown, {}, {})
 
 
 @pytest.mark.parametrize("number", [300, MANY // 10, pytest.param(MANY, marks=pytest.mark.slow)])
@@ -139,11 +135,11 @@ def test_many_requests_are_emitted_in_events_of_500(number):
     from airflow_provider_workflows.triggers.procore_events import ProcoreResponseRequestedTrigger
 
     trigger = ProcoreResponseRequestedTrigger(tool_type="purchase_order_contract")
-    requests = {f"response_requested:{i}:{i}:1": {"instance_id": str(i)} for i in range(number)}
+    requests = {f"response_requested:{i}:{i}:1": (PLACE, {"instance_id": str(i)}) for i in range(number)}
     told: dict = {}
     sizes = []
     while len(told) < number:
-        told, facts = trigger.news(told, Requested("1", "1", requests), is_first=False)
+        told, facts = trigger.news(told, Requested("1", "1", [PLACE], requests), is_first=False)
         sizes.append(len(facts))
 
     assert sizes == [500] * (number // 500)

@@ -7,6 +7,7 @@ import logging
 
 import pytest
 
+from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 from airflow_provider_workflows.triggers import workflowsoft_events
 from airflow_provider_workflows.triggers.workflowsoft_events import WorkflowsoftIntegrationTrigger
 
@@ -166,6 +167,88 @@ def test_remote_server_is_not_polled_more_often_than_every_15_s(run, emulator, c
         assert polls(emulator) == before
 
     run(scenario)
+
+
+@pytest.mark.parametrize("odd", ["null", "7", "{}", '{"IntegrationInstanceId": null}'])
+def test_malformed_row_concerns_only_itself(run, emulator, connect, caplog, odd):
+    connect(KEPT)
+
+    def shows(*ids):
+        rows = ", ".join(f'{{"IntegrationInstanceId": {one}, "ProcessInstanceId": 8}}' for one in ids)
+        emulator.control("DELETE", "faults")
+        body = f"[{odd}{', ' if rows else ''}{rows}]"
+        emulator.control("POST", "faults", path="new-integrations", status=200, body=body, times=10**6)
+
+    shows()
+
+    async def scenario(triggerer):
+        triggerer.watch(integration())
+        await triggerer.polls(5)
+        shows(7)
+        await triggerer.until(lambda: told(triggerer) == ["7"])
+        shows(7, 9)
+        await triggerer.until(lambda: told(triggerer) == ["7", "9"])
+        await triggerer.polls(3)
+
+    run(scenario)
+
+    assert len([record for record in caplog.records if "a part of the response is left out" in record.message]) <= 1
+
+
+def second_connection(emulator, set_connection, reading, **changed):
+    connection = emulator.connection("workflowsoft")
+    connection["extra"] |= {"new_integrations": reading}
+    set_connection("second", {**connection, **changed})
+
+
+@pytest.mark.parametrize("names", [{}, {"step_id": STEP_ID}])
+def test_two_connections_of_one_account_are_noticed(run, emulator, connect, set_connection, caplog, names):
+    connect(KEPT)
+    second_connection(emulator, set_connection, KEPT)
+
+    async def scenario(triggerer):
+        for asset in ("one", "two"):  # which share a connection
+            triggerer.watch(integration(asset=asset))
+        triggerer.watch(integration(asset="three", workflowsoft_conn_id="second", **names))
+        await triggerer.until(lambda: "watched twice" in caplog.text)
+        start(emulator)
+        await triggerer.until(lambda: len(told(triggerer)) == 3)
+        await triggerer.polls(6)
+
+    run(scenario)
+
+    assert len([record for record in caplog.records if "watched twice" in record.message]) <= 2
+
+
+def test_two_connections_of_one_account_take_nothing_away(run, emulator, connect, set_connection, caplog):
+    connect(CONSUMED)
+    second_connection(emulator, set_connection, CONSUMED)
+
+    async def scenario(triggerer):
+        triggerer.watch(integration(asset="one"))
+        await triggerer.until(lambda: polls(emulator))
+        triggerer.watch(integration(asset="two", workflowsoft_conn_id="second"))
+        await triggerer.until(lambda: "signs in as the same user through connection" in caplog.text)
+        ids = [start(emulator) for _ in range(3)]
+        await triggerer.until(lambda: told(triggerer, "one") == ids)
+
+    assert told(run(scenario), "two") == []
+
+
+def test_connections_of_two_users_are_not_taken_for_one(run, emulator, connect, set_connection, caplog):
+    connect(KEPT)
+    token = WorkflowsoftHook().get_api_token()
+    second_connection(emulator, set_connection, KEPT, login=None, password=token)
+
+    async def scenario(triggerer):
+        triggerer.watch(integration(asset="one"))
+        triggerer.watch(integration(asset="two", workflowsoft_conn_id="second"))
+        start(emulator)
+        await triggerer.until(lambda: len(told(triggerer)) == 2)
+
+    run(scenario)
+
+    assert "watched twice" not in caplog.text
 
 
 # --- consumed on read ---------------------------------------------------------------------------------------

@@ -307,3 +307,35 @@ def test_a_rejection_that_is_not_about_the_size_is_reported_as_it_came(requests_
     with pytest.raises(InvalidRequest, match="tool_type"):
         list(RestClient(BASE).pages("/x", per_page=100, style="v2"))
     assert requests_mock.call_count == 3
+
+
+ODD = [None, 7, "text", [], [{}]]
+
+
+def served(requests_mock, rows):
+    requests_mock.get(BASE + "/x", json={"data": rows})
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_row_that_is_no_object_is_yielded_empty_on_request(requests_mock, odd):
+    served(requests_mock, [{"id": 1}, odd, {"id": 2}])
+
+    pages = RestClient(BASE).pages("/x", per_page=5, style="v2", keep_odd_rows=True)
+
+    assert list(pages) == [{"id": 1}, {}, {"id": 2}]
+
+
+@pytest.mark.parametrize("odd", ODD, ids=repr)
+def test_row_that_is_no_object_is_an_error_otherwise(requests_mock, odd):
+    served(requests_mock, [{"id": 1}, odd])
+
+    with pytest.raises(ContractError):
+        list(RestClient(BASE).pages("/x", per_page=5, style="v2"))
+
+
+@pytest.mark.parametrize("body", [{"data": None}, {"data": {}}, [], {"rows": []}], ids=repr)
+def test_list_that_is_none_is_an_error_in_any_case(requests_mock, body):
+    requests_mock.get(BASE + "/x", json=body)
+
+    with pytest.raises(ContractError):
+        list(RestClient(BASE).pages("/x", per_page=5, style="v2", keep_odd_rows=True))

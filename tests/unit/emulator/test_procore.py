@@ -576,6 +576,14 @@ def test_a_hidden_instance_is_not_to_be_seen(emulator, procore):
     assert procore.get(INSTANCES, **FILTER)["data"]
 
 
+@pytest.mark.parametrize(("side", "status"), [("visible", 200), ("403", 403), ("404", 404)])
+def test_project_that_the_user_may_not_see_is_rejected(emulator, procore, side, status):
+    emulator.control("PATCH", "switches", second_project=side)
+
+    procore.get(INSTANCES.replace("/1001/", "/1002/"), status=status, **FILTER)
+    assert procore.get(INSTANCES, **FILTER)["data"]
+
+
 def test_history_shows_who_is_responsible_for_a_step(procore):
     [group] = history_of(procore)["history"][1]["details"]["responsible_groups"]
 

@@ -200,3 +200,27 @@ def test_a_hook_rejects_an_id_with_a_fraction(airflow_connections, call, name):
     with pytest.raises(ConfigurationError, match=name):
         call()
     assert airflow_connections.requests() == []
+
+
+def test_account_is_the_server_and_the_user_who_signs_in(emulator, set_connection):
+    first = emulator.connection("workflowsoft")
+    for conn_id, changed in {"same": {"extra": {"mint_lifetime": 60}}, "other": {"login": "other@example.com"}}.items():
+        set_connection(conn_id, {**first, **changed})
+    set_connection("first", first)
+
+    account = {conn_id: WorkflowsoftHook(conn_id).account for conn_id in ("first", "same", "other")}
+
+    assert account["first"] == account["same"] != account["other"]
+    assert first["password"] not in str(account)
+
+
+def test_account_of_a_ready_token_is_told_without_the_token(emulator, set_connection):
+    first = {**emulator.connection("workflowsoft"), "login": None, "password": "a-ready-token"}
+    set_connection("first", first)
+    set_connection("same", first)
+    set_connection("other", {**first, "password": "another-token"})
+
+    account = {conn_id: WorkflowsoftHook(conn_id).account for conn_id in ("first", "same", "other")}
+
+    assert account["first"] == account["same"] != account["other"]
+    assert "a-ready-token" not in str(account)

@@ -183,6 +183,7 @@ STEP = {
 def test_an_instance_asks_only_those_who_have_not_responded_to_yet():
     assert rules.response_request(instance_at(STEP), "90001")["step_occurrence_id"] == "31"
     assert rules.response_request(instance_at(STEP), "90004") is None
+    assert rules.response_request({**instance_at(STEP), "item_id": None}, "90001")["item_id"] is None
     assert rules.response_request(instance_at(None), "90001") is None
     assert rules.response_request(instance_at(STEP, ended_at="2026-01-05T00:00:00Z"), "90001") is None
 

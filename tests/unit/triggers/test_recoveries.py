@@ -9,7 +9,7 @@ import os
 import pendulum
 import pytest
 
-from airflow_provider_workflows.exceptions import PermissionDenied, ServerError
+from airflow_provider_workflows.exceptions import ContractError, PermissionDenied, ServerError
 from airflow_provider_workflows.hooks import base as hooks
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
@@ -134,6 +134,64 @@ def test_failing_bulk_history_is_not_used_for_an_hour(emulator, waiting):
     assert calm == {"instances": 2, HISTORY: 5}
     assert decided == "done"
     assert later == {BULK: 3}
+
+
+MALFORMED = [
+    {"status": 200, "json": {"data": [None]}},
+    {"status": 200, "json": {"data": {}}},
+    {"status": 200, "body": "<html>not JSON"},
+]
+
+
+@pytest.mark.parametrize("fault", MALFORMED, ids=["null", "no list", "no JSON"])
+@pytest.mark.parametrize("count", [1, 60])
+def test_malformed_bulk_history_ends_no_wait(emulator, waiting, fault, count):
+    started = start(emulator, count)
+    emulator.control("POST", "faults", path="bulk_history$", times=10**6, **fault)
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        for _ in range(5):
+            await waits.poll()
+        end(emulator, started[0][0])
+        calm = [await waits.poll() for _ in range(2)]
+        statuses = waits.statuses()
+        await cancel(*waits.tasks)
+        return statuses, calm[1]
+
+    statuses, calm = waiting(scenario)
+
+    assert statuses == ["done", *[None] * (count - 1)]
+    assert calm.get(BULK, 0) == 0  # so it is not asked for again and again
+
+
+def test_malformed_row_of_a_bulk_history_concerns_its_item_only(emulator, waiting, monkeypatch):
+    started = start(emulator, 40)
+    bulk = ProcoreHook.each_bulk_history
+
+    def malformed(self, tool_type, item_ids, **more):
+        for item_id, row in zip(item_ids, bulk(self, tool_type, item_ids, **more), strict=True):
+            if item_id == started[7][1]:
+                raise ContractError("The answer is not a list of objects", method="POST", path="bulk", status_code=200)
+            yield row
+
+    monkeypatch.setattr(ProcoreHook, "each_bulk_history", malformed)
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids) for ids in started))
+        for _ in range(4):
+            await waits.poll()
+        calm = await waits.poll()
+        end(emulator, started[7][0], started[8][0])
+        await waits.poll()
+        statuses = waits.statuses()
+        await cancel(*waits.tasks)
+        return statuses, calm
+
+    statuses, calm = waiting(scenario)
+
+    assert [number for number, status in enumerate(statuses) if status] == [7, 8]
+    assert calm == {BULK: 1, HISTORY: 1}
 
 
 def test_item_without_bulk_histories_is_polled_by_itself(emulator, waiting):
