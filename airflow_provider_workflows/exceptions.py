@@ -101,6 +101,7 @@ class ApiError(WorkflowsError):
     :param request_id: The server's id of the call, for its support.
     :param server_message: The server's own words.
     :param advice: What to do about it, where more is known than of this kind of error.
+    :param is_documented: Whether the API itself said so, in its own format, and not a page of something before it.
     """
 
     advice = ""
@@ -115,7 +116,9 @@ class ApiError(WorkflowsError):
         request_id: str | None = None,
         server_message: str = "",
         advice: str | None = None,
+        is_documented: bool = False,
     ):
+        self.is_documented = is_documented
         if advice is not None:
             self.advice = advice
         self.method = method
@@ -140,6 +143,7 @@ class ApiError(WorkflowsError):
             request_id=self.request_id,
             server_message=self.server_message,
             advice=self.advice,
+            is_documented=self.is_documented,
         )
 
 

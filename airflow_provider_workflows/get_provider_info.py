@@ -159,10 +159,10 @@ def get_provider_info() -> dict[str, Any]:
                         "default": "60",
                     },
                     "rejection_patience": {
-                        "description": "Seconds that a server must reject something in a row until that is believed.",
+                        "description": "Seconds that a server must reject a wait or a history until that is believed.",
                         "version_added": "0.1.0",
                         "type": "float",
-                        "example": "3600",
+                        "example": "1800",
                         "default": "600",
                     },
                     "triggerers": {

@@ -20,9 +20,10 @@ from airflow_provider_workflows.operators.procore_audit import (
 )
 
 FOLDER = "{{ params.root }}/{{ dag_run.run_after.strftime('%Y-%m-%d') }}"
-# The begin of the last run that succeeded, so a night that failed is caught up by the next one. With Airflow's
-# default timetable the data interval of "@daily" is empty and would leave out the day.
-SINCE = "{{ prev_start_date_success or params.first_since }}"
+# The start of the last run that succeeded, so a night that failed is caught up by the next one; and an hour before, for
+# a change can show late, and Airflow's clock can be ahead of Procore's. With Airflow's default timetable the data
+# interval of "@daily" is empty and would leave out the day.
+SINCE = "{{ prev_start_date_success - macros.timedelta(hours=1) if prev_start_date_success else params.first_since }}"
 
 
 @dag(

@@ -421,6 +421,7 @@ class RestClient:
             "status_code": status,
             "request_id": _request_id(response.headers, scrub),
             "server_message": scrub(words),
+            "is_documented": _is_json_object(body),
         }
         if 300 <= status < 400:
             raise _redirected(response, replay, call)
@@ -658,6 +659,13 @@ def _error_words(body: bytes) -> tuple[str, dict[str, list[str]]]:
         return "; ".join(dict.fromkeys(_words(error))), _fields(error)
     except (ValueError, RecursionError):
         return " ".join(text.split()), {}
+
+
+def _is_json_object(body: bytes) -> bool:
+    try:
+        return isinstance(simplejson.loads(_beginning(body)), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
 def _beginning(body: bytes) -> str:

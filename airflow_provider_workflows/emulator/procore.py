@@ -313,16 +313,19 @@ class Procore:
 
     def _step(self, instance: Instance, moves_at: float, gap: float) -> None:
         """Close the current step, and come to the following one at once, or after a gap without a step."""
+        switches = self.world.switches
+        is_late = switches["transition"] != "at_once" and switches["transition_time"] == "when_decided"
+        at = moves_at - (switches["transition_delay"] if is_late else 0.0)
         following, instance.following = instance.following, None
         if following is None:
             visit = instance.visits[-1]
-            visit.ended_at = instance.updated_at = moves_at
+            visit.ended_at = instance.updated_at = at
             following = next(to for name, _, to in visit.step.options if name == visit.outcome["name"])
             if gap:
                 instance.following = following
                 self.moving[instance.id] = moves_at + gap
                 return
-        self._enter(instance, following, moves_at)
+        self._enter(instance, following, at)
 
     def replace_assignee(self, instance: Instance, old: str, new: list[str], by: str) -> bool:
         """Put others in somebody's place, except where an answer is there already; tell whether that changed it."""

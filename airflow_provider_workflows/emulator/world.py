@@ -97,6 +97,10 @@ SWITCHES: dict[str, Switch] = {
         "Whether a step moves before or after the 204 of a response, and whether there is a current step in between.",
     ),
     "transition_delay": Switch((2.0,), "Seconds that a delayed transition takes."),
+    "transition_time": Switch(
+        ("when_it_moves", "when_decided"),
+        "Which time the record of a delayed transition names: an end can show late, with an earlier time.",
+    ),
     "step_gap": Switch(
         (0.0,),
         "Seconds that an instance stands at no step after one is over; whether it ever does is not documented.",
@@ -137,7 +141,9 @@ SWITCHES: dict[str, Switch] = {
         "In the newest text only (404 or 405 without it); whether it names the instances is open.",
     ),
     "bulk_history_limit": Switch((100,), "Items that one bulk history takes; the most is not documented."),
-    "bulk_history_too_many": Switch(("400", "413"), "Answer to a bulk history of more items than that."),
+    "bulk_history_too_many": Switch(
+        ("400", "413", "504"), "Answer to a bulk history of more items than that; a gateway may lose patience."
+    ),
     "updated_at": Switch(
         ("moves", "start_only"),
         "Whether it moves with every step, or with the start and the end only, is not documented.",

@@ -499,7 +499,8 @@ class ProcoreHook(ProcoreConnectionHook):
         if not rows and required:
             self.check_tool(tool_type)
             raise NotFound(
-                f"Item {item_id} of tool {tool_type} has no workflow instance, or none that is visible to us"
+                f"Item {item_id} of tool {tool_type} has no workflow instance, or none that is visible to us",
+                is_documented=True,
             )
         return rows
 

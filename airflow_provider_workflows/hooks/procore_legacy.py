@@ -89,7 +89,8 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
             types = sorted({str(row.get("workflowed_object_type")) for row in rows})
             others = f"; there is one of object_type {' or '.join(map(repr, types))} with that id" if types else ""
             raise NotFound(
-                f"{object_type} {object_id} has no workflow instance, or none that this user may see{others}"
+                f"{object_type} {object_id} has no workflow instance, or none that this user may see{others}",
+                is_documented=True,
             )
         return ids[0]
 

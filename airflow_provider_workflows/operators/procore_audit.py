@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from datetime import datetime, timezone
+from datetime import datetime, timedelta
 from functools import cached_property
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_workflows.exceptions import (
-    ConfigurationError,
-)
+from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest
 from airflow_provider_workflows.operators.attachments import storage_path
 from airflow_provider_workflows.operators.base import Progress
 from airflow_provider_workflows.operators.procore_base import ProcoreConnectionOperator, ProcoreWideOperator
@@ -25,11 +24,10 @@ from airflow_provider_workflows.operators.procore_histories import (
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyConnectionOperator
 from airflow_provider_workflows.operators.tables import Tables
 from airflow_provider_workflows.rules import procore_audit as rules
-from airflow_provider_workflows.rules.parameters import check_required, listed, text_id
+from airflow_provider_workflows.rules.parameters import check_required, check_seconds, listed, seconds, text_id
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
-
 
 Json = Mapping[str, Any]
 
@@ -43,6 +41,9 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
     :param file_format: ``parquet`` (default; needs the extra ``parquet``) or ``jsonl`` (templated).
     :param changed_since: Export what changed since then: an ISO-8601 time with its zone, or such a datetime
         (templated); None for everything.
+    :param overlap: How much earlier than the latest change the returned ``watermark`` is, a timedelta or seconds;
+        default one hour.
+    :param allow_empty: Write empty tables over the files of an earlier run, too, when everything was to be exported.
     """
 
     operator_extra_links = ()  # it is about many items
@@ -63,6 +64,8 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
         object_storage_conn_id: str | None = None,
         file_format: str = "parquet",
         changed_since: str | datetime | None = None,
+        overlap: timedelta | float = timedelta(hours=1),
+        allow_empty: bool = False,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
@@ -70,28 +73,41 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
         self.object_storage_conn_id = object_storage_conn_id
         self.file_format = file_format
         self.changed_since = changed_since
+        self.overlap = overlap
+        self.allow_empty = allow_empty
+        self._began = 0.0
+        self._began_at: datetime | None = None
 
     def act(self, context: Context) -> dict[str, Any]:
         since = rules.changed_since(self.changed_since)
+        overlap = seconds(self.overlap)
+        check_seconds("overlap", overlap)
         self.check_parameters()
         folder = storage_path("path", self.path, self.object_storage_conn_id)
-        began = datetime.now(timezone.utc)
-        report = Report()
+        self._began = began = monotonic()
+        self._began_at = None
+        report = Report(self.hook.me)
         with Tables(self.tables, self.file_format) as tables:
             latest = self.export(tables, since, report)
             report.end()
-            paths = tables.save(folder)
+            # A list that is suddenly empty may be a mistake of the server, or of whoever took the permission away.
+            expects_rows = (since is None or self.names_rows()) and not self.allow_empty
+            is_suspicious = expects_rows and not any(tables.counts.values())
+            paths = tables.save(folder, replace=not is_suspicious)
             size = tables.size()
         result = {
             "paths": paths,
             **tables.counts,
+            "kept": tables.kept,
             "forbidden": report.forbidden,
             "failed": report.failed,
             "changed_since": rules.iso(since) if since else None,
-            "watermark": rules.watermark(since, latest, began),
+            "watermark": rules.watermark(since, latest, self.began_at(), timedelta(seconds=overlap)),
         }
-        seconds = (datetime.now(timezone.utc) - began).total_seconds()
-        self._tell(result, f"{len(paths)} files with {size} bytes to {folder} in {seconds:.1f} s")
+        if is_suspicious:
+            self._warn_of_nothing(paths, tables.kept)
+        written = len(paths) - len(tables.kept)
+        self._tell(result, f"{written} files with {size} bytes to {folder} in {monotonic() - began:.1f} s")
         return result
 
     @abstractmethod
@@ -101,6 +117,24 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
     @abstractmethod
     def export(self, tables: Tables, since: datetime | None, report: Report) -> datetime | None:
         """Add all rows to the tables; return the largest time of a change that was seen."""
+
+    @abstractmethod
+    def names_rows(self) -> bool:
+        """Tell whether a parameter names what to export, whatever ``changed_since`` says."""
+
+    def began_at(self) -> datetime:
+        """Return when the export began, by the server's clock; to be called once a response has told its time."""
+        if self._began_at is None:
+            self._began_at = self.hook.client.server_time() - timedelta(seconds=monotonic() - self._began)
+        return self._began_at
+
+    if TYPE_CHECKING:
+        hook: Any
+
+    def _warn_of_nothing(self, paths: Mapping[str, str], kept: Sequence[str]) -> None:
+        files = ", ".join(paths[table] for table in kept)
+        what = f"The files of an earlier run stay: {files}." if kept else "There were no files of an earlier run."
+        self.log.warning("Exported no rows at all. %s Set allow_empty=True if that is to be expected.", what)
 
     def _tell(self, result: Json, written: str) -> None:
         rows = ", ".join(f"{result[table]} {table}" for table in self.tables)
@@ -119,9 +153,10 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
     not allow that. A new run writes over the files of an earlier one; a run that fails leaves them. The columns
     are in the documentation of this package and do not change with what the API adds.
 
-    Returns ``{paths: {instances, steps, responses}, instances, steps, responses, forbidden, failed,
-    changed_since, watermark}``: URLs, counts of rows, what could not be read as ``{tool_type, item_id or
-    instance_id, reason}``, and the time to hand to the next export as ``changed_since``.
+    Returns ``{paths: {instances, steps, responses}, instances, steps, responses, kept, forbidden, failed,
+    changed_since, watermark}``: URLs, counts of rows, the tables whose file is still that of an earlier run, what
+    could not be read as ``{tool_type, project_id or item_id and instance_id, reason}``, and the time to pass to the
+    next export as ``changed_since``.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
@@ -137,10 +172,15 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
     :param path: Folder for the files: a URL such as ``s3://bucket/audit``, or an ``ObjectStoragePath`` (templated).
     :param object_storage_conn_id: Connection to the storage (templated); default: the one in the path, if any.
     :param file_format: ``parquet`` (default; needs the extra ``parquet``) or ``jsonl`` (templated).
+    :param overlap: How much earlier than the latest change that was seen the returned ``watermark`` is, a timedelta or
+        seconds; default one hour. What shows late is then exported by the next run, with the same keys as any row.
+    :param allow_empty: Write empty tables over the files of an earlier run, too, where there are no rows at all and no
+        ``changed_since``; by default these files stay, and the log warns.
     :param batch_size: Items in one call, default 50; halved when Procore does not take so many.
-    :raises ConfigurationError: a parameter is missing or no time with a zone, or pyarrow is not installed.
+    :raises ConfigurationError: a parameter is missing or no time with a zone, there is no such tool, or pyarrow is
+        not installed.
     :raises ApiError: nothing at all could be read, or nothing of a tool after 20 tries; single items and instances are
-        reported instead.
+        reported instead, and of several projects those that the user may not see.
     """
 
     tables = rules.TABLES
@@ -187,24 +227,38 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
                 f"batch_size must be a whole number of items, at least 1; got {self.batch_size!r}."
             )
 
+    def names_rows(self) -> bool:
+        return self.item_ids is not None
+
     def export(self, tables: Tables, since: datetime | None, report: Report) -> datetime | None:
         if self.item_ids is not None and since is not None:
             self.log.info("changed_since leaves out nothing here: item_ids says what to export.")
         reader = HistoryReader(self.hook, report, self.batch_size, self.log.info)
         latest: datetime | None = None
-        for scope in self._scopes():
+        all_listed = True
+        scopes = self._scopes()
+        for scope in scopes:
             report.begin()
-            if self.item_ids is None:
-                instances, updated = self._sweep(scope, since, report)
+            if self.item_ids is not None:
+                instances = self._given_items(scope, report)
             else:
-                instances, updated = self._given_items(scope, report)
-            latest = rules.latest_of(latest, updated)
+                try:
+                    instances, updated = self._sweep(scope, since, report)
+                except REFUSED as refusal:
+                    self.hook.check_tool(scope.tool_type)
+                    if isinstance(refusal, InvalidRequest):  # such as a tool that needs its subtype
+                        raise
+                    report.refuse(refusal, tool_type=scope.tool_type, project_id=scope.level)
+                    all_listed = False
+                    continue
+                latest = rules.latest_of(latest, updated)
             progress = Progress("items exported", len(instances))
             for item_id, histories in progress.of(reader.of_items(scope, instances)):
                 named = rules.name_histories(histories, instances[item_id], tool_type=scope.tool_type, item_id=item_id)
                 self._write(tables, scope, item_id, named)
                 self._check_complete(report, scope, item_id, instances[item_id], named)
-        return latest
+        # What a list did not show is not to be passed over by the next export.
+        return latest if all_listed else None
 
     def _scopes(self) -> list[Scope]:
         return list(
@@ -222,20 +276,25 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
         found: dict[str, list[Json]] = {}
         latest: datetime | None = None
         for row in Progress("instances listed").of(self._list(scope)):
+            self.began_at()
             instance = rules.listed_instance(row, since)
             item_id = rules.text(row.get("item_id"))
             latest = rules.latest_of(latest, rules.time(row.get("updated_at")))
-            if item_id is not None:
+            if item_id is not None and instance["id"] is not None:
                 found.setdefault(item_id, []).append(instance)
             elif instance["changed"]:
-                report.miss("The list names no item", tool_type=scope.tool_type, instance_id=str(instance["id"]))
+                self._miss_nameless(report, scope, item_id, instance["id"])
         changed = {item: rows for item, rows in found.items() if any(row["changed"] for row in rows)}
         self.log.info("Tool %s, %s: %s of %s items changed.", scope.tool_type, scope.level, len(changed), len(found))
+        if not found:
+            self.hook.check_tool(scope.tool_type)
+            self.log.warning("Tool %s, %s: no workflow instance is listed at all.", scope.tool_type, scope.level)
+        if not changed:
+            report.succeed()
         return changed, latest
 
-    def _given_items(self, scope: Scope, report: Report) -> tuple[dict[str, list[Json]], datetime | None]:
+    def _given_items(self, scope: Scope, report: Report) -> dict[str, list[Json]]:
         found: dict[str, list[Json]] = {}
-        latest: datetime | None = None
         item_ids = dict.fromkeys(str(text_id(given)) for given in listed(self.item_ids))
         for item_id in Progress("items listed", len(item_ids)).of(item_ids):
             try:
@@ -251,14 +310,27 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
                     item_id=item_id,
                 )
                 continue
-            found[item_id] = [rules.listed_instance(row, None) for row in rows]
-            latest = rules.latest_of(latest, *(rules.time(row.get("updated_at")) for row in rows))
-        return found, latest
+            found[item_id] = []
+            for instance in (rules.listed_instance(row, None) for row in rows):
+                if instance["id"] is None:
+                    self._miss_nameless(report, scope, item_id, None)
+                else:
+                    found[item_id].append(instance)
+        if not found:
+            self.hook.check_tool(scope.tool_type)
+        return found
+
+    @staticmethod
+    def _miss_nameless(report: Report, scope: Scope, item_id: str | None, instance_id: str | None) -> None:
+        ids = {"item_id": item_id, "instance_id": instance_id}
+        named = {name: value for name, value in ids.items() if value is not None}
+        report.miss("The list does not name both item and instance", tool_type=scope.tool_type, **named)
 
     def _list(self, scope: Scope, item_id: str | None = None) -> Iterator[dict[str, Any]]:
-        return self.hook.list_instances(
+        found: Iterator[dict[str, Any]] = self.hook.list_instances(
             scope.tool_type, tool_subtype=text_id(self.tool_subtype), item_id=item_id, project_id=scope.level
         )
+        return found
 
     def _write(self, tables: Tables, scope: Scope, item_id: str, named: Iterable[rules.NamedHistory]) -> None:
         for history in named:
@@ -297,7 +369,7 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
     The API lists active instances only: what has ended since the last export must be named in ``instance_ids``.
     One call for each instance.
 
-    Returns ``{paths: {instances, activities}, instances, activities, forbidden, failed, changed_since,
+    Returns ``{paths: {instances, activities}, instances, activities, kept, forbidden, failed, changed_since,
     watermark}`` as ``ProcoreHistoryToObjectStorageOperator`` does.
 
     Reference: https://developers.procore.com/documentation/tutorial-workflows
@@ -309,6 +381,10 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
     :param path: Folder for the files: a URL such as ``s3://bucket/audit``, or an ``ObjectStoragePath`` (templated).
     :param object_storage_conn_id: Connection to the storage (templated); default: the one in the path, if any.
     :param file_format: ``parquet`` (default; needs the extra ``parquet``) or ``jsonl`` (templated).
+    :param overlap: How much earlier than the latest change that was seen the returned ``watermark`` is, a timedelta or
+        seconds; default one hour. What shows late is then exported by the next run, with the same keys as any row.
+    :param allow_empty: Write empty tables over the files of an earlier run, too, where there are no rows at all and no
+        ``changed_since``; by default these files stay, and the log warns.
     :raises ConfigurationError: a parameter is missing or no time with a zone, or pyarrow is not installed.
     :raises ApiError: nothing at all could be read; single instances are reported instead.
     """
@@ -331,14 +407,22 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
         for instance_id in self._given():
             check_required(instance_ids=instance_id)
 
+    def names_rows(self) -> bool:
+        return self.instance_ids is not None
+
     def export(self, tables: Tables, since: datetime | None, report: Report) -> datetime | None:
         latest: datetime | None = None
         exported: set[str] = set()
         report.begin()
         for instance in Progress("instances exported or left out").of(self._instances(report)):
-            latest = rules.latest_of(latest, rules.time(instance.get("current_state_set_at")))
-            instance_id = str(instance["id"])
+            self.began_at()
+            instance_id = rules.text(instance.get("id"))
+            if instance_id is None:
+                report.miss("The list shows an instance without its id")
+                continue
             given = instance_id in self._given_ids
+            if not given:  # of those that are not named only the list tells that it holds all
+                latest = rules.latest_of(latest, rules.time(instance.get("current_state_set_at")))
             if instance_id in exported or not (given or rules.legacy_has_changed(instance, since)):
                 continue
             exported.add(instance_id)

@@ -160,7 +160,7 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         assignee = self._assignee()
-        report = Report()
+        report = Report(self.hook.me)
         scopes = (
             Scope(str(tool_type), self.hook.level_for(text_id(project_id), str(tool_type)))
             for tool_type in listed(self.tool_type)
@@ -177,7 +177,7 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
                 include_internal=self.include_internal,
                 project_id=scope.level,
             )
-            rows = [self._row(instance, scope) for instance in found]
+            rows = [self._row(instance, scope) for instance in found if self._is_named(instance, scope)]
             if not rows:
                 self.hook.check_tool(scope.tool_type)
             yield from self._in_states(scope, rows, report) if self._states() else rows
@@ -188,6 +188,13 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
         if given == ME:
             return self.hook.user_id
         return given if given is None or given.isdecimal() else self.hook.find_user_id(given, parameter="assignee_id")
+
+    def _is_named(self, instance: Mapping[str, Any], scope: Scope) -> bool:
+        if is_id(instance.get("id")):
+            return True
+        what = f"item {instance.get('item_id')} of tool {scope.tool_type}"
+        self.log.warning("Left out an instance of %s: the list does not name it.", what)
+        return False
 
     @staticmethod
     def _row(instance: Mapping[str, Any], scope: Scope) -> dict[str, Any]:
@@ -204,7 +211,7 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
     def _in_states(self, scope: Scope, rows: list[dict[str, Any]], report: Report) -> Iterator[dict[str, Any]]:
         report.begin()
         left = {row["instance_id"]: row for row in rows}
-        together = Report()  # an item that cannot be read with others may have instances that can
+        together = Report(self.hook.me)  # an item that cannot be read with others may have instances that can
         for instance_id, history in histories_of(self.hook, scope, rows, together, self.log.info):
             if instance_id in left:
                 yield from self._in_state(left.pop(instance_id), history, report)

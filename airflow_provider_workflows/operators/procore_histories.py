@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import (
     ApiError,
+    ConnectionFailed,
     ContractError,
     InvalidRequest,
     NotFound,
@@ -29,14 +30,21 @@ ITEMS_A_CALL = 50
 # Refusals without a single success, or faults of the server one after the other: then it is not about single items.
 HOPELESS = 20
 REFUSED = (InvalidRequest, NotFound, PermissionDenied)
-BROKEN = (ContractError, ServerError)  # what a server answers that fails at one of the records, or at so many
+# What comes of a server that fails at one of the records, or at so many: a response that is too large for the client is
+# a ContractError, one that takes too long or breaks off a ConnectionFailed.
+BROKEN = (ConnectionFailed, ContractError, ServerError)
 ONLY_IN_BULK = 3  # items that fail in bulk and not by themselves, until the bulk is given up
 
 
 @dataclass
 class Report:
-    """What could not be exported, for the result and the log."""
+    """
+    What could not be exported, for the result and the log.
 
+    :param poll_server: Makes one small call, to tell a server that is away from one that fails at a record.
+    """
+
+    poll_server: Callable[[], object]
     forbidden: list[dict[str, str]] = field(default_factory=list)
     failed: list[dict[str, str]] = field(default_factory=list)
     any_success: bool = False  # anywhere
@@ -61,11 +69,27 @@ class Report:
         :raises ApiError: everything is refused, or fails from now on, so something more than single items is wrong.
         """
         self._note(self.forbidden if isinstance(refusal, PermissionDenied) else self.failed, str(refusal), ids)
+        self.check_server(refusal)
         self._refused += 1
         self._first = self._first or refusal
         self._faults = self._faults + 1 if isinstance(refusal, BROKEN) else 0
         if (not self._succeeded and self._refused >= HOPELESS) or self._faults >= HOPELESS:
             raise refusal
+
+    def check_server(self, fault: ApiError) -> None:
+        """
+        Require a server that did not respond to a call to respond to a small one; then it was about that call.
+
+        :raises ConnectionFailed: it does not respond to that one either.
+        """
+        if not isinstance(fault, ConnectionFailed):
+            return
+        try:
+            self.poll_server()
+        except ConnectionFailed:
+            raise fault from None
+        except ApiError:
+            pass  # a response, too
 
     def end(self) -> None:
         """
@@ -141,6 +165,7 @@ class HistoryReader:
                 self._refused(refusal, scope, batch, left, pieces)
                 continue
             except BROKEN as fault:
+                self.report.check_server(fault)
                 if len(batch) > 1:
                     self._shrink(batch, left, fault)
                 else:
@@ -178,7 +203,7 @@ class HistoryReader:
     ) -> Iterator[tuple[str, list[Any]]]:
         """Read the histories of an item that fails in bulk, each by itself: only one of them may be broken."""
         self.batch_size = self._accepted_size or self._given_size  # so it was this item and not the size
-        histories = self._of_instances(scope, instances[item_id])
+        histories = self._of_instances(scope, item_id, instances[item_id])
         if histories and "bulk" not in self._answered:
             self._only_in_bulk += 1
             if self._only_in_bulk == ONLY_IN_BULK:
@@ -204,7 +229,7 @@ class HistoryReader:
         for item_id in item_ids:
             histories = None if "item" in self._absent else self._of_item(scope, item_id, instances[item_id])
             if histories is None and "item" in self._absent:
-                histories = self._of_instances(scope, instances[item_id])
+                histories = self._of_instances(scope, item_id, instances[item_id])
             if histories is not None:
                 yield item_id, histories
 
@@ -219,12 +244,13 @@ class HistoryReader:
                 self.report.refuse(refusal, tool_type=scope.tool_type, item_id=item_id)
             return None
         except BROKEN as fault:
+            self.report.check_server(fault)
             self._tell("%s Each instance of item %s is read by itself.", fault, item_id)
-            return self._of_instances(scope, instances)
+            return self._of_instances(scope, item_id, instances)
         self._accept("item")
         return histories
 
-    def _of_instances(self, scope: Scope, instances: Iterable[Json]) -> list[Any]:
+    def _of_instances(self, scope: Scope, item_id: str, instances: Iterable[Json]) -> list[Any]:
         histories = []
         for instance in instances:
             if not instance["changed"]:
@@ -233,7 +259,7 @@ class HistoryReader:
             try:
                 history = self.hook.get_instance_history(instance_id, project_id=scope.level, tool_type=scope.tool_type)
             except (*REFUSED, *BROKEN) as refusal:
-                self.report.refuse(refusal, tool_type=scope.tool_type, instance_id=instance_id)
+                self.report.refuse(refusal, tool_type=scope.tool_type, item_id=item_id, instance_id=instance_id)
                 continue
             self._accept("instance")
             histories.append({**history, "instance_id": instance_id})

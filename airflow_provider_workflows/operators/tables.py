@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
-import os
+import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol
+from uuid import uuid4
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.parameters import check_choice
@@ -18,7 +21,9 @@ from airflow_provider_workflows.rules.procore_audit import iso
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
+log = logging.getLogger(__name__)
 ROWS_IN_MEMORY = 2000  # of one table; also the rows of one Parquet row group
+COPIED_AT_ONCE = 2**20  # bytes
 LOCAL = ("", "file", "local")
 
 Row = dict[str, Any]
@@ -51,6 +56,7 @@ class Tables:
         self._format = file_format
         self._waiting: dict[str, list[Row]] = {table: [] for table in columns}
         self.counts = dict.fromkeys(columns, 0)
+        self.kept: list[str] = []
 
     def __enter__(self) -> Tables:
         self._folder = tempfile.TemporaryDirectory(prefix="workflows-export-")
@@ -75,25 +81,24 @@ class Tables:
             if len(waiting) >= ROWS_IN_MEMORY:
                 self._flush(table)
 
-    def save(self, root: ObjectStoragePath) -> dict[str, str]:
+    def save(self, root: ObjectStoragePath, *, replace: bool = True) -> dict[str, str]:
         """
-        Finish the files and copy them to a folder, over those of an earlier run.
+        Finish the files and copy them to a folder.
 
+        :param replace: Write over the files of an earlier run; else these stay, and ``kept`` names their tables.
         :return: The URL of each table's file.
         """
         for table, writer in self._writers.items():
             self._flush(table)
             writer.close()
-        urls = {}
-        for table in self._columns:
-            target = root / f"{table}.{self._format}"
-            _copy(self._local(table), target)
-            urls[table] = str(target)
-        return urls
+        targets = {table: root / f"{table}.{self._format}" for table in self._columns}
+        self.kept = [] if replace else [table for table, target in targets.items() if target.exists()]
+        _replace([(self._local(table), target) for table, target in targets.items() if table not in self.kept])
+        return {table: str(target) for table, target in targets.items()}
 
     def size(self) -> int:
-        """Return the bytes of the files, once they are saved."""
-        return sum(self._local(table).stat().st_size for table in self._columns)
+        """Return the bytes of the files that were written, once they are saved."""
+        return sum(self._local(table).stat().st_size for table in self._columns if table not in self.kept)
 
     def _local(self, table: str) -> Path:
         return Path(self._folder.name, f"{table}.{self._format}")
@@ -157,18 +162,68 @@ class ParquetWriter:
 WRITERS: Mapping[str, Callable[[Path, Columns], RowWriter]] = {"parquet": ParquetWriter, "jsonl": JsonLinesWriter}
 
 
-def _copy(local: Path, target: ObjectStoragePath) -> None:
-    """Copy a file so that a reader sees the old one or the new one, and never a part of it."""
-    if target.protocol not in LOCAL:
-        target.fs.put_file(str(local), target.path)  # an object appears when it is whole
+def _replace(files: Sequence[tuple[Path, ObjectStoragePath]]) -> None:
+    """
+    Put files in the place of others: first all of them are written, then all of them appear.
+
+    So a failure while one is written leaves all that was there before.
+
+    :param files: Pairs of a file of this machine and its target; the targets are in one storage.
+    """
+    if not files:
         return
-    final = Path(target.path)
-    final.parent.mkdir(parents=True, exist_ok=True)
-    part = final.with_name(f".{final.name}.{os.getpid()}.part")
-    try:
-        part.unlink(missing_ok=True)  # of a process that was killed
-        with local.open("rb") as source, part.open("xb") as copy:  # never through a link that somebody put there
-            shutil.copyfileobj(source, copy)
-        part.replace(final)
-    finally:
-        part.unlink(missing_ok=True)
+    if files[0][1].protocol in LOCAL:
+        _replace_here([(local, Path(target.path)) for local, target in files])
+        return
+    fs = files[0][1].fs
+    with fs.transaction as transaction:
+        for local, target in files:
+            if not getattr(fs, "async_impl", False):  # the others are object stores, which have no folders
+                fs.makedirs(fs._parent(target.path), exist_ok=True)
+            with local.open("rb") as source, fs.open(target.path, "wb") as copy:
+                shutil.copyfileobj(source, copy, COPIED_AT_ONCE)
+            if not hasattr(copy, "commit"):  # a storage that cannot hold a file back
+                transaction.files.remove(copy)
+
+
+def _replace_here(files: Sequence[tuple[Path, Path]]) -> None:
+    with ExitStack() as held:
+        parts = []
+        for local, final in files:
+            final.parent.mkdir(parents=True, exist_ok=True)
+            if final.is_dir() and not final.is_symlink():
+                raise ConfigurationError(f"path: {final} is a folder, and the export writes a file of that name.")
+            _remove_left_parts(final.parent, final.stem)
+            part = final.with_name(f".{final.name}.{uuid4().hex}.part")
+            held.callback(part.unlink, missing_ok=True)
+            copy = held.enter_context(part.open("xb"))  # never through a link that somebody put there
+            with suppress(OSError):  # a file system without locks
+                fcntl.flock(copy, fcntl.LOCK_EX)
+            with local.open("rb") as source:
+                shutil.copyfileobj(source, copy, COPIED_AT_ONCE)
+            copy.flush()
+            parts.append((part, final))
+        for part, final in parts:
+            part.replace(final)
+
+
+def _remove_left_parts(folder: Path, table: str) -> None:
+    """
+    Remove the parts of a table that killed processes left in a folder.
+
+    A process holds a lock on each part that it writes, and the system ends the lock with the process. A part whose lock
+    cannot be had may be that of a run that goes on, so it stays.
+    """
+    for left in folder.glob(f".{table}.*.part"):
+        if left.is_symlink():
+            left.unlink(missing_ok=True)
+        if not left.is_file():
+            continue
+        try:
+            with left.open("rb+") as file:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                left.unlink(missing_ok=True)
+        except OSError as held:
+            log.info("%s stays, for another run may be writing it (%s).", left, type(held).__name__)
+        else:
+            log.info("Removed %s, which a killed run left.", left)

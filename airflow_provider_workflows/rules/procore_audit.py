@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
+from datetime import datetime, timedelta, timezone
 from typing import Any, Literal
 
 from airflow_provider_workflows.exceptions import ConfigurationError
@@ -240,15 +240,19 @@ def latest_of(*moments: datetime | None) -> datetime | None:
     return max((moment for moment in moments if moment is not None), default=None)
 
 
-def watermark(since: datetime | None, latest: datetime | None, began: datetime) -> str | None:
+def watermark(since: datetime | None, latest: datetime | None, began: datetime, overlap: timedelta) -> str | None:
     """
-    Return the time to hand to the next export as ``changed_since``.
+    Return the time to pass to the next export as ``changed_since``.
 
     :param since: This export's own, or None.
     :param latest: The largest time of a change that was seen, or None.
-    :param began: When this export began; what changed later may have been missed.
+    :param began: When this export began, by the server's clock; what changed later may have been missed.
+    :param overlap: How much earlier the next export starts, for changes that show late.
     """
-    seen = min(latest, began.replace(microsecond=0)) if latest is not None else None
+    began = began.replace(microsecond=0)
+    seen = None if latest is None else min(latest, began) - overlap
+    if since is not None and since > began:  # the clock it came from is ahead of the server's
+        since = began - overlap
     highest = latest_of(since, seen)
     return None if highest is None else iso(highest)
 

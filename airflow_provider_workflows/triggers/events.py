@@ -20,7 +20,7 @@ from airflow.triggers.base import TriggerEvent
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.parameters import check_required, listed, text_id
-from airflow_provider_workflows.rules.rejections import DEFAULT_PATIENCE_SECONDS
+from airflow_provider_workflows.rules.patience import DEFAULT_PATIENCE_SECONDS
 from airflow_provider_workflows.triggers.base import in_thread
 from airflow_provider_workflows.triggers.shared_poll import snapshots
 

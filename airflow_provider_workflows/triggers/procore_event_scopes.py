@@ -7,6 +7,7 @@ import random
 from collections.abc import Callable, Collection, Generator, Hashable, Iterable, Mapping, Sequence
 from itertools import product
 from time import monotonic
+from time import time as wall_clock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_workflows.exceptions import (
@@ -25,9 +26,9 @@ from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_events as events
 from airflow_provider_workflows.rules.forms import documented_form, is_id
 from airflow_provider_workflows.rules.parameters import text_id
+from airflow_provider_workflows.rules.patience import Rejections
 from airflow_provider_workflows.rules.procore_audit import name_histories, time
 from airflow_provider_workflows.rules.procore_events import Instances, Listed, Place, Requested
-from airflow_provider_workflows.rules.rejections import Rejections
 from airflow_provider_workflows.triggers.base import PASSING_FAULTS
 from airflow_provider_workflows.triggers.events import (
     rejection_patience,
@@ -348,7 +349,9 @@ class InstancesScope(ProcoreScope):
         self._updated: dict[str, Any] = {}  # updated_at, when it was read
         self._left: dict[str, Mapping[str, Any] | None] = {}
         self._wanted: dict[str, Listed] = {}
-        self._rejections = Rejections(rejection_patience())  # of what is not listed, whether it is gone
+        # Of what is not listed: whether it is gone.
+        self._rejections: dict[str, Rejections] = {}
+        self._patience_seconds = rejection_patience()
 
     def read(self, hook: ProcoreHook, subscribers: Sequence[Any]) -> Steps[None]:
         lists = yield from self.read_lists(hook, _row)
@@ -363,7 +366,7 @@ class InstancesScope(ProcoreScope):
             if instance_id not in active and instance_id not in self._left and listed[0] in lists
         }
         self.retain_broken({*active, *self._listed})
-        self._rejections.retain(self._listed.keys())
+        self._rejections = {one: known for one, known in self._rejections.items() if one in self._listed}
         singly = dict(gone)
         for place, rows in lists.items():
             own = {instance_id: row for instance_id, row in rows.items() if active[instance_id][0] == place}
@@ -510,10 +513,12 @@ class InstancesScope(ProcoreScope):
         except (NotFound, PermissionDenied):
             if is_active:
                 raise
-            if self._rejections.record(instance_id, monotonic()):
+            rejections = Rejections.following(self._rejections.get(instance_id), wall_clock())
+            self._rejections[instance_id] = rejections
+            if rejections.are_final(wall_clock(), self._patience_seconds):
                 self._left[instance_id] = None
             return
-        self._rejections.forget(instance_id)
+        self._rejections.pop(instance_id, None)
         shown = self._describe(instance_id, item_id, history)
         if not is_active and not shown["is_active"]:
             self._left[instance_id] = shown

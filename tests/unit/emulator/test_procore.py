@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from typing import Any
 
 import pytest
@@ -167,6 +168,21 @@ def test_a_delayed_transition_happens_when_its_time_has_come(emulator, procore):
     assert history_of(procore)["status"] == "processing"
     emulator.control("POST", "clock", advance=61)
     assert step_of(procore)["name"] == "Director Approval"
+
+
+@pytest.mark.parametrize(("named", "late"), [("when_it_moves", 60), ("when_decided", 0)])
+def test_delayed_transition_has_the_time_that_the_flag_names(emulator, procore, named, late):
+    flags = {"transition": "delayed", "transition_delay": 60, "transition_time": named}
+    emulator.control("PATCH", "switches", **flags)
+    answer_with(procore, "Approve")
+    emulator.control("POST", "clock", advance=61)
+
+    assert step_of(procore)["name"] == "Director Approval"
+    first, second = (event["details"] for event in history_of(procore)["history"] if event["type"] == "ResponseStep")
+    moved_at = datetime.fromisoformat(first["ended_at"].replace("Z", "+00:00"))
+    decided_at = datetime.fromisoformat(first["responses"][0]["responded_at"].replace("Z", "+00:00"))
+    assert (moved_at - decided_at).total_seconds() == late
+    assert second["started_at"] == first["ended_at"]
 
 
 def test_no_one_responds_to_a_step_that_is_about_to_move(emulator, procore):
@@ -523,7 +539,7 @@ def test_the_histories_of_items_are_newest_first_and_may_be_absent(emulator, pro
     procore.get(f"{INSTANCES}/history", status=404, tool_type=TOOL, item_id="5001")
 
 
-@pytest.mark.parametrize("status", [400, 413])
+@pytest.mark.parametrize("status", [400, 413, 504])
 def test_more_items_than_a_batch_holds_are_rejected(emulator, procore, status):
     def batch(size: int) -> dict[str, Any]:
         return {"tool_type": TOOL, "item_ids": ["1"] * size}

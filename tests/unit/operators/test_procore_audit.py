@@ -6,8 +6,9 @@ import importlib.util
 import json
 import subprocess
 import sys
+import time
 from collections import Counter
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +18,16 @@ from airflow.sdk import ObjectStoragePath
 from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest, PermissionDenied, RateLimited
+from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.exceptions import (
+    ConfigurationError,
+    InvalidRequest,
+    NotFound,
+    PermissionDenied,
+    RateLimited,
+)
+from airflow_provider_workflows.hooks.procore import ProcoreHook
+from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 from airflow_provider_workflows.operators.procore_audit import (
     ProcoreHistoryToObjectStorageOperator,
     ProcoreLegacyHistoryToObjectStorageOperator,
@@ -194,8 +204,9 @@ def test_how_an_instance_was_recognised_is_in_its_row(emulator, folder):
     assert [row["id_from"] for row in lines(export(folder), "instances")] == ["started_at"]
 
 
-@pytest.mark.parametrize("status", ["400", "413"])
-def test_batches_are_halved_until_procore_takes_them_and_stay_so(emulator, folder, status):
+@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.parametrize(("status", "attempts"), [("400", 1), ("413", 1), ("504", 5)])
+def test_batches_are_halved_until_procore_takes_them_and_stay_so(emulator, folder, status, attempts):
     start(emulator, 19)
     emulator.control("PATCH", "switches", bulk_history_limit=6, bulk_history_too_many=status)
 
@@ -203,7 +214,7 @@ def test_batches_are_halved_until_procore_takes_them_and_stay_so(emulator, folde
 
     assert result["instances"] == 20
     assert result["failed"] == []
-    assert calls(emulator)["bulk_history"] == 2 + 4  # 20 and 10 are refused, then four times 5
+    assert calls(emulator)["bulk_history"] == 2 * attempts + 4  # 20 and 10 are refused, then four times 5
 
 
 def test_item_rejected_alone_is_reported_and_batches_grow_again(emulator, folder):
@@ -308,6 +319,72 @@ def test_the_watermark_of_one_export_is_the_changed_since_of_the_next(emulator, 
     assert export(folder, changed_since=first["watermark"])["watermark"] >= first["watermark"]
 
 
+@pytest.mark.parametrize("transition_time", ["when_it_moves", "when_decided"])
+def test_end_that_shows_late_is_exported_by_the_next_run(emulator, folder, transition_time):
+    emulator.control("PATCH", "switches", transition="delayed", transition_delay=30, transition_time=transition_time)
+    emulator.control("POST", "procore/instances/700001/respond", login="integration@example.com", option="Approve")
+    emulator.control("POST", "clock", advance=31)
+    emulator.control("POST", "procore/instances/700001/respond", login="dana@example.com", option="Approve")
+    emulator.control("POST", "clock", advance=5)
+    start(emulator, 1)
+    first = export(folder)
+    before = {row["instance_id"]: row["ended_at"] for row in lines(first, "instances")}
+    emulator.control("POST", "clock", advance=60)
+
+    second = export(folder, changed_since=first["watermark"])
+
+    after = {row["instance_id"]: row["ended_at"] for row in lines(second, "instances")}
+    assert before == {"700001": None, "700002": None}
+    assert set(after) == {"700001", "700002"}
+    assert after["700001"] is not None
+
+
+@pytest.mark.parametrize("exported", [export, export_legacy])
+def test_watermark_is_an_hour_before_the_latest_change_or_as_asked(emulator, folder, exported):
+    latest = rules.time(emulator.control("GET", "clock")["now"])
+    emulator.control("POST", "clock", advance=7200)
+    seen = rules.time(exported(folder, overlap=0)["watermark"])
+
+    assert abs(seen - latest) < timedelta(seconds=30)
+    for overlap, expected in (({}, 3600), ({"overlap": timedelta(minutes=5)}, 300)):
+        assert rules.time(exported(folder, **overlap)["watermark"]) == seen - timedelta(seconds=expected)
+
+
+@pytest.mark.parametrize("ahead", [10_800, -10_800])
+def test_clock_of_a_worker_that_is_wrong_loses_no_end(emulator, folder, monkeypatch, ahead):
+    """An instance ends, and another one changes later, while a long list is read."""
+    monkeypatch.setitem(RestClient.__init__.__kwdefaults__, "clock", lambda: time.time() + ahead)
+    look = ProcoreHook.list_instances
+
+    def listed(self, tool_type, **filters):
+        found = list(look(self, tool_type, **filters))
+        if tool_type == TOOL:
+            emulator.control("POST", "clock", advance=60)
+            finish(emulator)
+            emulator.control("POST", "clock", advance=7200)
+            emulator.control("POST", "procore/instances", tool_type="generic_tool_item", item_id="7")
+        return iter(found)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ProcoreHook, "list_instances", listed)
+        # The histories of the first tool are read before its instance ends.
+        patched.setattr(ProcoreHook, "bulk_history", lambda *args, **kwargs: [])
+        first = export(folder, tool_type=[TOOL, "generic_tool_item"])
+
+    second = export(folder, changed_since=first["watermark"])
+
+    assert [(row["instance_id"], row["status"]) for row in lines(second, "instances")] == [("700001", "complete")]
+
+
+def test_watermark_of_some_items_is_not_taken_for_that_of_all(emulator, folder):
+    emulator.control("POST", "clock", advance=7200)
+    since = "2026-01-01T00:00:00.000Z"
+
+    assert export(folder, item_ids="5001")["watermark"] is None
+    assert export(folder, item_ids="5001", changed_since=since)["watermark"] == since
+    assert export_legacy(folder, instance_ids="568150")["watermark"] is None
+
+
 def test_given_items_are_exported_whole_and_nothing_else(emulator, folder):
     start(emulator, 3)
     finish(emulator)
@@ -321,9 +398,74 @@ def test_given_items_are_exported_whole_and_nothing_else(emulator, folder):
 
 
 def test_several_tools_and_projects_are_exported_together(emulator, folder):
-    export(folder, tool_type=[TOOL, "drawing"], project_id=["1001", "1001"])
+    export(folder, tool_type=[TOOL, "generic_tool_item"], project_id=["1001", "1001"])
 
     assert calls(emulator)["instances"] == 2 * 2  # the active ones and the ended ones
+
+
+@pytest.mark.parametrize("where", [{"project_id": "1001"}, {"project_id": "company"}, {}])
+@pytest.mark.parametrize("which", [{}, {"item_ids": "5001"}, {"changed_since": "2026-01-01T00:00:00Z"}])
+def test_tool_that_is_not_there_is_named_and_nothing_is_written(emulator, folder, tmp_path, where, which):
+    with pytest.raises(ConfigurationError, match=f"'purchase_ordr'.*{TOOL}"):
+        export(folder, tool_type="purchase_ordr", **where, **which)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("status", [400, 403, 404, 422])
+def test_tool_that_is_not_there_is_named_where_its_list_is_rejected(emulator, folder, tmp_path, status):
+    emulator.control("POST", "faults", method="GET", path="/instances$", times=10, status=status, json={})
+
+    with pytest.raises(ConfigurationError, match="purchase_ordr"):
+        export(folder, tool_type="purchase_ordr", project_id="1001")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_empty_tool_is_taken_where_the_user_may_not_list_the_tools(emulator, folder):
+    emulator.control("PATCH", "switches", tools_list="forbidden")
+
+    assert export(folder, tool_type="purchase_ordr", project_id="1001")["instances"] == 0
+
+
+@pytest.mark.parametrize(("status", "where"), [(403, "forbidden"), (404, "failed")])
+def test_project_that_may_not_be_read_is_named_and_the_others_go_on(emulator, folder, status, where):
+    since = "2026-01-01T00:00:00.000Z"
+    emulator.control(
+        "POST", "faults", method="GET", path="/projects/1002/.*instances$", times=10, status=status, json={}
+    )
+
+    result = export(folder, project_id=["1002", "1001"], changed_since=since)
+
+    assert [(entry["tool_type"], entry["project_id"]) for entry in result[where]] == [(TOOL, "1002")]
+    assert ids(result) == ["700001"]
+    assert result["watermark"] == since  # what changed in the other one is for the next run
+    with pytest.raises(PermissionDenied if status == 403 else NotFound):
+        export(folder, project_id="1002")
+
+
+def test_project_in_which_nothing_changed_was_read(emulator, folder):
+    emulator.control("POST", "faults", method="GET", path="/projects/1001/.*instances$", times=10, status=403, json={})
+
+    result = export(folder, project_id=["1001", "1002"])
+
+    assert (result["instances"], len(result["forbidden"])) == (0, 1)
+
+
+def test_row_of_the_list_without_an_id_is_reported_and_the_others_go_on(emulator, folder):
+    items = start(emulator, 1)
+    look = ProcoreHook.list_instances
+
+    def listed(self, tool_type, **filters):
+        for row in look(self, tool_type, **filters):
+            yield {**row, "id": None} if row["item_id"] == "5001" else row
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(ProcoreHook, "list_instances", listed)
+        result, given = export(folder), export(folder, item_ids=["5001", *items])
+
+    for found in (result, given):
+        assert [(entry["tool_type"], entry["item_id"]) for entry in found["failed"]][:1] == [(TOOL, "5001")]
+        assert "instance_id" not in found["failed"][0]
+        assert {row["item_id"] for row in lines(found, "instances")} >= set(items)
 
 
 # --- files ---
@@ -379,6 +521,8 @@ def test_any_object_storage_will_do(emulator, given):
         ({"item_ids": ["1"], "tool_type": [TOOL, "drawing"]}, "item_ids"),
         ({"file_format": "csv"}, "file_format"),
         ({"batch_size": 0}, "batch_size"),
+        ({"overlap": -1}, "overlap"),
+        ({"overlap": "an hour"}, "overlap"),
         ({"path": ""}, "path"),
         ({"path": "carrier-pigeon://here"}, "path"),
     ],
@@ -453,6 +597,20 @@ def test_a_forbidden_legacy_instance_is_reported(emulator, folder):
     assert ids(result) == ["568151"]
 
 
+def test_legacy_row_without_an_id_is_reported_and_the_others_go_on(emulator, folder, monkeypatch):
+    look = ProcoreLegacyHook.list_instances
+
+    def listed(self, **filters):
+        return ({**row, "id": None} if row["id"] == "568150" else row for row in look(self, **filters))
+
+    monkeypatch.setattr(ProcoreLegacyHook, "list_instances", listed)
+
+    result = export_legacy(folder)
+
+    assert len(result["failed"]) == 1
+    assert ids(result) == ["568151"]
+
+
 @pytest.mark.parametrize(
     ("parameters", "named"), [({"instance_ids": [""]}, "instance_ids"), ({"changed_since": "today"}, "changed_since")]
 )
@@ -488,7 +646,7 @@ def test_example_exports_what_changed_since_the_last_run(emulator, tmp_path, cap
     second = dag.test(run_conf={"root": f"file://{tmp_path}"})
 
     assert {task.state for task in second.get_task_instances()} == {"success"}
-    assert f"changed since {rules.iso(first.start_date)}" in capsys.readouterr().out
+    assert f"changed since {rules.iso(first.start_date - timedelta(hours=1))}" in capsys.readouterr().out
 
 
 # --- size ---

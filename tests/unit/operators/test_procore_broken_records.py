@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import pytest
+import json
 
+import pytest
+import requests
+
+from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.transport import Session
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,
     ConnectionFailed,
@@ -133,6 +138,97 @@ def test_export_of_batches_that_are_too_heavy_goes_on_with_smaller_ones(emulator
     assert calls(emulator)["bulk_history"] == 2 * 5 + 5
 
 
+@pytest.fixture
+def at_most(monkeypatch):
+    """Return a function that lets a bulk history of more items than a number fail before its response is read."""
+
+    def limit(items: int, error: Exception) -> None:
+        send = Session.send
+
+        def sent(self, request, **settings):
+            if request.url.endswith("/bulk_history") and len(json.loads(request.body)["item_ids"]) > items:
+                raise error
+            return send(self, request, **settings)
+
+        monkeypatch.setattr(Session, "send", sent)
+
+    return limit
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        requests.exceptions.ReadTimeout(),
+        requests.exceptions.ConnectionError("reset"),
+        requests.exceptions.ChunkedEncodingError(),
+    ],
+    ids=lambda error: type(error).__name__,
+)
+def test_export_of_batches_that_take_too_long_goes_on_with_smaller_ones(emulator, folder, at_most, error):
+    start(emulator, 20)
+    at_most(10, error)
+
+    result = export(folder)
+
+    assert (result["instances"], result["failed"]) == (21, [])
+    assert calls(emulator)["bulk_history"] == 3
+
+
+def test_export_reads_an_item_whose_response_takes_too_long_by_instance(emulator, folder, at_most):
+    start(emulator, 3)
+    at_most(0, requests.exceptions.ReadTimeout())
+
+    result = export(folder)
+
+    assert (result["instances"], result["failed"]) == (4, [])
+
+
+@pytest.mark.parametrize("most", [10, 1])
+def test_export_of_responses_above_the_limit_goes_on_with_smaller_ones(emulator, folder, monkeypatch, most):
+    items = start(emulator, 20)
+    hook = ProcoreHook("procore_default")
+    sizes = [len(json.dumps({"data": hook.bulk_history(TOOL, items[:count])})) for count in (most, 20)]
+    before = calls(emulator)["bulk_history"]
+    monkeypatch.setitem(RestClient.__init__.__kwdefaults__, "max_bytes", max(sizes[0] * 5 // 4, 7000))
+
+    result = export(folder)
+
+    assert sizes[1] > max(sizes[0] * 5 // 4, 7000)
+    assert (result["instances"], result["failed"]) == (21, [])
+    assert calls(emulator)["bulk_history"] - before < 15
+
+
+def test_instance_whose_history_is_above_the_limit_is_reported(emulator, folder, monkeypatch):
+    items = start(emulator, 2)
+    large = instance_of(emulator, items[0])
+    history = {"data": {"history": [], "name": "x" * 100_000}}
+    emulator.control(
+        "POST", "faults", method="GET", path=f"/instances/{large}/history$", times=100, status=200, json=history
+    )
+    monkeypatch.setitem(RestClient.__init__.__kwdefaults__, "max_bytes", 50_000)
+    bulk = {"data": [{"item_id": items[0], "instances": [{**history["data"], "instance_id": large}]}]}
+    emulator.control("POST", "faults", method="POST", path=BULK, times=2, status=200, json=bulk)
+
+    result = export(folder, item_ids=[items[0], items[1], "5001"], batch_size=2)
+
+    (failed,) = result["failed"]
+    assert (failed["tool_type"], failed["item_id"], failed["instance_id"]) == (TOOL, items[0], large)
+    assert result["instances"] == 2
+
+
+@pytest.mark.parametrize("fault", [{"reset": "before"}, {"truncate": 1, "status": 200, "json": {"data": []}}])
+def test_export_goes_on_after_a_record_that_breaks_the_connection(emulator, folder, broken_items, fault):
+    items = start(emulator, 5)
+    broken = instance_of(emulator, items[2])
+    broken_items(items[2], times=5, **fault)
+    break_instance(emulator, broken, **fault)
+
+    result = export(folder, batch_size=4)
+
+    assert [entry["instance_id"] for entry in result["failed"]] == [broken]
+    assert result["instances"] == 5
+
+
 @pytest.mark.parametrize(
     ("fault", "error"),
     [
@@ -160,7 +256,7 @@ def test_export_of_which_nothing_can_be_read_fails(emulator, folder, fault, erro
 )
 def test_trouble_of_the_whole_server_ends_an_export(emulator, folder, fault, error):
     start(emulator, 3)
-    emulator.control("POST", "faults", path="history$", times=20, skip=1, **fault)
+    emulator.control("POST", "faults", path="history$|/me$", times=20, skip=1, **fault)
 
     with pytest.raises(error):
         export(folder, batch_size=1)
@@ -218,6 +314,15 @@ def test_legacy_export_goes_on_after_an_instance_that_is_broken(emulator, folder
     assert ids(result) == ["568151"]
 
 
+def test_legacy_export_goes_on_after_a_record_that_breaks_the_connection(emulator, folder):
+    emulator.control("POST", "faults", path="/workflow_activity_histories$", times=5, reset="before")
+
+    result = export_legacy(folder)
+
+    assert [entry["instance_id"] for entry in result["failed"]] == ["568150"]
+    assert ids(result) == ["568151"]
+
+
 @EVERY_FAULT
 def test_legacy_export_goes_on_after_a_given_instance_that_is_broken(emulator, folder, fault):
     times = 5 if fault["status"] == 504 else 1
@@ -246,6 +351,28 @@ def test_list_by_state_goes_on_after_an_instance_that_is_broken(emulator, broken
     rows = listing(states="in_progress").execute({})
 
     assert [row["instance_id"] for row in rows] == ["700001", other]
+
+
+def test_list_by_state_goes_on_after_a_record_that_breaks_the_connection(emulator, broken_items):
+    broken, other = begin(emulator, "11"), begin(emulator, "12")
+    broken_items("11", times=5, reset="before")
+    break_instance(emulator, broken, reset="before")
+
+    rows = listing(states="in_progress").execute({})
+
+    assert [row["instance_id"] for row in rows] == ["700001", other]
+
+
+def test_list_goes_on_after_a_row_without_an_id(emulator, monkeypatch):
+    other = begin(emulator, "11")
+    look = ProcoreHook.list_instances
+
+    def listed(self, tool_type, **filters):
+        return ({**row, "id": None} if row["item_id"] == "5001" else row for row in look(self, tool_type, **filters))
+
+    monkeypatch.setattr(ProcoreHook, "list_instances", listed)
+
+    assert [row["instance_id"] for row in listing().execute({})] == [other]
 
 
 def test_list_by_state_goes_on_after_a_history_of_another_format(emulator):

@@ -306,10 +306,28 @@ def test_changed_since_takes_text_and_datetimes(value):
 def test_watermark_neither_passes_the_export_start_nor_goes_back():
     hour = timedelta(hours=1)
 
-    assert rules.watermark(None, None, SINCE) is None
-    assert rules.watermark(None, SINCE - hour, SINCE) == "2026-01-09T23:00:00.000Z"
-    assert rules.watermark(None, SINCE + hour, SINCE) == "2026-01-10T00:00:00.000Z"
-    assert rules.watermark(SINCE, SINCE - hour, SINCE + hour) == "2026-01-10T00:00:00.000Z"
+    none = timedelta()
+
+    assert rules.watermark(None, None, SINCE, hour) is None
+    assert rules.watermark(None, SINCE - hour, SINCE, none) == "2026-01-09T23:00:00.000Z"
+    assert rules.watermark(None, SINCE + hour, SINCE, none) == "2026-01-10T00:00:00.000Z"
+    assert rules.watermark(SINCE, SINCE - hour, SINCE + hour, none) == "2026-01-10T00:00:00.000Z"
+
+
+def test_watermark_is_earlier_by_the_overlap_and_does_not_drift():
+    hour = timedelta(hours=1)
+
+    first = rules.watermark(None, SINCE, SINCE + hour, hour)
+
+    assert first == "2026-01-09T23:00:00.000Z"
+    assert rules.watermark(rules.time(first), SINCE, SINCE + 24 * hour, hour) == first
+    assert rules.watermark(rules.time(first), None, SINCE + 24 * hour, hour) == first
+
+
+def test_watermark_leaves_a_time_that_the_server_has_not_reached():
+    hour = timedelta(hours=1)
+
+    assert rules.watermark(SINCE + 2 * hour, SINCE, SINCE, hour) == "2026-01-09T23:00:00.000Z"
 
 
 # --- whatever comes ---
