@@ -286,6 +286,7 @@ class Poll:
         if not self._subscriptions:
             version_compat.gauge("workflows.waits", 0, **self._tags)
             self._ended()
+            del self._ended  # which refers back to this poll, and the scope is to be forgotten at once
             self._task.cancel()
             if self._last_polling is not None:
                 self._last_polling.cancel()

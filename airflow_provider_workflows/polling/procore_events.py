@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable,
 from functools import partial
 from itertools import product
 from time import monotonic
+from time import time as wall_clock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_workflows.exceptions import (
@@ -508,9 +509,9 @@ class InstancesScope(WatchScope):
         except (NotFound, PermissionDenied):
             if is_active:
                 raise
-            rejections = Rejections.following(self._rejections.get(instance_id), monotonic())
+            rejections = Rejections.following(self._rejections.get(instance_id), wall_clock())
             self._rejections[instance_id] = rejections
-            if rejections.are_final(monotonic(), self._patience):
+            if rejections.are_final(wall_clock(), self._patience):
                 self._left[instance_id] = None
             return
         self._rejections.pop(instance_id, None)

@@ -550,7 +550,7 @@ def test_a_store_that_fails_after_the_poll_loses_nothing(run, emulator, connect,
 
 def test_the_connection_decides_again_after_a_while(run, emulator, connect, monkeypatch):
     connect(CONSUMED)
-    monkeypatch.setattr(workflowsoft_events, "CONNECTION_KEPT", 0.0)
+    monkeypatch.setattr(workflowsoft_events, "CONNECTION_TTL_SECONDS", 0.0)
     first = start(emulator)
 
     async def scenario(triggerer):

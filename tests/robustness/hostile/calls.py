@@ -154,6 +154,7 @@ CALLS = [
 ]
 # What asks nobody: it says what the connection says.
 ASKS_NOBODY = {
+    "account",
     "advice",
     "base_url",
     "check_may_consume",
