@@ -313,7 +313,12 @@ async def _list_place(
 ) -> None:
     rows = await caller.call(
         lambda hook: hook.list_instances(
-            tool_type, tool_subtype=query.tool_subtype, assignee_id=user_id, active=True, project_id=level
+            tool_type,
+            tool_subtype=query.tool_subtype,
+            assignee_id=user_id,
+            active=True,
+            project_id=level,
+            keep_odd_rows=True,  # which concern only themselves
         )
     )
     is_empty = True
