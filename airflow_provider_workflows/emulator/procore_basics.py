@@ -54,9 +54,7 @@ async def _project(request: Request) -> str | None:
 Project = Annotated[str | None, Depends(_project)]  # None at company level
 
 
-async def check_idempotency(
-    request: Request, idempotency_token: Annotated[str | None, Header()] = None
-) -> None:
+async def check_idempotency(request: Request, idempotency_token: Annotated[str | None, Header()] = None) -> None:
     """Refuse a token that came with another body before, where the server compares; a dependency of a route."""
     if request.state.world.is_reused(idempotency_token, await request.body()):
         words = "The Idempotency-Token was used for another request."
