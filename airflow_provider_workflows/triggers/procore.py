@@ -9,6 +9,8 @@ from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow.providers.common.compat.sdk import conf
+
 from airflow_provider_workflows.exceptions import (
     ApiError,
     ContractError,
@@ -22,6 +24,7 @@ from airflow_provider_workflows.exceptions import (
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.forms import documented_form, is_id
 from airflow_provider_workflows.rules.parameters import text_id
+from airflow_provider_workflows.rules.patience import DEFAULT_PATIENCE_SECONDS, Rejections
 from airflow_provider_workflows.rules.verdicts import Verdict, Word
 from airflow_provider_workflows.triggers.base import PASSING_FAULTS, WaitTrigger, in_thread
 
@@ -378,7 +381,33 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
         return f"{told} Could not be read: {', '.join(self.broken)}." if self.broken else told
 
 
-class ProcoreAsyncOperationWaitTrigger(ProcoreWaitTrigger):
+class ProcoreBackgroundWaitTrigger(ProcoreWaitTrigger):
+    """
+    Wait for what Procore works on by itself, which it may show only some time after it was created.
+
+    So a 404 is believed only after several consecutive polls over a stretch of time, also at the first poll.
+    """
+
+    def __init__(self, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.not_shown: Rejections | None = None  # the consecutive polls that were answered with 404
+
+    def look(self, hook: ProcoreHook) -> tuple[Any, Verdict | Attention | None]:
+        try:
+            looked = super().look(hook)
+        except NotFound as not_found:
+            now = time.time()
+            self.not_shown = Rejections.following(self.not_shown, now)
+            patience = conf.getfloat("workflows", "rejection_patience", fallback=DEFAULT_PATIENCE_SECONDS)
+            if self.not_shown.are_final(now, patience):
+                raise
+            self.last_look, self.last_fault = f"Procore does not show it (yet): {not_found}", ""
+            return None, None
+        self.not_shown = None
+        return looked
+
+
+class ProcoreAsyncOperationWaitTrigger(ProcoreBackgroundWaitTrigger):
     """
     Waits until all of some asynchronous operations are over.
 
@@ -429,7 +458,7 @@ class ProcoreAsyncOperationWaitTrigger(ProcoreWaitTrigger):
         return "; ".join(_told(operation) for operation in snapshot)
 
 
-class ProcoreBulkReplaceWaitTrigger(ProcoreWaitTrigger):
+class ProcoreBulkReplaceWaitTrigger(ProcoreBackgroundWaitTrigger):
     """
     Waits until Procore has worked on a request to replace an assignee.
 
