@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from functools import cache, partial
@@ -68,6 +68,7 @@ class WaitTrigger(BaseTrigger):
         self.last_look = "It was not looked at."  # where the last look found it, in words
         self.last_fault = ""  # what has kept us from looking since
         self.odd_looks = 0  # in a row, with an answer in a form nobody knows
+        self._server_time: Callable[[], datetime] | None = None
 
     @property
     @abstractmethod
@@ -119,6 +120,7 @@ class WaitTrigger(BaseTrigger):
         try:
             with documented_form():
                 snapshot = self.snapshot(hook)
+                self.use_clock_of(hook)
                 return snapshot, self.judge(snapshot)
         except WorkflowsError as fault:
             self.last_fault = str(fault)
@@ -147,7 +149,12 @@ class WaitTrigger(BaseTrigger):
             return None
         attention = Attention(**self.watch["next"])
         is_told = attention.step_occurrence_id in self.watch["known"]
-        return None if is_told or attention.at > time.time() else attention
+        now = time.time() if self._server_time is None else self._server_time().timestamp()
+        return None if is_told or attention.at > now else attention
+
+    def use_clock_of(self, hook: WorkflowsHook) -> None:
+        """Compare when a step is due with the time of the server, which has set it; its responses state that time."""
+        self._server_time = hook.client.server_time
 
     def item_of(self, snapshot: Any) -> Mapping[str, Any] | None:
         """Return the ids of the item that was looked at, where the wait is about one."""

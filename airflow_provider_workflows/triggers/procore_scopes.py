@@ -67,6 +67,7 @@ class ItemsScope(SweepScope):
     def _in_bulk(self, hook: ProcoreHook, subscribers: Sequence[ProcoreInstanceWaitTrigger]) -> Iterator[Outcomes]:
         of_item: dict[str, list[ProcoreInstanceWaitTrigger]] = {}
         for wait in subscribers:
+            wait.use_clock_of(hook)
             of_item.setdefault(str(wait.item_id), []).append(wait)
 
         def judge(item_id: str, shown: Any) -> list[tuple[Any, Any, Any]]:

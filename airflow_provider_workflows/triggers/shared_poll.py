@@ -153,6 +153,7 @@ class SweepScope(Scope):
     def read(self, hook: Any, subscribers: Sequence[Any]) -> Iterator[Outcomes]:
         missing: dict[Hashable, list[Any]] = {}
         for wait in subscribers:
+            wait.use_clock_of(hook)
             missing.setdefault(wait.sweep_key, []).append(wait)
         if time.monotonic() < self._no_list_until or len(missing) < self._pages:  # fewer requests than a sweep
             yield from self._look(hook, [(wait, None) for wait in subscribers])
