@@ -8,7 +8,7 @@ import pytest
 
 from airflow_provider_workflows.client import uploads
 from airflow_provider_workflows.emulator.world import SWITCHES
-from airflow_provider_workflows.exceptions import InvalidRequest, ServerError
+from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest, ServerError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.retries import PERMANENT
 
@@ -127,6 +127,13 @@ def test_parts_that_cannot_be_read_again_end_with_the_first_rejection(emulator):
 
     with pytest.raises(ServerError):
         upload(*PARTS, read=iter(PARTS))
+
+
+@pytest.mark.parametrize("now", [PARTS[:2], (*PARTS, b"4")])
+def test_a_file_that_changes_while_it_is_uploaded_is_named(emulator, now):
+    with pytest.raises(ConfigurationError, match=r"'plan.pdf' has changed"):
+        upload(*PARTS, read=now)
+    assert sent(emulator, "PATCH", "/uploads/") == []
 
 
 # --- completing it ---
