@@ -37,6 +37,7 @@ __all__ = [
     "ResponseConflict",
     "ServerError",
     "StepMoved",
+    "UploadFailed",
     "WorkflowsError",
 ]
 
@@ -203,6 +204,10 @@ class ServerError(ApiError):
 
 class IncompleteList(ServerError):
     """Raised when a list has fewer rows than its total, also when it is read again; another time it may be whole."""
+
+
+class UploadFailed(ServerError):
+    """Raised when a file that was uploaded will not become available; it may be uploaded again."""
 
 
 class ConnectionFailed(ApiError):

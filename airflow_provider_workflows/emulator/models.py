@@ -559,7 +559,7 @@ class SegmentTarget(Model):
 
 
 class Upload(Model):
-    """The segments are told once, when the upload is made."""
+    """The segments are where its parts go; when it is read, at most those that are not stored."""
 
     upload_id: str
     file_name: str

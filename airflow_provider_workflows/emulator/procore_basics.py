@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, TypeVar
 
-from fastapi import APIRouter, Depends, Request, Response
+from fastapi import APIRouter, Depends, Header, Request, Response
 
 from . import models
 from .procore_gateway import check_access, largest_page, page_headers
@@ -52,6 +52,13 @@ async def _project(request: Request) -> str | None:
 
 
 Project = Annotated[str | None, Depends(_project)]  # None at company level
+
+
+async def check_idempotency(request: Request, idempotency_token: Annotated[str | None, Header()] = None) -> None:
+    """Refuse a token that came with another body before, where the server compares; a dependency of a route."""
+    if request.state.world.is_reused(idempotency_token, await request.body()):
+        words = "The Idempotency-Token was used for another request."
+        raise refusal(422, "idempotency_token_reused", words, "Idempotency-Token")
 
 
 def at_levels(

@@ -15,6 +15,7 @@ from .world import CLIENT_ID, CLIENT_SECRET, COMPANY, INTEGRATION_USER, USERS, R
 def check_access(world: World, request: Request) -> None:
     """Refuse a call without a valid token or without the company, in the forms that live servers were seen to use."""
     request.state.flags = world.switches  # for the pages of its list
+    request.state.world = world
     check_token(world, request)
     company = request.headers.get("Procore-Company-Id")
     if company is None:

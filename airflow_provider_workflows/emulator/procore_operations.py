@@ -8,11 +8,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
 from . import models
 from .procore import Procore, replaced
-from .procore_basics import Project, at_levels, page_of, refusal, user_ref
+from .procore_basics import Project, at_levels, check_idempotency, page_of, refusal, user_ref
 from .procore_presets import Preset
 from .procore_templates import check_tool
 from .world import INTEGRATION_USER, POSSIBLE_ASSIGNEES, USERS, Refusal, World
@@ -73,9 +73,11 @@ class Operations:
                 request.status = "expired"
 
     def find(self, operation_id: str) -> Operation:
-        if operation_id not in self.by_id:
+        operation = self.by_id.get(operation_id)
+        visible_after = self.world.switches["operation_visible_after"]
+        if operation is None or self.world.clock.time() < operation.created_at + visible_after:
             raise refusal(404, "not_found", f"Operation {operation_id} was not found.")
-        return self.by_id[operation_id]
+        return operation
 
     def status(self, operation: Operation) -> str:
         if operation.outcome is not None:
@@ -255,7 +257,7 @@ def _operation(operations: Operations, operation: Operation) -> dict[str, Any]:
     return {
         "id": operation.id,
         "operation_type": operation.kind,
-        "status": status,
+        "status": operations.world.in_background_case(status),
         "started_at": None if status == "created" else iso((operation.created_at + operation.due_at) / 2),
         "completed_at": None if operation.outcome is None else iso(operation.due_at),
         "result": result,
@@ -317,7 +319,12 @@ def routes(world: World, operations: Operations) -> APIRouter:
 
 
 def _operation_routes(operations: Operations, company: APIRouter, both: APIRouter) -> None:
-    @both.post("/workflows/instances/bulk_create", response_model=models.OperationAccepted, status_code=202)
+    @both.post(
+        "/workflows/instances/bulk_create",
+        response_model=models.OperationAccepted,
+        status_code=202,
+        dependencies=[Depends(check_idempotency)],
+    )
     async def bulk_create(
         project_id: Project, body: models.BulkCreate, idempotency_token: Annotated[str | None, Header()] = None
     ) -> dict[str, Any]:

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Header, Query, Request, Response
+from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
 from . import models
 from .procore import Instance, Procore
-from .procore_basics import Project, at_levels, check_page, page_of, refusal
+from .procore_basics import Project, at_levels, check_idempotency, check_page, page_of, refusal
 from .procore_forms import history, row, show
 from .procore_gateway import as_json
 from .uploads import Uploads
@@ -143,7 +143,12 @@ def _one_instance(world: World, procore: Procore, uploads: Uploads, both: APIRou
             raise refusal(404, "not_found", "Not found.")
         return {"data": history(procore, procore.find(id, project_id))}
 
-    @both.post("/workflows/instances/{id}/responses", status_code=204, response_model=None)
+    @both.post(
+        "/workflows/instances/{id}/responses",
+        status_code=204,
+        response_model=None,
+        dependencies=[Depends(check_idempotency)],
+    )
     async def respond(
         project_id: Project, id: str, body: models.Respond, idempotency_token: Annotated[str | None, Header()] = None
     ) -> Response | None:

@@ -20,19 +20,20 @@ LARGEST_PART = 100 * MIB
 SMALLEST_PART = 5 * MIB  # of all but the last, which each of the others exceeds
 MOST_PARTS = 10_000
 URL_LIFETIME = 3600  # seconds
+UPLOAD_LIFETIME = 24 * 3600  # seconds that an upload which nothing attaches is there
 ULID_DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 @dataclass
 class Part:
-    secret: str  # the last piece of its URL
+    secret: str  # the last piece of its newest URL
     size: int | None = None
     sha256: str | None = None
     content: bytes | None = None
 
     @property
     def etag(self) -> str:
-        return hashlib.md5(self.content or b"", usedforsecurity=False).hexdigest()
+        return f'"{hashlib.md5(self.content or b"", usedforsecurity=False).hexdigest()}"'
 
 
 @dataclass
@@ -42,6 +43,7 @@ class Upload:
     name: str
     content_type: str | None
     parts: list[Part]
+    created_at: float
     available_at: float | None = None  # None until all its parts are there
     fields: dict[str, str] = field(default_factory=dict)
 
@@ -57,24 +59,44 @@ class Uploads:
 
     def clear(self) -> None:
         self.by_id: dict[str, Upload] = {}
-        self.parts: dict[str, tuple[Upload, Part]] = {}  # by the secret of their URL
+        self.parts: dict[str, tuple[Upload, Part, float]] = {}  # by the secret of a URL, with the time of its end
 
     def add(self, version: str, name: str, content_type: str | None, parts: list[Part]) -> Upload:
-        upload = Upload(self._ulid(), version, name, content_type, parts)
+        upload = Upload(self._ulid(), version, name, content_type, parts, self.world.clock.time())
         self.by_id[upload.id] = upload
-        self.parts |= {part.secret: (upload, part) for part in parts}
+        for part in parts:
+            self._sign(upload, part)
         return upload
+
+    def sign_again(self, upload: Upload) -> list[Part]:
+        """Give each part that is not stored a new URL, where reading an upload shows them; return those parts."""
+        if self.world.switches["upload_new_address"] != "shown":
+            return []
+        remaining = [part for part in upload.parts if part.content is None]
+        for part in remaining:
+            part.secret = secrets.token_urlsafe(24)
+            self._sign(upload, part)
+        return remaining
+
+    def _sign(self, upload: Upload, part: Part) -> None:
+        self.parts[part.secret] = (upload, part, self.world.clock.time() + URL_LIFETIME)
 
     def find(self, upload_id: str, version: str) -> Upload:
         upload = self.by_id.get(upload_id)
-        if upload is None or upload.version != version:
+        age = 0.0 if upload is None else self.world.clock.time() - upload.created_at
+        is_visible = self.world.switches["upload_visible_after"] <= age < UPLOAD_LIFETIME
+        if upload is None or upload.version != version or not is_visible:
             raise refusal(404, "not_found", f"Upload {upload_id} was not found.")
         return upload
 
     def put_together(self, upload: Upload, etags: list[str]) -> None:
         """Take the parts for a whole file, if they are the ones that were stored."""
-        stored = [part.etag if part.content is not None else None for part in upload.parts]
-        if stored != [etag.strip('"') for etag in etags]:
+        if upload.available_at is not None and self.world.switches["upload_completed_again"] == "409":
+            raise refusal(409, "already_completed", "The upload is complete already.")
+        form = self.world.switches["upload_etags"]
+        sent = [etag.strip('"') if form == "either" else etag for etag in etags]
+        stored = [part.etag if part.content is not None else "" for part in upload.parts]
+        if sent != [etag if form == "as_they_came" else etag.strip('"') for etag in stored] or "" in stored:
             raise refusal(422, "wrong_etags", "The ETags are not those of the stored parts.", "part_etags")
         if upload.available_at is None:
             self.finish(upload)
@@ -83,6 +105,8 @@ class Uploads:
         upload.available_at = self.world.clock.time() + self.world.switches["operation_delay"]
 
     def status(self, upload: Upload) -> str:
+        if self.world.clock.time() >= upload.created_at + UPLOAD_LIFETIME:
+            return "expired"
         if upload.available_at is None:
             return "uploading"
         return "available" if upload.available_at <= self.world.clock.time() else "processing"
@@ -163,24 +187,35 @@ def _unified(world: World, uploads: Uploads) -> APIRouter:
         _check_segments(body)
         parts = [new_part(segment.size, segment.sha256) for segment in body.segments]
         upload = uploads.add("v2.1", body.file_name, body.content_type, parts)
-        expires_at = world.clock.iso(world.clock.time() + URL_LIFETIME)
-        targets = [{"url": _url(request, part), "url_expires_at": expires_at, "headers": {}} for part in parts]
-        return {"data": {**shown(upload), "segments": targets}}
+        return {"data": {**shown(upload), "segments": targets(request, parts)}}
 
-    @both.patch("/uploads/{id}", response_model=models.UploadAnswer, response_model_exclude_unset=True)
-    async def finish_upload(id: str, body: models.FinishUpload) -> dict[str, Any]:
+    @both.patch(
+        "/uploads/{id}",
+        response_model=models.UploadAnswer,
+        response_model_exclude_unset=True,
+        responses={204: {"description": "The upload is complete."}, 409: {"model": models.Error}},
+    )
+    async def finish_upload(id: str, body: models.FinishUpload) -> Any:
         _check_version(world, "v2.1")
         upload = uploads.find(id, "v2.1")
         uploads.put_together(upload, body.part_etags)
-        return {"data": {**shown(upload), "status": "processing"}}
+        if world.switches["upload_completion"] == "204":
+            return Response(status_code=204)
+        return {"data": {**shown(upload), "status": world.in_background_case("processing")}}
 
     @both.get("/uploads/{id}", response_model=models.UploadAnswer, response_model_exclude_unset=True)
-    async def show_upload(id: str) -> dict[str, Any]:
+    async def show_upload(request: Request, id: str) -> dict[str, Any]:
         _check_version(world, "v2.1")
-        return {"data": shown(uploads.find(id, "v2.1"))}
+        upload = uploads.find(id, "v2.1")
+        return {"data": {**shown(upload), "segments": targets(request, uploads.sign_again(upload))}}
 
     def shown(upload: Upload) -> dict[str, Any]:
-        return {"upload_id": upload.id, "file_name": upload.name, "status": uploads.status(upload)}
+        status = world.in_background_case(uploads.status(upload))
+        return {"upload_id": upload.id, "file_name": upload.name, "status": status}
+
+    def targets(request: Request, parts: list[Part]) -> list[dict[str, Any]]:
+        expires_at = world.clock.iso(world.clock.time() + URL_LIFETIME)
+        return [{"url": _url(request, part), "url_expires_at": expires_at, "headers": {}} for part in parts]
 
     return at_levels(world, both=both, version="v2.1")
 
@@ -224,9 +259,12 @@ def _storage(uploads: Uploads) -> APIRouter:
     def part_of(request: Request, secret: str) -> tuple[Upload, Part]:
         if "Authorization" in request.headers:
             raise refusal(400, "unexpected_authorization", "The address is signed; it takes no Authorization.")
-        if secret not in uploads.parts:
+        upload, part, expires_at = uploads.parts.get(secret, (None, None, 0.0))
+        if upload is None or part is None:
             raise refusal(403, "forbidden", "The address is not signed.")
-        return uploads.parts[secret]
+        if expires_at <= uploads.world.clock.time():
+            raise refusal(403, "expired", "The address has expired.")
+        return upload, part
 
     def store(part: Part, content: bytes) -> None:
         if part.size not in (None, len(content)):
@@ -239,7 +277,7 @@ def _storage(uploads: Uploads) -> APIRouter:
     async def put_part(request: Request, secret: str) -> Response:
         _, part = part_of(request, secret)
         store(part, await request.body())
-        return Response(headers={"ETag": f'"{part.etag}"'})
+        return Response(headers={"ETag": part.etag})
 
     @router.post("/parts/{secret}", response_model=None, response_class=Response, status_code=204)
     async def post_file(request: Request, secret: str) -> Response:

@@ -162,6 +162,10 @@ SWITCHES: dict[str, Switch] = {
     "idempotency": Switch(
         ("ignored", "honoured"), "Whether the same Idempotency-Token again returns what came of it before."
     ),
+    "idempotency_other_body": Switch(
+        ("422", "ignored"),
+        "Answer to an Idempotency-Token that an earlier request has sent with another body.",
+    ),
     "bulk_start_limit": Switch((1000.0,), "Items that one bulk start takes; the most is not documented."),
     "bulk_start_too_many": Switch(("422", "400", "413"), "Answer to a bulk start of more items than that."),
     "bulk_replace_rows": Switch(
@@ -175,7 +179,24 @@ SWITCHES: dict[str, Switch] = {
     ),
     "terminate_enabled": Switch(("on", "off"), "A company can disable terminating for a tool."),
     "operation_delay": Switch((0.0,), "Seconds until an asynchronous operation or an upload is finished."),
+    "operation_visible_after": Switch(
+        (0.0,), "Seconds for which reading an asynchronous operation that was just created answers 404."
+    ),
+    "background_status_case": Switch(
+        ("lower", "upper"), "No text says in which case the status of an operation or of an upload comes."
+    ),
     "uploads": Switch(("v2.1", "v1.1"), "Which uploads a response's attachments come from is not stated."),
+    "upload_new_address": Switch(
+        ("shown", "new_upload"),
+        "Two texts on an expired address: the upload shows new ones when it is read, or a new upload is needed.",
+    ),
+    "upload_etags": Switch(
+        ("either", "as_they_came", "without_quotes"),
+        "The storage's ETags come in quotes, and the sample that completes an upload has none.",
+    ),
+    "upload_completion": Switch(("200", "204"), "Whether the answer that completes an upload has a body."),
+    "upload_completed_again": Switch(("409", "200"), "Answer to completing an upload a second time."),
+    "upload_visible_after": Switch((0.0,), "Seconds for which an upload that was just created answers 404."),
     "legacy_list": Switch(
         ("allowed", "forbidden"), "Listing a company's legacy instances may need an administrator of its directory."
     ),
@@ -419,6 +440,7 @@ class World:
         self.requests_by_route: Counter[str] = Counter()  # of all, while ``requests`` keeps the last ones only
         self.faults: list[Fault] = []
         self.fault_ids = itertools.count(1)
+        self.bodies_by_token: dict[str, bytes] = {}  # by idempotency token, the body that it came with first
         self.spike: deque[float] = deque()
         self.hour: deque[float] = deque()
 
@@ -466,6 +488,15 @@ class World:
                 raise Refusal(422, {"error": f"switch {name!r} takes {SWITCHES[name].allowed}"})
         for name, value in wanted.items():
             self.switches[name] = value if SWITCHES[name].takes_number else str(value)
+
+    def in_background_case(self, status: str) -> str:
+        return status.upper() if self.switches["background_status_case"] == "upper" else status
+
+    def is_reused(self, token: str | None, body: bytes) -> bool:
+        """Tell whether an idempotency token came with another body before, where the server compares."""
+        if token is None or self.switches["idempotency_other_body"] == "ignored":
+            return False
+        return self.bodies_by_token.setdefault(token, body) != body
 
     # --- Procore's rate limits ---
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import cached_property, partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_provider_workflows.client.auth import TokenSource
+    from airflow_provider_workflows.client.uploads import Uploads
 
 log = logging.getLogger(__name__)
 # environment -> (login URL, API base URL)
@@ -826,10 +827,11 @@ class ProcoreHook(ProcoreConnectionHook):
         name: str,
         content_type: str,
         segments: Sequence[Mapping[str, Any]],
-        parts: Iterable[bytes],
+        parts: Iterable[bytes] | Callable[[], Iterable[bytes]],
         *,
         sha256: str | None = None,
         project_id: str | None = None,
+        on_stored: Callable[[str], object] | None = None,
     ) -> str:
         """
         Store a file in Procore, to be attached within 24 hours by the same user.
@@ -840,14 +842,30 @@ class ProcoreHook(ProcoreConnectionHook):
         :param name: Name of the file.
         :param content_type: Its media type.
         :param segments: ``{size, sha256, md5}`` of each part, sizes in bytes; ``md5`` may be left out.
-        :param parts: The parts.
+        :param parts: The parts, or a function that returns them. They are read once more where an address of the
+            storage has expired, for which an iterator is not enough.
         :param sha256: Of the whole file.
+        :param on_stored: Called with the id once Procore has the whole file, which it still must make available; see
+            :meth:`await_upload`. Not called for the older uploads.
         :return: The upload's id.
+        :raises UploadFailed: Procore could not process the file, or does not show the upload.
+        :raises ServerError: the file did not become available in time, or the storage rejects it.
         """
+        return self._uploads(project_id).store(name, content_type, segments, parts, sha256, on_stored)
+
+    def await_upload(self, upload_id: str, *, project_id: str | None = None) -> None:
+        """
+        Wait until a file can be attached that :meth:`upload` has stored with the unified uploads.
+
+        :raises UploadFailed: it will not become available, and has to be uploaded again.
+        :raises ServerError: it did not become available in time.
+        """
+        self._uploads(project_id).await_available(upload_id)
+
+    def _uploads(self, project_id: str | None) -> Uploads:
         from airflow_provider_workflows.client.uploads import Uploads
 
-        uploads = Uploads(self.client, self.company_id, self.project_for(project_id))
-        return uploads.store(name, content_type, segments, parts, sha256)
+        return Uploads(self.client, self.company_id, self.project_for(project_id))
 
     # --- inner ---
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -30,6 +29,7 @@ from airflow_provider_workflows.operators.procore_base import (
     UNKNOWN,
     ProcoreInstanceOperator,
 )
+from airflow_provider_workflows.operators.procore_uploads import FileUploads
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_given, listed, one_of, text_id
 from airflow_provider_workflows.version_compat import task_state_store
@@ -178,8 +178,9 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         self._check_parameters()
         pin = self.pinned(context, "respond", self._given_pin(), "step_occurrence_id")
         # Where only the step occurrence is given, the item may have another instance by the next try.
-        by_item = Pin(task_state_store(context), "instance", None)
-        self._stored = Pin(task_state_store(context), "chosen_option", None)
+        self._store = task_state_store(context)
+        by_item = Pin(self._store, "instance", None)
+        self._stored = Pin(self._store, "chosen_option", None)
         bound = {**(by_item.value or {}), **{name: value for name, value in (pin.value or {}).items() if value}}
         instance_id = str(bound.get("instance_id") or self.find_instance_id())
         occurrence_id = bound.get("step_occurrence_id")
@@ -511,6 +512,10 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         attachments = {
             kind: [str(one).strip() for one in listed(ids)] for kind, ids in (self.attachments or {}).items()
         }
+        if files:
+            uploads = FileUploads(self.hook, self.level, self._store, UPLOAD_PART)
+            attachments["upload_ids"] = [*attachments.get("upload_ids", []), *map(uploads.upload, files)]
+        # Of all that is sent: a server that compares rejects a token that it has seen with something else.
         token = rules.idempotency_token(
             self.hook.company_id,
             instance_id,
@@ -518,11 +523,8 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             self.hook.user_id,
             chosen["id"],
             self.comment,
-            {kind: sorted(ids) for kind, ids in sorted(attachments.items())},
-            [(file.name, file.sha256) for file in files],
+            attachments,
         )
-        if files:
-            attachments["upload_ids"] = [*attachments.get("upload_ids", []), *map(self._upload, files)]
         return partial(
             self.hook.respond,
             instance_id,
@@ -531,23 +533,6 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             comment=self.comment,
             attachments=attachments,
             idempotency_token=token,
-            project_id=self.level,
-        )
-
-    def _upload(self, file: AttachedFile) -> str:
-        self.log.info("Uploading %s (%d bytes).", file.name, file.size)
-        whole = hashlib.sha256()
-        segments = []
-        for part in file.parts(UPLOAD_PART):
-            whole.update(part)
-            md5 = hashlib.md5(part, usedforsecurity=False).hexdigest()
-            segments.append({"size": len(part), "sha256": hashlib.sha256(part).hexdigest(), "md5": md5})
-        return self.hook.upload(
-            file.name,
-            file.content_type,
-            segments,
-            file.parts(UPLOAD_PART),
-            sha256=whole.hexdigest(),
             project_id=self.level,
         )
 

@@ -7,6 +7,7 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Hashable, Iterator, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_workflows.exceptions import (
@@ -120,7 +121,7 @@ class ListPollScope(PollScope):
         delivered = 0
         while comparison.missing:
             # Row by row and none of them kept: the rows of a page are many, and garbage is dear in a triggerer.
-            taken = await reader.call(lambda hook: take(rows, comparison.add, self.page_size))
+            taken = await reader.call(lambda hook: take(rows, partial(comparison.add, hook), self.page_size))
             reader.deliver_all((wait, None) for wait in comparison.unchanged[delivered:])
             delivered = len(comparison.unchanged)
             if taken < self.page_size:
@@ -156,7 +157,7 @@ class _Comparison:
         self.moved: list[tuple[Any, Any]] = []  # with the mark of the row
         self.new: list[tuple[str, Any, Any]] = []
 
-    def add(self, row: dict[str, Any]) -> None:
+    def add(self, hook: Any, row: dict[str, Any]) -> None:
         """Compare a row with what the waits that it belongs to remember of it."""
         self.rows += 1
         try:
@@ -165,6 +166,7 @@ class _Comparison:
             return  # a malformed row concerns the waits of that row, which are polled like those that are missing
         for key in keys:
             for wait in self.missing.pop(key, ()):
+                wait.use_clock_of(hook)
                 if wait.mark is None:
                     self.new.append((updated_at, wait, mark))
                 elif wait.mark != mark or wait.overdue() is not None:  # whose due date may have moved

@@ -102,14 +102,14 @@ class BulkHistoryScope(ListPollScope):
         for wait in subscribers:
             of_item.setdefault(str(wait.item_id), []).append(wait)
 
-        def evaluate(item_id: str, histories: list[Any]) -> list[tuple[Any, Any, Any]]:
-            return [self._evaluate(wait, histories) for wait in of_item[item_id]]
+        def evaluate(hook: ProcoreHook, item_id: str, histories: list[Any]) -> list[tuple[Any, Any, Any]]:
+            return [self._evaluate(hook, wait, histories) for wait in of_item[item_id]]
 
         rejected = self._bulk.start(of_item)
         await self._deliver(reader, of_item, rejected)
         only_in_bulk = 0  # consecutive calls that failed although the server could answer a single one
         while not self._bulk.is_finished:
-            found = await reader.call(lambda hook: self._bulk.read_next(hook, evaluate))
+            found = await reader.call(lambda hook: self._bulk.read_next(hook, partial(evaluate, hook)))
             fault = next((shown for shown in found.values() if isinstance(shown, TRANSIENT_ERRORS)), None)
             if fault is None:
                 only_in_bulk = 0
@@ -142,8 +142,9 @@ class BulkHistoryScope(ListPollScope):
             if not isinstance(outcome, WorkflowsError):
                 wait.mark = mark
 
-    def _evaluate(self, wait: Any, histories: list[Any]) -> tuple[Any, Any, Any]:
+    def _evaluate(self, hook: ProcoreHook, wait: Any, histories: list[Any]) -> tuple[Any, Any, Any]:
         """Return the wait, what comes out for it, and a mark of the histories where that is not clear."""
+        wait.use_clock_of(hook)
         try:
             with documented_form():
                 outcome = wait.evaluate_histories(histories)

@@ -593,7 +593,7 @@ def describe_operation(operation: Json) -> dict[str, Any]:
     return {
         "operation_id": _id(operation),
         "operation_type": operation.get("operation_type"),
-        "status": operation.get("status"),
+        "status": _operation_status(operation),
         "started_at": operation.get("started_at"),
         "completed_at": operation.get("completed_at"),
         "error": error.get("message") if isinstance(error, Mapping) else error,
@@ -613,8 +613,15 @@ def operation_items(operation: Json) -> tuple[list[Json], list[Json]]:
 @documented_form()
 def operation_ended(operation: Json) -> bool:
     """Tell whether an operation is over; a word nobody knows counts as over when it has an end."""
-    status = operation.get("status")
+    status = _operation_status(operation)
     return status in ENDED_OPERATIONS or (status not in OPERATION_STATES and bool(operation.get("completed_at")))
+
+
+@documented_form()
+def _operation_status(operation: Json) -> str | None:
+    """Return the status of an operation in small letters, in whichever case it came."""
+    status: str | None = operation.get("status")
+    return None if status is None else status.strip().lower()
 
 
 def idempotency_token(*parts: Any) -> str:

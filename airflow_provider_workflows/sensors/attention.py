@@ -35,8 +35,8 @@ class NotifyingSensor(WorkflowsSensor):
     between tells it again.
 
     :param on_overdue: An Airflow notifier, or a function of the context, or a list of them (not templated).
-    :param overdue_after: Seconds, or a timedelta, that a step may be held; default: until the product's own due date of
-        the step, of which there may be none (not templated).
+    :param overdue_after: Seconds, or a timedelta, that a step may be held, by the clock of the product; default: until
+        the product's own due date of the step, of which there may be none (not templated).
     """
 
     def __init__(

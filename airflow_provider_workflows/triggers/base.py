@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import abstractmethod
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
@@ -69,6 +69,7 @@ class WaitTrigger(BaseTrigger):
         self.last_step = last_step
         self.last_fault = ""  # what keeps the polls from succeeding
         self._outcome: asyncio.Future[Any] | None = None
+        self._server_time: Callable[[], datetime] | None = None
 
     @property
     @abstractmethod
@@ -121,6 +122,7 @@ class WaitTrigger(BaseTrigger):
         try:
             with documented_form():
                 snapshot = self.snapshot(hook)
+                self.use_clock_of(hook)
                 return snapshot, self.evaluate(snapshot)
         except WorkflowsError as fault:
             self.last_fault = str(fault)
@@ -147,7 +149,12 @@ class WaitTrigger(BaseTrigger):
             return None
         attention = Attention(**self.watch["next"])
         is_known = attention.step_occurrence_id in self.watch["known"]
-        return None if is_known or attention.at > time.time() else attention
+        now = time.time() if self._server_time is None else self._server_time().timestamp()
+        return None if is_known or attention.at > now else attention
+
+    def use_clock_of(self, hook: WorkflowsHook) -> None:
+        """Compare when a step is due with the time of the server, which has set it; its responses state that time."""
+        self._server_time = hook.client.server_time
 
     def item_of(self, snapshot: Any) -> Mapping[str, Any] | None:
         """Return the ids of the item that was polled, where the wait is about one."""

@@ -6,6 +6,7 @@ from collections.abc import Collection
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from airflow_provider_workflows.exceptions import NotFound
 from airflow_provider_workflows.polling.channel import in_new_thread
 from airflow_provider_workflows.polling.procore import (
     AmbiguousHistory,
@@ -312,7 +313,22 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
         return f"{described} Could not be read: {', '.join(snapshot.broken)}." if snapshot.broken else described
 
 
-class ProcoreAsyncOperationWaitTrigger(ProcoreWaitTrigger):
+class ProcoreBackgroundWaitTrigger(ProcoreWaitTrigger):
+    """
+    Waits for what Procore works on by itself, which it may show only some time after it was created.
+
+    So a 404 is believed no earlier than any other rejection, at the first poke as well.
+    """
+
+    def look(self, hook: ProcoreHook) -> tuple[Any, Verdict | Attention | None]:
+        try:
+            return super().look(hook)
+        except NotFound as not_shown:
+            not_shown.is_documented = False
+            raise
+
+
+class ProcoreAsyncOperationWaitTrigger(ProcoreBackgroundWaitTrigger):
     """
     Waits until all of some asynchronous operations are over.
 
@@ -363,7 +379,7 @@ class ProcoreAsyncOperationWaitTrigger(ProcoreWaitTrigger):
         return "; ".join(_told(operation) for operation in snapshot)
 
 
-class ProcoreBulkReplaceWaitTrigger(ProcoreWaitTrigger):
+class ProcoreBulkReplaceWaitTrigger(ProcoreBackgroundWaitTrigger):
     """
     Waits until Procore has worked on a request to replace an assignee.
 

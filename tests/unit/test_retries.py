@@ -33,7 +33,15 @@ FAIL_AT_ONCE = {
     "ResponseConflict",
     "StepMoved",
 }
-LEFT_TO_THE_TASK = {"ApiError", "ConnectionFailed", "IncompleteList", "RateLimited", "ServerError", "WorkflowsError"}
+LEFT_TO_THE_TASK = {
+    "ApiError",
+    "ConnectionFailed",
+    "IncompleteList",
+    "RateLimited",
+    "ServerError",
+    "UploadFailed",
+    "WorkflowsError",
+}
 
 
 def evaluate(error: BaseException):

@@ -153,6 +153,12 @@ def respond(given: Given) -> Any:
     )
 
 
+def respond_with_file(given: Given) -> Any:
+    return ProcoreRespondOperator(
+        task_id="respond", instance_id="700001", option="Approve", comment="Within budget.", files=__file__, **ONE_LOOK
+    )
+
+
 def respond_by_function(given: Given) -> Any:
     @procore_response(**ONE_LOOK)
     def decide(instance: dict[str, Any], ti: Any) -> Any:
@@ -496,6 +502,7 @@ FLOWS = (
     ),
     # The decision of a function.
     _one(replace(RESPOND, build=respond_by_function, told=_same_but_for("comment")), "respond, function"),
+    _one(replace(RESPOND, build=respond_with_file), "respond, with a file"),
     # Waits without a worker: a try begins what is waited for, a trigger waits, and the resumed try goes on.
     _one(
         replace(PERFORM, build=perform_and_wait, people=others_perform, told=_same_but_for_times),

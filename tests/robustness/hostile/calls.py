@@ -54,6 +54,11 @@ def of(hook: type, *, acts: set[str], **uses: Callable[[Any], Any]) -> list[Call
     return [Call(hook, name, use, name in acts) for name, use in uses.items()]
 
 
+def upload(hook: ProcoreHook) -> str:
+    """Upload a small file."""
+    return hook.upload("x.txt", "text/plain", [SEGMENT], [b"x"], **AT)
+
+
 # What both take from the base of Procore's two APIs.
 OF_BOTH_PROCORE_HOOKS = {
     "me": lambda hook: hook.me(),
@@ -116,7 +121,8 @@ CALLS = [
         update_bulk_replace_request=lambda hook: hook.update_bulk_replace_request("801", REPLACE),
         get_bulk_replace_errors=lambda hook: hook.get_bulk_replace_errors("801"),
         stop_bulk_replace_request=lambda hook: hook.stop_bulk_replace_request("801"),
-        upload=lambda hook: hook.upload("x.txt", "text/plain", [SEGMENT], iter([b"x"]), **AT),
+        upload=upload,
+        await_upload=lambda hook: hook.await_upload(upload(hook), **AT),
     ),
     *of(
         ProcoreLegacyHook,

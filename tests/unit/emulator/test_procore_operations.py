@@ -90,6 +90,48 @@ def test_the_same_token_is_the_same_operation_where_it_counts(emulator, procore,
     assert len(emulator.effects()) == 2
 
 
+@pytest.mark.parametrize(("compares", "status"), [("422", 422), ("ignored", 202)])
+def test_a_token_with_another_body_is_rejected_by_flag(emulator, procore, compares, status):
+    emulator.control("PATCH", "switches", idempotency_other_body=compares)
+    token = {"Idempotency-Token": "once"}
+    first, other = items("1"), items("2")
+
+    for body, expected in ((first, 202), (other, status), (first, 202)):
+        procore.post(BULK, body, status=expected, headers=token)
+    procore.post(BULK, other, status=202)
+
+
+@pytest.mark.parametrize(("compares", "status"), [("422", 422), ("ignored", 204)])
+def test_a_response_whose_token_came_with_another_body(emulator, procore, compares, status):
+    emulator.control("PATCH", "switches", idempotency_other_body=compares)
+    step = step_of(procore)
+    response = {
+        "current_step_occurrence_id": step["id"],
+        "selected_response_option_id": "no such option",
+        "attachments": {},
+    }
+    token = {"Idempotency-Token": "once"}
+
+    procore.post(f"{INSTANCE}/responses", {"response": response}, status=422, headers=token)
+    response["selected_response_option_id"] = step["available_response_options"][0]["id"]
+    procore.post(f"{INSTANCE}/responses", {"response": response}, status=status, headers=token)
+
+
+def test_an_operation_is_visible_after_the_seconds_of_the_flag(emulator, procore):
+    emulator.control("PATCH", "switches", operation_visible_after=60)
+    operation_id = ordered(procore, items("1"))
+
+    procore.get(f"{COMPANY}/async_operations/{operation_id}", status=404)
+    emulator.control("POST", "clock", advance=60)
+    assert operation(procore, operation_id)["status"] == "done"
+
+
+def test_the_status_of_an_operation_comes_in_the_case_of_the_flag(emulator, procore):
+    emulator.control("PATCH", "switches", background_status_case="upper")
+
+    assert operation(procore, ordered(procore, items("1", "5001")))["status"] == "PARTIAL_DONE"
+
+
 def test_a_response_under_the_same_token_is_taken_once(emulator, procore):
     emulator.control("PATCH", "switches", idempotency="honoured")
     step = step_of(procore)

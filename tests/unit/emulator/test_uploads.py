@@ -112,6 +112,81 @@ def test_the_storage_takes_only_what_was_announced_and_no_token(procore, anybody
     procore.get(f"{UPLOADS}/unknown", status=404)
 
 
+def parts_sent(procore: Client, anybody: Client, *parts: bytes) -> tuple[str, list[str]]:
+    """Upload the parts of a file; return its path and the ETags as they came."""
+    created = procore.post(UPLOADS, order(*parts), status=201)["data"]
+    puts = zip(created["segments"], parts, strict=True)
+    etags = [anybody.send("PUT", target["url"], data=part).headers["ETag"] for target, part in puts]
+    return f"{UPLOADS}/{created['upload_id']}", etags
+
+
+@pytest.mark.parametrize(
+    ("accepted", "quoted", "bare"), [("either", 200, 200), ("as_they_came", 200, 422), ("without_quotes", 422, 200)]
+)
+def test_etags_are_accepted_in_the_format_of_the_flag(emulator, procore, anybody, accepted, quoted, bare):
+    emulator.control("PATCH", "switches", upload_etags=accepted, upload_completed_again="200")
+    path, etags = parts_sent(procore, anybody, b"the plan")
+
+    procore.patch(path, {"part_etags": etags}, quoted)
+    procore.patch(path, {"part_etags": [etag.strip('"') for etag in etags]}, bare)
+
+
+@pytest.mark.parametrize("again", ["409", "200"])
+@pytest.mark.parametrize("completion", ["200", "204"])
+def test_an_upload_is_completed_as_the_flags_say(emulator, procore, anybody, completion, again):
+    emulator.control("PATCH", "switches", upload_completion=completion, upload_completed_again=again)
+    path, etags = parts_sent(procore, anybody, b"the plan")
+
+    procore.patch(path, {"part_etags": etags}, int(completion))
+    second = int(completion) if again == "200" else 409
+    procore.patch(path, {"part_etags": etags}, second)
+    assert procore.get(path)["data"]["status"] == "available"
+
+
+def test_an_upload_is_visible_after_the_seconds_of_the_flag(emulator, procore):
+    emulator.control("PATCH", "switches", upload_visible_after=60)
+    path = f"{UPLOADS}/{procore.post(UPLOADS, order(b'1'), status=201)['data']['upload_id']}"
+
+    procore.get(path, status=404)
+    emulator.control("POST", "clock", advance=60)
+    assert procore.get(path)["data"]["status"] == "uploading"
+
+
+@pytest.mark.parametrize("how", ["shown", "new_upload"])
+def test_an_address_expires_after_an_hour_and_is_renewed_by_flag(emulator, procore, anybody, how):
+    emulator.control("PATCH", "switches", upload_new_address=how)
+    first, second = b"1" * (5 * MIB + 1), b"2"
+    created = procore.post(UPLOADS, order(first, second), status=201)["data"]
+    old = [target["url"] for target in created["segments"]]
+    assert anybody.send("PUT", old[0], data=first).status_code == 200
+    emulator.control("POST", "clock", advance=3600)
+
+    assert anybody.send("PUT", old[1], data=second).status_code == 403
+    new = procore.get(f"{UPLOADS}/{created['upload_id']}")["data"]["segments"]
+    if how == "new_upload":
+        assert new == []
+    else:
+        [target] = new  # of the part that is missing
+        assert target["url"] not in old
+        assert anybody.send("PUT", target["url"], data=second).status_code == 200
+
+
+def test_an_upload_that_is_not_attached_is_gone_after_a_day(emulator, long_lived_tokens, procore, anybody):
+    path = f"{UPLOADS}/{uploaded(procore, anybody, b'the plan')}"
+    emulator.control("POST", "clock", advance=24 * 3600)
+
+    procore.get(path, status=404)
+    refused = answer_with(procore, "Approve", status=422, attachments={"upload_ids": [path.rpartition("/")[2]]})
+    assert reasons(refused) == ["upload_not_available"]
+
+
+def test_the_status_of_an_upload_comes_in_the_case_of_the_flag(emulator, procore, anybody):
+    emulator.control("PATCH", "switches", background_status_case="upper")
+    path = f"{UPLOADS}/{procore.post(UPLOADS, order(b'1'), status=201)['data']['upload_id']}"
+
+    assert procore.get(path)["data"]["status"] == "UPLOADING"
+
+
 # --- the older uploads ---
 
 

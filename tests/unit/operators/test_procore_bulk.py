@@ -289,6 +289,26 @@ def test_the_operations_are_waited_for(emulator, store, monkeypatch):
     assert len(result["completed"]) == 3
 
 
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_bulk_start_waits_for_an_operation_that_is_shown_only_later(emulator, store, monkeypatch, deferrable):
+    emulator.control("PATCH", "switches", operation_visible_after=300)
+
+    def pass_five_minutes(seconds=0.0):
+        emulator.control("POST", "clock", advance=300)
+
+    if deferrable:
+        deferral = deferred(start("11", "12", "13"), {"task_state_store": store})
+        pass_five_minutes()
+        event = first_event(deferral.trigger)
+        result = start("11", "12", "13").execute_complete({"task_state_store": store}, event)
+    else:
+        monkeypatch.setattr("airflow_provider_workflows.operators.base.time.sleep", pass_five_minutes)
+        result = start("11", "12", "13").execute({"task_state_store": store})
+
+    assert len(result["completed"]) == 3
+    assert len(orders(emulator)) == 2
+
+
 def test_deferred_and_blocking_return_the_same(emulator, store):
     emulator.control("PATCH", "switches", operation_delay=600)
     items = ("11", "12", "13", "5001")

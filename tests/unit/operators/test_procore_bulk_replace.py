@@ -52,6 +52,15 @@ def test_a_person_is_replaced_and_the_outcome_returned(emulator, store):
     ]
 
 
+def test_a_request_that_is_shown_only_later_is_waited_for(emulator, store):
+    emulator.control(
+        "POST", "faults", method="GET", path="/bulk_replace_requests/801$", status=404, json={"error": "no"}
+    )
+
+    assert replace(**WHO).execute({"task_state_store": store})["status"] == "completed"
+    assert len(posts(emulator)) == 1
+
+
 def test_a_retry_asks_for_nothing_again(emulator, store):
     first = replace(**WHO).execute({"task_state_store": store})
     again = replace(**WHO).execute({"task_state_store": store})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import traceback
 
@@ -13,6 +14,7 @@ from airflow_provider_workflows.client import uploads
 from airflow_provider_workflows.client.rest import RestClient
 from airflow_provider_workflows.client.retry import RetryPolicy
 from airflow_provider_workflows.client.uploads import Uploads
+from airflow_provider_workflows.emulator.world import SWITCHES
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     ConnectionFailed,
@@ -20,11 +22,13 @@ from airflow_provider_workflows.exceptions import (
     InvalidRequest,
     PermissionDenied,
     ServerError,
+    UploadFailed,
 )
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.operators import procore_respond as operators
 from airflow_provider_workflows.rules.procore import ATTACHMENT_KINDS
-from tests.unit.operators.test_procore_respond import INSTANCE, TOOL, respond, responses
+from tests.support.killed import Killed
+from tests.unit.operators.test_procore_respond import INSTANCE, TOOL, respond, responses, step_of
 
 pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
 
@@ -231,13 +235,130 @@ def test_token_is_equal_over_retries_and_differs_for_other_files(emulator, store
     assert len({first, changed, without}) == 3
 
 
-def test_the_token_does_not_depend_on_the_order_of_the_ids(emulator, store):
-    emulator.control("POST", "faults", method="POST", path="/responses$", status=400, json={"error": "no"})
-    with pytest.raises(InvalidRequest):
-        respond(attachments={"form_ids": ["1", "2"], "image_ids": ["3"]}).execute({"task_state_store": store})
-    respond(attachments={"image_ids": ["3"], "form_ids": ["2", "1"]}).execute({"task_state_store": store})
+@pytest.mark.parametrize("compares", SWITCHES["idempotency_other_body"].values)
+@pytest.mark.parametrize("idempotency", SWITCHES["idempotency"].values)
+@pytest.mark.parametrize("has_store", [True, False], ids=["with a store", "without a store"])
+def test_retry_is_accepted_whether_the_server_compares(emulator, store, plan, has_store, idempotency, compares):
+    emulator.control("PATCH", "switches", idempotency_other_body=compares, idempotency=idempotency)
+    step = step_of(emulator)["step_occurrence_id"]
+    context = {"task_state_store": store} if has_store else {}
 
-    assert len(set(tokens(emulator))) == 1
+    def try_it():
+        return respond(step_occurrence_id=step, files=plan, retries=0).execute(context)
+
+    # Procore receives the first request, and says that it does not take it.
+    emulator.control("POST", "faults", method="POST", path="/responses$", status=400, after=True, json={"error": "no"})
+    emulator.control("PATCH", "switches", respond_status="200_error")
+    with pytest.raises(InvalidRequest):
+        try_it()
+    emulator.control("PATCH", "switches", respond_status="204")
+    try_it()
+
+    assert responses(emulator) == [("90001", "Approve")]
+    assert attached(emulator) == ["plan.pdf"]
+    assert len(stored(emulator)) == (1 if has_store else 2)
+    assert len(set(tokens(emulator))) == (1 if has_store else 2)
+
+
+def test_one_token_stands_for_one_body(emulator, store):
+    for attachments in ({"form_ids": ["1", "2"]}, {"form_ids": ["2", "1"]}, {"form_ids": ["1", "2"]}):
+        emulator.control("POST", "faults", method="POST", path="/responses$", status=400, json={"error": "no"})
+        with pytest.raises(InvalidRequest):
+            respond(attachments=attachments).execute({"task_state_store": store})
+
+    first, other, again = tokens(emulator)
+    assert first == again != other
+
+
+@pytest.fixture
+def photo(tmp_path):
+    path = tmp_path / "photo.jpg"
+    path.write_bytes(b"JPEG")
+    return path
+
+
+def names(emulator) -> list[str]:
+    return [upload["name"] for upload in stored(emulator)]
+
+
+def reject_next_response(emulator) -> None:
+    emulator.control("POST", "faults", method="POST", path="/responses$", status=400, json={"error": "no"})
+
+
+@pytest.mark.parametrize("version", ["v2.1", "v1.1"])
+def test_a_try_uploads_what_earlier_tries_have_not(emulator, store, plan, photo, version, dies):
+    emulator.control("PATCH", "switches", uploads=version)
+    dies(ProcoreHook, "upload", "before", about="photo.jpg")
+
+    for _ in range(2):
+        with contextlib.suppress(Killed):
+            respond(files=[plan, photo]).execute({"task_state_store": store})
+
+    assert names(emulator) == attached(emulator) == ["plan.pdf", "photo.jpg"]
+
+
+def test_only_a_file_that_has_changed_is_uploaded_again(emulator, store, plan, photo):
+    reject_next_response(emulator)
+    with pytest.raises(InvalidRequest):
+        respond(files=[plan, photo]).execute({"task_state_store": store})
+    photo.write_bytes(b"another")
+
+    respond(files=[plan, photo]).execute({"task_state_store": store})
+
+    assert names(emulator) == ["plan.pdf", "photo.jpg", "photo.jpg"]
+    assert sent(emulator, "/responses")[-1]["body"]["response"]["attachments"]["upload_ids"] == [
+        stored(emulator)[0]["id"],
+        stored(emulator)[2]["id"],
+    ]
+
+
+@pytest.mark.parametrize(("hours", "uploads_in_all"), [(22, 1), (25, 2)])
+def test_upload_that_procore_has_deleted_is_replaced(emulator, store, plan, hours, uploads_in_all):
+    reject_next_response(emulator)
+    with pytest.raises(InvalidRequest):
+        respond(files=plan).execute({"task_state_store": store})
+    emulator.control("POST", "clock", advance=hours * 3600)
+
+    respond(files=plan).execute({"task_state_store": store})
+
+    assert len(stored(emulator)) == uploads_in_all
+    assert attached(emulator) == ["plan.pdf"]
+
+
+def test_slow_processing_is_waited_for_and_not_uploaded_again(emulator, store, plan, monkeypatch):
+    emulator.control("PATCH", "switches", operation_delay=3600)
+    monkeypatch.setattr(uploads, "LONGEST_WAIT", 0.05)
+    with pytest.raises(ServerError):
+        respond(files=plan).execute({"task_state_store": store})
+    emulator.control("POST", "clock", advance=3600)
+
+    respond(files=plan).execute({"task_state_store": store})
+
+    assert names(emulator) == attached(emulator) == ["plan.pdf"]
+
+
+def test_a_retry_uploads_again_what_procore_could_not_process(emulator, store, plan):
+    failed = {"data": {"status": "failed"}}
+    emulator.control("POST", "faults", method="GET", path="/uploads/", status=200, times=2, json=failed)
+    with pytest.raises(UploadFailed):
+        respond(files=plan).execute({"task_state_store": store})
+
+    respond(files=plan).execute({"task_state_store": store})
+
+    assert len(stored(emulator)) == 2
+    assert attached(emulator) == ["plan.pdf"]
+
+
+@pytest.mark.parametrize("changed", ["user_id", "project_id", "company_id"])
+def test_upload_of_another_user_or_place_is_not_attached(emulator, store, plan, changed):
+    reject_next_response(emulator)
+    with pytest.raises(InvalidRequest):
+        respond(files=plan).execute({"task_state_store": store})
+    store["uploads"]["uploads"][0][changed] = "1"
+
+    respond(files=plan).execute({"task_state_store": store})
+
+    assert len(stored(emulator)) == 2
 
 
 @pytest.mark.parametrize("fault", [{"reset": "before"}, {"reset": "after"}, {"status": 503}])
@@ -254,12 +375,13 @@ def test_a_fault_while_a_file_is_stored_is_passed_over(emulator, store, plan, pa
 @pytest.mark.parametrize(("status", "error"), [(403, PermissionDenied), (422, InvalidRequest), (500, ServerError)])
 @pytest.mark.parametrize("path", ["/uploads$", "/_storage/", "/uploads/[^/]+$"])
 def test_a_file_that_is_rejected_leaves_the_step_unanswered(emulator, store, plan, path, status, error):
-    emulator.control("POST", "faults", path=path, status=status, json={"error": "no"})
+    emulator.control("POST", "faults", path=path, status=status, times=9, json={"error": "no"})
 
-    with pytest.raises(error):
+    with pytest.raises(ServerError if (path, status) == ("/_storage/", 403) else error):
         respond(files=plan).execute({"task_state_store": store})
     assert responses(emulator) == []
 
+    emulator.control("DELETE", "faults")
     respond(files=plan).execute({"task_state_store": store})
     assert attached(emulator) == ["plan.pdf"]
 
@@ -348,7 +470,7 @@ def test_a_file_is_stored_as_the_contract_says(requests_mock, client):
     assert storage.last_request.body == b"x"
     assert storage.last_request.headers["x-amz-acl"] == "private"
     assert storage.last_request.url == STORAGE
-    assert finished.last_request.json() == {"part_etags": ["e1"]}
+    assert finished.last_request.json() == {"part_etags": ['"e1"']}
     assert requests_mock.request_history[0].json() == {
         "file_name": "x.txt",
         "file_size": 1,
@@ -361,8 +483,9 @@ def test_what_the_storage_says_is_reported_without_the_signature(requests_mock, 
     accept(requests_mock, {"url": STORAGE, "headers": {}})
     words = f"<Error><Code>SignatureDoesNotMatch</Code><S>{SECRET}</S><Key>/key-of-the-file</Key></Error>"
     requests_mock.put(STORAGE, status_code=403, text=words)
+    requests_mock.get(f"{API}{PROJECT_UPLOADS}/U", json={"data": {"status": "ready"}})
 
-    with pytest.raises(PermissionDenied, match="SignatureDoesNotMatch") as failure:
+    with pytest.raises(ServerError, match="SignatureDoesNotMatch") as failure:
         put(client)
 
     told = "".join(traceback.format_exception(failure.value))

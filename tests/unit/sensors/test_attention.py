@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import logging
 import re
@@ -20,7 +21,7 @@ from airflow_provider_workflows.rules import holdings, procore, procore_legacy
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
 from tests.support.killed import Killed
-from tests.unit.sensors.test_procore import INSTANCE, answer, approve, deferred, first_event, soon
+from tests.unit.sensors.test_procore import INSTANCE, answer, approve, deferred, first_event, first_payload, soon
 
 try:
     from airflow.sdk.exceptions import AirflowRescheduleException
@@ -251,6 +252,55 @@ def test_a_step_is_overdue_from_its_due_date_on(due, hour, is_too_long):
 
 def test_a_step_whose_start_is_not_reported_is_not_overdue():
     assert holdings.attention_to(holdings.Holding("1", "Budget Check", None, None, ()), 5) is None
+
+
+# --- by whose clock ---
+
+# What makes a step overdue: Procore's status, its due date alone, a limit of the DAG's author; in Legacy likewise.
+REASONS = [
+    (ProcoreInstanceSensor, {}, "full"),
+    (ProcoreInstanceSensor, {}, "events_only"),
+    (ProcoreInstanceSensor, {}, "no_status"),
+    (ProcoreInstanceSensor, {"overdue_after": timedelta(days=4)}, "full"),
+    (ProcoreLegacyInstanceSensor, {}, "full"),
+    (ProcoreLegacyInstanceSensor, {"overdue_after": timedelta(days=4)}, "full"),
+]
+
+
+def sensor_of(build, cls, parameters, **more):
+    legacy = {"instance_id": LEGACY_INSTANCE, "until": {"PO Approved"}}
+    return build(cls=cls, **(legacy if cls is ProcoreLegacyInstanceSensor else {}), **parameters, **more)
+
+
+@pytest.mark.parametrize(("cls", "parameters", "history"), REASONS)
+def test_moving_the_emulators_clock_makes_any_step_overdue(emulator, build, heard, cls, parameters, history):
+    emulator.control("PATCH", "switches", history=history)
+    sensor = sensor_of(build, cls, parameters)
+    sensor.poke({})
+    assert heard == []
+
+    later(emulator, 6 * 24 * 3600)
+    sensor.poke({})
+    sensor.poke({})
+
+    assert len(heard) == 1
+
+
+@pytest.mark.parametrize("bulk_history", ["present", "absent"])
+@pytest.mark.parametrize(("cls", "parameters", "history"), REASONS)
+def test_moving_the_emulators_clock_resumes_a_deferred_wait(emulator, build, cls, parameters, history, bulk_history):
+    emulator.control("PATCH", "switches", history=history, bulk_history=bulk_history)
+    trigger = deferred(sensor_of(build, cls, parameters), {}).trigger
+    before = len(emulator.requests())
+
+    async def scenario():
+        task = asyncio.create_task(first_payload(trigger))
+        while len(emulator.requests()) < before + 6:  # so that polls find nothing that has changed
+            await asyncio.sleep(0.02)
+        later(emulator, 6 * 24 * 3600)
+        return await task
+
+    assert asyncio.run(scenario())["status"] == "attention"
 
 
 # --- what is told ---

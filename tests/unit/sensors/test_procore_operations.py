@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
 
+from airflow_provider_workflows.emulator.world import SWITCHES
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError, NotFound, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.sensors.procore import ProcoreAsyncOperationSensor
@@ -155,15 +158,109 @@ def test_an_operation_of_another_format_is_a_typed_error(emulator, store):
         operation_sensor().poke({"task_state_store": store})
 
 
-def test_an_operation_that_is_not_there_ends_the_wait(emulator, store):
-    with pytest.raises(NotFound, match="Operation 1 was not found"):
-        operation_sensor("1").execute({"task_state_store": store})
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_an_operation_that_is_shown_only_later_is_waited_for(emulator, store, monkeypatch, deferrable):
+    emulator.control("PATCH", "switches", operation_visible_after=300)
+    order("11", emulator=emulator)
+    context = {"task_state_store": store}
+    if deferrable:
+        deferral = deferred(operation_sensor(), context)
+        trigger_reads(monkeypatch, emulator, pass_after=3, seconds=300)
+        ended = operation_sensor().execute_complete(context, first_event(deferral.trigger))
+    else:
+        trigger_reads(monkeypatch, emulator, pass_after=3, seconds=300)
+        ended = operation_sensor().execute(context)
 
-    order("11", delay=600, emulator=emulator)
-    deferral = deferred(operation_sensor(), {"task_state_store": store})
-    emulator.control("POST", "faults", path=OPERATION, status=404, json={"error": "gone"})
-    with pytest.raises(WorkflowsError, match="NotFound"):
-        operation_sensor().execute_complete({"task_state_store": store}, first_event(deferral.trigger))
+    assert ended["status"] == "done"
+    assert looks(emulator) >= 4
+
+
+def trigger_reads(monkeypatch, emulator, *, pass_after: int, seconds: float) -> None:
+    """Let the emulator's clock move on after a number of polls."""
+    really, polls = ProcoreHook.get_async_operation, []
+
+    def read(hook, operation_id):
+        polls.append(operation_id)
+        if len(polls) == pass_after + 1:
+            emulator.control("POST", "clock", advance=seconds)
+        return really(hook, operation_id)
+
+    monkeypatch.setattr(ProcoreHook, "get_async_operation", read)
+
+
+@pytest.mark.parametrize("deferrable", [False, True])
+def test_an_operation_that_is_not_shown_for_ten_minutes_ends_the_wait(emulator, store, minutes, deferrable):
+    context = {"task_state_store": store}
+    sensor = operation_sensor("1")
+    if deferrable:
+        trigger = deferred(sensor, context).trigger
+        minutes.pass_with_each_poll(4)
+        with pytest.raises(WorkflowsError, match="NotFound.*Operation 1 was not found"):
+            operation_sensor().execute_complete(context, first_event(trigger))
+    else:
+        minutes.pass_with_each_poll(4)
+        with pytest.raises(NotFound, match="Operation 1 was not found"):
+            sensor.execute(context)
+
+    # The first poll is the worker's; whoever starts to wait begins to count.
+    assert looks(emulator) == 4 + deferrable
+
+
+def test_fewer_than_three_polls_end_no_wait(emulator, store, minutes):
+    minutes.pass_with_each_poll(60)
+    sensor = operation_sensor("1")
+
+    assert [sensor.poke({"task_state_store": store}) for _ in range(2)] == [False, False]
+    with pytest.raises(NotFound):
+        sensor.poke({"task_state_store": store})
+
+
+def test_operation_that_is_shown_starts_the_count_again(emulator, store, minutes):
+    order("11", delay=10**6, emulator=emulator)
+    minutes.pass_with_each_poll(4)
+    sensor = operation_sensor(timeout=10**6)
+    for skip in (0, 1):
+        emulator.control("POST", "faults", path=OPERATION, status=404, times=3, skip=skip, json={"error": "gone"})
+
+    assert [sensor.poke({"task_state_store": store}) for _ in range(8)] == [False] * 8
+
+
+def test_a_wait_that_times_out_says_that_the_operation_is_not_shown(emulator, store):
+    trigger = deferred(operation_sensor("1"), {"task_state_store": store}).trigger
+    trigger.deadline = (datetime.now(timezone.utc) + timedelta(seconds=1)).isoformat()
+
+    event = first_event(trigger)
+
+    assert event["status"] == "timeout"
+    assert "Operation 1 was not found" in event["last_look"]
+
+
+@pytest.fixture
+def minutes(emulator, monkeypatch):
+    """The time that the waits for operations count by."""
+    now = [1_700_000_000.0]
+
+    def pass_with_each_poll(number: float) -> None:
+        def read(hook, operation_id):
+            now[0] += number * 60
+            return really(hook, operation_id)
+
+        really = ProcoreHook.get_async_operation
+        monkeypatch.setattr(ProcoreHook, "get_async_operation", read)
+
+    ours = SimpleNamespace(time=lambda: now[0], monotonic=time.monotonic)
+    monkeypatch.setattr("airflow_provider_workflows.triggers.procore.time", ours)
+    return SimpleNamespace(pass_with_each_poll=pass_with_each_poll)
+
+
+@pytest.mark.parametrize("case", SWITCHES["background_status_case"].values)
+def test_the_status_of_an_operation_counts_in_any_case(emulator, store, case):
+    emulator.control("PATCH", "switches", background_status_case=case)
+    order("11", "5001", emulator=emulator)
+
+    assert operation_sensor().execute({"task_state_store": store})["status"] == "partial_done"
+    with pytest.raises(AirflowSkipException):
+        operation_sensor(skip_on="partial_done").execute({"task_state_store": store})
 
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 500}, {"status": 429}, {"reset": "before"}])

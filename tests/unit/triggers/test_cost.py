@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from airflow_provider_workflows.rules.patience import DEFAULT_PATIENCE_SECONDS
 from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger
 from airflow_provider_workflows.triggers.workflowsoft import WorkflowsoftIntegrationWaitTrigger
 from tests.support.sizes import tenth_and_full
@@ -560,11 +561,13 @@ def test_an_unknown_operation_ends_its_wait_and_no_other(emulator, waiting):
 
     async def scenario(waits):
         waits.begin(operation("4711"), v2_wait("700001", "5001"))
-        for _ in range(11):
+        await waits.poll()
+        early = waits.statuses()
+        for _ in range(int(DEFAULT_PATIENCE_SECONDS / INTERVAL) + 1):
             await waits.poll()
-        return waits.statuses(), waits.tasks[0].result()["error"]
+        return early, waits.statuses(), waits.tasks[0].result()["error"]
 
-    assert waiting(scenario) == (["error", None], "NotFound")
+    assert waiting(scenario) == ([None, None], ["error", None], "NotFound")
 
 
 @pytest.mark.parametrize("there", ["present", "absent"])
