@@ -8,6 +8,7 @@ from urllib.parse import urljoin, urlsplit
 from airflow_provider_workflows.client.rest import Answer, RestClient
 from airflow_provider_workflows.client.retry import Replay
 from airflow_provider_workflows.client.uploads import send_to_storage
+from airflow_provider_workflows.exceptions import ContractError
 
 
 def download(client: RestClient, path: str, headers: Mapping[str, str] | None = None) -> Answer:
@@ -22,7 +23,12 @@ def download(client: RestClient, path: str, headers: Mapping[str, str] | None = 
     answer = client.call("GET", path, replay=Replay.SAFE, headers=headers, may_redirect=True)
     if answer.status < 300:
         return answer
-    target = urljoin(client.base_url + path, answer.headers["Location"])
+    try:
+        target = urljoin(client.base_url + path, answer.headers["Location"])
+    except ValueError:  # without its words, which repeat an address that may be signed
+        raise ContractError(
+            "The server answered with a redirect to no address", method="GET", path=path, status_code=answer.status
+        ) from None
     if not target.startswith(client.base_url + "/rest/"):
         return send_to_storage(client, "GET", target)
     parts = urlsplit(target.removeprefix(client.base_url))
