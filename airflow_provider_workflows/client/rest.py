@@ -48,7 +48,7 @@ SHORTEST_SECRET = 5  # characters; what is shorter stands in ordinary words, too
 LOST_ON_THE_WAY = frozenset({408, 502, 503, 504, 520, 524})
 SIGN_IN = re.compile(r"(?i)\b(log|sign)[\s-]?(in|on)\b")
 # The address of a page to sign in, by its host or its path.
-SIGN_IN_ADDRESS = re.compile(r"(?i)(?:^|[/.])(?:(?:log-?(?:in|on)|sign-?in)[\w-]*|sso|o?auth2?)(?:[/.]|$)")
+SIGN_IN_ADDRESS = re.compile(r"(?i)(?:^|[/.])(?:(?:log[_-]?(?:in|on)|sign[_-]?in)[\w-]*|sso|o?auth2?)(?:[/.]|$)")
 # How a TLS handshake fails with a server that speaks none, or none that we do.
 NO_HANDSHAKE = frozenset({"WRONG_VERSION_NUMBER", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE"})
 
@@ -595,10 +595,10 @@ def _redirected(response: requests.Response, replay: Replay, call: dict[str, Any
     target = response.headers.get("Location", "")
     if replay is Replay.NEVER:
         # After a change a server may send a browser on to what it has made.
-        if re.search(r"/(log-?(in|on)|sign-?in)(\.\w+)?/?$", re.split(r"[?#]", target)[0], re.IGNORECASE):
+        if re.search(r"/(log[_-]?(in|on)|sign[_-]?in)(\.\w+)?/?$", re.split(r"[?#]", target)[0], re.IGNORECASE):
             return AuthenticationError("The server sent us to its login page", **call)
         return OutcomeUnknown("The server answered with a redirect, which is not followed", **call)
-    if re.search(r"log-?in|sign-?in|account|auth|sso", target, re.IGNORECASE) or "html" in response.headers.get(
+    if re.search(r"log[_-]?in|sign[_-]?in|account|auth|sso", target, re.IGNORECASE) or "html" in response.headers.get(
         "Content-Type", ""
     ):
         return AuthenticationError("The server sent us to its login page", **call)
