@@ -41,7 +41,7 @@ ON_REFUSED = ("fail", "skip")
 # members before and after.
 NOTHING_DONE_YET: Mapping[str, Any] = {"done": [], "open": {}}
 MOST_READS = 3  # of a preset that changes from read to read
-MAX_FAILURES_IN_A_ROW = 10  # presets: then the server may be down, and each more takes minutes
+MAX_FAILURES_IN_A_ROW = 10  # presets of one tool and project: then all may fail, and each more takes minutes
 REJECTED = (InvalidRequest, NotFound, PermissionDenied)
 BROKEN = (ConnectionFailed, ContractError, ServerError)  # perhaps of one preset only
 
@@ -168,13 +168,14 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
                 _ = self.hook.user_id  # for the log: after a change nothing may fail for it
             journal = Pin(task_state_store(context), "presets", None)
             progress = Progress("presets " + ("planned" if self.mode == "plan" else "worked on"), len(targets))
-            failed_in_a_row = 0
+            failed: dict[Scope, int] = {}  # presets in a row
             for target in progress.of(targets):
-                is_down = failed_in_a_row >= MAX_FAILURES_IN_A_ROW
+                is_down = target.is_known and failed.get(target.scope, 0) >= MAX_FAILURES_IN_A_ROW
                 rows.append(_untried(target) if is_down else self._row(target, journal))
-                is_edited = bool(self._failures) and isinstance(self._failures[-1], PresetDiffers)
-                is_broken = rows[-1]["status"] in rules.UNFINISHED and not is_edited
-                failed_in_a_row = failed_in_a_row + 1 if is_broken else 0
+                if target.is_known:
+                    is_edited = bool(self._failures) and isinstance(self._failures[-1], PresetDiffers)
+                    is_broken = rows[-1]["status"] in rules.UNFINISHED and not is_edited
+                    failed[target.scope] = failed.get(target.scope, 0) + 1 if is_broken else 0
         finally:
             if rows:
                 self.log.info("%s\n%s", "Plan:" if self.mode == "plan" else "Done:", rules.table_of(rows))
@@ -505,9 +506,7 @@ def _new_row(target: Target, status: str = "refused", reason: str | None = None)
 
 
 def _untried(target: Target) -> dict[str, Any]:
-    if target.reason is not None:
-        return _new_row(target)
-    return _new_row(target, "failed", f"not tried: the {MAX_FAILURES_IN_A_ROW} presets before it have failed")
+    return _new_row(target, "failed", f"not tried: {MAX_FAILURES_IN_A_ROW} presets of its project have failed in a row")
 
 
 def _unknown_target(scope: Scope, preset_id: str, template: str | None, fault: WorkflowsError) -> Target:

@@ -227,6 +227,16 @@ def test_server_that_fails_at_each_preset_is_left_in_peace(emulator, store, pres
     assert calls(emulator) == [("GET", presets[0]), ("GET", presets[1])]
 
 
+def test_project_where_each_preset_fails_stops_no_other_project(emulator, store, presets, monkeypatch):
+    monkeypatch.setattr(procore_preset_assignees, "MAX_FAILURES_IN_A_ROW", 2)
+    emulator.control("POST", "faults", method="GET", path=r"/1001/.*/presets/\d+$", times=99, status=500, json={})
+    wish = {"template": "301", "project_id": ["1001", "1002"], "groups": {"Directors": [LEE]}}
+
+    with pytest.raises(PresetsUnfinished, match="5 of 6"):
+        assign(wish, mode="apply", confirm_timeout=0).execute({"task_state_store": store})
+    assert writes(emulator) == ["402"]
+
+
 def test_preset_that_changes_with_every_read_may_be_changed_by_a_retry(emulator, store):
     operator = assign(directors(LEE), mode="apply", members="replace", on_refused="skip")
     read, others = operator.hook.get_preset, [[NORA], [DANA], [NORA], [DANA], [NORA]]
