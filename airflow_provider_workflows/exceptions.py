@@ -33,6 +33,7 @@ __all__ = [
     "OutcomeUnknown",
     "PermissionDenied",
     "PresetDiffers",
+    "PresetsUnfinished",
     "RateLimited",
     "ResponseConflict",
     "ServerError",
@@ -89,6 +90,10 @@ class PresetDiffers(WorkflowsError):
     """A preset does not hold what was just written to it."""
 
     retryable = False
+
+
+class PresetsUnfinished(WorkflowsError):
+    """Raised when some presets failed or have an unknown outcome, and all others were done; a retry does those."""
 
 
 class ApiError(WorkflowsError):

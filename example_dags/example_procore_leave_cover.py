@@ -69,7 +69,7 @@ def example_procore_leave_cover():
             # A server may ignore a filter, and another person's replacement must not be taken for this one.
             wanted = [person, leave["first_day"], leave["last_day"]]
             own = [
-                {"id": request["id"], "status": request["status"]}
+                {"id": request["id"], "status": str(request["status"]).casefold()}
                 for request in requests
                 if all(shown in (None, given) for shown, given in zip(who_and_when(request), wanted, strict=True))
             ]

@@ -47,6 +47,8 @@ SHORTEST_SECRET = 5  # characters; what is shorter stands in ordinary words, too
 # A gateway's word that it does not know what became of the call (520 and 524 are Cloudflare's).
 LOST_ON_THE_WAY = frozenset({408, 502, 503, 504, 520, 524})
 SIGN_IN = re.compile(r"(?i)\b(log|sign)[\s-]?(in|on)\b")
+# The address of a page to sign in, by its host or its path.
+SIGN_IN_ADDRESS = re.compile(r"(?i)(?:^|[/.])(?:(?:log[_-]?(?:in|on)|sign[_-]?in)[\w-]*|sso|o?auth2?)(?:[/.]|$)")
 # How a TLS handshake fails with a server that speaks none, or none that we do.
 NO_HANDSHAKE = frozenset({"WRONG_VERSION_NUMBER", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE"})
 
@@ -237,6 +239,7 @@ class RestClient:
         headers: Mapping[str, str] | None = None,
         auth: tuple[str, str] | None = None,
         timeout: float | None = None,
+        may_redirect: bool = False,
     ) -> Answer:
         """
         Send one call, again where that is allowed, and return the successful answer.
@@ -253,6 +256,7 @@ class RestClient:
         :param headers: Headers of this call.
         :param auth: HTTP Basic login and password instead of the client's own auth.
         :param timeout: Seconds to wait for an answer, instead of the client's.
+        :param may_redirect: Whether a redirect that leads to no sign-in page is an answer, too; it is not followed.
         :raises ApiError: one of its subclasses, see :mod:`airflow_provider_workflows.exceptions`.
         """
         body: Any = dict(form) if form is not None else data if json is None else _dump(json)
@@ -270,7 +274,7 @@ class RestClient:
             # As bytes: requests would write text as Latin-1, which not every password is.
             auth=None if auth is None else (auth[0].encode(), auth[1].encode()),
         )
-        attempt = partial(self._attempt, request, path, replay, timeout or self.timeout)
+        attempt = partial(self._attempt, request, path, replay, timeout or self.timeout, may_redirect)
         return self.retry.run(attempt, sleep=self._sleep, clock=self._steady)
 
     def pages(
@@ -321,9 +325,19 @@ class RestClient:
 
     # --- one attempt ---
 
-    def _attempt(self, request: requests.Request, path: str, replay: Replay, timeout: float) -> Answer:
+    def _attempt(
+        self, request: requests.Request, path: str, replay: Replay, timeout: float, may_redirect: bool
+    ) -> Answer:
+        def is_redirect() -> bool:
+            return may_redirect and _leads_on(response)
+
         response, body = self._send(request, path, replay, timeout)
-        if self._auth is not None and request.auth is None and _is_sign_in(response, body, replay):
+        if (
+            self._auth is not None
+            and request.auth is None
+            and not is_redirect()
+            and _is_sign_in(response, body, replay)
+        ):
             # Rejected before anything was done, so any call may go again with a new token.
             self._auth.renew(_bearer(response.request))
             response, body = self._send(request, path, replay, timeout)
@@ -335,7 +349,7 @@ class RestClient:
                     status_code=response.status_code,
                     request_id=_request_id(response.headers, partial(self._scrub, response.request)),
                 )
-        if 200 <= response.status_code < 300:
+        if 200 <= response.status_code < 300 or is_redirect():
             scrub = partial(self._scrub, response.request)
             return Answer(response.status_code, response.headers, body, str(request.method), path, scrub)
         self._fail(response, body, path, replay)
@@ -582,14 +596,21 @@ def _is_sign_in(response: requests.Response, body: bytes, replay: Replay) -> boo
     return asks_for_password or (replay is Replay.SAFE and SIGN_IN.search(page) is not None)
 
 
+def _leads_on(response: requests.Response) -> bool:
+    """Tell whether a server sends us on to where a thing is, and not to sign in."""
+    target = response.headers.get("Location", "")
+    is_redirect = response.status_code in (301, 302, 303, 307, 308) and bool(target)
+    return is_redirect and SIGN_IN_ADDRESS.search(re.split(r"[?#]", target)[0]) is None
+
+
 def _redirected(response: requests.Response, replay: Replay, call: dict[str, Any]) -> ApiError:
     target = response.headers.get("Location", "")
     if replay is Replay.NEVER:
         # After a change a server may send a browser on to what it has made.
-        if re.search(r"/(log-?(in|on)|sign-?in)(\.\w+)?/?$", re.split(r"[?#]", target)[0], re.IGNORECASE):
+        if re.search(r"/(log[_-]?(in|on)|sign[_-]?in)(\.\w+)?/?$", re.split(r"[?#]", target)[0], re.IGNORECASE):
             return AuthenticationError("The server sent us to its login page", **call)
         return OutcomeUnknown("The server answered with a redirect, which is not followed", **call)
-    if re.search(r"log-?in|sign-?in|account|auth|sso", target, re.IGNORECASE) or "html" in response.headers.get(
+    if re.search(r"log[_-]?in|sign[_-]?in|account|auth|sso", target, re.IGNORECASE) or "html" in response.headers.get(
         "Content-Type", ""
     ):
         return AuthenticationError("The server sent us to its login page", **call)

@@ -257,22 +257,35 @@ class Uploads:
         return answer
 
     def _send_to_storage(self, method: str, url: str, **call: Any) -> Answer:
-        parts = _split(url)
-        # Where the connection itself may be unencrypted, the emulator say, its storage may be, too.
-        if parts.scheme != "https" and not (parts.scheme == "http" and self.client.base_url.startswith("http://")):
-            raise ContractError("The address to store a file at is not https", method=method, path=parts.hostname or "")
-        storage = self.client.without_sign_in(f"{parts.scheme}://{parts.netloc}")
-        with closing(storage), _unlogged():
-            try:
-                return storage.call(method, parts.path, query=parts.query, replay=Replay.SAFE, **call)
-            except ApiError as error:
-                scrubbed = _without_address(error, parts)
-                failure: Exception = scrubbed
-                if error.status_code in MAY_HAVE_EXPIRED:
-                    failure = _AddressRejected(_rejected(scrubbed))
-            except ConfigurationError as error:  # of the address, its headers, or how this connection reaches it
-                failure = ContractError(f"A file cannot be stored where the server says: {error}", method=method)
-        raise failure  # out here it has no context, whose traceback would repeat the address
+        try:
+            return send_to_storage(self.client, method, url, **call)
+        except ApiError as error:
+            if error.status_code in MAY_HAVE_EXPIRED:
+                raise _AddressRejected(_rejected(error)) from None
+            raise
+
+
+def send_to_storage(client: RestClient, method: str, url: str, **call: Any) -> Answer:
+    """
+    Send a call to a signed address, which needs no token and gets none; neither a log nor an error shows the address.
+
+    :param client: Signed in to Procore; its proxies and timeouts hold for the storage, too.
+    :param url: The address.
+    :param call: What else :meth:`RestClient.call` takes.
+    """
+    parts = _split(url)
+    # Where the connection itself may be unencrypted, the emulator say, its storage may be, too.
+    if parts.scheme != "https" and not (parts.scheme == "http" and client.base_url.startswith("http://")):
+        raise ContractError("The address of a stored file is not https", method=method, path=parts.hostname or "")
+    storage = client.without_sign_in(f"{parts.scheme}://{parts.netloc}")
+    with closing(storage), _unlogged():
+        try:
+            return storage.call(method, parts.path, query=parts.query, replay=Replay.SAFE, **call)
+        except ApiError as error:
+            failure: Exception = _without_address(error, parts)
+        except ConfigurationError as error:  # of the address, its headers, or how this connection reaches it
+            failure = ContractError(f"The storage cannot be reached where the server says: {error}", method=method)
+    raise failure  # out here it has no context, whose traceback would repeat the address
 
 
 def _with_new_address(store: Callable[[Iterable[bytes]], Stored], parts: Parts) -> Stored:
@@ -328,7 +341,7 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         parts = urlsplit("")
     if not parts.hostname:
-        raise ContractError("The address to store a file at is not a URL")
+        raise ContractError("The address of a stored file is not a URL")
     return parts
 
 
@@ -340,7 +353,7 @@ def _without_address(error: ApiError, address: SplitResult) -> ApiError:
     for secret in sorted(secrets, key=len, reverse=True):
         words = words.replace(secret, "***") if len(secret) > LONGEST_PLAIN else words
     return type(error)(
-        "The storage did not take the file",
+        "The storage did not take the file" if error.method != "GET" else "The storage did not return the file",
         method=error.method,
         path=address.hostname or "",
         status_code=error.status_code,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from .world import INTEGRATION_USER, POSSIBLE_ASSIGNEES, USERS, Refusal, World
 
 BULK_CREATE = "workflows_instance_bulk_create"
 BULK_REPLACE = "workflows_bulk_replace"
+STALE_READS = 2  # after the stop of a request
+EARLY_READS = 2  # of a list of errors that is not ready
+SIGNATURE = "X-Signature"
 CHANGEABLE = ("upcoming", "active", "failed")  # requests that can still be changed
 
 Outcome = tuple[str, dict[str, Any] | None, str | None]  # status, result, error
@@ -45,6 +49,9 @@ class ReplaceRequest:
     operation_id: str = ""
     status: str = "processing"
     errors: list[tuple[str | None, str | None, str]] = field(default_factory=list)  # project, preset, message
+    shown_before: str | None = None  # the status while reads still show that
+    stale_reads: int = 0
+    report_reads: int = 0  # of the list of errors
 
 
 class Operations:
@@ -140,18 +147,32 @@ class Operations:
 
     def stop_replacement(self, request: ReplaceRequest) -> None:
         """End a replacement before its time; who was put into the groups stays there."""
-        if request.status == "stopped":
+        if request.status == "stopped" and self.world.switches["bulk_replace_stop_again"] == "accepted":
             return
         self._check_changeable(request)
-        request.status = "stopped"
+        request.shown_before, request.status = request.status, "stopped"
+        request.stale_reads = STALE_READS if self.world.switches["bulk_replace_stop"] == "later" else 0
         request.updated_at = self.world.clock.time()
         target = {"bulk_replace_request_id": request.id}
         self.world.record_effect("procore", "stop_bulk_replace", INTEGRATION_USER, target, {}, "api")
 
     def find_request(self, request_id: str) -> ReplaceRequest:
-        if request_id not in self.requests:
+        request = self.requests.get(request_id)
+        is_gone = self.world.switches["bulk_replace_stop"] == "gone" and request is not None
+        if request is None or (is_gone and request.status == "stopped"):
             raise refusal(404, "not_found", f"Bulk replace request {request_id} was not found.")
-        return self.requests[request_id]
+        return request
+
+    def shown_status(self, request: ReplaceRequest) -> str:
+        """Return the status as a read shows it now, in the spelling that the switches say."""
+        status = request.status
+        if request.stale_reads > 0 and request.shown_before is not None:
+            request.stale_reads -= 1
+            status = request.shown_before
+        spelling = self.world.switches["bulk_replace_status"]
+        if spelling == "more_words" and status == "processing":
+            return "queued"
+        return status.upper() if spelling == "upper_case" else status
 
     def _begin(self, request: ReplaceRequest) -> None:
         request.status = "processing"
@@ -275,23 +296,28 @@ def _request_row(operations: Operations, request: ReplaceRequest) -> dict[str, A
     manager = wanted.new_workflow_manager_id
     rows = operations.world.switches["bulk_replace_rows"]
     if rows == "bare":
-        return {"id": request.id, "status": request.status}
+        return {"id": request.id, "status": operations.shown_status(request)}
     people: dict[str, Any] = {
         "old_assignee": user_ref(wanted.old_assignee_id),
         "new_assignees": [user_ref(user_id) for user_id in wanted.new_assignee_ids],
     }
     if rows == "ids":
         people = {"old_assignee_id": wanted.old_assignee_id, "new_assignee_ids": wanted.new_assignee_ids}
+    days = {"start_date": wanted.start_date, "end_date": wanted.end_date}
+    reason = wanted.reason
+    if rows == "cut":
+        ends = {"start_date": "T00:00:00-08:00", "end_date": "T23:59:59-08:00"}
+        days = {name: None if day is None else day + ends[name] for name, day in days.items()}
+        reason = f"{reason[: len(reason) // 2]}..."
     return {
         "id": request.id,
-        "status": request.status,
+        "status": operations.shown_status(request),
         "replacement_type": wanted.replacement_type,
         **people,
         "new_workflow_manager": None if manager is None else user_ref(manager),
         "modify_project_roles": wanted.modify_project_roles,
-        "reason": wanted.reason,
-        "start_date": wanted.start_date,
-        "end_date": wanted.end_date,
+        "reason": reason,
+        **days,
         "project_ids": wanted.project_ids,
         "tools": wanted.tools,
         "created_at": iso(request.created_at),
@@ -315,7 +341,10 @@ def routes(world: World, operations: Operations) -> APIRouter:
     both = APIRouter()
     _operation_routes(operations, company, both)
     _replace_routes(world, operations, company)
-    return at_levels(world, company, both)
+    router = APIRouter()
+    router.include_router(at_levels(world, company, both))
+    router.include_router(_storage(operations))
+    return router
 
 
 def _operation_routes(operations: Operations, company: APIRouter, both: APIRouter) -> None:
@@ -398,15 +427,50 @@ def _replace_routes(world: World, operations: Operations, company: APIRouter) ->
         operations.stop_replacement(stopped)
         return _accepted(stopped)
 
-    @company.get(where + "/{id}/errors", response_model=None, responses={200: CSV})
-    async def request_errors(id: str) -> Response:
-        if not operations.find_request(id).errors and world.switches["bulk_replace_errors"] == "absent":
+    @company.get(where + "/{id}/errors", response_model=None, responses={200: CSV, 202: {}, 302: {}})
+    async def request_errors(request: Request, id: str) -> Response:
+        asked = operations.find_request(id)
+        how = world.switches["bulk_replace_report"]
+        if how == "forbidden":
+            raise refusal(403, "forbidden", "You may not read the errors of this request.")
+        if not asked.errors and world.switches["bulk_replace_errors"] == "absent":
             raise refusal(404, "not_found", f"Bulk replace request {id} has no errors.")
-        text = io.StringIO()
-        lines = csv.writer(text)
+        asked.report_reads += 1
+        if how == "accepted_first" and asked.report_reads <= EARLY_READS:
+            return Response(status_code=202)
+        if how == "redirect":
+            address = f"{str(request.base_url).rstrip('/')}/_storage/reports/{id}?{SIGNATURE}={_signature(id)}"
+            return Response(status_code=302, headers={"Location": address})
+        return _report(operations, asked)
+
+
+def _report(operations: Operations, request: ReplaceRequest) -> Response:
+    form = operations.world.switches["bulk_replace_csv"]
+    text = io.StringIO()
+    lines = csv.writer(text)
+    if form != "no_names":
         lines.writerow(("project_id", "preset_id", "message"))
-        lines.writerows(operations.find_request(id).errors)
-        return Response(text.getvalue(), media_type="text/csv")
+    lines.writerows(request.errors)
+    return Response(text.getvalue().encode("utf-16" if form == "utf-16" else "utf-8"), media_type="text/csv")
+
+
+def _storage(operations: Operations) -> APIRouter:
+    """The addresses that lists of errors are redirected to; they trust whoever knows them, and want no token."""
+    router = APIRouter(prefix="/_storage", responses={"default": {"model": models.Error}}, tags=["Storage"])
+
+    @router.get("/reports/{id}", response_model=None, responses={200: CSV})
+    async def stored_report(request: Request, id: str) -> Response:
+        if "Authorization" in request.headers:
+            raise refusal(400, "unexpected_authorization", "The address is signed; it takes no Authorization.")
+        if request.query_params.get(SIGNATURE) != _signature(id):
+            raise refusal(403, "forbidden", "The address is not signed.")
+        return _report(operations, operations.find_request(id))
+
+    return router
+
+
+def _signature(request_id: str) -> str:
+    return hashlib.sha256(f"report {request_id}".encode()).hexdigest()
 
 
 def _ids(request: Request, name: str) -> set[str]:

@@ -169,13 +169,31 @@ SWITCHES: dict[str, Switch] = {
     "bulk_start_limit": Switch((1000.0,), "Items that one bulk start takes; the most is not documented."),
     "bulk_start_too_many": Switch(("422", "400", "413"), "Answer to a bulk start of more items than that."),
     "bulk_replace_rows": Switch(
-        ("people", "ids", "bare"), "How the list of replacements shows who is replaced by whom, if it does."
+        ("people", "ids", "bare", "cut"),
+        "How the list of replacements shows who is replaced by whom, if it does; cut: days as times, reasons cut off.",
+    ),
+    "bulk_replace_status": Switch(
+        ("documented", "upper_case", "more_words"),
+        "How the status of a replacement is spelled; more_words: also `queued`.",
+    ),
+    "bulk_replace_stop": Switch(
+        ("at_once", "later", "gone"), "When a stopped replacement shows as `stopped`, or whether it is gone then (404)."
+    ),
+    "bulk_replace_stop_again": Switch(
+        ("accepted", "rejected"), "Answer to the stop of a replacement that is stopped already."
     ),
     "bulk_replace_filters": Switch(
         ("honoured", "ignored"), "Whether the filters of the list of replacements are heeded."
     ),
     "bulk_replace_errors": Switch(
         ("empty", "absent"), "Whether a replacement without errors has an empty list of them or none (404)."
+    ),
+    "bulk_replace_csv": Switch(
+        ("named_columns", "no_names", "utf-16"), "Whether the list of errors names its columns, and its encoding."
+    ),
+    "bulk_replace_report": Switch(
+        ("at_once", "accepted_first", "redirect", "forbidden"),
+        "How the list of errors is returned: with the first read, after some with 202, from another address, or never.",
     ),
     "terminate_enabled": Switch(("on", "off"), "A company can disable terminating for a tool."),
     "operation_delay": Switch((0.0,), "Seconds until an asynchronous operation or an upload is finished."),

@@ -812,13 +812,24 @@ class ProcoreHook(ProcoreConnectionHook):
         where = self._company_path("bulk_replace_requests/{}", request_id)
         self.client.call("DELETE", where, replay=Replay.SAFE).refuse_page()
 
-    def get_bulk_replace_errors(self, request_id: str) -> str:
-        """Return what a request to replace an assignee could not do, as CSV text."""
-        answer = self.client.get(
-            self._company_path("bulk_replace_requests/{}/errors", request_id), headers={"Accept": "text/csv"}
-        )
-        answer.refuse_page()
-        return answer.body.decode("utf-8-sig", "replace")
+    def get_bulk_replace_errors(self, request_id: str) -> bytes | None:
+        """
+        Return the CSV file of what a request to replace an assignee could not do, as it is: its encoding varies.
+
+        :return: None while Procore has it not ready (202).
+        """
+        from airflow_provider_workflows.client.downloads import download
+
+        where = self._company_path("bulk_replace_requests/{}/errors", request_id)
+        answer = download(self.client, where, headers={"Accept": "text/csv"})
+        kind = answer.headers.get("Content-Type", "").casefold()
+        if answer.status == 202 and ("csv" not in kind or not answer.body):
+            return None
+        if "csv" not in kind:
+            answer.refuse_page()
+        if "json" in kind:
+            raise ContractError("The answer is no CSV file", method="GET", path=where, status_code=answer.status)
+        return answer.body
 
     # --- files ---
 

@@ -13,7 +13,11 @@ from airflow_provider_workflows.rules.procore import people_ids
 from airflow_provider_workflows.rules.times import parse_time
 
 Json = Mapping[str, Any]
-ONE_DAY = timedelta(days=1)
+UNFINISHED = ("failed", "unknown")  # statuses of a preset that a retry works on again
+# A day that is shown as a time is its midnight in some zone: up to 14 hours before it begins in UTC, or 12 after.
+BEGINS = (timedelta(hours=-14), timedelta(hours=12))
+# The last day may be shown by its end, as well.
+ENDS = (BEGINS[0], BEGINS[1] + timedelta(days=1))
 
 
 @dataclass
@@ -228,14 +232,15 @@ def table_of(rows: Iterable[Json]) -> str:
         for group in row["groups"]:
             refused = [f"{one['who']} {one['reason']}" for one in group["refused"]]
             refused += [str(group["reason"])] if group["reason"] else []
-            refused += [str(row["reason"])] if row["reason"] and not refused else []
+            refused += [str(row["reason"])] if row["reason"] and (not refused or row["status"] in UNFINISHED) else []
             lines.append(
                 (*head, group["group"], ", ".join(group["added"]), ", ".join(group["removed"]), "; ".join(refused))
             )
-    widths = [max(len(line[column]) for line in lines) for column in range(len(lines[0]) - 1)]
+    cells = [[" ".join(cell.split()) for cell in line] for line in lines]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]) - 1)]
     return "\n".join(
         "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]).rstrip()
-        for line in lines
+        for line in cells
     )
 
 
@@ -256,8 +261,9 @@ def is_request(row: Json, request: Json, user_id: str) -> bool | None:
         return False
     if not _is_beginning(row.get("reason"), request["reason"]):
         return False
-    if any(not _is_day(row.get(name), request.get(name)) for name in ("start_date", "end_date")):
-        return False
+    for name, window in (("start_date", BEGINS), ("end_date", ENDS)):
+        if not _is_day(row.get(name), request.get(name), window):
+            return False
     roles = row.get("modify_project_roles")
     if isinstance(roles, bool) and roles != request["modify_project_roles"]:
         return False
@@ -279,12 +285,12 @@ def _is_beginning(shown: Any, sent: str) -> bool:
     return " ".join(sent.split()).startswith(words)
 
 
-def _is_day(shown: Any, sent: str | None) -> bool:
+def _is_day(shown: Any, sent: str | None, window: tuple[timedelta, timedelta]) -> bool:
     """Tell whether a day, or a time, may be the day that was sent, in whatever zone; none contradicts nothing."""
     day, moment = parse_time(sent), parse_time(str(shown) if shown else None)
     if day is None or moment is None:
         return True
-    return str(shown) == sent if len(str(shown)) <= len("2026-01-31") else abs(moment - day) < ONE_DAY
+    return str(shown) == sent if len(str(shown)) <= len("2026-01-31") else window[0] <= moment - day <= window[1]
 
 
 def _ids(row: Json, *names: str) -> set[str]:

@@ -18,6 +18,7 @@ from airflow_provider_workflows.polling.procore import (
     run_directly,
 )
 from airflow_provider_workflows.rules import procore as rules
+from airflow_provider_workflows.rules import procore_replacements as replacements
 from airflow_provider_workflows.rules.parameters import text_id
 from airflow_provider_workflows.rules.verdicts import Verdict, Word
 from airflow_provider_workflows.triggers.base import WaitTrigger
@@ -384,22 +385,37 @@ class ProcoreBulkReplaceWaitTrigger(ProcoreBackgroundWaitTrigger):
     Waits until Procore has worked on a request to replace an assignee.
 
     :param request_id: The request.
+    :param first_day: First day of a temporary replacement, ``YYYY-MM-DD``; None of a permanent one.
     """
 
-    own = ("request_id",)
+    own = ("request_id", "first_day")
 
-    def __init__(self, *, request_id: str, **kwargs: Any):
+    def __init__(self, *, request_id: str, first_day: str | None = None, **kwargs: Any):
         super().__init__(**kwargs)
         self.request_id = request_id
+        self.first_day = first_day
+        self._is_ahead = False  # its first day is to come
+        self._unknown: set[str] = set()  # statuses that are not documented, and were logged
 
     def snapshot(self, hook: ProcoreHook) -> dict[str, Any]:
-        return {"request_id": self.request_id, "status": hook.get_bulk_replace_request(self.request_id).get("status")}
+        status = replacements.status_of(hook.get_bulk_replace_request(self.request_id))
+        today = hook.client.server_time().date().isoformat()
+        self._is_ahead = self.first_day is not None and today < self.first_day
+        return {"request_id": self.request_id, "status": status}
 
     def decide(self, snapshot: dict[str, Any]) -> Verdict | None:
-        if snapshot["status"] in (None, "processing"):
-            return None
-        word: Word = "fail" if snapshot["status"] in ("failed", "stopped", "expired") else "succeed"
-        return Verdict(word, snapshot, self.describe(snapshot))
+        status = snapshot["status"]
+        if status not in replacements.DOCUMENTED and str(status) not in self._unknown:
+            self._unknown.add(str(status))
+            self.log.warning("%s, which is not a documented one. The wait goes on.", self.describe(snapshot))
+        word: Word | None = None
+        if status in replacements.FAILED or (status == replacements.EXPIRED and self.first_day is None):
+            word = "fail"
+        elif status in replacements.OVER or status == replacements.ACTIVE:
+            word = "succeed"
+        elif status == replacements.UPCOMING and self._is_ahead:
+            word = "succeed"  # Procore does it on its first day, which may be months ahead
+        return None if word is None else Verdict(word, snapshot, self.describe(snapshot))
 
     def describe(self, snapshot: dict[str, Any]) -> str:
         return f"The status of request {snapshot['request_id']} to replace an assignee: {snapshot['status']}"

@@ -271,6 +271,10 @@ def preset_assignees(given: Given) -> Any:
     )
 
 
+def one_change_fails(emulator: Emulator) -> None:
+    emulator.control("POST", "faults", method="PATCH", path="/presets/401/assignees$", status=500, json={})
+
+
 def others_complete(emulator: Emulator) -> None:
     """Let people bring the newest instance to its end."""
     (*_, newest) = emulator.control("GET", "state")["procore"]
@@ -548,6 +552,8 @@ FLOWS = (
     _one(TERMINATE, "terminate, two tries", kind=TWO_TRIES),
     _one(RESTART, "restart, two tries", kind=TWO_TRIES),
     _one(ADD_ASSIGNEES, "add assignees, two tries", kind=TWO_TRIES),
+    # Procore fails at one of the presets once, before it changes it: the other one is changed, and a retry repairs it.
+    _one(PRESET_ASSIGNEES, "preset assignees, one fails", prepare=one_change_fails),
     # What the other try has changed is unchanged.
     _one(
         replace(PRESET_ASSIGNEES, told=lambda result: result["refused"]), "preset assignees, two tries", kind=TWO_TRIES

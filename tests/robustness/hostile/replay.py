@@ -44,12 +44,15 @@ class Server:
     spoiled: Route
     answers: list[Exchange]
     hosts: set[str] = field(default_factory=set)
+    trusted: set[str] = field(default_factory=set)  # hosts that were shown the token
     asked: list[Route] = field(default_factory=list)
 
     def answer(self, request: requests.PreparedRequest) -> Exchange:
         parts = urlsplit(str(request.url))
         route = (str(request.method), parts.path)
         self.hosts.add(parts.netloc)
+        if "Authorization" in request.headers:
+            self.trusted.add(parts.netloc)
         self.asked.append(route)
         if route == self.spoiled:
             return self.answers[min(self.asked.count(route), len(self.answers)) - 1]

@@ -38,6 +38,8 @@ REPRESENTATIVE = (
 LARGE = ("ProcoreHook.get_instance", "ProcoreLegacyHook.list_instances", "WorkflowsoftHook.get_fields")
 # They do not parse what they read as all others do.
 OTHER_WAYS = ("ProcoreHook.each_bulk_history", "ProcoreHook.get_bulk_replace_errors")
+# It reads a file that may lie elsewhere: it follows one redirect, to another host without the token.
+FOLLOWS = "ProcoreHook.get_bulk_replace_errors"
 Good = dict[str, list[Exchange]]
 PAGED = (
     "ProcoreHook.find_user_id",
@@ -99,8 +101,9 @@ def problem_with(call: Call, server: Server, like: Any, *, is_no_answer: bool = 
         return "".join(traceback.format_exception(bare)[-3:])
     if time.thread_time() - began > SOON:
         return f"took {time.thread_time() - began:.1f} s"
-    if len(server.hosts) > 1:
-        return f"asked {server.hosts}"
+    hosts = server.trusted if str(call) == FOLLOWS else server.hosts
+    if len(hosts) > 1:
+        return f"asked {hosts}"
     if error is not None:
         return problem_with_error(call, server, error)
     if is_no_answer and not (call.name == "test_connection" and result[0] is False):

@@ -7,6 +7,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any
 
 import pytest
+import requests
 
 from tests.unit.emulator.conftest import COMPANY, Client
 from tests.unit.emulator.test_procore import INSTANCE, INSTANCES, TOOL, history_of, reasons, step_of
@@ -337,3 +338,81 @@ def test_a_replacement_without_errors_may_have_no_list_of_them(emulator, procore
     procore.get(f"{REQUESTS}/{requested(procore)}/errors", status=404)
     failed = requested(procore, old_assignee_id="90004", new_assignee_ids=["90009"])
     assert procore.send("GET", f"{REQUESTS}/{failed}/errors").status_code == 200
+
+
+# --- the other sides of what is not documented ---
+
+
+def test_a_replacement_can_be_listed_with_times_and_a_cut_reason(emulator, procore):
+    emulator.control("PATCH", "switches", bulk_replace_rows="cut")
+    days = {"start_date": "2999-01-01", "end_date": "2999-02-01"}
+    made = requested(procore, replacement_type="temporary", reason="On parental leave", **days)
+
+    row = procore.get(f"{REQUESTS}/{made}")["data"]
+
+    assert (row["start_date"], row["end_date"]) == ("2999-01-01T00:00:00-08:00", "2999-02-01T23:59:59-08:00")
+    assert row["reason"].endswith("...")
+    assert "On parental leave".startswith(row["reason"].removesuffix("..."))
+
+
+def test_the_status_of_a_replacement_has_other_spellings_and_words(emulator, procore):
+    emulator.control("PATCH", "switches", operation_delay=60)
+    path = f"{REQUESTS}/{requested(procore)}"
+    shown = {}
+    for spelling in ("documented", "upper_case", "more_words"):
+        emulator.control("PATCH", "switches", bulk_replace_status=spelling)
+        shown[spelling] = procore.get(path)["data"]["status"]
+
+    assert shown == {"documented": "processing", "upper_case": "PROCESSING", "more_words": "queued"}
+
+
+def test_a_stopped_replacement_shows_later_or_is_gone(emulator, procore):
+    days = {"replacement_type": "temporary", "start_date": "2999-01-01", "end_date": "2999-02-01"}
+    emulator.control("PATCH", "switches", bulk_replace_stop="later")
+    path = f"{REQUESTS}/{requested(procore, **days)}"
+    procore.change("DELETE", path, status=202)
+    assert [procore.get(path)["data"]["status"] for _ in range(3)] == ["upcoming", "upcoming", "stopped"]
+
+    emulator.control("PATCH", "switches", bulk_replace_stop="gone")
+    path = f"{REQUESTS}/{requested(procore, **days)}"
+    procore.get(path)
+    procore.change("DELETE", path, status=202)
+    procore.get(path, status=404)
+
+
+def test_the_second_stop_of_a_replacement_may_be_rejected(emulator, procore):
+    path = (
+        REQUESTS
+        + "/"
+        + requested(procore, replacement_type="temporary", start_date="2999-01-01", end_date="2999-02-01")
+    )
+    procore.change("DELETE", path, status=202)
+    procore.change("DELETE", path, status=202)
+
+    emulator.control("PATCH", "switches", bulk_replace_stop_again="rejected")
+    procore.change("DELETE", path, status=422)
+
+
+def test_the_list_of_errors_comes_in_other_forms_and_ways(emulator, procore):
+    path = f"{REQUESTS}/{requested(procore, old_assignee_id='90004', new_assignee_ids=['90009'])}/errors"
+    plain = procore.send("GET", path).content
+
+    emulator.control("PATCH", "switches", bulk_replace_csv="no_names")
+    assert procore.send("GET", path).content == plain.split(b"\r\n", 1)[1]
+    emulator.control("PATCH", "switches", bulk_replace_csv="utf-16")
+    assert procore.send("GET", path).content.decode("utf-16").encode() == plain
+    emulator.control("PATCH", "switches", bulk_replace_csv="named_columns", bulk_replace_report="forbidden")
+    assert procore.send("GET", path).status_code == 403
+
+
+def test_the_list_of_errors_takes_some_reads_or_is_elsewhere(emulator, procore):
+    made = requested(procore, old_assignee_id="90004", new_assignee_ids=["90009"])
+    path = f"{REQUESTS}/{made}/errors"
+    emulator.control("PATCH", "switches", bulk_replace_report="accepted_first")
+    assert [procore.send("GET", path).status_code for _ in range(3)] == [202, 202, 200]
+
+    emulator.control("PATCH", "switches", bulk_replace_report="redirect")
+    address = procore.send("GET", path).headers["Location"]
+    assert requests.get(address, timeout=10).status_code == 200
+    assert requests.get(address, timeout=10, headers={"Authorization": "Bearer x"}).status_code == 400
+    assert requests.get(address.partition("?")[0], timeout=10).status_code == 403

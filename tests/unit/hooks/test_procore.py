@@ -721,7 +721,7 @@ def test_a_person_is_replaced_and_what_could_not_be_done_is_reported(airflow_con
     created = hook.create_bulk_replace_request({**REPLACE, "new_assignee_ids": ["90009"]})
     request_id = created["bulk_replace_request_id"]
     assert hook.get_async_operation(created["operation_id"])["status"] == "failed"
-    assert "User 90009 cannot be assigned." in hook.get_bulk_replace_errors(request_id)
+    assert b"User 90009 cannot be assigned." in hook.get_bulk_replace_errors(request_id)
     hook.update_bulk_replace_request(request_id, REPLACE)
     assert hook.get_bulk_replace_request(request_id)["status"] == "completed"
     temporary = {**REPLACE, "replacement_type": "temporary", "start_date": "2999-01-01", "end_date": "2999-02-01"}

@@ -142,7 +142,7 @@ def test_without_waiting_the_request_is_returned_at_once(emulator):
 
     result = replace(**WHO, wait_for_completion=False).execute({})
 
-    assert (result["status"], result["errors"]) == (None, 0)
+    assert (result["status"], result["errors"]) == (None, None)
 
 
 def test_a_request_is_stopped_once(emulator):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_workflows.exceptions import ConfigurationError, RateLimited
+from airflow_provider_workflows.exceptions import ConfigurationError, PresetsUnfinished, RateLimited
 from airflow_provider_workflows.operators.procore_assignees import ProcorePresetAssigneesOperator
 from airflow_provider_workflows.rules.procore_assignees import table_of
 from tests.support.killed import Killed
@@ -242,7 +242,7 @@ def test_a_lost_response_is_reconciled_by_reading(emulator, store, reset):
     if reset == "after":
         assert operator.execute({"task_state_store": store})["changed"] == 1
     else:
-        with pytest.raises(AirflowFailException, match="OutcomeUnknown: .*does not show other members"):
+        with pytest.raises(PresetsUnfinished, match="preset 401 shows no other members"):
             operator.execute({"task_state_store": store})
     assert len(writes(emulator)) == (1 if reset == "after" else 0)
 
@@ -361,7 +361,7 @@ def test_an_edit_after_an_earlier_try_is_not_written_over(emulator, store, anoth
 
     with pytest.raises(AirflowFailException, match="PresetDiffers"):
         assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
-    assert writes(emulator) == [PRESET]
+    assert writes(emulator) == [PRESET, another]
     assert groups_of(emulator)["Directors"] == [NORA]
 
 
@@ -410,12 +410,12 @@ def test_change_found_by_a_later_try_is_remembered_by_the_next(emulator, store, 
 
     with pytest.raises(AirflowFailException, match="PresetDiffers"):
         assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
-    assert writes(emulator) == [PRESET]
+    assert writes(emulator) == [PRESET, another]
 
 
 def test_a_change_that_cannot_be_read_back_is_not_called_rejected(emulator, store):
     emulator.control("POST", "faults", method="GET", path=f"/presets/{PRESET}$", skip=2, status=404, json={}, times=99)
-    with pytest.raises(AirflowFailException, match="OutcomeUnknown: .*cannot be read"):
+    with pytest.raises(PresetsUnfinished, match="unknown .*cannot be read"):
         assign(directors(LEE), mode="apply").execute({"task_state_store": store})
     emulator.control("DELETE", "faults")
 
@@ -423,11 +423,11 @@ def test_a_change_that_cannot_be_read_back_is_not_called_rejected(emulator, stor
     assert writes(emulator) == [PRESET]
 
 
-def test_lost_response_that_cannot_be_read_back_is_not_retried(emulator, store):
+def test_lost_response_that_cannot_be_read_back_is_unknown(emulator, store):
     emulator.control("POST", "faults", method="PATCH", path="/assignees$", reset="before")
     emulator.control("POST", "faults", method="GET", path=f"/presets/{PRESET}$", skip=2, times=99, status=403, json={})
 
-    with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
+    with pytest.raises(PresetsUnfinished, match="unknown .*cannot be read"):
         assign(directors(LEE), mode="apply", on_refused="skip").execute({"task_state_store": store})
 
 

@@ -1,0 +1,35 @@
+"""Files out of Procore, which answers with the file itself or sends us on to where it is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from urllib.parse import urljoin, urlsplit
+
+from airflow_provider_workflows.client.rest import Answer, RestClient
+from airflow_provider_workflows.client.retry import Replay
+from airflow_provider_workflows.client.uploads import send_to_storage
+from airflow_provider_workflows.exceptions import ContractError
+
+
+def download(client: RestClient, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+    """
+    Get a file; one redirect is followed, to another host without the token.
+
+    :param client: Signed in to Procore.
+    :param path: Path of the file below the client's base URL.
+    :param headers: Headers of the call to Procore.
+    :raises ApiError: see :meth:`RestClient.call`; or the file is not where the redirect leads.
+    """
+    answer = client.call("GET", path, replay=Replay.SAFE, headers=headers, may_redirect=True)
+    if answer.status < 300:
+        return answer
+    try:
+        target = urljoin(client.base_url + path, answer.headers["Location"])
+    except ValueError:  # without its words, which repeat an address that may be signed
+        raise ContractError(
+            "The server answered with a redirect to no address", method="GET", path=path, status_code=answer.status
+        ) from None
+    if not target.startswith(client.base_url + "/rest/"):
+        return send_to_storage(client, "GET", target)
+    parts = urlsplit(target.removeprefix(client.base_url))
+    return client.call("GET", parts.path, query=parts.query, replay=Replay.SAFE, headers=headers)
