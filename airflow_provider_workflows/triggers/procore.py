@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator
-from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -23,7 +22,8 @@ from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.forms import documented_form, is_id
 from airflow_provider_workflows.rules.parameters import text_id
 from airflow_provider_workflows.rules.verdicts import Verdict, Word
-from airflow_provider_workflows.triggers.base import PASSING_FAULTS, WaitTrigger, in_thread
+from airflow_provider_workflows.triggers.base import PASSING_FAULTS, WaitTrigger
+from airflow_provider_workflows.triggers.cancellation import terminate_if_killed
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -216,12 +216,13 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
 
     async def on_kill(self) -> None:
         if self.terminate_on_kill and self.instance_id is not None:
-            hook = self.open_hook()
-            try:
-                await hook.prepare()
-                await in_thread(partial(hook.terminate_instance, self.instance_id, project_id=self.project_id))
-            finally:
-                hook.close()
+            await terminate_if_killed(
+                self.open_hook(),
+                self.instance_id,
+                project_id=self.project_id,
+                deadline=self.deadline,
+                task_instance=self.task_instance,
+            )
 
     def _visit(self, history: dict[str, Any]) -> dict[str, Any] | None:
         wishes = [(step, False) for step in self.step_reached] + [(step, True) for step in self.step_answered]
