@@ -43,9 +43,9 @@ async def terminate_if_killed(
     hook: ProcoreHook, instance_id: str, *, project_id: str | None, deadline: str | None, task_instance: Any
 ) -> None:
     """
-    Terminate an instance if Airflow says that the task which waits for it no longer does; log what was done and why.
+    Terminate an instance if Airflow says that its task no longer waits for it; log what was done and why.
 
-    Raises nothing but a cancellation: Airflow would only log it.
+    Failures are logged and not raised: Airflow would only log them, without the instance.
 
     :param hook: Opened for this; closed afterwards.
     :param instance_id: The instance.
@@ -98,7 +98,7 @@ class _Termination:
         self._hook = hook
         self._instance_id = instance_id
         self._project_id = project_id
-        self._failure = "Airflow did not tell the state of the task"
+        self._failure = "Airflow did not return the state of the task"
         # A thread of its own. Requests to a server that hangs can occupy every thread of the polls, and other
         # triggers those that Airflow's event loop has (asyncio.to_thread), for longer than a kill may take.
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="workflows-kill")
@@ -114,8 +114,8 @@ class _Termination:
 
     def log_failure(self) -> None:
         log.error(
-            "Instance %s was not terminated, although its task may have been killed: %s Look at it in Procore, and "
-            "terminate it there if nobody needs it.",
+            "Terminating instance %s failed, although a user may have killed its task: %s Check the instance in "
+            "Procore, and terminate it there unless it is still needed.",
             self._instance_id,
             f"{self._failure.rstrip('.')}.",
         )
@@ -128,8 +128,8 @@ class _Termination:
             state = await self._in_thread(read_task_state, task_instance)
         except Exception as error:
             log.warning(
-                "Not terminating instance %s: Airflow did not tell the state of its task (%s: %s). If a user has "
-                "killed the task, terminate the instance in Procore.",
+                "Not terminating instance %s: reading the state of its task from Airflow failed (%s: %s). If a user "
+                "has killed the task, terminate the instance in Procore.",
                 *(self._instance_id, type(error).__name__, error),
             )
             return False
@@ -148,7 +148,7 @@ class _Termination:
         while True:
             try:
                 await self._hook.prepare()
-                is_done_by_us = await self._in_thread(self._attempt)
+                is_ended_by_us = await self._in_thread(self._attempt)
             except Exception as error:
                 # Other errors can come from a secrets backend, whose words may hold a secret.
                 self._failure = str(error) if isinstance(error, WorkflowsError) else type(error).__name__
@@ -165,7 +165,7 @@ class _Termination:
                 pause, was_rejected = min(2 * pause, MAX_PAUSE_SECONDS), is_rejected
                 await asyncio.sleep(wait)
             else:
-                did = "Terminated instance %s." if is_done_by_us else "Instance %s has ended already."
+                did = "Terminated instance %s." if is_ended_by_us else "Instance %s has ended already."
                 log.info(did, self._instance_id)
                 return
 
@@ -179,7 +179,7 @@ class _Termination:
         except RateLimited:
             raise
         except WorkflowsError as unreadable:
-            # By the documents an instance that has ended stays as it is.
+            # Terminate all the same: Procore documents that an instance that has ended stays as it is.
             self._failure = str(unreadable)
         response = self._hook.terminate_instance(self._instance_id, project_id=self._project_id)
         if not rules.has_ended(response):

@@ -1,8 +1,8 @@
 """
 Stop a triggerer until another one has taken its waits over, and let it come back: no instance may be terminated.
 
-Airflow 3.3.0 to 3.3.2 tell each trigger that was taken over of a kill. ``make distributed`` does it with tasks that
-terminate their instances when they are killed, and kills one of them at the end.
+Airflow 3.3.0 to 3.3.2 call ``on_kill()`` of each trigger that was taken over. ``make distributed`` does it with tasks
+that terminate their instances when they are killed, and kills one of them at the end.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ DAG, TASK = "cancelled_on_kill", "start"
 FIRST_ITEM = 880_000
 # Two loops of a triggerer, and what Airflow gives on_kill(): what comes later, comes from something else.
 SECONDS_TO_TERMINATE = 35.0
-LEFT_ALONE = "Not terminating instance"  # in the log of a task whose trigger was told of a kill
+LEFT_ALONE = "Not terminating instance"  # in the log of a task whose on_kill() ran
 
 
 def stop_a_triggerer(
@@ -57,13 +57,13 @@ def stop_a_triggerer(
     waiting = airflow.count(DAG, run_id, "deferred")
     if waiting != waits:
         wrong.append(f"{waiting} of {waits} tasks wait after a triggerer came back")
-    told = [LEFT_ALONE in airflow.log(DAG, run_id, TASK, map_index=number) for number in range(waits)]
+    left_alone = [LEFT_ALONE in airflow.log(DAG, run_id, TASK, map_index=number) for number in range(waits)]
     return Outcome(
         wrong=wrong + kill_one(airflow, emulator, run_id, seconds),
         figures={
             "waits of the triggerer that was stopped": f"{taken} of {waits}",
             "seconds until another had them all": round(silent),
-            "waits whose trigger was told of a kill": sum(told),
+            "waits whose on_kill() ran after a takeover": sum(left_alone),
         },
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 import threading
@@ -21,7 +22,10 @@ from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigg
 from tests.support.versions import AIRFLOW
 from tests.unit.triggers.conftest import cancel, start, v2_wait, wait_for
 
-pytestmark = pytest.mark.usefixtures("airflow_connections")
+pytestmark = [
+    pytest.mark.usefixtures("airflow_connections"),
+    pytest.mark.skipif(AIRFLOW < (3, 3), reason="before Airflow 3.3 no kill reaches a trigger"),
+]
 
 INSTANCE, ITEM = "700001", "5001"
 TERMINATE = rf"/instances/{INSTANCE}/terminate$"
@@ -135,10 +139,6 @@ def cancel_as_airflow_does(trigger: ProcoreInstanceWaitTrigger, map_index: int) 
     asyncio.run(scenario())
 
 
-from_airflow_3_3 = pytest.mark.skipif(AIRFLOW < (3, 3), reason="before Airflow 3.3 a kill does not reach a trigger")
-
-
-@from_airflow_3_3
 @pytest.mark.parametrize("map_index", [-1, 0, 12])
 def test_triggerer_takeover_terminates_nothing(emulator, airflow_says, map_index):
     supervisor = airflow_says("deferred", map_index)
@@ -148,7 +148,6 @@ def test_triggerer_takeover_terminates_nothing(emulator, airflow_says, map_index
     assert (terminations(emulator), sent(emulator), len(supervisor.asked)) == (0, 0, 1)
 
 
-@from_airflow_3_3
 @pytest.mark.parametrize("state", ["failed", "success", None])
 @pytest.mark.parametrize("map_index", [-1, 12])
 def test_kill_by_a_user_terminates_once(emulator, airflow_says, state, map_index):
@@ -432,64 +431,64 @@ def test_kill_that_airflow_cuts_short_names_the_instance(emulator, clock, airflo
 # --- threads ---
 
 
+class SilentServer:
+    """Accepts one connection and never responds."""
+
+    def __init__(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
+        self.called = threading.Event()
+        self._call: socket.socket | None = None
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            self._call, _ = self._server.accept()
+            self.called.set()
+
+    def close(self) -> None:
+        if self._server.fileno() < 0:
+            return
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self._thread.join()
+        if self._call is not None:
+            self._call.close()
+
+
 @pytest.fixture
-def server_that_never_responds():
-    """Accept connections and never respond, until the test is over; give the address and who has called."""
-    calls: list[socket.socket] = []
-    called = threading.Condition()
-    with socket.create_server(("127.0.0.1", 0)) as server:
-
-        def accept() -> None:
-            while True:
-                try:
-                    connection, _ = server.accept()
-                except OSError:
-                    return
-                with called:
-                    calls.append(connection)
-                    called.notify_all()
-
-        thread = threading.Thread(target=accept, daemon=True)
-        thread.start()
-        yield SimpleNamespace(port=server.getsockname()[1], calls=calls, called=called)
-        server.shutdown(socket.SHUT_RDWR)
-        thread.join()
-    for connection in calls:
-        connection.close()
+def silent_connections(emulator, set_connection):
+    """Connections to servers that accept and never respond, by id; the waits on them sign in on the emulator."""
+    servers = {f"procore_silent_{number}": SilentServer() for number in range(4)}
+    for conn_id, server in servers.items():
+        set_connection(conn_id, {**emulator.connection("procore"), "host": server.url})
+    yield servers
+    for server in servers.values():
+        server.close()
 
 
-def test_kill_waits_for_no_thread_of_others(
-    emulator, airflow_says, set_connection, server_that_never_responds, monkeypatch
-):
-    """Neither polls of connections that hang hold it up, nor what other triggers have put on Airflow's threads."""
-    hung = server_that_never_responds
-    monkeypatch.setattr("airflow_provider_workflows.triggers.shared_poll.random.random", lambda: 0.0)
+def test_kill_waits_for_no_thread_of_others(emulator, airflow_says, silent_connections):
+    """Neither polls of connections that hang delay it, nor what other triggers run on Airflow's threads."""
     airflow_says("failed")
-    names = [f"procore_hung_{number}" for number in range(5)]
-    for name in names:
-        connection = emulator.connection("procore")
-        extra = {**connection["extra"], "base_url": f"http://127.0.0.1:{hung.port}"}
-        set_connection(name, {**connection, "host": f"http://127.0.0.1:{hung.port}", "extra": extra})
     (instance_id, item_id), *_ = start(emulator, 1)
     free = threading.Event()
-
-    def all_called() -> None:
-        with hung.called:
-            assert hung.called.wait_for(lambda: len(hung.calls) >= 4, 10)
 
     async def scenario() -> None:
         loop = asyncio.get_running_loop()
         loop.set_default_executor(ThreadPoolExecutor(1))
-        tasks = [wait_for(v2_wait(instance_id, item_id, procore_conn_id=name, poll_interval=0.1)) for name in names]
+        waits = [v2_wait(instance_id, item_id, procore_conn_id=name, poll_interval=0.1) for name in silent_connections]
+        tasks = [wait_for(wait) for wait in waits]
         with ThreadPoolExecutor(1) as own:
-            await loop.run_in_executor(own, all_called)
+            for server in silent_connections.values():
+                assert await loop.run_in_executor(own, server.called.wait, 10)
         loop.run_in_executor(None, free.wait)
         try:
             await asyncio.wait_for(trigger_of().on_kill(), 10)
         finally:
             free.set()
-            for connection in hung.calls:
-                connection.close()
+            for server in silent_connections.values():
+                server.close()
             await cancel(*tasks)
 
     asyncio.run(scenario())
