@@ -100,7 +100,7 @@ load: .venv/ready ## let 200 tasks act at once on a real Airflow, within Procore
 	touch $@
 
 .PHONY: distributed
-distributed: .venv/distributed ## kill workers, triggerers and the scheduler of an Airflow with Celery, PostgreSQL and Redis while 500 tasks wait
+distributed: .venv/distributed ## kill workers, triggerers and the scheduler of an Airflow with Celery, PostgreSQL and Redis while 500 tasks wait, and stop a triggerer
 	.venv/engines/bin/python -m tests.live.distributed
 
 .venv/bench: .venv/ready

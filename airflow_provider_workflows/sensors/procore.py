@@ -307,23 +307,18 @@ class ProcoreAsyncOperationSensor(ProcoreSensor):
         self.operation_id = operation_id
         self.until = until
         self.skip_on = skip_on
-        self._last_poke: ProcoreAsyncOperationWaitTrigger | None = None
 
     def build_trigger(self) -> ProcoreAsyncOperationWaitTrigger:
         check_required(operation_id=self.operation_id)
         until = known_states("until", self.until, ENDED_OPERATIONS)
         if not until:
             raise ConfigurationError(f"until must name at least one state of {', '.join(sorted(ENDED_OPERATIONS))}.")
-        trigger = ProcoreAsyncOperationWaitTrigger(
+        return ProcoreAsyncOperationWaitTrigger(
             **self.trigger_arguments(),
             operation_ids=[str(text_id(self.operation_id))],
             until=until,
             skip_on=known_states("skip_on", self.skip_on, ENDED_OPERATIONS),
         )
-        if self._last_poke is not None:  # so that pokes of one process count together
-            trigger.not_shown = self._last_poke.not_shown
-        self._last_poke = trigger
-        return trigger
 
     def finish(self, result: Mapping[str, Any]) -> dict[str, Any]:
         (operation,) = result["operations"]

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_workflows.exceptions import NotFound
-from airflow_provider_workflows.polling.channel import in_new_thread
 from airflow_provider_workflows.polling.procore import (
     AmbiguousHistory,
     BulkHistoryScope,
@@ -22,6 +20,7 @@ from airflow_provider_workflows.rules import procore_replacements as replacement
 from airflow_provider_workflows.rules.parameters import text_id
 from airflow_provider_workflows.rules.verdicts import Verdict, Word
 from airflow_provider_workflows.triggers.base import WaitTrigger
+from airflow_provider_workflows.triggers.cancellation import terminate_if_killed
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -206,12 +205,13 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
 
     async def on_kill(self) -> None:
         if self.terminate_on_kill and self.instance_id is not None:
-            hook = self.open_hook()
-            try:
-                await hook.prepare()
-                await in_new_thread(partial(hook.terminate_instance, self.instance_id, project_id=self.project_id))
-            finally:
-                hook.close()
+            await terminate_if_killed(
+                self.open_hook(),
+                self.instance_id,
+                project_id=self.project_id,
+                deadline=self.deadline,
+                task_instance=self.task_instance,
+            )
 
     def _visit(self, history: dict[str, Any]) -> dict[str, Any] | None:
         wishes = [(step, False) for step in self.step_reached] + [(step, True) for step in self.step_answered]

@@ -1,9 +1,10 @@
 """
 Run Airflow as a platform team would, with Celery, PostgreSQL, two workers and two triggerers, and kill its processes.
 
-``python -m tests.live.distributed`` runs the three example DAGs, then 500 waits, while workers, triggerers and the
-scheduler are killed. Exit code 0 if every action happened once, every wait ended with what was decided, and every
-event came, each time with the same id; else 1.
+``python -m tests.live.distributed`` runs the three example DAGs, stops a triggerer and lets it come back, then runs 500
+waits, while workers, triggerers and the scheduler are killed. Exit code 0 if every action happened once, the triggerer
+that came back terminated nothing, every wait ended with what was decided, and every event came, each time with the same
+id; else 1.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
 from pathlib import Path
 
 from airflow_provider_workflows.emulator import Emulator
 from tests.live.demo import EXAMPLES, THINKING, emulator_process, say
 from tests.live.kills import Killer, Outcome, report, what_has_come_of_it
+from tests.live.takeover import held, stop_a_triggerer
 from tests.support import crowd as crowds
 from tests.support.crowd import EVENTS, WAITS, Crowd, connections_to, emitted_events
 from tests.support.engines import postgresql, redis
@@ -52,6 +53,7 @@ SETTINGS = {
     "AIRFLOW__SCHEDULER__TASK_QUEUED_TIMEOUT_CHECK_INTERVAL": "10",
 }
 LONGEST = 1200.0  # seconds that one act may take
+STOPPED_WAITS = 8  # tasks with cancel_on_kill that wait while a triggerer is stopped
 QUIET = 30.0  # seconds in which it is measured what waiting costs
 
 
@@ -78,8 +80,13 @@ def run(waits: int, kills: int, seed: int) -> Outcome:
             killer = Killer(airflow, chance)
             wrong = run_flows(airflow, emulator, killer)
             say(f"The three flows: {'; '.join(wrong) or 'each action happened once'}")
+            stopped = stop_a_triggerer(
+                airflow, emulator, Path(folder), waits=STOPPED_WAITS, seconds=LONGEST, connection="procore_default"
+            )
+            say(f"A triggerer was stopped: {'; '.join(stopped.wrong) or 'nothing was terminated but by a kill'}")
             outcome = run_waits(airflow, Crowd(emulator, waits, chance), Path(folder), kills, killer)
-            outcome.wrong += wrong
+            outcome.wrong += wrong + stopped.wrong
+            outcome.figures |= stopped.figures
             outcome.figures["kills"] = killer.summary
     outcome.figures["seconds in all"] = round(time.monotonic() - began)
     return outcome
@@ -113,7 +120,7 @@ def run_waits(airflow: LiveAirflow, crowd: Crowd, folder: Path, kills: int, kill
     airflow.until("all are deferred", lambda: waiting() == waits, LONGEST, pause=2.0)
     figures: dict[str, object] = {"seconds until all were deferred": round(time.monotonic() - began)}
     airflow.until("the watcher emits an event", lambda: emitted_events(airflow), LONGEST)
-    holders = held(airflow, run_id)
+    holders = held(airflow, WAITS, run_id)
     figures |= {name: f"{sum(holders[life] for life in lives(airflow, name))} waits" for name in TRIGGERERS}
     figures |= cost_of_waiting(airflow, crowd.emulator)
     say("\n".join(f"{name}: {figure}" for name, figure in figures.items()))
@@ -141,19 +148,14 @@ def kill_and_see(airflow: LiveAirflow, crowd: Crowd, decisions: int, run_id: str
     killer.kill(victim)
     began = time.monotonic()
     crowd.work(decisions)
-    airflow.until(f"the other takes over from {victim}", lambda: not dead & set(held(airflow, run_id)), LONGEST, 1.0)
+    airflow.until(
+        f"the other takes over from {victim}", lambda: not dead & set(held(airflow, WAITS, run_id)), LONGEST, 1.0
+    )
     seconds = time.monotonic() - began
     say(f"{victim} was killed; the other had all after {seconds:.0f} s.")
     airflow.start(victim)
     airflow.until(f"{victim} is back", lambda: lives(airflow, victim) > dead, LONGEST, 1.0)
     return seconds
-
-
-def held(airflow: LiveAirflow, run_id: str) -> Counter[int]:
-    """Return how many waits are held by each triggerer, by the number of its life."""
-    triggers = [task["trigger"] for task in airflow.task_instances(WAITS, run_id) if task["state"] == "deferred"]
-    # One that has just fired may be gone already.
-    return Counter(trigger["triggerer_id"] for trigger in triggers if trigger is not None)
 
 
 def lives(airflow: LiveAirflow, triggerer: str) -> set[int]:

@@ -148,12 +148,23 @@ class LiveAirflow:
         """End one of Airflow's processes and its children as a power cut would."""
         process = self._processes.pop(component)
         process.kill()
+        self._signal(process, signal.SIGKILL)
+        process.wait()
+
+    def suspend(self, component: str) -> None:
+        """Stop one of Airflow's processes and its children where they are, as a paused container does."""
+        self._signal(self._processes[component], signal.SIGSTOP)
+
+    def resume(self, component: str) -> None:
+        """Let a suspended process and its children go on."""
+        self._signal(self._processes[component], signal.SIGCONT)
+
+    def _signal(self, process: subprocess.Popen[bytes], number: signal.Signals) -> None:
         # A task runs in a process group of its own, but in the session of its component.
         for other in psutil.pids():
             with contextlib.suppress(ProcessLookupError):
                 if os.getsid(other) == process.pid:
-                    os.kill(other, signal.SIGKILL)
-        process.wait()
+                    os.kill(other, number)
 
     def usage(self, component: str) -> tuple[float, float]:
         """Return the seconds of CPU that a process and its children have spent, and the MB that are theirs alone."""
@@ -241,6 +252,11 @@ class LiveAirflow:
         """Clear all tasks of a run that has ended, so that it runs again."""
         order = {"dag_run_id": run_id, "dry_run": False, "only_failed": False, "reset_dag_runs": True}
         self._call("POST", f"dags/{dag_id}/clearTaskInstances", json=order)
+
+    def mark_failed(self, dag_id: str, run_id: str, task_id: str, map_index: int = -1) -> None:
+        """Mark a task failed, as a user does who kills it."""
+        where = f"dags/{dag_id}/dagRuns/{run_id}/taskInstances/{task_id}"
+        self._call("PATCH", where, params={"map_index": map_index}, json={"new_state": "failed"})
 
     def task_instances(self, dag_id: str, run_id: str) -> list[dict[str, Any]]:
         """Return the run's task instances in the order in which they started."""

@@ -30,6 +30,7 @@ from airflow_provider_workflows.operators.procore import (
 )
 from airflow_provider_workflows.rules.times import parse_time
 from airflow_provider_workflows.sensors import procore as sensors
+from airflow_provider_workflows.triggers import cancellation
 from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
 from tests.support.killed import Killed
 from tests.unit.sensors.test_procore import deferred, first_event
@@ -406,15 +407,20 @@ def test_a_kill_ends_what_the_task_started_and_not_what_it_adopted(emulator, sto
     assert state_of(emulator, NEW if ends else INSTANCE)["state"] == ("terminated" if ends else "in_progress")
 
 
+def kill_while_deferred(trigger, monkeypatch) -> None:
+    monkeypatch.setattr(cancellation, "read_task_state", lambda task_instance: "failed")
+    asyncio.run(trigger.on_kill())
+
+
 @pytest.mark.parametrize(
     ("item_id", "cancel", "ends"), [("5002", True, True), ("5002", False, False), ("5001", True, False)]
 )
-def test_a_kill_while_deferred_ends_only_what_the_task_started(emulator, store, item_id, cancel, ends):
+def test_a_kill_while_deferred_ends_only_what_the_task_started(emulator, store, monkeypatch, item_id, cancel, ends):
     operator = start(item_id=item_id, wait_for_completion=True, cancel_on_kill=cancel)
     path, arguments = deferred(operator, {"task_state_store": store}).trigger.serialize()
     assert path.endswith("ProcoreInstanceWaitTrigger")
 
-    asyncio.run(ProcoreInstanceWaitTrigger(**arguments).on_kill())
+    kill_while_deferred(ProcoreInstanceWaitTrigger(**arguments), monkeypatch)
 
     assert len(effects(emulator, "terminate")) == ends
 
@@ -1067,7 +1073,7 @@ def test_lost_start_is_ours_only_where_its_creator_says_so(emulator, store, monk
 
     trigger = deferred(operator, {"task_state_store": store}).trigger
     operator.on_kill()
-    asyncio.run(trigger.on_kill())
+    kill_while_deferred(trigger, monkeypatch)
 
     is_ours = (creator, who) == ("present", "ours")
     assert trigger.carry == {"adopted": not is_ours}

@@ -1,0 +1,508 @@
+"""A killed task ends the instance that it started; a triggerer that loses a wait to another one ends nothing."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+import threading
+import uuid
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from airflow.sdk.execution_time import task_runner
+from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
+
+from airflow_provider_workflows.triggers import cancellation
+from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
+from tests.support.versions import AIRFLOW
+from tests.unit.triggers.conftest import cancel, start, v2_wait, wait_for
+
+pytestmark = [
+    pytest.mark.usefixtures("airflow_connections"),
+    pytest.mark.skipif(AIRFLOW < (3, 3), reason="before Airflow 3.3 no kill reaches a trigger"),
+]
+
+INSTANCE, ITEM = "700001", "5001"
+TERMINATE = rf"/instances/{INSTANCE}/terminate$"
+SHOW = rf"/instances/{INSTANCE}$"
+ALWAYS = 10**6
+# Of a task: deferred still, or to be tried again, which goes on with the same instance.
+WAITS_ON = ["deferred", "up_for_retry"]
+# What a task is after somebody marked it failed, successful or skipped; None and what follows it after a clear.
+KILLED = ["failed", "success", "skipped", None, "scheduled", "queued", "running", "removed"]
+
+
+class Supervisor:
+    """The triggerer's main process, which asks Airflow what a trigger wants to know."""
+
+    def __init__(self, state: str | None, map_index: int = -1):
+        self.state = state
+        self.map_index = map_index
+        self.error: Exception | None = None
+        self.states: dict[str, Any] | None = None  # instead of what Airflow would say
+        self.asked: list[GetTaskStates] = []
+
+    def send(self, message: GetTaskStates) -> TaskStatesResult:
+        with pytest.raises(RuntimeError):  # it would block all triggers
+            asyncio.get_running_loop()
+        self.asked.append(message)
+        if self.error is not None:
+            raise self.error
+        # As Airflow's API server names them.
+        name = "start" if self.map_index < 0 else f"start_{self.map_index}"
+        return TaskStatesResult(task_states={"run": {name: self.state}} if self.states is None else self.states)
+
+
+@pytest.fixture
+def airflow_says(monkeypatch):
+    """Return a function that sets the state of the task, as Airflow tells it."""
+
+    def set_state(state: str | None, map_index: int = -1) -> Supervisor:
+        supervisor = Supervisor(state, map_index)
+        monkeypatch.setattr(task_runner, "SUPERVISOR_COMMS", supervisor, raising=False)
+        return supervisor
+
+    return set_state
+
+
+def trigger_of(map_index: int = -1, **more: Any) -> ProcoreInstanceWaitTrigger:
+    trigger = v2_wait(INSTANCE, ITEM, terminate_on_kill=True, **more)
+    trigger.task_instance = SimpleNamespace(dag_id="dag", task_id="start", run_id="run", map_index=map_index)
+    return trigger
+
+
+def terminations(emulator) -> int:
+    return sum(effect["action"] == "terminate" for effect in emulator.effects())
+
+
+def sent(emulator) -> int:
+    """Return how often a termination was sent."""
+    return sum(request["path"].endswith("/terminate") for request in emulator.requests())
+
+
+def errors(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
+
+
+def warnings(caplog) -> list[str]:
+    return [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+
+
+def fail(emulator, method: str, path: str, **how: Any) -> None:
+    emulator.control("POST", "faults", method=method, path=path, **how)
+
+
+# --- what Airflow's own triggerer makes of it ---
+
+
+def cancel_as_airflow_does(trigger: ProcoreInstanceWaitTrigger, map_index: int) -> None:
+    """Run a trigger in Airflow's triggerer until the database does not list it for this triggerer any more."""
+    from airflow.executors.workloads import RunTrigger
+    from airflow.executors.workloads.task import TaskInstanceDTO
+    from airflow.jobs.triggerer_job_runner import TriggerRunner, TriggerRunnerSupervisor
+    from airflow.models.trigger import Trigger
+
+    path, arguments = trigger.serialize()
+    of_task = {"dag_id": "dag", "task_id": "start", "run_id": "run", "try_number": 1, "map_index": map_index}
+    task_instance = TaskInstanceDTO(
+        id=uuid.uuid4(), dag_version_id=uuid.uuid4(), pool_slots=1, priority_weight=1, queue="default", **of_task
+    )
+    workload = RunTrigger(
+        id=1, ti=task_instance, classpath=path, encrypted_kwargs=Trigger.encrypt_kwargs(arguments), timeout_after=None
+    )
+    supervisor: Any = SimpleNamespace(
+        running_triggers={1},
+        events=deque(),
+        cancelling_triggers=set(),
+        failed_triggers=deque(),
+        creating_triggers=deque(),
+    )
+
+    async def scenario() -> None:
+        runner = TriggerRunner()
+        runner.to_create.append(workload)
+        await runner.create_triggers()
+        running = runner.triggers[1]["task"]
+        await asyncio.sleep(0.05)
+        assert not running.done()
+        TriggerRunnerSupervisor.update_triggers(supervisor, requested_trigger_ids=set())
+        runner.to_cancel.extend(supervisor.cancelling_triggers)
+        await runner.cancel_triggers()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("map_index", [-1, 0, 12])
+def test_triggerer_takeover_terminates_nothing(emulator, airflow_says, map_index):
+    supervisor = airflow_says("deferred", map_index)
+
+    cancel_as_airflow_does(trigger_of(map_index), map_index)
+
+    assert (terminations(emulator), sent(emulator), len(supervisor.asked)) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("state", ["failed", "success", None])
+@pytest.mark.parametrize("map_index", [-1, 12])
+def test_kill_by_a_user_terminates_once(emulator, airflow_says, state, map_index):
+    supervisor = airflow_says(state, map_index)
+
+    cancel_as_airflow_does(trigger_of(map_index), map_index)
+
+    assert (terminations(emulator), sent(emulator)) == (1, 1)
+    (asked,) = supervisor.asked
+    assert (asked.dag_id, asked.task_ids, asked.run_ids) == ("dag", ["start"], ["run"])
+    assert asked.map_index == (None if map_index < 0 else map_index)
+
+
+# --- which state is a kill ---
+
+
+def kill(clock, **more: Any) -> None:
+    clock.run(trigger_of(**more).on_kill())
+
+
+@pytest.mark.parametrize("state", WAITS_ON)
+def test_nothing_is_sent_while_the_task_goes_on(emulator, clock, airflow_says, state):
+    airflow_says(state)
+
+    kill(clock)
+
+    assert emulator.requests() == []
+
+
+@pytest.mark.parametrize("state", KILLED)
+def test_task_that_no_longer_waits_was_killed(emulator, clock, airflow_says, state):
+    airflow_says(state)
+
+    kill(clock)
+
+    assert (terminations(emulator), sent(emulator)) == (1, 1)
+
+
+@pytest.mark.parametrize(
+    "states",
+    [
+        {},
+        {"run": {}},
+        {"run": {"another": "failed"}},
+        {"another": {"start": "failed"}},
+        {"run": {"start_1": "failed"}},
+        {"run": None},
+    ],
+)
+def test_nothing_is_sent_where_airflow_names_no_state(emulator, clock, airflow_says, caplog, states):
+    airflow_says(None).states = states
+
+    kill(clock)
+
+    assert emulator.requests() == []
+    assert [INSTANCE in words for words in warnings(caplog)] == [True]
+
+
+def test_nothing_is_sent_where_the_state_cannot_be_read(emulator, clock, airflow_says, caplog):
+    airflow_says("failed").error = RuntimeError("the API server is away")
+
+    kill(clock)
+
+    assert emulator.requests() == []
+    assert [INSTANCE in words and "the API server is away" in words for words in warnings(caplog)] == [True]
+
+
+def test_nothing_is_sent_without_a_task_instance(emulator, clock, airflow_says):
+    airflow_says("failed")
+
+    clock.run(v2_wait(INSTANCE, ITEM, terminate_on_kill=True).on_kill())
+
+    assert emulator.requests() == []
+
+
+def test_task_whose_wait_timed_out_elsewhere_was_not_killed(emulator, clock, airflow_says):
+    airflow_says("failed")
+
+    kill(clock, deadline=clock.deadline(-1.0))
+    assert emulator.requests() == []
+
+    kill(clock, deadline=clock.deadline(60.0))
+    assert terminations(emulator) == 1
+
+
+def test_kill_of_a_wait_that_does_not_cancel_asks_nothing(emulator, clock, airflow_says):
+    supervisor = airflow_says("failed")
+
+    clock.run(v2_wait(INSTANCE, ITEM).on_kill())
+
+    assert (supervisor.asked, emulator.requests()) == ([], [])
+
+
+# --- an instance that has ended ---
+
+
+@pytest.mark.parametrize("option", ["Reject", None])
+def test_instance_that_has_ended_is_sent_nothing(emulator, clock, airflow_says, caplog, option):
+    airflow_says("success")
+    if option is None:
+        emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
+    else:
+        emulator.control(
+            "POST", f"procore/instances/{INSTANCE}/respond", login="integration@example.com", option=option
+        )
+
+    kill(clock)
+
+    assert sent(emulator) == 0
+    assert errors(caplog) == []
+
+
+def test_second_kill_does_no_harm(emulator, clock, airflow_says, caplog):
+    airflow_says("failed")
+
+    kill(clock)
+    kill(clock)
+
+    assert (terminations(emulator), sent(emulator)) == (1, 1)
+    assert errors(caplog) == []
+
+
+@pytest.mark.parametrize("status", [404, 409, 422])
+def test_instance_that_somebody_else_ends_in_between_is_done(emulator, clock, airflow_says, caplog, status):
+    airflow_says("failed")
+    fail(emulator, "POST", TERMINATE, status=status, json={"error": "It has ended."}, after=True, times=ALWAYS)
+
+    kill(clock)
+
+    assert (terminations(emulator), sent(emulator)) == (1, 1)
+    assert errors(caplog) == []
+
+
+# --- attempts ---
+
+PASSES = {
+    "429": {"status": 429, "headers": {"Retry-After": "7"}},
+    "429 without a time": {"status": 429},
+    "503": {"status": 503},
+    "502 after the effect": {"status": 502, "after": True},
+    "lost before": {"reset": "before"},
+    "lost after": {"reset": "after"},
+    "401": {"status": 401},
+    "gateway": {"status": 403, "body": "<html>blocked</html>"},
+    "500": {"status": 500},
+    "malformed": {"status": 200, "json": {}},
+    "page after the effect": {"status": 200, "body": "<html></html>", "after": True},
+}
+
+
+@pytest.mark.parametrize("how", list(PASSES))
+@pytest.mark.parametrize("path", [TERMINATE, SHOW])
+def test_one_fault_does_not_end_a_kill(emulator, clock, airflow_says, caplog, how, path):
+    airflow_says("failed")
+    fail(emulator, "POST" if path == TERMINATE else "GET", path, **PASSES[how])
+
+    kill(clock)
+
+    assert terminations(emulator) == 1
+    assert errors(caplog) == []
+    assert clock.elapsed <= cancellation.BUDGET_SECONDS
+
+
+def test_stated_wait_is_honoured(emulator, clock, airflow_says):
+    airflow_says("failed")
+    fail(emulator, "POST", TERMINATE, status=429, headers={"Retry-After": "9"})
+
+    kill(clock)
+
+    assert 9.0 <= clock.elapsed < 12.0
+    assert (terminations(emulator), sent(emulator)) == (1, 2)
+
+
+def test_instance_that_cannot_be_read_is_terminated(emulator, clock, airflow_says):
+    airflow_says("failed")
+    fail(emulator, "GET", SHOW, status=500, times=ALWAYS)
+
+    kill(clock)
+
+    assert terminations(emulator) == 1
+
+
+def test_connection_that_cannot_be_looked_up_at_first_is_tried_again(emulator, clock, airflow_says, monkeypatch):
+    airflow_says("failed")
+    trigger = trigger_of()
+    lookups = []
+    hook = trigger.open_hook()
+    prepare = hook.prepare
+
+    async def fails_once():
+        lookups.append(True)
+        if len(lookups) == 1:
+            raise RuntimeError("secrets: hunter2")
+        await prepare()
+
+    monkeypatch.setattr(hook, "prepare", fails_once)
+    monkeypatch.setattr(trigger, "open_hook", lambda: hook)
+
+    clock.run(trigger.on_kill())
+
+    assert (terminations(emulator), len(lookups)) == (1, 2)
+
+
+# --- and where none succeeds ---
+
+LASTS = {
+    "503": {"status": 503},
+    "429": {"status": 429, "headers": {"Retry-After": "120"}},
+    "not permitted": {"status": 403, "json": {"error": "Not permitted."}},
+    "unchanged": {"status": 200, "json": {"data": {"id": int(INSTANCE), "ended_at": None}}},
+}
+
+
+@pytest.mark.parametrize("how", list(LASTS))
+def test_kill_without_success_names_the_instance(emulator, clock, airflow_says, caplog, how):
+    airflow_says("failed")
+    fail(emulator, "POST", TERMINATE, times=ALWAYS, **LASTS[how])
+
+    kill(clock)
+
+    assert terminations(emulator) == 0
+    assert [INSTANCE in words for words in errors(caplog)] == [True]
+    assert clock.elapsed <= cancellation.BUDGET_SECONDS
+    tries = {"429": range(1, 2), "not permitted": range(2, 3)}.get(how, range(4, 12))
+    assert sent(emulator) in tries
+
+
+def test_error_of_a_secrets_backend_is_not_repeated(emulator, clock, airflow_says, caplog, monkeypatch):
+    airflow_says("failed")
+
+    async def fails(conn_id):
+        raise RuntimeError("hunter2")
+
+    monkeypatch.setattr("airflow_provider_workflows.hooks.base.get_async_connection", fails)
+
+    kill(clock)
+
+    assert [INSTANCE in words for words in errors(caplog)] == [True]
+    assert "hunter2" not in caplog.text
+
+
+def test_connection_look_up_that_hangs_ends_with_the_budget(emulator, clock, airflow_says, caplog, monkeypatch):
+    airflow_says("failed")
+
+    async def hang(conn_id):
+        await asyncio.sleep(3600)
+
+    monkeypatch.setattr("airflow_provider_workflows.hooks.base.get_async_connection", hang)
+
+    kill(clock)
+
+    assert clock.elapsed == pytest.approx(cancellation.BUDGET_SECONDS)
+    assert [INSTANCE in words for words in errors(caplog)] == [True]
+
+
+def test_airflow_that_does_not_respond_terminates_nothing(emulator, airflow_says, caplog, monkeypatch):
+    supervisor = airflow_says("failed")
+    free = threading.Event()
+    monkeypatch.setattr(cancellation, "BUDGET_SECONDS", 0.2)
+    monkeypatch.setattr(supervisor, "send", lambda message: free.wait())
+
+    try:
+        asyncio.run(trigger_of().on_kill())
+    finally:
+        free.set()
+
+    assert emulator.requests() == []
+    assert [INSTANCE in words for words in errors(caplog)] == [True]
+
+
+def test_kill_that_airflow_cuts_short_names_the_instance(emulator, clock, airflow_says, caplog):
+    airflow_says("failed")
+    fail(emulator, "POST", TERMINATE, status=503, times=ALWAYS)
+
+    with pytest.raises((TimeoutError, asyncio.TimeoutError)):
+        clock.run(asyncio.wait_for(trigger_of().on_kill(), 5.0))
+
+    assert [INSTANCE in words for words in errors(caplog)] == [True]
+
+
+# --- threads ---
+
+
+class SilentServer:
+    """Accepts one connection and never responds."""
+
+    def __init__(self) -> None:
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.url = f"http://127.0.0.1:{self._server.getsockname()[1]}"
+        self.called = threading.Event()
+        self._call: socket.socket | None = None
+        self._thread = threading.Thread(target=self._accept, daemon=True)
+        self._thread.start()
+
+    def _accept(self) -> None:
+        with contextlib.suppress(OSError):
+            self._call, _ = self._server.accept()
+            self.called.set()
+
+    def close(self) -> None:
+        if self._server.fileno() < 0:
+            return
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        self._thread.join()
+        if self._call is not None:
+            self._call.close()
+
+
+@pytest.fixture
+def silent_connections(emulator, set_connection):
+    """Connections to servers that accept and never respond, by id; the waits on them sign in on the emulator."""
+    servers = {f"procore_silent_{number}": SilentServer() for number in range(4)}
+    for conn_id, server in servers.items():
+        set_connection(conn_id, {**emulator.connection("procore"), "host": server.url})
+    yield servers
+    for server in servers.values():
+        server.close()
+
+
+def test_kill_waits_for_no_thread_of_others(emulator, airflow_says, silent_connections):
+    """Neither polls of connections that hang delay it, nor what other triggers run on Airflow's threads."""
+    airflow_says("failed")
+    (instance_id, item_id), *_ = start(emulator, 1)
+    free = threading.Event()
+
+    async def scenario() -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_default_executor(ThreadPoolExecutor(1))
+        waits = [v2_wait(instance_id, item_id, procore_conn_id=name, poll_interval=0.1) for name in silent_connections]
+        tasks = [wait_for(wait) for wait in waits]
+        with ThreadPoolExecutor(1) as own:
+            for server in silent_connections.values():
+                assert await loop.run_in_executor(own, server.called.wait, 10)
+        loop.run_in_executor(None, free.wait)
+        try:
+            await asyncio.wait_for(trigger_of().on_kill(), 10)
+        finally:
+            free.set()
+            for server in silent_connections.values():
+                server.close()
+            await cancel(*tasks)
+
+    asyncio.run(scenario())
+
+    assert terminations(emulator) == 1
+
+
+def test_server_that_hangs_gets_more_than_one_attempt(emulator, airflow_says, set_connection, monkeypatch):
+    airflow_says("failed")
+    monkeypatch.setattr(cancellation, "MAX_REQUEST_SECONDS", 0.2)
+    monkeypatch.setattr(cancellation, "FIRST_PAUSE_SECONDS", 0.01)
+    fail(emulator, "POST", TERMINATE, delay=0.5, times=2)
+
+    asyncio.run(trigger_of().on_kill())
+
+    assert terminations(emulator) == 1
+    assert sent(emulator) <= 2
