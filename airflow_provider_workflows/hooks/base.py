@@ -16,12 +16,14 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.client.rest import RestClient
-from airflow_provider_workflows.client.retry import RetryPolicy
-from airflow_provider_workflows.exceptions import LONGEST_WORDS, ConfigurationError, WorkflowsError
+from airflow_provider_workflows.client.retry import RetryPolicy, one_attempt
+from airflow_provider_workflows.exceptions import LONGEST_WORDS, ConfigurationError, ConnectionFailed, WorkflowsError
 from airflow_provider_workflows.get_provider_info import get_provider_info
 from airflow_provider_workflows.version_compat import amask_secret, aread_extra, mask_secret
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from airflow.sdk import Connection
 
     from airflow_provider_workflows.client.auth import TokenSource
@@ -54,6 +56,13 @@ def lookup_problem(conn_id: str, error: Exception) -> Problem | None:
         f"Airflow knows no connection {conn_id!r} ({kind}).",
         f"Set {variable}, or add the connection in Airflow, or correct its id.",
     )
+
+
+def lookup_error(conn_id: str, error: Exception) -> WorkflowsError:
+    """Return the error of this package for one of Airflow's when the connection was looked up."""
+    if (problem := lookup_problem(conn_id, error)) is not None:
+        return ConfigurationError(" ".join(problem))
+    return ConnectionFailed(f"Connection {conn_id!r} could not be looked up ({type(error).__name__})", advice="")
 
 
 def type_problem(conn_id: str, conn_type: str | None, *expected: str) -> Problem | None:
@@ -201,13 +210,12 @@ class WorkflowsHook(BaseHook):
         Look the connection up.
 
         :raises ConfigurationError: Airflow knows none with this id, or cannot read it.
+        :raises ConnectionFailed: Airflow, or its secrets backend, failed.
         """
         try:
             return self.get_connection(self.conn_id)
         except Exception as error:
-            if (problem := lookup_problem(self.conn_id, error)) is None:
-                raise
-            raise ConfigurationError(" ".join(problem)) from None
+            raise lookup_error(self.conn_id, error) from None
 
     def _advice(self, status: int, path: str) -> str | None:
         """Return what to do about a status (403 or 404) that the server answered to a call, where more is known."""
@@ -254,12 +262,14 @@ class WorkflowsHook(BaseHook):
         try:
             connection = await get_async_connection(self.conn_id)
         except Exception as error:
-            if (problem := lookup_problem(self.conn_id, error)) is None:
-                raise
-            raise ConfigurationError(" ".join(problem)) from None
+            raise lookup_error(self.conn_id, error) from None
         fields = await aread_extra(connection)
         self.close()
         self._client = self._build(connection, fields, RetryPolicy.none(), mask_on_loop)
+
+    def without_retries(self) -> AbstractContextManager[None]:
+        """Make one attempt of each call within the block: for polls, which are repeated anyway."""
+        return one_attempt()
 
     def close(self) -> None:
         """Close the client's sockets; the next use opens new ones."""

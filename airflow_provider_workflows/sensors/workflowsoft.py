@@ -6,7 +6,7 @@ import random
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
@@ -16,13 +16,11 @@ from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
 from airflow_provider_workflows.rules.parameters import check_required, one_of, text_id
 from airflow_provider_workflows.rules.workflowsoft import UnreadableInstances
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
-from airflow_provider_workflows.triggers.base import PASSING_FAULTS
 from airflow_provider_workflows.triggers.workflowsoft import (
     MOST_INSTANCES,
     MOST_STRETCHES,
     WHAT_TO_DO,
     WorkflowsoftIntegrationWaitTrigger,
-    WorkflowsoftPauseTrigger,
     named,
 )
 
@@ -99,7 +97,10 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         self.workflowsoft_conn_id = workflowsoft_conn_id
         self._asked_interval: float = self.poke_interval
         self._interval_is_given = poke_interval is not None
-        self._journal = Journal(None)
+        self._shortest_interval = 0.0
+        self._journal: Journal | None = None
+        self._carried: Mapping[str, Any] | None = None  # what an event brought of it
+        self._is_resumed = False
         self._place: Mapping[str, str | None] | None = None
 
     @cached_property
@@ -123,55 +124,41 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
             deadline=self.deadline,
         )
 
+    @property
+    def journal(self) -> Journal:
+        """What the task knows of its polls."""
+        return Journal(None, self._carried) if self._journal is None else self._journal
+
     def item_ids(self, result: Mapping[str, Any]) -> dict[str, str | None]:
         return dict(result["instances"][0])  # a link has room for one
 
     def finish(self, result: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows = [{**ids, **result["place"], "suspected_lost": []} for ids in result["instances"]]
         rows[0]["suspected_lost"] = result["suspected_lost"]
-        self._journal.mark_delivered()
+        self.journal.mark_delivered()
         return rows
 
-    def execute(self, context: Context) -> Any:
-        self._begin(context)
-        # In reschedule mode each poll is an execution of its own.
-        if not context.get("task_reschedule_count") and not self.hook.keeps_until_completed:
-            if not self._journal.is_kept:
-                self.log.warning(
-                    "This Airflow has no task state store (3.3+), so polls are not written down: an instance "
-                    "that was read by a task which then died is lost without a trace."
-                )
-            elif not self.retries:
-                self.log.warning(
-                    "This sensor takes instances out of Workflowsoft and has retries=0: if its worker dies, what it "
-                    "has received is delivered only after a person has cleared the task. Set retries."
-                )
-        return super().execute(context)
+    def restore_wait(self, context: Context, event: Mapping[str, Any]) -> None:
+        super().restore_wait(context, event)
+        self._is_resumed = True
+        self._place, self._carried = event.get("place"), event.get("journal")
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
-        if event is None or event.get("status") != "look":
-            return super().execute_complete(context, event)
-        self._deadline = datetime.fromisoformat(event["deadline"])
-        self._place = event["place"]
-        self._begin(context, event["journal"])
-        return self.look_or_defer(context)
+    def wake_up_event(self) -> dict[str, Any]:
+        # What a poll has read must be written down at once, which only a worker can do.
+        journal = self._carried if self._journal is None else None if self._journal.is_kept else self._journal.entry
+        return {**super().wake_up_event(), "place": self._place, "journal": journal}
 
     def deferred_trigger(self, trigger: WaitTrigger) -> BaseTrigger:
-        if self.hook.keeps_until_completed:
-            return trigger
-        # What a poll has read must be written down at once, which only a worker can do.
         assert isinstance(trigger, WorkflowsoftIntegrationWaitTrigger)
-        pause = timedelta(seconds=self.poke_interval)
-        assert self._deadline is not None
-        return WorkflowsoftPauseTrigger(
-            until=min(datetime.now(timezone.utc) + pause, self._deadline).isoformat(),
-            event=trigger.look_event(None if self._journal.is_kept else self._journal.entry),
-        )
+        self._place = None if trigger.step_id is None else trigger.place
+        return trigger if self.hook.keeps_until_completed else self.wake_up()
 
-    def _begin(self, context: Context, carried: Mapping[str, Any] | None = None) -> None:
+    def prepare_poke(self, context: Context) -> None:
+        if self._journal is not None:
+            return
         self.poke_interval = self._checked_interval() * random.uniform(1.0, 1.2)
         retention = timedelta(seconds=self.timeout) + JOURNAL_KEPT
-        self._journal = Journal(version_compat.lasting_state_store(context), carried, retention)
+        self._journal = Journal(version_compat.lasting_state_store(context), self._carried, retention)
         since_clear = version_compat.task_state_store(context)
         if since_clear is not None and since_clear.get(STARTED) is None:
             # The first try of all, or the first since the task was cleared.
@@ -184,46 +171,59 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
             since_clear.set(STARTED, True, retention=retention)
         if self._journal.is_polling:
             self._lose("The worker died in it.")
+        # In reschedule mode each poke is an execution of its own.
+        if not (context.get("task_reschedule_count") or self._is_resumed or self.hook.keeps_until_completed):
+            self._warn_of_losses(self._journal)
 
-    def _look(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
+    def _warn_of_losses(self, journal: Journal) -> None:
+        if not journal.is_kept:
+            self.log.warning(
+                "This Airflow has no task state store (3.3+), so polls are not written down: an instance "
+                "that was read by a task which then died is lost without a trace."
+            )
+        elif not self.retries:
+            self.log.warning(
+                "This sensor takes instances out of Workflowsoft and has retries=0: if its worker dies, what it "
+                "has received is delivered only after a person has cleared the task. Set retries."
+            )
+
+    def poll_on_worker(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
         assert isinstance(trigger, WorkflowsoftIntegrationWaitTrigger)
+        journal = self.journal
         how = "received by an earlier try of this task; nothing was polled"
-        trigger.failures = self._journal.failures
-        if not self._journal.received:
+        trigger.failures = journal.failures
+        if not journal.received:
             if self.hook.keeps_until_completed:
                 try:
-                    return super()._look(trigger)
+                    return super().poll_on_worker(trigger)
                 finally:
-                    self._journal.note_failures(trigger.failures)
+                    journal.note_failures(trigger.failures)
             try:
                 trigger.locate(self.hook)
                 trigger.last_look = trigger.describe(trigger.drain(lambda: self._poll(trigger)))
                 self.log.info("%s", trigger.last_look)
-            except OutcomeUnknown:  # was said as a suspected loss
+            except OutcomeUnknown as lost:  # was said as a suspected loss; its advice is for actions
+                self._last_error = str(lost).removesuffix(lost.advice).strip()
                 self.log.info("The wait goes on.")
             except UnreadableInstances:  # was said, too
-                if not self._journal.received:
+                if not journal.received:
                     raise
-            except PASSING_FAULTS as fault:
-                self.log.warning("%s The wait goes on.", fault)
-                trigger.last_fault = str(fault)
-            self._last_look = trigger.standing
             how = f"new at step {trigger.name}"
-        received = self._journal.received
+        received = journal.received
         if not received:
             return None
         names = ("instances", "place", "suspected_lost")
-        result = dict(zip(names, (received, self._journal.place, self._journal.suspected_lost), strict=True))
+        result = dict(zip(names, (received, journal.place, journal.suspected_lost), strict=True))
         return {"word": "succeed", "result": result, "reason": f"Taken over, {how}: {named(received)}."}
 
     def _poll(self, trigger: WorkflowsoftIntegrationWaitTrigger) -> list[dict[str, str | None]]:
         """Poll once between two lines of the journal."""
         self.hook.get_api_token()  # a sign-in that fails is no lost answer
-        self._journal.begin(trigger.place)
+        self.journal.begin(trigger.place)
         try:
             instances = trigger.poll(self.hook)
         except NOTHING_DONE:
-            self._journal.end()
+            self.journal.end()
             raise
         except UnreadableInstances as odd:
             self._log_received(trigger, odd.instances)
@@ -240,7 +240,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
             self._lose(str(fault).removesuffix(getattr(fault, "advice", "")).strip())
             raise
         self._log_received(trigger, instances)
-        self._journal.end(instances)
+        self.journal.end(instances)
         return instances
 
     def _log_received(self, trigger: WorkflowsoftIntegrationWaitTrigger, instances: Instances) -> None:
@@ -250,7 +250,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
 
     def _lose(self, why: str, instances: Instances = (), failures: int = 0) -> None:
         """Note that the answer of the poll that has begun will never come, but for these instances, and say so."""
-        step_id, since, until = self._journal.lose(instances, failures)
+        step_id, since, until = self.journal.lose(instances, failures)
         self.log.warning(
             "Suspected loss: a poll of integration step %s between %s and %s never got its whole answer. %s %s",
             step_id,
@@ -261,19 +261,19 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         )
         version_compat.count("workflows.suspected_lost_delivery", step_id=step_id)
 
-    def _time_out(self, last_look: str = "") -> None:
-        words = [last_look or self._last_look]
-        if lost := self._journal.suspected_lost:
+    def time_out(self, last_poll: str) -> NoReturn:
+        words = [last_poll]
+        if lost := self.journal.suspected_lost:
             stretches = ", ".join(f"{stretch['since']} to {stretch['until']}" for stretch in lost)
             words.append(f"Polls never got their whole answer: {stretches}. {WHAT_TO_DO}")
-        super()._time_out(" ".join(words).strip())
+        super().time_out(" ".join(words).strip())
 
-    def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
+    def seconds_to_next_poll(self, interval: float) -> float:
         # exponential_backoff begins below the interval, and max_wait may end there.
-        return max(super()._get_next_poke_interval(*args, **kwargs), self.hook.shortest_poll)
+        return super().seconds_to_next_poll(max(interval, self._shortest_interval))
 
     def _checked_interval(self) -> float:
-        shortest = self.hook.shortest_poll
+        shortest = self._shortest_interval = self.hook.shortest_poll
         if self._interval_is_given and self._asked_interval < shortest:
             raise ConfigurationError(
                 f"poke_interval must be at least {shortest:g} seconds, for Workflowsoft asks to be polled every few "

@@ -159,12 +159,8 @@ class WaitTrigger(BaseTrigger):
         return f"{self.last_look} The last look failed: {self.last_fault}" if self.last_fault else self.last_look
 
     def look_on_worker(self, hook: Any, log: Any) -> dict[str, Any] | None:
-        """Look once in a task and return the event of the verdict, or None to go on; a passing fault is only logged."""
-        try:
-            snapshot, outcome = self.look(hook)
-        except PASSING_FAULTS as fault:
-            log.warning("%s The wait goes on.", fault)
-            return None
+        """Look once in a task and return the event of the verdict, or None to go on; the task handles the errors."""
+        snapshot, outcome = self.look(hook)
         self.item = self.item_of(snapshot)
         log.info("%s", self.last_look)
         return None if outcome is None or isinstance(outcome, Attention) else self._event(outcome)

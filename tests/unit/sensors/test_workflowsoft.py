@@ -32,11 +32,8 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 from airflow_provider_workflows.sensors.workflowsoft import Journal, WorkflowsoftIntegrationSensor
-from airflow_provider_workflows.triggers import workflowsoft as workflowsoft_triggers
-from airflow_provider_workflows.triggers.workflowsoft import (
-    WorkflowsoftIntegrationWaitTrigger,
-    WorkflowsoftPauseTrigger,
-)
+from airflow_provider_workflows.triggers.wakeup import WakeUpTrigger
+from airflow_provider_workflows.triggers.workflowsoft import WorkflowsoftIntegrationWaitTrigger
 from tests.support.killed import Killed
 
 pytestmark = pytest.mark.compat
@@ -98,12 +95,6 @@ def connect(emulator, set_connection):
 @pytest.fixture
 def consuming(connect) -> None:
     connect("consumed_on_read")
-
-
-@pytest.fixture(autouse=True)
-def quick_pause(monkeypatch) -> None:
-    """Let a pause in the triggerer be as short as the tests ask for."""
-    monkeypatch.setattr(workflowsoft_triggers, "SHORTEST_FIRST_PAUSE", 0.01)
 
 
 @pytest.fixture
@@ -175,8 +166,8 @@ def fault(emulator, **kind) -> None:
 
 def resume(build, deferred: TaskDeferred, context: dict):
     """Run the trigger as a triggerer does, from its serialised form, and resume on a fresh operator."""
-    path, arguments = deferred.trigger.serialize()
-    trigger = getattr(workflowsoft_triggers, path.rpartition(".")[2])(**arguments)
+    _, arguments = deferred.trigger.serialize()
+    trigger = type(deferred.trigger)(**arguments)
 
     async def first_event() -> dict:
         async for event in trigger.run():
@@ -281,7 +272,7 @@ def test_where_reading_consumes_the_triggerer_only_sleeps(consuming, emulator, s
     async def run() -> list[dict]:
         return [event.payload async for event in trigger.run()]
 
-    assert isinstance(trigger, WorkflowsoftPauseTrigger)
+    assert isinstance(trigger, WakeUpTrigger)
     assert [event["status"] for event in asyncio.run(run())] == ["look"]
     assert len(emulator.requests()) == before
 
@@ -330,7 +321,7 @@ def test_sensor_sent_back_by_a_connection_change_goes_on_waiting(connect, emulat
     connect("consumed_on_read")
     with pytest.raises(TaskDeferred) as again:
         resume(lambda: sensor(deferrable=True), deferred.value, {})
-    assert isinstance(again.value.trigger, WorkflowsoftPauseTrigger)
+    assert isinstance(again.value.trigger, WakeUpTrigger)
     starts()
 
     assert resume(lambda: sensor(deferrable=True), again.value, {}) == [result_of(started[0])]
