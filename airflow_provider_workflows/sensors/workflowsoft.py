@@ -70,8 +70,8 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     :raises ConfigurationError: a parameter is wrong; polling is not allowed; no such diagram or step, or several
         (they are listed).
     :raises NotFound: Workflowsoft does not know ``step_id``.
-    :raises ContractError: an answer has an undocumented form, in which no instance can be read; what came with it is
-        a suspected loss.
+    :raises ContractError: polls had a malformed response, in which no instance can be read, for as long as
+        ``[workflows] rejection_patience`` says; what came with them is a suspected loss.
     """
 
     template_fields: Sequence[str] = ("workflowsoft_conn_id", "diagram", "step", "step_id", "max_instances")
