@@ -628,7 +628,7 @@ def test_death_after_the_receipt_delivers_it_to_the_retry(
 ):
     started = person_starts(emulator)
     with monkeypatch.context() as patch:
-        patch.setattr(WorkflowsoftIntegrationSensor, "_conclude", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr(WorkflowsoftIntegrationSensor, "conclude", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             run({"task_state_store": store}, **way)
     received = f"{started['integration_instance_id']} (process {started['process_instance_id']})"
@@ -651,7 +651,7 @@ def cleared(context: dict, number: int) -> dict:
 
 
 def dies_in_the_end(monkeypatch) -> None:
-    monkeypatch.setattr(WorkflowsoftIntegrationSensor, "_conclude", lambda *_: (_ for _ in ()).throw(Killed))
+    monkeypatch.setattr(WorkflowsoftIntegrationSensor, "conclude", lambda *_: (_ for _ in ()).throw(Killed))
 
 
 def test_a_cleared_task_delivers_what_it_had_received(consuming, emulator, store, run, way, monkeypatch, counted):
