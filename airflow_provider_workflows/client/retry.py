@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -13,6 +15,17 @@ from tenacity import RetryCallState, Retrying, retry_if_exception_type
 from airflow_provider_workflows.exceptions import ApiError
 
 Result = TypeVar("Result")
+_is_one_attempt = ContextVar("_is_one_attempt", default=False)
+
+
+@contextmanager
+def one_attempt() -> Iterator[None]:
+    """Make one attempt of each call within the block, also of those that fetch a token, whatever their policies say."""
+    before = _is_one_attempt.set(True)
+    try:
+        yield
+    finally:
+        _is_one_attempt.reset(before)
 
 
 class Replay(enum.Enum):
@@ -63,7 +76,7 @@ class RetryPolicy:
         self, attempt: Callable[[], Result], *, sleep: Callable[[float], None], clock: Callable[[], float]
     ) -> Result:
         """Call ``attempt`` until it returns or raises something else than :class:`Again`."""
-        tries = _Tries(self, clock)
+        tries = _Tries(RetryPolicy.none() if _is_one_attempt.get() else self, clock)
 
         def noted() -> Result:
             try:

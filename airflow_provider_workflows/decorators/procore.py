@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NoReturn, overload
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseSensorOperator
@@ -19,8 +18,7 @@ from airflow_provider_workflows.operators.procore_base import ON_STEP_MOVED
 from airflow_provider_workflows.operators.procore_respond import LARGEST_FILE, ProcoreRespondOperator
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import as_text, check_choice, check_given, listed, text_id
-from airflow_provider_workflows.rules.times import parse_time
-from airflow_provider_workflows.sensors.base import BACKSTOP, WorkflowsSensor
+from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, task_state_store
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from airflow_provider_workflows.decorators.typed import Parameters, ResponseOptions, ResponseTask
-    from airflow_provider_workflows.triggers.pauses import PauseTrigger
+    from airflow_provider_workflows.triggers.wakeup import WakeUpTrigger
 
     Decision: TypeAlias = "Respond | Wait | Skip"
 
@@ -114,12 +112,12 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
     def execute(self, context: Context) -> Any:
         if self.poke_interval <= 0:
             raise ConfigurationError(f"poke_interval must be more than 0 seconds; got {self.poke_interval:g}.")
-        self._deadline = self._read_deadline(context)
+        self.start_wait(context)
         return self.returned(context, lambda: self.act(context))
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
-        """Look again after a pause."""
-        self._deadline = datetime.fromisoformat((event or {})["deadline"])
+        """Call the function again after a pause."""
+        self.restore_wait(context, event or {})
         self._visit_before_pause = (event or {}).get("step_occurrence_id")
         return self.returned(context, lambda: self.act(context))
 
@@ -224,49 +222,31 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
 
     def _pause(self, context: Context, instance: Mapping[str, Any], reason: str) -> NoReturn:
         held_by = ", ".join(str(holder["name"]) for holder in instance["holders"])
-        self._last_look = (
+        self._last_poll = (
             f"Instance {self.instance_id} stands at {instance['step']!r} since {instance['step_started_at']}, held by "
             f"{held_by}; the function waits{f': {reason}' if reason else ''}."
         )
-        self._check_deadline()
+        self.check_deadline()
         assert self._deadline is not None
         if not self._is_visit_kept:
             raise ConfigurationError(
                 "Wait() needs the visit of the step on an Airflow before 3.3, or the next look could answer another. "
                 "Call the task with a row of ProcoreResponseRequestedSensor instead of an id, or set deferrable=True."
             )
-        now = datetime.now(timezone.utc)
-        self.log.info("%s Looking again in %g s, until %s.", self._last_look, self.poke_interval, self._deadline)
+        self.log.info("%s Looking again in %g s, until %s.", self._last_poll, self.poke_interval, self._deadline)
         if self.deferrable:
-            timeout = self._deadline - now + BACKSTOP
-            self.defer(trigger=self.build_trigger(), method_name="execute_complete", timeout=timeout)
+            self.defer_to(self.build_trigger())
         BaseSensorOperator.execute(self, context)  # which is rescheduled, for it finds nothing done
         raise AssertionError
 
     def poke(self, context: Context) -> bool:
         return False
 
-    def build_trigger(self) -> PauseTrigger:  # type: ignore[override]
-        from airflow_provider_workflows.polling.poll import MIN_FIRST_PAUSE_SECONDS
-        from airflow_provider_workflows.triggers import pauses
+    def build_trigger(self) -> WakeUpTrigger:  # type: ignore[override]
+        return self.wake_up()
 
-        assert self._deadline is not None
-        left = (self._deadline - datetime.now(timezone.utc)).total_seconds()
-        pause = max(min(self.poke_interval, left), MIN_FIRST_PAUSE_SECONDS)
-        until = datetime.now(timezone.utc) + timedelta(seconds=pause)
-        return pauses.PauseTrigger(
-            until=until.isoformat(),
-            deadline=self._deadline.isoformat(),
-            step_occurrence_id=text_id(self.step_occurrence_id),
-        )
-
-    def _read_deadline(self, context: Context) -> datetime:
-        # Without a store Airflow still knows when a task was rescheduled for the first time.
-        if task_state_store(context) is None and context.get("task_reschedule_count"):
-            first = parse_time(str(context["ti"].get_first_reschedule_date(context)))  # Airflow 3.0 may give a text
-            if first is not None:
-                return first + timedelta(seconds=self.timeout)
-        return super()._read_deadline(context)
+    def wake_up_event(self) -> dict[str, Any]:
+        return {**super().wake_up_event(), "step_occurrence_id": text_id(self.step_occurrence_id)}
 
 
 # The answer comes from the function, and the instance with its arguments.

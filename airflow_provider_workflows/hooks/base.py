@@ -17,12 +17,14 @@ from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHo
 
 from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.client.rest import RestClient
-from airflow_provider_workflows.client.retry import RetryPolicy
+from airflow_provider_workflows.client.retry import RetryPolicy, one_attempt
 from airflow_provider_workflows.exceptions import LONGEST_WORDS, ConfigurationError, ConnectionFailed, WorkflowsError
 from airflow_provider_workflows.get_provider_info import get_provider_info
 from airflow_provider_workflows.version_compat import amask_secret, aread_extra, mask_secret
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
+
     from airflow.sdk import Connection
 
     from airflow_provider_workflows.client.auth import TokenSource
@@ -55,6 +57,13 @@ def lookup_problem(conn_id: str, error: Exception) -> Problem | None:
         f"Airflow knows no connection {conn_id!r} ({kind}).",
         f"Set {variable}, or add the connection in Airflow, or correct its id.",
     )
+
+
+def lookup_error(conn_id: str, error: Exception) -> WorkflowsError:
+    """Return the error of this package for one of Airflow's when the connection was looked up."""
+    if (problem := lookup_problem(conn_id, error)) is not None:
+        return ConfigurationError(" ".join(problem))
+    return ConnectionFailed(f"Connection {conn_id!r} could not be looked up ({type(error).__name__})", advice="")
 
 
 def type_problem(conn_id: str, conn_type: str | None, *expected: str) -> Problem | None:
@@ -99,11 +108,7 @@ async def find_connection(conn_id: str) -> FoundConnection:
         connection = await get_async_connection(conn_id)
         return FoundConnection(connection, await aread_extra(connection))
     except Exception as error:
-        if (problem := lookup_problem(conn_id, error)) is not None:
-            raise ConfigurationError(" ".join(problem)) from None
-        # Of Airflow's API server, say, or of a secrets backend.
-        # Without its words, which may hold a secret.
-        raise ConnectionFailed(f"Connection {conn_id!r} could not be looked up ({type(error).__name__})") from None
+        raise lookup_error(conn_id, error) from None
 
 
 class Extras:
@@ -242,13 +247,12 @@ class WorkflowsHook(BaseHook):
         Look the connection up.
 
         :raises ConfigurationError: Airflow knows none with this id, or cannot read it.
+        :raises ConnectionFailed: Airflow, or its secrets backend, failed.
         """
         try:
             return self.get_connection(self.conn_id)
         except Exception as error:
-            if (problem := lookup_problem(self.conn_id, error)) is None:
-                raise
-            raise ConfigurationError(" ".join(problem)) from None
+            raise lookup_error(self.conn_id, error) from None
 
     def _advice(self, status: int, path: str) -> str | None:
         """Return what to do about a status (403 or 404) that the server answered to a call, where more is known."""
@@ -306,6 +310,10 @@ class WorkflowsHook(BaseHook):
 
         self.close()
         self._client = self._build(found.connection, found.fields, RetryPolicy.none(), mask_on_loop)
+
+    def without_retries(self) -> AbstractContextManager[None]:
+        """Make one attempt of each call within the block: for polls, which are repeated anyway."""
+        return one_attempt()
 
     def close(self) -> None:
         """Close the client's sockets; the next use opens new ones."""

@@ -6,16 +6,17 @@ import logging
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime, timedelta, timezone
+from datetime import timedelta
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnknown, ServerError, WorkflowsError
+from airflow_provider_workflows.operators.waiting import DEADLINE, WaitLifeCycle
 from airflow_provider_workflows.rules.parameters import check_rendered, seconds
-from airflow_provider_workflows.rules.times import time_text
+from airflow_provider_workflows.settings import poke_interval_seconds
 from airflow_provider_workflows.version_compat import (
     HAS_TASK_STATE_STORE,
     XCOM_HOLDS_NONE,
@@ -33,8 +34,6 @@ Found = TypeVar("Found")
 Thing = TypeVar("Thing")
 PROGRESS_EVERY = 10.0  # seconds, at least
 PIN_KEPT = timedelta(days=365)
-# The deadline is the trigger's to keep; Airflow's own timeout only catches a triggerer that is gone.
-BACKSTOP = timedelta(minutes=2)
 
 
 class WorkflowsOperator(BaseOperator):
@@ -111,7 +110,7 @@ def unretried(kwargs: dict[str, Any]) -> dict[str, Any]:
     return kwargs if HAS_TASK_STATE_STORE else {**kwargs, "retries": 0}
 
 
-class WaitingOperator(WorkflowsOperator):
+class WaitingOperator(WaitLifeCycle, WorkflowsOperator):
     """
     Acts, and then waits for what comes of it, with a worker or without one.
 
@@ -120,6 +119,9 @@ class WaitingOperator(WorkflowsOperator):
     :param poll_interval: Seconds, or a timedelta, between two looks; by default ``[workflows] poke_interval``, else 60.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
     """
+
+    # The action has shown that connection and parameters are right.
+    fails_at_first_poke = False
 
     def __init__(
         self,
@@ -131,12 +133,16 @@ class WaitingOperator(WorkflowsOperator):
     ):
         super().__init__(**kwargs)
         if poll_interval is None:
-            poll_interval = conf.getfloat("workflows", "poke_interval", fallback=60.0)
+            poll_interval = poke_interval_seconds()
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.wait_timeout = float(seconds(wait_timeout))
         self.poll_interval = float(seconds(poll_interval))
         self.deferrable = deferrable
+
+    @property
+    def wait_seconds(self) -> float:
+        return self.wait_timeout
 
     @abstractmethod
     def finish(self, context: Context, answer: Mapping[str, Any]) -> Any:
@@ -149,7 +155,7 @@ class WaitingOperator(WorkflowsOperator):
         if self.wait_timeout < 0:
             raise ConfigurationError(f"wait_timeout must not be less than 0 seconds; got {self.wait_timeout}.")
 
-    def wait(self, context: Context, build: Callable[..., WaitTrigger], *, deadline: str = "deadline") -> Any:
+    def wait(self, context: Context, build: Callable[..., WaitTrigger], *, deadline: str = DEADLINE) -> Any:
         """
         Wait for a verdict, here or in a triggerer, and finish.
 
@@ -158,54 +164,34 @@ class WaitingOperator(WorkflowsOperator):
         :param build: Makes the trigger, of ``poll_interval`` and ``deadline``.
         :param deadline: Name of the wait's end in the task state store; each wait of a task has its own.
         """
-        end = self._end_of_wait(context, deadline)
-        trigger = build(poll_interval=self.poll_interval, deadline=end.isoformat())
-        while (answer := trigger.look_on_worker(self.hook, self.log)) is None:
-            left = end - datetime.now(timezone.utc)
-            if left <= timedelta(0):
-                self._time_out(trigger.standing)
-            self._go_on(end)
+        self.start_wait(context, deadline)
+        trigger = build(poll_interval=self.poll_interval, deadline=self.deadline)
+        while (answer := self.poll(context, trigger)) is None:
+            self.check_deadline()
+            how = "the triggerer looks every" if self.deferrable else "the next look is in"
+            self.go_on(context, trigger, f"{how} {self.poll_interval:.0f} s")
             if self.deferrable:
-                self.defer(trigger=trigger, method_name="execute_complete", timeout=left + BACKSTOP)
-            time.sleep(min(self.poll_interval, left.total_seconds()))
+                self.defer_to(trigger)
+            time.sleep(self.seconds_to_next_poll(self.poll_interval))
         return self.finish(context, answer)
-
-    def _go_on(self, end: datetime) -> None:
-        how = "the triggerer looks every" if self.deferrable else "the next look is in"
-        begun = end - timedelta(seconds=self.wait_timeout)
-        self.log.info(
-            "Waiting since %s, until %s at most; %s %.0f s.", time_text(begun), time_text(end), how, self.poll_interval
-        )
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Resume with the trigger's event."""
-        return self.returned(context, lambda: self._resume(context, event or {}))
+        return self.returned(context, lambda: self.conclude(context, self.checked_result(event)))
 
-    def _resume(self, context: Context, event: Mapping[str, Any]) -> Any:
-        status = event.get("status")
-        if status == "done":
-            return self.finish(context, event)
-        if status == "timeout":
-            self._time_out(str(event.get("last_look", "")))
-        if status == "error":
-            raise WorkflowsError(f"{event['error']}: {event['message']}")
-        raise WorkflowsError(f"The trigger ended with an event this version does not know: {event!r}")
+    def conclude(self, context: Context, event: Mapping[str, Any]) -> Any:
+        return self.finish(context, event)
 
-    def _end_of_wait(self, context: Context, key: str) -> datetime:
-        fresh = datetime.now(timezone.utc) + timedelta(seconds=self.wait_timeout)
-        pin = Pin(task_state_store(context), key, None)
-        if pin.value is None:
-            pin.keep({"at": fresh.isoformat()})
-        return datetime.fromisoformat(str((pin.value or {})["at"]))
+    def give_up(self, words: str, error: WorkflowsError | None = None) -> NoReturn:
+        raise WorkflowsError(
+            f"The wait was given up; what was begun goes on in the product, and is not begun again. {words}"
+        ) from error
 
-    def _time_out(self, last_look: str) -> None:
+    def time_out(self, last_poll: str) -> NoReturn:
         raise AirflowFailException(
             f"WaitFailed: nothing decided within {timedelta(seconds=self.wait_timeout)}; what was begun goes on in the "
-            f"product. {last_look}".rstrip()
+            f"product. {last_poll}".rstrip()
         )
-
-    if TYPE_CHECKING:
-        hook: Any
 
 
 class Pin:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property, partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
@@ -638,13 +638,13 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             "already_performed": already_performed,
         }
 
-    def _time_out(self, last_look: str) -> None:
+    def time_out(self, last_poll: str) -> NoReturn:
         where = f"{self.object_type} {self.object_id}" if self.instance_id is None else f"instance {self.instance_id}"
         raise AirflowFailException(
             f"WaitFailed: the activity {self.activity or self.activity_id} of {where} was performed, but the state "
             f"has not moved on within {timedelta(seconds=self.wait_timeout)}: perhaps other roles must act, too. "
             f"It is not performed again. To wait on, use ProcoreLegacyInstanceSensor, or a longer wait_timeout. "
-            f"{last_look}"
+            f"{last_poll}"
         )
 
 

@@ -115,10 +115,12 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         self._check_parameters()
         journal = Pin(task_state_store(context), "start", None)
         instance_id, adopted = self._started(journal) or self._start(journal)
-        instance = self._show(instance_id)
-        self.link_to(instance)
         if not self.wait_for_completion:
+            instance = self._show(instance_id, self._answered)
+            self.link_to(instance)
             return self._result(instance_id, instance, adopted, None)
+        # Only for the link: whatever this answers, there is an instance to wait for.
+        self.link_to(self._show(instance_id, self._answered or {"id": instance_id, "item_id": text_id(self.item_id)}))
         cancels = self.cancel_on_kill and not adopted
         self._awaited = instance_id if cancels else None
         return self.wait(
@@ -136,18 +138,24 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
             ),
         )
 
-    def _show(self, instance_id: str) -> Mapping[str, Any]:
+    def _show(self, instance_id: str, known: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """Show an instance; where it cannot be read, return what is known of it, if anything is."""
         try:
             return self.hook.get_instance(instance_id, project_id=self.level)
         except WorkflowsError as unreadable:
-            if self._answered is None:
+            if known is None:
                 raise
-            self.log.warning("%s The result says what Procore answered to the start.", unreadable)
-            return self._answered
+            self.log.warning("%s The task goes on with what is known of instance %s.", unreadable, instance_id)
+            return known
 
     def finish(self, context: Context, answer: Mapping[str, Any]) -> dict[str, Any]:
         outcome = answer["result"]
-        instance = self.hook.get_instance(outcome["instance_id"], project_id=self.level)
+        known = {
+            "id": outcome["instance_id"],
+            **{name: outcome[name] for name in ("item_id", "started_at", "ended_at")},
+            "tool_type": self.tool_type,
+        }
+        instance = self._show(outcome["instance_id"], known)
         self.link_to(instance)
         self.log.info("%s", answer["reason"])
         if outcome["state"] == "terminated" and self.cancel_on_kill and not answer["carry"]["adopted"]:

@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from airflow.providers.common.compat.sdk import conf
-
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import AuthenticationError, ConnectionFailed, RateLimited, WorkflowsError
 from airflow_provider_workflows.polling.rate_limiter import RateLimiter
 from airflow_provider_workflows.rules.forms import documented_form
+from airflow_provider_workflows.settings import triggerer_count
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.base import FoundConnection, WorkflowsHook
@@ -82,7 +81,7 @@ class Channel:
     def __init__(self, server: str, adapter: Any):
         self.server = server
         self.adapter = adapter
-        self.limiter = RateLimiter(max(1, conf.getint("workflows", "triggerers", fallback=1)))
+        self.limiter = RateLimiter(triggerer_count())
         self.users = 0  # connections that lead to it
         self.blocked = ""  # the words of the rejection by the rate limit that the next call waits for
         self._free = asyncio.Semaphore(MAX_THREADS)

@@ -15,8 +15,6 @@ from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Sequen
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
-from airflow.providers.common.compat.sdk import conf
-
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,
@@ -27,8 +25,9 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.polling.channel import LoopState, SharedConnection
-from airflow_provider_workflows.rules.patience import DEFAULT_PATIENCE_SECONDS, Rejections
+from airflow_provider_workflows.rules.patience import Rejections
 from airflow_provider_workflows.rules.times import parse_time
+from airflow_provider_workflows.settings import rejection_patience_seconds
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.base import WorkflowsHook
@@ -43,12 +42,8 @@ TRANSIENT_ERRORS = (ConnectionFailed, RateLimited, ServerError)
 MIN_FIRST_PAUSE_SECONDS = 5.0
 MIN_INTERVAL_SECONDS = 1.0  # between two polls, whatever is asked for
 MAX_REJECTED_PAUSE_SECONDS = 600.0  # between two polls that are rejected for longer than a wait's patience
+MAX_SLEEP_SECONDS = 3600.0  # by the event loop's clock, until the wall-clock is read again
 MAX_CONSECUTIVE_FAULTS = 3  # in a poll cycle, so that a server in trouble is not asked about each wait
-
-
-def rejection_patience() -> float:
-    """Return the seconds for which a wait goes on although each of its polls is rejected."""
-    return float(conf.getfloat("workflows", "rejection_patience", fallback=DEFAULT_PATIENCE_SECONDS))
 
 
 class Subscriber(Protocol):
@@ -238,7 +233,7 @@ class Poll:
         self._ended = ended
         self._subscriptions: dict[Any, _Subscription] = {}
         self._intervals: Counter[float] = Counter()
-        self._patience = rejection_patience()
+        self._patience = rejection_patience_seconds()
         self._hurry = asyncio.Event()
         self._reading = asyncio.Lock()  # a scope remembers what it has read, so it reads one thing at a time
         self._cycle = 0

@@ -25,7 +25,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.polling.bulk_history import BulkHistoryReader, BulkHistoryUnavailable
 from airflow_provider_workflows.polling.list_poll import FALLBACK_SECONDS
-from airflow_provider_workflows.polling.poll import TRANSIENT_ERRORS, PollScope, rejection_patience
+from airflow_provider_workflows.polling.poll import TRANSIENT_ERRORS, PollScope
 from airflow_provider_workflows.polling.procore import REREAD_INSTANCES, find_user_id, open_procore_hook
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_events as events
@@ -34,6 +34,7 @@ from airflow_provider_workflows.rules.parameters import text_id
 from airflow_provider_workflows.rules.patience import Rejections
 from airflow_provider_workflows.rules.procore_audit import name_histories, time
 from airflow_provider_workflows.rules.procore_events import Instances, Listed, Place, Requested
+from airflow_provider_workflows.settings import rejection_patience_seconds
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -349,7 +350,7 @@ class InstancesScope(WatchScope):
         self._left: dict[str, Mapping[str, Any] | None] = {}
         self._wanted: dict[str, Listed] = {}
         self._rejections: dict[str, Rejections] = {}  # of what is not listed, whether it is gone
-        self._patience = rejection_patience()
+        self._patience = rejection_patience_seconds()
 
     async def read(self, reader: Reader, subscribers: Sequence[Any]) -> None:
         lists = await self.read_lists(reader, _row)

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from copy import copy
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.operators.waiting import KEPT_AFTER_DEADLINE
 from airflow_provider_workflows.rules.holdings import Attention
 from airflow_provider_workflows.rules.parameters import listed
-from airflow_provider_workflows.sensors.base import KEPT_AFTER_DEADLINE, WorkflowsSensor
+from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ class NotifyingSensor(WorkflowsSensor):
     :param overdue_after: Seconds, or a timedelta, that a step may be held, by the clock of the product; default: until
         the product's own due date of the step, of which there may be none (not templated).
     """
+
+    poke_again_on = WorkflowsSensor.poke_again_on | {"attention"}
 
     def __init__(
         self,
@@ -66,13 +69,15 @@ class NotifyingSensor(WorkflowsSensor):
             )
         return super().execute(context)
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
-        if event is None or event.get("status") != "attention":
-            return super().execute_complete(context, event)
-        self._deadline = datetime.fromisoformat(event["deadline"])
-        self._known = list(dict.fromkeys([*event["known"], *self._told_before(context)]))
-        self._found_by_trigger = Attention(**{name: event[name] for name in Attention.__dataclass_fields__})
-        return self.look_or_defer(context)
+    def restore_wait(self, context: Context, event: Mapping[str, Any]) -> None:
+        super().restore_wait(context, event)
+        self._known = list(dict.fromkeys([*event.get("known", ()), *self._told_before(context)]))
+        names = Attention.__dataclass_fields__.keys()
+        if event.get("status") == "attention" and names <= event.keys():
+            self._found_by_trigger = Attention(**{name: event[name] for name in names})
+
+    def wake_up_event(self) -> dict[str, Any]:
+        return {**super().wake_up_event(), "known": list(self._known)}
 
     def watch_argument(self) -> dict[str, Any] | None:
         """Check the parameters and return what the trigger has to watch for."""
@@ -93,15 +98,15 @@ class NotifyingSensor(WorkflowsSensor):
             )
         return {"after": seconds, "known": list(self._known), "next": None}
 
-    def go_on(self, context: Context, trigger: WaitTrigger, how: str) -> None:
-        attention = trigger.overdue() or self._still_held(trigger)
-        self._found_by_trigger = None
-        if attention is not None and trigger.watch is not None:
+    def go_on(self, context: Context, trigger: WaitTrigger | None, how: str) -> None:
+        attention = None if trigger is None else trigger.overdue() or self._still_held(trigger)
+        if attention is not None and trigger is not None and trigger.watch is not None:
             self._tell_people(context, trigger, attention)
             self._known.append(attention.step_occurrence_id)
             trigger.watch["known"] = list(self._known)
             if (store := task_state_store(context)) is not None:
                 store.set(KNOWN, self._known, retention=timedelta(seconds=self.timeout) + KEPT_AFTER_DEADLINE)
+        self._found_by_trigger = None
         super().go_on(context, trigger, how)
 
     def _still_held(self, trigger: WaitTrigger) -> Attention | None:

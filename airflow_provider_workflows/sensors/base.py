@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
 from airflow.providers.common.compat.sdk import (
     AirflowFailException,
@@ -18,12 +19,15 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
+from airflow_provider_workflows.operators.waiting import WaitLifeCycle
+from airflow_provider_workflows.rules.forms import documented_form
 from airflow_provider_workflows.rules.parameters import check_rendered
-from airflow_provider_workflows.rules.times import time_text
-from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, push_values, task_state_store
+from airflow_provider_workflows.settings import poke_interval_seconds
+from airflow_provider_workflows.triggers.wakeup import WakeUpTrigger
+from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, push_values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from functools import cached_property
 
     from airflow.sdk import Context
@@ -32,13 +36,12 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.base import WorkflowsHook
     from airflow_provider_workflows.triggers.base import WaitTrigger
 
-DEADLINE = "deadline"  # key in the task state store
-# The deadline is the trigger's to keep; Airflow's own timeout only catches a triggerer that is gone.
-BACKSTOP = timedelta(minutes=2)
-KEPT_AFTER_DEADLINE = timedelta(days=30)
+# What ends a sensor of Airflow's in spite of silent_fail.
+ENDS_THE_TASK = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
+DEFERRAL_FAILED, TRIGGER_TIMEOUT = "__fail__", "Trigger timeout"  # Airflow's words for a deferral that took too long
 
 
-class WorkflowsSensor(BaseSensorOperator):
+class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
     """
     Waits for a verdict of its trigger, in a worker or without one, with the same result.
 
@@ -49,6 +52,7 @@ class WorkflowsSensor(BaseSensorOperator):
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
     """
 
+    poke_again_on: ClassVar[frozenset[str]] = frozenset({"look"})  # statuses of events
     # With a mapping as result, `task.output["key"]` hands on one value of it.
     returns_mapping = True
 
@@ -56,7 +60,7 @@ class WorkflowsSensor(BaseSensorOperator):
         self, *, poke_interval: timedelta | float | None = None, deferrable: bool | None = None, **kwargs: Any
     ):
         if poke_interval is None:
-            poke_interval = conf.getfloat("workflows", "poke_interval", fallback=60.0)
+            poke_interval = poke_interval_seconds()
         super().__init__(
             poke_interval=poke_interval, **{"multiple_outputs": self.returns_mapping and XCOM_HOLDS_NONE, **kwargs}
         )
@@ -64,77 +68,145 @@ class WorkflowsSensor(BaseSensorOperator):
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
         self.deferrable = deferrable
         self.item_url = ""
-        self._deadline: datetime | None = None
-        self._last_look = ""
 
     if TYPE_CHECKING:
 
         @cached_property
         def hook(self) -> WorkflowsHook: ...
 
+    @property
+    def wait_seconds(self) -> float:
+        return self.timeout
+
+    @property
+    def pokes_in_new_processes(self) -> bool:  # type: ignore[override]
+        return self.reschedule and not self.deferrable
+
     @abstractmethod
     def build_trigger(self) -> WaitTrigger:
         """Check the rendered parameters and return the trigger that waits for them."""
 
-    def deferred_trigger(self, trigger: WaitTrigger) -> BaseTrigger:
-        """Return what to defer to: the trigger that looks, unless looking must stay on a worker."""
-        return trigger
+    def prepare_poke(self, context: Context) -> None:
+        """Read what a poke needs beside its parameters; the connection was looked up."""
 
-    @property
-    def deadline(self) -> str | None:
-        """The wall-clock end of the wait as an ISO-8601 time."""
-        return None if self._deadline is None else self._deadline.isoformat()
+    def deferred_trigger(self, trigger: WaitTrigger) -> BaseTrigger:
+        """Return what to defer to: the trigger that polls, unless polling must stay on a worker."""
+        return trigger
 
     def item_ids(self, result: Any) -> Mapping[str, str | None]:
         """Return the ids that the link to the product's UI is made of."""
         return {}
 
+    def finish(self, result: Any) -> Any:
+        """Return what the task returns, of a result small enough for a trigger's event."""
+        return result
+
     def execute(self, context: Context) -> Any:
         if self.poke_interval <= 0:
             raise ConfigurationError(f"poke_interval must be more than 0 seconds; got {self.poke_interval:g}.")
-        self._deadline = self._read_deadline(context)
-        return self.look_or_defer(context) if self.deferrable else super().execute(context)
+        self.start_wait(context)
+        return self.poke_or_defer(context) if self.deferrable else super().execute(context)
 
-    def look_or_defer(self, context: Context) -> Any:
-        """Look once on the worker, and wait without one if it is not over yet."""
+    def poke_or_defer(self, context: Context) -> Any:
+        """Poll once on the worker, and wait without one if there is no result yet."""
         with self._skipping_as_poke_mode():
-            check_rendered(self)
-            trigger = self.build_trigger()
-            answer = self._look(trigger)
-            if answer is not None:
-                return self._conclude(context, answer)
-            self._check_deadline()
-            deferred = self.deferred_trigger(trigger)
-            how = "the triggerer looks every" if deferred is trigger else "the next look is in about"
-            self.go_on(context, trigger, f"{how} {self.poke_interval:.0f} s")
-        assert self._deadline is not None
-        timeout = self._deadline - datetime.now(timezone.utc) + BACKSTOP
-        return self.defer(trigger=deferred, method_name="execute_complete", timeout=timeout)
+            outcome = self._poke(context)
+        if isinstance(outcome, PokeReturnValue):
+            return outcome.xcom_value
+        assert outcome is not None
+        return self.defer_to(outcome)
 
     def poke(self, context: Context) -> bool | PokeReturnValue:
         if self._deadline is None:
-            self._deadline = self._read_deadline(context)
-        check_rendered(self)
-        trigger = self.build_trigger()
-        answer = self._look(trigger)
-        if answer is None:
-            self._check_deadline()
-            self.go_on(context, trigger, f"the next look is in about {self.poke_interval:.0f} s")
-            return False
-        return PokeReturnValue(is_done=True, xcom_value=self._conclude(context, answer))
+            self.start_wait(context)
+        outcome = self._poke(context)
+        return outcome if isinstance(outcome, PokeReturnValue) else False
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Resume with the trigger's event."""
+        known = event if isinstance(event, Mapping) else {}
         with self._skipping_as_poke_mode():
+            try:
+                check_rendered(self)
+                if known.get("status") not in self.poke_again_on:
+                    done = self._result_of(context, self.checked_result(event))
+                    if done is not None:
+                        return done.xcom_value
+            except Exception as error:
+                self._silence(error)
+        self.restore_wait(context, known)
+        return self.poke_or_defer(context)
+
+    def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
+        """Poll once more where Airflow ended the deferral, for then no triggerer has polled at the deadline."""
+        if next_method == DEFERRAL_FAILED and (next_kwargs or {}).get("error") == TRIGGER_TIMEOUT:
+            now = datetime.now(timezone.utc).isoformat()
+            next_method, next_kwargs = "execute_complete", {"event": {"status": "look", "deadline": now}}
+        return super().resume_execution(next_method, next_kwargs, context)
+
+    def restore_wait(self, context: Context, event: Mapping[str, Any]) -> None:
+        """Take from an event what the task knew of its wait before it was deferred."""
+        deadline = event.get("deadline")
+        self._deadline = self.read_deadline(context) if deadline is None else datetime.fromisoformat(deadline)
+        self._take_polls(event.get("polls"))
+        self._last_poll = str(event.get("last_look") or self._last_poll)
+
+    def wake_up(self) -> WakeUpTrigger:
+        """Return the trigger that sends the task back to a worker for the next poll."""
+        until = datetime.now(timezone.utc) + timedelta(seconds=self.seconds_to_next_poll(self.poke_interval))
+        return WakeUpTrigger(until=until.isoformat(), event=self.wake_up_event())
+
+    def wake_up_event(self) -> dict[str, Any]:
+        """Return all that the task has to know when it wakes; dag.test() drops the keyword arguments of a deferral."""
+        return {"status": "look", "deadline": self.deadline, "polls": self.polls_so_far()}
+
+    def _poke(self, context: Context) -> PokeReturnValue | BaseTrigger | None:
+        """Poll once; return the result, or what to defer to until the next poll."""
+        trigger = None
+        try:
             check_rendered(self)
-            status = event.get("status") if event else None
-            if event is not None and status == "done":
-                return self._conclude(context, event)
-            if status == "timeout":
-                self._time_out(str((event or {}).get("last_look", "")))
-            if event is not None and status == "error":
-                raise WorkflowsError(f"{event['error']}: {event['message']}")
-            raise WorkflowsError(f"The trigger ended with an event this version does not know: {event!r}")
+            if self.attempt(self.hook.get_conn) is not None:  # which looks the connection up
+                self.prepare_poke(context)
+                trigger = self.build_trigger()
+                done = self._result_of(context, self.poll(context, trigger))
+                if done is not None:
+                    return done
+            else:
+                self._store_polls(context)
+        except Exception as error:
+            self._silence(error)
+        self.check_deadline()
+        deferred: BaseTrigger | None = None
+        if self.deferrable:
+            deferred = self.wake_up() if trigger is None else self.deferred_trigger(trigger)
+        is_polled_in_triggerer = deferred is not None and deferred is trigger
+        how = "the triggerer looks every" if is_polled_in_triggerer else "the next look is in about"
+        self.go_on(context, trigger, f"{how} {self.poke_interval:.0f} s")
+        return deferred
+
+    def _result_of(self, context: Context, event: Mapping[str, Any] | None) -> PokeReturnValue | None:
+        """Return the XCom of a result; what is left to read is read like a poll, so an error does not end the wait."""
+        if event is None:
+            return None
+
+        def read() -> PokeReturnValue:
+            with documented_form():
+                return PokeReturnValue(is_done=True, xcom_value=self.conclude(context, event))
+
+        return self.attempt(read)
+
+    def poll_on_worker(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
+        event = super().poll_on_worker(trigger)
+        if trigger.item is not None and event is None:  # so that a task that waits has its link, too
+            self.item_url = self.hook.item_url(**self.item_ids(trigger.item))
+        return event
+
+    def _silence(self, error: Exception) -> None:
+        """Raise an error unless ``silent_fail`` says to go on, as Airflow's sensors do in poke mode."""
+        if not self.silent_fail or isinstance(error, ENDS_THE_TASK):
+            raise error
+        self.log.exception("The sensor failed, and goes on because of silent_fail.", exc_info=error)
+        self.note_error(error)
 
     @contextmanager
     def _skipping_as_poke_mode(self) -> Iterator[None]:
@@ -148,56 +220,27 @@ class WorkflowsSensor(BaseSensorOperator):
                 raise AirflowSkipException(f"{type(error).__name__}: {error}") from error
             raise
 
-    def _look(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
-        answer = trigger.look_on_worker(self.hook, self.log)
-        self._last_look = trigger.standing
-        if trigger.item is not None and answer is None:  # so that a task that waits has its link, too
-            self.item_url = self.hook.item_url(**self.item_ids(trigger.item))
-        return answer
-
-    def go_on(self, context: Context, trigger: WaitTrigger, how: str) -> None:
-        """
-        Go on waiting after a look on a worker that decided nothing.
-
-        :param trigger: What has looked.
-        :param how: Who looks next, and when, for the log.
-        """
-        assert self._deadline is not None
-        begun = self._deadline - timedelta(seconds=self.timeout)
-        self.log.info("Waiting since %s, until %s at most; %s.", time_text(begun), time_text(self._deadline), how)
-
-    def finish(self, result: Any) -> Any:
-        """Return what the task returns, of a result small enough for a trigger's event."""
-        return result
-
-    def _conclude(self, context: Context, answer: Mapping[str, Any]) -> Any:
-        self.item_url = self.hook.item_url(**self.item_ids(answer["result"]))
-        self.log.info("%s", answer["reason"])
-        if answer["word"] == "succeed":
-            result = self.finish(answer["result"])
+    def conclude(self, context: Context, event: Mapping[str, Any]) -> Any:
+        self.item_url = self.hook.item_url(**self.item_ids(event["result"]))
+        self.log.info("%s", event["reason"])
+        if event["word"] == "succeed":
+            result = self.finish(event["result"])
             if self.returns_mapping:
                 push_values(context, result)
             return result
-        if answer["word"] == "skip" or self.soft_fail or self.never_fail:
-            raise AirflowSkipException(answer["reason"])
-        raise AirflowFailException(f"WaitFailed: {answer['reason']}")
+        if event["word"] == "skip" or self.soft_fail or self.never_fail:
+            raise AirflowSkipException(event["reason"])
+        raise AirflowFailException(f"WaitFailed: {event['reason']}")
 
-    def _read_deadline(self, context: Context) -> datetime:
-        fresh = datetime.now(timezone.utc) + timedelta(seconds=self.timeout)
-        store = task_state_store(context)
-        if store is None:
-            return fresh
-        if (kept := store.get(DEADLINE)) is not None:
-            return datetime.fromisoformat(kept)
-        store.set(DEADLINE, fresh.isoformat(), retention=timedelta(seconds=self.timeout) + KEPT_AFTER_DEADLINE)
-        return fresh
+    def give_up(self, words: str, error: WorkflowsError | None = None) -> NoReturn:
+        raise error or WorkflowsError(words)
 
-    def _check_deadline(self) -> None:
-        if self._deadline is not None and datetime.now(timezone.utc) >= self._deadline:
-            self._time_out()
-
-    def _time_out(self, last_look: str = "") -> None:
-        message = f"Nothing decided within {timedelta(seconds=self.timeout)}. {last_look or self._last_look}".rstrip()
+    def time_out(self, last_poll: str) -> NoReturn:
+        message = f"Nothing decided within {timedelta(seconds=self.timeout)}. {last_poll}".rstrip()
         if self.soft_fail or self.never_fail:
             raise AirflowSkipException(message)
         raise AirflowSensorTimeout(message)
+
+    def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
+        # A sleep never outlasts the deadline, so that the last poll is there.
+        return self.seconds_to_next_poll(super()._get_next_poke_interval(*args, **kwargs))

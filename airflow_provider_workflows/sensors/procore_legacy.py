@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.operators.waiting import KEPT_AFTER_DEADLINE
 from airflow_provider_workflows.rules.parameters import check_required, listed, one_of, text_id
 from airflow_provider_workflows.rules.times import has_zone, parse_time
 from airflow_provider_workflows.sensors.attention import NotifyingSensor
-from airflow_provider_workflows.sensors.base import KEPT_AFTER_DEADLINE
 from airflow_provider_workflows.sensors.procore import ProcoreConnectionSensor
 from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyInstanceWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
@@ -137,15 +137,10 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
             idle=self._idle,
         )
 
-    def look_or_defer(self, context: Context) -> Any:
+    def prepare_poke(self, context: Context) -> None:
         self._idle = self._idle_before(context)
-        return super().look_or_defer(context)
 
-    def poke(self, context: Context) -> Any:
-        self._idle = self._idle_before(context)
-        return super().poke(context)
-
-    def go_on(self, context: Context, trigger: WaitTrigger, how: str) -> None:
+    def go_on(self, context: Context, trigger: WaitTrigger | None, how: str) -> None:
         store = task_state_store(context)
         if isinstance(trigger, ProcoreLegacyInstanceWaitTrigger) and trigger.idle != self._idle:
             self._idle = trigger.idle

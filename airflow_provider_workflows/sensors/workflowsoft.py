@@ -7,14 +7,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationError, OutcomeUnknown, ServerError
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
-from airflow_provider_workflows.polling.poll import TRANSIENT_ERRORS
 from airflow_provider_workflows.rules.parameters import check_required, one_of, text_id
 from airflow_provider_workflows.rules.poll_journal import PollJournal
 from airflow_provider_workflows.rules.workflowsoft import UnreadableInstances
@@ -23,7 +22,6 @@ from airflow_provider_workflows.triggers.workflowsoft import (
     MOST_INSTANCES,
     WHAT_TO_DO,
     WorkflowsoftIntegrationWaitTrigger,
-    WorkflowsoftPauseTrigger,
     named,
     report_loss,
 )
@@ -73,8 +71,8 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     :raises ConfigurationError: a parameter is wrong; polling is not allowed; no such diagram or step, or several
         (they are listed).
     :raises NotFound: Workflowsoft does not know ``step_id``.
-    :raises ContractError: an answer has an undocumented form, in which no instance can be read; what came with it is
-        a suspected loss.
+    :raises ContractError: polls had a malformed response, in which no instance can be read, for as long as
+        ``[workflows] rejection_patience`` says; what came with them is a suspected loss.
     """
 
     template_fields: Sequence[str] = ("workflowsoft_conn_id", "diagram", "step", "step_id", "max_instances")
@@ -100,8 +98,11 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         self.workflowsoft_conn_id = workflowsoft_conn_id
         self._asked_interval: float = self.poke_interval
         self._interval_is_given = poke_interval is not None
-        self._journal = PollJournal()
+        self._shortest_interval = 0.0
+        self._journal: PollJournal | None = None  # read by the first poke
         self._store: StateStore | None = None  # of the journal; None before Airflow 3.3
+        self._carried: Mapping[str, Any] | None = None  # what an event brought of it
+        self._is_resumed = False
         self._place: Mapping[str, str | None] | None = None
 
     @cached_property
@@ -125,56 +126,44 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
             deadline=self.deadline,
         )
 
+    @property
+    def journal(self) -> PollJournal:
+        """What the task knows of its polls."""
+        return PollJournal.from_dict(self._carried) if self._journal is None else self._journal
+
     def item_ids(self, result: Mapping[str, Any]) -> dict[str, str | None]:
         return dict(result["instances"][0])  # a link has room for one
 
     def finish(self, result: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows = [{**ids, **result["place"], "suspected_lost": []} for ids in result["instances"]]
         rows[0]["suspected_lost"] = result["suspected_lost"]
-        if self._journal.received and not self._journal.delivered:
-            self._keep(replace(self._journal, delivered=True))
+        if self.journal.received and not self.journal.delivered:
+            self._keep(replace(self.journal, delivered=True))
         return rows
 
-    def execute(self, context: Context) -> Any:
-        self._begin(context)
-        # In reschedule mode each poll is an execution of its own.
-        if not context.get("task_reschedule_count") and not self.hook.keeps_until_completed:
-            if self._store is None:
-                self.log.warning(
-                    "This Airflow has no task state store (3.3+), so polls are not written down: an instance "
-                    "that was read by a task which then died is lost without a trace."
-                )
-            elif not self.retries:
-                self.log.warning(
-                    "This sensor takes instances out of Workflowsoft and has retries=0: if its worker dies, what it "
-                    "has received is delivered only after a person has cleared the task. Set retries."
-                )
-        return super().execute(context)
+    def restore_wait(self, context: Context, event: Mapping[str, Any]) -> None:
+        super().restore_wait(context, event)
+        self._is_resumed = True
+        self._place, self._carried = event.get("place"), event.get("journal")
 
-    def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
-        if event is None or event.get("status") != "look":
-            return super().execute_complete(context, event)
-        self._deadline = datetime.fromisoformat(event["deadline"])
-        self._place = event["place"]
-        self._begin(context, event["journal"])
-        return self.look_or_defer(context)
+    def wake_up_event(self) -> dict[str, Any]:
+        # What a poll has read must be written down at once, which only a worker can do.
+        journal = (
+            self._carried if self._journal is None else None if self._store is not None else self._journal.to_dict()
+        )
+        return {**super().wake_up_event(), "place": self._place, "journal": journal}
 
     def deferred_trigger(self, trigger: WaitTrigger) -> BaseTrigger:
-        if self.hook.keeps_until_completed:
-            return trigger
-        # What a poll has read must be written down at once, which only a worker can do.
         assert isinstance(trigger, WorkflowsoftIntegrationWaitTrigger)
-        pause = timedelta(seconds=self.poke_interval)
-        assert self._deadline is not None
-        return WorkflowsoftPauseTrigger(
-            until=min(datetime.now(timezone.utc) + pause, self._deadline).isoformat(),
-            event=trigger.look_event(self._journal.to_dict() if self._store is None else None),
-        )
+        self._place = None if trigger.step_id is None else trigger.place
+        return trigger if self.hook.keeps_until_completed else self.wake_up()
 
-    def _begin(self, context: Context, carried: Mapping[str, Any] | None = None) -> None:
+    def prepare_poke(self, context: Context) -> None:
+        if self._journal is not None:
+            return
         self.poke_interval = self._checked_interval() * random.uniform(1.0, 1.2)
         self._store = version_compat.lasting_state_store(context)
-        self._journal = PollJournal.from_dict(carried if self._store is None else self._store.get(JOURNAL))
+        self._journal = PollJournal.from_dict(self._carried if self._store is None else self._store.get(JOURNAL))
         since_clear = version_compat.task_state_store(context)
         if since_clear is not None and since_clear.get(STARTED) is None:
             # The first try of all, or the first since the task was cleared.
@@ -189,46 +178,58 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
             since_clear.set(STARTED, True, retention=self._retention)
         if self._journal.polling_since is not None:
             self._lose("The worker died in it.")
+        # In reschedule mode each poke is an execution of its own.
+        if not (context.get("task_reschedule_count") or self._is_resumed or self.hook.keeps_until_completed):
+            self._warn_of_losses()
 
-    def _look(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
+    def _warn_of_losses(self) -> None:
+        if self._store is None:
+            self.log.warning(
+                "This Airflow has no task state store (3.3+), so polls are not written down: an instance "
+                "that was read by a task which then died is lost without a trace."
+            )
+        elif not self.retries:
+            self.log.warning(
+                "This sensor takes instances out of Workflowsoft and has retries=0: if its worker dies, what it "
+                "has received is delivered only after a person has cleared the task. Set retries."
+            )
+
+    def poll_on_worker(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
         assert isinstance(trigger, WorkflowsoftIntegrationWaitTrigger)
         how = "received by an earlier try of this task; nothing was polled"
-        trigger.failures = self._journal.failures
-        if not self._journal.received:
+        trigger.failures = self.journal.failures
+        if not self.journal.received:
             if self.hook.keeps_until_completed:
                 try:
-                    return super()._look(trigger)
+                    return super().poll_on_worker(trigger)
                 finally:
-                    if trigger.failures != self._journal.failures:
-                        self._keep(replace(self._journal, failures=trigger.failures))
+                    if trigger.failures != self.journal.failures:
+                        self._keep(replace(self.journal, failures=trigger.failures))
             try:
                 trigger.locate(self.hook)
                 trigger.last_look = trigger.describe(trigger.drain(lambda: self._poll(trigger)))
                 self.log.info("%s", trigger.last_look)
-            except OutcomeUnknown:  # was said as a suspected loss
+            except OutcomeUnknown as lost:  # was said as a suspected loss; its advice is for actions
+                self._last_error = str(lost).removesuffix(lost.advice).strip()
                 self.log.info("The wait goes on.")
             except UnreadableInstances:  # was said, too
-                if not self._journal.received:
+                if not self.journal.received:
                     raise
-            except TRANSIENT_ERRORS as fault:
-                self.log.warning("%s The wait goes on.", fault)
-                trigger.last_fault = str(fault)
-            self._last_look = trigger.standing
             how = f"new at step {trigger.name}"
-        instances, lost = self._journal.instances, list(self._journal.possibly_lost)
+        instances, stretches = self.journal.instances, list(self.journal.possibly_lost)
         if not instances:
             return None
-        result = {"instances": instances, "place": dict(self._journal.place), "suspected_lost": lost}
+        result = {"instances": instances, "place": dict(self.journal.place), "suspected_lost": stretches}
         return {"word": "succeed", "result": result, "reason": f"Taken over, {how}: {named(instances)}."}
 
     def _poll(self, trigger: WorkflowsoftIntegrationWaitTrigger) -> list[dict[str, str | None]]:
         """Poll once between two lines of the journal."""
         self.hook.get_api_token()  # a sign-in that fails is no lost answer
-        self._keep(self._journal.poll_started(trigger.place, datetime.now(timezone.utc)))
+        self._keep(self.journal.poll_started(trigger.place, datetime.now(timezone.utc)))
         try:
             instances = trigger.poll(self.hook)
         except NOTHING_DONE:
-            self._keep(self._journal.poll_ended())
+            self._keep(self.journal.poll_ended())
             raise
         except UnreadableInstances as odd:
             self._log_received(trigger, odd.instances)
@@ -241,7 +242,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
             self._lose(fault, failures=trigger.failures if isinstance(fault, ServerError) else 0)
             raise
         self._log_received(trigger, instances)
-        self._keep(self._journal.poll_ended(instances))
+        self._keep(self.journal.poll_ended(instances))
         return instances
 
     def _log_received(self, trigger: WorkflowsoftIntegrationWaitTrigger, instances: Sequence[Instance]) -> None:
@@ -251,9 +252,9 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
 
     def _lose(self, why: str | Exception, instances: Sequence[Instance] = (), failures: int = 0) -> None:
         """Write down that the response of the poll that has started will never come, but for these instances."""
-        since, now = self._journal.polling_since, datetime.now(timezone.utc)
-        self._keep(self._journal.poll_lost(now, instances, failures))
-        report_loss(self.log, self._journal.place["step_id"], why, since, now)
+        since, now = self.journal.polling_since, datetime.now(timezone.utc)
+        self._keep(self.journal.poll_lost(now, instances, failures))
+        report_loss(self.log, self.journal.place["step_id"], why, since, now)
 
     def _keep(self, journal: PollJournal) -> None:
         """Write the journal down, where there is a store, before anything else happens."""
@@ -265,19 +266,19 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     def _retention(self) -> timedelta:
         return timedelta(seconds=self.timeout) + JOURNAL_KEPT
 
-    def _time_out(self, last_look: str = "") -> None:
-        words = [last_look or self._last_look]
-        if lost := self._journal.possibly_lost:
+    def time_out(self, last_poll: str) -> NoReturn:
+        words = [last_poll]
+        if lost := self.journal.possibly_lost:
             stretches = ", ".join(f"{stretch['since']} to {stretch['until']}" for stretch in lost)
             words.append(f"Polls never got their whole answer: {stretches}. {WHAT_TO_DO}")
-        super()._time_out(" ".join(words).strip())
+        super().time_out(" ".join(words).strip())
 
-    def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
+    def seconds_to_next_poll(self, interval: float) -> float:
         # exponential_backoff begins below the interval, and max_wait may end there.
-        return max(super()._get_next_poke_interval(*args, **kwargs), self.hook.shortest_poll)
+        return super().seconds_to_next_poll(max(interval, self._shortest_interval))
 
     def _checked_interval(self) -> float:
-        shortest = self.hook.shortest_poll
+        shortest = self._shortest_interval = self.hook.shortest_poll
         if self._interval_is_given and self._asked_interval < shortest:
             raise ConfigurationError(
                 f"poke_interval must be at least {shortest:g} seconds, for Workflowsoft asks to be polled every few "

@@ -15,9 +15,10 @@ from airflow_provider_workflows import exceptions
 from airflow_provider_workflows.exceptions import WorkflowsError
 from airflow_provider_workflows.polling import poll as polls
 from airflow_provider_workflows.polling.list_poll import MOVED, SinglePollScope
-from airflow_provider_workflows.polling.poll import TRANSIENT_ERRORS, rejection_patience, subscribe
+from airflow_provider_workflows.polling.poll import subscribe
 from airflow_provider_workflows.rules.forms import documented_form
 from airflow_provider_workflows.rules.holdings import Attention, attention_to
+from airflow_provider_workflows.settings import rejection_patience_seconds
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.base import WorkflowsHook
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.rules.holdings import Holding
     from airflow_provider_workflows.rules.verdicts import Verdict
 
-MAX_SLEEP_SECONDS = 3600.0
 MAX_LAST_POLL_SECONDS = 60.0  # after the deadline; Airflow's own timeout comes two minutes after it
 NOT_POLLED = "It was not polled."
 
@@ -166,12 +166,8 @@ class WaitTrigger(BaseTrigger):
         return f"{self.last_look} The last poll failed: {self.last_fault}" if self.last_fault else self.last_look
 
     def look_on_worker(self, hook: Any, log: Any) -> dict[str, Any] | None:
-        """Poll once in a task and return the event of the verdict, or None to go on; transient errors are logged."""
-        try:
-            snapshot, outcome = self.look(hook)
-        except TRANSIENT_ERRORS as fault:
-            log.warning("%s The wait goes on.", fault)
-            return None
+        """Poll once in a task and return the event of the verdict, or None to go on; the task handles the errors."""
+        snapshot, outcome = self.look(hook)
         self.item = self.item_of(snapshot)
         log.info("%s", self.last_look)
         return None if outcome is None or isinstance(outcome, Attention) else self._event(outcome)
@@ -213,7 +209,7 @@ class WaitTrigger(BaseTrigger):
         """Return what comes out, or None at the deadline, after one last poll."""
         while not outcome.done() and (left := self._seconds_left()) > 0:
             # Now and then by the wall-clock, for the loop's own clock stands still while the machine sleeps.
-            await asyncio.wait([outcome], timeout=min(left, MAX_SLEEP_SECONDS))
+            await asyncio.wait([outcome], timeout=min(left, polls.MAX_SLEEP_SECONDS))
         if not outcome.done():
             last = poll.poll_now(self)
             await asyncio.wait([outcome, last], timeout=MAX_LAST_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
@@ -235,7 +231,7 @@ class WaitTrigger(BaseTrigger):
         if fault is None:
             self.log.info("Polling works again, the wait goes on.")
         else:
-            minutes = rejection_patience() / 60
+            minutes = rejection_patience_seconds() / 60
             self.log.warning("Polling has failed for more than %.0f minutes, will retry: %s", minutes, fault)
 
     def _step(self) -> list[str] | None:

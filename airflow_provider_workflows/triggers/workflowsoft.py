@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
-from datetime import datetime, timezone
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
-
-from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import NotFound, ServerError, WorkflowsError
-from airflow_provider_workflows.polling import poll as polls
 from airflow_provider_workflows.polling.workflowsoft import DestructivePoll, IntegrationStepScope
 from airflow_provider_workflows.rules.verdicts import Verdict
 from airflow_provider_workflows.triggers.base import WaitTrigger
@@ -151,16 +147,10 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
                 break
         return list(found.values())
 
-    def look_event(self, journal: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """
-        Return the event that lets the sensor look again, on a worker.
-
-        It carries all, for dag.test() drops the keyword arguments of a deferral.
-
-        :param journal: What the sensor knows of its polls, where it cannot keep that itself.
-        """
+    def look_event(self) -> dict[str, Any]:
+        """Return the event that lets the sensor poll again, on a worker; with all that it has to know then."""
         place = None if self.step_id is None else self.place
-        return {"status": "look", "deadline": self.deadline, "place": place, "journal": journal}
+        return {"status": "look", "deadline": self.deadline, "place": place, "last_look": self.standing}
 
     async def _wait(self) -> dict[str, Any]:
         try:
@@ -206,26 +196,3 @@ def report_loss(log: Any, step_id: str | None, why: str | Exception, since: str 
         WHAT_TO_DO,
     )
     version_compat.count("workflows.suspected_lost_delivery", step_id=str(step_id))
-
-
-class WorkflowsoftPauseTrigger(BaseTrigger):
-    """
-    Sleeps, then sends a task back to a worker.
-
-    :param until: Wall-clock end of the pause as an ISO-8601 time.
-    :param event: What to hand to the resumed task; JSON primitives.
-    """
-
-    def __init__(self, *, until: str, event: Mapping[str, Any]):
-        super().__init__()
-        self.until = until
-        self.event = dict(event)
-
-    def serialize(self) -> tuple[str, dict[str, Any]]:
-        cls = type(self)
-        return f"{cls.__module__}.{cls.__qualname__}", {"until": self.until, "event": self.event}
-
-    async def run(self) -> AsyncIterator[TriggerEvent]:
-        left = (datetime.fromisoformat(self.until) - datetime.now(timezone.utc)).total_seconds()
-        await asyncio.sleep(max(polls.MIN_FIRST_PAUSE_SECONDS, left))
-        yield TriggerEvent(self.event)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
@@ -26,7 +25,6 @@ from airflow_provider_workflows.exceptions import ConfigurationError, InvalidReq
 from airflow_provider_workflows.get_provider_info import get_provider_info
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.sensors.procore import ProcoreResponseRequestedSensor
-from airflow_provider_workflows.triggers.pauses import PauseTrigger
 from tests.support import examples
 from tests.support.examples import run_source
 from tests.support.killed import Killed
@@ -377,7 +375,7 @@ def test_waiting_function_is_called_again_without_holding_a_worker(emulator, row
     deferred = paused(operator(function(), row, options=options), store)
 
     path, arguments = deferred.trigger.serialize()
-    assert path == "airflow_provider_workflows.triggers.pauses.PauseTrigger"
+    assert path == "airflow_provider_workflows.triggers.wakeup.WakeUpTrigger"
     until, after = datetime.fromisoformat(arguments["until"]), datetime.now(timezone.utc)
     assert until - before > timedelta(seconds=119)
     assert until - after < timedelta(seconds=150)
@@ -385,7 +383,7 @@ def test_waiting_function_is_called_again_without_holding_a_worker(emulator, row
     assert (responses(emulator), [key for key in store if "decision" in key]) == ([], [])
 
     resumed = operator(function(), row, options=options)
-    resumed.execute_complete(in_task(store), event={"deadline": arguments["deadline"]})
+    resumed.execute_complete(in_task(store), event=arguments["event"])
 
     assert (len(function.seen), responses(emulator)) == (2, APPROVED)
 
@@ -423,9 +421,9 @@ def test_function_that_still_waits_at_the_deadline_fails_the_task(emulator, row,
 
 def test_deadline_is_that_of_the_first_try_after_retries(row, store):
     options = {"deferrable": True, "timeout": 3600}
-    first = paused(operator(Function(Wait())(), row, options=options), store).trigger.deadline
+    first = paused(operator(Function(Wait())(), row, options=options), store).trigger.event["deadline"]
 
-    assert paused(operator(Function(Wait())(), row, options=options), store).trigger.deadline == first
+    assert paused(operator(Function(Wait())(), row, options=options), store).trigger.event["deadline"] == first
 
 
 @pytest.mark.parametrize("form", [datetime.isoformat, lambda time: time], ids=["text", "time"])
@@ -441,23 +439,14 @@ def test_without_a_store_the_deadline_survives_a_sleep(row, deferrable, form):
         resume({"ti": ti, "task_reschedule_count": 1})
 
 
-def test_a_trigger_that_sleeps_says_when_the_task_has_to_be_done(monkeypatch):
-    async def events() -> list[Any]:
-        until = datetime.now(timezone.utc) + timedelta(seconds=0.05)
-        return [event.payload async for event in PauseTrigger(until=until.isoformat(), deadline="then").run()]
-
-    assert asyncio.run(events()) == [{"deadline": "then", "step_occurrence_id": None}]
-
-
 def test_without_a_store_an_id_keeps_its_occurrence_over_a_sleep(emulator, row):
     function = Function(Wait(), Respond("Reject"))
     options = {"deferrable": True, "retries": 0}
-    _, arguments = paused(operator(function(), INSTANCE, options=options), None).trigger.serialize()
-    assert arguments["step_occurrence_id"] == row["step_occurrence_id"]
+    event = paused(operator(function(), INSTANCE, options=options), None).trigger.event
+    assert event["step_occurrence_id"] == row["step_occurrence_id"]
     person_answers(emulator, "integration@example.com", "Approve")
     person_answers(emulator, "dana@example.com", "Return")
 
-    event = {name: arguments[name] for name in ("deadline", "step_occurrence_id")}
     result = operator(function(), INSTANCE, options=options).execute_complete(in_task(None), event=event)
 
     assert (result["step_occurrence_id"], result["option"]) == (row["step_occurrence_id"], "Approve")
@@ -488,16 +477,6 @@ def test_a_function_may_do_with_the_instance_what_it_likes(emulator, row, store)
         return Respond("Approve")
 
     assert run(decide, store, row)["option"] == "Approve"
-
-
-def test_a_sleep_is_never_so_short_that_airflow_would_fail_the_task(row, store, monkeypatch):
-    monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_PAUSE_SECONDS", 5.0)
-    options = {"deferrable": True, "poke_interval": 0.1}
-    before = datetime.now(timezone.utc)
-    until = paused(operator(Function(Wait())(), row, options=options), store).trigger.until
-
-    assert datetime.fromisoformat(until) - before > timedelta(seconds=4)
-    assert datetime.fromisoformat(until) - datetime.now(timezone.utc) <= timedelta(seconds=5)
 
 
 # --- how it is called ---

@@ -363,7 +363,7 @@ def test_a_retry_waits_on_until_the_first_deadline(emulator, store):
     first = deferred(start(wait_for_completion=True), {"task_state_store": store})
     again = deferred(start(wait_for_completion=True), {"task_state_store": store})
 
-    assert again.trigger.deadline == first.trigger.deadline == store["deadline"]["at"]
+    assert again.trigger.deadline == first.trigger.deadline == store["deadline"]
     assert again.trigger.instance_id == NEW
     assert again.timeout > timedelta(days=7)
     assert started(emulator) == [NEW]
@@ -956,7 +956,7 @@ def test_templates_are_rendered_before_they_are_checked(emulator, store):
 def test_deadline_before_the_first_poll_still_finds_an_end(emulator, store):
     start().execute({"task_state_store": store})
     answer(emulator, "Reject", instance_id=NEW)
-    store.set("deadline", {"at": (datetime.now(timezone.utc) - timedelta(seconds=1)).isoformat()})
+    store.set("deadline", (datetime.now(timezone.utc) - timedelta(seconds=1)).isoformat())
 
     result = start(wait_for_completion=True).execute({"task_state_store": store})
 

@@ -32,11 +32,8 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
-from airflow_provider_workflows.triggers import workflowsoft as workflowsoft_triggers
-from airflow_provider_workflows.triggers.workflowsoft import (
-    WorkflowsoftIntegrationWaitTrigger,
-    WorkflowsoftPauseTrigger,
-)
+from airflow_provider_workflows.triggers.wakeup import WakeUpTrigger
+from airflow_provider_workflows.triggers.workflowsoft import WorkflowsoftIntegrationWaitTrigger
 from tests.support.killed import Killed
 
 pytestmark = pytest.mark.compat
@@ -100,10 +97,10 @@ def consuming(connect) -> None:
     connect("consumed_on_read")
 
 
-@pytest.fixture(autouse=True)
-def quick_pause(monkeypatch) -> None:
-    """Let a pause in the triggerer be as short as the tests ask for."""
-    monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_PAUSE_SECONDS", 0.01)
+@pytest.fixture
+def impatient(monkeypatch) -> None:
+    """Let a wait believe the third rejection in a row."""
+    monkeypatch.setenv("AIRFLOW__WORKFLOWS__REJECTION_PATIENCE", "0")
 
 
 @pytest.fixture
@@ -175,8 +172,8 @@ def fault(emulator, **kind) -> None:
 
 def resume(build, deferred: TaskDeferred, context: dict):
     """Run the trigger as a triggerer does, from its serialised form, and resume on a fresh operator."""
-    path, arguments = deferred.trigger.serialize()
-    trigger = getattr(workflowsoft_triggers, path.rpartition(".")[2])(**arguments)
+    _, arguments = deferred.trigger.serialize()
+    trigger = type(deferred.trigger)(**arguments)
 
     async def first_event() -> dict:
         async for event in trigger.run():
@@ -281,7 +278,7 @@ def test_where_reading_consumes_the_triggerer_only_sleeps(consuming, emulator, s
     async def run() -> list[dict]:
         return [event.payload async for event in trigger.run()]
 
-    assert isinstance(trigger, WorkflowsoftPauseTrigger)
+    assert isinstance(trigger, WakeUpTrigger)
     assert [event["status"] for event in asyncio.run(run())] == ["look"]
     assert len(emulator.requests()) == before
 
@@ -330,7 +327,7 @@ def test_sensor_sent_back_by_a_connection_change_goes_on_waiting(connect, emulat
     connect("consumed_on_read")
     with pytest.raises(TaskDeferred) as again:
         resume(lambda: sensor(deferrable=True), deferred.value, {})
-    assert isinstance(again.value.trigger, WorkflowsoftPauseTrigger)
+    assert isinstance(again.value.trigger, WakeUpTrigger)
     starts()
 
     assert resume(lambda: sensor(deferrable=True), again.value, {}) == [result_of(started[0])]
@@ -369,6 +366,7 @@ def test_a_timeout_skips_with_soft_fail(connect, mode):
         sensor(timeout=0.0, soft_fail=True).execute({})
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("times", [0, 1])
 def test_an_error_skips_with_never_fail_and_not_with_soft_fail(connect, emulator, store, run, mode, way, times):
     connect(mode)
@@ -630,7 +628,7 @@ def test_death_after_the_receipt_delivers_it_to_the_retry(
 ):
     started = person_starts(emulator)
     with monkeypatch.context() as patch:
-        patch.setattr(WorkflowsoftIntegrationSensor, "_conclude", lambda *_: (_ for _ in ()).throw(Killed))
+        patch.setattr(WorkflowsoftIntegrationSensor, "conclude", lambda *_: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             run({"task_state_store": store}, **way)
     received = f"{started['integration_instance_id']} (process {started['process_instance_id']})"
@@ -653,7 +651,7 @@ def cleared(context: dict, number: int) -> dict:
 
 
 def dies_in_the_end(monkeypatch) -> None:
-    monkeypatch.setattr(WorkflowsoftIntegrationSensor, "_conclude", lambda *_: (_ for _ in ()).throw(Killed))
+    monkeypatch.setattr(WorkflowsoftIntegrationSensor, "conclude", lambda *_: (_ for _ in ()).throw(Killed))
 
 
 def test_a_cleared_task_delivers_what_it_had_received(consuming, emulator, store, run, way, monkeypatch, counted):
@@ -889,11 +887,12 @@ def test_outages_with_a_response_in_between_are_two_stretches(consuming, emulato
     assert counted == ["101"] * 3
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("body", ["<html>", '{"IntegrationInsta', '{"Id": 2}', "[7]"])
-def test_a_response_that_cannot_be_read_fails_and_is_a_possible_loss(
+def test_responses_that_cannot_be_read_fail_and_are_a_possible_loss(
     consuming, emulator, store, run, way, counted, body
 ):
-    fault(emulator, status=200, body=body, after=True)
+    fault(emulator, status=200, body=body, after=True, times=3)
     person_starts(emulator)
 
     with pytest.raises(ContractError):
@@ -903,7 +902,7 @@ def test_a_response_that_cannot_be_read_fails_and_is_a_possible_loss(
     result = run({"task_state_store": store}, **way)
 
     assert result == [result_of(started, suspected_lost=result[0]["suspected_lost"])]
-    assert (len(result[0]["suspected_lost"]), counted) == (1, ["101"])
+    assert (len(result[0]["suspected_lost"]), counted) == (1, ["101"] * 3)
 
 
 ODD = [{"IntegrationInstanceId": 5, "ProcessInstanceId": 2}, {"Foo": 1}, {"IntegrationInstanceId": 6}]
@@ -937,6 +936,7 @@ def test_malformed_response_ends_a_drain_and_delivers_the_readable(consuming, em
     assert (len(rows[0]["suspected_lost"]), counted, polls(emulator)) == (1, ["101"], 2)
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_malformed_response_is_an_error_where_reading_is_safe(connect, emulator, run, way):
     connect("kept_until_completed")
     fault(emulator, status=200, json=ODD, times=9)

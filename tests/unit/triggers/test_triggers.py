@@ -79,7 +79,7 @@ def parameters_of(cls):
 
 @pytest.mark.parametrize("cls", list(every_trigger()), ids=lambda cls: cls.__name__)
 def test_a_trigger_stores_nothing_but_json_and_comes_back_as_it_was(cls):
-    until = TIME if cls.__name__ == "WorkflowsoftPauseTrigger" else VALUES["until"]
+    until = TIME if cls.__name__ == "WakeUpTrigger" else VALUES["until"]
     values = {**VALUES, "until": until}
     arguments = {name: ["x"] if name in LISTS else values.get(name, "7") for name in parameters_of(cls)}
     arguments |= PARTICULAR.get(cls.__name__, {})
@@ -104,7 +104,7 @@ def test_no_trigger_was_forgotten():
         "ProcoreLegacyInstanceWaitTrigger",
         "ProcoreLegacyStateChangeWaitTrigger",
         "WorkflowsoftIntegrationWaitTrigger",
-        "WorkflowsoftPauseTrigger",
+        "WakeUpTrigger",
     } <= names
 
 

@@ -1,0 +1,232 @@
+"""How a task waits for a result, on a worker or in a triggerer: what sensors and operators that wait have in common."""
+
+from __future__ import annotations
+
+import time
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from datetime import datetime, timedelta, timezone
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+from airflow_provider_workflows.exceptions import WorkflowsError
+from airflow_provider_workflows.polling.poll import TRANSIENT_ERRORS
+from airflow_provider_workflows.rules.patience import Rejections, fails_first_poke
+from airflow_provider_workflows.rules.times import parse_time, time_text
+from airflow_provider_workflows.settings import rejection_patience_seconds
+from airflow_provider_workflows.version_compat import task_state_store
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+    from airflow.triggers.base import BaseTrigger
+
+    from airflow_provider_workflows.triggers.base import WaitTrigger
+
+Read = TypeVar("Read")
+DEADLINE = "deadline"  # key in the task state store
+POLLS = "polls"  # likewise: what the polls of a wait in reschedule mode saw
+# The deadline is the trigger's to keep; Airflow's own timeout only catches a triggerer that is gone.
+BACKSTOP = timedelta(minutes=2)
+KEPT_AFTER_DEADLINE = timedelta(days=30)
+MAX_STATED_WAIT_SECONDS = 3600.0
+RESULT_KEYS = {"word", "result", "reason"}
+
+
+class WaitLifeCycle:
+    """
+    Polls until there is a result or the deadline has passed.
+
+    A first poke on the worker, then pokes at intervals or a deferral, and at the deadline a last poll. The deadline is
+    wall-clock; from Airflow 3.3 on it survives retries. No single poll ends the wait: :mod:`.rules.patience` says when
+    a wait believes that it was rejected, and transient errors never end it. A poll makes one attempt of each request,
+    because it is repeated anyway.
+    """
+
+    fails_at_first_poke = True  # for a wrong parameter or a missing connection
+    pokes_in_new_processes = False
+
+    _deadline: datetime | None = None
+    _last_poll = ""  # what the last successful poll saw
+    _last_error = ""  # why no poll has succeeded since
+    _rejections: Rejections | None = None
+    _stored_polls: dict[str, Any] | None = None
+    _is_first_poke = False
+    _not_before = float("-inf")  # on the monotonic clock
+
+    if TYPE_CHECKING:
+        hook: Any
+        log: Any
+        defer: Callable[..., NoReturn]
+
+    @property
+    @abstractmethod
+    def wait_seconds(self) -> float:
+        """How long the wait may take."""
+
+    @abstractmethod
+    def conclude(self, context: Context, event: Mapping[str, Any]) -> Any:
+        """Return the XCom of the result ``{word, result, reason}``, or end the task as it demands."""
+
+    @abstractmethod
+    def time_out(self, last_poll: str) -> NoReturn:
+        """End the task at the deadline; ``last_poll`` says what the last poll saw."""
+
+    @abstractmethod
+    def give_up(self, words: str, error: WorkflowsError | None = None) -> NoReturn:
+        """End the task for an error that the wait believes; without ``error`` the trigger did."""
+
+    @property
+    def deadline(self) -> str | None:
+        """The wall-clock end of the wait as an ISO-8601 time."""
+        return None if self._deadline is None else self._deadline.isoformat()
+
+    # --- the deadline ---
+
+    def start_wait(self, context: Context, key: str = DEADLINE) -> None:
+        """
+        Read what earlier pokes and tries of the wait have stored.
+
+        :param key: Name of the deadline in the task state store; each wait of a task has its own.
+        """
+        is_rescheduled = bool(context.get("task_reschedule_count"))
+        self._is_first_poke = getattr(context.get("ti"), "try_number", 1) in (None, 0, 1) and not is_rescheduled
+        self._deadline = self.read_deadline(context, key)
+        store = task_state_store(context)
+        if self.pokes_in_new_processes and store is not None:
+            self._take_polls(store.get(POLLS))
+
+    def read_deadline(self, context: Context, key: str = DEADLINE) -> datetime:
+        """Return the end of the wait as an earlier try has stored it, or the end of one that starts now."""
+        end = datetime.now(timezone.utc) + timedelta(seconds=self.wait_seconds)
+        store = task_state_store(context)
+        if store is not None:
+            if (stored := store.get(key)) is not None:
+                return datetime.fromisoformat(stored)
+            store.set(key, end.isoformat(), retention=self._retention)
+        elif context.get("task_reschedule_count"):
+            # Without a store Airflow knows when a task was rescheduled for the first time; 3.0 may say it as text.
+            first = parse_time(str(context["ti"].get_first_reschedule_date(context)))
+            if first is not None:
+                return first + timedelta(seconds=self.wait_seconds)
+        return end
+
+    def check_deadline(self) -> None:
+        """End the task if the deadline has passed; to be called after a poll."""
+        if self._deadline is not None and datetime.now(timezone.utc) >= self._deadline:
+            self.time_out(self.standing)
+
+    @property
+    def _retention(self) -> timedelta:
+        return timedelta(seconds=self.wait_seconds) + KEPT_AFTER_DEADLINE
+
+    # --- polls on a worker ---
+
+    def poll(self, context: Context, trigger: WaitTrigger) -> Mapping[str, Any] | None:
+        """Poll once, unless the server asked to wait; return the result ``{word, result, reason}`` or None."""
+        if time.monotonic() < self._not_before:
+            return None
+        if self._last_poll:
+            trigger.last_look = self._last_poll
+        self._last_error = ""
+        event = self.attempt(lambda: self.poll_on_worker(trigger))
+        if not self._last_error:
+            self._last_poll, self._rejections = trigger.last_look, None
+        trigger.last_fault = self._last_error
+        self._is_first_poke = False
+        self._store_polls(context)
+        return event
+
+    def poll_on_worker(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
+        """Read once, and return the result or None; errors are for the caller."""
+        return trigger.look_on_worker(self.hook, self.log)
+
+    def attempt(self, read: Callable[[], Read]) -> Read | None:
+        """Read without retries; return None after an error that does not end the wait."""
+        try:
+            with self.hook.without_retries():
+                return read()
+        except WorkflowsError as error:
+            if self._ends_the_wait(error):
+                self.give_up(f"{type(error).__name__}: {error}", error)
+            self.note_error(error)
+            return None
+
+    def note_error(self, error: Exception) -> None:
+        """Log an error that does not end the wait, and keep it for the message of a timeout."""
+        self._last_error = str(error) or type(error).__name__
+        stated_wait = getattr(error, "wait", None) or 0.0
+        self._not_before = time.monotonic() + min(stated_wait, MAX_STATED_WAIT_SECONDS)
+        self.log.warning("A poll failed: %s The wait goes on.", self._last_error)
+
+    def _ends_the_wait(self, error: WorkflowsError) -> bool:
+        is_first_poke, self._is_first_poke = self._is_first_poke, False
+        if isinstance(error, TRANSIENT_ERRORS):
+            return False
+        if is_first_poke and self.fails_at_first_poke and fails_first_poke(error):
+            return True
+        now = time.time()
+        self._rejections = Rejections.following(self._rejections, now)
+        return self._rejections.are_final(now, rejection_patience_seconds())
+
+    @property
+    def standing(self) -> str:
+        """What the last successful poll saw, and the error of a later one."""
+        seen = self._last_poll or "No poll has succeeded."
+        return f"{seen} The last poll failed: {self._last_error}" if self._last_error else seen
+
+    # --- between two polls ---
+
+    def go_on(self, context: Context, trigger: WaitTrigger | None, how: str) -> None:
+        """
+        Go on waiting after a poll on a worker without a result.
+
+        :param trigger: What has polled; None where the connection could not be looked up.
+        :param how: Who polls next, and when, for the log.
+        """
+        assert self._deadline is not None
+        begun = self._deadline - timedelta(seconds=self.wait_seconds)
+        self.log.info("Waiting since %s, until %s at most; %s.", time_text(begun), time_text(self._deadline), how)
+
+    def seconds_to_next_poll(self, interval: float) -> float:
+        """Return the seconds to sleep: the interval, or what the server asks for, and no longer than the deadline."""
+        asked = max(interval, self._not_before - time.monotonic())
+        if self._deadline is None:
+            return asked
+        return max(0.0, min(asked, (self._deadline - datetime.now(timezone.utc)).total_seconds()))
+
+    def defer_to(self, trigger: BaseTrigger) -> NoReturn:
+        """Give the worker back until the trigger has an event."""
+        assert self._deadline is not None
+        timeout = self._deadline - datetime.now(timezone.utc) + BACKSTOP
+        self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
+
+    def checked_result(self, event: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """Return a trigger's event if it is a result ``{word, result, reason}``; end the task for any other."""
+        known = event if isinstance(event, Mapping) else {}
+        status = known.get("status")
+        if status == "done" and known.keys() >= RESULT_KEYS:
+            return known
+        if status == "timeout":
+            self.time_out(str(known.get("last_look") or ""))
+        if status == "error":
+            self.give_up(f"{known.get('error')}: {known.get('message')}")
+        raise WorkflowsError(f"The trigger ended with an event this version does not know: {event!r}")
+
+    # --- what the polls of earlier processes saw ---
+
+    def polls_so_far(self) -> dict[str, Any]:
+        """Return what the next process has to know of the polls; JSON primitives."""
+        rejections = None if self._rejections is None else self._rejections.to_dict()
+        return {"last_poll": self._last_poll, "last_error": self._last_error, "rejections": rejections}
+
+    def _take_polls(self, stored: Mapping[str, Any] | None) -> None:
+        if stored is None:
+            return
+        self._stored_polls = dict(stored)
+        self._last_poll, self._last_error = stored["last_poll"], stored["last_error"]
+        self._rejections = Rejections.from_dict(stored["rejections"])
+
+    def _store_polls(self, context: Context) -> None:
+        store = task_state_store(context) if self.pokes_in_new_processes else None
+        if store is not None and (polls := self.polls_so_far()) != self._stored_polls:
+            store.set(POLLS, polls, retention=self._retention)
+            self._stored_polls = polls

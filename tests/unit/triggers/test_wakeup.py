@@ -1,0 +1,63 @@
+"""The trigger of tasks that poll on workers: it sleeps until a time, and hands back what the task gave it."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime, timedelta, timezone
+from typing import Any
+
+import pytest
+
+from airflow_provider_workflows.triggers import base, wakeup
+from airflow_provider_workflows.triggers.wakeup import WakeUpTrigger
+
+pytestmark = pytest.mark.compat
+
+NOW = datetime(2026, 1, 1, tzinfo=timezone.utc)
+
+
+@pytest.fixture
+def slept(monkeypatch) -> list[float]:
+    """The seconds of each sleep, which the wall-clock makes in no time."""
+    seconds: list[float] = []
+
+    async def sleep(asked: float) -> None:
+        seconds.append(asked)
+
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> datetime:
+            return NOW + timedelta(seconds=sum(seconds))
+
+    monkeypatch.setattr(wakeup, "datetime", Clock)
+    monkeypatch.setattr(wakeup.asyncio, "sleep", sleep)
+    monkeypatch.setattr(base, "SHORTEST_FIRST_PAUSE", 5.0)
+    return seconds
+
+
+def payloads(trigger: WakeUpTrigger) -> list[dict[str, Any]]:
+    async def run() -> list[dict[str, Any]]:
+        return [event.payload async for event in trigger.run()]
+
+    return asyncio.run(run())
+
+
+def test_the_event_comes_back_at_the_time(slept):
+    event = {"status": "look", "deadline": "then"}
+    until = NOW + timedelta(seconds=90)
+
+    assert payloads(WakeUpTrigger(until=until.isoformat(), event=event)) == [event]
+    assert sum(slept) == 90
+
+
+def test_a_long_sleep_reads_the_wall_clock_in_between(slept):
+    payloads(WakeUpTrigger(until=(NOW + timedelta(days=1)).isoformat(), event={}))
+
+    assert (max(slept), sum(slept)) == (base.LONGEST_SLEEP, 86400)
+
+
+@pytest.mark.parametrize("seconds", [-3600, 0, 1])
+def test_it_never_wakes_right_after_the_deferral(slept, seconds):
+    payloads(WakeUpTrigger(until=(NOW + timedelta(seconds=seconds)).isoformat(), event={}))
+
+    assert sum(slept) == 5
