@@ -11,10 +11,10 @@ from itertools import chain
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote
 
-from airflow_provider_workflows.client.auth import ClientCredentials, ReadyToken
 from airflow_provider_workflows.client.pagination import check_whole
 from airflow_provider_workflows.client.rest import path
 from airflow_provider_workflows.client.retry import Replay
+from airflow_provider_workflows.client.token_sources import ClientCredentials, ReadyToken
 from airflow_provider_workflows.exceptions import (
     ApiError,
     ConfigurationError,

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow_provider_workflows.client.auth import MintedToken, ReadyToken
 from airflow_provider_workflows.client.rest import path
 from airflow_provider_workflows.client.retry import Replay
+from airflow_provider_workflows.client.token_sources import MintedToken, ReadyToken
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     ContractError,

@@ -142,12 +142,13 @@ ALLOWED = {
     "rules": set(),
     "links": {"airflow"},
     "hooks": {"airflow", "requests", "client", "rules", "version_compat", "get_provider_info"},
-    "triggers": {"airflow", "hooks", "rules", "settings", "version_compat"},
-    "sensors": {"airflow", "hooks", "rules", "settings", "version_compat", "links", "operators", "triggers"},
-    "operators": {"airflow", "pyarrow", "hooks", "rules", "settings", "version_compat", "links", "triggers"},
+    "polling": {"hooks", "client", "rules", "settings", "version_compat"},
+    "triggers": {"airflow", "hooks", "polling", "rules", "settings", "version_compat"},
+    "sensors": {"airflow", "hooks", "rules", "settings", "version_compat", "links", "operators", "polling", "triggers"},
+    "operators": {"airflow", "pyarrow", "hooks", "rules", "settings", "version_compat", "links", "polling", "triggers"},
     "assets": {"airflow", "rules", "triggers", "version_compat"},
     "decorators": {"airflow", "operators", "rules", "sensors", "triggers", "version_compat"},
-    "notifications": {"airflow", "hooks", "rules", "triggers"},
+    "notifications": {"airflow", "hooks", "polling", "rules"},
     "emulator": {"fastapi"},
 }
 WATCHED = {"airflow", "requests", "fastapi", "pyarrow"}
@@ -172,3 +173,49 @@ def test_imports_point_one_way(room):
     wrong = {file.name: rooms_imported(file) - ALLOWED[room] - own for file in (PACKAGE / room).glob("*.py")}
 
     assert {name: rooms for name, rooms in wrong.items() if rooms} == {}
+
+
+def files_imported(file: Path) -> set[Path]:
+    """Return our files that a file of ours imports when it runs: in functions too, but not for types only."""
+    tree = ast.parse(file.read_text())
+    for_types = {
+        node
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for node in ast.walk(block)
+    }
+    package = ".".join(file.relative_to(PACKAGE.parent).parent.parts)
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if node in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            base = resolve_name("." * node.level + (node.module or ""), package)
+            names |= {base, *(f"{base}.{alias.name}" for alias in node.names)}
+    return {source for name in names if (source := source_of(name)) is not None and source.name != "__init__.py"}
+
+
+def cycle_in(graph: dict[Path, set[Path]]) -> list[str]:
+    """Return the names along a cycle of a graph, or an empty list."""
+    done: set[Path] = set()
+
+    def walk(node: Path, trail: list[Path]) -> list[Path]:
+        if node in trail:
+            return [*trail[trail.index(node) :], node]
+        if node in done:
+            return []
+        done.add(node)
+        return next((found for other in sorted(graph[node]) if (found := walk(other, [*trail, node]))), [])
+
+    cycle = next((found for node in sorted(graph) if (found := walk(node, []))), [])
+    return [str(path.relative_to(PACKAGE)) for path in cycle]
+
+
+def test_no_file_imports_itself_through_others():
+    graph = {file: files_imported(file) - {file} for file in PACKAGE.rglob("*.py")}
+    one, other = PACKAGE / "cli.py", PACKAGE / "doctor.py"
+
+    assert cycle_in(graph) == []
+    assert cycle_in({one: {other}, other: {one}}) == ["cli.py", "doctor.py", "cli.py"]

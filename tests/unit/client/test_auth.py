@@ -14,16 +14,10 @@ from email.utils import formatdate
 import pytest
 import requests
 
-from airflow_provider_workflows.client.auth import (
-    ClientCredentials,
-    MintedToken,
-    ReadyToken,
-    Token,
-    TokenAuth,
-    same_server,
-)
+from airflow_provider_workflows.client.auth import Token, TokenAuth, same_server
 from airflow_provider_workflows.client.rest import RestClient
 from airflow_provider_workflows.client.retry import Replay, RetryPolicy
+from airflow_provider_workflows.client.token_sources import ClientCredentials, MintedToken, ReadyToken
 from airflow_provider_workflows.exceptions import AuthenticationError, ConnectionFailed, ContractError, OutcomeUnknown
 
 BASE = "https://api.example.com"

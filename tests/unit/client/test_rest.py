@@ -20,9 +20,10 @@ from urllib3.exceptions import MaxRetryError, NewConnectionError
 from urllib3.exceptions import SSLError as TLSError
 
 from airflow_provider_workflows.client import rest
-from airflow_provider_workflows.client.auth import ReadyToken, TokenAuth
+from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.client.rest import RateLimit, RestClient, path
 from airflow_provider_workflows.client.retry import Replay, RetryPolicy
+from airflow_provider_workflows.client.token_sources import ReadyToken
 from airflow_provider_workflows.exceptions import (
     ApiError,
     AuthenticationError,
