@@ -198,12 +198,13 @@ class WaitTrigger(BaseTrigger):
         if outcome is None:
             return {"status": "timeout", "last_look": self.standing}
         if isinstance(outcome, WorkflowsError):
-            return {"status": "error", "error": _public_name(outcome), "message": str(outcome)}
+            error = {"error": _public_name(outcome), "message": str(outcome)}
+            return {"status": "error", **error, "deadline": self.deadline}
         if isinstance(outcome, BaseException):
             raise outcome
         if isinstance(outcome, Attention):
             return self._attention_event(outcome)
-        return {"status": "done", **self._event(outcome)}
+        return {"status": "done", **self._event(outcome), "deadline": self.deadline}
 
     async def _next_outcome(self, poll: Poll, outcome: asyncio.Future[Any]) -> Any:
         """Return what comes out, or None at the deadline, after one last poll."""

@@ -34,9 +34,8 @@ class Hook:
 
     def __init__(self, product: Product):
         self.product = product
-        self.client = SimpleNamespace(
-            sent=0, rate=None, account=product.account, base_url="made-up", share_sockets=lambda adapter: None
-        )
+        self.client = SimpleNamespace(sent=0, rate=None, base_url="made-up", share_sockets=lambda adapter: None)
+        self.account = product.account
         self.requests_per_hour = product.requests_per_hour
         product.hooks.append(self)
 
