@@ -7,7 +7,6 @@ import asyncio
 import pytest
 from airflow.providers.common.compat.sdk import TaskDeferred
 
-from airflow_provider_workflows.exceptions import AuthenticationError
 from airflow_provider_workflows.sensors.procore import ProcoreResponseRequestedSensor
 from airflow_provider_workflows.triggers.procore import ProcoreResponseRequestedWaitTrigger
 
@@ -112,7 +111,7 @@ def test_wait_names_the_instances_that_could_not_be_read(emulator, store):
 
     pokes.poke({"task_state_store": store})
 
-    assert f"Could not be read: {started}" in pokes._last_look
+    assert f"Could not be read: {started}" in pokes.standing
 
 
 @pytest.mark.parametrize(
@@ -142,8 +141,10 @@ def test_rejected_sign_in_is_no_matter_of_one_instance(emulator, store):
     start(emulator, 2)
     emulator.control("POST", "faults", method="GET", path=r"/instances/\d+$", times=10**6, status=401, json={})
 
-    with pytest.raises(AuthenticationError):
-        sensor().poke({"task_state_store": store})
+    pokes = sensor()
+
+    assert pokes.poke({"task_state_store": store}) is False
+    assert pokes.standing.startswith("No poll has succeeded.")
 
 
 def test_trigger_finds_the_others_too(emulator, store):

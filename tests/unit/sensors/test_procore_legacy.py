@@ -253,6 +253,7 @@ def test_an_action_without_a_time_is_an_error_of_the_wait(store, monkeypatch):
         ProcoreLegacyHook, "get_activity_history", lambda *a, **k: {**show(*a, **k), "created_at": None}
     )
 
+    monkeypatch.setenv("AIRFLOW__WORKFLOWS__REJECTION_PATIENCE", "0")
     with pytest.raises(ContractError, match="Give after as a time"):
         sensor(after=after).execute({"task_state_store": store})
 

@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_workflows.emulator.world import SWITCHES
-from airflow_provider_workflows.exceptions import ConfigurationError, ContractError, NotFound, WorkflowsError
+from airflow_provider_workflows.exceptions import ConfigurationError, NotFound, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.sensors.procore import ProcoreAsyncOperationSensor
 from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger
@@ -151,11 +151,10 @@ def test_a_result_of_another_format_has_no_items(emulator, store, result):
     assert (ended["completed_items"], ended["failed_items"], ended["completed"]) == ([], [], 0)
 
 
-def test_an_operation_of_another_format_is_a_typed_error(emulator, store):
+def test_a_malformed_operation_is_polled_again(emulator, store):
     shown(emulator, status=["done"])
 
-    with pytest.raises(ContractError):
-        operation_sensor().poke({"task_state_store": store})
+    assert operation_sensor().poke({"task_state_store": store}) is False
 
 
 @pytest.mark.parametrize("deferrable", [False, True])

@@ -937,12 +937,12 @@ def test_malformed_response_ends_a_drain_and_delivers_the_readable(consuming, em
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_malformed_response_is_an_error_where_reading_is_safe(connect, emulator, run, way):
+def test_a_malformed_response_is_an_error_where_reading_is_safe(connect, emulator, store, run, way):
     connect("kept_until_completed")
     fault(emulator, status=200, json=ODD, times=9)
 
-    with pytest.raises(ContractError, match="In 1 of 3 places"):
-        run({}, **way)
+    with pytest.raises(WorkflowsError, match="In 1 of 3 places"):
+        run({"task_state_store": store}, **way)
 
 
 @pytest.mark.parametrize("nothing", [{"IntegrationInstanceId": 0, "ProcessInstanceId": 0}])
@@ -1212,7 +1212,7 @@ def test_poll_is_never_sooner_than_the_interval_or_the_minimum(far_away, store, 
 def test_interval_below_the_minimum_is_rejected_before_sending(far_away, store, run, way):
     with pytest.raises(ConfigurationError, match="poke_interval must be at least 15 seconds.* got 14.9"):
         run({"task_state_store": store}, step_id=101, poke_interval=14.9, **way)
-    assert (far_away.call_count, store) == (0, {})
+    assert (far_away.call_count, set(store) - {"deadline", "round"}) == (0, set())
 
 
 def test_the_emulator_may_be_polled_at_any_interval(consuming, store, monkeypatch, way):

@@ -20,7 +20,7 @@ from airflow.sdk.execution_time.comms import GetTaskStates, TaskStatesResult
 from airflow_provider_workflows.triggers import cancellation
 from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
 from tests.support.versions import AIRFLOW
-from tests.unit.triggers.conftest import cancel, start, v2_wait, wait_for
+from tests.unit.polling.conftest import cancel, start, v2_wait, wait_for
 
 pytestmark = [
     pytest.mark.usefixtures("airflow_connections"),

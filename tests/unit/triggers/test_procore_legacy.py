@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.unit.triggers.conftest import LEGACY_WORKFLOW, legacy_wait
+from tests.unit.polling.conftest import LEGACY_WORKFLOW, legacy_wait
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
 

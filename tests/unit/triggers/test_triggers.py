@@ -18,7 +18,7 @@ from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyPerformActivityOperator
 from airflow_provider_workflows.sensors import procore, procore_legacy, workflowsoft
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
-from tests.unit.triggers.conftest import (
+from tests.unit.polling.conftest import (
     INTERVAL,
     MadeUpWait,
     cancel,

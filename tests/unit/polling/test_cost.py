@@ -11,7 +11,7 @@ from airflow_provider_workflows.rules.patience import DEFAULT_PATIENCE_SECONDS
 from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger
 from airflow_provider_workflows.triggers.workflowsoft import WorkflowsoftIntegrationWaitTrigger
 from tests.support.sizes import tenth_and_full
-from tests.unit.triggers.conftest import (
+from tests.unit.polling.conftest import (
     HISTORY,
     INTERVAL,
     LEGACY_WORKFLOW,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_workflows.sensors.procore import ProcoreResponseRequestedSensor
-from tests.unit.triggers.conftest import LEGACY_WORKFLOW, legacy_wait
+from tests.unit.polling.conftest import LEGACY_WORKFLOW, legacy_wait
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
 

@@ -18,7 +18,7 @@ from airflow_provider_workflows.client.rest import RestClient
 from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.polling import poll
 from tests.support.sizes import tenth_and_full
-from tests.unit.triggers.conftest import LEGACY_WORKFLOW, cancel, end, legacy_wait, start, v2_wait, wait_for
+from tests.unit.polling.conftest import LEGACY_WORKFLOW, cancel, end, legacy_wait, start, v2_wait, wait_for
 
 LONGEST_CALLBACK = 0.05  # seconds of processor time of the event loop's thread
 REFERENCE = 0.003  # seconds that a machine at rest takes for what slowness() does

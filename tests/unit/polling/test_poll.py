@@ -24,7 +24,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.polling import poll
 from airflow_provider_workflows.polling.poll import PollScope, snapshots
-from tests.unit.triggers.conftest import DONE, INTERVAL, MadeUpWait, Product, cancel, request, wait_for
+from tests.unit.polling.conftest import DONE, INTERVAL, MadeUpWait, Product, cancel, request, wait_for
 
 
 def answers(outcomes):

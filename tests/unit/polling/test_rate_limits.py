@@ -15,7 +15,7 @@ from airflow_provider_workflows.exceptions import RateLimited
 from airflow_provider_workflows.hooks import base as hooks
 from airflow_provider_workflows.polling.rate_limiter import RateLimiter
 from tests.support.sizes import tenth_and_full
-from tests.unit.triggers.conftest import (
+from tests.unit.polling.conftest import (
     DONE,
     INTERVAL,
     LEGACY_WORKFLOW,

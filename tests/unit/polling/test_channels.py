@@ -7,13 +7,12 @@ import threading
 
 import pytest
 
-from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.client import transport
 from airflow_provider_workflows.exceptions import ConnectionFailed
 from airflow_provider_workflows.polling import poll
 from airflow_provider_workflows.triggers.procore import ProcoreResponseRequestedWaitTrigger
 from tests.support.sizes import tenth_and_full
-from tests.unit.triggers.conftest import (
+from tests.unit.polling.conftest import (
     DONE,
     INTERVAL,
     MadeUpWait,

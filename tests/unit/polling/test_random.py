@@ -18,7 +18,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.polling import poll
 from tests.support.virtual_time import VirtualTime
-from tests.unit.triggers.conftest import DONE, MadeUpWait, Product, cancel, wait_for
+from tests.unit.polling.conftest import DONE, MadeUpWait, Product, cancel, wait_for
 
 NAMES = st.integers(0, 11).map("w{}".format)
 PASSING = st.sampled_from([ServerError, ConnectionFailed, RateLimited])

@@ -17,7 +17,7 @@ from airflow_provider_workflows.polling import poll
 from airflow_provider_workflows.polling.rate_limiter import RateLimiter
 from airflow_provider_workflows.rules import procore_legacy as rules
 from airflow_provider_workflows.triggers.procore import ProcoreResponseRequestedWaitTrigger
-from tests.unit.triggers.conftest import (
+from tests.unit.polling.conftest import (
     HISTORY,
     LEGACY_WORKFLOW,
     SHOW,
