@@ -367,8 +367,15 @@ class Poll:
         subscription.rejections = None
         if subscription.outage_is_reported:
             subscription.outage_is_reported = False
-            subscription.context.run(subscriber.report_outage, None)
-        subscription.context.run(subscriber.deliver, outcome)
+            self._notify(subscription, subscriber.report_outage, None)
+        self._notify(subscription, subscriber.deliver, outcome)
+
+    def _notify(self, subscription: _Subscription, take: Callable[[Any], None], what: Any) -> None:
+        """Call a subscriber in its own context; what it fails at concerns no other."""
+        try:
+            subscription.context.run(take, what)
+        except Exception:
+            log.exception("A subscriber of %s failed.", self.name)
 
     def postpone(self, subscriber: Any, fault: WorkflowsError) -> None:
         """Leave a subscriber to the next poll cycle, after those to which this one did not come."""
@@ -385,7 +392,7 @@ class Poll:
         now = time.time()
         subscription.rejections = Rejections.following(subscription.rejections, now)
         if subscription.rejections.are_final(now, self._patience):
-            subscription.context.run(subscriber.deliver, rejection)
+            self._notify(subscription, subscriber.deliver, rejection)
         else:
             subscriber.last_fault = str(rejection)
 
@@ -396,7 +403,7 @@ class Poll:
             return
         if time.monotonic() - subscription.served_at >= self._patience:
             subscription.outage_is_reported = True
-            subscription.context.run(subscriber.report_outage, fault)
+            self._notify(subscription, subscriber.report_outage, fault)
 
     # --- the last poll at a deadline ---
 

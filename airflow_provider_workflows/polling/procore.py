@@ -371,7 +371,8 @@ class ResponseRequestsScope(PollScope):
         self._found = await self._found.read(reader, self._query, again=True)
         for subscriber in subscribers:
             try:
-                outcome = subscriber.evaluate(self._found)
+                with documented_form():  # what one wait fails at concerns only itself
+                    outcome = subscriber.evaluate(self._found)
             except WorkflowsError as error:
                 outcome = error
             reader.deliver(subscriber, outcome)

@@ -11,6 +11,7 @@ from airflow_provider_workflows.exceptions import WorkflowsError
 from airflow_provider_workflows.polling import poll as polls
 from airflow_provider_workflows.polling.list_poll import MOVED
 from airflow_provider_workflows.polling.poll import PollScope
+from airflow_provider_workflows.rules.forms import documented_form
 from airflow_provider_workflows.rules.leases import Leases, StepWait
 
 if TYPE_CHECKING:
@@ -75,9 +76,11 @@ class IntegrationStepScope(PollScope):
         assigned = leases.assign(step.step_id, responses, [_step_wait(wait) for wait in waits])
         for wait, rows in zip(waits, assigned, strict=True):
             try:
-                reader.deliver(wait, wait.evaluate(rows))
+                with documented_form():
+                    outcome = wait.evaluate(rows)
             except WorkflowsError as error:
-                reader.deliver(wait, error)
+                outcome = error
+            reader.deliver(wait, outcome)
 
 
 def _drain(step: Any, needed: int, hook: WorkflowsoftHook) -> list[list[Instance]]:

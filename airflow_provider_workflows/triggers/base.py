@@ -147,7 +147,10 @@ class WaitTrigger(BaseTrigger):
         """Return the step that is overdue by now if nothing has changed since the last poll, unless it is known."""
         if self.watch is None or self.watch["next"] is None:
             return None
-        attention = Attention(**self.watch["next"])
+        try:
+            attention = Attention(**self.watch["next"])
+        except TypeError:  # of another version of this package; the next poll finds it again
+            return None
         is_known = attention.step_occurrence_id in self.watch["known"]
         now = time.time() if self._server_time is None else self._server_time().timestamp()
         return None if is_known or attention.at > now else attention

@@ -447,3 +447,66 @@ def test_decision_is_noticed_before_all_new_waits_were_polled(emulator, clock):
             return took
 
     assert clock.run(scenario()) < 1800  # all 600 looks take more than an hour
+
+
+# --- what a task's log shows ---
+
+
+def test_a_change_of_step_or_assignees_is_one_line_in_the_log(emulator, waiting, capsys):
+    def lines():
+        return [line for line in capsys.readouterr().out.splitlines() if "Waiting for" in line]
+
+    async def scenario(waits):
+        wait = v2_wait("700001", "5001", last_step=["70000101", "integration@example.com"])
+        waits.begin(wait)
+        await waits.poll()
+        first, known = lines(), wait.last_step
+        await waits.poll()
+        same = lines()
+        emulator.control("POST", "procore/instances/700001/respond", login="integration@example.com", option="Approve")
+        await waits.poll()
+        await waits.poll()
+        changed = lines()
+        await cancel(*waits.tasks)
+        return first, known, same, changed
+
+    first, known, same, changed = waiting(scenario)
+
+    assert len(first) == (known != ["70000101", "integration@example.com"])
+    assert same == []
+    assert len(changed) == 1
+    assert changed[0].index("dana@example.com") < changed[0].index("Director Approval")
+
+
+def with_due_date(value, due):
+    """Replace every due date in a response."""
+    if isinstance(value, dict):
+        return {name: due if name == "due_date" and one else with_due_date(one, due) for name, one in value.items()}
+    return [with_due_date(one, due) for one in value] if isinstance(value, list) else value
+
+
+def test_a_due_date_that_has_moved_makes_no_step_overdue(emulator, waiting, monkeypatch):
+    """Without a bulk history an unchanged row in the list decides, and it does not show the due date."""
+    emulator.control("PATCH", "switches", bulk_history="absent")
+    started = start(emulator, 3)
+    due = [pendulum.now("UTC").add(minutes=4).to_iso8601_string()] * 3
+    show = ProcoreHook.get_instance_history
+
+    def shown(self, instance_id, **more):
+        number = [one for one, _ in started].index(instance_id)
+        return with_due_date(show(self, instance_id, **more), due[number])
+
+    monkeypatch.setattr(ProcoreHook, "get_instance_history", shown)
+
+    async def scenario(waits):
+        waits.begin(*(v2_wait(*ids, watch={"after": None, "known": [], "next": None}) for ids in started))
+        for _ in range(2):
+            await waits.poll()
+        due[1:] = [pendulum.now("UTC").add(days=30).to_iso8601_string()] * 2
+        for _ in range(5):
+            await waits.poll()
+        statuses = waits.statuses()
+        await cancel(*waits.tasks)
+        return statuses
+
+    assert waiting(scenario) == ["attention", None, None]
