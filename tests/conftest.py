@@ -65,6 +65,7 @@ def quick_first_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let triggers look soon: what they wait for is a race in Airflow's scheduler, which does not run here."""
     monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_PAUSE_SECONDS", 0.01)
     monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_INTERVAL_SECONDS", 0.01)
+    monkeypatch.setattr("airflow_provider_workflows.polling.rate_limiter.FIRST_BLOCK_SECONDS", 0.01)
 
 
 @pytest.fixture(autouse=True)
@@ -86,6 +87,12 @@ def secrets_of_one_test() -> Iterator[None]:
         if name.endswith(".secrets_masker") and hasattr(module, "_secrets_masker"):
             masker = module._secrets_masker()
             masker.patterns, masker.replacer = set(), None
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a wait believe the third consecutive rejection."""
+    monkeypatch.setenv("AIRFLOW__WORKFLOWS__REJECTION_PATIENCE", "0")
 
 
 class Store(dict[str, Any]):

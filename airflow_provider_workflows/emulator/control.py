@@ -231,7 +231,9 @@ def routes(emulated: Emulated) -> APIRouter:
         return [vars(fault) for fault in emulated.world.faults]
 
     @router.post("/faults")
-    async def add_fault(order: NewFault) -> dict[str, Any]:
+    async def add_fault(order: NewFault, replace: bool = False) -> dict[str, Any]:
+        if replace:  # at once, so that no request comes in between
+            emulated.world.faults.clear()
         fault = Fault(id=next(emulated.world.fault_ids), **order.model_dump(by_alias=True))
         emulated.world.faults.append(fault)
         return {"id": fault.id}

@@ -304,7 +304,7 @@ class Poll:
             except Exception:  # or every wait would hang until its deadline
                 log.exception("Polling %s failed, will start again.", self.name)
             self._emit_statistics()
-            due = started + self._pause()
+            due = max(started + self._pause(), time.monotonic() + MIN_INTERVAL_SECONDS)
 
     def _pause(self) -> float:
         pause = self.interval * random.uniform(1.0, self.scope.max_stretch)

@@ -221,7 +221,7 @@ class ResponseRequests:
 
     :param user_id: Id of the user; "" until it is known.
     :param requests: The requests, each with its ``project_id``.
-    :param broken: Instances that could not be read, and why; None where no call came to them any more.
+    :param broken: Instances that could not be read, and why; those that were tried last come last.
     """
 
     user_id: str = ""
@@ -245,7 +245,8 @@ class ResponseRequests:
         known = {one: self._read[one] for one in self._read if again and one in listed}
         same = [one for one, (row, _) in known.items() if listed[one][1] == row and one not in self.broken]
         unread = [one for one in listed if one not in same]
-        unread.sort(key=lambda one: one in self.broken)
+        order = {instance_id: number for number, instance_id in enumerate(self.broken)}
+        unread.sort(key=lambda one: order.get(one, -1))
         found = ResponseRequests(user_id)
         found._read = {one: known[one] for one in same}
         left = deque([*unread, *same[:REREAD_INSTANCES]] if again else unread)
@@ -268,13 +269,17 @@ class ResponseRequests:
                 number_read, consecutive = number_read + 1, 0
                 found._read[instance_id] = (row, request)
         if fault is not None and consecutive == MAX_CONSECUTIVE_FAULTS and not number_read:
+            self.broken = {**_without(self.broken, found.broken), **found.broken}  # which come last the next time
             raise fault  # so it is the server, and none of them
-        for instance_id in left:  # those that no call came to
-            if instance_id not in found._read and instance_id in self.broken:
-                found.broken[instance_id] = self.broken[instance_id]
+        untried = {one: self.broken[one] for one in left if one in self.broken and one not in found._read}
+        found.broken = {**untried, **found.broken}
         requests = {one: request for one, (_, request) in found._read.items() if request is not None}
         found.requests = [requests[one] for one in listed if one in requests]
         return found
+
+
+def _without(broken: Mapping[str, str | None], others: Mapping[str, str | None]) -> dict[str, str | None]:
+    return {instance_id: fault for instance_id, fault in broken.items() if instance_id not in others}
 
 
 def find_user_id(user: str | None, hook: ProcoreHook) -> str:

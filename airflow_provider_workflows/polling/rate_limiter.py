@@ -17,7 +17,7 @@ HOUR_SECONDS = 3600.0
 MAX_SPIKE_REQUESTS = 150
 MIN_SPIKE_REQUESTS = 5  # that were sent before a rejection shows what the limit of ten seconds is
 MAX_BLOCK_SECONDS = 3600.0  # however long the server says that it wants to be left alone
-FIRST_BLOCK_SECONDS = 10.0  # where the server does not say how long; doubled with each consecutive rejection
+FIRST_BLOCK_SECONDS = 5.0  # where the server does not say how long; doubled with each consecutive rejection
 MAX_UNSTATED_BLOCK_SECONDS = 600.0
 MAX_SLEEP_SECONDS = 60.0
 

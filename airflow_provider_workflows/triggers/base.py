@@ -194,8 +194,8 @@ class WaitTrigger(BaseTrigger):
             try:
                 outcome = await self._next_outcome(poll, self._outcome)
             finally:
-                poll.remove(self)
                 self.last_fault = self.last_fault or poll.fault
+                poll.remove(self)
         # A wait that joins a poll which runs already can be over at once.
         await asyncio.sleep(started + polls.MIN_FIRST_PAUSE_SECONDS - time.monotonic())
         if outcome is None:

@@ -37,6 +37,7 @@ LEFT_TO_THE_TASK = {
     "ApiError",
     "ConnectionFailed",
     "IncompleteList",
+    "PresetsUnfinished",
     "RateLimited",
     "ServerError",
     "UploadFailed",

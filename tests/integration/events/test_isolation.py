@@ -224,8 +224,8 @@ ODD_ROWS = [None, 7, [], {}, {"id": None}, {"id": {}}, {"id": "", "item_id": "5"
 
 def listed(emulator, *instance_ids, odd=()):
     rows = [{"id": one, "item_id": "5001" if one == SEEDED else "990001", "ended_at": None} for one in instance_ids]
-    emulator.control("DELETE", "faults")
-    break_it(emulator, "/projects/1001/workflows/instances$", status=200, json={"data": [*odd, *rows]})
+    path = "/projects/1001/workflows/instances$"
+    emulator.control("POST", "faults?replace=true", path=path, times=ALWAYS, status=200, json={"data": [*odd, *rows]})
 
 
 @pytest.mark.parametrize("odd", ODD_ROWS, ids=json.dumps)

@@ -175,9 +175,8 @@ def test_malformed_row_concerns_only_itself(run, emulator, connect, caplog, odd)
 
     def shows(*ids):
         rows = ", ".join(f'{{"IntegrationInstanceId": {one}, "ProcessInstanceId": 8}}' for one in ids)
-        emulator.control("DELETE", "faults")
         body = f"[{odd}{', ' if rows else ''}{rows}]"
-        emulator.control("POST", "faults", path="new-integrations", status=200, body=body, times=10**6)
+        emulator.control("POST", "faults?replace=true", path="new-integrations", status=200, body=body, times=10**6)
 
     shows()
 

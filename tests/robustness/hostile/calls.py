@@ -186,6 +186,7 @@ ASKS_NOBODY = {
     "requests_per_hour",
     "shortest_poll",
     "token_source",
+    "without_retries",
 }
 
 

@@ -42,7 +42,7 @@ WITHOUT_CALLS = {
     "item_url",
     "level_for",
 }
-WITHOUT_CALLS |= {"prepare", "project_for", "test_connection", "token_source"}
+WITHOUT_CALLS |= {"prepare", "project_for", "test_connection", "token_source", "without_retries"}
 NASTY = (
     "..",
     ".",
@@ -196,6 +196,8 @@ def arguments(hook: type, name: str) -> dict[str, Any]:
         "Sequence[Mapping[str, Any]] | None": lambda parameter: [{"id": mark_of(parameter)}],
         "Collection[tuple[str, bytes, str]]": lambda parameter: (),
         "Iterable[bytes]": lambda parameter: [],
+        "Iterable[bytes] | Callable[[], Iterable[bytes]]": lambda parameter: [],
+        "Callable[[str], object] | None": lambda parameter: None,
         "Any": lambda parameter: [{"name": mark_of(parameter)}],
         "bool": lambda parameter: True,
         "bool | None": lambda parameter: True,

@@ -50,6 +50,7 @@ def folder(request, tmp_path):
     """A folder with the files of an earlier run, on this machine or in an object storage."""
     attach("memory", fs=MemoryFileSystem())
     MemoryFileSystem.store.clear()
+    MemoryFileSystem.pseudo_dirs[:] = [""]
     folder = f"file://{tmp_path}" if request.param == "here" else "memory://audit"
     save(folder, "old")
     return folder

@@ -150,6 +150,7 @@ def test_a_timeout_in_the_triggerer_fails_the_task(emulator, store):
     assert len(performed(emulator)) == 1
 
 
+@pytest.mark.usefixtures("impatient")
 def test_error_in_the_triggerer_is_retried_without_a_new_activity(emulator, store):
     context = {"task_state_store": store}
     trigger = deferred(accept(), context).trigger
@@ -234,6 +235,8 @@ def test_what_lies_in_the_database_while_it_waits_holds_no_secret(emulator, stor
         "instance_id",
         "visit",
         "performed",
+        "last_poll",
+        "last_step",
         "mark",
         "poll_interval",
         "deadline",

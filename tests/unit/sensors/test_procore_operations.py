@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from datetime import datetime, timedelta, timezone
-from types import SimpleNamespace
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
 
 from airflow_provider_workflows.emulator.world import SWITCHES
-from airflow_provider_workflows.exceptions import ConfigurationError, NotFound, WorkflowsError
+from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.sensors.procore import ProcoreAsyncOperationSensor
 from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger
@@ -187,41 +185,22 @@ def trigger_reads(monkeypatch, emulator, *, pass_after: int, seconds: float) -> 
     monkeypatch.setattr(ProcoreHook, "get_async_operation", read)
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_an_operation_that_is_not_shown_for_ten_minutes_ends_the_wait(emulator, store, minutes, deferrable):
+def test_a_lasting_404_of_an_operation_ends_the_wait(emulator, store, deferrable):
     context = {"task_state_store": store}
-    sensor = operation_sensor("1")
-    if deferrable:
-        trigger = deferred(sensor, context).trigger
-        minutes.pass_with_each_poll(4)
-        with pytest.raises(WorkflowsError, match="NotFound.*Operation 1 was not found"):
-            operation_sensor().execute_complete(context, first_event(trigger))
-    else:
-        minutes.pass_with_each_poll(4)
-        with pytest.raises(NotFound, match="Operation 1 was not found"):
-            sensor.execute(context)
 
-    # The first poll is the worker's; whoever starts to wait begins to count.
-    assert looks(emulator) == 4 + deferrable
+    def wait():
+        if not deferrable:
+            return operation_sensor("1").execute(context)
+        event = first_event(deferred(operation_sensor("1"), context).trigger)
+        return operation_sensor().execute_complete(context, event)
 
+    with pytest.raises(WorkflowsError, match="Operation 1 was not found"):
+        wait()
 
-def test_fewer_than_three_polls_end_no_wait(emulator, store, minutes):
-    minutes.pass_with_each_poll(60)
-    sensor = operation_sensor("1")
-
-    assert [sensor.poke({"task_state_store": store}) for _ in range(2)] == [False, False]
-    with pytest.raises(NotFound):
-        sensor.poke({"task_state_store": store})
-
-
-def test_operation_that_is_shown_starts_the_count_again(emulator, store, minutes):
-    order("11", delay=10**6, emulator=emulator)
-    minutes.pass_with_each_poll(4)
-    sensor = operation_sensor(timeout=10**6)
-    for skip in (0, 1):
-        emulator.control("POST", "faults", path=OPERATION, status=404, times=3, skip=skip, json={"error": "gone"})
-
-    assert [sensor.poke({"task_state_store": store}) for _ in range(8)] == [False] * 8
+    # The first poke is the worker's; a triggerer counts for itself.
+    assert looks(emulator) == 3 + deferrable
 
 
 def test_a_wait_that_times_out_says_that_the_operation_is_not_shown(emulator, store):
@@ -232,24 +211,6 @@ def test_a_wait_that_times_out_says_that_the_operation_is_not_shown(emulator, st
 
     assert event["status"] == "timeout"
     assert "Operation 1 was not found" in event["last_look"]
-
-
-@pytest.fixture
-def minutes(emulator, monkeypatch):
-    """The time that the waits for operations count by."""
-    now = [1_700_000_000.0]
-
-    def pass_with_each_poll(number: float) -> None:
-        def read(hook, operation_id):
-            now[0] += number * 60
-            return really(hook, operation_id)
-
-        really = ProcoreHook.get_async_operation
-        monkeypatch.setattr(ProcoreHook, "get_async_operation", read)
-
-    ours = SimpleNamespace(time=lambda: now[0], monotonic=time.monotonic)
-    monkeypatch.setattr("airflow_provider_workflows.triggers.procore.time", ours)
-    return SimpleNamespace(pass_with_each_poll=pass_with_each_poll)
 
 
 @pytest.mark.parametrize("case", SWITCHES["background_status_case"].values)

@@ -98,12 +98,6 @@ def consuming(connect) -> None:
 
 
 @pytest.fixture
-def impatient(monkeypatch) -> None:
-    """Let a wait believe the third rejection in a row."""
-    monkeypatch.setenv("AIRFLOW__WORKFLOWS__REJECTION_PATIENCE", "0")
-
-
-@pytest.fixture
 def run(monkeypatch):
     """Return a function that runs a sensor to its end, as Airflow would; `between` happens in one pause."""
 
@@ -333,6 +327,7 @@ def test_sensor_sent_back_by_a_connection_change_goes_on_waiting(connect, emulat
     assert resume(lambda: sensor(deferrable=True), again.value, {}) == [result_of(started[0])]
 
 
+@pytest.mark.usefixtures("impatient")
 def test_a_permission_that_was_taken_away_ends_the_trigger(connect, run):
     connect("kept_until_completed")
 
@@ -398,11 +393,12 @@ def test_unknown_step_id_is_an_error(consuming, emulator, store):
     assert store["new_integrations"]["possibly_lost"] == []
 
 
+@pytest.mark.usefixtures("impatient")
 def test_triggerer_explains_a_wrong_step_id_too(connect, emulator, run):
     connect("kept_until_completed")
 
     def no_such_step() -> None:
-        fault(emulator, status=404)
+        fault(emulator, status=404, times=99)
 
     with pytest.raises(WorkflowsError, match="NotFound: step_id: .*give diagram and step instead"):
         run({}, no_such_step, step_id=101, deferrable=True)

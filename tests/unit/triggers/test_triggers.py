@@ -120,13 +120,16 @@ def told(monkeypatch):
 
 
 def test_a_poll_shows_what_it_did_for_whom(clock, product, told):
-    def poll(hook, subscribers):
+    def three_requests(hook):
         hook.client.sent += 3
         hook.client.rate = RateLimit(3600, 3000, int(clock.time()) + 1000)
-        yield [(one, None) for one in subscribers]
+
+    async def read(reader, subscribers):
+        await reader.call(three_requests)
+        reader.deliver_all((one, None) for one in subscribers)
 
     async def scenario():
-        product.next = [poll]
+        product.next = [read]
         tasks = [wait_for(MadeUpWait(product.scope())) for _ in range(4)]
         await asyncio.sleep(1.5 * INTERVAL)
         await cancel(*tasks)
@@ -162,14 +165,14 @@ def test_the_age_of_the_oldest_step_is_reported(emulator, clock, told, kind, ids
 def test_a_time_that_is_none_spoils_no_poll(clock, product, told):
     scope = product.scope()
     for odd in (None, "", "yesterday", 7, {"a": 1}):
-        scope.note_step(odd)
+        scope.record_step(odd)
 
     async def scenario():
-        def poll(hook, subscribers):
-            scope.note_step("not a time")
-            yield [(one, None) for one in subscribers]
+        async def read(reader, subscribers):
+            scope.record_step("not a time")
+            reader.deliver_all((one, None) for one in subscribers)
 
-        product.next = [poll]
+        product.next = [read]
         task = wait_for(MadeUpWait(scope))
         await asyncio.sleep(2.5 * INTERVAL)
         await cancel(task)

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_workflows.triggers import base, wakeup
+from airflow_provider_workflows.polling import poll as polls
+from airflow_provider_workflows.triggers import wakeup
 from airflow_provider_workflows.triggers.wakeup import WakeUpTrigger
 
 pytestmark = pytest.mark.compat
@@ -31,7 +32,7 @@ def slept(monkeypatch) -> list[float]:
 
     monkeypatch.setattr(wakeup, "datetime", Clock)
     monkeypatch.setattr(wakeup.asyncio, "sleep", sleep)
-    monkeypatch.setattr(base, "SHORTEST_FIRST_PAUSE", 5.0)
+    monkeypatch.setattr(polls, "MIN_FIRST_PAUSE_SECONDS", 5.0)
     return seconds
 
 
@@ -53,7 +54,7 @@ def test_the_event_comes_back_at_the_time(slept):
 def test_a_long_sleep_reads_the_wall_clock_in_between(slept):
     payloads(WakeUpTrigger(until=(NOW + timedelta(days=1)).isoformat(), event={}))
 
-    assert (max(slept), sum(slept)) == (base.LONGEST_SLEEP, 86400)
+    assert (max(slept), sum(slept)) == (polls.MAX_SLEEP_SECONDS, 86400)
 
 
 @pytest.mark.parametrize("seconds", [-3600, 0, 1])
