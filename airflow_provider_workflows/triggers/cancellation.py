@@ -160,8 +160,7 @@ class _Termination:
                 await self._hook.prepare()
                 is_ended_by_us = await self._in_thread(self._attempt)
             except Exception as error:
-                # Other errors can come from a secrets backend, whose words may hold a secret.
-                self._failure = str(error) if isinstance(error, WorkflowsError) else type(error).__name__
+                self._failure = _in_words(error)
                 is_rejected = isinstance(error, REJECTED) and error.is_documented
                 stated = error.wait if isinstance(error, RateLimited) else None
                 wait = pause if stated is None else max(stated, pause)
@@ -190,7 +189,7 @@ class _Termination:
             raise
         except WorkflowsError as unreadable:
             # Terminate all the same: Procore documents that an instance that has ended stays as it is.
-            self._failure = str(unreadable)
+            self._failure = _in_words(unreadable)
         response = self._hook.terminate_instance(self._instance_id, project_id=self._project_id)
         if not rules.has_ended(response):
             raise ContractError(f"The response to terminating instance {self._instance_id} does not show its end")
@@ -198,3 +197,10 @@ class _Termination:
 
     async def _in_thread(self, call: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
+
+
+def _in_words(error: Exception) -> str:
+    """Return an error's words without its advice, which can be not to send the call again."""
+    if isinstance(error, WorkflowsError):
+        return str(error).removesuffix(getattr(error, "advice", "")).rstrip()
+    return type(error).__name__  # it can come from a secrets backend, whose words may hold a secret
