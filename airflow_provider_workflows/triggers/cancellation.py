@@ -9,6 +9,7 @@ where the wait has ended in the other triggerer. So Airflow's own record of the 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
@@ -36,6 +37,7 @@ MAX_PAUSE_SECONDS = 4.0
 # States in which a task goes on with its instance. No user's act leads to them: a task that is marked is over, and one
 # that is cleared has no state until Airflow schedules it again.
 GOES_ON = frozenset({"deferred", "up_for_retry"})
+_at_work: set[asyncio.Task[None]] = set()  # an event loop itself does not keep its tasks alive
 REJECTED = (InvalidRequest, NotFound, PermissionDenied)
 
 
@@ -54,15 +56,14 @@ async def terminate_if_killed(
     :param task_instance: The trigger's task instance.
     """
     termination = _Termination(hook, instance_id, project_id)
-    try:
-        await asyncio.wait_for(termination.run(deadline, task_instance), BUDGET_SECONDS)
-    except asyncio.TimeoutError:
-        termination.log_failure()
-    except asyncio.CancelledError:  # the triggerer stops, or its on_kill_timeout is shorter
-        termination.log_failure()
-        raise
-    finally:
-        termination.close()
+    work = asyncio.get_running_loop().create_task(termination.run(deadline, task_instance))
+    _at_work.add(work)
+    work.add_done_callback(_at_work.discard)
+    # Airflow cancels a trigger again at each sync, about once a second, until it has ended: also on_kill(), which it
+    # means to wait for. When the triggerer itself stops, the loop cancels the task, too.
+    while not work.done():
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.shield(work)
 
 
 def read_task_state(task_instance: Any) -> str | None:
@@ -104,15 +105,24 @@ class _Termination:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="workflows-kill")
 
     async def run(self, deadline: str | None, task_instance: Any) -> None:
+        try:
+            await asyncio.wait_for(self._terminate_if_killed(deadline, task_instance), BUDGET_SECONDS)
+        except asyncio.TimeoutError:
+            self._log_failure()
+        except asyncio.CancelledError:  # the triggerer stops
+            self._log_failure()
+            raise
+        finally:
+            self._hook.close()
+            self._thread.shutdown(wait=False)
+
+    async def _terminate_if_killed(self, deadline: str | None, task_instance: Any) -> None:
         end = asyncio.get_running_loop().time() + BUDGET_SECONDS
         if await self._was_killed(deadline, task_instance):
+            self._failure = "there was no response"
             await self._terminate(end)
 
-    def close(self) -> None:
-        self._hook.close()
-        self._thread.shutdown(wait=False)
-
-    def log_failure(self) -> None:
+    def _log_failure(self) -> None:
         log.error(
             "Terminating instance %s failed, although a user may have killed its task: %s Check the instance in "
             "Procore, and terminate it there unless it is still needed.",
@@ -150,14 +160,13 @@ class _Termination:
                 await self._hook.prepare()
                 is_ended_by_us = await self._in_thread(self._attempt)
             except Exception as error:
-                # Other errors can come from a secrets backend, whose words may hold a secret.
-                self._failure = str(error) if isinstance(error, WorkflowsError) else type(error).__name__
+                self._failure = _in_words(error)
                 is_rejected = isinstance(error, REJECTED) and error.is_documented
                 stated = error.wait if isinstance(error, RateLimited) else None
                 wait = pause if stated is None else max(stated, pause)
                 # A rejection can mean that the instance has just ended, which the next attempt reads.
                 if (is_rejected and was_rejected) or asyncio.get_running_loop().time() + wait >= end:
-                    self.log_failure()
+                    self._log_failure()
                     return
                 log.warning(
                     "Terminating instance %s failed, will retry in %.0f s: %s", self._instance_id, wait, self._failure
@@ -180,7 +189,7 @@ class _Termination:
             raise
         except WorkflowsError as unreadable:
             # Terminate all the same: Procore documents that an instance that has ended stays as it is.
-            self._failure = str(unreadable)
+            self._failure = _in_words(unreadable)
         response = self._hook.terminate_instance(self._instance_id, project_id=self._project_id)
         if not rules.has_ended(response):
             raise ContractError(f"The response to terminating instance {self._instance_id} does not show its end")
@@ -188,3 +197,10 @@ class _Termination:
 
     async def _in_thread(self, call: Any, *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, call, *args)
+
+
+def _in_words(error: Exception) -> str:
+    """Return an error's words without its advice, which can be not to send the call again."""
+    if isinstance(error, WorkflowsError):
+        return str(error).removesuffix(getattr(error, "advice", "")).rstrip()
+    return type(error).__name__  # it can come from a secrets backend, whose words may hold a secret
