@@ -13,16 +13,10 @@ from airflow_provider_workflows.exceptions import ConfigurationError, InvalidReq
 from airflow_provider_workflows.operators.attachments import storage_path
 from airflow_provider_workflows.operators.base import Progress
 from airflow_provider_workflows.operators.procore_base import ProcoreConnectionOperator, ProcoreWideOperator
-from airflow_provider_workflows.operators.procore_histories import (
-    BROKEN,
-    ITEMS_A_CALL,
-    REFUSED,
-    HistoryReader,
-    Report,
-    Scope,
-)
+from airflow_provider_workflows.operators.procore_histories import REFUSED, HistoryReader, Report, Scope
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyConnectionOperator
 from airflow_provider_workflows.operators.tables import Tables
+from airflow_provider_workflows.polling.bulk_history import BROKEN, MAX_ITEMS
 from airflow_provider_workflows.rules import procore_audit as rules
 from airflow_provider_workflows.rules.parameters import check_required, check_seconds, listed, seconds, text_id
 
@@ -198,7 +192,7 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
         tool_subtype: str | int | None = None,
         project_id: str | int | Sequence[str | int] | None = None,
         item_ids: str | int | Sequence[str | int] | None = None,
-        batch_size: int = ITEMS_A_CALL,
+        batch_size: int = MAX_ITEMS,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)

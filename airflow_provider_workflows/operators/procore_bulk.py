@@ -26,7 +26,8 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.operators.base import Pin, Progress, WaitingOperator, told
 from airflow_provider_workflows.operators.procore_base import ON_ACTIVE_INSTANCE, ProcoreOperator, ProcoreWideOperator
-from airflow_provider_workflows.operators.procore_histories import BROKEN, REFUSED, Report, Scope, histories_of
+from airflow_provider_workflows.operators.procore_histories import REFUSED, Report, Scope, histories_of
+from airflow_provider_workflows.polling.bulk_history import BROKEN
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.forms import is_id
 from airflow_provider_workflows.rules.parameters import (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,11 +9,16 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_workflows.exceptions import (
     ApiError,
     ConnectionFailed,
-    ContractError,
     InvalidRequest,
     NotFound,
     PermissionDenied,
-    ServerError,
+    WorkflowsError,
+)
+from airflow_provider_workflows.polling.bulk_history import (
+    BROKEN,
+    MAX_ITEMS,
+    BulkHistoryReader,
+    BulkHistoryUnavailable,
 )
 from airflow_provider_workflows.rules import procore_audit as rules
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
@@ -24,15 +28,9 @@ if TYPE_CHECKING:
 
 Json = Mapping[str, Any]
 
-NO_SUCH_ROUTE = (404, 405)
-TOO_MUCH = (400, 413)
-ITEMS_A_CALL = 50
 # Refusals without a single success, or faults of the server one after the other: then it is not about single items.
 HOPELESS = 20
 REFUSED = (InvalidRequest, NotFound, PermissionDenied)
-# What comes of a server that fails at one of the records, or at so many: a response that is too large for the client is
-# a ContractError, one that takes too long or breaks off a ConnectionFailed.
-BROKEN = (ConnectionFailed, ContractError, ServerError)
 ONLY_IN_BULK = 3  # items that fail in bulk and not by themselves, until the bulk is given up
 
 
@@ -134,12 +132,9 @@ class HistoryReader:
     def __init__(self, hook: ProcoreHook, report: Report, batch_size: int, tell: Callable[..., None]):
         self.hook = hook
         self.report = report
-        self.batch_size = batch_size
         self._tell = tell
-        self._given_size = batch_size
-        self._accepted_size = 0
-        self._not_found = 0
-        self._only_in_bulk = 0  # items in a row that failed in bulk and not by themselves
+        self._bulk = BulkHistoryReader(max_items=batch_size, on_failure=self._check_failure)
+        self._only_in_bulk = 0  # items that failed in bulk and not by themselves
         self._answered: set[str] = set()  # routes that are there
         self._absent: set[str] = set()
 
@@ -151,77 +146,40 @@ class HistoryReader:
         :param instances: The item's instances as listed, by item id.
         :return: Pairs of item id and histories, the newest history first.
         """
-        left = deque(instances)
-        pieces: list[list[str]] = []  # of a batch with something forbidden in it
-        while left or pieces:
-            if "bulk" in self._absent:
-                remaining = [*(item_id for piece in reversed(pieces) for item_id in piece), *left]
-                yield from self._one_by_one(scope, remaining, instances)
-                return
-            batch = pieces.pop() if pieces else [left.popleft() for _ in range(min(self.batch_size, len(left)))]
+        left = dict.fromkeys(instances)
+        self._bulk.start(scope.tool_type, scope.level, left)
+        while not ("bulk" in self._absent or self._bulk.is_finished):
             try:
-                answer = self.hook.bulk_history(scope.tool_type, batch, project_id=scope.level)
-            except REFUSED as refusal:
-                self._refused(refusal, scope, batch, left, pieces)
-                continue
-            except BROKEN as fault:
-                self.report.check_server(fault)
-                if len(batch) > 1:
-                    self._shrink(batch, left, fault)
+                found = self._bulk.read_next(self.hook)
+            except BulkHistoryUnavailable as missing:
+                self._miss_bulk(missing)
+                break
+            for item_id, histories in found.items():
+                del left[item_id]
+                if isinstance(histories, REFUSED):
+                    self.report.refuse(histories, tool_type=scope.tool_type, item_id=item_id)
+                elif isinstance(histories, BROKEN):
+                    yield item_id, self._alone(scope, item_id, instances[item_id], histories)
+                elif isinstance(histories, WorkflowsError):  # a sign-in is rejected, which is not about items
+                    raise histories
                 else:
-                    yield from self._alone(scope, batch[0], instances, fault)
-                continue
-            self._accept("bulk")
-            self._only_in_bulk = 0
-            self._accepted_size = max(self._accepted_size, len(batch))
-            yield from self._paired(batch, answer)
+                    self._accept("bulk")
+                    yield item_id, histories
+        yield from self._one_by_one(scope, left, instances)
 
-    def _refused(
-        self, refusal: ApiError, scope: Scope, batch: list[str], left: deque[str], pieces: list[list[str]]
-    ) -> None:
-        half = len(batch) // 2
-        if refusal.status_code in NO_SUCH_ROUTE and "bulk" not in self._answered and self._is_missing(refusal, half):
-            self._miss("bulk", refusal, "each item's histories are read by themselves")
-            left.extendleft(reversed(batch))
-        elif not half:
-            self.report.refuse(refusal, tool_type=scope.tool_type, item_id=batch[0])
-            if refusal.status_code in TOO_MUCH:  # so it was this item and not the size
-                self.batch_size = self._accepted_size or self._given_size
-        elif refusal.status_code in TOO_MUCH:
-            self._shrink(batch, left, refusal)
-        else:
-            pieces += [batch[half:], batch[:half]]
+    def _check_failure(self, failure: ApiError, items: int) -> None:
+        self.report.check_server(failure)
+        if items > 1:
+            self._tell("%s So many items (%s) fail in one call; going on with %s.", failure, items, items // 2)
 
-    def _shrink(self, batch: list[str], left: deque[str], fault: ApiError) -> None:
-        """Go on with half as many items in a call, beginning with those of a batch that failed."""
-        self.batch_size = min(self.batch_size, len(batch) // 2)
-        self._tell("%s So many items (%s) fail in one call; going on with %s.", fault, len(batch), self.batch_size)
-        left.extendleft(reversed(batch))
-
-    def _alone(
-        self, scope: Scope, item_id: str, instances: Mapping[str, Sequence[Json]], fault: ApiError
-    ) -> Iterator[tuple[str, list[Any]]]:
+    def _alone(self, scope: Scope, item_id: str, instances: Iterable[Json], fault: ApiError) -> list[Any]:
         """Read the histories of an item that fails in bulk, each by itself: only one of them may be broken."""
-        self.batch_size = self._accepted_size or self._given_size  # so it was this item and not the size
-        histories = self._of_instances(scope, item_id, instances[item_id])
+        histories = self._of_instances(scope, item_id, instances)
         if histories and "bulk" not in self._answered:
             self._only_in_bulk += 1
             if self._only_in_bulk == ONLY_IN_BULK:
-                self._miss("bulk", fault, "each item's histories are read by themselves")
-        yield item_id, histories
-
-    def _is_missing(self, refusal: ApiError, half: int) -> bool:
-        """Tell whether the whole route is missing; if only something of the batch may be, its halves are asked."""
-        self._not_found += 1
-        return refusal.status_code != 404 or not half or self._not_found > 2
-
-    def _paired(self, batch: list[str], answer: list[Any]) -> Iterator[tuple[str, list[Any]]]:
-        found = {
-            rules.text(entry.get("item_id")): entry.get("instances") for entry in answer if isinstance(entry, Mapping)
-        }
-        for item_id in batch:
-            histories = found.get(item_id)
-            yield item_id, histories if isinstance(histories, list) else []
+                self._miss_bulk(fault)
+        return histories
 
     def _one_by_one(
         self, scope: Scope, item_ids: Iterable[str], instances: Mapping[str, Sequence[Json]]
@@ -269,9 +227,12 @@ class HistoryReader:
         self._answered.add(route)
         self.report.succeed()
 
-    def _miss(self, route: str, refusal: ApiError, instead: str) -> None:
+    def _miss_bulk(self, reason: Exception) -> None:
+        self._miss("bulk", reason, "each item's histories are read by themselves")
+
+    def _miss(self, route: str, reason: Exception, instead: str) -> None:
         self._absent.add(route)
-        self._tell("%s The %s history is not there; %s.", refusal, route, instead)
+        self._tell("%s The %s history is not there; %s.", reason, route, instead)
 
 
 def histories_of(
@@ -288,7 +249,7 @@ def histories_of(
         if instance["item_id"] is not None:
             listed_row = rules.listed_instance({**instance, "id": instance["instance_id"]}, None)
             by_item.setdefault(instance["item_id"], []).append(listed_row)
-    reader = HistoryReader(hook, report, ITEMS_A_CALL, tell)
+    reader = HistoryReader(hook, report, MAX_ITEMS, tell)
     for item_id, histories in reader.of_items(scope, by_item):
         named = rules.name_histories(histories, by_item[item_id], tool_type=scope.tool_type, item_id=item_id)
         yield from ((one.instance_id, one.history) for one in named)

@@ -30,6 +30,9 @@ REJECTED_TTL_SECONDS = 3600.0  # until a call with others names an item again th
 MIN_REJECTED_ITEMS = 10  # of which more than half must be rejected, until the route is given up
 # A call with fewer items can succeed where these came: one of the items is forbidden, or all of them are too many.
 SPOILED = (AuthenticationError, ContractError, InvalidRequest, NotFound, PermissionDenied)
+# What comes of a server that fails at one of the items, or at so many: a response that is too large for the client is
+# a ContractError, one that takes too long or breaks off a ConnectionFailed.
+BROKEN = (ConnectionFailed, ContractError, ServerError)
 
 
 class BulkHistoryUnavailable(Exception):
@@ -40,15 +43,19 @@ class BulkHistoryReader:
     """
     Reads the histories of many items, one call at a time, and remembers from reading to reading what spoils a call.
 
-    :param tool_type: Tool of the items.
-    :param level: Project of the tool, or ``company``.
+    :param max_items: Items of a call.
+    :param on_failure: For who reads once and reports each item; called with each error that can be about the number of
+        items in a call, and that number. With it a fault of the server halves a call at once, instead of leaving its
+        items to the next reading, and the route is not given up for items that are rejected.
     """
 
-    def __init__(self, tool_type: str, level: str):
-        self.tool_type = tool_type
-        self.level = level
+    def __init__(self, *, max_items: int = MAX_ITEMS, on_failure: Callable[[ApiError, int], object] | None = None):
+        self._max_items = max_items
+        self._on_failure = on_failure
+        self._place = ("", "")
         self._left: deque[list[str]] = deque()
-        self._size = MAX_ITEMS
+        self._size = max_items
+        self._size_before: dict[str, int] = {}  # items of a call that was perhaps too large, before it
         self._rejected: dict[str, WorkflowsError] = {}  # items that no call with others may name
         self._forget_at = time.monotonic() + REJECTED_TTL_SECONDS
         self._together: dict[str, int] = {}  # items of a call that failed: how many of them may go in one call
@@ -59,13 +66,18 @@ class BulkHistoryReader:
         self._not_found = 0
         self._was_down = self._is_down = False  # no call of the last, of this reading was answered
 
-    def start(self, item_ids: Collection[str]) -> dict[str, WorkflowsError]:
+    def start(self, tool_type: str, level: str, item_ids: Collection[str]) -> dict[str, WorkflowsError]:
         """
-        Start to read some items.
+        Start to read some items; what is known of items of another place is forgotten.
 
+        :param tool_type: Tool of the items.
+        :param level: Project of the tool, or ``company``.
         :return: The items that are not read, with the error that each of them alone was rejected with.
         :raises BulkHistoryUnavailable: that is most of them.
         """
+        if self._place != (tool_type, level):
+            self._place = (tool_type, level)
+            self._rejected, self._together, self._size_before = {}, {}, {}
         if time.monotonic() > self._forget_at:
             self._rejected.clear()
             self._forget_at = time.monotonic() + REJECTED_TTL_SECONDS
@@ -98,9 +110,10 @@ class BulkHistoryReader:
             self._left.popleft()
             self._left.extendleft(reversed(_split(batch, self._size)))
             batch = self._left[0]
+        tool_type, level = self._place
         try:
             with documented_form():
-                found = _paired(batch, hook.each_bulk_history(self.tool_type, batch, project_id=self.level), each)
+                found = _paired(batch, hook.each_bulk_history(tool_type, batch, project_id=level), each)
         except SignInFailed:
             raise
         except SPOILED as rejection:
@@ -109,6 +122,8 @@ class BulkHistoryReader:
         except (ConnectionFailed, ServerError) as fault:
             # It may be one of them that the server fails at. Fewer go together next time, until one is alone.
             self._left.popleft()
+            if self._on_failure is not None:
+                return self._spoiled(batch, fault)
             self._failed |= dict.fromkeys(batch, max(1, len(batch) // 2))
             self._together |= self._failed
             return dict.fromkeys(batch, fault)
@@ -120,6 +135,7 @@ class BulkHistoryReader:
         self._has_worked = self._any_read = True
         for item_id in batch:
             self._together.pop(item_id, None)
+            self._size_before.pop(item_id, None)
         if self._was_down and self._is_down:  # so it was the server, and none of the items
             self._together = self._failed
             self._left = deque(self._batches([item_id for others in self._left for item_id in others]))
@@ -141,14 +157,20 @@ class BulkHistoryReader:
                 raise BulkHistoryUnavailable(str(rejection))
             self._left.extend([batch[:half], batch[half:]])
             return {}
-        is_about_size = rejection.status_code in (400, 413) or isinstance(rejection, ContractError)
+        is_about_size = rejection.status_code in (400, 413) or isinstance(rejection, BROKEN)
+        if is_about_size:
+            for item_id in batch:
+                self._size_before.setdefault(item_id, self._size)
+            if self._on_failure is not None:
+                self._on_failure(rejection, len(batch))
         if not half:
-            self._rejected[batch[0]] = rejection
-            self._rejected_alone += 1
-            if self._rejected_alone > MIN_REJECTED_ITEMS and not self._any_read:
-                raise BulkHistoryUnavailable(f"A bulk history is rejected for all items. {rejection}")
+            if self._on_failure is None:
+                self._rejected[batch[0]] = rejection
+                self._rejected_alone += 1
+                if self._rejected_alone > MIN_REJECTED_ITEMS and not self._any_read:
+                    raise BulkHistoryUnavailable(f"A bulk history is rejected for all items. {rejection}")
             if is_about_size:
-                self._size = MAX_ITEMS  # so it was this item and not the number of them
+                self._size = self._size_before.pop(batch[0])  # so it was this item and not the number of them
             return {batch[0]: rejection}
         if is_about_size:
             self._size = half

@@ -71,7 +71,7 @@ class BulkHistoryScope(ListPollScope):
         self._company_id = wait.company_id
         self._place = (str(wait.tool_type), str(wait.project_id))
         self._tool_subtype = wait.tool_subtype
-        self._bulk = BulkHistoryReader(*self._place)
+        self._bulk = BulkHistoryReader()
         self._no_bulk_until = float("-inf")
 
     @property
@@ -94,7 +94,7 @@ class BulkHistoryScope(ListPollScope):
             except BulkHistoryUnavailable as missing:
                 log.warning("%s So for an hour active ones are listed, and those that changed read singly.", missing)
                 self._no_bulk_until = time.monotonic() + FALLBACK_SECONDS
-                self._bulk = BulkHistoryReader(*self._place)
+                self._bulk = BulkHistoryReader()
         await super().read(reader, [wait for wait in subscribers if wait in reader.left])
 
     async def _read_in_bulk(self, reader: Reader, subscribers: Sequence[Any]) -> None:
@@ -105,7 +105,7 @@ class BulkHistoryScope(ListPollScope):
         def evaluate(hook: ProcoreHook, item_id: str, histories: list[Any]) -> list[tuple[Any, Any, Any]]:
             return [self._evaluate(hook, wait, histories) for wait in of_item[item_id]]
 
-        rejected = self._bulk.start(of_item)
+        rejected = self._bulk.start(*self._place, of_item)
         await self._deliver(reader, of_item, rejected)
         only_in_bulk = 0  # consecutive calls that failed although the server could answer a single one
         while not self._bulk.is_finished:

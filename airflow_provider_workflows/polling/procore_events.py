@@ -403,7 +403,7 @@ class InstancesScope(WatchScope):
         """Read the histories of the active instances of a place in bulk; return those that are to be read singly."""
         missed: Collection[str] = rows
         if rows and monotonic() >= self._no_bulk_until.get(place, 0.0):
-            histories = self._histories.setdefault(place, BulkHistoryReader(*place))
+            histories = self._histories.setdefault(place, BulkHistoryReader())
             try:
                 missed = rows.keys() - (await self._read_in_bulk(reader, histories, place, rows))
             except (AuthenticationError, BulkHistoryUnavailable) as missing:
@@ -436,7 +436,7 @@ class InstancesScope(WatchScope):
                 by_item.setdefault(item_id, []).append(instance_id)
         done: set[str] = set()
         consecutive = only_in_bulk = 0
-        histories.start(by_item)  # those that are rejected in bulk are read singly
+        histories.start(*place, by_item)  # those that are rejected in bulk are read singly
         while not histories.is_finished:
             answer = await reader.call(histories.read_next)
             fault = next((found for found in answer.values() if isinstance(found, TRANSIENT_ERRORS)), None)

@@ -218,14 +218,14 @@ def test_batches_are_halved_until_procore_takes_them_and_stay_so(emulator, folde
 
 
 def test_item_rejected_alone_is_reported_and_batches_grow_again(emulator, folder):
-    start(emulator, 8)
+    start(emulator, 17)
     emulator.control("POST", "faults", method="POST", path=BULK, status=400, json={"error": "odd item"}, times=4)
 
     result = export(folder, batch_size=9)
 
     assert [(entry["item_id"], "odd item" in entry["reason"]) for entry in result["failed"]] == [("5001", True)]
-    assert result["instances"] == 8
-    assert calls(emulator)["bulk_history"] == 4 + 1  # 9, 4, 2, 1 refused, then all the others at once
+    assert result["instances"] == 17
+    assert calls(emulator)["bulk_history"] == 4 + 3 + 1  # 9, 4, 2, 1 rejected, their other halves, then 9 at once
 
 
 def test_forbidden_item_is_reported_and_all_others_are_exported(emulator, folder):
@@ -368,7 +368,11 @@ def test_clock_of_a_worker_that_is_wrong_loses_no_end(emulator, folder, monkeypa
     with monkeypatch.context() as patched:
         patched.setattr(ProcoreHook, "list_instances", listed)
         # The histories of the first tool are read before its instance ends.
-        patched.setattr(ProcoreHook, "bulk_history", lambda *args, **kwargs: [])
+        patched.setattr(
+            ProcoreHook,
+            "each_bulk_history",
+            lambda self, tool_type, items, **where: [{"item_id": item, "instances": []} for item in items],
+        )
         first = export(folder, tool_type=[TOOL, "generic_tool_item"])
 
     second = export(folder, changed_since=first["watermark"])

@@ -52,7 +52,7 @@ def broken_items(emulator, monkeypatch):
     """Return a function that lets every call fail which names one of some items, whatever others it names."""
 
     def break_them(*item_ids: str, **fault) -> None:
-        read_bulk, read_item = ProcoreHook.bulk_history, ProcoreHook.list_item_histories
+        read_bulk, read_item = ProcoreHook.each_bulk_history, ProcoreHook.list_item_histories
 
         def failing(call):
             emulator.control("POST", "faults", path="history$", **fault)
@@ -66,7 +66,7 @@ def broken_items(emulator, monkeypatch):
             call = lambda: read_item(self, tool_type, item_id, **where)  # noqa: E731
             return failing(call) if item_id in item_ids else call()
 
-        monkeypatch.setattr(ProcoreHook, "bulk_history", bulk)
+        monkeypatch.setattr(ProcoreHook, "each_bulk_history", bulk)
         monkeypatch.setattr(ProcoreHook, "list_item_histories", item)
 
     return break_them
@@ -111,6 +111,30 @@ def test_export_reads_each_instance_of_an_item_that_fails_as_a_whole(
     assert {newer, "700001"} < set(ids(result))
 
 
+@EVERY_FAULT
+def test_export_makes_large_calls_again_after_an_item_that_is_broken(emulator, folder, broken_items, fault):
+    items = start(emulator, 99)
+    broken_items(items[28], times=5 if fault["status"] == 504 else 1, **fault)
+    before = calls(emulator)["bulk_history"]
+
+    result = export(folder, batch_size=20)
+
+    assert (result["instances"], result["failed"]) == (100, [])
+    attempts = 5 if fault["status"] == 504 else 1
+    assert calls(emulator)["bulk_history"] - before <= 4 + 5 * attempts + 6  # 20, 10, 5, 2, 1 fail; others of the 20
+
+
+def test_export_reads_an_item_that_a_bulk_history_leaves_out(emulator, folder):
+    (other,) = start(emulator, 1)
+    entry = {"item_id": other, "instances": []}
+    emulator.control("POST", "faults", method="POST", path=BULK, status=200, json={"data": [entry]})
+
+    result = export(folder)
+
+    assert ids(result) == ["700001"]
+    assert [entry["item_id"] for entry in result["failed"]] == [other]
+
+
 def test_export_gives_up_a_bulk_history_that_always_fails(emulator, folder):
     items = start(emulator, 12)
     emulator.control("POST", "faults", method="POST", path=BULK, times=10**6, status=500, json={})
@@ -123,14 +147,14 @@ def test_export_gives_up_a_bulk_history_that_always_fails(emulator, folder):
 
 def test_export_of_batches_that_are_too_heavy_goes_on_with_smaller_ones(emulator, folder, monkeypatch):
     start(emulator, 20)
-    read_bulk = ProcoreHook.bulk_history
+    read_bulk = ProcoreHook.each_bulk_history
 
     def bulk(self, tool_type, items, **where):
         if len(items) > 5:
             emulator.control("POST", "faults", path=BULK, status=504, json={}, times=5)
         return read_bulk(self, tool_type, items, **where)
 
-    monkeypatch.setattr(ProcoreHook, "bulk_history", bulk)
+    monkeypatch.setattr(ProcoreHook, "each_bulk_history", bulk)
 
     result = export(folder, batch_size=20)
 
@@ -195,7 +219,7 @@ def test_export_of_responses_above_the_limit_goes_on_with_smaller_ones(emulator,
 
     assert sizes[1] > max(sizes[0] * 5 // 4, 7000)
     assert (result["instances"], result["failed"]) == (21, [])
-    assert calls(emulator)["bulk_history"] - before < 15
+    assert calls(emulator)["bulk_history"] - before <= 15
 
 
 def test_instance_whose_history_is_above_the_limit_is_reported(emulator, folder, monkeypatch):

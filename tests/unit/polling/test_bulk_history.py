@@ -1,0 +1,42 @@
+"""Histories in bulk: what is remembered of the items that spoil a call, and for whom."""
+
+from __future__ import annotations
+
+import pytest
+
+from airflow_provider_workflows.exceptions import InvalidRequest
+from airflow_provider_workflows.hooks.procore import ProcoreHook
+from airflow_provider_workflows.polling.bulk_history import BulkHistoryReader
+
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+
+PLACE = ("purchase_order_contract", "1001")
+
+
+@pytest.fixture
+def odd_item(emulator):
+    emulator.control("POST", "faults", method="POST", path="/bulk_history$", status=400, json={"error": "odd item"})
+
+
+@pytest.mark.usefixtures("odd_item")
+def test_rejected_item_goes_in_no_call_until_another_place_is_read():
+    reader, hook = BulkHistoryReader(), ProcoreHook("procore_default")
+    assert reader.start(*PLACE, ["5001"]) == {}
+    (rejection,) = reader.read_next(hook).values()
+
+    assert isinstance(rejection, InvalidRequest)
+    assert reader.start(*PLACE, ["5001"]) == {"5001": rejection}
+    assert reader.start("generic_tool_item", "1001", ["5001"]) == {}
+
+
+@pytest.mark.usefixtures("odd_item")
+def test_who_reports_each_item_reads_a_rejected_one_again():
+    failures = []
+    reader = BulkHistoryReader(on_failure=lambda failure, items: failures.append((type(failure), items)))
+    hook = ProcoreHook("procore_default")
+    reader.start(*PLACE, ["5001"])
+    reader.read_next(hook)
+
+    assert reader.start(*PLACE, ["5001"]) == {}
+    assert isinstance(reader.read_next(hook)["5001"], list)
+    assert failures == [(InvalidRequest, 1)]
