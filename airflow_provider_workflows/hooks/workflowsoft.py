@@ -366,7 +366,9 @@ class WorkflowsoftHook(WorkflowsHook):
     def _create(self, where: str, body: Mapping[str, Any], on_behalf_of: str, kind: str) -> dict[str, str]:
         headers = {"X-OnBehalfOf-Id": on_behalf_of}
         answer = self.client.call("POST", where, replay=Replay.NEVER, json=body, headers=headers)
-        _refuse_failure(answer, _body_of(answer))
+        created = _body_of(answer)
+        if created is not False:  # which does not say what was not done
+            _refuse_failure(answer, created)
         try:
             return rules.titled_rows([answer.json()], kind)[0]
         except ContractError as odd:

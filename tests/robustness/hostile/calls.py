@@ -159,6 +159,8 @@ CALLS = [
     ),
 ]
 # What asks nobody: it says what the connection says.
+# It reads a file that may lie elsewhere: it follows one redirect, to another host without the token.
+FOLLOWS = "ProcoreHook.get_bulk_replace_errors"
 ASKS_NOBODY = {
     "account",
     "advice",

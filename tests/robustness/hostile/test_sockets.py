@@ -12,6 +12,7 @@ from airflow_provider_workflows.client.rest import LARGEST_ANSWER
 from airflow_provider_workflows.exceptions import NOTHING_DONE, ContractError, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from tests.robustness.hostile.answers import PAGE, UNPACKS_BY_THE_PIECE
+from tests.robustness.hostile.calls import FOLLOWS
 from tests.robustness.hostile.conftest import connections_to
 from tests.robustness.hostile.server import HostileServer, Send, closing, endless, head, raw, whole
 from tests.robustness.hostile.test_hooks import EACH
@@ -76,7 +77,7 @@ def test_broken_socket_is_a_typed_error_and_sends_once(call, connect):
                     problems[name] = f"sent {len(server.requests)} times"
                 if call.acts and isinstance(error, NOTHING_DONE):
                     problems[name] = f"{error!r} would say that nothing was done"
-        assert elsewhere.requests == []
+        assert elsewhere.requests == [] or str(call) == FOLLOWS
     assert problems == {}
 
 
