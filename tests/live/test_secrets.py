@@ -87,6 +87,7 @@ SETTINGS = {
     "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
     "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
     "AIRFLOW__WORKFLOWS__POKE_INTERVAL": "2",
+    "AIRFLOW__WORKFLOWS__REJECTION_PATIENCE": "0",  # so that a rejected sign-in fails its task soon
 }
 
 
