@@ -15,8 +15,9 @@ import math
 import os
 import sys
 import time
+from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 TICK = 0.01  # seconds
 BATCH = 50  # triggers that a triggerer takes up at once
@@ -55,6 +56,7 @@ class Polls:
     def __init__(self) -> None:
         self.requests = 0
         self.ended = 0
+        self.ended_of: Counter[str] = Counter()  # by product
         self._next = asyncio.Event()
 
     def install(self) -> None:
@@ -67,6 +69,7 @@ class Polls:
             self.requests += number
         elif name == "workflows.polls":
             self.ended += 1
+            self.ended_of[tags["product"]] += 1
             self._next.set()
 
     async def next(self) -> None:
@@ -92,9 +95,7 @@ class Holder:
         self.polls = Polls()
         self._awaited: set[str] | None = None  # the triggers whose events are to come
         self._all_told = asyncio.Event()
-        # What is logged goes elsewhere: nobody would empty the pipe.
-        self._channel = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)
+        self._channel = own_output()
 
     async def run(self) -> None:
         order, loop, ticker = self.order, asyncio.get_running_loop(), Ticker()
@@ -189,17 +190,25 @@ class Holder:
             await self.polls.next()
 
     def _import_what_polls_need(self) -> None:
-        for name in ("shared_poll", "procore_scopes", "procore", "procore_legacy", "procore_events"):
-            importlib.import_module(f"airflow_provider_workflows.triggers.{name}")
+        for package in ("polling", "triggers"):
+            for name in ("procore", "procore_legacy", "procore_events"):
+                importlib.import_module(f"airflow_provider_workflows.{package}.{name}")
         for name in ("procore", "procore_legacy"):
             importlib.import_module(f"airflow_provider_workflows.hooks.{name}")
-        from airflow_provider_workflows.triggers import base
+        from airflow_provider_workflows.polling import poll
 
-        base.SHORTEST_FIRST_PAUSE = self.order.get("first_pause", base.SHORTEST_FIRST_PAUSE)
+        poll.MIN_FIRST_PAUSE_SECONDS = self.order.get("first_pause", poll.MIN_FIRST_PAUSE_SECONDS)
 
     async def _say(self, loop: asyncio.AbstractEventLoop, **what: Any) -> Any:
         print(json.dumps(what), file=self._channel, flush=True)
         return json.loads(await loop.run_in_executor(None, sys.stdin.readline) or "null")
+
+
+def own_output() -> IO[str]:
+    """Return this process's standard output, and let the log go elsewhere: nobody would empty the pipe."""
+    channel = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    return channel
 
 
 def _status(name: str) -> int:

@@ -66,7 +66,7 @@ def text(results: dict[str, Any]) -> str:
     lines = ["  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     lines += ["", *(f"{LABELS[kind]}: {number:,} waits fit" for kind, number in fitting(results))]
     lines += [f"({FITTING})", ""]
-    for target in results["targets"]:
+    for target in all_targets(results):
         word = "met   " if target["met"] else "MISSED"
         lines.append(f"{word} {target['name']}: {target['value']:g} (at most {target['limit']:g})")
     lines += ["", disturbance(results), where(results), f"It took {results['seconds']} s."]
@@ -86,6 +86,12 @@ def fitting(results: dict[str, Any]) -> Iterable[tuple[str, int]]:
             requests = max(most["requests_per_poll"], most["waits"] if kind.startswith("http_") else 0)
             if requests:  # none on a machine too busy to poll in the time that was measured
                 yield kind, int(600 / 12 / requests * most["waits"])
+
+
+def all_targets(results: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the targets of single measurements, and those of waits beside others where these were measured."""
+    beside = results.get("neighbours") or {"targets": []}
+    return [*results["targets"], *beside["targets"]]
 
 
 def where(results: dict[str, Any]) -> str:
@@ -129,13 +135,20 @@ def tables(results: dict[str, Any]) -> str:
     lines += ["", "![What waiting costs, by the number of waits](img/waits.svg)", ""]
     lines += [f"So many waits fit {FITTING}:", ""]
     lines += _table(["by", "waits"], ([LABELS[kind], f"{number:,}"] for kind, number in fitting(results)))
-    lines += ["", "What was to be reached:", ""]
+    lines += ["", "What was to be reached:", "", *_target_table(results["targets"])]
+    if beside := results.get("neighbours"):
+        busy = f"Meanwhile other programs kept {beside['others']:.2f} cores busy."
+        lines += ["", f"Waits beside others, measured on {beside['date']}. {busy}", ""]
+        lines += _target_table(beside["targets"])
+    return "\n".join(lines) + "\n"
+
+
+def _target_table(targets: Sequence[dict[str, Any]]) -> list[str]:
     shown = (
         [target["name"], f"{target['value']:g}", f"{target['limit']:g}", "yes" if target["met"] else "**no**"]
-        for target in results["targets"]
+        for target in targets
     )
-    lines += _table(["target", "measured", "at most", "reached"], shown)
-    return "\n".join(lines) + "\n"
+    return _table(["target", "measured", "at most", "reached"], shown)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

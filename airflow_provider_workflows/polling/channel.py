@@ -40,6 +40,7 @@ class HeldHook:
 
     def __init__(self, hook: WorkflowsHook):
         self.client = hook.client
+        self._counted = hook.client.sent
         self._hook = hook
         self._lock = Lock()
         self._calls = 0
@@ -60,6 +61,12 @@ class HeldHook:
                 is_last = self._is_dropped and not self._calls
             if is_last:
                 self._hook.close()
+
+    def take_sent(self) -> int:
+        """Return how many requests were sent since the last time; calls at the same time share the client's count."""
+        sent = self.client.sent - self._counted
+        self._counted += sent
+        return sent
 
     def drop(self) -> None:
         """Close the hook now, or after the calls that are under way."""
@@ -117,13 +124,11 @@ class Channel:
     async def _in_thread(self, held: HeldHook, function: Callable[[Any], Result], tags: dict[str, str]) -> Result:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix=f"workflows-poll-{self.server}")
-        client = held.client
-        before = client.sent
         try:
             return await asyncio.wrap_future(self._threads.submit(held.run, function))
         finally:
-            sent = client.sent - before
-            self.limiter.record(sent, client.rate)
+            sent = held.take_sent()
+            self.limiter.record(sent, held.client.rate)
             version_compat.count("workflows.requests", sent, **tags)
 
     def _block(self, fault: RateLimited) -> None:

@@ -7,7 +7,7 @@ import json
 
 import pytest
 
-from benchmarks import report, waits
+from benchmarks import neighbours, report, waits
 
 SMALL = ["--waits", "20", "--interval", "1", "--polls", "1", "--first-pause", "0.1"]
 HAS_STOCK = importlib.util.find_spec("airflow.providers.http") is not None
@@ -38,6 +38,26 @@ def test_benchmark_measures_the_triggers_of_airflow(tmp_path):
     assert 15 < found["http_sensor"]["requests_per_poll"] <= 21
 
 
+@pytest.mark.slow
+def test_benchmark_measures_waits_beside_others(tmp_path):
+    few = {"tenants": 2, "results": 1, "equal_waits": 2, "listed_instances": 6, "items": 60, "decisions": 4}
+    sizes = neighbours.Sizes(**few, interval=1.0, legacy_instances=10, page_seconds=0.3, scopes=4)
+
+    found = {target["name"]: target["value"] for target in waits.measure_neighbours(sizes, tmp_path)["targets"]}
+
+    assert found["2 equal ProcoreResponseRequestedSensors: lists in each poll"] == 1
+    assert found["4 scopes on one connection: look-ups of the connection"] == 1
+    assert 1 <= found["4 scopes on one connection: sockets opened"] <= 4
+    assert [name.partition(" ")[2].partition(":")[0] for name in found] == [
+        "hung tenants",
+        "equal ProcoreResponseRequestedSensors",
+        "equal ProcoreResponseRequestedSensors",
+        "scopes on one connection",
+        "scopes on one connection",
+        "v2 items beside a Legacy list of 0.3 s a page",
+    ]
+
+
 def test_benchmark_without_http_provider_skips_its_triggers(monkeypatch, tmp_path, capsys):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
 
@@ -63,6 +83,20 @@ def test_benchmark_names_the_targets_that_are_missed():
         "Legacy: delay p99 at 10,000 waits, beyond the interval": 1.5,
     }
     assert len(found) == 9
+
+
+def test_targets_beside_others_are_shown_and_count():
+    missed = {"name": "16 hung tenants", "value": 0.6, "limit": 0.5, "met": False}
+    met = {"name": "Legacy", "value": 1, "limit": 1, "met": True}
+    machine = {"date": "2026-01-01", "cores": 2, "python": "3.12", "airflow": "3.1.0", "http_provider": None}
+    results = {"measured": [], "emulator_memory": None, "machine": machine, "targets": [met], "seconds": 1}
+
+    beside = results | {"neighbours": {"date": "2026-01-02", "others": 0.0, "targets": [missed]}}
+
+    assert report.all_targets(results | {"neighbours": None}) == [met]
+    assert report.all_targets(beside) == [met, missed]
+    assert "| 16 hung tenants | 0.6 | 0.5 | **no** |" in report.tables(beside)
+    assert "MISSED 16 hung tenants" in report.text(beside)
 
 
 def test_chart_is_drawn_of_any_measures():

@@ -118,6 +118,41 @@ def test_a_slow_scope_delays_the_others_by_no_request(tenants, open_gate):
     poll._loops.clear()
 
 
+def test_requests_of_two_calls_at_once_are_counted_once(tenants, monkeypatch):
+    """By the statistics, and for the rate limit."""
+    product = tenants("one")
+    both = threading.Barrier(2, timeout=30)
+    counted = []
+    monkeypatch.setattr(
+        "airflow_provider_workflows.version_compat.count",
+        lambda name, number, **tags: counted.append(number) if name == "workflows.requests" else None,
+    )
+
+    def send(hook):
+        both.wait()
+        request(hook)
+        both.wait()  # so that each ends when both were sent
+
+    async def read(reader, subscribers):
+        await reader.call(send)
+        reader.deliver_all((one, DONE) for one in subscribers)
+
+    async def scenario():
+        product.next = [read, read]
+        waits = [wait_for(MadeUpWait(product.scope(name, conn_id="one"), interval=0.01)) for name in "ab"]
+        # Before the channel is gone.
+        limiters = []
+        while not limiters:
+            await asyncio.sleep(0)
+            limiters = [channel.limiter for state in poll._loops.values() for channel in state.channels.values()]
+        await asyncio.gather(*waits)
+        return len(limiters[0]._sent)
+
+    assert asyncio.run(scenario()) == 2
+    assert sum(counted) == 2
+    poll._loops.clear()
+
+
 def test_a_call_that_ends_after_its_poll_closes_its_hook(tenants, open_gate):
     product = tenants("one")
 
