@@ -108,7 +108,7 @@ distributed: .venv/distributed ## kill workers, triggerers and the scheduler of 
 	touch $@
 
 .PHONY: bench
-bench: .venv/bench ## measure what waiting costs, beside Airflow's own HTTP triggers; BENCH=--quick for two minutes
+bench: .venv/bench ## measure what waiting costs, beside Airflow's own HTTP triggers; BENCH=--quick for three minutes
 	$(BIN)/python -m benchmarks.waits $(BENCH)
 
 .PHONY: audit

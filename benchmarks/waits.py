@@ -122,7 +122,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.waits", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="1,000 waits only, every 5 s; less than two minutes")
+    parser.add_argument("--quick", action="store_true", help="1,000 waits only, every 5 s; about three minutes")
     parser.add_argument("--waits", type=int, help="this many waits only")
     parser.add_argument("--interval", type=float, default=10.0, help="seconds between two polls, with --waits")
     parser.add_argument("--polls", type=int, default=2, help="polls to measure, with --waits")
