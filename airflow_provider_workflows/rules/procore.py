@@ -48,13 +48,13 @@ Json = Mapping[str, Any]
 
 
 @documented_form()
-def describe_instance(history: Json, *, instance_id: str, item_id: str | None) -> dict[str, Any]:
+def describe_instance(history: Json | Timeline, *, instance_id: str, item_id: str | None) -> dict[str, Any]:
     """
     Say where an instance stands.
 
     Older versions of the API give the list of events only; what the newer ones say beside it is then derived.
 
-    :param history: ``data`` of "Show Workflow Instance History".
+    :param history: ``data`` of "Show Workflow Instance History", or what :func:`timeline_of` made of it.
     :param instance_id: The instance's id.
     :param item_id: The id of the item the instance belongs to, if known.
     :return: ``{instance_id, item_id, state, step, item_status, decision, last_response, started_at, ended_at,
@@ -76,7 +76,7 @@ def describe_instance(history: Json, *, instance_id: str, item_id: str | None) -
         "last_response": happened.last_response(),
         "started_at": happened.started_at,
         "ended_at": happened.ended_at,
-        "blocked_reason": history.get("blocked_reason"),
+        "blocked_reason": happened.history.get("blocked_reason"),
         "ambiguous": [name for name, values in found.items() if len(values) > 1],
     }
 
@@ -160,11 +160,13 @@ def told_decision(decision: Json) -> str:
 
 
 @documented_form()
-def find_visit(history: Json, step: str, *, answered: bool = False, after: str | None = None) -> dict[str, Any] | None:
+def find_visit(
+    history: Json | Timeline, step: str, *, answered: bool = False, after: str | None = None
+) -> dict[str, Any] | None:
     """
     Return the first visit of a step, of those that began after an action.
 
-    :param history: ``data`` of "Show Workflow Instance History".
+    :param history: ``data`` of "Show Workflow Instance History", or what :func:`timeline_of` made of it.
     :param step: Name of the step, in any case, or its uuid.
     :param answered: Only a visit that is over with a decision, be it a response or an override.
     :param after: A step occurrence, or an ISO-8601 time: only visits that began later count; or None.
@@ -210,13 +212,17 @@ def _later(happened: Timeline, visits: list[Event], after: str | None) -> list[E
     return [] if moment is None else [visit for visit in visits if timeline.seconds(visit.begun) >= seconds_of(moment)]
 
 
-def timeline_of(history: Json) -> Timeline:
+def timeline_of(history: Json | Timeline) -> Timeline:
     """
     Return what the events of a history say, in the order of time.
+
+    Ordering them takes most of the time of a poll, so a caller with several questions asks once and passes it on.
 
     :raises ContractError: the events are no list at all, or the status is no text; to take that for none would be to
         wait for ever.
     """
+    if isinstance(history, Timeline):
+        return history
     events_of(history)
     if not isinstance(status := history.get("status"), (str, type(None))):
         raise ContractError(f"The status of a history is no text but {type(status).__name__}")
@@ -297,7 +303,7 @@ def _age(instance: Json) -> tuple[bool, float, int, str]:
 
 
 @documented_form()
-def holding_of(history: Json) -> Holding | None:
+def holding_of(history: Json | Timeline) -> Holding | None:
     """Return the step that an instance stands at and who holds it, or None: it stands at none, or nothing shows it."""
     happened = timeline_of(history)
     steps = [step for step in _current(happened) if step.kind != "EndStep"]

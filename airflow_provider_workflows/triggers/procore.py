@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
     from airflow_provider_workflows.polling.poll import PollScope
     from airflow_provider_workflows.rules.holdings import Attention
+    from airflow_provider_workflows.rules.procore_timeline import Timeline
 
 MAX_REQUESTS = 200  # in one event, which Airflow logs and stores; the others go on waiting for a response
 MAX_NAMED = 20  # in a line of the log
@@ -160,9 +161,10 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         return self.evaluate(self._snapshot(history, instance_id))
 
     def _snapshot(self, history: dict[str, Any], instance_id: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        instance = rules.describe_instance(history, instance_id=instance_id, item_id=self.item_id)
-        self.holding = rules.holding_of(history)
-        return {**instance, "project_id": self.project_id}, self._visit(history)
+        timeline = rules.timeline_of(history)
+        instance = rules.describe_instance(timeline, instance_id=instance_id, item_id=self.item_id)
+        self.holding = rules.holding_of(timeline)
+        return {**instance, "project_id": self.project_id}, self._visit(timeline)
 
     def _own_history(self, histories: list[Any]) -> tuple[str, dict[str, Any]]:
         named = {str(history["instance_id"]): history for history in histories if history.get("instance_id")}
@@ -213,7 +215,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
                 task_instance=self.task_instance,
             )
 
-    def _visit(self, history: dict[str, Any]) -> dict[str, Any] | None:
+    def _visit(self, history: Timeline) -> dict[str, Any] | None:
         wishes = [(step, False) for step in self.step_reached] + [(step, True) for step in self.step_answered]
         visits = (rules.find_visit(history, step, answered=answered, after=self.after) for step, answered in wishes)
         return next((visit for visit in visits if visit is not None), None)

@@ -10,6 +10,7 @@ import traceback
 import pytest
 import requests
 
+from airflow_provider_workflows.client import uploads
 from airflow_provider_workflows.client.retry import RetryPolicy
 from airflow_provider_workflows.exceptions import WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -71,7 +72,8 @@ def test_no_error_traceback_or_log_repeats_a_secret(
     assert other.received == []
 
 
-def test_log_of_an_upload_shows_no_signature(emulator, other, airflow_connections, everything_is_logged):
+def test_log_of_an_upload_shows_no_signature(emulator, other, airflow_connections, everything_is_logged, monkeypatch):
+    monkeypatch.setattr(uploads, "LONGEST_WAIT", 0.0)
     signature = secrets.token_hex(20)
     target = {"url": f"{other.url}/bucket/plan?X-Amz-Signature={signature}", "headers": {}}
     upload = {"data": {"upload_id": "u1", "segments": [target]}}
