@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from datetime import datetime, timedelta, timezone
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -31,7 +32,7 @@ def slept(monkeypatch) -> list[float]:
             return NOW + timedelta(seconds=sum(seconds))
 
     monkeypatch.setattr(wakeup, "datetime", Clock)
-    monkeypatch.setattr(wakeup.asyncio, "sleep", sleep)
+    monkeypatch.setattr(wakeup, "asyncio", SimpleNamespace(sleep=sleep))
     monkeypatch.setattr(polls, "MIN_FIRST_PAUSE_SECONDS", 5.0)
     return seconds
 
