@@ -106,6 +106,9 @@ class PollScope(ABC):
         :param subscribers: Those that were not read for the longest come first.
         """
 
+    def close(self) -> None:
+        """Take leave of what knows this scope; its poll has ended."""
+
     def first_pause(self, interval: float) -> float:
         """Return the seconds before the first poll, so that the triggerers of a deployment do not poll in step."""
         return max(MIN_FIRST_PAUSE_SECONDS, interval * random.random())
@@ -281,7 +284,7 @@ class Poll:
         if not self._subscriptions:
             version_compat.gauge("workflows.waits", 0, **self._tags)
             self._ended()
-            del self._ended  # which refers back to this poll, and the scope is to be forgotten at once
+            self.scope.close()
             self._task.cancel()
             if self._last_polling is not None:
                 self._last_polling.cancel()

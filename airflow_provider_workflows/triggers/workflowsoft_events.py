@@ -6,7 +6,6 @@ import asyncio
 import logging
 import threading
 import time
-import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Hashable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import replace
@@ -89,6 +88,11 @@ class StepEventsScope(PollScope):
         found = await reader.call(lambda hook: self._reader.drain(partial(self._poll, hook)))
         reader.deliver_all((subscriber, (self._reader.place, found)) for subscriber in subscribers)
 
+    def close(self) -> None:
+        with _watching:
+            for scopes in _watched.values():
+                scopes.discard(self)
+
     def _make_ready(self, hook: WorkflowsoftHook) -> None:
         hook.check_may_consume()
         self._reader.locate(hook)
@@ -111,7 +115,7 @@ class StepEventsScope(PollScope):
         with _watching:
             for key in [key for key, scopes in _watched.items() if not scopes]:
                 del _watched[key]
-            scopes = _watched.setdefault((hook.account, str(self._reader.step_id)), weakref.WeakSet())
+            scopes = _watched.setdefault((hook.account, str(self._reader.step_id)), set())
             scopes.add(self)
             others = {scope.conn_id for scope in scopes} - {self.conn_id} - self._logged_others
         self._logged_others |= others
@@ -126,7 +130,7 @@ class StepEventsScope(PollScope):
 
 
 # Where reading leaves instances there: accounts and steps that are polled in this process, and the scopes that do it.
-_watched: dict[tuple[tuple[str, str], str], weakref.WeakSet[StepEventsScope]] = {}
+_watched: dict[tuple[tuple[str, str], str], set[StepEventsScope]] = {}
 _watching = threading.Lock()
 
 
