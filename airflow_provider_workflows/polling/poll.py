@@ -42,6 +42,7 @@ TRANSIENT_ERRORS = (ConnectionFailed, RateLimited, ServerError)
 MIN_FIRST_PAUSE_SECONDS = 5.0
 MIN_INTERVAL_SECONDS = 1.0  # between two polls, whatever is asked for
 MAX_REJECTED_PAUSE_SECONDS = 600.0  # between two polls that are rejected for longer than a wait's patience
+MAX_LAST_POLL_SECONDS = 60.0  # after the deadline; Airflow's own timeout comes two minutes after it
 MAX_SLEEP_SECONDS = 3600.0  # by the event loop's clock, until the wall-clock is read again
 MAX_CONSECUTIVE_FAULTS = 3  # in a poll cycle, so that a server in trouble is not asked about each wait
 
@@ -106,7 +107,7 @@ class PollScope(ABC):
         :param subscribers: Those that were not read for the longest come first.
         """
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027  few scopes are known to others
         """Take leave of what knows this scope; its poll has ended."""
 
     def first_pause(self, interval: float) -> float:
@@ -409,6 +410,12 @@ class Poll:
             self._notify(subscription, subscriber.report_outage, fault)
 
     # --- the last poll at a deadline ---
+
+    @property
+    def may_send_soon(self) -> bool:
+        """Whether the server allows a poll soon; else a last one would only keep the task."""
+        channel = self._connection.channel
+        return channel is None or channel.limiter.blocked_seconds < MAX_LAST_POLL_SECONDS
 
     def poll_now(self, subscriber: Any) -> asyncio.Future[None]:
         """Read once for this subscriber as soon as possible; the future is done afterwards, whatever came of it."""

@@ -49,6 +49,11 @@ class RateLimiter:
                 await asyncio.sleep(min(pause, MAX_SLEEP_SECONDS))  # a reset ends it, too
             self._count(1)
 
+    @property
+    def blocked_seconds(self) -> float:
+        """For how many seconds the server wants to be left alone."""
+        return max(0.0, self._blocked_until - time.monotonic())
+
     def configure(self, requests_per_hour: int | None) -> None:
         """Take the limit that a connection names; a new look-up of it also ends a stated wait."""
         if requests_per_hour is not None:

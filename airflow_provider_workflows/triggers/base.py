@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.rules.holdings import Holding
     from airflow_provider_workflows.rules.verdicts import Verdict
 
-MAX_LAST_POLL_SECONDS = 60.0  # after the deadline; Airflow's own timeout comes two minutes after it
 NOT_POLLED = "It was not polled."
 
 
@@ -214,9 +213,9 @@ class WaitTrigger(BaseTrigger):
         while not outcome.done() and (left := self._seconds_left()) > 0:
             # Now and then by the wall-clock, for the loop's own clock stands still while the machine sleeps.
             await asyncio.wait([outcome], timeout=min(left, polls.MAX_SLEEP_SECONDS))
-        if not outcome.done():
-            last = poll.poll_now(self)
-            await asyncio.wait([outcome, last], timeout=MAX_LAST_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+        if not outcome.done() and poll.may_send_soon:
+            done = [outcome, poll.poll_now(self)]
+            await asyncio.wait(done, timeout=polls.MAX_LAST_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         return outcome.result() if outcome.done() else None
 
     def deliver(self, outcome: Any) -> None:

@@ -26,7 +26,9 @@ TOOL = "purchase_order_contract"
         (ProcoreInstanceChangedTrigger, "absent", 40),
     ],
 )
-@pytest.mark.parametrize(("headers", "says"), [("never", "retry_after"), ("when_on", "both")])
+@pytest.mark.parametrize(
+    ("headers", "says"), [("never", "retry_after"), pytest.param("when_on", "both", marks=pytest.mark.slow)]
+)
 def test_a_poll_survives_that_it_is_rejected_in_the_middle(
     airflow_connections, monkeypatch, kind, bulk, many, headers, says
 ):
