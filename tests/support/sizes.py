@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -15,3 +16,11 @@ def tenth_and_full(name: str, full: int) -> Any:
     :param full: The full size, a multiple of ten.
     """
     return pytest.mark.parametrize(name, [full // 10, pytest.param(full, marks=pytest.mark.slow)])
+
+
+def some_and_all(values: Sequence[Any], number: int, names: Callable[[Any], str] = str) -> list[Any]:
+    """Return parameters of which only the first few run with the quick tests."""
+    return [
+        pytest.param(value, id=names(value), marks=() if place < number else pytest.mark.slow)
+        for place, value in enumerate(values)
+    ]

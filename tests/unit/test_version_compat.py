@@ -234,7 +234,8 @@ def test_airflow_shows_a_clear_though_the_retries_were_lowered(monkeypatch, tmp_
     run = run_source("keeps", KEEPS.format(retries=1), monkeypatch, tmp_path)
     assert result(run, "keep") == "nothing"
 
-    (tmp_path / "keeps.py").write_text(KEEPS.format(retries=0))
+    # Of another length, or the bytecode of the first form would be taken where both are of one second.
+    (tmp_path / "keeps.py").write_text(f"{KEEPS.format(retries=0)}\n# changed\n")
     bag = BundleDagBag(dag_folder=tmp_path, bundle_path=tmp_path, bundle_name="flow")
     sync_bag_to_db(bag, "flow", None)
     with create_session() as session:

@@ -15,6 +15,7 @@ from airflow_provider_workflows.triggers.procore_events import (
     ProcoreInstanceChangedTrigger,
     ProcoreResponseRequestedTrigger,
 )
+from tests.support.sizes import some_and_all
 
 TOOL = "purchase_order_contract"
 SEEDED = "700001"
@@ -66,6 +67,11 @@ def rows(triggerer, asset=None):
 
 # --- places -------------------------------------------------------------------------------------------------
 
+
+def named(fault):
+    return json.dumps(fault)[:35]
+
+
 CLOSED = [
     {"status": 403, "json": {}},
     {"status": 404, "json": {}},
@@ -78,8 +84,8 @@ CLOSED = [
 ]
 
 
-@pytest.mark.parametrize("closed", PROJECTS)
-@pytest.mark.parametrize("fault", CLOSED, ids=[json.dumps(fault)[:35] for fault in CLOSED])
+@pytest.mark.parametrize("closed", some_and_all(PROJECTS, 1))
+@pytest.mark.parametrize("fault", some_and_all(CLOSED, 4, named))
 def test_closed_project_silences_no_other(run, emulator, caplog, fault, closed):
     (other,) = set(PROJECTS) - {closed}
     kept = {project: start(emulator, project) for project in PROJECTS}
@@ -228,7 +234,7 @@ def listed(emulator, *instance_ids, odd=()):
     emulator.control("POST", "faults?replace=true", path=path, times=ALWAYS, status=200, json={"data": [*odd, *rows]})
 
 
-@pytest.mark.parametrize("odd", ODD_ROWS, ids=json.dumps)
+@pytest.mark.parametrize("odd", some_and_all(ODD_ROWS, 4, json.dumps))
 def test_odd_row_concerns_only_itself(run, emulator, caplog, odd):
     listed(emulator, SEEDED, odd=[odd])
 
@@ -306,11 +312,10 @@ BROKEN = [
     {"status": 200, "json": {"data": {"history": 7}}},
     {"status": 200, "body": "not JSON"},
 ]
-IDS = [json.dumps(fault)[:35] for fault in BROKEN]
 
 
 @pytest.mark.parametrize("bulk", ["present", "absent"])
-@pytest.mark.parametrize("fault", BROKEN, ids=IDS)
+@pytest.mark.parametrize("fault", some_and_all(BROKEN, 3, named))
 def test_broken_histories_silence_no_other_instance(run, emulator, fault, bulk):
     emulator.control("PATCH", "switches", bulk_history=bulk)
     broken = [start(emulator, item_id="990001") for _ in range(1)] + [start(emulator) for _ in range(5)]
@@ -330,7 +335,7 @@ def test_broken_histories_silence_no_other_instance(run, emulator, fault, bulk):
     assert sorted(rows(run(scenario))) == sorted([(good, "changed"), (ending, "ended")])
 
 
-@pytest.mark.parametrize("fault", BROKEN, ids=IDS)
+@pytest.mark.parametrize("fault", some_and_all(BROKEN, 3, named))
 def test_broken_instances_silence_no_other_request(run, emulator, caplog, fault):
     broken = [start(emulator) for _ in range(5)]
     for instance_id in broken:
@@ -362,7 +367,7 @@ BULK = [
 ]
 
 
-@pytest.mark.parametrize("fault", BULK, ids=[json.dumps(fault)[:35] for fault in BULK])
+@pytest.mark.parametrize("fault", some_and_all(BULK, 4, named))
 def test_bulk_history_that_never_works_silences_nothing(run, emulator, fault):
     for _ in range(12):
         start(emulator)
@@ -441,7 +446,7 @@ identity = json.dumps([trigger.serialize(), trigger.store_key, repr(trigger.scop
 """
 
 
-@pytest.mark.parametrize("seed", ["0", "1", pytest.param("2", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("seed", some_and_all(["0", "1", "2"], 1))
 def test_set_is_the_same_watcher_with_any_hash_seed(seed):
     here: dict = {}
     exec(IDENTITY, here)

@@ -18,11 +18,11 @@ SEED = 1
 # One flow of each sort, and of how many points the quick tests run one: its outcome can be read, it cannot, reading
 # consumes, reading is refused, two tries run at once, and it waits without a worker.
 REPRESENTATIVE = {
-    ("respond", None): 3,
+    ("respond", None): 5,
     ("create task", None): 3,
-    ("integration step, function", CONSUMED): 3,
+    ("integration step, function", CONSUMED): 6,
     ("respond, reading refused", None): 2,
-    ("respond, two tries", None): 6,
+    ("respond, two tries", None): 9,
     ("start, deferrable", None): 9,
 }
 

@@ -429,7 +429,7 @@ def test_requests_per_hour_of_the_connection_stretch_the_interval(
     monkeypatch.setenv("AIRFLOW__WORKFLOWS__TRIGGERERS", triggerers)
     connection = emulator.connection("procore")
     connection["extra"]["requests_per_hour"] = 60
-    hours = 4
+    hours = 2
     set_connection("procore_default", connection)
 
     async def scenario():
