@@ -26,8 +26,8 @@ demo: .venv/ready ## run the example DAGs on a real Airflow and the emulator, an
 demo-ui: .venv/ready ## the same, then leave Airflow and the emulator running until Ctrl-C
 	$(BIN)/python -m tests.live.demo --ui
 
-# One process more than the two cores of a small machine, for tests also wait; one that has nothing left takes from others.
-PROCESSES ?= 3
+# Two processes more than the two cores of a small machine, because tests also wait; an idle one takes tests from others.
+PROCESSES ?= 4
 PARALLEL := --numprocesses=$(PROCESSES) --dist=worksteal
 QUICK := not slow and not live and not browser and not e2e
 PYTEST := -m pytest $(PARALLEL) $(TESTS)
