@@ -378,7 +378,7 @@ class Poll:
         """Call a subscriber in its own context; what it fails at concerns no other."""
         try:
             subscription.context.run(take, what)
-        except Exception:
+        except Exception:  # a bug in one subscriber is no reason to stop reading for the others
             log.exception("A subscriber of %s failed.", self.name)
 
     def postpone(self, subscriber: Any, fault: WorkflowsError) -> None:
