@@ -305,9 +305,9 @@ class Poll:
             try:
                 async with self._reading:
                     await self._read_for(list(self._subscriptions))
+                self._emit_statistics()
             except Exception:  # or every wait would hang until its deadline
                 log.exception("Polling %s failed, will start again.", self.name)
-            self._emit_statistics()
             due = max(started + self._pause(), time.monotonic() + MIN_INTERVAL_SECONDS)
 
     def _pause(self) -> float:

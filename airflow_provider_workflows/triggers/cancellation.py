@@ -136,7 +136,7 @@ class _Termination:
             return False
         try:
             state = await self._in_thread(read_task_state, task_instance)
-        except Exception as error:
+        except Exception as error:  # of whatever kind in Airflow: without the state nothing may be terminated
             log.warning(
                 "Not terminating instance %s: reading the state of its task from Airflow failed (%s: %s). If a user "
                 "has killed the task, terminate the instance in Procore.",
@@ -159,7 +159,7 @@ class _Termination:
             try:
                 await self._hook.prepare()
                 is_ended_by_us = await self._in_thread(self._attempt)
-            except Exception as error:
+            except Exception as error:  # another attempt may succeed, and the last failure must name the instance
                 self._failure = _in_words(error)
                 is_rejected = isinstance(error, REJECTED) and error.is_documented
                 stated = error.wait if isinstance(error, RateLimited) else None
