@@ -20,7 +20,7 @@ _is_one_attempt = ContextVar("_is_one_attempt", default=False)
 
 @contextmanager
 def one_attempt() -> Iterator[None]:
-    """Make one attempt of each call within the block, also of those that fetch a token, whatever their policies say."""
+    """Make one attempt of each call within the block, token requests included, under any retry policy."""
     before = _is_one_attempt.set(True)
     try:
         yield

@@ -242,7 +242,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
     def poke(self, context: Context) -> bool:
         return False
 
-    def build_trigger(self) -> WakeUpTrigger:  # type: ignore[override]
+    def build_trigger(self) -> WakeUpTrigger:  # type: ignore[override]  # the function decides, not a trigger
         return self.wake_up()
 
     def wake_up_event(self) -> dict[str, Any]:

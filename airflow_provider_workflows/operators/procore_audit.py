@@ -114,10 +114,10 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
 
     @abstractmethod
     def names_rows(self) -> bool:
-        """Tell whether a parameter names what to export, whatever ``changed_since`` says."""
+        """Return whether a parameter names what to export, independent of ``changed_since``."""
 
     def began_at(self) -> datetime:
-        """Return when the export began, by the server's clock; to be called once a response has told its time."""
+        """Return the start of the export by the server's clock, which the first response states."""
         if self._began_at is None:
             self._began_at = self.hook.client.server_time() - timedelta(seconds=monotonic() - self._began)
         return self._began_at

@@ -79,7 +79,7 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
         return self.timeout
 
     @property
-    def pokes_in_new_processes(self) -> bool:  # type: ignore[override]
+    def pokes_in_new_processes(self) -> bool:  # type: ignore[override]  # depends on the mode here
         return self.reschedule and not self.deferrable
 
     @abstractmethod

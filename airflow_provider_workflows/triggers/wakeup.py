@@ -34,6 +34,6 @@ class WakeUpTrigger(BaseTrigger):
         soonest = datetime.now(timezone.utc) + timedelta(seconds=polls.MIN_FIRST_PAUSE_SECONDS)
         until = max(datetime.fromisoformat(self.until), soonest)
         # The wall-clock is read now and then, because the event loop's clock stands still while the machine sleeps.
-        while (left := (until - datetime.now(timezone.utc)).total_seconds()) > 0:  # noqa: ASYNC110
+        while (left := (until - datetime.now(timezone.utc)).total_seconds()) > 0:  # noqa: ASYNC110  time alone ends it
             await asyncio.sleep(min(left, polls.MAX_SLEEP_SECONDS))
         yield TriggerEvent(self.event)

@@ -50,7 +50,7 @@ def stop_a_triggerer(
     airflow.until(f"the other takes over from {victim}", lambda: job not in held(airflow, DAG, run_id), seconds, 1.0)
     silent = time.monotonic() - stopped
     airflow.resume(victim)
-    time.sleep(SECONDS_TO_TERMINATE)
+    time.sleep(SECONDS_TO_TERMINATE)  # nothing may happen, so there is nothing to wait for
     airflow.check_processes()
 
     wrong = [f"instance {one} was terminated by a takeover" for one in terminated(emulator)]
