@@ -184,7 +184,8 @@ class WaitingOperator(WaitLifeCycle, WorkflowsOperator):
 
     def give_up(self, words: str, error: WorkflowsError | None = None) -> NoReturn:
         raise WorkflowsError(
-            f"The wait failed. What the task started goes on in the product, and a retry does not start it again. {words}"
+            "The wait failed. What the task started goes on in the product, and a retry does not start it again. "
+            f"{words}"
         ) from error
 
     def time_out(self, last_poll: str) -> NoReturn:
