@@ -37,6 +37,7 @@ __all__ = [
     "RateLimited",
     "ResponseConflict",
     "ServerError",
+    "SignInFailed",
     "StepMoved",
     "UploadFailed",
     "WorkflowsError",
@@ -160,7 +161,7 @@ class AuthenticationError(ApiError):
 
 
 class SignInFailed(AuthenticationError):
-    """Raised when no token could be had, which concerns every call over the connection."""
+    """No token could be obtained, so every call over the connection fails."""
 
 
 class PermissionDenied(ApiError):
@@ -246,3 +247,16 @@ NOTHING_DONE = (
     PermissionDenied,
     RateLimited,
 )
+
+
+# What several places tell apart in the same way.
+
+# The server is away for a while; what was asked is not at fault.
+TRANSIENT_ERRORS = (ConnectionFailed, RateLimited, ServerError)
+# The server rejects what was asked.
+REJECTIONS = (InvalidRequest, NotFound, PermissionDenied)
+# The server fails at one record, or at so many: a response that is too large for the client is a ContractError, one
+# that takes too long or breaks off a ConnectionFailed.
+READ_FAULTS = (ConnectionFailed, ContractError, ServerError)
+# One list or one record can fail with these while others can be read: not the sign-in, the rate limit, or the network.
+RESOURCE_ERRORS = (AuthenticationError, ContractError, ServerError, *REJECTIONS)

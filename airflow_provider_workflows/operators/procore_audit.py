@@ -9,14 +9,19 @@ from functools import cached_property
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest
+from airflow_provider_workflows.exceptions import (
+    READ_FAULTS,
+    REJECTIONS,
+    ConfigurationError,
+    InvalidRequest,
+)
 from airflow_provider_workflows.operators.attachments import storage_path
 from airflow_provider_workflows.operators.base import Progress
 from airflow_provider_workflows.operators.procore_base import ProcoreConnectionOperator, ProcoreWideOperator
-from airflow_provider_workflows.operators.procore_histories import REFUSED, HistoryReader, Report, Scope
+from airflow_provider_workflows.operators.procore_histories import HistoryReader, Report, Scope
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyConnectionOperator
 from airflow_provider_workflows.operators.tables import Tables
-from airflow_provider_workflows.polling.bulk_history import BROKEN, MAX_ITEMS
+from airflow_provider_workflows.polling.bulk_history import MAX_ITEMS
 from airflow_provider_workflows.rules import procore_audit as rules
 from airflow_provider_workflows.rules.parameters import check_required, check_seconds, listed, seconds, text_id
 
@@ -238,7 +243,7 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
             else:
                 try:
                     instances, updated = self._sweep(scope, since, report)
-                except REFUSED as refusal:
+                except REJECTIONS as refusal:
                     self.hook.check_tool(scope.tool_type)
                     if isinstance(refusal, InvalidRequest):  # such as a tool that needs its subtype
                         raise
@@ -294,7 +299,7 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
             try:
                 # A server may ignore the filter.
                 rows = [row for row in self._list(scope, item_id) if rules.text(row.get("item_id")) == item_id]
-            except (*REFUSED, *BROKEN) as refusal:
+            except (*REJECTIONS, *READ_FAULTS) as refusal:
                 report.refuse(refusal, tool_type=scope.tool_type, item_id=item_id)
                 continue
             if not rows:
@@ -422,7 +427,7 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
             exported.add(instance_id)
             try:
                 histories = self.hook.list_activity_histories(instance_id)
-            except (*REFUSED, *BROKEN) as refusal:
+            except (*REJECTIONS, *READ_FAULTS) as refusal:
                 report.refuse(refusal, instance_id=instance_id)
                 continue
             report.succeed()
@@ -446,7 +451,7 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
         for instance_id in self._given_ids:
             try:
                 yield self.hook.get_instance(instance_id)
-            except (*REFUSED, *BROKEN) as refusal:
+            except (*REJECTIONS, *READ_FAULTS) as refusal:
                 report.refuse(refusal, instance_id=instance_id)
         if self.instance_ids is None or self.include_active:
             yield from self.hook.list_instances()

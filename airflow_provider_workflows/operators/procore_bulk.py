@@ -14,6 +14,8 @@ from airflow.providers.common.compat.sdk import conf
 
 from airflow_provider_workflows.exceptions import (
     NOTHING_DONE,
+    READ_FAULTS,
+    REJECTIONS,
     ApiError,
     ConfigurationError,
     ContractError,
@@ -26,8 +28,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.operators.base import Pin, Progress, WaitingOperator, told
 from airflow_provider_workflows.operators.procore_base import ON_ACTIVE_INSTANCE, ProcoreOperator, ProcoreWideOperator
-from airflow_provider_workflows.operators.procore_histories import REFUSED, Report, Scope, histories_of
-from airflow_provider_workflows.polling.bulk_history import BROKEN
+from airflow_provider_workflows.operators.procore_histories import Report, Scope, histories_of
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.forms import is_id
 from airflow_provider_workflows.rules.parameters import (
@@ -219,7 +220,7 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
         for row in left.values():  # of which no answer told whose history it is
             try:
                 history = self.hook.get_instance_history(row["instance_id"], project_id=scope.level)
-            except (*REFUSED, *BROKEN) as fault:
+            except (*REJECTIONS, *READ_FAULTS) as fault:
                 self._leave_out(row, fault, report)
             else:
                 yield from self._in_state(row, history, report)

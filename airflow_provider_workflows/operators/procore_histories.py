@@ -7,15 +7,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import (
+    READ_FAULTS,
+    REJECTIONS,
     ApiError,
     ConnectionFailed,
-    InvalidRequest,
-    NotFound,
     PermissionDenied,
     WorkflowsError,
 )
 from airflow_provider_workflows.polling.bulk_history import (
-    BROKEN,
     MAX_ITEMS,
     BulkHistoryReader,
     BulkHistoryUnavailable,
@@ -30,7 +29,6 @@ Json = Mapping[str, Any]
 
 # Refusals without a single success, or faults of the server one after the other: then it is not about single items.
 HOPELESS = 20
-REFUSED = (InvalidRequest, NotFound, PermissionDenied)
 ONLY_IN_BULK = 3  # items that fail in bulk and not by themselves, until the bulk is given up
 
 
@@ -70,7 +68,7 @@ class Report:
         self.check_server(refusal)
         self._refused += 1
         self._first = self._first or refusal
-        self._faults = self._faults + 1 if isinstance(refusal, BROKEN) else 0
+        self._faults = self._faults + 1 if isinstance(refusal, READ_FAULTS) else 0
         if (not self._succeeded and self._refused >= HOPELESS) or self._faults >= HOPELESS:
             raise refusal
 
@@ -156,9 +154,9 @@ class HistoryReader:
                 break
             for item_id, histories in found.items():
                 del left[item_id]
-                if isinstance(histories, REFUSED):
+                if isinstance(histories, REJECTIONS):
                     self.report.refuse(histories, tool_type=scope.tool_type, item_id=item_id)
-                elif isinstance(histories, BROKEN):
+                elif isinstance(histories, READ_FAULTS):
                     yield item_id, self._alone(scope, item_id, instances[item_id], histories)
                 elif isinstance(histories, WorkflowsError):  # a sign-in is rejected, which is not about items
                     raise histories
@@ -194,14 +192,14 @@ class HistoryReader:
     def _of_item(self, scope: Scope, item_id: str, instances: Iterable[Json]) -> list[Any] | None:
         try:
             histories = self.hook.list_item_histories(scope.tool_type, item_id, project_id=scope.level)
-        except REFUSED as refusal:
+        except REJECTIONS as refusal:
             # Where the route is not there, "history" may be taken for the id of an instance.
             if not isinstance(refusal, PermissionDenied) and "item" not in self._answered:
                 self._miss("item", refusal, "each instance's history is read by itself")
             else:
                 self.report.refuse(refusal, tool_type=scope.tool_type, item_id=item_id)
             return None
-        except BROKEN as fault:
+        except READ_FAULTS as fault:
             self.report.check_server(fault)
             self._tell("%s Each instance of item %s is read by itself.", fault, item_id)
             return self._of_instances(scope, item_id, instances)
@@ -216,7 +214,7 @@ class HistoryReader:
             instance_id = instance["id"]
             try:
                 history = self.hook.get_instance_history(instance_id, project_id=scope.level, tool_type=scope.tool_type)
-            except (*REFUSED, *BROKEN) as refusal:
+            except (*REJECTIONS, *READ_FAULTS) as refusal:
                 self.report.refuse(refusal, tool_type=scope.tool_type, item_id=item_id, instance_id=instance_id)
                 continue
             self._accept("instance")

@@ -8,13 +8,11 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import (
+    READ_FAULTS,
+    REJECTIONS,
     ConfigurationError,
-    ConnectionFailed,
     ContractError,
-    InvalidRequest,
-    NotFound,
     OutcomeUnknown,
-    PermissionDenied,
     PresetDiffers,
     PresetsUnfinished,
     ServerError,
@@ -42,8 +40,6 @@ ON_REFUSED = ("fail", "skip")
 NOTHING_DONE_YET: Mapping[str, Any] = {"done": [], "open": {}}
 MOST_READS = 3  # of a preset that changes from read to read
 MAX_FAILURES_IN_A_ROW = 10  # presets of one tool and project: then all may fail, and each more takes minutes
-REJECTED = (InvalidRequest, NotFound, PermissionDenied)
-BROKEN = (ConnectionFailed, ContractError, ServerError)  # perhaps of one preset only
 
 
 @dataclass(frozen=True)
@@ -237,7 +233,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         for scope in dict.fromkeys(scopes):
             try:
                 known = self._presets(scope)
-            except (*REJECTED, *BROKEN) as fault:
+            except (*REJECTIONS, *READ_FAULTS) as fault:
                 yield _unknown_target(scope, assignment["preset_id"] or "-", assignment["template"], fault)
                 continue
             presets = [preset for preset in known if _is_meant(preset, assignment)]
@@ -252,7 +248,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
                 try:
                     with documented_form():
                         wishes = self._wishes(scope, preset, assignment["groups"])
-                except (*REJECTED, *BROKEN) as fault:
+                except (*REJECTIONS, *READ_FAULTS) as fault:
                     yield _unknown_target(scope, str(preset["id"]), template, fault)
                 else:
                     yield Target(scope, str(preset["id"]), template, wishes)
@@ -315,7 +311,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
             try:
                 with documented_form():
                     self._known[key] = read()
-            except (*REJECTED, *BROKEN) as fault:
+            except (*REJECTIONS, *READ_FAULTS) as fault:
                 self._known[key] = fault
         found = self._known[key]
         if isinstance(found, WorkflowsError):
@@ -336,13 +332,13 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
             if target.reason is None:
                 with documented_form():
                     self._judge(target, self._read(target), row, journal)
-        except REJECTED as rejected:
+        except REJECTIONS as rejected:
             if target.preset_id in (journal.value or NOTHING_DONE_YET)["open"]:
                 words = f"An earlier try has perhaps changed the preset; {told(rejected).rstrip('.')}"
                 self._fail(row, OutcomeUnknown(words, advice=RETRY_READS))
             else:
                 row["reason"] = str(rejected)
-        except (*BROKEN, OutcomeUnknown, PresetDiffers) as failure:
+        except (*READ_FAULTS, OutcomeUnknown, PresetDiffers) as failure:
             self._fail(row, failure)
         return row
 
@@ -433,7 +429,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         lost: WorkflowsError | None = None
         try:
             self.hook.update_preset_assignees(target.preset_id, **body, project_id=target.scope.level)
-        except REJECTED:
+        except REJECTIONS:
             self._note(target, journal)
             raise
         except (OutcomeUnknown, ContractError, ServerError) as fault:
@@ -511,7 +507,7 @@ def _untried(target: Target) -> dict[str, Any]:
 
 def _unknown_target(scope: Scope, preset_id: str, template: str | None, fault: WorkflowsError) -> Target:
     """Return a target that cannot be changed, because Procore refuses or fails to show what is needed for it."""
-    is_rejected = isinstance(fault, REJECTED)
+    is_rejected = isinstance(fault, REJECTIONS)
     return Target(
         *(scope, preset_id, template),
         reason=str(fault) if is_rejected else None,

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import (
+    READ_FAULTS,
     ApiError,
     AuthenticationError,
     ConnectionFailed,
@@ -30,9 +31,6 @@ REJECTED_TTL_SECONDS = 3600.0  # until a call with others names an item again th
 MIN_REJECTED_ITEMS = 10  # of which more than half must be rejected, until the route is given up
 # A call with fewer items can succeed where these came: one of the items is forbidden, or all of them are too many.
 SPOILED = (AuthenticationError, ContractError, InvalidRequest, NotFound, PermissionDenied)
-# What comes of a server that fails at one of the items, or at so many: a response that is too large for the client is
-# a ContractError, one that takes too long or breaks off a ConnectionFailed.
-BROKEN = (ConnectionFailed, ContractError, ServerError)
 
 
 class BulkHistoryUnavailable(Exception):
@@ -157,7 +155,7 @@ class BulkHistoryReader:
                 raise BulkHistoryUnavailable(str(rejection))
             self._left.extend([batch[:half], batch[half:]])
             return {}
-        is_about_size = rejection.status_code in (400, 413) or isinstance(rejection, BROKEN)
+        is_about_size = rejection.status_code in (400, 413) or isinstance(rejection, READ_FAULTS)
         if is_about_size:
             for item_id in batch:
                 self._size_before.setdefault(item_id, self._size)

@@ -11,12 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_workflows.exceptions import (
-    AuthenticationError,
-    ContractError,
-    InvalidRequest,
-    NotFound,
-    PermissionDenied,
-    ServerError,
+    RESOURCE_ERRORS,
     SignInFailed,
     WorkflowsError,
 )
@@ -30,8 +25,6 @@ log = logging.getLogger(__name__)
 MAX_NEW_POLLS = 100  # in one poll cycle, or half of those of which nothing is known yet
 MAX_LISTS_REJECTED = 3  # consecutive ones, until the list is not asked for during a while
 FALLBACK_SECONDS = 3600.0  # until the better way is tried again that was rejected
-# What one list or one record can fail with while others can be read: not the sign-in, the rate limit, or the network.
-ONE_RESOURCE = (AuthenticationError, ContractError, InvalidRequest, NotFound, PermissionDenied, ServerError)
 MOVED: Any = object()  # the wait has learned what it can be polled by, together with others
 
 
@@ -108,7 +101,7 @@ class ListPollScope(PollScope):
             self._lists_rejected = 0
         except SignInFailed:
             raise
-        except ONE_RESOURCE as fault:
+        except RESOURCE_ERRORS as fault:
             self._reject_list(fault)
         gone = [(wait, None) for waits in comparison.missing.values() for wait in waits]  # ended, or hidden
         longest = heapq.nsmallest(self.polls_anyway, comparison.unchanged, key=lambda wait: wait.polled_at)

@@ -17,10 +17,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import (
+    TRANSIENT_ERRORS,
     AuthenticationError,
-    ConnectionFailed,
-    RateLimited,
-    ServerError,
     SignInFailed,
     WorkflowsError,
 )
@@ -35,8 +33,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-# A wait goes on through these: the server is away for a while, the wait itself is not at fault.
-TRANSIENT_ERRORS = (ConnectionFailed, RateLimited, ServerError)
 # Airflow can fail a task whose trigger fires within one to five seconds of its deferral (a stale executor event,
 # apache/airflow#66374 and others).
 MIN_FIRST_PAUSE_SECONDS = 5.0

@@ -12,12 +12,20 @@ from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from airflow_provider_workflows.exceptions import AuthenticationError, ServerError, SignInFailed, WorkflowsError
+from airflow_provider_workflows.exceptions import (
+    RESOURCE_ERRORS,
+    TRANSIENT_ERRORS,
+    AuthenticationError,
+    ServerError,
+    SignInFailed,
+    WorkflowsError,
+)
 from airflow_provider_workflows.polling.bulk_history import BulkHistoryReader, BulkHistoryUnavailable
-from airflow_provider_workflows.polling.list_poll import FALLBACK_SECONDS, ONE_RESOURCE, ListPollScope
-from airflow_provider_workflows.polling.poll import MAX_CONSECUTIVE_FAULTS, TRANSIENT_ERRORS, PollScope, take
+from airflow_provider_workflows.polling.list_poll import FALLBACK_SECONDS, ListPollScope
+from airflow_provider_workflows.polling.poll import MAX_CONSECUTIVE_FAULTS, PollScope, take
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.forms import documented_form, is_id
+from airflow_provider_workflows.rules.procore_timeline import AmbiguousHistory
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -38,18 +46,6 @@ def open_procore_hook(conn_id: str, company_id: str | None) -> ProcoreHook:
 
 
 # --- instances ----------------------------------------------------------------------------------------------
-
-
-class AmbiguousHistory(Exception):
-    """
-    Raised when the histories of an item do not show which of them belongs to the instance that is waited for.
-
-    :param is_missing: None of them does, as far as they show.
-    """
-
-    def __init__(self, is_missing: bool):
-        super().__init__(is_missing)
-        self.is_missing = is_missing
 
 
 class BulkHistoryScope(ListPollScope):
@@ -261,7 +257,7 @@ class ResponseRequests:
                     request = await caller.call(partial(_request, query, user_id, instance_id, level))
             except SignInFailed:
                 raise
-            except ONE_RESOURCE as only_this:
+            except RESOURCE_ERRORS as only_this:
                 fault, found.broken[instance_id] = only_this, str(only_this)
                 is_server = isinstance(fault, (AuthenticationError, ServerError))
                 consecutive = consecutive + 1 if is_server else 0

@@ -12,6 +12,7 @@ from time import time as wall_clock
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from airflow_provider_workflows.exceptions import (
+    TRANSIENT_ERRORS,
     AuthenticationError,
     ConfigurationError,
     ConnectionFailed,
@@ -25,7 +26,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.polling.bulk_history import BulkHistoryReader, BulkHistoryUnavailable
 from airflow_provider_workflows.polling.list_poll import FALLBACK_SECONDS
-from airflow_provider_workflows.polling.poll import TRANSIENT_ERRORS, PollScope
+from airflow_provider_workflows.polling.poll import PollScope
 from airflow_provider_workflows.polling.procore import REREAD_INSTANCES, find_user_id, open_procore_hook
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_events as events

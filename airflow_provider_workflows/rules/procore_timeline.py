@@ -22,6 +22,18 @@ NEVER = float("inf")
 NOT_TOLD: Json = {"option": None, "type": None, "source": None}
 
 
+class AmbiguousHistory(Exception):
+    """
+    Raised when the histories of an item do not show which of them belongs to the instance that is waited for.
+
+    :param is_missing: None of them does, as far as they show.
+    """
+
+    def __init__(self, is_missing: bool):
+        super().__init__(is_missing)
+        self.is_missing = is_missing
+
+
 @dataclass(frozen=True)
 class Event:
     """

@@ -1,1 +1,6 @@
-"""Waiting without a worker."""
+"""
+Waiting without a worker.
+
+Every DAG file imports the wait triggers with its operators and sensors, so these import ``polling`` in the methods
+that only a triggerer calls.
+"""

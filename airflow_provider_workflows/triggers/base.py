@@ -13,9 +13,6 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_workflows import exceptions
 from airflow_provider_workflows.exceptions import WorkflowsError
-from airflow_provider_workflows.polling import poll as polls
-from airflow_provider_workflows.polling.list_poll import MOVED, SinglePollScope
-from airflow_provider_workflows.polling.poll import subscribe
 from airflow_provider_workflows.rules.forms import documented_form
 from airflow_provider_workflows.rules.holdings import Attention, attention_to
 from airflow_provider_workflows.settings import rejection_patience_seconds
@@ -77,6 +74,8 @@ class WaitTrigger(BaseTrigger):
 
     def scope(self) -> PollScope:
         """Return what is polled for this wait and others; by default each wait is polled by itself."""
+        from airflow_provider_workflows.polling.list_poll import SinglePollScope
+
         return SinglePollScope(self)
 
     @abstractmethod
@@ -185,6 +184,9 @@ class WaitTrigger(BaseTrigger):
         yield TriggerEvent(await self._wait())
 
     async def _wait(self) -> dict[str, Any]:
+        from airflow_provider_workflows.polling.list_poll import MOVED
+        from airflow_provider_workflows.polling.poll import MIN_FIRST_PAUSE_SECONDS, subscribe
+
         started = time.monotonic()
         outcome: Any = MOVED
         while outcome is MOVED:
@@ -196,7 +198,7 @@ class WaitTrigger(BaseTrigger):
                 self.last_fault = self.last_fault or poll.fault
                 poll.remove(self)
         # A wait that joins a poll which runs already can be over at once.
-        await asyncio.sleep(started + polls.MIN_FIRST_PAUSE_SECONDS - time.monotonic())
+        await asyncio.sleep(started + MIN_FIRST_PAUSE_SECONDS - time.monotonic())
         if outcome is None:
             return {"status": "timeout", "last_look": self.standing}
         if isinstance(outcome, WorkflowsError):
@@ -210,12 +212,14 @@ class WaitTrigger(BaseTrigger):
 
     async def _next_outcome(self, poll: Poll, outcome: asyncio.Future[Any]) -> Any:
         """Return what comes out, or None at the deadline, after one last poll."""
+        from airflow_provider_workflows.polling.poll import MAX_LAST_POLL_SECONDS, MAX_SLEEP_SECONDS
+
         while not outcome.done() and (left := self._seconds_left()) > 0:
             # Now and then by the wall-clock, for the loop's own clock stands still while the machine sleeps.
-            await asyncio.wait([outcome], timeout=min(left, polls.MAX_SLEEP_SECONDS))
+            await asyncio.wait([outcome], timeout=min(left, MAX_SLEEP_SECONDS))
         if not outcome.done() and poll.may_send_soon:
             done = [outcome, poll.poll_now(self)]
-            await asyncio.wait(done, timeout=polls.MAX_LAST_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(done, timeout=MAX_LAST_POLL_SECONDS, return_when=asyncio.FIRST_COMPLETED)
         return outcome.result() if outcome.done() else None
 
     def deliver(self, outcome: Any) -> None:

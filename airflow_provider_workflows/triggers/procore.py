@@ -6,18 +6,10 @@ from collections.abc import Collection
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_workflows.exceptions import NotFound
-from airflow_provider_workflows.polling.procore import (
-    AmbiguousHistory,
-    BulkHistoryScope,
-    DirectCaller,
-    ResponseQuery,
-    ResponseRequests,
-    ResponseRequestsScope,
-    run_directly,
-)
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_replacements as replacements
 from airflow_provider_workflows.rules.parameters import text_id
+from airflow_provider_workflows.rules.procore_timeline import AmbiguousHistory
 from airflow_provider_workflows.rules.verdicts import Verdict, Word
 from airflow_provider_workflows.triggers.base import WaitTrigger
 from airflow_provider_workflows.triggers.cancellation import terminate_if_killed
@@ -25,6 +17,7 @@ from airflow_provider_workflows.triggers.cancellation import terminate_if_killed
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
     from airflow_provider_workflows.polling.poll import PollScope
+    from airflow_provider_workflows.polling.procore import ResponseQuery, ResponseRequests
     from airflow_provider_workflows.rules.holdings import Attention
     from airflow_provider_workflows.rules.procore_timeline import Timeline
 
@@ -135,6 +128,8 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
     def scope(self) -> PollScope:
         if self.tool_type is None or self.item_id is None or self.project_id is None:
             return super().scope()
+        from airflow_provider_workflows.polling.procore import BulkHistoryScope
+
         return BulkHistoryScope(self)
 
     @property
@@ -261,7 +256,7 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
         self.project_ids = project_ids
         self.user_id = user_id
         self.tool_subtype = tool_subtype
-        self.found = ResponseRequests()
+        self.found: ResponseRequests | None = None
         self._logged_broken: set[str] = set()
 
     def continue_from(self, other: ProcoreResponseRequestedWaitTrigger) -> None:
@@ -269,13 +264,20 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
         self.found, self._logged_broken = other.found, other._logged_broken
 
     def scope(self) -> PollScope:
+        from airflow_provider_workflows.polling.procore import ResponseRequestsScope
+
         return ResponseRequestsScope(self.procore_conn_id, self.company_id, self._query)
 
     @property
     def _query(self) -> ResponseQuery:
+        from airflow_provider_workflows.polling.procore import ResponseQuery
+
         return ResponseQuery(tuple(self.tool_types), tuple(self.project_ids), self.tool_subtype, self.user_id)
 
     def snapshot(self, hook: ProcoreHook) -> ResponseRequests:
+        from airflow_provider_workflows.polling.procore import DirectCaller, ResponseRequests, run_directly
+
+        self.found = self.found or ResponseRequests()
         return run_directly(self.found.read(DirectCaller(hook), self._query))
 
     def evaluate(self, snapshot: ResponseRequests) -> Verdict | Attention | None:
@@ -293,7 +295,7 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
 
     def _log_broken(self) -> None:
         """Log each instance that cannot be read once, and once that it can be read again."""
-        broken = self.found.broken
+        broken = {} if self.found is None else self.found.broken
         for instance_id in broken.keys() - self._logged_broken:
             self.log.warning("Instance %s is left out, and the wait goes on: %s", instance_id, broken[instance_id])
         for instance_id in self._logged_broken - broken.keys():

@@ -6,7 +6,6 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ContractError
-from airflow_provider_workflows.polling.procore_legacy import LegacyInstancesScope
 from airflow_provider_workflows.rules import procore_legacy as rules
 from airflow_provider_workflows.rules.times import parse_time
 from airflow_provider_workflows.rules.verdicts import Verdict
@@ -60,6 +59,8 @@ class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
     def scope(self) -> PollScope:
         if self.instance_id is None:
             return super().scope()
+        from airflow_provider_workflows.polling.procore_legacy import LegacyInstancesScope
+
         return LegacyInstancesScope(self.procore_conn_id, self.company_id)
 
     @property

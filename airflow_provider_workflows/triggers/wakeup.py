@@ -9,8 +9,6 @@ from typing import Any
 
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
-from airflow_provider_workflows.polling import poll as polls
-
 
 class WakeUpTrigger(BaseTrigger):
     """
@@ -30,10 +28,12 @@ class WakeUpTrigger(BaseTrigger):
         return f"{cls.__module__}.{cls.__qualname__}", {"until": self.until, "event": self.event}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
+        from airflow_provider_workflows.polling.poll import MAX_SLEEP_SECONDS, MIN_FIRST_PAUSE_SECONDS
+
         # Airflow can fail a task whose trigger fires right after the deferral.
-        soonest = datetime.now(timezone.utc) + timedelta(seconds=polls.MIN_FIRST_PAUSE_SECONDS)
+        soonest = datetime.now(timezone.utc) + timedelta(seconds=MIN_FIRST_PAUSE_SECONDS)
         until = max(datetime.fromisoformat(self.until), soonest)
         # The wall-clock is read now and then, because the event loop's clock stands still while the machine sleeps.
         while (left := (until - datetime.now(timezone.utc)).total_seconds()) > 0:  # noqa: ASYNC110  time alone ends it
-            await asyncio.sleep(min(left, polls.MAX_SLEEP_SECONDS))
+            await asyncio.sleep(min(left, MAX_SLEEP_SECONDS))
         yield TriggerEvent(self.event)

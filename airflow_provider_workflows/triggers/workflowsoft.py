@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import NotFound, ServerError, WorkflowsError
-from airflow_provider_workflows.polling.workflowsoft import DestructivePoll, IntegrationStepScope
 from airflow_provider_workflows.rules.verdicts import Verdict
 from airflow_provider_workflows.triggers.base import WaitTrigger
 
@@ -90,6 +89,8 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         return ("workflowsoft", self.workflowsoft_conn_id)
 
     def scope(self) -> PollScope:
+        from airflow_provider_workflows.polling.workflowsoft import IntegrationStepScope
+
         return IntegrationStepScope(self)
 
     def locate(self, hook: WorkflowsoftHook) -> None:
@@ -153,6 +154,8 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         return {"status": "look", "deadline": self.deadline, "place": place, "last_look": self.standing}
 
     async def _wait(self) -> dict[str, Any]:
+        from airflow_provider_workflows.polling.workflowsoft import DestructivePoll
+
         try:
             return await super()._wait()
         except DestructivePoll:
@@ -161,6 +164,8 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
 
     def snapshot(self, hook: WorkflowsoftHook) -> list[dict[str, str | None]]:
         if not hook.keeps_until_completed:
+            from airflow_provider_workflows.polling.workflowsoft import DestructivePoll
+
             raise DestructivePoll
         self.locate(hook)
         return self.drain(lambda: self.poll(hook))

@@ -23,6 +23,7 @@ FAIL_AT_ONCE = {
     "InvalidRequest",
     "NotFound",
     "PermissionDenied",
+    "SignInFailed",
     # never retried, whatever the policy says
     "InstanceActive",
     "AmbiguousOrder",

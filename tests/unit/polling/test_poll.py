@@ -464,7 +464,7 @@ def test_a_crash_of_a_poll_ends_no_wait_at_once(clock, product, crash):
     [
         (NotFound("no such project"), "NotFound"),
         (ConfigurationError("tool_type: unknown"), "ConfigurationError"),
-        (SignInFailed("no token"), "AuthenticationError"),
+        (SignInFailed("no token"), "SignInFailed"),
         (RuntimeError("a bug"), "WorkflowsError"),
     ],
 )
