@@ -42,9 +42,9 @@ from airflow_provider_workflows.hooks.base import WorkflowsHook, lookup_problem,
 from airflow_provider_workflows.hooks.procore import ProcoreHook, company_fix, project_fix
 from airflow_provider_workflows.hooks.procore_legacy import INSTANCES as LEGACY_INSTANCES
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
-from airflow_provider_workflows.rules.forms import documented_form
+from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
-from airflow_provider_workflows.rules.procore_assignees import members_of
+from airflow_provider_workflows.rules.procore_presets import members_of
 from airflow_provider_workflows.version_compat import mask_secret
 
 if TYPE_CHECKING:

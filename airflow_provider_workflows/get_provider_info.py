@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 PRODUCTS = {"Procore": "procore", "Procore Legacy": "procore_legacy", "Workflowsoft": "workflowsoft"}
-# Where one product's operators fill several modules.
+# Where one product's triggers are in several modules.
 FURTHER = {
-    ("operators", "procore"): ("procore_assignees", "procore_audit", "procore_branch", "procore_bulk"),
-    ("operators", "workflowsoft"): ("workflowsoft_processes",),
     ("triggers", "procore"): ("procore_events",),
     ("triggers", "workflowsoft"): ("workflowsoft_events",),
 }

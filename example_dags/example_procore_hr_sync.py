@@ -11,8 +11,11 @@ from __future__ import annotations
 import pendulum
 from airflow.sdk import Param, dag, task
 
-from airflow_provider_workflows.operators.procore import ProcoreRespondOperator, ProcoreStartInstanceOperator
-from airflow_provider_workflows.operators.procore_assignees import ProcorePresetAssigneesOperator
+from airflow_provider_workflows.operators.procore import (
+    ProcorePresetAssigneesOperator,
+    ProcoreRespondOperator,
+    ProcoreStartInstanceOperator,
+)
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 
 TOOL = "purchase_order_contract"

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseSensorOperator
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
 
-from airflow_provider_workflows.decorators.functions import arguments_of, call, called_with
+from airflow_provider_workflows.decorators.signature import arguments_of, call, called_with
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.operators.attachments import attached_files
 from airflow_provider_workflows.operators.base import Pin
-from airflow_provider_workflows.operators.procore_base import ON_STEP_MOVED
-from airflow_provider_workflows.operators.procore_respond import LARGEST_FILE, ProcoreRespondOperator
+from airflow_provider_workflows.operators.object_storage import attached_files
+from airflow_provider_workflows.operators.procore.base import ON_STEP_MOVED
+from airflow_provider_workflows.operators.procore.respond import LARGEST_FILE, ProcoreRespondOperator
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import as_text, check_choice, check_given, listed, text_id
 from airflow_provider_workflows.sensors.base import WorkflowsSensor

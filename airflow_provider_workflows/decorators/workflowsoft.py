@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, overload
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
 
-from airflow_provider_workflows.decorators.functions import arguments_of, call, called_with
+from airflow_provider_workflows.decorators.signature import arguments_of, call, called_with
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
 from airflow_provider_workflows.operators.base import unretried
-from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftCompleteIntegrationOperator
-from airflow_provider_workflows.operators.workflowsoft_step import VERIFY
+from airflow_provider_workflows.operators.workflowsoft.complete import WorkflowsoftCompleteIntegrationOperator
+from airflow_provider_workflows.operators.workflowsoft.integration_step import VERIFY
 from airflow_provider_workflows.rules import workflowsoft as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_required
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from airflow_provider_workflows.decorators.typed import IntegrationOptions, IntegrationTask, Parameters
-    from airflow_provider_workflows.operators.workflowsoft_step import IntegrationStep
+    from airflow_provider_workflows.operators.workflowsoft.integration_step import IntegrationStep
 
     Values: TypeAlias = Mapping[str, Any] | None
 

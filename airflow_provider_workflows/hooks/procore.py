@@ -31,8 +31,8 @@ from airflow_provider_workflows.hooks.base import (
     host_of,
     ui_field_behaviour,
 )
-from airflow_provider_workflows.rules.forms import is_id
 from airflow_provider_workflows.rules.parameters import as_text, check_required, text_id
+from airflow_provider_workflows.rules.payload import is_id
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL, is_asked_for, same_tool
 from airflow_provider_workflows.rules.procore_legacy import text_ids, users_named
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_provider_workflows.client.auth import TokenSource
-    from airflow_provider_workflows.client.uploads import Uploads
+    from airflow_provider_workflows.hooks.procore_uploads import Uploads
 
 log = logging.getLogger(__name__)
 # environment -> (login URL, API base URL)
@@ -818,7 +818,7 @@ class ProcoreHook(ProcoreConnectionHook):
 
         :return: None while Procore has it not ready (202).
         """
-        from airflow_provider_workflows.client.downloads import download
+        from airflow_provider_workflows.hooks.procore_downloads import download
 
         where = self._company_path("bulk_replace_requests/{}/errors", request_id)
         answer = download(self.client, where, headers={"Accept": "text/csv"})
@@ -874,7 +874,7 @@ class ProcoreHook(ProcoreConnectionHook):
         self._uploads(project_id).await_available(upload_id)
 
     def _uploads(self, project_id: str | None) -> Uploads:
-        from airflow_provider_workflows.client.uploads import Uploads
+        from airflow_provider_workflows.hooks.procore_uploads import Uploads
 
         return Uploads(self.client, self.company_id, self.project_for(project_id))
 

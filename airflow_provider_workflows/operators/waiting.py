@@ -9,8 +9,8 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from airflow_provider_workflows.exceptions import TRANSIENT_ERRORS, WorkflowsError
+from airflow_provider_workflows.rules.datetimes import parse_time, time_text
 from airflow_provider_workflows.rules.patience import Rejections, fails_first_poke
-from airflow_provider_workflows.rules.times import parse_time, time_text
 from airflow_provider_workflows.settings import rejection_patience_seconds
 from airflow_provider_workflows.version_compat import task_state_store
 

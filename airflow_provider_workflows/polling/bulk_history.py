@@ -20,7 +20,7 @@ from airflow_provider_workflows.exceptions import (
     SignInFailed,
     WorkflowsError,
 )
-from airflow_provider_workflows.rules.forms import documented_form
+from airflow_provider_workflows.rules.payload import documented_form
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook

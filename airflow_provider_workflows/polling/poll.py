@@ -23,8 +23,8 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.polling.channel import LoopState, SharedConnection
+from airflow_provider_workflows.rules.datetimes import parse_time
 from airflow_provider_workflows.rules.patience import Rejections
-from airflow_provider_workflows.rules.times import parse_time
 from airflow_provider_workflows.settings import rejection_patience_seconds
 
 if TYPE_CHECKING:

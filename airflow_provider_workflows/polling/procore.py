@@ -24,7 +24,7 @@ from airflow_provider_workflows.polling.bulk_history import BulkHistoryReader, B
 from airflow_provider_workflows.polling.list_poll import FALLBACK_SECONDS, ListPollScope
 from airflow_provider_workflows.polling.poll import MAX_CONSECUTIVE_FAULTS, PollScope, take
 from airflow_provider_workflows.rules import procore as rules
-from airflow_provider_workflows.rules.forms import documented_form, is_id
+from airflow_provider_workflows.rules.payload import documented_form, is_id
 from airflow_provider_workflows.rules.procore_timeline import AmbiguousHistory
 
 if TYPE_CHECKING:

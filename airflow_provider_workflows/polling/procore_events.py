@@ -30,11 +30,11 @@ from airflow_provider_workflows.polling.poll import PollScope
 from airflow_provider_workflows.polling.procore import REREAD_INSTANCES, find_user_id, open_procore_hook
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_events as events
-from airflow_provider_workflows.rules.forms import documented_form, is_id
 from airflow_provider_workflows.rules.parameters import text_id
 from airflow_provider_workflows.rules.patience import Rejections
-from airflow_provider_workflows.rules.procore_audit import name_histories, time
+from airflow_provider_workflows.rules.payload import documented_form, is_id
 from airflow_provider_workflows.rules.procore_events import Instances, Listed, Place, Requested
+from airflow_provider_workflows.rules.procore_history import name_histories, time
 from airflow_provider_workflows.settings import rejection_patience_seconds
 
 if TYPE_CHECKING:

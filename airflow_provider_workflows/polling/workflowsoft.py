@@ -11,8 +11,8 @@ from airflow_provider_workflows.exceptions import WorkflowsError
 from airflow_provider_workflows.polling import poll as polls
 from airflow_provider_workflows.polling.list_poll import MOVED
 from airflow_provider_workflows.polling.poll import PollScope
-from airflow_provider_workflows.rules.forms import documented_form
 from airflow_provider_workflows.rules.leases import Leases, StepWait
+from airflow_provider_workflows.rules.payload import documented_form
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook

@@ -9,14 +9,14 @@ from typing import Any
 
 from airflow_provider_workflows.exceptions import AmbiguousOrder, ConfigurationError, ContractError
 from airflow_provider_workflows.rules import procore_timeline as timeline
-from airflow_provider_workflows.rules.forms import documented_form
-from airflow_provider_workflows.rules.holdings import Holding
+from airflow_provider_workflows.rules.datetimes import parse_time, seconds_of
+from airflow_provider_workflows.rules.overdue import Holding
 from airflow_provider_workflows.rules.parameters import text_id
+from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.rules.procore_timeline import Event, Timeline, is_given
 from airflow_provider_workflows.rules.procore_timeline import rows_of as _rows
 from airflow_provider_workflows.rules.procore_timeline import str_id as _id
-from airflow_provider_workflows.rules.times import parse_time, seconds_of
-from airflow_provider_workflows.rules.verdicts import Verdict, judge
+from airflow_provider_workflows.rules.wait_result import Verdict, judge
 
 ENDED_STATES = timeline.ENDED_STATES
 STATES = timeline.STATES

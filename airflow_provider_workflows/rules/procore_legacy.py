@@ -12,10 +12,10 @@ from typing import Any
 import pendulum
 
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
-from airflow_provider_workflows.rules.forms import documented_form
-from airflow_provider_workflows.rules.holdings import Holding
-from airflow_provider_workflows.rules.times import parse_time, seconds_of
-from airflow_provider_workflows.rules.verdicts import Verdict, Word
+from airflow_provider_workflows.rules.datetimes import parse_time, seconds_of
+from airflow_provider_workflows.rules.overdue import Holding
+from airflow_provider_workflows.rules.payload import documented_form
+from airflow_provider_workflows.rules.wait_result import Verdict, Word
 
 TERMINATED = "terminated"
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from airflow_provider_workflows.rules.times import unix_time
+from airflow_provider_workflows.rules.datetimes import unix_time
 
 Json = Mapping[str, Any]
 

@@ -14,7 +14,7 @@ from reprlib import repr as short
 from typing import Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
-from airflow_provider_workflows.rules.forms import is_id
+from airflow_provider_workflows.rules.payload import is_id
 from airflow_provider_workflows.rules.workflowsoft_values import (
     CODECS,
     UNREADABLE,

@@ -20,8 +20,8 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
 from airflow_provider_workflows.operators.waiting import WaitLifeCycle
-from airflow_provider_workflows.rules.forms import documented_form
 from airflow_provider_workflows.rules.parameters import check_rendered
+from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.settings import poke_interval_seconds
 from airflow_provider_workflows.triggers.wakeup import WakeUpTrigger
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, push_values

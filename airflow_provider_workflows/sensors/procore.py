@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.links.procore import ProcoreItemLink
+from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
 from airflow_provider_workflows.rules.parameters import check_given, check_required, listed, one_of, text_id
 from airflow_provider_workflows.rules.procore import ENDED_OPERATIONS, ENDED_STATES, STATES, operation_items
-from airflow_provider_workflows.rules.times import has_zone, parse_time
-from airflow_provider_workflows.sensors.attention import NotifyingSensor
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
+from airflow_provider_workflows.sensors.overdue import NotifyingSensor
 from airflow_provider_workflows.triggers.procore import (
     ProcoreAsyncOperationWaitTrigger,
     ProcoreInstanceWaitTrigger,

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.waiting import KEPT_AFTER_DEADLINE
+from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
 from airflow_provider_workflows.rules.parameters import check_required, listed, one_of, text_id
-from airflow_provider_workflows.rules.times import has_zone, parse_time
-from airflow_provider_workflows.sensors.attention import NotifyingSensor
+from airflow_provider_workflows.sensors.overdue import NotifyingSensor
 from airflow_provider_workflows.sensors.procore import ProcoreConnectionSensor
 from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyInstanceWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store

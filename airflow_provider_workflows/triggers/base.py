@@ -13,15 +13,15 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_workflows import exceptions
 from airflow_provider_workflows.exceptions import WorkflowsError
-from airflow_provider_workflows.rules.forms import documented_form
-from airflow_provider_workflows.rules.holdings import Attention, attention_to
+from airflow_provider_workflows.rules.overdue import Attention, attention_to
+from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.settings import rejection_patience_seconds
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.base import WorkflowsHook
     from airflow_provider_workflows.polling.poll import Poll, PollScope, Reader
-    from airflow_provider_workflows.rules.holdings import Holding
-    from airflow_provider_workflows.rules.verdicts import Verdict
+    from airflow_provider_workflows.rules.overdue import Holding
+    from airflow_provider_workflows.rules.wait_result import Verdict
 
 NOT_POLLED = "It was not polled."
 

@@ -10,7 +10,7 @@ from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_replacements as replacements
 from airflow_provider_workflows.rules.parameters import text_id
 from airflow_provider_workflows.rules.procore_timeline import AmbiguousHistory
-from airflow_provider_workflows.rules.verdicts import Verdict, Word
+from airflow_provider_workflows.rules.wait_result import Verdict, Word
 from airflow_provider_workflows.triggers.base import WaitTrigger
 from airflow_provider_workflows.triggers.cancellation import terminate_if_killed
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
     from airflow_provider_workflows.polling.poll import PollScope
     from airflow_provider_workflows.polling.procore import ResponseQuery, ResponseRequests
-    from airflow_provider_workflows.rules.holdings import Attention
+    from airflow_provider_workflows.rules.overdue import Attention
     from airflow_provider_workflows.rules.procore_timeline import Timeline
 
 MAX_REQUESTS = 200  # in one event, which Airflow logs and stores; the others go on waiting for a response

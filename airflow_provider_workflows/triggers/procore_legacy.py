@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ContractError
 from airflow_provider_workflows.rules import procore_legacy as rules
-from airflow_provider_workflows.rules.times import parse_time
-from airflow_provider_workflows.rules.verdicts import Verdict
+from airflow_provider_workflows.rules.datetimes import parse_time
+from airflow_provider_workflows.rules.wait_result import Verdict
 from airflow_provider_workflows.triggers.procore import ProcoreConnectionWaitTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
     from airflow_provider_workflows.polling.poll import PollScope
-    from airflow_provider_workflows.rules.holdings import Attention
+    from airflow_provider_workflows.rules.overdue import Attention
 
 
 # An instance without an activity can be between two states; it has ended if each poll finds it so for that long.

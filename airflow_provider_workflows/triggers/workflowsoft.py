@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import NotFound, ServerError, WorkflowsError
-from airflow_provider_workflows.rules.verdicts import Verdict
+from airflow_provider_workflows.rules.wait_result import Verdict
 from airflow_provider_workflows.triggers.base import WaitTrigger
 
 if TYPE_CHECKING:

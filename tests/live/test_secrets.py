@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import secrets
 import shutil
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator

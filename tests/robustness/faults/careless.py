@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow_provider_workflows.exceptions import OutcomeUnknown, StepMoved
 from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
-from airflow_provider_workflows.operators.workflowsoft_processes import WorkflowsoftCreateTaskOperator
+from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftCreateTaskOperator
 from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
 
 from . import truth

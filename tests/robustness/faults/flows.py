@@ -15,25 +15,21 @@ from airflow_provider_workflows.decorators.workflowsoft import workflowsoft_inte
 from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.operators.procore import (
     ProcoreAddAssigneesOperator,
+    ProcoreBulkReplaceAssigneesOperator,
+    ProcoreBulkStartInstancesOperator,
+    ProcorePresetAssigneesOperator,
     ProcoreRespondOperator,
     ProcoreRestartInstanceOperator,
     ProcoreStartInstanceOperator,
     ProcoreTerminateInstanceOperator,
 )
-from airflow_provider_workflows.operators.procore_assignees import (
-    ProcoreBulkReplaceAssigneesOperator,
-    ProcorePresetAssigneesOperator,
-)
-from airflow_provider_workflows.operators.procore_bulk import ProcoreBulkStartInstancesOperator
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyPerformActivityOperator
 from airflow_provider_workflows.operators.workflowsoft import (
     WorkflowsoftCompleteIntegrationOperator,
-    WorkflowsoftGetFieldsOperator,
-    WorkflowsoftUpdateFieldsOperator,
-)
-from airflow_provider_workflows.operators.workflowsoft_processes import (
     WorkflowsoftCreateTaskOperator,
+    WorkflowsoftGetFieldsOperator,
     WorkflowsoftStartProcessOperator,
+    WorkflowsoftUpdateFieldsOperator,
 )
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor

@@ -11,9 +11,9 @@ import pytest
 from airflow.providers.common.compat.sdk import BaseHook
 from airflow.sdk import Connection
 
-from airflow_provider_workflows.client import uploads
 from airflow_provider_workflows.client.rest import RestClient
 from airflow_provider_workflows.emulator import Emulator
+from airflow_provider_workflows.hooks import procore_uploads as uploads
 from tests.robustness.hostile.calls import CALLS, TOOL
 from tests.robustness.hostile.replay import Exchange, recorded
 

@@ -13,9 +13,9 @@ from hypothesis import given
 
 from airflow_provider_workflows.exceptions import WorkflowsError
 from airflow_provider_workflows.rules import procore as v2
-from airflow_provider_workflows.rules import procore_assignees as people
-from airflow_provider_workflows.rules import procore_audit as audit
+from airflow_provider_workflows.rules import procore_history as audit
 from airflow_provider_workflows.rules import procore_legacy as v1
+from airflow_provider_workflows.rules import procore_presets as people
 from airflow_provider_workflows.rules import procore_timeline as timeline
 from airflow_provider_workflows.rules import workflowsoft as ws
 from tests.robustness.hostile.answers import parsed

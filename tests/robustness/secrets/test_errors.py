@@ -10,9 +10,9 @@ import traceback
 import pytest
 import requests
 
-from airflow_provider_workflows.client import uploads
 from airflow_provider_workflows.client.retry import RetryPolicy
 from airflow_provider_workflows.exceptions import WorkflowsError
+from airflow_provider_workflows.hooks import procore_uploads as uploads
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook

@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_workflows.exceptions import OutcomeUnknown
-from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
-from airflow_provider_workflows.operators.procore_bulk import ProcoreBulkStartInstancesOperator
+from airflow_provider_workflows.operators.procore import ProcoreBulkStartInstancesOperator, ProcoreRespondOperator
 
 TOOL = "purchase_order_contract"
 ACTIONS = {

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import DAG, TaskGroup
 
 from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnclear
-from airflow_provider_workflows.operators.procore_branch import ProcoreBranchOnOutcomeOperator, outcome_names
+from airflow_provider_workflows.operators.procore import ProcoreBranchOnOutcomeOperator, outcome_names
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
 from airflow_provider_workflows.version_compat import SKIPS_IN_MAPPED_GROUPS
@@ -214,7 +214,7 @@ def test_the_results_of_both_sensors_are_outcomes(emulator):
 
 FLOW = """
 from airflow.sdk import dag, task, task_group
-from airflow_provider_workflows.operators.procore_branch import ProcoreBranchOnOutcomeOperator
+from airflow_provider_workflows.operators.procore import ProcoreBranchOnOutcomeOperator
 
 
 @dag(schedule=None)

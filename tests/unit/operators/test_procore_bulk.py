@@ -12,7 +12,7 @@ from airflow_provider_workflows.exceptions import (
     ServerError,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.procore_bulk import (
+from airflow_provider_workflows.operators.procore import (
     ProcoreBulkStartInstancesOperator,
     ProcoreListInstancesOperator,
 )

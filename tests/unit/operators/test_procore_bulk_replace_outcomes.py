@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 
 from airflow_provider_workflows.exceptions import InvalidRequest, OutcomeUnknown, PermissionDenied, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
-from airflow_provider_workflows.operators.procore_assignees import ProcoreBulkReplaceAssigneesOperator
+from airflow_provider_workflows.operators.procore import ProcoreBulkReplaceAssigneesOperator
 from airflow_provider_workflows.triggers.procore import ProcoreBulkReplaceWaitTrigger
 from tests.unit.operators.test_procore_bulk_replace import WHO, posts, replace, requests_made
 

@@ -20,15 +20,18 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.hooks.procore import ProcoreHook
-from airflow_provider_workflows.operators import procore_bulk, procore_instances, procore_respond, procore_start
 from airflow_provider_workflows.operators.procore import (
     ProcoreAddAssigneesOperator,
     ProcoreRefreshInstanceOperator,
     ProcoreRestartInstanceOperator,
     ProcoreStartInstanceOperator,
     ProcoreTerminateInstanceOperator,
+    bulk_start,
+    instances,
+    respond,
+    start as start_operator,
 )
-from airflow_provider_workflows.rules.times import parse_time
+from airflow_provider_workflows.rules.datetimes import parse_time
 from airflow_provider_workflows.sensors import procore as sensors
 from airflow_provider_workflows.triggers import cancellation
 from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
@@ -933,11 +936,7 @@ def templated(cls: type) -> set[str]:
 
 @pytest.mark.parametrize(
     ("cls", "names"),
-    [
-        pair
-        for module in (procore_respond, procore_start, procore_instances, procore_bulk, sensors)
-        for pair in documented(module)
-    ],
+    [pair for module in (respond, start_operator, instances, bulk_start, sensors) for pair in documented(module)],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
 def test_what_is_said_to_be_templated_is(cls, names):

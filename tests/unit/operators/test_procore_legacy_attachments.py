@@ -7,7 +7,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import ObjectStoragePath
 
 from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest
-from airflow_provider_workflows.operators import procore_legacy as operators
+from airflow_provider_workflows.operators.procore_legacy import perform_activity as operators
 from tests.unit.operators.test_procore_legacy_perform_activity import POST, perform, performed
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")

@@ -16,7 +16,7 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
-from airflow_provider_workflows.operators import procore_legacy as operators
+from airflow_provider_workflows.operators.procore_legacy import perform_activity as operators
 from tests.conftest import Store
 from tests.support.killed import Killed
 from tests.unit.operators.test_procore_legacy_perform_activity import (

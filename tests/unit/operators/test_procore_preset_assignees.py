@@ -6,8 +6,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_workflows.exceptions import ConfigurationError, PresetsUnfinished, RateLimited
-from airflow_provider_workflows.operators.procore_assignees import ProcorePresetAssigneesOperator
-from airflow_provider_workflows.rules.procore_assignees import table_of
+from airflow_provider_workflows.operators.procore import ProcorePresetAssigneesOperator
+from airflow_provider_workflows.rules.procore_presets import table_of
 from tests.support.killed import Killed
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
@@ -202,7 +202,7 @@ def test_the_rest_is_done_when_rejections_may_be_skipped(emulator):
 
 
 def test_individual_assignees_and_manager_are_sent_as_read(emulator, requests_mock):
-    from airflow_provider_workflows.rules.procore_assignees import assignees_to_send
+    from airflow_provider_workflows.rules.procore_presets import assignees_to_send
 
     preset = {
         "workflow_manager": {"id": 5},
@@ -448,7 +448,7 @@ def test_misspelt_login_empties_no_group(emulator):
 
 
 def test_what_a_change_does_beside_the_groups_is_noticed():
-    from airflow_provider_workflows.rules.procore_assignees import losses
+    from airflow_provider_workflows.rules.procore_presets import losses
 
     before = {"workflow_manager": {"id": 5}, "individual_assignees": [{"step_uuid": "s", "logins": ["1"]}]}
 

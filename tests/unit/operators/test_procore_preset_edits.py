@@ -7,7 +7,7 @@ import logging
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_workflows.operators.procore_assignees import ProcorePresetAssigneesOperator
+from airflow_provider_workflows.operators.procore import ProcorePresetAssigneesOperator
 from tests.support.killed import Killed
 from tests.unit.operators.test_procore_preset_assignees import (
     DANA,

@@ -6,8 +6,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnknown, PresetsUnfinished
-from airflow_provider_workflows.operators import procore_preset_assignees
-from airflow_provider_workflows.operators.procore_assignees import ProcorePresetAssigneesOperator
+from airflow_provider_workflows.operators.procore import ProcorePresetAssigneesOperator
+from airflow_provider_workflows.operators.procore import preset_assignees as procore_preset_assignees
 from tests.unit.operators.test_procore_preset_assignees import (
     DANA,
     LEE,

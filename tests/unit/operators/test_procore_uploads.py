@@ -10,10 +10,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import ObjectStoragePath
 
-from airflow_provider_workflows.client import uploads
 from airflow_provider_workflows.client.rest import RestClient
 from airflow_provider_workflows.client.retry import RetryPolicy
-from airflow_provider_workflows.client.uploads import Uploads
 from airflow_provider_workflows.emulator.world import SWITCHES
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
@@ -24,8 +22,10 @@ from airflow_provider_workflows.exceptions import (
     ServerError,
     UploadFailed,
 )
+from airflow_provider_workflows.hooks import procore_uploads as uploads
 from airflow_provider_workflows.hooks.procore import ProcoreHook
-from airflow_provider_workflows.operators import procore_respond as operators
+from airflow_provider_workflows.hooks.procore_uploads import Uploads
+from airflow_provider_workflows.operators.procore import respond as operators
 from airflow_provider_workflows.rules.procore import ATTACHMENT_KINDS
 from tests.support.killed import Killed
 from tests.unit.operators.test_procore_respond import INSTANCE, TOOL, respond, responses, step_of

@@ -16,7 +16,7 @@ from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.hooks.base import FoundConnection
 from airflow_provider_workflows.polling import poll
 from airflow_provider_workflows.polling.poll import PollScope, Reader
-from airflow_provider_workflows.rules.verdicts import Verdict
+from airflow_provider_workflows.rules.wait_result import Verdict
 from airflow_provider_workflows.triggers import base
 from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
 from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyInstanceWaitTrigger

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 
 from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
 from airflow_provider_workflows.rules import procore as rules
+from airflow_provider_workflows.rules.datetimes import parse_time
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, one_of, text_id
 from airflow_provider_workflows.rules.procore_timeline import STEP_EVENTS
-from airflow_provider_workflows.rules.times import parse_time
 
 BUDGET_CHECK = {
     "id": 11,

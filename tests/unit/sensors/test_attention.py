@@ -17,7 +17,8 @@ from airflow.sdk import DAG, BaseNotifier
 from airflow_provider_workflows.exceptions import ConfigurationError, ConnectionFailed
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.notifications import claims
-from airflow_provider_workflows.rules import holdings, procore, procore_legacy
+from airflow_provider_workflows.rules import overdue as holdings
+from airflow_provider_workflows.rules import procore, procore_legacy
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
 from tests.support.killed import Killed

@@ -9,10 +9,13 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_workflows.exceptions import OutcomeUnclear
 from airflow_provider_workflows.hooks.procore import ProcoreHook
-from airflow_provider_workflows.operators.procore import ProcoreRefreshInstanceOperator, ProcoreStartInstanceOperator
-from airflow_provider_workflows.operators.procore_audit import ProcoreHistoryToObjectStorageOperator
-from airflow_provider_workflows.operators.procore_branch import outcome_names
-from airflow_provider_workflows.operators.procore_bulk import ProcoreListInstancesOperator
+from airflow_provider_workflows.operators.procore import (
+    ProcoreHistoryToObjectStorageOperator,
+    ProcoreListInstancesOperator,
+    ProcoreRefreshInstanceOperator,
+    ProcoreStartInstanceOperator,
+    outcome_names,
+)
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor, ProcoreResponseRequestedSensor
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")

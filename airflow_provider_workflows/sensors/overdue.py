@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.waiting import KEPT_AFTER_DEADLINE
-from airflow_provider_workflows.rules.holdings import Attention
+from airflow_provider_workflows.rules.overdue import Attention
 from airflow_provider_workflows.rules.parameters import listed
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.version_compat import task_state_store

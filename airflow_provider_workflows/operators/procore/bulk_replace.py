@@ -20,14 +20,14 @@ from airflow_provider_workflows.exceptions import (
     ServerError,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.attachments import storage_path
 from airflow_provider_workflows.operators.base import Pin, WaitingOperator, read_until_found, told
-from airflow_provider_workflows.operators.procore_base import ProcoreWideOperator
+from airflow_provider_workflows.operators.object_storage import storage_path
+from airflow_provider_workflows.operators.procore.base import ProcoreWideOperator
 from airflow_provider_workflows.rules import procore_replacements as rules
-from airflow_provider_workflows.rules.forms import is_id
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, text_id
+from airflow_provider_workflows.rules.payload import is_id
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
-from airflow_provider_workflows.rules.procore_assignees import is_request
+from airflow_provider_workflows.rules.procore_presets import is_request
 from airflow_provider_workflows.triggers.procore import ProcoreBulkReplaceWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
 

@@ -18,8 +18,8 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
 from airflow_provider_workflows.operators.base import Pin, told, unretried
-from airflow_provider_workflows.operators.workflowsoft import ActsOnce, WorkflowsoftOperator
-from airflow_provider_workflows.operators.workflowsoft_step import now
+from airflow_provider_workflows.operators.workflowsoft.base import ActsOnce, WorkflowsoftOperator
+from airflow_provider_workflows.operators.workflowsoft.integration_step import now
 from airflow_provider_workflows.rules import workflowsoft as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, text_id
 from airflow_provider_workflows.version_compat import task_state_store

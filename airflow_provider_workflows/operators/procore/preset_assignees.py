@@ -19,10 +19,10 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.operators.base import Pin, Progress, read_until_found, told
-from airflow_provider_workflows.operators.procore_base import ProcoreWideOperator
-from airflow_provider_workflows.rules import procore_assignees as rules
-from airflow_provider_workflows.rules.forms import documented_form, is_id
+from airflow_provider_workflows.operators.procore.base import ProcoreWideOperator
+from airflow_provider_workflows.rules import procore_presets as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, text_id
+from airflow_provider_workflows.rules.payload import documented_form, is_id
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:

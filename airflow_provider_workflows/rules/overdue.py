@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from datetime import timedelta
 from typing import Any
 
-from airflow_provider_workflows.rules.times import parse_time
+from airflow_provider_workflows.rules.datetimes import parse_time
 
 DAY = 24 * 3600.0
 

@@ -16,7 +16,7 @@ from uuid import uuid4
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.parameters import check_choice
-from airflow_provider_workflows.rules.procore_audit import iso
+from airflow_provider_workflows.rules.procore_history import iso
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath

@@ -19,7 +19,7 @@ from airflow_provider_workflows.polling.bulk_history import (
     BulkHistoryReader,
     BulkHistoryUnavailable,
 )
-from airflow_provider_workflows.rules import procore_audit as rules
+from airflow_provider_workflows.rules import procore_history as rules
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
 
 if TYPE_CHECKING:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_workflows.client.auth import TokenAuth
-from airflow_provider_workflows.client.downloads import download
 from airflow_provider_workflows.client.rest import RestClient
 from airflow_provider_workflows.exceptions import ApiError, AuthenticationError, ContractError, PermissionDenied
+from airflow_provider_workflows.hooks.procore_downloads import download
 from tests.unit.client.test_auth import BASE, Numbered
 
 PATH = "/rest/v2.0/errors"

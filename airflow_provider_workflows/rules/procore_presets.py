@@ -8,9 +8,9 @@ from datetime import timedelta
 from typing import Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.rules.forms import is_id
+from airflow_provider_workflows.rules.datetimes import parse_time
+from airflow_provider_workflows.rules.payload import is_id
 from airflow_provider_workflows.rules.procore import people_ids
-from airflow_provider_workflows.rules.times import parse_time
 
 Json = Mapping[str, Any]
 UNFINISHED = ("failed", "unknown")  # statuses of a preset that a retry works on again

@@ -7,8 +7,8 @@ from urllib.parse import urljoin, urlsplit
 
 from airflow_provider_workflows.client.rest import Answer, RestClient
 from airflow_provider_workflows.client.retry import Replay
-from airflow_provider_workflows.client.uploads import send_to_storage
 from airflow_provider_workflows.exceptions import ContractError
+from airflow_provider_workflows.hooks.procore_uploads import send_to_storage
 
 
 def download(client: RestClient, path: str, headers: Mapping[str, str] | None = None) -> Answer:

@@ -23,7 +23,7 @@ from airflow_provider_workflows.operators.base import (
     resolve_unknown_outcome,
     told,
 )
-from airflow_provider_workflows.operators.procore_base import (
+from airflow_provider_workflows.operators.procore.base import (
     DONE,
     NOT_TAKEN,
     ON_STEP_MOVED,

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import UploadFailed
 from airflow_provider_workflows.operators.base import Pin
-from airflow_provider_workflows.rules.times import parse_time, time_text
+from airflow_provider_workflows.rules.datetimes import parse_time, time_text
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
-    from airflow_provider_workflows.operators.attachments import AttachedFile
+    from airflow_provider_workflows.operators.object_storage import AttachedFile
 
 log = logging.getLogger(__name__)
 

@@ -23,89 +23,25 @@ from airflow_provider_workflows.exceptions import (
     StepMoved,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.attachments import AttachedFile, attached_files
 from airflow_provider_workflows.operators.base import Pin, WaitingOperator, read_until_found, told
-from airflow_provider_workflows.operators.procore_base import ON_STEP_MOVED, ProcoreConnectionOperator
+from airflow_provider_workflows.operators.object_storage import AttachedFile, attached_files
+from airflow_provider_workflows.operators.procore.base import ON_STEP_MOVED
+from airflow_provider_workflows.operators.procore_legacy.base import ProcoreLegacyOperator
 from airflow_provider_workflows.rules import procore_legacy as rules
-from airflow_provider_workflows.rules.forms import documented_form
+from airflow_provider_workflows.rules.datetimes import parse_time
 from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, one_of, text_id
-from airflow_provider_workflows.rules.times import parse_time
+from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-    from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 
 Json = Mapping[str, Any]
 
 LARGEST_ATTACHMENTS = 32 * 2**20  # bytes of all files together: the form they are sent in is held in memory
 # What lists no activity can be between two states, unless nothing has happened to it for that long.
 ENDED_AFTER = timedelta(minutes=10)
-
-
-class ProcoreLegacyConnectionOperator(ProcoreConnectionOperator):
-    """An operator on Procore's Legacy Workflows (v1) API."""
-
-    @cached_property
-    def hook(self) -> ProcoreLegacyHook:
-        from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
-
-        return ProcoreLegacyHook(self.procore_conn_id, company_id=self.company_id, project_id=self.project_id)
-
-
-class ProcoreLegacyOperator(ProcoreLegacyConnectionOperator):
-    """
-    An operator on one legacy workflow instance.
-
-    :param procore_conn_id: Id of a connection of type ``procore`` (templated).
-    :param company_id: Company to work in; beats the connection's (templated).
-    :param project_id: Project of the object; beats the connection's (templated).
-    :param instance_id: The instance (templated); or give the object.
-    :param object_type: Tool or class of the object, such as ``PurchaseOrderContract`` (templated).
-    :param object_id: The object whose instance is meant (templated).
-    """
-
-    template_fields: Sequence[str] = (
-        *ProcoreConnectionOperator.template_fields,
-        "instance_id",
-        "object_type",
-        "object_id",
-    )
-
-    def __init__(
-        self,
-        *,
-        instance_id: str | int | None = None,
-        object_type: str | None = None,
-        object_id: str | int | None = None,
-        **kwargs: Any,
-    ):
-        super().__init__(**kwargs)
-        self.instance_id = instance_id
-        self.object_type = object_type
-        self.object_id = object_id
-
-    def check_instance(self) -> None:
-        """Require either an instance or an object."""
-        one_of(instance_id=self.instance_id, object_id=self.object_id)
-        if self.object_id is not None:
-            check_required(object_type=self.object_type)
-
-    def find_instance_id(self) -> str:
-        """Return the id of the instance that is meant."""
-        if self.instance_id is not None:
-            return str(text_id(self.instance_id))
-        return self.hook.find_instance_id(str(self.object_type), str(text_id(self.object_id)))
-
-    def link_to(self, instance: Json) -> None:
-        """Let the task link to the object in Procore."""
-        self.item_url = self.hook.item_url(
-            instance_id=instance["instance_id"],
-            item_id=instance["object_id"],
-            tool_type=instance["object_type"],
-            project_id=instance["project_id"],
-        )
 
 
 class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperator):
@@ -646,31 +582,6 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             f"It is not performed again. To wait on, use ProcoreLegacyInstanceSensor, or a longer wait_timeout. "
             f"{last_poll}"
         )
-
-
-class ProcoreLegacyListActivityHistoriesOperator(ProcoreLegacyOperator):
-    """
-    Returns the activities that were performed in a legacy workflow instance, newest first.
-
-    Returns a list of rows as Procore gives them, ids as strings: ``{id, workflow_activity_id,
-    workflow_user_role_id, performed_by_id, comments, created_at, bic_start, bic_end, attachments, ...}``; only
-    newer versions of the API add names and the state. The list is sorted here, whatever order Procore has.
-
-    Reference: https://developers.procore.com/documentation/tutorial-workflows
-
-    :param instance_id: The instance (templated); or give the object.
-    :param object_type: Tool or class of the object, such as ``PurchaseOrderContract`` (templated).
-    :param object_id: The object whose instance is meant (templated).
-    :raises ConfigurationError: both instance and object given, or neither.
-    """
-
-    returns_mapping = False
-
-    def act(self, context: Context) -> list[dict[str, Any]]:
-        self.check_instance()
-        instance_id = self.find_instance_id()
-        self.link_to(rules.describe_instance(self.hook.get_instance(instance_id)))
-        return self.hook.list_activity_histories(instance_id)
 
 
 def _is_between(now: Json, state: Json | None, histories: list[dict[str, Any]]) -> bool:

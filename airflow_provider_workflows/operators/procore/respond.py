@@ -17,9 +17,9 @@ from airflow_provider_workflows.exceptions import (
     ServerError,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.attachments import AttachedFile, attached_files
 from airflow_provider_workflows.operators.base import Pin, read_until, resolve_unknown_outcome, told
-from airflow_provider_workflows.operators.procore_base import (
+from airflow_provider_workflows.operators.object_storage import AttachedFile, attached_files
+from airflow_provider_workflows.operators.procore.base import (
     NOT_TAKEN,
     ON_STEP_MOVED,
     PERHAPS_MOVED,
@@ -29,7 +29,7 @@ from airflow_provider_workflows.operators.procore_base import (
     UNKNOWN,
     ProcoreInstanceOperator,
 )
-from airflow_provider_workflows.operators.procore_uploads import FileUploads
+from airflow_provider_workflows.operators.procore.uploads import FileUploads
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_given, listed, one_of, text_id
 from airflow_provider_workflows.version_compat import task_state_store
