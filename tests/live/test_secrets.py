@@ -75,7 +75,7 @@ FAILURES = {
     "connection_is_missing": "nowhere",
     "a_hook_at_hand": "ValueError",
     "a_callable_of_an_integration_step": "ValueError",
-    "upload_to_another_host": "NotFound",
+    "upload_to_another_host": "UploadFailed",
     "deferred": SIGN_IN,
     "deferred_with_a_stored_connection": SIGN_IN,
     "deferred_at_a_step": SIGN_IN,

@@ -29,6 +29,8 @@ from airflow_provider_workflows.operators.procore import (
     bulk_start,
     instances,
     respond,
+)
+from airflow_provider_workflows.operators.procore import (
     start as start_operator,
 )
 from airflow_provider_workflows.rules.datetimes import parse_time
