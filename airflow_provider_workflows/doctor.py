@@ -24,17 +24,17 @@ import requests.exceptions
 import urllib3.exceptions
 from airflow.providers.common.compat.sdk import BaseHook, Connection
 
-from airflow_provider_workflows.client.retry import Again, RetryPolicy
+from airflow_provider_workflows.client.retry import RetryableFailure, RetryPolicy
 from airflow_provider_workflows.client.transport import causes_of
 from airflow_provider_workflows.exceptions import (
     ApiError,
     AuthenticationError,
     ConfigurationError,
     ConnectionFailed,
-    ContractError,
     NotFound,
     PermissionDenied,
     RateLimited,
+    UnexpectedResponse,
     WorkflowsError,
 )
 from airflow_provider_workflows.get_provider_info import get_provider_info
@@ -48,14 +48,14 @@ from airflow_provider_workflows.rules.procore_presets import members_of
 from airflow_provider_workflows.version_compat import mask_secret
 
 if TYPE_CHECKING:
-    from airflow_provider_workflows.client.rest import Answer
+    from airflow_provider_workflows.client.rest import ApiResponse
 
 OK, FAILED, WARNING, SKIPPED = "ok", "failed", "warning", "skipped"
-LONGEST_CALL = 10.0  # seconds
-MOST_LOOKED_AT = 4  # tools, presets, diagrams: each costs a request
-MOST_NAMED = 6  # of a list, in a sentence
-LARGEST_SKEW = 30.0  # seconds
-LONGEST_WORDS = 500  # characters; a server can name as many things as it likes
+MAX_CALL_SECONDS = 10.0  # seconds
+MAX_CHECKED = 4  # tools, presets, diagrams: each costs a request
+MAX_NAMED = 6  # of a list, in a sentence
+MAX_SKEW_SECONDS = 30.0  # seconds
+MAX_MESSAGE_CHARACTERS = 500  # characters; a server can name as many things as it likes
 FIRST = ("connection", "fields", "reachable", "token")  # of each product
 NO_FIX = "Ask the product's support, and name what is said above."
 
@@ -89,7 +89,7 @@ class Fault(Exception):
         self.fix = fix
 
 
-class Doubt(Fault):
+class Unclear(Fault):
     """What works but for a part, or may be meant so."""
 
     status = WARNING
@@ -151,12 +151,12 @@ class Diagnosis:
     def _connection(self) -> str:
         connection = find_connection(self.conn_id)
         self.conn_type = connection.conn_type
-        if (problem := type_problem(self.conn_id, connection.conn_type, *PATIENTS)) is not None:
+        if (problem := type_problem(self.conn_id, connection.conn_type, *CHECKS)) is not None:
             raise Fault(*problem)
-        patient = PATIENTS[str(connection.conn_type)]
+        checks = CHECKS[str(connection.conn_type)]
         if not isinstance(connection.extra_dejson, dict):
             raise Fault("Its extra is JSON, but no object.", 'Make it an object, such as {"company_id": "1"}.')
-        self._steps = patient(self.conn_id, connection).steps()
+        self._steps = checks(self.conn_id, connection).steps()
         variable = _variable(self.conn_id)
         where = f"the variable {variable}" if variable in os.environ else "a secrets backend or the metadata database"
         return f"of type {connection.conn_type}, from {where}"
@@ -170,11 +170,11 @@ class OneAttempt(RetryPolicy):
     ) -> Result:
         try:
             return attempt()
-        except Again as failed:
+        except RetryableFailure as failed:
             raise failed.error from failed.__cause__
 
 
-class Patient(ABC):
+class ConnectionChecks(ABC):
     """
     What the connections of both products have in common.
 
@@ -202,13 +202,13 @@ class Patient(ABC):
     def fields(self) -> str:
         # An answer may trickle for twice the time that it may take to begin.
         self.hook._client = self.hook._build(
-            self.connection, self.connection.extra_dejson, OneAttempt(), mask_secret, longest=LONGEST_CALL / 2
+            self.connection, self.connection.extra_dejson, OneAttempt(), mask_secret, longest=MAX_CALL_SECONDS / 2
         )
         described = self.described()
         known = next(f for f in get_provider_info()["connection-types"] if f["connection-type"] == self.hook.conn_type)
         unknown = sorted(set(self.hook.extras.fields) - set(known["conn-fields"]))
         if unknown:
-            raise Doubt(
+            raise Unclear(
                 f"{described}; not known: extra {_named(unknown)}",
                 f"Correct the name, or remove it. Known are {', '.join(known['conn-fields'])}.",
             )
@@ -218,7 +218,7 @@ class Patient(ABC):
         client = self.hook.client
         nobody = client.without_sign_in(client.base_url)
         try:
-            within(LONGEST_CALL, lambda: nobody.get("/"))
+            within(MAX_CALL_SECONDS, lambda: nobody.get("/"))
         except RateLimited:
             raise
         except ApiError as error:
@@ -227,14 +227,14 @@ class Patient(ABC):
             if error.status_code == 407:
                 raise Fault(f"{client.base_url}: the proxy wants a login.", PROXY_FIX) from None
             if error.status_code >= 500:
-                raise Doubt(f"{client.base_url} answers {error.status_code}.", "Try again later.") from None
+                raise Unclear(f"{client.base_url} answers {error.status_code}.", "Try again later.") from None
         finally:
             nobody.close()
         return f"{client.base_url} answers"
 
     def token(self) -> str:
         client = self.hook.client
-        within(LONGEST_CALL, client.token)
+        within(MAX_CALL_SECONDS, client.token)
         assert client._auth is not None
         token = client._auth._token
         if token is None or token.expires_at is None:
@@ -244,7 +244,7 @@ class Patient(ABC):
             raise Fault("The token has ended.", "Get a new token, or give login and password to fetch tokens with.")
         return f"there is one, for {_number(round(minutes), 'minute')}"
 
-    def ask(self) -> Answer:
+    def ask(self) -> ApiResponse:
         """Make the cheapest call that needs the token."""
         path, params = self.cheapest_call
         return self.hook.client.get(path, params=params)
@@ -256,13 +256,13 @@ class Patient(ABC):
             skew = now - parsedate_to_datetime(date).timestamp()
         except (TypeError, ValueError):
             return "the server does not state its time"
-        if abs(skew) > LARGEST_SKEW:
+        if abs(skew) > MAX_SKEW_SECONDS:
             way = "ahead of" if skew > 0 else "behind"
-            raise Doubt(
+            raise Unclear(
                 f"This machine's clock is {abs(skew):.0f} seconds {way} the server's.",
                 "Set this machine's clock (NTP): waiting for a rate limit to end is reckoned by it.",
             )
-        return f"within {LARGEST_SKEW:.0f} seconds of the server's"
+        return f"within {MAX_SKEW_SECONDS:.0f} seconds of the server's"
 
     def limit(self) -> str | None:
         """Return what the server says of its rate limit, None where it says nothing."""
@@ -274,11 +274,11 @@ class Patient(ABC):
             end = f" until {datetime.fromtimestamp(rate.reset_at, timezone.utc):%H:%M:%SZ}"
         left = f"{rate.remaining} of {rate.limit or 'an unknown number of'} requests left{end}"
         if rate.limit and rate.remaining < rate.limit / 10:
-            raise Doubt(f"{left}.", "See who else uses this account; look less often (poke_interval).")
+            raise Unclear(f"{left}.", "See who else uses this account; look less often (poke_interval).")
         return left
 
 
-class ProcorePatient(Patient):
+class ProcoreChecks(ConnectionChecks):
     """A connection to Procore."""
 
     cheapest_call = ("/rest/v1.0/me", {})
@@ -319,7 +319,7 @@ class ProcorePatient(Patient):
     def token(self) -> str:
         found = super().token()
         if self.hook.extras.text("access_token"):
-            raise Doubt(
+            raise Unclear(
                 f"{found}; it is a ready token, which cannot be renewed.",
                 "Give client id and secret instead of the extra 'access_token': Procore's tokens live for 90 minutes.",
             )
@@ -342,7 +342,7 @@ class ProcorePatient(Patient):
         if tool is None:
             return "not needed: all tools belong to the company"
         if self.hook.project_id is None:
-            raise Doubt(
+            raise Unclear(
                 f"The connection names none, and {tool['type']} works in projects.",
                 "Set extra 'project_id', or give project_id to operators and sensors. Only company tools are checked.",
             )
@@ -366,24 +366,24 @@ class ProcorePatient(Patient):
         return f"may be read in {readable}"
 
     def presets(self) -> str:
-        def note(tool: dict[str, Any]) -> None:
+        def record(tool: dict[str, Any]) -> None:
             level = self._level(tool)
             self._presets += [(str(preset["id"]), level) for preset in islice(self._presets_of(tool), 100)]
 
         with documented_form():
-            readable = self._each_tool(note, "presets")
+            readable = self._each_tool(record, "presets")
         return f"may be read in {readable}; there are {len(self._presets)}"
 
     def assignee(self) -> str:
         if self._waiting:
             return f"active instances that wait for this user: {self._waiting}"
-        looked_at = self._presets[:MOST_LOOKED_AT]
+        looked_at = self._presets[:MAX_CHECKED]
         for preset_id, level in looked_at:
             with documented_form():
                 if self.hook.user_id in _people(self.hook.get_preset(preset_id, project_id=level)):
                     return f"nothing waits for this user now; preset {preset_id} names it"
         number = _number(len(looked_at), "preset")
-        raise Doubt(
+        raise Unclear(
             f"No active instance waits for this user, and none of {number} looked at names it.",
             "Make it an assignee of the steps that Airflow is to answer, in their template or preset. Who only waits "
             "for others, or starts workflows, needs not be one.",
@@ -393,9 +393,9 @@ class ProcorePatient(Patient):
         query = {"company_id": self.hook.company_id}
         try:
             next(self.hook.client.pages(LEGACY_INSTANCES, params=query, per_page=1, style="v1"), None)
-        except (NotFound, PermissionDenied) as refused:
-            raise Doubt(
-                f"Legacy Workflows (v1) may not be listed: {refused.status_code}.",
+        except (NotFound, PermissionDenied) as rejected:
+            raise Unclear(
+                f"Legacy Workflows (v1) may not be listed: {rejected.status_code}.",
                 "Only who uses the Legacy operators needs it: it may take an administrator of the company directory. "
                 "Without it they show each instance by itself.",
             ) from None
@@ -405,13 +405,13 @@ class ProcorePatient(Patient):
         left = self.limit()
         if left is not None:
             return left
-        ours = self.hook.requests_per_hour
-        if ours is None:
-            raise Doubt(
+        own = self.hook.requests_per_hour
+        if own is None:
+            raise Unclear(
                 "The server does not state its limit.",
                 "Set extra 'requests_per_hour' to what your contract with Procore allows, and polls keep within it.",
             )
-        return f"not stated by the server; polls keep within {ours} an hour (requests_per_hour)"
+        return f"not stated by the server; polls keep within {own} an hour (requests_per_hour)"
 
     def _level(self, tool: dict[str, Any]) -> str:
         return COMPANY_LEVEL if tool.get("provider") == "Company" else self.hook.project_id or COMPANY_LEVEL
@@ -422,24 +422,24 @@ class ProcorePatient(Patient):
     def _each_tool(self, read: Callable[[dict[str, Any]], None], what: str) -> str:
         """Read something of the first tools; raise where the user may not read it of all of them."""
         here = [t for t in self._tools if self.hook.project_id is not None or t.get("provider") == "Company"]
-        looked_at = here[:MOST_LOOKED_AT]
-        refused: dict[str, PermissionDenied | NotFound] = {}
+        looked_at = here[:MAX_CHECKED]
+        rejected: dict[str, PermissionDenied | NotFound] = {}
         for tool in looked_at:
             try:
                 read(tool)
             except (NotFound, PermissionDenied) as error:
-                refused[str(tool["type"])] = error
-        if refused:
-            kind = Doubt if len(refused) < len(looked_at) else Fault
-            words = "; ".join(f"{tool}: {_words(error)}" for tool, error in refused.items())
+                rejected[str(tool["type"])] = error
+        if rejected:
+            kind = Unclear if len(rejected) < len(looked_at) else Fault
+            words = "; ".join(f"{tool}: {_words(error)}" for tool, error in rejected.items())
             raise kind(
-                f"The {what} may not be read of {_named(refused)}. {words}",
+                f"The {what} may not be read of {_named(rejected)}. {words}",
                 "Turn Workflows on for the tool, and give the user at least read access to it in this project.",
             )
         return _of(looked_at, here, "tool")
 
 
-class WorkflowsoftPatient(Patient):
+class WorkflowsoftChecks(ConnectionChecks):
     """A connection to Workflowsoft."""
 
     cheapest_call = ("/api/v2/workflows", {"mode": "view", "limit": 1})
@@ -464,7 +464,7 @@ class WorkflowsoftPatient(Patient):
         hook = self.hook
         kind = "an administrator's login" if self.connection.login else "a ready API token"
         behalf = hook.extras.text("on_behalf_of") or "system"
-        for read in (lambda: hook.requests_per_hour, lambda: hook.keeps_until_completed, lambda: hook.may_consume):
+        for read in (lambda: hook.requests_per_hour, lambda: hook.lists_until_completed, lambda: hook.may_consume):
             read()
         return f"{kind}, on behalf of {behalf}"
 
@@ -472,7 +472,7 @@ class WorkflowsoftPatient(Patient):
         found = super().token()
         try:
             # A token of which nothing says when it ends may have ended long ago.
-            within(LONGEST_CALL, self.ask)
+            within(MAX_CALL_SECONDS, self.ask)
         except (AuthenticationError, RateLimited):
             raise
         except WorkflowsError:
@@ -484,14 +484,14 @@ class WorkflowsoftPatient(Patient):
 
     def integration_steps(self) -> str:
         diagrams = self.hook.list_process_diagrams()
-        looked_at = diagrams[:MOST_LOOKED_AT]
+        looked_at = diagrams[:MAX_CHECKED]
         steps = [
             f"{step['title']!r} in {diagram['title']!r}"
             for diagram in looked_at
             for step in self.hook.list_integration_steps(diagram["id"])
         ]
         if not steps:
-            raise Doubt(
+            raise Unclear(
                 f"None of {_number(len(looked_at), 'process diagram')} looked at has an integration step.",
                 "Put an integration step into the diagram that Airflow is to take part in, and publish it.",
             )
@@ -502,23 +502,23 @@ class WorkflowsoftPatient(Patient):
         return "may be searched"
 
     def consume(self) -> str:
-        reading = "kept until completed" if self.hook.keeps_until_completed else "consumed by reading"
+        reading = "kept until completed" if self.hook.lists_until_completed else "consumed by reading"
         never = f"new integration instances count as {reading}; none was read here"
         if not self.hook.may_consume:
-            raise Doubt(
+            raise Unclear(
                 f"Sensors may not poll; {never}",
                 "To wait for integration steps set extra 'allow_consume' to true, in one Airflow only.",
             )
         return f"sensors may poll; {never}"
 
     def rate_limit(self) -> str:
-        ours = self.hook.requests_per_hour
-        return self.limit() or "not stated by the server" + (f"; polls keep within {ours} an hour" if ours else "")
+        own = self.hook.requests_per_hour
+        return self.limit() or "not stated by the server" + (f"; polls keep within {own} an hour" if own else "")
 
 
-PATIENTS: dict[str, Callable[[str, Connection], ProcorePatient | WorkflowsoftPatient]] = {
-    "procore": ProcorePatient,
-    "workflowsoft": WorkflowsoftPatient,
+CHECKS: dict[str, Callable[[str, Connection], ProcoreChecks | WorkflowsoftChecks]] = {
+    "procore": ProcoreChecks,
+    "workflowsoft": WorkflowsoftChecks,
 }
 
 
@@ -541,18 +541,18 @@ def find_connection(conn_id: str) -> Connection:
 
 def within(seconds: float, call: Callable[[], Result]) -> Result:
     """Return what a call returns; looking a host name up knows no time limit, so the call is left to itself then."""
-    answer: Future[Result] = Future()
+    response: Future[Result] = Future()
 
     def run() -> None:
         try:
-            answer.set_result(call())
+            response.set_result(call())
         except Exception as error:  # raised where the answer is taken
-            answer.set_exception(error)
+            response.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
-    if not wait([answer], timeout=seconds).done:
+    if not wait([response], timeout=seconds).done:
         raise ConnectionFailed(f"There was no answer within {seconds:.0f} seconds")
-    return answer.result()
+    return response.result()
 
 
 def _variable(conn_id: str) -> str:
@@ -587,14 +587,14 @@ def _of(looked_at: Sequence[Any], every: Sequence[Any], thing: str) -> str:
 
 def _named(names: Iterable[Any]) -> str:
     every = [str(name) for name in names]
-    more = f" and {len(every) - MOST_NAMED} more" if len(every) > MOST_NAMED else ""
-    return ", ".join(every[:MOST_NAMED]) + more
+    more = f" and {len(every) - MAX_NAMED} more" if len(every) > MAX_NAMED else ""
+    return ", ".join(every[:MAX_NAMED]) + more
 
 
 def _clean(words: str) -> str:
     """Return words that a terminal can be shown, whatever a server has put into them."""
     text = "".join(sign if sign.isprintable() else " " for sign in words)
-    return text if len(text) <= LONGEST_WORDS else f"{text[:LONGEST_WORDS]} ..."
+    return text if len(text) <= MAX_MESSAGE_CHARACTERS else f"{text[:MAX_MESSAGE_CHARACTERS]} ..."
 
 
 def _words(error: WorkflowsError) -> str:
@@ -627,7 +627,7 @@ def _fix(error: WorkflowsError, of_step: str) -> str:
     if isinstance(error, ConnectionFailed):
         causes = list(causes_of(error))
         return next((fix for kind, fix in NETWORK_FIXES if any(isinstance(c, kind) for c in causes)), error.advice)
-    if isinstance(error, ContractError):
+    if isinstance(error, UnexpectedResponse):
         return "Correct the host: it must be the address of the API, not that of the web application."
     if isinstance(error, (NotFound, PermissionDenied)) and of_step:
         return of_step

@@ -57,7 +57,7 @@ def example_procore_hr_sync():
 
     @task.short_circuit
     def anything_to_change(plan: dict) -> bool:
-        if plan["refused"]:
+        if plan["rejected"]:
             raise ValueError("Something of the plan is refused; the log of the task plan says what and why.")
         return plan["changed"] > 0
 

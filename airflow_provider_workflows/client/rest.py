@@ -19,31 +19,33 @@ import simplejson
 
 from airflow_provider_workflows.client.auth import TokenAuth, parse_http_time
 from airflow_provider_workflows.client.pagination import HALF_A_PAIR, Paginator
-from airflow_provider_workflows.client.retry import Again, Replay, RetryPolicy
+from airflow_provider_workflows.client.retry import Idempotency, RetryableFailure, RetryPolicy
 from airflow_provider_workflows.client.transport import Adapter, Session, causes_of, nothing_was_sent
 from airflow_provider_workflows.exceptions import (
     ApiError,
     AuthenticationError,
     ConfigurationError,
     ConnectionFailed,
-    ContractError,
     InvalidRequest,
     NotFound,
     OutcomeUnknown,
     PermissionDenied,
     RateLimited,
     ServerError,
+    UnexpectedResponse,
 )
 
 CONNECT_TIMEOUT = 10.0  # seconds
-LARGEST_ANSWER = 32 * 2**20  # bytes, decoded
-LARGEST_ERROR = 2**20  # bytes of an error's body that are read for its words
-DEEPEST_ANSWER = 100  # lists and objects in one another; what is deeper breaks whatever goes through it later
+MAX_RESPONSE_BYTES = 32 * 2**20  # bytes, decoded
+MAX_ERROR_BYTES = 2**20  # bytes of an error's body that are read for its words
+MAX_RESPONSE_DEPTH = 100  # lists and objects in one another; what is deeper breaks whatever goes through it later
 MAX_PAGES = 10_000  # of one list
 MAX_IDLE_SECONDS = 2.0  # of a connection that an unsafe call may go out on; some servers close theirs after that
 MAX_CLOCK_SKEW_SECONDS = 60.0  # between our clock and a server's that does not tell its time
 MAX_PAGE_BYTES = 2**16  # of a page for people that are searched for a sign-in form
-SHORTEST_SECRET = 5  # characters; what is shorter stands in ordinary words, too, and Airflow masks nothing shorter
+MIN_SECRET_CHARACTERS = (
+    5  # characters; what is shorter stands in ordinary words, too, and Airflow masks nothing shorter
+)
 # A gateway's word that it does not know what became of the call (520 and 524 are Cloudflare's).
 LOST_ON_THE_WAY = frozenset({408, 502, 503, 504, 520, 524})
 SIGN_IN = re.compile(r"(?i)\b(log|sign)[\s-]?(in|on)\b")
@@ -53,7 +55,7 @@ SIGN_IN_ADDRESS = re.compile(r"(?i)(?:^|[/.])(?:(?:log[_-]?(?:in|on)|sign[_-]?in
 NO_HANDSHAKE = frozenset({"WRONG_VERSION_NUMBER", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE"})
 
 
-def path(template: str, *ids: object) -> str:
+def build_path(template: str, *ids: object) -> str:
     """
     Fill ids into a path so that each stays one segment, whatever it holds.
 
@@ -88,7 +90,7 @@ class RateLimit:
 
 
 @dataclass(frozen=True)
-class Answer:
+class ApiResponse:
     """A successful answer; ``body`` is decoded and within the size limit, ``scrub`` takes secrets out of words."""
 
     status: int
@@ -110,9 +112,9 @@ class Answer:
         try:
             parsed = simplejson.loads(self.body.decode("utf-8-sig"), use_decimal=exact)
         except (ValueError, RecursionError):
-            raise self._odd("The answer is not JSON") from None
+            raise self._malformed("The answer is not JSON") from None
         if _is_too_deep(parsed):
-            raise self._odd("The answer is too deep")
+            raise self._malformed("The answer is too deep")
         return parsed
 
     def rows(self, key: str | None = None) -> Iterator[dict[str, Any]]:
@@ -130,18 +132,18 @@ class Answer:
                     raise ValueError
                 yield row
         except (ValueError, IndexError, RecursionError):
-            raise self._odd("The answer is not a list of objects") from None
+            raise self._malformed("The answer is not a list of objects") from None
 
-    def refuse_page(self, error: type[ApiError] = ContractError) -> None:
+    def reject_page(self, error: type[ApiError] = UnexpectedResponse) -> None:
         """
         Require an answer of the API where its form is not documented: a page for people is none.
 
         :param error: What to raise.
         """
         if self.body.removeprefix(BOM_UTF8).lstrip()[:1] == b"<":
-            raise self._odd("The answer is a page, perhaps to sign in", error)
+            raise self._malformed("The answer is a page, perhaps to sign in", error)
 
-    def _odd(self, words: str, error: type[ApiError] = ContractError) -> ApiError:
+    def _malformed(self, words: str, error: type[ApiError] = UnexpectedResponse) -> ApiError:
         kind = self.headers.get("Content-Type", "no content type")
         return error(
             f"{words} ({self.scrub(kind)})",
@@ -184,7 +186,7 @@ class RestClient:
         retry: RetryPolicy | None = None,
         secrets: tuple[str, ...] = (),
         advise: Callable[[int, str], str | None] | None = None,
-        max_bytes: int = LARGEST_ANSWER,
+        max_bytes: int = MAX_RESPONSE_BYTES,
         sleep: Callable[[float], None] = time.sleep,
         clock: Callable[[], float] = time.time,
     ):
@@ -220,16 +222,16 @@ class RestClient:
         """Return the time by the server's clock, as its last response stated it; until then by this machine's."""
         return datetime.fromtimestamp(self._clock() + self._ahead, timezone.utc)
 
-    def get(self, path: str, **kwargs: Any) -> Answer:
+    def get(self, path: str, **kwargs: Any) -> ApiResponse:
         """Send a GET that may be repeated; see :meth:`call`."""
-        return self.call("GET", path, replay=Replay.SAFE, **kwargs)
+        return self.call("GET", path, replay=Idempotency.SAFE, **kwargs)
 
     def call(
         self,
         method: str,
         path: str,
         *,
-        replay: Replay,
+        replay: Idempotency,
         params: Mapping[str, Any] | None = None,
         query: str = "",
         json: Any = None,
@@ -240,7 +242,7 @@ class RestClient:
         auth: tuple[str, str] | None = None,
         timeout: float | None = None,
         may_redirect: bool = False,
-    ) -> Answer:
+    ) -> ApiResponse:
         """
         Send one call, again where that is allowed, and return the successful answer.
 
@@ -284,7 +286,7 @@ class RestClient:
         params: Mapping[str, Any] | None = None,
         per_page: int,
         style: str,
-        keep_odd_rows: bool = False,
+        keep_malformed_rows: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """
         Yield the rows of a list, asking for the next page when it is needed; see :class:`Paginator`.
@@ -296,11 +298,11 @@ class RestClient:
         :param keep_odd_rows: Yield an empty object for a row of ``v2`` that is none, instead of an error.
         """
 
-        def fetch(query: dict[str, Any]) -> Answer:
+        def fetch(query: dict[str, Any]) -> ApiResponse:
             return self.get(path, params=query)
 
         url = self.base_url + path
-        return Paginator(fetch, url, params or {}, per_page, style, self._page_limits, MAX_PAGES, keep_odd_rows)
+        return Paginator(fetch, url, params or {}, per_page, style, self._page_limits, MAX_PAGES, keep_malformed_rows)
 
     def without_sign_in(self, base_url: str) -> RestClient:
         """Return a client of another server, over the same proxies and timeouts, that shows it no token or header."""
@@ -326,8 +328,8 @@ class RestClient:
     # --- one attempt ---
 
     def _attempt(
-        self, request: requests.Request, path: str, replay: Replay, timeout: float, may_redirect: bool
-    ) -> Answer:
+        self, request: requests.Request, path: str, replay: Idempotency, timeout: float, may_redirect: bool
+    ) -> ApiResponse:
         def is_redirect() -> bool:
             return may_redirect and _leads_on(response)
 
@@ -351,12 +353,12 @@ class RestClient:
                 )
         if 200 <= response.status_code < 300 or is_redirect():
             scrub = partial(self._scrub, response.request)
-            return Answer(response.status_code, response.headers, body, str(request.method), path, scrub)
+            return ApiResponse(response.status_code, response.headers, body, str(request.method), path, scrub)
         self._fail(response, body, path, replay)
         raise AssertionError("unreachable")  # pragma: no cover
 
     def _send(
-        self, request: requests.Request, path: str, replay: Replay, timeout: float
+        self, request: requests.Request, path: str, replay: Idempotency, timeout: float
     ) -> tuple[requests.Response, bytes]:
         try:
             prepared = self._session.prepare_request(request)
@@ -369,7 +371,7 @@ class RestClient:
         if self._session.verify is not True:
             settings["verify"] = self._session.verify  # requests lets REQUESTS_CA_BUNDLE beat it
         self.sent += 1
-        if replay is Replay.NEVER and time.monotonic() - self._last_used > MAX_IDLE_SECONDS:
+        if replay is Idempotency.NEVER and time.monotonic() - self._last_used > MAX_IDLE_SECONDS:
             # A connection that was idle may be dead, and what is sent on it lost.
             self._session.close()
         try:
@@ -396,7 +398,7 @@ class RestClient:
         for chunk in response.iter_content(2**16):
             body += chunk
             if len(body) > self._max_bytes:
-                raise ContractError(
+                raise UnexpectedResponse(
                     f"The answer is larger than {self._max_bytes} bytes",
                     method=str(response.request.method),
                     path=path,
@@ -406,7 +408,7 @@ class RestClient:
                 raise requests.exceptions.ReadTimeout("the answer trickles")
         return bytes(body)
 
-    def _lost(self, error: requests.exceptions.RequestException, method: str, path: str, replay: Replay) -> None:
+    def _lost(self, error: requests.exceptions.RequestException, method: str, path: str, replay: Idempotency) -> None:
         why = type(error).__name__
         if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes_of(error)):
             raise ConnectionFailed(
@@ -422,14 +424,14 @@ class RestClient:
                 f"{self.base_url} does not speak TLS as we do; is it plain http? ({why})", method=method, path=path
             ) from error
         if nothing_was_sent(error):
-            raise Again(
+            raise RetryableFailure(
                 ConnectionFailed(f"No connection to {self.base_url} ({why})", method=method, path=path)
             ) from error
-        if replay is Replay.NEVER:
+        if replay is Idempotency.NEVER:
             raise OutcomeUnknown(f"The answer was lost ({why})", method=method, path=path) from error
-        raise Again(ConnectionFailed(f"The answer was lost ({why})", method=method, path=path)) from error
+        raise RetryableFailure(ConnectionFailed(f"The answer was lost ({why})", method=method, path=path)) from error
 
-    def _fail(self, response: requests.Response, body: bytes, path: str, replay: Replay) -> None:
+    def _fail(self, response: requests.Response, body: bytes, path: str, replay: Idempotency) -> None:
         status = response.status_code
         words, fields = _error_words(body)
         scrub = self._scrubber(response.request)
@@ -446,13 +448,15 @@ class RestClient:
         wait = _stated_wait(response.headers, self._clock(), status)
         not_before = None if wait is None else self._steady() + wait
         # A 503 may come from a gateway whose server has acted, so it refuses only what may be sent twice.
-        if status == 429 or (status == 503 and "Retry-After" in response.headers and replay is Replay.SAFE):
+        if status == 429 or (status == 503 and "Retry-After" in response.headers and replay is Idempotency.SAFE):
             retry_at = None if wait is None else _moment(self._clock() + wait)
-            raise Again(RateLimited("The server asks to wait", retry_at=retry_at, wait=wait, **call), not_before)
+            raise RetryableFailure(
+                RateLimited("The server asks to wait", retry_at=retry_at, wait=wait, **call), not_before
+            )
         if status in LOST_ON_THE_WAY:
-            if replay is Replay.NEVER:
+            if replay is Idempotency.NEVER:
                 raise OutcomeUnknown("The call was lost on the way", **call)
-            raise Again(ServerError("The server is not available", **call), not_before)
+            raise RetryableFailure(ServerError("The server is not available", **call), not_before)
         if status == 401:
             raise AuthenticationError("Not signed in", **call)
         if status == 403:
@@ -460,18 +464,18 @@ class RestClient:
         if status == 404:
             raise NotFound("Not found", advice=self._advise(status, path), **call)
         if 400 <= status < 500:
-            clean = {scrub(name): [scrub(word) for word in wrong] for name, wrong in fields.items()}
+            clean = {scrub(name): [scrub(action) for action in wrong] for name, wrong in fields.items()}
             raise InvalidRequest("The server refused the request", fields=clean, **call)
         if status >= 500:
             raise ServerError("The server failed", **call)
-        raise ContractError("The status is not one of an answer", **call)
+        raise UnexpectedResponse("The status is not one of an answer", **call)
 
     def _scrub(self, request: requests.PreparedRequest, words: str) -> str:
         return self._scrubber(request)(words)
 
     def _scrubber(self, request: requests.PreparedRequest) -> Callable[[str], str]:
         """Return a function that takes the secrets out of a server's words, however it spells them, and cuts them."""
-        secrets = [one for one in (*self._secrets, _credentials(request)) if len(one) >= SHORTEST_SECRET]
+        secrets = [one for one in (*self._secrets, _credentials(request)) if len(one) >= MIN_SECRET_CHARACTERS]
         forms = sorted({form for one in secrets for form in _spelled(one)}, key=len, reverse=True)
 
         def scrub(words: str) -> str:
@@ -524,7 +528,7 @@ def _is_too_deep(value: Any) -> bool:
     """Tell whether parsed JSON lies deeper than any documented answer; level by level, for this must not recurse."""
     containers = {dict, list}
     level = [value] if type(value) in containers else []
-    for _ in range(DEEPEST_ANSWER):
+    for _ in range(MAX_RESPONSE_DEPTH):
         level = [
             inner
             for outer in level
@@ -581,7 +585,7 @@ def _dump(body: Any) -> bytes:
         raise ConfigurationError(f"The values cannot be written as JSON: {error}") from None
 
 
-def _is_sign_in(response: requests.Response, body: bytes, replay: Replay) -> bool:
+def _is_sign_in(response: requests.Response, body: bytes, replay: Idempotency) -> bool:
     """Tell whether a server did not accept the token: by a 401, its sign-in page, or a redirect to that."""
     status = response.status_code
     if 300 <= status < 400:
@@ -593,7 +597,7 @@ def _is_sign_in(response: requests.Response, body: bytes, replay: Replay) -> boo
         return False
     # After a change the page could be about what was made, so there only one that asks for a password counts.
     asks_for_password = re.search(r"(?i)type\s*=\s*[\"']?password", page) is not None
-    return asks_for_password or (replay is Replay.SAFE and SIGN_IN.search(page) is not None)
+    return asks_for_password or (replay is Idempotency.SAFE and SIGN_IN.search(page) is not None)
 
 
 def _leads_on(response: requests.Response) -> bool:
@@ -603,9 +607,9 @@ def _leads_on(response: requests.Response) -> bool:
     return is_redirect and SIGN_IN_ADDRESS.search(re.split(r"[?#]", target)[0]) is None
 
 
-def _redirected(response: requests.Response, replay: Replay, call: dict[str, Any]) -> ApiError:
+def _redirected(response: requests.Response, replay: Idempotency, call: dict[str, Any]) -> ApiError:
     target = response.headers.get("Location", "")
-    if replay is Replay.NEVER:
+    if replay is Idempotency.NEVER:
         # After a change a server may send a browser on to what it has made.
         if re.search(r"/(log[_-]?(in|on)|sign[_-]?in)(\.\w+)?/?$", re.split(r"[?#]", target)[0], re.IGNORECASE):
             return AuthenticationError("The server sent us to its login page", **call)
@@ -614,7 +618,7 @@ def _redirected(response: requests.Response, replay: Replay, call: dict[str, Any
         "Content-Type", ""
     ):
         return AuthenticationError("The server sent us to its login page", **call)
-    return ContractError("The server answered with a redirect, which is not followed", **call)
+    return UnexpectedResponse("The server answered with a redirect, which is not followed", **call)
 
 
 # --- what headers and error bodies say ---
@@ -694,14 +698,14 @@ def _is_json_object(body: bytes) -> bool:
 
 
 def _beginning(body: bytes) -> str:
-    return body[:LARGEST_ERROR].decode("utf-8-sig", "replace")
+    return body[:MAX_ERROR_BYTES].decode("utf-8-sig", "replace")
 
 
 def _words(error: Any) -> list[str]:
     if isinstance(error, (str, int, float)) and not isinstance(error, bool):
         return [str(error)] if str(error) else []
     if isinstance(error, list):
-        return [word for item in error for word in _words(item)]
+        return [action for item in error for action in _words(item)]
     if not isinstance(error, dict):
         return []
     named = {str(name).lower(): value for name, value in error.items()}
@@ -715,27 +719,27 @@ def _words(error: Any) -> list[str]:
         "details",
         "fields",
     )
-    told = [name for name in known if named.get(name)]
-    if told:
-        return [word for name in told for word in _words(named[name])]
+    stated = [name for name in known if named.get(name)]
+    if stated:
+        return [action for name in stated for action in _words(named[name])]
     return [f"{name}: {', '.join(words)}" for name, value in error.items() if (words := _words(value))]
 
 
 def _fields(error: Any) -> dict[str, list[str]]:
     if not isinstance(error, dict):
         return {}
-    for holder in (error.get("fields"), error.get("errors"), error):
+    for assignee in (error.get("fields"), error.get("errors"), error):
         if (
-            isinstance(holder, dict)
-            and holder
+            isinstance(assignee, dict)
+            and assignee
             and all(
                 isinstance(v, str) or (isinstance(v, list) and all(isinstance(w, str) for w in v))
-                for v in holder.values()
+                for v in assignee.values()
             )
         ):
-            if holder is error and {"message", "error", "errors", "Message"} & set(error):
+            if assignee is error and {"message", "error", "errors", "Message"} & set(error):
                 continue
-            return {str(name): [value] if isinstance(value, str) else value for name, value in holder.items()}
+            return {str(name): [value] if isinstance(value, str) else value for name, value in assignee.items()}
     return {}
 
 

@@ -121,7 +121,7 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
             context, given, confirm_timeout=self.confirm_timeout, verify=self.verify, if_open=IF_OPEN
         )
         decision = step.decision
-        if decision is None or step.begun_action is None:
+        if decision is None or step.started_action is None:
             fields = step.read(self.expected_fields)
             decision = decision or self._decide(context, step, fields, {**arguments, INSTANCE: instance_id})
             step.write(fields, decision)
@@ -152,7 +152,7 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
                 f"{self.python_callable.__name__} must return a mapping of labels or keys to the values to write, or "
                 f"None for nothing; got {type(values).__name__}."
             )
-        return step.decide(
+        return step.plan(
             fields,
             values or {},
             allow_unknown_types=self.allow_unknown_types,

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urljoin, urlsplit
 
-from airflow_provider_workflows.client.rest import Answer, RestClient
-from airflow_provider_workflows.client.retry import Replay
-from airflow_provider_workflows.exceptions import ContractError
+from airflow_provider_workflows.client.rest import ApiResponse, RestClient
+from airflow_provider_workflows.client.retry import Idempotency
+from airflow_provider_workflows.exceptions import UnexpectedResponse
 from airflow_provider_workflows.hooks.procore_uploads import send_to_storage
 
 
-def download(client: RestClient, path: str, headers: Mapping[str, str] | None = None) -> Answer:
+def download(client: RestClient, path: str, headers: Mapping[str, str] | None = None) -> ApiResponse:
     """
     Get a file; one redirect is followed, to another host without the token.
 
@@ -20,16 +20,16 @@ def download(client: RestClient, path: str, headers: Mapping[str, str] | None = 
     :param headers: Headers of the call to Procore.
     :raises ApiError: see :meth:`RestClient.call`; or the file is not where the redirect leads.
     """
-    answer = client.call("GET", path, replay=Replay.SAFE, headers=headers, may_redirect=True)
-    if answer.status < 300:
-        return answer
+    response = client.call("GET", path, replay=Idempotency.SAFE, headers=headers, may_redirect=True)
+    if response.status < 300:
+        return response
     try:
-        target = urljoin(client.base_url + path, answer.headers["Location"])
+        target = urljoin(client.base_url + path, response.headers["Location"])
     except ValueError:  # without its words, which repeat an address that may be signed
-        raise ContractError(
-            "The server answered with a redirect to no address", method="GET", path=path, status_code=answer.status
+        raise UnexpectedResponse(
+            "The server answered with a redirect to no address", method="GET", path=path, status_code=response.status
         ) from None
     if not target.startswith(client.base_url + "/rest/"):
         return send_to_storage(client, "GET", target)
     parts = urlsplit(target.removeprefix(client.base_url))
-    return client.call("GET", parts.path, query=parts.query, replay=Replay.SAFE, headers=headers)
+    return client.call("GET", parts.path, query=parts.query, replay=Idempotency.SAFE, headers=headers)

@@ -11,15 +11,15 @@ from urllib.parse import SplitResult, parse_qsl, quote_plus, urlsplit
 
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
-from airflow_provider_workflows.client.rest import Answer, RestClient, path
-from airflow_provider_workflows.client.retry import Replay
+from airflow_provider_workflows.client.rest import ApiResponse, RestClient, build_path
+from airflow_provider_workflows.client.retry import Idempotency
 from airflow_provider_workflows.exceptions import (
     ApiError,
     ConfigurationError,
-    ContractError,
     InvalidRequest,
     NotFound,
     ServerError,
+    UnexpectedResponse,
     UploadFailed,
 )
 
@@ -28,9 +28,9 @@ Stored = TypeVar("Stored")
 Parts = Iterable[bytes] | Callable[[], Iterable[bytes]]
 log = logging.getLogger(__name__)
 
-LONGEST_WAIT = 120.0  # seconds until an upload is shown, and until its file is available
-LONGEST_PLAIN = 3  # characters of a piece of an address that an error may repeat
-LARGEST_V1_FILE = 100 * 2**20  # bytes; the older uploads send a file in one piece
+MAX_WAIT_SECONDS = 120.0  # seconds until an upload is shown, and until its file is available
+MAX_PLAIN_CHARACTERS = 3  # characters of a piece of an address that an error may repeat
+MAX_V1_FILE_BYTES = 100 * 2**20  # bytes; the older uploads send a file in one piece
 # What a storage responds where an address has expired; each vendor of storages has another status for that.
 MAY_HAVE_EXPIRED = (400, 401, 403, 404, 410)
 # Statuses of an upload, in lower case. Where one is in none of these groups, it has to be polled further.
@@ -68,9 +68,9 @@ class Uploads:
 
     def __init__(self, client: RestClient, company_id: str, project_id: str | None):
         self.client = client
-        project = "" if project_id is None else path("/projects/{}", project_id)
-        self._unified = path("/rest/v2.1/companies/{}", company_id) + project + "/uploads"
-        older = path("/companies/{}", company_id) if project_id is None else project
+        project = "" if project_id is None else build_path("/projects/{}", project_id)
+        self._unified = build_path("/rest/v2.1/companies/{}", company_id) + project + "/uploads"
+        older = build_path("/companies/{}", company_id) if project_id is None else project
         self._older = f"/rest/v1.1{older}/uploads"
 
     def store(
@@ -115,7 +115,7 @@ class Uploads:
         :raises UploadFailed: it will not be.
         :raises ServerError: it is not in time.
         """
-        self._await_available(self._unified + path("/{}", upload_id), None)
+        self._await_available(self._unified + build_path("/{}", upload_id), None)
 
     # --- the unified uploads ---
 
@@ -130,8 +130,10 @@ class Uploads:
         upload = upload if isinstance(upload, Mapping) else {}
         upload_id, targets = _id(upload, "upload_id"), upload.get("segments")
         if not isinstance(targets, list) or len(targets) != len(order["segments"]) or not upload_id:
-            raise ContractError("The answer has no 'upload_id' or not one target for each part", path=self._unified)
-        where = self._unified + path("/{}", upload_id)
+            raise UnexpectedResponse(
+                "The answer has no 'upload_id' or not one target for each part", path=self._unified
+            )
+        where = self._unified + build_path("/{}", upload_id)
         etags: list[str] = []
         for part in parts:
             if len(etags) == len(targets):
@@ -170,10 +172,10 @@ class Uploads:
     def _put(self, target: Mapping[str, Any], part: bytes) -> str:
         headers = (target.get("headers") or {}) if isinstance(target, Mapping) else None
         if not isinstance(headers, Mapping):
-            raise ContractError("The answer has a target or headers that are not an object", path=self._unified)
+            raise UnexpectedResponse("The answer has a target or headers that are not an object", path=self._unified)
         headers = {str(name): str(value) for name, value in headers.items()}
-        answer = self._send_to_storage("PUT", str(target.get("url")), data=part, headers=headers)
-        return str(answer.headers.get("ETag", ""))
+        response = self._send_to_storage("PUT", str(target.get("url")), data=part, headers=headers)
+        return str(response.headers.get("ETag", ""))
 
     def _complete(self, where: str, etags: list[str]) -> None:
         """
@@ -195,10 +197,10 @@ class Uploads:
 
         def send() -> ApiError | None:
             try:
-                answer = self.client.call("PATCH", where, replay=Replay.SAFE, json={"part_etags": etags})
+                response = self.client.call("PATCH", where, replay=Idempotency.SAFE, json={"part_etags": etags})
             except (InvalidRequest, NotFound) as rejection:
                 return rejection
-            answer.refuse_page()
+            response.reject_page()
             return None
 
         rejection = _until(send, lambda rejection: not isinstance(rejection, NotFound))
@@ -219,7 +221,7 @@ class Uploads:
             raise rejection
         if status is None:
             raise _not_shown(where)
-        raise ServerError(f"The file is {status!r} after {LONGEST_WAIT:.0f} s", method="GET", path=where)
+        raise ServerError(f"The file is {status!r} after {MAX_WAIT_SECONDS:.0f} s", method="GET", path=where)
 
     def _status(self, where: str) -> str | None:
         """Return the status of an upload in lower case, or None where it shows none (yet)."""
@@ -238,25 +240,25 @@ class Uploads:
     # --- the older uploads, and the storage ---
 
     def _store_older(self, name: str, content_type: str, size: int, parts: Iterable[bytes]) -> str:
-        if size > LARGEST_V1_FILE:
+        if size > MAX_V1_FILE_BYTES:
             raise ConfigurationError(
-                f"{name!r} has {size} bytes; this company has only the older uploads, which take {LARGEST_V1_FILE}."
+                f"{name!r} has {size} bytes; this company has only the older uploads, which take {MAX_V1_FILE_BYTES}."
             )
         upload = self._send("POST", self._older, {"response_filename": name, "response_content_type": content_type})
         if not _id(upload, "uuid") or not isinstance(upload.get("fields"), dict):
-            raise ContractError("The answer has no 'uuid' or no 'fields'", method="POST", path=self._older)
+            raise UnexpectedResponse("The answer has no 'uuid' or no 'fields'", method="POST", path=self._older)
         fields = {str(field): str(value) for field, value in upload["fields"].items()}
         file = {"file": (name, b"".join(parts), content_type)}
         self._send_to_storage("POST", str(upload.get("url")), form=fields, files=file)
         return _id(upload, "uuid")
 
     def _send(self, method: str, where: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
-        answer = self.client.call(method, where, replay=Replay.SAFE, json=body).json()
-        if not isinstance(answer, dict):
-            raise ContractError("The answer is not an object", method=method, path=where)
-        return answer
+        response = self.client.call(method, where, replay=Idempotency.SAFE, json=body).json()
+        if not isinstance(response, dict):
+            raise UnexpectedResponse("The answer is not an object", method=method, path=where)
+        return response
 
-    def _send_to_storage(self, method: str, url: str, **call: Any) -> Answer:
+    def _send_to_storage(self, method: str, url: str, **call: Any) -> ApiResponse:
         try:
             return send_to_storage(self.client, method, url, **call)
         except ApiError as error:
@@ -265,7 +267,7 @@ class Uploads:
             raise
 
 
-def send_to_storage(client: RestClient, method: str, url: str, **call: Any) -> Answer:
+def send_to_storage(client: RestClient, method: str, url: str, **call: Any) -> ApiResponse:
     """
     Send a call to a signed address, which needs no token and gets none; neither a log nor an error shows the address.
 
@@ -276,15 +278,15 @@ def send_to_storage(client: RestClient, method: str, url: str, **call: Any) -> A
     parts = _split(url)
     # Where the connection itself may be unencrypted, the emulator say, its storage may be, too.
     if parts.scheme != "https" and not (parts.scheme == "http" and client.base_url.startswith("http://")):
-        raise ContractError("The address of a stored file is not https", method=method, path=parts.hostname or "")
+        raise UnexpectedResponse("The address of a stored file is not https", method=method, path=parts.hostname or "")
     storage = client.without_sign_in(f"{parts.scheme}://{parts.netloc}")
     with closing(storage), _unlogged():
         try:
-            return storage.call(method, parts.path, query=parts.query, replay=Replay.SAFE, **call)
+            return storage.call(method, parts.path, query=parts.query, replay=Idempotency.SAFE, **call)
         except ApiError as error:
             failure: Exception = _without_address(error, parts)
         except ConfigurationError as error:  # of the address, its headers, or how this connection reaches it
-            failure = ContractError(f"The storage cannot be reached where the server says: {error}", method=method)
+            failure = UnexpectedResponse(f"The storage cannot be reached where the server says: {error}", method=method)
     raise failure  # out here it has no context, whose traceback would repeat the address
 
 
@@ -306,7 +308,7 @@ def _until(read: Callable[[], Read], is_enough: Callable[[Read], bool]) -> Read:
     """Read until that is enough or the time is up; return what was read last."""
     reading = Retrying(
         retry=retry_if_result(lambda found: not is_enough(found)),
-        stop=stop_after_delay(LONGEST_WAIT),
+        stop=stop_after_delay(MAX_WAIT_SECONDS),
         wait=wait_exponential(multiplier=0.5, max=10),
         retry_error_callback=lambda state: state.outcome.result() if state.outcome else None,
     )
@@ -318,7 +320,7 @@ def _changed(order: Mapping[str, Any]) -> ConfigurationError:
 
 
 def _not_shown(where: str) -> UploadFailed:
-    return UploadFailed(f"Procore does not show the upload after {LONGEST_WAIT:.0f} s", method="GET", path=where)
+    return UploadFailed(f"Procore does not show the upload after {MAX_WAIT_SECONDS:.0f} s", method="GET", path=where)
 
 
 def _id(upload: Mapping[str, Any], name: str) -> str:
@@ -341,7 +343,7 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         parts = urlsplit("")
     if not parts.hostname:
-        raise ContractError("The address of a stored file is not a URL")
+        raise UnexpectedResponse("The address of a stored file is not a URL")
     return parts
 
 
@@ -351,7 +353,7 @@ def _without_address(error: ApiError, address: SplitResult) -> ApiError:
     secrets |= {value for pair in parse_qsl(address.query) for value in (pair[1], quote_plus(pair[1]))}
     words = error.server_message
     for secret in sorted(secrets, key=len, reverse=True):
-        words = words.replace(secret, "***") if len(secret) > LONGEST_PLAIN else words
+        words = words.replace(secret, "***") if len(secret) > MAX_PLAIN_CHARACTERS else words
     return type(error)(
         "The storage did not take the file" if error.method != "GET" else "The storage did not return the file",
         method=error.method,

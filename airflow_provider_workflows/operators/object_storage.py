@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.rules.parameters import check_required, listed
+from airflow_provider_workflows.rules.parameters import as_list, check_required
 
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
@@ -48,7 +48,7 @@ def attached_files(parameter: str, paths: Any, *, largest: int | None = None) ->
     :raises ConfigurationError: not a path, one that climbs, not there, a folder, empty, too large, or two of the same
         name.
     """
-    files = [_attached(parameter, path, largest) for path in ([] if paths is None else listed(paths))]
+    files = [_attached(parameter, path, largest) for path in ([] if paths is None else as_list(paths))]
     names: Sequence[str] = [file.name for file in files]
     if twice := {name for name in names if names.count(name) > 1}:
         raise ConfigurationError(f"{parameter}: several files are named {', '.join(sorted(twice))}.")

@@ -56,7 +56,7 @@ class Tables:
         self._format = file_format
         self._waiting: dict[str, list[Row]] = {table: [] for table in columns}
         self.counts = dict.fromkeys(columns, 0)
-        self.kept: list[str] = []
+        self.stored: list[str] = []
 
     def __enter__(self) -> Tables:
         self._folder = tempfile.TemporaryDirectory(prefix="workflows-export-")
@@ -92,13 +92,13 @@ class Tables:
             self._flush(table)
             writer.close()
         targets = {table: root / f"{table}.{self._format}" for table in self._columns}
-        self.kept = [] if replace else [table for table, target in targets.items() if target.exists()]
-        _replace([(self._local(table), target) for table, target in targets.items() if table not in self.kept])
+        self.stored = [] if replace else [table for table, target in targets.items() if target.exists()]
+        _replace([(self._local(table), target) for table, target in targets.items() if table not in self.stored])
         return {table: str(target) for table, target in targets.items()}
 
     def size(self) -> int:
         """Return the bytes of the files that were written, once they are saved."""
-        return sum(self._local(table).stat().st_size for table in self._columns if table not in self.kept)
+        return sum(self._local(table).stat().st_size for table in self._columns if table not in self.stored)
 
     def _local(self, table: str) -> Path:
         return Path(self._folder.name, f"{table}.{self._format}")

@@ -13,7 +13,7 @@ DAY = 24 * 3600.0
 
 
 @dataclass(frozen=True)
-class Holding:
+class PendingStep:
     """
     The step that a workflow stands at, and who has to act there.
 
@@ -29,26 +29,26 @@ class Holding:
     step: Any
     since: Any
     due: Any
-    holders: tuple[str, ...]
+    assignees: tuple[str, ...]
     is_overdue: bool = False
 
-    def told(self) -> str:
+    def describe(self) -> str:
         """Say it in words that follow the name of the step."""
         words = [] if self.since is None else [f"since {self.since}"]
-        words += [f"held by {', '.join(self.holders)}"] if self.holders else []
+        words += [f"held by {', '.join(self.assignees)}"] if self.assignees else []
         words += [] if self.due is None else [f"{'overdue since' if self.is_overdue else 'due'} {self.due}"]
         return ", ".join(words)
 
     def waiting_for(self) -> str:
         """Say in a line for the log who has to act at which step, the assignees first."""
-        assignees = ", ".join(self.holders) or "an unknown assignee"
+        assignees = ", ".join(self.assignees) or "an unknown assignee"
         since = "" if self.since is None else f" since {self.since}"
         due = "" if self.due is None else f", {'overdue since' if self.is_overdue else 'due'} {self.due}"
         return f"Waiting for {assignees} at step {self.step!r}{since}{due}."
 
 
 @dataclass(frozen=True)
-class Attention:
+class OverdueStep:
     """
     A step that is held for too long from some moment on, for a trigger's arguments and its event.
 
@@ -66,25 +66,27 @@ class Attention:
         return asdict(self)
 
 
-def attention_to(holding: Holding | None, after: float | None) -> Attention | None:
+def overdue_step_of(pending_step: PendingStep | None, after: float | None) -> OverdueStep | None:
     """
     Return from when on a step is held for too long, or None where nothing tells that.
 
     :param holding: The step, and who holds it.
     :param after: Seconds that it may be held; None: until the product's own due date.
     """
-    if holding is None:
+    if pending_step is None:
         return None
     if after is not None:
-        begun = parse_time(holding.since)
-        at = None if begun is None else begun.timestamp() + after
+        started = parse_time(pending_step.since)
+        at = None if started is None else started.timestamp() + after
         reason = f"held for more than {timedelta(seconds=after)}"
     else:
-        at = 0.0 if holding.is_overdue else _end_of(holding.due)
+        at = 0.0 if pending_step.is_overdue else _end_of(pending_step.due)
         reason = "overdue"
     if at is None:
         return None
-    return Attention(holding.step_occurrence_id, holding.step, holding.since, holding.due, reason, at)
+    return OverdueStep(
+        pending_step.step_occurrence_id, pending_step.step, pending_step.since, pending_step.due, reason, at
+    )
 
 
 def _end_of(due: Any) -> float | None:

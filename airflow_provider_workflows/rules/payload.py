@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from airflow_provider_workflows.exceptions import ContractError, WorkflowsError
+from airflow_provider_workflows.exceptions import UnexpectedResponse, WorkflowsError
 
 
 @contextmanager
@@ -16,8 +16,10 @@ def documented_form() -> Iterator[None]:
         yield
     except WorkflowsError:  # a ConfigurationError is a ValueError, too
         raise
-    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as odd:
-        raise ContractError(f"An answer has an undocumented form ({type(odd).__name__}: {odd})") from odd
+    except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as malformed:
+        raise UnexpectedResponse(
+            f"An answer has an undocumented form ({type(malformed).__name__}: {malformed})"
+        ) from malformed
 
 
 def is_id(value: Any) -> bool:

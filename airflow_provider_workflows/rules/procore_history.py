@@ -223,16 +223,16 @@ def listed_instance(row: Json, since: datetime | None) -> Row:
     times = [moment for key in ("updated_at", "ended_at", "started_at", "created_at") if (moment := time(row.get(key)))]
     active = not is_given(row.get("ended_at"))
     changed = since is None or active or not times or max(times) >= since
-    kept: Row = {"id": text(row.get("id")), "started_at": time(row.get("started_at")), "changed": changed}
+    stored: Row = {"id": text(row.get("id")), "started_at": time(row.get("started_at")), "changed": changed}
     if changed:
-        kept |= {
+        stored |= {
             "tool_subtype": text(row.get("tool_subtype")),
             "created_at": time(row.get("created_at")),
             "updated_at": time(row.get("updated_at")),
             "ended_at": time(row.get("ended_at")),
             **_person("created_by", row.get("created_by")),
         }
-    return kept
+    return stored
 
 
 def latest_of(*moments: datetime | None) -> datetime | None:
@@ -240,7 +240,7 @@ def latest_of(*moments: datetime | None) -> datetime | None:
     return max((moment for moment in moments if moment is not None), default=None)
 
 
-def watermark(since: datetime | None, latest: datetime | None, began: datetime, overlap: timedelta) -> str | None:
+def watermark(since: datetime | None, latest: datetime | None, started: datetime, overlap: timedelta) -> str | None:
     """
     Return the time to pass to the next export as ``changed_since``.
 
@@ -249,10 +249,10 @@ def watermark(since: datetime | None, latest: datetime | None, began: datetime, 
     :param began: When this export began, by the server's clock; what changed later may have been missed.
     :param overlap: How much earlier the next export starts, for changes that show late.
     """
-    began = began.replace(microsecond=0)
-    seen = None if latest is None else min(latest, began) - overlap
-    if since is not None and since > began:  # the clock it came from is ahead of the server's
-        since = began - overlap
+    started = started.replace(microsecond=0)
+    seen = None if latest is None else min(latest, started) - overlap
+    if since is not None and since > started:  # the clock it came from is ahead of the server's
+        since = started - overlap
     highest = latest_of(since, seen)
     return None if highest is None else iso(highest)
 
@@ -294,15 +294,15 @@ def name_histories(histories: Any, listed: Iterable[Json], *, tool_type: str, it
     nameless = [history for history in given if text(history.get("instance_id")) is None]
     left: list[tuple[int, Json]] = []
     for place, history in enumerate(nameless):
-        began = _began(history)
-        same = next((i for i, row in by_id.items() if began is not None and row["started_at"] == began), None)
+        started = _started(history)
+        same = next((i for i, row in by_id.items() if started is not None and row["started_at"] == started), None)
         if same is None:
             left.append((len(nameless) - place, history))
         else:
             named[same] = NamedHistory(same, "started_at", history, by_id.pop(same))
     # By order only where the times do not speak against it.
     in_order = len(left) == len(by_id) and not any(
-        _began(history) and row["started_at"] for (_, history), row in zip(left, by_id.values(), strict=True)
+        _started(history) and row["started_at"] for (_, history), row in zip(left, by_id.values(), strict=True)
     )
     for place, history in left:
         if in_order:
@@ -320,12 +320,12 @@ def _list_age(row: Json) -> tuple[float, int, str]:
 
 
 def _derived_key(history: Json, place: int, item: str, taken: Mapping[str, Any]) -> str:
-    began = _began(history)
-    key = f"{item}@{iso(began)}" if began else f"{item}#{place}"  # places count from the oldest, so they stay
+    started = _started(history)
+    key = f"{item}@{iso(started)}" if started else f"{item}#{place}"  # places count from the oldest, so they stay
     return key if key not in taken else f"{key}#{place}"
 
 
-def _began(history: Json) -> datetime | None:
+def _started(history: Json) -> datetime | None:
     return time(Timeline(history).started_at)
 
 
@@ -412,8 +412,8 @@ def step_row(instance_id: str, index: int, event: Event, taken: set[str]) -> Row
     """
     details = event.details
     kind = text(event.given.get("type")) if isinstance(event.given, Mapping) else None
-    begin, end = EVENT_TIMES.get(kind or "", ("started_at", "ended_at"))
-    started_at, ended_at = (time(details.get(key)) if key else None for key in (begin, end))
+    start, end = EVENT_TIMES.get(kind or "", ("started_at", "ended_at"))
+    started_at, ended_at = (time(details.get(key)) if key else None for key in (start, end))
     override = details.get("override")
     override = override if isinstance(override, Mapping) else {}
     occurrence_id = text(details.get("id"))
@@ -587,8 +587,8 @@ def flag(value: Any) -> bool | None:
     return value if isinstance(value, bool) else None
 
 
-def seconds_between(begin: datetime | None, end: datetime | None) -> float | None:
-    return (end - begin).total_seconds() if begin and end else None
+def seconds_between(start: datetime | None, end: datetime | None) -> float | None:
+    return (end - start).total_seconds() if start and end else None
 
 
 def _person(prefix: str, person: Any) -> Row:

@@ -21,7 +21,7 @@ ENDS = (BEGINS[0], BEGINS[1] + timedelta(days=1))
 
 
 @dataclass
-class Wish:
+class DesiredGroup:
     """
     What the members of one responsible group should be.
 
@@ -35,11 +35,11 @@ class Wish:
     name: str
     uuid: str | None = None
     ids: list[str] = field(default_factory=list)
-    refused: list[dict[str, str]] = field(default_factory=list)
+    rejected: list[dict[str, str]] = field(default_factory=list)
     reason: str | None = None
 
 
-def wish_for(
+def desired_group_for(
     group: str,
     people: Sequence[str],
     *,
@@ -47,7 +47,7 @@ def wish_for(
     possible: Collection[Json],
     replace: bool,
     allow_empty: bool,
-) -> Wish:
+) -> DesiredGroup:
     """
     Turn a group's desired members into ids, refusing what must not be written.
 
@@ -62,20 +62,20 @@ def wish_for(
     if len(known) != 1:
         names = ", ".join(repr(g.get("name")) for g in (known or groups)) or "none"
         problem = "several groups have this name" if known else "the template has no such group"
-        return Wish(group, reason=f"{problem}; groups: {names}")
+        return DesiredGroup(group, reason=f"{problem}; groups: {names}")
     (found,) = known
-    wish = Wish(str(found.get("name")), str(found.get("uuid")))
+    desired_group = DesiredGroup(str(found.get("name")), str(found.get("uuid")))
     if not is_role_group(found):
-        wish.reason = f"it is no role group but of type {found.get('type')!r}"
-        return wish
+        desired_group.reason = f"it is no role group but of type {found.get('type')!r}"
+        return desired_group
     ids, unknown = people_ids(possible, people)
-    wish.ids = list(dict.fromkeys(ids.values()))
-    wish.refused = [{"who": who, "reason": "is not a possible assignee of the tool"} for who in unknown]
-    if replace and wish.refused:
-        wish.reason = "it is left alone, for not all who should be in it are possible"
-    elif replace and not wish.ids and not allow_empty:
-        wish.reason = "it would be left without members; set allow_empty if that is meant"
-    return wish
+    desired_group.ids = list(dict.fromkeys(ids.values()))
+    desired_group.rejected = [{"who": who, "reason": "is not a possible assignee of the tool"} for who in unknown]
+    if replace and desired_group.rejected:
+        desired_group.reason = "it is left alone, for not all who should be in it are possible"
+    elif replace and not desired_group.ids and not allow_empty:
+        desired_group.reason = "it would be left without members; set allow_empty if that is meant"
+    return desired_group
 
 
 def is_role_group(group: Json) -> bool:
@@ -97,7 +97,7 @@ def logins_of(people: Iterable[Json]) -> dict[str, str]:
 
 
 def group_changes(
-    preset: Json, wishes: Iterable[Wish], *, replace: bool, logins: Mapping[str, str]
+    preset: Json, desired_groups: Iterable[DesiredGroup], *, replace: bool, logins: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """
     Say what has to change in a preset's groups.
@@ -115,30 +115,30 @@ def group_changes(
         **logins,
     }
     rows = []
-    for wish in wishes:
-        there = members.get(str(wish.uuid), [])
-        wanted = there if wish.reason else wish.ids
+    for desired_group in desired_groups:
+        there = members.get(str(desired_group.uuid), [])
+        desired = there if desired_group.reason else desired_group.ids
         rows.append(
             {
-                "group": wish.name,
-                "uuid": wish.uuid,
-                "added": [logins.get(one, one) for one in wanted if one not in there],
-                "removed": [logins.get(one, one) for one in there if one not in wanted] if replace else [],
-                "unchanged": [logins.get(one, one) for one in there if one in wanted or not replace],
-                "refused": wish.refused,
-                "reason": wish.reason,
+                "group": desired_group.name,
+                "uuid": desired_group.uuid,
+                "added": [logins.get(one, one) for one in desired if one not in there],
+                "removed": [logins.get(one, one) for one in there if one not in desired] if replace else [],
+                "unchanged": [logins.get(one, one) for one in there if one in desired or not replace],
+                "rejected": desired_group.rejected,
+                "reason": desired_group.reason,
             }
         )
     return rows
 
 
-def members_after(preset: Json, wishes: Iterable[Wish], *, replace: bool) -> dict[str, list[str]]:
+def members_after(preset: Json, desired_groups: Iterable[DesiredGroup], *, replace: bool) -> dict[str, list[str]]:
     """Return the members of every group of a preset, by its uuid, as they are when the wishes have come true."""
     after = members_of(preset)
-    for wish in wishes:
-        if wish.reason is None:
-            kept = [] if replace else after.get(str(wish.uuid), [])
-            after[str(wish.uuid)] = list(dict.fromkeys([*kept, *wish.ids]))
+    for desired_group in desired_groups:
+        if desired_group.reason is None:
+            stored = [] if replace else after.get(str(desired_group.uuid), [])
+            after[str(desired_group.uuid)] = list(dict.fromkeys([*stored, *desired_group.ids]))
     return after
 
 
@@ -173,15 +173,15 @@ def differences(
         None for all of them.
     """
     members = members_of(preset)
-    told = []
+    messages = []
     for uuid in sorted({*members, *after}):
-        there, wanted = set(members.get(uuid, [])), set(after.get(uuid, []))
-        unexpected = there - wanted if closed is None or uuid in closed else set()
-        if unexpected or wanted - there:
+        there, desired = set(members.get(uuid, [])), set(after.get(uuid, []))
+        unexpected = there - desired if closed is None or uuid in closed else set()
+        if unexpected or desired - there:
             more = f" unexpected {', '.join(sorted(unexpected))}" if unexpected else ""
-            less = f" missing {', '.join(sorted(wanted - there))}" if wanted - there else ""
-            told.append(f"group {uuid}:{more}{less}")
-    return told
+            less = f" missing {', '.join(sorted(desired - there))}" if desired - there else ""
+            messages.append(f"group {uuid}:{more}{less}")
+    return messages
 
 
 def is_unchanged(preset: Json, before: Json) -> bool:
@@ -191,12 +191,12 @@ def is_unchanged(preset: Json, before: Json) -> bool:
 
 def losses(preset: Json, before: Json) -> list[str]:
     """Say in words what a change of the groups has changed beside them."""
-    told = []
+    messages = []
     if _individuals(preset) != _individuals(before):
-        told.append("the individual assignees are others")
+        messages.append("the individual assignees are others")
     if _manager(preset) != _manager(before):
-        told.append(f"the workflow manager is {_manager(preset)} instead of {_manager(before)}")
-    return told
+        messages.append(f"the workflow manager is {_manager(preset)} instead of {_manager(before)}")
+    return messages
 
 
 def beyond(changes: Iterable[Json], approved: Json | None) -> list[str]:
@@ -207,34 +207,34 @@ def beyond(changes: Iterable[Json], approved: Json | None) -> list[str]:
     :param approved: The preset's row of the approved plan, or None if it has none.
     """
     groups = {str(group.get("uuid")): group for group in _rows((approved or {}).get("groups"))}
-    told = []
+    messages = []
     for change in changes:
         group = groups.get(str(change["uuid"]), {})
         for kind in ("added", "removed"):
             more = [who for who in change[kind] if who not in (group.get(kind) or [])]
             if more:
-                told.append(f"{change['group']}: {', '.join(more)} would be {kind}")
-    return told
+                messages.append(f"{change['group']}: {', '.join(more)} would be {kind}")
+    return messages
 
 
-def is_refused(row: Json) -> bool:
+def is_rejected(row: Json) -> bool:
     """Tell whether anything of a preset is refused."""
-    return row["status"] == "refused" or any(group["refused"] or group["reason"] for group in row["groups"])
+    return row["status"] == "rejected" or any(group["rejected"] or group["reason"] for group in row["groups"])
 
 
 def table_of(rows: Iterable[Json]) -> str:
     """Return a plan as a table for the log."""
-    lines = [("preset", "project", "template", "status", "group", "added", "removed", "refused")]
+    lines = [("preset", "project", "template", "status", "group", "added", "removed", "rejected")]
     for row in rows:
         head = (str(row["preset_id"]), str(row["project_id"]), str(row["template"]), row["status"])
         if not row["groups"]:
             lines.append((*head, "", "", "", str(row["reason"] or "")))
         for group in row["groups"]:
-            refused = [f"{one['who']} {one['reason']}" for one in group["refused"]]
-            refused += [str(group["reason"])] if group["reason"] else []
-            refused += [str(row["reason"])] if row["reason"] and (not refused or row["status"] in UNFINISHED) else []
+            rejected = [f"{one['who']} {one['reason']}" for one in group["rejected"]]
+            rejected += [str(group["reason"])] if group["reason"] else []
+            rejected += [str(row["reason"])] if row["reason"] and (not rejected or row["status"] in UNFINISHED) else []
             lines.append(
-                (*head, group["group"], ", ".join(group["added"]), ", ".join(group["removed"]), "; ".join(refused))
+                (*head, group["group"], ", ".join(group["added"]), ", ".join(group["removed"]), "; ".join(rejected))
             )
     cells = [[" ".join(cell.split()) for cell in line] for line in lines]
     widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]) - 1)]
@@ -315,9 +315,11 @@ def checked_assignment(given: Any, tool_type: str | None) -> dict[str, Any]:
     """
     known = {"preset_id", "template", "project_id", "groups", "tool_type", "tool_subtype"}
     if not isinstance(given, Mapping) or set(given) - known:
-        odd = f" it knows no {', '.join(sorted(map(str, set(given) - known)))}" if isinstance(given, Mapping) else ""
+        malformed = (
+            f" it knows no {', '.join(sorted(map(str, set(given) - known)))}" if isinstance(given, Mapping) else ""
+        )
         raise ConfigurationError(
-            f"assignments: an assignment is a dict of {', '.join(sorted(known))};{odd or ' it is none'}."
+            f"assignments: an assignment is a dict of {', '.join(sorted(known))};{malformed or ' it is none'}."
         )
     if (given.get("preset_id") is None) == (given.get("template") is None):
         raise ConfigurationError("assignments: give each either a preset_id or a template.")
@@ -362,11 +364,11 @@ def _manager(preset: Json) -> str | None:
 
 def _individual(step: Json) -> dict[str, Any]:
     logins = step.get("logins") or step.get("assignees") or []
-    kept = ("id", "required", "role_type")
+    stored = ("id", "required", "role_type")
     return {
         "step_uuid": step.get("step_uuid"),
         "logins": [
-            {name: one[name] for name in kept if one.get(name) is not None}
+            {name: one[name] for name in stored if one.get(name) is not None}
             if isinstance(one, Mapping)
             else {"id": str(one)}
             for one in logins

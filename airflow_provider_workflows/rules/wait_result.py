@@ -6,11 +6,11 @@ from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-Word = Literal["succeed", "fail", "skip"]
+WaitAction = Literal["succeed", "fail", "skip"]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class WaitResult:
     """
     How a wait ended.
 
@@ -19,7 +19,7 @@ class Verdict:
     :param reason: Why, for the log and for the error of a failed or skipped task.
     """
 
-    word: Word
+    action: WaitAction
     result: Any
     reason: str
 
@@ -27,13 +27,13 @@ class Verdict:
         return asdict(self)
 
 
-def judge(
+def evaluate(
     state: str,
     *,
     until: Collection[str],
     fail_on: Collection[str],
     skip_on: Collection[str],
-) -> Word | None:
+) -> WaitAction | None:
     """Return what a state means to a wait, or None to go on waiting; failing beats skipping beats success."""
     if state in fail_on:
         return "fail"

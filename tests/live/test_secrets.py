@@ -265,7 +265,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
             error=lambda task_id: airflow.log("failures", failed_run, task_id),
             in_files=scanner.find_in(files(airflow.home)),
             in_rows=scanner.find_in(database(airflow.database, FERNET_KEY)),
-            watch=watch,
+            overdue_watch=watch,
             other=other,
             emulator=emulator,
         )

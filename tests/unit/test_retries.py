@@ -152,7 +152,7 @@ def test_airflow_does_what_the_policy_says(monkeypatch, tmp_path):
     run_source("policies", FLOW, monkeypatch, tmp_path)
 
     assert found == {
-        "refused": ("failed", None),
+        "rejected": ("failed", None),
         "limited": ("up_for_retry", 3600.0),
         "broken": ("up_for_retry", None),
         "misspelt": ("failed", None),

@@ -10,24 +10,24 @@ from airflow.providers.common.compat.sdk import AirflowSkipException
 
 from airflow_provider_workflows.exceptions import (
     NOTHING_DONE,
-    ContractError,
     InvalidRequest,
     NotFound,
     OutcomeUnknown,
     PermissionDenied,
     ServerError,
     StepMoved,
+    UnexpectedResponse,
     WorkflowsError,
 )
 from airflow_provider_workflows.links.procore import ProcoreItemLink
 from airflow_provider_workflows.operators.base import (
     WorkflowsOperator,
-    read_until,
+    describe,
+    poll_until,
     resolve_unknown_outcome,
-    told,
 )
 from airflow_provider_workflows.rules import procore as rules
-from airflow_provider_workflows.rules.parameters import check_given, check_required, one_of, text_id
+from airflow_provider_workflows.rules.parameters import check_given, check_required, require_exactly_one, str_id
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
@@ -89,8 +89,8 @@ class ProcoreOperator(ProcoreConnectionOperator):
     def link_to(self, instance: Mapping[str, Any]) -> None:
         """Let the task link to an instance's item in Procore."""
         self.item_url = self.hook.item_url(
-            instance_id=text_id(instance.get("id")),
-            item_id=text_id(instance.get("item_id")),
+            instance_id=str_id(instance.get("id")),
+            item_id=str_id(instance.get("item_id")),
             tool_type=instance.get("tool_type"),
             project_id=self.level,
         )
@@ -147,7 +147,7 @@ class ProcoreInstanceOperator(ProcoreOperator):
 
     def check_instance(self) -> None:
         """Require either an instance or an item."""
-        one_of(instance_id=self.instance_id, item_id=self.item_id)
+        require_exactly_one(instance_id=self.instance_id, item_id=self.item_id)
         if self.item_id is not None:
             check_required(tool_type=self.tool_type)
         check_given(self, "project_id", "tool_type", "tool_subtype")
@@ -155,21 +155,21 @@ class ProcoreInstanceOperator(ProcoreOperator):
     def find_instance_id(self) -> str:
         """Return the id of the instance that is meant."""
         if self.instance_id is not None:
-            return str(text_id(self.instance_id))
+            return str(str_id(self.instance_id))
         instances = self.hook.list_item_instances(
-            str(self.tool_type), str(text_id(self.item_id)), self.level, tool_subtype=text_id(self.tool_subtype)
+            str(self.tool_type), str(str_id(self.item_id)), self.level, tool_subtype=str_id(self.tool_subtype)
         )
         return rules.newest_instance(instances)
 
     def pinned_instance_id(self, context: Context, key: str) -> str:
         """Return the id of the instance that is meant, the same one in all tries of the task."""
-        given = None if self.instance_id is None else {"instance_id": text_id(self.instance_id)}
+        given = None if self.instance_id is None else {"instance_id": str_id(self.instance_id)}
         pin = self.pinned(context, key, given, "instance_id")
         if pin.value is None:
             found = self.find_instance_id()
             if pin.is_outdated:
                 return self.pinned_instance_id(context, key)
-            pin.keep({"instance_id": found})
+            pin.persist({"instance_id": found})
         return str((pin.value or {})["instance_id"])
 
     def show(self, instance_id: str) -> dict[str, Any]:
@@ -179,9 +179,11 @@ class ProcoreInstanceOperator(ProcoreOperator):
         :raises ContractError: it is one of another item than the task is for.
         """
         instance = self.hook.get_instance(instance_id, project_id=self.level)
-        item_id = text_id(self.item_id)
-        if item_id is not None and not rules.is_asked_for(instance, tool_type=self.tool_type, item_id=item_id):
-            raise ContractError(
+        item_id = str_id(self.item_id)
+        if item_id is not None and not rules.is_response_requested_from(
+            instance, tool_type=self.tool_type, item_id=item_id
+        ):
+            raise UnexpectedResponse(
                 f"Instance {instance_id} is one of item {instance.get('item_id')} of tool {instance.get('tool_type')}, "
                 f"and not of item {item_id} of tool {self.tool_type}; nothing was sent"
             )
@@ -200,7 +202,7 @@ class ProcoreInstanceOperator(ProcoreOperator):
         if not is_between(found):
             return found
         self.log.info("Instance %s is between two steps. Reading until it stands at one.", instance_id)
-        later = read_until(read, lambda now: not is_between(now), self.confirm_timeout)
+        later = poll_until(read, lambda now: not is_between(now), self.confirm_timeout)
         if later is None or is_between(later):
             raise WorkflowsError(
                 f"Instance {instance_id} is between two steps: {self.confirm_timeout:g} s long it has shown neither a "
@@ -217,22 +219,22 @@ class ProcoreInstanceOperator(ProcoreOperator):
         :param missing: What was not found, as the end of an error's sentence.
         :raises OutcomeUnknown: neither an answer nor the record shows what came of it; never retried.
         """
-        doubt: WorkflowsError | None = None
+        unclear: WorkflowsError | None = None
         for _ in range(2):
             try:
                 return send()
             except NOTHING_DONE:
-                if doubt is None:
+                if unclear is None:
                     raise
             except OutcomeUnknown as lost:
-                doubt = doubt or lost
-                self.log.warning("%s Sending the same again, which changes nothing if it has arrived.", told(lost))
-            except WorkflowsError as odd:
-                doubt = doubt or odd
+                unclear = unclear or lost
+                self.log.warning("%s Sending the same again, which changes nothing if it has arrived.", describe(lost))
+            except WorkflowsError as malformed:
+                unclear = unclear or malformed
                 break
-        assert doubt is not None
-        seconds = 0.0 if isinstance(doubt, ServerError) else self.confirm_timeout
-        return resolve_unknown_outcome(doubt, read, seconds, missing=missing)
+        assert unclear is not None
+        seconds = 0.0 if isinstance(unclear, ServerError) else self.confirm_timeout
+        return resolve_unknown_outcome(unclear, read, seconds, missing=missing)
 
     def moved(self, message: str, on_step_moved: str) -> None:
         """End the task as it wishes to end when a step is over that it was meant for."""

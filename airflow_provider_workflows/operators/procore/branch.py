@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseBranchOperator
 
 from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnclear
-from airflow_provider_workflows.rules.parameters import listed
-from airflow_provider_workflows.rules.procore import told_decision
+from airflow_provider_workflows.rules.parameters import as_list
+from airflow_provider_workflows.rules.procore import stated_decision
 from airflow_provider_workflows.version_compat import SKIPS_IN_MAPPED_GROUPS
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
             )
         self._check_branches()
         decision = _decision(self.outcome)
-        problem, possible = _doubt(self.outcome)
+        problem, possible = _why_not_sure(self.outcome)
         names = _names(self.outcome)
         name = next((name for name in names if self._branch_of(name) is not None), None)
         if problem is not None and any(self._branch_of(one) is not None for one in possible):
@@ -102,12 +102,12 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
                 f"{self.outcome.get('instance_id')}. Branches: {', '.join(map(repr, self.branches))}. Name it there, "
                 "or give a default."
             )
-        task_ids = [self._whole_id(task_id) for task_id in listed(chosen)]
+        task_ids = [self._whole_id(task_id) for task_id in as_list(chosen)]
         self.log.info(
             "The outcome of instance %s is %s%s%s: going on with %s.",
             self.outcome.get("instance_id"),
             " / ".join(map(repr, names)),
-            "" if decision is None else f", {told_decision(decision)}",
+            "" if decision is None else f", {stated_decision(decision)}",
             ", by default" if name is None else f", of which {name!r} has a branch",
             ", ".join(task_ids) or "no task, so all that follow are skipped",
         )
@@ -121,7 +121,7 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
                 "all."
             )
         for tasks in (*self.branches.values(), [] if self.default is None else self.default):
-            for task_id in listed(tasks):
+            for task_id in as_list(tasks):
                 self._whole_id(task_id)
 
     def _branch_of(self, name: Any) -> str | Sequence[str] | None:
@@ -146,7 +146,7 @@ def outcome_names(outcome: Mapping[str, Any]) -> list[str]:
     :param outcome: What ``ProcoreInstanceSensor`` or ``ProcoreLegacyInstanceSensor`` returned.
     :raises OutcomeUnclear: nothing tells what was decided, or the decision contradicts the item's status.
     """
-    problem, _ = _doubt(outcome)
+    problem, _ = _why_not_sure(outcome)
     if problem is None and _has_no_sure_status(outcome) and _option(_decision(outcome)) is None:
         problem = NO_SURE_STATUS
     if problem is not None:
@@ -170,9 +170,9 @@ def _decision(outcome: Mapping[str, Any]) -> Mapping[str, Any] | None:
     """Return the decision that an outcome is called by, or None: there is none, or none is shown."""
     if _is_terminated(outcome):
         return None
-    at_visit: Mapping[str, Any] | None = (outcome.get("visit") or {}).get("decision")
-    if at_visit is not None:
-        return at_visit
+    at_occurrence: Mapping[str, Any] | None = (outcome.get("occurrence") or {}).get("decision")
+    if at_occurrence is not None:
+        return at_occurrence
     return outcome.get("decision") if outcome["state"] == "complete" else None
 
 
@@ -180,7 +180,7 @@ def _is_terminated(outcome: Mapping[str, Any]) -> bool:
     return bool(outcome.get("terminated_at")) or outcome["state"] == "terminated"
 
 
-def _doubt(outcome: Mapping[str, Any]) -> tuple[str | None, list[str]]:
+def _why_not_sure(outcome: Mapping[str, Any]) -> tuple[str | None, list[str]]:
     """Return why the decision cannot be relied on, and the names that the outcome may have then."""
     decision = _decision(outcome)
     if decision is None or decision["problem"] is None:

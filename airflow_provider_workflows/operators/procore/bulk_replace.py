@@ -13,18 +13,18 @@ from airflow_provider_workflows.exceptions import (
     ApiError,
     AuthenticationError,
     ConfigurationError,
-    ContractError,
     NotFound,
     OutcomeUnknown,
     RateLimited,
     ServerError,
+    UnexpectedResponse,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.base import Pin, WaitingOperator, read_until_found, told
+from airflow_provider_workflows.operators.base import Pin, WaitingOperator, describe, poll_until_found
 from airflow_provider_workflows.operators.object_storage import storage_path
 from airflow_provider_workflows.operators.procore.base import ProcoreWideOperator
 from airflow_provider_workflows.rules import procore_replacements as rules
-from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, text_id
+from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_required, str_id
 from airflow_provider_workflows.rules.payload import is_id
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
 from airflow_provider_workflows.rules.procore_presets import is_request
@@ -137,7 +137,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
     def act(self, context: Context) -> Any:
         self._check_parameters()
         if self.action == "stop":
-            return self._stop(str(text_id(self.request_id)))
+            return self._stop(str(str_id(self.request_id)))
         store = task_state_store(context)
         if store is None and self.retries:
             raise ConfigurationError(
@@ -153,18 +153,18 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
             partial(
                 ProcoreBulkReplaceWaitTrigger,
                 procore_conn_id=self.procore_conn_id,
-                company_id=text_id(self.company_id),
+                company_id=str_id(self.company_id),
                 request_id=request_id,
                 first_day=self._first_day,
             ),
         )
 
-    def finish(self, context: Context, answer: Mapping[str, Any]) -> dict[str, Any]:
-        self.log.info("%s", answer["reason"])
-        result = self._result(answer["result"]["request_id"], answer["result"]["status"])
-        if answer["word"] == "fail":
+    def finish(self, context: Context, response: Mapping[str, Any]) -> dict[str, Any]:
+        self.log.info("%s", response["reason"])
+        result = self._result(response["result"]["request_id"], response["result"]["status"])
+        if response["action"] == "fail":
             where = f" What could not be done is in {result['errors_path']}." if result["errors_path"] else ""
-            raise AirflowFailException(f"WaitFailed: {answer['reason']}.{where}")
+            raise AirflowFailException(f"WaitFailed: {response['reason']}.{where}")
         return result
 
     def _check_parameters(self) -> None:
@@ -178,11 +178,11 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         if self.request_id is not None:
             raise ConfigurationError("request_id goes with action='stop'; a new request gets its own.")
         check_required(old_assignee=self.old_assignee, new_assignees=self.new_assignees, reason=self.reason)
-        if not listed(self.new_assignees):
+        if not as_list(self.new_assignees):
             raise ConfigurationError("new_assignees is an empty list.")
-        for who in listed(self.new_assignees):
+        for who in as_list(self.new_assignees):
             check_required(new_assignees=who)
-        self._check_others([str(text_id(who)) for who in (self.old_assignee, *listed(self.new_assignees))])
+        self._check_others([str(str_id(who)) for who in (self.old_assignee, *as_list(self.new_assignees))])
         check_choice("replacement_type", self.replacement_type, REPLACEMENT_TYPES)
         if self.replacement_type == "temporary":
             check_required(first_day=self.first_day, last_day=self.last_day)
@@ -192,11 +192,11 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
             raise ConfigurationError("first_day and last_day go with replacement_type='temporary'.")
         # An empty list may mean all of them to Procore.
         for name in ("project_ids", "tools"):
-            if getattr(self, name) is not None and not listed(getattr(self, name)):
+            if getattr(self, name) is not None and not as_list(getattr(self, name)):
                 raise ConfigurationError(f"{name} is an empty list; leave it out to mean all.")
         for project in self._projects() or []:
             check_required(project_ids=project)
-        for tool in [] if self.tools is None else listed(self.tools):
+        for tool in [] if self.tools is None else as_list(self.tools):
             check_required(tools=tool)
             if not isinstance(tool, str) and not (isinstance(tool, Mapping) and tool.get("type")):
                 raise ConfigurationError(f"tools: give types, or {{type, sub_type}}; got {tool!r}.")
@@ -216,7 +216,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
     def _projects(self) -> list[Any] | None:
         """Return where to replace: ``project_ids``, else the task's ``project_id``, else everywhere (None)."""
         projects = self.project_id if self.project_ids is None else self.project_ids
-        return None if projects in (None, COMPANY_LEVEL) else listed(projects)
+        return None if projects in (None, COMPANY_LEVEL) else as_list(projects)
 
     def _created(self, journal: Pin) -> str | None:
         """Return the request that an earlier try made, or None if there is none to be expected."""
@@ -226,28 +226,28 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
             request_id = str(journal.value["request_id"])
             self.log.info("An earlier try of this task has made request %s; nothing is sent.", request_id)
             return request_id
-        return self._settle(journal, "An earlier try was cut off while it made the request")
+        return self._resolve(journal, "An earlier try was cut off while it made the request")
 
     def _create(self, journal: Pin) -> str:
         request = self._request()
         before = [str(row["id"]) for row in self._requests()]
-        kept = {"before": before, "request": request, "sent": True, "request_id": None}
-        journal.keep(kept)
+        stored = {"before": before, "request": request, "sent": True, "request_id": None}
+        journal.persist(stored)
         try:
             request_id = self.hook.create_bulk_replace_request(request).get("bulk_replace_request_id")
-        except (OutcomeUnknown, ContractError, ServerError) as lost:
-            return self._settle(journal, told(lost))
+        except (OutcomeUnknown, UnexpectedResponse, ServerError) as lost:
+            return self._resolve(journal, describe(lost))
         except ApiError:
-            journal.keep({**kept, "sent": False})
+            journal.persist({**stored, "sent": False})
             raise
         if not is_id(request_id):
-            return self._settle(journal, "Procore accepted the request without naming it")
+            return self._resolve(journal, "Procore accepted the request without naming it")
         return self._made(journal, str(request_id))
 
     def _made(self, journal: Pin, request_id: str) -> str:
-        kept = journal.value or {}
-        journal.keep({**kept, "request_id": request_id})
-        request = kept["request"]
+        stored = journal.value or {}
+        journal.persist({**stored, "request_id": request_id})
+        request = stored["request"]
         days = f" from {request['start_date']} to {request['end_date']}" if "start_date" in request else ""
         self.log.info(
             "Requested the %s replacement of user %s by %s%s as user %s: request %s.",
@@ -256,20 +256,20 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         )
         return request_id
 
-    def _settle(self, journal: Pin, what_happened: str) -> str:
+    def _resolve(self, journal: Pin, what_happened: str) -> str:
         """Look for a request that was not there before; none is made after an unknown outcome."""
         self.log.warning("%s Looking for it in the list of requests.", what_happened)
-        kept = journal.value or {}
+        stored = journal.value or {}
         found: dict[str, bool | None] = {}
 
         def read() -> list[str] | None:
-            new = (row for row in self._requests() if str(row["id"]) not in kept["before"])
-            found.update({str(row["id"]): self._is_ours(row, kept["request"]) for row in new})
-            return [request_id for request_id, is_ours in found.items() if is_ours] or None
+            new = (row for row in self._requests() if str(row["id"]) not in stored["before"])
+            found.update({str(row["id"]): self._is_own(row, stored["request"]) for row in new})
+            return [request_id for request_id, is_own in found.items() if is_own] or None
 
-        new = read_until_found(read, self.confirm_timeout) or []
+        new = poll_until_found(read, self.confirm_timeout) or []
         if len(new) != 1:
-            candidates = ", ".join(request_id for request_id, is_ours in found.items() if is_ours is not False)
+            candidates = ", ".join(request_id for request_id, is_own in found.items() if is_own is not False)
             shown = f"shows requests that it could be: {candidates}" if candidates else "shows no new request"
             raise OutcomeUnknown(
                 f"{what_happened.rstrip('.')}; and after {self.confirm_timeout:.0f} s the list {shown}"
@@ -280,7 +280,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         request: dict[str, Any] = {
             "replacement_type": self.replacement_type,
             "old_assignee_id": self._user_id("old_assignee", self.old_assignee),
-            "new_assignee_ids": [self._user_id("new_assignees", who) for who in listed(self.new_assignees)],
+            "new_assignee_ids": [self._user_id("new_assignees", who) for who in as_list(self.new_assignees)],
             "modify_project_roles": self.modify_project_roles,
             "reason": self.reason,
         }
@@ -291,44 +291,44 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
             request["start_date"] = self._first_day
             request["end_date"] = _day("last_day", self.last_day).isoformat()
         if (projects := self._projects()) is not None:
-            request["project_ids"] = [str(text_id(project)) for project in projects]
+            request["project_ids"] = [str(str_id(project)) for project in projects]
         if self.tools is not None:
-            request["tools"] = [{"type": tool} if isinstance(tool, str) else dict(tool) for tool in listed(self.tools)]
+            request["tools"] = [{"type": tool} if isinstance(tool, str) else dict(tool) for tool in as_list(self.tools)]
         return request
 
     def _user_id(self, parameter: str, who: Any) -> str:
-        given = str(text_id(who))
+        given = str(str_id(who))
         return given if given.isdecimal() else self.hook.find_user_id(given, parameter=parameter)
 
     def _requests(self) -> Iterator[dict[str, Any]]:
         """List all requests: how the filters take several people is not documented, nor whether they are heeded."""
         return (row for row in self.hook.list_bulk_replace_requests() if is_id(row.get("id")))
 
-    def _is_ours(self, row: Mapping[str, Any], request: Mapping[str, Any]) -> bool | None:
+    def _is_own(self, row: Mapping[str, Any], request: Mapping[str, Any]) -> bool | None:
         """Tell whether a row is the request that was sent; None where nobody can."""
-        is_ours = is_request(row, request, self.hook.user_id)
-        if is_ours is None:  # shown by itself, it may say more
+        is_own = is_request(row, request, self.hook.user_id)
+        if is_own is None:  # shown by itself, it may say more
             try:
                 shown = self.hook.get_bulk_replace_request(str(row["id"]))
             except ApiError as fault:
-                self.log.warning("%s Request %s is compared by its row only.", told(fault), row["id"])
+                self.log.warning("%s Request %s is compared by its row only.", describe(fault), row["id"])
                 return None
-            is_ours = is_request({**row, **shown}, request, self.hook.user_id)
-        return is_ours
+            is_own = is_request({**row, **shown}, request, self.hook.user_id)
+        return is_own
 
     def _stop(self, request_id: str) -> dict[str, Any]:
         status = self._status(request_id)
         if status in rules.OVER:
             self.log.info("Request %s is %s; nothing is sent.", request_id, status)
             return self._result(request_id, status)
-        doubt: ApiError | None = None
+        unclear: ApiError | None = None
         try:
             self.hook.stop_bulk_replace_request(request_id)
         except (AuthenticationError, RateLimited):
             raise
         except ApiError as fault:  # a rejection, too: an earlier attempt may have stopped it, whose answer was lost
-            self.log.warning("%s Reading whether request %s is stopped.", told(fault), request_id)
-            doubt = fault
+            self.log.warning("%s Reading whether request %s is stopped.", describe(fault), request_id)
+            unclear = fault
         last: str | None = status
 
         def is_over() -> str | None:
@@ -336,15 +336,15 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
             try:
                 last = self._status(request_id)
             except NotFound:
-                if doubt is None:
+                if unclear is None:
                     return "stopped"  # it was there, and its stop was accepted
                 raise
             return last if last in rules.OVER else None
 
-        over = read_until_found(is_over, self.confirm_timeout)
+        over = poll_until_found(is_over, self.confirm_timeout)
         if over is None:
-            if doubt is not None:
-                raise doubt
+            if unclear is not None:
+                raise unclear
             raise WorkflowsError(
                 f"Procore accepted the stop of request {request_id}, but {self.confirm_timeout:.0f} s later it is "
                 f"{last}. Look at it in Procore; a retry stops it again."
@@ -361,8 +361,8 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
     def _result(self, request_id: str, status: str | None) -> dict[str, Any]:
         report = None if status is None else self._report(request_id)
         failures = None if report is None else rules.failures_in(report)
-        is_kept = report is not None and self.errors_path is not None and not rules.is_empty(report)
-        path = self._write(report) if report is not None and is_kept else None
+        is_stored = report is not None and self.errors_path is not None and not rules.is_empty(report)
+        path = self._write(report) if report is not None and is_stored else None
         if failures:
             shown = "\n".join(", ".join(row) for row in failures[:MAX_LOGGED_FAILURES])
             self.log.warning("Procore could not do everything; its list has %d failure(s):\n%s", len(failures), shown)
@@ -378,11 +378,11 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
             except NotFound:
                 return (b"",)  # nobody says whether a request without errors has an empty list or none
             except WorkflowsError as fault:
-                self.log.warning("%s So the list of errors of request %s is unknown.", told(fault), request_id)
+                self.log.warning("%s So the list of errors of request %s is unknown.", describe(fault), request_id)
                 return (None,)
             return None if report is None else (report,)
 
-        found = read_until_found(read, self.confirm_timeout)
+        found = poll_until_found(read, self.confirm_timeout)
         if found is None:
             self.log.warning(
                 "After %.0f s Procore still prepares the list of errors of request %s. So it is unknown.",

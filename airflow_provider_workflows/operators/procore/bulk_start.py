@@ -14,15 +14,15 @@ from airflow_provider_workflows.exceptions import (
     NOTHING_DONE,
     ApiError,
     ConfigurationError,
-    ContractError,
     InvalidRequest,
     NotFound,
     OutcomeUnknown,
     PermissionDenied,
     ServerError,
+    UnexpectedResponse,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.base import Pin, Progress, WaitingOperator, told
+from airflow_provider_workflows.operators.base import Pin, Progress, WaitingOperator, describe
 from airflow_provider_workflows.operators.procore.base import ON_ACTIVE_INSTANCE, ProcoreOperator
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.datetimes import parse_time, time_text
@@ -31,7 +31,7 @@ from airflow_provider_workflows.rules.parameters import (
     check_choice,
     check_given,
     check_required,
-    text_id,
+    str_id,
 )
 from airflow_provider_workflows.rules.payload import is_id
 from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger
@@ -45,7 +45,7 @@ ON_FAILED_ITEMS = ("fail", "return")
 FEW = 20  # items that are looked up one by one
 TOO_MANY = (400, 413, 422)  # what an order of too many items may get
 CONFLICTS = (409, 422)  # what an order may get that says the same as an earlier one
-PAUSES = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between two reads after an order whose outcome is unknown
+DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between two reads after an order whose outcome is unknown
 CREATED_EARLIER = timedelta(seconds=5)  # than the server's clock said: its times are in whole seconds
 
 
@@ -119,7 +119,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
             return self._result(journal)
         self.hook.check_tool(self.tool_type)  # an order for none is taken, too, and fails item by item
         _ = self.hook.user_id  # for the log, and to tell our instances from others'
-        self._keep(journal)  # so that a retry orders under the same tokens
+        self._persist(journal)  # so that a retry orders under the same tokens
         self._order_all(self._left_to_order(items, journal), journal)
         operation_ids = self._running(journal)
         if not operation_ids:
@@ -130,41 +130,41 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
             build=partial(
                 ProcoreAsyncOperationWaitTrigger,
                 procore_conn_id=self.procore_conn_id,
-                company_id=text_id(self.company_id),
+                company_id=str_id(self.company_id),
                 operation_ids=operation_ids,
-                carry=self._carried(context, journal),
+                resume_kwargs=self._carried(context, journal),
             ),
         )
 
-    def finish(self, context: Context, answer: Mapping[str, Any]) -> dict[str, Any]:
-        journal = {**self._journal(context), **(answer.get("carry") or {})}
-        return self._conclude(journal, answer["result"]["operations"])
+    def finish(self, context: Context, response: Mapping[str, Any]) -> dict[str, Any]:
+        journal = {**self._journal(context), **(response.get("resume_kwargs") or {})}
+        return self._conclude(journal, response["result"]["operations"])
 
     def _conclude(self, journal: dict[str, Any], operations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         ids = [operation["operation_id"] for operation in operations]
         logged = {item["item_id"] for item in self._completed(journal["past"])}
-        failed = self._judge_failed(self._failed(ids, operations, journal), journal)
-        self._keep(
+        failed = self._evaluate_failed(self._failed(ids, operations, journal), journal)
+        self._persist(
             journal,
             round=journal["round"] + 1,
             orders={},
-            refused=[],
+            rejected=[],
             past=[*journal["past"], *ids],
             failed=failed,
             over=not failed or self.on_failed_items == "return",
         )
         result = self._result(journal)
-        self._tell(result, logged)
+        self._report(result, logged)
         if not journal["over"]:
             total = sum(len(result[name]) for name in ("completed", "already_active", "failed"))
-            told = "; ".join(f"{item['item_id']}: {item['message'].rstrip('.')}" for item in failed[:FEW])
+            messages = "; ".join(f"{item['item_id']}: {item['message'].rstrip('.')}" for item in failed[:FEW])
             raise WorkflowsError(
-                f"{len(failed)} of {total} items were not started: {told}"
+                f"{len(failed)} of {total} items were not started: {messages}"
                 f"{'; ...' if len(failed) > FEW else ''}. A retry tries these again."
             )
         return result
 
-    def _tell(self, result: Mapping[str, Any], logged: Collection[Any]) -> None:
+    def _report(self, result: Mapping[str, Any], logged: Collection[Any]) -> None:
         """Log what was started, and for which items nothing was; what an earlier try has logged is left out."""
         for name, words in (
             ("completed", f"Started as user {self.hook.user_id}: instance"),
@@ -173,8 +173,8 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
             rows = [
                 f"{row['instance_id']} (item {row['item_id']})" for row in result[name] if row["item_id"] not in logged
             ]
-            for begin in range(0, len(rows), FEW):
-                self.log.info("%s %s.", words, ", ".join(rows[begin : begin + FEW]))
+            for start in range(0, len(rows), FEW):
+                self.log.info("%s %s.", words, ", ".join(rows[start : start + FEW]))
         counts = [len(result[name]) for name in ("completed", "already_active", "failed")]
         self.log.info("%d started, %d active already, %d failed.", *counts)
 
@@ -219,20 +219,20 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         ``active`` and ``failed`` are items, as in the result; ``over`` tells that there is nothing left to do.
         """
         self._pin = Pin(task_state_store(context), "bulk_start", None)
-        begun: dict[str, Any] = {"run": uuid4().hex, "round": 0, "orders": {}, "doubtful": {}, "refused": []}
-        begun |= {"past": [], "found": [], "active": [], "failed": [], "over": False}
-        return self._pin.value or begun
+        started: dict[str, Any] = {"run": uuid4().hex, "round": 0, "orders": {}, "unresolved": {}, "rejected": []}
+        started |= {"past": [], "found": [], "active": [], "failed": [], "over": False}
+        return self._pin.value or started
 
-    def _keep(self, journal: dict[str, Any], **changes: Any) -> None:
+    def _persist(self, journal: dict[str, Any], **changes: Any) -> None:
         journal.update(changes)
-        self._pin.keep(journal)
+        self._pin.persist(journal)
 
     @staticmethod
     def _carried(context: Context, journal: Mapping[str, Any]) -> dict[str, Any] | None:
         """Return what the resumed task cannot know where Airflow has no store; as a rule nothing."""
         if task_state_store(context) is not None:
             return None
-        return {name: journal[name] for name in ("doubtful", "refused", "found", "active") if journal[name]} or None
+        return {name: journal[name] for name in ("unresolved", "rejected", "found", "active") if journal[name]} or None
 
     @staticmethod
     def _running(journal: Mapping[str, Any]) -> list[str]:
@@ -247,7 +247,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
     def _left_to_order(self, items: list[dict[str, str]], journal: dict[str, Any]) -> list[list[dict[str, str]]]:
         """Return the items that no order is known to have taken, in chunks; first those of orders in doubt."""
         lost = self._set_aside(journal)
-        self._read_patiently(list(journal["doubtful"]), journal)
+        self._read_when_rate_limited(list(journal["unresolved"]), journal)
         done = self._done(journal)
         again = [[item for item in chunk if item["item_id"] not in done] for chunk in lost]
         taken = [item for order in journal["orders"].values() for item in order["items"]]
@@ -258,10 +258,10 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
     def _set_aside(self, journal: dict[str, Any]) -> list[list[dict[str, str]]]:
         """Return the items of each order of which nobody knows what became; from now on they are doubtful."""
         lost = [order for order in journal["orders"].values() if order["operation_id"] is None]
-        doubtful = {item["item_id"]: order["since"] for order in lost for item in order["items"]}
+        unresolved = {item["item_id"]: order["since"] for order in lost for item in order["items"]}
         known = {token: order for token, order in journal["orders"].items() if order["operation_id"] is not None}
         if lost:
-            self._keep(journal, orders=known, doubtful={**doubtful, **journal["doubtful"]})
+            self._persist(journal, orders=known, unresolved={**unresolved, **journal["unresolved"]})
         return [order["items"] for order in lost]
 
     def _order_all(self, chunks: Sequence[list[dict[str, str]]], journal: dict[str, Any]) -> None:
@@ -275,18 +275,18 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
                 continue
             try:
                 self._order(chunk, journal)
-            except (InvalidRequest, NotFound, PermissionDenied) as refused:
-                may_be_size = refused.status_code in TOO_MANY
+            except (InvalidRequest, NotFound, PermissionDenied) as rejected:
+                may_be_size = rejected.status_code in TOO_MANY
                 if may_be_size and halves and len(chunk) > 1:
                     size = len(chunk) // 2
-                    self.log.info("%s Going on with %d items in one order.", refused, size)
+                    self.log.info("%s Going on with %d items in one order.", rejected, size)
                     left.appendleft(chunk)
                     continue
                 if may_be_size and len(chunk) == 1:  # so it was not the size
                     size, halves = accepted or self.chunk_size, accepted > 0
-                self.log.warning("Procore rejected the order of items %s: %s", _named(chunk), refused)
-                reason = {"item_ids": [item["item_id"] for item in chunk], "reason": str(refused)}
-                self._keep(journal, refused=[*journal["refused"], reason])
+                self.log.warning("Procore rejected the order of items %s: %s", _named(chunk), rejected)
+                reason = {"item_ids": [item["item_id"] for item in chunk], "reason": str(rejected)}
+                self._persist(journal, rejected=[*journal["rejected"], reason])
             else:
                 accepted = max(accepted, len(chunk))
             progress.count(len(chunk))
@@ -302,23 +302,23 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
             token = self._token(chunk, journal)
             since = time_text(self.hook.client.server_time() - CREATED_EARLIER)
             order = {"items": chunk, "since": since, "operation_id": None}
-            self._keep(journal, orders={**journal["orders"], token: order})
+            self._persist(journal, orders={**journal["orders"], token: order})
             try:
                 operation_id = self._send(chunk, token)
-            except NOTHING_DONE as refused:
-                self._keep(journal, orders={name: o for name, o in journal["orders"].items() if name != token})
-                is_doubtful = any(item["item_id"] in journal["doubtful"] for item in chunk)
-                if isinstance(refused, ApiError) and is_doubtful and refused.status_code in CONFLICTS:
-                    self._settle(chunk, journal, refused)  # it may be the first order that this one conflicts with
+            except NOTHING_DONE as rejected:
+                self._persist(journal, orders={name: o for name, o in journal["orders"].items() if name != token})
+                is_unresolved = any(item["item_id"] in journal["unresolved"] for item in chunk)
+                if isinstance(rejected, ApiError) and is_unresolved and rejected.status_code in CONFLICTS:
+                    self._resolve(chunk, journal, rejected)  # it may be the first order that this one conflicts with
                     return
                 raise
-            except ContractError as odd:
+            except UnexpectedResponse as malformed:
                 self._set_aside(journal)
-                self._settle(chunk, journal, odd)
+                self._resolve(chunk, journal, malformed)
                 return
             except (OutcomeUnknown, ServerError) as lost:
                 self._set_aside(journal)
-                self.log.warning("%s Looking for the instances that it may have started.", told(lost))
+                self.log.warning("%s Looking for the instances that it may have started.", describe(lost))
                 chunk = self._missing(chunk, journal)
                 if not chunk:
                     return
@@ -328,7 +328,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
                 self.log.warning("Items %s show no new instance; they are ordered once more.", _named(chunk))
             else:
                 order = {**order, "operation_id": operation_id}
-                self._keep(journal, orders={**journal["orders"], token: order})
+                self._persist(journal, orders={**journal["orders"], token: order})
                 self.log.info(
                     "Ordered the start of items %s of tool %s as user %s: operation %s.",
                     *(_named(chunk), self.tool_type, self.hook.user_id, operation_id),
@@ -336,77 +336,79 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
                 return
 
     def _token(self, chunk: list[dict[str, str]], journal: Mapping[str, Any]) -> str:
-        where = (self.hook.company_id, self.level, self.tool_type, text_id(self.tool_subtype))
+        where = (self.hook.company_id, self.level, self.tool_type, str_id(self.tool_subtype))
         return rules.idempotency_token(*where, chunk, journal["run"], journal["round"])
 
     def _send(self, chunk: list[dict[str, str]], token: str) -> str:
         operation = self.hook.bulk_start_instances(
             self.tool_type,
             chunk,
-            tool_subtype=text_id(self.tool_subtype),
+            tool_subtype=str_id(self.tool_subtype),
             idempotency_token=token,
             project_id=self.level,
         )
         if not is_id(operation.get("operation_id")):
-            raise ContractError("Procore took the order and named no operation to wait for")
-        return str(text_id(operation["operation_id"]))
+            raise UnexpectedResponse("Procore took the order and named no operation to wait for")
+        return str(str_id(operation["operation_id"]))
 
-    def _settle(self, chunk: list[dict[str, str]], journal: dict[str, Any], fault: ApiError) -> None:
+    def _resolve(self, chunk: list[dict[str, str]], journal: dict[str, Any], fault: ApiError) -> None:
         """Read until every item of an order that was taken, or may have been, has its instance; nothing is sent."""
-        self.log.warning("%s Looking for the instances that it may have started.", told(fault))
-        for pause in (0.0, *PAUSES):
-            time.sleep(pause)
+        self.log.warning("%s Looking for the instances that it may have started.", describe(fault))
+        for delay in (0.0, *DELAYS):
+            time.sleep(delay)
             chunk = self._missing(chunk, journal)
             if not chunk:
                 return
-        raise OutcomeUnknown(f"{told(fault)} And items {_named(chunk)} show no new instance")
+        raise OutcomeUnknown(f"{describe(fault)} And items {_named(chunk)} show no new instance")
 
     def _missing(self, chunk: list[dict[str, str]], journal: dict[str, Any]) -> list[dict[str, str]]:
         """Look for the instances of a chunk that is in doubt, and return the items that show none."""
-        self._read_patiently([item["item_id"] for item in chunk], journal)
+        self._read_when_rate_limited([item["item_id"] for item in chunk], journal)
         done = self._done(journal)
         return [item for item in chunk if item["item_id"] not in done]
 
-    def _read_patiently(self, item_ids: Sequence[str], journal: dict[str, Any]) -> None:
+    def _read_when_rate_limited(self, item_ids: Sequence[str], journal: dict[str, Any]) -> None:
         """
         Look for the instances of items that are in doubt.
 
         :raises OutcomeUnknown: they cannot be read, which does not tell what became of the order.
         """
-        for pause in (*PAUSES, None):
+        for delay in (*DELAYS, None):
             try:
                 self._look_for(item_ids, journal)
             except ApiError as fault:
-                if pause is None:
+                if delay is None:
                     raise OutcomeUnknown(
-                        f"Items {', '.join(item_ids[:FEW])} may have been started, and reading failed: {told(fault)}"
+                        f"Items {', '.join(item_ids[:FEW])} may have been started. Reading failed: {describe(fault)}"
                     ) from fault
-                self.log.warning("%s Reading again.", told(fault))
-                time.sleep(pause)
+                self.log.warning("%s Reading again.", describe(fault))
+                time.sleep(delay)
             else:
                 return
 
     def _look_for(self, item_ids: Sequence[str], journal: dict[str, Any]) -> None:
         """Note the instances of those items that are neither done nor ordered: ours, and such as are as good."""
         running = {item["item_id"] for order in journal["orders"].values() for item in order["items"]}
-        since = journal["doubtful"]
+        since = journal["unresolved"]
         done = self._done(journal) | running
         adopts = self.on_active_instance == "adopt"
         left = [item_id for item_id in item_ids if item_id not in done and (adopts or item_id in since)]
-        noted: dict[str, list[dict[str, Any]]] = {"found": list(journal["found"]), "active": list(journal["active"])}
+        recorded: dict[str, list[dict[str, Any]]] = {"found": list(journal["found"]), "active": list(journal["active"])}
         for active in (True, False):
             rows = list(self._instances(left, active=active)) if left else []
             for item_id in list(left):
-                own_rows = [row for row in rows if text_id(row["item_id"]) == item_id]
-                kind, row = self._judge_instances(own_rows, since.get(item_id))
+                own_rows = [row for row in rows if str_id(row["item_id"]) == item_id]
+                kind, row = self._evaluate_instances(own_rows, since.get(item_id))
                 if row is not None:
-                    noted[kind].append({"item_id": item_id, "instance_id": str(row["id"])})
+                    recorded[kind].append({"item_id": item_id, "instance_id": str(row["id"])})
                     left.remove(item_id)
             left = [item_id for item_id in left if item_id in since]  # what has ended counts only if it may be ours
-        if noted != {"found": journal["found"], "active": journal["active"]}:
-            self._keep(journal, **noted)
+        if recorded != {"found": journal["found"], "active": journal["active"]}:
+            self._persist(journal, **recorded)
 
-    def _judge_instances(self, rows: Sequence[dict[str, Any]], since: str | None) -> tuple[str, dict[str, Any] | None]:
+    def _evaluate_instances(
+        self, rows: Sequence[dict[str, Any]], since: str | None
+    ) -> tuple[str, dict[str, Any] | None]:
         """
         Return which of an item's instances counts, and as what: ``found`` for ours, else ``active``.
 
@@ -435,7 +437,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
 
     def _completed(self, operation_ids: Sequence[str]) -> list[dict[str, Any]]:
         return [
-            {"item_id": text_id(item.get("item_id")), "instance_id": text_id(item.get("instance_id"))}
+            {"item_id": str_id(item.get("item_id")), "instance_id": str_id(item.get("instance_id"))}
             for operation_id in operation_ids
             for item in rules.operation_items(self._operation(operation_id))[0]
         ]
@@ -444,7 +446,9 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         self, ids: Sequence[str], operations: Sequence[Mapping[str, Any]], journal: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
         """Return the items that no operation has completed; one that gives no reason failed with its operation."""
-        reasons = {item_id: refused["reason"] for refused in journal["refused"] for item_id in refused["item_ids"]} | {
+        reasons = {
+            item_id: rejected["reason"] for rejected in journal["rejected"] for item_id in rejected["item_ids"]
+        } | {
             str(item.get("item_id")): item.get("message")
             for operation_id in ids
             for item in rules.operation_items(self._operation(operation_id))[1]
@@ -459,7 +463,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
             if item["item_id"] not in done
         ]
 
-    def _judge_failed(self, failed: list[dict[str, Any]], journal: dict[str, Any]) -> list[dict[str, Any]]:
+    def _evaluate_failed(self, failed: list[dict[str, Any]], journal: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the failed items that have no instance."""
         journal["orders"] = {}  # they are over
         self._look_for([item["item_id"] for item in failed], journal)
@@ -471,14 +475,14 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         look = partial(
             self.hook.list_instances,
             self.tool_type,
-            tool_subtype=text_id(self.tool_subtype),
+            tool_subtype=str_id(self.tool_subtype),
             active=active,
             project_id=self.level,
         )
         # Many are found sooner by going through all.
         rows = look() if len(item_ids) > FEW else (row for item_id in item_ids for row in look(item_id=item_id))
         for row in rows:
-            if is_id(row.get("id")) and text_id(row.get("item_id")) in item_ids:
+            if is_id(row.get("id")) and str_id(row.get("item_id")) in item_ids:
                 yield row
 
     def _result(self, journal: Mapping[str, Any]) -> dict[str, Any]:
@@ -495,7 +499,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
 
 
 def _chunks(items: list[dict[str, str]], size: int) -> list[list[dict[str, str]]]:
-    return [items[begin : begin + size] for begin in range(0, len(items), size)]
+    return [items[start : start + size] for start in range(0, len(items), size)]
 
 
 def _without_repetitions(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -508,5 +512,5 @@ def _named(chunk: Sequence[Mapping[str, str]]) -> str:
 
 def _is_new(row: Mapping[str, Any], since: str) -> bool:
     """Tell whether an instance was created since a time."""
-    created, begun = parse_time(row.get("created_at") or row.get("started_at")), parse_time(since)
-    return created is not None and begun is not None and created >= begun
+    created, started = parse_time(row.get("created_at") or row.get("started_at")), parse_time(since)
+    return created is not None and started is not None and created >= started

@@ -45,32 +45,32 @@ class Report:
     failed: list[dict[str, str]] = field(default_factory=list)
     any_success: bool = False  # anywhere
     _instances: set[str] = field(default_factory=set)
-    _refused: int = 0
+    _rejected: int = 0
     _succeeded: bool = False
     _faults: int = 0  # of the server, in a row
     _first: ApiError | None = None  # refusal of all, while nothing has succeeded anywhere
 
-    def begin(self) -> None:
+    def start(self) -> None:
         """Begin a tool or a list of its own: whether anything can be read there is not known yet."""
-        self._refused, self._succeeded = 0, False
+        self._rejected, self._succeeded = 0, False
 
     def succeed(self) -> None:
         self._succeeded = self.any_success = True
         self._faults = 0
 
-    def refuse(self, refusal: ApiError, **ids: str) -> None:
+    def record_rejected(self, rejection: ApiError, **ids: str) -> None:
         """
         Note what was refused.
 
         :raises ApiError: everything is refused, or fails from now on, so something more than single items is wrong.
         """
-        self._note(self.forbidden if isinstance(refusal, PermissionDenied) else self.failed, str(refusal), ids)
-        self.check_server(refusal)
-        self._refused += 1
-        self._first = self._first or refusal
-        self._faults = self._faults + 1 if isinstance(refusal, READ_FAULTS) else 0
-        if (not self._succeeded and self._refused >= HOPELESS) or self._faults >= HOPELESS:
-            raise refusal
+        self._record(self.forbidden if isinstance(rejection, PermissionDenied) else self.failed, str(rejection), ids)
+        self.check_server(rejection)
+        self._rejected += 1
+        self._first = self._first or rejection
+        self._faults = self._faults + 1 if isinstance(rejection, READ_FAULTS) else 0
+        if (not self._succeeded and self._rejected >= HOPELESS) or self._faults >= HOPELESS:
+            raise rejection
 
     def check_server(self, fault: ApiError) -> None:
         """
@@ -99,10 +99,10 @@ class Report:
     def miss(self, reason: str, **ids: str) -> None:
         """Note what no answer held, unless it is known why."""
         if ids.get("instance_id") not in self._instances:
-            self._note(self.failed, reason, ids)
+            self._record(self.failed, reason, ids)
 
-    def _note(self, notes: list[dict[str, str]], reason: str, ids: dict[str, str]) -> None:
-        notes.append({**ids, "reason": reason})
+    def _record(self, records: list[dict[str, str]], reason: str, ids: dict[str, str]) -> None:
+        records.append({**ids, "reason": reason})
         if "instance_id" in ids:
             self._instances.add(ids["instance_id"])
 
@@ -127,10 +127,10 @@ class HistoryReader:
     item, of one instance. The first that answers is used; how many items a call takes is not documented.
     """
 
-    def __init__(self, hook: ProcoreHook, report: Report, batch_size: int, tell: Callable[..., None]):
+    def __init__(self, hook: ProcoreHook, report: Report, batch_size: int, emit: Callable[..., None]):
         self.hook = hook
         self.report = report
-        self._tell = tell
+        self._report = emit
         self._bulk = BulkHistoryReader(max_items=batch_size, on_failure=self._check_failure)
         self._only_in_bulk = 0  # items that failed in bulk and not by themselves
         self._answered: set[str] = set()  # routes that are there
@@ -155,7 +155,7 @@ class HistoryReader:
             for item_id, histories in found.items():
                 del left[item_id]
                 if isinstance(histories, REJECTIONS):
-                    self.report.refuse(histories, tool_type=scope.tool_type, item_id=item_id)
+                    self.report.record_rejected(histories, tool_type=scope.tool_type, item_id=item_id)
                 elif isinstance(histories, READ_FAULTS):
                     yield item_id, self._alone(scope, item_id, instances[item_id], histories)
                 elif isinstance(histories, WorkflowsError):  # a sign-in is rejected, which is not about items
@@ -168,7 +168,7 @@ class HistoryReader:
     def _check_failure(self, failure: ApiError, items: int) -> None:
         self.report.check_server(failure)
         if items > 1:
-            self._tell("%s So many items (%s) fail in one call; going on with %s.", failure, items, items // 2)
+            self._report("%s So many items (%s) fail in one call; going on with %s.", failure, items, items // 2)
 
     def _alone(self, scope: Scope, item_id: str, instances: Iterable[Json], fault: ApiError) -> list[Any]:
         """Read the histories of an item that fails in bulk, each by itself: only one of them may be broken."""
@@ -192,16 +192,16 @@ class HistoryReader:
     def _of_item(self, scope: Scope, item_id: str, instances: Iterable[Json]) -> list[Any] | None:
         try:
             histories = self.hook.list_item_histories(scope.tool_type, item_id, project_id=scope.level)
-        except REJECTIONS as refusal:
+        except REJECTIONS as rejection:
             # Where the route is not there, "history" may be taken for the id of an instance.
-            if not isinstance(refusal, PermissionDenied) and "item" not in self._answered:
-                self._miss("item", refusal, "each instance's history is read by itself")
+            if not isinstance(rejection, PermissionDenied) and "item" not in self._answered:
+                self._miss("item", rejection, "each instance's history is read by itself")
             else:
-                self.report.refuse(refusal, tool_type=scope.tool_type, item_id=item_id)
+                self.report.record_rejected(rejection, tool_type=scope.tool_type, item_id=item_id)
             return None
         except READ_FAULTS as fault:
             self.report.check_server(fault)
-            self._tell("%s Each instance of item %s is read by itself.", fault, item_id)
+            self._report("%s Each instance of item %s is read by itself.", fault, item_id)
             return self._of_instances(scope, item_id, instances)
         self._accept("item")
         return histories
@@ -214,8 +214,10 @@ class HistoryReader:
             instance_id = instance["id"]
             try:
                 history = self.hook.get_instance_history(instance_id, project_id=scope.level, tool_type=scope.tool_type)
-            except (*REJECTIONS, *READ_FAULTS) as refusal:
-                self.report.refuse(refusal, tool_type=scope.tool_type, item_id=item_id, instance_id=instance_id)
+            except (*REJECTIONS, *READ_FAULTS) as rejection:
+                self.report.record_rejected(
+                    rejection, tool_type=scope.tool_type, item_id=item_id, instance_id=instance_id
+                )
                 continue
             self._accept("instance")
             histories.append({**history, "instance_id": instance_id})
@@ -230,11 +232,11 @@ class HistoryReader:
 
     def _miss(self, route: str, reason: Exception, instead: str) -> None:
         self._absent.add(route)
-        self._tell("%s The %s history is not there; %s.", reason, route, instead)
+        self._report("%s The %s history is not there; %s.", reason, route, instead)
 
 
 def histories_of(
-    hook: ProcoreHook, scope: Scope, instances: Iterable[Json], report: Report, tell: Callable[..., None]
+    hook: ProcoreHook, scope: Scope, instances: Iterable[Json], report: Report, emit: Callable[..., None]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """
     Read the histories of some instances; what cannot be read goes into the report.
@@ -247,7 +249,7 @@ def histories_of(
         if instance["item_id"] is not None:
             listed_row = rules.listed_instance({**instance, "id": instance["instance_id"]}, None)
             by_item.setdefault(instance["item_id"], []).append(listed_row)
-    reader = HistoryReader(hook, report, MAX_ITEMS, tell)
+    reader = HistoryReader(hook, report, MAX_ITEMS, emit)
     for item_id, histories in reader.of_items(scope, by_item):
         named = rules.name_histories(histories, by_item[item_id], tool_type=scope.tool_type, item_id=item_id)
         yield from ((one.instance_id, one.history) for one in named)

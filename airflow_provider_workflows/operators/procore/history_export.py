@@ -21,7 +21,7 @@ from airflow_provider_workflows.operators.procore.histories import HistoryReader
 from airflow_provider_workflows.operators.table_writer import Tables
 from airflow_provider_workflows.polling.bulk_history import MAX_ITEMS
 from airflow_provider_workflows.rules import procore_history as rules
-from airflow_provider_workflows.rules.parameters import check_required, check_seconds, listed, seconds, text_id
+from airflow_provider_workflows.rules.parameters import as_list, check_required, check_seconds, seconds, str_id
 
 if TYPE_CHECKING:
     from airflow.sdk import Context, ObjectStoragePath
@@ -72,8 +72,8 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
         self.changed_since = changed_since
         self.overlap = overlap
         self.allow_empty = allow_empty
-        self._began = 0.0
-        self._began_at: datetime | None = None
+        self._started = 0.0
+        self._started_at: datetime | None = None
 
     def act(self, context: Context) -> dict[str, Any]:
         since = rules.changed_since(self.changed_since)
@@ -81,8 +81,8 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
         check_seconds("overlap", overlap)
         self.check_parameters()
         folder = storage_path("path", self.path, self.object_storage_conn_id)
-        self._began = began = monotonic()
-        self._began_at = None
+        self._started = started = monotonic()
+        self._started_at = None
         report = Report(self.hook.me)
         with Tables(self.tables, self.file_format) as tables:
             latest = self.export(tables, since, report)
@@ -95,16 +95,16 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
         result = {
             "paths": paths,
             **tables.counts,
-            "kept": tables.kept,
+            "kept": tables.stored,
             "forbidden": report.forbidden,
             "failed": report.failed,
             "changed_since": rules.iso(since) if since else None,
-            "watermark": rules.watermark(since, latest, self.began_at(), timedelta(seconds=overlap)),
+            "watermark": rules.watermark(since, latest, self.started_at(), timedelta(seconds=overlap)),
         }
         if is_suspicious:
-            self._warn_of_nothing(paths, tables.kept)
-        written = len(paths) - len(tables.kept)
-        self._tell(result, f"{written} files with {size} bytes to {folder} in {monotonic() - began:.1f} s")
+            self._warn_of_nothing(paths, tables.stored)
+        written = len(paths) - len(tables.stored)
+        self._report(result, f"{written} files with {size} bytes to {folder} in {monotonic() - started:.1f} s")
         return result
 
     @abstractmethod
@@ -119,27 +119,27 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
     def names_rows(self) -> bool:
         """Return whether a parameter names what to export, independent of ``changed_since``."""
 
-    def began_at(self) -> datetime:
+    def started_at(self) -> datetime:
         """Return the start of the export by the server's clock, which the first response states."""
-        if self._began_at is None:
-            self._began_at = self.hook.client.server_time() - timedelta(seconds=monotonic() - self._began)
-        return self._began_at
+        if self._started_at is None:
+            self._started_at = self.hook.client.server_time() - timedelta(seconds=monotonic() - self._started)
+        return self._started_at
 
     if TYPE_CHECKING:
         hook: Any
 
-    def _warn_of_nothing(self, paths: Mapping[str, str], kept: Sequence[str]) -> None:
-        files = ", ".join(paths[table] for table in kept)
-        what = f"The files of an earlier run stay: {files}." if kept else "There were no files of an earlier run."
+    def _warn_of_nothing(self, paths: Mapping[str, str], stored: Sequence[str]) -> None:
+        files = ", ".join(paths[table] for table in stored)
+        what = f"The files of an earlier run stay: {files}." if stored else "There were no files of an earlier run."
         self.log.warning("Exported no rows at all. %s Set allow_empty=True if that is to be expected.", what)
 
-    def _tell(self, result: Json, written: str) -> None:
+    def _report(self, result: Json, written: str) -> None:
         rows = ", ".join(f"{result[table]} {table}" for table in self.tables)
         self.log.info("Exported %s, changed since %s: %s.", rows, result["changed_since"] or "ever", written)
         for kind in ("forbidden", "failed"):
-            for refused in result[kind]:
-                ids = ", ".join(f"{name} {value}" for name, value in refused.items() if name != "reason")
-                self.log.warning("Not exported (%s): %s: %s", kind, ids, refused["reason"])
+            for rejected in result[kind]:
+                ids = ", ".join(f"{name} {value}" for name, value in rejected.items() if name != "reason")
+                self.log.warning("Not exported (%s): %s: %s", kind, ids, rejected["reason"])
 
 
 class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOperator):
@@ -206,7 +206,7 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
         self.batch_size = batch_size
 
     def check_parameters(self) -> None:
-        tools, projects = listed(self.tool_type), listed(self.project_id)
+        tools, projects = as_list(self.tool_type), as_list(self.project_id)
         if not tools or not projects:
             raise ConfigurationError(f"{'project_id' if tools else 'tool_type'} is an empty list.")
         for tool_type in tools:
@@ -215,7 +215,7 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
             if self.project_id is not None:
                 check_required(project_id=project_id)
         if self.item_ids is not None:
-            for item_id in listed(self.item_ids):
+            for item_id in as_list(self.item_ids):
                 check_required(item_ids=item_id)
             if len(tools) > 1 or len(projects) > 1:
                 raise ConfigurationError("item_ids belong to one tool_type and one project_id; several were given.")
@@ -235,17 +235,17 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
         all_listed = True
         scopes = self._scopes()
         for scope in scopes:
-            report.begin()
+            report.start()
             if self.item_ids is not None:
                 instances = self._given_items(scope, report)
             else:
                 try:
                     instances, updated = self._sweep(scope, since, report)
-                except REJECTIONS as refusal:
+                except REJECTIONS as rejection:
                     self.hook.check_tool(scope.tool_type)
-                    if isinstance(refusal, InvalidRequest):  # such as a tool that needs its subtype
+                    if isinstance(rejection, InvalidRequest):  # such as a tool that needs its subtype
                         raise
-                    report.refuse(refusal, tool_type=scope.tool_type, project_id=scope.level)
+                    report.record_rejected(rejection, tool_type=scope.tool_type, project_id=scope.level)
                     all_listed = False
                     continue
                 latest = rules.latest_of(latest, updated)
@@ -261,8 +261,8 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
         return list(
             dict.fromkeys(
                 Scope(str(tool_type), self.hook.level_for(project_id, str(tool_type)))
-                for tool_type in listed(self.tool_type)
-                for project_id in listed(self.project_id)
+                for tool_type in as_list(self.tool_type)
+                for project_id in as_list(self.project_id)
             )
         )
 
@@ -273,7 +273,7 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
         found: dict[str, list[Json]] = {}
         latest: datetime | None = None
         for row in Progress("instances listed").of(self._list(scope)):
-            self.began_at()
+            self.started_at()
             instance = rules.listed_instance(row, since)
             item_id = rules.text(row.get("item_id"))
             latest = rules.latest_of(latest, rules.time(row.get("updated_at")))
@@ -292,13 +292,13 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
 
     def _given_items(self, scope: Scope, report: Report) -> dict[str, list[Json]]:
         found: dict[str, list[Json]] = {}
-        item_ids = dict.fromkeys(str(text_id(given)) for given in listed(self.item_ids))
+        item_ids = dict.fromkeys(str(str_id(given)) for given in as_list(self.item_ids))
         for item_id in Progress("items listed", len(item_ids)).of(item_ids):
             try:
                 # A server may ignore the filter.
                 rows = [row for row in self._list(scope, item_id) if rules.text(row.get("item_id")) == item_id]
-            except (*REJECTIONS, *READ_FAULTS) as refusal:
-                report.refuse(refusal, tool_type=scope.tool_type, item_id=item_id)
+            except (*REJECTIONS, *READ_FAULTS) as rejection:
+                report.record_rejected(rejection, tool_type=scope.tool_type, item_id=item_id)
                 continue
             if not rows:
                 report.miss(
@@ -325,7 +325,7 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
 
     def _list(self, scope: Scope, item_id: str | None = None) -> Iterator[dict[str, Any]]:
         found: Iterator[dict[str, Any]] = self.hook.list_instances(
-            scope.tool_type, tool_subtype=text_id(self.tool_subtype), item_id=item_id, project_id=scope.level
+            scope.tool_type, tool_subtype=str_id(self.tool_subtype), item_id=item_id, project_id=scope.level
         )
         return found
 

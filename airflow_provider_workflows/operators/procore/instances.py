@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Any
 from airflow_provider_workflows.exceptions import (
     NOTHING_DONE,
     ConfigurationError,
-    ContractError,
     InstanceBlocked,
     InvalidRequest,
     OutcomeUnknown,
     ServerError,
+    UnexpectedResponse,
     WorkflowsError,
 )
 from airflow_provider_workflows.operators.base import (
     Pin,
-    read_until,
-    read_until_found,
+    describe,
+    poll_until,
+    poll_until_found,
     resolve_unknown_outcome,
-    told,
 )
 from airflow_provider_workflows.operators.procore.base import (
     DONE,
@@ -35,7 +35,7 @@ from airflow_provider_workflows.operators.procore.base import (
     where_it_stands,
 )
 from airflow_provider_workflows.rules import procore as rules
-from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, listed, text_id
+from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_given, check_required, str_id
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
             instance = {**instance, **{name: value for name, value in ended.items() if value is not None}}
         return {
             "instance_id": instance_id,
-            "item_id": text_id(instance.get("item_id")),
+            "item_id": str_id(instance.get("item_id")),
             "tool_type": instance.get("tool_type"),
             "project_id": self.level,
             "ended_at": instance.get("ended_at"),
@@ -100,7 +100,9 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
         def send() -> dict[str, Any]:
             answered = self.hook.terminate_instance(instance_id, project_id=self.level)
             if not rules.has_ended(answered):
-                raise ContractError(f"The answer to terminating instance {instance_id} does not show that it has ended")
+                raise UnexpectedResponse(
+                    f"The answer to terminating instance {instance_id} does not show that it has ended"
+                )
             return answered
 
         def read() -> dict[str, Any] | None:
@@ -111,14 +113,14 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
         try:
             ended = self.change(send, read, missing=missing)
         except REJECTED as rejected:
-            faster = read_until_found(read, 0)
+            faster = poll_until_found(read, 0)
             if faster is None:
                 raise
-            self.log.info("%s Instance %s has ended in between.", told(rejected), instance_id)
+            self.log.info("%s Instance %s has ended in between.", describe(rejected), instance_id)
             return faster, True
         self.log.info(
             "Terminated instance %s (item %s)%s as user %s.",
-            *(instance_id, text_id(before.get("item_id")), where_it_stands(before), user_id),
+            *(instance_id, str_id(before.get("item_id")), where_it_stands(before), user_id),
         )
         return ended, False
 
@@ -165,29 +167,29 @@ class ProcoreRestartInstanceOperator(ProcoreInstanceOperator):
         step = rules.current_step(new) or {}
         return {
             "instance_id": str(new["id"]),
-            "item_id": text_id(new.get("item_id")),
+            "item_id": str_id(new.get("item_id")),
             "tool_type": new.get("tool_type"),
             "project_id": self.level,
             "step": step.get("name"),
-            "step_occurrence_id": text_id(step.get("id")),
+            "step_occurrence_id": str_id(step.get("id")),
             "started_at": new.get("started_at"),
             "restarted_instance_id": instance_id,
         }
 
     def _restart(self, instance_id: str, old: Mapping[str, Any]) -> dict[str, Any]:
-        user_id, item_id = self.hook.user_id, text_id(old.get("item_id"))
+        user_id, item_id = self.hook.user_id, str_id(old.get("item_id"))
         try:
-            before = {text_id(row.get("id")) for row in self._instances(old)}
+            before = {str_id(row.get("id")) for row in self._instances(old)}
         except REJECTED as rejected:  # who may not list may still restart
-            self.log.info("%s So a new instance is found by Procore's answer only.", told(rejected))
+            self.log.info("%s So a new instance is found by Procore's answer only.", describe(rejected))
             before = None
 
         def send() -> dict[str, Any]:
             answered = self.hook.restart_instance(instance_id, restart_mode=self.restart_mode, project_id=self.level)
-            if text_id(answered.get("id")) in (None, "", instance_id) or not rules.is_asked_for(
+            if str_id(answered.get("id")) in (None, "", instance_id) or not rules.is_response_requested_from(
                 answered, item_id=item_id
             ):
-                raise ContractError(
+                raise UnexpectedResponse(
                     f"The answer to restarting instance {instance_id} shows no new instance of the item"
                 )
             return answered
@@ -197,14 +199,14 @@ class ProcoreRestartInstanceOperator(ProcoreInstanceOperator):
                 return None
             if before is None:
                 raise WorkflowsError(f"Nothing tells which instance of item {item_id} is new.")
-            new = [row for row in self._instances(old) if text_id(row.get("id")) not in {*before, instance_id, None}]
+            new = [row for row in self._instances(old) if str_id(row.get("id")) not in {*before, instance_id, None}]
             return self.hook.get_instance(rules.newest_instance(new), project_id=self.level) if new else None
 
         missing = (
             f"{self.confirm_timeout:.0f} s later item {item_id} shows no new instance after instance {instance_id}"
         )
         new = self.change(send, read, missing=missing)
-        if text_id(new["id"]) in (before or ()):
+        if str_id(new["id"]) in (before or ()):
             self.log.info(
                 "Instance %s was restarted before, as instance %s; no other is started.", instance_id, new["id"]
             )
@@ -220,9 +222,9 @@ class ProcoreRestartInstanceOperator(ProcoreInstanceOperator):
             return []
         return self.hook.list_item_instances(
             str(old.get("tool_type") or self.tool_type),
-            str(text_id(old.get("item_id"))),
+            str(str_id(old.get("item_id"))),
             self.level,
-            tool_subtype=text_id(old.get("tool_subtype")),
+            tool_subtype=str_id(old.get("tool_subtype")),
             required=False,
         )
 
@@ -260,7 +262,7 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
             raise ConfigurationError(f"max_refreshes must be a whole number, 1 or more; got {self.max_refreshes!r}.")
         instance_id = self.pinned_instance_id(context, "refresh")
         shown = self.show(instance_id)
-        item_id = text_id(shown.get("item_id"))
+        item_id = str_id(shown.get("item_id"))
         history = self._history(instance_id)
         reason = history.get("blocked_reason")
         refreshes = 0
@@ -273,7 +275,7 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
                 raise InstanceBlocked(f"{self._blocked(instance_id, history)} It was tried again {refreshes} times.")
             self._refresh(instance_id, shown)
             refreshes += 1
-            history = read_until_found(partial(self._free, instance_id), self.confirm_timeout) or self._history(
+            history = poll_until_found(partial(self._free, instance_id), self.confirm_timeout) or self._history(
                 instance_id
             )
         now = rules.describe_instance(history, instance_id=instance_id, item_id=item_id)
@@ -287,7 +289,7 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
         except InvalidRequest as rejected:
             if rules.is_blocked(self._history(instance_id)):
                 raise
-            self.log.info("%s Somebody else was faster.", told(rejected))
+            self.log.info("%s Somebody else was faster.", describe(rejected))
             return
         except NOTHING_DONE:
             raise
@@ -306,7 +308,7 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
                 return
         self.log.info(
             "Refreshed instance %s (item %s)%s as user %s.",
-            *(instance_id, text_id(shown.get("item_id")), where_it_stands(shown), user_id),
+            *(instance_id, str_id(shown.get("item_id")), where_it_stands(shown), user_id),
         )
 
     def _history(self, instance_id: str) -> dict[str, Any]:
@@ -410,29 +412,29 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
         if step is None or str(step["id"]) != occurrence_id:
             self._moved(instance, instance_id, occurrence_id)
             return None
-        wanted = self._ids(instance)
+        desired = self._ids(instance)
         there = rules.assignee_ids(step)
         result = {
             "instance_id": instance_id,
-            "item_id": text_id(instance.get("item_id")),
+            "item_id": str_id(instance.get("item_id")),
             "project_id": self.level,
             "step": step.get("name"),
             "step_occurrence_id": occurrence_id,
-            "added": [one for one in wanted if one not in there],
-            "already_assigned": [one for one in wanted if one in there],
+            "added": [one for one in desired if one not in there],
+            "already_assigned": [one for one in desired if one in there],
             "confirmed": True,
         }
         if result["added"]:
             if pin.value is None:
-                pin.keep({"instance_id": instance_id, "step_occurrence_id": occurrence_id})
+                pin.persist({"instance_id": instance_id, "step_occurrence_id": occurrence_id})
             return self._add(result)
-        self.log.info("All of %s are assignees of this step already; nothing is sent.", ", ".join(wanted))
-        return self._keep(result, DONE)
+        self.log.info("All of %s are assignees of this step already; nothing is sent.", ", ".join(desired))
+        return self._persist(result, DONE)
 
     def _check_parameters(self) -> None:
         self.check_instance()
         check_given(self, "step_occurrence_id")
-        people = listed(self.assignees)
+        people = as_list(self.assignees)
         if not people:
             raise ConfigurationError("assignees must hold logins or ids, and not be empty.")
         for one in people:
@@ -445,16 +447,16 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
     def _given_pin(self) -> dict[str, Any] | None:
         if self.step_occurrence_id is None:
             return None
-        return {"instance_id": text_id(self.instance_id), "step_occurrence_id": text_id(self.step_occurrence_id)}
+        return {"instance_id": str_id(self.instance_id), "step_occurrence_id": str_id(self.step_occurrence_id)}
 
     def _ids(self, instance: Mapping[str, Any]) -> list[str]:
-        wanted = list(dict.fromkeys(str(one).strip() for one in listed(self.assignees)))
-        if all(one.isdecimal() for one in wanted):
-            return wanted
+        desired = list(dict.fromkeys(str(one).strip() for one in as_list(self.assignees)))
+        if all(one.isdecimal() for one in desired):
+            return desired
         tool_type = self.tool_type or str(instance.get("tool_type"))
         tool_subtype = instance.get("tool_subtype") if self.tool_subtype is None else self.tool_subtype
-        people = self.hook.list_possible_assignees(tool_type, tool_subtype=text_id(tool_subtype), project_id=self.level)
-        found, unknown = rules.people_ids(people, wanted)
+        people = self.hook.list_possible_assignees(tool_type, tool_subtype=str_id(tool_subtype), project_id=self.level)
+        found, unknown = rules.people_ids(people, desired)
         if unknown:
             raise ConfigurationError(
                 f"assignees: {', '.join(unknown)} can be no assignee of tool {tool_type} here. Add them to the "
@@ -465,7 +467,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
     def _add(self, result: dict[str, Any]) -> dict[str, Any] | None:
         """Add assignees, and find out what became of that; it is never sent twice."""
         user_id = self.hook.user_id
-        self._keep(result, UNKNOWN)
+        self._persist(result, UNKNOWN)
         try:
             self.hook.add_assignees(
                 result["instance_id"],
@@ -479,13 +481,13 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
                 project_id=self.level,
             )
         except NOTHING_DONE as rejected:
-            self._keep(result, NOT_TAKEN)
+            self._persist(result, NOT_TAKEN)
             self._rejected(rejected, result)
             return None
         except WorkflowsError as lost:
             result = self._resolved(lost, result)
         else:
-            self._keep(result, TAKEN)
+            self._persist(result, TAKEN)
             result = self._confirmed(result)
         self.log.info(
             "Added %s to step %r of instance %s (item %s) as user %s (occurrence %s).",
@@ -515,13 +517,13 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
         try:
             resolve_unknown_outcome(lost, read, self.confirm_timeout, missing=missing)
         except ServerError:  # and the step does not have them: a retry adds them
-            self._keep(result, NOT_TAKEN)
+            self._persist(result, NOT_TAKEN)
             raise
-        return self._keep(result, DONE)
+        return self._persist(result, DONE)
 
     def _confirmed(self, result: dict[str, Any]) -> dict[str, Any]:
         """Read until the record shows those whose addition Procore has taken; a step that is over cannot contradict."""
-        found = read_until(partial(self._look, result), lambda found: found == SHOWN, self.confirm_timeout)
+        found = poll_until(partial(self._look, result), lambda found: found == SHOWN, self.confirm_timeout)
         if found == MISSING:
             raise OutcomeUnknown(
                 f"Procore took the addition; but {self.confirm_timeout:.0f} s later step occurrence "
@@ -530,13 +532,13 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
             )
         if found != SHOWN:
             self.log.warning("Procore took the addition, and its record does not show it: the step is over.")
-        return self._keep({**result, "confirmed": found == SHOWN}, DONE)
+        return self._persist({**result, "confirmed": found == SHOWN}, DONE)
 
     def _rejected(self, rejected: WorkflowsError, result: Mapping[str, Any]) -> None:
         """End the task where Procore did not take the addition: perhaps the step has moved on."""
         instance_id, occurrence_id = result["instance_id"], result["step_occurrence_id"]
         if isinstance(rejected, REJECTED):
-            shown = read_until(
+            shown = poll_until(
                 partial(self.show, instance_id),
                 lambda shown: self._is_over(shown, occurrence_id),
                 self.confirm_timeout if rejected.status_code in PERHAPS_MOVED else 0,
@@ -568,6 +570,6 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
         over = f"Step occurrence {occurrence_id} of instance {instance_id} is over; it" if occurrence_id else None
         self.moved(f"{over or f'Instance {instance_id}'} {where}.", self.on_step_moved)
 
-    def _keep(self, result: dict[str, Any], outcome: str) -> dict[str, Any]:
-        self._journal.keep({**result, "outcome": outcome})
+    def _persist(self, result: dict[str, Any], outcome: str) -> dict[str, Any]:
+        self._journal.persist({**result, "outcome": outcome})
         return result

@@ -12,16 +12,16 @@ from airflow_provider_workflows.exceptions import (
     REJECTIONS,
     ApiError,
     ConfigurationError,
-    ContractError,
+    UnexpectedResponse,
 )
 from airflow_provider_workflows.operators.procore.base import ProcoreOperator, ProcoreWideOperator
 from airflow_provider_workflows.operators.procore.histories import Report, Scope, histories_of
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import (
+    as_list,
     check_given,
     check_required,
-    listed,
-    text_id,
+    str_id,
 )
 from airflow_provider_workflows.rules.payload import is_id
 
@@ -110,13 +110,13 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
         return shown if self.batch_size is None else self._batches(shown, self.batch_size)
 
     def _check_parameters(self) -> None:
-        tools = listed(self.tool_type)
+        tools = as_list(self.tool_type)
         if not tools:
             raise ConfigurationError("tool_type must name a tool or a list of tools.")
         for tool in tools:
             check_required(tool_type=tool)
         check_given(self, "tool_subtype", "item_id", "assignee_id")
-        projects = listed(self.project_id)
+        projects = as_list(self.project_id)
         if not projects:
             raise ConfigurationError("project_id must name a project or a list of projects.")
         for project in projects:
@@ -134,21 +134,21 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
                 raise ConfigurationError(f"{name} must be a whole number, 1 or more; got {value!r}.")
 
     def _states(self) -> list[str]:
-        return [] if self.states is None else [str(state) for state in listed(self.states)]
+        return [] if self.states is None else [str(state) for state in as_list(self.states)]
 
     def _rows(self) -> Iterator[dict[str, Any]]:
         assignee = self._assignee()
         report = Report(self.hook.me)
         scopes = (
-            Scope(str(tool_type), self.hook.level_for(text_id(project_id), str(tool_type)))
-            for tool_type in listed(self.tool_type)
-            for project_id in listed(self.project_id)
+            Scope(str(tool_type), self.hook.level_for(str_id(project_id), str(tool_type)))
+            for tool_type in as_list(self.tool_type)
+            for project_id in as_list(self.project_id)
         )
         for scope in dict.fromkeys(scopes):
             found = self.hook.list_instances(
                 scope.tool_type,
-                tool_subtype=text_id(self.tool_subtype),
-                item_id=text_id(self.item_id),
+                tool_subtype=str_id(self.tool_subtype),
+                item_id=str_id(self.item_id),
                 assignee_id=assignee,
                 active=self.active,
                 overdue=self.overdue,
@@ -162,7 +162,7 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
         report.end()
 
     def _assignee(self) -> str | None:
-        given = text_id(self.assignee_id)
+        given = str_id(self.assignee_id)
         if given == ME:
             return self.hook.user_id
         return given if given is None or given.isdecimal() else self.hook.find_user_id(given, parameter="assignee_id")
@@ -178,7 +178,7 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
     def _row(instance: Mapping[str, Any], scope: Scope) -> dict[str, Any]:
         return {
             "instance_id": str(instance["id"]),
-            "item_id": text_id(instance.get("item_id")),
+            "item_id": str_id(instance.get("item_id")),
             "tool_type": instance.get("tool_type") or scope.tool_type,
             "project_id": scope.level,
             "state": None,
@@ -187,7 +187,7 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
         }
 
     def _in_states(self, scope: Scope, rows: list[dict[str, Any]], report: Report) -> Iterator[dict[str, Any]]:
-        report.begin()
+        report.start()
         left = {row["instance_id"]: row for row in rows}
         together = Report(self.hook.me)  # an item that cannot be read with others may have instances that can
         for instance_id, history in histories_of(self.hook, scope, rows, together, self.log.info):
@@ -204,7 +204,7 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
     def _in_state(self, row: dict[str, Any], history: Mapping[str, Any], report: Report) -> Iterator[dict[str, Any]]:
         try:
             now = rules.describe_instance(history, instance_id=row["instance_id"], item_id=row["item_id"])
-        except ContractError as malformed:
+        except UnexpectedResponse as malformed:
             self._leave_out(row, malformed, report)
             return
         report.succeed()
@@ -213,10 +213,10 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
 
     def _leave_out(self, row: Mapping[str, Any], fault: ApiError, report: Report) -> None:
         self.log.warning("Left out instance %s of item %s: %s", row["instance_id"], row["item_id"], fault)
-        report.refuse(fault, instance_id=row["instance_id"])
+        report.record_rejected(fault, instance_id=row["instance_id"])
 
     @staticmethod
     def _batches(rows: list[dict[str, Any]], size: int) -> list[list[dict[str, Any]]]:
         most = conf.getint("core", "max_map_length", fallback=1024)
         size = max(size, -(-len(rows) // most))
-        return [rows[begin : begin + size] for begin in range(0, len(rows), size)]
+        return [rows[start : start + size] for start in range(0, len(rows), size)]

@@ -11,17 +11,17 @@ from airflow_provider_workflows.exceptions import (
     READ_FAULTS,
     REJECTIONS,
     ConfigurationError,
-    ContractError,
     OutcomeUnknown,
-    PresetDiffers,
+    PresetConflict,
     PresetsUnfinished,
     ServerError,
+    UnexpectedResponse,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.base import Pin, Progress, read_until_found, told
+from airflow_provider_workflows.operators.base import Pin, Progress, describe, poll_until_found
 from airflow_provider_workflows.operators.procore.base import ProcoreWideOperator
 from airflow_provider_workflows.rules import procore_presets as rules
-from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, text_id
+from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_required, str_id
 from airflow_provider_workflows.rules.payload import documented_form, is_id
 from airflow_provider_workflows.version_compat import task_state_store
 
@@ -34,12 +34,12 @@ if TYPE_CHECKING:
 RETRY_READS = "A retry reads the preset, and changes it where it is as before."
 MODES = ("plan", "apply")
 MEMBERS = ("merge", "replace")
-ON_REFUSED = ("fail", "skip")
+ON_REJECTED = ("fail", "skip")
 # What the tries of a task know of each other: the presets that were changed, and those that perhaps were, with their
 # members before and after.
 NOTHING_DONE_YET: Mapping[str, Any] = {"done": [], "open": {}}
-MOST_READS = 3  # of a preset that changes from read to read
-MAX_FAILURES_IN_A_ROW = 10  # presets of one tool and project: then all may fail, and each more takes minutes
+MAX_READS = 3  # of a preset that changes from read to read
+MAX_CONSECUTIVE_FAILURES = 10  # presets of one tool and project: then all may fail, and each more takes minutes
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Target:
     scope: Scope
     preset_id: str
     template: str | None
-    wishes: list[rules.Wish] = field(default_factory=list)
+    desired_groups: list[rules.DesiredGroup] = field(default_factory=list)
     reason: str | None = None
     failure: WorkflowsError | None = None
 
@@ -72,10 +72,18 @@ class Target:
         return self.reason is None and self.failure is None
 
     @property
-    def refusals(self) -> list[str]:
-        told = [f"{wish.name}: {wish.reason}" for wish in self.wishes if wish.reason]
-        told += [f"{wish.name}: {one['who']} {one['reason']}" for wish in self.wishes for one in wish.refused]
-        return [*([self.reason] if self.reason else []), *told]
+    def rejections(self) -> list[str]:
+        messages = [
+            f"{desired_group.name}: {desired_group.reason}"
+            for desired_group in self.desired_groups
+            if desired_group.reason
+        ]
+        messages += [
+            f"{desired_group.name}: {one['who']} {one['reason']}"
+            for desired_group in self.desired_groups
+            for one in desired_group.rejected
+        ]
+        return [*([self.reason] if self.reason else []), *messages]
 
 
 class ProcorePresetAssigneesOperator(ProcoreWideOperator):
@@ -108,7 +116,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
     :param allow_empty: Whether a group may be left without members.
     :param approved_plan: What a run with ``mode="plan"`` returned: a preset that would change in other ways than
         that is refused (templated).
-    :param on_refused: ``fail`` (default): refuse everything if anything can be refused beforehand, and fail at the
+    :param on_rejected: ``fail`` (default): refuse everything if anything can be refused beforehand, and fail at the
         end if Procore refused something; ``skip``: do the rest.
     :param confirm_timeout: Seconds, or a timedelta, to read on until a preset shows a change; default 60.
     :raises ConfigurationError: the assignments have not this form, name a preset twice, or something is refused.
@@ -137,7 +145,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         members: str = "merge",
         allow_empty: bool = False,
         approved_plan: Mapping[str, Any] | None = None,
-        on_refused: str = "fail",
+        on_rejected: str = "fail",
         confirm_timeout: timedelta | float = 60.0,
         **kwargs: Any,
     ):
@@ -149,7 +157,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         self.members = members
         self.allow_empty = allow_empty
         self.approved_plan = approved_plan
-        self.on_refused = on_refused
+        self.on_rejected = on_rejected
         self.confirm_timeout = confirm_timeout
 
     def act(self, context: Context) -> dict[str, Any]:
@@ -158,18 +166,18 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         rows: list[dict[str, Any]] = []
         self._failures: list[WorkflowsError] = []
         try:
-            if self.mode == "apply" and self.on_refused == "fail":
-                self._check_refusals(targets)
+            if self.mode == "apply" and self.on_rejected == "fail":
+                self._check_rejections(targets)
             if self.mode == "apply":
                 _ = self.hook.user_id  # for the log: after a change nothing may fail for it
             journal = Pin(task_state_store(context), "presets", None)
             progress = Progress("presets " + ("planned" if self.mode == "plan" else "worked on"), len(targets))
             failed: dict[Scope, int] = {}  # presets in a row
             for target in progress.of(targets):
-                is_down = target.is_known and failed.get(target.scope, 0) >= MAX_FAILURES_IN_A_ROW
+                is_down = target.is_known and failed.get(target.scope, 0) >= MAX_CONSECUTIVE_FAILURES
                 rows.append(_untried(target) if is_down else self._row(target, journal))
                 if target.is_known:
-                    is_edited = bool(self._failures) and isinstance(self._failures[-1], PresetDiffers)
+                    is_edited = bool(self._failures) and isinstance(self._failures[-1], PresetConflict)
                     is_broken = rows[-1]["status"] in rules.UNFINISHED and not is_edited
                     failed[target.scope] = failed.get(target.scope, 0) + 1 if is_broken else 0
         finally:
@@ -180,22 +188,22 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
             "mode": self.mode,
             "changed": sum(row["status"] in ("change", "applied") for row in rows),
             "unchanged": sum(row["status"] == "unchanged" for row in rows),
-            "refused": sum(rules.is_refused(row) for row in rows),
+            "rejected": sum(rules.is_rejected(row) for row in rows),
             "presets": rows,
         }
 
     def _check_outcome(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Fail the task where not all was done that should be."""
         if unfinished := [row for row in rows if row["status"] in rules.UNFINISHED]:
-            are_edited = all(isinstance(failure, PresetDiffers) for failure in self._failures)
-            error = PresetDiffers if are_edited else PresetsUnfinished  # what a retry cannot help is not retried
+            are_edited = all(isinstance(failure, PresetConflict) for failure in self._failures)
+            error = PresetConflict if are_edited else PresetsUnfinished  # what a retry cannot help is not retried
             raise error(
                 f"{len(unfinished)} of {len(rows)} preset(s) failed or have an unknown outcome, the first one: "
                 f"{unfinished[0]['reason']}\n"
                 f"{rules.table_of(unfinished)}"
             )
-        bad = [row for row in rows if row["status"] == "refused"]
-        if self.mode == "apply" and self.on_refused == "fail" and bad:
+        bad = [row for row in rows if row["status"] == "rejected"]
+        if self.mode == "apply" and self.on_rejected == "fail" and bad:
             reasons = "; ".join(f"preset {row['preset_id']}: {row['reason']}" for row in bad)
             raise ConfigurationError(f"assignments: {len(bad)} preset(s) were not changed. {reasons}")
 
@@ -204,7 +212,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
     def _checked_assignments(self) -> list[dict[str, Any]]:
         check_choice("mode", self.mode, MODES)
         check_choice("members", self.members, MEMBERS)
-        check_choice("on_refused", self.on_refused, ON_REFUSED)
+        check_choice("on_rejected", self.on_rejected, ON_REJECTED)
         for name in ("tool_type", "tool_subtype", "project_id"):
             if getattr(self, name) is not None:
                 check_required(**{name: getattr(self, name)})
@@ -226,9 +234,9 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         return targets
 
     def _targets_of(self, assignment: Mapping[str, Any]) -> Iterator[Target]:
-        tool_type, tool_subtype = assignment["tool_type"], assignment["tool_subtype"] or text_id(self.tool_subtype)
+        tool_type, tool_subtype = assignment["tool_type"], assignment["tool_subtype"] or str_id(self.tool_subtype)
         given = self.project_id if assignment["project_id"] is None else assignment["project_id"]
-        projects = dict.fromkeys(text_id(project_id) for project_id in listed(given))
+        projects = dict.fromkeys(str_id(project_id) for project_id in as_list(given))
         scopes = (Scope(tool_type, tool_subtype, self.hook.level_for(project, tool_type)) for project in projects)
         for scope in dict.fromkeys(scopes):
             try:
@@ -247,16 +255,18 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
                 template = (preset.get("template") or {}).get("name")
                 try:
                     with documented_form():
-                        wishes = self._wishes(scope, preset, assignment["groups"])
+                        desired_groups = self._desired_groups(scope, preset, assignment["groups"])
                 except (*REJECTIONS, *READ_FAULTS) as fault:
                     yield _unknown_target(scope, str(preset["id"]), template, fault)
                 else:
-                    yield Target(scope, str(preset["id"]), template, wishes)
+                    yield Target(scope, str(preset["id"]), template, desired_groups)
 
-    def _wishes(self, scope: Scope, preset: Mapping[str, Any], wanted: Mapping[str, Sequence[str]]) -> list[rules.Wish]:
-        groups = self._groups(text_id((preset.get("template") or {}).get("last_published_version_id")))
+    def _desired_groups(
+        self, scope: Scope, preset: Mapping[str, Any], desired: Mapping[str, Sequence[str]]
+    ) -> list[rules.DesiredGroup]:
+        groups = self._groups(str_id((preset.get("template") or {}).get("last_published_version_id")))
         return [
-            rules.wish_for(
+            rules.desired_group_for(
                 name,
                 people,
                 groups=groups,
@@ -264,15 +274,15 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
                 replace=self.members == "replace",
                 allow_empty=self.allow_empty,
             )
-            for name, people in wanted.items()
+            for name, people in desired.items()
         ]
 
-    def _check_refusals(self, targets: Sequence[Target]) -> None:
-        told = [f"preset {target.preset_id}: {refusal}" for target in targets for refusal in target.refusals]
-        if told:
+    def _check_rejections(self, targets: Sequence[Target]) -> None:
+        messages = [f"preset {target.preset_id}: {rejection}" for target in targets for rejection in target.rejections]
+        if messages:
             raise ConfigurationError(
-                f"assignments: nothing was changed, for some of it is refused. {'; '.join(told)}. Correct it, or set "
-                "on_refused to 'skip' to do the rest."
+                f"assignments: nothing was changed. Rejected: {'; '.join(messages)}. Correct it, or set "
+                "on_rejected to 'skip' to do the rest."
             )
 
     # --- what all presets share is asked for once ---
@@ -331,14 +341,14 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
                 raise target.failure
             if target.reason is None:
                 with documented_form():
-                    self._judge(target, self._read(target), row, journal)
+                    self._evaluate(target, self._read(target), row, journal)
         except REJECTIONS as rejected:
             if target.preset_id in (journal.value or NOTHING_DONE_YET)["open"]:
-                words = f"An earlier try has perhaps changed the preset; {told(rejected).rstrip('.')}"
+                words = f"An earlier try has perhaps changed the preset; {describe(rejected).rstrip('.')}"
                 self._fail(row, OutcomeUnknown(words, advice=RETRY_READS))
             else:
                 row["reason"] = str(rejected)
-        except (*READ_FAULTS, OutcomeUnknown, PresetDiffers) as failure:
+        except (*READ_FAULTS, OutcomeUnknown, PresetConflict) as failure:
             self._fail(row, failure)
         return row
 
@@ -348,19 +358,24 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         row["status"] = "unknown" if isinstance(failure, OutcomeUnknown) else "failed"
         row["reason"] = str(failure)
 
-    def _judge(self, target: Target, preset: dict[str, Any], row: dict[str, Any], journal: Pin) -> None:
+    def _evaluate(self, target: Target, preset: dict[str, Any], row: dict[str, Any], journal: Pin) -> None:
         replace = self.members == "replace"
         logins = rules.logins_of(self._possible(target.scope))
         intended = (journal.value or NOTHING_DONE_YET)["open"].get(target.preset_id)  # by an earlier try
         earlier = self._changed_earlier(target, preset, journal)
-        for _ in range(MOST_READS):
-            after = rules.members_after(preset, target.wishes, replace=replace)
-            groups = rules.group_changes(preset, target.wishes, replace=replace, logins=logins)
+        for _ in range(MAX_READS):
+            after = rules.members_after(preset, target.desired_groups, replace=replace)
+            groups = rules.group_changes(preset, target.desired_groups, replace=replace, logins=logins)
             row.update(valid=preset.get("valid"), groups=groups)
             if not rules.differences(preset, after):
-                all_refused = all(wish.reason or (wish.refused and not wish.ids) for wish in target.wishes)
-                row["status"] = "refused" if all_refused else "applied" if earlier else "unchanged"
-                row["reason"] = "; ".join(target.refusals) if all_refused else "by an earlier try" if earlier else None
+                all_rejected = all(
+                    desired_group.reason or (desired_group.rejected and not desired_group.ids)
+                    for desired_group in target.desired_groups
+                )
+                row["status"] = "rejected" if all_rejected else "applied" if earlier else "unchanged"
+                row["reason"] = (
+                    "; ".join(target.rejections) if all_rejected else "by an earlier try" if earlier else None
+                )
                 return
             if earlier:
                 raise _differs(target, rules.differences(preset, after))
@@ -370,19 +385,19 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
             if self.mode == "plan":
                 row["status"] = "change"
                 return
-            self._note(target, journal, {"before": rules.members_of(preset), "after": dict(after)})
+            self._record(target, journal, {"before": rules.members_of(preset), "after": dict(after)})
             # A change carries every group, so whoever was added since the first read must be in it.
             try:
                 now = self._read(target)
             except WorkflowsError:
-                self._note(target, journal, intended)  # nothing was sent
+                self._record(target, journal, intended)  # nothing was sent
                 raise
             if rules.is_unchanged(now, preset):
                 self._change(target, preset, after, row, journal)
                 return
             preset = now
-        self._note(target, journal, intended)
-        row["reason"] = f"somebody else is editing it: {MOST_READS} reads showed {MOST_READS} states of it"
+        self._record(target, journal, intended)
+        row["reason"] = f"somebody else is editing it: {MAX_READS} reads showed {MAX_READS} states of it"
 
     def _changed_earlier(self, target: Target, preset: Mapping[str, Any], journal: Pin) -> bool:
         """
@@ -390,32 +405,32 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
 
         :raises PresetDiffers: a try was cut off while it did, and the preset is neither as it was nor as it should be.
         """
-        kept = journal.value or NOTHING_DONE_YET
-        intent = kept["open"].get(target.preset_id)
+        stored = journal.value or NOTHING_DONE_YET
+        intent = stored["open"].get(target.preset_id)
         if intent is None:
-            return target.preset_id in kept["done"]
-        told = self._differences(target, preset, intent["after"])
-        if told and self._differences(target, preset, intent["before"]):
-            raise _differs(target, told)
-        if not told:
-            self._note(target, journal, is_done=True)
-        return not told
+            return target.preset_id in stored["done"]
+        messages = self._differences(target, preset, intent["after"])
+        if messages and self._differences(target, preset, intent["before"]):
+            raise _differs(target, messages)
+        if not messages:
+            self._record(target, journal, is_done=True)
+        return not messages
 
     def _differences(
         self, target: Target, preset: Mapping[str, Any], members: Mapping[str, Sequence[str]]
     ) -> list[str]:
         """Say in words where a preset lacks members, or has others in a group that may have none."""
-        replaced = [str(wish.uuid) for wish in target.wishes if wish.reason is None]
+        replaced = [str(desired_group.uuid) for desired_group in target.desired_groups if desired_group.reason is None]
         return rules.differences(preset, members, closed=replaced if self.members == "replace" else ())
 
     @staticmethod
-    def _note(target: Target, journal: Pin, intent: dict[str, Any] | None = None, *, is_done: bool = False) -> None:
+    def _record(target: Target, journal: Pin, intent: dict[str, Any] | None = None, *, is_done: bool = False) -> None:
         """Store what is about to be done to a preset; or that it was done, or is not going to be."""
-        kept = journal.value or NOTHING_DONE_YET
-        still_open = {preset_id: other for preset_id, other in kept["open"].items() if preset_id != target.preset_id}
+        stored = journal.value or NOTHING_DONE_YET
+        still_open = {preset_id: other for preset_id, other in stored["open"].items() if preset_id != target.preset_id}
         now_open = {} if intent is None else {target.preset_id: intent}
         now_done = [target.preset_id] if is_done else []
-        journal.keep({"done": [*kept["done"], *now_done], "open": {**still_open, **now_open}})
+        journal.persist({"done": [*stored["done"], *now_done], "open": {**still_open, **now_open}})
 
     def _change(
         self,
@@ -430,15 +445,15 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         try:
             self.hook.update_preset_assignees(target.preset_id, **body, project_id=target.scope.level)
         except REJECTIONS:
-            self._note(target, journal)
+            self._record(target, journal)
             raise
-        except (OutcomeUnknown, ContractError, ServerError) as fault:
-            self.log.warning("%s Reading whether preset %s was changed.", told(fault), target.preset_id)
+        except (OutcomeUnknown, UnexpectedResponse, ServerError) as fault:
+            self.log.warning("%s Reading whether preset %s was changed.", describe(fault), target.preset_id)
             lost = fault
         self._verify(target, preset, after, lost)
-        self._note(target, journal, is_done=True)
+        self._record(target, journal, is_done=True)
         row["status"] = "applied"
-        changes = [f"{group['group']}: {_told_change(group)}" for group in row["groups"] if _told_change(group)]
+        changes = [f"{group['group']}: {_change_message(group)}" for group in row["groups"] if _change_message(group)]
         self.log.info(
             "Changed preset %s (template %s, project %s) as user %s: %s.",
             *(target.preset_id, target.template, target.scope.level, self.hook.user_id, "; ".join(changes)),
@@ -472,9 +487,9 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
             differing[:] = self._differences(target, shown[0], after) + rules.losses(shown[0], before)
             return None if differing else True
 
-        if read_until_found(holds, self.confirm_timeout):
+        if poll_until_found(holds, self.confirm_timeout):
             return
-        what = "The change was taken" if lost is None else told(lost).rstrip(".")
+        what = "The change was taken" if lost is None else describe(lost).rstrip(".")
         if not shown:
             words = f"{what}; and preset {target.preset_id} cannot be read"
             raise OutcomeUnknown(words, advice=RETRY_READS) from lost
@@ -489,7 +504,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         return self.hook.get_preset(target.preset_id, project_id=target.scope.level)
 
 
-def _new_row(target: Target, status: str = "refused", reason: str | None = None) -> dict[str, Any]:
+def _new_row(target: Target, status: str = "rejected", reason: str | None = None) -> dict[str, Any]:
     return {
         "preset_id": target.preset_id,
         "project_id": target.scope.level,
@@ -502,7 +517,9 @@ def _new_row(target: Target, status: str = "refused", reason: str | None = None)
 
 
 def _untried(target: Target) -> dict[str, Any]:
-    return _new_row(target, "failed", f"not tried: {MAX_FAILURES_IN_A_ROW} presets of its project have failed in a row")
+    return _new_row(
+        target, "failed", f"not tried: {MAX_CONSECUTIVE_FAILURES} presets of its project have failed in a row"
+    )
 
 
 def _unknown_target(scope: Scope, preset_id: str, template: str | None, fault: WorkflowsError) -> Target:
@@ -519,16 +536,16 @@ def _is_meant(preset: Mapping[str, Any], assignment: Mapping[str, Any]) -> bool:
     if assignment["preset_id"] is not None:
         return str(preset.get("id")) == str(assignment["preset_id"])
     template = preset.get("template") or {}
-    wanted = str(assignment["template"]).casefold()
-    return wanted in (str(template.get("id")), str(template.get("name")).casefold())
+    desired = str(assignment["template"]).casefold()
+    return desired in (str(template.get("id")), str(template.get("name")).casefold())
 
 
-def _told_change(group: Mapping[str, Any]) -> str:
+def _change_message(group: Mapping[str, Any]) -> str:
     return ", ".join(f"{kind} {', '.join(group[kind])}" for kind in ("added", "removed") if group[kind])
 
 
-def _differs(target: Target, told: Sequence[str]) -> PresetDiffers:
-    return PresetDiffers(
-        f"Preset {target.preset_id} does not hold what was written: {'; '.join(told)}. Somebody else has edited it "
+def _differs(target: Target, messages: Sequence[str]) -> PresetConflict:
+    return PresetConflict(
+        f"Preset {target.preset_id} does not hold what was written: {'; '.join(messages)}. Somebody else has edited it "
         "meanwhile, or Procore changed what it was sent. It is not written over; look at it, then clear the task."
     )

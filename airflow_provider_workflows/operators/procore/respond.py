@@ -17,7 +17,7 @@ from airflow_provider_workflows.exceptions import (
     ServerError,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.base import Pin, read_until, resolve_unknown_outcome, told
+from airflow_provider_workflows.operators.base import Pin, describe, poll_until, resolve_unknown_outcome
 from airflow_provider_workflows.operators.object_storage import AttachedFile, attached_files
 from airflow_provider_workflows.operators.procore.base import (
     NOT_TAKEN,
@@ -31,7 +31,7 @@ from airflow_provider_workflows.operators.procore.base import (
 )
 from airflow_provider_workflows.operators.procore.uploads import FileUploads
 from airflow_provider_workflows.rules import procore as rules
-from airflow_provider_workflows.rules.parameters import check_choice, check_given, listed, one_of, text_id
+from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_given, require_exactly_one, str_id
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
@@ -40,8 +40,8 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 UPLOAD_PART = 16 * 2**20  # bytes; Procore takes parts of 5 to 100 MiB
-MOST_PARTS = 10_000
-LARGEST_FILE = UPLOAD_PART * MOST_PARTS  # bytes
+MAX_PARTS = 10_000
+MAX_FILE_BYTES = UPLOAD_PART * MAX_PARTS  # bytes
 
 
 @dataclass(frozen=True)
@@ -200,57 +200,57 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         if view.recorded is None:
             if not is_sent:  # else it may be recorded without being shown
                 self.check_pending(view)
-            with self._in_doubt(outcome == UNKNOWN, view):
+            with self._outcome_unknown(outcome == UNKNOWN, view):
                 chosen = self._choose(rules.response_options(view.step or {}))
-                files = attached_files("files", self.files, largest=LARGEST_FILE)
+                files = attached_files("files", self.files, largest=MAX_FILE_BYTES)
         # Only now it is certain that this step occurrence is the user's to respond to.
         if pin.value is None:
-            pin.keep({"instance_id": instance_id, "step_occurrence_id": view.occurrence_id})
+            pin.persist({"instance_id": instance_id, "step_occurrence_id": view.occurrence_id})
         elif not pin.value.get("instance_id") and by_item.value is None:
-            by_item.keep({"instance_id": instance_id})
+            by_item.persist({"instance_id": instance_id})
         if view.recorded is not None:
-            return self.already_recorded(view, instance_id, is_in_doubt=is_sent)
-        at = {"step": (view.step or {}).get("name"), "item_id": text_id(view.instance.get("item_id"))}
+            return self.already_recorded(view, instance_id, is_outcome_unknown=is_sent)
+        at = {"step": (view.step or {}).get("name"), "item_id": str_id(view.instance.get("item_id"))}
         chosen = {**chosen, **at, "step_occurrence_id": view.occurrence_id}
-        with self._in_doubt(outcome == UNKNOWN, view):
+        with self._outcome_unknown(outcome == UNKNOWN, view):
             request = self._request(instance_id, chosen, files)
-        return self._respond(request, instance_id, chosen, is_in_doubt=outcome == UNKNOWN)
+        return self._respond(request, instance_id, chosen, is_outcome_unknown=outcome == UNKNOWN)
 
     @contextlib.contextmanager
-    def _in_doubt(self, is_in_doubt: bool, view: View) -> Iterator[None]:
+    def _outcome_unknown(self, is_outcome_unknown: bool, view: View) -> Iterator[None]:
         """Where an earlier try has sent a response, say so if this try cannot send it again."""
         try:
             yield
         except WorkflowsError as error:
-            if not is_in_doubt:
+            if not is_outcome_unknown:
                 raise
             raise OutcomeUnknown(
                 f"An earlier try of this task has sent a response to step occurrence {view.occurrence_id}, "
-                f"{self._no_record(view)}, and it cannot be sent again: {told(error).rstrip('.')}"
+                f"{self._no_record(view)}, and it cannot be sent again: {describe(error).rstrip('.')}"
             ) from error
 
     def _check_parameters(self) -> None:
         self.check_instance()
-        one_of(option=self.option, option_id=self.option_id, option_type=self.option_type)
+        require_exactly_one(option=self.option, option_id=self.option_id, option_type=self.option_type)
         check_given(self, "step_occurrence_id")
         check_choice("on_step_moved", self.on_step_moved, ON_STEP_MOVED)
         if not isinstance(self.attachments or {}, Mapping):
             raise ConfigurationError(f"attachments must be ids by kind, a mapping; got {self.attachments!r}.")
         for kind, ids in (self.attachments or {}).items():
             check_choice("the keys of attachments (paths go into files)", kind, rules.ATTACHMENT_KINDS)
-            if not ids or any(str(one).strip() in ("", "None") for one in listed(ids)):
+            if not ids or any(str(one).strip() in ("", "None") for one in as_list(ids)):
                 raise ConfigurationError(f"attachments: {kind} must hold ids, none of them empty.")
 
     def _given_pin(self) -> dict[str, Any] | None:
         if self.step_occurrence_id is None:
             return None
         return {
-            "instance_id": text_id(self.instance_id),
-            "step_occurrence_id": text_id(self.step_occurrence_id),
+            "instance_id": str_id(self.instance_id),
+            "step_occurrence_id": str_id(self.step_occurrence_id),
         }
 
-    def _wish(self) -> dict[str, str | None]:
-        return {"name": self.option, "option_id": text_id(self.option_id), "option_type": self.option_type}
+    def _requested(self) -> dict[str, str | None]:
+        return {"name": self.option, "option_id": str_id(self.option_id), "option_type": self.option_type}
 
     # --- what the record shows ---
 
@@ -286,7 +286,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         """Read what became of the response that an earlier try has sent: recorded, or the step is still current."""
         self.log.info("An earlier try of this task has sent a response. Reading what became of it.")
         read = partial(self.view, instance_id, occurrence_id)
-        view = read_until(read, lambda view: view.recorded is not None or view.is_current, self.confirm_timeout)
+        view = poll_until(read, lambda view: view.recorded is not None or view.is_current, self.confirm_timeout)
         if view is None or (view.recorded is None and not view.is_current):
             option = self._earlier_choice(occurrence_id).get("name")
             record = "the record cannot be read" if view is None else self._no_record(view)
@@ -302,14 +302,14 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         if view.recorded is not None and self._compare(view)[0] is not None:
             return self.already_recorded(view, instance_id)
         chosen = self._earlier_choice(occurrence_id)
-        if not rules.option_fits(chosen, **self._wish()):
+        if not rules.option_fits(chosen, **self._requested()):
             raise ResponseConflict(
                 f"An earlier try of this task has given the response {chosen['name']!r} to step occurrence "
-                f"{occurrence_id} of instance {instance_id}; it was not changed to {self._wished!r}."
+                f"{occurrence_id} of instance {instance_id}; it was not changed to {self._requested_label!r}."
             )
         self.log.info("Procore took the response %r of an earlier try; nothing is sent.", chosen["name"])
-        answer = {**chosen, "comment": self.comment}
-        return self._result(view, instance_id, answer, already_recorded=True, confirmed=False)
+        response = {**chosen, "comment": self.comment}
+        return self._result(view, instance_id, response, already_recorded=True, confirmed=False)
 
     def check_pending(self, view: View) -> None:
         """
@@ -330,7 +330,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
 
     def _choose(self, options: list[dict[str, Any]]) -> dict[str, Any]:
         """Return the option that is meant, ``{id, name, type, others}``, with the other options of its step."""
-        chosen = rules.choose_option(options, **self._wish())
+        chosen = rules.choose_option(options, **self._requested())
         return {**chosen, "others": [option for option in options if option is not chosen]}
 
     def _compare(self, view: View, chosen: Mapping[str, Any] | None = None) -> tuple[bool | None, dict[str, Any]]:
@@ -344,37 +344,37 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             with contextlib.suppress(ConfigurationError):
                 chosen = self._choose(options)
         if chosen is None:
-            return rules.is_recorded_response(recorded, **self._wish()), recorded
+            return rules.is_recorded_response(recorded, **self._requested()), recorded
         option = {name: chosen.get(name) for name in ("id", "name", "type")}
         return rules.is_recorded_option(recorded, chosen), {**recorded, **option}
 
     def _check_same(self, view: View, same: bool | None) -> None:
         recorded = view.recorded or {}
         if same is not True:
-            told = (
-                f"it was not changed to {self._wished!r}. Procore keeps the first response."
+            explanation = (
+                f"it was not changed to {self._requested_label!r}. Procore keeps the first response."
                 if same is False
-                else f"nothing tells whether that is {self._wished!r}. If it is, nothing is left to do."
+                else f"nothing tells whether that is {self._requested_label!r}. If it is, nothing is left to do."
             )
             raise ResponseConflict(
                 f"This step already carries the response {recorded['name']!r} (type {recorded['type']}, at "
-                f"{recorded['at']}) of user {view.user_id}; {told}"
+                f"{recorded['at']}) of user {view.user_id}; {explanation}"
             )
         if (recorded.get("comment") or "").strip() != (self.comment or "").strip():
             self.log.warning("The recorded response has another comment; Procore keeps the first one.")
 
     @property
-    def _wished(self) -> str | None:
-        return next(value for value in self._wish().values() if value is not None)
+    def _requested_label(self) -> str | None:
+        return next(value for value in self._requested().values() if value is not None)
 
-    def already_recorded(self, view: View, instance_id: str, *, is_in_doubt: bool = False) -> dict[str, Any]:
+    def already_recorded(self, view: View, instance_id: str, *, is_outcome_unknown: bool = False) -> dict[str, Any]:
         """
         Return the task's result where the response was on record before this try has sent anything.
 
         :param is_in_doubt: Whether it may be one that an earlier try of the task has sent.
         """
         same, reported = self._compare(view)
-        if same is None and is_in_doubt:
+        if same is None and is_outcome_unknown:
             raise self._cannot_tell(view, OutcomeUnknown("An earlier try of this task has sent a response"))
         self._check_same(view, same)
         self.log.info("The response %r is already recorded; nothing is sent.", (view.recorded or {}).get("name"))
@@ -383,7 +383,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
     # --- sending ---
 
     def _respond(
-        self, request: Callable[[], None], instance_id: str, chosen: Mapping[str, Any], *, is_in_doubt: bool
+        self, request: Callable[[], None], instance_id: str, chosen: Mapping[str, Any], *, is_outcome_unknown: bool
     ) -> dict[str, Any] | None:
         """
         Send the response, and find out what became of it.
@@ -391,24 +391,24 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         :param request: Sends it.
         :param is_in_doubt: Whether an earlier try of the task has sent a response, and nobody knows what became of it.
         """
-        self._keep_outcome(chosen, UNKNOWN)  # before it is sent: a try that dies from here on leaves a doubt
+        self._persist_outcome(chosen, UNKNOWN)  # before it is sent: a try that dies from here on leaves a doubt
         lost: WorkflowsError | None = None
         can_be_repeated = False
         try:
             request()
         except NOTHING_DONE as rejected:
-            if not is_in_doubt:
+            if not is_outcome_unknown:
                 return self._rejected(rejected, instance_id, chosen)
             lost = rejected
         except WorkflowsError as error:
             lost = error
             can_be_repeated = True
         if lost is None:
-            self._keep_outcome(chosen, TAKEN)
+            self._persist_outcome(chosen, TAKEN)
             view = self._confirmed(instance_id, str(chosen["step_occurrence_id"]))
         else:
-            if is_in_doubt:  # what is unknown is what became of the earlier response
-                lost = OutcomeUnknown(told(lost).rstrip("."))
+            if is_outcome_unknown:  # what is unknown is what became of the earlier response
+                lost = OutcomeUnknown(describe(lost).rstrip("."))
             view = self._resolved(lost, instance_id, chosen, request if can_be_repeated else None)
         return self._given(view, lost, instance_id, chosen)
 
@@ -434,22 +434,22 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             if request is None or (seen and seen[0].is_over):
                 return None
             request()
-            self._keep_outcome(chosen, TAKEN)
+            self._persist_outcome(chosen, TAKEN)
             return self._confirmed(instance_id, occurrence_id)
 
         missing = f"the record does not show a response of user {self.hook.user_id} to {where}"
         try:
             return resolve_unknown_outcome(lost, read, self.confirm_timeout, missing=missing, again=again)
         except ServerError:  # and the step still waits: the next try may send it as if it were the first
-            self._keep_outcome(chosen, SERVER_FAILED)
+            self._persist_outcome(chosen, SERVER_FAILED)
             raise
 
     def _rejected(self, rejected: WorkflowsError, instance_id: str, chosen: Mapping[str, Any]) -> dict[str, Any] | None:
         """End the task where Procore did not take the response: another task was faster, or the step has moved on."""
         if not isinstance(rejected, REJECTED):  # it was not sent, or not looked at
-            self._keep_outcome(chosen, NOT_TAKEN)
+            self._persist_outcome(chosen, NOT_TAKEN)
             raise rejected
-        view = read_until(
+        view = poll_until(
             partial(self.view, instance_id, str(chosen["step_occurrence_id"])),
             lambda view: view.recorded is not None or view.is_over,
             self.confirm_timeout if rejected.status_code in PERHAPS_MOVED else 0,
@@ -457,12 +457,12 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         if view is None:
             raise rejected
         if view.recorded is not None:
-            self.log.info("%s A response is recorded all the same.", told(rejected))
+            self.log.info("%s A response is recorded all the same.", describe(rejected))
             return self.already_recorded(view, instance_id)
-        self._keep_outcome(chosen, NOT_TAKEN)
+        self._persist_outcome(chosen, NOT_TAKEN)
         if not view.is_over:
             raise rejected
-        self.moved(f"{self._over(view, instance_id)} {told(rejected)}", self.on_step_moved)
+        self.moved(f"{self._over(view, instance_id)} {describe(rejected)}", self.on_step_moved)
         return None
 
     def _confirmed(self, instance_id: str, occurrence_id: str) -> View:
@@ -472,7 +472,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         The history may be hidden from the user; but a step occurrence that goes on waiting contradicts the 204.
         """
         read = partial(self.view, instance_id, occurrence_id)
-        view = read_until(read, lambda view: view.recorded is not None, self.confirm_timeout)
+        view = poll_until(read, lambda view: view.recorded is not None, self.confirm_timeout)
         if view is not None and view.recorded is None and view.waits:
             raise OutcomeUnknown(
                 f"Procore took the response (204); but {self.confirm_timeout:.0f} s later step occurrence "
@@ -504,13 +504,13 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             "Responded %r to step %r of instance %s (item %s) as user %s (occurrence %s).",
             *(chosen["name"], chosen["step"], instance_id, chosen["item_id"], view.user_id, view.occurrence_id),
         )
-        answer = {**chosen, "comment": self.comment}
-        return self._result(view, instance_id, answer, already_recorded=False, confirmed=same is True)
+        response = {**chosen, "comment": self.comment}
+        return self._result(view, instance_id, response, already_recorded=False, confirmed=same is True)
 
     def _request(self, instance_id: str, chosen: Mapping[str, Any], files: list[AttachedFile]) -> Callable[[], None]:
         """Upload the files, and return the function that sends the response."""
         attachments = {
-            kind: [str(one).strip() for one in listed(ids)] for kind, ids in (self.attachments or {}).items()
+            kind: [str(one).strip() for one in as_list(ids)] for kind, ids in (self.attachments or {}).items()
         }
         if files:
             uploads = FileUploads(self.hook, self.level, self._store, UPLOAD_PART)
@@ -543,8 +543,8 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         earlier = self._stored.value or {}
         return earlier if earlier.get("step_occurrence_id") in (None, occurrence_id) else {}
 
-    def _keep_outcome(self, chosen: Mapping[str, Any], outcome: str) -> None:
-        self._stored.keep({**chosen, "outcome": outcome})
+    def _persist_outcome(self, chosen: Mapping[str, Any], outcome: str) -> None:
+        self._stored.persist({**chosen, "outcome": outcome})
 
     def _over(self, view: View, instance_id: str) -> str:
         if view.occurrence_id is None:
@@ -557,30 +557,30 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
     @staticmethod
     def _no_record(view: View) -> str:
         if view.unreadable is not None:
-            return f"its history cannot be read ({told(view.unreadable).rstrip('.')})"
+            return f"its history cannot be read ({describe(view.unreadable).rstrip('.')})"
         return f"the record shows no response of user {view.user_id}"
 
     def _cannot_tell(self, view: View, lost: WorkflowsError) -> OutcomeUnknown:
         recorded = view.recorded or {}
         return OutcomeUnknown(
-            f"{told(lost).rstrip('.')}; the record shows the response {recorded.get('name')!r} (type "
+            f"{describe(lost).rstrip('.')}; the record shows the response {recorded.get('name')!r} (type "
             f"{recorded.get('type')}) of user {view.user_id} to step occurrence {view.occurrence_id}, and does not "
-            f"tell whether that is {self._wished!r}"
+            f"tell whether that is {self._requested_label!r}"
         )
 
     def _result(
-        self, view: View, instance_id: str, answer: Mapping[str, Any], *, already_recorded: bool, confirmed: bool
+        self, view: View, instance_id: str, response: Mapping[str, Any], *, already_recorded: bool, confirmed: bool
     ) -> dict[str, Any]:
         return {
             "instance_id": instance_id,
-            "item_id": text_id(view.instance.get("item_id")) or answer.get("item_id"),
+            "item_id": str_id(view.instance.get("item_id")) or response.get("item_id"),
             "project_id": self.level,
-            "step": answer.get("step"),
+            "step": response.get("step"),
             "step_occurrence_id": view.occurrence_id,
-            "option": answer.get("name"),
-            "option_id": answer.get("id"),
-            "type": answer.get("type"),
-            "comment": answer.get("comment"),
+            "option": response.get("name"),
+            "option_id": response.get("id"),
+            "type": response.get("type"),
+            "comment": response.get("comment"),
             "user_id": view.user_id,
             "already_recorded": already_recorded,
             "confirmed": confirmed,

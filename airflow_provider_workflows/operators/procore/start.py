@@ -11,18 +11,18 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_workflows.exceptions import (
     NOTHING_DONE,
     ConfigurationError,
-    ContractError,
     InstanceActive,
     OutcomeUnknown,
     ServerError,
+    UnexpectedResponse,
     WorkflowsError,
 )
 from airflow_provider_workflows.operators.base import (
     Pin,
     WaitingOperator,
-    read_until_found,
+    describe,
+    poll_until_found,
     resolve_unknown_outcome,
-    told,
 )
 from airflow_provider_workflows.operators.procore.base import (
     ON_ACTIVE_INSTANCE,
@@ -31,7 +31,7 @@ from airflow_provider_workflows.operators.procore.base import (
     where_it_stands,
 )
 from airflow_provider_workflows.rules import procore as rules
-from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, text_id
+from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, str_id
 from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
 
@@ -120,7 +120,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
             self.link_to(instance)
             return self._result(instance_id, instance, adopted, None)
         # Only for the link: whatever this answers, there is an instance to wait for.
-        self.link_to(self._show(instance_id, self._answered or {"id": instance_id, "item_id": text_id(self.item_id)}))
+        self.link_to(self._show(instance_id, self._answered or {"id": instance_id, "item_id": str_id(self.item_id)}))
         cancels = self.cancel_on_kill and not adopted
         self._awaited = instance_id if cancels else None
         return self.wait(
@@ -128,13 +128,13 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
             partial(
                 ProcoreInstanceWaitTrigger,
                 procore_conn_id=self.procore_conn_id,
-                company_id=text_id(self.company_id),
+                company_id=str_id(self.company_id),
                 project_id=self.level,
                 instance_id=instance_id,
                 tool_type=self.tool_type,
-                item_id=text_id(self.item_id),
+                item_id=str_id(self.item_id),
                 terminate_on_kill=cancels,
-                carry={"adopted": adopted},
+                resume_kwargs={"adopted": adopted},
             ),
         )
 
@@ -148,8 +148,8 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
             self.log.warning("%s The task goes on with what is known of instance %s.", unreadable, instance_id)
             return known
 
-    def finish(self, context: Context, answer: Mapping[str, Any]) -> dict[str, Any]:
-        outcome = answer["result"]
+    def finish(self, context: Context, response: Mapping[str, Any]) -> dict[str, Any]:
+        outcome = response["result"]
         known = {
             "id": outcome["instance_id"],
             **{name: outcome[name] for name in ("item_id", "started_at", "ended_at")},
@@ -157,10 +157,10 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         }
         instance = self._show(outcome["instance_id"], known)
         self.link_to(instance)
-        self.log.info("%s", answer["reason"])
-        if outcome["state"] == "terminated" and self.cancel_on_kill and not answer["carry"]["adopted"]:
+        self.log.info("%s", response["reason"])
+        if outcome["state"] == "terminated" and self.cancel_on_kill and not response["resume_kwargs"]["adopted"]:
             self._check_kill(outcome["instance_id"])
-        return self._result(outcome["instance_id"], instance, answer["carry"]["adopted"], outcome)
+        return self._result(outcome["instance_id"], instance, response["resume_kwargs"]["adopted"], outcome)
 
     def _check_kill(self, instance_id: str) -> None:
         """Fail when it was an earlier, killed try of the task that terminated the instance."""
@@ -179,7 +179,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
             self.hook.terminate_instance(self._awaited, project_id=self.level)
         except OutcomeUnknown:  # by the documents the same again changes nothing
             self.hook.terminate_instance(self._awaited, project_id=self.level)
-        self.log.info("Terminated instance %s (item %s).", self._awaited, text_id(self.item_id))
+        self.log.info("Terminated instance %s (item %s).", self._awaited, str_id(self.item_id))
 
     def _check_parameters(self) -> None:
         check_required(tool_type=self.tool_type, item_id=self.item_id)
@@ -201,7 +201,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
                 )
             new = self._new_instance(journal.value["before"]) if journal.value["failed"] else None
             if new is not None:  # it shows only now that it was started all the same
-                return self._kept(journal, *new)
+                return self._stored(journal, *new)
         active = rules.active_instance(self._instances())
         return None if active is None else self._adopt(journal, active)
 
@@ -210,28 +210,28 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         user_id = self.hook.user_id
         before = [str(instance["id"]) for instance in self._instances()]
         found = {"before": before, "sent": True, "failed": False, "instance_id": None, "adopted": False}
-        journal.keep(found)
+        journal.persist(found)
         try:
             instance = self.hook.start_instance(
                 self.tool_type,
-                str(text_id(self.item_id)),
-                tool_subtype=text_id(self.tool_subtype),
-                template_id=text_id(self.template_id),
-                preset_id=text_id(self.preset_id),
+                str(str_id(self.item_id)),
+                tool_subtype=str_id(self.tool_subtype),
+                template_id=str_id(self.template_id),
+                preset_id=str_id(self.preset_id),
                 project_id=self.level,
             )
-            instance_id = text_id(instance.get("id"))
-            if not instance_id or not rules.is_asked_for(instance, item_id=text_id(self.item_id)):
-                raise ContractError("The answer to the start does not show an instance of the item")
+            instance_id = str_id(instance.get("id"))
+            if not instance_id or not rules.is_response_requested_from(instance, item_id=str_id(self.item_id)):
+                raise UnexpectedResponse("The answer to the start does not show an instance of the item")
         except NOTHING_DONE as rejected:
-            journal.keep({**found, "sent": False})
+            journal.persist({**found, "sent": False})
             if not isinstance(rejected, REJECTED):
                 raise
-            active = read_until_found(lambda: rules.active_instance(self._instances()), 0)
+            active = poll_until_found(lambda: rules.active_instance(self._instances()), 0)
             if active is None:
                 self.hook.check_tool(self.tool_type)
                 raise
-            self.log.info("%s Somebody else was faster.", told(rejected))
+            self.log.info("%s Somebody else was faster.", describe(rejected))
             return self._adopt(journal, active)
         except WorkflowsError as lost:
             return self._resolved(journal, lost)
@@ -241,7 +241,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         by = rules.created_by(instance)
         if by not in (None, user_id):
             self.log.warning("Procore says that user %s has started instance %s: it is adopted.", by, instance_id)
-        return self._kept(journal, instance_id, by not in (None, user_id))
+        return self._stored(journal, instance_id, by not in (None, user_id))
 
     def _resolved(self, journal: Pin, lost: WorkflowsError) -> tuple[str, bool]:
         """Read until the item has a new instance; nothing is started after an unknown outcome."""
@@ -257,9 +257,9 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
                 ),
             )
         except ServerError:  # and there is no new instance: the next try looks once more, and starts one
-            journal.keep({**(journal.value or {}), "sent": False, "failed": True})
+            journal.persist({**(journal.value or {}), "sent": False, "failed": True})
             raise
-        return self._kept(journal, instance_id, adopted)
+        return self._stored(journal, instance_id, adopted)
 
     def _new_instance(self, before: Sequence[str]) -> tuple[str, bool] | None:
         """
@@ -286,12 +286,12 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         by = rules.created_by(row)
         return by or rules.created_by(self.hook.get_instance(str(row["id"]), project_id=self.level))
 
-    def _kept(self, journal: Pin, instance_id: str, adopted: bool) -> tuple[str, bool]:
-        journal.keep({**(journal.value or {}), "instance_id": instance_id, "adopted": adopted})
+    def _stored(self, journal: Pin, instance_id: str, adopted: bool) -> tuple[str, bool]:
+        journal.persist({**(journal.value or {}), "instance_id": instance_id, "adopted": adopted})
         if not adopted:
             self.log.info(
                 "Started instance %s of item %s (%s)%s as user %s.",
-                *(instance_id, text_id(self.item_id), self.tool_type),
+                *(instance_id, str_id(self.item_id), self.tool_type),
                 *(where_it_stands(self._answered or {}), self.hook.user_id),
             )
         return instance_id, adopted
@@ -303,13 +303,13 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
                 "on_active_instance to 'adopt' if that is no failure."
             )
         self.log.info("Item %s has the active instance %s; no other one is started.", self.item_id, instance_id)
-        journal.keep({"before": [], "sent": False, "failed": False, "instance_id": instance_id, "adopted": True})
+        journal.persist({"before": [], "sent": False, "failed": False, "instance_id": instance_id, "adopted": True})
         return instance_id, True
 
     def _check_preset(self) -> None:
         if self.preset_id is None:
             return
-        preset_id = str(text_id(self.preset_id))
+        preset_id = str(str_id(self.preset_id))
         if self.hook.get_preset(preset_id, project_id=self.level).get("valid") is False:
             raise ConfigurationError(
                 f"preset_id: preset {preset_id} is not valid, so no workflow can start from it. Complete it in Procore."
@@ -318,9 +318,9 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
     def _instances(self) -> list[dict[str, Any]]:
         rows = self.hook.list_item_instances(
             self.tool_type,
-            str(text_id(self.item_id)),
+            str(str_id(self.item_id)),
             self.level,
-            tool_subtype=text_id(self.tool_subtype),
+            tool_subtype=str_id(self.tool_subtype),
             required=False,
         )
         return [row for row in rows if row.get("id") is not None]
@@ -331,11 +331,11 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         step = rules.current_step(instance) or {}
         return {
             "instance_id": instance_id,
-            "item_id": text_id(instance.get("item_id")),
+            "item_id": str_id(instance.get("item_id")),
             "tool_type": instance.get("tool_type"),
             "project_id": self.level,
             "step": step.get("name"),
-            "step_occurrence_id": text_id(step.get("id")),
+            "step_occurrence_id": str_id(step.get("id")),
             "started_at": instance.get("started_at"),
             "ended_at": instance.get("ended_at"),
             "adopted": adopted,

@@ -92,7 +92,7 @@ class FileUploads:
 
     def _persist(self, upload: Mapping[str, Any], is_available: bool, upload_id: str) -> None:
         others = [known for known in self._known if known["name"] != upload["name"]]  # which no two files share
-        self._pin.keep({"uploads": [*others, {**upload, "upload_id": upload_id, "is_available": is_available}]})
+        self._pin.persist({"uploads": [*others, {**upload, "upload_id": upload_id, "is_available": is_available}]})
 
     @property
     def _known(self) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.operators.procore.base import ProcoreConnectionOperator
-from airflow_provider_workflows.rules.parameters import check_required, one_of, text_id
+from airflow_provider_workflows.rules.parameters import check_required, require_exactly_one, str_id
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
@@ -59,15 +59,15 @@ class ProcoreLegacyOperator(ProcoreLegacyConnectionOperator):
 
     def check_instance(self) -> None:
         """Require either an instance or an object."""
-        one_of(instance_id=self.instance_id, object_id=self.object_id)
+        require_exactly_one(instance_id=self.instance_id, object_id=self.object_id)
         if self.object_id is not None:
             check_required(object_type=self.object_type)
 
     def find_instance_id(self) -> str:
         """Return the id of the instance that is meant."""
         if self.instance_id is not None:
-            return str(text_id(self.instance_id))
-        return self.hook.find_instance_id(str(self.object_type), str(text_id(self.object_id)))
+            return str(str_id(self.instance_id))
+        return self.hook.find_instance_id(str(self.object_type), str(str_id(self.object_id)))
 
     def link_to(self, instance: Json) -> None:
         """Let the task link to the object in Procore."""

@@ -17,7 +17,7 @@ from airflow_provider_workflows.operators.procore.history_export import ProcoreE
 from airflow_provider_workflows.operators.procore_legacy.base import ProcoreLegacyConnectionOperator
 from airflow_provider_workflows.operators.table_writer import Tables
 from airflow_provider_workflows.rules import procore_history as rules
-from airflow_provider_workflows.rules.parameters import check_required, listed, text_id
+from airflow_provider_workflows.rules.parameters import as_list, check_required, str_id
 
 Json = Mapping[str, Any]
 
@@ -73,9 +73,9 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
     def export(self, tables: Tables, since: datetime | None, report: Report) -> datetime | None:
         latest: datetime | None = None
         exported: set[str] = set()
-        report.begin()
+        report.start()
         for instance in Progress("instances exported or left out").of(self._instances(report)):
-            self.began_at()
+            self.started_at()
             instance_id = rules.text(instance.get("id"))
             if instance_id is None:
                 report.miss("The list shows an instance without its id")
@@ -88,8 +88,8 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
             exported.add(instance_id)
             try:
                 histories = self.hook.list_activity_histories(instance_id)
-            except (*REJECTIONS, *READ_FAULTS) as refusal:
-                report.refuse(refusal, instance_id=instance_id)
+            except (*REJECTIONS, *READ_FAULTS) as rejection:
+                report.record_rejected(rejection, instance_id=instance_id)
                 continue
             report.succeed()
             tables.add(
@@ -101,18 +101,18 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
         return latest
 
     def _given(self) -> list[Any]:
-        return [] if self.instance_ids is None else listed(self.instance_ids)
+        return [] if self.instance_ids is None else as_list(self.instance_ids)
 
     @cached_property
     def _given_ids(self) -> dict[str, None]:
-        return dict.fromkeys(str(text_id(given)) for given in self._given())
+        return dict.fromkeys(str(str_id(given)) for given in self._given())
 
     def _instances(self, report: Report) -> Iterator[dict[str, Any]]:
         """Return the instances to look at: those that are named, then the active ones."""
         for instance_id in self._given_ids:
             try:
                 yield self.hook.get_instance(instance_id)
-            except (*REJECTIONS, *READ_FAULTS) as refusal:
-                report.refuse(refusal, instance_id=instance_id)
+            except (*REJECTIONS, *READ_FAULTS) as rejection:
+                report.record_rejected(rejection, instance_id=instance_id)
         if self.instance_ids is None or self.include_active:
             yield from self.hook.list_instances()

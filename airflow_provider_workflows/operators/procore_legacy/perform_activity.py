@@ -14,22 +14,28 @@ from airflow_provider_workflows.exceptions import (
     AuthenticationError,
     ConfigurationError,
     ConnectionFailed,
-    ContractError,
     OutcomeUnknown,
     PermissionDenied,
     RateLimited,
     ResponseConflict,
     ServerError,
     StepMoved,
+    UnexpectedResponse,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.base import Pin, WaitingOperator, read_until_found, told
+from airflow_provider_workflows.operators.base import Pin, WaitingOperator, describe, poll_until_found
 from airflow_provider_workflows.operators.object_storage import AttachedFile, attached_files
 from airflow_provider_workflows.operators.procore.base import ON_STEP_MOVED
 from airflow_provider_workflows.operators.procore_legacy.base import ProcoreLegacyOperator
 from airflow_provider_workflows.rules import procore_legacy as rules
 from airflow_provider_workflows.rules.datetimes import parse_time
-from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, one_of, text_id
+from airflow_provider_workflows.rules.parameters import (
+    as_list,
+    check_choice,
+    check_required,
+    require_exactly_one,
+    str_id,
+)
 from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.version_compat import task_state_store
 
@@ -39,7 +45,7 @@ if TYPE_CHECKING:
 
 Json = Mapping[str, Any]
 
-LARGEST_ATTACHMENTS = 32 * 2**20  # bytes of all files together: the form they are sent in is held in memory
+MAX_ATTACHMENT_BYTES = 32 * 2**20  # bytes of all files together: the form they are sent in is held in memory
 # What lists no activity can be between two states, unless nothing has happened to it for that long.
 ENDED_AFTER = timedelta(minutes=10)
 
@@ -164,17 +170,17 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             partial(
                 ProcoreLegacyStateChangeWaitTrigger,
                 procore_conn_id=self.procore_conn_id,
-                company_id=text_id(self.company_id),
-                project_id=text_id(self.project_id),
+                company_id=str_id(self.company_id),
+                project_id=str_id(self.project_id),
                 instance_id=performed["instance_id"],
-                visit=performed["state_before"],
+                occurrence=performed["state_before"],
                 performed=performed,
             ),
         )
 
-    def finish(self, context: Context, answer: Mapping[str, Any]) -> dict[str, Any]:
-        self.log.info("%s", answer["reason"])
-        result: dict[str, Any] = answer["result"]
+    def finish(self, context: Context, response: Mapping[str, Any]) -> dict[str, Any]:
+        self.log.info("%s", response["reason"])
+        result: dict[str, Any] = response["result"]
         self.link_to(result)
         return result
 
@@ -184,9 +190,9 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         if sent.value is not None and sent.value["sent"]:
             return self._recover(sent.value)
         self._check_parameters()
-        visit = self.pinned(context, "visit", self._given_visit(), "state_id and state_set_at")
+        occurrence = self.pinned(context, "occurrence", self._given_occurrence(), "state_id and state_set_at")
         files = self._attached()
-        pinned: dict[str, Any] = visit.value or {"instance_id": None, "state": None, "activities": None}
+        pinned: dict[str, Any] = occurrence.value or {"instance_id": None, "state": None, "activities": None}
         instance_id = pinned["instance_id"] or self.find_instance_id()
         state = pinned["state"]
         now, histories = self._read(instance_id)
@@ -196,7 +202,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         if _is_between(now, state, histories) and (row is None or row.get("performed_by_id") != self._user_id):
             now, histories = self._read_on(instance_id, state)
             shown, row, unclear = self._recorded(context, now, histories, pinned)
-        if visit.is_outdated or sent.is_outdated:
+        if occurrence.is_outdated or sent.is_outdated:
             return self._perform_once(context)
         if row is not None and shown is not None:
             return self._result(now, shown, row, already_performed=True)
@@ -214,25 +220,25 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
                     f"Instance {instance_id} lists no activity in state {now['state']!r}, and nothing says that it has "
                     "ended: it can be between two states. Nothing was sent; a retry reads it again."
                 )
-            self._moved(now, state or rules.visit_of(now))
+            self._moved(now, state or rules.occurrence_of(now))
             return None
         has_left = state is not None and rules.has_left(state, now, histories)
         if has_left is None:
-            raise ContractError(
+            raise UnexpectedResponse(
                 f"Whether instance {instance_id} is in the state that the activity is meant for cannot be told: it "
                 f"gives {now['state_set_at']!r} as the time of its state"
             )
         if has_left:
             self._moved(now, state)
             return None
-        here = rules.entered_visit(now, histories) if state is None else _named(state, now)
+        here = rules.entered_occurrence(now, histories) if state is None else _named(state, now)
         activity = self._choose(now)
-        visit.keep({"instance_id": instance_id, "state": here, "activities": now["activities"]})
-        return self._perform(now, here, activity, visit, sent, histories, files)
+        occurrence.persist({"instance_id": instance_id, "state": here, "activities": now["activities"]})
+        return self._perform(now, here, activity, occurrence, sent, histories, files)
 
     def _check_parameters(self) -> None:
         self.check_instance()
-        one_of(activity=self.activity, activity_id=self.activity_id)
+        require_exactly_one(activity=self.activity, activity_id=self.activity_id)
         if self.state_id is not None or self.state_set_at is not None:
             check_required(state_id=self.state_id, state_set_at=self.state_set_at)
             if parse_time(str(self.state_set_at)) is None:
@@ -240,7 +246,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         for name in ("role", "performed_by"):
             if getattr(self, name) is not None:
                 check_required(**{name: getattr(self, name)})
-        performer = str(text_id(self.performed_by))
+        performer = str(str_id(self.performed_by))
         if self.performed_by is not None and not performer.isdecimal() and "@" not in performer:
             raise ConfigurationError(
                 "performed_by must be a login information id, which is a number, or a login, which is an e-mail "
@@ -269,37 +275,37 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         return text
 
     def _stored_files(self) -> list[str]:
-        return [] if self.prostore_file_ids is None else [str(text_id(i)) for i in listed(self.prostore_file_ids)]
+        return [] if self.prostore_file_ids is None else [str(str_id(i)) for i in as_list(self.prostore_file_ids)]
 
     def _attached(self) -> list[AttachedFile]:
-        files = attached_files("attachments", self.attachments, largest=LARGEST_ATTACHMENTS)
+        files = attached_files("attachments", self.attachments, largest=MAX_ATTACHMENT_BYTES)
         size = sum(file.size for file in files)
-        if size > LARGEST_ATTACHMENTS:
+        if size > MAX_ATTACHMENT_BYTES:
             raise ConfigurationError(
-                f"attachments: the files have {size} bytes together; the most is {LARGEST_ATTACHMENTS}. Store them "
+                f"attachments: the files have {size} bytes together; the most is {MAX_ATTACHMENT_BYTES}. Store them "
                 "in Procore first, and give their prostore_file_ids."
             )
         return files
 
-    def _given_visit(self) -> dict[str, Any] | None:
+    def _given_occurrence(self) -> dict[str, Any] | None:
         if self.state_id is None:
             return None
-        state = {"id": text_id(self.state_id), "name": None, "status": None, "set_at": str(self.state_set_at)}
-        return {"instance_id": text_id(self.instance_id), "state": state, "activities": None}
+        state = {"id": str_id(self.state_id), "name": None, "status": None, "set_at": str(self.state_set_at)}
+        return {"instance_id": str_id(self.instance_id), "state": state, "activities": None}
 
     @property
-    def _wish(self) -> dict[str, str | None]:
+    def _requested(self) -> dict[str, str | None]:
         return {
-            "name": text_id(self.activity),
-            "activity_id": text_id(self.activity_id),
-            "role": text_id(self.role),
+            "name": str_id(self.activity),
+            "activity_id": str_id(self.activity_id),
+            "role": str_id(self.role),
         }
 
     @cached_property
     def _user_id(self) -> str:
         if self.performed_by is None:
             return self.hook.user_id
-        given = str(text_id(self.performed_by))
+        given = str(str_id(self.performed_by))
         return given if given.isdecimal() else self.hook.find_user_id(given, parameter="performed_by")
 
     def _read(self, instance_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
@@ -317,34 +323,36 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             latest = now, histories = self._read(instance_id)
             return None if _is_between(now, state, histories) else True
 
-        read_until_found(decided, self.confirm_timeout)
+        poll_until_found(decided, self.confirm_timeout)
         return latest
 
     def _recorded(
         self, context: Context, now: Json, histories: list[dict[str, Any]], pinned: Json
     ) -> tuple[Json | None, Json | None, tuple[str, ...]]:
         """Return the visit and the row that show the activity as performed, or None, and the rows that may show it."""
-        visit = pinned["state"]
-        if visit is None and not (now["terminated_at"] or rules.is_idle(now)):
-            visit = rules.entered_visit(now, histories)
-        found = rules.Found(None) if visit is None else self._find(now, visit, histories, pinned["activities"])
-        if visit is not None and rules.has_left(visit, now, histories) is False:
-            visit = _named(visit, now)
-        is_open = not now["terminated_at"] and any(rules.activity_fits(a, **self._wish) for a in now["activities"])
+        occurrence = pinned["state"]
+        if occurrence is None and not (now["terminated_at"] or rules.is_idle(now)):
+            occurrence = rules.entered_occurrence(now, histories)
+        found = (
+            rules.Found(None) if occurrence is None else self._find(now, occurrence, histories, pinned["activities"])
+        )
+        if occurrence is not None and rules.has_left(occurrence, now, histories) is False:
+            occurrence = _named(occurrence, now)
+        is_open = not now["terminated_at"] and any(rules.activity_fits(a, **self._requested) for a in now["activities"])
         is_first_try = getattr(context.get("ti"), "try_number", None) == 1  # which has nothing of its own on record
         if found.row is not None or pinned["state"] is not None or is_open or is_first_try:
-            return visit, found.row, found.unclear
+            return occurrence, found.row, found.unclear
         since = getattr(context.get("dag_run"), "run_after", None)
-        own = rules.find_own(histories, wish=self._wish, user_id=self._user_id, since=since)
+        own = rules.find_own(histories, requested=self._requested, user_id=self._user_id, since=since)
         if own is None:
-            return visit, None, found.unclear
+            return occurrence, None, found.unclear
         self.log.info(
             "Activity %s cannot be performed in state %r. The last one in the history is the user's own and not older "
             "than this DAG run, so it is taken for this task's, from before it was cleared.",
             self._name,
             now["state"],
         )
-        return rules.visit_of_row(own), own, ()
+        return rules.occurrence_of_row(own), own, ()
 
     @property
     def _name(self) -> str:
@@ -353,12 +361,17 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
 
     def _find(self, now: Json, state: Json, histories: list[Any], activities: Any) -> rules.Found:
         return rules.find_performed(
-            histories, visit=state, instance=now, wish=self._wish, user_id=self._user_id, listed=activities
+            histories,
+            occurrence=state,
+            instance=now,
+            requested=self._requested,
+            user_id=self._user_id,
+            listed=activities,
         )
 
     def _choose(self, now: Json) -> dict[str, Any]:
         try:
-            return rules.choose_activity(now["activities"], **self._wish)
+            return rules.choose_activity(now["activities"], **self._requested)
         except ConfigurationError as error:
             pending = ", ".join(str(name) for name in now["ball_in_court"]) or "not told"
             raise ConfigurationError(
@@ -372,7 +385,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         now: dict[str, Any],
         state: dict[str, Any],
         activity: Json,
-        visit: Pin,
+        occurrence: Pin,
         sent: Pin,
         histories: list[Any],
         files: list[AttachedFile],
@@ -387,7 +400,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             "user_id": self._user_id,
             "before": [row.get("id") for row in histories if row.get("workflow_activity_id") == activity["id"]],
         }
-        sent.keep(record)
+        sent.persist(record)
         try:
             row = self.hook.perform_activity(
                 instance_id,
@@ -399,15 +412,15 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
                 prostore_file_ids=self._stored_files(),
             )
             if not rules.is_row_of(row, instance_id=instance_id, activity_id=activity_id):
-                raise ContractError("The answer is not a row of this activity's history")
-        except (OutcomeUnknown, ContractError, ServerError) as lost:  # a server that failed may have acted before
-            row = self._settle(record, told(lost))
+                raise UnexpectedResponse("The answer is not a row of this activity's history")
+        except (OutcomeUnknown, UnexpectedResponse, ServerError) as lost:  # a server that failed may have acted before
+            row = self._resolve(record, describe(lost))
         except (AuthenticationError, ConfigurationError, ConnectionFailed, RateLimited):
-            sent.keep({"sent": False})
+            sent.persist({"sent": False})
             raise
-        except ApiError as refused:
-            sent.keep({"sent": False})
-            return self._after_rejection(refused, now, state, activity, visit)
+        except ApiError as rejected:
+            sent.persist({"sent": False})
+            return self._after_rejection(rejected, now, state, activity, occurrence)
         self.log.info(
             "Performed %r as role %r in state %r of instance %s (%s %s) as user %s (history %s, state entered %s).",
             activity["name"],
@@ -424,31 +437,31 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         return self._result(now, state, row, already_performed=False, sent=record)
 
     def _after_rejection(
-        self, refused: ApiError, now: dict[str, Any], state: dict[str, Any], activity: Json, visit: Pin
+        self, rejected: ApiError, now: dict[str, Any], state: dict[str, Any], activity: Json, occurrence: Pin
     ) -> dict[str, Any] | None:
         """Let the record decide: a colleague, or an earlier try of the task, may have been faster."""
-        self.log.warning("Procore rejected activity %r. %s", activity["name"], refused)
+        self.log.warning("Procore rejected activity %r. %s", activity["name"], rejected)
         try:
             now, histories = self._read(now["instance_id"])
         except ApiError as fault:
             self.log.warning("What became of instance %s cannot be read. %s", now["instance_id"], fault)
-            raise refused from fault
+            raise rejected from fault
         found = self._find(now, state, histories, [activity])
         if found.row is not None:
             return self._result(now, state, found.row, already_performed=True)
         if found.unclear:
-            raise refused
+            raise rejected
         if now["terminated_at"] or rules.has_left(state, now, histories):
             self._moved(now, state)
             return None
-        if isinstance(refused, PermissionDenied):
+        if isinstance(rejected, PermissionDenied):
             # So it is not this user's to perform; perhaps it will be in another visit.
-            visit.keep({"instance_id": now["instance_id"], "state": None, "activities": None})
+            occurrence.persist({"instance_id": now["instance_id"], "state": None, "activities": None})
             raise PermissionDenied(
                 f"User {self._user_id} may not perform {activity['name']!r} as {activity['role']!r}. Give a user "
-                f"of that role in performed_by. {refused}"
-            ) from refused
-        raise refused
+                f"of that role in performed_by. {rejected}"
+            ) from rejected
+        raise rejected
 
     def _check_attached(self, row: Json, files: list[AttachedFile]) -> None:
         shown = len(row.get("attachments") or row.get("file_attachments") or [])
@@ -458,7 +471,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
                 "Procore shows %d of the %d attached files in history %s.", shown, len(files), row.get("id")
             )
 
-    def _settle(self, sent: Json, what_happened: str) -> dict[str, Any]:
+    def _resolve(self, sent: Json, what_happened: str) -> dict[str, Any]:
         """Read until the history shows the activity; nothing is ever sent after an unknown outcome."""
         activity, instance_id = sent["activity"], sent["instance"]["instance_id"]
         self.log.warning("%s. Reading whether it was performed.", what_happened.rstrip("."))
@@ -477,14 +490,14 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
                 fault = error
                 return None
 
-        row = read_until_found(look, self.confirm_timeout)
+        row = poll_until_found(look, self.confirm_timeout)
         if row is None:
             shows = "shows no" if fault is None else "could not be read and has shown no"
             raise OutcomeUnknown(
                 f"{what_happened.rstrip('.')}; and {self.confirm_timeout:.0f} s later the history of instance "
                 f"{instance_id} {shows} activity {activity['id']} since {sent['state']['set_at']}. It may have been "
                 f"performed: {activity['name']!r} as {activity['role']!r} by user {sent['user_id']}"
-                f"{'' if fault is None else f'. {told(fault)}'}"
+                f"{'' if fault is None else f'. {describe(fault)}'}"
             ) from fault
         return dict(row)
 
@@ -498,7 +511,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
 
     def _recover(self, sent: Json) -> dict[str, Any]:
         """Find what an earlier try has sent; whatever the task asks for by now, nothing more is sent."""
-        row = self._settle(sent, "An earlier try was cut off while it performed the activity")
+        row = self._resolve(sent, "An earlier try was cut off while it performed the activity")
         self.link_to(sent["instance"])
         if not self._is_asked(sent):
             activity, state = sent["activity"], sent["state"]
@@ -511,13 +524,13 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
 
     def _is_asked(self, sent: Json) -> bool:
         """Tell whether what an earlier try has sent is what the task asks for by now."""
-        given, state = self._given_visit(), sent["state"]
+        given, state = self._given_occurrence(), sent["state"]
         then = {"state_id": state["id"], "state_set_at": state["set_at"]}
         if given is not None and rules.has_left(given["state"], then):
             return False
-        if text_id(self.instance_id) not in (None, sent["instance"]["instance_id"]):
+        if str_id(self.instance_id) not in (None, sent["instance"]["instance_id"]):
             return False
-        return rules.activity_fits(sent["activity"], **self._wish)
+        return rules.activity_fits(sent["activity"], **self._requested)
 
     def _moved(self, now: Json, state: Json) -> None:
         if rules.has_ended(now, is_over=rules.is_idle(now) and now["state_id"] == state["id"]):
@@ -563,7 +576,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             "object_id": now["object_id"],
             "object_type": now["object_type"],
             "project_id": now["project_id"],
-            "activity": performed["name"] or ((sent or {}).get("activity") or {}).get("name") or text_id(self.activity),
+            "activity": performed["name"] or ((sent or {}).get("activity") or {}).get("name") or str_id(self.activity),
             "activity_id": performed["id"],
             "role_id": performed["role_id"],
             "history_id": row.get("id"),
@@ -591,7 +604,7 @@ def _is_between(now: Json, state: Json | None, histories: list[dict[str, Any]]) 
 
 def _named(state: Json, now: Json) -> dict[str, Any]:
     """Return the visit that an instance is in with the names, which a visit that was given by id and time lacks."""
-    return {**rules.visit_of(now), "set_at": state["set_at"]}
+    return {**rules.occurrence_of(now), "set_at": state["set_at"]}
 
 
 def _lines(comment: Any) -> list[str]:

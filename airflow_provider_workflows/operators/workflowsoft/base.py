@@ -12,7 +12,7 @@ from airflow_provider_workflows.operators.workflowsoft.integration_step import (
     IntegrationStep,
 )
 from airflow_provider_workflows.rules import workflowsoft as rules
-from airflow_provider_workflows.rules.parameters import text_id
+from airflow_provider_workflows.rules.parameters import str_id
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
@@ -93,14 +93,14 @@ class WorkflowsoftIntegrationOperator(WorkflowsoftOperator):
         instance_id = rules.instance_id_of(given)
         row = given if isinstance(given, Mapping) else {}
         self.item_url = self.hook.item_url(
-            integration_instance_id=instance_id, process_instance_id=text_id(row.get("process_instance_id"))
+            integration_instance_id=instance_id, process_instance_id=str_id(row.get("process_instance_id"))
         )
         step = IntegrationStep(
             self.hook,
             instance_id,
             task_state_store(context),
             confirm_timeout=confirm_timeout,
-            step_id=text_id(row.get("step_id")),
+            step_id=str_id(row.get("step_id")),
             **more,
         )
         return instance_id, step

@@ -68,8 +68,8 @@ class WorkflowsoftCompleteIntegrationOperator(ActsOnce, WorkflowsoftIntegrationO
     def act(self, context: Context) -> dict[str, Any]:
         self.check_completion(context)
         instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout)
-        custom_action = step.begun_action or str(self.custom_action)
-        if self.expected_fields is not None and step.begun_action is None:
+        custom_action = step.started_action or str(self.custom_action)
+        if self.expected_fields is not None and step.started_action is None:
             step.read(self.expected_fields)
         done = step.complete(custom_action, on_unknown=self.on_unknown_completion)
         return {

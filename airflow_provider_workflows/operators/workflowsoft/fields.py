@@ -102,7 +102,7 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
         check_choice("verify", self.verify, VERIFY)
         instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout, verify=self.verify)
         held = step.read(self.expected_fields)
-        decision = step.decision or step.decide(held, self.fields, allow_unknown_types=self.allow_unknown_types)
+        decision = step.decision or step.plan(held, self.fields, allow_unknown_types=self.allow_unknown_types)
         step.write(held, decision)
         return {
             "integration_instance_id": instance_id,

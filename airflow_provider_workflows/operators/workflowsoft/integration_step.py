@@ -13,15 +13,15 @@ from airflow_provider_workflows.exceptions import (
     NOTHING_DONE,
     ApiError,
     ConfigurationError,
-    ContractError,
     InvalidRequest,
     NotFound,
     OutcomeUnknown,
     ServerError,
     StepMoved,
+    UnexpectedResponse,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.base import Pin, read_until_found, told
+from airflow_provider_workflows.operators.base import Pin, describe, poll_until_found
 from airflow_provider_workflows.rules import workflowsoft as rules
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class IntegrationStep:
         return self._decision.value or None
 
     @property
-    def begun_action(self) -> str | None:
+    def started_action(self) -> str | None:
         """The way out by which this task has begun to complete the instance, or None."""
         return (self._completion.value or {}).get("custom_action")
 
@@ -100,10 +100,10 @@ class IntegrationStep:
 
     # --- writing ---
 
-    def decide(
+    def plan(
         self,
         fields: list[rules.Field],
-        wanted: Mapping[str, Any],
+        desired: Mapping[str, Any],
         *,
         allow_unknown_types: bool,
         fill_required: bool = False,
@@ -119,7 +119,7 @@ class IntegrationStep:
         :return: ``{values, written: [label], unchanged: [label], **more}``
         :raises ConfigurationError: Workflowsoft would refuse a value.
         """
-        update = rules.plan_update(fields, wanted, allow_unknown_types=allow_unknown_types)
+        update = rules.plan_update(fields, desired, allow_unknown_types=allow_unknown_types)
         for field in fields:
             if field.key in update.values and field.options and rules.option_values(field) is None:
                 log.warning("The options of field %s have an unknown form; its value is not checked.", field)
@@ -127,7 +127,7 @@ class IntegrationStep:
             raise ConfigurationError(
                 f"fields: required by instance {self._id}, and left empty: {', '.join(missing)}. Nothing was sent."
             )
-        values = rules.kept_values(update.values)
+        values = rules.stored_values(update.values)
         filled = rules.filled(fields, update.values)
         decision = {
             "values": values,
@@ -136,7 +136,7 @@ class IntegrationStep:
             "filled": filled,  # that a write must leave so, also if this worker dies before it has read them back
             **more,
         }
-        self._decision.keep(decision)
+        self._decision.persist(decision)
         return decision
 
     def write(self, fields: list[rules.Field], decision: Mapping[str, Any]) -> None:
@@ -148,9 +148,9 @@ class IntegrationStep:
         :raises OutcomeUnknown: the answer was lost and reading does not show the values.
         :raises ContractError: the server accepted the values but shows others, or emptied other fields.
         """
-        values = rules.read_kept_values(decision["values"])
+        values = rules.read_stored_values(decision["values"])
         if self._earlier_decision:
-            self._refuse_emptied(fields, decision["filled"])
+            self._reject_emptied(fields, decision["filled"])
         missing = rules.plan_update(fields, values, allow_unknown_types=True).values
         if missing:
             self._send(fields, missing)
@@ -170,7 +170,7 @@ class IntegrationStep:
     ) -> rules.WriteComparison:
         return rules.compare_write(before, after, values, normalized=self._verify == "normalized")
 
-    def _refuse_emptied(self, fields: list[rules.Field], filled: list[str]) -> None:
+    def _reject_emptied(self, fields: list[rules.Field], filled: list[str]) -> None:
         """Require the fields that held something before an earlier try wrote others to hold something still."""
         held = {field.key: field for field in fields}
         if emptied := [str(held.get(key, key)) for key in filled if key not in held or held[key].is_empty]:
@@ -182,12 +182,12 @@ class IntegrationStep:
         unclear: OutcomeUnknown | ServerError | None = None
         try:
             self._hook.update_fields(self._id, values)
-        except NOTHING_DONE as refused:
+        except NOTHING_DONE as rejected:
             if not self._earlier_decision and not again:  # else what was sent earlier may yet arrive
-                self._decision.keep({})  # nothing was written, so a retry may decide anew
-            raise self._moved(refused) from refused
+                self._decision.persist({})  # nothing was written, so a retry may decide anew
+            raise self._moved(rejected) from rejected
         except (OutcomeUnknown, ServerError) as error:
-            log.warning("%s Reading whether the values arrived.", told(error))
+            log.warning("%s Reading whether the values arrived.", describe(error))
             unclear = error
         seen: list[rules.WriteComparison] = []
 
@@ -199,7 +199,7 @@ class IntegrationStep:
             return seen[0] if is_decided or may_repeat else None
 
         # A server that says it failed mostly did: one look is enough.
-        found = read_until_found(shown, 0 if isinstance(unclear, ServerError) else self._confirm_timeout)
+        found = poll_until_found(shown, 0 if isinstance(unclear, ServerError) else self._confirm_timeout)
         if found is not None and found.wrong:
             log.warning("The fields of instance %s show their old values: they are written once more.", self._id)
             self._send(before, values, again=True)
@@ -208,13 +208,13 @@ class IntegrationStep:
             seen = [self._compare(before, self._hook.get_fields(self._id), values)]  # its error, if it goes on
         if not seen or seen[0].wrong:
             if isinstance(unclear, OutcomeUnknown) and not _says_completed(unclear):
-                raise _in_doubt(unclear, f"the fields of instance {self._id} were written") from unclear
+                raise _outcome_unknown(unclear, f"the fields of instance {self._id} were written") from unclear
             if unclear is not None:
                 raise self._moved(unclear) from unclear
         if seen[0].others:
             raise _changed(f"were not written, and hold something else than before: {'; '.join(seen[0].others)}")
         if seen[0].wrong:
-            raise ContractError(
+            raise UnexpectedResponse(
                 f"Workflowsoft accepted the values but shows others in: {'; '.join(seen[0].wrong)}. Where it only "
                 'normalizes them, set verify="normalized"'
             )
@@ -243,11 +243,11 @@ class IntegrationStep:
             log.info("Nothing is sent: an earlier try completed instance %s at %s.", self._id, earlier["completed"])
             return False
         if again:
-            begun = f"An earlier try began to complete instance {self._id} at {earlier['completing']}"
-            lost = OutcomeUnknown(f"{begun} and did not get to its end")
+            started = f"An earlier try began to complete instance {self._id} at {earlier['completing']}"
+            lost = OutcomeUnknown(f"{started} and did not get to its end")
             if self._is_over(lost, earlier) or not self._may_send_again(lost, on_unknown):
                 log.info("Nothing is sent: instance %s counts as completed.", self._id)
-                return self._note_completed(custom_action, by_this_call=False)
+                return self._record_completed(custom_action, by_this_call=False)
         fields = self.read()
         if missing := rules.missing_required(fields):
             raise ConfigurationError(
@@ -255,13 +255,13 @@ class IntegrationStep:
                 "It was not sent."
             )
         before = {"writable": not rules.has_closed(fields), "listed": self._is_listed()}
-        self._completion.keep({"completing": now(), "custom_action": custom_action, **before})
+        self._completion.persist({"completing": now(), "custom_action": custom_action, **before})
         done = self._send_completion(custom_action, before, on_unknown, again=again)
         if done:
             log.info(
                 "Completed integration instance %s by %r as user %s.", self._id, custom_action, self._hook.on_behalf_of
             )
-        return self._note_completed(custom_action, by_this_call=done)
+        return self._record_completed(custom_action, by_this_call=done)
 
     def _send_completion(self, custom_action: str, before: Mapping[str, Any], on_unknown: str, *, again: bool) -> bool:
         try:
@@ -269,7 +269,7 @@ class IntegrationStep:
         except (*NOTHING_DONE, ServerError) as error:
             if _says_completed(error):
                 if not again and custom_action != AUTO:
-                    self._completion.keep({})
+                    self._completion.persist({})
                     raise StepMoved(
                         f"Instance {self._id} was completed by somebody else, perhaps not by {custom_action!r}. {error}"
                     ) from error
@@ -280,11 +280,11 @@ class IntegrationStep:
                     return True
                 # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
                 raise AirflowFailException(
-                    f"ServerError: {told(error)} It is not sent again: look whether instance {self._id} is completed, "
-                    f"and if it is not, {self._if_open}."
+                    f"ServerError: {describe(error)} It is not sent again: check whether instance {self._id} is complete; "
+                    f"if it is not, {self._if_open}."
                 ) from error
             if not again:  # else the one before may have completed it
-                self._completion.keep({})
+                self._completion.persist({})
             raise
         except OutcomeUnknown as lost:
             if self._is_over(lost, before):  # what shows it was not there before this call
@@ -296,15 +296,15 @@ class IntegrationStep:
 
     def _may_send_again(self, lost: OutcomeUnknown, on_unknown: str) -> bool:
         if on_unknown == "fail":
-            raise _in_doubt(lost, f"instance {self._id} is completed; if it is not, {self._if_open}") from lost
-        log.warning("%s on_unknown_completion: %s.", told(lost), on_unknown)
+            raise _outcome_unknown(lost, f"instance {self._id} is completed; if it is not, {self._if_open}") from lost
+        log.warning("%s on_unknown_completion: %s.", describe(lost), on_unknown)
         return on_unknown == "retry"
 
-    def _is_over(self, doubt: WorkflowsError, before: Mapping[str, Any]) -> bool:
+    def _is_over(self, unclear: WorkflowsError, before: Mapping[str, Any]) -> bool:
         """Read whether the instance is completed; no answer of the API says it, but some leave no doubt."""
-        log.warning("%s Reading whether the instance is completed.", told(doubt))
-        found = read_until_found(
-            lambda: self._evidence(before), 0 if isinstance(doubt, ServerError) else self._confirm_timeout
+        log.warning("%s Reading whether the instance is completed.", describe(unclear))
+        found = poll_until_found(
+            lambda: self._evidence(before), 0 if isinstance(unclear, ServerError) else self._confirm_timeout
         )
         if found:
             log.info("Instance %s counts as completed: %s.", self._id, found)
@@ -326,7 +326,7 @@ class IntegrationStep:
 
     def _is_listed(self) -> bool:
         """Tell whether a poll of the step shows the instance; only where polls leave it there."""
-        if self._step_id is None or not self._hook.keeps_until_completed or not self._hook.may_consume:
+        if self._step_id is None or not self._hook.lists_until_completed or not self._hook.may_consume:
             return False
         try:
             return any(row["integration_instance_id"] == self._id for row in self._poll())
@@ -336,8 +336,8 @@ class IntegrationStep:
     def _poll(self) -> list[dict[str, str | None]]:
         return self._hook.poll_new_integrations(str(self._step_id), is_known=True)
 
-    def _note_completed(self, custom_action: str, *, by_this_call: bool) -> bool:
-        self._completion.keep({"completed": now(), "custom_action": custom_action})
+    def _record_completed(self, custom_action: str, *, by_this_call: bool) -> bool:
+        self._completion.persist({"completed": now(), "custom_action": custom_action})
         return by_this_call
 
 
@@ -345,14 +345,14 @@ def _says_completed(error: WorkflowsError) -> bool:
     return rules.says_already_completed(getattr(error, "server_message", ""))
 
 
-def _changed(what: str) -> ContractError:
-    error = ContractError(f"Writing has changed other fields. These {what}. A write may replace all fields here")
+def _changed(what: str) -> UnexpectedResponse:
+    error = UnexpectedResponse(f"Writing has changed other fields. These {what}. A write may replace all fields here")
     error.retryable = False  # or a retry would find what was written, and nothing to complain of
     return error
 
 
-def _in_doubt(lost: OutcomeUnknown, what: str) -> OutcomeUnknown:
-    return OutcomeUnknown(f"{told(lost)} Nobody can tell whether {what}")
+def _outcome_unknown(lost: OutcomeUnknown, what: str) -> OutcomeUnknown:
+    return OutcomeUnknown(f"{describe(lost)} Nobody can tell whether {what}")
 
 
 def now() -> str:

@@ -12,16 +12,16 @@ from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import (
     NOTHING_DONE,
     ConfigurationError,
-    ContractError,
     OutcomeUnknown,
     ServerError,
+    UnexpectedResponse,
 )
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
-from airflow_provider_workflows.operators.base import Pin, told, unretried
+from airflow_provider_workflows.operators.base import Pin, describe, unretried
 from airflow_provider_workflows.operators.workflowsoft.base import ActsOnce, WorkflowsoftOperator
 from airflow_provider_workflows.operators.workflowsoft.integration_step import now
 from airflow_provider_workflows.rules import workflowsoft as rules
-from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, text_id
+from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, str_id
 from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
@@ -79,33 +79,33 @@ class WorkflowsoftCreateOperator(ActsOnce, WorkflowsoftOperator):
         if "result" in earlier:
             self.log.info("An earlier try has created it: %s.", earlier["result"])
             return self._linked(earlier["result"])
-        if "begun" in earlier:
-            raise _unknown(f"An earlier try began at {earlier['begun']} and did not get to its end", earlier["what"])
+        if "started" in earlier:
+            raise _unknown(f"An earlier try began at {earlier['started']} and did not get to its end", earlier["what"])
         user = self.hook.find_user_id(str(self.on_behalf_of).strip(), parameter="on_behalf_of")
         what, create = self.plan(context, user)
         self.hook.get_api_token()  # a sign-in that fails leaves nothing to look for
         before = ever.value or {}
-        begun = {"begun": now(), "what": what}
-        journal.keep(begun)
-        ever.keep(begun)
+        started = {"started": now(), "what": what}
+        journal.persist(started)
+        ever.persist(started)
         try:
             result = create()
         except NOTHING_DONE:
-            ever.keep(before)
-            journal.keep({})  # nothing was created, so a retry may try again
+            ever.persist(before)
+            journal.persist({})  # nothing was created, so a retry may try again
             raise
-        except (OutcomeUnknown, ContractError) as lost:
-            raise _unknown(told(lost), what) from lost
+        except (OutcomeUnknown, UnexpectedResponse) as lost:
+            raise _unknown(describe(lost), what) from lost
         except ServerError as failed:
             # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
             raise AirflowFailException(
-                f"ServerError: {told(failed)} It is not sent again: look for {what}, and clear the task if there is "
-                "none."
+                f"ServerError: {describe(failed)} It is not sent again: search for {what}, and clear the task if there "
+                "is none."
             ) from failed
         self.log.info("%s", self.describe(result))
         done = {"result": result, "description": self.describe(result)}
-        journal.keep(done)
-        ever.keep(done)
+        journal.persist(done)
+        ever.persist(done)
         return self._linked(result)
 
     def _linked(self, result: dict[str, Any]) -> dict[str, Any]:
@@ -234,7 +234,7 @@ class WorkflowsoftCreateTaskOperator(WorkflowsoftCreateOperator):
         rules.raw_value("files", self.files)
 
     def plan(self, context: Context, user: str) -> tuple[str, Callable[[], dict[str, Any]]]:
-        assignee = text_id(self.assigned_to)
+        assignee = str_id(self.assigned_to)
         assignee = user if assignee is None else self.hook.find_user_id(assignee, parameter="assigned_to")
 
         def create() -> dict[str, Any]:
@@ -294,12 +294,12 @@ class WorkflowsoftListOperator(WorkflowsoftOperator):
         check_choice("kind", self.kind, LISTS)
         check_given(self, "diagram", "search", "limit")
         if self.kind != "users":
-            _refuse("limit", self.limit, self.kind)
+            _reject("limit", self.limit, self.kind)
         if self.kind == "steps":
-            _refuse("search", self.search, self.kind)
+            _reject("search", self.search, self.kind)
             check_required(diagram=self.diagram)
             return self._steps(str(self.diagram).strip())
-        _refuse("diagram", self.diagram, self.kind)
+        _reject("diagram", self.diagram, self.kind)
         if self.kind == "diagrams":
             return self.hook.list_process_diagrams(self.search)
         check_required(search=self.search)
@@ -313,8 +313,8 @@ class WorkflowsoftListOperator(WorkflowsoftOperator):
             raise ConfigurationError(f"limit must be a whole number of at least 1; got {self.limit!r}.")
         return int(given)
 
-    def _steps(self, wanted: str) -> list[dict[str, str]]:
-        diagram = self.hook.find_process_diagram(wanted)
+    def _steps(self, desired: str) -> list[dict[str, str]]:
+        diagram = self.hook.find_process_diagram(desired)
         steps = self.hook.list_integration_steps(diagram["id"])
         return [{**step, "diagram_id": diagram["id"], "diagram": diagram["title"]} for step in steps]
 
@@ -324,7 +324,7 @@ def _earlier_run(record: Mapping[str, Any]) -> str:
     if "description" in record:
         return f"Before this task was cleared: {record['description']} {again}"
     return (
-        f"Before this task was cleared, it began at {record['begun']} to create {record['what']}, and nobody knows "
+        f"Before this task was cleared, it began at {record['started']} to create {record['what']}, and nobody knows "
         f"whether it did. {again}"
     )
 
@@ -333,6 +333,6 @@ def _unknown(why: str, what: str) -> OutcomeUnknown:
     return OutcomeUnknown(f"Nobody can tell whether it was created. {why.rstrip('. ')}. Look for {what}")
 
 
-def _refuse(name: str, value: Any, kind: str) -> None:
+def _reject(name: str, value: Any, kind: str) -> None:
     if value is not None:
         raise ConfigurationError(f"{name} does not go with kind={kind!r}.")

@@ -37,7 +37,7 @@ class SaysNothing(WorkflowsoftIntegrationSensor):
     """Notes what it has lost, and keeps it to itself."""
 
     def _lose(self, why: Any, instances: Any = (), failures: int = 0) -> None:
-        self._keep(self._journal.poll_lost(datetime.now(timezone.utc), instances, failures))
+        self._persist(self._journal.poll_lost(datetime.now(timezone.utc), instances, failures))
 
 
 class TakesTheCredit(ProcoreRespondOperator):

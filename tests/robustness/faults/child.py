@@ -63,7 +63,7 @@ def run(line: Connection, order: Order) -> None:
     RetryPolicy.__init__.__defaults__ = (5, 0.0, 120.0)
     base.time = SimpleNamespace(sleep=lambda seconds: None)
     bulk_start.time = base.time
-    polls.MIN_FIRST_PAUSE_SECONDS = 0.0
+    polls.MIN_FIRST_DELAY_SECONDS = 0.0
     ti = SimpleNamespace(
         dag_id="faults",
         run_id="run-1",

@@ -59,7 +59,7 @@ def connected(running_emulator: Emulator, connect: Callable[[Connections], None]
 
 
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is tried again is tried at once, by a clock that a pause moves."""
     slept = [0.0]
     waiting = {"sleep": slept.append, "clock": lambda: time.time() + sum(slept)}

@@ -13,7 +13,12 @@ import pytest
 
 from airflow_provider_workflows.client import rest
 from airflow_provider_workflows.client.auth import TokenAuth
-from airflow_provider_workflows.exceptions import LONGEST_WORDS, NOTHING_DONE, ContractError, WorkflowsError
+from airflow_provider_workflows.exceptions import (
+    MAX_MESSAGE_CHARACTERS,
+    NOTHING_DONE,
+    UnexpectedResponse,
+    WorkflowsError,
+)
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from tests.robustness.hostile import answers
 from tests.robustness.hostile.calls import ASKS_NOBODY, CALLS, FOLLOWS, Call, public_members
@@ -113,7 +118,7 @@ def problem_with(call: Call, server: Server, like: Any, *, is_no_answer: bool = 
 
 
 def problem_with_error(call: Call, server: Server, error: WorkflowsError) -> str | None:
-    if len(str(error)) > LONGEST_WORDS + 10:
+    if len(str(error)) > MAX_MESSAGE_CHARACTERS + 10:
         return f"{type(error).__name__} of {len(str(error))} characters: {error!s:.100}"
     if not call.acts or server.spoiled in SIGN_IN:
         return None
@@ -250,7 +255,7 @@ def test_endless_list_ends_after_the_maximum_of_pages(call, good, monkeypatch):
 
         _, error = outcome_of(call, server)
 
-        assert isinstance(error, ContractError)
+        assert isinstance(error, UnexpectedResponse)
         assert "does not end after 20 pages" in str(error)
         assert server.asked.count(exchange.route) == 20
 

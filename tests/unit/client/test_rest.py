@@ -21,26 +21,26 @@ from urllib3.exceptions import SSLError as TLSError
 
 from airflow_provider_workflows.client import rest
 from airflow_provider_workflows.client.auth import TokenAuth
-from airflow_provider_workflows.client.rest import RateLimit, RestClient, path
-from airflow_provider_workflows.client.retry import Replay, RetryPolicy
-from airflow_provider_workflows.client.token_sources import ReadyToken
+from airflow_provider_workflows.client.rest import RateLimit, RestClient, build_path
+from airflow_provider_workflows.client.retry import Idempotency, RetryPolicy
+from airflow_provider_workflows.client.token_sources import StaticToken
 from airflow_provider_workflows.exceptions import (
     ApiError,
     AuthenticationError,
     ConfigurationError,
     ConnectionFailed,
-    ContractError,
     InvalidRequest,
     NotFound,
     OutcomeUnknown,
     PermissionDenied,
     RateLimited,
     ServerError,
+    UnexpectedResponse,
 )
 
 BASE = "https://api.example.com"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
-EVERY_CALL = pytest.mark.parametrize("replay", list(Replay))
+EVERY_CALL = pytest.mark.parametrize("replay", list(Idempotency))
 
 
 class Sleeper:
@@ -69,20 +69,20 @@ def client_to(url: str = BASE, sleeper: Sleeper | None = None, **kwargs) -> Rest
 
 
 def refused() -> requests.exceptions.ConnectionError:
-    return requests.exceptions.ConnectionError(NewConnectionError(None, "refused"))
+    return requests.exceptions.ConnectionError(NewConnectionError(None, "rejected"))
 
 
 # --- paths and bodies ---
 
 
 def test_ids_stay_one_segment_of_the_path():
-    assert path("/a/{}/b/{}", "7", "x y") == "/a/7/b/x%20y"
+    assert build_path("/a/{}/b/{}", "7", "x y") == "/a/7/b/x%20y"
 
 
 @given(st.text())
 def test_no_id_can_leave_its_segment(value):
     try:
-        filled = path("/a/{}/z", value)
+        filled = build_path("/a/{}/z", value)
     except ConfigurationError:
         assert value.strip(" .") == ""
         return
@@ -94,7 +94,7 @@ def test_no_id_can_leave_its_segment(value):
 @pytest.mark.parametrize("value", [None, "", " ", ".", ".."])
 def test_an_id_that_is_none_is_rejected(value):
     with pytest.raises(ConfigurationError, match="An id of /a/{}"):
-        path("/a/{}", value)
+        build_path("/a/{}", value)
 
 
 def test_queries_are_written_as_the_products_read_them(requests_mock):
@@ -108,7 +108,7 @@ def test_queries_are_written_as_the_products_read_them(requests_mock):
 def test_decimals_are_exact_both_ways(requests_mock):
     requests_mock.post(BASE + "/x", text='{"v": 12345678901234.5678}')
 
-    answer = client_to().call("POST", "/x", replay=Replay.NEVER, json={"v": Decimal("12345678901234.5678")})
+    answer = client_to().call("POST", "/x", replay=Idempotency.NEVER, json={"v": Decimal("12345678901234.5678")})
 
     assert requests_mock.last_request.text == '{"v": 12345678901234.5678}'
     assert answer.json(exact=True) == {"v": Decimal("12345678901234.5678")}
@@ -117,7 +117,7 @@ def test_decimals_are_exact_both_ways(requests_mock):
 def test_what_json_cannot_hold_is_rejected_before_sending(requests_mock):
     for value in (float("nan"), object()):
         with pytest.raises(ConfigurationError, match="cannot be written as JSON"):
-            client_to().call("POST", "/x", replay=Replay.NEVER, json={"v": value})
+            client_to().call("POST", "/x", replay=Idempotency.NEVER, json={"v": value})
     assert requests_mock.call_count == 0
 
 
@@ -163,14 +163,14 @@ def test_any_call_is_repeated_after_429_not_before_the_stated_time(requests_mock
 def test_503_with_retry_after_is_handled_like_429_for_safe_calls(requests_mock, sleeper):
     requests_mock.post(BASE + "/x", [{"status_code": 503, "headers": {"Retry-After": "3"}}, {"json": {}}])
 
-    assert client_to(sleeper=sleeper).call("POST", "/x", replay=Replay.SAFE).status == 200
+    assert client_to(sleeper=sleeper).call("POST", "/x", replay=Idempotency.SAFE).status == 200
 
 
 def test_503_to_an_unsafe_call_is_an_unknown_outcome(requests_mock):
     sent = requests_mock.post(BASE + "/x", status_code=503, headers={"Retry-After": "3"})
 
     with pytest.raises(OutcomeUnknown):
-        client_to().call("POST", "/x", replay=Replay.NEVER)
+        client_to().call("POST", "/x", replay=Idempotency.NEVER)
     assert sent.call_count == 1
 
 
@@ -190,7 +190,7 @@ def test_redirect_after_a_write_is_a_rejection_only_to_a_login_page(requests_moc
     requests_mock.post(BASE + "/x", status_code=302, headers=headers, text="<html></html>")
 
     with pytest.raises(error):
-        client_to().call("POST", "/x", replay=Replay.NEVER)
+        client_to().call("POST", "/x", replay=Idempotency.NEVER)
 
 
 def test_the_later_of_two_stated_times_counts(requests_mock, sleeper):
@@ -288,11 +288,11 @@ def test_a_wait_that_is_too_long_is_never_cut_short_but_given_back(requests_mock
 @pytest.mark.parametrize("status", [408, 502, 503, 504])
 def test_a_call_lost_at_a_gateway_is_repeated_only_if_it_is_safe(requests_mock, status):
     requests_mock.post(BASE + "/x", [{"status_code": status}, {"json": {}}])
-    assert client_to().call("POST", "/x", replay=Replay.SAFE).status == 200
+    assert client_to().call("POST", "/x", replay=Idempotency.SAFE).status == 200
 
     requests_mock.post(BASE + "/x", status_code=status)
     with pytest.raises(OutcomeUnknown, match=f"answered {status}"):
-        client_to().call("POST", "/x", replay=Replay.NEVER)
+        client_to().call("POST", "/x", replay=Idempotency.NEVER)
     assert requests_mock.call_count == 3
 
 
@@ -319,7 +319,7 @@ def test_a_lost_response_is_requested_again_only_if_that_is_safe(broken_server, 
 
     server = broken_server(lost, OK)
     with pytest.raises(OutcomeUnknown, match="The answer was lost"):
-        client_to(server.url).call("POST", "/x", replay=Replay.NEVER)
+        client_to(server.url).call("POST", "/x", replay=Idempotency.NEVER)
     assert len(server.answers) == 1
 
 
@@ -360,7 +360,7 @@ def test_tls_that_breaks_may_have_broken_after_the_call_was_sent(requests_mock):
 
     assert client_to().get("/x").status == 200
     with pytest.raises(OutcomeUnknown):
-        client_to().call("POST", "/x", replay=Replay.NEVER)
+        client_to().call("POST", "/x", replay=Idempotency.NEVER)
 
 
 @pytest.mark.parametrize("status", [502, 504, 520, 524])
@@ -368,7 +368,7 @@ def test_unsafe_call_lost_by_a_gateway_has_an_unknown_outcome(requests_mock, sta
     requests_mock.post(BASE + "/x", status_code=status)
 
     with pytest.raises(OutcomeUnknown):
-        client_to().call("POST", "/x", replay=Replay.NEVER)
+        client_to().call("POST", "/x", replay=Idempotency.NEVER)
     assert requests_mock.call_count == 1
 
 
@@ -397,7 +397,7 @@ def test_a_file_is_whole_in_every_attempt(requests_mock):
     requests_mock.post(BASE + "/x", [{"status_code": 429}, {"json": {}}])
 
     client_to().call(
-        "POST", "/x", replay=Replay.NEVER, form={"a": "b"}, files={"file": ("name", io.BytesIO(b"content"))}
+        "POST", "/x", replay=Idempotency.NEVER, form={"a": "b"}, files={"file": ("name", io.BytesIO(b"content"))}
     )
 
     bodies = [request.body for request in requests_mock.request_history]
@@ -442,7 +442,7 @@ def test_a_response_that_is_too_large_is_not_read_to_its_end(broken_server):
     bomb = gzip.compress(b"0" * 2**22)
     head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: {len(bomb)}\r\n\r\n".encode()
 
-    with pytest.raises(ContractError, match="larger than 1048576 bytes"):
+    with pytest.raises(UnexpectedResponse, match="larger than 1048576 bytes"):
         client_to(broken_server(head + bomb).url, max_bytes=2**20).get("/x")
 
 
@@ -453,7 +453,7 @@ def test_the_body_of_a_redirect_is_not_read_to_its_end_either(broken_server, mon
     client = client_to(broken_server(head.encode() + bomb).url, max_bytes=2**20)
     # How requests itself would read it, before we can.
     monkeypatch.setattr(requests.Response, "content", property(lambda _: pytest.fail("read without a limit")))
-    with pytest.raises(ContractError, match="larger than 1048576 bytes"):
+    with pytest.raises(UnexpectedResponse, match="larger than 1048576 bytes"):
         client.get("/x")
 
 
@@ -468,7 +468,7 @@ def test_the_body_of_a_redirect_is_not_read_to_its_end_either(broken_server, mon
 def test_a_response_that_is_not_json_is_a_contract_error(requests_mock, body, said):
     requests_mock.get(BASE + "/x", text=body, headers={"Content-Type": "text/html"})
 
-    with pytest.raises(ContractError, match=said):
+    with pytest.raises(UnexpectedResponse, match=said):
         client_to().get("/x").json()
 
 
@@ -476,7 +476,7 @@ def test_a_response_that_is_not_json_is_a_contract_error(requests_mock, body, sa
 def test_a_response_that_is_deeper_than_any_documented_one_is_an_error(requests_mock, body):
     requests_mock.get(BASE + "/x", text=body)
 
-    with pytest.raises(ContractError, match="too deep"):
+    with pytest.raises(UnexpectedResponse, match="too deep"):
         client_to().get("/x").json()
 
 
@@ -484,9 +484,9 @@ def test_a_response_that_is_deeper_than_any_documented_one_is_an_error(requests_
 def test_a_page_for_people_is_no_response_where_nothing_is_read_from_it(requests_mock, page):
     requests_mock.get(BASE + "/x", text=page)
 
-    for error in (ContractError, OutcomeUnknown):
+    for error in (UnexpectedResponse, OutcomeUnknown):
         with pytest.raises(error, match="a page, perhaps to sign in"):
-            client_to().get("/x").refuse_page(error)
+            client_to().get("/x").reject_page(error)
 
 
 def test_of_an_error_of_many_words_the_first_and_the_last_are_kept():
@@ -509,7 +509,7 @@ def test_a_redirect_to_a_login_page_says_so(requests_mock, location):
 def test_no_redirect_is_followed(requests_mock, location):
     requests_mock.get(BASE + "/x", status_code=307, headers={"Location": location})
 
-    with pytest.raises(ContractError, match="redirect"):
+    with pytest.raises(UnexpectedResponse, match="redirect"):
         client_to().get("/x")
     assert requests_mock.call_count == 1
 
@@ -528,7 +528,7 @@ def test_no_redirect_is_followed(requests_mock, location):
         (422, InvalidRequest),
         (500, ServerError),
         (600, ServerError),
-        (199, ContractError),
+        (199, UnexpectedResponse),
     ],
 )
 def test_every_status_has_its_error(requests_mock, status, kind):
@@ -593,7 +593,7 @@ def test_a_message_is_not_taken_for_a_field(requests_mock):
 
 
 def test_a_secret_that_the_server_echoes_is_not_in_the_error(requests_mock):
-    auth = TokenAuth(ReadyToken("tok-12345"), BASE)
+    auth = TokenAuth(StaticToken("tok-12345"), BASE)
     words = "tok-12345 and s3cret, Authorization: Bearer abc.def-ghi"
     requests_mock.get(BASE + "/x", status_code=400, json={"message": words})
 
@@ -638,7 +638,7 @@ def test_every_field_of_a_long_rejection_is_named(requests_mock):
 
 
 def test_a_secret_that_the_server_echoes_is_not_in_the_fields(requests_mock):
-    auth = TokenAuth(ReadyToken("tok-12345"), BASE)
+    auth = TokenAuth(StaticToken("tok-12345"), BASE)
     requests_mock.get(BASE + "/x", status_code=422, json={"errors": {"name": ["not tok-12345"]}})
 
     with pytest.raises(InvalidRequest) as failure:
@@ -740,14 +740,14 @@ def test_v2_pages_are_requested_by_number_where_no_cursor_comes_back(requests_mo
 def test_full_list_without_pages_is_an_error(requests_mock):
     requests_mock.get(BASE + "/x", json={"data": rows(1, 2)})
 
-    with pytest.raises(ContractError, match="repeats the one before"):
+    with pytest.raises(UnexpectedResponse, match="repeats the one before"):
         listed(client_to(), "v2")
 
 
 def test_paging_in_a_circle_ends(requests_mock):
     requests_mock.get(BASE + "/x", [{"json": {"data": rows(n), "next_cursor": f"c{n % 2}"}} for n in range(9)])
 
-    with pytest.raises(ContractError, match="circle"):
+    with pytest.raises(UnexpectedResponse, match="circle"):
         listed(client_to(), "v2")
 
 
@@ -763,14 +763,14 @@ def test_of_a_link_to_another_server_only_the_query_is_used(requests_mock, serve
 def test_a_link_that_is_not_a_url_is_an_error(requests_mock):
     requests_mock.get(BASE + "/x", json={"data": rows(1)}, headers={"Link": '<http://[bad>; rel="next"'})
 
-    with pytest.raises(ContractError, match="not a URL"):
+    with pytest.raises(UnexpectedResponse, match="not a URL"):
         listed(client_to(), "v2")
 
 
 def test_a_link_without_a_place_in_the_list_is_an_error(requests_mock):
     requests_mock.get(BASE + "/x", json={"data": rows(1)}, headers={"Link": f'<{BASE}/x>; rel="next"'})
 
-    with pytest.raises(ContractError, match="neither cursor nor page"):
+    with pytest.raises(UnexpectedResponse, match="neither cursor nor page"):
         listed(client_to(), "v2")
 
 
@@ -778,7 +778,7 @@ def test_a_link_without_a_place_in_the_list_is_an_error(requests_mock):
 def test_what_is_not_a_list_of_rows_is_an_error(requests_mock, body):
     requests_mock.get(BASE + "/x", json=body)
 
-    with pytest.raises(ContractError, match="not a list of objects"):
+    with pytest.raises(UnexpectedResponse, match="not a list of objects"):
         listed(client_to(), "v2")
 
 
@@ -786,7 +786,7 @@ def test_what_is_not_a_list_of_rows_is_an_error(requests_mock, body):
 def test_a_next_page_of_an_unexpected_format_is_not_taken_for_the_end(requests_mock, place):
     requests_mock.get(BASE + "/x", json={"data": rows(1), "next_cursor": place})
 
-    with pytest.raises(ContractError, match="place of the next page"):
+    with pytest.raises(UnexpectedResponse, match="place of the next page"):
         listed(client_to(), "v2")
 
 
@@ -810,7 +810,7 @@ def test_a_page_that_is_no_number_is_given_back_as_it_came(requests_mock):
 def test_a_cursor_that_no_address_can_hold_is_an_error(requests_mock, cursor):
     requests_mock.get(BASE + "/x", json={"data": rows(1), "next_cursor": cursor})
 
-    with pytest.raises(ContractError, match="cannot be sent back"):
+    with pytest.raises(UnexpectedResponse, match="cannot be sent back"):
         listed(client_to(), "v2")
 
 

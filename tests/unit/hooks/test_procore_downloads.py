@@ -6,7 +6,7 @@ import pytest
 
 from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.client.rest import RestClient
-from airflow_provider_workflows.exceptions import ApiError, AuthenticationError, ContractError, PermissionDenied
+from airflow_provider_workflows.exceptions import ApiError, AuthenticationError, PermissionDenied, UnexpectedResponse
 from airflow_provider_workflows.hooks.procore_downloads import download
 from tests.unit.client.test_auth import BASE, Numbered
 
@@ -83,7 +83,7 @@ def test_error_of_the_storage_does_not_show_the_address(client, requests_mock):
 def test_redirect_to_no_safe_address_is_an_error(client, requests_mock, target):
     requests_mock.get(BASE + PATH, status_code=302, headers={"Location": target})
 
-    with pytest.raises(ContractError):
+    with pytest.raises(UnexpectedResponse):
         download(client, PATH)
     assert requests_mock.call_count == 1
 

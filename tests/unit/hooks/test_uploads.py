@@ -12,7 +12,7 @@ from airflow_provider_workflows.hooks import procore_uploads as uploads
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.retries import PERMANENT
 
-pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
 PARTS = (b"1" * (5 * 2**20 + 1), b"2" * (5 * 2**20 + 1), b"3")
 HOUR = 3600

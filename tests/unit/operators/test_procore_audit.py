@@ -202,7 +202,7 @@ def test_how_an_instance_was_recognised_is_in_its_row(emulator, folder):
     assert [row["id_from"] for row in lines(export(folder), "instances")] == ["started_at"]
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("no_delays")
 @pytest.mark.parametrize(("status", "attempts"), [("400", 1), ("413", 1), ("504", 5)])
 def test_batches_are_halved_until_procore_takes_them_and_stay_so(emulator, folder, status, attempts):
     start(emulator, 19)

@@ -19,7 +19,7 @@ from airflow_provider_workflows.operators.procore import (
 from tests.support.killed import Killed
 from tests.unit.sensors.test_procore import deferred, first_event
 
-pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
 TOOL = "purchase_order_contract"
 ORDER = "/bulk_create$"

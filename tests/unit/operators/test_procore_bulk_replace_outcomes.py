@@ -14,7 +14,7 @@ from airflow_provider_workflows.operators.procore import ProcoreBulkReplaceAssig
 from airflow_provider_workflows.triggers.procore import ProcoreBulkReplaceWaitTrigger
 from tests.unit.operators.test_procore_bulk_replace import WHO, posts, replace, requests_made
 
-pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
 COVER = {**WHO, "replacement_type": "temporary", "first_day": "2026-01-01", "last_day": "2999-01-01"}
 UNABLE = {**WHO, "new_assignees": "90009", "project_ids": "1001"}

@@ -40,7 +40,7 @@ from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigg
 from tests.support.killed import Killed
 from tests.unit.sensors.test_procore import deferred, first_event
 
-pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
 INSTANCE = "700001"
 NEW = "700002"
@@ -305,10 +305,10 @@ def test_the_end_is_waited_for_in_both_modes_with_the_same_result(emulator, stor
             operator.execute(context)
         answer(emulator, "Reject", instance_id=NEW)
         event = first_event(deferral.value.trigger)
-        assert event["carry"] == {"adopted": False}
+        assert event["resume_kwargs"] == {"adopted": False}
         result = start(wait_for_completion=True).execute_complete(context, event)
     else:
-        look = ProcoreInstanceWaitTrigger.look_on_worker
+        look = ProcoreInstanceWaitTrigger.poke_on_worker
         looks = []
 
         def look_then_reject(trigger, hook, log):
@@ -337,7 +337,7 @@ def test_the_end_is_waited_for_in_both_modes_with_the_same_result(emulator, stor
         "blocked_reason": None,
         "ambiguous": [],
         "project_id": "1001",
-        "visit": None,
+        "occurrence": None,
     }
     assert result["outcome"]["last_response"]["option"] == result["outcome"]["decision"]["option"] == "Reject"
     assert started(emulator) == [NEW]
@@ -1076,9 +1076,9 @@ def test_lost_start_is_ours_only_where_its_creator_says_so(emulator, store, monk
     operator.on_kill()
     kill_while_deferred(trigger, monkeypatch)
 
-    is_ours = (creator, who) == ("present", "ours")
-    assert trigger.carry == {"adopted": not is_ours}
-    assert state_of(emulator, NEW)["state"] == ("terminated" if is_ours else "in_progress")
+    is_own = (creator, who) == ("present", "ours")
+    assert trigger.resume_kwargs == {"adopted": not is_own}
+    assert state_of(emulator, NEW)["state"] == ("terminated" if is_own else "in_progress")
 
 
 @pytest.mark.parametrize(("creator", "who"), [("present", "theirs"), ("absent", "theirs"), ("absent", "ours")])

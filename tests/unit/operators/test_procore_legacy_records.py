@@ -10,9 +10,9 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
-    ContractError,
     InvalidRequest,
     PermissionDenied,
+    UnexpectedResponse,
     WorkflowsError,
 )
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
@@ -159,7 +159,7 @@ def test_occurrences_that_nothing_shows_apart_are_an_error(emulator, store):
     perform().execute({"task_state_store": store})  # the first visit of all
     person(emulator, "Deny")
 
-    with pytest.raises(ContractError, match="two visits of the state cannot be told apart"):
+    with pytest.raises(UnexpectedResponse, match="two visits of the state cannot be told apart"):
         perform().execute({"task_state_store": Store()})
     assert posts(emulator) == 1
 
@@ -238,7 +238,7 @@ def test_task_is_not_bound_where_its_user_may_not_perform(emulator, store):
 
 def test_try_that_dies_once_bound_acts_in_that_occurrence_only(emulator, store, dies):
     dies(ProcoreLegacyHook, "perform_activity", "before")
-    dies(Store, "set", "after", about="visit")
+    dies(Store, "set", "after", about="occurrence")
     with pytest.raises(Killed):
         perform().execute({"task_state_store": store})
     person(emulator, "Submit for Approval", "pat@example.com")

@@ -16,10 +16,10 @@ from airflow_provider_workflows.emulator.world import SWITCHES
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     ConnectionFailed,
-    ContractError,
     InvalidRequest,
     PermissionDenied,
     ServerError,
+    UnexpectedResponse,
     UploadFailed,
 )
 from airflow_provider_workflows.hooks import procore_uploads as uploads
@@ -30,7 +30,7 @@ from airflow_provider_workflows.rules.procore import ATTACHMENT_KINDS
 from tests.support.killed import Killed
 from tests.unit.operators.test_procore_respond import INSTANCE, TOOL, respond, responses, step_of
 
-pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
 MIB = 2**20
 API = "https://api.example.com"
@@ -510,7 +510,7 @@ def test_what_the_storage_says_is_reported_without_the_signature(requests_mock, 
 def test_an_address_that_is_not_https_is_rejected_and_gets_nothing(requests_mock, client, target, words):
     accept(requests_mock, target)
 
-    with pytest.raises(ContractError, match=words) as failure:
+    with pytest.raises(UnexpectedResponse, match=words) as failure:
         put(client)
     assert requests_mock.call_count == 1
     assert SECRET not in "".join(traceback.format_exception(failure.value))
@@ -523,7 +523,7 @@ def test_an_address_that_is_not_https_is_rejected_and_gets_nothing(requests_mock
 def test_order_with_an_unexpected_response_is_an_error(requests_mock, client, answer):
     requests_mock.post(f"{API}{PROJECT_UPLOADS}", status_code=201, json=answer)
 
-    with pytest.raises(ContractError):
+    with pytest.raises(UnexpectedResponse):
         put(client)
 
 
@@ -532,7 +532,7 @@ def test_older_order_with_an_unexpected_response_is_an_error(requests_mock, clie
     requests_mock.post(f"{API}{PROJECT_UPLOADS}", status_code=404)
     requests_mock.post(f"{API}/rest/v1.1/projects/8/uploads", status_code=201, json=answer)
 
-    with pytest.raises(ContractError):
+    with pytest.raises(UnexpectedResponse):
         put(client)
 
 

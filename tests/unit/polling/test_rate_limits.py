@@ -426,7 +426,7 @@ def test_polls_leave_a_fifth_of_the_rate_limit_to_others(emulator, clock, sent, 
 def test_requests_per_hour_of_the_connection_stretch_the_interval(
     emulator, clock, sent, set_connection, monkeypatch, triggerers
 ):
-    monkeypatch.setenv("AIRFLOW__WORKFLOWS__TRIGGERERS", triggerers)
+    monkeypatch.setenv("AIRFLOW__WORKFLOWS__TRIGGERER_COUNT", triggerers)
     connection = emulator.connection("procore")
     connection["extra"]["requests_per_hour"] = 60
     hours = 2

@@ -50,7 +50,7 @@ class Watcher:
             is_first=self.is_new,
             limit=limit,
             is_stored=lambda one, entry: self.stored.get(one) == entry,
-            is_wanted=lambda fact: True,
+            is_desired=lambda fact: True,
         )
         self.is_new = False
         self.wanted = found.wanted

@@ -45,7 +45,7 @@ def payloads(trigger: WakeUpTrigger) -> list[dict[str, Any]]:
 
 
 def test_the_event_comes_back_at_the_time(slept):
-    event = {"status": "look", "deadline": "then"}
+    event = {"status": "poke", "deadline": "then"}
     until = NOW + timedelta(seconds=90)
 
     assert payloads(WakeUpTrigger(until=until.isoformat(), event=event)) == [event]
