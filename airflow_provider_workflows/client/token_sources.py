@@ -96,7 +96,7 @@ class ApiTokenSource:
         self._headers = {
             "bearer": {"Authorization": f"Bearer {password}"},
             "cookie": {"Cookie": password},
-        }.get(api_token_auth, {})
+        }.get(scheme, {})
         self._client = _client(base_url, (password,), transport)
 
     def fetch(self, now: float) -> Token:

@@ -280,8 +280,8 @@ class IntegrationStep:
                     return True
                 # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
                 raise AirflowFailException(
-                    f"ServerError: {describe(error)} It is not sent again: check whether instance {self._id} is complete; "
-                    f"if it is not, {self._if_open}."
+                    f"ServerError: {describe(error)} It is not sent again. Check whether instance {self._id} is "
+                    f"complete. If it is not, {self._if_open}."
                 ) from error
             if not again:  # else the one before may have completed it
                 self._completion.persist({})
