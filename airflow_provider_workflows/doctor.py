@@ -48,7 +48,7 @@ from airflow_provider_workflows.rules.procore_presets import members_of
 from airflow_provider_workflows.version_compat import mask_secret
 
 if TYPE_CHECKING:
-    from airflow_provider_workflows.client.rest import ApiResponse
+    from airflow_provider_workflows.client.response import ApiResponse
 
 OK, FAILED, WARNING, SKIPPED = "ok", "failed", "warning", "skipped"
 MAX_CALL_SECONDS = 10.0  # seconds

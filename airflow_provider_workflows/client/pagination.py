@@ -20,7 +20,7 @@ import simplejson
 from airflow_provider_workflows.exceptions import IncompleteList, InvalidRequest, UnexpectedResponse
 
 if TYPE_CHECKING:
-    from airflow_provider_workflows.client.rest import ApiResponse
+    from airflow_provider_workflows.client.response import ApiResponse
 
     Fetch = Callable[[dict[str, Any]], ApiResponse]
     Place = dict[str, Any]
@@ -390,11 +390,11 @@ def _members_of(response: ApiResponse, body: Any) -> Iterator[tuple[str, Any]]:
         yield from _members({name: value for name, value in body.items() if name != "data"}, 1, is_paging=True)
 
 
-def _members(assignee: Any, depth: int, *, is_paging: bool) -> Iterator[tuple[str, Any]]:
+def _members(container: Any, depth: int, *, is_paging: bool) -> Iterator[tuple[str, Any]]:
     """Yield the members of an object and of those in it; ``cursor`` and the like only of one that is about paging."""
-    if not isinstance(assignee, dict) or depth > MAX_ENVELOPE_DEPTH:
+    if not isinstance(container, dict) or depth > MAX_ENVELOPE_DEPTH:
         return
-    for name, value in assignee.items():
+    for name, value in container.items():
         plain = _plain(name)
         is_next = NEXT.fullmatch(plain) is not None
         if is_paging or is_next or MORE.fullmatch(plain):

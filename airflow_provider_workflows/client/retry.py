@@ -32,11 +32,11 @@ class Idempotency(enum.Enum):
     """
     Whether one call may be sent a second time; a property of the call, not of its HTTP verb.
 
-    ``SAFE``: sending it twice changes nothing more than sending it once. ``NEVER``: it may.
+    ``SAFE``: sending it twice changes nothing more than sending it once. ``UNSAFE``: it may.
     """
 
     SAFE = "safe"
-    NEVER = "never"
+    UNSAFE = "unsafe"
 
 
 class RetryableFailure(Exception):

@@ -9,7 +9,8 @@ from typing import Any
 import simplejson
 
 from airflow_provider_workflows.client.auth import Token, fingerprint, parse_http_time
-from airflow_provider_workflows.client.rest import ApiResponse, RestClient
+from airflow_provider_workflows.client.http import RestClient
+from airflow_provider_workflows.client.response import ApiResponse
 from airflow_provider_workflows.client.retry import Idempotency
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,
@@ -60,7 +61,7 @@ class ClientCredentials:
 
     def fetch(self, now: float) -> Token:
         try:
-            response = self._client.call("POST", "/oauth/token", replay=Idempotency.SAFE, form=self._grant)
+            response = self._client.call("POST", "/oauth/token", idempotency=Idempotency.SAFE, form=self._grant)
         except TOKEN_REJECTIONS as rejection:
             raise _rejected(f"{self._client.base_url} gave no token for this client id and secret", rejection) from None
         return _read_token(response, now, None)

@@ -16,7 +16,7 @@ from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_workflows.client.auth import TokenAuth
-from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.client.retry import RetryPolicy, one_attempt
 from airflow_provider_workflows.exceptions import (
     MAX_MESSAGE_CHARACTERS,

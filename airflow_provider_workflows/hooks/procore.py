@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote
 
 from airflow_provider_workflows.client.pagination import check_whole
-from airflow_provider_workflows.client.rest import build_path
 from airflow_provider_workflows.client.retry import Idempotency
 from airflow_provider_workflows.client.token_sources import ClientCredentials, StaticToken
+from airflow_provider_workflows.client.urls import build_path
 from airflow_provider_workflows.exceptions import (
     ApiError,
     ConfigurationError,
@@ -403,7 +403,7 @@ class ProcoreHook(ProcoreConnectionHook):
             individual_assignees=individual_assignees,
             workflow_manager_id=workflow_manager_id,
         )
-        return self._data("PATCH", where, replay=Idempotency.NEVER, json=body)
+        return self._data("PATCH", where, idempotency=Idempotency.UNSAFE, json=body)
 
     def list_possible_assignees(
         self, tool_type: str, *, tool_subtype: str | None = None, project_id: str | None = None
@@ -579,7 +579,7 @@ class ProcoreHook(ProcoreConnectionHook):
             body["filters"] = {"activity_types": list(activity_types)}
         where = self._path("instances/bulk_history", project_id=project_id, tool_type=tool_type)
         # It only reads, so it may go twice.
-        return self.client.call("POST", where, replay=Idempotency.SAFE, json=body).rows("data")
+        return self.client.call("POST", where, idempotency=Idempotency.SAFE, json=body).rows("data")
 
     # --- instances: acting ---
 
@@ -608,7 +608,7 @@ class ProcoreHook(ProcoreConnectionHook):
             preset_id=preset_id,
         )
         where = self._path("instances", project_id=project_id, tool_type=tool_type)
-        return self._data("POST", where, replay=Idempotency.NEVER, json=body)
+        return self._data("POST", where, idempotency=Idempotency.UNSAFE, json=body)
 
     def bulk_start_instances(
         self,
@@ -630,7 +630,7 @@ class ProcoreHook(ProcoreConnectionHook):
         return self._data(
             "POST",
             self._path("instances/bulk_create", project_id=project_id, tool_type=tool_type),
-            replay=Idempotency.NEVER,
+            idempotency=Idempotency.UNSAFE,
             json=_present(tool_type=tool_type, tool_subtype=tool_subtype, items=[dict(item) for item in items]),
             headers=_idempotency(idempotency_token),
         )
@@ -676,7 +676,7 @@ class ProcoreHook(ProcoreConnectionHook):
         api_response = self.client.call(
             "POST",
             self._path("instances/{}/responses", instance_id, project_id=project_id, tool_type=tool_type),
-            replay=Idempotency.NEVER,
+            idempotency=Idempotency.UNSAFE,
             json={"response": response},
             headers=_idempotency(idempotency_token),
         )
@@ -722,7 +722,7 @@ class ProcoreHook(ProcoreConnectionHook):
             assignee_ids=list(assignee_ids),
         )
         where = self._path("instances/{}/additional_assignees", instance_id, project_id=project_id, tool_type=tool_type)
-        return self._data("POST", where, replay=Idempotency.NEVER, json=body)
+        return self._data("POST", where, idempotency=Idempotency.UNSAFE, json=body)
 
     def restart_instance(
         self,
@@ -740,7 +740,7 @@ class ProcoreHook(ProcoreConnectionHook):
         :raises OutcomeUnknown: the answer was lost.
         """
         where = self._path("instances/{}/restart", instance_id, project_id=project_id, tool_type=tool_type)
-        return self._data("POST", where, replay=Idempotency.NEVER, json=_present(restart_mode=restart_mode))
+        return self._data("POST", where, idempotency=Idempotency.UNSAFE, json=_present(restart_mode=restart_mode))
 
     def terminate_instance(
         self, instance_id: str, *, project_id: str | None = None, tool_type: str | None = None
@@ -751,7 +751,7 @@ class ProcoreHook(ProcoreConnectionHook):
         :raises OutcomeUnknown: the answer was lost.
         """
         where = self._path("instances/{}/terminate", instance_id, project_id=project_id, tool_type=tool_type)
-        return self._data("POST", where, replay=Idempotency.NEVER)
+        return self._data("POST", where, idempotency=Idempotency.UNSAFE)
 
     def refresh_instance(
         self, instance_id: str, *, project_id: str | None = None, tool_type: str | None = None
@@ -762,7 +762,7 @@ class ProcoreHook(ProcoreConnectionHook):
         :raises OutcomeUnknown: the answer was lost.
         """
         where = self._path("instances/{}/refresh", instance_id, project_id=project_id, tool_type=tool_type)
-        return self._data("POST", where, replay=Idempotency.NEVER)
+        return self._data("POST", where, idempotency=Idempotency.UNSAFE)
 
     # --- replacing a person everywhere ---
 
@@ -807,7 +807,7 @@ class ProcoreHook(ProcoreConnectionHook):
         :raises OutcomeUnknown: the answer was lost.
         """
         where = self._company_path("bulk_replace_requests")
-        return self._data("POST", where, replay=Idempotency.NEVER, json=dict(request))
+        return self._data("POST", where, idempotency=Idempotency.UNSAFE, json=dict(request))
 
     def get_bulk_replace_request(self, request_id: str) -> dict[str, Any]:
         """Show a request to replace an assignee."""
@@ -816,12 +816,12 @@ class ProcoreHook(ProcoreConnectionHook):
     def update_bulk_replace_request(self, request_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """Change a request to replace an assignee; never sent twice; see :meth:`create_bulk_replace_request`."""
         where = self._company_path("bulk_replace_requests/{}", request_id)
-        return self._data("PUT", where, replay=Idempotency.NEVER, json=dict(request))
+        return self._data("PUT", where, idempotency=Idempotency.UNSAFE, json=dict(request))
 
     def stop_bulk_replace_request(self, request_id: str) -> None:
         """Stop a request to replace an assignee."""
         where = self._company_path("bulk_replace_requests/{}", request_id)
-        self.client.call("DELETE", where, replay=Idempotency.SAFE).reject_page()
+        self.client.call("DELETE", where, idempotency=Idempotency.SAFE).reject_page()
 
     def get_bulk_replace_errors(self, request_id: str) -> bytes | None:
         """
@@ -919,8 +919,10 @@ class ProcoreHook(ProcoreConnectionHook):
         found: dict[str, Any] = self._read(method, where, dict, **call)
         return found
 
-    def _read(self, method: str, where: str, kind: type, *, replay: Idempotency = Idempotency.SAFE, **call: Any) -> Any:
-        api_response = self.client.call(method, where, replay=replay, **call)
+    def _read(
+        self, method: str, where: str, kind: type, *, idempotency: Idempotency = Idempotency.SAFE, **call: Any
+    ) -> Any:
+        api_response = self.client.call(method, where, idempotency=idempotency, **call)
         body = api_response.json()
         found = body.get("data") if isinstance(body, dict) else None
         rows = found if isinstance(found, list) else []

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urljoin, urlsplit
 
-from airflow_provider_workflows.client.rest import ApiResponse, RestClient
+from airflow_provider_workflows.client.http import RestClient
+from airflow_provider_workflows.client.response import ApiResponse
 from airflow_provider_workflows.client.retry import Idempotency
 from airflow_provider_workflows.exceptions import UnexpectedResponse
 from airflow_provider_workflows.hooks.procore_uploads import send_to_storage
@@ -20,7 +21,7 @@ def download(client: RestClient, path: str, headers: Mapping[str, str] | None = 
     :param headers: Headers of the call to Procore.
     :raises ApiError: see :meth:`RestClient.call`; or the file is not where the redirect leads.
     """
-    response = client.call("GET", path, replay=Idempotency.SAFE, headers=headers, may_redirect=True)
+    response = client.call("GET", path, idempotency=Idempotency.SAFE, headers=headers, may_redirect=True)
     if response.status < 300:
         return response
     try:
@@ -32,4 +33,4 @@ def download(client: RestClient, path: str, headers: Mapping[str, str] | None = 
     if not target.startswith(client.base_url + "/rest/"):
         return send_to_storage(client, "GET", target)
     parts = urlsplit(target.removeprefix(client.base_url))
-    return client.call("GET", parts.path, query=parts.query, replay=Idempotency.SAFE, headers=headers)
+    return client.call("GET", parts.path, query=parts.query, idempotency=Idempotency.SAFE, headers=headers)

@@ -6,8 +6,8 @@ import contextlib
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from airflow_provider_workflows.client.rest import build_path
 from airflow_provider_workflows.client.retry import Idempotency
+from airflow_provider_workflows.client.urls import build_path
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     InvalidRequest,
@@ -180,7 +180,7 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
         response = self.client.call(
             "POST",
             HISTORIES,
-            replay=Idempotency.NEVER,
+            idempotency=Idempotency.UNSAFE,
             params={"company_id": self.company_id, "workflow_instance_id": instance_id},
             **body,
         )

@@ -11,8 +11,10 @@ from urllib.parse import SplitResult, parse_qsl, quote_plus, urlsplit
 
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
-from airflow_provider_workflows.client.rest import ApiResponse, RestClient, build_path
+from airflow_provider_workflows.client.http import RestClient
+from airflow_provider_workflows.client.response import ApiResponse
 from airflow_provider_workflows.client.retry import Idempotency
+from airflow_provider_workflows.client.urls import build_path
 from airflow_provider_workflows.exceptions import (
     ApiError,
     ConfigurationError,
@@ -197,7 +199,7 @@ class Uploads:
 
         def send() -> ApiError | None:
             try:
-                response = self.client.call("PATCH", where, replay=Idempotency.SAFE, json={"part_etags": etags})
+                response = self.client.call("PATCH", where, idempotency=Idempotency.SAFE, json={"part_etags": etags})
             except (InvalidRequest, NotFound) as rejection:
                 return rejection
             response.reject_page()
@@ -253,7 +255,7 @@ class Uploads:
         return _id(upload, "uuid")
 
     def _send(self, method: str, where: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
-        response = self.client.call(method, where, replay=Idempotency.SAFE, json=body).json()
+        response = self.client.call(method, where, idempotency=Idempotency.SAFE, json=body).json()
         if not isinstance(response, dict):
             raise UnexpectedResponse("The answer is not an object", method=method, path=where)
         return response
@@ -282,7 +284,7 @@ def send_to_storage(client: RestClient, method: str, url: str, **call: Any) -> A
     storage = client.without_sign_in(f"{parts.scheme}://{parts.netloc}")
     with closing(storage), _unlogged():
         try:
-            return storage.call(method, parts.path, query=parts.query, replay=Idempotency.SAFE, **call)
+            return storage.call(method, parts.path, query=parts.query, idempotency=Idempotency.SAFE, **call)
         except ApiError as error:
             failure: Exception = _without_address(error, parts)
         except ConfigurationError as error:  # of the address, its headers, or how this connection reaches it

@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow_provider_workflows.client.rest import build_path
 from airflow_provider_workflows.client.retry import Idempotency
 from airflow_provider_workflows.client.token_sources import ApiTokenSource, StaticToken
+from airflow_provider_workflows.client.urls import build_path
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     InvalidRequest,
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_provider_workflows.client.auth import TokenSource
-    from airflow_provider_workflows.client.rest import ApiResponse
+    from airflow_provider_workflows.client.response import ApiResponse
 
 PUBLIC_URL = "https://api.workflowsoft.com"
 API_TOKEN_AUTH = ("basic", "bearer", "cookie")
@@ -211,7 +211,7 @@ class WorkflowsoftHook(WorkflowsHook):
             response = self.client.call(
                 "GET",
                 "/api/v2/workflows/instances/new-integrations",
-                replay=Idempotency.SAFE if self.lists_until_completed else Idempotency.NEVER,
+                idempotency=Idempotency.SAFE if self.lists_until_completed else Idempotency.UNSAFE,
                 params={"id": step_id},
                 headers={"Cache-Control": "no-cache"},
             )
@@ -253,7 +253,7 @@ class WorkflowsoftHook(WorkflowsHook):
         response = self.client.call(
             "POST",
             "/api/v2/workflows/instances/variables",
-            replay=Idempotency.NEVER,
+            idempotency=Idempotency.UNSAFE,
             json={"TaskId": _wire_id(integration_instance_id), "Fields": fields},
             headers=self._on_behalf_of(on_behalf_of),
         )
@@ -278,7 +278,7 @@ class WorkflowsoftHook(WorkflowsHook):
         response = self.client.call(
             "PATCH",
             build_path("/api/v2/tasks/{}/action", integration_instance_id),
-            replay=Idempotency.NEVER,
+            idempotency=Idempotency.UNSAFE,
             json={"Action": "Complete", "CustomAction": custom_action},
             headers=self._on_behalf_of(on_behalf_of),
         )
@@ -367,7 +367,7 @@ class WorkflowsoftHook(WorkflowsHook):
 
     def _create(self, where: str, body: Mapping[str, Any], on_behalf_of: str, kind: str) -> dict[str, str]:
         headers = {"X-OnBehalfOf-Id": on_behalf_of}
-        response = self.client.call("POST", where, replay=Idempotency.NEVER, json=body, headers=headers)
+        response = self.client.call("POST", where, idempotency=Idempotency.UNSAFE, json=body, headers=headers)
         created = _body_of(response)
         if created is not False:  # which does not say what was not done
             _reject_failure(response, created)

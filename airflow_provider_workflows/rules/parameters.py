@@ -17,7 +17,7 @@ TEXT, ID, TEXTS, ROW = "text", "id", "several", "row"
 PROSE = ("comment", "comments", "message", "description", "reason")
 
 
-def check_rendered(assignee: Any) -> None:
+def check_rendered(operator: Any) -> None:
     """
     Make the parameters of an operator or sensor that hold text hold text, whatever their templates were rendered to.
 
@@ -27,8 +27,8 @@ def check_rendered(assignee: Any) -> None:
 
     :raises ConfigurationError: a value that is no text; the message names the parameter.
     """
-    for name, kind in text_parameters(type(assignee)).items():  # type: ignore[arg-type]  # a class can be hashed
-        value = getattr(assignee, name, None)
+    for name, kind in text_parameters(type(operator)).items():  # type: ignore[arg-type]  # a class can be hashed
+        value = getattr(operator, name, None)
         if value is None or (kind == ROW and isinstance(value, Mapping)):
             continue
         is_id = kind != TEXT and name not in LABELS
@@ -38,9 +38,9 @@ def check_rendered(assignee: Any) -> None:
         else:
             text = as_text(name, value, is_id=is_id)
         if text != value:
-            setattr(assignee, name, text)
-    if hasattr(assignee, "confirm_timeout"):
-        check_seconds("confirm_timeout", assignee.confirm_timeout)
+            setattr(operator, name, text)
+    if hasattr(operator, "confirm_timeout"):
+        check_seconds("confirm_timeout", operator.confirm_timeout)
 
 
 def as_text(name: str, value: Any, *, is_id: bool = False) -> str:
@@ -118,11 +118,11 @@ def check_required(**given: Any) -> None:
             as_text(name, value)
 
 
-def check_given(assignee: object, *names: str) -> None:
+def check_given(operator: object, *names: str) -> None:
     """Require every named attribute that is not None to have a value: an empty rendering is a mistake."""
     for name in names:
-        if getattr(assignee, name) is not None:
-            check_required(**{name: getattr(assignee, name)})
+        if getattr(operator, name) is not None:
+            check_required(**{name: getattr(operator, name)})
 
 
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:

@@ -378,7 +378,7 @@ def has_ended(record: Json) -> bool:
     :param record: The instance as shown or listed, its history, or what :func:`describe_instance` returned.
     """
     return is_given(record.get("ended_at")) or any(
-        isinstance(action := record.get(key), str) and action.strip().casefold() in ENDED_STATES
+        isinstance(text := record.get(key), str) and text.strip().casefold() in ENDED_STATES
         for key in ("status", "state")
     )
 

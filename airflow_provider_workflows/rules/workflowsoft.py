@@ -43,9 +43,9 @@ ALREADY_COMPLETED = re.compile(
 # --- answers ---------------------------------------------------------------------------------------------
 
 
-def member(assignee: Mapping[str, Any], name: str) -> Any:
+def member(row: Mapping[str, Any], name: str) -> Any:
     """Return an object's member in whatever case the server writes its name, or None."""
-    return next((value for key, value in assignee.items() if str(key).lower() == name.lower()), None)
+    return next((value for key, value in row.items() if str(key).lower() == name.lower()), None)
 
 
 def titled_rows(body: Any, kind: str) -> list[dict[str, str]]:
@@ -77,9 +77,7 @@ def failure_in(body: Any) -> str | None:
         return None
     words = []
     for said in (found.get("message"), *errors):
-        words += [
-            str(action) for action in (said if isinstance(said, list) else [said]) if isinstance(action, str) and action
-        ]
+        words += [str(text) for text in (said if isinstance(said, list) else [said]) if isinstance(text, str) and text]
     return "; ".join(words) or "it says no reason"
 
 

@@ -468,9 +468,9 @@ class IntegrationProducer(SnapshotProducer):
         """Take the step for this stream; one that is ending is waited for, so that its notes are in the stores."""
         self._loop = asyncio.get_running_loop()
         claim = (account, str(self._reader.step_id))
-        while (assignee := _claimed.get(claim, self)) is not self and not assignee.is_dead:
-            if not assignee._is_leaving:
-                other = assignee._reader.workflowsoft_conn_id
+        while (owner := _claimed.get(claim, self)) is not self and not owner.is_dead:
+            if not owner._is_leaving:
+                other = owner._reader.workflowsoft_conn_id
                 if other == self._reader.workflowsoft_conn_id:
                     how, advice = "names it in another way", "the same diagram and step, or step_id"
                 else:
@@ -483,7 +483,7 @@ class IntegrationProducer(SnapshotProducer):
         _claimed[claim] = self
 
     def _release(self, record: asyncio.Future[Any] | None = None) -> None:
-        for claim in [claim for claim, assignee in _claimed.items() if assignee is self]:
+        for claim in [claim for claim, owner in _claimed.items() if owner is self]:
             del _claimed[claim]
         if record is not None and not record.cancelled():
             record.exception()  # of a poll that nobody asks for any more

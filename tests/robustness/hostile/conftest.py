@@ -11,7 +11,7 @@ import pytest
 from airflow.providers.common.compat.sdk import BaseHook
 from airflow.sdk import Connection
 
-from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.hooks import procore_uploads as uploads
 from tests.robustness.hostile.calls import CALLS, TOOL

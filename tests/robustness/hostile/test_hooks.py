@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_workflows.client import rest
+from airflow_provider_workflows.client import http
 from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.exceptions import (
     MAX_MESSAGE_CHARACTERS,
@@ -247,7 +247,7 @@ def pages_of(call: Call) -> list[Any]:
 
 @pytest.mark.parametrize("call", [call for call in ASKING if str(call) in PAGED], ids=str)
 def test_endless_list_ends_after_the_maximum_of_pages(call, good, monkeypatch):
-    monkeypatch.setattr(rest, "MAX_PAGES", 20)
+    monkeypatch.setattr(http, "MAX_PAGES", 20)
     exchange = next(e for e in spoilt(call, good) if not e.route[1].endswith("/me"))
     for make in pages_of(call):
         endless = [make(number, exchange) for number in range(1, 40)]
@@ -262,4 +262,4 @@ def test_endless_list_ends_after_the_maximum_of_pages(call, good, monkeypatch):
 
 def test_maximum_of_pages_is_enough_for_a_large_company(good):
     """A million instances at a hundred a page."""
-    assert rest.MAX_PAGES * 100 >= 1_000_000
+    assert http.MAX_PAGES * 100 >= 1_000_000

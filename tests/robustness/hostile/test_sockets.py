@@ -8,7 +8,7 @@ import tracemalloc
 import pytest
 
 from airflow_provider_workflows.client.auth import TokenAuth
-from airflow_provider_workflows.client.rest import MAX_RESPONSE_BYTES
+from airflow_provider_workflows.client.http import MAX_RESPONSE_BYTES
 from airflow_provider_workflows.exceptions import NOTHING_DONE, UnexpectedResponse, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from tests.robustness.hostile.answers import PAGE, UNPACKS_BY_THE_PIECE

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_workflows.client.auth import TokenAuth
-from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.emulator import world
 from airflow_provider_workflows.hooks.procore import ProcoreConnectionHook
 from airflow_provider_workflows.operators.procore import ProcoreRespondOperator, ProcoreStartInstanceOperator

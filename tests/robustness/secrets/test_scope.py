@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from requests.adapters import HTTPAdapter
 
 from airflow_provider_workflows.client.auth import TokenAuth
-from airflow_provider_workflows.client.rest import RestClient, build_path
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.client.retry import Idempotency
+from airflow_provider_workflows.client.urls import build_path
 from airflow_provider_workflows.emulator.app import Emulated
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -295,7 +296,7 @@ def call_of(wire: Wire, **parts: Any) -> requests.PreparedRequest | None:
     wire.requests.clear()
     where = parts.pop("path", "/rest/x")
     try:
-        RestClient(HOST).call("POST", where, replay=Idempotency.SAFE, **parts)
+        RestClient(HOST).call("POST", where, idempotency=Idempotency.SAFE, **parts)
     except ConfigurationError:
         assert wire.requests == []
         return None

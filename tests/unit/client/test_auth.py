@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from airflow_provider_workflows.client.auth import Token, TokenAuth, same_server
-from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.client.retry import Idempotency, RetryPolicy
 from airflow_provider_workflows.client.token_sources import ApiTokenSource, ClientCredentials, StaticToken
 from airflow_provider_workflows.exceptions import (
@@ -171,12 +171,12 @@ def test_a_token_is_not_in_its_own_description():
 # --- a 401 ---
 
 
-@pytest.mark.parametrize("replay", list(Idempotency))
-def test_a_rejected_call_goes_again_with_a_new_token(requests_mock, replay):
+@pytest.mark.parametrize("idempotency", list(Idempotency))
+def test_a_rejected_call_goes_again_with_a_new_token(requests_mock, idempotency):
     requests_mock.post(BASE + "/x", [{"status_code": 401}, {"json": {}}])
     client = RestClient(BASE, auth=TokenAuth(Numbered(), BASE))
 
-    client.call("POST", "/x", replay=replay)
+    client.call("POST", "/x", idempotency=idempotency)
 
     assert [r.headers["Authorization"] for r in requests_mock.request_history] == ["Bearer token-1", "Bearer token-2"]
 
@@ -206,12 +206,12 @@ SIGN_IN_PAGES = {
 
 
 @pytest.mark.parametrize("page", SIGN_IN_PAGES)
-@pytest.mark.parametrize("replay", list(Idempotency))
-def test_a_sign_in_page_is_a_rejection_of_the_token(requests_mock, replay, page):
+@pytest.mark.parametrize("idempotency", list(Idempotency))
+def test_a_sign_in_page_is_a_rejection_of_the_token(requests_mock, idempotency, page):
     requests_mock.post(BASE + "/x", [SIGN_IN_PAGES[page], {"json": {}}])
     client = RestClient(BASE, auth=TokenAuth(Numbered(), BASE))
 
-    assert client.call("POST", "/x", replay=replay).json() == {}
+    assert client.call("POST", "/x", idempotency=idempotency).json() == {}
     assert [r.headers["Authorization"] for r in requests_mock.request_history] == ["Bearer token-1", "Bearer token-2"]
 
 
@@ -225,13 +225,13 @@ def test_a_sign_in_page_without_a_form_counts_for_reads_only(requests_mock):
 
 
 @pytest.mark.parametrize("page", SIGN_IN_PAGES)
-@pytest.mark.parametrize("replay", list(Idempotency))
-def test_a_second_sign_in_page_is_believed(requests_mock, replay, page):
+@pytest.mark.parametrize("idempotency", list(Idempotency))
+def test_a_second_sign_in_page_is_believed(requests_mock, idempotency, page):
     requests_mock.post(BASE + "/x", [SIGN_IN_PAGES[page]])
     client = RestClient(BASE, auth=TokenAuth(Numbered(), BASE))
 
     with pytest.raises(AuthenticationError):
-        client.call("POST", "/x", replay=replay)
+        client.call("POST", "/x", idempotency=idempotency)
     assert requests_mock.call_count == 2
 
 
@@ -250,7 +250,7 @@ def test_after_a_change_no_other_page_is_taken_for_a_rejection(requests_mock, an
     client = RestClient(BASE, auth=TokenAuth(Numbered(), BASE))
 
     with contextlib.suppress(OutcomeUnknown):
-        client.call("POST", "/x", replay=Idempotency.NEVER)
+        client.call("POST", "/x", idempotency=Idempotency.UNSAFE)
     assert requests_mock.call_count == 1
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.client.pagination import MAX_EMPTY_PAGES, SMALLER_PAGES
-from airflow_provider_workflows.client.rest import RestClient
 from airflow_provider_workflows.exceptions import IncompleteList, InvalidRequest, UnexpectedResponse
 
 BASE = "https://api.example.com"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_workflows.client.auth import TokenAuth
-from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.exceptions import ApiError, AuthenticationError, PermissionDenied, UnexpectedResponse
 from airflow_provider_workflows.hooks.procore_downloads import download
 from tests.unit.client.test_auth import BASE, Numbered

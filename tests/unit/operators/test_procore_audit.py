@@ -18,7 +18,7 @@ from airflow.sdk import ObjectStoragePath
 from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     InvalidRequest,

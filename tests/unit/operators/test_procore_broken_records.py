@@ -7,7 +7,7 @@ import json
 import pytest
 import requests
 
-from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.client.transport import Session
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,

@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import ObjectStoragePath
 
-from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.client.retry import RetryPolicy
 from airflow_provider_workflows.emulator.world import SWITCHES
 from airflow_provider_workflows.exceptions import (

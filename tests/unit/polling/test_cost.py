@@ -167,7 +167,7 @@ def test_item_that_spoils_its_bulk_calls_delays_no_other(emulator, waiting, stat
 
 def spoiled(item_id, status):
     """Let every call that names an item be answered with a status."""
-    from airflow_provider_workflows.client.rest import RestClient
+    from airflow_provider_workflows.client.http import RestClient
     from airflow_provider_workflows.exceptions import InvalidRequest, NotFound, PermissionDenied, ServerError
 
     errors = {400: InvalidRequest, 403: PermissionDenied, 404: NotFound, 500: ServerError}

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.polling import poll
 from tests.support.sizes import tenth_and_full

@@ -13,7 +13,7 @@ import simplejson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_workflows.client.rest import _dump
+from airflow_provider_workflows.client.http import _dump
 from airflow_provider_workflows.exceptions import ConfigurationError, UnexpectedResponse
 from airflow_provider_workflows.rules import workflowsoft as rules
 from tests.support.sizes import tenth_and_full

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.exceptions import ConfigurationError, NotFound, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.operators.procore import ProcoreRespondOperator

@@ -19,11 +19,13 @@ from hypothesis import strategies as st
 from urllib3.exceptions import MaxRetryError, NewConnectionError
 from urllib3.exceptions import SSLError as TLSError
 
-from airflow_provider_workflows.client import rest
+from airflow_provider_workflows.client import http
 from airflow_provider_workflows.client.auth import TokenAuth
-from airflow_provider_workflows.client.rest import RateLimit, RestClient, build_path
+from airflow_provider_workflows.client.http import RestClient
+from airflow_provider_workflows.client.rate_limit import RateLimit
 from airflow_provider_workflows.client.retry import Idempotency, RetryPolicy
 from airflow_provider_workflows.client.token_sources import StaticToken
+from airflow_provider_workflows.client.urls import build_path
 from airflow_provider_workflows.exceptions import (
     ApiError,
     AuthenticationError,
@@ -40,7 +42,7 @@ from airflow_provider_workflows.exceptions import (
 
 BASE = "https://api.example.com"
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{}"
-EVERY_CALL = pytest.mark.parametrize("replay", list(Idempotency))
+EVERY_CALL = pytest.mark.parametrize("idempotency", list(Idempotency))
 
 
 class Sleeper:
@@ -108,7 +110,7 @@ def test_queries_are_written_as_the_products_read_them(requests_mock):
 def test_decimals_are_exact_both_ways(requests_mock):
     requests_mock.post(BASE + "/x", text='{"v": 12345678901234.5678}')
 
-    answer = client_to().call("POST", "/x", replay=Idempotency.NEVER, json={"v": Decimal("12345678901234.5678")})
+    answer = client_to().call("POST", "/x", idempotency=Idempotency.UNSAFE, json={"v": Decimal("12345678901234.5678")})
 
     assert requests_mock.last_request.text == '{"v": 12345678901234.5678}'
     assert answer.json(exact=True) == {"v": Decimal("12345678901234.5678")}
@@ -117,7 +119,7 @@ def test_decimals_are_exact_both_ways(requests_mock):
 def test_what_json_cannot_hold_is_rejected_before_sending(requests_mock):
     for value in (float("nan"), object()):
         with pytest.raises(ConfigurationError, match="cannot be written as JSON"):
-            client_to().call("POST", "/x", replay=Idempotency.NEVER, json={"v": value})
+            client_to().call("POST", "/x", idempotency=Idempotency.UNSAFE, json={"v": value})
     assert requests_mock.call_count == 0
 
 
@@ -144,18 +146,18 @@ def test_an_empty_response_is_none(requests_mock):
 
 
 @EVERY_CALL
-def test_any_call_is_repeated_when_nothing_was_sent(requests_mock, sleeper, replay):
+def test_any_call_is_repeated_when_nothing_was_sent(requests_mock, sleeper, idempotency):
     requests_mock.post(BASE + "/x", [{"exc": refused()}, {"exc": requests.exceptions.ConnectTimeout}, {"json": {}}])
 
-    assert client_to(sleeper=sleeper).call("POST", "/x", replay=replay).status == 200
+    assert client_to(sleeper=sleeper).call("POST", "/x", idempotency=idempotency).status == 200
     assert len(sleeper.slept) == 2
 
 
 @EVERY_CALL
-def test_any_call_is_repeated_after_429_not_before_the_stated_time(requests_mock, sleeper, replay):
+def test_any_call_is_repeated_after_429_not_before_the_stated_time(requests_mock, sleeper, idempotency):
     requests_mock.post(BASE + "/x", [{"status_code": 429, "headers": {"Retry-After": "30"}}, {"json": {}}])
 
-    client_to(sleeper=sleeper).call("POST", "/x", replay=replay)
+    client_to(sleeper=sleeper).call("POST", "/x", idempotency=idempotency)
 
     assert 30 <= sleeper.slept[0] < 32
 
@@ -163,14 +165,14 @@ def test_any_call_is_repeated_after_429_not_before_the_stated_time(requests_mock
 def test_503_with_retry_after_is_handled_like_429_for_safe_calls(requests_mock, sleeper):
     requests_mock.post(BASE + "/x", [{"status_code": 503, "headers": {"Retry-After": "3"}}, {"json": {}}])
 
-    assert client_to(sleeper=sleeper).call("POST", "/x", replay=Idempotency.SAFE).status == 200
+    assert client_to(sleeper=sleeper).call("POST", "/x", idempotency=Idempotency.SAFE).status == 200
 
 
 def test_503_to_an_unsafe_call_is_an_unknown_outcome(requests_mock):
     sent = requests_mock.post(BASE + "/x", status_code=503, headers={"Retry-After": "3"})
 
     with pytest.raises(OutcomeUnknown):
-        client_to().call("POST", "/x", replay=Idempotency.NEVER)
+        client_to().call("POST", "/x", idempotency=Idempotency.UNSAFE)
     assert sent.call_count == 1
 
 
@@ -190,7 +192,7 @@ def test_redirect_after_a_write_is_a_rejection_only_to_a_login_page(requests_moc
     requests_mock.post(BASE + "/x", status_code=302, headers=headers, text="<html></html>")
 
     with pytest.raises(error):
-        client_to().call("POST", "/x", replay=Idempotency.NEVER)
+        client_to().call("POST", "/x", idempotency=Idempotency.UNSAFE)
 
 
 def test_the_later_of_two_stated_times_counts(requests_mock, sleeper):
@@ -237,10 +239,10 @@ def test_a_clock_that_is_set_does_not_cut_a_wait_short(requests_mock, monkeypatc
     """Between the answer and the sleep, by 200 seconds."""
     slept: list[float] = []
     wall = [1_700_000_000.0]
-    monkeypatch.setattr(rest.time, "time", lambda: wall.__setitem__(0, wall[0] + 200) or wall[0])
+    monkeypatch.setattr(http.time, "time", lambda: wall.__setitem__(0, wall[0] + 200) or wall[0])
     requests_mock.get(BASE + "/x", [{"status_code": 429, "headers": {"Retry-After": "5"}}, {"json": {}}])
 
-    RestClient(BASE, sleep=slept.append, clock=rest.time.time).get("/x")
+    RestClient(BASE, sleep=slept.append, clock=http.time.time).get("/x")
 
     assert 4 < slept[0] < 7
 
@@ -288,20 +290,20 @@ def test_a_wait_that_is_too_long_is_never_cut_short_but_given_back(requests_mock
 @pytest.mark.parametrize("status", [408, 502, 503, 504])
 def test_a_call_lost_at_a_gateway_is_repeated_only_if_it_is_safe(requests_mock, status):
     requests_mock.post(BASE + "/x", [{"status_code": status}, {"json": {}}])
-    assert client_to().call("POST", "/x", replay=Idempotency.SAFE).status == 200
+    assert client_to().call("POST", "/x", idempotency=Idempotency.SAFE).status == 200
 
     requests_mock.post(BASE + "/x", status_code=status)
     with pytest.raises(OutcomeUnknown, match=f"answered {status}"):
-        client_to().call("POST", "/x", replay=Idempotency.NEVER)
+        client_to().call("POST", "/x", idempotency=Idempotency.UNSAFE)
     assert requests_mock.call_count == 3
 
 
 @EVERY_CALL
-def test_a_500_is_the_servers_own_response_and_is_not_repeated(requests_mock, replay):
+def test_a_500_is_the_servers_own_response_and_is_not_repeated(requests_mock, idempotency):
     requests_mock.post(BASE + "/x", status_code=500, json={"ExceptionMessage": "Field is read-only"})
 
     with pytest.raises(ServerError, match="Field is read-only"):
-        client_to().call("POST", "/x", replay=replay)
+        client_to().call("POST", "/x", idempotency=idempotency)
     assert requests_mock.call_count == 1
 
 
@@ -319,7 +321,7 @@ def test_a_lost_response_is_requested_again_only_if_that_is_safe(broken_server, 
 
     server = broken_server(lost, OK)
     with pytest.raises(OutcomeUnknown, match="The answer was lost"):
-        client_to(server.url).call("POST", "/x", replay=Idempotency.NEVER)
+        client_to(server.url).call("POST", "/x", idempotency=Idempotency.UNSAFE)
     assert len(server.answers) == 1
 
 
@@ -345,11 +347,11 @@ def tls_failure(cause: ssl.SSLError) -> requests.exceptions.SSLError:
 
 
 @EVERY_CALL
-def test_an_untrusted_certificate_is_not_tried_again(requests_mock, replay):
+def test_an_untrusted_certificate_is_not_tried_again(requests_mock, idempotency):
     requests_mock.post(BASE + "/x", exc=tls_failure(ssl.SSLCertVerificationError(1, "self-signed")))
 
     with pytest.raises(ConnectionFailed, match="verify"):
-        client_to().call("POST", "/x", replay=replay)
+        client_to().call("POST", "/x", idempotency=idempotency)
     assert requests_mock.call_count == 1
 
 
@@ -360,7 +362,7 @@ def test_tls_that_breaks_may_have_broken_after_the_call_was_sent(requests_mock):
 
     assert client_to().get("/x").status == 200
     with pytest.raises(OutcomeUnknown):
-        client_to().call("POST", "/x", replay=Idempotency.NEVER)
+        client_to().call("POST", "/x", idempotency=Idempotency.UNSAFE)
 
 
 @pytest.mark.parametrize("status", [502, 504, 520, 524])
@@ -368,7 +370,7 @@ def test_unsafe_call_lost_by_a_gateway_has_an_unknown_outcome(requests_mock, sta
     requests_mock.post(BASE + "/x", status_code=status)
 
     with pytest.raises(OutcomeUnknown):
-        client_to().call("POST", "/x", replay=Idempotency.NEVER)
+        client_to().call("POST", "/x", idempotency=Idempotency.UNSAFE)
     assert requests_mock.call_count == 1
 
 
@@ -397,7 +399,7 @@ def test_a_file_is_whole_in_every_attempt(requests_mock):
     requests_mock.post(BASE + "/x", [{"status_code": 429}, {"json": {}}])
 
     client_to().call(
-        "POST", "/x", replay=Idempotency.NEVER, form={"a": "b"}, files={"file": ("name", io.BytesIO(b"content"))}
+        "POST", "/x", idempotency=Idempotency.UNSAFE, form={"a": "b"}, files={"file": ("name", io.BytesIO(b"content"))}
     )
 
     bodies = [request.body for request in requests_mock.request_history]
@@ -822,7 +824,7 @@ def test_pages_are_read_when_they_are_needed(requests_mock):
 
 
 @EVERY_CALL
-def test_a_handshake_that_fails_has_sent_nothing(replay):
+def test_a_handshake_that_fails_has_sent_nothing(idempotency):
     """Plain http behind an https address."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
@@ -837,5 +839,5 @@ def test_a_handshake_that_fails_has_sent_nothing(replay):
         client = RestClient(f"https://127.0.0.1:{server.getsockname()[1]}", retry=RetryPolicy.none())
 
         with pytest.raises(ConnectionFailed, match="is it plain http"):
-            client.call("POST", "/x", replay=replay)
+            client.call("POST", "/x", idempotency=idempotency)
         answering.join()
