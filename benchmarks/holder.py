@@ -197,7 +197,7 @@ class Holder:
             importlib.import_module(f"airflow_provider_workflows.hooks.{name}")
         from airflow_provider_workflows.polling import poll
 
-        poll.MIN_FIRST_DELAY_SECONDS = self.order.get("first_pause", poll.MIN_FIRST_DELAY_SECONDS)
+        poll.MIN_FIRST_DELAY_SECONDS = self.order.get("first_delay", poll.MIN_FIRST_DELAY_SECONDS)
 
     async def _say(self, loop: asyncio.AbstractEventLoop, **what: Any) -> Any:
         print(json.dumps(what), file=self._channel, flush=True)

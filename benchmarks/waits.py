@@ -218,7 +218,7 @@ def orders(plan: Plan, emulator: Emulator) -> tuple[dict[str, Any], list[str]]:
         "common": {"poke_interval": plan.interval},
     }
     if plan.first_delay is not None:
-        order["first_pause"] = plan.first_delay
+        order["first_delay"] = plan.first_delay
     company = emulator.connection("procore")["extra"]["company_id"]
     instance = f"/rest/v2.0/companies/{company}/projects/{PROJECT}/workflows/instances/{{}}"
     if kind == "legacy":

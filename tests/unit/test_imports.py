@@ -216,7 +216,7 @@ def cycle_in(graph: dict[Path, set[Path]]) -> list[str]:
 
 def test_no_file_imports_itself_through_others():
     graph = {file: files_imported(file) - {file} for file in PACKAGE.rglob("*.py")}
-    one, other = PACKAGE / "cli.py", PACKAGE / "doctor.py"
+    one, other = PACKAGE / "cli.py", PACKAGE / "retries.py"
 
     assert cycle_in(graph) == []
-    assert cycle_in({one: {other}, other: {one}}) == ["cli.py", "doctor.py", "cli.py"]
+    assert cycle_in({one: {other}, other: {one}}) == ["cli.py", "retries.py", "cli.py"]

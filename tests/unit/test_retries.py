@@ -19,7 +19,7 @@ HAS_POLICIES = pytest.mark.skipif(AIRFLOW < (3, 3), reason="before Airflow 3.3 t
 FAIL_AT_ONCE = {
     "AuthenticationError",
     "ConfigurationError",
-    "ContractError",
+    "UnexpectedResponse",
     "InvalidRequest",
     "NotFound",
     "PermissionDenied",
@@ -30,7 +30,7 @@ FAIL_AT_ONCE = {
     "OutcomeUnclear",
     "InstanceBlocked",
     "OutcomeUnknown",
-    "PresetDiffers",
+    "PresetConflict",
     "ResponseConflict",
     "StepMoved",
 }

@@ -64,7 +64,7 @@ def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     slept = [0.0]
     waiting = {"sleep": slept.append, "clock": lambda: time.time() + sum(slept)}
     monkeypatch.setattr(RestClient.__init__, "__kwdefaults__", {**RestClient.__init__.__kwdefaults__, **waiting})
-    monkeypatch.setattr(uploads, "LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(uploads, "MAX_WAIT_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="session")

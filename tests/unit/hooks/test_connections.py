@@ -8,7 +8,7 @@ import traceback
 
 import pytest
 
-from airflow_provider_workflows.doctor import Diagnosis
+from airflow_provider_workflows.diagnostics.diagnosis import Diagnosis
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,
     ConfigurationError,

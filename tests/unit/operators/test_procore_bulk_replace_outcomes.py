@@ -104,7 +104,7 @@ def test_temporary_replacement_whose_days_are_over_is_a_success(store, statuses,
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_upcoming_is_a_success_while_the_first_day_is_to_come(emulator, store, monkeypatch, deferrable):
-    monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_DELAY_SECONDS", 0.0)
     emulator.control("PATCH", "switches", operation_delay=60 if deferrable else 0)
     operator = replace(**{**COVER, "first_day": "2998-12-31"}, deferrable=deferrable)
     context = {"task_state_store": store}

@@ -318,7 +318,7 @@ def test_the_end_is_waited_for_in_both_modes_with_the_same_result(emulator, stor
             return looks[-1]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ProcoreInstanceWaitTrigger, "look_on_worker", look_then_reject)
+            patch.setattr(ProcoreInstanceWaitTrigger, "poke_on_worker", look_then_reject)
             result = operator.execute(context)
         assert len(looks) == 2
 

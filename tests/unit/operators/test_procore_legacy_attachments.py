@@ -65,7 +65,7 @@ def test_stored_files_are_attached_by_their_ids(emulator, store):
     ],
 )
 def test_files_that_cannot_go_are_named_before_anything_is_sent(emulator, store, monkeypatch, tmp_path, files, problem):
-    monkeypatch.setattr(operators, "LARGEST_ATTACHMENTS", 8)
+    monkeypatch.setattr(operators, "MAX_ATTACHMENT_BYTES", 8)
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
 

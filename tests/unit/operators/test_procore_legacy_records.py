@@ -377,7 +377,7 @@ def test_kill_while_a_failing_server_is_read_sends_nothing_again(emulator, store
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(operators, "read_until_found", killed)
+        patch.setattr(operators, "poll_until_found", killed)
         with pytest.raises(Killed):
             perform().execute({"task_state_store": store})
 

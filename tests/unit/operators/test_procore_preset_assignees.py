@@ -359,7 +359,7 @@ def test_an_edit_after_an_earlier_try_is_not_written_over(emulator, store, anoth
         assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
     emulator.control("POST", f"procore/presets/{PRESET}/assignees", group="Directors", logins=[NORA])
 
-    with pytest.raises(AirflowFailException, match="PresetDiffers"):
+    with pytest.raises(AirflowFailException, match="PresetConflict"):
         assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
     assert writes(emulator) == [PRESET, another]
     assert groups_of(emulator)["Directors"] == [NORA]
@@ -384,7 +384,7 @@ def test_death_around_the_change_is_resolved_by_the_retry(emulator, store, monke
 
     again = assign(directors(LEE), members="replace", mode="apply")
     if edited:
-        with pytest.raises(AirflowFailException, match="PresetDiffers"):
+        with pytest.raises(AirflowFailException, match="PresetConflict"):
             again.execute({"task_state_store": store})
     else:
         assert only(again.execute({"task_state_store": store}))[0]["status"] == "applied"
@@ -408,7 +408,7 @@ def test_change_found_by_a_later_try_is_remembered_by_the_next(emulator, store, 
         assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
     emulator.control("POST", f"procore/presets/{PRESET}/assignees", group="Directors", logins=[NORA])
 
-    with pytest.raises(AirflowFailException, match="PresetDiffers"):
+    with pytest.raises(AirflowFailException, match="PresetConflict"):
         assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
     assert writes(emulator) == [PRESET, another]
 

@@ -219,7 +219,7 @@ def test_project_that_is_named_twice_means_its_presets_once(emulator, store):
 
 @pytest.mark.parametrize("mode", ["plan", "apply"])
 def test_server_that_fails_at_each_preset_is_left_in_peace(emulator, store, presets, monkeypatch, mode):
-    monkeypatch.setattr(procore_preset_assignees, "MAX_FAILURES_IN_A_ROW", 2)
+    monkeypatch.setattr(procore_preset_assignees, "MAX_CONSECUTIVE_FAILURES", 2)
     emulator.control("POST", "faults", method="GET", path=r"/presets/\d+$", times=99, status=500, json={})
 
     with pytest.raises(PresetsUnfinished, match="4 of 4"):
@@ -228,7 +228,7 @@ def test_server_that_fails_at_each_preset_is_left_in_peace(emulator, store, pres
 
 
 def test_project_where_each_preset_fails_stops_no_other_project(emulator, store, presets, monkeypatch):
-    monkeypatch.setattr(procore_preset_assignees, "MAX_FAILURES_IN_A_ROW", 2)
+    monkeypatch.setattr(procore_preset_assignees, "MAX_CONSECUTIVE_FAILURES", 2)
     emulator.control("POST", "faults", method="GET", path=r"/1001/.*/presets/\d+$", times=99, status=500, json={})
     wish = {"template": "301", "project_id": ["1001", "1002"], "groups": {"Directors": [LEE]}}
 

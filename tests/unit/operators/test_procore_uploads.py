@@ -327,7 +327,7 @@ def test_upload_that_procore_has_deleted_is_replaced(emulator, store, plan, hour
 
 def test_slow_processing_is_waited_for_and_not_uploaded_again(emulator, store, plan, monkeypatch):
     emulator.control("PATCH", "switches", operation_delay=3600)
-    monkeypatch.setattr(uploads, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(uploads, "MAX_WAIT_SECONDS", 0.05)
     with pytest.raises(ServerError):
         respond(files=plan).execute({"task_state_store": store})
     emulator.control("POST", "clock", advance=3600)
@@ -403,7 +403,7 @@ def test_a_file_is_attached_when_procore_is_done_with_it(emulator, store, plan, 
 
 def test_a_file_that_never_becomes_available_is_not_attached(emulator, store, plan, monkeypatch):
     emulator.control("PATCH", "switches", operation_delay=3600)
-    monkeypatch.setattr(uploads, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(uploads, "MAX_WAIT_SECONDS", 0.05)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
 
     with pytest.raises(ServerError, match="The file is 'processing' after"):

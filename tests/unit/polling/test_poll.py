@@ -233,7 +233,7 @@ def test_first_poll_is_delayed_and_spread_over_the_interval(clock, product):
 
 @pytest.fixture
 def real_first_pause(monkeypatch):
-    monkeypatch.setattr(poll, "MIN_FIRST_PAUSE_SECONDS", 5.0)
+    monkeypatch.setattr(poll, "MIN_FIRST_DELAY_SECONDS", 5.0)
 
 
 @pytest.mark.usefixtures("real_first_pause")

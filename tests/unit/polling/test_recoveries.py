@@ -375,7 +375,7 @@ def test_gateway_page_instead_of_an_instance_ends_only_its_wait(emulator, waitin
         await cancel(*waits.tasks)
         return before, statuses, error
 
-    assert waiting(scenario) == ([None] * 3, ["error", None, None], "ContractError")
+    assert waiting(scenario) == ([None] * 3, ["error", None, None], "UnexpectedResponse")
 
 
 def test_legacy_instance_with_an_object_status_is_shown(emulator, waiting, monkeypatch):

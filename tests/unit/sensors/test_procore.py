@@ -247,7 +247,7 @@ def test_airflows_own_timeout_comes_after_ours(emulator, store):
 
 def test_a_trigger_never_polls_at_once_and_then_about_every_interval(emulator, store, monkeypatch):
     """Airflow can fail a task whose trigger fires within seconds of its deferral."""
-    monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_PAUSE_SECONDS", 5.0)
+    monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_DELAY_SECONDS", 5.0)
     trigger = deferred(instance_sensor(timeout=3600), {"task_state_store": store}).trigger
     trigger.poll_interval = 60.0
     looks: list[float] = []
@@ -322,7 +322,7 @@ def test_unexpected_response_is_a_typed_error_in_a_trigger(emulator, store, odd)
     emulator.control("POST", "faults", path="bulk_history$", times=99, status=200, json={"data": of_items})
     emulator.control("POST", "faults", path="/history$", times=99, status=200, json={"data": odd})
 
-    assert first_event(deferral.trigger)["error"] == "ContractError"
+    assert first_event(deferral.trigger)["error"] == "UnexpectedResponse"
     assert instance_sensor().poke({"task_state_store": store}) is False
 
 

@@ -115,7 +115,9 @@ def test_no_trigger_was_forgotten():
 def describe(monkeypatch):
     """What Airflow's statistics were told."""
     statistics = []
-    monkeypatch.setattr(version_compat, "_tell", lambda kind, name, value, tags: statistics.append((name, value, tags)))
+    monkeypatch.setattr(
+        version_compat, "_report", lambda kind, name, value, tags: statistics.append((name, value, tags))
+    )
     return statistics
 
 

@@ -33,7 +33,7 @@ def slept(monkeypatch) -> list[float]:
 
     monkeypatch.setattr(wakeup, "datetime", Clock)
     monkeypatch.setattr(wakeup, "asyncio", SimpleNamespace(sleep=sleep))
-    monkeypatch.setattr(polls, "MIN_FIRST_PAUSE_SECONDS", 5.0)
+    monkeypatch.setattr(polls, "MIN_FIRST_DELAY_SECONDS", 5.0)
     return seconds
 
 

@@ -11,15 +11,16 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_workflows import cli, doctor
-from airflow_provider_workflows.doctor import Diagnosis
+from airflow_provider_workflows import cli
+from airflow_provider_workflows.diagnostics import checks
+from airflow_provider_workflows.diagnostics.diagnosis import Diagnosis
 from tests.robustness.secrets.connections import failing_connections
 from tests.robustness.secrets.failures import PROCORE, WORKFLOWSOFT
 from tests.robustness.secrets.scanner import Scanner
 from tests.robustness.secrets.servers import Hostile, OtherHost
 from tests.support.versions import AIRFLOW
 
-PAGE = Path(__file__).parents[2] / "docs" / "doctor.md"
+PAGE = Path(__file__).parents[3] / "docs" / "doctor.md"
 MOST_REQUESTS = 20
 
 
@@ -221,7 +222,7 @@ def test_little_left_of_the_rate_limit_is_a_warning(emulator, examine):
 
 def test_a_clock_that_goes_wrong_is_a_warning(examine, monkeypatch):
     monkeypatch.setattr(doctor, "parsedate_to_datetime", lambda date: past)
-    past = doctor.datetime.fromtimestamp(time.time() - 400, doctor.timezone.utc)
+    past = checks.datetime.fromtimestamp(time.time() - 400, checks.timezone.utc)
 
     clock = examine()["clock"]
 
@@ -262,7 +263,7 @@ def test_a_name_that_is_looked_up_for_ever_ends_the_wait(examine, monkeypatch):
             released.wait(20)
         return resolve(host, *more, **named)
 
-    monkeypatch.setattr(doctor, "LONGEST_CALL", 0.5)
+    monkeypatch.setattr(doctor, "MAX_CALL_SECONDS", 0.5)
     monkeypatch.setattr(socket, "getaddrinfo", slow)
 
     failed = only_failure(examine(host="https://slow.invalid"))
