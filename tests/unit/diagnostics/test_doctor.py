@@ -221,7 +221,7 @@ def test_little_left_of_the_rate_limit_is_a_warning(emulator, examine):
 
 
 def test_a_clock_that_goes_wrong_is_a_warning(examine, monkeypatch):
-    monkeypatch.setattr(doctor, "parsedate_to_datetime", lambda date: past)
+    monkeypatch.setattr(checks, "parsedate_to_datetime", lambda date: past)
     past = checks.datetime.fromtimestamp(time.time() - 400, checks.timezone.utc)
 
     clock = examine()["clock"]
@@ -263,7 +263,7 @@ def test_a_name_that_is_looked_up_for_ever_ends_the_wait(examine, monkeypatch):
             released.wait(20)
         return resolve(host, *more, **named)
 
-    monkeypatch.setattr(doctor, "MAX_CALL_SECONDS", 0.5)
+    monkeypatch.setattr(checks, "MAX_CALL_SECONDS", 0.5)
     monkeypatch.setattr(socket, "getaddrinfo", slow)
 
     failed = only_failure(examine(host="https://slow.invalid"))
