@@ -109,7 +109,7 @@ def get_provider_info() -> dict[str, Any]:
                     },
                 },
                 "conn-fields": {
-                    "api_token_auth": {
+                    "login_auth": {
                         "label": "How to ask for a token",
                         "description": "Undocumented by the vendor; used when there is a login.",
                         "schema": {
@@ -118,7 +118,7 @@ def get_provider_info() -> dict[str, Any]:
                             "default": "basic",
                         },
                     },
-                    "api_token_lifetime": {
+                    "login_lifetime": {
                         "label": "Lifetime to ask for",
                         "description": "Seconds.",
                         "schema": {"type": ["integer", "null"], "default": 3600, "minimum": 1},

@@ -82,7 +82,7 @@ class Holder:
     """
     Runs triggers side by side in one event loop.
 
-    :param order: ``{classpath, kwargs, common, interval, polls, shared, watches, first_pause}``: ``kwargs`` are the
+    :param order: ``{classpath, kwargs, common, interval, polls, shared, watches, first_delay}``: ``kwargs`` are the
         arguments of each trigger by its name, ``common`` those of all; ``shared`` tells whether their polls are,
         ``watches`` whether each waits for one event or watches for many.
     """

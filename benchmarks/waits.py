@@ -126,7 +126,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--waits", type=int, help="this many waits only")
     parser.add_argument("--interval", type=float, default=10.0, help="seconds between two polls, with --waits")
     parser.add_argument("--polls", type=int, default=2, help="polls to measure, with --waits")
-    parser.add_argument("--first-pause", type=float, help="least seconds before our first poll, with --waits")
+    parser.add_argument("--first-delay", type=float, help="least seconds before our first poll, with --waits")
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="which triggers")
     parser.add_argument("--json", type=Path, help="write the results there")
     parser.add_argument("--update-docs", action="store_true", help="write results, chart and tables into the docs")
@@ -412,7 +412,7 @@ def idling() -> Iterator[list[float]]:
         thread.join()
 
 
-class PendingStep:
+class Held:
     """Talks to the process that holds triggers."""
 
     def __init__(self, process: subprocess.Popen[str], errors: Path):
@@ -439,7 +439,7 @@ class PendingStep:
 @contextlib.contextmanager
 def holding(
     order: dict[str, Any], emulator: Emulator, home: Path, program: str = "benchmarks.holder"
-) -> Iterator[PendingStep]:
+) -> Iterator[Held]:
     """Run a process that holds triggers."""
     (home / "order.json").write_text(json.dumps(order))
     procore = emulator.connection("procore")
@@ -468,7 +468,7 @@ def holding(
         ) as process,
     ):
         try:
-            yield PendingStep(process, errors)
+            yield Held(process, errors)
         finally:
             process.kill()
 

@@ -127,7 +127,7 @@ class TokenAuth(requests.auth.AuthBase):
         """
         Replace a token that the server refused, unless another thread already has.
 
-        :param refused: The value of the refused token.
+        :param rejected: The value of the refused token.
         :raises AuthenticationError: the source has no other one.
         """
         with self._lock:

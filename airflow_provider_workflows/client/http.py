@@ -179,7 +179,7 @@ class RestClient:
         :param params: Query parameters of every page.
         :param per_page: Rows of a page to ask for.
         :param style: ``v1`` for bare arrays, ``v2`` for ``{"data": [...]}``.
-        :param keep_odd_rows: Yield an empty object for a row of ``v2`` that is none, instead of an error.
+        :param keep_malformed_rows: Yield an empty object for a row of ``v2`` that is none, instead of an error.
         """
 
         def fetch(query: dict[str, Any]) -> ApiResponse:

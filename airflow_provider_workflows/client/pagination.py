@@ -68,8 +68,8 @@ class Paginator:
         names them, else page numbers.
     :param limits: The largest pages that the server gives, by path, as far as that is known; added to.
     :param max_pages: How many pages a list may have.
-    :param keep_odd_rows: Yield an empty object for a row of ``v2`` that is none, instead of an error.
-    :raises ContractError: not a list, a page that repeats the one before, a place that comes again, or a next page
+    :param keep_malformed_rows: Yield an empty object for a row of ``v2`` that is none, instead of an error.
+    :raises UnexpectedResponse: not a list, a page that repeats the one before, a place that comes again, or a next page
         that is named in an unknown way.
     :raises IncompleteList: fewer rows than the total came, twice.
     """
@@ -364,7 +364,7 @@ def check_whole(response: ApiResponse, body: Any, rows: list[Any]) -> None:
 
     :param body: Its parsed body.
     :param rows: The list in it.
-    :raises ContractError: it is not the whole list.
+    :raises UnexpectedResponse: it is not the whole list.
     """
     signs = Signs.of(response, body, response.path, set())
     has_cursor = bool(signs.cursors) and signs.more is not False

@@ -34,7 +34,7 @@ class ApiResponse:
         Return the parsed body, None when it is empty.
 
         :param exact: Read numbers with a fraction as ``Decimal`` instead of ``float``.
-        :raises ContractError: it is not JSON, or too deep.
+        :raises UnexpectedResponse: it is not JSON, or too deep.
         """
         if not self.body.strip():
             return None
@@ -53,7 +53,7 @@ class ApiResponse:
         Decoding thousands at once would stop all other threads, and leave the garbage collector a heap to search.
 
         :param key: Under which the body, an object, holds the list; None where the body is the list.
-        :raises ContractError: it is not a list of objects.
+        :raises UnexpectedResponse: it is not a list of objects.
         """
         try:
             for row in _elements(self.body.decode("utf-8-sig"), key):

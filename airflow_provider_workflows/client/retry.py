@@ -75,7 +75,7 @@ class RetryPolicy:
     def run(
         self, attempt: Callable[[], Result], *, sleep: Callable[[float], None], clock: Callable[[], float]
     ) -> Result:
-        """Call ``attempt`` until it returns or raises something else than :class:`Again`."""
+        """Call ``attempt`` until it returns or raises something else than :class:`RetryableFailure`."""
         tries = _Tries(RetryPolicy.none() if _is_one_attempt.get() else self, clock)
 
         def recorded() -> Result:

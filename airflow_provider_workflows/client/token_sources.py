@@ -111,7 +111,7 @@ class ApiTokenSource:
         except TOKEN_REJECTIONS as rejection:
             raise _rejected(
                 f"{self._client.base_url} gave no API token (how to ask for one is undocumented: try the extra "
-                "'api_token_auth', or put a ready token into the password and leave the login empty)",
+                "'login_auth', or put a ready token into the password and leave the login empty)",
                 rejection,
             ) from None
         return _read_token(response, now, self._lifetime)

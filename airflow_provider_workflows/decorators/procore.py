@@ -230,7 +230,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         assert self._deadline is not None
         if not self._is_occurrence_stored:
             raise ConfigurationError(
-                "Wait() needs the visit of the step on an Airflow before 3.3, or the next look could answer another. "
+                "Wait() needs the step occurrence before Airflow 3.3, or the next poke could respond to another one. "
                 "Call the task with a row of ProcoreResponseRequestedSensor instead of an id, or set deferrable=True."
             )
         self.log.info("%s Looking again in %g s, until %s.", self._last_poll, self.poke_interval, self._deadline)
@@ -294,14 +294,14 @@ def procore_response(python_callable: Callable[..., Any] | None = None, **option
     skips. Where our response is on record already, or the step is over, the function is not called.
 
     The task is called with ``instance``, a row of ``ProcoreResponseRequestedSensor`` (or the id of an instance), and
-    the function's other arguments, or mapped over them with ``expand``. The answer is tied to the row's visit of the
-    step; of an id alone to the first visit that waits for the user, as with ``ProcoreRespondOperator``. Parameters of
-    the function that are named as in Airflow's context are given those values.
+    the function's other arguments, or mapped over them with ``expand``. The response is bound to the row's step
+    occurrence; with an id alone to the first one that waits for the user, as with ``ProcoreRespondOperator``. Parameters
+    of the function that are named as in Airflow's context get those values.
 
     What the function is given as ``instance`` is the row, and over it what was read just now: ``{instance_id, item_id,
-    tool_type, project_id, step, step_occurrence_id, step_started_at, overdue_at, options: [{id, name, type}], holders:
-    [{id, name, login}], state, item_status, decision, last_response: {option, type, comment, by, at}, started_at,
-    ended_at, blocked_reason, ambiguous}``. ``holders`` are those who have not answered the step yet, us among them;
+    tool_type, project_id, step, step_occurrence_id, step_started_at, overdue_at, options: [{id, name, type}],
+    assignees: [{id, name, login}], state, item_status, decision, last_response: {option, type, comment, by, at}, started_at,
+    ended_at, blocked_reason, ambiguous}``. ``assignees`` have not responded to the step yet; the connection's user is one;
     ``decision`` is that of the step before, as ``ProcoreInstanceSensor`` returns it; ``last_response`` is None before
     the first one; times are the API's own strings.
 
@@ -319,7 +319,7 @@ def procore_response(python_callable: Callable[..., Any] | None = None, **option
     :param procore_conn_id: Id of a connection of type ``procore``; default ``procore_default`` (templated).
     :param company_id: Company to work in; beats the connection's (templated).
     :param project_id: Project to work in, or ``company``; default: the row's (templated).
-    :param on_step_moved: What to do when the row's visit of the step is over, or the instance ended, without our
+    :param on_step_moved: What to do when the row's occurrence of the step is over, or the instance ended, without our
         answer: ``fail`` (default), ``skip`` or ``succeed`` (templated).
     :param confirm_timeout: Seconds, or a timedelta, to read on for the answer after it was sent; default 60.
     :param timeout: Seconds, or a timedelta, until the function must have decided; default: Airflow's setting

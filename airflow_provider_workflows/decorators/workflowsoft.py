@@ -214,7 +214,7 @@ def workflowsoft_integration(
     one fails, the others are handled all the same, and the task fails with the ids of those that were not. A parameter
     ``integration_instance_id`` of the function is given the id, parameters named as in Airflow's context those values.
 
-    A field whose value does not fit its type is missing in ``fields``; using it raises ``ContractError``.
+    A field whose value does not fit its type is missing in ``fields``; using it raises ``UnexpectedResponse``.
 
     Returns ``{integration_instance_id, custom_action, rejected, written: [label], unchanged: [label],
     already_completed}``; ``rejected`` is the reason, or None. Of a list it returns a list of these, without the

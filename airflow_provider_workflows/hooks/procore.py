@@ -449,7 +449,7 @@ class ProcoreHook(ProcoreConnectionHook):
         :param overdue: Only those whose next step is overdue, or only the others.
         :param include_internal: Procore's own instances, too.
         :param project_id: Project to look in.
-        :param keep_odd_rows: Yield an empty row for each that is no object, instead of an error.
+        :param keep_malformed_rows: Yield an empty row for each that is no object, instead of an error.
         :return: Rows ``{id, item_id, tool_type, created_at, started_at, ended_at, ...}``; no step, no state.
         """
         filters = {

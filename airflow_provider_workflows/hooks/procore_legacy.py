@@ -105,7 +105,7 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
         """
         Show one row of the activity history of an instance.
 
-        :raises ContractError: the answer is a row of another instance.
+        :raises UnexpectedResponse: the answer is a row of another instance.
         """
         row = self._shown(HISTORIES, history_id, workflow_instance_id=instance_id)
         if row.get("workflow_instance_id") not in (None, instance_id):

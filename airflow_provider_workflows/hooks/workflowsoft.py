@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.client.response import ApiResponse
 
 PUBLIC_URL = "https://api.workflowsoft.com"
-API_TOKEN_AUTH = ("basic", "bearer", "cookie")
+LOGIN_AUTH = ("basic", "bearer", "cookie")
 CONSUMED_ON_READ = "consumed_on_read"
 LISTED_UNTIL_COMPLETED = "listed_until_completed"
 USER_LIMIT = 15  # the vendor's default for a search, which a server may take for its most
@@ -352,8 +352,8 @@ class WorkflowsoftHook(WorkflowsHook):
             base_url,
             connection.login,
             connection.password,
-            lifetime=max(1, int(extras.seconds("api_token_lifetime", 3600))),
-            scheme=extras.choice("api_token_auth", API_TOKEN_AUTH),
+            lifetime=max(1, int(extras.seconds("login_lifetime", 3600))),
+            scheme=extras.choice("login_auth", LOGIN_AUTH),
             **transport,
         )
 

@@ -21,7 +21,7 @@ class PendingStep:
     :param step: Its name.
     :param since: When it began, as the API wrote it.
     :param due: When it is due, as the API wrote it, or None.
-    :param holders: Logins, names or ids.
+    :param assignees: Logins, names or ids.
     :param is_overdue: The product itself says that it is overdue.
     """
 
@@ -70,7 +70,7 @@ def overdue_step_of(pending_step: PendingStep | None, after: float | None) -> Ov
     """
     Return from when on a step is held for too long, or None where nothing tells that.
 
-    :param holding: The step, and who holds it.
+    :param pending_step: The step, and who holds it.
     :param after: Seconds that it may be held; None: until the product's own due date.
     """
     if pending_step is None:

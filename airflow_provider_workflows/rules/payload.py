@@ -11,7 +11,7 @@ from airflow_provider_workflows.exceptions import UnexpectedResponse, WorkflowsE
 
 @contextmanager
 def documented_form() -> Iterator[None]:
-    """Make a :class:`ContractError` of what Python raises where an answer has a form that nobody documents."""
+    """Make a :class:`UnexpectedResponse` of what Python raises where an answer has a form that nobody documents."""
     try:
         yield
     except WorkflowsError:  # a ConfigurationError is a ValueError, too

@@ -105,9 +105,9 @@ def evaluate_instance(
     :param until: States that end the wait with success.
     :param fail_on: States that fail it.
     :param skip_on: States that skip it.
-    :param visit: The visit of a step that was waited for, as :func:`find_visit` returned it, or None.
+    :param occurrence: The visit of a step that was waited for, as :func:`find_occurrence` returned it, or None.
     :param awaited: In words, what else than states was waited for.
-    :return: The verdict, its result being the instance with ``visit``; or None to go on waiting.
+    :return: The verdict, its result being the instance with ``occurrence``; or None to go on waiting.
     """
     state = instance["state"]
     where = f"Procore workflow instance {instance['instance_id']} is {state}"
@@ -222,8 +222,8 @@ def timeline_of(history: Json | Timeline) -> Timeline:
 
     Ordering them takes most of the time of a poll, so a caller with several questions asks once and passes it on.
 
-    :raises ContractError: the events are no list at all, or the status is no text; to take that for none would be to
-        wait for ever.
+    :raises UnexpectedResponse: the events are not a list or the status is not text; reading either as absent
+        would wait forever.
     """
     if isinstance(history, Timeline):
         return history
@@ -237,7 +237,7 @@ def events_of(history: Json) -> list[Json]:
     """
     Return the events of a history that have the form of an event, in the order in which the API lists them.
 
-    :raises ContractError: the events are no list at all; to take that for none would be to wait for ever.
+    :raises UnexpectedResponse: the events are no list at all; to take that for none would be to wait for ever.
     """
     events = history.get("history")
     if events is not None and not isinstance(events, list):

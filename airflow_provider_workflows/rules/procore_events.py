@@ -145,7 +145,7 @@ def changed_instances(
     :param limit: Facts that an event holds; the rest is left for the next poll.
     :param is_stored: Tells whether what was emitted of an instance is in the asset's state store by now. What follows
         on something that is not would have another event id if that were emitted again, so it is left for later.
-    :param is_wanted: Tells whether a watcher emits a fact; one that it does not emit counts as emitted.
+    :param is_desired: Tells whether a watcher emits a fact; one that it does not emit counts as emitted.
     :return: What counts as emitted from now on, and the new facts.
     """
     new_places = {place for place in found.places if is_first or _marker(place) not in emitted}

@@ -246,7 +246,7 @@ def watermark(since: datetime | None, latest: datetime | None, started: datetime
 
     :param since: This export's own, or None.
     :param latest: The largest time of a change that was seen, or None.
-    :param began: When this export began, by the server's clock; what changed later may have been missed.
+    :param started: When this export began, by the server's clock; what changed later may have been missed.
     :param overlap: How much earlier the next export starts, for changes that show late.
     """
     started = started.replace(microsecond=0)

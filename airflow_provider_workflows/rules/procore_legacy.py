@@ -205,7 +205,7 @@ def evaluate_state_change(
     Decide whether a state has moved on since an activity was performed in it, or the instance has ended there.
 
     :param instance: What :func:`describe_instance` returned.
-    :param visit: The visit of the state that the activity was performed in, as :func:`visit_of` returned it.
+    :param occurrence: The visit of the state that the activity was performed in, as :func:`occurrence_of` returned it.
     :param performed: What the operator returns of the activity.
     :param is_over: Whether the instance has listed no activity for so long that it has ended.
     :return: The verdict, or None to go on waiting. Its result has ``state_after``, None where no other state
@@ -346,7 +346,7 @@ def has_left(occurrence: Json, instance: Json, histories: Iterable[Json] | None 
     """
     Tell whether an instance has left a visit of a state; None where nothing tells.
 
-    :param visit: The visit, as :func:`visit_of` or :func:`entered_visit` returned it.
+    :param occurrence: The visit, as :func:`occurrence_of` or :func:`entered_occurrence` returned it.
     :param instance: Where the instance stands now.
     :param histories: Its activity history; tells where one of the two times cannot be read.
     """
@@ -375,7 +375,7 @@ def entered_occurrence(instance: Json, histories: Iterable[Json]) -> dict[str, A
     that there was no other state before.
 
     :param histories: All rows of the activity history, newest first.
-    :raises ContractError: neither the instance nor its history tells the time, so two visits look the same.
+    :raises UnexpectedResponse: neither the instance nor its history tells the time, so two visits look the same.
     """
     occurrence = occurrence_of(instance)
     if parse_time(occurrence["set_at"]) is not None:
@@ -501,7 +501,7 @@ def find_performed(
     The activity's name belongs to the state of the visit; another state can have one of the same name.
 
     :param histories: All rows of the instance, newest first.
-    :param visit: The visit.
+    :param occurrence: The visit.
     :param instance: Where the instance stands now, as :func:`describe_instance` returned it.
     :param wish: The activity: keywords of :func:`activity_fits`.
     :param user_id: Login information id of the user.

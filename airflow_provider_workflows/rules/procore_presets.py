@@ -28,7 +28,7 @@ class DesiredGroup:
     :param uuid: The group.
     :param name: Its name.
     :param ids: The members that are wished for and possible.
-    :param refused: ``{who, reason}`` of those that are not.
+    :param rejected: ``{who, reason}`` of those that are not.
     :param reason: Why the group as a whole is left alone, or None.
     """
 
@@ -103,10 +103,10 @@ def group_changes(
     Say what has to change in a preset's groups.
 
     :param preset: ``data`` of "Show Preset".
-    :param wishes: What is wished for.
+    :param desired_groups: What is wished for.
     :param replace: Whether groups are to have the wished members and no others.
     :param logins: How to call people, by their ids.
-    :return: ``{group, uuid, added, removed, unchanged, refused, reason}`` of each wish: logins, and ``{who,
+    :return: ``{group, uuid, added, removed, unchanged, rejected, reason}`` of each wish: logins, and ``{who,
         reason}`` of those who are refused.
     """
     members = members_of(preset)

@@ -53,7 +53,7 @@ def titled_rows(body: Any, kind: str) -> list[dict[str, str]]:
     Read a list of process diagrams or integration steps as ``[{id, title}]``.
 
     :param kind: What the rows are, for the error text.
-    :raises ContractError: not a list of objects with an id.
+    :raises UnexpectedResponse: not a list of objects with an id.
     """
     rows = body if isinstance(body, list) else None
     if rows is None or not all(_has_id(row, "Id") for row in rows):
@@ -128,7 +128,7 @@ def user_rows(body: Any) -> list[dict[str, str]]:
     """
     Read a list of users as ``[{id, full_name, email}]``.
 
-    :raises ContractError: not a list of objects with an id.
+    :raises UnexpectedResponse: not a list of objects with an id.
     """
     ids = [row["id"] for row in titled_rows(body, "user")]
     names = [{name: str(member(row, key) or "") for name, key in USER_NAMES} for row in body]
@@ -296,7 +296,7 @@ def read_fields(body: Any) -> list[Field]:
 
     A value that does not fit its type concerns its own field only, which says so; the value is not repeated.
 
-    :raises ContractError: not a list of fields.
+    :raises UnexpectedResponse: not a list of fields.
     """
     if not isinstance(body, list) or not all(_has_id(row, "key") for row in body):
         raise UnexpectedResponse("The answer is not a list of fields with a key")
@@ -540,7 +540,7 @@ def stored_values(values: Mapping[str, Any]) -> str:
 
 
 def read_stored_values(text: str) -> dict[str, Any]:
-    """Read what :func:`kept_values` wrote."""
+    """Read what :func:`stored_values` wrote."""
     import simplejson
 
     found: dict[str, Any] = simplejson.loads(text, use_decimal=True)

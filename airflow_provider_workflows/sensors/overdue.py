@@ -30,10 +30,10 @@ class NotifyingSensor(WorkflowsSensor):
     """
     A sensor that calls notifiers, once for each visit of a step, when the step is held for too long.
 
-    The wait goes on whatever becomes of them. They are called with the task's context and ``attention``: ``{step,
-    step_occurrence_id, since, due, reason, holders, instance_id, item_id, tool_type, project_id, item_url}``. What was
-    told is kept in Airflow's task state store (3.3+) after the notifiers were called, so a worker that dies in
-    between tells it again.
+    The wait goes on even if a notifier fails. Each is called with the task's context and ``overdue_step``: ``{step,
+    step_occurrence_id, since, due, reason, assignees, instance_id, item_id, tool_type, project_id, item_url}``. The
+    step is recorded in Airflow's task state store (3.3+) after the notifiers were called, so a worker that dies in
+    between calls them again.
 
     :param on_overdue: An Airflow notifier, or a function of the context, or a list of them (not templated).
     :param overdue_after: Seconds, or a timedelta, that a step may be held, by the clock of the product; default: until

@@ -61,9 +61,9 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
         performed (templated).
     :param role: Name or id of the role that it must be open to; default: any (templated).
     :param on_overdue: An Airflow notifier, or a function of the context, or a list of them: called once for each visit
-        of a state that becomes overdue, or is held for longer than ``overdue_after``, with ``attention`` in the
-        context: ``{step, step_occurrence_id, since, due, reason, holders, instance_id, item_id, tool_type, project_id,
-        item_url}``; ``step`` is the state. The wait goes on, also when a notifier fails.
+        of a state that becomes overdue, or is pending for longer than ``overdue_after``, with ``overdue_step`` in the
+        context: ``{step, step_occurrence_id, since, due, reason, assignees, instance_id, item_id, tool_type,
+        project_id, item_url}``; ``step`` is the state. The wait goes on, also when a notifier fails.
     :param overdue_after: Seconds, or a timedelta, that a state may be held; default: until the API's
         ``becomes_overdue_at``. Where there is none, nothing is overdue.
     :raises ConfigurationError: both instance and object given, or neither; neither state nor activity; not an

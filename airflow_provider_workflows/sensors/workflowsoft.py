@@ -71,7 +71,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     :raises ConfigurationError: a parameter is wrong; polling is not allowed; no such diagram or step, or several
         (they are listed).
     :raises NotFound: Workflowsoft does not know ``step_id``.
-    :raises ContractError: polls had a malformed response, in which no instance can be read, for as long as
+    :raises UnexpectedResponse: polls had a malformed response, in which no instance can be read, for as long as
         ``[workflows] rejection_patience`` says; what came with them is a suspected loss.
     """
 

@@ -36,10 +36,10 @@ class WaitTrigger(BaseTrigger):
 
     :param poll_interval: Seconds between two polls; a shared poll takes the fewest that one of its waits asks for.
     :param deadline: Wall-clock end of the wait as an ISO-8601 time, or None.
-    :param carry: What the resumed task needs to know again, passed on in the event; JSON primitives.
+    :param resume_kwargs: What the resumed task needs to know again, passed on in the event; JSON primitives.
     :param watch: Set when the task wants to be resumed for an overdue step: ``{after, known, next}``, the seconds that
         a step may be pending or None for the product's due date, the step occurrences that the task was resumed for,
-        and the :class:`Attention` that comes next, as a dict, or None.
+        and the :class:`OverdueStep` that comes next, as a dict, or None.
     :param last_poll: Where the last poll before the deferral has found it, in words.
     :param last_step: The step and its assignees that the task's log has named last, or None.
     """
@@ -114,7 +114,7 @@ class WaitTrigger(BaseTrigger):
         """
         Read, and evaluate what was read; for a thread.
 
-        :raises ContractError: a response is malformed. A trigger that crashes on one would look like a failure of
+        :raises UnexpectedResponse: a response is malformed. A trigger that crashes on one would look like a failure of
             Airflow's.
         """
         try:

@@ -28,7 +28,7 @@ class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
     :param project_id: Project of the object, or None for the connection's.
     :param instance_id: The instance; or None where a subclass looks it up.
     :param mark: Of where a look on the worker has found it, or None.
-    :param idle: Since when all polls have found it without an activity in the same visit of a state: ``{visit,
+    :param idle: Since when all polls have found it without an activity in the same visit of a state: ``{occurrence,
         since}``, in unix time; or None.
     """
 
@@ -212,7 +212,7 @@ class ProcoreLegacyStateChangeWaitTrigger(ProcoreLegacyWaitTrigger):
 
     :param project_id: Project of the object, or None for the connection's.
     :param instance_id: The instance.
-    :param visit: The visit of the state: ``{id, name, status, set_at}``.
+    :param occurrence: The visit of the state: ``{id, name, status, set_at}``.
     :param performed: What the operator returns of the activity.
     """
 

@@ -109,7 +109,7 @@ from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
 })
 def policies():
     @task
-    def refused():
+    def rejected():
         raise PermissionDenied("no", status_code=403)
 
     @task
@@ -120,7 +120,7 @@ def policies():
     def broken():
         raise ServerError("down", status_code=500)
 
-    refused()
+    rejected()
     limited.expand(number=[1])
     broken()
     ProcoreRespondOperator(task_id="misspelt", instance_id="700001", option="Aprove")

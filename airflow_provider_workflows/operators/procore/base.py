@@ -176,7 +176,7 @@ class ProcoreInstanceOperator(ProcoreOperator):
         """
         Show an instance, and let the task link to its item.
 
-        :raises ContractError: it is one of another item than the task is for.
+        :raises UnexpectedResponse: it is one of another item than the task is for.
         """
         instance = self.hook.get_instance(instance_id, project_id=self.level)
         item_id = str_id(self.item_id)

@@ -213,8 +213,8 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
 
         ``run`` tells the orders of this task from those of other runs, whose instances may have ended since.
         ``orders`` are those of this round by their token: ``{items, since, operation_id}``, the last None while
-        nobody knows what became of it. ``doubtful`` are the items of such orders, and since when one of them may have
-        been started. ``refused`` says why Procore did not take an order: ``{item_ids, reason}``. ``past`` are the
+        nobody knows what became of it. ``unresolved`` are the items of such orders, and since when one of them may have
+        been started. ``rejected`` says why Procore did not take an order: ``{item_ids, reason}``. ``past`` are the
         operations of earlier rounds. ``found`` are the instances that an order started whose response was lost.
         ``active`` and ``failed`` are items, as in the result; ``over`` tells that there is nothing left to do.
         """

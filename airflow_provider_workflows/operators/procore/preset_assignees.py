@@ -97,9 +97,9 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
     somebody else: that fails with the difference and is not written over. A preset that Procore cannot show or change
     stops no other: the task does the rest and fails at its end, with a table. A retry does only what is missing.
 
-    Returns ``{mode, changed, unchanged, refused, presets: [{preset_id, project_id, template, valid, status, reason,
-    groups: [{group, uuid, added, removed, unchanged, refused: [{who, reason}], reason}]}]}``; a ``status`` is
-    ``change`` (planned), ``applied``, ``unchanged`` or ``refused``; ``refused`` counts the presets of which anything
+    Returns ``{mode, changed, unchanged, rejected, presets: [{preset_id, project_id, template, valid, status, reason,
+    groups: [{group, uuid, added, removed, unchanged, rejected: [{who, reason}], reason}]}]}``; a ``status`` is
+    ``change`` (planned), ``applied``, ``unchanged`` or ``rejected``; ``rejected`` counts the presets of which anything
     is refused, whatever becomes of the rest. The same is a table in the log, where a status can be ``failed`` or
     ``unknown`` (its answer was lost, and reading does not show the change), too.
 
@@ -122,7 +122,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
     :raises ConfigurationError: the assignments have not this form, name a preset twice, or something is refused.
     :raises PresetsUnfinished: some presets failed or their outcome is unknown, after all others were done; a retry does
         only those.
-    :raises PresetDiffers: a preset does not hold what was written, and nothing else has failed; never retried.
+    :raises PresetConflict: a preset does not hold what was written, and nothing else has failed; never retried.
     """
 
     template_fields: Sequence[str] = (
@@ -403,7 +403,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         """
         Tell whether an earlier try of the task has changed a preset.
 
-        :raises PresetDiffers: a try was cut off while it did, and the preset is neither as it was nor as it should be.
+        :raises PresetConflict: a try was cut off while it did, and the preset is neither as it was nor as it should be.
         """
         stored = journal.value or NOTHING_DONE_YET
         intent = stored["open"].get(target.preset_id)
@@ -476,7 +476,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         Read until a preset holds what was written; that may show later.
 
         :param lost: What is known of a change without a response, else None.
-        :raises PresetDiffers: it shows something else.
+        :raises PresetConflict: it shows something else.
         :raises OutcomeUnknown: it shows nothing of a change without a response, or cannot be read.
         """
         shown: list[dict[str, Any]] = []

@@ -371,7 +371,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         """
         Return the task's result where the response was on record before this try has sent anything.
 
-        :param is_in_doubt: Whether it may be one that an earlier try of the task has sent.
+        :param is_outcome_unknown: Whether it may be one that an earlier try of the task has sent.
         """
         same, reported = self._compare(view)
         if same is None and is_outcome_unknown:
@@ -389,7 +389,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         Send the response, and find out what became of it.
 
         :param request: Sends it.
-        :param is_in_doubt: Whether an earlier try of the task has sent a response, and nobody knows what became of it.
+        :param is_outcome_unknown: Whether an earlier try has sent a response whose outcome is unknown.
         """
         self._persist_outcome(chosen, UNKNOWN)  # before it is sent: a try that dies from here on leaves a doubt
         lost: WorkflowsError | None = None

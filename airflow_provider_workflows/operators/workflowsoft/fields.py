@@ -73,8 +73,8 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
     :raises ConfigurationError: no such field, a wrong value, a read-only field, a value that is no option.
     :raises StepMoved: the instance is completed already; never retried.
     :raises OutcomeUnknown: the answer was lost and reading does not show the values; never retried.
-    :raises ContractError: the server accepted the values but shows others, or others in fields that were not written
-        (never retried); the fields are named with both values.
+    :raises UnexpectedResponse: the server accepted the values but shows others, or changed fields that were not
+        written (never retried); the error names each field with both values.
     """
 
     template_fields: Sequence[str] = (*WorkflowsoftIntegrationOperator.template_fields, "fields")

@@ -146,7 +146,7 @@ class IntegrationStep:
         :param fields: The fields as they are.
         :raises StepMoved: the instance is completed already.
         :raises OutcomeUnknown: the answer was lost and reading does not show the values.
-        :raises ContractError: the server accepted the values but shows others, or emptied other fields.
+        :raises UnexpectedResponse: the server accepted the values but shows others, or emptied other fields.
         """
         values = rules.read_stored_values(decision["values"])
         if self._earlier_decision:
@@ -232,7 +232,7 @@ class IntegrationStep:
         """
         Complete the instance, once; return whether this call did it.
 
-        :param custom_action: The way out; a retry takes :attr:`begun_action` where there is one.
+        :param custom_action: The way out; a retry takes :attr:`started_action` where there is one.
         :param on_unknown: What to do when nobody can tell: ``fail``, ``retry`` or ``assume_done``.
         :raises ConfigurationError: a required field is empty.
         :raises OutcomeUnknown: nobody can tell, with ``fail``.

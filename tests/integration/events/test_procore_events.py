@@ -401,7 +401,7 @@ def test_listed_instance_never_read_as_active_is_emitted_at_its_end(shown, end, 
         told, between = watcher.news(told, found(LISTED, shown, {}), is_first=False)
         assert between == []
     told, waiting = watcher.news(told, outcome := found({}, {}, {}), is_first=False)
-    assert (waiting, outcome.wanted) == ([], LISTED)
+    assert (waiting, outcome.desired) == ([], LISTED)
     told, facts = watcher.news(told, found({}, {}, {INSTANCE: end}), is_first=False)
 
     assert told_of(facts) == told_at_last

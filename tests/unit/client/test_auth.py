@@ -383,17 +383,17 @@ def test_a_response_without_a_token_is_an_error(requests_mock, body):
 
 
 @pytest.mark.parametrize(
-    ("api_token_auth", "name", "value"),
+    ("login_auth", "name", "value"),
     [
         ("basic", "Authorization", "Basic " + base64.b64encode(b"admin:pw").decode()),
         ("bearer", "Authorization", "Bearer pw"),
         ("cookie", "Cookie", "pw"),
     ],
 )
-def test_the_administrator_signs_in_as_reported(requests_mock, api_token_auth, name, value):
+def test_the_administrator_signs_in_as_reported(requests_mock, login_auth, name, value):
     requests_mock.get(MINT, text='"t"')
 
-    ApiTokenSource(BASE, "admin", "pw", scheme=api_token_auth).fetch(0.0)
+    ApiTokenSource(BASE, "admin", "pw", scheme=login_auth).fetch(0.0)
 
     assert requests_mock.last_request.headers[name] == value
 

@@ -762,7 +762,7 @@ def test_a_dag_maps_the_function_over_the_sensors_rows(emulator, monkeypatch, tm
         ("enrich", 1, "success"),
         ("enrich", 2, "skipped"),
         ("instances", -1, "success"),
-        ("told", -1, "success"),
+        ("describe", -1, "success"),
     ]
     # Which of them runs first is Airflow's choice.
     ours = [effect for effect in emulator.effects() if effect["via"] == "api"]

@@ -205,7 +205,7 @@ def test_a_hook_rejects_an_id_with_a_fraction(airflow_connections, call, name):
 def test_account_is_the_server_and_the_user_who_signs_in(emulator, set_connection):
     first = emulator.connection("workflowsoft")
     for conn_id, changed in {
-        "same": {"extra": {"api_token_lifetime": 60}},
+        "same": {"extra": {"login_lifetime": 60}},
         "other": {"login": "other@example.com"},
     }.items():
         set_connection(conn_id, {**first, **changed})

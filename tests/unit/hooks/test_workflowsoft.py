@@ -58,9 +58,7 @@ def test_password_alone_is_the_token_for_the_public_server(hook, requests_mock):
 
 
 def test_login_and_password_get_a_token_at_the_connections_server(hook_with, requests_mock):
-    hook = hook_with(
-        host="https://on.premises:8443", login="admin", password="secret", extra={"api_token_lifetime": "600"}
-    )
+    hook = hook_with(host="https://on.premises:8443", login="admin", password="secret", extra={"login_lifetime": "600"})
     requests_mock.get("https://on.premises:8443/api/v2/app/apitoken?lifeTimeInSec=600", json="minted")
     requests_mock.get("https://on.premises:8443/api/v2/workflows", json=[])
 
@@ -75,8 +73,8 @@ def test_login_and_password_get_a_token_at_the_connections_server(hook_with, req
     ("fields", "named"),
     [
         ({"password": ""}, "API token in password"),
-        ({"login": "admin", "extra": {"api_token_auth": "magic"}}, "api_token_auth"),
-        ({"login": "admin", "extra": {"api_token_lifetime": "soon"}}, "api_token_lifetime"),
+        ({"login": "admin", "extra": {"login_auth": "magic"}}, "login_auth"),
+        ({"login": "admin", "extra": {"login_lifetime": "soon"}}, "login_lifetime"),
         ({"host": "http://on.premises"}, "allow_http"),
         ({"extra": {"allow_consume": "perhaps"}}, "allow_consume"),
         ({"extra": {"allow_consume": True, "new_integrations": "sometimes"}}, "new_integrations"),
@@ -523,7 +521,7 @@ def test_api_token_is_given_or_fetched_and_hidden_in_logs(hook, hook_with, reque
 
     assert hook.get_api_token() == "ready-token"
     assert requests_mock.call_count == 0
-    minting = hook_with(login="admin", password="secret", extra={"api_token_lifetime": 777})
+    minting = hook_with(login="admin", password="secret", extra={"login_lifetime": 777})
     assert (minting.get_api_token(), minting.get_api_token()) == ("minted", "minted")
     assert [sent.url for sent in requests_mock.request_history] == [f"{URL}/api/v2/app/apitoken?lifeTimeInSec=777"]
     assert masked == ["ready-token", "minted"]
@@ -549,7 +547,7 @@ def test_a_token_is_requested_in_every_way_and_read_in_every_format(emulator, se
     if way == "cookie":
         connection["password"] = f"session={connection['password']}"
     # A lifetime of its own, for a token is shared by all hooks of a process.
-    connection["extra"] |= {"api_token_auth": way, "api_token_lifetime": 3000 + len(shape)}
+    connection["extra"] |= {"login_auth": way, "login_lifetime": 3000 + len(shape)}
     set_connection("workflowsoft_default", connection)
 
     assert WorkflowsoftHook().test_connection()[0]
@@ -559,7 +557,7 @@ def test_a_token_is_requested_in_every_way_and_read_in_every_format(emulator, se
 def test_a_login_page_is_called_one(emulator, set_connection, shape):
     emulator.control("PATCH", "switches", ws_token_shape=shape)
     connection = emulator.connection("workflowsoft")
-    connection["extra"] |= {"api_token_lifetime": 2000 + len(shape)}
+    connection["extra"] |= {"login_lifetime": 2000 + len(shape)}
     set_connection("workflowsoft_default", connection)
 
     with pytest.raises(AuthenticationError, match="login page"):

@@ -37,7 +37,7 @@ class Polls:
     def journal(self) -> PollJournal:
         return PollJournal.from_dict(self.stored and json.loads(self.stored))
 
-    def keep(self, journal: PollJournal) -> PollJournal:
+    def persist(self, journal: PollJournal) -> PollJournal:
         self.stored = json.dumps(journal.to_dict())
         assert self.journal == journal
         return journal

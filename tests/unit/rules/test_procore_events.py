@@ -53,7 +53,7 @@ class Watcher:
             is_desired=lambda fact: True,
         )
         self.is_new = False
-        self.wanted = found.wanted
+        self.desired = found.desired
         self.facts += facts
         if is_stored:
             self.stored = dict(self.told)
@@ -122,7 +122,7 @@ def test_instances_of_an_unread_place_are_kept_as_they_are(watcher):
     stored = watcher.told
 
     assert watcher.sees(places=[THERE]) == []
-    assert (watcher.told, watcher.wanted) == (stored, {})
+    assert (watcher.told, watcher.desired) == (stored, {})
     assert watcher.sees(["1"]) == []
     assert watcher.sees({"1": shown("Director Approval")}) == ["changed"]
 
@@ -139,7 +139,7 @@ def test_end_in_a_place_that_was_closed_for_a_while_is_emitted(watcher):
     watcher.sees(["1"])
     watcher.sees(places=[THERE])
     watcher.sees()
-    assert watcher.wanted == {"1": (HERE, "5001")}
+    assert watcher.desired == {"1": (HERE, "5001")}
 
     assert watcher.sees((), {"1": shown(state="complete")}) == ["ended"]
     assert watcher.facts[0]["project_id"] == "1001"

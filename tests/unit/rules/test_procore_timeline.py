@@ -417,4 +417,4 @@ def test_people_whom_a_step_asks_for_a_comment_only_do_not_hold_it():
         individual_assignees=[{"id": "c", "login": "c@example.com", "role_type": "commenter"}],
     )
 
-    assert rules.pending_step_of({"history": [STARTED, step]}).holders == (A,)
+    assert rules.pending_step_of({"history": [STARTED, step]}).assignees == (A,)

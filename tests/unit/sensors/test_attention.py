@@ -348,7 +348,7 @@ class Titled(BaseNotifier):
 def test_a_notifiers_templates_are_rendered_again_for_each_step(emulator, store, build):
     Titled.titles.clear()
     with DAG("orders", schedule=None):
-        sensor = build(on_overdue=[Titled("{{ attention.step }}: {{ attention.holders | join(', ') }}")])
+        sensor = build(on_overdue=[Titled("{{ overdue_step.step }}: {{ overdue_step.assignees | join(', ') }}")])
     context = {"task_state_store": store, "dag": sensor.dag}
 
     later(emulator)
@@ -524,7 +524,7 @@ def tells_of_overdue_steps():
         timeout=2,
         soft_fail=True,
         on_overdue=WorkflowsoftTaskNotifier(
-            title="{{ attention.step }} of order {{ attention.item_id }} waits for {{ attention.holders[0] }}",
+            title="{{ overdue_step.step }} of order {{ overdue_step.item_id }}: {{ overdue_step.assignees[0] }}",
             on_behalf_of="olga@example.com",
         ),
     ).expand(instance_id=["700001"])
@@ -580,7 +580,7 @@ ASKED = [
     ],
 )
 def test_a_step_is_held_by_the_responders_who_have_not_responded_to(details, holders):
-    assert procore.pending_step_of(step(**details)).holders == holders
+    assert procore.pending_step_of(step(**details)).assignees == holders
 
 
 def test_no_one_holds_what_has_ended():
@@ -602,4 +602,4 @@ def test_legacy_state_without_ball_in_court_is_pending_with_actors(role, holder)
         "current_workflow_activities": [activity],
     }
 
-    assert procore_legacy.pending_step_of(shown).holders == (holder,)
+    assert procore_legacy.pending_step_of(shown).assignees == (holder,)
