@@ -201,6 +201,17 @@ def test_anchors_of_links_are_headings_of_the_page_they_lead_to():
     assert missing == []
 
 
+def test_readme_links_work_outside_of_the_repository():
+    readme = ROOT / "README.md"
+    source = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
+    targets = re.findall(r"\]\(\s*<?([^)\s>]+)", prose(readme))
+    files = [found[1] for found in (re.match(rf"{source}/(?:blob|tree)/main/(\S+)", one) for one in targets) if found]
+
+    assert files
+    assert [path for path, _ in links(readme)] == []  # a package index shows the page without the repository
+    assert [path for path in files if not (ROOT / path).exists()] == []
+
+
 def test_every_picture_says_in_words_what_it_shows():
     assert [page for page in DOCUMENTS if "![](" in page.read_text()] == []
 
