@@ -28,7 +28,7 @@ DAYS = 14  # for which an order is followed
     catchup=False,
     max_active_runs=24 * DAYS,  # Airflow's default of 16 would stop new runs while 16 of them follow an order
     params={
-        "over_budget": Param([], type="array", description="Orders to return; a real DAG would ask the warehouse"),
+        "over_budget": Param([], type="array", description="Orders to return; query a warehouse instead"),
         "root": Param("file:///tmp/procore-responses", type="string", description="Folder for the rows"),
     },
     tags=["example", "procore"],
@@ -66,7 +66,7 @@ def example_procore_respond_and_follow():
     # [START howto_respond_and_follow]
     @task_group(prefix_group_id=False)
     def respond_and_follow(instance_id, project_id, step_occurrence_id, option, step_answered, step_reached):
-        """Handle one order; Airflow makes such a group for each."""
+        """Handle one order; Airflow creates such a group for each."""
         response = ProcoreRespondOperator(
             task_id="respond",
             instance_id=instance_id,
