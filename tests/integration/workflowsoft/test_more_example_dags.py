@@ -91,7 +91,7 @@ def test_each_vendor_is_registered_once(emulator, connect, mode, shape, again):
 
     if not again:
         return
-    second = run(ENRICH, constants={"WAIT": 1})
+    second = run(ENRICH, constants={"WAIT_SECONDS": 1})
 
     assert str(second.state) == "success"
     assert states(second)["wait_for_vendors"] == states(second)["register_vendor"] == ["skipped"]

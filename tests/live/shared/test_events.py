@@ -15,7 +15,7 @@ APPROVAL = "example_procore_event_driven_approval"
 OUTCOME = "example_procore_event_driven_outcome"
 INTEGRATION = "example_workflowsoft_event_driven_integration"
 DAGS = (APPROVAL, OUTCOME, INTEGRATION)
-ASSETS = ("procore_orders_that_ask_us", "procore_orders_that_ended", "workflowsoft_events_to_check")
+ASSETS = ("procore_orders_that_wait", "procore_orders_that_ended", "workflowsoft_events_to_check")
 TOOL = "purchase_order_contract"
 pytestmark = pytest.mark.live
 

@@ -266,8 +266,8 @@ def test_in_a_mapped_group_no_task_runs_that_was_not_chosen(monkeypatch, tmp_pat
     ("director", "followed"),
     [
         ("Approve", {"buy.order_the_goods", "buy.book_the_cost"}),
-        pytest.param("Reject", {"tell_the_buyer"}, marks=pytest.mark.slow),
-        pytest.param(None, {"tell_the_buyer", "tell_the_director"}, marks=pytest.mark.slow),
+        pytest.param("Reject", {"notify_the_buyer"}, marks=pytest.mark.slow),
+        pytest.param(None, {"notify_the_buyer", "notify_the_director"}, marks=pytest.mark.slow),
     ],
 )
 def test_example_follows_the_decision(emulator, director, followed):
@@ -279,6 +279,6 @@ def test_example_follows_the_decision(emulator, director, followed):
 
     states = examples.states(examples.run("example_procore_branch_on_outcome"))
 
-    branches = {"buy.order_the_goods", "buy.book_the_cost", "tell_the_buyer", "tell_the_director"}
+    branches = {"buy.order_the_goods", "buy.book_the_cost", "notify_the_buyer", "notify_the_director"}
     assert {name for name in branches if states[name] == ["success"]} == followed
     assert {name for name in branches if states[name] == ["skipped"]} == branches - followed
