@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from docs.generate import code
+
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 PACKAGE = ROOT / "airflow_provider_workflows"
@@ -84,21 +86,13 @@ def test_every_public_class_has_a_page_of_its_own():
 @pytest.mark.parametrize(("module", "name"), WITH_EXAMPLE, ids=lambda part: part.rpartition(".")[2])
 def test_a_page_shows_its_class_in_an_example_that_a_test_runs(module, name):
     text = (REFERENCE / f"{name}.md").read_text()
-    included = re.findall(
-        r'^```\{literalinclude\} \.\./\.\./example_dags/(\w+)\.py\n(?:.*\n)*?:start-after: "(.*)"\n:end-before: "(.*)"',
-        text,
-        re.MULTILINE,
-    )
-    shown = [(dag_id, snippet(dag_id, start, end)) for dag_id, start, end in included]
+    included = re.findall(r"^<!-- generated: code (\w+)\.py (\w+) -->$", text, re.MULTILINE)
+    shown = [(dag_id, code(f"{dag_id}.py", mark)) for dag_id, mark in included]
     tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
 
     assert re.search(rf"^\.\. auto\w+:: {module}\.{name}$", text, re.MULTILINE)
     assert any(re.search(used_as(name), code) for _, code in shown)
     assert [dag_id for dag_id, _ in shown if dag_id not in tests] == []
-
-
-def snippet(dag_id: str, start: str, end: str) -> str:
-    return (ROOT / "example_dags" / f"{dag_id}.py").read_text().partition(start)[2].partition(end)[0]
 
 
 def used_as(name: str) -> str:
