@@ -19,6 +19,8 @@ tests: The tests that run with each side, as ``file::function``; a test that is 
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
 import sys
 import textwrap
@@ -29,6 +31,8 @@ from typing import Any
 import yaml
 
 from airflow_provider_workflows.emulator.world import SWITCHES
+from benchmarks import report
+from docs import docstrings, navigation
 
 DOCS = Path(__file__).parent
 EXAMPLES = DOCS.parent / "example_dags"
@@ -87,19 +91,33 @@ def code(file: str, *mark: str) -> str:
     return f"```python\n{textwrap.dedent(shown).strip()}\n```"
 
 
+def measured() -> str:
+    """Return what the last kept benchmark measured."""
+    return report.tables(json.loads((DOCS.parent / report.RESULTS).read_text())).strip()
+
+
 KINDS: dict[str, Callable[..., str]] = {
     "open-questions": table_of_questions,
     "behaviour-flags": table_of_flags,
     "code": code,
+    "measured": measured,
+    "parameters": docstrings.parameters,
+    "function": docstrings.function,
+    "members": docstrings.members,
+    "errors": docstrings.errors,
 }
 
 
 def generated(page: Path) -> str:
     """Return the text of a page with its generated parts as they must be."""
 
+    to_docs = "../" * (len(page.relative_to(DOCS).parts) - 1)
+
     def renew(found: re.Match[str]) -> str:
         try:
-            text = KINDS[found["kind"]](*found["arguments"].split())
+            kind = KINDS[found["kind"]]
+            options = {"to_docs": to_docs} if "to_docs" in inspect.signature(kind).parameters else {}
+            text = kind(*found["arguments"].split(), **options)
         except (KeyError, ValueError, FileNotFoundError) as error:
             sys.exit(
                 f"{page.relative_to(DOCS.parent)}: cannot generate {found['kind']} {found['arguments']}: {error!r}"
@@ -112,3 +130,4 @@ def generated(page: Path) -> str:
 if __name__ == "__main__":
     for page in DOCS.rglob("*.md"):
         page.write_text(generated(page))
+    (DOCS / "llms.txt").write_text(navigation.llms_txt())

@@ -32,7 +32,6 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)])
 FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>[^\n`]*)\n(?P<text>.*?)^ *(?P=ticks) *$", re.M | re.S)
-DIRECTIVES = {"{eval-rst}", "{include}", "{toctree}"}
 
 
 @cache
@@ -75,10 +74,9 @@ def pages_with(*languages: str) -> Any:
 
 
 def test_every_block_is_of_a_kind_that_is_checked():
-    checked = {"python", "sh", "console", "json", "toml", "ini", "yaml", "text", *DIRECTIVES}
+    checked = {"python", "sh", "console", "json", "toml", "ini", "yaml", "text"}
 
-    # Of a directive the first word; what follows is its argument.
-    kinds = {page.name: {(language.split() or [""])[0] for language, _ in fences(page)} for page in DOCUMENTS}
+    kinds = {page.name: {language for language, _ in fences(page)} for page in DOCUMENTS}
     assert {page: unknown for page, found in kinds.items() if (unknown := found - checked)} == {}
 
 
@@ -145,20 +143,6 @@ def test_json_and_uri_forms_of_connections_are_read_by_airflow(document, monkeyp
         connection = BaseHook.get_connection("c")
         assert connection.conn_type in uri
         assert json.loads(connection.extra)
-
-
-def test_what_is_included_is_there_from_its_first_mark_to_its_last():
-    for document in DOCUMENTS:
-        for language, text in fences(document):
-            directive, _, target = language.partition(" ")
-            if directive in ("{literalinclude}", "{include}"):
-                included = (document.parent / target.strip()).read_text()
-                options = dict(re.findall(r'^:([\w-]+): "?(.*?)"?$', text, re.MULTILINE))
-                for mark in ("start-after", "start-at", "end-before", "end-at"):
-                    if mark in options:
-                        assert options[mark] in included, f"{document}: {target} has no {options[mark]}"
-                        _, _, included = included.partition(options[mark])
-                assert included.strip()
 
 
 # --- links ---
