@@ -174,9 +174,9 @@ def members(name: str, to_docs: str) -> str:
                 continue
             plain = getattr(value, "__func__", value)
             if inspect.isfunction(plain) and plain.__doc__:
-                parts += [f"#### {member}", _callable(plain, member, to_docs)]
+                parts += [f"### {member}", _callable(plain, member, to_docs)]
             elif isinstance(value, (property, cached_property)) and value.__doc__:
-                parts += [f"#### {member}", f"Property. {markdown(inspect.cleandoc(value.__doc__))}"]
+                parts += [f"### {member}", f"Property. {markdown(inspect.cleandoc(value.__doc__))}"]
     return join(*parts)
 
 
