@@ -23,7 +23,7 @@ def find(name: str) -> Any:
     return getattr(importlib.import_module(module), attribute)
 
 
-def is_ours(obj: Any) -> bool:
+def in_package(obj: Any) -> bool:
     return str(obj.__module__).startswith(PACKAGE)
 
 
@@ -55,9 +55,9 @@ class Docstring:
         paragraphs = self.text.split("\n\n")[1:]
         return "\n\n".join(paragraph for paragraph in paragraphs if SHAPE.search(paragraph))
 
-    def fields(self, kind: str) -> dict[str, str]:
+    def fields(self, kind: str) -> list[tuple[str, str]]:
         found = [re.match(rf":{kind} ?(\w*): *(.*)", field, re.DOTALL) for field in self._fields]
-        return {match[1]: match[2].strip() for match in found if match}
+        return [(match[1], match[2].strip()) for match in found if match]
 
 
 class Described:
@@ -84,7 +84,7 @@ class Described:
 
     @property
     def _bases(self) -> list[type]:
-        return [base for base in self.obj.__mro__ if is_ours(base)]
+        return [base for base in self.obj.__mro__ if in_package(base)]
 
     def _option(self, name: str, hint: str) -> inspect.Parameter:
         return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=None)
@@ -94,7 +94,7 @@ class Described:
         docstrings = [Docstring(base) for base in self._bases] if inspect.isclass(self.obj) else [self.docstring]
         found: dict[str, str] = {}
         for docstring in docstrings:
-            for name, text in docstring.fields("param").items():
+            for name, text in docstring.fields("param"):
                 found.setdefault(name, text)
         return found
 
@@ -114,13 +114,14 @@ class Described:
             text = markdown(re.sub(r",? ?\(templated\)", "", meaning))
             default = "required" if parameter.default is parameter.empty else f"`{_literal(parameter.default)}`"
             kind = f"`{parameter.annotation}`" if has_type else ""
-            rows.append([f"`{name}`", kind, default, "yes" if "(templated)" in meaning else "", text])
-        return table(["parameter", "type", "default", "templated", "meaning"], rows) if rows else ""
+            # The meaning comes second, so that a phone shows it.
+            rows.append([f"`{name}`", text, kind, default, "yes" if "(templated)" in meaning else ""])
+        return table(["parameter", "meaning", "type", "default", "templated"], rows) if rows else ""
 
     def errors(self, to_docs: str) -> str:
         """Return the errors as a list; those of the package link to what to do about them."""
         lines = []
-        for name, text in self.docstring.fields("raises").items():
+        for name, text in self.docstring.fields("raises"):
             known = name in exceptions.__all__
             link = f"[{name}]({to_docs}troubleshooting.md#{name.lower()})" if known else f"`{name}`"
             lines.append(f"- {link}: {markdown(text)}")
@@ -168,7 +169,7 @@ def members(name: str, to_docs: str) -> str:
     cls = find(name)
     module, _, short = f"{PACKAGE}.{name}".rpartition(".")
     parts = [f"```python\nfrom {module} import {short}\n```", Described(cls).parameter_table()]
-    for base in (base for base in cls.__mro__ if is_ours(base)):
+    for base in (base for base in cls.__mro__ if in_package(base)):
         for member, value in vars(base).items():
             if member.startswith("_") or getattr(cls, member, None) is None or not _is_first(cls, base, member):
                 continue
@@ -186,8 +187,8 @@ def _is_first(cls: type, base: type, member: str) -> bool:
 
 def _callable(obj: Any, name: str, to_docs: str) -> str:
     described = Described(obj)
-    lines = [f"- `{one}`: {markdown(text)}" for one, text in described.docstring.fields("param").items()]
-    returned = described.docstring.fields("returns?").get("", "")
+    lines = [f"- `{one}`: {markdown(text)}" for one, text in described.docstring.fields("param")]
+    returned = next((text for _, text in described.docstring.fields("returns?")), "")
     return join(
         f"`{described.signature(name)}`",
         markdown(described.docstring.text),
@@ -204,7 +205,7 @@ def errors() -> str:
     rows = []
     for cls in classes:
         summary = markdown(Docstring(cls).text.strip().split("\n\n")[0])
-        base = next((base.__name__ for base in cls.__bases__ if is_ours(base)), "")
+        base = next((base.__name__ for base in cls.__bases__ if in_package(base)), "")
         rows.append(
             [f"[{cls.__name__}](#{cls.__name__.lower()})", f"`{base}`" if base else "", _yes(cls.retryable), summary]
         )

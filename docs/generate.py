@@ -67,7 +67,7 @@ def table_of_questions() -> str:
 
 
 def table_of_flags() -> str:
-    rows = ["| switch | values | why |", "|---|---|---|"]
+    rows = ["| flag | values | why |", "|---|---|---|"]
     rows += [f"| `{name}` | {switch.allowed} | {switch.why} |" for name, switch in SWITCHES.items()]
     return "\n".join(rows)
 

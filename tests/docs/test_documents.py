@@ -195,6 +195,12 @@ def test_anchors_of_links_are_headings_of_the_page_they_lead_to():
     assert missing == []
 
 
+def test_every_test_that_a_page_names_exists():
+    named = {name for page in DOCUMENTS for name in re.findall(r"`(tests/[\w/]+(?:\.py)?)[` ]", page.read_text())}
+
+    assert sorted(name for name in named if not (ROOT / name).exists()) == []
+
+
 def test_every_picture_says_in_words_what_it_shows():
     assert [page for page in DOCUMENTS if "![](" in page.read_text()] == []
 
