@@ -9,11 +9,11 @@ from airflow_provider_workflows import exceptions
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,
     ConfigurationError,
-    ContractError,
     InvalidRequest,
     NotFound,
     PermissionDenied,
     RateLimited,
+    UnexpectedResponse,
     WorkflowsError,
 )
 from airflow_provider_workflows.version_compat import airflow_version
@@ -26,7 +26,7 @@ except ImportError:  # before Airflow 3.3
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-PERMANENT = (AuthenticationError, ConfigurationError, ContractError, InvalidRequest, NotFound, PermissionDenied)
+PERMANENT = (AuthenticationError, ConfigurationError, UnexpectedResponse, InvalidRequest, NotFound, PermissionDenied)
 
 
 class WorkflowsRetryPolicy(RetryPolicy):

@@ -51,7 +51,7 @@ class Plan:
     waits: int
     interval: float
     polls: int  # over which requests and CPU are measured
-    first_pause: float | None = None  # of our polls, where it is not to be the usual one
+    first_delay: float | None = None  # of our polls, where it is not to be the usual one
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 def _plans(options: argparse.Namespace) -> list[Plan]:
     if options.waits:
-        settings = (options.waits, options.interval, options.polls, options.first_pause)
+        settings = (options.waits, options.interval, options.polls, options.first_delay)
         return [Plan(kind, *settings) for kind in options.kinds]
     return [plan for plan in (QUICK if options.quick else FULL) if plan.kind in options.kinds]
 
@@ -219,8 +219,8 @@ def orders(plan: Plan, emulator: Emulator) -> tuple[dict[str, Any], list[str]]:
         "watches": kind == "changed",
         "common": {"poke_interval": plan.interval},
     }
-    if plan.first_pause is not None:
-        order["first_pause"] = plan.first_pause
+    if plan.first_delay is not None:
+        order["first_delay"] = plan.first_delay
     company = emulator.connection("procore")["extra"]["company_id"]
     instance = f"/rest/v2.0/companies/{company}/projects/{PROJECT}/workflows/instances/{{}}"
     if kind == "legacy":
@@ -305,7 +305,7 @@ def _legacy_marks(emulator: Emulator) -> dict[str, str]:
         rows = session.get(f"{emulator.url}/rest/v1.0/workflow_instances", params=place, timeout=30).json()
         if not rows:
             return marks
-        marks |= {str(row["id"]): rules.mark_of(rules.describe_instance(rules.text_ids(row))) for row in rows}
+        marks |= {str(row["id"]): rules.mark_of(rules.describe_instance(rules.str_ids(row))) for row in rows}
     raise AssertionError("unreachable")
 
 
@@ -414,7 +414,7 @@ def idling() -> Iterator[list[float]]:
         thread.join()
 
 
-class Holding:
+class PendingStep:
     """Talks to the process that holds triggers."""
 
     def __init__(self, process: subprocess.Popen[str], errors: Path):
@@ -441,7 +441,7 @@ class Holding:
 @contextlib.contextmanager
 def holding(
     order: dict[str, Any], emulator: Emulator, home: Path, program: str = "benchmarks.holder"
-) -> Iterator[Holding]:
+) -> Iterator[PendingStep]:
     """Run a process that holds triggers."""
     (home / "order.json").write_text(json.dumps(order))
     procore = emulator.connection("procore")
@@ -470,7 +470,7 @@ def holding(
         ) as process,
     ):
         try:
-            yield Holding(process, errors)
+            yield PendingStep(process, errors)
         finally:
             process.kill()
 

@@ -13,7 +13,7 @@ from datetime import timedelta
 import pendulum
 from airflow.sdk import Param, dag, task, task_group
 
-from airflow_provider_workflows.operators.procore_branch import ProcoreBranchOnOutcomeOperator
+from airflow_provider_workflows.operators.procore import ProcoreBranchOnOutcomeOperator
 from airflow_provider_workflows.retries import WorkflowsRetryPolicy
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 

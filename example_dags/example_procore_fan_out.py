@@ -11,8 +11,7 @@ from __future__ import annotations
 import pendulum
 from airflow.sdk import Param, dag, task
 
-from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
-from airflow_provider_workflows.operators.procore_bulk import ProcoreListInstancesOperator
+from airflow_provider_workflows.operators.procore import ProcoreListInstancesOperator, ProcoreRespondOperator
 from airflow_provider_workflows.rules.procore import response_request
 
 TOOL = "purchase_order_contract"

@@ -12,10 +12,10 @@ import pendulum
 from airflow.sdk import Param, dag, task
 
 from airflow_provider_workflows.operators.procore import (
+    ProcoreBulkStartInstancesOperator,
     ProcoreRestartInstanceOperator,
     ProcoreTerminateInstanceOperator,
 )
-from airflow_provider_workflows.operators.procore_bulk import ProcoreBulkStartInstancesOperator
 from airflow_provider_workflows.sensors.procore import ProcoreAsyncOperationSensor
 
 TOOL = "purchase_order_contract"

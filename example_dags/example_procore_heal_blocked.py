@@ -11,8 +11,7 @@ from __future__ import annotations
 import pendulum
 from airflow.sdk import dag, task
 
-from airflow_provider_workflows.operators.procore import ProcoreRefreshInstanceOperator
-from airflow_provider_workflows.operators.procore_bulk import ProcoreListInstancesOperator
+from airflow_provider_workflows.operators.procore import ProcoreListInstancesOperator, ProcoreRefreshInstanceOperator
 
 
 @dag(

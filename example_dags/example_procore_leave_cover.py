@@ -11,7 +11,7 @@ from __future__ import annotations
 import pendulum
 from airflow.sdk import Param, dag, task
 
-from airflow_provider_workflows.operators.procore_assignees import ProcoreBulkReplaceAssigneesOperator
+from airflow_provider_workflows.operators.procore import ProcoreBulkReplaceAssigneesOperator
 
 ON_ITS_WAY = ("processing", "upcoming", "active")  # the states of a replacement that can be stopped
 

@@ -14,10 +14,8 @@ from statistics import median
 import pendulum
 from airflow.sdk import ObjectStoragePath, Param, dag, task
 
-from airflow_provider_workflows.operators.procore_audit import (
-    ProcoreHistoryToObjectStorageOperator,
-    ProcoreLegacyHistoryToObjectStorageOperator,
-)
+from airflow_provider_workflows.operators.procore import ProcoreHistoryToObjectStorageOperator
+from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyHistoryToObjectStorageOperator
 
 FOLDER = "{{ params.root }}/{{ dag_run.run_after.strftime('%Y-%m-%d') }}"
 # The start of the last run that succeeded, so a night that failed is caught up by the next one; and an hour before, for

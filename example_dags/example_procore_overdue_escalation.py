@@ -11,8 +11,7 @@ from __future__ import annotations
 import pendulum
 from airflow.sdk import Param, dag, task
 
-from airflow_provider_workflows.operators.procore import ProcoreAddAssigneesOperator
-from airflow_provider_workflows.operators.procore_bulk import ProcoreListInstancesOperator
+from airflow_provider_workflows.operators.procore import ProcoreAddAssigneesOperator, ProcoreListInstancesOperator
 from airflow_provider_workflows.rules.procore import current_step, pending_assignees
 
 
@@ -52,7 +51,7 @@ def example_procore_overdue_escalation():
             step = current_step(hook.get_instance(row["instance_id"], project_id=row["project_id"]))
             if step is not None:  # it has not ended since the list was made
                 holders = [assignee["login"] for assignee in pending_assignees(step)]
-                held.append({**row, "step": step["name"], "step_occurrence_id": step["id"], "holders": holders})
+                held.append({**row, "step": step["name"], "step_occurrence_id": step["id"], "assignees": holders})
         return held
 
     @task
@@ -64,11 +63,11 @@ def example_procore_overdue_escalation():
                 "instance_id": row["instance_id"],
                 "project_id": row["project_id"],
                 "step_occurrence_id": row["step_occurrence_id"],
-                "assignees": [deputies[login] for login in row["holders"] if login in deputies],
+                "assignees": [deputies[login] for login in row["assignees"] if login in deputies],
                 "comment": f"{row['step']} is overdue with {', '.join(row['holders'])}.",
             }
             for row in held
-            if any(login in deputies for login in row["holders"])
+            if any(login in deputies for login in row["assignees"])
         ]
 
     held = find_holders(overdue.output)

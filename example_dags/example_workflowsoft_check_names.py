@@ -10,7 +10,7 @@ from __future__ import annotations
 import pendulum
 from airflow.sdk import Param, dag, task
 
-from airflow_provider_workflows.operators.workflowsoft_processes import WorkflowsoftListOperator
+from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftListOperator
 
 
 @dag(

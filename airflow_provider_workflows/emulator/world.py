@@ -255,7 +255,7 @@ SWITCHES: dict[str, Switch] = {
     ),
     "missing_company_header": Switch(("400", "403"), "The status of this error is not documented."),
     "new_integrations": Switch(
-        ("consumed_on_read", "kept_until_completed"),
+        ("consumed_on_read", "listed_until_completed"),
         "Whether reading a new integration instance consumes it.",
     ),
     "no_new_integration": Switch(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import secrets
 import shutil
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -69,13 +69,13 @@ FAILURES = {
     "secret_in_a_proxy": "ConnectionFailed",
     "invalid": "InvalidRequest",
     "failing": "ServerError",
-    "moved": "ContractError",
-    "linking": "ContractError",
+    "moved": "UnexpectedResponse",
+    "linking": "UnexpectedResponse",
     "lost": "OutcomeUnknown",
     "connection_is_missing": "nowhere",
     "a_hook_at_hand": "ValueError",
     "a_callable_of_an_integration_step": "ValueError",
-    "upload_to_another_host": "NotFound",
+    "upload_to_another_host": "UploadFailed",
     "deferred": SIGN_IN,
     "deferred_with_a_stored_connection": SIGN_IN,
     "deferred_at_a_step": SIGN_IN,
@@ -265,7 +265,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
             error=lambda task_id: airflow.log("failures", failed_run, task_id),
             in_files=scanner.find_in(files(airflow.home)),
             in_rows=scanner.find_in(database(airflow.database, FERNET_KEY)),
-            watch=watch,
+            overdue_watch=watch,
             other=other,
             emulator=emulator,
         )

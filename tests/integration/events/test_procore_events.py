@@ -102,7 +102,7 @@ def test_one_event_shows_of_all_that_a_poll_has_found(run, emulator):
 
 
 def test_what_is_more_than_an_event_holds_comes_with_the_next_poll(run, emulator, monkeypatch):
-    monkeypatch.setattr(procore_events, "MOST_FACTS", 2)
+    monkeypatch.setattr(procore_events, "MAX_FACTS", 2)
     for number in range(4):
         start(emulator, str(990001 + number))
 
@@ -419,7 +419,7 @@ def test_what_was_listed_and_is_read_later_has_started():
 
 
 def test_what_is_more_than_an_event_holds_is_not_lost_when_it_ends(monkeypatch):
-    monkeypatch.setattr(procore_events, "MOST_FACTS", 2)
+    monkeypatch.setattr(procore_events, "MAX_FACTS", 2)
     ids = ["1", "2", "3", "4"]
     listed = {one: (HERE_IS, one) for one in ids}
     watcher = changed()

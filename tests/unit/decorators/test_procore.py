@@ -130,7 +130,7 @@ def test_the_function_is_given_the_row_and_what_stands_now(emulator, row, store,
     assert instance == {
         **row,
         "amount": "12.50",
-        "holders": [{"id": "90001", "name": "Airflow Integration", "login": "integration@example.com"}],
+        "assignees": [{"id": "90001", "name": "Airflow Integration", "login": "integration@example.com"}],
         "state": "in_progress",
         "item_status": instance["item_status"],
         "decision": None,
@@ -602,10 +602,10 @@ def decorated_answers():
         return Respond("Reject" if instance["item_id"] in limit else "Approve", comment=f"task {ti.map_index}")
 
     @task(trigger_rule="all_done")
-    def told(results):
+    def describe(results):
         assert sorted(row["option"] for row in results) == ["Approve", "Reject"], results
 
-    told(answer.partial(limit=["5001"]).expand(instance=waiting.output))
+    describe(answer.partial(limit=["5001"]).expand(instance=waiting.output))
 
 
 decorated_answers()

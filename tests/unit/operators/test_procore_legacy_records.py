@@ -10,13 +10,13 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
-    ContractError,
     InvalidRequest,
     PermissionDenied,
+    UnexpectedResponse,
     WorkflowsError,
 )
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
-from airflow_provider_workflows.operators import procore_legacy as operators
+from airflow_provider_workflows.operators.procore_legacy import perform_activity as operators
 from tests.conftest import Store
 from tests.support.killed import Killed
 from tests.unit.operators.test_procore_legacy_perform_activity import (
@@ -159,7 +159,7 @@ def test_occurrences_that_nothing_shows_apart_are_an_error(emulator, store):
     perform().execute({"task_state_store": store})  # the first visit of all
     person(emulator, "Deny")
 
-    with pytest.raises(ContractError, match="two visits of the state cannot be told apart"):
+    with pytest.raises(UnexpectedResponse, match="two visits of the state cannot be told apart"):
         perform().execute({"task_state_store": Store()})
     assert posts(emulator) == 1
 
@@ -238,7 +238,7 @@ def test_task_is_not_bound_where_its_user_may_not_perform(emulator, store):
 
 def test_try_that_dies_once_bound_acts_in_that_occurrence_only(emulator, store, dies):
     dies(ProcoreLegacyHook, "perform_activity", "before")
-    dies(Store, "set", "after", about="visit")
+    dies(Store, "set", "after", about="occurrence")
     with pytest.raises(Killed):
         perform().execute({"task_state_store": store})
     person(emulator, "Submit for Approval", "pat@example.com")
@@ -377,7 +377,7 @@ def test_kill_while_a_failing_server_is_read_sends_nothing_again(emulator, store
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(operators, "read_until_found", killed)
+        patch.setattr(operators, "poll_until_found", killed)
         with pytest.raises(Killed):
             perform().execute({"task_state_store": store})
 

@@ -23,7 +23,7 @@ from airflow_provider_workflows.exceptions import (
     RateLimited,
 )
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
-from airflow_provider_workflows.operators.workflowsoft_processes import (
+from airflow_provider_workflows.operators.workflowsoft import (
     WorkflowsoftCreateTaskOperator,
     WorkflowsoftListOperator,
     WorkflowsoftStartProcessOperator,
@@ -629,7 +629,7 @@ def test_files_are_sent_as_they_are(emulator, store):
         run(create(files={1, 2}), type(store)())
 
 
-@pytest.mark.parametrize("taken", ["taken", "refused"])
+@pytest.mark.parametrize("taken", ["taken", "rejected"])
 def test_files_that_the_server_rejects_are_an_error(emulator, store, taken):
     emulator.control("PATCH", "switches", ws_files=taken)
 

@@ -50,7 +50,7 @@ class Watcher:
             is_first=self.is_new,
             limit=limit,
             is_stored=lambda one, entry: self.stored.get(one) == entry,
-            is_wanted=lambda fact: True,
+            is_desired=lambda fact: True,
         )
         self.is_new = False
         self.wanted = found.wanted
@@ -155,7 +155,7 @@ def test_stored_entry_names_its_place_in_any_order_of_places(watcher):
 @pytest.mark.parametrize("item_id", [None, "5001", "a|b"])
 def test_item_is_stored_as_it_is(item_id):
     found = Instances("1", [HERE], {"1": (HERE, item_id)}, {"1": shown()}, {}, {})
-    calls = {"limit": 9, "is_stored": lambda *_: True, "is_wanted": lambda _: True}
+    calls = {"limit": 9, "is_stored": lambda *_: True, "is_desired": lambda _: True}
     told, _ = changed_instances({}, found, is_first=True, **calls)
     _, facts = changed_instances(told, Instances("1", [HERE], {}, {}, {"1": None}, {}), is_first=False, **calls)
 
