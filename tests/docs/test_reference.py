@@ -65,7 +65,7 @@ def test_every_public_class_is_listed():
 
 
 def modules() -> list[str]:
-    paths = [path for room in ("operators", "sensors", "notifications") for path in (PACKAGE / room).glob("*.py")]
+    paths = [path for room in ("operators", "sensors", "notifications") for path in (PACKAGE / room).rglob("*.py")]
     paths += (PACKAGE / "triggers").glob("*_events.py")
     return [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths if path.stem != "__init__"]
 
