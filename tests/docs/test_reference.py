@@ -122,5 +122,6 @@ def test_every_parameter_is_described_and_marked_if_templated(name):
     }
 
     assert parameters - set(described) == set()
+    assert {one for one in parameters if name in SECTIONS and f"| `{one}` |" not in SECTIONS[name]} == set()
     templated = parameters & set(getattr(cls, "template_fields", ()))
     assert {field for field in templated if "(templated)" not in described[field]} == set()
