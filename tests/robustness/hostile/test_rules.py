@@ -285,7 +285,7 @@ SENT = {"state": v1.occurrence_of(SHOWN), "activity": {"id": "29945", "role_id":
 # They take parameters of a DAG author, or what other rules have made, and no answer.
 READ_NO_ANSWER = {
     "procore": {"idempotency_token"},
-    "procore_assignees": {"is_rejected", "table_of", "checked_assignment"},
+    "procore_presets": {"is_rejected", "table_of", "checked_assignment"},
     "procore_audit": {
         "as_json",
         "changed_since",

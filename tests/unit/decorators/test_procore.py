@@ -1,4 +1,4 @@
-"""A function as the answer to a step: called with what stands now, its answer sent once, to the visit it was for."""
+"""A function as the answer to a step: called with what stands now, its answer sent once, to the occurrence it was for."""
 
 from __future__ import annotations
 
@@ -456,7 +456,7 @@ def test_without_a_store_an_id_keeps_its_occurrence_over_a_sleep(emulator, row):
 def test_without_a_store_a_task_that_is_rescheduled_needs_the_occurrence(emulator, row):
     built = operator(Function(Wait())(), INSTANCE, options={"deferrable": False, "retries": 0})
 
-    with pytest.raises(ConfigurationError, match="Wait.. needs the visit of the step on an Airflow before 3.3"):
+    with pytest.raises(ConfigurationError, match="Wait.. needs the occurrence of the step on an Airflow before 3.3"):
         built.execute(in_task(None))
 
 

@@ -413,7 +413,7 @@ def test_poll_failed_at_the_histories_is_repeated_without_a_change(emulator, wai
     emulator.control("POST", "procore/legacy/instances/perform-many", ids=[one], **act)
     hook = ProcoreLegacyHook()
     now = rules.describe_instance(hook.get_instance(one))
-    # The action was in the same visit as far as the times show; only a later row of the histories proves another one.
+    # The action was in the same occurrence as far as the times show; only a later row of the histories proves another one.
     acted = pendulum.parse(now["state_set_at"]).subtract(seconds=1).to_iso8601_string()
     times = {"at": acted, "state_set_at": now["state_set_at"]}
     wait = legacy_wait(one, until=[now["state"]], after={"history_id": "0", "state_id": now["state_id"], **times})

@@ -380,10 +380,10 @@ def test_row_is_compared_with_what_was_requested(row, asked, fits):
     assert rules.is_response_requested_from(row, **asked) is fits
 
 
-# --- visits of a step ---
+# --- occurrences of a step ---
 
 
-def visit(number: int, name: str, begun: str | None, ended: str | None = None, option: str | None = None) -> dict:
+def occurrence(number: int, name: str, begun: str | None, ended: str | None = None, option: str | None = None) -> dict:
     responses = [{"id": 1, "login": "a@example.com", "response": option, "responded_at": ended}] if option else []
     details = {"id": number, "uuid": f"U-{name}", "name": name, "started_at": begun, "ended_at": ended}
     return event("ResponseStep", {**details, "responses": responses})
@@ -392,11 +392,11 @@ def visit(number: int, name: str, begun: str | None, ended: str | None = None, o
 ROUND = {
     "history": [
         STARTED,
-        visit(1, "Check", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "Return"),
-        visit(2, "Correct", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"),
-        visit(3, "Check", "2026-01-03T00:00:00Z", "2026-01-04T00:00:00Z", "Approve"),
-        visit(4, "Sign", "2026-01-04T00:00:00Z"),
-        visit(5, "File", None),
+        occurrence(1, "Check", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "Return"),
+        occurrence(2, "Correct", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"),
+        occurrence(3, "Check", "2026-01-03T00:00:00Z", "2026-01-04T00:00:00Z", "Approve"),
+        occurrence(4, "Sign", "2026-01-04T00:00:00Z"),
+        occurrence(5, "File", None),
     ]
 }
 
@@ -466,7 +466,7 @@ def test_a_step_is_responded_to_when_it_is_over_with_a_response():
     assert found("Check", answered=True) == "1"
     assert found("Correct", answered=True) is None
     assert found("Sign", answered=True) is None
-    half = {"history": [visit(1, "Joint", "2026-01-01T00:00:00Z", None)]}
+    half = {"history": [occurrence(1, "Joint", "2026-01-01T00:00:00Z", None)]}
     half["history"][0]["details"]["responses"] = [
         {"id": 1, "response": "Approve", "responded_at": "2026-01-01T01:00:00Z"}
     ]

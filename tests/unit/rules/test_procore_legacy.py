@@ -178,9 +178,9 @@ def test_an_activity_of_the_occurrence_before_the_action_is_not_meant():
 )
 def test_a_state_has_moved_on_when_its_occurrence_is_over(changes, moved):
     instance = described(**changes)
-    visit = rules.occurrence_of(described())
+    occurrence = rules.occurrence_of(described())
 
-    verdict = rules.evaluate_state_change(instance, visit, {"history_id": "1"})
+    verdict = rules.evaluate_state_change(instance, occurrence, {"history_id": "1"})
 
     assert (verdict is not None) is moved
     if moved:
@@ -249,12 +249,12 @@ DENIED = {
 
 
 def find(
-    *rows: dict, visit: dict = START, user: str = "1498096", instance: dict | None = None, listed=None, **wish: str
+    *rows: dict, occurrence: dict = START, user: str = "1498096", instance: dict | None = None, listed=None, **wish: str
 ):
     """Look for an activity in rows that are given the newest first."""
     return rules.find_performed(
         rows,
-        occurrence=visit,
+        occurrence=occurrence,
         instance=instance or described(),
         requested=wish or {"activity_id": "29945"},
         user_id=user,
@@ -357,20 +357,20 @@ def test_row_without_a_time_is_unclear():
 
 
 def test_equal_times_are_ordered_by_id_to_show_two_occurrences():
-    """Submitted, denied and submitted again within a second: only the last one is surely of the present visit."""
+    """Submitted, denied and submitted again within a second: only the last one is surely of the present occurrence."""
     start = described(state="Start", state_id="18706", state_set_at=ENTERED, activities=[])
-    visit = rules.occurrence_of(start)
+    occurrence = rules.occurrence_of(start)
     rows = [
         {**SUBMITTED, "id": "3", "created_at": ENTERED, "bic_start": ENTERED, "workflow_state_id": "18706"},
         {**DENIED, "id": "2", "created_at": ENTERED, "workflow_state_id": "18707"},
         {**SUBMITTED, "id": "1", "created_at": ENTERED, "bic_start": ENTERED, "workflow_state_id": "18706"},
     ]
 
-    assert find(*rows, occurrence=visit, instance=start).row["id"] == "3"
-    assert find(*rows[1:], occurrence=visit, instance=start) == rules.Found(None, ("1",))
+    assert find(*rows, occurrence=occurrence, instance=start).row["id"] == "3"
+    assert find(*rows[1:], occurrence=occurrence, instance=start) == rules.Found(None, ("1",))
 
 
-# --- visits whose time is not told ---
+# --- occurrences whose time is not told ---
 
 
 def timeless(**changes: object) -> dict:
@@ -388,7 +388,7 @@ def test_time_of_an_occurrence_comes_from_the_history_where_it_is_null():
     assert rules.entered_occurrence(timeless(), ROUND[1:])["set_at"] is None
     assert rules.entered_occurrence(timeless(), [])["set_at"] is None
     assert rules.entered_occurrence(described(), [DENIED])["set_at"] == ENTERED
-    with pytest.raises(UnexpectedResponse, match="two visits"):
+    with pytest.raises(UnexpectedResponse, match="two occurrences"):
         rules.entered_occurrence(timeless(), [SUBMITTED])
 
 
@@ -415,8 +415,8 @@ def test_two_occurrences_without_a_time_are_not_taken_for_one():
         (PENDING, [], True),
     ],
 )
-def test_history_shows_whether_a_timeless_occurrence_is_over(visit, histories, left):
-    assert rules.has_left(visit, timeless(), histories) is left
+def test_history_shows_whether_a_timeless_occurrence_is_over(occurrence, histories, left):
+    assert rules.has_left(occurrence, timeless(), histories) is left
 
 
 def test_an_instance_without_a_state_is_neither_here_nor_gone():

@@ -235,9 +235,9 @@ def test_status_of_a_later_step_says_nothing_of_an_earlier_decision():
     director = event("ResponseStep", id="12", name="Director", started_at=at("11:00"), status="Reject")
     first = review(overall_response="Approve", available_response_options=OPTIONS)
 
-    visit = rules.find_occurrence({"history": [STARTED, first, director]}, "Review", answered=True)
+    occurrence = rules.find_occurrence({"history": [STARTED, first, director]}, "Review", answered=True)
 
-    assert visit["decision"]["problem"] is None
+    assert occurrence["decision"]["problem"] is None
 
 
 # --- the order of events ---
@@ -260,14 +260,14 @@ def test_history_reads_the_same_in_both_orders(events):
     assert (found["step"], found["item_status"], found["started_at"]) == ("Check", "In Review Again", at("08:00"))
     assert found["ambiguous"] == []
     history = {"history": events}
-    visits = [
+    occurrences = [
         rules.find_occurrence(history, "Check"),
         rules.find_occurrence(history, "Check", after="1"),
         rules.find_occurrence(history, "Correct", after="2"),  # of one second: the place in the list decides
         rules.find_occurrence(history, "Large?", after="3"),
         rules.find_occurrence(history, "Check", after=at("09:30")),
     ]
-    assert [visit and visit["step_occurrence_id"] for visit in visits] == ["1", "4", "3", None, "4"]
+    assert [occurrence and occurrence["step_occurrence_id"] for occurrence in occurrences] == ["1", "4", "3", None, "4"]
     assert rules.pending_step_of(history).step_occurrence_id == "4"
 
 
@@ -387,7 +387,7 @@ def test_blocked_instance_without_a_status_is_blocked():
     assert describe(STARTED, blocked_reason="")["state"] == "in_progress"
 
 
-# --- visits ---
+# --- occurrences ---
 
 
 def test_overridden_or_hidden_step_counts_as_decided():
@@ -399,13 +399,13 @@ def test_overridden_or_hidden_step_counts_as_decided():
         review(overall_response="Approve"),
         review(overall_response_type="approve"),
     ):
-        visit = rules.find_occurrence({"history": [STARTED, step]}, "Review", answered=True)
+        occurrence = rules.find_occurrence({"history": [STARTED, step]}, "Review", answered=True)
 
-        assert visit is not None
-        assert visit["response"] is None
-        assert visit["decision"]["at"] is not None
+        assert occurrence is not None
+        assert occurrence["response"] is None
+        assert occurrence["decision"]["at"] is not None
         assert rules.evaluate_instance(
-            describe(STARTED, step), until=(), fail_on=(), skip_on=(), occurrence=visit
+            describe(STARTED, step), until=(), fail_on=(), skip_on=(), occurrence=occurrence
         ).reason.startswith("Procore workflow instance 7 is in_progress and step 'Review' was ")
 
 

@@ -1,4 +1,4 @@
-"""A step that is held for too long is told of, once for each visit, and the wait goes on."""
+"""A step that is held for too long is told of, once for each occurrence, and the wait goes on."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def days_pass(emulator, monkeypatch):
     return move
 
 
-# --- once for each visit of a step ---
+# --- once for each occurrence of a step ---
 
 
 def test_a_poking_wait_shows_once_for_each_step_that_becomes_overdue(emulator, store, build, heard):

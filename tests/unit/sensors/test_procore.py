@@ -504,10 +504,10 @@ def test_a_step_that_is_started_is_not_responded_to_and_then_it_is(emulator, sto
     assert sensor.poke({"task_state_store": store}) is False
     answer(emulator, "Approve")
 
-    visit = sensor.execute({"task_state_store": store})["occurrence"]
+    occurrence = sensor.execute({"task_state_store": store})["occurrence"]
 
-    assert visit["response"]["option"] == "Approve"
-    assert visit["ended_at"] is not None
+    assert occurrence["response"]["option"] == "Approve"
+    assert occurrence["ended_at"] is not None
 
 
 def test_the_first_of_several_steps_ends_the_wait(emulator, store):
@@ -528,10 +528,10 @@ def test_an_earlier_occurrence_of_the_step_does_not_count(emulator, store):
     answer(emulator, "Resubmit", "pat@example.com")
     assert again.poke({"task_state_store": store}) is False
     answer(emulator, "Reject")
-    visit = again.execute({"task_state_store": store})["occurrence"]
+    occurrence = again.execute({"task_state_store": store})["occurrence"]
 
-    assert visit["step_occurrence_id"] != seen
-    assert visit["response"]["option"] == "Reject"
+    assert occurrence["step_occurrence_id"] != seen
+    assert occurrence["response"]["option"] == "Reject"
 
 
 def test_an_occurrence_before_a_time_does_not_count(emulator, store):

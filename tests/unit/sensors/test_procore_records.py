@@ -85,10 +85,10 @@ def test_step_responded_to_ends_when_a_manager_has_overridden_it(emulator, hidde
     assert look(step_answered="Budget Check") is None
 
     emulator.control("POST", f"procore/instances/{INSTANCE}/override", option="Approve", reason="On leave")
-    visit = look(step_answered="Budget Check")["occurrence"]
+    occurrence = look(step_answered="Budget Check")["occurrence"]
 
-    assert (visit["decision"]["option"], visit["decision"]["source"]) == ("Approve", "override")
-    assert (visit["decision"]["by"], visit["response"]) == ("pat@example.com", None)
+    assert (occurrence["decision"]["option"], occurrence["decision"]["source"]) == ("Approve", "override")
+    assert (occurrence["decision"]["by"], occurrence["response"]) == ("pat@example.com", None)
 
 
 @pytest.mark.parametrize("hidden", ["none", "responses"])
@@ -96,10 +96,10 @@ def test_step_responded_to_ends_though_its_responses_are_hidden(emulator, hidden
     flags(emulator, hidden_events=hidden)
     respond(emulator, US, "Approve")
 
-    visit = look(step_answered="Budget Check")["occurrence"]
+    occurrence = look(step_answered="Budget Check")["occurrence"]
 
-    assert visit["decision"]["option"] == "Approve"
-    assert (visit["response"] is None) is (hidden == "responses")
+    assert occurrence["decision"]["option"] == "Approve"
+    assert (occurrence["response"] is None) is (hidden == "responses")
 
 
 def test_override_decides_against_what_was_responded(emulator):
