@@ -122,7 +122,7 @@ class MadeUpWait(base.WaitTrigger):
 
     connection = ("made_up", "made_up")
 
-    async def poll_singly(self, reader: Reader) -> Any:
+    async def poll_one(self, reader: Reader) -> Any:
         def read(hook: Hook) -> Any:
             request(hook)
             if isinstance(self.single, Exception):

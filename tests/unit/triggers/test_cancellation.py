@@ -140,7 +140,7 @@ def cancel_as_airflow_does(clock, trigger: ProcoreInstanceWaitTrigger, map_index
             await runner.cancel_triggers()
             await asyncio.sleep(1.0)
         assert running.cancelled()
-        await asyncio.gather(*cancellation._at_work)
+        await asyncio.gather(*cancellation._running)
 
     clock.run(scenario())
 
@@ -325,7 +325,7 @@ def test_one_fault_does_not_end_a_kill(emulator, clock, airflow_says, caplog, ho
 
     assert terminations(emulator) == 1
     assert errors(caplog) == []
-    assert clock.elapsed <= cancellation.BUDGET_SECONDS
+    assert clock.elapsed <= cancellation.MAX_KILL_SECONDS
 
 
 def test_stated_wait_is_honoured(emulator, clock, airflow_says):
@@ -387,7 +387,7 @@ def test_kill_without_success_names_the_instance(emulator, clock, airflow_says, 
 
     assert terminations(emulator) == 0
     assert [INSTANCE in words for words in errors(caplog)] == [True]
-    assert clock.elapsed <= cancellation.BUDGET_SECONDS
+    assert clock.elapsed <= cancellation.MAX_KILL_SECONDS
     tries = {"429": range(1, 2), "not permitted": range(2, 3)}.get(how, range(4, 12))
     assert sent(emulator) in tries
 
@@ -416,14 +416,14 @@ def test_connection_look_up_that_hangs_ends_with_the_budget(emulator, clock, air
 
     kill(clock)
 
-    assert clock.elapsed == pytest.approx(cancellation.BUDGET_SECONDS)
+    assert clock.elapsed == pytest.approx(cancellation.MAX_KILL_SECONDS)
     assert [INSTANCE in words for words in errors(caplog)] == [True]
 
 
 def test_airflow_that_does_not_respond_terminates_nothing(emulator, airflow_says, caplog, monkeypatch):
     supervisor = airflow_says("failed")
     free = threading.Event()
-    monkeypatch.setattr(cancellation, "BUDGET_SECONDS", 0.2)
+    monkeypatch.setattr(cancellation, "MAX_KILL_SECONDS", 0.2)
     monkeypatch.setattr(supervisor, "send", lambda message: free.wait())
 
     try:
@@ -523,7 +523,7 @@ def test_kill_waits_for_no_thread_of_others(emulator, airflow_says, silent_conne
 
 def test_server_that_hangs_gets_more_than_one_attempt(airflow_says, silent_connections, monkeypatch, caplog):
     airflow_says("failed")
-    monkeypatch.setattr(cancellation, "BUDGET_SECONDS", 2.0)
+    monkeypatch.setattr(cancellation, "MAX_KILL_SECONDS", 2.0)
     monkeypatch.setattr(cancellation, "MAX_REQUEST_SECONDS", 0.05)
     monkeypatch.setattr(cancellation, "FIRST_DELAY_SECONDS", 0.01)
     conn_id, server = next(iter(silent_connections.items()))
