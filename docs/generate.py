@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from airflow_provider_workflows.emulator.world import SWITCHES
+from airflow_provider_workflows.emulator.state import SWITCHES
 
 DOCS = Path(__file__).parent
 PRODUCTS = {"procore": "Procore v2", "procore_legacy": "Procore Legacy", "workflowsoft": "Workflowsoft"}

@@ -6,7 +6,7 @@ import argparse
 import ipaddress
 
 from . import listening_socket, server
-from .world import SEEDS, SWITCHES
+from .state import SEEDS, SWITCHES
 
 
 def main(arguments: list[str] | None = None) -> None:

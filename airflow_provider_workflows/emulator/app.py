@@ -20,20 +20,12 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from . import (
-    control,
-    overview,
-    procore,
-    procore_gateway,
-    procore_legacy,
-    procore_operations,
-    procore_presets,
-    procore_routes,
-    uploads,
-    workflowsoft,
-)
-from .procore_templates import PURCHASE_ORDER_APPROVAL
-from .world import PROJECT, Fault, Refusal, World
+from . import control_api, web_ui
+from .procore import gateway, instance_routes, instances, operations, presets, uploads
+from .procore.templates import PURCHASE_ORDER_APPROVAL
+from .procore_legacy import instances as procore_legacy
+from .state import PROJECT, Fault, Refusal, World
+from .workflowsoft import instances as workflowsoft
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
@@ -50,8 +42,8 @@ class Emulated:
 
     def __init__(self, seed: str):
         self.world = World(seed)
-        self.procore = procore.Procore(self.world)
-        self.operations = procore_operations.Operations(self.world, self.procore)
+        self.procore = instances.Procore(self.world)
+        self.operations = operations.Operations(self.world, self.procore)
         self.uploads = uploads.Uploads(self.world)
         self.legacy = procore_legacy.ProcoreLegacy(self.world)
         self.workflowsoft = workflowsoft.Workflowsoft(self.world)
@@ -87,15 +79,15 @@ class Emulated:
         app = FastAPI(
             title="Emulator of Procore Workflows and Workflowsoft", version="1", docs_url=None, redoc_url=None
         )
-        app.include_router(procore_gateway.routes(self.world))
-        app.include_router(procore_presets.routes(self.world, self.procore.presets))
-        app.include_router(procore_routes.routes(self.world, self.procore, self.uploads))
-        app.include_router(procore_operations.routes(self.world, self.operations))
+        app.include_router(gateway.routes(self.world))
+        app.include_router(presets.routes(self.world, self.procore.presets))
+        app.include_router(instance_routes.routes(self.world, self.procore, self.uploads))
+        app.include_router(operations.routes(self.world, self.operations))
         app.include_router(uploads.routes(self.world, self.uploads))
         app.include_router(procore_legacy.routes(self.world, self.legacy))
         app.include_router(workflowsoft.routes(self.world, self.workflowsoft))
-        app.include_router(control.routes(self))
-        app.include_router(overview.routes(self))
+        app.include_router(control_api.routes(self))
+        app.include_router(web_ui.routes(self))
         app.add_exception_handler(Refusal, _refused)
         app.add_exception_handler(RequestValidationError, _invalid)
         app.add_exception_handler(ValidationError, _invalid)

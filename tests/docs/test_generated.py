@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_workflows.emulator.world import SWITCHES
+from airflow_provider_workflows.emulator.state import SWITCHES
 from docs import generate
 
 ROOT = Path(__file__).parents[2]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import secrets
 import shutil
-import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
-from airflow_provider_workflows.emulator import Emulator, control, procore_gateway, workflowsoft
-from airflow_provider_workflows.emulator.world import World
+from airflow_provider_workflows.emulator import Emulator, control_api
+from airflow_provider_workflows.emulator.procore import gateway
+from airflow_provider_workflows.emulator.state import World
+from airflow_provider_workflows.emulator.workflowsoft import instances as workflowsoft
 from tests.robustness.secrets.connections import failing_connections, new_secret
 from tests.robustness.secrets.failures import PROCORE, WORKFLOWSOFT
 from tests.robustness.secrets.scanner import Scanner, Watch, database, files
@@ -228,9 +230,9 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
             return issued[-1]
 
         patched.setattr(World, "issue", issue_and_keep)
-        for module in (procore_gateway, control):
+        for module in (gateway, control_api):
             patched.setattr(module, "CLIENT_SECRET", secret["client secret"])
-        for module in (workflowsoft, control):
+        for module in (workflowsoft, control_api):
             patched.setattr(module, "ADMIN_PASSWORD", secret["administrator's password"])
         other = stack.enter_context(OtherHost())
         hostile = stack.enter_context(Hostile(other))

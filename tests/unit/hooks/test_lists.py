@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_workflows.emulator.world import SWITCHES
+from airflow_provider_workflows.emulator.state import SWITCHES
 from airflow_provider_workflows.exceptions import ContractError, IncompleteList
 from airflow_provider_workflows.hooks import procore, procore_legacy
 from airflow_provider_workflows.hooks.procore import ProcoreHook

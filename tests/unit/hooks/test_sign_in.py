@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_workflows.client.retry import RetryPolicy
-from airflow_provider_workflows.emulator.world import SWITCHES
+from airflow_provider_workflows.emulator.state import SWITCHES
 from airflow_provider_workflows.exceptions import AuthenticationError, RateLimited
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook

@@ -7,7 +7,7 @@ import hashlib
 import pytest
 
 from airflow_provider_workflows.client import uploads
-from airflow_provider_workflows.emulator.world import SWITCHES
+from airflow_provider_workflows.emulator.state import SWITCHES
 from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest, ServerError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.retries import PERMANENT

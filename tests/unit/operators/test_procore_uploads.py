@@ -14,7 +14,7 @@ from airflow_provider_workflows.client import uploads
 from airflow_provider_workflows.client.rest import RestClient
 from airflow_provider_workflows.client.retry import RetryPolicy
 from airflow_provider_workflows.client.uploads import Uploads
-from airflow_provider_workflows.emulator.world import SWITCHES
+from airflow_provider_workflows.emulator.state import SWITCHES
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     ConnectionFailed,

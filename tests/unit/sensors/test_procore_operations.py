@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
 
-from airflow_provider_workflows.emulator.world import SWITCHES
+from airflow_provider_workflows.emulator.state import SWITCHES
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.sensors.procore import ProcoreAsyncOperationSensor

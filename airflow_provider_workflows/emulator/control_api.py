@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any, Literal
 from fastapi import APIRouter, Request
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, field_validator
 
-from . import models, procore, procore_legacy, procore_presets, workflowsoft
-from .procore_templates import PURCHASE_ORDER, find_template
-from .workflowsoft_diagrams import AUTO, diagram_by_title
-from .world import (
+from . import models
+from .procore import instances as procore
+from .procore import presets as procore_presets
+from .procore.templates import PURCHASE_ORDER, find_template
+from .procore_legacy import instances as procore_legacy
+from .state import (
     ADMIN_LOGIN,
     ADMIN_PASSWORD,
     CLIENT_ID,
@@ -22,6 +24,8 @@ from .world import (
     Refusal,
     user_by_login,
 )
+from .workflowsoft import instances as workflowsoft
+from .workflowsoft.diagrams import AUTO, diagram_by_title
 
 if TYPE_CHECKING:
     from .app import Emulated

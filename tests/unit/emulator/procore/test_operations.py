@@ -10,8 +10,8 @@ import pytest
 import requests
 
 from tests.unit.emulator.conftest import COMPANY, Client
-from tests.unit.emulator.test_procore import INSTANCE, INSTANCES, TOOL, history_of, reasons, step_of
-from tests.unit.emulator.test_procore_presets import presets_of
+from tests.unit.emulator.procore.test_instances import INSTANCE, INSTANCES, TOOL, history_of, reasons, step_of
+from tests.unit.emulator.procore.test_presets import presets_of
 
 BULK = f"{INSTANCES}/bulk_create"
 REQUESTS = f"{COMPANY}/workflows/bulk_replace_requests"

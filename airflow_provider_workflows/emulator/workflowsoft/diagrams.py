@@ -9,7 +9,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-from .world import Refusal
+from ..state import Refusal
 
 AUTO = "__AUTO__"
 INTEGER_BITS = {"Int16": 16, "Int32": 32, "Int64": 64}

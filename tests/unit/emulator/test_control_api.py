@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from airflow_provider_workflows.emulator import app
-from airflow_provider_workflows.emulator.world import SWITCHES
+from airflow_provider_workflows.emulator.state import SWITCHES
 from tests.support.delays import HeldDelays
 from tests.unit.emulator.conftest import COMPANY, PROJECT
 
@@ -559,7 +559,7 @@ def test_requests_are_counted_by_their_route(emulator, procore, legacy):
 
 
 def test_the_counts_go_on_where_the_record_is_full(emulator, procore, monkeypatch):
-    monkeypatch.setattr("airflow_provider_workflows.emulator.world.REQUESTS_KEPT", 3)
+    monkeypatch.setattr("airflow_provider_workflows.emulator.state.REQUESTS_KEPT", 3)
     emulator.control("POST", "reset")
     for _ in range(5):
         procore.get(TOOLS)

@@ -12,10 +12,10 @@ import simplejson
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import HTMLResponse, JSONResponse, PlainTextResponse, RedirectResponse
 
-from . import models
-from .workflowsoft_diagrams import AUTO, DIAGRAMS, Diagram, FieldDefinition, StepDefinition, fits, wire_key
-from .workflowsoft_values import normalised, shown_fields, shown_options, shown_title
-from .world import ADMIN_LOGIN, ADMIN_PASSWORD, Refusal, World
+from .. import models
+from ..state import ADMIN_LOGIN, ADMIN_PASSWORD, Refusal, World
+from .diagrams import AUTO, DIAGRAMS, Diagram, FieldDefinition, StepDefinition, fits, wire_key
+from .values import normalised, shown_fields, shown_options, shown_title
 
 OWNER = "11"
 TOKEN_PATH = "/api/v2/app/apitoken"

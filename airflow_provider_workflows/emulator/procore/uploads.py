@@ -10,10 +10,10 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.datastructures import UploadFile
 
-from . import models
-from .procore_basics import at_levels, refusal
-from .procore_gateway import check_access
-from .world import COMPANY, PROJECTS, Refusal, World
+from .. import models
+from ..state import COMPANY, PROJECTS, Refusal, World
+from .common import at_levels, refusal
+from .gateway import check_access
 
 MIB = 2**20
 LARGEST_PART = 100 * MIB

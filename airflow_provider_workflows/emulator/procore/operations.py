@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 
-from . import models
-from .procore import Procore, replaced
-from .procore_basics import Project, at_levels, check_idempotency, page_of, refusal, user_ref
-from .procore_presets import Preset
-from .procore_templates import check_tool
-from .world import INTEGRATION_USER, POSSIBLE_ASSIGNEES, USERS, Refusal, World
+from .. import models
+from ..state import INTEGRATION_USER, POSSIBLE_ASSIGNEES, USERS, Refusal, World
+from .common import Project, at_levels, check_idempotency, page_of, refusal, user_ref
+from .instances import Procore, replaced
+from .presets import Preset
+from .templates import check_tool
 
 BULK_CREATE = "workflows_instance_bulk_create"
 BULK_REPLACE = "workflows_bulk_replace"

@@ -7,9 +7,9 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 
-from . import models
-from .procore_gateway import check_access, largest_page, page_headers
-from .world import COMPANY, POSSIBLE_ASSIGNEES, PROJECTS, SECOND_PROJECT, USERS, Refusal, World
+from .. import models
+from ..state import COMPANY, POSSIBLE_ASSIGNEES, PROJECTS, SECOND_PROJECT, USERS, Refusal, World
+from .gateway import check_access, largest_page, page_headers
 
 Row = TypeVar("Row")
 

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import JSONResponse
 
-from . import procore, procore_legacy, workflowsoft
-from .procore_templates import TEMPLATES, TOOLS
-from .workflowsoft_diagrams import AUTO, DIAGRAMS, wire_key
-from .world import PROJECT, SEEDS, SWITCHES, USERS, Clock
+from .procore import instances as procore
+from .procore.templates import TEMPLATES, TOOLS
+from .procore_legacy import instances as procore_legacy
+from .state import PROJECT, SEEDS, SWITCHES, USERS, Clock
+from .workflowsoft import instances as workflowsoft
+from .workflowsoft.diagrams import AUTO, DIAGRAMS, wire_key
 
 if TYPE_CHECKING:
     from .app import Emulated

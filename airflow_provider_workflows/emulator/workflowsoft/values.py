@@ -10,7 +10,7 @@ from typing import Any
 
 import simplejson
 
-from .workflowsoft_diagrams import FieldDefinition
+from .diagrams import FieldDefinition
 
 NUMBERS = ("Decimal", "Double", "Single", "Int16", "Int32", "Int64")
 FRACTIONS = NUMBERS[:3]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .procore_basics import refusal
+from .common import refusal
 
 PURCHASE_ORDER = "purchase_order_contract"
 RFI_LETTER = "-123456789"

@@ -12,8 +12,8 @@ import requests
 
 from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.emulator.app import Emulated
-from airflow_provider_workflows.emulator.overview import FILES, FOLDER
-from airflow_provider_workflows.emulator.world import SWITCHES
+from airflow_provider_workflows.emulator.state import SWITCHES
+from airflow_provider_workflows.emulator.web_ui import FILES, FOLDER
 from tests.unit.emulator.conftest import PROJECT
 
 INTEGRATION = {"login": "integration@example.com", "option": "Approve"}

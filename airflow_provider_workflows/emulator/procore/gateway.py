@@ -8,8 +8,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from . import models
-from .world import CLIENT_ID, CLIENT_SECRET, COMPANY, INTEGRATION_USER, USERS, Refusal, World
+from .. import models
+from ..state import CLIENT_ID, CLIENT_SECRET, COMPANY, INTEGRATION_USER, USERS, Refusal, World
 
 
 def check_access(world: World, request: Request) -> None:

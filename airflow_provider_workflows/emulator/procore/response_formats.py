@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from .procore import STEP_TIME, Answer, Asked, Instance, Occurrence, Procore
-from .procore_basics import user_name, user_ref
+from .common import user_name, user_ref
+from .instances import STEP_TIME, Answer, Asked, Instance, Occurrence, Procore
 
 
 def _updated_at(procore: Procore, instance: Instance) -> float:

@@ -9,11 +9,11 @@ from functools import lru_cache
 from itertools import islice
 from typing import Any
 
-from . import models
-from .procore_basics import check_possible_assignees, refusal
-from .procore_presets import Preset, Presets
-from .procore_templates import TEMPLATES, Step, Template, check_tool
-from .world import LATEST, MANAGER, USERS, Refusal, World, user_by_login
+from .. import models
+from ..state import LATEST, MANAGER, USERS, Refusal, World, user_by_login
+from .common import check_possible_assignees, refusal
+from .presets import Preset, Presets
+from .templates import TEMPLATES, Step, Template, check_tool
 
 STEP_TIME = 3 * 24 * 3600  # seconds until a step is overdue
 NOTHING: Mapping[str, Any] = {}  # shared by all that have nothing there

@@ -10,9 +10,9 @@ from urllib.parse import quote
 from fastapi import APIRouter, Depends, Query, Request, Response
 from starlette.datastructures import FormData, UploadFile
 
-from . import models
-from .procore_gateway import as_json, check_access, page_of
-from .world import COMPANY, INTEGRATION_USER, PROJECT, USERS, Refusal, World, user_by_login
+from .. import models
+from ..procore.gateway import as_json, check_access, page_of
+from ..state import COMPANY, INTEGRATION_USER, PROJECT, USERS, Refusal, World, user_by_login
 
 OVERDUE_AFTER = 5 * 24 * 3600  # seconds in a state
 BODY_IDS = ("workflow_activity_id", "workflow_instance_id", "workflow_user_role_id", "performed_by_id")

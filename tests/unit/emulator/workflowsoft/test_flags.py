@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.unit.emulator.test_workflowsoft import complete, fields_of, poll, start, write
+from tests.unit.emulator.workflowsoft.test_instances import complete, fields_of, poll, start, write
 
 
 def turn(emulator: Any, **flags: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.emulator.conftest import COMPANY, PROJECT, Client
-from tests.unit.emulator.test_procore import INSTANCE, INSTANCES, TOOL, person, reasons, step_of
+from tests.unit.emulator.procore.test_instances import INSTANCE, INSTANCES, TOOL, person, reasons, step_of
 
 PRESETS = f"{PROJECT}/workflows/presets"
 PRESET = f"{PRESETS}/401"

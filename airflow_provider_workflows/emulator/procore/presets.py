@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 
-from . import models
-from .procore_basics import (
+from .. import models
+from ..state import INTEGRATION_USER, MANAGER, POSSIBLE_ASSIGNEES, USERS, World
+from .common import (
     Project,
     at_levels,
     check_possible_assignees,
@@ -18,8 +19,7 @@ from .procore_basics import (
     user_name,
     user_ref,
 )
-from .procore_templates import ROLE_GROUP, TEMPLATES, TOOLS, Step, Template, find_template
-from .world import INTEGRATION_USER, MANAGER, POSSIBLE_ASSIGNEES, USERS, World
+from .templates import ROLE_GROUP, TEMPLATES, TOOLS, Step, Template, find_template
 
 SEEDED = (("301", "1001"), ("301", "1002"), ("302", "1001"), ("303", None), ("304", "1001"))
 TEMPLATES_SINCE = "2026-01-01T00:00:00Z"

@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from tests.unit.emulator.conftest import COMPANY, PROJECT, Client
-from tests.unit.emulator.test_procore import answer_with, history_of, reasons
+from tests.unit.emulator.procore.test_instances import answer_with, history_of, reasons
 
 UPLOADS = PROJECT.replace("v2.0", "v2.1") + "/uploads"
 COMPANY_UPLOADS = COMPANY.replace("v2.0", "v2.1") + "/uploads"

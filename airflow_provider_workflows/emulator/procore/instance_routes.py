@@ -10,13 +10,13 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Header, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from . import models
-from .procore import Instance, Procore
-from .procore_basics import Project, at_levels, check_idempotency, check_page, page_of, refusal
-from .procore_forms import history, row, show
-from .procore_gateway import as_json
+from .. import models
+from ..state import INTEGRATION_USER, World
+from .common import Project, at_levels, check_idempotency, check_page, page_of, refusal
+from .gateway import as_json
+from .instances import Instance, Procore
+from .response_formats import history, row, show
 from .uploads import Uploads
-from .world import INTEGRATION_USER, World
 
 INSTANCE: dict[str, Any] = {"response_model": models.InstanceAnswer, "response_model_exclude_unset": True}
 
