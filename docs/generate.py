@@ -19,7 +19,7 @@ from typing import Any
 
 import yaml
 
-from airflow_provider_workflows.emulator.state import SWITCHES
+from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
 
 DOCS = Path(__file__).parent
 PRODUCTS = {"procore": "Procore v2", "procore_legacy": "Procore Legacy", "workflowsoft": "Workflowsoft"}
@@ -48,8 +48,8 @@ def table_of_questions() -> str:
 
 
 def table_of_flags() -> str:
-    rows = ["| switch | values | why |", "|---|---|---|"]
-    rows += [f"| `{name}` | {switch.allowed} | {switch.why} |" for name, switch in SWITCHES.items()]
+    rows = ["| behaviour flag | values | why |", "|---|---|---|"]
+    rows += [f"| `{name}` | {flag.allowed} | {flag.why} |" for name, flag in BEHAVIOUR_FLAGS.items()]
     return "\n".join(rows)
 
 

@@ -6,14 +6,15 @@ import argparse
 import ipaddress
 
 from . import listening_socket, server
-from .state import SEEDS, SWITCHES
+from .behaviour_flags import BEHAVIOUR_FLAGS
+from .state import SEEDS
 
 
 def main(arguments: list[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m airflow_provider_workflows.emulator",
         description="Emulate Procore Workflows and Workflowsoft on this machine.",
-        epilog=_table_of_switches(),
+        epilog=_flags_table(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 (default) takes a free one")
@@ -37,9 +38,9 @@ def main(arguments: list[str] | None = None) -> None:
             pass  # how one ends it at a terminal; it has shut down by now
 
 
-def _table_of_switches() -> str:
-    lines = [f"  {name}: {switch.allowed}\n      {switch.why}" for name, switch in SWITCHES.items()]
-    return "\n".join(["switches (PATCH /_emulator/switches), the default first:", *lines])
+def _flags_table() -> str:
+    lines = [f"  {name}: {flag.allowed}\n      {flag.why}" for name, flag in BEHAVIOUR_FLAGS.items()]
+    return "\n".join(["flags (PATCH /_emulator/flags), the default first:", *lines])
 
 
 def _is_loopback(host: str) -> bool:

@@ -139,7 +139,7 @@ class Emulated:
     async def _answer(self, scope: Message, body: bytes) -> _Answer:
         answer = _Answer()
         # The limits are those of Procore's API, and of the other one only if a flag says so.
-        limited = ("/rest/", "/api/") if self.world.switches["ws_rate_limit"] == "as_procore" else ("/rest/",)
+        limited = ("/rest/", "/api/") if self.world.flags["ws_rate_limit"] == "as_procore" else ("/rest/",)
         counts = scope["path"].startswith(limited)
         allowed, limits = self.world.take_from_budget() if counts else (True, {})
         if allowed:

@@ -1,4 +1,4 @@
-"""`/_emulator/`: play the people, move the clock, turn the switches, make faults, read the record."""
+"""`/_emulator/`: play the people, move the clock, turn the flags, make faults, read the record."""
 
 from __future__ import annotations
 
@@ -221,14 +221,14 @@ def routes(emulated: Emulated) -> APIRouter:
         world.clock.advance(order.advance or 0.0 if order.set is None else order.set.timestamp() - world.clock.time())
         return {"now": world.clock.iso()}
 
-    @router.get("/switches")
-    async def switches() -> dict[str, Any]:
-        return emulated.world.switches
+    @router.get("/flags")
+    async def flags() -> dict[str, Any]:
+        return emulated.world.flags
 
-    @router.patch("/switches")
-    async def turn_switches(wanted: dict[str, Any]) -> dict[str, Any]:
-        emulated.world.set_switches(wanted)
-        return emulated.world.switches
+    @router.patch("/flags")
+    async def set_flags(wanted: dict[str, Any]) -> dict[str, Any]:
+        emulated.world.set_flags(wanted)
+        return emulated.world.flags
 
     @router.get("/faults")
     async def faults() -> list[dict[str, Any]]:

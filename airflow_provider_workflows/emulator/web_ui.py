@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 from fastapi import APIRouter, Header, Response
 from fastapi.responses import JSONResponse
 
+from .behaviour_flags import BEHAVIOUR_FLAGS
 from .procore import instances as procore
 from .procore.templates import TEMPLATES, TOOLS
 from .procore_legacy import instances as procore_legacy
-from .state import PROJECT, SEEDS, SWITCHES, USERS, Clock
+from .state import PROJECT, SEEDS, USERS, Clock
 from .workflowsoft import instances as workflowsoft
 from .workflowsoft.diagrams import AUTO, DIAGRAMS, wire_key
 
@@ -99,15 +100,15 @@ def overview(emulated: Emulated, search: str = "") -> Shown:
             "workflowsoft": {**_newest(ws.instances, search, _text_of_ws, _of_ws), "starts": _starts_of_ws()},
         },
         "faults": [vars(fault) for fault in world.faults],
-        "switches": [
+        "flags": [
             {
                 "name": name,
-                "value": world.switches[name],
-                "values": switch.values,
-                "number": switch.takes_number,
-                "why": switch.why,
+                "value": world.flags[name],
+                "values": flag.values,
+                "number": flag.takes_number,
+                "why": flag.why,
             }
-            for name, switch in SWITCHES.items()
+            for name, flag in BEHAVIOUR_FLAGS.items()
         ],
     }
 

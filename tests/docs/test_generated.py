@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_workflows.emulator.state import SWITCHES
+from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
 from docs import generate
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ def test_generated_tables_are_current(page):
 def test_open_question_names_sides_flags_and_tests(row):
     assert len(row["sides"]) >= 2
     assert row["flags"]
-    assert set(row["flags"]) <= set(SWITCHES)
+    assert set(row["flags"]) <= set(BEHAVIOUR_FLAGS)
     assert row["tests"]
     for test in row["tests"]:
         file, _, name = test.partition("::")

@@ -241,7 +241,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
         target = {"url": f"{other.url}/bucket/plan?X-Amz-Signature={signed}", "headers": {}}
         upload = {"data": {"upload_id": "u1", "segments": [target]}}
         emulator.control("POST", "faults", method="POST", path="/uploads$", status=201, json=upload, times=100)
-        emulator.control("PATCH", "switches", new_integration_shape="list")
+        emulator.control("PATCH", "flags", new_integration_shape="list")
         connections = {
             **{f"{kind}_default": emulator.connection(kind) for kind in ("procore", "workflowsoft")},
             **failing_connections(emulator, hostile, secret),

@@ -94,7 +94,7 @@ def check_effects(emulator: Emulator) -> list[str]:
         ("workflowsoft", "write_fields", "api", "Event duration, Venue"): 1,
         ("workflowsoft", "complete", "api", "Check event"): 1,
     }
-    if emulator.control("GET", "switches")["new_integrations"] == "consumed_on_read":
+    if emulator.control("GET", "flags")["new_integrations"] == "consumed_on_read":
         expected["workflowsoft", "deliver", "api", "Check event"] = 1
     found: dict[tuple[str, str, str, str], int] = {}
     for effect in emulator.effects():

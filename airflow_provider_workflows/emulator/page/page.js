@@ -68,7 +68,7 @@ function show(seen, search) {
   for (const [name, api] of Object.entries(seen.apis)) showApi($(`[data-api=${name}]`), api, search);
   showList($("#broken"), seen.faults, (fault) => make("li", { tabindex: "-1" }, describe(fault)));
   $("#clear").hidden = seen.faults.length === 0;
-  showSwitches(seen.switches);
+  showFlags(seen.flags);
   fill($("#resetting [name=seed]"), seen.seeds.map((seed) => [seed, seed]));
   tellWhatChanged(seen.apis, search);
 }
@@ -252,11 +252,11 @@ function jsonOf(element) {
   }
 }
 
-function showSwitches(switches) {
+function showFlags(flags) {
   const turning = $("#turning");
-  if (!turning.children.length) turning.append(...switches.map(turner));
-  const turned = switches.filter((one) => one.value !== one.values[0]);
-  for (const one of switches) {
+  if (!turning.children.length) turning.append(...flags.map(turner));
+  const turned = flags.filter((one) => one.value !== one.values[0]);
+  for (const one of flags) {
     const element = turning.querySelector(`[name=${one.name}]`);
     // What is being typed stays, as long as the emulator has no other value than it had.
     if (shown.get(element) !== one.value) element.value = one.value;
@@ -394,7 +394,7 @@ $("#search").addEventListener("input", () => {
 });
 $("#turning").addEventListener("change", async ({ target }) => {
   const value = target.type === "number" ? target.valueAsNumber : target.value;
-  await order("switches", JSON.stringify({ [target.name]: value }), { method: "PATCH", done: `${target.name} is ${value}.` });
+  await order("flags", JSON.stringify({ [target.name]: value }), { method: "PATCH", done: `${target.name} is ${value}.` });
   shown.delete(target); // a refused value goes back
   lookAnew();
 });

@@ -73,8 +73,8 @@ def at_levels(
 
     async def project_level(request: Request, company_id: str, project_id: str) -> None:
         await company_level(request, company_id)
-        is_hidden = project_id == SECOND_PROJECT and world.switches["second_project"] != "visible"
-        if is_hidden and world.switches["second_project"] == "403":
+        is_hidden = project_id == SECOND_PROJECT and world.flags["second_project"] != "visible"
+        if is_hidden and world.flags["second_project"] == "403":
             raise refusal(403, "forbidden", f"Project {project_id} cannot be seen by this user.")
         if is_hidden or project_id not in PROJECTS:
             raise refusal(404, "not_found", f"Project {project_id} was not found.")

@@ -14,13 +14,13 @@ from ..state import CLIENT_ID, CLIENT_SECRET, COMPANY, INTEGRATION_USER, USERS, 
 
 def check_access(world: World, request: Request) -> None:
     """Refuse a call without a valid token or without the company, in the forms that live servers were seen to use."""
-    request.state.flags = world.switches  # for the pages of its list
+    request.state.flags = world.flags  # for the pages of its list
     request.state.world = world
     check_token(world, request)
     company = request.headers.get("Procore-Company-Id")
     if company is None:
         message = "Missing Procore-Company-Id header! Every call needs it."
-        raise Refusal(int(world.switches["missing_company_header"]), {"message": message})
+        raise Refusal(int(world.flags["missing_company_header"]), {"message": message})
     if company != COMPANY["id"]:
         raise Refusal(403, {"message": "App is not connected to this company."})
 
@@ -93,7 +93,7 @@ def routes(world: World) -> APIRouter:
         if (grant.get("client_id"), grant.get("client_secret")) != (CLIENT_ID, CLIENT_SECRET):
             words = "Client authentication failed due to unknown client, or no client authentication included."
             raise _oauth_refusal(401, "invalid_client", words)
-        lifetime = int(world.switches["token_lifetime"])
+        lifetime = int(world.flags["token_lifetime"])
         token = world.issue(world.tokens, lifetime)
         now = int(world.clock.time())
         return {"access_token": token, "token_type": "bearer", "expires_in": lifetime, "created_at": now}
@@ -106,7 +106,7 @@ def routes(world: World) -> APIRouter:
             "scopes": [],
             "expires_in_seconds": int(end - world.clock.time()),
             "application": {"uid": CLIENT_ID},
-            "created_at": int(end - world.switches["token_lifetime"]),
+            "created_at": int(end - world.flags["token_lifetime"]),
         }
 
     @router.post("/oauth/revoke", response_model=models.Nothing)
@@ -144,7 +144,7 @@ def routes(world: World) -> APIRouter:
             raise Refusal(403, {"message": "Access denied", "code": 403})
         wanted = search.casefold()
         found = [user for user in USERS.values() if wanted in f"{user.login} {user.name}".casefold()]
-        ids = world.switches["directory_ids"]
+        ids = world.flags["directory_ids"]
         beside = ids == "own_beside"
         return [
             {

@@ -53,21 +53,21 @@ def _list_and_start(world: World, procore: Procore, both: APIRouter) -> None:
         if cursor is not None and page is not None:
             raise refusal(400, "invalid_parameter", "cursor and page cannot be combined.", "cursor")
         check_page(request, 1 if page is None else page, per_page)
-        style = world.switches["cursor_place"]
+        style = world.flags["cursor_place"]
         is_numbered = style in ("body_has_more", "body_total_pages")
-        by_cursor = page is None and not is_numbered and world.switches["instances_paging"] == "cursor_and_page"
+        by_cursor = page is None and not is_numbered and world.flags["instances_paging"] == "cursor_and_page"
         after = _place(cursor) if by_cursor else 0
         found = procore.of_tool(tool_type, project_id, item_id, after)
-        if world.switches["filters"] == "ignored":
+        if world.flags["filters"] == "ignored":
             found = procore.of_level(project_id, after)
             active = assignee_id = overdue = tool_subtype = None
         # Of 100,000 instances a page by cursor looks at those up to its end only.
-        if active is None and world.switches["active_default"] == "active_only":
+        if active is None and world.flags["active_default"] == "active_only":
             active = True
         if active is not None:
             found = (i for i in found if (i.ended_at is None) == active)
         if assignee_id is not None:
-            pending_only = world.switches["assignee_filter"] == "pending_only"
+            pending_only = world.flags["assignee_filter"] == "pending_only"
             found = (i for i in found if _is_asked(i, assignee_id, pending_only))
         if overdue is not None:
             found = (i for i in found if (procore.status_of(i) == "overdue") == overdue)
@@ -83,7 +83,7 @@ def _list_and_start(world: World, procore: Procore, both: APIRouter) -> None:
     @both.post("/workflows/instances", **INSTANCE, status_code=201)
     async def start_instance(response: Response, project_id: Project, body: models.StartInstance) -> dict[str, Any]:
         active = procore.active_of(body.tool_type, body.item_id, project_id)
-        if active is not None and world.switches["active_instance"] == "existing":
+        if active is not None and world.flags["active_instance"] == "existing":
             response.status_code = 200
             return {"data": show(procore, active)}
         return {"data": show(procore, procore.start(body, project_id, INTEGRATION_USER, "api"))}
@@ -92,7 +92,7 @@ def _list_and_start(world: World, procore: Procore, both: APIRouter) -> None:
 def _item_histories(world: World, procore: Procore, both: APIRouter) -> None:
     @both.get("/workflows/instances/history", response_model=models.HistoryList, response_model_exclude_unset=True)
     async def item_histories(project_id: Project, tool_type: str, item_id: str) -> dict[str, Any]:
-        if world.switches["item_history"] == "absent":
+        if world.flags["item_history"] == "absent":
             raise refusal(404, "not_found", "Not found.")
         procore.check_visible(tool_type, [item_id], project_id)
         found = procore.of_item(tool_type, item_id, project_id)
@@ -104,16 +104,16 @@ def _item_histories(world: World, procore: Procore, both: APIRouter) -> None:
         response_model_exclude_unset=True,
     )
     async def bulk_history(project_id: Project, body: models.BulkHistory) -> dict[str, Any]:
-        switches = world.switches
-        if switches["bulk_history"] == "absent":
+        flags = world.flags
+        if flags["bulk_history"] == "absent":
             raise refusal(404, "not_found", "Not found.")
-        if switches["bulk_history"] == "not_allowed":
+        if flags["bulk_history"] == "not_allowed":
             raise refusal(405, "method_not_allowed", "Method not allowed.")
-        if len(body.item_ids) > switches["bulk_history_limit"]:
-            words = f"At most {switches['bulk_history_limit']:g} items at once."
-            raise refusal(int(switches["bulk_history_too_many"]), "too_many_items", words, "item_ids")
+        if len(body.item_ids) > flags["bulk_history_limit"]:
+            words = f"At most {flags['bulk_history_limit']:g} items at once."
+            raise refusal(int(flags["bulk_history_too_many"]), "too_many_items", words, "item_ids")
         procore.check_visible(body.tool_type, body.item_ids, project_id)
-        named = switches["bulk_history"] == "present"
+        named = flags["bulk_history"] == "present"
         return {
             "data": [
                 {
@@ -139,7 +139,7 @@ def _one_instance(world: World, procore: Procore, uploads: Uploads, both: APIRou
         response_model_exclude_unset=True,
     )
     async def show_history(project_id: Project, id: str) -> dict[str, Any]:
-        if world.switches["history"] == "absent":
+        if world.flags["history"] == "absent":
             raise refusal(404, "not_found", "Not found.")
         return {"data": history(procore, procore.find(id, project_id))}
 
@@ -153,10 +153,10 @@ def _one_instance(world: World, procore: Procore, uploads: Uploads, both: APIRou
         project_id: Project, id: str, body: models.Respond, idempotency_token: Annotated[str | None, Header()] = None
     ) -> Response | None:
         given = body.response
-        if world.switches["respond_status"] == "200_error":
+        if world.flags["respond_status"] == "200_error":
             return JSONResponse({"error": {"code": "busy", "message": "The response was not recorded.", "details": []}})
         instance = procore.find(id, project_id)
-        if idempotency_token in procore.taken_tokens and world.switches["idempotency"] == "honoured":
+        if idempotency_token in procore.taken_tokens and world.flags["idempotency"] == "honoured":
             return None
         procore.respond(
             instance,
@@ -169,7 +169,7 @@ def _one_instance(world: World, procore: Procore, uploads: Uploads, both: APIRou
         )
         if idempotency_token is not None:
             procore.taken_tokens.add(idempotency_token)
-        if world.switches["respond_status"] == "200":
+        if world.flags["respond_status"] == "200":
             return JSONResponse({"data": show(procore, instance)})
         return None
 
@@ -186,7 +186,7 @@ def _one_instance(world: World, procore: Procore, uploads: Uploads, both: APIRou
     @both.post("/workflows/instances/{id}/terminate", **INSTANCE)
     async def terminate(project_id: Project, id: str) -> dict[str, Any]:
         instance = procore.find(id, project_id)
-        if world.switches["terminate_enabled"] == "off":
+        if world.flags["terminate_enabled"] == "off":
             raise refusal(403, "terminate_disabled", "Terminating workflows is disabled for this tool.")
         procore.terminate(instance, INTEGRATION_USER, "api")
         return {"data": show(procore, instance)}
@@ -224,7 +224,7 @@ def _cursor_page(
     end = base64.urlsafe_b64encode(f"after:{shown[-1].id}".encode()).decode() if shown else None
     following = end if more else None
     url = None if following is None else str(request.url.include_query_params(cursor=following, per_page=per_page))
-    place = procore.world.switches["cursor_place"]
+    place = procore.world.flags["cursor_place"]
     envelopes: dict[str, dict[str, Any]] = {
         "body_meta_next_cursor": {"meta": {"next_cursor": following}},
         "body_pagination_next_cursor": {"pagination": {"next_cursor": following}},

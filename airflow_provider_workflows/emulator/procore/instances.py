@@ -208,7 +208,7 @@ class Procore:
         if option is None:
             raise refusal(422, "unknown_option", f"Response option {option_id} does not belong to the current step.")
         if user_id not in current.assignees:
-            status = int(self.world.switches["non_assignee"])
+            status = int(self.world.flags["non_assignee"])
             raise refusal(status, "not_an_assignee", "Only assignees of the step can respond.")
         earlier = current.answers.get(user_id)
         if earlier is not None:
@@ -226,8 +226,8 @@ class Procore:
             self._move(instance, answer.at)
 
     def _move(self, instance: Instance, decided_at: float) -> None:
-        switches = self.world.switches
-        delay = 0.0 if switches["transition"] == "at_once" else switches["transition_delay"]
+        flags = self.world.flags
+        delay = 0.0 if flags["transition"] == "at_once" else flags["transition_delay"]
         self.moving[instance.id] = decided_at + delay
         self.next_move = min(self.next_move, decided_at + delay)
 
@@ -305,7 +305,7 @@ class Procore:
         now = self.world.clock.time()
         if now < self.next_move:
             return
-        gap = self.world.switches["step_gap"]
+        gap = self.world.flags["step_gap"]
         while due := [i for i, moves_at in self.moving.items() if moves_at <= now]:
             for instance_id in due:
                 self._step(self.instances[instance_id], self.moving.pop(instance_id), gap)
@@ -313,9 +313,9 @@ class Procore:
 
     def _step(self, instance: Instance, moves_at: float, gap: float) -> None:
         """Close the current step, and come to the following one at once, or after a gap without a step."""
-        switches = self.world.switches
-        is_late = switches["transition"] != "at_once" and switches["transition_time"] == "when_decided"
-        at = moves_at - (switches["transition_delay"] if is_late else 0.0)
+        flags = self.world.flags
+        is_late = flags["transition"] != "at_once" and flags["transition_time"] == "when_decided"
+        at = moves_at - (flags["transition_delay"] if is_late else 0.0)
         following, instance.following = instance.following, None
         if following is None:
             visit = instance.visits[-1]
@@ -427,19 +427,19 @@ class Procore:
 
     def _current(self, instance: Instance, occurrence_id: str, user_id: str | None = None) -> Occurrence:
         """Return the current occurrence, which must be the one that is meant."""
-        switches = self.world.switches
+        flags = self.world.flags
         current = instance.current
         if instance.ended_at is not None:
-            raise refusal(int(switches["ended_instance"]), "instance_ended", "The workflow instance has ended.")
+            raise refusal(int(flags["ended_instance"]), "instance_ended", "The workflow instance has ended.")
         if current is None:
-            raise refusal(int(switches["stale_step"]), "stale_step", "The step occurrence is over.")
+            raise refusal(int(flags["stale_step"]), "stale_step", "The step occurrence is over.")
         if current.id != occurrence_id or (instance.id in self.moving and user_id not in current.answers):
-            raise refusal(int(switches["stale_step"]), "stale_step", "The step occurrence is not the current one.")
+            raise refusal(int(flags["stale_step"]), "stale_step", "The step occurrence is not the current one.")
         return current
 
     def _check_not_running(self, template: Template, item_id: str, project_id: str | None) -> None:
         if self.active_of(template.tool_type, item_id, project_id) is not None:
-            status = self.world.switches["active_instance"]
+            status = self.world.flags["active_instance"]
             words = f"Item {item_id} already has an active workflow instance."
             raise refusal(400 if status == "existing" else int(status), "active_instance_exists", words)
 

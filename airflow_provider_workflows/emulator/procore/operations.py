@@ -81,7 +81,7 @@ class Operations:
 
     def find(self, operation_id: str) -> Operation:
         operation = self.by_id.get(operation_id)
-        visible_after = self.world.switches["operation_visible_after"]
+        visible_after = self.world.flags["operation_visible_after"]
         if operation is None or self.world.clock.time() < operation.created_at + visible_after:
             raise refusal(404, "not_found", f"Operation {operation_id} was not found.")
         return operation
@@ -98,10 +98,10 @@ class Operations:
         check_tool(wanted.tool_type, wanted.tool_subtype, project_id)
         if not wanted.items:
             raise refusal(422, "no_items", "There are no items to start a workflow for.", "items")
-        if len(wanted.items) > self.world.switches["bulk_start_limit"]:
-            words = f"At most {self.world.switches['bulk_start_limit']:g} items at once."
-            raise refusal(int(self.world.switches["bulk_start_too_many"]), "too_many_items", words, "items")
-        if token is not None and token in self.by_token and self.world.switches["idempotency"] == "honoured":
+        if len(wanted.items) > self.world.flags["bulk_start_limit"]:
+            words = f"At most {self.world.flags['bulk_start_limit']:g} items at once."
+            raise refusal(int(self.world.flags["bulk_start_too_many"]), "too_many_items", words, "items")
+        if token is not None and token in self.by_token and self.world.flags["idempotency"] == "honoured":
             return self.by_token[token]
         operation = self._schedule(BULK_CREATE, lambda: self._create(wanted, project_id))
         if token is not None:
@@ -147,29 +147,29 @@ class Operations:
 
     def stop_replacement(self, request: ReplaceRequest) -> None:
         """End a replacement before its time; who was put into the groups stays there."""
-        if request.status == "stopped" and self.world.switches["bulk_replace_stop_again"] == "accepted":
+        if request.status == "stopped" and self.world.flags["bulk_replace_stop_again"] == "accepted":
             return
         self._check_changeable(request)
         request.shown_before, request.status = request.status, "stopped"
-        request.stale_reads = STALE_READS if self.world.switches["bulk_replace_stop"] == "later" else 0
+        request.stale_reads = STALE_READS if self.world.flags["bulk_replace_stop"] == "later" else 0
         request.updated_at = self.world.clock.time()
         target = {"bulk_replace_request_id": request.id}
         self.world.record_effect("procore", "stop_bulk_replace", INTEGRATION_USER, target, {}, "api")
 
     def find_request(self, request_id: str) -> ReplaceRequest:
         request = self.requests.get(request_id)
-        is_gone = self.world.switches["bulk_replace_stop"] == "gone" and request is not None
+        is_gone = self.world.flags["bulk_replace_stop"] == "gone" and request is not None
         if request is None or (is_gone and request.status == "stopped"):
             raise refusal(404, "not_found", f"Bulk replace request {request_id} was not found.")
         return request
 
     def shown_status(self, request: ReplaceRequest) -> str:
-        """Return the status as a read shows it now, in the spelling that the switches say."""
+        """Return the status as a read shows it now, in the spelling that the flags say."""
         status = request.status
         if request.stale_reads > 0 and request.shown_before is not None:
             request.stale_reads -= 1
             status = request.shown_before
-        spelling = self.world.switches["bulk_replace_status"]
+        spelling = self.world.flags["bulk_replace_status"]
         if spelling == "more_words" and status == "processing":
             return "queued"
         return status.upper() if spelling == "upper_case" else status
@@ -224,7 +224,7 @@ class Operations:
 
     def _schedule(self, kind: str, work: Callable[[], Outcome]) -> Operation:
         now = self.world.clock.time()
-        due_at = now + self.world.switches["operation_delay"]
+        due_at = now + self.world.flags["operation_delay"]
         operation = Operation(str(901001 + len(self.by_id)), kind, now, due_at, work)
         self.by_id[operation.id] = operation
         self.waiting.append(operation)
@@ -294,7 +294,7 @@ def _request_row(operations: Operations, request: ReplaceRequest) -> dict[str, A
     iso = operations.world.clock.iso
     wanted = request.wanted
     manager = wanted.new_workflow_manager_id
-    rows = operations.world.switches["bulk_replace_rows"]
+    rows = operations.world.flags["bulk_replace_rows"]
     if rows == "bare":
         return {"id": request.id, "status": operations.shown_status(request)}
     people: dict[str, Any] = {
@@ -388,7 +388,7 @@ def _replace_routes(world: World, operations: Operations, company: APIRouter) ->
         found = [
             one
             for one in operations.requests.values()
-            if world.switches["bulk_replace_filters"] == "ignored"
+            if world.flags["bulk_replace_filters"] == "ignored"
             or (
                 status in (None, one.status)
                 and kind in (None, one.wanted.replacement_type)
@@ -430,10 +430,10 @@ def _replace_routes(world: World, operations: Operations, company: APIRouter) ->
     @company.get(where + "/{id}/errors", response_model=None, responses={200: CSV, 202: {}, 302: {}})
     async def request_errors(request: Request, id: str) -> Response:
         asked = operations.find_request(id)
-        how = world.switches["bulk_replace_report"]
+        how = world.flags["bulk_replace_report"]
         if how == "forbidden":
             raise refusal(403, "forbidden", "You may not read the errors of this request.")
-        if not asked.errors and world.switches["bulk_replace_errors"] == "absent":
+        if not asked.errors and world.flags["bulk_replace_errors"] == "absent":
             raise refusal(404, "not_found", f"Bulk replace request {id} has no errors.")
         asked.report_reads += 1
         if how == "accepted_first" and asked.report_reads <= EARLY_READS:
@@ -445,7 +445,7 @@ def _replace_routes(world: World, operations: Operations, company: APIRouter) ->
 
 
 def _report(operations: Operations, request: ReplaceRequest) -> Response:
-    form = operations.world.switches["bulk_replace_csv"]
+    form = operations.world.flags["bulk_replace_csv"]
     text = io.StringIO()
     lines = csv.writer(text)
     if form != "no_names":

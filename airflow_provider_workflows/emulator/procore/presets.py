@@ -100,14 +100,14 @@ class Presets:
         individuals = wanted.individual_assignees
         self._check(preset, wanted)
         preset.before = replace(preset, before=None)
-        preset.stale_reads = self.world.switches["preset_stale_reads"]
+        preset.stale_reads = self.world.flags["preset_stale_reads"]
         if wanted.workflow_manager_id is not None:
             preset.manager = wanted.workflow_manager_id
         if given is not None:
-            kept = preset.members if self.world.switches["preset_groups"] == "merge" or via == "person" else {}
+            kept = preset.members if self.world.flags["preset_groups"] == "merge" or via == "person" else {}
             named = {group.uuid: list(dict.fromkeys(group.login_ids)) for group in given}
             preset.members = {uuid: named.get(uuid, kept.get(uuid, [])) for uuid in preset.template.groups}
-        if individuals is None and via == "api" and self.world.switches["preset_rest"] == "emptied":
+        if individuals is None and via == "api" and self.world.flags["preset_rest"] == "emptied":
             preset.individuals = {}
         if individuals is not None:
             preset.individuals = {one.step_uuid: [login.model_dump() for login in one.logins] for one in individuals}
@@ -172,7 +172,7 @@ def _template_row(template: Template, projects: int) -> dict[str, Any]:
 
 
 def _version(world: World, template: Template) -> dict[str, Any]:
-    role = world.switches["role_group_type"]
+    role = world.flags["role_group_type"]
     return {
         "id": template.version_id,
         "version": "1.0",
@@ -260,7 +260,7 @@ def routes(world: World, presets: Presets) -> APIRouter:
 
     @company.get("/workflows/tools", response_model=models.ToolList)
     async def list_tools() -> dict[str, Any]:
-        if world.switches["tools_list"] == "forbidden":
+        if world.flags["tools_list"] == "forbidden":
             raise refusal(403, "forbidden", "You may not list the tools of this company.")
         return {"data": TOOLS}
 

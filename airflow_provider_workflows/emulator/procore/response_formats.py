@@ -10,7 +10,7 @@ from .instances import STEP_TIME, Answer, Asked, Instance, Occurrence, Procore
 
 
 def _updated_at(procore: Procore, instance: Instance) -> float:
-    if procore.world.switches["updated_at"] == "start_only":
+    if procore.world.flags["updated_at"] == "start_only":
         return instance.started_at if instance.ended_at is None else instance.ended_at
     return instance.updated_at
 
@@ -27,7 +27,7 @@ def row(procore: Procore, instance: Instance) -> dict[str, Any]:
         "updated_at": iso(_updated_at(procore, instance)),
         "started_at": iso(instance.started_at),
         "ended_at": None if instance.ended_at is None else iso(instance.ended_at),
-        **(creator if procore.world.switches["created_by"] == "present" else {}),
+        **(creator if procore.world.flags["created_by"] == "present" else {}),
     }
 
 
@@ -37,7 +37,7 @@ def show(procore: Procore, instance: Instance) -> dict[str, Any]:
         everyone += instance.current.assignees
     groups = instance.template.groups
     current = instance.current
-    if procore.world.switches["transition"] == "in_between" and instance.id in procore.moving:
+    if procore.world.flags["transition"] == "in_between" and instance.id in procore.moving:
         current = None
     return {
         **row(procore, instance),
@@ -93,9 +93,9 @@ def _individuals(occurrence: Occurrence) -> list[dict[str, Any]]:
 def history(procore: Procore, instance: Instance, *, instance_id: bool = False) -> dict[str, Any]:
     iso = procore.world.clock.iso
     events: list[dict[str, Any]] = [{"type": "WorkflowStarted", "details": {"started_at": iso(instance.started_at)}}]
-    switches = procore.world.switches
+    flags = procore.world.flags
     events += [_visit_event(procore, instance, visit) for visit in instance.visits]
-    if switches["hidden_events"] == "response_steps":
+    if flags["hidden_events"] == "response_steps":
         events = [event for event in events if event["type"] != "ResponseStep"]
     index = len(events) - 1 if instance.current is not None else None
     if instance.terminated_by is not None and instance.ended_at is not None:
@@ -111,18 +111,18 @@ def history(procore: Procore, instance: Instance, *, instance_id: bool = False) 
                 },
             }
         )
-    if switches["history_order"] == "newest_first":
+    if flags["history_order"] == "newest_first":
         events.reverse()
         index = None if index is None else len(events) - 1 - index
     named = {"instance_id": instance.id} if instance_id else {}
-    if switches["history"] == "events_only":
+    if flags["history"] == "events_only":
         return {"history": events, **named}
     status = procore.status_of(instance)
     return {
         **named,
         "name": instance.template.name,
         "format": "diagram",
-        "status": None if switches["history"] == "no_status" else _in_case(status, switches["status_case"]),
+        "status": None if flags["history"] == "no_status" else _in_case(status, flags["status_case"]),
         "started_at": iso(instance.started_at),
         "ended_at": None if instance.ended_at is None else iso(instance.ended_at),
         "blocked_reason": instance.blocked_reason,
@@ -140,7 +140,7 @@ def _in_case(status: str, case: str) -> str:
 def _visit_event(procore: Procore, instance: Instance, visit: Occurrence) -> dict[str, Any]:
     iso = procore.world.clock.iso
     step = visit.step
-    step_id = visit.id if procore.world.switches["history_step_id"] == "occurrence" else step.uuid
+    step_id = visit.id if procore.world.flags["history_step_id"] == "occurrence" else step.uuid
     details: dict[str, Any] = {"id": step_id, "uuid": step.uuid, "name": step.name}
     if step.kind == "conditional":
         evaluated = {"evaluated_at": iso(visit.started_at), "description": "Evaluated to yes."}
@@ -161,8 +161,8 @@ def _visit_event(procore: Procore, instance: Instance, visit: Occurrence) -> dic
 
 def _response_step(procore: Procore, instance: Instance, visit: Occurrence) -> dict[str, Any]:
     step = visit.step
-    switches = procore.world.switches
-    are_shown = switches["hidden_events"] == "none"
+    flags = procore.world.flags
+    are_shown = flags["hidden_events"] == "none"
     overall = {
         "overall_response": _label(procore, visit.outcome),
         "overall_response_type": visit.outcome.get("response_type"),
@@ -172,7 +172,7 @@ def _response_step(procore: Procore, instance: Instance, visit: Occurrence) -> d
         "decision_type": step.decision_type,
         "required_responders_decide": False,
         "responses": [_response(procore, visit, user_id) for user_id in visit.assignees] if are_shown else [],
-        **(overall if switches["overall_response"] == "present" else {}),
+        **(overall if flags["overall_response"] == "present" else {}),
         "available_response_options": step.wire_options if visit.ended_at is None else None,
         "events": [],
         "assignee_updates": [_update(procore, update) for update in visit.updates],
@@ -215,13 +215,13 @@ def _response(procore: Procore, visit: Occurrence, user_id: str) -> dict[str, An
 
 def _label(procore: Procore, option: Mapping[str, str]) -> str | None:
     label = option.get("name")
-    if label is None or procore.world.switches["history_labels"] == "option":
+    if label is None or procore.world.flags["history_labels"] == "option":
         return label
     return f"{label}d" if label.endswith("e") else f"{label}ed"
 
 
 def _response_id(procore: Procore, answer: Answer, visit: Occurrence, user_id: str) -> str:
-    is_option = procore.world.switches["history_response_id"] == "option"
+    is_option = procore.world.flags["history_response_id"] == "option"
     return answer.option["id"] if is_option else f"{visit.id}{user_id}"
 
 

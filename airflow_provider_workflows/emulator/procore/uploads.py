@@ -70,7 +70,7 @@ class Uploads:
 
     def sign_again(self, upload: Upload) -> list[Part]:
         """Give each part that is not stored a new URL, where reading an upload shows them; return those parts."""
-        if self.world.switches["upload_new_address"] != "shown":
+        if self.world.flags["upload_new_address"] != "shown":
             return []
         remaining = [part for part in upload.parts if part.content is None]
         for part in remaining:
@@ -84,16 +84,16 @@ class Uploads:
     def find(self, upload_id: str, version: str) -> Upload:
         upload = self.by_id.get(upload_id)
         age = 0.0 if upload is None else self.world.clock.time() - upload.created_at
-        is_visible = self.world.switches["upload_visible_after"] <= age < UPLOAD_LIFETIME
+        is_visible = self.world.flags["upload_visible_after"] <= age < UPLOAD_LIFETIME
         if upload is None or upload.version != version or not is_visible:
             raise refusal(404, "not_found", f"Upload {upload_id} was not found.")
         return upload
 
     def put_together(self, upload: Upload, etags: list[str]) -> None:
         """Take the parts for a whole file, if they are the ones that were stored."""
-        if upload.available_at is not None and self.world.switches["upload_completed_again"] == "409":
+        if upload.available_at is not None and self.world.flags["upload_completed_again"] == "409":
             raise refusal(409, "already_completed", "The upload is complete already.")
-        form = self.world.switches["upload_etags"]
+        form = self.world.flags["upload_etags"]
         sent = [etag.strip('"') if form == "either" else etag for etag in etags]
         stored = [part.etag if part.content is not None else "" for part in upload.parts]
         if sent != [etag if form == "as_they_came" else etag.strip('"') for etag in stored] or "" in stored:
@@ -102,7 +102,7 @@ class Uploads:
             self.finish(upload)
 
     def finish(self, upload: Upload) -> None:
-        upload.available_at = self.world.clock.time() + self.world.switches["operation_delay"]
+        upload.available_at = self.world.clock.time() + self.world.flags["operation_delay"]
 
     def status(self, upload: Upload) -> str:
         if self.world.clock.time() >= upload.created_at + UPLOAD_LIFETIME:
@@ -170,7 +170,7 @@ def routes(world: World, uploads: Uploads) -> APIRouter:
 
 
 def _check_version(world: World, version: str) -> None:
-    if world.switches["uploads"] != version:
+    if world.flags["uploads"] != version:
         raise refusal(404, "not_found", "Not found.")
 
 
@@ -199,7 +199,7 @@ def _unified(world: World, uploads: Uploads) -> APIRouter:
         _check_version(world, "v2.1")
         upload = uploads.find(id, "v2.1")
         uploads.put_together(upload, body.part_etags)
-        if world.switches["upload_completion"] == "204":
+        if world.flags["upload_completion"] == "204":
             return Response(status_code=204)
         return {"data": {**shown(upload), "status": world.in_background_case("processing")}}
 
@@ -223,7 +223,7 @@ def _unified(world: World, uploads: Uploads) -> APIRouter:
 def _older(world: World, uploads: Uploads, level: str) -> APIRouter:
     async def owner(request: Request, id: str) -> None:
         check_access(world, request)
-        if world.switches["uploads"] != "v1.1" or (id != COMPANY["id"] if level == "companies" else id not in PROJECTS):
+        if world.flags["uploads"] != "v1.1" or (id != COMPANY["id"] if level == "companies" else id not in PROJECTS):
             raise Refusal(404, {"message": "Not found.", "code": 404})
 
     refusals: dict[int | str, dict[str, Any]] = {

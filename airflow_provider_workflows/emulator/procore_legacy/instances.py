@@ -205,7 +205,7 @@ class ProcoreLegacy:
         self.world.record_effect("procore_legacy", "perform_many", user_id, target, detail, "person")
 
     def _checked_activity(self, instance: Instance, activity_id: int, role: int, user_id: str) -> Activity:
-        status = int(self.world.switches["legacy_rejection"])
+        status = int(self.world.flags["legacy_rejection"])
         available = [] if instance.has_ended else self.listed_activities(instance)
         activity = next((a for a, _ in available if a.id == activity_id), None)
         if activity is None:
@@ -227,7 +227,7 @@ class ProcoreLegacy:
     ) -> Performed:
         """Write an activity down, and let the state move if it was the last one."""
         now = self.world.clock.time()
-        stored_by = OVERRIDING_USER if self.world.switches["performed_by"] == "overridden" else user_id
+        stored_by = OVERRIDING_USER if self.world.flags["performed_by"] == "overridden" else user_id
         row = Performed(
             self.next_history_id,
             instance.id,
@@ -245,8 +245,8 @@ class ProcoreLegacy:
         instance.history += (row,)
         instance.done_here |= {(activity.id, role)}
         if all((activity.id, needed) in instance.done_here for needed in activity.roles):
-            switches = self.world.switches
-            delay = switches["transition_delay"] if switches["legacy_transition"] == "delayed" else 0.0
+            flags = self.world.flags
+            delay = flags["transition_delay"] if flags["legacy_transition"] == "delayed" else 0.0
             instance.moves_to = instance.workflow.states[activity.leads_to]
             self.moving.append((now + delay, instance))
             self.catch_up()
@@ -264,11 +264,11 @@ class ProcoreLegacy:
 
     def listed_activities(self, instance: Instance) -> list[tuple[Activity, int]]:
         """Return the activities that the API lists, each with a role."""
-        switches = self.world.switches
+        flags = self.world.flags
         if instance.has_ended:
-            lists_all = switches["legacy_ended"] == "activities_listed"
+            lists_all = flags["legacy_ended"] == "activities_listed"
         else:
-            lists_all = instance.moves_to is None and switches["legacy_open_activities"] == "until_state_moves"
+            lists_all = instance.moves_to is None and flags["legacy_open_activities"] == "until_state_moves"
         if not lists_all:
             return open_activities(instance)
         return [(activity, role) for activity in instance.state.activities for role in activity.roles]
@@ -296,7 +296,7 @@ class ProcoreLegacy:
 
     def of_object(self, object_type: str | None, object_id: int | None) -> Iterable[Instance]:
         """Return the instances of an object, or all of them where none is named; the oldest first."""
-        if self.world.switches["legacy_filters"] == "ignored":
+        if self.world.flags["legacy_filters"] == "ignored":
             return self.instances.values()
         if object_type not in (None, *OBJECT_TYPES):
             return ()
@@ -348,19 +348,19 @@ def holders(instance: Instance) -> list[str]:
 
 
 def _show(legacy: ProcoreLegacy, instance: Instance, base_url: str, *, is_listed: bool = False) -> dict[str, Any]:
-    iso, switches = legacy.world.clock.iso, legacy.world.switches
-    left_behind = "unchanged" if instance.has_ended else switches["legacy_left_behind"]
+    iso, flags = legacy.world.clock.iso, legacy.world.flags
+    left_behind = "unchanged" if instance.has_ended else flags["legacy_left_behind"]
     state = instance.workflow.states[instance.workflow.first] if left_behind == "draft" else instance.state
     activities = legacy.listed_activities(instance) if left_behind == "unchanged" else []
-    own_status = f"Order: {state.status}" if switches["legacy_status"] == "object" else None
+    own_status = f"Order: {state.status}" if flags["legacy_status"] == "object" else None
     terminated_at = legacy.world.clock.time() if left_behind == "terminated" else instance.terminated_at
     by = USERS.get(instance.terminated_by or "")
     return {
         "id": instance.id,
         "becomes_overdue_at": iso(instance.state_set_at + OVERDUE_AFTER) if activities else None,
-        "current_state_set_at": None if switches["legacy_state_set_at"] == "null" else iso(instance.state_set_at),
+        "current_state_set_at": None if flags["legacy_state_set_at"] == "null" else iso(instance.state_set_at),
         "workflowed_object_id": instance.object_id,
-        "workflowed_object_type": OBJECT_TYPES[switches["legacy_object_type"] == "class"],
+        "workflowed_object_type": OBJECT_TYPES[flags["legacy_object_type"] == "class"],
         "project": {"id": int(PROJECT["id"]), "name": PROJECT["name"]},
         "current_workflow_activities": [
             {
@@ -434,7 +434,7 @@ def _history(legacy: ProcoreLegacy, row: Performed) -> dict[str, Any]:
         "workflow_instance_id": row.instance_id,
         "workflow_user_role_id": row.role,
     }
-    if legacy.world.switches["history_names"] == "without":
+    if legacy.world.flags["history_names"] == "without":
         return bare
     user = USERS.get(row.performed_by)
     role_name, members = ROLES[row.role]
@@ -509,11 +509,11 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
             raise Refusal(403, {"message": "Access denied", "code": 403})
 
     def find(instance_id: int | None, object_type: str | None, object_id: int | None) -> Instance:
-        if object_type is not None and object_id is not None and world.switches["legacy_filters"] == "honoured":
+        if object_type is not None and object_id is not None and world.flags["legacy_filters"] == "honoured":
             found = next(iter(legacy.of_object(object_type, object_id)), None)
         else:
             found = legacy.instances.get(instance_id) if instance_id is not None else None
-        if found is None or world.switches["legacy_ended" if found.has_ended else "legacy_left_behind"] == "not_found":
+        if found is None or world.flags["legacy_ended" if found.has_ended else "legacy_left_behind"] == "not_found":
             raise Refusal(404, {"errors": "Not Found"})
         return found
 
@@ -534,7 +534,7 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
         page: int = 1,
         per_page: int = 100,
     ) -> Any:
-        if world.switches["legacy_list"] == "forbidden":
+        if world.flags["legacy_list"] == "forbidden":
             raise Refusal(403, {"message": "You do not have access to the workflows of this company", "code": 403})
         some = legacy.of_object(object_type, object_id)
         # Not by has_ended: a hundred thousand calls take longer than a page may.
@@ -566,13 +566,11 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
     ) -> Any:
         if workflow_instance_id is None and (object_type is None or object_id is None):
             raise Refusal(400, {"message": "workflow_instance_id is missing", "code": 400})
-        if world.switches["legacy_filters"] == "ignored":
+        if world.flags["legacy_filters"] == "ignored":
             rows = list(legacy.history.values())
         else:
             rows = list(find(workflow_instance_id, object_type, object_id).history)
-        newest_first = sort == "-created_at" or (
-            sort is None and world.switches["legacy_history_order"] == "newest_first"
-        )
+        newest_first = sort == "-created_at" or (sort is None and world.flags["legacy_history_order"] == "newest_first")
         rows.sort(key=lambda row: (row.at, row.id), reverse=newest_first)
         return [_history(legacy, row) for row in page_of(request, response, rows, page, per_page)]
 
@@ -594,7 +592,7 @@ def routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
         status_code=201,
     )
     async def perform_activity(request: Request, workflow_instance_id: int | None = None) -> Any:
-        body, attachments = await _activity_body(request, is_plain=world.switches["legacy_attachments"] == "plain")
+        body, attachments = await _activity_body(request, is_plain=world.flags["legacy_attachments"] == "plain")
         ids = {name: _whole_number(body.get(name)) for name in BODY_IDS}
         wrong = [name for name, number in ids.items() if not number]
         if wrong or workflow_instance_id is None:
@@ -635,7 +633,7 @@ def _permanent_log_routes(world: World, legacy: ProcoreLegacy) -> APIRouter:
         missing = [name for name, value in filters.items() if value is None]
         if missing:
             raise Refusal(400, dict.fromkeys(missing, "is missing"))
-        kind = world.switches["permanent_logs"]
+        kind = world.flags["permanent_logs"]
         of_object = [] if kind == "none" else list(legacy.of_object(object_type, object_id))
         rows = [_permanent_log(legacy, row) for instance in of_object for row in instance.history]
         ended = [instance for instance in of_object if instance.terminated_at is not None and kind == "all_events"]

@@ -79,7 +79,7 @@ class Workflowsoft:
 
         :param fields: Values of that step's fields, by label or by the key they are written with.
         """
-        named_by = self.world.switches["ws_start_fields"] if via == "api" else "label_or_key"
+        named_by = self.world.flags["ws_start_fields"] if via == "api" else "label_or_key"
         texts = self._texts(diagram.steps[0], fields, by_label=named_by != "key", by_key=named_by != "label")
         process = Process(self.number(), diagram, by)
         self.processes.append(process)
@@ -91,22 +91,22 @@ class Workflowsoft:
     def take_new(self, step_id: int) -> list[Instance]:
         """Return what a poll of a step returns, and consume it where reading does."""
         waiting = [i for i in self.instances.values() if i.step.id == step_id and not i.completions and not i.consumed]
-        if self.world.switches["new_integration_shape"] == "object":
+        if self.world.flags["new_integration_shape"] == "object":
             waiting = waiting[:1]
         for instance in waiting:
             instance.times_read += 1
-            if self.world.switches["new_integrations"] == "consumed_on_read":
+            if self.world.flags["new_integrations"] == "consumed_on_read":
                 instance.consumed = True
                 self._record("deliver", "system", instance, {"step": instance.step.title}, "api")
         return waiting
 
     def fields(self, instance: Instance) -> list[dict[str, Any]]:
-        """Return the fields of an instance as they are read, in the form that the switches say."""
-        return shown_fields(self.world.switches, self.plain_fields(instance))
+        """Return the fields of an instance as they are read, in the form that the flags say."""
+        return shown_fields(self.world.flags, self.plain_fields(instance))
 
     def plain_fields(self, instance: Instance) -> list[dict[str, Any]]:
         """Return the fields of an instance in the form of the vendor's sample."""
-        after_completion = self.world.switches["ws_fields_after_completion"] if instance.completions else "readable"
+        after_completion = self.world.flags["ws_fields_after_completion"] if instance.completions else "readable"
         if after_completion == "gone":
             raise Refusal(404, {"Message": f"Task {instance.id} was not found."})
         if after_completion == "error":
@@ -116,7 +116,7 @@ class Workflowsoft:
                 "label": definition.label,
                 "type": definition.type,
                 "key": definition.key,
-                "options": shown_options(self.world.switches["ws_options_shape"], definition.options),
+                "options": shown_options(self.world.flags["ws_options_shape"], definition.options),
                 "valueJson": text,
                 "isReadonly": definition.read_only or after_completion == "read_only",
                 "isRequired": definition.required,
@@ -132,21 +132,21 @@ class Workflowsoft:
         for definition in texts:
             if definition.read_only:
                 raise self.business_error(f"Field '{definition.label}' is read-only.")
-        if self.world.switches["ws_write"] == "replace":
+        if self.world.flags["ws_write"] == "replace":
             instance.texts |= {d: None for d in instance.texts if not d.read_only}
         instance.texts |= texts
         self._record("write_fields", by, instance, {"fields": instance.step.shown(texts)}, via)
 
     def complete(self, instance: Instance, custom_action: str, by: str, via: str) -> None:
-        if instance.completions and self.world.switches["ws_complete_again"] == "error":
+        if instance.completions and self.world.flags["ws_complete_again"] == "error":
             raise self.business_error("The task is already completed.")
         ways_out = instance.step.ways_out
-        if self.world.switches["ws_custom_actions"] == "auto_only":
+        if self.world.flags["ws_custom_actions"] == "auto_only":
             ways_out = {AUTO: ways_out[AUTO]}
         if custom_action not in ways_out:
             raise self.business_error(f"Custom action '{custom_action}' is unknown; known are {', '.join(ways_out)}.")
         nothing = [None, '""', "null"]
-        if self.world.switches["ws_empty_required"] == "also_zero_and_false":
+        if self.world.flags["ws_empty_required"] == "also_zero_and_false":
             nothing += ["0", "false"]
         empty = [d.label for d, text in instance.texts.items() if d.required and text in nothing]
         if empty:
@@ -177,7 +177,7 @@ class Workflowsoft:
 
     def rows_of(self, limit: int) -> int:
         """Return how many rows a list has that was asked for so many."""
-        most = 3 if self.world.switches["ws_list_limit"] == "at_most_3" else limit
+        most = 3 if self.world.flags["ws_list_limit"] == "at_most_3" else limit
         return max(min(limit, most), 0)
 
     def on_behalf_of(self, header: str | None) -> str:
@@ -187,9 +187,9 @@ class Workflowsoft:
         return header
 
     def spell(self, path: str, body: bytes) -> bytes:
-        """Spell keys and ids of an answer as the switches say; the answer that holds the token has one of its own."""
-        spelling = {"camel": models.camel, "pascal": models.pascal}.get(self.world.switches["ws_names"])
-        texts = self.world.switches["ws_ids"] == "texts"
+        """Spell keys and ids of an answer as the flags say; the answer that holds the token has one of its own."""
+        spelling = {"camel": models.camel, "pascal": models.pascal}.get(self.world.flags["ws_names"])
+        texts = self.world.flags["ws_ids"] == "texts"
         if (spelling is None and not texts) or not body or path == TOKEN_PATH:
             return body
         answer = json.loads(body)
@@ -198,7 +198,7 @@ class Workflowsoft:
         return json.dumps(answer if spelling is None else _spelt(answer, spelling)).encode()
 
     def business_error(self, message: str) -> Refusal:
-        status = self.world.switches["ws_error_status"]
+        status = self.world.flags["ws_error_status"]
         if status == "200":
             return Refusal(200, {"Success": False, "Message": message})
         if status == "400":
@@ -262,9 +262,9 @@ class Workflowsoft:
             if len(found) > 1:
                 keys = ", ".join(wire_key(d.key) for d in found)
                 raise self.business_error(f"There are {len(found)} fields '{name}': {keys}.")
-            if not fits(found[0], value, options_by_id=self.world.switches["ws_option_value"] == "id"):
+            if not fits(found[0], value, options_by_id=self.world.flags["ws_option_value"] == "id"):
                 raise self.business_error(f"Value of field '{found[0].label}' is not a {found[0].type}.")
-            texts[found[0]] = simplejson.dumps(normalised(self.world.switches["ws_normalise"], found[0], value))
+            texts[found[0]] = simplejson.dumps(normalised(self.world.flags["ws_normalise"], found[0], value))
         return texts
 
     def _record(self, action: str, by: str, instance: Instance, detail: dict[str, Any], via: str) -> None:
@@ -335,7 +335,7 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
     async def mint(request: Request, lifetime: Annotated[int, Query(alias="lifeTimeInSec")] = 3600) -> Response:
         if not _is_administrator(world, request):
             raise Refusal(401, {"Message": "Authorization has been denied for this request."})
-        shape = world.switches["ws_token_shape"]
+        shape = world.flags["ws_token_shape"]
         if shape == "login_page":
             return HTMLResponse("<!DOCTYPE html><html><head><title>Sign in</title></head><body></body></html>")
         if shape == "redirect":
@@ -353,7 +353,7 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
     ) -> Any:
         found = [d for d in DIAGRAMS if search_term is None or search_term.casefold() in d.title.casefold()]
         return [
-            {"Id": diagram.id, "Title": shown_title(world.switches, diagram.title)}
+            {"Id": diagram.id, "Title": shown_title(world.flags, diagram.title)}
             for diagram in found[: workflowsoft.rows_of(limit)]
         ]
 
@@ -363,15 +363,15 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
         responses={200: {"content": {"text/plain": {}}}, 204: {"description": "Nothing new"}},
     )
     async def new_integrations(id: int) -> Any:
-        unknown = world.switches["ws_unknown_step"]
+        unknown = world.flags["ws_unknown_step"]
         if unknown != "nothing" and not any(step.id == id for diagram in DIAGRAMS for step in diagram.steps):
             message = f"Integration step {id} was not found."
             raise Refusal(404, {"Message": message}) if unknown == "404" else server_error(message)
         found = workflowsoft.take_new(id)
         wire = [{"IntegrationInstanceId": i.id, "ProcessInstanceId": i.process.id} for i in found]
         if wire:
-            return JSONResponse(wire if world.switches["new_integration_shape"] == "list" else wire[0])
-        empty = world.switches["no_new_integration"]
+            return JSONResponse(wire if world.flags["new_integration_shape"] == "list" else wire[0])
+        empty = world.flags["no_new_integration"]
         if empty == "204":
             return Response(status_code=204)
         if empty == "empty":
@@ -386,7 +386,7 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
         response_model_exclude_unset=True,
     )
     async def get_fields(instance_id: str, on_behalf_of: OnBehalfOf = None) -> Any:
-        if world.switches["ws_read_on_behalf"] == "needed":
+        if world.flags["ws_read_on_behalf"] == "needed":
             if on_behalf_of is None:
                 raise Refusal(403, {"Message": "You take no part in this task."})
             workflowsoft.on_behalf_of(on_behalf_of)
@@ -397,7 +397,7 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
     }
 
     def answer(**ids: Any) -> Response:
-        shape = world.switches["ws_write_answer"]
+        shape = world.flags["ws_write_answer"]
         if shape == "204":
             return Response(status_code=204)
         return PlainTextResponse("OK") if shape == "200_text" else JSONResponse({"Success": True, **ids})
@@ -419,7 +419,7 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
 
     @router.get("/api/v2/workflows/{diagram_id}/tasks", response_model=list[models.IdTitle] | list[models.CamelIdTitle])
     async def list_steps(diagram_id: int, integration: str = "false") -> Any:
-        if world.switches["ws_true"] == "any_case":
+        if world.flags["ws_true"] == "any_case":
             integration = integration.lower()
         if integration not in ("true", "false"):
             raise Refusal(400, {"Message": f"'{integration}' is no boolean."})
@@ -429,7 +429,7 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
         found = [(step.id, step.title) for step in diagram.steps]
         if integration == "false":
             found += diagram.user_tasks
-        return [{"Id": step_id, "Title": shown_title(world.switches, title)} for step_id, title in found]
+        return [{"Id": step_id, "Title": shown_title(world.flags, title)} for step_id, title in found]
 
     @router.get("/api/users/search", response_model=list[models.WsUser] | list[models.CamelWsUser])
     async def search_users(
@@ -438,7 +438,7 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
         limit: int = 15,
     ) -> Any:
         wanted = query.casefold()
-        exact = world.switches["ws_user_search"] == "exact"
+        exact = world.flags["ws_user_search"] == "exact"
         texts = [(user, [str(user[name]).casefold() for name in ("FullName", "Email")]) for user in USERS]
         found = [user for user, own in texts if any(wanted == text if exact else wanted in text for text in own)]
         return found[: workflowsoft.rows_of(limit)]
@@ -456,7 +456,7 @@ def routes(world: World, workflowsoft: Workflowsoft) -> APIRouter:
     async def create_task(body: models.CreateTask, on_behalf_of: OnBehalfOf = None) -> Any:
         by = workflowsoft.on_behalf_of(on_behalf_of)
         assigned_to = None if body.AssignedUserId is None else str(body.AssignedUserId)
-        if body.Files is not None and world.switches["ws_files"] == "refused":
+        if body.Files is not None and world.flags["ws_files"] == "refused":
             raise workflowsoft.business_error("Files are not in the expected format.")
         task_id = workflowsoft.create_task(body.Title, body.Description, assigned_to, by, body.Files)
         return {"Id": task_id, "Title": body.Title, "Description": body.Description}
@@ -484,5 +484,5 @@ def _is_administrator(world: World, request: Request) -> bool:
         "bearer": authorization == f"Bearer {ADMIN_PASSWORD}",
         "cookie": ADMIN_PASSWORD in request.headers.get("Cookie", ""),
     }
-    accepted = world.switches["ws_mint_auth"]
+    accepted = world.flags["ws_mint_auth"]
     return any(ways.values()) if accepted == "any" else ways[accepted]

@@ -1,4 +1,4 @@
-"""The forms in which Workflowsoft may show its titles, fields and values, as the switches say."""
+"""The forms in which Workflowsoft may show its titles, fields and values, as the flags say."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ NUMBERS = ("Decimal", "Double", "Single", "Int16", "Int32", "Int64")
 FRACTIONS = NUMBERS[:3]
 
 
-def shown_title(switches: Mapping[str, Any], title: str) -> str:
-    return f"{title} " if switches["ws_labels"] == "trailing_blank" else title
+def shown_title(flags: Mapping[str, Any], title: str) -> str:
+    return f"{title} " if flags["ws_labels"] == "trailing_blank" else title
 
 
 def shown_options(shape: str, options: Sequence[str] | None) -> Any:
@@ -30,26 +30,26 @@ def shown_options(shape: str, options: Sequence[str] | None) -> Any:
     return list(options) if shape == "texts" else {"items": ";".join(options)}
 
 
-def shown_fields(switches: Mapping[str, Any], fields: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def shown_fields(flags: Mapping[str, Any], fields: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """
-    Return fields in the form that the switches say.
+    Return fields in the form that the flags say.
 
     :param fields: They in the form of the vendor's sample.
     """
     shown = []
     for number, field in enumerate(fields):
         label = field["label"]
-        if switches["ws_labels"] == "repeated" and number == 1:
+        if flags["ws_labels"] == "repeated" and number == 1:
             label = fields[0]["label"]
-        row = {**field, "label": shown_title(switches, label), "type": _type(switches["ws_type_names"], field["type"])}
+        row = {**field, "label": shown_title(flags, label), "type": _type(flags["ws_type_names"], field["type"])}
         text = field["valueJson"]
         if text in (None, "null"):
-            empty = switches["ws_empty_value"]
+            empty = flags["ws_empty_value"]
             row["valueJson"] = {"as_written": text, "null_text": "null", "empty_text": ""}.get(empty)
             if empty == "absent":
                 del row["valueJson"]
         else:
-            row["valueJson"] = _value(switches, field, text, is_first=number == 0)
+            row["valueJson"] = _value(flags, field, text, is_first=number == 0)
         shown.append(row)
     return shown
 
@@ -75,11 +75,11 @@ def _type(way: str, name: str) -> str:
     return name.lower() if way == "lower_case" else name
 
 
-def _value(switches: Mapping[str, Any], field: Mapping[str, Any], text: str, *, is_first: bool) -> Any:
+def _value(flags: Mapping[str, Any], field: Mapping[str, Any], text: str, *, is_first: bool) -> Any:
     kind = field["type"].rstrip("?")
-    form = switches["ws_value_form"]
+    form = flags["ws_value_form"]
     if kind == "DateTime":
-        value = _time(switches["ws_times"], json.loads(text))
+        value = _time(flags["ws_times"], json.loads(text))
         return value if form == "parsed" else json.dumps(value)
     if form == "parsed":
         return json.loads(text)

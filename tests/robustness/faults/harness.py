@@ -204,10 +204,10 @@ class Run:
     def to_the_end(self) -> None:
         emulator, flow = self._harness.emulator, self.flow
         emulator.control("POST", "reset", seed="default")
-        if flow.switches:
-            emulator.control("PATCH", "switches", **flow.switches)
+        if flow.flags:
+            emulator.control("PATCH", "flags", **flow.flags)
         if flow.mode is not None:
-            emulator.control("PATCH", "switches", new_integrations=flow.mode)
+            emulator.control("PATCH", "flags", new_integrations=flow.mode)
         flow.prepare(emulator)
         connections = {f"{name}_default": emulator.connection(name) for name in ("procore", "workflowsoft")}
         if flow.mode is not None:
@@ -548,7 +548,7 @@ class Run:
         if self.late_request is not None:
             self.late_request.left = 0
             self._harness.emulator.control("GET", "clock")
-        if "operation_delay" in self.flow.switches:
+        if "operation_delay" in self.flow.flags:
             self._harness.emulator.control("POST", "clock", advance=3600)
 
 

@@ -67,7 +67,7 @@ def anybody(emulator: Emulator, openapi: dict[str, Any]) -> Client:
 @pytest.fixture
 def long_lived_tokens(emulator: Emulator) -> None:
     """For tests that move the clock by days; to be asked for before a client."""
-    emulator.control("PATCH", "switches", token_lifetime=10**8)
+    emulator.control("PATCH", "flags", token_lifetime=10**8)
 
 
 @pytest.fixture

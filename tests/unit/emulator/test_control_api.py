@@ -1,4 +1,4 @@
-"""The control routes: the clock, the switches, faults, the record, and playing the people."""
+"""The control routes: the clock, the flags, faults, the record, and playing the people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 import requests
 
 from airflow_provider_workflows.emulator import app
-from airflow_provider_workflows.emulator.state import SWITCHES
+from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
 from tests.support.delays import HeldDelays
 from tests.unit.emulator.conftest import COMPANY, PROJECT
 
@@ -68,7 +68,7 @@ def test_the_clock_rejects_what_it_cannot_do(emulator, order):
 
 def test_a_reset_brings_back_all_but_the_tokens(emulator, procore):
     emulator.control("POST", "clock", advance=3600)
-    emulator.control("PATCH", "switches", history="absent")
+    emulator.control("PATCH", "flags", history="absent")
     emulator.control("POST", "faults", path="never", status=500)
     emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
     emulator.control("POST", "procore/instances/700001/terminate")
@@ -80,7 +80,7 @@ def test_a_reset_brings_back_all_but_the_tokens(emulator, procore):
     assert [(i["id"], i["state"]) for i in state["procore"]] == [("700001", "in_progress")]
     assert [i["id"] for i in state["procore_legacy"]] == ["568150", "568151"]
     assert state["workflowsoft"] == []
-    assert emulator.control("GET", "switches")["history"] == "full"
+    assert emulator.control("GET", "flags")["history"] == "full"
     assert (emulator.effects(), emulator.requests(), emulator.control("GET", "faults")) == ([], [], [])
     moment = datetime.fromisoformat(emulator.control("GET", "clock")["now"].replace("Z", "+00:00"))
     assert before - 1 <= moment.timestamp() <= time.time()  # it shows whole seconds
@@ -89,15 +89,15 @@ def test_a_reset_brings_back_all_but_the_tokens(emulator, procore):
         emulator.control("POST", "reset", seed="small")
 
 
-# --- switches ---
+# --- flags ---
 
 
 def test_every_flag_starts_with_its_first_value_and_takes_others(emulator):
-    assert emulator.control("GET", "switches") == {name: switch.values[0] for name, switch in SWITCHES.items()}
-    for name, switch in SWITCHES.items():
-        assert switch.why
-        for value in (17,) if switch.takes_number else switch.values:
-            assert emulator.control("PATCH", "switches", **{name: value})[name] == value
+    assert emulator.control("GET", "flags") == {name: flag.values[0] for name, flag in BEHAVIOUR_FLAGS.items()}
+    for name, flag in BEHAVIOUR_FLAGS.items():
+        assert flag.why
+        for value in (17,) if flag.takes_number else flag.values:
+            assert emulator.control("PATCH", "flags", **{name: value})[name] == value
 
 
 @pytest.mark.parametrize(
@@ -114,8 +114,8 @@ def test_every_flag_starts_with_its_first_value_and_takes_others(emulator):
 )
 def test_an_unknown_flag_or_value_is_rejected_with_the_allowed_ones(emulator, wanted, words):
     with pytest.raises(RuntimeError, match=words):
-        emulator.control("PATCH", "switches", **wanted)
-    assert emulator.control("GET", "switches")["stale_step"] == "422"
+        emulator.control("PATCH", "flags", **wanted)
+    assert emulator.control("GET", "flags")["stale_step"] == "422"
 
 
 # --- faults ---
@@ -255,11 +255,11 @@ def test_a_fault_that_makes_no_sense_is_rejected(emulator, fault):
 # --- rate limits ---
 
 
-def limited(emulator: Any, procore: Any, **switches: Any) -> requests.Response:
+def limited(emulator: Any, procore: Any, **flags: Any) -> requests.Response:
     """Exhaust a spike of two and return the third answer."""
-    emulator.control("PATCH", "switches", rate_limit="on", spike_limit=2, **switches)
+    emulator.control("PATCH", "flags", rate_limit="on", spike_limit=2, **flags)
     first = procore.send("GET", TOOLS)
-    assert first.headers.get("X-Rate-Limit-Remaining") == (None if switches.get("rate_headers") == "never" else "1")
+    assert first.headers.get("X-Rate-Limit-Remaining") == (None if flags.get("rate_headers") == "never" else "1")
     procore.get(TOOLS)
     answer: requests.Response = procore.send("GET", TOOLS)
     assert answer.status_code == 429
@@ -279,7 +279,7 @@ def test_a_spike_is_rejected_until_its_reset(emulator, procore):
 
 
 def test_the_hourly_limit_is_reported_when_it_is_nearer(emulator, procore):
-    emulator.control("PATCH", "switches", rate_limit="on", hourly_limit=3)
+    emulator.control("PATCH", "flags", rate_limit="on", hourly_limit=3)
     before = time.time()
 
     answers = [procore.send("GET", TOOLS) for _ in range(4)]
@@ -292,22 +292,22 @@ def test_the_hourly_limit_is_reported_when_it_is_nearer(emulator, procore):
 
 
 @pytest.mark.parametrize(
-    ("switches", "present"),
+    ("flags", "present"),
     [
         ({"rate_429": "retry_after"}, {"Retry-After"}),
         ({"rate_429": "both"}, {"Retry-After", "X-Rate-Limit-Reset"}),
         ({"rate_headers": "never"}, {"Retry-After"}),
     ],
 )
-def test_a_rejection_names_the_wait_in_the_flagged_headers(emulator, procore, switches, present):
-    refused = limited(emulator, procore, **switches)
+def test_a_rejection_names_the_wait_in_the_flagged_headers(emulator, procore, flags, present):
+    refused = limited(emulator, procore, **flags)
 
     assert {name for name in ("Retry-After", "X-Rate-Limit-Reset") if name in refused.headers} == present
     assert 0 < int(refused.headers["Retry-After"]) <= 11
 
 
 def test_rate_headers_may_be_there_without_limits(emulator, procore, workflowsoft):
-    emulator.control("PATCH", "switches", rate_headers="always", spike_limit=1)
+    emulator.control("PATCH", "flags", rate_headers="always", spike_limit=1)
 
     for _ in range(2):
         assert procore.send("GET", TOOLS).headers["X-Rate-Limit-Remaining"] == "0"
@@ -488,7 +488,7 @@ def test_bulk_response_repeated_changes_only_open_steps(emulator):
 
 
 def test_many_responses_wait_for_a_delayed_transition(emulator):
-    emulator.control("PATCH", "switches", transition="delayed")
+    emulator.control("PATCH", "flags", transition="delayed")
     ids = emulator.control("POST", "procore/instances/many", count=2)["ids"]
     order = {"ids": ids, "login": "integration@example.com", "option": "Approve"}
     emulator.control("POST", "procore/instances/respond-many", **order)

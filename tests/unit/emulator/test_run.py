@@ -20,7 +20,7 @@ import requests
 import airflow_provider_workflows.emulator as package
 from airflow_provider_workflows.emulator import Emulator, listening_socket
 from airflow_provider_workflows.emulator.__main__ import main
-from airflow_provider_workflows.emulator.state import SWITCHES
+from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
 from tests.unit.emulator.conftest import PROJECT
 
 INSTANCES = f"{PROJECT}/workflows/instances"
@@ -88,8 +88,8 @@ def test_help_lists_every_flag(capsys):
         main(["--help"])
 
     shown = capsys.readouterr().out
-    for name, switch in SWITCHES.items():
-        assert f"  {name}: {switch.allowed}\n" in shown
+    for name, flag in BEHAVIOUR_FLAGS.items():
+        assert f"  {name}: {flag.allowed}\n" in shown
 
 
 def test_a_seed_that_does_not_exist_is_rejected():

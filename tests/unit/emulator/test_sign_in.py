@@ -64,8 +64,8 @@ def test_an_expired_token_is_rejected_in_the_live_format(emulator, procore):
     assert list(procore.get(TOOLS, status=401)) == ["errors"]
 
 
-def test_the_lifetime_of_tokens_can_be_switched(emulator, anybody):
-    emulator.control("PATCH", "switches", token_lifetime=60)
+def test_the_lifetime_of_tokens_is_a_flag(emulator, anybody):
+    emulator.control("PATCH", "flags", token_lifetime=60)
 
     assert anybody.post("/oauth/token", GRANT)["expires_in"] == 60
 
@@ -91,7 +91,7 @@ def test_who_is_signed_in_has_a_name_only_within_a_company(procore):
 @pytest.mark.parametrize("path", [TOOLS, f"{PROJECT}/workflows/instances/700001", "/rest/v1.0/me"])
 @pytest.mark.parametrize("status", [400, 403])
 def test_missing_company_header_is_rejected_with_either_status(emulator, procore, path, status):
-    emulator.control("PATCH", "switches", missing_company_header=str(status))
+    emulator.control("PATCH", "flags", missing_company_header=str(status))
     del procore.session.headers["Procore-Company-Id"]
 
     assert "Missing Procore-Company-Id" in procore.get(path, status=status)["message"]
@@ -109,7 +109,7 @@ def test_another_company_is_rejected_in_header_and_path(procore):
 
 @pytest.mark.parametrize("shape", ["json_string", "text", "object"])
 def test_a_workflowsoft_token_comes_in_every_format(emulator, anybody, shape):
-    emulator.control("PATCH", "switches", ws_token_shape=shape)
+    emulator.control("PATCH", "flags", ws_token_shape=shape)
 
     answer = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
 
@@ -130,7 +130,7 @@ def test_a_workflowsoft_token_comes_in_every_format(emulator, anybody, shape):
     ],
 )
 def test_the_token_route_may_response_with_the_login_page(emulator, anybody, shape, status, header):
-    emulator.control("PATCH", "switches", ws_token_shape=shape)
+    emulator.control("PATCH", "flags", ws_token_shape=shape)
 
     answer = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
 
@@ -147,8 +147,8 @@ WAYS = {
 
 @pytest.mark.parametrize("accepted", [*WAYS, "any"])
 @pytest.mark.parametrize("way", WAYS)
-def test_only_the_switched_way_of_signing_in_is_accepted(emulator, anybody, accepted, way):
-    emulator.control("PATCH", "switches", ws_mint_auth=accepted)
+def test_only_the_flagged_way_of_signing_in_is_accepted(emulator, anybody, accepted, way):
+    emulator.control("PATCH", "flags", ws_mint_auth=accepted)
 
     answer = anybody.send("GET", "/api/v2/app/apitoken", headers=WAYS[way])
 

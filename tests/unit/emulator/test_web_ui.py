@@ -12,7 +12,7 @@ import requests
 
 from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.emulator.app import Emulated
-from airflow_provider_workflows.emulator.state import SWITCHES
+from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
 from airflow_provider_workflows.emulator.web_ui import FILES, FOLDER
 from tests.unit.emulator.conftest import PROJECT
 
@@ -138,7 +138,7 @@ def test_page_shows_state_step_assignees_history_and_actions_of_v2(emulator):
 
 
 def test_a_step_of_v2_that_moves_can_be_responded_to_by_no_one(emulator):
-    emulator.control("PATCH", "switches", transition="delayed", transition_delay=3600)
+    emulator.control("PATCH", "flags", transition="delayed", transition_delay=3600)
     emulator.control("POST", "procore/instances/700001/respond", **INTEGRATION)
     one = instances(emulator, "procore")["700001"]
 
@@ -223,7 +223,7 @@ def test_an_instance_of_workflowsoft_can_be_filled_and_completed(emulator):
 
 
 def test_what_was_read_and_consumed_is_reported(emulator, workflowsoft):
-    emulator.control("PATCH", "switches", new_integrations="consumed_on_read")
+    emulator.control("PATCH", "flags", new_integrations="consumed_on_read")
     started = emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
     workflowsoft.get("/api/v2/workflows/instances/new-integrations", id=101)
 
@@ -246,13 +246,13 @@ def test_everything_that_is_offered_to_be_started_can_be(emulator, api):
 
 def test_faults_and_flags_are_reported(emulator):
     emulator.control("POST", "faults", status=429, path="^/rest")
-    emulator.control("PATCH", "switches", history="absent")
+    emulator.control("PATCH", "flags", history="absent")
     told = overview(emulator)
 
     assert [(fault["status"], fault["path"], fault["fired"]) for fault in told["faults"]] == [(429, "^/rest", 0)]
-    switches = {one["name"]: one for one in told["switches"]}
-    assert list(switches) == list(SWITCHES)
-    assert (switches["history"]["value"], switches["history"]["values"][0]) == ("absent", "full")
+    flags = {one["name"]: one for one in told["flags"]}
+    assert list(flags) == list(BEHAVIOUR_FLAGS)
+    assert (flags["history"]["value"], flags["history"]["values"][0]) == ("absent", "full")
 
 
 def test_every_fault_that_the_page_offers_is_taken(emulator):
@@ -298,7 +298,7 @@ def test_a_request_to_a_product_is_news(emulator, procore):
 
 def test_a_transition_that_takes_place_by_itself_is_news():
     emulated = Emulated("default")
-    emulated.world.switches.update(transition="delayed", transition_delay=2)
+    emulated.world.flags.update(transition="delayed", transition_delay=2)
     instance = emulated.procore.instances["700001"]
     option = instance.visits[-1].step.wire_options[0]["id"]
     emulated.procore.respond(instance, instance.visits[-1].id, "90001", option, None, [], "person")

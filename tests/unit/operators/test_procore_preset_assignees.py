@@ -164,7 +164,7 @@ def test_the_table_in_the_log_has_a_line_for_each_group():
 
 @pytest.mark.parametrize("server", ["replace", "merge"])
 def test_change_is_written_once_and_leaves_other_groups_unchanged(emulator, server):
-    emulator.control("PATCH", "switches", preset_groups=server)
+    emulator.control("PATCH", "flags", preset_groups=server)
     before = groups_of(emulator)
 
     row, _ = only(assign(directors(LEE), members="replace", mode="apply").execute({}))

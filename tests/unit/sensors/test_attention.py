@@ -274,7 +274,7 @@ def sensor_of(build, cls, parameters, **more):
 
 @pytest.mark.parametrize(("cls", "parameters", "history"), REASONS)
 def test_moving_the_emulators_clock_makes_any_step_overdue(emulator, build, heard, cls, parameters, history):
-    emulator.control("PATCH", "switches", history=history)
+    emulator.control("PATCH", "flags", history=history)
     sensor = sensor_of(build, cls, parameters)
     sensor.poke({})
     assert heard == []
@@ -289,7 +289,7 @@ def test_moving_the_emulators_clock_makes_any_step_overdue(emulator, build, hear
 @pytest.mark.parametrize("bulk_history", ["present", "absent"])
 @pytest.mark.parametrize(("cls", "parameters", "history"), REASONS)
 def test_moving_the_emulators_clock_resumes_a_deferred_wait(emulator, build, cls, parameters, history, bulk_history):
-    emulator.control("PATCH", "switches", history=history, bulk_history=bulk_history)
+    emulator.control("PATCH", "flags", history=history, bulk_history=bulk_history)
     trigger = deferred(sensor_of(build, cls, parameters), {}).trigger
     before = len(emulator.requests())
 

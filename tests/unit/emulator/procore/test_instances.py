@@ -151,7 +151,7 @@ def test_step_of_several_responders_waits_for_all_unless_one_rejects(emulator, p
 
 
 def test_identical_resubmission_is_a_no_op_and_another_conflicts(emulator, procore):
-    emulator.control("PATCH", "switches", transition="delayed", transition_delay=60)
+    emulator.control("PATCH", "flags", transition="delayed", transition_delay=60)
     answer_with(procore, "Approve", "Good")
     answer_with(procore, "Approve", "Good")
 
@@ -161,7 +161,7 @@ def test_identical_resubmission_is_a_no_op_and_another_conflicts(emulator, proco
 
 
 def test_a_delayed_transition_happens_when_its_time_has_come(emulator, procore):
-    emulator.control("PATCH", "switches", transition="delayed", transition_delay=60)
+    emulator.control("PATCH", "flags", transition="delayed", transition_delay=60)
     answer_with(procore, "Approve")
 
     assert step_of(procore)["response_occurrences"][0]["submitted_at"] is not None
@@ -173,7 +173,7 @@ def test_a_delayed_transition_happens_when_its_time_has_come(emulator, procore):
 @pytest.mark.parametrize(("named", "late"), [("when_it_moves", 60), ("when_decided", 0)])
 def test_delayed_transition_has_the_time_that_the_flag_names(emulator, procore, named, late):
     flags = {"transition": "delayed", "transition_delay": 60, "transition_time": named}
-    emulator.control("PATCH", "switches", **flags)
+    emulator.control("PATCH", "flags", **flags)
     answer_with(procore, "Approve")
     emulator.control("POST", "clock", advance=61)
 
@@ -186,7 +186,7 @@ def test_delayed_transition_has_the_time_that_the_flag_names(emulator, procore, 
 
 
 def test_no_one_responds_to_a_step_that_is_about_to_move(emulator, procore):
-    emulator.control("PATCH", "switches", transition="delayed", transition_delay=60)
+    emulator.control("PATCH", "flags", transition="delayed", transition_delay=60)
     started = procore.post(INSTANCES, {"tool_type": "generic_tool_item", "item_id": "7"}, status=201)["data"]["id"]
     person(emulator, "rita", "Reject", started)
 
@@ -195,7 +195,7 @@ def test_no_one_responds_to_a_step_that_is_about_to_move(emulator, procore):
 
 
 def test_a_termination_overtakes_a_delayed_transition(emulator, procore):
-    emulator.control("PATCH", "switches", transition="delayed", transition_delay=60)
+    emulator.control("PATCH", "flags", transition="delayed", transition_delay=60)
     answer_with(procore, "Approve")
     procore.post(f"{INSTANCE}/terminate")
     emulator.control("POST", "clock", advance=61)
@@ -206,7 +206,7 @@ def test_a_termination_overtakes_a_delayed_transition(emulator, procore):
 
 @pytest.mark.parametrize("status", [422, 404])
 def test_a_step_that_is_over_is_rejected_with_either_status(emulator, procore, status):
-    emulator.control("PATCH", "switches", stale_step=status)
+    emulator.control("PATCH", "flags", stale_step=status)
     over = step_of(procore)["id"]
     answer_with(procore, "Approve")
 
@@ -217,7 +217,7 @@ def test_a_step_that_is_over_is_rejected_with_either_status(emulator, procore, s
 
 @pytest.mark.parametrize("status", [403, 422])
 def test_who_is_not_asked_is_rejected_with_either_status(emulator, procore, status):
-    emulator.control("PATCH", "switches", non_assignee=str(status))
+    emulator.control("PATCH", "flags", non_assignee=str(status))
     answer_with(procore, "Return")
 
     assert reasons(answer_with(procore, "Resubmit", status=status)) == ["not_an_assignee"]
@@ -226,7 +226,7 @@ def test_who_is_not_asked_is_rejected_with_either_status(emulator, procore, stat
 
 @pytest.mark.parametrize("status", [422, 404, 403])
 def test_an_ended_instance_rejects_with_every_status(emulator, procore, status):
-    emulator.control("PATCH", "switches", ended_instance=str(status))
+    emulator.control("PATCH", "flags", ended_instance=str(status))
     answer_with(procore, "Reject")
 
     assert reasons(answer_with(procore, "Approve", status=status)) == ["instance_ended"]
@@ -278,7 +278,7 @@ def start_many(emulator: Any, count: int) -> list[str]:
     ],
 )
 def test_cursor_comes_back_where_the_flag_says_and_lists_all(emulator, procore, place, find):
-    emulator.control("PATCH", "switches", cursor_place=place)
+    emulator.control("PATCH", "flags", cursor_place=place)
     expected = ["700001", *start_many(emulator, 4)]
 
     answer = procore.send("GET", INSTANCES, params={**FILTER, "per_page": "2"})
@@ -308,7 +308,7 @@ def test_a_cursor_misses_nothing_when_rows_before_it_leave(emulator, procore):
 def test_pages_by_number_have_their_headers(emulator, procore, query):
     start_many(emulator, 4)
     if not query:
-        emulator.control("PATCH", "switches", instances_paging="page_only")
+        emulator.control("PATCH", "flags", instances_paging="page_only")
 
     answer = procore.send("GET", INSTANCES, params={**FILTER, "per_page": "2", **query})
 
@@ -334,9 +334,9 @@ def test_a_list_needs_the_tool_type_and_either_a_cursor_or_a_page(procore):
     procore.get(INSTANCES, status=400, **FILTER, cursor="not-ours")
 
 
-@pytest.mark.parametrize(("switch", "moves"), [("moves", True), ("start_only", False)])
-def test_updated_at_moves_with_each_step_or_with_the_end_only(emulator, procore, switch, moves):
-    emulator.control("PATCH", "switches", updated_at=switch)
+@pytest.mark.parametrize(("flag", "moves"), [("moves", True), ("start_only", False)])
+def test_updated_at_moves_with_each_step_or_with_the_end_only(emulator, procore, flag, moves):
+    emulator.control("PATCH", "flags", updated_at=flag)
 
     def updated() -> str:
         [listed] = procore.get(INSTANCES, **FILTER)["data"]
@@ -512,9 +512,9 @@ def test_history_shows_overdue_and_blocked_until_the_next_step(emulator, long_li
 
 
 def test_history_may_hold_events_only_or_be_absent(emulator, procore):
-    emulator.control("PATCH", "switches", history="events_only")
+    emulator.control("PATCH", "flags", history="events_only")
     assert list(history_of(procore)) == ["history"]
-    emulator.control("PATCH", "switches", history="absent")
+    emulator.control("PATCH", "flags", history="absent")
     procore.get(f"{INSTANCE}/history", status=404)
 
 
@@ -529,12 +529,12 @@ def test_the_histories_of_items_are_newest_first_and_may_be_absent(emulator, pro
     assert [(row["item_id"], len(row["instances"])) for row in many] == [("5001", 2), ("unknown", 0)]
     assert many[0]["instances"] == one
 
-    emulator.control("PATCH", "switches", bulk_history="no_instance_ids")
+    emulator.control("PATCH", "flags", bulk_history="no_instance_ids")
     many = procore.post(f"{INSTANCES}/bulk_history", bulk)["data"]
     assert all("instance_id" not in history for history in many[0]["instances"])
-    emulator.control("PATCH", "switches", bulk_history="not_allowed")
+    emulator.control("PATCH", "flags", bulk_history="not_allowed")
     procore.post(f"{INSTANCES}/bulk_history", bulk, status=405)
-    emulator.control("PATCH", "switches", bulk_history="absent", item_history="absent")
+    emulator.control("PATCH", "flags", bulk_history="absent", item_history="absent")
     procore.post(f"{INSTANCES}/bulk_history", bulk, status=404)
     procore.get(f"{INSTANCES}/history", status=404, tool_type=TOOL, item_id="5001")
 
@@ -544,10 +544,10 @@ def test_more_items_than_a_batch_holds_are_rejected(emulator, procore, status):
     def batch(size: int) -> dict[str, Any]:
         return {"tool_type": TOOL, "item_ids": ["1"] * size}
 
-    emulator.control("PATCH", "switches", bulk_history_too_many=status)
+    emulator.control("PATCH", "flags", bulk_history_too_many=status)
     assert reasons(procore.post(f"{INSTANCES}/bulk_history", batch(101), status=status)) == ["too_many_items"]
     procore.post(f"{INSTANCES}/bulk_history", batch(100))
-    emulator.control("PATCH", "switches", bulk_history_limit=3)
+    emulator.control("PATCH", "flags", bulk_history_limit=3)
     procore.post(f"{INSTANCES}/bulk_history", batch(4), status=status)
 
 
@@ -578,7 +578,7 @@ def test_a_hidden_instance_is_not_to_be_seen(emulator, procore):
 
 @pytest.mark.parametrize(("side", "status"), [("visible", 200), ("403", 403), ("404", 404)])
 def test_project_that_the_user_may_not_see_is_rejected(emulator, procore, side, status):
-    emulator.control("PATCH", "switches", second_project=side)
+    emulator.control("PATCH", "flags", second_project=side)
 
     procore.get(INSTANCES.replace("/1001/", "/1002/"), status=status, **FILTER)
     assert procore.get(INSTANCES, **FILTER)["data"]
@@ -661,7 +661,7 @@ def test_a_commenter_decides_nothing(emulator, procore):
     ],
 )
 def test_assignees_that_cannot_be_added_are_rejected(emulator, procore, changed, status):
-    emulator.control("PATCH", "switches", stale_step=404)
+    emulator.control("PATCH", "flags", stale_step=404)
     add_to_step(procore, status, **changed)
 
     assert emulator.effects() == []
@@ -704,7 +704,7 @@ def test_a_refresh_lifts_a_block_that_can_be_retried(emulator, procore):
 
 
 def test_terminating_may_be_disabled(emulator, procore):
-    emulator.control("PATCH", "switches", terminate_enabled="off")
+    emulator.control("PATCH", "flags", terminate_enabled="off")
 
     assert reasons(procore.post(f"{INSTANCE}/terminate", status=403)) == ["terminate_disabled"]
     assert emulator.effects() == []

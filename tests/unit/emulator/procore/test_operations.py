@@ -66,7 +66,7 @@ def test_a_preset_that_is_not_valid_starts_nothing(emulator, procore):
 
 
 def test_an_operation_takes_its_time(emulator, procore):
-    emulator.control("PATCH", "switches", operation_delay=60)
+    emulator.control("PATCH", "flags", operation_delay=60)
     operation_id = ordered(procore, items("1"))
 
     created = operation(procore, operation_id)
@@ -82,7 +82,7 @@ def test_an_operation_takes_its_time(emulator, procore):
 
 @pytest.mark.parametrize("idempotency", ["ignored", "honoured"])
 def test_the_same_token_is_the_same_operation_where_it_counts(emulator, procore, idempotency):
-    emulator.control("PATCH", "switches", idempotency=idempotency)
+    emulator.control("PATCH", "flags", idempotency=idempotency)
     token = {"Idempotency-Token": "once"}
 
     first = ordered(procore, items("1"), headers=token)
@@ -93,7 +93,7 @@ def test_the_same_token_is_the_same_operation_where_it_counts(emulator, procore,
 
 @pytest.mark.parametrize(("compares", "status"), [("422", 422), ("ignored", 202)])
 def test_a_token_with_another_body_is_rejected_by_flag(emulator, procore, compares, status):
-    emulator.control("PATCH", "switches", idempotency_other_body=compares)
+    emulator.control("PATCH", "flags", idempotency_other_body=compares)
     token = {"Idempotency-Token": "once"}
     first, other = items("1"), items("2")
 
@@ -104,7 +104,7 @@ def test_a_token_with_another_body_is_rejected_by_flag(emulator, procore, compar
 
 @pytest.mark.parametrize(("compares", "status"), [("422", 422), ("ignored", 204)])
 def test_a_response_whose_token_came_with_another_body(emulator, procore, compares, status):
-    emulator.control("PATCH", "switches", idempotency_other_body=compares)
+    emulator.control("PATCH", "flags", idempotency_other_body=compares)
     step = step_of(procore)
     response = {
         "current_step_occurrence_id": step["id"],
@@ -119,7 +119,7 @@ def test_a_response_whose_token_came_with_another_body(emulator, procore, compar
 
 
 def test_an_operation_is_visible_after_the_seconds_of_the_flag(emulator, procore):
-    emulator.control("PATCH", "switches", operation_visible_after=60)
+    emulator.control("PATCH", "flags", operation_visible_after=60)
     operation_id = ordered(procore, items("1"))
 
     procore.get(f"{COMPANY}/async_operations/{operation_id}", status=404)
@@ -128,13 +128,13 @@ def test_an_operation_is_visible_after_the_seconds_of_the_flag(emulator, procore
 
 
 def test_the_status_of_an_operation_comes_in_the_case_of_the_flag(emulator, procore):
-    emulator.control("PATCH", "switches", background_status_case="upper")
+    emulator.control("PATCH", "flags", background_status_case="upper")
 
     assert operation(procore, ordered(procore, items("1", "5001")))["status"] == "PARTIAL_DONE"
 
 
 def test_a_response_under_the_same_token_is_taken_once(emulator, procore):
-    emulator.control("PATCH", "switches", idempotency="honoured")
+    emulator.control("PATCH", "flags", idempotency="honoured")
     step = step_of(procore)
     response = {
         "current_step_occurrence_id": step["id"],
@@ -151,7 +151,7 @@ def test_a_response_under_the_same_token_is_taken_once(emulator, procore):
 
 @pytest.mark.parametrize("status", ["422", "400", "413"])
 def test_a_bulk_create_of_more_items_than_it_takes_is_rejected(emulator, procore, status):
-    emulator.control("PATCH", "switches", bulk_start_limit=2, bulk_start_too_many=status)
+    emulator.control("PATCH", "flags", bulk_start_limit=2, bulk_start_too_many=status)
 
     procore.post(BULK, items("1", "2", "3"), status=int(status))
     ordered(procore, items("1", "2"))
@@ -246,7 +246,7 @@ def test_a_temporary_replacement_starts_ends_and_can_be_stopped(emulator, long_l
 
 
 def test_a_replacement_is_processed_until_its_operation_is_finished(emulator, procore):
-    emulator.control("PATCH", "switches", operation_delay=60)
+    emulator.control("PATCH", "flags", operation_delay=60)
     accepted = procore.post(REQUESTS, REPLACEMENT, status=202)["data"]
 
     path = f"{REQUESTS}/{accepted['bulk_replace_request_id']}"
@@ -323,17 +323,17 @@ def test_replacements_can_be_listed_with_other_rows_and_without_filters(emulator
     requested(procore, old_assignee_id="90004", new_assignee_ids=["90006"])
     query = {"filters[old_assignee_ids]": "90001"}
 
-    emulator.control("PATCH", "switches", bulk_replace_rows="ids")
+    emulator.control("PATCH", "flags", bulk_replace_rows="ids")
     [row] = procore.get(REQUESTS, **query)["data"]
     assert (row["id"], row["old_assignee_id"], row["new_assignee_ids"]) == (first, "90001", ["90005", "90006"])
-    emulator.control("PATCH", "switches", bulk_replace_rows="bare", bulk_replace_filters="ignored")
+    emulator.control("PATCH", "flags", bulk_replace_rows="bare", bulk_replace_filters="ignored")
     rows = procore.get(REQUESTS, **query)["data"]
     assert [sorted(row) for row in rows] == [["id", "status"]] * 2
     assert sorted(procore.get(f"{REQUESTS}/{first}")["data"]) == ["id", "status"]
 
 
 def test_a_replacement_without_errors_may_have_no_list_of_them(emulator, procore):
-    emulator.control("PATCH", "switches", bulk_replace_errors="absent")
+    emulator.control("PATCH", "flags", bulk_replace_errors="absent")
 
     procore.get(f"{REQUESTS}/{requested(procore)}/errors", status=404)
     failed = requested(procore, old_assignee_id="90004", new_assignee_ids=["90009"])
@@ -344,7 +344,7 @@ def test_a_replacement_without_errors_may_have_no_list_of_them(emulator, procore
 
 
 def test_a_replacement_can_be_listed_with_times_and_a_cut_reason(emulator, procore):
-    emulator.control("PATCH", "switches", bulk_replace_rows="cut")
+    emulator.control("PATCH", "flags", bulk_replace_rows="cut")
     days = {"start_date": "2999-01-01", "end_date": "2999-02-01"}
     made = requested(procore, replacement_type="temporary", reason="On parental leave", **days)
 
@@ -356,11 +356,11 @@ def test_a_replacement_can_be_listed_with_times_and_a_cut_reason(emulator, proco
 
 
 def test_the_status_of_a_replacement_has_other_spellings_and_words(emulator, procore):
-    emulator.control("PATCH", "switches", operation_delay=60)
+    emulator.control("PATCH", "flags", operation_delay=60)
     path = f"{REQUESTS}/{requested(procore)}"
     shown = {}
     for spelling in ("documented", "upper_case", "more_words"):
-        emulator.control("PATCH", "switches", bulk_replace_status=spelling)
+        emulator.control("PATCH", "flags", bulk_replace_status=spelling)
         shown[spelling] = procore.get(path)["data"]["status"]
 
     assert shown == {"documented": "processing", "upper_case": "PROCESSING", "more_words": "queued"}
@@ -368,12 +368,12 @@ def test_the_status_of_a_replacement_has_other_spellings_and_words(emulator, pro
 
 def test_a_stopped_replacement_shows_later_or_is_gone(emulator, procore):
     days = {"replacement_type": "temporary", "start_date": "2999-01-01", "end_date": "2999-02-01"}
-    emulator.control("PATCH", "switches", bulk_replace_stop="later")
+    emulator.control("PATCH", "flags", bulk_replace_stop="later")
     path = f"{REQUESTS}/{requested(procore, **days)}"
     procore.change("DELETE", path, status=202)
     assert [procore.get(path)["data"]["status"] for _ in range(3)] == ["upcoming", "upcoming", "stopped"]
 
-    emulator.control("PATCH", "switches", bulk_replace_stop="gone")
+    emulator.control("PATCH", "flags", bulk_replace_stop="gone")
     path = f"{REQUESTS}/{requested(procore, **days)}"
     procore.get(path)
     procore.change("DELETE", path, status=202)
@@ -389,7 +389,7 @@ def test_the_second_stop_of_a_replacement_may_be_rejected(emulator, procore):
     procore.change("DELETE", path, status=202)
     procore.change("DELETE", path, status=202)
 
-    emulator.control("PATCH", "switches", bulk_replace_stop_again="rejected")
+    emulator.control("PATCH", "flags", bulk_replace_stop_again="rejected")
     procore.change("DELETE", path, status=422)
 
 
@@ -397,21 +397,21 @@ def test_the_list_of_errors_comes_in_other_forms_and_ways(emulator, procore):
     path = f"{REQUESTS}/{requested(procore, old_assignee_id='90004', new_assignee_ids=['90009'])}/errors"
     plain = procore.send("GET", path).content
 
-    emulator.control("PATCH", "switches", bulk_replace_csv="no_names")
+    emulator.control("PATCH", "flags", bulk_replace_csv="no_names")
     assert procore.send("GET", path).content == plain.split(b"\r\n", 1)[1]
-    emulator.control("PATCH", "switches", bulk_replace_csv="utf-16")
+    emulator.control("PATCH", "flags", bulk_replace_csv="utf-16")
     assert procore.send("GET", path).content.decode("utf-16").encode() == plain
-    emulator.control("PATCH", "switches", bulk_replace_csv="named_columns", bulk_replace_report="forbidden")
+    emulator.control("PATCH", "flags", bulk_replace_csv="named_columns", bulk_replace_report="forbidden")
     assert procore.send("GET", path).status_code == 403
 
 
 def test_the_list_of_errors_takes_some_reads_or_is_elsewhere(emulator, procore):
     made = requested(procore, old_assignee_id="90004", new_assignee_ids=["90009"])
     path = f"{REQUESTS}/{made}/errors"
-    emulator.control("PATCH", "switches", bulk_replace_report="accepted_first")
+    emulator.control("PATCH", "flags", bulk_replace_report="accepted_first")
     assert [procore.send("GET", path).status_code for _ in range(3)] == [202, 202, 200]
 
-    emulator.control("PATCH", "switches", bulk_replace_report="redirect")
+    emulator.control("PATCH", "flags", bulk_replace_report="redirect")
     address = procore.send("GET", path).headers["Location"]
     assert requests.get(address, timeout=10).status_code == 200
     assert requests.get(address, timeout=10, headers={"Authorization": "Bearer x"}).status_code == 400

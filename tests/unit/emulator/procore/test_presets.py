@@ -119,7 +119,7 @@ def test_a_tool_has_one_default_preset(emulator, procore):
 
 @pytest.mark.parametrize(("mode", "creators"), [("replace", []), ("merge", ["90002"])])
 def test_groups_that_an_update_leaves_out_are_emptied_or_kept(emulator, procore, mode, creators):
-    emulator.control("PATCH", "switches", preset_groups=mode)
+    emulator.control("PATCH", "flags", preset_groups=mode)
     names = uuids(procore)
     wanted = {names["Integration"]: ["90001", "90005"], names["Directors"]: ["90006"]}
 
@@ -153,7 +153,7 @@ def test_no_one_who_cannot_be_assigned_comes_into_a_group(emulator, procore):
 
 
 def test_an_update_counts_for_the_instances_to_come_only(emulator, procore):
-    emulator.control("PATCH", "switches", preset_groups="merge")
+    emulator.control("PATCH", "flags", preset_groups="merge")
     put_into(procore, {uuids(procore)["Integration"]: ["90005"]})
     started = procore.post(INSTANCES, {"tool_type": TOOL, "item_id": "9"}, status=201)["data"]
 
@@ -197,7 +197,7 @@ def test_a_person_edits_one_group_by_its_name(emulator, procore):
 
 
 def test_a_change_of_a_preset_can_show_some_reads_later(emulator, procore):
-    emulator.control("PATCH", "switches", preset_stale_reads=2)
+    emulator.control("PATCH", "flags", preset_stale_reads=2)
     before = groups_of(procore)
     put_into(procore, {uuids(procore)["Directors"]: ["90006"]})
 
@@ -207,7 +207,7 @@ def test_a_change_of_a_preset_can_show_some_reads_later(emulator, procore):
 
 @pytest.mark.parametrize(("rest", "stay"), [("kept", True), ("emptied", False)])
 def test_individual_assignees_that_an_update_leaves_out_stay_or_go(emulator, procore, rest, stay):
-    emulator.control("PATCH", "switches", preset_rest=rest)
+    emulator.control("PATCH", "flags", preset_rest=rest)
     step_uuid = step_of(procore)["step_uuid"]
     logins = [{"id": "90005", "required": False, "role_type": "commenter"}]
     procore.patch(f"{PRESET}/assignees", {"individual_assignees": [{"step_uuid": step_uuid, "logins": logins}]})
@@ -219,7 +219,7 @@ def test_individual_assignees_that_an_update_leaves_out_stay_or_go(emulator, pro
 
 @pytest.mark.parametrize("kind", ["responsible_role", "project_role", "RESPONSIBLE_ROLE"])
 def test_a_group_of_people_has_one_of_several_types(emulator, procore, kind):
-    emulator.control("PATCH", "switches", role_group_type=kind)
+    emulator.control("PATCH", "flags", role_group_type=kind)
 
     groups = procore.get(f"{COMPANY}/workflows/templates/versions/3011")["data"]["responsible_groups"]
     assert [group["type"] for group in groups] == [kind, kind, "ITEM_CREATOR"]

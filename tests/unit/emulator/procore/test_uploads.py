@@ -71,7 +71,7 @@ def test_a_file_of_several_parts_is_put_together_in_order(emulator, procore, any
 
 
 def test_only_an_upload_that_is_available_can_be_attached(emulator, procore, anybody):
-    emulator.control("PATCH", "switches", operation_delay=60)
+    emulator.control("PATCH", "flags", operation_delay=60)
     upload_id = uploaded(procore, anybody, b"the plan")
 
     for one in (upload_id, "unknown"):
@@ -124,7 +124,7 @@ def parts_sent(procore: Client, anybody: Client, *parts: bytes) -> tuple[str, li
     ("accepted", "quoted", "bare"), [("either", 200, 200), ("as_they_came", 200, 422), ("without_quotes", 422, 200)]
 )
 def test_etags_are_accepted_in_the_format_of_the_flag(emulator, procore, anybody, accepted, quoted, bare):
-    emulator.control("PATCH", "switches", upload_etags=accepted, upload_completed_again="200")
+    emulator.control("PATCH", "flags", upload_etags=accepted, upload_completed_again="200")
     path, etags = parts_sent(procore, anybody, b"the plan")
 
     procore.patch(path, {"part_etags": etags}, quoted)
@@ -134,7 +134,7 @@ def test_etags_are_accepted_in_the_format_of_the_flag(emulator, procore, anybody
 @pytest.mark.parametrize("again", ["409", "200"])
 @pytest.mark.parametrize("completion", ["200", "204"])
 def test_an_upload_is_completed_as_the_flags_say(emulator, procore, anybody, completion, again):
-    emulator.control("PATCH", "switches", upload_completion=completion, upload_completed_again=again)
+    emulator.control("PATCH", "flags", upload_completion=completion, upload_completed_again=again)
     path, etags = parts_sent(procore, anybody, b"the plan")
 
     procore.patch(path, {"part_etags": etags}, int(completion))
@@ -144,7 +144,7 @@ def test_an_upload_is_completed_as_the_flags_say(emulator, procore, anybody, com
 
 
 def test_an_upload_is_visible_after_the_seconds_of_the_flag(emulator, procore):
-    emulator.control("PATCH", "switches", upload_visible_after=60)
+    emulator.control("PATCH", "flags", upload_visible_after=60)
     path = f"{UPLOADS}/{procore.post(UPLOADS, order(b'1'), status=201)['data']['upload_id']}"
 
     procore.get(path, status=404)
@@ -154,7 +154,7 @@ def test_an_upload_is_visible_after_the_seconds_of_the_flag(emulator, procore):
 
 @pytest.mark.parametrize("how", ["shown", "new_upload"])
 def test_an_address_expires_after_an_hour_and_is_renewed_by_flag(emulator, procore, anybody, how):
-    emulator.control("PATCH", "switches", upload_new_address=how)
+    emulator.control("PATCH", "flags", upload_new_address=how)
     first, second = b"1" * (5 * MIB + 1), b"2"
     created = procore.post(UPLOADS, order(first, second), status=201)["data"]
     old = [target["url"] for target in created["segments"]]
@@ -181,7 +181,7 @@ def test_an_upload_that_is_not_attached_is_gone_after_a_day(emulator, long_lived
 
 
 def test_the_status_of_an_upload_comes_in_the_case_of_the_flag(emulator, procore, anybody):
-    emulator.control("PATCH", "switches", background_status_case="upper")
+    emulator.control("PATCH", "flags", background_status_case="upper")
     path = f"{UPLOADS}/{procore.post(UPLOADS, order(b'1'), status=201)['data']['upload_id']}"
 
     assert procore.get(path)["data"]["status"] == "UPLOADING"
@@ -192,7 +192,7 @@ def test_the_status_of_an_upload_comes_in_the_case_of_the_flag(emulator, procore
 
 @pytest.mark.parametrize("where", [OLDER, "/rest/v1.1/companies/4264807/uploads"])
 def test_the_older_uploads_take_a_form(emulator, procore, anybody, where):
-    emulator.control("PATCH", "switches", uploads="v1.1")
+    emulator.control("PATCH", "flags", uploads="v1.1")
     wanted = {"response_filename": "plan.pdf", "response_content_type": "application/pdf"}
     created = procore.post(where, wanted, status=201)
     file = {"file": ("plan.pdf", b"the plan")}
@@ -206,7 +206,7 @@ def test_the_older_uploads_take_a_form(emulator, procore, anybody, where):
 
 
 def test_the_older_uploads_take_segments(emulator, procore, anybody):
-    emulator.control("PATCH", "switches", uploads="v1.1")
+    emulator.control("PATCH", "flags", uploads="v1.1")
     wanted = {"response_filename": "plan.pdf", "segments": [segment(b"the "), segment(b"plan")]}
     created = procore.post(OLDER, wanted, status=201)
     etags = [
@@ -222,7 +222,7 @@ def test_the_older_uploads_take_segments(emulator, procore, anybody):
 def test_one_version_of_the_uploads_is_there(emulator, procore):
     older = {"response_filename": "plan.pdf"}
     procore.post(OLDER, older, status=404)
-    emulator.control("PATCH", "switches", uploads="v1.1")
+    emulator.control("PATCH", "flags", uploads="v1.1")
     procore.post(UPLOADS, order(b"1"), status=404)
     procore.post(f"{OLDER.replace('1001', '1003')}", older, status=404)
     procore.post(OLDER, {}, status=400)

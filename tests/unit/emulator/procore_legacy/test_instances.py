@@ -207,7 +207,7 @@ def test_an_instance_is_found_by_its_object(legacy):
 
 def test_listing_may_be_forbidden_while_showing_is_not(emulator, legacy):
     listed = legacy.get(INSTANCES)
-    emulator.control("PATCH", "switches", legacy_list="forbidden")
+    emulator.control("PATCH", "flags", legacy_list="forbidden")
 
     for query in ({}, OBJECT):
         assert legacy.get(INSTANCES, status=403, **query)["code"] == 403
@@ -227,12 +227,12 @@ def test_instances_of_one_object_are_all_listed(emulator, legacy):
 # --- what no document tells ---
 
 
-def switched(emulator: Any, **switches: str) -> None:
-    emulator.control("PATCH", "switches", **switches)
+def set_flags(emulator: Any, **flags: str) -> None:
+    emulator.control("PATCH", "flags", **flags)
 
 
 def test_delayed_transition_lists_no_activity_meanwhile(emulator, legacy):
-    switched(emulator, legacy_transition="delayed")
+    set_flags(emulator, legacy_transition="delayed")
     perform(legacy)
 
     between = legacy.get(f"{INSTANCES}/568150")
@@ -246,7 +246,7 @@ def test_delayed_transition_lists_no_activity_meanwhile(emulator, legacy):
 
 
 def test_terminated_instance_does_not_move_on_later(emulator, legacy):
-    switched(emulator, legacy_transition="delayed")
+    set_flags(emulator, legacy_transition="delayed")
     perform(legacy)
     emulator.control("POST", "procore/legacy/instances/568150/terminate")
     emulator.control("POST", "clock", advance=2)
@@ -254,22 +254,22 @@ def test_terminated_instance_does_not_move_on_later(emulator, legacy):
     assert state_of(legacy) == "Start"
 
 
-def test_ended_instance_polls_as_switched(emulator, legacy):
+def test_ended_instance_polls_as_the_flag_says(emulator, legacy):
     emulator.control("POST", "procore/legacy/instances/568150/terminate")
 
     assert legacy.get(f"{INSTANCES}/568150")["current_workflow_activities"] == []
-    switched(emulator, legacy_ended="activities_listed")
+    set_flags(emulator, legacy_ended="activities_listed")
     assert len(legacy.get(f"{INSTANCES}/568150")["current_workflow_activities"]) == 1
     perform(legacy, status=400)
-    switched(emulator, legacy_ended="not_found")
+    set_flags(emulator, legacy_ended="not_found")
     legacy.get(f"{INSTANCES}/568150", status=404)
 
 
-def test_instance_that_was_left_behind_polls_as_switched(emulator, legacy):
+def test_instance_that_was_left_behind_polls_as_the_flag_says(emulator, legacy):
     perform(legacy)
 
     def looks(side: str) -> tuple[str, bool, int]:
-        switched(emulator, legacy_left_behind=side)
+        set_flags(emulator, legacy_left_behind=side)
         shown = legacy.get(f"{INSTANCES}/568150")
         activities = shown["current_workflow_activities"]
         return shown["current_workflow_state"]["status"], shown["terminated_at"] is not None, len(activities)
@@ -277,12 +277,12 @@ def test_instance_that_was_left_behind_polls_as_switched(emulator, legacy):
     assert looks("unchanged") == ("Under Review", False, 2)
     assert looks("terminated") == ("Under Review", True, 0)
     assert looks("draft") == ("Draft", False, 0)
-    switched(emulator, legacy_left_behind="not_found")
+    set_flags(emulator, legacy_left_behind="not_found")
     legacy.get(f"{INSTANCES}/568150", status=404)
 
 
-def test_performed_activity_stays_listed_where_switched(emulator, legacy):
-    switched(emulator, legacy_open_activities="until_state_moves")
+def test_performed_activity_stays_listed_where_the_flag_says(emulator, legacy):
+    set_flags(emulator, legacy_open_activities="until_state_moves")
     accept = {"workflow_activity_id": 29950, "workflow_instance_id": 568151}
     perform(legacy, **accept)
 
@@ -292,7 +292,7 @@ def test_performed_activity_stays_listed_where_switched(emulator, legacy):
 
 
 def test_ignored_filters_show_all_instances_and_histories(emulator, legacy):
-    switched(emulator, legacy_filters="ignored")
+    set_flags(emulator, legacy_filters="ignored")
     perform(legacy)
 
     assert [row["id"] for row in legacy.get(INSTANCES, **OBJECT)] == [568150, 568151]
@@ -300,11 +300,11 @@ def test_ignored_filters_show_all_instances_and_histories(emulator, legacy):
     legacy.get(f"{INSTANCES}/0", status=404, **OBJECT)
 
 
-def test_time_type_and_status_of_an_instance_are_as_switched(emulator, legacy):
+def test_time_type_and_status_of_an_instance_are_as_the_flag_says(emulator, legacy):
     shown = legacy.get(f"{INSTANCES}/568150")
     assert shown["current_state_set_at"]
     assert shown["workflowed_object_type"] == "Contract"
-    switched(emulator, legacy_state_set_at="null", legacy_object_type="class", legacy_status="object")
+    set_flags(emulator, legacy_state_set_at="null", legacy_object_type="class", legacy_status="object")
 
     shown = legacy.get(f"{INSTANCES}/568150")
     assert shown["current_state_set_at"] is None
@@ -313,13 +313,13 @@ def test_time_type_and_status_of_an_instance_are_as_switched(emulator, legacy):
     assert legacy.get(INSTANCES)[0]["current_workflow_state"]["status"] == "Draft"
 
 
-def test_rejected_activity_has_the_switched_status(emulator, legacy):
-    switched(emulator, legacy_rejection="422")
+def test_rejected_activity_has_the_flagged_status(emulator, legacy):
+    set_flags(emulator, legacy_rejection="422")
     perform(legacy, status=422, workflow_activity_id=29947)
 
 
-def test_files_go_into_the_field_that_is_switched(emulator, legacy):
-    switched(emulator, legacy_attachments="plain")
+def test_files_go_into_the_field_of_the_flag(emulator, legacy):
+    set_flags(emulator, legacy_attachments="plain")
     fields = [(f"workflow_activity_history[{name}]", (None, str(value))) for name, value in SUBMIT.items()]
     names = ("workflow_activity_history[attachments][]", "attachments[]")
     files = [*fields, *((name, (f"{number}.pdf", b"%PDF")) for number, name in enumerate(names))]
@@ -329,7 +329,7 @@ def test_files_go_into_the_field_that_is_switched(emulator, legacy):
     assert [one["name"] for one in answer.json()["file_attachments"]] == ["1.pdf"]
 
 
-def test_permanent_logs_hold_what_is_switched(emulator, legacy):
+def test_permanent_logs_hold_what_the_flag_says(emulator, legacy):
     perform(legacy)
     emulator.control("POST", "procore/legacy/instances/568150/terminate")
     legacy.query = {}
@@ -338,9 +338,9 @@ def test_permanent_logs_hold_what_is_switched(emulator, legacy):
         return [row["activity"] for row in legacy.get(LOGS[0], **OBJECT)]
 
     assert activities() == ["Submit for Approval"]
-    switched(emulator, permanent_logs="all_events")
+    set_flags(emulator, permanent_logs="all_events")
     assert activities() == ["Submit for Approval", "Terminated"]
-    switched(emulator, permanent_logs="none")
+    set_flags(emulator, permanent_logs="none")
     assert activities() == []
 
 
@@ -348,8 +348,8 @@ def test_permanent_logs_hold_what_is_switched(emulator, legacy):
     ("ids", "shown"),
     [("login_information", (90003, None)), ("own_beside", (1090003, 90003)), ("own", (1090003, None))],
 )
-def test_directory_names_users_by_the_switched_ids(emulator, legacy, ids, shown):
-    switched(emulator, directory_ids=ids)
+def test_directory_names_users_by_the_flagged_ids(emulator, legacy, ids, shown):
+    set_flags(emulator, directory_ids=ids)
 
     (rita,) = legacy.get(PEOPLE, **{"filters[search]": "rita@"})
 
@@ -359,7 +359,7 @@ def test_directory_names_users_by_the_switched_ids(emulator, legacy, ids, shown)
 # --- histories ---
 
 
-def test_histories_come_in_the_switched_order_unless_sorted(emulator, legacy):
+def test_histories_come_in_the_flagged_order_unless_sorted(emulator, legacy):
     perform(legacy)
     emulator.control("POST", "clock", advance=86400 // 24)
     person(emulator, "rita", "Deny")
@@ -369,7 +369,7 @@ def test_histories_come_in_the_switched_order_unless_sorted(emulator, legacy):
         return [row["workflow_activity_name"] for row in rows]
 
     assert activities() == ["Submit for Approval", "Deny"]
-    emulator.control("PATCH", "switches", legacy_history_order="newest_first")
+    emulator.control("PATCH", "flags", legacy_history_order="newest_first")
     assert activities() == ["Deny", "Submit for Approval"]
     assert activities(sort="created_at") == ["Submit for Approval", "Deny"]
     assert activities(sort="-created_at") == ["Deny", "Submit for Approval"]
@@ -388,11 +388,11 @@ def test_a_history_row_is_shown_by_its_id_and_listed_by_its_object(legacy):
 
 
 def test_a_history_row_may_lack_names_and_name_another_user(emulator, legacy):
-    emulator.control("PATCH", "switches", performed_by="overridden")
+    emulator.control("PATCH", "flags", performed_by="overridden")
     row = perform(legacy)
     assert (row["performed_by_id"], row["performed_by_name"]) == (1498096, "Somebody Else")
 
-    emulator.control("PATCH", "switches", history_names="without")
+    emulator.control("PATCH", "flags", history_names="without")
     bare = legacy.get(f"{HISTORIES}/{row['id']}")
     assert not [name for name in bare if name.endswith("_name") or "state" in name]
 

@@ -10,7 +10,7 @@ from tests.unit.emulator.workflowsoft.test_instances import complete, fields_of,
 
 
 def turn(emulator: Any, **flags: str) -> None:
-    emulator.control("PATCH", "switches", **flags)
+    emulator.control("PATCH", "flags", **flags)
 
 
 @pytest.mark.parametrize(("flag", "emptied"), [("partial", False), ("replace", True)])

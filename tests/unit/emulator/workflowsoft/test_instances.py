@@ -111,7 +111,7 @@ def test_a_user_has_a_name_and_an_email_and_a_search_a_limit(workflowsoft):
 
 
 def test_an_instance_is_returned_until_it_is_completed(emulator, workflowsoft):
-    emulator.control("PATCH", "switches", new_integrations="kept_until_completed")
+    emulator.control("PATCH", "flags", new_integrations="kept_until_completed")
     first, second = start(emulator), start(emulator)
 
     assert poll(workflowsoft).json()["IntegrationInstanceId"] == int(first)
@@ -123,7 +123,7 @@ def test_an_instance_is_returned_until_it_is_completed(emulator, workflowsoft):
 
 
 def test_reading_may_consume_and_that_is_an_effect(emulator, workflowsoft):
-    emulator.control("PATCH", "switches", new_integrations="consumed_on_read")
+    emulator.control("PATCH", "flags", new_integrations="consumed_on_read")
     first, second = start(emulator), start(emulator)
 
     assert [poll(workflowsoft).json()["IntegrationInstanceId"] for _ in range(2)] == [int(first), int(second)]
@@ -133,14 +133,14 @@ def test_reading_may_consume_and_that_is_an_effect(emulator, workflowsoft):
 
 
 def test_several_may_come_as_a_list(emulator, workflowsoft):
-    emulator.control("PATCH", "switches", new_integration_shape="list")
+    emulator.control("PATCH", "flags", new_integration_shape="list")
     started = [start(emulator), start(emulator)]
 
     assert [str(row["IntegrationInstanceId"]) for row in poll(workflowsoft).json()] == started
 
 
 @pytest.mark.parametrize(
-    ("switch", "status", "body"),
+    ("flag", "status", "body"),
     [
         ("204", 204, b""),
         ("empty", 200, b""),
@@ -150,8 +150,8 @@ def test_several_may_come_as_a_list(emulator, workflowsoft):
         ("not_found", 404, b'{"Message":"No new integrations."}'),
     ],
 )
-def test_nothing_new_has_every_format(emulator, workflowsoft, switch, status, body):
-    emulator.control("PATCH", "switches", no_new_integration=switch)
+def test_nothing_new_has_every_format(emulator, workflowsoft, flag, status, body):
+    emulator.control("PATCH", "flags", no_new_integration=flag)
 
     answer = poll(workflowsoft)
 
@@ -213,7 +213,7 @@ def test_decimals_keep_their_digits(emulator, workflowsoft):
     ],
 )
 def test_a_value_that_does_not_fit_is_rejected_whole(emulator, workflowsoft, status, values, words):
-    emulator.control("PATCH", "switches", ws_error_status=str(status))
+    emulator.control("PATCH", "flags", ws_error_status=str(status))
     started = start(emulator)
 
     refused = write(workflowsoft, started, {"Venue": "Garden", **values}, status=status)
@@ -373,9 +373,9 @@ def test_completing_needs_the_required_fields_and_opens_the_next_step(emulator, 
     assert [effect["action"] for effect in emulator.effects()].count("complete") == 2
 
 
-@pytest.mark.parametrize(("switch", "status", "times"), [("error", 400, 1), ("no_op", 204, 2)])
-def test_completing_twice_is_an_error_or_is_let_through_and_counted(emulator, workflowsoft, switch, status, times):
-    emulator.control("PATCH", "switches", ws_complete_again=switch)
+@pytest.mark.parametrize(("flag", "status", "times"), [("error", 400, 1), ("no_op", 204, 2)])
+def test_completing_twice_is_an_error_or_is_let_through_and_counted(emulator, workflowsoft, flag, status, times):
+    emulator.control("PATCH", "flags", ws_complete_again=flag)
     started = start(emulator, Venue="Garden")
     complete(workflowsoft, started)
 
@@ -388,7 +388,7 @@ def test_completing_twice_is_an_error_or_is_let_through_and_counted(emulator, wo
 
 @pytest.mark.parametrize("status", [400, 500])
 def test_an_action_that_no_one_knows_is_rejected(emulator, workflowsoft, status):
-    emulator.control("PATCH", "switches", ws_error_status=status)
+    emulator.control("PATCH", "flags", ws_error_status=status)
     started = start(emulator, Venue="Garden")
 
     complete(workflowsoft, started, status=status, action="Reject")
@@ -437,8 +437,8 @@ def test_a_process_ends_with_its_last_step(emulator, workflowsoft):
 
 
 def test_the_state_shows_who_read_and_completed_an_instance_and_when(emulator, workflowsoft):
-    emulator.control("PATCH", "switches", new_integrations="kept_until_completed")
-    emulator.control("PATCH", "switches", ws_complete_again="no_op")
+    emulator.control("PATCH", "flags", new_integrations="kept_until_completed")
+    emulator.control("PATCH", "flags", ws_complete_again="no_op")
     started = start(emulator, "Data issue")
     poll(workflowsoft, 401)
     poll(workflowsoft, 401)
@@ -455,7 +455,7 @@ def test_the_state_shows_who_read_and_completed_an_instance_and_when(emulator, w
 
 
 def test_the_state_shows_that_an_instance_was_consumed(emulator, workflowsoft):
-    emulator.control("PATCH", "switches", new_integrations="consumed_on_read")
+    emulator.control("PATCH", "flags", new_integrations="consumed_on_read")
     start(emulator)
     poll(workflowsoft)
     poll(workflowsoft)
@@ -486,7 +486,7 @@ def test_a_person_fills_fields_and_completes_by_hand(emulator, workflowsoft):
 
 
 @pytest.mark.parametrize(
-    ("switch", "status", "locked", "words"),
+    ("flag", "status", "locked", "words"),
     [
         ("readable", 200, False, ""),
         ("read_only", 200, True, ""),
@@ -494,8 +494,8 @@ def test_a_person_fills_fields_and_completes_by_hand(emulator, workflowsoft):
         ("error", 400, None, "The task is already completed."),
     ],
 )
-def test_the_fields_of_a_completed_instance(emulator, workflowsoft, switch, status, locked, words):
-    emulator.control("PATCH", "switches", ws_fields_after_completion=switch)
+def test_the_fields_of_a_completed_instance(emulator, workflowsoft, flag, status, locked, words):
+    emulator.control("PATCH", "flags", ws_fields_after_completion=flag)
     started = start(emulator, "Data issue")
     assert not any(field["isReadonly"] for field in fields_of(workflowsoft, started).values())
     complete(workflowsoft, started)
@@ -511,7 +511,7 @@ def test_the_fields_of_a_completed_instance(emulator, workflowsoft, switch, stat
 
 
 def test_a_process_is_started_with_exact_fields(emulator, workflowsoft):
-    emulator.control("PATCH", "switches", new_integrations="kept_until_completed")
+    emulator.control("PATCH", "flags", new_integrations="kept_until_completed")
     workflowsoft.session.headers["X-OnBehalfOf-Id"] = "11"
     body = f'{{"TemplateId": 1, "Fields": {{"{EVENT_NAME}": "Fair", "Event duration": 12345678901234.5678}}}}'
     process = workflowsoft.send("POST", "/api/v2/workflows/start", data=body, headers=JSON).json()
@@ -579,15 +579,15 @@ def test_a_task_that_cannot_be_created_is_rejected(emulator, workflowsoft, task)
 
 
 @pytest.mark.parametrize(
-    ("switch", "options"),
+    ("flag", "options"),
     [
         ("texts", ["Low", "Medium", "High"]),
         ("id_value", [{"Id": 1, "Value": "Low"}, {"Id": 2, "Value": "Medium"}, {"Id": 3, "Value": "High"}]),
         ("unknown", {"items": "Low;Medium;High"}),
     ],
 )
-def test_options_come_in_several_formats(emulator, workflowsoft, switch, options):
-    emulator.control("PATCH", "switches", ws_options_shape=switch)
+def test_options_come_in_several_formats(emulator, workflowsoft, flag, options):
+    emulator.control("PATCH", "flags", ws_options_shape=flag)
     started = start(emulator, "Field types")
 
     assert fields_of(workflowsoft, started)["Choice"]["options"] == options
@@ -597,7 +597,7 @@ def test_options_come_in_several_formats(emulator, workflowsoft, switch, options
 
 @pytest.mark.parametrize("spelling", ["as_documented", "camel", "pascal"])
 def test_keys_are_spelt_in_several_ways(emulator, workflowsoft, spelling):
-    emulator.control("PATCH", "switches", ws_names=spelling, new_integrations="kept_until_completed")
+    emulator.control("PATCH", "flags", ws_names=spelling, new_integrations="kept_until_completed")
     started = start(emulator, "Field types")
     answers = [
         workflowsoft.get("/api/v2/workflows")[0],
@@ -614,25 +614,25 @@ def test_keys_are_spelt_in_several_ways(emulator, workflowsoft, spelling):
     assert {key[0].isupper() for answer in answers for key in answer} == {spelling != "camel"}
     assert {key[0].isupper() for key in field} == {spelling == "pascal"}
     assert field["ValueJson" if spelling == "pascal" else "valueJson"] == '"Plain text"'
-    emulator.control("PATCH", "switches", new_integration_shape="list", ws_error_status="500")
+    emulator.control("PATCH", "flags", new_integration_shape="list", ws_error_status="500")
     assert len(poll(workflowsoft, 601).json()) == 1
     complete(workflowsoft, started, status=500, action="Reject")
 
 
 @pytest.mark.parametrize("spelling", ["camel", "pascal"])
 def test_the_spelling_leaves_the_token_and_what_has_no_keys_alone(emulator, anybody, workflowsoft, spelling):
-    emulator.control("PATCH", "switches", ws_names=spelling, ws_token_shape="object", no_new_integration="null")
+    emulator.control("PATCH", "flags", ws_names=spelling, ws_token_shape="object", no_new_integration="null")
 
     answer = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
     assert list(answer.json()) == ["access_token", "expires_in"]
     assert poll(workflowsoft).json() is None
-    emulator.control("PATCH", "switches", no_new_integration="empty")
+    emulator.control("PATCH", "flags", no_new_integration="empty")
     assert poll(workflowsoft).content == b""
 
 
 @pytest.mark.parametrize(("after", "taken"), [(False, 0), (True, 1)])
 def test_a_delay_comes_before_the_effect_or_behind_it(emulator, workflowsoft, after, taken):
-    emulator.control("PATCH", "switches", new_integrations="consumed_on_read")
+    emulator.control("PATCH", "flags", new_integrations="consumed_on_read")
     start(emulator)
     emulator.control("POST", "faults", path="new-integrations", delay=1.0, after=after)
 
