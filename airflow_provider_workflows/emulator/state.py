@@ -1,4 +1,4 @@
-"""What the emulated products share: the clock, the users, the tokens, the flags, and the record of what happened."""
+"""The state that all emulated APIs share: clock, users, tokens, flags, faults, and the log of requests and changes."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import re
 import secrets
 import time
 from collections import Counter, deque
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -14,8 +15,8 @@ from typing import Any
 
 from .behaviour_flags import BEHAVIOUR_FLAGS
 
-LATEST = datetime(3000, 1, 1, tzinfo=timezone.utc).timestamp()
-REQUESTS_KEPT = 10_000
+MAX_TIMESTAMP = datetime(3000, 1, 1, tzinfo=timezone.utc).timestamp()
+MAX_STORED_REQUESTS = 10_000
 SEEDS = ("default", "large", "huge")
 
 COMPANY = {"id": "4264807", "name": "Example Builders"}
@@ -28,8 +29,8 @@ ADMIN_LOGIN = "admin@example.com"
 ADMIN_PASSWORD = "emulator-password"
 
 
-class Refusal(Exception):
-    """An answer that is not a success, in the product's own form."""
+class Rejection(Exception):
+    """Raised by a route to return an error response in the API's own format."""
 
     def __init__(self, status: int, body: Any, headers: dict[str, str] | None = None):
         super().__init__(status, body)
@@ -44,8 +45,13 @@ SIGN_IN_PAGE = (
 )
 
 
+def unknown_value(kind: str, value: Any, expected: Iterable[str]) -> Rejection:
+    """Return the rejection of a control call that names something that does not exist."""
+    return Rejection(422, {"error": f"Unknown {kind} {value!r}. Expected one of: {', '.join(expected)}."})
+
+
 class Clock:
-    """Real time plus an offset that only grows."""
+    """Runs ahead of real time by an offset that can only grow."""
 
     def __init__(self) -> None:
         self.offset = 0.0
@@ -54,8 +60,8 @@ class Clock:
         return time.time() + self.offset
 
     def advance(self, seconds: float) -> None:
-        if seconds < 0 or self.time() + seconds > LATEST:
-            raise Refusal(422, {"error": "the clock moves forward only, and not beyond the year 2999"})
+        if seconds < 0 or self.time() + seconds > MAX_TIMESTAMP:
+            raise Rejection(422, {"error": "The clock can only move forward, and not beyond the year 2999."})
         self.offset += seconds
 
     def iso(self, moment: float | None = None) -> str:
@@ -66,7 +72,7 @@ def _iso(moment: float) -> str:
     return datetime.fromtimestamp(moment, timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
-_known_iso = lru_cache(maxsize=10_000)(_iso)  # the moments that are shown again and again
+_known_iso = lru_cache(maxsize=10_000)(_iso)  # the same times are formatted again and again
 
 
 @dataclass(frozen=True)
@@ -97,16 +103,16 @@ def user_by_login(login: str) -> User:
     for user in USERS.values():
         if login in (user.login, user.id):
             return user
-    raise Refusal(422, {"error": f"no user {login}; there are {', '.join(u.login for u in USERS.values())}"})
+    raise unknown_value("user", login, (user.login for user in USERS.values()))
 
 
 @dataclass
 class Fault:
-    """What goes wrong with the next requests that match."""
+    """Disturbs the next requests that match."""
 
     id: int
     method: str | None
-    path: str  # a regular expression, searched for
+    path: str  # a regular expression that is searched in the path
     times: int
     skip: int
     status: int | None
@@ -114,14 +120,14 @@ class Fault:
     body: str | None
     json: Any
     delay: float  # seconds
-    reset: str | None  # before or after
-    truncate: int | None  # bytes that arrive
+    reset: str | None  # "before" or "after" the request takes effect
+    truncate: int | None  # number of bytes that are sent
     after: bool
     seen: int = 0
     fired: int = 0
 
-    def strikes(self, method: str, path: str) -> bool:
-        """Tell whether this request is the fault's, and count it."""
+    def applies_to(self, method: str, path: str) -> bool:
+        """Return whether the fault applies to a request, and count the request."""
         if self.fired >= self.times or self.method not in (None, method) or not re.search(self.path, path):
             return False
         self.seen += 1
@@ -131,28 +137,28 @@ class Fault:
         return True
 
 
-class World:
-    """All that the emulator knows; one asyncio loop changes it, and never in the middle of an await."""
+class EmulatorState:
+    """Holds the shared state. Only one asyncio loop changes it, and no change spans an await."""
 
     def __init__(self, seed: str):
-        self.tokens: dict[str, float] = {}  # Procore's; value: unix time of the end
+        self.tokens: dict[str, float] = {}  # Procore's tokens with their expiry as a Unix time
         self.ws_tokens: dict[str, float] = {}
         self.clear(seed)
 
     def clear(self, seed: str) -> None:
-        """Forget all but the tokens: whoever is signed in stays so."""
+        """Reset everything but the tokens, so that clients stay signed in."""
         if seed not in SEEDS:
-            raise Refusal(422, {"error": f"no seed {seed!r}; there are {', '.join(SEEDS)}"})
+            raise unknown_value("seed", seed, SEEDS)
         self.seed = seed
         self.clock = Clock()
         self.flags: dict[str, Any] = {name: flag.values[0] for name, flag in BEHAVIOUR_FLAGS.items()}
         self.effects: list[dict[str, Any]] = []
-        self.requests: deque[dict[str, Any]] = deque(maxlen=REQUESTS_KEPT)
+        self.requests: deque[dict[str, Any]] = deque(maxlen=MAX_STORED_REQUESTS)
         self.requests_served = 0
-        self.requests_by_route: Counter[str] = Counter()  # of all, while ``requests`` keeps the last ones only
+        self.requests_by_route: Counter[str] = Counter()  # unlike ``requests``, it counts all requests
         self.faults: list[Fault] = []
         self.fault_ids = itertools.count(1)
-        self.bodies_by_token: dict[str, bytes] = {}  # by idempotency token, the body that it came with first
+        self.bodies_by_token: dict[str, bytes] = {}  # by idempotency token: the body of its first request
         self.spike: deque[float] = deque()
         self.hour: deque[float] = deque()
 
@@ -168,12 +174,12 @@ class World:
     def is_valid(self, store: dict[str, float], token: str) -> bool:
         return store.get(token, 0.0) > self.clock.time()
 
-    def token_refusal(self, body: Any) -> Refusal:
-        """Return the answer to a call whose token is not valid (any more)."""
-        kind = self.flags["refused_token"]
+    def token_rejection(self, body: Any) -> Rejection:
+        """Return the response to a call whose token is invalid or has expired."""
+        kind = self.flags["rejected_token"]
         if kind == "redirect":
-            return Refusal(302, "", {"Location": "/account/login?ReturnUrl=%2F"})
-        return Refusal(401, body) if kind == "401" else Refusal(200, SIGN_IN_PAGE)
+            return Rejection(302, "", {"Location": "/account/login?ReturnUrl=%2F"})
+        return Rejection(401, body) if kind == "401" else Rejection(200, SIGN_IN_PAGE)
 
     def record_effect(
         self, product: str, action: str, by: str, target: dict[str, Any], detail: dict[str, Any], via: str
@@ -191,29 +197,30 @@ class World:
             }
         )
 
-    def set_flags(self, wanted: dict[str, Any]) -> None:
-        """Turn all of them, or none if one of them cannot be."""
-        for name, value in wanted.items():
+    def set_flags(self, requested: dict[str, Any]) -> None:
+        """Set all flags, or none if one of them is invalid."""
+        for name, value in requested.items():
             if name not in BEHAVIOUR_FLAGS:
-                raise Refusal(422, {"error": f"no flag {name!r}; there are {', '.join(BEHAVIOUR_FLAGS)}"})
+                raise unknown_value("behaviour flag", name, BEHAVIOUR_FLAGS)
             if not BEHAVIOUR_FLAGS[name].allows(value):
-                raise Refusal(422, {"error": f"flag {name!r} takes {BEHAVIOUR_FLAGS[name].allowed}"})
-        for name, value in wanted.items():
+                allowed = BEHAVIOUR_FLAGS[name].allowed
+                raise Rejection(422, {"error": f"Behaviour flag {name!r} takes {allowed}, not {value!r}."})
+        for name, value in requested.items():
             self.flags[name] = value if BEHAVIOUR_FLAGS[name].takes_number else str(value)
 
     def in_background_case(self, status: str) -> str:
         return status.upper() if self.flags["background_status_case"] == "upper" else status
 
     def is_reused(self, token: str | None, body: bytes) -> bool:
-        """Tell whether an idempotency token came with another body before, where the server compares."""
+        """Return whether an earlier request sent the token with another body, where bodies are compared."""
         if token is None or self.flags["idempotency_other_body"] == "ignored":
             return False
         return self.bodies_by_token.setdefault(token, body) != body
 
     # --- Procore's rate limits ---
 
-    def take_from_budget(self) -> tuple[bool, dict[str, str]]:
-        """Count one request; return whether it is within the limits, and the headers that tell of them."""
+    def acquire_rate_limit(self) -> tuple[bool, dict[str, str]]:
+        """Count one request. Return whether it is within the limits, and the rate limit headers."""
         on = self.flags["rate_limit"] == "on"
         now = self.clock.time()
         windows = (
@@ -237,9 +244,9 @@ class World:
         shown = {"always": True, "never": False, "when_on": on}[self.flags["rate_headers"]]
         if allowed:
             return True, headers if shown else {}
-        told = self.flags["rate_429"]
-        if told == "retry_after" or not shown:
+        named = self.flags["rate_429"]
+        if named == "retry_after" or not shown:
             headers = {}
-        if told != "reset_header" or not shown:
+        if named != "reset_header" or not shown:
             headers["Retry-After"] = str(max(int(reset_at - now + 0.999), 1))
         return False, headers

@@ -1,4 +1,4 @@
-"""What the page at `/` shows: the same few facts of an instance of each API, what a person may do, and its files."""
+"""The web UI at ``/``: its files, and an overview with the state and the possible actions of each instance."""
 
 from __future__ import annotations
 
@@ -16,23 +16,24 @@ from .behaviour_flags import BEHAVIOUR_FLAGS
 from .procore import instances as procore
 from .procore.templates import TEMPLATES, TOOLS
 from .procore_legacy import instances as procore_legacy
+from .procore_legacy.workflows import ROLES, WORKFLOWS
 from .state import PROJECT, SEEDS, USERS, Clock
 from .workflowsoft import instances as workflowsoft
 from .workflowsoft.diagrams import AUTO, DIAGRAMS, wire_key
 
 if TYPE_CHECKING:
-    from .app import Emulated
+    from .app import EmulatorApp
 
-Shown = dict[str, Any]
-AnInstance = TypeVar("AnInstance", procore.Instance, procore_legacy.Instance, workflowsoft.Instance)
+JsonObject = dict[str, Any]
+AnyInstance = TypeVar("AnyInstance", procore.Instance, procore_legacy.Instance, workflowsoft.Instance)
 
-MOST = 100  # instances of each API
-MOST_EVENTS = 100  # the last ones of an instance's history
+MAX_INSTANCES = 100  # of each API
+MAX_HISTORY_EVENTS = 100  # the most recent ones of an instance
 MANAGER = "pat@example.com"
-FOLDER = Path(__file__).with_name("page")
-# Read here and nowhere else: no route reads a file.
+PAGE_FOLDER = Path(__file__).with_name("page")
+# The files are read once, at import, so that no route opens a file.
 FILES = {
-    path: ((FOLDER / name).read_bytes(), media_type)
+    path: ((PAGE_FOLDER / name).read_bytes(), media_type)
     for path, name, media_type in (
         ("/", "index.html", "text/html"),
         ("/_emulator/page.css", "page.css", "text/css"),
@@ -40,7 +41,7 @@ FILES = {
         ("/_emulator/page.svg", "page.svg", "image/svg+xml"),
     )
 }
-# The page loads nothing from elsewhere, and nobody else may show it in a frame.
+# The page loads nothing from other sites, and no other site may show it in a frame.
 HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "default-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
@@ -49,16 +50,18 @@ HEADERS = {
 }
 
 
-def routes(emulated: Emulated) -> APIRouter:
+def routes(emulated: EmulatorApp) -> APIRouter:
     router = APIRouter(tags=["Emulator"])
     this_run = secrets.token_hex(4)
 
     @router.get(
         "/_emulator/overview",
-        response_model=Shown,
-        responses={304: {"description": "Nothing has changed since the version that is known"}},
+        response_model=JsonObject,
+        responses={304: {"description": "Nothing has changed since the version of If-None-Match"}},
     )
-    async def look(search: str = "", known: Annotated[str | None, Header(alias="If-None-Match")] = None) -> Response:
+    async def get_overview(
+        search: str = "", known: Annotated[str | None, Header(alias="If-None-Match")] = None
+    ) -> Response:
         version = f'"{this_run}-{emulated.version}"'
         headers = {**HEADERS, "ETag": version}
         if known == version:
@@ -77,33 +80,38 @@ def _serve(content: bytes, media_type: str) -> Callable[[], Response]:
     return serve
 
 
-def overview(emulated: Emulated, search: str = "") -> Shown:
-    """Return what the page shows: of each API the newest instances that have the search in what is shown of them."""
-    world = emulated.world
+def overview(emulated: EmulatorApp, search: str = "") -> JsonObject:
+    """Return the data of the page: flags, faults, and of each API the newest instances that contain the search text."""
+    state = emulated.state
     v2, v1, ws = emulated.procore, emulated.legacy, emulated.workflowsoft
     search = " ".join(search.casefold().split())
     return {
-        "now": world.clock.iso(),
-        "moved": round(world.clock.offset),
-        "requests": world.requests_served,
-        "seed": world.seed,
+        "now": state.clock.iso(),
+        "moved": round(state.clock.offset),
+        "requests": state.requests_served,
+        "seed": state.seed,
         "seeds": SEEDS,
         "apis": {
             "procore": {
-                **_newest(v2.instances, search, lambda one: _text_of_v2(v2, one), lambda one: _of_v2(v2, one)),
-                "starts": _starts_of_v2(),
+                **_newest(
+                    v2.instances,
+                    search,
+                    lambda instance: _search_text_v2(v2, instance),
+                    lambda instance: _show_v2(v2, instance),
+                ),
+                "starts": _starts_v2(),
             },
             "legacy": {
-                **_newest(v1.instances, search, _text_of_v1, lambda one: _of_v1(one, world.clock)),
-                "starts": _starts_of_v1(),
+                **_newest(v1.instances, search, _search_text_v1, lambda instance: _show_v1(instance, state.clock)),
+                "starts": _starts_v1(),
             },
-            "workflowsoft": {**_newest(ws.instances, search, _text_of_ws, _of_ws), "starts": _starts_of_ws()},
+            "workflowsoft": {**_newest(ws.instances, search, _search_text_ws, _show_ws), "starts": _starts_ws()},
         },
-        "faults": [vars(fault) for fault in world.faults],
+        "faults": [vars(fault) for fault in state.faults],
         "flags": [
             {
                 "name": name,
-                "value": world.flags[name],
+                "value": state.flags[name],
                 "values": flag.values,
                 "number": flag.takes_number,
                 "why": flag.why,
@@ -114,105 +122,113 @@ def overview(emulated: Emulated, search: str = "") -> Shown:
 
 
 def _newest(
-    instances: Mapping[Any, AnInstance],
+    instances: Mapping[Any, AnyInstance],
     search: str,
-    text_of: Callable[[AnInstance], str],
-    shown: Callable[[AnInstance], Shown],
-) -> Shown:
-    newest: Iterator[AnInstance] = iter(reversed(instances.values()))  # type: ignore[call-overload]
+    text_of: Callable[[AnyInstance], str],
+    shown: Callable[[AnyInstance], JsonObject],
+) -> JsonObject:
+    newest: Iterator[AnyInstance] = iter(reversed(instances.values()))  # type: ignore[call-overload]
     if search:
-        newest = (one for one in newest if search in text_of(one))
-    found = list(islice(newest, MOST + 1))
-    return {"total": len(instances), "more": len(found) > MOST, "instances": [shown(one) for one in found[:MOST]]}
+        newest = (instance for instance in newest if search in text_of(instance))
+    found = list(islice(newest, MAX_INSTANCES + 1))
+    return {
+        "total": len(instances),
+        "more": len(found) > MAX_INSTANCES,
+        "instances": [shown(instance) for instance in found[:MAX_INSTANCES]],
+    }
 
 
 @lru_cache
 def _lower(*words: str) -> str:
-    """Many instances are in few states, so most of what is searched is made once."""
+    """Return the words in lower case. The cache helps because many instances share few states."""
     return " ".join(words).replace("_", " ").casefold()
 
 
-def _act(label: str, path: str, by: str | None = None, **body: Any) -> Shown:
-    """Return a button: what it says, as whom it acts, and the order it sends to which control route."""
+def _action(label: str, path: str, by: str | None = None, **body: Any) -> JsonObject:
+    """Return a button: its label, the control call that it sends, and the user as whom it acts."""
     return {"label": label, "by": by, "path": path, "body": body}
 
 
 # --- Procore v2 ---
 
 
-def _text_of_v2(v2: procore.Procore, one: procore.Instance) -> str:
-    where = _lower(one.template.name, v2.status_of(one), one.visits[-1].step.name)
-    return f"{one.id} {one.item_id.casefold()} {where}"
+def _search_text_v2(v2: procore.Procore, instance: procore.Instance) -> str:
+    where = _lower(instance.template.name, v2.status_of(instance), instance.occurrences[-1].step.name)
+    return f"{instance.id} {instance.item_id.casefold()} {where}"
 
 
-def _of_v2(v2: procore.Procore, one: procore.Instance) -> Shown:
-    status = v2.status_of(one)
-    current = one.current
-    holders = [] if current is None else [u for u in current.assignees if u not in current.answers]
+def _show_v2(v2: procore.Procore, instance: procore.Instance) -> JsonObject:
+    status = v2.status_of(instance)
+    current = instance.current
+    pending_assignees = [] if current is None else [u for u in current.assignees if u not in current.responses]
     return {
-        "id": one.id,
-        "title": one.template.name,
-        "item": one.item_id,
-        "where": "company" if one.project_id is None else f"project {one.project_id}",
+        "id": instance.id,
+        "title": instance.template.name,
+        "item": instance.item_id,
+        "where": "company" if instance.project_id is None else f"project {instance.project_id}",
         "state": status.replace("_", " "),
-        "tone": _tone_of_v2(one, status),
-        "step": one.visits[-1].step.name,
-        "holders": [USERS[user_id].name for user_id in holders],
-        "note": one.blocked_reason or ("hidden from the integration" if one.id in v2.hidden else None),
-        "acts": _acts_of_v2(one, [] if status == "processing" else holders),
+        "tone": _tone_v2(instance, status),
+        "step": instance.occurrences[-1].step.name,
+        "pending_with": [USERS[user_id].name for user_id in pending_assignees],
+        "note": instance.blocked_reason or ("hidden from the integration" if instance.id in v2.hidden else None),
+        "actions": _actions_v2(instance, [] if status == "processing" else pending_assignees),
         "fields": [],
-        "history": _history_of_v2(one, v2.world.clock)[-MOST_EVENTS:],
+        "history": _history_v2(instance, v2.state.clock)[-MAX_HISTORY_EVENTS:],
     }
 
 
-def _tone_of_v2(one: procore.Instance, status: str) -> str:
+def _tone_v2(instance: procore.Instance, status: str) -> str:
     if status == "complete":
-        return "good" if one.visits[-1].step.end_type == "success" else "ended"
+        return "good" if instance.occurrences[-1].step.end_type == "success" else "ended"
     return {"terminated": "ended", "blocked": "trouble", "overdue": "trouble"}.get(status, "waits")
 
 
-def _acts_of_v2(one: procore.Instance, holders: list[str]) -> list[Shown]:
-    if one.current is None:
+def _actions_v2(instance: procore.Instance, pending_assignees: list[str]) -> list[JsonObject]:
+    if instance.current is None:
         return []
-    path = f"procore/instances/{one.id}"
+    path = f"procore/instances/{instance.id}"
     responses = [
-        _act(option["name"], f"{path}/respond", USERS[user].name, login=USERS[user].login, option=option["name"])
-        for user in holders
-        for option in one.current.step.wire_options
+        _action(option["name"], f"{path}/respond", USERS[user].name, login=USERS[user].login, option=option["name"])
+        for user in pending_assignees
+        for option in instance.current.step.wire_options
     ]
     return [
         *responses,
-        _act("Block", f"{path}/block", reason="The role has no members."),
-        _act("Terminate", f"{path}/terminate", login=MANAGER),
+        _action("Block", f"{path}/block", reason="The role has no members."),
+        _action("Terminate", f"{path}/terminate", login=MANAGER),
     ]
 
 
-def _history_of_v2(one: procore.Instance, clock: Clock) -> list[Shown]:
-    rows = [_event(clock, one.started_at, "Started", one.created_by)]
-    for visit in one.visits:
-        for user_id, answer in visit.answers.items():
+def _history_v2(instance: procore.Instance, clock: Clock) -> list[JsonObject]:
+    rows = [_event(clock, instance.started_at, "Started", instance.created_by)]
+    for occurrence in instance.occurrences:
+        for user_id, response in occurrence.responses.items():
             rows.append(
-                _event(clock, answer.at, f"{visit.step.name}: {answer.option['name']}", user_id, answer.comment)
+                _event(
+                    clock, response.at, f"{occurrence.step.name}: {response.option['name']}", user_id, response.comment
+                )
             )
-        if visit.override:
-            words = f"{visit.step.name}: overridden to {visit.outcome['name']}"
-            rows.append(_event(clock, visit.override["at"], words, visit.override["by"], visit.override["reason"]))
-        if visit.step.kind != "response":
-            rows.append(_event(clock, visit.started_at, visit.step.name))
-    if one.terminated_by is not None:
-        rows.append(_event(clock, one.ended_at or 0.0, "Terminated", one.terminated_by))
+        if occurrence.override:
+            what = f"{occurrence.step.name}: overridden to {occurrence.outcome['name']}"
+            rows.append(
+                _event(clock, occurrence.override["at"], what, occurrence.override["by"], occurrence.override["reason"])
+            )
+        if occurrence.step.kind != "response":
+            rows.append(_event(clock, occurrence.started_at, occurrence.step.name))
+    if instance.terminated_by is not None:
+        rows.append(_event(clock, instance.ended_at or 0.0, "Terminated", instance.terminated_by))
     return rows
 
 
-def _event(clock: Clock, at: float, what: str, by: str | None = None, comment: str | None = None) -> Shown:
+def _event(clock: Clock, at: float, what: str, by: str | None = None, comment: str | None = None) -> JsonObject:
     name = USERS[by].name if by in USERS else by
     return {"at": clock.iso(at), "what": what, "by": name, "comment": comment}
 
 
-def _starts_of_v2() -> list[Shown]:
+def _starts_v2() -> list[JsonObject]:
     at_company_level = {tool["type"] for tool in TOOLS if tool["provider"] == "Company"}
     return [
-        _act(
+        _action(
             template.name,
             "procore/instances",
             tool_type=template.tool_type,
@@ -227,84 +243,85 @@ def _starts_of_v2() -> list[Shown]:
 # --- Procore Legacy ---
 
 
-def _text_of_v1(one: procore_legacy.Instance) -> str:
-    return f"{one.id} {one.object_id} {_lower(one.workflow.name, _state_of_v1(one), one.state.name)}"
+def _search_text_v1(instance: procore_legacy.Instance) -> str:
+    where = _lower(instance.workflow.name, _state_v1(instance), instance.state.name)
+    return f"{instance.id} {instance.object_id} {where}"
 
 
-def _state_of_v1(one: procore_legacy.Instance) -> str:
-    return "terminated" if one.terminated_at is not None else one.state.status.lower()
+def _state_v1(instance: procore_legacy.Instance) -> str:
+    return "terminated" if instance.terminated_at is not None else instance.state.status.lower()
 
 
-def _of_v1(one: procore_legacy.Instance, clock: Clock) -> Shown:
-    available = procore_legacy.open_activities(one)
-    members = [(activity, user_id) for activity, role in available for user_id in procore_legacy.ROLES[role][1]]
-    path = f"procore/legacy/instances/{one.id}"
-    acts = [
-        _act(activity.name, f"{path}/perform", USERS[user].name, login=USERS[user].login, activity=activity.name)
+def _show_v1(instance: procore_legacy.Instance, clock: Clock) -> JsonObject:
+    available = procore_legacy.open_activities(instance)
+    members = [(activity, user_id) for activity, role in available for user_id in ROLES[role][1]]
+    path = f"procore/legacy/instances/{instance.id}"
+    actions = [
+        _action(activity.name, f"{path}/perform", USERS[user].name, login=USERS[user].login, activity=activity.name)
         for activity, user in sorted(members, key=lambda member: member[1])
     ]
-    if one.terminated_at is not None:
+    if instance.terminated_at is not None:
         tone = "ended"
     else:
         tone = "waits" if available else "good"
-        acts.append(_act("Terminate", f"{path}/terminate", login=MANAGER))
+        actions.append(_action("Terminate", f"{path}/terminate", login=MANAGER))
     rows = [
         _event(clock, row.at, f"{row.state.name}: {row.activity.name}", row.performed_by, row.comments)
-        for row in one.history
+        for row in instance.history
     ]
-    if one.terminated_at is not None:
-        rows.append(_event(clock, one.terminated_at, "Terminated", one.terminated_by))
+    if instance.terminated_at is not None:
+        rows.append(_event(clock, instance.terminated_at, "Terminated", instance.terminated_by))
     return {
-        "id": str(one.id),
-        "title": one.workflow.name,
-        "item": str(one.object_id),
+        "id": str(instance.id),
+        "title": instance.workflow.name,
+        "item": str(instance.object_id),
         "where": f"project {PROJECT['id']}",
-        "state": _state_of_v1(one),
+        "state": _state_v1(instance),
         "tone": tone,
-        "step": one.state.name,
-        "holders": [USERS[user_id].name for user_id in procore_legacy.holders(one)],
+        "step": instance.state.name,
+        "pending_with": [USERS[user_id].name for user_id in procore_legacy.pending_assignees(instance)],
         "note": None,
-        "acts": acts,
+        "actions": actions,
         "fields": [],
-        "history": rows[-MOST_EVENTS:],
+        "history": rows[-MAX_HISTORY_EVENTS:],
     }
 
 
-def _starts_of_v1() -> list[Shown]:
-    return [_act(name, "procore/legacy/instances", workflow=name) for name in procore_legacy.WORKFLOWS]
+def _starts_v1() -> list[JsonObject]:
+    return [_action(name, "procore/legacy/instances", workflow=name) for name in WORKFLOWS]
 
 
 # --- Workflowsoft ---
 
 
-def _text_of_ws(one: workflowsoft.Instance) -> str:
-    where = _lower(one.process.diagram.title, _state_of_ws(one), one.step.title)
-    return f"{one.id} {one.process.id} {where}"
+def _search_text_ws(instance: workflowsoft.Instance) -> str:
+    where = _lower(instance.process.diagram.title, _state_ws(instance), instance.step.title)
+    return f"{instance.id} {instance.process.id} {where}"
 
 
-def _state_of_ws(one: workflowsoft.Instance) -> str:
-    if one.completions:
+def _state_ws(instance: workflowsoft.Instance) -> str:
+    if instance.completions:
         return "completed"
-    return "consumed" if one.consumed else "open"
+    return "consumed" if instance.consumed else "open"
 
 
-def _of_ws(one: workflowsoft.Instance) -> Shown:
-    is_open = not one.completions
-    acts = [
-        _act(_way_out(way), f"workflowsoft/instances/{one.id}/complete", "Olga Owner", custom_action=way)
-        for way in one.step.ways_out
+def _show_ws(instance: workflowsoft.Instance) -> JsonObject:
+    is_open = not instance.completions
+    actions = [
+        _action(_way_out(way), f"workflowsoft/instances/{instance.id}/complete", "Olga Owner", custom_action=way)
+        for way in instance.step.ways_out
     ]
     return {
-        "id": str(one.id),
-        "title": one.process.diagram.title,
-        "item": str(one.process.id),
+        "id": str(instance.id),
+        "title": instance.process.diagram.title,
+        "item": str(instance.process.id),
         "where": "process",
-        "state": _state_of_ws(one),
+        "state": _state_ws(instance),
         "tone": "waits" if is_open else "good",
-        "step": one.step.title,
-        "holders": ["the integration"] if is_open else [],
-        "note": _times_read(one.times_read),
-        "acts": acts if is_open else [],
+        "step": instance.step.title,
+        "pending_with": ["the integration"] if is_open else [],
+        "note": _times_read(instance.times_read),
+        "actions": actions if is_open else [],
         "fields": [
             {
                 "label": definition.label,
@@ -315,11 +332,11 @@ def _of_ws(one: workflowsoft.Instance) -> Shown:
                 "required": definition.required,
                 "read_only": definition.read_only or not is_open,
             }
-            for definition, text in one.texts.items()
+            for definition, text in instance.texts.items()
         ],
         "history": [
-            {"at": done["at"], "what": _way_out(done["custom_action"]), "by": _name_of_ws(done["by"]), "comment": None}
-            for done in one.completions
+            {"at": done["at"], "what": _way_out(done["custom_action"]), "by": _name_ws(done["by"]), "comment": None}
+            for done in instance.completions
         ],
     }
 
@@ -332,9 +349,9 @@ def _way_out(custom_action: str) -> str:
     return "Complete" if custom_action == AUTO else custom_action
 
 
-def _name_of_ws(user_id: str) -> str:
+def _name_ws(user_id: str) -> str:
     return next((str(user["FullName"]) for user in workflowsoft.USERS if str(user["Id"]) == user_id), user_id)
 
 
-def _starts_of_ws() -> list[Shown]:
-    return [_act(diagram.title, "workflowsoft/processes", diagram=diagram.title) for diagram in DIAGRAMS]
+def _starts_ws() -> list[JsonObject]:
+    return [_action(diagram.title, "workflowsoft/processes", diagram=diagram.title) for diagram in DIAGRAMS]

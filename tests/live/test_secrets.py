@@ -20,8 +20,8 @@ from cryptography.fernet import Fernet
 
 from airflow_provider_workflows.emulator import Emulator, control_api
 from airflow_provider_workflows.emulator.procore import gateway
-from airflow_provider_workflows.emulator.state import World
-from airflow_provider_workflows.emulator.workflowsoft import instances as workflowsoft
+from airflow_provider_workflows.emulator.state import EmulatorState
+from airflow_provider_workflows.emulator.workflowsoft import routes as workflowsoft
 from tests.robustness.secrets.connections import failing_connections, new_secret
 from tests.robustness.secrets.failures import PROCORE, WORKFLOWSOFT
 from tests.robustness.secrets.scanner import Scanner, Watch, database, files
@@ -223,13 +223,13 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
         patched = stack.enter_context(pytest.MonkeyPatch.context())
         secret = {"client secret": new_secret(), "administrator's password": new_secret()}
         issued: list[str] = []
-        issue = World.issue
+        issue = EmulatorState.issue
 
-        def issue_and_keep(world: World, store: dict[str, float], lifetime: float) -> str:
-            issued.append(issue(world, store, lifetime))
+        def issue_and_keep(state: EmulatorState, store: dict[str, float], lifetime: float) -> str:
+            issued.append(issue(state, store, lifetime))
             return issued[-1]
 
-        patched.setattr(World, "issue", issue_and_keep)
+        patched.setattr(EmulatorState, "issue", issue_and_keep)
         for module in (gateway, control_api):
             patched.setattr(module, "CLIENT_SECRET", secret["client secret"])
         for module in (workflowsoft, control_api):

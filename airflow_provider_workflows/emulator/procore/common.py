@@ -1,4 +1,4 @@
-"""What all routes of Procore v2 share: refusals, references to users, pages, and the two levels."""
+"""What all routes of Procore v2 share: error responses, references to users, paging, and company and project level."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from typing import Annotated, Any, TypeVar
 
 from fastapi import APIRouter, Depends, Header, Request, Response
 
-from .. import models
-from ..state import COMPANY, POSSIBLE_ASSIGNEES, PROJECTS, SECOND_PROJECT, USERS, Refusal, World
-from .gateway import check_access, largest_page, page_headers
+from ..state import COMPANY, POSSIBLE_ASSIGNEES, PROJECTS, SECOND_PROJECT, USERS, EmulatorState, Rejection
+from . import schemas
+from .gateway import check_access, max_page_size, page_headers
 
 Row = TypeVar("Row")
 
 
-def refusal(status: int, reason: str, message: str, source: str | None = None) -> Refusal:
+def rejection(status: int, reason: str, message: str, source: str | None = None) -> Rejection:
     detail = {"reason_code": reason, "message": message, "source": source}
-    return Refusal(status, {"error": {"code": reason, "message": message, "details": [detail]}})
+    return Rejection(status, {"error": {"code": reason, "message": message, "details": [detail]}})
 
 
 def user_name(user_id: str) -> dict[str, Any]:
@@ -31,17 +31,17 @@ def user_ref(user_id: str) -> dict[str, Any]:
 def check_possible_assignees(user_ids: Sequence[str], source: str) -> None:
     for user_id in user_ids:
         if user_id not in POSSIBLE_ASSIGNEES:
-            raise refusal(422, "not_a_possible_assignee", f"User {user_id} cannot be assigned.", source)
+            raise rejection(422, "not_a_possible_assignee", f"User {user_id} cannot be assigned.", source)
 
 
 def check_page(request: Request, page: int, per_page: int) -> None:
-    largest = largest_page(request, 100)
-    if page < 1 or not 1 <= per_page <= largest:
-        raise refusal(400, "invalid_parameter", f"page starts at 1 and per_page is 1 to {largest}.", "per_page")
+    max_size = max_page_size(request, 100)
+    if page < 1 or not 1 <= per_page <= max_size:
+        raise rejection(400, "invalid_parameter", f"page must be at least 1, and per_page 1 to {max_size}.", "per_page")
 
 
 def page_of(request: Request, response: Response, found: Sequence[Row], page: int, per_page: int) -> Sequence[Row]:
-    """Return the rows of a page, and set the headers that tell of it."""
+    """Return the rows of one page, and set the paging headers of the response."""
     check_page(request, page, per_page)
     response.headers.update(page_headers(request, page, per_page, len(found)))
     return found[(page - 1) * per_page : page * per_page]
@@ -55,36 +55,36 @@ Project = Annotated[str | None, Depends(_project)]  # None at company level
 
 
 async def check_idempotency(request: Request, idempotency_token: Annotated[str | None, Header()] = None) -> None:
-    """Refuse a token that came with another body before, where the server compares; a dependency of a route."""
-    if request.state.world.is_reused(idempotency_token, await request.body()):
-        words = "The Idempotency-Token was used for another request."
-        raise refusal(422, "idempotency_token_reused", words, "Idempotency-Token")
+    """Reject a token that an earlier request sent with another body. Use it as a dependency of a route."""
+    if request.state.state.is_reused(idempotency_token, await request.body()):
+        message = "The Idempotency-Token was used for another request."
+        raise rejection(422, "idempotency_token_reused", message, "Idempotency-Token")
 
 
 def at_levels(
-    world: World, company: APIRouter | None = None, both: APIRouter | None = None, version: str = "v2.0"
+    state: EmulatorState, company: APIRouter | None = None, both: APIRouter | None = None, version: str = "v2.0"
 ) -> APIRouter:
-    """Put routes below a company, and those of both levels below a project, too."""
+    """Mount the company routes below a company, and the routes of both levels below a company and a project."""
 
     async def company_level(request: Request, company_id: str) -> None:
-        check_access(world, request)
+        check_access(state, request)
         if company_id != COMPANY["id"]:
-            raise refusal(404, "not_found", f"Company {company_id} was not found.")
+            raise rejection(404, "not_found", f"Company {company_id} was not found.")
 
     async def project_level(request: Request, company_id: str, project_id: str) -> None:
         await company_level(request, company_id)
-        is_hidden = project_id == SECOND_PROJECT and world.flags["second_project"] != "visible"
-        if is_hidden and world.flags["second_project"] == "403":
-            raise refusal(403, "forbidden", f"Project {project_id} cannot be seen by this user.")
+        is_hidden = project_id == SECOND_PROJECT and state.flags["second_project"] != "visible"
+        if is_hidden and state.flags["second_project"] == "403":
+            raise rejection(403, "forbidden", f"Project {project_id} cannot be seen by this user.")
         if is_hidden or project_id not in PROJECTS:
-            raise refusal(404, "not_found", f"Project {project_id} was not found.")
+            raise rejection(404, "not_found", f"Project {project_id} was not found.")
 
-    refusals: dict[int | str, dict[str, Any]] = {
-        **{status: {"model": models.Error | models.LegacyError} for status in (400, 403, 404)},
-        **{status: {"model": models.Error} for status in (413, 422)},
-        "default": {"model": models.LegacyError},  # what answers before v2 is reached
+    rejections: dict[int | str, dict[str, Any]] = {
+        **{status: {"model": schemas.Error | schemas.GatewayError} for status in (400, 403, 404)},
+        **{status: {"model": schemas.Error} for status in (413, 422)},
+        "default": {"model": schemas.GatewayError},  # the gateway responds before v2 does
     }
-    router = APIRouter(prefix=f"/rest/{version}/companies/{{company_id}}", responses=refusals, tags=["Procore v2"])
+    router = APIRouter(prefix=f"/rest/{version}/companies/{{company_id}}", responses=rejections, tags=["Procore v2"])
     if company is not None:
         router.include_router(company, dependencies=[Depends(company_level)])
     if both is not None:

@@ -1,4 +1,4 @@
-"""What both Procore APIs share: signing in, the company header, page headers, and who am I."""
+"""What both Procore APIs share: sign-in, the company header, paging headers, the current user and the directory."""
 
 from __future__ import annotations
 
@@ -8,54 +8,55 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import JSONResponse
 
-from .. import models
-from ..state import CLIENT_ID, CLIENT_SECRET, COMPANY, INTEGRATION_USER, USERS, Refusal, World
+from ..schemas import Empty
+from ..state import CLIENT_ID, CLIENT_SECRET, COMPANY, INTEGRATION_USER, USERS, EmulatorState, Rejection
+from . import schemas
 
 
-def check_access(world: World, request: Request) -> None:
-    """Refuse a call without a valid token or without the company, in the forms that live servers were seen to use."""
-    request.state.flags = world.flags  # for the pages of its list
-    request.state.world = world
-    check_token(world, request)
+def check_access(state: EmulatorState, request: Request) -> None:
+    """Reject a call without a valid token or company header, in the format that live servers use."""
+    request.state.flags = state.flags  # read by the paging functions
+    request.state.state = state
+    check_token(state, request)
     company = request.headers.get("Procore-Company-Id")
     if company is None:
         message = "Missing Procore-Company-Id header! Every call needs it."
-        raise Refusal(int(world.flags["missing_company_header"]), {"message": message})
+        raise Rejection(int(state.flags["missing_company_header"]), {"message": message})
     if company != COMPANY["id"]:
-        raise Refusal(403, {"message": "App is not connected to this company."})
+        raise Rejection(403, {"message": "App is not connected to this company."})
 
 
-def check_token(world: World, request: Request) -> str:
+def check_token(state: EmulatorState, request: Request) -> str:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     if scheme.lower() != "bearer" or not token:
-        raise Refusal(401, {"error": "Invalid Token"})
-    if not world.is_valid(world.tokens, token):
-        raise world.token_refusal({"errors": "The access token expired or was revoked."})
+        raise Rejection(401, {"error": "Invalid Token"})
+    if not state.is_valid(state.tokens, token):
+        raise state.token_rejection({"errors": "The access token expired or was revoked."})
     return token
 
 
 def page_of(request: Request, response: Response, rows: list[Any], page: int, per_page: int) -> list[Any]:
-    """Return one page of a v1 list, and put its headers into the response."""
-    largest = largest_page(request, 2000)
-    if page < 1 or not 1 <= per_page <= largest:
-        raise Refusal(400, {"message": f"page starts at 1 and per_page is 1 to {largest}", "code": 400})
+    """Return one page of a v1 list, and set the paging headers of the response."""
+    max_size = max_page_size(request, 2000)
+    if page < 1 or not 1 <= per_page <= max_size:
+        raise Rejection(400, {"message": f"page must be at least 1, and per_page 1 to {max_size}", "code": 400})
     response.headers.update(page_headers(request, page, per_page, len(rows)))
     return rows[(page - 1) * per_page : page * per_page]
 
 
-def largest_page(request: Request, documented: int) -> int:
-    """Return how many rows a page may have."""
+def max_page_size(request: Request, documented: int) -> int:
+    """Return the maximum page size."""
     limit = request.state.flags["page_limit"]
     return documented if limit == "documented" else int(limit)
 
 
 def as_json(response: Response, content: Any) -> JSONResponse:
-    """Return an answer as it is, with the headers set so far: to hold a long list against its model takes long."""
+    """Return content unchecked, with the headers set so far. Validating a long list against its schema is slow."""
     return JSONResponse(content, headers=dict(response.headers))
 
 
 def page_headers(request: Request, page: int, per_page: int, total: int) -> dict[str, str]:
-    """Return the headers of a page of a list that is read by page numbers."""
+    """Return the paging headers of a list with numbered pages."""
     pages = max(-(-total // per_page), 1)
     counted = str(total + (request.state.flags["list_total"] == "hidden_rows_too"))
     style = request.state.flags["page_headers"]
@@ -76,59 +77,59 @@ def page_headers(request: Request, page: int, per_page: int, total: int) -> dict
     return {"Link": ", ".join(links), "Total": counted, "Per-Page": str(per_page)}
 
 
-def routes(world: World) -> APIRouter:
-    refusals: dict[int | str, dict[str, Any]] = {
-        400: {"model": models.OAuthError | models.LegacyError},
-        401: {"model": models.OAuthError | models.LegacyError},
-        403: {"model": models.LegacyError},
-        "default": {"model": models.LegacyError},
+def routes(state: EmulatorState) -> APIRouter:
+    rejections: dict[int | str, dict[str, Any]] = {
+        400: {"model": schemas.OAuthError | schemas.GatewayError},
+        401: {"model": schemas.OAuthError | schemas.GatewayError},
+        403: {"model": schemas.GatewayError},
+        "default": {"model": schemas.GatewayError},
     }
-    router = APIRouter(tags=["Procore sign-in"], responses=refusals)
+    router = APIRouter(tags=["Procore sign-in"], responses=rejections)
 
-    @router.post("/oauth/token", response_model=models.OAuthToken)
+    @router.post("/oauth/token", response_model=schemas.OAuthToken)
     async def create_token(request: Request) -> dict[str, Any]:
         grant = await _grant(request)
         if grant.get("grant_type") != "client_credentials":
-            raise _oauth_refusal(400, "unsupported_grant_type", "Only client_credentials is known here.")
+            raise _oauth_rejection(400, "unsupported_grant_type", "Only client_credentials is supported.")
         if (grant.get("client_id"), grant.get("client_secret")) != (CLIENT_ID, CLIENT_SECRET):
-            words = "Client authentication failed due to unknown client, or no client authentication included."
-            raise _oauth_refusal(401, "invalid_client", words)
-        lifetime = int(world.flags["token_lifetime"])
-        token = world.issue(world.tokens, lifetime)
-        now = int(world.clock.time())
+            message = "Client authentication failed due to unknown client, or no client authentication included."
+            raise _oauth_rejection(401, "invalid_client", message)
+        lifetime = int(state.flags["token_lifetime"])
+        token = state.issue(state.tokens, lifetime)
+        now = int(state.clock.time())
         return {"access_token": token, "token_type": "bearer", "expires_in": lifetime, "created_at": now}
 
-    @router.get("/oauth/token/info", response_model=models.OAuthTokenInfo)
+    @router.get("/oauth/token/info", response_model=schemas.OAuthTokenInfo)
     async def token_info(request: Request) -> dict[str, Any]:
-        end = world.tokens[check_token(world, request)]
+        end = state.tokens[check_token(state, request)]
         return {
             "resource_owner_id": int(INTEGRATION_USER),
             "scopes": [],
-            "expires_in_seconds": int(end - world.clock.time()),
+            "expires_in_seconds": int(end - state.clock.time()),
             "application": {"uid": CLIENT_ID},
-            "created_at": int(end - world.flags["token_lifetime"]),
+            "created_at": int(end - state.flags["token_lifetime"]),
         }
 
-    @router.post("/oauth/revoke", response_model=models.Nothing)
+    @router.post("/oauth/revoke", response_model=Empty)
     async def revoke(request: Request) -> dict[str, Any]:
-        world.tokens.pop(str((await _grant(request)).get("token")), None)
+        state.tokens.pop(str((await _grant(request)).get("token")), None)
         return {}
 
-    @router.get("/rest/v1.0/me", response_model=models.Me, response_model_exclude_unset=True)
+    @router.get("/rest/v1.0/me", response_model=schemas.Me, response_model_exclude_unset=True)
     async def me(request: Request, company_id: int | None = None, project_id: int | None = None) -> dict[str, Any]:
-        check_access(world, request)
+        check_access(state, request)
         user = USERS[INTEGRATION_USER]
         shown: dict[str, Any] = {"id": int(user.id), "login": user.login}
         return shown if company_id is None and project_id is None else {**shown, "name": user.name}
 
-    @router.get("/rest/v1.0/companies", response_model=list[models.Company])
+    @router.get("/rest/v1.0/companies", response_model=list[schemas.Company])
     async def companies(request: Request) -> list[dict[str, Any]]:
-        check_access(world, request)
+        check_access(state, request)
         return [{"id": int(COMPANY["id"]), "name": COMPANY["name"], "is_active": True}]
 
     @router.get(
         "/rest/v1.3/companies/{company_id}/users",
-        response_model=list[models.CompanyUser],
+        response_model=list[schemas.CompanyUser],
         response_model_exclude_unset=True,
     )
     async def company_users(
@@ -139,12 +140,12 @@ def routes(world: World) -> APIRouter:
         page: int = 1,
         per_page: int = 100,
     ) -> list[dict[str, Any]]:
-        check_access(world, request)
+        check_access(state, request)
         if str(company_id) != COMPANY["id"]:
-            raise Refusal(403, {"message": "Access denied", "code": 403})
-        wanted = search.casefold()
-        found = [user for user in USERS.values() if wanted in f"{user.login} {user.name}".casefold()]
-        ids = world.flags["directory_ids"]
+            raise Rejection(403, {"message": "Access denied", "code": 403})
+        text = search.casefold()
+        found = [user for user in USERS.values() if text in f"{user.login} {user.name}".casefold()]
+        ids = state.flags["directory_ids"]
         beside = ids == "own_beside"
         return [
             {
@@ -162,7 +163,7 @@ def routes(world: World) -> APIRouter:
 
 
 async def _grant(request: Request) -> dict[str, Any]:
-    """Read the grant from JSON or a form, and the client from HTTP Basic where it is there."""
+    """Read the grant from JSON or a form, and the client from HTTP Basic if it is present."""
     try:
         if "json" in request.headers.get("Content-Type", ""):
             grant = dict(await request.json())
@@ -173,9 +174,9 @@ async def _grant(request: Request) -> dict[str, Any]:
             login, _, password = base64.b64decode(packed).decode().partition(":")
             grant |= {"client_id": login, "client_secret": password}
     except (ValueError, TypeError):
-        raise _oauth_refusal(400, "invalid_request", "The request cannot be read.") from None
+        raise _oauth_rejection(400, "invalid_request", "The request is malformed.") from None
     return grant
 
 
-def _oauth_refusal(status: int, error: str, description: str) -> Refusal:
-    return Refusal(status, {"error": error, "error_description": description})
+def _oauth_rejection(status: int, error: str, description: str) -> Rejection:
+    return Rejection(status, {"error": error, "error_description": description})

@@ -1,4 +1,4 @@
-"""The forms in which Procore Workflows v2 shows an instance and its history."""
+"""The responses of Procore Workflows v2: instances and their histories as JSON."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Mapping
 from typing import Any
 
 from .common import user_name, user_ref
-from .instances import STEP_TIME, Answer, Asked, Instance, Occurrence, Procore
+from .instances import STEP_OVERDUE_AFTER_SECONDS, Assignment, Instance, Occurrence, Procore, StepResponse
 
 
 def _updated_at(procore: Procore, instance: Instance) -> float:
-    if procore.world.flags["updated_at"] == "start_only":
+    if procore.state.flags["updated_at"] == "start_only":
         return instance.started_at if instance.ended_at is None else instance.ended_at
     return instance.updated_at
 
 
 def row(procore: Procore, instance: Instance) -> dict[str, Any]:
-    iso = procore.world.clock.iso
+    iso = procore.state.clock.iso
     creator = {"created_by": user_ref(instance.created_by)}
     return {
         "id": instance.id,
@@ -27,7 +27,7 @@ def row(procore: Procore, instance: Instance) -> dict[str, Any]:
         "updated_at": iso(_updated_at(procore, instance)),
         "started_at": iso(instance.started_at),
         "ended_at": None if instance.ended_at is None else iso(instance.ended_at),
-        **(creator if procore.world.flags["created_by"] == "present" else {}),
+        **(creator if procore.state.flags["created_by"] == "present" else {}),
     }
 
 
@@ -37,7 +37,7 @@ def show(procore: Procore, instance: Instance) -> dict[str, Any]:
         everyone += instance.current.assignees
     groups = instance.template.groups
     current = instance.current
-    if procore.world.flags["transition"] == "in_between" and instance.id in procore.moving:
+    if procore.state.flags["transition"] == "in_between" and instance.id in procore.moving:
         current = None
     return {
         **row(procore, instance),
@@ -57,44 +57,44 @@ def show(procore: Procore, instance: Instance) -> dict[str, Any]:
 
 
 def _occurrence(procore: Procore, occurrence: Occurrence) -> dict[str, Any]:
-    iso = procore.world.clock.iso
+    iso = procore.state.clock.iso
     return {
         "id": occurrence.id,
         "step_uuid": occurrence.step.uuid,
         "name": occurrence.step.name,
         "started_at": iso(occurrence.started_at),
-        "overdue_at": iso(occurrence.started_at + STEP_TIME),
+        "overdue_at": iso(occurrence.started_at + STEP_OVERDUE_AFTER_SECONDS),
         "step_histories": [],
         "available_response_options": occurrence.step.wire_options,
         "individual_assignees": _individuals(occurrence),
         "notification_recipients": [],
         "response_occurrences": [
             {
-                "submitted_at": iso(answer.at) if answer else None,
-                "selected_response_option": answer.option if answer else None,
-                "comment": answer.comment if answer else None,
-                "attachments": [{"name": a["name"], "url": a["url"]} for a in answer.attachments] if answer else [],
-                "assignee": {**user_ref(user_id), "required": asked.required},
+                "submitted_at": iso(response.at) if response else None,
+                "selected_response_option": response.option if response else None,
+                "comment": response.comment if response else None,
+                "attachments": [{"name": a["name"], "url": a["url"]} for a in response.attachments] if response else [],
+                "assignee": {**user_ref(user_id), "required": assignment.required},
             }
-            for user_id, asked in occurrence.assignees.items()
-            for answer in [occurrence.answers.get(user_id)]
+            for user_id, assignment in occurrence.assignees.items()
+            for response in [occurrence.responses.get(user_id)]
         ],
     }
 
 
 def _individuals(occurrence: Occurrence) -> list[dict[str, Any]]:
     return [
-        {**user_name(user_id), "required": asked.required, "role_type": asked.role_type}
-        for user_id, asked in occurrence.assignees.items()
-        if asked.group is None
+        {**user_name(user_id), "required": assignment.required, "role_type": assignment.role_type}
+        for user_id, assignment in occurrence.assignees.items()
+        if assignment.group is None
     ]
 
 
 def history(procore: Procore, instance: Instance, *, instance_id: bool = False) -> dict[str, Any]:
-    iso = procore.world.clock.iso
+    iso = procore.state.clock.iso
     events: list[dict[str, Any]] = [{"type": "WorkflowStarted", "details": {"started_at": iso(instance.started_at)}}]
-    flags = procore.world.flags
-    events += [_visit_event(procore, instance, visit) for visit in instance.visits]
+    flags = procore.state.flags
+    events += [_occurrence_event(procore, instance, occurrence) for occurrence in instance.occurrences]
     if flags["hidden_events"] == "response_steps":
         events = [event for event in events if event["type"] != "ResponseStep"]
     index = len(events) - 1 if instance.current is not None else None
@@ -137,18 +137,18 @@ def _in_case(status: str, case: str) -> str:
     return status.upper() if case == "upper" else status
 
 
-def _visit_event(procore: Procore, instance: Instance, visit: Occurrence) -> dict[str, Any]:
-    iso = procore.world.clock.iso
-    step = visit.step
-    step_id = visit.id if procore.world.flags["history_step_id"] == "occurrence" else step.uuid
+def _occurrence_event(procore: Procore, instance: Instance, occurrence: Occurrence) -> dict[str, Any]:
+    iso = procore.state.clock.iso
+    step = occurrence.step
+    step_id = occurrence.id if procore.state.flags["history_step_id"] == "occurrence" else step.uuid
     details: dict[str, Any] = {"id": step_id, "uuid": step.uuid, "name": step.name}
     if step.kind == "conditional":
-        evaluated = {"evaluated_at": iso(visit.started_at), "description": "Evaluated to yes."}
+        evaluated = {"evaluated_at": iso(occurrence.started_at), "description": "Evaluated to yes."}
         return {"type": "Conditional", "details": {**details, **evaluated}}
     details |= {
-        "started_at": iso(visit.started_at),
-        "ended_at": None if visit.ended_at is None else iso(visit.ended_at),
-        "due_date": iso(visit.started_at + STEP_TIME),
+        "started_at": iso(occurrence.started_at),
+        "ended_at": None if occurrence.ended_at is None else iso(occurrence.ended_at),
+        "due_date": iso(occurrence.started_at + STEP_OVERDUE_AFTER_SECONDS),
         "status": step.status,
     }
     if step.kind == "end":
@@ -156,27 +156,27 @@ def _visit_event(procore: Procore, instance: Instance, visit: Occurrence) -> dic
     if step.kind == "action":
         done = {"status": "complete", "icon": "Stamp", "description": "Done.", "is_continuable": False}
         return {"type": "Action", "details": {**details, **done, "events": [], "override": None}}
-    return {"type": "ResponseStep", "details": {**details, **_response_step(procore, instance, visit)}}
+    return {"type": "ResponseStep", "details": {**details, **_response_step(procore, instance, occurrence)}}
 
 
-def _response_step(procore: Procore, instance: Instance, visit: Occurrence) -> dict[str, Any]:
-    step = visit.step
-    flags = procore.world.flags
+def _response_step(procore: Procore, instance: Instance, occurrence: Occurrence) -> dict[str, Any]:
+    step = occurrence.step
+    flags = procore.state.flags
     are_shown = flags["hidden_events"] == "none"
     overall = {
-        "overall_response": _label(procore, visit.outcome),
-        "overall_response_type": visit.outcome.get("response_type"),
+        "overall_response": _label(procore, occurrence.outcome),
+        "overall_response_type": occurrence.outcome.get("response_type"),
         "overall_response_description": None,
     }
     return {
         "decision_type": step.decision_type,
         "required_responders_decide": False,
-        "responses": [_response(procore, visit, user_id) for user_id in visit.assignees] if are_shown else [],
+        "responses": [_response(procore, occurrence, user_id) for user_id in occurrence.assignees] if are_shown else [],
         **(overall if flags["overall_response"] == "present" else {}),
-        "available_response_options": step.wire_options if visit.ended_at is None else None,
+        "available_response_options": step.wire_options if occurrence.ended_at is None else None,
         "events": [],
-        "assignee_updates": [_update(procore, update) for update in visit.updates],
-        "override": _override(procore, visit),
+        "assignee_updates": [_update(procore, update) for update in occurrence.updates],
+        "override": _override(procore, occurrence),
         "responsible_groups": [
             {
                 "uuid": group.uuid,
@@ -189,70 +189,74 @@ def _response_step(procore: Procore, instance: Instance, visit: Occurrence) -> d
             for group, required in step.groups
         ],
         "additional_assignees": [
-            _added(procore, user_id, asked) for user_id, asked in visit.assignees.items() if asked.added_at is not None
+            _added(procore, user_id, assignment)
+            for user_id, assignment in occurrence.assignees.items()
+            if assignment.added_at is not None
         ],
-        "individual_assignees": _individuals(visit),
+        "individual_assignees": _individuals(occurrence),
         "notification_recipients": [],
     }
 
 
-def _response(procore: Procore, visit: Occurrence, user_id: str) -> dict[str, Any]:
-    answer: Answer | None = visit.answers.get(user_id)
-    asked = visit.assignees[user_id]
+def _response(procore: Procore, occurrence: Occurrence, user_id: str) -> dict[str, Any]:
+    response: StepResponse | None = occurrence.responses.get(user_id)
+    assignment = occurrence.assignees[user_id]
     return {
         **user_name(user_id),
-        "response_id": _response_id(procore, answer, visit, user_id) if answer else None,
-        "response": _label(procore, answer.option) if answer else None,
-        "response_type": answer.option["response_type"] if answer else None,
-        "role_type": asked.role_type,
-        "required": asked.required,
-        "comment": answer.comment if answer else None,
-        "responded_at": procore.world.clock.iso(answer.at) if answer else None,
-        "attachments": answer.attachments if answer else [],
-        "original_assignees": [user_name(update["old"]) for update in visit.updates if user_id in update["new"]],
+        "response_id": _response_id(procore, response, occurrence, user_id) if response else None,
+        "response": _label(procore, response.option) if response else None,
+        "response_type": response.option["response_type"] if response else None,
+        "role_type": assignment.role_type,
+        "required": assignment.required,
+        "comment": response.comment if response else None,
+        "responded_at": procore.state.clock.iso(response.at) if response else None,
+        "attachments": response.attachments if response else [],
+        "original_assignees": [user_name(update["old"]) for update in occurrence.updates if user_id in update["new"]],
     }
 
 
 def _label(procore: Procore, option: Mapping[str, str]) -> str | None:
     label = option.get("name")
-    if label is None or procore.world.flags["history_labels"] == "option":
+    if label is None or procore.state.flags["history_labels"] == "option":
         return label
     return f"{label}d" if label.endswith("e") else f"{label}ed"
 
 
-def _response_id(procore: Procore, answer: Answer, visit: Occurrence, user_id: str) -> str:
-    is_option = procore.world.flags["history_response_id"] == "option"
-    return answer.option["id"] if is_option else f"{visit.id}{user_id}"
+def _response_id(procore: Procore, response: StepResponse, occurrence: Occurrence, user_id: str) -> str:
+    is_option = procore.state.flags["history_response_id"] == "option"
+    return response.option["id"] if is_option else f"{occurrence.id}{user_id}"
 
 
-def _override(procore: Procore, visit: Occurrence) -> dict[str, Any] | None:
-    if not visit.override:
+def _override(procore: Procore, occurrence: Occurrence) -> dict[str, Any] | None:
+    if not occurrence.override:
         return None
     return {
-        "overridden_at": procore.world.clock.iso(visit.override["at"]),
-        "overridden_by": user_name(visit.override["by"]),
-        "override_reason": visit.override["reason"],
-        "overridden_assignees": [user_name(user_id) for user_id in visit.assignees if user_id not in visit.answers],
+        "overridden_at": procore.state.clock.iso(occurrence.override["at"]),
+        "overridden_by": user_name(occurrence.override["by"]),
+        "override_reason": occurrence.override["reason"],
+        "overridden_assignees": [
+            user_name(user_id) for user_id in occurrence.assignees if user_id not in occurrence.responses
+        ],
         "attachments": [],
     }
 
 
 def _update(procore: Procore, update: dict[str, Any]) -> dict[str, Any]:
     return {
-        "updated_at": procore.world.clock.iso(update["at"]),
+        "updated_at": procore.state.clock.iso(update["at"]),
         "updated_by": user_name(update["by"]),
         "original_assignee": user_name(update["old"]),
         "new_assignees": [user_name(user_id) for user_id in update["new"]],
     }
 
 
-def _added(procore: Procore, user_id: str, asked: Asked) -> dict[str, Any]:
+def _added(procore: Procore, user_id: str, assignment: Assignment) -> dict[str, Any]:
     return {
         **user_name(user_id),
-        "required": asked.required,
-        "role_type": asked.role_type,
-        "reason": asked.reason,
-        "comment": asked.comment,
-        "added_at": procore.world.clock.iso(asked.added_at),
-        "added_by": user_name(asked.added_by) if asked.added_by else None,
+        "required": assignment.required,
+        "role_type": assignment.role_type,
+        "reason": assignment.reason,
+        "comment": assignment.comment,
+        "added_at": procore.state.clock.iso(assignment.added_at),
+        "added_by": user_name(assignment.added_by) if assignment.added_by else None,
     }

@@ -1,4 +1,4 @@
-"""The seed's tools and templates of Procore Workflows v2."""
+"""The tools of the default company, and the workflow templates of Procore v2 for them."""
 
 from __future__ import annotations
 
@@ -7,16 +7,25 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from .common import refusal
+from .common import rejection
 
 PURCHASE_ORDER = "purchase_order_contract"
+# The documentation has no list of tool types. These three follow the names of Procore's REST resources; a real company
+# names its own in the list of tools.
+CHANGE_ORDER = "commitment_change_order"
+INVOICE = "requisition"
+SUBMITTAL = "submittal"
 RFI_LETTER = "-123456789"
 ROLE_GROUP = "responsible_role"
+ITEM_CREATOR = "ITEM_CREATOR"
 TOOLS: list[dict[str, Any]] = [
     {"name": "Purchase Order Contract", "type": PURCHASE_ORDER, "provider": "Project", "subtype": None},
     {"name": "Generic Tool Item", "type": "generic_tool_item", "provider": "Project", "subtype": None},
     {"name": "RFI Letter", "type": "correspondence", "provider": "Project", "subtype": RFI_LETTER},
     {"name": "Prequalification", "type": "prequalification", "provider": "Company", "subtype": None},
+    {"name": "Commitment Change Order", "type": CHANGE_ORDER, "provider": "Project", "subtype": None},
+    {"name": "Subcontractor Invoice", "type": INVOICE, "provider": "Project", "subtype": None},
+    {"name": "Submittal", "type": SUBMITTAL, "provider": "Project", "subtype": None},
 ]
 
 
@@ -26,7 +35,7 @@ def _uuid(name: str) -> str:
 
 @dataclass(frozen=True)
 class Group:
-    """A responsible group; ``members`` are who is in it where no preset says otherwise."""
+    """Describes a responsible group. ``members`` applies where a preset names no members."""
 
     template_id: str
     name: str
@@ -40,12 +49,12 @@ class Group:
 
 @dataclass(frozen=True)
 class Step:
-    """One step of a template; ``options`` are (label, type, name of the following step)."""
+    """Describes a step of a template. ``options`` are tuples of label, type and name of the next step."""
 
     name: str
     kind: str  # response, conditional, action, end
     options: tuple[tuple[str, str, str], ...] = ()
-    groups: tuple[tuple[Group, str], ...] = ()  # with how many must respond: one, all
+    groups: tuple[tuple[Group, str], ...] = ()  # with the number of required responses: one or all
     decision_type: str = "first"
     following: str = ""
     status: str | None = None
@@ -80,7 +89,7 @@ class Template:
 
     @cached_property
     def members(self) -> dict[str, list[str]]:
-        """The template's own members of each group."""
+        """The default members of each group."""
         return {uuid: list(group.members) for uuid, group in self.groups.items()}
 
 
@@ -140,7 +149,7 @@ TEMPLATES = [
             "Correct Order",
             "response",
             (("Resubmit", "approve", "Budget Check"),),
-            ((Group("301", "Creator", ("90002",), "ITEM_CREATOR"), "one"),),
+            ((Group("301", "Creator", ("90002",), ITEM_CREATOR), "one"),),
             status="Submitted",
         ),
         APPROVED,
@@ -164,6 +173,93 @@ TEMPLATES = [
         REJECTED,
         tool_subtype=RFI_LETTER,
     ),
+    _template(
+        "305",
+        "Change Order Approval",
+        CHANGE_ORDER,
+        Step(
+            "Cost Review",
+            "response",
+            (
+                ("Approve", "approve", "Owner Approval"),
+                ("Return", "return", "Revise Change Order"),
+                ("Reject", "reject", "Rejected"),
+            ),
+            ((Group("305", "Cost Control", ("90001",)), "one"),),
+            status="Under Review",
+        ),
+        Step(
+            "Owner Approval",
+            "response",
+            APPROVE_OR_REJECT,
+            ((Group("305", "Owners", ("90004",)), "one"),),
+            status="Pending Owner",
+        ),
+        Step(
+            "Revise Change Order",
+            "response",
+            (("Resubmit", "approve", "Cost Review"),),
+            ((Group("305", "Creator", ("90002",), ITEM_CREATOR), "one"),),
+            status="Revise and Resubmit",
+        ),
+        APPROVED,
+        REJECTED,
+    ),
+    _template(
+        "306",
+        "Invoice Approval",
+        INVOICE,
+        Step(
+            "Match Invoice",
+            "response",
+            (("Match", "approve", "Payment Approval"), ("Reject", "reject", "Rejected")),
+            ((Group("306", "Accounting", ("90001",)), "one"),),
+            status="Under Review",
+        ),
+        Step(
+            "Payment Approval",
+            "response",
+            APPROVE_OR_REJECT,
+            ((Group("306", "Payers", ("90004",)), "one"),),
+            status="Pending Payment",
+        ),
+        APPROVED,
+        REJECTED,
+    ),
+    _template(
+        "307",
+        "Submittal Review",
+        SUBMITTAL,
+        Step(
+            "Technical Review",
+            "response",
+            (
+                ("Approve", "approve", "Release Submittal"),
+                ("Approve as Noted", "approve", "Release Submittal"),
+                ("Revise and Resubmit", "return", "Revise Submittal"),
+                ("Reject", "reject", "Rejected"),
+            ),
+            ((Group("307", "Technical Reviewers", ("90003", "90005")), "all"),),
+            decision_type="all",
+            status="Under Review",
+        ),
+        Step(
+            "Release Submittal",
+            "response",
+            (("Release", "approve", "Approved"), ("Reject", "reject", "Rejected")),
+            ((Group("307", "Document Control", ("90001",)), "one"),),
+            status="Pending Release",
+        ),
+        Step(
+            "Revise Submittal",
+            "response",
+            (("Resubmit", "approve", "Technical Review"),),
+            ((Group("307", "Creator", ("90002",), ITEM_CREATOR), "one"),),
+            status="Revise and Resubmit",
+        ),
+        APPROVED,
+        REJECTED,
+    ),
 ]
 PURCHASE_ORDER_APPROVAL = TEMPLATES[0]
 
@@ -172,15 +268,15 @@ def find_template(template_id: str) -> Template:
     for template in TEMPLATES:
         if template.id == template_id:
             return template
-    raise refusal(404, "template_not_found", f"Template {template_id} was not found.")
+    raise rejection(404, "template_not_found", f"Template {template_id} was not found.")
 
 
 def check_tool(tool_type: str, tool_subtype: str | int | None, project_id: str | None) -> None:
-    """Refuse a tool without its subtype, or at the other level than its own."""
+    """Reject a tool that is named without its required subtype, or at the wrong level."""
     tool = next((tool for tool in TOOLS if tool["type"] == tool_type), None)
     if tool is None:
         return
     if (tool["provider"] == "Project") != (project_id is not None):
-        raise refusal(400, "wrong_level", f"Tool {tool_type} belongs to a {tool['provider']}.", "tool_type")
+        raise rejection(400, "wrong_level", f"Tool {tool_type} belongs to a {tool['provider']}.", "tool_type")
     if tool["subtype"] is not None and tool_subtype is None:
-        raise refusal(400, "missing_parameter", f"Tool {tool_type} needs a tool_subtype.", "tool_subtype")
+        raise rejection(400, "missing_parameter", f"Tool {tool_type} needs a tool_subtype.", "tool_subtype")

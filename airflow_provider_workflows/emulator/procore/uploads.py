@@ -1,4 +1,4 @@
-"""Files that are uploaded to Procore, by the unified uploads (v2.1) or the older ones (v1.1), and their storage."""
+"""File uploads to Procore: the unified upload API (v2.1), the older one (v1.1), and the storage for the parts."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request, Response
 from starlette.datastructures import UploadFile
 
-from .. import models
-from ..state import COMPANY, PROJECTS, Refusal, World
-from .common import at_levels, refusal
+from ..state import COMPANY, PROJECTS, EmulatorState, Rejection
+from . import schemas
+from .common import at_levels, rejection
 from .gateway import check_access
 
 MIB = 2**20
-LARGEST_PART = 100 * MIB
-SMALLEST_PART = 5 * MIB  # of all but the last, which each of the others exceeds
-MOST_PARTS = 10_000
-URL_LIFETIME = 3600  # seconds
-UPLOAD_LIFETIME = 24 * 3600  # seconds that an upload which nothing attaches is there
+MAX_PART_BYTES = 100 * MIB
+MIN_PART_BYTES = 5 * MIB  # exclusive, of all parts but the last
+MAX_PARTS = 10_000
+URL_TTL_SECONDS = 3600
+UPLOAD_TTL_SECONDS = 24 * 3600  # of an upload that no response attaches
 ULID_DIGITS = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 
 
 @dataclass
 class Part:
-    secret: str  # the last piece of its newest URL
+    secret: str  # the last segment of its newest URL
     size: int | None = None
     sha256: str | None = None
     content: bytes | None = None
@@ -44,7 +44,7 @@ class Upload:
     content_type: str | None
     parts: list[Part]
     created_at: float
-    available_at: float | None = None  # None until all its parts are there
+    available_at: float | None = None  # None until all parts are stored
     fields: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -53,24 +53,24 @@ class Upload:
 
 
 class Uploads:
-    def __init__(self, world: World):
-        self.world = world
+    def __init__(self, state: EmulatorState):
+        self.state = state
         self.clear()
 
     def clear(self) -> None:
         self.by_id: dict[str, Upload] = {}
-        self.parts: dict[str, tuple[Upload, Part, float]] = {}  # by the secret of a URL, with the time of its end
+        self.parts: dict[str, tuple[Upload, Part, float]] = {}  # by the secret of a URL, with the expiry of the URL
 
     def add(self, version: str, name: str, content_type: str | None, parts: list[Part]) -> Upload:
-        upload = Upload(self._ulid(), version, name, content_type, parts, self.world.clock.time())
+        upload = Upload(self._ulid(), version, name, content_type, parts, self.state.clock.time())
         self.by_id[upload.id] = upload
         for part in parts:
             self._sign(upload, part)
         return upload
 
     def sign_again(self, upload: Upload) -> list[Part]:
-        """Give each part that is not stored a new URL, where reading an upload shows them; return those parts."""
-        if self.world.flags["upload_new_address"] != "shown":
+        """Give each missing part a new URL, if reading an upload shows new URLs, and return these parts."""
+        if self.state.flags["upload_new_address"] != "shown":
             return []
         remaining = [part for part in upload.parts if part.content is None]
         for part in remaining:
@@ -79,51 +79,53 @@ class Uploads:
         return remaining
 
     def _sign(self, upload: Upload, part: Part) -> None:
-        self.parts[part.secret] = (upload, part, self.world.clock.time() + URL_LIFETIME)
+        self.parts[part.secret] = (upload, part, self.state.clock.time() + URL_TTL_SECONDS)
 
     def find(self, upload_id: str, version: str) -> Upload:
         upload = self.by_id.get(upload_id)
-        age = 0.0 if upload is None else self.world.clock.time() - upload.created_at
-        is_visible = self.world.flags["upload_visible_after"] <= age < UPLOAD_LIFETIME
+        age = 0.0 if upload is None else self.state.clock.time() - upload.created_at
+        is_visible = self.state.flags["upload_visible_after"] <= age < UPLOAD_TTL_SECONDS
         if upload is None or upload.version != version or not is_visible:
-            raise refusal(404, "not_found", f"Upload {upload_id} was not found.")
+            raise rejection(404, "not_found", f"Upload {upload_id} was not found.")
         return upload
 
-    def put_together(self, upload: Upload, etags: list[str]) -> None:
-        """Take the parts for a whole file, if they are the ones that were stored."""
-        if upload.available_at is not None and self.world.flags["upload_completed_again"] == "409":
-            raise refusal(409, "already_completed", "The upload is complete already.")
-        form = self.world.flags["upload_etags"]
-        sent = [etag.strip('"') if form == "either" else etag for etag in etags]
+    def complete(self, upload: Upload, etags: list[str]) -> None:
+        """Complete an upload if the ETags are those of the stored parts."""
+        if upload.available_at is not None and self.state.flags["upload_completed_again"] == "409":
+            raise rejection(409, "already_completed", "The upload is already complete.")
+        etag_format = self.state.flags["upload_etags"]
+        sent = [etag.strip('"') if etag_format == "either" else etag for etag in etags]
         stored = [part.etag if part.content is not None else "" for part in upload.parts]
-        if sent != [etag if form == "as_they_came" else etag.strip('"') for etag in stored] or "" in stored:
-            raise refusal(422, "wrong_etags", "The ETags are not those of the stored parts.", "part_etags")
+        if sent != [etag if etag_format == "as_they_came" else etag.strip('"') for etag in stored] or "" in stored:
+            raise rejection(422, "wrong_etags", "The ETags do not match the stored parts.", "part_etags")
         if upload.available_at is None:
             self.finish(upload)
 
     def finish(self, upload: Upload) -> None:
-        upload.available_at = self.world.clock.time() + self.world.flags["operation_delay"]
+        upload.available_at = self.state.clock.time() + self.state.flags["operation_delay"]
 
     def status(self, upload: Upload) -> str:
-        if self.world.clock.time() >= upload.created_at + UPLOAD_LIFETIME:
+        if self.state.clock.time() >= upload.created_at + UPLOAD_TTL_SECONDS:
             return "expired"
         if upload.available_at is None:
             return "uploading"
-        return "available" if upload.available_at <= self.world.clock.time() else "processing"
+        return "available" if upload.available_at <= self.state.clock.time() else "processing"
 
-    def attachments(self, given: dict[str, list[str]]) -> list[dict[str, str]]:
-        """Return what a response shows of its attachments; its uploads must be there."""
+    def attachments(self, ids_by_kind: dict[str, list[str]]) -> list[dict[str, str]]:
+        """Return the attachments of a response. Its uploads must be available."""
         found = []
-        for kind, ids in given.items():
-            for one in ids:
-                upload = self.by_id.get(one)
+        for kind, ids in ids_by_kind.items():
+            for attachment_id in ids:
+                upload = self.by_id.get(attachment_id)
                 if kind == "upload_ids" and (upload is None or self.status(upload) != "available"):
-                    raise refusal(422, "upload_not_available", f"Upload {one} is not available.", "upload_ids")
-                name = one if kind != "upload_ids" or upload is None else upload.name
-                found.append({"id": one, "name": name, "url": f"https://storage.example.com/{one}"})
+                    raise rejection(
+                        422, "upload_not_available", f"Upload {attachment_id} is not available.", "upload_ids"
+                    )
+                name = attachment_id if kind != "upload_ids" or upload is None else upload.name
+                found.append({"id": attachment_id, "name": name, "url": f"https://storage.example.com/{attachment_id}"})
         return found
 
-    def state(self) -> list[dict[str, Any]]:
+    def summary(self) -> list[dict[str, Any]]:
         return [
             {
                 "id": upload.id,
@@ -137,7 +139,7 @@ class Uploads:
         ]
 
     def _ulid(self) -> str:
-        number = (int(self.world.clock.time() * 1000) << 80) | secrets.randbits(80)
+        number = (int(self.state.clock.time() * 1000) << 80) | secrets.randbits(80)
         return "".join(ULID_DIGITS[number >> shift & 31] for shift in range(125, -1, -5))
 
 
@@ -145,45 +147,45 @@ def new_part(size: int | None = None, sha256: str | None = None) -> Part:
     return Part(secrets.token_urlsafe(24), size, sha256)
 
 
-def _check_segments(body: models.CreateUpload) -> None:
+def _check_segments(body: schemas.CreateUpload) -> None:
     sizes = [segment.size for segment in body.segments]
-    if not 1 <= len(sizes) <= MOST_PARTS:
-        raise refusal(422, "invalid_segments", f"A file has 1 to {MOST_PARTS} parts.", "segments")
+    if not 1 <= len(sizes) <= MAX_PARTS:
+        raise rejection(422, "invalid_segments", f"A file must have 1 to {MAX_PARTS} parts.", "segments")
     if sum(sizes) != body.file_size:
-        raise refusal(422, "invalid_segments", "The parts are not as long as the file.", "file_size")
-    if max(sizes) > LARGEST_PART:
-        raise refusal(422, "invalid_segments", "A part has at most 100 MiB.", "segments")
-    if any(size <= SMALLEST_PART for size in sizes[:-1]):
-        raise refusal(422, "invalid_segments", "All parts but the last have more than 5 MiB.", "segments")
+        raise rejection(422, "invalid_segments", "The sizes of the parts do not add up to file_size.", "file_size")
+    if max(sizes) > MAX_PART_BYTES:
+        raise rejection(422, "invalid_segments", "A part must not exceed 100 MiB.", "segments")
+    if any(size <= MIN_PART_BYTES for size in sizes[:-1]):
+        raise rejection(422, "invalid_segments", "Every part but the last must exceed 5 MiB.", "segments")
 
 
 # --- routes ---
 
 
-def routes(world: World, uploads: Uploads) -> APIRouter:
+def routes(state: EmulatorState, uploads: Uploads) -> APIRouter:
     router = APIRouter()
-    router.include_router(_unified(world, uploads))
+    router.include_router(_unified(state, uploads))
     for level in ("companies", "projects"):
-        router.include_router(_older(world, uploads, level))
+        router.include_router(_older(state, uploads, level))
     router.include_router(_storage(uploads))
     return router
 
 
-def _check_version(world: World, version: str) -> None:
-    if world.flags["uploads"] != version:
-        raise refusal(404, "not_found", "Not found.")
+def _check_version(state: EmulatorState, version: str) -> None:
+    if state.flags["uploads"] != version:
+        raise rejection(404, "not_found", "Not found.")
 
 
 def _url(request: Request, part: Part) -> str:
     return f"{str(request.base_url).rstrip('/')}/_storage/parts/{part.secret}"
 
 
-def _unified(world: World, uploads: Uploads) -> APIRouter:
+def _unified(state: EmulatorState, uploads: Uploads) -> APIRouter:
     both = APIRouter()
 
-    @both.post("/uploads", response_model=models.UploadAnswer, response_model_exclude_unset=True, status_code=201)
-    async def create_upload(request: Request, body: models.CreateUpload) -> dict[str, Any]:
-        _check_version(world, "v2.1")
+    @both.post("/uploads", response_model=schemas.UploadResponse, response_model_exclude_unset=True, status_code=201)
+    async def create_upload(request: Request, body: schemas.CreateUpload) -> dict[str, Any]:
+        _check_version(state, "v2.1")
         _check_segments(body)
         parts = [new_part(segment.size, segment.sha256) for segment in body.segments]
         upload = uploads.add("v2.1", body.file_name, body.content_type, parts)
@@ -191,51 +193,51 @@ def _unified(world: World, uploads: Uploads) -> APIRouter:
 
     @both.patch(
         "/uploads/{id}",
-        response_model=models.UploadAnswer,
+        response_model=schemas.UploadResponse,
         response_model_exclude_unset=True,
-        responses={204: {"description": "The upload is complete."}, 409: {"model": models.Error}},
+        responses={204: {"description": "The upload is complete."}, 409: {"model": schemas.Error}},
     )
-    async def finish_upload(id: str, body: models.FinishUpload) -> Any:
-        _check_version(world, "v2.1")
+    async def finish_upload(id: str, body: schemas.FinishUpload) -> Any:
+        _check_version(state, "v2.1")
         upload = uploads.find(id, "v2.1")
-        uploads.put_together(upload, body.part_etags)
-        if world.flags["upload_completion"] == "204":
+        uploads.complete(upload, body.part_etags)
+        if state.flags["upload_completion"] == "204":
             return Response(status_code=204)
-        return {"data": {**shown(upload), "status": world.in_background_case("processing")}}
+        return {"data": {**shown(upload), "status": state.in_background_case("processing")}}
 
-    @both.get("/uploads/{id}", response_model=models.UploadAnswer, response_model_exclude_unset=True)
+    @both.get("/uploads/{id}", response_model=schemas.UploadResponse, response_model_exclude_unset=True)
     async def show_upload(request: Request, id: str) -> dict[str, Any]:
-        _check_version(world, "v2.1")
+        _check_version(state, "v2.1")
         upload = uploads.find(id, "v2.1")
         return {"data": {**shown(upload), "segments": targets(request, uploads.sign_again(upload))}}
 
     def shown(upload: Upload) -> dict[str, Any]:
-        status = world.in_background_case(uploads.status(upload))
+        status = state.in_background_case(uploads.status(upload))
         return {"upload_id": upload.id, "file_name": upload.name, "status": status}
 
     def targets(request: Request, parts: list[Part]) -> list[dict[str, Any]]:
-        expires_at = world.clock.iso(world.clock.time() + URL_LIFETIME)
+        expires_at = state.clock.iso(state.clock.time() + URL_TTL_SECONDS)
         return [{"url": _url(request, part), "url_expires_at": expires_at, "headers": {}} for part in parts]
 
-    return at_levels(world, both=both, version="v2.1")
+    return at_levels(state, both=both, version="v2.1")
 
 
-def _older(world: World, uploads: Uploads, level: str) -> APIRouter:
+def _older(state: EmulatorState, uploads: Uploads, level: str) -> APIRouter:
     async def owner(request: Request, id: str) -> None:
-        check_access(world, request)
-        if world.flags["uploads"] != "v1.1" or (id != COMPANY["id"] if level == "companies" else id not in PROJECTS):
-            raise Refusal(404, {"message": "Not found.", "code": 404})
+        check_access(state, request)
+        if state.flags["uploads"] != "v1.1" or (id != COMPANY["id"] if level == "companies" else id not in PROJECTS):
+            raise Rejection(404, {"message": "Not found.", "code": 404})
 
-    refusals: dict[int | str, dict[str, Any]] = {
-        **{status: {"model": models.Error | models.LegacyError} for status in (400, 404, 422)},
-        "default": {"model": models.LegacyError},
+    rejections: dict[int | str, dict[str, Any]] = {
+        **{status: {"model": schemas.Error | schemas.GatewayError} for status in (400, 404, 422)},
+        "default": {"model": schemas.GatewayError},
     }
     router = APIRouter(
-        prefix=f"/rest/v1.1/{level}/{{id}}", responses=refusals, tags=["Procore v1"], dependencies=[Depends(owner)]
+        prefix=f"/rest/v1.1/{level}/{{id}}", responses=rejections, tags=["Procore v1"], dependencies=[Depends(owner)]
     )
 
-    @router.post("/uploads", response_model=models.LegacyUpload, response_model_exclude_unset=True, status_code=201)
-    async def create_upload(request: Request, body: models.CreateLegacyUpload) -> dict[str, Any]:
+    @router.post("/uploads", response_model=schemas.LegacyUpload, response_model_exclude_unset=True, status_code=201)
+    async def create_upload(request: Request, body: schemas.CreateLegacyUpload) -> dict[str, Any]:
         parts = [new_part(segment.size, segment.sha256) for segment in body.segments or ()] or [new_part()]
         upload = uploads.add("v1.1", body.response_filename, body.response_content_type, parts)
         if body.segments:
@@ -243,34 +245,34 @@ def _older(world: World, uploads: Uploads, level: str) -> APIRouter:
         upload.fields = {"key": f"uploads/{upload.id}", "policy": secrets.token_urlsafe(16)}
         return {"uuid": upload.id, "url": _url(request, parts[0]), "fields": upload.fields}
 
-    @router.patch("/uploads/{uuid}", response_model=models.LegacyUpload, response_model_exclude_unset=True)
-    async def finish_upload(uuid: str, body: models.FinishLegacyUpload) -> dict[str, Any]:
-        uploads.put_together(uploads.find(uuid, "v1.1"), [segment.etag for segment in body.segments])
+    @router.patch("/uploads/{uuid}", response_model=schemas.LegacyUpload, response_model_exclude_unset=True)
+    async def finish_upload(uuid: str, body: schemas.FinishLegacyUpload) -> dict[str, Any]:
+        uploads.complete(uploads.find(uuid, "v1.1"), [segment.etag for segment in body.segments])
         return {"uuid": uuid}
 
     return router
 
 
 def _storage(uploads: Uploads) -> APIRouter:
-    """The addresses that take the files themselves; they trust whoever knows them, and want no token."""
-    refusals: dict[int | str, dict[str, Any]] = {"default": {"model": models.Error}}
-    router = APIRouter(prefix="/_storage", responses=refusals, tags=["Storage"])
+    """Return the routes of the storage. Knowing their signed address is enough, so they take no token."""
+    rejections: dict[int | str, dict[str, Any]] = {"default": {"model": schemas.Error}}
+    router = APIRouter(prefix="/_storage", responses=rejections, tags=["Storage"])
 
     def part_of(request: Request, secret: str) -> tuple[Upload, Part]:
         if "Authorization" in request.headers:
-            raise refusal(400, "unexpected_authorization", "The address is signed; it takes no Authorization.")
+            raise rejection(400, "unexpected_authorization", "The address is signed and takes no Authorization header.")
         upload, part, expires_at = uploads.parts.get(secret, (None, None, 0.0))
         if upload is None or part is None:
-            raise refusal(403, "forbidden", "The address is not signed.")
-        if expires_at <= uploads.world.clock.time():
-            raise refusal(403, "expired", "The address has expired.")
+            raise rejection(403, "forbidden", "The address is not signed.")
+        if expires_at <= uploads.state.clock.time():
+            raise rejection(403, "expired", "The address has expired.")
         return upload, part
 
     def store(part: Part, content: bytes) -> None:
         if part.size not in (None, len(content)):
-            raise refusal(400, "wrong_size", f"The part has {len(content)} bytes, not {part.size}.", "size")
+            raise rejection(400, "wrong_size", f"The part has {len(content)} bytes instead of {part.size}.", "size")
         if part.sha256 not in (None, hashlib.sha256(content).hexdigest()):
-            raise refusal(400, "wrong_sha256", "The part has another SHA-256.", "sha256")
+            raise rejection(400, "wrong_sha256", "The SHA-256 of the part does not match.", "sha256")
         part.content = content
 
     @router.put("/parts/{secret}", response_model=None, response_class=Response)
@@ -285,7 +287,7 @@ def _storage(uploads: Uploads) -> APIRouter:
         form = await request.form()
         file = form.get("file")
         if {name: form.get(name) for name in upload.fields} != upload.fields or not isinstance(file, UploadFile):
-            raise refusal(400, "invalid_form", "The form needs the fields of the upload, and the file.")
+            raise rejection(400, "invalid_form", "The form must contain the fields of the upload, and the file.")
         store(part, await file.read())
         uploads.finish(upload)
         return Response(status_code=204)

@@ -1,4 +1,4 @@
-"""Workflowsoft's process diagrams: integration steps, their fields, and which values fit them."""
+"""The process diagrams of the default company: integration steps, their fields, and which values a field accepts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from datetime import date, datetime
 from decimal import Decimal
 from typing import Any, Literal
 
-from ..state import Refusal
+from ..state import unknown_value
 
 AUTO = "__AUTO__"
 INTEGER_BITS = {"Int16": 16, "Int32": 32, "Int64": 64}
@@ -20,7 +20,7 @@ class FieldDefinition:
     label: str
     type: str
     key: str
-    value: str | None = None  # JSON text
+    value: str | None = None  # as JSON text
     read_only: bool = False
     required: bool = False
     options: tuple[str, ...] | None = None
@@ -34,19 +34,19 @@ class StepDefinition:
     ways_out: Mapping[str, Literal["next", "end"]] = field(default_factory=lambda: {AUTO: "next"})
 
     def shown(self, texts: Mapping[FieldDefinition, str | None]) -> dict[str, str | None]:
-        """Name fields by their label, or by their key where several have the same label."""
+        """Return texts by the label of their field, or by its key where several fields have the same label."""
         labels = [definition.label for definition in self.fields]
         return {d.label if labels.count(d.label) == 1 else wire_key(d.key): text for d, text in texts.items()}
 
 
 @dataclass(frozen=True)
 class Diagram:
-    """A process diagram; its integration steps open one after the other."""
+    """Describes a process whose integration steps open one after the other."""
 
     id: int
     title: str
     steps: tuple[StepDefinition, ...]
-    user_tasks: tuple[tuple[int, str], ...] = ()  # steps that are no integration steps: id and title
+    user_tasks: tuple[tuple[int, str], ...] = ()  # id and title of the steps for people
 
 
 EVENT_FIELDS = (
@@ -141,7 +141,7 @@ def diagram_by_title(title: str) -> Diagram:
     for diagram in DIAGRAMS:
         if title in (diagram.title, str(diagram.id)):
             return diagram
-    raise Refusal(422, {"error": f"no diagram {title!r}; there are {', '.join(d.title for d in DIAGRAMS)}"})
+    raise unknown_value("diagram", title, (diagram.title for diagram in DIAGRAMS))
 
 
 def wire_key(key: str) -> str:
@@ -150,9 +150,9 @@ def wire_key(key: str) -> str:
 
 def fits(definition: FieldDefinition, value: Any, *, options_by_id: bool = False) -> bool:
     """
-    Tell whether a value may be written into a field.
+    Return whether a value may be written into a field.
 
-    :param options_by_id: Of options the field takes the id, which is their number in the list, and not the text.
+    :param options_by_id: Accept the id of an option, which is its number in the list, instead of its text.
     """
     type_name = definition.type.rstrip("?")
     if value is None:

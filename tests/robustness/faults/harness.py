@@ -61,13 +61,13 @@ _start.set_forkserver_preload(
 )
 
 
-class Gate(emulator_app.Emulated):
+class Gate(emulator_app.EmulatorApp):
     """The emulator, behind a gate that a run can close."""
 
     run: Run | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        is_own = scope["type"] != "http" or scope["path"].startswith(emulator_app.OWN_PATHS)
+        is_own = scope["type"] != "http" or scope["path"].startswith(emulator_app.EMULATOR_PATHS)
         if self.run is not None:
             await self.run.let_late_request_arrive(is_awaited=not is_own)
         if self.run is None or is_own:
@@ -81,17 +81,19 @@ class Gate(emulator_app.Emulated):
         run, label = self.run, f"{scope['method']} {scope['path']}"
         strike = run.passes(label)
         if strike is None or strike.how == RESUME or strike.how in SUSPENDED:
-            answer = emulator_app._Answer()
+            answer = emulator_app._BufferedResponse()
             if strike is not None and strike.how != SUSPENDED_AFTER:
                 await asyncio.to_thread(run.suspend, strike)
             if (status := run.refuses(label)) is None:
-                await arrives(answer.take)
+                await arrives(answer.receive)
             else:
                 answer.status = status
-                answer.say({"error": {"code": "refused", "message": "Refused.", "details": []}, "message": "Refused."})
+                answer.set_body(
+                    {"error": {"code": "refused", "message": "Refused.", "details": []}, "message": "Refused."}
+                )
             if strike is not None and strike.how == SUSPENDED_AFTER:
                 await asyncio.to_thread(run.suspend, strike)
-            await answer.give(send, None)
+            await answer.send_to(send, None)
             return
         if strike.how in (BEFORE, LATE, DELAYED):
             run.kill()
@@ -122,7 +124,7 @@ class Harness:
     def __enter__(self) -> Harness:
         self._stack = contextlib.ExitStack()
         self.log = Path(self._stack.enter_context(tempfile.NamedTemporaryFile(suffix=".log")).name)
-        with mock.patch.object(emulator_app, "Emulated", self._made):
+        with mock.patch.object(emulator_app, "EmulatorApp", self._made):
             self.emulator = self._stack.enter_context(Emulator())
         return self
 
@@ -225,7 +227,7 @@ class Run:
         self.effects = self._effects()
 
     def _rows(self) -> list[Effect]:
-        return [row for row in self._harness.emulator.effects() if row["via"] != "person"]
+        return [row for row in self._harness.emulator.effects() if row["via"] != "user"]
 
     def _effects(self) -> list[str]:
         names = ("product", "action", "by", "target", "detail", "via")

@@ -73,7 +73,7 @@ class RecordedEmulator(Emulator):
                 await app(scope, receive, send)
                 return
             _, _, task, rest = scope["path"].split("/", 3)
-            at = app.world.clock.time()
+            at = app.state.clock.time()
             answer: dict[str, Any] = {}
 
             async def note(message: Any) -> None:

@@ -626,7 +626,7 @@ def test_airflow_hands_the_whole_result_of_a_sensor_over(emulator, rows, monkeyp
 
 
 def test_a_field_that_cannot_be_read_fails_only_where_it_is_used(emulator, instance_id, store):
-    emulator.control("PATCH", "flags", ws_value_form="object")
+    emulator.control("PATCH", "flags", ws_value_format="object")
 
     with pytest.raises(ContractError, match="'Event name'"):
         run(lambda fields: {"Venue": fields["Event name"]}, store, instance_id)

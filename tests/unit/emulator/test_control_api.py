@@ -1,4 +1,4 @@
-"""The control routes: the clock, the flags, faults, the record, and playing the people."""
+"""The control routes: the clock, the flags, faults, the record, and acting as users."""
 
 from __future__ import annotations
 
@@ -129,8 +129,8 @@ def test_a_fault_strikes_the_matching_requests_so_many_times(emulator, procore):
 
     seen = []
     for _ in range(4):
-        answer = requests.get(procore.url + TOOLS, headers=procore.session.headers, timeout=5)
-        seen.append((answer.status_code, answer.headers.get("Retry-After"), answer.content != b""))
+        response = requests.get(procore.url + TOOLS, headers=procore.session.headers, timeout=5)
+        seen.append((response.status_code, response.headers.get("Retry-After"), response.content != b""))
 
     assert seen == [(200, None, True), (503, "7", False), (503, "7", False), (200, None, True)]
     assert [fault["fired"] for fault in emulator.control("GET", "faults")] == [2, 0]
@@ -144,7 +144,7 @@ def test_faults_take_turns_in_the_order_they_were_made(emulator, procore):
 
     seen = [requests.get(procore.url + TOOLS, headers=procore.session.headers, timeout=5) for _ in range(3)]
 
-    assert [answer.status_code for answer in seen] == [502, 500, 200]
+    assert [response.status_code for response in seen] == [502, 500, 200]
 
 
 @pytest.mark.parametrize(
@@ -160,9 +160,9 @@ def test_faults_take_turns_in_the_order_they_were_made(emulator, procore):
 def test_a_fault_replaces_the_response(emulator, procore, fault, status, content_type, text):
     emulator.control("POST", "faults", path="/tools$", **fault)
 
-    answer = requests.get(procore.url + TOOLS, headers=procore.session.headers, timeout=5)
+    response = requests.get(procore.url + TOOLS, headers=procore.session.headers, timeout=5)
 
-    assert (answer.status_code, answer.headers["Content-Type"], answer.text) == (status, content_type, text)
+    assert (response.status_code, response.headers["Content-Type"], response.text) == (status, content_type, text)
 
 
 @pytest.mark.parametrize(
@@ -215,8 +215,8 @@ def test_delay_holds_up_one_response_and_no_other(emulator, procore, monkeypatch
     ended: list[str] = []
 
     def ask(name: str, path: str) -> None:
-        answer = requests.get(procore.url + path, headers=procore.session.headers, timeout=60)
-        assert answer.status_code == 200
+        response = requests.get(procore.url + path, headers=procore.session.headers, timeout=60)
+        assert response.status_code == 200
         ended.append(name)
 
     slow = threading.Thread(target=ask, args=("delayed", TOOLS))
@@ -256,23 +256,23 @@ def test_a_fault_that_makes_no_sense_is_rejected(emulator, fault):
 
 
 def limited(emulator: Any, procore: Any, **flags: Any) -> requests.Response:
-    """Exhaust a spike of two and return the third answer."""
+    """Exhaust a spike of two and return the third response."""
     emulator.control("PATCH", "flags", rate_limit="on", spike_limit=2, **flags)
     first = procore.send("GET", TOOLS)
     assert first.headers.get("X-Rate-Limit-Remaining") == (None if flags.get("rate_headers") == "never" else "1")
     procore.get(TOOLS)
-    answer: requests.Response = procore.send("GET", TOOLS)
-    assert answer.status_code == 429
-    return answer
+    response: requests.Response = procore.send("GET", TOOLS)
+    assert response.status_code == 429
+    return response
 
 
 def test_a_spike_is_rejected_until_its_reset(emulator, procore):
-    refused = limited(emulator, procore)
+    rejected = limited(emulator, procore)
 
-    assert refused.headers["X-Rate-Limit-Limit"] == "2"
-    assert refused.headers["X-Rate-Limit-Remaining"] == "0"
-    assert "Retry-After" not in refused.headers
-    reset = int(refused.headers["X-Rate-Limit-Reset"])
+    assert rejected.headers["X-Rate-Limit-Limit"] == "2"
+    assert rejected.headers["X-Rate-Limit-Remaining"] == "0"
+    assert "Retry-After" not in rejected.headers
+    reset = int(rejected.headers["X-Rate-Limit-Reset"])
     assert reset <= time.time() + 11
     emulator.control("POST", "clock", advance=11)
     procore.get(TOOLS)
@@ -282,11 +282,11 @@ def test_the_hourly_limit_is_reported_when_it_is_nearer(emulator, procore):
     emulator.control("PATCH", "flags", rate_limit="on", hourly_limit=3)
     before = time.time()
 
-    answers = [procore.send("GET", TOOLS) for _ in range(4)]
+    responses = [procore.send("GET", TOOLS) for _ in range(4)]
 
-    assert [answer.status_code for answer in answers] == [200, 200, 200, 429]
-    assert answers[-1].headers["X-Rate-Limit-Limit"] == "3"
-    assert int(answers[-1].headers["X-Rate-Limit-Reset"]) >= before + 3600 - 1
+    assert [response.status_code for response in responses] == [200, 200, 200, 429]
+    assert responses[-1].headers["X-Rate-Limit-Limit"] == "3"
+    assert int(responses[-1].headers["X-Rate-Limit-Reset"]) >= before + 3600 - 1
     emulator.control("POST", "clock", advance=11)
     assert procore.send("GET", TOOLS).status_code == 429
 
@@ -300,10 +300,10 @@ def test_the_hourly_limit_is_reported_when_it_is_nearer(emulator, procore):
     ],
 )
 def test_a_rejection_names_the_wait_in_the_flagged_headers(emulator, procore, flags, present):
-    refused = limited(emulator, procore, **flags)
+    rejected = limited(emulator, procore, **flags)
 
-    assert {name for name in ("Retry-After", "X-Rate-Limit-Reset") if name in refused.headers} == present
-    assert 0 < int(refused.headers["Retry-After"]) <= 11
+    assert {name for name in ("Retry-After", "X-Rate-Limit-Reset") if name in rejected.headers} == present
+    assert 0 < int(rejected.headers["Retry-After"]) <= 11
 
 
 def test_rate_headers_may_be_there_without_limits(emulator, procore, workflowsoft):
@@ -399,12 +399,12 @@ def test_an_order_that_cannot_be_followed_says_why(emulator, path, order, words)
     assert emulator.effects() == []
 
 
-def test_a_person_starts_an_instance_and_an_ended_one_has_no_options(emulator):
+def test_a_user_starts_an_instance_and_an_ended_one_has_no_options(emulator):
     started = emulator.control("POST", "procore/instances", tool_type="prequalification", item_id="1", project_id=None)
     emulator.control("POST", f"procore/instances/{started['id']}/terminate", login="dana@example.com")
 
     assert [(e["action"], e["by"]) for e in emulator.effects()] == [("start", "90002"), ("terminate", "90004")]
-    with pytest.raises(RuntimeError, match="it has ended"):
+    with pytest.raises(RuntimeError, match="no current step"):
         emulator.control(
             "POST", f"procore/instances/{started['id']}/respond", login="rita@example.com", option="Approve"
         )
@@ -441,13 +441,13 @@ def test_many_instances_are_started_as_one_effect(emulator, procore):
     ],
 )
 def test_many_instances_that_cannot_be_started_are_rejected_altogether(emulator, order, status):
-    with pytest.raises(RuntimeError, match=f"answered {status}"):
+    with pytest.raises(RuntimeError, match=f"returned {status}"):
         emulator.control("POST", "procore/instances/many", **order)
     assert emulator.effects() == []
     assert len(emulator.control("GET", "state")["procore"]) == 1
 
 
-def test_a_person_responses_many_or_none(emulator, procore):
+def test_a_user_responds_to_many_or_none(emulator, procore):
     ids = emulator.control("POST", "procore/instances/many", count=3)["ids"]
 
     def respond(ids: list[str], login: str) -> None:
@@ -460,12 +460,12 @@ def test_a_person_responses_many_or_none(emulator, procore):
     respond(ids[:2] * 2, "integration")
     assert steps() == ["Budget Check", "Director Approval", "Director Approval", "Budget Check"]
     for wrong, status in ((ids, 403), ([*ids[:2], "1"], 404)):
-        with pytest.raises(RuntimeError, match=f"answered {status}"):
+        with pytest.raises(RuntimeError, match=f"returned {status}"):
             respond(wrong, "dana")
     assert steps() == ["Budget Check", "Director Approval", "Director Approval", "Budget Check"]
     respond(ids[:2], "dana")
     assert steps() == ["Budget Check", None, None, "Budget Check"]
-    with pytest.raises(RuntimeError, match="it has ended"):
+    with pytest.raises(RuntimeError, match="no current step"):
         respond(ids[:1], "dana")
 
     responded = [effect for effect in emulator.effects() if effect["action"] == "respond_many"]
@@ -483,7 +483,7 @@ def test_bulk_response_repeated_changes_only_open_steps(emulator):
 
     changed = [e["target"]["instance_ids"] for e in emulator.effects() if e["action"] == "respond_many"]
     assert changed == [ids[:1], ids[1:]]
-    with pytest.raises(RuntimeError, match="answered 422"):
+    with pytest.raises(RuntimeError, match="returned 422"):
         emulator.control("POST", "procore/instances/respond-many", ids=[], **order)
 
 
@@ -513,9 +513,9 @@ def test_many_legacy_instances_are_started_and_performed_on(emulator, legacy):
     def states() -> list[str]:
         return [row["state"] for row in emulator.control("GET", "state")["procore_legacy"]]
 
-    with pytest.raises(RuntimeError, match="answered 422"):
+    with pytest.raises(RuntimeError, match="returned 422"):
         perform([*started["ids"], *joint["ids"]], "pat", "submit for approval")
-    with pytest.raises(RuntimeError, match="answered 404"):
+    with pytest.raises(RuntimeError, match="returned 404"):
         perform([*started["ids"], "1"], "pat", "submit for approval")
     assert states() == ["Start", "Joint Review", "Start", "Start", "Joint Review"]
     perform(started["ids"], "pat", "submit for approval")
@@ -533,9 +533,9 @@ def test_many_legacy_instances_are_started_and_performed_on(emulator, legacy):
 def test_ten_thousand_instances_are_started_at_little_cost(emulator):
     for where, numbered in (("procore/instances/many", "item_ids"), ("procore/legacy/instances/many", "object_ids")):
         started = time.process_time()  # the emulator runs in this process
-        answer = emulator.control("POST", where, count=10_000)
+        response = emulator.control("POST", where, count=10_000)
         assert time.process_time() - started < 3
-        assert len(set(answer["ids"])) == len(set(answer[numbered])) == 10_000
+        assert len(set(response["ids"])) == len(set(response[numbered])) == 10_000
 
 
 def test_requests_are_counted_by_their_route(emulator, procore, legacy):
@@ -559,7 +559,7 @@ def test_requests_are_counted_by_their_route(emulator, procore, legacy):
 
 
 def test_the_counts_go_on_where_the_record_is_full(emulator, procore, monkeypatch):
-    monkeypatch.setattr("airflow_provider_workflows.emulator.state.REQUESTS_KEPT", 3)
+    monkeypatch.setattr("airflow_provider_workflows.emulator.state.MAX_STORED_REQUESTS", 3)
     emulator.control("POST", "reset")
     for _ in range(5):
         procore.get(TOOLS)
@@ -602,7 +602,7 @@ def test_the_connections_lead_to_the_emulator(emulator):
     ],
 )
 def test_unknown_route_is_rejected_in_the_format_of_its_api(emulator, path, status, form):
-    answer = requests.get(emulator.url + path, timeout=5)
+    response = requests.get(emulator.url + path, timeout=5)
 
-    assert answer.status_code == status
-    assert form in answer.json()
+    assert response.status_code == status
+    assert form in response.json()

@@ -119,11 +119,11 @@ def test_a_bug_is_a_500_that_shows_where_it_is(emulator, procore, monkeypatch, c
         raise ZeroDivisionError("a bug")
 
     monkeypatch.setattr("airflow_provider_workflows.emulator.procore.instance_routes.show", broken)
-    answer = requests.get(
+    response = requests.get(
         f"{emulator.url}{PROJECT}/workflows/instances/700001", headers=procore.session.headers, timeout=5
     )
 
-    assert answer.status_code == 500
+    assert response.status_code == 500
     assert emulator.requests()[-1]["status"] == 500
     assert "ZeroDivisionError: a bug" in capfd.readouterr().err
 

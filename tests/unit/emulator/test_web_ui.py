@@ -1,4 +1,4 @@
-"""The page at `/`, without a browser: its files, what it is told, and who may act through it."""
+"""The page at `/`, without a browser: its files, the overview it reads, and who may act through it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 import requests
 
 from airflow_provider_workflows.emulator import Emulator
-from airflow_provider_workflows.emulator.app import Emulated
+from airflow_provider_workflows.emulator.app import EmulatorApp
 from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
-from airflow_provider_workflows.emulator.web_ui import FILES, FOLDER
+from airflow_provider_workflows.emulator.web_ui import FILES, PAGE_FOLDER
 from tests.unit.emulator.conftest import PROJECT
 
 INTEGRATION = {"login": "integration@example.com", "option": "Approve"}
@@ -65,7 +65,7 @@ def test_emulator_page_needs_nothing_external_and_no_frame(emulator):
         assert not [name for name in attributes if name == "style" or name.startswith("on")]
     linked = {value for _, attributes in elements for name, value in attributes.items() if name in ("src", "href")}
     assert all(get(emulator, path).status_code == 200 for path in linked)
-    for file in FOLDER.iterdir():
+    for file in PAGE_FOLDER.iterdir():
         assert set(re.findall(r"\w+://[\w./]*", file.read_text())) <= {"http://www.w3.org/2000/svg"}, file.name
 
 
@@ -74,7 +74,9 @@ def test_the_page_has_these_files_and_a_request_can_name_no_other(emulator):
         served = get(emulator, path)
         assert (served.status_code, served.content) == (200, content)
         assert served.headers["Content-Type"].startswith(media_type)
-    assert sorted(file.read_bytes() for file in FOLDER.iterdir()) == sorted(content for content, _ in FILES.values())
+    assert sorted(file.read_bytes() for file in PAGE_FOLDER.iterdir()) == sorted(
+        content for content, _ in FILES.values()
+    )
     for path in ("/index.html", "/page/page.js", "/_emulator/page/page.js", "/_emulator/..%2fapp.py", "/_emulator/"):
         assert get(emulator, path).status_code == 404
 
@@ -94,7 +96,7 @@ def test_every_control_has_a_name_and_every_label_something_it_names(emulator):
     assert set(named_by) <= set(ids)
 
 
-def test_looking_at_the_page_is_no_request_to_the_products(emulator):
+def test_page_polls_are_no_requests_to_the_products(emulator):
     emulator.control("POST", "faults", status=500, times=100)
     for path in ("/", "/_emulator/overview", "/_emulator/page.js", "/_emulator/page.svg"):
         assert get(emulator, path).status_code == 200
@@ -104,7 +106,7 @@ def test_looking_at_the_page_is_no_request_to_the_products(emulator):
     assert emulator.control("GET", "faults")[0]["fired"] == 0
 
 
-# --- what it is told ---
+# --- the overview ---
 
 
 def test_page_shows_state_step_assignees_history_and_actions_of_v2(emulator):
@@ -117,24 +119,24 @@ def test_page_shows_state_step_assignees_history_and_actions_of_v2(emulator):
         "in progress",
         "Director Approval",
     )
-    assert one["holders"] == ["Dana Director"]
-    told = [(event["what"], event["by"], event["comment"]) for event in one["history"]]
-    assert told == [
+    assert one["pending_with"] == ["Dana Director"]
+    shown = [(event["what"], event["by"], event["comment"]) for event in one["history"]]
+    assert shown == [
         ("Started", "Pat Manager", None),
         ("Budget Check: Approve", "Airflow Integration", "Within budget."),
         ("Over 10,000?", None, None),
     ]
-    assert [(act["by"], act["label"]) for act in one["acts"]] == [
+    assert [(act["by"], act["label"]) for act in one["actions"]] == [
         ("Dana Director", "Approve"),
         ("Dana Director", "Return"),
         ("Dana Director", "Reject"),
         (None, "Block"),
         (None, "Terminate"),
     ]
-    press(emulator, one["acts"][0])
+    press(emulator, one["actions"][0])
     one = instances(emulator, "procore")["700001"]
-    assert (one["state"], one["tone"], one["step"], one["holders"]) == ("complete", "good", "Approved", [])
-    assert one["acts"] == []
+    assert (one["state"], one["tone"], one["step"], one["pending_with"]) == ("complete", "good", "Approved", [])
+    assert one["actions"] == []
 
 
 def test_a_step_of_v2_that_moves_can_be_responded_to_by_no_one(emulator):
@@ -143,7 +145,7 @@ def test_a_step_of_v2_that_moves_can_be_responded_to_by_no_one(emulator):
     one = instances(emulator, "procore")["700001"]
 
     assert one["state"] == "processing"
-    assert [act["label"] for act in one["acts"]] == ["Block", "Terminate"]
+    assert [act["label"] for act in one["actions"]] == ["Block", "Terminate"]
 
 
 @pytest.mark.parametrize(
@@ -155,7 +157,7 @@ def test_a_step_of_v2_that_moves_can_be_responded_to_by_no_one(emulator):
     ],
 )
 def test_each_button_of_v2_does_what_it_says(emulator, label, state, tone, note):
-    (act,) = [act for act in instances(emulator, "procore")["700001"]["acts"] if act["label"] == label]
+    (act,) = [act for act in instances(emulator, "procore")["700001"]["actions"] if act["label"] == label]
     press(emulator, act)
 
     one = instances(emulator, "procore")["700001"]
@@ -170,18 +172,18 @@ def test_time_makes_an_instance_overdue_on_the_page(emulator):
     assert (one["state"], one["tone"]) == ("overdue", "trouble")
 
 
-def test_an_instance_of_legacy_can_be_played_to_its_end(emulator):
+def test_users_perform_a_legacy_instance_to_its_end(emulator):
     one = instances(emulator, "legacy")["568150"]
-    assert (one["state"], one["step"], one["holders"]) == ("draft", "Start", ["Airflow Integration"])
-    assert [(act["by"], act["label"]) for act in one["acts"]] == [
+    assert (one["state"], one["step"], one["pending_with"]) == ("draft", "Start", ["Airflow Integration"])
+    assert [(act["by"], act["label"]) for act in one["actions"]] == [
         ("Airflow Integration", "Submit for Approval"),
         ("Pat Manager", "Submit for Approval"),
         (None, "Terminate"),
     ]
-    press(emulator, one["acts"][1])
+    press(emulator, one["actions"][1])
     one = instances(emulator, "legacy")["568150"]
-    assert (one["step"], one["holders"], one["tone"]) == ("Pending Approval", ["Rita Reviewer"], "waits")
-    press(emulator, one["acts"][0])
+    assert (one["step"], one["pending_with"], one["tone"]) == ("Pending Approval", ["Rita Reviewer"], "waits")
+    press(emulator, one["actions"][0])
     one = instances(emulator, "legacy")["568150"]
 
     assert (one["state"], one["step"], one["tone"]) == ("approved", "PO Approved", "good")
@@ -192,10 +194,10 @@ def test_an_instance_of_legacy_can_be_played_to_its_end(emulator):
 
 
 def test_a_legacy_instance_can_be_terminated(emulator):
-    press(emulator, instances(emulator, "legacy")["568151"]["acts"][-1])
+    press(emulator, instances(emulator, "legacy")["568151"]["actions"][-1])
 
     one = instances(emulator, "legacy")["568151"]
-    assert (one["state"], one["tone"], one["acts"]) == ("terminated", "ended", [])
+    assert (one["state"], one["tone"], one["actions"]) == ("terminated", "ended", [])
     assert [(event["what"], event["by"]) for event in one["history"]] == [("Terminated", "Pat Manager")]
 
 
@@ -208,7 +210,7 @@ def test_an_instance_of_workflowsoft_can_be_filled_and_completed(emulator):
     assert fields["Requested by"]["read_only"]
     assert fields["Venue"]["required"]
 
-    complete, reject = one["acts"]
+    complete, reject = one["actions"]
     assert (complete["label"], reject["label"]) == ("Complete", "Reject")
     with pytest.raises(RuntimeError, match="Required fields are empty: Venue"):
         press(emulator, complete)
@@ -217,7 +219,7 @@ def test_an_instance_of_workflowsoft_can_be_filled_and_completed(emulator):
         instances(emulator, "workflowsoft")[one["id"]],
         overview(emulator)["apis"]["workflowsoft"]["instances"][0],
     )
-    assert (first["state"], first["tone"], first["acts"]) == ("completed", "good", [])
+    assert (first["state"], first["tone"], first["actions"]) == ("completed", "good", [])
     assert [(event["what"], event["by"]) for event in first["history"]] == [("Complete", "Olga Owner")]
     assert (second["step"], second["state"]) == ("Publish event", "open")
 
@@ -239,18 +241,18 @@ def test_everything_that_is_offered_to_be_started_can_be(emulator, api):
     for start in starts:
         press(emulator, start, **item)
 
-    told = overview(emulator)["apis"][api]
-    assert told["total"] == had + len(starts)
-    assert {one["title"] for one in told["instances"]} >= {start["label"] for start in starts}
+    shown = overview(emulator)["apis"][api]
+    assert shown["total"] == had + len(starts)
+    assert {one["title"] for one in shown["instances"]} >= {start["label"] for start in starts}
 
 
 def test_faults_and_flags_are_reported(emulator):
     emulator.control("POST", "faults", status=429, path="^/rest")
     emulator.control("PATCH", "flags", history="absent")
-    told = overview(emulator)
+    shown = overview(emulator)
 
-    assert [(fault["status"], fault["path"], fault["fired"]) for fault in told["faults"]] == [(429, "^/rest", 0)]
-    flags = {one["name"]: one for one in told["flags"]}
+    assert [(fault["status"], fault["path"], fault["fired"]) for fault in shown["faults"]] == [(429, "^/rest", 0)]
+    flags = {one["name"]: one for one in shown["flags"]}
     assert list(flags) == list(BEHAVIOUR_FLAGS)
     assert (flags["history"]["value"], flags["history"]["values"][0]) == ("absent", "full")
 
@@ -270,13 +272,13 @@ def test_every_fault_that_the_page_offers_is_taken(emulator):
 
 
 def test_a_poll_at_what_is_known_is_responded_to_without_a_body(emulator):
-    def look_again(version: str) -> requests.Response:
+    def poll_again(version: str) -> requests.Response:
         return get(emulator, "/_emulator/overview", {"If-None-Match": version})
 
     # A minute that passes is news, so there are two chances.
-    answers = [look_again(get(emulator, "/_emulator/overview").headers["ETag"]) for _ in range(2)]
-    assert (304, b"") in [(answer.status_code, answer.content) for answer in answers]
-    version = answers[-1].headers["ETag"]
+    responses = [poll_again(get(emulator, "/_emulator/overview").headers["ETag"]) for _ in range(2)]
+    assert (304, b"") in [(response.status_code, response.content) for response in responses]
+    version = responses[-1].headers["ETag"]
     for path, body in (
         ("clock", {"advance": 60}),
         ("procore/instances/700001/respond", INTEGRATION),
@@ -284,26 +286,26 @@ def test_a_poll_at_what_is_known_is_responded_to_without_a_body(emulator):
         ("reset", {}),
     ):
         emulator.control("POST", path, **body)
-        assert look_again(version).status_code == 200
-        version = look_again("").headers["ETag"]
+        assert poll_again(version).status_code == 200
+        version = poll_again("").headers["ETag"]
 
 
 def test_a_request_to_a_product_is_news(emulator, procore):
     version = get(emulator, "/_emulator/overview").headers["ETag"]
     procore.get(f"{PROJECT}/workflows/instances/700001")
 
-    answer = get(emulator, "/_emulator/overview", {"If-None-Match": version})
-    assert answer.json()["requests"] == 2  # with the one that signed in
+    response = get(emulator, "/_emulator/overview", {"If-None-Match": version})
+    assert response.json()["requests"] == 2  # with the one that signed in
 
 
 def test_a_transition_that_takes_place_by_itself_is_news():
-    emulated = Emulated("default")
-    emulated.world.flags.update(transition="delayed", transition_delay=2)
+    emulated = EmulatorApp("default")
+    emulated.state.flags.update(transition="delayed", transition_delay=2)
     instance = emulated.procore.instances["700001"]
-    option = instance.visits[-1].step.wire_options[0]["id"]
-    emulated.procore.respond(instance, instance.visits[-1].id, "90001", option, None, [], "person")
+    option = instance.occurrences[-1].step.wire_options[0]["id"]
+    emulated.procore.respond(instance, instance.occurrences[-1].id, "90001", option, None, [], "user")
     version = emulated.version
-    emulated.world.clock.offset += 3
+    emulated.state.clock.offset += 3
     emulated.procore.catch_up()
 
     assert emulated.version != version
@@ -312,9 +314,9 @@ def test_a_transition_that_takes_place_by_itself_is_news():
 def test_newest_hundred_of_many_instances_are_shown(emulator):
     emulator.control("POST", "reset", seed="large")
     for api, newest in (("procore", "710001"), ("legacy", "578151")):
-        told = overview(emulator)["apis"][api]
-        assert (told["total"], told["more"], len(told["instances"])) == (10_002 - (api == "procore"), True, 100)
-        assert told["instances"][0]["id"] == newest
+        shown = overview(emulator)["apis"][api]
+        assert (shown["total"], shown["more"], len(shown["instances"])) == (10_002 - (api == "procore"), True, 100)
+        assert shown["instances"][0]["id"] == newest
     assert len(get(emulator, "/_emulator/overview").content) < 500_000
 
     emulator.control("POST", "procore/instances/700001/terminate")
@@ -332,11 +334,11 @@ def test_newest_hundred_of_many_instances_are_shown(emulator):
 def test_what_others_wrote_is_data_and_never_part_of_the_page(emulator):
     name = '"><script>alert(1)</script>'
     emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id=name)
-    answer = get(emulator, f"/_emulator/overview?search={name}")
+    response = get(emulator, f"/_emulator/overview?search={name}")
 
-    assert answer.headers["Content-Type"] == "application/json"
-    assert answer.headers["X-Content-Type-Options"] == "nosniff"
-    assert [one["item"] for one in answer.json()["apis"]["procore"]["instances"]] == [name]
+    assert response.headers["Content-Type"] == "application/json"
+    assert response.headers["X-Content-Type-Options"] == "nosniff"
+    assert [one["item"] for one in response.json()["apis"]["procore"]["instances"]] == [name]
     assert "alert(1)" not in get(emulator, f"/?search={name}").text
 
 

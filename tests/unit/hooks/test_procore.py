@@ -654,7 +654,7 @@ def test_people_templates_and_tools_are_listed(airflow_connections):
 
     assert [tool["type"] for tool in hook.list_tools()][:2] == [TOOL, "generic_tool_item"]
     templates = list(hook.list_templates())
-    assert [template["id"] for template in templates] == ["301", "302", "303", "304"]
+    assert [template["id"] for template in templates] == ["301", "302", "303", "304", "305", "306", "307"]
     version = hook.get_template_version(templates[0]["latest_published_version"]["id"])
     assert [step["name"] for step in version["steps"]] == ["Budget Check", "Director Approval", "Correct Order"]
     assert "90009" not in [person["id"] for person in hook.list_possible_assignees(TOOL)]

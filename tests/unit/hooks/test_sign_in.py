@@ -10,13 +10,13 @@ from airflow_provider_workflows.exceptions import AuthenticationError, RateLimit
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 
-WAYS = BEHAVIOUR_FLAGS["refused_token"].values
+WAYS = BEHAVIOUR_FLAGS["rejected_token"].values
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_token_that_has_ended_is_renewed_once(airflow_connections, way):
     emulator = airflow_connections
-    emulator.control("PATCH", "flags", refused_token=way)
+    emulator.control("PATCH", "flags", rejected_token=way)
     procore, workflowsoft = ProcoreHook(project_id="1001"), WorkflowsoftHook()
     procore.me()
     instance = emulator.control("POST", "workflowsoft/processes", diagram="Field types", fields={})
@@ -39,7 +39,7 @@ def test_a_token_that_has_ended_is_renewed_once(airflow_connections, way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_static_token_that_has_ended_says_to_get_another(emulator, set_connection, way):
-    emulator.control("PATCH", "flags", refused_token=way)
+    emulator.control("PATCH", "flags", rejected_token=way)
     good = emulator.connection("workflowsoft")
     set_connection("workflowsoft_default", {**good, "login": None, "password": "an-old-token"})
 

@@ -542,7 +542,7 @@ def test_every_workflowsoft_method_is_held_against_the_contract():
 @pytest.mark.parametrize("shape", ["json_string", "text", "object"])
 @pytest.mark.parametrize("way", ["basic", "bearer", "cookie"])
 def test_a_token_is_requested_in_every_way_and_read_in_every_format(emulator, set_connection, shape, way):
-    emulator.control("PATCH", "flags", ws_token_shape=shape, ws_mint_auth=way)
+    emulator.control("PATCH", "flags", ws_token_shape=shape, ws_api_token_auth=way)
     connection = emulator.connection("workflowsoft")
     if way == "cookie":
         connection["password"] = f"session={connection['password']}"

@@ -272,7 +272,7 @@ def test_there_are_two_ways_to_verify(emulator, writes):
 
 @pytest.mark.parametrize("answer", ["204", "200_text", "200_object"])
 def test_any_a_change_responses_it_is_done_once(emulator, instance_id, answer):
-    emulator.control("PATCH", "flags", ws_write_answer=answer)
+    emulator.control("PATCH", "flags", ws_write_response=answer)
 
     update(instance_id, {"Venue": "Main hall"}).execute({})
     assert not complete(instance_id).execute({})["already_completed"]
@@ -314,7 +314,7 @@ def test_fields_are_read_whether_or_not_that_needs_a_user(emulator, instance_id,
 
 
 def test_one_malformed_field_leaves_the_others_to_be_handled(emulator, instance_id, capsys):
-    emulator.control("PATCH", "flags", ws_value_form="object")
+    emulator.control("PATCH", "flags", ws_value_format="object")
 
     fields = get(instance_id)
     assert ("Event name" not in fields, fields["Event exists"]) == (True, True)
@@ -325,7 +325,7 @@ def test_one_malformed_field_leaves_the_others_to_be_handled(emulator, instance_
 
 
 def test_a_malformed_field_fails_where_it_is_used(emulator, instance_id, store):
-    emulator.control("PATCH", "flags", ws_value_form="object")
+    emulator.control("PATCH", "flags", ws_value_format="object")
 
     with pytest.raises(ConfigurationError, match="'Event name'"):
         WorkflowsoftGetFieldsOperator(
@@ -336,7 +336,7 @@ def test_a_malformed_field_fails_where_it_is_used(emulator, instance_id, store):
 @pytest.mark.parametrize("form", ["documented", "texts", "comma", "parsed"])
 def test_values_are_read_in_every_format_with_one_reading(emulator, form):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
-    emulator.control("PATCH", "flags", ws_value_form=form)
+    emulator.control("PATCH", "flags", ws_value_format=form)
 
     fields = get(started["integration_instance_id"])
 

@@ -629,16 +629,16 @@ def test_files_are_sent_as_they_are(emulator, store):
         run(create(files={1, 2}), type(store)())
 
 
-@pytest.mark.parametrize("taken", ["taken", "refused"])
-def test_files_that_the_server_rejects_are_an_error(emulator, store, taken):
-    emulator.control("PATCH", "flags", ws_files=taken)
+@pytest.mark.parametrize("files", ["accepted", "rejected"])
+def test_files_that_the_server_rejects_are_an_error(emulator, store, files):
+    emulator.control("PATCH", "flags", ws_files=files)
 
-    if taken == "taken":
+    if files == "accepted":
         run(create(files=[7]), store)
     else:
         with pytest.raises(InvalidRequest, match="Files are not"):
             run(create(files=[7]), store)
-    assert len(created(emulator, "create_task")) == (taken == "taken")
+    assert len(created(emulator, "create_task")) == (files == "accepted")
 
 
 @pytest.mark.parametrize(

@@ -20,8 +20,8 @@ def step_of(procore: Client, instance: str = INSTANCE) -> dict[str, Any]:
     return found
 
 
-def answer_with(procore: Client, option: str, comment: str | None = None, status: int = 204, **changed: Any) -> Any:
-    """Respond to the current step of the seed's instance."""
+def respond_with(procore: Client, option: str, comment: str | None = None, status: int = 204, **changed: Any) -> Any:
+    """Respond to the current step of the instance of the default seed."""
     step = step_of(procore) or {"id": "1", "available_response_options": []}
     options = {o["name"]: o["id"] for o in step["available_response_options"]}
     response = {
@@ -34,7 +34,7 @@ def answer_with(procore: Client, option: str, comment: str | None = None, status
     return procore.post(f"{INSTANCE}/responses", {"response": response}, status=status)
 
 
-def person(emulator: Any, login: str, option: str, instance: str = "700001") -> None:
+def respond_as(emulator: Any, login: str, option: str, instance: str = "700001") -> None:
     emulator.control("POST", f"procore/instances/{instance}/respond", login=f"{login}@example.com", option=option)
 
 
@@ -47,8 +47,8 @@ def visited(procore: Client) -> list[str]:
     return [event["details"].get("name", event["type"]) for event in history_of(procore)["history"]]
 
 
-def reasons(refused: dict[str, Any]) -> list[str]:
-    return [detail["reason_code"] for detail in refused["error"]["details"]]
+def reasons(rejected: dict[str, Any]) -> list[str]:
+    return [detail["reason_code"] for detail in rejected["error"]["details"]]
 
 
 # --- the way of an instance ---
@@ -71,9 +71,9 @@ def test_the_seed_waits_at_the_budget_check_for_the_integration_user(procore):
 
 
 def test_approval_goes_through_the_conditional_to_the_end(emulator, procore):
-    answer_with(procore, "Approve", "Within budget")
+    respond_with(procore, "Approve", "Within budget")
     assert step_of(procore)["name"] == "Director Approval"
-    person(emulator, "dana", "Approve")
+    respond_as(emulator, "dana", "Approve")
 
     shown = procore.get(INSTANCE)["data"]
     assert shown["current_step_occurrence"] is None
@@ -95,11 +95,11 @@ def test_approval_goes_through_the_conditional_to_the_end(emulator, procore):
         ("integration@example.com", "Approve", "Within budget")
     ]
     effects = [(e["action"], e["by"], e["via"], e["detail"]["option"]) for e in emulator.effects()]
-    assert effects == [("respond", "90001", "api", "Approve"), ("respond", "90004", "person", "Approve")]
+    assert effects == [("respond", "90001", "api", "Approve"), ("respond", "90004", "user", "Approve")]
 
 
 def test_a_rejection_ends_the_instance(procore):
-    answer_with(procore, "Reject")
+    respond_with(procore, "Reject")
 
     assert visited(procore)[-1] == "Rejected"
     assert history_of(procore)["history"][-1]["details"]["end_type"] == "failure"
@@ -107,17 +107,17 @@ def test_a_rejection_ends_the_instance(procore):
 
 def test_a_returned_step_comes_round_as_another_step_occurrence(emulator, procore):
     first = step_of(procore)
-    answer_with(procore, "Return")
+    respond_with(procore, "Return")
     assert step_of(procore)["name"] == "Correct Order"
-    person(emulator, "pat", "resubmit")
+    respond_as(emulator, "pat", "resubmit")
 
     again = step_of(procore)
     assert (again["name"], again["step_uuid"]) == (first["name"], first["step_uuid"])
     assert again["id"] != first["id"]
     assert again["response_occurrences"][0]["submitted_at"] is None
 
-    answer_with(procore, "Approve")
-    person(emulator, "dana", "Return")
+    respond_with(procore, "Approve")
+    respond_as(emulator, "dana", "Return")
     assert step_of(procore)["name"] == "Budget Check"
     assert len({event["details"].get("id") for event in history_of(procore)["history"]}) == 7
 
@@ -128,9 +128,9 @@ def test_the_item_status_follows_the_steps(emulator, procore):
         return found
 
     seen = [status()]
-    answer_with(procore, "Approve")
+    respond_with(procore, "Approve")
     seen.append(status())
-    person(emulator, "dana", "Reject")
+    respond_as(emulator, "dana", "Reject")
     seen.append(status())
 
     assert seen == ["Under Review", "Pending Director", "Rejected"]
@@ -139,11 +139,11 @@ def test_the_item_status_follows_the_steps(emulator, procore):
 @pytest.mark.parametrize(("login", "option", "ended"), [("rita", "Approve", False), ("rita", "Reject", True)])
 def test_step_of_several_responders_waits_for_all_unless_one_rejects(emulator, procore, login, option, ended):
     started = procore.post(INSTANCES, {"tool_type": "generic_tool_item", "item_id": "7"}, status=201)["data"]["id"]
-    person(emulator, login, option, started)
+    respond_as(emulator, login, option, started)
 
     assert (procore.get(f"{INSTANCES}/{started}")["data"]["ended_at"] is not None) == ended
     if not ended:
-        person(emulator, "integration", "Approve", started)
+        respond_as(emulator, "integration", "Approve", started)
         assert procore.get(f"{INSTANCES}/{started}")["data"]["ended_at"] is not None
 
 
@@ -152,17 +152,17 @@ def test_step_of_several_responders_waits_for_all_unless_one_rejects(emulator, p
 
 def test_identical_resubmission_is_a_no_op_and_another_conflicts(emulator, procore):
     emulator.control("PATCH", "flags", transition="delayed", transition_delay=60)
-    answer_with(procore, "Approve", "Good")
-    answer_with(procore, "Approve", "Good")
+    respond_with(procore, "Approve", "Good")
+    respond_with(procore, "Approve", "Good")
 
-    assert reasons(answer_with(procore, "Approve", "Better", status=422)) == ["already_responded"]
-    assert reasons(answer_with(procore, "Reject", "Good", status=422)) == ["already_responded"]
+    assert reasons(respond_with(procore, "Approve", "Better", status=422)) == ["already_responded"]
+    assert reasons(respond_with(procore, "Reject", "Good", status=422)) == ["already_responded"]
     assert len(emulator.effects()) == 1
 
 
 def test_a_delayed_transition_happens_when_its_time_has_come(emulator, procore):
     emulator.control("PATCH", "flags", transition="delayed", transition_delay=60)
-    answer_with(procore, "Approve")
+    respond_with(procore, "Approve")
 
     assert step_of(procore)["response_occurrences"][0]["submitted_at"] is not None
     assert history_of(procore)["status"] == "processing"
@@ -174,7 +174,7 @@ def test_a_delayed_transition_happens_when_its_time_has_come(emulator, procore):
 def test_delayed_transition_has_the_time_that_the_flag_names(emulator, procore, named, late):
     flags = {"transition": "delayed", "transition_delay": 60, "transition_time": named}
     emulator.control("PATCH", "flags", **flags)
-    answer_with(procore, "Approve")
+    respond_with(procore, "Approve")
     emulator.control("POST", "clock", advance=61)
 
     assert step_of(procore)["name"] == "Director Approval"
@@ -188,15 +188,15 @@ def test_delayed_transition_has_the_time_that_the_flag_names(emulator, procore, 
 def test_no_one_responds_to_a_step_that_is_about_to_move(emulator, procore):
     emulator.control("PATCH", "flags", transition="delayed", transition_delay=60)
     started = procore.post(INSTANCES, {"tool_type": "generic_tool_item", "item_id": "7"}, status=201)["data"]["id"]
-    person(emulator, "rita", "Reject", started)
+    respond_as(emulator, "rita", "Reject", started)
 
     with pytest.raises(RuntimeError, match="stale_step"):
-        person(emulator, "integration", "Approve", started)
+        respond_as(emulator, "integration", "Approve", started)
 
 
 def test_a_termination_overtakes_a_delayed_transition(emulator, procore):
     emulator.control("PATCH", "flags", transition="delayed", transition_delay=60)
-    answer_with(procore, "Approve")
+    respond_with(procore, "Approve")
     procore.post(f"{INSTANCE}/terminate")
     emulator.control("POST", "clock", advance=61)
 
@@ -208,28 +208,28 @@ def test_a_termination_overtakes_a_delayed_transition(emulator, procore):
 def test_a_step_that_is_over_is_rejected_with_either_status(emulator, procore, status):
     emulator.control("PATCH", "flags", stale_step=status)
     over = step_of(procore)["id"]
-    answer_with(procore, "Approve")
+    respond_with(procore, "Approve")
 
-    refused = answer_with(procore, "Approve", status=status, current_step_occurrence_id=over)
+    rejected = respond_with(procore, "Approve", status=status, current_step_occurrence_id=over)
 
-    assert reasons(refused) == ["stale_step"]
+    assert reasons(rejected) == ["stale_step"]
 
 
 @pytest.mark.parametrize("status", [403, 422])
-def test_who_is_not_asked_is_rejected_with_either_status(emulator, procore, status):
+def test_a_user_who_is_no_assignee_is_rejected(emulator, procore, status):
     emulator.control("PATCH", "flags", non_assignee=str(status))
-    answer_with(procore, "Return")
+    respond_with(procore, "Return")
 
-    assert reasons(answer_with(procore, "Resubmit", status=status)) == ["not_an_assignee"]
+    assert reasons(respond_with(procore, "Resubmit", status=status)) == ["not_an_assignee"]
     assert len(emulator.effects()) == 1
 
 
 @pytest.mark.parametrize("status", [422, 404, 403])
 def test_an_ended_instance_rejects_with_every_status(emulator, procore, status):
     emulator.control("PATCH", "flags", ended_instance=str(status))
-    answer_with(procore, "Reject")
+    respond_with(procore, "Reject")
 
-    assert reasons(answer_with(procore, "Approve", status=status)) == ["instance_ended"]
+    assert reasons(respond_with(procore, "Approve", status=status)) == ["instance_ended"]
 
 
 @pytest.mark.parametrize(
@@ -241,18 +241,18 @@ def test_an_ended_instance_rejects_with_every_status(emulator, procore, status):
     ],
 )
 def test_a_malformed_response_is_rejected(emulator, procore, changed, status):
-    answer_with(procore, "Approve", status=status, **changed)
+    respond_with(procore, "Approve", status=status, **changed)
     assert emulator.effects() == []
 
 
 def test_a_response_without_its_wrapper_is_rejected(procore):
-    refused = procore.post(f"{INSTANCE}/responses", {"attachments": {}}, status=400)
+    rejected = procore.post(f"{INSTANCE}/responses", {"attachments": {}}, status=400)
 
-    assert refused["error"]["details"][0]["source"] == "body.response"
+    assert rejected["error"]["details"][0]["source"] == "body.response"
 
 
 def test_attachments_are_shown_in_the_history(procore):
-    answer_with(procore, "Approve", attachments={"prostore_file_ids": ["a1"]})
+    respond_with(procore, "Approve", attachments={"prostore_file_ids": ["a1"]})
 
     shown = history_of(procore)["history"][1]["details"]["responses"][0]["attachments"]
     assert [one["id"] for one in shown] == ["a1"]
@@ -271,24 +271,24 @@ def start_many(emulator: Any, count: int) -> list[str]:
 @pytest.mark.parametrize(
     ("place", "find"),
     [
-        ("body_meta_next_cursor", lambda answer: answer.json()["meta"]["next_cursor"]),
-        ("body_pagination_next_cursor", lambda answer: answer.json()["pagination"]["next_cursor"]),
-        ("body_links_next", lambda answer: answer.json()["links"]["next"]),
-        ("link_header", lambda answer: answer.links.get("next", {}).get("url")),
+        ("body_meta_next_cursor", lambda response: response.json()["meta"]["next_cursor"]),
+        ("body_pagination_next_cursor", lambda response: response.json()["pagination"]["next_cursor"]),
+        ("body_links_next", lambda response: response.json()["links"]["next"]),
+        ("link_header", lambda response: response.links.get("next", {}).get("url")),
     ],
 )
 def test_cursor_comes_back_where_the_flag_says_and_lists_all(emulator, procore, place, find):
     emulator.control("PATCH", "flags", cursor_place=place)
     expected = ["700001", *start_many(emulator, 4)]
 
-    answer = procore.send("GET", INSTANCES, params={**FILTER, "per_page": "2"})
-    seen = [row["id"] for row in answer.json()["data"]]
-    while following := find(answer):
+    response = procore.send("GET", INSTANCES, params={**FILTER, "per_page": "2"})
+    seen = [row["id"] for row in response.json()["data"]]
+    while following := find(response):
         if following.startswith("http"):
-            answer = procore.send("GET", following)
+            response = procore.send("GET", following)
         else:
-            answer = procore.send("GET", INSTANCES, params={**FILTER, "per_page": "2", "cursor": following})
-        seen += [row["id"] for row in answer.json()["data"]]
+            response = procore.send("GET", INSTANCES, params={**FILTER, "per_page": "2", "cursor": following})
+        seen += [row["id"] for row in response.json()["data"]]
 
     assert seen == expected
 
@@ -310,13 +310,13 @@ def test_pages_by_number_have_their_headers(emulator, procore, query):
     if not query:
         emulator.control("PATCH", "flags", instances_paging="page_only")
 
-    answer = procore.send("GET", INSTANCES, params={**FILTER, "per_page": "2", **query})
+    response = procore.send("GET", INSTANCES, params={**FILTER, "per_page": "2", **query})
 
-    assert (answer.headers["Total"], answer.headers["Per-Page"]) == ("5", "2")
+    assert (response.headers["Total"], response.headers["Per-Page"]) == ("5", "2")
     expected = {"first", "prev", "next", "last"} if query else {"first", "next", "last"}
-    assert set(answer.links) == expected
-    assert "page=3" in answer.links["last"]["url"]
-    assert list(answer.json()) == ["data"]
+    assert set(response.links) == expected
+    assert "page=3" in response.links["last"]["url"]
+    assert list(response.json()) == ["data"]
 
 
 def test_ten_rows_are_the_default_and_a_hundred_the_most(emulator, procore):
@@ -348,10 +348,10 @@ def test_updated_at_moves_with_each_step_or_with_the_end_only(emulator, procore,
     started = procore.get(INSTANCE)["data"]["started_at"]
     assert updated() == started
     emulator.control("POST", "clock", advance=60)
-    answer_with(procore, "Approve")
+    respond_with(procore, "Approve")
     assert (updated() > started) == moves
     emulator.control("POST", "clock", advance=60)
-    person(emulator, "dana", "Approve")
+    respond_as(emulator, "dana", "Approve")
     assert updated() == procore.get(INSTANCE)["data"]["ended_at"] > started
 
 
@@ -377,7 +377,7 @@ def test_what_instances_have_in_common_changes_for_one_of_them_only(emulator, pr
 
 def test_replacement_spares_instances_with_a_response(emulator, procore):
     ids = emulator.control("POST", "procore/instances/many", count=2, tool_type="generic_tool_item")["ids"]
-    person(emulator, "rita", "Approve", ids[0])
+    respond_as(emulator, "rita", "Approve", ids[0])
     replacement = {
         "replacement_type": "permanent",
         "old_assignee_id": "90003",
@@ -397,9 +397,9 @@ def test_replacement_spares_instances_with_a_response(emulator, procore):
 
 def test_every_filter_narrows_the_list(emulator, long_lived_tokens, procore):
     waiting_for_us, ended, for_dana = start_many(emulator, 3)
-    person(emulator, "integration", "Reject", ended)
+    respond_as(emulator, "integration", "Reject", ended)
     emulator.control("POST", "clock", advance=4 * 24 * 3600)
-    person(emulator, "integration", "Approve", for_dana)
+    respond_as(emulator, "integration", "Approve", for_dana)
 
     def ids(**filters: str) -> list[str]:
         query = {f"filters[{name}]": value for name, value in filters.items()}
@@ -423,10 +423,13 @@ def test_tools_and_templates_are_listed(procore):
         "generic_tool_item": "Project",
         "correspondence": "Project",
         "prequalification": "Company",
+        "commitment_change_order": "Project",
+        "requisition": "Project",
+        "submittal": "Project",
     }
-    answer = procore.send("GET", f"{COMPANY}/workflows/templates", params={"per_page": "1"})
-    assert [template["name"] for template in answer.json()["data"]] == ["Purchase Order Approval"]
-    assert answer.headers["Total"] == "4"
+    response = procore.send("GET", f"{COMPANY}/workflows/templates", params={"per_page": "1"})
+    assert [template["name"] for template in response.json()["data"]] == ["Purchase Order Approval"]
+    assert response.headers["Total"] == "7"
 
 
 # --- starting, terminating, restarting ---
@@ -507,7 +510,7 @@ def test_history_shows_overdue_and_blocked_until_the_next_step(emulator, long_li
     blocked = history_of(procore)
     assert (blocked["status"], blocked["blocked_reason"]) == ("blocked", "No assignee")
     assert blocked["blocked_is_retriable"] is True
-    answer_with(procore, "Approve")
+    respond_with(procore, "Approve")
     assert history_of(procore)["status"] == "in_progress"
 
 
@@ -634,7 +637,7 @@ def test_an_added_assignee_can_respond(emulator, procore):
     [added] = history_of(procore)["history"][1]["details"]["additional_assignees"]
     assert (added["id"], added["reason"]) == ("90005", "original_assignee_on_vacation")
     assert added["added_at"].endswith("Z")
-    person(emulator, "lee", "Approve")
+    respond_as(emulator, "lee", "Approve")
     assert step_of(procore)["name"] == "Director Approval"
     [effect, _] = emulator.effects()
     assert (effect["action"], effect["detail"]) == (
@@ -645,7 +648,7 @@ def test_an_added_assignee_can_respond(emulator, procore):
 
 def test_a_commenter_decides_nothing(emulator, procore):
     add_to_step(procore, role_type="commenter", required=False)
-    person(emulator, "lee", "Reject")
+    respond_as(emulator, "lee", "Reject")
 
     assert step_of(procore)["name"] == "Budget Check"
 
@@ -681,7 +684,7 @@ def test_a_step_of_all_waits_for_a_required_addition_but_for_no_other(emulator, 
         }
         procore.post(f"{path}/additional_assignees", addition)
         for login in ("rita", "integration"):
-            person(emulator, login, "Approve", started["id"])
+            respond_as(emulator, login, "Approve", started["id"])
         return procore.get(path)["data"]["ended_at"] is not None
 
     assert not ended(True, "1")

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from tests.unit.emulator.conftest import COMPANY, PROJECT, Client
-from tests.unit.emulator.procore.test_instances import INSTANCE, INSTANCES, TOOL, person, reasons, step_of
+from tests.unit.emulator.procore.test_instances import INSTANCE, INSTANCES, TOOL, reasons, respond_as, step_of
 
 PRESETS = f"{PROJECT}/workflows/presets"
 PRESET = f"{PRESETS}/401"
@@ -59,7 +59,15 @@ def test_a_template_counts_the_projects_that_use_it(procore):
     rows = procore.get(f"{COMPANY}/workflows/templates")["data"]
 
     counts = {row["id"]: (row["assigned_projects_count"], row["tool_subtype"]) for row in rows}
-    assert counts == {"301": (2, None), "302": (1, None), "303": (0, None), "304": (1, "-123456789")}
+    assert counts == {
+        "301": (2, None),
+        "302": (1, None),
+        "303": (0, None),
+        "304": (1, "-123456789"),
+        "305": (1, None),
+        "306": (1, None),
+        "307": (1, None),
+    }
 
 
 # --- presets ---
@@ -118,7 +126,7 @@ def test_a_tool_has_one_default_preset(emulator, procore):
 
 
 @pytest.mark.parametrize(("mode", "creators"), [("replace", []), ("merge", ["90002"])])
-def test_groups_that_an_update_leaves_out_are_emptied_or_kept(emulator, procore, mode, creators):
+def test_groups_that_an_update_omits_are_emptied_or_preserved(emulator, procore, mode, creators):
     emulator.control("PATCH", "flags", preset_groups=mode)
     names = uuids(procore)
     wanted = {names["Integration"]: ["90001", "90005"], names["Directors"]: ["90006"]}
@@ -164,7 +172,7 @@ def test_an_update_counts_for_the_instances_to_come_only(emulator, procore):
     assert shown == {uuid: name for name, uuid in uuids(procore).items()}
 
 
-def test_individual_assignees_of_a_preset_are_asked_besides_the_group(emulator, procore):
+def test_individual_assignees_are_added_to_the_group(emulator, procore):
     logins = [{"id": "90005", "required": False, "role_type": "commenter"}]
     step_uuid = step_of(procore)["step_uuid"]
     procore.patch(f"{PRESET}/assignees", {"individual_assignees": [{"step_uuid": step_uuid, "logins": logins}]})
@@ -173,9 +181,9 @@ def test_individual_assignees_of_a_preset_are_asked_besides_the_group(emulator, 
     started = procore.post(INSTANCES, {"tool_type": TOOL, "item_id": "9"}, status=201)["data"]
     path = f"{INSTANCES}/{started['id']}"
     assert [one["id"] for one in started["current_step_occurrence"]["individual_assignees"]] == ["90005"]
-    person(emulator, "lee", "Reject", started["id"])
+    respond_as(emulator, "lee", "Reject", started["id"])
     assert step_of(procore, path)["name"] == "Budget Check"
-    person(emulator, "integration", "Approve", started["id"])
+    respond_as(emulator, "integration", "Approve", started["id"])
     assert step_of(procore, path)["name"] == "Director Approval"
 
 
@@ -188,7 +196,7 @@ def test_a_person_edits_one_group_by_its_name(emulator, procore):
         "Directors": ["lee@example.com", "nora@example.com"],
         "Creator": ["pat@example.com"],
     }
-    assert [(e["action"], e["via"]) for e in emulator.effects()] == [("update_preset_assignees", "person")]
+    assert [(e["action"], e["via"]) for e in emulator.effects()] == [("update_preset_assignees", "user")]
     for wrong in ({"group": "Nobody", "logins": []}, {"group": "Directors", "logins": ["guest@example.com"]}):
         with pytest.raises(RuntimeError, match="422"):
             emulator.control("POST", "procore/presets/401/assignees", **wrong)
@@ -242,8 +250,8 @@ def test_instance_takes_the_named_or_the_default_preset(emulator, procore):
     assert asked("2") == ["90006"]
     assert asked("3", template_id="301") == ["90006"]
     emulator.control("POST", f"procore/presets/{default}", valid=False)
-    refused = procore.post(INSTANCES, {"tool_type": TOOL, "item_id": "4"}, status=400)
-    assert reasons(refused) == ["preset_invalid"]
+    rejected = procore.post(INSTANCES, {"tool_type": TOOL, "item_id": "4"}, status=400)
+    assert reasons(rejected) == ["preset_invalid"]
     procore.post(INSTANCES, {"tool_type": TOOL, "item_id": "4", "preset_id": "402"}, status=404)
     procore.post(INSTANCES, {"tool_type": TOOL, "item_id": "4", "preset_id": "403"}, status=404)
 
@@ -272,12 +280,12 @@ def test_a_restart_keeps_the_people_or_takes_the_preset_as_it_is_now(emulator, p
 
 
 def test_possible_assignees_come_in_pages_without_the_guest(procore):
-    answer = procore.send(
+    response = procore.send(
         "GET", f"{PROJECT}/workflows/possible_assignees", params={"tool_type": TOOL, "per_page": "4", "page": "2"}
     )
 
-    assert [user["login"] for user in answer.json()["data"]] == ["lee@example.com", "nora@example.com"]
-    assert answer.headers["Total"] == "6"
+    assert [user["login"] for user in response.json()["data"]] == ["lee@example.com", "nora@example.com"]
+    assert response.headers["Total"] == "6"
     managers = procore.get(f"{COMPANY}/workflows/workflow_managers", tool_type=TOOL)["data"]
     assert [user["id"] for user in managers] == ["90002"]
     procore.get(f"{COMPANY}/workflows/possible_assignees", status=400)

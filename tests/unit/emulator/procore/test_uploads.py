@@ -9,7 +9,7 @@ import pytest
 import requests
 
 from tests.unit.emulator.conftest import COMPANY, PROJECT, Client
-from tests.unit.emulator.procore.test_instances import answer_with, history_of, reasons
+from tests.unit.emulator.procore.test_instances import history_of, reasons, respond_with
 
 UPLOADS = PROJECT.replace("v2.0", "v2.1") + "/uploads"
 COMPANY_UPLOADS = COMPANY.replace("v2.0", "v2.1") + "/uploads"
@@ -34,8 +34,8 @@ def uploaded(procore: Client, anybody: Client, *parts: bytes, where: str = UPLOA
         anybody.send("PUT", target["url"], data=part).headers["ETag"]
         for target, part in zip(targets, parts, strict=True)
     ]
-    answer = procore.patch(f"{where}/{created['upload_id']}", {"part_etags": etags})["data"]
-    assert answer["status"] == "processing"
+    response = procore.patch(f"{where}/{created['upload_id']}", {"part_etags": etags})["data"]
+    assert response["status"] == "processing"
     return created["upload_id"]
 
 
@@ -45,7 +45,7 @@ def test_a_file_is_uploaded_and_attached(emulator, procore, anybody, where):
     assert len(upload_id) == 26
     assert procore.get(f"{where}/{upload_id}")["data"]["status"] == "available"
 
-    answer_with(procore, "Approve", attachments={"upload_ids": [upload_id]})
+    respond_with(procore, "Approve", attachments={"upload_ids": [upload_id]})
 
     [shown] = history_of(procore)["history"][1]["details"]["responses"][0]["attachments"]
     assert (shown["id"], shown["name"]) == (upload_id, "plan.pdf")
@@ -75,11 +75,11 @@ def test_only_an_upload_that_is_available_can_be_attached(emulator, procore, any
     upload_id = uploaded(procore, anybody, b"the plan")
 
     for one in (upload_id, "unknown"):
-        refused = answer_with(procore, "Approve", status=422, attachments={"upload_ids": [one]})
-        assert reasons(refused) == ["upload_not_available"]
+        rejected = respond_with(procore, "Approve", status=422, attachments={"upload_ids": [one]})
+        assert reasons(rejected) == ["upload_not_available"]
     assert emulator.effects() == []
     emulator.control("POST", "clock", advance=60)
-    answer_with(procore, "Approve", attachments={"upload_ids": [upload_id]})
+    respond_with(procore, "Approve", attachments={"upload_ids": [upload_id]})
 
 
 @pytest.mark.parametrize(
@@ -176,8 +176,8 @@ def test_an_upload_that_is_not_attached_is_gone_after_a_day(emulator, long_lived
     emulator.control("POST", "clock", advance=24 * 3600)
 
     procore.get(path, status=404)
-    refused = answer_with(procore, "Approve", status=422, attachments={"upload_ids": [path.rpartition("/")[2]]})
-    assert reasons(refused) == ["upload_not_available"]
+    rejected = respond_with(procore, "Approve", status=422, attachments={"upload_ids": [path.rpartition("/")[2]]})
+    assert reasons(rejected) == ["upload_not_available"]
 
 
 def test_the_status_of_an_upload_comes_in_the_case_of_the_flag(emulator, procore, anybody):
@@ -200,7 +200,7 @@ def test_the_older_uploads_take_a_form(emulator, procore, anybody, where):
     assert anybody.send("POST", created["url"], data={"key": "another"}, files=file).status_code == 400
     assert anybody.send("POST", created["url"], data=created["fields"], files=file).status_code == 204
 
-    answer_with(procore, "Approve", attachments={"upload_ids": [created["uuid"]]})
+    respond_with(procore, "Approve", attachments={"upload_ids": [created["uuid"]]})
     [stored] = emulator.control("GET", "uploads")
     assert (stored["size"], stored["content_type"]) == (8, "application/pdf")
 
@@ -226,5 +226,5 @@ def test_one_version_of_the_uploads_is_there(emulator, procore):
     procore.post(UPLOADS, order(b"1"), status=404)
     procore.post(f"{OLDER.replace('1001', '1003')}", older, status=404)
     procore.post(OLDER, {}, status=400)
-    answer = requests.post(procore.url + OLDER, json=older, timeout=5)
-    assert answer.status_code == 401
+    response = requests.post(procore.url + OLDER, json=older, timeout=5)
+    assert response.status_code == 401

@@ -26,7 +26,7 @@ def perform(legacy: Client, status: int = 201, **changed: Any) -> Any:
     return legacy.post(HISTORIES, {"workflow_activity_history": body}, status=status, params=query)
 
 
-def person(emulator: Any, login: str, activity: str, instance: int = 568150) -> None:
+def respond_as(emulator: Any, login: str, activity: str, instance: int = 568150) -> None:
     where = f"procore/legacy/instances/{instance}/perform"
     emulator.control("POST", where, login=f"{login}@example.com", activity=activity)
 
@@ -57,7 +57,7 @@ def test_the_seed_is_the_guides_instance_in_its_start_state(legacy):
 def test_approval_ends_in_a_state_without_activities(emulator, legacy):
     perform(legacy)
     assert state_of(legacy) == "Pending Approval"
-    person(emulator, "rita", "approve")
+    respond_as(emulator, "rita", "approve")
 
     shown = legacy.get(f"{INSTANCES}/568150")
     assert shown["current_workflow_state"]["status"] == "Approved"
@@ -66,7 +66,7 @@ def test_approval_ends_in_a_state_without_activities(emulator, legacy):
     done = [(e["action"], e["via"], e["by"], e["detail"]["activity"]) for e in emulator.effects()]
     assert done == [
         ("perform_activity", "api", "90001", "Submit for Approval"),
-        ("perform_activity", "person", "90003", "Approve"),
+        ("perform_activity", "user", "90003", "Approve"),
     ]
 
 
@@ -74,7 +74,7 @@ def test_a_denial_goes_back_to_the_start_as_another_occurrence(emulator, legacy)
     before = legacy.get(f"{INSTANCES}/568150")["current_state_set_at"]
     perform(legacy)
     emulator.control("POST", "clock", advance=3600)
-    person(emulator, "rita", "Deny")
+    respond_as(emulator, "rita", "Deny")
 
     assert state_of(legacy) == "Start"
     assert legacy.get(f"{INSTANCES}/568150")["current_state_set_at"] > before
@@ -86,7 +86,7 @@ def test_a_state_of_two_roles_moves_when_both_have_performed(emulator, legacy):
     perform(legacy, **accept)
     assert state_of(legacy, 568151) == "Joint Review"
     perform(legacy, status=400, **accept)
-    person(emulator, "rita", "Accept", 568151)
+    respond_as(emulator, "rita", "Accept", 568151)
 
     assert state_of(legacy, 568151) == "Accepted"
     assert len(emulator.effects()) == 2
@@ -131,12 +131,12 @@ def test_an_activity_with_files_comes_as_multipart(emulator, legacy):
         ("workflow_activity_history[prostore_file_ids][]", (None, "77")),
     ]
 
-    answer = legacy.send("POST", HISTORIES, params={"workflow_instance_id": "568150"}, files=files)
+    response = legacy.send("POST", HISTORIES, params={"workflow_instance_id": "568150"}, files=files)
 
-    assert answer.status_code == 201
-    assert answer.json()["comments"] == "Please review"
-    assert [one["name"] for one in answer.json()["file_attachments"]] == ["quote.pdf", "site plan.png", "prostore-77"]
-    assert answer.json()["attachments"][1] == "https://storage.example.com/site%20plan.png"
+    assert response.status_code == 201
+    assert response.json()["comments"] == "Please review"
+    assert [one["name"] for one in response.json()["file_attachments"]] == ["quote.pdf", "site plan.png", "prostore-77"]
+    assert response.json()["attachments"][1] == "https://storage.example.com/site%20plan.png"
     (effect,) = emulator.effects()
     assert effect["detail"]["attachments"] == [{"name": "quote.pdf", "size": 4}, {"name": "site plan.png", "size": 3}]
     assert effect["detail"]["prostore_file_ids"] == [77]
@@ -146,9 +146,9 @@ def test_a_file_in_a_field_of_another_name_is_not_attached(legacy):
     fields = [(f"workflow_activity_history[{name}]", (None, str(value))) for name, value in SUBMIT.items()]
     files = [*fields, ("attachment", ("quote.pdf", b"%PDF"))]
 
-    answer = legacy.send("POST", HISTORIES, params={"workflow_instance_id": "568150"}, files=files)
+    response = legacy.send("POST", HISTORIES, params={"workflow_instance_id": "568150"}, files=files)
 
-    assert answer.json()["attachments"] == []
+    assert response.json()["attachments"] == []
 
 
 def test_stored_files_are_named_by_their_ids(emulator, legacy):
@@ -161,12 +161,12 @@ def test_stored_files_are_named_by_their_ids(emulator, legacy):
 
 def test_a_person_is_reported_what_can_be_performed(emulator):
     with pytest.raises(RuntimeError, match="Submit for Approval \\(Project Manager\\)"):
-        person(emulator, "rita", "Submit for Approval")
+        respond_as(emulator, "rita", "Submit for Approval")
     emulator.control("POST", "procore/legacy/instances/568150/terminate")
     with pytest.raises(RuntimeError, match="activities: none"):
-        person(emulator, "pat", "Submit for Approval")
+        respond_as(emulator, "pat", "Submit for Approval")
     with pytest.raises(RuntimeError, match="404"):
-        person(emulator, "pat", "Submit for Approval", 1)
+        respond_as(emulator, "pat", "Submit for Approval", 1)
 
 
 def test_a_terminated_instance_shows_who_ended_it_and_allows_nothing(emulator, legacy):
@@ -324,9 +324,9 @@ def test_files_go_into_the_field_of_the_flag(emulator, legacy):
     names = ("workflow_activity_history[attachments][]", "attachments[]")
     files = [*fields, *((name, (f"{number}.pdf", b"%PDF")) for number, name in enumerate(names))]
 
-    answer = legacy.send("POST", HISTORIES, params={"workflow_instance_id": "568150"}, files=files)
+    response = legacy.send("POST", HISTORIES, params={"workflow_instance_id": "568150"}, files=files)
 
-    assert [one["name"] for one in answer.json()["file_attachments"]] == ["1.pdf"]
+    assert [one["name"] for one in response.json()["file_attachments"]] == ["1.pdf"]
 
 
 def test_permanent_logs_hold_what_the_flag_says(emulator, legacy):
@@ -362,7 +362,7 @@ def test_directory_names_users_by_the_flagged_ids(emulator, legacy, ids, shown):
 def test_histories_come_in_the_flagged_order_unless_sorted(emulator, legacy):
     perform(legacy)
     emulator.control("POST", "clock", advance=86400 // 24)
-    person(emulator, "rita", "Deny")
+    respond_as(emulator, "rita", "Deny")
 
     def activities(**query: str) -> list[str]:
         rows = legacy.get(HISTORIES, workflow_instance_id="568150", **query)
@@ -398,11 +398,11 @@ def test_a_history_row_may_lack_names_and_name_another_user(emulator, legacy):
 
 
 def test_lists_come_in_pages(legacy):
-    answer = legacy.send("GET", INSTANCES, params={"per_page": "1"})
+    response = legacy.send("GET", INSTANCES, params={"per_page": "1"})
 
-    assert [row["id"] for row in answer.json()] == [568150]
-    assert (answer.headers["Total"], answer.headers["Per-Page"]) == ("2", "1")
-    following = legacy.send("GET", answer.links["next"]["url"])
+    assert [row["id"] for row in response.json()] == [568150]
+    assert (response.headers["Total"], response.headers["Per-Page"]) == ("2", "1")
+    following = legacy.send("GET", response.links["next"]["url"])
     assert [row["id"] for row in following.json()] == [568151]
     assert "next" not in following.links
     assert legacy.send("GET", INSTANCES).headers["Per-Page"] == "100"
@@ -422,7 +422,7 @@ def test_the_permanent_log_of_an_object_shows_what_was_performed(emulator, legac
     legacy.query = {"company_id": "4264807"}
     row = perform(legacy, prostore_file_ids=[77])
     emulator.control("POST", "clock", advance=86400 // 24)
-    person(emulator, "rita", "Deny")
+    respond_as(emulator, "rita", "Deny")
     legacy.query = {}
 
     submitted, denied = legacy.get(logs, **OBJECT)
@@ -447,10 +447,10 @@ def test_the_permanent_log_of_an_object_shows_what_was_performed(emulator, legac
 @pytest.mark.parametrize("logs", LOGS)
 def test_a_permanent_log_needs_its_object(legacy, logs):
     legacy.query = {}
-    refused = legacy.get(logs, status=400)
-    assert set(refused) == {"workflowed_object_type", "workflowed_object_id"}
-    refused = legacy.get(logs, status=400, **{"filters[workflowed_object_type]": "Contract"})
-    assert set(refused) == {"workflowed_object_id"}
+    rejected = legacy.get(logs, status=400)
+    assert set(rejected) == {"workflowed_object_type", "workflowed_object_id"}
+    rejected = legacy.get(logs, status=400, **{"filters[workflowed_object_type]": "Contract"})
+    assert set(rejected) == {"workflowed_object_id"}
     legacy.get(logs, status=400, **OBJECT, per_page="2001")
 
 

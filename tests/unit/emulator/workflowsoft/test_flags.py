@@ -9,13 +9,13 @@ import pytest
 from tests.unit.emulator.workflowsoft.test_instances import complete, fields_of, poll, start, write
 
 
-def turn(emulator: Any, **flags: str) -> None:
+def set_flags(emulator: Any, **flags: str) -> None:
     emulator.control("PATCH", "flags", **flags)
 
 
 @pytest.mark.parametrize(("flag", "emptied"), [("partial", False), ("replace", True)])
 def test_a_write_may_empty_the_fields_it_does_not_name(emulator, workflowsoft, flag, emptied):
-    turn(emulator, ws_write=flag)
+    set_flags(emulator, ws_write=flag)
     started = start(emulator)
 
     write(workflowsoft, started, {"Venue": "Garden"})
@@ -36,7 +36,7 @@ def test_a_write_may_empty_the_fields_it_does_not_name(emulator, workflowsoft, f
     ],
 )
 def test_a_written_value_may_be_changed(emulator, workflowsoft, flag, label, value, shown):
-    turn(emulator, ws_normalise=flag)
+    set_flags(emulator, ws_normalise=flag)
     started = start(emulator)
 
     write(workflowsoft, started, {label: value})
@@ -46,7 +46,7 @@ def test_a_written_value_may_be_changed(emulator, workflowsoft, flag, label, val
 
 @pytest.mark.parametrize(("flag", "status", "body"), [("204", 204, None), ("200_object", 200, {"Success": True})])
 def test_a_change_may_be_responded_to_with_a_body(emulator, workflowsoft, flag, status, body):
-    turn(emulator, ws_write_answer=flag)
+    set_flags(emulator, ws_write_response=flag)
     started = start(emulator)
 
     assert (body or {}).items() <= (write(workflowsoft, started, {"Venue": "Garden"}, status=status) or {}).items()
@@ -55,12 +55,12 @@ def test_a_change_may_be_responded_to_with_a_body(emulator, workflowsoft, flag, 
 
 @pytest.mark.parametrize(("flag", "status"), [("400", 400), ("500", 500), ("200", 200)])
 def test_a_business_error_may_have_any_status(emulator, workflowsoft, flag, status):
-    turn(emulator, ws_error_status=flag)
+    set_flags(emulator, ws_error_status=flag)
     started = start(emulator)
 
-    refused = complete(workflowsoft, started, status=status)
+    rejected = complete(workflowsoft, started, status=status)
 
-    assert refused.get("Success", True) is (flag != "200")
+    assert rejected.get("Success", True) is (flag != "200")
     assert emulator.control("GET", "state")["workflowsoft"][0]["completions"] == []
 
 
@@ -75,7 +75,7 @@ def test_a_business_error_may_have_any_status(emulator, workflowsoft, flag, stat
     ],
 )
 def test_values_come_in_several_formats(emulator, workflowsoft, flag, shown):
-    turn(emulator, ws_value_form=flag)
+    set_flags(emulator, ws_value_format=flag)
     fields = fields_of(workflowsoft, start(emulator, "Field types"))
 
     assert {label: fields[label]["valueJson"] for label in shown} == shown
@@ -92,7 +92,7 @@ def test_values_come_in_several_formats(emulator, workflowsoft, flag, shown):
     ],
 )
 def test_times_come_in_several_formats(emulator, workflowsoft, flag, shown):
-    turn(emulator, ws_times=flag)
+    set_flags(emulator, ws_times=flag)
 
     assert fields_of(workflowsoft, start(emulator, "Field types"))["Moment"]["valueJson"] == shown
 
@@ -102,7 +102,7 @@ def test_times_come_in_several_formats(emulator, workflowsoft, flag, shown):
     [("as_written", None), ("json_null", None), ("null_text", "null"), ("empty_text", ""), ("absent", "absent")],
 )
 def test_an_empty_value_comes_in_several_formats(emulator, workflowsoft, flag, shown):
-    turn(emulator, ws_empty_value=flag)
+    set_flags(emulator, ws_empty_value=flag)
     field = fields_of(workflowsoft, start(emulator, "Field types"))["Flag or none"]
 
     assert field.get("valueJson", "absent") == shown
@@ -112,13 +112,13 @@ def test_an_empty_value_comes_in_several_formats(emulator, workflowsoft, flag, s
     ("flag", "name"), [("as_documented", "Decimal?"), ("lower_case", "decimal?"), ("system", "System.Decimal?")]
 )
 def test_types_have_several_names(emulator, workflowsoft, flag, name):
-    turn(emulator, ws_type_names=flag)
+    set_flags(emulator, ws_type_names=flag)
 
     assert fields_of(workflowsoft, start(emulator))["Event duration"]["type"] == name
 
 
 def test_labels_and_titles_may_end_in_a_blank(emulator, workflowsoft):
-    turn(emulator, ws_labels="trailing_blank")
+    set_flags(emulator, ws_labels="trailing_blank")
 
     assert workflowsoft.get("/api/v2/workflows")[0]["Title"] == "Event planning "
     assert workflowsoft.get("/api/v2/workflows/1/tasks", integration="true")[0]["Title"] == "Check event "
@@ -126,7 +126,7 @@ def test_labels_and_titles_may_end_in_a_blank(emulator, workflowsoft):
 
 
 def test_a_label_may_be_repeated(emulator, workflowsoft):
-    turn(emulator, ws_labels="repeated")
+    set_flags(emulator, ws_labels="repeated")
     where = f"/api/v2/workflows/instances/tasks/{start(emulator)}/variables"
 
     assert [field["label"] for field in workflowsoft.get(where)][:2] == ["Event name", "Event name"]
@@ -134,7 +134,7 @@ def test_a_label_may_be_repeated(emulator, workflowsoft):
 
 @pytest.mark.parametrize(("flag", "kind"), [("numbers", int), ("texts", str)])
 def test_ids_are_numbers_or_texts(emulator, workflowsoft, flag, kind):
-    turn(emulator, ws_ids=flag)
+    set_flags(emulator, ws_ids=flag)
     start(emulator)
 
     found = [
@@ -147,21 +147,21 @@ def test_ids_are_numbers_or_texts(emulator, workflowsoft, flag, kind):
 
 @pytest.mark.parametrize(("flag", "status"), [("404", 404), ("500", 500), ("nothing", 204)])
 def test_an_unknown_step_is_responded_to_in_several_ways(emulator, workflowsoft, flag, status):
-    turn(emulator, ws_unknown_step=flag)
+    set_flags(emulator, ws_unknown_step=flag)
 
     assert poll(workflowsoft, 999).status_code == status
 
 
 @pytest.mark.parametrize(("flag", "status"), [("lower_case", 400), ("any_case", 200)])
 def test_true_may_have_to_be_in_lower_case(emulator, workflowsoft, flag, status):
-    turn(emulator, ws_true=flag)
+    set_flags(emulator, ws_true=flag)
 
     workflowsoft.get("/api/v2/workflows/1/tasks", status=status, integration="True")
 
 
 @pytest.mark.parametrize(("flag", "value", "status"), [("text", "Low", 204), ("id", "1", 204), ("id", "Low", 400)])
 def test_an_option_is_written_as_its_text_or_its_id(emulator, workflowsoft, flag, value, status):
-    turn(emulator, ws_option_value=flag, ws_options_shape="id_title")
+    set_flags(emulator, ws_option_value=flag, ws_options_shape="id_title")
     started = start(emulator, "Field types")
 
     assert fields_of(workflowsoft, started)["Choice"]["options"][0] == {"Id": 1, "Title": "Low"}
@@ -170,7 +170,7 @@ def test_an_option_is_written_as_its_text_or_its_id(emulator, workflowsoft, flag
 
 @pytest.mark.parametrize(("flag", "status"), [("named", 204), ("auto_only", 400)])
 def test_there_may_be_one_custom_action_only(emulator, workflowsoft, flag, status):
-    turn(emulator, ws_custom_actions=flag)
+    set_flags(emulator, ws_custom_actions=flag)
     started = start(emulator, Venue="Hall")
 
     complete(workflowsoft, started, status=status, custom="Reject")
@@ -178,31 +178,31 @@ def test_there_may_be_one_custom_action_only(emulator, workflowsoft, flag, statu
 
 @pytest.mark.parametrize(("flag", "rows"), [("as_asked", 7), ("at_most_3", 3)])
 def test_a_list_may_have_a_limit_of_its_own(emulator, workflowsoft, flag, rows):
-    turn(emulator, ws_list_limit=flag)
+    set_flags(emulator, ws_list_limit=flag)
 
     assert len(workflowsoft.get("/api/users/search", Query="e", entityType="users", limit="100")) == rows
 
 
 @pytest.mark.parametrize(("flag", "found"), [("part", [12, 13]), ("exact", [])])
 def test_a_search_may_want_the_whole(emulator, workflowsoft, flag, found):
-    turn(emulator, ws_user_search=flag)
+    set_flags(emulator, ws_user_search=flag)
 
     users = workflowsoft.get("/api/users/search", Query="sam", entityType="users")
     assert [user["Id"] for user in users] == found
 
 
-@pytest.mark.parametrize(("flag", "status"), [("taken", 200), ("refused", 400)])
+@pytest.mark.parametrize(("flag", "status"), [("accepted", 200), ("rejected", 400)])
 def test_files_may_be_rejected(emulator, workflowsoft, flag, status):
-    turn(emulator, ws_files=flag)
+    set_flags(emulator, ws_files=flag)
 
     workflowsoft.post("/api/v2/tasks", {"Title": "x", "Files": [{"Name": "a"}]}, status=status)
     files = [task["files"] for task in emulator.control("GET", "state")["workflowsoft_tasks"]]
-    assert files == ([[{"Name": "a"}]] if flag == "taken" else [])
+    assert files == ([[{"Name": "a"}]] if flag == "accepted" else [])
 
 
 @pytest.mark.parametrize(("flag", "status"), [("not_needed", 200), ("needed", 403)])
 def test_reading_may_need_a_user(emulator, workflowsoft, flag, status):
-    turn(emulator, ws_read_on_behalf=flag)
+    set_flags(emulator, ws_read_on_behalf=flag)
     where = f"/api/v2/workflows/instances/tasks/{start(emulator)}/variables"
     del workflowsoft.session.headers["X-OnBehalfOf-Id"]
 

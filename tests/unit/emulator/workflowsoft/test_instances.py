@@ -39,9 +39,9 @@ def complete(
     workflowsoft: Client, instance_id: str, status: int = 204, action: str = "Complete", custom: str = "__AUTO__"
 ) -> Any:
     body = {"Action": action, "CustomAction": custom}
-    answer = workflowsoft.send("PATCH", f"/api/v2/tasks/{instance_id}/action", json=body)
-    assert answer.status_code == status, answer.text
-    return answer.json() if answer.content else None
+    response = workflowsoft.send("PATCH", f"/api/v2/tasks/{instance_id}/action", json=body)
+    assert response.status_code == status, response.text
+    return response.json() if response.content else None
 
 
 def poll(workflowsoft: Client, step: int = 101) -> Any:
@@ -153,9 +153,9 @@ def test_several_may_come_as_a_list(emulator, workflowsoft):
 def test_nothing_new_has_every_format(emulator, workflowsoft, flag, status, body):
     emulator.control("PATCH", "flags", no_new_integration=flag)
 
-    answer = poll(workflowsoft)
+    response = poll(workflowsoft)
 
-    assert (answer.status_code, answer.content) == (status, body)
+    assert (response.status_code, response.content) == (status, body)
 
 
 def test_a_step_that_does_not_exist_is_not_found(workflowsoft):
@@ -195,9 +195,9 @@ def test_decimals_keep_their_digits(emulator, workflowsoft):
     key = "field_4dc8a917_da0c_4cf7_a43e_064785e42785"
     exact = f'{{"TaskId": {started}, "Fields": {{"{key}": 12345678901234.567800}}}}'
 
-    answer = workflowsoft.send("POST", VARIABLES, data=exact, headers=JSON)
+    response = workflowsoft.send("POST", VARIABLES, data=exact, headers=JSON)
 
-    assert answer.status_code == 204
+    assert response.status_code == 204
     assert fields_of(workflowsoft, started)["Event duration"]["valueJson"] == "12345678901234.567800"
 
 
@@ -216,9 +216,9 @@ def test_a_value_that_does_not_fit_is_rejected_whole(emulator, workflowsoft, sta
     emulator.control("PATCH", "flags", ws_error_status=str(status))
     started = start(emulator)
 
-    refused = write(workflowsoft, started, {"Venue": "Garden", **values}, status=status)
+    rejected = write(workflowsoft, started, {"Venue": "Garden", **values}, status=status)
 
-    assert words in refused["ExceptionMessage" if status == 500 else "Message"]
+    assert words in rejected["ExceptionMessage" if status == 500 else "Message"]
     assert fields_of(workflowsoft, started)["Venue"]["valueJson"] is None
     assert [effect["action"] for effect in emulator.effects()] == ["start_process"]
 
@@ -308,8 +308,8 @@ def test_twins_go_by_their_keys(emulator, workflowsoft):
 
 
 def test_labels_are_for_people_and_the_start_only(emulator, workflowsoft):
-    refused = workflowsoft.post(VARIABLES, {"TaskId": start(emulator), "Fields": {"Venue": "Hall"}}, status=400)
-    assert "Venue does not exist" in refused["Message"]
+    rejected = workflowsoft.post(VARIABLES, {"TaskId": start(emulator), "Fields": {"Venue": "Hall"}}, status=400)
+    assert "Venue does not exist" in rejected["Message"]
 
 
 def test_the_purchase_request_starts_with_an_order_and_an_amount(emulator, workflowsoft):
@@ -392,9 +392,9 @@ def test_an_action_that_no_one_knows_is_rejected(emulator, workflowsoft, status)
     started = start(emulator, Venue="Garden")
 
     complete(workflowsoft, started, status=status, action="Reject")
-    refused = complete(workflowsoft, started, status=status, custom="Later")
+    rejected = complete(workflowsoft, started, status=status, custom="Later")
 
-    assert "'Later' is unknown; known are __AUTO__, Reject." in str(refused)
+    assert "'Later' is unknown; expected one of: __AUTO__, Reject." in str(rejected)
     assert "complete" not in [effect["action"] for effect in emulator.effects()]
 
 
@@ -475,8 +475,8 @@ def test_a_person_fills_fields_and_completes_by_hand(emulator, workflowsoft):
     emulator.control("POST", by_hand, custom_action="Reject", fields={"Decision": "Rejected", "Amount": 12.5})
 
     assert [(e["action"], e["by"], e["via"], e["detail"]) for e in emulator.effects()[1:]] == [
-        ("write_fields", "11", "person", {"fields": {"Decision": '"Rejected"', "Amount": "12.5"}}),
-        ("complete", "11", "person", {"custom_action": "Reject", "times": 1, "step": "Approve in Procore"}),
+        ("write_fields", "11", "user", {"fields": {"Decision": '"Rejected"', "Amount": "12.5"}}),
+        ("complete", "11", "user", {"custom_action": "Reject", "times": 1, "step": "Approve in Procore"}),
     ]
     assert "already completed" in complete(workflowsoft, started, status=400)["Message"]
     with pytest.raises(RuntimeError, match="already completed"):
@@ -500,11 +500,11 @@ def test_the_fields_of_a_completed_instance(emulator, workflowsoft, flag, status
     assert not any(field["isReadonly"] for field in fields_of(workflowsoft, started).values())
     complete(workflowsoft, started)
 
-    answer = workflowsoft.get(f"/api/v2/workflows/instances/tasks/{started}/variables", status=status)
+    response = workflowsoft.get(f"/api/v2/workflows/instances/tasks/{started}/variables", status=status)
 
-    assert words in (answer["Message"] if words else "")
+    assert words in (response["Message"] if words else "")
     if locked is not None:
-        assert {field["isReadonly"] for field in answer} == {locked}
+        assert {field["isReadonly"] for field in response} == {locked}
 
 
 # --- starting ---
@@ -599,7 +599,7 @@ def test_options_come_in_several_formats(emulator, workflowsoft, flag, options):
 def test_keys_are_spelt_in_several_ways(emulator, workflowsoft, spelling):
     emulator.control("PATCH", "flags", ws_names=spelling, new_integrations="kept_until_completed")
     started = start(emulator, "Field types")
-    answers = [
+    responses = [
         workflowsoft.get("/api/v2/workflows")[0],
         workflowsoft.get("/api/v2/workflows/1/tasks")[0],
         workflowsoft.get("/api/users/search", Query="o", entityType="users")[0],
@@ -611,7 +611,7 @@ def test_keys_are_spelt_in_several_ways(emulator, workflowsoft, spelling):
     ]
     field = workflowsoft.get(f"/api/v2/workflows/instances/tasks/{started}/variables")[0]
 
-    assert {key[0].isupper() for answer in answers for key in answer} == {spelling != "camel"}
+    assert {key[0].isupper() for response in responses for key in response} == {spelling != "camel"}
     assert {key[0].isupper() for key in field} == {spelling == "pascal"}
     assert field["ValueJson" if spelling == "pascal" else "valueJson"] == '"Plain text"'
     emulator.control("PATCH", "flags", new_integration_shape="list", ws_error_status="500")
@@ -623,8 +623,8 @@ def test_keys_are_spelt_in_several_ways(emulator, workflowsoft, spelling):
 def test_the_spelling_leaves_the_token_and_what_has_no_keys_alone(emulator, anybody, workflowsoft, spelling):
     emulator.control("PATCH", "flags", ws_names=spelling, ws_token_shape="object", no_new_integration="null")
 
-    answer = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
-    assert list(answer.json()) == ["access_token", "expires_in"]
+    response = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
+    assert list(response.json()) == ["access_token", "expires_in"]
     assert poll(workflowsoft).json() is None
     emulator.control("PATCH", "flags", no_new_integration="empty")
     assert poll(workflowsoft).content == b""

@@ -1,21 +1,14 @@
-"""The forms of the answers; `/openapi.json` is made from these."""
+"""The requests and responses of Procore Workflows v2, of its uploads, and of Procore's sign-in."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, NonNegativeInt, StringConstraints
+from pydantic import BaseModel, NonNegativeInt, StringConstraints
 
+from ..schemas import Model
 
-class Model(BaseModel):
-    model_config = ConfigDict(extra="forbid")
-
-
-class Nothing(Model):
-    pass
-
-
-# --- Procore: signing in, who am I ---
+# --- sign-in, current user, directory, errors of the gateway ---
 
 
 class OAuthToken(Model):
@@ -39,7 +32,7 @@ class OAuthError(Model):
 
 
 class Me(Model):
-    """The name is there only when a company or project is asked for."""
+    """Contains the name only if the request names a company or project."""
 
     id: int
     login: str
@@ -52,7 +45,27 @@ class Company(Model):
     is_active: bool
 
 
-# --- Procore v2 ---
+class CompanyUser(Model):
+    """Describes a user in the directory of a company. Real servers return some forty more fields."""
+
+    id: int
+    login: str
+    email_address: str
+    name: str
+    is_active: bool
+    login_information_id: int | None = None
+
+
+class GatewayError(Model):
+    """Describes errors of v1 and of the gateway: `errors`, `error`, or `message` with a `code`."""
+
+    errors: Any = None
+    error: Any = None
+    message: str | None = None
+    code: int | None = None
+
+
+# --- Workflows v2 ---
 
 
 class CompanyName(Model):
@@ -142,7 +155,7 @@ class TemplateVersion(VersionRef):
     flow_visualizer_settings: FlowSettings
 
 
-class TemplateVersionAnswer(Model):
+class TemplateVersionResponse(Model):
     data: TemplateVersion
 
 
@@ -211,7 +224,7 @@ class Preset(Model):
     individual_assignees: list[IndividualAssignees]
 
 
-class PresetAnswer(Model):
+class PresetResponse(Model):
     data: Preset
 
 
@@ -230,7 +243,7 @@ class PresetAssignees(BaseModel):
     individual_assignees: list[IndividualAssignees] | None = None
 
 
-class PresetAssigneesAnswer(Model):
+class PresetAssigneesResponse(Model):
     data: PresetAssignees
 
 
@@ -256,7 +269,7 @@ class NextLink(Model):
 
 class InstanceList(Model):
     data: list[InstanceRow]
-    # One of these, by the flag cursor_place.
+    # The flag cursor_place chooses one of these.
     meta: NextCursor | dict[str, Any] | None = None
     pagination: NextCursor | dict[str, Any] | None = None
     links: NextLink | None = None
@@ -327,7 +340,7 @@ class Instance(Model):
     created_by: UserRef | None = None
 
 
-class InstanceAnswer(Model):
+class InstanceResponse(Model):
     data: Instance
 
 
@@ -377,7 +390,7 @@ class HistoryEvent(Model):
 
 
 class History(Model):
-    """Everything but the events is missing in the older form of the API."""
+    """Contains only the events in older versions of the API."""
 
     history: list[HistoryEvent]
     name: str | None = None
@@ -392,7 +405,7 @@ class History(Model):
     instance_id: str | None = None
 
 
-class HistoryAnswer(Model):
+class HistoryResponse(Model):
     data: History
 
 
@@ -411,7 +424,7 @@ class ItemHistories(Model):
     instances: list[History]
 
 
-class BulkHistoryAnswer(Model):
+class BulkHistoryResponse(Model):
     data: list[ItemHistories]
 
 
@@ -431,7 +444,7 @@ class Error(Model):
     error: ErrorBody
 
 
-# --- Procore v2: operations and uploads ---
+# --- asynchronous operations and uploads ---
 
 
 class BulkCreateItem(BaseModel):
@@ -472,7 +485,7 @@ class Operation(Model):
     sub_operations: list[dict[str, Any]]
 
 
-class OperationAnswer(Model):
+class OperationResponse(Model):
     data: Operation
 
 
@@ -507,7 +520,7 @@ class BulkReplaceAccepted(Model):
 
 
 class BulkReplaceRow(Model):
-    """No document shows one; this is what was sent, with the names of the users."""
+    """Returns the request with the names of the users, because no document shows a row."""
 
     id: str
     status: str
@@ -532,7 +545,7 @@ class BulkReplaceList(Model):
     data: list[BulkReplaceRow]
 
 
-class BulkReplaceAnswer(Model):
+class BulkReplaceResponse(Model):
     data: BulkReplaceRow
 
 
@@ -559,7 +572,7 @@ class SegmentTarget(Model):
 
 
 class Upload(Model):
-    """The segments are where its parts go; when it is read, at most those that are not stored."""
+    """Lists the address of each part. When an upload is read, it lists only missing parts, if any."""
 
     upload_id: str
     file_name: str
@@ -567,7 +580,7 @@ class Upload(Model):
     segments: list[SegmentTarget] | None = None
 
 
-class UploadAnswer(Model):
+class UploadResponse(Model):
     data: Upload
 
 
@@ -591,283 +604,9 @@ class FinishLegacyUpload(BaseModel):
 
 
 class LegacyUpload(Model):
-    """A file goes to one URL with the fields, or to the URLs of its segments."""
+    """Contains one URL with form fields for the whole file, or a URL for each segment."""
 
     uuid: str
     url: str | None = None
     fields: dict[str, str] | None = None
     segments: list[SegmentTarget] | None = None
-
-
-# --- Procore v1 ---
-
-
-class NamedId(Model):
-    id: int
-    name: str
-
-
-class UserRole(Model):
-    id: int
-    name: str
-    assignee: NamedId | None
-
-
-class PerformActivity(Model):
-    url: str
-    method: str
-    data: dict[str, dict[str, int]]
-
-
-class LegacyActivity(Model):
-    id: int
-    name: str
-    workflow_user_role: UserRole
-    perform_activity: PerformActivity
-
-
-class HolderName(Model):
-    name: str
-
-
-class LegacyState(Model):
-    id: int
-    name: str
-    status: str
-    ball_in_court: list[HolderName]
-
-
-class LegacyWorkflow(Model):
-    id: int
-    name: str
-    description: str
-    class_name: str
-    friendly_name: str
-    created_at: str
-    updated_at: str
-    domain: str
-
-
-class LegacyUser(Model):
-    id: int
-    login: str
-    name: str
-
-
-class LegacyInstance(Model):
-    id: int
-    becomes_overdue_at: str | None
-    current_state_set_at: str | None
-    workflowed_object_id: int
-    workflowed_object_type: str
-    project: NamedId
-    current_workflow_activities: list[LegacyActivity]
-    current_workflow_state: LegacyState
-    workflow: LegacyWorkflow
-    terminated_at: str | None
-    terminated_by: LegacyUser | None
-    permissions: dict[str, bool]
-
-
-class FileAttachment(Model):
-    id: int
-    name: str
-    url: str
-
-
-class LegacyHistory(Model):
-    """The fields with a default are missing in the guide's samples."""
-
-    id: int
-    attachments: list[str]
-    bic_start: str
-    bic_end: str
-    comments: str | None
-    created_at: str
-    updated_at: str
-    performed_by_id: int
-    workflow_activity_id: int
-    workflow_instance_id: int
-    workflow_user_role_id: int
-    file_attachments: list[FileAttachment] | None = None
-    assigned_to_id: int | None = None
-    assigned_to_name: str | None = None
-    bic_duration: str | None = None
-    performed_by_name: str | None = None
-    workflow_activity_name: str | None = None
-    workflow_user_role_name: str | None = None
-    workflow_state_id: int | None = None
-    workflow_state_name: str | None = None
-
-
-class LogAttachment(FileAttachment):
-    filename: str
-
-
-class PermanentLog(Model):
-    id: int
-    activity: str
-    attachments: list[LogAttachment]
-    ball_in_court_duration: str
-    comments: str | None
-    created_at: str
-    performed_by: str
-    user_role: str
-
-
-class PermanentLogError(Model):
-    """What is wrong with which filter."""
-
-    workflowed_object_type: str | None = None
-    workflowed_object_id: str | None = None
-
-
-class CompanyUser(Model):
-    """Somebody in the directory of a company; the real ones have some forty fields more."""
-
-    id: int
-    login: str
-    email_address: str
-    name: str
-    is_active: bool
-    login_information_id: int | None = None
-
-
-class LegacyError(Model):
-    """v1 errors come as `errors`, as `error`, or as `message` with a `code`."""
-
-    errors: Any = None
-    error: Any = None
-    message: str | None = None
-    code: int | None = None
-
-
-# --- Workflowsoft ---
-
-
-def camel(name: str) -> str:
-    return name[:1].lower() + name[1:]
-
-
-def pascal(name: str) -> str:
-    return name[:1].upper() + name[1:]
-
-
-class Camel(BaseModel):
-    model_config = ConfigDict(alias_generator=camel)
-
-
-class Pascal(BaseModel):
-    model_config = ConfigDict(alias_generator=pascal)
-
-
-class IdTitle(Model):
-    Id: int | str
-    Title: str
-
-
-class CamelIdTitle(IdTitle, Camel):
-    pass
-
-
-class IntegrationInstance(Model):
-    IntegrationInstanceId: int | str
-    ProcessInstanceId: int | str
-
-
-class CamelIntegrationInstance(IntegrationInstance, Camel):
-    pass
-
-
-NewIntegrations = (
-    IntegrationInstance
-    | CamelIntegrationInstance
-    | list[IntegrationInstance]
-    | list[CamelIntegrationInstance]
-    | Nothing
-    | None
-)
-
-
-class ApiToken(Model):
-    access_token: str
-    expires_in: int
-
-
-class WsField(Model):
-    label: str
-    type: str
-    key: str
-    options: list[str] | list[dict[str, int | str]] | dict[str, str] | None
-    valueJson: Any = None  # not always a text
-    isReadonly: bool
-    isRequired: bool
-
-
-class PascalWsField(WsField, Pascal):
-    pass
-
-
-class WriteFields(BaseModel):
-    TaskId: int | str
-    Fields: dict[str, Any]
-
-
-class TaskAction(BaseModel):
-    Action: str
-    CustomAction: str
-
-
-class WsUser(Model):
-    Id: int | str
-    FullName: str
-    Email: str
-
-
-class CamelWsUser(WsUser, Camel):
-    pass
-
-
-class StartProcess(BaseModel):
-    TemplateId: int | str
-    Fields: dict[str, Any] = {}
-
-
-class CreateTask(BaseModel):
-    Title: str
-    AssignedUserId: int | str | None = None
-    Description: str | None = None
-    Files: Any = None
-
-
-class WsTask(Model):
-    Id: int | str
-    Title: str
-    Description: str | None
-
-
-class CamelWsTask(WsTask, Camel):
-    pass
-
-
-class WsDone(Model):
-    """What a change may be answered with, done or not."""
-
-    Success: bool
-    Message: str | None = None
-    TaskId: int | str | None = None
-    Id: int | str | None = None
-
-
-class CamelWsDone(WsDone, Camel):
-    pass
-
-
-class WsError(Model):
-    Message: str
-    ExceptionMessage: str | None = None
-    ExceptionType: str | None = None
-
-
-class CamelWsError(WsError, Camel):
-    pass
