@@ -1,5 +1,5 @@
 """
-Emulates Procore and Workflowsoft on this machine, so that DAGs can be tested without an account.
+Emulate Procore and Workflowsoft on this machine, so that DAGs can be tested without an account.
 
 ``python -m airflow_provider_workflows.emulator`` runs it. In a test it is a context manager::
 
@@ -27,7 +27,7 @@ __all__ = ["Emulator"]
 
 class Emulator:
     """
-    Runs an emulator on a free port of this machine for the duration of a ``with`` block.
+    Run an emulator on a free port of this machine for the duration of a ``with`` block.
 
     :param seed: The initial data: ``default``, ``large`` or ``huge``.
     """

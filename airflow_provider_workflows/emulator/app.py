@@ -42,7 +42,7 @@ EXTRA_INSTANCES = {"large": 10_000, "huge": 100_000}  # additional instances of 
 
 
 class EmulatorApp:
-    """Serves all emulated APIs, the control API and the web UI on one shared state."""
+    """Serve all emulated APIs, the control API and the web UI on one shared state."""
 
     def __init__(self, seed: str):
         self.state = EmulatorState(seed)
@@ -109,8 +109,8 @@ class EmulatorApp:
             await self._route(scope, receive, send)
             return
         body = await _whole_body(receive)
-        applies_to = (fault for fault in self.state.faults if fault.applies_to(scope["method"], scope["path"]))
-        fault = next(applies_to, None)
+        matching = (fault for fault in self.state.faults if fault.applies_to(scope["method"], scope["path"]))
+        fault = next(matching, None)
         if fault is None:
             response = await self._limited_response(scope, body)
         else:
@@ -245,7 +245,7 @@ _cross_site_rejection = JSONResponse(
 
 
 class _BufferedResponse:
-    """Buffers a response, so that faults and rate limits can change it before it is sent."""
+    """Buffer a response, so that faults and rate limits can change it before it is sent."""
 
     def __init__(self, status: int = 500) -> None:
         self.status = status

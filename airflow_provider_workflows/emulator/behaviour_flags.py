@@ -9,7 +9,7 @@ from typing import Any
 @dataclass(frozen=True)
 class BehaviourFlag:
     """
-    Offers the plausible sides of a question that the vendors' documentation leaves open.
+    Offer the plausible sides of a question that the vendors' documentation leaves open.
 
     :param values: The allowed values, the default first. A single number allows any number from 0 on.
     :param why: What is not documented.

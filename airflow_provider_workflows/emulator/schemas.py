@@ -6,7 +6,7 @@ from pydantic import BaseModel, ConfigDict
 
 
 class Model(BaseModel):
-    """Rejects members that are not declared, so that a response cannot have more than its description."""
+    """Reject members that are not declared, so that a response cannot have more than its description."""
 
     model_config = ConfigDict(extra="forbid")
 

@@ -51,7 +51,7 @@ def unknown_value(kind: str, value: Any, expected: Iterable[str]) -> Rejection:
 
 
 class Clock:
-    """Runs ahead of real time by an offset that can only grow."""
+    """Return real time plus an offset that can only grow."""
 
     def __init__(self) -> None:
         self.offset = 0.0
@@ -108,7 +108,7 @@ def user_by_login(login: str) -> User:
 
 @dataclass
 class Fault:
-    """Disturbs the next requests that match."""
+    """Disturb the next requests that match."""
 
     id: int
     method: str | None
@@ -138,7 +138,7 @@ class Fault:
 
 
 class EmulatorState:
-    """Holds the shared state. Only one asyncio loop changes it, and no change spans an await."""
+    """Hold the shared state. Only one asyncio loop changes it, and no change spans an await."""
 
     def __init__(self, seed: str):
         self.tokens: dict[str, float] = {}  # Procore's tokens with their expiry as a Unix time

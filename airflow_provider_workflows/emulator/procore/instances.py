@@ -32,7 +32,7 @@ class StepResponse:
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """Records why a user is an assignee of a step: as a member of a group, as an individual, or added later."""
+    """Record why a user is an assignee of a step: as a member of a group, as an individual, or added later."""
 
     group: str | None = None  # UUID
     required: bool = True
@@ -45,7 +45,7 @@ class Assignment:
 
 @dataclass(slots=True)
 class Occurrence:
-    """Records one occurrence of a step."""
+    """Record one occurrence of a step."""
 
     id: str
     step: Step
@@ -60,7 +60,7 @@ class Occurrence:
 
 @dataclass(slots=True)
 class Instance:
-    """Records an instance. ``groups`` and ``individuals`` are copied from its preset at the start."""
+    """Record an instance. ``groups`` and ``individuals`` are copied from its preset at the start."""
 
     id: str
     item_id: str
@@ -88,7 +88,7 @@ class Instance:
 
 
 class Procore:
-    """Runs the instances of all tools and projects."""
+    """Run the instances of all tools and projects."""
 
     def __init__(self, state: EmulatorState):
         self.state = state

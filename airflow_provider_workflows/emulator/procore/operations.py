@@ -23,7 +23,7 @@ Outcome = tuple[str, dict[str, Any] | None, str | None]  # status, result, error
 
 @dataclass
 class Operation:
-    """Stores an operation. ``work`` runs once ``due_at`` is reached, and returns the outcome."""
+    """Store an operation. ``work`` runs once ``due_at`` is reached, and returns the outcome."""
 
     id: str
     kind: str

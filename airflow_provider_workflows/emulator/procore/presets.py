@@ -29,7 +29,7 @@ FIRST_ADDED_ID = 406
 
 @dataclass
 class Preset:
-    """Stores a preset. ``members`` are by the UUID of their group, ``individuals`` by the UUID of their step."""
+    """Store a preset. ``members`` are by the UUID of their group, ``individuals`` by the UUID of their step."""
 
     id: str
     template: Template

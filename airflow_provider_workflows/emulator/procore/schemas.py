@@ -32,7 +32,7 @@ class OAuthError(Model):
 
 
 class Me(Model):
-    """Contains the name only if the request names a company or project."""
+    """Describe the current user. The name is present only if the request names a company or project."""
 
     id: int
     login: str
@@ -46,7 +46,7 @@ class Company(Model):
 
 
 class CompanyUser(Model):
-    """Describes a user in the directory of a company. Real servers return some forty more fields."""
+    """Describe a user in the directory of a company. Real servers return some forty more fields."""
 
     id: int
     login: str
@@ -57,7 +57,7 @@ class CompanyUser(Model):
 
 
 class GatewayError(Model):
-    """Describes errors of v1 and of the gateway: `errors`, `error`, or `message` with a `code`."""
+    """Describe errors of v1 and of the gateway: `errors`, `error`, or `message` with a `code`."""
 
     errors: Any = None
     error: Any = None
@@ -390,7 +390,7 @@ class HistoryEvent(Model):
 
 
 class History(Model):
-    """Contains only the events in older versions of the API."""
+    """Describe a history. Older versions of the API return only the events."""
 
     history: list[HistoryEvent]
     name: str | None = None
@@ -520,7 +520,7 @@ class BulkReplaceAccepted(Model):
 
 
 class BulkReplaceRow(Model):
-    """Returns the request with the names of the users, because no document shows a row."""
+    """Describe a bulk replacement. No document shows a row, so it repeats the request with the names of the users."""
 
     id: str
     status: str
@@ -572,7 +572,7 @@ class SegmentTarget(Model):
 
 
 class Upload(Model):
-    """Lists the address of each part. When an upload is read, it lists only missing parts, if any."""
+    """Describe an upload and the address of each part. A read lists only the parts that are missing, if any."""
 
     upload_id: str
     file_name: str
@@ -604,7 +604,7 @@ class FinishLegacyUpload(BaseModel):
 
 
 class LegacyUpload(Model):
-    """Contains one URL with form fields for the whole file, or a URL for each segment."""
+    """Describe an upload: one URL with form fields for the whole file, or a URL for each segment."""
 
     uuid: str
     url: str | None = None

@@ -35,7 +35,7 @@ def _uuid(name: str) -> str:
 
 @dataclass(frozen=True)
 class Group:
-    """Describes a responsible group. ``members`` applies where a preset names no members."""
+    """Describe a responsible group. ``members`` applies where a preset names no members."""
 
     template_id: str
     name: str
@@ -49,7 +49,7 @@ class Group:
 
 @dataclass(frozen=True)
 class Step:
-    """Describes a step of a template. ``options`` are tuples of label, type and name of the next step."""
+    """Describe a step of a template. ``options`` are tuples of label, type and name of the next step."""
 
     name: str
     kind: str  # response, conditional, action, end

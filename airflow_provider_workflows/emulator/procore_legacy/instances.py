@@ -15,7 +15,7 @@ OVERRIDING_USER = "1498096"  # the user in the guide's sample responses, whoever
 
 @dataclass(frozen=True, slots=True)
 class Attachments:
-    """Lists the attachments of an activity: names, sizes in bytes of the uploaded files, and ids of stored files."""
+    """List the attachments of an activity: names, sizes in bytes of the uploaded files, and ids of stored files."""
 
     names: tuple[str, ...] = ()
     sizes: tuple[int, ...] = ()
@@ -34,7 +34,7 @@ class Attachments:
 
 @dataclass(frozen=True, slots=True)
 class Performed:
-    """Records one row of the activity history."""
+    """Record one row of the activity history."""
 
     id: int
     instance_id: int
@@ -67,7 +67,7 @@ class Instance:
 
 
 class ProcoreLegacy:
-    """Runs the legacy instances."""
+    """Run the legacy instances."""
 
     def __init__(self, state: EmulatorState):
         self.state = state

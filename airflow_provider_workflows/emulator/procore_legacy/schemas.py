@@ -119,7 +119,7 @@ class PermanentLog(Model):
 
 
 class PermanentLogError(Model):
-    """Describes what is wrong with each filter."""
+    """Describe what is wrong with each filter."""
 
     workflowed_object_type: str | None = None
     workflowed_object_id: str | None = None

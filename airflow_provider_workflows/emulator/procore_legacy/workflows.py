@@ -11,7 +11,7 @@ ROLES = {14301: ("Project Manager", (INTEGRATION_USER, "90002")), 14304: ("Revie
 
 @dataclass(frozen=True)
 class Activity:
-    """Describes an activity. It leads to the next state once every role in ``roles`` has performed it."""
+    """Describe an activity. It leads to the next state once every role in ``roles`` has performed it."""
 
     id: int
     name: str

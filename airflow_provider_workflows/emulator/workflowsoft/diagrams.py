@@ -41,7 +41,7 @@ class StepDefinition:
 
 @dataclass(frozen=True)
 class Diagram:
-    """Describes a process whose integration steps open one after the other."""
+    """Describe a process whose integration steps open one after the other."""
 
     id: int
     title: str

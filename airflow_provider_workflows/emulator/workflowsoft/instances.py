@@ -35,7 +35,7 @@ class Process:
 
 @dataclass
 class Instance:
-    """Records an integration instance, which is one occurrence of an integration step."""
+    """Record an integration instance, which is one occurrence of an integration step."""
 
     id: int
     process: Process
@@ -51,7 +51,7 @@ class Instance:
 
 
 class Workflowsoft:
-    """Runs the processes, integration instances and tasks."""
+    """Run the processes, integration instances and tasks."""
 
     def __init__(self, state: EmulatorState):
         self.state = state

@@ -115,7 +115,7 @@ class CamelWsTask(WsTask, Camel):
 
 
 class WsDone(Model):
-    """Describes what a write may return, whether it succeeded or not."""
+    """Describe what a write may return, whether it succeeded or not."""
 
     Success: bool
     Message: str | None = None
