@@ -122,7 +122,7 @@ def test_clock_faults_and_behaviour_flags_are_set_on_the_page(emulator, at_the_p
     expect(page.locator("#moved")).to_have_text("(4 d ahead)")
     expect(card(page, "700001")).to_contain_text("overdue")
 
-    page.get_by_label("Fault", exact=True).select_option("503, unavailable")
+    page.get_by_label("Kind of fault").select_option("503, unavailable")
     page.get_by_role("combobox", name="Requests").select_option("POST")
     page.get_by_label("How many").fill("3")
     button(page, "Add fault").click()
