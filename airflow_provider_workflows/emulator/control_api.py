@@ -204,21 +204,21 @@ def connections(url: str) -> dict[str, dict[str, Any]]:
     }
 
 
-def routes(emulated: EmulatorApp) -> APIRouter:
+def routes(app: EmulatorApp) -> APIRouter:
     router = APIRouter(prefix="/_emulator", tags=["Emulator"])
 
     @router.post("/reset")
     async def reset(body: Reset) -> dict[str, Any]:
-        emulated.reset(body.seed or emulated.state.seed)
-        return {"seed": emulated.state.seed}
+        app.reset(body.seed or app.state.seed)
+        return {"seed": app.state.seed}
 
     @router.get("/clock")
     async def clock() -> dict[str, Any]:
-        return {"now": emulated.state.clock.iso()}
+        return {"now": app.state.clock.iso()}
 
     @router.post("/clock")
     async def move_clock(body: Clock) -> dict[str, Any]:
-        state = emulated.state
+        state = app.state
         if (body.advance is None) == (body.set is None):
             raise Rejection(422, {"error": "Expected either 'advance' (seconds) or 'set' (a time)."})
         state.clock.advance(body.advance or 0.0 if body.set is None else body.set.timestamp() - state.clock.time())
@@ -226,56 +226,56 @@ def routes(emulated: EmulatorApp) -> APIRouter:
 
     @router.get("/flags")
     async def flags() -> dict[str, Any]:
-        return emulated.state.flags
+        return app.state.flags
 
     @router.patch("/flags")
     async def set_flags(values: dict[str, Any]) -> dict[str, Any]:
-        emulated.state.set_flags(values)
-        return emulated.state.flags
+        app.state.set_flags(values)
+        return app.state.flags
 
     @router.get("/faults")
     async def faults() -> list[dict[str, Any]]:
-        return [vars(fault) for fault in emulated.state.faults]
+        return [vars(fault) for fault in app.state.faults]
 
     @router.post("/faults")
     async def add_fault(body: NewFault, replace: bool = False) -> dict[str, Any]:
         if replace:  # in one call, so that no request can come between the old faults and the new one
-            emulated.state.faults.clear()
-        fault = Fault(id=next(emulated.state.fault_ids), **body.model_dump(by_alias=True))
-        emulated.state.faults.append(fault)
+            app.state.faults.clear()
+        fault = Fault(id=next(app.state.fault_ids), **body.model_dump(by_alias=True))
+        app.state.faults.append(fault)
         return {"id": fault.id}
 
     @router.delete("/faults")
     async def clear_faults() -> dict[str, Any]:
-        emulated.state.faults.clear()
+        app.state.faults.clear()
         return {}
 
     @router.post("/tokens/revoke")
     async def revoke_tokens() -> dict[str, Any]:
-        emulated.state.revoke_all()
+        app.state.revoke_all()
         return {}
 
     @router.get("/effects")
     async def effects() -> list[dict[str, Any]]:
-        return emulated.state.effects
+        return app.state.effects
 
     @router.get("/requests")
     async def requests(since: int = 0) -> list[dict[str, Any]]:
-        return [request for request in emulated.state.requests if request["n"] > since]
+        return [request for request in app.state.requests if request["n"] > since]
 
     @router.get("/counts")
     async def counts() -> dict[str, Any]:
-        return {"served": emulated.state.requests_served, "by_path": emulated.state.requests_by_route}
+        return {"served": app.state.requests_served, "by_path": app.state.requests_by_route}
 
     @router.get("/state")
     async def state() -> dict[str, Any]:
         return {
-            "procore": emulated.procore.summary(),
-            "procore_presets": emulated.procore.presets.summary(),
-            "procore_legacy": emulated.legacy.summary(),
-            "workflowsoft": emulated.workflowsoft.summary(),
-            "workflowsoft_processes": emulated.workflowsoft.process_summary(),
-            "workflowsoft_tasks": emulated.workflowsoft.tasks,
+            "procore": app.procore.summary(),
+            "procore_presets": app.procore.presets.summary(),
+            "procore_legacy": app.legacy.summary(),
+            "workflowsoft": app.workflowsoft.summary(),
+            "workflowsoft_processes": app.workflowsoft.process_summary(),
+            "workflowsoft_tasks": app.workflowsoft.tasks,
         }
 
     @router.get("/connections")
@@ -284,16 +284,16 @@ def routes(emulated: EmulatorApp) -> APIRouter:
 
     @router.get("/uploads")
     async def uploads() -> list[dict[str, Any]]:
-        return emulated.uploads.summary()
+        return app.uploads.summary()
 
     def v2(instance_id: str) -> procore.Instance:
-        instance = emulated.procore.instances.get(instance_id)
+        instance = app.procore.instances.get(instance_id)
         if instance is None:
             raise Rejection(404, {"error": f"There is no instance {instance_id}."})
         return instance
 
     def v1(instance_id: int) -> procore_legacy.Instance:
-        instance = emulated.legacy.instances.get(instance_id)
+        instance = app.legacy.instances.get(instance_id)
         if instance is None:
             raise Rejection(404, {"error": f"There is no legacy instance {instance_id}."})
         return instance
@@ -302,56 +302,56 @@ def routes(emulated: EmulatorApp) -> APIRouter:
     async def start_instance(body: StartInstance) -> dict[str, Any]:
         by = user_by_login(body.by).id
         requested = procore_schemas.StartInstance(**body.model_dump(exclude={"project_id", "by"}))
-        instance = emulated.procore.start(requested, body.project_id, by, "user")
+        instance = app.procore.start(requested, body.project_id, by, "user")
         return {"id": instance.id}
 
     @router.post("/procore/instances/many")
     async def start_many(body: StartMany) -> dict[str, Any]:
-        first = body.first_item_id or emulated.procore.next_item_id(body.tool_type, body.project_id)
+        first = body.first_item_id or app.procore.next_item_id(body.tool_type, body.project_id)
         requested = procore_schemas.StartInstance(
             tool_type=body.tool_type, tool_subtype=body.tool_subtype, item_id=str(first)
         )
         by = user_by_login(body.by).id
-        started = emulated.procore.start_many(requested, body.count, body.project_id, by)
+        started = app.procore.start_many(requested, body.count, body.project_id, by)
         return {"ids": [instance.id for instance in started], "item_ids": [instance.item_id for instance in started]}
 
     @router.post("/procore/instances/respond-many")
     async def respond_many(body: RespondMany) -> dict[str, Any]:
         instances = [v2(instance_id) for instance_id in dict.fromkeys(body.ids)]
-        emulated.procore.respond_many(instances, user_by_login(body.login).id, body.option)
+        app.procore.respond_many(instances, user_by_login(body.login).id, body.option)
         return {}
 
     @router.post("/procore/instances/{id}/respond")
     async def respond_as_user(id: str, body: RespondAsUser) -> dict[str, Any]:
-        procore.respond_as_user(emulated.procore, v2(id), body.login, body.option, body.comment)
+        procore.respond_as_user(app.procore, v2(id), body.login, body.option, body.comment)
         return {}
 
     @router.post("/procore/instances/{id}/override")
     async def override_as_user(id: str, body: Override) -> dict[str, Any]:
-        procore.override_as_user(emulated.procore, v2(id), body.login, body.option, body.reason)
+        procore.override_as_user(app.procore, v2(id), body.login, body.option, body.reason)
         return {}
 
     @router.post("/procore/instances/{id}/terminate")
     async def terminate_as_user(id: str, body: Terminate) -> dict[str, Any]:
-        emulated.procore.terminate(v2(id), user_by_login(body.login).id, "user")
+        app.procore.terminate(v2(id), user_by_login(body.login).id, "user")
         return {}
 
     @router.post("/procore/instances/{id}/block")
     async def block(id: str, body: Block) -> dict[str, Any]:
-        emulated.procore.block(v2(id), body.reason, body.retriable, body.refreshes)
+        app.procore.block(v2(id), body.reason, body.retriable, body.refreshes)
         return {}
 
     @router.post("/procore/instances/{id}/hide")
     async def hide(id: str, body: Hide) -> dict[str, Any]:
         instance = v2(id)
         if body.hidden:
-            emulated.procore.hidden.add(instance.id)
+            app.procore.hidden.add(instance.id)
         else:
-            emulated.procore.hidden.discard(instance.id)
+            app.procore.hidden.discard(instance.id)
         return {}
 
     def preset(preset_id: str) -> procore_presets.Preset:
-        found = emulated.procore.presets.by_id.get(preset_id)
+        found = app.procore.presets.by_id.get(preset_id)
         if found is None:
             raise Rejection(404, {"error": f"There is no preset {preset_id}."})
         return found
@@ -359,7 +359,7 @@ def routes(emulated: EmulatorApp) -> APIRouter:
     @router.post("/procore/presets")
     async def add_presets(body: NewPresets) -> dict[str, Any]:
         template = find_template(body.template_id)
-        presets = emulated.procore.presets
+        presets = app.procore.presets
         added = [
             presets.add(template, body.project_id, default=body.default, valid=body.valid) for _ in range(body.count)
         ]
@@ -371,13 +371,13 @@ def routes(emulated: EmulatorApp) -> APIRouter:
         if body.valid is not None:
             found.valid = body.valid
         if body.default is not None:
-            emulated.procore.presets.set_default(found, body.default)
+            app.procore.presets.set_default(found, body.default)
         return {}
 
     @router.post("/procore/presets/{id}/assignees")
     async def edit_group(id: str, body: EditGroup) -> dict[str, Any]:
         user_ids = [user_by_login(login).id for login in body.logins]
-        procore_presets.edit_group_as_user(emulated.procore.presets, preset(id), body.group, user_ids)
+        procore_presets.edit_group_as_user(app.procore.presets, preset(id), body.group, user_ids)
         return {}
 
     def workflow(name: str) -> legacy_workflows.Workflow:
@@ -388,7 +388,7 @@ def routes(emulated: EmulatorApp) -> APIRouter:
 
     @router.post("/procore/legacy/instances")
     async def start_legacy(body: StartLegacy) -> dict[str, Any]:
-        legacy = emulated.legacy
+        legacy = app.legacy
         object_id = body.object_id or legacy.next_object_id()
         instance = legacy.start(workflow(body.workflow), object_id, user_by_login(body.by).id)
         return {"id": str(instance.id), "object_id": str(object_id)}
@@ -396,7 +396,7 @@ def routes(emulated: EmulatorApp) -> APIRouter:
     @router.post("/procore/legacy/instances/many")
     async def start_many_legacy(body: StartManyLegacy) -> dict[str, Any]:
         by = user_by_login(body.by).id
-        started = emulated.legacy.start_many(workflow(body.workflow), body.count, by)
+        started = app.legacy.start_many(workflow(body.workflow), body.count, by)
         return {
             "ids": [str(instance.id) for instance in started],
             "object_ids": [str(instance.object_id) for instance in started],
@@ -405,30 +405,30 @@ def routes(emulated: EmulatorApp) -> APIRouter:
     @router.post("/procore/legacy/instances/perform-many")
     async def perform_many(body: PerformMany) -> dict[str, Any]:
         instances = [v1(instance_id) for instance_id in dict.fromkeys(body.ids)]
-        emulated.legacy.perform_many(instances, body.activity, user_by_login(body.login).id)
+        app.legacy.perform_many(instances, body.activity, user_by_login(body.login).id)
         return {}
 
     @router.post("/procore/legacy/instances/{id}/perform")
     async def perform_as_user(id: int, body: PerformAsUser) -> dict[str, Any]:
-        row = procore_legacy.perform_as_user(emulated.legacy, v1(id), body.activity, body.login, body.comments)
+        row = procore_legacy.perform_as_user(app.legacy, v1(id), body.activity, body.login, body.comments)
         return {"history_id": str(row.id)}
 
     @router.post("/procore/legacy/instances/{id}/terminate")
     async def terminate_legacy_as_user(id: int, body: Terminate) -> dict[str, Any]:
-        emulated.legacy.terminate(v1(id), user_by_login(body.login).id)
+        app.legacy.terminate(v1(id), user_by_login(body.login).id)
         return {}
 
     @router.post("/workflowsoft/processes")
     async def start_process(body: StartProcess, request: Request) -> dict[str, Any]:
         diagram = diagram_by_title(body.diagram)
         fields = await exact_fields(request, "fields")
-        first = emulated.workflowsoft.start(diagram, workflowsoft.OWNER, fields, "user")
+        first = app.workflowsoft.start(diagram, workflowsoft.OWNER, fields, "user")
         return {"process_instance_id": str(first.process.id), "integration_instance_id": str(first.id)}
 
     @router.post("/workflowsoft/instances/{id}/complete")
     async def complete_as_user(id: str, body: CompleteAsUser, request: Request) -> dict[str, Any]:
         fields = await exact_fields(request, "fields")
-        workflowsoft.complete_as_user(emulated.workflowsoft, id, fields, body.custom_action)
+        workflowsoft.complete_as_user(app.workflowsoft, id, fields, body.custom_action)
         return {}
 
     return router

@@ -50,7 +50,7 @@ HEADERS = {
 }
 
 
-def routes(emulated: EmulatorApp) -> APIRouter:
+def routes(app: EmulatorApp) -> APIRouter:
     router = APIRouter(tags=["Emulator"])
     this_run = secrets.token_hex(4)
 
@@ -62,11 +62,11 @@ def routes(emulated: EmulatorApp) -> APIRouter:
     async def get_overview(
         search: str = "", known: Annotated[str | None, Header(alias="If-None-Match")] = None
     ) -> Response:
-        version = f'"{this_run}-{emulated.version}"'
+        version = f'"{this_run}-{app.version}"'
         headers = {**HEADERS, "ETag": version}
         if known == version:
             return Response(status_code=304, headers=headers)
-        return JSONResponse(overview(emulated, search), headers=headers)
+        return JSONResponse(overview(app, search), headers=headers)
 
     for path, (content, media_type) in FILES.items():
         router.add_api_route(path, _serve(content, media_type), include_in_schema=False)
@@ -80,10 +80,10 @@ def _serve(content: bytes, media_type: str) -> Callable[[], Response]:
     return serve
 
 
-def overview(emulated: EmulatorApp, search: str = "") -> JsonObject:
+def overview(app: EmulatorApp, search: str = "") -> JsonObject:
     """Return the data of the page: flags, faults, and of each API the newest instances that contain the search text."""
-    state = emulated.state
-    v2, v1, ws = emulated.procore, emulated.legacy, emulated.workflowsoft
+    state = app.state
+    v2, v1, ws = app.procore, app.legacy, app.workflowsoft
     search = " ".join(search.casefold().split())
     return {
         "now": state.clock.iso(),

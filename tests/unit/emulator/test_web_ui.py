@@ -299,16 +299,16 @@ def test_a_request_to_a_product_is_news(emulator, procore):
 
 
 def test_a_transition_that_takes_place_by_itself_is_news():
-    emulated = EmulatorApp("default")
-    emulated.state.flags.update(transition="delayed", transition_delay=2)
-    instance = emulated.procore.instances["700001"]
+    app = EmulatorApp("default")
+    app.state.flags.update(transition="delayed", transition_delay=2)
+    instance = app.procore.instances["700001"]
     option = instance.occurrences[-1].step.wire_options[0]["id"]
-    emulated.procore.respond(instance, instance.occurrences[-1].id, "90001", option, None, [], "user")
-    version = emulated.version
-    emulated.state.clock.offset += 3
-    emulated.procore.catch_up()
+    app.procore.respond(instance, instance.occurrences[-1].id, "90001", option, None, [], "user")
+    version = app.version
+    app.state.clock.offset += 3
+    app.procore.catch_up()
 
-    assert emulated.version != version
+    assert app.version != version
 
 
 def test_newest_hundred_of_many_instances_are_shown(emulator):
