@@ -1,5 +1,5 @@
-# Everything needs Python 3.10 or newer, make and a package index; the rest is installed into .venv. `make distributed` needs
-# PostgreSQL and Redis as well, and `make matrix` the Pythons it names, which uv fetches where they are missing.
+# All targets need Python 3.10 or newer, make and a package index, and install the rest into .venv. `make distributed` also
+# needs PostgreSQL and Redis, and `make matrix` the Python versions that it names; uv downloads those that are missing.
 PYTHON ?= python3
 BIN := .venv/bin
 # Without compiled bytecode every Airflow process compiles all of Airflow again.
@@ -23,17 +23,17 @@ demo: .venv/ready ## run the example DAGs on a real Airflow and the emulator, an
 	$(BIN)/python -m tests.live.demo
 
 .PHONY: demo-ui
-demo-ui: .venv/ready ## the same, then leave Airflow and the emulator running until Ctrl-C
+demo-ui: .venv/ready ## run the demo, then leave Airflow and the emulator running until Ctrl-C
 	$(BIN)/python -m tests.live.demo --ui
 
-# Two processes more than the two cores of a small machine, because tests also wait; an idle one takes tests from others.
+# Two more processes than a small machine has cores, because tests also wait; an idle process takes tests from others.
 PROCESSES ?= 4
 PARALLEL := --numprocesses=$(PROCESSES) --dist=worksteal
 QUICK := not slow and not live and not browser and not e2e
 PYTEST := -m pytest $(PARALLEL) $(TESTS)
 
 .PHONY: test
-test: .venv/ready ## run the unit, emulator and integration tests, then one end-to-end run on a real Airflow
+test: .venv/ready ## run the quick tests, then one end-to-end run on a real Airflow; TESTS=tests/unit/rules for a part
 	MAX_PROCESSOR_SECONDS=5 $(BIN)/python $(PYTEST) -m '$(QUICK)'
 	$(BIN)/python -m pytest -m e2e
 
@@ -43,15 +43,15 @@ test-all: .venv/browser ## run every test: all sizes, every live run, the browse
 	$(MAKE) test-live
 
 .PHONY: test-live
-test-live: .venv/browser ## run the tests on a real Airflow and in a browser; PostgreSQL and a browser are installed where they are missing
+test-live: .venv/browser ## run the tests on a real Airflow and in a browser; installs PostgreSQL and a browser if they are missing
 	$(BIN)/python -m pytest -m 'live or browser or e2e'
 
 .PHONY: coverage
-coverage: .venv/ready ## run the quick tests with coverage of lines and branches, and fail below what pyproject.toml demands
+coverage: .venv/ready ## run the quick tests with coverage of lines and branches; fail below the limit in pyproject.toml
 	$(BIN)/python $(PYTEST) -m '$(QUICK)' --cov --cov-report=term-missing:skip-covered
 
-# The Airflow versions that the matrix runs, each with the Python it is meant for and, where it breaks on newer
-# libraries, the day whose libraries it takes.
+# The Airflow versions of the matrix, each with its Python version and, if newer libraries break it, the date of the
+# newest libraries that it may use.
 AIRFLOW_3.0 := 3.0.6
 PYTHON_3.0 ?= 3.10
 LIBRARIES_3.0 := --exclude-newer 2025-09-05 --exclude-newer-package apache-airflow-providers-common-compat=2026-06-01
@@ -68,22 +68,22 @@ LIBRARIES_3.3 := -c constraints.txt
 MATRIX := matrix-3.0 matrix-3.1 matrix-3.2 matrix-3.3
 
 .PHONY: matrix compat $(MATRIX)
-matrix: $(MATRIX) ## run the quick tests on each minor version of Airflow; PYTHON_3.0=/path/to/python3.10 and the like
+matrix: $(MATRIX) ## run the quick tests on each minor version of Airflow; PYTHON_3.0=/path/to/python3.10 selects a Python
 
-compat: ## run the tests that meet Airflow where its versions differ, on the lowest version
+compat: ## run the tests of what differs between Airflow versions, on the lowest version
 	$(MAKE) matrix-3.0 MATRIX_MARKS='compat and $(QUICK)'
 
 MATRIX_MARKS ?= $(QUICK)
 
-# A Python that is neither here nor to be had is replaced by the one that runs the rest, if that Airflow takes it; pytest
-# says which it is.
+# A Python version that is not available is replaced by the one of .venv, if that Airflow supports it; pytest's header says
+# which one runs.
 $(MATRIX): matrix-%: .venv/ready
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON_$*) .venv/$* || $(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv/$*
 	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv/$*/bin/python $(LIBRARIES_$*) apache-airflow==$(AIRFLOW_$*) -e '.[emulator,parquet]' --group dev
 	.venv/$*/bin/python $(PYTEST) -m '$(MATRIX_MARKS)'
 
 .PHONY: faults
-faults: .venv/ready ## kill, suspend and refuse every action at each of its requests and notes, and print what became of it
+faults: .venv/ready ## kill, suspend and reject every action at each of its requests and stored states, and check the result
 	$(BIN)/python -m tests.robustness.faults
 
 .PHONY: kills
@@ -91,7 +91,7 @@ kills: .venv/ready ## kill triggerer and scheduler of a real Airflow while 100 t
 	$(BIN)/python -m tests.live.kills
 
 .PHONY: load
-load: .venv/ready ## let 200 tasks act at once on a real Airflow, within Procore's rate limit
+load: .venv/ready ## run 200 tasks with side effects at once on a real Airflow, within Procore's rate limit
 	$(BIN)/python -m tests.robustness.load
 
 .venv/distributed: .venv/ready
@@ -100,7 +100,7 @@ load: .venv/ready ## let 200 tasks act at once on a real Airflow, within Procore
 	touch $@
 
 .PHONY: distributed
-distributed: .venv/distributed ## kill workers, triggerers and the scheduler of an Airflow with Celery, PostgreSQL and Redis while 500 tasks wait, and stop a triggerer
+distributed: .venv/distributed ## kill workers, triggerers and the scheduler of an Airflow with Celery, PostgreSQL and Redis while 500 tasks wait
 	.venv/engines/bin/python -m tests.live.distributed
 
 .venv/bench: .venv/ready
@@ -108,37 +108,37 @@ distributed: .venv/distributed ## kill workers, triggerers and the scheduler of 
 	touch $@
 
 .PHONY: bench
-bench: .venv/bench ## measure what waiting costs, beside Airflow's own HTTP triggers; BENCH=--quick for three minutes
+bench: .venv/bench ## measure what waiting costs, compared with Airflow's HTTP triggers; BENCH=--quick takes three minutes
 	$(BIN)/python -m benchmarks.waits $(BENCH)
 
 .PHONY: audit
-audit: .venv/ready ## ask the package index whether a version that was tested has a known vulnerability
-	$(BIN)/uv tool run --quiet pip-audit==2.10.1 --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off || { echo "Not proved: either a vulnerability is named above, or the index's vulnerability service did not answer for a package." >&2; exit 1; }
+audit: .venv/ready ## check the tested dependencies for known vulnerabilities
+	$(BIN)/uv tool run --quiet pip-audit==2.10.1 --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off || { echo "Not proven: either a vulnerability is listed above, or the index's vulnerability service did not respond for a package." >&2; exit 1; }
 
 .venv/docs: .venv/ready
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt --group docs
 	touch $@
 
 .PHONY: generate
-generate: .venv/ready ## write the tables of the documentation that are made from data
+generate: .venv/ready ## write the parts of the documentation that are made from code and data
 	$(BIN)/python -m docs.generate
 
 .PHONY: docs
 docs: .venv/docs ## build the documentation site in dist/docs; a warning is an error
 	$(BIN)/python -m sphinx --quiet --fail-on-warning -b html docs dist/docs
 
-# The browser is the one of this machine, or Debian's, or the one that Playwright fetches.
+# Use the browser of this machine, or Debian's, or the one that Playwright downloads.
 .venv/browser: .venv/ready
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt --group browser
 	command -v chromium || command -v chromium-browser || command -v google-chrome || apt-get install --yes --quiet chromium || { apt-get update --quiet && apt-get install --yes --quiet chromium; } || $(BIN)/playwright install chromium
 	touch $@
 
 .PHONY: browser
-browser: .venv/browser ## look at Airflow's pages and the emulator's in a real browser; SCREENSHOTS=1 renews the pictures in the documentation
+browser: .venv/browser ## test Airflow's pages and the emulator's page in a real browser; SCREENSHOTS=1 updates the documentation's pictures
 	$(BIN)/python -m pytest tests/browser
 
 .PHONY: wheel
-wheel: .venv/ready ## build what is released in dist, and refuse a wrong version or content; TAG=v1.2.3
+wheel: .venv/ready ## build the release in dist, and fail on a wrong version or content; TAG=v1.2.3
 	rm -rf dist/*.whl dist/*.tar.gz
 	$(BIN)/python -m tests.support.release dist --tag '$(TAG)'
 
@@ -152,19 +152,19 @@ typecheck: .venv/ready ## check types
 	$(BIN)/mypy
 
 .PHONY: format
-format: .venv/ready ## put the code into its format
+format: .venv/ready ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 .PHONY: hooks
-hooks: .venv/ready ## check style and types before every commit
+hooks: .venv/ready ## install the pre-commit hooks: style and types before every commit
 	$(BIN)/pre-commit install
 
 .PHONY: constraints
-constraints: ## choose new versions of everything that is installed
+constraints: ## choose new versions of all dependencies
 	test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv; }
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.10 --all-extras --group dev --group bench --group browser --group distributed --group docs --no-annotate --no-header -o constraints.txt pyproject.toml
 
 .PHONY: clean
-clean: ## remove what the targets made
+clean: ## remove everything that the targets created
 	rm -rf .venv dist .coverage .mypy_cache .pytest_cache .ruff_cache

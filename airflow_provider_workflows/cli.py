@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from airflow_provider_workflows.doctor import Check, Diagnosis
+    from airflow_provider_workflows.diagnostics.checks import Check
+    from airflow_provider_workflows.diagnostics.diagnosis import Diagnosis
 
 LABELS = {"ok": ("ok", "green"), "failed": ("FAILED", "bold red"), "warning": ("warning", "yellow")}
 NOT_CHECKED = ("-", "dim")
@@ -30,7 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
     out = sys.stdout
     # Airflow logs to the standard output, which is for the report.
     with contextlib.redirect_stdout(sys.stderr):
-        from airflow_provider_workflows.doctor import Diagnosis
+        from airflow_provider_workflows.diagnostics.diagnosis import Diagnosis
 
         diagnosis = Diagnosis(options.conn_id)
         checks = _as_json(diagnosis, out) if options.json else _as_text(diagnosis, out)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-LONGEST_WORDS = 10_000  # characters; a server can name as many tools as it likes
+MAX_MESSAGE_CHARACTERS = 10_000  # characters; a server can name as many tools as it likes
 
 __all__ = [
     "NOTHING_DONE",
@@ -23,7 +23,6 @@ __all__ = [
     "AuthenticationError",
     "ConfigurationError",
     "ConnectionFailed",
-    "ContractError",
     "IncompleteList",
     "InstanceActive",
     "InstanceBlocked",
@@ -32,13 +31,14 @@ __all__ = [
     "OutcomeUnclear",
     "OutcomeUnknown",
     "PermissionDenied",
-    "PresetDiffers",
+    "PresetConflict",
     "PresetsUnfinished",
     "RateLimited",
     "ResponseConflict",
     "ServerError",
     "SignInFailed",
     "StepMoved",
+    "UnexpectedResponse",
     "UploadFailed",
     "WorkflowsError",
 ]
@@ -50,7 +50,11 @@ class WorkflowsError(Exception):
     retryable = True
 
     def __init__(self, words: str = ""):
-        super().__init__(words if len(words) <= LONGEST_WORDS else f"{words[: LONGEST_WORDS - 500]} ... {words[-500:]}")
+        super().__init__(
+            words
+            if len(words) <= MAX_MESSAGE_CHARACTERS
+            else f"{words[: MAX_MESSAGE_CHARACTERS - 500]} ... {words[-500:]}"
+        )
 
 
 class ConfigurationError(WorkflowsError, ValueError):
@@ -87,7 +91,7 @@ class InstanceBlocked(WorkflowsError):
     retryable = False
 
 
-class PresetDiffers(WorkflowsError):
+class PresetConflict(WorkflowsError):
     """A preset does not hold what was just written to it."""
 
     retryable = False
@@ -229,11 +233,11 @@ class OutcomeUnknown(ApiError):
     advice = "It is not sent again. Look in the product whether it took effect before you clear the task."
 
 
-class ContractError(ApiError):
+class UnexpectedResponse(ApiError):
     """The answer has a form that the documented API does not have, or points to another server."""
 
 
-class AmbiguousOrder(ContractError):
+class AmbiguousOrder(UnexpectedResponse):
     """A history does not show in which order things happened, and what was asked depends on it."""
 
 
@@ -257,6 +261,6 @@ TRANSIENT_ERRORS = (ConnectionFailed, RateLimited, ServerError)
 REJECTIONS = (InvalidRequest, NotFound, PermissionDenied)
 # The server fails at one record, or at so many: a response that is too large for the client is a ContractError, one
 # that takes too long or breaks off a ConnectionFailed.
-READ_FAULTS = (ConnectionFailed, ContractError, ServerError)
+READ_FAULTS = (ConnectionFailed, UnexpectedResponse, ServerError)
 # One list or one record can fail with these while others can be read: not the sign-in, the rate limit, or the network.
-RESOURCE_ERRORS = (AuthenticationError, ContractError, ServerError, *REJECTIONS)
+RESOURCE_ERRORS = (AuthenticationError, UnexpectedResponse, ServerError, *REJECTIONS)

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 PRODUCTS = {"Procore": "procore", "Procore Legacy": "procore_legacy", "Workflowsoft": "workflowsoft"}
-# Where one product's operators fill several modules.
+# Where one product's triggers are in several modules.
 FURTHER = {
-    ("operators", "procore"): ("procore_assignees", "procore_audit", "procore_branch", "procore_bulk"),
-    ("operators", "workflowsoft"): ("workflowsoft_processes",),
     ("triggers", "procore"): ("procore_events",),
     ("triggers", "workflowsoft"): ("workflowsoft_events",),
 }
@@ -111,7 +109,7 @@ def get_provider_info() -> dict[str, Any]:
                     },
                 },
                 "conn-fields": {
-                    "mint_auth": {
+                    "login_auth": {
                         "label": "How to ask for a token",
                         "description": "Undocumented by the vendor; used when there is a login.",
                         "schema": {
@@ -120,7 +118,7 @@ def get_provider_info() -> dict[str, Any]:
                             "default": "basic",
                         },
                     },
-                    "mint_lifetime": {
+                    "login_lifetime": {
                         "label": "Lifetime to ask for",
                         "description": "Seconds.",
                         "schema": {"type": ["integer", "null"], "default": 3600, "minimum": 1},
@@ -135,7 +133,7 @@ def get_provider_info() -> dict[str, Any]:
                         "description": "What a poll does to an instance it returns; undocumented by the vendor.",
                         "schema": {
                             "type": ["string", "null"],
-                            "enum": ["consumed_on_read", "kept_until_completed"],
+                            "enum": ["consumed_on_read", "listed_until_completed"],
                             "default": "consumed_on_read",
                         },
                     },
@@ -165,7 +163,7 @@ def get_provider_info() -> dict[str, Any]:
                         "example": "1800",
                         "default": "600",
                     },
-                    "triggerers": {
+                    "triggerer_count": {
                         "description": "How many triggerers share the rate limit of each connection.",
                         "version_added": "0.1.0",
                         "type": "integer",

@@ -9,11 +9,11 @@ from airflow_provider_workflows import exceptions
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,
     ConfigurationError,
-    ContractError,
     InvalidRequest,
     NotFound,
     PermissionDenied,
     RateLimited,
+    UnexpectedResponse,
     WorkflowsError,
 )
 from airflow_provider_workflows.version_compat import airflow_version
@@ -26,7 +26,7 @@ except ImportError:  # before Airflow 3.3
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-PERMANENT = (AuthenticationError, ConfigurationError, ContractError, InvalidRequest, NotFound, PermissionDenied)
+PERMANENT = (AuthenticationError, ConfigurationError, UnexpectedResponse, InvalidRequest, NotFound, PermissionDenied)
 
 
 class WorkflowsRetryPolicy(RetryPolicy):
@@ -36,9 +36,9 @@ class WorkflowsRetryPolicy(RetryPolicy):
     For ``retry_policy=`` of any task, of this package or your own, on Airflow 3.3 and newer. It knows the errors of
     :mod:`airflow_provider_workflows.exceptions`, also as the end of a wait in a triggerer:
 
-    - What a person has to mend fails at once: :class:`AuthenticationError`, :class:`PermissionDenied`,
-      :class:`NotFound`, :class:`InvalidRequest`, :class:`ContractError`, :class:`ConfigurationError`, and everything
-      that is never retried.
+    - What a person has to fix fails at once: :class:`AuthenticationError`, :class:`PermissionDenied`,
+      :class:`NotFound`, :class:`InvalidRequest`, :class:`UnexpectedResponse`, :class:`ConfigurationError`, and
+      everything that is never retried.
     - :class:`RateLimited`, which a 429 or 503 with a stated time becomes, is retried at that time, while the task has
       retries left.
     - Every other error is left to the task's own ``retries`` and ``retry_delay``.

@@ -19,4 +19,4 @@ def rejection_patience_seconds() -> float:
 
 def triggerer_count() -> int:
     """Return how many triggerers share the rate limit of each server and sign-in."""
-    return max(1, int(conf.getint("workflows", "triggerers", fallback=1)))
+    return max(1, int(conf.getint("workflows", "triggerer_count", fallback=1)))

@@ -44,7 +44,7 @@ __all__ = [
 
 log = logging.getLogger(__name__)
 ROUND = "round"  # key of what tells a task that was cleared from a retry
-ROUND_KEPT = timedelta(days=730)  # longer than what it tells about
+ROUND_TTL = timedelta(days=730)  # longer than what it tells about
 # Airflow 3.0 refuses to store None under a key of its own.
 XCOM_HOLDS_NONE = version.parse(airflow_version).release >= (3, 1)
 # Where a task can tell its retries what it has done.
@@ -132,37 +132,37 @@ class StoreSinceClear:
 
     def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
         name = self._name(key)
-        self._keep_round()
+        self._store_round()
         self._store.set(name, value, retention=retention)
 
     def _name(self, key: str) -> str:
         return f"{key}.{self._round}"
 
     @cached_property
-    def _kept(self) -> dict[str, Any] | None:
+    def _stored(self) -> dict[str, Any] | None:
         return cast("dict[str, Any] | None", self._store.get(ROUND))
 
     @cached_property
     def _round(self) -> int:
-        if self._kept is None:
+        if self._stored is None:
             return 0
-        number: int = self._kept["round"]
-        if self._was_cleared(self._kept):
+        number: int = self._stored["round"]
+        if self._was_cleared(self._stored):
             log.info("This task was cleared: it begins again, without what its earlier tries have stored.")
-            self._keep_round(number + 1)
+            self._store_round(number + 1)
             return number + 1
         return number
 
-    def _was_cleared(self, kept: Mapping[str, Any]) -> bool:
+    def _was_cleared(self, stored: Mapping[str, Any]) -> bool:
         try_number = self._now["try_number"]
-        if self._now["max_tries"] != kept["max_tries"]:
+        if self._now["max_tries"] != stored["max_tries"]:
             return True
-        if try_number is None or self._retries is None or try_number == kept["try_number"]:
+        if try_number is None or self._retries is None or try_number == stored["try_number"]:
             return False
         # A retry has had some of its tries, so this holds for it only where the retries were lowered by as many.
         if self._now["max_tries"] != try_number - 1 + self._retries:
             return False
-        if self._now["clear_number"] != kept["clear_number"]:
+        if self._now["clear_number"] != stored["clear_number"]:
             return True
         log.warning(
             "The retries of this task were lowered since its last try. If it was cleared without its DAG run, Airflow "
@@ -170,11 +170,11 @@ class StoreSinceClear:
         )
         return False
 
-    def _keep_round(self, number: int | None = None) -> None:
-        wanted = {"round": self._round if number is None else number, **self._now}
-        if wanted != self._kept:
-            self._store.set(ROUND, wanted, retention=ROUND_KEPT)
-            self._kept = wanted
+    def _store_round(self, number: int | None = None) -> None:
+        desired = {"round": self._round if number is None else number, **self._now}
+        if desired != self._stored:
+            self._store.set(ROUND, desired, retention=ROUND_TTL)
+            self._stored = desired
 
 
 def watcher_queue(queue: str | None) -> dict[str, str]:
@@ -235,15 +235,15 @@ def asset_store(stores: Any, asset: str | None) -> AssetStore | None:
 
 def count(name: str, /, number: int = 1, **tags: str) -> None:
     """Add to a statistic of Airflow's."""
-    _tell("incr", name, number, tags)
+    _report("incr", name, number, tags)
 
 
 def gauge(name: str, value: float, **tags: str) -> None:
     """Set a statistic of Airflow's."""
-    _tell("gauge", name, value, tags)
+    _report("gauge", name, value, tags)
 
 
-def _tell(kind: str, name: str, value: float, tags: Mapping[str, str]) -> None:
+def _report(kind: str, name: str, value: float, tags: Mapping[str, str]) -> None:
     # A statistic that cannot be told is no reason to fail anything.
     try:
         try:

@@ -22,7 +22,7 @@ from typing import IO, Any
 TICK = 0.01  # seconds
 BATCH = 50  # triggers that a triggerer takes up at once
 BATCH_PAUSE = 0.8  # seconds between two batches, as seen on a triggerer of Airflow 3.3
-LONGEST_WAIT = 180.0  # seconds, for a poll
+MAX_WAIT_SECONDS = 180.0  # seconds, for a poll
 LONGEST_LOADING = 10.0  # seconds, of triggers whose polls are shared
 
 
@@ -75,14 +75,14 @@ class Polls:
     async def next(self) -> None:
         """Wait for the end of the next poll, but not for ever."""
         self._next.clear()
-        await asyncio.wait_for(self._next.wait(), LONGEST_WAIT)
+        await asyncio.wait_for(self._next.wait(), MAX_WAIT_SECONDS)
 
 
 class Holder:
     """
     Runs triggers side by side in one event loop.
 
-    :param order: ``{classpath, kwargs, common, interval, polls, shared, watches, first_pause}``: ``kwargs`` are the
+    :param order: ``{classpath, kwargs, common, interval, polls, shared, watches, first_delay}``: ``kwargs`` are the
         arguments of each trigger by its name, ``common`` those of all; ``shared`` tells whether their polls are,
         ``watches`` whether each waits for one event or watches for many.
     """
@@ -197,7 +197,7 @@ class Holder:
             importlib.import_module(f"airflow_provider_workflows.hooks.{name}")
         from airflow_provider_workflows.polling import poll
 
-        poll.MIN_FIRST_PAUSE_SECONDS = self.order.get("first_pause", poll.MIN_FIRST_PAUSE_SECONDS)
+        poll.MIN_FIRST_DELAY_SECONDS = self.order.get("first_delay", poll.MIN_FIRST_DELAY_SECONDS)
 
     async def _say(self, loop: asyncio.AbstractEventLoop, **what: Any) -> Any:
         print(json.dumps(what), file=self._channel, flush=True)

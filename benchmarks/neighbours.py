@@ -102,7 +102,7 @@ class Neighbours:
 
     async def run(self) -> None:
         self.polls.install()
-        polls.MIN_FIRST_PAUSE_SECONDS = SHORT_INTERVAL
+        polls.MIN_FIRST_DELAY_SECONDS = SHORT_INTERVAL
         for measure in (self.hung_tenants, self.equal_waits, self.many_scopes, self.slow_neighbour):
             began = time.monotonic()
             await measure()

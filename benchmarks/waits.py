@@ -51,7 +51,7 @@ class Plan:
     waits: int
     interval: float
     polls: int  # over which requests and CPU are measured
-    first_pause: float | None = None  # of our polls, where it is not to be the usual one
+    first_delay: float | None = None  # of our polls, where it is not to be the usual one
 
 
 @dataclass(frozen=True)
@@ -126,7 +126,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--waits", type=int, help="this many waits only")
     parser.add_argument("--interval", type=float, default=10.0, help="seconds between two polls, with --waits")
     parser.add_argument("--polls", type=int, default=2, help="polls to measure, with --waits")
-    parser.add_argument("--first-pause", type=float, help="least seconds before our first poll, with --waits")
+    parser.add_argument("--first-delay", type=float, help="least seconds before our first poll, with --waits")
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="which triggers")
     parser.add_argument("--json", type=Path, help="write the results there")
     parser.add_argument("--update-docs", action="store_true", help="write results, chart and tables into the docs")
@@ -135,7 +135,7 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
 
 def _plans(options: argparse.Namespace) -> list[Plan]:
     if options.waits:
-        settings = (options.waits, options.interval, options.polls, options.first_pause)
+        settings = (options.waits, options.interval, options.polls, options.first_delay)
         return [Plan(kind, *settings) for kind in options.kinds]
     return [plan for plan in (QUICK if options.quick else FULL) if plan.kind in options.kinds]
 
@@ -217,8 +217,8 @@ def orders(plan: Plan, emulator: Emulator) -> tuple[dict[str, Any], list[str]]:
         "watches": kind == "changed",
         "common": {"poke_interval": plan.interval},
     }
-    if plan.first_pause is not None:
-        order["first_pause"] = plan.first_pause
+    if plan.first_delay is not None:
+        order["first_delay"] = plan.first_delay
     company = emulator.connection("procore")["extra"]["company_id"]
     instance = f"/rest/v2.0/companies/{company}/projects/{PROJECT}/workflows/instances/{{}}"
     if kind == "legacy":
@@ -303,7 +303,7 @@ def _legacy_marks(emulator: Emulator) -> dict[str, str]:
         rows = session.get(f"{emulator.url}/rest/v1.0/workflow_instances", params=place, timeout=30).json()
         if not rows:
             return marks
-        marks |= {str(row["id"]): rules.mark_of(rules.describe_instance(rules.text_ids(row))) for row in rows}
+        marks |= {str(row["id"]): rules.mark_of(rules.describe_instance(rules.str_ids(row))) for row in rows}
     raise AssertionError("unreachable")
 
 
@@ -412,7 +412,7 @@ def idling() -> Iterator[list[float]]:
         thread.join()
 
 
-class Holding:
+class Held:
     """Talks to the process that holds triggers."""
 
     def __init__(self, process: subprocess.Popen[str], errors: Path):
@@ -439,7 +439,7 @@ class Holding:
 @contextlib.contextmanager
 def holding(
     order: dict[str, Any], emulator: Emulator, home: Path, program: str = "benchmarks.holder"
-) -> Iterator[Holding]:
+) -> Iterator[Held]:
     """Run a process that holds triggers."""
     (home / "order.json").write_text(json.dumps(order))
     procore = emulator.connection("procore")
@@ -468,7 +468,7 @@ def holding(
         ) as process,
     ):
         try:
-            yield Holding(process, errors)
+            yield Held(process, errors)
         finally:
             process.kill()
 

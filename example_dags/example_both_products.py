@@ -1,10 +1,10 @@
 """
 Have a purchase request of Workflowsoft approved in Procore, and write the decision back.
 
-A process diagram "Purchase request" has an integration step "Approve in Procore". The DAG takes the instances over that
-wait there, usually one. For each it starts the workflow of the purchase order that its fields name, answers the step
-that waits for the integration, waits until the people in Procore have decided, and writes the decision into the fields
-and completes the step. Workflowsoft then books the order, or ends the process.
+A process diagram "Purchase request" has an integration step "Approve in Procore". The DAG receives the instances that
+wait there, usually one. For each it starts the workflow of the purchase order that the fields name, responds at the
+step that waits for the integration, and waits until the people in Procore have decided. Then it writes the decision
+into the fields and completes the step. Workflowsoft books the order, or ends the process.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
 
 TOOL = "purchase_order_contract"
-# Of the instance, both where it is read and where it is written: the approval may take weeks.
+# Checked when the fields are read and again when they are written: the approval may take weeks.
 FIELDS = {
     "Purchase order id": "Int32?",
     "Amount": "Decimal?",
@@ -49,14 +49,14 @@ def example_both_products():
 
     @task_group(prefix_group_id=False)
     def have_it_decided(instance: dict):
-        """Work on one request; Airflow makes such a group for each."""
+        """Handle one request; Airflow creates such a group for each."""
         request = WorkflowsoftGetFieldsOperator(
             task_id="read_the_request", integration_instance_id=instance, expected_fields=FIELDS, retries=2
         )
 
         @task(multiple_outputs=True)
         def plan(request: dict) -> dict[str, str]:
-            """Say what is to be approved; a decimal is text here, so that it stays exact."""
+            """Return what people should approve; a decimal is text here, so that it stays exact."""
             if request["Purchase order id"] is None:
                 raise ValueError("The request names no purchase order.")
             return {
@@ -70,10 +70,10 @@ def example_both_products():
             task_id="start_the_approval",
             tool_type=TOOL,
             item_id=order["item_id"],
-            on_active_instance="fail",  # people are deciding about something that was asked before
+            on_active_instance="fail",  # people are deciding about an earlier request
             retries=2,
         )
-        # The first step of our template waits for the integration, which says by its answer where the order comes from.
+        # The first step of the template waits for the integration. Its response says where the order comes from.
         hand_in = ProcoreRespondOperator(
             task_id="hand_in",
             instance_id=start.output["instance_id"],
@@ -94,14 +94,14 @@ def example_both_products():
         @task.workflowsoft_integration(expected_fields=FIELDS, retries=2)
         def write_the_decision(outcome: dict) -> dict:
             values = {"Decided at": outcome["ended_at"]}
-            if outcome["state"] == "terminated":  # by somebody who is no assignee, so nothing was decided
+            if outcome["state"] == "terminated":  # not by an assignee, so nothing was decided
                 values |= {"Remarks": "The workflow was ended in Procore without a decision."}
             else:
                 decision, response = outcome["decision"] or {}, outcome["last_response"] or {}
                 values |= {"Decided by": decision.get("by"), "Remarks": response.get("comment")}
             if outcome["state"] == "complete" and outcome["item_status"] == "Approved":
                 return {**values, "Decision": "Approved"}
-            # "Reject" is a way out of this step in our diagram; what yours takes, only a try tells.
+            # "Reject" is a custom action of this example's diagram; try which ones your step accepts.
             raise RejectIntegration(
                 f"Procore says {outcome['item_status']}.",
                 custom_action="Reject",

@@ -1,9 +1,9 @@
 """
 Wait for what people decide about a purchase order in Procore (Workflows v2), and branch on it.
 
-The DAG waits for the end of the order's newest workflow, and goes on with the tasks that belong to the outcome: the
-answer of the last step, the status of the item, or that the workflow was terminated. On Airflow 3.3 and newer its
-retries know which errors a retry cannot help.
+The DAG waits for the end of the order's newest workflow. Then it runs the tasks that belong to the outcome: the
+decision of the last step, the status of the item, or the termination of the workflow. On Airflow 3.3 and newer,
+errors that a retry cannot fix are not retried.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from datetime import timedelta
 import pendulum
 from airflow.sdk import Param, dag, task, task_group
 
-from airflow_provider_workflows.operators.procore_branch import ProcoreBranchOnOutcomeOperator
+from airflow_provider_workflows.operators.procore import ProcoreBranchOnOutcomeOperator
 from airflow_provider_workflows.retries import WorkflowsRetryPolicy
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 
@@ -48,8 +48,8 @@ def example_procore_branch_on_outcome():
         outcome=outcome.output,
         branches={
             "Approve": "buy",  # a task group
-            "Reject": "tell_the_buyer",
-            "terminated": ["tell_the_buyer", "tell_the_director"],
+            "Reject": "notify_the_buyer",
+            "terminated": ["notify_the_buyer", "notify_the_director"],
         },
     )
     # [END howto_operator_procore_branch_on_outcome]
@@ -61,20 +61,20 @@ def example_procore_branch_on_outcome():
             return f"Purchase order {instance['item_id']} was approved at {instance['ended_at']}."
 
         @task
-        def book_the_cost(told: str) -> None:
-            print(told)
+        def book_the_cost(order: str) -> None:
+            print(order)
 
         book_the_cost(order_the_goods(instance))
 
     @task
-    def tell_the_buyer(instance: dict) -> None:
+    def notify_the_buyer(instance: dict) -> None:
         print(f"Purchase order {instance['item_id']} is {instance['state']}: {instance['item_status']}.")
 
     @task
-    def tell_the_director(instance: dict) -> None:
+    def notify_the_director(instance: dict) -> None:
         print(f"The workflow of purchase order {instance['item_id']} was terminated.")
 
-    branch >> [buy(outcome.output), tell_the_buyer(outcome.output), tell_the_director(outcome.output)]
+    branch >> [buy(outcome.output), notify_the_buyer(outcome.output), notify_the_director(outcome.output)]
 
 
 example_procore_branch_on_outcome()

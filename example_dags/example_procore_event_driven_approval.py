@@ -1,9 +1,9 @@
 """
-Answer what asks the integration's user in Procore (Workflows v2) as soon as it does, without a schedule.
+Respond to requests for the connection's user in Procore (Workflows v2) as soon as they appear, without a schedule.
 
-An asset watches the purchase orders. When some of them begin to ask for our response, Airflow starts a run that
-knows which: it checks their budgets and answers each in a task of its own, at the step it was asked at. An event
-that comes a second time finds the answer given, and nothing is answered twice.
+An asset watches the purchase orders. When some of them start to wait for a response, Airflow starts a run with these
+orders: it checks their budgets and responds to each in a task of its own, at the step occurrence of the request. An
+event that is delivered twice finds the response on record, and nothing is sent twice.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from airflow_provider_workflows.assets.procore import procore_asset
 from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
 
 # [START howto_asset_procore_response_requested]
-orders_that_ask_us = procore_asset(
-    "procore_orders_that_ask_us", event="response_requested", tool_type="purchase_order_contract"
+orders_that_wait = procore_asset(
+    "procore_orders_that_wait", event="response_requested", tool_type="purchase_order_contract"
 )
 # [END howto_asset_procore_response_requested]
 
 
 @dag(
-    schedule=[orders_that_ask_us],
+    schedule=[orders_that_wait],
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    params={"over_budget": Param([], type="array", description="Orders to return; a real DAG would ask the warehouse")},
+    params={"over_budget": Param([], type="array", description="Orders to return; query a warehouse instead")},
     tags=["example", "procore"],
     doc_md=__doc__,
 )
@@ -34,7 +34,7 @@ def example_procore_event_driven_approval():
     # [START howto_triggering_asset_events]
     @task
     def read_events(triggering_asset_events=None) -> list[dict]:
-        """Return what this run was started for: all that came since the last run, each once."""
+        """Return the events that started this run: all since the last run, each once."""
         return events_of(triggering_asset_events)
 
     # [END howto_triggering_asset_events]
@@ -58,27 +58,27 @@ def example_procore_event_driven_approval():
     requests = read_events()
     decisions = check_budgets(requests)
 
-    answers = ProcoreRespondOperator.partial(
-        task_id="answer",
-        on_step_moved="skip",  # somebody was faster: no failure here
+    responses = ProcoreRespondOperator.partial(
+        task_id="respond",
+        on_step_moved="skip",  # a person responded first: no failure here
         retries=2,
         max_active_tis_per_dag=4,  # Procore limits the calls in 10 seconds
     ).expand_kwargs(decisions)
 
     @task(trigger_rule="none_failed")
-    def tell_the_buyers(requests: list[dict], decisions: list[dict]) -> list[str]:
-        """Return the orders that went back; a real DAG would write to their buyers."""
+    def notify_the_buyers(requests: list[dict], decisions: list[dict]) -> list[str]:
+        """Return the returned orders; a real DAG would write to their buyers."""
         returned = {decision["instance_id"] for decision in decisions if decision["option"] == "Return"}
         return [request["item_id"] for request in requests if request["instance_id"] in returned]
 
     @task(trigger_rule="none_failed")
-    def sum_up(answers: list[dict]) -> dict[str, int]:
-        """Count the answers by option."""
-        options = [answer["option"] for answer in answers or []]
+    def sum_up(responses: list[dict]) -> dict[str, int]:
+        """Count the responses by option."""
+        options = [response["option"] for response in responses or []]
         return {option: options.count(option) for option in sorted(set(options))}
 
-    sum_up(answers.output)
-    answers >> tell_the_buyers(requests, decisions)
+    sum_up(responses.output)
+    responses >> notify_the_buyers(requests, decisions)
 
 
 example_procore_event_driven_approval()

@@ -1,9 +1,9 @@
 """
 Act on the outcome of workflows in Procore (Workflows v2) when they end, without a task that waits for each.
 
-An asset watches the purchase orders and is updated when a workflow ends, is terminated, or is gone. The run orders
-the goods of those that were approved and tells the buyers of the others. The id of an event is the same when it
-comes a second time, so the warehouse can refuse an order that it has already.
+An asset watches the purchase orders and is updated when a workflow ends, is terminated, or is gone. The run orders the
+goods of the approved orders and notifies the buyers of the others. An event that is delivered twice has the same id, so
+the warehouse can reject an order that it already has.
 """
 
 from __future__ import annotations
@@ -51,14 +51,14 @@ def example_procore_event_driven_outcome():
         return event["item_id"]
 
     @task(retries=2)
-    def tell_the_buyer(event: dict) -> str:
+    def notify_the_buyer(event: dict) -> str:
         how = "is gone" if event["change"] == "gone" else f"is {event['state']}: {event['item_status']}"
         print(f"Purchase order {event['item_id']} {how}.")
         return event["item_id"]
 
     events = read_events()
     order_the_goods.expand(event=choose_approved(events))
-    tell_the_buyer.expand(event=choose_others(events))
+    notify_the_buyer.expand(event=choose_others(events))
 
 
 example_procore_event_driven_outcome()

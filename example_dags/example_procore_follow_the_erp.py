@@ -1,9 +1,9 @@
 """
 Keep the workflows of purchase orders in Procore (Workflows v2) in step with the orders of an ERP.
 
-Each night the DAG starts the workflows of the orders that have none, ends those of orders that were cancelled, and
-begins anew those of orders that have changed, so that the people decide about what is true now. A script of the
-ERP's own has ordered the workflows of letters; the DAG waits for that order, too. A second run finds what is done.
+Each night the DAG starts the workflows of orders that have none, terminates those of cancelled orders, and restarts
+those of changed orders, so that people decide about current data. A script of the ERP has started the workflows of
+letters in bulk; the DAG waits for that operation, too. A second run finds what is done.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import pendulum
 from airflow.sdk import Param, dag, task
 
 from airflow_provider_workflows.operators.procore import (
+    ProcoreBulkStartInstancesOperator,
     ProcoreRestartInstanceOperator,
     ProcoreTerminateInstanceOperator,
 )
-from airflow_provider_workflows.operators.procore_bulk import ProcoreBulkStartInstancesOperator
 from airflow_provider_workflows.sensors.procore import ProcoreAsyncOperationSensor
 
 TOOL = "purchase_order_contract"
@@ -27,9 +27,9 @@ TOOL = "purchase_order_contract"
     catchup=False,
     max_active_runs=1,
     params={
-        "open": Param(["5001", "5002", "5003"], type="array", description="Orders; a real DAG would ask the ERP"),
-        "cancelled": Param([], type="array", description="Orders that nobody shall decide about any more"),
-        "changed": Param([], type="array", description="Orders to be decided about once more"),
+        "open": Param(["5001", "5002", "5003"], type="array", description="Orders; a real DAG would query the ERP"),
+        "cancelled": Param([], type="array", description="Orders that need no decision any more"),
+        "changed": Param([], type="array", description="Orders that need a new decision"),
         "bonds": Param(["5201"], type="array", description="Orders whose workflows another script has started"),
     },
     tags=["example", "procore"],
@@ -45,7 +45,7 @@ def example_procore_follow_the_erp():
         task_id="start_what_has_none",
         tool_type=TOOL,
         items=ask_the_erp.override(task_id="ask_for_open_orders")(what="open"),
-        on_failed_items="return",  # one order that cannot be started is no reason to stop
+        on_failed_items="return",  # one order that cannot be started does not fail the task
         retries=2,
     )
     # [END howto_operator_procore_bulk_start_instances]
@@ -64,7 +64,7 @@ def example_procore_follow_the_erp():
 
     @task(retries=0)
     def order_elsewhere(params: dict) -> str:
-        """Order a bulk start and do not wait for it, as a script beside Airflow would; return its number."""
+        """Send a bulk start without waiting for it, as a script outside Airflow would; return its id."""
         from airflow_provider_workflows.hooks.procore import ProcoreHook
 
         items = [{"item_id": item_id} for item_id in params["bonds"]]

@@ -1,9 +1,9 @@
 """
 Let blocked workflow instances in Procore (Workflows v2) try their failed step again.
 
-The DAG lists the instances that are blocked and refreshes each in a task of its own. One that Procore says cannot
-be tried again fails its task and stops none of the others. A report names those that are still blocked, and the
-run fails if there are any: they need a person.
+The DAG lists the blocked instances and refreshes each in a task of its own. An instance that Procore does not let try
+again fails its task and does not stop the others. A report names those that are still blocked, and the run fails if
+there are any: they need a person.
 """
 
 from __future__ import annotations
@@ -11,8 +11,7 @@ from __future__ import annotations
 import pendulum
 from airflow.sdk import dag, task
 
-from airflow_provider_workflows.operators.procore import ProcoreRefreshInstanceOperator
-from airflow_provider_workflows.operators.procore_bulk import ProcoreListInstancesOperator
+from airflow_provider_workflows.operators.procore import ProcoreListInstancesOperator, ProcoreRefreshInstanceOperator
 
 
 @dag(
@@ -49,19 +48,19 @@ def example_procore_heal_blocked():
     # [START howto_report_after_failures]
     @task(trigger_rule="all_done")
     def report(blocked: list[dict], refreshed: list[dict]) -> list[dict]:
-        """Name those that are still blocked; a task that failed has left no result."""
+        """Name the instances that are still blocked; a failed task has no result."""
         healed = {result["instance_id"] for result in refreshed or []}
         left = [row for row in blocked or [] if row["instance_id"] not in healed]
         for row in left:
             print(f"Item {row['item_id']} of {row['tool_type']} is blocked at {row['step']}.")
-        print(f"{len(healed)} of {len(healed) + len(left)} instances came free.")
+        print(f"{len(healed)} of {len(healed) + len(left)} instances are no longer blocked.")
         return left
 
     # [END howto_report_after_failures]
 
     @task
     def call_for_help(left: list[dict]) -> None:
-        """Fail the run, which would count as a success once the report is done."""
+        """Fail the run; without this task it would succeed once the report is done."""
         if left:
             raise ValueError(f"Still blocked: item {', item '.join(row['item_id'] for row in left)}.")
 

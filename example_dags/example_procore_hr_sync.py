@@ -1,18 +1,18 @@
 """
-Keep the assignees of workflow presets in Procore (Workflows v2) in step with HR, when a person agrees.
+Keep the assignees of workflow presets in Procore (Workflows v2) in step with HR, after people have approved the change.
 
-The DAG reads who should be in which role group, plans what has to change, and hands the plan in at a workflow of
-its own: an item of a generic tool whose reviewers approve or reject it in Procore. Only what was approved is
-applied; who edited a preset in the meantime is not overwritten. Nothing to change: nobody is bothered.
+The DAG reads who should be in which role group, plans the changes, and submits the plan to a workflow of its own: an
+item of a generic tool whose reviewers approve or reject it in Procore. Only the approved plan is applied, and a
+preset that was edited in the meantime is not overwritten. If nothing has to change, no review starts.
 """
 
 from __future__ import annotations
 
 import pendulum
 from airflow.sdk import Param, dag, task
+from airflow_provider_workflows.operators.procore_assignees import ProcorePresetAssigneesOperator
 
 from airflow_provider_workflows.operators.procore import ProcoreRespondOperator, ProcoreStartInstanceOperator
-from airflow_provider_workflows.operators.procore_assignees import ProcorePresetAssigneesOperator
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 
 TOOL = "purchase_order_contract"
@@ -26,7 +26,7 @@ TOOL = "purchase_order_contract"
     params={
         "directors": Param(["dana@example.com", "lee@example.com"], type="array", description="Logins, as HR has them"),
         "review_item": Param(
-            "7001", type="string", description="Item of the generic tool that the plan is handed in at"
+            "7001", type="string", description="Item of the generic tool whose workflow reviews the plan"
         ),
     },
     tags=["example", "procore"],
@@ -35,7 +35,7 @@ TOOL = "purchase_order_contract"
 def example_procore_hr_sync():
     @task
     def read_hr(params: dict) -> list[dict]:
-        """Say who should be in which group; a real DAG would ask the HR system or the warehouse here."""
+        """Return who should be in which group; a real DAG would query the HR system here."""
         return [
             {
                 "template": "Purchase Order Approval",
@@ -55,14 +55,14 @@ def example_procore_hr_sync():
     @task.short_circuit
     def anything_to_change(plan: dict) -> bool:
         if plan["refused"]:
-            raise ValueError("Something of the plan is refused; the log of the task plan says what and why.")
+            raise ValueError("A part of the plan is rejected; the log of the task plan says which one and why.")
         return plan["changed"] > 0
 
     @task
     def describe(plan: dict) -> str:
         changes = [
             f"preset {preset['preset_id']}, {group['group']}: "
-            f"add {', '.join(group['added']) or 'nobody'}, remove {', '.join(group['removed']) or 'nobody'}"
+            f"add {', '.join(group['added']) or 'no one'}, remove {', '.join(group['removed']) or 'no one'}"
             for preset in plan["presets"]
             for group in preset["groups"]
             if group["added"] or group["removed"]
@@ -74,7 +74,7 @@ def example_procore_hr_sync():
         task_id="ask_the_reviewers",
         tool_type="generic_tool_item",
         item_id="{{ params.review_item }}",
-        on_active_instance="fail",  # what its reviewers approve or reject is an earlier plan
+        on_active_instance="fail",  # its reviewers would approve or reject an earlier plan
         retries=2,
     )
     # [END howto_operator_procore_start_instance]
@@ -113,7 +113,7 @@ def example_procore_hr_sync():
 
     @task
     def report(applied: dict) -> None:
-        print(f"{applied['changed']} presets were changed, {applied['unchanged']} were right already.")
+        print(f"{applied['changed']} presets were changed, {applied['unchanged']} were already correct.")
 
     worth_asking = anything_to_change(plan.output)
     worth_asking >> [description, review]

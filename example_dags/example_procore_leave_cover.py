@@ -1,9 +1,9 @@
 """
-Put deputies in for people on leave in Procore (Workflows v2), and end a cover when a leave is cancelled.
+Replace people on leave by deputies in Procore (Workflows v2), and end a replacement when a leave is cancelled.
 
-The DAG compares the leaves that HR knows with the replacements that Procore has. It asks Procore for each cover that
-is not there yet, in a task of its own: Procore begins it on the first day and ends it after the last one. A leave that
-was cancelled stops its replacement. What was asked for is not asked for again, so the DAG can run as often as you like.
+The DAG compares the leaves in HR with the replacements in Procore. It requests each missing replacement in a task of
+its own; Procore starts it on the first day and ends it after the last one. A cancelled leave stops its replacement. A
+replacement is not requested twice, so the DAG can run as often as you like.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 import pendulum
 from airflow.sdk import Param, dag, task
 
-from airflow_provider_workflows.operators.procore_assignees import ProcoreBulkReplaceAssigneesOperator
+from airflow_provider_workflows.operators.procore import ProcoreBulkReplaceAssigneesOperator
 
-ON_ITS_WAY = ("processing", "upcoming", "active")  # the states of a replacement that can be stopped
+STOPPABLE = ("processing", "upcoming", "active")  # states of a replacement
 
 
 def who_and_when(request: dict) -> list[str | None]:
@@ -27,7 +27,7 @@ def who_and_when(request: dict) -> list[str | None]:
     schedule="@daily",
     start_date=pendulum.datetime(2026, 1, 1, tz="UTC"),
     catchup=False,
-    max_active_runs=1,  # two runs at once would ask for the same twice
+    max_active_runs=1,  # two concurrent runs would request the same replacement twice
     params={
         "leaves": Param(
             [
@@ -40,7 +40,7 @@ def who_and_when(request: dict) -> list[str | None]:
                 }
             ],
             type="array",
-            description="The leaves, as HR has them; a real DAG would ask the HR system",
+            description="The leaves in HR; a real DAG would query the HR system",
         )
     },
     tags=["example", "procore"],
@@ -50,7 +50,7 @@ def example_procore_leave_cover():
     # [START howto_compare_leaves]
     @task(retries=2)
     def compare_with_procore(params: dict) -> list[dict]:
-        """Return each leave that is not over, with the replacements of the same days that Procore has for it."""
+        """Return each leave that is not over, with its replacements of the same days in Procore."""
         from airflow_provider_workflows.hooks.procore import ProcoreHook
 
         hook = ProcoreHook()
@@ -66,12 +66,12 @@ def example_procore_leave_cover():
                 start_date=f"{leave['first_day']}...{leave['first_day']}",
                 end_date=f"{leave['last_day']}...{leave['last_day']}",
             )
-            # A server may ignore a filter, and another person's replacement must not be taken for this one.
-            wanted = [person, leave["first_day"], leave["last_day"]]
+            # A server may ignore a filter, and return other people's replacements.
+            expected = [person, leave["first_day"], leave["last_day"]]
             own = [
                 {"id": request["id"], "status": str(request["status"]).casefold()}
                 for request in requests
-                if all(shown in (None, given) for shown, given in zip(who_and_when(request), wanted, strict=True))
+                if all(shown in (None, given) for shown, given in zip(who_and_when(request), expected, strict=True))
             ]
             found.append({**leave, "requests": own})
         return found
@@ -80,7 +80,7 @@ def example_procore_leave_cover():
 
     @task
     def choose_new(leaves: list[dict]) -> list[dict]:
-        """Return the parameters of one task for each cover to ask for; one that failed is asked for again."""
+        """Return the parameters of a task for each missing replacement; a failed one is requested again."""
         return [
             {
                 "old_assignee": leave["person"],
@@ -94,9 +94,9 @@ def example_procore_leave_cover():
 
     @task
     def choose_cancelled(leaves: list[dict]) -> list[str]:
-        """Return the replacements that are no longer wanted."""
+        """Return the replacements of cancelled leaves."""
         cancelled = [one for leave in leaves if leave["cancelled"] for one in leave["requests"]]
-        return [str(one["id"]) for one in cancelled if one["status"] in ON_ITS_WAY]
+        return [str(one["id"]) for one in cancelled if one["status"] in STOPPABLE]
 
     leaves = compare_with_procore()
 
@@ -104,7 +104,7 @@ def example_procore_leave_cover():
     covered = ProcoreBulkReplaceAssigneesOperator.partial(
         task_id="cover",
         replacement_type="temporary",
-        reason="On leave, says HR.",
+        reason="On leave.",
         retries=2,
     ).expand_kwargs(choose_new(leaves))
     # [END howto_operator_procore_bulk_replace_assignees]
@@ -117,9 +117,9 @@ def example_procore_leave_cover():
 
     @task(trigger_rule="none_failed")
     def report(covered: list[dict], stopped: list[dict]) -> dict[str, list]:
-        """Say what was asked for and stopped; with errors Procore could put the deputy in at some places only."""
+        """Report requests and stops; `with_errors` names those that Procore could apply to some workflows only."""
         return {
-            "asked_for": [[one["request_id"], one["status"]] for one in covered or []],
+            "requested": [[one["request_id"], one["status"]] for one in covered or []],
             "with_errors": [one["request_id"] for one in covered or [] if one["errors"]],
             "stopped": [one["request_id"] for one in stopped or []],
         }

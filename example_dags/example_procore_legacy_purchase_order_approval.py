@@ -1,8 +1,8 @@
 """
 Send a purchase order through a legacy (v1) workflow in Procore.
 
-The DAG submits the purchase order for approval, waits for the people to decide, and branches on what they
-decided: "PO Approved", or "Start" again, which is how this workflow denies.
+The DAG submits the purchase order for approval, waits for the decision, and branches on it: "PO Approved", or "Start"
+again, which is how this workflow denies.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def example_procore_legacy_purchase_order_approval():
         task_id="wait_for_the_decision",
         instance_id=INSTANCE,
         until={"PO Approved", "Start"},
-        after=submit.output["history_id"],  # "Start" as it was before our activity is no answer
+        after=submit.output["history_id"],  # the state "Start" before this activity does not count
         timeout=30 * 24 * 3600,
     )
     # [END howto_sensor_procore_legacy_instance]

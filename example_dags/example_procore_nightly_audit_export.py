@@ -1,9 +1,8 @@
 """
-Export every night who decided what, and when, in Procore's workflows.
+Export every night who decided what, and when, in both Procore workflow APIs.
 
-The DAG writes the histories that changed since its last success as tables, of both of Procore's workflow
-products, checks that nothing was held back from it, and reports how long the steps took. Each night has a folder
-of its own; a new run of the same night writes over it.
+The DAG writes the histories that changed since its last success as tables, checks that no history is missing, and
+reports how long the steps took. Each night has a folder of its own; a new run of the same night overwrites it.
 """
 
 from __future__ import annotations
@@ -14,15 +13,13 @@ from statistics import median
 import pendulum
 from airflow.sdk import ObjectStoragePath, Param, dag, task
 
-from airflow_provider_workflows.operators.procore_audit import (
-    ProcoreHistoryToObjectStorageOperator,
-    ProcoreLegacyHistoryToObjectStorageOperator,
-)
+from airflow_provider_workflows.operators.procore import ProcoreHistoryToObjectStorageOperator
+from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyHistoryToObjectStorageOperator
 
 FOLDER = "{{ params.root }}/{{ dag_run.run_after.strftime('%Y-%m-%d') }}"
-# The start of the last run that succeeded, so a night that failed is caught up by the next one; and an hour before, for
-# a change can show late, and Airflow's clock can be ahead of Procore's. With Airflow's default timetable the data
-# interval of "@daily" is empty and would leave out the day.
+# The start of the last successful run, so the next run catches up after a failed night; minus an hour, because a change
+# can show late, and Airflow's clock can be ahead of Procore's. With Airflow's default timetable the data interval of
+# "@daily" is empty and would leave out the day.
 SINCE = "{{ prev_start_date_success - macros.timedelta(hours=1) if prev_start_date_success else params.first_since }}"
 
 
@@ -34,7 +31,7 @@ SINCE = "{{ prev_start_date_success - macros.timedelta(hours=1) if prev_start_da
     params={
         "root": Param("file:///tmp/procore-audit", type="string", description="Folder for the files"),
         "first_since": Param(
-            "2026-01-01T00:00:00Z", type="string", description="Where the first run begins, a time with its zone"
+            "2026-01-01T00:00:00Z", type="string", description="Start of the first run's period, a time with its zone"
         ),
     },
     tags=["example", "procore"],
@@ -64,7 +61,7 @@ def example_procore_nightly_audit_export():
 
     @task
     def check_complete(*exports: dict) -> None:
-        """Fail when something was held back: an audit trail with holes is none."""
+        """Fail if a history is missing: an audit trail must be complete."""
         missing = [entry for export in exports for entry in export["forbidden"] + export["failed"]]
         if missing:
             raise ValueError(f"{len(missing)} could not be exported, the first of them: {missing[0]}")

@@ -1,18 +1,18 @@
 """
-Ask somebody else where a step in Procore (Workflows v2) is overdue.
+Add a deputy where a step in Procore (Workflows v2) is overdue.
 
-The DAG lists the purchase orders whose step is overdue, finds who holds them, adds that person's deputy to the
-step, and reports what was done and what has no deputy. A deputy who is asked already is not added again, so the
-DAG can run as often as you like.
+The DAG lists the purchase orders whose step is overdue, finds the pending assignees, adds the deputy of each to the
+step, and reports what was done and which steps have no deputy. A deputy who is an assignee already is not added
+again, so the DAG can run as often as you like.
 """
 
 from __future__ import annotations
 
 import pendulum
 from airflow.sdk import Param, dag, task
+from airflow_provider_workflows.operators.procore_bulk import ProcoreListInstancesOperator
 
 from airflow_provider_workflows.operators.procore import ProcoreAddAssigneesOperator
-from airflow_provider_workflows.operators.procore_bulk import ProcoreListInstancesOperator
 from airflow_provider_workflows.rules.procore import current_step, pending_assignees
 
 
@@ -23,7 +23,7 @@ from airflow_provider_workflows.rules.procore import current_step, pending_assig
     max_active_runs=1,
     params={
         "deputies": Param(
-            {"dana@example.com": "pat@example.com"}, type="object", description="Who is asked instead of whom, by login"
+            {"dana@example.com": "pat@example.com"}, type="object", description="The deputy of each person, by login"
         )
     },
     tags=["example", "procore"],
@@ -42,21 +42,21 @@ def example_procore_overdue_escalation():
     # [END howto_operator_procore_list_overdue_instances]
 
     @task(retries=2)
-    def find_holders(instances: list[dict]) -> list[dict]:
-        """Find whose turn it is at each overdue step; the list does not say."""
+    def find_pending_assignees(instances: list[dict]) -> list[dict]:
+        """Find the pending assignees of each overdue step; the list does not contain them."""
         from airflow_provider_workflows.hooks.procore import ProcoreHook
 
         hook = ProcoreHook()
-        held = []
+        overdue_steps = []
         for row in instances:
             step = current_step(hook.get_instance(row["instance_id"], project_id=row["project_id"]))
-            if step is not None:  # it has not ended since the list was made
-                holders = [assignee["login"] for assignee in pending_assignees(step)]
-                held.append({**row, "step": step["name"], "step_occurrence_id": step["id"], "holders": holders})
-        return held
+            if step is not None:  # it has not ended since the list was read
+                logins = [assignee["login"] for assignee in pending_assignees(step)]
+                overdue_steps.append({**row, "step": step["name"], "step_occurrence_id": step["id"], "pending": logins})
+        return overdue_steps
 
     @task
-    def choose_deputies(held: list[dict], params: dict) -> list[dict]:
+    def choose_deputies(steps: list[dict], params: dict) -> list[dict]:
         """Return the parameters of one task for each step that has a deputy."""
         deputies = params["deputies"]
         return [
@@ -64,39 +64,39 @@ def example_procore_overdue_escalation():
                 "instance_id": row["instance_id"],
                 "project_id": row["project_id"],
                 "step_occurrence_id": row["step_occurrence_id"],
-                "assignees": [deputies[login] for login in row["holders"] if login in deputies],
-                "comment": f"{row['step']} is overdue with {', '.join(row['holders'])}.",
+                "assignees": [deputies[login] for login in row["pending"] if login in deputies],
+                "comment": f"{row['step']} is overdue with {', '.join(row['pending'])}.",
             }
-            for row in held
-            if any(login in deputies for login in row["holders"])
+            for row in steps
+            if any(login in deputies for login in row["pending"])
         ]
 
-    held = find_holders(overdue.output)
+    steps = find_pending_assignees(overdue.output)
 
     # [START howto_operator_procore_add_assignees]
     added = ProcoreAddAssigneesOperator.partial(
         task_id="add_deputies",
         tool_type="purchase_order_contract",
         reason="original_assignee_on_extended_leave",
-        required=False,  # either of the two may answer
-        on_step_moved="skip",  # answered in the meantime
+        required=False,  # either of the two may respond
+        on_step_moved="skip",  # a response came in the meantime
         retries=2,
-    ).expand_kwargs(choose_deputies(held))
+    ).expand_kwargs(choose_deputies(steps))
     # [END howto_operator_procore_add_assignees]
 
     @task(trigger_rule="none_failed")
-    def report(held: list[dict], added: list[dict]) -> dict[str, list[str]]:
-        """Say which orders have a new assignee, which had one before, and which nobody else is asked for."""
+    def report(steps: list[dict], added: list[dict]) -> dict[str, list[str]]:
+        """Report which orders have a deputy now, which had one before, and which have none."""
         with_deputy = {result["instance_id"]: result for result in added or [] if result}
         return {
-            "escalated": [row["item_id"] for row in held if with_deputy.get(row["instance_id"], {}).get("added")],
+            "escalated": [row["item_id"] for row in steps if with_deputy.get(row["instance_id"], {}).get("added")],
             "escalated_before": [
-                row["item_id"] for row in held if with_deputy.get(row["instance_id"], {}).get("already_assigned")
+                row["item_id"] for row in steps if with_deputy.get(row["instance_id"], {}).get("already_assigned")
             ],
-            "without_deputy": [row["item_id"] for row in held if row["instance_id"] not in with_deputy],
+            "without_deputy": [row["item_id"] for row in steps if row["instance_id"] not in with_deputy],
         }
 
-    report(held, added.output)
+    report(steps, added.output)
 
 
 example_procore_overdue_escalation()

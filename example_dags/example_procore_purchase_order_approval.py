@@ -1,8 +1,8 @@
 """
-Approve purchase orders that wait for the integration's user in Procore (Workflows v2).
+Approve purchase orders that wait for the connection's user in Procore (Workflows v2).
 
-A step of the workflow has the integration's user as its assignee. When a purchase order arrives there, the
-DAG checks the budget, answers the step, waits for the people who decide after it, and branches on the outcome.
+A step of the workflow has the connection's user as its assignee. When a purchase order reaches it, the DAG checks the
+budget, responds, waits for the people who decide after it, and branches on the outcome.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ TOOL = "purchase_order_contract"
 )
 def example_procore_purchase_order_approval():
     # [START howto_sensor_procore_response_requested]
-    waiting = ProcoreResponseRequestedSensor(task_id="wait_for_our_turn", tool_type=TOOL, timeout=7 * 24 * 3600)
+    waiting = ProcoreResponseRequestedSensor(task_id="wait_for_requests", tool_type=TOOL, timeout=7 * 24 * 3600)
     # [END howto_sensor_procore_response_requested]
 
     @task
     def check_budget(requests: list[dict]) -> dict:
-        """Decide about the purchase order that has waited longest; a real DAG would ask the warehouse here."""
+        """Decide about the order that has waited longest; a real DAG would query the warehouse here."""
         oldest = min(requests, key=lambda request: request["step_started_at"])
         print(f"Purchase order {oldest['item_id']} is within its budget.")
         return {
@@ -43,8 +43,8 @@ def example_procore_purchase_order_approval():
     decision = check_budget(waiting.output)
 
     # [START howto_operator_procore_respond]
-    answer = ProcoreRespondOperator(
-        task_id="answer",
+    response = ProcoreRespondOperator(
+        task_id="respond",
         instance_id=decision["instance_id"],
         step_occurrence_id=decision["step_occurrence_id"],
         option=decision["option"],
@@ -64,18 +64,18 @@ def example_procore_purchase_order_approval():
 
     @task.branch
     def branch_on_outcome(instance: dict) -> str:
-        return "order_the_goods" if instance["item_status"] == "Approved" else "tell_the_buyer"
+        return "order_the_goods" if instance["item_status"] == "Approved" else "notify_the_buyer"
 
     @task
     def order_the_goods(instance: dict) -> None:
         print(f"Purchase order {instance['item_id']} was approved at {instance['ended_at']}.")
 
     @task
-    def tell_the_buyer(instance: dict) -> None:
+    def notify_the_buyer(instance: dict) -> None:
         print(f"Purchase order {instance['item_id']} is {instance['state']}: {instance['item_status']}.")
 
-    answer >> outcome
-    branch_on_outcome(outcome.output) >> [order_the_goods(outcome.output), tell_the_buyer(outcome.output)]
+    response >> outcome
+    branch_on_outcome(outcome.output) >> [order_the_goods(outcome.output), notify_the_buyer(outcome.output)]
 
 
 example_procore_purchase_order_approval()

@@ -1,10 +1,10 @@
 """
-Answer what waits for the integration's user in Procore (Workflows v2) by a function of yours.
+Respond to requests for the connection's user in Procore (Workflows v2) with a function of your own.
 
-The DAG waits until purchase orders stand at a step of ours, and calls the function for each of them in a task of its
-own. The function approves or returns; it waits, without a worker, while the warehouse has no price; it leaves to a
-person what is none of its business. The task around it does the rest, once: it keeps what the function decided before
-anything is sent, so that a retry sends the same answer. When nothing waits, the run ends and the next one looks again.
+The DAG waits until purchase orders wait for the user, and calls the function for each of them in a task of its own.
+The function approves or returns; it waits, without a worker, while the warehouse has no price; it skips what a person
+must decide. The task stores the decision before it sends anything, so that a retry sends the same response. If
+nothing waits, the run ends and the next one polls again.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HOUR = 3600
         "prices": Param(
             {"5001": 12_500, "5002": 99_000, "5003": 2_000_000},
             type="object",
-            description="Prices by order; a real DAG would ask the warehouse",
+            description="Prices by order; a real DAG would query the warehouse",
         )
     },
     tags=["example", "procore"],
@@ -36,7 +36,7 @@ HOUR = 3600
 )
 def example_procore_taskflow_approval():
     waiting = ProcoreResponseRequestedSensor(
-        task_id="wait_for_our_turn",
+        task_id="wait_for_requests",
         tool_type=TOOL,
         timeout=50 * 60,  # then this run ends and the next one waits
         soft_fail=True,
@@ -44,7 +44,7 @@ def example_procore_taskflow_approval():
 
     # [START howto_decorator_procore_response]
     @procore_response(
-        on_step_moved="skip",  # somebody was faster: no failure here
+        on_step_moved="skip",  # a person responded first: no failure here
         poke_interval=10 * 60,
         timeout=48 * HOUR,
         retries=2,
@@ -55,17 +55,17 @@ def example_procore_taskflow_approval():
         if price is None:
             return Wait("the warehouse has no price yet")
         if price > 1_000_000:
-            return Skip("the board decides about that much")
+            return Skip("the board decides about this amount")
         option = "Approve" if price <= limit else "Return"
         return Respond(option, comment=f"{price:,} of {limit:,}, checked by Airflow.")
 
-    answers = check_budget.partial(limit=50_000).expand(instance=waiting.output)
+    responses = check_budget.partial(limit=50_000).expand(instance=waiting.output)
     # [END howto_decorator_procore_response]
 
     @task(trigger_rule="none_failed")
-    def sum_up(answers: list[dict]) -> dict[str, int]:
-        """Count the answers by option; an order that was left to a person has none."""
-        options = [answer["option"] for answer in answers or []]
+    def sum_up(responses: list[dict]) -> dict[str, int]:
+        """Count the responses by option; an order that was left to a person has none."""
+        options = [response["option"] for response in responses or []]
         return {option: options.count(option) for option in sorted(set(options))}
 
     @task
@@ -73,13 +73,13 @@ def example_procore_taskflow_approval():
         return sorted(request["item_id"] for request in requests)
 
     @task(trigger_rule="none_failed")
-    def left_to_people(orders: list[str], answers: list[dict]) -> list[str]:
-        """Return the orders that the function did not answer."""
-        answered = {answer["item_id"] for answer in answers or []}
-        return [order for order in orders or [] if order not in answered]
+    def left_to_people(orders: list[str], responses: list[dict]) -> list[str]:
+        """Return the orders that the function did not respond to."""
+        done = {response["item_id"] for response in responses or []}
+        return [order for order in orders or [] if order not in done]
 
-    sum_up(answers)
-    left_to_people(list_orders(waiting.output), answers)
+    sum_up(responses)
+    left_to_people(list_orders(waiting.output), responses)
 
 
 example_procore_taskflow_approval()

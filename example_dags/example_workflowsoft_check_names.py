@@ -1,8 +1,8 @@
 """
 Check every morning that Workflowsoft still has what other DAGs name: a diagram, its integration step, a user.
 
-Diagrams and steps are named by their titles, which people may change. This DAG lists what is there and fails with
-the names that are missing, before a DAG that needs them does.
+Diagrams and steps are named by their titles, which people may change. This DAG lists what is there and fails with the
+missing names, before a DAG that needs them does.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import pendulum
 from airflow.sdk import Param, dag, task
 
-from airflow_provider_workflows.operators.workflowsoft_processes import WorkflowsoftListOperator
+from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftListOperator
 
 
 @dag(
@@ -42,7 +42,7 @@ def example_workflowsoft_check_names():
         if missing:
             raise ValueError(f"Workflowsoft has no {', '.join(missing)} any more.")
 
-    diagrams >> steps  # a diagram that is gone has no steps to list
+    diagrams >> steps  # a missing diagram has no steps to list
     report(find_missing(diagrams.output, steps.output, users.output))
 
 

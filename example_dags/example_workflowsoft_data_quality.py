@@ -1,8 +1,8 @@
 """
 Open a data issue in Workflowsoft when a quality check fails.
 
-The DAG checks the orders that nobody has reported yet. When rows are bad, it starts a process "Data issue" on behalf
-of the data's owner, and creates a task for the steward that names the rows. When all is well, it does neither.
+The DAG checks the orders that were not reported before. If rows are bad, it starts a process "Data issue" on behalf of
+the data's owner, and creates a task for the steward that names the rows. If all rows are good, it does neither.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import pendulum
 from airflow.sdk import Variable, dag, task
 
-from airflow_provider_workflows.operators.workflowsoft_processes import (
+from airflow_provider_workflows.operators.workflowsoft import (
     WorkflowsoftCreateTaskOperator,
     WorkflowsoftStartProcessOperator,
 )
@@ -18,11 +18,11 @@ from airflow_provider_workflows.operators.workflowsoft_processes import (
 OWNER = "olga@example.com"
 STEWARD = "sam@example.com"
 CHECK = "Orders have an amount"
-# Holds when the newest row that was reported was loaded. Not `prev_start_date_success`, which a run that is triggered
-# without a logical date does not have.
+# The Airflow variable with the load time of the newest reported row. `prev_start_date_success` would not do: a run that
+# is triggered without a logical date does not have it.
 REPORTED = "example_data_quality_reported_until"
 
-# A real DAG would ask the warehouse.
+# A real DAG would query the warehouse.
 ORDERS = [
     {"order": "A-1001", "amount": 120.5, "loaded_at": "2026-01-02T03:00:00Z"},
     {"order": "A-1002", "amount": None, "loaded_at": "2026-01-02T03:00:00Z"},
@@ -51,15 +51,15 @@ def example_workflowsoft_data_quality():
         return bool(bad)
 
     @task(retries=2)
-    def note_as_reported(bad: list[dict]) -> None:
-        """Come first, so that no other run reports the same; what fails after it is cleared in this run."""
+    def mark_as_reported(bad: list[dict]) -> None:
+        """Run first, so that no other run reports the same rows; if a later task fails, clear it in this run."""
         Variable.set(REPORTED, max(row["loaded_at"] for row in bad))
 
     @task(multiple_outputs=True)
     def describe(bad: list[dict]) -> dict:
         orders = ", ".join(row["order"] for row in bad)
         return {
-            # The names are the ones that your Workflowsoft takes; the vendor documents none for a new process.
+            # Use the names that your Workflowsoft accepts; the vendor documents none for a new process.
             "fields": {"Check": CHECK, "Failed rows": len(bad)},
             "title": f"{CHECK}: {len(bad)} do not",
             "description": f"Please correct the orders {orders}.",
@@ -74,7 +74,7 @@ def example_workflowsoft_data_quality():
         diagram="Data issue",
         on_behalf_of=OWNER,
         fields=issue["fields"],
-        # Says which task of which run has started it: to find a double by, should an answer ever be lost.
+        # Gets the task and run that started the process: if a response is lost, look for this value in Workflowsoft.
         correlation_field="Details",
         retries=2,  # a try that may have started the process is never repeated
     )
@@ -91,7 +91,7 @@ def example_workflowsoft_data_quality():
     )
     # [END howto_operator_workflowsoft_create_task]
 
-    is_anything_bad(bad) >> issue >> note_as_reported(bad) >> [start, create]
+    is_anything_bad(bad) >> issue >> mark_as_reported(bad) >> [start, create]
 
 
 example_workflowsoft_data_quality()

@@ -1,11 +1,10 @@
 """
-Register the vendors that wait in Workflowsoft, with what the warehouse knows of them.
+Register the vendors that wait in Workflowsoft, with data from the warehouse.
 
-A process diagram "Vendor onboarding" has an integration step "Register vendor". The DAG takes over all instances that
-wait there, looks each vendor up in a task of its own, writes the typed fields, and completes the step. A vendor on the
-block list is rejected. One that nobody knows yet is left open: give its id as the parameter
-`integration_instance_id` once the warehouse has it. The same parameter handles an instance that a lost poll took out
-of Workflowsoft.
+A process diagram "Vendor onboarding" has an integration step "Register vendor". The DAG receives all instances that
+wait there, looks each vendor up in a task of its own, writes the typed fields, and completes the step. A vendor on
+the block list is rejected. A vendor that the warehouse does not know yet is left open: give its id as the parameter
+`integration_instance_id` later. The same parameter handles an instance that a lost poll took out of Workflowsoft.
 """
 
 from __future__ import annotations
@@ -19,10 +18,10 @@ from airflow_provider_workflows.decorators.workflowsoft import LeaveOpen, Reject
 from airflow_provider_workflows.notifications.workflowsoft import WorkflowsoftTaskNotifier
 from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
 
-WAIT = 50 * 60  # seconds; then this run ends and the next one waits
-MOST = 20  # vendors in one run; the next one takes the rest
+WAIT_SECONDS = 50 * 60  # then this run ends and the next one waits
+MAX_VENDORS = 20  # in one run; the next one takes the rest
 
-# A real DAG would ask the warehouse.
+# A real DAG would query the warehouse.
 VENDORS = {
     "Example Supplies": {
         "number": 70017,
@@ -56,7 +55,7 @@ BLOCKED = {"Shady Goods"}
     doc_md=__doc__,
 )
 def example_workflowsoft_enrich():
-    # Without this setting all that follows would be skipped, and not only the wait.
+    # Without this setting Airflow would skip all following tasks, and not only the wait.
     @task.short_circuit(ignore_downstream_trigger_rules=False)
     def has_to_wait(params: dict) -> bool:
         return not params["integration_instance_id"]
@@ -66,16 +65,16 @@ def example_workflowsoft_enrich():
         task_id="wait_for_vendors",
         diagram="Vendor onboarding",
         step="Register vendor",
-        max_instances=MOST,
-        timeout=WAIT,
-        soft_fail=True,  # that nothing came is no failure
+        max_instances=MAX_VENDORS,
+        timeout=WAIT_SECONDS,
+        soft_fail=True,  # a wait without a result is no failure
         retries=2,
     )
     # [END howto_sensor_workflowsoft_integration_drain]
 
     @task(trigger_rule="none_failed")
     def choose_instances(received: list[dict] | None, params: dict) -> list:
-        """Return what is to be handled: the id that was given, or the rows that were received, if any."""
+        """Return the given id, or the received rows, if any."""
         given = params["integration_instance_id"]
         return [given] if given else received or []
 
@@ -91,7 +90,7 @@ def example_workflowsoft_enrich():
         },
         retries=2,
         # [START howto_notifier_workflowsoft_task]
-        # Ten vendors that fail together make one task for Sam, not ten.
+        # Ten vendors that fail together create one task for Sam, not ten.
         on_failure_callback=WorkflowsoftTaskNotifier(
             title="Vendors could not be registered", on_behalf_of="olga@example.com", assigned_to="sam@example.com"
         ),
@@ -100,7 +99,7 @@ def example_workflowsoft_enrich():
     def register_vendor(fields: dict) -> dict:
         name = fields["Vendor"]
         if name in BLOCKED:
-            # "Reject" is a way out of this step in our diagram; what yours takes, only a try tells.
+            # "Reject" is a custom action of this example's diagram; try which ones your step accepts.
             raise RejectIntegration(f"{name} is on the block list.", custom_action="Reject", fields={"Rating": "C"})
         if name not in VENDORS:
             raise LeaveOpen(f"the warehouse does not know {name} yet.")
@@ -119,7 +118,7 @@ def example_workflowsoft_enrich():
 
     @task(trigger_rule="none_failed")
     def report(instances: list, registered: list[dict]) -> dict[str, list[str]]:
-        """Say what became of each instance; a task that left its instance open has no result."""
+        """Report the result of each instance; a task that left its instance open has none."""
         results = {result["integration_instance_id"]: result for result in registered or []}
         ids = [row if isinstance(row, str) else row["integration_instance_id"] for row in instances or []]
         return {

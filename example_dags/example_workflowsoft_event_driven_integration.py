@@ -1,9 +1,9 @@
 """
-Work on an integration step of a Workflowsoft process as soon as instances arrive, without a schedule.
+Handle an integration step of a Workflowsoft process as soon as instances arrive, without a schedule.
 
-An asset watches the step. When processes arrive there, Airflow starts a run that knows their integration instances:
-one function decides the fields of each, in a task of its own, and the step is completed. Polls whose answer was lost
-are reported, for an instance may have been lost with it.
+An asset watches the step. When processes reach it, Airflow starts a run with their integration instances: one function
+decides the fields of each, in a task of its own, and the step is completed. The DAG reports polls whose response was
+lost, because an instance may have been lost with it.
 """
 
 from __future__ import annotations
@@ -29,17 +29,17 @@ events_to_check = workflowsoft_asset("workflowsoft_events_to_check", diagram="Ev
 def example_workflowsoft_event_driven_integration():
     @task
     def read_events(triggering_asset_events=None) -> list[dict]:
-        """Return the integration instances that this run was started for."""
+        """Return the integration instances that started this run."""
         return events_of(triggering_asset_events)
 
     @task
     def read_losses(triggering_asset_events=None) -> list[dict]:
-        """Return the stretches of time in which an answer, and perhaps an instance, was lost."""
+        """Return the periods in which a response, and perhaps an instance, was lost."""
         return [lost for payload in payloads_of(triggering_asset_events) for lost in payload["suspected_lost"]]
 
     @task.workflowsoft_integration(
         expected_fields={"Event name": "String", "Venue": "String", "Event exists": "Boolean?"},
-        max_active_tis_per_dag=1,  # of all runs: an instance that comes a second time is found completed
+        max_active_tis_per_dag=1,  # of all runs: an instance that is delivered twice is found completed
         retries=2,
     )
     def plan_event(fields: dict) -> dict:
@@ -47,9 +47,9 @@ def example_workflowsoft_event_driven_integration():
 
     @task
     def report_losses(losses: list[dict]) -> int:
-        """Say where to look; a real DAG would tell a person."""
+        """Log where to look; a real DAG would notify a person."""
         for stretch in losses:
-            print(f"Compare the processes that came to the step from {stretch['since']} to {stretch['until']}.")
+            print(f"Compare the processes that reached the step from {stretch['since']} to {stretch['until']}.")
         return len(losses)
 
     @task(trigger_rule="none_failed")

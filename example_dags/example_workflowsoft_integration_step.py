@@ -1,10 +1,10 @@
 """
-Work on an integration step of a Workflowsoft process.
+Handle an integration step of a Workflowsoft process.
 
-A process diagram "Event planning" has an integration step "Check event". When processes reach it, the DAG
-takes their new integration instances over, and for each of them reads its typed fields, decides new values, writes
-them, and completes the step, so that the process goes on. Each of these is a mapped task; `example_workflowsoft_enrich`
-has one function do them all.
+A process diagram "Event planning" has an integration step "Check event". When processes reach it, the DAG receives
+their new integration instances. For each of them it reads the typed fields, decides new values, writes them, and
+completes the step, so that the process goes on. Each of these is a mapped task; `example_workflowsoft_enrich` does
+them in one function.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ def example_workflowsoft_integration_step():
 
     @task_group
     def handle(instance: dict):
-        """Work on one instance; Airflow makes such a group for each."""
+        """Handle one instance; Airflow creates such a group for each."""
         # [START howto_operator_workflowsoft_get_fields]
         get_fields = WorkflowsoftGetFieldsOperator(
             task_id="get_fields",
             integration_instance_id=instance,
-            # What "plan" counts on: fails here, and says so, when somebody has changed the diagram.
+            # What "plan" needs: the task fails here with a clear error if the diagram was changed.
             expected_fields={
                 "Event name": "String",
                 "Event exists": "Boolean?",
@@ -61,7 +61,7 @@ def example_workflowsoft_integration_step():
 
         @task
         def plan(fields: dict) -> dict:
-            """Decide about the event; decimals travel as text, so that they stay exact."""
+            """Decide about the event; decimals are text in XCom, so that they stay exact."""
             duration = Decimal(fields["Event duration"] or 0) + Decimal("30.25")
             print(f"{fields['Event name']} takes place in the main hall, {duration} minutes with setting up.")
             return {"Event exists": True, "Event duration": str(duration), "Venue": "Main hall"}
@@ -79,8 +79,7 @@ def example_workflowsoft_integration_step():
         complete = WorkflowsoftCompleteIntegrationOperator(
             task_id="complete",
             integration_instance_id=instance,
-            # Before Airflow 3.3 it must be 0, and is taken for 0: Airflow has nothing there in which a retry could see
-            # what the first try has done.
+            # Ignored before Airflow 3.3, where a retry cannot know what the first try has done.
             retries=2,
         )
         # [END howto_operator_workflowsoft_complete_integration]

@@ -63,7 +63,7 @@ def every_test_signs_in_itself() -> None:
 @pytest.fixture(autouse=True)
 def quick_first_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let triggers look soon: what they wait for is a race in Airflow's scheduler, which does not run here."""
-    monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_DELAY_SECONDS", 0.01)
     monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_INTERVAL_SECONDS", 0.01)
     monkeypatch.setattr("airflow_provider_workflows.polling.rate_limiter.FIRST_BLOCK_SECONDS", 0.01)
 
@@ -143,9 +143,9 @@ def airflow_connections(emulator: Emulator, set_connection: Any) -> Emulator:
 @pytest.fixture
 def reading_leaves_instances(airflow_connections: Emulator, set_connection: Any) -> None:
     """A Workflowsoft that returns an instance until it is completed, and a connection that says so."""
-    airflow_connections.control("PATCH", "flags", new_integrations="kept_until_completed")
+    airflow_connections.control("PATCH", "flags", new_integrations="listed_until_completed")
     connection = airflow_connections.connection("workflowsoft")
-    connection["extra"]["new_integrations"] = "kept_until_completed"
+    connection["extra"]["new_integrations"] = "listed_until_completed"
     set_connection("workflowsoft_default", connection)
 
 
@@ -180,7 +180,7 @@ def airflow_db(database: None) -> None:
 
 
 @pytest.fixture
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retry a call at once, and read again at once while an operator waits for an effect."""
     monkeypatch.setattr(RetryPolicy.__init__, "__defaults__", (5, 0.0, 120.0))
     monkeypatch.setattr("airflow_provider_workflows.operators.base.time.sleep", lambda seconds: None)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.rules.parameters import listed
+from airflow_provider_workflows.rules.parameters import as_list
 from airflow_provider_workflows.version_compat import CAN_WATCH_ASSETS, asset_access
 
 if TYPE_CHECKING:
@@ -104,7 +104,7 @@ def check_constants(**given: Any) -> None:
     from airflow_provider_workflows.triggers.events import constant
 
     for name, value in given.items():
-        for one in listed(value):
+        for one in as_list(value):
             try:
                 constant(name, one)
             except ConfigurationError as fault:

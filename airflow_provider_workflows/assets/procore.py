@@ -15,7 +15,7 @@ from airflow_provider_workflows.assets.events import (
     watched_asset,
 )
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.rules.parameters import check_choice, listed
+from airflow_provider_workflows.rules.parameters import as_list, check_choice
 
 if TYPE_CHECKING:
     from airflow.sdk import Asset
@@ -85,21 +85,21 @@ def procore_asset(
             "tool_subtype": tool_subtype,
         }
         check_constants(**place, user_id=user_id, states=states, changes=changes)
-        if tool_subtype is None and NEEDS_SUBTYPE in listed(tool_type):
+        if tool_subtype is None and NEEDS_SUBTYPE in as_list(tool_type):
             raise ConfigurationError(
                 f"tool_subtype is missing: tool_type={NEEDS_SUBTYPE!r} needs it, the id of the correspondence type."
             )
         place |= {"poll_interval": poll_interval, "asset": name, "queue": queue}
         if event == "response_requested":
-            _refuse(event, states=states, changes=changes)
+            _reject(event, states=states, changes=changes)
             trigger: Any = ProcoreResponseRequestedTrigger(user_id=user_id, **place)
         else:
-            _refuse(event, user_id=user_id)
+            _reject(event, user_id=user_id)
             trigger = ProcoreInstanceChangedTrigger(states=states, changes=changes, **place)
         return watched_asset(name, "procore", trigger.procore_conn_id, trigger, event, **options)
 
 
-def _refuse(event: str, **given: Any) -> None:
+def _reject(event: str, **given: Any) -> None:
     for name, value in given.items():
         if value is not None:
             raise ConfigurationError(f"{name} does not go with event={event!r}.")

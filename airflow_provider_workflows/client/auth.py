@@ -17,13 +17,13 @@ import requests.auth
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,
     ConnectionFailed,
-    ContractError,
     ServerError,
     SignInFailed,
+    UnexpectedResponse,
 )
 
-LONGEST_LEAD = 60.0  # seconds before its end that a token is renewed; at most a tenth of its life
-LONGEST_TOKEN = 2**14  # characters; hiding one of a million in the logs would take ten seconds
+MAX_RENEWAL_LEAD_SECONDS = 60.0  # seconds before its end that a token is renewed; at most a tenth of its life
+MAX_TOKEN_CHARACTERS = 2**14  # characters; hiding one of a million in the logs would take ten seconds
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Token:
         """Tell whether it is still far enough from its end to be used."""
         if self.expires_at is None:
             return True
-        return now < self.expires_at - min(LONGEST_LEAD, 0.1 * (self.expires_at - self.fetched_at))
+        return now < self.expires_at - min(MAX_RENEWAL_LEAD_SECONDS, 0.1 * (self.expires_at - self.fetched_at))
 
 
 class TokenSource(Protocol):
@@ -111,7 +111,7 @@ class TokenAuth(requests.auth.AuthBase):
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if not same_server(str(request.url), self._base_url):
-            raise ContractError("A call to another server was not sent: it would carry the token there")
+            raise UnexpectedResponse("A call to another server was not sent: it would carry the token there")
         request.headers["Authorization"] = f"Bearer {self.token()}"
         return request
 
@@ -123,17 +123,17 @@ class TokenAuth(requests.auth.AuthBase):
             assert self._token is not None
             return self._token.value
 
-    def renew(self, refused: str) -> None:
+    def renew(self, rejected: str) -> None:
         """
         Replace a token that the server refused, unless another thread already has.
 
-        :param refused: The value of the refused token.
+        :param rejected: The value of the refused token.
         :raises AuthenticationError: the source has no other one.
         """
         with self._lock:
-            if self._token is not None and self._token.value == refused:
+            if self._token is not None and self._token.value == rejected:
                 self._fetch()
-                if self._token.value == refused:
+                if self._token.value == rejected:
                     raise AuthenticationError(
                         "The server refused the token and there is no way to renew it",
                         advice=f"{getattr(self._source, 'remedy', '')} {AuthenticationError.advice}".strip(),
@@ -146,12 +146,12 @@ class TokenAuth(requests.auth.AuthBase):
         asked_at = self._steady()
         try:
             token = self._source.fetch(self._clock())
-        except (ServerError, ContractError) as failed:
+        except (ServerError, UnexpectedResponse) as failed:
             # So that it is not taken for a failure of the call that needs the token, which was not sent.
             error = ConnectionFailed if isinstance(failed, ServerError) else SignInFailed
             raise error(f"There is no token. {failed}") from failed
-        if len(token.value) > LONGEST_TOKEN:
-            raise SignInFailed(f"The token is longer than {LONGEST_TOKEN} characters, which no header holds")
+        if len(token.value) > MAX_TOKEN_CHARACTERS:
+            raise SignInFailed(f"The token is longer than {MAX_TOKEN_CHARACTERS} characters, which no header holds")
         if not (token.value.isascii() and token.value.isprintable()):
             # Said here, because the error of http.client would repeat the token.
             raise SignInFailed("The token holds a line break or a character that no token has")

@@ -17,12 +17,12 @@ from urllib.parse import parse_qs, urljoin, urlsplit
 import requests.utils
 import simplejson
 
-from airflow_provider_workflows.exceptions import ContractError, IncompleteList, InvalidRequest
+from airflow_provider_workflows.exceptions import IncompleteList, InvalidRequest, UnexpectedResponse
 
 if TYPE_CHECKING:
-    from airflow_provider_workflows.client.rest import Answer
+    from airflow_provider_workflows.client.response import ApiResponse
 
-    Fetch = Callable[[dict[str, Any]], Answer]
+    Fetch = Callable[[dict[str, Any]], ApiResponse]
     Place = dict[str, Any]
 
 MAX_EMPTY_PAGES = 20  # one after another, each of which names a next one
@@ -42,7 +42,7 @@ NOT_SENDABLE = re.compile(r"next(page)?(key|id|marker|offset|index|start)|starti
 PAGE_NUMBER = re.compile(r"nextpage(number)?")
 # These may be there on the last page, too.
 CURSOR = re.compile(r"(end)?cursor|after")
-HOLDERS = re.compile(
+ROW_KEYS = re.compile(
     r"(response)?meta(data)?|pag(ination|ing|er|einfo|es?)|cursors?|links?|navigation|result(set)?info"
 )
 MORE = re.compile(r"has(more|next)\w*|more(pages|results|available)?|ismore")
@@ -68,8 +68,8 @@ class Paginator:
         names them, else page numbers.
     :param limits: The largest pages that the server gives, by path, as far as that is known; added to.
     :param max_pages: How many pages a list may have.
-    :param keep_odd_rows: Yield an empty object for a row of ``v2`` that is none, instead of an error.
-    :raises ContractError: not a list, a page that repeats the one before, a place that comes again, or a next page
+    :param keep_malformed_rows: Yield an empty object for a row of ``v2`` that is none, instead of an error.
+    :raises UnexpectedResponse: not a list, a page that repeats the one before, a place that comes again, or a next page
         that is named in an unknown way.
     :raises IncompleteList: fewer rows than the total came, twice.
     """
@@ -83,9 +83,9 @@ class Paginator:
         style: str,
         limits: dict[str, int],
         max_pages: int,
-        keep_odd_rows: bool = False,
+        keep_malformed_rows: bool = False,
     ):
-        self._keep_odd_rows = keep_odd_rows
+        self._keep_malformed_rows = keep_malformed_rows
         self._fetch = fetch
         self._url = url
         self._path = urlsplit(url).path
@@ -110,7 +110,7 @@ class Paginator:
         # Of the page that is being read:
         self._rows: Iterator[dict[str, Any]] | None = None
         self._number = 0
-        self._answer: Answer | None = None
+        self._response: ApiResponse | None = None
         self._signs = Signs()
         self._content: Any = None  # what a page that comes twice is known by
 
@@ -143,22 +143,22 @@ class Paginator:
         return True
 
     def _open(self) -> None:
-        answer = self._ask()
-        fault = partial(ContractError, method="GET", path=self._path, status_code=answer.status)
+        response = self._ask()
+        fault = partial(UnexpectedResponse, method="GET", path=self._path, status_code=response.status)
         body: Any = None
-        content: Any = answer.body
+        content: Any = response.body
         if self._style == "v1":
-            rows = answer.rows()
+            rows = response.rows()
         else:
-            body = answer.json()
-            content = _data_of(body, fault, keep_odd_rows=self._keep_odd_rows)
+            body = response.json()
+            content = _data_of(body, fault, keep_malformed_rows=self._keep_malformed_rows)
             rows = iter(content)
         if content == self._content and next(rows, None) is not None:
             raise fault("A page repeats the one before: this list has no paging, or none that is known")
-        self._signs = Signs.of(answer, body, self._url, {*self._params, "per_page"})
-        self._answer, self._content, self._rows, self._number = answer, content, rows, 0
+        self._signs = Signs.of(response, body, self._url, {*self._params, "per_page"})
+        self._response, self._content, self._rows, self._number = response, content, rows, 0
 
-    def _ask(self) -> Answer:
+    def _ask(self) -> ApiResponse:
         """Ask for the page; for the first one with fewer rows, too, where the server rejects that many."""
         try:
             return self._page_of(self._per_page)
@@ -168,14 +168,14 @@ class Paginator:
             for size in SMALLER_PAGES:
                 if size < self._per_page:
                     try:
-                        answer = self._page_of(size)
+                        response = self._page_of(size)
                     except InvalidRequest:
                         continue
                     self._per_page = self._limits[self._path] = size
-                    return answer
+                    return response
             raise
 
-    def _page_of(self, size: int) -> Answer:
+    def _page_of(self, size: int) -> ApiResponse:
         return self._fetch({**self._params, "per_page": size, **(self._place or {})})
 
     def _turn_over(self) -> None:
@@ -233,12 +233,12 @@ class Paginator:
         if signs.total is None or self._received >= signs.total:
             return False
         if self._is_second or not self._is_counted:
-            assert self._answer is not None
+            assert self._response is not None
             raise IncompleteList(
                 f"The list has {signs.total} rows, and {self._received} of them came",
                 method="GET",
                 path=self._path,
-                status_code=self._answer.status,
+                status_code=self._response.status,
             )
         return True
 
@@ -250,18 +250,18 @@ class Paginator:
     @property
     def _is_full(self) -> bool:
         """Whether the page has as many rows as a page can have; that may be fewer than we asked for."""
-        size = None if self._answer is None else _whole(self._answer.headers.get("Per-Page", ""))
+        size = None if self._response is None else _whole(self._response.headers.get("Per-Page", ""))
         return self._number >= (self._per_page if size is None else size)
 
-    def _fault(self, words: str) -> ContractError:
-        status = None if self._answer is None else self._answer.status
-        return ContractError(words, method="GET", path=self._path, status_code=status)
+    def _fault(self, words: str) -> UnexpectedResponse:
+        status = None if self._response is None else self._response.status
+        return UnexpectedResponse(words, method="GET", path=self._path, status_code=status)
 
 
 class Signs:
     """What one page says about the rest of its list: in its headers, and in the envelope around its rows."""
 
-    def __init__(self, url: str = "", ours: Set[str] = frozenset()):
+    def __init__(self, url: str = "", own: Set[str] = frozenset()):
         self.places: list[Place] = []  # of the next page; the best first
         self.cursors: list[Place] = []  # likewise, unless the page says that it is the last one
         self.unknown: list[str] = []  # names of members that name a next page in a way we do not know
@@ -270,10 +270,10 @@ class Signs:
         self.total: int | None = None  # rows in all
         self.is_last = False  # something that could name a next page names none
         self._url = url
-        self._ours = ours
+        self._own = own
 
     @classmethod
-    def of(cls, answer: Answer, body: Any, url: str, ours: Set[str]) -> Signs:
+    def of(cls, response: ApiResponse, body: Any, url: str, own: Set[str]) -> Signs:
         """
         Read an answer.
 
@@ -281,25 +281,25 @@ class Signs:
         :param url: What links are relative to.
         :param ours: Names of query parameters that a link cannot change.
         """
-        signs = cls(url, ours)
-        for name, value in _members_of(answer, body):
-            signs._note(name, value)
+        signs = cls(url, own)
+        for name, value in _members_of(response, body):
+            signs._record(name, value)
         signs.places.sort(key=lambda place: "cursor" not in place)
-        signs.places[:0] = list(signs._linked(answer))
+        signs.places[:0] = list(signs._linked(response))
         return signs
 
-    def _linked(self, answer: Answer) -> Iterator[Place]:
-        for link in requests.utils.parse_header_links(answer.headers.get("Link", "")):
+    def _linked(self, response: ApiResponse) -> Iterator[Place]:
+        for link in requests.utils.parse_header_links(response.headers.get("Link", "")):
             rels = set(link.get("rel", "").lower().split())
             if "next" in rels:
                 yield self._place_in(link["url"])
             elif rels & {"first", "prev", "previous", "last"}:
                 self.is_last = True  # unless another link names a next page
 
-    def _note(self, name: str, value: Any) -> None:
+    def _record(self, name: str, value: Any) -> None:
         plain = _plain(name)
         if NEXT.fullmatch(plain):
-            self._note_next(name, plain, value)
+            self._record_next(name, plain, value)
         elif CURSOR.fullmatch(plain):
             if _is_text(value):
                 self.cursors.append(self._place_of(str(value)))
@@ -318,7 +318,7 @@ class Signs:
         elif TOTAL.fullmatch(plain) and (total := _whole(str(value))) is not None:
             self.total = max(self.total or 0, total)
 
-    def _note_next(self, name: str, plain: str, value: Any) -> None:
+    def _record_next(self, name: str, plain: str, value: Any) -> None:
         if plain == "next" and isinstance(value, dict):  # {"href": ...}
             plain, value = next(
                 ((key, value[key]) for key in ("href", "url", "cursor") if key in value), (plain, value)
@@ -343,7 +343,7 @@ class Signs:
             query = parse_qs(urlsplit(urljoin(self._url, url)).query)
         except ValueError:
             raise self._fault("The link to the next page is not a URL") from None
-        place = {name: values[0] for name, values in query.items() if name not in self._ours}
+        place = {name: values[0] for name, values in query.items() if name not in self._own}
         if not place:
             raise self._fault("The link to the next page has neither cursor nor page")
         return self._sendable(place)
@@ -354,33 +354,33 @@ class Signs:
                 raise self._fault("The cursor to the next page cannot be sent back")
         return place
 
-    def _fault(self, words: str) -> ContractError:
-        return ContractError(words, method="GET", path=urlsplit(self._url).path)
+    def _fault(self, words: str) -> UnexpectedResponse:
+        return UnexpectedResponse(words, method="GET", path=urlsplit(self._url).path)
 
 
-def check_whole(answer: Answer, body: Any, rows: list[Any]) -> None:
+def check_whole(response: ApiResponse, body: Any, rows: list[Any]) -> None:
     """
     Require an answer that is read as a whole list to be one: it names no next page, and no larger total.
 
     :param body: Its parsed body.
     :param rows: The list in it.
-    :raises ContractError: it is not the whole list.
+    :raises UnexpectedResponse: it is not the whole list.
     """
-    signs = Signs.of(answer, body, answer.path, set())
+    signs = Signs.of(response, body, response.path, set())
     has_cursor = bool(signs.cursors) and signs.more is not False
     is_longer = signs.pages > 1 or (signs.total or 0) > len(rows)
     if signs.places or signs.unknown or signs.more or is_longer or has_cursor:
-        raise ContractError(
+        raise UnexpectedResponse(
             "A list that is documented to come whole has a next page",
-            method=answer.method,
-            path=answer.path,
-            status_code=answer.status,
+            method=response.method,
+            path=response.path,
+            status_code=response.status,
         )
 
 
-def _members_of(answer: Answer, body: Any) -> Iterator[tuple[str, Any]]:
+def _members_of(response: ApiResponse, body: Any) -> Iterator[tuple[str, Any]]:
     """Yield what may be about pages, with its name: headers, and members of the envelope but not of the rows."""
-    for name, value in answer.headers.items():
+    for name, value in response.headers.items():
         plain = _plain(name)
         if plain == "pagination":  # JSON, as some servers write it
             yield from _members(_json_or_none(value), 1, is_paging=True)
@@ -390,18 +390,18 @@ def _members_of(answer: Answer, body: Any) -> Iterator[tuple[str, Any]]:
         yield from _members({name: value for name, value in body.items() if name != "data"}, 1, is_paging=True)
 
 
-def _members(holder: Any, depth: int, *, is_paging: bool) -> Iterator[tuple[str, Any]]:
+def _members(container: Any, depth: int, *, is_paging: bool) -> Iterator[tuple[str, Any]]:
     """Yield the members of an object and of those in it; ``cursor`` and the like only of one that is about paging."""
-    if not isinstance(holder, dict) or depth > MAX_ENVELOPE_DEPTH:
+    if not isinstance(container, dict) or depth > MAX_ENVELOPE_DEPTH:
         return
-    for name, value in holder.items():
+    for name, value in container.items():
         plain = _plain(name)
         is_next = NEXT.fullmatch(plain) is not None
         if is_paging or is_next or MORE.fullmatch(plain):
             yield name, value
         if isinstance(value, dict) and not is_next:
-            yield from _members(value, depth + 1, is_paging=HOLDERS.fullmatch(plain) is not None)
-        elif isinstance(value, list) and HOLDERS.fullmatch(plain):
+            yield from _members(value, depth + 1, is_paging=ROW_KEYS.fullmatch(plain) is not None)
+        elif isinstance(value, list) and ROW_KEYS.fullmatch(plain):
             for link in value:
                 if isinstance(link, dict) and str(link.get("rel", "")).lower() == "next":
                     yield "next", link
@@ -431,9 +431,9 @@ def _json_or_none(text: str) -> Any:
         return None
 
 
-def _data_of(body: Any, fault: Callable[[str], ContractError], *, keep_odd_rows: bool) -> list[Any]:
+def _data_of(body: Any, fault: Callable[[str], UnexpectedResponse], *, keep_malformed_rows: bool) -> list[Any]:
     rows = body.get("data") if isinstance(body, dict) else None
-    if keep_odd_rows and isinstance(rows, list):
+    if keep_malformed_rows and isinstance(rows, list):
         return [row if isinstance(row, dict) else {} for row in rows]
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
         raise fault("The answer is not a list of objects")

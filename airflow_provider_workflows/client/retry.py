@@ -28,18 +28,18 @@ def one_attempt() -> Iterator[None]:
         _is_one_attempt.reset(before)
 
 
-class Replay(enum.Enum):
+class Idempotency(enum.Enum):
     """
     Whether one call may be sent a second time; a property of the call, not of its HTTP verb.
 
-    ``SAFE``: sending it twice changes nothing more than sending it once. ``NEVER``: it may.
+    ``SAFE``: sending it twice changes nothing more than sending it once. ``UNSAFE``: it may.
     """
 
     SAFE = "safe"
-    NEVER = "never"
+    UNSAFE = "unsafe"
 
 
-class Again(Exception):
+class RetryableFailure(Exception):
     """
     One attempt failed in a way that allows another.
 
@@ -75,27 +75,27 @@ class RetryPolicy:
     def run(
         self, attempt: Callable[[], Result], *, sleep: Callable[[float], None], clock: Callable[[], float]
     ) -> Result:
-        """Call ``attempt`` until it returns or raises something else than :class:`Again`."""
+        """Call ``attempt`` until it returns or raises something else than :class:`RetryableFailure`."""
         tries = _Tries(RetryPolicy.none() if _is_one_attempt.get() else self, clock)
 
-        def noted() -> Result:
+        def recorded() -> Result:
             try:
                 return attempt()
-            except Again as failed:
-                tries.note(failed)
+            except RetryableFailure as failed:
+                tries.record(failed)
                 raise
 
         def give_up(state: RetryCallState) -> Result:
             raise tries.last.error
 
         retrying = Retrying(
-            retry=retry_if_exception_type(Again),
+            retry=retry_if_exception_type(RetryableFailure),
             stop=lambda state: tries.are_enough(),
-            wait=lambda state: tries.pause(),
+            wait=lambda state: tries.delay(),
             sleep=sleep,
             retry_error_callback=give_up,
         )
-        return retrying(noted)
+        return retrying(recorded)
 
 
 class _Tries:
@@ -107,24 +107,24 @@ class _Tries:
     longer than the longest pauses between the attempts would.
     """
 
-    last: Again
-    _is_turned_away = False
+    last: RetryableFailure
+    _is_rate_limited = False
     _stated = 0.0  # seconds from the last attempt to the time that the server has named
 
     def __init__(self, policy: RetryPolicy, clock: Callable[[], float]):
         self._policy = policy
         self._clock = clock
-        self._began = clock()
+        self._started = clock()
         self._failed = 0
-        self._turned_away = 0
+        self._rate_limited = 0
 
-    def note(self, failed: Again) -> None:
+    def record(self, failed: RetryableFailure) -> None:
         self.last = failed
         # Once for each attempt: the clock goes on, or back, between two looks.
         self._stated = 0.0 if failed.not_before is None else max(failed.not_before - self._clock(), 0.0)
-        self._is_turned_away = failed.error.status_code == 429 and self._stated > 0
-        if self._is_turned_away:
-            self._turned_away += 1
+        self._is_rate_limited = failed.error.status_code == 429 and self._stated > 0
+        if self._is_rate_limited:
+            self._rate_limited += 1
         else:
             self._failed += 1
 
@@ -132,15 +132,15 @@ class _Tries:
         policy = self._policy
         if policy.attempts == 1 or self._stated > policy.longest_wait:  # it is never cut short
             return True
-        if self._is_turned_away:
+        if self._is_rate_limited:
             longest = (policy.attempts - 1) * policy.longest_wait
-            return self._clock() + self._stated - self._began > longest
+            return self._clock() + self._stated - self._started > longest
         return self._failed >= policy.attempts
 
-    def pause(self) -> float:
+    def delay(self) -> float:
         policy = self._policy
-        if self._is_turned_away:
+        if self._is_rate_limited:
             # Who was turned away more often comes back sooner after that time: else chance lets some wait for ever.
-            return max(self._stated, policy.first_wait) + random.uniform(0, policy.first_wait / self._turned_away)
+            return max(self._stated, policy.first_wait) + random.uniform(0, policy.first_wait / self._rate_limited)
         backoff: float = min(policy.first_wait * 2 ** (self._failed - 1), policy.longest_wait)
         return max(self._stated, backoff) + random.uniform(0, backoff / 4)

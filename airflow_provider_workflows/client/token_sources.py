@@ -9,8 +9,9 @@ from typing import Any
 import simplejson
 
 from airflow_provider_workflows.client.auth import Token, fingerprint, parse_http_time
-from airflow_provider_workflows.client.rest import Answer, RestClient
-from airflow_provider_workflows.client.retry import Replay
+from airflow_provider_workflows.client.http import RestClient
+from airflow_provider_workflows.client.response import ApiResponse
+from airflow_provider_workflows.client.retry import Idempotency
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,
     InvalidRequest,
@@ -19,10 +20,10 @@ from airflow_provider_workflows.exceptions import (
     SignInFailed,
 )
 
-REFUSALS = (AuthenticationError, InvalidRequest, NotFound, PermissionDenied)
+TOKEN_REJECTIONS = (AuthenticationError, InvalidRequest, NotFound, PermissionDenied)
 
 
-class ReadyToken:
+class StaticToken:
     """
     A token that was given as it is; it cannot be renewed.
 
@@ -60,13 +61,13 @@ class ClientCredentials:
 
     def fetch(self, now: float) -> Token:
         try:
-            answer = self._client.call("POST", "/oauth/token", replay=Replay.SAFE, form=self._grant)
-        except REFUSALS as refusal:
-            raise _refused(f"{self._client.base_url} gave no token for this client id and secret", refusal) from None
-        return _read_token(answer, now, None)
+            response = self._client.call("POST", "/oauth/token", idempotency=Idempotency.SAFE, form=self._grant)
+        except TOKEN_REJECTIONS as rejection:
+            raise _rejected(f"{self._client.base_url} gave no token for this client id and secret", rejection) from None
+        return _read_token(response, now, None)
 
 
-class MintedToken:
+class ApiTokenSource:
     """
     An API token that Workflowsoft gives to an administrator.
 
@@ -76,7 +77,7 @@ class MintedToken:
     :param login: Administrator's login.
     :param password: Password; with ``bearer`` a token, with ``cookie`` a cookie as ``name=value``.
     :param lifetime: Lifetime to ask for, in seconds.
-    :param mint_auth: How to sign in: ``basic``, ``bearer`` or ``cookie``.
+    :param scheme: How to sign in: ``basic``, ``bearer`` or ``cookie``.
     :param transport: ``timeout``, ``verify``, ``proxies``, ``retry`` of the :class:`RestClient` it uses.
     """
 
@@ -87,53 +88,53 @@ class MintedToken:
         password: str,
         *,
         lifetime: int = 3600,
-        mint_auth: str = "basic",
+        scheme: str = "basic",
         **transport: Any,
     ):
-        self.identity = fingerprint("minted", base_url, login, password, lifetime, mint_auth)
+        self.identity = fingerprint("minted", base_url, login, password, lifetime, scheme)
         self._lifetime = lifetime
-        self._basic = (login, password) if mint_auth == "basic" else None
+        self._basic = (login, password) if scheme == "basic" else None
         self._headers = {
             "bearer": {"Authorization": f"Bearer {password}"},
             "cookie": {"Cookie": password},
-        }.get(mint_auth, {})
+        }.get(scheme, {})
         self._client = _client(base_url, (password,), transport)
 
     def fetch(self, now: float) -> Token:
         try:
-            answer = self._client.get(
+            response = self._client.get(
                 "/api/v2/app/apitoken",
                 params={"lifeTimeInSec": self._lifetime},
                 auth=self._basic,
                 headers=self._headers,
             )
-        except REFUSALS as refusal:
-            raise _refused(
+        except TOKEN_REJECTIONS as rejection:
+            raise _rejected(
                 f"{self._client.base_url} gave no API token (how to ask for one is undocumented: try the extra "
-                "'mint_auth', or put a ready token into the password and leave the login empty)",
-                refusal,
+                "'login_auth', or put a ready token into the password and leave the login empty)",
+                rejection,
             ) from None
-        return _read_token(answer, now, self._lifetime)
+        return _read_token(response, now, self._lifetime)
 
 
 def _client(base_url: str, secrets: tuple[str, ...], transport: dict[str, Any]) -> RestClient:
     return RestClient(base_url, secrets=secrets, **transport)
 
 
-def _refused(what: str, refusal: Any) -> SignInFailed:
+def _rejected(what: str, rejection: Any) -> SignInFailed:
     return SignInFailed(
         what,
-        method=refusal.method,
-        path=refusal.path,
-        status_code=refusal.status_code,
-        request_id=refusal.request_id,
-        server_message="; ".join(filter(None, [str(refusal).split(":")[0], refusal.server_message])),
+        method=rejection.method,
+        path=rejection.path,
+        status_code=rejection.status_code,
+        request_id=rejection.request_id,
+        server_message="; ".join(filter(None, [str(rejection).split(":")[0], rejection.server_message])),
     )
 
 
-def _read_token(answer: Answer, now: float, lifetime: float | None) -> Token:
+def _read_token(response: ApiResponse, now: float, lifetime: float | None) -> Token:
     """Read a token from an object, a JSON string, or plain text."""
-    text = answer.body.decode("utf-8", "replace").strip()
+    text = response.body.decode("utf-8", "replace").strip()
     try:
         body: Any = simplejson.loads(text)
     except (ValueError, RecursionError):
@@ -144,15 +145,15 @@ def _read_token(answer: Answer, now: float, lifetime: float | None) -> Token:
     names = ("accesstoken", "token", "apitoken", "value")
     value = next((named[name] for name in names if named.get(name)), None) if named else body
     problem = None
-    if "<" in text or "html" in answer.headers.get("Content-Type", ""):
+    if "<" in text or "html" in response.headers.get("Content-Type", ""):
         problem = "The server answered with its login page instead of a token"
     elif not isinstance(value, str) or not value or any(letter.isspace() for letter in value):
         problem = "The server's answer holds no token"
     if problem is not None:
-        raise SignInFailed(problem, method=answer.method, path=answer.path, status_code=answer.status)
+        raise SignInFailed(problem, method=response.method, path=response.path, status_code=response.status)
     seconds = (
         _seconds(named.get("expiresin"))
-        or _seconds_of_jwt(str(value), parse_http_time(answer.headers.get("Date", "")))
+        or _seconds_of_jwt(str(value), parse_http_time(response.headers.get("Date", "")))
         or _seconds(lifetime)
     )
     return Token(str(value), now, None if seconds is None else now + seconds)
@@ -175,8 +176,8 @@ def _seconds_of_jwt(token: str, served_at: float | None) -> float | None:
     :param served_at: Unix time of the response by the server's clock, where it has a Date.
     """
     end = _claim(token, "exp")
-    begin = _claim(token, "iat") if served_at is None else served_at
-    return None if end is None else _seconds(end - (time.time() if begin is None else begin))
+    start = _claim(token, "iat") if served_at is None else served_at
+    return None if end is None else _seconds(end - (time.time() if start is None else start))
 
 
 def _claim(token: str, name: str) -> float | None:

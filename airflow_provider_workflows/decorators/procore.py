@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any, NoReturn, overload
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseSensorOperator
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
 
-from airflow_provider_workflows.decorators.functions import arguments_of, call, called_with
+from airflow_provider_workflows.decorators.signature import arguments_of, call, called_with
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.operators.attachments import attached_files
 from airflow_provider_workflows.operators.base import Pin
-from airflow_provider_workflows.operators.procore_base import ON_STEP_MOVED
-from airflow_provider_workflows.operators.procore_respond import LARGEST_FILE, ProcoreRespondOperator
+from airflow_provider_workflows.operators.object_storage import attached_files
+from airflow_provider_workflows.operators.procore.base import ON_STEP_MOVED
+from airflow_provider_workflows.operators.procore.respond import MAX_FILE_BYTES, ProcoreRespondOperator
 from airflow_provider_workflows.rules import procore as rules
-from airflow_provider_workflows.rules.parameters import as_text, check_choice, check_given, listed, text_id
+from airflow_provider_workflows.rules.parameters import as_list, as_text, check_choice, check_given, str_id
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, task_state_store
 
@@ -106,8 +106,8 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         if wrong := sorted(set(kwargs) & NO_OPTIONS):  # those of override() come here
             raise TypeError(f"procore_response takes no option {', '.join(wrong)}.")
         super().__init__(**FIXED, **kwargs)
-        self._visit_before_pause: str | None = None
-        self._is_visit_kept = True
+        self._occurrence_before_sleep: str | None = None
+        self._is_occurrence_stored = True
 
     def execute(self, context: Context) -> Any:
         if self.poke_interval <= 0:
@@ -118,7 +118,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Call the function again after a pause."""
         self.restore_wait(context, event or {})
-        self._visit_before_pause = (event or {}).get("step_occurrence_id")
+        self._occurrence_before_sleep = (event or {}).get("step_occurrence_id")
         return self.returned(context, lambda: self.act(context))
 
     def act(self, context: Context) -> dict[str, Any] | None:
@@ -143,12 +143,12 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         # Only now it is certain that this step occurrence is the user's to respond to.
         self.step_occurrence_id = view.occurrence_id
         if pin.value is None:
-            pin.keep({"instance_id": instance_id, "step_occurrence_id": view.occurrence_id})
+            pin.persist({"instance_id": instance_id, "step_occurrence_id": view.occurrence_id})
         if view.recorded is not None:
             self.log.info("The response %r is already recorded; the function is not called.", view.recorded["name"])
             return self._result(view, instance_id, view.recorded, already_recorded=True, confirmed=True)
         instance = self._described(row, view.instance, view.step or {})
-        decision.keep(self._decided(context, {**arguments, INSTANCE: instance}))
+        decision.persist(self._decided(context, {**arguments, INSTANCE: instance}))
         # The operator reads again: while the function thought, the step may have moved.
         return super().act(context)
 
@@ -172,22 +172,22 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         """Return the step occurrence that the task is about: given, stored, carried over a pause, or not known yet."""
         given = self._given_pin()
         if given is None and task_state_store(context) is None:
-            self._is_visit_kept = self.deferrable
-            if self._visit_before_pause is not None:
-                given = {"instance_id": self.instance_id, "step_occurrence_id": self._visit_before_pause}
+            self._is_occurrence_stored = self.deferrable
+            if self._occurrence_before_sleep is not None:
+                given = {"instance_id": self.instance_id, "step_occurrence_id": self._occurrence_before_sleep}
         return self.pinned(context, "respond", given, "step_occurrence_id")
 
     def _described(self, row: Mapping[str, Any], shown: Mapping[str, Any], step: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the function is given: the row, and over it what was read just now."""
         history = self.hook.get_instance_history(str(self.instance_id), project_id=self.level)
-        item_id = text_id(shown.get("item_id"))
+        item_id = str_id(shown.get("item_id"))
         return {
             **row,
             **rules.describe_instance(history, instance_id=str(self.instance_id), item_id=item_id),
             **(rules.response_request(shown, self.hook.user_id) or {}),
             "project_id": self.level,
-            "holders": [
-                {"id": text_id(person.get("id")), "name": person.get("name"), "login": person.get("login")}
+            "assignees": [
+                {"id": str_id(person.get("id")), "name": person.get("name"), "login": person.get("login")}
                 for person in rules.pending_assignees(step)
             ],
         }
@@ -198,7 +198,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         # The function may do with it what it likes.
         decision = call(self.python_callable, context, {**arguments, INSTANCE: copy.deepcopy(instance)})
         if isinstance(decision, Wait):
-            self._pause(context, instance, decision.reason)
+            self._delay(context, instance, decision.reason)
         if isinstance(decision, Skip):
             words = f"Instance {self.instance_id} is left as it is. {decision.reason}".rstrip()
             self.log.info("%s Nothing is sent.", words)
@@ -208,29 +208,29 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
                 f"{self.python_callable.__name__} must return Respond(option), Wait() or Skip() of "
                 f"{__name__}; got {decision!r}."
             )
-        answer = _as_parameters(decision)
+        response = _as_parameters(decision)
         # What the operator would refuse is refused before it is kept: a retry may decide anew.
-        self._take_answer(answer)
+        self._take_answer(response)
         self._check_parameters()
-        rules.choose_option(instance["options"], **self._wish())
-        attached_files("files", self.files, largest=LARGEST_FILE)
-        return answer
+        rules.choose_option(instance["options"], **self._requested())
+        attached_files("files", self.files, largest=MAX_FILE_BYTES)
+        return response
 
-    def _take_answer(self, answer: Mapping[str, Any]) -> None:
-        for name, value in answer.items():
+    def _take_answer(self, response: Mapping[str, Any]) -> None:
+        for name, value in response.items():
             setattr(self, name, value)
 
-    def _pause(self, context: Context, instance: Mapping[str, Any], reason: str) -> NoReturn:
-        held_by = ", ".join(str(holder["name"]) for holder in instance["holders"])
+    def _delay(self, context: Context, instance: Mapping[str, Any], reason: str) -> NoReturn:
+        pending_with = ", ".join(str(assignee["name"]) for assignee in instance["assignees"])
         self._last_poll = (
             f"Instance {self.instance_id} stands at {instance['step']!r} since {instance['step_started_at']}, held by "
-            f"{held_by}; the function waits{f': {reason}' if reason else ''}."
+            f"{pending_with}; the function waits{f': {reason}' if reason else ''}."
         )
         self.check_deadline()
         assert self._deadline is not None
-        if not self._is_visit_kept:
+        if not self._is_occurrence_stored:
             raise ConfigurationError(
-                "Wait() needs the visit of the step on an Airflow before 3.3, or the next look could answer another. "
+                "Wait() needs the step occurrence before Airflow 3.3, or the next poke could respond to another one. "
                 "Call the task with a row of ProcoreResponseRequestedSensor instead of an id, or set deferrable=True."
             )
         self.log.info("%s Looking again in %g s, until %s.", self._last_poll, self.poke_interval, self._deadline)
@@ -246,23 +246,23 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         return self.wake_up()
 
     def wake_up_event(self) -> dict[str, Any]:
-        return {**super().wake_up_event(), "step_occurrence_id": text_id(self.step_occurrence_id)}
+        return {**super().wake_up_event(), "step_occurrence_id": str_id(self.step_occurrence_id)}
 
 
 # The answer comes from the function, and the instance with its arguments.
 NO_OPTIONS = {*FIXED, *ProcoreRespondOperator.template_fields} - {*_ResponseDecoratedOperator.template_fields}
 
 
-def _as_parameters(answer: Respond) -> dict[str, Any]:
-    files = None if answer.files is None else [str(file) for file in listed(answer.files)]
-    attachments = answer.attachments
+def _as_parameters(response: Respond) -> dict[str, Any]:
+    files = None if response.files is None else [str(file) for file in as_list(response.files)]
+    attachments = response.attachments
     if isinstance(attachments, Mapping):
-        attachments = {kind: [str(one) for one in listed(ids)] for kind, ids in attachments.items()}
+        attachments = {kind: [str(one) for one in as_list(ids)] for kind, ids in attachments.items()}
     given = {
-        "option": answer.option,
-        "option_id": answer.option_id,
-        "option_type": answer.option_type,
-        "comment": answer.comment,
+        "option": response.option,
+        "option_id": response.option_id,
+        "option_type": response.option_type,
+        "comment": response.comment,
     }
     texts = {
         name: None if value is None else as_text(name, value, is_id=name == "option_id").strip()
@@ -294,14 +294,14 @@ def procore_response(python_callable: Callable[..., Any] | None = None, **option
     skips. Where our response is on record already, or the step is over, the function is not called.
 
     The task is called with ``instance``, a row of ``ProcoreResponseRequestedSensor`` (or the id of an instance), and
-    the function's other arguments, or mapped over them with ``expand``. The answer is tied to the row's visit of the
-    step; of an id alone to the first visit that waits for the user, as with ``ProcoreRespondOperator``. Parameters of
-    the function that are named as in Airflow's context are given those values.
+    the function's other arguments, or mapped over them with ``expand``. The response is bound to the row's step
+    occurrence; with an id alone to the first one that waits for the user, as with ``ProcoreRespondOperator``. Parameters
+    of the function that are named as in Airflow's context get those values.
 
     What the function is given as ``instance`` is the row, and over it what was read just now: ``{instance_id, item_id,
-    tool_type, project_id, step, step_occurrence_id, step_started_at, overdue_at, options: [{id, name, type}], holders:
-    [{id, name, login}], state, item_status, decision, last_response: {option, type, comment, by, at}, started_at,
-    ended_at, blocked_reason, ambiguous}``. ``holders`` are those who have not answered the step yet, us among them;
+    tool_type, project_id, step, step_occurrence_id, step_started_at, overdue_at, options: [{id, name, type}],
+    assignees: [{id, name, login}], state, item_status, decision, last_response: {option, type, comment, by, at}, started_at,
+    ended_at, blocked_reason, ambiguous}``. ``assignees`` have not responded to the step yet; the connection's user is one;
     ``decision`` is that of the step before, as ``ProcoreInstanceSensor`` returns it; ``last_response`` is None before
     the first one; times are the API's own strings.
 
@@ -319,7 +319,7 @@ def procore_response(python_callable: Callable[..., Any] | None = None, **option
     :param procore_conn_id: Id of a connection of type ``procore``; default ``procore_default`` (templated).
     :param company_id: Company to work in; beats the connection's (templated).
     :param project_id: Project to work in, or ``company``; default: the row's (templated).
-    :param on_step_moved: What to do when the row's visit of the step is over, or the instance ended, without our
+    :param on_step_moved: What to do when the row's occurrence of the step is over, or the instance ended, without our
         answer: ``fail`` (default), ``skip`` or ``succeed`` (templated).
     :param confirm_timeout: Seconds, or a timedelta, to read on for the answer after it was sent; default 60.
     :param timeout: Seconds, or a timedelta, until the function must have decided; default: Airflow's setting

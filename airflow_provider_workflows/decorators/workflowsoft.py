@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, overload
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
 
-from airflow_provider_workflows.decorators.functions import arguments_of, call, called_with
+from airflow_provider_workflows.decorators.signature import arguments_of, call, called_with
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
 from airflow_provider_workflows.operators.base import unretried
-from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftCompleteIntegrationOperator
-from airflow_provider_workflows.operators.workflowsoft_step import VERIFY
+from airflow_provider_workflows.operators.workflowsoft.complete import WorkflowsoftCompleteIntegrationOperator
+from airflow_provider_workflows.operators.workflowsoft.integration_step import VERIFY
 from airflow_provider_workflows.rules import workflowsoft as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_required
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from airflow_provider_workflows.decorators.typed import IntegrationOptions, IntegrationTask, Parameters
-    from airflow_provider_workflows.operators.workflowsoft_step import IntegrationStep
+    from airflow_provider_workflows.operators.workflowsoft.integration_step import IntegrationStep
 
     Values: TypeAlias = Mapping[str, Any] | None
 
@@ -121,7 +121,7 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
             context, given, confirm_timeout=self.confirm_timeout, verify=self.verify, if_open=IF_OPEN
         )
         decision = step.decision
-        if decision is None or step.begun_action is None:
+        if decision is None or step.started_action is None:
             fields = step.read(self.expected_fields)
             decision = decision or self._decide(context, step, fields, {**arguments, INSTANCE: instance_id})
             step.write(fields, decision)
@@ -152,7 +152,7 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
                 f"{self.python_callable.__name__} must return a mapping of labels or keys to the values to write, or "
                 f"None for nothing; got {type(values).__name__}."
             )
-        return step.decide(
+        return step.plan(
             fields,
             values or {},
             allow_unknown_types=self.allow_unknown_types,
@@ -214,7 +214,7 @@ def workflowsoft_integration(
     one fails, the others are handled all the same, and the task fails with the ids of those that were not. A parameter
     ``integration_instance_id`` of the function is given the id, parameters named as in Airflow's context those values.
 
-    A field whose value does not fit its type is missing in ``fields``; using it raises ``ContractError``.
+    A field whose value does not fit its type is missing in ``fields``; using it raises ``UnexpectedResponse``.
 
     Returns ``{integration_instance_id, custom_action, rejected, written: [label], unchanged: [label],
     already_completed}``; ``rejected`` is the reason, or None. Of a list it returns a list of these, without the

@@ -285,7 +285,7 @@ BEHAVIOUR_FLAGS: dict[str, BehaviourFlag] = {
         ("400", "403"), "The status of a request without `Procore-Company-Id` is not documented."
     ),
     "new_integrations": BehaviourFlag(
-        ("consumed_on_read", "kept_until_completed"), "Whether reading a new integration instance consumes it."
+        ("consumed_on_read", "listed_until_completed"), "Whether reading a new integration instance consumes it."
     ),
     "no_new_integration": BehaviourFlag(
         ("204", "empty", "null", "empty_object", "empty_list", "not_found"),

@@ -16,9 +16,14 @@ from airflow.providers.common.compat.connection import get_async_connection
 from airflow.providers.common.compat.sdk import AirflowNotFoundException, BaseHook
 
 from airflow_provider_workflows.client.auth import TokenAuth
-from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.client.retry import RetryPolicy, one_attempt
-from airflow_provider_workflows.exceptions import LONGEST_WORDS, ConfigurationError, ConnectionFailed, WorkflowsError
+from airflow_provider_workflows.exceptions import (
+    MAX_MESSAGE_CHARACTERS,
+    ConfigurationError,
+    ConnectionFailed,
+    WorkflowsError,
+)
 from airflow_provider_workflows.get_provider_info import get_provider_info
 from airflow_provider_workflows.version_compat import amask_secret, aread_extra, mask_secret
 
@@ -329,7 +334,7 @@ class WorkflowsHook(BaseHook):
             self._client = self._build(
                 connection, connection.extra_dejson, RetryPolicy.none(), mask_secret, longest=TEST_TIMEOUT
             )
-            return True, self.check()[:LONGEST_WORDS]
+            return True, self.check()[:MAX_MESSAGE_CHARACTERS]
         except WorkflowsError as error:
             return False, str(error)
         finally:

@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import unquote
 
 from airflow_provider_workflows.client.pagination import check_whole
-from airflow_provider_workflows.client.rest import path
-from airflow_provider_workflows.client.retry import Replay
-from airflow_provider_workflows.client.token_sources import ClientCredentials, ReadyToken
+from airflow_provider_workflows.client.retry import Idempotency
+from airflow_provider_workflows.client.token_sources import ClientCredentials, StaticToken
+from airflow_provider_workflows.client.urls import build_path
 from airflow_provider_workflows.exceptions import (
     ApiError,
     ConfigurationError,
-    ContractError,
     NotFound,
     OutcomeUnknown,
     PermissionDenied,
+    UnexpectedResponse,
 )
 from airflow_provider_workflows.hooks.base import (
     Extras,
@@ -31,16 +31,16 @@ from airflow_provider_workflows.hooks.base import (
     host_of,
     ui_field_behaviour,
 )
-from airflow_provider_workflows.rules.forms import is_id
-from airflow_provider_workflows.rules.parameters import as_text, check_required, text_id
-from airflow_provider_workflows.rules.procore import COMPANY_LEVEL, is_asked_for, same_tool
-from airflow_provider_workflows.rules.procore_legacy import text_ids, users_named
+from airflow_provider_workflows.rules.parameters import as_text, check_required, str_id
+from airflow_provider_workflows.rules.payload import is_id
+from airflow_provider_workflows.rules.procore import COMPANY_LEVEL, is_response_requested_from, same_tool
+from airflow_provider_workflows.rules.procore_legacy import str_ids, users_named
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_provider_workflows.client.auth import TokenSource
-    from airflow_provider_workflows.client.uploads import Uploads
+    from airflow_provider_workflows.hooks.procore_uploads import Uploads
 
 log = logging.getLogger(__name__)
 # environment -> (login URL, API base URL)
@@ -124,7 +124,7 @@ class ProcoreConnectionHook(WorkflowsHook):
     @property
     def user_login(self) -> str | None:
         """Login of the signed-in user."""
-        return text_id(self._user.get("login"))
+        return str_id(self._user.get("login"))
 
     def find_user_id(self, login: str, *, parameter: str = "login") -> str:
         """
@@ -138,8 +138,10 @@ class ProcoreConnectionHook(WorkflowsHook):
         if str(me.get("login")).casefold() == login.casefold():
             return str(me["id"])
         query = {"filters[search]": login}
-        users = self.client.pages(path(USERS, self.company_id), params=query, per_page=USERS_PAGE_SIZE, style="v1")
-        found = users_named(map(text_ids, users), login)
+        users = self.client.pages(
+            build_path(USERS, self.company_id), params=query, per_page=USERS_PAGE_SIZE, style="v1"
+        )
+        found = users_named(map(str_ids, users), login)
         if len(found) == 1:
             return found[0]
         problem = f"users {', '.join(found)} all have" if found else "no user that the connection may see has"
@@ -156,8 +158,8 @@ class ProcoreConnectionHook(WorkflowsHook):
     def item_url(self, **ids: str | None) -> str:
         """Return the item's address in Procore's UI, or "" where the connection's ``item_url`` does not tell it."""
         given = {name: value for name, value in ids.items() if value is not None}
-        ours = {"company_id": self.company_id} | ({"project_id": self.project_id} if self.project_id else {})
-        known = {**ours, **given}
+        own = {"company_id": self.company_id} | ({"project_id": self.project_id} if self.project_id else {})
+        known = {**own, **given}
         return super().item_url(**{name: value for name, value in known.items() if value != COMPANY_LEVEL})
 
     def base_url(self, connection: Connection, extras: Extras) -> str:
@@ -172,7 +174,7 @@ class ProcoreConnectionHook(WorkflowsHook):
         self, connection: Connection, extras: Extras, base_url: str, transport: Mapping[str, Any]
     ) -> TokenSource:
         if (ready := extras.text("access_token")) is not None:
-            return ReadyToken(
+            return StaticToken(
                 ready,
                 "Procore's tokens live for 90 minutes: get a new one for the extra 'access_token', or give client id "
                 "and client secret as login and password instead, by which tokens are renewed.",
@@ -231,7 +233,7 @@ class ProcoreConnectionHook(WorkflowsHook):
     @staticmethod
     def _object(body: Any, method: str, where: str) -> dict[str, Any]:
         if not isinstance(body, dict) or not is_id(body.get("id")):
-            raise ContractError("The answer has no id", method=method, path=where)
+            raise UnexpectedResponse("The answer has no id", method=method, path=where)
         return body
 
 
@@ -280,8 +282,8 @@ class ProcoreHook(ProcoreConnectionHook):
             if tools is None:
                 try:
                     tools = self._tools[key] = self.list_tools()
-                except (NotFound, PermissionDenied) as refused:
-                    self._tools_hidden = refused  # asked for once
+                except (NotFound, PermissionDenied) as rejected:
+                    self._tools_hidden = rejected  # asked for once
                     raise
             for tool in tools:
                 if same_tool(tool.get("type"), tool_type):
@@ -310,16 +312,16 @@ class ProcoreHook(ProcoreConnectionHook):
         if said is not None:
             check_required(project_id=said)  # rendered empty, it must not become the company level
             return None if said == COMPANY_LEVEL else as_text("project_id", said, is_id=True).strip()
-        ours = self.extras.text("project_id")
+        own = self.extras.text("project_id")
         provider = None if tool_type is None else self._provider(tool_type)
         if provider == "Company":
             return None
-        if provider == "Project" and ours is None:
+        if provider == "Project" and own is None:
             raise ConfigurationError(
                 f"Tool {tool_type!r} works in projects: give project_id, or set it in the extra of connection "
                 f"{self.conn_id!r}."
             )
-        return ours
+        return own
 
     def level_for(self, project_id: str | int | None, tool_type: str | None = None) -> str:
         """Return the project to work in, or ``company``: what to give to the other methods as ``project_id``."""
@@ -401,7 +403,7 @@ class ProcoreHook(ProcoreConnectionHook):
             individual_assignees=individual_assignees,
             workflow_manager_id=workflow_manager_id,
         )
-        return self._data("PATCH", where, replay=Replay.NEVER, json=body)
+        return self._data("PATCH", where, idempotency=Idempotency.UNSAFE, json=body)
 
     def list_possible_assignees(
         self, tool_type: str, *, tool_subtype: str | None = None, project_id: str | None = None
@@ -428,7 +430,7 @@ class ProcoreHook(ProcoreConnectionHook):
         overdue: bool | None = None,
         include_internal: bool | None = None,
         project_id: str | None = None,
-        keep_odd_rows: bool = False,
+        keep_malformed_rows: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """
         List instances.
@@ -447,7 +449,7 @@ class ProcoreHook(ProcoreConnectionHook):
         :param overdue: Only those whose next step is overdue, or only the others.
         :param include_internal: Procore's own instances, too.
         :param project_id: Project to look in.
-        :param keep_odd_rows: Yield an empty row for each that is no object, instead of an error.
+        :param keep_malformed_rows: Yield an empty row for each that is no object, instead of an error.
         :return: Rows ``{id, item_id, tool_type, created_at, started_at, ended_at, ...}``; no step, no state.
         """
         filters = {
@@ -461,16 +463,18 @@ class ProcoreHook(ProcoreConnectionHook):
         where = self._path("instances", project_id=project_id, tool_type=tool_type)
         # The active ones first: one that ends in between is listed twice, and not left out.
         lists = [
-            self._pages(where, {**filters, "filters[active]": wanted}, keep_odd_rows=keep_odd_rows)
-            for wanted in ((True, False) if active is None else (active,))
+            self._pages(where, {**filters, "filters[active]": desired}, keep_malformed_rows=keep_malformed_rows)
+            for desired in ((True, False) if active is None else (active,))
         ]
         asked = {"tool_type": tool_type, "tool_subtype": tool_subtype, "item_id": item_id, "active": active}
         # No generators: these would be over after an error, and a caller goes on with the same page.
         seen: set[str | None] = set()
-        return filter(partial(self._is_asked_for, asked), filter(partial(_is_new, seen), chain.from_iterable(lists)))
+        return filter(
+            partial(self._is_response_requested_from, asked), filter(partial(_is_new, seen), chain.from_iterable(lists))
+        )
 
-    def _is_asked_for(self, asked: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-        if is_asked_for(row, **asked):
+    def _is_response_requested_from(self, asked: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+        if is_response_requested_from(row, **asked):
             return True
         if not self._filters_ignored:
             self._filters_ignored = True
@@ -506,7 +510,9 @@ class ProcoreHook(ProcoreConnectionHook):
         return rows
 
     def _is_of_item(self, row: Mapping[str, Any], item_id: str, project_id: str | None) -> bool:
-        return is_asked_for(self.get_instance(str(row.get("id", "")), project_id=project_id), item_id=item_id)
+        return is_response_requested_from(
+            self.get_instance(str(row.get("id", "")), project_id=project_id), item_id=item_id
+        )
 
     def get_instance(
         self, instance_id: str, *, project_id: str | None = None, tool_type: str | None = None
@@ -573,7 +579,7 @@ class ProcoreHook(ProcoreConnectionHook):
             body["filters"] = {"activity_types": list(activity_types)}
         where = self._path("instances/bulk_history", project_id=project_id, tool_type=tool_type)
         # It only reads, so it may go twice.
-        return self.client.call("POST", where, replay=Replay.SAFE, json=body).rows("data")
+        return self.client.call("POST", where, idempotency=Idempotency.SAFE, json=body).rows("data")
 
     # --- instances: acting ---
 
@@ -602,7 +608,7 @@ class ProcoreHook(ProcoreConnectionHook):
             preset_id=preset_id,
         )
         where = self._path("instances", project_id=project_id, tool_type=tool_type)
-        return self._data("POST", where, replay=Replay.NEVER, json=body)
+        return self._data("POST", where, idempotency=Idempotency.UNSAFE, json=body)
 
     def bulk_start_instances(
         self,
@@ -624,14 +630,16 @@ class ProcoreHook(ProcoreConnectionHook):
         return self._data(
             "POST",
             self._path("instances/bulk_create", project_id=project_id, tool_type=tool_type),
-            replay=Replay.NEVER,
+            idempotency=Idempotency.UNSAFE,
             json=_present(tool_type=tool_type, tool_subtype=tool_subtype, items=[dict(item) for item in items]),
             headers=_idempotency(idempotency_token),
         )
 
     def get_async_operation(self, operation_id: str) -> dict[str, Any]:
         """Show an operation that Procore works on: ``{id, operation_type, status, result, error, ...}``."""
-        return self._data("GET", path("/rest/v2.0/companies/{}/async_operations/{}", self.company_id, operation_id))
+        return self._data(
+            "GET", build_path("/rest/v2.0/companies/{}/async_operations/{}", self.company_id, operation_id)
+        )
 
     def respond(
         self,
@@ -665,16 +673,19 @@ class ProcoreHook(ProcoreConnectionHook):
         }
         if comment is not None:
             response["comment"] = comment
-        answer = self.client.call(
+        api_response = self.client.call(
             "POST",
             self._path("instances/{}/responses", instance_id, project_id=project_id, tool_type=tool_type),
-            replay=Replay.NEVER,
+            idempotency=Idempotency.UNSAFE,
             json={"response": response},
             headers=_idempotency(idempotency_token),
         )
-        if answer.status != 204:
+        if api_response.status != 204:
             raise OutcomeUnknown(
-                "The answer is not the documented one (204)", method="POST", path=answer.path, status_code=answer.status
+                "The answer is not the documented one (204)",
+                method="POST",
+                path=api_response.path,
+                status_code=api_response.status,
             )
 
     def add_assignees(
@@ -711,7 +722,7 @@ class ProcoreHook(ProcoreConnectionHook):
             assignee_ids=list(assignee_ids),
         )
         where = self._path("instances/{}/additional_assignees", instance_id, project_id=project_id, tool_type=tool_type)
-        return self._data("POST", where, replay=Replay.NEVER, json=body)
+        return self._data("POST", where, idempotency=Idempotency.UNSAFE, json=body)
 
     def restart_instance(
         self,
@@ -729,7 +740,7 @@ class ProcoreHook(ProcoreConnectionHook):
         :raises OutcomeUnknown: the answer was lost.
         """
         where = self._path("instances/{}/restart", instance_id, project_id=project_id, tool_type=tool_type)
-        return self._data("POST", where, replay=Replay.NEVER, json=_present(restart_mode=restart_mode))
+        return self._data("POST", where, idempotency=Idempotency.UNSAFE, json=_present(restart_mode=restart_mode))
 
     def terminate_instance(
         self, instance_id: str, *, project_id: str | None = None, tool_type: str | None = None
@@ -740,7 +751,7 @@ class ProcoreHook(ProcoreConnectionHook):
         :raises OutcomeUnknown: the answer was lost.
         """
         where = self._path("instances/{}/terminate", instance_id, project_id=project_id, tool_type=tool_type)
-        return self._data("POST", where, replay=Replay.NEVER)
+        return self._data("POST", where, idempotency=Idempotency.UNSAFE)
 
     def refresh_instance(
         self, instance_id: str, *, project_id: str | None = None, tool_type: str | None = None
@@ -751,7 +762,7 @@ class ProcoreHook(ProcoreConnectionHook):
         :raises OutcomeUnknown: the answer was lost.
         """
         where = self._path("instances/{}/refresh", instance_id, project_id=project_id, tool_type=tool_type)
-        return self._data("POST", where, replay=Replay.NEVER)
+        return self._data("POST", where, idempotency=Idempotency.UNSAFE)
 
     # --- replacing a person everywhere ---
 
@@ -796,7 +807,7 @@ class ProcoreHook(ProcoreConnectionHook):
         :raises OutcomeUnknown: the answer was lost.
         """
         where = self._company_path("bulk_replace_requests")
-        return self._data("POST", where, replay=Replay.NEVER, json=dict(request))
+        return self._data("POST", where, idempotency=Idempotency.UNSAFE, json=dict(request))
 
     def get_bulk_replace_request(self, request_id: str) -> dict[str, Any]:
         """Show a request to replace an assignee."""
@@ -805,12 +816,12 @@ class ProcoreHook(ProcoreConnectionHook):
     def update_bulk_replace_request(self, request_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
         """Change a request to replace an assignee; never sent twice; see :meth:`create_bulk_replace_request`."""
         where = self._company_path("bulk_replace_requests/{}", request_id)
-        return self._data("PUT", where, replay=Replay.NEVER, json=dict(request))
+        return self._data("PUT", where, idempotency=Idempotency.UNSAFE, json=dict(request))
 
     def stop_bulk_replace_request(self, request_id: str) -> None:
         """Stop a request to replace an assignee."""
         where = self._company_path("bulk_replace_requests/{}", request_id)
-        self.client.call("DELETE", where, replay=Replay.SAFE).refuse_page()
+        self.client.call("DELETE", where, idempotency=Idempotency.SAFE).reject_page()
 
     def get_bulk_replace_errors(self, request_id: str) -> bytes | None:
         """
@@ -818,18 +829,20 @@ class ProcoreHook(ProcoreConnectionHook):
 
         :return: None while Procore has it not ready (202).
         """
-        from airflow_provider_workflows.client.downloads import download
+        from airflow_provider_workflows.hooks.procore_downloads import download
 
         where = self._company_path("bulk_replace_requests/{}/errors", request_id)
-        answer = download(self.client, where, headers={"Accept": "text/csv"})
-        kind = answer.headers.get("Content-Type", "").casefold()
-        if answer.status == 202 and ("csv" not in kind or not answer.body):
+        api_response = download(self.client, where, headers={"Accept": "text/csv"})
+        kind = api_response.headers.get("Content-Type", "").casefold()
+        if api_response.status == 202 and ("csv" not in kind or not api_response.body):
             return None
         if "csv" not in kind:
-            answer.refuse_page()
+            api_response.reject_page()
         if "json" in kind:
-            raise ContractError("The answer is no CSV file", method="GET", path=where, status_code=answer.status)
-        return answer.body
+            raise UnexpectedResponse(
+                "The answer is no CSV file", method="GET", path=where, status_code=api_response.status
+            )
+        return api_response.body
 
     # --- files ---
 
@@ -874,20 +887,20 @@ class ProcoreHook(ProcoreConnectionHook):
         self._uploads(project_id).await_available(upload_id)
 
     def _uploads(self, project_id: str | None) -> Uploads:
-        from airflow_provider_workflows.client.uploads import Uploads
+        from airflow_provider_workflows.hooks.procore_uploads import Uploads
 
         return Uploads(self.client, self.company_id, self.project_for(project_id))
 
     # --- inner ---
 
     def _company_path(self, template: str, *ids: str) -> str:
-        return path("/rest/v2.0/companies/{}/workflows/" + template, self.company_id, *ids)
+        return build_path("/rest/v2.0/companies/{}/workflows/" + template, self.company_id, *ids)
 
     def _path(self, template: str, *ids: str, project_id: str | None, tool_type: str | None = None) -> str:
         project = self.project_for(project_id, tool_type)
         if project is None:
             return self._company_path(template, *ids)
-        return path("/rest/v2.0/companies/{}/projects/{}/workflows/" + template, self.company_id, project, *ids)
+        return build_path("/rest/v2.0/companies/{}/projects/{}/workflows/" + template, self.company_id, project, *ids)
 
     def _people(
         self, what: str, tool_type: str, tool_subtype: str | None, project_id: str | None
@@ -896,29 +909,33 @@ class ProcoreHook(ProcoreConnectionHook):
         return self._pages(self._path(what, project_id=project_id, tool_type=tool_type), query)
 
     def _pages(
-        self, where: str, params: Mapping[str, Any] | None = None, *, keep_odd_rows: bool = False
+        self, where: str, params: Mapping[str, Any] | None = None, *, keep_malformed_rows: bool = False
     ) -> Iterator[dict[str, Any]]:
-        return self.client.pages(where, params=params, per_page=V2_PAGE_SIZE, style="v2", keep_odd_rows=keep_odd_rows)
+        return self.client.pages(
+            where, params=params, per_page=V2_PAGE_SIZE, style="v2", keep_malformed_rows=keep_malformed_rows
+        )
 
     def _data(self, method: str, where: str, **call: Any) -> dict[str, Any]:
         found: dict[str, Any] = self._read(method, where, dict, **call)
         return found
 
-    def _read(self, method: str, where: str, kind: type, *, replay: Replay = Replay.SAFE, **call: Any) -> Any:
-        answer = self.client.call(method, where, replay=replay, **call)
-        body = answer.json()
+    def _read(
+        self, method: str, where: str, kind: type, *, idempotency: Idempotency = Idempotency.SAFE, **call: Any
+    ) -> Any:
+        api_response = self.client.call(method, where, idempotency=idempotency, **call)
+        body = api_response.json()
         found = body.get("data") if isinstance(body, dict) else None
         rows = found if isinstance(found, list) else []
         if not isinstance(found, kind) or not all(isinstance(row, dict) for row in rows):
-            raise ContractError("The answer has no 'data' of the expected form", method=method, path=where)
+            raise UnexpectedResponse("The answer has no 'data' of the expected form", method=method, path=where)
         if kind is list:
-            check_whole(answer, body, rows)
+            check_whole(api_response, body, rows)
         return found
 
 
 def _is_new(seen: set[str | None], row: Mapping[str, Any]) -> bool:
     """Tell whether a row is none of those that were seen, and note it."""
-    instance_id = text_id(row.get("id"))
+    instance_id = str_id(row.get("id"))
     if instance_id is not None and instance_id in seen:
         return False
     seen.add(instance_id)

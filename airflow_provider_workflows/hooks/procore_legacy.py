@@ -6,18 +6,18 @@ import contextlib
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from airflow_provider_workflows.client.rest import path
-from airflow_provider_workflows.client.retry import Replay
+from airflow_provider_workflows.client.retry import Idempotency
+from airflow_provider_workflows.client.urls import build_path
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
-    ContractError,
     InvalidRequest,
     NotFound,
     PermissionDenied,
+    UnexpectedResponse,
 )
 from airflow_provider_workflows.hooks.procore import ProcoreConnectionHook
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
-from airflow_provider_workflows.rules.procore_legacy import newest_first, of_object, text_ids
+from airflow_provider_workflows.rules.procore_legacy import newest_first, of_object, str_ids
 
 INSTANCES = "/rest/v1.0/workflow_instances"
 HISTORIES = "/rest/v1.0/workflow_activity_histories"
@@ -76,7 +76,7 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
         if not found:
             # Only active instances are listed. "Show" knows the ended ones; given an object it ignores the id.
             with contextlib.suppress(InvalidRequest, NotFound):
-                shown = self._show(path(INSTANCES + "/{}", "0"), **self._object_query(**query))
+                shown = self._show(build_path(INSTANCES + "/{}", "0"), **self._object_query(**query))
                 rows += [shown] if shown.get("workflowed_object_id") == object_id else []
             found = of_object(rows, object_type)
         ids = list(dict.fromkeys(str(self._object(row, "GET", INSTANCES)["id"]) for row in found))
@@ -97,7 +97,7 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
     def list_activity_histories(self, instance_id: str) -> list[dict[str, Any]]:
         """List the activities that were performed in an instance, newest first."""
         query = {"company_id": self.company_id, "workflow_instance_id": instance_id}
-        rows = map(text_ids, self.client.pages(HISTORIES, params=query, per_page=V1_PAGE_SIZE, style="v1"))
+        rows = map(str_ids, self.client.pages(HISTORIES, params=query, per_page=V1_PAGE_SIZE, style="v1"))
         # A server can ignore the filter, and another instance's row must not be taken for this one's.
         return newest_first(row for row in rows if row.get("workflow_instance_id") in (None, instance_id))
 
@@ -105,11 +105,11 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
         """
         Show one row of the activity history of an instance.
 
-        :raises ContractError: the answer is a row of another instance.
+        :raises UnexpectedResponse: the answer is a row of another instance.
         """
         row = self._shown(HISTORIES, history_id, workflow_instance_id=instance_id)
         if row.get("workflow_instance_id") not in (None, instance_id):
-            raise ContractError(
+            raise UnexpectedResponse(
                 f"History {history_id} is not of instance {instance_id} but of {row['workflow_instance_id']}",
                 method="GET",
                 path=HISTORIES,
@@ -131,12 +131,12 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
         in_company = project_id in (None, COMPANY_LEVEL)
         level, level_id = ("companies", self.company_id) if in_company else ("projects", str(project_id))
         rows = self.client.pages(
-            path("/rest/v1.0/" + level + "/{}/workflow_permanent_logs", level_id),
+            build_path("/rest/v1.0/" + level + "/{}/workflow_permanent_logs", level_id),
             params={"filters[workflowed_object_type]": object_type, "filters[workflowed_object_id]": object_id},
             per_page=V1_PAGE_SIZE,
             style="v1",
         )
-        return map(text_ids, rows)
+        return map(str_ids, rows)
 
     def perform_activity(
         self,
@@ -177,14 +177,14 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
         body: dict[str, Any] = {"json": {"workflow_activity_history": activity}}
         if attachments:
             body = {"files": _form_parts(activity, attachments)}
-        answer = self.client.call(
+        response = self.client.call(
             "POST",
             HISTORIES,
-            replay=Replay.NEVER,
+            idempotency=Idempotency.UNSAFE,
             params={"company_id": self.company_id, "workflow_instance_id": instance_id},
             **body,
         )
-        row: dict[str, Any] = text_ids(self._object(answer.json(), "POST", HISTORIES))
+        row: dict[str, Any] = str_ids(self._object(response.json(), "POST", HISTORIES))
         return row
 
     def _listed(
@@ -192,20 +192,20 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
     ) -> Iterator[dict[str, Any]]:
         """List the active instances of objects with an id, or all; no generator, which an error would end."""
         query = self._object_query(object_type, object_id, project_id)
-        rows = map(text_ids, self.client.pages(INSTANCES, params=query, per_page=V1_PAGE_SIZE, style="v1"))
+        rows = map(str_ids, self.client.pages(INSTANCES, params=query, per_page=V1_PAGE_SIZE, style="v1"))
         return filter(lambda row: object_id is None or row.get("workflowed_object_id") == object_id, rows)
 
     def _shown(self, route: str, row_id: str, **query: Any) -> dict[str, Any]:
         """Show the row with an id, and no other one."""
-        where = path(route + "/{}", row_id)
+        where = build_path(route + "/{}", row_id)
         row = self._show(where, **query)
         if row["id"] != row_id:
-            raise ContractError(f"The answer is not the one with the id {row_id}", method="GET", path=where)
+            raise UnexpectedResponse(f"The answer is not the one with the id {row_id}", method="GET", path=where)
         return row
 
     def _show(self, where: str, **query: Any) -> dict[str, Any]:
-        answer = self.client.get(where, params={"company_id": self.company_id, **query})
-        shown: dict[str, Any] = text_ids(self._object(answer.json(), "GET", where))
+        response = self.client.get(where, params={"company_id": self.company_id, **query})
+        shown: dict[str, Any] = str_ids(self._object(response.json(), "GET", where))
         return shown
 
     def _object_query(self, object_type: str | None, object_id: str | None, project_id: str | None) -> dict[str, Any]:

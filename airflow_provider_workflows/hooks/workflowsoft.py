@@ -6,16 +6,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from airflow_provider_workflows.client.rest import path
-from airflow_provider_workflows.client.retry import Replay
-from airflow_provider_workflows.client.token_sources import MintedToken, ReadyToken
+from airflow_provider_workflows.client.retry import Idempotency
+from airflow_provider_workflows.client.token_sources import ApiTokenSource, StaticToken
+from airflow_provider_workflows.client.urls import build_path
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
-    ContractError,
     InvalidRequest,
     NotFound,
     OutcomeUnknown,
     PermissionDenied,
+    UnexpectedResponse,
 )
 from airflow_provider_workflows.hooks.base import (
     LOOPBACK_HOSTS,
@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from airflow.sdk import Connection
 
     from airflow_provider_workflows.client.auth import TokenSource
-    from airflow_provider_workflows.client.rest import Answer
+    from airflow_provider_workflows.client.response import ApiResponse
 
 PUBLIC_URL = "https://api.workflowsoft.com"
-MINT_AUTH = ("basic", "bearer", "cookie")
+LOGIN_AUTH = ("basic", "bearer", "cookie")
 CONSUMED_ON_READ = "consumed_on_read"
-KEPT_UNTIL_COMPLETED = "kept_until_completed"
+LISTED_UNTIL_COMPLETED = "listed_until_completed"
 USER_LIMIT = 15  # the vendor's default for a search, which a server may take for its most
-MOST_USERS = 10_000  # that are asked for when an exact address is not among fewer
-SHORTEST_POLL = 15.0  # seconds; the vendor speaks of minutes and states no rate limit
+MAX_USERS = 10_000  # that are asked for when an exact address is not among fewer
+MIN_POLL_SECONDS = 15.0  # seconds; the vendor speaks of minutes and states no rate limit
 
 
 class WorkflowsoftHook(WorkflowsHook):
@@ -66,9 +66,11 @@ class WorkflowsoftHook(WorkflowsHook):
         self._answering: set[str] = set()  # steps that a poll has found
 
     @property
-    def keeps_until_completed(self) -> bool:
+    def lists_until_completed(self) -> bool:
         """Whether reading a new integration instance leaves it there, as the connection says."""
-        return self.extras.choice("new_integrations", (CONSUMED_ON_READ, KEPT_UNTIL_COMPLETED)) == KEPT_UNTIL_COMPLETED
+        return (
+            self.extras.choice("new_integrations", (CONSUMED_ON_READ, LISTED_UNTIL_COMPLETED)) == LISTED_UNTIL_COMPLETED
+        )
 
     @property
     def may_consume(self) -> bool:
@@ -96,13 +98,13 @@ class WorkflowsoftHook(WorkflowsHook):
     @property
     def shortest_poll(self) -> float:
         """Seconds that must lie between two polls of a step; none on this machine, where only the emulator runs."""
-        return 0.0 if urlsplit(self.client.base_url).hostname in LOOPBACK_HOSTS else SHORTEST_POLL
+        return 0.0 if urlsplit(self.client.base_url).hostname in LOOPBACK_HOSTS else MIN_POLL_SECONDS
 
     def check(self) -> str:
         rows = self._diagrams({"limit": 1})
         seen = f"the first process diagram is {rows[0]['title']!r}" if rows else "it shows no process diagram"
         self._on_behalf_of(None)
-        reading = KEPT_UNTIL_COMPLETED if self.keeps_until_completed else CONSUMED_ON_READ
+        reading = LISTED_UNTIL_COMPLETED if self.lists_until_completed else CONSUMED_ON_READ
         may = "may" if self.may_consume else "may not (extra 'allow_consume')"
         return f"Signed in to {self.client.base_url}; {seen}. It {may} poll for new integrations, read as {reading}."
 
@@ -140,7 +142,7 @@ class WorkflowsoftHook(WorkflowsHook):
 
     def list_integration_steps(self, diagram_id: str) -> list[dict[str, str]]:
         """List the integration steps of a process diagram: ``[{id, title}]``."""
-        where = path("/api/v2/workflows/{}/tasks", diagram_id)
+        where = build_path("/api/v2/workflows/{}/tasks", diagram_id)
         return rules.titled_rows(self.client.get(where, params={"integration": True}).json(), "integration step")
 
     def resolve_step(self, diagram: str, step: str) -> dict[str, str]:
@@ -184,7 +186,7 @@ class WorkflowsoftHook(WorkflowsHook):
                 raise ConfigurationError(f"{parameter} must be an e-mail address or an id, not a name; got {user!r}.")
             return user
         limit, rows = rules.ROW_LIMIT, self._users(user, rules.ROW_LIMIT)
-        while len(rows) >= limit and limit < MOST_USERS:
+        while len(rows) >= limit and limit < MAX_USERS:
             limit *= 10
             rows = self._users(user, limit)
         # A server may return fewer than it is asked for.
@@ -206,10 +208,10 @@ class WorkflowsoftHook(WorkflowsHook):
         """
         self.check_may_consume()
         try:
-            answer = self.client.call(
+            response = self.client.call(
                 "GET",
                 "/api/v2/workflows/instances/new-integrations",
-                replay=Replay.SAFE if self.keeps_until_completed else Replay.NEVER,
+                idempotency=Idempotency.SAFE if self.lists_until_completed else Idempotency.UNSAFE,
                 params={"id": step_id},
                 headers={"Cache-Control": "no-cache"},
             )
@@ -218,7 +220,7 @@ class WorkflowsoftHook(WorkflowsHook):
                 return []
             raise
         self._answering.add(step_id)
-        return rules.integration_instances(answer.json())
+        return rules.integration_instances(response.json())
 
     def get_fields(self, integration_instance_id: str) -> list[rules.Field]:
         """
@@ -227,13 +229,13 @@ class WorkflowsoftHook(WorkflowsHook):
         Where the server does not let the token's user see them, it is asked again on behalf of the connection's
         ``on_behalf_of``, else ``system``.
         """
-        where = path("/api/v2/workflows/instances/tasks/{}/variables", integration_instance_id)
+        where = build_path("/api/v2/workflows/instances/tasks/{}/variables", integration_instance_id)
         try:
-            answer = self.client.get(where)
+            response = self.client.get(where)
         except PermissionDenied:
-            answer = self.client.get(where, headers=self._on_behalf_of(None))
-        body = answer.json(exact=True)
-        _refuse_failure(answer, body)
+            response = self.client.get(where, headers=self._on_behalf_of(None))
+        body = response.json(exact=True)
+        _reject_failure(response, body)
         return rules.read_fields(body)
 
     def update_fields(
@@ -248,15 +250,15 @@ class WorkflowsoftHook(WorkflowsHook):
         :raises OutcomeUnknown: the answer was lost.
         """
         fields = {rules.wire_name(key): value for key, value in values.items()}
-        answer = self.client.call(
+        response = self.client.call(
             "POST",
             "/api/v2/workflows/instances/variables",
-            replay=Replay.NEVER,
+            idempotency=Idempotency.UNSAFE,
             json={"TaskId": _wire_id(integration_instance_id), "Fields": fields},
             headers=self._on_behalf_of(on_behalf_of),
         )
-        answer.refuse_page(OutcomeUnknown)
-        _refuse_failure(answer, _body_of(answer))
+        response.reject_page(OutcomeUnknown)
+        _reject_failure(response, _body_of(response))
 
     def complete(
         self,
@@ -273,15 +275,15 @@ class WorkflowsoftHook(WorkflowsHook):
         :raises InvalidRequest: the server refused it, by its status or in its answer.
         :raises OutcomeUnknown: the answer was lost.
         """
-        answer = self.client.call(
+        response = self.client.call(
             "PATCH",
-            path("/api/v2/tasks/{}/action", integration_instance_id),
-            replay=Replay.NEVER,
+            build_path("/api/v2/tasks/{}/action", integration_instance_id),
+            idempotency=Idempotency.UNSAFE,
             json={"Action": "Complete", "CustomAction": custom_action},
             headers=self._on_behalf_of(on_behalf_of),
         )
-        answer.refuse_page(OutcomeUnknown)
-        _refuse_failure(answer, _body_of(answer))
+        response.reject_page(OutcomeUnknown)
+        _reject_failure(response, _body_of(response))
 
     # --- processes and tasks ---
 
@@ -341,40 +343,40 @@ class WorkflowsoftHook(WorkflowsHook):
                 f"Connection {self.conn_id!r} needs an API token in password, or an administrator's login and password."
             )
         if not connection.login:
-            return ReadyToken(
+            return StaticToken(
                 connection.password,
                 "Get a new API token and put it into the connection's password, or give an administrator's login and "
                 "password, by which tokens are renewed.",
             )
-        return MintedToken(
+        return ApiTokenSource(
             base_url,
             connection.login,
             connection.password,
-            lifetime=max(1, int(extras.seconds("mint_lifetime", 3600))),
-            mint_auth=extras.choice("mint_auth", MINT_AUTH),
+            lifetime=max(1, int(extras.seconds("login_lifetime", 3600))),
+            scheme=extras.choice("login_auth", LOGIN_AUTH),
             **transport,
         )
 
     def _on_behalf_of(self, user: str | None) -> dict[str, str]:
-        ours = self.extras.text("on_behalf_of") or "system"
-        if "@" in ours:
+        own = self.extras.text("on_behalf_of") or "system"
+        if "@" in own:
             raise ConfigurationError(
-                f"Connection {self.conn_id!r}: extra 'on_behalf_of' must be 'system' or a user's id; got {ours!r}."
+                f"Connection {self.conn_id!r}: extra 'on_behalf_of' must be 'system' or a user's id; got {own!r}."
             )
-        return {"X-OnBehalfOf-Id": user or ours}
+        return {"X-OnBehalfOf-Id": user or own}
 
     def _create(self, where: str, body: Mapping[str, Any], on_behalf_of: str, kind: str) -> dict[str, str]:
         headers = {"X-OnBehalfOf-Id": on_behalf_of}
-        answer = self.client.call("POST", where, replay=Replay.NEVER, json=body, headers=headers)
-        created = _body_of(answer)
+        response = self.client.call("POST", where, idempotency=Idempotency.UNSAFE, json=body, headers=headers)
+        created = _body_of(response)
         if created is not False:  # which does not say what was not done
-            _refuse_failure(answer, created)
+            _reject_failure(response, created)
         try:
-            return rules.titled_rows([answer.json()], kind)[0]
-        except ContractError as odd:
+            return rules.titled_rows([response.json()], kind)[0]
+        except UnexpectedResponse as malformed:
             raise OutcomeUnknown(
-                f"The answer does not say which {kind} was made. {odd}", method="POST", path=where
-            ) from odd
+                f"The answer does not say which {kind} was made. {malformed}", method="POST", path=where
+            ) from malformed
 
     def _warned(self, rows: list[dict[str, str]], kind: str, limit: int = rules.ROW_LIMIT) -> list[dict[str, str]]:
         if len(rows) >= limit:
@@ -388,27 +390,27 @@ class WorkflowsoftHook(WorkflowsHook):
         return rules.user_rows(self.client.get("/api/users/search", params=params).json())
 
     def _diagrams(self, params: Mapping[str, Any]) -> list[dict[str, str]]:
-        answer = self.client.get("/api/v2/workflows", params={"mode": "view", **params})
-        return rules.titled_rows(answer.json(), "process diagram")
+        response = self.client.get("/api/v2/workflows", params={"mode": "view", **params})
+        return rules.titled_rows(response.json(), "process diagram")
 
 
-def _body_of(answer: Answer) -> Any:
+def _body_of(response: ApiResponse) -> Any:
     """Return the parsed body of an answer whose form is not documented; None where it is no JSON."""
     try:
-        return answer.json()
-    except ContractError:
+        return response.json()
+    except UnexpectedResponse:
         return None
 
 
-def _refuse_failure(answer: Answer, body: Any) -> None:
+def _reject_failure(response: ApiResponse, body: Any) -> None:
     """Require an answer that does not say itself that the call has failed, whatever its status."""
     if (words := rules.failure_in(body)) is not None:
         raise InvalidRequest(
             "The server says that the call has failed",
-            method=answer.method,
-            path=answer.path,
-            status_code=answer.status,
-            server_message=answer.scrub(words),
+            method=response.method,
+            path=response.path,
+            status_code=response.status,
+            server_message=response.scrub(words),
         )
 
 

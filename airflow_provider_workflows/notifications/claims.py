@@ -53,17 +53,17 @@ class Claim:
         :raises ClaimFailed: the Variable cannot be read or written, or not in time.
         """
         for _ in range(MOST_TRIES):
-            if (ours := self._look_or_write()) is not None:
-                return ours
-            time.sleep(_pause())
+            if (own := self._look_or_write()) is not None:
+                return own
+            time.sleep(_delay())
         raise self._never_settled()
 
     async def atake(self) -> bool:
         """Like :meth:`take`, on an event loop."""
         for _ in range(MOST_TRIES):
-            if (ours := await _in_airflows_thread(self._look_or_write)) is not None:
-                return bool(ours)
-            await asyncio.sleep(_pause())
+            if (own := await _in_airflows_thread(self._look_or_write)) is not None:
+                return bool(own)
+            await asyncio.sleep(_delay())
         raise self._never_settled()
 
     def withdraw(self) -> None:
@@ -72,11 +72,11 @@ class Claim:
 
         :raises ClaimFailed: the Variable cannot be read or written, or not in time; then the claim stays.
         """
-        began = time.monotonic()
+        started = time.monotonic()
         held = self._read()
         if held.get(self.mark, {}).get("by") != self.by:
             return
-        if (seconds := time.monotonic() - began) > PAUSE / 4:
+        if (seconds := time.monotonic() - started) > PAUSE / 4:
             # Written back now, it could wipe out what others have claimed since.
             raise ClaimFailed(
                 f"Airflow took {seconds:.1f} s to read Variable {self.key}, so the claim stays there: no callback of "
@@ -91,16 +91,16 @@ class Claim:
 
     def _look_or_write(self) -> bool | None:
         """Return whether the existing claim is ours; where there is none, write ours and return None: look again."""
-        began = time.monotonic()
+        started = time.monotonic()
         held = self._read()
         if self.mark in held:
             return bool(held[self.mark]["by"] == self.by)
-        if time.monotonic() - began > PAUSE / 4:
+        if time.monotonic() - started > PAUSE / 4:
             return None  # what was read is too old to write it again
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         newest = dict(list(held.items())[-MOST_KEPT + 1 :])
         self._write({**newest, self.mark: {"by": self.by, "at": now}})
-        if (seconds := time.monotonic() - began) > PAUSE / 2:
+        if (seconds := time.monotonic() - started) > PAUSE / 2:
             raise ClaimFailed(f"Airflow took {seconds:.1f} s for Variable {self.key}, too long to be sure of it.")
         return None
 
@@ -125,7 +125,7 @@ class Claim:
         return ClaimFailed(f"Variable {self.key} was too slow, or written by others, {MOST_TRIES} times.")
 
 
-def _pause() -> float:
+def _delay() -> float:
     return PAUSE * random.uniform(1.0, 1.5)  # not in step with the others
 
 

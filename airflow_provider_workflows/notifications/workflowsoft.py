@@ -10,7 +10,7 @@ from airflow.sdk import BaseNotifier
 
 from airflow_provider_workflows.exceptions import NOTHING_DONE, WorkflowsError
 from airflow_provider_workflows.notifications.claims import Claim
-from airflow_provider_workflows.rules.parameters import check_given, check_rendered, check_required, text_id
+from airflow_provider_workflows.rules.parameters import check_given, check_rendered, check_required, str_id
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -88,8 +88,8 @@ class WorkflowsoftTaskNotifier(BaseNotifier):
                 return
             try:
                 self._create(hook, people, context)
-            except NOTHING_DONE as refused:
-                self._log_failure(refused)
+            except NOTHING_DONE as rejected:
+                self._log_failure(rejected)
                 claim.withdraw()
         finally:
             hook.close()
@@ -107,8 +107,8 @@ class WorkflowsoftTaskNotifier(BaseNotifier):
                 return
             try:
                 await in_new_thread(self._create, hook, people, context)
-            except NOTHING_DONE as refused:
-                self._log_failure(refused)
+            except NOTHING_DONE as rejected:
+                self._log_failure(rejected)
                 await claim.awithdraw()
         finally:
             hook.close()
@@ -118,7 +118,7 @@ class WorkflowsoftTaskNotifier(BaseNotifier):
         check_rendered(self)
         check_required(workflowsoft_conn_id=self.workflowsoft_conn_id, title=self.title, on_behalf_of=self.on_behalf_of)
         check_given(self, "assigned_to")
-        who = text_id(self.on_behalf_of if self.assigned_to is None else self.assigned_to)
+        who = str_id(self.on_behalf_of if self.assigned_to is None else self.assigned_to)
         return Claim(*_run_of(context), [self.workflowsoft_conn_id, self.title, who, self.description])
 
     def _hook(self) -> WorkflowsoftHook:

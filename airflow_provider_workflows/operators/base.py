@@ -33,7 +33,7 @@ log = logging.getLogger(__name__)
 Found = TypeVar("Found")
 Thing = TypeVar("Thing")
 PROGRESS_EVERY = 10.0  # seconds, at least
-PIN_KEPT = timedelta(days=365)
+PIN_TTL = timedelta(days=365)
 
 
 class WorkflowsOperator(BaseOperator):
@@ -145,7 +145,7 @@ class WaitingOperator(WaitLifeCycle, WorkflowsOperator):
         return self.wait_timeout
 
     @abstractmethod
-    def finish(self, context: Context, answer: Mapping[str, Any]) -> Any:
+    def finish(self, context: Context, response: Mapping[str, Any]) -> Any:
         """Return the XCom of what the wait ended with, ``{word, result, reason}``."""
 
     def check_wait(self) -> None:
@@ -166,14 +166,14 @@ class WaitingOperator(WaitLifeCycle, WorkflowsOperator):
         """
         self.start_wait(context, deadline)
         trigger = build(poll_interval=self.poll_interval, deadline=self.deadline)
-        while (answer := self.poll(context, trigger)) is None:
+        while (response := self.poll(context, trigger)) is None:
             self.check_deadline()
             how = "the triggerer looks every" if self.deferrable else "the next look is in"
             self.go_on(context, trigger, f"{how} {self.poll_interval:.0f} s")
             if self.deferrable:
                 self.defer_to(trigger)
             time.sleep(self.seconds_to_next_poll(self.poll_interval))
-        return self.finish(context, answer)
+        return self.finish(context, response)
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Resume with the trigger's event."""
@@ -213,19 +213,19 @@ class Pin:
         """
         return self._store is not None and self._store.get(self._key) != self.value
 
-    def keep(self, value: dict[str, Any]) -> None:
+    def persist(self, value: dict[str, Any]) -> None:
         """Tie the action to what was read first; to be called before anything is written."""
         self.value = value
         if self._store is not None:
-            self._store.set(self._key, value, retention=PIN_KEPT)
+            self._store.set(self._key, value, retention=PIN_TTL)
 
 
-def told(error: Exception) -> str:
+def describe(error: Exception) -> str:
     """Return an error's words without its advice, for a message that goes on."""
     return str(error).removesuffix(getattr(error, "advice", "")).rstrip()
 
 
-def read_until(read: Callable[[], Found], is_enough: Callable[[Found], bool], seconds: float) -> Found | None:
+def poll_until(read: Callable[[], Found], is_enough: Callable[[Found], bool], seconds: float) -> Found | None:
     """
     Read again and again until what was read is enough or the time is up.
 
@@ -235,7 +235,7 @@ def read_until(read: Callable[[], Found], is_enough: Callable[[Found], bool], se
     """
     last: list[Found] = []
 
-    def look() -> bool:
+    def poll_once() -> bool:
         try:
             last[:] = [read()]
         except WorkflowsError as fault:
@@ -249,13 +249,13 @@ def read_until(read: Callable[[], Found], is_enough: Callable[[Found], bool], se
         wait=wait_exponential(multiplier=0.5, max=10),
         retry_error_callback=lambda state: False,
     )
-    reading(look)
+    reading(poll_once)
     return last[0] if last else None
 
 
-def read_until_found(read: Callable[[], Found | None], seconds: float) -> Found | None:
+def poll_until_found(read: Callable[[], Found | None], seconds: float) -> Found | None:
     """Read again and again until there is something or the time is up; None if there was nothing."""
-    return read_until(read, lambda found: found is not None, seconds)
+    return poll_until(read, lambda found: found is not None, seconds)
 
 
 def resolve_unknown_outcome(
@@ -282,25 +282,25 @@ def resolve_unknown_outcome(
     """
     is_known = False
 
-    def look() -> Found | None:
+    def poll_once() -> Found | None:
         nonlocal is_known
         is_known = False
         found = read()
         is_known = True
         return found
 
-    log.warning("%s Reading what became of it.", told(lost))
-    found = read_until_found(look, seconds)
+    log.warning("%s Reading what became of it.", describe(lost))
+    found = poll_until_found(poll_once, seconds)
     if found is None and isinstance(lost, ServerError) and is_known:
         raise lost
     if found is None and again is not None and not isinstance(lost, ServerError):
         try:
             found = again()
         except WorkflowsError as fault:
-            log.warning("%s Reading what became of it.", told(fault))
-            found = read_until_found(look, seconds)
+            log.warning("%s Reading what became of it.", describe(fault))
+            found = poll_until_found(poll_once, seconds)
     if found is None:
-        raise OutcomeUnknown(f"{told(lost).rstrip('.')}; and {missing}") from lost
+        raise OutcomeUnknown(f"{describe(lost).rstrip('.')}; and {missing}") from lost
     return found
 
 
@@ -316,7 +316,7 @@ class Progress:
         self.what = what
         self.total = total
         self.done = 0
-        self._begun = self._told_at = monotonic()
+        self._started = self._logged_at = monotonic()
 
     def of(self, things: Iterable[Thing]) -> Iterator[Thing]:
         """Hand on one thing after another, and count each when the next one is asked for."""
@@ -328,9 +328,9 @@ class Progress:
         """Count what was done, and say so if the last word was long ago."""
         self.done += number
         now = monotonic()
-        if now - self._told_at < PROGRESS_EVERY:
+        if now - self._logged_at < PROGRESS_EVERY:
             return
-        self._told_at = now
+        self._logged_at = now
         of_all = "" if self.total is None else f" of {self.total}"
         left = "" if self.total is None else f", {self.total - self.done} left"
-        log.info("%d%s %s%s, after %.0f s.", self.done, of_all, self.what, left, now - self._begun)
+        log.info("%d%s %s%s, after %.0f s.", self.done, of_all, self.what, left, now - self._started)

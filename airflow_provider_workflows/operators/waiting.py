@@ -9,8 +9,8 @@ from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 from airflow_provider_workflows.exceptions import TRANSIENT_ERRORS, WorkflowsError
+from airflow_provider_workflows.rules.datetimes import parse_time, time_text
 from airflow_provider_workflows.rules.patience import Rejections, fails_first_poke
-from airflow_provider_workflows.rules.times import parse_time, time_text
 from airflow_provider_workflows.settings import rejection_patience_seconds
 from airflow_provider_workflows.version_compat import task_state_store
 
@@ -25,9 +25,9 @@ DEADLINE = "deadline"  # key in the task state store
 POLLS = "polls"  # likewise: what the polls of a wait in reschedule mode saw
 # The deadline is the trigger's to keep; Airflow's own timeout only catches a triggerer that is gone.
 BACKSTOP = timedelta(minutes=2)
-KEPT_AFTER_DEADLINE = timedelta(days=30)
+TTL_AFTER_DEADLINE = timedelta(days=30)
 MAX_STATED_WAIT_SECONDS = 3600.0
-RESULT_KEYS = {"word", "result", "reason"}
+RESULT_KEYS = {"action", "result", "reason"}
 
 
 class WaitLifeCycle:
@@ -115,7 +115,7 @@ class WaitLifeCycle:
 
     @property
     def _retention(self) -> timedelta:
-        return timedelta(seconds=self.wait_seconds) + KEPT_AFTER_DEADLINE
+        return timedelta(seconds=self.wait_seconds) + TTL_AFTER_DEADLINE
 
     # --- polls on a worker ---
 
@@ -124,11 +124,11 @@ class WaitLifeCycle:
         if time.monotonic() < self._not_before:
             return None
         if self._last_poll:
-            trigger.last_look = self._last_poll
+            trigger.last_poll = self._last_poll
         self._last_error = ""
         event = self.attempt(lambda: self.poll_on_worker(trigger))
         if not self._last_error:
-            self._last_poll, self._rejections = trigger.last_look, None
+            self._last_poll, self._rejections = trigger.last_poll, None
         trigger.last_fault = self._last_error
         self._is_first_poke = False
         self._store_polls(context)
@@ -136,7 +136,7 @@ class WaitLifeCycle:
 
     def poll_on_worker(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
         """Read once, and return the result or None; errors are for the caller."""
-        return trigger.look_on_worker(self.hook, self.log)
+        return trigger.poke_on_worker(self.hook, self.log)
 
     def attempt(self, read: Callable[[], Read]) -> Read | None:
         """Read without retries; return None after an error that does not end the wait."""
@@ -146,10 +146,10 @@ class WaitLifeCycle:
         except WorkflowsError as error:
             if self._ends_the_wait(error):
                 self.give_up(f"{type(error).__name__}: {error}", error)
-            self.note_error(error)
+            self.record_error(error)
             return None
 
-    def note_error(self, error: Exception) -> None:
+    def record_error(self, error: Exception) -> None:
         """Log an error that does not end the wait, and keep it for the message of a timeout."""
         self._last_error = str(error) or type(error).__name__
         stated_wait = getattr(error, "wait", None) or 0.0
@@ -182,8 +182,8 @@ class WaitLifeCycle:
         :param how: Who polls next, and when, for the log.
         """
         assert self._deadline is not None
-        begun = self._deadline - timedelta(seconds=self.wait_seconds)
-        self.log.info("Waiting since %s, until %s at most; %s.", time_text(begun), time_text(self._deadline), how)
+        started = self._deadline - timedelta(seconds=self.wait_seconds)
+        self.log.info("Waiting since %s, until %s at most; %s.", time_text(started), time_text(self._deadline), how)
 
     def seconds_to_next_poll(self, interval: float) -> float:
         """Return the seconds to sleep: the interval, or what the server asks for, and no longer than the deadline."""
@@ -205,7 +205,7 @@ class WaitLifeCycle:
         if status == "done" and known.keys() >= RESULT_KEYS:
             return known
         if status == "timeout":
-            self.time_out(str(known.get("last_look") or ""))
+            self.time_out(str(known.get("last_poll") or ""))
         if status == "error":
             self.give_up(f"{known.get('error')}: {known.get('message')}")
         raise WorkflowsError(f"The trigger ended with an event this version does not know: {event!r}")

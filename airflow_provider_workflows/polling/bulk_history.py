@@ -12,15 +12,15 @@ from airflow_provider_workflows.exceptions import (
     ApiError,
     AuthenticationError,
     ConnectionFailed,
-    ContractError,
     InvalidRequest,
     NotFound,
     PermissionDenied,
     ServerError,
     SignInFailed,
+    UnexpectedResponse,
     WorkflowsError,
 )
-from airflow_provider_workflows.rules.forms import documented_form
+from airflow_provider_workflows.rules.payload import documented_form
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -30,7 +30,7 @@ MISSING_ROUTE = (404, 405)
 REJECTED_TTL_SECONDS = 3600.0  # until a call with others names an item again that it was rejected for
 MIN_REJECTED_ITEMS = 10  # of which more than half must be rejected, until the route is given up
 # A call with fewer items can succeed where these came: one of the items is forbidden, or all of them are too many.
-SPOILED = (AuthenticationError, ContractError, InvalidRequest, NotFound, PermissionDenied)
+SPOILED = (AuthenticationError, UnexpectedResponse, InvalidRequest, NotFound, PermissionDenied)
 
 
 class BulkHistoryUnavailable(Exception):
@@ -186,5 +186,5 @@ def _paired(batch: list[str], rows: Iterable[dict[str, Any]], each: Callable[[st
         item_id, histories = str(row.get("item_id")), row.get("instances")
         if item_id in batch and isinstance(histories, list):
             found[item_id] = histories if each is None else each(item_id, histories)
-    missing = ContractError("The bulk history has no list of histories for it")
+    missing = UnexpectedResponse("The bulk history has no list of histories for it")
     return {item_id: found.get(item_id, missing) for item_id in batch}

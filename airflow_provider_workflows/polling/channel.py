@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import AuthenticationError, ConnectionFailed, RateLimited, WorkflowsError
 from airflow_provider_workflows.polling.rate_limiter import RateLimiter
-from airflow_provider_workflows.rules.forms import documented_form
+from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.settings import triggerer_count
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.polling.channel import LoopState, SharedConnection
+from airflow_provider_workflows.rules.datetimes import parse_time
 from airflow_provider_workflows.rules.patience import Rejections
-from airflow_provider_workflows.rules.times import parse_time
 from airflow_provider_workflows.settings import rejection_patience_seconds
 
 if TYPE_CHECKING:
@@ -35,9 +35,9 @@ Result = TypeVar("Result")
 
 # Airflow can fail a task whose trigger fires within one to five seconds of its deferral (a stale executor event,
 # apache/airflow#66374 and others).
-MIN_FIRST_PAUSE_SECONDS = 5.0
+MIN_FIRST_DELAY_SECONDS = 5.0
 MIN_INTERVAL_SECONDS = 1.0  # between two polls, whatever is asked for
-MAX_REJECTED_PAUSE_SECONDS = 600.0  # between two polls that are rejected for longer than a wait's patience
+MAX_REJECTED_DELAY_SECONDS = 600.0  # between two polls that are rejected for longer than a wait's patience
 MAX_LAST_POLL_SECONDS = 60.0  # after the deadline; Airflow's own timeout comes two minutes after it
 MAX_SLEEP_SECONDS = 3600.0  # by the event loop's clock, until the wall-clock is read again
 MAX_CONSECUTIVE_FAULTS = 3  # in a poll cycle, so that a server in trouble is not asked about each wait
@@ -106,9 +106,9 @@ class PollScope(ABC):
     def close(self) -> None:  # noqa: B027  few scopes are known to others
         """Take leave of what knows this scope; its poll has ended."""
 
-    def first_pause(self, interval: float) -> float:
+    def first_delay(self, interval: float) -> float:
         """Return the seconds before the first poll, so that the triggerers of a deployment do not poll in step."""
-        return max(MIN_FIRST_PAUSE_SECONDS, interval * random.random())
+        return max(MIN_FIRST_DELAY_SECONDS, interval * random.random())
 
 
 class CycleStopped(Exception):
@@ -259,7 +259,7 @@ class Poll:
     @property
     def interval(self) -> float:
         """Seconds between two polls: the fewest that a subscriber asks for."""
-        return min(self._intervals, default=MAX_REJECTED_PAUSE_SECONDS)
+        return min(self._intervals, default=MAX_REJECTED_DELAY_SECONDS)
 
     def has(self, subscriber: Any) -> bool:
         return subscriber in self._subscriptions
@@ -293,7 +293,7 @@ class Poll:
     # --- the loop ---
 
     async def _run(self) -> None:
-        due = time.monotonic() + self.scope.first_pause(self.interval)
+        due = time.monotonic() + self.scope.first_delay(self.interval)
         # Not for ever: before Python 3.12 wait_for can swallow what cancels it.
         while self._subscriptions:
             await self._until(due)
@@ -304,11 +304,11 @@ class Poll:
                 self._emit_statistics()
             except Exception:  # or every wait would hang until its deadline
                 log.exception("Polling %s failed, will start again.", self.name)
-            due = max(started + self._pause(), time.monotonic() + MIN_INTERVAL_SECONDS)
+            due = max(started + self._delay(), time.monotonic() + MIN_INTERVAL_SECONDS)
 
-    def _pause(self) -> float:
-        pause = self.interval * random.uniform(1.0, self.scope.max_stretch)
-        return max(pause, min(MAX_REJECTED_PAUSE_SECONDS, pause * 2.0 ** min(self._rejected_cycles, 10)))
+    def _delay(self) -> float:
+        delay = self.interval * random.uniform(1.0, self.scope.max_stretch)
+        return max(delay, min(MAX_REJECTED_DELAY_SECONDS, delay * 2.0 ** min(self._rejected_cycles, 10)))
 
     async def _until(self, due: float) -> None:
         while (left := due - time.monotonic()) > 0:
@@ -523,7 +523,7 @@ class _Newest:
     def report_outage(self, fault: str | None) -> None:
         """Leave that to the poll's own log."""
 
-    def evaluate(self, snapshot: Any) -> Any:
+    def outcome_of(self, snapshot: Any) -> Any:
         return snapshot
 
 

@@ -24,7 +24,7 @@ from airflow_provider_workflows.polling.bulk_history import BulkHistoryReader, B
 from airflow_provider_workflows.polling.list_poll import FALLBACK_SECONDS, ListPollScope
 from airflow_provider_workflows.polling.poll import MAX_CONSECUTIVE_FAULTS, PollScope, take
 from airflow_provider_workflows.rules import procore as rules
-from airflow_provider_workflows.rules.forms import documented_form, is_id
+from airflow_provider_workflows.rules.payload import documented_form, is_id
 from airflow_provider_workflows.rules.procore_timeline import AmbiguousHistory
 
 if TYPE_CHECKING:
@@ -98,14 +98,14 @@ class BulkHistoryScope(ListPollScope):
         for wait in subscribers:
             of_item.setdefault(str(wait.item_id), []).append(wait)
 
-        def evaluate(hook: ProcoreHook, item_id: str, histories: list[Any]) -> list[tuple[Any, Any, Any]]:
+        def outcome_of(hook: ProcoreHook, item_id: str, histories: list[Any]) -> list[tuple[Any, Any, Any]]:
             return [self._evaluate(hook, wait, histories) for wait in of_item[item_id]]
 
         rejected = self._bulk.start(*self._place, of_item)
         await self._deliver(reader, of_item, rejected)
         only_in_bulk = 0  # consecutive calls that failed although the server could answer a single one
         while not self._bulk.is_finished:
-            found = await reader.call(lambda hook: self._bulk.read_next(hook, partial(evaluate, hook)))
+            found = await reader.call(lambda hook: self._bulk.read_next(hook, partial(outcome_of, hook)))
             fault = next((shown for shown in found.values() if isinstance(shown, TRANSIENT_ERRORS)), None)
             if fault is None:
                 only_in_bulk = 0
@@ -148,8 +148,8 @@ class BulkHistoryScope(ListPollScope):
             return wait, UNCLEAR, None if unclear.is_missing else hash(repr(histories))
         except WorkflowsError as error:
             return wait, error, None
-        if wait.holding is not None:
-            self.record_step(wait.holding.since)
+        if wait.pending_step is not None:
+            self.record_step(wait.pending_step.since)
         return wait, outcome, None
 
     def rows(self, hook: ProcoreHook) -> Iterator[dict[str, Any]]:
@@ -291,11 +291,11 @@ def _request(
     """Return what an instance asks of the user, if it is of one of the tools: a row need not name its own."""
     instance = hook.get_instance(instance_id, project_id=level)
     request = rules.response_request(instance, user_id)
-    is_asked_for = any(
-        rules.is_asked_for(instance, tool_type=tool_type, tool_subtype=query.tool_subtype)
+    is_response_requested_from = any(
+        rules.is_response_requested_from(instance, tool_type=tool_type, tool_subtype=query.tool_subtype)
         for tool_type in query.tool_types
     )
-    return {**request, "project_id": level} if request is not None and is_asked_for else None
+    return {**request, "project_id": level} if request is not None and is_response_requested_from else None
 
 
 async def _list_instances(caller: Caller, query: ResponseQuery, user_id: str) -> dict[str, tuple[str, str]]:
@@ -320,7 +320,7 @@ async def _list_place(
             assignee_id=user_id,
             active=True,
             project_id=level,
-            keep_odd_rows=True,  # which concern only themselves
+            keep_malformed_rows=True,  # which concern only themselves
         )
     )
     is_empty = True
@@ -373,7 +373,7 @@ class ResponseRequestsScope(PollScope):
         for subscriber in subscribers:
             try:
                 with documented_form():  # what one wait fails at concerns only itself
-                    outcome = subscriber.evaluate(self._found)
+                    outcome = subscriber.outcome_of(self._found)
             except WorkflowsError as error:
                 outcome = error
             reader.deliver(subscriber, outcome)

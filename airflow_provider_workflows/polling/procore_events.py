@@ -16,12 +16,12 @@ from airflow_provider_workflows.exceptions import (
     AuthenticationError,
     ConfigurationError,
     ConnectionFailed,
-    ContractError,
     IncompleteList,
     NotFound,
     PermissionDenied,
     ServerError,
     SignInFailed,
+    UnexpectedResponse,
     WorkflowsError,
 )
 from airflow_provider_workflows.polling.bulk_history import BulkHistoryReader, BulkHistoryUnavailable
@@ -30,11 +30,11 @@ from airflow_provider_workflows.polling.poll import PollScope
 from airflow_provider_workflows.polling.procore import REREAD_INSTANCES, find_user_id, open_procore_hook
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_events as events
-from airflow_provider_workflows.rules.forms import documented_form, is_id
-from airflow_provider_workflows.rules.parameters import text_id
+from airflow_provider_workflows.rules.parameters import str_id
 from airflow_provider_workflows.rules.patience import Rejections
-from airflow_provider_workflows.rules.procore_audit import name_histories, time
+from airflow_provider_workflows.rules.payload import documented_form, is_id
 from airflow_provider_workflows.rules.procore_events import Instances, Listed, Place, Requested
+from airflow_provider_workflows.rules.procore_history import name_histories, time
 from airflow_provider_workflows.settings import rejection_patience_seconds
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class WatchScope(PollScope):
         # What the log has named.
         self._logged_closed: set[Spot] = set()
         self._logged_broken: set[str] = set()
-        self._logged_odd_rows: set[Place] = set()
+        self._logged_malformed_rows: set[Place] = set()
         self._logged_trouble = False
 
     @property
@@ -97,7 +97,7 @@ class WatchScope(PollScope):
         where = (self.company_id, self.project_ids, self.tool_types, self.tool_subtype)
         return ("procore", type(self).__name__, self.conn_id, *where)
 
-    def first_pause(self, interval: float) -> float:
+    def first_delay(self, interval: float) -> float:
         return interval * random.random()  # no task was deferred that could be failed by an event too soon
 
     @property
@@ -110,7 +110,7 @@ class WatchScope(PollScope):
     # --- the lists of all places ---
 
     async def read_lists(
-        self, reader: Reader, keep: Callable[[Mapping[str, Any]], T], assignee_id: str | None = None
+        self, reader: Reader, persist: Callable[[Mapping[str, Any]], T], assignee_id: str | None = None
     ) -> dict[Place, dict[str, T]]:
         """
         List the active instances of each place, with a request in each step.
@@ -129,7 +129,7 @@ class WatchScope(PollScope):
             spot = left.pop(0)
             try:
                 with documented_form():
-                    place, rows = await self._read_list(reader, spot, keep, assignee_id)
+                    place, rows = await self._read_list(reader, spot, persist, assignee_id)
             except SignInFailed:
                 raise
             except WorkflowsError as fault:
@@ -146,7 +146,7 @@ class WatchScope(PollScope):
         return {place: lists[place] for place in sorted(lists)}
 
     async def _read_list(
-        self, reader: Reader, spot: Spot, keep: Callable[[Mapping[str, Any]], T], assignee_id: str | None
+        self, reader: Reader, spot: Spot, persist: Callable[[Mapping[str, Any]], T], assignee_id: str | None
     ) -> tuple[Place, dict[str, T]]:
         project, tool_type = spot
         level = await reader.call(lambda hook: hook.level_for(project, tool_type))
@@ -157,25 +157,27 @@ class WatchScope(PollScope):
                 assignee_id=assignee_id,
                 active=True,
                 project_id=level,
-                keep_odd_rows=True,
+                keep_malformed_rows=True,
             )
         )
-        kept: dict[str, T] = {}
-        odd = 0
+        stored: dict[str, T] = {}
+        malformed = 0
 
         def add(row: Mapping[str, Any]) -> None:
-            nonlocal odd
+            nonlocal malformed
             if not is_id(row.get("id")):
-                odd += 1
+                malformed += 1
             elif not rules.has_ended(row):  # a server can ignore the filter
-                kept.setdefault(str(row["id"]), keep(row))
+                stored.setdefault(str(row["id"]), persist(row))
 
         number, missing = 1, ""
         try:
             number = await reader.collect(rows, add, PAGE_SIZE)
         except IncompleteList as incomplete:  # perhaps it counts what is hidden; what is missing is read by itself
             missing = str(incomplete)
-        self._log_odd_rows((tool_type, level), missing or (f"{odd} of its rows have no id." if odd else ""))
+        self._log_malformed_rows(
+            (tool_type, level), missing or (f"{malformed} of its rows have no id." if malformed else "")
+        )
         if not number:
             try:
                 await reader.call(lambda hook: hook.check_tool(tool_type))
@@ -183,7 +185,7 @@ class WatchScope(PollScope):
                 raise
             except WorkflowsError as fault:  # it cannot be checked whether there is such a tool
                 log.debug("The tools could not be listed: %s", fault)
-        return (tool_type, level), kept
+        return (tool_type, level), stored
 
     def _log_closed(self, untried: Collection[Spot]) -> None:
         """Log each project once when a list of it cannot be read, and once when it can be read again."""
@@ -203,15 +205,15 @@ class WatchScope(PollScope):
             log.info("Polling %s of %s works again.", tool_type, _project(project))
         self._logged_closed = set(self._closed)
 
-    def _log_odd_rows(self, place: Place, problem: str) -> None:
-        if problem and place not in self._logged_odd_rows:
+    def _log_malformed_rows(self, place: Place, problem: str) -> None:
+        if problem and place not in self._logged_malformed_rows:
             log.warning(
                 "The list of %s of %s is not whole; what can be read of it is used. %s",
                 place[0],
                 _project(place[1]),
                 problem,
             )
-        (self._logged_odd_rows.add if problem else self._logged_odd_rows.discard)(place)
+        (self._logged_malformed_rows.add if problem else self._logged_malformed_rows.discard)(place)
 
     # --- instances one by one ---
 
@@ -222,10 +224,10 @@ class WatchScope(PollScope):
         :param read_one: Reads one; raises where it cannot be read.
         :return: Those that could not be read, or were not tried.
         """
-        wanted = set(instance_ids)
-        left = [one for one in wanted if one not in self._broken]
+        desired = set(instance_ids)
+        left = [one for one in desired if one not in self._broken]
         random.shuffle(left)
-        left += [one for one in self._broken if one in wanted]
+        left += [one for one in self._broken if one in desired]
         unread: set[str] = set()
         consecutive = 0
         for instance_id in left:
@@ -318,7 +320,9 @@ class RequestsScope(WatchScope):
             if rules.has_ended(shown):
                 self._ended.add(instance_id)
             request = rules.response_request(shown, user_id)
-            if request is None or not rules.is_asked_for(shown, tool_type=place[0], tool_subtype=self.tool_subtype):
+            if request is None or not rules.is_response_requested_from(
+                shown, tool_type=place[0], tool_subtype=self.tool_subtype
+            ):
                 return
             del request["options"]
             request |= {"instance_id": instance_id, "project_id": place[1]}
@@ -349,7 +353,7 @@ class InstancesScope(WatchScope):
         self._described: dict[str, Mapping[str, Any]] = {}  # what was read longest ago is first
         self._updated: dict[str, Any] = {}  # updated_at, when it was read
         self._left: dict[str, Mapping[str, Any] | None] = {}
-        self._wanted: dict[str, Listed] = {}
+        self._desired: dict[str, Listed] = {}
         self._rejections: dict[str, Rejections] = {}  # of what is not listed, whether it is gone
         self._patience = rejection_patience_seconds()
 
@@ -359,7 +363,7 @@ class InstancesScope(WatchScope):
         for place, rows in lists.items():
             for instance_id, (item_id, _, _) in rows.items():
                 active.setdefault(instance_id, (place, item_id))
-        self._listed |= _drained(self._wanted)
+        self._listed |= _drained(self._desired)
         gone = {
             instance_id: listed
             for instance_id, listed in self._listed.items()
@@ -398,7 +402,7 @@ class InstancesScope(WatchScope):
         self._described = {one: shown for one, shown in self._described.items() if one in self._listed}
         self._updated = {one: at for one, at in self._updated.items() if one in self._listed}
         described = {one: shown for one, shown in self._described.items() if one in active}
-        return Instances(company_id, places, active, described, left, self._wanted)
+        return Instances(company_id, places, active, described, left, self._desired)
 
     async def _read_place(self, reader: Reader, place: Place, rows: Mapping[str, Row]) -> Collection[str]:
         """Read the histories of the active instances of a place in bulk; return those that are to be read singly."""
@@ -439,17 +443,17 @@ class InstancesScope(WatchScope):
         consecutive = only_in_bulk = 0
         histories.start(*place, by_item)  # those that are rejected in bulk are read singly
         while not histories.is_finished:
-            answer = await reader.call(histories.read_next)
-            fault = next((found for found in answer.values() if isinstance(found, TRANSIENT_ERRORS)), None)
+            response = await reader.call(histories.read_next)
+            fault = next((found for found in response.values() if isinstance(found, TRANSIENT_ERRORS)), None)
             if fault is None:
-                for item_id, found in answer.items():
+                for item_id, found in response.items():
                     if not isinstance(found, WorkflowsError):  # which are read singly
                         self._number_read += 1
                         consecutive = only_in_bulk = 0
                         done |= self._describe_item(place, item_id, found, {one: rows[one] for one in by_item[item_id]})
                 continue
-            batch = [instance_id for item_id in answer for instance_id in by_item[item_id]]
-            if len(answer) > 1:  # fewer go together next time
+            batch = [instance_id for item_id in response for instance_id in by_item[item_id]]
+            if len(response) > 1:  # fewer go together next time
                 done.update(batch)
             is_read = await self._can_read_one_of(reader, place, batch, rows)
             consecutive, only_in_bulk = (0, only_in_bulk + 1) if is_read else (consecutive + 1, 0)
@@ -482,8 +486,8 @@ class InstancesScope(WatchScope):
                     if named.instance_id in rows:
                         self._describe(named.instance_id, item_id, named.history)
                         done.add(named.instance_id)
-        except ContractError as odd:  # the others are read singly
-            log.debug("Item %s: %s", item_id, odd)
+        except UnexpectedResponse as malformed:  # the others are read singly
+            log.debug("Item %s: %s", item_id, malformed)
         return done
 
     def _due(self, rows: Mapping[str, Row]) -> Collection[str]:
@@ -532,7 +536,7 @@ class InstancesScope(WatchScope):
 
 def _row(row: Mapping[str, Any]) -> Row:
     """Return what is kept of a row of the list."""
-    return text_id(row.get("item_id")), row.get("updated_at"), row.get("started_at")
+    return str_id(row.get("item_id")), row.get("updated_at"), row.get("started_at")
 
 
 def _drained(waiting: dict[str, Listed]) -> dict[str, Listed]:

@@ -45,8 +45,8 @@ class RateLimiter:
     async def acquire(self) -> None:
         """Wait until one request may be sent, in the order of asking, and count it."""
         async with self._queue:
-            while (pause := self._pause()) > 0:  # noqa: ASYNC110  time alone ends it, no event
-                await asyncio.sleep(min(pause, MAX_SLEEP_SECONDS))  # a reset ends it, too
+            while (delay := self._delay()) > 0:  # noqa: ASYNC110  time alone ends it, no event
+                await asyncio.sleep(min(delay, MAX_SLEEP_SECONDS))  # a reset ends it, too
             self._count(1)
 
     @property
@@ -132,14 +132,14 @@ class RateLimiter:
         earned = (time.monotonic() - self._saved_at) * limit * self._share / HOUR_SECONDS
         return min(self._max_saved(limit), self._saved + earned)
 
-    def _pause(self) -> float:
+    def _delay(self) -> float:
         now = time.monotonic()
         while self._sent and self._sent[0] <= now - SPIKE_SECONDS:
             self._sent.popleft()
-        pause = self._blocked_until - now
+        delay = self._blocked_until - now
         spike = self._limits.get(SPIKE_SECONDS)
         if spike is not None and len(self._sent) >= max(1.0, spike * self._share):
-            pause = max(pause, self._sent[0] + SPIKE_SECONDS - now)
+            delay = max(delay, self._sent[0] + SPIKE_SECONDS - now)
         if HOUR_SECONDS in self._limits and (saved := self._saved_now()) < 1:
-            pause = max(pause, (1 - saved) * HOUR_SECONDS / (self._limits[HOUR_SECONDS] * self._share))
-        return pause
+            delay = max(delay, (1 - saved) * HOUR_SECONDS / (self._limits[HOUR_SECONDS] * self._share))
+        return delay

@@ -11,8 +11,8 @@ from airflow_provider_workflows.exceptions import WorkflowsError
 from airflow_provider_workflows.polling import poll as polls
 from airflow_provider_workflows.polling.list_poll import MOVED
 from airflow_provider_workflows.polling.poll import PollScope
-from airflow_provider_workflows.rules.forms import documented_form
 from airflow_provider_workflows.rules.leases import Leases, StepWait
+from airflow_provider_workflows.rules.payload import documented_form
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
@@ -53,12 +53,12 @@ class IntegrationStepScope(PollScope):
         hook: WorkflowsoftHook = self._wait.open_hook()
         return hook
 
-    def first_pause(self, interval: float) -> float:
+    def first_delay(self, interval: float) -> float:
         # A poke on the worker came just before.
-        return max(polls.MIN_FIRST_PAUSE_SECONDS, interval * random.uniform(1.0, self.max_stretch))
+        return max(polls.MIN_FIRST_DELAY_SECONDS, interval * random.uniform(1.0, self.max_stretch))
 
     async def read(self, reader: Reader, subscribers: Sequence[Any]) -> None:
-        if not await reader.call(lambda hook: hook.keeps_until_completed):
+        if not await reader.call(lambda hook: hook.lists_until_completed):
             reader.deliver_all((wait, DestructivePoll()) for wait in subscribers)
             return
         # One whose step was looked up knows that a 404 means that nothing is new.
@@ -77,7 +77,7 @@ class IntegrationStepScope(PollScope):
         for wait, rows in zip(waits, assigned, strict=True):
             try:
                 with documented_form():
-                    outcome = wait.evaluate(rows)
+                    outcome = wait.outcome_of(rows)
             except WorkflowsError as error:
                 outcome = error
             reader.deliver(wait, outcome)
@@ -97,7 +97,7 @@ def _drain(step: Any, needed: int, hook: WorkflowsoftHook) -> list[list[Instance
 
 
 def _step_wait(wait: Any) -> StepWait:
-    return StepWait(_task_of(wait), wait.wanted)
+    return StepWait(_task_of(wait), wait.desired)
 
 
 def _task_of(wait: Any) -> Hashable:

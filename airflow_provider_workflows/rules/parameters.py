@@ -17,7 +17,7 @@ TEXT, ID, TEXTS, ROW = "text", "id", "several", "row"
 PROSE = ("comment", "comments", "message", "description", "reason")
 
 
-def check_rendered(holder: Any) -> None:
+def check_rendered(operator: Any) -> None:
     """
     Make the parameters of an operator or sensor that hold text hold text, whatever their templates were rendered to.
 
@@ -27,8 +27,8 @@ def check_rendered(holder: Any) -> None:
 
     :raises ConfigurationError: a value that is no text; the message names the parameter.
     """
-    for name, kind in text_parameters(type(holder)).items():  # type: ignore[arg-type]  # a class can be hashed
-        value = getattr(holder, name, None)
+    for name, kind in text_parameters(type(operator)).items():  # type: ignore[arg-type]  # a class can be hashed
+        value = getattr(operator, name, None)
         if value is None or (kind == ROW and isinstance(value, Mapping)):
             continue
         is_id = kind != TEXT and name not in LABELS
@@ -38,9 +38,9 @@ def check_rendered(holder: Any) -> None:
         else:
             text = as_text(name, value, is_id=is_id)
         if text != value:
-            setattr(holder, name, text)
-    if hasattr(holder, "confirm_timeout"):
-        check_seconds("confirm_timeout", holder.confirm_timeout)
+            setattr(operator, name, text)
+    if hasattr(operator, "confirm_timeout"):
+        check_seconds("confirm_timeout", operator.confirm_timeout)
 
 
 def as_text(name: str, value: Any, *, is_id: bool = False) -> str:
@@ -99,7 +99,7 @@ def _kind(annotation: str) -> str | None:
     return ROW if "ROW" in kinds else ID if "int" in kinds else TEXT
 
 
-def one_of(**given: Any) -> None:
+def require_exactly_one(**given: Any) -> None:
     """Require exactly one of the named parameters; absence is None, and an empty rendering is a mistake."""
     names = ", ".join(given)
     present = [name for name, value in given.items() if value is not None]
@@ -118,11 +118,11 @@ def check_required(**given: Any) -> None:
             as_text(name, value)
 
 
-def check_given(holder: object, *names: str) -> None:
+def check_given(operator: object, *names: str) -> None:
     """Require every named attribute that is not None to have a value: an empty rendering is a mistake."""
     for name in names:
-        if getattr(holder, name) is not None:
-            check_required(**{name: getattr(holder, name)})
+        if getattr(operator, name) is not None:
+            check_required(**{name: getattr(operator, name)})
 
 
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
@@ -131,11 +131,11 @@ def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
         raise ConfigurationError(f"{name} must be one of {', '.join(allowed)}; got {value!r}.")
 
 
-def text_id(value: str | int | None) -> str | None:
+def str_id(value: str | int | None) -> str | None:
     """Return an id as text, as ids are everywhere in this package."""
     return None if value is None else str(value).strip()
 
 
-def listed(value: Any) -> list[Any]:
+def as_list(value: Any) -> list[Any]:
     """Return a parameter that may be one value or several as a list."""
     return list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]

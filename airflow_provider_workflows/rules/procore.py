@@ -7,16 +7,16 @@ import json
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
-from airflow_provider_workflows.exceptions import AmbiguousOrder, ConfigurationError, ContractError
+from airflow_provider_workflows.exceptions import AmbiguousOrder, ConfigurationError, UnexpectedResponse
 from airflow_provider_workflows.rules import procore_timeline as timeline
-from airflow_provider_workflows.rules.forms import documented_form
-from airflow_provider_workflows.rules.holdings import Holding
-from airflow_provider_workflows.rules.parameters import text_id
+from airflow_provider_workflows.rules.datetimes import parse_time, seconds_of
+from airflow_provider_workflows.rules.overdue import PendingStep
+from airflow_provider_workflows.rules.parameters import str_id
+from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.rules.procore_timeline import Event, Timeline, is_given
 from airflow_provider_workflows.rules.procore_timeline import rows_of as _rows
 from airflow_provider_workflows.rules.procore_timeline import str_id as _id
-from airflow_provider_workflows.rules.times import parse_time, seconds_of
-from airflow_provider_workflows.rules.verdicts import Verdict, judge
+from airflow_provider_workflows.rules.wait_result import WaitResult, evaluate
 
 ENDED_STATES = timeline.ENDED_STATES
 STATES = timeline.STATES
@@ -87,15 +87,15 @@ def _current(happened: Timeline) -> list[Event]:
 
 
 @documented_form()
-def decide_instance(
+def evaluate_instance(
     instance: Json,
     *,
     until: Collection[str],
     fail_on: Collection[str],
     skip_on: Collection[str],
-    visit: Json | None = None,
+    occurrence: Json | None = None,
     awaited: Collection[str] = (),
-) -> Verdict | None:
+) -> WaitResult | None:
     """
     Decide whether the wait for an instance is over.
 
@@ -105,22 +105,22 @@ def decide_instance(
     :param until: States that end the wait with success.
     :param fail_on: States that fail it.
     :param skip_on: States that skip it.
-    :param visit: The visit of a step that was waited for, as :func:`find_visit` returned it, or None.
+    :param occurrence: The visit of a step that was waited for, as :func:`find_occurrence` returned it, or None.
     :param awaited: In words, what else than states was waited for.
-    :return: The verdict, its result being the instance with ``visit``; or None to go on waiting.
+    :return: The verdict, its result being the instance with ``occurrence``; or None to go on waiting.
     """
     state = instance["state"]
     where = f"Procore workflow instance {instance['instance_id']} is {state}"
-    result = {**instance, "visit": None if visit is None else dict(visit)}
-    word = judge(state, until=until, fail_on=fail_on, skip_on=skip_on)
-    if word is not None:
-        return Verdict(word, result, where)
-    if visit is not None:
-        return Verdict("succeed", result, f"{where} and {_told_visit(visit)}")
+    result = {**instance, "occurrence": None if occurrence is None else dict(occurrence)}
+    action = evaluate(state, until=until, fail_on=fail_on, skip_on=skip_on)
+    if action is not None:
+        return WaitResult(action, result, where)
+    if occurrence is not None:
+        return WaitResult("succeed", result, f"{where} and {_stated_occurrence(occurrence)}")
     if has_ended(instance):
         if set(until) >= ENDED_STATES:  # so it does not matter in which of them it has
-            return Verdict("succeed", result, f"{where}; nothing says how it ended")
-        return Verdict("fail", result, f"{where}: it has ended without reaching {_listed([*until, *awaited])}")
+            return WaitResult("succeed", result, f"{where}; nothing says how it ended")
+        return WaitResult("fail", result, f"{where}: it has ended without reaching {_listed([*until, *awaited])}")
     return None
 
 
@@ -143,14 +143,14 @@ def is_blocked(history: Json) -> bool:
     return is_said or (is_given(history.get("blocked_reason")) and not has_ended(history))
 
 
-def _told_visit(visit: Json) -> str:
-    decision = visit.get("decision")
+def _stated_occurrence(occurrence: Json) -> str:
+    decision = occurrence.get("decision")
     if decision is None:
-        return f"step {visit['step']!r} was reached at {visit['started_at']}"
-    return f"step {visit['step']!r} was {told_decision(decision)}"
+        return f"step {occurrence['step']!r} was reached at {occurrence['started_at']}"
+    return f"step {occurrence['step']!r} was {stated_decision(decision)}"
 
 
-def told_decision(decision: Json) -> str:
+def stated_decision(decision: Json) -> str:
     """Say a decision in words that follow the name of its step and "was"."""
     if decision["option"] is None and decision["type"] is None:
         return f"decided, but it is not known how: {decision['problem']}"
@@ -160,7 +160,7 @@ def told_decision(decision: Json) -> str:
 
 
 @documented_form()
-def find_visit(
+def find_occurrence(
     history: Json | Timeline, step: str, *, answered: bool = False, after: str | None = None
 ) -> dict[str, Any] | None:
     """
@@ -182,34 +182,38 @@ def find_visit(
         if step.casefold() not in names or (answered and happened.decision_at(event) is None):
             continue
         fitting.append(event)
-    visits = _later(happened, fitting, after)
-    if not visits:
+    occurrences = _later(happened, fitting, after)
+    if not occurrences:
         return None
-    first = visits[0]
-    if any(other.rank == first.rank for other in visits[1:]):
+    first = occurrences[0]
+    if any(other.rank == first.rank for other in occurrences[1:]):
         raise AmbiguousOrder(f"The history does not show which of the visits of step {step!r} came first")
     return {
         "step": first.details.get("name"),
         "step_occurrence_id": _id(first.details),
-        "started_at": first.begun,
+        "started_at": first.started,
         "ended_at": first.ended,
         "decision": happened.decision_at(first),
         "response": happened.last_response([first]),
     }
 
 
-def _later(happened: Timeline, visits: list[Event], after: str | None) -> list[Event]:
+def _later(happened: Timeline, occurrences: list[Event], after: str | None) -> list[Event]:
     """Return those of some visits that began after an action."""
     if after is None:
-        return visits
+        return occurrences
     marks = [step for step in happened.steps() if _id(step.details) == after]
     if marks:
-        if any(visit.rank == marks[0].rank and visit is not marks[0] for visit in visits):
+        if any(occurrence.rank == marks[0].rank and occurrence is not marks[0] for occurrence in occurrences):
             raise AmbiguousOrder(f"The history does not show what began after step occurrence {after}")
-        return [visit for visit in visits if visit.rank > marks[0].rank]
+        return [occurrence for occurrence in occurrences if occurrence.rank > marks[0].rank]
     moment = None if after.isdecimal() else parse_time(after)  # "2026" is no year, but an id
     # A step occurrence that the history does not show (yet) has no later ones.
-    return [] if moment is None else [visit for visit in visits if timeline.seconds(visit.begun) >= seconds_of(moment)]
+    return (
+        []
+        if moment is None
+        else [occurrence for occurrence in occurrences if timeline.seconds(occurrence.started) >= seconds_of(moment)]
+    )
 
 
 def timeline_of(history: Json | Timeline) -> Timeline:
@@ -218,14 +222,14 @@ def timeline_of(history: Json | Timeline) -> Timeline:
 
     Ordering them takes most of the time of a poll, so a caller with several questions asks once and passes it on.
 
-    :raises ContractError: the events are no list at all, or the status is no text; to take that for none would be to
-        wait for ever.
+    :raises UnexpectedResponse: the events are not a list or the status is not text; reading either as absent
+        would wait forever.
     """
     if isinstance(history, Timeline):
         return history
     events_of(history)
     if not isinstance(status := history.get("status"), (str, type(None))):
-        raise ContractError(f"The status of a history is no text but {type(status).__name__}")
+        raise UnexpectedResponse(f"The status of a history is no text but {type(status).__name__}")
     return Timeline(history)
 
 
@@ -233,11 +237,11 @@ def events_of(history: Json) -> list[Json]:
     """
     Return the events of a history that have the form of an event, in the order in which the API lists them.
 
-    :raises ContractError: the events are no list at all; to take that for none would be to wait for ever.
+    :raises UnexpectedResponse: the events are no list at all; to take that for none would be to wait for ever.
     """
     events = history.get("history")
     if events is not None and not isinstance(events, list):
-        raise ContractError(f"The events of a history are no list but {type(events).__name__}")
+        raise UnexpectedResponse(f"The events of a history are no list but {type(events).__name__}")
     return _rows(events)
 
 
@@ -250,7 +254,7 @@ def _letters(tool_type: Any) -> str:
     return "".join(letter for letter in str(tool_type).casefold() if letter.isalnum())
 
 
-def is_asked_for(
+def is_response_requested_from(
     row: Json,
     *,
     tool_type: str | None = None,
@@ -266,8 +270,8 @@ def is_asked_for(
     """
     if tool_type is not None and row.get("tool_type") and not same_tool(row["tool_type"], tool_type):
         return False
-    wanted = {"tool_subtype": tool_subtype, "item_id": item_id}
-    if any(value is not None and str(row.get(name) or value) != value for name, value in wanted.items()):
+    desired = {"tool_subtype": tool_subtype, "item_id": item_id}
+    if any(value is not None and str(row.get(name) or value) != value for name, value in desired.items()):
         return False
     return active is None or "ended_at" not in row or has_ended(row) is not active
 
@@ -279,7 +283,7 @@ def _details(event: Json) -> Json:
 
 def _seconds(time: Any) -> float:
     if time is not None and not isinstance(time, str):
-        raise ContractError(f"A time is no text but {type(time).__name__}")
+        raise UnexpectedResponse(f"A time is no text but {type(time).__name__}")
     return timeline.seconds(time)
 
 
@@ -303,24 +307,24 @@ def _age(instance: Json) -> tuple[bool, float, int, str]:
 
 
 @documented_form()
-def holding_of(history: Json | Timeline) -> Holding | None:
+def pending_step_of(history: Json | Timeline) -> PendingStep | None:
     """Return the step that an instance stands at and who holds it, or None: it stands at none, or nothing shows it."""
     happened = timeline_of(history)
     steps = [step for step in _current(happened) if step.kind != "EndStep"]
     if len(steps) != 1:
         return None
-    step, since = steps[0].details, steps[0].begun
-    return Holding(
+    step, since = steps[0].details, steps[0].started
+    return PendingStep(
         step_occurrence_id=_id(step) or f"{step.get('name')}@{since}",
         step=step.get("name"),
         since=since,
         due=step.get("due_date"),
-        holders=_holders(step),
+        assignees=_assignees(step),
         is_overdue=happened.state == "overdue",
     )
 
 
-def _holders(step: Json) -> tuple[str, ...]:
+def _assignees(step: Json) -> tuple[str, ...]:
     """Return the responders who have not answered, by login or name; where only groups are told, their ids."""
     asked: dict[str, Json] = {}
     for field in ("responses", "additional_assignees", "individual_assignees"):
@@ -354,7 +358,7 @@ def response_request(instance: Json, user_id: str) -> dict[str, Any] | None:
         return None
     return {
         "instance_id": _id(instance),
-        "item_id": text_id(instance.get("item_id")),
+        "item_id": str_id(instance.get("item_id")),
         "tool_type": instance.get("tool_type"),
         "step": step.get("name"),
         "step_occurrence_id": _id(step),
@@ -374,7 +378,7 @@ def has_ended(record: Json) -> bool:
     :param record: The instance as shown or listed, its history, or what :func:`describe_instance` returned.
     """
     return is_given(record.get("ended_at")) or any(
-        isinstance(word := record.get(key), str) and word.strip().casefold() in ENDED_STATES
+        isinstance(text := record.get(key), str) and text.strip().casefold() in ENDED_STATES
         for key in ("status", "state")
     )
 
@@ -433,10 +437,10 @@ def choose_option(
     ]
     if len(fitting) == 1:
         return fitting[0]
-    wish = name or option_id or option_type
+    desired_group = name or option_id or option_type
     problem = "is ambiguous" if fitting else "does not exist"
     candidates = ", ".join(f"{o['name']!r} (id {o['id']}, type {o['type']})" for o in fitting or options) or "none"
-    raise ConfigurationError(f"Response option {wish!r} {problem} at this step. Options: {candidates}.")
+    raise ConfigurationError(f"Response option {desired_group!r} {problem} at this step. Options: {candidates}.")
 
 
 def option_fits(
@@ -566,7 +570,7 @@ def step_in_history(history: Json, step_occurrence_id: str) -> Json | None:
     return next((step for step in steps if _id(step) == step_occurrence_id), None)
 
 
-def people_ids(people: Iterable[Json], wanted: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+def people_ids(people: Iterable[Json], desired: Iterable[str]) -> tuple[dict[str, str], list[str]]:
     """
     Find people by their login, in any case, or by their id.
 
@@ -579,9 +583,9 @@ def people_ids(people: Iterable[Json], wanted: Iterable[str]) -> tuple[dict[str,
         ids[str(person.get("id"))] = str(person.get("id"))
         if person.get("login"):
             ids[str(person["login"]).casefold()] = str(person.get("id"))
-    wanted = list(dict.fromkeys(wanted))
-    found = {one: ids[one.casefold()] for one in wanted if one.casefold() in ids}
-    return found, [one for one in wanted if one not in found]
+    desired = list(dict.fromkeys(desired))
+    found = {one: ids[one.casefold()] for one in desired if one.casefold() in ids}
+    return found, [one for one in desired if one not in found]
 
 
 # --- an operation that Procore works on ---------------------------------------------------------------------

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 Place = tuple[str, str]  # tool, and project or "company"
-Told = dict[str, Any]
+Emitted = dict[str, Any]
 Fact = dict[str, Any]
 # What there may be 20,000 of are plain tuples and texts, which the garbage collector passes by: with objects it stops
 # the event loop for a third of a second.
@@ -28,7 +28,7 @@ PART_LENGTH = 6  # characters of 6 bits
 CHAIN_LENGTH = 12
 MAX_GONE = 5000  # instances that are remembered so that they do not have an event id twice should they return
 # Instead of a digest, of what was listed and could not be read: it counts as emitted, or it does not.
-UNREAD, UNTOLD = "", "-"
+UNREAD, NOT_EMITTED = "", "-"
 GONE = "~"  # before the hash of what was emitted of an instance that is gone; no hash contains it
 PLACE = "@"  # before a place whose instances were compared before; no id begins with it
 SEPARATOR = "|"
@@ -59,7 +59,7 @@ def request_event_id(instance_id: str, step_occurrence_id: Any, user_id: str) ->
     return f"response_requested:{instance_id}:{step_occurrence_id}:{user_id}"
 
 
-def new_requests(told: Told, found: Requested, *, is_first: bool, limit: int) -> tuple[Told, list[Fact]]:
+def new_requests(emitted: Emitted, found: Requested, *, is_first: bool, limit: int) -> tuple[Emitted, list[Fact]]:
     """
     Compare what is asked of a user with what was emitted before.
 
@@ -71,11 +71,11 @@ def new_requests(told: Told, found: Requested, *, is_first: bool, limit: int) ->
     """
     if is_first:
         return {event_id: _asked(place) for event_id, (place, _) in found.requests.items()}, []
-    new = [event_id for event_id in found.requests if event_id not in told][:limit]
-    now: Told = {event_id: _asked(place) for event_id, (place, _) in found.requests.items() if event_id in told} | {
-        event_id: _asked(found.requests[event_id][0]) for event_id in new
-    }
-    for event_id, before in told.items():
+    new = [event_id for event_id in found.requests if event_id not in emitted][:limit]
+    now: Emitted = {
+        event_id: _asked(place) for event_id, (place, _) in found.requests.items() if event_id in emitted
+    } | {event_id: _asked(found.requests[event_id][0]) for event_id in new}
+    for event_id, before in emitted.items():
         if event_id in now:
             continue
         asked_before, level, tool = before.split(SEPARATOR, 2)
@@ -112,7 +112,7 @@ class Instances:
     active: Mapping[str, Listed]
     described: Mapping[str, Mapping[str, Any]]
     left: Mapping[str, Mapping[str, Any] | None]
-    wanted: dict[str, Listed]
+    desired: dict[str, Listed]
 
 
 def described_instance(instance: Mapping[str, Any], *, is_active: bool) -> dict[str, Any]:
@@ -126,14 +126,14 @@ def described_instance(instance: Mapping[str, Any], *, is_active: bool) -> dict[
 
 
 def changed_instances(
-    told: Told,
+    emitted: Emitted,
     found: Instances,
     *,
     is_first: bool,
     limit: int,
     is_stored: Callable[[str, Any], bool],
-    is_wanted: Callable[[Fact], bool],
-) -> tuple[Told, list[Fact]]:
+    is_desired: Callable[[Fact], bool],
+) -> tuple[Emitted, list[Fact]]:
     """
     Compare where instances stand with what was emitted of them before.
 
@@ -145,26 +145,26 @@ def changed_instances(
     :param limit: Facts that an event holds; the rest is left for the next poll.
     :param is_stored: Tells whether what was emitted of an instance is in the asset's state store by now. What follows
         on something that is not would have another event id if that were emitted again, so it is left for later.
-    :param is_wanted: Tells whether a watcher emits a fact; one that it does not emit counts as emitted.
+    :param is_desired: Tells whether a watcher emits a fact; one that it does not emit counts as emitted.
     :return: What counts as emitted from now on, and the new facts.
     """
-    new_places = {place for place in found.places if is_first or _marker(place) not in told}
-    now: Told = {_marker(place): 1 for place in found.places}
+    new_places = {place for place in found.places if is_first or _marker(place) not in emitted}
+    now: Emitted = {_marker(place): 1 for place in found.places}
     facts: list[Fact] = []
 
     def add(fact: Fact) -> None:
-        if is_wanted(fact):
+        if is_desired(fact):
             facts.append(fact)
 
     for instance_id, listed in found.active.items():
-        before = told.get(instance_id)
+        before = emitted.get(instance_id)
         shown = found.described.get(instance_id)
         # Nothing could be read of it yet, or it has ended since it was listed, which the next poll tells.
         if shown is None or not shown["is_active"]:
-            now[instance_id] = before or _entry(UNREAD if listed[0] in new_places else UNTOLD, listed)
+            now[instance_id] = before or _entry(UNREAD if listed[0] in new_places else NOT_EMITTED, listed)
             continue
         has_returned = before is not None and before.startswith(GONE)
-        is_new = listed[0] not in new_places if before is None else has_returned or _digest(before) == UNTOLD
+        is_new = listed[0] not in new_places if before is None else has_returned or _digest(before) == NOT_EMITTED
         digest, changed = _next_digest(before, shown["parts"])
         if before is not None and digest == _digest(before):
             now[instance_id] = before
@@ -172,12 +172,12 @@ def changed_instances(
         if is_new or changed:
             is_free = (is_new and not has_returned) or is_stored(instance_id, before)
             if len(facts) >= limit or not is_free:
-                now[instance_id] = before or _entry(UNTOLD, listed)
+                now[instance_id] = before or _entry(NOT_EMITTED, listed)
                 continue
             event_id = instance_id if is_new and not has_returned else f"{instance_id}:{digest[-CHAIN_LENGTH:]}"
             add(_fact("started" if is_new else "changed", event_id, instance_id, listed, shown, changed))
         now[instance_id] = _entry(digest, listed)
-    for instance_id, before in told.items():
+    for instance_id, before in emitted.items():
         if instance_id in now:
             continue
         if instance_id.startswith(PLACE) or before.startswith(GONE):
@@ -187,17 +187,17 @@ def changed_instances(
         if listed[0] not in found.places:
             now[instance_id] = before
             continue
-        is_untold = _digest(before) == UNTOLD
+        is_not_emitted = _digest(before) == NOT_EMITTED
         if (
             instance_id not in found.left
-            or len(facts) + is_untold >= limit
-            or not (is_untold or is_stored(instance_id, before))
+            or len(facts) + is_not_emitted >= limit
+            or not (is_not_emitted or is_stored(instance_id, before))
         ):
-            found.wanted[instance_id] = listed
+            found.desired[instance_id] = listed
             now[instance_id] = before
             continue
         shown = found.left[instance_id]
-        if is_untold:
+        if is_not_emitted:
             add(_fact("started", instance_id, instance_id, listed, shown or {}, []))
         change = "ended" if shown else "gone"
         # The end may be read differently when it is emitted again: its id says what it follows on, and nothing else.
@@ -209,12 +209,14 @@ def changed_instances(
     return _without_surplus(now), facts
 
 
-def _without_surplus(told: Told) -> Told:
+def _without_surplus(emitted: Emitted) -> Emitted:
     """Forget those of the instances that are gone for which there is no room; ids grow, so the oldest ones."""
-    gone = sorted((one for one, entry in told.items() if str(entry).startswith(GONE)), key=lambda one: (len(one), one))
+    gone = sorted(
+        (one for one, entry in emitted.items() if str(entry).startswith(GONE)), key=lambda one: (len(one), one)
+    )
     for instance_id in gone[: max(0, len(gone) - MAX_GONE)]:
-        del told[instance_id]
-    return told
+        del emitted[instance_id]
+    return emitted
 
 
 def _fact(
@@ -260,7 +262,7 @@ def _digest(entry: str) -> str:
 
 def _chain(entry: str | None) -> str:
     """Return the hash of all that was emitted of an instance; at first the same for each."""
-    return (_digest(entry)[-CHAIN_LENGTH:] if entry else "").rjust(CHAIN_LENGTH, UNTOLD)
+    return (_digest(entry)[-CHAIN_LENGTH:] if entry else "").rjust(CHAIN_LENGTH, NOT_EMITTED)
 
 
 def _next_digest(before: str | None, parts: str) -> tuple[str, list[str]]:

@@ -11,26 +11,26 @@ from typing import Any
 
 import pendulum
 
-from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
-from airflow_provider_workflows.rules.forms import documented_form
-from airflow_provider_workflows.rules.holdings import Holding
-from airflow_provider_workflows.rules.times import parse_time, seconds_of
-from airflow_provider_workflows.rules.verdicts import Verdict, Word
+from airflow_provider_workflows.exceptions import ConfigurationError, UnexpectedResponse
+from airflow_provider_workflows.rules.datetimes import parse_time, seconds_of
+from airflow_provider_workflows.rules.overdue import PendingStep
+from airflow_provider_workflows.rules.payload import documented_form
+from airflow_provider_workflows.rules.wait_result import WaitAction, WaitResult
 
 TERMINATED = "terminated"
 
 Json = Mapping[str, Any]
 
 
-def text_ids(answer: Any) -> Any:
+def str_ids(response: Any) -> Any:
     """Return an answer with all its ids as text; the v1 API writes them as numbers."""
-    if isinstance(answer, list):
-        return [text_ids(item) for item in answer]
-    if not isinstance(answer, Mapping):
-        return answer
+    if isinstance(response, list):
+        return [str_ids(item) for item in response]
+    if not isinstance(response, Mapping):
+        return response
     return {
-        key: str(value) if type(value) is int and (key == "id" or key.endswith("_id")) else text_ids(value)
-        for key, value in answer.items()
+        key: str(value) if type(value) is int and (key == "id" or key.endswith("_id")) else str_ids(value)
+        for key, value in response.items()
     }
 
 
@@ -43,8 +43,8 @@ def users_named(users: Iterable[Json], login: str) -> list[str]:
         names one of its own.
     :param login: The login or e-mail address.
     """
-    wanted = login.casefold()
-    named = (user for user in users if wanted in (str(user.get(key)).casefold() for key in ("login", "email_address")))
+    desired = login.casefold()
+    named = (user for user in users if desired in (str(user.get(key)).casefold() for key in ("login", "email_address")))
     return list(dict.fromkeys(str(user.get("login_information_id") or user["id"]) for user in named))
 
 
@@ -101,14 +101,14 @@ def describe_instance(instance: Json) -> dict[str, Any]:
         "status": state.get("status"),
         "state_set_at": instance.get("current_state_set_at"),
         "activities": [_listed_activity(activity) for activity in instance.get("current_workflow_activities") or []],
-        "ball_in_court": [holder.get("name") for holder in state.get("ball_in_court") or []],
+        "ball_in_court": [assignee.get("name") for assignee in state.get("ball_in_court") or []],
         "terminated_at": instance.get("terminated_at"),
         "workflow": (instance.get("workflow") or {}).get("name"),
     }
 
 
 @documented_form()
-def holding_of(instance: Json) -> Holding | None:
+def pending_step_of(instance: Json) -> PendingStep | None:
     """
     Return the state that an instance is in and who holds it, or None when it has ended or nobody can act in it.
 
@@ -117,12 +117,12 @@ def holding_of(instance: Json) -> Holding | None:
     described = describe_instance(instance)
     if described["terminated_at"] or is_idle(described):
         return None
-    return Holding(
+    return PendingStep(
         step_occurrence_id=f"{described['state_id']}@{described['state_set_at']}",
         step=described["state"],
         since=described["state_set_at"],
         due=instance.get("becomes_overdue_at"),
-        holders=tuple(dict.fromkeys(str(name) for name in described["ball_in_court"] if name))
+        assignees=tuple(dict.fromkeys(str(name) for name in described["ball_in_court"] if name))
         or _roles_asked(instance),
     )
 
@@ -146,7 +146,7 @@ def mark_of(instance: Json) -> str:
     return hashlib.sha256(repr((parts, activities)).encode()).hexdigest()[:16]
 
 
-def decide_instance(
+def evaluate_instance(
     instance: Json,
     *,
     until: Collection[str],
@@ -156,7 +156,7 @@ def decide_instance(
     activity: str | None = None,
     role: str | None = None,
     is_over: bool = False,
-) -> Verdict | None:
+) -> WaitResult | None:
     """
     Decide whether the wait for an instance is over: it is in a state, or an activity can be performed.
 
@@ -182,30 +182,36 @@ def decide_instance(
         f"Procore workflow instance {instance['instance_id']} is in state {instance['state']!r} "
         f"(status {instance['status']!r}, id {instance['state_id']}) since {instance['state_set_at']}"
     )
-    wishes: tuple[tuple[Word, Collection[str]], ...] = (("fail", fail_on), ("skip", skip_on), ("succeed", until))
-    for word, wish in wishes:
-        if not named.isdisjoint(state.casefold() for state in wish):
-            return Verdict(word, dict(instance), where)
+    desired_groups: tuple[tuple[WaitAction, Collection[str]], ...] = (
+        ("fail", fail_on),
+        ("skip", skip_on),
+        ("succeed", until),
+    )
+    for action, requested in desired_groups:
+        if not named.isdisjoint(state.casefold() for state in requested):
+            return WaitResult(action, dict(instance), where)
     if has_ended(instance, is_over):
         missed = " or ".join([*sorted(until), *([] if activity is None else [f"activity {activity!r}"])])
-        return Verdict("fail", dict(instance), f"{where} and {how_it_ended(instance)}, without reaching {missed}")
+        return WaitResult("fail", dict(instance), f"{where} and {how_it_ended(instance)}, without reaching {missed}")
     if activity is not None and not is_old and is_open_to(instance, activity, role):
-        return Verdict("succeed", dict(instance), f"{where}, and activity {activity!r} can be performed")
+        return WaitResult("succeed", dict(instance), f"{where}, and activity {activity!r} can be performed")
     return None
 
 
-def decide_state_change(instance: Json, visit: Json, performed: Json, *, is_over: bool = False) -> Verdict | None:
+def evaluate_state_change(
+    instance: Json, occurrence: Json, performed: Json, *, is_over: bool = False
+) -> WaitResult | None:
     """
     Decide whether a state has moved on since an activity was performed in it, or the instance has ended there.
 
     :param instance: What :func:`describe_instance` returned.
-    :param visit: The visit of the state that the activity was performed in, as :func:`visit_of` returned it.
+    :param occurrence: The visit of the state that the activity was performed in, as :func:`occurrence_of` returned it.
     :param performed: What the operator returns of the activity.
     :param is_over: Whether the instance has listed no activity for so long that it has ended.
     :return: The verdict, or None to go on waiting. Its result has ``state_after``, None where no other state
         followed, and ``terminated_at``.
     """
-    moved = has_left(visit, instance)
+    moved = has_left(occurrence, instance)
     if not moved and not has_ended(instance, is_over):
         return None
     how = f" and {how_it_ended(instance)}" if has_ended(instance, is_over) else ""
@@ -213,8 +219,11 @@ def decide_state_change(instance: Json, visit: Json, performed: Json, *, is_over
         f"Procore workflow instance {instance['instance_id']} is in state {instance['state']!r} "
         f"since {instance['state_set_at']}{how}"
     )
-    after = {"state_after": visit_of(instance) if moved else None, "terminated_at": instance["terminated_at"] or None}
-    return Verdict("succeed", {**performed, **after}, reason)
+    after = {
+        "state_after": occurrence_of(instance) if moved else None,
+        "terminated_at": instance["terminated_at"] or None,
+    }
+    return WaitResult("succeed", {**performed, **after}, reason)
 
 
 def is_idle(instance: Json) -> bool:
@@ -322,7 +331,7 @@ def _listed_activity(activity: Json) -> dict[str, Any]:
 # --- an activity: which one, and whether it was performed ---------------------------------------------------
 
 
-def visit_of(instance: Json) -> dict[str, Any]:
+def occurrence_of(instance: Json) -> dict[str, Any]:
     """Return the visit of the state that an instance is in: ``{id, name, status, set_at}``."""
     return {
         "id": instance["state_id"],
@@ -333,32 +342,32 @@ def visit_of(instance: Json) -> dict[str, Any]:
 
 
 @documented_form()
-def has_left(visit: Json, instance: Json, histories: Iterable[Json] | None = None) -> bool | None:
+def has_left(occurrence: Json, instance: Json, histories: Iterable[Json] | None = None) -> bool | None:
     """
     Tell whether an instance has left a visit of a state; None where nothing tells.
 
-    :param visit: The visit, as :func:`visit_of` or :func:`entered_visit` returned it.
+    :param occurrence: The visit, as :func:`occurrence_of` or :func:`entered_occurrence` returned it.
     :param instance: Where the instance stands now.
     :param histories: Its activity history; tells where one of the two times cannot be read.
     """
     if instance["state_id"] is None:
         return None
-    if instance["state_id"] != visit["id"]:
+    if instance["state_id"] != occurrence["id"]:
         return True
-    entered, now = parse_time(visit["set_at"]), parse_time(instance["state_set_at"])
+    entered, now = parse_time(occurrence["set_at"]), parse_time(instance["state_set_at"])
     if entered is not None and now is not None:
         return entered != now
     if histories is None:
         return None
     times = ((_time_of(row), row.get("workflow_state_id")) for row in histories)
     states = {state for made, state in times if made is None or entered is None or made > entered}
-    if states - {None, visit["id"]}:
+    if states - {None, occurrence["id"]}:
         return True
     return None if None in states else False
 
 
 @documented_form()
-def entered_visit(instance: Json, histories: Iterable[Json]) -> dict[str, Any]:
+def entered_occurrence(instance: Json, histories: Iterable[Json]) -> dict[str, Any]:
     """
     Return the visit of the state that an instance is in, and since when.
 
@@ -366,22 +375,22 @@ def entered_visit(instance: Json, histories: Iterable[Json]) -> dict[str, Any]:
     that there was no other state before.
 
     :param histories: All rows of the activity history, newest first.
-    :raises ContractError: neither the instance nor its history tells the time, so two visits look the same.
+    :raises UnexpectedResponse: neither the instance nor its history tells the time, so two visits look the same.
     """
-    visit = visit_of(instance)
-    if parse_time(visit["set_at"]) is not None:
-        return visit
+    occurrence = occurrence_of(instance)
+    if parse_time(occurrence["set_at"]) is not None:
+        return occurrence
     for row in histories:
         state = row.get("workflow_state_id")
-        if state is None or (state != visit["id"] and _time_of(row) is None):
-            raise ContractError(
-                f"Instance {instance['instance_id']} does not tell since when it is in state {visit['name']!r} "
-                f"(current_state_set_at is {visit['set_at']!r}), and its history does not tell either: two visits of "
-                "the state cannot be told apart"
+        if state is None or (state != occurrence["id"] and _time_of(row) is None):
+            raise UnexpectedResponse(
+                f"Instance {instance['instance_id']} does not show since when it is in state {occurrence['name']!r} "
+                f"(current_state_set_at is {occurrence['set_at']!r}), and neither does its history: two occurrences "
+                "of the state cannot be distinguished"
             )
-        if state != visit["id"]:
-            return {**visit, "set_at": row["created_at"]}
-    return {**visit, "set_at": None}
+        if state != occurrence["id"]:
+            return {**occurrence, "set_at": row["created_at"]}
+    return {**occurrence, "set_at": None}
 
 
 def _time_of(row: Json) -> pendulum.DateTime | None:
@@ -430,14 +439,14 @@ def choose_activity(
     fitting = [a for a in activities if activity_fits(a, name=name, activity_id=activity_id, role=role)]
     if len(fitting) == 1:
         return dict(fitting[0])
-    wish = repr(name) if activity_id is None else activity_id
+    requested = repr(name) if activity_id is None else activity_id
     problem = "is ambiguous: give activity_id or role" if fitting else "cannot be performed in the current state"
     for_role = "" if role is None else f" for role {role!r}"
     candidates = (
         ", ".join(f"{a['name']!r} (id {a['id']}, role {a['role']!r} {a['role_id']})" for a in fitting or activities)
         or "none"
     )
-    raise ConfigurationError(f"Activity {wish}{for_role} {problem}. Activities: {candidates}.")
+    raise ConfigurationError(f"Activity {requested}{for_role} {problem}. Activities: {candidates}.")
 
 
 def newest_first(histories: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -477,9 +486,9 @@ class Found:
 def find_performed(
     histories: Iterable[Json],
     *,
-    visit: Json,
+    occurrence: Json,
     instance: Json,
-    wish: Mapping[str, str | None],
+    requested: Mapping[str, str | None],
     user_id: str,
     listed: Collection[Json] | None = None,
 ) -> Found:
@@ -492,33 +501,33 @@ def find_performed(
     The activity's name belongs to the state of the visit; another state can have one of the same name.
 
     :param histories: All rows of the instance, newest first.
-    :param visit: The visit.
+    :param occurrence: The visit.
     :param instance: Where the instance stands now, as :func:`describe_instance` returned it.
     :param wish: The activity: keywords of :func:`activity_fits`.
     :param user_id: Login information id of the user.
     :param listed: Activities that were open earlier in this visit, where they are known.
     """
     rows = list(histories)
-    here = has_left(visit, instance, rows) is False
-    of_state = [*(listed or ()), *(instance["activities"] if instance["state_id"] == visit["id"] else ())]
-    of_state += [performed_activity(row) for row in rows if row.get("workflow_state_id") == visit["id"]]
-    open_here = [a for a in instance["activities"] if activity_fits(a, **wish)] if here else []
-    ours: list[Json] = []
+    here = has_left(occurrence, instance, rows) is False
+    of_state = [*(listed or ()), *(instance["activities"] if instance["state_id"] == occurrence["id"] else ())]
+    of_state += [performed_activity(row) for row in rows if row.get("workflow_state_id") == occurrence["id"]]
+    open_here = [a for a in instance["activities"] if activity_fits(a, **requested)] if here else []
+    own: list[Json] = []
     others: list[Json] = []
     unclear: list[str] = []
-    for row, is_certain in _rows_of_visit(rows, visit, instance):
-        is_ours = row.get("performed_by_id") == user_id
-        if not is_ours and open_here:
+    for row, is_certain in _rows_of_occurrence(rows, occurrence, instance):
+        is_own = row.get("performed_by_id") == user_id
+        if not is_own and open_here:
             continue
-        fits = _is_activity(row, wish, of_state, is_open=bool(open_here))
-        if not is_ours and fits is not False:
-            in_role = _is_role(row, wish.get("role"), of_state)
+        fits = _is_activity(row, requested, of_state, is_open=bool(open_here))
+        if not is_own and fits is not False:
+            in_role = _is_role(row, requested.get("role"), of_state)
             fits = in_role if in_role is not True else fits
         if fits is None or (fits and not is_certain):
             unclear.append(str(row.get("id")))
         elif fits:
-            (ours if is_ours else others).append(row)
-    found = ours or others
+            (own if is_own else others).append(row)
+    found = own or others
     return Found(found[0]) if found else Found(None, tuple(unclear))
 
 
@@ -533,7 +542,7 @@ def find_sent(histories: Iterable[Json], sent: Json, instance: Json | None) -> J
     :param instance: Where the instance stands now, or None where that could not be read.
     """
     activity = sent["activity"]
-    for row, is_certain in _rows_of_visit(list(histories), sent["state"], instance):
+    for row, is_certain in _rows_of_occurrence(list(histories), sent["state"], instance):
         if not is_certain or row.get("workflow_activity_id") != activity["id"]:
             continue
         # The server may store another user than was sent, but not in an older row.
@@ -545,7 +554,7 @@ def find_sent(histories: Iterable[Json], sent: Json, instance: Json | None) -> J
 
 @documented_form()
 def find_own(
-    histories: Iterable[Json], *, wish: Mapping[str, str | None], user_id: str, since: datetime | None
+    histories: Iterable[Json], *, requested: Mapping[str, str | None], user_id: str, since: datetime | None
 ) -> Json | None:
     """
     Return the row that shows that a user was the last to perform an activity, in whatever visit, or None.
@@ -556,7 +565,7 @@ def find_own(
     :param since: The row must not be older than that, to the second.
     """
     for row in histories:
-        if not activity_fits(performed_activity(row), **{**wish, "role": None}):
+        if not activity_fits(performed_activity(row), **{**requested, "role": None}):
             continue
         made = _time_of(row)
         is_new = since is None or (made is not None and made >= since.replace(microsecond=0))
@@ -564,7 +573,7 @@ def find_own(
     return None
 
 
-def visit_of_row(row: Json) -> dict[str, Any]:
+def occurrence_of_row(row: Json) -> dict[str, Any]:
     """Return the visit of the state that a row of the activity history was performed in, as far as it tells."""
     return {
         "id": row.get("workflow_state_id"),
@@ -579,20 +588,20 @@ def is_row_of(row: Json, *, instance_id: str, activity_id: str) -> bool:
     return row.get("workflow_activity_id") == activity_id and row.get("workflow_instance_id") in (None, instance_id)
 
 
-def _rows_of_visit(rows: Collection[Json], visit: Json, instance: Json | None) -> list[tuple[Json, bool]]:
+def _rows_of_occurrence(rows: Collection[Json], occurrence: Json, instance: Json | None) -> list[tuple[Json, bool]]:
     """
     Return the rows that were performed in a visit, or may have been, the oldest first, each with whether it was.
 
     Newer rows say in which state they were performed. The others have their times only, and ``bic_start``, which
     is taken for the time at which the state was entered.
     """
-    entered = parse_time(visit["set_at"])
-    has_gone = None if instance is None else has_left(visit, instance, rows)
+    entered = parse_time(occurrence["set_at"])
+    has_gone = None if instance is None else has_left(occurrence, instance, rows)
     left = parse_time(instance["state_set_at"]) if instance is not None and has_gone else None
     found: list[tuple[Json, bool]] = []
     for row in newest_first(dict(row) for row in rows)[::-1]:
-        made, began, state = _time_of(row), parse_time(row.get("bic_start")), row.get("workflow_state_id")
-        of_state = visit["id"] is not None and state == visit["id"]
+        made, started, state = _time_of(row), parse_time(row.get("bic_start")), row.get("workflow_state_id")
+        of_state = occurrence["id"] is not None and state == occurrence["id"]
         if made is None:
             if state is None or of_state:
                 found.append((row, False))
@@ -605,24 +614,26 @@ def _rows_of_visit(rows: Collection[Json], visit: Json, instance: Json | None) -
             # Within the second of the entry: what came before it can be of this visit or of the one before.
             found = [(earlier, False) for earlier, _ in found]
             continue
-        if entered is not None and made == entered and began is not None and began < entered:
+        if entered is not None and made == entered and started is not None and started < entered:
             continue  # the row that led into this visit bears the visit's own time
-        began_here = began is not None and entered is not None and began <= entered
-        if left is not None and (made > left or (began is not None and began >= left and not began_here)):
+        started_here = started is not None and entered is not None and started <= entered
+        if left is not None and (made > left or (started is not None and started >= left and not started_here)):
             # Whoever counts a row of a later visit here would take somebody else's action for this one.
             continue
-        if made == entered and began is None and state is None:
+        if made == entered and started is None and state is None:
             found.append((row, False))
             continue
         is_first = not found  # nothing but an activity leads out of a visit
-        found.append((row, of_state or has_gone is False or is_first or began_here))
+        found.append((row, of_state or has_gone is False or is_first or started_here))
     return found
 
 
-def _is_activity(row: Json, wish: Mapping[str, str | None], of_state: Iterable[Json], *, is_open: bool) -> bool | None:
+def _is_activity(
+    row: Json, requested: Mapping[str, str | None], of_state: Iterable[Json], *, is_open: bool
+) -> bool | None:
     """Tell whether a row shows the activity that is meant; None where the row does not tell."""
     shown = performed_activity(row)
-    activity_id, name = wish.get("activity_id"), wish.get("name")
+    activity_id, name = requested.get("activity_id"), requested.get("name")
     if activity_id is not None:
         return None if shown["id"] is None else bool(shown["id"] == activity_id)
     if name is None:

@@ -79,7 +79,7 @@ def _names_columns(row: Sequence[str]) -> bool:
     """Tell whether most cells of a row are made of words that name columns, and none holds an id or nothing."""
     names = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cell) for cell in row]
     words = [re.findall(r"[^\W_]+", name.casefold()) for name in names]
-    if not all(words) or any(any(map(str.isdecimal, word)) for cell in words for word in cell):
+    if not all(words) or any(any(map(str.isdecimal, text)) for cell in words for text in cell):
         return False
     named = [cell for cell in words if COLUMN_WORDS.issuperset(cell)]
     return 2 * len(named) > len(words)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
-from airflow_provider_workflows.rules.times import unix_time
+from airflow_provider_workflows.rules.datetimes import unix_time
 
 Json = Mapping[str, Any]
 
@@ -19,7 +19,7 @@ STEP_EVENTS = ("ResponseStep", "Action", "Conditional", "EndStep")
 # its steps by their ends, its end.
 FIRST_TO_LAST = {"WorkflowStarted": 0, "EndStep": 2, "WorkflowTerminated": 3}
 NEVER = float("inf")
-NOT_TOLD: Json = {"option": None, "type": None, "source": None}
+NOT_STATED: Json = {"option": None, "type": None, "source": None}
 
 
 class AmbiguousHistory(Exception):
@@ -51,7 +51,7 @@ class Event:
     rank: int = 0
 
     @property
-    def begun(self) -> Any:
+    def started(self) -> Any:
         """When it began, as the API wrote it; nothing for a step that is only planned."""
         return _first_given(self.details, "started_at", "evaluated_at", "terminated_at", "ended_at")
 
@@ -77,7 +77,7 @@ class Timeline:
 
     def steps(self, *kinds: str) -> list[Event]:
         """Return the steps that have begun, of all kinds or of some."""
-        return [event for event in self.events if event.kind in (kinds or STEP_EVENTS) and event.begun]
+        return [event for event in self.events if event.kind in (kinds or STEP_EVENTS) and event.started]
 
     # --- where the instance stands ---
 
@@ -85,12 +85,12 @@ class Timeline:
     def state(self) -> str:
         """One of :data:`STATES`, ``ended`` where nothing says how, or a word that this package does not know yet."""
         said = self.history.get("status")
-        word = said.strip() if isinstance(said, str) else ""
-        word = word.casefold() if word.casefold() in STATES else word
+        text = said.strip() if isinstance(said, str) else ""
+        text = text.casefold() if text.casefold() in STATES else text
         # The word tells how urgent an instance is, so one that has ended may still be called overdue.
         is_over = is_given(self.history.get("ended_at"))
-        if word and not (is_over and word in STATES - ENDED_STATES):
-            return word
+        if text and not (is_over and text in STATES - ENDED_STATES):
+            return text
         if self._terminations():
             return "terminated"
         if self.ended_at:
@@ -114,8 +114,8 @@ class Timeline:
     def started_at(self) -> Any:
         """When the instance started, as the API wrote it, or None."""
         own = self.history.get("started_at")
-        begun = (event.details["started_at"] for event in self.events if is_given(event.details.get("started_at")))
-        return own if is_given(own) else next(begun, None)
+        started = (event.details["started_at"] for event in self.events if is_given(event.details.get("started_at")))
+        return own if is_given(own) else next(started, None)
 
     def terminated_by(self) -> Any:
         """Return who terminated the instance, as the API says it, or None."""
@@ -185,14 +185,14 @@ class Timeline:
         override = step.details.get("override")
         override = override if isinstance(override, Mapping) and override else None
         given = responses_of(step.details)
-        told = _overall(step.details, given)
+        stated = _overall(step.details, given)
         decision: dict[str, Any]
-        if told is not None:
-            fitting = [response for response in given if _fits(response, told)]
-            decision = {**told, "source": "overall_response"}
+        if stated is not None:
+            fitting = [response for response in given if _fits(response, stated)]
+            decision = {**stated, "source": "overall_response"}
         elif override is not None:
             problem = f"nothing says to which option {_name(step)} was overridden"
-            fitting, decision = [], {**NOT_TOLD, "candidates": _labels(given), "problem": problem}
+            fitting, decision = [], {**NOT_STATED, "candidates": _labels(given), "problem": problem}
         elif not given or self._was_cut_off(step):
             return None
         elif len(labels := _labels(given)) == 1 and labels[0]:
@@ -200,7 +200,7 @@ class Timeline:
             decision = {"option": labels[0], "type": _word(given[0].get("response_type")), "source": "responses"}
         else:
             problem = f"nothing says which of the responses {', '.join(map(repr, labels))} decided {_name(step)}"
-            fitting, decision = [], {**NOT_TOLD, "candidates": labels, "problem": problem}
+            fitting, decision = [], {**NOT_STATED, "candidates": labels, "problem": problem}
         by, at = None, step.ended or self.ended_at
         if override is not None:
             by = override.get("overridden_by")
@@ -254,7 +254,7 @@ class Timeline:
 def _in_order(events: Any) -> list[Event]:
     """Return events, the oldest first."""
     found = [_event(event) for event in events] if isinstance(events, list) else []
-    moments = [unix_time(event.begun) for event in found]
+    moments = [unix_time(event.started) for event in found]
     timed = [(moment, event) for moment, event in zip(moments, found, strict=True) if moment is not None]
     direction = _direction([moment for moment, _ in timed]) if timed else 0
     if direction == 0 and len({moment for moment, _ in timed}) == 1:
@@ -332,7 +332,7 @@ def options_of(step: Json) -> list[Json]:
 def _labels(responses: Iterable[Json]) -> list[str]:
     """Return the options of responses, each once, by their labels, else by their types."""
     words = [_word(r.get("response")) or _word(r.get("response_type")) or "" for r in responses]
-    return list({word.casefold(): word for word in words}.values())
+    return list({text.casefold(): text for text in words}.values())
 
 
 def _overall(step: Json, given: Iterable[Json]) -> dict[str, str | None] | None:
@@ -340,8 +340,8 @@ def _overall(step: Json, given: Iterable[Json]) -> dict[str, str | None] | None:
     option, kind = _word(step.get("overall_response")), _word(step.get("overall_response_type"))
     if option is None and kind is None:
         return None
-    told = {"option": option, "type": kind}
-    fitting = [response for response in given if _fits(response, told)]
+    stated = {"option": option, "type": kind}
+    fitting = [response for response in given if _fits(response, stated)]
     if kind is None:
         kinds = {_word(response.get("response_type")) for response in fitting}
         kind = kinds.pop() if len(kinds) == 1 else None
@@ -398,11 +398,11 @@ def _is_same_step(one: Json, other: Json) -> bool:
     return _folded(one.get(key)) == _folded(other.get(key))
 
 
-def _fits(response: Json, told: Json) -> bool:
+def _fits(response: Json, stated: Json) -> bool:
     """Tell whether a response is for the option of an overall response."""
-    if told["option"] is not None and is_given(response.get("response")):
-        return _folded(response["response"]) == _folded(told["option"])
-    return told["type"] is not None and _folded(response.get("response_type")) == _folded(told["type"])
+    if stated["option"] is not None and is_given(response.get("response")):
+        return _folded(response["response"]) == _folded(stated["option"])
+    return stated["type"] is not None and _folded(response.get("response_type")) == _folded(stated["type"])
 
 
 def _folded(value: Any) -> str:

@@ -13,8 +13,8 @@ from decimal import Decimal
 from reprlib import repr as short
 from typing import Any
 
-from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
-from airflow_provider_workflows.rules.forms import is_id
+from airflow_provider_workflows.exceptions import ConfigurationError, UnexpectedResponse
+from airflow_provider_workflows.rules.payload import is_id
 from airflow_provider_workflows.rules.workflowsoft_values import (
     CODECS,
     UNREADABLE,
@@ -43,9 +43,9 @@ ALREADY_COMPLETED = re.compile(
 # --- answers ---------------------------------------------------------------------------------------------
 
 
-def member(holder: Mapping[str, Any], name: str) -> Any:
+def member(row: Mapping[str, Any], name: str) -> Any:
     """Return an object's member in whatever case the server writes its name, or None."""
-    return next((value for key, value in holder.items() if str(key).lower() == name.lower()), None)
+    return next((value for key, value in row.items() if str(key).lower() == name.lower()), None)
 
 
 def titled_rows(body: Any, kind: str) -> list[dict[str, str]]:
@@ -53,11 +53,11 @@ def titled_rows(body: Any, kind: str) -> list[dict[str, str]]:
     Read a list of process diagrams or integration steps as ``[{id, title}]``.
 
     :param kind: What the rows are, for the error text.
-    :raises ContractError: not a list of objects with an id.
+    :raises UnexpectedResponse: not a list of objects with an id.
     """
     rows = body if isinstance(body, list) else None
     if rows is None or not all(_has_id(row, "Id") for row in rows):
-        raise ContractError(f"The list of {kind}s is not a list of objects with an Id")
+        raise UnexpectedResponse(f"The list of {kind}s is not a list of objects with an Id")
     return [{"id": str(member(row, "Id")), "title": str(member(row, "Title") or "")} for row in rows]
 
 
@@ -77,11 +77,11 @@ def failure_in(body: Any) -> str | None:
         return None
     words = []
     for said in (found.get("message"), *errors):
-        words += [str(word) for word in (said if isinstance(said, list) else [said]) if isinstance(word, str) and word]
+        words += [str(text) for text in (said if isinstance(said, list) else [said]) if isinstance(text, str) and text]
     return "; ".join(words) or "it says no reason"
 
 
-class UnreadableInstances(ContractError):
+class UnreadableInstances(UnexpectedResponse):
     """
     A poll's answer has another form, at least in a part.
 
@@ -108,7 +108,7 @@ def integration_instances(body: Any) -> list[dict[str, str | None]]:
     if body is None or body == [] or _says_nothing(body):
         return []
     rows = body if isinstance(body, list) else [body]
-    odd = [row for row in rows if not _is_instance(row)]
+    malformed = [row for row in rows if not _is_instance(row)]
     instances: list[dict[str, str | None]] = [
         {
             "integration_instance_id": str(member(row, "IntegrationInstanceId")),
@@ -117,9 +117,9 @@ def integration_instances(body: Any) -> list[dict[str, str | None]]:
         for row in rows
         if _is_instance(row)
     ]
-    if odd:
-        which = f"In {len(odd)} of {len(rows)} places the" if instances else "The"
-        what = f"{which} poll's answer holds no integration instance but {_form(odd[0])}"
+    if malformed:
+        which = f"In {len(malformed)} of {len(rows)} places the" if instances else "The"
+        what = f"{which} poll's answer holds no integration instance but {_form(malformed[0])}"
         raise UnreadableInstances(what, instances)
     return instances
 
@@ -128,7 +128,7 @@ def user_rows(body: Any) -> list[dict[str, str]]:
     """
     Read a list of users as ``[{id, full_name, email}]``.
 
-    :raises ContractError: not a list of objects with an id.
+    :raises UnexpectedResponse: not a list of objects with an id.
     """
     ids = [row["id"] for row in titled_rows(body, "user")]
     names = [{name: str(member(row, key) or "") for name, key in USER_NAMES} for row in body]
@@ -156,7 +156,7 @@ def choose_user(parameter: str, email: str, rows: Iterable[Mapping[str, str]], *
 
 
 def choose(
-    parameter: str, kind: str, wanted: str, rows: Iterable[Mapping[str, str]], *, may_lack: bool = False
+    parameter: str, kind: str, desired: str, rows: Iterable[Mapping[str, str]], *, may_lack: bool = False
 ) -> Mapping[str, str]:
     """
     Return the one row whose title or id is the wanted text; blanks around a title do not count.
@@ -167,19 +167,19 @@ def choose(
     :raises ConfigurationError: none is, or several are; the candidates are listed with their ids.
     """
     rows = list(rows)
-    fitting = [row for row in rows if wanted in (row["title"], row["id"])] or [
-        row for row in rows if wanted.strip() in (row["title"].strip(), row["id"])
+    fitting = [row for row in rows if desired in (row["title"], row["id"])] or [
+        row for row in rows if desired.strip() in (row["title"].strip(), row["id"])
     ]
     if len(fitting) == 1:
         return fitting[0]
     listed = ", ".join(f"{row['title']!r} (id {row['id']})" for row in fitting or rows) or "none"
-    if not fitting and may_lack and wanted.isdecimal():
-        return {"id": wanted, "title": ""}
+    if not fitting and may_lack and desired.isdecimal():
+        return {"id": desired, "title": ""}
     if not fitting:
         if may_lack:
             listed += ", and perhaps more that were not listed; give the id"
-        raise ConfigurationError(f"{parameter}: there is no {kind} {wanted!r}; there are: {listed}.")
-    raise ConfigurationError(f"{parameter}: {wanted!r} is the name of {len(fitting)} {kind}s: {listed}. Give the id.")
+        raise ConfigurationError(f"{parameter}: there is no {kind} {desired!r}; there are: {listed}.")
+    raise ConfigurationError(f"{parameter}: {desired!r} is the name of {len(fitting)} {kind}s: {listed}. Give the id.")
 
 
 def instance_id_of(given: Any) -> str:
@@ -268,7 +268,7 @@ class FieldValues(dict[str, Any]):
 
     def __missing__(self, label: str) -> Any:
         if label in self.unreadable:
-            raise ContractError(self.unreadable[label])
+            raise UnexpectedResponse(self.unreadable[label])
         raise KeyError(label)
 
     def get(self, label: str, default: Any = None) -> Any:
@@ -296,10 +296,10 @@ def read_fields(body: Any) -> list[Field]:
 
     A value that does not fit its type concerns its own field only, which says so; the value is not repeated.
 
-    :raises ContractError: not a list of fields.
+    :raises UnexpectedResponse: not a list of fields.
     """
     if not isinstance(body, list) or not all(_has_id(row, "key") for row in body):
-        raise ContractError("The answer is not a list of fields with a key")
+        raise UnexpectedResponse("The answer is not a list of fields with a key")
     return [_read_field(row) for row in body]
 
 
@@ -388,7 +388,7 @@ def _type_name(text: str) -> str:
     return text.strip().lower().removeprefix("system.")
 
 
-def plan_update(fields: Iterable[Field], wanted: Mapping[str, Any], *, allow_unknown_types: bool = False) -> Update:
+def plan_update(fields: Iterable[Field], desired: Mapping[str, Any], *, allow_unknown_types: bool = False) -> Update:
     """
     Compare what is wanted with what is there, and refuse what Workflowsoft would refuse.
 
@@ -400,7 +400,7 @@ def plan_update(fields: Iterable[Field], wanted: Mapping[str, Any], *, allow_unk
     fields = list(fields)
     update = Update({}, [], [])
     readonly, seen = [], set()
-    for name, value in wanted.items():
+    for name, value in desired.items():
         field = find_field(fields, name)
         if field.key in seen:
             raise ConfigurationError(f"fields: field {field} is given twice, by label and by key.")
@@ -470,11 +470,11 @@ def compare_write(
         now = held.get(key)
         if key in values or (now is not None and _unchanged(field, now)):
             continue
-        told = _instead(now, str(field), f"before {_shown(field)}")
+        shown = _instead(now, str(field), f"before {_shown(field)}")
         if field.is_readonly and now is not None and not now.is_empty:
-            computed.append(told)
+            computed.append(shown)
             continue
-        others.append(told)
+        others.append(shown)
         if not field.is_empty and (now is None or now.is_empty):
             emptied.append(key)
     is_untouched = all(key in held and key in was and _unchanged(was[key], held[key]) for key in values)
@@ -532,15 +532,15 @@ def has_closed(fields: Iterable[Field]) -> bool:
     return bool(fields) and all(field.is_readonly for field in fields)
 
 
-def kept_values(values: Mapping[str, Any]) -> str:
+def stored_values(values: Mapping[str, Any]) -> str:
     """Return values to send as text that keeps every digit, for a store that holds JSON."""
     import simplejson
 
     return simplejson.dumps(values, use_decimal=True, allow_nan=False)
 
 
-def read_kept_values(text: str) -> dict[str, Any]:
-    """Read what :func:`kept_values` wrote."""
+def read_stored_values(text: str) -> dict[str, Any]:
+    """Read what :func:`stored_values` wrote."""
     import simplejson
 
     found: dict[str, Any] = simplejson.loads(text, use_decimal=True)
@@ -725,13 +725,13 @@ def _is_same_option(field: Field, held: Any, encoded: Any) -> bool:
     return len(places) == 1 and places == _choices(field, held)
 
 
-def _alike(held: Any, wanted: Any) -> bool:
+def _alike(held: Any, desired: Any) -> bool:
     """Tell whether two JSON values are the same; unlike Python, JSON tells 1 and true apart."""
-    if isinstance(held, Mapping) and isinstance(wanted, Mapping):
-        return held.keys() == wanted.keys() and all(_alike(held[name], wanted[name]) for name in held)
-    if isinstance(held, list) and isinstance(wanted, list):
-        return len(held) == len(wanted) and all(map(_alike, held, wanted))
-    return bool(held == wanted) and isinstance(held, bool) == isinstance(wanted, bool)
+    if isinstance(held, Mapping) and isinstance(desired, Mapping):
+        return held.keys() == desired.keys() and all(_alike(held[name], desired[name]) for name in held)
+    if isinstance(held, list) and isinstance(desired, list):
+        return len(held) == len(desired) and all(map(_alike, held, desired))
+    return bool(held == desired) and isinstance(held, bool) == isinstance(desired, bool)
 
 
 def _check_option(field: Field, encoded: Any) -> None:
@@ -751,13 +751,13 @@ def _encoded_option(field: Field, value: Any) -> Any:
         return value
 
 
-def _restored(held: Any, wanted: Any) -> Any:
+def _restored(held: Any, desired: Any) -> Any:
     """Return JSON with the numbers that XCom holds as text only, made numbers again where they are unchanged."""
-    if isinstance(held, Mapping) and isinstance(wanted, Mapping):
-        return {name: _restored(held.get(name), item) for name, item in wanted.items()}
-    if isinstance(held, list) and isinstance(wanted, list) and len(held) == len(wanted):
-        return [_restored(*pair) for pair in zip(held, wanted, strict=True)]
-    return held if isinstance(held, Decimal) and wanted == str(held) else wanted
+    if isinstance(held, Mapping) and isinstance(desired, Mapping):
+        return {name: _restored(held.get(name), item) for name, item in desired.items()}
+    if isinstance(held, list) and isinstance(desired, list) and len(held) == len(desired):
+        return [_restored(*pair) for pair in zip(held, desired, strict=True)]
+    return held if isinstance(held, Decimal) and desired == str(held) else desired
 
 
 def _has_id(row: Any, name: str) -> bool:
@@ -779,7 +779,7 @@ def _says_nothing(body: Any) -> bool:
     return not body or any(str(name).lower() == "integrationinstanceid" for name in body)
 
 
-def _form(odd: Any) -> str:
-    if isinstance(odd, Mapping):
-        return f"an object with {', '.join(sorted(f'{name} ({type(odd[name]).__name__})' for name in odd))}"
-    return f"a {type(odd).__name__}"
+def _form(malformed: Any) -> str:
+    if isinstance(malformed, Mapping):
+        return f"an object with {', '.join(sorted(f'{name} ({type(malformed[name]).__name__})' for name in malformed))}"
+    return f"a {type(malformed).__name__}"

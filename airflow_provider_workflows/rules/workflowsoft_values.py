@@ -17,7 +17,7 @@ from typing import Any
 
 import pendulum
 
-from airflow_provider_workflows.rules.times import parse_time
+from airflow_provider_workflows.rules.datetimes import parse_time
 
 INTEGERS = {"int16": 16, "int32": 32, "int64": 64}
 FRACTIONS = ("decimal", "double", "single")

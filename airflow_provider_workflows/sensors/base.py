@@ -20,8 +20,8 @@ from airflow.providers.common.compat.sdk import (
 
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
 from airflow_provider_workflows.operators.waiting import WaitLifeCycle
-from airflow_provider_workflows.rules.forms import documented_form
 from airflow_provider_workflows.rules.parameters import check_rendered
+from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.settings import poke_interval_seconds
 from airflow_provider_workflows.triggers.wakeup import WakeUpTrigger
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, push_values
@@ -52,7 +52,7 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
     """
 
-    poke_again_on: ClassVar[frozenset[str]] = frozenset({"look"})  # statuses of events
+    poke_again_on: ClassVar[frozenset[str]] = frozenset({"poke"})  # statuses of events
     # With a mapping as result, `task.output["key"]` hands on one value of it.
     returns_mapping = True
 
@@ -141,7 +141,7 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
         """Poll once more where Airflow ended the deferral, for then no triggerer has polled at the deadline."""
         if next_method == DEFERRAL_FAILED and (next_kwargs or {}).get("error") == TRIGGER_TIMEOUT:
             now = datetime.now(timezone.utc).isoformat()
-            next_method, next_kwargs = "execute_complete", {"event": {"status": "look", "deadline": now}}
+            next_method, next_kwargs = "execute_complete", {"event": {"status": "poke", "deadline": now}}
         return super().resume_execution(next_method, next_kwargs, context)
 
     def restore_wait(self, context: Context, event: Mapping[str, Any]) -> None:
@@ -149,7 +149,7 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
         deadline = event.get("deadline")
         self._deadline = self.read_deadline(context) if deadline is None else datetime.fromisoformat(deadline)
         self._take_polls(event.get("polls"))
-        self._last_poll = str(event.get("last_look") or self._last_poll)
+        self._last_poll = str(event.get("last_poll") or self._last_poll)
 
     def wake_up(self) -> WakeUpTrigger:
         """Return the trigger that sends the task back to a worker for the next poll."""
@@ -158,7 +158,7 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
 
     def wake_up_event(self) -> dict[str, Any]:
         """Return all that the task has to know when it wakes; dag.test() drops the keyword arguments of a deferral."""
-        return {"status": "look", "deadline": self.deadline, "polls": self.polls_so_far()}
+        return {"status": "poke", "deadline": self.deadline, "polls": self.polls_so_far()}
 
     def _poke(self, context: Context) -> PokeReturnValue | BaseTrigger | None:
         """Poll once; return the result, or what to defer to until the next poll."""
@@ -206,7 +206,7 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
         if not self.silent_fail or isinstance(error, ENDS_THE_TASK):
             raise error
         self.log.exception("The sensor failed, and goes on because of silent_fail.", exc_info=error)
-        self.note_error(error)
+        self.record_error(error)
 
     @contextmanager
     def _skipping_as_poke_mode(self) -> Iterator[None]:
@@ -223,12 +223,12 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
     def conclude(self, context: Context, event: Mapping[str, Any]) -> Any:
         self.item_url = self.hook.item_url(**self.item_ids(event["result"]))
         self.log.info("%s", event["reason"])
-        if event["word"] == "succeed":
+        if event["action"] == "succeed":
             result = self.finish(event["result"])
             if self.returns_mapping:
                 push_values(context, result)
             return result
-        if event["word"] == "skip" or self.soft_fail or self.never_fail:
+        if event["action"] == "skip" or self.soft_fail or self.never_fail:
             raise AirflowSkipException(event["reason"])
         raise AirflowFailException(f"WaitFailed: {event['reason']}")
 

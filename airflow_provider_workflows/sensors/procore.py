@@ -9,11 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.links.procore import ProcoreItemLink
-from airflow_provider_workflows.rules.parameters import check_given, check_required, listed, one_of, text_id
+from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
+from airflow_provider_workflows.rules.parameters import (
+    as_list,
+    check_given,
+    check_required,
+    require_exactly_one,
+    str_id,
+)
 from airflow_provider_workflows.rules.procore import ENDED_OPERATIONS, ENDED_STATES, STATES, operation_items
-from airflow_provider_workflows.rules.times import has_zone, parse_time
-from airflow_provider_workflows.sensors.attention import NotifyingSensor
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
+from airflow_provider_workflows.sensors.overdue import NotifyingSensor
 from airflow_provider_workflows.triggers.procore import (
     ProcoreAsyncOperationWaitTrigger,
     ProcoreInstanceWaitTrigger,
@@ -43,7 +49,7 @@ class ProcoreConnectionSensor(WorkflowsSensor):
     def trigger_arguments(self) -> dict[str, Any]:
         return {
             "procore_conn_id": self.procore_conn_id,
-            "company_id": text_id(self.company_id),
+            "company_id": str_id(self.company_id),
             "poll_interval": self.poke_interval,
             "deadline": self.deadline,
         }
@@ -69,9 +75,9 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
     come round again: give ``after``, or its first visit counts, however long ago.
 
     Returns ``{instance_id, item_id, state, step, item_status, decision, last_response: {option, type, comment, by, at},
-    started_at, ended_at, blocked_reason, ambiguous, project_id, visit}``, the same in every mode; ``project_id`` may be
-    ``company``; ``visit`` is the visit of the step that was waited for, ``{step, step_occurrence_id, started_at,
-    ended_at, decision, response}``, or None.
+    started_at, ended_at, blocked_reason, ambiguous, project_id, occurrence}``, the same in every mode. ``project_id`` may
+    be ``company``. ``occurrence`` is the step occurrence that was waited for, ``{step, step_occurrence_id,
+    started_at, ended_at, decision, response}``, or None.
 
     ``decision`` is what was decided at the step that was over last, ``{option, type, by, at, source, candidates,
     problem}``, or None; ``source`` is ``overall_response``, ``override`` or ``responses``. Where nothing tells it, or
@@ -94,9 +100,9 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
         (templated).
     :param after: ISO-8601 time with its zone: only visits of a step that began later, or in that very second,
         count; or a step occurrence: only the visits after that one, in the same instance (templated).
-    :param on_overdue: An Airflow notifier, or a function of the context, or a list of them: called once for each visit
-        of a step that becomes overdue, or is held for longer than ``overdue_after``, with ``attention`` in the context:
-        ``{step, step_occurrence_id, since, due, reason, holders, instance_id, item_id, tool_type, project_id,
+    :param on_overdue: An Airflow notifier, or a function of the context, or a list of them: called once for each step
+        occurrence that becomes overdue, or is pending for longer than ``overdue_after``, with ``overdue_step`` in the
+        context: ``{step, step_occurrence_id, since, due, reason, assignees, instance_id, item_id, tool_type, project_id,
         item_url}``. The wait goes on, also when a notifier fails.
     :param overdue_after: Seconds, or a timedelta, that a step may be held; default: until Procore's due date of the
         step. Where the history has none, nothing is overdue.
@@ -146,18 +152,18 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
         self.after = after
 
     def build_trigger(self) -> ProcoreInstanceWaitTrigger:
-        one_of(instance_id=self.instance_id, item_id=self.item_id)
+        require_exactly_one(instance_id=self.instance_id, item_id=self.item_id)
         if self.item_id is not None:
             check_required(tool_type=self.tool_type)
         check_given(self, "project_id", "tool_type", "tool_subtype")
         return ProcoreInstanceWaitTrigger(
             **self.trigger_arguments(),
-            watch=self.watch_argument(),
-            project_id=text_id(self.project_id),
-            instance_id=text_id(self.instance_id),
+            overdue_watch=self.overdue_watch_argument(),
+            project_id=str_id(self.project_id),
+            instance_id=str_id(self.instance_id),
             tool_type=self.tool_type,
-            tool_subtype=text_id(self.tool_subtype),
-            item_id=text_id(self.item_id),
+            tool_subtype=str_id(self.tool_subtype),
+            item_id=str_id(self.item_id),
             until=self._until(),
             fail_on=known_states("fail_on", self.fail_on, STATES),
             skip_on=known_states("skip_on", self.skip_on, STATES),
@@ -185,7 +191,7 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
 
     def _steps(self, parameter: str) -> list[str]:
         given = getattr(self, parameter)
-        steps = [] if given is None else listed(given)
+        steps = [] if given is None else as_list(given)
         for step in steps:
             check_required(**{parameter: step})
         return [str(step).strip() for step in steps]
@@ -194,7 +200,7 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
         if self.after is None:
             return None
         check_required(after=self.after)
-        after = str(text_id(self.after))
+        after = str(str_id(self.after))
         is_id = re.fullmatch(r"[\w-]+", after) and not re.match(r"\d{4}-\d\d", after)
         if not is_id and (parse_time(after) is None or not has_zone(after)):
             raise ConfigurationError(f"after must be a step occurrence, or a time with its zone; got {after!r}.")
@@ -245,7 +251,7 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
         self._last_trigger: ProcoreResponseRequestedWaitTrigger | None = None  # in poke mode
 
     def build_trigger(self) -> ProcoreResponseRequestedWaitTrigger:
-        tool_types, projects = listed(self.tool_type), listed(self.project_id)
+        tool_types, projects = as_list(self.tool_type), as_list(self.project_id)
         if not tool_types:
             raise ConfigurationError("tool_type must name a tool or a list of tools.")
         for tool in tool_types:
@@ -259,9 +265,9 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
         trigger = ProcoreResponseRequestedWaitTrigger(
             **self.trigger_arguments(),
             tool_types=[str(tool) for tool in tool_types],
-            tool_subtype=text_id(self.tool_subtype),
-            project_ids=[text_id(project) for project in projects],
-            user_id=text_id(self.user_id),
+            tool_subtype=str_id(self.tool_subtype),
+            project_ids=[str_id(project) for project in projects],
+            user_id=str_id(self.user_id),
         )
         if self._last_trigger is not None:
             trigger.continue_from(self._last_trigger)
@@ -315,7 +321,7 @@ class ProcoreAsyncOperationSensor(ProcoreSensor):
             raise ConfigurationError(f"until must name at least one state of {', '.join(sorted(ENDED_OPERATIONS))}.")
         return ProcoreAsyncOperationWaitTrigger(
             **self.trigger_arguments(),
-            operation_ids=[str(text_id(self.operation_id))],
+            operation_ids=[str(str_id(self.operation_id))],
             until=until,
             skip_on=known_states("skip_on", self.skip_on, ENDED_OPERATIONS),
         )
@@ -328,9 +334,9 @@ class ProcoreAsyncOperationSensor(ProcoreSensor):
 
 def known_states(parameter: str, states: str | Collection[str], known: Collection[str]) -> list[str]:
     """Return states as a list, or say which of them do not exist."""
-    wanted = [str(state) for state in listed(states)]
-    if unknown := [state for state in wanted if state not in known]:
+    desired = [str(state) for state in as_list(states)]
+    if unknown := [state for state in desired if state not in known]:
         raise ConfigurationError(
             f"{parameter}: unknown state {', '.join(map(repr, unknown))}. States: {', '.join(sorted(known))}."
         )
-    return wanted
+    return desired

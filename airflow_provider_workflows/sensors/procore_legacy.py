@@ -8,10 +8,10 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.operators.waiting import KEPT_AFTER_DEADLINE
-from airflow_provider_workflows.rules.parameters import check_required, listed, one_of, text_id
-from airflow_provider_workflows.rules.times import has_zone, parse_time
-from airflow_provider_workflows.sensors.attention import NotifyingSensor
+from airflow_provider_workflows.operators.waiting import TTL_AFTER_DEADLINE
+from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
+from airflow_provider_workflows.rules.parameters import as_list, check_required, require_exactly_one, str_id
+from airflow_provider_workflows.sensors.overdue import NotifyingSensor
 from airflow_provider_workflows.sensors.procore import ProcoreConnectionSensor
 from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyInstanceWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
@@ -61,9 +61,9 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
         performed (templated).
     :param role: Name or id of the role that it must be open to; default: any (templated).
     :param on_overdue: An Airflow notifier, or a function of the context, or a list of them: called once for each visit
-        of a state that becomes overdue, or is held for longer than ``overdue_after``, with ``attention`` in the
-        context: ``{step, step_occurrence_id, since, due, reason, holders, instance_id, item_id, tool_type, project_id,
-        item_url}``; ``step`` is the state. The wait goes on, also when a notifier fails.
+        of a state that becomes overdue, or is pending for longer than ``overdue_after``, with ``overdue_step`` in the
+        context: ``{step, step_occurrence_id, since, due, reason, assignees, instance_id, item_id, tool_type,
+        project_id, item_url}``; ``step`` is the state. The wait goes on, also when a notifier fails.
     :param overdue_after: Seconds, or a timedelta, that a state may be held; default: until the API's
         ``becomes_overdue_at``. Where there is none, nothing is overdue.
     :raises ConfigurationError: both instance and object given, or neither; neither state nor activity; not an
@@ -117,23 +117,23 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
         return ProcoreLegacyHook(self.procore_conn_id, company_id=self.company_id, project_id=self.project_id)
 
     def build_trigger(self) -> ProcoreLegacyInstanceWaitTrigger:
-        one_of(instance_id=self.instance_id, object_id=self.object_id)
+        require_exactly_one(instance_id=self.instance_id, object_id=self.object_id)
         if self.object_id is not None:
             check_required(object_type=self.object_type)
         self._check_activity()
         return ProcoreLegacyInstanceWaitTrigger(
             **self.trigger_arguments(),
-            watch=self.watch_argument(),
-            project_id=text_id(self.project_id),
-            instance_id=text_id(self.instance_id),
+            overdue_watch=self.overdue_watch_argument(),
+            project_id=str_id(self.project_id),
+            instance_id=str_id(self.instance_id),
             object_type=self.object_type,
-            object_id=text_id(self.object_id),
+            object_id=str_id(self.object_id),
             until=self._states("until"),
             fail_on=self._states("fail_on"),
             skip_on=self._states("skip_on"),
             after=self._checked_after(),
-            activity=text_id(self.activity),
-            role=text_id(self.role),
+            activity=str_id(self.activity),
+            role=str_id(self.role),
             idle=self._idle,
         )
 
@@ -145,7 +145,7 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
         if isinstance(trigger, ProcoreLegacyInstanceWaitTrigger) and trigger.idle != self._idle:
             self._idle = trigger.idle
             if store is not None:
-                store.set(IDLE, self._idle or {}, retention=timedelta(seconds=self.timeout) + KEPT_AFTER_DEADLINE)
+                store.set(IDLE, self._idle or {}, retention=timedelta(seconds=self.timeout) + TTL_AFTER_DEADLINE)
         super().go_on(context, trigger, how)
 
     def _idle_before(self, context: Context) -> dict[str, Any] | None:
@@ -158,17 +158,17 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
             "instance_id": result["instance_id"],
             "item_id": result["object_id"],
             "tool_type": result["object_type"],
-            "project_id": result["project_id"] or text_id(self.project_id),
+            "project_id": result["project_id"] or str_id(self.project_id),
         }
 
     def _states(self, parameter: str) -> list[str]:
-        states = [str(state).strip() for state in listed(getattr(self, parameter))]
+        states = [str(state).strip() for state in as_list(getattr(self, parameter))]
         if not all(states):
             raise ConfigurationError(f"{parameter} must hold names, statuses or ids of states, none of them empty.")
         return states
 
     def _check_activity(self) -> None:
-        if self.activity is None and not listed(self.until):
+        if self.activity is None and not as_list(self.until):
             raise ConfigurationError("until must hold a state, or activity must be given.")
         for name in ("activity", "role"):
             if getattr(self, name) is not None:
@@ -177,7 +177,7 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
             check_required(activity=self.activity)
 
     def _checked_after(self) -> str | None:
-        after = text_id(self.after)
+        after = str_id(self.after)
         if after is None:
             return None
         check_required(after=after)

@@ -14,12 +14,12 @@ from airflow.providers.common.compat.sdk import AirflowTaskTimeout
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationError, OutcomeUnknown, ServerError
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
-from airflow_provider_workflows.rules.parameters import check_required, one_of, text_id
+from airflow_provider_workflows.rules.parameters import check_required, require_exactly_one, str_id
 from airflow_provider_workflows.rules.poll_journal import PollJournal
 from airflow_provider_workflows.rules.workflowsoft import UnreadableInstances
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.triggers.workflowsoft import (
-    MOST_INSTANCES,
+    MAX_INSTANCES,
     WHAT_TO_DO,
     WorkflowsoftIntegrationWaitTrigger,
     named,
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.triggers.base import WaitTrigger
     from airflow_provider_workflows.version_compat import StateStore
 
-JOURNAL_KEPT = timedelta(days=365)  # after the deadline; a person may clear the task long after it has failed
+JOURNAL_TTL = timedelta(days=365)  # after the deadline; a person may clear the task long after it has failed
 JOURNAL = "new_integrations"  # key in the task state store, which a clear leaves alone
 STARTED = "new_integrations_started"  # likewise, but forgotten by a clear
 
@@ -47,13 +47,13 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     Nobody documents whether reading a new instance takes it out of Workflowsoft, so the connection says it. With
     ``consumed_on_read`` (the default) every poll runs on a worker and is written down in Airflow's task state store
     (3.3+) before and after: a retry delivers what an earlier try received, a task that was cleared what was never
-    delivered, and both report a poll that never got its answer. With ``kept_until_completed`` a deferred sensor polls
+    delivered, and both report a poll that never got its answer. With ``listed_until_completed`` a deferred sensor polls
     in the triggerer, and an instance is found again until it is completed. Either way let one DAG run at a time wait
     for a step.
 
     Returns a list, usually of one row ``{integration_instance_id, process_instance_id, diagram_id, step_id, step,
-    suspected_lost}``, to map tasks over; the same in every mode. Ids are strings; ``diagram_id`` and ``step`` are None
-    with ``step_id``. ``suspected_lost`` are stretches ``{since, until}``, ISO-8601 times in UTC, in which a poll's
+    possibly_lost}``, to map tasks over; the same in every mode. Ids are strings; ``diagram_id`` and ``step`` are None
+    with ``step_id``. ``possibly_lost`` are stretches ``{since, until}``, ISO-8601 times in UTC, in which a poll's
     answer was lost and perhaps an instance with it; the first row has them all.
 
     :param step: Title or id of the integration step in its process diagram (templated).
@@ -71,7 +71,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     :raises ConfigurationError: a parameter is wrong; polling is not allowed; no such diagram or step, or several
         (they are listed).
     :raises NotFound: Workflowsoft does not know ``step_id``.
-    :raises ContractError: polls had a malformed response, in which no instance can be read, for as long as
+    :raises UnexpectedResponse: polls had a malformed response, in which no instance can be read, for as long as
         ``[workflows] rejection_patience`` says; what came with them is a suspected loss.
     """
 
@@ -112,14 +112,14 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         return WorkflowsoftHook(self.workflowsoft_conn_id)
 
     def build_trigger(self) -> WorkflowsoftIntegrationWaitTrigger:
-        one_of(step=self.step, step_id=self.step_id)
-        one_of(diagram=self.diagram, step_id=self.step_id)
+        require_exactly_one(step=self.step, step_id=self.step_id)
+        require_exactly_one(diagram=self.diagram, step_id=self.step_id)
         max_instances = self._checked_max_instances()
         self.hook.check_may_consume()
-        place = self._place or {"step": text_id(self.step), "step_id": text_id(self.step_id)}
+        place = self._place or {"step": str_id(self.step), "step_id": str_id(self.step_id)}
         return WorkflowsoftIntegrationWaitTrigger(
             workflowsoft_conn_id=self.workflowsoft_conn_id,
-            diagram=text_id(self.diagram),
+            diagram=str_id(self.diagram),
             **place,
             max_instances=max_instances,
             poll_interval=self._checked_interval(),
@@ -135,10 +135,10 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         return dict(result["instances"][0])  # a link has room for one
 
     def finish(self, result: Mapping[str, Any]) -> list[dict[str, Any]]:
-        rows = [{**ids, **result["place"], "suspected_lost": []} for ids in result["instances"]]
-        rows[0]["suspected_lost"] = result["suspected_lost"]
+        rows = [{**ids, **result["place"], "possibly_lost": []} for ids in result["instances"]]
+        rows[0]["possibly_lost"] = result["possibly_lost"]
         if self.journal.received and not self.journal.delivered:
-            self._keep(replace(self.journal, delivered=True))
+            self._persist(replace(self.journal, delivered=True))
         return rows
 
     def restore_wait(self, context: Context, event: Mapping[str, Any]) -> None:
@@ -156,7 +156,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     def deferred_trigger(self, trigger: WaitTrigger) -> BaseTrigger:
         assert isinstance(trigger, WorkflowsoftIntegrationWaitTrigger)
         self._place = None if trigger.step_id is None else trigger.place
-        return trigger if self.hook.keeps_until_completed else self.wake_up()
+        return trigger if self.hook.lists_until_completed else self.wake_up()
 
     def prepare_poke(self, context: Context) -> None:
         if self._journal is not None:
@@ -169,7 +169,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
             # The first try of all, or the first since the task was cleared.
             if self._journal.delivered:
                 instances = self._journal.instances
-                self._keep(self._journal.forget(self._journal.received, self._journal.possibly_lost))
+                self._persist(self._journal.forget(self._journal.received, self._journal.possibly_lost))
                 self.log.warning(
                     "Before this task was cleared it delivered %s. They are not delivered again. Where a task after it "
                     "never got one, give its id to the operators by hand.",
@@ -179,7 +179,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         if self._journal.polling_since is not None:
             self._lose("The worker died in it.")
         # In reschedule mode each poke is an execution of its own.
-        if not (context.get("task_reschedule_count") or self._is_resumed or self.hook.keeps_until_completed):
+        if not (context.get("task_reschedule_count") or self._is_resumed or self.hook.lists_until_completed):
             self._warn_of_losses()
 
     def _warn_of_losses(self) -> None:
@@ -199,16 +199,16 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         how = "received by an earlier try of this task; nothing was polled"
         trigger.failures = self.journal.failures
         if not self.journal.received:
-            if self.hook.keeps_until_completed:
+            if self.hook.lists_until_completed:
                 try:
                     return super().poll_on_worker(trigger)
                 finally:
                     if trigger.failures != self.journal.failures:
-                        self._keep(replace(self.journal, failures=trigger.failures))
+                        self._persist(replace(self.journal, failures=trigger.failures))
             try:
                 trigger.locate(self.hook)
-                trigger.last_look = trigger.describe(trigger.drain(lambda: self._poll(trigger)))
-                self.log.info("%s", trigger.last_look)
+                trigger.last_poll = trigger.describe(trigger.drain(lambda: self._poll(trigger)))
+                self.log.info("%s", trigger.last_poll)
             except OutcomeUnknown as lost:  # was said as a suspected loss; its advice is for actions
                 self._last_error = str(lost).removesuffix(lost.advice).strip()
                 self.log.info("The wait goes on.")
@@ -219,21 +219,21 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         instances, stretches = self.journal.instances, list(self.journal.possibly_lost)
         if not instances:
             return None
-        result = {"instances": instances, "place": dict(self.journal.place), "suspected_lost": stretches}
-        return {"word": "succeed", "result": result, "reason": f"Taken over, {how}: {named(instances)}."}
+        result = {"instances": instances, "place": dict(self.journal.place), "possibly_lost": stretches}
+        return {"action": "succeed", "result": result, "reason": f"Taken over, {how}: {named(instances)}."}
 
     def _poll(self, trigger: WorkflowsoftIntegrationWaitTrigger) -> list[dict[str, str | None]]:
         """Poll once between two lines of the journal."""
         self.hook.get_api_token()  # a sign-in that fails is no lost answer
-        self._keep(self.journal.poll_started(trigger.place, datetime.now(timezone.utc)))
+        self._persist(self.journal.poll_started(trigger.place, datetime.now(timezone.utc)))
         try:
             instances = trigger.poll(self.hook)
         except NOTHING_DONE:
-            self._keep(self.journal.poll_ended())
+            self._persist(self.journal.poll_ended())
             raise
-        except UnreadableInstances as odd:
-            self._log_received(trigger, odd.instances)
-            self._lose(odd, odd.instances)
+        except UnreadableInstances as malformed:
+            self._log_received(trigger, malformed.instances)
+            self._lose(malformed, malformed.instances)
             raise
         except AirflowTaskTimeout:
             self._lose("The task's execution_timeout ended it.")
@@ -242,7 +242,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
             self._lose(fault, failures=trigger.failures if isinstance(fault, ServerError) else 0)
             raise
         self._log_received(trigger, instances)
-        self._keep(self.journal.poll_ended(instances))
+        self._persist(self.journal.poll_ended(instances))
         return instances
 
     def _log_received(self, trigger: WorkflowsoftIntegrationWaitTrigger, instances: Sequence[Instance]) -> None:
@@ -253,10 +253,10 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     def _lose(self, why: str | Exception, instances: Sequence[Instance] = (), failures: int = 0) -> None:
         """Write down that the response of the poll that has started will never come, but for these instances."""
         since, now = self.journal.polling_since, datetime.now(timezone.utc)
-        self._keep(self.journal.poll_lost(now, instances, failures))
+        self._persist(self.journal.poll_lost(now, instances, failures))
         report_loss(self.log, self.journal.place["step_id"], why, since, now)
 
-    def _keep(self, journal: PollJournal) -> None:
+    def _persist(self, journal: PollJournal) -> None:
         """Write the journal down, where there is a store, before anything else happens."""
         self._journal = journal
         if self._store is not None:
@@ -264,7 +264,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
 
     @property
     def _retention(self) -> timedelta:
-        return timedelta(seconds=self.timeout) + JOURNAL_KEPT
+        return timedelta(seconds=self.timeout) + JOURNAL_TTL
 
     def time_out(self, last_poll: str) -> NoReturn:
         words = [last_poll]
@@ -292,9 +292,9 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         number = int(given) if given.isdecimal() else 0
         if number < 1:
             raise ConfigurationError(f"max_instances must be a whole number of at least 1; got {self.max_instances!r}.")
-        if number > MOST_INSTANCES:
+        if number > MAX_INSTANCES:
             raise ConfigurationError(
-                f"max_instances must be at most {MOST_INSTANCES}; got {number}. What was received is kept in Airflow's "
+                f"max_instances must be at most {MAX_INSTANCES}; got {number}. What was received is kept in Airflow's "
                 "task state store, which holds 64 KB. Let several runs take them."
             )
         return number

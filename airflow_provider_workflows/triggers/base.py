@@ -13,15 +13,15 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_workflows import exceptions
 from airflow_provider_workflows.exceptions import WorkflowsError
-from airflow_provider_workflows.rules.forms import documented_form
-from airflow_provider_workflows.rules.holdings import Attention, attention_to
+from airflow_provider_workflows.rules.overdue import OverdueStep, overdue_step_of
+from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.settings import rejection_patience_seconds
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.base import WorkflowsHook
     from airflow_provider_workflows.polling.poll import Poll, PollScope, Reader
-    from airflow_provider_workflows.rules.holdings import Holding
-    from airflow_provider_workflows.rules.verdicts import Verdict
+    from airflow_provider_workflows.rules.overdue import PendingStep
+    from airflow_provider_workflows.rules.wait_result import WaitResult
 
 NOT_POLLED = "It was not polled."
 
@@ -36,10 +36,10 @@ class WaitTrigger(BaseTrigger):
 
     :param poll_interval: Seconds between two polls; a shared poll takes the fewest that one of its waits asks for.
     :param deadline: Wall-clock end of the wait as an ISO-8601 time, or None.
-    :param carry: What the resumed task needs to know again, passed on in the event; JSON primitives.
+    :param resume_kwargs: What the resumed task needs to know again, passed on in the event; JSON primitives.
     :param watch: Set when the task wants to be resumed for an overdue step: ``{after, known, next}``, the seconds that
         a step may be pending or None for the product's due date, the step occurrences that the task was resumed for,
-        and the :class:`Attention` that comes next, as a dict, or None.
+        and the :class:`OverdueStep` that comes next, as a dict, or None.
     :param last_poll: Where the last poll before the deferral has found it, in words.
     :param last_step: The step and its assignees that the task's log has named last, or None.
     """
@@ -49,19 +49,19 @@ class WaitTrigger(BaseTrigger):
         *,
         poll_interval: float,
         deadline: str | None,
-        carry: Any = None,
-        watch: dict[str, Any] | None = None,
+        resume_kwargs: Any = None,
+        overdue_watch: dict[str, Any] | None = None,
         last_poll: str | None = None,
         last_step: list[str] | None = None,
     ):
         super().__init__()
         self.poll_interval = poll_interval
         self.deadline = deadline
-        self.carry = carry
-        self.watch = watch
-        self.holding: Holding | None = None  # as the last poll found it, where the product has steps
+        self.resume_kwargs = resume_kwargs
+        self.overdue_watch = overdue_watch
+        self.pending_step: PendingStep | None = None  # as the last poll found it, where the product has steps
         self.item: Mapping[str, Any] | None = None  # likewise, on a worker; what the link to it is made of
-        self.last_look = last_poll or NOT_POLLED
+        self.last_poll = last_poll or NOT_POLLED
         self.last_step = last_step
         self.last_fault = ""  # what keeps the polls from succeeding
         self._outcome: asyncio.Future[Any] | None = None
@@ -87,7 +87,7 @@ class WaitTrigger(BaseTrigger):
         """Read what the wait is about; runs in a thread, makes no more than a few requests."""
 
     @abstractmethod
-    def decide(self, snapshot: Any) -> Verdict | None:
+    def evaluate(self, snapshot: Any) -> WaitResult | None:
         """Say whether the wait is over; no I/O."""
 
     @abstractmethod
@@ -102,56 +102,56 @@ class WaitTrigger(BaseTrigger):
         cls = type(self)
         common: dict[str, Any] = {"poll_interval": self.poll_interval, "deadline": self.deadline}
         optional = {
-            "carry": self.carry,
-            "watch": self.watch,
-            "last_poll": None if self.last_look == NOT_POLLED else self.last_look,
+            "resume_kwargs": self.resume_kwargs,
+            "overdue_watch": self.overdue_watch,
+            "last_poll": None if self.last_poll == NOT_POLLED else self.last_poll,
             "last_step": self._step(),
         }
         common |= {name: value for name, value in optional.items() if value is not None}
         return f"{cls.__module__}.{cls.__qualname__}", {**self.arguments(), **common}
 
-    def look(self, hook: Any) -> tuple[Any, Verdict | Attention | None]:
+    def poll_once(self, hook: Any) -> tuple[Any, WaitResult | OverdueStep | None]:
         """
         Read, and evaluate what was read; for a thread.
 
-        :raises ContractError: a response is malformed. A trigger that crashes on one would look like a failure of
+        :raises UnexpectedResponse: a response is malformed. A trigger that crashes on one would look like a failure of
             Airflow's.
         """
         try:
             with documented_form():
                 snapshot = self.snapshot(hook)
                 self.use_clock_of(hook)
-                return snapshot, self.evaluate(snapshot)
+                return snapshot, self.outcome_of(snapshot)
         except WorkflowsError as fault:
             self.last_fault = str(fault)
             raise
 
-    async def poll_singly(self, reader: Reader) -> Verdict | Attention | None:
+    async def poll_singly(self, reader: Reader) -> WaitResult | OverdueStep | None:
         """Poll by itself in a triggerer; a wait that needs many requests makes a call for each."""
-        _, outcome = await reader.call(self.look)
+        _, outcome = await reader.call(self.poll_once)
         return outcome
 
-    def evaluate(self, snapshot: Any) -> Verdict | Attention | None:
+    def outcome_of(self, snapshot: Any) -> WaitResult | OverdueStep | None:
         """Decide, and describe where it stands; an overdue step comes out when nothing is decided."""
-        verdict = self.decide(snapshot)
-        self.last_look, self.last_fault = self.describe(snapshot), ""
-        if self.watch is None or verdict is not None:
-            return verdict
-        attention = attention_to(self.holding, self.watch["after"])
-        self.watch["next"] = None if attention is None else attention.to_dict()
+        wait_result = self.evaluate(snapshot)
+        self.last_poll, self.last_fault = self.describe(snapshot), ""
+        if self.overdue_watch is None or wait_result is not None:
+            return wait_result
+        overdue_step = overdue_step_of(self.pending_step, self.overdue_watch["after"])
+        self.overdue_watch["next"] = None if overdue_step is None else overdue_step.to_dict()
         return self.overdue()
 
-    def overdue(self) -> Attention | None:
+    def overdue(self) -> OverdueStep | None:
         """Return the step that is overdue by now if nothing has changed since the last poll, unless it is known."""
-        if self.watch is None or self.watch["next"] is None:
+        if self.overdue_watch is None or self.overdue_watch["next"] is None:
             return None
         try:
-            attention = Attention(**self.watch["next"])
+            overdue_step = OverdueStep(**self.overdue_watch["next"])
         except TypeError:  # of another version of this package; the next poll finds it again
             return None
-        is_known = attention.step_occurrence_id in self.watch["known"]
+        is_known = overdue_step.step_occurrence_id in self.overdue_watch["known"]
         now = time.time() if self._server_time is None else self._server_time().timestamp()
-        return None if is_known or attention.at > now else attention
+        return None if is_known or overdue_step.at > now else overdue_step
 
     def use_clock_of(self, hook: WorkflowsHook) -> None:
         """Compare when a step is due with the time of the server, which has set it; its responses state that time."""
@@ -164,18 +164,18 @@ class WaitTrigger(BaseTrigger):
     @property
     def standing(self) -> str:
         """Where the last poll found it, and what has kept the polls from succeeding since."""
-        return f"{self.last_look} The last poll failed: {self.last_fault}" if self.last_fault else self.last_look
+        return f"{self.last_poll} The last poll failed: {self.last_fault}" if self.last_fault else self.last_poll
 
-    def look_on_worker(self, hook: Any, log: Any) -> dict[str, Any] | None:
+    def poke_on_worker(self, hook: Any, log: Any) -> dict[str, Any] | None:
         """Poll once in a task and return the event of the verdict, or None to go on; the task handles the errors."""
-        snapshot, outcome = self.look(hook)
+        snapshot, outcome = self.poll_once(hook)
         self.item = self.item_of(snapshot)
-        log.info("%s", self.last_look)
-        return None if outcome is None or isinstance(outcome, Attention) else self._event(outcome)
+        log.info("%s", self.last_poll)
+        return None if outcome is None or isinstance(outcome, OverdueStep) else self._event(outcome)
 
-    def _event(self, verdict: Verdict) -> dict[str, Any]:
-        carried = {} if self.carry is None else {"carry": self.carry}
-        return {**verdict.to_event(), **carried}
+    def _event(self, wait_result: WaitResult) -> dict[str, Any]:
+        carried = {} if self.resume_kwargs is None else {"resume_kwargs": self.resume_kwargs}
+        return {**wait_result.to_event(), **carried}
 
     # --- in a triggerer ---
 
@@ -185,7 +185,7 @@ class WaitTrigger(BaseTrigger):
 
     async def _wait(self) -> dict[str, Any]:
         from airflow_provider_workflows.polling.list_poll import MOVED
-        from airflow_provider_workflows.polling.poll import MIN_FIRST_PAUSE_SECONDS, subscribe
+        from airflow_provider_workflows.polling.poll import MIN_FIRST_DELAY_SECONDS, subscribe
 
         started = time.monotonic()
         outcome: Any = MOVED
@@ -198,16 +198,16 @@ class WaitTrigger(BaseTrigger):
                 self.last_fault = self.last_fault or poll.fault
                 poll.remove(self)
         # A wait that joins a poll which runs already can be over at once.
-        await asyncio.sleep(started + MIN_FIRST_PAUSE_SECONDS - time.monotonic())
+        await asyncio.sleep(started + MIN_FIRST_DELAY_SECONDS - time.monotonic())
         if outcome is None:
-            return {"status": "timeout", "last_look": self.standing}
+            return {"status": "timeout", "last_poll": self.standing}
         if isinstance(outcome, WorkflowsError):
             error = {"error": _public_name(outcome), "message": str(outcome)}
             return {"status": "error", **error, "deadline": self.deadline}
         if isinstance(outcome, BaseException):
             raise outcome
-        if isinstance(outcome, Attention):
-            return self._attention_event(outcome)
+        if isinstance(outcome, OverdueStep):
+            return self._overdue_event(outcome)
         return {"status": "done", **self._event(outcome), "deadline": self.deadline}
 
     async def _next_outcome(self, poll: Poll, outcome: asyncio.Future[Any]) -> Any:
@@ -229,8 +229,8 @@ class WaitTrigger(BaseTrigger):
                 self._outcome.set_result(outcome)
             return
         step = self._step()
-        if self.holding is not None and step is not None and step != self.last_step:
-            self.log.info("%s", self.holding.waiting_for())
+        if self.pending_step is not None and step is not None and step != self.last_step:
+            self.log.info("%s", self.pending_step.waiting_for())
         self.last_step = step
 
     def report_outage(self, fault: str | None) -> None:
@@ -243,15 +243,15 @@ class WaitTrigger(BaseTrigger):
 
     def _step(self) -> list[str] | None:
         """Return what tells a change of the step or of its assignees, as the last poll found them."""
-        if self.holding is None:
+        if self.pending_step is None:
             return self.last_step
-        return [str(self.holding.step_occurrence_id), *self.holding.holders]
+        return [str(self.pending_step.step_occurrence_id), *self.pending_step.assignees]
 
-    def _attention_event(self, attention: Attention) -> dict[str, Any]:
+    def _overdue_event(self, overdue_step: OverdueStep) -> dict[str, Any]:
         # With all that the resumed task needs: dag.test() drops the keyword arguments of a deferral. Without the
         # assignees, which the task reads again; only the event of a timeout names them, as the task's own log does.
-        known = [] if self.watch is None else self.watch["known"]
-        return {"status": "attention", **attention.to_dict(), "known": known, "deadline": self.deadline}
+        known = [] if self.overdue_watch is None else self.overdue_watch["known"]
+        return {"status": "overdue", **overdue_step.to_dict(), "known": known, "deadline": self.deadline}
 
     def _seconds_left(self) -> float:
         if self.deadline is None:

@@ -16,11 +16,11 @@ from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import (
-    ContractError,
     InvalidRequest,
     NotFound,
     PermissionDenied,
     RateLimited,
+    UnexpectedResponse,
     WorkflowsError,
 )
 from airflow_provider_workflows.rules import procore as rules
@@ -32,8 +32,8 @@ log = logging.getLogger(__name__)
 
 BUDGET_SECONDS = 25.0  # Airflow itself ends on_kill() after 30, and its log line does not name the instance
 MAX_REQUEST_SECONDS = 6.0  # so that there is time for another attempt after a server that did not respond
-FIRST_PAUSE_SECONDS = 1.0  # between two attempts, then doubled
-MAX_PAUSE_SECONDS = 4.0
+FIRST_DELAY_SECONDS = 1.0  # between two attempts, then doubled
+MAX_DELAY_SECONDS = 4.0
 # States in which a task goes on with its instance. No user's act leads to them: a task that is marked is over, and one
 # that is cleared has no state until Airflow schedules it again.
 GOES_ON = frozenset({"deferred", "up_for_retry"})
@@ -154,7 +154,7 @@ class _Termination:
         return True
 
     async def _terminate(self, end: float) -> None:
-        pause, was_rejected = FIRST_PAUSE_SECONDS, False
+        delay, was_rejected = FIRST_DELAY_SECONDS, False
         while True:
             try:
                 await self._hook.prepare()
@@ -163,7 +163,7 @@ class _Termination:
                 self._failure = _in_words(error)
                 is_rejected = isinstance(error, REJECTED) and error.is_documented
                 stated = error.wait if isinstance(error, RateLimited) else None
-                wait = pause if stated is None else max(stated, pause)
+                wait = delay if stated is None else max(stated, delay)
                 # A rejection can mean that the instance has just ended, which the next attempt reads.
                 if (is_rejected and was_rejected) or asyncio.get_running_loop().time() + wait >= end:
                     self._log_failure()
@@ -171,7 +171,7 @@ class _Termination:
                 log.warning(
                     "Terminating instance %s failed, will retry in %.0f s: %s", self._instance_id, wait, self._failure
                 )
-                pause, was_rejected = min(2 * pause, MAX_PAUSE_SECONDS), is_rejected
+                delay, was_rejected = min(2 * delay, MAX_DELAY_SECONDS), is_rejected
                 await asyncio.sleep(wait)
             else:
                 did = "Terminated instance %s." if is_ended_by_us else "Instance %s has ended already."
@@ -192,7 +192,7 @@ class _Termination:
             self._failure = _in_words(unreadable)
         response = self._hook.terminate_instance(self._instance_id, project_id=self._project_id)
         if not rules.has_ended(response):
-            raise ContractError(f"The response to terminating instance {self._instance_id} does not show its end")
+            raise UnexpectedResponse(f"The response to terminating instance {self._instance_id} does not show its end")
         return True
 
     async def _in_thread(self, call: Any, *args: Any) -> Any:

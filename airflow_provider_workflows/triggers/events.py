@@ -21,7 +21,7 @@ from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.polling.channel import in_new_thread
 from airflow_provider_workflows.polling.poll import snapshots
-from airflow_provider_workflows.rules.parameters import check_required, listed, text_id
+from airflow_provider_workflows.rules.parameters import as_list, check_required, str_id
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -36,10 +36,10 @@ except ImportError:  # Airflow 3.0.0, where an asset cannot be watched
 
 log = logging.getLogger(__name__)
 
-MOST_FACTS = 500  # in one event, which Airflow logs and stores; the rest comes with the next poll
+MAX_FACTS = 500  # in one event, which Airflow logs and stores; the rest comes with the next poll
 FULL_SHARD = 48_000  # bytes of JSON; Airflow's store takes 65,536 in one value
 
-Told = dict[str, Any]
+Emitted = dict[str, Any]
 
 
 class Reading:
@@ -97,7 +97,7 @@ class SnapshotProducer:
         """Nothing is left open: the poll ends with its last subscriber."""
 
 
-class Cursor:
+class SeenEventStore:
     """
     What was told, kept in an asset's state store in as many values as its size needs.
 
@@ -113,9 +113,9 @@ class Cursor:
         self._name = name
         self._size = 0  # how many shards the store's head names
         self._shards: list[str | None] = []  # what is known to be in them
-        self.kept: Told | None = None
+        self.stored: Emitted | None = None
 
-    async def load(self) -> Told | None:
+    async def load(self) -> Emitted | None:
         """Return what was told, or None if nothing was ever kept."""
         head = await self._store.aget(self._name)
         if head is None:
@@ -123,13 +123,13 @@ class Cursor:
         self._size = head["shards"]
         shards = [await self._store.aget(self._key(self._size, i), {}) for i in range(self._size)]
         self._shards = [json.dumps(shard) for shard in shards]
-        self.kept = {key: value for shard in shards for key, value in shard.items()}
-        return self.kept
+        self.stored = {key: value for shard in shards for key, value in shard.items()}
+        return self.stored
 
-    async def save(self, told: Told) -> None:
+    async def save(self, emitted: Emitted) -> None:
         """Keep what was told; what is in the store already is not written again."""
         # In a thread, for the event loop of a triggerer must not be kept.
-        shards, texts = await in_new_thread(_fitting_shards, told, max(1, len(self._shards)))
+        shards, texts = await in_new_thread(_fitting_shards, emitted, max(1, len(self._shards)))
         size = len(shards)
         if size != len(self._shards):
             self._shards = [None] * size
@@ -140,17 +140,17 @@ class Cursor:
         if size != self._size:  # last, so that until then the old ones count
             await self._store.aset(self._name, {"shards": size})
             self._size = size
-        self.kept = told
+        self.stored = emitted
 
     def _key(self, size: int, i: int) -> str:
         return f"{self._name}.{size}.{i}"
 
 
-def _fitting_shards(told: Told, size: int) -> tuple[list[Told], list[str]]:
+def _fitting_shards(emitted: Emitted, size: int) -> tuple[list[Emitted], list[str]]:
     """Split what was told into so many parts, or as many more as the store needs; return them as JSON, too."""
     while True:
-        shards: list[Told] = [{} for _ in range(size)]
-        for key, value in told.items():
+        shards: list[Emitted] = [{} for _ in range(size)]
+        for key, value in emitted.items():
             shards[crc32(key.encode()) % size][key] = value
         texts = [json.dumps(shard) for shard in shards]
         if max(map(len, texts)) <= FULL_SHARD:
@@ -174,7 +174,7 @@ class WorkflowsEventTrigger(BaseEventTrigger):
     event: ClassVar[str]
     own: ClassVar[tuple[str, ...]]  # the arguments of the subclass
     # Without a cursor, on Airflow 3.3.2+: tell what is there already, for it is open work, or only what follows.
-    tells_backlog: ClassVar[bool]
+    emits_backlog: ClassVar[bool]
 
     def __init__(
         self,
@@ -189,8 +189,8 @@ class WorkflowsEventTrigger(BaseEventTrigger):
         super().__init__(**version_compat.watcher_queue(queue))
         self.poll_interval = seconds("poll_interval", poll_interval)
         self.asset = constant("asset", asset)
-        self._cursor: Cursor | None = None
-        self._told: Told | None = None
+        self._cursor: SeenEventStore | None = None
+        self._emitted: Emitted | None = None
         self._line = 0  # counts how often something that was told did not get there
 
     @abstractmethod
@@ -198,7 +198,7 @@ class WorkflowsEventTrigger(BaseEventTrigger):
         """Return what is polled; all that decides what is read is in its key, and nothing that only filters."""
 
     @abstractmethod
-    def news(self, told: Told, outcome: Any, *, is_first: bool) -> tuple[Told, list[dict[str, Any]]]:
+    def news(self, emitted: Emitted, outcome: Any, *, is_first: bool) -> tuple[Emitted, list[dict[str, Any]]]:
         """
         Compare what a poll has found with what was told before.
 
@@ -243,40 +243,40 @@ class WorkflowsEventTrigger(BaseEventTrigger):
     async def filter_shared_stream(self, shared_stream: AsyncIterator[Any]) -> AsyncIterator[TriggerEvent]:
         async for reading in shared_stream:
             try:
-                payload = await self.tell(reading)
+                payload = await self.emit(reading)
             except Exception:  # of Airflow's API server, or a form of answer that nobody knows
                 log.warning("A poll could not be told of; the next one is.", exc_info=True)
                 continue
             if payload is not None:
                 yield TriggerEvent(payload)
 
-    async def tell(self, reading: Reading) -> dict[str, Any] | None:
+    async def emit(self, reading: Reading) -> dict[str, Any] | None:
         """Return the payload of the event that a reading makes for this asset, if any."""
         if self._cursor is None:
-            cursor = Cursor(self.store, self.store_key)
-            self._told = await cursor.load()
+            cursor = SeenEventStore(self.store, self.store_key)
+            self._emitted = await cursor.load()
             self._cursor = cursor
-        before, line = self._told, self._line
-        is_first = before is None and not self.tells_backlog
-        self._told, facts = self.news(before or {}, reading.outcome, is_first=is_first)
-        if self._told != self._cursor.kept:
+        before, line = self._emitted, self._line
+        is_first = before is None and not self.emits_backlog
+        self._emitted, facts = self.news(before or {}, reading.outcome, is_first=is_first)
+        if self._emitted != self._cursor.stored:
             roll_back = partial(self._roll_back, line, before) if facts else _nothing
-            reading.followups.append((partial(self._commit, line, self._told), roll_back))
+            reading.followups.append((partial(self._commit, line, self._emitted), roll_back))
         return self.payload(facts, reading.outcome)
 
-    def is_noted(self, key: str, value: Any) -> bool:
+    def is_recorded(self, key: str, value: Any) -> bool:
         """Say whether what was told under a key is in the asset's state store by now."""
-        return self._cursor is None or (self._cursor.kept or {}).get(key) == value
+        return self._cursor is None or (self._cursor.stored or {}).get(key) == value
 
-    async def _commit(self, line: int, told: Told) -> None:
+    async def _commit(self, line: int, emitted: Emitted) -> None:
         assert self._cursor is not None
         if line == self._line:
-            await self._cursor.save(told)
+            await self._cursor.save(emitted)
 
-    def _roll_back(self, line: int, before: Told | None) -> None:
+    def _roll_back(self, line: int, before: Emitted | None) -> None:
         if line == self._line:  # what was read since was compared with something that nobody was told of
             self._line += 1
-            self._told = before
+            self._emitted = before
 
     @property
     def store(self) -> AssetStore:
@@ -316,11 +316,11 @@ class WorkflowsEventTrigger(BaseEventTrigger):
             "after a restart of the triggerer what happens from then on.",
             type(self).__name__,
         )
-        told: Told | None = None
+        emitted: Emitted | None = None
         async with aclosing(self.snapshots()) as outcomes:
             async for outcome in outcomes:
                 try:
-                    told, facts = self.news(told or {}, outcome, is_first=told is None)
+                    emitted, facts = self.news(emitted or {}, outcome, is_first=emitted is None)
                 except Exception:
                     log.exception("A poll could not be told of; the next one is.")
                     continue
@@ -350,7 +350,7 @@ def constant(name: str, value: Any) -> str | None:
     if "{{" in str(value) or "{%" in str(value):
         raise ConfigurationError(f"{name} is a template, and Airflow renders none in an asset's watcher.")
     check_required(**{name: value})
-    return text_id(value)
+    return str_id(value)
 
 
 def connection_id(name: str, value: Any) -> str:
@@ -366,7 +366,7 @@ def constants(name: str, value: Any) -> list[str]:
     The list is sorted: in whatever order the values are given, and whatever order a set has in this process, it is the
     same watcher with the same cursor.
     """
-    return sorted({text for one in listed(value) if (text := constant(name, one)) is not None})
+    return sorted({text for one in as_list(value) if (text := constant(name, one)) is not None})
 
 
 def seconds(name: str, value: timedelta | float | None) -> float:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from airflow_provider_workflows.exceptions import NotFound
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_replacements as replacements
-from airflow_provider_workflows.rules.parameters import text_id
+from airflow_provider_workflows.rules.parameters import str_id
 from airflow_provider_workflows.rules.procore_timeline import AmbiguousHistory
-from airflow_provider_workflows.rules.verdicts import Verdict, Word
+from airflow_provider_workflows.rules.wait_result import WaitAction, WaitResult
 from airflow_provider_workflows.triggers.base import WaitTrigger
 from airflow_provider_workflows.triggers.cancellation import terminate_if_killed
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook
     from airflow_provider_workflows.polling.poll import PollScope
     from airflow_provider_workflows.polling.procore import ResponseQuery, ResponseRequests
-    from airflow_provider_workflows.rules.holdings import Attention
+    from airflow_provider_workflows.rules.overdue import OverdueStep
     from airflow_provider_workflows.rules.procore_timeline import Timeline
 
 MAX_REQUESTS = 200  # in one event, which Airflow logs and stores; the others go on waiting for a response
@@ -142,56 +142,58 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         instance_id = self.instance_id or self._newest_of_item(hook)
         if self.item_id is None:  # the history does not name the item
             shown = hook.get_instance(instance_id, project_id=self.project_id)
-            self.item_id, self.tool_type = text_id(shown.get("item_id")), text_id(shown.get("tool_type"))
-            self.tool_subtype = text_id(shown.get("tool_subtype"))
+            self.item_id, self.tool_type = str_id(shown.get("item_id")), str_id(shown.get("tool_type"))
+            self.tool_subtype = str_id(shown.get("tool_subtype"))
         return self._snapshot(hook.get_instance_history(instance_id, project_id=self.project_id), instance_id)
 
-    def evaluate_histories(self, histories: list[Any]) -> Verdict | Attention | None:
+    def evaluate_histories(self, histories: list[Any]) -> WaitResult | OverdueStep | None:
         """
         Decide by the histories of all instances of the item, the newest first.
 
         :raises AmbiguousHistory: they do not say which of them is whose.
         """
         instance_id, history = self._own_history(histories)
-        return self.evaluate(self._snapshot(history, instance_id))
+        return self.outcome_of(self._snapshot(history, instance_id))
 
     def _snapshot(self, history: dict[str, Any], instance_id: str) -> tuple[dict[str, Any], dict[str, Any] | None]:
         timeline = rules.timeline_of(history)
         instance = rules.describe_instance(timeline, instance_id=instance_id, item_id=self.item_id)
-        self.holding = rules.holding_of(timeline)
-        return {**instance, "project_id": self.project_id}, self._visit(timeline)
+        self.pending_step = rules.pending_step_of(timeline)
+        return {**instance, "project_id": self.project_id}, self._occurrence(timeline)
 
     def _own_history(self, histories: list[Any]) -> tuple[str, dict[str, Any]]:
         named = {str(history["instance_id"]): history for history in histories if history.get("instance_id")}
-        wanted = self.instance_id
-        if wanted is not None and len(histories) == 1 and not named:
-            return wanted, histories[0]
+        desired = self.instance_id
+        if desired is not None and len(histories) == 1 and not named:
+            return desired, histories[0]
         if len(named) < len(histories):
             raise AmbiguousHistory(False)
-        if wanted is None and named:
-            wanted = rules.newest_instance(
+        if desired is None and named:
+            desired = rules.newest_instance(
                 {**rules.describe_instance(history, instance_id=one, item_id=None), "id": one}
                 for one, history in named.items()
             )
-        if wanted is None or wanted not in named:  # its own look says whether it is gone
+        if desired is None or desired not in named:  # its own look says whether it is gone
             raise AmbiguousHistory(True)
-        return wanted, named[wanted]
+        return desired, named[desired]
 
-    def decide(self, snapshot: tuple[dict[str, Any], dict[str, Any] | None]) -> Verdict | None:
-        instance, visit = snapshot
-        return rules.decide_instance(
+    def evaluate(self, snapshot: tuple[dict[str, Any], dict[str, Any] | None]) -> WaitResult | None:
+        instance, occurrence = snapshot
+        return rules.evaluate_instance(
             instance,
             until=self.until,
             fail_on=self.fail_on,
             skip_on=self.skip_on,
-            visit=visit,
+            occurrence=occurrence,
             awaited=self._awaited_steps(),
         )
 
     def describe(self, snapshot: tuple[dict[str, Any], dict[str, Any] | None]) -> str:
         instance, _ = snapshot
         tool = "" if self.tool_type is None else f" ({self.tool_type})"
-        step = "" if self.holding is None else f" at step {self.holding.step!r} {self.holding.told()}"
+        step = (
+            "" if self.pending_step is None else f" at step {self.pending_step.step!r} {self.pending_step.describe()}"
+        )
         return (
             f"Instance {instance['instance_id']} of item {instance['item_id']}{tool} is {instance['state']}"
             f"{step}; waited for: {', '.join([*self.until, *self._awaited_steps()])}."
@@ -210,10 +212,13 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
                 task_instance=self.task_instance,
             )
 
-    def _visit(self, history: Timeline) -> dict[str, Any] | None:
-        wishes = [(step, False) for step in self.step_reached] + [(step, True) for step in self.step_answered]
-        visits = (rules.find_visit(history, step, answered=answered, after=self.after) for step, answered in wishes)
-        return next((visit for visit in visits if visit is not None), None)
+    def _occurrence(self, history: Timeline) -> dict[str, Any] | None:
+        desired_groups = [(step, False) for step in self.step_reached] + [(step, True) for step in self.step_answered]
+        occurrences = (
+            rules.find_occurrence(history, step, answered=answered, after=self.after)
+            for step, answered in desired_groups
+        )
+        return next((occurrence for occurrence in occurrences if occurrence is not None), None)
 
     def _awaited_steps(self) -> list[str]:
         reached = [f"step {step!r} reached" for step in self.step_reached]
@@ -280,12 +285,12 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
         self.found = self.found or ResponseRequests()
         return run_directly(self.found.read(DirectCaller(hook), self._query))
 
-    def evaluate(self, snapshot: ResponseRequests) -> Verdict | Attention | None:
+    def outcome_of(self, snapshot: ResponseRequests) -> WaitResult | OverdueStep | None:
         self.found = snapshot
-        return super().evaluate(snapshot)
+        return super().outcome_of(snapshot)
 
-    def look(self, hook: ProcoreHook) -> tuple[Any, Verdict | Attention | None]:
-        looked = super().look(hook)
+    def poll_once(self, hook: ProcoreHook) -> tuple[Any, WaitResult | OverdueStep | None]:
+        looked = super().poll_once(hook)
         self._log_broken()
         return looked
 
@@ -302,13 +307,13 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
             self.log.info("Instance %s is not left out any more.", instance_id)
         self._logged_broken = set(broken)
 
-    def decide(self, snapshot: ResponseRequests) -> Verdict | None:
+    def evaluate(self, snapshot: ResponseRequests) -> WaitResult | None:
         found = snapshot.requests[:MAX_REQUESTS]
         if not found:
             return None
         more = f" and {len(snapshot.requests) - len(found)} more" if len(snapshot.requests) > len(found) else ""
         reason = f"{len(found)} instance(s){more} wait for a response of user {snapshot.user_id}"
-        return Verdict("succeed", found, reason)
+        return WaitResult("succeed", found, reason)
 
     def describe(self, snapshot: ResponseRequests) -> str:
         shown = [f"{request['instance_id']} at {request['step']!r}" for request in snapshot.requests[:MAX_NAMED]]
@@ -325,9 +330,9 @@ class ProcoreBackgroundWaitTrigger(ProcoreWaitTrigger):
     So a 404 is believed no earlier than any other rejection, at the first poke as well.
     """
 
-    def look(self, hook: ProcoreHook) -> tuple[Any, Verdict | Attention | None]:
+    def poll_once(self, hook: ProcoreHook) -> tuple[Any, WaitResult | OverdueStep | None]:
         try:
-            return super().look(hook)
+            return super().poll_once(hook)
         except NotFound as not_shown:
             not_shown.is_documented = False
             raise
@@ -365,23 +370,25 @@ class ProcoreAsyncOperationWaitTrigger(ProcoreBackgroundWaitTrigger):
         for operation_id in self.operation_ids:
             operation = self._ended.get(operation_id)
             if operation is None:
-                answer = hook.get_async_operation(operation_id)
-                operation = {**rules.describe_operation(answer), "operation_id": operation_id}
-                if rules.operation_ended(answer):
+                response = hook.get_async_operation(operation_id)
+                operation = {**rules.describe_operation(response), "operation_id": operation_id}
+                if rules.operation_ended(response):
                     self._ended[operation_id] = operation  # it is not asked for again
             shown.append(operation)
         return shown
 
-    def decide(self, snapshot: list[dict[str, Any]]) -> Verdict | None:
+    def evaluate(self, snapshot: list[dict[str, Any]]) -> WaitResult | None:
         if not all(operation_id in self._ended for operation_id in self.operation_ids):
             return None
         states = {str(operation["status"]) for operation in snapshot}
-        word: Word = "skip" if states & set(self.skip_on) else "succeed" if states <= set(self.until) else "fail"
-        told = "; ".join(_told(operation) for operation in snapshot)
-        return Verdict(word, {"operations": snapshot}, told)
+        action: WaitAction = (
+            "skip" if states & set(self.skip_on) else "succeed" if states <= set(self.until) else "fail"
+        )
+        described = "; ".join(_described(operation) for operation in snapshot)
+        return WaitResult(action, {"operations": snapshot}, described)
 
     def describe(self, snapshot: list[dict[str, Any]]) -> str:
-        return "; ".join(_told(operation) for operation in snapshot)
+        return "; ".join(_described(operation) for operation in snapshot)
 
 
 class ProcoreBulkReplaceWaitTrigger(ProcoreBackgroundWaitTrigger):
@@ -407,25 +414,25 @@ class ProcoreBulkReplaceWaitTrigger(ProcoreBackgroundWaitTrigger):
         self._is_ahead = self.first_day is not None and today < self.first_day
         return {"request_id": self.request_id, "status": status}
 
-    def decide(self, snapshot: dict[str, Any]) -> Verdict | None:
+    def evaluate(self, snapshot: dict[str, Any]) -> WaitResult | None:
         status = snapshot["status"]
         if status not in replacements.DOCUMENTED and str(status) not in self._unknown:
             self._unknown.add(str(status))
             self.log.warning("%s, which is not a documented one. The wait goes on.", self.describe(snapshot))
-        word: Word | None = None
+        action: WaitAction | None = None
         if status in replacements.FAILED or (status == replacements.EXPIRED and self.first_day is None):
-            word = "fail"
+            action = "fail"
         elif status in replacements.OVER or status == replacements.ACTIVE:
-            word = "succeed"
+            action = "succeed"
         elif status == replacements.UPCOMING and self._is_ahead:
-            word = "succeed"  # Procore does it on its first day, which may be months ahead
-        return None if word is None else Verdict(word, snapshot, self.describe(snapshot))
+            action = "succeed"  # Procore does it on its first day, which may be months ahead
+        return None if action is None else WaitResult(action, snapshot, self.describe(snapshot))
 
     def describe(self, snapshot: dict[str, Any]) -> str:
         return f"The status of request {snapshot['request_id']} to replace an assignee: {snapshot['status']}"
 
 
-def _told(operation: dict[str, Any]) -> str:
+def _described(operation: dict[str, Any]) -> str:
     error = f" ({operation['error']})" if operation["error"] else ""
     counts = f", {operation['completed']} done, {operation['failed']} failed" if operation["completed_at"] else ""
     return f"Operation {operation['operation_id']} is {operation['status']}{error}{counts}"

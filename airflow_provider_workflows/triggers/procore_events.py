@@ -11,9 +11,9 @@ from airflow_provider_workflows.polling.procore_events import InstancesScope, Re
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_events as events
 from airflow_provider_workflows.rules.parameters import check_choice
-from airflow_provider_workflows.rules.procore_events import CHANGES, Instances, Requested, Told
+from airflow_provider_workflows.rules.procore_events import CHANGES, Emitted, Instances, Requested
 from airflow_provider_workflows.triggers.events import (
-    MOST_FACTS,
+    MAX_FACTS,
     WorkflowsEventTrigger,
     connection_id,
     constant,
@@ -95,7 +95,7 @@ class ProcoreResponseRequestedTrigger(ProcoreEventTrigger):
     """
 
     event = "response_requested"
-    tells_backlog = True
+    emits_backlog = True
     own = (*ProcoreEventTrigger.own, "user_id")
 
     def __init__(self, *, user_id: str | int | None = None, **kwargs: Any):
@@ -111,8 +111,8 @@ class ProcoreResponseRequestedTrigger(ProcoreEventTrigger):
     def watched(self) -> tuple[Any, ...]:
         return (*super().watched(), self.user_id)
 
-    def news(self, told: Told, outcome: Requested, *, is_first: bool) -> tuple[Told, list[dict[str, Any]]]:
-        return events.new_requests(told, outcome, is_first=is_first, limit=MOST_FACTS)
+    def news(self, emitted: Emitted, outcome: Requested, *, is_first: bool) -> tuple[Emitted, list[dict[str, Any]]]:
+        return events.new_requests(emitted, outcome, is_first=is_first, limit=MAX_FACTS)
 
 
 class ProcoreInstanceChangedTrigger(ProcoreEventTrigger):
@@ -146,7 +146,7 @@ class ProcoreInstanceChangedTrigger(ProcoreEventTrigger):
     """
 
     event = "instance_changed"
-    tells_backlog = False
+    emits_backlog = False
     own = (*ProcoreEventTrigger.own, "states", "changes")
 
     def __init__(
@@ -163,12 +163,17 @@ class ProcoreInstanceChangedTrigger(ProcoreEventTrigger):
     def scope(self) -> PollScope:
         return InstancesScope(*self.place)
 
-    def news(self, told: Told, outcome: Instances, *, is_first: bool) -> tuple[Told, list[dict[str, Any]]]:
+    def news(self, emitted: Emitted, outcome: Instances, *, is_first: bool) -> tuple[Emitted, list[dict[str, Any]]]:
         return events.changed_instances(
-            told, outcome, is_first=is_first, limit=MOST_FACTS, is_stored=self.is_noted, is_wanted=self._is_wanted
+            emitted,
+            outcome,
+            is_first=is_first,
+            limit=MAX_FACTS,
+            is_stored=self.is_recorded,
+            is_desired=self._is_desired,
         )
 
-    def _is_wanted(self, fact: Mapping[str, Any]) -> bool:
+    def _is_desired(self, fact: Mapping[str, Any]) -> bool:
         return (not self.states or fact["state"] in self.states) and (
             not self.changes or fact["change"] in self.changes
         )

@@ -5,16 +5,16 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_workflows.exceptions import ContractError
+from airflow_provider_workflows.exceptions import UnexpectedResponse
 from airflow_provider_workflows.rules import procore_legacy as rules
-from airflow_provider_workflows.rules.times import parse_time
-from airflow_provider_workflows.rules.verdicts import Verdict
+from airflow_provider_workflows.rules.datetimes import parse_time
+from airflow_provider_workflows.rules.wait_result import WaitResult
 from airflow_provider_workflows.triggers.procore import ProcoreConnectionWaitTrigger
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
     from airflow_provider_workflows.polling.poll import PollScope
-    from airflow_provider_workflows.rules.holdings import Attention
+    from airflow_provider_workflows.rules.overdue import OverdueStep
 
 
 # An instance without an activity can be between two states; it has ended if each poll finds it so for that long.
@@ -28,7 +28,7 @@ class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
     :param project_id: Project of the object, or None for the connection's.
     :param instance_id: The instance; or None where a subclass looks it up.
     :param mark: Of where a look on the worker has found it, or None.
-    :param idle: Since when all polls have found it without an activity in the same visit of a state: ``{visit,
+    :param idle: Since when all polls have found it without an activity in the same visit of a state: ``{occurrence,
         since}``, in unix time; or None.
     """
 
@@ -67,22 +67,22 @@ class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
     def list_key(self) -> str | None:
         return self.instance_id
 
-    def look(self, hook: ProcoreLegacyHook) -> tuple[Any, Verdict | Attention | None]:
+    def poll_once(self, hook: ProcoreLegacyHook) -> tuple[Any, WaitResult | OverdueStep | None]:
         """Look, and remember by its mark what was seen: a list shows then whether it has changed since."""
-        snapshot, verdict = super().look(hook)
+        snapshot, wait_result = super().poll_once(hook)
         self.mark = None if self.is_undecided(snapshot) else rules.mark_of(snapshot)
-        return snapshot, verdict
+        return snapshot, wait_result
 
     def show(self, hook: ProcoreLegacyHook, instance_id: str) -> dict[str, Any]:
         """Read where an instance stands, who holds it, and since when it lists no activity."""
         shown = hook.get_instance(instance_id)
-        self.holding = rules.holding_of(shown)
+        self.pending_step = rules.pending_step_of(shown)
         described = rules.describe_instance(shown)
-        visit = f"{described['state_id']}@{described['state_set_at']}"
+        occurrence = f"{described['state_id']}@{described['state_set_at']}"
         if not rules.is_idle(described):
             self.idle = None
-        elif self.idle is None or self.idle["visit"] != visit:
-            self.idle = {"visit": visit, "since": time.time()}
+        elif self.idle is None or self.idle["occurrence"] != occurrence:
+            self.idle = {"occurrence": occurrence, "since": time.time()}
         return described
 
     @property
@@ -95,7 +95,7 @@ class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
 
     def where(self, instance: dict[str, Any]) -> str:
         """Say for the log where an instance stands."""
-        held = f"since {instance['state_set_at']}" if self.holding is None else self.holding.told()
+        held = f"since {instance['state_set_at']}" if self.pending_step is None else self.pending_step.describe()
         return (
             f"Instance {instance['instance_id']} of {instance['object_type']} {instance['object_id']} is in state "
             f"{instance['state']!r} {held}"
@@ -170,9 +170,9 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
             self.after = {**self.after, "state_id": None}  # somebody acted since, so that visit is over
         return instance
 
-    def decide(self, snapshot: dict[str, Any]) -> Verdict | None:
+    def evaluate(self, snapshot: dict[str, Any]) -> WaitResult | None:
         assert not isinstance(self.after, str)
-        return rules.decide_instance(
+        return rules.evaluate_instance(
             snapshot,
             until=self.until,
             fail_on=self.fail_on,
@@ -184,8 +184,8 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
         )
 
     def describe(self, snapshot: dict[str, Any]) -> str:
-        wishes = [*self.until, *([] if self.activity is None else [f"activity {self.activity}"])]
-        return f"{self.where(snapshot)}; waited for: {', '.join(wishes)}."
+        desired_groups = [*self.until, *([] if self.activity is None else [f"activity {self.activity}"])]
+        return f"{self.where(snapshot)}; waited for: {', '.join(desired_groups)}."
 
     def is_undecided(self, instance: dict[str, Any]) -> bool:
         is_within_a_second = isinstance(self.after, dict) and rules.is_undecided(instance, self.after)
@@ -197,7 +197,7 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
             return rules.moment_of(after)
         action = rules.action_of(hook.get_activity_history(after, instance_id=instance_id))
         if parse_time(action["at"]) is None:
-            raise ContractError(
+            raise UnexpectedResponse(
                 f"History {after} has no time ({action['at']!r}), so nothing tells which state came after it. Give "
                 "after as a time instead"
             )
@@ -212,26 +212,26 @@ class ProcoreLegacyStateChangeWaitTrigger(ProcoreLegacyWaitTrigger):
 
     :param project_id: Project of the object, or None for the connection's.
     :param instance_id: The instance.
-    :param visit: The visit of the state: ``{id, name, status, set_at}``.
+    :param occurrence: The visit of the state: ``{id, name, status, set_at}``.
     :param performed: What the operator returns of the activity.
     """
 
-    def __init__(self, *, visit: dict[str, Any], performed: dict[str, Any], **kwargs: Any):
+    def __init__(self, *, occurrence: dict[str, Any], performed: dict[str, Any], **kwargs: Any):
         super().__init__(**kwargs)
-        self.visit = visit
+        self.occurrence = occurrence
         self.performed = performed
 
     def arguments(self) -> dict[str, Any]:
-        return {**super().arguments(), "visit": self.visit, "performed": self.performed}
+        return {**super().arguments(), "occurrence": self.occurrence, "performed": self.performed}
 
     def snapshot(self, hook: ProcoreLegacyHook) -> dict[str, Any]:
         return self.show(hook, str(self.instance_id))
 
-    def decide(self, snapshot: dict[str, Any]) -> Verdict | None:
-        return rules.decide_state_change(snapshot, self.visit, self.performed, is_over=self.is_over)
+    def evaluate(self, snapshot: dict[str, Any]) -> WaitResult | None:
+        return rules.evaluate_state_change(snapshot, self.occurrence, self.performed, is_over=self.is_over)
 
     def describe(self, snapshot: dict[str, Any]) -> str:
         return (
             f"{self.where(snapshot)}; waited for: another state than "
-            f"{self.visit['name'] or self.visit['id']!r} since {self.visit['set_at']}."
+            f"{self.occurrence['name'] or self.occurrence['id']!r} since {self.occurrence['set_at']}."
         )

@@ -28,10 +28,10 @@ class WakeUpTrigger(BaseTrigger):
         return f"{cls.__module__}.{cls.__qualname__}", {"until": self.until, "event": self.event}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        from airflow_provider_workflows.polling.poll import MAX_SLEEP_SECONDS, MIN_FIRST_PAUSE_SECONDS
+        from airflow_provider_workflows.polling.poll import MAX_SLEEP_SECONDS, MIN_FIRST_DELAY_SECONDS
 
         # Airflow can fail a task whose trigger fires right after the deferral.
-        soonest = datetime.now(timezone.utc) + timedelta(seconds=MIN_FIRST_PAUSE_SECONDS)
+        soonest = datetime.now(timezone.utc) + timedelta(seconds=MIN_FIRST_DELAY_SECONDS)
         until = max(datetime.fromisoformat(self.until), soonest)
         # The wall-clock is read now and then, because the event loop's clock stands still while the machine sleeps.
         while (left := (until - datetime.now(timezone.utc)).total_seconds()) > 0:  # noqa: ASYNC110  time alone ends it

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import NotFound, ServerError, WorkflowsError
-from airflow_provider_workflows.rules.verdicts import Verdict
+from airflow_provider_workflows.rules.wait_result import WaitResult
 from airflow_provider_workflows.triggers.base import WaitTrigger
 
 if TYPE_CHECKING:
@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.polling.poll import PollScope
 
 
-MOST_INSTANCES = 500  # that one wait, or a watcher in a row, takes
-MOST_FAILURES = 3  # polls in a row that a server answers with an error of its own before a wrong step is suspected
+MAX_INSTANCES = 500  # that one wait, or a watcher in a row, takes
+MAX_FAILURES = 3  # polls in a row that a server answers with an error of its own before a wrong step is suspected
 WHAT_TO_DO = (
     "If an integration instance was taken out of Workflowsoft, nobody works on it: compare with the processes running "
     "there. One that you find there can be handled by giving its id to the operators by hand."
@@ -28,7 +28,7 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
     """
     Waits until an integration step has new instances.
 
-    It polls in a triggerer only where reading leaves them there (``kept_until_completed``), for a trigger cannot
+    It polls in a triggerer only where reading leaves them there (``listed_until_completed``), for a trigger cannot
     keep what it has read; else a sensor on a worker calls its parts. Where a triggerer begins with it and the
     connection says otherwise by now, it sends the task back to a worker.
 
@@ -76,7 +76,7 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         return f"{self.step!r} ({self.step_id})" if self.step else str(self.step_id)
 
     @property
-    def wanted(self) -> int:
+    def desired(self) -> int:
         return self.max_instances or 1
 
     def open_hook(self) -> WorkflowsoftHook:
@@ -110,7 +110,7 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
             instances = hook.poll_new_integrations(str(self.step_id), is_known=self.diagram_id is not None)
         except ServerError as failed:
             self.failures += 1
-            if self.failures < MOST_FAILURES:
+            if self.failures < MAX_FAILURES:
                 raise
             raise failed.reworded(
                 f"{self.failures} polls in a row of integration step {self.name} failed in the server, which is how "
@@ -125,14 +125,14 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         return instances
 
     def drain(
-        self, poll: Callable[[], list[dict[str, str | None]]], wanted: int | None = None
+        self, poll: Callable[[], list[dict[str, str | None]]], desired: int | None = None
     ) -> list[dict[str, str | None]]:
         """
         Poll until enough is there, nothing new comes or an instance comes again, and return each instance once.
 
         A fault ends it, and is raised where nothing was received before.
         """
-        wanted = wanted or self.wanted
+        desired = desired or self.desired
         found: dict[str | None, dict[str, str | None]] = {}
         while True:
             try:
@@ -144,14 +144,14 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
                 break
             expected = len(found) + len(rows)
             found |= {row["integration_instance_id"]: row for row in rows}
-            if not rows or len(found) < expected or len(found) >= wanted:
+            if not rows or len(found) < expected or len(found) >= desired:
                 break
         return list(found.values())
 
-    def look_event(self) -> dict[str, Any]:
+    def poke_event(self) -> dict[str, Any]:
         """Return the event that lets the sensor poll again, on a worker; with all that it has to know then."""
         place = None if self.step_id is None else self.place
-        return {"status": "look", "deadline": self.deadline, "place": place, "last_look": self.standing}
+        return {"status": "poke", "deadline": self.deadline, "place": place, "last_poll": self.standing}
 
     async def _wait(self) -> dict[str, Any]:
         from airflow_provider_workflows.polling.workflowsoft import DestructivePoll
@@ -160,23 +160,23 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
             return await super()._wait()
         except DestructivePoll:
             self.log.info("By now reading takes instances out, as the connection says, so a worker goes on polling.")
-            return self.look_event()
+            return self.poke_event()
 
     def snapshot(self, hook: WorkflowsoftHook) -> list[dict[str, str | None]]:
-        if not hook.keeps_until_completed:
+        if not hook.lists_until_completed:
             from airflow_provider_workflows.polling.workflowsoft import DestructivePoll
 
             raise DestructivePoll
         self.locate(hook)
         return self.drain(lambda: self.poll(hook))
 
-    def decide(self, snapshot: list[dict[str, str | None]]) -> Verdict | None:
+    def evaluate(self, snapshot: list[dict[str, str | None]]) -> WaitResult | None:
         if not snapshot:
             return None
         # Where reading leaves them there, what is more than wanted is for the next look.
-        instances = snapshot[: self.wanted]
-        result = {"instances": instances, "place": self.place, "suspected_lost": []}
-        return Verdict("succeed", result, f"Step {self.name} has {named(instances)}.")
+        instances = snapshot[: self.desired]
+        result = {"instances": instances, "place": self.place, "possibly_lost": []}
+        return WaitResult("succeed", result, f"Step {self.name} has {named(instances)}.")
 
     def describe(self, snapshot: list[dict[str, str | None]]) -> str:
         return f"Step {self.name}: {len(snapshot) or 'no'} new integration instance(s)."

@@ -17,21 +17,21 @@ from uuid import uuid4
 from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.exceptions import NOTHING_DONE, ConfigurationError
 from airflow_provider_workflows.polling.channel import CONNECTION_TTL_SECONDS, in_new_thread
-from airflow_provider_workflows.polling.poll import MAX_REJECTED_PAUSE_SECONDS, PollScope
+from airflow_provider_workflows.polling.poll import MAX_REJECTED_DELAY_SECONDS, PollScope
 from airflow_provider_workflows.polling.rate_limiter import MAX_BLOCK_SECONDS
-from airflow_provider_workflows.rules.parameters import one_of
+from airflow_provider_workflows.rules.parameters import require_exactly_one
 from airflow_provider_workflows.rules.poll_journal import PollJournal
 from airflow_provider_workflows.rules.workflowsoft import UnreadableInstances
 from airflow_provider_workflows.triggers.events import (
+    Emitted,
     Reading,
     SnapshotProducer,
-    Told,
     WorkflowsEventTrigger,
     connection_id,
     constant,
 )
 from airflow_provider_workflows.triggers.workflowsoft import (
-    MOST_INSTANCES,
+    MAX_INSTANCES,
     WorkflowsoftIntegrationWaitTrigger,
     named,
     report_loss,
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MOST_TOLD = 5000  # ids that are remembered where instances are kept until they are completed
+MAX_EMITTED = 5000  # ids that are remembered where instances are kept until they are completed
 LEAVING_LOOK = 0.1  # seconds between two looks at whether a stream that ends has noted all it knows
 STORE_TRIES = 7  # the pauses between them double from one second: about a minute in all
 CONSUMES = object()  # what a poll yields where it would take instances out
@@ -78,7 +78,7 @@ class StepEventsScope(PollScope):
         return "workflowsoft"
 
     async def read(self, reader: Reader, subscribers: Sequence[Any]) -> None:
-        if not await reader.call(lambda hook: hook.keeps_until_completed):
+        if not await reader.call(lambda hook: hook.lists_until_completed):
             reader.deliver_all((subscriber, CONSUMES) for subscriber in subscribers)
             return
         if time.monotonic() - self._read_at < await reader.call(lambda hook: hook.shortest_poll):
@@ -102,11 +102,11 @@ class StepEventsScope(PollScope):
         """Poll once; what cannot be read of an answer concerns only itself, for a poll takes nothing out."""
         try:
             instances = self._reader.poll(hook)
-        except UnreadableInstances as odd:
+        except UnreadableInstances as malformed:
             if not self._is_malformed:
-                log.warning("Polling step %s: a part of the response is left out. %s", self._reader.name, odd)
+                log.warning("Polling step %s: a part of the response is left out. %s", self._reader.name, malformed)
             self._is_malformed = True
-            return odd.instances
+            return malformed.instances
         self._is_malformed = False
         return instances
 
@@ -138,15 +138,15 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
     """
     Tells an asset of every new integration instance of a step.
 
-    Where the connection says that instances are ``kept_until_completed``, a poll leaves them there, and one that
+    Where the connection says that instances are ``listed_until_completed``, a poll leaves them there, and one that
     was told is not told again. Where reading takes them out (``consumed_on_read``, the default), it polls on
     Airflow 3.3.2 and newer only: there it notes in the asset's state store that a poll begins, and what came before
     it tells of it. A poll whose answer never came is a suspected loss; the log says so, the statistic
     ``workflows.suspected_lost_delivery``, and the next event.
 
-    The event's payload is ``{event: "integration", workflowsoft_conn_id, suspected_lost, events}``, each of the
+    The event's payload is ``{event: "integration", workflowsoft_conn_id, possibly_lost, events}``, each of the
     events ``{event_id, integration_instance_id, process_instance_id, diagram_id, step_id, step}``, which operators
-    take whole as ``integration_instance_id``; ``suspected_lost`` are stretches ``{since, until}``, ISO-8601 times
+    take whole as ``integration_instance_id``; ``possibly_lost`` are stretches ``{since, until}``, ISO-8601 times
     in UTC.
 
     Reference: the vendor's help page "For Developers - how to integrate an external system".
@@ -166,7 +166,7 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
     """
 
     event = "integration"
-    tells_backlog = True
+    emits_backlog = True
     own = ("workflowsoft_conn_id", "diagram", "step", "step_id", "max_instances")
 
     def __init__(
@@ -185,16 +185,16 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
         self.step = constant("step", step)
         self.diagram = constant("diagram", diagram)
         self.step_id = constant("step_id", step_id)
-        one_of(step=self.step, step_id=self.step_id)
-        one_of(diagram=self.diagram, step_id=self.step_id)
+        require_exactly_one(step=self.step, step_id=self.step_id)
+        require_exactly_one(diagram=self.diagram, step_id=self.step_id)
         if isinstance(max_instances, bool) or not isinstance(max_instances, int):
             raise ConfigurationError(f"max_instances must be a whole number; got {max_instances!r}.")
-        if not 1 <= max_instances <= MOST_INSTANCES:
-            raise ConfigurationError(f"max_instances must be from 1 to {MOST_INSTANCES}; got {max_instances}.")
+        if not 1 <= max_instances <= MAX_INSTANCES:
+            raise ConfigurationError(f"max_instances must be from 1 to {MAX_INSTANCES}; got {max_instances}.")
         self.max_instances = max_instances
         self.workflowsoft_conn_id = connection_id("workflowsoft_conn_id", workflowsoft_conn_id)
         self._journal: AssetJournal | None = None
-        self._is_refused = False
+        self._is_rejected = False
 
     def reader(self) -> WorkflowsoftIntegrationWaitTrigger:
         """Return what finds the step and polls it."""
@@ -221,34 +221,34 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
     def create_shared_stream_producer(cls, kwargs: dict[str, Any]) -> Any:
         return IntegrationProducer(cls(**kwargs))
 
-    def news(self, told: Told, outcome: Any, *, is_first: bool) -> tuple[Told, list[dict[str, Any]]]:
+    def news(self, emitted: Emitted, outcome: Any, *, is_first: bool) -> tuple[Emitted, list[dict[str, Any]]]:
         # Without a cursor, too, all that is open is told: a poll may show one instance only, which hides the others.
         if outcome is CONSUMES:
-            self._refuse()
-            return told, []
+            self._reject()
+            return emitted, []
         place, found = outcome
-        new = [row for row in found if row["integration_instance_id"] not in told]
+        new = [row for row in found if row["integration_instance_id"] not in emitted]
         # An instance that is shown no longer can be hidden behind another, so it is not forgotten at once.
-        told = {**told, **{str(row["integration_instance_id"]): 1 for row in new}}
+        emitted = {**emitted, **{str(row["integration_instance_id"]): 1 for row in new}}
         shown = {row["integration_instance_id"] for row in found}
-        surplus = [one for one in told if one not in shown][: max(0, len(told) - MOST_TOLD)]
-        return {one: 1 for one in told if one not in surplus}, told_instances(new, place)
+        surplus = [one for one in emitted if one not in shown][: max(0, len(emitted) - MAX_EMITTED)]
+        return {one: 1 for one in emitted if one not in surplus}, emitted_instances(new, place)
 
     def payload(
-        self, facts: list[dict[str, Any]], outcome: Any, suspected_lost: Sequence[Stretch] = ()
+        self, facts: list[dict[str, Any]], outcome: Any, possibly_lost: Sequence[Stretch] = ()
     ) -> dict[str, Any] | None:
         if not facts:
             return None
-        where = {"workflowsoft_conn_id": self.workflowsoft_conn_id, "suspected_lost": list(suspected_lost)}
+        where = {"workflowsoft_conn_id": self.workflowsoft_conn_id, "possibly_lost": list(possibly_lost)}
         return {"event": self.event, **where, "events": facts}
 
-    async def tell(self, reading: Reading) -> dict[str, Any] | None:
+    async def emit(self, reading: Reading) -> dict[str, Any] | None:
         if not isinstance(reading, Turn):
-            return await super().tell(reading)
+            return await super().emit(reading)
         try:
             if self._journal is None:
                 self._journal = await AssetJournal.open(self.store, f"{self.store_key}.journal", reading.stream)
-            await reading.note_in(self._journal)
+            await reading.record_in(self._journal)
         except Exception:
             # Without a note of it there must be no poll.
             from airflow.triggers.shared_stream import reject_shared_stream_event
@@ -259,21 +259,21 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
         if instances:
             ids = {row["integration_instance_id"] for row in instances}
             reading.followups.append((partial(self._journal.confirm, ids, lost), partial(self._journal.redeliver, ids)))
-        return self.payload(told_instances(instances, self._journal.known.place), None, lost)
+        return self.payload(emitted_instances(instances, self._journal.known.place), None, lost)
 
-    def _refuse(self) -> None:
-        if not self._is_refused:
-            self._is_refused = True
+    def _reject(self) -> None:
+        if not self._is_rejected:
+            self._is_rejected = True
             log.error(
                 "Nothing is polled: connection %r says that reading takes new integration instances out "
                 "(consumed_on_read), and what was read can be kept on Airflow 3.3.2 or newer only. Use "
-                "WorkflowsoftIntegrationSensor, or set the extra new_integrations to kept_until_completed if that is "
+                "WorkflowsoftIntegrationSensor, or set the extra new_integrations to listed_until_completed if that is "
                 "what this Workflowsoft does.",
                 self.workflowsoft_conn_id,
             )
 
 
-def told_instances(instances: Sequence[Instance], place: Mapping[str, str | None]) -> list[dict[str, Any]]:
+def emitted_instances(instances: Sequence[Instance], place: Mapping[str, str | None]) -> list[dict[str, Any]]:
     """Return the facts of an event."""
     return [
         {"event_id": f"integration:{place['step_id']}:{row['integration_instance_id']}", **row, **place}
@@ -298,7 +298,7 @@ class Turn(Reading):
         self.stream = stream
         self.journals: list[AssetJournal] = []
 
-    async def note_in(self, journal: AssetJournal) -> None:
+    async def record_in(self, journal: AssetJournal) -> None:
         """Write down what this turn is about."""
         raise NotImplementedError
 
@@ -308,7 +308,7 @@ class Intent(Turn):
 
     is_cut_off = False  # a watcher was taken away while it noted it, which Airflow counts as done
 
-    async def note_in(self, journal: AssetJournal) -> None:
+    async def record_in(self, journal: AssetJournal) -> None:
         self.journals.append(journal)  # first, for a note that is cut off may have been written all the same
         try:
             await journal.poll_starts(self.place, self.stream)
@@ -333,9 +333,9 @@ class Receipt(Turn):
         self.journals = intent.journals
         self.instances = instances
 
-    async def note_in(self, journal: AssetJournal) -> None:
+    async def record_in(self, journal: AssetJournal) -> None:
         if journal not in self.journals:  # it came in between
-            await journal.keep(replace(journal.known, place=self.place).poll_ended(self.instances))
+            await journal.persist(replace(journal.known, place=self.place).poll_ended(self.instances))
 
 
 class IntegrationProducer(SnapshotProducer):
@@ -347,19 +347,19 @@ class IntegrationProducer(SnapshotProducer):
         super().__init__(trigger)
         self._reader = trigger.reader()
         self._turn: Turn | None = None
-        self._settled: asyncio.Future[bool] | None = None  # whether all watchers have done what the turn asks
+        self._resolved: asyncio.Future[bool] | None = None  # whether all watchers have done what the turn asks
         self._name = uuid4().hex
         self._loop: asyncio.AbstractEventLoop | None = None
         self._is_leaving = False
-        self._last_note: asyncio.Future[Any] | None = None  # which is on its way when the stream has ended
+        self._last_record: asyncio.Future[Any] | None = None  # which is on its way when the stream has ended
 
     async def aclose(self) -> None:
         """Let the next stream have the step once all is in the journals that this one knows."""
         self._is_leaving = True
-        if self._last_note is None or self._last_note.done():
+        if self._last_record is None or self._last_record.done():
             self._release()
         else:
-            self._last_note.add_done_callback(self._release)
+            self._last_record.add_done_callback(self._release)
 
     async def open_stream(self) -> AsyncIterator[tuple[Reading, Reading]]:
         while True:
@@ -376,61 +376,61 @@ class IntegrationProducer(SnapshotProducer):
     async def advance(self, batch: Sequence[Any]) -> None:
         await super().advance(batch)
         for item in batch:
-            if item.broker_payload is self._turn and self._settled is not None and not self._settled.done():
-                self._settled.set_result(item.outcome.is_clean)
+            if item.broker_payload is self._turn and self._resolved is not None and not self._resolved.done():
+                self._resolved.set_result(item.outcome.is_clean)
 
     async def _turns(self) -> AsyncGenerator[Turn, None]:
         """Poll by turns for as long as the connection says that reading takes instances out."""
         hook: WorkflowsoftHook | None = None
-        opened_at, pause, in_a_row = 0.0, 0.0, 0
+        opened_at, delay, in_a_row = 0.0, 0.0, 0
         try:
             while True:
-                await asyncio.sleep(pause)
+                await asyncio.sleep(delay)
                 intent, poll = None, None
                 try:
                     if hook is None or time.monotonic() - opened_at > CONNECTION_TTL_SECONDS:
                         hook = await self._open(hook)
                         opened_at = time.monotonic()
-                    if hook.keeps_until_completed:
+                    if hook.lists_until_completed:
                         return
                     await in_new_thread(self._make_ready, hook)
                     await self._claim(hook.account)
                     intent = Intent(self._reader.place, self._name)
-                    self._begin(intent)
+                    self._start(intent)
                     yield intent
-                    is_settled = await self._is_settled()
-                    if not is_settled or intent.is_cut_off:
-                        if not is_settled:
+                    is_resolved = await self._is_resolved()
+                    if not is_resolved or intent.is_cut_off:
+                        if not is_resolved:
                             log.warning("A poll was put off, for the asset's state store could not note it.")
                         await self._take_back(intent)
-                        pause = max(self.trigger.poll_interval, hook.shortest_poll)
+                        delay = max(self.trigger.poll_interval, hook.shortest_poll)
                         continue
                     poll = asyncio.ensure_future(self._poll(hook, intent))
                     instances = await asyncio.shield(poll)
                 except (asyncio.CancelledError, GeneratorExit):
                     if poll is not None and hook is not None and not poll.done():
                         # The answer on its way is awaited and noted, with nobody to tell until the next start.
-                        self._last_note = poll
+                        self._last_record = poll
                         poll.add_done_callback(partial(_close, hook))
                         hook = None
                     elif poll is None and intent is not None:  # there was no poll, so the next start suspects no loss
-                        self._last_note = asyncio.ensure_future(self._take_back(intent))
+                        self._last_record = asyncio.ensure_future(self._take_back(intent))
                     raise
                 except Exception as fault:
-                    pause = self._pause_after(fault, pause)
-                    log.warning("%s Polling goes on in %.0f s.", fault, pause)
+                    delay = self._delay_after(fault, delay)
+                    log.warning("%s Polling goes on in %.0f s.", fault, delay)
                     opened_at = float("-inf")
                     continue
                 in_a_row += len(instances)
                 if not instances or in_a_row >= self.trigger.max_instances:
-                    in_a_row, pause = 0, max(self.trigger.poll_interval, hook.shortest_poll)
+                    in_a_row, delay = 0, max(self.trigger.poll_interval, hook.shortest_poll)
                 else:
-                    pause = 0.0
+                    delay = 0.0
                 if instances:
                     receipt = Receipt(intent, instances)
-                    self._begin(receipt)
+                    self._start(receipt)
                     yield receipt
-                    await self._is_settled()  # or a kill meanwhile would look like one in the next poll
+                    await self._is_resolved()  # or a kill meanwhile would look like one in the next poll
         except BaseException:
             self._is_leaving = True  # the step is held until aclose()
             raise
@@ -440,12 +440,12 @@ class IntegrationProducer(SnapshotProducer):
             if hook is not None:
                 hook.close()
 
-    def _begin(self, turn: Turn) -> None:
-        self._turn, self._settled = turn, asyncio.get_running_loop().create_future()
+    def _start(self, turn: Turn) -> None:
+        self._turn, self._resolved = turn, asyncio.get_running_loop().create_future()
 
-    async def _is_settled(self) -> bool:
-        assert self._settled is not None
-        return await self._settled
+    async def _is_resolved(self) -> bool:
+        assert self._resolved is not None
+        return await self._resolved
 
     async def _open(self, former: WorkflowsoftHook | None) -> WorkflowsoftHook:
         hook: WorkflowsoftHook = await in_new_thread(self._reader.open_hook)  # the first one imports the HTTP client
@@ -462,15 +462,15 @@ class IntegrationProducer(SnapshotProducer):
     async def _take_back(self, intent: Intent) -> None:
         """Note that a poll was not made."""
         for journal in intent.journals:
-            await journal.keep(journal.known.poll_ended())
+            await journal.persist(journal.known.poll_ended())
 
     async def _claim(self, account: tuple[str, str]) -> None:
         """Take the step for this stream; one that is ending is waited for, so that its notes are in the stores."""
         self._loop = asyncio.get_running_loop()
         claim = (account, str(self._reader.step_id))
-        while (holder := _claimed.get(claim, self)) is not self and not holder.is_dead:
-            if not holder._is_leaving:
-                other = holder._reader.workflowsoft_conn_id
+        while (owner := _claimed.get(claim, self)) is not self and not owner.is_dead:
+            if not owner._is_leaving:
+                other = owner._reader.workflowsoft_conn_id
                 if other == self._reader.workflowsoft_conn_id:
                     how, advice = "names it in another way", "the same diagram and step, or step_id"
                 else:
@@ -482,11 +482,11 @@ class IntegrationProducer(SnapshotProducer):
             await asyncio.sleep(LEAVING_LOOK)
         _claimed[claim] = self
 
-    def _release(self, note: asyncio.Future[Any] | None = None) -> None:
-        for claim in [claim for claim, holder in _claimed.items() if holder is self]:
+    def _release(self, record: asyncio.Future[Any] | None = None) -> None:
+        for claim in [claim for claim, owner in _claimed.items() if owner is self]:
             del _claimed[claim]
-        if note is not None and not note.cancelled():
-            note.exception()  # of a poll that nobody asks for any more
+        if record is not None and not record.cancelled():
+            record.exception()  # of a poll that nobody asks for any more
 
     @property
     def is_dead(self) -> bool:
@@ -505,8 +505,8 @@ class IntegrationProducer(SnapshotProducer):
             instances = await in_new_thread(self._reader.poll, hook)
         except NOTHING_DONE as error:
             rejected = error
-        except UnreadableInstances as odd:
-            instances, lost = odd.instances, odd
+        except UnreadableInstances as malformed:
+            instances, lost = malformed.instances, malformed
         except Exception as unknown:
             lost = unknown
         if instances:  # before it is noted: should that fail, the ids are found in the log
@@ -515,15 +515,15 @@ class IntegrationProducer(SnapshotProducer):
         for journal in intent.journals:
             known = journal.known
             ended = known.poll_lost(now, instances) if lost else known.poll_ended(None if rejected else instances)
-            await journal.keep(ended)
+            await journal.persist(ended)
         if lost is not None:
             report_loss(log, self._reader.step_id, lost, started_at.isoformat(timespec="milliseconds"), now)
         if rejected is not None:
             raise rejected
         return instances
 
-    def _pause_after(self, fault: Exception, pause: float) -> float:
-        backoff = max(self.trigger.poll_interval, min(MAX_REJECTED_PAUSE_SECONDS, 2 * pause))
+    def _delay_after(self, fault: Exception, delay: float) -> float:
+        backoff = max(self.trigger.poll_interval, min(MAX_REJECTED_DELAY_SECONDS, 2 * delay))
         stated = min(getattr(fault, "wait", None) or 0.0, MAX_BLOCK_SECONDS)
         return max(backoff, stated)
 
@@ -567,7 +567,7 @@ class AssetJournal:
         since = journal.known.polling_since
         if since is not None and journal.known.poller != stream:
             now = _now()
-            await journal.keep(journal.known.poll_lost(now))
+            await journal.persist(journal.known.poll_lost(now))
             report_loss(log, journal.known.place["step_id"], "The triggerer died in it.", since, now)
         return journal
 
@@ -576,7 +576,7 @@ class AssetJournal:
         self.known = self.known.poll_started(place, _now(), stream)
         await self._store.aset(self._key, self.known.to_dict())
 
-    async def keep(self, known: PollJournal) -> None:
+    async def persist(self, known: PollJournal) -> None:
         """Write it down, trying again for a while; it is in memory in any case, and the next note has it, too."""
         self.known = known
         for attempt in range(STORE_TRIES):

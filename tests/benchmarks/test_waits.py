@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import neighbours, report, waits
 
-SMALL = ["--waits", "20", "--interval", "1", "--polls", "1", "--first-pause", "0.1"]
+SMALL = ["--waits", "20", "--interval", "1", "--polls", "1", "--first-delay", "0.1"]
 HAS_STOCK = importlib.util.find_spec("airflow.providers.http") is not None
 
 

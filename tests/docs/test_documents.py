@@ -28,6 +28,7 @@ except ModuleNotFoundError:  # Python 3.10
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
+PACKAGE = ROOT / "airflow_provider_workflows"
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(page for page in DOCS.rglob("*.md") if "_build" not in page.parts)])
 FENCE = re.compile(r"^(?P<indent> *)(?P<ticks>`{3,})(?P<language>[^\n`]*)\n(?P<text>.*?)^ *(?P=ticks) *$", re.M | re.S)
 DIRECTIVES = {"{eval-rst}", "{include}", "{literalinclude}", "{toctree}"}
@@ -201,6 +202,17 @@ def test_anchors_of_links_are_headings_of_the_page_they_lead_to():
     assert missing == []
 
 
+def test_readme_links_work_outside_of_the_repository():
+    readme = ROOT / "README.md"
+    source = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
+    targets = re.findall(r"\]\(\s*<?([^)\s>]+)", prose(readme))
+    files = [found[1] for found in (re.match(rf"{source}/(?:blob|tree)/main/(\S+)", one) for one in targets) if found]
+
+    assert files
+    assert [path for path, _ in links(readme)] == []  # a package index shows the page without the repository
+    assert [path for path in files if not (ROOT / path).exists()] == []
+
+
 def test_every_picture_says_in_words_what_it_shows():
     assert [page for page in DOCUMENTS if "![](" in page.read_text()] == []
 
@@ -217,6 +229,25 @@ def test_every_page_is_reached_from_the_first():
 
 
 # --- what they must say ---
+
+
+@pytest.mark.parametrize("name", ["CONTRIBUTING.md", "AGENTS.md"])
+def test_paths_and_functions_named_for_contributors_exist(name):
+    quoted = [one.partition("::") for one in re.findall(r"`([\w./:]+)`", FENCE.sub("", (ROOT / name).read_text()))]
+    paths = {
+        path: next((room / path for room in (PACKAGE, ROOT) if (room / path).exists()), None)
+        for path, _, _ in quoted
+        if "/" in path or path.endswith(".py")
+    }
+    missing = [path for path, file in paths.items() if file is None]
+    unknown = []
+    for path, _, names in quoted:
+        for each in names.split(".") if names and path not in missing else []:
+            if not re.search(rf"^ *(?:def|class) {each}\b|^{each}\b", paths[path].read_text(), re.MULTILINE):
+                unknown.append(f"{path}::{names}")
+
+    assert len(paths) > 5
+    assert (missing, unknown) == ([], [])
 
 
 def test_every_field_of_a_connection_is_documented():

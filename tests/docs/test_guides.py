@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import ast
+import contextlib
+import json
 import re
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_workflows import exceptions
+from tests.support.examples import run_source
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -92,6 +97,45 @@ def test_every_message_that_is_listed_is_one_of_the_code():
 
 
 # --- the code of the pages ---
+
+
+def command_of_the_person(page: str) -> tuple[str, dict]:
+    """Return the control route and the body of the first curl of a page, which acts as a person."""
+    path, body = re.findall(
+        r"curl -X POST http://127.0.0.1:8099/_emulator/(\S+).*?-d '(.*?)'", (DOCS / page).read_text(), re.S
+    )[0]
+    return path, json.loads(body)
+
+
+@pytest.mark.usefixtures("airflow_connections", "airflow_db")
+@pytest.mark.parametrize(
+    ("page", "dag_id", "action"),
+    [
+        pytest.param("quickstart.md", "approve_purchase_orders", "respond", marks=pytest.mark.slow),
+        ("quickstart-legacy.md", "submit_purchase_order", "perform_activity"),
+        ("quickstart-workflowsoft.md", "register_vendors", "complete"),
+    ],
+)
+def test_quickstart_runs_with_its_own_commands(emulator, tmp_path, monkeypatch, page, dag_id, action):
+    (source,) = python_in(page)
+    path, body = command_of_the_person(page)
+    ended = threading.Event()
+
+    def act_as_the_person() -> None:
+        while not ended.wait(0.1):
+            with contextlib.suppress(RuntimeError):  # until it is the person's turn
+                emulator.control("POST", path, **body)
+                return
+
+    with ThreadPoolExecutor() as people:
+        people.submit(act_as_the_person)
+        try:
+            run = run_source(dag_id, source, monkeypatch, tmp_path)
+        finally:
+            ended.set()
+
+    assert str(run.state) == "success"
+    assert [e["action"] for e in emulator.effects() if e["via"] == "api"].count(action) == 1
 
 
 @pytest.mark.usefixtures("airflow_connections", "airflow_db")

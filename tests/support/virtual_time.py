@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from airflow_provider_workflows.client.auth import TokenAuth
-from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.emulator import state
 from airflow_provider_workflows.polling import bulk_history, channel, list_poll, poll, rate_limiter
 from airflow_provider_workflows.polling import procore as procore_polls

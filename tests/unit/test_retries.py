@@ -19,7 +19,7 @@ HAS_POLICIES = pytest.mark.skipif(AIRFLOW < (3, 3), reason="before Airflow 3.3 t
 FAIL_AT_ONCE = {
     "AuthenticationError",
     "ConfigurationError",
-    "ContractError",
+    "UnexpectedResponse",
     "InvalidRequest",
     "NotFound",
     "PermissionDenied",
@@ -30,7 +30,7 @@ FAIL_AT_ONCE = {
     "OutcomeUnclear",
     "InstanceBlocked",
     "OutcomeUnknown",
-    "PresetDiffers",
+    "PresetConflict",
     "ResponseConflict",
     "StepMoved",
 }
@@ -109,7 +109,7 @@ from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
 })
 def policies():
     @task
-    def refused():
+    def rejected():
         raise PermissionDenied("no", status_code=403)
 
     @task
@@ -120,7 +120,7 @@ def policies():
     def broken():
         raise ServerError("down", status_code=500)
 
-    refused()
+    rejected()
     limited.expand(number=[1])
     broken()
     ProcoreRespondOperator(task_id="misspelt", instance_id="700001", option="Aprove")
@@ -152,7 +152,7 @@ def test_airflow_does_what_the_policy_says(monkeypatch, tmp_path):
     run_source("policies", FLOW, monkeypatch, tmp_path)
 
     assert found == {
-        "refused": ("failed", None),
+        "rejected": ("failed", None),
         "limited": ("up_for_retry", 3600.0),
         "broken": ("up_for_retry", None),
         "misspelt": ("failed", None),

@@ -6,7 +6,7 @@ import pendulum
 from airflow.sdk import dag
 
 from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
-from airflow_provider_workflows.operators.workflowsoft_processes import WorkflowsoftStartProcessOperator
+from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftStartProcessOperator
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 
 

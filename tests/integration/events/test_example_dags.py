@@ -53,7 +53,7 @@ def test_order_over_budget_is_returned(airflow_connections):
 
     done = run(APPROVAL, constants=events(asked), over_budget=[asked["item_id"]])
 
-    assert result(done, "tell_the_buyers") == [asked["item_id"]]
+    assert result(done, "notify_the_buyers") == [asked["item_id"]]
     assert responses(emulator) == ["Return"]
 
 
@@ -81,7 +81,7 @@ def test_outcome_decides_which_tasks_run(airflow_connections):
     rows = [ended("1", "Approved"), ended("2", "Rejected"), ended("3", None, "gone")]
     found = states(run(OUTCOME, constants=events(*rows)))
 
-    assert (found["order_the_goods"], found["tell_the_buyer"]) == (["success"], ["success"] * 2)
+    assert (found["order_the_goods"], found["notify_the_buyer"]) == (["success"], ["success"] * 2)
 
 
 @once_and_in_full()
@@ -89,7 +89,7 @@ def test_delivered_instance_is_completed_once(airflow_connections, again):
     emulator = airflow_connections
     started = emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
     row = {"event_id": "integration:101:3", **started, "diagram_id": "1", "step_id": "101", "step": "Check event"}
-    lost = [{"events": [], "suspected_lost": [{"since": "2026-01-01T00:00:00+00:00", "until": "2026-01-02"}]}]
+    lost = [{"events": [], "possibly_lost": [{"since": "2026-01-01T00:00:00+00:00", "until": "2026-01-02"}]}]
     told = {**events(row), "payloads_of": lambda triggering: lost}
 
     first = run(INTEGRATION, constants=told)

@@ -37,7 +37,7 @@ def test_killed_triggerers_lose_no_event_and_no_event_id(run, emulator, stores, 
     def live(scenario, **settings):
         triggerer = run(scenario, **settings)
         stored.extend(triggerer.stored)
-        lost.extend(stretch for _, payload in triggerer.payloads for stretch in payload.get("suspected_lost", ()))
+        lost.extend(stretch for _, payload in triggerer.payloads for stretch in payload.get("possibly_lost", ()))
         return triggerer
 
     def work():

@@ -102,7 +102,7 @@ def test_one_event_shows_of_all_that_a_poll_has_found(run, emulator):
 
 
 def test_what_is_more_than_an_event_holds_comes_with_the_next_poll(run, emulator, monkeypatch):
-    monkeypatch.setattr(procore_events, "MOST_FACTS", 2)
+    monkeypatch.setattr(procore_events, "MAX_FACTS", 2)
     for number in range(4):
         start(emulator, str(990001 + number))
 
@@ -401,7 +401,7 @@ def test_listed_instance_never_read_as_active_is_emitted_at_its_end(shown, end, 
         told, between = watcher.news(told, found(LISTED, shown, {}), is_first=False)
         assert between == []
     told, waiting = watcher.news(told, outcome := found({}, {}, {}), is_first=False)
-    assert (waiting, outcome.wanted) == ([], LISTED)
+    assert (waiting, outcome.desired) == ([], LISTED)
     told, facts = watcher.news(told, found({}, {}, {INSTANCE: end}), is_first=False)
 
     assert told_of(facts) == told_at_last
@@ -419,7 +419,7 @@ def test_what_was_listed_and_is_read_later_has_started():
 
 
 def test_what_is_more_than_an_event_holds_is_not_lost_when_it_ends(monkeypatch):
-    monkeypatch.setattr(procore_events, "MOST_FACTS", 2)
+    monkeypatch.setattr(procore_events, "MAX_FACTS", 2)
     ids = ["1", "2", "3", "4"]
     listed = {one: (HERE_IS, one) for one in ids}
     watcher = changed()

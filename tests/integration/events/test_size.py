@@ -8,7 +8,7 @@ import time
 import pytest
 
 from airflow_provider_workflows.rules.procore_events import PARTS, Instances, Requested, short_hash
-from airflow_provider_workflows.triggers.events import FULL_SHARD, Cursor
+from airflow_provider_workflows.triggers.events import FULL_SHARD, SeenEventStore
 from airflow_provider_workflows.triggers.procore_events import ProcoreInstanceChangedTrigger
 from tests.integration.events.conftest import MOST_BYTES
 from tests.support.sizes import tenth_and_full
@@ -40,7 +40,7 @@ def snapshot(number, moved=()):
 @pytest.mark.parametrize("number", [300, MANY // 10, pytest.param(MANY, marks=pytest.mark.slow)])
 def test_active_instances_fit_into_the_store(stores, store, number):
     trigger = ProcoreInstanceChangedTrigger(tool_type="purchase_order_contract")
-    cursor = Cursor(store, "workflows.1")
+    cursor = SeenEventStore(store, "workflows.1")
 
     told, facts = trigger.news({}, snapshot(number), is_first=True)
     asyncio.run(cursor.save(told))
@@ -50,13 +50,13 @@ def test_active_instances_fit_into_the_store(stores, store, number):
     print(f"{number} instances: {len(sizes)} values, {sum(sizes)} bytes in all, {max(sizes)} in the largest")
     assert facts == []
     assert max(sizes) <= FULL_SHARD < MOST_BYTES
-    assert asyncio.run(Cursor(store, "workflows.1").load()) == told
+    assert asyncio.run(SeenEventStore(store, "workflows.1").load()) == told
 
 
 @tenth_and_full("number", MANY)
 def test_change_of_one_of_many_instances_writes_one_value(stores, store, number):
     trigger = ProcoreInstanceChangedTrigger(tool_type="purchase_order_contract")
-    cursor = Cursor(store, "workflows.1")
+    cursor = SeenEventStore(store, "workflows.1")
     told, _ = trigger.news({}, snapshot(number), is_first=True)
     asyncio.run(cursor.save(told))
     stores.writes.clear()
@@ -91,7 +91,7 @@ def test_saving_many_instances_does_not_hold_the_event_loop(stores, store, numbe
     async def save():
         beating = asyncio.create_task(beat())
         await asyncio.sleep(0.02)
-        await Cursor(store, "workflows.1").save(told)
+        await SeenEventStore(store, "workflows.1").save(told)
         beating.cancel()
 
     asyncio.run(save())
@@ -106,7 +106,7 @@ def test_kill_between_two_values_repeats_and_never_loses(stores, store, killed_a
     after = {key: ("y" if i % 3 else "x") * 40 for i, key in enumerate(before)} | {
         f"new {i}": "y" * 40 for i in range(2500)
     }
-    cursor = Cursor(store, "workflows.1")
+    cursor = SeenEventStore(store, "workflows.1")
     asyncio.run(cursor.save(before))
     stores.writes.clear()
     stores.fails = lambda what, asset, key: len(stores.writes) >= killed_after
@@ -116,18 +116,18 @@ def test_kill_between_two_values_repeats_and_never_loses(stores, store, killed_a
     except Exception:
         assert killed_after < 100
     stores.fails = lambda *_: False
-    found = asyncio.run(Cursor(store, "workflows.1").load())
+    found = asyncio.run(SeenEventStore(store, "workflows.1").load())
 
     assert all(found.get(key) in (before.get(key), value) for key, value in after.items())
     assert set(before) <= set(found)
     asyncio.run(cursor.save(after))  # the same triggerer lives on
-    assert asyncio.run(Cursor(store, "workflows.1").load()) == after
+    assert asyncio.run(SeenEventStore(store, "workflows.1").load()) == after
 
 
 def test_empty_store_differs_from_nothing_emitted(store):
-    assert asyncio.run(Cursor(store, "workflows.1").load()) is None
-    asyncio.run(Cursor(store, "workflows.1").save({}))
-    assert asyncio.run(Cursor(store, "workflows.1").load()) == {}
+    assert asyncio.run(SeenEventStore(store, "workflows.1").load()) is None
+    asyncio.run(SeenEventStore(store, "workflows.1").save({}))
+    assert asyncio.run(SeenEventStore(store, "workflows.1").load()) == {}
 
 
 @tenth_and_full("number", MANY)

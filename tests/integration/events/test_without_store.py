@@ -83,9 +83,9 @@ def test_an_outage_does_not_end_it(emulator):
 
 def test_listed_instances_are_emitted_from_the_first_poll_on(emulator, set_connection):
     """One that is open may hide the others, so it must be told, if again after each restart."""
-    emulator.control("PATCH", "flags", new_integrations="kept_until_completed")
+    emulator.control("PATCH", "flags", new_integrations="listed_until_completed")
     connection = emulator.connection("workflowsoft")
-    connection["extra"]["new_integrations"] = "kept_until_completed"
+    connection["extra"]["new_integrations"] = "listed_until_completed"
     set_connection("workflowsoft_default", connection)
     emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
     trigger = WorkflowsoftIntegrationTrigger(diagram="Event planning", step="Check event", poll_interval=0.02)

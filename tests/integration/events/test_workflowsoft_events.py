@@ -12,7 +12,7 @@ from airflow_provider_workflows.triggers import workflowsoft_events
 from airflow_provider_workflows.triggers.workflowsoft_events import WorkflowsoftIntegrationTrigger
 
 DIAGRAM, STEP, STEP_ID = "Event planning", "Check event", "101"
-CONSUMED, KEPT = "consumed_on_read", "kept_until_completed"
+CONSUMED, KEPT = "consumed_on_read", "listed_until_completed"
 
 
 def integration(**kwargs):
@@ -58,7 +58,7 @@ def polls(emulator):
     return sum(request["path"].endswith("/new-integrations") for request in emulator.requests())
 
 
-def told(triggerer, asset=None):
+def emitted(triggerer, asset=None):
     return [row["integration_instance_id"] for row in triggerer.events(asset)]
 
 
@@ -77,7 +77,7 @@ async def until_the_answer_is_on_its_way(triggerer, stores, asset="step"):
 def one(asset="step", number=1, **kwargs):
     async def scenario(triggerer):
         triggerer.watch(integration(asset=asset, **kwargs))
-        await triggerer.until(lambda: len(told(triggerer)) >= number)
+        await triggerer.until(lambda: len(emitted(triggerer)) >= number)
         await triggerer.polls(3)
 
     return scenario
@@ -94,7 +94,7 @@ def test_an_open_instance_is_reported_once(run, emulator, connect):
 
     ((_, payload),) = triggerer.payloads
     (row,) = payload.pop("events")
-    assert payload == {"event": "integration", "workflowsoft_conn_id": "workflowsoft_default", "suspected_lost": []}
+    assert payload == {"event": "integration", "workflowsoft_conn_id": "workflowsoft_default", "possibly_lost": []}
     assert row == {
         "event_id": f"integration:{STEP_ID}:{first}",
         "integration_instance_id": first,
@@ -110,10 +110,10 @@ def test_after_a_restart_only_new_instances_are_reported(run, emulator, connect)
     connect(KEPT)
     emulator.control("PATCH", "flags", new_integration_shape="list")
     first = start(emulator)
-    assert told(run(one())) == [first]
+    assert emitted(run(one())) == [first]
     second = start(emulator)
 
-    assert told(run(one())) == [second]
+    assert emitted(run(one())) == [second]
 
 
 def test_an_event_that_airflow_never_got_is_redelivered(run, emulator, connect):
@@ -129,9 +129,9 @@ def test_one_that_was_hidden_behind_another_is_not_redelivered(run, emulator, co
 
     async def scenario(triggerer):
         triggerer.watch(integration())
-        await triggerer.until(lambda: told(triggerer) == [first])
+        await triggerer.until(lambda: emitted(triggerer) == [first])
         emulator.control("POST", f"workflowsoft/instances/{first}/complete", fields={"Venue": "Hall"})
-        await triggerer.until(lambda: told(triggerer) == [first, second])
+        await triggerer.until(lambda: emitted(triggerer) == [first, second])
         await triggerer.polls(3)
 
     run(scenario)
@@ -144,12 +144,12 @@ def test_several_assets_are_polled_together_and_reported_each(run, emulator, con
     async def scenario(triggerer):
         for number in range(3):
             triggerer.watch(integration(asset=f"asset {number}", poll_interval=0.05 + number))
-        await triggerer.until(lambda: len(told(triggerer)) == 3)
+        await triggerer.until(lambda: len(emitted(triggerer)) == 3)
         await triggerer.polls(12)
 
     triggerer = run(scenario)
 
-    assert told(triggerer) == [first] * 3
+    assert emitted(triggerer) == [first] * 3
     # A poll of this shape asks twice, for it ends when the same instance comes again.
     assert polls(emulator) <= 2 * (triggerer.readings / 3 + 2)
 
@@ -184,9 +184,9 @@ def test_malformed_row_concerns_only_itself(run, emulator, connect, caplog, odd)
         triggerer.watch(integration())
         await triggerer.polls(5)
         shows(7)
-        await triggerer.until(lambda: told(triggerer) == ["7"])
+        await triggerer.until(lambda: emitted(triggerer) == ["7"])
         shows(7, 9)
-        await triggerer.until(lambda: told(triggerer) == ["7", "9"])
+        await triggerer.until(lambda: emitted(triggerer) == ["7", "9"])
         await triggerer.polls(3)
 
     run(scenario)
@@ -211,7 +211,7 @@ def test_two_connections_of_one_account_are_noticed(run, emulator, connect, set_
         triggerer.watch(integration(asset="three", workflowsoft_conn_id="second", **names))
         await triggerer.until(lambda: "watched twice" in caplog.text)
         start(emulator)
-        await triggerer.until(lambda: len(told(triggerer)) == 3)
+        await triggerer.until(lambda: len(emitted(triggerer)) == 3)
         await triggerer.polls(6)
 
     run(scenario)
@@ -229,9 +229,9 @@ def test_two_connections_of_one_account_take_nothing_away(run, emulator, connect
         triggerer.watch(integration(asset="two", workflowsoft_conn_id="second"))
         await triggerer.until(lambda: "signs in as the same user through connection" in caplog.text)
         ids = [start(emulator) for _ in range(3)]
-        await triggerer.until(lambda: told(triggerer, "one") == ids)
+        await triggerer.until(lambda: emitted(triggerer, "one") == ids)
 
-    assert told(run(scenario), "two") == []
+    assert emitted(run(scenario), "two") == []
 
 
 def test_connections_of_two_users_are_not_taken_for_one(run, emulator, connect, set_connection, caplog):
@@ -243,7 +243,7 @@ def test_connections_of_two_users_are_not_taken_for_one(run, emulator, connect, 
         triggerer.watch(integration(asset="one"))
         triggerer.watch(integration(asset="two", workflowsoft_conn_id="second"))
         start(emulator)
-        await triggerer.until(lambda: len(told(triggerer)) == 2)
+        await triggerer.until(lambda: len(emitted(triggerer)) == 2)
 
     run(scenario)
 
@@ -259,7 +259,7 @@ def test_what_is_read_is_reported_and_then_forgotten(run, emulator, connect, sto
 
     triggerer = run(one(number=3))
 
-    assert told(triggerer) == ids  # with no pause of the interval in between
+    assert emitted(triggerer) == ids  # with no pause of the interval in between
     assert [set(row) for row in triggerer.events()] == [
         {"event_id", "integration_instance_id", "process_instance_id", "diagram_id", "step_id", "step"}
     ] * 3
@@ -277,7 +277,7 @@ def test_no_poll_is_made_that_was_not_stored_before(run, emulator, connect, stor
         await triggerer.polls(3)
         assert polls(emulator) == 0
         stores.fails = lambda what, asset, key: False
-        await triggerer.until(lambda: told(triggerer) == [first])
+        await triggerer.until(lambda: emitted(triggerer) == [first])
 
     run(scenario)
 
@@ -291,7 +291,7 @@ def test_what_was_received_is_stored_before_it_is_reported(run, emulator, connec
         persist = triggerer.persist
         triggerer.persist = lambda: (noted.append(journal(stores)["received"]), persist())
         triggerer.watch(integration())
-        await triggerer.until(lambda: told(triggerer))
+        await triggerer.until(lambda: emitted(triggerer))
         await triggerer.until(lambda: noted)
 
     run(scenario)
@@ -305,15 +305,15 @@ def test_what_airflow_never_got_is_redelivered_after_a_kill(run, emulator, conne
 
     async def killed(triggerer):
         triggerer.watch(integration())
-        await triggerer.until(lambda: told(triggerer) == [first])
+        await triggerer.until(lambda: emitted(triggerer) == [first])
 
     one_life = run(killed, persists=False)
     second = start(emulator)
     next_life = run(one(number=2))
 
     assert one_life.events() == next_life.events()[:1]
-    assert told(next_life) == [first, second]
-    assert [payload["suspected_lost"] for _, payload in next_life.payloads] == [[], []]
+    assert emitted(next_life) == [first, second]
+    assert [payload["possibly_lost"] for _, payload in next_life.payloads] == [[], []]
     assert journal(stores)["received"] == []
 
 
@@ -332,8 +332,8 @@ def test_a_kill_before_the_poll_loses_nothing_and_is_suspected(run, emulator, co
     emulator.control("DELETE", "faults")
     triggerer = run(one())
 
-    assert told(triggerer) == [first]
-    ((since, until),) = [tuple(stretch.values()) for stretch in triggerer.payloads[0][1]["suspected_lost"]]
+    assert emitted(triggerer) == [first]
+    ((since, until),) = [tuple(stretch.values()) for stretch in triggerer.payloads[0][1]["possibly_lost"]]
     assert since <= until
     assert journal(stores)["possibly_lost"] == []  # an event has told of it
     assert ("workflows.suspected_lost_delivery", {"step_id": STEP_ID}) in statistics
@@ -353,9 +353,9 @@ def test_a_kill_while_the_response_is_on_its_way_is_a_possible_loss(run, emulato
     second = start(emulator)
     triggerer = run(one())
 
-    assert lost not in told(triggerer)
-    assert told(triggerer) == [second]
-    assert len(triggerer.payloads[0][1]["suspected_lost"]) == 1
+    assert lost not in emitted(triggerer)
+    assert emitted(triggerer) == [second]
+    assert len(triggerer.payloads[0][1]["possibly_lost"]) == 1
     assert "Suspected loss: a poll of integration step 101" in caplog.text
     assert [name for name, _ in statistics].count("workflows.suspected_lost_delivery") == 1
 
@@ -375,8 +375,8 @@ def test_orderly_triggerer_stop_stores_the_response_in_flight(run, emulator, con
     assert [row[0] for row in journal(stores)["received"]] == [first]
     triggerer = run(one())
 
-    assert told(triggerer) == [first]
-    assert triggerer.payloads[0][1]["suspected_lost"] == []
+    assert emitted(triggerer) == [first]
+    assert triggerer.payloads[0][1]["possibly_lost"] == []
 
 
 def test_watcher_replaced_during_a_response_loses_nothing(run, emulator, connect, stores, statistics):
@@ -390,13 +390,13 @@ def test_watcher_replaced_during_a_response_loses_nothing(run, emulator, connect
         await until_the_answer_is_on_its_way(triggerer, stores)
         await triggerer.stop(number)
         triggerer.watch(integration(poll_interval=0.06))
-        await triggerer.until(lambda: told(triggerer))
+        await triggerer.until(lambda: emitted(triggerer))
         await triggerer.polls(2)
 
     triggerer = run(scenario)
 
-    assert told(triggerer) == [first]
-    assert [payload["suspected_lost"] for _, payload in triggerer.payloads] == [[]]
+    assert emitted(triggerer) == [first]
+    assert [payload["possibly_lost"] for _, payload in triggerer.payloads] == [[]]
     assert "workflows.suspected_lost_delivery" not in [name for name, _ in statistics]
 
 
@@ -414,7 +414,7 @@ def test_two_watchers_of_an_asset_for_a_moment_suspect_no_loss(run, emulator, co
             await triggerer.stop(number)
             number = new
         first = start(emulator)
-        await triggerer.until(lambda: first in told(triggerer))
+        await triggerer.until(lambda: first in emitted(triggerer))
 
     run(scenario)
 
@@ -430,13 +430,13 @@ def test_a_lost_response_is_reported_with_the_next_event(run, emulator, connect,
         triggerer.watch(integration())
         await triggerer.until(lambda: polls(emulator) >= 3)
         triggerer.second = start(emulator)
-        await triggerer.until(lambda: told(triggerer))
+        await triggerer.until(lambda: emitted(triggerer))
         await triggerer.polls(3)
 
     triggerer = run(scenario)
 
-    assert told(triggerer) == [triggerer.second]
-    assert len(triggerer.payloads[0][1]["suspected_lost"]) == 1  # two polls, one stretch
+    assert emitted(triggerer) == [triggerer.second]
+    assert len(triggerer.payloads[0][1]["possibly_lost"]) == 1  # two polls, one stretch
     assert [name for name, _ in statistics].count("workflows.suspected_lost_delivery") == 2
     assert journal(stores)["possibly_lost"] == []
 
@@ -451,8 +451,8 @@ def test_a_poll_that_was_rejected_is_no_loss(run, emulator, connect, fault):
 
     triggerer = run(one())
 
-    assert told(triggerer) == [first]
-    assert triggerer.payloads[0][1]["suspected_lost"] == []
+    assert emitted(triggerer) == [first]
+    assert triggerer.payloads[0][1]["possibly_lost"] == []
 
 
 def test_what_can_be_read_of_a_malformed_response_is_reported(run, emulator, connect):
@@ -462,8 +462,8 @@ def test_what_can_be_read_of_a_malformed_response_is_reported(run, emulator, con
 
     triggerer = run(one())
 
-    assert told(triggerer) == ["7"]
-    assert len(triggerer.payloads[0][1]["suspected_lost"]) == 1
+    assert emitted(triggerer) == ["7"]
+    assert len(triggerer.payloads[0][1]["possibly_lost"]) == 1
 
 
 def test_each_asset_gets_every_instance_and_keeps_its_own_journal(run, emulator, connect, stores):
@@ -473,12 +473,12 @@ def test_each_asset_gets_every_instance_and_keeps_its_own_journal(run, emulator,
     async def scenario(triggerer):
         triggerer.watch(integration(asset="one"))
         triggerer.watch(integration(asset="two", poll_interval=3600, max_instances=3))
-        await triggerer.until(lambda: len(told(triggerer)) == 4)
+        await triggerer.until(lambda: len(emitted(triggerer)) == 4)
         await triggerer.polls(4)
 
     triggerer = run(scenario)
 
-    assert told(triggerer, "one") == told(triggerer, "two") == ids
+    assert emitted(triggerer, "one") == emitted(triggerer, "two") == ids
     assert [journal(stores, asset)["received"] for asset in ("one", "two")] == [[], []]
 
 
@@ -491,11 +491,11 @@ def test_watcher_that_joins_during_a_poll_gets_its_events(run, emulator, connect
         triggerer.watch(integration(asset="one"))
         await until_the_answer_is_on_its_way(triggerer, stores, "one")
         triggerer.watch(integration(asset="two"))
-        await triggerer.until(lambda: len(told(triggerer)) == 2)
+        await triggerer.until(lambda: len(emitted(triggerer)) == 2)
 
     triggerer = run(scenario)
 
-    assert told(triggerer, "two") == [first]
+    assert emitted(triggerer, "two") == [first]
 
 
 def test_a_step_that_is_named_in_two_ways_is_polled_by_one_only(run, emulator, connect, caplog):
@@ -507,11 +507,11 @@ def test_a_step_that_is_named_in_two_ways_is_polled_by_one_only(run, emulator, c
         triggerer.watch(integration(asset="two", step_id=STEP_ID))
         await triggerer.until(lambda: "named" in caplog.text or "names it in another way" in caplog.text)
         first = start(emulator)
-        await triggerer.until(lambda: told(triggerer) == [first])
+        await triggerer.until(lambda: emitted(triggerer) == [first])
 
     triggerer = run(scenario)
 
-    assert told(triggerer, "two") == []
+    assert emitted(triggerer, "two") == []
 
 
 def test_no_poll_without_the_extra_allow_consume(run, emulator, connect, caplog):
@@ -542,7 +542,7 @@ def test_a_store_that_fails_after_the_poll_loses_nothing(run, emulator, connect,
     stores.fails = fails
     triggerer = run(one())
 
-    assert told(triggerer) == [first]
+    assert emitted(triggerer) == [first]
     assert state["failures"] == 0
     assert journal(stores)["received"] == []
 
@@ -554,10 +554,10 @@ def test_the_connection_decides_again_after_a_while(run, emulator, connect, monk
 
     async def scenario(triggerer):
         triggerer.watch(integration())
-        await triggerer.until(lambda: told(triggerer) == [first])
+        await triggerer.until(lambda: emitted(triggerer) == [first])
         connect(KEPT)
         second = start(emulator)
-        await triggerer.until(lambda: told(triggerer)[-1] == second)
+        await triggerer.until(lambda: emitted(triggerer)[-1] == second)
 
     run(scenario)
 
@@ -586,8 +586,8 @@ def test_what_is_stopped_before_a_poll_was_made_leaves_no_suspicion(
     first = start(emulator)
     triggerer = run(one())
 
-    assert told(triggerer) == [first]
-    assert triggerer.payloads[0][1]["suspected_lost"] == []
+    assert emitted(triggerer) == [first]
+    assert triggerer.payloads[0][1]["possibly_lost"] == []
     assert "workflows.suspected_lost_delivery" not in [name for name, _ in statistics]
 
 
@@ -596,7 +596,7 @@ def test_failed_poll_is_never_repeated_before_its_interval(interval):
     producer = workflowsoft_events.IntegrationProducer(integration(poll_interval=interval))
     pauses = [0.0]
     for _ in range(5000):
-        pauses.append(producer._pause_after(OSError(), pauses[-1]))
+        pauses.append(producer._delay_after(OSError(), pauses[-1]))
 
     assert pauses[1] == min(pauses[1:]) == interval
     assert max(pauses) == pauses[-1] == max(interval, 600)

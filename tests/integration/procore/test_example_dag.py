@@ -12,7 +12,7 @@ pytestmark = pytest.mark.compat
 @pytest.mark.usefixtures("airflow_db", "airflow_connections")
 @pytest.mark.parametrize(
     ("director", "reached"),
-    [("Approve", "order_the_goods"), pytest.param("Reject", "tell_the_buyer", marks=pytest.mark.slow)],
+    [("Approve", "order_the_goods"), pytest.param("Reject", "notify_the_buyer", marks=pytest.mark.slow)],
 )
 @examples.EITHER_MODE
 def test_example_responds_once_and_branches_on_the_outcome(emulator, monkeypatch, director, reached, deferrable):

@@ -52,8 +52,8 @@ def test_approved_plan_is_applied_once(emulator, monkeypatch, deferrable, again)
     assert groups_of(emulator, "401")["Directors"] == ["dana@example.com", "lee@example.com"]
     comments = [e["detail"]["comment"] for e in emulator.effects() if e["action"] == "respond" and e["via"] == "api"]
     assert comments == [
-        "preset 401, Directors: add lee@example.com, remove nobody; "
-        "preset 402, Directors: add lee@example.com, remove nobody"
+        "preset 401, Directors: add lee@example.com, remove no one; "
+        "preset 402, Directors: add lee@example.com, remove no one"
     ]
     assert [e["action"] for e in emulator.effects()].count("start") == 1
     if again:

@@ -46,7 +46,7 @@ def test_each_cover_is_requested_once_and_none_for_the_past(emulator, again):
     second = cover(*leaves) if again else None
 
     report = result(first, "report")
-    assert sorted(status for _, status in report["asked_for"]) == ["active", "upcoming"]
+    assert sorted(status for _, status in report["requested"]) == ["active", "upcoming"]
     assert report["with_errors"] == report["stopped"] == []
     sent = [(one["old_assignee_id"], one["new_assignee_ids"], one["start_date"]) for one in asked(emulator)]
     assert sorted(sent) == [("90004", ["90005"], one["first_day"]) for one in leaves[1:]]
@@ -59,12 +59,12 @@ def test_each_cover_is_requested_once_and_none_for_the_past(emulator, again):
 @pytest.mark.slow
 def test_cancelled_leave_stops_its_own_replacement_once(emulator):
     running, later = leave(0), leave(30)
-    ids = {status: request_id for request_id, status in result(cover(running, later), "report")["asked_for"]}
+    ids = {status: request_id for request_id, status in result(cover(running, later), "report")["requested"]}
 
     stopped = cover(running, {**later, "cancelled": True})
     again = cover(running, {**later, "cancelled": True})
 
-    assert result(stopped, "report") == {"asked_for": [], "with_errors": [], "stopped": [ids["upcoming"]]}
+    assert result(stopped, "report") == {"requested": [], "with_errors": [], "stopped": [ids["upcoming"]]}
     assert states(again)["stop"] == states(again)["cover"] == ["skipped"]
     assert len(asked(emulator)) == 2
 

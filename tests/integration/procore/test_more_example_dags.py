@@ -48,7 +48,7 @@ def test_fan_out_responds_to_each_order_once(emulator, again):
 
     expected = [(str(n), "Return" if n == 5003 else "Approve") for n in range(5001, 5007)]
     assert effects(emulator, "respond") == expected
-    assert states(first)["answer"] == ["success"] * 6
+    assert states(first)["respond"] == ["success"] * 6
     assert result(first, "sum_up") == {"Approve": 5, "Return": 1}
 
     if not again:
@@ -67,10 +67,10 @@ def test_fan_out_succeeds_when_nothing_waits(emulator):
 
     assert done.state == "success"
     assert states(done) == {
-        "list_what_waits_for_us": ["success"],
+        "list_requests": ["success"],
         "check_budgets": ["skipped"],
         "collect": ["skipped"],
-        "answer": ["skipped"],
+        "respond": ["skipped"],
         "sum_up": ["success"],
     }
     assert result(done, "sum_up") == {}
@@ -82,12 +82,12 @@ def test_fan_out_works_in_batches_and_leaves_the_rest(emulator):
     for number in range(5002, 5006):
         start(emulator, str(number))
 
-    first = run("example_procore_fan_out", constants={"BATCH": 2, "MOST": 3})
+    first = run("example_procore_fan_out", constants={"BATCH_SIZE": 2, "MAX_RESPONSES": 3})
 
     assert states(first)["check_budgets"] == ["success", "success"]
     assert effects(emulator, "respond") == [(item_id, "Approve") for item_id in ("5001", "5002", "5003")]
 
-    run("example_procore_fan_out", constants={"BATCH": 2, "MOST": 3})
+    run("example_procore_fan_out", constants={"BATCH_SIZE": 2, "MAX_RESPONSES": 3})
 
     assert effects(emulator, "respond") == [(str(number), "Approve") for number in range(5001, 5006)]
 

@@ -25,7 +25,7 @@ def load_dag():
 
 @pytest.mark.usefixtures("airflow_db")
 @EITHER_MODE
-@pytest.mark.parametrize("mode", ["consumed_on_read", pytest.param("kept_until_completed", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("mode", ["consumed_on_read", pytest.param("listed_until_completed", marks=pytest.mark.slow)])
 def test_step_is_received_filled_and_completed_once(emulator, set_connection, monkeypatch, mode, deferrable):
     emulator.control("PATCH", "flags", new_integrations=mode)
     connection = emulator.connection("workflowsoft")
@@ -48,7 +48,7 @@ def test_step_is_received_filled_and_completed_once(emulator, set_connection, mo
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("airflow_db")
-@pytest.mark.parametrize("mode", ["consumed_on_read", "kept_until_completed"])
+@pytest.mark.parametrize("mode", ["consumed_on_read", "listed_until_completed"])
 def test_process_started_while_the_dag_waits_is_completed(emulator, set_connection, monkeypatch, mode):
     emulator.control("PATCH", "flags", new_integrations=mode)
     connection = emulator.connection("workflowsoft")

@@ -15,7 +15,7 @@ from tests.support.examples import once_and_in_full, result, run, states
 ENRICH = "example_workflowsoft_enrich"
 DATA_QUALITY = "example_workflowsoft_data_quality"
 BOTH = "example_both_products"
-MODES = ("consumed_on_read", "kept_until_completed")
+MODES = ("consumed_on_read", "listed_until_completed")
 
 pytestmark = pytest.mark.usefixtures("airflow_db", "airflow_connections")
 
@@ -68,7 +68,7 @@ def test_each_vendor_is_registered_once(emulator, connect, mode, shape, again):
     ids = [start(emulator, "Vendor onboarding", Vendor=name) for name in names]
 
     # One at a time is all that a server may show that keeps an instance until it is completed.
-    runs = 3 if (mode, shape) == ("kept_until_completed", "object") else 1
+    runs = 3 if (mode, shape) == ("listed_until_completed", "object") else 1
     reports = [result(run(ENRICH), "report") for _ in range(runs)]
 
     assert sorted(one for report in reports for one in report["registered"]) == ids[:2]
@@ -91,7 +91,7 @@ def test_each_vendor_is_registered_once(emulator, connect, mode, shape, again):
 
     if not again:
         return
-    second = run(ENRICH, constants={"WAIT": 1})
+    second = run(ENRICH, constants={"WAIT_SECONDS": 1})
 
     assert str(second.state) == "success"
     assert states(second)["wait_for_vendors"] == states(second)["register_vendor"] == ["skipped"]

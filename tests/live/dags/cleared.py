@@ -5,7 +5,7 @@ from __future__ import annotations
 import pendulum
 from airflow.sdk import dag
 
-from airflow_provider_workflows.operators.workflowsoft_processes import WorkflowsoftStartProcessOperator
+from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftStartProcessOperator
 
 
 class FailsAfterTheAction(WorkflowsoftStartProcessOperator):

@@ -15,7 +15,7 @@ APPROVAL = "example_procore_event_driven_approval"
 OUTCOME = "example_procore_event_driven_outcome"
 INTEGRATION = "example_workflowsoft_event_driven_integration"
 DAGS = (APPROVAL, OUTCOME, INTEGRATION)
-ASSETS = ("procore_orders_that_ask_us", "procore_orders_that_ended", "workflowsoft_events_to_check")
+ASSETS = ("procore_orders_that_wait", "procore_orders_that_ended", "workflowsoft_events_to_check")
 TOOL = "purchase_order_contract"
 pytestmark = pytest.mark.live
 
@@ -46,9 +46,9 @@ class Story:
         return [row for payload in payloads for row in payload["events"]]
 
     def lost(self):
-        return [lost for payload in self.airflow.asset_payloads(ASSETS) for lost in payload.get("suspected_lost", ())]
+        return [lost for payload in self.airflow.asset_payloads(ASSETS) for lost in payload.get("possibly_lost", ())]
 
-    def is_settled(self, integrations):
+    def is_resolved(self, integrations):
         arrived = {row["integration_instance_id"] for row in self.events("integration")}
         return set(self.effects("complete")) == arrived and len(arrived) + len(self.lost()) >= len(integrations)
 
@@ -76,7 +76,7 @@ def result(shared):
     emulator.control("POST", "procore/instances/700001/respond", login="dana@example.com", option="Approve")
     airflow.start("triggerer")
     airflow.until("every order is answered", lambda: len(story.effects("respond")) == 6)
-    airflow.until("every event is planned, or reported", lambda: story.is_settled(integrations))
+    airflow.until("every event is planned, or reported", lambda: story.is_resolved(integrations))
     airflow.until("the outcome is an event", lambda: story.events("instance_changed"))
     airflow.until_scheduled()
     airflow.until("the runs end", story.all_runs_have_ended)

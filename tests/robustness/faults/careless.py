@@ -7,7 +7,7 @@ from typing import Any
 
 from airflow_provider_workflows.exceptions import OutcomeUnknown, StepMoved
 from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
-from airflow_provider_workflows.operators.workflowsoft_processes import WorkflowsoftCreateTaskOperator
+from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftCreateTaskOperator
 from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
 
 from . import truth
@@ -37,7 +37,7 @@ class SaysNothing(WorkflowsoftIntegrationSensor):
     """Notes what it has lost, and keeps it to itself."""
 
     def _lose(self, why: Any, instances: Any = (), failures: int = 0) -> None:
-        self._keep(self._journal.poll_lost(datetime.now(timezone.utc), instances, failures))
+        self._persist(self._journal.poll_lost(datetime.now(timezone.utc), instances, failures))
 
 
 class TakesTheCredit(ProcoreRespondOperator):

@@ -15,7 +15,8 @@ from typing import Any
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, TaskDeferred
 
 from airflow_provider_workflows.client.retry import RetryPolicy
-from airflow_provider_workflows.operators import base, procore_bulk
+from airflow_provider_workflows.operators import base
+from airflow_provider_workflows.operators.procore import bulk_start
 from airflow_provider_workflows.polling import poll as polls
 
 try:
@@ -61,8 +62,8 @@ def run(line: Connection, order: Order) -> None:
     # Calls are repeated at once, and a look that shows nothing is the last one: nothing here takes time.
     RetryPolicy.__init__.__defaults__ = (5, 0.0, 120.0)
     base.time = SimpleNamespace(sleep=lambda seconds: None)
-    procore_bulk.time = base.time
-    polls.MIN_FIRST_PAUSE_SECONDS = 0.0
+    bulk_start.time = base.time
+    polls.MIN_FIRST_DELAY_SECONDS = 0.0
     ti = SimpleNamespace(
         dag_id="faults",
         run_id="run-1",

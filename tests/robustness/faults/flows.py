@@ -15,25 +15,21 @@ from airflow_provider_workflows.decorators.workflowsoft import workflowsoft_inte
 from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.operators.procore import (
     ProcoreAddAssigneesOperator,
+    ProcoreBulkReplaceAssigneesOperator,
+    ProcoreBulkStartInstancesOperator,
+    ProcorePresetAssigneesOperator,
     ProcoreRespondOperator,
     ProcoreRestartInstanceOperator,
     ProcoreStartInstanceOperator,
     ProcoreTerminateInstanceOperator,
 )
-from airflow_provider_workflows.operators.procore_assignees import (
-    ProcoreBulkReplaceAssigneesOperator,
-    ProcorePresetAssigneesOperator,
-)
-from airflow_provider_workflows.operators.procore_bulk import ProcoreBulkStartInstancesOperator
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyPerformActivityOperator
 from airflow_provider_workflows.operators.workflowsoft import (
     WorkflowsoftCompleteIntegrationOperator,
-    WorkflowsoftGetFieldsOperator,
-    WorkflowsoftUpdateFieldsOperator,
-)
-from airflow_provider_workflows.operators.workflowsoft_processes import (
     WorkflowsoftCreateTaskOperator,
+    WorkflowsoftGetFieldsOperator,
     WorkflowsoftStartProcessOperator,
+    WorkflowsoftUpdateFieldsOperator,
 )
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
@@ -41,7 +37,7 @@ from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrat
 from . import truth
 from .strikes import KILLS, REFUSED_READS, TWO_TRIES, is_end
 
-CONSUMED, KEPT = "consumed_on_read", "kept_until_completed"
+CONSUMED, KEPT = "consumed_on_read", "listed_until_completed"
 TOOL = "purchase_order_contract"
 # One look settles what became of a change: whatever is to arrive has arrived by then, or is meant to be late.
 ONE_LOOK = {"confirm_timeout": 0.0, "retries": 3}
@@ -52,7 +48,7 @@ WRITES_AGAIN = re.compile(r"/instances/variables$|/presets/\d+/assignees$")
 RECORDS = re.compile(r"/(workflows/instances|workflow_instances|workflow_activity_histories)\b")
 # What a second try may say in other words.
 VARYING = (
-    *("already_recorded", "already_performed", "already_completed", "already_ended", "option_id", "suspected_lost"),
+    *("already_recorded", "already_performed", "already_completed", "already_ended", "option_id", "possibly_lost"),
     "operation_ids",  # of an order whose response was lost nobody knows
     *("performed_at", "started_at", "ended_at", "state_before"),
 )
@@ -335,7 +331,7 @@ def _asked(result: Any) -> Any:
 
 
 def _changed(result: Any) -> Any:
-    return result["changed"], result["refused"]
+    return result["changed"], result["rejected"]
 
 
 # --- Workflowsoft ---
@@ -403,7 +399,7 @@ def event_is_planned(emulator: Emulator) -> None:
 
 def _received(rows: Any) -> list[dict[str, Any]]:
     """Return what came, without what was lost."""
-    return [{name: value for name, value in row.items() if name != "suspected_lost"} for row in rows]
+    return [{name: value for name, value in row.items() if name != "possibly_lost"} for row in rows]
 
 
 def polling(kept: Kept) -> bool:
@@ -416,7 +412,7 @@ def _completing(kept: Kept) -> bool:
 
 
 def _creating(kept: Kept) -> bool:
-    return "begun" in (kept.get("created") or {})
+    return "started" in (kept.get("created") or {})
 
 
 def _integration_flows(mode: str) -> tuple[Flow, Flow]:
@@ -556,7 +552,7 @@ FLOWS = (
     _one(PRESET_ASSIGNEES, "preset assignees, one fails", prepare=one_change_fails),
     # What the other try has changed is unchanged.
     _one(
-        replace(PRESET_ASSIGNEES, told=lambda result: result["refused"]), "preset assignees, two tries", kind=TWO_TRIES
+        replace(PRESET_ASSIGNEES, told=lambda result: result["rejected"]), "preset assignees, two tries", kind=TWO_TRIES
     ),
 )
 

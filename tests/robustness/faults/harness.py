@@ -88,9 +88,8 @@ class Gate(emulator_app.EmulatorApp):
                 await arrives(answer.receive)
             else:
                 answer.status = status
-                answer.set_body(
-                    {"error": {"code": "refused", "message": "Refused.", "details": []}, "message": "Refused."}
-                )
+                error = {"code": "rejected", "message": "Refused.", "details": []}
+                answer.set_body({"error": error, "message": "Refused."})
             if strike is not None and strike.how == SUSPENDED_AFTER:
                 await asyncio.to_thread(run.suspend, strike)
             await answer.send_to(send, None)
@@ -201,7 +200,7 @@ class Run:
         self._passed = 0
         self._second: Try | None = None
         self._release = 0
-        self._refused: tuple[int, int] = (0, 0)  # a status, and for how many tries from this one on
+        self._rejected: tuple[int, int] = (0, 0)  # a status, and for how many tries from this one on
 
     def to_the_end(self) -> None:
         emulator, flow = self._harness.emulator, self.flow
@@ -258,20 +257,20 @@ class Run:
         self._passed = 0
         strike = self._strikes.pop(0)
         self.outcome.story.append(
-            f"{label}: {strike.how}{f', reading refused ({strike.refuse})' * bool(strike.refuse)}"
+            f"{label}: {strike.how}{f', reading refused ({strike.record_rejected})' * bool(strike.record_rejected)}"
         )
         self._struck = (strike.how, label)
         if strike.how in SURVIVED:
             active.lost = strike.how if acts else active.lost
-        if strike.refuse is not None:
-            self._refused = (strike.refuse, 1 if strike.how in SURVIVED else 2)
+        if strike.record_rejected is not None:
+            self._rejected = (strike.record_rejected, 1 if strike.how in SURVIVED else 2)
             active.refused = True
         return strike
 
     def refuses(self, label: str) -> int | None:
         """Return the status that a request is answered with instead of being heeded, or None."""
-        is_refused = self._active.refused and label.startswith("GET") and self.flow.reads(label)
-        return self._refused[0] if is_refused else None
+        is_rejected = self._active.refused and label.startswith("GET") and self.flow.reads(label)
+        return self._rejected[0] if is_rejected else None
 
     def kill(self) -> None:
         """Kill the try, and return when it is dead."""
@@ -387,15 +386,15 @@ class Run:
             words = what if how in ("retry", "failed") else ""
             self.outcome.story.append(f"{of}{self._current.name}, try {one.order.try_number}: {how} {words}")
             self._check_truth(one)
-        status, left = self._refused
-        self._refused = (status, max(left - 1, 0))
+        status, left = self._rejected
+        self._rejected = (status, max(left - 1, 0))
         return second or first
 
     def _begin(self, order: child.Order) -> Try:
         task = self._current
         in_doubt, was_done = task.in_doubt(self._kept(order.max_tries)), self._is_done(task)
         one = Try(order, len(self._rows()), in_doubt=in_doubt, was_done=was_done)
-        one.refused = self._refused[1] > 0
+        one.refused = self._rejected[1] > 0
         if order.resume is not None:  # so it speaks for its part before the wait, too
             one.effects, one.sent, one.alone = self._deferred.effects, self._deferred.sent, self._deferred.alone
         self._active = one
@@ -492,7 +491,7 @@ class Run:
     def _succeeded(self, task: Task, result: Any, *, was_cleared: bool) -> bool:
         self.results[task.name] = result
         self._note_report(task)
-        if self._reported and not result[0]["suspected_lost"]:
+        if self._reported and not result[0]["possibly_lost"]:
             self.outcome.wrong.append(f"{task.name} reports a loss in its log, and not in its result")
         if self._model is not None and task.name in self._model.results and not was_cleared:
             found, wanted = task.told(result), task.told(self._model.results[task.name])

@@ -29,7 +29,7 @@ RESUME = "the first try goes on"
 KILLS, TWO_TRIES, REFUSED_READS = "kills", "two tries at once", "reading refused"
 NEXT_ACT = -1  # the next boundary that acts
 TO_ITS_END = 1_000  # boundaries
-REFUSALS = (403, 404, 500)
+TOKEN_REJECTIONS = (403, 404, 500)
 DOUBLES, QUICK_DOUBLES = 10, 2  # seeded ones of each flow
 OVERLAPS, QUICK_OVERLAPS = 6, 2  # seeded ones at each boundary that acts
 
@@ -111,9 +111,9 @@ def _refusals(flow: Flow, at: int, chance: random.Random, *, quick: bool) -> lis
     """Return what leaves an outcome unknown at a boundary that acts, with reading refused afterwards."""
     found = []
     for how in (*SURVIVED, *((BEFORE, AFTER) if flow.notes_doubt else ())):
-        for status in [chance.choice(REFUSALS)] if quick else REFUSALS:
-            first = Strike(at, how, refuse=status)
+        for status in [chance.choice(TOKEN_REJECTIONS)] if quick else TOKEN_REJECTIONS:
+            first = Strike(at, how, record_rejected=status)
             found.append((first,))
             if how in SURVIVED:  # and of what is sent once more nobody hears either
-                found.append((first, Strike(NEXT_ACT, how, refuse=status)))
+                found.append((first, Strike(NEXT_ACT, how, record_rejected=status)))
     return found

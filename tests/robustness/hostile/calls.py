@@ -180,7 +180,7 @@ ASKS_NOBODY = {
     "get_ui_field_behaviour",
     "hook_name",
     "item_url",
-    "keeps_until_completed",
+    "lists_until_completed",
     "on_behalf_of",
     "may_consume",
     "prepare",

@@ -11,9 +11,9 @@ import pytest
 from airflow.providers.common.compat.sdk import BaseHook
 from airflow.sdk import Connection
 
-from airflow_provider_workflows.client import uploads
-from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.emulator import Emulator
+from airflow_provider_workflows.hooks import procore_uploads as uploads
 from tests.robustness.hostile.calls import CALLS, TOOL
 from tests.robustness.hostile.replay import Exchange, recorded
 
@@ -59,12 +59,12 @@ def connected(running_emulator: Emulator, connect: Callable[[Connections], None]
 
 
 @pytest.fixture(autouse=True)
-def no_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+def no_delays(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever is tried again is tried at once, by a clock that a pause moves."""
     slept = [0.0]
     waiting = {"sleep": slept.append, "clock": lambda: time.time() + sum(slept)}
     monkeypatch.setattr(RestClient.__init__, "__kwdefaults__", {**RestClient.__init__.__kwdefaults__, **waiting})
-    monkeypatch.setattr(uploads, "LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(uploads, "MAX_WAIT_SECONDS", 0.0)
 
 
 @pytest.fixture(scope="session")

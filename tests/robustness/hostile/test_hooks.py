@@ -11,9 +11,14 @@ from typing import Any
 
 import pytest
 
-from airflow_provider_workflows.client import rest
+from airflow_provider_workflows.client import http
 from airflow_provider_workflows.client.auth import TokenAuth
-from airflow_provider_workflows.exceptions import LONGEST_WORDS, NOTHING_DONE, ContractError, WorkflowsError
+from airflow_provider_workflows.exceptions import (
+    MAX_MESSAGE_CHARACTERS,
+    NOTHING_DONE,
+    UnexpectedResponse,
+    WorkflowsError,
+)
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from tests.robustness.hostile import answers
 from tests.robustness.hostile.calls import ASKS_NOBODY, CALLS, FOLLOWS, Call, public_members
@@ -113,7 +118,7 @@ def problem_with(call: Call, server: Server, like: Any, *, is_no_answer: bool = 
 
 
 def problem_with_error(call: Call, server: Server, error: WorkflowsError) -> str | None:
-    if len(str(error)) > LONGEST_WORDS + 10:
+    if len(str(error)) > MAX_MESSAGE_CHARACTERS + 10:
         return f"{type(error).__name__} of {len(str(error))} characters: {error!s:.100}"
     if not call.acts or server.spoiled in SIGN_IN:
         return None
@@ -242,7 +247,7 @@ def pages_of(call: Call) -> list[Any]:
 
 @pytest.mark.parametrize("call", [call for call in ASKING if str(call) in PAGED], ids=str)
 def test_endless_list_ends_after_the_maximum_of_pages(call, good, monkeypatch):
-    monkeypatch.setattr(rest, "MAX_PAGES", 20)
+    monkeypatch.setattr(http, "MAX_PAGES", 20)
     exchange = next(e for e in spoilt(call, good) if not e.route[1].endswith("/me"))
     for make in pages_of(call):
         endless = [make(number, exchange) for number in range(1, 40)]
@@ -250,11 +255,11 @@ def test_endless_list_ends_after_the_maximum_of_pages(call, good, monkeypatch):
 
         _, error = outcome_of(call, server)
 
-        assert isinstance(error, ContractError)
+        assert isinstance(error, UnexpectedResponse)
         assert "does not end after 20 pages" in str(error)
         assert server.asked.count(exchange.route) == 20
 
 
 def test_maximum_of_pages_is_enough_for_a_large_company(good):
     """A million instances at a hundred a page."""
-    assert rest.MAX_PAGES * 100 >= 1_000_000
+    assert http.MAX_PAGES * 100 >= 1_000_000

@@ -13,9 +13,9 @@ from hypothesis import given
 
 from airflow_provider_workflows.exceptions import WorkflowsError
 from airflow_provider_workflows.rules import procore as v2
-from airflow_provider_workflows.rules import procore_assignees as people
-from airflow_provider_workflows.rules import procore_audit as audit
+from airflow_provider_workflows.rules import procore_history as audit
 from airflow_provider_workflows.rules import procore_legacy as v1
+from airflow_provider_workflows.rules import procore_presets as people
 from airflow_provider_workflows.rules import procore_timeline as timeline
 from airflow_provider_workflows.rules import workflowsoft as ws
 from tests.robustness.hostile.answers import parsed
@@ -50,21 +50,21 @@ def described(history: Any) -> Any:
 
 
 def legacy(shown: Any) -> Any:
-    return v1.describe_instance(v1.text_ids(shown))
+    return v1.describe_instance(v1.str_ids(shown))
 
 
 def rows(shown: Any) -> Any:
     """Return rows as a hook hands them on: each is an object."""
-    return [v1.text_ids(row) for row in shown if isinstance(row, dict)] if isinstance(shown, list) else []
+    return [v1.str_ids(row) for row in shown if isinstance(row, dict)] if isinstance(shown, list) else []
 
 
 def row(shown: Any) -> Any:
     """Return an answer as a hook hands it on: an object."""
-    return v1.text_ids(shown) if isinstance(shown, dict) else {}
+    return v1.str_ids(shown) if isinstance(shown, dict) else {}
 
 
 def mine(preset: Any) -> Any:
-    return people.Wish("Directors", "g", ["90004"])
+    return people.DesiredGroup("Directors", "g", ["90004"])
 
 
 def known_rows(histories: Any) -> Any:
@@ -95,18 +95,18 @@ WELL_READ = ws.read_fields([{"label": "Other", "type": "String", "key": "other",
 
 READINGS = [
     Reading(HISTORY, v2.describe_instance, lambda h: described(row(h))),
-    Reading(HISTORY, v2.decide_instance, lambda h: v2.decide_instance(described(row(h)), **STATES)),
-    Reading(HISTORY, v2.decide_instance, lambda h: v2.decide_instance(
-        described(row(h)), visit=v2.find_visit(row(h), "Budget Check"), awaited=["x"], **STATES)),
+    Reading(HISTORY, v2.evaluate_instance, lambda h: v2.evaluate_instance(described(row(h)), **STATES)),
+    Reading(HISTORY, v2.evaluate_instance, lambda h: v2.evaluate_instance(
+        described(row(h)), occurrence=v2.find_occurrence(row(h), "Budget Check"), awaited=["x"], **STATES)),
     Reading(HISTORY, v2.terminated_by, lambda h: v2.terminated_by(row(h))),
     Reading(HISTORY, v2.is_blocked, lambda h: v2.is_blocked(row(h))),
-    Reading(HISTORY, v2.find_visit, lambda h: v2.find_visit(row(h), "Budget Check", answered=True)),
-    Reading(HISTORY, v2.find_visit, lambda h: v2.find_visit(row(h), "Director Approval", after=STEP)),
-    Reading(HISTORY, v2.find_visit, lambda h: v2.find_visit(row(h), "Approved", after="2026-01-01T00:00:00Z")),
+    Reading(HISTORY, v2.find_occurrence, lambda h: v2.find_occurrence(row(h), "Budget Check", answered=True)),
+    Reading(HISTORY, v2.find_occurrence, lambda h: v2.find_occurrence(row(h), "Director Approval", after=STEP)),
+    Reading(HISTORY, v2.find_occurrence, lambda h: v2.find_occurrence(row(h), "Approved", after="2026-01-01T00:00Z")),
     Reading(HISTORY, v2.events_of, lambda h: v2.events_of(row(h))),
     Reading(HISTORY, v2.timeline_of, lambda h: v2.timeline_of(row(h)).last_decision()),
-    Reading(HISTORY, v2.told_decision, lambda h: [
-        v2.told_decision(decision) for decision in decisions(row(h))]),
+    Reading(HISTORY, v2.stated_decision, lambda h: [
+        v2.stated_decision(decision) for decision in decisions(row(h))]),
     Reading(HISTORY, v2.has_ended, lambda h: v2.has_ended(row(h))),
     Reading(HISTORY, timeline.responses_of, lambda h: [
         timeline.responses_of(event.details) for event in timeline.Timeline(row(h)).events]),
@@ -116,7 +116,7 @@ READINGS = [
         timeline.is_commenter(event.details) for event in timeline.Timeline(row(h)).events]),
     Reading(HISTORY, timeline.options_of, lambda h: [
         timeline.options_of(event.details) for event in timeline.Timeline(row(h)).events]),
-    Reading(HISTORY, v2.holding_of, lambda h: v2.holding_of(row(h))),
+    Reading(HISTORY, v2.pending_step_of, lambda h: v2.pending_step_of(row(h))),
     Reading(HISTORY, v2.step_in_history, lambda h: v2.step_in_history(row(h), STEP)),
     Reading(HISTORY, v2.recorded_in_history, lambda h: v2.recorded_in_history(row(h), STEP, USER)),
     Reading(HISTORY, v2.step_in_history, lambda h: v2.step_in_history(row(h), STEP)),
@@ -124,8 +124,9 @@ READINGS = [
         v2.recorded_in_history(row(h), STEP, USER) or {}, {"id": "1", "name": "Approve", "type": "x", "others": []})),
     Reading(HISTORY, v2.is_recorded_response, lambda h: v2.is_recorded_response(
         v2.recorded_in_history(row(h), STEP, USER) or {}, name="Approve")),
-    Reading(LIST, v2.is_asked_for, lambda i: [
-        v2.is_asked_for(one, tool_type="po", tool_subtype="1", item_id="5001", active=True) for one in rows(i)]),
+    Reading(LIST, v2.is_response_requested_from, lambda i: [
+        v2.is_response_requested_from(one, tool_type="po", tool_subtype="1", item_id="5001", active=True)
+        for one in rows(i)]),
     Reading(LIST, v2.same_tool, lambda i: [v2.same_tool(one.get("tool_type"), "po") for one in rows(i)]),
     Reading(LIST, v2.created_by, lambda i: [v2.created_by(one) for one in rows(i)]),
     Reading(INSTANCE, v2.has_ended, lambda i: v2.has_ended(row(i))),
@@ -145,7 +146,7 @@ READINGS = [
     Reading(INSTANCE, v2.option_fits, lambda i: [
         v2.option_fits(option, option_type="approve")
         for option in v2.response_options(v2.current_step(row(i)) or {})]),
-    Reading(INSTANCE, v2.is_asked_for, lambda i: v2.is_asked_for(
+    Reading(INSTANCE, v2.is_response_requested_from, lambda i: v2.is_response_requested_from(
         row(i), tool_type="purchase_order_contract", tool_subtype="1", item_id="5001", active=True)),
     Reading(INSTANCE, v2.same_tool, lambda i: v2.same_tool(row(i).get("tool_type"), "purchase_order_contract")),
     Reading(INSTANCE, v2.created_by, lambda i: v2.created_by(row(i))),
@@ -160,10 +161,10 @@ READINGS = [
     Reading(OPERATION, v2.describe_operation, lambda o: v2.describe_operation(row(o))),
     Reading(OPERATION, v2.operation_items, lambda o: v2.operation_items(row(o))),
     Reading(OPERATION, v2.operation_ended, lambda o: v2.operation_ended(row(o))),
-    Reading(PEOPLE, people.wish_for, lambda p: people.wish_for(
+    Reading(PEOPLE, people.desired_group_for, lambda p: people.desired_group_for(
         "Directors", ["dana@example.com"], groups=GROUPS, possible=rows(p), replace=True, allow_empty=False)),
-    Reading("ProcoreHook.get_template_version/data/responsible_groups", people.wish_for,
-        lambda g: people.wish_for(
+    Reading("ProcoreHook.get_template_version/data/responsible_groups", people.desired_group_for,
+        lambda g: people.desired_group_for(
             "Directors", ["x"], groups=rows(g), possible=[], replace=False, allow_empty=True)),
     Reading("ProcoreHook.get_template_version/data/responsible_groups", people.is_role_group,
         lambda g: [people.is_role_group(group) for group in rows(g)]),
@@ -192,17 +193,17 @@ READINGS = [
     Reading(HISTORIES, audit.legacy_activity_row, lambda h: [
         audit.legacy_activity_row(one, instance_id="1") for one in rows(h)]),
     Reading(LEGACY, audit.legacy_has_changed, lambda i: audit.legacy_has_changed(row(i), SINCE)),
-    Reading(LEGACY, v1.text_ids, v1.text_ids),
+    Reading(LEGACY, v1.str_ids, v1.str_ids),
     Reading(USERS, v1.users_named, lambda u: v1.users_named(rows(u), "dana@example.com")),
     Reading(LEGACY, v1.describe_instance, lambda i: legacy(row(i))),
     Reading(LEGACY, v1.mark_of, lambda i: v1.mark_of(legacy(row(i)))),
-    Reading(LEGACY, v1.holding_of, lambda i: v1.holding_of(row(i))),
-    Reading(LEGACY, v1.decide_instance, lambda i: v1.decide_instance(
+    Reading(LEGACY, v1.pending_step_of, lambda i: v1.pending_step_of(row(i))),
+    Reading(LEGACY, v1.evaluate_instance, lambda i: v1.evaluate_instance(
         legacy(row(i)), after=v1.moment_of("2026-01-01T00:00:00Z"), activity="Approve", role="x", **STATES)),
-    Reading(HISTORIES, v1.decide_instance, lambda h: [
-        v1.decide_instance(SHOWN, after=v1.action_of(one), **STATES) for one in rows(h)]),
-    Reading(LEGACY, v1.decide_state_change, lambda i: v1.decide_state_change(
-        legacy(row(i)), v1.visit_of(SHOWN), {})),
+    Reading(HISTORIES, v1.evaluate_instance, lambda h: [
+        v1.evaluate_instance(SHOWN, after=v1.action_of(one), **STATES) for one in rows(h)]),
+    Reading(LEGACY, v1.evaluate_state_change, lambda i: v1.evaluate_state_change(
+        legacy(row(i)), v1.occurrence_of(SHOWN), {})),
     Reading(LEGACY, v1.of_object, lambda i: v1.of_object([row(i)], "Contract")),
     Reading(LEGACY, v1.is_idle, lambda i: v1.is_idle(legacy(row(i)))),
     Reading(LEGACY, v1.has_ended, lambda i: v1.has_ended(legacy(row(i)), is_over=True)),
@@ -212,11 +213,12 @@ READINGS = [
     Reading(HISTORIES, v1.action_of, lambda h: [v1.action_of(one) for one in rows(h)]),
     Reading(LEGACY, v1.is_before, lambda i: v1.is_before(legacy(row(i)), ACTION)),
     Reading(LEGACY, v1.is_undecided, lambda i: v1.is_undecided(legacy(row(i)), ACTION)),
-    Reading(LEGACY, v1.visit_of, lambda i: v1.visit_of(legacy(row(i)))),
-    Reading(LEGACY, v1.has_left, lambda i: v1.has_left(v1.visit_of(SHOWN), legacy(row(i)), [])),
-    Reading(HISTORIES, v1.has_left, lambda h: v1.has_left({**v1.visit_of(SHOWN), "set_at": None}, SHOWN, rows(h))),
-    Reading(LEGACY, v1.entered_visit, lambda i: v1.entered_visit(legacy(row(i)), [])),
-    Reading(HISTORIES, v1.entered_visit, lambda h: v1.entered_visit({**SHOWN, "state_set_at": None}, rows(h))),
+    Reading(LEGACY, v1.occurrence_of, lambda i: v1.occurrence_of(legacy(row(i)))),
+    Reading(LEGACY, v1.has_left, lambda i: v1.has_left(v1.occurrence_of(SHOWN), legacy(row(i)), [])),
+    Reading(HISTORIES, v1.has_left, lambda h: v1.has_left({**v1.occurrence_of(SHOWN), "set_at": None}, SHOWN, rows(h))),
+    Reading(LEGACY, v1.entered_occurrence, lambda i: v1.entered_occurrence(legacy(row(i)), [])),
+    Reading(HISTORIES, v1.entered_occurrence,
+            lambda h: v1.entered_occurrence({**SHOWN, "state_set_at": None}, rows(h))),
     Reading(HISTORIES, v1.is_followed, lambda h: v1.is_followed(rows(h), {**ACTION, "history_id": "1"})),
     Reading(LEGACY, v1.activity_fits, lambda i: [
         v1.activity_fits(one, name="x", role="y") for one in legacy(row(i))["activities"]]),
@@ -227,13 +229,13 @@ READINGS = [
     Reading(HISTORIES, v1.performed_activity, lambda h: [
         v1.performed_activity(one) for one in rows(h)]),
     Reading(HISTORIES, v1.find_performed, lambda h: v1.find_performed(
-        rows(h), visit=v1.visit_of(SHOWN), instance=SHOWN, wish={"name": "Approve"}, user_id=USER)),
+        rows(h), occurrence=v1.occurrence_of(SHOWN), instance=SHOWN, requested={"name": "Approve"}, user_id=USER)),
     Reading(LEGACY, v1.find_performed, lambda i: v1.find_performed(
-        [], visit=v1.visit_of(SHOWN), instance=legacy(row(i)), wish={"name": "x"}, user_id=USER)),
+        [], occurrence=v1.occurrence_of(SHOWN), instance=legacy(row(i)), requested={"name": "x"}, user_id=USER)),
     Reading(HISTORIES, v1.find_sent, lambda h: v1.find_sent(rows(h), SENT, SHOWN)),
     Reading(HISTORIES, v1.find_own, lambda h: v1.find_own(
-        rows(h), wish={"name": "Approve"}, user_id=USER, since=SINCE)),
-    Reading(HISTORIES, v1.visit_of_row, lambda h: [v1.visit_of_row(one) for one in rows(h)]),
+        rows(h), requested={"name": "Approve"}, user_id=USER, since=SINCE)),
+    Reading(HISTORIES, v1.occurrence_of_row, lambda h: [v1.occurrence_of_row(one) for one in rows(h)]),
     Reading(HISTORIES, v1.is_row_of, lambda h: [
         v1.is_row_of(one, instance_id="1", activity_id="2") for one in rows(h)]),
     Reading(ROWS, ws.titled_rows, lambda r: ws.titled_rows(r, "row")),
@@ -270,7 +272,7 @@ READINGS = [
         ws.option_values(field) for field in ws.read_fields(f)]),
     Reading(FIELDS, ws.encode, lambda f: [
         ws.encode(field, field.value) for field in ws.read_fields(f)]),
-    Reading(FIELDS, ws.kept_values, lambda f: ws.kept_values(
+    Reading(FIELDS, ws.stored_values, lambda f: ws.stored_values(
         ws.plan_update(ws.read_fields(f), {"Text": "other"}).values)),
     Reading(FIELDS, ws.wire_name, lambda f: [
         ws.wire_name(field.key) for field in ws.read_fields(f)]),
@@ -278,12 +280,12 @@ READINGS = [
 # A well-formed instance, and an action, to hold odd ones against.
 SHOWN = legacy({"id": 1, "current_workflow_state": {"id": 2, "name": "Start"}, "current_state_set_at": "2026-01-01"})
 ACTION = {"at": "2026-01-01T00:00:00Z", "state_id": "18706", "state_set_at": "2026-01-01T00:00:00Z"}
-SENT = {"state": v1.visit_of(SHOWN), "activity": {"id": "29945", "role_id": "1"}, "user_id": USER, "before": []}
+SENT = {"state": v1.occurrence_of(SHOWN), "activity": {"id": "29945", "role_id": "1"}, "user_id": USER, "before": []}
 
 # They take parameters of a DAG author, or what other rules have made, and no answer.
 READ_NO_ANSWER = {
     "procore": {"idempotency_token"},
-    "procore_assignees": {"is_refused", "table_of", "checked_assignment"},
+    "procore_presets": {"is_rejected", "table_of", "checked_assignment"},
     "procore_audit": {
         "as_json",
         "changed_since",
@@ -307,7 +309,7 @@ READ_NO_ANSWER = {
         "member",
         "raw_fields",
         "raw_value",
-        "read_kept_values",
+        "read_stored_values",
         "says_already_completed",
         "templated_names",
     },

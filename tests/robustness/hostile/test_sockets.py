@@ -8,8 +8,8 @@ import tracemalloc
 import pytest
 
 from airflow_provider_workflows.client.auth import TokenAuth
-from airflow_provider_workflows.client.rest import LARGEST_ANSWER
-from airflow_provider_workflows.exceptions import NOTHING_DONE, ContractError, WorkflowsError
+from airflow_provider_workflows.client.http import MAX_RESPONSE_BYTES
+from airflow_provider_workflows.exceptions import NOTHING_DONE, UnexpectedResponse, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from tests.robustness.hostile.answers import PAGE, UNPACKS_BY_THE_PIECE
 from tests.robustness.hostile.calls import FOLLOWS
@@ -97,7 +97,7 @@ def test_late_response_is_not_taken_for_the_next_one(connect):
     with HostileServer(hint, late) as server:
         connect(connections_to(server.url, signing_in=False))
         hook = ProcoreHook()
-        with pytest.raises(ContractError):
+        with pytest.raises(UnexpectedResponse):
             hook.get_instance("1", project_id="1001")
         assert hook.get_instance("2", project_id="1001") == {"id": "of the second call"}
         hook.close()
@@ -130,4 +130,4 @@ def test_response_of_any_size_takes_bounded_memory(connect, request, send):
             tracemalloc.stop()
             hook.close()
 
-    assert peak < 3 * LARGEST_ANSWER
+    assert peak < 3 * MAX_RESPONSE_BYTES

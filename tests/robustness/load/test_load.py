@@ -15,14 +15,11 @@ from typing import Any
 import pytest
 
 from airflow_provider_workflows.client.auth import TokenAuth
-from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.emulator import state
 from airflow_provider_workflows.hooks.procore import ProcoreConnectionHook
-from airflow_provider_workflows.operators.procore import (
-    ProcoreOperator,
-    ProcoreRespondOperator,
-    ProcoreStartInstanceOperator,
-)
+from airflow_provider_workflows.operators.procore import ProcoreRespondOperator, ProcoreStartInstanceOperator
+from airflow_provider_workflows.operators.procore.base import ProcoreOperator
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyPerformActivityOperator
 from airflow_provider_workflows.operators.workflowsoft import (
     WorkflowsoftCompleteIntegrationOperator,

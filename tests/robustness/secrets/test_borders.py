@@ -23,8 +23,8 @@ from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsE
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook, _form_parts
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
-from airflow_provider_workflows.operators.attachments import attached_files, storage_path
-from airflow_provider_workflows.operators.tables import Tables
+from airflow_provider_workflows.operators.object_storage import attached_files, storage_path
+from airflow_provider_workflows.operators.table_writer import Tables
 from tests.robustness.secrets.servers import OtherHost
 
 # Each would reach another route, or say more, if a server read it otherwise than it was meant.

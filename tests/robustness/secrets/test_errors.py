@@ -10,9 +10,9 @@ import traceback
 import pytest
 import requests
 
-from airflow_provider_workflows.client import uploads
 from airflow_provider_workflows.client.retry import RetryPolicy
 from airflow_provider_workflows.exceptions import WorkflowsError
+from airflow_provider_workflows.hooks import procore_uploads as uploads
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
@@ -73,7 +73,7 @@ def test_no_error_traceback_or_log_repeats_a_secret(
 
 
 def test_log_of_an_upload_shows_no_signature(emulator, other, airflow_connections, everything_is_logged, monkeypatch):
-    monkeypatch.setattr(uploads, "LONGEST_WAIT", 0.0)
+    monkeypatch.setattr(uploads, "MAX_WAIT_SECONDS", 0.0)
     signature = secrets.token_hex(20)
     target = {"url": f"{other.url}/bucket/plan?X-Amz-Signature={signature}", "headers": {}}
     upload = {"data": {"upload_id": "u1", "segments": [target]}}

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from requests.adapters import HTTPAdapter
 
 from airflow_provider_workflows.client.auth import TokenAuth
-from airflow_provider_workflows.client.rest import RestClient, path
-from airflow_provider_workflows.client.retry import Replay
+from airflow_provider_workflows.client.http import RestClient
+from airflow_provider_workflows.client.retry import Idempotency
+from airflow_provider_workflows.client.urls import build_path
 from airflow_provider_workflows.emulator.app import EmulatorApp
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -167,7 +168,7 @@ def mark_of(parameter: str) -> str:
     return f"a@{parameter}"
 
 
-def is_ours(function: Callable[..., Any]) -> bool:
+def is_own(function: Callable[..., Any]) -> bool:
     return str(function.__module__).startswith("airflow_provider_workflows.")
 
 
@@ -176,7 +177,7 @@ def methods() -> list[tuple[type, str]]:
         (hook, name)
         for hook in HOOKS
         for name, function in inspect.getmembers(hook, inspect.isfunction)
-        if not name.startswith("_") and name not in WITHOUT_CALLS and is_ours(function)
+        if not name.startswith("_") and name not in WITHOUT_CALLS and is_own(function)
     ]
 
 
@@ -295,7 +296,7 @@ def call_of(wire: Wire, **parts: Any) -> requests.PreparedRequest | None:
     wire.requests.clear()
     where = parts.pop("path", "/rest/x")
     try:
-        RestClient(HOST).call("POST", where, replay=Replay.SAFE, **parts)
+        RestClient(HOST).call("POST", where, idempotency=Idempotency.SAFE, **parts)
     except ConfigurationError:
         assert wire.requests == []
         return None
@@ -311,7 +312,7 @@ def can_be_sent(text: str) -> bool:
 @with_nasty_texts
 def test_path_keeps_any_id_in_its_segment(wire, text):
     try:
-        filled = path("/rest/{}/items/{}", text, "7")
+        filled = build_path("/rest/{}/items/{}", text, "7")
     except ConfigurationError:
         assert text.strip(" .") == "" or not can_be_sent(text)
         return

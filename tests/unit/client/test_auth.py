@@ -15,10 +15,15 @@ import pytest
 import requests
 
 from airflow_provider_workflows.client.auth import Token, TokenAuth, same_server
-from airflow_provider_workflows.client.rest import RestClient
-from airflow_provider_workflows.client.retry import Replay, RetryPolicy
-from airflow_provider_workflows.client.token_sources import ClientCredentials, MintedToken, ReadyToken
-from airflow_provider_workflows.exceptions import AuthenticationError, ConnectionFailed, ContractError, OutcomeUnknown
+from airflow_provider_workflows.client.http import RestClient
+from airflow_provider_workflows.client.retry import Idempotency, RetryPolicy
+from airflow_provider_workflows.client.token_sources import ApiTokenSource, ClientCredentials, StaticToken
+from airflow_provider_workflows.exceptions import (
+    AuthenticationError,
+    ConnectionFailed,
+    OutcomeUnknown,
+    UnexpectedResponse,
+)
 
 BASE = "https://api.example.com"
 LOGIN = "https://login.example.com"
@@ -150,7 +155,7 @@ def test_every_token_is_masked_before_it_is_used():
 def test_the_token_never_goes_to_another_server(url):
     auth = TokenAuth(Numbered(), BASE)
 
-    with pytest.raises(ContractError, match="another server"):
+    with pytest.raises(UnexpectedResponse, match="another server"):
         header(auth, url)
 
 
@@ -166,12 +171,12 @@ def test_a_token_is_not_in_its_own_description():
 # --- a 401 ---
 
 
-@pytest.mark.parametrize("replay", list(Replay))
-def test_a_rejected_call_goes_again_with_a_new_token(requests_mock, replay):
+@pytest.mark.parametrize("idempotency", list(Idempotency))
+def test_a_rejected_call_goes_again_with_a_new_token(requests_mock, idempotency):
     requests_mock.post(BASE + "/x", [{"status_code": 401}, {"json": {}}])
     client = RestClient(BASE, auth=TokenAuth(Numbered(), BASE))
 
-    client.call("POST", "/x", replay=replay)
+    client.call("POST", "/x", idempotency=idempotency)
 
     assert [r.headers["Authorization"] for r in requests_mock.request_history] == ["Bearer token-1", "Bearer token-2"]
 
@@ -187,7 +192,7 @@ def test_a_second_rejection_is_believed(requests_mock):
 
 def test_a_ready_token_that_is_rejected_cannot_be_renewed(requests_mock):
     requests_mock.get(BASE + "/x", status_code=401)
-    client = RestClient(BASE, auth=TokenAuth(ReadyToken("t"), BASE))
+    client = RestClient(BASE, auth=TokenAuth(StaticToken("t"), BASE))
 
     with pytest.raises(AuthenticationError, match="no way to renew"):
         client.get("/x")
@@ -201,12 +206,12 @@ SIGN_IN_PAGES = {
 
 
 @pytest.mark.parametrize("page", SIGN_IN_PAGES)
-@pytest.mark.parametrize("replay", list(Replay))
-def test_a_sign_in_page_is_a_rejection_of_the_token(requests_mock, replay, page):
+@pytest.mark.parametrize("idempotency", list(Idempotency))
+def test_a_sign_in_page_is_a_rejection_of_the_token(requests_mock, idempotency, page):
     requests_mock.post(BASE + "/x", [SIGN_IN_PAGES[page], {"json": {}}])
     client = RestClient(BASE, auth=TokenAuth(Numbered(), BASE))
 
-    assert client.call("POST", "/x", replay=replay).json() == {}
+    assert client.call("POST", "/x", idempotency=idempotency).json() == {}
     assert [r.headers["Authorization"] for r in requests_mock.request_history] == ["Bearer token-1", "Bearer token-2"]
 
 
@@ -220,13 +225,13 @@ def test_a_sign_in_page_without_a_form_counts_for_reads_only(requests_mock):
 
 
 @pytest.mark.parametrize("page", SIGN_IN_PAGES)
-@pytest.mark.parametrize("replay", list(Replay))
-def test_a_second_sign_in_page_is_believed(requests_mock, replay, page):
+@pytest.mark.parametrize("idempotency", list(Idempotency))
+def test_a_second_sign_in_page_is_believed(requests_mock, idempotency, page):
     requests_mock.post(BASE + "/x", [SIGN_IN_PAGES[page]])
     client = RestClient(BASE, auth=TokenAuth(Numbered(), BASE))
 
     with pytest.raises(AuthenticationError):
-        client.call("POST", "/x", replay=replay)
+        client.call("POST", "/x", idempotency=idempotency)
     assert requests_mock.call_count == 2
 
 
@@ -245,14 +250,14 @@ def test_after_a_change_no_other_page_is_taken_for_a_rejection(requests_mock, an
     client = RestClient(BASE, auth=TokenAuth(Numbered(), BASE))
 
     with contextlib.suppress(OutcomeUnknown):
-        client.call("POST", "/x", replay=Replay.NEVER)
+        client.call("POST", "/x", idempotency=Idempotency.UNSAFE)
     assert requests_mock.call_count == 1
 
 
 @pytest.mark.parametrize("answer", [{"status_code": 401}, *SIGN_IN_PAGES.values()])
 def test_a_static_token_that_is_rejected_says_what_to_do(requests_mock, answer):
     requests_mock.get(BASE + "/x", [answer])
-    client = RestClient(BASE, auth=TokenAuth(ReadyToken("t", "Get a new API token."), BASE))
+    client = RestClient(BASE, auth=TokenAuth(StaticToken("t", "Get a new API token."), BASE))
 
     with pytest.raises(AuthenticationError) as failure:
         client.get("/x")
@@ -268,7 +273,7 @@ def test_a_wrong_clock_asks_for_no_more_tokens(requests_mock, skew, knows):
     headers = {"Date": formatdate(served_at - skew, usegmt=True)} if knows == "Date" else {}
     requests_mock.get(MINT, text=f'"{jwt(exp=served_at - skew + 600, **issued)}"', headers=headers)
     now = [float(served_at)]
-    auth = TokenAuth(MintedToken(BASE, "admin", "pw", lifetime=600), BASE, clock=lambda: now[0])
+    auth = TokenAuth(ApiTokenSource(BASE, "admin", "pw", lifetime=600), BASE, clock=lambda: now[0])
 
     for _ in range(3):
         header(auth)
@@ -297,8 +302,8 @@ def test_a_clock_that_is_set_ends_no_token(monkeypatch):
 
 
 def test_the_end_of_a_ready_token_is_read_where_it_is_a_jwt():
-    assert ReadyToken(jwt(exp=5000)).fetch(0.0).expires_at == 5000
-    assert [ReadyToken(t).fetch(0.0).expires_at for t in ("plain", "a.b.c", jwt(sub="x"))] == [None] * 3
+    assert StaticToken(jwt(exp=5000)).fetch(0.0).expires_at == 5000
+    assert [StaticToken(t).fetch(0.0).expires_at for t in ("plain", "a.b.c", jwt(sub="x"))] == [None] * 3
 
 
 def test_client_credentials_are_granted(requests_mock):
@@ -348,7 +353,7 @@ def test_a_login_server_that_is_away_is_no_rejection(requests_mock):
 def test_a_minted_token_is_read_in_every_format(requests_mock, body, lifetime):
     requests_mock.get(MINT, text=body)
 
-    token = MintedToken(BASE, "admin", "pw").fetch(100.0)
+    token = ApiTokenSource(BASE, "admin", "pw").fetch(100.0)
 
     assert (token.value, token.expires_at) == ("t-1", 100.0 + lifetime)
     assert requests_mock.last_request.qs == {"lifetimeinsec": ["3600"]}
@@ -366,7 +371,7 @@ def test_a_login_page_instead_of_a_token_is_named(requests_mock, answer):
     requests_mock.get(MINT, **answer)
 
     with pytest.raises(AuthenticationError, match="login page"):
-        MintedToken(BASE, "admin", "pw").fetch(0.0)
+        ApiTokenSource(BASE, "admin", "pw").fetch(0.0)
 
 
 @pytest.mark.parametrize("body", ["", "{}", "[]", "7", '{"token": 7}', '"two words"'])
@@ -374,21 +379,21 @@ def test_a_response_without_a_token_is_an_error(requests_mock, body):
     requests_mock.get(MINT, text=body)
 
     with pytest.raises(AuthenticationError, match="holds no token"):
-        MintedToken(BASE, "admin", "pw").fetch(0.0)
+        ApiTokenSource(BASE, "admin", "pw").fetch(0.0)
 
 
 @pytest.mark.parametrize(
-    ("mint_auth", "name", "value"),
+    ("login_auth", "name", "value"),
     [
         ("basic", "Authorization", "Basic " + base64.b64encode(b"admin:pw").decode()),
         ("bearer", "Authorization", "Bearer pw"),
         ("cookie", "Cookie", "pw"),
     ],
 )
-def test_the_administrator_signs_in_as_reported(requests_mock, mint_auth, name, value):
+def test_the_administrator_signs_in_as_reported(requests_mock, login_auth, name, value):
     requests_mock.get(MINT, text='"t"')
 
-    MintedToken(BASE, "admin", "pw", mint_auth=mint_auth).fetch(0.0)
+    ApiTokenSource(BASE, "admin", "pw", scheme=login_auth).fetch(0.0)
 
     assert requests_mock.last_request.headers[name] == value
 
@@ -396,27 +401,27 @@ def test_the_administrator_signs_in_as_reported(requests_mock, mint_auth, name, 
 def test_a_password_may_hold_any_character(requests_mock):
     requests_mock.get(MINT, text='"t"')
 
-    MintedToken(BASE, "admin", "p\u20ac").fetch(0.0)
+    ApiTokenSource(BASE, "admin", "p\u20ac").fetch(0.0)
 
     sent = requests_mock.last_request.headers["Authorization"]
     assert base64.b64decode(sent.removeprefix("Basic ")) == "admin:p\u20ac".encode()
 
 
 def test_a_ready_token_may_end_with_the_line_break_of_its_file():
-    assert header(TokenAuth(ReadyToken("t\n"), BASE)) == "Bearer t"
+    assert header(TokenAuth(StaticToken("t\n"), BASE)) == "Bearer t"
 
 
 def test_token_too_long_for_a_header_is_rejected():
     masked: list[str] = []
 
     with pytest.raises(AuthenticationError, match="longer than 16384"):
-        TokenAuth(ReadyToken("x" * 10**6), BASE, on_token=masked.append).token()
+        TokenAuth(StaticToken("x" * 10**6), BASE, on_token=masked.append).token()
     assert masked == []
 
 
 def test_token_that_no_header_can_hold_is_rejected_unseen():
     with pytest.raises(AuthenticationError, match="line break") as failure:
-        header(TokenAuth(ReadyToken("s3c\nret"), BASE))
+        header(TokenAuth(StaticToken("s3c\nret"), BASE))
     assert "s3c" not in str(failure.value)
 
 
@@ -441,9 +446,9 @@ def test_identities_show_sources_apart_and_hold_no_secret():
     sources = [
         ClientCredentials(LOGIN, "id", "secret"),
         ClientCredentials(LOGIN, "id", "other"),
-        MintedToken(BASE, "id", "secret"),
-        MintedToken(BASE, "id", "secret", mint_auth="bearer"),
-        ReadyToken("secret"),
+        ApiTokenSource(BASE, "id", "secret"),
+        ApiTokenSource(BASE, "id", "secret", scheme="bearer"),
+        StaticToken("secret"),
     ]
 
     assert len({source.identity for source in sources}) == len(sources)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.client.pagination import MAX_EMPTY_PAGES, SMALLER_PAGES
-from airflow_provider_workflows.client.rest import RestClient
-from airflow_provider_workflows.exceptions import ContractError, IncompleteList, InvalidRequest
+from airflow_provider_workflows.exceptions import IncompleteList, InvalidRequest, UnexpectedResponse
 
 BASE = "https://api.example.com"
 Page = dict[str, Any]
@@ -160,7 +160,7 @@ def test_empty_pages_do_not_go_on_for_ever(requests_mock):
     answers = [{"json": {"data": [], "next_cursor": f"c{number}"}} for number in range(100)]
     requests_mock.get(BASE + "/x", answers)
 
-    with pytest.raises(ContractError, match="does not end"):
+    with pytest.raises(UnexpectedResponse, match="does not end"):
         list(RestClient(BASE).pages("/x", per_page=2, style="v2"))
     assert requests_mock.call_count == MAX_EMPTY_PAGES + 1
 
@@ -198,7 +198,7 @@ def test_a_next_page_that_cannot_be_had_is_an_error(requests_mock, around):
     """Neither cursors nor page numbers are known to this server."""
     server = Server(requests_mock, 5, lambda n, more: (around, {}), takes=())
 
-    with pytest.raises(ContractError):
+    with pytest.raises(UnexpectedResponse):
         server.read()
 
 
@@ -209,7 +209,7 @@ def test_a_next_page_that_cannot_be_had_is_an_error(requests_mock, around):
 def test_a_header_that_names_a_next_page_is_never_the_end(requests_mock, name, style):
     server = Server(requests_mock, 5, lambda n, more: ({}, {name: "2"}), takes=(), style=style)
 
-    with pytest.raises(ContractError):
+    with pytest.raises(UnexpectedResponse):
         server.read(per_page=100 if name == "X-Next-Offset" else 2)
 
 
@@ -320,7 +320,7 @@ def served(requests_mock, rows):
 def test_row_that_is_no_object_is_yielded_empty_on_request(requests_mock, odd):
     served(requests_mock, [{"id": 1}, odd, {"id": 2}])
 
-    pages = RestClient(BASE).pages("/x", per_page=5, style="v2", keep_odd_rows=True)
+    pages = RestClient(BASE).pages("/x", per_page=5, style="v2", keep_malformed_rows=True)
 
     assert list(pages) == [{"id": 1}, {}, {"id": 2}]
 
@@ -329,7 +329,7 @@ def test_row_that_is_no_object_is_yielded_empty_on_request(requests_mock, odd):
 def test_row_that_is_no_object_is_an_error_otherwise(requests_mock, odd):
     served(requests_mock, [{"id": 1}, odd])
 
-    with pytest.raises(ContractError):
+    with pytest.raises(UnexpectedResponse):
         list(RestClient(BASE).pages("/x", per_page=5, style="v2"))
 
 
@@ -337,5 +337,5 @@ def test_row_that_is_no_object_is_an_error_otherwise(requests_mock, odd):
 def test_list_that_is_none_is_an_error_in_any_case(requests_mock, body):
     requests_mock.get(BASE + "/x", json=body)
 
-    with pytest.raises(ContractError):
-        list(RestClient(BASE).pages("/x", per_page=5, style="v2", keep_odd_rows=True))
+    with pytest.raises(UnexpectedResponse):
+        list(RestClient(BASE).pages("/x", per_page=5, style="v2", keep_malformed_rows=True))

@@ -6,7 +6,7 @@ from itertools import chain, repeat
 
 import pytest
 
-from airflow_provider_workflows.client.retry import Again, RetryPolicy
+from airflow_provider_workflows.client.retry import RetryableFailure, RetryPolicy
 from airflow_provider_workflows.exceptions import ConnectionFailed, RateLimited
 
 POLICY = RetryPolicy()
@@ -33,9 +33,9 @@ class Call:
     def _attempt(self) -> None:
         end = next(self._ends)
         if isinstance(end, str):
-            raise Again(ConnectionFailed(end))
+            raise RetryableFailure(ConnectionFailed(end))
         if end is not None:
-            raise Again(RateLimited("The server asks to wait", status_code=self.status), self.now + end)
+            raise RetryableFailure(RateLimited("The server asks to wait", status_code=self.status), self.now + end)
 
     def _sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)

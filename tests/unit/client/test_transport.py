@@ -11,12 +11,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from airflow_provider_workflows.client import rest
-from airflow_provider_workflows.client.rest import RestClient
-from airflow_provider_workflows.client.retry import Replay, RetryPolicy
+from airflow_provider_workflows.client import http
+from airflow_provider_workflows.client.http import RestClient
+from airflow_provider_workflows.client.retry import Idempotency, RetryPolicy
 from airflow_provider_workflows.exceptions import ConnectionFailed, OutcomeUnknown
 
-EVERY_CALL = pytest.mark.parametrize("replay", list(Replay))
+EVERY_CALL = pytest.mark.parametrize("idempotency", list(Idempotency))
 TWICE = RetryPolicy(attempts=2, first_wait=0.0)
 ALERT = b"\x15\x03\x03\x00\x02\x02\x28"  # handshake_failure, fatal
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
@@ -79,25 +79,25 @@ HANDSHAKES: dict[str, Serve] = {
 
 @EVERY_CALL
 @pytest.mark.parametrize("handshake", HANDSHAKES)
-def test_a_handshake_that_fails_is_tried_again(listen, handshake, replay):
+def test_a_handshake_that_fails_is_tried_again(listen, handshake, idempotency):
     server = listen(HANDSHAKES[handshake])
     client = RestClient(f"https://127.0.0.1:{server.port}", retry=TWICE, timeout=0.3)
 
     with pytest.raises(ConnectionFailed):
-        client.call("POST", "/x", replay=replay)
+        client.call("POST", "/x", idempotency=idempotency)
     assert server.connections == 2
 
 
 def test_a_silent_handshake_ends_with_the_time_to_connect(listen, monkeypatch):
-    monkeypatch.setattr(rest, "CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr(http, "CONNECT_TIMEOUT", 0.2)
     server = listen(HANDSHAKES["silent"])
     client = RestClient(f"https://127.0.0.1:{server.port}", retry=RetryPolicy.none(), timeout=3600)
 
     with pytest.raises(ConnectionFailed):
-        client.call("POST", "/x", replay=Replay.NEVER)
+        client.call("POST", "/x", idempotency=Idempotency.UNSAFE)
 
 
-REFUSALS = {
+TOKEN_REJECTIONS = {
     "407": b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n",
     "502": b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 2\r\n\r\nno",
     "503": b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\n\r\n",
@@ -107,20 +107,20 @@ REFUSALS = {
 
 
 @EVERY_CALL
-@pytest.mark.parametrize("refusal", REFUSALS)
-def test_a_proxy_that_opens_no_tunnel_is_asked_again(listen, refusal, replay):
+@pytest.mark.parametrize("refusal", TOKEN_REJECTIONS)
+def test_a_proxy_that_opens_no_tunnel_is_asked_again(listen, refusal, idempotency):
     asked: list[bytes] = []
 
     def refuse(connection: socket.socket, received: bytes) -> None:
         asked.append(received)
-        connection.sendall(REFUSALS[refusal])
+        connection.sendall(TOKEN_REJECTIONS[refusal])
 
     proxy = listen(refuse)
     proxies = {"https": f"http://127.0.0.1:{proxy.port}"}
     client = RestClient("https://api.example.com", retry=TWICE, proxies=proxies, timeout=2)
 
     with pytest.raises(ConnectionFailed):
-        client.call("POST", "/x", replay=replay)
+        client.call("POST", "/x", idempotency=idempotency)
     assert [one.split(b" ", 1)[0] for one in asked] == [b"CONNECT"] * 2
 
 
@@ -129,7 +129,7 @@ def test_a_proxy_that_hangs_up_on_a_sent_call_is_an_unknown_outcome(listen):
     client = RestClient("http://api.example.com", retry=TWICE, proxies={"http": f"http://127.0.0.1:{proxy.port}"})
 
     with pytest.raises(OutcomeUnknown):
-        client.call("POST", "/x", replay=Replay.NEVER)
+        client.call("POST", "/x", idempotency=Idempotency.UNSAFE)
     assert proxy.connections == 1
 
 
@@ -144,7 +144,9 @@ def test_an_error_that_is_being_handled_says_nothing_of_the_next_call(listen):
         try:
             unreachable.get("/x")
         except ConnectionFailed:
-            RestClient(f"http://127.0.0.1:{server.port}", retry=TWICE).call("POST", "/x", replay=Replay.NEVER)
+            RestClient(f"http://127.0.0.1:{server.port}", retry=TWICE).call(
+                "POST", "/x", idempotency=Idempotency.UNSAFE
+            )
 
     with pytest.raises(OutcomeUnknown):
         call_again()
@@ -166,13 +168,13 @@ def drops_idle(listen) -> Listener:
 @pytest.mark.parametrize(("idle", "connections"), [(0.5, 1), (10.0, 2), (4000.0, 2)])
 def test_an_unsafe_call_goes_out_on_no_connection_that_was_idle(drops_idle, monkeypatch, idle, connections):
     now = [1000.0]
-    monkeypatch.setattr(rest, "time", SimpleNamespace(monotonic=lambda: now[0], time=rest.time.time))
+    monkeypatch.setattr(http, "time", SimpleNamespace(monotonic=lambda: now[0], time=http.time.time))
     client = RestClient(f"http://127.0.0.1:{drops_idle.port}", retry=TWICE)
 
     client.get("/x")
     now[0] += idle
     with contextlib.nullcontext() if connections == 2 else pytest.raises(OutcomeUnknown):
-        client.call("POST", "/x", replay=Replay.NEVER)
+        client.call("POST", "/x", idempotency=Idempotency.UNSAFE)
 
     assert drops_idle.connections == connections
 
@@ -186,7 +188,7 @@ def test_calls_that_follow_one_another_share_a_connection(listen):
     server = listen(serve)
     client = RestClient(f"http://127.0.0.1:{server.port}")
 
-    for replay in (Replay.SAFE, Replay.NEVER, Replay.NEVER, Replay.SAFE):
-        client.call("POST", "/x", replay=replay)
+    for idempotency in (Idempotency.SAFE, Idempotency.UNSAFE, Idempotency.UNSAFE, Idempotency.SAFE):
+        client.call("POST", "/x", idempotency=idempotency)
     client.close()
     assert server.connections == 1

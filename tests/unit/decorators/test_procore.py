@@ -1,4 +1,4 @@
-"""A function as the answer to a step: called with what stands now, its answer sent once, to the visit it was for."""
+"""A function that responds to a step: called with the current step; its response is sent once, to that occurrence."""
 
 from __future__ import annotations
 
@@ -130,7 +130,7 @@ def test_the_function_is_given_the_row_and_what_stands_now(emulator, row, store,
     assert instance == {
         **row,
         "amount": "12.50",
-        "holders": [{"id": "90001", "name": "Airflow Integration", "login": "integration@example.com"}],
+        "assignees": [{"id": "90001", "name": "Airflow Integration", "login": "integration@example.com"}],
         "state": "in_progress",
         "item_status": instance["item_status"],
         "decision": None,
@@ -456,7 +456,7 @@ def test_without_a_store_an_id_keeps_its_occurrence_over_a_sleep(emulator, row):
 def test_without_a_store_a_task_that_is_rescheduled_needs_the_occurrence(emulator, row):
     built = operator(Function(Wait())(), INSTANCE, options={"deferrable": False, "retries": 0})
 
-    with pytest.raises(ConfigurationError, match="Wait.. needs the visit of the step on an Airflow before 3.3"):
+    with pytest.raises(ConfigurationError, match="Wait.. needs the step occurrence before Airflow 3.3"):
         built.execute(in_task(None))
 
 
@@ -602,10 +602,10 @@ def decorated_answers():
         return Respond("Reject" if instance["item_id"] in limit else "Approve", comment=f"task {ti.map_index}")
 
     @task(trigger_rule="all_done")
-    def told(results):
+    def describe(results):
         assert sorted(row["option"] for row in results) == ["Approve", "Reject"], results
 
-    told(answer.partial(limit=["5001"]).expand(instance=waiting.output))
+    describe(answer.partial(limit=["5001"]).expand(instance=waiting.output))
 
 
 decorated_answers()
@@ -626,7 +626,7 @@ def test_a_dag_maps_the_function_over_the_sensors_rows(emulator, monkeypatch, tm
         ("answer", "skipped"),
         ("answer", "success"),
         ("answer", "success"),
-        ("told", "success"),
+        ("describe", "success"),
         ("waiting", "success"),
     ]
     assert sorted(responses(emulator)) == [("90001", "Approve"), ("90001", "Reject")]

@@ -22,11 +22,11 @@ from airflow_provider_workflows.decorators.workflowsoft import (
 )
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
-    ContractError,
     InvalidRequest,
     NotFound,
     PermissionDenied,
     ServerError,
+    UnexpectedResponse,
     WorkflowsError,
 )
 from airflow_provider_workflows.get_provider_info import get_provider_info
@@ -522,7 +522,7 @@ def test_a_lost_response_to_the_write_is_reconciled_by_reading(emulator, instanc
 def rows(emulator) -> list[dict]:
     """What a sensor returns that has received three instances."""
     started = [emulator.control("POST", "workflowsoft/processes", diagram="Event planning") for _ in range(3)]
-    return [{**row, "step_id": "101", "suspected_lost": []} for row in started]
+    return [{**row, "step_id": "101", "possibly_lost": []} for row in started]
 
 
 def completed(emulator) -> list[str]:
@@ -628,7 +628,7 @@ def test_airflow_hands_the_whole_result_of_a_sensor_over(emulator, rows, monkeyp
 def test_a_field_that_cannot_be_read_fails_only_where_it_is_used(emulator, instance_id, store):
     emulator.control("PATCH", "flags", ws_value_format="object")
 
-    with pytest.raises(ContractError, match="'Event name'"):
+    with pytest.raises(UnexpectedResponse, match="'Event name'"):
         run(lambda fields: {"Venue": fields["Event name"]}, store, instance_id)
     assert writes(emulator) == []
     run(lambda fields: {"Venue": fields["Requested by"]}, store, instance_id)
@@ -743,10 +743,10 @@ def decorated_flow():
         return {"Event duration": fields["Event duration"] + Decimal(rate), "Venue": "Main hall"}
 
     @task(trigger_rule="all_done")
-    def told(results):
+    def describe(results):
         assert [row["rejected"] for row in results] == [None, "too long"], results
 
-    told(enrich.partial(rate="30.25").expand(integration_instance_id=instances()))
+    describe(enrich.partial(rate="30.25").expand(integration_instance_id=instances()))
 """
 
 
@@ -762,7 +762,7 @@ def test_a_dag_maps_the_function_over_the_sensors_rows(emulator, monkeypatch, tm
         ("enrich", 1, "success"),
         ("enrich", 2, "skipped"),
         ("instances", -1, "success"),
-        ("told", -1, "success"),
+        ("describe", -1, "success"),
     ]
     # Which of them runs first is Airflow's choice.
     ours = [effect for effect in emulator.effects() if effect["via"] == "api"]

@@ -47,6 +47,19 @@ def test_command_starts_serves_and_stops(stop, exit_code):
     assert used < 3.0
 
 
+def test_a_restart_forgets_instances_and_repeats_their_ids():
+    """What the documentation says of waits that outlive an emulator depends on it."""
+    started = []
+    for item_id in ("5002", "5003"):
+        with Emulator() as emulator:
+            assert [one["item_id"] for one in emulator.control("GET", "state")["procore"]] == ["5001"]
+            started.append(
+                emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id=item_id)
+            )
+
+    assert started[0] == started[1]
+
+
 def test_an_address_that_others_reach_needs_a_word(capsys):
     for host in ("0.0.0.0", "example.com"):
         with pytest.raises(SystemExit):

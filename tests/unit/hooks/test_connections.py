@@ -8,7 +8,7 @@ import traceback
 
 import pytest
 
-from airflow_provider_workflows.doctor import Diagnosis
+from airflow_provider_workflows.diagnostics.diagnosis import Diagnosis
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,
     ConfigurationError,
@@ -204,7 +204,10 @@ def test_a_hook_rejects_an_id_with_a_fraction(airflow_connections, call, name):
 
 def test_account_is_the_server_and_the_user_who_signs_in(emulator, set_connection):
     first = emulator.connection("workflowsoft")
-    for conn_id, changed in {"same": {"extra": {"mint_lifetime": 60}}, "other": {"login": "other@example.com"}}.items():
+    for conn_id, changed in {
+        "same": {"extra": {"login_lifetime": 60}},
+        "other": {"login": "other@example.com"},
+    }.items():
         set_connection(conn_id, {**first, **changed})
     set_connection("first", first)
 

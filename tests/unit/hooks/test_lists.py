@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
-from airflow_provider_workflows.exceptions import ContractError, IncompleteList
+from airflow_provider_workflows.exceptions import IncompleteList, UnexpectedResponse
 from airflow_provider_workflows.hooks import procore, procore_legacy
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
@@ -70,5 +70,5 @@ def test_an_unpaged_list_that_names_a_next_page_is_an_error(airflow_connections)
     shown = {"data": [{"type": TOOL, "provider": "Project"}], "meta": {"next_cursor": "c2"}}
     airflow_connections.control("POST", "faults", path="/workflows/tools", status=200, json=shown)
 
-    with pytest.raises(ContractError, match="has a next page"):
+    with pytest.raises(UnexpectedResponse, match="has a next page"):
         ProcoreHook().list_tools()

@@ -16,11 +16,11 @@ from airflow_provider_workflows.client.retry import RetryPolicy
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     ConnectionFailed,
-    ContractError,
     InvalidRequest,
     NotFound,
     OutcomeUnknown,
     RateLimited,
+    UnexpectedResponse,
 )
 from airflow_provider_workflows.hooks.base import checked_url
 from airflow_provider_workflows.hooks.procore import ENVIRONMENTS, ProcoreHook
@@ -321,7 +321,7 @@ def test_a_response_of_another_format_is_a_contract_error(connect, requests_mock
     requests_mock.post("https://login.procore.com/oauth/token", json=TOKEN)
     requests_mock.get(requests_mock_any(), json=body)
 
-    with pytest.raises(ContractError, match="'data'"):
+    with pytest.raises(UnexpectedResponse, match="'data'"):
         connect().get_instance("1")
 
 

@@ -10,11 +10,11 @@ import requests
 from airflow_provider_workflows.client.retry import RetryPolicy
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
-    ContractError,
     InvalidRequest,
     NotFound,
     OutcomeUnknown,
     RateLimited,
+    UnexpectedResponse,
 )
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 
@@ -96,7 +96,7 @@ def test_performing_is_never_sent_twice(hook, requests_mock, lost):
 def test_a_response_without_an_id_is_not_taken_for_a_row(hook, requests_mock):
     requests_mock.post(HISTORIES, json=[], status_code=201)
 
-    with pytest.raises(ContractError):
+    with pytest.raises(UnexpectedResponse):
         hook.perform_activity("568150", activity_id="29945", role_id="14301", performed_by="3893316")
 
 
@@ -220,9 +220,9 @@ def test_what_is_shown_instead_of_the_row_requested_is_an_error(hook, requests_m
     requests_mock.get(f"{INSTANCES}/7", json=INSTANCE)
     requests_mock.get(f"{HISTORIES}/1586809", json={**PERFORMED, "workflow_instance_id": 7})
 
-    with pytest.raises(ContractError, match="id 7"):
+    with pytest.raises(UnexpectedResponse, match="id 7"):
         hook.get_instance("7")
-    with pytest.raises(ContractError, match="not of instance 568150 but of 7"):
+    with pytest.raises(UnexpectedResponse, match="not of instance 568150 but of 7"):
         hook.get_activity_history("1586809", instance_id="568150")
 
 
@@ -354,7 +354,7 @@ def test_full_list_without_paging_is_an_error_not_a_truncation(hook, requests_mo
     full = [{**PERFORMED, "id": number} for number in range(2000)]
     requests_mock.get(HISTORIES, json=full)
 
-    with pytest.raises(ContractError, match="repeats the one before"):
+    with pytest.raises(UnexpectedResponse, match="repeats the one before"):
         hook.list_activity_histories("568150")
 
 

@@ -6,13 +6,13 @@ import hashlib
 
 import pytest
 
-from airflow_provider_workflows.client import uploads
 from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
 from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest, ServerError
+from airflow_provider_workflows.hooks import procore_uploads as uploads
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.retries import PERMANENT
 
-pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
 PARTS = (b"1" * (5 * 2**20 + 1), b"2" * (5 * 2**20 + 1), b"3")
 HOUR = 3600
@@ -212,7 +212,7 @@ def test_an_infected_file_is_not_uploaded_again(emulator, slept):
     "answer", [{"status": 404, "json": {"error": "no"}}, {"status": 204}, {"status": 200, "json": []}]
 )
 def test_an_upload_that_never_shows_a_status_is_an_error(emulator, monkeypatch, answer):
-    monkeypatch.setattr(uploads, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(uploads, "MAX_WAIT_SECONDS", 0.05)
     emulator.control("POST", "faults", method="GET", path="/uploads/", times=10_000, **answer)
 
     with pytest.raises(ServerError) as failure:

@@ -15,11 +15,11 @@ from airflow_provider_workflows.exceptions import (
     AuthenticationError,
     ConfigurationError,
     ConnectionFailed,
-    ContractError,
     InvalidRequest,
     NotFound,
     OutcomeUnknown,
     ServerError,
+    UnexpectedResponse,
 )
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 
@@ -58,7 +58,7 @@ def test_password_alone_is_the_token_for_the_public_server(hook, requests_mock):
 
 
 def test_login_and_password_get_a_token_at_the_connections_server(hook_with, requests_mock):
-    hook = hook_with(host="https://on.premises:8443", login="admin", password="secret", extra={"mint_lifetime": "600"})
+    hook = hook_with(host="https://on.premises:8443", login="admin", password="secret", extra={"login_lifetime": "600"})
     requests_mock.get("https://on.premises:8443/api/v2/app/apitoken?lifeTimeInSec=600", json="minted")
     requests_mock.get("https://on.premises:8443/api/v2/workflows", json=[])
 
@@ -73,8 +73,8 @@ def test_login_and_password_get_a_token_at_the_connections_server(hook_with, req
     ("fields", "named"),
     [
         ({"password": ""}, "API token in password"),
-        ({"login": "admin", "extra": {"mint_auth": "magic"}}, "mint_auth"),
-        ({"login": "admin", "extra": {"mint_lifetime": "soon"}}, "mint_lifetime"),
+        ({"login": "admin", "extra": {"login_auth": "magic"}}, "login_auth"),
+        ({"login": "admin", "extra": {"login_lifetime": "soon"}}, "login_lifetime"),
         ({"host": "http://on.premises"}, "allow_http"),
         ({"extra": {"allow_consume": "perhaps"}}, "allow_consume"),
         ({"extra": {"allow_consume": True, "new_integrations": "sometimes"}}, "new_integrations"),
@@ -133,7 +133,7 @@ def test_a_poll_that_may_consume_is_never_repeated_by_itself(hook, requests_mock
 
 
 def test_a_poll_that_leaves_the_instance_there_may_be_repeated(hook_with, requests_mock):
-    hook = hook_with(extra={"allow_consume": True, "new_integrations": "kept_until_completed"})
+    hook = hook_with(extra={"allow_consume": True, "new_integrations": "listed_until_completed"})
     hook.client._sleep = lambda seconds: None
     requests_mock.get(POLL, [{"status_code": 503}, {"json": {"IntegrationInstanceId": 2}}])
 
@@ -394,7 +394,7 @@ def test_the_connection_test_says_what_to_fix(hook, requests_mock):
 def test_an_unreadable_poll_is_an_error(hook, requests_mock):
     requests_mock.get(POLL, json={"Message": "?"})
 
-    with pytest.raises(ContractError):
+    with pytest.raises(UnexpectedResponse):
         hook.poll_new_integrations("101")
 
 
@@ -521,7 +521,7 @@ def test_api_token_is_given_or_fetched_and_hidden_in_logs(hook, hook_with, reque
 
     assert hook.get_api_token() == "ready-token"
     assert requests_mock.call_count == 0
-    minting = hook_with(login="admin", password="secret", extra={"mint_lifetime": 777})
+    minting = hook_with(login="admin", password="secret", extra={"login_lifetime": 777})
     assert (minting.get_api_token(), minting.get_api_token()) == ("minted", "minted")
     assert [sent.url for sent in requests_mock.request_history] == [f"{URL}/api/v2/app/apitoken?lifeTimeInSec=777"]
     assert masked == ["ready-token", "minted"]
@@ -547,7 +547,7 @@ def test_a_token_is_requested_in_every_way_and_read_in_every_format(emulator, se
     if way == "cookie":
         connection["password"] = f"session={connection['password']}"
     # A lifetime of its own, for a token is shared by all hooks of a process.
-    connection["extra"] |= {"mint_auth": way, "mint_lifetime": 3000 + len(shape)}
+    connection["extra"] |= {"login_auth": way, "login_lifetime": 3000 + len(shape)}
     set_connection("workflowsoft_default", connection)
 
     assert WorkflowsoftHook().test_connection()[0]
@@ -557,7 +557,7 @@ def test_a_token_is_requested_in_every_way_and_read_in_every_format(emulator, se
 def test_a_login_page_is_called_one(emulator, set_connection, shape):
     emulator.control("PATCH", "flags", ws_token_shape=shape)
     connection = emulator.connection("workflowsoft")
-    connection["extra"] |= {"mint_lifetime": 2000 + len(shape)}
+    connection["extra"] |= {"login_lifetime": 2000 + len(shape)}
     set_connection("workflowsoft_default", connection)
 
     with pytest.raises(AuthenticationError, match="login page"):

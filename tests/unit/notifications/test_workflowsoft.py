@@ -431,8 +431,8 @@ class TestDeadlineAlert:
     @pytest.mark.usefixtures("long_enough")
     @pytest.mark.parametrize("times", [1, 5])
     def test_one_task_is_created(self, ready, times):
-        self.tell(times)
-        self.tell()
+        self.emit(times)
+        self.emit()
 
         assert len(created(ready)) == 1
         body = posted(ready)[0]["body"]
@@ -464,7 +464,7 @@ class TestDeadlineAlert:
         ready.control("POST", "faults", method="POST", path="/api/v2/tasks", reset="after")
 
         for _ in range(3):
-            self.tell()
+            self.emit()
 
         assert len(posted(ready)) == 2
         assert len(logged(capsys, "error")) == 2
@@ -472,7 +472,7 @@ class TestDeadlineAlert:
     def test_without_memory_nothing_is_sent(self, ready, variables, capsys):
         variables.broken = RuntimeError("away")
 
-        self.tell()
+        self.emit()
 
         assert posted(ready) == []
         assert any("cannot be read" in line for line in logged(capsys, "error"))

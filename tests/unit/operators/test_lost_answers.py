@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_workflows.exceptions import OutcomeUnknown
-from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
-from airflow_provider_workflows.operators.procore_bulk import ProcoreBulkStartInstancesOperator
+from airflow_provider_workflows.operators.procore import ProcoreBulkStartInstancesOperator, ProcoreRespondOperator
 
 TOOL = "purchase_order_contract"
 ACTIONS = {
@@ -19,7 +18,7 @@ ACTIONS = {
 }
 
 
-@pytest.mark.usefixtures("airflow_connections", "no_pauses")
+@pytest.mark.usefixtures("airflow_connections", "no_delays")
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("path", ACTIONS)
 def test_a_call_that_is_sent_again_is_not_said_to_be_over(emulator, store, capsys, caplog, path, moment):

@@ -9,14 +9,16 @@ import pytest
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.procore import (
     ProcoreAddAssigneesOperator,
+    ProcoreBulkStartInstancesOperator,
     ProcoreRespondOperator,
     ProcoreStartInstanceOperator,
     ProcoreTerminateInstanceOperator,
 )
-from airflow_provider_workflows.operators.procore_bulk import ProcoreBulkStartInstancesOperator
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyPerformActivityOperator
-from airflow_provider_workflows.operators.workflowsoft import WorkflowsoftGetFieldsOperator
-from airflow_provider_workflows.operators.workflowsoft_processes import WorkflowsoftCreateTaskOperator
+from airflow_provider_workflows.operators.workflowsoft import (
+    WorkflowsoftCreateTaskOperator,
+    WorkflowsoftGetFieldsOperator,
+)
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
 from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor

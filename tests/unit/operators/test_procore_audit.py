@@ -18,7 +18,7 @@ from airflow.sdk import ObjectStoragePath
 from airflow.sdk.io import attach
 from fsspec.implementations.memory import MemoryFileSystem
 
-from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     InvalidRequest,
@@ -28,11 +28,9 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
-from airflow_provider_workflows.operators.procore_audit import (
-    ProcoreHistoryToObjectStorageOperator,
-    ProcoreLegacyHistoryToObjectStorageOperator,
-)
-from airflow_provider_workflows.rules import procore_audit as rules
+from airflow_provider_workflows.operators.procore import ProcoreHistoryToObjectStorageOperator
+from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyHistoryToObjectStorageOperator
+from airflow_provider_workflows.rules import procore_history as rules
 from tests.conftest import EXAMPLES
 from tests.support.examples import once_and_in_full
 from tests.support.sizes import tenth_and_full
@@ -204,7 +202,7 @@ def test_how_an_instance_was_recognised_is_in_its_row(emulator, folder):
     assert [row["id_from"] for row in lines(export(folder), "instances")] == ["started_at"]
 
 
-@pytest.mark.usefixtures("no_pauses")
+@pytest.mark.usefixtures("no_delays")
 @pytest.mark.parametrize(("status", "attempts"), [("400", 1), ("413", 1), ("504", 5)])
 def test_batches_are_halved_until_procore_takes_them_and_stay_so(emulator, folder, status, attempts):
     start(emulator, 19)
@@ -659,7 +657,7 @@ def test_example_exports_what_changed_since_the_last_run(emulator, tmp_path, cap
 MEASURE = """
 import json, re, sys
 from types import SimpleNamespace
-from airflow_provider_workflows.operators.procore_audit import ProcoreHistoryToObjectStorageOperator as Export
+from airflow_provider_workflows.operators.procore import ProcoreHistoryToObjectStorageOperator as Export
 ti = SimpleNamespace(xcom_push=lambda key, value: None)
 def run(**more):
     return Export(task_id="export", tool_type="purchase_order_contract", path=sys.argv[1], **more).execute({"ti": ti})

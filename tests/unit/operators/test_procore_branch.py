@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import DAG, TaskGroup
 
 from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnclear
-from airflow_provider_workflows.operators.procore_branch import ProcoreBranchOnOutcomeOperator, outcome_names
+from airflow_provider_workflows.operators.procore import ProcoreBranchOnOutcomeOperator, outcome_names
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
 from airflow_provider_workflows.version_compat import SKIPS_IN_MAPPED_GROUPS
@@ -35,7 +35,7 @@ COMPLETE = {
     "decision": decision("Approve with comments"),
     "last_response": {"option": "Reject", "type": "reject"},
     "ambiguous": [],
-    "visit": None,
+    "occurrence": None,
 }
 LEGACY = {"instance_id": "9", "state": "Pending Signature", "status": "Out For Signature", "terminated_at": None}
 
@@ -58,11 +58,11 @@ def choose(outcome: Any, branches: dict[str, Any], default: Any = None) -> Any:
         ({**COMPLETE, "state": "overdue", "item_status": "In Review"}, ["In Review", "overdue"]),
         ({**COMPLETE, "state": "terminated"}, ["terminated"]),
         (
-            {**COMPLETE, "state": "in_progress", "item_status": None, "visit": {"decision": decision("Return")}},
+            {**COMPLETE, "state": "in_progress", "item_status": None, "occurrence": {"decision": decision("Return")}},
             ["Return", "in_progress"],
         ),
-        ({**COMPLETE, "visit": {"decision": decision("Return")}}, ["Return", "Approved", "complete"]),
-        ({**COMPLETE, "visit": {"decision": None}}, ["Approve with comments", "Approved", "complete"]),
+        ({**COMPLETE, "occurrence": {"decision": decision("Return")}}, ["Return", "Approved", "complete"]),
+        ({**COMPLETE, "occurrence": {"decision": None}}, ["Approve with comments", "Approved", "complete"]),
         (LEGACY, ["Pending Signature", "Out For Signature"]),
         ({**LEGACY, "terminated_at": "2026-01-01T00:00:00Z"}, ["terminated"]),
     ],
@@ -110,7 +110,7 @@ CONTRADICTING = {
         (UNDECIDED, {"Approved": "a", "Rejected": "b"}),
         (CONTRADICTING, {"Approve": "a", "Reject": "b"}),
         (CONTRADICTING, {"Approved": "a", "Rejected": "b"}),
-        ({**COMPLETE, "visit": {"decision": CONTRADICTING["decision"]}}, {"Approve": "a"}),
+        ({**COMPLETE, "occurrence": {"decision": CONTRADICTING["decision"]}}, {"Approve": "a"}),
         ({**COMPLETE, "decision": None, "item_status": None, "ambiguous": ["item_status"]}, {"Approved": "a"}),
         ({**COMPLETE, "decision": None, "item_status": None, "ambiguous": ["item_status"]}, {"complete": "a"}),
     ],
@@ -120,7 +120,7 @@ def test_outcome_that_is_not_clear_takes_no_branch(outcome, branches):
         with pytest.raises(OutcomeUnclear) as refusal:
             choose(outcome, branches, default=default)
     assert repr(outcome["item_status"]) in str(refusal.value)
-    candidates = ((outcome["visit"] or outcome)["decision"] or {"candidates": []})["candidates"]
+    candidates = ((outcome["occurrence"] or outcome)["decision"] or {"candidates": []})["candidates"]
     assert all(repr(one) in str(refusal.value) for one in candidates)
     with pytest.raises(OutcomeUnclear):
         outcome_names(outcome)
@@ -214,7 +214,7 @@ def test_the_results_of_both_sensors_are_outcomes(emulator):
 
 FLOW = """
 from airflow.sdk import dag, task, task_group
-from airflow_provider_workflows.operators.procore_branch import ProcoreBranchOnOutcomeOperator
+from airflow_provider_workflows.operators.procore import ProcoreBranchOnOutcomeOperator
 
 
 @dag(schedule=None)
@@ -266,8 +266,8 @@ def test_in_a_mapped_group_no_task_runs_that_was_not_chosen(monkeypatch, tmp_pat
     ("director", "followed"),
     [
         ("Approve", {"buy.order_the_goods", "buy.book_the_cost"}),
-        pytest.param("Reject", {"tell_the_buyer"}, marks=pytest.mark.slow),
-        pytest.param(None, {"tell_the_buyer", "tell_the_director"}, marks=pytest.mark.slow),
+        pytest.param("Reject", {"notify_the_buyer"}, marks=pytest.mark.slow),
+        pytest.param(None, {"notify_the_buyer", "notify_the_director"}, marks=pytest.mark.slow),
     ],
 )
 def test_example_follows_the_decision(emulator, director, followed):
@@ -279,6 +279,6 @@ def test_example_follows_the_decision(emulator, director, followed):
 
     states = examples.states(examples.run("example_procore_branch_on_outcome"))
 
-    branches = {"buy.order_the_goods", "buy.book_the_cost", "tell_the_buyer", "tell_the_director"}
+    branches = {"buy.order_the_goods", "buy.book_the_cost", "notify_the_buyer", "notify_the_director"}
     assert {name for name in branches if states[name] == ["success"]} == followed
     assert {name for name in branches if states[name] == ["skipped"]} == branches - followed

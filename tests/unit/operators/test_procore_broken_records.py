@@ -7,17 +7,17 @@ import json
 import pytest
 import requests
 
-from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.client.transport import Session
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,
     ConnectionFailed,
-    ContractError,
     InvalidRequest,
     NotFound,
     PermissionDenied,
     RateLimited,
     ServerError,
+    UnexpectedResponse,
 )
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from tests.unit.operators.test_procore_audit import (
@@ -31,7 +31,7 @@ from tests.unit.operators.test_procore_audit import (
 )
 from tests.unit.operators.test_procore_bulk import TOOL, begin, listing
 
-pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
 FAULTS = {
     "500": {"status": 500, "json": {"error": "boom"}},
@@ -259,7 +259,7 @@ def test_export_goes_on_after_a_record_that_breaks_the_connection(emulator, fold
         ({"status": 500, "json": {}}, ServerError),
         ({"status": 403, "json": {}}, PermissionDenied),
         ({"status": 422, "json": {}}, InvalidRequest),
-        ({"status": 200, "json": {"data": "?"}}, ContractError),
+        ({"status": 200, "json": {"data": "?"}}, UnexpectedResponse),
     ],
 )
 def test_export_of_which_nothing_can_be_read_fails(emulator, folder, fault, error):

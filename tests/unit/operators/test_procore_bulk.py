@@ -12,14 +12,14 @@ from airflow_provider_workflows.exceptions import (
     ServerError,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.procore_bulk import (
+from airflow_provider_workflows.operators.procore import (
     ProcoreBulkStartInstancesOperator,
     ProcoreListInstancesOperator,
 )
 from tests.support.killed import Killed
 from tests.unit.sensors.test_procore import deferred, first_event
 
-pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
 TOOL = "purchase_order_contract"
 ORDER = "/bulk_create$"

@@ -8,12 +8,12 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_workflows.exceptions import ServerError, WorkflowsError
-from airflow_provider_workflows.operators.procore_bulk import ProcoreBulkStartInstancesOperator
+from airflow_provider_workflows.operators.procore import ProcoreBulkStartInstancesOperator
 from tests.support.killed import Killed
 from tests.unit.operators.test_procore_bulk import ORDER, TOOL, items_of, start, started
 from tests.unit.sensors.test_procore import deferred, first_event
 
-pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
 
 def killed_after_the_order(store, *items: str) -> None:

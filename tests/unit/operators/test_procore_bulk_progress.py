@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 from airflow_provider_workflows.operators import base
-from airflow_provider_workflows.operators.procore_audit import (
+from airflow_provider_workflows.operators.procore import (
+    ProcoreBulkStartInstancesOperator,
     ProcoreHistoryToObjectStorageOperator,
-    ProcoreLegacyHistoryToObjectStorageOperator,
 )
-from airflow_provider_workflows.operators.procore_bulk import ProcoreBulkStartInstancesOperator
+from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyHistoryToObjectStorageOperator
 from tests.unit.operators.test_procore_preset_assignees import assign, directors
 from tests.unit.sensors.test_procore import TOOL
 

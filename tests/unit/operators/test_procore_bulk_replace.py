@@ -10,7 +10,7 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 
 from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnknown
-from airflow_provider_workflows.operators.procore_assignees import ProcoreBulkReplaceAssigneesOperator
+from airflow_provider_workflows.operators.procore import ProcoreBulkReplaceAssigneesOperator
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
 

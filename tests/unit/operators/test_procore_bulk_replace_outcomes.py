@@ -10,11 +10,11 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 
 from airflow_provider_workflows.exceptions import InvalidRequest, OutcomeUnknown, PermissionDenied, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
-from airflow_provider_workflows.operators.procore_assignees import ProcoreBulkReplaceAssigneesOperator
+from airflow_provider_workflows.operators.procore import ProcoreBulkReplaceAssigneesOperator
 from airflow_provider_workflows.triggers.procore import ProcoreBulkReplaceWaitTrigger
 from tests.unit.operators.test_procore_bulk_replace import WHO, posts, replace, requests_made
 
-pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
 COVER = {**WHO, "replacement_type": "temporary", "first_day": "2026-01-01", "last_day": "2999-01-01"}
 UNABLE = {**WHO, "new_assignees": "90009", "project_ids": "1001"}
@@ -104,7 +104,7 @@ def test_temporary_replacement_whose_days_are_over_is_a_success(store, statuses,
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_upcoming_is_a_success_while_the_first_day_is_to_come(emulator, store, monkeypatch, deferrable):
-    monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_PAUSE_SECONDS", 0.0)
+    monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_DELAY_SECONDS", 0.0)
     emulator.control("PATCH", "flags", operation_delay=60 if deferrable else 0)
     operator = replace(**{**COVER, "first_day": "2998-12-31"}, deferrable=deferrable)
     context = {"task_state_store": store}

@@ -20,22 +20,27 @@ from airflow_provider_workflows.exceptions import (
     WorkflowsError,
 )
 from airflow_provider_workflows.hooks.procore import ProcoreHook
-from airflow_provider_workflows.operators import procore_bulk, procore_instances, procore_respond, procore_start
 from airflow_provider_workflows.operators.procore import (
     ProcoreAddAssigneesOperator,
     ProcoreRefreshInstanceOperator,
     ProcoreRestartInstanceOperator,
     ProcoreStartInstanceOperator,
     ProcoreTerminateInstanceOperator,
+    bulk_start,
+    instances,
+    respond,
 )
-from airflow_provider_workflows.rules.times import parse_time
+from airflow_provider_workflows.operators.procore import (
+    start as start_operator,
+)
+from airflow_provider_workflows.rules.datetimes import parse_time
 from airflow_provider_workflows.sensors import procore as sensors
 from airflow_provider_workflows.triggers import cancellation
 from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
 from tests.support.killed import Killed
 from tests.unit.sensors.test_procore import deferred, first_event
 
-pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
 INSTANCE = "700001"
 NEW = "700002"
@@ -300,10 +305,10 @@ def test_the_end_is_waited_for_in_both_modes_with_the_same_result(emulator, stor
             operator.execute(context)
         answer(emulator, "Reject", instance_id=NEW)
         event = first_event(deferral.value.trigger)
-        assert event["carry"] == {"adopted": False}
+        assert event["resume_kwargs"] == {"adopted": False}
         result = start(wait_for_completion=True).execute_complete(context, event)
     else:
-        look = ProcoreInstanceWaitTrigger.look_on_worker
+        look = ProcoreInstanceWaitTrigger.poke_on_worker
         looks = []
 
         def look_then_reject(trigger, hook, log):
@@ -313,7 +318,7 @@ def test_the_end_is_waited_for_in_both_modes_with_the_same_result(emulator, stor
             return looks[-1]
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(ProcoreInstanceWaitTrigger, "look_on_worker", look_then_reject)
+            patch.setattr(ProcoreInstanceWaitTrigger, "poke_on_worker", look_then_reject)
             result = operator.execute(context)
         assert len(looks) == 2
 
@@ -332,7 +337,7 @@ def test_the_end_is_waited_for_in_both_modes_with_the_same_result(emulator, stor
         "blocked_reason": None,
         "ambiguous": [],
         "project_id": "1001",
-        "visit": None,
+        "occurrence": None,
     }
     assert result["outcome"]["last_response"]["option"] == result["outcome"]["decision"]["option"] == "Reject"
     assert started(emulator) == [NEW]
@@ -933,11 +938,7 @@ def templated(cls: type) -> set[str]:
 
 @pytest.mark.parametrize(
     ("cls", "names"),
-    [
-        pair
-        for module in (procore_respond, procore_start, procore_instances, procore_bulk, sensors)
-        for pair in documented(module)
-    ],
+    [pair for module in (respond, start_operator, instances, bulk_start, sensors) for pair in documented(module)],
     ids=lambda value: value.__name__ if isinstance(value, type) else "",
 )
 def test_what_is_said_to_be_templated_is(cls, names):
@@ -1075,9 +1076,9 @@ def test_lost_start_is_ours_only_where_its_creator_says_so(emulator, store, monk
     operator.on_kill()
     kill_while_deferred(trigger, monkeypatch)
 
-    is_ours = (creator, who) == ("present", "ours")
-    assert trigger.carry == {"adopted": not is_ours}
-    assert state_of(emulator, NEW)["state"] == ("terminated" if is_ours else "in_progress")
+    is_own = (creator, who) == ("present", "ours")
+    assert trigger.resume_kwargs == {"adopted": not is_own}
+    assert state_of(emulator, NEW)["state"] == ("terminated" if is_own else "in_progress")
 
 
 @pytest.mark.parametrize(("creator", "who"), [("present", "theirs"), ("absent", "theirs"), ("absent", "ours")])

@@ -7,7 +7,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import ObjectStoragePath
 
 from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest
-from airflow_provider_workflows.operators import procore_legacy as operators
+from airflow_provider_workflows.operators.procore_legacy import perform_activity as operators
 from tests.unit.operators.test_procore_legacy_perform_activity import POST, perform, performed
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
@@ -65,7 +65,7 @@ def test_stored_files_are_attached_by_their_ids(emulator, store):
     ],
 )
 def test_files_that_cannot_go_are_named_before_anything_is_sent(emulator, store, monkeypatch, tmp_path, files, problem):
-    monkeypatch.setattr(operators, "LARGEST_ATTACHMENTS", 8)
+    monkeypatch.setattr(operators, "MAX_ATTACHMENT_BYTES", 8)
     for name, content in files.items():
         (tmp_path / name).write_bytes(content)
 

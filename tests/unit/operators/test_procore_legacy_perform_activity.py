@@ -1,4 +1,4 @@
-"""An activity: performed once, in the visit of the state that it was meant for."""
+"""An activity: performed once, in the occurrence of the state that it was meant for."""
 
 from __future__ import annotations
 

@@ -10,13 +10,13 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
-    ContractError,
     InvalidRequest,
     PermissionDenied,
+    UnexpectedResponse,
     WorkflowsError,
 )
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
-from airflow_provider_workflows.operators import procore_legacy as operators
+from airflow_provider_workflows.operators.procore_legacy import perform_activity as operators
 from tests.conftest import Store
 from tests.support.killed import Killed
 from tests.unit.operators.test_procore_legacy_perform_activity import (
@@ -44,7 +44,7 @@ def posts(emulator) -> int:
 
 
 def pin(instance_id: str = INSTANCE) -> dict:
-    """Return the visit that an instance is in, as a sensor would hand it on."""
+    """Return the occurrence that an instance is in, as a sensor would hand it on."""
     shown = ProcoreLegacyHook().get_instance(instance_id)
     return {"state_id": shown["current_workflow_state"]["id"], "state_set_at": shown["current_state_set_at"]}
 
@@ -134,7 +134,7 @@ def test_comment_that_cannot_be_sent_is_named_and_nothing_is_unknown(emulator, s
     assert perform(comments=7).execute({"task_state_store": store})["comments"] == "7"
 
 
-# --- visits ---
+# --- occurrences ---
 
 
 @pytest.mark.parametrize("value", [None, "soon"])
@@ -149,17 +149,17 @@ def test_second_occurrence_without_a_time_is_not_the_first(emulator, store, monk
 
     assert result["already_performed"] is False
     assert [what for _, what in performed(emulator)] == ["Submit for Approval", "Deny", "Submit for Approval"]
-    person(emulator, "Deny")  # and a retry knows that this is a third visit
+    person(emulator, "Deny")  # and a retry knows that this is a third occurrence
     assert perform().execute({"task_state_store": store})["already_performed"]
     assert posts(emulator) == 2
 
 
 def test_occurrences_that_nothing_shows_apart_are_an_error(emulator, store):
     set_flags(emulator, legacy_state_set_at="null", history_names="without")
-    perform().execute({"task_state_store": store})  # the first visit of all
+    perform().execute({"task_state_store": store})  # the first occurrence of all
     person(emulator, "Deny")
 
-    with pytest.raises(ContractError, match="two visits of the state cannot be told apart"):
+    with pytest.raises(UnexpectedResponse, match="two occurrences of the state cannot be told apart"):
         perform().execute({"task_state_store": Store()})
     assert posts(emulator) == 1
 
@@ -238,7 +238,7 @@ def test_task_is_not_bound_where_its_user_may_not_perform(emulator, store):
 
 def test_try_that_dies_once_bound_acts_in_that_occurrence_only(emulator, store, dies):
     dies(ProcoreLegacyHook, "perform_activity", "before")
-    dies(Store, "set", "after", about="visit")
+    dies(Store, "set", "after", about="occurrence")
     with pytest.raises(Killed):
         perform().execute({"task_state_store": store})
     person(emulator, "Submit for Approval", "pat@example.com")
@@ -377,7 +377,7 @@ def test_kill_while_a_failing_server_is_read_sends_nothing_again(emulator, store
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(operators, "read_until_found", killed)
+        patch.setattr(operators, "poll_until_found", killed)
         with pytest.raises(Killed):
             perform().execute({"task_state_store": store})
 

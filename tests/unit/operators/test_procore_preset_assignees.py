@@ -6,8 +6,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_workflows.exceptions import ConfigurationError, PresetsUnfinished, RateLimited
-from airflow_provider_workflows.operators.procore_assignees import ProcorePresetAssigneesOperator
-from airflow_provider_workflows.rules.procore_assignees import table_of
+from airflow_provider_workflows.operators.procore import ProcorePresetAssigneesOperator
+from airflow_provider_workflows.rules.procore_presets import table_of
 from tests.support.killed import Killed
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
@@ -61,7 +61,7 @@ def test_a_plan_says_what_would_change_and_sends_nothing_but_reads(emulator):
     result = assign(directors(DANA, LEE)).execute({})
 
     row, group = only(result)
-    assert (result["mode"], result["changed"], result["unchanged"], result["refused"]) == ("plan", 1, 0, 0)
+    assert (result["mode"], result["changed"], result["unchanged"], result["rejected"]) == ("plan", 1, 0, 0)
     assert (row["preset_id"], row["project_id"], row["template"]) == (PRESET, "1001", "Purchase Order Approval")
     assert (row["valid"], row["status"], row["reason"]) == (True, "change", None)
     assert (group["group"], group["added"], group["removed"], group["unchanged"]) == ("Directors", [LEE], [], [DANA])
@@ -120,7 +120,7 @@ def test_a_tool_of_the_company_has_its_presets_there(emulator):
 )
 def test_forbidden_change_is_rejected_with_its_reason(emulator, assignment, parameters, reason):
     planned = assign(assignment, **parameters).execute({})
-    assert planned["refused"] == 1
+    assert planned["rejected"] == 1
     assert reason in str(planned["presets"][0])
 
     wish = [assignment, {"preset_id": "405", "groups": {"Directors": [LEE]}}]
@@ -138,17 +138,17 @@ def test_the_table_in_the_log_has_a_line_for_each_group():
             "status": "change",
             "reason": None,
             "groups": [
-                {"group": "A", "added": ["x", "y"], "removed": [], "refused": [], "reason": None},
+                {"group": "A", "added": ["x", "y"], "removed": [], "rejected": [], "reason": None},
                 {
                     "group": "B",
                     "added": [],
                     "removed": ["z"],
-                    "refused": [{"who": "g", "reason": "no"}],
+                    "rejected": [{"who": "g", "reason": "no"}],
                     "reason": None,
                 },
             ],
         },
-        {"preset_id": "22", "project_id": "7", "template": None, "status": "refused", "reason": "why", "groups": []},
+        {"preset_id": "22", "project_id": "7", "template": None, "status": "rejected", "reason": "why", "groups": []},
     ]
 
     assert table_of(rows).splitlines() == [
@@ -190,19 +190,19 @@ def test_a_group_is_emptied_only_when_reported(emulator):
 def test_the_rest_is_done_when_rejections_may_be_skipped(emulator):
     wishes = [directors(LEE, "guest@example.com"), {"preset_id": "405", "groups": {"Creator": [LEE]}}]
 
-    result = assign(*wishes, mode="apply", on_refused="skip").execute({})
+    result = assign(*wishes, mode="apply", on_rejected="skip").execute({})
 
-    assert [row["status"] for row in result["presets"]] == ["applied", "refused"]
-    assert (result["changed"], result["unchanged"], result["refused"]) == (1, 0, 2)
+    assert [row["status"] for row in result["presets"]] == ["applied", "rejected"]
+    assert (result["changed"], result["unchanged"], result["rejected"]) == (1, 0, 2)
     assert writes(emulator) == [PRESET]
     assert groups_of(emulator)["Directors"] == [DANA, LEE]
-    assert result["presets"][0]["groups"][0]["refused"] == [
+    assert result["presets"][0]["groups"][0]["rejected"] == [
         {"who": "guest@example.com", "reason": "is not a possible assignee of the tool"}
     ]
 
 
 def test_individual_assignees_and_manager_are_sent_as_read(emulator, requests_mock):
-    from airflow_provider_workflows.rules.procore_assignees import assignees_to_send
+    from airflow_provider_workflows.rules.procore_presets import assignees_to_send
 
     preset = {
         "workflow_manager": {"id": 5},
@@ -296,10 +296,10 @@ def test_what_was_approved_is_applied_and_nothing_beyond_it(emulator, another):
     plan = assign(*wishes, members="replace").execute({})
     emulator.control("POST", f"procore/presets/{PRESET}/assignees", group="Directors", logins=[DANA, NORA])
 
-    operator = assign(*wishes, members="replace", mode="apply", approved_plan=plan, on_refused="skip")
+    operator = assign(*wishes, members="replace", mode="apply", approved_plan=plan, on_rejected="skip")
     result = operator.execute({})
 
-    assert [row["status"] for row in result["presets"]] == ["refused", "applied"]
+    assert [row["status"] for row in result["presets"]] == ["rejected", "applied"]
     assert result["presets"][0]["reason"] == f"not in the approved plan: Directors: {NORA} would be removed"
     assert writes(emulator) == [another]
 
@@ -322,7 +322,7 @@ def test_what_was_approved_is_applied_and_nothing_beyond_it(emulator, another):
         ([directors(LEE)], {"tool_type": None}, "tool_type is missing"),
         ([directors(LEE)], {"mode": "go"}, "mode must be one of plan, apply"),
         ([directors(LEE)], {"members": "add"}, "members must be one of merge, replace"),
-        ([directors(LEE)], {"on_refused": "x"}, "on_refused must be one of"),
+        ([directors(LEE)], {"on_rejected": "x"}, "on_rejected must be one of"),
         ([directors(LEE)], {"approved_plan": {}}, "approved_plan must be what"),
         ([directors(LEE)], {"project_id": ""}, "project_id is missing"),
     ],
@@ -359,7 +359,7 @@ def test_an_edit_after_an_earlier_try_is_not_written_over(emulator, store, anoth
         assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
     emulator.control("POST", f"procore/presets/{PRESET}/assignees", group="Directors", logins=[NORA])
 
-    with pytest.raises(AirflowFailException, match="PresetDiffers"):
+    with pytest.raises(AirflowFailException, match="PresetConflict"):
         assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
     assert writes(emulator) == [PRESET, another]
     assert groups_of(emulator)["Directors"] == [NORA]
@@ -384,7 +384,7 @@ def test_death_around_the_change_is_resolved_by_the_retry(emulator, store, monke
 
     again = assign(directors(LEE), members="replace", mode="apply")
     if edited:
-        with pytest.raises(AirflowFailException, match="PresetDiffers"):
+        with pytest.raises(AirflowFailException, match="PresetConflict"):
             again.execute({"task_state_store": store})
     else:
         assert only(again.execute({"task_state_store": store}))[0]["status"] == "applied"
@@ -408,7 +408,7 @@ def test_change_found_by_a_later_try_is_remembered_by_the_next(emulator, store, 
         assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
     emulator.control("POST", f"procore/presets/{PRESET}/assignees", group="Directors", logins=[NORA])
 
-    with pytest.raises(AirflowFailException, match="PresetDiffers"):
+    with pytest.raises(AirflowFailException, match="PresetConflict"):
         assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
     assert writes(emulator) == [PRESET, another]
 
@@ -428,7 +428,7 @@ def test_lost_response_that_cannot_be_read_back_is_unknown(emulator, store):
     emulator.control("POST", "faults", method="GET", path=f"/presets/{PRESET}$", skip=2, times=99, status=403, json={})
 
     with pytest.raises(PresetsUnfinished, match="unknown .*cannot be read"):
-        assign(directors(LEE), mode="apply", on_refused="skip").execute({"task_state_store": store})
+        assign(directors(LEE), mode="apply", on_rejected="skip").execute({"task_state_store": store})
 
 
 def test_a_change_after_which_the_server_failed_is_reconciled_by_reading(emulator, store):
@@ -440,15 +440,15 @@ def test_a_change_after_which_the_server_failed_is_reconciled_by_reading(emulato
 
 def test_misspelt_login_empties_no_group(emulator):
     result = assign(
-        directors("typo@example.com"), members="replace", mode="apply", allow_empty=True, on_refused="skip"
+        directors("typo@example.com"), members="replace", mode="apply", allow_empty=True, on_rejected="skip"
     ).execute({})
 
-    assert (result["changed"], result["refused"]) == (0, 1)
+    assert (result["changed"], result["rejected"]) == (0, 1)
     assert groups_of(emulator)["Directors"] == [DANA]
 
 
 def test_what_a_change_does_beside_the_groups_is_noticed():
-    from airflow_provider_workflows.rules.procore_assignees import losses
+    from airflow_provider_workflows.rules.procore_presets import losses
 
     before = {"workflow_manager": {"id": 5}, "individual_assignees": [{"step_uuid": "s", "logins": ["1"]}]}
 

@@ -7,7 +7,7 @@ import logging
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
-from airflow_provider_workflows.operators.procore_assignees import ProcorePresetAssigneesOperator
+from airflow_provider_workflows.operators.procore import ProcorePresetAssigneesOperator
 from tests.support.killed import Killed
 from tests.unit.operators.test_procore_preset_assignees import (
     DANA,
@@ -98,17 +98,17 @@ def test_replacing_takes_the_group_as_it_is_right_before(emulator, store):
 
 def test_plan_is_compared_with_the_group_as_it_is_right_before(emulator, store):
     plan = assign(directors(LEE), members="replace").execute({})
-    operator = assign(directors(LEE), members="replace", mode="apply", approved_plan=plan, on_refused="skip")
+    operator = assign(directors(LEE), members="replace", mode="apply", approved_plan=plan, on_rejected="skip")
     edited_after_read(emulator, operator, 1, DANA, NORA)
 
     row, _ = only(operator.execute({"task_state_store": store}))
 
-    assert row["status"] == "refused"
+    assert row["status"] == "rejected"
     assert writes(emulator) == []
 
 
 def test_preset_that_changes_with_every_read_is_left_alone(emulator, store):
-    operator = assign(directors(LEE), mode="apply", on_refused="skip")
+    operator = assign(directors(LEE), mode="apply", on_rejected="skip")
     read, others = operator.hook.get_preset, [[NORA], [RITA], [NORA], [RITA], [NORA]]
 
     def read_and_edit(*args, **kwargs):
@@ -118,7 +118,7 @@ def test_preset_that_changes_with_every_read_is_left_alone(emulator, store):
 
     operator.hook.get_preset = read_and_edit
 
-    assert only(operator.execute({"task_state_store": store}))[0]["status"] == "refused"
+    assert only(operator.execute({"task_state_store": store}))[0]["status"] == "rejected"
     assert writes(emulator) == []
 
 
@@ -188,7 +188,7 @@ def test_group_of_people_is_known_by_any_spelling_of_its_type(emulator, store, k
     creator = {"preset_id": PRESET, "groups": {"Creator": [LEE]}}
 
     assert only(assign(directors(LEE)).execute({"task_state_store": store}))[0]["status"] == "change"
-    assert only(assign(creator).execute({"task_state_store": store}))[0]["status"] == "refused"
+    assert only(assign(creator).execute({"task_state_store": store}))[0]["status"] == "rejected"
 
 
 def test_log_names_each_change_and_as_whom(emulator, store, monkeypatch, caplog):

@@ -6,8 +6,8 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnknown, PresetsUnfinished
-from airflow_provider_workflows.operators import procore_preset_assignees
-from airflow_provider_workflows.operators.procore_assignees import ProcorePresetAssigneesOperator
+from airflow_provider_workflows.operators.procore import ProcorePresetAssigneesOperator
+from airflow_provider_workflows.operators.procore import preset_assignees as procore_preset_assignees
 from tests.unit.operators.test_procore_preset_assignees import (
     DANA,
     LEE,
@@ -21,7 +21,7 @@ from tests.unit.operators.test_procore_preset_assignees import (
     writes,
 )
 
-pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
 # What becomes of a change, and whether it is made.
 BROKEN_WRITES = {
@@ -54,22 +54,22 @@ def break_preset(emulator, preset_id: str, method: str = "GET", **fault) -> None
     emulator.control("POST", "faults", method=method, path=path, times=99, **fault)
 
 
-@pytest.mark.parametrize("on_refused", ["fail", "skip"])
+@pytest.mark.parametrize("on_rejected", ["fail", "skip"])
 @pytest.mark.parametrize(("fault", "is_made"), BROKEN_WRITES.values(), ids=BROKEN_WRITES)
-def test_broken_write_stops_no_other_and_a_retry_repairs_it(emulator, store, presets, on_refused, fault, is_made):
+def test_broken_write_stops_no_other_and_a_retry_repairs_it(emulator, store, presets, on_rejected, fault, is_made):
     broken = presets[1]
     break_preset(emulator, broken, "PATCH", **fault)
 
     if is_made:
-        assert statuses(sync(presets, on_refused=on_refused).execute({"task_state_store": store})) == ["applied"] * 4
+        assert statuses(sync(presets, on_rejected=on_rejected).execute({"task_state_store": store})) == ["applied"] * 4
         assert writes(emulator) == presets
         return
     with pytest.raises(PresetsUnfinished, match=f"1 of 4 .*\n.*\n{broken} "):
-        sync(presets, on_refused=on_refused).execute({"task_state_store": store})
+        sync(presets, on_rejected=on_rejected).execute({"task_state_store": store})
     assert writes(emulator) == [preset for preset in presets if preset != broken]
 
     emulator.control("DELETE", "faults")
-    result = sync(presets, on_refused=on_refused).execute({"task_state_store": store})
+    result = sync(presets, on_rejected=on_rejected).execute({"task_state_store": store})
 
     assert statuses(result) == ["applied"] * 4
     assert sorted(writes(emulator)) == presets
@@ -122,9 +122,9 @@ def test_unknown_change_that_arrives_late_is_not_sent_again(emulator, store, pre
 def test_unknown_change_stays_unknown_where_it_cannot_be_read(emulator, store, presets, status):
     break_preset(emulator, presets[0], "PATCH", reset="after")
     break_preset(emulator, presets[0], skip=2, status=status, json={})
-    for on_refused in ("fail", "skip"):
+    for on_rejected in ("fail", "skip"):
         with pytest.raises(PresetsUnfinished, match=f"\n{presets[0]} .* unknown"):
-            sync(presets, on_refused=on_refused).execute({"task_state_store": store})
+            sync(presets, on_rejected=on_rejected).execute({"task_state_store": store})
     emulator.control("DELETE", "faults")
 
     assert statuses(sync(presets).execute({"task_state_store": store})) == ["applied"] * 4
@@ -164,11 +164,11 @@ def test_rejected_project_is_one_refusal_and_no_other_project_waits(emulator, st
     emulator.control("POST", "faults", path="/projects/1002/workflows/presets$", times=99, status=403, json={})
     wish = {"template": "301", "project_id": ["1001", "1002"], "groups": {"Directors": [LEE]}}
 
-    result = assign(wish, mode=mode, on_refused="skip").execute({"task_state_store": store})
+    result = assign(wish, mode=mode, on_rejected="skip").execute({"task_state_store": store})
 
     shown = [(row["preset_id"], row["project_id"], row["status"]) for row in result["presets"]]
-    assert shown == [("401", "1001", "change" if mode == "plan" else "applied"), ("-", "1002", "refused")]
-    assert result["refused"] == 1
+    assert shown == [("401", "1001", "change" if mode == "plan" else "applied"), ("-", "1002", "rejected")]
+    assert result["rejected"] == 1
     if mode == "apply":
         with pytest.raises(ConfigurationError, match="403"):
             assign(wish, mode=mode).execute({"task_state_store": store})
@@ -201,13 +201,13 @@ def test_what_many_presets_share_is_asked_for_once_where_it_fails(emulator, stor
 
 
 def test_preset_on_two_pages_is_changed_once(emulator, store, monkeypatch):
-    operator = assign(directors(LEE), {"template": "Nothing", "groups": {"A": [LEE]}}, mode="apply", on_refused="skip")
+    operator = assign(directors(LEE), {"template": "Nothing", "groups": {"A": [LEE]}}, mode="apply", on_rejected="skip")
     rows = list(operator.hook.list_presets(TOOL, project_id="1001"))
     monkeypatch.setattr(operator.hook, "list_presets", lambda *args, **more: iter([*rows, {"id": None}, *rows]))
 
     result = operator.execute({"task_state_store": store})
 
-    assert statuses(result) == ["applied", "refused"]
+    assert statuses(result) == ["applied", "rejected"]
     assert writes(emulator) == [PRESET]
 
 
@@ -219,7 +219,7 @@ def test_project_that_is_named_twice_means_its_presets_once(emulator, store):
 
 @pytest.mark.parametrize("mode", ["plan", "apply"])
 def test_server_that_fails_at_each_preset_is_left_in_peace(emulator, store, presets, monkeypatch, mode):
-    monkeypatch.setattr(procore_preset_assignees, "MAX_FAILURES_IN_A_ROW", 2)
+    monkeypatch.setattr(procore_preset_assignees, "MAX_CONSECUTIVE_FAILURES", 2)
     emulator.control("POST", "faults", method="GET", path=r"/presets/\d+$", times=99, status=500, json={})
 
     with pytest.raises(PresetsUnfinished, match="4 of 4"):
@@ -228,7 +228,7 @@ def test_server_that_fails_at_each_preset_is_left_in_peace(emulator, store, pres
 
 
 def test_project_where_each_preset_fails_stops_no_other_project(emulator, store, presets, monkeypatch):
-    monkeypatch.setattr(procore_preset_assignees, "MAX_FAILURES_IN_A_ROW", 2)
+    monkeypatch.setattr(procore_preset_assignees, "MAX_CONSECUTIVE_FAILURES", 2)
     emulator.control("POST", "faults", method="GET", path=r"/1001/.*/presets/\d+$", times=99, status=500, json={})
     wish = {"template": "301", "project_id": ["1001", "1002"], "groups": {"Directors": [LEE]}}
 
@@ -238,7 +238,7 @@ def test_project_where_each_preset_fails_stops_no_other_project(emulator, store,
 
 
 def test_preset_that_changes_with_every_read_may_be_changed_by_a_retry(emulator, store):
-    operator = assign(directors(LEE), mode="apply", members="replace", on_refused="skip")
+    operator = assign(directors(LEE), mode="apply", members="replace", on_rejected="skip")
     read, others = operator.hook.get_preset, [[NORA], [DANA], [NORA], [DANA], [NORA]]
 
     def read_and_edit(*args, **kwargs):
@@ -247,7 +247,7 @@ def test_preset_that_changes_with_every_read_may_be_changed_by_a_retry(emulator,
         return preset
 
     operator.hook.get_preset = read_and_edit
-    assert statuses(operator.execute({"task_state_store": store})) == ["refused"]
+    assert statuses(operator.execute({"task_state_store": store})) == ["rejected"]
     again = assign(directors(LEE), mode="apply", members="replace")
 
     assert statuses(again.execute({"task_state_store": store})) == ["applied"]

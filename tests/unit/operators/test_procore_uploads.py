@@ -10,27 +10,27 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import ObjectStoragePath
 
-from airflow_provider_workflows.client import uploads
-from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.client.retry import RetryPolicy
-from airflow_provider_workflows.client.uploads import Uploads
 from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     ConnectionFailed,
-    ContractError,
     InvalidRequest,
     PermissionDenied,
     ServerError,
+    UnexpectedResponse,
     UploadFailed,
 )
+from airflow_provider_workflows.hooks import procore_uploads as uploads
 from airflow_provider_workflows.hooks.procore import ProcoreHook
-from airflow_provider_workflows.operators import procore_respond as operators
+from airflow_provider_workflows.hooks.procore_uploads import Uploads
+from airflow_provider_workflows.operators.procore import respond as operators
 from airflow_provider_workflows.rules.procore import ATTACHMENT_KINDS
 from tests.support.killed import Killed
 from tests.unit.operators.test_procore_respond import INSTANCE, TOOL, respond, responses, step_of
 
-pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
 MIB = 2**20
 API = "https://api.example.com"
@@ -327,7 +327,7 @@ def test_upload_that_procore_has_deleted_is_replaced(emulator, store, plan, hour
 
 def test_slow_processing_is_waited_for_and_not_uploaded_again(emulator, store, plan, monkeypatch):
     emulator.control("PATCH", "flags", operation_delay=3600)
-    monkeypatch.setattr(uploads, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(uploads, "MAX_WAIT_SECONDS", 0.05)
     with pytest.raises(ServerError):
         respond(files=plan).execute({"task_state_store": store})
     emulator.control("POST", "clock", advance=3600)
@@ -403,7 +403,7 @@ def test_a_file_is_attached_when_procore_is_done_with_it(emulator, store, plan, 
 
 def test_a_file_that_never_becomes_available_is_not_attached(emulator, store, plan, monkeypatch):
     emulator.control("PATCH", "flags", operation_delay=3600)
-    monkeypatch.setattr(uploads, "LONGEST_WAIT", 0.05)
+    monkeypatch.setattr(uploads, "MAX_WAIT_SECONDS", 0.05)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
 
     with pytest.raises(ServerError, match="The file is 'processing' after"):
@@ -510,7 +510,7 @@ def test_what_the_storage_says_is_reported_without_the_signature(requests_mock, 
 def test_an_address_that_is_not_https_is_rejected_and_gets_nothing(requests_mock, client, target, words):
     accept(requests_mock, target)
 
-    with pytest.raises(ContractError, match=words) as failure:
+    with pytest.raises(UnexpectedResponse, match=words) as failure:
         put(client)
     assert requests_mock.call_count == 1
     assert SECRET not in "".join(traceback.format_exception(failure.value))
@@ -523,7 +523,7 @@ def test_an_address_that_is_not_https_is_rejected_and_gets_nothing(requests_mock
 def test_order_with_an_unexpected_response_is_an_error(requests_mock, client, answer):
     requests_mock.post(f"{API}{PROJECT_UPLOADS}", status_code=201, json=answer)
 
-    with pytest.raises(ContractError):
+    with pytest.raises(UnexpectedResponse):
         put(client)
 
 
@@ -532,7 +532,7 @@ def test_older_order_with_an_unexpected_response_is_an_error(requests_mock, clie
     requests_mock.post(f"{API}{PROJECT_UPLOADS}", status_code=404)
     requests_mock.post(f"{API}/rest/v1.1/projects/8/uploads", status_code=201, json=answer)
 
-    with pytest.raises(ContractError):
+    with pytest.raises(UnexpectedResponse):
         put(client)
 
 

@@ -8,10 +8,10 @@ from airflow.sdk import DAG
 from airflow_provider_workflows.decorators.procore import Respond, procore_response
 from airflow_provider_workflows.operators.procore import (
     ProcoreAddAssigneesOperator,
+    ProcoreBulkStartInstancesOperator,
     ProcoreRespondOperator,
     ProcoreRestartInstanceOperator,
 )
-from airflow_provider_workflows.operators.procore_bulk import ProcoreBulkStartInstancesOperator
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyPerformActivityOperator
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")

@@ -16,12 +16,12 @@ from airflow_provider_workflows.decorators.workflowsoft import workflowsoft_inte
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,
     ConfigurationError,
-    ContractError,
     InvalidRequest,
     NotFound,
     PermissionDenied,
     RateLimited,
     ServerError,
+    UnexpectedResponse,
 )
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 from airflow_provider_workflows.operators.workflowsoft import (
@@ -246,7 +246,7 @@ def test_a_value_that_the_server_tidies_is_reported_or_taken(emulator, ready_id,
     label, value, shown = TIDIED[way]
     emulator.control("PATCH", "flags", ws_normalise=way)
 
-    with pytest.raises(ContractError, match=f"'{label}'.*normalized") as error:
+    with pytest.raises(UnexpectedResponse, match=f"'{label}'.*normalized") as error:
         writes(ready_id, {label: value})
     assert value[:3].strip() in str(error.value)
     assert effects(emulator, "complete") == []
@@ -479,7 +479,7 @@ def test_the_text_none_is_a_text_like_any_other(emulator, instance_id):
 def test_value_shown_differently_after_the_write_names_the_field(emulator, instance_id):
     fault(emulator, "POST", WRITE, status=204)
 
-    with pytest.raises(ContractError, match="shows others in: 'Venue'"):
+    with pytest.raises(UnexpectedResponse, match="shows others in: 'Venue'"):
         update(instance_id, {"Venue": "Main hall"}).execute({})
 
 
@@ -912,7 +912,7 @@ def test_a_step_with_something_else_open_is_no_evidence(emulator, row, store):
 
 
 @pytest.mark.parametrize(
-    "extra", [{}, {"allow_consume": False, "new_integrations": "kept_until_completed"}], ids=["consumes", "forbidden"]
+    "extra", [{}, {"allow_consume": False, "new_integrations": "listed_until_completed"}], ids=["consumes", "forbidden"]
 )
 def test_step_is_not_polled_for_evidence_where_polling_consumes(emulator, row, store, set_connection, extra):
     connection = emulator.connection("workflowsoft")
@@ -1139,7 +1139,7 @@ def test_html_response_to_an_update_is_reconciled_by_reading(emulator, instance_
 
 def test_server_that_stores_nothing_proves_nothing(emulator, set_connection, store, monkeypatch):
     connection = emulator.connection("workflowsoft")
-    connection["extra"] |= {"new_integrations": "kept_until_completed"}
+    connection["extra"] |= {"new_integrations": "listed_until_completed"}
     set_connection("workflowsoft_default", connection)
     emulator.control("PATCH", "flags", new_integrations="consumed_on_read")
     started = emulator.control("POST", "workflowsoft/processes", diagram="Vendor onboarding")

@@ -23,7 +23,7 @@ from airflow_provider_workflows.exceptions import (
     RateLimited,
 )
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
-from airflow_provider_workflows.operators.workflowsoft_processes import (
+from airflow_provider_workflows.operators.workflowsoft import (
     WorkflowsoftCreateTaskOperator,
     WorkflowsoftListOperator,
     WorkflowsoftStartProcessOperator,

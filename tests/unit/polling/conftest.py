@@ -16,7 +16,7 @@ from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.hooks.base import FoundConnection
 from airflow_provider_workflows.polling import poll
 from airflow_provider_workflows.polling.poll import PollScope, Reader
-from airflow_provider_workflows.rules.verdicts import Verdict
+from airflow_provider_workflows.rules.wait_result import WaitResult
 from airflow_provider_workflows.triggers import base
 from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
 from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyInstanceWaitTrigger
@@ -26,7 +26,7 @@ TOOL, PROJECT = "purchase_order_contract", "1001"
 LEGACY_WORKFLOW = "Purchase Order Approval Workflow"
 INTERVAL = 60.0
 HISTORY, SHOW = "{id}/history", "{id}"
-DONE = Verdict("succeed", {"is": "over"}, "It is over.")
+DONE = WaitResult("succeed", {"is": "over"}, "It is over.")
 
 
 class Hook:
@@ -96,7 +96,7 @@ class MadeUpScope(PollScope):
     def open_hook(self) -> Any:
         return Hook(self.product)
 
-    def first_pause(self, interval: float) -> float:
+    def first_delay(self, interval: float) -> float:
         return interval
 
     async def read(self, reader: Reader, subscribers: Sequence[Any]) -> None:

@@ -8,7 +8,7 @@ from airflow_provider_workflows.exceptions import InvalidRequest
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.polling.bulk_history import BulkHistoryReader
 
-pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
 PLACE = ("purchase_order_contract", "1001")
 

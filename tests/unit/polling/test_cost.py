@@ -167,7 +167,7 @@ def test_item_that_spoils_its_bulk_calls_delays_no_other(emulator, waiting, stat
 
 def spoiled(item_id, status):
     """Let every call that names an item be answered with a status."""
-    from airflow_provider_workflows.client.rest import RestClient
+    from airflow_provider_workflows.client.http import RestClient
     from airflow_provider_workflows.exceptions import InvalidRequest, NotFound, PermissionDenied, ServerError
 
     errors = {400: InvalidRequest, 403: PermissionDenied, 404: NotFound, 500: ServerError}
@@ -340,7 +340,9 @@ def test_overdue_watch_takes_no_request(emulator, waiting, there):
 
     async def scenario(waits):
         started = start(emulator, 40)
-        waits.begin(*(v2_wait(*ids, watch=watch()) for ids in started[:30]), *(v2_wait(*ids) for ids in started[30:]))
+        waits.begin(
+            *(v2_wait(*ids, overdue_watch=watch()) for ids in started[:30]), *(v2_wait(*ids) for ids in started[30:])
+        )
         polls = [await waits.poll() for _ in range(2)]
         assert set(waits.statuses()) == {None}
         polls += [await waits.poll() for _ in range(2)]
@@ -348,7 +350,7 @@ def test_overdue_watch_takes_no_request(emulator, waiting, there):
 
     polls, statuses = waiting(scenario)
 
-    assert statuses == ["attention"] * 30 + [None] * 10
+    assert statuses == ["overdue"] * 30 + [None] * 10
     if there == "present":
         assert polls == [{BULK: 1}] * 4
     else:
@@ -357,16 +359,16 @@ def test_overdue_watch_takes_no_request(emulator, waiting, there):
 
 def test_a_step_that_people_were_reported_of_wakes_no_one_again(emulator, waiting):
     async def scenario(waits):
-        waits.begin(v2_wait("700001", "5001", watch=watch()))
+        waits.begin(v2_wait("700001", "5001", overdue_watch=watch()))
         for _ in range(4):
             await waits.poll()
         (event,) = [task.result() for task in waits.tasks]
-        waits.begin(v2_wait("700001", "5001", watch=watch(event["step_occurrence_id"])))
+        waits.begin(v2_wait("700001", "5001", overdue_watch=watch(event["step_occurrence_id"])))
         for _ in range(3):
             await waits.poll()
         return waits.statuses()
 
-    assert waiting(scenario) == ["attention", None]
+    assert waiting(scenario) == ["overdue", None]
 
 
 def test_an_overdue_legacy_state_costs_each_wait_one_poll(emulator, waiting, store):
@@ -384,7 +386,7 @@ def test_an_overdue_legacy_state_costs_each_wait_one_poll(emulator, waiting, sto
         polls.append(await waits.poll())
         return polls, waits.statuses()
 
-    assert waiting(scenario) == ([{LIST: 1}, {LIST: 1}, {LIST: 1, SHOW: 3}], ["attention"] * 3)
+    assert waiting(scenario) == ([{LIST: 1}, {LIST: 1}, {LIST: 1, SHOW: 3}], ["overdue"] * 3)
 
 
 # --- Legacy ---

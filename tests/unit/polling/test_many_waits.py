@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.polling import poll
 from tests.support.sizes import tenth_and_full
@@ -69,7 +69,7 @@ async def settled(reached) -> bool:
 @tenth_and_full("rounds", 100)
 def test_waits_that_come_and_go_leave_nothing_behind(far, monkeypatch, rounds):
     far.control("POST", "faults", path="/rest/", delay=0.05, times=10**6)
-    monkeypatch.setattr(poll.PollScope, "first_pause", lambda scope, interval: interval)
+    monkeypatch.setattr(poll.PollScope, "first_delay", lambda scope, interval: interval)
     at_once, in_flight = 99, 2
 
     async def come_and_go(number: int) -> None:

@@ -14,13 +14,13 @@ from airflow_provider_workflows.exceptions import (
     AuthenticationError,
     ConfigurationError,
     ConnectionFailed,
-    ContractError,
     InvalidRequest,
     NotFound,
     PermissionDenied,
     RateLimited,
     ServerError,
     SignInFailed,
+    UnexpectedResponse,
 )
 from airflow_provider_workflows.polling import poll
 from airflow_provider_workflows.polling.poll import PollScope, snapshots
@@ -224,16 +224,16 @@ def test_polls_of_an_event_loop_that_is_closed_are_forgotten(monkeypatch):
 @pytest.mark.usefixtures("real_first_pause")
 def test_first_poll_is_delayed_and_spread_over_the_interval(clock, product):
     scope = product.scope()
-    pauses = [PollScope.first_pause(scope, 60.0) for _ in range(200)]
+    pauses = [PollScope.first_delay(scope, 60.0) for _ in range(200)]
 
     assert min(pauses) == 5.0
     assert max(pauses) > 40.0
-    assert [PollScope.first_pause(scope, 0.1) for _ in range(3)] == [5.0, 5.0, 5.0]
+    assert [PollScope.first_delay(scope, 0.1) for _ in range(3)] == [5.0, 5.0, 5.0]
 
 
 @pytest.fixture
 def real_first_pause(monkeypatch):
-    monkeypatch.setattr(poll, "MIN_FIRST_PAUSE_SECONDS", 5.0)
+    monkeypatch.setattr(poll, "MIN_FIRST_DELAY_SECONDS", 5.0)
 
 
 @pytest.mark.usefixtures("real_first_pause")
@@ -263,7 +263,7 @@ def test_at_the_deadline_there_is_one_last_poll(clock, product, seconds):
     async def scenario():
         return await wait_for(MadeUpWait(product.scope(), deadline=clock.deadline(seconds)))
 
-    assert clock.run(scenario()) == {"status": "timeout", "last_look": "It was not polled."}
+    assert clock.run(scenario()) == {"status": "timeout", "last_poll": "It was not polled."}
     assert product.times == [pytest.approx(max(0.0, seconds))]
 
 
@@ -306,14 +306,14 @@ def test_a_timeout_names_what_was_known_before_the_deferral(clock, product):
     async def scenario():
         product.next = [raises(ServerError("The server is not available"))] * 3
         wait = MadeUpWait(product.scope(), deadline=clock.deadline(2.5 * INTERVAL))
-        wait.last_look = "Instance 7 is at step 'Budget Check'."
-        wait.last_look = wait.serialize()[1]["last_poll"]
+        wait.last_poll = "Instance 7 is at step 'Budget Check'."
+        wait.last_poll = wait.serialize()[1]["last_poll"]
         return await wait_for(wait)
 
     payload = clock.run(scenario())
 
     assert payload["status"] == "timeout"
-    assert payload["last_look"].startswith("Instance 7 is at step 'Budget Check'. The last poll failed: The server is")
+    assert payload["last_poll"].startswith("Instance 7 is at step 'Budget Check'. The last poll failed: The server is")
 
 
 # --- errors of one ---
@@ -321,7 +321,7 @@ def test_a_timeout_names_what_was_known_before_the_deferral(clock, product):
 REJECTIONS = [
     NotFound("gone"),
     PermissionDenied("hidden"),
-    ContractError("malformed"),
+    UnexpectedResponse("malformed"),
     InvalidRequest("not like this"),
     AuthenticationError("this path alone"),
 ]

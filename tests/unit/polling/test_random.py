@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,
     ConnectionFailed,
-    ContractError,
     NotFound,
     RateLimited,
     ServerError,
+    UnexpectedResponse,
 )
 from airflow_provider_workflows.polling import poll
 from tests.support.virtual_time import VirtualTime
@@ -22,7 +22,7 @@ from tests.unit.polling.conftest import DONE, MadeUpWait, Product, cancel, wait_
 
 NAMES = st.integers(0, 11).map("w{}".format)
 PASSING = st.sampled_from([ServerError, ConnectionFailed, RateLimited])
-ACTIONS = st.one_of(
+ACTIONS = st.require_exactly_one(
     st.tuples(st.just("join"), NAMES, st.sampled_from([1.0, 7.0, 60.0])),
     st.tuples(st.just("leave"), NAMES),
     st.tuples(st.just("decide"), NAMES),
@@ -42,7 +42,7 @@ class World:
     def __init__(self, clock, step):
         self.product = Product(lambda: clock.elapsed)
         self.step = step  # subscribers a request
-        self.verdicts = {}
+        self.wait_results = {}
         self.failing = {}
         self.outage = None
         self.odd = 0
@@ -62,12 +62,12 @@ class World:
             raise self.outage("outage")
         if self.odd:
             self.odd -= 1
-            raise ContractError("odd")
+            raise UnexpectedResponse("odd")
         if self.requests == self.refused_at:
             raise AuthenticationError("401")
 
     def outcome(self, name):
-        return self.failing[name]("It fails") if name in self.failing else self.verdicts.get(name)
+        return self.failing[name]("It fails") if name in self.failing else self.wait_results.get(name)
 
 
 class _Endless(list):
@@ -106,9 +106,9 @@ async def play(world, actions):
             case "leave", [name] if name in waits:
                 await cancel(waits.pop(name))
             case "decide", [name]:
-                world.verdicts.setdefault(name, DONE)
+                world.wait_results.setdefault(name, DONE)
             case "refuse", [name]:
-                world.verdicts.setdefault(name, NotFound("gone"))
+                world.wait_results.setdefault(name, NotFound("gone"))
             case "fails", [name, error]:
                 world.failing[name] = error
             case "recovers", [name]:
@@ -125,7 +125,7 @@ async def play(world, actions):
     world.outage, world.odd, world.refused_at = None, 0, -1
     world.failing.clear()
     for name in waits:
-        world.verdicts.setdefault(name, DONE)
+        world.wait_results.setdefault(name, DONE)
     await asyncio.sleep(40 * 60)  # what a rate limit holds back, and ten minutes until a rejection is believed
     check(world, waits, ended)
     assert all(task.done() for task in waits.values()), [name for name, task in waits.items() if not task.done()]
@@ -137,6 +137,6 @@ def check(world, waits, ended):
     for name, task in ended:
         payload = task.result()
         expected = {"done": DONE}.get(payload["status"])
-        assert world.verdicts[name] is expected or (payload["error"] == "NotFound" and expected is None)
+        assert world.wait_results[name] is expected or (payload["error"] == "NotFound" and expected is None)
     names = [id(task) for _, task in ended]
     assert len(names) == len(set(names))

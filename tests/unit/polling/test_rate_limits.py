@@ -10,7 +10,8 @@ from email.utils import format_datetime
 
 import pytest
 
-from airflow_provider_workflows.client.rest import RateLimit, RestClient
+from airflow_provider_workflows.client.http import RestClient
+from airflow_provider_workflows.client.rate_limit import RateLimit
 from airflow_provider_workflows.exceptions import RateLimited
 from airflow_provider_workflows.hooks import base as hooks
 from airflow_provider_workflows.polling.rate_limiter import RateLimiter
@@ -426,7 +427,7 @@ def test_polls_leave_a_fifth_of_the_rate_limit_to_others(emulator, clock, sent, 
 def test_requests_per_hour_of_the_connection_stretch_the_interval(
     emulator, clock, sent, set_connection, monkeypatch, triggerers
 ):
-    monkeypatch.setenv("AIRFLOW__WORKFLOWS__TRIGGERERS", triggerers)
+    monkeypatch.setenv("AIRFLOW__WORKFLOWS__TRIGGERER_COUNT", triggerers)
     connection = emulator.connection("procore")
     connection["extra"]["requests_per_hour"] = 60
     hours = 2

@@ -9,7 +9,7 @@ import os
 import pendulum
 import pytest
 
-from airflow_provider_workflows.exceptions import ContractError, PermissionDenied, ServerError
+from airflow_provider_workflows.exceptions import PermissionDenied, ServerError, UnexpectedResponse
 from airflow_provider_workflows.hooks import base as hooks
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
@@ -172,7 +172,9 @@ def test_malformed_row_of_a_bulk_history_concerns_its_item_only(emulator, waitin
     def malformed(self, tool_type, item_ids, **more):
         for item_id, row in zip(item_ids, bulk(self, tool_type, item_ids, **more), strict=True):
             if item_id == started[7][1]:
-                raise ContractError("The answer is not a list of objects", method="POST", path="bulk", status_code=200)
+                raise UnexpectedResponse(
+                    "The answer is not a list of objects", method="POST", path="bulk", status_code=200
+                )
             yield row
 
     monkeypatch.setattr(ProcoreHook, "each_bulk_history", malformed)
@@ -373,7 +375,7 @@ def test_gateway_page_instead_of_an_instance_ends_only_its_wait(emulator, waitin
         await cancel(*waits.tasks)
         return before, statuses, error
 
-    assert waiting(scenario) == ([None] * 3, ["error", None, None], "ContractError")
+    assert waiting(scenario) == ([None] * 3, ["error", None, None], "UnexpectedResponse")
 
 
 def test_legacy_instance_with_an_object_status_is_shown(emulator, waiting, monkeypatch):
@@ -411,7 +413,7 @@ def test_poll_failed_at_the_histories_is_repeated_without_a_change(emulator, wai
     emulator.control("POST", "procore/legacy/instances/perform-many", ids=[one], **act)
     hook = ProcoreLegacyHook()
     now = rules.describe_instance(hook.get_instance(one))
-    # The action was in the same visit as far as the times show; only a later row of the histories proves another one.
+    # The action was in the same occurrence as far as the times show; only a later row of the histories shows another.
     acted = pendulum.parse(now["state_set_at"]).subtract(seconds=1).to_iso8601_string()
     times = {"at": acted, "state_set_at": now["state_set_at"]}
     wait = legacy_wait(one, until=[now["state"]], after={"history_id": "0", "state_id": now["state_id"], **times})
@@ -499,7 +501,7 @@ def test_a_due_date_that_has_moved_makes_no_step_overdue(emulator, waiting, monk
     monkeypatch.setattr(ProcoreHook, "get_instance_history", shown)
 
     async def scenario(waits):
-        waits.begin(*(v2_wait(*ids, watch={"after": None, "known": [], "next": None}) for ids in started))
+        waits.begin(*(v2_wait(*ids, overdue_watch={"after": None, "known": [], "next": None}) for ids in started))
         for _ in range(2):
             await waits.poll()
         due[1:] = [pendulum.now("UTC").add(days=30).to_iso8601_string()] * 2
@@ -509,4 +511,4 @@ def test_a_due_date_that_has_moved_makes_no_step_overdue(emulator, waiting, monk
         await cancel(*waits.tasks)
         return statuses
 
-    assert waiting(scenario) == ["attention", None, None]
+    assert waiting(scenario) == ["overdue", None, None]

@@ -7,10 +7,10 @@ import pytest
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,
     ConfigurationError,
-    ContractError,
     InvalidRequest,
     NotFound,
     PermissionDenied,
+    UnexpectedResponse,
 )
 from airflow_provider_workflows.rules.patience import Rejections, fails_first_poke
 
@@ -53,7 +53,7 @@ def test_rejections_survive_a_store():
         (NotFound(""), False),
         (PermissionDenied("", is_documented=True), False),
         (AuthenticationError("", is_documented=True), False),
-        (ContractError(""), False),
+        (UnexpectedResponse(""), False),
     ],
 )
 def test_only_what_the_api_says_of_a_parameter_fails_the_first_poke(error, fails):

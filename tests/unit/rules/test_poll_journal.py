@@ -37,21 +37,21 @@ class Polls:
     def journal(self) -> PollJournal:
         return PollJournal.from_dict(self.stored and json.loads(self.stored))
 
-    def keep(self, journal: PollJournal) -> PollJournal:
+    def persist(self, journal: PollJournal) -> PollJournal:
         self.stored = json.dumps(journal.to_dict())
         assert self.journal == journal
         return journal
 
     def start(self, minute: int) -> None:
-        self.keep(self.journal.poll_started(PLACE, at(minute)))
+        self.persist(self.journal.poll_started(PLACE, at(minute)))
 
     def receive(self, minute: int, *ids: str) -> None:
         self.start(minute)
-        self.keep(self.journal.poll_ended(instances(*ids)))
+        self.persist(self.journal.poll_ended(instances(*ids)))
 
     def lose(self, minute: int, *ids: str, failures: int = 0) -> None:
         self.start(minute)
-        self.keep(self.journal.poll_lost(at(minute + 1), instances(*ids), failures))
+        self.persist(self.journal.poll_lost(at(minute + 1), instances(*ids), failures))
 
 
 @pytest.fixture
@@ -61,11 +61,11 @@ def polls() -> Polls:
 
 def test_a_poll_is_open_until_its_end_is_stored(polls):
     assert polls.journal.polling_since is None
-    polls.keep(polls.journal.poll_started(PLACE, at(3), "stream"))
+    polls.persist(polls.journal.poll_started(PLACE, at(3), "stream"))
     assert datetime.fromisoformat(polls.journal.polling_since) == at(3)
     assert (polls.journal.place, polls.journal.poller) == (PLACE, "stream")
 
-    polls.keep(polls.journal.poll_ended([]))
+    polls.persist(polls.journal.poll_ended([]))
     assert polls.journal.polling_since is None
 
 
@@ -91,7 +91,7 @@ def test_losses_with_no_response_in_between_are_one_stretch(polls):
     for minute in (0, 5, 10):
         polls.lose(minute)
     polls.start(12)
-    polls.keep(polls.journal.poll_ended())  # rejected
+    polls.persist(polls.journal.poll_ended())  # rejected
     polls.lose(15)
 
     assert list(polls.journal.possibly_lost) == [stretch(0, 16)]
@@ -128,7 +128,7 @@ def test_what_was_delivered_is_forgotten_and_the_rest_is_not(polls):
     polls.lose(5)
     polls.receive(7, "3")
 
-    polls.keep(polls.journal.forget({"1", "2"}, told))
+    polls.persist(polls.journal.forget({"1", "2"}, told))
 
     assert polls.journal.instances == instances("3")
     assert list(polls.journal.possibly_lost) == [stretch(5, 6)]
@@ -146,7 +146,7 @@ def test_confirming_during_a_poll_leaves_the_poll_open(polls):
     polls.receive(0, "1")
     polls.start(1)
 
-    journal = polls.keep(polls.journal.forget(["1"], []))
+    journal = polls.persist(polls.journal.forget(["1"], []))
 
     assert journal.polling_since is not None
 

@@ -6,11 +6,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
+from airflow_provider_workflows.exceptions import ConfigurationError, UnexpectedResponse
 from airflow_provider_workflows.rules import procore as rules
-from airflow_provider_workflows.rules.parameters import check_choice, check_required, listed, one_of, text_id
+from airflow_provider_workflows.rules.datetimes import parse_time
+from airflow_provider_workflows.rules.parameters import (
+    as_list,
+    check_choice,
+    check_required,
+    require_exactly_one,
+    str_id,
+)
 from airflow_provider_workflows.rules.procore_timeline import STEP_EVENTS
-from airflow_provider_workflows.rules.times import parse_time
 
 BUDGET_CHECK = {
     "id": 11,
@@ -134,7 +140,7 @@ def test_unknown_events_and_missing_details_are_tolerated():
 
 def decide(state: str, ended_at: str | None = None, **words: set[str]):
     words = {"until": {"complete"}, "fail_on": set(), "skip_on": set(), **words}
-    return rules.decide_instance({"instance_id": "7", "state": state, "ended_at": ended_at}, **words)
+    return rules.evaluate_instance({"instance_id": "7", "state": state, "ended_at": ended_at}, **words)
 
 
 def test_a_wait_goes_on_while_no_named_state_is_reached():
@@ -142,16 +148,16 @@ def test_a_wait_goes_on_while_no_named_state_is_reached():
 
 
 def test_a_named_state_ends_the_wait_as_the_author_said():
-    assert decide("complete").word == "succeed"
-    assert decide("terminated", fail_on={"terminated"}).word == "fail"
-    assert decide("terminated", skip_on={"terminated"}).word == "skip"
-    assert decide("overdue", until={"overdue"}).word == "succeed"
+    assert decide("complete").action == "succeed"
+    assert decide("terminated", fail_on={"terminated"}).action == "fail"
+    assert decide("terminated", skip_on={"terminated"}).action == "skip"
+    assert decide("overdue", until={"overdue"}).action == "succeed"
 
 
 def test_instance_that_ended_otherwise_fails_the_wait():
     verdict = decide("terminated", ended_at="2026-01-01T00:00:00Z")
 
-    assert verdict.word == "fail"
+    assert verdict.action == "fail"
     assert "ended without reaching complete" in verdict.reason
 
 
@@ -275,16 +281,16 @@ def test_times_are_read_as_utc_and_nonsense_as_no_time():
 
 def test_parameters_are_rejected_by_name():
     with pytest.raises(ConfigurationError, match="exactly one of instance_id, item_id; none of them was"):
-        one_of(instance_id=None, item_id=None)
+        require_exactly_one(instance_id=None, item_id=None)
     with pytest.raises(ConfigurationError, match="instance_id and item_id were"):
-        one_of(instance_id="1", item_id="2")
+        require_exactly_one(instance_id="1", item_id="2")
     with pytest.raises(ConfigurationError, match="instance_id is missing or was rendered empty"):
-        one_of(instance_id="None", item_id=None)
+        require_exactly_one(instance_id="None", item_id=None)
     with pytest.raises(ConfigurationError, match="tool_type"):
         check_required(tool_type=" ")
     with pytest.raises(ConfigurationError, match="on_step_moved must be one of fail, skip; got 'retry'"):
         check_choice("on_step_moved", "retry", ("fail", "skip"))
-    assert (text_id(7), text_id(None), listed("a"), listed(("a", "b"))) == ("7", None, ["a"], ["a", "b"])
+    assert (str_id(7), str_id(None), as_list("a"), as_list(("a", "b"))) == ("7", None, ["a"], ["a", "b"])
 
 
 APPROVE = {"id": "1", "name": "Approve", "type": "approve"}
@@ -371,13 +377,13 @@ def test_only_an_end_that_is_not_empty_is_an_end(ended_at):
     ],
 )
 def test_row_is_compared_with_what_was_requested(row, asked, fits):
-    assert rules.is_asked_for(row, **asked) is fits
+    assert rules.is_response_requested_from(row, **asked) is fits
 
 
-# --- visits of a step ---
+# --- occurrences of a step ---
 
 
-def visit(number: int, name: str, begun: str | None, ended: str | None = None, option: str | None = None) -> dict:
+def occurrence(number: int, name: str, begun: str | None, ended: str | None = None, option: str | None = None) -> dict:
     responses = [{"id": 1, "login": "a@example.com", "response": option, "responded_at": ended}] if option else []
     details = {"id": number, "uuid": f"U-{name}", "name": name, "started_at": begun, "ended_at": ended}
     return event("ResponseStep", {**details, "responses": responses})
@@ -386,23 +392,23 @@ def visit(number: int, name: str, begun: str | None, ended: str | None = None, o
 ROUND = {
     "history": [
         STARTED,
-        visit(1, "Check", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "Return"),
-        visit(2, "Correct", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"),
-        visit(3, "Check", "2026-01-03T00:00:00Z", "2026-01-04T00:00:00Z", "Approve"),
-        visit(4, "Sign", "2026-01-04T00:00:00Z"),
-        visit(5, "File", None),
+        occurrence(1, "Check", "2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z", "Return"),
+        occurrence(2, "Correct", "2026-01-02T00:00:00Z", "2026-01-03T00:00:00Z"),
+        occurrence(3, "Check", "2026-01-03T00:00:00Z", "2026-01-04T00:00:00Z", "Approve"),
+        occurrence(4, "Sign", "2026-01-04T00:00:00Z"),
+        occurrence(5, "File", None),
     ]
 }
 
 
 def found(step: str, **wish) -> str | None:
-    one = rules.find_visit(ROUND, step, **wish)
+    one = rules.find_occurrence(ROUND, step, **wish)
     return None if one is None else one["step_occurrence_id"]
 
 
 def test_first_occurrence_of_a_step_is_found_by_name_or_uuid():
     assert found("check") == found("u-CHECK") == "1"
-    assert rules.find_visit(ROUND, "Check") == {
+    assert rules.find_occurrence(ROUND, "Check") == {
         "step": "Check",
         "step_occurrence_id": "1",
         "started_at": "2026-01-01T00:00:00Z",
@@ -460,11 +466,11 @@ def test_a_step_is_responded_to_when_it_is_over_with_a_response():
     assert found("Check", answered=True) == "1"
     assert found("Correct", answered=True) is None
     assert found("Sign", answered=True) is None
-    half = {"history": [visit(1, "Joint", "2026-01-01T00:00:00Z", None)]}
+    half = {"history": [occurrence(1, "Joint", "2026-01-01T00:00:00Z", None)]}
     half["history"][0]["details"]["responses"] = [
         {"id": 1, "response": "Approve", "responded_at": "2026-01-01T01:00:00Z"}
     ]
-    assert rules.find_visit(half, "Joint", answered=True) is None
+    assert rules.find_occurrence(half, "Joint", answered=True) is None
 
 
 def test_conditions_actions_and_ends_are_steps_too():
@@ -476,20 +482,20 @@ def test_conditions_actions_and_ends_are_steps_too():
         ]
     }
 
-    assert rules.find_visit(history, "over 10,000?")["ended_at"] == "2026-01-01T00:00:00Z"
-    assert rules.find_visit(history, "Stamp", after="2026-01-01T12:00:00Z")["step_occurrence_id"] == "2"
-    assert rules.find_visit(history, "Approved")["step_occurrence_id"] == "13"
+    assert rules.find_occurrence(history, "over 10,000?")["ended_at"] == "2026-01-01T00:00:00Z"
+    assert rules.find_occurrence(history, "Stamp", after="2026-01-01T12:00:00Z")["step_occurrence_id"] == "2"
+    assert rules.find_occurrence(history, "Approved")["step_occurrence_id"] == "13"
 
 
 def test_an_occurrence_ends_the_wait_and_a_named_failure_beats_it():
     seen = {"step": "Sign", "started_at": "x"}
 
-    assert decide("in_progress", until=set(), visit=seen).word == "succeed"
-    assert decide("in_progress", until=set(), visit=seen).result["visit"] == seen
-    assert decide("blocked", until=set(), fail_on={"blocked"}, visit=seen).word == "fail"
-    assert decide("complete", "2026-01-01T00:00:00Z", until=set(), visit=seen).word == "succeed"
+    assert decide("in_progress", until=set(), occurrence=seen).action == "succeed"
+    assert decide("in_progress", until=set(), occurrence=seen).result["occurrence"] == seen
+    assert decide("blocked", until=set(), fail_on={"blocked"}, occurrence=seen).action == "fail"
+    assert decide("complete", "2026-01-01T00:00:00Z", until=set(), occurrence=seen).action == "succeed"
     ended = decide("complete", "2026-01-01T00:00:00Z", until=set(), awaited=["step 'Sign' reached"])
-    assert (ended.word, "without reaching step 'Sign' reached" in ended.reason) == ("fail", True)
+    assert (ended.action, "without reaching step 'Sign' reached" in ended.reason) == ("fail", True)
 
 
 # --- blocked, people, operations ---
@@ -594,10 +600,10 @@ HISTORIES = st.fixed_dictionaries(
 
 @given(history=HISTORIES, after=st.none() | WORDS | st.text(), answered=st.booleans())
 def test_no_history_raises_anything_but_a_contract_error(history, after, answered):
-    with contextlib.suppress(ContractError):
+    with contextlib.suppress(UnexpectedResponse):
         rules.describe_instance(history, instance_id="7", item_id=None)
-    with contextlib.suppress(ContractError):
-        rules.find_visit(history, "Check", answered=answered, after=after)
+    with contextlib.suppress(UnexpectedResponse):
+        rules.find_occurrence(history, "Check", answered=answered, after=after)
     rules.is_blocked(history)
 
 

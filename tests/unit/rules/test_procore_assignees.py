@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_workflows.rules.procore_assignees import is_request
+from airflow_provider_workflows.rules.procore_presets import is_request
 
 SENT = {
     "replacement_type": "temporary",

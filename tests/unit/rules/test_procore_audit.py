@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from airflow_provider_workflows.exceptions import ConfigurationError
-from airflow_provider_workflows.rules import procore_audit as rules
+from airflow_provider_workflows.rules import procore_history as rules
 
 DOCS = Path(__file__).parents[3] / "docs"
 WHERE = {"company_id": "1", "project_id": "2", "tool_type": "purchase_order", "item_id": "5001"}

@@ -50,10 +50,10 @@ class Watcher:
             is_first=self.is_new,
             limit=limit,
             is_stored=lambda one, entry: self.stored.get(one) == entry,
-            is_wanted=lambda fact: True,
+            is_desired=lambda fact: True,
         )
         self.is_new = False
-        self.wanted = found.wanted
+        self.desired = found.desired
         self.facts += facts
         if is_stored:
             self.stored = dict(self.told)
@@ -122,7 +122,7 @@ def test_instances_of_an_unread_place_are_kept_as_they_are(watcher):
     stored = watcher.told
 
     assert watcher.sees(places=[THERE]) == []
-    assert (watcher.told, watcher.wanted) == (stored, {})
+    assert (watcher.told, watcher.desired) == (stored, {})
     assert watcher.sees(["1"]) == []
     assert watcher.sees({"1": shown("Director Approval")}) == ["changed"]
 
@@ -139,7 +139,7 @@ def test_end_in_a_place_that_was_closed_for_a_while_is_emitted(watcher):
     watcher.sees(["1"])
     watcher.sees(places=[THERE])
     watcher.sees()
-    assert watcher.wanted == {"1": (HERE, "5001")}
+    assert watcher.desired == {"1": (HERE, "5001")}
 
     assert watcher.sees((), {"1": shown(state="complete")}) == ["ended"]
     assert watcher.facts[0]["project_id"] == "1001"
@@ -155,7 +155,7 @@ def test_stored_entry_names_its_place_in_any_order_of_places(watcher):
 @pytest.mark.parametrize("item_id", [None, "5001", "a|b"])
 def test_item_is_stored_as_it_is(item_id):
     found = Instances("1", [HERE], {"1": (HERE, item_id)}, {"1": shown()}, {}, {})
-    calls = {"limit": 9, "is_stored": lambda *_: True, "is_wanted": lambda _: True}
+    calls = {"limit": 9, "is_stored": lambda *_: True, "is_desired": lambda _: True}
     told, _ = changed_instances({}, found, is_first=True, **calls)
     _, facts = changed_instances(told, Instances("1", [HERE], {}, {}, {"1": None}, {}), is_first=False, **calls)
 

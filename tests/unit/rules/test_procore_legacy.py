@@ -4,11 +4,11 @@ from datetime import datetime, timezone
 
 import pytest
 
-from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
+from airflow_provider_workflows.exceptions import ConfigurationError, UnexpectedResponse
 from airflow_provider_workflows.rules import procore_legacy as rules
 
 # The samples of the vendor's guide, with more than one activity.
-INSTANCE = rules.text_ids(
+INSTANCE = rules.str_ids(
     {
         "id": 568150,
         "current_state_set_at": "2018-02-14T21:46:03Z",
@@ -23,7 +23,7 @@ INSTANCE = rules.text_ids(
         "workflow": {"id": 3293, "name": "Purchase Order Approval Workflow"},
     }
 )
-SUBMITTED = rules.text_ids(
+SUBMITTED = rules.str_ids(
     {
         "id": 1586809,
         "bic_start": "2018-02-13T17:56:49Z",
@@ -43,7 +43,7 @@ def described(**changes: object) -> dict:
 
 
 def decide(instance: dict, **words: object):
-    return rules.decide_instance(instance, **{"until": {"PO Approved"}, "fail_on": (), "skip_on": (), **words})
+    return rules.evaluate_instance(instance, **{"until": {"PO Approved"}, "fail_on": (), "skip_on": (), **words})
 
 
 def test_instance_is_described_even_without_the_newer_fields():
@@ -69,9 +69,9 @@ def test_instance_is_described_even_without_the_newer_fields():
 
 @pytest.mark.parametrize("name", ["pending approval", "UNDER REVIEW", "18707"])
 def test_a_state_is_named_by_name_status_or_id(name):
-    assert decide(described(), until={name}).word == "succeed"
-    assert decide(described(), fail_on={name}).word == "fail"
-    assert decide(described(), skip_on={name}).word == "skip"
+    assert decide(described(), until={name}).action == "succeed"
+    assert decide(described(), fail_on={name}).action == "fail"
+    assert decide(described(), skip_on={name}).action == "skip"
 
 
 def test_a_wait_goes_on_in_a_state_no_one_named():
@@ -81,7 +81,7 @@ def test_a_wait_goes_on_in_a_state_no_one_named():
 def test_a_terminated_instance_fails_a_wait_that_would_last_for_ever():
     verdict = decide(described(terminated_at="2018-03-01T00:00:00Z"))
 
-    assert verdict.word == "fail"
+    assert verdict.action == "fail"
     assert "was terminated at 2018" in verdict.reason
 
 
@@ -89,12 +89,12 @@ def test_a_terminated_instance_fails_a_wait_that_would_last_for_ever():
 def test_an_instance_without_activity_ends_a_wait_only_if_it_lasts(changes):
     assert decide(described(**changes)) is None
 
-    assert decide(described(**changes), is_over=True).word == "fail"
+    assert decide(described(**changes), is_over=True).action == "fail"
     assert decide(described(), is_over=True) is None
 
 
 def test_a_termination_can_be_waited_for():
-    assert decide(described(terminated_at="2018-03-01T00:00:00Z"), until={"terminated"}).word == "succeed"
+    assert decide(described(terminated_at="2018-03-01T00:00:00Z"), until={"terminated"}).action == "succeed"
 
 
 @pytest.mark.parametrize(
@@ -139,17 +139,17 @@ def test_state_entered_and_acted_in_within_a_second_is_undecided():
 def test_an_activity_ends_the_wait_only_where_it_is_open(activity, role, opens):
     verdict = decide(described(), activity=activity, role=role)
 
-    assert (verdict is not None and verdict.word == "succeed") is opens
+    assert (verdict is not None and verdict.action == "succeed") is opens
 
 
 def test_failing_state_beats_an_open_activity():
-    assert decide(described(), activity="Approve", fail_on={"Under Review"}).word == "fail"
+    assert decide(described(), activity="Approve", fail_on={"Under Review"}).action == "fail"
 
 
 def test_activity_listed_by_a_terminated_instance_is_not_open():
     verdict = decide(described(terminated_at="2018-03-01T00:00:00Z"), until=(), activity="Approve")
 
-    assert verdict.word == "fail"
+    assert verdict.action == "fail"
     assert verdict.reason.endswith("without reaching activity 'Approve'")
 
 
@@ -178,13 +178,13 @@ def test_an_activity_of_the_occurrence_before_the_action_is_not_meant():
 )
 def test_a_state_has_moved_on_when_its_occurrence_is_over(changes, moved):
     instance = described(**changes)
-    visit = rules.visit_of(described())
+    occurrence = rules.occurrence_of(described())
 
-    verdict = rules.decide_state_change(instance, visit, {"history_id": "1"})
+    verdict = rules.evaluate_state_change(instance, occurrence, {"history_id": "1"})
 
     assert (verdict is not None) is moved
     if moved:
-        after = {"state_after": rules.visit_of(instance), "terminated_at": None}
+        after = {"state_after": rules.occurrence_of(instance), "terminated_at": None}
         assert verdict.result == {"history_id": "1", **after}
 
 
@@ -194,7 +194,7 @@ def test_a_state_has_moved_on_when_its_occurrence_is_over(changes, moved):
 def test_an_instance_that_ended_in_an_occurrence_has_no_state_after_it(changes, is_over):
     instance = described(**changes)
 
-    verdict = rules.decide_state_change(instance, rules.visit_of(described()), {}, is_over=is_over)
+    verdict = rules.evaluate_state_change(instance, rules.occurrence_of(described()), {}, is_over=is_over)
 
     assert verdict.result == {"state_after": None, "terminated_at": changes.get("terminated_at")}
 
@@ -249,14 +249,14 @@ DENIED = {
 
 
 def find(
-    *rows: dict, visit: dict = START, user: str = "1498096", instance: dict | None = None, listed=None, **wish: str
+    *rows: dict, occurrence: dict = START, user: str = "1498096", instance: dict | None = None, listed=None, **wish: str
 ):
     """Look for an activity in rows that are given the newest first."""
     return rules.find_performed(
         rows,
-        visit=visit,
+        occurrence=occurrence,
         instance=instance or described(),
-        wish=wish or {"activity_id": "29945"},
+        requested=wish or {"activity_id": "29945"},
         user_id=user,
         listed=listed,
     )
@@ -280,13 +280,13 @@ def test_a_later_occurrence_of_the_same_second_does_not_count():
 
 
 def test_the_row_that_led_into_an_occurrence_is_not_of_that_occurrence():
-    assert find(SUBMITTED, visit=PENDING) == rules.Found(None)
+    assert find(SUBMITTED, occurrence=PENDING) == rules.Found(None)
 
 
 def test_without_names_the_listed_activity_lends_its_id():
     approved = {**DENIED, "workflow_activity_id": "29947"}
 
-    assert find(approved, visit=PENDING, name="approve").row == approved
+    assert find(approved, occurrence=PENDING, name="approve").row == approved
 
 
 def test_an_activity_listed_when_the_task_was_bound_lends_its_id():
@@ -302,9 +302,9 @@ def test_same_name_in_two_states_is_resolved_in_the_bound_state():
 
     assert find(approved, name="approve").row == approved
     # And it is not an approval of the second state.
-    assert find(approved, visit=PENDING, name="approve") == rules.Found(None)
+    assert find(approved, occurrence=PENDING, name="approve") == rules.Found(None)
     timeless = {**approved, "bic_start": None}
-    assert find(timeless, visit=PENDING, name="approve") == rules.Found(None)
+    assert find(timeless, occurrence=PENDING, name="approve") == rules.Found(None)
 
 
 def test_rows_without_names_of_a_left_state_are_unclear():
@@ -321,7 +321,7 @@ def test_role_name_is_matched_where_the_history_has_ids_only():
     instance = described(activities=listed)
 
     def as_role(role: str):
-        return find(denied, visit=PENDING, user="90001", instance=instance, name="Deny", role=role)
+        return find(denied, occurrence=PENDING, user="90001", instance=instance, name="Deny", role=role)
 
     assert as_role("14304").row == denied
     assert as_role("Reviewer") == rules.Found(None, ("1586810",))
@@ -331,14 +331,14 @@ def test_role_name_is_matched_where_the_history_has_ids_only():
 def test_what_another_role_did_does_not_count_while_ours_is_open():
     denied = {**DENIED, "workflow_user_role_id": "14306"}
 
-    assert find(denied, visit=PENDING, user="90001", activity_id="29948") == rules.Found(None)
+    assert find(denied, occurrence=PENDING, user="90001", activity_id="29948") == rules.Found(None)
 
 
 def test_colleagues_row_does_not_count_while_open_to_that_role():
-    assert find(DENIED, visit=PENDING, user="90001", activity_id="29948") == rules.Found(None)
+    assert find(DENIED, occurrence=PENDING, user="90001", activity_id="29948") == rules.Found(None)
 
     closed = described(activities=[a for a in described()["activities"] if a["id"] != "29948"])
-    assert find(DENIED, visit=PENDING, user="90001", instance=closed, activity_id="29948").row == DENIED
+    assert find(DENIED, occurrence=PENDING, user="90001", instance=closed, activity_id="29948").row == DENIED
 
 
 def test_our_activity_counts_in_any_role_before_those_of_others():
@@ -346,31 +346,31 @@ def test_our_activity_counts_in_any_role_before_those_of_others():
     ours = {**in_review, "id": "2", "created_at": "2018-02-14T22:00:00Z", "performed_by_id": "90001"}
     theirs = {**in_review, "id": "1", "created_at": "2018-02-14T21:50:00Z", "workflow_user_role_id": "14304"}
 
-    assert find(ours, theirs, visit=PENDING, user="90001", activity_id="29948").row == ours
+    assert find(ours, theirs, occurrence=PENDING, user="90001", activity_id="29948").row == ours
 
 
 def test_row_without_a_time_is_unclear():
     timeless = {**DENIED, "created_at": None}
 
-    assert find(timeless, visit=PENDING, activity_id="29948") == rules.Found(None, ("1586810",))
-    assert find({**timeless, "workflow_state_id": "1"}, visit=PENDING, activity_id="29948") == rules.Found(None)
+    assert find(timeless, occurrence=PENDING, activity_id="29948") == rules.Found(None, ("1586810",))
+    assert find({**timeless, "workflow_state_id": "1"}, occurrence=PENDING, activity_id="29948") == rules.Found(None)
 
 
 def test_equal_times_are_ordered_by_id_to_show_two_occurrences():
-    """Submitted, denied and submitted again within a second: only the last one is surely of the present visit."""
+    """Submitted, denied and submitted again within a second: only the last one is surely of the present occurrence."""
     start = described(state="Start", state_id="18706", state_set_at=ENTERED, activities=[])
-    visit = rules.visit_of(start)
+    occurrence = rules.occurrence_of(start)
     rows = [
         {**SUBMITTED, "id": "3", "created_at": ENTERED, "bic_start": ENTERED, "workflow_state_id": "18706"},
         {**DENIED, "id": "2", "created_at": ENTERED, "workflow_state_id": "18707"},
         {**SUBMITTED, "id": "1", "created_at": ENTERED, "bic_start": ENTERED, "workflow_state_id": "18706"},
     ]
 
-    assert find(*rows, visit=visit, instance=start).row["id"] == "3"
-    assert find(*rows[1:], visit=visit, instance=start) == rules.Found(None, ("1",))
+    assert find(*rows, occurrence=occurrence, instance=start).row["id"] == "3"
+    assert find(*rows[1:], occurrence=occurrence, instance=start) == rules.Found(None, ("1",))
 
 
-# --- visits whose time is not told ---
+# --- occurrences whose time is not told ---
 
 
 def timeless(**changes: object) -> dict:
@@ -384,23 +384,26 @@ ROUND = [  # submitted, and denied again
 
 
 def test_time_of_an_occurrence_comes_from_the_history_where_it_is_null():
-    assert rules.entered_visit(timeless(), ROUND)["set_at"] == DENIED["created_at"]
-    assert rules.entered_visit(timeless(), ROUND[1:])["set_at"] is None
-    assert rules.entered_visit(timeless(), [])["set_at"] is None
-    assert rules.entered_visit(described(), [DENIED])["set_at"] == ENTERED
-    with pytest.raises(ContractError, match="two visits"):
-        rules.entered_visit(timeless(), [SUBMITTED])
+    assert rules.entered_occurrence(timeless(), ROUND)["set_at"] == DENIED["created_at"]
+    assert rules.entered_occurrence(timeless(), ROUND[1:])["set_at"] is None
+    assert rules.entered_occurrence(timeless(), [])["set_at"] is None
+    assert rules.entered_occurrence(described(), [DENIED])["set_at"] == ENTERED
+    with pytest.raises(UnexpectedResponse, match="two occurrences"):
+        rules.entered_occurrence(timeless(), [SUBMITTED])
 
 
 def test_two_occurrences_without_a_time_are_not_taken_for_one():
-    second = rules.entered_visit(timeless(), ROUND)
+    second = rules.entered_occurrence(timeless(), ROUND)
 
-    assert find(*ROUND, visit=second, instance=timeless()) == rules.Found(None)
-    assert find(*ROUND[1:], visit=rules.entered_visit(timeless(), ROUND[1:]), instance=timeless()).row == ROUND[1]
+    assert find(*ROUND, occurrence=second, instance=timeless()) == rules.Found(None)
+    assert (
+        find(*ROUND[1:], occurrence=rules.entered_occurrence(timeless(), ROUND[1:]), instance=timeless()).row
+        == ROUND[1]
+    )
 
 
 @pytest.mark.parametrize(
-    ("visit", "histories", "left"),
+    ("occurrence", "histories", "left"),
     [
         (START, [], False),
         (START, ROUND[1:], False),
@@ -412,8 +415,8 @@ def test_two_occurrences_without_a_time_are_not_taken_for_one():
         (PENDING, [], True),
     ],
 )
-def test_history_shows_whether_a_timeless_occurrence_is_over(visit, histories, left):
-    assert rules.has_left(visit, timeless(), histories) is left
+def test_history_shows_whether_a_timeless_occurrence_is_over(occurrence, histories, left):
+    assert rules.has_left(occurrence, timeless(), histories) is left
 
 
 def test_an_instance_without_a_state_is_neither_here_nor_gone():
@@ -465,7 +468,7 @@ def test_own_row_is_the_newest_of_its_activity_and_not_too_old():
     theirs = {**SUBMITTED, "id": "2", "created_at": "2018-02-15T00:00:00Z", "performed_by_id": "7"}
 
     def own(*rows: dict, since: datetime | None = None):
-        return rules.find_own(rows, wish={"activity_id": "29945", "role": "x"}, user_id="1498096", since=since)
+        return rules.find_own(rows, requested={"activity_id": "29945", "role": "x"}, user_id="1498096", since=since)
 
     assert own(SUBMITTED) == SUBMITTED
     assert own(theirs, SUBMITTED) is None
@@ -515,5 +518,5 @@ def test_a_finer_clock_of_the_server_is_taken_at_its_word(set_at, acted_at, is_b
 
 
 def test_failing_beats_skipping_beats_success():
-    assert decide(described(), until={"18707"}, skip_on={"Under Review"}).word == "skip"
-    assert decide(described(), until={"18707"}, skip_on={"18707"}, fail_on={"Pending Approval"}).word == "fail"
+    assert decide(described(), until={"18707"}, skip_on={"Under Review"}).action == "skip"
+    assert decide(described(), until={"18707"}, skip_on={"18707"}, fail_on={"Pending Approval"}).action == "fail"

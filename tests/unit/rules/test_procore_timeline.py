@@ -163,7 +163,7 @@ def test_step_that_was_cut_off_by_a_termination_is_not_decided():
 
     assert decision(half, terminated) is None
     assert decision(half, status="terminated", ended_at=at("11:00")) is None
-    assert rules.find_visit({"history": [half, terminated]}, "Review", answered=True) is None
+    assert rules.find_occurrence({"history": [half, terminated]}, "Review", answered=True) is None
     decided = review(response(A, "Approve"), ended_at=at("10:00"))
     assert decision(decided, terminated)["option"] == "Approve"
 
@@ -235,9 +235,9 @@ def test_status_of_a_later_step_says_nothing_of_an_earlier_decision():
     director = event("ResponseStep", id="12", name="Director", started_at=at("11:00"), status="Reject")
     first = review(overall_response="Approve", available_response_options=OPTIONS)
 
-    visit = rules.find_visit({"history": [STARTED, first, director]}, "Review", answered=True)
+    occurrence = rules.find_occurrence({"history": [STARTED, first, director]}, "Review", answered=True)
 
-    assert visit["decision"]["problem"] is None
+    assert occurrence["decision"]["problem"] is None
 
 
 # --- the order of events ---
@@ -260,15 +260,15 @@ def test_history_reads_the_same_in_both_orders(events):
     assert (found["step"], found["item_status"], found["started_at"]) == ("Check", "In Review Again", at("08:00"))
     assert found["ambiguous"] == []
     history = {"history": events}
-    visits = [
-        rules.find_visit(history, "Check"),
-        rules.find_visit(history, "Check", after="1"),
-        rules.find_visit(history, "Correct", after="2"),  # of one second: the place in the list decides
-        rules.find_visit(history, "Large?", after="3"),
-        rules.find_visit(history, "Check", after=at("09:30")),
+    occurrences = [
+        rules.find_occurrence(history, "Check"),
+        rules.find_occurrence(history, "Check", after="1"),
+        rules.find_occurrence(history, "Correct", after="2"),  # of one second: the place in the list decides
+        rules.find_occurrence(history, "Large?", after="3"),
+        rules.find_occurrence(history, "Check", after=at("09:30")),
     ]
-    assert [visit and visit["step_occurrence_id"] for visit in visits] == ["1", "4", "3", None, "4"]
-    assert rules.holding_of(history).step_occurrence_id == "4"
+    assert [occurrence and occurrence["step_occurrence_id"] for occurrence in occurrences] == ["1", "4", "3", None, "4"]
+    assert rules.pending_step_of(history).step_occurrence_id == "4"
 
 
 def test_events_in_no_order_at_all_are_sorted_by_their_times():
@@ -288,11 +288,11 @@ def test_order_that_nothing_shows_is_named_not_guessed():
 
     assert (found["item_status"], found["ambiguous"]) == (None, ["item_status"])
     with pytest.raises(AmbiguousOrder):
-        rules.find_visit({"history": [ONE, TWO]}, "Correct", after="1")
-    assert rules.find_visit({"history": [ONE, TWO]}, "Correct")["step_occurrence_id"] == "2"
+        rules.find_occurrence({"history": [ONE, TWO]}, "Correct", after="1")
+    assert rules.find_occurrence({"history": [ONE, TWO]}, "Correct")["step_occurrence_id"] == "2"
     open_steps = [{"type": one["type"], "details": {**one["details"], "ended_at": None}} for one in (ONE, TWO)]
     assert describe(*open_steps)["ambiguous"] == ["step", "item_status"]
-    assert rules.holding_of({"history": open_steps}) is None
+    assert rules.pending_step_of({"history": open_steps}) is None
 
 
 def test_decision_of_steps_without_an_order_is_a_problem_if_they_differ():
@@ -311,7 +311,7 @@ def test_occurrences_of_one_second_without_an_order_are_not_chosen_from():
     again = event("ResponseStep", id="3", name="Check", **SECOND)
 
     with pytest.raises(AmbiguousOrder):
-        rules.find_visit({"history": [ONE, again]}, "Check")
+        rules.find_occurrence({"history": [ONE, again]}, "Check")
 
 
 @pytest.mark.parametrize("newest_first", [False, True])
@@ -327,8 +327,8 @@ def test_start_and_end_of_a_workflow_show_the_order_of_one_second(newest_first):
 
     assert (found["item_status"], found["state"]) == ("Approved", "complete")
     history = {"history": events[::-1] if newest_first else events}
-    assert rules.find_visit(history, "Correct", after="1")["step_occurrence_id"] == "2"
-    assert rules.find_visit(history, "Check", after="2") is None
+    assert rules.find_occurrence(history, "Correct", after="1")["step_occurrence_id"] == "2"
+    assert rules.find_occurrence(history, "Check", after="2") is None
 
 
 @given(order=st.permutations(range(5)))
@@ -377,8 +377,8 @@ def test_instance_that_ended_no_one_says_how_ends_a_wait_for_both():
     words: dict[str, Any] = {"fail_on": (), "skip_on": ()}
 
     assert found["state"] == "ended"
-    assert rules.decide_instance(found, until={"complete", "terminated"}, **words).word == "succeed"
-    assert rules.decide_instance(found, until={"complete"}, **words).word == "fail"
+    assert rules.evaluate_instance(found, until={"complete", "terminated"}, **words).action == "succeed"
+    assert rules.evaluate_instance(found, until={"complete"}, **words).action == "fail"
 
 
 def test_blocked_instance_without_a_status_is_blocked():
@@ -387,7 +387,7 @@ def test_blocked_instance_without_a_status_is_blocked():
     assert describe(STARTED, blocked_reason="")["state"] == "in_progress"
 
 
-# --- visits ---
+# --- occurrences ---
 
 
 def test_overridden_or_hidden_step_counts_as_decided():
@@ -399,13 +399,13 @@ def test_overridden_or_hidden_step_counts_as_decided():
         review(overall_response="Approve"),
         review(overall_response_type="approve"),
     ):
-        visit = rules.find_visit({"history": [STARTED, step]}, "Review", answered=True)
+        occurrence = rules.find_occurrence({"history": [STARTED, step]}, "Review", answered=True)
 
-        assert visit is not None
-        assert visit["response"] is None
-        assert visit["decision"]["at"] is not None
-        assert rules.decide_instance(
-            describe(STARTED, step), until=(), fail_on=(), skip_on=(), visit=visit
+        assert occurrence is not None
+        assert occurrence["response"] is None
+        assert occurrence["decision"]["at"] is not None
+        assert rules.evaluate_instance(
+            describe(STARTED, step), until=(), fail_on=(), skip_on=(), occurrence=occurrence
         ).reason.startswith("Procore workflow instance 7 is in_progress and step 'Review' was ")
 
 
@@ -417,4 +417,4 @@ def test_people_whom_a_step_asks_for_a_comment_only_do_not_hold_it():
         individual_assignees=[{"id": "c", "login": "c@example.com", "role_type": "commenter"}],
     )
 
-    assert rules.holding_of({"history": [STARTED, step]}).holders == (A,)
+    assert rules.pending_step_of({"history": [STARTED, step]}).assignees == (A,)

@@ -13,8 +13,8 @@ import simplejson
 from hypothesis import given
 from hypothesis import strategies as st
 
-from airflow_provider_workflows.client.rest import _dump
-from airflow_provider_workflows.exceptions import ConfigurationError, ContractError
+from airflow_provider_workflows.client.http import _dump
+from airflow_provider_workflows.exceptions import ConfigurationError, UnexpectedResponse
 from airflow_provider_workflows.rules import workflowsoft as rules
 from tests.support.sizes import tenth_and_full
 
@@ -97,7 +97,7 @@ def test_several_instances_in_one_response_are_all_read():
     ],
 )
 def test_a_response_of_another_format_is_an_error_and_never_none(body, shown):
-    with pytest.raises(ContractError) as error:
+    with pytest.raises(UnexpectedResponse) as error:
         rules.integration_instances(body)
     assert shown in str(error.value)
     assert "secret" not in str(error.value)
@@ -147,7 +147,7 @@ def test_an_ambiguous_name_lists_only_those_it_fits():
     "body", [None, {}, {"data": []}, ["x"], [{"Title": "no id"}], *([{"Id": id_}] for id_ in (True, 2.0, "", {}, [1]))]
 )
 def test_a_list_of_another_format_is_an_error(body):
-    with pytest.raises(ContractError, match="list of process diagrams"):
+    with pytest.raises(UnexpectedResponse, match="list of process diagrams"):
         rules.titled_rows(body, "process diagram")
 
 
@@ -244,7 +244,7 @@ def test_an_unreadable_value_concerns_only_its_own_field(type_name, value_json):
 
     assert dict(values) == {"Other": "x"}
     for use in (lambda: values["Event"], lambda: values.get("Event")):
-        with pytest.raises(ContractError, match=f"field 'Event' .{type_name.rstrip('?')}.*key k-1") as error:
+        with pytest.raises(UnexpectedResponse, match=f"field 'Event' .{type_name.rstrip('?')}.*key k-1") as error:
             use()
         assert "secret" not in str(error.value)
     with pytest.raises(KeyError):
@@ -317,7 +317,7 @@ def test_a_value_with_one_possible_reading_is_read(type_name, value_json, value)
 
 @pytest.mark.parametrize("body", [None, {}, [{"label": "no key"}], ["x"]])
 def test_fields_of_another_format_are_an_error(body):
-    with pytest.raises(ContractError, match="list of fields"):
+    with pytest.raises(UnexpectedResponse, match="list of fields"):
         rules.read_fields(body)
 
 
@@ -453,7 +453,7 @@ def test_value_that_json_cannot_hold_is_rejected_by_name(value):
 
 def sent_and_shown(type_name: str, value: Any) -> str:
     """Return the JSON of a value as it is sent, after it was kept for a retry; the server shows the same text."""
-    kept = rules.read_kept_values(rules.kept_values({"k": rules.encode(field(type_name), value)}))
+    kept = rules.read_stored_values(rules.stored_values({"k": rules.encode(field(type_name), value)}))
     return _dump(rules.encode(field(type_name), kept["k"])).decode()
 
 
@@ -844,7 +844,7 @@ def test_values_are_kept_with_every_digit():
         "d": {"e": [Decimal("1E-30"), 9007199254740993]},
     }
 
-    kept = rules.read_kept_values(rules.kept_values(values))
+    kept = rules.read_stored_values(rules.stored_values(values))
 
     assert kept == values
     assert (str(kept["a"]), str(kept["d"]["e"][0])) == ("12345678901234.5678", "1E-30")
@@ -914,7 +914,7 @@ def test_people_are_read_in_any_case_of_names_and_with_names_missing():
         {"id": "1", "full_name": "A", "email": "a@x"},
         {"id": "2", "full_name": "", "email": ""},
     ]
-    with pytest.raises(ContractError, match="list of users"):
+    with pytest.raises(UnexpectedResponse, match="list of users"):
         rules.user_rows([{"FullName": "A"}])
 
 

@@ -1,4 +1,4 @@
-"""A step that is held for too long is told of, once for each visit, and the wait goes on."""
+"""A step that is held for too long is told of, once for each occurrence, and the wait goes on."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from airflow.sdk import DAG, BaseNotifier
 from airflow_provider_workflows.exceptions import ConfigurationError, ConnectionFailed
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.notifications import claims
-from airflow_provider_workflows.rules import holdings, procore, procore_legacy
+from airflow_provider_workflows.rules import overdue as pending_steps
+from airflow_provider_workflows.rules import procore, procore_legacy
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
 from tests.support.killed import Killed
@@ -46,7 +47,7 @@ def build(heard):
 
     def make(cls=ProcoreInstanceSensor, **parameters):
         usual = {"instance_id": INSTANCE, "timeout": 30, "poke_interval": 0.05}
-        told = {"on_overdue": lambda context: heard.append(context["attention"])}
+        told = {"on_overdue": lambda context: heard.append(context["overdue_step"])}
         return cls(task_id="wait", **{**usual, **told, **parameters})
 
     return make
@@ -96,7 +97,7 @@ def days_pass(emulator, monkeypatch):
     return move
 
 
-# --- once for each visit of a step ---
+# --- once for each occurrence of a step ---
 
 
 def test_a_poking_wait_shows_once_for_each_step_that_becomes_overdue(emulator, store, build, heard):
@@ -136,7 +137,7 @@ def test_overdue_step_resumes_a_worker_that_defers_again(emulator, store, build,
     assert heard == []
     again = resumed(build(), context, event)
 
-    assert event["status"] == "attention"
+    assert event["status"] == "overdue"
     assert (event["step"], event["reason"]) == ("Budget Check", "overdue")
     assert "integration@example.com" not in repr(event)
     assert [attention["step_occurrence_id"] for attention in heard] == [event["step_occurrence_id"]]
@@ -192,7 +193,7 @@ def test_a_worker_that_dies_before_it_is_stored_notifies_again(emulator, store, 
     later(emulator)
 
     def die(context):
-        heard.append(context["attention"])
+        heard.append(context["overdue_step"])
         raise Killed
 
     with pytest.raises(Killed):
@@ -241,9 +242,9 @@ def test_legacy_state_is_overdue_by_its_own_date_by_default(build_legacy, heard,
     ],
 )
 def test_a_step_is_overdue_from_its_due_date_on(due, hour, is_too_long):
-    holding = holdings.Holding("1", "Budget Check", "2026-01-02T08:00:00Z", due, ())
+    holding = pending_steps.PendingStep("1", "Budget Check", "2026-01-02T08:00:00Z", due, ())
 
-    attention = holdings.attention_to(holding, None)
+    attention = pending_steps.overdue_step_of(holding, None)
 
     assert is_too_long is (
         attention is not None and attention.at <= datetime.fromisoformat(hour[:-1] + "+00:00").timestamp()
@@ -251,7 +252,7 @@ def test_a_step_is_overdue_from_its_due_date_on(due, hour, is_too_long):
 
 
 def test_a_step_whose_start_is_not_reported_is_not_overdue():
-    assert holdings.attention_to(holdings.Holding("1", "Budget Check", None, None, ()), 5) is None
+    assert pending_steps.overdue_step_of(pending_steps.PendingStep("1", "Budget Check", None, None, ()), 5) is None
 
 
 # --- by whose clock ---
@@ -300,7 +301,7 @@ def test_moving_the_emulators_clock_resumes_a_deferred_wait(emulator, build, cls
         later(emulator, 6 * 24 * 3600)
         return await task
 
-    assert asyncio.run(scenario())["status"] == "attention"
+    assert asyncio.run(scenario())["status"] == "overdue"
 
 
 # --- what is told ---
@@ -319,10 +320,10 @@ def test_notifier_gets_the_step_its_assignees_and_a_link(
 
     assert [sorted(attention) for attention in heard] == [sorted(heard[0])] * 2
     v2, legacy = heard
-    assert (v2["instance_id"], v2["item_id"], v2["holders"]) == (INSTANCE, "5001", ["integration@example.com"])
+    assert (v2["instance_id"], v2["item_id"], v2["assignees"]) == (INSTANCE, "5001", ["integration@example.com"])
     assert v2["item_url"] == "https://app.example.com/1001/purchase_order_contract/5001"
     assert parsed(v2["due"]) - parsed(v2["since"]) == timedelta(days=3)
-    assert (legacy["item_id"], legacy["holders"]) == ("1953145", ["Airflow Integration"])
+    assert (legacy["item_id"], legacy["assignees"]) == ("1953145", ["Airflow Integration"])
     assert legacy["item_url"] == "https://app.example.com/1001/Contract/1953145"
 
 
@@ -347,7 +348,7 @@ class Titled(BaseNotifier):
 def test_a_notifiers_templates_are_rendered_again_for_each_step(emulator, store, build):
     Titled.titles.clear()
     with DAG("orders", schedule=None):
-        sensor = build(on_overdue=[Titled("{{ attention.step }}: {{ attention.holders | join(', ') }}")])
+        sensor = build(on_overdue=[Titled("{{ overdue_step.step }}: {{ overdue_step.assignees | join(', ') }}")])
     context = {"task_state_store": store, "dag": sensor.dag}
 
     later(emulator)
@@ -365,7 +366,7 @@ def test_failing_notifier_stops_neither_other_notifiers_nor_the_wait(emulator, s
         raise OSError("no mail today")
 
     later(emulator)
-    sensor = build(on_overdue=[no_mail, lambda context: heard.append(context["attention"])])
+    sensor = build(on_overdue=[no_mail, lambda context: heard.append(context["overdue_step"])])
 
     assert [sensor.poke({"task_state_store": store}) for _ in range(2)] == [False] * 2
 
@@ -398,7 +399,7 @@ def test_a_step_is_reported_also_where_the_worker_cannot_poll(emulator, store, b
     monkeypatch.setattr(ProcoreHook, "get_instance_history", away)
     resumed(build(), context, event)
 
-    assert [(attention["step"], attention["holders"]) for attention in heard] == [("Budget Check", [])]
+    assert [(attention["step"], attention["assignees"]) for attention in heard] == [("Budget Check", [])]
 
 
 def test_the_deadline_still_ends_a_wait_that_people_were_reported_of(emulator, store, build, heard):
@@ -504,7 +505,7 @@ def test_a_wait_without_a_notifier_stores_nothing_about_it(store):
 
     _, arguments = deferred(sensor, {"task_state_store": store}).trigger.serialize()
 
-    assert "watch" not in arguments
+    assert "overdue_watch" not in arguments
     assert set(store) == {"deadline"}
 
 
@@ -523,7 +524,7 @@ def tells_of_overdue_steps():
         timeout=2,
         soft_fail=True,
         on_overdue=WorkflowsoftTaskNotifier(
-            title="{{ attention.step }} of order {{ attention.item_id }} waits for {{ attention.holders[0] }}",
+            title="{{ overdue_step.step }} of order {{ overdue_step.item_id }}: {{ overdue_step.assignees[0] }}",
             on_behalf_of="olga@example.com",
         ),
     ).expand(instance_id=["700001"])
@@ -567,7 +568,7 @@ ASKED = [
 
 
 @pytest.mark.parametrize(
-    ("details", "holders"),
+    ("details", "assignees"),
     [
         ({"responses": ASKED}, ("Bea", "4")),
         (
@@ -579,14 +580,14 @@ ASKED = [
     ],
 )
 def test_a_step_is_held_by_the_responders_who_have_not_responded_to(details, holders):
-    assert procore.holding_of(step(**details)).holders == holders
+    assert procore.pending_step_of(step(**details)).assignees == holders
 
 
 def test_no_one_holds_what_has_ended():
-    assert procore.holding_of({**step(), "ended_at": "2026-01-01T09:00:00Z"}) is None
+    assert procore.pending_step_of({**step(), "ended_at": "2026-01-01T09:00:00Z"}) is None
     terminated = {"type": "WorkflowTerminated", "details": {"terminated_at": "2026-01-01T09:00:00Z"}}
-    assert procore.holding_of({"history": [*step()["history"], terminated]}) is None
-    assert procore_legacy.holding_of({"id": "1", "current_workflow_activities": []}) is None
+    assert procore.pending_step_of({"history": [*step()["history"], terminated]}) is None
+    assert procore_legacy.pending_step_of({"id": "1", "current_workflow_activities": []}) is None
 
 
 @pytest.mark.parametrize(
@@ -601,4 +602,4 @@ def test_legacy_state_without_ball_in_court_is_pending_with_actors(role, holder)
         "current_workflow_activities": [activity],
     }
 
-    assert procore_legacy.holding_of(shown).holders == (holder,)
+    assert procore_legacy.pending_step_of(shown).assignees == (holder,)

@@ -20,9 +20,9 @@ from airflow.providers.common.compat.sdk import (
 from airflow_provider_workflows.exceptions import (
     AuthenticationError,
     ConfigurationError,
-    ContractError,
     NotFound,
     PermissionDenied,
+    UnexpectedResponse,
     WorkflowsError,
 )
 from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -48,7 +48,7 @@ REJECTIONS = {
     "403 page": ({"status": 403, **PAGE}, PermissionDenied),
     "404 page": ({"status": 404, **PAGE}, NotFound),
     "401": ({"status": 401, "json": {}}, AuthenticationError),
-    "malformed": ({"status": 200, "json": {"data": {"history": 7}}}, ContractError),
+    "malformed": ({"status": 200, "json": {"data": {"history": 7}}}, UnexpectedResponse),
     "page": ({"status": 200, **PAGE}, WorkflowsError),
 }
 WAYS = {"poke": {}, "reschedule": {"mode": "reschedule"}}
@@ -292,7 +292,7 @@ def test_a_deferrable_wait_fails_for_a_wrong_parameter_in_its_first_try_only(emu
 def test_the_trigger_gets_what_the_workers_poll_saw(emulator, clock, store):
     trigger = deferral(Task(clock, store, deferrable=True)).trigger
 
-    assert "at step 'Budget Check'" in trigger.last_look
+    assert "at step 'Budget Check'" in trigger.last_poll
 
 
 TAKES = {"task_id": "take", "step_id": 101, "deferrable": True, "poke_interval": 60, "timeout": 7200}
@@ -461,7 +461,7 @@ def test_silent_fail_waits_on_with_parameters_that_are_wrong(emulator, clock, st
     assert isinstance(trigger, WakeUpTrigger)
 
 
-@pytest.mark.parametrize("event", [None, "done", {"status": "done"}, {"status": "done", "word": "succeed"}, {"a": 1}])
+@pytest.mark.parametrize("event", [None, "done", {"status": "done"}, {"status": "done", "action": "succeed"}, {"a": 1}])
 def test_an_event_that_is_malformed_is_an_error_of_its_own(event):
     for options, error in (({}, WorkflowsError), ({"soft_fail": True}, WorkflowsError)):
         with pytest.raises(error, match="does not know"):
@@ -500,7 +500,12 @@ def test_a_result_that_cannot_be_read_in_full_is_polled_for_again(emulator, cloc
 def test_a_resumed_task_reads_the_rest_of_its_result_later(emulator, clock, store, operation):
     task = Task(clock, store, build=operation_sensor, operation_id=operation, deferrable=True)
     fault(emulator, path="/async_operations/", times=2, status=403, json={})
-    ended = {"status": "done", "word": "succeed", "reason": "", "result": {"operations": [{"operation_id": operation}]}}
+    ended = {
+        "status": "done",
+        "action": "succeed",
+        "reason": "",
+        "result": {"operations": [{"operation_id": operation}]},
+    }
 
     with pytest.raises(TaskDeferred):
         task.build().execute_complete(task.context, ended)
@@ -508,7 +513,7 @@ def test_a_resumed_task_reads_the_rest_of_its_result_later(emulator, clock, stor
 
 
 def test_an_event_with_a_malformed_result_is_polled_for_again(emulator, clock, store):
-    malformed = {"status": "done", "word": "succeed", "result": None, "reason": ""}
+    malformed = {"status": "done", "action": "succeed", "result": None, "reason": ""}
     approve(emulator)
 
     task = Task(clock, store, deferrable=True)

@@ -15,7 +15,7 @@ from airflow.providers.common.compat.sdk import (
     TaskDeferred,
 )
 
-from airflow_provider_workflows.client.rest import RestClient
+from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.exceptions import ConfigurationError, NotFound, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.operators.procore import ProcoreRespondOperator
@@ -107,7 +107,7 @@ def test_every_mode_returns_the_same(emulator, store):
         "blocked_reason": None,
         "ambiguous": [],
         "project_id": "1001",
-        "visit": None,
+        "occurrence": None,
     }
 
 
@@ -236,7 +236,7 @@ def test_trigger_ends_at_its_deadline_and_the_task_times_out(emulator, store):
     payload = first_event(trigger)
 
     assert payload["status"] == "timeout"
-    assert "at step 'Budget Check'" in payload["last_look"]
+    assert "at step 'Budget Check'" in payload["last_poll"]
     with pytest.raises(AirflowSensorTimeout):
         sensor.execute_complete({"task_state_store": store}, payload)
 
@@ -247,7 +247,7 @@ def test_airflows_own_timeout_comes_after_ours(emulator, store):
 
 def test_a_trigger_never_polls_at_once_and_then_about_every_interval(emulator, store, monkeypatch):
     """Airflow can fail a task whose trigger fires within seconds of its deferral."""
-    monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_PAUSE_SECONDS", 5.0)
+    monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_DELAY_SECONDS", 5.0)
     trigger = deferred(instance_sensor(timeout=3600), {"task_state_store": store}).trigger
     trigger.poll_interval = 60.0
     looks: list[float] = []
@@ -297,8 +297,8 @@ def test_a_trigger_asks_no_earlier_than_the_server_said(emulator, store):
 
     event = first_event(trigger)
     assert event["status"] == "timeout"
-    assert event["last_look"].startswith("Instance 700001 of item 5001")
-    assert "The last poll failed: The server asks to wait until" in event["last_look"]
+    assert event["last_poll"].startswith("Instance 700001 of item 5001")
+    assert "The last poll failed: The server asks to wait until" in event["last_poll"]
     assert len(emulator.requests()) == before + 1
 
 
@@ -322,7 +322,7 @@ def test_unexpected_response_is_a_typed_error_in_a_trigger(emulator, store, odd)
     emulator.control("POST", "faults", path="bulk_history$", times=99, status=200, json={"data": of_items})
     emulator.control("POST", "faults", path="/history$", times=99, status=200, json={"data": odd})
 
-    assert first_event(deferral.trigger)["error"] == "ContractError"
+    assert first_event(deferral.trigger)["error"] == "UnexpectedResponse"
     assert instance_sensor().poke({"task_state_store": store}) is False
 
 
@@ -480,15 +480,15 @@ def test_reached_step_ends_the_wait_in_every_mode(emulator, store):
 
     assert by_poke == resumed
     assert (resumed["state"], resumed["step"]) == ("in_progress", "Director Approval")
-    assert resumed["visit"] == {
+    assert resumed["occurrence"] == {
         "step": "Director Approval",
         "step_occurrence_id": f"{INSTANCE}03",
-        "started_at": resumed["visit"]["started_at"],
+        "started_at": resumed["occurrence"]["started_at"],
         "ended_at": None,
         "decision": None,
         "response": None,
     }
-    assert resumed["visit"]["started_at"] is not None
+    assert resumed["occurrence"]["started_at"] is not None
 
 
 def test_a_step_is_named_by_its_uuid_too(emulator, store):
@@ -496,7 +496,7 @@ def test_a_step_is_named_by_its_uuid_too(emulator, store):
 
     result = instance_sensor(step_reached=[uuid.upper()]).execute({"task_state_store": store})
 
-    assert result["visit"]["step"] == "Budget Check"
+    assert result["occurrence"]["step"] == "Budget Check"
 
 
 def test_a_step_that_is_started_is_not_responded_to_and_then_it_is(emulator, store):
@@ -504,10 +504,10 @@ def test_a_step_that_is_started_is_not_responded_to_and_then_it_is(emulator, sto
     assert sensor.poke({"task_state_store": store}) is False
     answer(emulator, "Approve")
 
-    visit = sensor.execute({"task_state_store": store})["visit"]
+    occurrence = sensor.execute({"task_state_store": store})["occurrence"]
 
-    assert visit["response"]["option"] == "Approve"
-    assert visit["ended_at"] is not None
+    assert occurrence["response"]["option"] == "Approve"
+    assert occurrence["ended_at"] is not None
 
 
 def test_the_first_of_several_steps_ends_the_wait(emulator, store):
@@ -515,23 +515,23 @@ def test_the_first_of_several_steps_ends_the_wait(emulator, store):
 
     result = instance_sensor(step_reached={"Director Approval", "Correct Order"}).execute({"task_state_store": store})
 
-    assert result["visit"]["step"] == "Correct Order"
+    assert result["occurrence"]["step"] == "Correct Order"
 
 
 def test_an_earlier_occurrence_of_the_step_does_not_count(emulator, store):
     first = instance_sensor(step_answered="Budget Check")
     answer(emulator, "Return")
-    seen = first.execute({"task_state_store": store})["visit"]["step_occurrence_id"]
+    seen = first.execute({"task_state_store": store})["occurrence"]["step_occurrence_id"]
     again = instance_sensor(step_answered="Budget Check", after=seen)
     assert again.poke({"task_state_store": store}) is False
 
     answer(emulator, "Resubmit", "pat@example.com")
     assert again.poke({"task_state_store": store}) is False
     answer(emulator, "Reject")
-    visit = again.execute({"task_state_store": store})["visit"]
+    occurrence = again.execute({"task_state_store": store})["occurrence"]
 
-    assert visit["step_occurrence_id"] != seen
-    assert visit["response"]["option"] == "Reject"
+    assert occurrence["step_occurrence_id"] != seen
+    assert occurrence["response"]["option"] == "Reject"
 
 
 def test_an_occurrence_before_a_time_does_not_count(emulator, store):
@@ -543,7 +543,7 @@ def test_an_occurrence_before_a_time_does_not_count(emulator, store):
 
     answer(emulator, "Approve")
 
-    assert sensor.execute({"task_state_store": store})["visit"]["step"] == "Director Approval"
+    assert sensor.execute({"task_state_store": store})["occurrence"]["step"] == "Director Approval"
 
 
 @pytest.mark.parametrize("after", ["2026", "10000101", 20260101])
@@ -564,7 +564,7 @@ def test_a_step_and_a_state_can_be_waited_for_together(emulator, store):
 
     result = instance_sensor(step_reached="Director Approval", until="complete").execute({"task_state_store": store})
 
-    assert (result["state"], result["visit"]) == ("complete", None)
+    assert (result["state"], result["occurrence"]) == ("complete", None)
 
 
 def test_what_fails_the_wait_beats_the_step(emulator, store):

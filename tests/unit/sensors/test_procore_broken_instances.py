@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import TaskDeferred
 from airflow_provider_workflows.sensors.procore import ProcoreResponseRequestedSensor
 from airflow_provider_workflows.triggers.procore import ProcoreResponseRequestedWaitTrigger
 
-pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
 TOOL = "purchase_order_contract"
 BROKEN = [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 
-from airflow_provider_workflows.exceptions import ConfigurationError, ContractError, NotFound
+from airflow_provider_workflows.exceptions import ConfigurationError, NotFound, UnexpectedResponse
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
 from tests.support import examples
@@ -254,7 +254,7 @@ def test_an_action_without_a_time_is_an_error_of_the_wait(store, monkeypatch):
     )
 
     monkeypatch.setenv("AIRFLOW__WORKFLOWS__REJECTION_PATIENCE", "0")
-    with pytest.raises(ContractError, match="Give after as a time"):
+    with pytest.raises(UnexpectedResponse, match="Give after as a time"):
         sensor(after=after).execute({"task_state_store": store})
 
 

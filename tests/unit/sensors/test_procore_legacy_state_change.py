@@ -233,7 +233,7 @@ def test_what_lies_in_the_database_while_it_waits_holds_no_secret(emulator, stor
         "company_id",
         "project_id",
         "instance_id",
-        "visit",
+        "occurrence",
         "performed",
         "last_poll",
         "last_step",

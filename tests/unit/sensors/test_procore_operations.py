@@ -14,7 +14,7 @@ from airflow_provider_workflows.sensors.procore import ProcoreAsyncOperationSens
 from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger
 from tests.unit.sensors.test_procore import deferred, first_event
 
-pytestmark = pytest.mark.usefixtures("airflow_connections", "no_pauses")
+pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
 TOOL = "purchase_order_contract"
 OPERATION = "/async_operations/"
@@ -210,7 +210,7 @@ def test_a_wait_that_times_out_says_that_the_operation_is_not_shown(emulator, st
     event = first_event(trigger)
 
     assert event["status"] == "timeout"
-    assert "Operation 1 was not found" in event["last_look"]
+    assert "Operation 1 was not found" in event["last_poll"]
 
 
 @pytest.mark.parametrize("case", BEHAVIOUR_FLAGS["background_status_case"].values)
@@ -239,7 +239,7 @@ def test_a_wait_beyond_its_time_ends_in_every_mode(emulator, store):
     trigger.deadline = (datetime.now(timezone.utc) + timedelta(seconds=1)).isoformat()
     event = first_event(trigger)
 
-    assert event == {"status": "timeout", "last_look": "Operation 901001 is created"}
+    assert event == {"status": "timeout", "last_poll": "Operation 901001 is created"}
     with pytest.raises(AirflowSensorTimeout):
         operation_sensor().execute_complete({"task_state_store": store}, event)
     with pytest.raises(AirflowSensorTimeout):
@@ -259,14 +259,14 @@ def test_several_operations_are_polled_until_each_has_ended(emulator, store):
     trigger = ProcoreAsyncOperationWaitTrigger(**arguments)
     hook = ProcoreHook()
 
-    assert trigger.look(hook)[1] is None
-    assert trigger.look(hook)[1] is None
+    assert trigger.poll_once(hook)[1] is None
+    assert trigger.poll_once(hook)[1] is None
     before = looks(emulator)
     assert before == 3
     emulator.control("POST", "clock", advance=600)
-    verdict = trigger.look(hook)[1]
+    verdict = trigger.poll_once(hook)[1]
 
-    assert verdict.word == "succeed"
+    assert verdict.action == "succeed"
     assert [o["operation_id"] for o in verdict.result["operations"]] == [ended, running]
     assert looks(emulator) == before + 1
 
@@ -280,7 +280,7 @@ def test_trigger_survives_a_round_trip_through_the_database():
         "skip_on": ["failed"],
         "poll_interval": 60.0,
         "deadline": None,
-        "carry": {"x": 1},
+        "resume_kwargs": {"x": 1},
     }
 
     assert ProcoreAsyncOperationWaitTrigger(**arguments).serialize()[1] == arguments

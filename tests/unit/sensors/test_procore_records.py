@@ -9,10 +9,13 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_workflows.exceptions import OutcomeUnclear
 from airflow_provider_workflows.hooks.procore import ProcoreHook
-from airflow_provider_workflows.operators.procore import ProcoreRefreshInstanceOperator, ProcoreStartInstanceOperator
-from airflow_provider_workflows.operators.procore_audit import ProcoreHistoryToObjectStorageOperator
-from airflow_provider_workflows.operators.procore_branch import outcome_names
-from airflow_provider_workflows.operators.procore_bulk import ProcoreListInstancesOperator
+from airflow_provider_workflows.operators.procore import (
+    ProcoreHistoryToObjectStorageOperator,
+    ProcoreListInstancesOperator,
+    ProcoreRefreshInstanceOperator,
+    ProcoreStartInstanceOperator,
+    outcome_names,
+)
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor, ProcoreResponseRequestedSensor
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
@@ -82,10 +85,10 @@ def test_step_responded_to_ends_when_a_manager_has_overridden_it(emulator, hidde
     assert look(step_answered="Budget Check") is None
 
     emulator.control("POST", f"procore/instances/{INSTANCE}/override", option="Approve", reason="On leave")
-    visit = look(step_answered="Budget Check")["visit"]
+    occurrence = look(step_answered="Budget Check")["occurrence"]
 
-    assert (visit["decision"]["option"], visit["decision"]["source"]) == ("Approve", "override")
-    assert (visit["decision"]["by"], visit["response"]) == ("pat@example.com", None)
+    assert (occurrence["decision"]["option"], occurrence["decision"]["source"]) == ("Approve", "override")
+    assert (occurrence["decision"]["by"], occurrence["response"]) == ("pat@example.com", None)
 
 
 @pytest.mark.parametrize("hidden", ["none", "responses"])
@@ -93,10 +96,10 @@ def test_step_responded_to_ends_though_its_responses_are_hidden(emulator, hidden
     flags(emulator, hidden_events=hidden)
     respond(emulator, US, "Approve")
 
-    visit = look(step_answered="Budget Check")["visit"]
+    occurrence = look(step_answered="Budget Check")["occurrence"]
 
-    assert visit["decision"]["option"] == "Approve"
-    assert (visit["response"] is None) is (hidden == "responses")
+    assert occurrence["decision"]["option"] == "Approve"
+    assert (occurrence["response"] is None) is (hidden == "responses")
 
 
 def test_override_decides_against_what_was_responded(emulator):
@@ -136,13 +139,15 @@ def test_wait_reads_a_history_in_either_order(emulator, order, pause):
     assert (found["step"], found["item_status"], found["ambiguous"]) == ("Budget Check", "Under Review", [])
     assert found["decision"]["option"] == "Return"
     again = look(step_reached="Budget Check", after=f"{INSTANCE}01")
-    assert again["visit"]["step_occurrence_id"] == f"{INSTANCE}04"
+    assert again["occurrence"]["step_occurrence_id"] == f"{INSTANCE}04"
     assert look(step_answered="Budget Check", after=f"{INSTANCE}01") is None
     then(US, "Approve")
     then(DIRECTOR, "Approve")
     ended = look()
     assert (ended["item_status"], ended["decision"]["by"]) == ("Approved", DIRECTOR)
-    assert look(step_answered="Budget Check", after=f"{INSTANCE}01")["visit"]["step_occurrence_id"] == f"{INSTANCE}04"
+    assert (
+        look(step_answered="Budget Check", after=f"{INSTANCE}01")["occurrence"]["step_occurrence_id"] == f"{INSTANCE}04"
+    )
 
 
 # --- between two steps, and the end ---
@@ -288,11 +293,11 @@ def test_after_a_step_occurrence_never_takes_an_earlier_occurrence(emulator, ids
     respond(emulator, DIRECTOR, "Approve")
 
     if ids == "occurrence":
-        assert look(**wait, after=f"{INSTANCE}01")["visit"]["decision"]["option"] == "Approve"
+        assert look(**wait, after=f"{INSTANCE}01")["occurrence"]["decision"]["option"] == "Approve"
     else:
         with pytest.raises(AirflowFailException, match="ended without reaching"):
             look(**wait, after=f"{INSTANCE}01")
-    assert look(**wait, after=moment)["visit"]["decision"]["option"] == "Approve"
+    assert look(**wait, after=moment)["occurrence"]["decision"]["option"] == "Approve"
 
 
 @pytest.mark.parametrize("status", ["400", "409", "422"])

@@ -24,10 +24,10 @@ from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.client.retry import RetryPolicy
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
-    ContractError,
     InvalidRequest,
     NotFound,
     PermissionDenied,
+    UnexpectedResponse,
     WorkflowsError,
 )
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
@@ -44,7 +44,7 @@ except ImportError:  # before Airflow 3.1
     from airflow.exceptions import AirflowRescheduleException
 
 POLL = "/new-integrations"
-MODES = ("consumed_on_read", "kept_until_completed")
+MODES = ("consumed_on_read", "listed_until_completed")
 WAYS = {"poke": {}, "reschedule": {"mode": "reschedule"}, "deferrable": {"deferrable": True}}
 
 
@@ -194,9 +194,9 @@ def kill(monkeypatch, *, after: bool, skip: int = 0):
     monkeypatch.setattr(WorkflowsoftHook, "poll_new_integrations", killed)
 
 
-def rows_of(*started: dict, suspected_lost: list | None = None) -> list[dict]:
+def rows_of(*started: dict, possibly_lost: list | None = None) -> list[dict]:
     rows = [result_of(row) for row in started]
-    rows[0]["suspected_lost"] = suspected_lost or []
+    rows[0]["possibly_lost"] = possibly_lost or []
     return rows
 
 
@@ -207,7 +207,7 @@ def result_of(started: dict, **more) -> dict:
         "diagram_id": "1",
         "step_id": "101",
         "step": "Check event",
-        "suspected_lost": [],
+        "possibly_lost": [],
         **more,
     }
 
@@ -254,7 +254,7 @@ def test_every_form_of_nothing_new_and_of_something_is_read(connect, emulator, m
 
 
 def test_where_reading_leaves_it_there_the_triggerer_polls(connect, emulator):
-    connect("kept_until_completed")
+    connect("listed_until_completed")
 
     with pytest.raises(TaskDeferred) as deferred:
         sensor(deferrable=True).execute({})
@@ -273,7 +273,7 @@ def test_where_reading_consumes_the_triggerer_only_sleeps(consuming, emulator, s
         return [event.payload async for event in trigger.run()]
 
     assert isinstance(trigger, WakeUpTrigger)
-    assert [event["status"] for event in asyncio.run(run())] == ["look"]
+    assert [event["status"] for event in asyncio.run(run())] == ["poke"]
     assert len(emulator.requests()) == before
 
 
@@ -282,7 +282,7 @@ def test_where_reading_consumes_the_triggerer_only_sleeps(consuming, emulator, s
 def test_trigger_started_after_a_connection_change_polls_nothing(
     connect, emulator, store, monkeypatch, run, has_store, where
 ):
-    connect("kept_until_completed")
+    connect("listed_until_completed")
     polled_in = []
     poll = WorkflowsoftHook.poll_new_integrations
 
@@ -309,7 +309,7 @@ def test_trigger_started_after_a_connection_change_polls_nothing(
 
 
 def test_sensor_sent_back_by_a_connection_change_goes_on_waiting(connect, emulator, run):
-    connect("kept_until_completed")
+    connect("listed_until_completed")
     started: list[dict] = []
 
     def starts() -> None:
@@ -329,10 +329,10 @@ def test_sensor_sent_back_by_a_connection_change_goes_on_waiting(connect, emulat
 
 @pytest.mark.usefixtures("impatient")
 def test_a_permission_that_was_taken_away_ends_the_trigger(connect, run):
-    connect("kept_until_completed")
+    connect("listed_until_completed")
 
     with pytest.raises(WorkflowsError, match="ConfigurationError: .*allow_consume"):
-        run({}, lambda: connect("kept_until_completed", allow_consume=False), deferrable=True)
+        run({}, lambda: connect("listed_until_completed", allow_consume=False), deferrable=True)
 
 
 def test_a_resumed_sensor_looks_nothing_up_again(consuming, emulator, store, run):
@@ -395,7 +395,7 @@ def test_unknown_step_id_is_an_error(consuming, emulator, store):
 
 @pytest.mark.usefixtures("impatient")
 def test_triggerer_explains_a_wrong_step_id_too(connect, emulator, run):
-    connect("kept_until_completed")
+    connect("listed_until_completed")
 
     def no_such_step() -> None:
         fault(emulator, status=404, times=99)
@@ -445,7 +445,7 @@ def test_every_instance_of_a_list_response_is_delivered(consuming, emulator, sto
 
 
 def test_kept_instances_are_left_to_the_next_sensor(connect, emulator):
-    connect("kept_until_completed")
+    connect("listed_until_completed")
     emulator.control("PATCH", "flags", new_integration_shape="list")
     first, _ = person_starts(emulator), person_starts(emulator)
 
@@ -465,8 +465,8 @@ def test_a_drain_takes_what_waits_in_every_mode(connect, emulator, store, run, m
     expected = {
         ("consumed_on_read", "object"): 3,
         ("consumed_on_read", "list"): 4,  # cut, the fourth would be lost
-        ("kept_until_completed", "object"): 1,  # the same comes again
-        ("kept_until_completed", "list"): 3,
+        ("listed_until_completed", "object"): 1,  # the same comes again
+        ("listed_until_completed", "list"): 3,
     }[mode, shape]
     assert rows == rows_of(*started[:expected])
     assert json.loads(json.dumps(rows)) == rows
@@ -525,13 +525,13 @@ def test_a_fault_ends_a_drain_and_what_came_before_it_is_delivered(
 
     rows = run({"task_state_store": store}, max_instances=5, **way)
 
-    lost = rows[0]["suspected_lost"]
-    assert rows == rows_of(*started, suspected_lost=lost)
+    lost = rows[0]["possibly_lost"]
+    assert rows == rows_of(*started, possibly_lost=lost)
     assert len(lost) == is_suspect
 
 
 def test_a_fault_of_a_kept_drain_delivers_what_came_before_it(connect, emulator, run, way):
-    connect("kept_until_completed")
+    connect("listed_until_completed")
     emulator.control("PATCH", "flags", new_integration_shape="list")
     started: list[dict] = []
 
@@ -709,8 +709,8 @@ def test_a_cleared_task_reports_the_poll_that_its_worker_died_in(
 
     result = run(cleared(context, 1), **way)
 
-    assert (len(result[0]["suspected_lost"]), counted) == (1, ["101"])
-    assert result == rows_of(started, suspected_lost=result[0]["suspected_lost"])
+    assert (len(result[0]["possibly_lost"]), counted) == (1, ["101"])
+    assert result == rows_of(started, possibly_lost=result[0]["possibly_lost"])
     assert delivered(emulator) == 2  # the other is the one that was lost
 
 
@@ -719,10 +719,10 @@ def test_what_was_lost_before_is_not_reported_again_after_a_clear(consuming, emu
     context = {"task_state_store": store}
     person_starts(emulator)
     first = run(cleared(context, 0), lambda: person_starts(emulator))
-    assert first[0]["suspected_lost"]
+    assert first[0]["possibly_lost"]
     person_starts(emulator)
 
-    assert sensor().execute(cleared(context, 1))[0]["suspected_lost"] == []
+    assert sensor().execute(cleared(context, 1))[0]["possibly_lost"] == []
 
 
 @pytest.mark.parametrize(("reading", "retries", "warned"), [(0, 0, 1), (0, 2, 0), (1, 0, 0)])
@@ -746,7 +746,7 @@ def test_three_server_errors_in_a_row_name_a_wrong_step(connect, emulator, store
     if way:  # a sensor that pokes without a pause may be ended by Airflow's own check a moment sooner
         assert re.search("polls in a row.*999", str(timeout.value))
     said = ["polls in a row" in line for line in capsys.readouterr().out.splitlines() if "The wait goes on." in line]
-    if way.get("deferrable") and mode == "kept_until_completed":
+    if way.get("deferrable") and mode == "listed_until_completed":
         assert said == [False]  # the others are the triggerer's
     else:
         assert said[:3] == [False, False, True]
@@ -773,7 +773,7 @@ def test_received_instance_is_delivered_after_a_connection_change(connect, emula
     connect("consumed_on_read")
     started = person_starts(emulator)
     sensor().execute({"task_state_store": store})
-    connect("kept_until_completed")
+    connect("listed_until_completed")
 
     assert sensor().execute({"task_state_store": store}) == [result_of(started)]
 
@@ -802,8 +802,8 @@ def test_a_worker_that_died_in_a_poll_makes_the_retry_report_it(
 
     result = run({"task_state_store": store}, **way)
 
-    (lost,) = result[0]["suspected_lost"]
-    assert result == [result_of(started[after], suspected_lost=[lost])]
+    (lost,) = result[0]["possibly_lost"]
+    assert result == [result_of(started[after], possibly_lost=[lost])]
     assert lost["since"] == since <= lost["until"]
     assert counted == ["101"]
     said = capsys.readouterr().out
@@ -826,8 +826,8 @@ def test_death_in_a_drain_delivers_the_received_and_reports_the_rest(
 
     rows = run({"task_state_store": store}, max_instances=5, **way)
 
-    (lost,) = rows[0]["suspected_lost"]
-    assert rows == rows_of(started[0], suspected_lost=[lost])
+    (lost,) = rows[0]["possibly_lost"]
+    assert rows == rows_of(started[0], possibly_lost=[lost])
     assert counted == ["101"]
     rest = sensor(max_instances=5).execute({"task_state_store": type(store)()})
     assert rest == rows_of(*started[1 + after :])
@@ -853,8 +853,8 @@ def test_a_lost_response_is_reported_and_the_wait_goes_on(
 
     lost_one = delivered(emulator) == 2
     assert lost_one is kills_after
-    (lost,) = result[0]["suspected_lost"]
-    assert result == [result_of(started[lost_one], suspected_lost=[lost])]
+    (lost,) = result[0]["possibly_lost"]
+    assert result == [result_of(started[lost_one], possibly_lost=[lost])]
     assert lost["since"] <= lost["until"]
     assert counted == ["101"]
     assert "compare with the processes" in capsys.readouterr().out
@@ -867,7 +867,7 @@ def test_an_outage_is_one_stretch_and_each_poll_of_it_is_counted(consuming, emul
 
     result = run(context, lambda: person_starts(emulator), deferrable=True)
 
-    (lost,) = result[0]["suspected_lost"]
+    (lost,) = result[0]["possibly_lost"]
     assert datetime.fromisoformat(lost["since"]) < datetime.fromisoformat(lost["until"])
     assert counted == ["101"] * 5
 
@@ -878,7 +878,7 @@ def test_outages_with_a_response_in_between_are_two_stretches(consuming, emulato
 
     result = run({"task_state_store": store}, lambda: person_starts(emulator), at=4, deferrable=True)
 
-    first, second = result[0]["suspected_lost"]
+    first, second = result[0]["possibly_lost"]
     assert first["until"] <= second["since"]
     assert counted == ["101"] * 3
 
@@ -891,14 +891,14 @@ def test_responses_that_cannot_be_read_fail_and_are_a_possible_loss(
     fault(emulator, status=200, body=body, after=True, times=3)
     person_starts(emulator)
 
-    with pytest.raises(ContractError):
+    with pytest.raises(UnexpectedResponse):
         run({"task_state_store": store}, **way)
     assert len(store["new_integrations"]["possibly_lost"]) == 1
     started = person_starts(emulator)
     result = run({"task_state_store": store}, **way)
 
-    assert result == [result_of(started, suspected_lost=result[0]["suspected_lost"])]
-    assert (len(result[0]["suspected_lost"]), counted) == (1, ["101"] * 3)
+    assert result == [result_of(started, possibly_lost=result[0]["possibly_lost"])]
+    assert (len(result[0]["possibly_lost"]), counted) == (1, ["101"] * 3)
 
 
 ODD = [{"IntegrationInstanceId": 5, "ProcessInstanceId": 2}, {"Foo": 1}, {"IntegrationInstanceId": 6}]
@@ -912,7 +912,7 @@ def test_readable_part_of_a_malformed_response_is_delivered(consuming, emulator,
     (lost,) = store["new_integrations"]["possibly_lost"]
     further = {"integration_instance_id": "6", "process_instance_id": None}
     ids = {"integration_instance_id": 5, "process_instance_id": 2}
-    assert result == [result_of(ids, suspected_lost=[lost]), result_of(ids) | further]
+    assert result == [result_of(ids, possibly_lost=[lost]), result_of(ids) | further]
     assert store["new_integrations"]["received"] == [["5", "2"], ["6", None]]
     assert counted == ["101"]
     said = capsys.readouterr().out
@@ -929,12 +929,12 @@ def test_malformed_response_ends_a_drain_and_delivers_the_readable(consuming, em
 
     ids = [started[0]["integration_instance_id"], "5", "6"]
     assert [row["integration_instance_id"] for row in rows] == ids
-    assert (len(rows[0]["suspected_lost"]), counted, polls(emulator)) == (1, ["101"], 2)
+    assert (len(rows[0]["possibly_lost"]), counted, polls(emulator)) == (1, ["101"], 2)
 
 
 @pytest.mark.usefixtures("impatient")
 def test_a_malformed_response_is_an_error_where_reading_is_safe(connect, emulator, store, run, way):
-    connect("kept_until_completed")
+    connect("listed_until_completed")
     fault(emulator, status=200, json=ODD, times=9)
 
     with pytest.raises(WorkflowsError, match="In 1 of 3 places"):
@@ -967,8 +967,8 @@ def test_a_poll_that_execution_timeout_ends_is_a_possible_loss(
 
     result = run({"task_state_store": store}, **way)
 
-    assert result == [result_of(started, suspected_lost=store["new_integrations"]["possibly_lost"])]
-    assert (len(result[0]["suspected_lost"]), counted) == (1, ["101"])
+    assert result == [result_of(started, possibly_lost=store["new_integrations"]["possibly_lost"])]
+    assert (len(result[0]["possibly_lost"]), counted) == (1, ["101"])
 
 
 def test_poll_ended_by_execution_timeout_skips_with_soft_fail(consuming, store, run, way, monkeypatch):
@@ -1040,7 +1040,7 @@ def test_a_sign_in_that_fails_is_waited_for_and_no_possible_loss(consuming, emul
     result = run({"task_state_store": store}, **where, **way)
 
     assert result[0]["integration_instance_id"] == started["integration_instance_id"]
-    assert (result[0]["suspected_lost"], counted) == ([], [])
+    assert (result[0]["possibly_lost"], counted) == ([], [])
 
 
 def test_failed_sign_in_after_a_revoked_token_is_no_possible_loss(consuming, emulator, store, run, counted):
@@ -1051,7 +1051,7 @@ def test_failed_sign_in_after_a_revoked_token_is_no_possible_loss(consuming, emu
 
     result = run({"task_state_store": store}, revoke)
 
-    assert (result[0]["suspected_lost"], counted) == ([], [])
+    assert (result[0]["possibly_lost"], counted) == ([], [])
     assert [r["status"] for r in emulator.requests() if "apitoken" in r["path"]] == [200, 500, 200]
 
 
@@ -1085,7 +1085,7 @@ def test_the_missing_journal_is_said_once_a_try(connect, emulator, run, way, cap
 
 
 def test_the_missing_journal_is_not_said_where_none_is_needed(connect, emulator, store, run, way, capsys):
-    connect("kept_until_completed")
+    connect("listed_until_completed")
     person_starts(emulator)
     run({}, **way)
     connect("consumed_on_read")
@@ -1180,7 +1180,7 @@ def pause_of(waiting, store, monkeypatch) -> tuple[float, float]:
         return from_now(rescheduled.reschedule_date)
     except TaskDeferred as deferred:
         if isinstance(deferred.trigger, WorkflowsoftIntegrationWaitTrigger):
-            pause = deferred.trigger.scope().first_pause(deferred.trigger.poll_interval)
+            pause = deferred.trigger.scope().first_delay(deferred.trigger.poll_interval)
             return pause, pause
         return from_now(datetime.fromisoformat(deferred.trigger.until))
     raise AssertionError("it does not wait")

@@ -525,7 +525,7 @@ def test_server_that_hangs_gets_more_than_one_attempt(airflow_says, silent_conne
     airflow_says("failed")
     monkeypatch.setattr(cancellation, "BUDGET_SECONDS", 2.0)
     monkeypatch.setattr(cancellation, "MAX_REQUEST_SECONDS", 0.05)
-    monkeypatch.setattr(cancellation, "FIRST_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(cancellation, "FIRST_DELAY_SECONDS", 0.01)
     conn_id, server = next(iter(silent_connections.items()))
 
     asyncio.run(trigger_of(procore_conn_id=conn_id).on_kill())

@@ -13,7 +13,7 @@ import pytest
 from airflow.triggers.base import BaseTrigger
 
 from airflow_provider_workflows import triggers, version_compat
-from airflow_provider_workflows.client.rest import RateLimit
+from airflow_provider_workflows.client.rate_limit import RateLimit
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyPerformActivityOperator
 from airflow_provider_workflows.sensors import procore, procore_legacy, workflowsoft
@@ -34,16 +34,16 @@ pytestmark = pytest.mark.compat
 VALUES = {
     "after": "2026-01-01T00:00:00Z",
     "asset": None,
-    "carry": {"a": [1, None]},
+    "resume_kwargs": {"a": [1, None]},
     "deadline": "2026-01-01T00:00:00+00:00",
-    "event": {"status": "look"},
+    "event": {"status": "poke"},
     "max_instances": 3,
     "performed": {"history_id": "1"},
     "poll_interval": 60.0,
     "project_ids": ["1", None],
     "terminate_on_kill": True,
     "until": ["complete"],
-    "visit": {"id": "1", "name": "Start", "status": None, "set_at": None},
+    "occurrence": {"id": "1", "name": "Start", "status": None, "set_at": None},
 }
 LISTS = {"tool_types", "operation_ids", "fail_on", "skip_on", "step_reached", "step_answered"}
 PARTICULAR = {  # those of the event triggers, which bring some into a form of their own
@@ -112,10 +112,12 @@ def test_no_trigger_was_forgotten():
 
 
 @pytest.fixture
-def told(monkeypatch):
+def describe(monkeypatch):
     """What Airflow's statistics were told."""
     statistics = []
-    monkeypatch.setattr(version_compat, "_tell", lambda kind, name, value, tags: statistics.append((name, value, tags)))
+    monkeypatch.setattr(
+        version_compat, "_report", lambda kind, name, value, tags: statistics.append((name, value, tags))
+    )
     return statistics
 
 

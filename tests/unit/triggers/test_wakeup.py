@@ -33,7 +33,7 @@ def slept(monkeypatch) -> list[float]:
 
     monkeypatch.setattr(wakeup, "datetime", Clock)
     monkeypatch.setattr(wakeup, "asyncio", SimpleNamespace(sleep=sleep))
-    monkeypatch.setattr(polls, "MIN_FIRST_PAUSE_SECONDS", 5.0)
+    monkeypatch.setattr(polls, "MIN_FIRST_DELAY_SECONDS", 5.0)
     return seconds
 
 
@@ -45,7 +45,7 @@ def payloads(trigger: WakeUpTrigger) -> list[dict[str, Any]]:
 
 
 def test_the_event_comes_back_at_the_time(slept):
-    event = {"status": "look", "deadline": "then"}
+    event = {"status": "poke", "deadline": "then"}
     until = NOW + timedelta(seconds=90)
 
     assert payloads(WakeUpTrigger(until=until.isoformat(), event=event)) == [event]

@@ -111,7 +111,7 @@ def test_a_user_has_a_name_and_an_email_and_a_search_a_limit(workflowsoft):
 
 
 def test_an_instance_is_returned_until_it_is_completed(emulator, workflowsoft):
-    emulator.control("PATCH", "flags", new_integrations="kept_until_completed")
+    emulator.control("PATCH", "flags", new_integrations="listed_until_completed")
     first, second = start(emulator), start(emulator)
 
     assert poll(workflowsoft).json()["IntegrationInstanceId"] == int(first)
@@ -437,7 +437,7 @@ def test_a_process_ends_with_its_last_step(emulator, workflowsoft):
 
 
 def test_the_state_shows_who_read_and_completed_an_instance_and_when(emulator, workflowsoft):
-    emulator.control("PATCH", "flags", new_integrations="kept_until_completed")
+    emulator.control("PATCH", "flags", new_integrations="listed_until_completed")
     emulator.control("PATCH", "flags", ws_complete_again="no_op")
     started = start(emulator, "Data issue")
     poll(workflowsoft, 401)
@@ -511,7 +511,7 @@ def test_the_fields_of_a_completed_instance(emulator, workflowsoft, flag, status
 
 
 def test_a_process_is_started_with_exact_fields(emulator, workflowsoft):
-    emulator.control("PATCH", "flags", new_integrations="kept_until_completed")
+    emulator.control("PATCH", "flags", new_integrations="listed_until_completed")
     workflowsoft.session.headers["X-OnBehalfOf-Id"] = "11"
     body = f'{{"TemplateId": 1, "Fields": {{"{EVENT_NAME}": "Fair", "Event duration": 12345678901234.5678}}}}'
     process = workflowsoft.send("POST", "/api/v2/workflows/start", data=body, headers=JSON).json()
@@ -597,7 +597,7 @@ def test_options_come_in_several_formats(emulator, workflowsoft, flag, options):
 
 @pytest.mark.parametrize("spelling", ["as_documented", "camel", "pascal"])
 def test_keys_are_spelt_in_several_ways(emulator, workflowsoft, spelling):
-    emulator.control("PATCH", "flags", ws_names=spelling, new_integrations="kept_until_completed")
+    emulator.control("PATCH", "flags", ws_names=spelling, new_integrations="listed_until_completed")
     started = start(emulator, "Field types")
     responses = [
         workflowsoft.get("/api/v2/workflows")[0],

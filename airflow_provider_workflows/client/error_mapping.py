@@ -1,0 +1,267 @@
+"""From the status and the body of a response to an exception, without the secrets that a server repeats."""
+
+from __future__ import annotations
+
+import re
+import ssl
+from collections.abc import Callable, Collection, Mapping
+from html import unescape
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+import requests
+import simplejson
+
+from airflow_provider_workflows.client.rate_limit import moment, stated_wait
+from airflow_provider_workflows.client.retry import Idempotency, RetryableFailure
+from airflow_provider_workflows.client.transport import causes_of, nothing_was_sent
+from airflow_provider_workflows.exceptions import (
+    ApiError,
+    AuthenticationError,
+    ConnectionFailed,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    RateLimited,
+    ServerError,
+    UnexpectedResponse,
+)
+
+MAX_ERROR_BYTES = 2**20  # bytes of an error's body that are read for its words
+MAX_PAGE_BYTES = 2**16  # of a page for people that are searched for a sign-in form
+MIN_SECRET_CHARACTERS = (
+    5  # characters; what is shorter stands in ordinary words, too, and Airflow masks nothing shorter
+)
+# A gateway's word that it does not know what became of the call (520 and 524 are Cloudflare's).
+LOST_ON_THE_WAY = frozenset({408, 502, 503, 504, 520, 524})
+# How a TLS handshake fails with a server that speaks none, or none that we do.
+NO_HANDSHAKE = frozenset({"WRONG_VERSION_NUMBER", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE"})
+SIGN_IN = re.compile(r"(?i)\b(log|sign)[\s-]?(in|on)\b")
+# The address of a page to sign in, by its host or its path.
+SIGN_IN_ADDRESS = re.compile(r"(?i)(?:^|[/.])(?:(?:log[_-]?(?:in|on)|sign[_-]?in)[\w-]*|sso|o?auth2?)(?:[/.]|$)")
+
+
+def lost(
+    error: requests.exceptions.RequestException, base_url: str, method: str, path: str, idempotency: Idempotency
+) -> Exception:
+    """Return what to raise for a call that brought no response."""
+    why = type(error).__name__
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes_of(error)):
+        return ConnectionFailed(
+            "No trusted TLS connection (extra 'verify' takes the path of a CA bundle)",
+            method=method,
+            path=path,
+        )
+    if any(
+        isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None) in NO_HANDSHAKE for cause in causes_of(error)
+    ):
+        return ConnectionFailed(
+            f"{base_url} does not speak TLS as we do; is it plain http? ({why})", method=method, path=path
+        )
+    if nothing_was_sent(error):
+        return RetryableFailure(ConnectionFailed(f"No connection to {base_url} ({why})", method=method, path=path))
+    if idempotency is Idempotency.UNSAFE:
+        return OutcomeUnknown(f"The answer was lost ({why})", method=method, path=path)
+    return RetryableFailure(ConnectionFailed(f"The answer was lost ({why})", method=method, path=path))
+
+
+def failure(
+    response: requests.Response,
+    body: bytes,
+    path: str,
+    idempotency: Idempotency,
+    *,
+    scrub: Callable[[str], str],
+    advise: Callable[[int, str], str | None],
+    now: float,
+    steady_now: float,
+) -> Exception:
+    """
+    Return what to raise for a response that is no success.
+
+    :param path: Path of the call, below the base URL.
+    :param scrub: Removes the secrets from a text.
+    :param advise: Returns what to do about a status of a path, or None.
+    :param now: Unix time by our clock.
+    :param steady_now: The time by the clock that retries are timed with.
+    """
+    status = response.status_code
+    words, fields = _error_text(body)
+    call: dict[str, Any] = {
+        "method": str(response.request.method),
+        "path": path,
+        "status_code": status,
+        "request_id": request_id(response.headers, scrub),
+        "server_message": scrub(words),
+        "is_documented": _is_json_object(body),
+    }
+    if 300 <= status < 400:
+        return _redirected(response, idempotency, call)
+    wait = stated_wait(response.headers, now, status)
+    not_before = None if wait is None else steady_now + wait
+    # A 503 may come from a gateway whose server has acted, so it refuses only what may be sent twice.
+    if status == 429 or (status == 503 and "Retry-After" in response.headers and idempotency is Idempotency.SAFE):
+        retry_at = None if wait is None else moment(now + wait)
+        return RetryableFailure(
+            RateLimited("The server asks to wait", retry_at=retry_at, wait=wait, **call), not_before
+        )
+    if status in LOST_ON_THE_WAY:
+        if idempotency is Idempotency.UNSAFE:
+            return OutcomeUnknown("The call was lost on the way", **call)
+        return RetryableFailure(ServerError("The server is not available", **call), not_before)
+    if status == 401:
+        return AuthenticationError("Not signed in", **call)
+    if status == 403:
+        return PermissionDenied("Not permitted", advice=advise(status, path), **call)
+    if status == 404:
+        return NotFound("Not found", advice=advise(status, path), **call)
+    if 400 <= status < 500:
+        clean = {scrub(name): [scrub(text) for text in wrong] for name, wrong in fields.items()}
+        return InvalidRequest("The server refused the request", fields=clean, **call)
+    if status >= 500:
+        return ServerError("The server failed", **call)
+    return UnexpectedResponse("The status is not one of an answer", **call)
+
+
+def scrubber(known: Collection[str], request: requests.PreparedRequest) -> Callable[[str], str]:
+    """Return a function that removes the known secrets and those of a request from a text, and shortens it."""
+    secrets = [one for one in (*known, _credentials(request)) if len(one) >= MIN_SECRET_CHARACTERS]
+    forms = sorted({form for one in secrets for form in _spelled(one)}, key=len, reverse=True)
+
+    def scrub(words: str) -> str:
+        for form in forms:
+            words = words.replace(form, "***")
+        return re.sub(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+", r"\1 ***", words)[:500]
+
+    return scrub
+
+
+def _spelled(text: str) -> tuple[str, ...]:
+    """Return a text as it is, as it came in a form, in JSON that cannot be read, and as Python repeats it."""
+    in_json = (simplejson.dumps(text), simplejson.dumps(text, ensure_ascii=False), repr(text))
+    return text, quote(text, safe=""), quote_plus(text), *(form[1:-1] for form in in_json)
+
+
+def bearer_of(request: requests.PreparedRequest) -> str:
+    scheme = str(request.headers.get("Authorization", "")).partition(" ")[0]
+    return _credentials(request) if scheme == "Bearer" else ""
+
+
+def _credentials(request: requests.PreparedRequest) -> str:
+    return str(request.headers.get("Authorization", "")).partition(" ")[2]
+
+
+def is_sign_in(response: requests.Response, body: bytes, idempotency: Idempotency) -> bool:
+    """Tell whether a server did not accept the token: by a 401, its sign-in page, or a redirect to that."""
+    status = response.status_code
+    if 300 <= status < 400:
+        return isinstance(_redirected(response, idempotency, {}), AuthenticationError)
+    if not 200 <= status < 300:
+        return status == 401
+    page = body[:MAX_PAGE_BYTES].decode("utf-8-sig", "replace")
+    if html_text(page) is None:
+        return False
+    # After a change the page could be about what was made, so there only one that asks for a password counts.
+    asks_for_password = re.search(r"(?i)type\s*=\s*[\"']?password", page) is not None
+    return asks_for_password or (idempotency is Idempotency.SAFE and SIGN_IN.search(page) is not None)
+
+
+def leads_on(response: requests.Response) -> bool:
+    """Tell whether a server sends us on to where a thing is, and not to sign in."""
+    target = response.headers.get("Location", "")
+    is_redirect = response.status_code in (301, 302, 303, 307, 308) and bool(target)
+    return is_redirect and SIGN_IN_ADDRESS.search(re.split(r"[?#]", target)[0]) is None
+
+
+def _redirected(response: requests.Response, idempotency: Idempotency, call: dict[str, Any]) -> ApiError:
+    target = response.headers.get("Location", "")
+    if idempotency is Idempotency.UNSAFE:
+        # After a change a server may send a browser on to what it has made.
+        if re.search(r"/(log[_-]?(in|on)|sign[_-]?in)(\.\w+)?/?$", re.split(r"[?#]", target)[0], re.IGNORECASE):
+            return AuthenticationError("The server sent us to its login page", **call)
+        return OutcomeUnknown("The server answered with a redirect, which is not followed", **call)
+    if re.search(r"log[_-]?in|sign[_-]?in|account|auth|sso", target, re.IGNORECASE) or "html" in response.headers.get(
+        "Content-Type", ""
+    ):
+        return AuthenticationError("The server sent us to its login page", **call)
+    return UnexpectedResponse("The server answered with a redirect, which is not followed", **call)
+
+
+def request_id(headers: Mapping[str, str], scrub: Callable[[str], str]) -> str | None:
+    given = headers.get("X-Request-Id")
+    return None if given is None else scrub(given)[:100]
+
+
+def _error_text(body: bytes) -> tuple[str, dict[str, list[str]]]:
+    """Return the server's own words, and which field they are about, from every known form of an error."""
+    text = beginning(body).strip()
+    html = html_text(text)
+    if html is not None:
+        return html, {}
+    try:
+        error = simplejson.loads(text)
+        return "; ".join(dict.fromkeys(_texts(error))), _fields(error)
+    except (ValueError, RecursionError):
+        return " ".join(text.split()), {}
+
+
+def _is_json_object(body: bytes) -> bool:
+    try:
+        return isinstance(simplejson.loads(beginning(body)), dict)
+    except (ValueError, RecursionError):
+        return False
+
+
+def beginning(body: bytes) -> str:
+    return body[:MAX_ERROR_BYTES].decode("utf-8-sig", "replace")
+
+
+def _texts(error: Any) -> list[str]:
+    if isinstance(error, (str, int, float)) and not isinstance(error, bool):
+        return [str(error)] if str(error) else []
+    if isinstance(error, list):
+        return [text for item in error for text in _texts(item)]
+    if not isinstance(error, dict):
+        return []
+    named = {str(name).lower(): value for name, value in error.items()}
+    known = (
+        "message",
+        "exceptionmessage",
+        "error_description",
+        "error",
+        "errors",
+        "reason",
+        "details",
+        "fields",
+    )
+    stated = [name for name in known if named.get(name)]
+    if stated:
+        return [text for name in stated for text in _texts(named[name])]
+    return [f"{name}: {', '.join(words)}" for name, value in error.items() if (words := _texts(value))]
+
+
+def _fields(error: Any) -> dict[str, list[str]]:
+    if not isinstance(error, dict):
+        return {}
+    for part in (error.get("fields"), error.get("errors"), error):
+        if (
+            isinstance(part, dict)
+            and part
+            and all(
+                isinstance(v, str) or (isinstance(v, list) and all(isinstance(w, str) for w in v))
+                for v in part.values()
+            )
+        ):
+            if part is error and {"message", "error", "errors", "Message"} & set(error):
+                continue
+            return {str(name): [value] if isinstance(value, str) else value for name, value in part.items()}
+    return {}
+
+
+def html_text(text: str) -> str | None:
+    if not re.match(r"(?is)\s*(<!doctype html|<html|<head|<body)", text):
+        return None
+    # Only its beginning: a page of nothing but <title> takes this pattern minutes.
+    title = re.search(r"(?is)<title[^>]*>(.*?)</title>", text[:4096])
+    return "an HTML page" + (f" titled {' '.join(unescape(title[1]).split())!r}" if title else "")

@@ -1,0 +1,337 @@
+"""One HTTP client for both products: sending, size limits, errors."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any
+
+import requests
+import simplejson
+
+from airflow_provider_workflows.client.auth import TokenAuth, parse_http_time
+from airflow_provider_workflows.client.error_mapping import (
+    bearer_of,
+    failure,
+    is_sign_in,
+    leads_on,
+    lost,
+    request_id,
+    scrubber,
+)
+from airflow_provider_workflows.client.pagination import Paginator
+from airflow_provider_workflows.client.rate_limit import RateLimit
+from airflow_provider_workflows.client.response import ApiResponse
+from airflow_provider_workflows.client.retry import Idempotency, RetryPolicy
+from airflow_provider_workflows.client.transport import Adapter, Session
+from airflow_provider_workflows.exceptions import (
+    AuthenticationError,
+    ConfigurationError,
+    UnexpectedResponse,
+)
+
+CONNECT_TIMEOUT = 10.0  # seconds
+MAX_RESPONSE_BYTES = 32 * 2**20  # bytes, decoded
+MAX_PAGES = 10_000  # of one list
+MAX_IDLE_SECONDS = 2.0  # of a connection that an unsafe call may go out on; some servers close theirs after that
+
+
+class RestClient:
+    """
+    Sends calls to one server and turns its answers into values or errors of this package.
+
+    Redirects are never followed. A 401 renews the token once.
+
+    :param base_url: Scheme and host, perhaps with a path in front of the API's own; no trailing slash.
+    :param auth: Where the bearer token comes from; None for none.
+    :param headers: Headers that go with every call.
+    :param timeout: Seconds to wait for an answer.
+    :param verify: Whether to check the certificate, or the path of a CA bundle.
+    :param proxies: Proxies by scheme.
+    :param retry: How often a call is tried.
+    :param secrets: Texts that never appear in an error, whatever the server echoes.
+    :param advise: Returns what to do about a status (403 or 404) of a path, or None where it knows nothing better.
+    :param sleep: Waits a number of seconds.
+    :param clock: Returns the unix time in seconds.
+    """
+
+    def __init__(
+        self,
+        base_url: str,
+        *,
+        auth: TokenAuth | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 60.0,
+        verify: bool | str = True,
+        proxies: Mapping[str, str] | None = None,
+        retry: RetryPolicy | None = None,
+        secrets: tuple[str, ...] = (),
+        advise: Callable[[int, str], str | None] | None = None,
+        max_bytes: int = MAX_RESPONSE_BYTES,
+        sleep: Callable[[float], None] = time.sleep,
+        clock: Callable[[], float] = time.time,
+    ):
+        self.base_url = base_url.rstrip("/")
+        self.timeout = timeout
+        self.retry = retry or RetryPolicy()
+        self.rate: RateLimit | None = None
+        self.sent = 0  # requests
+        self._page_limits: dict[str, int] = {}  # rows of the largest page that the server gives, by address
+        self._ahead = 0.0  # seconds by which the server's clock is ahead of ours
+        self._auth = auth
+        self._secrets = secrets
+        self._advise = advise or (lambda status, path: None)
+        self._max_bytes = max_bytes
+        self._sleep = sleep
+        self._clock = clock
+        # Times that are only compared with one another are not by the clock on the wall, which can be set.
+        self._steady = time.monotonic if clock is time.time else clock
+        self._last_used = float("-inf")
+        self._session = Session()
+        self._session.headers.update({"Accept": "application/json", "User-Agent": "airflow-provider-workflows"})
+        self._session.headers.update(_sendable(headers or {}))
+        self._session.verify = verify
+        self._session.proxies.update(proxies or {})
+        # Without an auth of ours requests would look for one in ~/.netrc.
+        self._session.auth = auth or _no_auth
+
+    def token(self) -> str:
+        """Return the token that calls are made with, fetched where none is held or it ends soon."""
+        return "" if self._auth is None else self._auth.token()
+
+    def server_time(self) -> datetime:
+        """Return the time by the server's clock, as its last response stated it; until then by this machine's."""
+        return datetime.fromtimestamp(self._clock() + self._ahead, timezone.utc)
+
+    def get(self, path: str, **kwargs: Any) -> ApiResponse:
+        """Send a GET that may be repeated; see :meth:`call`."""
+        return self.call("GET", path, idempotency=Idempotency.SAFE, **kwargs)
+
+    def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        idempotency: Idempotency,
+        params: Mapping[str, Any] | None = None,
+        query: str = "",
+        json: Any = None,
+        form: Mapping[str, str] | None = None,
+        files: Any = None,
+        data: bytes | None = None,
+        headers: Mapping[str, str] | None = None,
+        auth: tuple[str, str] | None = None,
+        timeout: float | None = None,
+        may_redirect: bool = False,
+    ) -> ApiResponse:
+        """
+        Send one call, again where that is allowed, and return the successful answer.
+
+        :param method: HTTP method.
+        :param path: Path below the base URL; ids in it filled in by :func:`path`.
+        :param idempotency: Whether this call may be sent twice.
+        :param params: Query; None is left out, booleans are lower case, lists repeat their key.
+        :param query: Query that is sent as it is; no error shows it.
+        :param json: Body; decimals are written exactly.
+        :param form: Body as form fields instead.
+        :param files: Files of a multipart body.
+        :param data: Body as it is, instead.
+        :param headers: Headers of this call.
+        :param auth: HTTP Basic login and password instead of the client's own auth.
+        :param timeout: Seconds to wait for an answer, instead of the client's.
+        :param may_redirect: Whether a redirect that leads to no sign-in page is an answer, too; it is not followed.
+        :raises ApiError: one of its subclasses, see :mod:`airflow_provider_workflows.exceptions`.
+        """
+        body: Any = dict(form) if form is not None else data if json is None else _dump(json)
+        own_headers = {} if json is None else {"Content-Type": "application/json"}
+        if files is not None:
+            # Encoded once: a file that is read for the first attempt is empty for the second.
+            multipart = requests.Request(method, self.base_url, data=body, files=files).prepare()
+            body, own_headers = multipart.body, {"Content-Type": multipart.headers["Content-Type"]}
+        request = requests.Request(
+            method,
+            self.base_url + path + (f"?{query}" if query else ""),
+            params=_query(params or {}),
+            data=body,
+            headers={**own_headers, **_sendable(headers or {})},
+            # As bytes: requests would write text as Latin-1, which not every password is.
+            auth=None if auth is None else (auth[0].encode(), auth[1].encode()),
+        )
+        attempt = partial(self._attempt, request, path, idempotency, timeout or self.timeout, may_redirect)
+        return self.retry.run(attempt, sleep=self._sleep, clock=self._steady)
+
+    def pages(
+        self,
+        path: str,
+        *,
+        params: Mapping[str, Any] | None = None,
+        per_page: int,
+        style: str,
+        keep_malformed_rows: bool = False,
+    ) -> Iterator[dict[str, Any]]:
+        """
+        Yield the rows of a list, asking for the next page when it is needed; see :class:`Paginator`.
+
+        :param path: Path of the list.
+        :param params: Query parameters of every page.
+        :param per_page: Rows of a page to ask for.
+        :param style: ``v1`` for bare arrays, ``v2`` for ``{"data": [...]}``.
+        :param keep_malformed_rows: Yield an empty object for a row of ``v2`` that is none, instead of an error.
+        """
+
+        def fetch(query: dict[str, Any]) -> ApiResponse:
+            return self.get(path, params=query)
+
+        url = self.base_url + path
+        return Paginator(fetch, url, params or {}, per_page, style, self._page_limits, MAX_PAGES, keep_malformed_rows)
+
+    def without_sign_in(self, base_url: str) -> RestClient:
+        """Return a client of another server, over the same proxies and timeouts, that shows it no token or header."""
+        return RestClient(
+            base_url,
+            timeout=self.timeout,
+            verify=self._session.verify if self._session.verify is not None else True,
+            proxies={str(scheme): str(proxy) for scheme, proxy in self._session.proxies.items()},
+            retry=self.retry,
+            max_bytes=self._max_bytes,
+            sleep=self._sleep,
+            clock=self._clock,
+        )
+
+    def share_sockets(self, adapter: Adapter) -> None:
+        """Send calls over the sockets of an adapter that several clients of one server use."""
+        self._session.share(adapter)
+
+    def close(self) -> None:
+        """Close the sockets."""
+        self._session.close()
+
+    # --- one attempt ---
+
+    def _attempt(
+        self, request: requests.Request, path: str, idempotency: Idempotency, timeout: float, may_redirect: bool
+    ) -> ApiResponse:
+        def is_redirect() -> bool:
+            return may_redirect and leads_on(response)
+
+        response, body = self._send(request, path, idempotency, timeout)
+        if (
+            self._auth is not None
+            and request.auth is None
+            and not is_redirect()
+            and is_sign_in(response, body, idempotency)
+        ):
+            # Rejected before anything was done, so any call may go again with a new token.
+            self._auth.renew(bearer_of(response.request))
+            response, body = self._send(request, path, idempotency, timeout)
+            if 200 <= response.status_code < 300 and is_sign_in(response, body, idempotency):
+                raise AuthenticationError(
+                    "The server answered with its sign-in page, also with a new token",
+                    method=str(request.method),
+                    path=path,
+                    status_code=response.status_code,
+                    request_id=request_id(response.headers, self._scrubber(response.request)),
+                )
+        if 200 <= response.status_code < 300 or is_redirect():
+            scrub = self._scrubber(response.request)
+            return ApiResponse(response.status_code, response.headers, body, str(request.method), path, scrub)
+        raise failure(
+            response,
+            body,
+            path,
+            idempotency,
+            scrub=self._scrubber(response.request),
+            advise=self._advise,
+            now=self._clock(),
+            steady_now=self._steady(),
+        )
+
+    def _send(
+        self, request: requests.Request, path: str, idempotency: Idempotency, timeout: float
+    ) -> tuple[requests.Response, bytes]:
+        try:
+            prepared = self._session.prepare_request(request)
+        except (requests.exceptions.RequestException, UnicodeError) as error:
+            # Without its words, which repeat what cannot be sent.
+            raise ConfigurationError(f"The call cannot be sent ({type(error).__name__}).") from None
+        # Handed in, the connection's proxies beat those of the environment; the session's own would not.
+        proxies = dict(self._session.proxies)
+        settings = self._session.merge_environment_settings(prepared.url, proxies, True, None, None)
+        if self._session.verify is not True:
+            settings["verify"] = self._session.verify  # requests lets REQUESTS_CA_BUNDLE beat it
+        self.sent += 1
+        if idempotency is Idempotency.UNSAFE and time.monotonic() - self._last_used > MAX_IDLE_SECONDS:
+            # A connection that was idle may be dead, and what is sent on it lost.
+            self._session.close()
+        try:
+            response = self._session.send(
+                prepared, timeout=(min(CONNECT_TIMEOUT, timeout), timeout), allow_redirects=False, **settings
+            )
+            with response:
+                body = self._read(response, path, time.monotonic() + 2 * timeout)
+        except requests.exceptions.RequestException as error:
+            raise lost(error, self.base_url, str(request.method), path, idempotency) from error
+        except OSError as error:  # requests reports a missing CA bundle with nothing more
+            raise ConfigurationError(f"{error}. Correct 'verify', or REQUESTS_CA_BUNDLE.") from error
+        self._last_used = time.monotonic()
+        if response.status_code < 200:
+            # The answer proper may follow, and would be taken for that of the next call on this socket.
+            self._session.close()
+        self.rate = RateLimit.from_headers(response.headers, self._clock()) or self.rate
+        if (server_time := parse_http_time(response.headers.get("Date", ""))) is not None:
+            self._ahead = server_time - self._clock()
+        return response, body
+
+    def _read(self, response: requests.Response, path: str, until: float) -> bytes:
+        body = bytearray()
+        for chunk in response.iter_content(2**16):
+            body += chunk
+            if len(body) > self._max_bytes:
+                raise UnexpectedResponse(
+                    f"The answer is larger than {self._max_bytes} bytes",
+                    method=str(response.request.method),
+                    path=path,
+                    status_code=response.status_code,
+                )
+            if time.monotonic() > until:
+                raise requests.exceptions.ReadTimeout("the answer trickles")
+        return bytes(body)
+
+    def _scrubber(self, request: requests.PreparedRequest) -> Callable[[str], str]:
+        return scrubber(self._secrets, request)
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
+def _sendable(headers: Mapping[str, str]) -> Mapping[str, str]:
+    """Refuse what no header can hold, without repeating the value as requests would: it may be a secret."""
+    for name, value in headers.items():
+        if not re.fullmatch(r"([!-~][ -~]*)?", value):
+            raise ConfigurationError(f"Header {name} cannot be sent: it holds a line break or is not ASCII.")
+    return headers
+
+
+def _query(params: Mapping[str, Any]) -> list[tuple[str, str]]:
+    pairs = []
+    for name, value in params.items():
+        for item in value if isinstance(value, (list, tuple)) else [value]:
+            if isinstance(item, float):  # an id that came out of a table; no parameter of either API has a fraction
+                raise ConfigurationError(f"{name} must be text or a whole number; got {item!r}.")
+            if item is not None:
+                pairs.append((name, str(item).lower() if isinstance(item, bool) else str(item)))
+    return pairs
+
+
+def _dump(body: Any) -> bytes:
+    try:
+        return simplejson.dumps(body, use_decimal=True, allow_nan=False).encode()
+    except (ValueError, TypeError) as error:
+        raise ConfigurationError(f"The values cannot be written as JSON: {error}") from None
+
+
+# --- what headers and error bodies say ---

@@ -1,0 +1,195 @@
+"""The checks of a Procore connection."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from itertools import islice
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import Connection
+
+from airflow_provider_workflows.diagnostics.checks import MAX_CHECKED, ConnectionChecks, Fault, Step, Unclear
+from airflow_provider_workflows.diagnostics.texts import counted, first_of, named, text_of
+from airflow_provider_workflows.exceptions import (
+    NotFound,
+    PermissionDenied,
+)
+from airflow_provider_workflows.hooks.procore import ProcoreHook, company_fix, project_fix
+from airflow_provider_workflows.hooks.procore_legacy import INSTANCES as LEGACY_INSTANCES
+from airflow_provider_workflows.rules.payload import documented_form
+from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
+from airflow_provider_workflows.rules.procore_presets import members_of
+
+if TYPE_CHECKING:
+    pass
+
+
+class ProcoreChecks(ConnectionChecks):
+    """A connection to Procore."""
+
+    cheapest_call = ("/rest/v1.0/me", {})
+
+    hook: ProcoreHook
+
+    def __init__(self, conn_id: str, connection: Connection):
+        super().__init__(connection, ProcoreHook(conn_id))
+        self._tools: list[dict[str, Any]] = []
+        self._waiting = 0
+        self._presets: list[tuple[str, str]] = []  # id, project
+
+    def steps(self) -> tuple[Step, ...]:
+        extra = self.connection.extra_dejson
+        company = company_fix(extra.get("company_id", "none"), self.hook.conn_id)
+        project = project_fix(extra.get("project_id", "none"), self.hook.conn_id)
+        return (
+            *self.first_steps(),
+            Step("company", "token", self.company, company),
+            Step("tools", "company", self.tools, "Let a company administrator permit the user to see the workflows."),
+            Step("project", "tools", self.project, project),
+            Step("instances", "project", self.instances),
+            Step("presets", "project", self.presets),
+            Step("assignee", "instances", self.assignee),
+            Step("legacy", "company", self.legacy),
+            Step("rate limit", "company", self.rate_limit),
+            Step("clock", "company", self.clock),
+        )
+
+    def described(self) -> str:
+        hook = self.hook
+        hook.requests_per_hour  # noqa: B018  it is read to be checked
+        kind = "a ready token" if hook.extras.text("access_token") else "client id and secret"
+        environment = hook.extras.fields.get("environment") or "production"
+        project = f"project {hook.project_id}" if hook.project_id else "no project"
+        return f"{kind}, environment {environment}, company {hook.company_id}, {project}"
+
+    def token(self) -> str:
+        found = super().token()
+        if self.hook.extras.text("access_token"):
+            raise Unclear(
+                f"{found}; it is a ready token, which cannot be renewed.",
+                "Give client id and secret instead of the extra 'access_token': Procore's tokens live for 90 minutes.",
+            )
+        return found
+
+    def company(self) -> str:
+        return self.hook.check()
+
+    def tools(self) -> str:
+        self._tools = [tool for tool in self.hook.list_tools() if tool.get("type")]
+        if not self._tools:
+            raise Fault(
+                "No tool of this company has workflows.",
+                "Let a company administrator turn Workflows on for a tool; Legacy Workflows does not need it.",
+            )
+        return f"{len(self._tools)} with workflows: {named(tool['type'] for tool in self._tools)}"
+
+    def project(self) -> str:
+        tool = next((tool for tool in self._tools if tool.get("provider") != "Company"), None)
+        if tool is None:
+            return "not needed: all tools belong to the company"
+        if self.hook.project_id is None:
+            raise Unclear(
+                f"The connection names none, and {tool['type']} works in projects.",
+                "Set extra 'project_id', or give project_id to operators and sensors. Only company tools are checked.",
+            )
+        next(self._presets_of(tool), None)
+        return f"{self.hook.project_id} is there"
+
+    def instances(self) -> str:
+        me = self.hook.user_id
+
+        def count(tool: dict[str, Any]) -> None:
+            found = self.hook.list_instances(
+                tool["type"],
+                tool_subtype=_subtype(tool),
+                assignee_id=me,
+                active=True,
+                project_id=self._level(tool),
+            )
+            self._waiting += len(list(islice(found, 100)))  # one page
+
+        readable = self._each_tool(count, "instances")
+        return f"may be read in {readable}"
+
+    def presets(self) -> str:
+        def record(tool: dict[str, Any]) -> None:
+            level = self._level(tool)
+            self._presets += [(str(preset["id"]), level) for preset in islice(self._presets_of(tool), 100)]
+
+        with documented_form():
+            readable = self._each_tool(record, "presets")
+        return f"may be read in {readable}; there are {len(self._presets)}"
+
+    def assignee(self) -> str:
+        if self._waiting:
+            return f"active instances that wait for this user: {self._waiting}"
+        looked_at = self._presets[:MAX_CHECKED]
+        for preset_id, level in looked_at:
+            with documented_form():
+                if self.hook.user_id in _people(self.hook.get_preset(preset_id, project_id=level)):
+                    return f"nothing waits for this user now; preset {preset_id} names it"
+        number = counted(len(looked_at), "preset")
+        raise Unclear(
+            f"No active instance waits for this user, and none of {number} looked at names it.",
+            "Make it an assignee of the steps that Airflow is to answer, in their template or preset. Who only waits "
+            "for others, or starts workflows, needs not be one.",
+        )
+
+    def legacy(self) -> str:
+        query = {"company_id": self.hook.company_id}
+        try:
+            next(self.hook.client.pages(LEGACY_INSTANCES, params=query, per_page=1, style="v1"), None)
+        except (NotFound, PermissionDenied) as rejected:
+            raise Unclear(
+                f"Legacy Workflows (v1) may not be listed: {rejected.status_code}.",
+                "Only who uses the Legacy operators needs it: it may take an administrator of the company directory. "
+                "Without it they show each instance by itself.",
+            ) from None
+        return "Legacy Workflows (v1) answers, too"
+
+    def rate_limit(self) -> str:
+        left = self.limit()
+        if left is not None:
+            return left
+        own = self.hook.requests_per_hour
+        if own is None:
+            raise Unclear(
+                "The server does not state its limit.",
+                "Set extra 'requests_per_hour' to what your contract with Procore allows, and polls keep within it.",
+            )
+        return f"not stated by the server; polls keep within {own} an hour (requests_per_hour)"
+
+    def _level(self, tool: dict[str, Any]) -> str:
+        return COMPANY_LEVEL if tool.get("provider") == "Company" else self.hook.project_id or COMPANY_LEVEL
+
+    def _presets_of(self, tool: dict[str, Any]) -> Iterator[dict[str, Any]]:
+        return self.hook.list_presets(tool["type"], tool_subtype=_subtype(tool), project_id=self._level(tool))
+
+    def _each_tool(self, read: Callable[[dict[str, Any]], None], what: str) -> str:
+        """Read something of the first tools; raise where the user may not read it of all of them."""
+        here = [t for t in self._tools if self.hook.project_id is not None or t.get("provider") == "Company"]
+        looked_at = here[:MAX_CHECKED]
+        rejected: dict[str, PermissionDenied | NotFound] = {}
+        for tool in looked_at:
+            try:
+                read(tool)
+            except (NotFound, PermissionDenied) as error:
+                rejected[str(tool["type"])] = error
+        if rejected:
+            kind = Unclear if len(rejected) < len(looked_at) else Fault
+            words = "; ".join(f"{tool}: {text_of(error)}" for tool, error in rejected.items())
+            raise kind(
+                f"The {what} may not be read of {named(rejected)}. {words}",
+                "Turn Workflows on for the tool, and give the user at least read access to it in this project.",
+            )
+        return first_of(looked_at, here, "tool")
+
+
+def _subtype(tool: Mapping[str, Any]) -> str | None:
+    return None if tool.get("subtype") is None else str(tool["subtype"])
+
+
+def _people(preset: dict[str, Any]) -> set[str]:
+    """Return the ids of all whom a preset names as assignees."""
+    individuals = [login for step in preset.get("individual_assignees") or [] for login in step.get("logins") or []]
+    return {str(one["id"]) for one in individuals} | {one for ids in members_of(preset).values() for one in ids}

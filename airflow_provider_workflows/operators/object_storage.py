@@ -1,0 +1,106 @@
+"""Files that an operator attaches: on this machine or in any object storage that Airflow knows."""
+
+from __future__ import annotations
+
+import hashlib
+import mimetypes
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.rules.parameters import as_list, check_required
+
+if TYPE_CHECKING:
+    from airflow.sdk import ObjectStoragePath
+
+
+@dataclass(frozen=True)
+class AttachedFile:
+    """A file that is there and not empty; ``size`` is in bytes."""
+
+    path: ObjectStoragePath
+    name: str
+    size: int
+    content_type: str
+
+    def parts(self, size: int) -> Iterator[bytes]:
+        """Read the file in parts of so many bytes; the last one may be smaller."""
+        with self.path.open("rb") as file:
+            while part := file.read(size):
+                yield part
+
+    @property
+    def sha256(self) -> str:
+        digest = hashlib.sha256()
+        for part in self.parts(2**20):
+            digest.update(part)
+        return digest.hexdigest()
+
+
+def attached_files(parameter: str, paths: Any, *, largest: int | None = None) -> list[AttachedFile]:
+    """
+    Look at the files that are to be attached, before anything is sent.
+
+    :param parameter: What the parameter is called, for the error text.
+    :param paths: One path, URL or ``ObjectStoragePath``, or several; None for none.
+    :param largest: Bytes that one file may have, or None for any size.
+    :raises ConfigurationError: not a path, one that climbs, not there, a folder, empty, too large, or two of the same
+        name.
+    """
+    files = [_attached(parameter, path, largest) for path in ([] if paths is None else as_list(paths))]
+    names: Sequence[str] = [file.name for file in files]
+    if twice := {name for name in names if names.count(name) > 1}:
+        raise ConfigurationError(f"{parameter}: several files are named {', '.join(sorted(twice))}.")
+    return files
+
+
+def storage_path(parameter: str, given: Any, conn_id: str | None = None) -> ObjectStoragePath:
+    """
+    Return a path in an object storage, or say what is wrong with it before anything depends on it.
+
+    :param parameter: What the parameter is called, for the error text.
+    :param given: A URL or an ``ObjectStoragePath``.
+    :param conn_id: Connection to the storage, or None for the path's own.
+    :raises ConfigurationError: not a path, one that climbs, or of a storage whose library is not installed.
+    """
+    from airflow.sdk import ObjectStoragePath
+
+    check_required(**{parameter: given})
+    _check_stays(parameter, given)
+    try:
+        path = ObjectStoragePath(given, conn_id=conn_id) if conn_id is not None else ObjectStoragePath(given)
+        _ = path.fs  # names a storage that is not there
+    except (ValueError, ImportError) as error:
+        raise ConfigurationError(
+            f"{parameter}: {str(given)!r} cannot be written to: {error}. The Airflow provider of that storage must be "
+            "installed; the one of Amazon brings s3, that of Google gs."
+        ) from error
+    return path
+
+
+def _attached(parameter: str, given: Any, largest: int | None) -> AttachedFile:
+    from airflow.sdk import ObjectStoragePath
+
+    text = str(given).strip()
+    if text in ("", "None"):
+        raise ConfigurationError(f"{parameter}: a path is missing or was rendered empty.")
+    _check_stays(parameter, given)
+    try:
+        path = given if isinstance(given, ObjectStoragePath) else ObjectStoragePath(text)
+        size = int(path.stat().st_size) if path.is_file() else None
+    except (OSError, ValueError, ImportError) as error:
+        raise ConfigurationError(f"{parameter}: {text!r} cannot be read: {error}") from error
+    if size is None:
+        raise ConfigurationError(f"{parameter}: there is no file {text!r} on this worker or in its storage.")
+    if size == 0:
+        raise ConfigurationError(f"{parameter}: {text!r} is empty.")
+    if largest is not None and size > largest:
+        raise ConfigurationError(f"{parameter}: {text!r} has {size} bytes; the most is {largest}.")
+    return AttachedFile(path, path.name, size, mimetypes.guess_type(path.name)[0] or "application/octet-stream")
+
+
+def _check_stays(parameter: str, given: Any) -> None:
+    # So that what a template puts into a path cannot lead out of the folder that stands in front of it.
+    if ".." in str(given).split("/"):
+        raise ConfigurationError(f"{parameter}: {str(given)!r} must not climb by '..'; name the folder itself.")

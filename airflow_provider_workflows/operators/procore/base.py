@@ -1,0 +1,251 @@
+"""What all operators on Procore share, and those that act on one instance of its Workflows v2."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from airflow.providers.common.compat.sdk import AirflowSkipException
+
+from airflow_provider_workflows.exceptions import (
+    NOTHING_DONE,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    ServerError,
+    StepMoved,
+    UnexpectedResponse,
+    WorkflowsError,
+)
+from airflow_provider_workflows.links.procore import ProcoreItemLink
+from airflow_provider_workflows.operators.base import (
+    WorkflowsOperator,
+    describe,
+    poll_until,
+    resolve_unknown_outcome,
+)
+from airflow_provider_workflows.rules import procore as rules
+from airflow_provider_workflows.rules.parameters import check_given, check_required, require_exactly_one, str_id
+
+if TYPE_CHECKING:
+    from airflow.sdk import BaseOperatorLink, Context
+
+    from airflow_provider_workflows.hooks.procore import ProcoreHook
+
+Changed = TypeVar("Changed")
+Read = TypeVar("Read")
+ON_STEP_MOVED = ("fail", "skip", "succeed")
+ON_ACTIVE_INSTANCE = ("adopt", "fail")
+# What became of a change that was sent, as it is stored for the next tries of the task.
+UNKNOWN, TAKEN, SERVER_FAILED, NOT_TAKEN, DONE = "unknown", "taken", "server failed", "not taken", "done"
+# Statuses that may say that a step has moved on; which one it is, is not documented.
+PERHAPS_MOVED = (404, 409, 410, 422)
+# What says no for certain, unless the change was made by somebody who was faster.
+REJECTED = (InvalidRequest, NotFound, PermissionDenied)
+
+
+class ProcoreConnectionOperator(WorkflowsOperator):
+    """
+    An operator on one Procore connection, to whichever of its two workflow APIs.
+
+    :param procore_conn_id: Id of a connection of type ``procore`` (templated).
+    :param company_id: Company to work in; beats the connection's (templated).
+    :param project_id: Project to work in; beats the connection's (templated).
+    """
+
+    operator_extra_links: Collection[BaseOperatorLink] = (ProcoreItemLink(),)
+    template_fields: Sequence[str] = ("procore_conn_id", "company_id", "project_id")
+
+    def __init__(
+        self,
+        *,
+        procore_conn_id: str = "procore_default",
+        company_id: str | int | None = None,
+        project_id: str | int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.procore_conn_id = procore_conn_id
+        self.company_id = company_id
+        self.project_id: Any = project_id  # or several, in operators that look in several
+
+
+class ProcoreOperator(ProcoreConnectionOperator):
+    """An operator on Procore's Workflows v2 API."""
+
+    @cached_property
+    def hook(self) -> ProcoreHook:
+        from airflow_provider_workflows.hooks.procore import ProcoreHook
+
+        return ProcoreHook(self.procore_conn_id, company_id=self.company_id, project_id=self.project_id)
+
+    @cached_property
+    def level(self) -> str:
+        """The project to work in, or ``company``."""
+        return self.hook.level_for(None, getattr(self, "tool_type", None))
+
+    def link_to(self, instance: Mapping[str, Any]) -> None:
+        """Let the task link to an instance's item in Procore."""
+        self.item_url = self.hook.item_url(
+            instance_id=str_id(instance.get("id")),
+            item_id=str_id(instance.get("item_id")),
+            tool_type=instance.get("tool_type"),
+            project_id=self.level,
+        )
+
+
+class ProcoreWideOperator(ProcoreOperator):
+    """An operator that looks in several tools and projects: its task links to no single item."""
+
+    operator_extra_links = ()
+
+    @cached_property
+    def hook(self) -> ProcoreHook:
+        from airflow_provider_workflows.hooks.procore import ProcoreHook
+
+        return ProcoreHook(self.procore_conn_id, company_id=self.company_id)  # the project goes with each call
+
+
+class ProcoreInstanceOperator(ProcoreOperator):
+    """
+    An operator on one workflow instance.
+
+    :param procore_conn_id: Id of a connection of type ``procore`` (templated).
+    :param company_id: Company to work in; beats the connection's (templated).
+    :param project_id: Project to work in, or ``company``; default: where the tool is, if ``tool_type`` is given,
+        else the connection's (templated).
+    :param instance_id: The instance (templated); or give the item.
+    :param tool_type: Tool of the item, such as ``purchase_order_contract`` (templated).
+    :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
+    :param item_id: The item whose instance is meant: the active one, else the newest (templated).
+    """
+
+    template_fields: Sequence[str] = (
+        *ProcoreOperator.template_fields,
+        "instance_id",
+        "tool_type",
+        "tool_subtype",
+        "item_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        instance_id: str | int | None = None,
+        tool_type: str | None = None,
+        tool_subtype: str | int | None = None,
+        item_id: str | int | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.instance_id = instance_id
+        self.tool_type = tool_type
+        self.tool_subtype = tool_subtype
+        self.item_id = item_id
+
+    def check_instance(self) -> None:
+        """Require either an instance or an item."""
+        require_exactly_one(instance_id=self.instance_id, item_id=self.item_id)
+        if self.item_id is not None:
+            check_required(tool_type=self.tool_type)
+        check_given(self, "project_id", "tool_type", "tool_subtype")
+
+    def find_instance_id(self) -> str:
+        """Return the id of the instance that is meant."""
+        if self.instance_id is not None:
+            return str(str_id(self.instance_id))
+        instances = self.hook.list_item_instances(
+            str(self.tool_type), str(str_id(self.item_id)), self.level, tool_subtype=str_id(self.tool_subtype)
+        )
+        return rules.newest_instance(instances)
+
+    def pinned_instance_id(self, context: Context, key: str) -> str:
+        """Return the id of the instance that is meant, the same one in all tries of the task."""
+        given = None if self.instance_id is None else {"instance_id": str_id(self.instance_id)}
+        pin = self.pinned(context, key, given, "instance_id")
+        if pin.value is None:
+            found = self.find_instance_id()
+            if pin.is_outdated:
+                return self.pinned_instance_id(context, key)
+            pin.persist({"instance_id": found})
+        return str((pin.value or {})["instance_id"])
+
+    def show(self, instance_id: str) -> dict[str, Any]:
+        """
+        Show an instance, and let the task link to its item.
+
+        :raises UnexpectedResponse: it is one of another item than the task is for.
+        """
+        instance = self.hook.get_instance(instance_id, project_id=self.level)
+        item_id = str_id(self.item_id)
+        if item_id is not None and not rules.is_response_requested_from(
+            instance, tool_type=self.tool_type, item_id=item_id
+        ):
+            raise UnexpectedResponse(
+                f"Instance {instance_id} is one of item {instance.get('item_id')} of tool {instance.get('tool_type')}, "
+                f"and not of item {item_id} of tool {self.tool_type}; nothing was sent"
+            )
+        self.link_to(instance)
+        return instance
+
+    def at_a_step(self, instance_id: str, read: Callable[[], Read], is_between: Callable[[Read], bool]) -> Read:
+        """
+        Read where an instance stands, and wait while it is between two steps.
+
+        :param read: Reads it.
+        :param is_between: Tells whether it shows neither a current step nor an end.
+        :raises WorkflowsError: it is between two steps for longer than ``confirm_timeout``.
+        """
+        found = read()
+        if not is_between(found):
+            return found
+        self.log.info("Instance %s is between two steps. Reading until it stands at one.", instance_id)
+        later = poll_until(read, lambda now: not is_between(now), self.confirm_timeout)
+        if later is None or is_between(later):
+            raise WorkflowsError(
+                f"Instance {instance_id} is between two steps: {self.confirm_timeout:g} s long it has shown neither a "
+                "current step nor an end. Nothing was sent; a retry reads again."
+            )
+        return later
+
+    def change(self, send: Callable[[], Changed], read: Callable[[], Changed | None], *, missing: str) -> Changed:
+        """
+        Make a change that, by the documents, may be repeated: where its answer is lost it is sent once more.
+
+        :param send: Sends it; returns what came of it.
+        :param read: Returns what came of it, or None where the record does not show it.
+        :param missing: What was not found, as the end of an error's sentence.
+        :raises OutcomeUnknown: neither an answer nor the record shows what came of it; never retried.
+        """
+        unclear: WorkflowsError | None = None
+        for _ in range(2):
+            try:
+                return send()
+            except NOTHING_DONE:
+                if unclear is None:
+                    raise
+            except OutcomeUnknown as lost:
+                unclear = unclear or lost
+                self.log.warning("%s Sending the same again, which changes nothing if it has arrived.", describe(lost))
+            except WorkflowsError as malformed:
+                unclear = unclear or malformed
+                break
+        assert unclear is not None
+        seconds = 0.0 if isinstance(unclear, ServerError) else self.confirm_timeout
+        return resolve_unknown_outcome(unclear, read, seconds, missing=missing)
+
+    def moved(self, message: str, on_step_moved: str) -> None:
+        """End the task as it wishes to end when a step is over that it was meant for."""
+        if on_step_moved == "fail":
+            raise StepMoved(f"{message} Set on_step_moved to 'skip' or 'succeed' if that is no failure.")
+        self.log.info("%s Nothing was sent; on_step_moved is %r.", message, on_step_moved)
+        if on_step_moved == "skip":
+            raise AirflowSkipException(message)
+
+
+def where_it_stands(instance: Mapping[str, Any]) -> str:
+    """Say at which step an instance stands, for a log line: with its name and its occurrence."""
+    step = rules.current_step(instance)
+    return "" if step is None else f" at step {step.get('name')!r} (occurrence {step['id']})"

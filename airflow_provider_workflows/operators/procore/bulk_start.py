@@ -1,0 +1,516 @@
+"""Operators on many of Procore's workflow instances at once."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import timedelta
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from airflow_provider_workflows.exceptions import (
+    NOTHING_DONE,
+    ApiError,
+    ConfigurationError,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    PermissionDenied,
+    ServerError,
+    UnexpectedResponse,
+    WorkflowsError,
+)
+from airflow_provider_workflows.operators.base import Pin, Progress, WaitingOperator, describe
+from airflow_provider_workflows.operators.procore.base import ON_ACTIVE_INSTANCE, ProcoreOperator
+from airflow_provider_workflows.rules import procore as rules
+from airflow_provider_workflows.rules.datetimes import parse_time, time_text
+from airflow_provider_workflows.rules.parameters import (
+    as_text,
+    check_choice,
+    check_given,
+    check_required,
+    str_id,
+)
+from airflow_provider_workflows.rules.payload import is_id
+from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger
+from airflow_provider_workflows.version_compat import task_state_store
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+ON_FAILED_ITEMS = ("fail", "return")
+FEW = 20  # items that are looked up one by one
+TOO_MANY = (400, 413, 422)  # what an order of too many items may get
+CONFLICTS = (409, 422)  # what an order may get that says the same as an earlier one
+DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between two reads after an order whose outcome is unknown
+CREATED_EARLIER = timedelta(seconds=5)  # than the server's clock said: its times are in whole seconds
+
+
+class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
+    """
+    Starts the workflows of many items, each once, and waits until Procore has done it.
+
+    Procore rejects an item that has an active instance; such an item counts as done. So a retry or a second run
+    starts only what is not running yet. What is ordered is persisted in Airflow's task state store (3.3+) before it
+    is sent. After an order whose response was lost the operator looks for the instances that were started since, and
+    orders only the items that have none.
+
+    Returns ``{completed: [{item_id, instance_id}], already_active: [{item_id, instance_id}],
+    failed: [{item_id, message}], operation_ids}``.
+
+    Reference: https://developers.procore.com/reference/rest/workflows-instances
+
+    :param tool_type: Tool of the items (templated).
+    :param items: Item ids, or ``{item_id, preset_id}`` for each (templated).
+    :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
+    :param preset_id: Preset for the items that name none; default: the tool's default preset (templated).
+    :param chunk_size: Items in one order; how many Procore takes is not documented; default 50, and half as many
+        from then on when Procore rejects an order for its size.
+    :param on_active_instance: What an item is that has an active instance already: done (``adopt``, default) or
+        failed (``fail``).
+    :param on_failed_items: ``fail`` (default) fails the task if an item failed, and a retry tries those again;
+        ``return`` succeeds and leaves it to the DAG.
+    :param wait_timeout: Seconds that the wait may take; default 7 days.
+    :param poll_interval: Seconds between two looks; by default ``[workflows] poke_interval``, else 60.
+    :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
+    :raises ConfigurationError: no items, an item twice, an unknown tool.
+    :raises WorkflowsError: some items were not started; a retry tries these again.
+    :raises OutcomeUnknown: an order may have been taken, and no instance shows it; never retried.
+    """
+
+    operator_extra_links = ()  # it is about many items
+    template_fields: Sequence[str] = (
+        *ProcoreOperator.template_fields,
+        "tool_type",
+        "items",
+        "tool_subtype",
+        "preset_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        tool_type: str,
+        items: Sequence[str | int | Mapping[str, Any]],
+        tool_subtype: str | int | None = None,
+        preset_id: str | int | None = None,
+        chunk_size: int = 50,
+        on_active_instance: str = "adopt",
+        on_failed_items: str = "fail",
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.tool_type = tool_type
+        self.items = items
+        self.tool_subtype = tool_subtype
+        self.preset_id = preset_id
+        self.chunk_size = chunk_size
+        self.on_active_instance = on_active_instance
+        self.on_failed_items = on_failed_items
+
+    def act(self, context: Context) -> Any:
+        items = self._checked_items()
+        journal = self._journal(context)
+        if journal["over"]:
+            self.log.info("An earlier try of this task has started the items; nothing is sent.")
+            return self._result(journal)
+        self.hook.check_tool(self.tool_type)  # an order for none is taken, too, and fails item by item
+        _ = self.hook.user_id  # for the log, and to tell our instances from others'
+        self._persist(journal)  # so that a retry orders under the same tokens
+        self._order_all(self._left_to_order(items, journal), journal)
+        operation_ids = self._running(journal)
+        if not operation_ids:
+            return self._conclude(journal, [])
+        return self.wait(
+            context,
+            deadline=f"deadline_{journal['round']}",
+            build=partial(
+                ProcoreAsyncOperationWaitTrigger,
+                procore_conn_id=self.procore_conn_id,
+                company_id=str_id(self.company_id),
+                operation_ids=operation_ids,
+                resume_kwargs=self._carried(context, journal),
+            ),
+        )
+
+    def finish(self, context: Context, response: Mapping[str, Any]) -> dict[str, Any]:
+        journal = {**self._journal(context), **(response.get("resume_kwargs") or {})}
+        return self._conclude(journal, response["result"]["operations"])
+
+    def _conclude(self, journal: dict[str, Any], operations: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        ids = [operation["operation_id"] for operation in operations]
+        logged = {item["item_id"] for item in self._completed(journal["past"])}
+        failed = self._evaluate_failed(self._failed(ids, operations, journal), journal)
+        self._persist(
+            journal,
+            round=journal["round"] + 1,
+            orders={},
+            rejected=[],
+            past=[*journal["past"], *ids],
+            failed=failed,
+            over=not failed or self.on_failed_items == "return",
+        )
+        result = self._result(journal)
+        self._report(result, logged)
+        if not journal["over"]:
+            total = sum(len(result[name]) for name in ("completed", "already_active", "failed"))
+            messages = "; ".join(f"{item['item_id']}: {item['message'].rstrip('.')}" for item in failed[:FEW])
+            raise WorkflowsError(
+                f"{len(failed)} of {total} items were not started: {messages}"
+                f"{'; ...' if len(failed) > FEW else ''}. A retry tries these again."
+            )
+        return result
+
+    def _report(self, result: Mapping[str, Any], logged: Collection[Any]) -> None:
+        """Log what was started, and for which items nothing was; what an earlier try has logged is left out."""
+        for name, words in (
+            ("completed", f"Started as user {self.hook.user_id}: instance"),
+            ("already_active", "Nothing is started where an instance is there already:"),
+        ):
+            rows = [
+                f"{row['instance_id']} (item {row['item_id']})" for row in result[name] if row["item_id"] not in logged
+            ]
+            for start in range(0, len(rows), FEW):
+                self.log.info("%s %s.", words, ", ".join(rows[start : start + FEW]))
+        counts = [len(result[name]) for name in ("completed", "already_active", "failed")]
+        self.log.info("%d started, %d active already, %d failed.", *counts)
+
+    def _checked_items(self) -> list[dict[str, str]]:
+        check_required(tool_type=self.tool_type)
+        check_given(self, "project_id", "tool_subtype", "preset_id")
+        check_choice("on_active_instance", self.on_active_instance, ON_ACTIVE_INSTANCE)
+        check_choice("on_failed_items", self.on_failed_items, ON_FAILED_ITEMS)
+        self.check_wait()
+        if not isinstance(self.chunk_size, int) or self.chunk_size < 1:
+            raise ConfigurationError(f"chunk_size must be a whole number of items, 1 or more; got {self.chunk_size!r}.")
+        if isinstance(self.items, (str, Mapping)) or not isinstance(self.items, Sequence) or not self.items:
+            raise ConfigurationError("items must be a list of item ids, or of {item_id, preset_id}, and not empty.")
+        items = [self._item(given) for given in self.items]
+        ids = [item["item_id"] for item in items]
+        if twice := sorted({one for one in ids if ids.count(one) > 1}) if len(set(ids)) < len(ids) else []:
+            raise ConfigurationError(f"items: {', '.join(twice[:FEW])} came more than once.")
+        return items
+
+    def _item(self, given: Any) -> dict[str, str]:
+        whole = given if isinstance(given, Mapping) else {"item_id": given}
+        if unknown := set(whole) - {"item_id", "preset_id"}:
+            raise ConfigurationError(f"items: an item has item_id and preset_id, not {', '.join(sorted(unknown))}.")
+        check_required(items=whole.get("item_id"))
+        preset = self.preset_id if whole.get("preset_id") is None else whole["preset_id"]
+        if preset is not None:
+            check_required(items=preset)
+        named = {} if preset is None else {"preset_id": as_text("items", preset, is_id=True).strip()}
+        return {"item_id": as_text("items", whole["item_id"], is_id=True).strip(), **named}
+
+    # --- what was ordered, over all tries of the task ---
+
+    def _journal(self, context: Context) -> dict[str, Any]:
+        """
+        Return what was ordered.
+
+        ``run`` tells the orders of this task from those of other runs, whose instances may have ended since.
+        ``orders`` are those of this round by their token: ``{items, since, operation_id}``, the last None while
+        nobody knows what became of it. ``unresolved`` are the items of such orders, and since when one of them may have
+        been started. ``rejected`` says why Procore did not take an order: ``{item_ids, reason}``. ``past`` are the
+        operations of earlier rounds. ``found`` are the instances that an order started whose response was lost.
+        ``active`` and ``failed`` are items, as in the result; ``over`` tells that there is nothing left to do.
+        """
+        self._pin = Pin(task_state_store(context), "bulk_start", None)
+        started: dict[str, Any] = {"run": uuid4().hex, "round": 0, "orders": {}, "unresolved": {}, "rejected": []}
+        started |= {"past": [], "found": [], "active": [], "failed": [], "over": False}
+        return self._pin.value or started
+
+    def _persist(self, journal: dict[str, Any], **changes: Any) -> None:
+        journal.update(changes)
+        self._pin.persist(journal)
+
+    @staticmethod
+    def _carried(context: Context, journal: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Return what the resumed task cannot know where Airflow has no store; as a rule nothing."""
+        if task_state_store(context) is not None:
+            return None
+        return {name: journal[name] for name in ("unresolved", "rejected", "found", "active") if journal[name]} or None
+
+    @staticmethod
+    def _running(journal: Mapping[str, Any]) -> list[str]:
+        return [order["operation_id"] for order in journal["orders"].values() if order["operation_id"] is not None]
+
+    def _done(self, journal: Mapping[str, Any]) -> set[Any]:
+        rows = [*self._completed(journal["past"]), *journal["found"], *journal["active"]]
+        return {row["item_id"] for row in rows}
+
+    # --- ordering ---
+
+    def _left_to_order(self, items: list[dict[str, str]], journal: dict[str, Any]) -> list[list[dict[str, str]]]:
+        """Return the items that no order is known to have taken, in chunks; first those of orders in doubt."""
+        lost = self._set_aside(journal)
+        self._read_when_rate_limited(list(journal["unresolved"]), journal)
+        done = self._done(journal)
+        again = [[item for item in chunk if item["item_id"] not in done] for chunk in lost]
+        taken = [item for order in journal["orders"].values() for item in order["items"]]
+        elsewhere = done | {item["item_id"] for chunk in [taken, *lost] for item in chunk}
+        left = [item for item in items if item["item_id"] not in elsewhere]
+        return [*filter(None, again), *_chunks(left, self.chunk_size)]
+
+    def _set_aside(self, journal: dict[str, Any]) -> list[list[dict[str, str]]]:
+        """Return the items of each order of which nobody knows what became; from now on they are doubtful."""
+        lost = [order for order in journal["orders"].values() if order["operation_id"] is None]
+        unresolved = {item["item_id"]: order["since"] for order in lost for item in order["items"]}
+        known = {token: order for token, order in journal["orders"].items() if order["operation_id"] is not None}
+        if lost:
+            self._persist(journal, orders=known, unresolved={**unresolved, **journal["unresolved"]})
+        return [order["items"] for order in lost]
+
+    def _order_all(self, chunks: Sequence[list[dict[str, str]]], journal: dict[str, Any]) -> None:
+        left = deque(chunks)
+        progress = Progress("items ordered", sum(map(len, chunks)))
+        size, accepted, halves = self.chunk_size, 0, True
+        while left:
+            chunk = left.popleft()
+            if len(chunk) > size:
+                left.extendleft(reversed(_chunks(chunk, size)))
+                continue
+            try:
+                self._order(chunk, journal)
+            except (InvalidRequest, NotFound, PermissionDenied) as rejected:
+                may_be_size = rejected.status_code in TOO_MANY
+                if may_be_size and halves and len(chunk) > 1:
+                    size = len(chunk) // 2
+                    self.log.info("%s Going on with %d items in one order.", rejected, size)
+                    left.appendleft(chunk)
+                    continue
+                if may_be_size and len(chunk) == 1:  # so it was not the size
+                    size, halves = accepted or self.chunk_size, accepted > 0
+                self.log.warning("Procore rejected the order of items %s: %s", _named(chunk), rejected)
+                reason = {"item_ids": [item["item_id"] for item in chunk], "reason": str(rejected)}
+                self._persist(journal, rejected=[*journal["rejected"], reason])
+            else:
+                accepted = max(accepted, len(chunk))
+            progress.count(len(chunk))
+
+    def _order(self, chunk: list[dict[str, str]], journal: dict[str, Any]) -> None:
+        """
+        Order the items of a chunk, once; after a lost response only those of which no instance shows.
+
+        :raises ApiError: Procore did not take the order; nothing of it is started.
+        :raises OutcomeUnknown: it may have, and no instance shows it.
+        """
+        for is_last in (False, True):
+            token = self._token(chunk, journal)
+            since = time_text(self.hook.client.server_time() - CREATED_EARLIER)
+            order = {"items": chunk, "since": since, "operation_id": None}
+            self._persist(journal, orders={**journal["orders"], token: order})
+            try:
+                operation_id = self._send(chunk, token)
+            except NOTHING_DONE as rejected:
+                self._persist(journal, orders={name: o for name, o in journal["orders"].items() if name != token})
+                is_unresolved = any(item["item_id"] in journal["unresolved"] for item in chunk)
+                if isinstance(rejected, ApiError) and is_unresolved and rejected.status_code in CONFLICTS:
+                    self._resolve(chunk, journal, rejected)  # it may be the first order that this one conflicts with
+                    return
+                raise
+            except UnexpectedResponse as malformed:
+                self._set_aside(journal)
+                self._resolve(chunk, journal, malformed)
+                return
+            except (OutcomeUnknown, ServerError) as lost:
+                self._set_aside(journal)
+                self.log.warning("%s Looking for the instances that it may have started.", describe(lost))
+                chunk = self._missing(chunk, journal)
+                if not chunk:
+                    return
+                if is_last or isinstance(lost, ServerError):
+                    raise
+                # Of an item that is started all the same Procore rejects a second start, while the first is active.
+                self.log.warning("Items %s show no new instance; they are ordered once more.", _named(chunk))
+            else:
+                order = {**order, "operation_id": operation_id}
+                self._persist(journal, orders={**journal["orders"], token: order})
+                self.log.info(
+                    "Ordered the start of items %s of tool %s as user %s: operation %s.",
+                    *(_named(chunk), self.tool_type, self.hook.user_id, operation_id),
+                )
+                return
+
+    def _token(self, chunk: list[dict[str, str]], journal: Mapping[str, Any]) -> str:
+        where = (self.hook.company_id, self.level, self.tool_type, str_id(self.tool_subtype))
+        return rules.idempotency_token(*where, chunk, journal["run"], journal["round"])
+
+    def _send(self, chunk: list[dict[str, str]], token: str) -> str:
+        operation = self.hook.bulk_start_instances(
+            self.tool_type,
+            chunk,
+            tool_subtype=str_id(self.tool_subtype),
+            idempotency_token=token,
+            project_id=self.level,
+        )
+        if not is_id(operation.get("operation_id")):
+            raise UnexpectedResponse("Procore took the order and named no operation to wait for")
+        return str(str_id(operation["operation_id"]))
+
+    def _resolve(self, chunk: list[dict[str, str]], journal: dict[str, Any], fault: ApiError) -> None:
+        """Read until every item of an order that was taken, or may have been, has its instance; nothing is sent."""
+        self.log.warning("%s Looking for the instances that it may have started.", describe(fault))
+        for delay in (0.0, *DELAYS):
+            time.sleep(delay)
+            chunk = self._missing(chunk, journal)
+            if not chunk:
+                return
+        raise OutcomeUnknown(f"{describe(fault)} And items {_named(chunk)} show no new instance")
+
+    def _missing(self, chunk: list[dict[str, str]], journal: dict[str, Any]) -> list[dict[str, str]]:
+        """Look for the instances of a chunk that is in doubt, and return the items that show none."""
+        self._read_when_rate_limited([item["item_id"] for item in chunk], journal)
+        done = self._done(journal)
+        return [item for item in chunk if item["item_id"] not in done]
+
+    def _read_when_rate_limited(self, item_ids: Sequence[str], journal: dict[str, Any]) -> None:
+        """
+        Look for the instances of items that are in doubt.
+
+        :raises OutcomeUnknown: they cannot be read, which does not tell what became of the order.
+        """
+        for delay in (*DELAYS, None):
+            try:
+                self._look_for(item_ids, journal)
+            except ApiError as fault:
+                if delay is None:
+                    raise OutcomeUnknown(
+                        f"Items {', '.join(item_ids[:FEW])} may have been started. Reading failed: {describe(fault)}"
+                    ) from fault
+                self.log.warning("%s Reading again.", describe(fault))
+                time.sleep(delay)
+            else:
+                return
+
+    def _look_for(self, item_ids: Sequence[str], journal: dict[str, Any]) -> None:
+        """Note the instances of those items that are neither done nor ordered: ours, and such as are as good."""
+        running = {item["item_id"] for order in journal["orders"].values() for item in order["items"]}
+        since = journal["unresolved"]
+        done = self._done(journal) | running
+        adopts = self.on_active_instance == "adopt"
+        left = [item_id for item_id in item_ids if item_id not in done and (adopts or item_id in since)]
+        recorded: dict[str, list[dict[str, Any]]] = {"found": list(journal["found"]), "active": list(journal["active"])}
+        for active in (True, False):
+            rows = list(self._instances(left, active=active)) if left else []
+            for item_id in list(left):
+                own_rows = [row for row in rows if str_id(row["item_id"]) == item_id]
+                kind, row = self._evaluate_instances(own_rows, since.get(item_id))
+                if row is not None:
+                    recorded[kind].append({"item_id": item_id, "instance_id": str(row["id"])})
+                    left.remove(item_id)
+            left = [item_id for item_id in left if item_id in since]  # what has ended counts only if it may be ours
+        if recorded != {"found": journal["found"], "active": journal["active"]}:
+            self._persist(journal, **recorded)
+
+    def _evaluate_instances(
+        self, rows: Sequence[dict[str, Any]], since: str | None
+    ) -> tuple[str, dict[str, Any] | None]:
+        """
+        Return which of an item's instances counts, and as what: ``found`` for ours, else ``active``.
+
+        :param since: When an order of which nobody knows what became was sent, or None if there is none.
+        """
+        new = [row for row in rows if since is not None and _is_new(row, since)]
+        for row in new:
+            if rules.created_by(row) == self.hook.user_id:
+                return "found", row
+        adopts = self.on_active_instance == "adopt"
+        for row in new:
+            if rules.created_by(row) is None:  # whose it is nobody says: then it is only known that there is one
+                return ("active" if adopts else "found"), row
+        return "active", next((row for row in rows if adopts and not row.get("ended_at")), None)
+
+    # --- what came of it ---
+
+    def _operation(self, operation_id: str) -> dict[str, Any]:
+        if operation_id not in self._operations:
+            self._operations[operation_id] = self.hook.get_async_operation(operation_id)
+        return self._operations[operation_id]
+
+    @cached_property
+    def _operations(self) -> dict[str, dict[str, Any]]:
+        return {}
+
+    def _completed(self, operation_ids: Sequence[str]) -> list[dict[str, Any]]:
+        return [
+            {"item_id": str_id(item.get("item_id")), "instance_id": str_id(item.get("instance_id"))}
+            for operation_id in operation_ids
+            for item in rules.operation_items(self._operation(operation_id))[0]
+        ]
+
+    def _failed(
+        self, ids: Sequence[str], operations: Sequence[Mapping[str, Any]], journal: Mapping[str, Any]
+    ) -> list[dict[str, Any]]:
+        """Return the items that no operation has completed; one that gives no reason failed with its operation."""
+        reasons = {
+            item_id: rejected["reason"] for rejected in journal["rejected"] for item_id in rejected["item_ids"]
+        } | {
+            str(item.get("item_id")): item.get("message")
+            for operation_id in ids
+            for item in rules.operation_items(self._operation(operation_id))[1]
+        }
+        done = self._done({**journal, "past": [*journal["past"], *ids]})
+        why = "; ".join(
+            f"operation {o['operation_id']} is {o['status']} {o['error'] or ''}".strip() for o in operations
+        )
+        return [
+            {"item_id": item["item_id"], "message": str(reasons.get(item["item_id"]) or why)}
+            for item in self._checked_items()
+            if item["item_id"] not in done
+        ]
+
+    def _evaluate_failed(self, failed: list[dict[str, Any]], journal: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return the failed items that have no instance."""
+        journal["orders"] = {}  # they are over
+        self._look_for([item["item_id"] for item in failed], journal)
+        done = self._done(journal)
+        return [item for item in failed if item["item_id"] not in done]
+
+    def _instances(self, item_ids: Sequence[str], *, active: bool) -> Iterator[dict[str, Any]]:
+        """Yield the instances of some items; filters may be ignored, so each row is compared with what was asked."""
+        look = partial(
+            self.hook.list_instances,
+            self.tool_type,
+            tool_subtype=str_id(self.tool_subtype),
+            active=active,
+            project_id=self.level,
+        )
+        # Many are found sooner by going through all.
+        rows = look() if len(item_ids) > FEW else (row for item_id in item_ids for row in look(item_id=item_id))
+        for row in rows:
+            if is_id(row.get("id")) and str_id(row.get("item_id")) in item_ids:
+                yield row
+
+    def _result(self, journal: Mapping[str, Any]) -> dict[str, Any]:
+        place = {item["item_id"]: number for number, item in enumerate(self._checked_items())}
+        # Of two tries at once both may have noted an item; whoever maps over the result wants it once.
+        completed = _without_repetitions([*self._completed(journal["past"]), *journal["found"]])
+        items = [row["item_id"] for row in completed]
+        return {
+            "completed": sorted(completed, key=lambda row: place.get(row["item_id"], len(place))),
+            "already_active": _without_repetitions(row for row in journal["active"] if row["item_id"] not in items),
+            "failed": journal["failed"],
+            "operation_ids": journal["past"],
+        }
+
+
+def _chunks(items: list[dict[str, str]], size: int) -> list[list[dict[str, str]]]:
+    return [items[start : start + size] for start in range(0, len(items), size)]
+
+
+def _without_repetitions(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
+    return list({(row["item_id"], row["instance_id"]): row for row in rows}.values())
+
+
+def _named(chunk: Sequence[Mapping[str, str]]) -> str:
+    return ", ".join(item["item_id"] for item in chunk[:FEW]) + (", ..." if len(chunk) > FEW else "")
+
+
+def _is_new(row: Mapping[str, Any], since: str) -> bool:
+    """Tell whether an instance was created since a time."""
+    created, started = parse_time(row.get("created_at") or row.get("started_at")), parse_time(since)
+    return created is not None and started is not None and created >= started

@@ -1,0 +1,587 @@
+"""The operator that responds to a step of a Procore workflow instance (Workflows v2)."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from airflow_provider_workflows.exceptions import (
+    NOTHING_DONE,
+    ApiError,
+    ConfigurationError,
+    OutcomeUnknown,
+    ResponseConflict,
+    ServerError,
+    WorkflowsError,
+)
+from airflow_provider_workflows.operators.base import Pin, describe, poll_until, resolve_unknown_outcome
+from airflow_provider_workflows.operators.object_storage import AttachedFile, attached_files
+from airflow_provider_workflows.operators.procore.base import (
+    NOT_TAKEN,
+    ON_STEP_MOVED,
+    PERHAPS_MOVED,
+    REJECTED,
+    SERVER_FAILED,
+    TAKEN,
+    UNKNOWN,
+    ProcoreInstanceOperator,
+)
+from airflow_provider_workflows.operators.procore.uploads import FileUploads
+from airflow_provider_workflows.rules import procore as rules
+from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_given, require_exactly_one, str_id
+from airflow_provider_workflows.version_compat import task_state_store
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from airflow.sdk import Context
+
+UPLOAD_PART = 16 * 2**20  # bytes; Procore takes parts of 5 to 100 MiB
+MAX_PARTS = 10_000
+MAX_FILE_BYTES = UPLOAD_PART * MAX_PARTS  # bytes
+
+
+@dataclass(frozen=True)
+class View:
+    """
+    What Procore shows at one moment of a step occurrence and of a user's response to it.
+
+    :param instance: The instance.
+    :param occurrence_id: The step occurrence; None where none was given and the instance stands at none.
+    :param user_id: The user.
+    :param recorded: The user's response, or None.
+    :param unreadable: What kept us from reading the history, which alone tells of a step that is over; or None.
+    """
+
+    instance: Mapping[str, Any]
+    occurrence_id: str | None
+    user_id: str
+    recorded: Mapping[str, Any] | None = None
+    unreadable: ApiError | None = None
+
+    @property
+    def step(self) -> Mapping[str, Any] | None:
+        return rules.current_step(self.instance)
+
+    @property
+    def is_current(self) -> bool:
+        """Whether the instance stands at the step occurrence."""
+        step = self.step
+        return step is not None and str(step["id"]) == self.occurrence_id
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the step occurrence is over; between two steps that is not certain."""
+        return rules.has_ended(self.instance) or (self.step is not None and not self.is_current)
+
+    @property
+    def waits(self) -> bool:
+        """Whether the step occurrence waits for the user."""
+        step = self.step
+        return step is not None and self.is_current and rules.is_pending(step, self.user_id)
+
+    @property
+    def is_between(self) -> bool:
+        """Whether it has to be read again, for it tells neither of a response nor where the instance stands."""
+        return self.recorded is None and self.unreadable is None and rules.is_between_steps(self.instance)
+
+    @property
+    def where(self) -> str:
+        """Where the instance stands, as the end of a sentence."""
+        step = self.step
+        if step is not None:
+            return f"now stands at {step.get('name')!r} ({step['id']})"
+        return "has ended" if rules.has_ended(self.instance) else "is between two steps"
+
+
+class ProcoreRespondOperator(ProcoreInstanceOperator):
+    """
+    Responds to one step occurrence of a workflow instance as the connection's user, once.
+
+    The response belongs to one step occurrence. Give ``step_occurrence_id`` from ``ProcoreResponseRequestedSensor``;
+    without it the first try that finds the step waiting for the user stores it in Airflow's task state store (3.3+),
+    and every retry responds to that one or to nothing. A retry that finds the same option recorded succeeds without
+    sending. Clearing the task asks for a new decision: it may respond to a later occurrence.
+
+    Returns ``{instance_id, item_id, project_id, step, step_occurrence_id, option, option_id, type, comment,
+    user_id, already_recorded, confirmed}``, or None with ``on_step_moved="succeed"``. ``already_recorded`` is False
+    where this try has sent the response and Procore took it. It elects nobody: of two tasks that send the same response
+    at the same moment both may say False. ``confirmed`` is False where Procore took the response (204), but its record,
+    as far as it can be read, does not show it.
+
+    Reference: https://developers.procore.com/reference/rest/workflows-instances
+
+    :param instance_id: The instance to respond to (templated); or give the item.
+    :param tool_type: Tool of the item (templated).
+    :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
+    :param item_id: The item whose active instance to respond to (templated).
+    :param step_occurrence_id: The step occurrence that the response is meant for (templated).
+    :param option: Label of the response option, in any case (templated).
+    :param option_id: Its id (templated); instead of ``option``.
+    :param option_type: Its type, such as ``approve`` (templated); instead of ``option``.
+    :param comment: A note about the response (templated).
+    :param attachments: Ids of what is in Procore already, by kind, such as ``{"file_version_ids": ["1"]}``: kinds
+        prostore_file_ids, drawing_revision_ids, file_version_ids, form_ids, image_ids, upload_ids (templated).
+    :param files: Paths or URLs of files to upload and attach, one or several, on the worker or in any object
+        storage that Airflow knows (templated).
+    :param on_step_moved: What to do when that step occurrence is over, or the instance ended, without a response of the
+        user: ``fail`` (default), ``skip`` or ``succeed`` (templated).
+    :param confirm_timeout: Seconds, or a timedelta, to read on for the response after it was sent; default 60.
+    :raises ConfigurationError: a parameter is missing or fits nothing; the step does not wait for the user.
+    :raises ResponseConflict: the step occurrence has another response of the user, or one that cannot be told to be
+        this one; never retried.
+    :raises StepMoved: the step is over, with ``on_step_moved="fail"``; never retried.
+    :raises OutcomeUnknown: the response may have been given, and the record does not show it; never retried.
+    """
+
+    template_fields: Sequence[str] = (
+        *ProcoreInstanceOperator.template_fields,
+        "step_occurrence_id",
+        "option",
+        "option_id",
+        "option_type",
+        "comment",
+        "attachments",
+        "files",
+        "on_step_moved",
+    )
+
+    def __init__(
+        self,
+        *,
+        step_occurrence_id: str | int | None = None,
+        option: str | None = None,
+        option_id: str | int | None = None,
+        option_type: str | None = None,
+        comment: str | None = None,
+        attachments: Mapping[str, Sequence[str]] | None = None,
+        files: Any = None,
+        on_step_moved: str = "fail",
+        confirm_timeout: timedelta | float = 60.0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.step_occurrence_id = step_occurrence_id
+        self.option = option
+        self.option_id = option_id
+        self.option_type = option_type
+        self.comment = comment
+        self.attachments = attachments
+        self.files = files
+        self.on_step_moved = on_step_moved
+        self.confirm_timeout = confirm_timeout
+
+    def act(self, context: Context) -> dict[str, Any] | None:
+        self._check_parameters()
+        pin = self.pinned(context, "respond", self._given_pin(), "step_occurrence_id")
+        # Where only the step occurrence is given, the item may have another instance by the next try.
+        self._store = task_state_store(context)
+        by_item = Pin(self._store, "instance", None)
+        self._stored = Pin(self._store, "chosen_option", None)
+        bound = {**(by_item.value or {}), **{name: value for name, value in (pin.value or {}).items() if value}}
+        instance_id = str(bound.get("instance_id") or self.find_instance_id())
+        occurrence_id = bound.get("step_occurrence_id")
+        outcome = None if occurrence_id is None else self._earlier_choice(occurrence_id).get("outcome")
+        if outcome == TAKEN:
+            return self._taken_before(instance_id, str(occurrence_id))
+        is_sent = outcome in (UNKNOWN, SERVER_FAILED)
+        if is_sent:
+            view = self._view_after_sending(instance_id, str(occurrence_id))
+        else:
+            view = self.first_view(instance_id, occurrence_id)
+        if pin.is_outdated:
+            return self.act(context)
+        if view.occurrence_id is None or (view.recorded is None and not view.is_current):
+            self.moved(self._over(view, instance_id), self.on_step_moved)
+            return None
+        if view.recorded is None:
+            if not is_sent:  # else it may be recorded without being shown
+                self.check_pending(view)
+            with self._outcome_unknown(outcome == UNKNOWN, view):
+                chosen = self._choose(rules.response_options(view.step or {}))
+                files = attached_files("files", self.files, largest=MAX_FILE_BYTES)
+        # Only now it is certain that this step occurrence is the user's to respond to.
+        if pin.value is None:
+            pin.persist({"instance_id": instance_id, "step_occurrence_id": view.occurrence_id})
+        elif not pin.value.get("instance_id") and by_item.value is None:
+            by_item.persist({"instance_id": instance_id})
+        if view.recorded is not None:
+            return self.already_recorded(view, instance_id, is_outcome_unknown=is_sent)
+        at = {"step": (view.step or {}).get("name"), "item_id": str_id(view.instance.get("item_id"))}
+        chosen = {**chosen, **at, "step_occurrence_id": view.occurrence_id}
+        with self._outcome_unknown(outcome == UNKNOWN, view):
+            request = self._request(instance_id, chosen, files)
+        return self._respond(request, instance_id, chosen, is_outcome_unknown=outcome == UNKNOWN)
+
+    @contextlib.contextmanager
+    def _outcome_unknown(self, is_outcome_unknown: bool, view: View) -> Iterator[None]:
+        """Where an earlier try has sent a response, say so if this try cannot send it again."""
+        try:
+            yield
+        except WorkflowsError as error:
+            if not is_outcome_unknown:
+                raise
+            raise OutcomeUnknown(
+                f"An earlier try of this task has sent a response to step occurrence {view.occurrence_id}, "
+                f"{self._no_record(view)}, and it cannot be sent again: {describe(error).rstrip('.')}"
+            ) from error
+
+    def _check_parameters(self) -> None:
+        self.check_instance()
+        require_exactly_one(option=self.option, option_id=self.option_id, option_type=self.option_type)
+        check_given(self, "step_occurrence_id")
+        check_choice("on_step_moved", self.on_step_moved, ON_STEP_MOVED)
+        if not isinstance(self.attachments or {}, Mapping):
+            raise ConfigurationError(f"attachments must be ids by kind, a mapping; got {self.attachments!r}.")
+        for kind, ids in (self.attachments or {}).items():
+            check_choice("the keys of attachments (paths go into files)", kind, rules.ATTACHMENT_KINDS)
+            if not ids or any(str(one).strip() in ("", "None") for one in as_list(ids)):
+                raise ConfigurationError(f"attachments: {kind} must hold ids, none of them empty.")
+
+    def _given_pin(self) -> dict[str, Any] | None:
+        if self.step_occurrence_id is None:
+            return None
+        return {
+            "instance_id": str_id(self.instance_id),
+            "step_occurrence_id": str_id(self.step_occurrence_id),
+        }
+
+    def _requested(self) -> dict[str, str | None]:
+        return {"name": self.option, "option_id": str_id(self.option_id), "option_type": self.option_type}
+
+    # --- what the record shows ---
+
+    def view(self, instance_id: str, occurrence_id: str | None) -> View:
+        """
+        Read an instance, and the user's response at a step occurrence.
+
+        :param occurrence_id: The step occurrence; None for the one where the instance stands.
+        """
+        user_id = self.hook.user_id
+        instance = self.show(instance_id)
+        step = rules.current_step(instance)
+        occurrence_id = occurrence_id or (None if step is None else str(step["id"]))
+        if occurrence_id is None:
+            return View(instance, None, user_id)
+        if step is not None and str(step["id"]) == occurrence_id:
+            return View(instance, occurrence_id, user_id, rules.recorded_response(instance, occurrence_id, user_id))
+        try:
+            history = self.hook.get_instance_history(instance_id, project_id=self.level)
+            recorded = rules.recorded_in_history(history, occurrence_id, user_id)
+        except ApiError as unreadable:
+            return View(instance, occurrence_id, user_id, unreadable=unreadable)
+        return View(instance, occurrence_id, user_id, recorded)
+
+    def first_view(self, instance_id: str, occurrence_id: str | None) -> View:
+        """Read where the instance stands before anything is decided; wait while it is between two steps."""
+        view = self.at_a_step(instance_id, partial(self.view, instance_id, occurrence_id), lambda view: view.is_between)
+        if view.unreadable is not None:
+            raise view.unreadable
+        return view
+
+    def _view_after_sending(self, instance_id: str, occurrence_id: str) -> View:
+        """Read what became of the response that an earlier try has sent: recorded, or the step is still current."""
+        self.log.info("An earlier try of this task has sent a response. Reading what became of it.")
+        read = partial(self.view, instance_id, occurrence_id)
+        view = poll_until(read, lambda view: view.recorded is not None or view.is_current, self.confirm_timeout)
+        if view is None or (view.recorded is None and not view.is_current):
+            option = self._earlier_choice(occurrence_id).get("name")
+            record = "the record cannot be read" if view is None else self._no_record(view)
+            raise OutcomeUnknown(
+                f"An earlier try of this task has sent the response {option!r} to step occurrence {occurrence_id} of "
+                f"instance {instance_id}; {record}"
+            )
+        return view
+
+    def _taken_before(self, instance_id: str, occurrence_id: str) -> dict[str, Any]:
+        """Return the task's result where Procore took the response of an earlier try, which ended before it said so."""
+        view = self._confirmed(instance_id, occurrence_id)
+        if view.recorded is not None and self._compare(view)[0] is not None:
+            return self.already_recorded(view, instance_id)
+        chosen = self._earlier_choice(occurrence_id)
+        if not rules.option_fits(chosen, **self._requested()):
+            raise ResponseConflict(
+                f"An earlier try of this task has given the response {chosen['name']!r} to step occurrence "
+                f"{occurrence_id} of instance {instance_id}; it was not changed to {self._requested_label!r}."
+            )
+        self.log.info("Procore took the response %r of an earlier try; nothing is sent.", chosen["name"])
+        response = {**chosen, "comment": self.comment}
+        return self._result(view, instance_id, response, already_recorded=True, confirmed=False)
+
+    def check_pending(self, view: View) -> None:
+        """
+        Require that the step waits for the connection's user.
+
+        :raises ConfigurationError: it does not; the message names those for whom it waits.
+        """
+        if view.waits or view.step is None:
+            return
+        pending = rules.pending_assignees(view.step)
+        names = ", ".join(f"{a.get('name')} ({a.get('login')}, id {a.get('id')})" for a in pending) or "nobody"
+        raise ConfigurationError(
+            f"User {view.user_id} ({self.hook.user_login}) of connection {self.procore_conn_id!r} is not a pending "
+            f"assignee of step {view.step.get('name')!r} of instance {view.instance.get('id')}; it waits for {names}. "
+            "It may become this user's turn later: wait for that with ProcoreResponseRequestedSensor and pass on its "
+            "step_occurrence_id. If the step is never this user's, make the user one of its assignees."
+        )
+
+    def _choose(self, options: list[dict[str, Any]]) -> dict[str, Any]:
+        """Return the option that is meant, ``{id, name, type, others}``, with the other options of its step."""
+        chosen = rules.choose_option(options, **self._requested())
+        return {**chosen, "others": [option for option in options if option is not chosen]}
+
+    def _compare(self, view: View, chosen: Mapping[str, Any] | None = None) -> tuple[bool | None, dict[str, Any]]:
+        """Return whether what is recorded is what is meant, None if that cannot be told, and what to report of it."""
+        recorded = {**(view.recorded or {})}
+        options = rules.response_options(view.step) if view.step is not None and view.is_current else []
+        earlier = self._earlier_choice(view.occurrence_id)
+        if not options and "others" in earlier:
+            options = [earlier, *earlier["others"]]
+        if chosen is None and options:
+            with contextlib.suppress(ConfigurationError):
+                chosen = self._choose(options)
+        if chosen is None:
+            return rules.is_recorded_response(recorded, **self._requested()), recorded
+        option = {name: chosen.get(name) for name in ("id", "name", "type")}
+        return rules.is_recorded_option(recorded, chosen), {**recorded, **option}
+
+    def _check_same(self, view: View, same: bool | None) -> None:
+        recorded = view.recorded or {}
+        if same is not True:
+            explanation = (
+                f"it was not changed to {self._requested_label!r}. Procore keeps the first response."
+                if same is False
+                else f"nothing tells whether that is {self._requested_label!r}. If it is, nothing is left to do."
+            )
+            raise ResponseConflict(
+                f"This step already carries the response {recorded['name']!r} (type {recorded['type']}, at "
+                f"{recorded['at']}) of user {view.user_id}; {explanation}"
+            )
+        if (recorded.get("comment") or "").strip() != (self.comment or "").strip():
+            self.log.warning("The recorded response has another comment; Procore keeps the first one.")
+
+    @property
+    def _requested_label(self) -> str | None:
+        return next(value for value in self._requested().values() if value is not None)
+
+    def already_recorded(self, view: View, instance_id: str, *, is_outcome_unknown: bool = False) -> dict[str, Any]:
+        """
+        Return the task's result where the response was on record before this try has sent anything.
+
+        :param is_outcome_unknown: Whether it may be one that an earlier try of the task has sent.
+        """
+        same, reported = self._compare(view)
+        if same is None and is_outcome_unknown:
+            raise self._cannot_tell(view, OutcomeUnknown("An earlier try of this task has sent a response"))
+        self._check_same(view, same)
+        self.log.info("The response %r is already recorded; nothing is sent.", (view.recorded or {}).get("name"))
+        return self._result(view, instance_id, reported, already_recorded=True, confirmed=True)
+
+    # --- sending ---
+
+    def _respond(
+        self, request: Callable[[], None], instance_id: str, chosen: Mapping[str, Any], *, is_outcome_unknown: bool
+    ) -> dict[str, Any] | None:
+        """
+        Send the response, and find out what became of it.
+
+        :param request: Sends it.
+        :param is_outcome_unknown: Whether an earlier try has sent a response whose outcome is unknown.
+        """
+        self._persist_outcome(chosen, UNKNOWN)  # before it is sent: a try that dies from here on leaves a doubt
+        lost: WorkflowsError | None = None
+        can_be_repeated = False
+        try:
+            request()
+        except NOTHING_DONE as rejected:
+            if not is_outcome_unknown:
+                return self._rejected(rejected, instance_id, chosen)
+            lost = rejected
+        except WorkflowsError as error:
+            lost = error
+            can_be_repeated = True
+        if lost is None:
+            self._persist_outcome(chosen, TAKEN)
+            view = self._confirmed(instance_id, str(chosen["step_occurrence_id"]))
+        else:
+            if is_outcome_unknown:  # what is unknown is what became of the earlier response
+                lost = OutcomeUnknown(describe(lost).rstrip("."))
+            view = self._resolved(lost, instance_id, chosen, request if can_be_repeated else None)
+        return self._given(view, lost, instance_id, chosen)
+
+    def _resolved(
+        self, lost: WorkflowsError, instance_id: str, chosen: Mapping[str, Any], request: Callable[[], None] | None
+    ) -> View:
+        """Find out what became of a response whose answer was lost; send it again, once, where that changes nothing."""
+        occurrence_id = str(chosen["step_occurrence_id"])
+        where = f"step occurrence {occurrence_id} of instance {instance_id}"
+        seen: list[View] = []
+
+        def read() -> View | None:
+            view = self.view(instance_id, occurrence_id)
+            seen[:] = [view]
+            if view.recorded is None and not view.waits:
+                raise view.unreadable or WorkflowsError(
+                    f"Of {where} {self._no_record(view)}; the instance {view.where}."
+                )
+            return None if view.recorded is None else view
+
+        def again() -> View | None:
+            # By the documents an identical response changes nothing, as long as the step is current.
+            if request is None or (seen and seen[0].is_over):
+                return None
+            request()
+            self._persist_outcome(chosen, TAKEN)
+            return self._confirmed(instance_id, occurrence_id)
+
+        missing = f"the record does not show a response of user {self.hook.user_id} to {where}"
+        try:
+            return resolve_unknown_outcome(lost, read, self.confirm_timeout, missing=missing, again=again)
+        except ServerError:  # and the step still waits: the next try may send it as if it were the first
+            self._persist_outcome(chosen, SERVER_FAILED)
+            raise
+
+    def _rejected(self, rejected: WorkflowsError, instance_id: str, chosen: Mapping[str, Any]) -> dict[str, Any] | None:
+        """End the task where Procore did not take the response: another task was faster, or the step has moved on."""
+        if not isinstance(rejected, REJECTED):  # it was not sent, or not looked at
+            self._persist_outcome(chosen, NOT_TAKEN)
+            raise rejected
+        view = poll_until(
+            partial(self.view, instance_id, str(chosen["step_occurrence_id"])),
+            lambda view: view.recorded is not None or view.is_over,
+            self.confirm_timeout if rejected.status_code in PERHAPS_MOVED else 0,
+        )
+        if view is None:
+            raise rejected
+        if view.recorded is not None:
+            self.log.info("%s A response is recorded all the same.", describe(rejected))
+            return self.already_recorded(view, instance_id)
+        self._persist_outcome(chosen, NOT_TAKEN)
+        if not view.is_over:
+            raise rejected
+        self.moved(f"{self._over(view, instance_id)} {describe(rejected)}", self.on_step_moved)
+        return None
+
+    def _confirmed(self, instance_id: str, occurrence_id: str) -> View:
+        """
+        Read until the record shows a response that Procore has taken with the documented 204.
+
+        The history may be hidden from the user; but a step occurrence that goes on waiting contradicts the 204.
+        """
+        read = partial(self.view, instance_id, occurrence_id)
+        view = poll_until(read, lambda view: view.recorded is not None, self.confirm_timeout)
+        if view is not None and view.recorded is None and view.waits:
+            raise OutcomeUnknown(
+                f"Procore took the response (204); but {self.confirm_timeout:.0f} s later step occurrence "
+                f"{occurrence_id} of instance {instance_id} still waits for user {view.user_id}"
+            )
+        if view is None or view.recorded is None:
+            self.log.warning(
+                "Procore took the response (204), and %.0f s later its record does not show it: %s.",
+                self.confirm_timeout,
+                "it cannot be read" if view is None else f"the instance {view.where}, and {self._no_record(view)}",
+            )
+        return View({}, occurrence_id, self.hook.user_id) if view is None else view
+
+    def _given(
+        self, view: View, lost: WorkflowsError | None, instance_id: str, chosen: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        """
+        Return the task's result for a response that this try has sent.
+
+        :param view: What shows it, or where Procore took it, does not.
+        :param lost: Why nobody knows what Procore answered; None if it took it at once.
+        """
+        same = None if view.recorded is None else self._compare(view, chosen)[0]
+        if view.recorded is not None and same is None and lost is not None:
+            raise self._cannot_tell(view, lost)
+        if same is not None:
+            self._check_same(view, same)
+        self.log.info(
+            "Responded %r to step %r of instance %s (item %s) as user %s (occurrence %s).",
+            *(chosen["name"], chosen["step"], instance_id, chosen["item_id"], view.user_id, view.occurrence_id),
+        )
+        response = {**chosen, "comment": self.comment}
+        return self._result(view, instance_id, response, already_recorded=False, confirmed=same is True)
+
+    def _request(self, instance_id: str, chosen: Mapping[str, Any], files: list[AttachedFile]) -> Callable[[], None]:
+        """Upload the files, and return the function that sends the response."""
+        attachments = {
+            kind: [str(one).strip() for one in as_list(ids)] for kind, ids in (self.attachments or {}).items()
+        }
+        if files:
+            uploads = FileUploads(self.hook, self.level, self._store, UPLOAD_PART)
+            attachments["upload_ids"] = [*attachments.get("upload_ids", []), *map(uploads.upload, files)]
+        # Of all that is sent: a server that compares rejects a token that it has seen with something else.
+        token = rules.idempotency_token(
+            self.hook.company_id,
+            instance_id,
+            chosen["step_occurrence_id"],
+            self.hook.user_id,
+            chosen["id"],
+            self.comment,
+            attachments,
+        )
+        return partial(
+            self.hook.respond,
+            instance_id,
+            step_occurrence_id=chosen["step_occurrence_id"],
+            option_id=chosen["id"],
+            comment=self.comment,
+            attachments=attachments,
+            idempotency_token=token,
+            project_id=self.level,
+        )
+
+    # --- words ---
+
+    def _earlier_choice(self, occurrence_id: str | None) -> dict[str, Any]:
+        """Return what an earlier try chose at a step occurrence, and what became of it; nothing if it chose none."""
+        earlier = self._stored.value or {}
+        return earlier if earlier.get("step_occurrence_id") in (None, occurrence_id) else {}
+
+    def _persist_outcome(self, chosen: Mapping[str, Any], outcome: str) -> None:
+        self._stored.persist({**chosen, "outcome": outcome})
+
+    def _over(self, view: View, instance_id: str) -> str:
+        if view.occurrence_id is None:
+            return f"Instance {instance_id} has ended; no step of it waits for a response."
+        return (
+            f"Step occurrence {view.occurrence_id} of instance {instance_id} is over, and {self._no_record(view)}; the "
+            f"instance {view.where}."
+        )
+
+    @staticmethod
+    def _no_record(view: View) -> str:
+        if view.unreadable is not None:
+            return f"its history cannot be read ({describe(view.unreadable).rstrip('.')})"
+        return f"the record shows no response of user {view.user_id}"
+
+    def _cannot_tell(self, view: View, lost: WorkflowsError) -> OutcomeUnknown:
+        recorded = view.recorded or {}
+        return OutcomeUnknown(
+            f"{describe(lost).rstrip('.')}; the record shows the response {recorded.get('name')!r} (type "
+            f"{recorded.get('type')}) of user {view.user_id} to step occurrence {view.occurrence_id}, and does not "
+            f"tell whether that is {self._requested_label!r}"
+        )
+
+    def _result(
+        self, view: View, instance_id: str, response: Mapping[str, Any], *, already_recorded: bool, confirmed: bool
+    ) -> dict[str, Any]:
+        return {
+            "instance_id": instance_id,
+            "item_id": str_id(view.instance.get("item_id")) or response.get("item_id"),
+            "project_id": self.level,
+            "step": response.get("step"),
+            "step_occurrence_id": view.occurrence_id,
+            "option": response.get("name"),
+            "option_id": response.get("id"),
+            "type": response.get("type"),
+            "comment": response.get("comment"),
+            "user_id": view.user_id,
+            "already_recorded": already_recorded,
+            "confirmed": confirmed,
+        }

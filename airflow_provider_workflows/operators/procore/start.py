@@ -1,0 +1,343 @@
+"""The operator that starts the workflow of an item in Procore (Workflows v2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_workflows.exceptions import (
+    NOTHING_DONE,
+    ConfigurationError,
+    InstanceActive,
+    OutcomeUnknown,
+    ServerError,
+    UnexpectedResponse,
+    WorkflowsError,
+)
+from airflow_provider_workflows.operators.base import (
+    Pin,
+    WaitingOperator,
+    describe,
+    poll_until_found,
+    resolve_unknown_outcome,
+)
+from airflow_provider_workflows.operators.procore.base import (
+    ON_ACTIVE_INSTANCE,
+    REJECTED,
+    ProcoreOperator,
+    where_it_stands,
+)
+from airflow_provider_workflows.rules import procore as rules
+from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, str_id
+from airflow_provider_workflows.triggers.procore import ProcoreInstanceWaitTrigger
+from airflow_provider_workflows.version_compat import task_state_store
+
+if TYPE_CHECKING:
+    from datetime import timedelta
+
+    from airflow.sdk import Context
+
+
+class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
+    """
+    Starts the workflow of an item, once, and waits for its end if asked to.
+
+    An item has one active instance at most. One that is there already is adopted: the task succeeds with it, as
+    does a retry whose earlier try started it. What the first try saw and did is stored in Airflow's task state
+    store (3.3+); on an older Airflow a retry knows only the active instance, and would start again an item whose
+    instance has ended in between. Where the answer to the start was lost, a new instance of the item counts as started
+    by the task if Procore names the connection's user as its creator; else it is reported as adopted.
+
+    Returns ``{instance_id, item_id, tool_type, project_id, step, step_occurrence_id, started_at, ended_at,
+    adopted, outcome}``; ``outcome`` is None, or with ``wait_for_completion`` what ``ProcoreInstanceSensor`` returns.
+
+    Reference: https://developers.procore.com/reference/rest/workflows-instances
+
+    :param tool_type: Tool of the item, such as ``purchase_order_contract`` (templated).
+    :param item_id: The item (templated).
+    :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
+    :param template_id: Template to start from (templated).
+    :param preset_id: Preset to start from; beats the template; with neither, the default preset (templated).
+    :param on_active_instance: What to do when the item has an active instance already that the task did not
+        start: ``adopt`` (default) or ``fail``.
+    :param wait_for_completion: Wait until the instance is complete or terminated.
+    :param cancel_on_kill: Terminate the instance when the task is killed while it waits, unless it was adopted. In
+        a triggerer that takes Airflow 3.3.
+    :param confirm_timeout: Seconds, or a timedelta, to read on for an instance whose answer was lost; default 60.
+    :param wait_timeout: Seconds that the wait may take; default 7 days.
+    :param poll_interval: Seconds between two polls; by default ``[workflows] poke_interval``, else 60.
+    :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
+    :raises ConfigurationError: a parameter is missing, an unknown tool, or a preset that is not valid.
+    :raises InstanceActive: the item has an active instance, with ``on_active_instance="fail"``; never retried.
+    :raises OutcomeUnknown: the answer was lost and reading shows no new instance of the task's; never retried.
+    """
+
+    template_fields: Sequence[str] = (
+        *ProcoreOperator.template_fields,
+        "tool_type",
+        "item_id",
+        "tool_subtype",
+        "template_id",
+        "preset_id",
+    )
+
+    def __init__(
+        self,
+        *,
+        tool_type: str,
+        item_id: str | int,
+        tool_subtype: str | int | None = None,
+        template_id: str | int | None = None,
+        preset_id: str | int | None = None,
+        on_active_instance: str = "adopt",
+        wait_for_completion: bool = False,
+        cancel_on_kill: bool = False,
+        confirm_timeout: timedelta | float = 60.0,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.tool_type = tool_type
+        self.item_id = item_id
+        self.tool_subtype = tool_subtype
+        self.template_id = template_id
+        self.preset_id = preset_id
+        self.on_active_instance = on_active_instance
+        self.wait_for_completion = wait_for_completion
+        self.cancel_on_kill = cancel_on_kill
+        self.confirm_timeout = confirm_timeout
+        self._awaited: str | None = None  # the instance that a kill would terminate
+        self._answered: Mapping[str, Any] | None = None  # what Procore answered to the start
+
+    def act(self, context: Context) -> Any:
+        self._check_parameters()
+        journal = Pin(task_state_store(context), "start", None)
+        instance_id, adopted = self._started(journal) or self._start(journal)
+        if not self.wait_for_completion:
+            instance = self._show(instance_id, self._answered)
+            self.link_to(instance)
+            return self._result(instance_id, instance, adopted, None)
+        # Only for the link: whatever this answers, there is an instance to wait for.
+        self.link_to(self._show(instance_id, self._answered or {"id": instance_id, "item_id": str_id(self.item_id)}))
+        cancels = self.cancel_on_kill and not adopted
+        self._awaited = instance_id if cancels else None
+        return self.wait(
+            context,
+            partial(
+                ProcoreInstanceWaitTrigger,
+                procore_conn_id=self.procore_conn_id,
+                company_id=str_id(self.company_id),
+                project_id=self.level,
+                instance_id=instance_id,
+                tool_type=self.tool_type,
+                item_id=str_id(self.item_id),
+                terminate_on_kill=cancels,
+                resume_kwargs={"adopted": adopted},
+            ),
+        )
+
+    def _show(self, instance_id: str, known: Mapping[str, Any] | None) -> Mapping[str, Any]:
+        """Show an instance; where it cannot be read, return what is known of it, if anything is."""
+        try:
+            return self.hook.get_instance(instance_id, project_id=self.level)
+        except WorkflowsError as unreadable:
+            if known is None:
+                raise
+            self.log.warning("%s The task goes on with what is known of instance %s.", unreadable, instance_id)
+            return known
+
+    def finish(self, context: Context, response: Mapping[str, Any]) -> dict[str, Any]:
+        outcome = response["result"]
+        known = {
+            "id": outcome["instance_id"],
+            **{name: outcome[name] for name in ("item_id", "started_at", "ended_at")},
+            "tool_type": self.tool_type,
+        }
+        instance = self._show(outcome["instance_id"], known)
+        self.link_to(instance)
+        self.log.info("%s", response["reason"])
+        if outcome["state"] == "terminated" and self.cancel_on_kill and not response["resume_kwargs"]["adopted"]:
+            self._check_kill(outcome["instance_id"])
+        return self._result(outcome["instance_id"], instance, response["resume_kwargs"]["adopted"], outcome)
+
+    def _check_kill(self, instance_id: str) -> None:
+        """Fail when it was an earlier, killed try of the task that terminated the instance."""
+        by = rules.terminated_by(self.hook.get_instance_history(instance_id, project_id=self.level))
+        if by == self.hook.user_id:
+            raise AirflowFailException(
+                f"WaitFailed: instance {instance_id} was terminated by user {by} of this connection, by a killed try "
+                "of this task most likely. Clear the task to start another instance."
+            )
+
+    def on_kill(self) -> None:
+        if self._awaited is None:
+            return
+        self.log.info("Terminating instance %s, because the task was killed.", self._awaited)
+        try:
+            self.hook.terminate_instance(self._awaited, project_id=self.level)
+        except OutcomeUnknown:  # by the documents the same again changes nothing
+            self.hook.terminate_instance(self._awaited, project_id=self.level)
+        self.log.info("Terminated instance %s (item %s).", self._awaited, str_id(self.item_id))
+
+    def _check_parameters(self) -> None:
+        check_required(tool_type=self.tool_type, item_id=self.item_id)
+        check_choice("on_active_instance", self.on_active_instance, ON_ACTIVE_INSTANCE)
+        check_given(self, "project_id", "tool_subtype", "template_id", "preset_id")
+        self.check_wait()
+
+    def _started(self, journal: Pin) -> tuple[str, bool] | None:
+        """Return the instance that is there already and whether it is adopted, or None if one is to be started."""
+        if journal.value is not None:
+            if journal.value["instance_id"] is not None:
+                instance_id, adopted = str(journal.value["instance_id"]), bool(journal.value["adopted"])
+                did = "adopted" if adopted else "started"
+                self.log.info("An earlier try of this task has %s instance %s; nothing is sent.", did, instance_id)
+                return instance_id, adopted
+            if journal.value["sent"]:
+                return self._resolved(
+                    journal, OutcomeUnknown("An earlier try was cut off while it started the workflow")
+                )
+            new = self._new_instance(journal.value["before"]) if journal.value["failed"] else None
+            if new is not None:  # it shows only now that it was started all the same
+                return self._stored(journal, *new)
+        active = rules.active_instance(self._instances())
+        return None if active is None else self._adopt(journal, active)
+
+    def _start(self, journal: Pin) -> tuple[str, bool]:
+        self._check_preset()
+        user_id = self.hook.user_id
+        before = [str(instance["id"]) for instance in self._instances()]
+        found = {"before": before, "sent": True, "failed": False, "instance_id": None, "adopted": False}
+        journal.persist(found)
+        try:
+            instance = self.hook.start_instance(
+                self.tool_type,
+                str(str_id(self.item_id)),
+                tool_subtype=str_id(self.tool_subtype),
+                template_id=str_id(self.template_id),
+                preset_id=str_id(self.preset_id),
+                project_id=self.level,
+            )
+            instance_id = str_id(instance.get("id"))
+            if not instance_id or not rules.is_response_requested_from(instance, item_id=str_id(self.item_id)):
+                raise UnexpectedResponse("The answer to the start does not show an instance of the item")
+        except NOTHING_DONE as rejected:
+            journal.persist({**found, "sent": False})
+            if not isinstance(rejected, REJECTED):
+                raise
+            active = poll_until_found(lambda: rules.active_instance(self._instances()), 0)
+            if active is None:
+                self.hook.check_tool(self.tool_type)
+                raise
+            self.log.info("%s Somebody else was faster.", describe(rejected))
+            return self._adopt(journal, active)
+        except WorkflowsError as lost:
+            return self._resolved(journal, lost)
+        self._answered = instance
+        if instance_id in before:
+            return self._adopt(journal, instance_id)
+        by = rules.created_by(instance)
+        if by not in (None, user_id):
+            self.log.warning("Procore says that user %s has started instance %s: it is adopted.", by, instance_id)
+        return self._stored(journal, instance_id, by not in (None, user_id))
+
+    def _resolved(self, journal: Pin, lost: WorkflowsError) -> tuple[str, bool]:
+        """Read until the item has a new instance; nothing is started after an unknown outcome."""
+        before = (journal.value or {})["before"]
+        try:
+            instance_id, adopted = resolve_unknown_outcome(
+                lost,
+                partial(self._new_instance, before),
+                self.confirm_timeout,
+                missing=(
+                    f"{self.confirm_timeout:.0f} s later item {self.item_id} of tool {self.tool_type} shows no new "
+                    "instance that is known to be this task's"
+                ),
+            )
+        except ServerError:  # and there is no new instance: the next try looks once more, and starts one
+            journal.persist({**(journal.value or {}), "sent": False, "failed": True})
+            raise
+        return self._stored(journal, instance_id, adopted)
+
+    def _new_instance(self, before: Sequence[str]) -> tuple[str, bool] | None:
+        """
+        Return the item's new instance and whether it is adopted; None where there is none that can be taken.
+
+        Who has started it tells whose it is. Where nothing tells that, it may be somebody else's, so it is adopted.
+        """
+        new = [(row, self._creator(row)) for row in self._instances() if str(row["id"]) not in before]
+        own = [row for row, by in new if by == self.hook.user_id]
+        if own:
+            return rules.newest_instance(own), False
+        others = [row for row, by in new if by is None or not rules.has_ended(row)]
+        if not others:
+            return None
+        instance_id = rules.newest_instance(others)
+        by = next(by for row, by in new if str(row["id"]) == instance_id)
+        words = "nothing tells who has started it" if by is None else f"user {by} has started it"
+        if self.on_active_instance == "fail":
+            raise OutcomeUnknown(f"Item {self.item_id} has the new instance {instance_id}, and {words}")
+        self.log.info("Item %s has the new instance %s, and %s: it is adopted.", self.item_id, instance_id, words)
+        return instance_id, True
+
+    def _creator(self, row: Mapping[str, Any]) -> str | None:
+        by = rules.created_by(row)
+        return by or rules.created_by(self.hook.get_instance(str(row["id"]), project_id=self.level))
+
+    def _stored(self, journal: Pin, instance_id: str, adopted: bool) -> tuple[str, bool]:
+        journal.persist({**(journal.value or {}), "instance_id": instance_id, "adopted": adopted})
+        if not adopted:
+            self.log.info(
+                "Started instance %s of item %s (%s)%s as user %s.",
+                *(instance_id, str_id(self.item_id), self.tool_type),
+                *(where_it_stands(self._answered or {}), self.hook.user_id),
+            )
+        return instance_id, adopted
+
+    def _adopt(self, journal: Pin, instance_id: str) -> tuple[str, bool]:
+        if self.on_active_instance == "fail":
+            raise InstanceActive(
+                f"Item {self.item_id} of tool {self.tool_type} has the active instance {instance_id}. Set "
+                "on_active_instance to 'adopt' if that is no failure."
+            )
+        self.log.info("Item %s has the active instance %s; no other one is started.", self.item_id, instance_id)
+        journal.persist({"before": [], "sent": False, "failed": False, "instance_id": instance_id, "adopted": True})
+        return instance_id, True
+
+    def _check_preset(self) -> None:
+        if self.preset_id is None:
+            return
+        preset_id = str(str_id(self.preset_id))
+        if self.hook.get_preset(preset_id, project_id=self.level).get("valid") is False:
+            raise ConfigurationError(
+                f"preset_id: preset {preset_id} is not valid, so no workflow can start from it. Complete it in Procore."
+            )
+
+    def _instances(self) -> list[dict[str, Any]]:
+        rows = self.hook.list_item_instances(
+            self.tool_type,
+            str(str_id(self.item_id)),
+            self.level,
+            tool_subtype=str_id(self.tool_subtype),
+            required=False,
+        )
+        return [row for row in rows if row.get("id") is not None]
+
+    def _result(
+        self, instance_id: str, instance: Mapping[str, Any], adopted: bool, outcome: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
+        step = rules.current_step(instance) or {}
+        return {
+            "instance_id": instance_id,
+            "item_id": str_id(instance.get("item_id")),
+            "tool_type": instance.get("tool_type"),
+            "project_id": self.level,
+            "step": step.get("name"),
+            "step_occurrence_id": str_id(step.get("id")),
+            "started_at": instance.get("started_at"),
+            "ended_at": instance.get("ended_at"),
+            "adopted": adopted,
+            "outcome": outcome,
+        }

@@ -1,0 +1,619 @@
+"""Operators for Procore's Legacy Workflows (v1) API."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta, timezone
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
+
+from airflow_provider_workflows.exceptions import (
+    ApiError,
+    AuthenticationError,
+    ConfigurationError,
+    ConnectionFailed,
+    OutcomeUnknown,
+    PermissionDenied,
+    RateLimited,
+    ResponseConflict,
+    ServerError,
+    StepMoved,
+    UnexpectedResponse,
+    WorkflowsError,
+)
+from airflow_provider_workflows.operators.base import Pin, WaitingOperator, describe, poll_until_found
+from airflow_provider_workflows.operators.object_storage import AttachedFile, attached_files
+from airflow_provider_workflows.operators.procore.base import ON_STEP_MOVED
+from airflow_provider_workflows.operators.procore_legacy.base import ProcoreLegacyOperator
+from airflow_provider_workflows.rules import procore_legacy as rules
+from airflow_provider_workflows.rules.datetimes import parse_time
+from airflow_provider_workflows.rules.parameters import (
+    as_list,
+    check_choice,
+    check_required,
+    require_exactly_one,
+    str_id,
+)
+from airflow_provider_workflows.rules.payload import documented_form
+from airflow_provider_workflows.version_compat import task_state_store
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+
+Json = Mapping[str, Any]
+
+MAX_ATTACHMENT_BYTES = 32 * 2**20  # bytes of all files together: the form they are sent in is held in memory
+# What lists no activity can be between two states, unless nothing has happened to it for that long.
+ENDED_AFTER = timedelta(minutes=10)
+
+
+class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperator):
+    """
+    Performs one activity of a legacy workflow instance, once.
+
+    The activity belongs to one visit of a state. Give ``state_id`` and ``state_set_at`` from
+    ``ProcoreLegacyInstanceSensor``; without them the task is bound to the state in which it first finds the
+    activity open, which Airflow's task state store keeps (3.3+), and every retry performs the activity in that visit
+    or not at all. An activity that the history already shows for this visit succeeds without writing: the user's own,
+    or a colleague's once the activity is not open to that role any more. A cleared task performs it again where it
+    can be performed; where it cannot, the row that this DAG run has made before is the result.
+
+    One activity need not move the state: other roles may have to act, too. With ``wait_for_state_change`` the
+    task then waits, and neither its resumption nor a retry performs the activity again. For anything but the
+    next state use ``ProcoreLegacyInstanceSensor`` instead.
+
+    After an unknown outcome (a lost response, a 500, a try that was killed while it sent) only reading follows: the
+    task succeeds if the history shows the activity, and else fails with ``OutcomeUnknown``. On an Airflow before 3.3
+    a retry does not know that an earlier try was killed while it sent. There the history protects: a retry whose
+    ``state_id`` and ``state_set_at`` are given sends nothing once the history shows the activity. It sends a second
+    time if the killed request takes effect later than the retry reads, or if Procore stores another user than was sent
+    and lists the activity as open still; set ``retries=0`` where that must not happen.
+
+    Returns ``{instance_id, object_id, object_type, project_id, activity, activity_id, role_id, history_id,
+    performed_by, comments, performed_at, state_before: {id, name, status, set_at}, already_performed}``, with
+    ``wait_for_state_change`` also ``state_after: {id, name, status, set_at}``, the state found when it had moved
+    on, or None when the instance ended without another state, and ``terminated_at``; or None with
+    ``on_state_moved="succeed"``. Pass ``history_id`` as ``after`` to ``ProcoreLegacyInstanceSensor``.
+
+    Reference: https://developers.procore.com/documentation/tutorial-workflows
+
+    :param instance_id: The instance (templated); or give the object.
+    :param object_type: Tool or class of the object, such as ``PurchaseOrderContract`` (templated).
+    :param object_id: The object whose instance is meant (templated).
+    :param state_id: Id of the state that the activity is meant for (templated); goes with ``state_set_at``.
+    :param state_set_at: When that state was entered, as an ISO-8601 time (templated).
+    :param activity: Name of the activity, in any case (templated).
+    :param activity_id: Its id (templated); instead of ``activity``.
+    :param role: Name or id of the role to act in (templated); needed only where an activity is open to several.
+    :param performed_by: Login information id, login or e-mail address of a user of that role; default: the
+        connection's own user (templated).
+    :param comments: A note for the history, a text (templated).
+    :param attachments: Path, URL or ``ObjectStoragePath`` of a file to attach, or a list of them; 32 MiB in all
+        at most (templated).
+    :param prostore_file_ids: Ids of files to attach that Procore stores already (templated).
+    :param on_state_moved: What to do when that visit of the state is over, or the instance ended, without the
+        activity: ``fail`` (default), ``skip`` or ``succeed`` (templated).
+    :param confirm_timeout: Seconds, or a timedelta, to read on for an activity whose outcome is unknown, and for an
+        instance that lists no activity, as between two states; default 60.
+    :param wait_for_state_change: Wait until the state has moved on, or the instance ended; default False.
+    :param wait_timeout: Seconds to wait for that, by the clock on the wall from the first try that waited;
+        default 7 days.
+    :param poll_interval: Seconds between two looks; by default ``[workflows] poke_interval``, else 60.
+    :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
+    :raises ConfigurationError: a parameter is missing or fits nothing that can be performed now; the candidates are
+        listed; a file is not there or too large. The task is not bound to a visit yet, and may be retried.
+    :raises AirflowFailException: the state did not move on within ``wait_timeout``; never retried.
+    :raises StepMoved: the visit is over, with ``on_state_moved="fail"``; never retried.
+    :raises OutcomeUnknown: the outcome is unknown and the history does not show the activity, or the history does
+        not tell which of its rows is the activity's; never retried.
+    :raises ResponseConflict: an earlier try performed another activity than the task asks for now; never retried.
+    """
+
+    template_fields: Sequence[str] = (
+        *ProcoreLegacyOperator.template_fields,
+        "state_id",
+        "state_set_at",
+        "activity",
+        "activity_id",
+        "role",
+        "performed_by",
+        "comments",
+        "attachments",
+        "prostore_file_ids",
+        "on_state_moved",
+    )
+
+    def __init__(
+        self,
+        *,
+        state_id: str | int | None = None,
+        state_set_at: str | None = None,
+        activity: str | None = None,
+        activity_id: str | int | None = None,
+        role: str | int | None = None,
+        performed_by: str | int | None = None,
+        comments: str | None = None,
+        attachments: Any = None,
+        prostore_file_ids: Sequence[str | int] | str | int | None = None,
+        on_state_moved: str = "fail",
+        confirm_timeout: timedelta | float = 60.0,
+        wait_for_state_change: bool = False,
+        **kwargs: Any,
+    ):
+        super().__init__(**kwargs)
+        self.state_id = state_id
+        self.state_set_at = state_set_at
+        self.activity = activity
+        self.activity_id = activity_id
+        self.role = role
+        self.performed_by = performed_by
+        self.comments = comments
+        self.attachments = attachments
+        self.prostore_file_ids = prostore_file_ids
+        self.on_state_moved = on_state_moved
+        self.confirm_timeout = confirm_timeout
+        self.wait_for_state_change = wait_for_state_change
+
+    def act(self, context: Context) -> Any:
+        performed = self._perform_once(context)
+        if performed is None or not self.wait_for_state_change:
+            return performed
+        self.check_wait()
+        # Imported where it is needed: a DAG file is parsed far more often than anybody waits here.
+        from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyStateChangeWaitTrigger
+
+        return self.wait(
+            context,
+            partial(
+                ProcoreLegacyStateChangeWaitTrigger,
+                procore_conn_id=self.procore_conn_id,
+                company_id=str_id(self.company_id),
+                project_id=str_id(self.project_id),
+                instance_id=performed["instance_id"],
+                occurrence=performed["state_before"],
+                performed=performed,
+            ),
+        )
+
+    def finish(self, context: Context, response: Mapping[str, Any]) -> dict[str, Any]:
+        self.log.info("%s", response["reason"])
+        result: dict[str, Any] = response["result"]
+        self.link_to(result)
+        return result
+
+    def _perform_once(self, context: Context) -> dict[str, Any] | None:
+        # What was sent is stored before it is sent, and binds all later tries; a choice that was not sent does not.
+        sent = Pin(task_state_store(context), "activity", None)
+        if sent.value is not None and sent.value["sent"]:
+            return self._recover(sent.value)
+        self._check_parameters()
+        occurrence = self.pinned(context, "occurrence", self._given_occurrence(), "state_id and state_set_at")
+        files = self._attached()
+        pinned: dict[str, Any] = occurrence.value or {"instance_id": None, "state": None, "activities": None}
+        instance_id = pinned["instance_id"] or self.find_instance_id()
+        state = pinned["state"]
+        now, histories = self._read(instance_id)
+        self.link_to(now)
+        shown, row, unclear = self._recorded(context, now, histories, pinned)
+        # Only the user's own row is believed while the instance can be between two states.
+        if _is_between(now, state, histories) and (row is None or row.get("performed_by_id") != self._user_id):
+            now, histories = self._read_on(instance_id, state)
+            shown, row, unclear = self._recorded(context, now, histories, pinned)
+        if occurrence.is_outdated or sent.is_outdated:
+            return self._perform_once(context)
+        if row is not None and shown is not None:
+            return self._result(now, shown, row, already_performed=True)
+        if unclear:
+            raise OutcomeUnknown(
+                f"Whether activity {self._name} was performed in this state of instance {instance_id} cannot be told: "
+                f"Procore does not tell the activity, the role or the time of the rows {', '.join(unclear)} of its "
+                "history. Nothing was sent. Give activity_id instead of activity, and the role by its id, if that is "
+                "what is missing"
+            )
+        if now["terminated_at"] or rules.is_idle(now):
+            longest_quiet = datetime.now(timezone.utc) - ENDED_AFTER
+            if _is_between(now, state, histories) and not rules.is_quiet(now, histories, longest_quiet):
+                raise WorkflowsError(
+                    f"Instance {instance_id} lists no activity in state {now['state']!r}, and nothing says that it has "
+                    "ended: it can be between two states. Nothing was sent; a retry reads it again."
+                )
+            self._moved(now, state or rules.occurrence_of(now))
+            return None
+        has_left = state is not None and rules.has_left(state, now, histories)
+        if has_left is None:
+            raise UnexpectedResponse(
+                f"Whether instance {instance_id} is in the state that the activity is meant for cannot be told: it "
+                f"gives {now['state_set_at']!r} as the time of its state"
+            )
+        if has_left:
+            self._moved(now, state)
+            return None
+        here = rules.entered_occurrence(now, histories) if state is None else _named(state, now)
+        activity = self._choose(now)
+        occurrence.persist({"instance_id": instance_id, "state": here, "activities": now["activities"]})
+        return self._perform(now, here, activity, occurrence, sent, histories, files)
+
+    def _check_parameters(self) -> None:
+        self.check_instance()
+        require_exactly_one(activity=self.activity, activity_id=self.activity_id)
+        if self.state_id is not None or self.state_set_at is not None:
+            check_required(state_id=self.state_id, state_set_at=self.state_set_at)
+            if parse_time(str(self.state_set_at)) is None:
+                raise ConfigurationError(f"state_set_at must be an ISO-8601 time; got {self.state_set_at!r}.")
+        for name in ("role", "performed_by"):
+            if getattr(self, name) is not None:
+                check_required(**{name: getattr(self, name)})
+        performer = str(str_id(self.performed_by))
+        if self.performed_by is not None and not performer.isdecimal() and "@" not in performer:
+            raise ConfigurationError(
+                "performed_by must be a login information id, which is a number, or a login, which is an e-mail "
+                f"address; got {self.performed_by!r}."
+            )
+        if not all(file_id.isdecimal() for file_id in self._stored_files()):
+            raise ConfigurationError(f"prostore_file_ids must hold ids, numbers; got {self.prostore_file_ids!r}.")
+        self._comment()
+        check_choice("on_state_moved", self.on_state_moved, ON_STEP_MOVED)
+        self.check_wait()
+
+    def _comment(self) -> str | None:
+        """Return the note for the history, which must be known to be sendable before anything is sent."""
+        comment = self.comments
+        if comment is None:
+            return None
+        if isinstance(comment, bool) or not isinstance(comment, (str, int)):
+            raise ConfigurationError(f"comments must be a text; got a value of type {type(comment).__name__}.")
+        text = str(comment)
+        if text.strip() == "None":
+            raise ConfigurationError("comments was rendered to 'None'. Leave it out, or give a text.")
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise ConfigurationError("comments holds half of a character, which cannot be sent.") from None
+        return text
+
+    def _stored_files(self) -> list[str]:
+        return [] if self.prostore_file_ids is None else [str(str_id(i)) for i in as_list(self.prostore_file_ids)]
+
+    def _attached(self) -> list[AttachedFile]:
+        files = attached_files("attachments", self.attachments, largest=MAX_ATTACHMENT_BYTES)
+        size = sum(file.size for file in files)
+        if size > MAX_ATTACHMENT_BYTES:
+            raise ConfigurationError(
+                f"attachments: the files have {size} bytes together; the most is {MAX_ATTACHMENT_BYTES}. Store them "
+                "in Procore first, and give their prostore_file_ids."
+            )
+        return files
+
+    def _given_occurrence(self) -> dict[str, Any] | None:
+        if self.state_id is None:
+            return None
+        state = {"id": str_id(self.state_id), "name": None, "status": None, "set_at": str(self.state_set_at)}
+        return {"instance_id": str_id(self.instance_id), "state": state, "activities": None}
+
+    @property
+    def _requested(self) -> dict[str, str | None]:
+        return {
+            "name": str_id(self.activity),
+            "activity_id": str_id(self.activity_id),
+            "role": str_id(self.role),
+        }
+
+    @cached_property
+    def _user_id(self) -> str:
+        if self.performed_by is None:
+            return self.hook.user_id
+        given = str(str_id(self.performed_by))
+        return given if given.isdecimal() else self.hook.find_user_id(given, parameter="performed_by")
+
+    def _read(self, instance_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Return where the instance stands, and its history, newest first."""
+        now = rules.describe_instance(self.hook.get_instance(instance_id))
+        return now, self.hook.list_activity_histories(instance_id)
+
+    def _read_on(self, instance_id: str, state: Json | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        """Read an instance that lists no activity again for a while: it can be between two states."""
+        self.log.info("Instance %s lists no activity; reading again, for it can be between two states.", instance_id)
+        latest = self._read(instance_id)
+
+        def decided() -> bool | None:
+            nonlocal latest
+            latest = now, histories = self._read(instance_id)
+            return None if _is_between(now, state, histories) else True
+
+        poll_until_found(decided, self.confirm_timeout)
+        return latest
+
+    def _recorded(
+        self, context: Context, now: Json, histories: list[dict[str, Any]], pinned: Json
+    ) -> tuple[Json | None, Json | None, tuple[str, ...]]:
+        """Return the visit and the row that show the activity as performed, or None, and the rows that may show it."""
+        occurrence = pinned["state"]
+        if occurrence is None and not (now["terminated_at"] or rules.is_idle(now)):
+            occurrence = rules.entered_occurrence(now, histories)
+        found = (
+            rules.Found(None) if occurrence is None else self._find(now, occurrence, histories, pinned["activities"])
+        )
+        if occurrence is not None and rules.has_left(occurrence, now, histories) is False:
+            occurrence = _named(occurrence, now)
+        is_open = not now["terminated_at"] and any(rules.activity_fits(a, **self._requested) for a in now["activities"])
+        is_first_try = getattr(context.get("ti"), "try_number", None) == 1  # which has nothing of its own on record
+        if found.row is not None or pinned["state"] is not None or is_open or is_first_try:
+            return occurrence, found.row, found.unclear
+        since = getattr(context.get("dag_run"), "run_after", None)
+        own = rules.find_own(histories, requested=self._requested, user_id=self._user_id, since=since)
+        if own is None:
+            return occurrence, None, found.unclear
+        self.log.info(
+            "Activity %s cannot be performed in state %r. The last one in the history is the user's own and not older "
+            "than this DAG run, so it is taken for this task's, from before it was cleared.",
+            self._name,
+            now["state"],
+        )
+        return rules.occurrence_of_row(own), own, ()
+
+    @property
+    def _name(self) -> str:
+        """What the task calls the activity, for messages."""
+        return str(self.activity_id) if self.activity is None else repr(self.activity)
+
+    def _find(self, now: Json, state: Json, histories: list[Any], activities: Any) -> rules.Found:
+        return rules.find_performed(
+            histories,
+            occurrence=state,
+            instance=now,
+            requested=self._requested,
+            user_id=self._user_id,
+            listed=activities,
+        )
+
+    def _choose(self, now: Json) -> dict[str, Any]:
+        try:
+            return rules.choose_activity(now["activities"], **self._requested)
+        except ConfigurationError as error:
+            pending = ", ".join(str(name) for name in now["ball_in_court"]) or "not told"
+            raise ConfigurationError(
+                f"{error} Instance {now['instance_id']} is in state {now['state']!r}, pending with: {pending}; the "
+                f"activity would be performed by user {self._user_id}. If it opens later, wait for that with "
+                "ProcoreLegacyInstanceSensor(activity=...); the task is not bound to this state."
+            ) from error
+
+    def _perform(
+        self,
+        now: dict[str, Any],
+        state: dict[str, Any],
+        activity: Json,
+        occurrence: Pin,
+        sent: Pin,
+        histories: list[Any],
+        files: list[AttachedFile],
+    ) -> dict[str, Any] | None:
+        instance_id = now["instance_id"]
+        activity_id, attachments, comments = str(activity["id"]), [_content(file) for file in files], self._comment()
+        record = {
+            "sent": True,
+            "instance": {name: now[name] for name in ("instance_id", "object_id", "object_type", "project_id")},
+            "state": state,
+            "activity": activity,
+            "user_id": self._user_id,
+            "before": [row.get("id") for row in histories if row.get("workflow_activity_id") == activity["id"]],
+        }
+        sent.persist(record)
+        try:
+            row = self.hook.perform_activity(
+                instance_id,
+                activity_id=activity_id,
+                role_id=str(activity["role_id"]),
+                performed_by=self._user_id,
+                comments=comments,
+                attachments=attachments,
+                prostore_file_ids=self._stored_files(),
+            )
+            if not rules.is_row_of(row, instance_id=instance_id, activity_id=activity_id):
+                raise UnexpectedResponse("The answer is not a row of this activity's history")
+        except (OutcomeUnknown, UnexpectedResponse, ServerError) as lost:  # a server that failed may have acted before
+            row = self._resolve(record, describe(lost))
+        except (AuthenticationError, ConfigurationError, ConnectionFailed, RateLimited):
+            sent.persist({"sent": False})
+            raise
+        except ApiError as rejected:
+            sent.persist({"sent": False})
+            return self._after_rejection(rejected, now, state, activity, occurrence)
+        self.log.info(
+            "Performed %r as role %r in state %r of instance %s (%s %s) as user %s (history %s, state entered %s).",
+            activity["name"],
+            activity["role"],
+            state["name"],
+            instance_id,
+            now["object_type"],
+            now["object_id"],
+            self._user_id,
+            row.get("id"),
+            state["set_at"],
+        )
+        self._check_attached(row, files)
+        return self._result(now, state, row, already_performed=False, sent=record)
+
+    def _after_rejection(
+        self, rejected: ApiError, now: dict[str, Any], state: dict[str, Any], activity: Json, occurrence: Pin
+    ) -> dict[str, Any] | None:
+        """Let the record decide: a colleague, or an earlier try of the task, may have been faster."""
+        self.log.warning("Procore rejected activity %r. %s", activity["name"], rejected)
+        try:
+            now, histories = self._read(now["instance_id"])
+        except ApiError as fault:
+            self.log.warning("What became of instance %s cannot be read. %s", now["instance_id"], fault)
+            raise rejected from fault
+        found = self._find(now, state, histories, [activity])
+        if found.row is not None:
+            return self._result(now, state, found.row, already_performed=True)
+        if found.unclear:
+            raise rejected
+        if now["terminated_at"] or rules.has_left(state, now, histories):
+            self._moved(now, state)
+            return None
+        if isinstance(rejected, PermissionDenied):
+            # So it is not this user's to perform; perhaps it will be in another visit.
+            occurrence.persist({"instance_id": now["instance_id"], "state": None, "activities": None})
+            raise PermissionDenied(
+                f"User {self._user_id} may not perform {activity['name']!r} as {activity['role']!r}. Give a user "
+                f"of that role in performed_by. {rejected}"
+            ) from rejected
+        raise rejected
+
+    def _check_attached(self, row: Json, files: list[AttachedFile]) -> None:
+        shown = len(row.get("attachments") or row.get("file_attachments") or [])
+        if shown < len(files):
+            # Too late to fail: the activity is performed, and would not be a second time.
+            self.log.warning(
+                "Procore shows %d of the %d attached files in history %s.", shown, len(files), row.get("id")
+            )
+
+    def _resolve(self, sent: Json, what_happened: str) -> dict[str, Any]:
+        """Read until the history shows the activity; nothing is ever sent after an unknown outcome."""
+        activity, instance_id = sent["activity"], sent["instance"]["instance_id"]
+        self.log.warning("%s. Reading whether it was performed.", what_happened.rstrip("."))
+        fault: WorkflowsError | None = None
+
+        def look() -> Json | None:
+            nonlocal fault
+            try:
+                with documented_form():
+                    histories = self.hook.list_activity_histories(instance_id)
+                    row = rules.find_sent(histories, sent, self._now_or_none(instance_id))
+                fault = None
+                return row
+            except WorkflowsError as error:  # whatever keeps us from reading does not tell what became of it
+                self.log.warning("%s", error)
+                fault = error
+                return None
+
+        row = poll_until_found(look, self.confirm_timeout)
+        if row is None:
+            shows = "shows no" if fault is None else "could not be read and has shown no"
+            raise OutcomeUnknown(
+                f"{what_happened.rstrip('.')}; and {self.confirm_timeout:.0f} s later the history of instance "
+                f"{instance_id} {shows} activity {activity['id']} since {sent['state']['set_at']}. It may have been "
+                f"performed: {activity['name']!r} as {activity['role']!r} by user {sent['user_id']}"
+                f"{'' if fault is None else f'. {describe(fault)}'}"
+            ) from fault
+        return dict(row)
+
+    def _now_or_none(self, instance_id: str) -> Json | None:
+        """Return where the instance stands, or None: the history alone can show the activity, too."""
+        try:
+            return rules.describe_instance(self.hook.get_instance(instance_id))
+        except WorkflowsError as error:
+            self.log.warning("%s", error)
+            return None
+
+    def _recover(self, sent: Json) -> dict[str, Any]:
+        """Find what an earlier try has sent; whatever the task asks for by now, nothing more is sent."""
+        row = self._resolve(sent, "An earlier try was cut off while it performed the activity")
+        self.link_to(sent["instance"])
+        if not self._is_asked(sent):
+            activity, state = sent["activity"], sent["state"]
+            raise ResponseConflict(
+                f"An earlier try of this task performed {activity['name']!r} as {activity['role']!r} in state "
+                f"{state['name']!r} of instance {sent['instance']['instance_id']} (history {row['id']}). The task asks "
+                f"for something else by now, activity {self._name}. Nothing more is sent."
+            )
+        return self._result(sent["instance"], sent["state"], row, already_performed=True, sent=sent)
+
+    def _is_asked(self, sent: Json) -> bool:
+        """Tell whether what an earlier try has sent is what the task asks for by now."""
+        given, state = self._given_occurrence(), sent["state"]
+        then = {"state_id": state["id"], "state_set_at": state["set_at"]}
+        if given is not None and rules.has_left(given["state"], then):
+            return False
+        if str_id(self.instance_id) not in (None, sent["instance"]["instance_id"]):
+            return False
+        return rules.activity_fits(sent["activity"], **self._requested)
+
+    def _moved(self, now: Json, state: Json) -> None:
+        if rules.has_ended(now, is_over=rules.is_idle(now) and now["state_id"] == state["id"]):
+            why = rules.how_it_ended(now)
+        else:
+            why = f"is in state {now['state']!r} since {now['state_set_at']}"
+            why += "" if now["activities"] else ", with no activity left"
+        message = (
+            f"The history shows no activity {self._name} of instance {now['instance_id']} in state "
+            f"{state['name'] or state['id']!r} since {state['set_at']}, and it cannot be performed any more: it {why}. "
+            "Nothing was performed."
+        )
+        if self.on_state_moved == "fail":
+            raise StepMoved(f"{message} Set on_state_moved to 'skip' or 'succeed' if that is no failure.")
+        self.log.info("%s", message)
+        if self.on_state_moved == "skip":
+            raise AirflowSkipException(message)
+
+    def _result(
+        self, now: Json, state: Json, row: Json, *, already_performed: bool, sent: Json | None = None
+    ) -> dict[str, Any]:
+        performed = rules.performed_activity(row)
+        user_id = self._user_id if sent is None else sent["user_id"]
+        if already_performed:
+            self.log.info(
+                "The history shows activity %s as performed by user %s at %s (history %s); nothing is sent.",
+                performed["name"] or performed["id"],
+                row.get("performed_by_id"),
+                row.get("created_at"),
+                row.get("id"),
+            )
+        if row.get("performed_by_id") != user_id:
+            self.log.warning(
+                "Procore recorded activity %s as performed by user %s, not by %s.",
+                performed["id"],
+                row.get("performed_by_id"),
+                user_id,
+            )
+        elif _lines(row.get("comments")) != _lines(self.comments):
+            self.log.warning("History %s has another comment than the task gives; Procore keeps it.", row.get("id"))
+        return {
+            "instance_id": now["instance_id"],
+            "object_id": now["object_id"],
+            "object_type": now["object_type"],
+            "project_id": now["project_id"],
+            "activity": performed["name"] or ((sent or {}).get("activity") or {}).get("name") or str_id(self.activity),
+            "activity_id": performed["id"],
+            "role_id": performed["role_id"],
+            "history_id": row.get("id"),
+            "performed_by": row.get("performed_by_id"),
+            "comments": row.get("comments"),
+            "performed_at": row.get("created_at"),
+            "state_before": {name: state.get(name) for name in ("id", "name", "status", "set_at")},
+            "already_performed": already_performed,
+        }
+
+    def time_out(self, last_poll: str) -> NoReturn:
+        where = f"{self.object_type} {self.object_id}" if self.instance_id is None else f"instance {self.instance_id}"
+        raise AirflowFailException(
+            f"WaitFailed: the activity {self.activity or self.activity_id} of {where} was performed, but the state "
+            f"has not moved on within {timedelta(seconds=self.wait_timeout)}: perhaps other roles must act, too. "
+            f"It is not performed again. To wait on, use ProcoreLegacyInstanceSensor, or a longer wait_timeout. "
+            f"{last_poll}"
+        )
+
+
+def _is_between(now: Json, state: Json | None, histories: list[dict[str, Any]]) -> bool:
+    """Tell whether an instance lists no activity in the visit that is meant, which can be so for a moment only."""
+    return rules.is_idle(now) and (state is None or rules.has_left(state, now, histories) is not True)
+
+
+def _named(state: Json, now: Json) -> dict[str, Any]:
+    """Return the visit that an instance is in with the names, which a visit that was given by id and time lacks."""
+    return {**rules.occurrence_of(now), "set_at": state["set_at"]}
+
+
+def _lines(comment: Any) -> list[str]:
+    """Return a comment as lines without blanks around them: a server may end lines as it likes."""
+    return [line.strip() for line in str("" if comment is None else comment).strip().splitlines()]
+
+
+def _content(file: AttachedFile) -> tuple[str, bytes, str]:
+    try:
+        return file.name, b"".join(file.parts(2**20)), file.content_type
+    except OSError as error:
+        raise ConfigurationError(f"attachments: {str(file.path)!r} cannot be read: {error}") from error

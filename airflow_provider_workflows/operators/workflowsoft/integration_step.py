@@ -1,0 +1,360 @@
+"""One integration instance in the hands of one task: read, written and completed once over all its tries."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException
+
+from airflow_provider_workflows.exceptions import (
+    NOTHING_DONE,
+    ApiError,
+    ConfigurationError,
+    InvalidRequest,
+    NotFound,
+    OutcomeUnknown,
+    ServerError,
+    StepMoved,
+    UnexpectedResponse,
+    WorkflowsError,
+)
+from airflow_provider_workflows.operators.base import Pin, describe, poll_until_found
+from airflow_provider_workflows.rules import workflowsoft as rules
+
+if TYPE_CHECKING:
+    from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
+    from airflow_provider_workflows.version_compat import StateStore
+
+log = logging.getLogger(__name__)
+AUTO = "__AUTO__"  # the only way out of a step that the vendor shows
+ON_UNKNOWN_COMPLETION = ("fail", "retry", "assume_done")
+VERIFY = ("exact", "normalized")
+
+
+class IntegrationStep:
+    """
+    Reads, writes and completes one integration instance.
+
+    What is to be written and that it is being completed stands in the task's state store before it is sent, so
+    that a retry goes on where an earlier try stopped.
+
+    :param store: The task's state store; None before Airflow 3.3.
+    :param confirm_timeout: Seconds to read on for what became of a change.
+    :param step_id: Id of the integration step, where it is known.
+    :param verify: ``exact``, or ``normalized`` to accept what the server makes of a value.
+    :param if_open: What a person is to do who finds the instance open that was perhaps completed; for error texts.
+    """
+
+    def __init__(
+        self,
+        hook: WorkflowsoftHook,
+        instance_id: str,
+        store: StateStore | None,
+        *,
+        confirm_timeout: float,
+        step_id: str | None = None,
+        verify: str = "exact",
+        if_open: str = "clear the task",
+    ):
+        self._hook = hook
+        self._id = instance_id
+        self._confirm_timeout = confirm_timeout
+        self._step_id = step_id
+        self._verify = verify
+        self._if_open = if_open
+        self._decision = Pin(store, f"decision_{instance_id}", None)
+        self._completion = Pin(store, f"completion_{instance_id}", None)
+        self._earlier_decision = self.decision is not None
+
+    @property
+    def decision(self) -> dict[str, Any] | None:
+        """What an earlier try decided to write, or None."""
+        return self._decision.value or None
+
+    @property
+    def started_action(self) -> str | None:
+        """The way out by which this task has begun to complete the instance, or None."""
+        return (self._completion.value or {}).get("custom_action")
+
+    def read(self, expected: Mapping[str, str] | None = None) -> list[rules.Field]:
+        """
+        Read the fields.
+
+        :param expected: Types to insist on, by label or key.
+        :raises ConfigurationError: a field is missing or of another type.
+        :raises NotFound: there is no such instance, or no longer.
+        """
+        try:
+            fields = self._hook.get_fields(self._id)
+        except NotFound as missing:
+            raise missing.reworded(
+                f"There is no integration instance {self._id}: it was completed and is gone, or this is the id of "
+                "something else, such as a process or a step"
+            ) from missing
+        if expected is not None:
+            rules.check_expected(fields, expected, self._id)
+        return fields
+
+    # --- writing ---
+
+    def plan(
+        self,
+        fields: list[rules.Field],
+        desired: Mapping[str, Any],
+        *,
+        allow_unknown_types: bool,
+        fill_required: bool = False,
+        **more: Any,
+    ) -> dict[str, Any]:
+        """
+        Decide what to write, and keep it: a retry writes the same, whatever it would decide by then.
+
+        :param fields: The fields as they are.
+        :param wanted: Values by label or key.
+        :param fill_required: Refuse to leave a required field empty.
+        :param more: What else belongs to the decision; JSON primitives.
+        :return: ``{values, written: [label], unchanged: [label], **more}``
+        :raises ConfigurationError: Workflowsoft would refuse a value.
+        """
+        update = rules.plan_update(fields, desired, allow_unknown_types=allow_unknown_types)
+        for field in fields:
+            if field.key in update.values and field.options and rules.option_values(field) is None:
+                log.warning("The options of field %s have an unknown form; its value is not checked.", field)
+        if fill_required and (missing := rules.left_empty(fields, update.values)):
+            raise ConfigurationError(
+                f"fields: required by instance {self._id}, and left empty: {', '.join(missing)}. Nothing was sent."
+            )
+        values = rules.stored_values(update.values)
+        filled = rules.filled(fields, update.values)
+        decision = {
+            "values": values,
+            "written": update.written,
+            "unchanged": update.unchanged,
+            "filled": filled,  # that a write must leave so, also if this worker dies before it has read them back
+            **more,
+        }
+        self._decision.persist(decision)
+        return decision
+
+    def write(self, fields: list[rules.Field], decision: Mapping[str, Any]) -> None:
+        """
+        Write what was decided and is not there yet, and read all fields back.
+
+        :param fields: The fields as they are.
+        :raises StepMoved: the instance is completed already.
+        :raises OutcomeUnknown: the answer was lost and reading does not show the values.
+        :raises UnexpectedResponse: the server accepted the values but shows others, or emptied other fields.
+        """
+        values = rules.read_stored_values(decision["values"])
+        if self._earlier_decision:
+            self._reject_emptied(fields, decision["filled"])
+        missing = rules.plan_update(fields, values, allow_unknown_types=True).values
+        if missing:
+            self._send(fields, missing)
+            log.info(
+                "Wrote %s of integration instance %s as user %s.",
+                ", ".join(repr(field.label) for field in fields if field.key in missing),
+                self._id,
+                self._hook.on_behalf_of,
+            )
+        if held := [*decision["unchanged"], *([] if missing else decision["written"])]:
+            log.info("Nothing is sent for %s of instance %s: they hold their values already.", held, self._id)
+        elif not missing:
+            log.info("No field of instance %s is to be written.", self._id)
+
+    def _compare(
+        self, before: list[rules.Field], after: list[rules.Field], values: Mapping[str, Any]
+    ) -> rules.WriteComparison:
+        return rules.compare_write(before, after, values, normalized=self._verify == "normalized")
+
+    def _reject_emptied(self, fields: list[rules.Field], filled: list[str]) -> None:
+        """Require the fields that held something before an earlier try wrote others to hold something still."""
+        held = {field.key: field for field in fields}
+        if emptied := [str(held.get(key, key)) for key in filled if key not in held or held[key].is_empty]:
+            raise _changed(
+                f"held a value before an earlier try wrote other fields, and are empty: {', '.join(emptied)}"
+            )
+
+    def _send(self, before: list[rules.Field], values: Mapping[str, Any], *, again: bool = False) -> None:
+        unclear: OutcomeUnknown | ServerError | None = None
+        try:
+            self._hook.update_fields(self._id, values)
+        except NOTHING_DONE as rejected:
+            if not self._earlier_decision and not again:  # else what was sent earlier may yet arrive
+                self._decision.persist({})  # nothing was written, so a retry may decide anew
+            raise self._moved(rejected) from rejected
+        except (OutcomeUnknown, ServerError) as error:
+            log.warning("%s Reading whether the values arrived.", describe(error))
+            unclear = error
+        seen: list[rules.WriteComparison] = []
+
+        def shown() -> rules.WriteComparison | None:
+            seen[:] = [self._compare(before, self._hook.get_fields(self._id), values)]
+            is_decided = not seen[0].wrong and not seen[0].others
+            # To write the same once more is harmless, and sooner done than waiting.
+            may_repeat = isinstance(unclear, OutcomeUnknown) and not again and seen[0].is_untouched
+            return seen[0] if is_decided or may_repeat else None
+
+        # A server that says it failed mostly did: one look is enough.
+        found = poll_until_found(shown, 0 if isinstance(unclear, ServerError) else self._confirm_timeout)
+        if found is not None and found.wrong:
+            log.warning("The fields of instance %s show their old values: they are written once more.", self._id)
+            self._send(before, values, again=True)
+            return
+        if found is None and not unclear and not seen:
+            seen = [self._compare(before, self._hook.get_fields(self._id), values)]  # its error, if it goes on
+        if not seen or seen[0].wrong:
+            if isinstance(unclear, OutcomeUnknown) and not _says_completed(unclear):
+                raise _outcome_unknown(unclear, f"the fields of instance {self._id} were written") from unclear
+            if unclear is not None:
+                raise self._moved(unclear) from unclear
+        if seen[0].others:
+            raise _changed(f"were not written, and hold something else than before: {'; '.join(seen[0].others)}")
+        if seen[0].wrong:
+            raise UnexpectedResponse(
+                f"Workflowsoft accepted the values but shows others in: {'; '.join(seen[0].wrong)}. Where it only "
+                'normalizes them, set verify="normalized"'
+            )
+        for difference in (*seen[0].normalized, *seen[0].computed):
+            log.warning("Workflowsoft shows another value of field %s.", difference)
+
+    def _moved(self, error: WorkflowsError) -> Exception:
+        if not _says_completed(error):
+            return error
+        return StepMoved(f"Instance {self._id} is completed already, so its fields cannot be written. {error}")
+
+    # --- completing ---
+
+    def complete(self, custom_action: str, *, on_unknown: str) -> bool:
+        """
+        Complete the instance, once; return whether this call did it.
+
+        :param custom_action: The way out; a retry takes :attr:`started_action` where there is one.
+        :param on_unknown: What to do when nobody can tell: ``fail``, ``retry`` or ``assume_done``.
+        :raises ConfigurationError: a required field is empty.
+        :raises OutcomeUnknown: nobody can tell, with ``fail``.
+        """
+        earlier = self._completion.value or {}
+        again = "completing" in earlier
+        if "completed" in earlier:
+            log.info("Nothing is sent: an earlier try completed instance %s at %s.", self._id, earlier["completed"])
+            return False
+        if again:
+            started = f"An earlier try began to complete instance {self._id} at {earlier['completing']}"
+            lost = OutcomeUnknown(f"{started} and did not get to its end")
+            if self._is_over(lost, earlier) or not self._may_send_again(lost, on_unknown):
+                log.info("Nothing is sent: instance %s counts as completed.", self._id)
+                return self._record_completed(custom_action, by_this_call=False)
+        fields = self.read()
+        if missing := rules.missing_required(fields):
+            raise ConfigurationError(
+                f"Instance {self._id} cannot be completed, for required fields are empty: {', '.join(missing)}. "
+                "It was not sent."
+            )
+        before = {"writable": not rules.has_closed(fields), "listed": self._is_listed()}
+        self._completion.persist({"completing": now(), "custom_action": custom_action, **before})
+        done = self._send_completion(custom_action, before, on_unknown, again=again)
+        if done:
+            log.info(
+                "Completed integration instance %s by %r as user %s.", self._id, custom_action, self._hook.on_behalf_of
+            )
+        return self._record_completed(custom_action, by_this_call=done)
+
+    def _send_completion(self, custom_action: str, before: Mapping[str, Any], on_unknown: str, *, again: bool) -> bool:
+        try:
+            self._hook.complete(self._id, custom_action=custom_action)
+        except (*NOTHING_DONE, ServerError) as error:
+            if _says_completed(error):
+                if not again and custom_action != AUTO:
+                    self._completion.persist({})
+                    raise StepMoved(
+                        f"Instance {self._id} was completed by somebody else, perhaps not by {custom_action!r}. {error}"
+                    ) from error
+                log.warning("The server says that the instance was completed before: %s", error)
+                return False
+            if isinstance(error, ServerError):
+                if self._is_over(error, before):
+                    return True
+                # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
+                raise AirflowFailException(
+                    f"ServerError: {describe(error)} It is not sent again. Check whether instance {self._id} is "
+                    f"complete. If it is not, {self._if_open}."
+                ) from error
+            if not again:  # else the one before may have completed it
+                self._completion.persist({})
+            raise
+        except OutcomeUnknown as lost:
+            if self._is_over(lost, before):  # what shows it was not there before this call
+                return True
+            if not self._may_send_again(lost, "fail" if again else on_unknown):
+                return False
+            return self._send_completion(custom_action, before, on_unknown, again=True)
+        return True
+
+    def _may_send_again(self, lost: OutcomeUnknown, on_unknown: str) -> bool:
+        if on_unknown == "fail":
+            raise _outcome_unknown(lost, f"instance {self._id} is completed; if it is not, {self._if_open}") from lost
+        log.warning("%s on_unknown_completion: %s.", describe(lost), on_unknown)
+        return on_unknown == "retry"
+
+    def _is_over(self, unclear: WorkflowsError, before: Mapping[str, Any]) -> bool:
+        """Read whether the instance is completed; no answer of the API says it, but some leave no doubt."""
+        log.warning("%s Reading whether the instance is completed.", describe(unclear))
+        found = poll_until_found(
+            lambda: self._evidence(before), 0 if isinstance(unclear, ServerError) else self._confirm_timeout
+        )
+        if found:
+            log.info("Instance %s counts as completed: %s.", self._id, found)
+        return found is not None
+
+    def _evidence(self, before: Mapping[str, Any]) -> str | None:
+        """Say what shows that the instance is completed; a sign counts only if it was not there before."""
+        try:
+            fields = self._hook.get_fields(self._id)
+        except NotFound:
+            return "it can no longer be read"
+        except (InvalidRequest, ServerError) as error:
+            return error.server_message if _says_completed(error) else None
+        if before["writable"] and rules.has_closed(fields):
+            return "its fields can no longer be written"
+        if before["listed"] and not self._poll():
+            return "its step has nothing open"
+        return None
+
+    def _is_listed(self) -> bool:
+        """Tell whether a poll of the step shows the instance; only where polls leave it there."""
+        if self._step_id is None or not self._hook.lists_until_completed or not self._hook.may_consume:
+            return False
+        try:
+            return any(row["integration_instance_id"] == self._id for row in self._poll())
+        except ApiError:
+            return False
+
+    def _poll(self) -> list[dict[str, str | None]]:
+        return self._hook.poll_new_integrations(str(self._step_id), is_known=True)
+
+    def _record_completed(self, custom_action: str, *, by_this_call: bool) -> bool:
+        self._completion.persist({"completed": now(), "custom_action": custom_action})
+        return by_this_call
+
+
+def _says_completed(error: WorkflowsError) -> bool:
+    return rules.says_already_completed(getattr(error, "server_message", ""))
+
+
+def _changed(what: str) -> UnexpectedResponse:
+    error = UnexpectedResponse(f"Writing has changed other fields. These {what}. A write may replace all fields here")
+    error.retryable = False  # or a retry would find what was written, and nothing to complain of
+    return error
+
+
+def _outcome_unknown(lost: OutcomeUnknown, what: str) -> OutcomeUnknown:
+    return OutcomeUnknown(f"{describe(lost)} Nobody can tell whether {what}")
+
+
+def now() -> str:
+    """Return the time as ISO-8601 text in UTC."""
+    return datetime.now(timezone.utc).isoformat()

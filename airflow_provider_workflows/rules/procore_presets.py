@@ -1,0 +1,384 @@
+"""Who should be asked by Procore's workflow presets, and what has to change for it."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.rules.datetimes import parse_time
+from airflow_provider_workflows.rules.payload import is_id
+from airflow_provider_workflows.rules.procore import people_ids
+
+Json = Mapping[str, Any]
+UNFINISHED = ("failed", "unknown")  # statuses of a preset that a retry works on again
+# A day that is shown as a time is its midnight in some zone: up to 14 hours before it begins in UTC, or 12 after.
+BEGINS = (timedelta(hours=-14), timedelta(hours=12))
+# The last day may be shown by its end, as well.
+ENDS = (BEGINS[0], BEGINS[1] + timedelta(days=1))
+
+
+@dataclass
+class DesiredGroup:
+    """
+    What the members of one responsible group should be.
+
+    :param uuid: The group.
+    :param name: Its name.
+    :param ids: The members that are wished for and possible.
+    :param rejected: ``{who, reason}`` of those that are not.
+    :param reason: Why the group as a whole is left alone, or None.
+    """
+
+    name: str
+    uuid: str | None = None
+    ids: list[str] = field(default_factory=list)
+    rejected: list[dict[str, str]] = field(default_factory=list)
+    reason: str | None = None
+
+
+def desired_group_for(
+    group: str,
+    people: Sequence[str],
+    *,
+    groups: Iterable[Json],
+    possible: Collection[Json],
+    replace: bool,
+    allow_empty: bool,
+) -> DesiredGroup:
+    """
+    Turn a group's desired members into ids, refusing what must not be written.
+
+    :param group: Name of the group, in any case, or its uuid.
+    :param people: Logins and ids.
+    :param groups: ``{uuid, name, type}`` of each group of the template's version.
+    :param possible: Everybody who can be an assignee: ``{id, login, ...}``.
+    :param replace: Whether the group is to have these members and no others.
+    :param allow_empty: Whether a group may be left without members.
+    """
+    known = [g for g in groups if group.casefold() in (str(g.get("uuid")).casefold(), str(g.get("name")).casefold())]
+    if len(known) != 1:
+        names = ", ".join(repr(g.get("name")) for g in (known or groups)) or "none"
+        problem = "several groups have this name" if known else "the template has no such group"
+        return DesiredGroup(group, reason=f"{problem}; groups: {names}")
+    (found,) = known
+    desired_group = DesiredGroup(str(found.get("name")), str(found.get("uuid")))
+    if not is_role_group(found):
+        desired_group.reason = f"it is no role group but of type {found.get('type')!r}"
+        return desired_group
+    ids, unknown = people_ids(possible, people)
+    desired_group.ids = list(dict.fromkeys(ids.values()))
+    desired_group.rejected = [{"who": who, "reason": "is not a possible assignee of the tool"} for who in unknown]
+    if replace and desired_group.rejected:
+        desired_group.reason = "it is left alone, for not all who should be in it are possible"
+    elif replace and not desired_group.ids and not allow_empty:
+        desired_group.reason = "it would be left without members; set allow_empty if that is meant"
+    return desired_group
+
+
+def is_role_group(group: Json) -> bool:
+    """Tell whether a group's members are chosen by name; Procore's words for that have changed, all have "role"."""
+    return "role" in str(group.get("type")).casefold()
+
+
+def members_of(preset: Json) -> dict[str, list[str]]:
+    """Return the ids of the members of each group of a preset, by its uuid."""
+    return {
+        str(group.get("responsible_group_uuid")): [str(person.get("id")) for person in _rows(group.get("assignees"))]
+        for group in _rows(preset.get("responsible_group_memberships"))
+    }
+
+
+def logins_of(people: Iterable[Json]) -> dict[str, str]:
+    """Return how to call people in a plan: their logins by their ids."""
+    return {str(person.get("id")): str(person.get("login") or person.get("id")) for person in people}
+
+
+def group_changes(
+    preset: Json, desired_groups: Iterable[DesiredGroup], *, replace: bool, logins: Mapping[str, str]
+) -> list[dict[str, Any]]:
+    """
+    Say what has to change in a preset's groups.
+
+    :param preset: ``data`` of "Show Preset".
+    :param desired_groups: What is wished for.
+    :param replace: Whether groups are to have the wished members and no others.
+    :param logins: How to call people, by their ids.
+    :return: ``{group, uuid, added, removed, unchanged, rejected, reason}`` of each wish: logins, and ``{who,
+        reason}`` of those who are refused.
+    """
+    members = members_of(preset)
+    logins = {
+        **logins_of(p for g in _rows(preset.get("responsible_group_memberships")) for p in _rows(g.get("assignees"))),
+        **logins,
+    }
+    rows = []
+    for desired_group in desired_groups:
+        there = members.get(str(desired_group.uuid), [])
+        desired = there if desired_group.reason else desired_group.ids
+        rows.append(
+            {
+                "group": desired_group.name,
+                "uuid": desired_group.uuid,
+                "added": [logins.get(one, one) for one in desired if one not in there],
+                "removed": [logins.get(one, one) for one in there if one not in desired] if replace else [],
+                "unchanged": [logins.get(one, one) for one in there if one in desired or not replace],
+                "rejected": desired_group.rejected,
+                "reason": desired_group.reason,
+            }
+        )
+    return rows
+
+
+def members_after(preset: Json, desired_groups: Iterable[DesiredGroup], *, replace: bool) -> dict[str, list[str]]:
+    """Return the members of every group of a preset, by its uuid, as they are when the wishes have come true."""
+    after = members_of(preset)
+    for desired_group in desired_groups:
+        if desired_group.reason is None:
+            stored = [] if replace else after.get(str(desired_group.uuid), [])
+            after[str(desired_group.uuid)] = list(dict.fromkeys([*stored, *desired_group.ids]))
+    return after
+
+
+def assignees_to_send(preset: Json, after: Mapping[str, Sequence[str]]) -> dict[str, Any]:
+    """
+    Return what to send to change a preset's groups, and only them.
+
+    Whether what is not sent stays or is emptied is not documented, so all is sent that was read.
+
+    :param preset: The preset as just read.
+    :param after: The members that each group should have.
+    """
+    sent: dict[str, Any] = {
+        "responsible_group_memberships": [{"uuid": uuid, "login_ids": list(ids)} for uuid, ids in after.items()]
+    }
+    if individuals := _individuals(preset):
+        sent["individual_assignees"] = individuals
+    if (manager := _manager(preset)) is not None:
+        sent["workflow_manager_id"] = manager
+    return sent
+
+
+def differences(
+    preset: Json, after: Mapping[str, Sequence[str]], *, closed: Collection[str] | None = None
+) -> list[str]:
+    """
+    Say in words where a preset's groups differ from what they should be; who stands first does not matter.
+
+    :param preset: The preset as just read.
+    :param after: The members that each group should have.
+    :param closed: The groups, by uuid, that may have no other members; into the rest somebody may have put more.
+        None for all of them.
+    """
+    members = members_of(preset)
+    messages = []
+    for uuid in sorted({*members, *after}):
+        there, desired = set(members.get(uuid, [])), set(after.get(uuid, []))
+        unexpected = there - desired if closed is None or uuid in closed else set()
+        if unexpected or desired - there:
+            more = f" unexpected {', '.join(sorted(unexpected))}" if unexpected else ""
+            less = f" missing {', '.join(sorted(desired - there))}" if desired - there else ""
+            messages.append(f"group {uuid}:{more}{less}")
+    return messages
+
+
+def is_unchanged(preset: Json, before: Json) -> bool:
+    """Tell whether a preset asks the same people as before."""
+    return not differences(preset, members_of(before)) and not losses(preset, before)
+
+
+def losses(preset: Json, before: Json) -> list[str]:
+    """Say in words what a change of the groups has changed beside them."""
+    messages = []
+    if _individuals(preset) != _individuals(before):
+        messages.append("the individual assignees are others")
+    if _manager(preset) != _manager(before):
+        messages.append(f"the workflow manager is {_manager(preset)} instead of {_manager(before)}")
+    return messages
+
+
+def beyond(changes: Iterable[Json], approved: Json | None) -> list[str]:
+    """
+    Say in words which changes of a preset an approved plan does not have.
+
+    :param changes: What :func:`group_changes` returned.
+    :param approved: The preset's row of the approved plan, or None if it has none.
+    """
+    groups = {str(group.get("uuid")): group for group in _rows((approved or {}).get("groups"))}
+    messages = []
+    for change in changes:
+        group = groups.get(str(change["uuid"]), {})
+        for kind in ("added", "removed"):
+            more = [who for who in change[kind] if who not in (group.get(kind) or [])]
+            if more:
+                messages.append(f"{change['group']}: {', '.join(more)} would be {kind}")
+    return messages
+
+
+def is_rejected(row: Json) -> bool:
+    """Tell whether anything of a preset is refused."""
+    return row["status"] == "rejected" or any(group["rejected"] or group["reason"] for group in row["groups"])
+
+
+def table_of(rows: Iterable[Json]) -> str:
+    """Return a plan as a table for the log."""
+    lines = [("preset", "project", "template", "status", "group", "added", "removed", "rejected")]
+    for row in rows:
+        head = (str(row["preset_id"]), str(row["project_id"]), str(row["template"]), row["status"])
+        if not row["groups"]:
+            lines.append((*head, "", "", "", str(row["reason"] or "")))
+        for group in row["groups"]:
+            rejected = [f"{one['who']} {one['reason']}" for one in group["rejected"]]
+            rejected += [str(group["reason"])] if group["reason"] else []
+            rejected += [str(row["reason"])] if row["reason"] and (not rejected or row["status"] in UNFINISHED) else []
+            lines.append(
+                (*head, group["group"], ", ".join(group["added"]), ", ".join(group["removed"]), "; ".join(rejected))
+            )
+    cells = [[" ".join(cell.split()) for cell in line] for line in lines]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(cells[0]) - 1)]
+    return "\n".join(
+        "  ".join([*(cell.ljust(width) for cell, width in zip(line, widths, strict=False)), line[-1]]).rstrip()
+        for line in cells
+    )
+
+
+def is_request(row: Json, request: Json, user_id: str) -> bool | None:
+    """
+    Tell whether a row of the list of bulk replace requests is a request that was sent.
+
+    What a row looks like is not documented. The people must be the same; what else it shows must not contradict. A
+    reason may be cut, a day may be a time.
+
+    :param row: The row, or the request as it is shown by itself.
+    :param request: What was sent.
+    :param user_id: Who sent it.
+    :return: None where the row does not show who is replaced by whom, or somebody else has changed it.
+    """
+    kind = row.get("replacement_type") or row.get("type")
+    if kind is not None and str(kind).casefold() != request["replacement_type"]:
+        return False
+    if not _is_beginning(row.get("reason"), request["reason"]):
+        return False
+    for name, window in (("start_date", BEGINS), ("end_date", ENDS)):
+        if not _is_day(row.get(name), request.get(name), window):
+            return False
+    roles = row.get("modify_project_roles")
+    if isinstance(roles, bool) and roles != request["modify_project_roles"]:
+        return False
+    projects = _ids(row, "project_ids", "projects")
+    if projects and request.get("project_ids") and projects != set(request["project_ids"]):
+        return False
+    old, new = _ids(row, "old_assignee_id", "old_assignee"), _ids(row, "new_assignee_ids", "new_assignees")
+    if (old and old != {request["old_assignee_id"]}) or (new and new != set(request["new_assignee_ids"])):
+        return False
+    creators, editors = _ids(row, "created_by_id", "created_by"), _ids(row, "updated_by_id", "updated_by")
+    if creators and creators != {user_id}:
+        return False
+    return None if not (old and new) or (editors and not creators and editors != {user_id}) else True
+
+
+def _is_beginning(shown: Any, sent: str) -> bool:
+    """Tell whether a text is what was sent, or its beginning; one that is not shown contradicts nothing."""
+    words = " ".join(str(shown or "").split()).removesuffix("...").removesuffix("…").rstrip()
+    return " ".join(sent.split()).startswith(words)
+
+
+def _is_day(shown: Any, sent: str | None, window: tuple[timedelta, timedelta]) -> bool:
+    """Tell whether a day, or a time, may be the day that was sent, in whatever zone; none contradicts nothing."""
+    day, moment = parse_time(sent), parse_time(str(shown) if shown else None)
+    if day is None or moment is None:
+        return True
+    return str(shown) == sent if len(str(shown)) <= len("2026-01-31") else window[0] <= moment - day <= window[1]
+
+
+def _ids(row: Json, *names: str) -> set[str]:
+    """Return the ids that a row has under one of some names: of one thing or several, as ids or as objects."""
+    for name in names:
+        given = row.get(name)
+        things = given if isinstance(given, list) else [given]
+        ids = [thing.get("id") if isinstance(thing, Mapping) else thing for thing in things]
+        if found := {str(one) for one in ids if is_id(one)}:
+            return found
+    return set()
+
+
+def checked_assignment(given: Any, tool_type: str | None) -> dict[str, Any]:
+    """
+    Read one assignment of the parameter ``assignments``.
+
+    :param given: ``{preset_id or template, project_id, groups: {group: [people]}, tool_type}``.
+    :param tool_type: The tool where the assignment names none.
+    :return: The same with all keys, ids and people as text.
+    :raises ConfigurationError: it has not this form.
+    """
+    known = {"preset_id", "template", "project_id", "groups", "tool_type", "tool_subtype"}
+    if not isinstance(given, Mapping) or set(given) - known:
+        malformed = (
+            f" it knows no {', '.join(sorted(map(str, set(given) - known)))}" if isinstance(given, Mapping) else ""
+        )
+        raise ConfigurationError(
+            f"assignments: an assignment is a dict of {', '.join(sorted(known))};{malformed or ' it is none'}."
+        )
+    if (given.get("preset_id") is None) == (given.get("template") is None):
+        raise ConfigurationError("assignments: give each either a preset_id or a template.")
+    for name in ("preset_id", "template"):
+        if given.get(name) is not None and str(given[name]).strip() in ("", "None"):
+            raise ConfigurationError(f"assignments: {name} is empty or was rendered empty.")
+    tool = given.get("tool_type") or tool_type
+    if not tool:
+        raise ConfigurationError("tool_type is missing: give it to the operator or to each of assignments.")
+    if isinstance(given.get("project_id"), (list, tuple, set, frozenset)) and not given["project_id"]:
+        raise ConfigurationError("assignments: project_id is an empty list.")
+    groups = given.get("groups")
+    if not isinstance(groups, Mapping) or not groups:
+        raise ConfigurationError("assignments: groups must be a dict of group names and their members, not empty.")
+    return {
+        "preset_id": _text(given.get("preset_id")),
+        "template": _text(given.get("template")),
+        "project_id": given.get("project_id"),
+        "tool_type": str(tool),
+        "tool_subtype": _text(given.get("tool_subtype")),
+        "groups": {str(name).strip(): _people(name, people) for name, people in groups.items()},
+    }
+
+
+def _people(group: Any, people: Any) -> list[str]:
+    if isinstance(people, (str, Mapping)) or not isinstance(people, (list, tuple, set, frozenset)):
+        raise ConfigurationError(f"assignments: the members of {group!r} must be a list of logins or ids.")
+    named = [str(one).strip() for one in people]
+    if not all(named) or "None" in named:
+        raise ConfigurationError(f"assignments: a member of {group!r} is empty or was rendered empty.")
+    return list(dict.fromkeys(named))
+
+
+def _individuals(preset: Json) -> list[dict[str, Any]]:
+    return [_individual(step) for step in _rows(preset.get("individual_assignees"))]
+
+
+def _manager(preset: Json) -> str | None:
+    manager = preset.get("workflow_manager")
+    return str(manager["id"]) if isinstance(manager, Mapping) and manager.get("id") is not None else None
+
+
+def _individual(step: Json) -> dict[str, Any]:
+    logins = step.get("logins") or step.get("assignees") or []
+    stored = ("id", "required", "role_type")
+    return {
+        "step_uuid": step.get("step_uuid"),
+        "logins": [
+            {name: one[name] for name in stored if one.get(name) is not None}
+            if isinstance(one, Mapping)
+            else {"id": str(one)}
+            for one in logins
+        ],
+    }
+
+
+def _text(value: Any) -> str | None:
+    return None if value is None else str(value).strip()
+
+
+def _rows(value: Any) -> list[Json]:
+    return [row for row in value if isinstance(row, Mapping)] if isinstance(value, list) else []
