@@ -25,8 +25,6 @@ COLOURS = {
 }
 RESULTS = Path("benchmarks/results.json")
 CHART = Path("docs/img/waits.svg")
-PAGE = Path("docs/scaling.md")
-BEGIN, END = "<!-- measured: begin -->", "<!-- measured: end -->"
 BUSY = 0.25  # cores; with more than that in use elsewhere a measurement was disturbed
 
 Row = dict[str, Any]
@@ -44,6 +42,7 @@ COLUMNS: tuple[tuple[str, Callable[[Row], str]], ...] = (
     ("delay p50", lambda one: f"{one['delay_p50']:.1f} s"),
     ("delay p99", lambda one: f"{one['delay_p99']:.1f} s"),
 )
+DECIDED_BY = ("waits", "by", "every", "requests per poll", "of a core", "memory", "delay p50", "delay p99")
 
 
 def line(one: Row) -> str:
@@ -119,36 +118,21 @@ def disturbance(results: dict[str, Any]) -> str:
 
 
 def update(results: dict[str, Any], root: Path) -> None:
-    """Write the results, the chart, and what the page shows of them."""
+    """Write the results and the chart; ``make generate`` writes the tables of the documentation."""
     (root / RESULTS).write_text(json.dumps(results, indent=1) + "\n")
     (root / CHART).parent.mkdir(exist_ok=True)
     (root / CHART).write_text(chart(results))
-    page = root / PAGE
-    before, _, rest = page.read_text().partition(BEGIN)
-    page.write_text(before + BEGIN + "\n" + tables(results) + END + rest.partition(END)[2])
 
 
 def tables(results: dict[str, Any]) -> str:
-    """Return the part of the page that is measured, as Markdown."""
+    """Return what a user decides by, as Markdown."""
+    columns = [(name, show) for name, show in COLUMNS if name in DECIDED_BY]
     lines = [f"{where(results)} {disturbance(results)}", ""]
-    lines += _table([name for name, _ in COLUMNS], ([show(one) for _, show in COLUMNS] for one in results["measured"]))
+    lines += _table([name for name, _ in columns], ([show(one) for _, show in columns] for one in results["measured"]))
     lines += ["", "![What waiting costs, by the number of waits](img/waits.svg)", ""]
     lines += [f"So many waits fit {FITTING}:", ""]
     lines += _table(["by", "waits"], ([LABELS[kind], f"{number:,}"] for kind, number in fitting(results)))
-    lines += ["", "What was to be reached:", "", *_target_table(results["targets"])]
-    if beside := results.get("neighbours"):
-        busy = f"Meanwhile other programs kept {beside['others']:.2f} cores busy."
-        lines += ["", f"Waits beside others, measured on {beside['date']}. {busy}", ""]
-        lines += _target_table(beside["targets"])
     return "\n".join(lines) + "\n"
-
-
-def _target_table(targets: Sequence[dict[str, Any]]) -> list[str]:
-    shown = (
-        [target["name"], f"{target['value']:g}", f"{target['limit']:g}", "yes" if target["met"] else "**no**"]
-        for target in targets
-    )
-    return _table(["target", "measured", "at most", "reached"], shown)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

@@ -129,7 +129,9 @@ def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--first-delay", type=float, help="least seconds before our first poll, with --waits")
     parser.add_argument("--kinds", nargs="+", default=KINDS, choices=KINDS, help="which triggers")
     parser.add_argument("--json", type=Path, help="write the results there")
-    parser.add_argument("--update-docs", action="store_true", help="write results, chart and tables into the docs")
+    parser.add_argument(
+        "--update-docs", action="store_true", help="write the results and the chart into the repository"
+    )
     return parser.parse_args(arguments)
 
 

@@ -1,5 +1,12 @@
 """
-Write the tables of the documentation that are made from data; ``make generate`` runs it.
+Write the parts of the documentation that come from code and data; ``make generate`` runs it.
+
+Each page says what it takes in, between two comments::
+
+    <!-- generated: KIND ARGUMENTS -->
+    <!-- end of generated -->
+
+KIND is a key of ``KINDS``. A page so reads the same on a code host and on the built site.
 
 Each file in ``docs/open-questions`` lists what one product's documents leave open. A row has:
 
@@ -12,17 +19,29 @@ tests: The tests that run with each side, as ``file::function``; a test that is 
 
 from __future__ import annotations
 
+import inspect
+import json
 import re
 import sys
+import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
+from benchmarks import report
+from docs import docstrings, navigation
 
 DOCS = Path(__file__).parent
+EXAMPLES = DOCS.parent / "example_dags"
 PRODUCTS = {"procore": "Procore v2", "procore_legacy": "Procore Legacy", "workflowsoft": "Workflowsoft"}
+GENERATED = re.compile(
+    r"(?P<begin><!-- generated: (?P<kind>[\w-]+) ?(?P<arguments>.*?) -->\n)(?P<text>.*?)<!-- end of generated -->",
+    re.DOTALL,
+)
+SNIPPET_MARK = re.compile(r"^ *# \[(START|END) \w+\]\n", re.MULTILINE)
 
 
 def questions() -> list[dict[str, Any]]:
@@ -53,27 +72,62 @@ def table_of_flags() -> str:
     return "\n".join(rows)
 
 
-TABLES = {
-    "contract-gaps.md": {"open-questions": table_of_questions},
-    "emulator.md": {"behaviour-flags": table_of_flags},
+def code(file: str, *mark: str) -> str:
+    """
+    Return a part of an example DAG as a block of code, without the marks that delimit it.
+
+    :param file: Name of the file in ``example_dags``.
+    :param mark: The name in ``# [START name]`` and ``# [END name]``; or ``from`` and the text of the line to start at.
+    """
+    text = (EXAMPLES / file).read_text()
+    if mark[0] == "from":
+        start = text.index(" ".join(mark[1:]))
+        end = len(text)
+    else:
+        start = text.index(f"# [START {mark[0]}]\n")
+        end = text.index(f"# [END {mark[0]}]\n")
+    lines = text[text.rfind("\n", 0, start) + 1 : text.rfind("\n", 0, end) + 1]
+    shown = re.sub(r"\n{3,}(?= )", "\n\n", SNIPPET_MARK.sub("", lines))
+    return f"```python\n{textwrap.dedent(shown).strip()}\n```"
+
+
+def measured() -> str:
+    """Return what the last kept benchmark measured."""
+    return report.tables(json.loads((DOCS.parent / report.RESULTS).read_text())).strip()
+
+
+KINDS: dict[str, Callable[..., str]] = {
+    "open-questions": table_of_questions,
+    "behaviour-flags": table_of_flags,
+    "code": code,
+    "measured": measured,
+    "parameters": docstrings.parameters,
+    "function": docstrings.function,
+    "members": docstrings.members,
+    "errors": docstrings.errors,
 }
 
 
-def pages() -> dict[Path, str]:
-    """Return each page with a generated table, as it must be."""
-    written: dict[Path, str] = {}
-    for page, tables in TABLES.items():
-        text = (DOCS / page).read_text()
-        for name, table in tables.items():
-            begin, end = f"<!-- generated: {name} -->\n", "<!-- end of generated -->"
-            found = re.search(f"{re.escape(begin)}.*?{re.escape(end)}", text, re.DOTALL)
-            if found is None:
-                sys.exit(f"docs/{page} has no place for the table {name!r}.")
-            text = text.replace(found[0], f"{begin}\n{table()}\n\n{end}")
-        written[DOCS / page] = text
-    return written
+def generated(page: Path) -> str:
+    """Return the text of a page with its generated parts as they must be."""
+
+    to_docs = "../" * (len(page.relative_to(DOCS).parts) - 1)
+
+    def renew(found: re.Match[str]) -> str:
+        try:
+            kind = KINDS[found["kind"]]
+            options = {"to_docs": to_docs} if "to_docs" in inspect.signature(kind).parameters else {}
+            text = kind(*found["arguments"].split(), **options)
+        except (KeyError, ValueError, FileNotFoundError) as error:
+            sys.exit(
+                f"{page.relative_to(DOCS.parent)}: cannot generate {found['kind']} {found['arguments']}: {error!r}"
+            )
+        return f"{found['begin']}\n{text}\n\n<!-- end of generated -->"
+
+    return GENERATED.sub(renew, page.read_text())
 
 
 if __name__ == "__main__":
-    for page, text in pages().items():
-        page.write_text(text)
+    for page in DOCS.rglob("*.md"):
+        page.write_text(generated(page))
+    (DOCS / "llms.txt").write_text(navigation.llms_txt())

@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import pendulum
 from airflow.sdk import Param, dag, task
-from airflow_provider_workflows.operators.procore_assignees import ProcorePresetAssigneesOperator
 
-from airflow_provider_workflows.operators.procore import ProcoreRespondOperator, ProcoreStartInstanceOperator
+from airflow_provider_workflows.operators.procore import (
+    ProcorePresetAssigneesOperator,
+    ProcoreRespondOperator,
+    ProcoreStartInstanceOperator,
+)
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
 
 TOOL = "purchase_order_contract"
@@ -54,7 +57,7 @@ def example_procore_hr_sync():
 
     @task.short_circuit
     def anything_to_change(plan: dict) -> bool:
-        if plan["refused"]:
+        if plan["rejected"]:
             raise ValueError("A part of the plan is rejected; the log of the task plan says which one and why.")
         return plan["changed"] > 0
 

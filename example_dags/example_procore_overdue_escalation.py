@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import pendulum
 from airflow.sdk import Param, dag, task
-from airflow_provider_workflows.operators.procore_bulk import ProcoreListInstancesOperator
 
-from airflow_provider_workflows.operators.procore import ProcoreAddAssigneesOperator
+from airflow_provider_workflows.operators.procore import ProcoreAddAssigneesOperator, ProcoreListInstancesOperator
 from airflow_provider_workflows.rules.procore import current_step, pending_assignees
 
 

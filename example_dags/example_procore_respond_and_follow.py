@@ -96,7 +96,7 @@ def example_procore_respond_and_follow():
     @task(retries=2)
     def write_row(response: dict, followed: dict, params: dict) -> str:
         """Write a row, over the one of the same response if there is one; a real DAG would MERGE into a table."""
-        visit = followed["visit"] or {}
+        visit = followed["occurrence"] or {}
         decision = visit.get("decision") or {}
         row = {
             "step_occurrence_id": response["step_occurrence_id"],  # the key

@@ -35,7 +35,7 @@ def example_workflowsoft_event_driven_integration():
     @task
     def read_losses(triggering_asset_events=None) -> list[dict]:
         """Return the periods in which a response, and perhaps an instance, was lost."""
-        return [lost for payload in payloads_of(triggering_asset_events) for lost in payload["suspected_lost"]]
+        return [lost for payload in payloads_of(triggering_asset_events) for lost in payload["possibly_lost"]]
 
     @task.workflowsoft_integration(
         expected_fields={"Event name": "String", "Venue": "String", "Event exists": "Boolean?"},

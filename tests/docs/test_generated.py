@@ -1,23 +1,43 @@
-"""The generated tables are current, and every open question has a flag whose sides are tested."""
+"""The generated parts of the pages are current, and every open question has a flag whose sides are tested."""
 
 from __future__ import annotations
 
 import ast
+import json
 from functools import cache
 from pathlib import Path
 
 import pytest
 
 from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
-from docs import generate
+from benchmarks import report
+from docs import generate, navigation
 
 ROOT = Path(__file__).parents[2]
+PAGES = [page for page in sorted(generate.DOCS.rglob("*.md")) if generate.GENERATED.search(page.read_text())]
 QUESTIONS = generate.questions()
 
 
-@pytest.mark.parametrize("page", generate.pages(), ids=lambda page: page.stem)
-def test_generated_tables_are_current(page):
-    assert page.read_text() == generate.pages()[page], "run make generate"
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_generated_parts_are_current(page):
+    assert page.read_text() == generate.generated(page), "run make generate"
+
+
+def test_llms_txt_is_current():
+    assert (generate.DOCS / "llms.txt").read_text() == navigation.llms_txt(), "run make generate"
+
+
+def test_every_page_is_in_the_navigation_once():
+    listed = [page for pages in navigation.sections().values() for page in pages]
+    pages = {page.relative_to(generate.DOCS).with_suffix("").as_posix() for page in generate.DOCS.rglob("*.md")}
+
+    assert sorted(listed) == sorted(pages - {"index"})
+
+
+def test_chart_shows_the_results_that_are_kept():
+    results = json.loads((ROOT / report.RESULTS).read_text())
+
+    assert (ROOT / report.CHART).read_text() == report.chart(results)
 
 
 @pytest.mark.parametrize("row", QUESTIONS, ids=lambda row: row["question"][:60])

@@ -1,4 +1,4 @@
-"""The reference: every public class has a page with an example that is run, and no parameter is left out."""
+"""The reference: every public class has a section with an example that is run, and no parameter is left out."""
 
 from __future__ import annotations
 
@@ -10,36 +10,42 @@ from typing import Any
 
 import pytest
 
+from docs.generate import code
+
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "docs" / "reference"
 PACKAGE = ROOT / "airflow_provider_workflows"
 SOURCES = sorted(PACKAGE.rglob("*.py"))
-# What the API page lists: module and name of everything that is public.
+# What the reference lists: module and name of everything that is public.
 LISTED = [
     (f"airflow_provider_workflows.{module}", name)
-    for row in re.findall(r"^\| `\w.*", (ROOT / "docs" / "api" / "index.md").read_text(), re.MULTILINE)
-    for modules, names in [row.strip("| ").split(" | ")]
-    for module, name in [
-        (module, name)
-        for module in re.findall(r"`([a-z_.]+)`", modules)
-        for name in re.findall(r"`(\w+)`", names)
-        if module != "links.procore" or name != "WorkflowsoftItemLink"
-        if module != "links.workflowsoft" or name != "ProcoreItemLink"
-    ]
+    for row in re.findall(r"^\| \[.*", (REFERENCE / "index.md").read_text(), re.MULTILINE)
+    for names, modules, _ in [row.strip("| ").split(" | ")]
+    for name in re.findall(r"`([A-Za-z]\w+)`", re.sub(r"`@[\w.]+`", "", names))
+    for module in re.findall(r"^`([a-z_.]+)`", modules)
 ]
+NO_CODE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 PUBLIC: dict[str, Any] = {name: getattr(importlib.import_module(module), name) for module, name in LISTED}
+SECTIONS = {
+    heading.removeprefix("@task."): section
+    for page in REFERENCE.glob("*.md")
+    for level in ("#", "##")
+    for heading, section in re.findall(
+        rf"^{level} (\S+)\n(.*?)(?=^{level} |\Z)", NO_CODE.sub("", page.read_text()), re.MULTILINE | re.DOTALL
+    )
+}
 ROOMS = (
     "operators",
     "sensors",
     "decorators",
     "notifications",
-    "triggers.procore_events",
-    "triggers.workflowsoft_events",
+    "assets.procore",
+    "assets.workflowsoft",
 )
 WITH_EXAMPLE = [
     (module, name)
     for module, name in LISTED
-    if module.removeprefix("airflow_provider_workflows.").startswith(ROOMS) and (REFERENCE / f"{name}.md").exists()
+    if module.removeprefix("airflow_provider_workflows.").startswith(ROOMS) and name in SECTIONS
 ]
 
 
@@ -59,7 +65,7 @@ def test_every_public_class_is_listed():
 
 
 def modules() -> list[str]:
-    paths = [path for room in ("operators", "sensors", "notifications") for path in (PACKAGE / room).glob("*.py")]
+    paths = [path for room in ("operators", "sensors", "notifications") for path in (PACKAGE / room).rglob("*.py")]
     paths += (PACKAGE / "triggers").glob("*_events.py")
     return [".".join(path.relative_to(ROOT).with_suffix("").parts) for path in paths if path.stem != "__init__"]
 
@@ -69,43 +75,34 @@ def is_base(cls: type) -> bool:
     return any(not sub.__name__.startswith("_") for sub in cls.__subclasses__())
 
 
-def test_every_public_class_has_a_page_of_its_own():
+def test_every_public_class_has_a_section_with_its_parameters():
     without = {
         name
         for module, name in LISTED
-        if re.search("(Operator|Sensor|Trigger|Notifier|Hook|Policy)$", name) or module.endswith("decorators." + name)
-        if not (REFERENCE / f"{name}.md").exists()
+        if re.search("(Operator|Sensor|Trigger|Notifier|Hook|Policy)$", name)
+        or f"@task.{name}" in (REFERENCE / "index.md").read_text()
+        if not re.search(
+            rf"<!-- generated: (parameters|members) {module.partition('.')[2]}\.{name} -->", SECTIONS.get(name, "")
+        )
     }
 
     assert without == set()
-    assert {path.stem for path in REFERENCE.glob("*.md")} <= {"index", *PUBLIC}
 
 
 @pytest.mark.parametrize(("module", "name"), WITH_EXAMPLE, ids=lambda part: part.rpartition(".")[2])
-def test_a_page_shows_its_class_in_an_example_that_a_test_runs(module, name):
-    text = (REFERENCE / f"{name}.md").read_text()
-    included = re.findall(
-        r'^```\{literalinclude\} \.\./\.\./example_dags/(\w+)\.py\n(?:.*\n)*?:start-after: "(.*)"\n:end-before: "(.*)"',
-        text,
-        re.MULTILINE,
-    )
-    shown = [(dag_id, snippet(dag_id, start, end)) for dag_id, start, end in included]
+def test_a_section_shows_its_class_in_an_example_that_a_test_runs(module, name):
+    text = SECTIONS[name]
+    included = re.findall(r"^<!-- generated: code (\w+)\.py (\w+) -->$", text, re.MULTILINE)
+    shown = [(dag_id, code(f"{dag_id}.py", mark)) for dag_id, mark in included]
     tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
 
-    assert re.search(rf"^\.\. auto\w+:: {module}\.{name}$", text, re.MULTILINE)
     assert any(re.search(used_as(name), code) for _, code in shown)
     assert [dag_id for dag_id, _ in shown if dag_id not in tests] == []
 
 
-def snippet(dag_id: str, start: str, end: str) -> str:
-    return (ROOT / "example_dags" / f"{dag_id}.py").read_text().partition(start)[2].partition(end)[0]
-
-
 def used_as(name: str) -> str:
-    """Return how a DAG writes a class or decorator; a trigger is written as the asset that it watches for."""
-    if name.endswith("Trigger"):
-        return "procore_asset" if name.startswith("Procore") else "workflowsoft_asset"
-    return rf"@(task\.)?{name}\b" if name.islower() else name
+    """Return how a DAG writes a class, decorator or function."""
+    return rf"@(task\.)?{name}\b|\b{name}\(" if name.islower() else name
 
 
 @pytest.mark.parametrize(
@@ -125,5 +122,6 @@ def test_every_parameter_is_described_and_marked_if_templated(name):
     }
 
     assert parameters - set(described) == set()
+    assert {one for one in parameters if name in SECTIONS and f"| `{one}` |" not in SECTIONS[name]} == set()
     templated = parameters & set(getattr(cls, "template_fields", ()))
     assert {field for field in templated if "(templated)" not in described[field]} == set()

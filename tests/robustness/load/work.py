@@ -10,7 +10,7 @@ from unittest.mock import patch
 from airflow_provider_workflows import emulator as emulators
 from airflow_provider_workflows.emulator import Emulator
 
-POOL_SIZE = 8  # what docs/deployment.md says
+POOL_SIZE = 8  # what docs/operate.md says
 PER_SECOND = 2.5  # requests that Procore's window of 10 seconds allows, 25
 LARGEST_RATIO = 1.3
 COUNTS = {"respond": 60, "perform": 50, "start": 39, "integration": 17}  # an integration takes three tasks

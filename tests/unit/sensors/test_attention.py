@@ -548,7 +548,7 @@ def test_a_mapped_wait_leaves_word_in_workflowsoft_and_goes_on(emulator, monkeyp
 
     assert [str(one.state) for one in run.get_task_instances()] == ["skipped"]
     titles = [task["title"] for task in emulator.control("GET", "state")["workflowsoft_tasks"]]
-    assert titles == ["Budget Check of order 5001 waits for integration@example.com"]
+    assert titles == ["Budget Check of order 5001: integration@example.com"]
 
 
 # --- who holds it ---
