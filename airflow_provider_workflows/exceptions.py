@@ -182,7 +182,7 @@ class NotFound(ApiError):
 
 class InvalidRequest(ApiError):
     """
-    The server refused what was asked (400, 409, 422 and the like).
+    The server rejected what was asked (400, 409, 422 and the like).
 
     :param fields: What is wrong with which field, where the server says so.
     """

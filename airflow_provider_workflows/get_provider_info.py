@@ -11,8 +11,8 @@ FURTHER = {
     ("triggers", "workflowsoft"): ("workflowsoft_events",),
 }
 
-# Airflow 3.3.1 and 3.3.2 refuse to test a stored connection without a port (apache/airflow#73298).
-TEST_PORT = "empty, or 443 where Airflow refuses to test"
+# Airflow 3.3.1 and 3.3.2 reject to test a stored connection without a port (apache/airflow#73298).
+TEST_PORT = "empty, or 443 where Airflow rejects to test"
 
 
 def get_provider_info() -> dict[str, Any]:

@@ -45,7 +45,7 @@ __all__ = [
 log = logging.getLogger(__name__)
 ROUND = "round"  # key of what tells a task that was cleared from a retry
 ROUND_TTL = timedelta(days=730)  # longer than what it tells about
-# Airflow 3.0 refuses to store None under a key of its own.
+# Airflow 3.0 rejects to store None under a key of its own.
 XCOM_HOLDS_NONE = version.parse(airflow_version).release >= (3, 1)
 # Where a task can tell its retries what it has done.
 HAS_TASK_STATE_STORE = version.parse(airflow_version).release >= (3, 3)

@@ -96,7 +96,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class Store(dict[str, Any]):
-    """Airflow's task state store, as a dict; refuses what the real one would refuse."""
+    """Airflow's task state store, as a dict; rejects what the real one would reject."""
 
     def set(self, key: str, value: Any, *, retention: Any = None) -> None:
         assert value is not None

@@ -75,7 +75,7 @@ def watched_asset(name: str, scheme: str, conn_id: str, trigger: BaseEventTrigge
 @contextmanager
 def named_errors(function: str, name: Any) -> Iterator[None]:
     """
-    Say in what is raised which function refuses which asset: a DAG file can build many.
+    Say in what is raised which function rejects which asset: a DAG file can build many.
 
     :raises ConfigurationError: a parameter is wrong, or Airflow takes no such asset.
     """

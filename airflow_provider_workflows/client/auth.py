@@ -125,9 +125,9 @@ class TokenAuth(requests.auth.AuthBase):
 
     def renew(self, rejected: str) -> None:
         """
-        Replace a token that the server refused, unless another thread already has.
+        Replace a token that the server rejected, unless another thread already has.
 
-        :param rejected: The value of the refused token.
+        :param rejected: The value of the rejected token.
         :raises AuthenticationError: the source has no other one.
         """
         with self._lock:
@@ -135,7 +135,7 @@ class TokenAuth(requests.auth.AuthBase):
                 self._fetch()
                 if self._token.value == rejected:
                     raise AuthenticationError(
-                        "The server refused the token and there is no way to renew it",
+                        "The server rejected the token and there is no way to renew it",
                         advice=f"{getattr(self._source, 'remedy', '')} {AuthenticationError.advice}".strip(),
                     )
 

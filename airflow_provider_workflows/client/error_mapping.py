@@ -100,7 +100,7 @@ def failure(
         return _redirected(response, idempotency, call)
     wait = stated_wait(response.headers, now, status)
     not_before = None if wait is None else steady_now + wait
-    # A 503 may come from a gateway whose server has acted, so it refuses only what may be sent twice.
+    # A 503 may come from a gateway whose server has acted, so it rejects only what may be sent twice.
     if status == 429 or (status == 503 and "Retry-After" in response.headers and idempotency is Idempotency.SAFE):
         retry_at = None if wait is None else moment(now + wait)
         return RetryableFailure(
@@ -118,7 +118,7 @@ def failure(
         return NotFound("Not found", advice=advise(status, path), **call)
     if 400 <= status < 500:
         clean = {scrub(name): [scrub(text) for text in wrong] for name, wrong in fields.items()}
-        return InvalidRequest("The server refused the request", fields=clean, **call)
+        return InvalidRequest("The server rejected the request", fields=clean, **call)
     if status >= 500:
         return ServerError("The server failed", **call)
     return UnexpectedResponse("The status is not one of an answer", **call)

@@ -309,7 +309,7 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 def _sendable(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Refuse what no header can hold, without repeating the value as requests would: it may be a secret."""
+    """Reject what no header can hold, without repeating the value as requests would: it may be a secret."""
     for name, value in headers.items():
         if not re.fullmatch(r"([!-~][ -~]*)?", value):
             raise ConfigurationError(f"Header {name} cannot be sent: it holds a line break or is not ASCII.")

@@ -102,7 +102,7 @@ class _Tries:
     """
     The attempts of one call so far.
 
-    A call that is turned away until a time that the server names has not failed: while many ask, most are refused
+    A call that is turned away until a time that the server names has not failed: while many ask, most are rejected
     each time, and one of them may be a few times in a row. So that does not count as an attempt. In all it takes no
     longer than the longest pauses between the attempts would.
     """

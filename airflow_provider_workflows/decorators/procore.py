@@ -209,7 +209,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
                 f"{__name__}; got {decision!r}."
             )
         response = _as_parameters(decision)
-        # What the operator would refuse is refused before it is kept: a retry may decide anew.
+        # What the operator would reject is rejected before it is kept: a retry may decide anew.
         self._take_answer(response)
         self._check_parameters()
         rules.choose_option(instance["options"], **self._requested())
@@ -295,13 +295,14 @@ def procore_response(python_callable: Callable[..., Any] | None = None, **option
 
     The task is called with ``instance``, a row of ``ProcoreResponseRequestedSensor`` (or the id of an instance), and
     the function's other arguments, or mapped over them with ``expand``. The response is bound to the row's step
-    occurrence; with an id alone to the first one that waits for the user, as with ``ProcoreRespondOperator``. Parameters
-    of the function that are named as in Airflow's context get those values.
+    occurrence; with an id alone to the first one that waits for the user, as with ``ProcoreRespondOperator``. The
+    function's parameters that are named as in Airflow's context get those values.
 
     What the function is given as ``instance`` is the row, and over it what was read just now: ``{instance_id, item_id,
     tool_type, project_id, step, step_occurrence_id, step_started_at, overdue_at, options: [{id, name, type}],
-    assignees: [{id, name, login}], state, item_status, decision, last_response: {option, type, comment, by, at}, started_at,
-    ended_at, blocked_reason, ambiguous}``. ``assignees`` have not responded to the step yet; the connection's user is one;
+    assignees: [{id, name, login}], state, item_status, decision, last_response: {option, type, comment, by, at},
+    started_at, ended_at, blocked_reason, ambiguous}``. ``assignees`` have not responded to the step yet; the
+    connection's user is one;
     ``decision`` is that of the step before, as ``ProcoreInstanceSensor`` returns it; ``last_response`` is None before
     the first one; times are the API's own strings.
 

@@ -90,7 +90,7 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
         given = arguments.get(INSTANCE, "")  # expand() lets it be left out
         if not isinstance(given, (list, tuple)) or not given:
             return self._handle(context, given, arguments)
-        # Airflow takes the values of a mapping one by one, and refuses to do so with a list.
+        # Airflow takes the values of a mapping one by one, and rejects to do so with a list.
         self.multiple_outputs = self.returns_mapping = False
         return self._handle_all(context, {rules.instance_id_of(row): row for row in given}, arguments)
 
@@ -228,7 +228,7 @@ def workflowsoft_integration(
     :param allow_unknown_types: Send values of field types that this package does not know as they are.
     :param verify: ``exact`` (default) or ``normalized``; see ``WorkflowsoftUpdateFieldsOperator``.
     :param confirm_timeout: Seconds, or a timedelta, to read on for what became of a change; default 30.
-    :raises ConfigurationError: Workflowsoft would refuse a value; a required field is empty; a field of
+    :raises ConfigurationError: Workflowsoft would reject a value; a required field is empty; a field of
         ``expected_fields`` is missing or of another type.
     :raises StepMoved: the instance is completed already; never retried.
     :raises OutcomeUnknown: nobody can tell whether it was written, or completed; never retried.

@@ -79,7 +79,7 @@ class Step:
     :param name: What it is called.
     :param after: The step without which it says nothing.
     :param look: Returns what is well, raises what is not.
-    :param fix: What to do where the server refuses it.
+    :param fix: What to do where the server rejects it.
     """
 
     name: str

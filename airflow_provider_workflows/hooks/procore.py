@@ -57,7 +57,7 @@ V2_PAGE_SIZE = 100  # the largest page the v2 API gives
 
 
 def company_fix(company_id: object, conn_id: str) -> str:
-    """Return what to do where the connection's user is refused in a company."""
+    """Return what to do where the connection's user is rejected in a company."""
     return (
         f"Correct company_id ({company_id}; of the task, else extra 'company_id' of connection {conn_id!r}), or have "
         "the app installed and its user permitted in that company."
@@ -195,7 +195,7 @@ class ProcoreConnectionHook(WorkflowsHook):
         return {"Procore-Company-Id": self._company(extras)}
 
     def _advice(self, status: int, path: str) -> str | None:
-        """Name the company and the project that a refused call went to, which may be the wrong ones."""
+        """Name the company and the project that a rejected call went to, which may be the wrong ones."""
         company = company_fix(self.company_id, self.conn_id)
         found = re.search(r"/projects/([^/]+)/", path)
         project = f" {project_fix(unquote(found[1]), self.conn_id)}" if found else ""
@@ -656,7 +656,7 @@ class ProcoreHook(ProcoreConnectionHook):
         """
         Answer the current step of an instance as the signed-in user.
 
-        Procore takes an identical repetition as already done, and refuses a different one; but only while the
+        Procore takes an identical repetition as already done, and rejects a different one; but only while the
         step is current, so a lost answer is not repeated here: the caller reads first.
 
         :param step_occurrence_id: The step occurrence that is answered.

@@ -84,7 +84,7 @@ class WorkflowsoftHook(WorkflowsHook):
 
     def check_may_consume(self) -> None:
         """
-        Refuse to poll for integration instances unless the connection allows it.
+        Reject to poll for integration instances unless the connection allows it.
 
         :raises ConfigurationError: extra ``allow_consume`` is not true.
         """
@@ -246,7 +246,7 @@ class WorkflowsoftHook(WorkflowsHook):
 
         :param values: JSON values by field key, as ``encode`` in the rules makes them; decimals are exact.
         :param on_behalf_of: User to write for; default: the connection's ``on_behalf_of``, else ``system``.
-        :raises InvalidRequest: the server refused it, by its status or in its answer.
+        :raises InvalidRequest: the server rejected it, by its status or in its answer.
         :raises OutcomeUnknown: the answer was lost.
         """
         fields = {rules.wire_name(key): value for key, value in values.items()}
@@ -272,7 +272,7 @@ class WorkflowsoftHook(WorkflowsHook):
 
         :param custom_action: Presumably the way out of the step; the vendor shows ``__AUTO__`` only.
         :param on_behalf_of: User to do it for; default: the connection's ``on_behalf_of``, else ``system``.
-        :raises InvalidRequest: the server refused it, by its status or in its answer.
+        :raises InvalidRequest: the server rejected it, by its status or in its answer.
         :raises OutcomeUnknown: the answer was lost.
         """
         response = self.client.call(

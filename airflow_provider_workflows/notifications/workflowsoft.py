@@ -30,7 +30,7 @@ class WorkflowsoftTaskNotifier(BaseNotifier):
     one task. Airflow remembers it in a Variable for each DAG, ``workflowsoft_tasks_<dag_id>``, which keeps the
     newest 200 messages. Claiming takes 2 to 3 seconds. Without that memory, or where Airflow takes longer than a
     second for it, nothing is sent. When the answer of Workflowsoft is lost nothing is sent again, so there may be
-    no task; when it refuses, the next callback of the run tries again.
+    no task; when it rejects, the next callback of the run tries again.
 
     :param title: Title of the task, such as ``{{ dag.dag_id }} failed``; in a deadline alert
         ``{{ dag_run.dag_id }}``, for there is no ``dag`` (templated).

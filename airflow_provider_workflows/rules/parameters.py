@@ -22,7 +22,7 @@ def check_rendered(operator: Any) -> None:
     Make the parameters of an operator or sensor that hold text hold text, whatever their templates were rendered to.
 
     With ``render_template_as_native_obj`` a template becomes a number, a list or a time. A whole number is taken as
-    text, for it is an id or a label; of what else there is nobody knows how it was written, so it is refused. Which
+    text, for it is an id or a label; of what else there is nobody knows how it was written, so it is rejected. Which
     parameters hold text is read from the annotations of the constructors.
 
     :raises ConfigurationError: a value that is no text; the message names the parameter.
@@ -33,7 +33,7 @@ def check_rendered(operator: Any) -> None:
             continue
         is_id = kind != TEXT and name not in LABELS
         if kind == TEXTS and isinstance(value, (list, tuple, set, frozenset)):
-            # What is empty there is the operator's to refuse.
+            # What is empty there is the operator's to reject.
             text: Any = [one if one is None else as_text(name, one, is_id=is_id) for one in value]
         else:
             text = as_text(name, value, is_id=is_id)
@@ -47,7 +47,7 @@ def as_text(name: str, value: Any, *, is_id: bool = False) -> str:
     """
     Return a parameter's value as text.
 
-    :param is_id: Refuse a text with a fraction such as "5001.0", too.
+    :param is_id: Reject a text with a fraction such as "5001.0", too.
     :raises ConfigurationError: it is neither text nor a whole number, or no id; the message names the parameter.
     """
     if type(value) is int:

@@ -49,7 +49,7 @@ def desired_group_for(
     allow_empty: bool,
 ) -> DesiredGroup:
     """
-    Turn a group's desired members into ids, refusing what must not be written.
+    Turn a group's desired members into ids, rejecting what must not be written.
 
     :param group: Name of the group, in any case, or its uuid.
     :param people: Logins and ids.
@@ -107,7 +107,7 @@ def group_changes(
     :param replace: Whether groups are to have the wished members and no others.
     :param logins: How to call people, by their ids.
     :return: ``{group, uuid, added, removed, unchanged, rejected, reason}`` of each wish: logins, and ``{who,
-        reason}`` of those who are refused.
+        reason}`` of those who are rejected.
     """
     members = members_of(preset)
     logins = {
@@ -218,7 +218,7 @@ def beyond(changes: Iterable[Json], approved: Json | None) -> list[str]:
 
 
 def is_rejected(row: Json) -> bool:
-    """Tell whether anything of a preset is refused."""
+    """Tell whether anything of a preset is rejected."""
     return row["status"] == "rejected" or any(group["rejected"] or group["reason"] for group in row["groups"])
 
 

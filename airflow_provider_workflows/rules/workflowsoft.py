@@ -390,7 +390,7 @@ def _type_name(text: str) -> str:
 
 def plan_update(fields: Iterable[Field], desired: Mapping[str, Any], *, allow_unknown_types: bool = False) -> Update:
     """
-    Compare what is wanted with what is there, and refuse what Workflowsoft would refuse.
+    Compare what is wanted with what is there, and reject what Workflowsoft would reject.
 
     :param fields: The fields as they are.
     :param wanted: Values by label or key; a field that already holds its value may be read-only.
@@ -558,7 +558,7 @@ def templated_names(fields: Any) -> frozenset[str]:
 
 def check_rendered(fields: Mapping[str, Any], templated: Iterable[str]) -> None:
     """
-    Refuse values that a template without a value has left.
+    Reject values that a template without a value has left.
 
     :param templated: Names of the fields that are given as a template; elsewhere the text ``None`` is a text.
     :raises ConfigurationError: such a value is the text ``None``.

@@ -165,7 +165,7 @@ def _integer(kind: str) -> Callable[[Any], int]:
 
 
 def _decimal(value: Any) -> Decimal:
-    # A float has lost digits that a Decimal would have kept, so it is refused and not quietly rounded.
+    # A float has lost digits that a Decimal would have kept, so it is rejected and not quietly rounded.
     if isinstance(value, bool) or not isinstance(value, (int, str, Decimal)):
         raise TypeError
     if isinstance(value, str) and not NUMBER.fullmatch(value.strip()):

@@ -75,9 +75,9 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
     come round again: give ``after``, or its first visit counts, however long ago.
 
     Returns ``{instance_id, item_id, state, step, item_status, decision, last_response: {option, type, comment, by, at},
-    started_at, ended_at, blocked_reason, ambiguous, project_id, occurrence}``, the same in every mode. ``project_id`` may
-    be ``company``. ``occurrence`` is the step occurrence that was waited for, ``{step, step_occurrence_id,
-    started_at, ended_at, decision, response}``, or None.
+    started_at, ended_at, blocked_reason, ambiguous, project_id, occurrence}``, the same in every mode.
+    ``project_id`` may be ``company``. ``occurrence`` is the step occurrence that was waited for, ``{step,
+    step_occurrence_id, started_at, ended_at, decision, response}``, or None.
 
     ``decision`` is what was decided at the step that was over last, ``{option, type, by, at, source, candidates,
     problem}``, or None; ``source`` is ``overall_response``, ``override`` or ``responses``. Where nothing tells it, or
@@ -102,8 +102,8 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
         count; or a step occurrence: only the visits after that one, in the same instance (templated).
     :param on_overdue: An Airflow notifier, or a function of the context, or a list of them: called once for each step
         occurrence that becomes overdue, or is pending for longer than ``overdue_after``, with ``overdue_step`` in the
-        context: ``{step, step_occurrence_id, since, due, reason, assignees, instance_id, item_id, tool_type, project_id,
-        item_url}``. The wait goes on, also when a notifier fails.
+        context: ``{step, step_occurrence_id, since, due, reason, assignees, instance_id, item_id, tool_type,
+        project_id, item_url}``. The wait goes on, also when a notifier fails.
     :param overdue_after: Seconds, or a timedelta, that a step may be held; default: until Procore's due date of the
         step. Where the history has none, nothing is overdue.
     :raises ConfigurationError: both instance and item given, or neither; an unknown state or tool.

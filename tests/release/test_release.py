@@ -1,4 +1,4 @@
-"""What `make wheel` refuses to release."""
+"""What `make wheel` rejects to release."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ def _source(archive: Path, package: set[str]) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Build what is released, and refuse it if it is wrong.")
+    parser = argparse.ArgumentParser(description="Build what is released, and reject it if it is wrong.")
     parser.add_argument("folder", type=Path)
     parser.add_argument("--tag", help="the tag that is released, such as v1.2.3")
     given = parser.parse_args()

@@ -37,7 +37,7 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
     among ``branches``, the task fails instead of choosing one.
 
     Inside a task group the names of tasks and groups are those of the group, then of the groups around it, then of the
-    DAG, so that a group need not name itself. In a mapped task group it works before Airflow 3.2 only, and refuses to
+    DAG, so that a group need not name itself. In a mapped task group it works before Airflow 3.2 only, and rejects to
     run on newer ones, which would run the tasks that were not chosen; nor can it be mapped itself. Choose the outcomes
     by :func:`outcome_names` there, and map the tasks over what was chosen.
 
@@ -114,7 +114,7 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
         return task_ids  # empty for none: Airflow 3.0 takes no None
 
     def _check_branches(self) -> None:
-        """Refuse a task that does not exist before the day of its outcome."""
+        """Reject a task that does not exist before the day of its outcome."""
         if not isinstance(self.branches, Mapping) or None in self.branches.values():
             raise ConfigurationError(
                 "branches must be {name of an outcome: id of a task or group, or a list of them}; an empty list skips "

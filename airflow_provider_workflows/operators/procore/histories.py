@@ -48,7 +48,7 @@ class Report:
     _rejected: int = 0
     _succeeded: bool = False
     _faults: int = 0  # of the server, in a row
-    _first: ApiError | None = None  # refusal of all, while nothing has succeeded anywhere
+    _first: ApiError | None = None  # rejection of all, while nothing has succeeded anywhere
 
     def start(self) -> None:
         """Begin a tool or a list of its own: whether anything can be read there is not known yet."""
@@ -60,9 +60,9 @@ class Report:
 
     def record_rejected(self, rejection: ApiError, **ids: str) -> None:
         """
-        Note what was refused.
+        Note what was rejected.
 
-        :raises ApiError: everything is refused, or fails from now on, so something more than single items is wrong.
+        :raises ApiError: everything is rejected, or fails from now on, so something more than single items is wrong.
         """
         self._record(self.forbidden if isinstance(rejection, PermissionDenied) else self.failed, str(rejection), ids)
         self.check_server(rejection)
@@ -138,7 +138,7 @@ class HistoryReader:
 
     def of_items(self, scope: Scope, instances: Mapping[str, Sequence[Json]]) -> Iterator[tuple[str, list[Any]]]:
         """
-        Read the histories of items; what is refused goes into the report.
+        Read the histories of items; what is rejected goes into the report.
 
         :param scope: Where the items are.
         :param instances: The item's instances as listed, by item id.

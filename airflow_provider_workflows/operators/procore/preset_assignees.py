@@ -91,7 +91,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
     Brings the members of the role groups of workflow presets in step with a list of who should be in them.
 
     Presets say whom the instances that start from now on ask; running ones stay as they are. First everything
-    is resolved that can be refused; then each preset is read, changed if it must be, and read again. Only role
+    is resolved that can be rejected; then each preset is read, changed if it must be, and read again. Only role
     groups are touched, and a group is left without members only when told. A change carries every group as read
     right before it. A preset that ``confirm_timeout`` seconds later does not hold what was written has been edited by
     somebody else: that fails with the difference and is not written over. A preset that Procore cannot show or change
@@ -100,7 +100,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
     Returns ``{mode, changed, unchanged, rejected, presets: [{preset_id, project_id, template, valid, status, reason,
     groups: [{group, uuid, added, removed, unchanged, rejected: [{who, reason}], reason}]}]}``; a ``status`` is
     ``change`` (planned), ``applied``, ``unchanged`` or ``rejected``; ``rejected`` counts the presets of which anything
-    is refused, whatever becomes of the rest. The same is a table in the log, where a status can be ``failed`` or
+    is rejected, whatever becomes of the rest. The same is a table in the log, where a status can be ``failed`` or
     ``unknown`` (its answer was lost, and reading does not show the change), too.
 
     Reference: https://developers.procore.com/reference/rest/workflows-presets
@@ -115,11 +115,11 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
     :param members: ``merge`` (default) adds members; ``replace`` removes the others, too (templated).
     :param allow_empty: Whether a group may be left without members.
     :param approved_plan: What a run with ``mode="plan"`` returned: a preset that would change in other ways than
-        that is refused (templated).
-    :param on_rejected: ``fail`` (default): refuse everything if anything can be refused beforehand, and fail at the
-        end if Procore refused something; ``skip``: do the rest.
+        that is rejected (templated).
+    :param on_rejected: ``fail`` (default): reject everything if anything can be rejected beforehand, and fail at the
+        end if Procore rejected something; ``skip``: do the rest.
     :param confirm_timeout: Seconds, or a timedelta, to read on until a preset shows a change; default 60.
-    :raises ConfigurationError: the assignments have not this form, name a preset twice, or something is refused.
+    :raises ConfigurationError: the assignments have not this form, name a preset twice, or something is rejected.
     :raises PresetsUnfinished: some presets failed or their outcome is unknown, after all others were done; a retry does
         only those.
     :raises PresetConflict: a preset does not hold what was written, and nothing else has failed; never retried.
@@ -523,7 +523,7 @@ def _untried(target: Target) -> dict[str, Any]:
 
 
 def _unknown_target(scope: Scope, preset_id: str, template: str | None, fault: WorkflowsError) -> Target:
-    """Return a target that cannot be changed, because Procore refuses or fails to show what is needed for it."""
+    """Return a target that cannot be changed, because Procore rejects or fails to show what is needed for it."""
     is_rejected = isinstance(fault, REJECTIONS)
     return Target(
         *(scope, preset_id, template),

@@ -51,7 +51,7 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
     Only fields that hold something else are sent, all in one call; a retry that finds them written sends
     nothing, and from Airflow 3.3 on it writes what the first try decided, whatever a template gives by then. So
     the whole of what ``WorkflowsoftGetFieldsOperator`` returned may be given with a few values changed. Values:
-    text, True or False, a Decimal or int or number as text for decimals (a float is refused, for it is not
+    text, True or False, a Decimal or int or number as text for decimals (a float is rejected, for it is not
     exact), a datetime with a time zone or its ISO-8601 text (whole seconds are sent), a date, None to empty a
     field.
 

@@ -114,10 +114,10 @@ class IntegrationStep:
 
         :param fields: The fields as they are.
         :param wanted: Values by label or key.
-        :param fill_required: Refuse to leave a required field empty.
+        :param fill_required: Reject to leave a required field empty.
         :param more: What else belongs to the decision; JSON primitives.
         :return: ``{values, written: [label], unchanged: [label], **more}``
-        :raises ConfigurationError: Workflowsoft would refuse a value.
+        :raises ConfigurationError: Workflowsoft would reject a value.
         """
         update = rules.plan_update(fields, desired, allow_unknown_types=allow_unknown_types)
         for field in fields:

@@ -28,7 +28,7 @@ class StoreFailed(Exception):
 
 
 class Stores:
-    """The state stores of all assets, which outlive every triggerer; refuse what Airflow's would cut or refuse."""
+    """The state stores of all assets, which outlive every triggerer; reject what Airflow's would cut or reject."""
 
     def __init__(self) -> None:
         self.values: dict[str, dict[str, str]] = {}

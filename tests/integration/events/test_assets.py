@@ -1,4 +1,4 @@
-"""Assets in one line, and what is refused when a DAG file is read."""
+"""Assets in one line, and what is rejected when a DAG file is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a watcher of many instances comes to where Procore refuses requests in the middle of every poll."""
+"""What a watcher of many instances comes to where Procore rejects requests in the middle of every poll."""
 
 from __future__ import annotations
 

@@ -530,13 +530,13 @@ FLOWS = (
     _one(_HIDDEN, "respond, responses hidden", flags={"hidden_events": "responses"}),
     _one(_HIDDEN, "respond, steps hidden", flags={"hidden_events": "response_steps"}),
     # After an unknown outcome.
-    _one(_UNREAD, "respond, reading refused", kind=REFUSED_READS, notes_doubt=True),
-    _one(PERFORM, "perform, reading refused", kind=REFUSED_READS, notes_doubt=True),
-    _one(START, "start, reading refused", kind=REFUSED_READS, notes_doubt=True),
-    _one(BULK_START, "bulk start, reading refused", kind=REFUSED_READS),
-    _one(TERMINATE, "terminate, reading refused", kind=REFUSED_READS),
-    _one(RESTART, "restart, reading refused", kind=REFUSED_READS),
-    _one(ADD_ASSIGNEES, "add assignees, reading refused", kind=REFUSED_READS, notes_doubt=True),
+    _one(_UNREAD, "respond, reading rejected", kind=REFUSED_READS, notes_doubt=True),
+    _one(PERFORM, "perform, reading rejected", kind=REFUSED_READS, notes_doubt=True),
+    _one(START, "start, reading rejected", kind=REFUSED_READS, notes_doubt=True),
+    _one(BULK_START, "bulk start, reading rejected", kind=REFUSED_READS),
+    _one(TERMINATE, "terminate, reading rejected", kind=REFUSED_READS),
+    _one(RESTART, "restart, reading rejected", kind=REFUSED_READS),
+    _one(ADD_ASSIGNEES, "add assignees, reading rejected", kind=REFUSED_READS, notes_doubt=True),
     # A worker goes on that Airflow took for dead, and has replaced. Not of create task, start process and bulk replace:
     # there the API takes the same order twice, and whoever has read before the other one writes cannot know of it. Nor
     # of a sensor whose polls consume: what the suspended one has received, it alone knows.

@@ -257,13 +257,13 @@ class Run:
         self._passed = 0
         strike = self._strikes.pop(0)
         self.outcome.story.append(
-            f"{label}: {strike.how}{f', reading refused ({strike.record_rejected})' * bool(strike.record_rejected)}"
+            f"{label}: {strike.how}{f', reading rejected ({strike.read_status})' * bool(strike.read_status)}"
         )
         self._struck = (strike.how, label)
         if strike.how in SURVIVED:
             active.lost = strike.how if acts else active.lost
-        if strike.record_rejected is not None:
-            self._rejected = (strike.record_rejected, 1 if strike.how in SURVIVED else 2)
+        if strike.read_status is not None:
+            self._rejected = (strike.read_status, 1 if strike.how in SURVIVED else 2)
             active.refused = True
         return strike
 

@@ -42,14 +42,14 @@ class Strike:
     :param at: So many boundaries pass before, from the beginning or since the last strike; or ``NEXT_ACT``.
     :param release: Of a delayed request: so many requests of the next tries pass before it arrives. Of a suspended
         try: so many boundaries of the other one pass before it goes on, to its end, and the other one after it.
-    :param refuse: Status that reading is answered with from then on, until the end of the try; after a kill of the
+    :param read_status: Status that reading is answered with from then on, until the end of the try; after a kill of the
         next one.
     """
 
     at: int
     how: str
     release: int = 0
-    refuse: int | None = None
+    read_status: int | None = None
 
 
 def points(flow: Flow, boundaries: Sequence[str], seed: int, *, quick: bool) -> list[tuple[Strike, ...]]:
@@ -108,12 +108,12 @@ def _suspensions(flow: Flow, boundaries: Sequence[str], at: int, chance: random.
 
 
 def _refusals(flow: Flow, at: int, chance: random.Random, *, quick: bool) -> list[tuple[Strike, ...]]:
-    """Return what leaves an outcome unknown at a boundary that acts, with reading refused afterwards."""
+    """Return what leaves an outcome unknown at a boundary that acts, with reading rejected afterwards."""
     found = []
     for how in (*SURVIVED, *((BEFORE, AFTER) if flow.notes_doubt else ())):
         for status in [chance.choice(TOKEN_REJECTIONS)] if quick else TOKEN_REJECTIONS:
-            first = Strike(at, how, record_rejected=status)
+            first = Strike(at, how, read_status=status)
             found.append((first,))
             if how in SURVIVED:  # and of what is sent once more nobody hears either
-                found.append((first, Strike(NEXT_ACT, how, record_rejected=status)))
+                found.append((first, Strike(NEXT_ACT, how, read_status=status)))
     return found

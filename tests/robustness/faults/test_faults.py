@@ -21,7 +21,7 @@ REPRESENTATIVE = {
     ("respond", None): 5,
     ("create task", None): 3,
     ("integration step, function", CONSUMED): 6,
-    ("respond, reading refused", None): 2,
+    ("respond, reading rejected", None): 2,
     ("respond, two tries", None): 9,
     ("start, deferrable", None): 9,
 }

@@ -330,6 +330,6 @@ def large_kinds() -> Iterator[tuple[str, Kind]]:
     for name, body in LARGE.items():
         yield name, of_body(body)
         yield f"an error with {name}", of_status(500, body)
-        yield f"a refusal with {name}", of_status(422, body)
+        yield f"a rejection with {name}", of_status(422, body)
     yield "an error with fields of 10 MB", of_status(422, json.dumps({"errors": {"x" * 10 * 2**20: ["no"]}}).encode())
     yield "a cursor of 10 MB", of_cursor("next_cursor", "c" * 10 * 2**20)

@@ -152,10 +152,10 @@ def test_the_table_in_the_log_has_a_line_for_each_group():
     ]
 
     assert table_of(rows).splitlines() == [
-        "preset  project  template  status   group  added  removed  refused",
+        "preset  project  template  status   group  added  removed  rejected",
         "1       company  T         change   A      x, y",
         "1       company  T         change   B             z        g no",
-        "22      7        None      refused                         why",
+        "22      7        None      rejected                         why",
     ]
 
 

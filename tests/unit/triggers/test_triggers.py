@@ -1,4 +1,4 @@
-"""What all triggers have in common: what lies in the database, what Airflow's statistics tell, what is refused."""
+"""What all triggers have in common: what lies in the database, what Airflow's statistics tell, what is rejected."""
 
 from __future__ import annotations
 
