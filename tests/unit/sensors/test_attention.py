@@ -579,8 +579,8 @@ ASKED = [
         ({}, ()),
     ],
 )
-def test_a_step_is_held_by_the_responders_who_have_not_responded_to(details, holders):
-    assert procore.pending_step_of(step(**details)).assignees == holders
+def test_a_step_is_held_by_the_responders_who_have_not_responded_to(details, assignees):
+    assert procore.pending_step_of(step(**details)).assignees == assignees
 
 
 def test_no_one_holds_what_has_ended():

@@ -112,16 +112,14 @@ def test_no_trigger_was_forgotten():
 
 
 @pytest.fixture
-def describe(monkeypatch):
-    """What Airflow's statistics were told."""
-    statistics = []
-    monkeypatch.setattr(
-        version_compat, "_report", lambda kind, name, value, tags: statistics.append((name, value, tags))
-    )
-    return statistics
+def statistics(monkeypatch):
+    """The statistics that were reported to Airflow."""
+    reported = []
+    monkeypatch.setattr(version_compat, "_report", lambda kind, name, value, tags: reported.append((name, value, tags)))
+    return reported
 
 
-def test_a_poll_shows_what_it_did_for_whom(clock, product, told):
+def test_a_poll_shows_what_it_did_for_whom(clock, product, statistics):
     def three_requests(hook):
         hook.client.sent += 3
         hook.client.rate = RateLimit(3600, 3000, int(clock.time()) + 1000)
@@ -149,7 +147,7 @@ def test_a_poll_shows_what_it_did_for_whom(clock, product, told):
 
 @pytest.mark.usefixtures("airflow_connections")
 @pytest.mark.parametrize(("kind", "ids"), [(v2_wait, ("700001", "5001")), (legacy_wait, ("568150",))])
-def test_the_age_of_the_oldest_step_is_reported(emulator, clock, told, kind, ids):
+def test_the_age_of_the_oldest_step_is_reported(emulator, clock, statistics, kind, ids):
     async def scenario():
         task = wait_for(kind(*ids))
         await asyncio.sleep(10.5 * INTERVAL)
@@ -164,7 +162,7 @@ def test_the_age_of_the_oldest_step_is_reported(emulator, clock, told, kind, ids
     assert products == {"procore" if kind is v2_wait else "procore_legacy"}
 
 
-def test_a_time_that_is_none_spoils_no_poll(clock, product, told):
+def test_a_time_that_is_none_spoils_no_poll(clock, product, statistics):
     scope = product.scope()
     for odd in (None, "", "yesterday", 7, {"a": 1}):
         scope.record_step(odd)
