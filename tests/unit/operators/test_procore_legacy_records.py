@@ -159,7 +159,7 @@ def test_occurrences_that_nothing_shows_apart_are_an_error(emulator, store):
     perform().execute({"task_state_store": store})  # the first occurrence of all
     person(emulator, "Deny")
 
-    with pytest.raises(UnexpectedResponse, match="two occurrences of the state cannot be told apart"):
+    with pytest.raises(UnexpectedResponse, match="two occurrences of the state cannot be distinguished"):
         perform().execute({"task_state_store": Store()})
     assert posts(emulator) == 1
 

@@ -83,7 +83,7 @@ def test_person_removed_after_the_change_is_a_difference(emulator, store):
 
     operator.hook.update_preset_assignees = update_then_edit
 
-    with pytest.raises(AirflowFailException, match="PresetDiffers: .*missing 90004"):
+    with pytest.raises(AirflowFailException, match="PresetConflict: .*missing 90004"):
         operator.execute({"task_state_store": store})
 
 

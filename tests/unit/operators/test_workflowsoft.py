@@ -413,7 +413,7 @@ def test_an_option_is_written_by_what_the_api_calls_it(emulator, takes, value):
 
 @pytest.mark.parametrize(("counts", "completed"), [("null_or_text", 1), ("also_zero_and_false", 0)])
 def test_a_required_zero_is_left_to_the_server(emulator, counts, completed, monkeypatch):
-    definition = "airflow_provider_workflows.emulator.workflowsoft_diagrams"
+    definition = "airflow_provider_workflows.emulator.workflowsoft.diagrams"
     steps = importlib.import_module(definition).DIAGRAMS[5].steps[0]
     number = next(one for one in steps.fields if one.label == "Number")
     monkeypatch.setitem(vars(number), "required", True)

@@ -170,7 +170,7 @@ def test_without_a_store_the_trigger_carries_notices_and_deadline(emulator, buil
 
     assert [attention["step"] for attention in heard] == ["Budget Check", "Director Approval"]
     assert once_more.deadline == trigger.deadline
-    assert once_more.watch["known"] == [attention["step_occurrence_id"] for attention in heard]
+    assert once_more.overdue_watch["known"] == [attention["step_occurrence_id"] for attention in heard]
 
 
 def test_a_retry_does_not_show_again_but_a_cleared_task_does(emulator, store, build, heard):
@@ -384,7 +384,7 @@ def test_step_with_a_response_before_the_first_poll_is_not_notified(emulator, st
     again = resumed(build(), context, event)
 
     assert heard == []
-    assert again.watch["next"]["step"] == "Director Approval"
+    assert again.overdue_watch["next"]["step"] == "Director Approval"
 
 
 def test_a_step_is_reported_also_where_the_worker_cannot_poll(emulator, store, build, heard, monkeypatch):

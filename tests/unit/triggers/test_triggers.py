@@ -137,7 +137,7 @@ def test_a_poll_shows_what_it_did_for_whom(clock, product, statistics):
     clock.run(scenario())
 
     tags = {"connection": "made_up", "product": "made_up", "scope": "scope"}
-    assert [one for one in told if one[1]] == [
+    assert [one for one in statistics if one[1]] == [
         ("workflows.requests", 3, tags),
         ("workflows.polls", 1, tags),
         ("workflows.waits", 4, tags),
@@ -155,8 +155,8 @@ def test_the_age_of_the_oldest_step_is_reported(emulator, clock, statistics, kin
 
     clock.run(scenario())
 
-    ages = [value for name, value, _ in told if name == "workflows.oldest_step_age"]
-    products = {tags["product"] for name, _, tags in told}
+    ages = [value for name, value, _ in statistics if name == "workflows.oldest_step_age"]
+    products = {tags["product"] for name, _, tags in statistics}
     assert ages == sorted(ages)
     assert 8 * INTERVAL <= ages[-1] <= 12 * INTERVAL
     assert products == {"procore" if kind is v2_wait else "procore_legacy"}
@@ -180,7 +180,7 @@ def test_a_time_that_is_none_spoils_no_poll(clock, product, statistics):
     clock.run(scenario())
 
     assert len(product.polls) == 2
-    assert [name for name, *_ in told if name == "workflows.oldest_step_age"] == []
+    assert [name for name, *_ in statistics if name == "workflows.oldest_step_age"] == []
 
 
 # --- intervals ---
