@@ -141,7 +141,7 @@ class Neighbours:
         count = self.sizes.equal_waits
         await self._start(self.sizes.listed_instances)
         # So the list has instances that ask someone else, each of which is read before that is known.
-        await self._switch(filters="ignored")
+        await self._set_flags(filters="ignored")
         common: dict[str, Any] = {"procore_conn_id": "procore_default", "company_id": None, "deadline": None}
         query: dict[str, Any] = {"tool_types": [TOOL], "project_ids": [PROJECT], "user_id": "nora@example.com"}
         waits = [
@@ -153,7 +153,7 @@ class Neighbours:
             before = await self._served()
             await self._polls("procore", cycles, tasks)
             served = await self._served() - before
-        await self._switch(filters="honoured")
+        await self._set_flags(filters="honoured")
         lists = sum(number for path, number in served.items() if path.endswith(V2_LIST))
         name = f"{count} equal ProcoreResponseRequestedSensors"
         self.figures.append((f"{name}: lists in each poll", lists / cycles, 1))
@@ -233,8 +233,8 @@ class Neighbours:
     async def _control(self, path: str, /, **body: Any) -> Any:
         return await asyncio.to_thread(self.emulator.control, "POST", path, **body)
 
-    async def _switch(self, **switches: str) -> None:
-        await asyncio.to_thread(self.emulator.control, "PATCH", "switches", **switches)
+    async def _set_flags(self, **flags: str) -> None:
+        await asyncio.to_thread(self.emulator.control, "PATCH", "flags", **flags)
 
     async def _start(self, count: int) -> list[tuple[str, str]]:
         """Start instances; return their ids and those of their items."""

@@ -30,7 +30,7 @@ from typing import Any
 
 import yaml
 
-from airflow_provider_workflows.emulator.world import SWITCHES
+from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
 from benchmarks import report
 from docs import docstrings, navigation
 
@@ -67,8 +67,8 @@ def table_of_questions() -> str:
 
 
 def table_of_flags() -> str:
-    rows = ["| flag | values | why |", "|---|---|---|"]
-    rows += [f"| `{name}` | {switch.allowed} | {switch.why} |" for name, switch in SWITCHES.items()]
+    rows = ["| behaviour flag | values | why |", "|---|---|---|"]
+    rows += [f"| `{name}` | {flag.allowed} | {flag.why} |" for name, flag in BEHAVIOUR_FLAGS.items()]
     return "\n".join(rows)
 
 

@@ -143,7 +143,7 @@ def airflow_connections(emulator: Emulator, set_connection: Any) -> Emulator:
 @pytest.fixture
 def reading_leaves_instances(airflow_connections: Emulator, set_connection: Any) -> None:
     """A Workflowsoft that returns an instance until it is completed, and a connection that says so."""
-    airflow_connections.control("PATCH", "switches", new_integrations="listed_until_completed")
+    airflow_connections.control("PATCH", "flags", new_integrations="listed_until_completed")
     connection = airflow_connections.connection("workflowsoft")
     connection["extra"]["new_integrations"] = "listed_until_completed"
     set_connection("workflowsoft_default", connection)

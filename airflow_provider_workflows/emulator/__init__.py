@@ -1,7 +1,7 @@
 """
-Both products on this machine, for testing DAGs without an account.
+Emulate Procore and Workflowsoft on this machine, so that DAGs can be tested without an account.
 
-``python -m airflow_provider_workflows.emulator`` runs it; in a test it is a context manager::
+``python -m airflow_provider_workflows.emulator`` runs it. In a test it is a context manager::
 
     with Emulator() as emulator:
         emulator.url
@@ -27,9 +27,9 @@ __all__ = ["Emulator"]
 
 class Emulator:
     """
-    An emulator on a free port of this machine while the ``with`` block lasts.
+    Run an emulator on a free port of this machine for the duration of a ``with`` block.
 
-    :param seed: What is there at the start: ``default``, ``large`` or ``huge``.
+    :param seed: The initial data: ``default``, ``large`` or ``huge``.
     """
 
     def __init__(self, seed: str = "default"):
@@ -40,7 +40,7 @@ class Emulator:
 
     @classmethod
     def attach(cls, url: str) -> Emulator:
-        """Return the same interface to an emulator that runs elsewhere."""
+        """Return the same interface to an emulator that is already running at ``url``."""
         emulator = cls()
         emulator.url = url.rstrip("/")
         return emulator
@@ -51,7 +51,7 @@ class Emulator:
         self.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [listener]}, daemon=True)
         self._thread.start()
-        self.control("GET", "clock")  # the socket listens already, so this waits until the server answers
+        self.control("GET", "clock")  # the socket already listens, so this call waits for the server
         return self
 
     def __exit__(
@@ -68,9 +68,9 @@ class Emulator:
 
         :param method: HTTP method.
         :param path: Path below ``/_emulator/``.
-        :param body: Fields of the JSON body; of a GET, its query.
-        :return: The parsed answer.
-        :raises RuntimeError: it was refused; the message holds the answer.
+        :param body: Members of the JSON body; query parameters of a GET.
+        :return: The parsed response.
+        :raises RuntimeError: The emulator rejected the call; the message contains the response.
         """
         query = "?" + urllib.parse.urlencode(body) if method == "GET" and body else ""
         request = urllib.request.Request(  # noqa: S310  the URL is this emulator's own
@@ -80,11 +80,11 @@ class Emulator:
             headers={"Content-Type": "application/json"},
         )
         try:
-            # No proxy: this is always a server on this machine.
-            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as answer:
-                return json.load(answer)
-        except urllib.error.HTTPError as refused:
-            raise RuntimeError(f"{method} {path} answered {refused.code}: {refused.read().decode()}") from None
+            # The emulator runs on this machine, so no proxy is used.
+            with urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request, timeout=30) as response:
+                return json.load(response)
+        except urllib.error.HTTPError as error:
+            raise RuntimeError(f"{method} {path} returned {error.code}: {error.read().decode()}") from None
 
     def connection(self, conn_type: str) -> dict[str, Any]:
         """Return the Airflow connection of a product, ``procore`` or ``workflowsoft``, as a dict."""
@@ -92,39 +92,39 @@ class Emulator:
         return found
 
     def effects(self) -> list[dict[str, Any]]:
-        """Return everything that was changed, in order."""
+        """Return all changes, in order."""
         found: list[dict[str, Any]] = self.control("GET", "effects")
         return found
 
     def requests(self, since: int = 0) -> list[dict[str, Any]]:
-        """Return the requests the products were sent, in order, without the control routes."""
+        """Return the requests to the emulated APIs, in order, without calls of control routes."""
         found: list[dict[str, Any]] = self.control("GET", "requests", since=since)
         return found
 
 
 def listening_socket(host: str, port: int) -> socket.socket:
-    """Return a socket that listens at an address; port 0 takes a free one."""
+    """Return a socket that listens at an address. Port 0 selects a free port."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family)
-    # asyncio does so only for sockets it made itself; without it an answer takes 40 ms longer.
+    # asyncio sets this only on sockets of its own. Without it, a response takes 40 ms longer.
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
 def server(seed: str) -> uvicorn.Server:
-    """Return an emulator as a uvicorn server that does not run yet."""
+    """Return an emulator as a uvicorn server that is not running yet."""
     import uvicorn
 
-    from .app import Emulated
+    from .app import EmulatorApp
 
     config = uvicorn.Config(
-        Emulated(seed),
+        EmulatorApp(seed),
         log_level="critical",
         access_log=False,
         lifespan="off",
         proxy_headers=False,
         server_header=False,
-        date_header=False,  # answers have the time of the emulator's own clock
+        date_header=False,  # responses carry the time of the emulator's own clock
         timeout_graceful_shutdown=1,
     )
     return uvicorn.Server(config)

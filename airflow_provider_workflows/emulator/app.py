@@ -1,4 +1,4 @@
-"""The ASGI application: both products and the control routes, behind the record, the limits and the faults."""
+"""The ASGI application: routes each request, and applies the request log, rate limits and faults before the routes."""
 
 from __future__ import annotations
 
@@ -20,55 +20,51 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.routing import Match
 
-from . import (
-    control,
-    overview,
-    procore,
-    procore_gateway,
-    procore_legacy,
-    procore_operations,
-    procore_presets,
-    procore_routes,
-    uploads,
-    workflowsoft,
-)
-from .procore_templates import PURCHASE_ORDER_APPROVAL
-from .world import PROJECT, Fault, Refusal, World
+from . import control_api, web_ui
+from .procore import gateway, instance_routes, instances, operation_routes, operations, preset_routes, uploads
+from .procore.templates import PURCHASE_ORDER_APPROVAL
+from .procore_legacy import instances as procore_legacy
+from .procore_legacy import routes as procore_legacy_routes
+from .procore_legacy.workflows import JOINT_REVIEW, PURCHASE_ORDER
+from .state import PROJECT, EmulatorState, Fault, Rejection
+from .workflowsoft import instances as workflowsoft
+from .workflowsoft import routes as workflowsoft_routes
+from .workflowsoft.response_formats import rewrite_response
 
 Message = MutableMapping[str, Any]
 Send = Callable[[Message], Awaitable[None]]
 Receive = Callable[[], Awaitable[Message]]
 
-OWN_PATHS = ("/_emulator/", "/openapi.json")  # and the page at /
-READING = ("GET", "HEAD", "OPTIONS")
-UNRECORDED_BODIES = ("/oauth/", "/_storage/")  # secrets, and files
-MANY = {"large": 10_000, "huge": 100_000}  # more instances of each Procore API, by the seed
+EMULATOR_PATHS = ("/_emulator/", "/openapi.json")  # and the page at /
+READ_METHODS = ("GET", "HEAD", "OPTIONS")
+UNRECORDED_BODIES = ("/oauth/", "/_storage/")  # they contain secrets and files
+EXTRA_INSTANCES = {"large": 10_000, "huge": 100_000}  # additional instances of each Procore API, by seed
 
 
-class Emulated:
-    """The two products on one world; a reset makes all of it anew."""
+class EmulatorApp:
+    """Serve all emulated APIs, the control API and the web UI on one shared state."""
 
     def __init__(self, seed: str):
-        self.world = World(seed)
-        self.procore = procore.Procore(self.world)
-        self.operations = procore_operations.Operations(self.world, self.procore)
-        self.uploads = uploads.Uploads(self.world)
-        self.legacy = procore_legacy.ProcoreLegacy(self.world)
-        self.workflowsoft = workflowsoft.Workflowsoft(self.world)
+        self.state = EmulatorState(seed)
+        self.procore = instances.Procore(self.state)
+        self.operations = operations.Operations(self.state, self.procore)
+        self.uploads = uploads.Uploads(self.state)
+        self.legacy = procore_legacy.ProcoreLegacy(self.state)
+        self.workflowsoft = workflowsoft.Workflowsoft(self.state)
         self._changes = 0
         self._fill(seed)
         self.app = self._routes()
 
     @property
     def version(self) -> str:
-        """What the page shows is the same as long as this is: it tells each request and each transition, and time."""
-        world = self.world
+        """A version of the data of the web UI, which changes with each request, each transition and each minute."""
+        state = self.state
         moving = len(self.procore.moving) + len(self.legacy.moving)
-        return f"{self._changes}-{world.requests_served}-{moving}-{int(world.clock.time() / 60)}"
+        return f"{self._changes}-{state.requests_served}-{moving}-{int(state.clock.time() / 60)}"
 
     def reset(self, seed: str) -> None:
-        """Begin anew; the routes hold on to these objects, so they are refilled instead of replaced."""
-        self.world.clear(seed)
+        """Start again with a seed. The objects are refilled, not replaced, because the routes refer to them."""
+        self.state.clear(seed)
         for product in (self.procore, self.operations, self.uploads, self.legacy, self.workflowsoft):
             product.clear()
         self._fill(seed)
@@ -76,91 +72,91 @@ class Emulated:
     def _fill(self, seed: str) -> None:
         preset = self.procore.presets.by_id["401"]
         self.procore.add("5001", PURCHASE_ORDER_APPROVAL, PROJECT["id"], "90002", preset)
-        self.legacy.add(procore_legacy.PURCHASE_ORDER, 1953145)
-        self.legacy.add(procore_legacy.JOINT_REVIEW, 1953146)
-        more = range(MANY.get(seed, 0))
+        self.legacy.add(PURCHASE_ORDER, 1953145)
+        self.legacy.add(JOINT_REVIEW, 1953146)
+        more = range(EXTRA_INSTANCES.get(seed, 0))
         item_ids = (str(100_000 + number) for number in more)
         self.procore.add_many(item_ids, PURCHASE_ORDER_APPROVAL, PROJECT["id"], "90002", preset)
-        self.legacy.add_many(procore_legacy.PURCHASE_ORDER, (2_000_000 + number for number in more))
+        self.legacy.add_many(PURCHASE_ORDER, (2_000_000 + number for number in more))
 
     def _routes(self) -> FastAPI:
         app = FastAPI(
             title="Emulator of Procore Workflows and Workflowsoft", version="1", docs_url=None, redoc_url=None
         )
-        app.include_router(procore_gateway.routes(self.world))
-        app.include_router(procore_presets.routes(self.world, self.procore.presets))
-        app.include_router(procore_routes.routes(self.world, self.procore, self.uploads))
-        app.include_router(procore_operations.routes(self.world, self.operations))
-        app.include_router(uploads.routes(self.world, self.uploads))
-        app.include_router(procore_legacy.routes(self.world, self.legacy))
-        app.include_router(workflowsoft.routes(self.world, self.workflowsoft))
-        app.include_router(control.routes(self))
-        app.include_router(overview.routes(self))
-        app.add_exception_handler(Refusal, _refused)
+        app.include_router(gateway.routes(self.state))
+        app.include_router(preset_routes.routes(self.state, self.procore.presets))
+        app.include_router(instance_routes.routes(self.state, self.procore, self.uploads))
+        app.include_router(operation_routes.routes(self.state, self.operations))
+        app.include_router(uploads.routes(self.state, self.uploads))
+        app.include_router(procore_legacy_routes.routes(self.state, self.legacy))
+        app.include_router(workflowsoft_routes.routes(self.state, self.workflowsoft))
+        app.include_router(control_api.routes(self))
+        app.include_router(web_ui.routes(self))
+        app.add_exception_handler(Rejection, _rejected)
         app.add_exception_handler(RequestValidationError, _invalid)
         app.add_exception_handler(ValidationError, _invalid)
-        app.add_exception_handler(HTTPException, _no_such_route)
+        app.add_exception_handler(HTTPException, _route_not_found)
         return app
 
     # --- in front of the routes ---
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         scope = _with_whole_segments(scope)
-        if scope["type"] == "http" and _acts_from_elsewhere(scope):
-            await _elsewhere(scope, receive, send)
+        if scope["type"] == "http" and _is_cross_site_write(scope):
+            await _cross_site_rejection(scope, receive, send)
             return
         if scope["type"] != "http" or _is_own(scope["path"]):
             await self._route(scope, receive, send)
             return
         body = await _whole_body(receive)
-        strikes = (fault for fault in self.world.faults if fault.strikes(scope["method"], scope["path"]))
-        fault = next(strikes, None)
+        matching = (fault for fault in self.state.faults if fault.applies_to(scope["method"], scope["path"]))
+        fault = next(matching, None)
         if fault is None:
-            answer = await self._answer(scope, body)
+            response = await self._limited_response(scope, body)
         else:
             await asyncio.sleep(0 if fault.after else fault.delay)
-            answer = await self._spoiled_answer(scope, body, fault)
+            response = await self._faulty_response(scope, body, fault)
             await asyncio.sleep(fault.delay if fault.after else 0)
-        answer.add({"X-Request-Id": str(uuid.uuid4())})
-        # By the emulator's own clock, which can be ahead of this machine's.
-        answer.headers.setdefault("date", formatdate(self.world.clock.time(), usegmt=True))
-        self._record(scope, body, answer.status)
+        response.add_headers({"X-Request-Id": str(uuid.uuid4())})
+        # The emulator's clock can be ahead of the clock of this machine.
+        response.headers.setdefault("date", formatdate(self.state.clock.time(), usegmt=True))
+        self._record(scope, body, response.status)
         if fault is not None and fault.reset is not None:
             _connection(send).abort()
         else:
-            await answer.give(send, None if fault is None else fault.truncate)
+            await response.send_to(send, None if fault is None else fault.truncate)
 
-    async def _spoiled_answer(self, scope: Message, body: bytes, fault: Fault) -> _Answer:
+    async def _faulty_response(self, scope: Message, body: bytes, fault: Fault) -> _BufferedResponse:
         if fault.reset == "before":
-            answer = _Answer(0)
+            response = _BufferedResponse(0)
         elif fault.status is not None and not fault.after:
-            answer = _Answer()
+            response = _BufferedResponse()
         else:
-            answer = await self._answer(scope, body)
+            response = await self._limited_response(scope, body)
         if fault.status is not None:
-            answer.status = fault.status
+            response.status = fault.status
         if fault.status is not None or fault.body is not None or fault.json is not None:
-            answer.say(fault.json, fault.body)
-        answer.add(fault.headers)
-        return answer
+            response.set_body(fault.json, fault.body)
+        response.add_headers(fault.headers)
+        return response
 
-    async def _answer(self, scope: Message, body: bytes) -> _Answer:
-        answer = _Answer()
-        # The limits are those of Procore's API, and of the other one only if a flag says so.
-        limited = ("/rest/", "/api/") if self.world.switches["ws_rate_limit"] == "as_procore" else ("/rest/",)
+    async def _limited_response(self, scope: Message, body: bytes) -> _BufferedResponse:
+        response = _BufferedResponse()
+        # Procore's rate limits apply to Workflowsoft only with the flag ws_rate_limit.
+        limited = ("/rest/", "/api/") if self.state.flags["ws_rate_limit"] == "as_procore" else ("/rest/",)
         counts = scope["path"].startswith(limited)
-        allowed, limits = self.world.take_from_budget() if counts else (True, {})
+        allowed, limits = self.state.acquire_rate_limit() if counts else (True, {})
         if allowed:
-            await self._route(scope, _replay(body), answer.take)
+            await self._route(scope, _replay(body), response.receive)
             if scope["path"].startswith("/api/"):
-                answer.body = self.workflowsoft.spell(scope["path"], answer.body)
+                response.body = rewrite_response(self.state.flags, scope["path"], response.body)
         else:
-            answer.status = 429
-            answer.say(
+            response.status = 429
+            response.set_body(
                 {"message": "You have surpassed the max number of requests. Please wait until your limit resets."}
             )
-        answer.add(limits)
-        return answer
+        response.add_headers(limits)
+        return response
 
     async def _route(self, scope: Message, receive: Receive, send: Send) -> None:
         self.procore.catch_up()
@@ -169,21 +165,21 @@ class Emulated:
         try:
             await self.app(scope, receive, send)
         except Exception:
-            # A bug of the emulator. The client has its 500 already; here is what the log needs.
+            # A bug in the emulator. The client already has its 500, so only the traceback is missing.
             traceback.print_exc()
         finally:
-            if not (scope.get("method") in READING and _is_own(scope["path"])):
+            if not (scope.get("method") in READ_METHODS and _is_own(scope["path"])):
                 self._changes += 1
 
     def _record(self, scope: Message, body: bytes, status: int) -> None:
-        world = self.world
-        world.requests_served += 1
-        world.requests_by_route[f"{scope['method']} {self._template(scope)}"] += 1
+        state = self.state
+        state.requests_served += 1
+        state.requests_by_route[f"{scope['method']} {self._template(scope)}"] += 1
         headers = _headers(scope)
-        world.requests.append(
+        state.requests.append(
             {
-                "n": world.requests_served,
-                "at": world.clock.iso(),
+                "n": state.requests_served,
+                "at": state.clock.iso(),
                 "method": scope["method"],
                 "path": scope["path"],
                 "query": dict(parse_qsl(scope["query_string"].decode(), keep_blank_values=True)),
@@ -198,15 +194,15 @@ class Emulated:
         )
 
     def _template(self, scope: Message) -> str:
-        """Return the path with names in the place of its ids; a request that never got to its route counts, too."""
+        """Return the path of the route, such as ``/instances/{id}``, even if the request did not reach the route."""
         route = scope.get("route")
         if route is None:
-            route = next((one for one in self.app.routes if one.matches(scope)[0] is Match.FULL), None)
+            route = next((known for known in self.app.routes if known.matches(scope)[0] is Match.FULL), None)
         return str(getattr(route, "path", "(no such route)"))
 
 
 def _with_whole_segments(scope: Message) -> Message:
-    """Return a request whose ids keep a slash that came encoded, which would else lead to another route."""
+    """Return a request in which an encoded slash stays encoded, because a decoded one would select another route."""
     raw = (scope.get("raw_path") or b"").decode("latin-1")
     if "%2f" not in raw.lower():
         return scope
@@ -214,17 +210,17 @@ def _with_whole_segments(scope: Message) -> Message:
 
 
 def _is_own(path: str) -> bool:
-    return path == "/" or path.startswith(OWN_PATHS)
+    return path == "/" or path.startswith(EMULATOR_PATHS)
 
 
-def _acts_from_elsewhere(scope: Message) -> bool:
+def _is_cross_site_write(scope: Message) -> bool:
     """
-    Tell whether a browser sends this for a page that is not the emulator's own. Only browsers name an origin.
+    Return whether a browser sends a write request for a page of another site. Only browsers send an ``Origin``.
 
-    A page whose name was made to lead to this machine (DNS rebinding) has an origin like the host that is asked; but
-    that is a name, and only an address or ``localhost`` is certain to be the emulator.
+    After DNS rebinding, the origin of an attacker's page equals the host of the request. Both are names then, so only
+    an IP address or ``localhost`` counts as the emulator's own.
     """
-    if scope["method"] in READING:
+    if scope["method"] in READ_METHODS:
         return False
     headers = _headers(scope)
     origin, host = headers.get("origin"), headers.get("host", "")
@@ -243,36 +239,36 @@ def _is_address(host: str) -> bool:
         return False
 
 
-_elsewhere = JSONResponse(
-    {"error": "pages of other sites may not act here; open the emulator's own by its address or as localhost"}, 403
+_cross_site_rejection = JSONResponse(
+    {"error": "Pages of other sites cannot act here. Open the emulator by its IP address or as localhost."}, 403
 )
 
 
-class _Answer:
-    """Holds an answer back until it is decided what becomes of it."""
+class _BufferedResponse:
+    """Buffer a response, so that faults and rate limits can change it before it is sent."""
 
     def __init__(self, status: int = 500) -> None:
         self.status = status
         self.headers: dict[str, str] = {}
         self.body = b""
 
-    def add(self, headers: dict[str, str]) -> None:
+    def add_headers(self, headers: dict[str, str]) -> None:
         self.headers.update({name.lower(): value for name, value in headers.items()})
 
-    def say(self, body: Any, text: str | None = None) -> None:
+    def set_body(self, body: Any, text: str | None = None) -> None:
         if text is None:
             text = "" if body is None else json.dumps(body)
         self.headers["content-type"] = "text/html" if text.lstrip().startswith("<") else "application/json"
         self.body = text.encode()
 
-    async def take(self, message: Message) -> None:
+    async def receive(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             self.headers = {name.decode(): value.decode("latin-1") for name, value in message["headers"]}
         else:
             self.body += message.get("body", b"")
 
-    async def give(self, send: Send, truncate: int | None) -> None:
+    async def send_to(self, send: Send, truncate: int | None) -> None:
         if self.status not in (204, 304):
             self.headers["content-length"] = str(len(self.body))
         headers = [(name.encode(), value.encode("latin-1")) for name, value in self.headers.items()]
@@ -280,13 +276,13 @@ class _Answer:
         if truncate is None:
             await send({"type": "http.response.body", "body": self.body})
             return
-        # The promised length is not kept: the rest never comes.
+        # The body stays shorter than its Content-Length.
         await send({"type": "http.response.body", "body": self.body[:truncate], "more_body": True})
         _connection(send).close()
 
 
 def _connection(send: Send) -> asyncio.Transport:
-    # uvicorn hands the bound method of its request cycle; the cycle holds the connection.
+    # uvicorn passes the bound method of its request cycle, which knows the connection.
     return send.__self__.transport  # type: ignore[attr-defined,no-any-return]
 
 
@@ -315,33 +311,33 @@ def _json_or_none(body: bytes) -> Any:
         return None
 
 
-async def _refused(request: Request, refused: Exception) -> Response:
-    assert isinstance(refused, Refusal)
-    if isinstance(refused.body, str):
-        return HTMLResponse(refused.body, refused.status, refused.headers)
-    return JSONResponse(refused.body, refused.status, refused.headers)
+async def _rejected(request: Request, error: Exception) -> Response:
+    assert isinstance(error, Rejection)
+    if isinstance(error.body, str):
+        return HTMLResponse(error.body, error.status, error.headers)
+    return JSONResponse(error.body, error.status, error.headers)
 
 
 async def _invalid(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, (RequestValidationError, ValidationError))
     problems = [(".".join(str(part) for part in e["loc"]), str(e["msg"])) for e in error.errors()]
-    return _refuse(request, 422 if _is_own(request.url.path) else 400, "invalid", problems)
+    return _error_response(request, 422 if _is_own(request.url.path) else 400, "invalid", problems)
 
 
-async def _no_such_route(request: Request, error: Exception) -> JSONResponse:
+async def _route_not_found(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, HTTPException)
-    return _refuse(request, error.status_code, "not_found", [(request.url.path, str(error.detail))])
+    return _error_response(request, error.status_code, "not_found", [(request.url.path, str(error.detail))])
 
 
-def _refuse(request: Request, status: int, reason: str, problems: list[tuple[str, str]]) -> JSONResponse:
-    """Refuse in the form of the API that was asked."""
+def _error_response(request: Request, status: int, reason: str, problems: list[tuple[str, str]]) -> JSONResponse:
+    """Return an error response in the format of the API that the path belongs to."""
     path = request.url.path
-    words = "; ".join(f"{where}: {what}" for where, what in problems)
+    message = "; ".join(f"{where}: {what}" for where, what in problems)
     if path.startswith("/api/"):
-        return JSONResponse({"Message": words}, status)
+        return JSONResponse({"Message": message}, status)
     if path.startswith("/rest/v1."):
-        return JSONResponse({"message": words, "code": status}, status)
+        return JSONResponse({"message": message, "code": status}, status)
     if path.startswith(("/rest/", "/_storage/")):
         details = [{"reason_code": reason, "message": what, "source": where} for where, what in problems]
-        return JSONResponse({"error": {"code": reason, "message": words, "details": details}}, status)
-    return JSONResponse({"error": words}, status)
+        return JSONResponse({"error": {"code": reason, "message": message, "details": details}}, status)
+    return JSONResponse({"error": message}, status)

@@ -1,7 +1,7 @@
 """
-Fixtures for the tests of your own DAGs, which pytest finds wherever this package is installed.
+Pytest fixtures for tests of your own DAGs, available wherever this package is installed.
 
-This module is loaded in every run of pytest, so it imports nothing that a test did not ask for.
+Every pytest run loads this module, so it imports the emulator's dependencies only when a test requests a fixture.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import pytest
 
 from . import Emulator
 
-NEEDED = ("fastapi", "python_multipart", "uvicorn")  # what the extra installs
+REQUIRED_MODULES = ("fastapi", "python_multipart", "uvicorn")  # installed by the extra
 
 
 @pytest.fixture(scope="session")
 def _running_workflows_emulator() -> Iterator[Emulator]:
-    missing = [module for module in NEEDED if find_spec(module) is None]
+    missing = [module for module in REQUIRED_MODULES if find_spec(module) is None]
     if missing:
         pytest.fail(
             f"The emulator needs {', '.join(missing)}: pip install 'airflow-provider-workflows[emulator]'",
@@ -31,7 +31,7 @@ def _running_workflows_emulator() -> Iterator[Emulator]:
 
 @pytest.fixture
 def workflows_emulator(_running_workflows_emulator: Emulator, monkeypatch: pytest.MonkeyPatch) -> Emulator:
-    """An emulator of both products as it is at the start; sensors made in this test look every second."""
+    """Return a freshly reset emulator. Sensors that the test creates poke every second."""
     _running_workflows_emulator.control("POST", "reset", seed="default")
     monkeypatch.setenv("AIRFLOW__WORKFLOWS__POKE_INTERVAL", "1")
     return _running_workflows_emulator
@@ -39,19 +39,19 @@ def workflows_emulator(_running_workflows_emulator: Emulator, monkeypatch: pytes
 
 @pytest.fixture
 def procore_conn_id() -> str:
-    """The id that ``procore_connection`` gives its connection; override or parametrize it for another one."""
+    """Return the id for the connection of ``procore_connection``. Override or parametrize it to change the id."""
     return "procore_default"
 
 
 @pytest.fixture
 def workflowsoft_conn_id() -> str:
-    """The id that ``workflowsoft_connection`` gives its connection; override or parametrize it for another one."""
+    """Return the id for the connection of ``workflowsoft_connection``. Override or parametrize it to change the id."""
     return "workflowsoft_default"
 
 
 @pytest.fixture
 def procore_connection(workflows_emulator: Emulator, procore_conn_id: str, monkeypatch: pytest.MonkeyPatch) -> str:
-    """The id of an Airflow connection to the emulator's Procore, which is there for this test."""
+    """Create an Airflow connection to the emulated Procore for this test, and return its id."""
     return _connect(workflows_emulator, "procore", procore_conn_id, monkeypatch)
 
 
@@ -59,7 +59,7 @@ def procore_connection(workflows_emulator: Emulator, procore_conn_id: str, monke
 def workflowsoft_connection(
     workflows_emulator: Emulator, workflowsoft_conn_id: str, monkeypatch: pytest.MonkeyPatch
 ) -> str:
-    """The id of an Airflow connection to the emulator's Workflowsoft, which is there for this test."""
+    """Create an Airflow connection to the emulated Workflowsoft for this test, and return its id."""
     return _connect(workflows_emulator, "workflowsoft", workflowsoft_conn_id, monkeypatch)
 
 

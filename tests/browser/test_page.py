@@ -38,7 +38,9 @@ def test_the_keyboard_alone_approves_and_keeps_its_focus(emulator, at_the_page):
     page.keyboard.press("Enter")
     page.keyboard.press("Enter")
     expect(card(page, "700001")).to_contain_text("Director Approval")
-    expect(page.get_by_role("status")).to_contain_text("700001: Director Approval, in progress held by Dana Director")
+    expect(page.get_by_role("status")).to_contain_text(
+        "700001: Director Approval, in progress pending with Dana Director"
+    )
     expect(card(page, "700001")).to_be_focused()
 
     tab_to(page, button(page, "Approve 700001 as Dana Director"))
@@ -65,7 +67,7 @@ def test_the_page_updates_itself_and_calls_no_other_server(emulator, page):
 
     emulator.control("POST", "procore/instances/700001/respond", login="integration@example.com", option="Return")
     expect(card(page, "700001")).to_contain_text("Correct Order")
-    expect(card(page, "700001")).to_contain_text("held by Pat Manager")
+    expect(card(page, "700001")).to_contain_text("pending with Pat Manager")
     expect(page.get_by_role("status")).to_contain_text("Correct Order")
     emulator.control("POST", "procore/legacy/instances", workflow="Joint Review Workflow")
     expect(card(page, "568152")).to_be_visible()
@@ -120,10 +122,10 @@ def test_clock_faults_and_behaviour_flags_are_set_on_the_page(emulator, at_the_p
     expect(page.locator("#moved")).to_have_text("(4 d ahead)")
     expect(card(page, "700001")).to_contain_text("overdue")
 
-    page.get_by_label("What goes wrong").select_option("503, unavailable")
+    page.get_by_label("Kind of fault").select_option("503, unavailable")
     page.get_by_role("combobox", name="Requests").select_option("POST")
     page.get_by_label("How many").fill("3")
-    button(page, "Break").click()
+    button(page, "Add fault").click()
     expect(page.locator("#broken")).to_have_text("503: POST ^/(rest|api)/, 0 of 3")
     (fault,) = emulator.control("GET", "faults")
     assert (fault["status"], fault["method"], fault["times"]) == (503, "POST", 3)
@@ -131,39 +133,39 @@ def test_clock_faults_and_behaviour_flags_are_set_on_the_page(emulator, at_the_p
     expect(page.locator("#broken li")).to_have_count(0)
     assert emulator.control("GET", "faults") == []
 
-    page.locator("summary", has_text="Switches").click()
+    page.locator("summary", has_text="Behaviour flags").click()
     page.get_by_label("spike limit").fill("7")
-    emulator.control("PATCH", "switches", non_assignee="422")
-    expect(page.locator("#turned")).to_have_text("1 turned")
+    emulator.control("PATCH", "flags", non_assignee="422")
+    expect(page.locator("#changed-flags")).to_have_text("1 changed")
     page.get_by_label("spike limit").press("Enter")
-    expect(page.locator("#turned")).to_have_text("2 turned")
-    emulator.control("PATCH", "switches", non_assignee="403")
+    expect(page.locator("#changed-flags")).to_have_text("2 changed")
+    emulator.control("PATCH", "flags", non_assignee="403")
     page.get_by_label("stale step").select_option("404")
-    expect(page.locator("#turned")).to_have_text("2 turned")
-    switches = emulator.control("GET", "switches")
-    assert (switches["stale_step"], switches["spike_limit"]) == ("404", 7)
+    expect(page.locator("#changed-flags")).to_have_text("2 changed")
+    flags = emulator.control("GET", "flags")
+    assert (flags["stale_step"], flags["spike_limit"]) == ("404", 7)
     page.get_by_label("spike limit").fill("-1")
     page.get_by_label("spike limit").press("Enter")
     expect(page.get_by_role("alert")).to_contain_text("spike_limit")
     expect(page.get_by_label("spike limit")).to_have_value("7")
 
-    page.locator("summary", has_text="Begin anew").click()
-    page.get_by_role("button", name="Begin anew").click()
+    page.locator("summary", has_text="Reset").click()
+    page.get_by_role("button", name="Reset").click()
     expect(page.locator("#moved")).to_have_text("")
-    expect(page.locator("#turned")).to_have_text("")
+    expect(page.locator("#changed-flags")).to_have_text("")
 
 
 def test_text_of_others_is_shown_and_never_executed(emulator, at_the_page):
     page = at_the_page
     name = "<script>window.hit = 1</script><img src=x onerror='window.hit = 1'>\"'><svg onload='window.hit = 1'>"
-    page.get_by_label("Id of its item").fill(name)
+    page.get_by_label("Item ID").fill(name)
     page.locator("[data-api=procore]").get_by_role("button", name="Start").click()
     who = {"login": "integration@example.com", "option": "Approve", "comment": name}
     expect(card(page, "700002")).to_be_visible()
     emulator.control("POST", "procore/instances/700002/respond", **who)
     emulator.control("POST", "procore/instances/700002/block", reason=name)
     expect(card(page, "700002").locator(".ids")).to_have_text(f"700002 · item {name}")
-    expect(card(page, "700002").locator(".held").last).to_have_text(name)
+    expect(card(page, "700002").locator(".pending").last).to_have_text(name)
     expect(card(page, "700002").locator("q")).to_have_text(name)
 
     page.get_by_role("searchbox", name="Search").fill(name)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from airflow_provider_workflows.emulator.world import SWITCHES
+from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
 from benchmarks import report
 from docs import generate, navigation
 
@@ -44,7 +44,7 @@ def test_chart_shows_the_results_that_are_kept():
 def test_open_question_names_sides_flags_and_tests(row):
     assert len(row["sides"]) >= 2
     assert row["flags"]
-    assert set(row["flags"]) <= set(SWITCHES)
+    assert set(row["flags"]) <= set(BEHAVIOUR_FLAGS)
     assert row["tests"]
     for test in row["tests"]:
         file, _, name = test.partition("::")

@@ -18,8 +18,10 @@ from typing import Any
 import pytest
 from cryptography.fernet import Fernet
 
-from airflow_provider_workflows.emulator import Emulator, control, procore_gateway, workflowsoft
-from airflow_provider_workflows.emulator.world import World
+from airflow_provider_workflows.emulator import Emulator, control_api
+from airflow_provider_workflows.emulator.procore import gateway
+from airflow_provider_workflows.emulator.state import EmulatorState
+from airflow_provider_workflows.emulator.workflowsoft import routes as workflowsoft
 from tests.robustness.secrets.connections import failing_connections, new_secret
 from tests.robustness.secrets.failures import PROCORE, WORKFLOWSOFT
 from tests.robustness.secrets.scanner import Scanner, Watch, database, files
@@ -221,16 +223,16 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
         patched = stack.enter_context(pytest.MonkeyPatch.context())
         secret = {"client secret": new_secret(), "administrator's password": new_secret()}
         issued: list[str] = []
-        issue = World.issue
+        issue = EmulatorState.issue
 
-        def issue_and_keep(world: World, store: dict[str, float], lifetime: float) -> str:
-            issued.append(issue(world, store, lifetime))
+        def issue_and_keep(state: EmulatorState, store: dict[str, float], lifetime: float) -> str:
+            issued.append(issue(state, store, lifetime))
             return issued[-1]
 
-        patched.setattr(World, "issue", issue_and_keep)
-        for module in (procore_gateway, control):
+        patched.setattr(EmulatorState, "issue", issue_and_keep)
+        for module in (gateway, control_api):
             patched.setattr(module, "CLIENT_SECRET", secret["client secret"])
-        for module in (workflowsoft, control):
+        for module in (workflowsoft, control_api):
             patched.setattr(module, "ADMIN_PASSWORD", secret["administrator's password"])
         other = stack.enter_context(OtherHost())
         hostile = stack.enter_context(Hostile(other))
@@ -239,7 +241,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
         target = {"url": f"{other.url}/bucket/plan?X-Amz-Signature={signed}", "headers": {}}
         upload = {"data": {"upload_id": "u1", "segments": [target]}}
         emulator.control("POST", "faults", method="POST", path="/uploads$", status=201, json=upload, times=100)
-        emulator.control("PATCH", "switches", new_integration_shape="list")
+        emulator.control("PATCH", "flags", new_integration_shape="list")
         connections = {
             **{f"{kind}_default": emulator.connection(kind) for kind in ("procore", "workflowsoft")},
             **failing_connections(emulator, hostile, secret),

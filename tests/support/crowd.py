@@ -42,7 +42,7 @@ SETTINGS = {
 
 def connections_to(emulator: Emulator) -> dict[str, dict[str, Any]]:
     """Return the emulator's connections; the waits on steps are the triggerer's, so reading must not consume."""
-    emulator.control("PATCH", "switches", new_integrations="listed_until_completed")
+    emulator.control("PATCH", "flags", new_integrations="listed_until_completed")
     found: dict[str, dict[str, Any]] = emulator.control("GET", "connections")
     found["workflowsoft_default"]["extra"]["new_integrations"] = "listed_until_completed"
     return found

@@ -87,14 +87,14 @@ def check_effects(emulator: Emulator) -> list[str]:
     """
     expected = {
         ("procore", "respond", "api", "Budget Check: Approve"): 1,
-        ("procore", "respond", "person", "Director Approval: Approve"): 1,
+        ("procore", "respond", "user", "Director Approval: Approve"): 1,
         ("procore_legacy", "perform_activity", "api", "Submit for Approval"): 1,
-        ("procore_legacy", "perform_activity", "person", "Approve"): 1,
-        ("workflowsoft", "start_process", "person", "Event planning"): 1,
+        ("procore_legacy", "perform_activity", "user", "Approve"): 1,
+        ("workflowsoft", "start_process", "user", "Event planning"): 1,
         ("workflowsoft", "write_fields", "api", "Event duration, Venue"): 1,
         ("workflowsoft", "complete", "api", "Check event"): 1,
     }
-    if emulator.control("GET", "switches")["new_integrations"] == "consumed_on_read":
+    if emulator.control("GET", "flags")["new_integrations"] == "consumed_on_read":
         expected["workflowsoft", "deliver", "api", "Check event"] = 1
     found: dict[tuple[str, str, str, str], int] = {}
     for effect in emulator.effects():

@@ -15,7 +15,7 @@ import pytest
 
 from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.client.http import RestClient
-from airflow_provider_workflows.emulator import world
+from airflow_provider_workflows.emulator import state
 from airflow_provider_workflows.polling import bulk_history, channel, list_poll, poll, rate_limiter
 from airflow_provider_workflows.polling import procore as procore_polls
 from airflow_provider_workflows.triggers import base, procore_legacy
@@ -51,7 +51,7 @@ class VirtualTime:
         patch = self._patch
         ours = SimpleNamespace(time=self.time, monotonic=self.monotonic, sleep=time.sleep)
         polls = (bulk_history, channel, list_poll, poll, procore_polls, rate_limiter)
-        for module in (base, procore_legacy, world, *polls):
+        for module in (base, procore_legacy, state, *polls):
             patch.setattr(module, "time", ours)
         patch.setattr(base, "datetime", self._datetime())
         for cls in (RestClient, TokenAuth):

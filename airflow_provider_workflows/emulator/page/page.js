@@ -1,18 +1,18 @@
 "use strict";
 
-// Whatever comes from the emulator becomes text nodes, values and attributes, and never HTML.
+// Data from the emulator becomes text nodes, values and attributes, never HTML.
 
-const LOOK_EVERY = 1000; // milliseconds, or ten times as long as the last look took
-const TEXT_TYPES = ["String", "DateTime", "Date", "Guid"]; // of Workflowsoft's fields: those that are strings in JSON
+const MIN_POLL_INTERVAL_MS = 1000; // or ten times the duration of the last poll, if that is longer
+const TEXT_TYPES = ["String", "DateTime", "Date", "Guid"]; // Workflowsoft's field types whose JSON value is a string
 
 const $ = (selector) => document.querySelector(selector);
-const shown = new WeakMap(); // element: the JSON it was made of
-let version = ""; // of what is shown
-let turn = 0; // of the looks: an answer that a later look has overtaken is dropped
+const shown = new WeakMap(); // element: the JSON it was built from
+let version = ""; // ETag of the overview that is shown
+let pollNumber = 0; // a response that arrives after a later poll has started is dropped
 let timer = 0;
-let looking = null; // the last look
-let ordering = Promise.resolve(); // the last order: they are sent one after the other
-let before = null; // by instance: what was told of it when it was last seen
+let lastPoll = null; // promise of the last poll
+let lastRequest = Promise.resolve(); // control requests are sent one after the other
+let before = null; // by instance: the announced text of the last poll
 
 function make(tag, attributes, ...children) {
   const element = document.createElement(tag);
@@ -23,54 +23,54 @@ function make(tag, attributes, ...children) {
   return element;
 }
 
-// --- looking ---
+// --- polling ---
 
-function look() {
+function poll() {
   clearTimeout(timer);
-  looking = lookOnce();
-  return looking;
+  lastPoll = pollOnce();
+  return lastPoll;
 }
 
-async function lookOnce() {
-  const mine = ++turn;
-  const began = performance.now();
+async function pollOnce() {
+  const own = ++pollNumber;
+  const startedAt = performance.now();
   const search = $("#search").value.trim();
   try {
     const address = "/_emulator/overview?" + new URLSearchParams({ search });
-    const answer = await fetch(address, { headers: version ? { "If-None-Match": version } : {} });
-    const seen = answer.status === 200 ? await answer.json() : null;
-    if (mine !== turn) return looking;
-    if (seen !== null) {
-      version = answer.headers.get("ETag");
-      show(seen, search);
+    const response = await fetch(address, { headers: version ? { "If-None-Match": version } : {} });
+    const overview = response.status === 200 ? await response.json() : null;
+    if (own !== pollNumber) return lastPoll;
+    if (overview !== null) {
+      version = response.headers.get("ETag");
+      show(overview, search);
     }
     if ($("#problem").dataset.lost) complain("");
   } catch {
-    if (mine !== turn) return looking;
-    complain("The emulator does not answer.");
+    if (own !== pollNumber) return lastPoll;
+    complain("The emulator does not respond.");
     $("#problem").dataset.lost = "yes";
   }
-  if (!document.hidden) timer = setTimeout(look, Math.max(LOOK_EVERY, 10 * (performance.now() - began)));
+  if (!document.hidden) timer = setTimeout(poll, Math.max(MIN_POLL_INTERVAL_MS, 10 * (performance.now() - startedAt)));
 }
 
-function lookAnew() {
+function pollAll() {
   version = "";
-  return look();
+  return poll();
 }
 
 // --- showing ---
 
-function show(seen, search) {
-  $("#now").textContent = moment(seen.now);
-  $("#now").dateTime = seen.now;
-  $("#moved").textContent = seen.moved ? `(${duration(seen.moved)} ahead)` : "";
-  $("#requests").textContent = `${seen.requests.toLocaleString("en")} requests served.`;
-  for (const [name, api] of Object.entries(seen.apis)) showApi($(`[data-api=${name}]`), api, search);
-  showList($("#broken"), seen.faults, (fault) => make("li", { tabindex: "-1" }, describe(fault)));
-  $("#clear").hidden = seen.faults.length === 0;
-  showSwitches(seen.switches);
-  fill($("#resetting [name=seed]"), seen.seeds.map((seed) => [seed, seed]));
-  tellWhatChanged(seen.apis, search);
+function show(overview, search) {
+  $("#now").textContent = moment(overview.now);
+  $("#now").dateTime = overview.now;
+  $("#moved").textContent = overview.moved ? `(${duration(overview.moved)} ahead)` : "";
+  $("#requests").textContent = `${overview.requests.toLocaleString("en")} requests served.`;
+  for (const [name, api] of Object.entries(overview.apis)) showApi($(`[data-api=${name}]`), api, search);
+  showList($("#broken"), overview.faults, (fault) => make("li", { tabindex: "-1" }, describe(fault)));
+  $("#clear").hidden = overview.faults.length === 0;
+  showFlags(overview.flags);
+  fill($("#resetting [name=seed]"), overview.seeds.map((seed) => [seed, seed]));
+  announceChanges(overview.apis, search);
 }
 
 function showApi(section, api, search) {
@@ -86,18 +86,18 @@ function count(api, search) {
   return api.total ? "" : "Nothing has been started yet.";
 }
 
-// Elements stay as long as what they show does, so that focus, open details and typed text stay too.
+// An element stays while its data is unchanged. Focus, open details and typed text therefore stay, too.
 function showList(list, things, build) {
-  const wanted = new Set(things.map((thing) => String(thing.id)));
-  const there = new Map();
+  const ids = new Set(things.map((thing) => String(thing.id)));
+  const existing = new Map();
   for (const element of [...list.children]) {
-    if (wanted.has(element.dataset.id)) there.set(element.dataset.id, element);
+    if (ids.has(element.dataset.id)) existing.set(element.dataset.id, element);
     else remove(element);
   }
   let next = list.firstElementChild;
   for (const thing of things) {
     const text = JSON.stringify(thing);
-    let element = there.get(String(thing.id));
+    let element = existing.get(String(thing.id));
     if (element === undefined || shown.get(element) !== text) {
       const fresh = build(thing);
       fresh.dataset.id = thing.id;
@@ -146,42 +146,42 @@ function card(one) {
       "div",
       {},
       make("p", { class: "step" }, one.step),
-      make("p", { class: "held" }, make("span", { class: "badge" }, one.state), held(one)),
-      one.note ? make("p", { class: "held" }, one.note) : null,
+      make("p", { class: "pending" }, make("span", { class: "badge" }, one.state), pendingWith(one)),
+      one.note ? make("p", { class: "pending" }, one.note) : null,
     ),
-    make("div", { class: "acts" }, ...groups(one)),
+    make("div", { class: "actions" }, ...groups(one)),
     one.fields.length ? fields(one) : null,
     one.history.length ? history(one) : null,
   );
 }
 
-function held(one) {
-  return one.holders.length ? ` held by ${one.holders.join(", ")}` : "";
+function pendingWith(one) {
+  return one.pending_with.length ? ` pending with ${one.pending_with.join(", ")}` : "";
 }
 
 function groups(one) {
-  const people = [...new Set(one.acts.map((act) => act.by))];
-  return people.map((by) =>
+  const users = [...new Set(one.actions.map((action) => action.by))];
+  return users.map((by) =>
     make(
       "div",
       { role: "group", class: by ? "" : "quiet", "aria-label": by ? `As ${by}` : "Whole workflow" },
       by ? make("span", { "aria-hidden": "true" }, `as ${by}`) : null,
-      ...one.acts.filter((act) => act.by === by).map((act) => button(one, act)),
+      ...one.actions.filter((action) => action.by === by).map((action) => button(one, action)),
     ),
   );
 }
 
-function button(one, act) {
+function button(one, action) {
   return make(
     "button",
     {
       type: "button",
-      "aria-label": `${act.label} ${one.id}${act.by ? ` as ${act.by}` : ""}`,
-      "data-key": `${act.label} ${act.by}`,
-      "data-path": act.path,
-      "data-body": JSON.stringify(act.body),
+      "aria-label": `${action.label} ${one.id}${action.by ? ` as ${action.by}` : ""}`,
+      "data-key": `${action.label} ${action.by}`,
+      "data-path": action.path,
+      "data-body": JSON.stringify(action.body),
     },
-    act.label,
+    action.label,
   );
 }
 
@@ -239,7 +239,7 @@ function textOf(field) {
   return isText(field.type) ? JSON.parse(field.json) : field.json;
 }
 
-// Numbers go as they were typed: JavaScript would round the long ones.
+// Numbers are sent as typed, because JavaScript would round long ones.
 function jsonOf(element) {
   const type = element.dataset.type;
   if (element.value === "" && type !== "String") return "null";
@@ -248,25 +248,25 @@ function jsonOf(element) {
     JSON.parse(element.value);
     return element.value;
   } catch {
-    return JSON.stringify(element.value); // to be refused, in the emulator's words
+    return JSON.stringify(element.value); // the emulator rejects it with its own message
   }
 }
 
-function showSwitches(switches) {
-  const turning = $("#turning");
-  if (!turning.children.length) turning.append(...switches.map(turner));
-  const turned = switches.filter((one) => one.value !== one.values[0]);
-  for (const one of switches) {
-    const element = turning.querySelector(`[name=${one.name}]`);
-    // What is being typed stays, as long as the emulator has no other value than it had.
+function showFlags(flags) {
+  const list = $("#flag-list");
+  if (!list.children.length) list.append(...flags.map(flagInput));
+  const changed = flags.filter((one) => one.value !== one.values[0]);
+  for (const one of flags) {
+    const element = list.querySelector(`[name=${one.name}]`);
+    // Text that is being typed stays while the value in the emulator is unchanged.
     if (shown.get(element) !== one.value) element.value = one.value;
     shown.set(element, one.value);
-    element.closest("div").classList.toggle("turned", turned.includes(one));
+    element.closest("div").classList.toggle("changed", changed.includes(one));
   }
-  $("#turned").textContent = turned.length ? `${turned.length} turned` : "";
+  $("#changed-flags").textContent = changed.length ? `${changed.length} changed` : "";
 }
 
-function turner(one) {
+function flagInput(one) {
   const name = { name: one.name, "aria-describedby": `why-${one.name}` };
   const element = one.number ? make("input", { ...name, type: "number", min: "0", step: "any" }) : make("select", name);
   if (!one.number) fill(element, one.values.map((value) => [value, value]));
@@ -288,7 +288,7 @@ function describe(fault) {
     fault.delay && `${fault.delay} s slow`,
     fault.truncate !== null && `cut off after ${fault.truncate} bytes`,
   ];
-  const how = what.filter(Boolean).join(", ") || "another answer";
+  const how = what.filter(Boolean).join(", ") || "another response";
   return `${how}: ${fault.method || "all"} ${fault.path}, ${fault.fired} of ${fault.times}`;
 }
 
@@ -301,23 +301,23 @@ function duration(seconds) {
   return parts.filter(([number]) => number).map((part) => part.join(" ")).join(" ") || `${seconds} s`;
 }
 
-// --- telling, for those who see the page and those who hear it ---
+// --- announcing changes, also to screen readers ---
 
-function tellWhatChanged(apis, search) {
+function announceChanges(apis, search) {
   const now = new Map();
   for (const [name, api] of Object.entries(apis)) {
     for (const one of api.instances) {
-      now.set(`${name} ${one.id}`, `${one.title} ${one.id}: ${one.step}, ${one.state}${held(one)}`);
+      now.set(`${name} ${one.id}`, `${one.title} ${one.id}: ${one.step}, ${one.state}${pendingWith(one)}`);
     }
   }
   if (before !== null && before.search === search) {
     const news = [...now].filter(([id, text]) => before.now.get(id) !== text).map(([, text]) => text);
-    if (news.length) tell(news.slice(0, 3).join(". ") + (news.length > 3 ? `. And ${news.length - 3} more.` : "."));
+    if (news.length) announce(news.slice(0, 3).join(". ") + (news.length > 3 ? `. And ${news.length - 3} more.` : "."));
   }
   before = { now, search };
 }
 
-function tell(text) {
+function announce(text) {
   $("#status").textContent = text;
 }
 
@@ -326,39 +326,39 @@ function complain(text) {
   $("#problem").textContent = text;
 }
 
-// --- acting ---
+// --- control requests ---
 
-function order(path, body, { pressed = null, method = "POST", done = "" } = {}) {
-  // A second click on what the first one has made disappear is none.
-  ordering = ordering.then(() => (pressed === null || pressed.isConnected) && send(path, body, method, done));
-  return ordering;
+function request(path, body, { pressed = null, method = "POST", done = "" } = {}) {
+  // Ignore a second click on a button that the first click removed.
+  lastRequest = lastRequest.then(() => (pressed === null || pressed.isConnected) && send(path, body, method, done));
+  return lastRequest;
 }
 
 async function send(path, body, method, done) {
   try {
-    const answer = await fetch(`/_emulator/${path}`, { method, body, headers: { "Content-Type": "application/json" } });
-    complain(answer.ok ? "" : refusal(answer.status, await answer.json().catch(() => null)));
-    if (answer.ok && done) tell(done);
-    await look();
-    return answer.ok;
+    const response = await fetch(`/_emulator/${path}`, { method, body, headers: { "Content-Type": "application/json" } });
+    complain(response.ok ? "" : rejection(response.status, await response.json().catch(() => null)));
+    if (response.ok && done) announce(done);
+    await poll();
+    return response.ok;
   } catch {
-    complain("The emulator does not answer.");
+    complain("The emulator does not respond.");
     return false;
   }
 }
 
-// Each API refuses in its own form.
-function refusal(status, body) {
+// Each API has an error format of its own.
+function rejection(status, body) {
   const { error, errors, message, Message, ExceptionMessage } = body || {};
-  const words = (error && error.message) || error || ExceptionMessage || Message || message || errors;
-  return !words ? `Refused with ${status}.` : typeof words === "string" ? words : JSON.stringify(words);
+  const found = (error && error.message) || error || ExceptionMessage || Message || message || errors;
+  return !found ? `Rejected with status ${status}.` : typeof found === "string" ? found : JSON.stringify(found);
 }
 
 document.addEventListener("click", (event) => {
   const pressed = event.target.closest("button[data-path]");
   if (pressed === null) return;
   const { path, body = "{}", method, done } = pressed.dataset;
-  order(path, withFields(JSON.parse(body), pressed.closest(".card")), { pressed, method, done });
+  request(path, withFields(JSON.parse(body), pressed.closest(".card")), { pressed, method, done });
 });
 
 function withFields(body, card) {
@@ -368,35 +368,35 @@ function withFields(body, card) {
   return `{${parts.join(", ")}}`;
 }
 
-function whenSent(form, act) {
+function onSubmit(form, handle) {
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    act(Object.fromEntries(new FormData(form)));
+    handle(Object.fromEntries(new FormData(form)));
   });
 }
 
 for (const form of document.querySelectorAll(".start")) {
-  whenSent(form, async ({ what, item_id: itemId }) => {
+  onSubmit(form, async ({ what, item_id: itemId }) => {
     const { path, body } = JSON.parse(what);
-    if (await order(path, JSON.stringify(itemId === undefined ? body : { ...body, item_id: itemId }))) {
+    if (await request(path, JSON.stringify(itemId === undefined ? body : { ...body, item_id: itemId }))) {
       for (const field of form.querySelectorAll("input")) field.value = "";
     }
   });
 }
-whenSent($("#breaking"), ({ kind, method, times, path }) =>
-  order("faults", JSON.stringify({ ...JSON.parse(kind), method: method || null, times: Number(times), path }), { done: "A fault waits for its requests." }),
+onSubmit($("#breaking"), ({ kind, method, times, path }) =>
+  request("faults", JSON.stringify({ ...JSON.parse(kind), method: method || null, times: Number(times), path }), { done: "The fault was added." }),
 );
-whenSent($("#resetting"), (wanted) => order("reset", JSON.stringify(wanted), { done: "Everything is as at the start." }));
-whenSent($("#searching"), lookAnew);
+onSubmit($("#resetting"), (body) => request("reset", JSON.stringify(body), { done: "The emulator was reset." }));
+onSubmit($("#searching"), pollAll);
 $("#search").addEventListener("input", () => {
   clearTimeout(timer);
-  timer = setTimeout(lookAnew, 150); // when the typing pauses
+  timer = setTimeout(pollAll, 150); // when typing pauses
 });
-$("#turning").addEventListener("change", async ({ target }) => {
+$("#flag-list").addEventListener("change", async ({ target }) => {
   const value = target.type === "number" ? target.valueAsNumber : target.value;
-  await order("switches", JSON.stringify({ [target.name]: value }), { method: "PATCH", done: `${target.name} is ${value}.` });
-  shown.delete(target); // a refused value goes back
-  lookAnew();
+  await request("flags", JSON.stringify({ [target.name]: value }), { method: "PATCH", done: `${target.name} is ${value}.` });
+  shown.delete(target); // shows the old value again if the new one was rejected
+  pollAll();
 });
-document.addEventListener("visibilitychange", () => document.hidden || lookAnew());
-look();
+document.addEventListener("visibilitychange", () => document.hidden || pollAll());
+poll();

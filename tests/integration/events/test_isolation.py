@@ -123,14 +123,14 @@ def test_hidden_project_silences_no_other(run, emulator, caplog, side):
     async def scenario(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(3)
-        emulator.control("PATCH", "switches", second_project=side)
+        emulator.control("PATCH", "flags", second_project=side)
         await triggerer.polls(3)
         answer(emulator, hidden)
         answer(emulator, SEEDED)
         await triggerer.until(lambda: len(triggerer.events()) >= 1)
         await triggerer.polls(4)
         triggerer.meanwhile = {row["instance_id"] for row in triggerer.events()}
-        emulator.control("PATCH", "switches", second_project="visible")
+        emulator.control("PATCH", "flags", second_project="visible")
         await triggerer.until(lambda: len(triggerer.events()) == 2)
 
     triggerer = run(scenario)
@@ -206,7 +206,7 @@ def test_tools_that_cannot_be_listed_close_no_empty_project(run, emulator, trigg
 
 
 def test_total_that_counts_hidden_rows_silences_nothing(run, emulator):
-    emulator.control("PATCH", "switches", list_total="hidden_rows_too", instances_paging="page_only")
+    emulator.control("PATCH", "flags", list_total="hidden_rows_too", instances_paging="page_only")
     hidden = start(emulator)
     emulator.control("POST", f"procore/instances/{hidden}/hide")
 
@@ -255,7 +255,7 @@ def test_odd_row_concerns_only_itself(run, emulator, caplog, odd):
 
 
 def test_ended_rows_are_not_read_one_by_one(run, emulator):
-    emulator.control("PATCH", "switches", filters="ignored")
+    emulator.control("PATCH", "flags", filters="ignored")
     ids = emulator.control("POST", "procore/instances/many", count=60)["ids"]
     for instance_id in ids:
         emulator.control("POST", f"procore/instances/{instance_id}/terminate")
@@ -288,7 +288,7 @@ def test_ended_row_that_does_not_say_so_is_read_once(run, emulator):
 
 @pytest.mark.parametrize("bulk", ["present", "absent"])
 def test_instance_without_an_item_has_none(run, emulator, bulk):
-    emulator.control("PATCH", "switches", bulk_history=bulk)
+    emulator.control("PATCH", "flags", bulk_history=bulk)
     rows = [{"id": SEEDED, "item_id": None}]
     break_it(emulator, "/projects/1001/workflows/instances$", status=200, json={"data": rows})
 
@@ -317,7 +317,7 @@ BROKEN = [
 @pytest.mark.parametrize("bulk", ["present", "absent"])
 @pytest.mark.parametrize("fault", some_and_all(BROKEN, 3, named))
 def test_broken_histories_silence_no_other_instance(run, emulator, fault, bulk):
-    emulator.control("PATCH", "switches", bulk_history=bulk)
+    emulator.control("PATCH", "flags", bulk_history=bulk)
     broken = [start(emulator, item_id="990001") for _ in range(1)] + [start(emulator) for _ in range(5)]
     good, ending = start(emulator), start(emulator, "1002")
 

@@ -19,7 +19,7 @@ TOOL = "purchase_order_contract"
 
 @pytest.fixture
 def emulator(airflow_connections, set_connection):
-    airflow_connections.control("PATCH", "switches", new_integrations="consumed_on_read")
+    airflow_connections.control("PATCH", "flags", new_integrations="consumed_on_read")
     connection = airflow_connections.connection("workflowsoft")
     connection["extra"]["new_integrations"] = "consumed_on_read"
     set_connection("workflowsoft_default", connection)

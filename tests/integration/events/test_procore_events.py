@@ -220,7 +220,7 @@ def test_an_instance_is_reported_from_its_start_to_its_end(run, emulator):
 
 @pytest.mark.parametrize("order", ["oldest_first", "newest_first"])
 def test_changes_are_the_same_in_either_order_of_events(run, emulator, order):
-    emulator.control("PATCH", "switches", history_order=order)
+    emulator.control("PATCH", "flags", history_order=order)
 
     async def scenario(triggerer):
         triggerer.watch(changed())
@@ -514,9 +514,9 @@ def test_each_asset_has_its_own_cursor(run, emulator, stores):
 # --- what the server leaves out -----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("switch", ["absent", "no_instance_ids"])
-def test_changes_are_emitted_with_any_bulk_history(run, emulator, caplog, switch):
-    emulator.control("PATCH", "switches", bulk_history=switch)
+@pytest.mark.parametrize("flag", ["absent", "no_instance_ids"])
+def test_changes_are_emitted_with_any_bulk_history(run, emulator, caplog, flag):
+    emulator.control("PATCH", "flags", bulk_history=flag)
 
     async def scenario(triggerer):
         triggerer.watch(changed())
@@ -536,12 +536,12 @@ def test_changes_are_emitted_with_any_bulk_history(run, emulator, caplog, switch
         (triggerer.new, "ended"),
     ]
     said = [record for record in caplog.records if "no bulk history" in record.message]
-    assert len(said) == (switch == "absent")
+    assert len(said) == (flag == "absent")
 
 
 def test_without_a_bulk_history_a_poll_reads_a_few_singly(run, emulator, monkeypatch):
     monkeypatch.setattr(polls, "REREAD_INSTANCES", 2)
-    emulator.control("PATCH", "switches", bulk_history="absent")
+    emulator.control("PATCH", "flags", bulk_history="absent")
     for number in range(6):
         start(emulator, str(990001 + number))
 
@@ -563,12 +563,12 @@ def test_without_a_bulk_history_a_poll_reads_a_few_singly(run, emulator, monkeyp
 
 def test_a_bulk_history_that_is_there_later_is_used_then(run, emulator, monkeypatch):
     monkeypatch.setattr(polls, "FALLBACK_SECONDS", 0.3)
-    emulator.control("PATCH", "switches", bulk_history="absent")
+    emulator.control("PATCH", "flags", bulk_history="absent")
 
     async def scenario(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(2)
-        emulator.control("PATCH", "switches", bulk_history="present")
+        emulator.control("PATCH", "flags", bulk_history="present")
         since = len(emulator.requests())
         await triggerer.until(lambda: paths(emulator, "/bulk_history", since))
         await triggerer.polls(2)
@@ -581,7 +581,7 @@ def test_a_bulk_history_that_is_there_later_is_used_then(run, emulator, monkeypa
 
 
 def test_one_that_the_server_cannot_response_for_keeps_back_no_other(run, emulator):
-    emulator.control("PATCH", "switches", bulk_history="absent")
+    emulator.control("PATCH", "flags", bulk_history="absent")
     new = start(emulator)
 
     async def scenario(triggerer):
@@ -659,7 +659,7 @@ def test_request_left_out_once_by_a_shifting_list_is_not_redelivered():
 
 
 def test_instance_unread_at_the_first_start_is_not_started_later(run, emulator):
-    emulator.control("PATCH", "switches", bulk_history="absent")
+    emulator.control("PATCH", "flags", bulk_history="absent")
     emulator.control("POST", "faults", path=f"/instances/{INSTANCE}/history", status=500, times=10_000)
 
     async def scenario(triggerer):

@@ -35,7 +35,7 @@ def test_a_poll_survives_that_it_is_rejected_in_the_middle(
     emulator = airflow_connections
     emulator.control("POST", "procore/instances/many", count=many, tool_type=TOOL)
     limits = {"rate_limit": "on", "spike_limit": 7, "rate_headers": headers, "rate_429": says}
-    emulator.control("PATCH", "switches", bulk_history=bulk, **limits)
+    emulator.control("PATCH", "flags", bulk_history=bulk, **limits)
     # As where a server's limit cannot be guessed, so that every poll is refused several times.
     monkeypatch.setattr(rate_limiter, "MIN_SPIKE_REQUESTS", 10_000)
     sent = []

@@ -83,7 +83,7 @@ def test_an_outage_does_not_end_it(emulator):
 
 def test_listed_instances_are_emitted_from_the_first_poll_on(emulator, set_connection):
     """One that is open may hide the others, so it must be told, if again after each restart."""
-    emulator.control("PATCH", "switches", new_integrations="listed_until_completed")
+    emulator.control("PATCH", "flags", new_integrations="listed_until_completed")
     connection = emulator.connection("workflowsoft")
     connection["extra"]["new_integrations"] = "listed_until_completed"
     set_connection("workflowsoft_default", connection)

@@ -30,7 +30,7 @@ def connect(emulator, set_connection):
     """Return a function that sets how the emulator reads, and what the connection says of it."""
 
     def connect_it(reading, **extra):
-        emulator.control("PATCH", "switches", new_integrations=reading)
+        emulator.control("PATCH", "flags", new_integrations=reading)
         connection = emulator.connection("workflowsoft")
         connection["extra"] |= {"new_integrations": reading, **extra}
         set_connection("workflowsoft_default", connection)
@@ -108,7 +108,7 @@ def test_an_open_instance_is_reported_once(run, emulator, connect):
 
 def test_after_a_restart_only_new_instances_are_reported(run, emulator, connect):
     connect(KEPT)
-    emulator.control("PATCH", "switches", new_integration_shape="list")
+    emulator.control("PATCH", "flags", new_integration_shape="list")
     first = start(emulator)
     assert emitted(run(one())) == [first]
     second = start(emulator)

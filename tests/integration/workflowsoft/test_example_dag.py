@@ -27,7 +27,7 @@ def load_dag():
 @EITHER_MODE
 @pytest.mark.parametrize("mode", ["consumed_on_read", pytest.param("listed_until_completed", marks=pytest.mark.slow)])
 def test_step_is_received_filled_and_completed_once(emulator, set_connection, monkeypatch, mode, deferrable):
-    emulator.control("PATCH", "switches", new_integrations=mode)
+    emulator.control("PATCH", "flags", new_integrations=mode)
     connection = emulator.connection("workflowsoft")
     connection["extra"] |= {"new_integrations": mode}
     set_connection("workflowsoft_default", connection)
@@ -50,7 +50,7 @@ def test_step_is_received_filled_and_completed_once(emulator, set_connection, mo
 @pytest.mark.usefixtures("airflow_db")
 @pytest.mark.parametrize("mode", ["consumed_on_read", "listed_until_completed"])
 def test_process_started_while_the_dag_waits_is_completed(emulator, set_connection, monkeypatch, mode):
-    emulator.control("PATCH", "switches", new_integrations=mode)
+    emulator.control("PATCH", "flags", new_integrations=mode)
     connection = emulator.connection("workflowsoft")
     connection["extra"] |= {"new_integrations": mode}
     set_connection("workflowsoft_default", connection)

@@ -30,7 +30,7 @@ def connect(emulator, set_connection) -> Callable[..., None]:
     """Return a function that sets the connection and the emulator to one way of reading."""
 
     def set_both(mode: str, shape: str = "object") -> None:
-        emulator.control("PATCH", "switches", new_integrations=mode, new_integration_shape=shape)
+        emulator.control("PATCH", "flags", new_integrations=mode, new_integration_shape=shape)
         connection = emulator.connection("workflowsoft")
         connection["extra"] |= {"new_integrations": mode}
         set_connection("workflowsoft_default", connection)

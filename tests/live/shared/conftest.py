@@ -48,7 +48,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SharedAirflow]:
             for suffix, emulator in emulators.items()
             for kind in ("procore", "workflowsoft")
         }
-        emulators["default"].control("PATCH", "switches", new_integrations="consumed_on_read")
+        emulators["default"].control("PATCH", "flags", new_integrations="consumed_on_read")
         connections["workflowsoft_default"]["extra"]["new_integrations"] = "consumed_on_read"
         database = stack.enter_context(postgresql())
         settings = {**SETTINGS, **QUICK}

@@ -104,7 +104,7 @@ class Flow:
     :param mode: How new integration instances are read, in the emulator and by the connection, if any are.
     :param prepare: What people do before it begins.
     :param kind: What it is struck with.
-    :param switches: The emulator's flags that are not as by default.
+    :param flags: The emulator's flags that are not as by default.
     :param notes_doubt: Whether a retry knows that an earlier try was cut off while it acted, so that it may not say
         anything else either where reading is refused.
     """
@@ -114,7 +114,7 @@ class Flow:
     mode: str | None = None
     prepare: Callable[[Emulator], Any] = lambda emulator: None
     kind: str = KILLS
-    switches: Mapping[str, str | float] = field(default_factory=dict)
+    flags: Mapping[str, str | float] = field(default_factory=dict)
     notes_doubt: bool = False
 
     def acts(self, request: str) -> bool:
@@ -512,23 +512,23 @@ FLOWS = (
     _one(
         replace(BULK_START, build=bulk_start_deferrable, people=an_hour_passes),
         "bulk start, deferrable",
-        switches={"operation_delay": 1800},
+        flags={"operation_delay": 1800},
     ),
     _one(
         replace(BULK_REPLACE, build=bulk_replace_deferrable, people=an_hour_passes),
         "bulk replace, deferrable",
-        switches={"operation_delay": 1800},
+        flags={"operation_delay": 1800},
     ),
     Flow(
         "respond, deferrable sensor",
         (RESPOND, Task("wait_for_end", wait_for_end, people=others_complete, told=_state, claims=truth.waited)),
     ),
     # The other side of what the documents leave open.
-    _one(RESPOND, "respond, idempotency honoured", switches={"idempotency": "honoured"}),
-    _one(BULK_START, "bulk start, idempotency honoured", switches={"idempotency": "honoured"}),
+    _one(RESPOND, "respond, idempotency honoured", flags={"idempotency": "honoured"}),
+    _one(BULK_START, "bulk start, idempotency honoured", flags={"idempotency": "honoured"}),
     # A response that does not show cannot be told from none, once its step is over.
-    _one(_HIDDEN, "respond, responses hidden", switches={"hidden_events": "responses"}),
-    _one(_HIDDEN, "respond, steps hidden", switches={"hidden_events": "response_steps"}),
+    _one(_HIDDEN, "respond, responses hidden", flags={"hidden_events": "responses"}),
+    _one(_HIDDEN, "respond, steps hidden", flags={"hidden_events": "response_steps"}),
     # After an unknown outcome.
     _one(_UNREAD, "respond, reading rejected", kind=REFUSED_READS, notes_doubt=True),
     _one(PERFORM, "perform, reading rejected", kind=REFUSED_READS, notes_doubt=True),

@@ -61,13 +61,13 @@ _start.set_forkserver_preload(
 )
 
 
-class Gate(emulator_app.Emulated):
+class Gate(emulator_app.EmulatorApp):
     """The emulator, behind a gate that a run can close."""
 
     run: Run | None = None
 
     async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
-        is_own = scope["type"] != "http" or scope["path"].startswith(emulator_app.OWN_PATHS)
+        is_own = scope["type"] != "http" or scope["path"].startswith(emulator_app.EMULATOR_PATHS)
         if self.run is not None:
             await self.run.let_late_request_arrive(is_awaited=not is_own)
         if self.run is None or is_own:
@@ -81,17 +81,18 @@ class Gate(emulator_app.Emulated):
         run, label = self.run, f"{scope['method']} {scope['path']}"
         strike = run.passes(label)
         if strike is None or strike.how == RESUME or strike.how in SUSPENDED:
-            answer = emulator_app._Answer()
+            answer = emulator_app._BufferedResponse()
             if strike is not None and strike.how != SUSPENDED_AFTER:
                 await asyncio.to_thread(run.suspend, strike)
             if (status := run.refuses(label)) is None:
-                await arrives(answer.take)
+                await arrives(answer.receive)
             else:
                 answer.status = status
-                answer.say({"error": {"code": "rejected", "message": "Refused.", "details": []}, "message": "Refused."})
+                error = {"code": "rejected", "message": "Refused.", "details": []}
+                answer.set_body({"error": error, "message": "Refused."})
             if strike is not None and strike.how == SUSPENDED_AFTER:
                 await asyncio.to_thread(run.suspend, strike)
-            await answer.give(send, None)
+            await answer.send_to(send, None)
             return
         if strike.how in (BEFORE, LATE, DELAYED):
             run.kill()
@@ -122,7 +123,7 @@ class Harness:
     def __enter__(self) -> Harness:
         self._stack = contextlib.ExitStack()
         self.log = Path(self._stack.enter_context(tempfile.NamedTemporaryFile(suffix=".log")).name)
-        with mock.patch.object(emulator_app, "Emulated", self._made):
+        with mock.patch.object(emulator_app, "EmulatorApp", self._made):
             self.emulator = self._stack.enter_context(Emulator())
         return self
 
@@ -204,10 +205,10 @@ class Run:
     def to_the_end(self) -> None:
         emulator, flow = self._harness.emulator, self.flow
         emulator.control("POST", "reset", seed="default")
-        if flow.switches:
-            emulator.control("PATCH", "switches", **flow.switches)
+        if flow.flags:
+            emulator.control("PATCH", "flags", **flow.flags)
         if flow.mode is not None:
-            emulator.control("PATCH", "switches", new_integrations=flow.mode)
+            emulator.control("PATCH", "flags", new_integrations=flow.mode)
         flow.prepare(emulator)
         connections = {f"{name}_default": emulator.connection(name) for name in ("procore", "workflowsoft")}
         if flow.mode is not None:
@@ -225,7 +226,7 @@ class Run:
         self.effects = self._effects()
 
     def _rows(self) -> list[Effect]:
-        return [row for row in self._harness.emulator.effects() if row["via"] != "person"]
+        return [row for row in self._harness.emulator.effects() if row["via"] != "user"]
 
     def _effects(self) -> list[str]:
         names = ("product", "action", "by", "target", "detail", "via")
@@ -548,7 +549,7 @@ class Run:
         if self.late_request is not None:
             self.late_request.left = 0
             self._harness.emulator.control("GET", "clock")
-        if "operation_delay" in self.flow.switches:
+        if "operation_delay" in self.flow.flags:
             self._harness.emulator.control("POST", "clock", advance=3600)
 
 

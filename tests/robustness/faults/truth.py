@@ -12,7 +12,7 @@ Effect = Mapping[str, Any]
 # Errors by which a task says that it has not acted, or that somebody else has.
 NOT_BY_US = re.compile(
     r"(StepMoved|NotFound|InvalidRequest|PermissionDenied|ConfigurationError|ResponseConflict|InstanceActive"
-    r"|PresetDiffers|ConnectionFailed|RateLimited|AuthenticationError): "
+    r"|PresetConflict|ConnectionFailed|RateLimited|AuthenticationError): "
 )
 NOTHING_SENT = re.compile(r"\bnothing (is|was|has been) (sent|performed|changed)\b|\bwas not (sent|performed)\b", re.I)
 

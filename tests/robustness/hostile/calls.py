@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from airflow_provider_workflows.emulator.procore_templates import PURCHASE_ORDER_APPROVAL
+from airflow_provider_workflows.emulator.procore.templates import PURCHASE_ORDER_APPROVAL
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook

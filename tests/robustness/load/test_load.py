@@ -16,7 +16,7 @@ import pytest
 
 from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.client.http import RestClient
-from airflow_provider_workflows.emulator import world
+from airflow_provider_workflows.emulator import state
 from airflow_provider_workflows.hooks.procore import ProcoreConnectionHook
 from airflow_provider_workflows.operators.procore import ProcoreRespondOperator, ProcoreStartInstanceOperator
 from airflow_provider_workflows.operators.procore.base import ProcoreOperator
@@ -70,7 +70,7 @@ class Run:
         self.slots = slots
         self.failures: list[str] = []
         ours = SimpleNamespace(time=self.time.time, sleep=self.time.sleep)
-        monkeypatch.setattr(world, "time", ours)
+        monkeypatch.setattr(state, "time", ours)
         monkeypatch.setitem(RestClient.__init__.__kwdefaults__, "clock", self.time.time)
         monkeypatch.setitem(RestClient.__init__.__kwdefaults__, "sleep", self.time.sleep)
         monkeypatch.setitem(TokenAuth.__init__.__kwdefaults__, "clock", self.time.time)

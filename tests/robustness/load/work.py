@@ -73,7 +73,7 @@ class RecordedEmulator(Emulator):
                 await app(scope, receive, send)
                 return
             _, _, task, rest = scope["path"].split("/", 3)
-            at = app.world.clock.time()
+            at = app.state.clock.time()
             answer: dict[str, Any] = {}
 
             async def note(message: Any) -> None:
@@ -108,7 +108,7 @@ def prepare(emulator: Emulator, part: int = 1) -> dict[str, list[dict[str, Any]]
         emulator.control("POST", "workflowsoft/processes", diagram="Event planning")["integration_instance_id"]
         for _ in range(counts["integration"])
     ]
-    emulator.control("PATCH", "switches", **LIMITS)
+    emulator.control("PATCH", "flags", **LIMITS)
     return {
         "respond": [{"procore_conn_id": f"respond_{i}", "instance_id": one} for i, one in enumerate(v2)],
         "perform": [{"procore_conn_id": f"perform_{i}", "instance_id": one} for i, one in enumerate(legacy)],

@@ -18,7 +18,7 @@ from starlette.routing import Route
 from airflow_provider_workflows import emulator as emulator_package
 from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.emulator.__main__ import main
-from airflow_provider_workflows.emulator.app import Emulated
+from airflow_provider_workflows.emulator.app import EmulatorApp
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook, _form_parts
@@ -224,16 +224,16 @@ def test_emulator_listens_on_this_machine_unless_redelivered(capsys):
 
 
 def test_emulator_has_no_route_that_reads_a_file():
-    routes = Emulated("default").app.routes
+    routes = EmulatorApp("default").app.routes
     # All are functions of ours, besides FastAPI's own description of them.
     others = [route for route in routes if not isinstance(route, APIRoute)]
     assert [(type(route), route.path) for route in others] == [(Route, "/openapi.json")]
 
     names = set()
-    for module in Path(str(emulator_package.__file__)).parent.glob("*.py"):
+    for module in Path(str(emulator_package.__file__)).parent.rglob("*.py"):
         tree = ast.parse(module.read_text())
         parts = [tree]
-        if module.name == "overview.py":  # its import reads the files of the page, whatever is asked for
+        if module.name == "web_ui.py":  # its import reads the files of the page, whatever is asked for
             parts = [node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)]
         for node in chain.from_iterable(map(ast.walk, parts)):
             names |= {getattr(node, field, None) for field in ("id", "attr", "module")}

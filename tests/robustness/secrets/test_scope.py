@@ -22,7 +22,7 @@ from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.client.retry import Idempotency
 from airflow_provider_workflows.client.urls import build_path
-from airflow_provider_workflows.emulator.app import Emulated
+from airflow_provider_workflows.emulator.app import EmulatorApp
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
@@ -372,7 +372,7 @@ ONE_FOR_ALL = ("../1?a=b&c=d;e=f#g/%2e%2e@h", "1\r\nX-Header: y")
 @pytest.fixture(scope="module")
 def routes() -> list[Any]:
     """Every route of the products, as the emulator has them."""
-    return [route for route in Emulated("default").app.routes if not route.path.startswith("/_emulator")]
+    return [route for route in EmulatorApp("default").app.routes if not route.path.startswith("/_emulator")]
 
 
 @pytest.mark.parametrize(("hook", "name"), methods(), ids=lambda value: getattr(value, "__name__", value))

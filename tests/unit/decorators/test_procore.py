@@ -323,7 +323,7 @@ def test_step_of_another_user_binds_nothing(emulator, row, store, approves):
 
 @pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
 def test_between_two_steps_the_function_is_not_called_and_nothing_ends(emulator, store, approves, policy):
-    emulator.control("PATCH", "switches", transition="in_between", transition_delay=3600)
+    emulator.control("PATCH", "flags", transition="in_between", transition_delay=3600)
     person_answers(emulator, "integration@example.com", "Approve")
     options = {"on_step_moved": policy, "confirm_timeout": 0}
 
@@ -334,7 +334,7 @@ def test_between_two_steps_the_function_is_not_called_and_nothing_ends(emulator,
 
 
 def test_killed_response_without_a_record_is_an_unknown_outcome(emulator, row, store, monkeypatch, approves):
-    emulator.control("PATCH", "switches", hidden_events="response_steps")
+    emulator.control("PATCH", "flags", hidden_events="response_steps")
     dies(monkeypatch, ProcoreHook, "respond", "after")
     with pytest.raises(Killed):
         run(approves(), store, row)

@@ -626,7 +626,7 @@ def test_airflow_hands_the_whole_result_of_a_sensor_over(emulator, rows, monkeyp
 
 
 def test_a_field_that_cannot_be_read_fails_only_where_it_is_used(emulator, instance_id, store):
-    emulator.control("PATCH", "switches", ws_value_form="object")
+    emulator.control("PATCH", "flags", ws_value_format="object")
 
     with pytest.raises(UnexpectedResponse, match="'Event name'"):
         run(lambda fields: {"Venue": fields["Event name"]}, store, instance_id)
@@ -688,7 +688,7 @@ def test_a_rejected_completion_is_sent_by_a_retry_that_writes_nothing(emulator, 
 
 @pytest.mark.parametrize("evidence", ["read_only", "gone", "error"])
 def test_a_lost_completion_is_reconciled_by_what_can_be_read(emulator, instance_id, store, dies, longer, evidence):
-    emulator.control("PATCH", "switches", ws_fields_after_completion=evidence, ws_complete_again="no_op")
+    emulator.control("PATCH", "flags", ws_fields_after_completion=evidence, ws_complete_again="no_op")
     dies(WorkflowsoftHook, "complete", "after")
     with pytest.raises(Killed):
         run(longer.function(), store, instance_id)
@@ -701,7 +701,7 @@ def test_a_lost_completion_is_reconciled_by_what_can_be_read(emulator, instance_
 def test_a_completion_that_nothing_settles_follows_the_policy(
     emulator, instance_id, store, dies, longer, policy, times
 ):
-    emulator.control("PATCH", "switches", ws_complete_again="no_op")
+    emulator.control("PATCH", "flags", ws_complete_again="no_op")
     options = {"on_unknown_completion": policy}
     dies(WorkflowsoftHook, "complete", "after")
     with pytest.raises(Killed):

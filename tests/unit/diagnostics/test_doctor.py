@@ -78,7 +78,7 @@ def only_failure(checks):
 def test_a_good_connection_is_well_and_is_only_read(emulator, examine, conn_type):
     emulator.control("POST", "workflowsoft/processes", diagram="Event planning", fields={})
     before = emulator.effects()
-    emulator.control("PATCH", "switches", rate_headers="always", hourly_limit=3600)
+    emulator.control("PATCH", "flags", rate_headers="always", hourly_limit=3600)
 
     checks = examine(conn_type, extra={"requests_per_hour": 3600})
 
@@ -132,7 +132,7 @@ def test_wrong_secret_fails_the_token_check_and_skips_the_rest(examine):
 
 
 def test_a_login_page_in_the_place_of_a_token_is_named(emulator, examine):
-    emulator.control("PATCH", "switches", ws_token_shape="login_page")
+    emulator.control("PATCH", "flags", ws_token_shape="login_page")
 
     failed = only_failure(examine("workflowsoft"))
 
@@ -195,7 +195,7 @@ def test_instances_that_may_not_be_read_of_any_tool_are_a_failure(emulator, exam
 
 
 def test_legacy_that_may_not_be_listed_is_a_warning(emulator, examine):
-    emulator.control("PATCH", "switches", legacy_list="forbidden")
+    emulator.control("PATCH", "flags", legacy_list="forbidden")
 
     assert examine()["legacy"].status == "warning"
 
@@ -212,7 +212,7 @@ def test_who_is_reported_to_wait_asks_no_more(emulator, examine):
 
 
 def test_little_left_of_the_rate_limit_is_a_warning(emulator, examine):
-    emulator.control("PATCH", "switches", rate_headers="always", hourly_limit=13)
+    emulator.control("PATCH", "flags", rate_headers="always", hourly_limit=13)
 
     checks = examine()
 

@@ -1,4 +1,4 @@
-"""Clients of the emulator that hold every answer against the emulator's own description."""
+"""Clients of the emulator that hold every response against the emulator's own description."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import requests
 
 from airflow_provider_workflows.emulator import Emulator
-from tests.unit.emulator.schema import check_answer
+from tests.unit.emulator.schema import check_response
 
 COMPANY = "/rest/v2.0/companies/4264807"
 PROJECT = f"{COMPANY}/projects/1001"
@@ -18,7 +18,7 @@ BASIC = base64.b64encode(b"admin@example.com:emulator-password").decode()
 
 
 class Client:
-    """Sends requests; an answer that is not as `/openapi.json` says fails the test."""
+    """Sends requests; a response that is not as `/openapi.json` says fails the test."""
 
     def __init__(self, url: str, openapi: dict[str, Any], headers: dict[str, str], query: dict[str, str]):
         self.url = url
@@ -31,15 +31,17 @@ class Client:
     def send(self, method: str, path: str, **arguments: Any) -> requests.Response:
         arguments["params"] = {**self.query, **arguments.get("params", {})}
         url = path if path.startswith("http") else self.url + path
-        answer = self.session.request(method, url, allow_redirects=False, **{"timeout": 10, **arguments})
-        check_answer(self.openapi, method, urlsplit(url).path, answer.status_code, answer.headers, answer.content)
-        assert answer.headers["X-Request-Id"]
-        return answer
+        response = self.session.request(method, url, allow_redirects=False, **{"timeout": 10, **arguments})
+        check_response(
+            self.openapi, method, urlsplit(url).path, response.status_code, response.headers, response.content
+        )
+        assert response.headers["X-Request-Id"]
+        return response
 
     def get(self, path: str, status: int = 200, **params: Any) -> Any:
-        answer = self.send("GET", path, params=params)
-        assert answer.status_code == status, answer.text
-        return answer.json()
+        response = self.send("GET", path, params=params)
+        assert response.status_code == status, response.text
+        return response.json()
 
     def post(self, path: str, body: Any = None, status: int = 200, **arguments: Any) -> Any:
         return self.change("POST", path, body, status, **arguments)
@@ -48,9 +50,9 @@ class Client:
         return self.change("PATCH", path, body, status)
 
     def change(self, method: str, path: str, body: Any = None, status: int = 200, **arguments: Any) -> Any:
-        answer = self.send(method, path, json=body, **arguments)
-        assert answer.status_code == status, answer.text
-        return answer.json() if answer.content else None
+        response = self.send(method, path, json=body, **arguments)
+        assert response.status_code == status, response.text
+        return response.json() if response.content else None
 
 
 @pytest.fixture(scope="session")
@@ -67,7 +69,7 @@ def anybody(emulator: Emulator, openapi: dict[str, Any]) -> Client:
 @pytest.fixture
 def long_lived_tokens(emulator: Emulator) -> None:
     """For tests that move the clock by days; to be asked for before a client."""
-    emulator.control("PATCH", "switches", token_lifetime=10**8)
+    emulator.control("PATCH", "flags", token_lifetime=10**8)
 
 
 @pytest.fixture
@@ -88,6 +90,6 @@ def legacy(procore: Client) -> Client:
 @pytest.fixture
 def workflowsoft(anybody: Client, emulator: Emulator, openapi: dict[str, Any]) -> Client:
     """A client of Workflowsoft, signed in."""
-    answer = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
-    headers = {"Authorization": f"Bearer {answer.json()}", "X-OnBehalfOf-Id": "system"}
+    response = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
+    headers = {"Authorization": f"Bearer {response.json()}", "X-OnBehalfOf-Id": "system"}
     return Client(emulator.url, openapi, headers, {})

@@ -1,4 +1,4 @@
-"""Hold an answer against an OpenAPI description."""
+"""Hold a response against an OpenAPI description."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 
-def check_answer(
+def check_response(
     openapi: dict[str, Any], method: str, path: str, status: int, headers: Mapping[str, str], body: bytes
 ) -> None:
     """
-    Check an answer strictly: its status, content type and every key must be described.
+    Check a response strictly: its status, content type and every key must be described.
 
     :param openapi: The emulator's own description.
     :param path: Path of the request, without the query.
     :param body: The body as it came.
-    :raises AssertionError: the answer is not as described.
+    :raises AssertionError: the response is not as described.
     """
-    described = described_answer(openapi, method, path, status)
+    described = described_response(openapi, method, path, status)
     content = described.get("content")
     if content is None:
         assert body == b"", f"{method} {path} {status} has a body that is not described"
@@ -38,14 +38,14 @@ def check_against_contract(oas: dict[str, Any], method: str, path: str, status: 
 
     :raises AssertionError: a known key has another type.
     """
-    content = described_answer(oas, method, path, status).get("content")
+    content = described_response(oas, method, path, status).get("content")
     if content is not None:
         schema = _tolerant(content["application/json"]["schema"])
         _validate({"components": _tolerant(oas.get("components", {}))}, schema, body, f"{method} {path} {status}")
 
 
-def described_answer(openapi: dict[str, Any], method: str, path: str, status: int) -> dict[str, Any]:
-    """Return the description of an answer; the route with the fewest parameters wins."""
+def described_response(openapi: dict[str, Any], method: str, path: str, status: int) -> dict[str, Any]:
+    """Return the description of a response; the route with the fewest parameters wins."""
     for template in sorted(openapi["paths"], key=lambda template: template.count("{")):
         if not re.fullmatch(re.sub(r"\{[^}]+\}", "[^/]+", template), path):
             continue

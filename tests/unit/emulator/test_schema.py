@@ -1,4 +1,4 @@
-"""The checker itself: an answer that is not as described does not pass."""
+"""The checker itself: a response that is not as described does not pass."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tests.unit.emulator.conftest import PROJECT
-from tests.unit.emulator.schema import check_against_contract, check_answer
+from tests.unit.emulator.schema import check_against_contract, check_response
 
 JSON = {"Content-Type": "application/json; charset=utf-8"}
 TOOLS = "/rest/v2.0/companies/4264807/workflows/tools"
@@ -16,8 +16,8 @@ TOOL = {"name": "Drawing", "type": "drawing", "provider": "Project", "subtype": 
 
 
 def test_a_response_as_described_passes(openapi):
-    check_answer(openapi, "GET", TOOLS, 200, JSON, json.dumps({"data": [TOOL]}).encode())
-    check_answer(openapi, "POST", "/rest/v2.0/companies/1/workflows/instances/2/responses", 204, {}, b"")
+    check_response(openapi, "GET", TOOLS, 200, JSON, json.dumps({"data": [TOOL]}).encode())
+    check_response(openapi, "POST", "/rest/v2.0/companies/1/workflows/instances/2/responses", 204, {}, b"")
 
 
 def test_unchecked_lists_are_as_described_in_every_state(emulator, procore, legacy):
@@ -33,7 +33,7 @@ def test_unchecked_lists_are_as_described_in_every_state(emulator, procore, lega
     emulator.control("POST", "procore/legacy/instances/568151/perform", login="rita@example.com", activity="Accept")
     emulator.control("POST", f"procore/legacy/instances/{v1[2]}/terminate")
 
-    # The clients hold each answer against the description.
+    # The clients hold each response against the description.
     letters = {"filters[tool_type]": "correspondence", "filters[tool_subtype]": "-123456789"}
     for query, count in (({"filters[tool_type]": "purchase_order_contract"}, 5), (letters, 1)):
         for paging in ({}, {"page": "1"}):
@@ -56,7 +56,7 @@ def test_unchecked_lists_are_as_described_in_every_state(emulator, procore, lega
 )
 def test_a_response_that_is_not_as_described_fails(openapi, method, path, status, content_type, body):
     with pytest.raises(AssertionError):
-        check_answer(openapi, method, path, status, {"Content-Type": content_type}, json.dumps(body).encode())
+        check_response(openapi, method, path, status, {"Content-Type": content_type}, json.dumps(body).encode())
 
 
 def test_a_contract_is_held_to_the_types_it_knows():

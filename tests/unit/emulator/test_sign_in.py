@@ -25,8 +25,8 @@ def test_every_known_form_of_asking_for_a_token_is_taken(anybody, sent):
 
     assert (token["token_type"], token["expires_in"]) == ("bearer", 5400)
     signed_in = {"Authorization": f"Bearer {token['access_token']}"}
-    told = anybody.send("GET", "/oauth/token/info", headers=signed_in).json()
-    assert (told["resource_owner_id"], told["application"]) == (90001, {"uid": "emulator-client"})
+    shown = anybody.send("GET", "/oauth/token/info", headers=signed_in).json()
+    assert (shown["resource_owner_id"], shown["application"]) == (90001, {"uid": "emulator-client"})
 
 
 @pytest.mark.parametrize(
@@ -39,19 +39,19 @@ def test_every_known_form_of_asking_for_a_token_is_taken(anybody, sent):
     ],
 )
 def test_a_wrong_grant_is_rejected(anybody, sent, status, error):
-    answer = anybody.send("POST", "/oauth/token", **sent)
+    response = anybody.send("POST", "/oauth/token", **sent)
 
-    assert (answer.status_code, answer.json()["error"]) == (status, error)
+    assert (response.status_code, response.json()["error"]) == (status, error)
 
 
 def test_a_body_that_comes_in_pieces_is_put_together(anybody):
     pieces = (f"{name}={value}&".encode() for name, value in GRANT.items())
 
-    answer = anybody.send(
+    response = anybody.send(
         "POST", "/oauth/token", data=pieces, headers={"Content-Type": "application/x-www-form-urlencoded"}
     )
 
-    assert answer.status_code == 200
+    assert response.status_code == 200
 
 
 def test_a_call_without_a_token_is_rejected_in_the_live_format(anybody):
@@ -64,8 +64,8 @@ def test_an_expired_token_is_rejected_in_the_live_format(emulator, procore):
     assert list(procore.get(TOOLS, status=401)) == ["errors"]
 
 
-def test_the_lifetime_of_tokens_can_be_switched(emulator, anybody):
-    emulator.control("PATCH", "switches", token_lifetime=60)
+def test_the_lifetime_of_tokens_is_a_flag(emulator, anybody):
+    emulator.control("PATCH", "flags", token_lifetime=60)
 
     assert anybody.post("/oauth/token", GRANT)["expires_in"] == 60
 
@@ -91,7 +91,7 @@ def test_who_is_signed_in_has_a_name_only_within_a_company(procore):
 @pytest.mark.parametrize("path", [TOOLS, f"{PROJECT}/workflows/instances/700001", "/rest/v1.0/me"])
 @pytest.mark.parametrize("status", [400, 403])
 def test_missing_company_header_is_rejected_with_either_status(emulator, procore, path, status):
-    emulator.control("PATCH", "switches", missing_company_header=str(status))
+    emulator.control("PATCH", "flags", missing_company_header=str(status))
     del procore.session.headers["Procore-Company-Id"]
 
     assert "Missing Procore-Company-Id" in procore.get(path, status=status)["message"]
@@ -109,17 +109,17 @@ def test_another_company_is_rejected_in_header_and_path(procore):
 
 @pytest.mark.parametrize("shape", ["json_string", "text", "object"])
 def test_a_workflowsoft_token_comes_in_every_format(emulator, anybody, shape):
-    emulator.control("PATCH", "switches", ws_token_shape=shape)
+    emulator.control("PATCH", "flags", ws_token_shape=shape)
 
-    answer = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
+    response = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
 
     token = {
-        "json_string": lambda: answer.json(),
-        "text": lambda: answer.text,
-        "object": lambda: answer.json()["access_token"],
+        "json_string": lambda: response.json(),
+        "text": lambda: response.text,
+        "object": lambda: response.json()["access_token"],
     }[shape]()
-    answer = anybody.send("GET", "/api/v2/workflows", headers={"Authorization": f"Bearer {token}"})
-    assert answer.status_code == 200
+    response = anybody.send("GET", "/api/v2/workflows", headers={"Authorization": f"Bearer {token}"})
+    assert response.status_code == 200
 
 
 @pytest.mark.parametrize(
@@ -130,12 +130,12 @@ def test_a_workflowsoft_token_comes_in_every_format(emulator, anybody, shape):
     ],
 )
 def test_the_token_route_may_response_with_the_login_page(emulator, anybody, shape, status, header):
-    emulator.control("PATCH", "switches", ws_token_shape=shape)
+    emulator.control("PATCH", "flags", ws_token_shape=shape)
 
-    answer = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
+    response = anybody.send("GET", "/api/v2/app/apitoken", headers={"Authorization": f"Basic {BASIC}"})
 
-    assert answer.status_code == status
-    assert header in answer.headers.items()
+    assert response.status_code == status
+    assert header in response.headers.items()
 
 
 WAYS = {
@@ -147,15 +147,15 @@ WAYS = {
 
 @pytest.mark.parametrize("accepted", [*WAYS, "any"])
 @pytest.mark.parametrize("way", WAYS)
-def test_only_the_switched_way_of_signing_in_is_accepted(emulator, anybody, accepted, way):
-    emulator.control("PATCH", "switches", ws_mint_auth=accepted)
+def test_only_the_flagged_way_of_signing_in_is_accepted(emulator, anybody, accepted, way):
+    emulator.control("PATCH", "flags", ws_api_token_auth=accepted)
 
-    answer = anybody.send("GET", "/api/v2/app/apitoken", headers=WAYS[way])
+    response = anybody.send("GET", "/api/v2/app/apitoken", headers=WAYS[way])
 
-    assert answer.status_code == (200 if accepted in (way, "any") else 401)
+    assert response.status_code == (200 if accepted in (way, "any") else 401)
 
 
-def test_a_workflowsoft_token_lives_as_long_as_was_asked(emulator, anybody):
+def test_a_workflowsoft_token_has_the_requested_lifetime(emulator, anybody):
     token = anybody.send(
         "GET", "/api/v2/app/apitoken", params={"lifeTimeInSec": "60"}, headers={"Authorization": f"Basic {BASIC}"}
     ).json()

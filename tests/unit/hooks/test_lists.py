@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_workflows.emulator.world import SWITCHES
+from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
 from airflow_provider_workflows.exceptions import IncompleteList, UnexpectedResponse
 from airflow_provider_workflows.hooks import procore, procore_legacy
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 
 TOOL = "purchase_order_contract"
-PLACES = SWITCHES["cursor_place"].values
+PLACES = BEHAVIOUR_FLAGS["cursor_place"].values
 
 
 @pytest.fixture
@@ -40,26 +40,26 @@ def legacy_instances() -> list[str]:
 
 
 @pytest.mark.parametrize("place", PLACES)
-@pytest.mark.parametrize("page_limit", SWITCHES["page_limit"].values)
+@pytest.mark.parametrize("page_limit", BEHAVIOUR_FLAGS["page_limit"].values)
 def test_a_list_by_cursor_is_read_whole(many, place, page_limit):
-    many.control("PATCH", "switches", cursor_place=place, page_limit=page_limit)
+    many.control("PATCH", "flags", cursor_place=place, page_limit=page_limit)
 
     found = instances()
 
     assert len(found) == len(set(found)) == 121
 
 
-@pytest.mark.parametrize("style", SWITCHES["page_headers"].values)
-@pytest.mark.parametrize("page_limit", SWITCHES["page_limit"].values)
+@pytest.mark.parametrize("style", BEHAVIOUR_FLAGS["page_headers"].values)
+@pytest.mark.parametrize("page_limit", BEHAVIOUR_FLAGS["page_limit"].values)
 def test_a_list_by_page_numbers_is_read_whole(many, style, page_limit):
-    many.control("PATCH", "switches", instances_paging="page_only", page_headers=style, page_limit=page_limit)
+    many.control("PATCH", "flags", instances_paging="page_only", page_headers=style, page_limit=page_limit)
 
     for found in (instances(), legacy_instances()):
         assert len(found) == len(set(found)) >= 121
 
 
 def test_a_total_that_counts_hidden_rows_makes_a_list_incomplete(many):
-    many.control("PATCH", "switches", instances_paging="page_only", list_total="hidden_rows_too")
+    many.control("PATCH", "flags", instances_paging="page_only", list_total="hidden_rows_too")
 
     for read in (instances, legacy_instances):
         with pytest.raises(IncompleteList):

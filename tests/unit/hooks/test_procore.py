@@ -654,7 +654,7 @@ def test_people_templates_and_tools_are_listed(airflow_connections):
 
     assert [tool["type"] for tool in hook.list_tools()][:2] == [TOOL, "generic_tool_item"]
     templates = list(hook.list_templates())
-    assert [template["id"] for template in templates] == ["301", "302", "303", "304"]
+    assert [template["id"] for template in templates] == ["301", "302", "303", "304", "305", "306", "307"]
     version = hook.get_template_version(templates[0]["latest_published_version"]["id"])
     assert [step["name"] for step in version["steps"]] == ["Budget Check", "Director Approval", "Correct Order"]
     assert "90009" not in [person["id"] for person in hook.list_possible_assignees(TOOL)]
@@ -702,7 +702,7 @@ def test_a_response_and_more_assignees_are_recorded(airflow_connections):
 
 
 def test_many_are_started_by_an_operation_that_is_shown(airflow_connections):
-    airflow_connections.control("PATCH", "switches", idempotency="honoured")
+    airflow_connections.control("PATCH", "flags", idempotency="honoured")
     hook = ProcoreHook()
 
     ordered = hook.bulk_start_instances(TOOL, [{"item_id": "11", "preset_id": "401"}], idempotency_token="t")
@@ -765,7 +765,7 @@ def test_lost_response_is_requested_again_only_if_that_is_safe(
 
 @pytest.mark.parametrize("place", ["body_meta_next_cursor", "link_header", "body_pagination_next_cursor"])
 def test_a_long_list_is_read_page_by_page_as_it_is_used(airflow_connections, place):
-    airflow_connections.control("PATCH", "switches", cursor_place=place)
+    airflow_connections.control("PATCH", "flags", cursor_place=place)
     for number in range(249):
         airflow_connections.control("POST", "procore/instances", tool_type=TOOL, item_id=f"9{number}")
     hook = ProcoreHook(project_id="1001")
@@ -839,7 +839,7 @@ def test_a_rejection_to_list_the_tools_is_requested_once(connect, requests_mock)
 
 @pytest.mark.parametrize("filters", ["honoured", "ignored"])
 def test_list_holds_only_what_was_requested(airflow_connections, filters):
-    airflow_connections.control("PATCH", "switches", filters=filters)
+    airflow_connections.control("PATCH", "flags", filters=filters)
     for tool, item in ((TOOL, "5002"), (TOOL, "5003"), ("generic_tool_item", "5002")):
         airflow_connections.control("POST", "procore/instances", tool_type=tool, item_id=item)
     airflow_connections.control("POST", "procore/instances/700002/terminate")

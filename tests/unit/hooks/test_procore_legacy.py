@@ -403,7 +403,7 @@ def test_the_filters_that_a_permanent_log_lacks_are_named(hook, requests_mock):
 
 @pytest.mark.parametrize(("kind", "rows"), [("activities", 1), ("all_events", 2), ("none", 0)])
 def test_permanent_logs_are_read_as_they_are(emulator, airflow_connections, kind, rows):
-    emulator.control("PATCH", "switches", permanent_logs=kind)
+    emulator.control("PATCH", "flags", permanent_logs=kind)
     where = "procore/legacy/instances/568150"
     emulator.control("POST", f"{where}/perform", login="pat@example.com", activity="Submit for Approval")
     emulator.control("POST", f"{where}/terminate")

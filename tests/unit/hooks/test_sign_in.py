@@ -5,18 +5,18 @@ from __future__ import annotations
 import pytest
 
 from airflow_provider_workflows.client.retry import RetryPolicy
-from airflow_provider_workflows.emulator.world import SWITCHES
+from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
 from airflow_provider_workflows.exceptions import AuthenticationError, RateLimited
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 
-WAYS = SWITCHES["refused_token"].values
+WAYS = BEHAVIOUR_FLAGS["rejected_token"].values
 
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_token_that_has_ended_is_renewed_once(airflow_connections, way):
     emulator = airflow_connections
-    emulator.control("PATCH", "switches", refused_token=way)
+    emulator.control("PATCH", "flags", rejected_token=way)
     procore, workflowsoft = ProcoreHook(project_id="1001"), WorkflowsoftHook()
     procore.me()
     instance = emulator.control("POST", "workflowsoft/processes", diagram="Field types", fields={})
@@ -39,7 +39,7 @@ def test_a_token_that_has_ended_is_renewed_once(airflow_connections, way):
 
 @pytest.mark.parametrize("way", WAYS)
 def test_a_static_token_that_has_ended_says_to_get_another(emulator, set_connection, way):
-    emulator.control("PATCH", "switches", refused_token=way)
+    emulator.control("PATCH", "flags", rejected_token=way)
     good = emulator.connection("workflowsoft")
     set_connection("workflowsoft_default", {**good, "login": None, "password": "an-old-token"})
 
@@ -47,13 +47,13 @@ def test_a_static_token_that_has_ended_says_to_get_another(emulator, set_connect
         WorkflowsoftHook().list_process_diagrams()
 
 
-@pytest.mark.parametrize("told", SWITCHES["rate_429"].values)
+@pytest.mark.parametrize("told", BEHAVIOUR_FLAGS["rate_429"].values)
 @pytest.mark.parametrize("ahead", [0, 7200])
 def test_a_limit_is_waited_for_by_the_servers_clock(airflow_connections, told, ahead):
     """The emulator's clock is ahead of ours, as a server's can be."""
     emulator = airflow_connections
     emulator.control("POST", "clock", advance=ahead)
-    emulator.control("PATCH", "switches", rate_limit="on", spike_limit=1, rate_429=told)
+    emulator.control("PATCH", "flags", rate_limit="on", spike_limit=1, rate_429=told)
     hook = ProcoreHook(project_id="1001")
     hook.me()
     hook.client.retry = RetryPolicy.none()
@@ -65,9 +65,9 @@ def test_a_limit_is_waited_for_by_the_servers_clock(airflow_connections, told, a
     assert 0 < limited.value.wait <= 12
 
 
-@pytest.mark.parametrize("limited", SWITCHES["ws_rate_limit"].values)
+@pytest.mark.parametrize("limited", BEHAVIOUR_FLAGS["ws_rate_limit"].values)
 def test_workflowsoft_may_limit_calls_or_not(airflow_connections, limited):
-    airflow_connections.control("PATCH", "switches", ws_rate_limit=limited, rate_limit="on", spike_limit=2)
+    airflow_connections.control("PATCH", "flags", ws_rate_limit=limited, rate_limit="on", spike_limit=2)
     hook = WorkflowsoftHook()
     hook.list_process_diagrams()  # after a call for the token
     hook.client.retry = RetryPolicy.none()

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from airflow_provider_workflows.emulator.world import SWITCHES
+from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
 from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest, ServerError
 from airflow_provider_workflows.hooks import procore_uploads as uploads
 from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -65,7 +65,7 @@ def whole(*parts: bytes) -> tuple[str, str]:
 
 @pytest.mark.parametrize(("how", "orders"), [("shown", 1), ("new_upload", 2)])
 def test_a_new_address_replaces_one_that_has_expired(emulator, how, orders):
-    emulator.control("PATCH", "switches", upload_new_address=how)
+    emulator.control("PATCH", "flags", upload_new_address=how)
 
     def slowly():
         for part in PARTS:
@@ -100,7 +100,7 @@ def test_whatever_the_storage_calls_an_expired_address_it_is_replaced(emulator, 
 
 
 def test_the_older_uploads_ask_for_a_new_address_too(emulator):
-    emulator.control("PATCH", "switches", uploads="v1.1")
+    emulator.control("PATCH", "flags", uploads="v1.1")
     emulator.control("POST", "faults", method="POST", path="/_storage/", status=403, body="<Code>Expired</Code>")
 
     assert stored(emulator, upload()) == whole(b"the plan")
@@ -110,7 +110,7 @@ def test_the_older_uploads_ask_for_a_new_address_too(emulator):
 @pytest.mark.parametrize("version", ["v2.1", "v1.1"])
 @pytest.mark.parametrize("status", [401, 403, 404, 410])
 def test_rejected_new_address_is_an_error_that_is_retried(emulator, version, status):
-    emulator.control("PATCH", "switches", uploads=version, upload_new_address="new_upload")
+    emulator.control("PATCH", "flags", uploads=version, upload_new_address="new_upload")
     emulator.control("POST", "faults", path="/_storage/", status=status, times=99, body="<Code>AccessDenied</Code>")
 
     with pytest.raises(ServerError, match="AccessDenied") as failure:
@@ -122,7 +122,7 @@ def test_rejected_new_address_is_an_error_that_is_retried(emulator, version, sta
 
 
 def test_parts_that_cannot_be_read_again_end_with_the_first_rejection(emulator):
-    emulator.control("PATCH", "switches", upload_new_address="new_upload")
+    emulator.control("PATCH", "flags", upload_new_address="new_upload")
     emulator.control("POST", "faults", path="/_storage/", status=403, skip=1)
 
     with pytest.raises(ServerError):
@@ -139,10 +139,10 @@ def test_a_file_that_changes_while_it_is_uploaded_is_named(emulator, now):
 # --- completing it ---
 
 
-@pytest.mark.parametrize("etags", SWITCHES["upload_etags"].values)
-@pytest.mark.parametrize("completion", SWITCHES["upload_completion"].values)
+@pytest.mark.parametrize("etags", BEHAVIOUR_FLAGS["upload_etags"].values)
+@pytest.mark.parametrize("completion", BEHAVIOUR_FLAGS["upload_completion"].values)
 def test_an_upload_is_completed_whatever_the_server_expects(emulator, completion, etags):
-    emulator.control("PATCH", "switches", upload_completion=completion, upload_etags=etags)
+    emulator.control("PATCH", "flags", upload_completion=completion, upload_etags=etags)
 
     assert stored(emulator, upload(*PARTS)) == whole(*PARTS)
 
@@ -154,9 +154,9 @@ def test_etags_are_sent_as_they_came(emulator):
     assert request["body"]["part_etags"] == [f'"{hashlib.md5(b"the plan").hexdigest()}"']
 
 
-@pytest.mark.parametrize("again", SWITCHES["upload_completed_again"].values)
+@pytest.mark.parametrize("again", BEHAVIOUR_FLAGS["upload_completed_again"].values)
 def test_lost_completion_is_read(emulator, again):
-    emulator.control("PATCH", "switches", upload_completed_again=again)
+    emulator.control("PATCH", "flags", upload_completed_again=again)
     emulator.control("POST", "faults", method="PATCH", path="/uploads/", reset="after")
 
     assert stored(emulator, upload()) == whole(b"the plan")
@@ -175,15 +175,15 @@ def test_a_completion_that_is_rejected_for_good_is_an_error(emulator, slept):
 
 
 def test_an_upload_that_is_visible_only_later_is_waited_for(emulator, slept):
-    emulator.control("PATCH", "switches", upload_visible_after=20, operation_delay=20)
+    emulator.control("PATCH", "flags", upload_visible_after=20, operation_delay=20)
 
     assert stored(emulator, upload()) == whole(b"the plan")
     assert sum(slept) >= 20
 
 
-@pytest.mark.parametrize("case", SWITCHES["background_status_case"].values)
+@pytest.mark.parametrize("case", BEHAVIOUR_FLAGS["background_status_case"].values)
 def test_the_status_of_an_upload_counts_in_any_case(emulator, slept, case):
-    emulator.control("PATCH", "switches", background_status_case=case, operation_delay=5)
+    emulator.control("PATCH", "flags", background_status_case=case, operation_delay=5)
 
     upload()
 

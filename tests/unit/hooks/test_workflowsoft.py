@@ -223,7 +223,7 @@ def test_a_server_with_a_limit_of_its_own_may_have_hidden_the_user(hook, request
 @pytest.mark.parametrize("most", ["as_asked", "at_most_3"])
 @pytest.mark.parametrize("matches", ["part", "exact"])
 def test_a_user_is_found_however_the_search_matches(airflow_connections, most, matches):
-    airflow_connections.control("PATCH", "switches", ws_user_search=matches, ws_list_limit=most)
+    airflow_connections.control("PATCH", "flags", ws_user_search=matches, ws_list_limit=most)
 
     assert WorkflowsoftHook().find_user_id("Sam@example.com") == "12"
     assert WorkflowsoftHook().find_process_diagram("Field types")["id"] == "6"
@@ -231,7 +231,7 @@ def test_a_user_is_found_however_the_search_matches(airflow_connections, most, m
 
 @pytest.mark.parametrize("spelling", ["lower_case", "any_case"])
 def test_steps_are_listed_however_the_server_reads_true(airflow_connections, spelling):
-    airflow_connections.control("PATCH", "switches", ws_true=spelling)
+    airflow_connections.control("PATCH", "flags", ws_true=spelling)
 
     assert [row["id"] for row in WorkflowsoftHook().list_integration_steps("1")] == ["101", "102"]
 
@@ -239,7 +239,7 @@ def test_steps_are_listed_however_the_server_reads_true(airflow_connections, spe
 @pytest.mark.parametrize("labels", ["as_drawn", "trailing_blank"])
 @pytest.mark.parametrize("blank", ["", " "])
 def test_a_title_with_a_trailing_blank_is_reachable(airflow_connections, labels, blank):
-    airflow_connections.control("PATCH", "switches", ws_labels=labels)
+    airflow_connections.control("PATCH", "flags", ws_labels=labels)
 
     found = WorkflowsoftHook().resolve_step(f"Event planning{blank}", f"Check event{blank}")
     assert found["step_id"] == "101"
@@ -542,7 +542,7 @@ def test_every_workflowsoft_method_is_held_against_the_contract():
 @pytest.mark.parametrize("shape", ["json_string", "text", "object"])
 @pytest.mark.parametrize("way", ["basic", "bearer", "cookie"])
 def test_a_token_is_requested_in_every_way_and_read_in_every_format(emulator, set_connection, shape, way):
-    emulator.control("PATCH", "switches", ws_token_shape=shape, ws_mint_auth=way)
+    emulator.control("PATCH", "flags", ws_token_shape=shape, ws_api_token_auth=way)
     connection = emulator.connection("workflowsoft")
     if way == "cookie":
         connection["password"] = f"session={connection['password']}"
@@ -555,7 +555,7 @@ def test_a_token_is_requested_in_every_way_and_read_in_every_format(emulator, se
 
 @pytest.mark.parametrize("shape", ["login_page", "redirect"])
 def test_a_login_page_is_called_one(emulator, set_connection, shape):
-    emulator.control("PATCH", "switches", ws_token_shape=shape)
+    emulator.control("PATCH", "flags", ws_token_shape=shape)
     connection = emulator.connection("workflowsoft")
     connection["extra"] |= {"login_lifetime": 2000 + len(shape)}
     set_connection("workflowsoft_default", connection)

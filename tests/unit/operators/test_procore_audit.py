@@ -153,7 +153,7 @@ def test_an_export_of_nothing_still_writes_every_table(emulator, folder, file_fo
 
 
 @pytest.mark.parametrize(
-    ("switches", "routes"),
+    ("flags", "routes"),
     [
         ({"bulk_history": "present"}, {"bulk_history": 1}),
         ({"bulk_history": "no_instance_ids"}, {"bulk_history": 1}),
@@ -165,7 +165,7 @@ def test_an_export_of_nothing_still_writes_every_table(emulator, folder, file_fo
         ({"active_default": "active_only"}, {"bulk_history": 1}),
     ],
 )
-def test_rows_are_the_same_with_any_routes_of_the_api(emulator, folder, switches, routes):
+def test_rows_are_the_same_with_any_routes_of_the_api(emulator, folder, flags, routes):
     start(emulator, 3)
     emulator.control("POST", "clock", advance=60)
     finish(emulator)
@@ -175,7 +175,7 @@ def test_rows_are_the_same_with_any_routes_of_the_api(emulator, folder, switches
     expected = {table: sorted(map(str, lines(usual, table))) for table in ("steps", "responses")}
     instances = sorted(ids(usual))
     before = calls(emulator)
-    emulator.control("PATCH", "switches", **switches)
+    emulator.control("PATCH", "flags", **flags)
 
     result = export(folder)
 
@@ -188,7 +188,7 @@ def test_rows_are_the_same_with_any_routes_of_the_api(emulator, folder, switches
 
 def test_that_a_route_is_absent_is_said_once(emulator, folder, capsys):
     start(emulator, 3)
-    emulator.control("PATCH", "switches", bulk_history="absent", item_history="absent")
+    emulator.control("PATCH", "flags", bulk_history="absent", item_history="absent")
 
     export(folder, batch_size=1)
 
@@ -197,7 +197,7 @@ def test_that_a_route_is_absent_is_said_once(emulator, folder, capsys):
 
 
 def test_how_an_instance_was_recognised_is_in_its_row(emulator, folder):
-    emulator.control("PATCH", "switches", bulk_history="no_instance_ids")
+    emulator.control("PATCH", "flags", bulk_history="no_instance_ids")
 
     assert [row["id_from"] for row in lines(export(folder), "instances")] == ["started_at"]
 
@@ -206,7 +206,7 @@ def test_how_an_instance_was_recognised_is_in_its_row(emulator, folder):
 @pytest.mark.parametrize(("status", "attempts"), [("400", 1), ("413", 1), ("504", 5)])
 def test_batches_are_halved_until_procore_takes_them_and_stay_so(emulator, folder, status, attempts):
     start(emulator, 19)
-    emulator.control("PATCH", "switches", bulk_history_limit=6, bulk_history_too_many=status)
+    emulator.control("PATCH", "flags", bulk_history_limit=6, bulk_history_too_many=status)
 
     result = export(folder, batch_size=20)
 
@@ -244,7 +244,7 @@ def test_forbidden_item_is_reported_and_all_others_are_exported(emulator, folder
 @pytest.mark.parametrize(("status", "where"), [(403, "forbidden"), (404, "failed")])
 def test_an_instance_that_cannot_be_read_by_itself_is_reported(emulator, folder, status, where):
     items = start(emulator, 2)
-    emulator.control("PATCH", "switches", bulk_history="absent", item_history="absent")
+    emulator.control("PATCH", "flags", bulk_history="absent", item_history="absent")
     wanted = instance_of(emulator, items[1])
     emulator.control("POST", "faults", method="GET", path=f"/instances/{wanted}/history$", status=status, json={})
 
@@ -293,7 +293,7 @@ def test_events_of_the_future_are_kept_whole(emulator, folder):
 
 @pytest.mark.parametrize("updated_at", ["moves", "start_only"])
 def test_only_what_changed_since_then_and_what_is_active_is_exported(emulator, folder, updated_at):
-    emulator.control("PATCH", "switches", updated_at=updated_at)
+    emulator.control("PATCH", "flags", updated_at=updated_at)
     items = start(emulator, 3)
     ended = [instance_of(emulator, item_id) for item_id in items]
     finish(emulator, ended[0])
@@ -319,7 +319,7 @@ def test_the_watermark_of_one_export_is_the_changed_since_of_the_next(emulator, 
 
 @pytest.mark.parametrize("transition_time", ["when_it_moves", "when_decided"])
 def test_end_that_shows_late_is_exported_by_the_next_run(emulator, folder, transition_time):
-    emulator.control("PATCH", "switches", transition="delayed", transition_delay=30, transition_time=transition_time)
+    emulator.control("PATCH", "flags", transition="delayed", transition_delay=30, transition_time=transition_time)
     emulator.control("POST", "procore/instances/700001/respond", login="integration@example.com", option="Approve")
     emulator.control("POST", "clock", advance=31)
     emulator.control("POST", "procore/instances/700001/respond", login="dana@example.com", option="Approve")
@@ -423,7 +423,7 @@ def test_tool_that_is_not_there_is_named_where_its_list_is_rejected(emulator, fo
 
 
 def test_empty_tool_is_taken_where_the_user_may_not_list_the_tools(emulator, folder):
-    emulator.control("PATCH", "switches", tools_list="forbidden")
+    emulator.control("PATCH", "flags", tools_list="forbidden")
 
     assert export(folder, tool_type="purchase_ordr", project_id="1001")["instances"] == 0
 

@@ -95,7 +95,7 @@ def test_export_goes_on_after_an_item_that_is_broken(emulator, folder, broken_it
 def test_export_reads_each_instance_of_an_item_that_fails_as_a_whole(
     emulator, folder, broken_items, fault, item_history
 ):
-    emulator.control("PATCH", "switches", bulk_history="absent", item_history=item_history)
+    emulator.control("PATCH", "flags", bulk_history="absent", item_history=item_history)
     items = start(emulator, 2)
     broken = instance_of(emulator, items[0])
     emulator.control("POST", f"procore/instances/{broken}/terminate")

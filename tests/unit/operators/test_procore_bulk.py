@@ -182,7 +182,7 @@ def test_an_operation_that_failed_as_a_whole_names_every_item(emulator, store):
         "error": {"message": "Boom"},
         "completed_at": "x",
     }
-    emulator.control("PATCH", "switches", operation_delay=3600)
+    emulator.control("PATCH", "flags", operation_delay=3600)
     emulator.control(
         "POST", "faults", method="GET", path="/async_operations/", times=9, status=200, json={"data": failed}
     )
@@ -275,7 +275,7 @@ def test_death_before_storing_the_order_leaves_one_effect_per_item(emulator, sto
 
 
 def test_the_operations_are_waited_for(emulator, store, monkeypatch):
-    emulator.control("PATCH", "switches", operation_delay=600)
+    emulator.control("PATCH", "flags", operation_delay=600)
     pauses = []
 
     def pause(seconds):
@@ -291,7 +291,7 @@ def test_the_operations_are_waited_for(emulator, store, monkeypatch):
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_bulk_start_waits_for_an_operation_that_is_shown_only_later(emulator, store, monkeypatch, deferrable):
-    emulator.control("PATCH", "switches", operation_visible_after=300)
+    emulator.control("PATCH", "flags", operation_visible_after=300)
 
     def pass_five_minutes(seconds=0.0):
         emulator.control("POST", "clock", advance=300)
@@ -310,7 +310,7 @@ def test_bulk_start_waits_for_an_operation_that_is_shown_only_later(emulator, st
 
 
 def test_deferred_and_blocking_return_the_same(emulator, store):
-    emulator.control("PATCH", "switches", operation_delay=600)
+    emulator.control("PATCH", "flags", operation_delay=600)
     items = ("11", "12", "13", "5001")
     deferral = deferred(start(*items), {"task_state_store": store})
     emulator.control("POST", "clock", advance=600)
@@ -319,7 +319,7 @@ def test_deferred_and_blocking_return_the_same(emulator, store):
     assert [sorted(o) for o in event["result"]["operations"]] == [sorted(event["result"]["operations"][0])] * 2
     assert "completed_items" not in repr(event)
     resumed = start(*items).execute_complete({"task_state_store": store}, event)
-    emulator.control("PATCH", "switches", operation_delay=0)
+    emulator.control("PATCH", "flags", operation_delay=0)
     for number in (2, 3, 4):
         emulator.control("POST", f"procore/instances/70000{number}/terminate")
     blocking = start(*items).execute({})
@@ -332,7 +332,7 @@ def test_deferred_and_blocking_return_the_same(emulator, store):
 
 
 def test_a_resumed_task_fails_on_failed_items_as_a_blocking_one(emulator, store):
-    emulator.control("PATCH", "switches", operation_delay=600)
+    emulator.control("PATCH", "flags", operation_delay=600)
     bad = {"item_id": "12", "preset_id": "499"}
     deferral = deferred(start("11", bad), {"task_state_store": store})
     emulator.control("POST", "clock", advance=600)
@@ -342,7 +342,7 @@ def test_a_resumed_task_fails_on_failed_items_as_a_blocking_one(emulator, store)
 
 
 def test_a_retry_during_the_wait_orders_nothing_and_waits_on(emulator, store):
-    emulator.control("PATCH", "switches", operation_delay=600)
+    emulator.control("PATCH", "flags", operation_delay=600)
     first = deferred(start("11", "12", "13"), {"task_state_store": store})
     again = deferred(start("11", "12", "13"), {"task_state_store": store})
 
@@ -352,7 +352,7 @@ def test_a_retry_during_the_wait_orders_nothing_and_waits_on(emulator, store):
 
 
 def test_a_wait_beyond_its_time_fails_for_good(emulator, store):
-    emulator.control("PATCH", "switches", operation_delay=600)
+    emulator.control("PATCH", "flags", operation_delay=600)
 
     for _ in range(2):
         with pytest.raises(AirflowFailException, match="nothing decided within .*Operation 901001 is created"):
@@ -515,7 +515,7 @@ def test_several_tools_and_projects_are_polled_in_each_at_its_level(emulator):
 
 @pytest.mark.parametrize("bulk_history", ["present", "absent", "no_instance_ids"])
 def test_only_instances_in_the_requested_states_are_listed(emulator, bulk_history):
-    emulator.control("PATCH", "switches", bulk_history=bulk_history)
+    emulator.control("PATCH", "flags", bulk_history=bulk_history)
     begin(emulator, "11")
     begin(emulator, "12")
     emulator.control("POST", "procore/instances/700002/block", reason="x")
@@ -633,7 +633,7 @@ def test_instance_without_any_history_in_bulk_is_read_by_itself(emulator):
 
 
 def test_a_deferred_start_serialises_no_items(emulator, store):
-    emulator.control("PATCH", "switches", operation_delay=600)
+    emulator.control("PATCH", "flags", operation_delay=600)
     operator = start("11", deferrable=True)
 
     with pytest.raises(TaskDeferred) as deferral:

@@ -41,7 +41,7 @@ def completed(result: dict) -> dict[str, str]:
 @pytest.mark.parametrize("idempotency", ["ignored", "honoured"])
 @pytest.mark.parametrize("ended", [(), ("700002",), ("700002", "700003")])
 def test_kill_after_an_order_starts_no_item_twice(emulator, store, idempotency, ended):
-    emulator.control("PATCH", "switches", idempotency=idempotency)
+    emulator.control("PATCH", "flags", idempotency=idempotency)
     killed_after_the_order(store, "11", "12")
     end(emulator, *ended)
 
@@ -55,7 +55,7 @@ def test_kill_after_an_order_starts_no_item_twice(emulator, store, idempotency, 
 @pytest.mark.parametrize("idempotency", ["ignored", "honoured"])
 @pytest.mark.parametrize("on_active_instance", ["adopt", "fail"])
 def test_order_that_is_still_worked_on_starts_no_item_twice(emulator, store, idempotency, on_active_instance):
-    emulator.control("PATCH", "switches", idempotency=idempotency, operation_delay=600)
+    emulator.control("PATCH", "flags", idempotency=idempotency, operation_delay=600)
     killed_after_the_order(store, "11", "12")
 
     deferral = deferred(start("11", "12", on_active_instance=on_active_instance), {"task_state_store": store})
@@ -208,7 +208,7 @@ def test_older_ended_instance_is_not_taken_for_a_lost_start(emulator, store):
 
 
 def test_rejected_order_keeps_its_reason_where_airflow_has_no_store(emulator):
-    emulator.control("PATCH", "switches", operation_delay=600)
+    emulator.control("PATCH", "flags", operation_delay=600)
     emulator.control("POST", "faults", method="POST", path=ORDER, skip=1, status=422, json={"error": "no such preset"})
     deferral = deferred(start("11", "12", "13", on_failed_items="return"), {})
     emulator.control("POST", "clock", advance=600)
@@ -225,7 +225,7 @@ def test_rejected_order_keeps_its_reason_where_airflow_has_no_store(emulator):
 @pytest.mark.parametrize("status", ["422", "400", "413"])
 @pytest.mark.parametrize("limit", [1, 2, 3, 100])
 def test_order_of_more_items_than_procore_takes_goes_in_smaller_ones(emulator, store, limit, status):
-    emulator.control("PATCH", "switches", bulk_start_limit=limit, bulk_start_too_many=status)
+    emulator.control("PATCH", "flags", bulk_start_limit=limit, bulk_start_too_many=status)
     items = [str(number) for number in range(11, 18)]
 
     result = start(*items, chunk_size=5).execute({"task_state_store": store})

@@ -139,7 +139,7 @@ def test_an_export_ends_with_a_summary(emulator, tmp_path, monkeypatch, caplog, 
 def test_operation_wait_logs_the_next_poll_and_the_deadline(emulator, monkeypatch, caplog):
     caplog.set_level(logging.INFO, logger="said")
     monkeypatch.setattr(ProcoreBulkStartInstancesOperator, "log", logging.getLogger("said"))
-    emulator.control("PATCH", "switches", operation_delay=0.2)
+    emulator.control("PATCH", "flags", operation_delay=0.2)
 
     start_many("")
 

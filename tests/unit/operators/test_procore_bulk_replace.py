@@ -123,7 +123,7 @@ def test_what_could_not_be_done_is_kept_as_csv_and_fails_the_task(emulator, stor
 
 
 def test_the_wait_needs_no_worker(emulator, store, monkeypatch):
-    emulator.control("PATCH", "switches", operation_delay=60)
+    emulator.control("PATCH", "flags", operation_delay=60)
     with pytest.raises(TaskDeferred) as deferral:
         replace(**WHO, deferrable=True).execute({"task_state_store": store})
     emulator.control("POST", "clock", advance=61)
@@ -138,7 +138,7 @@ def test_the_wait_needs_no_worker(emulator, store, monkeypatch):
 
 
 def test_without_waiting_the_request_is_returned_at_once(emulator):
-    emulator.control("PATCH", "switches", operation_delay=60)
+    emulator.control("PATCH", "flags", operation_delay=60)
 
     result = replace(**WHO, wait_for_completion=False).execute({})
 
@@ -267,7 +267,7 @@ def test_one_tool_and_project_need_no_list(emulator):
     "others", [{"old_assignee": "rita@example.com"}, {"new_assignees": "nora@example.com"}, {"reason": "ill"}]
 )
 def test_another_persons_request_is_not_taken_for_ours(emulator, store, monkeypatch, rows, filters, others):
-    emulator.control("PATCH", "switches", bulk_replace_rows=rows, bulk_replace_filters=filters)
+    emulator.control("PATCH", "flags", bulk_replace_rows=rows, bulk_replace_filters=filters)
     operator = replace(**WHO)
 
     def lost(request):
@@ -283,7 +283,7 @@ def test_another_persons_request_is_not_taken_for_ours(emulator, store, monkeypa
 @pytest.mark.parametrize("rows", ["people", "ids"])
 @pytest.mark.parametrize("filters", ["honoured", "ignored"])
 def test_own_request_is_found_among_others(emulator, store, rows, filters):
-    emulator.control("PATCH", "switches", bulk_replace_rows=rows, bulk_replace_filters=filters)
+    emulator.control("PATCH", "flags", bulk_replace_rows=rows, bulk_replace_filters=filters)
     replace(**{**WHO, "old_assignee": "rita@example.com"}).execute({})
     emulator.control("POST", "faults", method="POST", path="/bulk_replace_requests$", reset="after")
 
@@ -294,7 +294,7 @@ def test_own_request_is_found_among_others(emulator, store, rows, filters):
 
 
 def test_request_whose_people_are_not_shown_is_an_unknown_outcome(emulator, store):
-    emulator.control("PATCH", "switches", bulk_replace_rows="bare")
+    emulator.control("PATCH", "flags", bulk_replace_rows="bare")
     emulator.control("POST", "faults", method="POST", path="/bulk_replace_requests$", reset="after")
 
     with pytest.raises(AirflowFailException, match=r"OutcomeUnknown: .*801"):
@@ -304,7 +304,7 @@ def test_request_whose_people_are_not_shown_is_an_unknown_outcome(emulator, stor
 
 @pytest.mark.parametrize("errors", ["empty", "absent"])
 def test_request_without_errors_is_a_success(emulator, store, errors):
-    emulator.control("PATCH", "switches", bulk_replace_errors=errors)
+    emulator.control("PATCH", "flags", bulk_replace_errors=errors)
 
     assert replace(**WHO).execute({"task_state_store": store})["errors"] == 0
 

@@ -62,7 +62,7 @@ def test_wait_goes_on_until_a_documented_status(store, statuses, before, end):
 
 @pytest.mark.parametrize("spelling", ["documented", "upper_case", "more_words"])
 def test_replacement_is_waited_for_in_any_spelling(emulator, store, spelling):
-    emulator.control("PATCH", "switches", operation_delay=60, bulk_replace_status=spelling)
+    emulator.control("PATCH", "flags", operation_delay=60, bulk_replace_status=spelling)
     with pytest.raises(AirflowFailException, match="WaitFailed"):
         replace(**WHO, wait_timeout=0.1).execute({"task_state_store": store})
     emulator.control("POST", "clock", advance=61)
@@ -105,7 +105,7 @@ def test_temporary_replacement_whose_days_are_over_is_a_success(store, statuses,
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_upcoming_is_a_success_while_the_first_day_is_to_come(emulator, store, monkeypatch, deferrable):
     monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_DELAY_SECONDS", 0.0)
-    emulator.control("PATCH", "switches", operation_delay=60 if deferrable else 0)
+    emulator.control("PATCH", "flags", operation_delay=60 if deferrable else 0)
     operator = replace(**{**COVER, "first_day": "2998-12-31"}, deferrable=deferrable)
     context = {"task_state_store": store}
     if deferrable:
@@ -129,7 +129,7 @@ def test_upcoming_is_waited_for_once_the_first_day_has_come(store, statuses):
 
 
 def test_own_request_is_found_with_times_and_a_cut_reason(emulator, store):
-    emulator.control("PATCH", "switches", bulk_replace_rows="cut", bulk_replace_filters="ignored")
+    emulator.control("PATCH", "flags", bulk_replace_rows="cut", bulk_replace_filters="ignored")
     replace(**{**COVER, "old_assignee": "rita@example.com"}).execute({})
     replace(**{**COVER, "first_day": "2026-01-02"}).execute({})
     emulator.control("POST", "faults", method="POST", path="/bulk_replace_requests$", reset="after")
@@ -141,7 +141,7 @@ def test_own_request_is_found_with_times_and_a_cut_reason(emulator, store):
     "others", [{"last_day": "2998-01-01"}, {"first_day": "2026-01-03"}, {"new_assignees": "90006"}]
 )
 def test_another_request_with_times_and_a_cut_reason_is_not_ours(emulator, store, monkeypatch, others):
-    emulator.control("PATCH", "switches", bulk_replace_rows="cut")
+    emulator.control("PATCH", "flags", bulk_replace_rows="cut")
     operator = replace(**COVER)
 
     def lost(request):
@@ -194,7 +194,7 @@ def stop(request_id: str, **parameters) -> ProcoreBulkReplaceAssigneesOperator:
 @pytest.mark.parametrize("shows", ["at_once", "later", "gone"])
 @pytest.mark.parametrize("spelling", ["documented", "upper_case"])
 def test_stop_is_a_success_when_it_shows(emulator, cover, shows, spelling):
-    emulator.control("PATCH", "switches", bulk_replace_stop=shows, bulk_replace_status=spelling)
+    emulator.control("PATCH", "flags", bulk_replace_stop=shows, bulk_replace_status=spelling)
 
     assert stop(cover).execute({})["status"] == "stopped"
     assert deletes(emulator) == 1
@@ -207,7 +207,7 @@ def test_stop_is_a_success_when_it_shows(emulator, cover, shows, spelling):
 )
 @pytest.mark.parametrize("shows", ["at_once", "later"])
 def test_stop_whose_response_is_lost_is_read(emulator, cover, again, fault, shows):
-    emulator.control("PATCH", "switches", bulk_replace_stop_again=again, bulk_replace_stop=shows)
+    emulator.control("PATCH", "flags", bulk_replace_stop_again=again, bulk_replace_stop=shows)
     emulator.control("POST", "faults", method="DELETE", path="/bulk_replace_requests/", **fault)
 
     assert stop(cover).execute({})["status"] == "stopped"
@@ -262,7 +262,7 @@ def answer_errors(emulator, **fault) -> None:
 @pytest.mark.parametrize("report", ["at_once", "accepted_first", "redirect"])
 @pytest.mark.parametrize("form", ["named_columns", "no_names", "utf-16"])
 def test_list_of_errors_is_counted_and_written_as_it_is(emulator, store, tmp_path, monkeypatch, report, form):
-    emulator.control("PATCH", "switches", bulk_replace_report=report, bulk_replace_csv=form)
+    emulator.control("PATCH", "flags", bulk_replace_report=report, bulk_replace_csv=form)
     results = []
     count = ProcoreBulkReplaceAssigneesOperator._result
     monkeypatch.setattr(
@@ -279,7 +279,7 @@ def test_list_of_errors_is_counted_and_written_as_it_is(emulator, store, tmp_pat
 
 def test_signed_address_of_the_list_gets_no_token_and_is_in_no_log(emulator, store, tmp_path, caplog):
     caplog.set_level(logging.DEBUG)
-    emulator.control("PATCH", "switches", bulk_replace_report="redirect")
+    emulator.control("PATCH", "flags", bulk_replace_report="redirect")
 
     assert "errors.csv" in failed(store, errors_path=f"file://{tmp_path}/errors.csv")
     tokens = [r for r in emulator.requests() if r["path"].endswith("/oauth/token")]
@@ -323,7 +323,7 @@ def test_list_that_cannot_be_had_is_a_warning(emulator, store, fault, monkeypatc
 
 
 def test_failed_replacement_fails_for_its_own_reason_without_a_list(emulator, store):
-    emulator.control("PATCH", "switches", bulk_replace_report="forbidden")
+    emulator.control("PATCH", "flags", bulk_replace_report="forbidden")
 
     assert "WaitFailed: " in failed(store)
 

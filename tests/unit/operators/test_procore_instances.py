@@ -512,7 +512,7 @@ def test_an_end_whose_response_was_lost_is_made_once(emulator, store, moment):
 
 
 def test_ending_that_is_switched_off_is_a_rejection(emulator, store):
-    emulator.control("PATCH", "switches", terminate_enabled="off")
+    emulator.control("PATCH", "flags", terminate_enabled="off")
 
     with pytest.raises(PermissionDenied, match="disabled for this tool"):
         terminate().execute({"task_state_store": store})
@@ -1017,8 +1017,8 @@ SHOWS = rf"/instances/{INSTANCE}(/history)?$"
 ODD_ANSWERS = [{"json": {}}, {"json": {"data": {}}}, {"json": {"error": "busy"}}, {"body": "<html></html>"}]
 
 
-def switch(emulator, **values) -> None:
-    emulator.control("PATCH", "switches", **values)
+def set_flags(emulator, **values) -> None:
+    emulator.control("PATCH", "flags", **values)
 
 
 def answer_oddly(emulator, path: str, answer: dict, *, after: bool, times: int = 1) -> None:
@@ -1041,7 +1041,7 @@ def by_somebody_else(emulator, monkeypatch, item_id: str = "5002") -> None:
 
 @pytest.mark.parametrize("build", [terminate, restart, refresh, add])
 def test_instance_of_another_item_is_left_alone(emulator, store, build):
-    switch(emulator, filters="ignored")
+    set_flags(emulator, filters="ignored")
     emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="5002")
     emulator.control("POST", "procore/instances", tool_type="prequalification", item_id="5001", project_id=None)
     block(emulator)
@@ -1054,7 +1054,7 @@ def test_instance_of_another_item_is_left_alone(emulator, store, build):
 
 
 def test_start_adopts_no_instance_of_another_item_or_tool(emulator, store):
-    switch(emulator, filters="ignored")
+    set_flags(emulator, filters="ignored")
     emulator.control("POST", "procore/instances", tool_type="generic_tool_item", item_id="5002")
 
     result = start().execute({"task_state_store": store})
@@ -1065,7 +1065,7 @@ def test_start_adopts_no_instance_of_another_item_or_tool(emulator, store):
 @pytest.mark.parametrize("creator", ["present", "absent"])
 @pytest.mark.parametrize("who", ["ours", "theirs"])
 def test_lost_start_is_ours_only_where_its_creator_says_so(emulator, store, monkeypatch, creator, who):
-    switch(emulator, created_by=creator)
+    set_flags(emulator, created_by=creator)
     if who == "ours":
         lose_answers(emulator, "after", START)
     else:
@@ -1083,7 +1083,7 @@ def test_lost_start_is_ours_only_where_its_creator_says_so(emulator, store, monk
 
 @pytest.mark.parametrize(("creator", "who"), [("present", "theirs"), ("absent", "theirs"), ("absent", "ours")])
 def test_lost_start_that_may_be_anothers_is_unknown_if_not_adopted(emulator, store, monkeypatch, creator, who):
-    switch(emulator, created_by=creator)
+    set_flags(emulator, created_by=creator)
     if who == "ours":
         lose_answers(emulator, "after", START)
     else:
@@ -1095,7 +1095,7 @@ def test_lost_start_that_may_be_anothers_is_unknown_if_not_adopted(emulator, sto
 
 @pytest.mark.parametrize("status", ["400", "409", "422", "existing"])
 def test_start_that_was_too_late_adopts_the_instance(emulator, store, monkeypatch, status):
-    switch(emulator, active_instance=status)
+    set_flags(emulator, active_instance=status)
     send = ProcoreHook.start_instance
 
     def too_late(hook, *args, **kwargs):
@@ -1234,7 +1234,7 @@ def test_addition_that_the_step_does_not_show_is_an_unknown_outcome(emulator, st
 @pytest.mark.parametrize("events", ["none", "response_steps"])
 @pytest.mark.parametrize("lost", [True, False])
 def test_addition_to_a_step_that_moves_is_found_or_unknown(emulator, store, monkeypatch, events, lost):
-    switch(emulator, hidden_events=events)
+    set_flags(emulator, hidden_events=events)
     send = ProcoreHook.add_assignees
 
     def then_it_moves(hook, *args, **kwargs):
@@ -1305,7 +1305,7 @@ def test_addition_to_a_step_that_moves_between_read_and_write(emulator, store, m
 
 
 def test_addition_waits_while_the_instance_is_between_two_steps(emulator, store):
-    switch(emulator, transition="in_between", transition_delay=3600)
+    set_flags(emulator, transition="in_between", transition_delay=3600)
     answer(emulator, "Approve")
     with pytest.raises(WorkflowsError, match="between two steps") as raised:
         add(confirm_timeout=0, on_step_moved="succeed").execute({"task_state_store": store})

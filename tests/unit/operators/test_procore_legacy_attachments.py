@@ -133,14 +133,14 @@ def test_a_rejection_may_be_tried_again_with_the_same_files(emulator, store, quo
 
 @pytest.mark.parametrize("field", ["nested", "plain"])
 def test_activity_is_performed_whichever_field_takes_the_files(emulator, store, quote, field):
-    emulator.control("PATCH", "switches", legacy_attachments=field)
+    emulator.control("PATCH", "flags", legacy_attachments=field)
 
     assert perform(attachments=quote).execute({"task_state_store": store})["already_performed"] is False
     assert ("attachments" in detail(emulator)) is (field == "nested")
 
 
 def test_files_that_procore_does_not_show_are_reported(emulator, store, quote, capsys):
-    emulator.control("PATCH", "switches", legacy_attachments="plain")
+    emulator.control("PATCH", "flags", legacy_attachments="plain")
 
     perform(attachments=quote).execute({"task_state_store": store})
 

@@ -93,7 +93,7 @@ def test_what_is_sent_has_the_form_of_the_guide(emulator, store):
 
 
 @pytest.mark.parametrize(
-    "switches",
+    "flags",
     [
         {},
         {"legacy_history_order": "newest_first"},
@@ -102,8 +102,8 @@ def test_what_is_sent_has_the_form_of_the_guide(emulator, store):
         {"performed_by": "overridden", "history_names": "without"},
     ],
 )
-def test_a_retry_finds_the_activity_done_and_returns_the_same(emulator, store, switches):
-    emulator.control("PATCH", "switches", **switches)
+def test_a_retry_finds_the_activity_done_and_returns_the_same(emulator, store, flags):
+    emulator.control("PATCH", "flags", **flags)
     first = perform().execute({"task_state_store": store})
     again = perform().execute({"task_state_store": store})
 
@@ -351,7 +351,7 @@ def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, parameters, 
 
 @pytest.mark.parametrize("order", ["ascending", "newest_first"])
 def test_histories_come_newest_first(emulator, store, order):
-    emulator.control("PATCH", "switches", legacy_history_order=order)
+    emulator.control("PATCH", "flags", legacy_history_order=order)
     perform().execute({"task_state_store": store})
     person(emulator, "Deny")
 

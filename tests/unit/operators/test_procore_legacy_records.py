@@ -35,8 +35,8 @@ HISTORIES = {"method": "GET", "path": "/workflow_activity_histories$"}
 SHOW = {"method": "GET", "path": r"/workflow_instances/\d+$"}
 
 
-def switch(emulator, **switches) -> None:
-    emulator.control("PATCH", "switches", **switches)
+def set_flags(emulator, **flags) -> None:
+    emulator.control("PATCH", "flags", **flags)
 
 
 def posts(emulator) -> int:
@@ -62,7 +62,7 @@ def test_same_name_in_two_states_is_found_in_the_bound_state(emulator, names):
     instance_id = start(emulator, "Two Approvals Workflow")
     wish = {"instance_id": instance_id, "activity": "Approve", **pin(instance_id)}
     first = perform(**wish).execute({})
-    switch(emulator, history_names=names)
+    set_flags(emulator, history_names=names)
 
     if names == "without":
         with pytest.raises(AirflowFailException, match=r"OutcomeUnknown.*cannot be told.*Give activity_id"):
@@ -78,7 +78,7 @@ def test_same_name_in_two_states_is_found_in_the_bound_state(emulator, names):
 def test_retry_without_a_store_knows_its_own_role_by_name(emulator, names):
     mine = {"instance_id": JOINT, "activity": "Accept", "role": "Project Manager", "retries": 0}
     first = perform(**mine).execute({})
-    switch(emulator, history_names=names)
+    set_flags(emulator, history_names=names)
 
     assert perform(**mine).execute({})["history_id"] == first["history_id"]
     assert posts(emulator) == 1
@@ -86,7 +86,7 @@ def test_retry_without_a_store_knows_its_own_role_by_name(emulator, names):
 
 def test_name_is_resolved_by_what_was_open_when_the_task_was_bound(emulator, store):
     """A colleague performed it while the task was away; the history has ids only."""
-    switch(emulator, history_names="without")
+    set_flags(emulator, history_names="without")
     emulator.control("POST", "faults", **POST, status=429, headers={"Retry-After": "3600"})
     with pytest.raises(WorkflowsError):
         perform().execute({"task_state_store": store})
@@ -155,18 +155,18 @@ def test_second_occurrence_without_a_time_is_not_the_first(emulator, store, monk
 
 
 def test_occurrences_that_nothing_shows_apart_are_an_error(emulator, store):
-    switch(emulator, legacy_state_set_at="null", history_names="without")
+    set_flags(emulator, legacy_state_set_at="null", history_names="without")
     perform().execute({"task_state_store": store})  # the first occurrence of all
     person(emulator, "Deny")
 
-    with pytest.raises(UnexpectedResponse, match="two occurrences of the state cannot be told apart"):
+    with pytest.raises(UnexpectedResponse, match="two occurrences of the state cannot be distinguished"):
         perform().execute({"task_state_store": Store()})
     assert posts(emulator) == 1
 
 
 @pytest.mark.parametrize("told", ["given", "null"])
 def test_time_of_the_state_may_be_null(emulator, store, told):
-    switch(emulator, legacy_state_set_at=told)
+    set_flags(emulator, legacy_state_set_at=told)
     first = perform().execute({"task_state_store": store})
 
     assert perform().execute({"task_state_store": store}) == {**first, "already_performed": True}
@@ -175,7 +175,7 @@ def test_time_of_the_state_may_be_null(emulator, store, told):
 
 @pytest.mark.parametrize(("listed", "performs"), [("until_performed", False), ("until_state_moves", True)])
 def test_colleagues_row_counts_only_once_the_role_is_not_asked(emulator, store, listed, performs):
-    switch(emulator, legacy_open_activities=listed)
+    set_flags(emulator, legacy_open_activities=listed)
     person(emulator, "Accept", "pat@example.com", JOINT)
 
     mine = {"instance_id": JOINT, "activity": "Accept", "role": "Project Manager"}
@@ -190,7 +190,7 @@ def test_colleagues_row_counts_only_once_the_role_is_not_asked(emulator, store, 
 
 @pytest.mark.parametrize("stored", ["kept", "overridden"])
 def test_activity_that_stays_open_is_not_sent_again_by_a_retry(emulator, store, stored):
-    switch(emulator, legacy_open_activities="until_state_moves", performed_by=stored)
+    set_flags(emulator, legacy_open_activities="until_state_moves", performed_by=stored)
     mine = {"instance_id": JOINT, "activity": "Accept", "role": "Project Manager"}
     first = perform(**mine).execute({"task_state_store": store})
 
@@ -252,7 +252,7 @@ def test_try_that_dies_once_bound_acts_in_that_occurrence_only(emulator, store, 
 
 
 def test_moment_without_activities_is_read_again(emulator, store):
-    switch(emulator, legacy_transition="delayed", transition_delay=0.3)
+    set_flags(emulator, legacy_transition="delayed", transition_delay=0.3)
     wish = {"on_state_moved": "succeed", "activity": "Approve", **pin()}
     emulator.control(
         "POST", f"procore/legacy/instances/{INSTANCE}/perform", activity="Submit for Approval", login="pat@example.com"
@@ -269,7 +269,7 @@ def test_moment_without_activities_is_read_again(emulator, store):
 def test_instance_without_activities_is_not_taken_for_ended(emulator, store, bound, on_state_moved):
     person(emulator, "Submit for Approval", "pat@example.com")
     where = pin() if bound else {}
-    switch(emulator, legacy_transition="delayed", transition_delay=3600)
+    set_flags(emulator, legacy_transition="delayed", transition_delay=3600)
     emulator.control("POST", f"procore/legacy/instances/{INSTANCE}/perform", activity="Deny", login="rita@example.com")
     task = {"activity": "Approve", "performed_by": "90003", "on_state_moved": on_state_moved, **where}
 
@@ -303,7 +303,7 @@ def test_instance_without_activities_has_ended_once_it_is_quiet(emulator, store,
 
 def test_colleagues_row_counts_after_the_gap_only(emulator, store):
     """Until the instance lists its activities again, nobody knows whether the role is still asked."""
-    switch(emulator, legacy_transition="delayed", transition_delay=3600, legacy_open_activities="until_state_moves")
+    set_flags(emulator, legacy_transition="delayed", transition_delay=3600, legacy_open_activities="until_state_moves")
     where = pin()
     emulator.control(
         "POST", f"procore/legacy/instances/{INSTANCE}/perform", activity="Submit for Approval", login="pat@example.com"
@@ -407,7 +407,7 @@ def test_without_a_store_the_history_is_what_protects(emulator, dies, arrives):
 
 @pytest.mark.parametrize("status", ["400", "422"])
 def test_rejection_of_a_moved_state_is_a_moved_state(emulator, store, monkeypatch, capsys, status):
-    switch(emulator, legacy_rejection=status)
+    set_flags(emulator, legacy_rejection=status)
     send = ProcoreLegacyHook.perform_activity
 
     def send_too_late(hook, *args, **kwargs):
@@ -428,7 +428,7 @@ def test_rejection_of_a_moved_state_is_a_moved_state(emulator, store, monkeypatc
 @pytest.mark.parametrize("filters", ["honoured", "ignored"])
 @pytest.mark.parametrize("shown", ["base_class", "class"])
 def test_activity_of_an_object_is_performed_on_its_own_instance(emulator, store, filters, shown):
-    switch(emulator, legacy_filters=filters, legacy_object_type=shown)
+    set_flags(emulator, legacy_filters=filters, legacy_object_type=shown)
     perform(instance_id=JOINT, activity="Accept", role="Reviewer", performed_by="90003").execute({})
     of_object = {"object_type": "PurchaseOrderContract", "activity": "Accept", "role": "Reviewer"}
 
@@ -450,7 +450,7 @@ def test_object_with_two_instances_is_an_error(emulator, store):
 
 @pytest.mark.parametrize(("ids", "works"), [("login_information", True), ("own_beside", True), ("own", False)])
 def test_colleague_is_found_any_the_directory_calls_them(emulator, store, ids, works):
-    switch(emulator, directory_ids=ids)
+    set_flags(emulator, directory_ids=ids)
 
     if works:
         assert perform(performed_by="pat@example.com").execute({"task_state_store": store})["performed_by"] == "90002"

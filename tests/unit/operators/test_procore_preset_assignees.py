@@ -152,9 +152,9 @@ def test_the_table_in_the_log_has_a_line_for_each_group():
     ]
 
     assert table_of(rows).splitlines() == [
-        "preset  project  template  status   group  added  removed  rejected",
-        "1       company  T         change   A      x, y",
-        "1       company  T         change   B             z        g no",
+        "preset  project  template  status    group  added  removed  rejected",
+        "1       company  T         change    A      x, y",
+        "1       company  T         change    B             z        g no",
         "22      7        None      rejected                         why",
     ]
 
@@ -164,7 +164,7 @@ def test_the_table_in_the_log_has_a_line_for_each_group():
 
 @pytest.mark.parametrize("server", ["replace", "merge"])
 def test_change_is_written_once_and_leaves_other_groups_unchanged(emulator, server):
-    emulator.control("PATCH", "switches", preset_groups=server)
+    emulator.control("PATCH", "flags", preset_groups=server)
     before = groups_of(emulator)
 
     row, _ = only(assign(directors(LEE), members="replace", mode="apply").execute({}))
@@ -228,7 +228,7 @@ def test_concurrent_edit_fails_with_the_difference(emulator, monkeypatch):
 
     monkeypatch.setattr(operator.hook, "update_preset_assignees", edited_right_after)
 
-    with pytest.raises(AirflowFailException, match=r"PresetDiffers: .*unexpected 90006 missing 90005"):
+    with pytest.raises(AirflowFailException, match=r"PresetConflict: .*unexpected 90006 missing 90005"):
         operator.execute({})
     assert writes(emulator) == [PRESET]
     assert groups_of(emulator)["Directors"] == [NORA]

@@ -83,7 +83,7 @@ def test_person_removed_after_the_change_is_a_difference(emulator, store):
 
     operator.hook.update_preset_assignees = update_then_edit
 
-    with pytest.raises(AirflowFailException, match="PresetDiffers: .*missing 90004"):
+    with pytest.raises(AirflowFailException, match="PresetConflict: .*missing 90004"):
         operator.execute({"task_state_store": store})
 
 
@@ -125,7 +125,7 @@ def test_preset_that_changes_with_every_read_is_left_alone(emulator, store):
 @pytest.mark.parametrize("reads", [0, 1, 2])
 @pytest.mark.parametrize("members", ["merge", "replace"])
 def test_change_that_shows_some_reads_later_is_no_edit(emulator, store, reads, members):
-    emulator.control("PATCH", "switches", preset_stale_reads=reads)
+    emulator.control("PATCH", "flags", preset_stale_reads=reads)
     operator = assign(directors(LEE), members=members, mode="apply", confirm_timeout=10)
 
     assert only(operator.execute({"task_state_store": store}))[0]["status"] == "applied"
@@ -134,7 +134,7 @@ def test_change_that_shows_some_reads_later_is_no_edit(emulator, store, reads, m
 
 
 def test_lost_change_that_shows_some_reads_later_is_reconciled(emulator, store):
-    emulator.control("PATCH", "switches", preset_stale_reads=2)
+    emulator.control("PATCH", "flags", preset_stale_reads=2)
     emulator.control("POST", "faults", method="PATCH", path="/assignees$", reset="after")
     operator = assign(directors(LEE), members="replace", mode="apply", confirm_timeout=10)
 
@@ -166,7 +166,7 @@ def test_retry_after_a_kill_keeps_who_was_added_meanwhile(emulator, store, monke
 @pytest.mark.parametrize("rest", ["kept", "emptied"])
 @pytest.mark.parametrize("groups", ["replace", "merge"])
 def test_individual_assignees_stay_any_a_change_leaves_out(emulator, store, rest, groups):
-    emulator.control("PATCH", "switches", preset_rest=rest, preset_groups=groups)
+    emulator.control("PATCH", "flags", preset_rest=rest, preset_groups=groups)
     operator = assign(directors(LEE), mode="apply")
     groups = operator.hook.get_preset(PRESET, project_id="1001")["responsible_group_memberships"]
     step_uuid = next(step["uuid"] for step in operator.hook.get_template_version("3011")["steps"])
@@ -184,7 +184,7 @@ def test_individual_assignees_stay_any_a_change_leaves_out(emulator, store, rest
 
 @pytest.mark.parametrize("kind", ["responsible_role", "project_role", "RESPONSIBLE_ROLE"])
 def test_group_of_people_is_known_by_any_spelling_of_its_type(emulator, store, kind):
-    emulator.control("PATCH", "switches", role_group_type=kind)
+    emulator.control("PATCH", "flags", role_group_type=kind)
     creator = {"preset_id": PRESET, "groups": {"Creator": [LEE]}}
 
     assert only(assign(directors(LEE)).execute({"task_state_store": store}))[0]["status"] == "change"

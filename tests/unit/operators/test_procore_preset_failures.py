@@ -153,7 +153,7 @@ def test_edited_preset_is_left_alone_while_the_others_are_changed(emulator, stor
 
     monkeypatch.setattr(operator.hook, "update_preset_assignees", edited_right_after)
 
-    with pytest.raises(AirflowFailException, match="PresetDiffers: .*missing 90005"):
+    with pytest.raises(AirflowFailException, match="PresetConflict: .*missing 90005"):
         operator.execute({"task_state_store": store})
     assert writes(emulator) == presets
     assert groups_of(emulator, presets[0])["Directors"] == [NORA]

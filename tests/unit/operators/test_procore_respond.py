@@ -161,7 +161,7 @@ def test_a_response_lost_twice_fails_for_good_and_says_what_happened(emulator, s
 
 
 def test_resubmission_that_finds_the_step_moved_is_reconciled(emulator, store):
-    emulator.control("PATCH", "switches", transition="delayed", transition_delay=0.05)
+    emulator.control("PATCH", "flags", transition="delayed", transition_delay=0.05)
     emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
     emulator.control(
         "POST", "faults", method="GET", path=f"/instances/{INSTANCE}$", skip=1, times=1, status=404, json={}
@@ -186,7 +186,7 @@ def test_rejection_is_believed_only_if_no_response_is_recorded(emulator, store, 
 
 
 def test_a_transition_that_lags_behind_the_response_is_waited_for(emulator, store):
-    emulator.control("PATCH", "switches", transition="delayed", transition_delay=3600)
+    emulator.control("PATCH", "flags", transition="delayed", transition_delay=3600)
 
     respond().execute({"task_state_store": store})
 
@@ -262,11 +262,11 @@ def test_an_option_that_does_not_exist_is_rejected_with_the_candidates(emulator,
 
 
 @pytest.mark.parametrize(
-    "switches",
+    "flags",
     [{"stale_step": "404"}, {"non_assignee": "422"}, {"ended_instance": "403"}, {"history": "events_only"}],
 )
-def test_a_retry_is_safe_in_every_position_of_the_contracts_gaps(emulator, store, switches):
-    emulator.control("PATCH", "switches", **switches)
+def test_a_retry_is_safe_in_every_position_of_the_contracts_gaps(emulator, store, flags):
+    emulator.control("PATCH", "flags", **flags)
 
     respond().execute({"task_state_store": store})
     respond().execute({"task_state_store": store})
@@ -321,8 +321,8 @@ STEP = f"{INSTANCE}01"
 READS = rf"/instances/{INSTANCE}(/history)?$"
 
 
-def switch(emulator, **values) -> None:
-    emulator.control("PATCH", "switches", **values)
+def set_flags(emulator, **values) -> None:
+    emulator.control("PATCH", "flags", **values)
 
 
 def sent(emulator) -> int:
@@ -342,7 +342,7 @@ def by_id(store, option: str, **parameters):
 @pytest.mark.parametrize("cleared", [True, False])
 @pytest.mark.parametrize("response_id", ["option", "response"])
 def test_id_of_another_option_than_recorded_is_a_conflict(emulator, store, response_id, cleared):
-    switch(emulator, history_response_id=response_id)
+    set_flags(emulator, history_response_id=response_id)
     approve, reject = option_id(0), option_id(2)
     by_id(store, reject)
     if cleared:
@@ -355,7 +355,7 @@ def test_id_of_another_option_than_recorded_is_a_conflict(emulator, store, respo
 
 @pytest.mark.parametrize(("response_id", "known"), [("option", True), ("response", False)])
 def test_recorded_option_is_taken_for_an_id_only_where_it_shows_it(emulator, store, response_id, known):
-    switch(emulator, history_response_id=response_id)
+    set_flags(emulator, history_response_id=response_id)
     approve = option_id(0)
     by_id(store, approve)
     store.clear()
@@ -371,7 +371,7 @@ def test_recorded_option_is_taken_for_an_id_only_where_it_shows_it(emulator, sto
 @pytest.mark.parametrize("status", [403, 404, 500])
 @pytest.mark.parametrize("events", ["none", "response_steps"])
 def test_lost_response_that_cannot_be_read_is_an_unknown_outcome(emulator, store, status, events):
-    switch(emulator, hidden_events=events)
+    set_flags(emulator, hidden_events=events)
     emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
     emulator.control("POST", "faults", method="GET", path=READS, skip=1, times=99, status=status, json={})
 
@@ -384,7 +384,7 @@ def test_lost_response_that_cannot_be_read_is_an_unknown_outcome(emulator, store
 @pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
 @pytest.mark.parametrize("hiding", [{"hidden_events": "response_steps"}, {"history_step_id": "step"}])
 def test_lost_response_of_a_moved_step_without_a_record_is_unknown(emulator, store, hiding, policy):
-    switch(emulator, **hiding)
+    set_flags(emulator, **hiding)
     emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
@@ -393,7 +393,7 @@ def test_lost_response_of_a_moved_step_without_a_record_is_unknown(emulator, sto
 
 
 def test_204_of_the_resubmission_counts_as_the_response_own(emulator, store):
-    switch(emulator, transition="delayed", transition_delay=3600)
+    set_flags(emulator, transition="delayed", transition_delay=3600)
     emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
     emulator.control("POST", "faults", method="GET", path=READS, skip=1, times=99, status=404, json={})
 
@@ -405,7 +405,7 @@ def test_204_of_the_resubmission_counts_as_the_response_own(emulator, store):
 
 @pytest.mark.parametrize("events", ["none", "response_steps"])
 def test_retry_of_a_killed_response_finds_it_or_says_unknown(emulator, store, dies, events):
-    switch(emulator, hidden_events=events)
+    set_flags(emulator, hidden_events=events)
     dies(ProcoreHook, "respond", "after")
     with pytest.raises(Killed):
         respond(confirm_timeout=0).execute({"task_state_store": store})
@@ -473,7 +473,7 @@ def test_retry_that_cannot_send_again_says_that_it_may_be_sent(emulator, store, 
 
 
 def test_retry_after_a_kill_behind_the_204_needs_no_record(emulator, store, dies):
-    switch(emulator, hidden_events="response_steps")
+    set_flags(emulator, hidden_events="response_steps")
     dies(ProcoreRespondOperator, "_confirmed", "before")
     with pytest.raises(Killed):
         respond(confirm_timeout=0).execute({"task_state_store": store})
@@ -485,7 +485,7 @@ def test_retry_after_a_kill_behind_the_204_needs_no_record(emulator, store, dies
 
 
 def test_another_option_after_a_taken_one_is_a_conflict(emulator, store):
-    switch(emulator, hidden_events="response_steps")
+    set_flags(emulator, hidden_events="response_steps")
     respond(confirm_timeout=0).execute({"task_state_store": store})
 
     with pytest.raises(AirflowFailException, match="ResponseConflict.*'Approve'.*'Reject'"):
@@ -495,7 +495,7 @@ def test_another_option_after_a_taken_one_is_a_conflict(emulator, store):
 @pytest.mark.parametrize("labels", ["option", "status"])
 @pytest.mark.parametrize("wish", [{"option": " approve "}, {"option_type": "approve"}])
 def test_response_is_known_again_by_its_type_any_its_label(emulator, store, labels, wish):
-    switch(emulator, history_labels=labels)
+    set_flags(emulator, history_labels=labels)
     emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
 
     first = respond(confirm_timeout=0, **wish).execute({"task_state_store": store})
@@ -508,7 +508,7 @@ def test_response_is_known_again_by_its_type_any_its_label(emulator, store, labe
 
 @pytest.mark.parametrize(("status", "posts"), [("200", 1), ("200_error", 2)])
 def test_undocumented_status_is_believed_with_a_record_only(emulator, store, status, posts):
-    switch(emulator, respond_status=status)
+    set_flags(emulator, respond_status=status)
     if status == "200":
         assert respond(confirm_timeout=0).execute({"task_state_store": store})["confirmed"] is True
     else:
@@ -518,7 +518,7 @@ def test_undocumented_status_is_believed_with_a_record_only(emulator, store, sta
 
 
 def test_undocumented_status_without_a_record_is_unknown(emulator, store):
-    switch(emulator, respond_status="200", hidden_events="response_steps")
+    set_flags(emulator, respond_status="200", hidden_events="response_steps")
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown.*200"):
         respond(confirm_timeout=0).execute({"task_state_store": store})
@@ -529,7 +529,7 @@ def test_undocumented_status_without_a_record_is_unknown(emulator, store):
 )
 @pytest.mark.parametrize("transition", ["at_once", "in_between"])
 def test_hidden_history_makes_no_failure_of_a_documented_204(emulator, store, hiding, transition):
-    switch(emulator, transition=transition, transition_delay=3600, **hiding)
+    set_flags(emulator, transition=transition, transition_delay=3600, **hiding)
 
     result = respond(confirm_timeout=0).execute({"task_state_store": store})
 
@@ -557,7 +557,7 @@ def test_failing_server_is_believed_where_the_step_still_waits(emulator, store):
 
 
 def test_failing_server_that_has_acted_unseen_is_an_unknown_outcome(emulator, store):
-    switch(emulator, hidden_events="response_steps")
+    set_flags(emulator, hidden_events="response_steps")
     emulator.control("POST", "faults", method="POST", path="/responses$", status=500, json={}, after=True)
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown.*500"):
@@ -589,7 +589,7 @@ def test_option_that_does_not_exist_binds_nothing(emulator, store):
 
 
 def test_instance_of_another_item_is_not_responded_to(emulator, store):
-    switch(emulator, filters="ignored")
+    set_flags(emulator, filters="ignored")
     emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="5002")
 
     result = respond(item_id="5001", tool_type=TOOL).execute({"task_state_store": store})
@@ -610,7 +610,7 @@ def test_instance_that_shows_another_item_is_not_responded_to(emulator, store):
 @pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
 def test_between_two_steps_is_no_end(emulator, store, policy):
     person_answers(emulator, "integration@example.com", "Approve")
-    switch(emulator, transition="in_between", transition_delay=3600)
+    set_flags(emulator, transition="in_between", transition_delay=3600)
     bring_the_step_round_again(emulator)
     with pytest.raises(WorkflowsError, match="between two steps") as raised:
         respond(on_step_moved=policy, confirm_timeout=0).execute({"task_state_store": store})
@@ -635,16 +635,16 @@ def test_empty_end_is_no_end(emulator, store, monkeypatch):
 
 @pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
 @pytest.mark.parametrize(
-    ("how", "switches"),
+    ("how", "flags"),
     [
         *[("ended", {"ended_instance": status}) for status in ("422", "404", "403")],
         *[("moved", {"stale_step": status}) for status in ("422", "404")],
     ],
 )
 def test_step_that_moves_between_read_and_write_ends_as_the_author_says(
-    emulator, store, monkeypatch, policy, how, switches
+    emulator, store, monkeypatch, policy, how, flags
 ):
-    switch(emulator, **switches)
+    set_flags(emulator, **flags)
     really = ProcoreHook.respond
 
     def too_late(hook, *args, **kwargs):
@@ -655,7 +655,7 @@ def test_step_that_moves_between_read_and_write_ends_as_the_author_says(
         return really(hook, *args, **kwargs)
 
     monkeypatch.setattr(ProcoreHook, "respond", too_late)
-    switch(emulator, hidden_events="response_steps")
+    set_flags(emulator, hidden_events="response_steps")
     operator = respond(on_step_moved=policy, confirm_timeout=0)
 
     if policy == "succeed":
@@ -688,7 +688,7 @@ def test_success_without_a_write_says_why(emulator, store, capsys, policy):
 
 @pytest.mark.parametrize(("status", "error"), [("403", PermissionDenied), ("422", InvalidRequest)])
 def test_user_who_is_replaced_between_read_and_write_is_rejected(emulator, store, monkeypatch, status, error):
-    switch(emulator, non_assignee=status)
+    set_flags(emulator, non_assignee=status)
     really = ProcoreHook.respond
 
     def too_late(hook, *args, **kwargs):

@@ -12,7 +12,7 @@ from airflow.sdk import ObjectStoragePath
 
 from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.client.retry import RetryPolicy
-from airflow_provider_workflows.emulator.world import SWITCHES
+from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
 from airflow_provider_workflows.exceptions import (
     ConfigurationError,
     ConnectionFailed,
@@ -72,7 +72,7 @@ def tokens(emulator) -> list[str]:
 
 @pytest.mark.parametrize("version", ["v2.1", "v1.1"])
 def test_files_are_stored_and_attached_with_both_kinds_of_uploads(emulator, store, plan, tmp_path, version):
-    emulator.control("PATCH", "switches", uploads=version)
+    emulator.control("PATCH", "flags", uploads=version)
     (tmp_path / "photo.jpg").write_bytes(b"JPEG")
     photo = ObjectStoragePath(f"file://{tmp_path}/photo.jpg")
 
@@ -97,7 +97,7 @@ def test_files_of_a_company_tool_are_stored_for_the_company(emulator, store, pla
 
 
 def test_the_older_uploads_are_used_at_the_company_level_too(emulator, plan):
-    emulator.control("PATCH", "switches", uploads="v1.1")
+    emulator.control("PATCH", "flags", uploads="v1.1")
 
     upload_id = ProcoreHook().upload("x.txt", "text/plain", [SEGMENT], iter([b"x"]), project_id="company")
 
@@ -235,11 +235,11 @@ def test_token_is_equal_over_retries_and_differs_for_other_files(emulator, store
     assert len({first, changed, without}) == 3
 
 
-@pytest.mark.parametrize("compares", SWITCHES["idempotency_other_body"].values)
-@pytest.mark.parametrize("idempotency", SWITCHES["idempotency"].values)
+@pytest.mark.parametrize("compares", BEHAVIOUR_FLAGS["idempotency_other_body"].values)
+@pytest.mark.parametrize("idempotency", BEHAVIOUR_FLAGS["idempotency"].values)
 @pytest.mark.parametrize("has_store", [True, False], ids=["with a store", "without a store"])
 def test_retry_is_accepted_whether_the_server_compares(emulator, store, plan, has_store, idempotency, compares):
-    emulator.control("PATCH", "switches", idempotency_other_body=compares, idempotency=idempotency)
+    emulator.control("PATCH", "flags", idempotency_other_body=compares, idempotency=idempotency)
     step = step_of(emulator)["step_occurrence_id"]
     context = {"task_state_store": store} if has_store else {}
 
@@ -248,10 +248,10 @@ def test_retry_is_accepted_whether_the_server_compares(emulator, store, plan, ha
 
     # Procore receives the first request, and says that it does not take it.
     emulator.control("POST", "faults", method="POST", path="/responses$", status=400, after=True, json={"error": "no"})
-    emulator.control("PATCH", "switches", respond_status="200_error")
+    emulator.control("PATCH", "flags", respond_status="200_error")
     with pytest.raises(InvalidRequest):
         try_it()
-    emulator.control("PATCH", "switches", respond_status="204")
+    emulator.control("PATCH", "flags", respond_status="204")
     try_it()
 
     assert responses(emulator) == [("90001", "Approve")]
@@ -287,7 +287,7 @@ def reject_next_response(emulator) -> None:
 
 @pytest.mark.parametrize("version", ["v2.1", "v1.1"])
 def test_a_try_uploads_what_earlier_tries_have_not(emulator, store, plan, photo, version, dies):
-    emulator.control("PATCH", "switches", uploads=version)
+    emulator.control("PATCH", "flags", uploads=version)
     dies(ProcoreHook, "upload", "before", about="photo.jpg")
 
     for _ in range(2):
@@ -326,7 +326,7 @@ def test_upload_that_procore_has_deleted_is_replaced(emulator, store, plan, hour
 
 
 def test_slow_processing_is_waited_for_and_not_uploaded_again(emulator, store, plan, monkeypatch):
-    emulator.control("PATCH", "switches", operation_delay=3600)
+    emulator.control("PATCH", "flags", operation_delay=3600)
     monkeypatch.setattr(uploads, "MAX_WAIT_SECONDS", 0.05)
     with pytest.raises(ServerError):
         respond(files=plan).execute({"task_state_store": store})
@@ -387,7 +387,7 @@ def test_a_file_that_is_rejected_leaves_the_step_unanswered(emulator, store, pla
 
 
 def test_a_file_is_attached_when_procore_is_done_with_it(emulator, store, plan, monkeypatch):
-    emulator.control("PATCH", "switches", operation_delay=30)
+    emulator.control("PATCH", "flags", operation_delay=30)
     pauses = []
 
     def pause(seconds):
@@ -402,7 +402,7 @@ def test_a_file_is_attached_when_procore_is_done_with_it(emulator, store, plan, 
 
 
 def test_a_file_that_never_becomes_available_is_not_attached(emulator, store, plan, monkeypatch):
-    emulator.control("PATCH", "switches", operation_delay=3600)
+    emulator.control("PATCH", "flags", operation_delay=3600)
     monkeypatch.setattr(uploads, "MAX_WAIT_SECONDS", 0.05)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
 
@@ -416,7 +416,7 @@ def test_a_file_that_never_becomes_available_is_not_attached(emulator, store, pl
 
 @pytest.mark.parametrize("version", ["v2.1", "v1.1"])
 def test_the_storage_gets_no_token_and_no_header_of_procore(emulator, store, plan, version):
-    emulator.control("PATCH", "switches", uploads=version)
+    emulator.control("PATCH", "flags", uploads=version)
 
     respond(files=plan).execute({"task_state_store": store})
 
@@ -428,7 +428,7 @@ def test_the_storage_gets_no_token_and_no_header_of_procore(emulator, store, pla
 @pytest.mark.parametrize("version", ["v2.1", "v1.1"])
 @pytest.mark.parametrize("fault", [{"status": 500}, {"status": 403}, {"status": 503}, {"reset": "before"}])
 def test_the_address_of_the_storage_is_in_no_error(emulator, store, plan, version, fault):
-    emulator.control("PATCH", "switches", uploads=version)
+    emulator.control("PATCH", "flags", uploads=version)
     emulator.control(
         "POST", "faults", path="/_storage/", times=9, json={"error": "no"} if "status" in fault else None, **fault
     )

@@ -286,7 +286,7 @@ def test_one_table_without_rows_is_written_with_the_others(emulator, tmp_path):
     login = "integration@example.com"
     emulator.control("POST", "procore/instances/700001/respond", login=login, option="Approve")
     assert lines(export(f"file://{tmp_path}"), "responses") != []
-    emulator.control("PATCH", "switches", hidden_events="response_steps")
+    emulator.control("PATCH", "flags", hidden_events="response_steps")
 
     result = export(f"file://{tmp_path}")
 

@@ -214,7 +214,7 @@ def writes(request):
 
 
 def test_a_write_that_empties_other_fields_fails_for_good(emulator, instance_id, writes, store):
-    emulator.control("PATCH", "switches", ws_write="replace")
+    emulator.control("PATCH", "flags", ws_write="replace")
 
     for _ in range(2):  # a retry does not take it for done
         with pytest.raises(AirflowFailException, match="'Event name'"):
@@ -223,7 +223,7 @@ def test_a_write_that_empties_other_fields_fails_for_good(emulator, instance_id,
 
 
 def test_a_write_that_empties_others_is_found_by_the_retry(emulator, instance_id, writes, store, dies):
-    emulator.control("PATCH", "switches", ws_write="replace")
+    emulator.control("PATCH", "flags", ws_write="replace")
     dies(WorkflowsoftHook, "update_fields", "after")
     with pytest.raises(Killed):
         writes(instance_id, {"Venue": "Main hall"}, store)
@@ -244,7 +244,7 @@ TIDIED = {
 @pytest.mark.parametrize("way", TIDIED)
 def test_a_value_that_the_server_tidies_is_reported_or_taken(emulator, ready_id, writes, way, caplog):
     label, value, shown = TIDIED[way]
-    emulator.control("PATCH", "switches", ws_normalise=way)
+    emulator.control("PATCH", "flags", ws_normalise=way)
 
     with pytest.raises(UnexpectedResponse, match=f"'{label}'.*normalized") as error:
         writes(ready_id, {label: value})
@@ -258,7 +258,7 @@ def test_a_value_that_the_server_tidies_is_reported_or_taken(emulator, ready_id,
 
 
 def test_normalized_does_not_mean_that_other_fields_may_change(emulator, instance_id, writes):
-    emulator.control("PATCH", "switches", ws_write="replace")
+    emulator.control("PATCH", "flags", ws_write="replace")
 
     with pytest.raises(AirflowFailException, match="'Event name'"):
         writes(instance_id, {"Venue": "Main hall"}, verify="normalized")
@@ -272,7 +272,7 @@ def test_there_are_two_ways_to_verify(emulator, writes):
 
 @pytest.mark.parametrize("answer", ["204", "200_text", "200_object"])
 def test_any_a_change_responses_it_is_done_once(emulator, instance_id, answer):
-    emulator.control("PATCH", "switches", ws_write_answer=answer)
+    emulator.control("PATCH", "flags", ws_write_response=answer)
 
     update(instance_id, {"Venue": "Main hall"}).execute({})
     assert not complete(instance_id).execute({})["already_completed"]
@@ -281,7 +281,7 @@ def test_any_a_change_responses_it_is_done_once(emulator, instance_id, answer):
 
 @pytest.mark.parametrize("status", ["400", "500", "200"])
 def test_a_rejection_is_no_completion_any_its_status(emulator, ready_id, store, status):
-    emulator.control("PATCH", "switches", ws_error_status=status)
+    emulator.control("PATCH", "flags", ws_error_status=status)
     expected = AirflowFailException if status == "500" else InvalidRequest
 
     with pytest.raises(expected, match="'Nonsense' is unknown"):
@@ -291,7 +291,7 @@ def test_a_rejection_is_no_completion_any_its_status(emulator, ready_id, store, 
 
 @pytest.mark.parametrize("status", ["400", "500", "200"])
 def test_a_rejected_write_is_an_error_any_its_status(emulator, ready_id, store, status, monkeypatch):
-    emulator.control("PATCH", "switches", ws_error_status=status)
+    emulator.control("PATCH", "flags", ws_error_status=status)
     read = WorkflowsoftHook.get_fields
     monkeypatch.setattr(
         WorkflowsoftHook,
@@ -305,7 +305,7 @@ def test_a_rejected_write_is_an_error_any_its_status(emulator, ready_id, store, 
 
 @pytest.mark.parametrize("needed", ["not_needed", "needed"])
 def test_fields_are_read_whether_or_not_that_needs_a_user(emulator, instance_id, needed):
-    emulator.control("PATCH", "switches", ws_read_on_behalf=needed)
+    emulator.control("PATCH", "flags", ws_read_on_behalf=needed)
 
     assert get(instance_id)["Event name"] == "Event Test"
 
@@ -314,7 +314,7 @@ def test_fields_are_read_whether_or_not_that_needs_a_user(emulator, instance_id,
 
 
 def test_one_malformed_field_leaves_the_others_to_be_handled(emulator, instance_id, capsys):
-    emulator.control("PATCH", "switches", ws_value_form="object")
+    emulator.control("PATCH", "flags", ws_value_format="object")
 
     fields = get(instance_id)
     assert ("Event name" not in fields, fields["Event exists"]) == (True, True)
@@ -325,7 +325,7 @@ def test_one_malformed_field_leaves_the_others_to_be_handled(emulator, instance_
 
 
 def test_a_malformed_field_fails_where_it_is_used(emulator, instance_id, store):
-    emulator.control("PATCH", "switches", ws_value_form="object")
+    emulator.control("PATCH", "flags", ws_value_format="object")
 
     with pytest.raises(ConfigurationError, match="'Event name'"):
         WorkflowsoftGetFieldsOperator(
@@ -336,7 +336,7 @@ def test_a_malformed_field_fails_where_it_is_used(emulator, instance_id, store):
 @pytest.mark.parametrize("form", ["documented", "texts", "comma", "parsed"])
 def test_values_are_read_in_every_format_with_one_reading(emulator, form):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
-    emulator.control("PATCH", "switches", ws_value_form=form)
+    emulator.control("PATCH", "flags", ws_value_format=form)
 
     fields = get(started["integration_instance_id"])
 
@@ -350,7 +350,7 @@ def test_values_are_read_in_every_format_with_one_reading(emulator, form):
 def test_times_are_read_in_every_format_and_written_in_one(emulator, form):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
     instance_id = started["integration_instance_id"]
-    emulator.control("PATCH", "switches", ws_times=form)
+    emulator.control("PATCH", "flags", ws_times=form)
     assert get(instance_id)["Moment"] == "2026-03-01T08:30:00Z"
 
     update(instance_id, {"Moment": "2026-03-02T10:30:00+02:00"}).execute({})
@@ -362,7 +362,7 @@ def test_times_are_read_in_every_format_and_written_in_one(emulator, form):
 @pytest.mark.parametrize("empty", ["as_written", "json_null", "null_text", "empty_text", "absent"])
 def test_an_empty_value_is_none_however_it_is_shown(emulator, empty):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
-    emulator.control("PATCH", "switches", ws_empty_value=empty)
+    emulator.control("PATCH", "flags", ws_empty_value=empty)
 
     assert get(started["integration_instance_id"])["Flag or none"] is None
     emptied = update(started["integration_instance_id"], {"Number": 5, "Flag or none": None}).execute({})
@@ -372,7 +372,7 @@ def test_an_empty_value_is_none_however_it_is_shown(emulator, empty):
 
 @pytest.mark.parametrize("names", ["as_documented", "lower_case", "system"])
 def test_types_are_known_by_all_their_names(emulator, instance_id, names):
-    emulator.control("PATCH", "switches", ws_type_names=names)
+    emulator.control("PATCH", "flags", ws_type_names=names)
 
     WorkflowsoftGetFieldsOperator(
         task_id="get", integration_instance_id=instance_id, expected_fields={"Event duration": "Decimal?"}
@@ -382,7 +382,7 @@ def test_types_are_known_by_all_their_names(emulator, instance_id, names):
 
 @pytest.mark.parametrize("labels", ["as_drawn", "trailing_blank", "repeated"])
 def test_a_label_need_not_be_unique_or_without_blanks(emulator, instance_id, labels):
-    emulator.control("PATCH", "switches", ws_labels=labels)
+    emulator.control("PATCH", "flags", ws_labels=labels)
 
     assert update(instance_id, {"Venue": "Main hall"}).execute({})["written"] in (["Venue"], ["Venue "])
     if labels == "repeated":
@@ -395,7 +395,7 @@ def test_a_label_need_not_be_unique_or_without_blanks(emulator, instance_id, lab
 @pytest.mark.parametrize("shape", ["texts", "id_value", "id_title", "id_name", "unknown"])
 def test_an_option_is_written_by_its_word(emulator, shape):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
-    emulator.control("PATCH", "switches", ws_options_shape=shape)
+    emulator.control("PATCH", "flags", ws_options_shape=shape)
 
     assert update(started["integration_instance_id"], {"Choice": "High"}).execute({})["written"] == ["Choice"]
     if shape != "unknown":
@@ -406,18 +406,18 @@ def test_an_option_is_written_by_its_word(emulator, shape):
 @pytest.mark.parametrize(("takes", "value"), [("text", "High"), ("id", "3")])
 def test_an_option_is_written_by_what_the_api_calls_it(emulator, takes, value):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
-    emulator.control("PATCH", "switches", ws_options_shape="id_title", ws_option_value=takes)
+    emulator.control("PATCH", "flags", ws_options_shape="id_title", ws_option_value=takes)
 
     assert update(started["integration_instance_id"], {"Choice": value}).execute({})["written"] == ["Choice"]
 
 
 @pytest.mark.parametrize(("counts", "completed"), [("null_or_text", 1), ("also_zero_and_false", 0)])
 def test_a_required_zero_is_left_to_the_server(emulator, counts, completed, monkeypatch):
-    definition = "airflow_provider_workflows.emulator.workflowsoft_diagrams"
+    definition = "airflow_provider_workflows.emulator.workflowsoft.diagrams"
     steps = importlib.import_module(definition).DIAGRAMS[5].steps[0]
     number = next(one for one in steps.fields if one.label == "Number")
     monkeypatch.setitem(vars(number), "required", True)
-    emulator.control("PATCH", "switches", ws_empty_required=counts)
+    emulator.control("PATCH", "flags", ws_empty_required=counts)
     started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
     update(started["integration_instance_id"], {"Number": 0}).execute({})
 
@@ -431,7 +431,7 @@ def test_a_required_zero_is_left_to_the_server(emulator, counts, completed, monk
 
 @pytest.mark.parametrize("known", ["named", "auto_only"])
 def test_a_custom_action_is_sent_as_it_is(emulator, ready_id, known, store):
-    emulator.control("PATCH", "switches", ws_custom_actions=known)
+    emulator.control("PATCH", "flags", ws_custom_actions=known)
     operator = complete(ready_id, custom_action="Reject")
 
     if known == "named":
@@ -496,7 +496,7 @@ def test_a_value_that_shows_late_is_waited_for(emulator, instance_id, monkeypatc
 
 @pytest.mark.parametrize("status", ["400", "500"])
 def test_the_servers_own_words_are_shown_when_it_rejects(emulator, ready_id, status):
-    emulator.control("PATCH", "switches", ws_error_status=status)
+    emulator.control("PATCH", "flags", ws_error_status=status)
     complete(ready_id).execute({})
 
     with pytest.raises(Exception, match="already completed"):
@@ -654,7 +654,7 @@ def test_rejection_keeps_a_sent_decision_of_an_earlier_try(emulator, instance_id
 
 @pytest.mark.parametrize("status", ["400", "500"])
 def test_completed_instance_is_a_moved_step_and_not_retried(emulator, ready_id, store, status):
-    emulator.control("PATCH", "switches", ws_error_status=status)
+    emulator.control("PATCH", "flags", ws_error_status=status)
     complete(ready_id).execute({})
 
     with pytest.raises(AirflowFailException, match=f"StepMoved: Instance {ready_id} is completed already"):
@@ -749,7 +749,7 @@ def test_an_instance_is_completed_once_and_its_process_goes_on(emulator, ready_i
 
 
 def test_a_retry_of_a_completion_that_succeeded_sends_nothing(emulator, ready_id, store):
-    emulator.control("PATCH", "switches", ws_complete_again="no_op")
+    emulator.control("PATCH", "flags", ws_complete_again="no_op")
     complete(ready_id).execute({"task_state_store": store})
     again = complete(ready_id).execute({"task_state_store": store})
 
@@ -768,7 +768,7 @@ def test_required_fields_that_are_empty_are_named_and_nothing_is_sent(emulator, 
 
 @pytest.mark.parametrize("status", ["400", "500"])
 def test_instance_completed_by_others_is_success_with_a_warning(emulator, ready_id, store, status, caplog):
-    emulator.control("PATCH", "switches", ws_error_status=status)
+    emulator.control("PATCH", "flags", ws_error_status=status)
     complete(ready_id).execute({})
 
     result = complete(ready_id).execute({"task_state_store": store})
@@ -853,7 +853,7 @@ def lose(emulator, dies, operator, store, lost: str, moment: str) -> None:
 @pytest.mark.parametrize("policy", ["fail", "retry", "assume_done"])
 @pytest.mark.parametrize("lost", ["answer", "worker"])
 def test_completion_with_evidence_is_reconciled_by_it(emulator, row, store, dies, caplog, evidence, policy, lost):
-    emulator.control("PATCH", "switches", **EVIDENCE[evidence], ws_complete_again="no_op")
+    emulator.control("PATCH", "flags", **EVIDENCE[evidence], ws_complete_again="no_op")
     operator = complete(named_by(row, evidence), on_unknown_completion=policy)
     lose(emulator, dies, operator, store, lost, "after")
 
@@ -869,7 +869,7 @@ def test_completion_with_evidence_is_reconciled_by_it(emulator, row, store, dies
 @pytest.mark.parametrize("policy", ["fail", "retry", "assume_done"])
 @pytest.mark.parametrize("lost", ["answer", "worker"])
 def test_completion_without_evidence_is_decided_by_the_policy(emulator, row, store, dies, evidence, policy, lost):
-    emulator.control("PATCH", "switches", **EVIDENCE.get(evidence, {}))
+    emulator.control("PATCH", "flags", **EVIDENCE.get(evidence, {}))
     operator = complete(named_by(row, evidence), on_unknown_completion=policy)
     lose(emulator, dies, operator, store, lost, "before")
 
@@ -889,7 +889,7 @@ def test_completion_without_evidence_is_decided_by_the_policy(emulator, row, sto
 def test_only_policy_retry_may_complete_twice_what_nothing_settles(
     emulator, row, store, dies, policy, again, times, lost
 ):
-    emulator.control("PATCH", "switches", ws_complete_again=again)
+    emulator.control("PATCH", "flags", ws_complete_again=again)
     operator = complete(row["integration_instance_id"], on_unknown_completion=policy)
     lose(emulator, dies, operator, store, lost, "after")
 
@@ -941,7 +941,7 @@ def test_fields_that_no_one_could_write_before_are_no_evidence(emulator, store, 
 
 
 def test_a_completion_that_shows_late_is_waited_for(emulator, row, store, monkeypatch):
-    emulator.control("PATCH", "switches", ws_fields_after_completion="gone")
+    emulator.control("PATCH", "flags", ws_fields_after_completion="gone")
     fault(emulator, "PATCH", COMPLETE, reset="after")
     read = WorkflowsoftHook.get_fields
     late = [read(WorkflowsoftHook(), row["integration_instance_id"])] * 2
@@ -981,7 +981,7 @@ def test_a_retry_keeps_to_the_way_out_that_was_started(emulator, row, store, die
 
 
 def test_a_rejection_of_a_second_sending_keeps_the_doubt_of_the_first(emulator, row, store, dies):
-    emulator.control("PATCH", "switches", ws_complete_again="no_op")
+    emulator.control("PATCH", "flags", ws_complete_again="no_op")
     instance_id = row["integration_instance_id"]
     dies(WorkflowsoftHook, "complete", "after")
     with pytest.raises(Killed):
@@ -989,7 +989,7 @@ def test_a_rejection_of_a_second_sending_keeps_the_doubt_of_the_first(emulator, 
     fault(emulator, "PATCH", COMPLETE, status=403, json={"Message": "no"})
     with pytest.raises(PermissionDenied):
         complete(instance_id, on_unknown_completion="retry").execute({"task_state_store": store})
-    emulator.control("PATCH", "switches", ws_fields_after_completion="gone")
+    emulator.control("PATCH", "flags", ws_fields_after_completion="gone")
 
     assert complete(instance_id).execute({"task_state_store": store})["already_completed"] is True
     assert [done["times"] for done in effects(emulator, "complete")] == [1]
@@ -997,7 +997,7 @@ def test_a_rejection_of_a_second_sending_keeps_the_doubt_of_the_first(emulator, 
 
 @pytest.mark.parametrize("evidence", EVIDENCE)
 def test_a_500_that_evidence_speaks_against_is_a_success(emulator, row, store, evidence):
-    emulator.control("PATCH", "switches", **EVIDENCE[evidence])
+    emulator.control("PATCH", "flags", **EVIDENCE[evidence])
     fault(emulator, "PATCH", COMPLETE, status=500, json={"Message": "crashed"}, after=True)
 
     result = complete(named_by(row, evidence)).execute({"task_state_store": store})
@@ -1008,12 +1008,12 @@ def test_a_500_that_evidence_speaks_against_is_a_success(emulator, row, store, e
 
 @pytest.mark.parametrize("again", ["error", "no_op"])
 def test_500_after_the_effect_is_reconciled_or_fails_for_good(emulator, row, store, again):
-    emulator.control("PATCH", "switches", ws_complete_again=again)
+    emulator.control("PATCH", "flags", ws_complete_again=again)
     fault(emulator, "PATCH", COMPLETE, status=500, json={"Message": "crashed"}, after=True)
     operator = complete(row["integration_instance_id"], on_unknown_completion="fail")
     with pytest.raises(AirflowFailException, match="crashed"):
         operator.execute({"task_state_store": store})
-    emulator.control("PATCH", "switches", ws_fields_after_completion="read_only")
+    emulator.control("PATCH", "flags", ws_fields_after_completion="read_only")
 
     assert operator.execute({"task_state_store": store})["already_completed"] is True
     assert [done["times"] for done in effects(emulator, "complete")] == [1]
@@ -1141,7 +1141,7 @@ def test_server_that_stores_nothing_proves_nothing(emulator, set_connection, sto
     connection = emulator.connection("workflowsoft")
     connection["extra"] |= {"new_integrations": "listed_until_completed"}
     set_connection("workflowsoft_default", connection)
-    emulator.control("PATCH", "switches", new_integrations="consumed_on_read")
+    emulator.control("PATCH", "flags", new_integrations="consumed_on_read")
     started = emulator.control("POST", "workflowsoft/processes", diagram="Vendor onboarding")
     row = {"integration_instance_id": started["integration_instance_id"], "step_id": "201"}
     WorkflowsoftHook().poll_new_integrations("201")  # by which the instance was received

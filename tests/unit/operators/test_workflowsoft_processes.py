@@ -57,14 +57,14 @@ BOTH = pytest.mark.parametrize(
             start,
             "start_process",
             "start_process",
-            r"Look for a process of diagram 'Event planning' \(id 1\) started by user 12",
+            r"[Ss]earch for a process of diagram 'Event planning' \(id 1\) started by user 12",
             id="process",
         ),
         pytest.param(
             create,
             "create_task",
             "create_task",
-            "Look for a task 'Look at it' for user 12, created by user 12",
+            "[Ss]earch for a task 'Look at it' for user 12, created by user 12",
             id="task",
         ),
     ],
@@ -396,10 +396,10 @@ def test_a_user_that_no_header_can_hold_leaves_nothing_to_look_for(emulator, sto
 @BOTH
 def test_a_sign_in_that_fails_leaves_nothing_to_look_for(emulator, store, build, action, method, looked_for):
     TokenAuth._shared.clear()
-    emulator.control("PATCH", "switches", ws_token_shape="login_page")
+    emulator.control("PATCH", "flags", ws_token_shape="login_page")
     with pytest.raises(AuthenticationError):
         run(build(on_behalf_of="12"), store)
-    emulator.control("PATCH", "switches", ws_token_shape="json_string")
+    emulator.control("PATCH", "flags", ws_token_shape="json_string")
 
     run(build(on_behalf_of="12"), store)
     assert len(created(emulator, action)) == 1
@@ -629,16 +629,16 @@ def test_files_are_sent_as_they_are(emulator, store):
         run(create(files={1, 2}), type(store)())
 
 
-@pytest.mark.parametrize("taken", ["taken", "rejected"])
-def test_files_that_the_server_rejects_are_an_error(emulator, store, taken):
-    emulator.control("PATCH", "switches", ws_files=taken)
+@pytest.mark.parametrize("files", ["accepted", "rejected"])
+def test_files_that_the_server_rejects_are_an_error(emulator, store, files):
+    emulator.control("PATCH", "flags", ws_files=files)
 
-    if taken == "taken":
+    if files == "accepted":
         run(create(files=[7]), store)
     else:
         with pytest.raises(InvalidRequest, match="Files are not"):
             run(create(files=[7]), store)
-    assert len(created(emulator, "create_task")) == (taken == "taken")
+    assert len(created(emulator, "create_task")) == (files == "accepted")
 
 
 @pytest.mark.parametrize(
@@ -646,7 +646,7 @@ def test_files_that_the_server_rejects_are_an_error(emulator, store, taken):
     [("label_or_key", "label key"), ("label", "label"), ("key", "key")],
 )
 def test_the_fields_of_a_new_process_are_named_as_given(emulator, store, named_by, works):
-    emulator.control("PATCH", "switches", ws_start_fields=named_by)
+    emulator.control("PATCH", "flags", ws_start_fields=named_by)
     names = {"label": "Event name", "key": "field_9aae87b4_2b01_43eb_be17_d0080a225f54"}
 
     for kind, name in names.items():
@@ -661,7 +661,7 @@ def test_the_fields_of_a_new_process_are_named_as_given(emulator, store, named_b
 
 @pytest.mark.parametrize("ids", ["numbers", "texts"])
 def test_ids_may_be_texts(emulator, store, ids):
-    emulator.control("PATCH", "switches", ws_ids=ids)
+    emulator.control("PATCH", "flags", ws_ids=ids)
 
     started = run(start(), store)
     task = run(create(assigned_to="olga@example.com"), type(store)())

@@ -290,7 +290,7 @@ def test_outages_leave_nothing_behind_of_waits_that_left(clock, product):
 @tenth_and_full("waits", 1500)
 def test_a_reached_step_is_noticed_in_two_polls_after_a_restart(emulator, waiting, waits):
     """Without a bulk history, when nothing is known of any wait."""
-    emulator.control("PATCH", "switches", bulk_history="absent")
+    emulator.control("PATCH", "flags", bulk_history="absent")
     started = start(emulator, waits)
     reached = started[waits // 2][0]
     emulator.control("POST", f"procore/instances/{reached}/respond", login="integration@example.com", option="Approve")

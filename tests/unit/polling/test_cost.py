@@ -115,7 +115,7 @@ def test_item_with_a_hidden_instance_is_polled_without_splitting(emulator, waiti
 
 
 def test_how_many_items_a_call_takes_is_learned_once(emulator, waiting):
-    emulator.control("PATCH", "switches", bulk_history_limit=10)
+    emulator.control("PATCH", "flags", bulk_history_limit=10)
     started = start(emulator, 100)
 
     async def scenario(waits):
@@ -132,7 +132,7 @@ def test_how_many_items_a_call_takes_is_learned_once(emulator, waiting):
 
 @pytest.mark.parametrize("too_many", [400, 413])
 def test_both_responses_to_too_many_items_are_understood(emulator, waiting, too_many):
-    emulator.control("PATCH", "switches", bulk_history_limit=30, bulk_history_too_many=too_many)
+    emulator.control("PATCH", "flags", bulk_history_limit=30, bulk_history_too_many=too_many)
     started = start(emulator, 50)
 
     async def scenario(waits):
@@ -196,7 +196,7 @@ class _Undone:
 
 @pytest.mark.parametrize("there", ["absent", "not_allowed"])
 def test_active_instances_are_listed_without_a_bulk_history(emulator, waiting, there, caplog):
-    emulator.control("PATCH", "switches", bulk_history=there)
+    emulator.control("PATCH", "flags", bulk_history=there)
     started = start(emulator, 130)
 
     async def scenario(waits):
@@ -218,7 +218,7 @@ def test_active_instances_are_listed_without_a_bulk_history(emulator, waiting, t
 
 
 def test_change_without_updated_at_is_noticed_by_the_extra_polls(emulator, waiting):
-    emulator.control("PATCH", "switches", bulk_history="absent", updated_at="start_only")
+    emulator.control("PATCH", "flags", bulk_history="absent", updated_at="start_only")
     started = start(emulator, 10)
 
     async def scenario(waits):
@@ -238,7 +238,7 @@ def test_change_without_updated_at_is_noticed_by_the_extra_polls(emulator, waiti
 
 @pytest.mark.parametrize("by_item", [False, True])
 def test_bulk_history_without_instance_ids_serves_each_wait(emulator, waiting, by_item):
-    emulator.control("PATCH", "switches", bulk_history="no_instance_ids")
+    emulator.control("PATCH", "flags", bulk_history="no_instance_ids")
     restarted = "5001"
     emulator.control("POST", "procore/instances/700001/terminate")
     new = emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id=restarted)["id"]
@@ -258,7 +258,7 @@ def test_bulk_history_without_instance_ids_serves_each_wait(emulator, waiting, b
 
 
 def test_items_with_one_instance_each_need_no_instance_ids(emulator, waiting):
-    emulator.control("PATCH", "switches", bulk_history="no_instance_ids")
+    emulator.control("PATCH", "flags", bulk_history="no_instance_ids")
     started = start(emulator, 20)
 
     async def scenario(waits):
@@ -269,7 +269,7 @@ def test_items_with_one_instance_each_need_no_instance_ids(emulator, waiting):
 
 
 def test_429_on_a_later_page_makes_no_wait_poll_by_itself(emulator, waiting):
-    emulator.control("PATCH", "switches", bulk_history="absent")
+    emulator.control("PATCH", "flags", bulk_history="absent")
     started = start(emulator, 130)
 
     async def scenario(waits):
@@ -336,7 +336,7 @@ def watch(*known: str) -> dict:
 @pytest.mark.parametrize("there", ["present", "absent"])
 def test_overdue_watch_takes_no_request(emulator, waiting, there):
     if there == "absent":
-        emulator.control("PATCH", "switches", bulk_history="absent")
+        emulator.control("PATCH", "flags", bulk_history="absent")
 
     async def scenario(waits):
         started = start(emulator, 40)
@@ -449,7 +449,7 @@ def test_legacy_waits_of_a_company_share_one_list(emulator, waiting):
 
 
 def test_forbidden_legacy_list_makes_each_wait_poll_and_is_said_once(emulator, waiting, caplog):
-    emulator.control("PATCH", "switches", legacy_list="forbidden")
+    emulator.control("PATCH", "flags", legacy_list="forbidden")
     many = emulator.control("POST", "procore/legacy/instances/many", count=9, workflow=LEGACY_WORKFLOW)["ids"]
 
     async def scenario(waits):
@@ -488,7 +488,7 @@ def step_wait(**more):
 
 @pytest.fixture
 def kept(emulator, reading_leaves_instances):
-    emulator.control("PATCH", "switches", new_integration_shape="list")
+    emulator.control("PATCH", "flags", new_integration_shape="list")
 
 
 @pytest.mark.usefixtures("kept")
@@ -555,7 +555,7 @@ def test_an_instance_goes_to_one_wait_by_id_or_by_titles(emulator, waiting, titl
 
 
 def test_an_unknown_operation_ends_its_wait_and_no_other(emulator, waiting):
-    emulator.control("PATCH", "switches", operation_delay=10**6)
+    emulator.control("PATCH", "flags", operation_delay=10**6)
 
     def operation(operation_id):
         usual = {"procore_conn_id": "procore_default", "company_id": None, "poll_interval": INTERVAL, "deadline": None}
@@ -575,7 +575,7 @@ def test_an_unknown_operation_ends_its_wait_and_no_other(emulator, waiting):
 @pytest.mark.parametrize("there", ["present", "absent"])
 @pytest.mark.parametrize("unknown", [{"tool_type": "no_such_tool"}, {"project_id": "4711"}])
 def test_unknown_tool_or_project_ends_the_waits_with_a_clear_error(emulator, waiting, there, unknown):
-    emulator.control("PATCH", "switches", bulk_history=there)
+    emulator.control("PATCH", "flags", bulk_history=there)
 
     async def scenario(waits):
         waits.begin(*(v2_wait(None, str(5001 + number), **unknown) for number in range(5)))

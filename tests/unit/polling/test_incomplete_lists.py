@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("airflow_connections")
 
 @pytest.fixture(autouse=True)
 def hidden_rows(emulator):
-    emulator.control("PATCH", "switches", list_total="hidden_rows_too", instances_paging="page_only")
+    emulator.control("PATCH", "flags", list_total="hidden_rows_too", instances_paging="page_only")
 
 
 def test_each_wait_missing_in_the_list_is_polled_by_itself(emulator, waiting):

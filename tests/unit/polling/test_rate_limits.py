@@ -207,7 +207,7 @@ def test_waits_survive_60_failed_polls_and_catch_up_at_no_extra_cost(emulator, c
 
 @tenth_and_full("days", 30)
 def test_token_that_expires_during_a_long_wait_is_renewed(emulator, clock, sent, days):
-    emulator.control("PATCH", "switches", token_lifetime=5400)
+    emulator.control("PATCH", "flags", token_lifetime=5400)
 
     async def scenario():
         waits, ends = of_kinds(emulator, 2)
@@ -399,7 +399,7 @@ def test_windows_are_told_apart_by_size_whatever_the_clocks_say(clock, skew):
 )
 def test_polls_leave_a_fifth_of_the_rate_limit_to_others(emulator, clock, sent, told):
     limits = {"spike_limit": 10, "hourly_limit": 200}
-    emulator.control("PATCH", "switches", rate_limit="on", rate_headers="always", rate_429=told, **limits)
+    emulator.control("PATCH", "flags", rate_limit="on", rate_headers="always", rate_429=told, **limits)
 
     async def scenario():
         waits, ends = of_kinds(emulator, 5)

@@ -262,7 +262,7 @@ def test_no_step_sends_two_requests_though_the_bulk_history_fails(emulator, wait
 @pytest.mark.parametrize("headers", ["never", "when_on"])
 def test_poll_of_many_requests_completes_within_the_rate_limit(emulator, clock, headers):
     """Were it begun anew after each 429, it would never end."""
-    emulator.control("PATCH", "switches", rate_limit="on", spike_limit=25, rate_headers=headers)
+    emulator.control("PATCH", "flags", rate_limit="on", spike_limit=25, rate_headers=headers)
     start(emulator, 60)
     wait = ProcoreResponseRequestedWaitTrigger(
         procore_conn_id="procore_default",
@@ -431,7 +431,7 @@ def test_poll_failed_at_the_histories_is_repeated_without_a_change(emulator, wai
 
 
 def test_decision_is_noticed_before_all_new_waits_were_polled(emulator, clock):
-    emulator.control("PATCH", "switches", bulk_history="absent")
+    emulator.control("PATCH", "flags", bulk_history="absent")
     connection = json.loads(os.environ["AIRFLOW_CONN_PROCORE_DEFAULT"])
     connection["extra"] |= {"requests_per_hour": 600}
     started = start(emulator, 600)
@@ -489,7 +489,7 @@ def with_due_date(value, due):
 
 def test_a_due_date_that_has_moved_makes_no_step_overdue(emulator, waiting, monkeypatch):
     """Without a bulk history an unchanged row in the list decides, and it does not show the due date."""
-    emulator.control("PATCH", "switches", bulk_history="absent")
+    emulator.control("PATCH", "flags", bulk_history="absent")
     started = start(emulator, 3)
     due = [pendulum.now("UTC").add(minutes=4).to_iso8601_string()] * 3
     show = ProcoreHook.get_instance_history

@@ -170,7 +170,7 @@ def test_without_a_store_the_trigger_carries_notices_and_deadline(emulator, buil
 
     assert [attention["step"] for attention in heard] == ["Budget Check", "Director Approval"]
     assert once_more.deadline == trigger.deadline
-    assert once_more.watch["known"] == [attention["step_occurrence_id"] for attention in heard]
+    assert once_more.overdue_watch["known"] == [attention["step_occurrence_id"] for attention in heard]
 
 
 def test_a_retry_does_not_show_again_but_a_cleared_task_does(emulator, store, build, heard):
@@ -275,7 +275,7 @@ def sensor_of(build, cls, parameters, **more):
 
 @pytest.mark.parametrize(("cls", "parameters", "history"), REASONS)
 def test_moving_the_emulators_clock_makes_any_step_overdue(emulator, build, heard, cls, parameters, history):
-    emulator.control("PATCH", "switches", history=history)
+    emulator.control("PATCH", "flags", history=history)
     sensor = sensor_of(build, cls, parameters)
     sensor.poke({})
     assert heard == []
@@ -290,7 +290,7 @@ def test_moving_the_emulators_clock_makes_any_step_overdue(emulator, build, hear
 @pytest.mark.parametrize("bulk_history", ["present", "absent"])
 @pytest.mark.parametrize(("cls", "parameters", "history"), REASONS)
 def test_moving_the_emulators_clock_resumes_a_deferred_wait(emulator, build, cls, parameters, history, bulk_history):
-    emulator.control("PATCH", "switches", history=history, bulk_history=bulk_history)
+    emulator.control("PATCH", "flags", history=history, bulk_history=bulk_history)
     trigger = deferred(sensor_of(build, cls, parameters), {}).trigger
     before = len(emulator.requests())
 
@@ -384,7 +384,7 @@ def test_step_with_a_response_before_the_first_poll_is_not_notified(emulator, st
     again = resumed(build(), context, event)
 
     assert heard == []
-    assert again.watch["next"]["step"] == "Director Approval"
+    assert again.overdue_watch["next"]["step"] == "Director Approval"
 
 
 def test_a_step_is_reported_also_where_the_worker_cannot_poll(emulator, store, build, heard, monkeypatch):
@@ -579,8 +579,8 @@ ASKED = [
         ({}, ()),
     ],
 )
-def test_a_step_is_held_by_the_responders_who_have_not_responded_to(details, holders):
-    assert procore.pending_step_of(step(**details)).assignees == holders
+def test_a_step_is_held_by_the_responders_who_have_not_responded_to(details, assignees):
+    assert procore.pending_step_of(step(**details)).assignees == assignees
 
 
 def test_no_one_holds_what_has_ended():

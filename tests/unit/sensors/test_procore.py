@@ -198,7 +198,7 @@ def test_an_item_without_a_workflow_ends_the_wait_with_its_name(emulator, store)
 
 @pytest.mark.parametrize("history", ["full", "events_only"])
 def test_both_formats_of_the_history_are_read(emulator, store, history):
-    emulator.control("PATCH", "switches", history=history)
+    emulator.control("PATCH", "flags", history=history)
     approve(emulator)
 
     result = instance_sensor().execute({"task_state_store": store})
@@ -409,7 +409,7 @@ def test_turn_of_another_user_is_awaited_over_tools_and_projects(emulator, store
 
 
 def test_instances_of_other_tools_and_items_are_no_response(emulator, store):
-    emulator.control("PATCH", "switches", filters="ignored")
+    emulator.control("PATCH", "flags", filters="ignored")
     emulator.control("POST", "procore/instances", tool_type="generic_tool_item", item_id="5001")
     emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="5002")
     emulator.control("POST", "procore/instances/700003/terminate")

@@ -157,7 +157,7 @@ def test_an_instance_that_ends_fails_the_wait_for_an_activity(emulator, store):
 def gap(emulator):
     """An instance between two states: denied, and not in its next state before an hour has passed."""
     person(emulator, "Submit for Approval", "pat@example.com")
-    emulator.control("PATCH", "switches", legacy_transition="delayed", transition_delay=3600)
+    emulator.control("PATCH", "flags", legacy_transition="delayed", transition_delay=3600)
     emulator.control("POST", f"procore/legacy/instances/{INSTANCE}/perform", activity="Deny", login="rita@example.com")
 
 
@@ -203,7 +203,7 @@ def test_an_occurrence_without_activities_is_counted_for_itself(emulator, store,
 
 @pytest.mark.parametrize("looks", ["no_activities", "activities_listed", "not_found"])
 def test_every_poll_of_an_ended_instance_ends_the_wait(emulator, store, looks):
-    emulator.control("PATCH", "switches", legacy_ended=looks)
+    emulator.control("PATCH", "flags", legacy_ended=looks)
     emulator.control("POST", f"procore/legacy/instances/{INSTANCE}/terminate", login="pat@example.com")
 
     error = NotFound if looks == "not_found" else AirflowFailException
@@ -217,7 +217,7 @@ def test_every_poll_of_an_ended_instance_ends_the_wait(emulator, store, looks):
 )
 def test_instance_of_a_company_that_left_legacy_is_no_success(emulator, store, side, error):
     person(emulator, "Submit for Approval", "pat@example.com")
-    emulator.control("PATCH", "switches", legacy_left_behind=side)
+    emulator.control("PATCH", "flags", legacy_left_behind=side)
 
     wait = sensor(until={"PO Approved"})
     if error is None:
@@ -229,7 +229,7 @@ def test_instance_of_a_company_that_left_legacy_is_no_success(emulator, store, s
 
 @pytest.mark.parametrize("status", ["state", "object"])
 def test_a_wait_ends_whichever_status_an_instance_shows(emulator, store, status):
-    emulator.control("PATCH", "switches", legacy_status=status)
+    emulator.control("PATCH", "flags", legacy_status=status)
     deferral = deferred(sensor(until={"PO Approved"}), {"task_state_store": store})
     person(emulator, "Submit for Approval", "pat@example.com")
     person(emulator, "Approve")
@@ -241,7 +241,7 @@ def test_a_wait_ends_whichever_status_an_instance_shows(emulator, store, status)
 
 @pytest.mark.parametrize("told", ["given", "null"])
 def test_a_wait_for_a_state_needs_no_time_of_it(emulator, store, told):
-    emulator.control("PATCH", "switches", legacy_state_set_at=told)
+    emulator.control("PATCH", "flags", legacy_state_set_at=told)
 
     assert sensor(until={"Start"}).execute({"task_state_store": store})["state"] == "Start"
 

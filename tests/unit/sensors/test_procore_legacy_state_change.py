@@ -197,7 +197,7 @@ def test_an_instance_that_ends_ends_the_wait(emulator, store, between_looks, def
 
 
 def test_the_old_state_is_not_returned_as_the_new_one(emulator, store, between_looks):
-    emulator.control("PATCH", "switches", legacy_transition="delayed", transition_delay=3600)
+    emulator.control("PATCH", "flags", legacy_transition="delayed", transition_delay=3600)
     slept = between_looks(lambda: None, lambda: emulator.control("POST", "clock", advance=3600))
 
     result = perform(wait_for_state_change=True, deferrable=False).execute({"task_state_store": store})
@@ -207,7 +207,7 @@ def test_the_old_state_is_not_returned_as_the_new_one(emulator, store, between_l
 
 
 def test_a_state_that_stays_without_activities_has_no_state_after_it(emulator, store, between_looks, monkeypatch):
-    emulator.control("PATCH", "switches", legacy_transition="delayed", transition_delay=3600)
+    emulator.control("PATCH", "flags", legacy_transition="delayed", transition_delay=3600)
     ended_after = "airflow_provider_workflows.triggers.procore_legacy.ENDED_AFTER_SECONDS"
     between_looks(lambda: monkeypatch.setattr(ended_after, 0.0))
 

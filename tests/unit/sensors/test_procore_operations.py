@@ -7,7 +7,7 @@ from datetime import datetime, timedelta, timezone
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSensorTimeout, AirflowSkipException
 
-from airflow_provider_workflows.emulator.world import SWITCHES
+from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.sensors.procore import ProcoreAsyncOperationSensor
@@ -22,7 +22,7 @@ OPERATION = "/async_operations/"
 
 def order(*item_ids: str, delay: float = 0, emulator=None) -> str:
     """Order the start of some items and return the operation."""
-    emulator.control("PATCH", "switches", operation_delay=delay)
+    emulator.control("PATCH", "flags", operation_delay=delay)
     items = [{"item_id": item_id} for item_id in item_ids]
     return ProcoreHook().bulk_start_instances(TOOL, items)["operation_id"]
 
@@ -157,7 +157,7 @@ def test_a_malformed_operation_is_polled_again(emulator, store):
 
 @pytest.mark.parametrize("deferrable", [False, True])
 def test_an_operation_that_is_shown_only_later_is_waited_for(emulator, store, monkeypatch, deferrable):
-    emulator.control("PATCH", "switches", operation_visible_after=300)
+    emulator.control("PATCH", "flags", operation_visible_after=300)
     order("11", emulator=emulator)
     context = {"task_state_store": store}
     if deferrable:
@@ -213,9 +213,9 @@ def test_a_wait_that_times_out_says_that_the_operation_is_not_shown(emulator, st
     assert "Operation 1 was not found" in event["last_poll"]
 
 
-@pytest.mark.parametrize("case", SWITCHES["background_status_case"].values)
+@pytest.mark.parametrize("case", BEHAVIOUR_FLAGS["background_status_case"].values)
 def test_the_status_of_an_operation_counts_in_any_case(emulator, store, case):
-    emulator.control("PATCH", "switches", background_status_case=case)
+    emulator.control("PATCH", "flags", background_status_case=case)
     order("11", "5001", emulator=emulator)
 
     assert operation_sensor().execute({"task_state_store": store})["status"] == "partial_done"

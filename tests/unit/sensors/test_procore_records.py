@@ -26,7 +26,7 @@ US, REVIEWER, DIRECTOR = "integration@example.com", "rita@example.com", "dana@ex
 
 
 def flags(emulator, **values: Any) -> None:
-    emulator.control("PATCH", "switches", **values)
+    emulator.control("PATCH", "flags", **values)
 
 
 def begin(emulator, tool_type: str = JOINT_TOOL, item_id: str = "77") -> str:

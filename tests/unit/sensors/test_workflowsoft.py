@@ -56,7 +56,7 @@ def mode(request) -> str:
 @pytest.fixture(params=["object", "list"])
 def shape(request, emulator) -> str:
     """What a poll answers with: the first instance that waits, or all of them."""
-    emulator.control("PATCH", "switches", new_integration_shape=request.param)
+    emulator.control("PATCH", "flags", new_integration_shape=request.param)
     return request.param
 
 
@@ -87,7 +87,7 @@ def connect(emulator, set_connection):
         connection = emulator.connection("workflowsoft")
         connection["extra"] |= {"new_integrations": mode, **extra}
         set_connection("workflowsoft_default", connection)
-        emulator.control("PATCH", "switches", new_integrations=mode)
+        emulator.control("PATCH", "flags", new_integrations=mode)
 
     return set_both
 
@@ -245,7 +245,7 @@ def test_each_instance_reaches_the_dag_once_over_all_tries(connect, emulator, st
 @pytest.mark.parametrize("nothing", ["204", "null", "empty_object", "empty_list", "not_found"])
 def test_every_form_of_nothing_new_and_of_something_is_read(connect, emulator, mode, store, run, nothing, shape):
     connect(mode)
-    emulator.control("PATCH", "switches", no_new_integration=nothing)
+    emulator.control("PATCH", "flags", no_new_integration=nothing)
     started: list[dict] = []
 
     result = run({"task_state_store": store}, lambda: started.append(person_starts(emulator)), deferrable=True)
@@ -436,7 +436,7 @@ def test_two_tasks_never_get_the_same_consumed_instance(consuming, emulator, sto
 
 
 def test_every_instance_of_a_list_response_is_delivered(consuming, emulator, store):
-    emulator.control("PATCH", "switches", new_integration_shape="list")
+    emulator.control("PATCH", "flags", new_integration_shape="list")
     first, second = person_starts(emulator), person_starts(emulator)
 
     result = sensor().execute({"task_state_store": store})
@@ -446,7 +446,7 @@ def test_every_instance_of_a_list_response_is_delivered(consuming, emulator, sto
 
 def test_kept_instances_are_left_to_the_next_sensor(connect, emulator):
     connect("listed_until_completed")
-    emulator.control("PATCH", "switches", new_integration_shape="list")
+    emulator.control("PATCH", "flags", new_integration_shape="list")
     first, _ = person_starts(emulator), person_starts(emulator)
 
     assert sensor().execute({}) == [result_of(first)]
@@ -475,7 +475,7 @@ def test_a_drain_takes_what_waits_in_every_mode(connect, emulator, store, run, m
 
 
 def test_drain_goes_on_until_empty_and_spares_other_steps(consuming, emulator, store):
-    emulator.control("PATCH", "switches", no_new_integration="not_found")
+    emulator.control("PATCH", "flags", no_new_integration="not_found")
     started = [person_starts(emulator) for _ in range(2)]
 
     rows = sensor(step_id=101, max_instances="10").execute({"task_state_store": store})
@@ -532,7 +532,7 @@ def test_a_fault_ends_a_drain_and_what_came_before_it_is_delivered(
 
 def test_a_fault_of_a_kept_drain_delivers_what_came_before_it(connect, emulator, run, way):
     connect("listed_until_completed")
-    emulator.control("PATCH", "switches", new_integration_shape="list")
+    emulator.control("PATCH", "flags", new_integration_shape="list")
     started: list[dict] = []
 
     def meanwhile() -> None:
@@ -738,7 +738,7 @@ def test_a_consuming_sensor_without_retries_warns_once(
 
 def test_three_server_errors_in_a_row_name_a_wrong_step(connect, emulator, store, run, mode, way, capsys):
     connect(mode)
-    emulator.control("PATCH", "switches", ws_unknown_step="500")
+    emulator.control("PATCH", "flags", ws_unknown_step="500")
 
     with pytest.raises(AirflowSensorTimeout) as timeout:
         run({"task_state_store": store}, step_id=999, timeout=1.5, **way)
@@ -754,7 +754,7 @@ def test_three_server_errors_in_a_row_name_a_wrong_step(connect, emulator, store
 
 @pytest.mark.parametrize("answered", ["404", "nothing"])
 def test_other_responses_for_a_wrong_step_are_an_error_or_nothing(consuming, emulator, store, answered):
-    emulator.control("PATCH", "switches", ws_unknown_step=answered)
+    emulator.control("PATCH", "flags", ws_unknown_step=answered)
 
     with pytest.raises(NotFound if answered == "404" else AirflowSensorTimeout):
         sensor(step_id=999, timeout=0).execute({"task_state_store": store})

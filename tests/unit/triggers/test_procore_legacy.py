@@ -18,7 +18,7 @@ def test_a_gap_between_states_ends_no_wait_before_ten_minutes(emulator, waiting,
     many = emulator.control("POST", "procore/legacy/instances/many", count=30, workflow=LEGACY_WORKFLOW)["ids"]
     act(emulator, "Submit for Approval", "pat@example.com", *many)
     delay = 300 if moves_on else 86400
-    emulator.control("PATCH", "switches", legacy_transition="delayed", transition_delay=delay)
+    emulator.control("PATCH", "flags", legacy_transition="delayed", transition_delay=delay)
 
     async def scenario(waits):
         waits.begin(*(legacy_wait(one, until=["Start"]) for one in many))

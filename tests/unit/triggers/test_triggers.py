@@ -112,16 +112,14 @@ def test_no_trigger_was_forgotten():
 
 
 @pytest.fixture
-def describe(monkeypatch):
-    """What Airflow's statistics were told."""
-    statistics = []
-    monkeypatch.setattr(
-        version_compat, "_report", lambda kind, name, value, tags: statistics.append((name, value, tags))
-    )
-    return statistics
+def statistics(monkeypatch):
+    """The statistics that were reported to Airflow."""
+    reported = []
+    monkeypatch.setattr(version_compat, "_report", lambda kind, name, value, tags: reported.append((name, value, tags)))
+    return reported
 
 
-def test_a_poll_shows_what_it_did_for_whom(clock, product, told):
+def test_a_poll_shows_what_it_did_for_whom(clock, product, statistics):
     def three_requests(hook):
         hook.client.sent += 3
         hook.client.rate = RateLimit(3600, 3000, int(clock.time()) + 1000)
@@ -139,7 +137,7 @@ def test_a_poll_shows_what_it_did_for_whom(clock, product, told):
     clock.run(scenario())
 
     tags = {"connection": "made_up", "product": "made_up", "scope": "scope"}
-    assert [one for one in told if one[1]] == [
+    assert [one for one in statistics if one[1]] == [
         ("workflows.requests", 3, tags),
         ("workflows.polls", 1, tags),
         ("workflows.waits", 4, tags),
@@ -149,7 +147,7 @@ def test_a_poll_shows_what_it_did_for_whom(clock, product, told):
 
 @pytest.mark.usefixtures("airflow_connections")
 @pytest.mark.parametrize(("kind", "ids"), [(v2_wait, ("700001", "5001")), (legacy_wait, ("568150",))])
-def test_the_age_of_the_oldest_step_is_reported(emulator, clock, told, kind, ids):
+def test_the_age_of_the_oldest_step_is_reported(emulator, clock, statistics, kind, ids):
     async def scenario():
         task = wait_for(kind(*ids))
         await asyncio.sleep(10.5 * INTERVAL)
@@ -157,14 +155,14 @@ def test_the_age_of_the_oldest_step_is_reported(emulator, clock, told, kind, ids
 
     clock.run(scenario())
 
-    ages = [value for name, value, _ in told if name == "workflows.oldest_step_age"]
-    products = {tags["product"] for name, _, tags in told}
+    ages = [value for name, value, _ in statistics if name == "workflows.oldest_step_age"]
+    products = {tags["product"] for name, _, tags in statistics}
     assert ages == sorted(ages)
     assert 8 * INTERVAL <= ages[-1] <= 12 * INTERVAL
     assert products == {"procore" if kind is v2_wait else "procore_legacy"}
 
 
-def test_a_time_that_is_none_spoils_no_poll(clock, product, told):
+def test_a_time_that_is_none_spoils_no_poll(clock, product, statistics):
     scope = product.scope()
     for odd in (None, "", "yesterday", 7, {"a": 1}):
         scope.record_step(odd)
@@ -182,7 +180,7 @@ def test_a_time_that_is_none_spoils_no_poll(clock, product, told):
     clock.run(scenario())
 
     assert len(product.polls) == 2
-    assert [name for name, *_ in told if name == "workflows.oldest_step_age"] == []
+    assert [name for name, *_ in statistics if name == "workflows.oldest_step_age"] == []
 
 
 # --- intervals ---

@@ -1,0 +1,1 @@
+"""Procore Workflows v2: its routes, the state machine behind them, and what its responses look like."""

@@ -1,0 +1,1 @@
+"""Workflowsoft: its routes, the state machine behind them, and what its responses look like."""
