@@ -2,8 +2,8 @@
 Terminate the Procore instance of a deferred task that a user has killed.
 
 Airflow calls ``on_kill()`` of a trigger since version 3.3, but not only when a user has killed the task: 3.3.0 to 3.3.2
-call it whenever another triggerer has taken over the trigger (apache/airflow#73454), and later versions still call it if
-the wait has ended in the other triggerer. Therefore the state of the task in Airflow decides whether to terminate.
+call it whenever another triggerer has taken over the trigger (apache/airflow#73454), and later versions still call it
+if the wait has ended in the other triggerer. Therefore the state of the task in Airflow decides whether to terminate.
 """
 
 from __future__ import annotations

@@ -179,9 +179,9 @@ def test_the_log_of_a_wait_shows_step_assignee_and_next_poll(running, page, shot
     time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
     expect(log).to_contain_text("Instance 700001 of item 5001 (purchase_order_contract)")
     expect(log).to_contain_text(re.compile(f"at step 'Director Approval' since {time}, held by dana@example.com"))
-    expect(log).to_contain_text("waited for: complete, terminated")
+    expect(log).to_contain_text("waiting for: complete, terminated")
     expect(log).to_contain_text(
-        re.compile(f"Waiting since {time}, until {time} at most; the triggerer looks every 60 s")
+        re.compile(f"Waiting since {time}, until {time} at most; the triggerer polls every 60 s")
     )
     expect(log).not_to_contain_text("WARNING")
     shot(log, "wait-log")

@@ -35,10 +35,10 @@ def refusal(build, *args, **kwargs) -> str:
     ("kwargs", "text"),
     [
         ({"event": "asked"}, "event must be one of response_requested, instance_changed; got 'asked'."),
-        ({"states": "complete"}, "states does not go with event='response_requested'."),
+        ({"states": "complete"}, "states does not go with event='response_requested'; leave it out or change the event."),
         ({"poll_interval": 0}, "poll_interval must be a number of seconds above 0, or a timedelta; got 0."),
         ({"procore_conn_id": None}, "procore_conn_id is missing or was rendered empty."),
-        ({"tool_type": []}, "tool_type must name a tool, or several."),
+        ({"tool_type": []}, "tool_type must name at least one tool; got none."),
         ({"user_id": ""}, "user_id is missing or was rendered empty."),
     ],
     ids=str,
@@ -58,7 +58,7 @@ def test_of_workflowsoft_too():
 @pytest.mark.parametrize("name", ["", None, 5])
 def test_a_name_that_is_none_is_shown(name):
     assert refusal(workflowsoft_asset, name, step_id="1") == (
-        f"workflowsoft_asset({name!r}): name must be the asset's name, a text; got {name!r}."
+        f"workflowsoft_asset({name!r}): name must be text, the name of the asset; got {name!r}."
     )
 
 
@@ -85,7 +85,7 @@ def test_a_step_is_given_by_two_names_or_by_its_id(names):
     ids=["generator", "iterator", "keys"],
 )
 def test_what_can_be_read_once_only_is_responded_to_with_what_is_allowed(build, kwargs):
-    assert "can be given as a list, a tuple or a set" in refusal(build, NAME, **kwargs)
+    assert "as a list, a tuple or a set" in refusal(build, NAME, **kwargs)
 
 
 @pytest.mark.parametrize(
@@ -104,7 +104,7 @@ def test_what_can_be_read_once_only_is_responded_to_with_what_is_allowed(build, 
 def test_a_returned_template_is_rejected_with_advice(build, kwargs, named):
     said = refusal(build, NAME, **kwargs)
 
-    assert f"{named} is a template, and Airflow renders none in an asset's watcher. Write the value itself: " in said
+    assert f"{named} is a template, which Airflow does not render in an asset's watcher. Give the value" in said
 
 
 def test_a_template_as_a_name_is_rejected():

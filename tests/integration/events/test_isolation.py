@@ -352,7 +352,7 @@ def test_broken_instances_silence_no_other_request(run, emulator, caplog, fault)
     run(scenario)
 
     for instance_id in broken:
-        assert len(warnings(caplog, f"Instance {instance_id} cannot be read")) <= 1
+        assert len(warnings(caplog, f"Polling instance {instance_id} failed")) <= 1
 
 
 BULK = [

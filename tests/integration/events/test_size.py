@@ -8,7 +8,7 @@ import time
 import pytest
 
 from airflow_provider_workflows.rules.procore_events import PARTS, Instances, Requested, short_hash
-from airflow_provider_workflows.triggers.events import FULL_SHARD, SeenEventStore
+from airflow_provider_workflows.triggers.events import MAX_SHARD_BYTES, SeenEventStore
 from airflow_provider_workflows.triggers.procore_events import ProcoreInstanceChangedTrigger
 from tests.integration.events.conftest import MOST_BYTES
 from tests.support.sizes import tenth_and_full
@@ -49,7 +49,7 @@ def test_active_instances_fit_into_the_store(stores, store, number):
     sizes = [len(value) for value in values.values()]
     print(f"{number} instances: {len(sizes)} values, {sum(sizes)} bytes in all, {max(sizes)} in the largest")
     assert facts == []
-    assert max(sizes) <= FULL_SHARD < MOST_BYTES
+    assert max(sizes) <= MAX_SHARD_BYTES < MOST_BYTES
     assert asyncio.run(SeenEventStore(store, "workflows.1").load()) == told
 
 

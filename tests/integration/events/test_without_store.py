@@ -68,7 +68,7 @@ def test_procores_watchers_show_what_happens_from_now_on_and_say_so(emulator, ca
         (payload,) = run_alone(kind(tool_type=TOOL, poll_interval=0.02), act, ready=polled(emulator))
 
     assert [row["item_id"] for row in payload["events"]] == ["990001"]
-    assert len([record for record in caplog.records if "keeps no cursor" in record.message]) == 1
+    assert len([record for record in caplog.records if "stores no cursor" in record.message]) == 1
 
 
 def test_an_outage_does_not_end_it(emulator):

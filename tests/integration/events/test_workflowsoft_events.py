@@ -7,8 +7,10 @@ import logging
 
 import pytest
 
+from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
-from airflow_provider_workflows.triggers import workflowsoft_events
+from airflow_provider_workflows.triggers import workflowsoft_producer
+from airflow_provider_workflows.triggers.asset_journal import AssetJournal
 from airflow_provider_workflows.triggers.workflowsoft_events import WorkflowsoftIntegrationTrigger
 
 DIAGRAM, STEP, STEP_ID = "Event planning", "Check event", "101"
@@ -41,7 +43,7 @@ def connect(emulator, set_connection):
 @pytest.fixture
 def statistics(monkeypatch):
     counted = []
-    count = workflowsoft_events.version_compat.count
+    count = version_compat.count
     monkeypatch.setattr(
         "airflow_provider_workflows.version_compat.count",
         lambda name, *value, **tags: counted.append((name, tags)) or count(name, *value, **tags),
@@ -191,7 +193,7 @@ def test_malformed_row_concerns_only_itself(run, emulator, connect, caplog, odd)
 
     run(scenario)
 
-    assert len([record for record in caplog.records if "a part of the response is left out" in record.message]) <= 1
+    assert len([record for record in caplog.records if "the response is malformed in part" in record.message]) <= 1
 
 
 def second_connection(emulator, set_connection, reading, **changed):
@@ -549,7 +551,7 @@ def test_a_store_that_fails_after_the_poll_loses_nothing(run, emulator, connect,
 
 def test_the_connection_decides_again_after_a_while(run, emulator, connect, monkeypatch):
     connect(CONSUMED)
-    monkeypatch.setattr(workflowsoft_events, "CONNECTION_TTL_SECONDS", 0.0)
+    monkeypatch.setattr(workflowsoft_producer, "CONNECTION_TTL_SECONDS", 0.0)
     first = start(emulator)
 
     async def scenario(triggerer):
@@ -567,13 +569,13 @@ def test_what_is_stopped_before_a_poll_was_made_leaves_no_suspicion(
     run, emulator, connect, stores, statistics, monkeypatch, stopped
 ):
     connect(CONSUMED)
-    poll_starts = workflowsoft_events.AssetJournal.poll_starts
+    poll_starts = AssetJournal.poll_starts
 
     async def slow(journal, *what):
         await poll_starts(journal, *what)
         await asyncio.sleep(0.3)
 
-    monkeypatch.setattr(workflowsoft_events.AssetJournal, "poll_starts", slow)
+    monkeypatch.setattr(AssetJournal, "poll_starts", slow)
 
     async def life(triggerer):
         number = triggerer.watch(integration())
@@ -593,10 +595,10 @@ def test_what_is_stopped_before_a_poll_was_made_leaves_no_suspicion(
 
 @pytest.mark.parametrize("interval", [60, 1800])
 def test_failed_poll_is_never_repeated_before_its_interval(interval):
-    producer = workflowsoft_events.IntegrationProducer(integration(poll_interval=interval))
-    pauses = [0.0]
+    producer = workflowsoft_producer.IntegrationProducer(integration(poll_interval=interval))
+    delays = [0.0]
     for _ in range(5000):
-        pauses.append(producer._delay_after(OSError(), pauses[-1]))
+        delays.append(producer._delay_after(OSError(), delays[-1]))
 
-    assert pauses[1] == min(pauses[1:]) == interval
-    assert max(pauses) == pauses[-1] == max(interval, 600)
+    assert delays[1] == min(delays[1:]) == interval
+    assert max(delays) == delays[-1] == max(interval, 600)

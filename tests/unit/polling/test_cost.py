@@ -214,7 +214,7 @@ def test_active_instances_are_listed_without_a_bulk_history(emulator, waiting, t
     assert statuses == ["done"] * 7 + [None] * 123
     assert changed["instances"] == 2
     assert 7 <= changed[HISTORY] <= 12
-    assert len([record for record in caplog.records if "active ones are listed" in record.message]) == 1
+    assert len([record for record in caplog.records if "lists active instances" in record.message]) == 1
 
 
 def test_change_without_updated_at_is_noticed_by_the_extra_polls(emulator, waiting):
@@ -464,7 +464,7 @@ def test_forbidden_legacy_list_makes_each_wait_poll_and_is_said_once(emulator, w
     # It is believed at the third time, and tried again after an hour.
     assert polls == [{LIST: 1, SHOW: 9}] * 3 + [{SHOW: 9}] * 2
     assert statuses == [None] * 4 + ["done"] + [None] * 4
-    assert len([record for record in caplog.records if "each wait is polled by itself" in record.message]) == 1
+    assert len([record for record in caplog.records if "polling each instance individually" in record.message]) == 1
 
 
 def test_a_legacy_instance_that_is_gone_ends_its_wait_and_no_other(emulator, waiting):

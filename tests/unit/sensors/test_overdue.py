@@ -371,7 +371,7 @@ def test_failing_notifier_stops_neither_other_notifiers_nor_the_wait(emulator, s
     assert [sensor.poke({"task_state_store": store}) for _ in range(2)] == [False] * 2
 
     assert len(heard) == 1
-    assert said().count("on_overdue: no_mail failed; the wait goes on. OSError: no mail today") == 1
+    assert said().count("Calling on_overdue no_mail failed, the wait continues. OSError: no mail today") == 1
 
 
 def test_step_with_a_response_before_the_first_poll_is_not_notified(emulator, store, build, heard):
@@ -434,13 +434,13 @@ def test_wait_log_shows_position_assignees_and_next_poll(emulator, store, said):
 
     assert by_poke == [
         "Instance 700001 of item 5001 (purchase_order_contract) is in_progress at step 'Budget Check' since TIME, "
-        "held by integration@example.com, due TIME; waited for: complete, terminated.",
-        "Waiting since TIME, until TIME at most; the next look is in about 60 s.",
+        "held by integration@example.com, due TIME; waiting for: complete, terminated.",
+        "Waiting since TIME, until TIME at most; will poll again in about 60 s.",
     ]
     assert by_deferral == [
         "Instance 568150 of Contract 1953145 is in state 'Start' since TIME, held by Airflow Integration, due TIME; "
-        "waited for: PO Approved.",
-        "Waiting since TIME, until TIME at most; the triggerer looks every 60 s.",
+        "waiting for: PO Approved.",
+        "Waiting since TIME, until TIME at most; the triggerer polls every 60 s.",
     ]
 
 
@@ -454,7 +454,7 @@ def test_a_wait_says_that_a_step_is_overdue_and_since_when(emulator, store, buil
     build().poke({"task_state_store": store})
 
     look, call, _ = timeless(said())
-    assert "held by integration@example.com, overdue since TIME; waited for" in look
+    assert "held by integration@example.com, overdue since TIME; waiting for" in look
     assert call == "Step 'Budget Check' is overdue: calling on_overdue."
 
 
@@ -478,7 +478,7 @@ async def a_coroutine_function(context): ...
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"on_overdue": None, "overdue_after": 5}, "overdue_after goes with on_overdue"),
+        ({"on_overdue": None, "overdue_after": 5}, "overdue_after needs on_overdue"),
         ({"on_overdue": "mail"}, "on_overdue must be a notifier"),
         (
             {"overdue_after": -1},
@@ -486,7 +486,7 @@ async def a_coroutine_function(context): ...
         ),
         ({"overdue_after": float("nan")}, "got nan"),
         ({"overdue_after": float("inf")}, "got inf"),
-        ({"on_overdue": a_coroutine_function}, "a coroutine function would never run"),
+        ({"on_overdue": a_coroutine_function}, "is a coroutine function"),
         ({"overdue_after": "3 days"}, "got '3 days'"),
     ],
 )
