@@ -102,4 +102,4 @@ def procore_asset(
 def _reject(event: str, **parameters: Any) -> None:
     for name, value in parameters.items():
         if value is not None:
-            raise ConfigurationError(f"{name} does not go with event={event!r}; leave it out or change the event.")
+            raise ConfigurationError(f"{name} does not go with event={event!r}; omit it.")

@@ -17,7 +17,7 @@ from airflow_provider_workflows.rules.poll_journal import PollJournal
 from airflow_provider_workflows.triggers.workflowsoft import report_loss
 
 if TYPE_CHECKING:
-    from airflow_provider_workflows.rules.poll_journal import Instance, Stretch
+    from airflow_provider_workflows.rules.poll_journal import Stretch
     from airflow_provider_workflows.version_compat import AssetStore
 
 log = logging.getLogger(__name__)
