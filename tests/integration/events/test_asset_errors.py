@@ -43,32 +43,32 @@ def refusal(build, *args, **kwargs) -> str:
     ],
     ids=str,
 )
-def test_the_function_and_the_asset_are_named(kwargs, text):
+def test_error_names_the_function_and_the_asset(kwargs, text):
     said = refusal(procore_asset, NAME, **{"tool_type": TOOL, **kwargs})
 
     assert said == f"procore_asset({NAME!r}): {text}"
 
 
-def test_of_workflowsoft_too():
+def test_error_names_the_workflowsoft_function_and_the_asset():
     assert refusal(workflowsoft_asset, "vendors", step_id="1", max_instances=0) == (
         "workflowsoft_asset('vendors'): max_instances must be from 1 to 500; got 0."
     )
 
 
 @pytest.mark.parametrize("name", ["", None, 5])
-def test_a_name_that_is_none_is_shown(name):
+def test_error_shows_an_invalid_name(name):
     assert refusal(workflowsoft_asset, name, step_id="1") == (
         f"workflowsoft_asset({name!r}): name must be text, the name of the asset; got {name!r}."
     )
 
 
 @pytest.mark.parametrize("name", ["self", "a" * 1501])
-def test_what_airflow_rejects_names_the_asset_too(name):
+def test_error_of_airflow_names_the_asset(name):
     assert refusal(procore_asset, name, tool_type=TOOL).startswith(f"procore_asset({name!r}): ")
 
 
 @pytest.mark.parametrize("names", [("step",), ("diagram",), (), ("step", "step_id"), ("diagram", "step", "step_id")])
-def test_a_step_is_given_by_two_names_or_by_its_id(names):
+def test_step_is_given_by_diagram_and_step_or_by_its_id(names):
     said = refusal(workflowsoft_asset, "vendors", **dict.fromkeys(names, "1"))
 
     given = " and ".join(names) or "nothing"
@@ -84,7 +84,7 @@ def test_a_step_is_given_by_two_names_or_by_its_id(names):
     ],
     ids=["generator", "iterator", "keys"],
 )
-def test_what_can_be_read_once_only_is_responded_to_with_what_is_allowed(build, kwargs):
+def test_iterator_is_rejected_with_the_allowed_types(build, kwargs):
     assert "as a list, a tuple or a set" in refusal(build, NAME, **kwargs)
 
 
@@ -101,7 +101,7 @@ def test_what_can_be_read_once_only_is_responded_to_with_what_is_allowed(build, 
     ],
     ids=lambda value: getattr(value, "__name__", None),
 )
-def test_a_returned_template_is_rejected_with_advice(build, kwargs, named):
+def test_template_is_rejected_with_advice(build, kwargs, named):
     said = refusal(build, NAME, **kwargs)
 
     assert f"{named} is a template, which Airflow does not render in an asset's watcher. Give the value" in said

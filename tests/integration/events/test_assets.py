@@ -69,7 +69,7 @@ def test_an_asset_for_an_integration_step():
     assert isinstance(watcher(asset), WorkflowsoftIntegrationTrigger)
 
 
-def test_a_short_interval_is_taken_where_the_server_is_not_known_yet():
+def test_short_interval_is_accepted_before_the_server_is_known():
     """How often a server that is not on this machine is polled is known when it is polled."""
     assert watcher(workflowsoft_asset("vendors", step_id=101, poll_interval=1)).poll_interval == 1.0
 
@@ -154,7 +154,7 @@ def test_misspelt_argument_of_a_watcher_is_rejected(cls):
     ],
     ids=lambda asset: asset.name,
 )
-def test_a_watcher_is_the_same_after_its_way_through_the_database(asset):
+def test_watcher_survives_a_round_trip_through_the_database(asset):
     _, kwargs = watcher(asset).serialize()
     again = type(watcher(asset))(**json.loads(json.dumps(kwargs)))
 
@@ -187,7 +187,7 @@ def test_a_watcher_is_the_same_after_its_way_through_the_database(asset):
     ],
     ids=str,
 )
-def test_what_is_wrong_with_an_asset_of_procore_is_named(kwargs, named):
+def test_wrong_parameter_of_a_procore_asset_is_named(kwargs, named):
     with pytest.raises(ConfigurationError, match=named):
         procore_asset(**{"name": "asset", "tool_type": TOOL, **kwargs})
 
@@ -208,12 +208,12 @@ def test_what_is_wrong_with_an_asset_of_procore_is_named(kwargs, named):
     ],
     ids=str,
 )
-def test_what_is_wrong_with_an_asset_of_workflowsoft_is_named(kwargs, named):
+def test_wrong_parameter_of_a_workflowsoft_asset_is_named(kwargs, named):
     with pytest.raises(ConfigurationError, match=named):
         workflowsoft_asset("asset", **kwargs)
 
 
-def test_an_airflow_that_cannot_watch_says_which_one_can(monkeypatch):
+def test_old_airflow_is_rejected_with_the_required_version(monkeypatch):
     monkeypatch.setattr(events, "CAN_WATCH_ASSETS", False)
 
     for build in (
@@ -230,7 +230,7 @@ def test_airflow_rejects_an_asset_with_half_a_uri(uri):
         Asset(name="a", uri=uri)
 
 
-def test_airflow_takes_the_uris_of_our_assets():
+def test_airflow_accepts_the_uris_of_the_assets():
     assert Asset(name="a", uri="procore://conn/instance_changed/a").uri == "procore://conn/instance_changed/a"
 
 

@@ -51,7 +51,7 @@ def changes(triggerer, asset="changes"):
 # --- somebody's response is requested -----------------------------------------------------------------------
 
 
-def test_what_asks_already_at_the_first_start_is_reported(run, emulator):
+def test_open_requests_are_emitted_at_the_first_start(run, emulator):
     async def scenario(triggerer):
         triggerer.watch(requested())
         await triggerer.polls(3)
@@ -75,7 +75,7 @@ def test_what_asks_already_at_the_first_start_is_reported(run, emulator):
     }
 
 
-def test_a_new_request_is_reported_once(run, emulator):
+def test_new_request_is_emitted_once(run, emulator):
     async def scenario(triggerer):
         triggerer.watch(requested())
         await triggerer.until(lambda: triggerer.payloads)
@@ -88,7 +88,7 @@ def test_a_new_request_is_reported_once(run, emulator):
     assert [row["instance_id"] for row in triggerer.events()] == [INSTANCE, triggerer.new]
 
 
-def test_one_event_shows_of_all_that_a_poll_has_found(run, emulator):
+def test_one_event_has_all_requests_of_a_poll(run, emulator):
     for number in range(3):
         start(emulator, str(990001 + number))
 
@@ -101,7 +101,7 @@ def test_one_event_shows_of_all_that_a_poll_has_found(run, emulator):
     assert [len(payload["events"]) for _, payload in triggerer.payloads] == [4]
 
 
-def test_what_is_more_than_an_event_holds_comes_with_the_next_poll(run, emulator, monkeypatch):
+def test_surplus_of_an_event_is_emitted_after_the_next_poll(run, emulator, monkeypatch):
     monkeypatch.setattr(procore_events, "MAX_FACTS", 2)
     for number in range(4):
         start(emulator, str(990001 + number))
@@ -116,7 +116,7 @@ def test_what_is_more_than_an_event_holds_comes_with_the_next_poll(run, emulator
     assert len(set(triggerer.event_ids())) == 5
 
 
-def test_after_a_restart_only_what_came_meanwhile_is_reported(run, emulator):
+def test_only_new_requests_are_emitted_after_a_restart(run, emulator):
     async def first(triggerer):
         triggerer.watch(requested())
         await triggerer.until(lambda: triggerer.payloads)
@@ -133,7 +133,7 @@ def test_after_a_restart_only_what_came_meanwhile_is_reported(run, emulator):
     assert run(second).events() == []
 
 
-def test_an_event_that_airflow_never_got_is_redelivered_by_the_same_id(run, emulator, stores):
+def test_request_event_that_airflow_lost_is_redelivered_with_its_id(run, emulator, stores):
     async def scenario(triggerer):
         triggerer.watch(requested())
         await triggerer.until(lambda: triggerer.payloads)
@@ -147,7 +147,7 @@ def test_an_event_that_airflow_never_got_is_redelivered_by_the_same_id(run, emul
     assert stores.keys("requests") != []
 
 
-def test_what_asks_no_longer_is_forgotten_and_asks_again_by_another_id(run, emulator, stores):
+def test_repeated_request_has_another_id(run, emulator, stores):
     async def scenario(triggerer):
         triggerer.watch(requested())
         await triggerer.until(lambda: len(triggerer.payloads) == 1)
@@ -178,7 +178,7 @@ def test_a_user_can_be_named_by_login(run, emulator):
 # --- an instance has changed --------------------------------------------------------------------------------
 
 
-def test_what_is_there_at_the_first_start_is_no_event(run, emulator, stores):
+def test_instances_at_the_first_start_are_not_emitted(run, emulator, stores):
     async def scenario(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(3)
@@ -187,7 +187,7 @@ def test_what_is_there_at_the_first_start_is_no_event(run, emulator, stores):
     assert stores.keys("changes") != []
 
 
-def test_an_instance_is_reported_from_its_start_to_its_end(run, emulator):
+def test_instance_is_emitted_from_its_start_to_its_end(run, emulator):
     async def scenario(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(2)
@@ -237,7 +237,7 @@ def test_changes_are_the_same_in_either_order_of_events(run, emulator, order):
     assert {"decision", "item_status"} <= set(ended["changed"])
 
 
-def test_a_state_that_comes_round_again_is_another_event(run, emulator):
+def test_repeated_state_is_another_event(run, emulator):
     async def scenario(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(2)
@@ -270,7 +270,7 @@ def test_change_event_that_airflow_lost_is_redelivered_with_its_id(run, emulator
     assert run(baseline).events() == []
 
 
-def test_what_ended_while_no_triggerer_ran_is_reported(run, emulator):
+def test_end_while_no_triggerer_runs_is_emitted(run, emulator):
     async def baseline(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(2)
@@ -319,7 +319,7 @@ def test_redelivered_start_event_keeps_its_id(run, emulator):
     assert (again["change"], moved["change"]) == ("started", "changed")
 
 
-def test_a_change_is_reported_when_the_one_before_it_is_stored(run, emulator):
+def test_change_is_emitted_when_the_previous_one_is_stored(run, emulator):
     """Or it had another id when it is told again, for after a kill there is no change before it."""
 
     async def baseline(triggerer):
@@ -366,7 +366,7 @@ def told_of(rows):
     return [(row["change"], row["state"]) for row in rows]
 
 
-def test_what_ends_while_a_poll_reads_is_reported_once_and_as_ended():
+def test_instance_that_ends_during_a_poll_is_emitted_as_ended_once():
     """The list still has it, its history says that it is over."""
     watcher = changed()
     told, _ = watcher.news({}, found(LISTED, {INSTANCE: HERE}, {}), is_first=True)
@@ -408,7 +408,7 @@ def test_listed_instance_never_read_as_active_is_emitted_at_its_end(shown, end, 
     assert stored_instances(told) == {}
 
 
-def test_what_was_listed_and_is_read_later_has_started():
+def test_instance_read_later_than_listed_has_started():
     watcher = changed()
     told, _ = watcher.news({}, found({}, {}, {}), is_first=True)
     told, _ = watcher.news(told, found(LISTED, {}, {}), is_first=False)
@@ -418,7 +418,7 @@ def test_what_was_listed_and_is_read_later_has_started():
     assert watcher.news(told, found(LISTED, {INSTANCE: HERE}, {}), is_first=False) == (told, [])
 
 
-def test_what_is_more_than_an_event_holds_is_not_lost_when_it_ends(monkeypatch):
+def test_surplus_of_an_event_is_not_lost_when_it_ends(monkeypatch):
     monkeypatch.setattr(procore_events, "MAX_FACTS", 2)
     ids = ["1", "2", "3", "4"]
     listed = {one: (HERE_IS, one) for one in ids}
@@ -433,7 +433,7 @@ def test_what_is_more_than_an_event_holds_is_not_lost_when_it_ends(monkeypatch):
     assert sorted(rows) == sorted((change, one) for one in ids for change in ("started", "ended"))
 
 
-def test_what_is_hidden_from_us_is_gone(run, emulator, monkeypatch):
+def test_hidden_instance_is_gone(run, emulator, monkeypatch):
     monkeypatch.setenv("AIRFLOW__WORKFLOWS__REJECTION_PATIENCE", "0")
 
     async def scenario(triggerer):
@@ -448,7 +448,7 @@ def test_what_is_hidden_from_us_is_gone(run, emulator, monkeypatch):
     assert (row["change"], row["instance_id"], row["item_id"], row["state"]) == ("gone", INSTANCE, "5001", None)
 
 
-def test_filters_decide_what_is_reported_and_not_what_is_read(run, emulator):
+def test_filters_affect_emitted_events_and_not_reading(run, emulator):
     watchers = {
         "all": {},
         "ends": {"changes": "ended"},
@@ -539,7 +539,7 @@ def test_changes_are_emitted_with_any_bulk_history(run, emulator, caplog, flag):
     assert len(said) == (flag == "absent")
 
 
-def test_without_a_bulk_history_a_poll_reads_a_few_singly(run, emulator, monkeypatch):
+def test_poll_reads_a_few_individually_without_a_bulk_history(run, emulator, monkeypatch):
     monkeypatch.setattr(polls, "REREAD_INSTANCES", 2)
     emulator.control("PATCH", "flags", bulk_history="absent")
     for number in range(6):
@@ -580,7 +580,7 @@ def test_a_bulk_history_that_is_there_later_is_used_then(run, emulator, monkeypa
     assert [row[:2] for row in changes(run(scenario))] == [(INSTANCE, "changed")]
 
 
-def test_one_that_the_server_cannot_response_for_keeps_back_no_other(run, emulator):
+def test_instance_with_a_server_error_delays_no_other(run, emulator):
     emulator.control("PATCH", "flags", bulk_history="absent")
     new = start(emulator)
 
@@ -617,7 +617,7 @@ def test_unreadable_request_delays_no_other_and_is_not_forgotten(run, emulator):
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
-def test_what_could_not_be_read_for_a_moment_is_not_redelivered(run, emulator, status):
+def test_instance_unread_in_one_poll_is_not_redelivered(run, emulator, status):
     emulator.control("POST", "procore/instances/many", count=20, tool_type=TOOL)
 
     async def scenario(triggerer):
@@ -632,7 +632,7 @@ def test_what_could_not_be_read_for_a_moment_is_not_redelivered(run, emulator, s
     assert len(triggerer.event_ids()) == len(set(triggerer.event_ids())) == 21
 
 
-def test_a_restart_in_an_outage_shows_nothing_again(run, emulator):
+def test_restart_during_an_outage_redelivers_nothing(run, emulator):
     emulator.control("POST", "procore/instances/many", count=20, tool_type=TOOL)
 
     async def scenario(triggerer):
@@ -722,7 +722,7 @@ def test_a_store_that_cannot_be_written_is_written_later(run, emulator, stores):
     assert len(run(scenario).payloads) == 1
 
 
-def test_watcher_without_a_store_keeps_no_cursor_and_delays_no_other(run, emulator, stores):
+def test_watcher_without_a_store_delays_no_other(run, emulator, stores):
     async def scenario(triggerer):
         triggerer.watch(requested(asset="stored"))
         triggerer.watch(requested(asset="lost"))

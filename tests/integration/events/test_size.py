@@ -76,7 +76,7 @@ def test_change_of_one_of_many_instances_writes_one_value(stores, store, number)
 
 
 @tenth_and_full("number", MANY)
-def test_saving_many_instances_does_not_hold_the_event_loop(stores, store, number):
+def test_saving_many_instances_does_not_block_the_event_loop(stores, store, number):
     trigger = ProcoreInstanceChangedTrigger(tool_type="purchase_order_contract")
     told, _ = trigger.news({}, snapshot(number), is_first=True)
     gaps = []

@@ -60,7 +60,7 @@ async def nothing():
 
 
 @pytest.mark.parametrize("kind", [ProcoreResponseRequestedTrigger, ProcoreInstanceChangedTrigger])
-def test_procores_watchers_show_what_happens_from_now_on_and_say_so(emulator, caplog, kind):
+def test_procore_watchers_emit_from_now_on_and_log_it(emulator, caplog, kind):
     async def act():
         emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="990001")
 
@@ -71,7 +71,7 @@ def test_procores_watchers_show_what_happens_from_now_on_and_say_so(emulator, ca
     assert len([record for record in caplog.records if "stores no cursor" in record.message]) == 1
 
 
-def test_an_outage_does_not_end_it(emulator):
+def test_outage_does_not_end_a_watcher_without_a_store(emulator):
     async def act():
         emulator.control("POST", "faults", path="/workflows/", status=500, times=4)
         emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="990001")
@@ -112,7 +112,7 @@ def test_consuming_reads_are_not_polled_on_this_version(emulator, set_connection
     [(("one", "two"), None), (("one",), "another")],
     ids=["several assets and none named", "another asset named"],
 )
-def test_where_it_is_not_clear_whose_store_it_is_nothing_is_polled(emulator, stores, caplog, assets, named):
+def test_watcher_of_several_assets_without_a_name_does_not_poll(emulator, stores, caplog, assets, named):
     trigger = ProcoreResponseRequestedTrigger(tool_type=TOOL, poll_interval=0.02, asset=named)
     trigger.asset_state_store = stores.of(*assets)
 

@@ -88,7 +88,7 @@ def one(asset="step", number=1, **kwargs):
 # --- kept until completed -----------------------------------------------------------------------------------
 
 
-def test_an_open_instance_is_reported_once(run, emulator, connect):
+def test_open_instance_is_emitted_once(run, emulator, connect):
     connect(KEPT)
     first = start(emulator)
 
@@ -108,7 +108,7 @@ def test_an_open_instance_is_reported_once(run, emulator, connect):
     assert polls(emulator) > 3
 
 
-def test_after_a_restart_only_new_instances_are_reported(run, emulator, connect):
+def test_only_new_instances_are_emitted_after_a_restart(run, emulator, connect):
     connect(KEPT)
     emulator.control("PATCH", "flags", new_integration_shape="list")
     first = start(emulator)
@@ -125,7 +125,7 @@ def test_an_event_that_airflow_never_got_is_redelivered(run, emulator, connect):
     assert run(one(), persists=False).events() == run(one()).events() != []
 
 
-def test_one_that_was_hidden_behind_another_is_not_redelivered(run, emulator, connect):
+def test_instance_hidden_behind_another_is_not_redelivered(run, emulator, connect):
     connect(KEPT)
     first, second = start(emulator), start(emulator)
 
@@ -139,7 +139,7 @@ def test_one_that_was_hidden_behind_another_is_not_redelivered(run, emulator, co
     run(scenario)
 
 
-def test_several_assets_are_polled_together_and_reported_each(run, emulator, connect):
+def test_several_assets_share_a_poll_and_each_gets_its_event(run, emulator, connect):
     connect(KEPT)
     first = start(emulator)
 
@@ -221,7 +221,7 @@ def test_two_connections_of_one_account_are_noticed(run, emulator, connect, set_
     assert len([record for record in caplog.records if "watched twice" in record.message]) <= 2
 
 
-def test_two_connections_of_one_account_take_nothing_away(run, emulator, connect, set_connection, caplog):
+def test_two_connections_of_one_account_take_no_instances(run, emulator, connect, set_connection, caplog):
     connect(CONSUMED)
     second_connection(emulator, set_connection, CONSUMED)
 
@@ -236,7 +236,7 @@ def test_two_connections_of_one_account_take_nothing_away(run, emulator, connect
     assert emitted(run(scenario), "two") == []
 
 
-def test_connections_of_two_users_are_not_taken_for_one(run, emulator, connect, set_connection, caplog):
+def test_connections_of_two_users_are_distinguished(run, emulator, connect, set_connection, caplog):
     connect(KEPT)
     token = WorkflowsoftHook().get_api_token()
     second_connection(emulator, set_connection, KEPT, login=None, password=token)
@@ -255,7 +255,7 @@ def test_connections_of_two_users_are_not_taken_for_one(run, emulator, connect, 
 # --- consumed on read ---------------------------------------------------------------------------------------
 
 
-def test_what_is_read_is_reported_and_then_forgotten(run, emulator, connect, stores):
+def test_received_instance_is_emitted_and_then_forgotten(run, emulator, connect, stores):
     connect(CONSUMED)
     ids = [start(emulator) for _ in range(3)]
 
@@ -269,7 +269,7 @@ def test_what_is_read_is_reported_and_then_forgotten(run, emulator, connect, sto
     assert (entry["received"], entry["possibly_lost"]) == ([], [])
 
 
-def test_no_poll_is_made_that_was_not_stored_before(run, emulator, connect, stores):
+def test_no_poll_starts_before_its_intent_is_stored(run, emulator, connect, stores):
     connect(CONSUMED)
     first = start(emulator)
     stores.fails = lambda what, asset, key: what == "set"
@@ -284,7 +284,7 @@ def test_no_poll_is_made_that_was_not_stored_before(run, emulator, connect, stor
     run(scenario)
 
 
-def test_what_was_received_is_stored_before_it_is_reported(run, emulator, connect, stores):
+def test_received_instance_is_stored_before_it_is_emitted(run, emulator, connect, stores):
     connect(CONSUMED)
     first = start(emulator)
     noted = []
@@ -301,7 +301,7 @@ def test_what_was_received_is_stored_before_it_is_reported(run, emulator, connec
     assert [row[0] for row in noted[0]] == [first]
 
 
-def test_what_airflow_never_got_is_redelivered_after_a_kill(run, emulator, connect, stores):
+def test_event_that_airflow_lost_is_redelivered_after_a_kill(run, emulator, connect, stores):
     connect(CONSUMED)
     first = start(emulator)
 
@@ -341,7 +341,7 @@ def test_a_kill_before_the_poll_loses_nothing_and_is_suspected(run, emulator, co
     assert ("workflows.suspected_lost_delivery", {"step_id": STEP_ID}) in statistics
 
 
-def test_a_kill_while_the_response_is_on_its_way_is_a_possible_loss(run, emulator, connect, stores, statistics, caplog):
+def test_kill_before_the_response_arrives_is_a_possible_loss(run, emulator, connect, stores, statistics, caplog):
     connect(CONSUMED)
     lost = start(emulator)
     emulator.control("POST", "faults", path="new-integrations", delay=0.5, after=True, times=1)
@@ -402,7 +402,7 @@ def test_watcher_replaced_during_a_response_loses_nothing(run, emulator, connect
     assert "workflows.suspected_lost_delivery" not in [name for name, _ in statistics]
 
 
-def test_two_watchers_of_an_asset_for_a_moment_suspect_no_loss(run, emulator, connect, statistics):
+def test_overlapping_watchers_of_an_asset_suspect_no_loss(run, emulator, connect, statistics):
     """Airflow starts the new watcher before it takes the old one away."""
     connect(CONSUMED)
 
@@ -457,7 +457,7 @@ def test_a_poll_that_was_rejected_is_no_loss(run, emulator, connect, fault):
     assert triggerer.payloads[0][1]["possibly_lost"] == []
 
 
-def test_what_can_be_read_of_a_malformed_response_is_reported(run, emulator, connect):
+def test_readable_part_of_a_malformed_response_is_emitted(run, emulator, connect):
     connect(CONSUMED)
     answer = [{"IntegrationInstanceId": 7, "ProcessInstanceId": 8}, "odd"]
     emulator.control("POST", "faults", path="new-integrations", status=200, json=answer)
@@ -500,7 +500,7 @@ def test_watcher_that_joins_during_a_poll_gets_its_events(run, emulator, connect
     assert emitted(triggerer, "two") == [first]
 
 
-def test_a_step_that_is_named_in_two_ways_is_polled_by_one_only(run, emulator, connect, caplog):
+def test_step_identified_in_two_ways_is_polled_by_one_watcher(run, emulator, connect, caplog):
     connect(CONSUMED)
 
     async def scenario(triggerer):
@@ -549,7 +549,7 @@ def test_a_store_that_fails_after_the_poll_loses_nothing(run, emulator, connect,
     assert journal(stores)["received"] == []
 
 
-def test_the_connection_decides_again_after_a_while(run, emulator, connect, monkeypatch):
+def test_changed_connection_applies_after_its_ttl(run, emulator, connect, monkeypatch):
     connect(CONSUMED)
     monkeypatch.setattr(workflowsoft_producer, "CONNECTION_TTL_SECONDS", 0.0)
     first = start(emulator)
@@ -565,9 +565,7 @@ def test_the_connection_decides_again_after_a_while(run, emulator, connect, monk
 
 
 @pytest.mark.parametrize("stopped", ["the watcher", "the triggerer"])
-def test_what_is_stopped_before_a_poll_was_made_leaves_no_suspicion(
-    run, emulator, connect, stores, statistics, monkeypatch, stopped
-):
+def test_stop_before_a_poll_suspects_no_loss(run, emulator, connect, stores, statistics, monkeypatch, stopped):
     connect(CONSUMED)
     poll_starts = AssetJournal.poll_starts
 

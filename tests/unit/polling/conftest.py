@@ -1,4 +1,4 @@
-"""Polls of a made-up product, waits on the emulator, and time that takes no time."""
+"""Polls of an invented API, waits on the emulator, and virtual time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Histories in bulk: what is remembered of the items that spoil a call, and for whom."""
+"""Histories in bulk: which items make a request fail, and how long the reader remembers them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PLACE = ("purchase_order_contract", "1001")
 
 
 @pytest.fixture
-def odd_item(emulator):
-    emulator.control("POST", "faults", method="POST", path="/bulk_history$", status=400, json={"error": "odd item"})
+def failing_item(emulator):
+    emulator.control("POST", "faults", method="POST", path="/bulk_history$", status=400, json={"error": "bad item"})
 
 
-@pytest.mark.usefixtures("odd_item")
-def test_rejected_item_goes_in_no_call_until_another_place_is_read():
+@pytest.mark.usefixtures("failing_item")
+def test_rejected_item_is_requested_again_only_for_another_place():
     reader, hook = BulkHistoryReader(), ProcoreHook("procore_default")
     assert reader.start(*PLACE, ["5001"]) == {}
     (rejection,) = reader.read_next(hook).values()
@@ -29,8 +29,8 @@ def test_rejected_item_goes_in_no_call_until_another_place_is_read():
     assert reader.start("generic_tool_item", "1001", ["5001"]) == {}
 
 
-@pytest.mark.usefixtures("odd_item")
-def test_who_reports_each_item_reads_a_rejected_one_again():
+@pytest.mark.usefixtures("failing_item")
+def test_rejected_item_is_read_again_with_on_failure():
     failures = []
     reader = BulkHistoryReader(on_failure=lambda failure, items: failures.append((type(failure), items)))
     hook = ProcoreHook("procore_default")

@@ -1,4 +1,4 @@
-"""Thousands of waits: the event loop stays free, and who leaves leaves nothing behind."""
+"""Thousands of waits: the event loop stays free, and waits that end leave nothing behind."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever joins, leaves and fails: every verdict is delivered exactly once, and nobody waits for ever."""
+"""Random joins, ends and errors: each result is delivered exactly once, and no wait hangs."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever goes wrong for a while, or for one of them: the waits go on, and what decides is noticed."""
+"""After temporary errors, of all waits or of one, the waits continue and notice the decision."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def test_stream_rejected_for_weeks_resumes_once_permitted(clock, product):
     assert clock.run(scenario()) == ["fine"]
 
 
-def test_what_is_rejected_is_never_asked_more_often_than_its_interval(clock, product):
+def test_rejected_scope_is_polled_at_most_once_per_interval(clock, product):
     product.next = [reject] * 8
 
     async def scenario():
@@ -196,7 +196,7 @@ def test_malformed_row_of_a_bulk_history_concerns_its_item_only(emulator, waitin
     assert calm == {BULK: 1, HISTORY: 1}
 
 
-def test_item_without_bulk_histories_is_polled_by_itself(emulator, waiting):
+def test_item_without_bulk_histories_is_polled_individually(emulator, waiting):
     ((instance_id, item_id),) = start(emulator, 1)
     nothing = {"data": [{"item_id": item_id, "instances": []}]}
     emulator.control("POST", "faults", path="bulk_history$", status=200, json=nothing, times=10**6)
@@ -407,7 +407,7 @@ def test_legacy_instance_with_an_object_status_is_shown(emulator, waiting, monke
     assert statuses == ["done", None, None, None, None]
 
 
-def test_poll_failed_at_the_histories_is_repeated_without_a_change(emulator, waiting):
+def test_poll_that_failed_at_the_histories_is_repeated(emulator, waiting):
     one, *others = legacy(emulator, 3)
     act = {"activity": "Submit for Approval", "login": "integration@example.com"}
     emulator.control("POST", "procore/legacy/instances/perform-many", ids=[one], **act)
@@ -454,7 +454,7 @@ def test_decision_is_noticed_before_all_new_waits_were_polled(emulator, clock):
 # --- what a task's log shows ---
 
 
-def test_a_change_of_step_or_assignees_is_one_line_in_the_log(emulator, waiting, capsys):
+def test_change_of_step_or_assignees_is_logged_once(emulator, waiting, capsys):
     def lines():
         return [line for line in capsys.readouterr().out.splitlines() if "Waiting for" in line]
 

@@ -100,7 +100,7 @@ def days_pass(emulator, monkeypatch):
 # --- once for each occurrence of a step ---
 
 
-def test_a_poking_wait_shows_once_for_each_step_that_becomes_overdue(emulator, store, build, heard):
+def test_poking_wait_notifies_once_for_each_overdue_step(emulator, store, build, heard):
     sensor, context = build(), {"task_state_store": store}
     sensor.poke(context)
     assert heard == []
@@ -117,7 +117,7 @@ def test_a_poking_wait_shows_once_for_each_step_that_becomes_overdue(emulator, s
     assert sensor.poke(context).xcom_value["state"] == "complete"
 
 
-def test_a_rescheduled_wait_shows_once_over_its_stretches_and_tries(emulator, store, build, heard):
+def test_rescheduled_wait_notifies_once_over_all_pokes_and_tries(emulator, store, build, heard):
     later(emulator)
 
     ti = SimpleNamespace(get_first_reschedule_date=lambda context: None, max_tries=None, try_number=1)
@@ -158,7 +158,7 @@ def resumed(sensor, context, event):
     return deferral.value.trigger
 
 
-def test_without_a_store_the_trigger_carries_notices_and_deadline(emulator, build, heard):
+def test_trigger_carries_known_steps_and_deadline_without_a_store(emulator, build, heard):
     trigger = deferred(build(), {}).trigger
     later(emulator)
 
@@ -173,7 +173,7 @@ def test_without_a_store_the_trigger_carries_notices_and_deadline(emulator, buil
     assert once_more.overdue_watch["known"] == [attention["step_occurrence_id"] for attention in heard]
 
 
-def test_a_retry_does_not_show_again_but_a_cleared_task_does(emulator, store, build, heard):
+def test_retry_does_not_notify_again_but_a_cleared_task_does(emulator, store, build, heard):
     class Try:
         max_tries = 1
 
@@ -374,7 +374,7 @@ def test_failing_notifier_stops_neither_other_notifiers_nor_the_wait(emulator, s
     assert said().count("Calling on_overdue no_mail failed, the wait continues. OSError: no mail today") == 1
 
 
-def test_step_with_a_response_before_the_first_poll_is_not_notified(emulator, store, build, heard):
+def test_step_responded_to_before_the_first_poll_is_not_overdue(emulator, store, build, heard):
     context = {"task_state_store": store}
     trigger = deferred(build(), context).trigger
     later(emulator)
@@ -387,7 +387,7 @@ def test_step_with_a_response_before_the_first_poll_is_not_notified(emulator, st
     assert again.overdue_watch["next"]["step"] == "Director Approval"
 
 
-def test_a_step_is_reported_also_where_the_worker_cannot_poll(emulator, store, build, heard, monkeypatch):
+def test_overdue_step_is_notified_even_if_the_worker_cannot_poll(emulator, store, build, heard, monkeypatch):
     context = {"task_state_store": store}
     trigger = deferred(build(), context).trigger
     later(emulator)
@@ -402,7 +402,7 @@ def test_a_step_is_reported_also_where_the_worker_cannot_poll(emulator, store, b
     assert [(attention["step"], attention["assignees"]) for attention in heard] == [("Budget Check", [])]
 
 
-def test_the_deadline_still_ends_a_wait_that_people_were_reported_of(emulator, store, build, heard):
+def test_deadline_ends_a_wait_after_a_notification(emulator, store, build, heard):
     context = {"task_state_store": store}
     event = {**first_event_of_overdue(emulator, build, context), "deadline": "2026-01-01T00:00:00+00:00"}
 
@@ -448,7 +448,7 @@ def timeless(lines: list[str]) -> list[str]:
     return [re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", line) for line in lines]
 
 
-def test_a_wait_says_that_a_step_is_overdue_and_since_when(emulator, store, build, said):
+def test_wait_log_shows_since_when_a_step_is_overdue(emulator, store, build, said):
     later(emulator)
 
     build().poke({"task_state_store": store})
@@ -458,7 +458,7 @@ def test_a_wait_says_that_a_step_is_overdue_and_since_when(emulator, store, buil
     assert call == "Step 'Budget Check' is overdue: calling on_overdue."
 
 
-def test_a_task_that_waits_has_its_link_already(emulator, store, set_connection):
+def test_waiting_task_has_its_link(emulator, store, set_connection):
     connection = emulator.connection("procore")
     connection["extra"]["item_url"] = "https://app.example.com/{tool_type}/{item_id}"
     set_connection("procore_default", connection)
@@ -534,7 +534,7 @@ run = tells_of_overdue_steps()
 
 
 @pytest.mark.usefixtures("airflow_db")
-def test_a_mapped_wait_leaves_word_in_workflowsoft_and_goes_on(emulator, monkeypatch, tmp_path):
+def test_mapped_wait_creates_a_workflowsoft_task_and_continues(emulator, monkeypatch, tmp_path):
     (tmp_path / "dags.py").write_text(DAGS)
     monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(tmp_path))
     monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path))
@@ -579,11 +579,11 @@ ASKED = [
         ({}, ()),
     ],
 )
-def test_a_step_is_held_by_the_responders_who_have_not_responded_to(details, assignees):
+def test_step_is_pending_with_responders_without_a_response(details, assignees):
     assert procore.pending_step_of(step(**details)).assignees == assignees
 
 
-def test_no_one_holds_what_has_ended():
+def test_ended_instance_is_pending_with_no_assignee():
     assert procore.pending_step_of({**step(), "ended_at": "2026-01-01T09:00:00Z"}) is None
     terminated = {"type": "WorkflowTerminated", "details": {"terminated_at": "2026-01-01T09:00:00Z"}}
     assert procore.pending_step_of({"history": [*step()["history"], terminated]}) is None

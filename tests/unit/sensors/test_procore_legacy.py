@@ -50,7 +50,7 @@ def test_every_mode_returns_the_same(emulator, store):
 
 
 @pytest.mark.parametrize("by", ["history_id", "performed_at"])
-def test_start_again_is_a_denial_and_start_before_is_not(emulator, store, by):
+def test_later_start_state_is_a_denial_and_an_earlier_one_is_not(emulator, store, by):
     context = {"task_state_store": store}
     emulator.control("POST", "clock", advance=60)
     after = perform().execute(context)[by]
@@ -61,7 +61,7 @@ def test_start_again_is_a_denial_and_start_before_is_not(emulator, store, by):
     assert sensor(after=after).execute(context)["state"] == "Start"
 
 
-def test_state_before_our_activity_is_no_response(emulator, store):
+def test_state_before_the_activity_does_not_end_the_wait(emulator, store):
     joint = {"instance_id": "568151", "activity": "Accept", "role": "Project Manager"}
     emulator.control("POST", "clock", advance=60)
     after = perform(**joint).execute({"task_state_store": store})["history_id"]
@@ -73,7 +73,7 @@ def test_state_before_our_activity_is_no_response(emulator, store):
     assert wait.execute({"task_state_store": store})["state"] == "Accepted"
 
 
-def test_a_denial_within_the_second_of_our_activity_is_seen(emulator, store):
+def test_denial_within_the_second_of_the_activity_is_noticed(emulator, store):
     context = {"task_state_store": store}
     after = perform().execute(context)["history_id"]
     where = f"procore/legacy/instances/{INSTANCE}/perform"
@@ -115,7 +115,7 @@ def test_an_activity_and_its_role_are_named_by_name_or_id(emulator, store, wish)
     assert found["state"] == "Joint Review"
 
 
-def test_an_activity_that_is_open_to_another_role_only_is_not_meant(emulator, store):
+def test_activity_of_another_role_does_not_end_the_wait(emulator, store):
     perform(instance_id="568151", activity="Accept", role="Project Manager").execute({"task_state_store": store})
 
     waits = {"instance_id": "568151", "until": (), "activity": "Accept"}
@@ -124,7 +124,7 @@ def test_an_activity_that_is_open_to_another_role_only_is_not_meant(emulator, st
 
 
 @pytest.mark.parametrize(("decision", "state"), [("Approve", "PO Approved"), ("Deny", "Start")])
-def test_a_state_and_an_activity_are_waited_for_whichever_comes_first(emulator, store, decision, state):
+def test_wait_ends_with_a_state_or_an_activity(emulator, store, decision, state):
     person(emulator, "Submit for Approval", "pat@example.com")
     wait = sensor(until={"PO Approved"}, activity="Submit for Approval")
     assert wait.poke({"task_state_store": store}) is False
@@ -134,7 +134,7 @@ def test_a_state_and_an_activity_are_waited_for_whichever_comes_first(emulator, 
     assert wait.execute({"task_state_store": store})["state"] == state
 
 
-def test_an_activity_from_before_our_own_is_no_response(emulator, store):
+def test_activity_before_the_performed_one_does_not_end_the_wait(emulator, store):
     emulator.control("POST", "clock", advance=60)
     ours = {"instance_id": "568151", "activity": "Accept"}
     after = perform(**ours, role="Project Manager").execute({"task_state_store": store})["history_id"]
@@ -162,7 +162,7 @@ def gap(emulator):
 
 
 @pytest.mark.usefixtures("gap")
-def test_a_moment_without_activities_ends_no_wait(emulator, store):
+def test_short_time_without_activities_ends_no_wait(emulator, store):
     wait = sensor(until={"Start"})
     context = {"task_state_store": store}
     assert wait.poke(context) is False
@@ -177,7 +177,7 @@ def test_a_moment_without_activities_ends_no_wait(emulator, store):
 
 @pytest.mark.usefixtures("gap")
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
-def test_an_instance_without_activities_for_long_fails_the_wait(store, monkeypatch, mode):
+def test_long_time_without_activities_fails_the_wait(store, monkeypatch, mode):
     context = {"task_state_store": store}
     one = sensor(until={"Start"}, mode=mode)
     assert one.poke(context) is False
@@ -228,7 +228,7 @@ def test_instance_of_a_company_that_left_legacy_is_no_success(emulator, store, s
 
 
 @pytest.mark.parametrize("status", ["state", "object"])
-def test_a_wait_ends_whichever_status_an_instance_shows(emulator, store, status):
+def test_wait_ends_with_any_status(emulator, store, status):
     emulator.control("PATCH", "flags", legacy_status=status)
     deferral = deferred(sensor(until={"PO Approved"}), {"task_state_store": store})
     person(emulator, "Submit for Approval", "pat@example.com")
@@ -276,7 +276,7 @@ def test_a_hidden_history_leaves_a_wait_within_the_second_undecided(emulator, st
         ({"skip_on": {"Under Review"}}, AirflowSkipException),
     ],
 )
-def test_the_author_says_what_a_state_does(emulator, store, words, outcome):
+def test_state_follows_until_fail_on_and_skip_on(emulator, store, words, outcome):
     person(emulator, "Submit for Approval", "pat@example.com")
 
     with pytest.raises(outcome):
@@ -291,7 +291,7 @@ def test_a_terminated_instance_fails_a_wait_for_something_else(emulator, store):
     assert sensor(until={"terminated"}).execute({"task_state_store": store})["terminated_at"] is not None
 
 
-def test_the_object_can_be_named_instead_and_is_looked_up_once(emulator, store):
+def test_object_instead_of_instance_is_looked_up_once(emulator, store):
     trigger = deferred(
         sensor(object_type="Contract", object_id=1953145, until={"PO Approved"}), {"task_state_store": store}
     ).trigger
@@ -299,7 +299,7 @@ def test_the_object_can_be_named_instead_and_is_looked_up_once(emulator, store):
     assert trigger.serialize()[1]["instance_id"] == INSTANCE
 
 
-def test_what_does_not_exist_ends_the_wait(emulator, store):
+def test_missing_instance_ends_the_wait(emulator, store):
     with pytest.raises(NotFound):
         sensor(instance_id="4711").execute({"task_state_store": store})
 

@@ -59,7 +59,7 @@ def reviewed_jointly(emulator) -> str:
 
 @pytest.mark.parametrize("overall", ["present", "absent"])
 @pytest.mark.parametrize("hidden", ["none", "responses", "response_steps"])
-def test_outcome_is_what_was_decided_or_is_not_clear(emulator, overall, hidden):
+def test_outcome_is_the_decision_or_unclear(emulator, overall, hidden):
     flags(emulator, overall_response=overall, hidden_events=hidden)
     instance_id = reviewed_jointly(emulator)
 
@@ -172,7 +172,7 @@ def test_gap_between_two_steps_ends_no_wait(emulator, gap):
     assert look()["state"] == "complete"
 
 
-def test_gap_before_our_step_asks_for_no_response_yet(emulator):
+def test_gap_before_the_users_step_is_no_request(emulator):
     flags(emulator, step_gap=600)
     respond(emulator, US, "Approve")
     emulator.control("POST", "clock", advance=600)
@@ -213,7 +213,7 @@ def test_blocked_instance_is_known_where_anything_says_so(emulator, history, tol
 
 
 @pytest.mark.parametrize("default", ["all", "active_only"])
-def test_wait_by_item_goes_on_to_the_end_of_its_instance(emulator, default):
+def test_wait_by_item_continues_to_the_end_of_its_instance(emulator, default):
     flags(emulator, active_default=default)
     assert look(tool_type=TOOL, item_id="5001") is None
     emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
@@ -249,7 +249,7 @@ def test_instance_that_ends_between_two_lists_is_listed_once(emulator):
 
 
 @pytest.mark.parametrize("active", [True, False])
-def test_rows_that_do_not_fit_the_active_filter_are_left_out(emulator, active):
+def test_rows_that_do_not_match_the_active_filter_are_ignored(emulator, active):
     ended, running = {"id": "1", "ended_at": "2026-01-01T00:00:00Z"}, {"id": "2", "ended_at": None}
     emulator.control("POST", "faults", path="/instances$", status=200, json={"data": [ended, running]})
 

@@ -186,7 +186,7 @@ def kill(clock, **more: Any) -> None:
 
 
 @pytest.mark.parametrize("state", WAITS_ON)
-def test_nothing_is_sent_while_the_task_goes_on(emulator, clock, airflow_says, state):
+def test_nothing_is_sent_while_the_task_continues(emulator, clock, airflow_says, state):
     airflow_says(state)
 
     kill(clock)
@@ -195,7 +195,7 @@ def test_nothing_is_sent_while_the_task_goes_on(emulator, clock, airflow_says, s
 
 
 @pytest.mark.parametrize("state", KILLED)
-def test_task_that_no_longer_waits_was_killed(emulator, clock, airflow_says, state):
+def test_task_that_does_not_wait_any_more_was_killed(emulator, clock, airflow_says, state):
     airflow_says(state)
 
     kill(clock)
@@ -214,7 +214,7 @@ def test_task_that_no_longer_waits_was_killed(emulator, clock, airflow_says, sta
         {"run": None},
     ],
 )
-def test_nothing_is_sent_where_airflow_names_no_state(emulator, clock, airflow_says, caplog, states):
+def test_nothing_is_sent_if_airflow_returns_no_state(emulator, clock, airflow_says, caplog, states):
     airflow_says(None).states = states
 
     kill(clock)
@@ -223,7 +223,7 @@ def test_nothing_is_sent_where_airflow_names_no_state(emulator, clock, airflow_s
     assert [INSTANCE in words for words in warnings(caplog)] == [True]
 
 
-def test_nothing_is_sent_where_the_state_cannot_be_read(emulator, clock, airflow_says, caplog):
+def test_nothing_is_sent_if_the_state_cannot_be_read(emulator, clock, airflow_says, caplog):
     airflow_says("failed").error = RuntimeError("the API server is away")
 
     kill(clock)
@@ -250,7 +250,7 @@ def test_task_whose_wait_timed_out_elsewhere_was_not_killed(emulator, clock, air
     assert terminations(emulator) == 1
 
 
-def test_kill_of_a_wait_that_does_not_cancel_asks_nothing(emulator, clock, airflow_says):
+def test_kill_without_terminate_on_kill_reads_nothing(emulator, clock, airflow_says):
     supervisor = airflow_says("failed")
 
     clock.run(v2_wait(INSTANCE, ITEM).on_kill())
@@ -288,7 +288,7 @@ def test_second_kill_does_no_harm(emulator, clock, airflow_says, caplog):
 
 
 @pytest.mark.parametrize("status", [404, 409, 422])
-def test_instance_that_somebody_else_ends_in_between_is_done(emulator, clock, airflow_says, caplog, status):
+def test_instance_that_a_user_ends_during_the_kill_counts_as_ended(emulator, clock, airflow_says, caplog, status):
     airflow_says("failed")
     fail(emulator, "POST", TERMINATE, status=status, json={"error": "It has ended."}, after=True, times=ALWAYS)
 
@@ -317,7 +317,7 @@ PASSES = {
 
 @pytest.mark.parametrize("how", list(PASSES))
 @pytest.mark.parametrize("path", [TERMINATE, SHOW])
-def test_one_fault_does_not_end_a_kill(emulator, clock, airflow_says, caplog, how, path):
+def test_one_error_does_not_end_a_kill(emulator, clock, airflow_says, caplog, how, path):
     airflow_says("failed")
     fail(emulator, "POST" if path == TERMINATE else "GET", path, **PASSES[how])
 
@@ -347,7 +347,7 @@ def test_instance_that_cannot_be_read_is_terminated(emulator, clock, airflow_say
     assert terminations(emulator) == 1
 
 
-def test_connection_that_cannot_be_looked_up_at_first_is_tried_again(emulator, clock, airflow_says, monkeypatch):
+def test_failed_connection_lookup_is_retried_during_a_kill(emulator, clock, airflow_says, monkeypatch):
     airflow_says("failed")
     trigger = trigger_of()
     lookups = []
@@ -406,7 +406,7 @@ def test_error_of_a_secrets_backend_is_not_repeated(emulator, clock, airflow_say
     assert "hunter2" not in caplog.text
 
 
-def test_connection_look_up_that_hangs_ends_with_the_budget(emulator, clock, airflow_says, caplog, monkeypatch):
+def test_hanging_connection_lookup_ends_at_the_time_limit(emulator, clock, airflow_says, caplog, monkeypatch):
     airflow_says("failed")
 
     async def hang(conn_id):
@@ -493,7 +493,7 @@ def silent_connections(emulator, set_connection):
         server.close()
 
 
-def test_kill_waits_for_no_thread_of_others(emulator, airflow_says, silent_connections):
+def test_kill_does_not_wait_for_threads_of_polls(emulator, airflow_says, silent_connections):
     """Neither polls of connections that hang delay it, nor what other triggers run on Airflow's threads."""
     airflow_says("failed")
     (instance_id, item_id), *_ = start(emulator, 1)
