@@ -57,7 +57,8 @@ def procore_asset(
     :param project_id: Project or several, ``company`` for the company level; default: the level of each tool.
     :param tool_subtype: Subtype of the tools; needed for correspondence.
     :param user_id: For ``response_requested``: the user whose response is requested; default: the connection's user.
-    :param states: For ``instance_changed``: emit only events of instances in one of these states.
+    :param states: For ``instance_changed``: emit only events of instances in these states: ``blocked``,
+        ``complete``, ``in_progress``, ``overdue``, ``processing``, ``terminated``, ``warning``.
     :param changes: For ``instance_changed``: emit only these changes: ``started``, ``changed``, ``ended``, ``gone``.
     :param poll_interval: Seconds, or a timedelta, between two polls; default: ``[workflows] poke_interval``, else 60.
     :param queue: Queue of the triggerers that may poll (Airflow 3.4+); default: any triggerer.

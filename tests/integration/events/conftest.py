@@ -1,4 +1,4 @@
-"""Airflow's part of an event trigger: its shared streams as they are, an asset's state store, and kills."""
+"""Airflow's part of an event trigger: its shared streams, an asset's state store, and kills."""
 
 from __future__ import annotations
 

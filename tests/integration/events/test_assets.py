@@ -1,4 +1,4 @@
-"""Assets in one line, and what is rejected when a DAG file is read."""
+"""Assets built in one line, and parameters that are rejected when Airflow parses a DAG file."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The examples that are scheduled by events, in this process, with events as the watchers would tell them."""
+"""The event-driven example DAGs, in this process, with events as the watchers emit them."""
 
 from __future__ import annotations
 

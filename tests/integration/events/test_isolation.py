@@ -1,4 +1,4 @@
-"""One project, instance or row that cannot be read concerns only itself, and comes back by itself."""
+"""A project, instance or row that cannot be read concerns only itself, and works again by itself."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_total_that_counts_hidden_rows_stops_no_event(run, emulator):
 
 # --- rows ---------------------------------------------------------------------------------------------------
 
-ODD_ROWS = [None, 7, [], {}, {"id": None}, {"id": {}}, {"id": "", "item_id": "5"}]
+MALFORMED_ROWS = [None, 7, [], {}, {"id": None}, {"id": {}}, {"id": "", "item_id": "5"}]
 
 
 def listed(emulator, *instance_ids, odd=()):
@@ -234,7 +234,7 @@ def listed(emulator, *instance_ids, odd=()):
     emulator.control("POST", "faults?replace=true", path=path, times=ALWAYS, status=200, json={"data": [*odd, *rows]})
 
 
-@pytest.mark.parametrize("odd", some_and_all(ODD_ROWS, 4, json.dumps))
+@pytest.mark.parametrize("odd", some_and_all(MALFORMED_ROWS, 4, json.dumps))
 def test_malformed_list_row_concerns_only_itself(run, emulator, caplog, odd):
     listed(emulator, SEEDED, odd=[odd])
 
@@ -251,7 +251,7 @@ def test_malformed_list_row_concerns_only_itself(run, emulator, caplog, odd):
 
     assert rows(triggerer, "changes") == [(triggerer.new, "started")]
     assert rows(triggerer, "requests") == [(SEEDED, None), (triggerer.new, None)]
-    assert len(warnings(caplog, "not whole")) == 2  # once for each scope
+    assert len(warnings(caplog, "is incomplete")) == 2  # once for each scope
 
 
 def test_ended_rows_are_not_read_individually(run, emulator):

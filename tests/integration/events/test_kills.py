@@ -1,4 +1,4 @@
-"""Triggerers that are killed at any moment, one after the other, while people go on working."""
+"""Triggerers that are killed at random moments, one after another, while people continue to work."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the watchers of Procore tell, and how often."""
+"""The events that the watchers of Procore emit, and how often."""
 
 from __future__ import annotations
 
@@ -535,7 +535,7 @@ def test_changes_are_emitted_with_any_bulk_history(run, emulator, caplog, flag):
         (INSTANCE, "changed"),
         (triggerer.new, "ended"),
     ]
-    said = [record for record in caplog.records if "no bulk history" in record.message]
+    said = [record for record in caplog.records if "Reading the bulk history" in record.message]
     assert len(said) == (flag == "absent")
 
 

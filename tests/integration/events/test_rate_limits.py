@@ -1,4 +1,4 @@
-"""What a watcher of many instances comes to where Procore rejects requests in the middle of every poll."""
+"""A watcher of many instances whose requests are rate-limited in every poll."""
 
 from __future__ import annotations
 

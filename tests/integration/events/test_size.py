@@ -1,4 +1,4 @@
-"""What is kept of what was told: how large it becomes, and what a kill in the middle of writing does."""
+"""The size of what a watcher stores, and a kill between two writes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A watcher where Airflow keeps nothing for it: before 3.3.2, or where it does not know which asset it is for."""
+"""A watcher without a state store: before Airflow 3.3.2, or without a known asset."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def test_consuming_reads_are_not_polled_on_this_version(emulator, set_connection
 
     assert run_alone(trigger, nothing, wanted=0) == []
 
-    assert len([record for record in caplog.records if "Airflow 3.3.2 or newer only" in record.message]) == 1
+    assert len([record for record in caplog.records if "only Airflow 3.3.2 or newer" in record.message]) == 1
     assert not [request for request in emulator.requests() if request["path"].endswith("/new-integrations")]
 
 

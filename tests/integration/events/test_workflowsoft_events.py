@@ -1,4 +1,4 @@
-"""What the watcher of an integration step tells, in both ways of reading it."""
+"""The events that the watcher of an integration step emits, with both ways of reading."""
 
 from __future__ import annotations
 
@@ -335,9 +335,9 @@ def test_a_kill_before_the_poll_loses_nothing_and_is_suspected(run, emulator, co
     triggerer = run(one())
 
     assert emitted(triggerer) == [first]
-    ((since, until),) = [tuple(stretch.values()) for stretch in triggerer.payloads[0][1]["possibly_lost"]]
+    ((since, until),) = [tuple(period.values()) for period in triggerer.payloads[0][1]["possibly_lost"]]
     assert since <= until
-    assert journal(stores)["possibly_lost"] == []  # an event has told of it
+    assert journal(stores)["possibly_lost"] == []  # an event has reported it
     assert ("workflows.suspected_lost_delivery", {"step_id": STEP_ID}) in statistics
 
 
@@ -358,7 +358,7 @@ def test_kill_before_the_response_arrives_is_a_possible_loss(run, emulator, conn
     assert lost not in emitted(triggerer)
     assert emitted(triggerer) == [second]
     assert len(triggerer.payloads[0][1]["possibly_lost"]) == 1
-    assert "Suspected loss: a poll of integration step 101" in caplog.text
+    assert "Suspected loss: the response to a poll of integration step 101" in caplog.text
     assert [name for name, _ in statistics].count("workflows.suspected_lost_delivery") == 1
 
 
@@ -438,7 +438,7 @@ def test_a_lost_response_is_reported_with_the_next_event(run, emulator, connect,
     triggerer = run(scenario)
 
     assert emitted(triggerer) == [triggerer.second]
-    assert len(triggerer.payloads[0][1]["possibly_lost"]) == 1  # two polls, one stretch
+    assert len(triggerer.payloads[0][1]["possibly_lost"]) == 1  # two polls, one period
     assert [name for name, _ in statistics].count("workflows.suspected_lost_delivery") == 2
     assert journal(stores)["possibly_lost"] == []
 
@@ -507,7 +507,7 @@ def test_step_identified_in_two_ways_is_polled_by_one_watcher(run, emulator, con
         triggerer.watch(integration(asset="one"))
         await triggerer.until(lambda: polls(emulator))
         triggerer.watch(integration(asset="two", step_id=STEP_ID))
-        await triggerer.until(lambda: "named" in caplog.text or "names it in another way" in caplog.text)
+        await triggerer.until(lambda: "identifies it in another way" in caplog.text)
         first = start(emulator)
         await triggerer.until(lambda: emitted(triggerer) == [first])
 

@@ -1,4 +1,4 @@
-"""A step that is held for too long is told of, once for each occurrence, and the wait goes on."""
+"""An overdue step is notified once for each occurrence, and the wait continues."""
 
 from __future__ import annotations
 

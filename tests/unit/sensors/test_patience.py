@@ -1,4 +1,4 @@
-"""No single poll ends a wait: what rejects a poll, how long that is not believed, and the last poll at the deadline."""
+"""No single poll ends a wait: rejected polls, the patience with them, and the last poll at the deadline."""
 
 from __future__ import annotations
 

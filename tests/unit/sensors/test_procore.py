@@ -1,4 +1,4 @@
-"""Waits on Procore: the same result in every mode, and no wait that outlives its reason."""
+"""Waits on Procore: the same result in every mode, within the deadline."""
 
 from __future__ import annotations
 

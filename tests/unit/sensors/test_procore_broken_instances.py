@@ -1,4 +1,4 @@
-"""One instance that cannot be read is one instance: the sensor finds the others, and says which it left out."""
+"""An instance that cannot be read concerns only itself: the sensor finds the others, and logs which one failed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waits on a legacy workflow: the same result in every mode, and yesterday's state is not today's answer."""
+"""Waits on a Legacy workflow: the same result in every mode, and no state from before the wait counts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An activity that waits for its state to move on: performed once, however the wait goes."""
+"""An activity that waits for its state to change is performed once, with any outcome of the wait."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Waits for what Procore does by itself: the same result in every mode."""
+"""Waits for background jobs of Procore: the same result in every mode."""
 
 from __future__ import annotations
 

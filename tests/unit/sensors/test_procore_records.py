@@ -1,4 +1,4 @@
-"""Waits on Procore read the records rightly, on whichever side of an open question the server is."""
+"""Waits on Procore read its records correctly, with either side of each open question."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Taking integration instances over: each is handed on once, and what may be lost is said."""
+"""Integration instances are delivered once each, and possible losses are reported."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A killed task ends the instance that it started; a triggerer that loses a wait to another one ends nothing."""
+"""A killed task terminates the instance that it started; a wait that moved to another triggerer terminates nothing."""
 
 from __future__ import annotations
 

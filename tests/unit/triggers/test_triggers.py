@@ -1,4 +1,4 @@
-"""What all triggers have in common: what lies in the database, what Airflow's statistics tell, what is rejected."""
+"""Common properties of all triggers: their arguments in Airflow's database, statistics, and rejected parameters."""
 
 from __future__ import annotations
 
