@@ -99,7 +99,7 @@ class WorkflowsoftCreateOperator(ActsOnce, WorkflowsoftOperator):
         except ServerError as failed:
             # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
             raise AirflowFailException(
-                f"ServerError: {describe(failed)} It is not sent again: search for {what}, and clear the task if there "
+                f"ServerError: {describe(failed)} It is not sent again: look for {what}, and clear the task if there "
                 "is none."
             ) from failed
         self.log.info("%s", self.describe(result))

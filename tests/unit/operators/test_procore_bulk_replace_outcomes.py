@@ -18,7 +18,8 @@ pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
 COVER = {**WHO, "replacement_type": "temporary", "first_day": "2026-01-01", "last_day": "2999-01-01"}
 UNABLE = {**WHO, "new_assignees": "90009", "project_ids": "1001"}
-ROW = b"1001,401,User 90009 cannot be assigned.\r\n"
+PRESETS = (401, 391, 392)  # of project 1001, with the replaced user
+ROWS = b"".join(b"1001,%d,User 90009 cannot be assigned.\r\n" % preset for preset in PRESETS)
 
 
 @pytest.fixture
@@ -273,8 +274,8 @@ def test_list_of_errors_is_counted_and_written_as_it_is(emulator, store, tmp_pat
 
     names = b"" if form == "no_names" else b"project_id,preset_id,message\r\n"
     text = (tmp_path / "errors.csv").read_bytes()
-    assert text == ((names + ROW).decode().encode("utf-16") if form == "utf-16" else names + ROW)
-    assert [result["errors"] for result in results] == [1]
+    assert text == ((names + ROWS).decode().encode("utf-16") if form == "utf-16" else names + ROWS)
+    assert [result["errors"] for result in results] == [len(PRESETS)]
 
 
 def test_signed_address_of_the_list_gets_no_token_and_is_in_no_log(emulator, store, tmp_path, caplog):
