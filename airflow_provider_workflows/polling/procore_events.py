@@ -317,12 +317,12 @@ class RequestsScope(WatchScope):
 
         async def read_one(instance_id: str) -> None:
             place = places[instance_id]
-            shown = await reader.call(lambda hook: hook.get_instance(instance_id, project_id=place[1]))
-            if rules.has_ended(shown):
+            instance = await reader.call(lambda hook: hook.get_instance(instance_id, project_id=place[1]))
+            if rules.has_ended(instance):
                 self._ended.add(instance_id)
-            request = rules.response_request(shown, user_id)
+            request = rules.response_request(instance, user_id)
             if request is None or not rules.is_response_requested_from(
-                shown, tool_type=place[0], tool_subtype=self.tool_subtype
+                instance, tool_type=place[0], tool_subtype=self.tool_subtype
             ):
                 return
             del request["options"]
@@ -482,8 +482,8 @@ class InstancesScope(WatchScope):
         done = set()
         try:
             with documented_form():
-                shown = [{"id": instance_id, "started_at": time(row[2])} for instance_id, row in rows.items()]
-                for named in name_histories(histories, shown, tool_type=place[0], item_id=item_id):
+                listed = [{"id": instance_id, "started_at": time(row[2])} for instance_id, row in rows.items()]
+                for named in name_histories(histories, listed, tool_type=place[0], item_id=item_id):
                     if named.instance_id in rows:
                         self._describe(named.instance_id, item_id, named.history)
                         done.add(named.instance_id)
@@ -522,17 +522,17 @@ class InstancesScope(WatchScope):
                 self._left[instance_id] = None
             return
         self._rejections.pop(instance_id, None)
-        shown = self._describe(instance_id, item_id, history)
-        if not is_active and not shown["is_active"]:
-            self._left[instance_id] = shown
+        description = self._describe(instance_id, item_id, history)
+        if not is_active and not description["is_active"]:
+            self._left[instance_id] = description
 
     def _describe(self, instance_id: str, item_id: str | None, history: Mapping[str, Any]) -> Mapping[str, Any]:
         instance = rules.describe_instance(history, instance_id=instance_id, item_id=item_id)
         # Hashed once per read, so that each watcher only has to compare.
-        shown = events.described_instance(instance, is_active=not rules.has_ended(instance))
+        description = events.described_instance(instance, is_active=not rules.has_ended(instance))
         self._described.pop(instance_id, None)
-        self._described[instance_id] = shown
-        return shown
+        self._described[instance_id] = description
+        return description
 
 
 def _row(row: Mapping[str, Any]) -> Row:

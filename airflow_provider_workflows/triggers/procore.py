@@ -320,9 +320,9 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
         return WaitResult("succeed", found, reason)
 
     def describe(self, snapshot: ResponseRequests) -> str:
-        shown = [f"{request['instance_id']} at {request['step']!r}" for request in snapshot.requests[:MAX_NAMED]]
-        more = len(snapshot.requests) - len(shown)
-        waiting = ", ".join([*shown, *([f"{more} more"] if more else [])]) or "none"
+        names = [f"{request['instance_id']} at {request['step']!r}" for request in snapshot.requests[:MAX_NAMED]]
+        more = len(snapshot.requests) - len(names)
+        waiting = ", ".join([*names, *([f"{more} more"] if more else [])]) or "none"
         line = f"Instances of {', '.join(self.tool_types)} that wait for user {snapshot.user_id}: {waiting}."
         return f"{line} Could not be read: {', '.join(snapshot.broken)}." if snapshot.broken else line
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from airflow_provider_workflows.exceptions import InvalidRequest
+from airflow_provider_workflows.exceptions import InvalidRequest, ServerError
 from airflow_provider_workflows.hooks.procore import ProcoreHook
-from airflow_provider_workflows.polling.bulk_history import BulkHistoryReader
+from airflow_provider_workflows.polling.bulk_history import BulkHistoryReader, BulkHistoryUnavailable
 
 pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
@@ -40,3 +40,23 @@ def test_rejected_item_is_read_again_with_on_failure():
     assert reader.start(*PLACE, ["5001"]) == {}
     assert isinstance(reader.read_next(hook)["5001"], list)
     assert failures == [(InvalidRequest, 1)]
+
+
+def test_route_is_given_up_after_two_faults_that_single_reads_survive():
+    reader, fault = BulkHistoryReader(), ServerError("The server failed")
+    reader.start(*PLACE, ["5001"])
+    reader.compare_with_single(fault, is_read=True)
+    reader.compare_with_single(fault, is_read=False)
+    reader.compare_with_single(fault, is_read=True)
+
+    with pytest.raises(BulkHistoryUnavailable):
+        reader.compare_with_single(fault, is_read=True)
+
+
+def test_bulk_history_that_works_again_resets_the_count_of_faults():
+    reader, fault = BulkHistoryReader(), ServerError("The server failed")
+    reader.start(*PLACE, ["5001"])
+    reader.compare_with_single(fault, is_read=True)
+    reader.read_next(ProcoreHook("procore_default"))
+
+    reader.compare_with_single(fault, is_read=True)
