@@ -806,7 +806,7 @@ def test_retry_reports_a_poll_in_which_the_worker_died(
     assert counted == ["101"]
     said = capsys.readouterr().out
     assert said.count("Suspected loss") == 1
-    assert "compare with the processes" in said
+    assert "Compare with the processes" in said
     # A further try says no more about it.
     assert run({"task_state_store": store}, **way) == result
     assert counted == ["101"]
@@ -855,7 +855,7 @@ def test_lost_response_is_reported_and_the_wait_continues(
     assert result == [result_of(started[lost_one], possibly_lost=[lost])]
     assert lost["since"] <= lost["until"]
     assert counted == ["101"]
-    assert "compare with the processes" in capsys.readouterr().out
+    assert "Compare with the processes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("has_store", [False, True])
@@ -980,13 +980,13 @@ def test_poll_ended_by_execution_timeout_skips_with_soft_fail(consuming, store, 
 
 def test_timeout_reports_possible_losses(consuming, emulator, store, run, way):
     fault(emulator, status=503, times=100)
-    with pytest.raises(AirflowSensorTimeout, match="compare with the processes"):
+    with pytest.raises(AirflowSensorTimeout, match="Compare with the processes"):
         run({"task_state_store": store}, timeout=0.0, **way)
 
 
 def test_skip_at_the_deadline_reports_possible_losses(consuming, emulator, store, run, way):
     fault(emulator, status=503, times=100)
-    with pytest.raises(AirflowSkipException, match="compare with the processes"):
+    with pytest.raises(AirflowSkipException, match="Compare with the processes"):
         run({"task_state_store": store}, timeout=0.0, soft_fail=True, **way)
 
 
