@@ -228,22 +228,24 @@ def test_total_that_counts_hidden_rows_stops_no_event(run, emulator):
 MALFORMED_ROWS = [None, 7, [], {}, {"id": None}, {"id": {}}, {"id": "", "item_id": "5"}]
 
 
-def listed(emulator, *instance_ids, odd=()):
+def listed(emulator, *instance_ids, malformed=()):
     rows = [{"id": one, "item_id": "5001" if one == SEEDED else "990001", "ended_at": None} for one in instance_ids]
     path = "/projects/1001/workflows/instances$"
-    emulator.control("POST", "faults?replace=true", path=path, times=ALWAYS, status=200, json={"data": [*odd, *rows]})
+    emulator.control(
+        "POST", "faults?replace=true", path=path, times=ALWAYS, status=200, json={"data": [*malformed, *rows]}
+    )
 
 
-@pytest.mark.parametrize("odd", some_and_all(MALFORMED_ROWS, 4, json.dumps))
-def test_malformed_list_row_concerns_only_itself(run, emulator, caplog, odd):
-    listed(emulator, SEEDED, odd=[odd])
+@pytest.mark.parametrize("malformed", some_and_all(MALFORMED_ROWS, 4, json.dumps))
+def test_malformed_list_row_concerns_only_itself(run, emulator, caplog, malformed):
+    listed(emulator, SEEDED, malformed=[malformed])
 
     async def scenario(triggerer):
         triggerer.watch(changed(project_id="1001"))
         triggerer.watch(requested(project_id="1001"))
         await triggerer.polls(4)
         triggerer.new = start(emulator, item_id="990001")
-        listed(emulator, SEEDED, triggerer.new, odd=[odd])
+        listed(emulator, SEEDED, triggerer.new, malformed=[malformed])
         await triggerer.until(lambda: triggerer.events("changes"))
         await triggerer.until(lambda: len(triggerer.events("requests")) == 2)
 

@@ -48,7 +48,7 @@ def changes(triggerer, asset="changes"):
     return [(row["instance_id"], row["change"], row["changed"]) for row in triggerer.events(asset)]
 
 
-# --- somebody's response is requested -----------------------------------------------------------------------
+# --- a response is requested -------------------------------------------------------------------------------
 
 
 def test_open_requests_are_emitted_at_the_first_start(run, emulator):
@@ -140,7 +140,7 @@ def test_request_event_that_airflow_lost_is_redelivered_with_its_id(run, emulato
         await triggerer.polls(2)
 
     killed = run(scenario, persists=False)
-    assert stores.values == {}  # nothing counts as told
+    assert stores.values == {}  # nothing counts as emitted
     again = run(scenario)
 
     assert killed.event_ids() == again.event_ids() != []
@@ -320,7 +320,7 @@ def test_redelivered_start_event_keeps_its_id(run, emulator):
 
 
 def test_change_is_emitted_when_the_previous_one_is_stored(run, emulator):
-    """Or it had another id when it is told again, for after a kill there is no change before it."""
+    """Or it had another id when it is re-delivered, because after a kill there is no change before it."""
 
     async def baseline(triggerer):
         triggerer.watch(changed())
@@ -357,9 +357,9 @@ def found(active, described, left):
     return Instances("1", [HERE_IS], active, described, left, {})
 
 
-def stored_instances(told):
+def stored_instances(seen):
     """Return the instances that are watched for their end: no places, and none that are gone."""
-    return {one: entry for one, entry in told.items() if one.isdecimal() and not entry.startswith("~")}
+    return {one: entry for one, entry in seen.items() if one.isdecimal() and not entry.startswith("~")}
 
 
 def told_of(rows):
@@ -369,21 +369,21 @@ def told_of(rows):
 def test_instance_that_ends_during_a_poll_is_emitted_as_ended_once():
     """The list still has it, its history says that it is over."""
     watcher = changed()
-    told, _ = watcher.news({}, found(LISTED, {INSTANCE: HERE}, {}), is_first=True)
-    told, between = watcher.news(told, found(LISTED, {INSTANCE: OVER}, {}), is_first=False)
-    told, after = watcher.news(told, found({}, {}, {INSTANCE: OVER}), is_first=False)
+    seen, _ = watcher.news({}, found(LISTED, {INSTANCE: HERE}, {}), is_first=True)
+    seen, between = watcher.news(seen, found(LISTED, {INSTANCE: OVER}, {}), is_first=False)
+    seen, after = watcher.news(seen, found({}, {}, {INSTANCE: OVER}), is_first=False)
 
     assert between == []
     assert told_of(after) == [("ended", "complete")]
-    assert stored_instances(told) == {}
+    assert stored_instances(seen) == {}
 
 
 def test_redelivered_end_event_keeps_its_id():
     watcher = changed()
-    told, _ = watcher.news({}, found(LISTED, {INSTANCE: HERE}, {}), is_first=True)
-    _, first = watcher.news(told, found({}, {}, {INSTANCE: OVER}), is_first=False)
+    seen, _ = watcher.news({}, found(LISTED, {INSTANCE: HERE}, {}), is_first=True)
+    _, first = watcher.news(seen, found({}, {}, {INSTANCE: OVER}), is_first=False)
     later = {**OVER, "item_status": "Approved", "parts": "c" * 30}
-    _, again = watcher.news(told, found({}, {}, {INSTANCE: later}), is_first=False)
+    _, again = watcher.news(seen, found({}, {}, {INSTANCE: later}), is_first=False)
 
     assert [row["event_id"] for row in first] == [row["event_id"] for row in again]
 
@@ -396,26 +396,26 @@ def test_redelivered_end_event_keeps_its_id():
 )
 def test_listed_instance_never_read_as_active_is_emitted_at_its_end(shown, end, told_at_last):
     watcher = changed()
-    told, _ = watcher.news({}, found({}, {}, {}), is_first=True)
+    seen, _ = watcher.news({}, found({}, {}, {}), is_first=True)
     for _ in range(2):
-        told, between = watcher.news(told, found(LISTED, shown, {}), is_first=False)
+        seen, between = watcher.news(seen, found(LISTED, shown, {}), is_first=False)
         assert between == []
-    told, waiting = watcher.news(told, outcome := found({}, {}, {}), is_first=False)
+    seen, waiting = watcher.news(seen, outcome := found({}, {}, {}), is_first=False)
     assert (waiting, outcome.desired) == ([], LISTED)
-    told, facts = watcher.news(told, found({}, {}, {INSTANCE: end}), is_first=False)
+    seen, facts = watcher.news(seen, found({}, {}, {INSTANCE: end}), is_first=False)
 
     assert told_of(facts) == told_at_last
-    assert stored_instances(told) == {}
+    assert stored_instances(seen) == {}
 
 
 def test_instance_read_later_than_listed_has_started():
     watcher = changed()
-    told, _ = watcher.news({}, found({}, {}, {}), is_first=True)
-    told, _ = watcher.news(told, found(LISTED, {}, {}), is_first=False)
-    told, facts = watcher.news(told, found(LISTED, {INSTANCE: HERE}, {}), is_first=False)
+    seen, _ = watcher.news({}, found({}, {}, {}), is_first=True)
+    seen, _ = watcher.news(seen, found(LISTED, {}, {}), is_first=False)
+    seen, facts = watcher.news(seen, found(LISTED, {INSTANCE: HERE}, {}), is_first=False)
 
     assert told_of(facts) == [("started", "in_progress")]
-    assert watcher.news(told, found(LISTED, {INSTANCE: HERE}, {}), is_first=False) == (told, [])
+    assert watcher.news(seen, found(LISTED, {INSTANCE: HERE}, {}), is_first=False) == (seen, [])
 
 
 def test_surplus_of_an_event_is_not_lost_when_it_ends(monkeypatch):
@@ -423,10 +423,10 @@ def test_surplus_of_an_event_is_not_lost_when_it_ends(monkeypatch):
     ids = ["1", "2", "3", "4"]
     listed = {one: (HERE_IS, one) for one in ids}
     watcher = changed()
-    told, _ = watcher.news({}, found({}, {}, {}), is_first=True)
-    told, facts = watcher.news(told, found(listed, dict.fromkeys(ids, HERE), {}), is_first=False)
+    seen, _ = watcher.news({}, found({}, {}, {}), is_first=True)
+    seen, facts = watcher.news(seen, found(listed, dict.fromkeys(ids, HERE), {}), is_first=False)
     for _ in range(6):
-        told, more = watcher.news(told, found({}, {}, dict.fromkeys(told, OVER)), is_first=False)
+        seen, more = watcher.news(seen, found({}, {}, dict.fromkeys(seen, OVER)), is_first=False)
         facts += more
 
     rows = [(row["change"], row["instance_id"]) for row in facts]
@@ -649,13 +649,13 @@ def test_request_left_out_once_by_a_shifting_list_is_not_redelivered():
         return Requested("1", "9", [HERE_IS], {f"response_requested:{one}:1:9": (HERE_IS, {}) for one in ids})
 
     watcher = requested()
-    told, first = watcher.news({}, found("7", "8"), is_first=False)
-    told, without = watcher.news(told, found("7"), is_first=False)
-    told, again = watcher.news(told, found("7", "8"), is_first=False)
+    seen, first = watcher.news({}, found("7", "8"), is_first=False)
+    seen, without = watcher.news(seen, found("7"), is_first=False)
+    seen, again = watcher.news(seen, found("7", "8"), is_first=False)
     assert (len(first), without, again) == (2, [], [])
     for _ in range(2):
-        told, _ = watcher.news(told, found("7"), is_first=False)
-    assert list(told) == ["response_requested:7:1:9"]
+        seen, _ = watcher.news(seen, found("7"), is_first=False)
+    assert list(seen) == ["response_requested:7:1:9"]
 
 
 def test_instance_unread_at_the_first_start_is_not_started_later(run, emulator):
@@ -739,6 +739,6 @@ def test_watcher_without_a_store_delays_no_other(run, emulator, stores):
     triggerer = run(scenario, persists=False, ack_timeout=0.3)
 
     assert stores.keys("lost") == []
-    # Airflow does not say which of the two was not stored, so the other one is told again.
+    # Airflow does not say which of the two was not stored, so the other one is re-delivered.
     assert len(triggerer.event_ids("stored")) == 2
     assert len(set(triggerer.event_ids())) == 1

@@ -24,7 +24,7 @@ def emulator(airflow_connections):
 
 
 def run_alone(trigger, act, wanted=1, ready=lambda: True):
-    """Run a watcher by itself until it has told so much; ``act`` happens when it is ready."""
+    """Run a watcher by itself until it has emitted so many events; ``act`` happens when it is ready."""
     payloads = []
 
     async def whole():
@@ -51,7 +51,7 @@ def run_alone(trigger, act, wanted=1, ready=lambda: True):
 
 
 def polled(emulator):
-    """Return what tells whether a watcher of Procore has been through a poll."""
+    """Return a function that says whether a watcher of Procore has completed a poll."""
     return lambda: sum(request["path"].endswith("/instances") for request in emulator.requests()) >= 3
 
 
@@ -82,7 +82,7 @@ def test_outage_does_not_end_a_watcher_without_a_store(emulator):
 
 
 def test_listed_instances_are_emitted_from_the_first_poll_on(emulator, set_connection):
-    """One that is open may hide the others, so it must be told, if again after each restart."""
+    """One that is open may hide the others, so it must be emitted, even if again after each restart."""
     emulator.control("PATCH", "flags", new_integrations="listed_until_completed")
     connection = emulator.connection("workflowsoft")
     connection["extra"]["new_integrations"] = "listed_until_completed"

@@ -171,13 +171,13 @@ def test_remote_server_is_not_polled_more_often_than_every_15_s(run, emulator, c
     run(scenario)
 
 
-@pytest.mark.parametrize("odd", ["null", "7", "{}", '{"IntegrationInstanceId": null}'])
-def test_malformed_row_concerns_only_itself(run, emulator, connect, caplog, odd):
+@pytest.mark.parametrize("malformed", ["null", "7", "{}", '{"IntegrationInstanceId": null}'])
+def test_malformed_row_concerns_only_itself(run, emulator, connect, caplog, malformed):
     connect(KEPT)
 
     def shows(*ids):
         rows = ", ".join(f'{{"IntegrationInstanceId": {one}, "ProcessInstanceId": 8}}' for one in ids)
-        body = f"[{odd}{', ' if rows else ''}{rows}]"
+        body = f"[{malformed}{', ' if rows else ''}{rows}]"
         emulator.control("POST", "faults?replace=true", path="new-integrations", status=200, body=body, times=10**6)
 
     shows()
@@ -320,7 +320,7 @@ def test_event_that_airflow_lost_is_redelivered_after_a_kill(run, emulator, conn
 
 
 def test_a_kill_before_the_poll_loses_nothing_and_is_suspected(run, emulator, connect, stores, statistics):
-    """Nobody can tell whether the poll had been sent."""
+    """It is unknown whether the poll was sent."""
     connect(CONSUMED)
     first = start(emulator)
 
@@ -459,7 +459,7 @@ def test_a_poll_that_was_rejected_is_no_loss(run, emulator, connect, fault):
 
 def test_readable_part_of_a_malformed_response_is_emitted(run, emulator, connect):
     connect(CONSUMED)
-    answer = [{"IntegrationInstanceId": 7, "ProcessInstanceId": 8}, "odd"]
+    answer = [{"IntegrationInstanceId": 7, "ProcessInstanceId": 8}, "malformed"]
     emulator.control("POST", "faults", path="new-integrations", status=200, json=answer)
 
     triggerer = run(one())

@@ -243,7 +243,7 @@ def asked(emulator: Emulator) -> Asked:
 
 
 class Waiting:
-    """Runs waits through polls, and tells what each of these asked the product."""
+    """Run waits through polls, and record the requests of each poll."""
 
     def __init__(self, emulator, clock):
         self.emulator = emulator

@@ -210,7 +210,7 @@ def test_active_instances_are_listed_without_a_bulk_history(emulator, waiting, t
 
     calm, changed, statuses = waiting(scenario)
 
-    assert calm == [{"instances": 2, HISTORY: 5}] * 2  # two pages, and the few looks in spite of that
+    assert calm == [{"instances": 2, HISTORY: 5}] * 2  # two pages, and the polls of a few unchanged ones
     assert statuses == ["done"] * 7 + [None] * 123
     assert changed["instances"] == 2
     assert 7 <= changed[HISTORY] <= 12
@@ -329,7 +329,7 @@ def test_wait_without_an_item_joins_the_shared_poll_later(emulator, waiting):
 
 
 def watch(*known: str) -> dict:
-    """Somebody wants to hear of steps that are held for more than two and a half intervals."""
+    """Watch for steps that are pending for more than two and a half intervals."""
     return {"after": 2.5 * INTERVAL, "known": list(known), "next": None}
 
 

@@ -179,7 +179,7 @@ def test_poll_continues_when_a_wait_leaves_during_it(clock, product):
 
 
 def test_each_line_goes_to_the_log_of_its_own_wait(clock, product):
-    """Airflow logs by a context variable: whatever a poll logs in that of a wait lands in the log of its task."""
+    """Airflow logs by a context variable: what a poll logs in the context of a wait goes to the log of its task."""
     whose = contextvars.ContextVar("whose", default="the triggerer's")
     found = {}
 
@@ -243,11 +243,11 @@ def test_event_is_never_yielded_in_the_first_seconds(clock, product, outcome, st
         there = wait_for(MadeUpWait(product.scope(), "there"))
         await asyncio.sleep(1.99 * INTERVAL)
         product.next = [answers({"new": outcome})]
-        begun = clock.elapsed
+        started_at = clock.elapsed
         deadline = None if outcome else clock.deadline(1.0)
         payload = await wait_for(MadeUpWait(product.scope(), "new", deadline=deadline))
         await cancel(there)
-        return clock.elapsed - begun, payload["status"]
+        return clock.elapsed - started_at, payload["status"]
 
     took, how = clock.run(scenario())
 

@@ -193,9 +193,10 @@ def test_waits_survive_60_failed_polls_and_catch_up_at_no_extra_cost(emulator, c
         ends()
         ended = [task for task in tasks if task.done()]
         emulator.control("DELETE", "faults")
-        begun, before = clock.elapsed, len(sent)
+        started_at, before = clock.elapsed, len(sent)
         payloads = [await task for task in tasks]
-        return ended, payloads, clock.elapsed - begun, Counter(path.rpartition("/")[2] for _, path in sent[before:])
+        routes = Counter(path.rpartition("/")[2] for _, path in sent[before:])
+        return ended, payloads, clock.elapsed - started_at, routes
 
     ended, payloads, took, asked = clock.run(scenario())
 
@@ -395,11 +396,11 @@ def test_windows_are_distinguished_by_size_with_any_clock(clock, skew):
 
 
 @pytest.mark.parametrize(
-    "told", ["reset_header", *(pytest.param(way, marks=pytest.mark.slow) for way in ("retry_after", "both"))]
+    "stated", ["reset_header", *(pytest.param(way, marks=pytest.mark.slow) for way in ("retry_after", "both"))]
 )
-def test_polls_leave_a_fifth_of_the_rate_limit_to_others(emulator, clock, sent, told):
+def test_polls_leave_a_fifth_of_the_rate_limit_to_others(emulator, clock, sent, stated):
     limits = {"spike_limit": 10, "hourly_limit": 200}
-    emulator.control("PATCH", "flags", rate_limit="on", rate_headers="always", rate_429=told, **limits)
+    emulator.control("PATCH", "flags", rate_limit="on", rate_headers="always", rate_429=stated, **limits)
 
     async def scenario():
         waits, ends = of_kinds(emulator, 5)

@@ -261,7 +261,7 @@ def test_no_step_sends_two_requests_though_the_bulk_history_fails(emulator, wait
 
 @pytest.mark.parametrize("headers", ["never", "when_on"])
 def test_poll_of_many_requests_completes_within_the_rate_limit(emulator, clock, headers):
-    """Were it begun anew after each 429, it would never end."""
+    """If it started again after each 429, it would never end."""
     emulator.control("PATCH", "flags", rate_limit="on", spike_limit=25, rate_headers=headers)
     start(emulator, 60)
     wait = ProcoreResponseRequestedWaitTrigger(
@@ -348,7 +348,7 @@ def test_secrets_backend_outage_ends_no_wait(emulator, waiting, monkeypatch):
         end(emulator, *(instance_id for instance_id, _ in started[:2]))
         await waits.poll()
         served = waits.statuses()
-        for _ in range(60):  # but not for ever: somebody may have deleted it
+        for _ in range(60):  # but not for ever: a user may have deleted it
             await waits.poll()
         return served, waits.tasks[2].result()
 
@@ -379,7 +379,7 @@ def test_gateway_page_instead_of_an_instance_ends_only_its_wait(emulator, waitin
 
 
 def test_legacy_instance_with_an_object_status_is_shown(emulator, waiting, monkeypatch):
-    """Show tells the object's status, where it has one; the list tells the state's."""
+    """`show` returns the object's status, if it has one; the list returns the state's."""
     ids = legacy(emulator, 5)
     own = {"status": "Sent Out"}
     show = ProcoreLegacyHook.get_instance
@@ -442,13 +442,13 @@ def test_decision_is_noticed_before_all_new_waits_were_polled(emulator, clock):
             tasks = [wait_for(v2_wait(*ids)) for ids in started]
             await asyncio.sleep(1000)
             end(emulator, started[0][0])
-            begun = clock.elapsed
+            started_at = clock.elapsed
             await tasks[0]
-            took = clock.elapsed - begun
+            took = clock.elapsed - started_at
             await cancel(*tasks)
             return took
 
-    assert clock.run(scenario()) < 1800  # all 600 looks take more than an hour
+    assert clock.run(scenario()) < 1800  # all 600 polls take more than an hour
 
 
 # --- what a task's log shows ---

@@ -45,7 +45,7 @@ def approve(emulator) -> None:
 
 
 async def first_payload(trigger) -> dict:
-    """Run a trigger as the triggerer does: made anew from what it serialised."""
+    """Run a trigger as the triggerer does: built again from its serialized arguments."""
     path, arguments = trigger.serialize()
     assert path == f"{type(trigger).__module__}.{type(trigger).__name__}"
     async for event in type(trigger)(**arguments).run():
@@ -250,13 +250,13 @@ def test_trigger_polls_after_a_delay_and_at_each_interval(emulator, store, monke
     monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_DELAY_SECONDS", 5.0)
     trigger = deferred(instance_sensor(timeout=3600), {"task_state_store": store}).trigger
     trigger.poll_interval = 60.0
-    looks: list[float] = []
+    polled_at: list[float] = []
     call = RestClient.call
 
     def look(client, method, path, **kwargs):
         if path.endswith("/bulk_history"):
-            looks.append(clock.elapsed)
-            if len(looks) == 3:
+            polled_at.append(clock.elapsed)
+            if len(polled_at) == 3:
                 approve(emulator)
         return call(client, method, path, **kwargs)
 
@@ -265,9 +265,9 @@ def test_trigger_polls_after_a_delay_and_at_each_interval(emulator, store, monke
         event = clock.run(first_payload(trigger))
 
     assert event["status"] == "done"
-    assert 5 <= looks[0] <= 60
-    assert [pause for before, pause in pairwise(looks) if not 59 <= pause - before <= 72] == []
-    assert len(looks) == 3
+    assert 5 <= polled_at[0] <= 60
+    assert [pause for before, pause in pairwise(polled_at) if not 59 <= pause - before <= 72] == []
+    assert len(polled_at) == 3
 
 
 # --- faults ---
@@ -314,19 +314,19 @@ def test_a_rejection_ends_the_wait_and_says_why(emulator, store):
         sensor.execute_complete({"task_state_store": store}, payload)
 
 
-@pytest.mark.parametrize("odd", [{"history": 7}, {"history": [], "status": ["odd"]}])
+@pytest.mark.parametrize("malformed", [{"history": 7}, {"history": [], "status": ["malformed"]}])
 @pytest.mark.usefixtures("impatient")
-def test_unexpected_response_is_a_typed_error_in_a_trigger(emulator, store, odd):
+def test_unexpected_response_is_a_typed_error_in_a_trigger(emulator, store, malformed):
     deferral = deferred(instance_sensor(), {"task_state_store": store})
-    of_items = [{"item_id": "5001", "instances": [{"instance_id": INSTANCE, **odd}]}]
+    of_items = [{"item_id": "5001", "instances": [{"instance_id": INSTANCE, **malformed}]}]
     emulator.control("POST", "faults", path="bulk_history$", times=99, status=200, json={"data": of_items})
-    emulator.control("POST", "faults", path="/history$", times=99, status=200, json={"data": odd})
+    emulator.control("POST", "faults", path="/history$", times=99, status=200, json={"data": malformed})
 
     assert first_event(deferral.trigger)["error"] == "UnexpectedResponse"
     assert instance_sensor().poke({"task_state_store": store}) is False
 
 
-@pytest.mark.parametrize("whole", [{"json": {"data": {"odd": 7}}}, {"body": "<html>Maintenance</html>"}])
+@pytest.mark.parametrize("whole", [{"json": {"data": {"malformed": 7}}}, {"body": "<html>Maintenance</html>"}])
 def test_a_malformed_bulk_history_ends_no_wait(emulator, store, whole):
     deferral = deferred(instance_sensor(), {"task_state_store": store})
     emulator.control("POST", "faults", path="bulk_history$", times=99, status=200, **whole)

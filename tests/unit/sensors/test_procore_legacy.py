@@ -201,13 +201,13 @@ def test_an_occurrence_without_activities_is_counted_for_itself(emulator, store,
     assert wait.poke(context) is False
 
 
-@pytest.mark.parametrize("looks", ["no_activities", "activities_listed", "not_found"])
-def test_every_poll_of_an_ended_instance_ends_the_wait(emulator, store, looks):
-    emulator.control("PATCH", "flags", legacy_ended=looks)
+@pytest.mark.parametrize("ended_as", ["no_activities", "activities_listed", "not_found"])
+def test_every_poll_of_an_ended_instance_ends_the_wait(emulator, store, ended_as):
+    emulator.control("PATCH", "flags", legacy_ended=ended_as)
     emulator.control("POST", f"procore/legacy/instances/{INSTANCE}/terminate", login="pat@example.com")
 
-    error = NotFound if looks == "not_found" else AirflowFailException
-    with pytest.raises(error, match="404" if looks == "not_found" else "was terminated"):
+    error = NotFound if ended_as == "not_found" else AirflowFailException
+    with pytest.raises(error, match="404" if ended_as == "not_found" else "was terminated"):
         sensor(until={"PO Approved"}).execute({"task_state_store": store})
 
 
@@ -239,9 +239,9 @@ def test_wait_ends_with_any_status(emulator, store, status):
     assert resumed["status"] == ("Approved" if status == "state" else "Order: Approved")
 
 
-@pytest.mark.parametrize("told", ["given", "null"])
-def test_a_wait_for_a_state_needs_no_time_of_it(emulator, store, told):
-    emulator.control("PATCH", "flags", legacy_state_set_at=told)
+@pytest.mark.parametrize("state_set_at", ["given", "null"])
+def test_a_wait_for_a_state_needs_no_time_of_it(emulator, store, state_set_at):
+    emulator.control("PATCH", "flags", legacy_state_set_at=state_set_at)
 
     assert sensor(until={"Start"}).execute({"task_state_store": store})["state"] == "Start"
 

@@ -27,7 +27,7 @@ def deferred(operator, context) -> TaskDeferred:
 
 @pytest.fixture
 def between_looks(monkeypatch):
-    """Return a function that says what happens instead of the sleep between two looks."""
+    """Return a function that sets what happens instead of the sleep between two polls."""
 
     def happens(*what) -> list[float]:
         todo, slept = list(what), []

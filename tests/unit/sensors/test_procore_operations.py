@@ -32,7 +32,7 @@ def operation_sensor(operation_id: str | int = "901001", **parameters) -> Procor
     return ProcoreAsyncOperationSensor(**{**fixed, "operation_id": operation_id, **parameters})
 
 
-def looks(emulator) -> int:
+def polls(emulator) -> int:
     return len([r for r in emulator.requests() if OPERATION in r["path"]])
 
 
@@ -169,7 +169,7 @@ def test_operation_shown_only_later_is_waited_for(emulator, store, monkeypatch, 
         ended = operation_sensor().execute(context)
 
     assert ended["status"] == "done"
-    assert looks(emulator) >= 4
+    assert polls(emulator) >= 4
 
 
 def trigger_reads(monkeypatch, emulator, *, pass_after: int, seconds: float) -> None:
@@ -200,7 +200,7 @@ def test_a_lasting_404_of_an_operation_ends_the_wait(emulator, store, deferrable
         wait()
 
     # The first poke is the worker's; a triggerer counts for itself.
-    assert looks(emulator) == 3 + deferrable
+    assert polls(emulator) == 3 + deferrable
 
 
 def test_timeout_says_that_procore_does_not_show_the_operation(emulator, store):
@@ -261,14 +261,14 @@ def test_several_operations_are_polled_until_each_has_ended(emulator, store):
 
     assert trigger.poll_once(hook)[1] is None
     assert trigger.poll_once(hook)[1] is None
-    before = looks(emulator)
+    before = polls(emulator)
     assert before == 3
     emulator.control("POST", "clock", advance=600)
     verdict = trigger.poll_once(hook)[1]
 
     assert verdict.action == "succeed"
     assert [o["operation_id"] for o in verdict.result["operations"]] == [ended, running]
-    assert looks(emulator) == before + 1
+    assert polls(emulator) == before + 1
 
 
 def test_trigger_survives_a_round_trip_through_the_database():

@@ -198,15 +198,15 @@ def test_state_is_the_same_however_the_history_says_it(emulator, history, case):
     assert look(instance_id=other)["state"] == "terminated"
 
 
-@pytest.mark.parametrize(("history", "told"), [("full", True), ("no_status", True), ("events_only", False)])
-def test_blocked_instance_is_known_where_anything_says_so(emulator, history, told):
+@pytest.mark.parametrize(("history", "is_known"), [("full", True), ("no_status", True), ("events_only", False)])
+def test_blocked_instance_is_known_where_anything_says_so(emulator, history, is_known):
     flags(emulator, history=history)
     emulator.control("POST", f"procore/instances/{INSTANCE}/block", reason="ERP is down")
 
-    assert (look(until=["blocked"]) is not None) is told
+    assert (look(until=["blocked"]) is not None) is is_known
     refreshed = ProcoreRefreshInstanceOperator(task_id="heal", instance_id=INSTANCE).execute({})
 
-    assert refreshed["refreshes"] == (1 if told else 0)  # what cannot be told is left alone
+    assert refreshed["refreshes"] == (1 if is_known else 0)  # an unclear instance is not refreshed
 
 
 # --- which instances are listed ---
@@ -279,7 +279,7 @@ def test_user_who_may_not_list_tools_works_in_the_project(emulator, tools):
     assert [(row["instance_id"], row["project_id"]) for row in rows] == [(INSTANCE, "1001")]
 
 
-# --- ids, and a start that somebody else was faster with ---
+# --- ids, and a start after another one ---
 
 
 @pytest.mark.parametrize("ids", ["occurrence", "step"])
@@ -303,11 +303,11 @@ def test_after_a_step_occurrence_never_takes_an_earlier_occurrence(emulator, ids
 @pytest.mark.parametrize("status", ["400", "409", "422"])
 def test_start_that_finds_an_active_instance_adopts_it(emulator, store, status, monkeypatch):
     flags(emulator, active_instance=status)
-    begun: list[str] = []
+    started: list[str] = []
     start_instance = ProcoreHook.start_instance
 
     def outrun(hook: ProcoreHook, *args: Any, **kwargs: Any) -> Any:
-        begun.append(begin(emulator, TOOL, "5002"))
+        started.append(begin(emulator, TOOL, "5002"))
         return start_instance(hook, *args, **kwargs)
 
     monkeypatch.setattr(ProcoreHook, "start_instance", outrun)
@@ -315,4 +315,4 @@ def test_start_that_finds_an_active_instance_adopts_it(emulator, store, status, 
 
     result = operator.execute({"task_state_store": store})
 
-    assert ([result["instance_id"]], result["adopted"]) == (begun, True)
+    assert ([result["instance_id"]], result["adopted"]) == (started, True)

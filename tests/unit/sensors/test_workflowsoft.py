@@ -899,11 +899,11 @@ def test_responses_that_cannot_be_read_fail_and_are_a_possible_loss(
     assert (len(result[0]["possibly_lost"]), counted) == (1, ["101"] * 3)
 
 
-ODD = [{"IntegrationInstanceId": 5, "ProcessInstanceId": 2}, {"Foo": 1}, {"IntegrationInstanceId": 6}]
+MALFORMED = [{"IntegrationInstanceId": 5, "ProcessInstanceId": 2}, {"Foo": 1}, {"IntegrationInstanceId": 6}]
 
 
 def test_readable_part_of_a_malformed_response_is_delivered(consuming, emulator, store, run, way, counted, capsys):
-    fault(emulator, status=200, json=ODD, after=True)
+    fault(emulator, status=200, json=MALFORMED, after=True)
 
     result = run({"task_state_store": store}, **way)
 
@@ -921,7 +921,7 @@ def test_readable_part_of_a_malformed_response_is_delivered(consuming, emulator,
 
 def test_malformed_response_ends_a_drain_and_delivers_the_readable(consuming, emulator, store, run, way, counted):
     started = [person_starts(emulator), person_starts(emulator)][:1]
-    fault(emulator, status=200, json=ODD, skip=1)
+    fault(emulator, status=200, json=MALFORMED, skip=1)
 
     rows = run({"task_state_store": store}, max_instances=5, **way)
 
@@ -933,7 +933,7 @@ def test_malformed_response_ends_a_drain_and_delivers_the_readable(consuming, em
 @pytest.mark.usefixtures("impatient")
 def test_a_malformed_response_is_an_error_where_reading_is_safe(connect, emulator, store, run, way):
     connect("listed_until_completed")
-    fault(emulator, status=200, json=ODD, times=9)
+    fault(emulator, status=200, json=MALFORMED, times=9)
 
     with pytest.raises(WorkflowsError, match="In 1 of 3 places"):
         run({"task_state_store": store}, **way)

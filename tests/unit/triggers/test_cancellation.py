@@ -33,7 +33,7 @@ SHOW = rf"/instances/{INSTANCE}$"
 ALWAYS = 10**6
 # Of a task: deferred still, or to be tried again, which goes on with the same instance.
 WAITS_ON = ["deferred", "up_for_retry"]
-# What a task is after somebody marked it failed, successful or skipped; None and what follows it after a clear.
+# What a task is after a user marked it failed, successful or skipped; None and what follows it after a clear.
 KILLED = ["failed", "success", "skipped", None, "scheduled", "queued", "running", "removed"]
 
 
@@ -60,7 +60,7 @@ class Supervisor:
 
 @pytest.fixture
 def airflow_says(monkeypatch):
-    """Return a function that sets the state of the task, as Airflow tells it."""
+    """Return a function that sets the state of the task, as Airflow returns it."""
 
     def set_state(state: str | None, map_index: int = -1) -> Supervisor:
         supervisor = Supervisor(state, map_index)

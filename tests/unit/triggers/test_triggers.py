@@ -164,8 +164,8 @@ def test_the_age_of_the_oldest_step_is_reported(emulator, clock, statistics, kin
 
 def test_malformed_time_fails_no_poll(clock, product, statistics):
     scope = product.scope()
-    for odd in (None, "", "yesterday", 7, {"a": 1}):
-        scope.record_step(odd)
+    for malformed in (None, "", "yesterday", 7, {"a": 1}):
+        scope.record_step(malformed)
 
     async def scenario():
         async def read(reader, subscribers):
