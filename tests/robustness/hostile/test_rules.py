@@ -286,7 +286,7 @@ SENT = {"state": v1.occurrence_of(SHOWN), "activity": {"id": "29945", "role_id":
 READ_NO_ANSWER = {
     "procore": {"idempotency_token"},
     "procore_presets": {"is_rejected", "table_of", "checked_assignment"},
-    "procore_audit": {
+    "procore_history": {
         "as_json",
         "changed_since",
         "count",

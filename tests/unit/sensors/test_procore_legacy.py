@@ -8,9 +8,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow_provider_workflows.exceptions import ConfigurationError, NotFound, UnexpectedResponse
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
-from tests.support import examples
-from tests.support.people import People
-from tests.unit.operators.test_procore_legacy_perform_activity import INSTANCE, perform, performed, person
+from tests.unit.operators.test_procore_legacy_perform_activity import INSTANCE, perform, person
 from tests.unit.sensors.test_procore import deferred, first_event
 
 pytestmark = [pytest.mark.compat, pytest.mark.usefixtures("airflow_connections")]
@@ -323,20 +321,3 @@ def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, parameters, 
     with pytest.raises(ConfigurationError, match=named):
         sensor(**parameters).execute({})
     assert emulator.requests() == []
-
-
-@pytest.mark.usefixtures("airflow_db")
-@pytest.mark.parametrize(
-    ("reviewer", "reached"),
-    [("Approve", "order_the_goods"), pytest.param("Deny", "rework", marks=pytest.mark.slow)],
-)
-@examples.EITHER_MODE
-def test_example_submits_once_and_branches_on_the_decision(emulator, monkeypatch, reviewer, reached, deferrable):
-    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", deferrable)
-
-    with People(emulator, reviewer=reviewer, thinking=1.0):
-        run = examples.run("example_procore_legacy_purchase_order_approval")
-
-    states = {task.task_id: task.state for task in run.get_task_instances()}
-    assert states[reached] == "success"
-    assert performed(emulator) == [("90001", "Submit for Approval"), ("90003", reviewer)]
