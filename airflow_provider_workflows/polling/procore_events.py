@@ -320,9 +320,7 @@ class RequestsScope(WatchScope):
             if rules.has_ended(shown):
                 self._ended.add(instance_id)
             request = rules.response_request(shown, user_id)
-            if request is None or not rules.is_response_requested_from(
-                shown, tool_type=place[0], tool_subtype=self.tool_subtype
-            ):
+            if request is None or not rules.matches_filters(shown, tool_type=place[0], tool_subtype=self.tool_subtype):
                 return
             del request["options"]
             request |= {"instance_id": instance_id, "project_id": place[1]}

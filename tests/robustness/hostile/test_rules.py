@@ -105,8 +105,8 @@ READINGS = [
     Reading(HISTORY, v2.find_occurrence, lambda h: v2.find_occurrence(row(h), "Approved", after="2026-01-01T00:00Z")),
     Reading(HISTORY, v2.events_of, lambda h: v2.events_of(row(h))),
     Reading(HISTORY, v2.timeline_of, lambda h: v2.timeline_of(row(h)).last_decision()),
-    Reading(HISTORY, v2.stated_decision, lambda h: [
-        v2.stated_decision(decision) for decision in decisions(row(h))]),
+    Reading(HISTORY, v2.describe_decision, lambda h: [
+        v2.describe_decision(decision) for decision in decisions(row(h))]),
     Reading(HISTORY, v2.has_ended, lambda h: v2.has_ended(row(h))),
     Reading(HISTORY, timeline.responses_of, lambda h: [
         timeline.responses_of(event.details) for event in timeline.Timeline(row(h)).events]),
@@ -124,8 +124,8 @@ READINGS = [
         v2.recorded_in_history(row(h), STEP, USER) or {}, {"id": "1", "name": "Approve", "type": "x", "others": []})),
     Reading(HISTORY, v2.is_recorded_response, lambda h: v2.is_recorded_response(
         v2.recorded_in_history(row(h), STEP, USER) or {}, name="Approve")),
-    Reading(LIST, v2.is_response_requested_from, lambda i: [
-        v2.is_response_requested_from(one, tool_type="po", tool_subtype="1", item_id="5001", active=True)
+    Reading(LIST, v2.matches_filters, lambda i: [
+        v2.matches_filters(one, tool_type="po", tool_subtype="1", item_id="5001", active=True)
         for one in rows(i)]),
     Reading(LIST, v2.same_tool, lambda i: [v2.same_tool(one.get("tool_type"), "po") for one in rows(i)]),
     Reading(LIST, v2.created_by, lambda i: [v2.created_by(one) for one in rows(i)]),
@@ -146,7 +146,7 @@ READINGS = [
     Reading(INSTANCE, v2.option_fits, lambda i: [
         v2.option_fits(option, option_type="approve")
         for option in v2.response_options(v2.current_step(row(i)) or {})]),
-    Reading(INSTANCE, v2.is_response_requested_from, lambda i: v2.is_response_requested_from(
+    Reading(INSTANCE, v2.matches_filters, lambda i: v2.matches_filters(
         row(i), tool_type="purchase_order_contract", tool_subtype="1", item_id="5001", active=True)),
     Reading(INSTANCE, v2.same_tool, lambda i: v2.same_tool(row(i).get("tool_type"), "purchase_order_contract")),
     Reading(INSTANCE, v2.created_by, lambda i: v2.created_by(row(i))),

@@ -377,7 +377,7 @@ def test_only_an_end_that_is_not_empty_is_an_end(ended_at):
     ],
 )
 def test_row_is_compared_with_what_was_requested(row, asked, fits):
-    assert rules.is_response_requested_from(row, **asked) is fits
+    assert rules.matches_filters(row, **asked) is fits
 
 
 # --- occurrences of a step ---
