@@ -156,7 +156,7 @@ class ProcoreConnectionHook(WorkflowsHook):
         return f"Signed in to {self.client.base_url} as {name}, company {self.company_id}."
 
     def item_url(self, **ids: str | None) -> str:
-        """Return the item's URL in Procore's UI, or "" if the connection's ``item_url`` is missing or needs other ids."""
+        """Return the item's URL in Procore's UI, or "" if ``item_url`` is not set or needs other ids."""
         given = {name: value for name, value in ids.items() if value is not None}
         own = {"company_id": self.company_id} | ({"project_id": self.project_id} if self.project_id else {})
         known = {**own, **given}

@@ -17,7 +17,8 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.hooks.procore import ProcoreConnectionHook
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
-from airflow_provider_workflows.rules.procore_legacy import newest_first, of_object, str_ids
+from airflow_provider_workflows.rules.procore_legacy import of_object, str_ids
+from airflow_provider_workflows.rules.procore_legacy_history import newest_first
 
 INSTANCES = "/rest/v1.0/workflow_instances"
 HISTORIES = "/rest/v1.0/workflow_activity_histories"

@@ -26,6 +26,7 @@ from airflow_provider_workflows.hooks.base import (
     ui_field_behaviour,
 )
 from airflow_provider_workflows.rules import workflowsoft as rules
+from airflow_provider_workflows.rules import workflowsoft_fields as field_rules
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -222,7 +223,7 @@ class WorkflowsoftHook(WorkflowsHook):
         self._known_steps.add(step_id)
         return rules.integration_instances(response.json())
 
-    def get_fields(self, integration_instance_id: str) -> list[rules.Field]:
+    def get_fields(self, integration_instance_id: str) -> list[field_rules.Field]:
         """
         Read the fields of an integration instance with their typed values.
 
@@ -236,7 +237,7 @@ class WorkflowsoftHook(WorkflowsHook):
             response = self.client.get(where, headers=self._on_behalf_of(None))
         body = response.json(exact=True)
         _reject_failure(response, body)
-        return rules.read_fields(body)
+        return field_rules.read_fields(body)
 
     def update_fields(
         self, integration_instance_id: str, values: Mapping[str, Any], *, on_behalf_of: str | None = None
@@ -249,7 +250,7 @@ class WorkflowsoftHook(WorkflowsHook):
         :raises InvalidRequest: the server rejected the call, by the status or in the body of its response.
         :raises OutcomeUnknown: the response was lost.
         """
-        fields = {rules.wire_name(key): value for key, value in values.items()}
+        fields = {field_rules.wire_name(key): value for key, value in values.items()}
         response = self.client.call(
             "POST",
             "/api/v2/workflows/instances/variables",

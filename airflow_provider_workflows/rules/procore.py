@@ -20,8 +20,6 @@ from airflow_provider_workflows.rules.wait_result import WaitResult, evaluate
 
 ENDED_STATES = timeline.ENDED_STATES
 STATES = timeline.STATES
-ENDED_OPERATIONS = frozenset({"done", "partial_done", "failed", "cancelled"})
-OPERATION_STATES = frozenset({"created", "in_progress"}) | ENDED_OPERATIONS
 COMPANY_LEVEL = "company"  # as project_id, it overrides the connection's project
 ATTACHMENT_KINDS = (
     "prostore_file_ids",
@@ -587,52 +585,6 @@ def people_ids(people: Iterable[Json], requested: Iterable[str]) -> tuple[dict[s
     requested = list(dict.fromkeys(requested))
     found = {login: ids[login.casefold()] for login in requested if login.casefold() in ids}
     return found, [login for login in requested if login not in found]
-
-
-# --- an operation that Procore works on ---------------------------------------------------------------------
-
-
-def describe_operation(operation: Json) -> dict[str, Any]:
-    """
-    Say where an asynchronous operation stands.
-
-    :return: ``{operation_id, operation_type, status, started_at, completed_at, error, completed, failed}``, the
-        last two being numbers of items.
-    """
-    completed, failed = operation_items(operation)
-    error = operation.get("error")
-    return {
-        "operation_id": _id(operation),
-        "operation_type": operation.get("operation_type"),
-        "status": _operation_status(operation),
-        "started_at": operation.get("started_at"),
-        "completed_at": operation.get("completed_at"),
-        "error": error.get("message") if isinstance(error, Mapping) else error,
-        "completed": len(completed),
-        "failed": len(failed),
-    }
-
-
-def operation_items(operation: Json) -> tuple[list[Json], list[Json]]:
-    """Return the items that an operation has completed, and those that failed."""
-    result = operation.get("result")
-    lists = [result.get(name) for name in ("completed_items", "failed_items")] if isinstance(result, Mapping) else []
-    completed, failed = (_rows(one) for one in lists or (None, None))
-    return completed, failed
-
-
-@documented_form()
-def operation_ended(operation: Json) -> bool:
-    """Tell whether an operation is over; a word nobody knows counts as over when it has an end."""
-    status = _operation_status(operation)
-    return status in ENDED_OPERATIONS or (status not in OPERATION_STATES and bool(operation.get("completed_at")))
-
-
-@documented_form()
-def _operation_status(operation: Json) -> str | None:
-    """Return the status of an operation in small letters, in whichever case it came."""
-    status: str | None = operation.get("status")
-    return None if status is None else status.strip().lower()
 
 
 def idempotency_token(*parts: Any) -> str:

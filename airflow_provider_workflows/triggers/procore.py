@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_workflows.exceptions import NotFound
 from airflow_provider_workflows.rules import procore as rules
+from airflow_provider_workflows.rules import procore_operations as operations
 from airflow_provider_workflows.rules import procore_replacements as replacements
 from airflow_provider_workflows.rules.parameters import str_id
 from airflow_provider_workflows.rules.procore_timeline import AmbiguousHistory
@@ -355,7 +356,7 @@ class ProcoreAsyncOperationWaitTrigger(ProcoreBackgroundWaitTrigger):
         self,
         *,
         operation_ids: list[str],
-        until: Collection[str] = tuple(sorted(rules.ENDED_OPERATIONS)),
+        until: Collection[str] = tuple(sorted(operations.ENDED_OPERATIONS)),
         skip_on: Collection[str] = (),
         **kwargs: Any,
     ):
@@ -371,8 +372,8 @@ class ProcoreAsyncOperationWaitTrigger(ProcoreBackgroundWaitTrigger):
             operation = self._ended.get(operation_id)
             if operation is None:
                 response = hook.get_async_operation(operation_id)
-                operation = {**rules.describe_operation(response), "operation_id": operation_id}
-                if rules.operation_ended(response):
+                operation = {**operations.describe_operation(response), "operation_id": operation_id}
+                if operations.operation_ended(response):
                     self._ended[operation_id] = operation  # it is not asked for again
             shown.append(operation)
         return shown

@@ -298,7 +298,7 @@ def test_a_trigger_asks_no_earlier_than_the_server_said(emulator, store):
     event = first_event(trigger)
     assert event["status"] == "timeout"
     assert event["last_poll"].startswith("Instance 700001 of item 5001")
-    assert "The last poll failed: The server asks to wait until" in event["last_poll"]
+    assert "The last poll failed: Rate-limited by the server until" in event["last_poll"]
     assert len(emulator.requests()) == before + 1
 
 
