@@ -212,9 +212,7 @@ class ProcoreConnectionHook(WorkflowsHook):
                 f"{self.conn_id!r}."
             )
         if not company_id.isdecimal():
-            raise ConfigurationError(
-                f"company_id must be a number, as in the URL of the company in Procore; got {company_id!r}."
-            )
+            raise ConfigurationError("company_id must be a number, as in the URL of the company in Procore.")
         return company_id
 
     def _environment(self, extras: Extras) -> str:

@@ -347,8 +347,8 @@ class WorkflowsoftHook(WorkflowsHook):
         if not connection.login:
             return StaticToken(
                 connection.password,
-                "Put a new API token into the connection's password, or an administrator's login and password, with "
-                "which the provider renews tokens itself.",
+                "Get a new API token and put it into the connection's password, or set an administrator's login and "
+                "password, with which the provider renews tokens itself.",
             )
         return ApiTokenSource(
             base_url,

@@ -43,7 +43,7 @@ def titled_rows(body: Any, kind: str) -> list[dict[str, str]]:
     """
     rows = body if isinstance(body, list) else None
     if rows is None or not all(has_id(row, "Id") for row in rows):
-        raise UnexpectedResponse(f"The list of {kind}s is not a list of objects with an Id")
+        raise UnexpectedResponse(f"The response is not a list of objects with an Id for each {kind}")
     return [{"id": str(member(row, "Id")), "title": str(member(row, "Title") or "")} for row in rows]
 
 

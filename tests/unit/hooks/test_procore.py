@@ -182,7 +182,7 @@ def test_a_tool_that_is_new_since_then_is_found(connect, tools, requests_mock):
 
 
 def test_an_unknown_tool_is_rejected_with_the_tools_there_are(connect, tools):
-    with pytest.raises(ConfigurationError, match=r"no tool 'po'.*prequalification, purchase_order_contract"):
+    with pytest.raises(ConfigurationError, match=r"Unknown tool_type 'po'.*prequalification, purchase_order_contract"):
         connect().list_instances("po")
 
 
@@ -821,7 +821,7 @@ def test_the_instances_of_an_item_are_one_at_least(airflow_connections):
     assert [row["id"] for row in ProcoreHook().list_item_instances(TOOL, "5001")] == ["700001"]
     with pytest.raises(NotFound, match="Item 4711 of tool purchase_order_contract has no workflow instance"):
         ProcoreHook().list_item_instances(TOOL, "4711")
-    with pytest.raises(ConfigurationError, match="no tool 'po'"):
+    with pytest.raises(ConfigurationError, match="Unknown tool_type 'po'"):
         ProcoreHook().list_item_instances("po", "4711", "1001")
 
 

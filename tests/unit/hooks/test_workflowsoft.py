@@ -159,7 +159,7 @@ def test_a_list_of_users_as_long_as_its_limit_says_so(hook, requests_mock, capsy
     requests_mock.get(f"{URL}/api/users/search", json=[{"Id": n, "Email": f"{n}@x"} for n in range(rows)])
 
     assert len(hook.search_users("x", limit=limit)) == rows
-    assert (f"listed {rows} users, the maximum requested" in capsys.readouterr().out) is warned
+    assert (f"returned {rows} users, the maximum requested" in capsys.readouterr().out) is warned
 
 
 def test_diagram_beyond_the_listed_ones_is_taken_by_id_only(hook, requests_mock):
@@ -185,7 +185,7 @@ def test_the_search_may_match_as_it_likes_only_the_exact_title_counts(airflow_co
 
     assert hook.find_process_diagram("Event planning") == {"id": "1", "title": "Event planning"}
     assert hook.find_process_diagram("1") == {"id": "1", "title": "Event planning"}
-    with pytest.raises(ConfigurationError, match=r"process diagram 'Event'; there are: 'Event planning' \(id 1\)"):
+    with pytest.raises(ConfigurationError, match=r"process diagram 'Event'. Candidates: 'Event planning' \(id 1\)"):
         hook.find_process_diagram("Event")
 
 
@@ -297,7 +297,7 @@ CREATIONS = [
 def test_a_created_thing_whose_response_is_unreadable_may_exist(hook, requests_mock, url, create, kind, unreadable):
     requests_mock.post(url, **unreadable)
 
-    with pytest.raises(OutcomeUnknown, match=f"The response does not say which {kind} was made"):
+    with pytest.raises(OutcomeUnknown, match=f"The response does not say which {kind} was created"):
         create(hook)
     assert requests_mock.call_count == 1
 

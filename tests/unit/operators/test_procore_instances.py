@@ -907,7 +907,7 @@ def test_without_a_store_a_retried_task_must_be_given_what_it_is_for(emulator, b
 def test_an_item_without_a_workflow_is_named_and_an_unknown_tool_too(emulator, store, build):
     with pytest.raises(NotFound, match="Item 4711"):
         build(item_id="4711", tool_type=TOOL).execute({"task_state_store": store})
-    with pytest.raises(ConfigurationError, match="no tool 'po'"):
+    with pytest.raises(ConfigurationError, match="Unknown tool_type 'po'"):
         build(item_id="4711", tool_type="po").execute({"task_state_store": store})
 
 

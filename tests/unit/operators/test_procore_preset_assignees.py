@@ -343,7 +343,7 @@ def test_a_preset_that_two_assignments_mean_is_rejected(emulator):
 
 
 def test_an_unknown_tool_is_rejected_with_the_tools_there_are(emulator):
-    with pytest.raises(ConfigurationError, match="no tool 'po'.*purchase_order_contract"):
+    with pytest.raises(ConfigurationError, match="Unknown tool_type 'po'.*purchase_order_contract"):
         assign(directors(LEE), tool_type="po").execute({})
 
 

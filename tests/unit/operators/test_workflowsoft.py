@@ -509,7 +509,7 @@ def test_the_servers_own_words_are_shown_when_it_rejects(emulator, ready_id, sta
         ({}, "not empty"),
         (None, "must be a mapping"),
         ("Venue", "must be a mapping"),
-        ({"Venu": "x"}, "no field 'Venu'; there are: 'Event name'"),
+        ({"Venu": "x"}, "no field 'Venu'. Candidates: 'Event name'"),
         ({"Requested by": "me"}, "read-only in Workflowsoft: 'Requested by'"),
         ({"Event exists": "yes"}, "'Event exists' .* takes True or False; got str"),
         ({"Event start": "2021-08-24T21:00:00"}, "'Event start' .* with a time zone"),

@@ -464,7 +464,7 @@ def test_a_bad_combination_is_named_before_anything_is_sent(emulator, parameters
 
 
 def test_steps_of_a_diagram_that_is_not_there_list_the_diagrams():
-    with pytest.raises(ConfigurationError, match="no process diagram 'Party'; there are: 'Event planning'"):
+    with pytest.raises(ConfigurationError, match="no process diagram 'Party'. Candidates: 'Event planning'"):
         listing(kind="steps", diagram="Party")
 
 

@@ -691,7 +691,7 @@ def test_a_letter_that_waits_for_us_is_found_with_its_subtype(emulator, store):
 def test_a_misspelt_tool_is_named_even_where_the_project_is_given(emulator, store):
     sensor = requested_sensor(tool_type="purchase_order", project_id="1001")
 
-    with pytest.raises(ConfigurationError, match=r"no tool 'purchase_order'.*purchase_order_contract"):
+    with pytest.raises(ConfigurationError, match=r"Unknown tool_type 'purchase_order'.*purchase_order_contract"):
         sensor.execute({"task_state_store": store})
 
 
