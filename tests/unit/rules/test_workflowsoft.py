@@ -122,7 +122,7 @@ def test_an_ambiguous_name_lists_only_those_it_fits():
     "body", [None, {}, {"data": []}, ["x"], [{"Title": "no id"}], *([{"Id": id_}] for id_ in (True, 2.0, "", {}, [1]))]
 )
 def test_a_list_of_another_format_is_an_error(body):
-    with pytest.raises(UnexpectedResponse, match="list of process diagrams"):
+    with pytest.raises(UnexpectedResponse, match="for each process diagram"):
         rules.titled_rows(body, "process diagram")
 
 
@@ -217,7 +217,7 @@ def test_people_are_read_in_any_case_of_names_and_with_names_missing():
         {"id": "1", "full_name": "A", "email": "a@x"},
         {"id": "2", "full_name": "", "email": ""},
     ]
-    with pytest.raises(UnexpectedResponse, match="list of users"):
+    with pytest.raises(UnexpectedResponse, match="for each user"):
         rules.user_rows([{"FullName": "A"}])
 
 

@@ -413,7 +413,7 @@ def test_fields_are_found_by_key_and_by_a_label_that_is_unique():
         rules.find_field(fields, "Twice")
     with pytest.raises(ConfigurationError, match="no field 'Venue'. Candidates: 'Twice', 'Twice'"):
         rules.find_field(fields, "Venue")
-    with pytest.raises(ConfigurationError, match="there are: none"):
+    with pytest.raises(ConfigurationError, match="Candidates: none"):
         rules.find_field([], "Venue")
 
 
