@@ -292,11 +292,11 @@ def _request(
     """Return an instance's request to the user, or None; checks the tool, too, which a row of the list may omit."""
     instance = hook.get_instance(instance_id, project_id=level)
     request = rules.response_request(instance, user_id)
-    is_response_requested_from = any(
-        rules.is_response_requested_from(instance, tool_type=tool_type, tool_subtype=query.tool_subtype)
+    is_match = any(
+        rules.matches_filters(instance, tool_type=tool_type, tool_subtype=query.tool_subtype)
         for tool_type in query.tool_types
     )
-    return {**request, "project_id": level} if request is not None and is_response_requested_from else None
+    return {**request, "project_id": level} if request is not None and is_match else None
 
 
 async def _list_instances(caller: Caller, query: ResponseQuery, user_id: str) -> dict[str, tuple[str, str]]:

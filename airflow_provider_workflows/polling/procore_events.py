@@ -321,7 +321,7 @@ class RequestsScope(WatchScope):
             if rules.has_ended(instance):
                 self._ended.add(instance_id)
             request = rules.response_request(instance, user_id)
-            if request is None or not rules.is_response_requested_from(
+            if request is None or not rules.matches_filters(
                 instance, tool_type=place[0], tool_subtype=self.tool_subtype
             ):
                 return

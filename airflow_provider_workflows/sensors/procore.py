@@ -17,7 +17,8 @@ from airflow_provider_workflows.rules.parameters import (
     require_exactly_one,
     str_id,
 )
-from airflow_provider_workflows.rules.procore import ENDED_OPERATIONS, ENDED_STATES, STATES, operation_items
+from airflow_provider_workflows.rules.procore import ENDED_STATES, STATES
+from airflow_provider_workflows.rules.procore_operations import ENDED_OPERATIONS, operation_items
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.sensors.overdue import NotifyingSensor
 from airflow_provider_workflows.triggers.procore import (

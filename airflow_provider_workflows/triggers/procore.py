@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_workflows.exceptions import NotFound
 from airflow_provider_workflows.rules import procore as rules
+from airflow_provider_workflows.rules import procore_operations as operations
 from airflow_provider_workflows.rules import procore_replacements as replacements
 from airflow_provider_workflows.rules.parameters import str_id
 from airflow_provider_workflows.rules.procore_timeline import AmbiguousHistory
@@ -359,7 +360,7 @@ class ProcoreAsyncOperationWaitTrigger(ProcoreBackgroundWaitTrigger):
         self,
         *,
         operation_ids: list[str],
-        until: Collection[str] = tuple(sorted(rules.ENDED_OPERATIONS)),
+        until: Collection[str] = tuple(sorted(operations.ENDED_OPERATIONS)),
         skip_on: Collection[str] = (),
         **kwargs: Any,
     ):
@@ -370,16 +371,16 @@ class ProcoreAsyncOperationWaitTrigger(ProcoreBackgroundWaitTrigger):
         self._ended: dict[str, dict[str, Any]] = {}
 
     def snapshot(self, hook: ProcoreHook) -> list[dict[str, Any]]:
-        operations = []
+        shown: list[dict[str, Any]] = []
         for operation_id in self.operation_ids:
             operation = self._ended.get(operation_id)
             if operation is None:
                 response = hook.get_async_operation(operation_id)
-                operation = {**rules.describe_operation(response), "operation_id": operation_id}
-                if rules.operation_ended(response):
+                operation = {**operations.describe_operation(response), "operation_id": operation_id}
+                if operations.operation_ended(response):
                     self._ended[operation_id] = operation  # it is not read again
-            operations.append(operation)
-        return operations
+            shown.append(operation)
+        return shown
 
     def evaluate(self, snapshot: list[dict[str, Any]]) -> WaitResult | None:
         if not all(operation_id in self._ended for operation_id in self.operation_ids):

@@ -180,9 +180,7 @@ class ProcoreInstanceOperator(ProcoreOperator):
         """
         instance = self.hook.get_instance(instance_id, project_id=self.level)
         item_id = str_id(self.item_id)
-        if item_id is not None and not rules.is_response_requested_from(
-            instance, tool_type=self.tool_type, item_id=item_id
-        ):
+        if item_id is not None and not rules.matches_filters(instance, tool_type=self.tool_type, item_id=item_id):
             raise UnexpectedResponse(
                 f"Instance {instance_id} is one of item {instance.get('item_id')} of tool {instance.get('tool_type')}, "
                 f"and not of item {item_id} of tool {self.tool_type}; nothing was sent"

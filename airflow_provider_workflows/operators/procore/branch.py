@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseBranch
 
 from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnclear
 from airflow_provider_workflows.rules.parameters import as_list
-from airflow_provider_workflows.rules.procore import stated_decision
+from airflow_provider_workflows.rules.procore import describe_decision
 from airflow_provider_workflows.version_compat import SKIPS_IN_MAPPED_GROUPS
 
 if TYPE_CHECKING:
@@ -107,7 +107,7 @@ class ProcoreBranchOnOutcomeOperator(BaseBranchOperator):
             "The outcome of instance %s is %s%s%s: going on with %s.",
             self.outcome.get("instance_id"),
             " / ".join(map(repr, names)),
-            "" if decision is None else f", {stated_decision(decision)}",
+            "" if decision is None else f", {describe_decision(decision)}",
             ", by default" if name is None else f", of which {name!r} has a branch",
             ", ".join(task_ids) or "no task, so all that follow are skipped",
         )

@@ -34,6 +34,7 @@ from airflow_provider_workflows.rules.parameters import (
     str_id,
 )
 from airflow_provider_workflows.rules.payload import is_id
+from airflow_provider_workflows.rules.procore_operations import operation_items
 from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
 
@@ -439,7 +440,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         return [
             {"item_id": str_id(item.get("item_id")), "instance_id": str_id(item.get("instance_id"))}
             for operation_id in operation_ids
-            for item in rules.operation_items(self._operation(operation_id))[0]
+            for item in operation_items(self._operation(operation_id))[0]
         ]
 
     def _failed(
@@ -451,7 +452,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         } | {
             str(item.get("item_id")): item.get("message")
             for operation_id in ids
-            for item in rules.operation_items(self._operation(operation_id))[1]
+            for item in operation_items(self._operation(operation_id))[1]
         }
         done = self._done({**journal, "past": [*journal["past"], *ids]})
         why = "; ".join(

@@ -186,7 +186,7 @@ class ProcoreRestartInstanceOperator(ProcoreInstanceOperator):
 
         def send() -> dict[str, Any]:
             answered = self.hook.restart_instance(instance_id, restart_mode=self.restart_mode, project_id=self.level)
-            if str_id(answered.get("id")) in (None, "", instance_id) or not rules.is_response_requested_from(
+            if str_id(answered.get("id")) in (None, "", instance_id) or not rules.matches_filters(
                 answered, item_id=item_id
             ):
                 raise UnexpectedResponse(

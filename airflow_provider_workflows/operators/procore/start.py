@@ -221,7 +221,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
                 project_id=self.level,
             )
             instance_id = str_id(instance.get("id"))
-            if not instance_id or not rules.is_response_requested_from(instance, item_id=str_id(self.item_id)):
+            if not instance_id or not rules.matches_filters(instance, item_id=str_id(self.item_id)):
                 raise UnexpectedResponse("The answer to the start does not show an instance of the item")
         except NOTHING_DONE as rejected:
             journal.persist({**found, "sent": False})

@@ -189,7 +189,7 @@ def test_misspelled_tool_stops_events_of_no_other(run, emulator, caplog):
     triggerer = run(scenario)
 
     assert rows(triggerer) == [(triggerer.new, "started")]
-    assert len(warnings(caplog, "no tool 'misspelt'")) == 2  # in two projects
+    assert len(warnings(caplog, "Unknown tool_type 'misspelt'")) == 2  # in two projects
 
 
 @pytest.mark.parametrize("trigger", [changed, requested])

@@ -256,7 +256,7 @@ def test_after_a_rejection_the_next_callback_tries_again(ready, capsys, status):
     WorkflowsoftTaskNotifier(**SENTENCE)(context())
 
     assert len(created(ready)) == 1
-    assert len([line for line in logged(capsys, "error") if f"answered {status}" in line]) == 1
+    assert len([line for line in logged(capsys, "error") if f"returned {status}" in line]) == 1
 
 
 def test_a_sign_in_that_fails_claims_nothing(ready, variables, capsys):
@@ -295,7 +295,7 @@ def test_a_claim_is_not_withdrawn_when_others_may_have_written_since(ready, vari
 
     assert len(json.loads(variables.held[KEY])) == 2
     told = logged(capsys, "error")
-    assert "answered 403" in told[0]
+    assert "returned 403" in told[0]
     assert "the claim stays" in told[1]
 
 
@@ -320,7 +320,7 @@ def test_a_rejection_is_reported_even_if_the_claim_cannot_be_withdrawn(ready, va
     WorkflowsoftTaskNotifier(**SENTENCE)(context())
 
     told = logged(capsys, "error")
-    assert "answered 403" in told[0]
+    assert "returned 403" in told[0]
     assert "division by zero" in told[1]
 
 

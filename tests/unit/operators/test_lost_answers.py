@@ -27,6 +27,6 @@ def test_a_call_that_is_sent_again_is_not_said_to_be_over(emulator, store, capsy
     ACTIONS[path]().execute({"task_state_store": store})
 
     logged = [*capsys.readouterr().out.splitlines(), *caplog.messages]
-    lost = [line for line in logged if "The answer was lost" in line]
+    lost = [line for line in logged if "The response was lost" in line]
     assert lost
     assert not [line for line in lost if OutcomeUnknown.advice in line]

@@ -411,7 +411,7 @@ def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, store, param
 
 
 def test_an_unknown_tool_is_rejected_with_the_tools_there_are(emulator, store):
-    with pytest.raises(ConfigurationError, match="no tool 'po'"):
+    with pytest.raises(ConfigurationError, match="Unknown tool_type 'po'"):
         start("11", tool_type="po").execute({"task_state_store": store})
     assert orders(emulator) == []
 
@@ -644,7 +644,7 @@ def test_a_deferred_start_serialises_no_items(emulator, store):
 
 @pytest.mark.parametrize("build", [listing, lambda **given: start("1", **given)], ids=["list", "start"])
 def test_a_misspelt_tool_is_named_even_where_the_project_is_given(emulator, build):
-    with pytest.raises(ConfigurationError, match=r"no tool 'purchase_order'.*purchase_order_contract"):
+    with pytest.raises(ConfigurationError, match=r"Unknown tool_type 'purchase_order'.*purchase_order_contract"):
         build(tool_type="purchase_order", project_id="1001").execute({})
     assert [effect for effect in emulator.effects() if effect["via"] == "api"] == []
 

@@ -907,7 +907,7 @@ def test_without_a_store_a_retried_task_must_be_given_what_it_is_for(emulator, b
 def test_an_item_without_a_workflow_is_named_and_an_unknown_tool_too(emulator, store, build):
     with pytest.raises(NotFound, match="Item 4711"):
         build(item_id="4711", tool_type=TOOL).execute({"task_state_store": store})
-    with pytest.raises(ConfigurationError, match="no tool 'po'"):
+    with pytest.raises(ConfigurationError, match="Unknown tool_type 'po'"):
         build(item_id="4711", tool_type="po").execute({"task_state_store": store})
 
 
@@ -1034,7 +1034,7 @@ def by_somebody_else(emulator, monkeypatch, item_id: str = "5002") -> None:
 
     def lost(*args, **kwargs):
         emulator.control("POST", "procore/instances", tool_type=TOOL, item_id=item_id)
-        raise OutcomeUnknown("The answer was lost")
+        raise OutcomeUnknown("The response was lost")
 
     monkeypatch.setattr(ProcoreHook, "start_instance", lost)
 
@@ -1241,7 +1241,7 @@ def test_addition_to_a_step_that_moves_is_found_or_unknown(emulator, store, monk
         shown = send(hook, *args, **kwargs)
         answer(emulator, "Approve")
         if lost:
-            raise OutcomeUnknown("The answer was lost")
+            raise OutcomeUnknown("The response was lost")
         return shown
 
     monkeypatch.setattr(ProcoreHook, "add_assignees", then_it_moves)

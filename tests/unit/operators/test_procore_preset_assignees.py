@@ -107,8 +107,8 @@ def test_a_tool_of_the_company_has_its_presets_there(emulator):
         (directors("guest@example.com"), {}, "Directors: guest@example.com is not a possible assignee"),
         (directors("90009"), {}, "Directors: 90009 is not a possible assignee"),
         (directors(members_none := "nobody@example.com"), {}, f"Directors: {members_none} is not a possible"),
-        (directors(), {"members": "replace"}, "would be left without members"),
-        ({"preset_id": PRESET, "groups": {"Creator": [LEE]}}, {}, "no role group but of type 'ITEM_CREATOR'"),
+        (directors(), {"members": "replace"}, "it would have no members"),
+        ({"preset_id": PRESET, "groups": {"Creator": [LEE]}}, {}, "its type is 'ITEM_CREATOR'"),
         ({"preset_id": PRESET, "groups": {"Dirctors": [LEE]}}, {}, "no such group; groups: 'Integration', 'Directors'"),
         (directors(LEE, preset_id="999"), {}, "no preset with this id is there"),
         (
@@ -314,11 +314,11 @@ def test_what_was_approved_is_applied_and_nothing_beyond_it(emulator, another):
         ("x", {}, "assignments must be a list"),
         ([{"groups": {"A": ["x"]}}], {}, "either a preset_id or a template"),
         ([{"preset_id": "1", "template": "t", "groups": {"A": ["x"]}}], {}, "either a preset_id or a template"),
-        ([{"preset_id": "1", "groups": {}}], {}, "groups must be a dict"),
-        ([{"preset_id": "1", "group": {"A": ["x"]}}], {}, "knows no group"),
+        ([{"preset_id": "1", "groups": {}}], {}, "groups must be a non-empty dict"),
+        ([{"preset_id": "1", "group": {"A": ["x"]}}], {}, "unknown key group"),
         ([{"preset_id": "1", "groups": {"A": "x"}}], {}, "members of 'A' must be a list"),
         ([{"preset_id": "1", "groups": {"A": [""]}}], {}, "a member of 'A' is empty"),
-        (["1"], {}, "an assignment is a dict"),
+        (["1"], {}, "each element must be a dict"),
         ([directors(LEE)], {"tool_type": None}, "tool_type is missing"),
         ([directors(LEE)], {"mode": "go"}, "mode must be one of plan, apply"),
         ([directors(LEE)], {"members": "add"}, "members must be one of merge, replace"),
@@ -343,7 +343,7 @@ def test_a_preset_that_two_assignments_mean_is_rejected(emulator):
 
 
 def test_an_unknown_tool_is_rejected_with_the_tools_there_are(emulator):
-    with pytest.raises(ConfigurationError, match="no tool 'po'.*purchase_order_contract"):
+    with pytest.raises(ConfigurationError, match="Unknown tool_type 'po'.*purchase_order_contract"):
         assign(directors(LEE), tool_type="po").execute({})
 
 
@@ -454,7 +454,7 @@ def test_what_a_change_does_beside_the_groups_is_noticed():
 
     assert losses(before, before) == []
     assert losses({"workflow_manager": {"id": 6}}, before) == [
-        "the individual assignees are others",
+        "the individual assignees have changed",
         "the workflow manager is 6 instead of 5",
     ]
 

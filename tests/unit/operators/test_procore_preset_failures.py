@@ -102,7 +102,7 @@ def test_unknown_change_that_arrives_late_is_not_sent_again(emulator, store, pre
     def delayed(preset_id, **body):
         if preset_id == presets[2]:
             late.append((preset_id, body))
-            raise OutcomeUnknown("The answer was lost")
+            raise OutcomeUnknown("The response was lost")
         return update(preset_id, **body)
 
     monkeypatch.setattr(operator.hook, "update_preset_assignees", delayed)

@@ -440,7 +440,7 @@ def test_the_address_of_the_storage_is_in_no_error(emulator, store, plan, versio
     told = str(failure.value) + "".join(traceback.format_exception(failure.value))
     assert secrets
     assert [secret for secret in secrets if secret in told] == []
-    assert "The storage did not take the file" in told
+    assert "The storage did not accept the file" in told
 
 
 @pytest.fixture
@@ -498,12 +498,12 @@ def test_what_the_storage_says_is_reported_without_the_signature(requests_mock, 
     ("target", "words"),
     [
         ({"url": f"http://bucket.example.com/k?X={SECRET}"}, "not https"),
-        ({"url": f"file:///etc/passwd?X={SECRET}"}, "not a URL"),
+        ({"url": f"file:///etc/passwd?X={SECRET}"}, "not valid"),
         ({"url": f"ftp://bucket.example.com/{SECRET}"}, "not https"),
-        ({"url": f"https://[{SECRET}"}, "not a URL"),
-        ({"url": f"https://?{SECRET}"}, "not a URL"),
-        ({"url": None}, "not a URL"),
-        ({}, "not a URL"),
+        ({"url": f"https://[{SECRET}"}, "not valid"),
+        ({"url": f"https://?{SECRET}"}, "not valid"),
+        ({"url": None}, "not valid"),
+        ({}, "not valid"),
         ("https://bucket.example.com", "not an object"),
     ],
 )

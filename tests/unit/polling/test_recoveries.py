@@ -50,7 +50,7 @@ def collect(scope, interval):
 
 
 async def reject(reader, subscribers):
-    raise PermissionDenied("Not permitted")
+    raise PermissionDenied("Permission denied")
 
 
 async def brings_fine(reader, subscribers):
@@ -173,7 +173,7 @@ def test_malformed_row_of_a_bulk_history_concerns_its_item_only(emulator, waitin
         for item_id, row in zip(item_ids, bulk(self, tool_type, item_ids, **more), strict=True):
             if item_id == started[7][1]:
                 raise UnexpectedResponse(
-                    "The answer is not a list of objects", method="POST", path="bulk", status_code=200
+                    "The response is not a list of objects", method="POST", path="bulk", status_code=200
                 )
             yield row
 

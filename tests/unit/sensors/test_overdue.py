@@ -214,7 +214,7 @@ def test_overdue_after_counts_from_the_start_of_the_step(build, build_legacy, no
         make(overdue_after=10 * 24 * 3600 - 60).poke({})
 
     assert [overdue_step["step"] for overdue_step in notified] == ["Budget Check", "Start"]
-    assert notified[0]["reason"] == "held for more than 9 days, 23:59:00"
+    assert notified[0]["reason"] == "pending for more than 9 days, 23:59:00"
 
 
 def test_legacy_state_is_overdue_by_its_own_date_by_default(build_legacy, notified, days_pass):
@@ -434,12 +434,12 @@ def test_wait_log_shows_position_assignees_and_next_poll(emulator, store, said):
 
     assert by_poke == [
         "Instance 700001 of item 5001 (purchase_order_contract) is in_progress at step 'Budget Check' since TIME, "
-        "held by integration@example.com, due TIME; waiting for: complete, terminated.",
+        "pending with integration@example.com, due TIME; waiting for: complete, terminated.",
         "Waiting since TIME, until TIME at most; will poll again in about 60 s.",
     ]
     assert by_deferral == [
-        "Instance 568150 of Contract 1953145 is in state 'Start' since TIME, held by Airflow Integration, due TIME; "
-        "waiting for: PO Approved.",
+        "Instance 568150 of Contract 1953145 is in state 'Start' since TIME, pending with Airflow Integration, due "
+        "TIME; waiting for: PO Approved.",
         "Waiting since TIME, until TIME at most; the triggerer polls every 60 s.",
     ]
 
@@ -454,7 +454,7 @@ def test_wait_log_shows_since_when_a_step_is_overdue(emulator, store, build, sai
     build().poke({"task_state_store": store})
 
     look, call, _ = timeless(said())
-    assert "held by integration@example.com, overdue since TIME; waiting for" in look
+    assert "pending with integration@example.com, overdue since TIME; waiting for" in look
     assert call == "Step 'Budget Check' is overdue: calling on_overdue."
 
 

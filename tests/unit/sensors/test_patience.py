@@ -390,7 +390,7 @@ def test_a_stated_wait_is_honoured_between_pokes(emulator, clock, store, way):
 def test_last_poke_honours_a_stated_wait_past_the_deadline(emulator, clock, store):
     fault(emulator, times=1, status=429, headers={"Retry-After": "3000"})
 
-    with pytest.raises(AirflowSensorTimeout, match="asks to wait"):
+    with pytest.raises(AirflowSensorTimeout, match="Rate-limited"):
         Task(clock, store, timeout=100).run()
     assert (polls(emulator), clock.elapsed) == (1, pytest.approx(100, abs=5))
 

@@ -298,7 +298,7 @@ def test_trigger_polls_no_earlier_than_the_server_stated(emulator, store):
     event = first_event(trigger)
     assert event["status"] == "timeout"
     assert event["last_poll"].startswith("Instance 700001 of item 5001")
-    assert "The last poll failed: The server asks to wait until" in event["last_poll"]
+    assert "The last poll failed: Rate-limited by the server until" in event["last_poll"]
     assert len(emulator.requests()) == before + 1
 
 
@@ -691,7 +691,7 @@ def test_correspondence_request_is_found_with_its_subtype(emulator, store):
 def test_a_misspelt_tool_is_named_even_where_the_project_is_given(emulator, store):
     sensor = requested_sensor(tool_type="purchase_order", project_id="1001")
 
-    with pytest.raises(ConfigurationError, match=r"no tool 'purchase_order'.*purchase_order_contract"):
+    with pytest.raises(ConfigurationError, match=r"Unknown tool_type 'purchase_order'.*purchase_order_contract"):
         sensor.execute({"task_state_store": store})
 
 

@@ -915,7 +915,7 @@ def test_readable_part_of_a_malformed_response_is_delivered(consuming, emulator,
     assert counted == ["101"]
     said = capsys.readouterr().out
     assert "integration instance 5 (process 2), 6 (process None)" in said
-    assert "no integration instance but an object with Foo (int)" in said
+    assert "is an object with Foo (int)" in said
     assert run({"task_state_store": store}, **way) == result
 
 
