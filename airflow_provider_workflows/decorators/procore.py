@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseSensorOperator
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
@@ -22,15 +22,11 @@ from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, task_state_store
 
 if TYPE_CHECKING:
-    from typing import Concatenate, TypeAlias
+    from datetime import timedelta
 
     from airflow.sdk import Context
-    from typing_extensions import Unpack
 
-    from airflow_provider_workflows.decorators.typed import Parameters, ResponseOptions, ResponseTask
     from airflow_provider_workflows.triggers.wakeup import WakeUpTrigger
-
-    Decision: TypeAlias = "Respond | Wait | Skip"
 
 INSTANCE = "instance"
 
@@ -271,19 +267,19 @@ def _as_parameters(response: Respond) -> dict[str, Any]:
     return {**texts, "files": files, "attachments": attachments}
 
 
-@overload
 def procore_response(
-    python_callable: Callable[Concatenate[Any, Parameters], Decision],
-) -> ResponseTask[Parameters, Decision]: ...
-
-
-@overload
-def procore_response(
-    **options: Unpack[ResponseOptions],
-) -> Callable[[Callable[Concatenate[Any, Parameters], Decision]], ResponseTask[Parameters, Decision]]: ...
-
-
-def procore_response(python_callable: Callable[..., Any] | None = None, **options: Any) -> Any:
+    python_callable: Callable[..., Any] | None = None,
+    *,
+    procore_conn_id: str | None = None,
+    company_id: str | int | None = None,
+    project_id: str | int | None = None,
+    on_step_moved: str | None = None,
+    confirm_timeout: timedelta | float | None = None,
+    timeout: timedelta | float | None = None,
+    poke_interval: timedelta | float | None = None,
+    deferrable: bool | None = None,
+    **kwargs: Any,
+) -> Any:
     """
     Make a task of a function that decides how to answer a step of a Procore workflow instance (Workflows v2).
 
@@ -328,7 +324,6 @@ def procore_response(python_callable: Callable[..., Any] | None = None, **option
     :param poke_interval: Seconds, or a timedelta, between two calls of a function that waits; by default
         ``[workflows] poke_interval``, else 60. Where the task is not deferrable, not less than a minute.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
-    :param options: What every task of Airflow's takes, such as ``retries``.
     :raises ConfigurationError: the function returned something else; the option does not exist; the step does not wait
         for the connection's user.
     :raises AirflowSensorTimeout: the function still waits when the time is over; never retried.
@@ -336,9 +331,21 @@ def procore_response(python_callable: Callable[..., Any] | None = None, **option
     :raises StepMoved: the step is over, with ``on_step_moved="fail"``; never retried.
     :raises OutcomeUnknown: the response may have been given, and the record does not show it; never retried.
     """
-    if wrong := sorted(set(options) & NO_OPTIONS):  # said where it is written
+    if wrong := sorted(set(kwargs) & NO_OPTIONS):  # fails in the line of the DAG that is wrong
         raise TypeError(f"procore_response takes no option {', '.join(wrong)}.")
-    options = {"multiple_outputs": XCOM_HOLDS_NONE, **options}
+    own = {
+        "procore_conn_id": procore_conn_id,
+        "company_id": company_id,
+        "project_id": project_id,
+        "on_step_moved": on_step_moved,
+        "confirm_timeout": confirm_timeout,
+        "timeout": timeout,
+        "poke_interval": poke_interval,
+        "deferrable": deferrable,
+    }
+    # An option that is not given is left to a DAG's default_args.
+    given = {name: value for name, value in own.items() if value is not None}
+    options = {"multiple_outputs": XCOM_HOLDS_NONE, **given, **kwargs}
 
     def decorate(function: Callable[..., Any]) -> Any:
         return task_decorator_factory(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
@@ -19,15 +19,10 @@ from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE
 
 if TYPE_CHECKING:
     from datetime import timedelta
-    from typing import Concatenate, TypeAlias
 
     from airflow.sdk import Context
-    from typing_extensions import Unpack
 
-    from airflow_provider_workflows.decorators.typed import IntegrationOptions, IntegrationTask, Parameters
     from airflow_provider_workflows.operators.workflowsoft.integration_step import IntegrationStep
-
-    Values: TypeAlias = Mapping[str, Any] | None
 
 FIELDS = "fields"
 INSTANCE = "integration_instance_id"
@@ -172,18 +167,6 @@ def _not_handled(failed: Mapping[str, Exception]) -> Exception:
     )
     # A retry finds in the task state store what was done, and does only the rest.
     return AirflowFailException(message) if is_final else WorkflowsError(message)
-
-
-@overload
-def workflowsoft_integration(
-    python_callable: Callable[Concatenate[Any, Parameters], Values],
-) -> IntegrationTask[Parameters, Values]: ...
-
-
-@overload
-def workflowsoft_integration(
-    **options: Unpack[IntegrationOptions],
-) -> Callable[[Callable[Concatenate[Any, Parameters], Values]], IntegrationTask[Parameters, Values]]: ...
 
 
 def workflowsoft_integration(
