@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 import re
 from functools import cached_property
 from typing import Any
@@ -69,25 +68,18 @@ class Described:
 
     @cached_property
     def parameters(self) -> dict[str, inspect.Parameter]:
-        """The parameters of a class and of its bases, its own first; of a decorator those of its options, too."""
+        """The parameters of a class and of its bases, its own first."""
         sources = [vars(base).get("__init__") for base in self._bases] if inspect.isclass(self.obj) else [self.obj]
         found: dict[str, inspect.Parameter] = {}
         for source in filter(None, sources):
             for name, parameter in inspect.signature(source).parameters.items():
-                if name == "self":
-                    continue
-                if parameter.kind is not parameter.VAR_KEYWORD:
+                if name != "self" and parameter.kind is not parameter.VAR_KEYWORD:
                     found.setdefault(name, parameter)
-                elif options := re.fullmatch(r"Unpack\[(\w+)\]", str(parameter.annotation)):
-                    found |= {name: self._option(name, hint) for name, hint in _options(options[1]).items()}
         return found
 
     @property
     def _bases(self) -> list[type]:
         return [base for base in self.obj.__mro__ if in_package(base)]
-
-    def _option(self, name: str, hint: str) -> inspect.Parameter:
-        return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, annotation=hint, default=None)
 
     @cached_property
     def meanings(self) -> dict[str, str]:
@@ -130,16 +122,6 @@ class Described:
 
 def _literal(value: Any) -> str:
     return f'"{value}"' if isinstance(value, str) else repr(value)
-
-
-def _options(name: str) -> dict[str, str]:
-    """Return the keys and types of a TypedDict that a decorator takes its options from."""
-    package = importlib.import_module(f"{PACKAGE}.decorators")
-    for info in pkgutil.iter_modules(package.__path__, f"{PACKAGE}.decorators."):
-        options = getattr(importlib.import_module(info.name), name, None)
-        if options is not None:
-            return {key: getattr(hint, "__forward_arg__", str(hint)) for key, hint in options.__annotations__.items()}
-    return {}
 
 
 def join(*parts: str) -> str:

@@ -90,9 +90,9 @@ def example_workflowsoft_enrich():
         },
         retries=2,
         # [START howto_notifier_workflowsoft_task]
-        # Ten vendors that fail together create one task for Sam, not ten.
+        # Each vendor that fails creates a task for Sam.
         on_failure_callback=WorkflowsoftTaskNotifier(
-            title="Vendors could not be registered", on_behalf_of="olga@example.com", assigned_to="sam@example.com"
+            title="A vendor could not be registered", on_behalf_of="olga@example.com", assigned_to="sam@example.com"
         ),
         # [END howto_notifier_workflowsoft_task]
     )

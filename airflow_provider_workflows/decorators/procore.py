@@ -1,11 +1,11 @@
-"""A function that decides about a Procore workflow instance as a task that answers its step, once."""
+"""The decorator that turns a function into a task that responds to a step of a Procore workflow instance, once."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass
-from typing import TYPE_CHECKING, Any, NoReturn, overload
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowSkipException, BaseSensorOperator
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
@@ -22,15 +22,11 @@ from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE, task_state_store
 
 if TYPE_CHECKING:
-    from typing import Concatenate, TypeAlias
+    from datetime import timedelta
 
     from airflow.sdk import Context
-    from typing_extensions import Unpack
 
-    from airflow_provider_workflows.decorators.typed import Parameters, ResponseOptions, ResponseTask
     from airflow_provider_workflows.triggers.wakeup import WakeUpTrigger
-
-    Decision: TypeAlias = "Respond | Wait | Skip"
 
 INSTANCE = "instance"
 
@@ -61,9 +57,9 @@ class Respond:
 @dataclass(frozen=True)
 class Wait:
     """
-    The decision not to decide yet: nothing is sent, and the function is called again after ``poke_interval``.
+    Decide later: nothing is sent, and the task calls the function again after ``poke_interval``.
 
-    :param reason: What is waited for, for the log.
+    :param reason: What the function waits for, for the log.
     """
 
     reason: str = ""
@@ -72,15 +68,15 @@ class Wait:
 @dataclass(frozen=True)
 class Skip:
     """
-    The decision to leave the step to others: nothing is sent, and the task is skipped.
+    Leave the step to others: nothing is sent, and the task is skipped.
 
-    :param reason: Why, for the log.
+    :param reason: Reason, for the log.
     """
 
     reason: str = ""
 
 
-# What a sensor takes and this task does not: it never holds a worker, and a failed answer is no skip.
+# Options of sensors that this task fixes: it never occupies a worker, and a failed response is not a skip.
 FIXED: dict[str, Any] = {
     "mode": "reschedule",
     "soft_fail": False,
@@ -95,7 +91,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
     custom_operator_name = "@task.procore_response"
     template_fields: Sequence[str] = (
         *DecoratedOperator.template_fields,
-        # The instance comes with the arguments of the function, the answer from the function.
+        # The instance comes with the arguments of the function, the response from the function.
         "procore_conn_id",
         "company_id",
         "project_id",
@@ -103,7 +99,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
     )
 
     def __init__(self, **kwargs: Any):
-        if wrong := sorted(set(kwargs) & NO_OPTIONS):  # those of override() come here
+        if wrong := sorted(set(kwargs) & NO_OPTIONS):  # includes those of override()
             raise TypeError(f"procore_response takes no option {', '.join(wrong)}.")
         super().__init__(**FIXED, **kwargs)
         self._occurrence_before_sleep: str | None = None
@@ -116,7 +112,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         return self.returned(context, lambda: self.act(context))
 
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
-        """Call the function again after a pause."""
+        """Call the function again after a sleep."""
         self.restore_wait(context, event or {})
         self._occurrence_before_sleep = (event or {}).get("step_occurrence_id")
         return self.returned(context, lambda: self.act(context))
@@ -124,11 +120,11 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
     def act(self, context: Context) -> dict[str, Any] | None:
         check_choice("on_step_moved", self.on_step_moved, ON_STEP_MOVED)
         arguments = arguments_of(self.python_callable, self.op_args, self.op_kwargs)
-        row = self._take_row(arguments.get(INSTANCE))  # expand() lets it be left out
+        row = self._take_row(arguments.get(INSTANCE))  # expand() allows leaving it out
         decision = Pin(task_state_store(context), f"decision_{self.step_occurrence_id or self.instance_id}", None)
         if decision.value is not None:
-            self.log.info("An earlier try has decided: %s. The function is not called again.", decision.value)
-            self._take_answer(decision.value)
+            self.log.info("An earlier try decided: %s. The function is not called again.", decision.value)
+            self._take_response(decision.value)
             return super().act(context)
         pin = self._occurrence_pin(context)
         instance_id = str(self.instance_id)
@@ -140,7 +136,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
             return None
         if view.recorded is None:
             self.check_pending(view)
-        # Only now it is certain that this step occurrence is the user's to respond to.
+        # Only now it is certain that the user may respond to this step occurrence.
         self.step_occurrence_id = view.occurrence_id
         if pin.value is None:
             pin.persist({"instance_id": instance_id, "step_occurrence_id": view.occurrence_id})
@@ -149,7 +145,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
             return self._result(view, instance_id, view.recorded, already_recorded=True, confirmed=True)
         instance = self._described(row, view.instance, view.step or {})
         decision.persist(self._decided(context, {**arguments, INSTANCE: instance}))
-        # The operator reads again: while the function thought, the step may have moved.
+        # The operator reads again, because the step may have moved while the function ran.
         return super().act(context)
 
     def _take_row(self, given: Any) -> Mapping[str, Any]:
@@ -160,7 +156,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
                 f"instance must be a row of ProcoreResponseRequestedSensor, or the id of an instance; got {given!r}."
             )
         self.instance_id = as_text("instance", instance_id, is_id=True).strip()
-        self.item_id = self.tool_subtype = None  # whatever a DAG's default_args say
+        self.item_id = self.tool_subtype = None  # even if a DAG's default_args set them
         self.step_occurrence_id = row.get("step_occurrence_id")
         self.tool_type = row.get("tool_type")
         if self.project_id is None:
@@ -169,7 +165,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         return row
 
     def _occurrence_pin(self, context: Context) -> Pin:
-        """Return the step occurrence that the task is about: given, stored, carried over a pause, or not known yet."""
+        """Return the pin of the step occurrence: given, stored, passed by a wake-up, or not known yet."""
         given = self._given_pin()
         if given is None and task_state_store(context) is None:
             self._is_occurrence_stored = self.deferrable
@@ -178,7 +174,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         return self.pinned(context, "respond", given, "step_occurrence_id")
 
     def _described(self, row: Mapping[str, Any], shown: Mapping[str, Any], step: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what the function is given: the row, and over it what was read just now."""
+        """Return the function's ``instance``: the row, updated with what was just read."""
         history = self.hook.get_instance_history(str(self.instance_id), project_id=self.level)
         item_id = str_id(shown.get("item_id"))
         return {
@@ -193,50 +189,52 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         }
 
     def _decided(self, context: Context, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """Call the function and return its answer as parameters of the operator; JSON primitives."""
+        """Call the function and return its response as parameters of the operator, as JSON primitives."""
         instance = arguments[INSTANCE]
-        # The function may do with it what it likes.
+        # The function may change its copy.
         decision = call(self.python_callable, context, {**arguments, INSTANCE: copy.deepcopy(instance)})
         if isinstance(decision, Wait):
             self._delay(context, instance, decision.reason)
         if isinstance(decision, Skip):
-            words = f"Instance {self.instance_id} is left as it is. {decision.reason}".rstrip()
-            self.log.info("%s Nothing is sent.", words)
-            raise AirflowSkipException(words)
+            message = f"Skipped instance {self.instance_id}. {decision.reason}".rstrip()
+            self.log.info("%s Nothing is sent.", message)
+            raise AirflowSkipException(message)
         if not isinstance(decision, Respond):
             raise ConfigurationError(
                 f"{self.python_callable.__name__} must return Respond(option), Wait() or Skip() of "
                 f"{__name__}; got {decision!r}."
             )
         response = _as_parameters(decision)
-        # What the operator would reject is rejected before it is kept: a retry may decide anew.
-        self._take_answer(response)
+        # A response that the operator would reject is not persisted, so a retry may decide again.
+        self._take_response(response)
         self._check_parameters()
         rules.choose_option(instance["options"], **self._requested())
         attached_files("files", self.files, largest=MAX_FILE_BYTES)
         return response
 
-    def _take_answer(self, response: Mapping[str, Any]) -> None:
+    def _take_response(self, response: Mapping[str, Any]) -> None:
         for name, value in response.items():
             setattr(self, name, value)
 
     def _delay(self, context: Context, instance: Mapping[str, Any], reason: str) -> NoReturn:
         pending_with = ", ".join(str(assignee["name"]) for assignee in instance["assignees"])
         self._last_poll = (
-            f"Instance {self.instance_id} stands at {instance['step']!r} since {instance['step_started_at']}, held by "
-            f"{pending_with}; the function waits{f': {reason}' if reason else ''}."
+            f"Instance {self.instance_id} has been at step {instance['step']!r} since {instance['step_started_at']}, "
+            f"pending with {pending_with}; the function waits{f': {reason}' if reason else ''}."
         )
         self.check_deadline()
         assert self._deadline is not None
         if not self._is_occurrence_stored:
             raise ConfigurationError(
-                "Wait() needs the step occurrence before Airflow 3.3, or the next poke could respond to another one. "
+                "Wait() needs the step occurrence before Airflow 3.3, or the next call could respond to another one. "
                 "Call the task with a row of ProcoreResponseRequestedSensor instead of an id, or set deferrable=True."
             )
-        self.log.info("%s Looking again in %g s, until %s.", self._last_poll, self.poke_interval, self._deadline)
+        self.log.info(
+            "%s The next call is in %g s, until %s at most.", self._last_poll, self.poke_interval, self._deadline
+        )
         if self.deferrable:
             self.defer_to(self.build_trigger())
-        BaseSensorOperator.execute(self, context)  # which is rescheduled, for it finds nothing done
+        BaseSensorOperator.execute(self, context)  # raises AirflowRescheduleException, because poke() returns False
         raise AssertionError
 
     def poke(self, context: Context) -> bool:
@@ -249,7 +247,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         return {**super().wake_up_event(), "step_occurrence_id": str_id(self.step_occurrence_id)}
 
 
-# The answer comes from the function, and the instance with its arguments.
+# The response comes from the function, and the instance with its arguments.
 NO_OPTIONS = {*FIXED, *ProcoreRespondOperator.template_fields} - {*_ResponseDecoratedOperator.template_fields}
 
 
@@ -271,46 +269,45 @@ def _as_parameters(response: Respond) -> dict[str, Any]:
     return {**texts, "files": files, "attachments": attachments}
 
 
-@overload
 def procore_response(
-    python_callable: Callable[Concatenate[Any, Parameters], Decision],
-) -> ResponseTask[Parameters, Decision]: ...
-
-
-@overload
-def procore_response(
-    **options: Unpack[ResponseOptions],
-) -> Callable[[Callable[Concatenate[Any, Parameters], Decision]], ResponseTask[Parameters, Decision]]: ...
-
-
-def procore_response(python_callable: Callable[..., Any] | None = None, **options: Any) -> Any:
+    python_callable: Callable[..., Any] | None = None,
+    *,
+    procore_conn_id: str | None = None,
+    company_id: str | int | None = None,
+    project_id: str | int | None = None,
+    on_step_moved: str | None = None,
+    confirm_timeout: timedelta | float | None = None,
+    timeout: timedelta | float | None = None,
+    poke_interval: timedelta | float | None = None,
+    deferrable: bool | None = None,
+    **kwargs: Any,
+) -> Any:
     """
-    Make a task of a function that decides how to answer a step of a Procore workflow instance (Workflows v2).
+    Turn a function that decides how to respond to a step of a Procore workflow instance (Workflows v2) into a task.
 
-    Also known as ``@task.procore_response``. The function is given ``instance`` and returns
-    :class:`Respond`, :class:`Wait` or :class:`Skip`; the task does the rest, once. It reads, calls the function, keeps
-    what it decided in Airflow's task state store, reads again, sends and verifies, as ``ProcoreRespondOperator`` does:
-    a retry sends the same answer and does not call the function again. Only an answer is kept, not that it waits or
-    skips. Where our response is on record already, or the step is over, the function is not called.
+    Also available as ``@task.procore_response``. The function's parameter ``instance`` describes the instance. The
+    function returns :class:`Respond`, :class:`Wait` or :class:`Skip`. The task reads, calls the function, persists the
+    response in Airflow's task state store, reads again, sends and verifies, as ``ProcoreRespondOperator`` does: a
+    retry sends the same response and does not call the function again. ``Wait`` and ``Skip`` are not persisted. If the
+    response of the connection's user is already recorded, or the step is over, the function is not called.
 
-    The task is called with ``instance``, a row of ``ProcoreResponseRequestedSensor`` (or the id of an instance), and
-    the function's other arguments, or mapped over them with ``expand``. The response is bound to the row's step
-    occurrence; with an id alone to the first one that waits for the user, as with ``ProcoreRespondOperator``. The
-    function's parameters that are named as in Airflow's context get those values.
+    Call the task with ``instance``, a row of ``ProcoreResponseRequestedSensor`` (or the id of an instance), and the
+    function's other arguments, or map it over them with ``expand``. The response is bound to the row's step
+    occurrence, or with only an id to the first one that waits for the user, as with ``ProcoreRespondOperator``.
+    Parameters of the function that are named as in Airflow's context receive those values.
 
-    What the function is given as ``instance`` is the row, and over it what was read just now: ``{instance_id, item_id,
+    ``instance`` is the row, updated with what was just read: ``{instance_id, item_id,
     tool_type, project_id, step, step_occurrence_id, step_started_at, overdue_at, options: [{id, name, type}],
     assignees: [{id, name, login}], state, item_status, decision, last_response: {option, type, comment, by, at},
     started_at, ended_at, blocked_reason, ambiguous}``. ``assignees`` have not responded to the step yet; the
-    connection's user is one;
-    ``decision`` is that of the step before, as ``ProcoreInstanceSensor`` returns it; ``last_response`` is None before
-    the first one; times are the API's own strings.
+    connection's user is one of them. ``decision`` is the decision of the step before, as ``ProcoreInstanceSensor``
+    returns it. ``last_response`` is None before the first response. Times are the API's own strings.
 
-    ``Wait()`` gives the worker back: the function is called again after ``poke_interval``, by a task that was deferred,
-    or, where it is not deferrable, rescheduled. ``timeout`` counts by the clock on the wall from the first try on.
+    ``Wait()`` releases the worker: the task is deferred, or rescheduled if it is not deferrable, and calls the function
+    again after ``poke_interval``. ``timeout`` is wall-clock from the first try on.
 
-    Before Airflow 3.3 there is no such store: a retry calls the function again unless the response is on record, and an
-    id alone needs ``retries=0``.
+    Before Airflow 3.3 there is no such store: a retry calls the function again unless the response is recorded, and an
+    id without its row requires ``retries=0``.
 
     Returns what ``ProcoreRespondOperator`` returns: ``{instance_id, item_id, project_id, step, step_occurrence_id,
     option, option_id, type, comment, user_id, already_recorded, confirmed}``, or None with ``on_step_moved="succeed"``.
@@ -318,27 +315,38 @@ def procore_response(python_callable: Callable[..., Any] | None = None, **option
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
     :param procore_conn_id: Id of a connection of type ``procore``; default ``procore_default`` (templated).
-    :param company_id: Company to work in; beats the connection's (templated).
-    :param project_id: Project to work in, or ``company``; default: the row's (templated).
-    :param on_step_moved: What to do when the row's occurrence of the step is over, or the instance ended, without our
-        answer: ``fail`` (default), ``skip`` or ``succeed`` (templated).
-    :param confirm_timeout: Seconds, or a timedelta, to read on for the answer after it was sent; default 60.
+    :param company_id: Company id; overrides the connection's (templated).
+    :param project_id: Project id, or ``company``; default: the row's (templated).
+    :param on_step_moved: What to do if the row's step occurrence is over, or the instance ended, without a response of
+        the connection's user: ``fail`` (default), ``skip`` or ``succeed`` (templated).
+    :param confirm_timeout: Seconds, or a timedelta, for which the task reads the response back; default 60.
     :param timeout: Seconds, or a timedelta, until the function must have decided; default: Airflow's setting
         ``[sensors] default_timeout``, 7 days. From Airflow 3.3 on it survives retries.
     :param poke_interval: Seconds, or a timedelta, between two calls of a function that waits; by default
-        ``[workflows] poke_interval``, else 60. Where the task is not deferrable, not less than a minute.
+        ``[workflows] poke_interval``, else 60. At least a minute if the task is not deferrable.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
-    :param options: What every task of Airflow's takes, such as ``retries``.
     :raises ConfigurationError: the function returned something else; the option does not exist; the step does not wait
         for the connection's user.
-    :raises AirflowSensorTimeout: the function still waits when the time is over; never retried.
+    :raises AirflowSensorTimeout: the function still waits when the deadline has passed; never retried.
     :raises ResponseConflict: another option is already recorded at this step; never retried.
     :raises StepMoved: the step is over, with ``on_step_moved="fail"``; never retried.
-    :raises OutcomeUnknown: the response may have been given, and the record does not show it; never retried.
+    :raises OutcomeUnknown: the response may have been sent, but the history does not show it; never retried.
     """
-    if wrong := sorted(set(options) & NO_OPTIONS):  # said where it is written
+    if wrong := sorted(set(kwargs) & NO_OPTIONS):  # fails in the line of the DAG that is wrong
         raise TypeError(f"procore_response takes no option {', '.join(wrong)}.")
-    options = {"multiple_outputs": XCOM_HOLDS_NONE, **options}
+    own = {
+        "procore_conn_id": procore_conn_id,
+        "company_id": company_id,
+        "project_id": project_id,
+        "on_step_moved": on_step_moved,
+        "confirm_timeout": confirm_timeout,
+        "timeout": timeout,
+        "poke_interval": poke_interval,
+        "deferrable": deferrable,
+    }
+    # An option that is not given is left to a DAG's default_args.
+    given = {name: value for name, value in own.items() if value is not None}
+    options = {"multiple_outputs": XCOM_HOLDS_NONE, **given, **kwargs}
 
     def decorate(function: Callable[..., Any]) -> Any:
         return task_decorator_factory(

@@ -1,4 +1,4 @@
-"""What the decorators share: a function that is called by names, as a task that is called with something else."""
+"""Call a decorated function by parameter names, although its task has another signature."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ def called_with(function: Callable[..., Any], name: str, *, instead_of: str = ""
     """
     Return the function with the signature of its task.
 
-    :param name: The parameter that the task is called with, whether the function has it or not.
+    :param name: The first parameter of the task, even if the function does not have it.
     :param instead_of: A parameter of the function that the task provides itself.
-    :raises TypeError: the function cannot be called by names, or is a coroutine function.
+    :raises TypeError: the function has parameters that cannot be passed by name, or is a coroutine function.
     """
     if inspect.iscoroutinefunction(function):
-        raise TypeError(f"{function.__name__} must be a plain function; it is a coroutine function.")
+        raise TypeError(f"{function.__name__} must be a plain function, but is a coroutine function.")
     signature = inspect.signature(function)
     for parameter in signature.parameters.values():
         if parameter.kind in (Parameter.POSITIONAL_ONLY, Parameter.VAR_POSITIONAL):
-            raise TypeError(f"{function.__name__}: parameter {parameter.name!r} must be one that is given by name.")
+            raise TypeError(f"{function.__name__}: parameter {parameter.name!r} cannot be passed by name.")
     parameters = [parameter for found, parameter in signature.parameters.items() if found != instead_of]
     if name not in signature.parameters:
         parameters.insert(0, Parameter(name, Parameter.POSITIONAL_OR_KEYWORD))
@@ -39,7 +39,7 @@ def called_with(function: Callable[..., Any], name: str, *, instead_of: str = ""
 
 
 def arguments_of(task_function: Callable[..., Any], args: Any, kwargs: Any) -> dict[str, Any]:
-    """Return the arguments of a call by their names."""
+    """Return the arguments of a call by parameter name."""
     signature = inspect.signature(task_function)
     arguments = dict(signature.bind_partial(*args, **kwargs).arguments)
     for name, parameter in signature.parameters.items():
@@ -49,7 +49,7 @@ def arguments_of(task_function: Callable[..., Any], args: Any, kwargs: Any) -> d
 
 
 def call(task_function: Callable[..., Any], context: Context, arguments: Mapping[str, Any]) -> Any:
-    """Call the function itself with those of the arguments, and of the names in Airflow's context, that it takes."""
+    """Call the function with the arguments, and the values of Airflow's context, that it has parameters for."""
     function = cast("Any", task_function).__wrapped__
     parameters = inspect.signature(function).parameters
     given = {name: arguments[name] for name in parameters if name in arguments}

@@ -1,9 +1,9 @@
-"""A function of an integration instance's fields as a task that handles the whole step."""
+"""The decorator that turns a function of an integration instance's fields into a task for the whole step."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
@@ -20,31 +20,26 @@ from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE
 
 if TYPE_CHECKING:
     from datetime import timedelta
-    from typing import Concatenate, TypeAlias
 
     from airflow.sdk import Context
-    from typing_extensions import Unpack
 
-    from airflow_provider_workflows.decorators.typed import IntegrationOptions, IntegrationTask, Parameters
     from airflow_provider_workflows.operators.workflowsoft.integration_step import IntegrationStep
-
-    Values: TypeAlias = Mapping[str, Any] | None
 
 FIELDS = "fields"
 INSTANCE = "integration_instance_id"
 IF_OPEN = (
-    "complete it with WorkflowsoftCompleteIntegrationOperator or by hand, for a task that is cleared calls its "
-    "function again, on the fields that it has written"
+    "complete it with WorkflowsoftCompleteIntegrationOperator or by hand, because a cleared task calls its function "
+    "again, with the fields that it has written"
 )
 
 
 class RejectIntegration(Exception):
     """
-    Raised in a decorated function to complete the integration step another way.
+    Raised in a decorated function to complete the integration step with another custom action.
 
-    :param reason: Why, for the log and the task's result.
-    :param custom_action: The way out of the step; the vendor documents none but ``__AUTO__``.
-    :param fields: ``{label or key: value}`` to write before, such as one that holds the reason for people.
+    :param reason: Reason, for the log and the task's result.
+    :param custom_action: The custom action; the vendor documents only ``__AUTO__``.
+    :param fields: ``{label or key: value}`` to write first, such as a field for the reason.
     """
 
     def __init__(self, reason: object, *, custom_action: str, fields: Mapping[str, Any] | None = None):
@@ -56,9 +51,9 @@ class RejectIntegration(Exception):
 
 class LeaveOpen(Exception):
     """
-    Raised in a decorated function to leave the integration instance as it is; the task is skipped.
+    Raised in a decorated function to leave the integration instance open; the task is skipped.
 
-    Where reading consumes, Workflowsoft does not hand it over again: keep its id.
+    If polls consume instances, Workflowsoft does not return it again, so store its id.
     """
 
 
@@ -84,21 +79,21 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
         check_choice("verify", self.verify, VERIFY)
         if self.may_be_retried(context):
             raise ConfigurationError(
-                "retries must be 0 on an Airflow before 3.3, for a retry would call the function again, on fields that "
-                "it has written."
+                "retries must be 0 before Airflow 3.3, because a retry would call the function again, with the fields "
+                "that it has written."
             )
         arguments = arguments_of(self.python_callable, self.op_args, self.op_kwargs)
-        given = arguments.get(INSTANCE, "")  # expand() lets it be left out
+        given = arguments.get(INSTANCE, "")  # expand() allows leaving it out
         if not isinstance(given, (list, tuple)) or not given:
             return self._handle(context, given, arguments)
-        # Airflow takes the values of a mapping one by one, and rejects to do so with a list.
+        # Airflow pushes the values of a mapping one by one, and raises an error for a list.
         self.multiple_outputs = self.returns_mapping = False
         return self._handle_all(context, {rules.instance_id_of(row): row for row in given}, arguments)
 
     def _handle_all(
         self, context: Context, rows: Mapping[str, Any], arguments: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
-        """Handle each instance; what becomes of one does not keep the others from being handled."""
+        """Handle each instance, also if another one fails."""
         results, left, failed = [], {}, {}
         for instance_id, row in rows.items():
             try:
@@ -109,7 +104,7 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
             except Exception as error:
                 if len(rows) == 1:
                     raise
-                self.log.exception("Integration instance %s was not handled.", instance_id)
+                self.log.exception("Handling integration instance %s failed.", instance_id)
                 failed[instance_id] = error
         if failed:
             raise _not_handled(failed)
@@ -164,27 +159,15 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
 
 
 def _not_handled(failed: Mapping[str, Exception]) -> Exception:
-    """Return the error of a task in which several instances were handled and these were not."""
+    """Return the error of a task that failed for these of several instances."""
     reasons = "; ".join(f"{instance_id} ({type(error).__name__}: {error})" for instance_id, error in failed.items())
     message = f"{len(failed)} integration instances were not handled: {reasons}"
     is_final = all(
         isinstance(error, AirflowFailException) or (isinstance(error, WorkflowsError) and not error.retryable)
         for error in failed.values()
     )
-    # A retry finds in the task state store what was done, and does only the rest.
+    # The task state store shows a retry which instances are done.
     return AirflowFailException(message) if is_final else WorkflowsError(message)
-
-
-@overload
-def workflowsoft_integration(
-    python_callable: Callable[Concatenate[Any, Parameters], Values],
-) -> IntegrationTask[Parameters, Values]: ...
-
-
-@overload
-def workflowsoft_integration(
-    **options: Unpack[IntegrationOptions],
-) -> Callable[[Callable[Concatenate[Any, Parameters], Values]], IntegrationTask[Parameters, Values]]: ...
 
 
 def workflowsoft_integration(
@@ -200,39 +183,41 @@ def workflowsoft_integration(
     **kwargs: Any,
 ) -> Any:
     """
-    Make a task of a function that decides what to write into an integration instance.
+    Turn a function that decides what to write into an integration instance into a task.
 
-    Also known as ``@task.workflowsoft_integration``. The function is given ``fields``, ``{label: value}`` with typed
-    values (``Decimal``, aware ``pendulum.DateTime``, ``date``; None for an empty one; under its key where several share
-    a label), and returns ``{label or key: value}`` to write, or None; only what differs is sent. Or it raises
-    :class:`RejectIntegration` or :class:`LeaveOpen`. The task reads, calls, writes, reads back and completes. What the
-    function decided is kept before anything is sent, so that a retry does not call it again on the fields that it
-    has written. Before Airflow 3.3 the task is not retried.
+    Also available as ``@task.workflowsoft_integration``. The task reads the fields, calls the function, writes what it
+    returned, reads it back and completes the instance. The function's parameter ``fields`` is ``{label: value}`` with
+    typed values (``Decimal``, aware ``pendulum.DateTime``, ``date``; None for an empty field; fields that share a label
+    are under their keys). The function returns ``{label or key: value}`` to write, or None, or raises
+    :class:`RejectIntegration` or :class:`LeaveOpen`. The task sends only values that differ. It persists the decision
+    before it sends anything, so a retry does not call the function again with the fields that it has written. Before
+    Airflow 3.3 the task is not retried.
 
-    The task is called with ``integration_instance_id`` (an id, or a row of ``WorkflowsoftIntegrationSensor``) and the
-    function's other arguments, or mapped over them with ``expand``, which gives each instance a task and a log of its
-    own. Called with a list, such as the sensor's whole result, it calls the function for each of its instances; when
-    one fails, the others are handled all the same, and the task fails with the ids of those that were not. A parameter
-    ``integration_instance_id`` of the function is given the id, parameters named as in Airflow's context those values.
+    Call the task with ``integration_instance_id`` (an id, or a row of ``WorkflowsoftIntegrationSensor``) and the
+    function's other arguments, or map it over them with ``expand``, which creates a task with its own log for each
+    instance. Called with a list, such as the sensor's whole result, the task calls the function for each instance. If
+    one fails, the task still handles the others, and then fails with the ids of the failed ones. A parameter
+    ``integration_instance_id`` of the function receives the id. Parameters that are named as in Airflow's context
+    receive those values.
 
     A field whose value does not fit its type is missing in ``fields``; using it raises ``UnexpectedResponse``.
 
     Returns ``{integration_instance_id, custom_action, rejected, written: [label], unchanged: [label],
-    already_completed}``; ``rejected`` is the reason, or None. Of a list it returns a list of these, without the
+    already_completed}``; ``rejected`` is the reason, or None. For a list it returns a list of these, without the
     instances that were left open.
 
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft`` (templated).
     :param expected_fields: ``{label or key: type}`` that the instance must have (templated).
-    :param custom_action: Presumably the way out of the step; default ``__AUTO__`` (templated).
-    :param on_unknown_completion: When nobody can tell whether it was completed: ``fail`` (default), ``retry``,
-        ``assume_done`` (templated).
+    :param custom_action: Presumably the action by which the process leaves the step; default ``__AUTO__`` (templated).
+    :param on_unknown_completion: What to do if it remains unknown whether it was completed: ``fail`` (default),
+        ``retry``, ``assume_done`` (templated).
     :param allow_unknown_types: Send values of field types that this package does not know as they are.
     :param verify: ``exact`` (default) or ``normalized``; see ``WorkflowsoftUpdateFieldsOperator``.
-    :param confirm_timeout: Seconds, or a timedelta, to read on for what became of a change; default 30.
+    :param confirm_timeout: Seconds, or a timedelta, for which the task reads a change back; default 30.
     :raises ConfigurationError: Workflowsoft would reject a value; a required field is empty; a field of
         ``expected_fields`` is missing or of another type.
-    :raises StepMoved: the instance is completed already; never retried.
-    :raises OutcomeUnknown: nobody can tell whether it was written, or completed; never retried.
+    :raises StepMoved: the instance is already completed; never retried.
+    :raises OutcomeUnknown: it remains unknown whether it was written, or completed; never retried.
     """
     options = {
         "workflowsoft_conn_id": workflowsoft_conn_id,

@@ -1,1 +1,1 @@
-"""Notifiers: word in the product that something happened in Airflow."""
+"""Notifiers that create something in Procore or Workflowsoft when something happens in Airflow."""

@@ -1,39 +1,46 @@
-"""Notifier that leaves word in Workflowsoft."""
+"""The notifier that creates a task in Workflowsoft when something happens in Airflow."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from copy import copy
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.sdk import BaseNotifier
 
 from airflow_provider_workflows.exceptions import NOTHING_DONE, WorkflowsError
-from airflow_provider_workflows.notifications.claims import Claim
-from airflow_provider_workflows.rules.parameters import check_given, check_rendered, check_required, str_id
+from airflow_provider_workflows.rules.parameters import check_given, check_rendered, check_required
+from airflow_provider_workflows.version_compat import task_state_store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
     from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 
+SENT_TTL = timedelta(days=365)
+
 
 class WorkflowsoftTaskNotifier(BaseNotifier):
     """
-    Creates a task in Workflowsoft, at most once per DAG run and message.
+    Create a task in Workflowsoft, such as for a run that failed.
 
-    For ``on_failure_callback`` and the like of a task or a DAG, and for an ``AsyncCallback`` of a deadline alert; not
-    for a ``SyncCallback``, where Airflow lets nobody write a Variable. What goes wrong is in the log and fails no DAG.
+    Use it as a callback of a task or a DAG (``on_failure_callback`` and the like), and in an ``AsyncCallback`` of a
+    deadline alert. A callback of a DAG creates one task for a run, a callback of a task one for each task instance. An
+    error of the notifier is logged and does not change the state of the run.
 
-    The message is connection, title, assignee and the description as it was given. Tasks that fail at the same
-    moment on several workers, a callback that Airflow runs twice, and a run that is cleared and fails again make
-    one task. Airflow remembers it in a Variable for each DAG, ``workflowsoft_tasks_<dag_id>``, which keeps the
-    newest 200 messages. Claiming takes 2 to 3 seconds. Without that memory, or where Airflow takes longer than a
-    second for it, nothing is sent. When the answer of Workflowsoft is lost nothing is sent again, so there may be
-    no task; when it rejects, the next callback of the run tries again.
+    One call sends one request, and never repeats it: when the response is lost, there may be no task. Airflow itself
+    may rarely run a callback twice, and then a task may be created twice: ``on_failure_callback`` runs on the worker
+    and again in the DAG processor when the worker dies, or loses its heartbeat, before it has reported the failure; an
+    ``AsyncCallback`` runs again when its triggerer dies. From Airflow 3.3 on the task state store prevents other
+    repetitions: calls on a worker, such as ``on_retry_callback`` and a sensor's ``on_overdue``, create one task for
+    each message of a task instance over all its tries. The message is connection, title, users and the description as
+    it was given. After a rejection the next call sends it again, and so does a task that was cleared.
 
     :param title: Title of the task, such as ``{{ dag.dag_id }} failed``; in a deadline alert
-        ``{{ dag_run.dag_id }}``, for there is no ``dag`` (templated).
+        ``{{ dag_run.dag_id }}``, because ``dag`` does not exist there (templated).
     :param on_behalf_of: E-mail address or id of the user who creates it (templated).
     :param assigned_to: E-mail address or id of the user who is to do it; default: ``on_behalf_of`` (templated).
     :param description: Text of the task; default: DAG, run, task and the address of the log (templated).
@@ -79,74 +86,98 @@ class WorkflowsoftTaskNotifier(BaseNotifier):
             self._log_failure(error)
 
     def _notify(self, context: Context) -> None:
-        claim = self._claim(context)
-        hook = self._hook()
+        hook = self._checked_hook()
         try:
-            people = self._find_people(hook)
-            if not claim.take():
-                self._log_done()
+            users = self._find_users(hook)
+            record = _SentRecord(context, self)
+            if record.exists:
+                self.log.info("Nothing was sent: this task instance has sent the same message before: %s", self.title)
                 return
+            record.persist(True)
             try:
-                self._create(hook, people, context)
-            except NOTHING_DONE as rejected:
-                self._log_failure(rejected)
-                claim.withdraw()
+                self._create(hook, users, context)
+            except NOTHING_DONE:
+                record.persist(False)
+                raise
         finally:
             hook.close()
 
     async def _anotify(self, context: Context) -> None:
         from airflow_provider_workflows.polling.channel import in_new_thread
 
-        claim = self._claim(context)
-        hook = self._hook()
+        hook = self._checked_hook()  # a triggerer has no task state store
         try:
             await hook.prepare()
-            people = await in_new_thread(self._find_people, hook)
-            if not await claim.atake():
-                self._log_done()
-                return
-            try:
-                await in_new_thread(self._create, hook, people, context)
-            except NOTHING_DONE as rejected:
-                self._log_failure(rejected)
-                await claim.awithdraw()
+            users = await in_new_thread(self._find_users, hook)
+            await in_new_thread(self._create, hook, users, context)
         finally:
             hook.close()
 
-    def _claim(self, context: Context) -> Claim:
-        """Check the rendered parameters and return the claim to this message about this run."""
+    def _checked_hook(self) -> WorkflowsoftHook:
+        """Check the rendered parameters and return the hook."""
+        from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
+
         check_rendered(self)
         check_required(workflowsoft_conn_id=self.workflowsoft_conn_id, title=self.title, on_behalf_of=self.on_behalf_of)
         check_given(self, "assigned_to")
-        who = str_id(self.on_behalf_of if self.assigned_to is None else self.assigned_to)
-        return Claim(*_run_of(context), [self.workflowsoft_conn_id, self.title, who, self.description])
-
-    def _hook(self) -> WorkflowsoftHook:
-        from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
-
         return WorkflowsoftHook(self.workflowsoft_conn_id)
 
-    def _find_people(self, hook: WorkflowsoftHook) -> tuple[str, str | None]:
-        """Return the ids of both users; signed in, for after the claim it is too late to fail at that."""
+    def _find_users(self, hook: WorkflowsoftHook) -> tuple[str, str | None]:
+        """Sign in, and return the ids of the user who creates the task and of the assignee, if one is given."""
         hook.get_api_token()
         by = hook.find_user_id(str(self.on_behalf_of).strip(), parameter="on_behalf_of")
         if self.assigned_to is None:
             return by, None
         return by, hook.find_user_id(str(self.assigned_to).strip(), parameter="assigned_to")
 
-    def _create(self, hook: WorkflowsoftHook, people: tuple[str, str | None], context: Context) -> None:
-        by, to = people
-        text = _whereabouts(context) if self.description is None else self.description
+    def _create(self, hook: WorkflowsoftHook, users: tuple[str, str | None], context: Context) -> None:
+        by, to = users
+        text = _default_description(context) if self.description is None else self.description
         created = hook.create_task(self.title, on_behalf_of=by, assigned_to=to, description=text)
         self.log.info("Created task %s in Workflowsoft: %s", created["id"], self.title)
 
-    def _log_done(self) -> None:
-        self.log.info("This run has had its task in Workflowsoft: %s", self.title)
-
     def _log_failure(self, error: Exception) -> None:
-        # The texts of our own errors say what to do; of others only the traceback may.
+        # The texts of this package's errors say what to do. For others only the traceback may help.
         details = None if isinstance(error, WorkflowsError) else error
-        self.log.error("No task is known to be created in Workflowsoft. %s", error, exc_info=details)
+        self.log.error("Creating a task in Workflowsoft failed. %s", error, exc_info=details)
+
+
+class _SentRecord:
+    """
+    Persist in the task state store that a message was sent, or is about to be.
+
+    Only a worker has that store (Airflow 3.3+). Elsewhere nothing is persisted: a message that is sent twice in rare
+    cases is better than a failure that is never reported.
+    """
+
+    def __init__(self, context: Context, notifier: WorkflowsoftTaskNotifier):
+        message = [getattr(notifier, name) for name in notifier.template_fields]
+        self._key = f"workflowsoft_task_{hashlib.sha256(json.dumps(message, default=str).encode()).hexdigest()[:32]}"
+        self._log = notifier.log
+        self._store = task_state_store(context)
+        self.exists = False
+        if self._store is None:
+            return
+        try:
+            self.exists = bool(self._store.get(self._key))
+        except Exception as error:  # the DAG processor does not serve the store
+            self._without_store(error)
+
+    def persist(self, is_sent: bool) -> None:
+        if self._store is None:
+            return
+        try:
+            self._store.set(self._key, is_sent, retention=SENT_TTL)
+        except Exception as error:
+            self._without_store(error)
+
+    def _without_store(self, error: Exception) -> None:
+        self._store = None
+        self._log.info(
+            "The task state store is not available here (%s): Airflow may run this callback again, and create a second "
+            "task.",
+            type(error).__name__,
+        )
 
 
 def _run_of(context: Context) -> tuple[str, str]:
@@ -157,8 +188,8 @@ def _run_of(context: Context) -> tuple[str, str]:
     return context["dag"].dag_id, context["run_id"]
 
 
-def _whereabouts(context: Context) -> str:
-    """Say what the task is about, and where to look."""
+def _default_description(context: Context) -> str:
+    """Return which run or task the message is about, with the address of its page or log."""
     dag_id, run_id = _run_of(context)
     run = f"run {run_id} of DAG {dag_id} in Airflow"
     ti: Any = context.get("ti")

@@ -1,4 +1,4 @@
-"""How every action of this package is done once."""
+"""The base of all operators: how they perform an action once, and wait for its result."""
 
 from __future__ import annotations
 
@@ -32,19 +32,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Found = TypeVar("Found")
 Thing = TypeVar("Thing")
-PROGRESS_EVERY = 10.0  # seconds, at least
+PROGRESS_LOG_SECONDS = 10.0
 PIN_TTL = timedelta(days=365)
 
 
 class WorkflowsOperator(BaseOperator):
     """
-    Does one thing in a product; an Airflow retry never does it a second time.
+    Perform one action in Procore or Workflowsoft; an Airflow retry never performs it a second time.
 
-    An error after which a repetition could act twice or on something else fails the task for good; all other
-    errors leave the retry to Airflow.
+    An error after which a retry could act twice, or on something else, fails the task for good. After all other
+    errors Airflow may retry the task.
     """
 
-    # With a mapping as result, `task.output["key"]` hands on one value of it.
+    # With a mapping as result, `task.output["key"]` passes one of its values.
     returns_mapping: bool = True
 
     def __init__(self, **kwargs: Any):
@@ -53,7 +53,7 @@ class WorkflowsOperator(BaseOperator):
 
     @property
     def confirm_timeout(self) -> float:
-        """Seconds to read on for what became of a change, in the operators that take them as a parameter."""
+        """Seconds for which the task reads again after an unknown outcome, in operators with that parameter."""
         return self._confirm_timeout
 
     @confirm_timeout.setter
@@ -61,10 +61,10 @@ class WorkflowsOperator(BaseOperator):
         self._confirm_timeout: float = seconds(value)
 
     def may_be_retried(self, context: Context) -> bool:
-        """Tell whether Airflow may run the task again without a memory of what this try does."""
+        """Return whether Airflow may run the task again without knowing what this try did."""
         if task_state_store(context) is not None:
             return False
-        # Of a mapped operator Airflow takes the retries before this class has lowered them.
+        # Airflow reads the retries of a mapped operator before this class has lowered them.
         return bool(getattr(context.get("ti"), "max_tries", self.retries))
 
     @abstractmethod
@@ -75,7 +75,7 @@ class WorkflowsOperator(BaseOperator):
         return self.returned(context, lambda: self.act(context))
 
     def returned(self, context: Context, act: Callable[[], Any]) -> Any:
-        """Do what the task does, fail it for good where a retry could do harm, and return the XCom."""
+        """Run the action, fail the task for good where a retry could do harm, and return the XCom."""
         try:
             check_rendered(self)
             result = act()
@@ -89,18 +89,18 @@ class WorkflowsOperator(BaseOperator):
 
     def pinned(self, context: Context, key: str, given: dict[str, Any] | None, parameter: str) -> Pin:
         """
-        Return what ties the action to the situation it was meant for, over all tries of the task.
+        Return the pin that binds the action to one situation over all tries of the task.
 
         :param key: Name of the pin in the task state store.
         :param given: The pin as the DAG author gave it, or None.
-        :param parameter: Name of the parameter to give it by, for the error text.
-        :raises ConfigurationError: not given, and neither a store to keep it in nor a promise not to retry.
+        :param parameter: Name of the parameter by which it can be given, for the error text.
+        :raises ConfigurationError: it is not given, there is no task state store, and the task may be retried.
         """
         store = task_state_store(context)
         if given is None and store is None and self.retries:
             raise ConfigurationError(
-                f"{parameter} must be given when retries > 0 on an Airflow before 3.3: without it a retry could "
-                "act on another visit of the step. Take it from the sensor's XCom, or set retries=0."
+                f"{parameter} must be given when retries > 0 before Airflow 3.3: without it a retry could act "
+                "on another occurrence of the step. Take it from the sensor's XCom, or set retries=0."
             )
         return Pin(store if given is None else None, key, given)
 
@@ -112,15 +112,15 @@ def unretried(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 class WaitingOperator(WaitLifeCycle, WorkflowsOperator):
     """
-    Acts, and then waits for what comes of it, with a worker or without one.
+    Perform an action, and then wait for its result, on a worker or in the triggerer.
 
-    :param wait_timeout: Seconds, or a timedelta, that the wait may take by the clock on the wall; default 7 days. From
-        Airflow 3.3 on the end of the wait survives retries.
-    :param poll_interval: Seconds, or a timedelta, between two looks; by default ``[workflows] poke_interval``, else 60.
+    :param wait_timeout: Seconds, or a timedelta, that the wait may take, wall-clock; default 7 days. From Airflow 3.3
+        on the deadline survives retries.
+    :param poll_interval: Seconds, or a timedelta, between two polls; by default ``[workflows] poke_interval``, else 60.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
     """
 
-    # The action has shown that connection and parameters are right.
+    # The action has succeeded, so connection and parameters are right.
     fails_at_first_poke = False
 
     def __init__(
@@ -146,10 +146,10 @@ class WaitingOperator(WaitLifeCycle, WorkflowsOperator):
 
     @abstractmethod
     def finish(self, context: Context, response: Mapping[str, Any]) -> Any:
-        """Return the XCom of what the wait ended with, ``{word, result, reason}``."""
+        """Return the XCom for the wait result ``{action, result, reason}``."""
 
     def check_wait(self) -> None:
-        """Require times that can be waited for; to be called before anything is done that would be waited for."""
+        """Check the times of the wait; to be called before the action."""
         if self.poll_interval <= 0:
             raise ConfigurationError(f"poll_interval must be more than 0 seconds; got {self.poll_interval}.")
         if self.wait_timeout < 0:
@@ -157,18 +157,18 @@ class WaitingOperator(WaitLifeCycle, WorkflowsOperator):
 
     def wait(self, context: Context, build: Callable[..., WaitTrigger], *, deadline: str = DEADLINE) -> Any:
         """
-        Wait for a verdict, here or in a triggerer, and finish.
+        Wait for a result, on this worker or in a triggerer, and finish.
 
-        All that :meth:`finish` needs is in the trigger's event: whatever else was known is gone by then.
+        The trigger's event contains everything that :meth:`finish` needs, because another process may run it.
 
-        :param build: Makes the trigger, of ``poll_interval`` and ``deadline``.
-        :param deadline: Name of the wait's end in the task state store; each wait of a task has its own.
+        :param build: Creates the trigger from ``poll_interval`` and ``deadline``.
+        :param deadline: Key of the deadline in the task state store; each wait of a task has its own.
         """
         self.start_wait(context, deadline)
         trigger = build(poll_interval=self.poll_interval, deadline=self.deadline)
         while (response := self.poll(context, trigger)) is None:
             self.check_deadline()
-            how = "the triggerer looks every" if self.deferrable else "the next look is in"
+            how = "the triggerer polls every" if self.deferrable else "the next poll is in"
             self.go_on(context, trigger, f"{how} {self.poll_interval:.0f} s")
             if self.deferrable:
                 self.defer_to(trigger)
@@ -184,19 +184,18 @@ class WaitingOperator(WaitLifeCycle, WorkflowsOperator):
 
     def give_up(self, words: str, error: WorkflowsError | None = None) -> NoReturn:
         raise WorkflowsError(
-            "The wait failed. What the task started goes on in the product, and a retry does not start it again. "
-            f"{words}"
+            f"The wait failed. What the task started continues remotely, and a retry does not start it again. {words}"
         ) from error
 
     def time_out(self, last_poll: str) -> NoReturn:
         raise AirflowFailException(
-            f"WaitFailed: nothing decided within {timedelta(seconds=self.wait_timeout)}; what was begun goes on in the "
-            f"product. {last_poll}".rstrip()
+            f"WaitFailed: no result within {timedelta(seconds=self.wait_timeout)}. What the task started continues "
+            f"remotely. {last_poll}".rstrip()
         )
 
 
 class Pin:
-    """What an action is tied to: given, kept from an earlier try, or not known yet."""
+    """Bind an action to a situation that was given, was stored by an earlier try, or is not known yet."""
 
     def __init__(self, store: Any, key: str, given: dict[str, Any] | None):
         self._store = store
@@ -208,38 +207,38 @@ class Pin:
         """
         Whether another try of the task has stored something since this one read it.
 
-        Airflow starts one where the worker was suspended for so long that it took it for dead. To be asked after
-        reading the situation, and before the action is tied to that: it may be what the other try has made of it.
+        Airflow starts another try when a suspended worker seems dead. Check this after reading the situation and
+        before binding the action to it: the other try may have caused that situation.
         """
         return self._store is not None and self._store.get(self._key) != self.value
 
     def persist(self, value: dict[str, Any]) -> None:
-        """Tie the action to what was read first; to be called before anything is written."""
+        """Bind the action to what was read first; to be called before anything is sent."""
         self.value = value
         if self._store is not None:
             self._store.set(self._key, value, retention=PIN_TTL)
 
 
 def describe(error: Exception) -> str:
-    """Return an error's words without its advice, for a message that goes on."""
+    """Return an error's message without its advice, for use within a longer message."""
     return str(error).removesuffix(getattr(error, "advice", "")).rstrip()
 
 
 def poll_until(read: Callable[[], Found], is_enough: Callable[[Found], bool], seconds: float) -> Found | None:
     """
-    Read again and again until what was read is enough or the time is up.
+    Read repeatedly until the predicate accepts what was read, or the time is over.
 
-    Whatever keeps us from reading is only logged: it does not tell what became of the change we look for.
+    Errors of the reads are only logged, because they do not show whether the change happened.
 
-    :return: What was read last, enough or not; or None if nothing could be read.
+    :return: What was read last, accepted or not; or None if all reads failed.
     """
     last: list[Found] = []
 
     def poll_once() -> bool:
         try:
             last[:] = [read()]
-        except WorkflowsError as fault:
-            log.warning("%s", fault)
+        except WorkflowsError as error:
+            log.warning("%s", error)
             return False
         return is_enough(last[0])
 
@@ -254,7 +253,7 @@ def poll_until(read: Callable[[], Found], is_enough: Callable[[Found], bool], se
 
 
 def poll_until_found(read: Callable[[], Found | None], seconds: float) -> Found | None:
-    """Read again and again until there is something or the time is up; None if there was nothing."""
+    """Read repeatedly until something is found or the time is over; return it, or None."""
     return poll_until(read, lambda found: found is not None, seconds)
 
 
@@ -267,49 +266,53 @@ def resolve_unknown_outcome(
     again: Callable[[], Found | None] | None = None,
 ) -> Found:
     """
-    Read until the record shows what became of a change whose outcome is unknown.
+    Read until the record shows whether a change whose outcome is unknown was made.
 
-    Only what was found comes out, or :class:`OutcomeUnknown`, whatever the reads answer. A server that says that it has
-    failed is believed, with its own error, where the record can be read and does not show the change.
+    Return what was found, or raise :class:`OutcomeUnknown`. After a server error raise that error instead, if the
+    record can be read and does not show the change.
 
     :param lost: Why the outcome is unknown.
-    :param read: Returns what became of the change, or None where the record shows that it was not made (yet); raises
-        where the record cannot tell.
+    :param read: Returns the recorded change, or None if the record shows that it was not made (yet); raises if the
+        record is inconclusive.
     :param seconds: How long to read.
     :param missing: What was not found, as the end of the error's sentence.
-    :param again: Sends the same change once more, where the documents say that this changes nothing; returns what its
-        answer tells of the change, or None for nothing.
+    :param again: Sends the same change once more, where this is documented to have no further effect; returns what its
+        response shows of the change, or None.
     """
-    is_known = False
+    fault: WorkflowsError | None = None  # of the last read
 
     def poll_once() -> Found | None:
-        nonlocal is_known
-        is_known = False
-        found = read()
-        is_known = True
+        nonlocal fault
+        try:
+            found = read()
+        except WorkflowsError as error:
+            fault = error
+            raise
+        fault = None
         return found
 
-    log.warning("%s Reading what became of it.", describe(lost))
+    log.warning("%s Reading whether it took effect.", describe(lost))
     found = poll_until_found(poll_once, seconds)
-    if found is None and isinstance(lost, ServerError) and is_known:
+    if found is None and isinstance(lost, ServerError) and fault is None:
         raise lost
     if found is None and again is not None and not isinstance(lost, ServerError):
         try:
             found = again()
-        except WorkflowsError as fault:
-            log.warning("%s Reading what became of it.", describe(fault))
+        except WorkflowsError as error:
+            log.warning("%s Reading whether it took effect.", describe(error))
             found = poll_until_found(poll_once, seconds)
     if found is None:
-        raise OutcomeUnknown(f"{describe(lost).rstrip('.')}; and {missing}") from lost
+        reading = "" if fault is None else f". The last read failed: {describe(fault).rstrip('.')}"
+        raise OutcomeUnknown(f"{describe(lost).rstrip('.')}; and {missing}{reading}") from lost
     return found
 
 
 class Progress:
     """
-    Says in the log how far a long work is, at most every ten seconds; shorter work says nothing.
+    Log the progress of long work, at most every ten seconds; shorter work logs nothing.
 
-    :param what: What is done, for the log: ``items ordered``, say.
-    :param total: How many there are in all, or None where nobody knows.
+    :param what: What is counted, for the log, such as ``items ordered``.
+    :param total: How many there are in all, or None if that is unknown.
     """
 
     def __init__(self, what: str, total: int | None = None):
@@ -319,16 +322,16 @@ class Progress:
         self._started = self._logged_at = monotonic()
 
     def of(self, things: Iterable[Thing]) -> Iterator[Thing]:
-        """Hand on one thing after another, and count each when the next one is asked for."""
+        """Yield the elements, and count each one when the next is requested."""
         for thing in things:
             yield thing
             self.count()
 
     def count(self, number: int = 1) -> None:
-        """Count what was done, and say so if the last word was long ago."""
+        """Count what was done, and log it if the last log line is old enough."""
         self.done += number
         now = monotonic()
-        if now - self._logged_at < PROGRESS_EVERY:
+        if now - self._logged_at < PROGRESS_LOG_SECONDS:
             return
         self._logged_at = now
         of_all = "" if self.total is None else f" of {self.total}"

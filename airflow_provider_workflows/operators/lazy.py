@@ -1,4 +1,4 @@
-"""How the operators of one product share an import path without being loaded all at once."""
+"""Load each operator of a package when it is first used, so that one import path does not load all of them."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 
 def load(package: str, files: Mapping[str, str], name: str) -> Any:
     """
-    Return a name of a package, for its ``__getattr__``, and keep it there.
+    Return a name of a package, for its ``__getattr__``, and cache it there.
 
     :param package: Name of the package.
-    :param files: The file of the package that defines each of its public names.
-    :param name: The name that is asked for.
+    :param files: The module of the package that defines each of its public names.
+    :param name: The requested name.
     :raises AttributeError: the package has no such name.
     """
     if name not in files:

@@ -1,4 +1,4 @@
-"""Files that an operator attaches: on this machine or in any object storage that Airflow knows."""
+"""Files that an operator attaches, and paths that it writes to: local, or in any object storage that Airflow knows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AttachedFile:
-    """A file that is there and not empty; ``size`` is in bytes."""
+    """Describe a file that exists and is not empty; ``size`` is in bytes."""
 
     path: ObjectStoragePath
     name: str
@@ -25,7 +25,7 @@ class AttachedFile:
     content_type: str
 
     def parts(self, size: int) -> Iterator[bytes]:
-        """Read the file in parts of so many bytes; the last one may be smaller."""
+        """Yield the file in parts of this many bytes; the last one may be smaller."""
         with self.path.open("rb") as file:
             while part := file.read(size):
                 yield part
@@ -40,13 +40,13 @@ class AttachedFile:
 
 def attached_files(parameter: str, paths: Any, *, largest: int | None = None) -> list[AttachedFile]:
     """
-    Look at the files that are to be attached, before anything is sent.
+    Check the files to attach, before anything is sent.
 
-    :param parameter: What the parameter is called, for the error text.
-    :param paths: One path, URL or ``ObjectStoragePath``, or several; None for none.
-    :param largest: Bytes that one file may have, or None for any size.
-    :raises ConfigurationError: not a path, one that climbs, not there, a folder, empty, too large, or two of the same
-        name.
+    :param parameter: Name of the parameter, for the error text.
+    :param paths: One path, URL or ``ObjectStoragePath``, or several, or None.
+    :param largest: Maximum size of one file in bytes, or None for any size.
+    :raises ConfigurationError: a path contains ``..``; a file does not exist, is a folder, is empty or is too
+        large; several files have the same name.
     """
     files = [_attached(parameter, path, largest) for path in ([] if paths is None else as_list(paths))]
     names: Sequence[str] = [file.name for file in files]
@@ -57,12 +57,12 @@ def attached_files(parameter: str, paths: Any, *, largest: int | None = None) ->
 
 def storage_path(parameter: str, given: Any, conn_id: str | None = None) -> ObjectStoragePath:
     """
-    Return a path in an object storage, or say what is wrong with it before anything depends on it.
+    Return a path in an object storage, after checking it.
 
-    :param parameter: What the parameter is called, for the error text.
+    :param parameter: Name of the parameter, for the error text.
     :param given: A URL or an ``ObjectStoragePath``.
-    :param conn_id: Connection to the storage, or None for the path's own.
-    :raises ConfigurationError: not a path, one that climbs, or of a storage whose library is not installed.
+    :param conn_id: Id of a connection to the storage, or None for the one in the path.
+    :raises ConfigurationError: it is not a path, contains ``..``, or the library of its storage is not installed.
     """
     from airflow.sdk import ObjectStoragePath
 
@@ -70,11 +70,11 @@ def storage_path(parameter: str, given: Any, conn_id: str | None = None) -> Obje
     _check_stays(parameter, given)
     try:
         path = ObjectStoragePath(given, conn_id=conn_id) if conn_id is not None else ObjectStoragePath(given)
-        _ = path.fs  # names a storage that is not there
+        _ = path.fs  # raises an error if the storage is not available
     except (ValueError, ImportError) as error:
         raise ConfigurationError(
-            f"{parameter}: {str(given)!r} cannot be written to: {error}. The Airflow provider of that storage must be "
-            "installed; the one of Amazon brings s3, that of Google gs."
+            f"{parameter}: {str(given)!r} cannot be written to: {error}. Install the Airflow provider of that storage, "
+            "such as apache-airflow-providers-amazon for s3 or apache-airflow-providers-google for gs."
         ) from error
     return path
 
@@ -96,11 +96,11 @@ def _attached(parameter: str, given: Any, largest: int | None) -> AttachedFile:
     if size == 0:
         raise ConfigurationError(f"{parameter}: {text!r} is empty.")
     if largest is not None and size > largest:
-        raise ConfigurationError(f"{parameter}: {text!r} has {size} bytes; the most is {largest}.")
+        raise ConfigurationError(f"{parameter}: {text!r} has {size} bytes; the maximum is {largest}.")
     return AttachedFile(path, path.name, size, mimetypes.guess_type(path.name)[0] or "application/octet-stream")
 
 
 def _check_stays(parameter: str, given: Any) -> None:
-    # So that what a template puts into a path cannot lead out of the folder that stands in front of it.
+    # A rendered template must not lead out of the folder that precedes it in the path.
     if ".." in str(given).split("/"):
-        raise ConfigurationError(f"{parameter}: {str(given)!r} must not climb by '..'; name the folder itself.")
+        raise ConfigurationError(f"{parameter}: {str(given)!r} must not contain '..'. Give the folder itself.")

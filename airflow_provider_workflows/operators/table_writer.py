@@ -1,4 +1,4 @@
-"""Tables on their way to an object storage."""
+"""Writers of tables: rows become local files, and the files become objects of a storage when all are complete."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
 log = logging.getLogger(__name__)
-ROWS_IN_MEMORY = 2000  # of one table; also the rows of one Parquet row group
-COPIED_AT_ONCE = 2**20  # bytes
+MAX_ROWS_IN_MEMORY = 2000  # of one table; also the size of a Parquet row group
+COPY_CHUNK_BYTES = 2**20
 LOCAL = ("", "file", "local")
 
 Row = dict[str, Any]
@@ -31,7 +31,7 @@ Columns = Mapping[str, str]
 
 
 class RowWriter(Protocol):
-    """Writes the rows of one table to a file."""
+    """Write the rows of one table to a file."""
 
     def write(self, rows: list[Row]) -> None: ...
 
@@ -40,14 +40,14 @@ class RowWriter(Protocol):
 
 class Tables:
     """
-    Writes several tables, first to files of this machine, and copies them when all of them are whole.
+    Write several tables to local files, and copy the files to their folder when all of them are complete.
 
-    So a run that fails midway leaves what was there before, and no more than a few thousand rows are in memory.
-    To be used in a ``with`` statement.
+    A run that fails midway leaves the files of earlier runs unchanged. No more than a few thousand rows are in memory.
+    Use it in a ``with`` statement.
 
     :param columns: The columns of each table and their kinds: text, time, seconds, count, flag.
     :param file_format: ``parquet`` or ``jsonl``.
-    :raises ConfigurationError: no such format, or pyarrow is not installed.
+    :raises ConfigurationError: the format is unknown, or pyarrow is not installed.
     """
 
     def __init__(self, columns: Mapping[str, Columns], file_format: str):
@@ -72,20 +72,20 @@ class Tables:
             self._folder.cleanup()
 
     def add(self, rows: Mapping[str, Iterable[Row]]) -> None:
-        """Add rows to the tables, by the table's name."""
+        """Add rows to the tables, by name of the table."""
         for table, more in rows.items():
             waiting = self._waiting[table]
             before = len(waiting)
             waiting.extend(more)
             self.counts[table] += len(waiting) - before
-            if len(waiting) >= ROWS_IN_MEMORY:
+            if len(waiting) >= MAX_ROWS_IN_MEMORY:
                 self._flush(table)
 
     def save(self, root: ObjectStoragePath, *, replace: bool = True) -> dict[str, str]:
         """
         Finish the files and copy them to a folder.
 
-        :param replace: Write over the files of an earlier run; else these stay, and ``kept`` names their tables.
+        :param replace: Replace the files of an earlier run; otherwise they stay, and ``stored`` names their tables.
         :return: The URL of each table's file.
         """
         for table, writer in self._writers.items():
@@ -97,7 +97,7 @@ class Tables:
         return {table: str(target) for table, target in targets.items()}
 
     def size(self) -> int:
-        """Return the bytes of the files that were written, once they are saved."""
+        """Return the size in bytes of the files that were written; to be called after saving."""
         return sum(self._local(table).stat().st_size for table in self._columns if table not in self.stored)
 
     def _local(self, table: str) -> Path:
@@ -110,7 +110,7 @@ class Tables:
 
 
 class JsonLinesWriter:
-    """Writes one JSON object a line, with every column in every line."""
+    """Write one JSON object per line, with all columns in each line."""
 
     def __init__(self, path: Path, columns: Columns):
         self._columns = columns
@@ -130,7 +130,7 @@ def _plain(value: Any) -> Any:
 
 
 class ParquetWriter:
-    """Writes one row group for each list of rows; a file without rows still has the columns."""
+    """Write a row group for each list of rows; a file without rows has the columns, too."""
 
     def __init__(self, path: Path, columns: Columns):
         try:
@@ -164,11 +164,11 @@ WRITERS: Mapping[str, Callable[[Path, Columns], RowWriter]] = {"parquet": Parque
 
 def _replace(files: Sequence[tuple[Path, ObjectStoragePath]]) -> None:
     """
-    Put files in the place of others: first all of them are written, then all of them appear.
+    Replace files: first write all of them, then make all of them visible.
 
-    So a failure while one is written leaves all that was there before.
+    A failure while writing leaves the earlier files unchanged.
 
-    :param files: Pairs of a file of this machine and its target; the targets are in one storage.
+    :param files: Pairs of a local file and its target; all targets are in one storage.
     """
     if not files:
         return
@@ -178,11 +178,11 @@ def _replace(files: Sequence[tuple[Path, ObjectStoragePath]]) -> None:
     fs = files[0][1].fs
     with fs.transaction as transaction:
         for local, target in files:
-            if not getattr(fs, "async_impl", False):  # the others are object stores, which have no folders
+            if not getattr(fs, "async_impl", False):  # object stores have no folders
                 fs.makedirs(fs._parent(target.path), exist_ok=True)
             with local.open("rb") as source, fs.open(target.path, "wb") as copy:
-                shutil.copyfileobj(source, copy, COPIED_AT_ONCE)
-            if not hasattr(copy, "commit"):  # a storage that cannot hold a file back
+                shutil.copyfileobj(source, copy, COPY_CHUNK_BYTES)
+            if not hasattr(copy, "commit"):  # a storage without transactions
                 transaction.files.remove(copy)
 
 
@@ -192,15 +192,15 @@ def _replace_here(files: Sequence[tuple[Path, Path]]) -> None:
         for local, final in files:
             final.parent.mkdir(parents=True, exist_ok=True)
             if final.is_dir() and not final.is_symlink():
-                raise ConfigurationError(f"path: {final} is a folder, and the export writes a file of that name.")
+                raise ConfigurationError(f"path: {final} is a folder, but the export writes a file of that name.")
             _remove_left_parts(final.parent, final.stem)
             part = final.with_name(f".{final.name}.{uuid4().hex}.part")
             held.callback(part.unlink, missing_ok=True)
-            copy = held.enter_context(part.open("xb"))  # never through a link that somebody put there
+            copy = held.enter_context(part.open("xb"))  # never through an existing link
             with suppress(OSError):  # a file system without locks
                 fcntl.flock(copy, fcntl.LOCK_EX)
             with local.open("rb") as source:
-                shutil.copyfileobj(source, copy, COPIED_AT_ONCE)
+                shutil.copyfileobj(source, copy, COPY_CHUNK_BYTES)
             copy.flush()
             parts.append((part, final))
         for part, final in parts:
@@ -211,8 +211,8 @@ def _remove_left_parts(folder: Path, table: str) -> None:
     """
     Remove the parts of a table that killed processes left in a folder.
 
-    A process holds a lock on each part that it writes, and the system ends the lock with the process. A part whose lock
-    cannot be had may be that of a run that goes on, so it stays.
+    A process locks each part that it writes, and the system releases the lock when the process ends. A part that is
+    locked may belong to a running export, so it stays.
     """
     for left in folder.glob(f".{table}.*.part"):
         if left.is_symlink():
@@ -223,7 +223,7 @@ def _remove_left_parts(folder: Path, table: str) -> None:
             with left.open("rb+") as file:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 left.unlink(missing_ok=True)
-        except OSError as held:
-            log.info("%s stays, for another run may be writing it (%s).", left, type(held).__name__)
+        except OSError as error:
+            log.info("%s was not removed, because another run may be writing it (%s).", left, type(error).__name__)
         else:
             log.info("Removed %s, which a killed run left.", left)

@@ -1,4 +1,4 @@
-"""How a task waits for a result, on a worker or in a triggerer: what sensors and operators that wait have in common."""
+"""The wait that sensors and waiting operators share: on a worker or in a triggerer, up to a wall-clock deadline."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 Read = TypeVar("Read")
 DEADLINE = "deadline"  # key in the task state store
 POLLS = "polls"  # likewise: what the polls of a wait in reschedule mode saw
-# The deadline is the trigger's to keep; Airflow's own timeout only catches a triggerer that is gone.
-BACKSTOP = timedelta(minutes=2)
+# The trigger ends the wait at the deadline. Airflow's timeout is later, and only ends a wait whose triggerer is gone.
+TIMEOUT_AFTER_DEADLINE = timedelta(minutes=2)
 TTL_AFTER_DEADLINE = timedelta(days=30)
 MAX_STATED_WAIT_SECONDS = 3600.0
 RESULT_KEYS = {"action", "result", "reason"}
@@ -32,15 +32,15 @@ RESULT_KEYS = {"action", "result", "reason"}
 
 class WaitLifeCycle:
     """
-    Polls until there is a result or the deadline has passed.
+    Poll until there is a result or the deadline has passed.
 
-    A first poke on the worker, then pokes at intervals or a deferral, and at the deadline a last poll. The deadline is
-    wall-clock; from Airflow 3.3 on it survives retries. No single poll ends the wait: :mod:`.rules.patience` says when
-    a wait believes that it was rejected, and transient errors never end it. A poll makes one attempt of each request,
-    because it is repeated anyway.
+    The worker pokes first, then it pokes at intervals or defers, and polls a last time at the deadline. The deadline is
+    wall-clock; from Airflow 3.3 on it survives retries. A single failed poll does not end the wait:
+    :mod:`.rules.patience` says after which rejections it ends, and transient errors never end it. A poll makes one
+    attempt of each request, because the next poll repeats it.
     """
 
-    fails_at_first_poke = True  # for a wrong parameter or a missing connection
+    fails_at_first_poke = True  # because of a wrong parameter or a missing connection
     pokes_in_new_processes = False
 
     _deadline: datetime | None = None
@@ -63,15 +63,15 @@ class WaitLifeCycle:
 
     @abstractmethod
     def conclude(self, context: Context, event: Mapping[str, Any]) -> Any:
-        """Return the XCom of the result ``{word, result, reason}``, or end the task as it demands."""
+        """Return the XCom for the result ``{action, result, reason}``, or end the task as its action says."""
 
     @abstractmethod
     def time_out(self, last_poll: str) -> NoReturn:
-        """End the task at the deadline; ``last_poll`` says what the last poll saw."""
+        """End the task at the deadline; ``last_poll`` describes what the last poll saw."""
 
     @abstractmethod
     def give_up(self, words: str, error: WorkflowsError | None = None) -> NoReturn:
-        """End the task for an error that the wait believes; without ``error`` the trigger did."""
+        """End the task because of an error that ends the wait; without ``error`` it occurred in the trigger."""
 
     @property
     def deadline(self) -> str | None:
@@ -94,7 +94,7 @@ class WaitLifeCycle:
             self._take_polls(store.get(POLLS))
 
     def read_deadline(self, context: Context, key: str = DEADLINE) -> datetime:
-        """Return the end of the wait as an earlier try has stored it, or the end of one that starts now."""
+        """Return the deadline that an earlier try stored, or the deadline of a wait that starts now."""
         end = datetime.now(timezone.utc) + timedelta(seconds=self.wait_seconds)
         store = task_state_store(context)
         if store is not None:
@@ -102,7 +102,7 @@ class WaitLifeCycle:
                 return datetime.fromisoformat(stored)
             store.set(key, end.isoformat(), retention=self._retention)
         elif context.get("task_reschedule_count"):
-            # Without a store Airflow knows when a task was rescheduled for the first time; 3.0 may say it as text.
+            # Without a store Airflow knows when a task was first rescheduled; 3.0 may return it as text.
             first = parse_time(str(context["ti"].get_first_reschedule_date(context)))
             if first is not None:
                 return first + timedelta(seconds=self.wait_seconds)
@@ -120,7 +120,7 @@ class WaitLifeCycle:
     # --- polls on a worker ---
 
     def poll(self, context: Context, trigger: WaitTrigger) -> Mapping[str, Any] | None:
-        """Poll once, unless the server asked to wait; return the result ``{word, result, reason}`` or None."""
+        """Poll once, unless the server asked to wait; return the result ``{action, result, reason}`` or None."""
         if time.monotonic() < self._not_before:
             return None
         if self._last_poll:
@@ -135,7 +135,7 @@ class WaitLifeCycle:
         return event
 
     def poll_on_worker(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
-        """Read once, and return the result or None; errors are for the caller."""
+        """Read once, and return the result or None; the caller handles errors."""
         return trigger.poke_on_worker(self.hook, self.log)
 
     def attempt(self, read: Callable[[], Read]) -> Read | None:
@@ -150,11 +150,11 @@ class WaitLifeCycle:
             return None
 
     def record_error(self, error: Exception) -> None:
-        """Log an error that does not end the wait, and keep it for the message of a timeout."""
+        """Log an error that does not end the wait, and store it for the message of a timeout."""
         self._last_error = str(error) or type(error).__name__
         stated_wait = getattr(error, "wait", None) or 0.0
         self._not_before = time.monotonic() + min(stated_wait, MAX_STATED_WAIT_SECONDS)
-        self.log.warning("A poll failed: %s The wait goes on.", self._last_error)
+        self.log.warning("Polling failed, will retry: %s", self._last_error)
 
     def _ends_the_wait(self, error: WorkflowsError) -> bool:
         is_first_poke, self._is_first_poke = self._is_first_poke, False
@@ -176,9 +176,9 @@ class WaitLifeCycle:
 
     def go_on(self, context: Context, trigger: WaitTrigger | None, how: str) -> None:
         """
-        Go on waiting after a poll on a worker without a result.
+        Continue to wait after a poll on a worker without a result.
 
-        :param trigger: What has polled; None where the connection could not be looked up.
+        :param trigger: The trigger that polled; None if the connection could not be read.
         :param how: Who polls next, and when, for the log.
         """
         assert self._deadline is not None
@@ -186,20 +186,20 @@ class WaitLifeCycle:
         self.log.info("Waiting since %s, until %s at most; %s.", time_text(started), time_text(self._deadline), how)
 
     def seconds_to_next_poll(self, interval: float) -> float:
-        """Return the seconds to sleep: the interval, or what the server asks for, and no longer than the deadline."""
-        asked = max(interval, self._not_before - time.monotonic())
+        """Return the seconds to sleep: the interval, or more if the server asked for it, but not past the deadline."""
+        pause = max(interval, self._not_before - time.monotonic())
         if self._deadline is None:
-            return asked
-        return max(0.0, min(asked, (self._deadline - datetime.now(timezone.utc)).total_seconds()))
+            return pause
+        return max(0.0, min(pause, (self._deadline - datetime.now(timezone.utc)).total_seconds()))
 
     def defer_to(self, trigger: BaseTrigger) -> NoReturn:
         """Give the worker back until the trigger has an event."""
         assert self._deadline is not None
-        timeout = self._deadline - datetime.now(timezone.utc) + BACKSTOP
+        timeout = self._deadline - datetime.now(timezone.utc) + TIMEOUT_AFTER_DEADLINE
         self.defer(trigger=trigger, method_name="execute_complete", timeout=timeout)
 
     def checked_result(self, event: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        """Return a trigger's event if it is a result ``{word, result, reason}``; end the task for any other."""
+        """Return a trigger's event if it is a result ``{action, result, reason}``; otherwise end the task."""
         known = event if isinstance(event, Mapping) else {}
         status = known.get("status")
         if status == "done" and known.keys() >= RESULT_KEYS:
@@ -208,12 +208,12 @@ class WaitLifeCycle:
             self.time_out(str(known.get("last_poll") or ""))
         if status == "error":
             self.give_up(f"{known.get('error')}: {known.get('message')}")
-        raise WorkflowsError(f"The trigger ended with an event this version does not know: {event!r}")
+        raise WorkflowsError(f"The trigger ended with an event that this version does not know: {event!r}")
 
     # --- what the polls of earlier processes saw ---
 
     def polls_so_far(self) -> dict[str, Any]:
-        """Return what the next process has to know of the polls; JSON primitives."""
+        """Return what the next process needs to know about the polls, as JSON primitives."""
         rejections = None if self._rejections is None else self._rejections.to_dict()
         return {"last_poll": self._last_poll, "last_error": self._last_error, "rejections": rejections}
 

@@ -419,11 +419,24 @@ def same_name(one: Any, other: str) -> bool:
     return one is not None and str(one).strip().casefold() == other.strip().casefold()
 
 
+def requested_activity(activity: str, known: Iterable[Json]) -> dict[str, str | None]:
+    """
+    Return the keywords ``name`` and ``activity_id`` of :func:`activity_fits` for a name or an id; a name wins.
+
+    :param activity: Name of an activity, in any case, or an id.
+    :param known: Activities ``{id, name, ...}`` of the instance, as far as they are known.
+    """
+    known = list(known)
+    is_name = any(same_name(each["name"], activity) for each in known)
+    is_id = not is_name and (activity.isdecimal() or any(each["id"] == activity for each in known))
+    return {"name": None if is_id else activity, "activity_id": activity if is_id else None}
+
+
 def is_open_to(instance: Json, activity: str, role: str | None) -> bool:
-    """Return whether an activity, given by name or id, can be performed now in a role, or in any role."""
+    """Tell whether an activity, given by name or id, can be performed now in a role, or in any."""
+    requested = requested_activity(activity, instance["activities"])
     return not instance["terminated_at"] and any(
-        activity_fits(listed, name=activity, role=role) or activity_fits(listed, activity_id=activity, role=role)
-        for listed in instance["activities"]
+        activity_fits(listed, role=role, **requested) for listed in instance["activities"]
     )
 
 
@@ -440,7 +453,9 @@ def choose_activity(
     if len(matching) == 1:
         return dict(matching[0])
     requested = repr(name) if activity_id is None else activity_id
-    problem = "is ambiguous: give activity_id or role" if matching else "cannot be performed in the current state"
+    problem = (
+        "is ambiguous: give its id as activity, or a role" if matching else "cannot be performed in the current state"
+    )
     for_role = "" if role is None else f" for role {role!r}"
     candidates = (
         ", ".join(f"{a['name']!r} (id {a['id']}, role {a['role']!r} {a['role_id']})" for a in matching or activities)

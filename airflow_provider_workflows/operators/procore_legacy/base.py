@@ -1,4 +1,4 @@
-"""What the operators for Procore Legacy have in common."""
+"""The base of the operators for Procore Legacy."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Json = Mapping[str, Any]
 
 
 class ProcoreLegacyConnectionOperator(ProcoreConnectionOperator):
-    """An operator on Procore's Legacy Workflows (v1) API."""
+    """Call Procore's Legacy Workflows (v1) API."""
 
     @cached_property
     def hook(self) -> ProcoreLegacyHook:
@@ -27,14 +27,14 @@ class ProcoreLegacyConnectionOperator(ProcoreConnectionOperator):
 
 class ProcoreLegacyOperator(ProcoreLegacyConnectionOperator):
     """
-    An operator on one legacy workflow instance.
+    Work on one legacy workflow instance.
 
     :param procore_conn_id: Id of a connection of type ``procore`` (templated).
-    :param company_id: Company to work in; beats the connection's (templated).
-    :param project_id: Project of the object; beats the connection's (templated).
-    :param instance_id: The instance (templated); or give the object.
+    :param company_id: Company id; overrides the connection's (templated).
+    :param project_id: Project id of the object; overrides the connection's (templated).
+    :param instance_id: Id of the instance; or give the object (templated).
     :param object_type: Tool or class of the object, such as ``PurchaseOrderContract`` (templated).
-    :param object_id: The object whose instance is meant (templated).
+    :param object_id: Id of the object of the instance (templated).
     """
 
     template_fields: Sequence[str] = (
@@ -64,13 +64,13 @@ class ProcoreLegacyOperator(ProcoreLegacyConnectionOperator):
             check_required(object_type=self.object_type)
 
     def find_instance_id(self) -> str:
-        """Return the id of the instance that is meant."""
+        """Return the id of the instance, also if the object is given."""
         if self.instance_id is not None:
             return str(str_id(self.instance_id))
         return self.hook.find_instance_id(str(self.object_type), str(str_id(self.object_id)))
 
     def link_to(self, instance: Json) -> None:
-        """Let the task link to the object in Procore."""
+        """Set the task's link to the object in Procore."""
         self.item_url = self.hook.item_url(
             instance_id=instance["instance_id"],
             item_id=instance["object_id"],

@@ -24,29 +24,29 @@ Json = Mapping[str, Any]
 
 class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreLegacyConnectionOperator):
     """
-    Exports the activity histories of legacy workflow instances as the tables instances and activities.
+    Export the activity histories of legacy workflow instances as the tables instances and activities.
 
-    The API lists active instances only: what has ended since the last export must be named in ``instance_ids``.
-    One call for each instance.
+    The API lists active instances only. Name instances that have ended since the last export in ``instance_ids``.
+    The operator makes one request for each instance.
 
     Returns ``{paths: {instances, activities}, instances, activities, kept, forbidden, failed, changed_since,
     watermark}`` as ``ProcoreHistoryToObjectStorageOperator`` does.
 
     Reference: https://developers.procore.com/documentation/tutorial-workflows
 
-    :param instance_ids: Exactly these instances (templated). Default: the active ones.
-    :param include_active: Export the active instances beside ``instance_ids``, too.
-    :param changed_since: Leave out listed instances that entered their state before then: an ISO-8601 time with
-        its zone, or such a datetime (templated). An activity that did not move the state does not count.
+    :param instance_ids: Ids of the instances to export; default: the active ones (templated).
+    :param include_active: Export the active instances in addition to ``instance_ids``.
+    :param changed_since: Leave out listed instances that entered their state before this time: ISO-8601 text with a
+        time zone, or such a datetime. An activity that did not change the state does not count (templated).
     :param path: Folder for the files: a URL such as ``s3://bucket/audit``, or an ``ObjectStoragePath`` (templated).
-    :param object_storage_conn_id: Connection to the storage (templated); default: the one in the path, if any.
+    :param object_storage_conn_id: Id of a connection to the storage; default: the one in the path, if any (templated).
     :param file_format: ``parquet`` (default; needs the extra ``parquet``) or ``jsonl`` (templated).
-    :param overlap: How much earlier than the latest change that was seen the returned ``watermark`` is, a timedelta or
-        seconds; default one hour. What shows late is then exported by the next run, with the same keys as any row.
-    :param allow_empty: Write empty tables over the files of an earlier run, too, where there are no rows at all and no
+    :param overlap: How much earlier the returned ``watermark`` is than the latest change that was seen, a timedelta or
+        seconds; default one hour. The next run then also exports changes that the API shows late, with the same keys.
+    :param allow_empty: Replace the files of an earlier run by empty tables, too, if there are no rows and no
         ``changed_since``; by default these files stay, and the log warns.
-    :raises ConfigurationError: a parameter is missing or no time with a zone, or pyarrow is not installed.
-    :raises ApiError: nothing at all could be read; single instances are reported instead.
+    :raises ConfigurationError: a parameter is missing, a time has no time zone, or pyarrow is not installed.
+    :raises ApiError: nothing could be read; errors of single instances are in the result instead.
     """
 
     tables = rules.LEGACY_TABLES
@@ -81,7 +81,7 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
                 report.miss("The list shows an instance without its id")
                 continue
             given = instance_id in self._given_ids
-            if not given:  # of those that are not named only the list tells that it holds all
+            if not given:  # only the list says that it contains all instances up to a time
                 latest = rules.latest_of(latest, rules.time(instance.get("current_state_set_at")))
             if instance_id in exported or not (given or rules.legacy_has_changed(instance, since)):
                 continue
@@ -108,7 +108,7 @@ class ProcoreLegacyHistoryToObjectStorageOperator(ProcoreExportOperator, Procore
         return dict.fromkeys(str(str_id(given)) for given in self._given())
 
     def _instances(self, report: Report) -> Iterator[dict[str, Any]]:
-        """Return the instances to look at: those that are named, then the active ones."""
+        """Yield the given instances, then the active ones."""
         for instance_id in self._given_ids:
             try:
                 yield self.hook.get_instance(instance_id)

@@ -10,7 +10,6 @@ from airflow_provider_workflows.rules import procore_legacy as rules
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
-
 from airflow_provider_workflows.operators.procore_legacy.base import ProcoreLegacyOperator
 
 Json = Mapping[str, Any]
@@ -18,17 +17,17 @@ Json = Mapping[str, Any]
 
 class ProcoreLegacyListActivityHistoriesOperator(ProcoreLegacyOperator):
     """
-    Returns the activities that were performed in a legacy workflow instance, newest first.
+    Read the activities that were performed in a legacy workflow instance, newest first.
 
-    Returns a list of rows as Procore gives them, ids as strings: ``{id, workflow_activity_id,
-    workflow_user_role_id, performed_by_id, comments, created_at, bic_start, bic_end, attachments, ...}``; only
-    newer versions of the API add names and the state. The list is sorted here, whatever order Procore has.
+    Returns a list of rows as Procore sends them, with ids as strings: ``{id, workflow_activity_id,
+    workflow_user_role_id, performed_by_id, comments, created_at, bic_start, bic_end, attachments, ...}``. Only
+    newer versions of the API add names and the state. The operator sorts the list.
 
     Reference: https://developers.procore.com/documentation/tutorial-workflows
 
-    :param instance_id: The instance (templated); or give the object.
+    :param instance_id: Id of the instance; or give the object (templated).
     :param object_type: Tool or class of the object, such as ``PurchaseOrderContract`` (templated).
-    :param object_id: The object whose instance is meant (templated).
+    :param object_id: Id of the object of the instance (templated).
     :raises ConfigurationError: both instance and object given, or neither.
     """
 

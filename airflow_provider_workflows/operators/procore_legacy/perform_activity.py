@@ -1,8 +1,8 @@
-"""Operators for Procore's Legacy Workflows (v1) API."""
+"""The operator that performs an activity of a Procore Legacy (v1) workflow instance."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta, timezone
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -23,7 +23,13 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
     WorkflowsError,
 )
-from airflow_provider_workflows.operators.base import Pin, WaitingOperator, describe, poll_until_found
+from airflow_provider_workflows.operators.base import (
+    Pin,
+    WaitingOperator,
+    describe,
+    poll_until_found,
+    resolve_unknown_outcome,
+)
 from airflow_provider_workflows.operators.object_storage import AttachedFile, attached_files
 from airflow_provider_workflows.operators.procore.base import ON_STEP_MOVED
 from airflow_provider_workflows.operators.procore_legacy.base import ProcoreLegacyOperator
@@ -34,7 +40,6 @@ from airflow_provider_workflows.rules.parameters import (
     as_list,
     check_choice,
     check_required,
-    require_exactly_one,
     str_id,
 )
 from airflow_provider_workflows.rules.payload import documented_form
@@ -46,71 +51,72 @@ if TYPE_CHECKING:
 
 Json = Mapping[str, Any]
 
-MAX_ATTACHMENT_BYTES = 32 * 2**20  # bytes of all files together: the form they are sent in is held in memory
-# What lists no activity can be between two states, unless nothing has happened to it for that long.
+MAX_ATTACHMENT_BYTES = 32 * 2**20  # all files together, because the multipart form is built in memory
+# An instance that lists no activity may be between two states. After this time without a change it has ended.
 ENDED_AFTER = timedelta(minutes=10)
 
 
 class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperator):
     """
-    Performs one activity of a legacy workflow instance, once.
+    Perform one activity of a legacy workflow instance, once.
 
-    The activity belongs to one visit of a state. Give ``state_id`` and ``state_set_at`` from
-    ``ProcoreLegacyInstanceSensor``; without them the task is bound to the state in which it first finds the
-    activity open, which Airflow's task state store keeps (3.3+), and every retry performs the activity in that visit
-    or not at all. An activity that the history already shows for this visit succeeds without writing: the user's own,
-    or a colleague's once the activity is not open to that role any more. A cleared task performs it again where it
-    can be performed; where it cannot, the row that this DAG run has made before is the result.
+    The activity belongs to one occurrence of a state. Give ``state_id`` and ``state_set_at`` from
+    ``ProcoreLegacyInstanceSensor``. Without them the task is bound to the state in which it first finds the
+    activity open: Airflow's task state store (3.3+) stores that state, and every retry performs the activity in that
+    occurrence or not at all. If the history already shows the activity for this occurrence, the task succeeds without
+    sending anything. A row of the user counts always, a row of a colleague when the activity is no longer open to that
+    role. A cleared task performs the activity again if that is possible. If not, the result is the row that this DAG
+    run created before.
 
-    One activity need not move the state: other roles may have to act, too. With ``wait_for_state_change`` the
-    task then waits, and neither its resumption nor a retry performs the activity again. For anything but the
-    next state use ``ProcoreLegacyInstanceSensor`` instead.
+    One activity may not change the state, because other roles must act, too. With ``wait_for_state_change`` the
+    task then waits, and neither its resumption nor a retry performs the activity again. To wait for anything but the
+    next state, use ``ProcoreLegacyInstanceSensor`` instead.
 
-    After an unknown outcome (a lost response, a 500, a try that was killed while it sent) only reading follows: the
-    task succeeds if the history shows the activity, and else fails with ``OutcomeUnknown``. On an Airflow before 3.3
-    a retry does not know that an earlier try was killed while it sent. There the history protects: a retry whose
-    ``state_id`` and ``state_set_at`` are given sends nothing once the history shows the activity. It sends a second
-    time if the killed request takes effect later than the retry reads, or if Procore stores another user than was sent
-    and lists the activity as open still; set ``retries=0`` where that must not happen.
+    After an unknown outcome (a lost response, a 500, a try that was killed while sending) the task only reads: it
+    succeeds if the history shows the activity, and otherwise fails with ``OutcomeUnknown``. Before Airflow 3.3
+    a retry does not know that an earlier try was killed while sending. With ``state_id`` and ``state_set_at`` it sends
+    nothing once the history shows the activity. It sends a second request if the killed one takes effect after the
+    retry has read the history, or if Procore stores another user than was sent and still lists the activity as open.
+    Set ``retries=0`` where that must not happen.
 
-    Returns ``{instance_id, object_id, object_type, project_id, activity, activity_id, role_id, history_id,
-    performed_by, comments, performed_at, state_before: {id, name, status, set_at}, already_performed}``, with
-    ``wait_for_state_change`` also ``state_after: {id, name, status, set_at}``, the state found when it had moved
-    on, or None when the instance ended without another state, and ``terminated_at``; or None with
-    ``on_state_moved="succeed"``. Pass ``history_id`` as ``after`` to ``ProcoreLegacyInstanceSensor``.
+    Returns ``{instance_id, object_id, object_type, project_id, activity, activity_id, matched_by, role_id,
+    history_id, performed_by, comments, performed_at, state_before: {id, name, status, set_at},
+    already_performed}``. With ``wait_for_state_change`` also ``state_after: {id, name, status, set_at}``, the next
+    state that was found, or None if the instance ended without another state, and ``terminated_at``. Returns None
+    with ``on_state_moved="succeed"``. Pass ``history_id`` as ``after`` to ``ProcoreLegacyInstanceSensor``.
 
     Reference: https://developers.procore.com/documentation/tutorial-workflows
 
-    :param instance_id: The instance (templated); or give the object.
+    :param instance_id: Id of the instance; or give the object (templated).
     :param object_type: Tool or class of the object, such as ``PurchaseOrderContract`` (templated).
-    :param object_id: The object whose instance is meant (templated).
-    :param state_id: Id of the state that the activity is meant for (templated); goes with ``state_set_at``.
-    :param state_set_at: When that state was entered, as an ISO-8601 time (templated).
-    :param activity: Name of the activity, in any case (templated).
-    :param activity_id: Its id (templated); instead of ``activity``.
-    :param role: Name or id of the role to act in (templated); needed only where an activity is open to several.
+    :param object_id: Id of the object of the instance (templated).
+    :param state_id: Id of the state in which to perform the activity; requires ``state_set_at`` (templated).
+    :param state_set_at: When the instance entered that state, as an ISO-8601 time (templated).
+    :param activity: Name of the activity, in any case, or its id (templated). A name wins over an id; the log and
+        ``matched_by`` say which of them matched.
+    :param role: Name or id of the role to act in; required only if the activity is open to several roles (templated).
     :param performed_by: Login information id, login or e-mail address of a user of that role; default: the
         connection's own user (templated).
-    :param comments: A note for the history, a text (templated).
-    :param attachments: Path, URL or ``ObjectStoragePath`` of a file to attach, or a list of them; 32 MiB in all
-        at most (templated).
+    :param comments: Comment for the history, a text (templated).
+    :param attachments: Path, URL or ``ObjectStoragePath`` of a file to attach, or a list of them; at most 32 MiB
+        in all (templated).
     :param prostore_file_ids: Ids of files to attach that Procore stores already (templated).
-    :param on_state_moved: What to do when that visit of the state is over, or the instance ended, without the
+    :param on_state_moved: What to do if that occurrence of the state is over, or the instance ended, without the
         activity: ``fail`` (default), ``skip`` or ``succeed`` (templated).
-    :param confirm_timeout: Seconds, or a timedelta, to read on for an activity whose outcome is unknown, and for an
-        instance that lists no activity, as between two states; default 60.
-    :param wait_for_state_change: Wait until the state has moved on, or the instance ended; default False.
-    :param wait_timeout: Seconds to wait for that, by the clock on the wall from the first try that waited;
-        default 7 days.
-    :param poll_interval: Seconds between two looks; by default ``[workflows] poke_interval``, else 60.
+    :param confirm_timeout: Seconds, or a timedelta, for which the task reads again after an unknown outcome, and while
+        the instance lists no activity, as between two states; default 60.
+    :param wait_for_state_change: Wait until the state has changed, or the instance ended; default False.
+    :param wait_timeout: Seconds to wait for that, wall-clock, from the first try that waited; default 7 days.
+    :param poll_interval: Seconds between two polls; by default ``[workflows] poke_interval``, else 60.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
-    :raises ConfigurationError: a parameter is missing or fits nothing that can be performed now; the candidates are
-        listed; a file is not there or too large. The task is not bound to a visit yet, and may be retried.
-    :raises AirflowFailException: the state did not move on within ``wait_timeout``; never retried.
-    :raises StepMoved: the visit is over, with ``on_state_moved="fail"``; never retried.
+    :raises ConfigurationError: a parameter is missing; the activity cannot be performed now or is ambiguous (the
+        candidates are listed); a file does not exist or is too large. The task is not bound to an occurrence of a
+        state yet, and may be retried.
+    :raises AirflowFailException: the state did not change within ``wait_timeout``; never retried.
+    :raises StepMoved: the occurrence of the state is over, with ``on_state_moved="fail"``; never retried.
     :raises OutcomeUnknown: the outcome is unknown and the history does not show the activity, or the history does
-        not tell which of its rows is the activity's; never retried.
-    :raises ResponseConflict: an earlier try performed another activity than the task asks for now; never retried.
+        not show which of its rows belongs to the activity; never retried.
+    :raises ResponseConflict: an earlier try performed another activity than the task requests now; never retried.
     """
 
     template_fields: Sequence[str] = (
@@ -118,7 +124,6 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         "state_id",
         "state_set_at",
         "activity",
-        "activity_id",
         "role",
         "performed_by",
         "comments",
@@ -132,8 +137,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         *,
         state_id: str | int | None = None,
         state_set_at: str | None = None,
-        activity: str | None = None,
-        activity_id: str | int | None = None,
+        activity: str | int,
         role: str | int | None = None,
         performed_by: str | int | None = None,
         comments: str | None = None,
@@ -148,7 +152,6 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         self.state_id = state_id
         self.state_set_at = state_set_at
         self.activity = activity
-        self.activity_id = activity_id
         self.role = role
         self.performed_by = performed_by
         self.comments = comments
@@ -163,7 +166,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         if performed is None or not self.wait_for_state_change:
             return performed
         self.check_wait()
-        # Imported where it is needed: a DAG file is parsed far more often than anybody waits here.
+        # Imported here, because DAG files are parsed far more often than a task waits.
         from airflow_provider_workflows.triggers.procore_legacy import ProcoreLegacyStateChangeWaitTrigger
 
         return self.wait(
@@ -186,7 +189,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         return result
 
     def _perform_once(self, context: Context) -> dict[str, Any] | None:
-        # What was sent is stored before it is sent, and binds all later tries; a choice that was not sent does not.
+        # The request is stored before it is sent, and binds all later tries. A choice that was not sent does not.
         sent = Pin(task_state_store(context), "activity", None)
         if sent.value is not None and sent.value["sent"]:
             return self._recover(sent.value)
@@ -199,7 +202,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         now, histories = self._read(instance_id)
         self.link_to(now)
         shown, row, unclear = self._recorded(context, now, histories, pinned)
-        # Only the user's own row is believed while the instance can be between two states.
+        # While the instance may be between two states, only a row of the user counts.
         if _is_between(now, state, histories) and (row is None or row.get("performed_by_id") != self._user_id):
             now, histories = self._read_on(instance_id, state)
             shown, row, unclear = self._recorded(context, now, histories, pinned)
@@ -209,25 +212,24 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             return self._result(now, shown, row, already_performed=True)
         if unclear:
             raise OutcomeUnknown(
-                f"Whether activity {self._name} was performed in this state of instance {instance_id} cannot be told: "
-                f"Procore does not tell the activity, the role or the time of the rows {', '.join(unclear)} of its "
-                "history. Nothing was sent. Give activity_id instead of activity, and the role by its id, if that is "
-                "what is missing"
+                f"It is unknown whether activity {self._name} was performed in this state of instance {instance_id}: "
+                f"Procore does not show the activity, the role or the time of the rows {', '.join(unclear)} of its "
+                "history. Nothing was sent. Give the activity and the role by their ids, if those are missing"
             )
         if now["terminated_at"] or rules.is_idle(now):
             longest_quiet = datetime.now(timezone.utc) - ENDED_AFTER
             if _is_between(now, state, histories) and not rules.is_quiet(now, histories, longest_quiet):
                 raise WorkflowsError(
-                    f"Instance {instance_id} lists no activity in state {now['state']!r}, and nothing says that it has "
-                    "ended: it can be between two states. Nothing was sent; a retry reads it again."
+                    f"Instance {instance_id} lists no activity in state {now['state']!r}, but does not show that it "
+                    "has ended: it may be between two states. Nothing was sent. A retry reads it again."
                 )
             self._moved(now, state or rules.occurrence_of(now))
             return None
         has_left = state is not None and rules.has_left(state, now, histories)
         if has_left is None:
             raise UnexpectedResponse(
-                f"Whether instance {instance_id} is in the state that the activity is meant for cannot be told: it "
-                f"gives {now['state_set_at']!r} as the time of its state"
+                f"It is unknown whether instance {instance_id} is still in the state of the activity: it shows "
+                f"{now['state_set_at']!r} as the time of its state"
             )
         if has_left:
             self._moved(now, state)
@@ -239,7 +241,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
 
     def _check_parameters(self) -> None:
         self.check_instance()
-        require_exactly_one(activity=self.activity, activity_id=self.activity_id)
+        check_required(activity=self.activity)
         if self.state_id is not None or self.state_set_at is not None:
             check_required(state_id=self.state_id, state_set_at=self.state_set_at)
             if parse_time(str(self.state_set_at)) is None:
@@ -260,7 +262,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         self.check_wait()
 
     def _comment(self) -> str | None:
-        """Return the note for the history, which must be known to be sendable before anything is sent."""
+        """Return the comment; raise an error before anything is sent if it cannot be sent."""
         comment = self.comments
         if comment is None:
             return None
@@ -283,7 +285,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         size = sum(file.size for file in files)
         if size > MAX_ATTACHMENT_BYTES:
             raise ConfigurationError(
-                f"attachments: the files have {size} bytes together; the most is {MAX_ATTACHMENT_BYTES}. Store them "
+                f"attachments: the files have {size} bytes together; the maximum is {MAX_ATTACHMENT_BYTES}. Store them "
                 "in Procore first, and give their prostore_file_ids."
             )
         return files
@@ -294,13 +296,11 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         state = {"id": str_id(self.state_id), "name": None, "status": None, "set_at": str(self.state_set_at)}
         return {"instance_id": str_id(self.instance_id), "state": state, "activities": None}
 
-    @property
-    def _requested(self) -> dict[str, str | None]:
-        return {
-            "name": str_id(self.activity),
-            "activity_id": str_id(self.activity_id),
-            "role": str_id(self.role),
-        }
+    def _match_activity(self, known: Iterable[Json]) -> None:
+        """Decide whether ``activity`` is a name or an id, by the known activities of the instance."""
+        matched = rules.requested_activity(str(str_id(self.activity)), known)
+        self._matched_by = "id" if matched["name"] is None else "name"
+        self._requested = {**matched, "role": str_id(self.role)}
 
     @cached_property
     def _user_id(self) -> str:
@@ -310,13 +310,13 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         return given if given.isdecimal() else self.hook.find_user_id(given, parameter="performed_by")
 
     def _read(self, instance_id: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Return where the instance stands, and its history, newest first."""
+        """Return the instance as it is, and its history, newest first."""
         now = rules.describe_instance(self.hook.get_instance(instance_id))
         return now, self.hook.list_activity_histories(instance_id)
 
     def _read_on(self, instance_id: str, state: Json | None) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-        """Read an instance that lists no activity again for a while: it can be between two states."""
-        self.log.info("Instance %s lists no activity; reading again, for it can be between two states.", instance_id)
+        """Read an instance that lists no activity again for a while: it may be between two states."""
+        self.log.info("Instance %s lists no activity and may be between two states. Reading it again.", instance_id)
         latest = self._read(instance_id)
 
         def decided() -> bool | None:
@@ -330,7 +330,9 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
     def _recorded(
         self, context: Context, now: Json, histories: list[dict[str, Any]], pinned: Json
     ) -> tuple[Json | None, Json | None, tuple[str, ...]]:
-        """Return the visit and the row that show the activity as performed, or None, and the rows that may show it."""
+        """Return the occurrence and the row that show the activity as performed, or None, and the unclear rows."""
+        rows = [history_rules.performed_activity(row) for row in histories]
+        self._match_activity([*now["activities"], *(pinned["activities"] or ()), *rows])
         occurrence = pinned["state"]
         if occurrence is None and not (now["terminated_at"] or rules.is_idle(now)):
             occurrence = rules.entered_occurrence(now, histories)
@@ -342,7 +344,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         if occurrence is not None and rules.has_left(occurrence, now, histories) is False:
             occurrence = _named(occurrence, now)
         is_open = not now["terminated_at"] and any(rules.activity_fits(a, **self._requested) for a in now["activities"])
-        is_first_try = getattr(context.get("ti"), "try_number", None) == 1  # which has nothing of its own on record
+        is_first_try = getattr(context.get("ti"), "try_number", None) == 1  # which has no earlier row
         if found.row is not None or pinned["state"] is not None or is_open or is_first_try:
             return occurrence, found.row, found.unclear
         since = getattr(context.get("dag_run"), "run_after", None)
@@ -350,8 +352,8 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         if own is None:
             return occurrence, None, found.unclear
         self.log.info(
-            "Activity %s cannot be performed in state %r. The last one in the history is the user's own and not older "
-            "than this DAG run, so it is taken for this task's, from before it was cleared.",
+            "Activity %s cannot be performed in state %r. Its last row in the history is by the same user and not "
+            "older than this DAG run, so the task created it before it was cleared.",
             self._name,
             now["state"],
         )
@@ -359,8 +361,9 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
 
     @property
     def _name(self) -> str:
-        """What the task calls the activity, for messages."""
-        return str(self.activity_id) if self.activity is None else repr(self.activity)
+        """The activity as given, for messages."""
+        text = str(str_id(self.activity))
+        return text if text.isdecimal() else repr(text)
 
     def _find(self, now: Json, state: Json, histories: list[Any], activities: Any) -> history_rules.Found:
         return history_rules.find_performed(
@@ -376,11 +379,11 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         try:
             return rules.choose_activity(now["activities"], **self._requested)
         except ConfigurationError as error:
-            pending = ", ".join(str(name) for name in now["ball_in_court"]) or "not told"
+            pending = ", ".join(str(name) for name in now["ball_in_court"]) or "unknown"
             raise ConfigurationError(
                 f"{error} Instance {now['instance_id']} is in state {now['state']!r}, pending with: {pending}; the "
                 f"activity would be performed by user {self._user_id}. If it opens later, wait for that with "
-                "ProcoreLegacyInstanceSensor(activity=...); the task is not bound to this state."
+                "ProcoreLegacyInstanceSensor(activity=...). The task is not bound to this state."
             ) from error
 
     def _perform(
@@ -415,8 +418,8 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
                 prostore_file_ids=self._stored_files(),
             )
             if not history_rules.is_row_of(row, instance_id=instance_id, activity_id=activity_id):
-                raise UnexpectedResponse("The answer is not a row of this activity's history")
-        except (OutcomeUnknown, UnexpectedResponse, ServerError) as lost:  # a server that failed may have acted before
+                raise UnexpectedResponse("The response is not a history row of this activity")
+        except (OutcomeUnknown, UnexpectedResponse, ServerError) as lost:  # a failed server may have acted
             row = self._resolve(record, describe(lost))
         except (AuthenticationError, ConfigurationError, ConnectionFailed, RateLimited):
             sent.persist({"sent": False})
@@ -425,8 +428,10 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             sent.persist({"sent": False})
             return self._after_rejection(rejected, now, state, activity, occurrence)
         self.log.info(
-            "Performed %r as role %r in state %r of instance %s (%s %s) as user %s (history %s, state entered %s).",
+            "Performed %r (matched by %s) as role %r in state %r of instance %s (%s %s) as user %s (history %s, state "
+            "entered %s).",
             activity["name"],
+            self._matched_by,
             activity["role"],
             state["name"],
             instance_id,
@@ -442,12 +447,12 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
     def _after_rejection(
         self, rejected: ApiError, now: dict[str, Any], state: dict[str, Any], activity: Json, occurrence: Pin
     ) -> dict[str, Any] | None:
-        """Let the record decide: a colleague, or an earlier try of the task, may have been faster."""
+        """Read the history: a colleague, or an earlier try of the task, may have been faster."""
         self.log.warning("Procore rejected activity %r. %s", activity["name"], rejected)
         try:
             now, histories = self._read(now["instance_id"])
         except ApiError as fault:
-            self.log.warning("What became of instance %s cannot be read. %s", now["instance_id"], fault)
+            self.log.warning("Reading instance %s failed. %s", now["instance_id"], fault)
             raise rejected from fault
         found = self._find(now, state, histories, [activity])
         if found.row is not None:
@@ -458,54 +463,41 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             self._moved(now, state)
             return None
         if isinstance(rejected, PermissionDenied):
-            # So it is not this user's to perform; perhaps it will be in another visit.
+            # The user may not perform it in this occurrence, but perhaps in another one.
             occurrence.persist({"instance_id": now["instance_id"], "state": None, "activities": None})
             raise PermissionDenied(
-                f"User {self._user_id} may not perform {activity['name']!r} as {activity['role']!r}. Give a user "
-                f"of that role in performed_by. {rejected}"
+                f"User {self._user_id} may not perform {activity['name']!r} as {activity['role']!r}. Set performed_by "
+                f"to a user of that role. {rejected}"
             ) from rejected
         raise rejected
 
     def _check_attached(self, row: Json, files: list[AttachedFile]) -> None:
         shown = len(row.get("attachments") or row.get("file_attachments") or [])
         if shown < len(files):
-            # Too late to fail: the activity is performed, and would not be a second time.
+            # Too late to fail: the activity was performed, and a retry would not perform it again.
             self.log.warning(
                 "Procore shows %d of the %d attached files in history %s.", shown, len(files), row.get("id")
             )
 
     def _resolve(self, sent: Json, what_happened: str) -> dict[str, Any]:
-        """Read until the history shows the activity; nothing is ever sent after an unknown outcome."""
+        """Read until the history shows the activity; send nothing after an unknown outcome."""
         activity, instance_id = sent["activity"], sent["instance"]["instance_id"]
-        self.log.warning("%s. Reading whether it was performed.", what_happened.rstrip("."))
-        fault: WorkflowsError | None = None
 
-        def look() -> Json | None:
-            nonlocal fault
-            try:
-                with documented_form():
-                    histories = self.hook.list_activity_histories(instance_id)
-                    row = history_rules.find_sent(histories, sent, self._now_or_none(instance_id))
-                fault = None
-                return row
-            except WorkflowsError as error:  # whatever keeps us from reading does not tell what became of it
-                self.log.warning("%s", error)
-                fault = error
-                return None
+        def read() -> Json | None:
+            with documented_form():
+                histories = self.hook.list_activity_histories(instance_id)
+                return history_rules.find_sent(histories, sent, self._now_or_none(instance_id))
 
-        row = poll_until_found(look, self.confirm_timeout)
-        if row is None:
-            shows = "shows no" if fault is None else "could not be read and has shown no"
-            raise OutcomeUnknown(
-                f"{what_happened.rstrip('.')}; and {self.confirm_timeout:.0f} s later the history of instance "
-                f"{instance_id} {shows} activity {activity['id']} since {sent['state']['set_at']}. It may have been "
-                f"performed: {activity['name']!r} as {activity['role']!r} by user {sent['user_id']}"
-                f"{'' if fault is None else f'. {describe(fault)}'}"
-            ) from fault
-        return dict(row)
+        missing = (
+            f"{self.confirm_timeout:.0f} s later the history of instance {instance_id} shows no activity "
+            f"{activity['id']} since {sent['state']['set_at']}. It may have been performed: {activity['name']!r} as "
+            f"{activity['role']!r} by user {sent['user_id']}"
+        )
+        lost = OutcomeUnknown(what_happened)
+        return dict(resolve_unknown_outcome(lost, read, self.confirm_timeout, missing=missing))
 
     def _now_or_none(self, instance_id: str) -> Json | None:
-        """Return where the instance stands, or None: the history alone can show the activity, too."""
+        """Return the instance as it is, or None: the history alone may show the activity, too."""
         try:
             return rules.describe_instance(self.hook.get_instance(instance_id))
         except WorkflowsError as error:
@@ -513,20 +505,21 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             return None
 
     def _recover(self, sent: Json) -> dict[str, Any]:
-        """Find what an earlier try has sent; whatever the task asks for by now, nothing more is sent."""
-        row = self._resolve(sent, "An earlier try was cut off while it performed the activity")
+        """Find what an earlier try sent; send nothing, even if the task requests another activity now."""
+        self._match_activity([sent["activity"]])
+        row = self._resolve(sent, "An earlier try was interrupted while it performed the activity")
         self.link_to(sent["instance"])
-        if not self._is_asked(sent):
+        if not self._is_requested(sent):
             activity, state = sent["activity"], sent["state"]
             raise ResponseConflict(
                 f"An earlier try of this task performed {activity['name']!r} as {activity['role']!r} in state "
-                f"{state['name']!r} of instance {sent['instance']['instance_id']} (history {row['id']}). The task asks "
-                f"for something else by now, activity {self._name}. Nothing more is sent."
+                f"{state['name']!r} of instance {sent['instance']['instance_id']} (history {row['id']}). The task "
+                f"requests activity {self._name} now. Nothing more was sent."
             )
         return self._result(sent["instance"], sent["state"], row, already_performed=True, sent=sent)
 
-    def _is_asked(self, sent: Json) -> bool:
-        """Tell whether what an earlier try has sent is what the task asks for by now."""
+    def _is_requested(self, sent: Json) -> bool:
+        """Return whether an earlier try sent what the task requests now."""
         given, state = self._given_occurrence(), sent["state"]
         then = {"state_id": state["id"], "state_set_at": state["set_at"]}
         if given is not None and rules.has_left(given["state"], then):
@@ -539,15 +532,15 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         if rules.has_ended(now, is_over=rules.is_idle(now) and now["state_id"] == state["id"]):
             why = rules.how_it_ended(now)
         else:
-            why = f"is in state {now['state']!r} since {now['state_set_at']}"
-            why += "" if now["activities"] else ", with no activity left"
+            why = f"has been in state {now['state']!r} since {now['state_set_at']}"
+            why += "" if now["activities"] else ", without an activity"
         message = (
             f"The history shows no activity {self._name} of instance {now['instance_id']} in state "
-            f"{state['name'] or state['id']!r} since {state['set_at']}, and it cannot be performed any more: it {why}. "
-            "Nothing was performed."
+            f"{state['name'] or state['id']!r} since {state['set_at']}, and it can no longer be performed: the "
+            f"instance {why}. Nothing was sent."
         )
         if self.on_state_moved == "fail":
-            raise StepMoved(f"{message} Set on_state_moved to 'skip' or 'succeed' if that is no failure.")
+            raise StepMoved(f"{message} Set on_state_moved to 'skip' or 'succeed' if that is not a failure.")
         self.log.info("%s", message)
         if self.on_state_moved == "skip":
             raise AirflowSkipException(message)
@@ -559,21 +552,23 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         user_id = self._user_id if sent is None else sent["user_id"]
         if already_performed:
             self.log.info(
-                "The history shows activity %s as performed by user %s at %s (history %s); nothing is sent.",
+                "The history shows activity %s (matched by %s) as performed by user %s at %s (history %s). Nothing was "
+                "sent.",
                 performed["name"] or performed["id"],
+                self._matched_by,
                 row.get("performed_by_id"),
                 row.get("created_at"),
                 row.get("id"),
             )
         if row.get("performed_by_id") != user_id:
             self.log.warning(
-                "Procore recorded activity %s as performed by user %s, not by %s.",
+                "Procore recorded activity %s as performed by user %s instead of %s.",
                 performed["id"],
                 row.get("performed_by_id"),
                 user_id,
             )
         elif _lines(row.get("comments")) != _lines(self.comments):
-            self.log.warning("History %s has another comment than the task gives; Procore keeps it.", row.get("id"))
+            self.log.warning("History %s shows another comment than the task gives. It was not changed.", row.get("id"))
         return {
             "instance_id": now["instance_id"],
             "object_id": now["object_id"],
@@ -581,6 +576,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             "project_id": now["project_id"],
             "activity": performed["name"] or ((sent or {}).get("activity") or {}).get("name") or str_id(self.activity),
             "activity_id": performed["id"],
+            "matched_by": self._matched_by,
             "role_id": performed["role_id"],
             "history_id": row.get("id"),
             "performed_by": row.get("performed_by_id"),
@@ -593,25 +589,25 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
     def time_out(self, last_poll: str) -> NoReturn:
         where = f"{self.object_type} {self.object_id}" if self.instance_id is None else f"instance {self.instance_id}"
         raise AirflowFailException(
-            f"WaitFailed: the activity {self.activity or self.activity_id} of {where} was performed, but the state "
-            f"has not moved on within {timedelta(seconds=self.wait_timeout)}: perhaps other roles must act, too. "
-            f"It is not performed again. To wait on, use ProcoreLegacyInstanceSensor, or a longer wait_timeout. "
+            f"WaitFailed: activity {self._name} of {where} was performed, but the state "
+            f"did not change within {timedelta(seconds=self.wait_timeout)}: perhaps other roles must act, too. "
+            f"It is not performed again. To wait longer, use ProcoreLegacyInstanceSensor, or a longer wait_timeout. "
             f"{last_poll}"
         )
 
 
 def _is_between(now: Json, state: Json | None, histories: list[dict[str, Any]]) -> bool:
-    """Tell whether an instance lists no activity in the visit that is meant, which can be so for a moment only."""
+    """Return whether an instance lists no activity but may still be in the occurrence of the state."""
     return rules.is_idle(now) and (state is None or rules.has_left(state, now, histories) is not True)
 
 
 def _named(state: Json, now: Json) -> dict[str, Any]:
-    """Return the visit that an instance is in with the names, which a visit that was given by id and time lacks."""
+    """Return the current occurrence with its names, which an occurrence given by id and time does not have."""
     return {**rules.occurrence_of(now), "set_at": state["set_at"]}
 
 
 def _lines(comment: Any) -> list[str]:
-    """Return a comment as lines without blanks around them: a server may end lines as it likes."""
+    """Return a comment as lines without blanks around them, because a server may change line ends."""
     return [line.strip() for line in str("" if comment is None else comment).strip().splitlines()]
 
 

@@ -1,4 +1,4 @@
-"""What the operators for Workflowsoft have in common."""
+"""The base of the operators for Workflowsoft."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 class WorkflowsoftOperator(WorkflowsOperator):
     """
-    An operator that calls Workflowsoft.
+    Call Workflowsoft.
 
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft`` (templated).
     """
@@ -41,25 +41,25 @@ class WorkflowsoftOperator(WorkflowsOperator):
         return WorkflowsoftHook(self.workflowsoft_conn_id)
 
 
-class ActsOnce:
-    """An operator that a mapped task, too, does not retry where Airflow has no task state store (before 3.3)."""
+class NotRetriedWithoutStore:
+    """Set no retries, also for mapped tasks, where Airflow has no task state store (before 3.3)."""
 
     @classmethod
     def partial(cls, **kwargs: Any) -> Any:
-        """Begin a mapped task; see Airflow's ``BaseOperator.partial``."""
-        # Airflow takes a mapped task's retries from here, and not from the constructor.
+        """Create a mapped task; see Airflow's ``BaseOperator.partial``."""
+        # Airflow reads the retries of a mapped task here, not in the constructor.
         may_repeat = kwargs.get("on_unknown_completion") == "retry"
         return super().partial(**(kwargs if may_repeat else unretried(kwargs)))  # type: ignore[misc]
 
 
 class WorkflowsoftIntegrationOperator(WorkflowsoftOperator):
     """
-    An operator on one integration instance.
+    Work on one integration instance.
 
     :param integration_instance_id: Id of the instance, or a row of ``WorkflowsoftIntegrationSensor``'s result
         (templated).
     :param expected_fields: ``{label or key: type}`` that the instance must have, such as ``{"Amount": "Decimal?"}``;
-        fails before anything is written where a diagram was changed or the instance is of another step (templated).
+        otherwise the task fails before it writes anything, such as after a change of the diagram (templated).
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft`` (templated).
     """
 
@@ -85,7 +85,7 @@ class WorkflowsoftIntegrationOperator(WorkflowsoftOperator):
         self, context: Context, given: Any = None, *, confirm_timeout: float = 0.0, **more: str
     ) -> tuple[str, IntegrationStep]:
         """
-        Return the rendered instance id and what handles the instance, and set the link to it.
+        Return the rendered instance id and its step, and set the link to it.
 
         :param given: The instance; default: ``integration_instance_id``.
         """

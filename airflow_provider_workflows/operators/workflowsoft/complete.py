@@ -7,7 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.base import unretried
-from airflow_provider_workflows.operators.workflowsoft.base import ActsOnce, WorkflowsoftIntegrationOperator
+from airflow_provider_workflows.operators.workflowsoft.base import (
+    NotRetriedWithoutStore,
+    WorkflowsoftIntegrationOperator,
+)
 from airflow_provider_workflows.operators.workflowsoft.integration_step import (
     ON_UNKNOWN_COMPLETION,
 )
@@ -19,31 +22,30 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-class WorkflowsoftCompleteIntegrationOperator(ActsOnce, WorkflowsoftIntegrationOperator):
+class WorkflowsoftCompleteIntegrationOperator(NotRetriedWithoutStore, WorkflowsoftIntegrationOperator):
     """
-    Completes an integration instance, so that its process goes on; once.
+    Complete an integration instance once, so that its process continues.
 
-    The API does not show whether an instance is completed, so the operator writes down in Airflow's task
-    state store (3.3+) that it is about to complete it, and that it has. A retry that finds it done sends
-    nothing. Where nobody knows whether it was done, the operator reads: an instance that is gone, whose fields can
-    no longer be written, or whose step has nothing open any more counts as completed. Only then it follows
-    ``on_unknown_completion``. A server that says the instance was completed before is believed. A retry keeps to the
-    ``custom_action`` of the try that began. Clearing the task means "do it again".
-    Before Airflow 3.3 the task is not retried, unless with ``on_unknown_completion="retry"``.
+    The API does not show whether an instance is completed. The operator therefore persists in Airflow's task state
+    store (3.3+) that it is about to complete it, and that it did. A retry that finds it completed sends nothing. After
+    an unknown outcome the operator reads: an instance counts as completed if it no longer exists, if its fields can no
+    longer be written, if its step has no open instance, or if the server says so. Otherwise the operator follows
+    ``on_unknown_completion``. A retry uses the ``custom_action`` of the first try. A cleared task completes the
+    instance again. Before Airflow 3.3 the task is not retried, except with ``on_unknown_completion="retry"``.
 
-    Returns ``{integration_instance_id, custom_action, already_completed}``; ``already_completed`` is False where this
-    try has completed it.
+    Returns ``{integration_instance_id, custom_action, already_completed}``; ``already_completed`` is False if this
+    try completed it.
 
     :param integration_instance_id: Id of the instance, or a row of ``WorkflowsoftIntegrationSensor`` (templated).
-    :param custom_action: Presumably the way out of the step; ``__AUTO__`` (default) is the only value that
-        the vendor shows (templated).
+    :param custom_action: Presumably the action by which the process leaves the step; ``__AUTO__`` (default) is the
+        only value that the vendor documents (templated).
     :param expected_fields: ``{label or key: type}`` that the instance must have (templated).
-    :param on_unknown_completion: What to do when nobody can tell whether it was completed: ``fail``
-        (default), ``retry`` (send it again, which may complete it twice), ``assume_done`` (templated).
-    :param confirm_timeout: Seconds, or a timedelta, to read on for what became of a completion whose answer was
-        lost; default 30.
-    :raises ConfigurationError: a required field is empty (it is named); no journal for retries.
-    :raises OutcomeUnknown: nobody can tell, with ``on_unknown_completion="fail"``; never retried.
+    :param on_unknown_completion: What to do if it remains unknown whether it was completed: ``fail`` (default),
+        ``retry`` (send it again, which may complete it twice), ``assume_done`` (templated).
+    :param confirm_timeout: Seconds, or a timedelta, for which the operator reads after a lost response; default 30.
+    :raises ConfigurationError: a required field is empty (the error names it); retries before Airflow 3.3.
+    :raises OutcomeUnknown: it remains unknown whether it was completed, with ``on_unknown_completion="fail"``; never
+        retried.
     """
 
     template_fields: Sequence[str] = (
@@ -79,11 +81,11 @@ class WorkflowsoftCompleteIntegrationOperator(ActsOnce, WorkflowsoftIntegrationO
         }
 
     def check_completion(self, context: Context) -> None:
-        """Require parameters with which a retry can tell what to do."""
+        """Check the parameters of the completion; a retry must know what an earlier try did."""
         check_required(custom_action=self.custom_action)
         check_choice("on_unknown_completion", self.on_unknown_completion, ON_UNKNOWN_COMPLETION)
         if self.may_be_retried(context) and self.on_unknown_completion != "retry":
             raise ConfigurationError(
-                "on_unknown_completion must be 'retry' when retries > 0 on an Airflow before 3.3, for it "
-                "cannot remember what an earlier try did. Or set retries=0."
+                "on_unknown_completion must be 'retry' when retries > 0 before Airflow 3.3, which does not store what "
+                "an earlier try did. Or set retries=0."
             )

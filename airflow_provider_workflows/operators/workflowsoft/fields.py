@@ -1,4 +1,4 @@
-"""Operators on integration instances of Workflowsoft."""
+"""Operators that read and write the fields of an integration instance of Workflowsoft."""
 
 from __future__ import annotations
 
@@ -21,60 +21,60 @@ if TYPE_CHECKING:
 
 class WorkflowsoftGetFieldsOperator(WorkflowsoftIntegrationOperator):
     """
-    Reads the fields of an integration instance.
+    Read the fields of an integration instance.
 
-    Returns ``{label: value}`` in JSON's own types: a Decimal as text such as ``"1640.0"`` (Airflow's XCom
-    would round it), a time as ISO-8601 text in UTC, an empty field as None. A label that several fields share
-    is replaced by the key of each. A field whose value does not fit its type is missing, and the log says why. The
-    same forms are taken back by ``WorkflowsoftUpdateFieldsOperator``.
+    Returns ``{label: value}`` in JSON types: a Decimal as text such as ``"1640.0"`` (Airflow's XCom would round it), a
+    time as ISO-8601 text in UTC, an empty field as None. Fields that share a label are listed by their keys. A field
+    whose value does not fit its type is missing, and the log says why. ``WorkflowsoftUpdateFieldsOperator`` accepts
+    the same formats.
 
     :param integration_instance_id: Id of the instance, or a row of ``WorkflowsoftIntegrationSensor`` (templated).
     :param expected_fields: ``{label or key: type}`` that the instance must have (templated).
     :raises ConfigurationError: a field of ``expected_fields`` is missing, unreadable or of another type.
-    :raises NotFound: there is no such instance, or no longer.
+    :raises NotFound: the instance does not exist, or no longer.
     """
 
-    returns_mapping = False  # its keys are the labels of fields; it is handed on whole
+    returns_mapping = False  # its keys are labels of fields, so it is passed as one value
 
     def act(self, context: Context) -> dict[str, Any]:
         _, step = self.open_step(context)
         fields = field_rules.by_label(step.read(self.expected_fields))
         for why in fields.unreadable.values():
-            self.log.warning("%s; it is left out.", why)
+            self.log.warning("%s. It is left out.", why)
         return {label: field_rules.xcom_value(value) for label, value in fields.items()}
 
 
 class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
     """
-    Writes fields of an integration instance, once, and reads all fields back.
+    Write fields of an integration instance once, and read all fields back.
 
-    Only fields that hold something else are sent, all in one call; a retry that finds them written sends
-    nothing, and from Airflow 3.3 on it writes what the first try decided, whatever a template gives by then. So
-    the whole of what ``WorkflowsoftGetFieldsOperator`` returned may be given with a few values changed. Values:
-    text, True or False, a Decimal or int or number as text for decimals (a float is rejected, for it is not
-    exact), a datetime with a time zone or its ISO-8601 text (whole seconds are sent), a date, None to empty a
+    The operator sends only fields with another value, all in one request. You may therefore pass the whole result of
+    ``WorkflowsoftGetFieldsOperator`` with a few values changed. A retry that finds the values written sends nothing.
+    From Airflow 3.3 on a retry writes what the first try decided, even if a template renders other values then.
+    Values: text, True or False, a Decimal, an int, or a number as text for decimals (a float is rejected because it is
+    not exact), a datetime with a time zone or its ISO-8601 text (whole seconds are sent), a date, None to empty a
     field.
 
-    All fields are compared: those that were written with what was sent, the others with what they held before, for
-    nobody documents that a write leaves them alone. A read-only field may change to another value, which the log
-    says, for a server may compute it. Where the answer of the write is lost and the fields show their old values,
-    they are written once more.
+    The operator compares all fields: written fields with what was sent, the others with their values before, because
+    it is not documented that a write leaves them unchanged. A read-only field may change to another value, because a
+    server may compute it; the log says so. If the response to the write is lost and the fields show their old values,
+    the operator writes them once more.
 
     Returns ``{integration_instance_id, written: [label], unchanged: [label]}``.
 
     :param integration_instance_id: Id of the instance, or a row of ``WorkflowsoftIntegrationSensor`` (templated).
-    :param fields: ``{label or key: value}``; a label must be unique (templated).
+    :param fields: ``{label or key: value}``; labels must be unique (templated).
     :param expected_fields: ``{label or key: type}`` that the instance must have (templated).
     :param allow_unknown_types: Send values of field types that this package does not know as they are.
-    :param verify: ``exact`` (default): the fields must show what was sent. ``normalized``: also what a server makes of
-        it: a text without blanks at its ends and with other line ends, a time to the minute, a number to the digits
+    :param verify: ``exact`` (default): the fields must show what was sent. ``normalized``: they may also show a text
+        without blanks at its ends or with other line ends, a time to the minute, and a number rounded to the digits
         that are shown; the log names each difference.
-    :param confirm_timeout: Seconds, or a timedelta, to read on for the values after they were sent; default 60.
-    :raises ConfigurationError: no such field, a wrong value, a read-only field, a value that is no option.
-    :raises StepMoved: the instance is completed already; never retried.
-    :raises OutcomeUnknown: the answer was lost and reading does not show the values; never retried.
+    :param confirm_timeout: Seconds, or a timedelta, for which the operator reads the values back; default 60.
+    :raises ConfigurationError: a field does not exist or is read-only; a value does not fit or is not an option.
+    :raises StepMoved: the instance is already completed; never retried.
+    :raises OutcomeUnknown: the response was lost and the fields do not show the values; never retried.
     :raises UnexpectedResponse: the server accepted the values but shows others, or changed fields that were not
-        written (never retried); the error names each field with both values.
+        written (never retried). The error names each field with both values.
     """
 
     template_fields: Sequence[str] = (*WorkflowsoftIntegrationOperator.template_fields, "fields")
@@ -97,7 +97,7 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
 
     def act(self, context: Context) -> dict[str, Any]:
         if not isinstance(self.fields, Mapping) or not self.fields:
-            raise ConfigurationError("fields must be a mapping of labels or keys to values, and not empty.")
+            raise ConfigurationError("fields must be a mapping of labels or keys to values, and must not be empty.")
         field_rules.check_rendered(self.fields, self._templated_fields)
         check_choice("verify", self.verify, VERIFY)
         instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout, verify=self.verify)

@@ -1,4 +1,4 @@
-"""One integration instance in the hands of one task: read, written and completed once over all its tries."""
+"""Read, write and complete an integration instance once over all tries of a task."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.version_compat import StateStore
 
 log = logging.getLogger(__name__)
-AUTO = "__AUTO__"  # the only way out of a step that the vendor shows
+AUTO = "__AUTO__"  # the only custom action that the vendor documents
 ON_UNKNOWN_COMPLETION = ("fail", "retry", "assume_done")
 VERIFY = ("exact", "normalized")
 
 
 class IntegrationStep:
     """
-    Reads, writes and completes one integration instance.
+    Read, write and complete one integration instance.
 
-    What is to be written and that it is being completed stands in the task's state store before it is sent, so
-    that a retry goes on where an earlier try stopped.
+    The values and the completion are persisted in the task's state store before they are sent. A retry continues
+    where an earlier try stopped.
 
     :param store: The task's state store; None before Airflow 3.3.
-    :param confirm_timeout: Seconds to read on for what became of a change.
-    :param step_id: Id of the integration step, where it is known.
-    :param verify: ``exact``, or ``normalized`` to accept what the server makes of a value.
-    :param if_open: What a person is to do who finds the instance open that was perhaps completed; for error texts.
+    :param confirm_timeout: Seconds for which a change is read back.
+    :param step_id: Id of the integration step, if it is known.
+    :param verify: ``exact``, or ``normalized`` to accept normalized values.
+    :param if_open: What to do if the instance is found open after an unknown outcome; for error texts.
     """
 
     def __init__(
@@ -77,22 +77,22 @@ class IntegrationStep:
 
     @property
     def started_action(self) -> str | None:
-        """The way out by which this task has begun to complete the instance, or None."""
+        """The custom action with which this task started to complete the instance, or None."""
         return (self._completion.value or {}).get("custom_action")
 
     def read(self, expected: Mapping[str, str] | None = None) -> list[field_rules.Field]:
         """
         Read the fields.
 
-        :param expected: Types to insist on, by label or key.
+        :param expected: Required types, by label or key.
         :raises ConfigurationError: a field is missing or of another type.
-        :raises NotFound: there is no such instance, or no longer.
+        :raises NotFound: the instance does not exist, or no longer.
         """
         try:
             fields = self._hook.get_fields(self._id)
         except NotFound as missing:
             raise missing.reworded(
-                f"There is no integration instance {self._id}: it was completed and is gone, or this is the id of "
+                f"Integration instance {self._id} does not exist: it was completed and removed, or this is the id of "
                 "something else, such as a process or a step"
             ) from missing
         if expected is not None:
@@ -111,22 +111,22 @@ class IntegrationStep:
         **more: Any,
     ) -> dict[str, Any]:
         """
-        Decide what to write, and keep it: a retry writes the same, whatever it would decide by then.
+        Decide what to write, and persist the decision: a retry writes the same values.
 
         :param fields: The fields as they are.
-        :param wanted: Values by label or key.
-        :param fill_required: Reject to leave a required field empty.
-        :param more: What else belongs to the decision; JSON primitives.
+        :param desired: Values by label or key.
+        :param fill_required: Raise an error if a required field would stay empty.
+        :param more: Other parts of the decision, as JSON primitives.
         :return: ``{values, written: [label], unchanged: [label], **more}``
         :raises ConfigurationError: Workflowsoft would reject a value.
         """
         update = field_rules.plan_update(fields, desired, allow_unknown_types=allow_unknown_types)
         for field in fields:
             if field.key in update.values and field.options and field_rules.option_values(field) is None:
-                log.warning("The options of field %s have an unknown form; its value is not checked.", field)
+                log.warning("The options of field %s have an unexpected format. Its value is not checked.", field)
         if fill_required and (missing := field_rules.left_empty(fields, update.values)):
             raise ConfigurationError(
-                f"fields: required by instance {self._id}, and left empty: {', '.join(missing)}. Nothing was sent."
+                f"Required fields of instance {self._id} would stay empty: {', '.join(missing)}. Nothing was sent."
             )
         values = field_rules.stored_values(update.values)
         filled = field_rules.filled(fields, update.values)
@@ -134,7 +134,7 @@ class IntegrationStep:
             "values": values,
             "written": update.written,
             "unchanged": update.unchanged,
-            "filled": filled,  # that a write must leave so, also if this worker dies before it has read them back
+            "filled": filled,  # a write must not empty these, and a retry checks that, too
             **more,
         }
         self._decision.persist(decision)
@@ -142,11 +142,11 @@ class IntegrationStep:
 
     def write(self, fields: list[field_rules.Field], decision: Mapping[str, Any]) -> None:
         """
-        Write what was decided and is not there yet, and read all fields back.
+        Write the values of the decision that the fields do not show yet, and read all fields back.
 
         :param fields: The fields as they are.
-        :raises StepMoved: the instance is completed already.
-        :raises OutcomeUnknown: the answer was lost and reading does not show the values.
+        :raises StepMoved: the instance is already completed.
+        :raises OutcomeUnknown: the response was lost and the fields do not show the values.
         :raises UnexpectedResponse: the server accepted the values but shows others, or emptied other fields.
         """
         values = field_rules.read_stored_values(decision["values"])
@@ -162,9 +162,9 @@ class IntegrationStep:
                 self._hook.on_behalf_of,
             )
         if held := [*decision["unchanged"], *([] if missing else decision["written"])]:
-            log.info("Nothing is sent for %s of instance %s: they hold their values already.", held, self._id)
+            log.info("Nothing is sent for %s of instance %s: these fields already have their values.", held, self._id)
         elif not missing:
-            log.info("No field of instance %s is to be written.", self._id)
+            log.info("There is no field of instance %s to write.", self._id)
 
     def _compare(
         self, before: list[field_rules.Field], after: list[field_rules.Field], values: Mapping[str, Any]
@@ -172,11 +172,11 @@ class IntegrationStep:
         return field_rules.compare_write(before, after, values, normalized=self._verify == "normalized")
 
     def _reject_emptied(self, fields: list[field_rules.Field], filled: list[str]) -> None:
-        """Require the fields that held something before an earlier try wrote others to hold something still."""
+        """Raise an error if fields that had a value before an earlier try wrote others are empty now."""
         held = {field.key: field for field in fields}
         if emptied := [str(held.get(key, key)) for key in filled if key not in held or held[key].is_empty]:
             raise _changed(
-                f"held a value before an earlier try wrote other fields, and are empty: {', '.join(emptied)}"
+                f"had a value before an earlier try wrote other fields, and are empty now: {', '.join(emptied)}"
             )
 
     def _send(self, before: list[field_rules.Field], values: Mapping[str, Any], *, again: bool = False) -> None:
@@ -184,39 +184,41 @@ class IntegrationStep:
         try:
             self._hook.update_fields(self._id, values)
         except NOTHING_DONE as rejected:
-            if not self._earlier_decision and not again:  # else what was sent earlier may yet arrive
-                self._decision.persist({})  # nothing was written, so a retry may decide anew
+            if not self._earlier_decision and not again:  # otherwise the earlier request may still arrive
+                self._decision.persist({})  # nothing was written, so a retry may decide again
             raise self._moved(rejected) from rejected
         except (OutcomeUnknown, ServerError) as error:
-            log.warning("%s Reading whether the values arrived.", describe(error))
+            log.warning("%s Reading whether the values were written.", describe(error))
             unclear = error
         seen: list[field_rules.WriteComparison] = []
 
         def shown() -> field_rules.WriteComparison | None:
             seen[:] = [self._compare(before, self._hook.get_fields(self._id), values)]
             is_decided = not seen[0].wrong and not seen[0].others
-            # To write the same once more is harmless, and sooner done than waiting.
+            # Writing the same values once more is harmless, and faster than waiting.
             may_repeat = isinstance(unclear, OutcomeUnknown) and not again and seen[0].is_untouched
             return seen[0] if is_decided or may_repeat else None
 
-        # A server that says it failed mostly did: one look is enough.
+        # A server that says that it failed mostly did: one read is enough.
         found = poll_until_found(shown, 0 if isinstance(unclear, ServerError) else self._confirm_timeout)
         if found is not None and found.wrong:
-            log.warning("The fields of instance %s show their old values: they are written once more.", self._id)
+            log.warning("The fields of instance %s show their old values. Writing them once more.", self._id)
             self._send(before, values, again=True)
             return
         if found is None and not unclear and not seen:
-            seen = [self._compare(before, self._hook.get_fields(self._id), values)]  # its error, if it goes on
+            seen = [
+                self._compare(before, self._hook.get_fields(self._id), values)
+            ]  # raises its error if reading still fails
         if not seen or seen[0].wrong:
             if isinstance(unclear, OutcomeUnknown) and not _says_completed(unclear):
                 raise _outcome_unknown(unclear, f"the fields of instance {self._id} were written") from unclear
             if unclear is not None:
                 raise self._moved(unclear) from unclear
         if seen[0].others:
-            raise _changed(f"were not written, and hold something else than before: {'; '.join(seen[0].others)}")
+            raise _changed(f"were not written, but have other values than before: {'; '.join(seen[0].others)}")
         if seen[0].wrong:
             raise UnexpectedResponse(
-                f"Workflowsoft accepted the values but shows others in: {'; '.join(seen[0].wrong)}. Where it only "
+                f"Workflowsoft accepted the values but shows others in: {'; '.join(seen[0].wrong)}. If it only "
                 'normalizes them, set verify="normalized"'
             )
         for difference in (*seen[0].normalized, *seen[0].computed):
@@ -225,18 +227,18 @@ class IntegrationStep:
     def _moved(self, error: WorkflowsError) -> Exception:
         if not _says_completed(error):
             return error
-        return StepMoved(f"Instance {self._id} is completed already, so its fields cannot be written. {error}")
+        return StepMoved(f"Instance {self._id} is already completed, so its fields cannot be written. {error}")
 
     # --- completing ---
 
     def complete(self, custom_action: str, *, on_unknown: str) -> bool:
         """
-        Complete the instance, once; return whether this call did it.
+        Complete the instance once; return whether this call completed it.
 
-        :param custom_action: The way out; a retry takes :attr:`started_action` where there is one.
-        :param on_unknown: What to do when nobody can tell: ``fail``, ``retry`` or ``assume_done``.
+        :param custom_action: The custom action; a retry passes :attr:`started_action` if there is one.
+        :param on_unknown: What to do if the outcome remains unknown: ``fail``, ``retry`` or ``assume_done``.
         :raises ConfigurationError: a required field is empty.
-        :raises OutcomeUnknown: nobody can tell, with ``fail``.
+        :raises OutcomeUnknown: the outcome remains unknown, with ``fail``.
         """
         earlier = self._completion.value or {}
         again = "completing" in earlier
@@ -244,23 +246,26 @@ class IntegrationStep:
             log.info("Nothing is sent: an earlier try completed instance %s at %s.", self._id, earlier["completed"])
             return False
         if again:
-            started = f"An earlier try began to complete instance {self._id} at {earlier['completing']}"
-            lost = OutcomeUnknown(f"{started} and did not get to its end")
+            started = f"An earlier try started to complete instance {self._id} at {earlier['completing']}"
+            lost = OutcomeUnknown(f"{started} and did not finish")
             if self._is_over(lost, earlier) or not self._may_send_again(lost, on_unknown):
                 log.info("Nothing is sent: instance %s counts as completed.", self._id)
                 return self._record_completed(custom_action, by_this_call=False)
         fields = self.read()
         if missing := field_rules.missing_required(fields):
             raise ConfigurationError(
-                f"Instance {self._id} cannot be completed, for required fields are empty: {', '.join(missing)}. "
-                "It was not sent."
+                f"Instance {self._id} cannot be completed, because required fields are empty: {', '.join(missing)}. "
+                "Nothing was sent."
             )
         before = {"writable": not field_rules.has_closed(fields), "listed": self._is_listed()}
         self._completion.persist({"completing": now(), "custom_action": custom_action, **before})
         done = self._send_completion(custom_action, before, on_unknown, again=again)
         if done:
             log.info(
-                "Completed integration instance %s by %r as user %s.", self._id, custom_action, self._hook.on_behalf_of
+                "Completed integration instance %s with %r as user %s.",
+                self._id,
+                custom_action,
+                self._hook.on_behalf_of,
             )
         return self._record_completed(custom_action, by_this_call=done)
 
@@ -272,23 +277,24 @@ class IntegrationStep:
                 if not again and custom_action != AUTO:
                     self._completion.persist({})
                     raise StepMoved(
-                        f"Instance {self._id} was completed by somebody else, perhaps not by {custom_action!r}. {error}"
+                        f"Instance {self._id} was completed by another user, perhaps not with {custom_action!r}. "
+                        f"{error}"
                     ) from error
-                log.warning("The server says that the instance was completed before: %s", error)
+                log.warning("The server says that the instance was already completed: %s", error)
                 return False
             if isinstance(error, ServerError):
                 if self._is_over(error, before):
                     return True
-                # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
+                # A 500 may be a business error, or a crash after the completion. It must not be repeated.
                 raise AirflowFailException(
                     f"ServerError: {describe(error)} It is not sent again. Check whether instance {self._id} is "
-                    f"complete. If it is not, {self._if_open}."
+                    f"completed. If it is not, {self._if_open}."
                 ) from error
-            if not again:  # else the one before may have completed it
+            if not again:  # otherwise the earlier request may have completed it
                 self._completion.persist({})
             raise
         except OutcomeUnknown as lost:
-            if self._is_over(lost, before):  # what shows it was not there before this call
+            if self._is_over(lost, before):  # the evidence did not exist before this call
                 return True
             if not self._may_send_again(lost, "fail" if again else on_unknown):
                 return False
@@ -302,7 +308,7 @@ class IntegrationStep:
         return on_unknown == "retry"
 
     def _is_over(self, unclear: WorkflowsError, before: Mapping[str, Any]) -> bool:
-        """Read whether the instance is completed; no answer of the API says it, but some leave no doubt."""
+        """Read whether the instance is completed; no response of the API says so, but some prove it."""
         log.warning("%s Reading whether the instance is completed.", describe(unclear))
         found = poll_until_found(
             lambda: self._evidence(before), 0 if isinstance(unclear, ServerError) else self._confirm_timeout
@@ -312,7 +318,7 @@ class IntegrationStep:
         return found is not None
 
     def _evidence(self, before: Mapping[str, Any]) -> str | None:
-        """Say what shows that the instance is completed; a sign counts only if it was not there before."""
+        """Return what proves that the instance is completed, or None; only changes since ``before`` count."""
         try:
             fields = self._hook.get_fields(self._id)
         except NotFound:
@@ -322,11 +328,11 @@ class IntegrationStep:
         if before["writable"] and field_rules.has_closed(fields):
             return "its fields can no longer be written"
         if before["listed"] and not self._poll():
-            return "its step has nothing open"
+            return "its step has no open instance"
         return None
 
     def _is_listed(self) -> bool:
-        """Tell whether a poll of the step shows the instance; only where polls leave it there."""
+        """Return whether a poll of the step lists the instance; poll only if that does not consume it."""
         if self._step_id is None or not self._hook.lists_until_completed or not self._hook.may_consume:
             return False
         try:
@@ -347,13 +353,13 @@ def _says_completed(error: WorkflowsError) -> bool:
 
 
 def _changed(what: str) -> UnexpectedResponse:
-    error = UnexpectedResponse(f"Writing has changed other fields. These {what}. A write may replace all fields here")
-    error.retryable = False  # or a retry would find what was written, and nothing to complain of
+    error = UnexpectedResponse(f"Writing changed other fields. These {what}. A write may replace all fields here")
+    error.retryable = False  # a retry would find the values written, and succeed
     return error
 
 
 def _outcome_unknown(lost: OutcomeUnknown, what: str) -> OutcomeUnknown:
-    return OutcomeUnknown(f"{describe(lost)} Nobody can tell whether {what}")
+    return OutcomeUnknown(f"{describe(lost)} It is unknown whether {what}")
 
 
 def now() -> str:

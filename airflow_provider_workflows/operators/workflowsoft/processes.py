@@ -1,4 +1,4 @@
-"""Operators that start processes, create tasks, and list what Workflowsoft has."""
+"""Operators that start processes, create tasks, and list diagrams, steps and users of Workflowsoft."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.links.workflowsoft import WorkflowsoftItemLink
 from airflow_provider_workflows.operators.base import Pin, describe, unretried
-from airflow_provider_workflows.operators.workflowsoft.base import ActsOnce, WorkflowsoftOperator
+from airflow_provider_workflows.operators.workflowsoft.base import NotRetriedWithoutStore, WorkflowsoftOperator
 from airflow_provider_workflows.operators.workflowsoft.integration_step import now
 from airflow_provider_workflows.rules import workflowsoft as rules
 from airflow_provider_workflows.rules import workflowsoft_fields as field_rules
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 CREATED = "created"  # key in the task state store
-LAST_CREATED = "last_created"  # likewise; of this task, also before it was cleared
+LAST_CREATED = "last_created"  # likewise; it survives clearing the task
 LISTS = ("diagrams", "steps", "users")
 
 
-class WorkflowsoftCreateOperator(ActsOnce, WorkflowsoftOperator):
+class WorkflowsoftCreateOperator(NotRetriedWithoutStore, WorkflowsoftOperator):
     """
-    Creates something in Workflowsoft, once over all tries of the task.
+    Create something in Workflowsoft once over all tries of the task.
 
-    The API has no key that would tell a repetition, and no list to look for what was created. So it is written
-    down in Airflow's task state store (3.3+) before the call and after it; a retry that finds it done returns the
-    same result, and one that finds it begun fails and says what to look for. A task that was cleared creates it again,
-    and its log names what it created before. Before Airflow 3.3 the task is not retried, and a cleared task knows
-    nothing of that.
+    The API has no idempotency key, and no list that would show what was created. The operator therefore persists in
+    Airflow's task state store (3.3+) that it is about to send the request, and then its result. A retry that finds
+    the result returns it, and a retry that finds only the start fails and says what to look for. A cleared task
+    creates it again, and its log names what was created before. Before Airflow 3.3 the task is not retried, and a
+    cleared task does not know what was created before.
 
-    :param on_behalf_of: The user who creates it: an e-mail address, or an id (templated).
+    :param on_behalf_of: E-mail address or id of the user who creates it (templated).
     """
 
     template_fields: Sequence[str] = (*WorkflowsoftOperator.template_fields, "on_behalf_of")
@@ -59,18 +59,18 @@ class WorkflowsoftCreateOperator(ActsOnce, WorkflowsoftOperator):
 
     @abstractmethod
     def plan(self, context: Context, user: str) -> tuple[str, Callable[[], dict[str, Any]]]:
-        """Look up what is needed; return what a person can look for in Workflowsoft, and the call that creates it."""
+        """Look up ids; return what to look for in Workflowsoft, and the function that creates it."""
 
     @abstractmethod
     def describe(self, result: Mapping[str, Any]) -> str:
-        """Say in a sentence what was created."""
+        """Return a sentence that says what was created."""
 
     def act(self, context: Context) -> dict[str, Any]:
         check_required(on_behalf_of=self.on_behalf_of)
         self.check()
         if self.may_be_retried(context):
             raise ConfigurationError(
-                "retries must be 0 on an Airflow before 3.3, for it cannot remember what an earlier try has created."
+                "retries must be 0 before Airflow 3.3, which does not store what an earlier try created."
             )
         journal = Pin(task_state_store(context), CREATED, None)
         earlier = journal.value or {}
@@ -78,13 +78,13 @@ class WorkflowsoftCreateOperator(ActsOnce, WorkflowsoftOperator):
         if not earlier and ever.value:
             self.log.warning("%s", _earlier_run(ever.value))
         if "result" in earlier:
-            self.log.info("An earlier try has created it: %s.", earlier["result"])
+            self.log.info("An earlier try created it: %s. Nothing is sent.", earlier["result"])
             return self._linked(earlier["result"])
         if "started" in earlier:
-            raise _unknown(f"An earlier try began at {earlier['started']} and did not get to its end", earlier["what"])
+            raise _unknown(f"An earlier try started at {earlier['started']} and did not finish", earlier["what"])
         user = self.hook.find_user_id(str(self.on_behalf_of).strip(), parameter="on_behalf_of")
         what, create = self.plan(context, user)
-        self.hook.get_api_token()  # a sign-in that fails leaves nothing to look for
+        self.hook.get_api_token()  # if signing in fails, there is nothing to look for
         before = ever.value or {}
         started = {"started": now(), "what": what}
         journal.persist(started)
@@ -98,10 +98,10 @@ class WorkflowsoftCreateOperator(ActsOnce, WorkflowsoftOperator):
         except (OutcomeUnknown, UnexpectedResponse) as lost:
             raise _unknown(describe(lost), what) from lost
         except ServerError as failed:
-            # A business error may come as a 500, and so may a crash after the deed: not to be repeated.
+            # A 500 may be a business error, or a crash after the creation. It must not be repeated.
             raise AirflowFailException(
-                f"ServerError: {describe(failed)} It is not sent again: look for {what}, and clear the task if there "
-                "is none."
+                f"ServerError: {describe(failed)} It is not sent again. Look for {what}, and clear the task if it "
+                "does not exist."
             ) from failed
         self.log.info("%s", self.describe(result))
         done = {"result": result, "description": self.describe(result)}
@@ -116,20 +116,22 @@ class WorkflowsoftCreateOperator(ActsOnce, WorkflowsoftOperator):
 
 class WorkflowsoftStartProcessOperator(WorkflowsoftCreateOperator):
     """
-    Starts a process on behalf of a user, once.
+    Start a process on behalf of a user, once.
 
-    Returns ``{process_instance_id, title, diagram_id, diagram, on_behalf_of}``; the API cannot tell when the
-    process has ended. The call is never repeated once it was sent.
+    The API does not show when the process has ended. The request is never repeated after it was sent.
+
+    Returns ``{process_instance_id, title, diagram_id, diagram, on_behalf_of}``.
 
     :param diagram: Title or id of the process diagram (templated).
-    :param on_behalf_of: The user who starts it: an e-mail address, or an id (templated).
-    :param fields: Values to start with, by the names that Workflowsoft takes them by, sent as they are; the vendor
-        documents no names for a process that does not exist yet (templated).
-    :param correlation_field: Such a name, to be filled with ``dag_id/run_id/task_id/map_index``, so that a person or
-        a later integration step can tell which task has started the process (templated).
+    :param on_behalf_of: E-mail address or id of the user who starts it (templated).
+    :param fields: ``{name: value}`` of the first values, sent unchanged. The vendor does not document the names of
+        fields of a process that does not exist yet (templated).
+    :param correlation_field: Name of a field for ``dag_id/run_id/task_id/map_index``, which shows people and later
+        integration steps which task started the process (templated).
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft`` (templated).
-    :raises ConfigurationError: no such diagram or user, or several (they are listed); a value JSON does not hold.
-    :raises OutcomeUnknown: the answer was lost, now or in an earlier try; says what to look for, never retried.
+    :raises ConfigurationError: no or several diagrams or users match (they are listed); a value is not valid in JSON.
+    :raises OutcomeUnknown: the response was lost, now or in an earlier try; never retried. The error says what to
+        look for.
     """
 
     template_fields: Sequence[str] = (
@@ -159,7 +161,9 @@ class WorkflowsoftStartProcessOperator(WorkflowsoftCreateOperator):
         fields = field_rules.raw_fields({} if self.fields is None else self.fields)
         field_rules.check_rendered(fields, self._templated_fields)
         if self.correlation_field in fields:
-            raise ConfigurationError(f"correlation_field {self.correlation_field!r} is in fields as well.")
+            raise ConfigurationError(
+                f"correlation_field {self.correlation_field!r} is also in fields. Remove it there."
+            )
 
     def plan(self, context: Context, user: str) -> tuple[str, Callable[[], dict[str, Any]]]:
         diagram = self.hook.find_process_diagram(str(self.diagram).strip())
@@ -191,19 +195,22 @@ class WorkflowsoftStartProcessOperator(WorkflowsoftCreateOperator):
 
 class WorkflowsoftCreateTaskOperator(WorkflowsoftCreateOperator):
     """
-    Creates a task for a person on behalf of a user, once.
+    Create a task for a user on behalf of a user, once.
 
-    Returns ``{task_id, title, on_behalf_of, assigned_to}``. The call is never repeated once it was sent.
+    The request is never repeated after it was sent.
+
+    Returns ``{task_id, title, on_behalf_of, assigned_to}``.
 
     :param title: Title of the task (templated).
-    :param on_behalf_of: The user who creates it: an e-mail address, or an id (templated).
-    :param assigned_to: The user who is to do it, likewise; default: ``on_behalf_of`` (templated).
-    :param description: What is to be done (templated).
-    :param files: Experimental: what is sent as ``Files``, as it is. The vendor documents that a task can have files,
-        and not in which form (templated).
+    :param on_behalf_of: E-mail address or id of the user who creates it (templated).
+    :param assigned_to: E-mail address or id of the assignee; default: ``on_behalf_of`` (templated).
+    :param description: Description of the task (templated).
+    :param files: Experimental: a value that is sent unchanged as ``Files``. The vendor documents that a task can have
+        files, but not their format (templated).
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft`` (templated).
-    :raises ConfigurationError: no such user, or several (they are listed); files that JSON does not hold.
-    :raises OutcomeUnknown: the answer was lost, now or in an earlier try; says what to look for, never retried.
+    :raises ConfigurationError: no or several users match (they are listed); ``files`` is not valid in JSON.
+    :raises OutcomeUnknown: the response was lost, now or in an earlier try; never retried. The error says what to
+        look for.
     """
 
     template_fields: Sequence[str] = (
@@ -259,18 +266,18 @@ class WorkflowsoftCreateTaskOperator(WorkflowsoftCreateOperator):
 
 class WorkflowsoftListOperator(WorkflowsoftOperator):
     """
-    Lists process diagrams, integration steps or users, for instance to map a task over them.
+    List process diagrams, integration steps or users, for instance to map a task over them.
 
     Returns ``[{id, title}]`` of diagrams, ``[{id, title, diagram_id, diagram}]`` of the integration steps of a
-    diagram, or ``[{id, full_name, email}]`` of users. The API has no pages: where it returns as many rows as were
-    asked for (of diagrams 100), a warning in the log says that there may be more.
+    diagram, or ``[{id, full_name, email}]`` of users. The API has no pages: if it returns as many rows as were
+    requested (100 diagrams), the log warns that there may be more.
 
     :param kind: ``diagrams``, ``steps`` or ``users`` (templated).
     :param diagram: With ``steps``: title or id of the process diagram (templated).
-    :param search: With ``diagrams`` and ``users``: what the server is to search for; needed for users (templated).
-    :param limit: With ``users``: how many to return at most; default 100. The vendor's own default is 15 (templated).
+    :param search: With ``diagrams`` and ``users``: the text to search for; required for users (templated).
+    :param limit: With ``users``: how many to return at most; default 100. The vendor's default is 15 (templated).
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft`` (templated).
-    :raises ConfigurationError: ``kind`` is another word; a parameter is missing or belongs to another kind.
+    :raises ConfigurationError: ``kind`` is unknown; a parameter is missing or belongs to another kind.
     """
 
     template_fields: Sequence[str] = (*WorkflowsoftOperator.template_fields, "kind", "diagram", "search", "limit")
@@ -321,19 +328,19 @@ class WorkflowsoftListOperator(WorkflowsoftOperator):
 
 
 def _earlier_run(record: Mapping[str, Any]) -> str:
-    again = "It is done again, for the task was cleared."
+    again = "It is created again, because the task was cleared."
     if "description" in record:
         return f"Before this task was cleared: {record['description']} {again}"
     return (
-        f"Before this task was cleared, it began at {record['started']} to create {record['what']}, and nobody knows "
+        f"Before this task was cleared, it started at {record['started']} to create {record['what']}. It is unknown "
         f"whether it did. {again}"
     )
 
 
 def _unknown(why: str, what: str) -> OutcomeUnknown:
-    return OutcomeUnknown(f"Nobody can tell whether it was created. {why.rstrip('. ')}. Look for {what}")
+    return OutcomeUnknown(f"It is unknown whether it was created. {why.rstrip('. ')}. Look for {what}")
 
 
 def _reject(name: str, value: Any, kind: str) -> None:
     if value is not None:
-        raise ConfigurationError(f"{name} does not go with kind={kind!r}.")
+        raise ConfigurationError(f"{name} cannot be used with kind={kind!r}.")

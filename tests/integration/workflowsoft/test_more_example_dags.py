@@ -135,7 +135,7 @@ def test_vendors_that_fail_together_create_one_task(emulator, connect):
     assert sorted(states(failed)["register_vendor"]) == ["failed", "failed", "success"]
     assert done(emulator, "complete") == ids[2:]
     (task,) = emulator.control("GET", "state")["workflowsoft_tasks"]
-    assert (task["title"], task["created_by"], task["assigned_to"]) == ("Vendors could not be registered", "11", "12")
+    assert (task["title"], task["created_by"], task["assigned_to"]) == ("A vendor could not be registered", "11", "12")
 
 
 # --- data quality ---

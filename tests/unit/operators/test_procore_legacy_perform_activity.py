@@ -27,7 +27,7 @@ POST = {"method": "POST", "path": "/workflow_activity_histories$"}
 
 
 def perform(**parameters) -> ProcoreLegacyPerformActivityOperator:
-    what = {} if {"activity", "activity_id"} & set(parameters) else {"activity": "submit for approval"}
+    what = {"activity": "submit for approval"}
     where = {} if {"instance_id", "object_id"} & set(parameters) else {"instance_id": INSTANCE}
     return ProcoreLegacyPerformActivityOperator(task_id="act", confirm_timeout=0.2, **{**where, **what, **parameters})
 
@@ -61,6 +61,7 @@ def test_an_activity_is_performed_and_described(emulator, store):
         "project_id": "1001",
         "activity": "Submit for Approval",
         "activity_id": "29945",
+        "matched_by": "name",
         "role_id": "14301",
         "history_id": result["history_id"],
         "performed_by": "90001",
@@ -165,8 +166,26 @@ def test_two_roles_must_act_and_each_acts_once(emulator, store):
     assert [who for who, _ in performed(emulator)] == ["90001", "90003"]
 
 
+@pytest.mark.parametrize("activity", ["29945", 29945, " 29945 "])
+def test_an_activity_is_performed_by_its_id(emulator, store, capsys, caplog, activity):
+    first = perform(activity=activity).execute({"task_state_store": store})
+    assert "(matched by id)" in capsys.readouterr().out + caplog.text
+    state = first["state_before"]
+    again = perform(activity=activity, state_id=state["id"], state_set_at=state["set_at"]).execute({})
+
+    assert (first["activity"], first["activity_id"], first["matched_by"]) == ("Submit for Approval", "29945", "id")
+    assert (again["history_id"], again["matched_by"], again["already_performed"]) == (first["history_id"], "id", True)
+    assert performed(emulator) == [("90001", "Submit for Approval")]
+
+
+def test_a_retry_says_again_what_matched(emulator, store):
+    first = perform(activity="29945").execute({"task_state_store": store})
+
+    assert perform(activity="29945").execute({"task_state_store": store}) == {**first, "already_performed": True}
+
+
 def test_an_activity_of_several_roles_needs_the_role(emulator, store):
-    with pytest.raises(ConfigurationError, match="'Accept' is ambiguous: give activity_id or role"):
+    with pytest.raises(ConfigurationError, match="'Accept' is ambiguous: give its id as activity, or a role"):
         perform(instance_id=JOINT, activity="Accept").execute({"task_state_store": store})
 
 
@@ -327,8 +346,7 @@ def test_without_a_store_a_retried_task_must_be_given_its_pin(emulator):
         ({"instance_id": "1", "object_id": "2"}, "instance_id and object_id"),
         ({"instance_id": None}, "instance_id, object_id"),
         ({"object_id": "1"}, "object_type"),
-        ({"activity": None}, "activity, activity_id"),
-        ({"activity": "a", "activity_id": "1"}, "activity and activity_id"),
+        ({"activity": None}, "activity is missing"),
         ({"activity": " "}, "activity is missing"),
         ({"state_id": "1"}, "state_set_at"),
         ({"state_id": "1", "state_set_at": "soon"}, "state_set_at must be an ISO-8601 time"),

@@ -60,15 +60,17 @@ def start(emulator, workflow: str) -> str:
 @pytest.mark.parametrize("names", ["with", "without"])
 def test_same_name_in_two_states_is_found_in_the_bound_state(emulator, names):
     instance_id = start(emulator, "Two Approvals Workflow")
-    wish = {"instance_id": instance_id, "activity": "Approve", **pin(instance_id)}
-    first = perform(**wish).execute({})
+    request = {"instance_id": instance_id, "activity": "Approve", **pin(instance_id)}
+    first = perform(**request).execute({})
     set_flags(emulator, history_names=names)
 
     if names == "without":
-        with pytest.raises(AirflowFailException, match=r"OutcomeUnknown.*cannot be told.*Give activity_id"):
-            perform(**wish, on_state_moved="succeed").execute({})
-        wish = {**{key: value for key, value in wish.items() if key != "activity"}, "activity_id": "29960"}
-    again = perform(**wish).execute({})
+        with pytest.raises(
+            AirflowFailException, match=r"OutcomeUnknown.*cannot be told.*Give the activity and the role by their ids"
+        ):
+            perform(**request, on_state_moved="succeed").execute({})
+        request = {**request, "activity": "29960"}
+    again = perform(**request).execute({})
 
     assert (again["already_performed"], again["history_id"]) == (True, first["history_id"])
     assert len(performed(emulator)) == 1
@@ -253,12 +255,12 @@ def test_try_that_dies_once_bound_acts_in_that_occurrence_only(emulator, store, 
 
 def test_moment_without_activities_is_read_again(emulator, store):
     set_flags(emulator, legacy_transition="delayed", transition_delay=0.3)
-    wish = {"on_state_moved": "succeed", "activity": "Approve", **pin()}
+    request = {"on_state_moved": "succeed", "activity": "Approve", **pin()}
     emulator.control(
         "POST", f"procore/legacy/instances/{INSTANCE}/perform", activity="Submit for Approval", login="pat@example.com"
     )
 
-    operator = perform(**wish)
+    operator = perform(**request)
     operator.confirm_timeout = 5.0
     assert operator.execute({"task_state_store": store}) is None
     assert state_of(emulator) == "Pending Approval"

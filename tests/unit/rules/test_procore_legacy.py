@@ -224,11 +224,25 @@ def test_an_activity_is_chosen_by_name_in_any_case_id_and_role():
 
 
 @pytest.mark.parametrize(
+    ("activity", "known", "matched"),
+    [
+        ("Approve", [], {"name": "Approve", "activity_id": None}),
+        ("7", [], {"name": None, "activity_id": "7"}),
+        ("7", [{"id": "7", "name": "Approve"}], {"name": None, "activity_id": "7"}),
+        ("a7", [{"id": "a7", "name": None}], {"name": None, "activity_id": "a7"}),
+        ("7", [{"id": "7", "name": "Approve"}, {"id": "8", "name": "7"}], {"name": "7", "activity_id": None}),
+    ],
+)
+def test_a_name_of_an_activity_wins_over_an_id(activity, known, matched):
+    assert rules.requested_activity(activity, known) == matched
+
+
+@pytest.mark.parametrize(
     ("wish", "problem"),
     [
         ({"name": "Aprove"}, "'Aprove' cannot be performed in the current state"),
         ({"activity_id": "1"}, "Activity 1 cannot"),
-        ({"name": "Deny"}, "is ambiguous: give activity_id or role"),
+        ({"name": "Deny"}, "is ambiguous: give its id as activity, or a role"),
         ({"name": "Approve", "role": "Director"}, "for role 'Director' cannot"),
     ],
 )

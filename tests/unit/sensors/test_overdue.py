@@ -16,7 +16,6 @@ from airflow.sdk import DAG, BaseNotifier
 
 from airflow_provider_workflows.exceptions import ConfigurationError, ConnectionFailed
 from airflow_provider_workflows.hooks.procore import ProcoreHook
-from airflow_provider_workflows.notifications import claims
 from airflow_provider_workflows.rules import overdue as pending_steps
 from airflow_provider_workflows.rules import procore, procore_legacy
 from airflow_provider_workflows.sensors.procore import ProcoreInstanceSensor
@@ -538,7 +537,6 @@ def test_mapped_wait_creates_a_workflowsoft_task_and_continues(emulator, monkeyp
     (tmp_path / "dags.py").write_text(DAGS)
     monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(tmp_path))
     monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path))
-    monkeypatch.setattr(claims, "PAUSE", 1.0)
     spec = importlib.util.spec_from_file_location("notifies", tmp_path / "dags.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
