@@ -34,7 +34,7 @@ def procore_asset(
     company_id: str | int | None = None,
     project_id: str | int | Collection[str | int] | None = None,
     tool_subtype: str | int | None = None,
-    user_id: str | int | None = None,
+    user: str | int | None = None,
     states: str | Collection[str] | None = None,
     changes: str | Collection[str] | None = None,
     poll_interval: timedelta | float | None = None,
@@ -56,7 +56,8 @@ def procore_asset(
     :param company_id: Company; default: the connection's.
     :param project_id: Project or several, ``company`` for the company level; default: where each tool is.
     :param tool_subtype: Subtype of the tools; needed for correspondence.
-    :param user_id: Of ``response_requested``: whose response; default: the connection's own user.
+    :param user: Of ``response_requested``: login, e-mail address or id of the user whose response it is; default: the
+        connection's user.
     :param states: Of ``instance_changed``: only what is in one of these states by then.
     :param changes: Of ``instance_changed``: only ``started``, ``changed``, ``ended`` or ``gone``.
     :param poll_interval: Seconds, or a timedelta, between two polls; default: ``[workflows] poke_interval``, else 60.
@@ -84,7 +85,7 @@ def procore_asset(
             "tool_type": tool_type,
             "tool_subtype": tool_subtype,
         }
-        check_constants(**place, user_id=user_id, states=states, changes=changes)
+        check_constants(**place, user=user, states=states, changes=changes)
         if tool_subtype is None and NEEDS_SUBTYPE in as_list(tool_type):
             raise ConfigurationError(
                 f"tool_subtype is missing: tool_type={NEEDS_SUBTYPE!r} needs it, the id of the correspondence type."
@@ -92,9 +93,9 @@ def procore_asset(
         place |= {"poll_interval": poll_interval, "asset": name, "queue": queue}
         if event == "response_requested":
             _reject(event, states=states, changes=changes)
-            trigger: Any = ProcoreResponseRequestedTrigger(user_id=user_id, **place)
+            trigger: Any = ProcoreResponseRequestedTrigger(user=user, **place)
         else:
-            _reject(event, user_id=user_id)
+            _reject(event, user=user)
             trigger = ProcoreInstanceChangedTrigger(states=states, changes=changes, **place)
         return watched_asset(name, "procore", trigger.procore_conn_id, trigger, event, **options)
 

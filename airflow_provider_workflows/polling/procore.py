@@ -201,13 +201,13 @@ class ResponseQuery:
     Whose responses are requested where.
 
     :param project_ids: Projects, ``company``, or None for where each tool is.
-    :param user_id: Login or login information id of the user, or None for the connection's own.
+    :param user: Login, e-mail address or id of the user, or None for the connection's user.
     """
 
     tool_types: tuple[str, ...]
     project_ids: tuple[str | None, ...]
     tool_subtype: str | None
-    user_id: str | None
+    user: str | None
 
 
 @dataclass
@@ -236,7 +236,7 @@ class ResponseRequests:
         """
         user_id = self.user_id
         if not user_id:
-            user_id = await caller.call(partial(find_user_id, query.user_id))
+            user_id = await caller.call(partial(find_user_id, query.user))
         listed = await _list_instances(caller, query, user_id)
         known = {one: self._read[one] for one in self._read if again and one in listed}
         same = [one for one, (row, _) in known.items() if listed[one][1] == row and one not in self.broken]
@@ -279,10 +279,8 @@ def _without(broken: Mapping[str, str | None], others: Mapping[str, str | None])
 
 
 def find_user_id(user: str | None, hook: ProcoreHook) -> str:
-    """Return the id of a user who is given by login or id; of the connection's own where none is given."""
-    if user is None:
-        return hook.user_id
-    return user if user.isdecimal() else hook.find_user_id(user, parameter="user_id")
+    """Return the id of a user who is given by login, e-mail address or id; of the connection's user by default."""
+    return hook.user_id if user is None else hook.find_user_id(user)
 
 
 def _request(
@@ -358,7 +356,7 @@ class ResponseRequestsScope(PollScope):
     @property
     def key(self) -> tuple[Hashable, ...]:
         query = self._query
-        where = (query.project_ids, query.tool_types, query.tool_subtype, query.user_id)
+        where = (query.project_ids, query.tool_types, query.tool_subtype, query.user)
         return ("procore", self.conn_id, self._company_id, "response_requests", *where)
 
     @property

@@ -220,7 +220,7 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
     :param tool_type: Tool to look in, or a list of them (templated).
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
     :param project_id: Project to look in, ``company``, or a list of them; default: where the tool is (templated).
-    :param user_id: Login or login information id of the user that is waited on; default: the connection's own
+    :param user: Login, e-mail address or id of the user whose response is requested; default: the connection's user
         (templated).
     """
 
@@ -231,7 +231,7 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
         "project_id",
         "tool_type",
         "tool_subtype",
-        "user_id",
+        "user",
     )
 
     def __init__(
@@ -240,14 +240,14 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
         tool_type: str | Sequence[str],
         tool_subtype: str | int | None = None,
         project_id: str | int | Sequence[str | int] | None = None,
-        user_id: str | int | None = None,
+        user: str | int | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.tool_type = tool_type
         self.tool_subtype = tool_subtype
         self.project_id = project_id
-        self.user_id = user_id
+        self.user = user
         self._last_trigger: ProcoreResponseRequestedWaitTrigger | None = None  # in poke mode
 
     def build_trigger(self) -> ProcoreResponseRequestedWaitTrigger:
@@ -261,13 +261,13 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
         for project in projects:
             if project is not None:
                 check_required(project_id=project)
-        check_given(self, "tool_subtype", "user_id")
+        check_given(self, "tool_subtype", "user")
         trigger = ProcoreResponseRequestedWaitTrigger(
             **self.trigger_arguments(),
             tool_types=[str(tool) for tool in tool_types],
             tool_subtype=str_id(self.tool_subtype),
             project_ids=[str_id(project) for project in projects],
-            user_id=str_id(self.user_id),
+            user=str_id(self.user),
         )
         if self._last_trigger is not None:
             trigger.continue_from(self._last_trigger)

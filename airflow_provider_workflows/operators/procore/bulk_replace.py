@@ -297,8 +297,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         return request
 
     def _user_id(self, parameter: str, who: Any) -> str:
-        given = str(str_id(who))
-        return given if given.isdecimal() else self.hook.find_user_id(given, parameter=parameter)
+        return self.hook.find_user_id(str(who), parameter=parameter)
 
     def _requests(self) -> Iterator[dict[str, Any]]:
         """List all requests: how the filters take several people is not documented, nor whether they are heeded."""

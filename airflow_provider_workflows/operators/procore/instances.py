@@ -337,7 +337,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
-    :param assignees: Logins (e-mail addresses) or login information ids, one or several (templated).
+    :param assignees: Logins, e-mail addresses or ids of users, one or several (templated).
     :param reason: new_employee, original_assignee_left_company, original_assignee_left_the_project,
         original_assignee_on_extended_leave, original_assignee_on_vacation or other (templated).
     :param instance_id: The instance (templated); or give the item.
@@ -456,11 +456,12 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
         tool_type = self.tool_type or str(instance.get("tool_type"))
         tool_subtype = instance.get("tool_subtype") if self.tool_subtype is None else self.tool_subtype
         people = self.hook.list_possible_assignees(tool_type, tool_subtype=str_id(tool_subtype), project_id=self.level)
-        found, unknown = rules.people_ids(people, desired)
-        if unknown:
+        found, rejected = rules.people_ids(people, desired)
+        if rejected:
+            problems = "; ".join(f"{user} {reason}" for user, reason in rejected.items())
             raise ConfigurationError(
-                f"assignees: {', '.join(unknown)} can be no assignee of tool {tool_type} here. Add them to the "
-                "directory with access to the tool, or correct the login."
+                f"assignees: {problems}. Give logins or ids of users who are in the directory and have access to tool "
+                f"{tool_type}."
             )
         return list(dict.fromkeys(found.values()))
 

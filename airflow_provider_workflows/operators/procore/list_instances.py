@@ -46,8 +46,8 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
     :param project_id: Project to look in, ``company``, or a list of them; default: where the tool is (templated).
     :param item_id: Only the instances of this item (templated).
-    :param assignee_id: Only those whose current step waits on this user: a login, a login information id, or ``me``
-        for the connection's own (templated).
+    :param assignee: Only those whose current step waits for this user: login, e-mail address or id, or ``me`` for the
+        connection's user (templated).
     :param active: Only active instances, or with False only ended ones.
     :param overdue: Only those whose next step is overdue, or with False only the others.
     :param include_internal: Procore's own instances, too.
@@ -66,7 +66,7 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
         "tool_type",
         "tool_subtype",
         "item_id",
-        "assignee_id",
+        "assignee",
     )
 
     def __init__(
@@ -76,7 +76,7 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
         tool_subtype: str | int | None = None,
         project_id: str | int | Sequence[str | int] | None = None,
         item_id: str | int | None = None,
-        assignee_id: str | int | None = None,
+        assignee: str | int | None = None,
         active: bool | None = None,
         overdue: bool | None = None,
         include_internal: bool | None = None,
@@ -90,7 +90,7 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
         self.tool_type = tool_type
         self.tool_subtype = tool_subtype
         self.item_id = item_id
-        self.assignee_id = assignee_id
+        self.assignee = assignee
         self.active = active
         self.overdue = overdue
         self.include_internal = include_internal
@@ -115,7 +115,7 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
             raise ConfigurationError("tool_type must name a tool or a list of tools.")
         for tool in tools:
             check_required(tool_type=tool)
-        check_given(self, "tool_subtype", "item_id", "assignee_id")
+        check_given(self, "tool_subtype", "item_id", "assignee")
         projects = as_list(self.project_id)
         if not projects:
             raise ConfigurationError("project_id must name a project or a list of projects.")
@@ -162,10 +162,10 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
         report.end()
 
     def _assignee(self) -> str | None:
-        given = str_id(self.assignee_id)
-        if given == ME:
-            return self.hook.user_id
-        return given if given is None or given.isdecimal() else self.hook.find_user_id(given, parameter="assignee_id")
+        user = str_id(self.assignee)
+        if user is None:
+            return None
+        return self.hook.user_id if user == ME else self.hook.find_user_id(user, parameter="assignee")
 
     def _is_named(self, instance: Mapping[str, Any], scope: Scope) -> bool:
         if is_id(instance.get("id")):

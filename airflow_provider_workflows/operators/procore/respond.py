@@ -106,8 +106,9 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
     and every retry responds to that one or to nothing. A retry that finds the same option recorded succeeds without
     sending. Clearing the task asks for a new decision: it may respond to a later occurrence.
 
-    Returns ``{instance_id, item_id, project_id, step, step_occurrence_id, option, option_id, type, comment,
-    user_id, already_recorded, confirmed}``, or None with ``on_step_moved="succeed"``. ``already_recorded`` is False
+    Returns ``{instance_id, item_id, project_id, step, step_occurrence_id, option, option_id, type, matched_by, comment,
+    user_id, already_recorded, confirmed}``, or None with ``on_step_moved="succeed"``. ``matched_by`` says by what the
+    option was found: ``label``, ``id`` or ``type``. ``already_recorded`` is False
     where this try has sent the response and Procore took it. It elects nobody: of two tasks that send the same response
     at the same moment both may say False. ``confirmed`` is False where Procore took the response (204), but its record,
     as far as it can be read, does not show it.
@@ -119,8 +120,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
     :param item_id: The item whose active instance to respond to (templated).
     :param step_occurrence_id: The step occurrence that the response is meant for (templated).
-    :param option: Label of the response option, in any case (templated).
-    :param option_id: Its id (templated); instead of ``option``.
+    :param option: Label of the response option, in any case, or its id; a label wins over an id (templated).
     :param option_type: Its type, such as ``approve`` (templated); instead of ``option``.
     :param comment: A note about the response (templated).
     :param attachments: Ids of what is in Procore already, by kind, such as ``{"file_version_ids": ["1"]}``: kinds
@@ -141,7 +141,6 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         *ProcoreInstanceOperator.template_fields,
         "step_occurrence_id",
         "option",
-        "option_id",
         "option_type",
         "comment",
         "attachments",
@@ -153,8 +152,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         self,
         *,
         step_occurrence_id: str | int | None = None,
-        option: str | None = None,
-        option_id: str | int | None = None,
+        option: str | int | None = None,
         option_type: str | None = None,
         comment: str | None = None,
         attachments: Mapping[str, Sequence[str]] | None = None,
@@ -166,7 +164,6 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         super().__init__(**kwargs)
         self.step_occurrence_id = step_occurrence_id
         self.option = option
-        self.option_id = option_id
         self.option_type = option_type
         self.comment = comment
         self.attachments = attachments
@@ -201,7 +198,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             if not is_sent:  # else it may be recorded without being shown
                 self.check_pending(view)
             with self._outcome_unknown(outcome == UNKNOWN, view):
-                chosen = self._choose(rules.response_options(view.step or {}))
+                chosen = rules.choose_option(rules.response_options(view.step or {}), **self._requested())
                 files = attached_files("files", self.files, largest=MAX_FILE_BYTES)
         # Only now it is certain that this step occurrence is the user's to respond to.
         if pin.value is None:
@@ -231,7 +228,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
 
     def _check_parameters(self) -> None:
         self.check_instance()
-        require_exactly_one(option=self.option, option_id=self.option_id, option_type=self.option_type)
+        require_exactly_one(option=self.option, option_type=self.option_type)
         check_given(self, "step_occurrence_id")
         check_choice("on_step_moved", self.on_step_moved, ON_STEP_MOVED)
         if not isinstance(self.attachments or {}, Mapping):
@@ -250,7 +247,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         }
 
     def _requested(self) -> dict[str, str | None]:
-        return {"name": self.option, "option_id": str_id(self.option_id), "option_type": self.option_type}
+        return {"option": str_id(self.option), "option_type": self.option_type}
 
     # --- what the record shows ---
 
@@ -302,7 +299,8 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         if view.recorded is not None and self._compare(view)[0] is not None:
             return self.already_recorded(view, instance_id)
         chosen = self._earlier_choice(occurrence_id)
-        if not rules.option_fits(chosen, **self._requested()):
+        options = [chosen, *chosen.get("others", [])]
+        if chosen not in rules.matching_options(options, **self._requested())[1]:
             raise ResponseConflict(
                 f"An earlier try of this task has given the response {chosen['name']!r} to step occurrence "
                 f"{occurrence_id} of instance {instance_id}; it was not changed to {self._requested_label!r}."
@@ -328,11 +326,6 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             "step_occurrence_id. If the step is never this user's, make the user one of its assignees."
         )
 
-    def _choose(self, options: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return the option that is meant, ``{id, name, type, others}``, with the other options of its step."""
-        chosen = rules.choose_option(options, **self._requested())
-        return {**chosen, "others": [option for option in options if option is not chosen]}
-
     def _compare(self, view: View, chosen: Mapping[str, Any] | None = None) -> tuple[bool | None, dict[str, Any]]:
         """Return whether what is recorded is what is meant, None if that cannot be told, and what to report of it."""
         recorded = {**(view.recorded or {})}
@@ -342,10 +335,12 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             options = [earlier, *earlier["others"]]
         if chosen is None and options:
             with contextlib.suppress(ConfigurationError):
-                chosen = self._choose(options)
+                chosen = rules.choose_option(options, **self._requested())
         if chosen is None:
-            return rules.is_recorded_response(recorded, **self._requested()), recorded
-        option = {name: chosen.get(name) for name in ("id", "name", "type")}
+            matched_by = rules.matched_by(recorded, **self._requested())
+            same = rules.is_recorded_response(recorded, **self._requested())
+            return same, {**recorded, "matched_by": matched_by}
+        option = {name: chosen.get(name) for name in ("id", "name", "type", "matched_by")}
         return rules.is_recorded_option(recorded, chosen), {**recorded, **option}
 
     def _check_same(self, view: View, same: bool | None) -> None:
@@ -377,7 +372,10 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         if same is None and is_outcome_unknown:
             raise self._cannot_tell(view, OutcomeUnknown("An earlier try of this task has sent a response"))
         self._check_same(view, same)
-        self.log.info("The response %r is already recorded; nothing is sent.", (view.recorded or {}).get("name"))
+        self.log.info(
+            "The response %r is already recorded (the request matches its %s); nothing is sent.",
+            *((view.recorded or {}).get("name"), reported["matched_by"]),
+        )
         return self._result(view, instance_id, reported, already_recorded=True, confirmed=True)
 
     # --- sending ---
@@ -501,8 +499,9 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         if same is not None:
             self._check_same(view, same)
         self.log.info(
-            "Responded %r to step %r of instance %s (item %s) as user %s (occurrence %s).",
-            *(chosen["name"], chosen["step"], instance_id, chosen["item_id"], view.user_id, view.occurrence_id),
+            "Responded %r (option %s, found by its %s) to step %r of instance %s (item %s) as user %s (occurrence %s).",
+            *(chosen["name"], chosen["id"], chosen["matched_by"], chosen["step"], instance_id, chosen["item_id"]),
+            *(view.user_id, view.occurrence_id),
         )
         response = {**chosen, "comment": self.comment}
         return self._result(view, instance_id, response, already_recorded=False, confirmed=same is True)
@@ -580,6 +579,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             "option": response.get("name"),
             "option_id": response.get("id"),
             "type": response.get("type"),
+            "matched_by": response.get("matched_by"),
             "comment": response.get("comment"),
             "user_id": view.user_id,
             "already_recorded": already_recorded,

@@ -116,6 +116,7 @@ def test_what_the_function_returns_is_responded_to_and_described(emulator, row, 
         "option": "Approve",
         "option_id": result["option_id"],
         "type": "approve",
+        "matched_by": "label",
         "comment": "fine",
         "user_id": "90001",
         "already_recorded": False,
@@ -160,7 +161,7 @@ def test_response_takes_files_attachments_and_option_type_or_id(emulator, row, s
 
     attached = Respond(option_type="approve", files=tmp_path / "quote.txt", attachments={"file_version_ids": (7,)})
     first = run(Function(attached)(), store, row)
-    by_id = run(Function(Respond(option_id=second["options"][2]["id"]))(), store, second)
+    by_id = run(Function(Respond(option=second["options"][2]["id"]))(), store, second)
 
     assert (first["option"], by_id["option"]) == ("Approve", "Reject")
     sent = [request["body"]["response"] for request in emulator.requests() if request["path"].endswith("/responses")]
@@ -184,8 +185,8 @@ def test_anything_else_is_rejected_with_what_to_return(emulator, row, store, ret
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (Respond("Aprove"), "'Aprove' does not exist"),
-        (Respond(), "exactly one of option, option_id, option_type"),
+        (Respond("Aprove"), "'Aprove' matches no option"),
+        (Respond(), "exactly one of option, option_type"),
         (Respond("Approve", option_type="approve"), "option and option_type"),
         (Respond("Approve", files="/nowhere/quote.pdf"), "files"),
         (Respond("Approve", attachments={"files": ["1"]}), "attachments"),

@@ -463,7 +463,7 @@ def test_every_filter_goes_into_the_query(emulator):
         tool_type="correspondence",
         tool_subtype=-123456789,
         item_id=5001,
-        assignee_id=90004,
+        assignee=90004,
         active=False,
         overdue=True,
         include_internal=True,
@@ -495,7 +495,7 @@ def test_me_is_the_connections_user(emulator):
     begin(emulator, "11")
     emulator.control("POST", "procore/instances/700001/respond", login="integration@example.com", option="Approve")
 
-    rows = listing(assignee_id="me").execute({})
+    rows = listing(assignee="me").execute({})
 
     assert lists(emulator)[0]["query"]["filters[assignee_id]"] == "90001"
     assert [row["item_id"] for row in rows] == ["11"]
@@ -579,7 +579,7 @@ def test_nothing_is_an_empty_list_with_and_without_batches(emulator):
         ({"project_id": []}, "project_id"),
         ({"project_id": ["1001", ""]}, "project_id"),
         ({"item_id": ""}, "item_id"),
-        ({"assignee_id": "None"}, "assignee_id"),
+        ({"assignee": "None"}, "assignee"),
         ({"states": "stuck"}, "states: unknown state stuck"),
         ({"limit": 0}, "limit"),
         ({"limit": "7"}, "limit"),
@@ -607,9 +607,9 @@ def test_an_empty_set_of_states_is_a_mistake(emulator):
 
 
 def test_assignee_may_be_named_by_login_and_an_unknown_one_is_named(emulator):
-    assert [row["item_id"] for row in listing(assignee_id="integration@example.com").execute({})] == ["5001"]
-    with pytest.raises(ConfigurationError, match="assignee_id: no user .* 'nobody@example.com'"):
-        listing(assignee_id="nobody@example.com").execute({})
+    assert [row["item_id"] for row in listing(assignee="integration@example.com").execute({})] == ["5001"]
+    with pytest.raises(ConfigurationError, match="assignee: no user .* 'nobody@example.com'"):
+        listing(assignee="nobody@example.com").execute({})
 
 
 def test_an_instance_that_is_found_twice_is_one_row(emulator):

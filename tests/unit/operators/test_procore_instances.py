@@ -765,7 +765,7 @@ def test_nothing_is_sent_when_all_are_asked_already(emulator, store):
 
 @pytest.mark.parametrize("who", ["guest@example.com", ["nora@example.com", "nobody@example.com"]])
 def test_someone_who_can_be_no_assignee_is_named_and_no_one_is_added(emulator, store, who):
-    with pytest.raises(ConfigurationError, match=r"assignees: (guest|nobody)@example.com can be no assignee"):
+    with pytest.raises(ConfigurationError, match=r"assignees: (guest|nobody)@example.com is not a possible assignee"):
         add(assignees=who).execute({"task_state_store": store})
     assert writes(emulator) == []
 

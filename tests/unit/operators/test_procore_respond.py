@@ -26,7 +26,7 @@ TOOL = "purchase_order_contract"
 
 
 def respond(**parameters) -> ProcoreRespondOperator:
-    wish = {} if {"option", "option_id", "option_type"} & set(parameters) else {"option": "approve"}
+    wish = {} if {"option", "option_type"} & set(parameters) else {"option": "approve"}
     where = {} if {"instance_id", "item_id"} & set(parameters) else {"instance_id": INSTANCE}
     return ProcoreRespondOperator(task_id="answer", **{"confirm_timeout": 0.2, **where, **wish, **parameters})
 
@@ -63,6 +63,7 @@ def test_a_response_is_given_and_described(emulator, store):
         "option": "Approve",
         "option_id": result["option_id"],
         "type": "approve",
+        "matched_by": "label",
         "comment": "fine",
         "user_id": "90001",
         "already_recorded": False,
@@ -238,8 +239,8 @@ def test_without_a_store_a_retried_task_must_be_given_its_pin(emulator):
         ({"instance_id": "1", "item_id": "2"}, "instance_id and item_id"),
         ({"instance_id": None, "item_id": None}, "instance_id, item_id"),
         ({"item_id": "5001"}, "tool_type"),
-        ({"option": None}, "option, option_id, option_type"),
-        ({"option": "Approve", "option_id": "1"}, "option and option_id"),
+        ({"option": None}, "option, option_type"),
+        ({"option": "Approve", "option_type": "approve"}, "option and option_type"),
         ({"option": ""}, "option is missing"),
         ({"step_occurrence_id": ""}, "step_occurrence_id"),
         ({"on_step_moved": "retry"}, "on_step_moved"),
@@ -256,7 +257,7 @@ def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, parameters, 
 
 
 def test_an_option_that_does_not_exist_is_rejected_with_the_candidates(emulator, store):
-    with pytest.raises(ConfigurationError, match="'Aprove' does not exist.*'Approve'"):
+    with pytest.raises(ConfigurationError, match="option 'Aprove' matches no option.*'Approve'"):
         respond(option="Aprove").execute({"task_state_store": store})
     assert responses(emulator) == []
 
@@ -274,10 +275,69 @@ def test_a_retry_is_safe_in_every_position_of_the_contracts_gaps(emulator, store
     assert responses(emulator) == [("90001", "Approve")]
 
 
+@pytest.mark.parametrize(
+    ("requested", "found", "matched_by"),
+    [
+        ({"option": "reject"}, 2, "label"),
+        ({"option": 0}, 0, "id"),
+        ({"option_type": "approve"}, 0, "type"),
+    ],
+)
+def test_result_and_log_say_what_matched_the_option(emulator, store, capsys, requested, found, matched_by):
+    if requested.get("option") == 0:
+        requested = {"option": int(option_id(0))}
+
+    result = respond(**requested).execute({"task_state_store": store})
+    again = respond(**requested).execute({"task_state_store": store})
+
+    assert (result["option"], result["matched_by"], again["matched_by"]) == (
+        ["Approve", None, "Reject"][found],
+        *[matched_by] * 2,
+    )
+    assert f"found by its {matched_by}" in capsys.readouterr().out
+
+
+@pytest.fixture
+def a_label_is_an_id(monkeypatch):
+    """Name the third option by the id of the first one."""
+    shown = ProcoreHook.get_instance
+
+    def get_instance(*args, **kwargs):
+        instance = shown(*args, **kwargs)
+        options = (instance.get("current_step_occurrence") or {}).get("available_response_options") or []
+        if options:
+            options[2]["name"] = options[0]["id"]
+        return instance
+
+    monkeypatch.setattr(ProcoreHook, "get_instance", get_instance)
+
+
+@pytest.mark.usefixtures("a_label_is_an_id")
+def test_label_wins_over_the_id_of_another_option(emulator, store):
+    approve, reject = option_id(0), option_id(2)
+
+    result = respond(option=approve).execute({"task_state_store": store})
+
+    assert (result["option_id"], result["matched_by"]) == (reject, "label")
+    assert responses(emulator) == [("90001", "Reject")]
+
+
+def test_retry_compares_a_label_with_all_options_of_the_step(emulator, store):
+    where = {"step_occurrence_id": step_of(emulator)["step_occurrence_id"]}
+    approve = option_id(0)
+    respond(**where, option=approve).execute({"task_state_store": store})
+    stored = store["chosen_option"]
+    store.set("chosen_option", {**stored, "others": [{"id": "9", "name": approve, "type": "reject"}]})
+
+    with pytest.raises(AirflowFailException, match="ResponseConflict"):
+        respond(**where, option=approve).execute({"task_state_store": store})
+    assert responses(emulator) == [("90001", "Approve")]
+
+
 @pytest.mark.parametrize("with_store", [True, False])
 def test_option_chosen_by_id_is_recognized_after_the_step(emulator, store, with_store):
     options = ProcoreHook().get_instance(INSTANCE)["current_step_occurrence"]["available_response_options"]
-    wish = {"option_id": options[0]["id"], "step_occurrence_id": step_of(emulator)["step_occurrence_id"]}
+    wish = {"option": options[0]["id"], "step_occurrence_id": step_of(emulator)["step_occurrence_id"]}
     context = {"task_state_store": store} if with_store else {}
     emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
 
@@ -295,7 +355,7 @@ def test_another_option_by_its_id_is_a_conflict_when_the_step_is_over(emulator, 
     respond(**where).execute({})
 
     with pytest.raises(AirflowFailException, match="ResponseConflict"):
-        respond(**where, option_id=options[2]["id"]).execute({"task_state_store": store})
+        respond(**where, option=options[2]["id"]).execute({"task_state_store": store})
 
 
 def test_response_by_item_is_found_after_a_restart(emulator, store):
@@ -335,7 +395,7 @@ def option_id(number: int) -> str:
 
 
 def by_id(store, option: str, **parameters):
-    wish = {"option_id": option, "step_occurrence_id": STEP, "confirm_timeout": 0, **parameters}
+    wish = {"option": option, "step_occurrence_id": STEP, "confirm_timeout": 0, **parameters}
     return respond(**wish).execute({"task_state_store": store})
 
 
