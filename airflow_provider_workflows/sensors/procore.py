@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.links.procore import ProcoreItemLink
+from airflow_provider_workflows.operators.procore.item import ItemParameters, check_tools_and_projects
 from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
 from airflow_provider_workflows.rules.parameters import (
     as_list,
     check_given,
     check_required,
-    require_exactly_one,
     str_id,
 )
 from airflow_provider_workflows.rules.procore import ENDED_OPERATIONS, ENDED_STATES, STATES, operation_items
@@ -65,7 +65,7 @@ class ProcoreSensor(ProcoreConnectionSensor):
         return ProcoreHook(self.procore_conn_id, company_id=self.company_id)
 
 
-class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
+class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
     """
     Waits until a workflow instance is in a state you name, or has come to a step you name.
 
@@ -113,10 +113,7 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
         "procore_conn_id",
         "company_id",
         "project_id",
-        "instance_id",
-        "tool_type",
-        "tool_subtype",
-        "item_id",
+        *ItemParameters.ITEM_FIELDS,
         "step_reached",
         "step_answered",
         "after",
@@ -125,10 +122,6 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
     def __init__(
         self,
         *,
-        instance_id: str | int | None = None,
-        tool_type: str | None = None,
-        tool_subtype: str | int | None = None,
-        item_id: str | int | None = None,
         project_id: str | int | None = None,
         until: Collection[str] | None = None,
         fail_on: Collection[str] = (),
@@ -139,10 +132,6 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.instance_id = instance_id
-        self.tool_type = tool_type
-        self.tool_subtype = tool_subtype
-        self.item_id = item_id
         self.project_id = project_id
         self.until = until
         self.fail_on = fail_on
@@ -152,10 +141,7 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
         self.after = after
 
     def build_trigger(self) -> ProcoreInstanceWaitTrigger:
-        require_exactly_one(instance_id=self.instance_id, item_id=self.item_id)
-        if self.item_id is not None:
-            check_required(tool_type=self.tool_type)
-        check_given(self, "project_id", "tool_type", "tool_subtype")
+        self.check_instance()
         return ProcoreInstanceWaitTrigger(
             **self.trigger_arguments(),
             overdue_watch=self.overdue_watch_argument(),
@@ -251,22 +237,13 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
         self._last_trigger: ProcoreResponseRequestedWaitTrigger | None = None  # in poke mode
 
     def build_trigger(self) -> ProcoreResponseRequestedWaitTrigger:
-        tool_types, projects = as_list(self.tool_type), as_list(self.project_id)
-        if not tool_types:
-            raise ConfigurationError("tool_type must name a tool or a list of tools.")
-        for tool in tool_types:
-            check_required(tool_type=tool)
-        if not projects:
-            raise ConfigurationError("project_id must name a project or a list of projects.")
-        for project in projects:
-            if project is not None:
-                check_required(project_id=project)
+        check_tools_and_projects(self.tool_type, self.project_id)
         check_given(self, "tool_subtype", "user")
         trigger = ProcoreResponseRequestedWaitTrigger(
             **self.trigger_arguments(),
-            tool_types=[str(tool) for tool in tool_types],
+            tool_types=[str(tool) for tool in as_list(self.tool_type)],
             tool_subtype=str_id(self.tool_subtype),
-            project_ids=[str_id(project) for project in projects],
+            project_ids=[str_id(project) for project in as_list(self.project_id)],
             user=str_id(self.user),
         )
         if self._last_trigger is not None:

@@ -26,8 +26,9 @@ from airflow_provider_workflows.operators.base import (
     poll_until,
     resolve_unknown_outcome,
 )
+from airflow_provider_workflows.operators.procore.item import ItemParameters
 from airflow_provider_workflows.rules import procore as rules
-from airflow_provider_workflows.rules.parameters import check_given, check_required, require_exactly_one, str_id
+from airflow_provider_workflows.rules.parameters import str_id
 
 if TYPE_CHECKING:
     from airflow.sdk import BaseOperatorLink, Context
@@ -108,7 +109,7 @@ class ProcoreWideOperator(ProcoreOperator):
         return ProcoreHook(self.procore_conn_id, company_id=self.company_id)  # the project goes with each call
 
 
-class ProcoreInstanceOperator(ProcoreOperator):
+class ProcoreInstanceOperator(ItemParameters, ProcoreOperator):
     """
     An operator on one workflow instance.
 
@@ -122,35 +123,7 @@ class ProcoreInstanceOperator(ProcoreOperator):
     :param item_id: The item whose instance is meant: the active one, else the newest (templated).
     """
 
-    template_fields: Sequence[str] = (
-        *ProcoreOperator.template_fields,
-        "instance_id",
-        "tool_type",
-        "tool_subtype",
-        "item_id",
-    )
-
-    def __init__(
-        self,
-        *,
-        instance_id: str | int | None = None,
-        tool_type: str | None = None,
-        tool_subtype: str | int | None = None,
-        item_id: str | int | None = None,
-        **kwargs: Any,
-    ):
-        super().__init__(**kwargs)
-        self.instance_id = instance_id
-        self.tool_type = tool_type
-        self.tool_subtype = tool_subtype
-        self.item_id = item_id
-
-    def check_instance(self) -> None:
-        """Require either an instance or an item."""
-        require_exactly_one(instance_id=self.instance_id, item_id=self.item_id)
-        if self.item_id is not None:
-            check_required(tool_type=self.tool_type)
-        check_given(self, "project_id", "tool_type", "tool_subtype")
+    template_fields: Sequence[str] = (*ProcoreOperator.template_fields, *ItemParameters.ITEM_FIELDS)
 
     def find_instance_id(self) -> str:
         """Return the id of the instance that is meant."""

@@ -20,6 +20,7 @@ from airflow_provider_workflows.polling.bulk_history import (
     BulkHistoryUnavailable,
 )
 from airflow_provider_workflows.rules import procore_history as rules
+from airflow_provider_workflows.rules.parameters import as_list, str_id
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
 
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ class Report:
 
 
 @dataclass(frozen=True)
-class Scope:
+class ToolInProject:
     """One tool in one project, or at the level ``company``."""
 
     tool_type: str
@@ -117,6 +118,12 @@ class Scope:
     @property
     def project_id(self) -> str | None:
         return None if self.level == COMPANY_LEVEL else self.level
+
+
+def tools_in_projects(hook: ProcoreHook, tool_type: Any, project_id: Any) -> list[ToolInProject]:
+    """Return each tool in each project, once; either may be one value or a list, and a project may be None."""
+    pairs = ((str(tool), str_id(project)) for tool in as_list(tool_type) for project in as_list(project_id))
+    return list(dict.fromkeys(ToolInProject(tool, hook.level_for(project, tool)) for tool, project in pairs))
 
 
 class HistoryReader:
@@ -136,16 +143,18 @@ class HistoryReader:
         self._answered: set[str] = set()  # routes that are there
         self._absent: set[str] = set()
 
-    def of_items(self, scope: Scope, instances: Mapping[str, Sequence[Json]]) -> Iterator[tuple[str, list[Any]]]:
+    def of_items(
+        self, place: ToolInProject, instances: Mapping[str, Sequence[Json]]
+    ) -> Iterator[tuple[str, list[Any]]]:
         """
         Read the histories of items; what is rejected goes into the report.
 
-        :param scope: Where the items are.
+        :param place: Tool and project of the items.
         :param instances: The item's instances as listed, by item id.
         :return: Pairs of item id and histories, the newest history first.
         """
         left = dict.fromkeys(instances)
-        self._bulk.start(scope.tool_type, scope.level, left)
+        self._bulk.start(place.tool_type, place.level, left)
         while not ("bulk" in self._absent or self._bulk.is_finished):
             try:
                 found = self._bulk.read_next(self.hook)
@@ -155,24 +164,24 @@ class HistoryReader:
             for item_id, histories in found.items():
                 del left[item_id]
                 if isinstance(histories, REJECTIONS):
-                    self.report.record_rejected(histories, tool_type=scope.tool_type, item_id=item_id)
+                    self.report.record_rejected(histories, tool_type=place.tool_type, item_id=item_id)
                 elif isinstance(histories, READ_FAULTS):
-                    yield item_id, self._alone(scope, item_id, instances[item_id], histories)
+                    yield item_id, self._alone(place, item_id, instances[item_id], histories)
                 elif isinstance(histories, WorkflowsError):  # a sign-in is rejected, which is not about items
                     raise histories
                 else:
                     self._accept("bulk")
                     yield item_id, histories
-        yield from self._one_by_one(scope, left, instances)
+        yield from self._one_by_one(place, left, instances)
 
     def _check_failure(self, failure: ApiError, items: int) -> None:
         self.report.check_server(failure)
         if items > 1:
             self._report("%s So many items (%s) fail in one call; going on with %s.", failure, items, items // 2)
 
-    def _alone(self, scope: Scope, item_id: str, instances: Iterable[Json], fault: ApiError) -> list[Any]:
+    def _alone(self, place: ToolInProject, item_id: str, instances: Iterable[Json], fault: ApiError) -> list[Any]:
         """Read the histories of an item that fails in bulk, each by itself: only one of them may be broken."""
-        histories = self._of_instances(scope, item_id, instances)
+        histories = self._of_instances(place, item_id, instances)
         if histories and "bulk" not in self._answered:
             self._only_in_bulk += 1
             if self._only_in_bulk == ONLY_IN_BULK:
@@ -180,43 +189,43 @@ class HistoryReader:
         return histories
 
     def _one_by_one(
-        self, scope: Scope, item_ids: Iterable[str], instances: Mapping[str, Sequence[Json]]
+        self, place: ToolInProject, item_ids: Iterable[str], instances: Mapping[str, Sequence[Json]]
     ) -> Iterator[tuple[str, list[Any]]]:
         for item_id in item_ids:
-            histories = None if "item" in self._absent else self._of_item(scope, item_id, instances[item_id])
+            histories = None if "item" in self._absent else self._of_item(place, item_id, instances[item_id])
             if histories is None and "item" in self._absent:
-                histories = self._of_instances(scope, item_id, instances[item_id])
+                histories = self._of_instances(place, item_id, instances[item_id])
             if histories is not None:
                 yield item_id, histories
 
-    def _of_item(self, scope: Scope, item_id: str, instances: Iterable[Json]) -> list[Any] | None:
+    def _of_item(self, place: ToolInProject, item_id: str, instances: Iterable[Json]) -> list[Any] | None:
         try:
-            histories = self.hook.list_item_histories(scope.tool_type, item_id, project_id=scope.level)
+            histories = self.hook.list_item_histories(place.tool_type, item_id, project_id=place.level)
         except REJECTIONS as rejection:
             # Where the route is not there, "history" may be taken for the id of an instance.
             if not isinstance(rejection, PermissionDenied) and "item" not in self._answered:
                 self._miss("item", rejection, "each instance's history is read by itself")
             else:
-                self.report.record_rejected(rejection, tool_type=scope.tool_type, item_id=item_id)
+                self.report.record_rejected(rejection, tool_type=place.tool_type, item_id=item_id)
             return None
         except READ_FAULTS as fault:
             self.report.check_server(fault)
             self._report("%s Each instance of item %s is read by itself.", fault, item_id)
-            return self._of_instances(scope, item_id, instances)
+            return self._of_instances(place, item_id, instances)
         self._accept("item")
         return histories
 
-    def _of_instances(self, scope: Scope, item_id: str, instances: Iterable[Json]) -> list[Any]:
+    def _of_instances(self, place: ToolInProject, item_id: str, instances: Iterable[Json]) -> list[Any]:
         histories = []
         for instance in instances:
             if not instance["changed"]:
                 continue
             instance_id = instance["id"]
             try:
-                history = self.hook.get_instance_history(instance_id, project_id=scope.level, tool_type=scope.tool_type)
+                history = self.hook.get_instance_history(instance_id, project_id=place.level, tool_type=place.tool_type)
             except (*REJECTIONS, *READ_FAULTS) as rejection:
                 self.report.record_rejected(
-                    rejection, tool_type=scope.tool_type, item_id=item_id, instance_id=instance_id
+                    rejection, tool_type=place.tool_type, item_id=item_id, instance_id=instance_id
                 )
                 continue
             self._accept("instance")
@@ -236,7 +245,7 @@ class HistoryReader:
 
 
 def histories_of(
-    hook: ProcoreHook, scope: Scope, instances: Iterable[Json], report: Report, emit: Callable[..., None]
+    hook: ProcoreHook, place: ToolInProject, instances: Iterable[Json], report: Report, emit: Callable[..., None]
 ) -> Iterator[tuple[str, Mapping[str, Any]]]:
     """
     Read the histories of some instances; what cannot be read goes into the report.
@@ -250,6 +259,6 @@ def histories_of(
             listed_row = rules.listed_instance({**instance, "id": instance["instance_id"]}, None)
             by_item.setdefault(instance["item_id"], []).append(listed_row)
     reader = HistoryReader(hook, report, MAX_ITEMS, emit)
-    for item_id, histories in reader.of_items(scope, by_item):
-        named = rules.name_histories(histories, by_item[item_id], tool_type=scope.tool_type, item_id=item_id)
+    for item_id, histories in reader.of_items(place, by_item):
+        named = rules.name_histories(histories, by_item[item_id], tool_type=place.tool_type, item_id=item_id)
         yield from ((one.instance_id, one.history) for one in named)

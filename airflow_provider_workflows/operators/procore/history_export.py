@@ -17,7 +17,13 @@ from airflow_provider_workflows.exceptions import (
 from airflow_provider_workflows.operators.base import Progress
 from airflow_provider_workflows.operators.object_storage import storage_path
 from airflow_provider_workflows.operators.procore.base import ProcoreConnectionOperator, ProcoreWideOperator
-from airflow_provider_workflows.operators.procore.histories import HistoryReader, Report, Scope
+from airflow_provider_workflows.operators.procore.histories import (
+    HistoryReader,
+    Report,
+    ToolInProject,
+    tools_in_projects,
+)
+from airflow_provider_workflows.operators.procore.item import check_tools_and_projects
 from airflow_provider_workflows.operators.table_writer import Tables
 from airflow_provider_workflows.polling.bulk_history import MAX_ITEMS
 from airflow_provider_workflows.rules import procore_history as rules
@@ -206,18 +212,11 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
         self.batch_size = batch_size
 
     def check_parameters(self) -> None:
-        tools, projects = as_list(self.tool_type), as_list(self.project_id)
-        if not tools or not projects:
-            raise ConfigurationError(f"{'project_id' if tools else 'tool_type'} is an empty list.")
-        for tool_type in tools:
-            check_required(tool_type=tool_type)
-        for project_id in projects:
-            if self.project_id is not None:
-                check_required(project_id=project_id)
+        check_tools_and_projects(self.tool_type, self.project_id)
         if self.item_ids is not None:
             for item_id in as_list(self.item_ids):
                 check_required(item_ids=item_id)
-            if len(tools) > 1 or len(projects) > 1:
+            if len(as_list(self.tool_type)) > 1 or len(as_list(self.project_id)) > 1:
                 raise ConfigurationError("item_ids belong to one tool_type and one project_id; several were given.")
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise ConfigurationError(
@@ -233,46 +232,37 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
         reader = HistoryReader(self.hook, report, self.batch_size, self.log.info)
         latest: datetime | None = None
         all_listed = True
-        scopes = self._scopes()
-        for scope in scopes:
+        places = tools_in_projects(self.hook, self.tool_type, self.project_id)
+        for place in places:
             report.start()
             if self.item_ids is not None:
-                instances = self._given_items(scope, report)
+                instances = self._given_items(place, report)
             else:
                 try:
-                    instances, updated = self._sweep(scope, since, report)
+                    instances, updated = self._sweep(place, since, report)
                 except REJECTIONS as rejection:
-                    self.hook.check_tool(scope.tool_type)
+                    self.hook.check_tool(place.tool_type)
                     if isinstance(rejection, InvalidRequest):  # such as a tool that needs its subtype
                         raise
-                    report.record_rejected(rejection, tool_type=scope.tool_type, project_id=scope.level)
+                    report.record_rejected(rejection, tool_type=place.tool_type, project_id=place.level)
                     all_listed = False
                     continue
                 latest = rules.latest_of(latest, updated)
             progress = Progress("items exported", len(instances))
-            for item_id, histories in progress.of(reader.of_items(scope, instances)):
-                named = rules.name_histories(histories, instances[item_id], tool_type=scope.tool_type, item_id=item_id)
-                self._write(tables, scope, item_id, named)
-                self._check_complete(report, scope, item_id, instances[item_id], named)
+            for item_id, histories in progress.of(reader.of_items(place, instances)):
+                named = rules.name_histories(histories, instances[item_id], tool_type=place.tool_type, item_id=item_id)
+                self._write(tables, place, item_id, named)
+                self._check_complete(report, place, item_id, instances[item_id], named)
         # What a list did not show is not to be passed over by the next export.
         return latest if all_listed else None
 
-    def _scopes(self) -> list[Scope]:
-        return list(
-            dict.fromkeys(
-                Scope(str(tool_type), self.hook.level_for(project_id, str(tool_type)))
-                for tool_type in as_list(self.tool_type)
-                for project_id in as_list(self.project_id)
-            )
-        )
-
     def _sweep(
-        self, scope: Scope, since: datetime | None, report: Report
+        self, place: ToolInProject, since: datetime | None, report: Report
     ) -> tuple[dict[str, list[Json]], datetime | None]:
         """Return the instances of each item with a changed one, and the largest ``updated_at`` of all."""
         found: dict[str, list[Json]] = {}
         latest: datetime | None = None
-        for row in Progress("instances listed").of(self._list(scope)):
+        for row in Progress("instances listed").of(self._list(place)):
             self.started_at()
             instance = rules.listed_instance(row, since)
             item_id = rules.text(row.get("item_id"))
@@ -280,56 +270,56 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
             if item_id is not None and instance["id"] is not None:
                 found.setdefault(item_id, []).append(instance)
             elif instance["changed"]:
-                self._miss_nameless(report, scope, item_id, instance["id"])
+                self._miss_nameless(report, place, item_id, instance["id"])
         changed = {item: rows for item, rows in found.items() if any(row["changed"] for row in rows)}
-        self.log.info("Tool %s, %s: %s of %s items changed.", scope.tool_type, scope.level, len(changed), len(found))
+        self.log.info("Tool %s, %s: %s of %s items changed.", place.tool_type, place.level, len(changed), len(found))
         if not found:
-            self.hook.check_tool(scope.tool_type)
-            self.log.warning("Tool %s, %s: no workflow instance is listed at all.", scope.tool_type, scope.level)
+            self.hook.check_tool(place.tool_type)
+            self.log.warning("Tool %s, %s: no workflow instance is listed at all.", place.tool_type, place.level)
         if not changed:
             report.succeed()
         return changed, latest
 
-    def _given_items(self, scope: Scope, report: Report) -> dict[str, list[Json]]:
+    def _given_items(self, place: ToolInProject, report: Report) -> dict[str, list[Json]]:
         found: dict[str, list[Json]] = {}
         item_ids = dict.fromkeys(str(str_id(given)) for given in as_list(self.item_ids))
         for item_id in Progress("items listed", len(item_ids)).of(item_ids):
             try:
                 # A server may ignore the filter.
-                rows = [row for row in self._list(scope, item_id) if rules.text(row.get("item_id")) == item_id]
+                rows = [row for row in self._list(place, item_id) if rules.text(row.get("item_id")) == item_id]
             except (*REJECTIONS, *READ_FAULTS) as rejection:
-                report.record_rejected(rejection, tool_type=scope.tool_type, item_id=item_id)
+                report.record_rejected(rejection, tool_type=place.tool_type, item_id=item_id)
                 continue
             if not rows:
                 report.miss(
                     "It has no workflow instance, or none that this user may see",
-                    tool_type=scope.tool_type,
+                    tool_type=place.tool_type,
                     item_id=item_id,
                 )
                 continue
             found[item_id] = []
             for instance in (rules.listed_instance(row, None) for row in rows):
                 if instance["id"] is None:
-                    self._miss_nameless(report, scope, item_id, None)
+                    self._miss_nameless(report, place, item_id, None)
                 else:
                     found[item_id].append(instance)
         if not found:
-            self.hook.check_tool(scope.tool_type)
+            self.hook.check_tool(place.tool_type)
         return found
 
     @staticmethod
-    def _miss_nameless(report: Report, scope: Scope, item_id: str | None, instance_id: str | None) -> None:
+    def _miss_nameless(report: Report, place: ToolInProject, item_id: str | None, instance_id: str | None) -> None:
         ids = {"item_id": item_id, "instance_id": instance_id}
         named = {name: value for name, value in ids.items() if value is not None}
-        report.miss("The list does not name both item and instance", tool_type=scope.tool_type, **named)
+        report.miss("The list does not name both item and instance", tool_type=place.tool_type, **named)
 
-    def _list(self, scope: Scope, item_id: str | None = None) -> Iterator[dict[str, Any]]:
+    def _list(self, place: ToolInProject, item_id: str | None = None) -> Iterator[dict[str, Any]]:
         found: Iterator[dict[str, Any]] = self.hook.list_instances(
-            scope.tool_type, tool_subtype=str_id(self.tool_subtype), item_id=item_id, project_id=scope.level
+            place.tool_type, tool_subtype=str_id(self.tool_subtype), item_id=item_id, project_id=place.level
         )
         return found
 
-    def _write(self, tables: Tables, scope: Scope, item_id: str, named: Iterable[rules.NamedHistory]) -> None:
+    def _write(self, tables: Tables, place: ToolInProject, item_id: str, named: Iterable[rules.NamedHistory]) -> None:
         for history in named:
             if history.listed is not None and not history.listed["changed"]:
                 continue
@@ -339,21 +329,26 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
                 )
             where = {
                 "company_id": self.hook.company_id,
-                "project_id": scope.project_id,
-                "tool_type": scope.tool_type,
+                "project_id": place.project_id,
+                "tool_type": place.tool_type,
                 "item_id": item_id,
             }
             tables.add(rules.rows_of(history, where))
 
     def _check_complete(
-        self, report: Report, scope: Scope, item_id: str, instances: Iterable[Json], named: Iterable[rules.NamedHistory]
+        self,
+        report: Report,
+        place: ToolInProject,
+        item_id: str,
+        instances: Iterable[Json],
+        named: Iterable[rules.NamedHistory],
     ) -> None:
         given = {history.instance_id for history in named}
         for instance in instances:
             if instance["changed"] and instance["id"] not in given:
                 report.miss(
                     "No history was given of it",
-                    tool_type=scope.tool_type,
+                    tool_type=place.tool_type,
                     item_id=item_id,
                     instance_id=str(instance["id"]),
                 )

@@ -15,12 +15,17 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
 )
 from airflow_provider_workflows.operators.procore.base import ProcoreOperator, ProcoreWideOperator
-from airflow_provider_workflows.operators.procore.histories import Report, Scope, histories_of
+from airflow_provider_workflows.operators.procore.histories import (
+    Report,
+    ToolInProject,
+    histories_of,
+    tools_in_projects,
+)
+from airflow_provider_workflows.operators.procore.item import check_tools_and_projects
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import (
     as_list,
     check_given,
-    check_required,
     str_id,
 )
 from airflow_provider_workflows.rules.payload import is_id
@@ -110,18 +115,8 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
         return shown if self.batch_size is None else self._batches(shown, self.batch_size)
 
     def _check_parameters(self) -> None:
-        tools = as_list(self.tool_type)
-        if not tools:
-            raise ConfigurationError("tool_type must name a tool or a list of tools.")
-        for tool in tools:
-            check_required(tool_type=tool)
+        check_tools_and_projects(self.tool_type, self.project_id)
         check_given(self, "tool_subtype", "item_id", "assignee")
-        projects = as_list(self.project_id)
-        if not projects:
-            raise ConfigurationError("project_id must name a project or a list of projects.")
-        for project in projects:
-            if project is not None:
-                check_required(project_id=project)
         if unknown := [state for state in self._states() if state not in rules.STATES]:
             raise ConfigurationError(
                 f"states: unknown state {', '.join(unknown)}. States: {', '.join(sorted(rules.STATES))}."
@@ -139,26 +134,21 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
     def _rows(self) -> Iterator[dict[str, Any]]:
         assignee = self._assignee()
         report = Report(self.hook.me)
-        scopes = (
-            Scope(str(tool_type), self.hook.level_for(str_id(project_id), str(tool_type)))
-            for tool_type in as_list(self.tool_type)
-            for project_id in as_list(self.project_id)
-        )
-        for scope in dict.fromkeys(scopes):
+        for place in tools_in_projects(self.hook, self.tool_type, self.project_id):
             found = self.hook.list_instances(
-                scope.tool_type,
+                place.tool_type,
                 tool_subtype=str_id(self.tool_subtype),
                 item_id=str_id(self.item_id),
                 assignee_id=assignee,
                 active=self.active,
                 overdue=self.overdue,
                 include_internal=self.include_internal,
-                project_id=scope.level,
+                project_id=place.level,
             )
-            rows = [self._row(instance, scope) for instance in found if self._is_named(instance, scope)]
+            rows = [self._row(instance, place) for instance in found if self._is_named(instance, place)]
             if not rows:
-                self.hook.check_tool(scope.tool_type)
-            yield from self._in_states(scope, rows, report) if self._states() else rows
+                self.hook.check_tool(place.tool_type)
+            yield from self._in_states(place, rows, report) if self._states() else rows
         report.end()
 
     def _assignee(self) -> str | None:
@@ -167,35 +157,35 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
             return None
         return self.hook.user_id if user == ME else self.hook.find_user_id(user, parameter="assignee")
 
-    def _is_named(self, instance: Mapping[str, Any], scope: Scope) -> bool:
+    def _is_named(self, instance: Mapping[str, Any], place: ToolInProject) -> bool:
         if is_id(instance.get("id")):
             return True
-        what = f"item {instance.get('item_id')} of tool {scope.tool_type}"
+        what = f"item {instance.get('item_id')} of tool {place.tool_type}"
         self.log.warning("Left out an instance of %s: the list does not name it.", what)
         return False
 
     @staticmethod
-    def _row(instance: Mapping[str, Any], scope: Scope) -> dict[str, Any]:
+    def _row(instance: Mapping[str, Any], place: ToolInProject) -> dict[str, Any]:
         return {
             "instance_id": str(instance["id"]),
             "item_id": str_id(instance.get("item_id")),
-            "tool_type": instance.get("tool_type") or scope.tool_type,
-            "project_id": scope.level,
+            "tool_type": instance.get("tool_type") or place.tool_type,
+            "project_id": place.level,
             "state": None,
             "step": None,
             **{name: instance.get(name) for name in ("started_at", "ended_at", "updated_at")},
         }
 
-    def _in_states(self, scope: Scope, rows: list[dict[str, Any]], report: Report) -> Iterator[dict[str, Any]]:
+    def _in_states(self, place: ToolInProject, rows: list[dict[str, Any]], report: Report) -> Iterator[dict[str, Any]]:
         report.start()
         left = {row["instance_id"]: row for row in rows}
         together = Report(self.hook.me)  # an item that cannot be read with others may have instances that can
-        for instance_id, history in histories_of(self.hook, scope, rows, together, self.log.info):
+        for instance_id, history in histories_of(self.hook, place, rows, together, self.log.info):
             if instance_id in left:
                 yield from self._in_state(left.pop(instance_id), history, report)
         for row in left.values():  # of which no answer told whose history it is
             try:
-                history = self.hook.get_instance_history(row["instance_id"], project_id=scope.level)
+                history = self.hook.get_instance_history(row["instance_id"], project_id=place.level)
             except (*REJECTIONS, *READ_FAULTS) as fault:
                 self._leave_out(row, fault, report)
             else:

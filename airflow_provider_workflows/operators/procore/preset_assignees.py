@@ -43,7 +43,7 @@ MAX_CONSECUTIVE_FAILURES = 10  # presets of one tool and project: then all may f
 
 
 @dataclass(frozen=True)
-class Scope:
+class PresetPlace:
     """Where presets are: one tool in one project, or at the level ``company``."""
 
     tool_type: str
@@ -60,7 +60,7 @@ class Target:
     :param failure: Why Procore could not show what is needed to change it, or None.
     """
 
-    scope: Scope
+    place: PresetPlace
     preset_id: str
     template: str | None
     desired_groups: list[rules.DesiredGroup] = field(default_factory=list)
@@ -172,14 +172,14 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
                 _ = self.hook.user_id  # for the log: after a change nothing may fail for it
             journal = Pin(task_state_store(context), "presets", None)
             progress = Progress("presets " + ("planned" if self.mode == "plan" else "worked on"), len(targets))
-            failed: dict[Scope, int] = {}  # presets in a row
+            failed: dict[PresetPlace, int] = {}  # presets in a row
             for target in progress.of(targets):
-                is_down = target.is_known and failed.get(target.scope, 0) >= MAX_CONSECUTIVE_FAILURES
+                is_down = target.is_known and failed.get(target.place, 0) >= MAX_CONSECUTIVE_FAILURES
                 rows.append(_untried(target) if is_down else self._row(target, journal))
                 if target.is_known:
                     is_edited = bool(self._failures) and isinstance(self._failures[-1], PresetConflict)
                     is_broken = rows[-1]["status"] in rules.UNFINISHED and not is_edited
-                    failed[target.scope] = failed.get(target.scope, 0) + 1 if is_broken else 0
+                    failed[target.place] = failed.get(target.place, 0) + 1 if is_broken else 0
         finally:
             if rows:
                 self.log.info("%s\n%s", "Plan:" if self.mode == "plan" else "Done:", rules.table_of(rows))
@@ -226,8 +226,8 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
 
     def _targets(self, assignments: Sequence[Mapping[str, Any]]) -> list[Target]:
         targets = [target for assignment in assignments for target in self._targets_of(assignment)]
-        ids = [(target.scope, target.preset_id) for target in targets if target.is_known]
-        if twice := {preset_id for scope, preset_id in ids if ids.count((scope, preset_id)) > 1}:
+        ids = [(target.place, target.preset_id) for target in targets if target.is_known]
+        if twice := {preset_id for place, preset_id in ids if ids.count((place, preset_id)) > 1}:
             raise ConfigurationError(
                 f"assignments: preset {', '.join(sorted(twice))} is meant by several of them; give its groups in one."
             )
@@ -237,12 +237,12 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         tool_type, tool_subtype = assignment["tool_type"], assignment["tool_subtype"] or str_id(self.tool_subtype)
         given = self.project_id if assignment["project_id"] is None else assignment["project_id"]
         projects = dict.fromkeys(str_id(project_id) for project_id in as_list(given))
-        scopes = (Scope(tool_type, tool_subtype, self.hook.level_for(project, tool_type)) for project in projects)
-        for scope in dict.fromkeys(scopes):
+        places = (PresetPlace(tool_type, tool_subtype, self.hook.level_for(project, tool_type)) for project in projects)
+        for place in dict.fromkeys(places):
             try:
-                known = self._presets(scope)
+                known = self._presets(place)
             except (*REJECTIONS, *READ_FAULTS) as fault:
-                yield _unknown_target(scope, assignment["preset_id"] or "-", assignment["template"], fault)
+                yield _unknown_target(place, assignment["preset_id"] or "-", assignment["template"], fault)
                 continue
             presets = [preset for preset in known if _is_meant(preset, assignment)]
             if not presets:
@@ -250,19 +250,19 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
                 names = {str((preset.get("template") or {}).get("name")) for preset in known}
                 named = ", ".join(sorted(names)) or "none"
                 reason = f"no preset {what} is there, or visible to us; templates with presets: {named}"
-                yield Target(scope, assignment["preset_id"] or "-", assignment["template"], reason=reason)
+                yield Target(place, assignment["preset_id"] or "-", assignment["template"], reason=reason)
             for preset in presets:
                 template = (preset.get("template") or {}).get("name")
                 try:
                     with documented_form():
-                        desired_groups = self._desired_groups(scope, preset, assignment["groups"])
+                        desired_groups = self._desired_groups(place, preset, assignment["groups"])
                 except (*REJECTIONS, *READ_FAULTS) as fault:
-                    yield _unknown_target(scope, str(preset["id"]), template, fault)
+                    yield _unknown_target(place, str(preset["id"]), template, fault)
                 else:
-                    yield Target(scope, str(preset["id"]), template, desired_groups)
+                    yield Target(place, str(preset["id"]), template, desired_groups)
 
     def _desired_groups(
-        self, scope: Scope, preset: Mapping[str, Any], desired: Mapping[str, Sequence[str]]
+        self, place: PresetPlace, preset: Mapping[str, Any], desired: Mapping[str, Sequence[str]]
     ) -> list[rules.DesiredGroup]:
         groups = self._groups(str_id((preset.get("template") or {}).get("last_published_version_id")))
         return [
@@ -270,7 +270,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
                 name,
                 people,
                 groups=groups,
-                possible=self._possible(scope),
+                possible=self._possible(place),
                 replace=self.members == "replace",
                 allow_empty=self.allow_empty,
             )
@@ -287,16 +287,16 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
 
     # --- what all presets share is asked for once ---
 
-    def _presets(self, scope: Scope) -> list[dict[str, Any]]:
+    def _presets(self, place: PresetPlace) -> list[dict[str, Any]]:
         def read() -> list[dict[str, Any]]:
-            rows = self.hook.list_presets(scope.tool_type, tool_subtype=scope.tool_subtype, project_id=scope.level)
+            rows = self.hook.list_presets(place.tool_type, tool_subtype=place.tool_subtype, project_id=place.level)
             # While pages are read, rows can move from one to the next.
             found = {str(row["id"]): row for row in rows if is_id(row.get("id"))}
             if not found:
-                self.hook.check_tool(scope.tool_type)
+                self.hook.check_tool(place.tool_type)
             return list(found.values())
 
-        return self._once(("presets", scope), read)
+        return self._once(("presets", place), read)
 
     def _groups(self, version_id: str | None) -> list[Any]:
         if version_id is None:
@@ -308,12 +308,12 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
 
         return self._once(("groups", version_id), read)
 
-    def _possible(self, scope: Scope) -> list[dict[str, Any]]:
+    def _possible(self, place: PresetPlace) -> list[dict[str, Any]]:
         def read() -> list[dict[str, Any]]:
-            where = {"tool_subtype": scope.tool_subtype, "project_id": scope.level}
-            return list(self.hook.list_possible_assignees(scope.tool_type, **where))
+            where = {"tool_subtype": place.tool_subtype, "project_id": place.level}
+            return list(self.hook.list_possible_assignees(place.tool_type, **where))
 
-        return self._once(("people", scope), read)
+        return self._once(("people", place), read)
 
     def _once(self, key: Any, read: Callable[[], list[Any]]) -> list[Any]:
         """Return what was read under a key, or raise again why it cannot be read."""
@@ -360,7 +360,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
 
     def _evaluate(self, target: Target, preset: dict[str, Any], row: dict[str, Any], journal: Pin) -> None:
         replace = self.members == "replace"
-        logins = rules.logins_of(self._possible(target.scope))
+        logins = rules.logins_of(self._possible(target.place))
         intended = (journal.value or NOTHING_DONE_YET)["open"].get(target.preset_id)  # by an earlier try
         earlier = self._changed_earlier(target, preset, journal)
         for _ in range(MAX_READS):
@@ -443,7 +443,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         body = rules.assignees_to_send(preset, after)
         lost: WorkflowsError | None = None
         try:
-            self.hook.update_preset_assignees(target.preset_id, **body, project_id=target.scope.level)
+            self.hook.update_preset_assignees(target.preset_id, **body, project_id=target.place.level)
         except REJECTIONS:
             self._record(target, journal)
             raise
@@ -456,7 +456,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         changes = [f"{group['group']}: {_change_message(group)}" for group in row["groups"] if _change_message(group)]
         self.log.info(
             "Changed preset %s (template %s, project %s) as user %s: %s.",
-            *(target.preset_id, target.template, target.scope.level, self.hook.user_id, "; ".join(changes)),
+            *(target.preset_id, target.template, target.place.level, self.hook.user_id, "; ".join(changes)),
         )
 
     def _beyond_approval(self, target: Target, groups: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -501,13 +501,13 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         raise _differs(target, differing)
 
     def _read(self, target: Target) -> dict[str, Any]:
-        return self.hook.get_preset(target.preset_id, project_id=target.scope.level)
+        return self.hook.get_preset(target.preset_id, project_id=target.place.level)
 
 
 def _new_row(target: Target, status: str = "rejected", reason: str | None = None) -> dict[str, Any]:
     return {
         "preset_id": target.preset_id,
-        "project_id": target.scope.level,
+        "project_id": target.place.level,
         "template": target.template,
         "valid": None,
         "status": status,
@@ -522,11 +522,11 @@ def _untried(target: Target) -> dict[str, Any]:
     )
 
 
-def _unknown_target(scope: Scope, preset_id: str, template: str | None, fault: WorkflowsError) -> Target:
+def _unknown_target(place: PresetPlace, preset_id: str, template: str | None, fault: WorkflowsError) -> Target:
     """Return a target that cannot be changed, because Procore rejects or fails to show what is needed for it."""
     is_rejected = isinstance(fault, REJECTIONS)
     return Target(
-        *(scope, preset_id, template),
+        *(place, preset_id, template),
         reason=str(fault) if is_rejected else None,
         failure=None if is_rejected else fault,
     )
