@@ -287,7 +287,7 @@ def test_moved_step_ends_the_task_without_calling_the_function(emulator, row, st
         assert built.execute(in_task(store)) is None
     else:
         error = {"fail": AirflowFailException, "skip": AirflowSkipException}[policy]
-        with pytest.raises(error, match="has ended" if ended else "stands at 'Budget Check'"):
+        with pytest.raises(error, match="has ended" if ended else "is now at 'Budget Check'"):
             built.execute(in_task(store))
     assert (approves.seen, responses(emulator)) == ([], [])
 

@@ -104,7 +104,7 @@ def test_step_reached_again_between_tries_gets_no_second_response(emulator, stor
 def test_step_reached_again_before_our_write_gets_no_response(emulator, store):
     store.set("respond", {"instance_id": INSTANCE, "step_occurrence_id": "an earlier occurrence"})
 
-    with pytest.raises(AirflowFailException, match=r"StepMoved.*now stands at 'Budget Check'"):
+    with pytest.raises(AirflowFailException, match=r"StepMoved.*is now at 'Budget Check'"):
         respond().execute({"task_state_store": store})
     assert responses(emulator) == []
 

@@ -186,7 +186,7 @@ def test_files_that_cannot_be_attached_are_named_and_nothing_is_sent(emulator, s
 
 
 def test_nothing_is_stored_when_the_response_cannot_be_given(emulator, store, plan):
-    with pytest.raises(ConfigurationError, match="'Aprove' does not exist"):
+    with pytest.raises(ConfigurationError, match="'Aprove' matches no option"):
         respond(option="Aprove", files=plan).execute({"task_state_store": store})
     with pytest.raises(AirflowFailException, match="StepMoved"):
         respond(step_occurrence_id="gone", files=plan).execute({"task_state_store": store})
