@@ -270,11 +270,10 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
             self.log.info("Instance %s is not blocked; nothing is sent.", instance_id)
         while rules.is_blocked(history):
             if history.get("blocked_is_retriable") is False:
-                raise InstanceBlocked(f"{self._blocked(instance_id, history)} Its step cannot be retried.")
+                raise InstanceBlocked(f"{self._message(instance_id, history)} Its step cannot be retried.")
             if refreshes == self.max_refreshes:
-                raise InstanceBlocked(
-                    f"{self._blocked(instance_id, history)} Still blocked after {refreshes} refreshes."
-                )
+                message = self._message(instance_id, history)
+                raise InstanceBlocked(f"{message} Still blocked after {refreshes} refreshes.")
             self._refresh(instance_id, shown)
             refreshes += 1
             history = poll_until_found(partial(self._free, instance_id), self.confirm_timeout) or self._history(
@@ -321,7 +320,7 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
         return None if rules.is_blocked(history) else history
 
     @staticmethod
-    def _blocked(instance_id: str, history: Mapping[str, Any]) -> str:
+    def _message(instance_id: str, history: Mapping[str, Any]) -> str:
         more = f" See {history['blocked_learn_more_url']}." if history.get("blocked_learn_more_url") else ""
         return f"Instance {instance_id} is blocked: {history.get('blocked_reason') or 'no reason given'}.{more}"
 

@@ -39,30 +39,30 @@ ME = "me"
 
 class ProcoreListInstancesOperator(ProcoreWideOperator):
     """
-    Lists workflow instances over several tools and projects, for mapped tasks to work on.
+    List workflow instances of several tools and projects, as input of mapped tasks.
 
-    Returns a list of ``{instance_id, item_id, tool_type, project_id, state, step, started_at, ended_at,
-    updated_at}``; ``state`` and ``step`` are None unless ``states`` is given, for the list does not have them.
-    With ``batch_size`` a list of such lists.
+    Returns a list of ``{instance_id, item_id, tool_type, project_id, state, step, started_at, ended_at, updated_at}``;
+    ``state`` and ``step`` are None unless ``states`` is given, because Procore's list does not have them. With
+    ``batch_size`` it returns a list of such lists.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
-    :param tool_type: Tool to look in, or a list of them (templated).
+    :param tool_type: Tool of the instances, or a list of tools (templated).
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
-    :param project_id: Project to look in, ``company``, or a list of them; default: where the tool is (templated).
+    :param project_id: Project of the instances, ``company``, or a list; default: where the tool is (templated).
     :param item_id: Only the instances of this item (templated).
-    :param assignee: Only those whose current step waits for this user: login, e-mail address or id, or ``me`` for the
-        connection's user (templated).
+    :param assignee: Only instances whose current step waits for this user: login, e-mail address or id, or ``me`` for
+        the connection's user (templated).
     :param active: Only active instances, or with False only ended ones.
-    :param overdue: Only those whose next step is overdue, or with False only the others.
-    :param include_internal: Procore's own instances, too.
-    :param states: Only instances in these states, such as ``blocked``; their histories are read for it, 50 items a
-        call. Those that cannot be read are left out, and the log says so.
-    :param limit: At most so many rows, the oldest instances first; the rest is left to the next run.
-    :param batch_size: Return lists of so many rows, larger ones if there were more of them otherwise than
-        ``[core] max_map_length`` lets ``.expand`` have.
-    :raises ConfigurationError: no tool, an unknown one, or an unknown state.
-    :raises ApiError: with ``states``, none of the histories could be read.
+    :param overdue: Only instances whose next step is overdue, or with False only the others.
+    :param include_internal: Whether to include Procore's own instances.
+    :param states: Only instances in these states, such as ``blocked``. To find the states, the operator reads the
+        histories, 50 items in one call; it logs and leaves out instances whose history cannot be read.
+    :param limit: Maximum number of rows; the oldest instances come first, and a later run can return the others.
+    :param batch_size: Number of rows in each list. The lists are larger if there would otherwise be more lists than
+        ``[core] max_map_length`` allows ``.expand``.
+    :raises ConfigurationError: no tool, or an unknown tool or state.
+    :raises ApiError: with ``states``, no history could be read.
     """
 
     returns_mapping = False
@@ -105,13 +105,13 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
 
     def act(self, context: Context) -> list[Any]:
         self._check_parameters()
-        found = {row["instance_id"]: row for row in self._rows()}  # once, under however many names it was found
+        found = {row["instance_id"]: row for row in self._rows()}  # two tools may list the same instance
         rows = sorted(found.values(), key=lambda row: (row["started_at"] or "", row["instance_id"]))
         shown = rows[: self.limit]
         if len(shown) < len(rows):
-            self.log.info("%d instances were found; the oldest %d are returned.", len(rows), len(shown))
+            self.log.info("Found %d instances; returning the oldest %d.", len(rows), len(shown))
         else:
-            self.log.info("%d instances were found.", len(rows))
+            self.log.info("Found %d instances.", len(rows))
         return shown if self.batch_size is None else self._batches(shown, self.batch_size)
 
     def _check_parameters(self) -> None:
@@ -160,8 +160,8 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
     def _is_named(self, instance: Mapping[str, Any], place: ToolInProject) -> bool:
         if is_id(instance.get("id")):
             return True
-        what = f"item {instance.get('item_id')} of tool {place.tool_type}"
-        self.log.warning("Left out an instance of %s: the list does not name it.", what)
+        item = f"item {instance.get('item_id')} of tool {place.tool_type}"
+        self.log.warning("Left out an instance of %s: Procore's list has no id for it.", item)
         return False
 
     @staticmethod
@@ -179,11 +179,11 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
     def _in_states(self, place: ToolInProject, rows: list[dict[str, Any]], report: Report) -> Iterator[dict[str, Any]]:
         report.start()
         left = {row["instance_id"]: row for row in rows}
-        together = Report(self.hook.me)  # an item that cannot be read with others may have instances that can
-        for instance_id, history in histories_of(self.hook, place, rows, together, self.log.info):
+        bulk_report = Report(self.hook.me)  # if an item cannot be read in bulk, its instances may be readable
+        for instance_id, history in histories_of(self.hook, place, rows, bulk_report, self.log.info):
             if instance_id in left:
                 yield from self._in_state(left.pop(instance_id), history, report)
-        for row in left.values():  # of which no answer told whose history it is
+        for row in left.values():  # no bulk history could be assigned to these
             try:
                 history = self.hook.get_instance_history(row["instance_id"], project_id=place.level)
             except (*REJECTIONS, *READ_FAULTS) as fault:
@@ -207,6 +207,6 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
 
     @staticmethod
     def _batches(rows: list[dict[str, Any]], size: int) -> list[list[dict[str, Any]]]:
-        most = conf.getint("core", "max_map_length", fallback=1024)
-        size = max(size, -(-len(rows) // most))
+        max_batches = conf.getint("core", "max_map_length", fallback=1024)
+        size = max(size, -(-len(rows) // max_batches))
         return [rows[start : start + size] for start in range(0, len(rows), size)]

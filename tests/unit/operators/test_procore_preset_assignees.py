@@ -242,7 +242,7 @@ def test_a_lost_response_is_reconciled_by_reading(emulator, store, reset):
     if reset == "after":
         assert operator.execute({"task_state_store": store})["changed"] == 1
     else:
-        with pytest.raises(PresetsUnfinished, match="preset 401 shows no other members"):
+        with pytest.raises(PresetsUnfinished, match="preset 401 is unchanged"):
             operator.execute({"task_state_store": store})
     assert len(writes(emulator)) == (1 if reset == "after" else 0)
 
@@ -338,7 +338,7 @@ def test_bad_input_is_rejected_before_anything_is_sent(emulator, assignments, pa
 
 
 def test_a_preset_that_two_assignments_mean_is_rejected(emulator):
-    with pytest.raises(ConfigurationError, match="preset 401 is meant by several"):
+    with pytest.raises(ConfigurationError, match="preset 401 is in several"):
         assign(directors(LEE), {"preset_id": PRESET, "groups": {"Integration": [LEE]}}).execute({})
 
 
