@@ -28,12 +28,12 @@ from airflow_provider_workflows.sensors.procore import ProcoreResponseRequestedS
 from tests.support import examples
 from tests.support.examples import run_source
 from tests.support.killed import Killed
-from tests.unit.operators.test_procore_respond import (
+from tests.unit.operators.procore.test_respond import (
     INSTANCE,
     TOOL,
-    bring_the_step_round_again,
-    person_answers,
+    respond_as_user,
     responses,
+    return_to_step,
     step_of,
 )
 
@@ -248,7 +248,7 @@ def test_a_retry_after_success_sends_nothing_and_returns_the_same(emulator, row,
 
 
 def test_recorded_response_is_returned_without_the_function(emulator, row, store, approves):
-    person_answers(emulator, "integration@example.com", "Reject")
+    respond_as_user(emulator, "integration@example.com", "Reject")
 
     result = run(approves(), store, row)
 
@@ -260,7 +260,7 @@ def test_stored_response_does_not_hide_another_one_on_record(emulator, row, stor
     dies(monkeypatch, ProcoreHook, "respond", "before")
     with pytest.raises(Killed):
         run(approves(), store, row)
-    person_answers(emulator, "integration@example.com", "Reject")
+    respond_as_user(emulator, "integration@example.com", "Reject")
 
     with pytest.raises(AirflowFailException, match="ResponseConflict"):
         run(approves(), store, row)
@@ -268,7 +268,7 @@ def test_stored_response_does_not_hide_another_one_on_record(emulator, row, stor
 
 def test_a_step_that_came_round_again_gets_no_second_response(emulator, row, store, approves):
     run(approves(), store, row)
-    bring_the_step_round_again(emulator)
+    return_to_step(emulator)
 
     run(approves(), store, row)
 
@@ -303,7 +303,7 @@ def test_a_step_that_moves_while_the_function_thinks_is_not_responded_to(emulato
 
 
 def test_who_is_asked_instead_is_said_before_the_function_is_called(emulator, row, store, approves):
-    person_answers(emulator, "integration@example.com", "Approve")
+    respond_as_user(emulator, "integration@example.com", "Approve")
 
     with pytest.raises(ConfigurationError, match="Director Approval.*Dana Director"):
         run(approves(), store, INSTANCE)
@@ -311,11 +311,11 @@ def test_who_is_asked_instead_is_said_before_the_function_is_called(emulator, ro
 
 
 def test_step_of_another_user_binds_nothing(emulator, row, store, approves):
-    person_answers(emulator, "integration@example.com", "Approve")
+    respond_as_user(emulator, "integration@example.com", "Approve")
     with pytest.raises(ConfigurationError, match="Director Approval"):
         run(approves(), store, INSTANCE)
     assert set(store) == {"deadline"}
-    bring_the_step_round_again(emulator)
+    return_to_step(emulator)
 
     result = run(approves(), store, INSTANCE)
 
@@ -325,7 +325,7 @@ def test_step_of_another_user_binds_nothing(emulator, row, store, approves):
 @pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
 def test_between_two_steps_the_function_is_not_called_and_nothing_ends(emulator, store, approves, policy):
     emulator.control("PATCH", "flags", transition="in_between", transition_delay=3600)
-    person_answers(emulator, "integration@example.com", "Approve")
+    respond_as_user(emulator, "integration@example.com", "Approve")
     options = {"on_step_moved": policy, "confirm_timeout": 0}
 
     with pytest.raises(WorkflowsError, match="between two steps") as raised:
@@ -445,8 +445,8 @@ def test_without_a_store_an_id_keeps_its_occurrence_over_a_sleep(emulator, row):
     options = {"deferrable": True, "retries": 0}
     event = paused(operator(function(), INSTANCE, options=options), None).trigger.event
     assert event["step_occurrence_id"] == row["step_occurrence_id"]
-    person_answers(emulator, "integration@example.com", "Approve")
-    person_answers(emulator, "dana@example.com", "Return")
+    respond_as_user(emulator, "integration@example.com", "Approve")
+    respond_as_user(emulator, "dana@example.com", "Return")
 
     result = operator(function(), INSTANCE, options=options).execute_complete(in_task(None), event=event)
 

@@ -147,7 +147,7 @@ def test_an_active_instance_is_adopted_and_nothing_is_written(emulator, store):
     assert writes(emulator) == []
 
 
-def test_an_active_instance_is_a_failure_when_the_author_says_so(emulator, store):
+def test_active_instance_fails_with_on_active_instance_fail(emulator, store):
     operator = start(item_id="5001", on_active_instance="fail", retries=3)
 
     with pytest.raises(AirflowFailException, match=f"InstanceActive.*{INSTANCE}"):
@@ -249,7 +249,7 @@ def test_a_rejection_of_a_start_that_took_effect_ends_in_that_instance(emulator,
     assert started(emulator) == [NEW]
 
 
-def test_server_that_failed_after_the_start_has_started_ours(emulator, store):
+def test_failed_start_that_created_an_instance_is_claimed(emulator, store):
     emulator.control("POST", "faults", method="POST", path=START, status=500, json={"error": "x"}, after=True)
 
     result = start(on_active_instance="fail").execute({"task_state_store": store})
@@ -647,7 +647,7 @@ def test_a_blocked_instance_is_tried_again_until_it_is_free(emulator, store, nee
     assert refresh().execute({"task_state_store": store})["refreshes"] == 0
 
 
-def test_what_cannot_be_tried_again_is_left_alone_and_fails_for_good(emulator, store):
+def test_step_that_is_not_retriable_is_not_refreshed(emulator, store):
     block(emulator, retriable=False)
 
     with pytest.raises(AirflowFailException, match=r"InstanceBlocked.*ERP is down.*cannot be retried"):
@@ -817,7 +817,7 @@ def test_an_addition_whose_response_was_lost_is_reconciled_by_reading(emulator, 
     assert len(writes(emulator)) == 1
 
 
-def test_an_addition_that_may_not_have_arrived_fails_for_good(emulator, store):
+def test_addition_with_an_unknown_outcome_is_not_retried(emulator, store):
     lose_answers(emulator, "before", "/additional_assignees$")
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown.*90006"):
@@ -1064,7 +1064,7 @@ def test_start_adopts_no_instance_of_another_item_or_tool(emulator, store):
 
 @pytest.mark.parametrize("creator", ["present", "absent"])
 @pytest.mark.parametrize("who", ["ours", "theirs"])
-def test_lost_start_is_ours_only_where_its_creator_says_so(emulator, store, monkeypatch, creator, who):
+def test_lost_start_is_claimed_only_by_its_creator(emulator, store, monkeypatch, creator, who):
     set_flags(emulator, created_by=creator)
     if who == "ours":
         lose_answers(emulator, "after", START)

@@ -28,7 +28,7 @@ from airflow_provider_workflows.hooks.procore_uploads import Uploads
 from airflow_provider_workflows.operators.procore import respond as operators
 from airflow_provider_workflows.rules.procore import ATTACHMENT_KINDS
 from tests.support.killed import Killed
-from tests.unit.operators.test_procore_respond import INSTANCE, TOOL, respond, responses, step_of
+from tests.unit.operators.procore.test_respond import INSTANCE, TOOL, respond, responses, step_of
 
 pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
@@ -374,7 +374,7 @@ def test_a_fault_while_a_file_is_stored_is_passed_over(emulator, store, plan, pa
 
 @pytest.mark.parametrize(("status", "error"), [(403, PermissionDenied), (422, InvalidRequest), (500, ServerError)])
 @pytest.mark.parametrize("path", ["/uploads$", "/_storage/", "/uploads/[^/]+$"])
-def test_a_file_that_is_rejected_leaves_the_step_unanswered(emulator, store, plan, path, status, error):
+def test_rejected_file_leaves_the_step_without_a_response(emulator, store, plan, path, status, error):
     emulator.control("POST", "faults", path=path, status=status, times=9, json={"error": "no"})
 
     with pytest.raises(ServerError if (path, status) == ("/_storage/", 403) else error):
