@@ -34,7 +34,7 @@ def procore_asset(
     company_id: str | int | None = None,
     project_id: str | int | Collection[str | int] | None = None,
     tool_subtype: str | int | None = None,
-    user_id: str | int | None = None,
+    user: str | int | None = None,
     states: str | Collection[str] | None = None,
     changes: str | Collection[str] | None = None,
     poll_interval: timedelta | float | None = None,
@@ -56,7 +56,8 @@ def procore_asset(
     :param company_id: Company; default: the company of the connection.
     :param project_id: Project or several, ``company`` for the company level; default: the level of each tool.
     :param tool_subtype: Subtype of the tools; needed for correspondence.
-    :param user_id: For ``response_requested``: the user whose response is requested; default: the connection's user.
+    :param user: For ``response_requested``: login, e-mail address or id of the user whose response is requested;
+        default: the connection's user.
     :param states: For ``instance_changed``: emit only events of instances in these states: ``blocked``,
         ``complete``, ``in_progress``, ``overdue``, ``processing``, ``terminated``, ``warning``.
     :param changes: For ``instance_changed``: emit only these changes: ``started``, ``changed``, ``ended``, ``gone``.
@@ -85,7 +86,7 @@ def procore_asset(
             "tool_type": tool_type,
             "tool_subtype": tool_subtype,
         }
-        check_constants(**place, user_id=user_id, states=states, changes=changes)
+        check_constants(**place, user=user, states=states, changes=changes)
         if tool_subtype is None and NEEDS_SUBTYPE in as_list(tool_type):
             raise ConfigurationError(
                 f"tool_subtype is missing: tool_type={NEEDS_SUBTYPE!r} needs it, the id of the correspondence type."
@@ -93,9 +94,9 @@ def procore_asset(
         place |= {"poll_interval": poll_interval, "asset": name, "queue": queue}
         if event == "response_requested":
             _reject(event, states=states, changes=changes)
-            trigger: Any = ProcoreResponseRequestedTrigger(user_id=user_id, **place)
+            trigger: Any = ProcoreResponseRequestedTrigger(user=user, **place)
         else:
-            _reject(event, user_id=user_id)
+            _reject(event, user=user)
             trigger = ProcoreInstanceChangedTrigger(states=states, changes=changes, **place)
         return watched_asset(name, "procore", trigger.procore_conn_id, trigger, event, **options)
 

@@ -126,28 +126,32 @@ class ProcoreConnectionHook(WorkflowsHook):
         """Login of the signed-in user."""
         return str_id(self._user.get("login"))
 
-    def find_user_id(self, login: str, *, parameter: str = "login") -> str:
+    def find_user_id(self, user: str, *, parameter: str = "user") -> str:
         """
-        Return the login information id of a user.
+        Return the login information id of a user of the company.
 
-        :param login: Login or e-mail address of a user of the company, in any case.
-        :param parameter: Name of the parameter with the login, for the error text.
-        :raises ConfigurationError: no user or several users have it.
+        :param user: Login or e-mail address, in any case, or the id, which is returned as it is.
+        :param parameter: Name of the parameter that gave it, for the error text.
+        :raises ConfigurationError: none has it, or several have it; the message lists the candidates.
         """
+        user = user.strip()
+        if user.isdecimal():
+            return user
         me = self.me()
-        if str(me.get("login")).casefold() == login.casefold():
+        if str(me.get("login")).casefold() == user.casefold():
             return str(me["id"])
-        query = {"filters[search]": login}
+        query = {"filters[search]": user}
         users = self.client.pages(
             build_path(USERS, self.company_id), params=query, per_page=USERS_PAGE_SIZE, style="v1"
         )
-        found = users_named(map(str_ids, users), login)
+        found = users_named(map(str_ids, users), user)
         if len(found) == 1:
-            return found[0]
-        problem = f"users {', '.join(found)} all have" if found else "no user visible to the connection's user has"
+            return next(iter(found))
+        problem = f"{len(found)} users have" if found else "no user visible to the connection's user has"
+        candidates = f": {', '.join(found.values())}" if found else ""
         raise ConfigurationError(
-            f"{parameter}: {problem} the login or e-mail address {login!r} in company {self.company_id}. "
-            "Give the user's login information id instead, which is a number."
+            f"{parameter}: {problem} the login or e-mail address {user!r} in company {self.company_id}{candidates}. "
+            "Give the login information id instead, a number."
         )
 
     def check(self) -> str:

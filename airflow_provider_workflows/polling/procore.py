@@ -202,13 +202,13 @@ class ResponseQuery:
     Name the user whose response is requested, and the tools and projects to search.
 
     :param project_ids: Projects, ``company``, or None for the level of each tool.
-    :param user_id: Login or login information id of the user, or None for the connection's user.
+    :param user: Login, e-mail address or id of the user, or None for the connection's user.
     """
 
     tool_types: tuple[str, ...]
     project_ids: tuple[str | None, ...]
     tool_subtype: str | None
-    user_id: str | None
+    user: str | None
 
 
 @dataclass
@@ -238,7 +238,7 @@ class ResponseRequests:
         """
         user_id = self.user_id
         if not user_id:
-            user_id = await caller.call(partial(find_user_id, query.user_id))
+            user_id = await caller.call(partial(find_user_id, query.user))
         listed = await _list_instances(caller, query, user_id)
         known = {id_: self._read[id_] for id_ in self._read if again and id_ in listed}
         same = [id_ for id_, (row, _) in known.items() if listed[id_][1] == row and id_ not in self.broken]
@@ -280,10 +280,8 @@ def _without(broken: Mapping[str, str | None], others: Mapping[str, str | None])
 
 
 def find_user_id(user: str | None, hook: ProcoreHook) -> str:
-    """Return the id of a user given by login or id; if none is given, that of the connection's user."""
-    if user is None:
-        return hook.user_id
-    return user if user.isdecimal() else hook.find_user_id(user, parameter="user_id")
+    """Return the id of a user given by login, e-mail address or id; if none is given, that of the connection's user."""
+    return hook.user_id if user is None else hook.find_user_id(user)
 
 
 def _request(
@@ -360,7 +358,7 @@ class ResponseRequestsScope(PollScope):
     @property
     def key(self) -> tuple[Hashable, ...]:
         query = self._query
-        where = (query.project_ids, query.tool_types, query.tool_subtype, query.user_id)
+        where = (query.project_ids, query.tool_types, query.tool_subtype, query.user)
         return ("procore", self.conn_id, self._company_id, "response_requests", *where)
 
     @property

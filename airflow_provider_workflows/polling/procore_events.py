@@ -296,20 +296,20 @@ class RequestsScope(WatchScope):
     """
     Read all requests for one user's response.
 
-    :param user_id: Login or login information id, or None for the connection's user.
+    :param user: Login, e-mail address or id, or None for the connection's user.
     """
 
-    def __init__(self, *place: Any, user_id: str | None):
+    def __init__(self, *place: Any, user: str | None):
         super().__init__(*place)
-        self.user_id = user_id
+        self.user = user
         self._ended: set[str] = set()  # listed by a server that ignores the filter
 
     @property
     def key(self) -> tuple[Hashable, ...]:
-        return (*super().key, self.user_id)
+        return (*super().key, self.user)
 
     async def read(self, reader: Reader, subscribers: Sequence[Any]) -> None:
-        user_id = await reader.call(partial(find_user_id, self.user_id))
+        user_id = await reader.call(partial(find_user_id, self.user))
         company_id = await reader.call(lambda hook: hook.company_id)
         lists = await self.read_lists(reader, lambda row: None, assignee_id=user_id)
         places = {instance_id: place for place, rows in reversed(lists.items()) for instance_id in rows}

@@ -11,7 +11,7 @@ from typing import Any
 from airflow_provider_workflows.exceptions import ConfigurationError
 
 NOT_AN_ID = re.compile(r"\d+\.\d*|\d+(\.\d+)?[eE][+-]?\d+")  # as a table with gaps writes ids, for example
-LABELS = ("activity", "after", "diagram", "role", "step")  # annotated as ids, but names are allowed
+LABELS = ("activity", "after", "diagram", "option", "role", "step")  # annotated as ids, but names are allowed
 TEXT, ID, TEXTS, ROW = "text", "id", "several", "row"
 # Free text; "None" in one of these is an empty rendering of a template, not an intended text.
 FREE_TEXT = ("comment", "comments", "message", "description", "reason")

@@ -414,41 +414,52 @@ def response_options(step: Json) -> list[dict[str, Any]]:
 
 
 def choose_option(
-    options: list[dict[str, Any]],
-    *,
-    name: str | None = None,
-    option_id: str | None = None,
-    option_type: str | None = None,
+    options: list[dict[str, Any]], *, option: str | None = None, option_type: str | None = None
 ) -> dict[str, Any]:
     """
-    Return the one response option with a label, an id or a type.
+    Return the one response option that is requested.
 
-    :param options: The result of :func:`response_options`.
-    :param name: Label of the option, in any case.
-    :param option_id: Id of the option.
-    :param option_type: Type of the option, such as ``approve``.
-    :raises ConfigurationError: no option or several options match; the message lists the candidates.
+    :param options: What :func:`response_options` returned.
+    :param option: Its label, in any case, or its id; a label wins over an id.
+    :param option_type: Its type, such as ``approve``; instead of ``option``.
+    :return: ``{id, name, type, matched_by, others}``: ``matched_by`` is ``label``, ``id`` or ``type``, ``others`` are
+        the other options.
+    :raises ConfigurationError: none or several match; the message lists the candidates.
     """
-    matching = [
-        option for option in options if option_fits(option, name=name, option_id=option_id, option_type=option_type)
-    ]
+    matched_by, matching = matching_options(options, option=option, option_type=option_type)
     if len(matching) == 1:
-        return matching[0]
-    requested = name or option_id or option_type
-    problem = "is ambiguous" if matching else "does not exist"
+        others = [other for other in options if other is not matching[0]]
+        return {**matching[0], "matched_by": matched_by, "others": others}
+    problem = f"is the {matched_by} of several options of" if matching else "matches no option of"
     candidates = ", ".join(f"{o['name']!r} (id {o['id']}, type {o['type']})" for o in matching or options) or "none"
-    raise ConfigurationError(f"Response option {requested!r} {problem} at this step. Options: {candidates}.")
+    raise ConfigurationError(
+        f"{'option' if option_type is None else 'option_type'} {option or option_type!r} {problem} this step. "
+        f"{'Give the id of one of them' if matching else 'Options'}: {candidates}."
+    )
 
 
-def option_fits(
-    option: Json, *, name: str | None = None, option_id: str | None = None, option_type: str | None = None
-) -> bool:
-    """Return whether an option has the id, else the label, else the type."""
-    if option_id is not None:
-        return str(option.get("id")) == option_id
-    if name is not None:
-        return _word(option.get("name")) == _word(name)
-    return option_type is not None and _word(option.get("type")) == _word(option_type)
+def matching_options(
+    options: Collection[Json], *, option: str | None = None, option_type: str | None = None
+) -> tuple[str | None, list[Json]]:
+    """Return what the request matched, ``label``, ``id`` or ``type``, and the options that it matched by that."""
+    matches = [(matched_by(each, option=option, option_type=option_type), each) for each in options]
+    for kind in ("label", "id", "type"):
+        if found := [each for match, each in matches if match == kind]:
+            return kind, found
+    return None, []
+
+
+def matched_by(response: Json, *, option: str | None = None, option_type: str | None = None) -> str | None:
+    """
+    Return by what an option, or a recorded response, is the requested one: ``label``, ``id`` or ``type``; or None.
+
+    :param response: ``{id, name, type}`` of an option, or a response with ``response_id``, too.
+    """
+    if option is None:
+        return "type" if option_type is not None and _word(response.get("type")) == _word(option_type) else None
+    if _word(response.get("name")) == _word(option):
+        return "label"
+    return "id" if option.strip() in (_id(response), str_id(response.get("response_id"))) else None
 
 
 def is_recorded_option(recorded: Json, chosen: Json) -> bool | None:
@@ -477,25 +488,23 @@ def is_recorded_option(recorded: Json, chosen: Json) -> bool | None:
     return True if kind and _word(chosen.get("type")) and is_only_one else None
 
 
-def is_recorded_response(
-    recorded: Json, *, name: str | None = None, option_id: str | None = None, option_type: str | None = None
-) -> bool | None:
+def is_recorded_response(recorded: Json, *, option: str | None = None, option_type: str | None = None) -> bool | None:
     """
-    Return whether a recorded response has a label, an id or a type, or None if the record does not show it.
+    Decide from its record alone whether a recorded response is the requested one; None where that is not shown.
 
     :param recorded: As for :func:`is_recorded_option`.
-    :param name: As for :func:`choose_option`.
-    :param option_id: As for :func:`choose_option`.
-    :param option_type: As for :func:`choose_option`.
+    :param option: As for :func:`choose_option`; likewise ``option_type``.
     """
-    if option_id is not None:
-        if recorded.get("id") is not None:
-            return str(recorded["id"]) == option_id
-        return True if recorded.get("response_id") == option_id else None
-    if name is not None:
-        # Another label can be another option, or the same option with its label in the history.
-        return True if _word(recorded.get("name")) == _word(name) else None
-    return _word(recorded.get("type")) == _word(option_type) if _word(recorded.get("type")) else None
+    if option is None:
+        return _word(recorded.get("type")) == _word(option_type) if _word(recorded.get("type")) else None
+    match = matched_by(recorded, option=option)
+    listed, _ = matching_options(_rows(recorded.get("options")), option=option)
+    if match == "label":
+        return True
+    # Another label may be another option, or the same one as the history words it.
+    if listed == "label" or (match is None and (listed is None or recorded.get("id") is None)):
+        return None
+    return match == "id"
 
 
 @documented_form()
@@ -527,8 +536,8 @@ def recorded_in_history(history: Json, step_occurrence_id: str, user_id: str) ->
     """
     Return a user's response to a current or past step occurrence, from the instance's history.
 
-    :return: As :func:`recorded_response`, with ``response_id``; the option's id is known only if the event lists the
-        options and exactly one of them has the label.
+    :return: As :func:`recorded_response`, with ``response_id`` and the ``options`` that the event lists; the option's
+        id is known only where one of these, and no other, has the label.
     """
     for event in events_of(history):
         step = _details(event)
@@ -537,15 +546,17 @@ def recorded_in_history(history: Json, step_occurrence_id: str, user_id: str) ->
         for response in _rows(step.get("responses")):
             if response.get("responded_at") and _id(response) == user_id:
                 label, kind = response.get("response"), response.get("response_type")
+                options = response_options(step)
                 ids = [
                     option["id"]
-                    for option in response_options(step)
+                    for option in options
                     if _word(option["name"]) == _word(label) and _word(kind) in ("", _word(option["type"]))
                 ]
                 return {
                     "step": step.get("name"),
                     "id": ids[0] if len(ids) == 1 else None,
-                    "response_id": None if response.get("response_id") is None else str(response["response_id"]),
+                    "response_id": str_id(response.get("response_id")),
+                    "options": options,
                     "name": label,
                     "type": kind,
                     "comment": response.get("comment"),
@@ -569,22 +580,33 @@ def step_in_history(history: Json, step_occurrence_id: str) -> Json | None:
     return next((step for step in steps if _id(step) == step_occurrence_id), None)
 
 
-def people_ids(people: Iterable[Json], requested: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+def people_ids(people: Iterable[Json], desired: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
     """
-    Find people by login, in any case, or by id.
+    Find possible assignees by their login or e-mail address, in any case, or by their id.
 
-    :param people: ``{id, login, ...}`` of each person.
-    :param requested: Logins and ids.
-    :return: The ids by login or id, and the logins and ids that were not found.
+    :param people: ``{id, login, ...}`` of each.
+    :param desired: Logins, e-mail addresses and ids.
+    :return: The id of each that was found, and why each of the others was not; where several people have a login, with
+        the candidates.
     """
-    ids: dict[str, str] = {}
+    ids: dict[str, dict[str, str]] = {}
     for person in people:
-        ids[str(person.get("id"))] = str(person.get("id"))
-        if person.get("login"):
-            ids[str(person["login"]).casefold()] = str(person.get("id"))
-    requested = list(dict.fromkeys(requested))
-    found = {login: ids[login.casefold()] for login in requested if login.casefold() in ids}
-    return found, [login for login in requested if login not in found]
+        person_id = str(person.get("id"))
+        for key in ("id", "login", "email_address", "email"):
+            if person.get(key):
+                described = f"{person.get('name') or person.get('login')} (id {person_id})"
+                ids.setdefault(str(person[key]).casefold(), {})[person_id] = described
+    found: dict[str, str] = {}
+    rejected: dict[str, str] = {}
+    for user in dict.fromkeys(desired):
+        candidates = ids.get(user.casefold(), {})
+        if len(candidates) == 1:
+            found[user] = next(iter(candidates))
+        elif candidates:
+            rejected[user] = f"is ambiguous: give the id of one of {', '.join(candidates.values())}"
+        else:
+            rejected[user] = "is not a possible assignee of the tool"
+    return found, rejected
 
 
 def idempotency_token(*parts: Any) -> str:

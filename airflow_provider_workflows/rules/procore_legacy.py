@@ -34,17 +34,21 @@ def str_ids(response: Any) -> Any:
 
 
 @documented_form()
-def users_named(users: Iterable[Json], login: str) -> list[str]:
+def users_named(users: Iterable[Json], login: str) -> dict[str, str]:
     """
-    Return the login information ids of the users with a login or e-mail address, in any case.
+    Return the users that have a login or e-mail address, in any case: a description of each by its id.
 
     :param users: Rows of a company's users, ids as text. Their ``id`` is the login information id, unless a row has a
         separate one.
     :param login: The login or e-mail address.
     """
-    name = login.casefold()
-    named = (user for user in users if name in (str(user.get(key)).casefold() for key in ("login", "email_address")))
-    return list(dict.fromkeys(str(user.get("login_information_id") or user["id"]) for user in named))
+    found: dict[str, str] = {}
+    for user in users:
+        names = [str(user[key]) for key in ("login", "email_address") if user.get(key)]
+        if login.casefold() in map(str.casefold, names):
+            user_id = str(user.get("login_information_id") or user["id"])
+            found.setdefault(user_id, f"{user.get('name') or names[0]} ({names[0]}, id {user_id})")
+    return found
 
 
 @documented_form()

@@ -68,9 +68,9 @@ def desired_group_for(
     if not is_role_group(found):
         desired_group.reason = f"its type is {found.get('type')!r}, but only role groups can be changed"
         return desired_group
-    ids, unknown = people_ids(possible, people)
+    ids, rejected = people_ids(possible, people)
     desired_group.ids = list(dict.fromkeys(ids.values()))
-    desired_group.rejected = [{"who": who, "reason": "is not a possible assignee of the tool"} for who in unknown]
+    desired_group.rejected = [{"who": who, "reason": reason} for who, reason in rejected.items()]
     if replace and desired_group.rejected:
         desired_group.reason = "not changed, because some desired members are not possible assignees"
     elif replace and not desired_group.ids and not allow_empty:

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.links.procore import ProcoreItemLink
+from airflow_provider_workflows.operators.procore.item import ItemParameters, check_tools_and_projects
 from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
 from airflow_provider_workflows.rules.parameters import (
     as_list,
     check_given,
     check_required,
-    require_exactly_one,
     str_id,
 )
 from airflow_provider_workflows.rules.procore import ENDED_STATES, STATES
@@ -66,7 +66,7 @@ class ProcoreSensor(ProcoreConnectionSensor):
         return ProcoreHook(self.procore_conn_id, company_id=self.company_id)
 
 
-class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
+class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
     """
     Wait until a workflow instance is in a given state, or has reached or completed a given step.
 
@@ -114,10 +114,7 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
         "procore_conn_id",
         "company_id",
         "project_id",
-        "instance_id",
-        "tool_type",
-        "tool_subtype",
-        "item_id",
+        *ItemParameters.ITEM_FIELDS,
         "step_reached",
         "step_answered",
         "after",
@@ -126,10 +123,6 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
     def __init__(
         self,
         *,
-        instance_id: str | int | None = None,
-        tool_type: str | None = None,
-        tool_subtype: str | int | None = None,
-        item_id: str | int | None = None,
         project_id: str | int | None = None,
         until: Collection[str] | None = None,
         fail_on: Collection[str] = (),
@@ -140,10 +133,6 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.instance_id = instance_id
-        self.tool_type = tool_type
-        self.tool_subtype = tool_subtype
-        self.item_id = item_id
         self.project_id = project_id
         self.until = until
         self.fail_on = fail_on
@@ -153,10 +142,7 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
         self.after = after
 
     def build_trigger(self) -> ProcoreInstanceWaitTrigger:
-        require_exactly_one(instance_id=self.instance_id, item_id=self.item_id)
-        if self.item_id is not None:
-            check_required(tool_type=self.tool_type)
-        check_given(self, "project_id", "tool_type", "tool_subtype")
+        self.check_instance()
         return ProcoreInstanceWaitTrigger(
             **self.trigger_arguments(),
             overdue_watch=self.overdue_watch_argument(),
@@ -223,8 +209,8 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
     :param tool_type: Tool to search, or a list of them (templated).
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
     :param project_id: Project to search, ``company``, or a list of them; default: the level of the tool (templated).
-    :param user_id: Login or login information id of the user whose response is requested; default: the connection's
-        user (templated).
+    :param user: Login, e-mail address or id of the user whose response is requested; default: the connection's user
+        (templated).
     """
 
     returns_mapping = False
@@ -234,7 +220,7 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
         "project_id",
         "tool_type",
         "tool_subtype",
-        "user_id",
+        "user",
     )
 
     def __init__(
@@ -243,34 +229,25 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
         tool_type: str | Sequence[str],
         tool_subtype: str | int | None = None,
         project_id: str | int | Sequence[str | int] | None = None,
-        user_id: str | int | None = None,
+        user: str | int | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.tool_type = tool_type
         self.tool_subtype = tool_subtype
         self.project_id = project_id
-        self.user_id = user_id
+        self.user = user
         self._last_trigger: ProcoreResponseRequestedWaitTrigger | None = None  # in poke mode
 
     def build_trigger(self) -> ProcoreResponseRequestedWaitTrigger:
-        tool_types, projects = as_list(self.tool_type), as_list(self.project_id)
-        if not tool_types:
-            raise ConfigurationError("tool_type must name at least one tool; got none.")
-        for tool in tool_types:
-            check_required(tool_type=tool)
-        if not projects:
-            raise ConfigurationError("project_id must name at least one project; got none.")
-        for project in projects:
-            if project is not None:
-                check_required(project_id=project)
-        check_given(self, "tool_subtype", "user_id")
+        check_tools_and_projects(self.tool_type, self.project_id)
+        check_given(self, "tool_subtype", "user")
         trigger = ProcoreResponseRequestedWaitTrigger(
             **self.trigger_arguments(),
-            tool_types=[str(tool) for tool in tool_types],
+            tool_types=[str(tool) for tool in as_list(self.tool_type)],
             tool_subtype=str_id(self.tool_subtype),
-            project_ids=[str_id(project) for project in projects],
-            user_id=str_id(self.user_id),
+            project_ids=[str_id(project) for project in as_list(self.project_id)],
+            user=str_id(self.user),
         )
         if self._last_trigger is not None:
             trigger.continue_from(self._last_trigger)

@@ -242,25 +242,25 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
 
     :param tool_types: Tools to search.
     :param project_ids: Projects to search; ``[None]`` for the level of each tool.
-    :param user_id: Login or login information id of the user, or None for the connection's user.
+    :param user: Login, e-mail address or id of the user, or None for the connection's user.
     :param tool_subtype: Subtype of the tools, or None.
     """
 
-    own = ("tool_types", "project_ids", "user_id", "tool_subtype")
+    own = ("tool_types", "project_ids", "user", "tool_subtype")
 
     def __init__(
         self,
         *,
         tool_types: list[str],
         project_ids: list[str | None],
-        user_id: str | None,
+        user: str | None,
         tool_subtype: str | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.tool_types = tool_types
         self.project_ids = project_ids
-        self.user_id = user_id
+        self.user = user
         self.tool_subtype = tool_subtype
         self.found: ResponseRequests | None = None
         self._logged_broken: set[str] = set()
@@ -278,7 +278,7 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
     def _query(self) -> ResponseQuery:
         from airflow_provider_workflows.polling.procore import ResponseQuery
 
-        return ResponseQuery(tuple(self.tool_types), tuple(self.project_ids), self.tool_subtype, self.user_id)
+        return ResponseQuery(tuple(self.tool_types), tuple(self.project_ids), self.tool_subtype, self.user)
 
     def snapshot(self, hook: ProcoreHook) -> ResponseRequests:
         from airflow_provider_workflows.polling.procore import DirectCaller, ResponseRequests, run_directly

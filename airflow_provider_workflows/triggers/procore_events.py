@@ -87,7 +87,7 @@ class ProcoreResponseRequestedTrigger(ProcoreEventTrigger):
     :param company_id: Company; default: the company of the connection.
     :param project_id: Project or several, ``company`` for the company level; default: the level of each tool.
     :param tool_subtype: Subtype of the tools; needed for correspondence.
-    :param user_id: Login, e-mail address or login information id of the user; default: the connection's user.
+    :param user: Login, e-mail address or id of the user; default: the connection's user.
     :param poll_interval: Seconds, or a timedelta, between two polls; default: ``[workflows] poke_interval``, else 60.
     :param asset: Name of the asset; needed where several assets have the same watcher.
     :param queue: Queue of the triggerers that may poll (Airflow 3.4+); default: any triggerer.
@@ -96,20 +96,20 @@ class ProcoreResponseRequestedTrigger(ProcoreEventTrigger):
 
     event = "response_requested"
     emits_backlog = True
-    own = (*ProcoreEventTrigger.own, "user_id")
+    own = (*ProcoreEventTrigger.own, "user")
 
-    def __init__(self, *, user_id: str | int | None = None, **kwargs: Any):
+    def __init__(self, *, user: str | int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.user_id = constant("user_id", user_id)
+        self.user = constant("user", user)
 
     def scope(self) -> PollScope:
-        return RequestsScope(*self.place, user_id=self.user_id)
+        return RequestsScope(*self.place, user=self.user)
 
     def where(self, outcome: Requested) -> dict[str, Any]:
         return {**super().where(outcome), "user_id": outcome.user_id}
 
     def watched(self) -> tuple[Any, ...]:
-        return (*super().watched(), self.user_id)
+        return (*super().watched(), self.user)
 
     def news(self, emitted: Emitted, outcome: Requested, *, is_first: bool) -> tuple[Emitted, list[dict[str, Any]]]:
         return events.new_requests(emitted, outcome, is_first=is_first, limit=MAX_FACTS)

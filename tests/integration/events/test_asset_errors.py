@@ -37,7 +37,7 @@ def refusal(build, *args, **kwargs) -> str:
         ({"poll_interval": 0}, "poll_interval must be a number of seconds above 0, or a timedelta; got 0."),
         ({"procore_conn_id": None}, "procore_conn_id is missing or was rendered empty."),
         ({"tool_type": []}, "tool_type must name at least one tool; got none."),
-        ({"user_id": ""}, "user_id is missing or was rendered empty."),
+        ({"user": ""}, "user is missing or was rendered empty."),
     ],
     ids=str,
 )

@@ -34,7 +34,7 @@ def watcher(asset):
 
 
 def test_an_asset_for_requests():
-    asset = procore_asset("orders to approve", tool_type=TOOL, project_id=1001, user_id="us@example.com")
+    asset = procore_asset("orders to approve", tool_type=TOOL, project_id=1001, user="us@example.com")
 
     assert asset.uri == "procore://procore_default/response_requested/orders%20to%20approve"
     assert isinstance(watcher(asset), ProcoreResponseRequestedTrigger)
@@ -46,7 +46,7 @@ def test_an_asset_for_requests():
         "project_id": ["1001"],
         "tool_type": [TOOL],
         "tool_subtype": None,
-        "user_id": "us@example.com",
+        "user": "us@example.com",
         "poll_interval": 1.0,  # of [workflows] poke_interval
         "asset": "orders to approve",
     }
@@ -171,7 +171,7 @@ def test_watcher_survives_a_round_trip_through_the_database(asset):
         ({"tool_type": None}, "tool_type"),
         ({"tool_type": ""}, "tool_type"),
         ({"tool_type": "{{ params.tool }}"}, "tool_type is a template"),
-        ({"user_id": "{{ var.value.us }}"}, "user_id is a template"),
+        ({"user": "{{ var.value.us }}"}, "user is a template"),
         ({"company_id": ...}, "company_id"),
         ({"project_id": [datetime(2026, 1, 1)]}, "project_id"),
         ({"procore_conn_id": None}, "procore_conn_id"),
@@ -180,7 +180,7 @@ def test_watcher_survives_a_round_trip_through_the_database(asset):
         ({"poll_interval": "60"}, "poll_interval"),
         ({"poll_interval": float("nan")}, "poll_interval"),
         ({"states": "complete"}, "states does not go with"),
-        ({"event": "instance_changed", "user_id": "1"}, "user_id does not go with"),
+        ({"event": "instance_changed", "user": "1"}, "user does not go with"),
         ({"event": "instance_changed", "states": "completed"}, "states"),
         ({"event": "instance_changed", "changes": ["begun"]}, "changes"),
         ({"name": ""}, "name"),

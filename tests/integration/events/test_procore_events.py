@@ -166,7 +166,7 @@ def test_a_user_can_be_named_by_login(run, emulator):
     answer(emulator, US, "Approve")
 
     async def scenario(triggerer):
-        triggerer.watch(requested(user_id=DIRECTOR))
+        triggerer.watch(requested(user=DIRECTOR))
         await triggerer.until(lambda: triggerer.payloads)
 
     (_, payload), *_ = run(scenario).payloads

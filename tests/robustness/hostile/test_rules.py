@@ -126,7 +126,7 @@ READINGS = [
     Reading(HISTORY, v2.is_recorded_option, lambda h: v2.is_recorded_option(
         v2.recorded_in_history(row(h), STEP, USER) or {}, {"id": "1", "name": "Approve", "type": "x", "others": []})),
     Reading(HISTORY, v2.is_recorded_response, lambda h: v2.is_recorded_response(
-        v2.recorded_in_history(row(h), STEP, USER) or {}, name="Approve")),
+        v2.recorded_in_history(row(h), STEP, USER) or {}, option="Approve")),
     Reading(LIST, v2.matches_filters, lambda i: [
         v2.matches_filters(one, tool_type="po", tool_subtype="1", item_id="5001", active=True)
         for one in rows(i)]),
@@ -145,10 +145,12 @@ READINGS = [
     Reading(INSTANCE, v2.assignee_ids, lambda i: v2.assignee_ids(v2.current_step(row(i)) or {})),
     Reading(INSTANCE, v2.recorded_response, lambda i: v2.recorded_response(row(i), STEP, USER)),
     Reading(INSTANCE, v2.choose_option, lambda i: v2.choose_option(
-        v2.response_options(v2.current_step(row(i)) or {}), name="Approve")),
-    Reading(INSTANCE, v2.option_fits, lambda i: [
-        v2.option_fits(option, option_type="approve")
+        v2.response_options(v2.current_step(row(i)) or {}), option="Approve")),
+    Reading(INSTANCE, v2.matched_by, lambda i: [
+        v2.matched_by(option, option_type="approve")
         for option in v2.response_options(v2.current_step(row(i)) or {})]),
+    Reading(INSTANCE, v2.matching_options, lambda i: v2.matching_options(
+        v2.response_options(v2.current_step(row(i)) or {}), option="1")),
     Reading(INSTANCE, v2.matches_filters, lambda i: v2.matches_filters(
         row(i), tool_type="purchase_order_contract", tool_subtype="1", item_id="5001", active=True)),
     Reading(INSTANCE, v2.same_tool, lambda i: v2.same_tool(row(i).get("tool_type"), "purchase_order_contract")),
@@ -158,7 +160,7 @@ READINGS = [
         v2.is_recorded_option(recorded, {"id": "1", "name": "Approve", "type": "approve"})
         for recorded in [v2.recorded_in_history(row(h), STEP, USER)] if recorded]),
     Reading(HISTORY, v2.is_recorded_response, lambda h: [
-        v2.is_recorded_response(recorded, name="Approve")
+        v2.is_recorded_response(recorded, option="Approve")
         for recorded in [v2.recorded_in_history(row(h), STEP, USER)] if recorded]),
     Reading(PEOPLE, v2.people_ids, lambda p: v2.people_ids(rows(p), ["dana@example.com", USER])),
     Reading(OPERATION, v2_operations.describe_operation, lambda o: v2_operations.describe_operation(row(o))),

@@ -450,7 +450,10 @@ def test_a_login_information_id_of_its_own_beats_the_id(hook, requests_mock):
 
 @pytest.mark.parametrize(
     ("users", "problem"),
-    [([], "no user visible to the connection's user has"), ([RITA, {**RITA, "id": 5}], "users 90003, 5 all have")],
+    [
+        ([], "no user visible to the connection's user has"),
+        ([RITA, {**RITA, "id": 5}], r"2 users have .*\(rita@example.com, id 90003\), .*id 5\)"),
+    ],
 )
 def test_login_that_fits_none_or_several_is_an_error_with_advice(hook, requests_mock, users, problem):
     requests_mock.get(f"{URL}/me", json=ME)
@@ -458,3 +461,8 @@ def test_login_that_fits_none_or_several_is_an_error_with_advice(hook, requests_
 
     with pytest.raises(ConfigurationError, match=f"performed_by: {problem}.*Give the user's login information id"):
         hook.find_user_id("rita@example.com", parameter="performed_by")
+
+
+def test_id_of_a_user_is_returned_without_a_search(hook, requests_mock):
+    assert hook.find_user_id(" 90003 ") == "90003"
+    assert requests_mock.call_count == 0

@@ -200,7 +200,7 @@ def test_many_scopes_of_one_connection_share_four_sockets(emulator, waiting, mon
 
 
 def requested(**more):
-    usual = {"procore_conn_id": "procore_default", "company_id": None, "tool_subtype": None, "user_id": None}
+    usual = {"procore_conn_id": "procore_default", "company_id": None, "tool_subtype": None, "user": None}
     place = {"tool_types": ["purchase_order_contract"], "project_ids": ["1001"]}
     return ProcoreResponseRequestedWaitTrigger(
         **{**usual, **place, "poll_interval": INTERVAL, "deadline": None, **more}
@@ -217,7 +217,7 @@ def test_equal_waits_share_one_list_and_read_what_has_changed(emulator, waiting)
         )
 
     async def scenario(waits):
-        waits.begin(*(requested(user_id="dana@example.com", tool_types=["generic_tool_item"]) for _ in range(30)))
+        waits.begin(*(requested(user="dana@example.com", tool_types=["generic_tool_item"]) for _ in range(30)))
         return [await waits.poll() for _ in range(3)], waits.statuses()
 
     polls, statuses = waiting(scenario)

@@ -269,7 +269,7 @@ def test_poll_of_many_requests_completes_within_the_rate_limit(emulator, clock, 
         company_id=None,
         tool_types=[TOOL],
         project_ids=["1001"],
-        user_id=None,
+        user=None,
         poll_interval=60.0,
         deadline=clock.deadline(3600),
     )

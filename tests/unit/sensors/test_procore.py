@@ -401,7 +401,7 @@ def test_trigger_finds_a_request_that_comes_later(emulator, store):
 
 
 def test_request_to_another_user_is_found_over_tools_and_projects(emulator, store):
-    sensor = requested_sensor(user_id=90004, tool_type=[TOOL, "generic_tool_item"], project_id=["1001"])
+    sensor = requested_sensor(user=90004, tool_type=[TOOL, "generic_tool_item"], project_id=["1001"])
     assert sensor.poke({"task_state_store": store}) is False
     answer(emulator, "Approve")
 
@@ -610,7 +610,7 @@ def test_a_bad_parameter_of_a_step_is_named_before_anything_is_sent(emulator, pa
         ({"tool_type": [TOOL, ""]}, "tool_type"),
         ({"project_id": []}, "project_id"),
         ({"project_id": ["1001", "None"]}, "project_id"),
-        ({"user_id": ""}, "user_id"),
+        ({"user": ""}, "user"),
         ({"tool_subtype": ""}, "tool_subtype"),
     ],
 )
@@ -713,11 +713,11 @@ def test_an_instance_that_is_listed_under_two_names_is_one_request(emulator, sto
 def test_request_to_another_user_is_found_by_login(emulator, store):
     approve_ours(emulator)
 
-    found = requested_sensor(user_id="dana@example.com").execute({"task_state_store": store})
+    found = requested_sensor(user="dana@example.com").execute({"task_state_store": store})
 
     assert [request["step"] for request in found] == ["Director Approval"]
-    with pytest.raises(ConfigurationError, match="user_id: no user .* 'nobody@example.com'"):
-        requested_sensor(user_id="nobody@example.com").execute({"task_state_store": store})
+    with pytest.raises(ConfigurationError, match="user: no user .* 'nobody@example.com'"):
+        requested_sensor(user="nobody@example.com").execute({"task_state_store": store})
 
 
 def approve_ours(emulator) -> None:
