@@ -30,7 +30,7 @@ from airflow_provider_workflows.operators.workflowsoft import (
     WorkflowsoftUpdateFieldsOperator,
 )
 from tests.support.killed import Killed
-from tests.unit.rules.test_workflowsoft import any_decimal, any_moment
+from tests.unit.rules.test_workflowsoft_fields import any_decimal, any_moment
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
 
