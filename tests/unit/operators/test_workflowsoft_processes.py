@@ -143,8 +143,8 @@ def test_a_doubt_about_a_process_names_its_correlation(emulator, store):
     [
         ({"fields": {"a": float("nan")}}, "'a' must be text, a finite number.*got float nan"),
         ({"fields": {"a": Decimal("Infinity")}}, "'a' must be text, a finite number.*got Decimal"),
-        ({"fields": {"a": {"b": [datetime(2026, 1, 1)]}}}, "'a' takes .* a datetime with a time zone.*got datetime"),
-        ({"fields": {"a": object()}}, "'a' takes .*got object"),
+        ({"fields": {"a": {"b": [datetime(2026, 1, 1)]}}}, "'a' must be .* a datetime with a time zone.*got datetime"),
+        ({"fields": {"a": object()}}, "'a' must be .*got object"),
         ({"fields": "text"}, "fields must be a mapping"),
         ({"fields": ["a"]}, "fields must be a mapping"),
         ({"fields": {"": 1}}, "fields must be a mapping"),
