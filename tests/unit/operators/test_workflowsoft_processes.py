@@ -625,7 +625,7 @@ def test_files_are_sent_as_they_are(emulator, store):
 
     first, second = (write["body"] for write in writes(emulator))
     assert (first["Files"], "Files" in second) == (files, False)
-    with pytest.raises(ConfigurationError, match="'files' takes"):
+    with pytest.raises(ConfigurationError, match="'files' must be"):
         run(create(files={1, 2}), type(store)())
 
 
