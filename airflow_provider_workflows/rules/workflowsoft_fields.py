@@ -320,29 +320,29 @@ def plan_update(fields: Iterable[Field], desired: Mapping[str, Any], *, allow_un
 def _same(field: Field, encoded: Any) -> bool:
     if field.unreadable:
         return False
-    held = None if field.value is None else encode(field, field.value)
-    if field.kind == "single" and held is not None and encoded is not None:
-        return f"{held:.7g}" == f"{encoded:.7g}"  # the server does not store more digits
-    if field.kind == "string" and (held or None) == (encoded or None):  # "" and None both mean empty
+    current = None if field.value is None else encode(field, field.value)
+    if field.kind == "single" and current is not None and encoded is not None:
+        return f"{current:.7g}" == f"{encoded:.7g}"  # the server does not store more digits
+    if field.kind == "string" and (current or None) == (encoded or None):  # "" and None both mean empty
         return True
-    return _alike(held, encoded) or _is_same_option(field, held, encoded)
+    return _alike(current, encoded) or _is_same_option(field, current, encoded)
 
 
-def _is_same_option(field: Field, held: Any, encoded: Any) -> bool:
+def _is_same_option(field: Field, current: Any, encoded: Any) -> bool:
     """Return whether both values mean the same single option, which the server may show by another of its names."""
-    if held is None or encoded is None:
+    if current is None or encoded is None:
         return False
     places = _choices(field, encoded)
-    return len(places) == 1 and places == _choices(field, held)
+    return len(places) == 1 and places == _choices(field, current)
 
 
-def _alike(held: Any, desired: Any) -> bool:
+def _alike(current: Any, desired: Any) -> bool:
     """Return whether two JSON values are equal; unlike Python, JSON distinguishes 1 and true."""
-    if isinstance(held, Mapping) and isinstance(desired, Mapping):
-        return held.keys() == desired.keys() and all(_alike(held[name], desired[name]) for name in held)
-    if isinstance(held, list) and isinstance(desired, list):
-        return len(held) == len(desired) and all(map(_alike, held, desired))
-    return bool(held == desired) and isinstance(held, bool) == isinstance(desired, bool)
+    if isinstance(current, Mapping) and isinstance(desired, Mapping):
+        return current.keys() == desired.keys() and all(_alike(current[name], desired[name]) for name in current)
+    if isinstance(current, list) and isinstance(desired, list):
+        return len(current) == len(desired) and all(map(_alike, current, desired))
+    return bool(current == desired) and isinstance(current, bool) == isinstance(desired, bool)
 
 
 def _check_option(field: Field, encoded: Any) -> None:
@@ -366,17 +366,17 @@ def compare_write(
     :param values: The written JSON values by key.
     :param normalized: Accept values that the server has normalized.
     """
-    was, held = ({field.key: field for field in fields} for fields in (before, after))
+    was, current = ({field.key: field for field in fields} for fields in (before, after))
     wrong: list[str] = []
     accepted: list[str] = []
     others, emptied, computed = [], [], []
     for key, value in values.items():
-        field = held.get(key)
+        field = current.get(key)
         if field is None or not _same(field, value):
             is_normal = field is not None and normalized and _is_normalized(field, value)
             (accepted if is_normal else wrong).append(_instead(field, key, f"sent {short(value)}"))
     for key, field in was.items():
-        now = held.get(key)
+        now = current.get(key)
         if key in values or (now is not None and _unchanged(field, now)):
             continue
         shown = _instead(now, str(field), f"before {_shown(field)}")
@@ -386,7 +386,7 @@ def compare_write(
         others.append(shown)
         if not field.is_empty and (now is None or now.is_empty):
             emptied.append(key)
-    is_untouched = all(key in held and key in was and _unchanged(was[key], held[key]) for key in values)
+    is_untouched = all(key in current and key in was and _unchanged(was[key], current[key]) for key in values)
     return WriteComparison(wrong, accepted, others, emptied, computed, is_untouched)
 
 
@@ -576,10 +576,10 @@ def _encoded_option(field: Field, value: Any) -> Any:
         return value
 
 
-def _restored(held: Any, desired: Any) -> Any:
+def _restored(current: Any, desired: Any) -> Any:
     """Return JSON with unchanged numbers restored, because XCom stores exact numbers as text."""
-    if isinstance(held, Mapping) and isinstance(desired, Mapping):
-        return {name: _restored(held.get(name), item) for name, item in desired.items()}
-    if isinstance(held, list) and isinstance(desired, list) and len(held) == len(desired):
-        return [_restored(*pair) for pair in zip(held, desired, strict=True)]
-    return held if isinstance(held, Decimal) and desired == str(held) else desired
+    if isinstance(current, Mapping) and isinstance(desired, Mapping):
+        return {name: _restored(current.get(name), item) for name, item in desired.items()}
+    if isinstance(current, list) and isinstance(desired, list) and len(current) == len(desired):
+        return [_restored(*pair) for pair in zip(current, desired, strict=True)]
+    return current if isinstance(current, Decimal) and desired == str(current) else desired

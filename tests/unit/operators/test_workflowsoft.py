@@ -30,7 +30,7 @@ from airflow_provider_workflows.operators.workflowsoft import (
     WorkflowsoftUpdateFieldsOperator,
 )
 from tests.support.killed import Killed
-from tests.unit.rules.test_workflowsoft import any_decimal, any_moment
+from tests.unit.rules.test_workflowsoft_fields import any_decimal, any_moment
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
 
@@ -511,7 +511,7 @@ def test_the_servers_own_words_are_shown_when_it_rejects(emulator, ready_id, sta
         ("Venue", "must be a mapping"),
         ({"Venu": "x"}, "no field 'Venu'. Candidates: 'Event name'"),
         ({"Requested by": "me"}, "read-only in Workflowsoft: 'Requested by'"),
-        ({"Event exists": "yes"}, "'Event exists' .* takes True or False; got str"),
+        ({"Event exists": "yes"}, "'Event exists' .* must be True or False; got str"),
         ({"Event start": "2021-08-24T21:00:00"}, "'Event start' .* with a time zone"),
         ({"Event duration": 0.5}, "'Event duration' .*a float is not exact"),
     ],

@@ -143,8 +143,8 @@ def test_a_doubt_about_a_process_names_its_correlation(emulator, store):
     [
         ({"fields": {"a": float("nan")}}, "'a' must be text, a finite number.*got float nan"),
         ({"fields": {"a": Decimal("Infinity")}}, "'a' must be text, a finite number.*got Decimal"),
-        ({"fields": {"a": {"b": [datetime(2026, 1, 1)]}}}, "'a' takes .* a datetime with a time zone.*got datetime"),
-        ({"fields": {"a": object()}}, "'a' takes .*got object"),
+        ({"fields": {"a": {"b": [datetime(2026, 1, 1)]}}}, "'a' must be .* a datetime with a time zone.*got datetime"),
+        ({"fields": {"a": object()}}, "'a' must be .*got object"),
         ({"fields": "text"}, "fields must be a mapping"),
         ({"fields": ["a"]}, "fields must be a mapping"),
         ({"fields": {"": 1}}, "fields must be a mapping"),
@@ -625,7 +625,7 @@ def test_files_are_sent_as_they_are(emulator, store):
 
     first, second = (write["body"] for write in writes(emulator))
     assert (first["Files"], "Files" in second) == (files, False)
-    with pytest.raises(ConfigurationError, match="'files' takes"):
+    with pytest.raises(ConfigurationError, match="'files' must be"):
         run(create(files={1, 2}), type(store)())
 
 
