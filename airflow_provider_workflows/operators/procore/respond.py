@@ -107,9 +107,9 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
     recorded succeeds without sending. A cleared task decides again: it may respond to a later occurrence.
 
     Returns ``{instance_id, item_id, project_id, step, step_occurrence_id, option, option_id, type, matched_by, comment,
-    user_id, already_recorded, confirmed}``, or None with ``on_step_moved="succeed"``. ``matched_by`` says what of the
-    option matched: ``label``, ``id`` or ``type``. ``already_recorded`` is False where this try has sent the response
-    and Procore accepted it. It does not pick a winner: if two tasks send the same response at the same moment, both
+    user_id, already_recorded, confirmed}``, or None with ``on_step_moved="succeed"``. ``matched_by`` says
+    how the option was found: ``label``, ``id`` or ``type``. ``already_recorded`` is False where this try has sent the
+    response and Procore accepted it. It does not pick a winner: if two tasks send the same response at the same moment, both
     may return False. ``confirmed`` is False where Procore accepted the response (204), but the record does not show
     it, as far as the user may read it.
 
