@@ -109,9 +109,9 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
     Returns ``{instance_id, item_id, project_id, step, step_occurrence_id, option, option_id, type, matched_by, comment,
     user_id, already_recorded, confirmed}``, or None with ``on_step_moved="succeed"``. ``matched_by`` says
     how the option was found: ``label``, ``id`` or ``type``. ``already_recorded`` is False where this try has sent the
-    response and Procore accepted it. It does not pick a winner: if two tasks send the same response at the same moment, both
-    may return False. ``confirmed`` is False where Procore accepted the response (204), but the record does not show
-    it, as far as the user may read it.
+    response and Procore accepted it. It does not pick a winner: if two tasks send the same response at the same moment,
+    both may return False. ``confirmed`` is False where Procore accepted the response (204), but the record does not
+    show it, as far as the user may read it.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
