@@ -430,12 +430,19 @@ def choose_option(
     if len(matching) == 1:
         others = [other for other in options if other is not matching[0]]
         return {**matching[0], "matched_by": matched_by, "others": others}
-    problem = f"is the {matched_by} of several options of" if matching else "matches no option of"
-    candidates = ", ".join(f"{o['name']!r} (id {o['id']}, type {o['type']})" for o in matching or options) or "none"
+    parameter, value = ("option_type", option_type) if option is None else ("option", option)
+    if matching:
+        raise ConfigurationError(
+            f"{parameter} {value!r} is the {matched_by} of several options of this step. Give the id of one of them: "
+            f"{_candidates(matching)}."
+        )
     raise ConfigurationError(
-        f"{'option' if option_type is None else 'option_type'} {option or option_type!r} {problem} this step. "
-        f"{'Give the id of one of them' if matching else 'Options'}: {candidates}."
+        f"{parameter} {value!r} matches no option of this step. Options: {_candidates(options) or 'none'}."
     )
+
+
+def _candidates(options: Iterable[Json]) -> str:
+    return ", ".join(f"{each['name']!r} (id {each['id']}, type {each['type']})" for each in options)
 
 
 def matching_options(

@@ -40,7 +40,7 @@ Read = TypeVar("Read")
 ON_STEP_MOVED = ("fail", "skip", "succeed")
 ON_ACTIVE_INSTANCE = ("adopt", "fail")
 # The outcome of a change that was sent, as the task state store holds it for later tries of the task.
-UNKNOWN, TAKEN, SERVER_FAILED, NOT_TAKEN, DONE = "unknown", "taken", "server failed", "not taken", "done"
+UNKNOWN, ACCEPTED, SERVER_FAILED, NOT_ACCEPTED, DONE = "unknown", "accepted", "server failed", "not accepted", "done"
 # Statuses of a response to a step that has moved on; Procore does not document which of them it sends.
 PERHAPS_MOVED = (404, 409, 410, 422)
 # Rejections: the change was not made, unless another user or task made it first.
@@ -218,7 +218,7 @@ class ProcoreInstanceOperator(ItemParameters, ProcoreOperator):
             raise AirflowSkipException(message)
 
 
-def where_it_stands(instance: Mapping[str, Any]) -> str:
+def current_position(instance: Mapping[str, Any]) -> str:
     """Return the current step of an instance, with its occurrence, as part of a log line."""
     step = rules.current_step(instance)
     return "" if step is None else f" at step {step.get('name')!r} (occurrence {step['id']})"

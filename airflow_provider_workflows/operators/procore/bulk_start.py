@@ -252,8 +252,8 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         self._find_unresolved(list(journal["unresolved"]), journal)
         done = self._done(journal)
         again = [[item for item in chunk if item["item_id"] not in done] for chunk in lost]
-        taken = [item for order in journal["orders"].values() for item in order["items"]]
-        elsewhere = done | {item["item_id"] for chunk in [taken, *lost] for item in chunk}
+        ordered = [item for order in journal["orders"].values() for item in order["items"]]
+        elsewhere = done | {item["item_id"] for chunk in [ordered, *lost] for item in chunk}
         left = [item for item in items if item["item_id"] not in elsewhere]
         return [*filter(None, again), *_chunks(left, self.chunk_size)]
 

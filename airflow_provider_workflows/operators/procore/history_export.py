@@ -108,7 +108,7 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
             "watermark": rules.watermark(since, latest, self.started_at(), timedelta(seconds=overlap)),
         }
         if is_suspicious:
-            self._warn_of_nothing(paths, tables.stored)
+            self._warn_no_rows(paths, tables.stored)
         written = len(paths) - len(tables.stored)
         self._report(result, f"{written} files with {size} bytes to {folder} in {monotonic() - started:.1f} s")
         return result
@@ -134,7 +134,7 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
     if TYPE_CHECKING:
         hook: Any
 
-    def _warn_of_nothing(self, paths: Mapping[str, str], stored: Sequence[str]) -> None:
+    def _warn_no_rows(self, paths: Mapping[str, str], stored: Sequence[str]) -> None:
         files = ", ".join(paths[table] for table in stored)
         unchanged = f"The files of an earlier run stay: {files}." if stored else "There are no files of earlier runs."
         self.log.warning("Exported no rows at all. %s Set allow_empty=True if this is expected.", unchanged)

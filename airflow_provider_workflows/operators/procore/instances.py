@@ -24,15 +24,15 @@ from airflow_provider_workflows.operators.base import (
     resolve_unknown_outcome,
 )
 from airflow_provider_workflows.operators.procore.base import (
+    ACCEPTED,
     DONE,
-    NOT_TAKEN,
+    NOT_ACCEPTED,
     ON_STEP_MOVED,
     PERHAPS_MOVED,
     REJECTED,
-    TAKEN,
     UNKNOWN,
     ProcoreInstanceOperator,
-    where_it_stands,
+    current_position,
 )
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import as_list, check_choice, check_given, check_required, str_id
@@ -120,7 +120,7 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
             return already_ended, True
         self.log.info(
             "Terminated instance %s (item %s)%s as user %s.",
-            *(instance_id, str_id(before.get("item_id")), where_it_stands(before), user_id),
+            *(instance_id, str_id(before.get("item_id")), current_position(before), user_id),
         )
         return ended, False
 
@@ -210,7 +210,7 @@ class ProcoreRestartInstanceOperator(ProcoreInstanceOperator):
         else:
             self.log.info(
                 "Restarted instance %s (item %s) as instance %s%s as user %s.",
-                *(instance_id, item_id, new["id"], where_it_stands(new), user_id),
+                *(instance_id, item_id, new["id"], current_position(new), user_id),
             )
         return new
 
@@ -307,7 +307,7 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
                 return
         self.log.info(
             "Refreshed instance %s (item %s)%s as user %s.",
-            *(instance_id, str_id(shown.get("item_id")), where_it_stands(shown), user_id),
+            *(instance_id, str_id(shown.get("item_id")), current_position(shown), user_id),
         )
 
     def _history(self, instance_id: str) -> dict[str, Any]:
@@ -398,7 +398,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
         # What this task adds, and the outcome.
         self._journal = Pin(task_state_store(context), "added", None)
         earlier = self._journal.value or {}
-        if earlier.get("outcome") in (UNKNOWN, TAKEN, DONE):
+        if earlier.get("outcome") in (UNKNOWN, ACCEPTED, DONE):
             return self._after_earlier_try(earlier)
         bound = {name: value for name, value in (pin.value or {}).items() if value}
         instance_id = str(bound.get("instance_id") or self.find_instance_id())
@@ -480,13 +480,13 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
                 project_id=self.level,
             )
         except NOTHING_DONE as rejection:
-            self._persist(result, NOT_TAKEN)
+            self._persist(result, NOT_ACCEPTED)
             self._rejected(rejection, result)
             return None
         except WorkflowsError as lost:
             result = self._resolved(lost, result)
         else:
-            self._persist(result, TAKEN)
+            self._persist(result, ACCEPTED)
             result = self._confirmed(result)
         self.log.info(
             "Added %s to step %r of instance %s (item %s) as user %s (occurrence %s).",
@@ -501,7 +501,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
         self.link_to({"id": result["instance_id"], "item_id": result["item_id"], "tool_type": self.tool_type})
         if earlier["outcome"] == UNKNOWN:
             return self._resolved(OutcomeUnknown("An earlier try was interrupted while it added assignees"), result)
-        return self._confirmed(result) if earlier["outcome"] == TAKEN else result
+        return self._confirmed(result) if earlier["outcome"] == ACCEPTED else result
 
     def _resolved(self, lost: WorkflowsError, result: dict[str, Any]) -> dict[str, Any]:
         """Poll until the record shows the assignees that were sent, after the response was lost."""
@@ -516,7 +516,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
         try:
             resolve_unknown_outcome(lost, read, self.confirm_timeout, missing=missing)
         except ServerError:  # and they are no assignees of the step: a retry adds them
-            self._persist(result, NOT_TAKEN)
+            self._persist(result, NOT_ACCEPTED)
             raise
         return self._persist(result, DONE)
 

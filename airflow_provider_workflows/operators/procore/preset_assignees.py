@@ -484,12 +484,12 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         shown: list[dict[str, Any]] = []
         differing: list[str] = []
 
-        def holds() -> bool | None:
+        def is_shown() -> bool | None:
             shown[:] = [self._read(target)]
             differing[:] = self._differences(target, shown[0], after) + rules.losses(shown[0], before)
             return None if differing else True
 
-        if poll_until_found(holds, self.confirm_timeout):
+        if poll_until_found(is_shown, self.confirm_timeout):
             return
         change = "Procore accepted the change" if lost is None else describe(lost).rstrip(".")
         if not shown:

@@ -20,12 +20,12 @@ from airflow_provider_workflows.exceptions import (
 from airflow_provider_workflows.operators.base import Pin, describe, poll_until, resolve_unknown_outcome
 from airflow_provider_workflows.operators.object_storage import AttachedFile, attached_files
 from airflow_provider_workflows.operators.procore.base import (
-    NOT_TAKEN,
+    ACCEPTED,
+    NOT_ACCEPTED,
     ON_STEP_MOVED,
     PERHAPS_MOVED,
     REJECTED,
     SERVER_FAILED,
-    TAKEN,
     UNKNOWN,
     ProcoreInstanceOperator,
 )
@@ -107,11 +107,11 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
     recorded succeeds without sending. A cleared task decides again: it may respond to a later occurrence.
 
     Returns ``{instance_id, item_id, project_id, step, step_occurrence_id, option, option_id, type, matched_by, comment,
-    user_id, already_recorded, confirmed}``, or None with ``on_step_moved="succeed"``. ``matched_by`` says what of the
-    option matched: ``label``, ``id`` or ``type``. ``already_recorded`` is False where this try has sent the response
-    and Procore accepted it. It does not pick a winner: if two tasks send the same response at the same moment, both
-    may return False. ``confirmed`` is False where Procore accepted the response (204), but the record does not show
-    it, as far as the user may read it.
+    user_id, already_recorded, confirmed}``, or None with ``on_step_moved="succeed"``. ``matched_by`` says
+    how the option was found: ``label``, ``id`` or ``type``. ``already_recorded`` is False where this try has sent the
+    response and Procore accepted it. It does not pick a winner: if two tasks send the same response at the same moment,
+    both may return False. ``confirmed`` is False where Procore accepted the response (204), but the record does not
+    show it, as far as the user may read it.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
@@ -182,8 +182,8 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         instance_id = str(bound.get("instance_id") or self.find_instance_id())
         occurrence_id = bound.get("step_occurrence_id")
         outcome = None if occurrence_id is None else self._earlier_choice(occurrence_id).get("outcome")
-        if outcome == TAKEN:
-            return self._taken_before(instance_id, str(occurrence_id))
+        if outcome == ACCEPTED:
+            return self._accepted_before(instance_id, str(occurrence_id))
         is_sent = outcome in (UNKNOWN, SERVER_FAILED)
         if is_sent:
             view = self._view_after_sending(instance_id, str(occurrence_id))
@@ -293,7 +293,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             )
         return view
 
-    def _taken_before(self, instance_id: str, occurrence_id: str) -> dict[str, Any]:
+    def _accepted_before(self, instance_id: str, occurrence_id: str) -> dict[str, Any]:
         """Return the result of a response that Procore accepted from an earlier try, which ended before it returned."""
         view = self._confirmed(instance_id, occurrence_id)
         if view.recorded is not None and self._compare(view)[0] is not None:
@@ -402,7 +402,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             lost = error
             can_be_repeated = True
         if lost is None:
-            self._persist_outcome(chosen, TAKEN)
+            self._persist_outcome(chosen, ACCEPTED)
             view = self._confirmed(instance_id, str(chosen["step_occurrence_id"]))
         else:
             if is_outcome_unknown:  # the unknown outcome is that of the earlier response
@@ -432,7 +432,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             if request is None or (seen and seen[0].is_over):
                 return None
             request()
-            self._persist_outcome(chosen, TAKEN)
+            self._persist_outcome(chosen, ACCEPTED)
             return self._confirmed(instance_id, occurrence_id)
 
         missing = f"the record does not show a response of user {self.hook.user_id} to {where}"
@@ -447,7 +447,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
     ) -> dict[str, Any] | None:
         """End the task after Procore rejected the response: another task responded first, or the step has moved on."""
         if not isinstance(rejection, REJECTED):  # the request was not sent, or not processed
-            self._persist_outcome(chosen, NOT_TAKEN)
+            self._persist_outcome(chosen, NOT_ACCEPTED)
             raise rejection
         view = poll_until(
             partial(self.view, instance_id, str(chosen["step_occurrence_id"])),
@@ -459,7 +459,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         if view.recorded is not None:
             self.log.info("%s But a response is recorded.", describe(rejection))
             return self.already_recorded(view, instance_id)
-        self._persist_outcome(chosen, NOT_TAKEN)
+        self._persist_outcome(chosen, NOT_ACCEPTED)
         if not view.is_over:
             raise rejection
         self.moved(f"{self._over(view, instance_id)} {describe(rejection)}", self.on_step_moved)

@@ -28,7 +28,7 @@ from airflow_provider_workflows.operators.procore.base import (
     ON_ACTIVE_INSTANCE,
     REJECTED,
     ProcoreOperator,
-    where_it_stands,
+    current_position,
 )
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, str_id
@@ -295,7 +295,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
             self.log.info(
                 "Started instance %s of item %s (%s)%s as user %s.",
                 *(instance_id, str_id(self.item_id), self.tool_type),
-                *(where_it_stands(self._created or {}), self.hook.user_id),
+                *(current_position(self._created or {}), self.hook.user_id),
             )
         return instance_id, adopted
 

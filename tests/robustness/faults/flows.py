@@ -286,7 +286,7 @@ def an_hour_passes(emulator: Emulator) -> None:
 
 
 def _responding(kept: Kept) -> bool:
-    return (kept.get("chosen_option") or {}).get("outcome") in ("unknown", "taken")
+    return (kept.get("chosen_option") or {}).get("outcome") in ("unknown", "accepted")
 
 
 def _sent(kept: Kept) -> bool:

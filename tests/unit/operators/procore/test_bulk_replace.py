@@ -171,9 +171,9 @@ def test_a_request_is_stopped_once(emulator):
             {**WHO, "replacement_type": "temporary", "first_day": "2026-02-01", "last_day": "2026-01-01"},
             "last_day is before first_day",
         ),
-        ({**WHO, "replacement_type": "temporary", "first_day": "soon", "last_day": "later"}, "last_day must be a day"),
+        ({**WHO, "replacement_type": "temporary", "first_day": "soon", "last_day": "later"}, "last_day must be a date"),
         ({**WHO, "first_day": "2026-01-01"}, "go with replacement_type='temporary'"),
-        ({**WHO, "tools": [7]}, "tools: give types"),
+        ({**WHO, "tools": [7]}, "tools must be types"),
         ({**WHO, "errors_path": ""}, "errors_path is missing"),
     ],
 )

@@ -319,7 +319,7 @@ def test_list_that_cannot_be_had_is_a_warning(emulator, store, fault, monkeypatc
     result = replace(**WHO, confirm_timeout=0).execute({"task_state_store": store})
 
     assert (result["status"], result["errors"], result["errors_path"]) == ("completed", None, None)
-    assert len([r for r in caplog.records if r.name == "said" and "list of errors" in r.getMessage()]) == 1
+    assert len([r for r in caplog.records if r.name == "said" and "error list" in r.getMessage()]) == 1
     assert len(requests_made(emulator)) == 1
 
 

@@ -193,7 +193,7 @@ def test_that_a_route_is_absent_is_said_once(emulator, folder, capsys):
     export(folder, batch_size=1)
 
     said = capsys.readouterr().out
-    assert said.count("The bulk history is not there") == said.count("The item history is not there") == 1
+    assert said.count("The bulk history does not exist") == said.count("The item history does not exist") == 1
 
 
 def test_how_an_instance_was_recognised_is_in_its_row(emulator, folder):
@@ -273,7 +273,7 @@ def test_a_listed_instance_without_a_history_is_reported(emulator, folder):
     result = export(folder)
 
     assert result["failed"] == [
-        {"tool_type": TOOL, "item_id": "5001", "instance_id": "700001", "reason": "No history was given of it"}
+        {"tool_type": TOOL, "item_id": "5001", "instance_id": "700001", "reason": "Procore returned no history of it"}
     ]
 
 

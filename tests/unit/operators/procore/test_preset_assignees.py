@@ -110,11 +110,11 @@ def test_a_tool_of_the_company_has_its_presets_there(emulator):
         (directors(), {"members": "replace"}, "it would have no members"),
         ({"preset_id": PRESET, "groups": {"Creator": [LEE]}}, {}, "its type is 'ITEM_CREATOR'"),
         ({"preset_id": PRESET, "groups": {"Dirctors": [LEE]}}, {}, "no such group; groups: 'Integration', 'Directors'"),
-        (directors(LEE, preset_id="999"), {}, "no preset with this id is there"),
+        (directors(LEE, preset_id="999"), {}, "no preset with this id exists"),
         (
             {"template": "Nothing", "groups": {"A": [LEE]}},
             {},
-            "no preset of template 'Nothing' is there, or visible to us; templates with presets: Purchase",
+            "no preset of template 'Nothing' exists, or the user may not see it; templates with presets: Purchase",
         ),
     ],
 )
@@ -323,7 +323,7 @@ def test_what_was_approved_is_applied_and_nothing_beyond_it(emulator, another):
         ([directors(LEE)], {"mode": "go"}, "mode must be one of plan, apply"),
         ([directors(LEE)], {"members": "add"}, "members must be one of merge, replace"),
         ([directors(LEE)], {"on_rejected": "x"}, "on_rejected must be one of"),
-        ([directors(LEE)], {"approved_plan": {}}, "approved_plan must be what"),
+        ([directors(LEE)], {"approved_plan": {}}, "approved_plan must be the result"),
         ([directors(LEE)], {"project_id": ""}, "project_id is missing"),
     ],
 )
@@ -463,7 +463,7 @@ def test_what_a_change_does_beside_the_groups_is_noticed():
     ("assignment", "parameters", "problem"),
     [
         ({"preset_id": "1", "project_id": [], "groups": {"A": ["x"]}}, {}, "project_id is an empty list"),
-        (directors(LEE), {"approved_plan": "{...}"}, "approved_plan must be what"),
+        (directors(LEE), {"approved_plan": "{...}"}, "approved_plan must be the result"),
         ({"template": "", "groups": {"A": ["x"]}}, {}, "template is empty"),
     ],
 )

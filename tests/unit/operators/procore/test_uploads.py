@@ -156,8 +156,8 @@ def test_every_kind_of_attachment_goes_along(emulator, store, kind):
         ({"form_ids": None}, "attachments: form_ids"),
         ({"form_ids": ["1", " "]}, "attachments: form_ids"),
         ({"form_ids": [None]}, "attachments: form_ids"),
-        ("{'form_ids': ['1']}", "attachments must be ids by kind"),
-        (["1"], "attachments must be ids by kind"),
+        ("{'form_ids': ['1']}", "attachments must be a mapping of kinds to ids"),
+        (["1"], "attachments must be a mapping of kinds to ids"),
     ],
 )
 def test_wrong_attachments_are_named_before_anything_is_sent(emulator, store, attachments, named):
