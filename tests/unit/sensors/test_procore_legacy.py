@@ -10,7 +10,7 @@ from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
 from tests.support import examples
 from tests.support.people import People
-from tests.unit.operators.test_procore_legacy_perform_activity import INSTANCE, perform, performed, person
+from tests.unit.operators.procore_legacy.test_perform_activity import INSTANCE, perform, performed, person
 from tests.unit.sensors.test_procore import deferred, first_event
 
 pytestmark = [pytest.mark.compat, pytest.mark.usefixtures("airflow_connections")]

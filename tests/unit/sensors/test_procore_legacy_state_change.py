@@ -7,7 +7,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_workflows.exceptions import WorkflowsError
 from airflow_provider_workflows.operators import base as operators
-from tests.unit.operators.test_procore_legacy_perform_activity import JOINT, perform, performed, person, state_of
+from tests.unit.operators.procore_legacy.test_perform_activity import JOINT, perform, performed, person, state_of
 from tests.unit.sensors.test_procore import first_event
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")

@@ -19,7 +19,7 @@ from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 from airflow_provider_workflows.operators.procore_legacy import perform_activity as operators
 from tests.conftest import Store
 from tests.support.killed import Killed
-from tests.unit.operators.test_procore_legacy_perform_activity import (
+from tests.unit.operators.procore_legacy.test_perform_activity import (
     INSTANCE,
     JOINT,
     POST,
@@ -66,7 +66,8 @@ def test_same_name_in_two_states_is_found_in_the_bound_state(emulator, names):
 
     if names == "without":
         with pytest.raises(
-            AirflowFailException, match=r"OutcomeUnknown.*cannot be told.*Give the activity and the role by their ids"
+            AirflowFailException,
+            match=r"OutcomeUnknown.*It is unknown whether.*Give the activity and the role by their ids",
         ):
             perform(**request, on_state_moved="succeed").execute({})
         request = {**request, "activity": "29960"}
@@ -77,7 +78,7 @@ def test_same_name_in_two_states_is_found_in_the_bound_state(emulator, names):
 
 
 @pytest.mark.parametrize("names", ["with", "without"])
-def test_retry_without_a_store_knows_its_own_role_by_name(emulator, names):
+def test_retry_without_a_store_knows_its_role_by_name(emulator, names):
     mine = {"instance_id": JOINT, "activity": "Accept", "role": "Project Manager", "retries": 0}
     first = perform(**mine).execute({})
     set_flags(emulator, history_names=names)
@@ -176,7 +177,7 @@ def test_time_of_the_state_may_be_null(emulator, store, told):
 
 
 @pytest.mark.parametrize(("listed", "performs"), [("until_performed", False), ("until_state_moves", True)])
-def test_colleagues_row_counts_only_once_the_role_is_not_asked(emulator, store, listed, performs):
+def test_colleagues_row_counts_once_the_role_is_not_pending(emulator, store, listed, performs):
     set_flags(emulator, legacy_open_activities=listed)
     person(emulator, "Accept", "pat@example.com", JOINT)
 
@@ -372,14 +373,14 @@ def test_retry_after_a_lost_response_never_says_moved(emulator, store, on_state_
         perform(on_state_moved=on_state_moved).execute({"task_state_store": store})
 
 
-def test_kill_while_a_failing_server_is_read_sends_nothing_again(emulator, store, monkeypatch):
+def test_kill_while_reading_after_a_500_sends_nothing_again(emulator, store, monkeypatch):
     emulator.control("POST", "faults", **POST, status=500, after=True)
 
-    def killed(*args):
+    def killed(*args, **more):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(operators, "poll_until_found", killed)
+        patch.setattr(operators, "resolve_unknown_outcome", killed)
         with pytest.raises(Killed):
             perform().execute({"task_state_store": store})
 
@@ -451,7 +452,7 @@ def test_object_with_two_instances_is_an_error(emulator, store):
 
 
 @pytest.mark.parametrize(("ids", "works"), [("login_information", True), ("own_beside", True), ("own", False)])
-def test_colleague_is_found_any_the_directory_calls_them(emulator, store, ids, works):
+def test_colleague_is_found_by_each_spelling_of_the_directory(emulator, store, ids, works):
     set_flags(emulator, directory_ids=ids)
 
     if works:
