@@ -1,4 +1,4 @@
-"""The command ``airflow-workflows``."""
+"""The command line tool ``airflow-workflows``, which prints the doctor's checks of a connection as text or JSON."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 LABELS = {"ok": ("ok", "green"), "failed": ("FAILED", "bold red"), "warning": ("warning", "yellow")}
 NOT_CHECKED = ("-", "dim")
-INDENT = 21  # columns in front of what a check found
+INDENT = 21  # columns in front of a check's detail
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return 0 where all is well, 1 where a check failed; wrong use exits with 2."""
+    """Run the command; return 0 if no check failed, else 1. Invalid arguments exit with 2."""
     options = _parser().parse_args(arguments)
-    # Without it Airflow 3.1 and newer look a connection up as a task would, which asks no database.
+    # Without this, Airflow 3.1 and newer look a connection up as a task does, without the metadata database.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
     out = sys.stdout
-    # Airflow logs to the standard output, which is for the report.
+    # Airflow logs to the standard output, which is reserved for the report.
     with contextlib.redirect_stdout(sys.stderr):
         from airflow_provider_workflows.diagnostics.diagnosis import Diagnosis
 
@@ -44,8 +44,8 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser(
         "doctor",
         help="check a connection step by step",
-        description="Check a connection to Procore or Workflowsoft step by step, by reading only, and say how to mend "
-        "what is wrong. Exits with 0 if all is well, 1 if a check failed, 2 if it was called wrongly.",
+        description="Check a connection to Procore or Workflowsoft step by step and print how to fix each problem. "
+        "Only reads. Exits with 0 if no check failed, 1 if a check failed, 2 if the arguments are invalid.",
     )
     doctor.add_argument("conn_id", metavar="CONN_ID", help="id of an Airflow connection, such as procore_default")
     doctor.add_argument("--json", action="store_true", help="print one JSON object instead of text")
@@ -76,8 +76,8 @@ def _as_text(diagnosis: Diagnosis, out: Any) -> list[Check]:
     failed, warnings, skipped = (
         sum(check.status == status for check in checks) for status in ("failed", "warning", "skipped")
     )
-    said = f"{failed} failed, {warnings} warning{'' if warnings == 1 else 's'}, {skipped} not checked"
-    console.print(f"\n{len(checks)} checks: {said}.")
+    summary = f"{failed} failed, {warnings} warning{'' if warnings == 1 else 's'}, {skipped} not checked"
+    console.print(f"\n{len(checks)} checks: {summary}.")
     return checks
 
 
@@ -86,8 +86,8 @@ def _print(console: Console, check: Check) -> None:
 
     label, style = LABELS.get(check.status, NOT_CHECKED)
     width = max(console.width - INDENT, 30)
-    words = [check.detail, *([f"Fix: {check.fix}"] if check.fix else [])]
-    first, *others = (line for text in words for line in textwrap.wrap(text, width, break_on_hyphens=False))
+    texts = [check.detail, *([f"Fix: {check.fix}"] if check.fix else [])]
+    first, *others = (line for text in texts for line in textwrap.wrap(text, width, break_on_hyphens=False))
     console.print(Text.assemble(f"{check.name:<12}", (f"{label:<9}", style), first), soft_wrap=True)
     for line in others:
         console.print(" " * INDENT + line, soft_wrap=True)

@@ -1,9 +1,9 @@
 """
-The errors of this package.
+The errors of this package, so that callers can handle each kind of failure by its class.
 
-All are plain exceptions. What came back from a server carries the call it answered; no message ever holds a
-token or a secret. ``retryable`` is False where doing the same again by itself could act twice or act on
-something else; operators then fail the task without Airflow's retries.
+All are plain exceptions. An error of a server's response names its call, and no message contains a token or another
+secret. ``retryable`` is False if an automatic retry could act twice or act on something else; operators then fail the
+task without Airflow's retries.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-MAX_MESSAGE_CHARACTERS = 10_000  # characters; a server can name as many tools as it likes
+MAX_MESSAGE_CHARACTERS = 10_000  # a message may list, for example, all tools of a company
 
 __all__ = [
     "NOTHING_DONE",
@@ -45,74 +45,74 @@ __all__ = [
 
 
 class WorkflowsError(Exception):
-    """The root of all errors of this package; of words that are too many, the first and the last are kept."""
+    """Base class of all errors of this package; a message that is too long is shortened in the middle."""
 
     retryable = True
 
-    def __init__(self, words: str = ""):
+    def __init__(self, message: str = ""):
         super().__init__(
-            words
-            if len(words) <= MAX_MESSAGE_CHARACTERS
-            else f"{words[: MAX_MESSAGE_CHARACTERS - 500]} ... {words[-500:]}"
+            message
+            if len(message) <= MAX_MESSAGE_CHARACTERS
+            else f"{message[: MAX_MESSAGE_CHARACTERS - 500]} ... {message[-500:]}"
         )
 
 
 class ConfigurationError(WorkflowsError, ValueError):
-    """A parameter or a connection is wrong; the message names it, and nothing was sent to act on it."""
+    """Raised when a parameter or a connection is wrong; the message names it, and no write action was sent."""
 
 
 class ResponseConflict(WorkflowsError):
-    """Another response is already on record."""
+    """Raised when a different response to the step is already recorded."""
 
     retryable = False
 
 
 class StepMoved(WorkflowsError):
-    """The step or state that an action was meant for is over."""
+    """Raised when the step or state that an action was intended for is over."""
 
     retryable = False
 
 
 class OutcomeUnclear(WorkflowsError):
-    """The record of a workflow does not tell what was decided, or contradicts itself."""
+    """Raised when the history of a workflow does not show the decision, or contradicts itself."""
 
     retryable = False
 
 
 class InstanceActive(WorkflowsError):
-    """The item already has an active workflow instance."""
+    """Raised when the item already has an active workflow instance."""
 
     retryable = False
 
 
 class InstanceBlocked(WorkflowsError):
-    """A workflow instance is blocked and does not come free by trying again."""
+    """Raised when a workflow instance is blocked and a retry does not unblock it."""
 
     retryable = False
 
 
 class PresetConflict(WorkflowsError):
-    """A preset does not hold what was just written to it."""
+    """Raised when a preset does not contain the assignees that were just written to it."""
 
     retryable = False
 
 
 class PresetsUnfinished(WorkflowsError):
-    """Raised when some presets failed or have an unknown outcome, and all others were done; a retry does those."""
+    """Raised when some presets failed or have an unknown outcome; all others are done, and a retry does the rest."""
 
 
 class ApiError(WorkflowsError):
     """
-    A server answered with an error, answered in no known form, or did not answer.
+    Raised when a server returns an error or an unknown response format, or does not respond; base of the errors below.
 
-    :param what: What happened, in words.
+    :param what: What happened.
     :param method: HTTP method of the call.
     :param path: Path of the call.
-    :param status_code: HTTP status, or None when there was no answer.
-    :param request_id: The server's id of the call, for its support.
-    :param server_message: The server's own words.
-    :param advice: What to do about it, where more is known than of this kind of error.
-    :param is_documented: Whether the API itself said so, in its own format, and not a page of something before it.
+    :param status_code: HTTP status, or None without a response.
+    :param request_id: The server's id of the call, for the vendor's support.
+    :param server_message: The message of the server's response.
+    :param advice: What to do about this error; default: the advice of its class.
+    :param is_documented: Whether the response has the API's own error format, unlike a page of a proxy or gateway.
     """
 
     advice = ""
@@ -138,14 +138,14 @@ class ApiError(WorkflowsError):
         self.request_id = request_id
         self.server_message = server_message
         call = f": {method} {path}" if method else ""
-        answered = f" answered {status_code}" if status_code is not None else ""
-        words = f": {server_message}" if server_message else ""
-        name = f" (request id {request_id})" if request_id else ""
-        text = f"{what}{call}{answered}{words}{name}"
+        status = f" returned {status_code}" if status_code is not None else ""
+        message = f": {server_message}" if server_message else ""
+        request = f" (request id {request_id})" if request_id else ""
+        text = f"{what}{call}{status}{message}{request}"
         super().__init__(f"{text.rstrip('.')}. {self.advice}".strip())
 
     def reworded(self, what: str) -> Self:
-        """Return the same error with other words for what happened."""
+        """Return the same error with another description of what happened."""
         return type(self)(
             what,
             method=self.method,
@@ -159,32 +159,32 @@ class ApiError(WorkflowsError):
 
 
 class AuthenticationError(ApiError):
-    """The server does not accept who we say we are (401, a refused grant, a login page)."""
+    """Raised when the server does not accept the sign-in (401, a rejected grant, a login page)."""
 
     advice = "Check login, password and environment of the connection."
 
 
 class SignInFailed(AuthenticationError):
-    """No token could be obtained, so every call over the connection fails."""
+    """Raised when no token could be obtained; every call over the connection fails."""
 
 
 class PermissionDenied(ApiError):
-    """The user may not do this (403)."""
+    """Raised when the connection's user lacks a permission (403)."""
 
     advice = "Give the connection's user the permission, or use another connection."
 
 
 class NotFound(ApiError):
-    """There is no such thing, or this user may not see it (404)."""
+    """Raised when a resource does not exist or the connection's user may not see it (404)."""
 
-    advice = "The servers do not tell whether it does not exist or is not visible to the connection's user."
+    advice = "It does not exist, or it is not visible to the connection's user; the response does not say which."
 
 
 class InvalidRequest(ApiError):
     """
-    The server rejected what was asked (400, 409, 422 and the like).
+    Raised when the server rejects a request as invalid (400, 409, 422 and other 4xx).
 
-    :param fields: What is wrong with which field, where the server says so.
+    :param fields: Error messages by field, if the server names fields.
     """
 
     def __init__(self, what: str, *, fields: dict[str, list[str]] | None = None, **call: Any):
@@ -194,10 +194,10 @@ class InvalidRequest(ApiError):
 
 class RateLimited(ApiError):
     """
-    The server asks us to wait longer than this call is allowed to (429, or 503 with a stated wait).
+    Raised when the server rate-limits a call for longer than the call may wait (429, or 503 with ``Retry-After``).
 
-    :param retry_at: When it may be asked again, in UTC by our clock.
-    :param wait: Seconds until then, where the server stated a time.
+    :param retry_at: Earliest time of the next call, in UTC by this machine's clock.
+    :param wait: Seconds until then, if the server stated a time.
     """
 
     def __init__(self, what: str, *, retry_at: datetime | None = None, wait: float | None = None, **call: Any):
@@ -207,41 +207,41 @@ class RateLimited(ApiError):
 
 
 class ServerError(ApiError):
-    """The server failed (5xx)."""
+    """Raised when the server failed (5xx)."""
 
-    advice = "Try again later; if it goes on, ask the product's support and name the request."
+    advice = "Try again later. If the error persists, contact the vendor's support and give them the request id."
 
 
 class IncompleteList(ServerError):
-    """Raised when a list has fewer rows than its total, also when it is read again; another time it may be whole."""
+    """Raised when a list has fewer rows than its stated total, twice; it may be complete at a later time."""
 
 
 class UploadFailed(ServerError):
-    """Raised when a file that was uploaded will not become available; it may be uploaded again."""
+    """Raised when an uploaded file will not become available; it may be uploaded again."""
 
 
 class ConnectionFailed(ApiError):
-    """No answer came, and nothing can have been changed by it: nothing was sent, or the call only reads."""
+    """Raised when a call got no response and cannot have changed anything: it was not sent, or it only reads."""
 
     advice = "Check the connection's host, its proxies, and the network."
 
 
 class OutcomeUnknown(ApiError):
-    """The answer to a change was lost: it may have been made, or not."""
+    """Raised when the response to a write action was lost: the action may have taken effect or not."""
 
     retryable = False
-    advice = "It is not sent again. Look in the product whether it took effect before you clear the task."
+    advice = "It is not sent again. Check in Procore or Workflowsoft whether it took effect before you clear the task."
 
 
 class UnexpectedResponse(ApiError):
-    """The answer has a form that the documented API does not have, or points to another server."""
+    """Raised when a response does not have the documented format, or points to another server."""
 
 
 class AmbiguousOrder(UnexpectedResponse):
-    """A history does not show in which order things happened, and what was asked depends on it."""
+    """Raised when a result depends on the order of events and the history does not show that order."""
 
 
-# After one of these a call has changed nothing, for certain; after any other, perhaps.
+# After one of these a call has certainly changed nothing; after any other error it may have.
 NOTHING_DONE = (
     AuthenticationError,
     ConfigurationError,
@@ -252,15 +252,14 @@ NOTHING_DONE = (
     RateLimited,
 )
 
+# Groups of errors that several modules handle in the same way.
 
-# What several places tell apart in the same way.
-
-# The server is away for a while; what was asked is not at fault.
+# The server is temporarily unavailable; the request itself is valid.
 TRANSIENT_ERRORS = (ConnectionFailed, RateLimited, ServerError)
-# The server rejects what was asked.
+# The server rejects the request.
 REJECTIONS = (InvalidRequest, NotFound, PermissionDenied)
-# The server fails at one record, or at so many: a response that is too large for the client is a ContractError, one
-# that takes too long or breaks off a ConnectionFailed.
+# The server cannot return one record, or so many at once: a response that is too large for the client is an
+# UnexpectedResponse, one that takes too long or breaks off a ConnectionFailed.
 READ_FAULTS = (ConnectionFailed, UnexpectedResponse, ServerError)
 # One list or one record can fail with these while others can be read: not the sign-in, the rate limit, or the network.
 RESOURCE_ERRORS = (AuthenticationError, UnexpectedResponse, ServerError, *REJECTIONS)

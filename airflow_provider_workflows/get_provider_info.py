@@ -1,25 +1,25 @@
-"""What Airflow is told about this package; the connection forms are defined here and nowhere else."""
+"""The provider's metadata for Airflow; the connection forms of all Airflow versions are built from it."""
 
 from __future__ import annotations
 
 from typing import Any
 
 PRODUCTS = {"Procore": "procore", "Procore Legacy": "procore_legacy", "Workflowsoft": "workflowsoft"}
-# Where one product's triggers are in several modules.
-FURTHER = {
+# Further trigger modules of an API whose triggers are in several.
+FURTHER_MODULES = {
     ("triggers", "procore"): ("procore_events",),
     ("triggers", "workflowsoft"): ("workflowsoft_events",),
 }
 
-# Airflow 3.3.1 and 3.3.2 reject to test a stored connection without a port (apache/airflow#73298).
-TEST_PORT = "empty, or 443 where Airflow rejects to test"
+# Airflow 3.3.1 and 3.3.2 do not test a stored connection that has no port (apache/airflow#73298).
+TEST_PORT = "empty, or 443 if Airflow does not test without a port"
 
 
 def get_provider_info() -> dict[str, Any]:
     return {
         "package-name": "airflow-provider-workflows",
         "name": "Workflows",
-        "description": "Wait for, answer and audit approval workflows in Procore and Workflowsoft.",
+        "description": "Wait for, respond to and audit approval workflows in Procore and Workflowsoft.",
         "versions": ["0.1.0"],
         "integrations": [
             {
@@ -38,7 +38,7 @@ def get_provider_info() -> dict[str, Any]:
                 "tags": ["service"],
             },
         ],
-        **{room: _modules(room) for room in ("hooks", "operators", "sensors", "triggers")},
+        **{package: _modules(package) for package in ("hooks", "operators", "sensors", "triggers")},
         "asset-uris": [
             {
                 "schemes": ["procore", "workflowsoft"],
@@ -68,24 +68,24 @@ def get_provider_info() -> dict[str, Any]:
                 "ui-field-behaviour": {
                     "hidden-fields": ["schema"],
                     "relabeling": {"login": "Client ID", "password": "Client secret", "host": "API base URL"},
-                    "placeholders": {"host": "empty: the one of the environment", "port": TEST_PORT},
+                    "placeholders": {"host": "empty: the URL of the environment", "port": TEST_PORT},
                 },
                 "conn-fields": {
                     "environment": {
                         "label": "Environment",
-                        "description": "Decides the login and API servers; custom takes them from the fields.",
+                        "description": "Sets the login and API servers; custom takes both URLs from this form.",
                         "schema": {
                             "type": ["string", "null"],
                             "enum": ["production", "sandbox", "monthly_sandbox", "federal", "custom"],
                             "default": "production",
                         },
                     },
-                    "login_url": _text("Login URL", "Where tokens come from; with environment custom only."),
-                    "company_id": _text("Company ID", "Company to work in, unless an operator names another."),
-                    "project_id": _text("Project ID", "Project to work in, unless an operator names another."),
+                    "login_url": _text("Login URL", "Server that issues tokens; only with environment custom."),
+                    "company_id": _text("Company ID", "Company to work in, unless an operator sets another."),
+                    "project_id": _text("Project ID", "Project to work in, unless an operator sets another."),
                     "access_token": {
-                        "label": "Ready access token",
-                        "description": "Instead of client id and secret; lives for 90 minutes, so not for waits.",
+                        "label": "Access token",
+                        "description": "Instead of client ID and secret; expires after 90 minutes, so not for waits.",
                         "schema": {"type": ["string", "null"], "format": "password"},
                     },
                     **_shared_fields("{company_id} {project_id} {tool_type} {item_id} {instance_id}"),
@@ -104,14 +104,14 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "placeholders": {
                         "host": "empty: https://api.workflowsoft.com",
-                        "login": "empty: the password is a ready API token",
+                        "login": "empty: the password is an API token",
                         "port": TEST_PORT,
                     },
                 },
                 "conn-fields": {
                     "login_auth": {
-                        "label": "How to ask for a token",
-                        "description": "Undocumented by the vendor; used when there is a login.",
+                        "label": "Sign-in for the API token",
+                        "description": "Used if there is a login; not documented.",
                         "schema": {
                             "type": ["string", "null"],
                             "enum": ["basic", "bearer", "cookie"],
@@ -119,18 +119,18 @@ def get_provider_info() -> dict[str, Any]:
                         },
                     },
                     "login_lifetime": {
-                        "label": "Lifetime to ask for",
-                        "description": "Seconds.",
+                        "label": "Lifetime of the API token",
+                        "description": "Seconds to request.",
                         "schema": {"type": ["integer", "null"], "default": 3600, "minimum": 1},
                     },
                     "on_behalf_of": {
                         "label": "Write on behalf of",
-                        "description": "A user id, or system.",
+                        "description": "Id of a user, or system.",
                         "schema": {"type": ["string", "null"], "default": "system"},
                     },
                     "new_integrations": {
                         "label": "Reading new integrations",
-                        "description": "What a poll does to an instance it returns; undocumented by the vendor.",
+                        "description": "Whether a poll consumes the instances it returns; not documented.",
                         "schema": {
                             "type": ["string", "null"],
                             "enum": ["consumed_on_read", "listed_until_completed"],
@@ -139,7 +139,7 @@ def get_provider_info() -> dict[str, Any]:
                     },
                     "allow_consume": _flag(
                         "Allow polling",
-                        "Let sensors poll for new integrations; in one Airflow only, for polls may consume.",
+                        "Let sensors poll for new integrations; in one Airflow deployment only, as polls may consume.",
                     ),
                     **_shared_fields("{process_instance_id} {integration_instance_id}"),
                 },
@@ -150,21 +150,21 @@ def get_provider_info() -> dict[str, Any]:
                 "description": "Settings of the provider for approval workflows.",
                 "options": {
                     "poke_interval": {
-                        "description": "Seconds between two looks of this provider's sensors, where a DAG gives none.",
+                        "description": "Seconds between two polls of a wait, unless the DAG sets poke_interval.",
                         "version_added": "0.1.0",
                         "type": "float",
                         "example": "300",
                         "default": "60",
                     },
                     "rejection_patience": {
-                        "description": "Seconds for which a wait goes on although each of its polls is rejected.",
+                        "description": "Seconds for which a wait continues while all of its polls are rejected.",
                         "version_added": "0.1.0",
                         "type": "float",
                         "example": "1800",
                         "default": "600",
                     },
                     "triggerer_count": {
-                        "description": "How many triggerers share the rate limit of each connection.",
+                        "description": "Number of triggerers that share the rate limit of each connection.",
                         "version_added": "0.1.0",
                         "type": "integer",
                         "example": "2",
@@ -176,12 +176,13 @@ def get_provider_info() -> dict[str, Any]:
     }
 
 
-def _modules(room: str) -> list[dict[str, Any]]:
+def _modules(package: str) -> list[dict[str, Any]]:
     return [
         {
             "integration-name": product,
             "python-modules": [
-                f"airflow_provider_workflows.{room}.{module}" for module in (first, *FURTHER.get((room, first), ()))
+                f"airflow_provider_workflows.{package}.{module}"
+                for module in (first, *FURTHER_MODULES.get((package, first), ()))
             ],
         }
         for product, first in PRODUCTS.items()
@@ -204,16 +205,16 @@ def _shared_fields(names: str) -> dict[str, Any]:
     return {
         "timeout": {
             "label": "Timeout",
-            "description": "Seconds to wait for an answer.",
+            "description": "Seconds to wait for a response.",
             "schema": {"type": ["integer", "null"], "default": 60, "minimum": 1},
         },
         "verify": _text("Certificates", "Path of a CA bundle, or false to accept any certificate."),
         "proxies": _text("Proxies", 'A JSON object such as {"https": "http://proxy:3128"}.'),
         "allow_http": _flag("Allow http", "Accept unencrypted http to a host other than this machine."),
-        "item_url": _text("Address of an item", f"For the link from a task; may hold {names}."),
+        "item_url": _text("URL of an item", f"For the link from a task; may contain {names}."),
         "requests_per_hour": {
             "label": "Requests per hour",
-            "description": "What the server allows, where it does not say so itself; polls take four fifths.",
+            "description": "The server's rate limit, unless its responses state it; polls use four fifths of it.",
             "schema": {"type": ["integer", "null"], "minimum": 1},
         },
     }

@@ -1,4 +1,4 @@
-"""Which errors of this package a task is retried after, and when."""
+"""A retry policy for tasks: which errors of this package are worth a retry, and when."""
 
 from __future__ import annotations
 
@@ -31,29 +31,29 @@ PERMANENT = (AuthenticationError, ConfigurationError, UnexpectedResponse, Invali
 
 class WorkflowsRetryPolicy(RetryPolicy):
     """
-    Spares a task the retries that cannot help, and lets it come back when the product will answer again.
+    Fail at once after errors that a retry cannot fix, and retry after a rate limit when the server allows it.
 
-    For ``retry_policy=`` of any task, of this package or your own, on Airflow 3.3 and newer. It knows the errors of
-    :mod:`airflow_provider_workflows.exceptions`, also as the end of a wait in a triggerer:
+    Pass it as ``retry_policy=`` to any task, of this package or your own, on Airflow 3.3 and newer. It handles the
+    errors of :mod:`airflow_provider_workflows.exceptions`, also if they ended a wait in a triggerer:
 
-    - What a person has to fix fails at once: :class:`AuthenticationError`, :class:`PermissionDenied`,
+    - Errors that a person has to fix fail the task at once: :class:`AuthenticationError`, :class:`PermissionDenied`,
       :class:`NotFound`, :class:`InvalidRequest`, :class:`UnexpectedResponse`, :class:`ConfigurationError`, and
-      everything that is never retried.
-    - :class:`RateLimited`, which a 429 or 503 with a stated time becomes, is retried at that time, while the task has
+      every error that is not retryable.
+    - After :class:`RateLimited` (a 429 or 503 with a stated time) the task is retried at that time, while it has
       retries left.
-    - Every other error is left to the task's own ``retries`` and ``retry_delay``.
+    - For every other error the task's own ``retries`` and ``retry_delay`` apply.
 
-    Do not give it to a task whose parameters come true by waiting, such as an assignee who is added meanwhile: there
+    Do not use it for a task whose parameters can become valid later, such as an assignee who is yet to be added: there
     :class:`ConfigurationError` is worth a retry.
 
-    :raises RuntimeError: on an Airflow before 3.3.
+    :raises RuntimeError: Airflow is older than 3.3.
     """
 
     def __init__(self) -> None:
         if RetryPolicy is object:
             raise RuntimeError(
-                f"WorkflowsRetryPolicy needs Airflow 3.3 or newer; this is {airflow_version}. Leave retry_policy out: "
-                "the task's own retries then hold for every error that may be retried."
+                f"WorkflowsRetryPolicy needs Airflow 3.3 or newer; this is {airflow_version}. Remove retry_policy: "
+                "the task's own retries then apply to every retryable error."
             )
 
     def evaluate(
@@ -63,14 +63,14 @@ class WorkflowsRetryPolicy(RetryPolicy):
         if isinstance(exception, RateLimited) and exception.retry_at is not None:
             left = exception.retry_at - datetime.now(timezone.utc)
             wait = max(left if exception.wait is None else timedelta(seconds=exception.wait), timedelta(0))
-            return RetryDecision.retry(wait, f"{kind.__name__}: asked to come back at {exception.retry_at:%H:%M:%SZ}")
+            return RetryDecision.retry(wait, f"{kind.__name__}: rate-limited until {exception.retry_at:%H:%M:%SZ}")
         if issubclass(kind, PERMANENT) or not getattr(kind, "retryable", True):
-            return RetryDecision.fail(f"{kind.__name__}: a retry without a change would fail again")
+            return RetryDecision.fail(f"{kind.__name__}: a retry would fail again")
         return RetryDecision.default()
 
 
 def kind_of(exception: BaseException) -> type[BaseException]:
-    """Return the class of an error; of one that ended a wait in a triggerer, the class that its words begin with."""
+    """Return the class of an error; if it ended a wait in a triggerer, the class that its message starts with."""
     if type(exception) is not WorkflowsError:
         return type(exception)
     named: Any = getattr(exceptions, str(exception).partition(":")[0], None)

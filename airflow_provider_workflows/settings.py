@@ -1,4 +1,4 @@
-"""The settings of this package in Airflow's configuration, section ``[workflows]``."""
+"""The settings of this package, read from section ``[workflows]`` of Airflow's configuration."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from airflow_provider_workflows.rules.patience import DEFAULT_PATIENCE_SECONDS
 
 
 def poke_interval_seconds() -> float:
-    """Return the seconds between two polls of a wait whose DAG gives none."""
+    """Return the seconds between two polls of a wait whose DAG does not set ``poke_interval``."""
     return float(conf.getfloat("workflows", "poke_interval", fallback=60.0))
 
 
 def rejection_patience_seconds() -> float:
-    """Return for how many seconds a wait goes on although each of its polls is rejected."""
+    """Return the seconds for which a wait continues while all of its polls are rejected."""
     return float(conf.getfloat("workflows", "rejection_patience", fallback=DEFAULT_PATIENCE_SECONDS))
 
 
 def triggerer_count() -> int:
-    """Return how many triggerers share the rate limit of each server and sign-in."""
+    """Return the number of triggerers that share the rate limit of each server and user."""
     return max(1, int(conf.getint("workflows", "triggerer_count", fallback=1)))

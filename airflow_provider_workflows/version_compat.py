@@ -1,4 +1,4 @@
-"""What differs between the Airflow versions this package runs on, asked for in one place."""
+"""The differences between the supported Airflow versions, so that no other module checks a version."""
 
 from __future__ import annotations
 
@@ -43,19 +43,19 @@ __all__ = [
 ]
 
 log = logging.getLogger(__name__)
-ROUND = "round"  # key of what tells a task that was cleared from a retry
-ROUND_TTL = timedelta(days=730)  # longer than what it tells about
-# Airflow 3.0 rejects to store None under a key of its own.
+CLEARS_KEY = "clears"  # of the numbers that distinguish a cleared task from a retry
+CLEARS_TTL = timedelta(days=730)  # longer than the retention of the values that belong to them
+# Airflow 3.0 does not accept None as the value of a separate XCom key.
 XCOM_HOLDS_NONE = version.parse(airflow_version).release >= (3, 1)
-# Where a task can tell its retries what it has done.
+# Where a task can pass state to its retries.
 HAS_TASK_STATE_STORE = version.parse(airflow_version).release >= (3, 3)
-# Since the branch operators are the SDK's, all that a branch in a mapped task group did not choose runs
+# Since the branch operators moved to the SDK, tasks that a branch in a mapped task group did not choose run anyway
 # (apache/airflow#67265).
 SKIPS_IN_MAPPED_GROUPS = version.parse(airflow_version).release < (3, 2)
 
-# Whether something outside can update an asset.
+# Whether an external event can update an asset.
 CAN_WATCH_ASSETS = version.parse(airflow_version).release >= (3, 0, 1)
-# Whether an asset says which teams may use it, and its watcher in which queue of triggerers it runs.
+# Whether an asset can be restricted to teams, and its watcher assigned to a queue of triggerers.
 ASSETS_HAVE_ACCESS_CONTROL = version.parse(airflow_version).release >= (3, 3)
 WATCHERS_HAVE_QUEUES = version.parse(airflow_version).release >= (3, 4)
 
@@ -70,9 +70,9 @@ class StateStore(Protocol):
 
 def task_state_store(context: Context) -> StateStore | None:
     """
-    Return the task's own store, which survives retries and restarts, or None before Airflow 3.3.
+    Return the task's state store, which survives retries and restarts, or None before Airflow 3.3.
 
-    It is empty for a task that was cleared: that means "do it again".
+    It is empty after the task was cleared, because clearing a task means "do it again".
     """
     store = cast("StateStore | None", context.get("task_state_store"))
     ti = context.get("ti")
@@ -90,28 +90,28 @@ def task_state_store(context: Context) -> StateStore | None:
 
 def lasting_state_store(context: Context) -> StateStore | None:
     """
-    Return the task's own store with what it held before the task was cleared, or None before Airflow 3.3.
+    Return the task's state store including the values stored before the task was cleared, or None before Airflow 3.3.
 
-    Clearing a task leaves its rows alone (``clear_task_instances`` in Airflow 3.3); they go with the DAG run, with
-    their retention, or on success where ``[state_store] clear_on_success`` says so.
+    Airflow does not delete a task's rows when the task is cleared (``clear_task_instances`` in Airflow 3.3). It deletes
+    them with the DAG run, after their retention, or on success if ``[state_store] clear_on_success`` is set.
     """
     return cast("StateStore | None", context.get("task_state_store"))
 
 
 class StoreSinceClear:
     """
-    A task's store without what was stored before the task was last cleared, which Airflow leaves in it.
+    Hide the values that a task stored before it was last cleared, which Airflow does not delete.
 
-    No number of Airflow's changes with each clear of a task and with nothing else, so the store holds what the numbers
-    were when something was stored last, and in which round between two clears that was. A clear sets the task's number
-    of tries to those it has had and its retries, which is another number as a rule. Where somebody has lowered the
-    retries it can be the same one; then a clear shows in the DAG run, which counts how often any of its tasks were
-    cleared.
+    Airflow has no number that changes with each clear of a task and with nothing else. So the store holds Airflow's
+    numbers as of the last write, and the number of clears detected so far, which is part of every key. A clear sets
+    ``max_tries`` to the tries that the task has had plus its retries, which is normally a different number. If the
+    retries were lowered, it can be the same number; then the clear shows in ``clear_number`` of the DAG run, which
+    counts the clears of all its tasks.
 
-    :param max_tries: How many tries the task has in all.
-    :param try_number: Which of them this is.
-    :param clear_number: How often tasks of the DAG run were cleared.
-    :param retries: How many retries the DAG gives the task now.
+    :param max_tries: Maximum number of tries of the task.
+    :param try_number: Number of the current try.
+    :param clear_number: Number of clears of the DAG run's tasks.
+    :param retries: Number of retries that the DAG sets now.
     """
 
     def __init__(
@@ -132,26 +132,26 @@ class StoreSinceClear:
 
     def set(self, key: str, value: Any, *, retention: timedelta | None = None) -> None:
         name = self._name(key)
-        self._store_round()
+        self._store_clears()
         self._store.set(name, value, retention=retention)
 
     def _name(self, key: str) -> str:
-        return f"{key}.{self._round}"
+        return f"{key}.{self._clears}"
 
     @cached_property
     def _stored(self) -> dict[str, Any] | None:
-        return cast("dict[str, Any] | None", self._store.get(ROUND))
+        return cast("dict[str, Any] | None", self._store.get(CLEARS_KEY))
 
     @cached_property
-    def _round(self) -> int:
+    def _clears(self) -> int:
         if self._stored is None:
             return 0
-        number: int = self._stored["round"]
+        clears: int = self._stored["clears"]
         if self._was_cleared(self._stored):
-            log.info("This task was cleared: it begins again, without what its earlier tries have stored.")
-            self._store_round(number + 1)
-            return number + 1
-        return number
+            log.info("This task was cleared. It starts again without the state of its earlier tries.")
+            self._store_clears(clears + 1)
+            return clears + 1
+        return clears
 
     def _was_cleared(self, stored: Mapping[str, Any]) -> bool:
         try_number = self._now["try_number"]
@@ -159,47 +159,49 @@ class StoreSinceClear:
             return True
         if try_number is None or self._retries is None or try_number == stored["try_number"]:
             return False
-        # A retry has had some of its tries, so this holds for it only where the retries were lowered by as many.
+        # For a retry this is true only if the retries were lowered by the number of tries that it has had.
         if self._now["max_tries"] != try_number - 1 + self._retries:
             return False
         if self._now["clear_number"] != stored["clear_number"]:
             return True
         log.warning(
-            "The retries of this task were lowered since its last try. If it was cleared without its DAG run, Airflow "
-            "does not show that, and the task goes on with what its earlier tries have stored."
+            "The retries of this task were lowered since its last try. If the task was cleared without its DAG run, "
+            "Airflow does not show it, and the task continues with the state of its earlier tries."
         )
         return False
 
-    def _store_round(self, number: int | None = None) -> None:
-        desired = {"round": self._round if number is None else number, **self._now}
-        if desired != self._stored:
-            self._store.set(ROUND, desired, retention=ROUND_TTL)
-            self._stored = desired
+    def _store_clears(self, clears: int | None = None) -> None:
+        current = {"clears": self._clears if clears is None else clears, **self._now}
+        if current != self._stored:
+            self._store.set(CLEARS_KEY, current, retention=CLEARS_TTL)
+            self._stored = current
 
 
 def watcher_queue(queue: str | None) -> dict[str, str]:
     """
-    Return the argument of ``BaseEventTrigger`` that puts a watcher into a queue of triggerers, if any.
+    Return the argument of ``BaseEventTrigger`` that assigns a watcher to a queue of triggerers; empty without a queue.
 
-    :raises ConfigurationError: a queue is given, and this Airflow has none for watchers.
+    :raises ConfigurationError: a queue is given, and this Airflow version has no queues for watchers.
     """
     if queue is None:
         return {}
     if not WATCHERS_HAVE_QUEUES:
-        raise ConfigurationError("queue needs Airflow 3.4 or newer: before, a watcher runs in any triggerer.")
+        raise ConfigurationError("queue needs Airflow 3.4 or newer. In older versions a watcher runs in any triggerer.")
     return {"queue": queue}
 
 
 def asset_access(access_control: Any) -> dict[str, Any]:
     """
-    Return the argument of ``Asset`` that says which teams may use it, if any.
+    Return the argument of ``Asset`` that restricts it to teams; empty without access control.
 
-    :raises ConfigurationError: it is given, and the assets of this Airflow have none.
+    :raises ConfigurationError: access control is given, and this Airflow version does not support it for assets.
     """
     if access_control is None:
         return {}
     if not ASSETS_HAVE_ACCESS_CONTROL:
-        raise ConfigurationError("access_control needs Airflow 3.3 or newer: before, an asset belongs to every team.")
+        raise ConfigurationError(
+            "access_control needs Airflow 3.3 or newer. In older versions every team may use an asset."
+        )
     return {"access_control": access_control}
 
 
@@ -213,13 +215,13 @@ class AssetStore(Protocol):
 
 def asset_store(stores: Any, asset: str | None) -> AssetStore | None:
     """
-    Return the store of the asset that a trigger watches, or None before Airflow 3.3.2.
+    Return the state store of the asset that a trigger watches, or None before Airflow 3.3.2.
 
-    The stores of 3.3.0 and 3.3.1 block, which a triggerer's event loop must not do, so they count as none.
+    The stores of 3.3.0 and 3.3.1 would block the triggerer's event loop, so they are not used.
 
     :param stores: ``asset_state_store`` of a trigger.
     :param asset: Name of the asset, or None for the only one.
-    :raises LookupError: the trigger does not watch it, or watches several and none is named.
+    :raises LookupError: the trigger does not watch the asset, or watches several and no name is given.
     """
     if stores is None or not hasattr(stores, "aget"):
         return None
@@ -234,17 +236,17 @@ def asset_store(stores: Any, asset: str | None) -> AssetStore | None:
 
 
 def count(name: str, /, number: int = 1, **tags: str) -> None:
-    """Add to a statistic of Airflow's."""
+    """Add a number to an Airflow metric."""
     _report("incr", name, number, tags)
 
 
 def gauge(name: str, value: float, **tags: str) -> None:
-    """Set a statistic of Airflow's."""
+    """Set an Airflow metric."""
     _report("gauge", name, value, tags)
 
 
 def _report(kind: str, name: str, value: float, tags: Mapping[str, str]) -> None:
-    # A statistic that cannot be told is no reason to fail anything.
+    # A metric that cannot be emitted must not fail anything.
     try:
         try:
             stats = import_module("airflow.sdk.observability.stats")
@@ -252,37 +254,37 @@ def _report(kind: str, name: str, value: float, tags: Mapping[str, str]) -> None
             stats = import_module("airflow.stats")
         getattr(getattr(stats, "Stats", stats), kind)(name, value, tags=dict(tags))
     except Exception:
-        log.debug("Statistic %s was not told.", name, exc_info=True)
+        log.debug("Metric %s could not be emitted.", name, exc_info=True)
 
 
 def mask_secret(secret: str) -> None:
-    """Hide a secret from the logs of this task; to be called from the task's own thread."""
+    """Mask a secret in the logs of this task; call it from the task's own thread."""
     from airflow.sdk.log import mask_secret as airflow_mask_secret
 
     airflow_mask_secret(secret)
 
 
 async def amask_secret(secret: str) -> None:
-    """Hide a secret from the logs of a triggerer; to be awaited on its event loop."""
+    """Mask a secret in the logs of a triggerer; await it on the triggerer's event loop."""
     try:
         from airflow.sdk.log import amask_secret as airflow_amask_secret
-    except ImportError:  # before Airflow 3.3: only the blocking one, which must not run on the loop
+    except ImportError:  # before Airflow 3.3: only the blocking function, which must not run on the event loop
         await asyncio.to_thread(mask_secret, secret)
     else:
         await airflow_amask_secret(secret)
 
 
 async def aread_extra(connection: Connection) -> dict[str, Any]:
-    """Return a connection's extra fields, their secrets masked; to be awaited on an event loop."""
+    """Return a connection's extra fields with their secrets masked; await it on an event loop."""
     if hasattr(connection, "aextra_dejson"):
-        found: dict[str, Any] = await connection.aextra_dejson()
-        return found
-    # before Airflow 3.3.2: masking blocks, and deadlocks on the loop
+        extra: dict[str, Any] = await connection.aextra_dejson()
+        return extra
+    # before Airflow 3.3.2: masking blocks and deadlocks on the event loop
     return await asyncio.to_thread(lambda: connection.extra_dejson)
 
 
 def push_values(context: Context, result: Mapping[str, Any] | None) -> None:
-    """Push the values of a result that are not None one by one on Airflow 3.0, for `task.output["key"]`."""
+    """Push each value of a result that is not None under its own key on Airflow 3.0, for `task.output["key"]`."""
     if XCOM_HOLDS_NONE or result is None:
         return
     for key, value in result.items():

@@ -143,7 +143,7 @@ class Neighbours:
         # So the list has instances that ask someone else, each of which is read before that is known.
         await self._set_flags(filters="ignored")
         common: dict[str, Any] = {"procore_conn_id": "procore_default", "company_id": None, "deadline": None}
-        query: dict[str, Any] = {"tool_types": [TOOL], "project_ids": [PROJECT], "user_id": "nora@example.com"}
+        query: dict[str, Any] = {"tool_types": [TOOL], "project_ids": [PROJECT], "user": "nora@example.com"}
         waits = [
             ProcoreResponseRequestedWaitTrigger(**common, **query, poll_interval=SHORT_INTERVAL) for _ in range(count)
         ]

@@ -33,7 +33,7 @@ def example_procore_fan_out():
     waiting = ProcoreListInstancesOperator(
         task_id="list_requests",
         tool_type=TOOL,
-        assignee_id="me",
+        assignee="me",
         active=True,
         limit=MAX_RESPONSES,
         batch_size=BATCH_SIZE,

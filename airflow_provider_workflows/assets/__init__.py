@@ -1,1 +1,1 @@
-"""Assets that schedule DAGs when something happens in one of the products."""
+"""Assets that schedule DAGs when something happens in Procore or Workflowsoft."""

@@ -1,4 +1,4 @@
-"""What the assets of both products have in common."""
+"""Functions for assets of Procore and Workflowsoft: checks of parameters, and the events that started a run."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ if TYPE_CHECKING:
 
 def events_of(triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[dict[str, Any]]:
     """
-    Return the events that a run was started for, each once.
+    Return the events that started a run, each once.
 
-    One run can be started for several polls, and an event can come again: then it has the same ``event_id``.
+    Several polls can start one run, and an event can be re-delivered: then it has the same ``event_id``.
 
     :param triggering_asset_events: ``triggering_asset_events`` of the task's context.
-    :return: The rows of the payloads' ``events``; see the trigger for what is in them.
+    :return: The rows of the payloads' ``events``; the trigger's reference describes them.
     """
     rows = [row for payload in payloads_of(triggering_asset_events) for row in payload["events"]]
     return list({row["event_id"]: row for row in rows}.values())
@@ -33,9 +33,9 @@ def events_of(triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[dict
 
 def payloads_of(triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[dict[str, Any]]:
     """
-    Return what the watchers told that a run was started for, one payload for each poll.
+    Return the payloads of the watcher events that started a run, one for each poll.
 
-    An asset can be updated by hand, too; such an update has no payload.
+    An update of the asset by a user or a task has no payload.
 
     :param triggering_asset_events: ``triggering_asset_events`` of the task's context.
     """
@@ -46,12 +46,12 @@ def payloads_of(triggering_asset_events: Mapping[Any, Iterable[Any]]) -> list[di
 
 def asset_options(*, group: Any, extra: Any, access_control: Any) -> dict[str, Any]:
     """
-    Return the further arguments of an asset that are given.
+    Check the optional arguments of an asset, and return those that are given.
 
-    :raises ConfigurationError: one of them is wrong, or this Airflow does not have it.
+    :raises ConfigurationError: an argument is wrong, or this Airflow does not have it.
     """
     if group is not None and not isinstance(group, str):
-        raise ConfigurationError(f"group must be the name of a group of assets, a text; got {group!r}.")
+        raise ConfigurationError(f"group must be text, the name of a group of assets; got {group!r}.")
     if extra is not None and not isinstance(extra, Mapping):
         raise ConfigurationError(f"extra must be a dict that can be stored as JSON; got {type(extra).__name__}.")
     given = {"group": group, "extra": None if extra is None else dict(extra)}
@@ -75,53 +75,57 @@ def watched_asset(name: str, scheme: str, conn_id: str, trigger: BaseEventTrigge
 @contextmanager
 def named_errors(function: str, name: Any) -> Iterator[None]:
     """
-    Say in what is raised which function rejects which asset: a DAG file can build many.
+    Prefix errors with the function and the asset, because a DAG file can build many assets.
 
-    :raises ConfigurationError: a parameter is wrong, or Airflow takes no such asset.
+    :raises ConfigurationError: a parameter is wrong, or Airflow rejects the asset.
     """
     try:
         yield
-    except ValueError as fault:  # ours are among them
+    except ValueError as fault:  # a ConfigurationError is one, too
         raise ConfigurationError(f"{function}({name!r}): {fault}") from None
 
 
 def check_can_watch() -> None:
-    """Require an Airflow that can watch assets."""
+    """Check that this Airflow can watch assets."""
     if not CAN_WATCH_ASSETS:
-        raise ConfigurationError("Watching an asset needs Airflow 3.0.1 or newer.")
+        raise ConfigurationError("Watching an asset needs Airflow 3.0.1 or newer; upgrade Airflow.")
 
 
 def checked_name(name: Any) -> str:
-    """Require a name for an asset."""
+    """Return the name of an asset, or raise if it is missing or not text."""
     if not isinstance(name, str) or not name.strip():
-        raise ConfigurationError(f"name must be the asset's name, a text; got {name!r}.")
+        raise ConfigurationError(f"name must be text, the name of the asset; got {name!r}.")
     check_constants(name=name)
-    return name.strip()  # as its trigger keeps it
+    return name.strip()  # as the trigger does with its parameter asset
 
 
-def check_constants(**given: Any) -> None:
-    """Require what a watcher can keep, and say what to give instead; a parameter may be one value or several."""
+def check_constants(**parameters: Any) -> None:
+    """
+    Check that Airflow can store the parameters of a watcher as JSON; a parameter may be one value or several.
+
+    :raises ConfigurationError: a value is a template, or neither text nor a number; the message says what to give.
+    """
     from airflow_provider_workflows.triggers.events import constant
 
-    for name, value in given.items():
-        for one in as_list(value):
+    for name, value in parameters.items():
+        for item in as_list(value):
             try:
-                constant(name, one)
+                constant(name, item)
             except ConfigurationError as fault:
-                raise ConfigurationError(f"{fault}{_advice(one)}") from None
+                raise ConfigurationError(f"{fault}{_advice(item)}") from None
 
 
 def _advice(value: Any) -> str:
     if isinstance(value, str) and value.strip():
-        return " Write the value itself: the asset is built where the DAG file is read, before there is a run."
+        return " Give the value itself: the asset is built when Airflow parses the DAG file, before a run starts."
     if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping)):
-        return " Several values can be given as a list, a tuple or a set where several are allowed."
+        return " Give several values as a list, a tuple or a set, if the parameter allows several."
     return ""
 
 
 def sanitize_uri(uri: SplitResult) -> SplitResult:
     """
-    Check the URI of an asset, ``procore://<connection>/<event>/<name>``; Airflow calls it.
+    Check the URI of an asset, ``procore://<connection>/<event>/<name>``. Airflow calls this function.
 
     :raises ValueError: a part is missing.
     """

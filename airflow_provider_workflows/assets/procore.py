@@ -1,4 +1,4 @@
-"""Assets that watch Procore's Workflows v2 API."""
+"""The function that builds an asset which watches Procore's Workflows v2 API."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def procore_asset(
     company_id: str | int | None = None,
     project_id: str | int | Collection[str | int] | None = None,
     tool_subtype: str | int | None = None,
-    user_id: str | int | None = None,
+    user: str | int | None = None,
     states: str | Collection[str] | None = None,
     changes: str | Collection[str] | None = None,
     poll_interval: timedelta | float | None = None,
@@ -44,26 +44,28 @@ def procore_asset(
     access_control: AssetAccessControl | None = None,
 ) -> Asset:
     """
-    Build an asset that is updated when something happens in Procore, to schedule DAGs by it.
+    Build an asset that Procore events update, to schedule DAGs by these events.
 
     The events are those of :class:`ProcoreResponseRequestedTrigger` and :class:`ProcoreInstanceChangedTrigger`.
-    Nothing is templated.
+    No parameter is templated.
 
-    :param name: Name of the asset; its URI is made of it, ``procore://<connection>/<event>/<name>``.
+    :param name: Name of the asset, and part of its URI ``procore://<connection>/<event>/<name>``.
     :param event: ``response_requested`` or ``instance_changed``.
     :param tool_type: Tool or several, such as ``purchase_order_contract``.
     :param procore_conn_id: Id of a connection of type ``procore``.
-    :param company_id: Company; default: the connection's.
-    :param project_id: Project or several, ``company`` for the company level; default: where each tool is.
+    :param company_id: Company; default: the company of the connection.
+    :param project_id: Project or several, ``company`` for the company level; default: the level of each tool.
     :param tool_subtype: Subtype of the tools; needed for correspondence.
-    :param user_id: Of ``response_requested``: whose response; default: the connection's own user.
-    :param states: Of ``instance_changed``: only what is in one of these states by then.
-    :param changes: Of ``instance_changed``: only ``started``, ``changed``, ``ended`` or ``gone``.
+    :param user: For ``response_requested``: login, e-mail address or id of the user whose response is requested;
+        default: the connection's user.
+    :param states: For ``instance_changed``: emit only events of instances in these states: ``blocked``,
+        ``complete``, ``in_progress``, ``overdue``, ``processing``, ``terminated``, ``warning``.
+    :param changes: For ``instance_changed``: emit only these changes: ``started``, ``changed``, ``ended``, ``gone``.
     :param poll_interval: Seconds, or a timedelta, between two polls; default: ``[workflows] poke_interval``, else 60.
     :param queue: Queue of the triggerers that may poll (Airflow 3.4+); default: any triggerer.
-    :param group: Group of the asset, as Airflow has it.
-    :param extra: Extra of the asset, as Airflow has it.
-    :param access_control: Teams that may use the asset, an ``AssetAccessControl`` of Airflow's (3.3+).
+    :param group: Airflow's ``group`` of the asset.
+    :param extra: Airflow's ``extra`` of the asset.
+    :param access_control: Teams that may use the asset, an ``AssetAccessControl`` (Airflow 3.3+).
     :raises ConfigurationError: a parameter is wrong or goes with the other event, or this Airflow is 3.0.0, which
         cannot watch assets.
     """
@@ -84,7 +86,7 @@ def procore_asset(
             "tool_type": tool_type,
             "tool_subtype": tool_subtype,
         }
-        check_constants(**place, user_id=user_id, states=states, changes=changes)
+        check_constants(**place, user=user, states=states, changes=changes)
         if tool_subtype is None and NEEDS_SUBTYPE in as_list(tool_type):
             raise ConfigurationError(
                 f"tool_subtype is missing: tool_type={NEEDS_SUBTYPE!r} needs it, the id of the correspondence type."
@@ -92,14 +94,14 @@ def procore_asset(
         place |= {"poll_interval": poll_interval, "asset": name, "queue": queue}
         if event == "response_requested":
             _reject(event, states=states, changes=changes)
-            trigger: Any = ProcoreResponseRequestedTrigger(user_id=user_id, **place)
+            trigger: Any = ProcoreResponseRequestedTrigger(user=user, **place)
         else:
-            _reject(event, user_id=user_id)
+            _reject(event, user=user)
             trigger = ProcoreInstanceChangedTrigger(states=states, changes=changes, **place)
         return watched_asset(name, "procore", trigger.procore_conn_id, trigger, event, **options)
 
 
-def _reject(event: str, **given: Any) -> None:
-    for name, value in given.items():
+def _reject(event: str, **parameters: Any) -> None:
+    for name, value in parameters.items():
         if value is not None:
-            raise ConfigurationError(f"{name} does not go with event={event!r}.")
+            raise ConfigurationError(f"{name} does not go with event={event!r}; omit it.")

@@ -1,4 +1,4 @@
-"""Assets that watch integration steps of Workflowsoft."""
+"""The function that builds an asset which watches an integration step of Workflowsoft."""
 
 from __future__ import annotations
 
@@ -36,22 +36,22 @@ def workflowsoft_asset(
     access_control: AssetAccessControl | None = None,
 ) -> Asset:
     """
-    Build an asset that is updated when an integration step has new instances, to schedule DAGs by it.
+    Build an asset that new instances of an integration step update, to schedule DAGs by these events.
 
-    The events are those of :class:`WorkflowsoftIntegrationTrigger`. Nothing is templated.
+    The events are those of :class:`WorkflowsoftIntegrationTrigger`. No parameter is templated.
 
-    :param name: Name of the asset; its URI is made of it, ``workflowsoft://<connection>/integration/<name>``.
+    :param name: Name of the asset, and part of its URI ``workflowsoft://<connection>/integration/<name>``.
     :param step: Title or id of the integration step in its process diagram.
     :param diagram: Title or id of the process diagram; goes with ``step``.
     :param step_id: The step's id instead of both.
-    :param max_instances: How many to take in a row before the interval is kept, 1 to 500.
+    :param max_instances: Number of instances, 1 to 500, after which consecutive polls wait for the interval.
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft``.
     :param poll_interval: Seconds, or a timedelta, between two polls; default: ``[workflows] poke_interval``, else 60.
         A server that is not on this machine is polled every 15 seconds at most.
     :param queue: Queue of the triggerers that may poll (Airflow 3.4+); default: any triggerer.
-    :param group: Group of the asset, as Airflow has it.
-    :param extra: Extra of the asset, as Airflow has it.
-    :param access_control: Teams that may use the asset, an ``AssetAccessControl`` of Airflow's (3.3+).
+    :param group: Airflow's ``group`` of the asset.
+    :param extra: Airflow's ``extra`` of the asset.
+    :param access_control: Teams that may use the asset, an ``AssetAccessControl`` (Airflow 3.3+).
     :raises ConfigurationError: a parameter is wrong, or this Airflow is 3.0.0, which cannot watch assets.
     """
     from airflow_provider_workflows.triggers.workflowsoft_events import WorkflowsoftIntegrationTrigger

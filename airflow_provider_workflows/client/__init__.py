@@ -1,1 +1,1 @@
-"""HTTP and nothing else: nothing in here knows Airflow or what an answer means."""
+"""The HTTP client: independent of Airflow, and of what the responses of each API mean."""

@@ -1,4 +1,4 @@
-"""The bearer token: where it comes from, when it is renewed, and where it is sent."""
+"""Bearer tokens: fetch them from a source, renew them in time, and send them to one server only."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
 )
 
-MAX_RENEWAL_LEAD_SECONDS = 60.0  # seconds before its end that a token is renewed; at most a tenth of its life
-MAX_TOKEN_CHARACTERS = 2**14  # characters; hiding one of a million in the logs would take ten seconds
+MAX_RENEWAL_LEAD_SECONDS = 60.0  # before a token expires; at most a tenth of its lifetime
+MAX_TOKEN_CHARACTERS = 2**14  # masking a token of a million characters in the logs would take ten seconds
 
 
 @dataclass(frozen=True)
 class Token:
     """
-    A bearer token.
+    Hold a bearer token.
 
     :param value: The token itself.
-    :param fetched_at: Unix time when it was fetched.
-    :param expires_at: Unix time when it ends, or None when that is not known.
+    :param fetched_at: Unix time at which it was fetched.
+    :param expires_at: Unix time at which it expires, or None if unknown.
     """
 
     value: str = field(repr=False)
@@ -41,7 +41,7 @@ class Token:
     expires_at: float | None
 
     def is_fresh(self, now: float) -> bool:
-        """Tell whether it is still far enough from its end to be used."""
+        """Return whether the token is far enough from its expiry to be used."""
         if self.expires_at is None:
             return True
         return now < self.expires_at - min(MAX_RENEWAL_LEAD_SECONDS, 0.1 * (self.expires_at - self.fetched_at))
@@ -49,10 +49,10 @@ class Token:
 
 class TokenSource(Protocol):
     """
-    Where tokens come from.
+    Fetch tokens.
 
-    ``identity`` tells two sources apart without giving a secret away. A source that has only one token can have a
-    ``remedy``, which says what to do when the server does not accept that.
+    ``identity`` distinguishes two sources without revealing a secret. A source that has only one token can have a
+    ``remedy``: what to do when the server rejects that token.
     """
 
     identity: str
@@ -62,13 +62,14 @@ class TokenSource(Protocol):
 
 class TokenAuth(requests.auth.AuthBase):
     """
-    Attaches the bearer token to calls to one server, and renews it.
+    Attach the bearer token to calls to one server, and renew it.
 
-    Renewing happens ahead of expiry and after a 401, once however many threads notice at the same time.
+    A token is renewed shortly before it expires and after a 401: once, even if several threads need it at the same
+    time.
 
-    :param source: Where tokens come from.
-    :param base_url: The only server that is sent the token.
-    :param on_token: Called with every token before it is used, so that it can be masked.
+    :param source: Fetches the tokens.
+    :param base_url: The only server that receives the token.
+    :param on_token: Called with every token before its first use, to mask it.
     :param clock: Returns the unix time in seconds.
     """
 
@@ -87,22 +88,22 @@ class TokenAuth(requests.auth.AuthBase):
         self._base_url = base_url
         self._on_token = on_token
         self._clock = clock
-        # How old a token is is not reckoned by the clock on the wall, which can be set.
+        # The age of a token is not measured by the wall-clock, which can be set.
         self._steady = time.monotonic if clock is time.time else clock
-        self._fetched_at = 0.0  # by that
+        self._fetched_at = 0.0  # by the steady clock
         self._lock = Lock()
         self._token: Token | None = None
 
     @classmethod
     def shared(cls, source: TokenSource, base_url: str, *, on_token: Callable[[str], None] | None = None) -> TokenAuth:
-        """Return this process's one auth for a source and server, so that a thousand hooks share one token."""
+        """Return the process's auth for a source and server; all hooks of a connection share one token."""
         with cls._sharing:
             auth = cls._shared.get((source.identity, base_url))
             if auth is None:
                 auth = cls._shared[source.identity, base_url] = cls(source, base_url)
-        # Without the lock: a thread may hold it for as long as a fetch takes, and this may be an event loop.
+        # Without the lock: a thread may hold it for as long as a fetch takes, and the caller may be an event loop.
         auth._on_token = on_token
-        # The source's own settings (timeouts, retries) are those of whoever asked last.
+        # The transport settings of the source (timeouts, retries) are those of the latest caller.
         auth._source = source
         token = auth._token
         if token is not None and on_token is not None:
@@ -111,12 +112,12 @@ class TokenAuth(requests.auth.AuthBase):
 
     def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
         if not same_server(str(request.url), self._base_url):
-            raise UnexpectedResponse("A call to another server was not sent: it would carry the token there")
+            raise UnexpectedResponse("A call to another server was not sent because it would reveal the token")
         request.headers["Authorization"] = f"Bearer {self.token()}"
         return request
 
     def token(self) -> str:
-        """Return the token, fetched where none is held or it ends soon."""
+        """Return the token; fetch one if there is none or it expires soon."""
         with self._lock:
             if self._token is None or not self._is_fresh(self._token):
                 self._fetch()
@@ -125,17 +126,17 @@ class TokenAuth(requests.auth.AuthBase):
 
     def renew(self, rejected: str) -> None:
         """
-        Replace a token that the server rejected, unless another thread already has.
+        Replace a token that the server rejected, unless another thread already replaced it.
 
         :param rejected: The value of the rejected token.
-        :raises AuthenticationError: the source has no other one.
+        :raises AuthenticationError: the source has no other token.
         """
         with self._lock:
             if self._token is not None and self._token.value == rejected:
                 self._fetch()
                 if self._token.value == rejected:
                     raise AuthenticationError(
-                        "The server rejected the token and there is no way to renew it",
+                        "The server rejected the token, which cannot be renewed",
                         advice=f"{getattr(self._source, 'remedy', '')} {AuthenticationError.advice}".strip(),
                     )
 
@@ -143,30 +144,30 @@ class TokenAuth(requests.auth.AuthBase):
         return token.is_fresh(token.fetched_at + self._steady() - self._fetched_at)
 
     def _fetch(self) -> None:
-        asked_at = self._steady()
+        requested_at = self._steady()
         try:
             token = self._source.fetch(self._clock())
-        except (ServerError, UnexpectedResponse) as failed:
-            # So that it is not taken for a failure of the call that needs the token, which was not sent.
-            error = ConnectionFailed if isinstance(failed, ServerError) else SignInFailed
-            raise error(f"There is no token. {failed}") from failed
+        except (ServerError, UnexpectedResponse) as failure:
+            # Callers must not take it for a failure of the call that needs the token: that call was not sent.
+            error = ConnectionFailed if isinstance(failure, ServerError) else SignInFailed
+            raise error(f"No token could be fetched. {failure}") from failure
         if len(token.value) > MAX_TOKEN_CHARACTERS:
-            raise SignInFailed(f"The token is longer than {MAX_TOKEN_CHARACTERS} characters, which no header holds")
+            raise SignInFailed(f"The token is longer than {MAX_TOKEN_CHARACTERS} characters, too long for a header")
         if not (token.value.isascii() and token.value.isprintable()):
-            # Said here, because the error of http.client would repeat the token.
-            raise SignInFailed("The token holds a line break or a character that no token has")
+            # Checked here because the error of http.client would repeat the token.
+            raise SignInFailed("The token contains a line break or another character that is not valid in a token")
         if self._on_token is not None:
             self._on_token(token.value)
-        self._token, self._fetched_at = token, asked_at
+        self._token, self._fetched_at = token, requested_at
 
 
 def same_server(url: str, other: str) -> bool:
-    """Tell whether two URLs have the same scheme, host and port."""
+    """Return whether two URLs have the same scheme, host and port."""
     return _server(url) == _server(other)
 
 
 def fingerprint(*parts: object) -> str:
-    """Return a hash that tells secrets apart without holding them."""
+    """Return a hash that distinguishes secrets without revealing them."""
     return hashlib.sha256(repr(parts).encode()).hexdigest()
 
 
@@ -179,7 +180,7 @@ def _server(url: str) -> tuple[str, str | None, int | None]:
 
 
 def parse_http_time(text: str) -> float | None:
-    """Return a time of an HTTP header as unix time, None where it is none."""
+    """Return the time in an HTTP header as unix time, or None if it is not a valid time."""
     try:
         return parsedate_to_datetime(text).timestamp()
     except (TypeError, ValueError, OverflowError):

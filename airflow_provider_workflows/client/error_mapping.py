@@ -1,4 +1,4 @@
-"""From the status and the body of a response to an exception, without the secrets that a server repeats."""
+"""Map failed calls to the errors of this package, and remove secrets that a server repeats from their messages."""
 
 from __future__ import annotations
 
@@ -28,28 +28,26 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
 )
 
-MAX_ERROR_BYTES = 2**20  # bytes of an error's body that are read for its words
-MAX_PAGE_BYTES = 2**16  # of a page for people that are searched for a sign-in form
-MIN_SECRET_CHARACTERS = (
-    5  # characters; what is shorter stands in ordinary words, too, and Airflow masks nothing shorter
-)
-# A gateway's word that it does not know what became of the call (520 and 524 are Cloudflare's).
+MAX_ERROR_BYTES = 2**20  # of a body that are searched for an error message
+MAX_PAGE_BYTES = 2**16  # of an HTML page that are searched for a sign-in form
+MIN_SECRET_CHARACTERS = 5  # a shorter text also occurs in ordinary words, and Airflow masks nothing shorter
+# Statuses of a gateway that does not know the outcome of the call (520 and 524 are Cloudflare's).
 LOST_ON_THE_WAY = frozenset({408, 502, 503, 504, 520, 524})
-# How a TLS handshake fails with a server that speaks none, or none that we do.
+# Reasons of a failed TLS handshake with a server that does not speak TLS, or no common version of it.
 NO_HANDSHAKE = frozenset({"WRONG_VERSION_NUMBER", "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE"})
 SIGN_IN = re.compile(r"(?i)\b(log|sign)[\s-]?(in|on)\b")
-# The address of a page to sign in, by its host or its path.
+# The URL of a sign-in page, by its host or its path.
 SIGN_IN_ADDRESS = re.compile(r"(?i)(?:^|[/.])(?:(?:log[_-]?(?:in|on)|sign[_-]?in)[\w-]*|sso|o?auth2?)(?:[/.]|$)")
 
 
 def lost(
     error: requests.exceptions.RequestException, base_url: str, method: str, path: str, idempotency: Idempotency
 ) -> Exception:
-    """Return what to raise for a call that brought no response."""
+    """Return the exception for a call that got no response."""
     why = type(error).__name__
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in causes_of(error)):
         return ConnectionFailed(
-            "No trusted TLS connection (extra 'verify' takes the path of a CA bundle)",
+            "The server's TLS certificate is not trusted (set the extra 'verify' to the path of a CA bundle)",
             method=method,
             path=path,
         )
@@ -57,13 +55,13 @@ def lost(
         isinstance(cause, ssl.SSLError) and getattr(cause, "reason", None) in NO_HANDSHAKE for cause in causes_of(error)
     ):
         return ConnectionFailed(
-            f"{base_url} does not speak TLS as we do; is it plain http? ({why})", method=method, path=path
+            f"The TLS handshake with {base_url} failed; is it plain http? ({why})", method=method, path=path
         )
     if nothing_was_sent(error):
         return RetryableFailure(ConnectionFailed(f"No connection to {base_url} ({why})", method=method, path=path))
     if idempotency is Idempotency.UNSAFE:
-        return OutcomeUnknown(f"The answer was lost ({why})", method=method, path=path)
-    return RetryableFailure(ConnectionFailed(f"The answer was lost ({why})", method=method, path=path))
+        return OutcomeUnknown(f"The response was lost ({why})", method=method, path=path)
+    return RetryableFailure(ConnectionFailed(f"The response was lost ({why})", method=method, path=path))
 
 
 def failure(
@@ -78,69 +76,70 @@ def failure(
     steady_now: float,
 ) -> Exception:
     """
-    Return what to raise for a response that is no success.
+    Return the exception for a response that is not successful.
 
     :param path: Path of the call, below the base URL.
     :param scrub: Removes the secrets from a text.
-    :param advise: Returns what to do about a status of a path, or None.
-    :param now: Unix time by our clock.
-    :param steady_now: The time by the clock that retries are timed with.
+    :param advise: Returns the advice for a status of a path, or None.
+    :param now: Unix time by this machine's clock.
+    :param steady_now: The time by the clock that schedules the retries.
     """
     status = response.status_code
-    words, fields = _error_text(body)
+    message, fields = _error_text(body)
     call: dict[str, Any] = {
         "method": str(response.request.method),
         "path": path,
         "status_code": status,
         "request_id": request_id(response.headers, scrub),
-        "server_message": scrub(words),
+        "server_message": scrub(message),
         "is_documented": _is_json_object(body),
     }
     if 300 <= status < 400:
         return _redirected(response, idempotency, call)
     wait = stated_wait(response.headers, now, status)
     not_before = None if wait is None else steady_now + wait
-    # A 503 may come from a gateway whose server has acted, so it rejects only what may be sent twice.
+    # A 503 may come from a gateway in front of a server that has acted, so it counts as rate-limited only if the call
+    # may be sent twice.
     if status == 429 or (status == 503 and "Retry-After" in response.headers and idempotency is Idempotency.SAFE):
         retry_at = None if wait is None else moment(now + wait)
         return RetryableFailure(
-            RateLimited("The server asks to wait", retry_at=retry_at, wait=wait, **call), not_before
+            RateLimited("Rate-limited by the server", retry_at=retry_at, wait=wait, **call), not_before
         )
     if status in LOST_ON_THE_WAY:
         if idempotency is Idempotency.UNSAFE:
-            return OutcomeUnknown("The call was lost on the way", **call)
+            return OutcomeUnknown("A gateway lost the call or its response", **call)
         return RetryableFailure(ServerError("The server is not available", **call), not_before)
     if status == 401:
-        return AuthenticationError("Not signed in", **call)
+        return AuthenticationError("The sign-in was rejected", **call)
     if status == 403:
-        return PermissionDenied("Not permitted", advice=advise(status, path), **call)
+        return PermissionDenied("Permission denied", advice=advise(status, path), **call)
     if status == 404:
         return NotFound("Not found", advice=advise(status, path), **call)
     if 400 <= status < 500:
-        clean = {scrub(name): [scrub(text) for text in wrong] for name, wrong in fields.items()}
+        clean = {scrub(name): [scrub(text) for text in messages] for name, messages in fields.items()}
         return InvalidRequest("The server rejected the request", fields=clean, **call)
     if status >= 500:
         return ServerError("The server failed", **call)
-    return UnexpectedResponse("The status is not one of an answer", **call)
+    return UnexpectedResponse("The status is not a final HTTP status", **call)
 
 
 def scrubber(known: Collection[str], request: requests.PreparedRequest) -> Callable[[str], str]:
     """Return a function that removes the known secrets and those of a request from a text, and shortens it."""
-    secrets = [one for one in (*known, _credentials(request)) if len(one) >= MIN_SECRET_CHARACTERS]
-    forms = sorted({form for one in secrets for form in _spelled(one)}, key=len, reverse=True)
+    secrets = [secret for secret in (*known, _credentials(request)) if len(secret) >= MIN_SECRET_CHARACTERS]
+    spellings = sorted({spelling for secret in secrets for spelling in _spellings(secret)}, key=len, reverse=True)
 
-    def scrub(words: str) -> str:
-        for form in forms:
-            words = words.replace(form, "***")
-        return re.sub(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+", r"\1 ***", words)[:500]
+    def scrub(text: str) -> str:
+        for spelling in spellings:
+            text = text.replace(spelling, "***")
+        return re.sub(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+", r"\1 ***", text)[:500]
 
     return scrub
 
 
-def _spelled(text: str) -> tuple[str, ...]:
-    """Return a text as it is, as it came in a form, in JSON that cannot be read, and as Python repeats it."""
+def _spellings(text: str) -> tuple[str, ...]:
+    """Return a text unchanged, URL-encoded, as in JSON (which may be malformed), and as in a Python repr."""
     in_json = (simplejson.dumps(text), simplejson.dumps(text, ensure_ascii=False), repr(text))
-    return text, quote(text, safe=""), quote_plus(text), *(form[1:-1] for form in in_json)
+    return text, quote(text, safe=""), quote_plus(text), *(quoted[1:-1] for quoted in in_json)
 
 
 def bearer_of(request: requests.PreparedRequest) -> str:
@@ -153,7 +152,7 @@ def _credentials(request: requests.PreparedRequest) -> str:
 
 
 def is_sign_in(response: requests.Response, body: bytes, idempotency: Idempotency) -> bool:
-    """Tell whether a server did not accept the token: by a 401, its sign-in page, or a redirect to that."""
+    """Return whether a server rejects the token: with a 401, its sign-in page, or a redirect to that page."""
     status = response.status_code
     if 300 <= status < 400:
         return isinstance(_redirected(response, idempotency, {}), AuthenticationError)
@@ -162,13 +161,13 @@ def is_sign_in(response: requests.Response, body: bytes, idempotency: Idempotenc
     page = body[:MAX_PAGE_BYTES].decode("utf-8-sig", "replace")
     if html_text(page) is None:
         return False
-    # After a change the page could be about what was made, so there only one that asks for a password counts.
+    # After a write action the page could show its result, so then only a page with a password field counts.
     asks_for_password = re.search(r"(?i)type\s*=\s*[\"']?password", page) is not None
     return asks_for_password or (idempotency is Idempotency.SAFE and SIGN_IN.search(page) is not None)
 
 
 def leads_on(response: requests.Response) -> bool:
-    """Tell whether a server sends us on to where a thing is, and not to sign in."""
+    """Return whether a response redirects to a resource, not to a sign-in page."""
     target = response.headers.get("Location", "")
     is_redirect = response.status_code in (301, 302, 303, 307, 308) and bool(target)
     return is_redirect and SIGN_IN_ADDRESS.search(re.split(r"[?#]", target)[0]) is None
@@ -177,24 +176,24 @@ def leads_on(response: requests.Response) -> bool:
 def _redirected(response: requests.Response, idempotency: Idempotency, call: dict[str, Any]) -> ApiError:
     target = response.headers.get("Location", "")
     if idempotency is Idempotency.UNSAFE:
-        # After a change a server may send a browser on to what it has made.
+        # After a write action a server may redirect a browser to the result.
         if re.search(r"/(log[_-]?(in|on)|sign[_-]?in)(\.\w+)?/?$", re.split(r"[?#]", target)[0], re.IGNORECASE):
-            return AuthenticationError("The server sent us to its login page", **call)
-        return OutcomeUnknown("The server answered with a redirect, which is not followed", **call)
+            return AuthenticationError("The server redirected the call to its login page", **call)
+        return OutcomeUnknown("The server returned a redirect, which is not followed", **call)
     if re.search(r"log[_-]?in|sign[_-]?in|account|auth|sso", target, re.IGNORECASE) or "html" in response.headers.get(
         "Content-Type", ""
     ):
-        return AuthenticationError("The server sent us to its login page", **call)
-    return UnexpectedResponse("The server answered with a redirect, which is not followed", **call)
+        return AuthenticationError("The server redirected the call to its login page", **call)
+    return UnexpectedResponse("The server returned a redirect, which is not followed", **call)
 
 
 def request_id(headers: Mapping[str, str], scrub: Callable[[str], str]) -> str | None:
-    given = headers.get("X-Request-Id")
-    return None if given is None else scrub(given)[:100]
+    value = headers.get("X-Request-Id")
+    return None if value is None else scrub(value)[:100]
 
 
 def _error_text(body: bytes) -> tuple[str, dict[str, list[str]]]:
-    """Return the server's own words, and which field they are about, from every known form of an error."""
+    """Return the server's message, and its messages by field, from every known error format."""
     text = beginning(body).strip()
     html = html_text(text)
     if html is not None:
@@ -238,7 +237,7 @@ def _texts(error: Any) -> list[str]:
     stated = [name for name in known if named.get(name)]
     if stated:
         return [text for name in stated for text in _texts(named[name])]
-    return [f"{name}: {', '.join(words)}" for name, value in error.items() if (words := _texts(value))]
+    return [f"{name}: {', '.join(texts)}" for name, value in error.items() if (texts := _texts(value))]
 
 
 def _fields(error: Any) -> dict[str, list[str]]:
@@ -262,6 +261,6 @@ def _fields(error: Any) -> dict[str, list[str]]:
 def html_text(text: str) -> str | None:
     if not re.match(r"(?is)\s*(<!doctype html|<html|<head|<body)", text):
         return None
-    # Only its beginning: a page of nothing but <title> takes this pattern minutes.
+    # Only the start of the page: on a page of nothing but <title> tags this pattern would take minutes.
     title = re.search(r"(?is)<title[^>]*>(.*?)</title>", text[:4096])
     return "an HTML page" + (f" titled {' '.join(unescape(title[1]).split())!r}" if title else "")

@@ -1,4 +1,4 @@
-"""One HTTP client for both products: sending, size limits, errors."""
+"""The REST client of all APIs: sends calls, limits the size of responses, and raises the errors of this package."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ from airflow_provider_workflows.exceptions import (
 CONNECT_TIMEOUT = 10.0  # seconds
 MAX_RESPONSE_BYTES = 32 * 2**20  # bytes, decoded
 MAX_PAGES = 10_000  # of one list
-MAX_IDLE_SECONDS = 2.0  # of a connection that an unsafe call may go out on; some servers close theirs after that
+MAX_IDLE_SECONDS = 2.0  # of a socket before an unsafe call; some servers close an idle socket after that
 
 
 class RestClient:
     """
-    Sends calls to one server and turns its answers into values or errors of this package.
+    Send calls to one server; return its successful responses and raise this package's errors for all others.
 
-    Redirects are never followed. A 401 renews the token once.
+    The client never follows redirects. After a 401 it renews the token once.
 
-    :param base_url: Scheme and host, perhaps with a path in front of the API's own; no trailing slash.
-    :param auth: Where the bearer token comes from; None for none.
-    :param headers: Headers that go with every call.
-    :param timeout: Seconds to wait for an answer.
-    :param verify: Whether to check the certificate, or the path of a CA bundle.
+    :param base_url: Scheme and host, optionally with a path in front of the API's own; no trailing slash.
+    :param auth: Attaches the bearer token; None for no token.
+    :param headers: Headers of every call.
+    :param timeout: Seconds to wait for a response.
+    :param verify: Whether to verify the certificate, or the path of a CA bundle.
     :param proxies: Proxies by scheme.
-    :param retry: How often a call is tried.
-    :param secrets: Texts that never appear in an error, whatever the server echoes.
-    :param advise: Returns what to do about a status (403 or 404) of a path, or None where it knows nothing better.
+    :param retry: How often and how long a call is attempted.
+    :param secrets: Texts that never appear in an error, even if the server echoes them.
+    :param advise: Returns the advice for a status (403 or 404) of a path, or None for the default advice.
     :param sleep: Waits a number of seconds.
     :param clock: Returns the unix time in seconds.
     """
@@ -79,15 +79,15 @@ class RestClient:
         self.retry = retry or RetryPolicy()
         self.rate: RateLimit | None = None
         self.sent = 0  # requests
-        self._page_limits: dict[str, int] = {}  # rows of the largest page that the server gives, by address
-        self._ahead = 0.0  # seconds by which the server's clock is ahead of ours
+        self._page_limits: dict[str, int] = {}  # rows of the largest page that the server returns, by path
+        self._ahead = 0.0  # seconds by which the server's clock is ahead of this machine's
         self._auth = auth
         self._secrets = secrets
         self._advise = advise or (lambda status, path: None)
         self._max_bytes = max_bytes
         self._sleep = sleep
         self._clock = clock
-        # Times that are only compared with one another are not by the clock on the wall, which can be set.
+        # Times that are only compared with each other do not use the wall-clock, which can be set.
         self._steady = time.monotonic if clock is time.time else clock
         self._last_used = float("-inf")
         self._session = Session()
@@ -95,15 +95,15 @@ class RestClient:
         self._session.headers.update(_sendable(headers or {}))
         self._session.verify = verify
         self._session.proxies.update(proxies or {})
-        # Without an auth of ours requests would look for one in ~/.netrc.
+        # Without an explicit auth, requests would use a login from ~/.netrc.
         self._session.auth = auth or _no_auth
 
     def token(self) -> str:
-        """Return the token that calls are made with, fetched where none is held or it ends soon."""
+        """Return the token of the calls; fetch one if there is none or it expires soon."""
         return "" if self._auth is None else self._auth.token()
 
     def server_time(self) -> datetime:
-        """Return the time by the server's clock, as its last response stated it; until then by this machine's."""
+        """Return the time by the server's clock, from its latest response; before that, this machine's time."""
         return datetime.fromtimestamp(self._clock() + self._ahead, timezone.utc)
 
     def get(self, path: str, **kwargs: Any) -> ApiResponse:
@@ -128,27 +128,27 @@ class RestClient:
         may_redirect: bool = False,
     ) -> ApiResponse:
         """
-        Send one call, again where that is allowed, and return the successful answer.
+        Send one call, retry it where that is allowed, and return the successful response.
 
         :param method: HTTP method.
-        :param path: Path below the base URL; ids in it filled in by :func:`path`.
+        :param path: Path below the base URL, built with :func:`build_path` if it contains ids.
         :param idempotency: Whether this call may be sent twice.
-        :param params: Query; None is left out, booleans are lower case, lists repeat their key.
-        :param query: Query that is sent as it is; no error shows it.
-        :param json: Body; decimals are written exactly.
-        :param form: Body as form fields instead.
+        :param params: Query parameters; None is left out, booleans become lower case, lists repeat their key.
+        :param query: Query string that is sent unchanged; errors do not show it.
+        :param json: JSON body; decimals are written exactly.
+        :param form: Form fields, as the body or as part of a multipart body.
         :param files: Files of a multipart body.
-        :param data: Body as it is, instead.
+        :param data: Body that is sent unchanged.
         :param headers: Headers of this call.
-        :param auth: HTTP Basic login and password instead of the client's own auth.
-        :param timeout: Seconds to wait for an answer, instead of the client's.
-        :param may_redirect: Whether a redirect that leads to no sign-in page is an answer, too; it is not followed.
-        :raises ApiError: one of its subclasses, see :mod:`airflow_provider_workflows.exceptions`.
+        :param auth: HTTP Basic login and password, instead of the client's auth.
+        :param timeout: Seconds to wait for a response, instead of the client's timeout.
+        :param may_redirect: Return a redirect as a successful response unless it leads to a sign-in page.
+        :raises ApiError: one of its subclasses; see :mod:`airflow_provider_workflows.exceptions`.
         """
         body: Any = dict(form) if form is not None else data if json is None else _dump(json)
         own_headers = {} if json is None else {"Content-Type": "application/json"}
         if files is not None:
-            # Encoded once: a file that is read for the first attempt is empty for the second.
+            # Encoded once, because a file that was read for the first attempt would be empty for the second.
             multipart = requests.Request(method, self.base_url, data=body, files=files).prepare()
             body, own_headers = multipart.body, {"Content-Type": multipart.headers["Content-Type"]}
         request = requests.Request(
@@ -157,7 +157,7 @@ class RestClient:
             params=_query(params or {}),
             data=body,
             headers={**own_headers, **_sendable(headers or {})},
-            # As bytes: requests would write text as Latin-1, which not every password is.
+            # As bytes, because requests would encode text as Latin-1, which cannot encode every password.
             auth=None if auth is None else (auth[0].encode(), auth[1].encode()),
         )
         attempt = partial(self._attempt, request, path, idempotency, timeout or self.timeout, may_redirect)
@@ -173,13 +173,13 @@ class RestClient:
         keep_malformed_rows: bool = False,
     ) -> Iterator[dict[str, Any]]:
         """
-        Yield the rows of a list, asking for the next page when it is needed; see :class:`Paginator`.
+        Yield the rows of a list and request each page when it is needed; see :class:`Paginator`.
 
         :param path: Path of the list.
         :param params: Query parameters of every page.
-        :param per_page: Rows of a page to ask for.
+        :param per_page: Rows per page to request.
         :param style: ``v1`` for bare arrays, ``v2`` for ``{"data": [...]}``.
-        :param keep_malformed_rows: Yield an empty object for a row of ``v2`` that is none, instead of an error.
+        :param keep_malformed_rows: Yield an empty object for a row of ``v2`` that is not an object, instead of raising.
         """
 
         def fetch(query: dict[str, Any]) -> ApiResponse:
@@ -189,7 +189,7 @@ class RestClient:
         return Paginator(fetch, url, params or {}, per_page, style, self._page_limits, MAX_PAGES, keep_malformed_rows)
 
     def without_sign_in(self, base_url: str) -> RestClient:
-        """Return a client of another server, over the same proxies and timeouts, that shows it no token or header."""
+        """Return a client of another server with the same proxies and timeouts, but without token and headers."""
         return RestClient(
             base_url,
             timeout=self.timeout,
@@ -202,7 +202,7 @@ class RestClient:
         )
 
     def share_sockets(self, adapter: Adapter) -> None:
-        """Send calls over the sockets of an adapter that several clients of one server use."""
+        """Send calls over the sockets of an adapter that several clients of one server share."""
         self._session.share(adapter)
 
     def close(self) -> None:
@@ -224,12 +224,12 @@ class RestClient:
             and not is_redirect()
             and is_sign_in(response, body, idempotency)
         ):
-            # Rejected before anything was done, so any call may go again with a new token.
+            # Rejected before any action, so every call may be sent again with a new token.
             self._auth.renew(bearer_of(response.request))
             response, body = self._send(request, path, idempotency, timeout)
             if 200 <= response.status_code < 300 and is_sign_in(response, body, idempotency):
                 raise AuthenticationError(
-                    "The server answered with its sign-in page, also with a new token",
+                    "The server returned its sign-in page, even with a new token",
                     method=str(request.method),
                     path=path,
                     status_code=response.status_code,
@@ -255,16 +255,19 @@ class RestClient:
         try:
             prepared = self._session.prepare_request(request)
         except (requests.exceptions.RequestException, UnicodeError) as error:
-            # Without its words, which repeat what cannot be sent.
-            raise ConfigurationError(f"The call cannot be sent ({type(error).__name__}).") from None
-        # Handed in, the connection's proxies beat those of the environment; the session's own would not.
+            # Without the error's message, which repeats the value that cannot be sent.
+            raise ConfigurationError(
+                f"The call cannot be sent ({type(error).__name__}). Check host, login, password and parameters for "
+                "invalid characters."
+            ) from None
+        # Passed as an argument, the connection's proxies override those of the environment; the session's would not.
         proxies = dict(self._session.proxies)
         settings = self._session.merge_environment_settings(prepared.url, proxies, True, None, None)
         if self._session.verify is not True:
-            settings["verify"] = self._session.verify  # requests lets REQUESTS_CA_BUNDLE beat it
+            settings["verify"] = self._session.verify  # otherwise REQUESTS_CA_BUNDLE overrides it in requests
         self.sent += 1
         if idempotency is Idempotency.UNSAFE and time.monotonic() - self._last_used > MAX_IDLE_SECONDS:
-            # A connection that was idle may be dead, and what is sent on it lost.
+            # The server may have closed an idle socket, and a call sent over it would be lost.
             self._session.close()
         try:
             response = self._session.send(
@@ -274,11 +277,11 @@ class RestClient:
                 body = self._read(response, path, time.monotonic() + 2 * timeout)
         except requests.exceptions.RequestException as error:
             raise lost(error, self.base_url, str(request.method), path, idempotency) from error
-        except OSError as error:  # requests reports a missing CA bundle with nothing more
-            raise ConfigurationError(f"{error}. Correct 'verify', or REQUESTS_CA_BUNDLE.") from error
+        except OSError as error:  # requests raises a bare OSError for a missing CA bundle
+            raise ConfigurationError(f"{error}. Correct the extra 'verify' or REQUESTS_CA_BUNDLE.") from error
         self._last_used = time.monotonic()
         if response.status_code < 200:
-            # The answer proper may follow, and would be taken for that of the next call on this socket.
+            # The final response may follow, and would be taken for the response to the next call on this socket.
             self._session.close()
         self.rate = RateLimit.from_headers(response.headers, self._clock()) or self.rate
         if (server_time := parse_http_time(response.headers.get("Date", ""))) is not None:
@@ -291,13 +294,13 @@ class RestClient:
             body += chunk
             if len(body) > self._max_bytes:
                 raise UnexpectedResponse(
-                    f"The answer is larger than {self._max_bytes} bytes",
+                    f"The response is larger than {self._max_bytes} bytes",
                     method=str(response.request.method),
                     path=path,
                     status_code=response.status_code,
                 )
             if time.monotonic() > until:
-                raise requests.exceptions.ReadTimeout("the answer trickles")
+                raise requests.exceptions.ReadTimeout("the response arrives too slowly")
         return bytes(body)
 
     def _scrubber(self, request: requests.PreparedRequest) -> Callable[[str], str]:
@@ -309,10 +312,12 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 
 def _sendable(headers: Mapping[str, str]) -> Mapping[str, str]:
-    """Reject what no header can hold, without repeating the value as requests would: it may be a secret."""
+    """Reject a value that is invalid in a header, without repeating it as requests would: it may be a secret."""
     for name, value in headers.items():
         if not re.fullmatch(r"([!-~][ -~]*)?", value):
-            raise ConfigurationError(f"Header {name} cannot be sent: it holds a line break or is not ASCII.")
+            raise ConfigurationError(
+                f"Header {name} cannot be sent: it contains a line break or is not ASCII. Correct its value."
+            )
     return headers
 
 
@@ -320,7 +325,7 @@ def _query(params: Mapping[str, Any]) -> list[tuple[str, str]]:
     pairs = []
     for name, value in params.items():
         for item in value if isinstance(value, (list, tuple)) else [value]:
-            if isinstance(item, float):  # an id that came out of a table; no parameter of either API has a fraction
+            if isinstance(item, float):  # an id from a table; no query parameter of the APIs has a fraction
                 raise ConfigurationError(f"{name} must be text or a whole number; got {item!r}.")
             if item is not None:
                 pairs.append((name, str(item).lower() if isinstance(item, bool) else str(item)))
@@ -332,6 +337,3 @@ def _dump(body: Any) -> bytes:
         return simplejson.dumps(body, use_decimal=True, allow_nan=False).encode()
     except (ValueError, TypeError) as error:
         raise ConfigurationError(f"The values cannot be written as JSON: {error}") from None
-
-
-# --- what headers and error bodies say ---

@@ -1,9 +1,9 @@
 """
-Reads a list page by page, whichever way the server names the next page.
+Read lists page by page, with every known way in which a server names the next page.
 
 Procore documents page numbers with the headers ``Link``, ``Total`` and ``Per-Page`` for most lists, and cursors for the
-instances of v2, but not how a cursor comes back. A list that is cut short looks like a complete one, and a wait or
-an export would then report what is not so. So everything that names a next page is followed, or is an error.
+instances of v2, but not which parameter takes a cursor. A truncated list looks like a complete one, and a wait or an
+export would report wrong results. So the paginator follows everything that names a next page, or raises an error.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     Fetch = Callable[[dict[str, Any]], ApiResponse]
     Place = dict[str, Any]
 
-MAX_EMPTY_PAGES = 20  # one after another, each of which names a next one
-MAX_CURSOR_CHARACTERS = 4096  # servers take no longer address
-MAX_ENVELOPE_DEPTH = 4  # objects in one another, around the rows
+MAX_EMPTY_PAGES = 20  # consecutive, each of which names a next page
+MAX_CURSOR_CHARACTERS = 4096  # servers do not accept a longer URL
+MAX_ENVELOPE_DEPTH = 4  # nested objects around the rows
 SMALLER_PAGES = (1000, 500, 100, 50, 10)  # rows; 10 is the documented default of v2
-HALF_A_PAIR = re.compile("[\ud800-\udfff]")  # JSON can hold it, and no address can
+LONE_SURROGATE = re.compile("[\ud800-\udfff]")  # valid in JSON, but not in a URL
 
 # Names are compared in lower case and without punctuation: ``next_cursor``, ``nextCursor`` and ``X-Next-Cursor``.
 NEXT = re.compile(
@@ -37,16 +37,16 @@ NEXT = re.compile(
     r"|nextpage\w*|(cursor|page|link|token)s?next|(ms)?continuation\w*|pagetoken|startingafter|scrollid"
     r"|lastevaluatedkey"
 )
-# Of these, what we could send back neither as a cursor nor as a page number.
+# Those of NEXT that can be sent back neither as a cursor nor as a page number.
 NOT_SENDABLE = re.compile(r"next(page)?(key|id|marker|offset|index|start)|startingafter|scrollid|lastevaluatedkey")
 PAGE_NUMBER = re.compile(r"nextpage(number)?")
-# These may be there on the last page, too.
+# These may occur on the last page, too.
 CURSOR = re.compile(r"(end)?cursor|after")
 ROW_KEYS = re.compile(
     r"(response)?meta(data)?|pag(ination|ing|er|einfo|es?)|cursors?|links?|navigation|result(set)?info"
 )
 MORE = re.compile(r"has(more|next)\w*|more(pages|results|available)?|ismore")
-LAST = re.compile(r"(is)?last(page)?|isend|end")  # only if true or false; the last page's number is one of PAGES
+LAST = re.compile(r"(is)?last(page)?|isend|end")  # only if a boolean; as a number, "lastpage" is one of PAGES
 PAGES = re.compile(r"(total|num(ber)?of|num)?pages|(total)?pagecount|lastpage")
 TOTAL = re.compile(r"total(count|records|items|results|rows|elements|entries|size)?")
 NOTHING = ("", "0", "false", "no", "none", "null", "undefined")
@@ -54,24 +54,23 @@ NOTHING = ("", "0", "false", "no", "none", "null", "undefined")
 
 class Paginator:
     """
-    Yields the rows of a list, and asks for the next page when it is needed.
+    Yield the rows of a list, and request each page when it is needed.
 
-    Where a page could not be had, ``next()`` asks for that page again. A list that came shorter than its last page's
-    total is read once more from the start, because rows can vanish between two pages; rows that were yielded are not
-    yielded again.
+    After an error, ``next()`` requests the same page again. If a list has fewer rows than the total on its last page,
+    it is read once more from the start, because rows can disappear between two pages; no row is yielded twice.
 
-    :param fetch: Sends a GET with these query parameters.
-    :param url: The list's own address, which links are relative to.
+    :param fetch: Sends a GET with the given query parameters.
+    :param url: URL of the list, the base of relative links.
     :param params: Query parameters of every page.
-    :param per_page: Rows of a page to ask for; fewer where the server rejects that.
-    :param style: ``v1``: bare arrays and page numbers. ``v2``: ``{"data": [...]}``, and cursors where the server
-        names them, else page numbers.
-    :param limits: The largest pages that the server gives, by path, as far as that is known; added to.
-    :param max_pages: How many pages a list may have.
-    :param keep_malformed_rows: Yield an empty object for a row of ``v2`` that is none, instead of an error.
-    :raises UnexpectedResponse: not a list, a page that repeats the one before, a place that comes again, or a next page
-        that is named in an unknown way.
-    :raises IncompleteList: fewer rows than the total came, twice.
+    :param per_page: Rows per page to request; fewer if the server rejects that number.
+    :param style: ``v1``: bare arrays and page numbers. ``v2``: ``{"data": [...]}``, and cursors if the server
+        returns them, else page numbers.
+    :param limits: The largest known page sizes of the server, by path; the paginator adds to it.
+    :param max_pages: Maximum number of pages of a list.
+    :param keep_malformed_rows: Yield an empty object for a row of ``v2`` that is not an object, instead of raising.
+    :raises UnexpectedResponse: the response is not a list, a page repeats the one before, the paging runs in a circle,
+        or a next page is named in an unknown way.
+    :raises IncompleteList: the list had fewer rows than its total, twice.
     """
 
     def __init__(
@@ -94,8 +93,8 @@ class Paginator:
         self._limits = limits
         self._max_pages = max_pages
         self._per_page = min(per_page, self._limits.get(self._path, per_page))
-        self._returned: set[str] = set()  # names of rows
-        self._is_counted = True  # every row that was returned is in there
+        self._returned: set[str] = set()  # keys of rows
+        self._is_counted = True  # whether it contains the key of every returned row
         self._is_second = False
         self._start()
 
@@ -104,15 +103,15 @@ class Paginator:
         self._seen = {_key({"page": 1})}
         self._received = 0
         self._turned = 0  # pages
-        self._empty = 0  # pages without rows, one after another
+        self._empty = 0  # consecutive pages without rows
         self._longest = 0  # rows of a page
         self._follows = False  # cursors or links
-        # Of the page that is being read:
+        # Of the current page:
         self._rows: Iterator[dict[str, Any]] | None = None
         self._number = 0
         self._response: ApiResponse | None = None
         self._signs = Signs()
-        self._content: Any = None  # what a page that comes twice is known by
+        self._content: Any = None  # to detect a page that repeats the one before
 
     def __iter__(self) -> Paginator:
         return self
@@ -136,14 +135,14 @@ class Paginator:
             self._is_counted = False
             return True
         row_id = row.get("id")
-        name = str(row_id) if type(row_id) in (str, int) else simplejson.dumps(row, sort_keys=True)
-        if self._is_second and name in self._returned:
+        key = str(row_id) if type(row_id) in (str, int) else simplejson.dumps(row, sort_keys=True)
+        if self._is_second and key in self._returned:
             return False
-        self._returned.add(name)
+        self._returned.add(key)
         return True
 
     def _open(self) -> None:
-        response = self._ask()
+        response = self._request()
         fault = partial(UnexpectedResponse, method="GET", path=self._path, status_code=response.status)
         body: Any = None
         content: Any = response.body
@@ -154,16 +153,16 @@ class Paginator:
             content = _data_of(body, fault, keep_malformed_rows=self._keep_malformed_rows)
             rows = iter(content)
         if content == self._content and next(rows, None) is not None:
-            raise fault("A page repeats the one before: this list has no paging, or none that is known")
+            raise fault("A page repeats the one before it: the list has no paging, or an unknown kind of paging")
         self._signs = Signs.of(response, body, self._url, {*self._params, "per_page"})
         self._response, self._content, self._rows, self._number = response, content, rows, 0
 
-    def _ask(self) -> ApiResponse:
-        """Ask for the page; for the first one with fewer rows, too, where the server rejects that many."""
+    def _request(self) -> ApiResponse:
+        """Request the page; if the server rejects the size of the first page, request smaller ones."""
         try:
             return self._page_of(self._per_page)
-        except InvalidRequest as rejected:
-            if self._turned or rejected.status_code not in (400, 422):
+        except InvalidRequest as rejection:
+            if self._turned or rejection.status_code not in (400, 422):
                 raise
             for size in SMALLER_PAGES:
                 if size < self._per_page:
@@ -187,7 +186,7 @@ class Paginator:
         self._turned += 1
         if following is not None and _key(following) in self._seen:
             if self._number or self._signs.more:
-                raise self._fault("The paging goes round in a circle")
+                raise self._fault("The paging runs in a circle")
             following = None  # an empty page that names itself
         if following is None and self._is_cut_short():
             self._is_second = True
@@ -198,7 +197,7 @@ class Paginator:
         self._place, self._rows = following, None
 
     def _following(self) -> Place | None:
-        """Return where the next page is, None after the last one."""
+        """Return the place of the next page, None after the last one."""
         signs, page, number = self._signs, self._page, self._number
         if signs.places and (number or signs.more is not False):
             self._follows = True
@@ -208,8 +207,8 @@ class Paginator:
             return signs.cursors[0]
         if signs.unknown and not signs.places:
             raise self._fault(
-                f"The place of the next page is named in a way that is not known ({', '.join(signs.unknown)}), "
-                "and the list would be cut short"
+                f"The response names the next page in an unknown way ({', '.join(signs.unknown)}), and the list would "
+                "be incomplete without that page"
             )
         if not number:
             return None
@@ -221,21 +220,21 @@ class Paginator:
             return by_number if self._received < signs.total and not is_last else None
         if signs.is_last or signs.pages or self._follows:
             return None
-        # Nothing says whether there is more. A full page may be cut off, so ask; an unknown cursor may not be
-        # combined with a page number, which is why it is dropped.
+        # The response does not say whether there is more. A full page may be followed by another, so request it. A
+        # cursor of unknown meaning must not be combined with a page number, so it is dropped.
         return by_number if self._is_full else None
 
     def _is_cut_short(self) -> bool:
-        """Tell whether the list is to be read once more because less came than there is."""
+        """Return whether to read the list once more because it has fewer rows than its total."""
         signs = self._signs
         if signs.more or signs.pages > self._turned:
-            raise self._fault("The answer says that there is more, and nothing says where")
+            raise self._fault("The response says that there are more pages, but not where")
         if signs.total is None or self._received >= signs.total:
             return False
         if self._is_second or not self._is_counted:
             assert self._response is not None
             raise IncompleteList(
-                f"The list has {signs.total} rows, and {self._received} of them came",
+                f"Received {self._received} of the list's {signs.total} rows",
                 method="GET",
                 path=self._path,
                 status_code=self._response.status,
@@ -249,37 +248,37 @@ class Paginator:
 
     @property
     def _is_full(self) -> bool:
-        """Whether the page has as many rows as a page can have; that may be fewer than we asked for."""
+        """Whether the page has the maximum number of rows, which may be smaller than the requested number."""
         size = None if self._response is None else _whole(self._response.headers.get("Per-Page", ""))
         return self._number >= (self._per_page if size is None else size)
 
-    def _fault(self, words: str) -> UnexpectedResponse:
+    def _fault(self, problem: str) -> UnexpectedResponse:
         status = None if self._response is None else self._response.status
-        return UnexpectedResponse(words, method="GET", path=self._path, status_code=status)
+        return UnexpectedResponse(problem, method="GET", path=self._path, status_code=status)
 
 
 class Signs:
-    """What one page says about the rest of its list: in its headers, and in the envelope around its rows."""
+    """Collect what one page says about the rest of its list, in its headers and in the envelope around its rows."""
 
     def __init__(self, url: str = "", own: Set[str] = frozenset()):
-        self.places: list[Place] = []  # of the next page; the best first
-        self.cursors: list[Place] = []  # likewise, unless the page says that it is the last one
-        self.unknown: list[str] = []  # names of members that name a next page in a way we do not know
-        self.more: bool | None = None  # whether there is more, where the page says it
-        self.pages = 0  # in all
-        self.total: int | None = None  # rows in all
-        self.is_last = False  # something that could name a next page names none
+        self.places: list[Place] = []  # of the next page, the best first
+        self.cursors: list[Place] = []  # places of the next page unless the page says that it is the last one
+        self.unknown: list[str] = []  # members that name a next page in an unknown way
+        self.more: bool | None = None  # whether there is more, if the page says so
+        self.pages = 0  # total number of pages
+        self.total: int | None = None  # total number of rows
+        self.is_last = False  # a member that could name a next page is empty
         self._url = url
         self._own = own
 
     @classmethod
     def of(cls, response: ApiResponse, body: Any, url: str, own: Set[str]) -> Signs:
         """
-        Read an answer.
+        Read a response.
 
-        :param body: Its parsed body; None where that is a bare list.
-        :param url: What links are relative to.
-        :param ours: Names of query parameters that a link cannot change.
+        :param body: Its parsed body; None if that is a bare list.
+        :param url: Base of relative links.
+        :param own: Names of query parameters that a link cannot change.
         """
         signs = cls(url, own)
         for name, value in _members_of(response, body):
@@ -333,45 +332,45 @@ class Signs:
             self.places.append(self._place_of(str(value)))
 
     def _place_of(self, text: str) -> Place:
-        # A slash alone does not make a URL: it is a letter of base64.
+        # A slash alone does not make a URL: it is also a base64 digit.
         is_url = "://" in text or re.search(r"[?&]\w+=", text)
         return self._place_in(text) if is_url else self._sendable({"cursor": text})
 
     def _place_in(self, url: str) -> Place:
-        """Take the place in the list from a URL's query, and never the URL itself: calls go to our server only."""
+        """Take the place from a URL's query and ignore the rest: calls go to the connection's server only."""
         try:
             query = parse_qs(urlsplit(urljoin(self._url, url)).query)
         except ValueError:
-            raise self._fault("The link to the next page is not a URL") from None
+            raise self._fault("The link to the next page is not a valid URL") from None
         place = {name: values[0] for name, values in query.items() if name not in self._own}
         if not place:
-            raise self._fault("The link to the next page has neither cursor nor page")
+            raise self._fault("The link to the next page has neither a cursor nor a page number")
         return self._sendable(place)
 
     def _sendable(self, place: Place) -> Place:
         for text in place.values():
-            if len(text) > MAX_CURSOR_CHARACTERS or HALF_A_PAIR.search(text):
-                raise self._fault("The cursor to the next page cannot be sent back")
+            if len(text) > MAX_CURSOR_CHARACTERS or LONE_SURROGATE.search(text):
+                raise self._fault("The cursor of the next page is too long or has invalid characters")
         return place
 
-    def _fault(self, words: str) -> UnexpectedResponse:
-        return UnexpectedResponse(words, method="GET", path=urlsplit(self._url).path)
+    def _fault(self, problem: str) -> UnexpectedResponse:
+        return UnexpectedResponse(problem, method="GET", path=urlsplit(self._url).path)
 
 
 def check_whole(response: ApiResponse, body: Any, rows: list[Any]) -> None:
     """
-    Require an answer that is read as a whole list to be one: it names no next page, and no larger total.
+    Require that a response contains a whole list: it names no next page and no larger total.
 
     :param body: Its parsed body.
     :param rows: The list in it.
-    :raises UnexpectedResponse: it is not the whole list.
+    :raises UnexpectedResponse: the list has further pages.
     """
     signs = Signs.of(response, body, response.path, set())
     has_cursor = bool(signs.cursors) and signs.more is not False
     is_longer = signs.pages > 1 or (signs.total or 0) > len(rows)
     if signs.places or signs.unknown or signs.more or is_longer or has_cursor:
         raise UnexpectedResponse(
-            "A list that is documented to come whole has a next page",
+            "A list that is documented without paging has a next page",
             method=response.method,
             path=response.path,
             status_code=response.status,
@@ -379,10 +378,10 @@ def check_whole(response: ApiResponse, body: Any, rows: list[Any]) -> None:
 
 
 def _members_of(response: ApiResponse, body: Any) -> Iterator[tuple[str, Any]]:
-    """Yield what may be about pages, with its name: headers, and members of the envelope but not of the rows."""
+    """Yield the names and values that may describe paging: headers, and members of the envelope but not of the rows."""
     for name, value in response.headers.items():
         plain = _plain(name)
-        if plain == "pagination":  # JSON, as some servers write it
+        if plain == "pagination":  # some servers send JSON in this header
             yield from _members(_json_or_none(value), 1, is_paging=True)
         elif plain != "after":
             yield name, value
@@ -391,7 +390,7 @@ def _members_of(response: ApiResponse, body: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _members(container: Any, depth: int, *, is_paging: bool) -> Iterator[tuple[str, Any]]:
-    """Yield the members of an object and of those in it; ``cursor`` and the like only of one that is about paging."""
+    """Yield the members of an object and of its nested objects; ``cursor`` etc. only if the object is about paging."""
     if not isinstance(container, dict) or depth > MAX_ENVELOPE_DEPTH:
         return
     for name, value in container.items():
@@ -420,7 +419,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _whole(text: str) -> int | None:
-    """Return a whole number, None for any other text, and for digits that no counter has."""
+    """Return a whole number, or None for any other text and for more digits than a counter has."""
     return int(text) if text.isdecimal() and len(text) < 20 else None
 
 
@@ -436,5 +435,5 @@ def _data_of(body: Any, fault: Callable[[str], UnexpectedResponse], *, keep_malf
     if keep_malformed_rows and isinstance(rows, list):
         return [row if isinstance(row, dict) else {} for row in rows]
     if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise fault("The answer is not a list of objects")
+        raise fault("The response is not a list of objects")
     return rows

@@ -1,4 +1,4 @@
-"""A successful response: its JSON, its rows, and what makes it malformed."""
+"""Successful responses: parse their JSON, yield their rows, and raise an error if they are malformed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,17 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
 )
 
-MAX_RESPONSE_DEPTH = 100  # lists and objects in one another; what is deeper breaks whatever goes through it later
+MAX_RESPONSE_DEPTH = 100  # of nested lists and objects; deeper values would exceed the recursion limit later
 
 
 @dataclass(frozen=True)
 class ApiResponse:
-    """A successful answer; ``body`` is decoded and within the size limit, ``scrub`` takes secrets out of words."""
+    """
+    Hold a successful response.
+
+    :param body: Decoded, and within the size limit.
+    :param scrub: Removes secrets from a text.
+    """
 
     status: int
     headers: Mapping[str, str]
@@ -31,29 +36,29 @@ class ApiResponse:
 
     def json(self, *, exact: bool = False) -> Any:
         """
-        Return the parsed body, None when it is empty.
+        Return the parsed body, or None if it is empty.
 
         :param exact: Read numbers with a fraction as ``Decimal`` instead of ``float``.
-        :raises UnexpectedResponse: it is not JSON, or too deep.
+        :raises UnexpectedResponse: the body is not JSON, or nested too deeply.
         """
         if not self.body.strip():
             return None
         try:
             parsed = simplejson.loads(self.body.decode("utf-8-sig"), use_decimal=exact)
         except (ValueError, RecursionError):
-            raise self._malformed("The answer is not JSON") from None
+            raise self._malformed("The response is not JSON") from None
         if _is_too_deep(parsed):
-            raise self._malformed("The answer is too deep")
+            raise self._malformed("The response is nested too deeply")
         return parsed
 
     def rows(self, key: str | None = None) -> Iterator[dict[str, Any]]:
         """
-        Yield the objects of a list one by one, each decoded when it is asked for.
+        Yield the objects of a list one by one, and decode each only when it is needed.
 
-        Decoding thousands at once would stop all other threads, and leave the garbage collector a heap to search.
+        Decoding thousands at once would block all other threads and slow down the garbage collector.
 
-        :param key: Under which the body, an object, holds the list; None where the body is the list.
-        :raises UnexpectedResponse: it is not a list of objects.
+        :param key: Key of the list in the body; None if the body is the list.
+        :raises UnexpectedResponse: the list is missing or is not a list of objects.
         """
         try:
             for row in _elements(self.body.decode("utf-8-sig"), key):
@@ -61,21 +66,21 @@ class ApiResponse:
                     raise ValueError
                 yield row
         except (ValueError, IndexError, RecursionError):
-            raise self._malformed("The answer is not a list of objects") from None
+            raise self._malformed("The response is not a list of objects") from None
 
     def reject_page(self, error: type[ApiError] = UnexpectedResponse) -> None:
         """
-        Require an answer of the API where its form is not documented: a page for people is none.
+        Reject an HTML page; for responses whose format is not documented.
 
-        :param error: What to raise.
+        :param error: Class of the error.
         """
         if self.body.removeprefix(BOM_UTF8).lstrip()[:1] == b"<":
-            raise self._malformed("The answer is a page, perhaps to sign in", error)
+            raise self._malformed("The response is an HTML page, possibly a sign-in page", error)
 
-    def _malformed(self, words: str, error: type[ApiError] = UnexpectedResponse) -> ApiError:
-        kind = self.headers.get("Content-Type", "no content type")
+    def _malformed(self, problem: str, error: type[ApiError] = UnexpectedResponse) -> ApiError:
+        content_type = self.headers.get("Content-Type", "no content type")
         return error(
-            f"{words} ({self.scrub(kind)})",
+            f"{problem} ({self.scrub(content_type)})",
             method=self.method,
             path=self.path,
             status_code=self.status,
@@ -85,7 +90,7 @@ class ApiResponse:
 
 
 def _elements(text: str, key: str | None) -> Iterator[Any]:
-    """Yield the elements of a list in a JSON text, one by one; ValueError or IndexError where there is none."""
+    """Yield the elements of a list in a JSON text one by one; raise ValueError or IndexError if there is no list."""
     decode = simplejson.JSONDecoder().raw_decode
     at = _next_sign(text, 0, "[" if key is None else "{")
     if key is not None:
@@ -123,7 +128,7 @@ def _skip_spaces(text: str, at: int) -> int:
 
 
 def _is_too_deep(value: Any) -> bool:
-    """Tell whether parsed JSON lies deeper than any documented answer; level by level, for this must not recurse."""
+    """Return whether parsed JSON is nested more deeply than allowed, level by level: this must not recurse."""
     containers = {dict, list}
     level = [value] if type(value) in containers else []
     for _ in range(MAX_RESPONSE_DEPTH):

@@ -1,4 +1,4 @@
-"""When a call may be sent again, and how long to wait before."""
+"""Retries of one call: whether it may be sent again, how often, and how long to wait before."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _is_one_attempt = ContextVar("_is_one_attempt", default=False)
 
 @contextmanager
 def one_attempt() -> Iterator[None]:
-    """Make one attempt of each call within the block, token requests included, under any retry policy."""
+    """Make only one attempt of each call within the block, including token requests, under any retry policy."""
     before = _is_one_attempt.set(True)
     try:
         yield
@@ -30,9 +30,9 @@ def one_attempt() -> Iterator[None]:
 
 class Idempotency(enum.Enum):
     """
-    Whether one call may be sent a second time; a property of the call, not of its HTTP verb.
+    State whether a call may be sent a second time; a property of the call, not of its HTTP method.
 
-    ``SAFE``: sending it twice changes nothing more than sending it once. ``UNSAFE``: it may.
+    ``SAFE``: sending it twice has the same effect as sending it once. ``UNSAFE``: it may have another effect.
     """
 
     SAFE = "safe"
@@ -41,10 +41,10 @@ class Idempotency(enum.Enum):
 
 class RetryableFailure(Exception):
     """
-    One attempt failed in a way that allows another.
+    Raised when one attempt failed in a way that allows another.
 
-    :param error: What to raise when there is no other attempt.
-    :param not_before: Unix time before which the server does not want to be asked, or None.
+    :param error: The error to raise if there is no other attempt.
+    :param not_before: Time of the retry clock before which the server accepts no call, or None.
     """
 
     def __init__(self, error: ApiError, not_before: float | None = None):
@@ -56,11 +56,11 @@ class RetryableFailure(Exception):
 @dataclass(frozen=True)
 class RetryPolicy:
     """
-    How often and how long a call is tried.
+    Repeat a call with exponential backoff.
 
-    :param attempts: Attempts in all.
-    :param first_wait: Seconds before the second attempt; doubled before each further one.
-    :param longest_wait: Longest pause in seconds; a server that asks for a longer one ends the call.
+    :param attempts: Maximum number of attempts.
+    :param first_wait: Seconds before the second attempt; doubled before each further attempt.
+    :param longest_wait: Longest wait in seconds; if the server states a longer one, the call fails.
     """
 
     attempts: int = 5
@@ -69,20 +69,20 @@ class RetryPolicy:
 
     @classmethod
     def none(cls) -> RetryPolicy:
-        """One attempt: for triggers, where the poll loop does the waiting and no thread sleeps."""
+        """Return a policy of one attempt: for triggers, where the poll loop waits and no thread sleeps."""
         return cls(attempts=1)
 
     def run(
         self, attempt: Callable[[], Result], *, sleep: Callable[[float], None], clock: Callable[[], float]
     ) -> Result:
-        """Call ``attempt`` until it returns or raises something else than :class:`RetryableFailure`."""
+        """Call ``attempt`` until it succeeds, raises anything but :class:`RetryableFailure`, or no attempt is left."""
         tries = _Tries(RetryPolicy.none() if _is_one_attempt.get() else self, clock)
 
         def recorded() -> Result:
             try:
                 return attempt()
-            except RetryableFailure as failed:
-                tries.record(failed)
+            except RetryableFailure as failure:
+                tries.record(failure)
                 raise
 
         def give_up(state: RetryCallState) -> Result:
@@ -100,16 +100,16 @@ class RetryPolicy:
 
 class _Tries:
     """
-    The attempts of one call so far.
+    Count the attempts of one call.
 
-    A call that is turned away until a time that the server names has not failed: while many ask, most are rejected
-    each time, and one of them may be a few times in a row. So that does not count as an attempt. In all it takes no
-    longer than the longest pauses between the attempts would.
+    An attempt that is rate-limited until a stated time does not count as failed: while many clients call, most are
+    rate-limited each time, and one of them may be several consecutive times. The total wait is limited to the longest
+    possible waits between the attempts.
     """
 
     last: RetryableFailure
     _is_rate_limited = False
-    _stated = 0.0  # seconds from the last attempt to the time that the server has named
+    _stated = 0.0  # seconds from the last attempt until the time that the server stated
 
     def __init__(self, policy: RetryPolicy, clock: Callable[[], float]):
         self._policy = policy
@@ -118,11 +118,11 @@ class _Tries:
         self._failed = 0
         self._rate_limited = 0
 
-    def record(self, failed: RetryableFailure) -> None:
-        self.last = failed
-        # Once for each attempt: the clock goes on, or back, between two looks.
-        self._stated = 0.0 if failed.not_before is None else max(failed.not_before - self._clock(), 0.0)
-        self._is_rate_limited = failed.error.status_code == 429 and self._stated > 0
+    def record(self, failure: RetryableFailure) -> None:
+        self.last = failure
+        # Read the clock once per attempt, because it moves between two readings.
+        self._stated = 0.0 if failure.not_before is None else max(failure.not_before - self._clock(), 0.0)
+        self._is_rate_limited = failure.error.status_code == 429 and self._stated > 0
         if self._is_rate_limited:
             self._rate_limited += 1
         else:
@@ -130,7 +130,7 @@ class _Tries:
 
     def are_enough(self) -> bool:
         policy = self._policy
-        if policy.attempts == 1 or self._stated > policy.longest_wait:  # it is never cut short
+        if policy.attempts == 1 or self._stated > policy.longest_wait:  # a stated wait is never shortened
             return True
         if self._is_rate_limited:
             longest = (policy.attempts - 1) * policy.longest_wait
@@ -140,7 +140,7 @@ class _Tries:
     def delay(self) -> float:
         policy = self._policy
         if self._is_rate_limited:
-            # Who was turned away more often comes back sooner after that time: else chance lets some wait for ever.
+            # A call that was rate-limited more often retries sooner after that time, or jitter could delay it forever.
             return max(self._stated, policy.first_wait) + random.uniform(0, policy.first_wait / self._rate_limited)
         backoff: float = min(policy.first_wait * 2 ** (self._failed - 1), policy.longest_wait)
         return max(self._stated, backoff) + random.uniform(0, backoff / 4)

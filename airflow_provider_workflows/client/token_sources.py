@@ -1,4 +1,4 @@
-"""Where bearer tokens come from: OAuth 2 client credentials, Workflowsoft's API tokens, or one that was given."""
+"""The sources of bearer tokens: OAuth 2 client credentials, Workflowsoft's API tokens, or a token that is given."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ TOKEN_REJECTIONS = (AuthenticationError, InvalidRequest, NotFound, PermissionDen
 
 class StaticToken:
     """
-    A token that was given as it is; it cannot be renewed.
+    Return a token that was given, which cannot be renewed.
 
     :param token: The token.
-    :param remedy: What to do when the server does not accept it any more.
+    :param remedy: What to do when the server rejects it.
     """
 
-    def __init__(self, token: str, remedy: str = "Get a new token, and put it into the connection."):
+    def __init__(self, token: str, remedy: str = "Get a new token and put it into the connection."):
         self.remedy = remedy
         self._token = token.strip()  # a secret from a file often ends with a line break
-        self.identity = fingerprint("ready", self._token)
+        self.identity = fingerprint("static", self._token)
 
     def fetch(self, now: float) -> Token:
         return Token(self._token, now, _claim(self._token, "exp"))
@@ -42,12 +42,12 @@ class StaticToken:
 
 class ClientCredentials:
     """
-    OAuth 2 client credentials, as Procore gives them to a data connection app.
+    Fetch tokens with OAuth 2 client credentials, as Procore issues them for a data connection app.
 
     :param login_url: Scheme and host of the login server.
     :param client_id: Client id.
     :param client_secret: Client secret.
-    :param transport: ``timeout``, ``verify``, ``proxies``, ``retry`` of the :class:`RestClient` it uses.
+    :param transport: ``timeout``, ``verify``, ``proxies``, ``retry`` of the :class:`RestClient` for the token calls.
     """
 
     def __init__(self, login_url: str, client_id: str, client_secret: str, **transport: Any):
@@ -63,22 +63,24 @@ class ClientCredentials:
         try:
             response = self._client.call("POST", "/oauth/token", idempotency=Idempotency.SAFE, form=self._grant)
         except TOKEN_REJECTIONS as rejection:
-            raise _rejected(f"{self._client.base_url} gave no token for this client id and secret", rejection) from None
+            raise _sign_in_failed(
+                f"{self._client.base_url} issued no token for this client id and secret", rejection
+            ) from None
         return _read_token(response, now, None)
 
 
 class ApiTokenSource:
     """
-    An API token that Workflowsoft gives to an administrator.
+    Fetch API tokens of Workflowsoft as an administrator.
 
-    The vendor documents neither how the administrator signs in for this call nor the form of its answer.
+    The vendor documents neither how the administrator signs in for this call nor the format of its response.
 
     :param base_url: Scheme and host of the API.
     :param login: Administrator's login.
     :param password: Password; with ``bearer`` a token, with ``cookie`` a cookie as ``name=value``.
-    :param lifetime: Lifetime to ask for, in seconds.
+    :param lifetime: Lifetime to request, in seconds.
     :param scheme: How to sign in: ``basic``, ``bearer`` or ``cookie``.
-    :param transport: ``timeout``, ``verify``, ``proxies``, ``retry`` of the :class:`RestClient` it uses.
+    :param transport: ``timeout``, ``verify``, ``proxies``, ``retry`` of the :class:`RestClient` for the token calls.
     """
 
     def __init__(
@@ -91,7 +93,7 @@ class ApiTokenSource:
         scheme: str = "basic",
         **transport: Any,
     ):
-        self.identity = fingerprint("minted", base_url, login, password, lifetime, scheme)
+        self.identity = fingerprint("api_token", base_url, login, password, lifetime, scheme)
         self._lifetime = lifetime
         self._basic = (login, password) if scheme == "basic" else None
         self._headers = {
@@ -109,9 +111,9 @@ class ApiTokenSource:
                 headers=self._headers,
             )
         except TOKEN_REJECTIONS as rejection:
-            raise _rejected(
-                f"{self._client.base_url} gave no API token (how to ask for one is undocumented: try the extra "
-                "'login_auth', or put a ready token into the password and leave the login empty)",
+            raise _sign_in_failed(
+                f"{self._client.base_url} issued no API token (the sign-in for it is not documented: try another value "
+                "of the extra 'login_auth', or put an API token into the password and leave the login empty)",
                 rejection,
             ) from None
         return _read_token(response, now, self._lifetime)
@@ -121,7 +123,7 @@ def _client(base_url: str, secrets: tuple[str, ...], transport: dict[str, Any]) 
     return RestClient(base_url, secrets=secrets, **transport)
 
 
-def _rejected(what: str, rejection: Any) -> SignInFailed:
+def _sign_in_failed(what: str, rejection: Any) -> SignInFailed:
     return SignInFailed(
         what,
         method=rejection.method,
@@ -146,9 +148,9 @@ def _read_token(response: ApiResponse, now: float, lifetime: float | None) -> To
     value = next((named[name] for name in names if named.get(name)), None) if named else body
     problem = None
     if "<" in text or "html" in response.headers.get("Content-Type", ""):
-        problem = "The server answered with its login page instead of a token"
+        problem = "The server returned its login page instead of a token"
     elif not isinstance(value, str) or not value or any(letter.isspace() for letter in value):
-        problem = "The server's answer holds no token"
+        problem = "The server's response contains no token"
     if problem is not None:
         raise SignInFailed(problem, method=response.method, path=response.path, status_code=response.status)
     seconds = (
@@ -169,11 +171,11 @@ def _seconds(value: Any) -> float | None:
 
 def _seconds_of_jwt(token: str, served_at: float | None) -> float | None:
     """
-    Return how long a JWT that was given out now will live; unverified, used for nothing but to renew in time.
+    Return the remaining lifetime of a JWT that was just issued; not verified, and only used to renew it in time.
 
-    It is reckoned by the clock of the server, for ours can be wrong, and a new token would seem to have ended.
+    It is measured by the server's clock, because with a wrong local clock a new token would seem to have expired.
 
-    :param served_at: Unix time of the response by the server's clock, where it has a Date.
+    :param served_at: Unix time of the response by the server's clock, if it has a Date.
     """
     end = _claim(token, "exp")
     start = _claim(token, "iat") if served_at is None else served_at
@@ -181,7 +183,7 @@ def _seconds_of_jwt(token: str, served_at: float | None) -> float | None:
 
 
 def _claim(token: str, name: str) -> float | None:
-    """Return a number that a JWT holds, None where it is no JWT or holds none."""
+    """Return a numeric claim of a JWT, or None if the token is not a JWT or has no such claim."""
     parts = token.split(".")
     if len(parts) != 3:
         return None

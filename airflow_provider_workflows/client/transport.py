@@ -1,9 +1,9 @@
 """
-How calls get onto the wire: sessions and connections that know whether anything was sent.
+Sessions and connections that record whether a failed call was sent.
 
-An unsafe call may be sent again only where nothing was sent before. requests and urllib3 report a refused proxy tunnel
-or a failed TLS handshake like any other broken connection, so the connections here mark what fails before the first
-byte of a call.
+An unsafe call may be sent again only if nothing of it was sent before. requests and urllib3 report a rejected proxy
+tunnel or a failed TLS handshake like any other broken connection, so the connections here mark errors that occur before
+the first byte of a call.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class _PlainConnection(HTTPConnection):
 class _TlsConnection(HTTPSConnection):
     def connect(self) -> None:
         with _Marking():
-            super().connect()  # with the tunnel through a proxy, and the handshake
+            super().connect()  # includes the tunnel through a proxy and the TLS handshake
 
 
 class _Marking:
-    """Marks an error as one that came before anything was sent."""
+    """Mark an error that occurs before anything was sent."""
 
     def __enter__(self) -> None:
         pass
@@ -55,7 +55,7 @@ POOLS = {"http": _PlainPool, "https": _TlsPool}
 
 
 class Adapter(HTTPAdapter):
-    """Holds the sockets to a server; several sessions can share one."""
+    """Hold the sockets to a server; several sessions can share one adapter."""
 
     def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
         super().init_poolmanager(*args, **kwargs)
@@ -63,13 +63,13 @@ class Adapter(HTTPAdapter):
 
     def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
         manager = super().proxy_manager_for(proxy, **kwargs)
-        if not proxy.lower().startswith("socks"):  # whose pools connect in their own way
+        if not proxy.lower().startswith("socks"):  # SOCKS pools have their own connection classes
             manager.pool_classes_by_scheme = POOLS
         return manager
 
 
 class Session(requests.Session):
-    """Sends calls; follows no redirect, and does not even look at one."""
+    """Send calls without following redirects."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -81,21 +81,21 @@ class Session(requests.Session):
             self.mount(scheme, adapter)
 
     def get_redirect_target(self, resp: requests.Response) -> str | None:
-        """Name none: to look at a redirect, requests would read its whole body, however large."""
+        """Return None, because for a redirect requests would read its whole body without a size limit."""
         return None
 
 
 def nothing_was_sent(error: BaseException) -> bool:
-    """Tell whether a call failed before anything of it was sent, so that any call may go again."""
+    """Return whether a call failed before anything of it was sent, so that even an unsafe call may be sent again."""
     before_sending = (requests.exceptions.ConnectTimeout, ConnectTimeoutError, NewConnectionError)
     return any(isinstance(cause, before_sending) or hasattr(cause, MARK) for cause in causes_of(error))
 
 
 def causes_of(error: BaseException) -> Iterator[BaseException]:
     """
-    Yield an error and what it came from; urllib3 keeps some of it in ``reason`` and in arguments.
+    Yield an error and its causes; urllib3 stores some causes in ``reason`` and in the arguments.
 
-    What merely was being handled when it was raised is left out: that can be the error of an earlier call.
+    An exception that was merely being handled (``__context__``) is left out: it can be the error of an earlier call.
     """
     todo: list[Any] = [error]
     seen: set[int] = set()

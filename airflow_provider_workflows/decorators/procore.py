@@ -36,21 +36,19 @@ class Respond:
     """
     The decision to answer the step.
 
-    :param option: Label of the response option, in any case; or give its id or type.
+    :param option: Label of the response option, in any case, or its id; a label wins over an id.
     :param comment: A note about the response.
     :param files: Paths or URLs of files to upload and attach, one or several, on the worker or in any object storage
         that Airflow knows. A retry may run on another worker: what it must find there belongs into an object storage.
     :param attachments: Ids of what is in Procore already, by kind, such as ``{"file_version_ids": ["1"]}``.
-    :param option_id: Id of the option; instead of ``option``.
     :param option_type: Type of the option, such as ``approve``; instead of ``option``.
     """
 
-    option: str | None = None
+    option: str | int | None = None
     _: KW_ONLY
     comment: str | None = None
     files: Any = None
     attachments: Mapping[str, Sequence[str]] | None = None
-    option_id: str | int | None = None
     option_type: str | None = None
 
 
@@ -258,14 +256,10 @@ def _as_parameters(response: Respond) -> dict[str, Any]:
         attachments = {kind: [str(one) for one in as_list(ids)] for kind, ids in attachments.items()}
     given = {
         "option": response.option,
-        "option_id": response.option_id,
         "option_type": response.option_type,
         "comment": response.comment,
     }
-    texts = {
-        name: None if value is None else as_text(name, value, is_id=name == "option_id").strip()
-        for name, value in given.items()
-    }
+    texts = {name: None if value is None else as_text(name, value).strip() for name, value in given.items()}
     return {**texts, "files": files, "attachments": attachments}
 
 
@@ -310,7 +304,8 @@ def procore_response(
     id without its row requires ``retries=0``.
 
     Returns what ``ProcoreRespondOperator`` returns: ``{instance_id, item_id, project_id, step, step_occurrence_id,
-    option, option_id, type, comment, user_id, already_recorded, confirmed}``, or None with ``on_step_moved="succeed"``.
+    option, option_id, type, matched_by, comment, user_id, already_recorded, confirmed}``, or None with
+    ``on_step_moved="succeed"``.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 

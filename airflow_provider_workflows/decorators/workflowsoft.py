@@ -14,6 +14,7 @@ from airflow_provider_workflows.operators.base import unretried
 from airflow_provider_workflows.operators.workflowsoft.complete import WorkflowsoftCompleteIntegrationOperator
 from airflow_provider_workflows.operators.workflowsoft.integration_step import VERIFY
 from airflow_provider_workflows.rules import workflowsoft as rules
+from airflow_provider_workflows.rules import workflowsoft_fields as field_rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_required
 from airflow_provider_workflows.version_compat import XCOM_HOLDS_NONE
 
@@ -131,11 +132,11 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
         }
 
     def _decide(
-        self, context: Context, step: IntegrationStep, fields: list[rules.Field], arguments: Mapping[str, Any]
+        self, context: Context, step: IntegrationStep, fields: list[field_rules.Field], arguments: Mapping[str, Any]
     ) -> dict[str, Any]:
         custom_action, rejected = str(self.custom_action), None
         try:
-            values = call(self.python_callable, context, {**arguments, FIELDS: rules.by_label(fields)})
+            values = call(self.python_callable, context, {**arguments, FIELDS: field_rules.by_label(fields)})
         except RejectIntegration as rejection:
             values, custom_action, rejected = rejection.fields, rejection.custom_action, rejection.reason
             check_required(custom_action=custom_action)

@@ -1,1 +1,1 @@
-"""The checks of ``airflow-workflows doctor``."""
+"""The checks of ``airflow-workflows doctor``, which find out why a connection does not work."""

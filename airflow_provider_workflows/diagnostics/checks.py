@@ -1,4 +1,4 @@
-"""The checks that the connections of both products have in common."""
+"""The checks that the connections to Procore and Workflowsoft share, and the classes of all checks."""
 
 from __future__ import annotations
 
@@ -31,22 +31,22 @@ if TYPE_CHECKING:
 
 
 OK, FAILED, WARNING, SKIPPED = "ok", "failed", "warning", "skipped"
-MAX_CALL_SECONDS = 10.0  # seconds
+MAX_CALL_SECONDS = 10.0
 MAX_CHECKED = 4  # tools, presets, diagrams: each costs a request
-MAX_SKEW_SECONDS = 30.0  # seconds
-FIRST = ("connection", "fields", "reachable", "token")  # of each product
+MAX_SKEW_SECONDS = 30.0
+FIRST_STEPS = ("connection", "fields", "reachable", "token")  # of every connection
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Check:
     """
-    What one step found.
+    Report the result of one step.
 
-    :param name: The step.
-    :param status: ``ok``, ``failed``, ``warning``, or ``skipped`` where a step before it failed.
-    :param detail: What was found.
-    :param fix: What to do about it; "" where it is ok.
+    :param name: Name of the step.
+    :param status: ``ok``, ``failed``, ``warning``, or ``skipped`` if an earlier step failed.
+    :param detail: The result.
+    :param fix: How to fix the problem; "" without a problem.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Check:
 
 
 class Fault(Exception):
-    """What keeps the connection from working, and its fix."""
+    """Raised when a check finds a problem that keeps the connection from working; carries the fix."""
 
     status = FAILED
 
@@ -65,8 +65,8 @@ class Fault(Exception):
         self.fix = fix
 
 
-class Unclear(Fault):
-    """What works but for a part, or may be meant so."""
+class Caution(Fault):
+    """Raised when a check finds a partial problem, or a setting that may be intended."""
 
     status = WARNING
 
@@ -74,38 +74,38 @@ class Unclear(Fault):
 @dataclass(frozen=True)
 class Step:
     """
-    One thing to look at.
+    Describe one check to run.
 
-    :param name: What it is called.
-    :param after: The step without which it says nothing.
-    :param look: Returns what is well, raises what is not.
-    :param fix: What to do where the server rejects it.
+    :param name: Name of the check.
+    :param after: The step that must succeed first.
+    :param run: Returns the result, or raises the problem.
+    :param fix: The fix if the server rejects the step's calls.
     """
 
     name: str
     after: str
-    look: Callable[[], str]
+    run: Callable[[], str]
     fix: str = ""
 
 
 class OneAttempt(RetryPolicy):
-    """A single attempt, whose error tells what it came from: a name that is not known, a proxy, a certificate."""
+    """Make a single attempt and keep the cause of its error: an unknown host name, a proxy, a certificate."""
 
     def run(
         self, attempt: Callable[[], Result], *, sleep: Callable[[float], None], clock: Callable[[], float]
     ) -> Result:
         try:
             return attempt()
-        except RetryableFailure as failed:
-            raise failed.error from failed.__cause__
+        except RetryableFailure as failure:
+            raise failure.error from failure.__cause__
 
 
 class ConnectionChecks(ABC):
     """
-    What the connections of both products have in common.
+    Check one connection; the subclasses add the checks of Procore and Workflowsoft.
 
     :param connection: The connection.
-    :param hook: Its hook, not yet connected.
+    :param hook: Its hook, without a client yet.
     """
 
     cheapest_call: ClassVar[tuple[str, dict[str, Any]]]  # path and query
@@ -122,41 +122,41 @@ class ConnectionChecks(ABC):
         )
 
     @abstractmethod
-    def described(self) -> str:
-        """Return what the fields say, having read each of them."""
+    def describe_fields(self) -> str:
+        """Read each field and describe the connection."""
 
     def fields(self) -> str:
-        # An answer may trickle for twice the time that it may take to begin.
+        # Reading a response may take twice the timeout, see RestClient.
         self.hook._client = self.hook._build(
-            self.connection, self.connection.extra_dejson, OneAttempt(), mask_secret, longest=MAX_CALL_SECONDS / 2
+            self.connection, self.connection.extra_dejson, OneAttempt(), mask_secret, max_timeout=MAX_CALL_SECONDS / 2
         )
-        described = self.described()
+        description = self.describe_fields()
         known = next(f for f in get_provider_info()["connection-types"] if f["connection-type"] == self.hook.conn_type)
         unknown = sorted(set(self.hook.extras.fields) - set(known["conn-fields"]))
         if unknown:
-            raise Unclear(
-                f"{described}; not known: extra {named(unknown)}",
-                f"Correct the name, or remove it. Known are {', '.join(known['conn-fields'])}.",
+            raise Caution(
+                f"{description}; unknown extra {named(unknown)}",
+                f"Correct the name, or remove it. Expected names: {', '.join(known['conn-fields'])}.",
             )
-        return described
+        return description
 
     def reachable(self) -> str:
         client = self.hook.client
-        nobody = client.without_sign_in(client.base_url)
+        anonymous = client.without_sign_in(client.base_url)
         try:
-            within(MAX_CALL_SECONDS, lambda: nobody.get("/"))
+            within(MAX_CALL_SECONDS, lambda: anonymous.get("/"))
         except RateLimited:
             raise
         except ApiError as error:
             if error.status_code is None:
                 raise
             if error.status_code == 407:
-                raise Fault(f"{client.base_url}: the proxy wants a login.", PROXY_FIX) from None
+                raise Fault(f"{client.base_url}: the proxy requires a login.", PROXY_FIX) from None
             if error.status_code >= 500:
-                raise Unclear(f"{client.base_url} answers {error.status_code}.", "Try again later.") from None
+                raise Caution(f"{client.base_url} returns {error.status_code}.", "Try again later.") from None
         finally:
-            nobody.close()
-        return f"{client.base_url} answers"
+            anonymous.close()
+        return f"{client.base_url} responds"
 
     def token(self) -> str:
         client = self.hook.client
@@ -164,19 +164,19 @@ class ConnectionChecks(ABC):
         assert client._auth is not None
         token = client._auth._token
         if token is None or token.expires_at is None:
-            return "there is one; its end is not stated"
+            return "valid; its expiry is unknown"
         minutes = (token.expires_at - time.time()) / 60
         if minutes <= 0:
-            raise Fault("The token has ended.", "Get a new token, or give login and password to fetch tokens with.")
-        return f"there is one, for {counted(round(minutes), 'minute')}"
+            raise Fault("The token has expired.", "Get a new token, or set login and password to fetch tokens.")
+        return f"valid for {counted(round(minutes), 'minute')}"
 
-    def ask(self) -> ApiResponse:
+    def call_cheapest(self) -> ApiResponse:
         """Make the cheapest call that needs the token."""
         path, params = self.cheapest_call
         return self.hook.client.get(path, params=params)
 
     def clock(self) -> str:
-        date = self.ask().headers.get("Date", "")
+        date = self.call_cheapest().headers.get("Date", "")
         now = time.time()
         try:
             skew = now - parsedate_to_datetime(date).timestamp()
@@ -184,14 +184,14 @@ class ConnectionChecks(ABC):
             return "the server does not state its time"
         if abs(skew) > MAX_SKEW_SECONDS:
             way = "ahead of" if skew > 0 else "behind"
-            raise Unclear(
+            raise Caution(
                 f"This machine's clock is {abs(skew):.0f} seconds {way} the server's.",
-                "Set this machine's clock (NTP): waiting for a rate limit to end is reckoned by it.",
+                "Synchronize this machine's clock (NTP): waits for a rate limit depend on it.",
             )
         return f"within {MAX_SKEW_SECONDS:.0f} seconds of the server's"
 
     def limit(self) -> str | None:
-        """Return what the server says of its rate limit, None where it says nothing."""
+        """Describe the server's rate limit; return None if the server does not state it."""
         rate = self.hook.client.rate
         if rate is None or rate.remaining is None:
             return None
@@ -200,21 +200,21 @@ class ConnectionChecks(ABC):
             end = f" until {datetime.fromtimestamp(rate.reset_at, timezone.utc):%H:%M:%SZ}"
         left = f"{rate.remaining} of {rate.limit or 'an unknown number of'} requests left{end}"
         if rate.limit and rate.remaining < rate.limit / 10:
-            raise Unclear(f"{left}.", "See who else uses this account; look less often (poke_interval).")
+            raise Caution(f"{left}.", "Check what else uses this account; poll less often (poke_interval).")
         return left
 
 
 def within(seconds: float, call: Callable[[], Result]) -> Result:
-    """Return what a call returns; looking a host name up knows no time limit, so the call is left to itself then."""
+    """Run a call in a thread and return its result; a DNS lookup has no timeout, so the thread may outlive this."""
     response: Future[Result] = Future()
 
     def run() -> None:
         try:
             response.set_result(call())
-        except Exception as error:  # raised where the answer is taken
+        except Exception as error:  # raised again by result() below
             response.set_exception(error)
 
     threading.Thread(target=run, daemon=True).start()
     if not wait([response], timeout=seconds).done:
-        raise ConnectionFailed(f"There was no answer within {seconds:.0f} seconds")
+        raise ConnectionFailed(f"No response within {seconds:.0f} seconds")
     return response.result()

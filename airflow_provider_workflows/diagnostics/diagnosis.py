@@ -1,18 +1,18 @@
 """
-Checks a connection step by step and says how to mend what is wrong.
+Check a connection step by step, and say how to fix each problem.
 
-It only reads, sends some twenty requests at most, and never asks for new integration instances of Workflowsoft.
+A diagnosis only reads, sends about twenty requests at most, and never polls for new integration instances of
+Workflowsoft.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import BaseHook, Connection
 
-from airflow_provider_workflows.diagnostics.checks import FAILED, FIRST, OK, SKIPPED, Check, Fault, Step
+from airflow_provider_workflows.diagnostics.checks import FAILED, FIRST_STEPS, OK, SKIPPED, Check, Fault, Step
 from airflow_provider_workflows.diagnostics.fixes import SETTINGS_FIX, fix_of
 from airflow_provider_workflows.diagnostics.procore import ProcoreChecks
 from airflow_provider_workflows.diagnostics.texts import printable, text_of
@@ -23,13 +23,10 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.hooks.base import lookup_problem, type_problem
 
-if TYPE_CHECKING:
-    pass
-
 
 class Diagnosis:
     """
-    Looks at one connection.
+    Check one connection.
 
     :param conn_id: Id of an Airflow connection of type ``procore`` or ``workflowsoft``.
     """
@@ -37,16 +34,16 @@ class Diagnosis:
     def __init__(self, conn_id: str):
         self.conn_id = conn_id
         self.conn_type: str | None = None
-        self._steps: tuple[Step, ...] = tuple(Step(name, "connection", str) for name in FIRST[1:])
+        self._steps: tuple[Step, ...] = tuple(Step(name, "connection", str) for name in FIRST_STEPS[1:])
         self._halted = False
 
     def checks(self) -> Iterator[Check]:
-        """Yield the checks one by one, as they are done; in an undisturbed connection they are all ``ok``."""
+        """Yield the checks one by one as they are done; all are ``ok`` if the connection has no problem."""
         done = {"connection": self._check(Step("connection", "", self._connection))}
         yield done["connection"]
         for step in self._steps:
             if self._halted:
-                check = Check(step.name, SKIPPED, "not checked: the server asks to wait")
+                check = Check(step.name, SKIPPED, "not checked: rate-limited by the server")
             elif done[step.after].status in (FAILED, SKIPPED):
                 check = Check(step.name, SKIPPED, f"not checked: {_cause(step.after, done, self._steps)} failed")
             else:
@@ -56,7 +53,7 @@ class Diagnosis:
 
     def _check(self, step: Step) -> Check:
         try:
-            return Check(step.name, OK, printable(step.look()))
+            return Check(step.name, OK, printable(step.run()))
         except Fault as fault:
             return Check(step.name, fault.status, printable(str(fault)), printable(fault.fix))
         except WorkflowsError as error:
@@ -70,11 +67,11 @@ class Diagnosis:
             raise Fault(*problem)
         checks = CHECKS[str(connection.conn_type)]
         if not isinstance(connection.extra_dejson, dict):
-            raise Fault("Its extra is JSON, but no object.", 'Make it an object, such as {"company_id": "1"}.')
+            raise Fault("The extra is not a JSON object.", 'Set it to an object, such as {"company_id": "1"}.')
         self._steps = checks(self.conn_id, connection).steps()
         variable = _variable(self.conn_id)
-        where = f"the variable {variable}" if variable in os.environ else "a secrets backend or the metadata database"
-        return f"of type {connection.conn_type}, from {where}"
+        origin = f"the variable {variable}" if variable in os.environ else "a secrets backend or the metadata database"
+        return f"type {connection.conn_type}, from {origin}"
 
 
 CHECKS: dict[str, Callable[[str, Connection], ProcoreChecks | WorkflowsoftChecks]] = {
@@ -87,14 +84,14 @@ def find_connection(conn_id: str) -> Connection:
     """
     Look a connection up as the hooks do.
 
-    :raises Fault: there is none, or Airflow cannot read it.
+    :raises Fault: Airflow has no such connection, or cannot read it.
     """
     try:
         return BaseHook.get_connection(conn_id)
     except Exception as error:
         problem = lookup_problem(conn_id, error)
         kind = type(error).__name__
-    if problem is None:  # whatever a secrets backend says
+    if problem is None:  # an error of a secrets backend
         raise Fault(f"Airflow cannot look up connection {conn_id!r} ({kind}).", SETTINGS_FIX)
     detail, fix = problem
     raise Fault(detail, fix if _variable(conn_id) in os.environ else f"{fix} {SETTINGS_FIX}")
@@ -105,10 +102,7 @@ def _variable(conn_id: str) -> str:
 
 
 def _cause(name: str, done: Mapping[str, Check], steps: tuple[Step, ...]) -> str:
-    """Return the step that failed, of those that a step comes after."""
+    """Return the failed step because of which a step was skipped."""
     while done[name].status == SKIPPED:
         name = next(step.after for step in steps if step.name == name)
     return name
-
-
-# --- what to do about an error ---

@@ -1,14 +1,14 @@
-"""The checks of a Procore connection."""
+"""The checks of a connection to Procore: company, tools, project, permissions, presets, rate limit."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from airflow.providers.common.compat.sdk import Connection
 
-from airflow_provider_workflows.diagnostics.checks import MAX_CHECKED, ConnectionChecks, Fault, Step, Unclear
+from airflow_provider_workflows.diagnostics.checks import MAX_CHECKED, Caution, ConnectionChecks, Fault, Step
 from airflow_provider_workflows.diagnostics.texts import counted, first_of, named, text_of
 from airflow_provider_workflows.exceptions import (
     NotFound,
@@ -20,12 +20,9 @@ from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
 from airflow_provider_workflows.rules.procore_presets import members_of
 
-if TYPE_CHECKING:
-    pass
-
 
 class ProcoreChecks(ConnectionChecks):
-    """A connection to Procore."""
+    """Check a connection to Procore."""
 
     cheapest_call = ("/rest/v1.0/me", {})
 
@@ -44,7 +41,7 @@ class ProcoreChecks(ConnectionChecks):
         return (
             *self.first_steps(),
             Step("company", "token", self.company, company),
-            Step("tools", "company", self.tools, "Let a company administrator permit the user to see the workflows."),
+            Step("tools", "company", self.tools, "Have a company administrator give the user access to workflows."),
             Step("project", "tools", self.project, project),
             Step("instances", "project", self.instances),
             Step("presets", "project", self.presets),
@@ -54,22 +51,22 @@ class ProcoreChecks(ConnectionChecks):
             Step("clock", "company", self.clock),
         )
 
-    def described(self) -> str:
+    def describe_fields(self) -> str:
         hook = self.hook
-        hook.requests_per_hour  # noqa: B018  it is read to be checked
-        kind = "a ready token" if hook.extras.text("access_token") else "client id and secret"
+        hook.requests_per_hour  # noqa: B018  reading it checks it
+        kind = "access token" if hook.extras.text("access_token") else "client id and secret"
         environment = hook.extras.fields.get("environment") or "production"
         project = f"project {hook.project_id}" if hook.project_id else "no project"
         return f"{kind}, environment {environment}, company {hook.company_id}, {project}"
 
     def token(self) -> str:
-        found = super().token()
+        token = super().token()
         if self.hook.extras.text("access_token"):
-            raise Unclear(
-                f"{found}; it is a ready token, which cannot be renewed.",
-                "Give client id and secret instead of the extra 'access_token': Procore's tokens live for 90 minutes.",
+            raise Caution(
+                f"{token}; it comes from the extra 'access_token' and cannot be renewed.",
+                "Set client id and secret instead of 'access_token': Procore's tokens expire after 90 minutes.",
             )
-        return found
+        return token
 
     def company(self) -> str:
         return self.hook.check()
@@ -79,7 +76,7 @@ class ProcoreChecks(ConnectionChecks):
         if not self._tools:
             raise Fault(
                 "No tool of this company has workflows.",
-                "Let a company administrator turn Workflows on for a tool; Legacy Workflows does not need it.",
+                "Have a company administrator enable Workflows for a tool; Legacy Workflows does not need it.",
             )
         return f"{len(self._tools)} with workflows: {named(tool['type'] for tool in self._tools)}"
 
@@ -88,28 +85,28 @@ class ProcoreChecks(ConnectionChecks):
         if tool is None:
             return "not needed: all tools belong to the company"
         if self.hook.project_id is None:
-            raise Unclear(
-                f"The connection names none, and {tool['type']} works in projects.",
+            raise Caution(
+                f"The connection has no project_id, and {tool['type']} works in projects.",
                 "Set extra 'project_id', or give project_id to operators and sensors. Only company tools are checked.",
             )
         next(self._presets_of(tool), None)
-        return f"{self.hook.project_id} is there"
+        return f"{self.hook.project_id} exists"
 
     def instances(self) -> str:
-        me = self.hook.user_id
+        user_id = self.hook.user_id
 
         def count(tool: dict[str, Any]) -> None:
-            found = self.hook.list_instances(
+            instances = self.hook.list_instances(
                 tool["type"],
                 tool_subtype=_subtype(tool),
-                assignee_id=me,
+                assignee_id=user_id,
                 active=True,
                 project_id=self._level(tool),
             )
-            self._waiting += len(list(islice(found, 100)))  # one page
+            self._waiting += len(list(islice(instances, 100)))  # one page
 
         readable = self._each_tool(count, "instances")
-        return f"may be read in {readable}"
+        return f"readable in {readable}"
 
     def presets(self) -> str:
         def record(tool: dict[str, Any]) -> None:
@@ -118,34 +115,34 @@ class ProcoreChecks(ConnectionChecks):
 
         with documented_form():
             readable = self._each_tool(record, "presets")
-        return f"may be read in {readable}; there are {len(self._presets)}"
+        return f"readable in {readable}; {len(self._presets)} found"
 
     def assignee(self) -> str:
         if self._waiting:
             return f"active instances that wait for this user: {self._waiting}"
-        looked_at = self._presets[:MAX_CHECKED]
-        for preset_id, level in looked_at:
+        checked = self._presets[:MAX_CHECKED]
+        for preset_id, level in checked:
             with documented_form():
-                if self.hook.user_id in _people(self.hook.get_preset(preset_id, project_id=level)):
-                    return f"nothing waits for this user now; preset {preset_id} names it"
-        number = counted(len(looked_at), "preset")
-        raise Unclear(
-            f"No active instance waits for this user, and none of {number} looked at names it.",
-            "Make it an assignee of the steps that Airflow is to answer, in their template or preset. Who only waits "
-            "for others, or starts workflows, needs not be one.",
+                if self.hook.user_id in _assignee_ids(self.hook.get_preset(preset_id, project_id=level)):
+                    return f"no instance waits for this user now; preset {preset_id} has it as an assignee"
+        number = counted(len(checked), "checked preset")
+        raise Caution(
+            f"No active instance waits for this user, and none of {number} has it as an assignee.",
+            "If Airflow is to respond to steps, make the user an assignee of these steps in their template or preset. "
+            "To start workflows or to wait for them it does not need to be an assignee.",
         )
 
     def legacy(self) -> str:
         query = {"company_id": self.hook.company_id}
         try:
             next(self.hook.client.pages(LEGACY_INSTANCES, params=query, per_page=1, style="v1"), None)
-        except (NotFound, PermissionDenied) as rejected:
-            raise Unclear(
-                f"Legacy Workflows (v1) may not be listed: {rejected.status_code}.",
-                "Only who uses the Legacy operators needs it: it may take an administrator of the company directory. "
-                "Without it they show each instance by itself.",
+        except (NotFound, PermissionDenied) as rejection:
+            raise Caution(
+                f"The instances of Legacy Workflows (v1) may not be listed: {rejection.status_code}.",
+                "Ignore this unless you use the Legacy operators. The list may need the permission of a company "
+                "administrator; without it the operators read each instance separately.",
             ) from None
-        return "Legacy Workflows (v1) answers, too"
+        return "the instances of Legacy Workflows (v1) may be listed"
 
     def rate_limit(self) -> str:
         left = self.limit()
@@ -153,11 +150,11 @@ class ProcoreChecks(ConnectionChecks):
             return left
         own = self.hook.requests_per_hour
         if own is None:
-            raise Unclear(
-                "The server does not state its limit.",
-                "Set extra 'requests_per_hour' to what your contract with Procore allows, and polls keep within it.",
+            raise Caution(
+                "The server does not state its rate limit.",
+                "Set extra 'requests_per_hour' to the limit in your contract with Procore, and polls stay below it.",
             )
-        return f"not stated by the server; polls keep within {own} an hour (requests_per_hour)"
+        return f"not stated by the server; polls stay below {own} per hour (requests_per_hour)"
 
     def _level(self, tool: dict[str, Any]) -> str:
         return COMPANY_LEVEL if tool.get("provider") == "Company" else self.hook.project_id or COMPANY_LEVEL
@@ -166,30 +163,31 @@ class ProcoreChecks(ConnectionChecks):
         return self.hook.list_presets(tool["type"], tool_subtype=_subtype(tool), project_id=self._level(tool))
 
     def _each_tool(self, read: Callable[[dict[str, Any]], None], what: str) -> str:
-        """Read something of the first tools; raise where the user may not read it of all of them."""
+        """Read something of the first tools; raise an error if the user may not read it for all of them."""
         here = [t for t in self._tools if self.hook.project_id is not None or t.get("provider") == "Company"]
-        looked_at = here[:MAX_CHECKED]
+        checked = here[:MAX_CHECKED]
         rejected: dict[str, PermissionDenied | NotFound] = {}
-        for tool in looked_at:
+        for tool in checked:
             try:
                 read(tool)
             except (NotFound, PermissionDenied) as error:
                 rejected[str(tool["type"])] = error
         if rejected:
-            kind = Unclear if len(rejected) < len(looked_at) else Fault
-            words = "; ".join(f"{tool}: {text_of(error)}" for tool, error in rejected.items())
+            kind = Caution if len(rejected) < len(checked) else Fault
+            messages = "; ".join(f"{tool}: {text_of(error)}" for tool, error in rejected.items())
             raise kind(
-                f"The {what} may not be read of {named(rejected)}. {words}",
-                "Turn Workflows on for the tool, and give the user at least read access to it in this project.",
+                f"The user may not read the {what} of {named(rejected)}. {messages}",
+                "Enable Workflows for the tool, and give the user at least read access to it in this project.",
             )
-        return first_of(looked_at, here, "tool")
+        return first_of(checked, here, "tool")
 
 
 def _subtype(tool: Mapping[str, Any]) -> str | None:
     return None if tool.get("subtype") is None else str(tool["subtype"])
 
 
-def _people(preset: dict[str, Any]) -> set[str]:
-    """Return the ids of all whom a preset names as assignees."""
+def _assignee_ids(preset: dict[str, Any]) -> set[str]:
+    """Return the ids of all assignees of a preset."""
     individuals = [login for step in preset.get("individual_assignees") or [] for login in step.get("logins") or []]
-    return {str(one["id"]) for one in individuals} | {one for ids in members_of(preset).values() for one in ids}
+    members = {user_id for ids in members_of(preset).values() for user_id in ids}
+    return {str(login["id"]) for login in individuals} | members

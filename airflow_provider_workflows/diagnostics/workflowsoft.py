@@ -1,17 +1,15 @@
-"""The checks of a Workflowsoft connection."""
+"""The checks of a connection to Workflowsoft: API access, integration steps, users, polling, rate limit."""
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 from airflow.providers.common.compat.sdk import Connection
 
 from airflow_provider_workflows.diagnostics.checks import (
     MAX_CALL_SECONDS,
     MAX_CHECKED,
+    Caution,
     ConnectionChecks,
     Step,
-    Unclear,
     within,
 )
 from airflow_provider_workflows.diagnostics.texts import counted, first_of, named
@@ -22,12 +20,9 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
 
-if TYPE_CHECKING:
-    pass
-
 
 class WorkflowsoftChecks(ConnectionChecks):
-    """A connection to Workflowsoft."""
+    """Check a connection to Workflowsoft."""
 
     cheapest_call = ("/api/v2/workflows", {"mode": "view", "limit": 1})
 
@@ -39,65 +34,70 @@ class WorkflowsoftChecks(ConnectionChecks):
     def steps(self) -> tuple[Step, ...]:
         return (
             *self.first_steps(),
-            Step("api", "token", self.api, "Let an administrator of Workflowsoft permit the user to use the API."),
-            Step("steps", "api", self.integration_steps, "Permit the user to view the process diagrams."),
-            Step("users", "api", self.users, "Give operators ids instead of e-mail addresses, or permit the search."),
+            Step("api", "token", self.api, "Have an administrator of Workflowsoft give the user access to the API."),
+            Step("steps", "api", self.integration_steps, "Give the user permission to view the process diagrams."),
+            Step(
+                "users",
+                "api",
+                self.users,
+                "Allow the user to search users, or give operators ids instead of e-mail addresses.",
+            ),
             Step("consume", "fields", self.consume),
             Step("rate limit", "api", self.rate_limit),
             Step("clock", "api", self.clock),
         )
 
-    def described(self) -> str:
+    def describe_fields(self) -> str:
         hook = self.hook
-        kind = "an administrator's login" if self.connection.login else "a ready API token"
+        kind = "an administrator's login" if self.connection.login else "an API token"
         behalf = hook.extras.text("on_behalf_of") or "system"
         for read in (lambda: hook.requests_per_hour, lambda: hook.lists_until_completed, lambda: hook.may_consume):
             read()
         return f"{kind}, on behalf of {behalf}"
 
     def token(self) -> str:
-        found = super().token()
+        token = super().token()
         try:
-            # A token of which nothing says when it ends may have ended long ago.
-            within(MAX_CALL_SECONDS, self.ask)
+            # A token of unknown expiry may have expired, so use it once.
+            within(MAX_CALL_SECONDS, self.call_cheapest)
         except (AuthenticationError, RateLimited):
             raise
         except WorkflowsError:
-            pass  # is not about the token, and the steps that come after find it
-        return found
+            pass  # not a problem with the token; later checks report it
+        return token
 
     def api(self) -> str:
         return f"API v2. {self.hook.check().partition(' It ')[0]}"
 
     def integration_steps(self) -> str:
         diagrams = self.hook.list_process_diagrams()
-        looked_at = diagrams[:MAX_CHECKED]
+        checked = diagrams[:MAX_CHECKED]
         steps = [
             f"{step['title']!r} in {diagram['title']!r}"
-            for diagram in looked_at
+            for diagram in checked
             for step in self.hook.list_integration_steps(diagram["id"])
         ]
         if not steps:
-            raise Unclear(
-                f"None of {counted(len(looked_at), 'process diagram')} looked at has an integration step.",
-                "Put an integration step into the diagram that Airflow is to take part in, and publish it.",
+            raise Caution(
+                f"None of {counted(len(checked), 'checked process diagram')} has an integration step.",
+                "Add an integration step to the process diagram that Airflow is to be part of, and publish it.",
             )
-        return f"{len(steps)} in {first_of(looked_at, diagrams, 'process diagram')}: {named(steps)}"
+        return f"{len(steps)} in {first_of(checked, diagrams, 'process diagram')}: {named(steps)}"
 
     def users(self) -> str:
         self.hook.search_users("@")
-        return "may be searched"
+        return "searchable"
 
     def consume(self) -> str:
-        reading = "kept until completed" if self.hook.lists_until_completed else "consumed by reading"
-        never = f"new integration instances count as {reading}; none was read here"
+        reading = "listed until completed" if self.hook.lists_until_completed else "consumed on read"
+        mode = f"new integration instances are {reading}; this check did not poll"
         if not self.hook.may_consume:
-            raise Unclear(
-                f"Sensors may not poll; {never}",
-                "To wait for integration steps set extra 'allow_consume' to true, in one Airflow only.",
+            raise Caution(
+                f"Sensors may not poll; {mode}.",
+                "To wait for integration steps, set extra 'allow_consume' to true, in one Airflow deployment only.",
             )
-        return f"sensors may poll; {never}"
+        return f"sensors may poll; {mode}"
 
     def rate_limit(self) -> str:
         own = self.hook.requests_per_hour
-        return self.limit() or "not stated by the server" + (f"; polls keep within {own} an hour" if own else "")
+        return self.limit() or "not stated by the server" + (f"; polls stay below {own} per hour" if own else "")

@@ -1,1 +1,1 @@
-"""Connections to the two products: one method per endpoint, named as in the vendor's reference."""
+"""Hooks for Procore and Workflowsoft: one method per endpoint, named as in the vendor's reference."""

@@ -1,4 +1,4 @@
-"""From an Airflow connection to a REST client: what the hooks of both products have in common."""
+"""The base of all hooks: builds a REST client from an Airflow connection and reads the connection's extras."""
 
 from __future__ import annotations
 
@@ -34,66 +34,67 @@ if TYPE_CHECKING:
 
     from airflow_provider_workflows.client.auth import TokenSource
 
-# Airflow's UI waits for the test of a connection: 10 seconds, for the token and for the call.
-TEST_TIMEOUT = 5.0
+# Airflow's UI waits 10 seconds for the test of a connection, which makes two calls: for the token and for the user.
+TEST_TIMEOUT_SECONDS = 5.0
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 
 
-# What keeps a connection from being used, and its fix; the doctor says the same.
+# A problem with a connection and its fix; used by the error texts and by the doctor.
 Problem = tuple[str, str]
 
 
 def lookup_problem(conn_id: str, error: Exception) -> Problem | None:
     """
-    Return what an error of Airflow's says of the connection that was looked up; None where it says nothing of it.
+    Return the problem with a connection that explains why Airflow could not find it; None for any other error.
 
-    Without the error's own words: each secrets backend has errors of its own, which may hold a secret.
+    It does not repeat the error's message: each secrets backend has its own errors, which may contain a secret.
     """
     variable = f"AIRFLOW_CONN_{conn_id.upper()}"
     kind = type(error).__name__
     if variable in os.environ:
         return (
-            f"Airflow cannot read the variable {variable} ({kind}).",
-            f"So connection {conn_id!r} is not there: make it a connection as JSON or URI.",
+            f"Airflow cannot read connection {conn_id!r} from the environment variable {variable} ({kind}).",
+            "Set the variable to a connection in JSON or URI format.",
         )
     if not isinstance(error, AirflowNotFoundException):
         return None
     return (
-        f"Airflow knows no connection {conn_id!r} ({kind}).",
-        f"Set {variable}, or add the connection in Airflow, or correct its id.",
+        f"Airflow has no connection {conn_id!r} ({kind}).",
+        f"Add the connection in Airflow, set {variable}, or correct the connection id.",
     )
 
 
 def lookup_error(conn_id: str, error: Exception) -> WorkflowsError:
-    """Return the error of this package for one of Airflow's when the connection was looked up."""
+    """Return the error of this package for an error that Airflow raised when the connection was looked up."""
     if (problem := lookup_problem(conn_id, error)) is not None:
         return ConfigurationError(" ".join(problem))
     return ConnectionFailed(f"Connection {conn_id!r} could not be looked up ({type(error).__name__})", advice="")
 
 
 def type_problem(conn_id: str, conn_type: str | None, *expected: str) -> Problem | None:
-    """Return what is wrong with a connection that is not of one of these types; None where it is."""
+    """Return the problem with a connection that has none of the expected types; None if it has one of them."""
     if conn_type in expected:
         return None
     return (
-        f"Connection {conn_id!r} is of type {conn_type!r}, not of {' or '.join(expected)}.",
-        "Name the id of another connection, or correct this one's type.",
+        f"Connection {conn_id!r} has type {conn_type!r}. Expected: {' or '.join(expected)}.",
+        "Give the id of another connection, or correct the type of this one.",
     )
 
 
 @dataclass(frozen=True)
 class FoundConnection:
     """
-    An Airflow connection as it was looked up.
+    Hold an Airflow connection as it was looked up.
 
-    :param fields: Its extra fields, their secrets masked.
+    :param connection: The connection.
+    :param fields: Its extra fields, with their secrets masked.
     """
 
     connection: Connection = field(repr=False)
     fields: dict[str, Any] = field(repr=False)
 
     def is_same_as(self, other: FoundConnection | None) -> bool:
-        """Tell whether a later look-up found the same settings."""
+        """Return whether another lookup found the same settings."""
         return other is not None and self._settings == other._settings
 
     @property
@@ -106,8 +107,8 @@ async def find_connection(conn_id: str) -> FoundConnection:
     """
     Look a connection up without blocking the event loop.
 
-    :raises ConfigurationError: Airflow knows none with this id, or cannot read it.
-    :raises ConnectionFailed: it could not be looked up.
+    :raises ConfigurationError: Airflow has no connection with this id, or cannot read it.
+    :raises ConnectionFailed: Airflow or its secrets backend failed.
     """
     try:
         connection = await get_async_connection(conn_id)
@@ -118,9 +119,9 @@ async def find_connection(conn_id: str) -> FoundConnection:
 
 class Extras:
     """
-    Reads the extra fields of one connection and names the field when its value is not what it must be.
+    Read the extra fields of one connection, and name the field if its value is invalid.
 
-    Values from a URI are always strings, so ``"30"`` is read as a number and ``"true"`` as a boolean.
+    Values from a URI are always strings, so ``"30"`` is accepted as a number and ``"true"`` as a boolean.
 
     :param conn_id: Id of the connection, for the error texts.
     :param fields: The extra as a dict.
@@ -131,7 +132,7 @@ class Extras:
         self.fields = fields
 
     def error(self, name: str, expected: str) -> ConfigurationError:
-        """Return the error for a field; a value is never repeated, it may be a secret in the wrong place."""
+        """Return the error for a field, without its value: that may be a secret in the wrong field."""
         return ConfigurationError(f"Connection {self.conn_id!r}: extra {name!r} must be {expected}.")
 
     def text(self, name: str) -> str | None:
@@ -207,11 +208,11 @@ class Extras:
 
 class WorkflowsHook(BaseHook):
     """
-    Builds an authenticated REST client from an Airflow connection.
+    Build an authenticated REST client from an Airflow connection.
 
-    In a task the connection is looked up when the client is first needed. In a trigger ``await prepare()``
-    first: it looks the connection up without blocking the event loop, after which the hook's methods may run
-    in a thread; each of them then makes one attempt and leaves waiting to the poll loop.
+    In a task the hook looks the connection up when the client is first needed. In a trigger, ``await prepare()``
+    first: it looks the connection up without blocking the event loop. After that the hook's methods may run in a
+    thread, and each makes one attempt only, because the poll loop does the waiting.
 
     :param conn_id: Id of the Airflow connection.
     """
@@ -228,16 +229,16 @@ class WorkflowsHook(BaseHook):
 
     @abstractmethod
     def base_url(self, connection: Connection, extras: Extras) -> str:
-        """Return the API's base URL as the connection says it."""
+        """Return the API's base URL for the connection."""
 
     @abstractmethod
     def token_source(
         self, connection: Connection, extras: Extras, base_url: str, transport: Mapping[str, Any]
     ) -> TokenSource:
-        """Return where the connection's bearer token comes from; it is fetched with the same transport settings."""
+        """Return the source of the connection's bearer tokens, which uses the same transport settings."""
 
     def default_headers(self, extras: Extras) -> dict[str, str]:
-        """Return headers that go with every call."""
+        """Return the headers of every call."""
         return {}
 
     @property
@@ -251,8 +252,8 @@ class WorkflowsHook(BaseHook):
         """
         Look the connection up.
 
-        :raises ConfigurationError: Airflow knows none with this id, or cannot read it.
-        :raises ConnectionFailed: Airflow, or its secrets backend, failed.
+        :raises ConfigurationError: Airflow has no connection with this id, or cannot read it.
+        :raises ConnectionFailed: Airflow or its secrets backend failed.
         """
         try:
             return self.get_connection(self.conn_id)
@@ -260,26 +261,26 @@ class WorkflowsHook(BaseHook):
             raise lookup_error(self.conn_id, error) from None
 
     def _advice(self, status: int, path: str) -> str | None:
-        """Return what to do about a status (403 or 404) that the server answered to a call, where more is known."""
+        """Return the advice for a status (403 or 404) of a call, or None for the default advice."""
         return None
 
     @property
     def extras(self) -> Extras:
-        """The extra fields of the connection, read."""
+        """The extra fields of the connection."""
         if self._extras is None:
-            self.get_conn()  # looking the connection up reads them
+            self.get_conn()  # which reads the extras
         assert self._extras is not None
         return self._extras
 
     @property
     def account(self) -> tuple[str, str]:
-        """Server and user of the connection: the same for two connections that sign in as the same user there."""
-        self.get_conn()  # looking the connection up reads them
+        """Server and user of the connection; equal for two connections that sign in as the same user."""
+        self.get_conn()  # which reads them
         return self._account
 
     @property
     def requests_per_hour(self) -> int | None:
-        """How many requests the server allows in an hour, as the connection says, for servers that do not say it."""
+        """The server's rate limit in requests per hour, as set in the connection, or None."""
         return self.extras.number("requests_per_hour")
 
     def get_conn(self) -> RestClient:
@@ -287,7 +288,7 @@ class WorkflowsHook(BaseHook):
         return self.client
 
     def item_url(self, **ids: str | None) -> str:
-        """Fill the connection's ``item_url``; "" where there is none or it asks for an id that is not known."""
+        """Fill ids into the connection's ``item_url``; return "" if it is not set or needs an id that is unknown."""
         try:
             template = self.extras.text("item_url") or ""
             return template.format_map(
@@ -295,16 +296,16 @@ class WorkflowsHook(BaseHook):
             )
         except KeyError:
             return ""
-        except Exception as error:  # whatever is wrong with a link is no reason to fail what was done
-            words = error if isinstance(error, ConfigurationError) else f"Extra 'item_url': {type(error).__name__}."
-            self.log.warning("There is no link to the item. %s", words)
+        except Exception as error:  # a broken link must not fail the task
+            problem = error if isinstance(error, ConfigurationError) else f"Extra 'item_url': {type(error).__name__}."
+            self.log.warning("The link to the item could not be built. %s", problem)
             return ""
 
     async def prepare(self, found: FoundConnection | None = None) -> None:
         """
         Build the client on the running event loop, for use in a trigger.
 
-        :param found: The connection, where it was looked up before; several hooks can share it.
+        :param found: The connection, if it was looked up before; several hooks can share it.
         """
         if found is None:
             found = await find_connection(self.conn_id)
@@ -317,7 +318,7 @@ class WorkflowsHook(BaseHook):
         self._client = self._build(found.connection, found.fields, RetryPolicy.none(), mask_on_loop)
 
     def without_retries(self) -> AbstractContextManager[None]:
-        """Make one attempt of each call within the block: for polls, which are repeated anyway."""
+        """Make only one attempt of each call within the block: for polls, which are repeated anyway."""
         return one_attempt()
 
     def close(self) -> None:
@@ -327,12 +328,12 @@ class WorkflowsHook(BaseHook):
             self._client = None
 
     def test_connection(self) -> tuple[bool, str]:
-        """Make one cheap authenticated call and say whether it worked, and if not, what to fix."""
+        """Make one cheap authenticated call; return whether it succeeded, and the result or what to fix."""
         try:
             connection = self._find_connection()
             self.close()
             self._client = self._build(
-                connection, connection.extra_dejson, RetryPolicy.none(), mask_secret, longest=TEST_TIMEOUT
+                connection, connection.extra_dejson, RetryPolicy.none(), mask_secret, max_timeout=TEST_TIMEOUT_SECONDS
             )
             return True, self.check()[:MAX_MESSAGE_CHARACTERS]
         except WorkflowsError as error:
@@ -342,7 +343,7 @@ class WorkflowsHook(BaseHook):
 
     @abstractmethod
     def check(self) -> str:
-        """Make one cheap authenticated call and describe what answered."""
+        """Make one cheap authenticated call and describe its result."""
 
     def _build(
         self,
@@ -350,7 +351,7 @@ class WorkflowsHook(BaseHook):
         fields: Mapping[str, Any],
         retry: RetryPolicy,
         on_token: Callable[[str], None],
-        longest: float = float("inf"),
+        max_timeout: float = float("inf"),
     ) -> RestClient:
         if (problem := type_problem(self.conn_id, connection.conn_type, self.conn_type)) is not None:
             raise ConfigurationError(" ".join(problem))
@@ -359,7 +360,7 @@ class WorkflowsHook(BaseHook):
             self.base_url(connection, extras), f"Connection {self.conn_id!r}: host", extras.flag("allow_http")
         )
         transport: dict[str, Any] = {
-            "timeout": min(extras.seconds("timeout", 60.0), longest),
+            "timeout": min(extras.seconds("timeout", 60.0), max_timeout),
             "verify": extras.verify(),
             "proxies": extras.proxies(),
             "retry": retry,
@@ -378,14 +379,14 @@ class WorkflowsHook(BaseHook):
         )
 
     def _checked_extra(self, connection: Connection, fields: Mapping[str, Any]) -> Mapping[str, Any]:
-        # Airflow reads an extra that is not JSON as an empty one and only logs it.
+        # Airflow reads an extra that is not JSON as empty and only logs an error.
         if not isinstance(fields, dict) or (not fields and (connection.extra or "").strip() not in ("", "{}", "null")):
-            raise ConfigurationError(f"Connection {self.conn_id!r}: extra is not a JSON object.")
+            raise ConfigurationError(f"Connection {self.conn_id!r}: extra must be a JSON object.")
         return fields
 
 
-# The connection form of Airflow 3.0 and 3.1; from 3.2 on Airflow reads get_provider_info() itself. Those two look
-# for the methods in the registered hook class and not in its bases, so each of those classes takes these in.
+# The connection form of Airflow 3.0 and 3.1; from 3.2 on Airflow reads get_provider_info() itself. Those two versions
+# look for these methods in the registered hook class and not in its bases, so each such class has them as attributes.
 
 
 def connection_form_widgets(cls: type[WorkflowsHook]) -> dict[str, Any]:
@@ -395,21 +396,21 @@ def connection_form_widgets(cls: type[WorkflowsHook]) -> dict[str, Any]:
 
     kinds = {"boolean": BooleanField, "integer": IntegerField}
     widgets = {}
-    for name, described in _connection_form(cls)["conn-fields"].items():
-        schema = described["schema"]
-        kind, _ = schema["type"]  # the other one is null
+    for name, form_field in _connection_form(cls)["conn-fields"].items():
+        schema = form_field["schema"]
+        kind, _ = schema["type"]  # the second type is null
         build = PasswordField if schema.get("format") == "password" else kinds.get(kind, StringField)
         widgets[name] = build(
-            described["label"],
+            form_field["label"],
             validators=[any_of(schema["enum"])] if "enum" in schema else [Optional()],
-            description=described.get("description", ""),
+            description=form_field.get("description", ""),
             default=schema.get("default"),
         )
     return widgets
 
 
 def ui_field_behaviour(cls: type[WorkflowsHook]) -> dict[str, Any]:
-    """Return what becomes of the standard fields."""
+    """Return how the form changes the standard fields."""
     return {name.replace("-", "_"): change for name, change in _connection_form(cls)["ui-field-behaviour"].items()}
 
 
@@ -420,12 +421,12 @@ def _connection_form(cls: type[WorkflowsHook]) -> dict[str, Any]:
 
 def checked_url(url: str, name: str, allow_http: bool) -> str:
     """
-    Return a base URL with its scheme and without a trailing slash, or say what is wrong with it.
+    Return a base URL with its scheme and without a trailing slash.
 
-    :param url: Host name or URL; without a scheme, https is meant.
-    :param name: What the value is called, for the error text.
+    :param url: Host name or URL; https if it has no scheme.
+    :param name: Name of the value, for the error text.
     :param allow_http: Accept unencrypted http to a host other than this machine.
-    :raises ConfigurationError: not a URL, credentials in it, or http without permission.
+    :raises ConfigurationError: it is not a URL, contains credentials, or is http without ``allow_http``.
     """
     url = url.strip()  # a value from a file often ends with a line break
     full = (url if "://" in url else f"https://{url}").rstrip("/")
@@ -435,7 +436,7 @@ def checked_url(url: str, name: str, allow_http: bool) -> str:
     except ValueError:
         raise ConfigurationError(f"{name} must be a host name or an https URL, with a port from 1 to 65535.") from None
     if parts.username or parts.password:
-        raise ConfigurationError(f"{name} must not carry credentials; use login and password.")
+        raise ConfigurationError(f"{name} must not contain credentials. Put them into login and password.")
     if (
         parts.scheme not in ("http", "https")
         or not hostname
@@ -449,24 +450,24 @@ def checked_url(url: str, name: str, allow_http: bool) -> str:
     if parts.scheme == "http" and hostname not in LOOPBACK_HOSTS and not allow_http:
         raise ConfigurationError(
             f"{name} is http, which would send the token unencrypted to {hostname}. Use https, or set the extra "
-            "'allow_http' to true if that is what you want."
+            "'allow_http' to true to accept this."
         )
     return full
 
 
 def host_of(connection: Connection) -> str | None:
     """
-    Return the connection's host with its port, or None when the connection names none.
+    Return the connection's host with its port, or None if the connection has no host.
 
-    A port that stands in the host beats the connection's. Airflow stores 0 for none, and its form asks for one where a
-    connection is to be tested.
+    A port in the host overrides the connection's port. Airflow stores 0 for no port, and its form may require a port to
+    test a connection.
     """
     host = (connection.host or "").strip()
     if not host or not connection.port:
         return host or None
     scheme, found, rest = host.rpartition("://")
     server, slash, path = rest.partition("/")
-    if server.count(":") > 1 and not server.startswith("["):  # an address of IPv6
+    if server.count(":") > 1 and not server.startswith("["):  # an IPv6 address
         server = f"[{server}]"
     if not re.search(r":\d+$", server.rpartition("]")[2]):
         server = f"{server.removesuffix(':')}:{connection.port}"

@@ -1,4 +1,4 @@
-"""Hook for Procore's Workflows v2 API, and the connection that both Procore hooks share."""
+"""The hook for Procore's Workflows v2 API, and the base class that it shares with the hook for v1."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from airflow_provider_workflows.hooks.base import (
 )
 from airflow_provider_workflows.rules.parameters import as_text, check_required, str_id
 from airflow_provider_workflows.rules.payload import is_id
-from airflow_provider_workflows.rules.procore import COMPANY_LEVEL, is_response_requested_from, same_tool
+from airflow_provider_workflows.rules.procore import COMPANY_LEVEL, matches_filters, same_tool
 from airflow_provider_workflows.rules.procore_legacy import str_ids, users_named
 
 if TYPE_CHECKING:
@@ -53,32 +53,32 @@ ENVIRONMENTS = {
 }
 USERS = "/rest/v1.3/companies/{}/users"
 USERS_PAGE_SIZE = 100
-V2_PAGE_SIZE = 100  # the largest page the v2 API gives
+V2_PAGE_SIZE = 100  # the largest page of the v2 API
 
 
 def company_fix(company_id: object, conn_id: str) -> str:
-    """Return what to do where the connection's user is rejected in a company."""
+    """Return how to fix that the connection's user is rejected in a company."""
     return (
-        f"Correct company_id ({company_id}; of the task, else extra 'company_id' of connection {conn_id!r}), or have "
-        "the app installed and its user permitted in that company."
+        f"Correct company_id ({company_id}; from the task, else from extra 'company_id' of connection {conn_id!r}), or "
+        "have the app installed in that company and its user given the permission."
     )
 
 
 def project_fix(project_id: object, conn_id: str) -> str:
-    """Return what to do where a project is not found."""
+    """Return how to fix that a project is not found."""
     return (
-        f"Correct project_id ({project_id}; of the task, else extra 'project_id' of connection {conn_id!r}), or add "
-        "the user to that project."
+        f"Correct project_id ({project_id}; from the task, else from extra 'project_id' of connection {conn_id!r}), or "
+        "add the user to that project."
     )
 
 
 class ProcoreConnectionHook(WorkflowsHook):
     """
-    Signs in to Procore; the two workflow APIs share the connection, the user and the company.
+    Sign in to Procore; the hooks for both workflow APIs share the connection, the user and the company.
 
     :param procore_conn_id: Id of a connection of type ``procore``.
-    :param company_id: Company to work in; beats the connection's.
-    :param project_id: Project to work in; beats the connection's; ``company`` for the company level.
+    :param company_id: Company to work in; default: the connection's.
+    :param project_id: Project to work in, or ``company`` for the company level; default: the connection's.
     """
 
     conn_name_attr = "procore_conn_id"
@@ -104,8 +104,8 @@ class ProcoreConnectionHook(WorkflowsHook):
     @property
     def project_id(self) -> str | None:
         """The hook's or the connection's project, or None to work at company level."""
-        given = self._project_id
-        project = self.extras.text("project_id") if given is None else as_text("project_id", given, is_id=True)
+        own = self._project_id
+        project = self.extras.text("project_id") if own is None else as_text("project_id", own, is_id=True)
         return None if project == COMPANY_LEVEL else project
 
     def me(self) -> dict[str, Any]:
@@ -126,37 +126,41 @@ class ProcoreConnectionHook(WorkflowsHook):
         """Login of the signed-in user."""
         return str_id(self._user.get("login"))
 
-    def find_user_id(self, login: str, *, parameter: str = "login") -> str:
+    def find_user_id(self, user: str, *, parameter: str = "user") -> str:
         """
-        Return the login information id of the user with a login.
+        Return the login information id of a user of the company.
 
-        :param login: Login or e-mail address of a user of the company, in any case.
+        :param user: Login or e-mail address, in any case, or the id, which is returned as it is.
         :param parameter: Name of the parameter that gave it, for the error text.
-        :raises ConfigurationError: none has it, or several have it.
+        :raises ConfigurationError: none has it, or several have it; the message lists the candidates.
         """
+        user = user.strip()
+        if user.isdecimal():
+            return user
         me = self.me()
-        if str(me.get("login")).casefold() == login.casefold():
+        if str(me.get("login")).casefold() == user.casefold():
             return str(me["id"])
-        query = {"filters[search]": login}
+        query = {"filters[search]": user}
         users = self.client.pages(
             build_path(USERS, self.company_id), params=query, per_page=USERS_PAGE_SIZE, style="v1"
         )
-        found = users_named(map(str_ids, users), login)
+        found = users_named(map(str_ids, users), user)
         if len(found) == 1:
-            return found[0]
-        problem = f"users {', '.join(found)} all have" if found else "no user that the connection may see has"
+            return next(iter(found))
+        problem = f"{len(found)} users have" if found else "no user visible to the connection's user has"
+        candidates = f": {', '.join(found.values())}" if found else ""
         raise ConfigurationError(
-            f"{parameter}: {problem} the login or e-mail address {login!r} in company {self.company_id}. "
+            f"{parameter}: {problem} the login or e-mail address {user!r} in company {self.company_id}{candidates}. "
             "Give the login information id instead, a number."
         )
 
     def check(self) -> str:
         user = self.me()
-        who = f"{user.get('login')} (user {user['id']})"
-        return f"Signed in to {self.client.base_url} as {who}, company {self.company_id}."
+        name = f"{user.get('login')} (user {user['id']})"
+        return f"Signed in to {self.client.base_url} as {name}, company {self.company_id}."
 
     def item_url(self, **ids: str | None) -> str:
-        """Return the item's address in Procore's UI, or "" where the connection's ``item_url`` does not tell it."""
+        """Return the item's URL in Procore's UI, or "" if ``item_url`` is not set or needs other ids."""
         given = {name: value for name, value in ids.items() if value is not None}
         own = {"company_id": self.company_id} | ({"project_id": self.project_id} if self.project_id else {})
         known = {**own, **given}
@@ -166,23 +170,23 @@ class ProcoreConnectionHook(WorkflowsHook):
         host = host_of(connection) or ENVIRONMENTS[self._environment(extras)][1]
         if host is None:
             raise ConfigurationError(
-                f"Connection {self.conn_id!r}: environment 'custom' needs the API base URL in the field host."
+                f"Connection {self.conn_id!r}: environment 'custom' needs the API base URL in host."
             )
         return host
 
     def token_source(
         self, connection: Connection, extras: Extras, base_url: str, transport: Mapping[str, Any]
     ) -> TokenSource:
-        if (ready := extras.text("access_token")) is not None:
+        if (token := extras.text("access_token")) is not None:
             return StaticToken(
-                ready,
-                "Procore's tokens live for 90 minutes: get a new one for the extra 'access_token', or give client id "
-                "and client secret as login and password instead, by which tokens are renewed.",
+                token,
+                "Procore's tokens expire after 90 minutes. Put a new token into the extra 'access_token', or the "
+                "client id and client secret into login and password, with which the provider renews tokens itself.",
             )
         if not connection.login or not connection.password:
             raise ConfigurationError(
                 f"Connection {self.conn_id!r} needs the client id in login and the client secret in password "
-                "(or a ready token in the extra 'access_token')."
+                "(or an access token in the extra 'access_token')."
             )
         return ClientCredentials(
             self._login_url(extras),
@@ -195,23 +199,24 @@ class ProcoreConnectionHook(WorkflowsHook):
         return {"Procore-Company-Id": self._company(extras)}
 
     def _advice(self, status: int, path: str) -> str | None:
-        """Name the company and the project that a rejected call went to, which may be the wrong ones."""
+        """Name the company and the project of a rejected call, because they may be wrong."""
         company = company_fix(self.company_id, self.conn_id)
         found = re.search(r"/projects/([^/]+)/", path)
         project = f" {project_fix(unquote(found[1]), self.conn_id)}" if found else ""
         if status == 404:
             where = f"project {unquote(found[1])} of company" if found else "company"
-            return f"{NotFound.advice} It was looked for in {where} {self.company_id}.{project or ' ' + company}"
+            return f"{NotFound.advice} The call searched {where} {self.company_id}.{project or ' ' + company}"
         return f"{PermissionDenied.advice} {company}{project}"
 
     def _company(self, extras: Extras) -> str:
         company_id = extras.text("company_id") if self._company_id is None else str(self._company_id)
         if company_id is None:
             raise ConfigurationError(
-                f"No company_id: give it to the operator or hook, or in the extra of connection {self.conn_id!r}."
+                f"company_id is missing. Give it to the operator or hook, or set it in the extra of connection "
+                f"{self.conn_id!r}."
             )
         if not company_id.isdecimal():
-            raise ConfigurationError("company_id must be a number, as in the address of the company in Procore.")
+            raise ConfigurationError("company_id must be a number, as in the URL of the company in Procore.")
         return company_id
 
     def _environment(self, extras: Extras) -> str:
@@ -222,9 +227,7 @@ class ProcoreConnectionHook(WorkflowsHook):
         given = extras.text("login_url")
         if environment != "custom":
             if given is not None:
-                raise ConfigurationError(
-                    f"Connection {self.conn_id!r}: extra 'login_url' goes only with environment 'custom'."
-                )
+                raise ConfigurationError(f"Connection {self.conn_id!r}: extra 'login_url' needs environment 'custom'.")
             return str(ENVIRONMENTS[environment][0])
         if given is None:
             raise ConfigurationError(f"Connection {self.conn_id!r}: environment 'custom' needs the extra 'login_url'.")
@@ -233,34 +236,34 @@ class ProcoreConnectionHook(WorkflowsHook):
     @staticmethod
     def _object(body: Any, method: str, where: str) -> dict[str, Any]:
         if not isinstance(body, dict) or not is_id(body.get("id")):
-            raise UnexpectedResponse("The answer has no id", method=method, path=where)
+            raise UnexpectedResponse("The response has no id", method=method, path=where)
         return body
 
 
 class ProcoreHook(ProcoreConnectionHook):
     """
-    Calls Procore's Workflows v2 API ("Self-Serve Workflows"), one method for each of its operations.
+    Call Procore's Workflows v2 API ("Self-Serve Workflows"), with one method for each of its operations.
 
-    An instance, a preset and the like live in a project or in the company, depending on their tool. A method
-    works in the ``project_id`` it is given, ``company`` meaning the company level; else in the hook's. When
-    neither says, a method that knows the tool asks Procore once whose tool it is, and the others work in the
-    connection's project, or at company level if it has none. Ids are strings; times are the API's own strings;
-    lists are read page by page as they are used.
+    Instances and presets belong to a project or to the company, depending on their tool. A method works in its
+    ``project_id`` (``company`` means the company level), else in the hook's. Without both, a method with a tool asks
+    Procore once whether the tool works in projects or in the company; all other methods work in the connection's
+    project, or at company level if it has none. Ids are strings, times are the API's own strings, and lists are read
+    page by page as they are used.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
     :param procore_conn_id: Id of a connection of type ``procore``.
-    :param company_id: Company to work in; beats the connection's.
-    :param project_id: Project to work in; beats the connection's; ``company`` for the company level.
+    :param company_id: Company to work in; default: the connection's.
+    :param project_id: Project to work in, or ``company`` for the company level; default: the connection's.
     """
 
     get_connection_form_widgets = classmethod(connection_form_widgets)
     get_ui_field_behaviour = classmethod(ui_field_behaviour)
 
-    # Of each server and company, for the life of the process: whose tool a tool is does not change.
+    # By server and company, for the lifetime of the process: the level of a tool does not change.
     _tools: ClassVar[dict[tuple[str, str], list[dict[str, Any]]]] = {}
     _tools_hidden: ApiError | None = None
-    _filters_ignored = False  # and the log says so
+    _filters_ignored = False  # once logged
 
     # --- tools, and whether they work in projects or in the company ---
 
@@ -273,7 +276,7 @@ class ProcoreHook(ProcoreConnectionHook):
         """
         Return a tool by its type, ``purchase_order_contract``, or by its class, ``PurchaseOrderContract``.
 
-        :raises ConfigurationError: there is no such tool; the message lists the tools.
+        :raises ConfigurationError: the company has no such tool; the message lists its tools.
         """
         key = (self.client.base_url, self.company_id)
         if self._tools_hidden is not None:
@@ -282,56 +285,56 @@ class ProcoreHook(ProcoreConnectionHook):
             if tools is None:
                 try:
                     tools = self._tools[key] = self.list_tools()
-                except (NotFound, PermissionDenied) as rejected:
-                    self._tools_hidden = rejected  # asked for once
+                except (NotFound, PermissionDenied) as rejection:
+                    self._tools_hidden = rejection  # requested only once
                     raise
             for tool in tools:
                 if same_tool(tool.get("type"), tool_type):
                     return tool
         known = ", ".join(sorted({str(tool.get("type")) for tool in self._tools[key]})) or "none"
-        raise ConfigurationError(f"tool_type: this company has no tool {tool_type!r} with workflows. Tools: {known}.")
+        raise ConfigurationError(f"Unknown tool_type {tool_type!r}. The company's tools with workflows: {known}.")
 
     def check_tool(self, tool_type: str) -> None:
         """
-        Look for a tool where nothing was found of it: a misspelt one has no instances either.
+        Check a tool type after a search without results, because a misspelt tool has no instances either.
 
-        :raises ConfigurationError: there is no such tool; the message lists the tools.
+        :raises ConfigurationError: the company has no such tool; the message lists its tools.
         """
-        with contextlib.suppress(NotFound, PermissionDenied):  # who may not list the tools cannot be told
+        with contextlib.suppress(NotFound, PermissionDenied):  # without the permission to list tools it is unknown
             self.find_tool(tool_type)
 
     def project_for(self, project_id: str | int | None, tool_type: str | None = None) -> str | None:
         """
         Return the project to work in, or None for the company level.
 
-        :param project_id: What the caller says: a project, ``company``, or None for nothing.
-        :param tool_type: The tool that is worked with, if known.
-        :raises ConfigurationError: nobody says a project, and the tool works in projects; or no such tool.
+        :param project_id: The caller's project, ``company``, or None.
+        :param tool_type: The tool, if known.
+        :raises ConfigurationError: no project is set and the tool works in projects; or the tool does not exist.
         """
-        said = self._project_id if project_id is None else project_id
-        if said is not None:
-            check_required(project_id=said)  # rendered empty, it must not become the company level
-            return None if said == COMPANY_LEVEL else as_text("project_id", said, is_id=True).strip()
+        given = self._project_id if project_id is None else project_id
+        if given is not None:
+            check_required(project_id=given)  # an empty rendering must not mean the company level
+            return None if given == COMPANY_LEVEL else as_text("project_id", given, is_id=True).strip()
         own = self.extras.text("project_id")
         provider = None if tool_type is None else self._provider(tool_type)
         if provider == "Company":
             return None
         if provider == "Project" and own is None:
             raise ConfigurationError(
-                f"Tool {tool_type!r} works in projects: give project_id, or set it in the extra of connection "
-                f"{self.conn_id!r}."
+                f"project_id is missing, and tool {tool_type!r} works in projects. Give project_id, or set it in the "
+                f"extra of connection {self.conn_id!r}."
             )
         return own
 
     def level_for(self, project_id: str | int | None, tool_type: str | None = None) -> str:
-        """Return the project to work in, or ``company``: what to give to the other methods as ``project_id``."""
+        """Return the project to work in, or ``company``, to pass to the other methods as ``project_id``."""
         return self.project_for(project_id, tool_type) or COMPANY_LEVEL
 
     def _provider(self, tool_type: str) -> str | None:
         try:
             return str(self.find_tool(tool_type).get("provider"))
         except (NotFound, PermissionDenied):
-            return None  # who may not list the tools works where the connection says
+            return None  # without the permission to list tools, the connection decides
 
     # --- templates and presets ---
 
@@ -340,7 +343,7 @@ class ProcoreHook(ProcoreConnectionHook):
         return self._pages(self._company_path("templates"))
 
     def get_template_version(self, version_id: str) -> dict[str, Any]:
-        """Show a version of a template with its steps and responsible groups."""
+        """Return a version of a template with its steps and responsible groups."""
         return self._data("GET", self._company_path("templates/versions/{}", version_id))
 
     def list_presets(
@@ -355,8 +358,8 @@ class ProcoreHook(ProcoreConnectionHook):
         """
         List the presets of a tool: ``{id, valid, default, template: {id, name, last_published_version_id}}``.
 
-        :param is_default: Only the default preset, or only the others.
-        :param is_valid: Only presets that can be used, or only those that cannot.
+        :param is_default: True for the default preset only, False for all others.
+        :param is_valid: True for presets that can be used, False for those that cannot.
         """
         filters = {
             "filters[tool_type]": tool_type,
@@ -365,17 +368,17 @@ class ProcoreHook(ProcoreConnectionHook):
             "filters[is_valid]": is_valid,
         }
         rows = self._pages(self._path("presets", project_id=project_id, tool_type=tool_type), filters)
-        asked = {name: value for name, value in (("default", is_default), ("valid", is_valid)) if value is not None}
-        return filter(lambda row: all(row.get(name, value) is value for name, value in asked.items()), rows)
+        requested = {name: value for name, value in (("default", is_default), ("valid", is_valid)) if value is not None}
+        return filter(lambda row: all(row.get(name, value) is value for name, value in requested.items()), rows)
 
     def get_preset(self, preset_id: str, *, project_id: str | None = None) -> dict[str, Any]:
-        """Show a preset with the members of its responsible groups."""
+        """Return a preset with the members of its responsible groups."""
         return self._data("GET", self._path("presets/{}", preset_id, project_id=project_id))
 
     def set_default_preset(
         self, preset_id: str, default: bool = True, *, project_id: str | None = None
     ) -> dict[str, Any]:
-        """Make a preset the default one, or no longer; the same again changes nothing."""
+        """Make a preset the default, or no longer the default; idempotent."""
         where = self._path("presets/{}", preset_id, project_id=project_id)
         return self._data("PATCH", where, json={"default": default})
 
@@ -389,13 +392,13 @@ class ProcoreHook(ProcoreConnectionHook):
         project_id: str | None = None,
     ) -> dict[str, Any]:
         """
-        Change who is asked by the instances that start from a preset; never sent twice.
+        Change the assignees of instances that start from a preset; never sent twice.
 
-        Whether groups that are not named stay or are emptied is not documented: send all of them.
+        Whether groups that are left out stay or are emptied is not documented: send all of them.
 
         :param responsible_group_memberships: ``{uuid, login_ids}`` for each group; the ids replace its members.
         :param individual_assignees: ``{step_uuid, logins: [{id, required, role_type}]}`` for each step.
-        :raises OutcomeUnknown: the answer was lost.
+        :raises OutcomeUnknown: the response was lost.
         """
         where = self._path("presets/{}/assignees", preset_id, project_id=project_id)
         body = _present(
@@ -408,13 +411,13 @@ class ProcoreHook(ProcoreConnectionHook):
     def list_possible_assignees(
         self, tool_type: str, *, tool_subtype: str | None = None, project_id: str | None = None
     ) -> Iterator[dict[str, Any]]:
-        """List who can be an assignee in a tool's workflows: ``{id, login, name, company}``."""
+        """List the users who can be assignees in a tool's workflows: ``{id, login, name, company}``."""
         return self._people("possible_assignees", tool_type, tool_subtype, project_id)
 
     def list_workflow_managers(
         self, tool_type: str, *, tool_subtype: str | None = None, project_id: str | None = None
     ) -> Iterator[dict[str, Any]]:
-        """List who can manage a tool's workflows: ``{id, login, name, company}``."""
+        """List the users who can manage a tool's workflows: ``{id, login, name, company}``."""
         return self._people("workflow_managers", tool_type, tool_subtype, project_id)
 
     # --- instances: reading ---
@@ -435,22 +438,23 @@ class ProcoreHook(ProcoreConnectionHook):
         """
         List instances.
 
-        Whether Procore lists all or the active ones when it is not told which is not documented, so it is always
-        told: for all of them the active ones are listed first and then the ended ones.
+        Whether Procore lists all instances or the active ones without the filter is not documented, so the filter is
+        always sent: for all instances, this lists the active ones first and then the ended ones.
 
-        What a row shows is compared with what was asked for: its tool, its subtype, its item and whether it has ended.
-        Its assignees and whether it is overdue a row does not show, so these filters are Procore's alone.
+        Rows that do not match ``tool_type``, ``tool_subtype``, ``item_id`` or ``active`` are left out, because a server
+        can ignore the filters. Rows do not show their assignees and whether they are overdue, so only Procore applies
+        those filters.
 
-        :param tool_type: Tool the items belong to, such as ``purchase_order_contract``.
-        :param tool_subtype: Subtype of the tool; needed for correspondence.
-        :param item_id: Only the instances of this item.
-        :param assignee_id: Only those whose current step waits on this user (login information id).
-        :param active: Only active instances, or only ended ones; None for all.
-        :param overdue: Only those whose next step is overdue, or only the others.
-        :param include_internal: Procore's own instances, too.
-        :param project_id: Project to look in.
-        :param keep_malformed_rows: Yield an empty row for each that is no object, instead of an error.
-        :return: Rows ``{id, item_id, tool_type, created_at, started_at, ended_at, ...}``; no step, no state.
+        :param tool_type: Tool that the items belong to, such as ``purchase_order_contract``.
+        :param tool_subtype: Subtype of the tool; required for correspondence.
+        :param item_id: Only instances of this item.
+        :param assignee_id: Only instances whose current step waits for this user (login information id).
+        :param active: True for active instances, False for ended ones, None for all.
+        :param overdue: True for instances whose next step is overdue, False for all others.
+        :param include_internal: Also list Procore's internal instances.
+        :param project_id: Project of the instances.
+        :param keep_malformed_rows: Yield an empty row for each row that is not an object, instead of raising.
+        :return: Rows ``{id, item_id, tool_type, created_at, started_at, ended_at, ...}``, without step and state.
         """
         filters = {
             "filters[tool_type]": tool_type,
@@ -461,25 +465,23 @@ class ProcoreHook(ProcoreConnectionHook):
             "include_internal": include_internal,
         }
         where = self._path("instances", project_id=project_id, tool_type=tool_type)
-        # The active ones first: one that ends in between is listed twice, and not left out.
+        # Active instances first: one that ends in between is listed twice (and deduplicated), never left out.
         lists = [
-            self._pages(where, {**filters, "filters[active]": desired}, keep_malformed_rows=keep_malformed_rows)
-            for desired in ((True, False) if active is None else (active,))
+            self._pages(where, {**filters, "filters[active]": is_active}, keep_malformed_rows=keep_malformed_rows)
+            for is_active in ((True, False) if active is None else (active,))
         ]
-        asked = {"tool_type": tool_type, "tool_subtype": tool_subtype, "item_id": item_id, "active": active}
-        # No generators: these would be over after an error, and a caller goes on with the same page.
+        requested = {"tool_type": tool_type, "tool_subtype": tool_subtype, "item_id": item_id, "active": active}
+        # No generators: an error would end them, and callers continue with the same page after an error.
         seen: set[str | None] = set()
-        return filter(
-            partial(self._is_response_requested_from, asked), filter(partial(_is_new, seen), chain.from_iterable(lists))
-        )
+        return filter(partial(self._matches, requested), filter(partial(_is_new, seen), chain.from_iterable(lists)))
 
-    def _is_response_requested_from(self, asked: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
-        if is_response_requested_from(row, **asked):
+    def _matches(self, requested: Mapping[str, Any], row: Mapping[str, Any]) -> bool:
+        if matches_filters(row, **requested):
             return True
         if not self._filters_ignored:
             self._filters_ignored = True
-            words = ", ".join(f"{name} {value}" for name, value in asked.items() if value is not None)
-            log.warning("Procore lists instances that were not asked for (%s); they are left out.", words)
+            filters = ", ".join(f"{name}={value}" for name, value in requested.items() if value is not None)
+            log.warning("Procore listed instances that do not match the filters (%s). They are left out.", filters)
         return False
 
     def list_item_instances(
@@ -494,30 +496,29 @@ class ProcoreHook(ProcoreConnectionHook):
         """
         List all instances of an item.
 
-        :param required: Whether it is an error that there are none.
-        :raises ConfigurationError: there is no such tool.
-        :raises NotFound: the item has no workflow instance, or none that this user may see.
+        :param required: Raise an error if there are none.
+        :raises ConfigurationError: the company has no such tool.
+        :raises NotFound: the item has no workflow instance that is visible to the connection's user.
         """
         rows = list(self.list_instances(tool_type, item_id=item_id, tool_subtype=tool_subtype, project_id=project_id))
-        # Of a row that does not name its item the instance tells it.
+        # If a row does not name its item, the instance itself does.
         rows = [row for row in rows if row.get("item_id") or self._is_of_item(row, item_id, project_id)]
         if not rows and required:
             self.check_tool(tool_type)
             raise NotFound(
-                f"Item {item_id} of tool {tool_type} has no workflow instance, or none that is visible to us",
+                f"Item {item_id} of tool {tool_type} has no workflow instance that is visible to the connection's user",
                 is_documented=True,
             )
         return rows
 
     def _is_of_item(self, row: Mapping[str, Any], item_id: str, project_id: str | None) -> bool:
-        return is_response_requested_from(
-            self.get_instance(str(row.get("id", "")), project_id=project_id), item_id=item_id
-        )
+        instance = self.get_instance(str(row.get("id", "")), project_id=project_id)
+        return matches_filters(instance, item_id=item_id)
 
     def get_instance(
         self, instance_id: str, *, project_id: str | None = None, tool_type: str | None = None
     ) -> dict[str, Any]:
-        """Show one instance with its current step occurrence."""
+        """Return one instance with its current step occurrence."""
         return self._data("GET", self._path("instances/{}", instance_id, project_id=project_id, tool_type=tool_type))
 
     def get_instance_history(
@@ -529,7 +530,7 @@ class ProcoreHook(ProcoreConnectionHook):
         tool_type: str | None = None,
     ) -> dict[str, Any]:
         """
-        Show the state and the events of one instance.
+        Return the state and the events of one instance.
 
         :param activity_types: Only ``comments`` or ``attachments``; linear templates only.
         """
@@ -539,7 +540,7 @@ class ProcoreHook(ProcoreConnectionHook):
     def list_item_histories(
         self, tool_type: str, item_id: str, *, project_id: str | None = None
     ) -> list[dict[str, Any]]:
-        """Show the histories of all instances of an item, each with its ``instance_id``."""
+        """Return the histories of all instances of an item, each with its ``instance_id``."""
         where = self._path("instances/history", project_id=project_id, tool_type=tool_type)
         found: list[dict[str, Any]] = self._read(
             "GET", where, list, params={"tool_type": tool_type, "item_id": item_id}
@@ -555,13 +556,13 @@ class ProcoreHook(ProcoreConnectionHook):
         project_id: str | None = None,
     ) -> list[dict[str, Any]]:
         """
-        Show the histories of all instances of several items in one call.
+        Return the histories of all instances of several items in one call.
 
-        How many items a call takes is not documented.
+        The maximum number of items per call is not documented.
 
         :param activity_types: Only ``comments`` or ``attachments``.
-        :return: ``{item_id, instances}`` for each item, its histories with the newest instance first.
-        :raises PermissionDenied: one of the items has an instance that the user may not see.
+        :return: ``{item_id, instances}`` for each item, with the history of its newest instance first.
+        :raises PermissionDenied: one of the items has an instance that is not visible to the user.
         """
         return list(self.each_bulk_history(tool_type, item_ids, activity_types=activity_types, project_id=project_id))
 
@@ -573,15 +574,15 @@ class ProcoreHook(ProcoreConnectionHook):
         activity_types: Sequence[str] | None = None,
         project_id: str | None = None,
     ) -> Iterator[dict[str, Any]]:
-        """Make the call of :meth:`bulk_history`, and yield item by item, for whoever keeps none of them."""
+        """Make the call of :meth:`bulk_history` and yield item by item, which needs less memory."""
         body: dict[str, Any] = {"tool_type": tool_type, "item_ids": list(item_ids)}
         if activity_types is not None:
             body["filters"] = {"activity_types": list(activity_types)}
         where = self._path("instances/bulk_history", project_id=project_id, tool_type=tool_type)
-        # It only reads, so it may go twice.
+        # The call only reads, so it may be sent twice.
         return self.client.call("POST", where, idempotency=Idempotency.SAFE, json=body).rows("data")
 
-    # --- instances: acting ---
+    # --- instances: write actions ---
 
     def start_instance(
         self,
@@ -596,9 +597,9 @@ class ProcoreHook(ProcoreConnectionHook):
         """
         Start the workflow of an item; never sent twice.
 
-        :param preset_id: Preset to start from; beats ``template_id``; with neither, the default preset.
+        :param preset_id: Preset to start from; overrides ``template_id``; without both, the default preset.
         :return: The new instance.
-        :raises OutcomeUnknown: the answer was lost.
+        :raises OutcomeUnknown: the response was lost.
         """
         body = _present(
             tool_type=tool_type,
@@ -620,12 +621,12 @@ class ProcoreHook(ProcoreConnectionHook):
         project_id: str | None = None,
     ) -> dict[str, Any]:
         """
-        Order Procore to start the workflows of several items; never sent twice.
+        Start the workflows of several items in an asynchronous operation; never sent twice.
 
-        :param items: ``{item_id, preset_id}`` for each; without a preset, the default one.
-        :param idempotency_token: The same for the same order.
+        :param items: ``{item_id, preset_id}`` for each item; without ``preset_id``, the default preset.
+        :param idempotency_token: Token that is equal for the same order.
         :return: ``{operation_id, operation_type}``; see :meth:`get_async_operation`.
-        :raises OutcomeUnknown: the answer was lost.
+        :raises OutcomeUnknown: the response was lost.
         """
         return self._data(
             "POST",
@@ -636,7 +637,7 @@ class ProcoreHook(ProcoreConnectionHook):
         )
 
     def get_async_operation(self, operation_id: str) -> dict[str, Any]:
-        """Show an operation that Procore works on: ``{id, operation_type, status, result, error, ...}``."""
+        """Return an asynchronous operation: ``{id, operation_type, status, result, error, ...}``."""
         return self._data(
             "GET", build_path("/rest/v2.0/companies/{}/async_operations/{}", self.company_id, operation_id)
         )
@@ -654,17 +655,17 @@ class ProcoreHook(ProcoreConnectionHook):
         tool_type: str | None = None,
     ) -> None:
         """
-        Answer the current step of an instance as the signed-in user.
+        Respond to the current step of an instance as the signed-in user; never sent twice.
 
-        Procore takes an identical repetition as already done, and rejects a different one; but only while the
-        step is current, so a lost answer is not repeated here: the caller reads first.
+        Procore accepts an identical repetition and rejects a different response, but only while the step is current.
+        So after a lost HTTP response the call is not repeated: read the instance first.
 
-        :param step_occurrence_id: The step occurrence that is answered.
+        :param step_occurrence_id: The step occurrence to respond to.
         :param option_id: Id of the chosen response option.
-        :param comment: A note about the response.
+        :param comment: Comment on the response.
         :param attachments: Ids by kind, such as ``{"upload_ids": ["..."]}``.
-        :param idempotency_token: The same for the same action.
-        :raises OutcomeUnknown: the answer was lost, or is not the documented one, 204 without a body.
+        :param idempotency_token: Token that is equal for the same response.
+        :raises OutcomeUnknown: the HTTP response was lost, or is not the documented 204 without a body.
         """
         response: dict[str, Any] = {
             "current_step_occurrence_id": step_occurrence_id,
@@ -682,7 +683,7 @@ class ProcoreHook(ProcoreConnectionHook):
         )
         if api_response.status != 204:
             raise OutcomeUnknown(
-                "The answer is not the documented one (204)",
+                "The response does not have the documented status 204",
                 method="POST",
                 path=api_response.path,
                 status_code=api_response.status,
@@ -703,14 +704,14 @@ class ProcoreHook(ProcoreConnectionHook):
         tool_type: str | None = None,
     ) -> dict[str, Any]:
         """
-        Ask more people at the current step of an instance; never sent twice.
+        Add assignees to the current step of an instance; never sent twice.
 
         :param assignee_ids: Login information ids.
-        :param reason: One of Procore's words, such as ``original_assignee_on_vacation``.
-        :param required: Whether the step waits for them.
+        :param reason: One of Procore's reasons, such as ``original_assignee_on_vacation``.
+        :param required: Whether the step waits for their responses.
         :param role_type: ``responder`` or ``commenter``.
         :return: The instance.
-        :raises OutcomeUnknown: the answer was lost.
+        :raises OutcomeUnknown: the response was lost.
         """
         body = _present(
             step_occurrence_id=step_occurrence_id,
@@ -733,11 +734,11 @@ class ProcoreHook(ProcoreConnectionHook):
         tool_type: str | None = None,
     ) -> dict[str, Any]:
         """
-        Terminate an instance and start a new one; by the documents the same again returns the same new one.
+        Terminate an instance and start a new one; Procore documents that a repeated call returns the same new instance.
 
         :param restart_mode: ``defaults`` or ``current_configuration``.
         :return: The new instance.
-        :raises OutcomeUnknown: the answer was lost.
+        :raises OutcomeUnknown: the response was lost.
         """
         where = self._path("instances/{}/restart", instance_id, project_id=project_id, tool_type=tool_type)
         return self._data("POST", where, idempotency=Idempotency.UNSAFE, json=_present(restart_mode=restart_mode))
@@ -746,9 +747,9 @@ class ProcoreHook(ProcoreConnectionHook):
         self, instance_id: str, *, project_id: str | None = None, tool_type: str | None = None
     ) -> dict[str, Any]:
         """
-        End an instance; by the documents one that has ended stays as it is.
+        Terminate an instance; Procore documents that the call does not change an instance that has ended.
 
-        :raises OutcomeUnknown: the answer was lost.
+        :raises OutcomeUnknown: the response was lost.
         """
         where = self._path("instances/{}/terminate", instance_id, project_id=project_id, tool_type=tool_type)
         return self._data("POST", where, idempotency=Idempotency.UNSAFE)
@@ -757,14 +758,14 @@ class ProcoreHook(ProcoreConnectionHook):
         self, instance_id: str, *, project_id: str | None = None, tool_type: str | None = None
     ) -> dict[str, Any]:
         """
-        Let a blocked instance try its failed step again; never sent twice.
+        Make a blocked instance retry its failed step; never sent twice.
 
-        :raises OutcomeUnknown: the answer was lost.
+        :raises OutcomeUnknown: the response was lost.
         """
         where = self._path("instances/{}/refresh", instance_id, project_id=project_id, tool_type=tool_type)
         return self._data("POST", where, idempotency=Idempotency.UNSAFE)
 
-    # --- replacing a person everywhere ---
+    # --- replacing an assignee everywhere ---
 
     def list_bulk_replace_requests(
         self,
@@ -783,7 +784,8 @@ class ProcoreHook(ProcoreConnectionHook):
 
         :param status: active, completed, expired, failed, processing, stopped or upcoming.
         :param replacement_type: temporary or permanent.
-        :param start_date: Days as ``YYYY-MM-DD...YYYY-MM-DD``; likewise ``end_date``.
+        :param start_date: Range of days as ``YYYY-MM-DD...YYYY-MM-DD``.
+        :param end_date: Range of days, likewise.
         """
         filters = {
             "filters[status]": status,
@@ -799,18 +801,18 @@ class ProcoreHook(ProcoreConnectionHook):
 
     def create_bulk_replace_request(self, request: Mapping[str, Any]) -> dict[str, Any]:
         """
-        Ask Procore to replace an assignee in presets and running instances; never sent twice.
+        Request that Procore replaces an assignee in presets and running instances; never sent twice.
 
         :param request: ``{replacement_type, old_assignee_id, new_assignee_ids, modify_project_roles, reason}`` and,
-            as needed, ``new_workflow_manager_id, start_date, end_date, project_ids, tools``.
+            optionally, ``new_workflow_manager_id, start_date, end_date, project_ids, tools``.
         :return: ``{bulk_replace_request_id, operation_id}``.
-        :raises OutcomeUnknown: the answer was lost.
+        :raises OutcomeUnknown: the response was lost.
         """
         where = self._company_path("bulk_replace_requests")
         return self._data("POST", where, idempotency=Idempotency.UNSAFE, json=dict(request))
 
     def get_bulk_replace_request(self, request_id: str) -> dict[str, Any]:
-        """Show a request to replace an assignee."""
+        """Return a request to replace an assignee."""
         return self._data("GET", self._company_path("bulk_replace_requests/{}", request_id))
 
     def update_bulk_replace_request(self, request_id: str, request: Mapping[str, Any]) -> dict[str, Any]:
@@ -825,22 +827,22 @@ class ProcoreHook(ProcoreConnectionHook):
 
     def get_bulk_replace_errors(self, request_id: str) -> bytes | None:
         """
-        Return the CSV file of what a request to replace an assignee could not do, as it is: its encoding varies.
+        Return the CSV file with the failures of a request to replace an assignee, undecoded: its encoding varies.
 
-        :return: None while Procore has it not ready (202).
+        :return: The file, or None while Procore is preparing it (202).
         """
         from airflow_provider_workflows.hooks.procore_downloads import download
 
         where = self._company_path("bulk_replace_requests/{}/errors", request_id)
         api_response = download(self.client, where, headers={"Accept": "text/csv"})
-        kind = api_response.headers.get("Content-Type", "").casefold()
-        if api_response.status == 202 and ("csv" not in kind or not api_response.body):
+        content_type = api_response.headers.get("Content-Type", "").casefold()
+        if api_response.status == 202 and ("csv" not in content_type or not api_response.body):
             return None
-        if "csv" not in kind:
+        if "csv" not in content_type:
             api_response.reject_page()
-        if "json" in kind:
+        if "json" in content_type:
             raise UnexpectedResponse(
-                "The answer is no CSV file", method="GET", path=where, status_code=api_response.status
+                "The response is not a CSV file", method="GET", path=where, status_code=api_response.status
             )
         return api_response.body
 
@@ -858,20 +860,20 @@ class ProcoreHook(ProcoreConnectionHook):
         on_stored: Callable[[str], object] | None = None,
     ) -> str:
         """
-        Store a file in Procore, to be attached within 24 hours by the same user.
+        Store a file in Procore; the same user must attach it within 24 hours.
 
-        The unified uploads (v2.1) are used, and the older ones (v1.1) where those are not there. Which of the
-        two a response takes is not documented.
+        The hook uses the unified uploads (v2.1), or the older uploads (v1.1) if the server does not have the unified
+        ones. Which of the two a workflow response accepts is not documented.
 
         :param name: Name of the file.
-        :param content_type: Its media type.
-        :param segments: ``{size, sha256, md5}`` of each part, sizes in bytes; ``md5`` may be left out.
-        :param parts: The parts, or a function that returns them. They are read once more where an address of the
-            storage has expired, for which an iterator is not enough.
-        :param sha256: Of the whole file.
-        :param on_stored: Called with the id once Procore has the whole file, which it still must make available; see
+        :param content_type: Media type of the file.
+        :param segments: ``{size, sha256, md5}`` of each part, sizes in bytes; ``md5`` is optional.
+        :param parts: The parts, or a function that returns them. They are read again if a signed URL of the storage
+            has expired, which an iterator does not allow.
+        :param sha256: Hash of the whole file.
+        :param on_stored: Called with the id when Procore has received the whole file but not yet made it available; see
             :meth:`await_upload`. Not called for the older uploads.
-        :return: The upload's id.
+        :return: Id of the upload.
         :raises UploadFailed: Procore could not process the file, or does not show the upload.
         :raises ServerError: the file did not become available in time, or the storage rejects it.
         """
@@ -879,10 +881,10 @@ class ProcoreHook(ProcoreConnectionHook):
 
     def await_upload(self, upload_id: str, *, project_id: str | None = None) -> None:
         """
-        Wait until a file can be attached that :meth:`upload` has stored with the unified uploads.
+        Wait until a file that :meth:`upload` has stored with the unified uploads can be attached.
 
-        :raises UploadFailed: it will not become available, and has to be uploaded again.
-        :raises ServerError: it did not become available in time.
+        :raises UploadFailed: the file will not become available and must be uploaded again.
+        :raises ServerError: the file did not become available in time.
         """
         self._uploads(project_id).await_available(upload_id)
 
@@ -891,7 +893,7 @@ class ProcoreHook(ProcoreConnectionHook):
 
         return Uploads(self.client, self.company_id, self.project_for(project_id))
 
-    # --- inner ---
+    # --- internals ---
 
     def _company_path(self, template: str, *ids: str) -> str:
         return build_path("/rest/v2.0/companies/{}/workflows/" + template, self.company_id, *ids)
@@ -927,14 +929,14 @@ class ProcoreHook(ProcoreConnectionHook):
         found = body.get("data") if isinstance(body, dict) else None
         rows = found if isinstance(found, list) else []
         if not isinstance(found, kind) or not all(isinstance(row, dict) for row in rows):
-            raise UnexpectedResponse("The answer has no 'data' of the expected form", method=method, path=where)
+            raise UnexpectedResponse("The response has no 'data' in the documented format", method=method, path=where)
         if kind is list:
             check_whole(api_response, body, rows)
         return found
 
 
 def _is_new(seen: set[str | None], row: Mapping[str, Any]) -> bool:
-    """Tell whether a row is none of those that were seen, and note it."""
+    """Return whether a row was not seen before, and record it as seen."""
     instance_id = str_id(row.get("id"))
     if instance_id is not None and instance_id in seen:
         return False

@@ -1,4 +1,4 @@
-"""Files out of Procore, which answers with the file itself or sends us on to where it is stored."""
+"""Downloads of files from Procore, which returns the file itself or redirects to its storage."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from airflow_provider_workflows.hooks.procore_uploads import send_to_storage
 
 def download(client: RestClient, path: str, headers: Mapping[str, str] | None = None) -> ApiResponse:
     """
-    Get a file; one redirect is followed, to another host without the token.
+    Download a file, following one redirect; a call to another host gets no token.
 
     :param client: Signed in to Procore.
     :param path: Path of the file below the client's base URL.
     :param headers: Headers of the call to Procore.
-    :raises ApiError: see :meth:`RestClient.call`; or the file is not where the redirect leads.
+    :raises ApiError: see :meth:`RestClient.call`; also if the target of the redirect does not return the file.
     """
     response = client.call("GET", path, idempotency=Idempotency.SAFE, headers=headers, may_redirect=True)
     if response.status < 300:
         return response
     try:
         target = urljoin(client.base_url + path, response.headers["Location"])
-    except ValueError:  # without its words, which repeat an address that may be signed
+    except ValueError:  # without its message, which repeats a URL that may be signed
         raise UnexpectedResponse(
-            "The server answered with a redirect to no address", method="GET", path=path, status_code=response.status
+            "The server returned a redirect to an invalid URL", method="GET", path=path, status_code=response.status
         ) from None
     if not target.startswith(client.base_url + "/rest/"):
         return send_to_storage(client, "GET", target)

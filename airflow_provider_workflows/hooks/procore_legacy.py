@@ -1,4 +1,4 @@
-"""Hook for Procore's Legacy Workflows (v1) API."""
+"""The hook for Procore's Legacy Workflows (v1) API."""
 
 from __future__ import annotations
 
@@ -17,25 +17,26 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.hooks.procore import ProcoreConnectionHook
 from airflow_provider_workflows.rules.procore import COMPANY_LEVEL
-from airflow_provider_workflows.rules.procore_legacy import newest_first, of_object, str_ids
+from airflow_provider_workflows.rules.procore_legacy import of_object, str_ids
+from airflow_provider_workflows.rules.procore_legacy_history import newest_first
 
 INSTANCES = "/rest/v1.0/workflow_instances"
 HISTORIES = "/rest/v1.0/workflow_activity_histories"
-V1_PAGE_SIZE = 2000  # the largest page the v1 API gives
+V1_PAGE_SIZE = 2000  # the largest page of the v1 API
 
 
 class ProcoreLegacyHook(ProcoreConnectionHook):
     """
-    Calls Procore's Legacy Workflows API (v1), which is another product than Workflows v2.
+    Call Procore's Legacy Workflows API (v1), which is separate from Workflows v2.
 
-    It shares its connection with ``ProcoreHook``. Ids are strings, also in the answers, where the API has
-    numbers; times are the API's own strings.
+    The hook uses the same connection as ``ProcoreHook``. Ids are strings, also in results, where the API has numbers;
+    times are the API's own strings.
 
     Reference: https://developers.procore.com/documentation/tutorial-workflows
 
     :param procore_conn_id: Id of a connection of type ``procore``.
-    :param company_id: Company to work in; beats the connection's.
-    :param project_id: Project of the objects; beats the connection's. Only change orders need it to be found.
+    :param company_id: Company to work in; default: the connection's.
+    :param project_id: Project of the objects; default: the connection's. Only change orders need it to be found.
     """
 
     def list_instances(
@@ -44,37 +45,37 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
         """
         List the active instances, page by page as they are read.
 
-        Rows of another object are left out: a server can ignore the filters.
+        Rows of other objects are left out, because a server can ignore the filters.
 
-        :param object_type: Only the instance of this object: its tool or class, such as ``PurchaseOrderContract``.
-        :param object_id: Its id.
-        :param project_id: Its project.
+        :param object_type: Tool or class of an object, such as ``PurchaseOrderContract``: only its instance is listed.
+        :param object_id: Id of the object.
+        :param project_id: Project of the object.
         """
         rows = self._listed(object_type, object_id, project_id)
         return rows if object_type is None else filter(lambda row: of_object([row], object_type), rows)
 
     def get_instance(self, instance_id: str) -> dict[str, Any]:
-        """Show one instance with its current state and the activities that can be performed in it."""
+        """Return one instance with its current state and the activities that can be performed in it."""
         return self._shown(INSTANCES, instance_id)
 
     def find_instance_id(self, object_type: str, object_id: str) -> str:
         """
-        Return the id of an object's instance; an object has one at most.
+        Return the id of an object's instance; an object has at most one.
 
-        The id and the type of each row are compared, for a server can ignore the filters. A type fits by its name in
-        any spelling, by the class of the workflow, or where the row names the base class of the one that is asked
-        for, as in Procore's guide: ``Contract`` for ``PurchaseOrderContract``.
+        The id and the type of each row are compared, because a server can ignore the filters. A type matches by its
+        name in any spelling, by the class of the workflow, or by its base class in the row, as in Procore's guide:
+        ``Contract`` for ``PurchaseOrderContract``.
 
-        :raises NotFound: it has none, or none that the connection's user may see.
-        :raises ConfigurationError: it has several.
+        :raises NotFound: the object has no instance that is visible to the connection's user.
+        :raises ConfigurationError: the object has several instances.
         """
         query = {"object_type": object_type, "object_id": object_id, "project_id": self.project_id}
         rows: list[dict[str, Any]] = []
-        with contextlib.suppress(PermissionDenied):  # the list may be for company administrators only
+        with contextlib.suppress(PermissionDenied):  # the list may be restricted to company administrators
             rows = list(self._listed(**query))
         found = of_object(rows, object_type)
         if not found:
-            # Only active instances are listed. "Show" knows the ended ones; given an object it ignores the id.
+            # The list has active instances only. "Show" also finds ended ones; with an object it ignores the id.
             with contextlib.suppress(InvalidRequest, NotFound):
                 shown = self._show(build_path(INSTANCES + "/{}", "0"), **self._object_query(**query))
                 rows += [shown] if shown.get("workflowed_object_id") == object_id else []
@@ -82,35 +83,34 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
         ids = list(dict.fromkeys(str(self._object(row, "GET", INSTANCES)["id"]) for row in found))
         if len(ids) > 1:
             raise ConfigurationError(
-                f"{object_type} {object_id} has several workflow instances: {', '.join(ids)}. Give the instance_id of "
-                "the one that is meant."
+                f"{object_type} {object_id} has several workflow instances: {', '.join(ids)}. Give instance_id instead."
             )
         if not ids:
             types = sorted({str(row.get("workflowed_object_type")) for row in rows})
-            others = f"; there is one of object_type {' or '.join(map(repr, types))} with that id" if types else ""
+            others = f"; an instance of object_type {' or '.join(map(repr, types))} has that id" if types else ""
             raise NotFound(
-                f"{object_type} {object_id} has no workflow instance, or none that this user may see{others}",
+                f"{object_type} {object_id} has no workflow instance that is visible to the connection's user{others}",
                 is_documented=True,
             )
         return ids[0]
 
     def list_activity_histories(self, instance_id: str) -> list[dict[str, Any]]:
-        """List the activities that were performed in an instance, newest first."""
+        """List the activities that were performed in an instance, the newest first."""
         query = {"company_id": self.company_id, "workflow_instance_id": instance_id}
         rows = map(str_ids, self.client.pages(HISTORIES, params=query, per_page=V1_PAGE_SIZE, style="v1"))
-        # A server can ignore the filter, and another instance's row must not be taken for this one's.
+        # A server can ignore the filter, so rows of other instances are left out.
         return newest_first(row for row in rows if row.get("workflow_instance_id") in (None, instance_id))
 
     def get_activity_history(self, history_id: str, *, instance_id: str) -> dict[str, Any]:
         """
-        Show one row of the activity history of an instance.
+        Return one row of the activity history of an instance.
 
-        :raises UnexpectedResponse: the answer is a row of another instance.
+        :raises UnexpectedResponse: the response is a row of another instance.
         """
         row = self._shown(HISTORIES, history_id, workflow_instance_id=instance_id)
         if row.get("workflow_instance_id") not in (None, instance_id):
             raise UnexpectedResponse(
-                f"History {history_id} is not of instance {instance_id} but of {row['workflow_instance_id']}",
+                f"History row {history_id} belongs to instance {row['workflow_instance_id']}, not to {instance_id}",
                 method="GET",
                 path=HISTORIES,
             )
@@ -120,11 +120,11 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
         self, object_type: str, object_id: str, *, project_id: str | None = None
     ) -> Iterator[dict[str, Any]]:
         """
-        List what was logged of an object's workflows, page by page as it is read.
+        List the permanent log of an object's workflows, page by page as it is read.
 
         :param object_type: Tool or class of the object, such as ``PurchaseOrderContract``.
-        :param object_id: The object.
-        :param project_id: Ask the project for its log; without it, or with ``company``, ask the company.
+        :param object_id: Id of the object.
+        :param project_id: Read the log of this project; without it, or with ``company``, that of the company.
         :return: Rows ``{id, activity, attachments: [{id, name, url, filename}], ball_in_court_duration, comments,
             created_at, performed_by, user_role}``, in Procore's order; users and roles by name only.
         """
@@ -152,17 +152,17 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
         """
         Perform an activity; never sent twice.
 
-        Sent as JSON, or as a form where files go with it. The names of the form's fields are the usual ones of
-        Procore's server; no document gives them in full.
+        The call is sent as JSON, or as a form if it has attachments. The names of the form's fields follow the
+        conventions of Procore's server; they are not fully documented.
 
-        :param activity_id: The activity.
-        :param role_id: The role it is performed in.
-        :param performed_by: Login information id of a user of that role.
-        :param comments: A note for the history.
-        :param attachments: Files: name, content and content type of each; all of them are held in memory.
-        :param prostore_file_ids: Ids of files that Procore stores already.
+        :param activity_id: Id of the activity.
+        :param role_id: Id of the role in which it is performed.
+        :param performed_by: Login information id of a user with that role.
+        :param comments: Comment for the history.
+        :param attachments: Name, content and content type of each file; all files are held in memory.
+        :param prostore_file_ids: Ids of files that Procore already stores.
         :return: The new row of the activity history.
-        :raises OutcomeUnknown: the answer was lost.
+        :raises OutcomeUnknown: the response was lost.
         """
         activity: dict[str, Any] = {
             "workflow_activity_id": _number(activity_id),
@@ -190,17 +190,17 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
     def _listed(
         self, object_type: str | None, object_id: str | None, project_id: str | None
     ) -> Iterator[dict[str, Any]]:
-        """List the active instances of objects with an id, or all; no generator, which an error would end."""
+        """List the active instances of objects with an id, or all; not a generator, which an error would end."""
         query = self._object_query(object_type, object_id, project_id)
         rows = map(str_ids, self.client.pages(INSTANCES, params=query, per_page=V1_PAGE_SIZE, style="v1"))
         return filter(lambda row: object_id is None or row.get("workflowed_object_id") == object_id, rows)
 
     def _shown(self, route: str, row_id: str, **query: Any) -> dict[str, Any]:
-        """Show the row with an id, and no other one."""
+        """Return the row with an id, and reject any other row."""
         where = build_path(route + "/{}", row_id)
         row = self._show(where, **query)
         if row["id"] != row_id:
-            raise UnexpectedResponse(f"The answer is not the one with the id {row_id}", method="GET", path=where)
+            raise UnexpectedResponse(f"The response does not have the id {row_id}", method="GET", path=where)
         return row
 
     def _show(self, where: str, **query: Any) -> dict[str, Any]:

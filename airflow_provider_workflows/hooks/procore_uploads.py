@@ -1,4 +1,4 @@
-"""Files into Procore's storage: the file itself goes to addresses that need no token, and gets none."""
+"""Uploads of files to Procore: the file itself goes to signed URLs of a storage, which get no token."""
 
 from __future__ import annotations
 
@@ -30,26 +30,26 @@ Stored = TypeVar("Stored")
 Parts = Iterable[bytes] | Callable[[], Iterable[bytes]]
 log = logging.getLogger(__name__)
 
-MAX_WAIT_SECONDS = 120.0  # seconds until an upload is shown, and until its file is available
-MAX_PLAIN_CHARACTERS = 3  # characters of a piece of an address that an error may repeat
-MAX_V1_FILE_BYTES = 100 * 2**20  # bytes; the older uploads send a file in one piece
-# What a storage responds where an address has expired; each vendor of storages has another status for that.
+MAX_WAIT_SECONDS = 120.0  # until an upload is shown, and until its file is available
+MAX_PLAIN_CHARACTERS = 3  # longest piece of a signed URL that an error may repeat
+MAX_V1_FILE_BYTES = 100 * 2**20  # the older uploads send a file in one piece
+# Statuses of a storage for an expired URL; they differ between storage vendors.
 MAY_HAVE_EXPIRED = (400, 401, 403, 404, 410)
-# Statuses of an upload, in lower case. Where one is in none of these groups, it has to be polled further.
+# Statuses of an upload, in lower case. Any other status is polled further.
 AVAILABLE = "available"
 INCOMPLETE = ("ready", "receiving", "uploading")
 COMPLETE = ("complete", "completed", "processing", "scanning", "clean", AVAILABLE)
 FAILED = ("failed", "infected", "expired")
 
-# At the level DEBUG urllib3 logs every address, and whoever knows a signed one may write there.
+# At level DEBUG urllib3 logs every URL, and a signed URL grants write access to everybody who reads it.
 _storing: ContextVar[bool] = ContextVar("_storing", default=False)
 logging.getLogger("urllib3.connectionpool").addFilter(lambda record: not _storing.get())
 
-# The calls below make no action that counts: an upload that nobody attaches is gone after a day. So all may go twice.
+# All calls below may be sent twice, because an upload that is not attached is deleted after a day.
 
 
-class _AddressRejected(Exception):
-    """The storage rejects an address, perhaps because it has expired."""
+class _UrlRejected(Exception):
+    """Raised when the storage rejects a signed URL, possibly because it has expired."""
 
     def __init__(self, failure: ApiError):
         super().__init__(str(failure))
@@ -58,10 +58,9 @@ class _AddressRejected(Exception):
 
 class Uploads:
     """
-    Stores files with Procore's unified uploads (v2.1), or with the older ones (v1.1) where those are not there.
+    Store files with Procore's unified uploads (v2.1), or with the older ones (v1.1) if the server lacks the former.
 
-    An address of the storage that has expired is replaced once: by the one that the upload shows now, else by a new
-    upload.
+    If a signed URL has expired, it is replaced once: with the URL that the upload shows now, else with a new upload.
 
     :param client: Signed in to Procore.
     :param company_id: Company that the file is for.
@@ -85,12 +84,12 @@ class Uploads:
         on_stored: Callable[[str], object] | None = None,
     ) -> str:
         """
-        Store a file and return the id to attach it by.
+        Store a file and return the id with which it can be attached.
 
         :param segments: ``{size, sha256, md5}`` of each part.
         :param parts: The parts, or a function that returns them.
-        :param sha256: Of the whole file.
-        :param on_stored: Called with the id of an upload that is complete, and must still become available.
+        :param sha256: Hash of the whole file.
+        :param on_stored: Called with the id of an upload that is complete but not yet available.
         :raises UploadFailed: the file will not become available.
         :raises ServerError: the file did not become available in time, or the storage rejects it.
         """
@@ -102,9 +101,9 @@ class Uploads:
             **({} if sha256 is None else {"sha256": sha256}),
             "segments": [dict(segment) for segment in segments],
         }
-        upload_id = _with_new_address(lambda contents: self._store(order, contents), parts)
+        upload_id = _with_new_url(lambda contents: self._store(order, contents), parts)
         if upload_id is None:
-            return _with_new_address(lambda contents: self._store_older(name, content_type, size, contents), parts)
+            return _with_new_url(lambda contents: self._store_older(name, content_type, size, contents), parts)
         if on_stored is not None:
             on_stored(upload_id)
         self.await_available(upload_id)
@@ -112,17 +111,17 @@ class Uploads:
 
     def await_available(self, upload_id: str) -> None:
         """
-        Wait until the file of an upload that is complete can be attached.
+        Wait until the file of a complete upload can be attached.
 
-        :raises UploadFailed: it will not be.
-        :raises ServerError: it is not in time.
+        :raises UploadFailed: the file will not become available.
+        :raises ServerError: the file did not become available in time.
         """
         self._await_available(self._unified + build_path("/{}", upload_id), None)
 
     # --- the unified uploads ---
 
     def _store(self, order: Mapping[str, Any], parts: Iterable[bytes]) -> str | None:
-        """Send the parts of a file and complete the upload; return its id, or None where there are no such uploads."""
+        """Send the parts of a file and complete the upload; return its id, or None without unified uploads."""
         try:
             upload = self._send("POST", self._unified, order).get("data")
         except (NotFound, InvalidRequest) as absent:
@@ -133,7 +132,7 @@ class Uploads:
         upload_id, targets = _id(upload, "upload_id"), upload.get("segments")
         if not isinstance(targets, list) or len(targets) != len(order["segments"]) or not upload_id:
             raise UnexpectedResponse(
-                "The answer has no 'upload_id' or not one target for each part", path=self._unified
+                "The response has no 'upload_id', or not exactly one segment for each part", path=self._unified
             )
         where = self._unified + build_path("/{}", upload_id)
         etags: list[str] = []
@@ -147,22 +146,22 @@ class Uploads:
         return upload_id
 
     def _put_part(self, where: str, targets: list[Any], number: int, part: bytes) -> str:
-        """Send a part; where its address is rejected, to the one that the upload shows now."""
+        """Send a part; if its URL is rejected, send it to the URL that the upload shows now."""
         try:
             return self._put(targets[number], part)
-        except _AddressRejected as rejected:
+        except _UrlRejected as rejection:
             fresh = self._fresh_targets(where, targets, number)
             if not fresh:
                 raise
-            log.info("%s The upload shows a new address.", rejected)
+            log.info("%s The upload shows a new URL, will retry with it.", rejection)
         targets[number:] = fresh
         try:
             return self._put(targets[number], part)
-        except _AddressRejected as rejected:
-            raise rejected.failure from None
+        except _UrlRejected as rejection:
+            raise rejection.failure from None
 
     def _fresh_targets(self, where: str, targets: list[Any], number: int) -> list[Any]:
-        """Return new addresses of the parts from a number on; none where the upload does not show them."""
+        """Return new targets of the parts from a number on, or an empty list if the upload does not show new ones."""
         shown = self._shown(where).get("segments")
         missing = len(targets) - number
         if not isinstance(shown, list) or len(shown) not in (len(targets), missing):
@@ -174,16 +173,16 @@ class Uploads:
     def _put(self, target: Mapping[str, Any], part: bytes) -> str:
         headers = (target.get("headers") or {}) if isinstance(target, Mapping) else None
         if not isinstance(headers, Mapping):
-            raise UnexpectedResponse("The answer has a target or headers that are not an object", path=self._unified)
+            raise UnexpectedResponse("The response has a segment or headers that are not an object", path=self._unified)
         headers = {str(name): str(value) for name, value in headers.items()}
         response = self._send_to_storage("PUT", str(target.get("url")), data=part, headers=headers)
         return str(response.headers.get("ETag", ""))
 
     def _complete(self, where: str, etags: list[str]) -> None:
         """
-        Complete an upload, and read what became of it where that is rejected: it may be complete already.
+        Complete an upload; if the server rejects that, read the status, because the upload may already be complete.
 
-        The ETags are sent as they came; where that is rejected, without their quotes, as in the sample of the guide.
+        The ETags are sent as received; if the server rejects them, without their quotes, as in the guide's example.
         """
         rejection = self._patch(where, etags)
         if rejection is None or (status := self._status(where)) in COMPLETE + FAILED:
@@ -195,7 +194,7 @@ class Uploads:
             self._await_available(where, rejection)
 
     def _patch(self, where: str, etags: list[str]) -> InvalidRequest | None:
-        """Send the ETags of an upload, which may be shown only after a while; return why they were rejected."""
+        """Send the ETags of an upload, which may take a while to be shown; return the rejection, or None."""
 
         def send() -> ApiError | None:
             try:
@@ -211,27 +210,35 @@ class Uploads:
         raise _not_shown(where)
 
     def _await_available(self, where: str, rejection: InvalidRequest | None) -> None:
-        """:param rejection: Why the completion was rejected, which is the error where it turns out to be none."""
+        """
+        Wait until an upload is available.
+
+        :param rejection: Rejection of the completion; raised if the upload does not become available in time.
+        """
         status = _until(lambda: self._status(where), lambda status: status in (AVAILABLE, *FAILED))
         if status == AVAILABLE:
             return
         if status == "infected":
-            raise InvalidRequest("Procore found that the file is 'infected'", method="GET", path=where)
+            raise InvalidRequest("Procore reports that the file is 'infected'", method="GET", path=where)
         if status in FAILED:
-            raise UploadFailed(f"Procore could not process the file; it is {status!r}", method="GET", path=where)
+            raise UploadFailed(
+                f"Procore could not process the file; its status is {status!r}", method="GET", path=where
+            )
         if rejection is not None:
             raise rejection
         if status is None:
             raise _not_shown(where)
-        raise ServerError(f"The file is {status!r} after {MAX_WAIT_SECONDS:.0f} s", method="GET", path=where)
+        raise ServerError(
+            f"The file's status is still {status!r} after {MAX_WAIT_SECONDS:.0f} s", method="GET", path=where
+        )
 
     def _status(self, where: str) -> str | None:
-        """Return the status of an upload in lower case, or None where it shows none (yet)."""
+        """Return the status of an upload in lower case, or None if it does not show one (yet)."""
         status = self._shown(where).get("status")
         return status.strip().lower() if isinstance(status, str) else None
 
     def _shown(self, where: str) -> Mapping[str, Any]:
-        """Return what is shown of an upload, which may be nothing just after it was created."""
+        """Return an upload as the server shows it; empty if it is not shown (yet)."""
         try:
             body = self.client.get(where).json()
         except NotFound:
@@ -244,11 +251,12 @@ class Uploads:
     def _store_older(self, name: str, content_type: str, size: int, parts: Iterable[bytes]) -> str:
         if size > MAX_V1_FILE_BYTES:
             raise ConfigurationError(
-                f"{name!r} has {size} bytes; this company has only the older uploads, which take {MAX_V1_FILE_BYTES}."
+                f"File {name!r} has {size} bytes. This company has only the older uploads, which accept at most "
+                f"{MAX_V1_FILE_BYTES} bytes."
             )
         upload = self._send("POST", self._older, {"response_filename": name, "response_content_type": content_type})
         if not _id(upload, "uuid") or not isinstance(upload.get("fields"), dict):
-            raise UnexpectedResponse("The answer has no 'uuid' or no 'fields'", method="POST", path=self._older)
+            raise UnexpectedResponse("The response has no 'uuid' or no 'fields'", method="POST", path=self._older)
         fields = {str(field): str(value) for field, value in upload["fields"].items()}
         file = {"file": (name, b"".join(parts), content_type)}
         self._send_to_storage("POST", str(upload.get("url")), form=fields, files=file)
@@ -257,7 +265,7 @@ class Uploads:
     def _send(self, method: str, where: str, body: Mapping[str, Any] | None) -> dict[str, Any]:
         response = self.client.call(method, where, idempotency=Idempotency.SAFE, json=body).json()
         if not isinstance(response, dict):
-            raise UnexpectedResponse("The answer is not an object", method=method, path=where)
+            raise UnexpectedResponse("The response is not an object", method=method, path=where)
         return response
 
     def _send_to_storage(self, method: str, url: str, **call: Any) -> ApiResponse:
@@ -265,49 +273,49 @@ class Uploads:
             return send_to_storage(self.client, method, url, **call)
         except ApiError as error:
             if error.status_code in MAY_HAVE_EXPIRED:
-                raise _AddressRejected(_rejected(error)) from None
+                raise _UrlRejected(_url_rejection(error)) from None
             raise
 
 
 def send_to_storage(client: RestClient, method: str, url: str, **call: Any) -> ApiResponse:
     """
-    Send a call to a signed address, which needs no token and gets none; neither a log nor an error shows the address.
+    Send a call to a signed URL without a token; neither logs nor errors show the URL.
 
-    :param client: Signed in to Procore; its proxies and timeouts hold for the storage, too.
-    :param url: The address.
-    :param call: What else :meth:`RestClient.call` takes.
+    :param client: Signed in to Procore; its proxies and timeouts are used for the storage, too.
+    :param url: The signed URL.
+    :param call: Further arguments of :meth:`RestClient.call`.
     """
     parts = _split(url)
-    # Where the connection itself may be unencrypted, the emulator say, its storage may be, too.
+    # If the connection itself is unencrypted, for example to the emulator, its storage may be, too.
     if parts.scheme != "https" and not (parts.scheme == "http" and client.base_url.startswith("http://")):
-        raise UnexpectedResponse("The address of a stored file is not https", method=method, path=parts.hostname or "")
+        raise UnexpectedResponse("The URL of a stored file is not https", method=method, path=parts.hostname or "")
     storage = client.without_sign_in(f"{parts.scheme}://{parts.netloc}")
     with closing(storage), _unlogged():
         try:
             return storage.call(method, parts.path, query=parts.query, idempotency=Idempotency.SAFE, **call)
         except ApiError as error:
-            failure: Exception = _without_address(error, parts)
-        except ConfigurationError as error:  # of the address, its headers, or how this connection reaches it
-            failure = UnexpectedResponse(f"The storage cannot be reached where the server says: {error}", method=method)
-    raise failure  # out here it has no context, whose traceback would repeat the address
+            failure: Exception = _without_url(error, parts)
+        except ConfigurationError as error:  # of the URL, its headers, or the connection's proxies or CA bundle
+            failure = UnexpectedResponse(f"The URL of a stored file cannot be called: {error}", method=method)
+    raise failure  # outside of the handler, because the traceback of a context would repeat the URL
 
 
-def _with_new_address(store: Callable[[Iterable[bytes]], Stored], parts: Parts) -> Stored:
-    """Store a file, and once more where its address is rejected and the parts can be read again."""
+def _with_new_url(store: Callable[[Iterable[bytes]], Stored], parts: Parts) -> Stored:
+    """Store a file; retry once if its URL is rejected and the parts can be read again."""
     try:
         return store(parts() if callable(parts) else parts)
-    except _AddressRejected as rejected:
+    except _UrlRejected as rejection:
         if not callable(parts) and iter(parts) is parts:
-            raise rejected.failure from None
-        log.info("%s Asking for a new address with a new upload.", rejected)
+            raise rejection.failure from None
+        log.info("%s Requesting a new URL with a new upload.", rejection)
     try:
         return store(parts() if callable(parts) else parts)
-    except _AddressRejected as rejected:
-        raise rejected.failure from None
+    except _UrlRejected as rejection:
+        raise rejection.failure from None
 
 
 def _until(read: Callable[[], Read], is_enough: Callable[[Read], bool]) -> Read:
-    """Read until that is enough or the time is up; return what was read last."""
+    """Read repeatedly until the result is enough or the time is up; return the last result."""
     reading = Retrying(
         retry=retry_if_result(lambda found: not is_enough(found)),
         stop=stop_after_delay(MAX_WAIT_SECONDS),
@@ -318,7 +326,7 @@ def _until(read: Callable[[], Read], is_enough: Callable[[Read], bool]) -> Read:
 
 
 def _changed(order: Mapping[str, Any]) -> ConfigurationError:
-    return ConfigurationError(f"{order['file_name']!r} has changed while it was uploaded; its parts are others now.")
+    return ConfigurationError(f"File {order['file_name']!r} changed during the upload. Upload it again.")
 
 
 def _not_shown(where: str) -> UploadFailed:
@@ -345,37 +353,37 @@ def _split(url: str) -> SplitResult:
     except ValueError:
         parts = urlsplit("")
     if not parts.hostname:
-        raise UnexpectedResponse("The address of a stored file is not a URL")
+        raise UnexpectedResponse("The URL of a stored file is not valid")
     return parts
 
 
-def _without_address(error: ApiError, address: SplitResult) -> ApiError:
-    """Return the error without the address in it, for whoever knows that may write there."""
-    secrets = {address.query, address.path, address.path.rpartition("/")[2]}
-    secrets |= {value for pair in parse_qsl(address.query) for value in (pair[1], quote_plus(pair[1]))}
-    words = error.server_message
+def _without_url(error: ApiError, url: SplitResult) -> ApiError:
+    """Return the error without the signed URL, which grants access to the storage."""
+    secrets = {url.query, url.path, url.path.rpartition("/")[2]}
+    secrets |= {value for pair in parse_qsl(url.query) for value in (pair[1], quote_plus(pair[1]))}
+    message = error.server_message
     for secret in sorted(secrets, key=len, reverse=True):
-        words = words.replace(secret, "***") if len(secret) > MAX_PLAIN_CHARACTERS else words
+        message = message.replace(secret, "***") if len(secret) > MAX_PLAIN_CHARACTERS else message
     return type(error)(
-        "The storage did not take the file" if error.method != "GET" else "The storage did not return the file",
+        "The storage did not accept the file" if error.method != "GET" else "The storage did not return the file",
         method=error.method,
-        path=address.hostname or "",
+        path=url.hostname or "",
         status_code=error.status_code,
         request_id=error.request_id,
-        server_message=words,
+        server_message=message,
     )
 
 
-def _rejected(failure: ApiError) -> ApiError:
-    """Return the error for an address that is rejected although it is new: a retry orders another one."""
+def _url_rejection(failure: ApiError) -> ApiError:
+    """Return the error for a signed URL that the storage rejects; a retry of the task requests another URL."""
     if isinstance(failure, InvalidRequest) and failure.status_code == 400:
         return failure
     return ServerError(
-        "The storage did not take the file",
+        "The storage did not accept the file",
         method=failure.method,
         path=failure.path,
         status_code=failure.status_code,
         request_id=failure.request_id,
         server_message=failure.server_message,
-        advice="The address is Procore's, and needs no sign-in. Check that no proxy or firewall rejects it.",
+        advice="The call used a signed URL from Procore. Check that no proxy or firewall rejects it.",
     )

@@ -1,4 +1,4 @@
-"""Hook for Workflowsoft's API."""
+"""The hook for Workflowsoft's API."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ from airflow_provider_workflows.hooks.base import (
     ui_field_behaviour,
 )
 from airflow_provider_workflows.rules import workflowsoft as rules
+from airflow_provider_workflows.rules import workflowsoft_fields as field_rules
 
 if TYPE_CHECKING:
     from airflow.sdk import Connection
@@ -37,16 +38,16 @@ PUBLIC_URL = "https://api.workflowsoft.com"
 LOGIN_AUTH = ("basic", "bearer", "cookie")
 CONSUMED_ON_READ = "consumed_on_read"
 LISTED_UNTIL_COMPLETED = "listed_until_completed"
-USER_LIMIT = 15  # the vendor's default for a search, which a server may take for its most
-MAX_USERS = 10_000  # that are asked for when an exact address is not among fewer
-MIN_POLL_SECONDS = 15.0  # seconds; the vendor speaks of minutes and states no rate limit
+DEFAULT_USERS = 15  # the vendor's default for a search, which a server may treat as a maximum
+MAX_USERS = 10_000  # requested if an exact address is not among fewer
+MIN_POLL_SECONDS = 15.0  # the vendor recommends minutes and states no rate limit
 
 
 class WorkflowsoftHook(WorkflowsHook):
     """
-    Calls Workflowsoft's API: process diagrams, integration steps, and the fields of integration instances.
+    Call Workflowsoft's API: process diagrams, integration steps, and the fields of integration instances.
 
-    Ids are strings. Rows come as ``{id, title}``, in whatever case the server writes its names.
+    Ids are strings. Rows are returned as ``{id, title}``, independent of the case of the server's names.
 
     Reference: the vendor's help page "For Developers - how to integrate an external system".
 
@@ -63,11 +64,11 @@ class WorkflowsoftHook(WorkflowsHook):
     def __init__(self, workflowsoft_conn_id: str = default_conn_name):
         super().__init__(workflowsoft_conn_id)
         self._resolved: dict[tuple[str, str], dict[str, str]] = {}
-        self._answering: set[str] = set()  # steps that a poll has found
+        self._known_steps: set[str] = set()  # ids of steps that a poll has found
 
     @property
     def lists_until_completed(self) -> bool:
-        """Whether reading a new integration instance leaves it there, as the connection says."""
+        """Whether a poll keeps listing an integration instance until it is completed, as set in the connection."""
         return (
             self.extras.choice("new_integrations", (CONSUMED_ON_READ, LISTED_UNTIL_COMPLETED)) == LISTED_UNTIL_COMPLETED
         )
@@ -79,42 +80,42 @@ class WorkflowsoftHook(WorkflowsHook):
 
     @property
     def on_behalf_of(self) -> str:
-        """The user for whom fields are written and instances completed, as the connection says."""
+        """The user on whose behalf the provider writes fields and completes instances, as set in the connection."""
         return self._on_behalf_of(None)["X-OnBehalfOf-Id"]
 
     def check_may_consume(self) -> None:
         """
-        Reject to poll for integration instances unless the connection allows it.
+        Require that the connection allows polling for integration instances.
 
         :raises ConfigurationError: extra ``allow_consume`` is not true.
         """
         if not self.may_consume:
             raise ConfigurationError(
-                f"Connection {self.conn_id!r} does not allow polling for new integration instances. Reading "
-                "one may hand it over for good, so that two Airflows (say, production and development) would "
-                "take each other's work. Set the extra 'allow_consume' to true in the one that is to do it."
+                f"Connection {self.conn_id!r} does not allow polling for new integration instances. A poll may consume "
+                "an instance, so two Airflow deployments (for example production and development) would take each "
+                "other's work. Set the extra 'allow_consume' to true in one deployment only."
             )
 
     @property
     def shortest_poll(self) -> float:
-        """Seconds that must lie between two polls of a step; none on this machine, where only the emulator runs."""
+        """Minimum seconds between two polls of a step; 0 on this machine, where only the emulator runs."""
         return 0.0 if urlsplit(self.client.base_url).hostname in LOOPBACK_HOSTS else MIN_POLL_SECONDS
 
     def check(self) -> str:
         rows = self._diagrams({"limit": 1})
-        seen = f"the first process diagram is {rows[0]['title']!r}" if rows else "it shows no process diagram"
+        first = f"the first process diagram is {rows[0]['title']!r}" if rows else "it shows no process diagram"
         self._on_behalf_of(None)
         reading = LISTED_UNTIL_COMPLETED if self.lists_until_completed else CONSUMED_ON_READ
         may = "may" if self.may_consume else "may not (extra 'allow_consume')"
-        return f"Signed in to {self.client.base_url}; {seen}. It {may} poll for new integrations, read as {reading}."
+        return f"Signed in to {self.client.base_url}; {first}. It {may} poll for new integrations ({reading})."
 
     def get_api_token(self) -> str:
         """
-        Return the API token that calls are made with; where the connection holds a login, a minted one.
+        Return the API token of the calls; if the connection has a login, the hook fetches a token with it.
 
-        It is a secret, masked in Airflow's logs.
+        The token is a secret, masked in Airflow's logs.
 
-        :raises AuthenticationError: the server gives none.
+        :raises AuthenticationError: the server issues no token.
         """
         return self.client.token()
 
@@ -122,9 +123,9 @@ class WorkflowsoftHook(WorkflowsHook):
 
     def list_process_diagrams(self, search_term: str | None = None) -> list[dict[str, str]]:
         """
-        List process diagrams: ``[{id, title}]``, at most 100; logs a warning where there may be more.
+        List process diagrams: ``[{id, title}]``, at most 100; logs a warning if there may be more.
 
-        :param search_term: Only those whose name matches it, in whatever way the server matches.
+        :param search_term: Only diagrams whose name matches, by the server's rules.
         """
         return self._warned(self._diagrams({"searchTerm": search_term, "limit": rules.ROW_LIMIT}), "process diagrams")
 
@@ -132,8 +133,8 @@ class WorkflowsoftHook(WorkflowsHook):
         """
         Find a process diagram by its exact title or its id: ``{id, title}``.
 
-        :param parameter: What the DAG author calls it, for the error text.
-        :raises ConfigurationError: there is none, or several; the candidates are listed.
+        :param parameter: Name of the parameter with the diagram, for the error text.
+        :raises ConfigurationError: no diagram or several diagrams match; the message lists the candidates.
         """
         rows = self.list_process_diagrams(diagram)
         if not any(diagram.strip() in (row["title"].strip(), row["id"]) for row in rows):
@@ -147,10 +148,10 @@ class WorkflowsoftHook(WorkflowsHook):
 
     def resolve_step(self, diagram: str, step: str) -> dict[str, str]:
         """
-        Find an integration step by the titles or ids of its process diagram and of itself.
+        Find an integration step by its own title or id and that of its process diagram; the result is cached.
 
-        :return: ``{diagram_id, step_id, step}``; ``step`` is the title. Found once, then remembered.
-        :raises ConfigurationError: there is no such diagram or step, or several; the candidates are listed.
+        :return: ``{diagram_id, step_id, step}``; ``step`` is the title.
+        :raises ConfigurationError: no diagram or step matches, or several do; the message lists the candidates.
         """
         if (diagram, step) not in self._resolved:
             diagram_id = self.find_process_diagram(diagram)["id"]
@@ -164,22 +165,22 @@ class WorkflowsoftHook(WorkflowsHook):
 
     def search_users(self, query: str, *, limit: int = rules.ROW_LIMIT) -> list[dict[str, str]]:
         """
-        Search users: ``[{id, full_name, email}]``; logs a warning where there may be more.
+        Search users: ``[{id, full_name, email}]``; logs a warning if there may be more.
 
-        :param query: Name or e-mail address, or a part of one, in whatever way the server matches.
-        :param limit: How many to return at most; the vendor's own default is 15.
+        :param query: Name or e-mail address, or a part of it; matched by the server's rules.
+        :param limit: Maximum number of users; the vendor's default is 15.
         """
         return self._warned(self._users(query, limit), "users", limit)
 
     def find_user_id(self, user: str, *, parameter: str = "user") -> str:
         """
-        Return a user's id, found by the exact e-mail address in whatever case; an id is returned as it is.
+        Return the id of the user with an e-mail address, in any case; an id is returned unchanged.
 
-        However many users the search finds beside, no limit hides the one who has the address.
+        If the search returns as many users as requested, it is repeated with a higher limit.
 
-        :param user: E-mail address, or id.
-        :param parameter: What the DAG author calls it, for the error text.
-        :raises ConfigurationError: nobody has the address, or several have; who was found is listed.
+        :param user: E-mail address or id.
+        :param parameter: Name of the parameter with the user, for the error text.
+        :raises ConfigurationError: no user or several users have the address; the message lists the search result.
         """
         if "@" not in user:
             if " " in user:
@@ -189,22 +190,22 @@ class WorkflowsoftHook(WorkflowsHook):
         while len(rows) >= limit and limit < MAX_USERS:
             limit *= 10
             rows = self._users(user, limit)
-        # A server may return fewer than it is asked for.
-        may_lack = len(rows) in (USER_LIMIT, rules.ROW_LIMIT) or len(rows) >= limit
+        # A server may return fewer rows than requested.
+        may_lack = len(rows) in (DEFAULT_USERS, rules.ROW_LIMIT) or len(rows) >= limit
         return rules.choose_user(parameter, user, rows, may_lack=may_lack)
 
     # --- integration instances ---
 
     def poll_new_integrations(self, step_id: str, *, is_known: bool = False) -> list[dict[str, str | None]]:
         """
-        Ask once for new integration instances of a step. **This may consume them**: keep what it returns.
+        Poll once for new integration instances of a step. **This may consume them**: store the result.
 
         :param step_id: The integration step's id in its diagram.
-        :param is_known: The step was seen in its diagram, so that a 404 means "nothing new"; it does, too, for
-            a step that an earlier poll of this hook has found.
+        :param is_known: The step exists in its diagram, so a 404 means "no new instance"; it also means that for a
+            step that an earlier poll of this hook has found.
         :return: ``[{integration_instance_id, process_instance_id}]``
-        :raises ConfigurationError: the connection does not allow it.
-        :raises OutcomeUnknown: the answer was lost, and with it perhaps an instance.
+        :raises ConfigurationError: the connection does not allow polling.
+        :raises OutcomeUnknown: the response was lost, possibly with an instance.
         """
         self.check_may_consume()
         try:
@@ -216,18 +217,18 @@ class WorkflowsoftHook(WorkflowsHook):
                 headers={"Cache-Control": "no-cache"},
             )
         except NotFound:
-            if is_known or step_id in self._answering:
+            if is_known or step_id in self._known_steps:
                 return []
             raise
-        self._answering.add(step_id)
+        self._known_steps.add(step_id)
         return rules.integration_instances(response.json())
 
-    def get_fields(self, integration_instance_id: str) -> list[rules.Field]:
+    def get_fields(self, integration_instance_id: str) -> list[field_rules.Field]:
         """
         Read the fields of an integration instance with their typed values.
 
-        Where the server does not let the token's user see them, it is asked again on behalf of the connection's
-        ``on_behalf_of``, else ``system``.
+        If the token's user may not see them, the hook repeats the call on behalf of the connection's ``on_behalf_of``,
+        else ``system``.
         """
         where = build_path("/api/v2/workflows/instances/tasks/{}/variables", integration_instance_id)
         try:
@@ -236,7 +237,7 @@ class WorkflowsoftHook(WorkflowsHook):
             response = self.client.get(where, headers=self._on_behalf_of(None))
         body = response.json(exact=True)
         _reject_failure(response, body)
-        return rules.read_fields(body)
+        return field_rules.read_fields(body)
 
     def update_fields(
         self, integration_instance_id: str, values: Mapping[str, Any], *, on_behalf_of: str | None = None
@@ -244,12 +245,12 @@ class WorkflowsoftHook(WorkflowsHook):
         """
         Write fields of an integration instance; never sent twice.
 
-        :param values: JSON values by field key, as ``encode`` in the rules makes them; decimals are exact.
-        :param on_behalf_of: User to write for; default: the connection's ``on_behalf_of``, else ``system``.
-        :raises InvalidRequest: the server rejected it, by its status or in its answer.
-        :raises OutcomeUnknown: the answer was lost.
+        :param values: JSON values by field key, as ``encode`` in the rules returns them; decimals are exact.
+        :param on_behalf_of: User on whose behalf to write; default: the connection's ``on_behalf_of``, else ``system``.
+        :raises InvalidRequest: the server rejected the call, by the status or in the body of its response.
+        :raises OutcomeUnknown: the response was lost.
         """
-        fields = {rules.wire_name(key): value for key, value in values.items()}
+        fields = {field_rules.wire_name(key): value for key, value in values.items()}
         response = self.client.call(
             "POST",
             "/api/v2/workflows/instances/variables",
@@ -270,10 +271,11 @@ class WorkflowsoftHook(WorkflowsHook):
         """
         Complete an integration instance; never sent twice.
 
-        :param custom_action: Presumably the way out of the step; the vendor shows ``__AUTO__`` only.
-        :param on_behalf_of: User to do it for; default: the connection's ``on_behalf_of``, else ``system``.
-        :raises InvalidRequest: the server rejected it, by its status or in its answer.
-        :raises OutcomeUnknown: the answer was lost.
+        :param custom_action: Presumably the outgoing path of the step; the vendor documents ``__AUTO__`` only.
+        :param on_behalf_of: User on whose behalf to complete; default: the connection's ``on_behalf_of``, else
+            ``system``.
+        :raises InvalidRequest: the server rejected the call, by the status or in the body of its response.
+        :raises OutcomeUnknown: the response was lost.
         """
         response = self.client.call(
             "PATCH",
@@ -295,10 +297,10 @@ class WorkflowsoftHook(WorkflowsHook):
 
         :param diagram_id: The process diagram.
         :param on_behalf_of: Id of the user who starts it.
-        :param fields: JSON values by the names that Workflowsoft takes them by, which nobody documents for a
-            process that does not exist yet.
+        :param fields: JSON values by Workflowsoft's field names, which are not documented for a process that does not
+            exist yet.
         :return: ``{id, title}`` of the process.
-        :raises OutcomeUnknown: the answer was lost, or does not say which process was started.
+        :raises OutcomeUnknown: the response was lost, or does not say which process was started.
         """
         body = {"TemplateId": _wire_id(diagram_id), "Fields": dict(fields or {})}
         return self._create("/api/v2/workflows/start", body, on_behalf_of, "process")
@@ -316,10 +318,10 @@ class WorkflowsoftHook(WorkflowsHook):
         Create a task; never sent twice.
 
         :param on_behalf_of: Id of the user who creates it.
-        :param assigned_to: Id of the user who is to do it; default: ``on_behalf_of``.
-        :param files: Experimental: sent as ``Files`` as it is, JSON whose form the vendor does not describe.
+        :param assigned_to: Id of the assignee; default: ``on_behalf_of``.
+        :param files: Experimental: JSON that is sent unchanged as ``Files``; the vendor does not document its format.
         :return: ``{id, title}``
-        :raises OutcomeUnknown: the answer was lost, or does not say which task was created.
+        :raises OutcomeUnknown: the response was lost, or does not say which task was created.
         """
         body: dict[str, Any] = {"Title": title}
         if assigned_to is not None:
@@ -330,7 +332,7 @@ class WorkflowsoftHook(WorkflowsHook):
             body["Files"] = files
         return self._create("/api/v2/tasks", body, on_behalf_of, "task")
 
-    # --- how the connection is read ---
+    # --- reading the connection ---
 
     def base_url(self, connection: Connection, extras: Extras) -> str:
         return host_of(connection) or PUBLIC_URL
@@ -345,8 +347,8 @@ class WorkflowsoftHook(WorkflowsHook):
         if not connection.login:
             return StaticToken(
                 connection.password,
-                "Get a new API token and put it into the connection's password, or give an administrator's login and "
-                "password, by which tokens are renewed.",
+                "Get a new API token and put it into the connection's password, or set an administrator's login and "
+                "password, with which the provider renews tokens itself.",
             )
         return ApiTokenSource(
             base_url,
@@ -369,20 +371,18 @@ class WorkflowsoftHook(WorkflowsHook):
         headers = {"X-OnBehalfOf-Id": on_behalf_of}
         response = self.client.call("POST", where, idempotency=Idempotency.UNSAFE, json=body, headers=headers)
         created = _body_of(response)
-        if created is not False:  # which does not say what was not done
+        if created is not False:  # a bare false does not say what failed
             _reject_failure(response, created)
         try:
             return rules.titled_rows([response.json()], kind)[0]
         except UnexpectedResponse as malformed:
             raise OutcomeUnknown(
-                f"The answer does not say which {kind} was made. {malformed}", method="POST", path=where
+                f"The response does not say which {kind} was created. {malformed}", method="POST", path=where
             ) from malformed
 
     def _warned(self, rows: list[dict[str, str]], kind: str, limit: int = rules.ROW_LIMIT) -> list[dict[str, str]]:
         if len(rows) >= limit:
-            self.log.warning(
-                "Workflowsoft listed %d %s, as many as were asked for: there may be more.", len(rows), kind
-            )
+            self.log.warning("Workflowsoft returned %d %s, the maximum requested: there may be more.", len(rows), kind)
         return rows
 
     def _users(self, query: str, limit: int) -> list[dict[str, str]]:
@@ -395,7 +395,7 @@ class WorkflowsoftHook(WorkflowsHook):
 
 
 def _body_of(response: ApiResponse) -> Any:
-    """Return the parsed body of an answer whose form is not documented; None where it is no JSON."""
+    """Return the parsed body of a response whose format is not documented; None if it is not JSON."""
     try:
         return response.json()
     except UnexpectedResponse:
@@ -403,17 +403,17 @@ def _body_of(response: ApiResponse) -> Any:
 
 
 def _reject_failure(response: ApiResponse, body: Any) -> None:
-    """Require an answer that does not say itself that the call has failed, whatever its status."""
-    if (words := rules.failure_in(body)) is not None:
+    """Raise an error if the body of a response reports a failure, even with a successful status."""
+    if (message := rules.failure_in(body)) is not None:
         raise InvalidRequest(
-            "The server says that the call has failed",
+            "The response reports a failure",
             method=response.method,
             path=response.path,
             status_code=response.status,
-            server_message=response.scrub(words),
+            server_message=response.scrub(message),
         )
 
 
 def _wire_id(text: str) -> int | str:
-    """Return an id as the number it is in the vendor's samples, or as it is where it is none."""
+    """Return an id as a number, as in the vendor's samples, or unchanged if it is not a number."""
     return int(text) if text.isdecimal() and str(int(text)) == text else text

@@ -1,1 +1,1 @@
-"""Links from a task in Airflow's UI to the item in the product's UI."""
+"""Links from a task in Airflow's UI to its item in Procore or Workflowsoft."""

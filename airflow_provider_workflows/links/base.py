@@ -1,4 +1,4 @@
-"""A link from a task to what it acted on or waited for."""
+"""The base class of the links from a task to its item in Procore or Workflowsoft."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
 
 class ItemLink(BaseOperatorLink):
     """
-    Opens the item in the product's own UI.
+    Open the item in the UI of Procore or Workflowsoft.
 
-    Neither product documents the addresses of its items, so the link is there only where the connection's
-    extra ``item_url`` says how they are made.
+    Neither Procore nor Workflowsoft documents the URLs of its items, so a task has the link only if the connection's
+    extra ``item_url`` has a pattern for them.
     """
 
     def get_link(self, operator: BaseOperator, *, ti_key: TaskInstanceKey) -> str:
-        # Airflow asks on the worker when the task ends, and keeps the answer as an XCom.
+        # Airflow calls this on the worker when the task ends, and stores the link as an XCom.
         return getattr(operator, "item_url", "")

@@ -1,4 +1,4 @@
-"""Link from a task to its item in Procore."""
+"""The link from a task to its item in Procore."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from airflow_provider_workflows.links.base import ItemLink
 
 
 class ProcoreItemLink(ItemLink):
-    """Opens the item in Procore."""
+    """Open the item in Procore."""
 
     name = "Item in Procore"

@@ -1,4 +1,4 @@
-"""Link from a task to its item in Workflowsoft."""
+"""The link from a task to its item in Workflowsoft."""
 
 from __future__ import annotations
 
@@ -6,6 +6,6 @@ from airflow_provider_workflows.links.base import ItemLink
 
 
 class WorkflowsoftItemLink(ItemLink):
-    """Opens the item in Workflowsoft."""
+    """Open the item in Workflowsoft."""
 
     name = "Item in Workflowsoft"

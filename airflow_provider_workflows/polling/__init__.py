@@ -1,1 +1,1 @@
-"""How one triggerer polls for thousands of waits: by server and sign-in a channel, by topic a shared poll."""
+"""Poll once for everything in a triggerer that waits on the same part of Procore or Workflowsoft."""

@@ -1,4 +1,9 @@
-"""One server and sign-in as all polls of an event loop use it: look-up, sockets, threads, rate limiter."""
+"""
+The connections that the polls of an event loop share.
+
+All polls of one server and user share a :class:`Channel`: its threads, sockets and rate limiter. All polls over one
+Airflow connection share a :class:`SharedConnection`: its lookup and its hooks.
+"""
 
 from __future__ import annotations
 
@@ -23,19 +28,19 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-MAX_THREADS = 2  # of a channel: one may hang in a slow request while the other goes on
+MAX_THREADS = 2  # per channel: while a slow request blocks one thread, the other serves the other calls
 CONNECTION_TTL_SECONDS = 900.0
-MAX_STALE_SECONDS = 3600.0  # for which a connection is used on that cannot be looked up again
-MIN_LOOK_UP_SECONDS = 60.0  # between two look-ups because of a rejected sign-in
-MAX_CONSECUTIVE_REJECTIONS = 5  # of one call by the rate limit, until the poll cycle gives up
+MAX_STALE_SECONDS = 3600.0  # how long polls use an expired connection while looking it up fails
+MIN_LOOK_UP_SECONDS = 60.0  # between two lookups that rejected sign-ins cause
+MAX_CONSECUTIVE_REJECTIONS = 5  # 429s of one call, after which the poll cycle ends
 MIN_LOGGED_BLOCK_SECONDS = 60.0
 
 
-class HeldHook:
+class SharedHook:
     """
-    A hook that is closed once it is dropped and no thread uses it any more.
+    Share a hook between threads, and close it when it is dropped and its last call has ended.
 
-    :param hook: The hook, its connection looked up.
+    :param hook: The hook, whose connection was looked up.
     """
 
     def __init__(self, hook: WorkflowsHook):
@@ -47,10 +52,10 @@ class HeldHook:
         self._is_dropped = False
 
     def run(self, function: Callable[[Any], Result]) -> Result:
-        """Call a function with the hook; for a thread."""
+        """Call a function with the hook, in a worker thread."""
         with self._lock:
             if self._is_dropped:
-                raise ConnectionFailed("The connection was changed before the call was made")
+                raise ConnectionFailed("The Airflow connection was changed before the request was sent")
             self._calls += 1
         try:
             with documented_form():
@@ -63,13 +68,13 @@ class HeldHook:
                 self._hook.close()
 
     def take_sent(self) -> int:
-        """Return how many requests were sent since the last time; calls at the same time share the client's count."""
+        """Return how many requests were sent since the last call; concurrent calls share the client's count."""
         sent = self.client.sent - self._counted
         self._counted += sent
         return sent
 
     def drop(self) -> None:
-        """Close the hook now, or after the calls that are under way."""
+        """Close the hook now, or when the calls that are running have ended."""
         with self._lock:
             self._is_dropped = True
             is_used = bool(self._calls)
@@ -79,36 +84,36 @@ class HeldHook:
 
 class Channel:
     """
-    Makes the calls of all polls of one server and sign-in, on threads of its own and within the rate limit.
+    Run the calls of all polls of one server and user, in its own threads and within the rate limit.
 
-    :param server: For the log.
-    :param adapter: The sockets that the clients of all its hooks share.
+    :param server: Address of the server, for the log.
+    :param adapter: HTTP adapter whose sockets the clients of all hooks share.
     """
 
     def __init__(self, server: str, adapter: Any):
         self.server = server
         self.adapter = adapter
         self.limiter = RateLimiter(triggerer_count())
-        self.users = 0  # connections that lead to it
-        self.blocked = ""  # the words of the rejection by the rate limit that the next call waits for
+        self.users = 0  # shared connections that use this channel
+        self.blocked = ""  # message of the 429 that the next call waits for
         self._free = asyncio.Semaphore(MAX_THREADS)
         self._threads: ThreadPoolExecutor | None = None
         self._block_is_logged = False
 
-    async def call(self, held: HeldHook, function: Callable[[Any], Result], tags: dict[str, str]) -> Result:
+    async def call(self, shared: SharedHook, function: Callable[[Any], Result], tags: dict[str, str]) -> Result:
         """
-        Call a function with a hook, in a thread; with one request as a rule.
+        Call a function with a hook, in a thread; the function usually sends one request.
 
-        Where the rate limit rejects the call it is made again as soon as the server allows it.
+        If the server rate-limits the call, it is repeated as soon as the server allows that.
 
-        :raises WorkflowsError: what the function raises; :class:`RateLimited` after several consecutive times.
+        :raises WorkflowsError: the error of the function; :class:`RateLimited` only after several consecutive 429s.
         """
         rejections = 0
         while True:
             async with self._free:
                 await self.limiter.acquire()
                 try:
-                    result = await self._in_thread(held, function, tags)
+                    result = await self._in_thread(shared, function, tags)
                 except RateLimited as fault:
                     self._block(fault)
                     rejections += 1
@@ -121,14 +126,14 @@ class Channel:
                     self._unblock()
                     return result
 
-    async def _in_thread(self, held: HeldHook, function: Callable[[Any], Result], tags: dict[str, str]) -> Result:
+    async def _in_thread(self, shared: SharedHook, function: Callable[[Any], Result], tags: dict[str, str]) -> Result:
         if self._threads is None:
             self._threads = ThreadPoolExecutor(MAX_THREADS, thread_name_prefix=f"workflows-poll-{self.server}")
         try:
-            return await asyncio.wrap_future(self._threads.submit(held.run, function))
+            return await asyncio.wrap_future(self._threads.submit(shared.run, function))
         finally:
-            sent = held.take_sent()
-            self.limiter.record(sent, held.client.rate)
+            sent = shared.take_sent()
+            self.limiter.record(sent, shared.client.rate)
             version_compat.count("workflows.requests", sent, **tags)
 
     def _block(self, fault: RateLimited) -> None:
@@ -136,7 +141,7 @@ class Channel:
         self.blocked = str(fault)
         if seconds > MIN_LOGGED_BLOCK_SECONDS and not self._block_is_logged:
             self._block_is_logged = True
-            log.warning("Polling %s is rate-limited, will go on in %.0f s: %s", self.server, seconds, fault)
+            log.warning("Polling %s is rate-limited, will continue in %.0f s: %s", self.server, seconds, fault)
 
     def _unblock(self) -> None:
         self.limiter.record_success()
@@ -144,7 +149,7 @@ class Channel:
         self._block_is_logged = False
 
     def close(self) -> None:
-        """End the threads; one that still waits for a response ends after it."""
+        """End the threads; a thread that waits for a response ends when it arrives."""
         if self._threads is not None:
             self._threads.shutdown(wait=False, cancel_futures=True)
             self._threads = None
@@ -152,10 +157,10 @@ class Channel:
 
 class SharedConnection:
     """
-    Looks one Airflow connection up for all polls over it, and holds their hooks.
+    Look up one Airflow connection for all polls that use it, and share their hooks.
 
     :param conn_id: Id of the connection.
-    :param channels: The channels of this event loop, by server and sign-in.
+    :param channels: The channels of this event loop, by server and user.
     """
 
     def __init__(self, conn_id: str, channels: dict[object, Channel]):
@@ -166,7 +171,7 @@ class SharedConnection:
         self._found: FoundConnection | None = None
         self._found_at = float("-inf")
         self._looked_up_at = float("-inf")
-        self._hooks: dict[Hashable, HeldHook] = {}
+        self._hooks: dict[Hashable, SharedHook] = {}
         self._looking_up = asyncio.Lock()
 
     async def call(
@@ -177,25 +182,25 @@ class SharedConnection:
         tags: dict[str, str],
     ) -> Result:
         """
-        Call a function with a hook; after a rejected sign-in once more, if the connection has changed meanwhile.
+        Call a function with a hook; after a rejected sign-in call it again if the connection was changed.
 
-        :param key: What tells the connection's hooks apart.
-        :param open_hook: Makes the hook, without looking the connection up.
+        :param key: Identifies the hook among those of the connection.
+        :param open_hook: Creates the hook, without looking up the connection.
         """
-        held, channel = await self._ready(key, open_hook)
+        shared, channel = await self._prepare(key, open_hook)
         try:
-            return await channel.call(held, function, tags)
+            return await channel.call(shared, function, tags)
         except AuthenticationError:
             if time.monotonic() - self._looked_up_at < MIN_LOOK_UP_SECONDS:
                 raise
             self._found_at = float("-inf")
-            renewed, channel = await self._ready(key, open_hook)
-            if renewed is held:
+            renewed, channel = await self._prepare(key, open_hook)
+            if renewed is shared:
                 raise
         return await channel.call(renewed, function, tags)
 
-    async def _ready(self, key: Hashable, open_hook: Callable[[], WorkflowsHook]) -> tuple[HeldHook, Channel]:
-        # Importing the HTTP client is no work for the event loop; a hook that is there already is not made again.
+    async def _prepare(self, key: Hashable, open_hook: Callable[[], WorkflowsHook]) -> tuple[SharedHook, Channel]:
+        # In a thread, because creating the first hook imports the HTTP client, which would block the event loop.
         new = None if key in self._hooks else await asyncio.get_running_loop().run_in_executor(None, open_hook)
         async with self._looking_up:
             await self._look_up()
@@ -203,13 +208,13 @@ class SharedConnection:
             if key not in self._hooks:
                 hook = new or open_hook()
                 await hook.prepare(self._found)
-                self._hooks[key] = HeldHook(hook)
+                self._hooks[key] = SharedHook(hook)
                 self._join(hook)
             assert self.channel is not None
             return self._hooks[key], self.channel
 
     async def _look_up(self) -> None:
-        """Look the connection up at most every quarter of an hour: in a triggerer that is expensive."""
+        """Look up the connection at most every 15 minutes, because a lookup in a triggerer is expensive."""
         from airflow_provider_workflows.hooks.base import find_connection  # which imports the HTTP client
 
         age = time.monotonic() - self._found_at
@@ -219,10 +224,12 @@ class SharedConnection:
         try:
             found = await find_connection(self.conn_id)
         except WorkflowsError as fault:
-            # What works still is good enough while a secrets backend is away, which looks like no connection.
+            # An unavailable secrets backend looks like a missing connection, so the known one is used for a while.
             if self._found is None or CONNECTION_TTL_SECONDS + MAX_STALE_SECONDS < age < float("inf"):
                 raise
-            log.warning("Polling goes on with connection %r as it was. %s", self.conn_id, fault)
+            log.warning(
+                "Looking up connection %r failed, polling continues with the one known before: %s", self.conn_id, fault
+            )
             return
         self._found_at = time.monotonic()
         if self.channel is not None:
@@ -232,7 +239,7 @@ class SharedConnection:
             self._drop_hooks()
 
     def _join(self, hook: WorkflowsHook) -> None:
-        """Take the channel of the hook's server and sign-in, and its sockets."""
+        """Join the channel of the hook's server and user, and share its sockets."""
         account = hook.account
         channel = self._channels.get(account)
         if channel is None:
@@ -256,13 +263,13 @@ class SharedConnection:
 
     def _drop_hooks(self) -> None:
         hooks, self._hooks = self._hooks, {}
-        for held in hooks.values():
-            held.drop()
+        for shared in hooks.values():
+            shared.drop()
 
     def requests_remaining(self, key: Hashable) -> int | None:
-        """Return how many requests the server said were left, or None."""
-        held = self._hooks.get(key)
-        return None if held is None or held.client.rate is None else held.client.rate.remaining
+        """Return the number of requests that the server's last rate limit headers leave, or None."""
+        shared = self._hooks.get(key)
+        return None if shared is None or shared.client.rate is None else shared.client.rate.remaining
 
     def close(self) -> None:
         self._drop_hooks()
@@ -270,7 +277,7 @@ class SharedConnection:
 
 
 async def in_new_thread(call: Callable[..., Result], *args: Any) -> Result:
-    """Run a blocking call in a thread of its own, so that it delays no other call and no other call delays it."""
+    """Run a blocking call in a thread of its own, where neither it nor another call delays the other."""
     thread = ThreadPoolExecutor(1, thread_name_prefix="workflows")
     try:
         return await asyncio.wrap_future(thread.submit(call, *args))
@@ -286,7 +293,7 @@ def _adapter() -> Any:
 
 @dataclass
 class LoopState:
-    """What belongs to one event loop: a triggerer has one for life, ``dag.test()`` makes one for each trigger."""
+    """Store the polls and connections of one event loop: a triggerer has one, ``dag.test()`` one for each trigger."""
 
     polls: dict[tuple[Hashable, ...], Any] = field(default_factory=dict)
     connections: dict[str, SharedConnection] = field(default_factory=dict)

@@ -1,4 +1,9 @@
-"""Scopes of waits on single records: each polled by itself, or only those whose row in a list has changed."""
+"""
+Scopes of waits for single records.
+
+:class:`SinglePollScope` polls each wait individually. :class:`ListPollScope` reads a list and polls only the waits
+whose row has changed.
+"""
 
 from __future__ import annotations
 
@@ -22,17 +27,17 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_NEW_POLLS = 100  # in one poll cycle, or half of those of which nothing is known yet
-MAX_LISTS_REJECTED = 3  # consecutive ones, until the list is not asked for during a while
-FALLBACK_SECONDS = 3600.0  # until the better way is tried again that was rejected
-MOVED: Any = object()  # the wait has learned what it can be polled by, together with others
+MAX_NEW_POLLS = 100  # of new waits in one poll cycle, or half of them if that is more
+MAX_LISTS_REJECTED = 3  # consecutive ones, after which the list is not requested for FALLBACK_SECONDS
+FALLBACK_SECONDS = 3600.0  # after which a route that was rejected is tried again
+MOVED: Any = object()  # outcome of a wait that now belongs to another scope, where it shares a poll
 
 
 class SinglePollScope(PollScope):
     """
-    Polls waits each by itself, over one connection.
+    Poll each wait individually, over one connection.
 
-    :param wait: One of them.
+    :param wait: One of the waits.
     """
 
     def __init__(self, wait: Any):
@@ -41,7 +46,7 @@ class SinglePollScope(PollScope):
 
     @property
     def key(self) -> tuple[Hashable, ...]:
-        return (*self._wait.connection, "singly")
+        return (*self._wait.connection, "individually")
 
     @property
     def hook_key(self) -> Hashable:
@@ -54,47 +59,47 @@ class SinglePollScope(PollScope):
 
     async def read(self, reader: Reader, subscribers: Sequence[Any]) -> None:
         for wait in subscribers:
-            if await reader.poll_single(wait) is None and wait.scope().key != self.key:
+            if await reader.poll_one(wait) is None and wait.scope().key != self.key:
                 reader.deliver(wait, MOVED)
 
 
 class ListPollScope(PollScope):
     """
-    Polls a list, and only those waits by themselves whose row has changed or is missing.
+    Read a list, and poll individually only the waits whose row has changed or is missing.
 
-    A wait names its row by ``list_key`` and remembers it by ``mark``.
+    A wait identifies its row by ``list_key`` and remembers the row's version in ``mark``.
     """
 
     page_size: ClassVar[int]
-    polls_anyway: ClassVar[int] = 0  # how many unchanged ones to poll in each cycle, the longest unpolled first
-    stores_row_mark: ClassVar[bool] = True  # or the one that the wait's own poll has made
+    unchanged_polls: ClassVar[int] = 0  # how many unchanged waits to poll in each cycle, those polled longest ago first
+    stores_row_mark: ClassVar[bool] = True  # False: the wait's individual poll sets the mark
 
     def __init__(self, conn_id: str):
         super().__init__(conn_id)
-        self._pages = 1  # that the last list took
+        self._pages = 1  # of the last list
         self._lists_rejected = 0  # consecutive ones
         self._no_list_until = float("-inf")
 
     @abstractmethod
     def rows(self, hook: Any) -> Iterator[dict[str, Any]]:
-        """List everything that is active, page by page."""
+        """List all active records, page by page."""
 
     @abstractmethod
     def keys_of(self, row: dict[str, Any]) -> tuple[Hashable, ...]:
-        """Return what waits may name this row by."""
+        """Return each ``list_key`` by which a wait can identify this row."""
 
     @abstractmethod
     def mark_of(self, row: dict[str, Any]) -> Any:
-        """Return what changes when a wait must be polled by itself."""
+        """Return a value that differs when the waits of this row must be polled individually."""
 
     def updated_at(self, row: dict[str, Any]) -> str:
-        """Return when the row's record has changed, where the API says so: the latest ones are polled first."""
+        """Return when the record changed, or "" if the API does not say so; the latest ones are polled first."""
         return ""
 
     async def read(self, reader: Reader, subscribers: Sequence[Any]) -> None:
         comparison = _Comparison(self, subscribers)
-        if time.monotonic() < self._no_list_until or len(comparison.missing) < self._pages:  # fewer requests so
-            await self._poll_singly(reader, [(wait, None) for wait in subscribers])
+        if time.monotonic() < self._no_list_until or len(comparison.missing) < self._pages:  # needs fewer requests
+            await self._poll_each(reader, [(wait, None) for wait in subscribers])
             return
         try:
             await self._compare(reader, comparison)
@@ -102,18 +107,18 @@ class ListPollScope(PollScope):
         except SignInFailed:
             raise
         except RESOURCE_ERRORS as fault:
-            self._reject_list(fault)
+            self._record_list_fault(fault)
         gone = [(wait, None) for waits in comparison.missing.values() for wait in waits]  # ended, or hidden
-        longest = heapq.nsmallest(self.polls_anyway, comparison.unchanged, key=lambda wait: wait.polled_at)
-        await self._poll_singly(
-            reader, [*comparison.moved, *gone, *comparison.first_new(), *((wait, wait.mark) for wait in longest)]
+        oldest = heapq.nsmallest(self.unchanged_polls, comparison.unchanged, key=lambda wait: wait.polled_at)
+        await self._poll_each(
+            reader, [*comparison.moved, *gone, *comparison.first_new(), *((wait, wait.mark) for wait in oldest)]
         )
 
     async def _compare(self, reader: Reader, comparison: _Comparison) -> None:
         rows = await reader.call(self.rows)
         delivered = 0
         while comparison.missing:
-            # Row by row and none of them kept: the rows of a page are many, and garbage is dear in a triggerer.
+            # Row by row, without storing the rows, because garbage collection is expensive in a triggerer.
             taken = await reader.call(lambda hook: take(rows, partial(comparison.add, hook), self.page_size))
             reader.deliver_all((wait, None) for wait in comparison.unchanged[delivered:])
             delivered = len(comparison.unchanged)
@@ -121,16 +126,16 @@ class ListPollScope(PollScope):
                 break
         self._pages = max(1, -(-comparison.rows // self.page_size))
 
-    def _reject_list(self, fault: WorkflowsError) -> None:
+    def _record_list_fault(self, fault: WorkflowsError) -> None:
         self._lists_rejected += 1
         if self._lists_rejected == 1:
-            log.warning("The list failed, so each wait is polled by itself: %s", fault)
+            log.warning("Reading the list failed, polling each instance individually: %s", fault)
         if self._lists_rejected >= MAX_LISTS_REJECTED:
             self._no_list_until = time.monotonic() + FALLBACK_SECONDS
 
-    async def _poll_singly(self, reader: Reader, waits: Sequence[tuple[Any, Any]]) -> None:
+    async def _poll_each(self, reader: Reader, waits: Sequence[tuple[Any, Any]]) -> None:
         for wait, mark in waits:
-            outcome = await reader.poll_single(wait)
+            outcome = await reader.poll_one(wait)
             if not isinstance(outcome, WorkflowsError):
                 wait.polled_at = time.monotonic()
                 if self.stores_row_mark and mark is not None:
@@ -138,7 +143,7 @@ class ListPollScope(PollScope):
 
 
 class _Comparison:
-    """Sorts waits by what a list shows of their rows."""
+    """Sort waits by whether their row in a list is new, changed, unchanged or missing."""
 
     def __init__(self, scope: ListPollScope, waits: Sequence[Any]):
         self._scope = scope
@@ -151,24 +156,24 @@ class _Comparison:
         self.new: list[tuple[str, Any, Any]] = []
 
     def add(self, hook: Any, row: dict[str, Any]) -> None:
-        """Compare a row with what the waits that it belongs to remember of it."""
+        """Compare a row with the mark of each wait that it belongs to."""
         self.rows += 1
         try:
             keys, mark, updated_at = self._scope.keys_of(row), self._scope.mark_of(row), self._scope.updated_at(row)
         except (AttributeError, LookupError, TypeError, ValueError):
-            return  # a malformed row concerns the waits of that row, which are polled like those that are missing
+            return  # the waits of a malformed row are polled like those whose row is missing
         for key in keys:
             for wait in self.missing.pop(key, ()):
                 wait.use_clock_of(hook)
                 if wait.mark is None:
                     self.new.append((updated_at, wait, mark))
-                elif wait.mark != mark or wait.overdue() is not None:  # whose due date may have moved
+                elif wait.mark != mark or wait.overdue() is not None:  # the due date may have moved
                     self.moved.append((wait, mark))
                 else:
                     wait.last_fault = ""
                     self.unchanged.append(wait)
 
     def first_new(self) -> list[tuple[Any, Any]]:
-        """Return those of which nothing is known and that are polled first: the others must not wait for all."""
+        """Return the new waits to poll in this cycle; not all of them, because the other waits would have to wait."""
         latest = sorted(self.new, key=lambda new: new[0], reverse=True)
         return [(wait, mark) for _, wait, mark in latest[: max(MAX_NEW_POLLS, -(-len(latest) // 2))]]

@@ -1,4 +1,9 @@
-"""One poll loop for everything in a triggerer that waits on the same part of Procore or Workflowsoft."""
+"""
+The poll loop that all waits and watchers of one scope share.
+
+Thousands of triggers in a triggerer may wait for the same tool, company or step. :func:`subscribe` adds a trigger to
+the :class:`Poll` of its :class:`PollScope`, which reads once for all of them and delivers to each its outcome.
+"""
 
 from __future__ import annotations
 
@@ -36,83 +41,85 @@ Result = TypeVar("Result")
 # Airflow can fail a task whose trigger fires within one to five seconds of its deferral (a stale executor event,
 # apache/airflow#66374 and others).
 MIN_FIRST_DELAY_SECONDS = 5.0
-MIN_INTERVAL_SECONDS = 1.0  # between two polls, whatever is asked for
-MAX_REJECTED_DELAY_SECONDS = 600.0  # between two polls that are rejected for longer than a wait's patience
+MIN_INTERVAL_SECONDS = 1.0  # between two polls, even if a subscriber wants a shorter interval
+MAX_REJECTED_DELAY_SECONDS = 600.0  # between two polls when rejections last longer than rejection_patience
 MAX_LAST_POLL_SECONDS = 60.0  # after the deadline; Airflow's own timeout comes two minutes after it
-MAX_SLEEP_SECONDS = 3600.0  # by the event loop's clock, until the wall-clock is read again
-MAX_CONSECUTIVE_FAULTS = 3  # in a poll cycle, so that a server in trouble is not asked about each wait
+MAX_SLEEP_SECONDS = 3600.0  # on the event loop's clock, before the wall-clock is read again
+MAX_CONSECUTIVE_FAULTS = 3  # in a poll cycle; after them an unavailable server gets no request for each remaining wait
+# After consecutive errors of these classes the server is the cause, and not a single record.
+SERVER_FAULTS = (AuthenticationError, *TRANSIENT_ERRORS)
 
 
 class Subscriber(Protocol):
-    """What a poll reads for."""
+    """Receive the outcomes of a poll: a wait in a triggerer, or the watcher of an asset."""
 
-    last_fault: str  # what keeps the polls from succeeding
+    last_fault: str  # error of the last failed poll; "" after a successful one
 
     def deliver(self, outcome: Any) -> None:
         """
-        Take what a poll brought, on the event loop and in the context of the subscription.
+        Receive the outcome of a poll, on the event loop and in the context of the subscription.
 
-        :param outcome: None when there is nothing to act on; a :class:`WorkflowsError` that ends the wait; or what the
-            scope makes of what it has read.
+        :param outcome: None if nothing has to be done; a :class:`WorkflowsError` that ends the wait; or the result of
+            the scope.
         """
 
     def report_outage(self, fault: str | None) -> None:
-        """Take what keeps the polls from succeeding for longer than the patience setting; None when it is over."""
+        """Receive the error because of which polls have failed for longer than the patience; None when it is over."""
 
 
 class PollScope(ABC):
     """
-    What one poll reads, for any number of subscribers in this process.
+    Define what one poll reads for all its subscribers in this process.
 
     :param conn_id: Id of the Airflow connection.
     """
 
-    max_stretch: ClassVar[float] = 1.0  # by how much the random time between two polls is longer than the interval
+    max_stretch: ClassVar[float] = 1.0  # maximum factor by which the time between two polls exceeds the interval
 
     def __init__(self, conn_id: str):
         self.conn_id = conn_id
-        self.oldest_step: str | None = None  # start of the step that has been pending for the longest
+        self.oldest_step: str | None = None  # start of the step that has been pending longest
 
     def record_step(self, since: Any) -> None:
-        """Take the start of a pending step; the API's times are all in UTC, so their texts compare."""
+        """Record the start of a pending step; the API's times are all in UTC, so they are compared as text."""
         if isinstance(since, str) and (self.oldest_step is None or since < self.oldest_step):
             self.oldest_step = since
 
     @property
     @abstractmethod
     def key(self) -> tuple[Hashable, ...]:
-        """What tells scopes apart; those with the same key are polled once. It starts with the API's name."""
+        """Identifies the scope: scopes with equal keys share a poll. The first element is the name of the API."""
 
     @property
     @abstractmethod
     def hook_key(self) -> Hashable:
-        """What tells apart the hooks that :meth:`open_hook` returns for one connection."""
+        """Identifies the hook that :meth:`open_hook` returns among those of one connection."""
 
     @abstractmethod
     def open_hook(self) -> WorkflowsHook:
-        """Return the hook to read through, without looking its connection up."""
+        """Create the hook for reading, without looking up its connection."""
 
     @abstractmethod
     async def read(self, reader: Reader, subscribers: Sequence[Any]) -> None:
         """
-        Read on behalf of the subscribers, and deliver what came out for each.
+        Read for the subscribers, and deliver each its outcome.
 
-        An error that is raised concerns all to whom nothing was delivered yet.
+        An error that is raised concerns all subscribers to which nothing was delivered yet.
 
-        :param reader: Makes the calls and delivers.
-        :param subscribers: Those that were not read for the longest come first.
+        :param reader: Makes the calls, and delivers the outcomes.
+        :param subscribers: The subscribers, those served longest ago first.
         """
 
-    def close(self) -> None:  # noqa: B027  few scopes are known to others
-        """Take leave of what knows this scope; its poll has ended."""
+    def close(self) -> None:  # noqa: B027  most scopes have nothing to close
+        """Release what the scope has registered elsewhere, because its poll has ended."""
 
     def first_delay(self, interval: float) -> float:
-        """Return the seconds before the first poll, so that the triggerers of a deployment do not poll in step."""
+        """Return the seconds before the first poll; they are random, to spread the polls of several triggerers."""
         return max(MIN_FIRST_DELAY_SECONDS, interval * random.random())
 
 
 class CycleStopped(Exception):
-    """Raised to end a poll cycle in which several consecutive calls failed; those not read for come first next time."""
+    """Raised to end a poll cycle after consecutive failed calls; subscribers not served come first in the next one."""
 
     def __init__(self, fault: WorkflowsError):
         super().__init__(str(fault))
@@ -123,7 +130,7 @@ class CycleStopped(Exception):
 class _Subscription:
     interval: float
     context: contextvars.Context
-    read: int = 0  # the number of the poll cycle that read for it last, with or without success
+    read: int = 0  # number of the poll cycle that read for it last, successfully or not
     served_at: float = field(default_factory=time.monotonic)
     rejections: Rejections | None = None
     outage_is_reported: bool = False
@@ -131,31 +138,31 @@ class _Subscription:
 
 class Reader:
     """
-    Makes the calls of one poll cycle, one after another, and delivers what they bring.
+    Make the calls of one poll cycle, one after another, and deliver their outcomes.
 
-    :param poll: Whose cycle it is.
+    :param poll: The poll that runs the cycle.
     """
 
     def __init__(self, poll: Poll):
         self._poll = poll
         self._consecutive_faults = 0
-        self.fault: WorkflowsError | None = None  # the last one that the cycle went on after
-        self.left: set[Any] = set()  # subscribers to whom nothing was delivered in this cycle
+        self.fault: WorkflowsError | None = None  # the last transient error that did not end the cycle
+        self.left: set[Any] = set()  # subscribers to which nothing was delivered in this cycle
 
     async def call(self, function: Callable[[Any], Result]) -> Result:
         """
-        Call a function with the hook in a thread; it makes one request as a rule.
+        Call a function with the hook, in a thread; the function usually sends one request.
 
-        :raises WorkflowsError: what the function raises; never :class:`RateLimited` at first, for then it is called
-            again when the server allows it.
+        :raises WorkflowsError: the error of the function; :class:`RateLimited` only after several consecutive 429s,
+            because until then the call is repeated when the server allows it.
         """
         return await self._poll.call(function)
 
     async def collect(self, rows: Any, each: Callable[[Any], object], page_size: int) -> int:
         """
-        Hand each row of a list to a function, a page in each call; return how many there were.
+        Pass each row of a list to a function, one page in each call; return the number of rows.
 
-        :param rows: What a hook's list method returns; it goes on where an error has interrupted it.
+        :param rows: Iterator of a hook's list method; it continues where an error has interrupted it.
         """
         count = 0
 
@@ -169,11 +176,11 @@ class Reader:
         return count
 
     def has(self, subscriber: Any) -> bool:
-        """Tell whether a subscriber is still there."""
+        """Return whether a subscriber is still subscribed."""
         return self._poll.has(subscriber)
 
     def deliver(self, subscriber: Any, outcome: Any) -> None:
-        """Deliver what came out for a subscriber: nothing to act on (None), its own error, or something else."""
+        """Deliver the outcome of a poll to a subscriber: None if nothing has to be done, an error, or a result."""
         if isinstance(outcome, TRANSIENT_ERRORS):
             self.fault = outcome
             self._poll.postpone(subscriber, outcome)
@@ -188,14 +195,14 @@ class Reader:
         for subscriber, outcome in outcomes:
             self.deliver(subscriber, outcome)
 
-    async def poll_single(self, wait: Any) -> Any:
+    async def poll_one(self, wait: Any) -> Any:
         """
-        Poll one wait by itself, deliver and return what came out; its error concerns only itself.
+        Poll one wait individually; deliver and return the outcome. An error concerns only this wait.
 
-        :raises CycleStopped: it was one of several consecutive calls that the server could not answer.
+        :raises CycleStopped: several consecutive calls have failed because of the server.
         """
         try:
-            outcome = await wait.poll_singly(self)
+            outcome = await wait.poll_one(self)
         except SignInFailed:
             raise
         except WorkflowsError as fault:
@@ -206,11 +213,11 @@ class Reader:
 
     def count_fault(self, fault: WorkflowsError | None) -> None:
         """
-        Count a call that the server could not answer, or one that it could (None).
+        Count a call that failed because of the server; None and other errors reset the count.
 
-        :raises CycleStopped: it was one of several consecutive faults.
+        :raises CycleStopped: several consecutive calls have failed because of the server.
         """
-        if not isinstance(fault, (*TRANSIENT_ERRORS, AuthenticationError)):
+        if not isinstance(fault, SERVER_FAULTS):
             self._consecutive_faults = 0
             return
         self._consecutive_faults += 1
@@ -220,10 +227,10 @@ class Reader:
 
 class Poll:
     """
-    The poll loop of one scope; it starts with its first subscriber and ends with its last.
+    Run the poll loop of one scope, from its first subscriber until its last one has left.
 
-    :param scope: What is read.
-    :param connection: Through which it is read.
+    :param scope: The scope to read.
+    :param connection: The connection to read through.
     :param ended: Called when the last subscriber has left.
     """
 
@@ -234,15 +241,15 @@ class Poll:
         self._subscriptions: dict[Any, _Subscription] = {}
         self._intervals: Counter[float] = Counter()
         self._patience = rejection_patience_seconds()
-        self._hurry = asyncio.Event()
-        self._reading = asyncio.Lock()  # a scope remembers what it has read, so it reads one thing at a time
+        self._interval_shortened = asyncio.Event()
+        self._reading = asyncio.Lock()  # a scope has state, so only one cycle may read at a time
         self._cycle = 0
-        self._fault = ""  # what keeps it from reading
-        self._rejected_cycles = 0  # consecutive ones, for longer than the patience
+        self._fault = ""  # error of the last cycle
+        self._rejected_cycles = 0  # consecutive ones after the patience has ended
         self._rejections: Rejections | None = None
         self._last_polls: dict[Any, asyncio.Future[None]] = {}
         self._last_polling: asyncio.Task[None] | None = None
-        # In an empty context, or it would log as its first subscriber for ever.
+        # In an empty context; otherwise all its log lines would go to the log of the first subscriber's task.
         start = asyncio.get_running_loop().create_task
         self._task: asyncio.Task[None] = contextvars.Context().run(start, self._run())
 
@@ -252,13 +259,13 @@ class Poll:
 
     @property
     def fault(self) -> str:
-        """What keeps it from reading, or ""."""
+        """Error because of which the poll cannot read now, or ""."""
         channel = self._connection.channel
         return self._fault or ("" if channel is None else channel.blocked)
 
     @property
     def interval(self) -> float:
-        """Seconds between two polls: the fewest that a subscriber asks for."""
+        """Seconds between two polls: the shortest interval of all subscribers."""
         return min(self._intervals, default=MAX_REJECTED_DELAY_SECONDS)
 
     def has(self, subscriber: Any) -> bool:
@@ -267,7 +274,7 @@ class Poll:
     def add(self, subscriber: Any, interval: float) -> None:
         interval = max(interval, MIN_INTERVAL_SECONDS)
         if interval < self.interval:
-            self._hurry.set()
+            self._interval_shortened.set()
         self._subscriptions[subscriber] = _Subscription(interval, contextvars.copy_context())
         self._intervals[interval] += 1
 
@@ -294,35 +301,35 @@ class Poll:
 
     async def _run(self) -> None:
         due = time.monotonic() + self.scope.first_delay(self.interval)
-        # Not for ever: before Python 3.12 wait_for can swallow what cancels it.
+        # Not `while True`: before Python 3.12 wait_for can swallow a cancellation.
         while self._subscriptions:
-            await self._until(due)
+            await self._sleep_until(due)
             started = time.monotonic()
             try:
                 async with self._reading:
                     await self._read_for(list(self._subscriptions))
                 self._emit_statistics()
-            except Exception:  # or every wait would hang until its deadline
-                log.exception("Polling %s failed, will start again.", self.name)
+            except Exception:  # otherwise the loop would end, and all waits would hang until their deadlines
+                log.exception("Polling %s failed unexpectedly, will retry.", self.name)
             due = max(started + self._delay(), time.monotonic() + MIN_INTERVAL_SECONDS)
 
     def _delay(self) -> float:
         delay = self.interval * random.uniform(1.0, self.scope.max_stretch)
         return max(delay, min(MAX_REJECTED_DELAY_SECONDS, delay * 2.0 ** min(self._rejected_cycles, 10)))
 
-    async def _until(self, due: float) -> None:
+    async def _sleep_until(self, due: float) -> None:
         while (left := due - time.monotonic()) > 0:
-            self._hurry.clear()
+            self._interval_shortened.clear()
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._hurry.wait(), left)
+                await asyncio.wait_for(self._interval_shortened.wait(), left)
                 due = min(due, time.monotonic() + self.interval)
 
     async def _read_for(self, subscribers: list[Any]) -> None:
-        """Read for subscribers, those first that were not read for the longest, and take in what went wrong."""
+        """Run one poll cycle for subscribers, those read longest ago first, and record its errors."""
         if not subscribers:
             return
         self._cycle += 1
-        subscribers.sort(key=lambda one: self._subscriptions[one].read)
+        subscribers.sort(key=lambda subscriber: self._subscriptions[subscriber].read)
         reader = Reader(self)
         reader.left.update(subscribers)
         self.scope.oldest_step = None
@@ -335,7 +342,7 @@ class Poll:
             reader.fault = fault
         except WorkflowsError as fault:
             reader.fault = rejection = fault
-        except Exception as bug:  # or every wait would hang until its deadline
+        except Exception as bug:  # a bug must fail the waits instead of letting them hang until their deadlines
             log.exception("Polling %s failed.", self.name)
             reader.fault = rejection = WorkflowsError(f"Polling failed ({type(bug).__name__}: {bug})")
         if rejection is not None:
@@ -347,7 +354,7 @@ class Poll:
         self._record_cycle(reader.fault, rejection)
 
     def _record_cycle(self, fault: WorkflowsError | None, rejection: WorkflowsError | None) -> None:
-        if fault is not None and not self._fault:  # once, and not at every poll of an outage
+        if fault is not None and not self._fault:  # once per outage
             log.warning("Polling %s failed, will retry: %s", self.name, fault)
         if fault is None and self._fault:
             log.info("Polling %s works again.", self.name)
@@ -359,7 +366,7 @@ class Poll:
         self._rejected_cycles += self._rejections.are_final(time.time(), self._patience)
 
     def serve(self, subscriber: Any, outcome: Any) -> None:
-        """Deliver what a poll has brought for a subscriber, unless it has left meanwhile."""
+        """Deliver the outcome of a poll to a subscriber, unless it has left in the meantime."""
         subscription = self._subscriptions.get(subscriber)
         if subscription is None:
             return
@@ -370,21 +377,21 @@ class Poll:
             self._notify(subscription, subscriber.report_outage, None)
         self._notify(subscription, subscriber.deliver, outcome)
 
-    def _notify(self, subscription: _Subscription, take: Callable[[Any], None], what: Any) -> None:
-        """Call a subscriber in its own context; what it fails at concerns no other."""
+    def _notify(self, subscription: _Subscription, receive: Callable[[Any], None], value: Any) -> None:
+        """Call a method of a subscriber in its own context; its errors must not affect other subscribers."""
         try:
-            subscription.context.run(take, what)
-        except Exception:  # a bug in one subscriber is no reason to stop reading for the others
-            log.exception("A subscriber of %s failed.", self.name)
+            subscription.context.run(receive, value)
+        except Exception:
+            log.exception("A subscriber of %s failed, polling continues for the others.", self.name)
 
     def postpone(self, subscriber: Any, fault: WorkflowsError) -> None:
-        """Leave a subscriber to the next poll cycle, after those to which this one did not come."""
+        """Leave a subscriber to the next poll cycle, after those that this cycle has not reached."""
         subscriber.last_fault = str(fault)
         if (subscription := self._subscriptions.get(subscriber)) is not None:
             subscription.read = self._cycle
 
     def reject(self, subscriber: Any, rejection: WorkflowsError) -> None:
-        """Count a rejected poll of a subscriber, and deliver the error once that is to be believed."""
+        """Record a rejected poll of a subscriber, and deliver the error when rejections have outlasted the patience."""
         subscription = self._subscriptions.get(subscriber)
         if subscription is None:
             return
@@ -397,7 +404,7 @@ class Poll:
             subscriber.last_fault = str(rejection)
 
     def _check_outage(self, subscriber: Any, fault: str) -> None:
-        """Report to a subscriber, once, that nothing could be read for it for longer than the patience."""
+        """Report to a subscriber, once, that polling for it has failed for longer than the patience."""
         subscription = self._subscriptions.get(subscriber)
         if subscription is None or subscription.outage_is_reported:
             return
@@ -409,12 +416,12 @@ class Poll:
 
     @property
     def may_send_soon(self) -> bool:
-        """Whether the server allows a poll soon; else a last one would only keep the task."""
+        """Whether the rate limit allows a poll soon; otherwise a last poll would only delay the end of the task."""
         channel = self._connection.channel
         return channel is None or channel.limiter.blocked_seconds < MAX_LAST_POLL_SECONDS
 
     def poll_now(self, subscriber: Any) -> asyncio.Future[None]:
-        """Read once for this subscriber as soon as possible; the future is done afterwards, whatever came of it."""
+        """Poll once for this subscriber as soon as possible; the future is done afterwards, even if the poll failed."""
         done = self._last_polls.get(subscriber)
         if done is None:
             done = self._last_polls[subscriber] = asyncio.get_running_loop().create_future()
@@ -424,18 +431,18 @@ class Poll:
         return done
 
     async def _poll_last(self) -> None:
-        """Read for all whose deadline has come meanwhile, together."""
+        """Poll once for all subscribers whose deadline has come in the meantime."""
         while self._last_polls:
             async with self._reading:
-                asked, self._last_polls = self._last_polls, {}
+                requested, self._last_polls = self._last_polls, {}
                 try:
-                    await self._read_for([one for one in asked if one in self._subscriptions])
+                    await self._read_for([subscriber for subscriber in requested if self.has(subscriber)])
                 finally:
-                    for done in asked.values():
+                    for done in requested.values():
                         if not done.done():
                             done.set_result(None)
 
-    # --- what is shown of it ---
+    # --- statistics and log ---
 
     def _emit_statistics(self) -> None:
         if not self._subscriptions:
@@ -451,14 +458,14 @@ class Poll:
 
     @property
     def name(self) -> str:
-        """What is polled, for the log."""
+        """Name of the scope, for the log."""
         return " ".join(str(part) for part in self.scope.key if part is not None)
 
     @property
     def _tags(self) -> dict[str, str]:
         api, *place = self.scope.key
         where = ":".join(str(part) for part in place if part not in (None, self.scope.conn_id))
-        # As every collector of statistics takes it.
+        # Only characters that all statistics collectors accept.
         return {
             "connection": self.scope.conn_id,
             "product": str(api),
@@ -471,11 +478,12 @@ _loops: dict[asyncio.AbstractEventLoop, LoopState] = {}
 
 def subscribe(scope: PollScope, subscriber: Any, interval: float) -> Poll:
     """
-    Join the poll of a scope, or start it; the next poll reads for the new subscriber, too.
+    Join the poll of a scope, or start it; from its next cycle on the poll reads for the new subscriber, too.
 
-    :param scope: What is to be read.
-    :param subscriber: Who reads; ``poll.remove(subscriber)`` leaves.
-    :param interval: Seconds between two polls.
+    :param scope: The scope to read.
+    :param subscriber: The new :class:`Subscriber`; ``poll.remove(subscriber)`` ends the subscription.
+    :param interval: Maximum seconds between two polls.
+    :return: The poll.
     """
     loop = asyncio.get_running_loop()
     for closed in [known for known in _loops if known.is_closed()]:
@@ -506,8 +514,8 @@ def _start(state: LoopState, scope: PollScope) -> Poll:
     return poll
 
 
-class _Newest:
-    """Subscribes to all that a scope brings, and holds the newest of it."""
+class _LatestOutcome:
+    """Subscribe to all outcomes of a scope, and store the latest one."""
 
     def __init__(self) -> None:
         self.outcomes: list[Any] = []
@@ -515,13 +523,13 @@ class _Newest:
         self.last_fault = ""
 
     def deliver(self, outcome: Any) -> None:
-        if outcome is None or isinstance(outcome, WorkflowsError):  # the poll goes on, and has logged it
+        if outcome is None or isinstance(outcome, WorkflowsError):  # polling continues, and the poll logs errors
             return
         self.outcomes[:] = [outcome]
         self.arrived.set()
 
     def report_outage(self, fault: str | None) -> None:
-        """Leave that to the poll's own log."""
+        """Do nothing: the poll logs outages."""
 
     def outcome_of(self, snapshot: Any) -> Any:
         return snapshot
@@ -529,11 +537,11 @@ class _Newest:
 
 async def snapshots(scope: PollScope, interval: float) -> AsyncGenerator[Any, None]:
     """
-    Yield what each poll of a scope brings, for ever; a slow reader gets the newest.
+    Yield the outcome of each poll of a scope, without end; a slow consumer gets only the latest one.
 
-    Errors are logged, and the polls go on, ever more rarely while they are rejected.
+    The poll logs errors and continues; while it is rejected, the time between polls increases.
     """
-    subscriber = _Newest()
+    subscriber = _LatestOutcome()
     poll = subscribe(scope, subscriber, interval)
     try:
         while True:
@@ -545,11 +553,11 @@ async def snapshots(scope: PollScope, interval: float) -> AsyncGenerator[Any, No
 
 
 def take(rows: Any, each: Callable[[Any], object], count: int) -> int:
-    """Hand so many rows of a list to a function, as a rule those of one page; return how many there were."""
+    """Pass up to ``count`` rows of a list to a function, usually those of one page; return the number of rows."""
     taken = 0
     while taken < count and (row := next(rows, None)) is not None:
         each(row)
         taken += 1
         if taken % 10 == 0:
-            time.sleep(0)  # or this thread keeps the interpreter from the event loop for up to 5 ms
+            time.sleep(0)  # otherwise this thread can keep the GIL from the event loop for up to 5 ms
     return taken

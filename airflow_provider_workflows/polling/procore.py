@@ -1,4 +1,8 @@
-"""What polls read of Procore's Workflows v2: the instances that are waited for, and the requests for a response."""
+"""
+The scopes of waits on Procore's Workflows v2: for instances of a tool, and for requests of a response.
+
+The sensor for requests calls :class:`ResponseRequests` on a worker as well, so that all modes share one reader.
+"""
 
 from __future__ import annotations
 
@@ -15,14 +19,12 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from airflow_provider_workflows.exceptions import (
     RESOURCE_ERRORS,
     TRANSIENT_ERRORS,
-    AuthenticationError,
-    ServerError,
     SignInFailed,
     WorkflowsError,
 )
 from airflow_provider_workflows.polling.bulk_history import BulkHistoryReader, BulkHistoryUnavailable
 from airflow_provider_workflows.polling.list_poll import FALLBACK_SECONDS, ListPollScope
-from airflow_provider_workflows.polling.poll import MAX_CONSECUTIVE_FAULTS, PollScope, take
+from airflow_provider_workflows.polling.poll import MAX_CONSECUTIVE_FAULTS, SERVER_FAULTS, PollScope, take
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.payload import documented_form, is_id
 from airflow_provider_workflows.rules.procore_timeline import AmbiguousHistory
@@ -34,9 +36,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 Result = TypeVar("Result")
 
-PAGE_SIZE = 100  # rows of a list that come with one request
-REREAD_INSTANCES = 5  # in each poll, unchanged ones: it is not documented what changes their row
-UNCLEAR: Any = object()
+PAGE_SIZE = 100  # rows of a list in one response
+REREAD_INSTANCES = 5  # unchanged instances to read in each poll: Procore does not document which changes a row shows
+AMBIGUOUS: Any = object()  # outcome of a wait whose history in bulk does not decide
 
 
 def open_procore_hook(conn_id: str, company_id: str | None) -> ProcoreHook:
@@ -50,17 +52,17 @@ def open_procore_hook(conn_id: str, company_id: str | None) -> ProcoreHook:
 
 class BulkHistoryScope(ListPollScope):
     """
-    Polls the instances of one tool in one project or company.
+    Poll the instances of one tool in one project or company.
 
-    One call reads the histories of many items. Where there is no such call, a list of the active instances shows
-    which of them to poll by themselves: those that left the list, those whose ``updated_at`` moved, and a few that were
-    not polled for the longest time, for it is not documented when ``updated_at`` moves.
+    One request reads the histories of many items. If Procore does not have this route, the scope lists the active
+    instances, and polls individually those that left the list, those whose ``updated_at`` changed, and a few that were
+    polled longest ago, because Procore does not document when ``updated_at`` changes.
 
-    :param wait: One of the waits: its connection and place are those of all.
+    :param wait: One of the waits, all of which have the same connection, tool and project.
     """
 
     page_size = PAGE_SIZE
-    polls_anyway = REREAD_INSTANCES
+    unchanged_polls = REREAD_INSTANCES
 
     def __init__(self, wait: Any):
         super().__init__(wait.procore_conn_id)
@@ -88,64 +90,63 @@ class BulkHistoryScope(ListPollScope):
                 await self._read_in_bulk(reader, subscribers)
                 return
             except BulkHistoryUnavailable as missing:
-                log.warning("%s So for an hour active ones are listed, and those that changed read singly.", missing)
+                log.warning(
+                    "%s For an hour the poll lists active instances, and reads each one that has changed individually.",
+                    missing,
+                )
                 self._no_bulk_until = time.monotonic() + FALLBACK_SECONDS
                 self._bulk = BulkHistoryReader()
         await super().read(reader, [wait for wait in subscribers if wait in reader.left])
 
     async def _read_in_bulk(self, reader: Reader, subscribers: Sequence[Any]) -> None:
-        of_item: dict[str, list[Any]] = {}
+        waits_of: dict[str, list[Any]] = {}
         for wait in subscribers:
-            of_item.setdefault(str(wait.item_id), []).append(wait)
+            waits_of.setdefault(str(wait.item_id), []).append(wait)
 
-        def outcome_of(hook: ProcoreHook, item_id: str, histories: list[Any]) -> list[tuple[Any, Any, Any]]:
-            return [self._evaluate(hook, wait, histories) for wait in of_item[item_id]]
+        def outcomes_of(hook: ProcoreHook, item_id: str, histories: list[Any]) -> list[tuple[Any, Any, Any]]:
+            return [self._evaluate(hook, wait, histories) for wait in waits_of[item_id]]
 
-        rejected = self._bulk.start(*self._place, of_item)
-        await self._deliver(reader, of_item, rejected)
-        only_in_bulk = 0  # consecutive calls that failed although the server could answer a single one
+        rejected = self._bulk.start(*self._place, waits_of)
+        await self._deliver(reader, waits_of, rejected)
         while not self._bulk.is_finished:
-            found = await reader.call(lambda hook: self._bulk.read_next(hook, partial(outcome_of, hook)))
-            fault = next((shown for shown in found.values() if isinstance(shown, TRANSIENT_ERRORS)), None)
+            found = await reader.call(lambda hook: self._bulk.read_next(hook, partial(outcomes_of, hook)))
+            fault = next((result for result in found.values() if isinstance(result, TRANSIENT_ERRORS)), None)
             if fault is None:
-                only_in_bulk = 0
-                await self._deliver(reader, of_item, found)
+                await self._deliver(reader, waits_of, found)
                 continue
-            waits = [wait for item_id in found for wait in of_item[item_id]]
-            singly = waits if len(found) == 1 else waits[:1]
-            reader.deliver_all((wait, fault) for wait in waits[len(singly) :])
-            outcomes = [await reader.poll_single(wait) for wait in singly]
-            only_in_bulk = 0 if isinstance(outcomes[-1], TRANSIENT_ERRORS) else only_in_bulk + 1
-            if only_in_bulk == MAX_CONSECUTIVE_FAULTS - 1:
-                raise BulkHistoryUnavailable(f"A bulk history fails where single ones do not. {fault}")
+            waits = [wait for item_id in found for wait in waits_of[item_id]]
+            to_poll = waits if len(found) == 1 else waits[:1]
+            reader.deliver_all((wait, fault) for wait in waits[len(to_poll) :])
+            outcomes = [await reader.poll_one(wait) for wait in to_poll]
+            self._bulk.compare_with_single(fault, is_read=not isinstance(outcomes[-1], TRANSIENT_ERRORS))
 
-    async def _deliver(self, reader: Reader, of_item: Mapping[str, list[Any]], found: Mapping[str, Any]) -> None:
-        """Deliver what the histories show; poll those waits by themselves of which they do not show enough."""
-        unclear: list[tuple[Any, Any]] = []
-        for item_id, shown in found.items():
-            if isinstance(shown, WorkflowsError):
-                unclear += [(wait, None) for wait in of_item[item_id]]
+    async def _deliver(self, reader: Reader, waits_of: Mapping[str, list[Any]], found: Mapping[str, Any]) -> None:
+        """Deliver the outcomes that the histories decide; poll the other waits individually."""
+        to_poll: list[tuple[Any, Any]] = []
+        for item_id, results in found.items():
+            if isinstance(results, WorkflowsError):
+                to_poll += [(wait, None) for wait in waits_of[item_id]]
                 continue
-            for wait, outcome, mark in shown:
-                if outcome is not UNCLEAR:
+            for wait, outcome, mark in results:
+                if outcome is not AMBIGUOUS:
                     reader.deliver(wait, outcome)
                 elif mark is not None and wait.mark == mark and wait.overdue() is None:
-                    reader.deliver(wait, None)  # nothing has changed since it was polled by itself
+                    reader.deliver(wait, None)  # unchanged since it was polled individually
                 else:
-                    unclear.append((wait, mark))
-        for wait, mark in unclear:
-            outcome = await reader.poll_single(wait)
+                    to_poll.append((wait, mark))
+        for wait, mark in to_poll:
+            outcome = await reader.poll_one(wait)
             if not isinstance(outcome, WorkflowsError):
                 wait.mark = mark
 
     def _evaluate(self, hook: ProcoreHook, wait: Any, histories: list[Any]) -> tuple[Any, Any, Any]:
-        """Return the wait, what comes out for it, and a mark of the histories where that is not clear."""
+        """Return the wait, its outcome, and a mark of the histories if they are ambiguous."""
         wait.use_clock_of(hook)
         try:
             with documented_form():
                 outcome = wait.evaluate_histories(histories)
-        except AmbiguousHistory as unclear:
-            return wait, UNCLEAR, None if unclear.is_missing else hash(repr(histories))
+        except AmbiguousHistory as ambiguous:
+            return wait, AMBIGUOUS, None if ambiguous.is_missing else hash(repr(histories))
         except WorkflowsError as error:
             return wait, error, None
         if wait.pending_step is not None:
@@ -170,13 +171,13 @@ class BulkHistoryScope(ListPollScope):
 
 
 class Caller(Protocol):
-    """Calls functions with a hook: :class:`Reader` in a triggerer, :class:`DirectCaller` on a worker."""
+    """Call functions with a hook: :class:`Reader` in a triggerer, :class:`DirectCaller` on a worker."""
 
     def call(self, function: Callable[[Any], Result]) -> Awaitable[Result]: ...
 
 
 class DirectCaller:
-    """Calls functions with a hook at once, for code that is shared with the polls of a triggerer."""
+    """Call functions with a hook at once, on a worker that shares code with the polls of a triggerer."""
 
     def __init__(self, hook: Any):
         self._hook = hook
@@ -186,38 +187,38 @@ class DirectCaller:
 
 
 def run_directly(coroutine: Coroutine[Any, Any, Result]) -> Result:
-    """Run a coroutine that awaits nothing but a :class:`DirectCaller`, without an event loop."""
+    """Run a coroutine that awaits only calls of a :class:`DirectCaller`, without an event loop."""
     try:
         coroutine.send(None)
     except StopIteration as end:
         result: Result = end.value
         return result
-    raise AssertionError("The coroutine waits for something.")
+    raise AssertionError("The coroutine awaited more than a DirectCaller.")
 
 
 @dataclass(frozen=True)
 class ResponseQuery:
     """
-    Whose responses are requested where.
+    Name the user whose response is requested, and the tools and projects to search.
 
-    :param project_ids: Projects, ``company``, or None for where each tool is.
-    :param user_id: Login or login information id of the user, or None for the connection's own.
+    :param project_ids: Projects, ``company``, or None for the level of each tool.
+    :param user: Login, e-mail address or id of the user, or None for the connection's user.
     """
 
     tool_types: tuple[str, ...]
     project_ids: tuple[str | None, ...]
     tool_subtype: str | None
-    user_id: str | None
+    user: str | None
 
 
 @dataclass
 class ResponseRequests:
     """
-    Requests for a response as one poll found them, and what the next poll needs not read again.
+    Read the requests for a user's response, and store which instances the next poll need not read again.
 
     :param user_id: Id of the user; "" until it is known.
     :param requests: The requests, each with its ``project_id``.
-    :param broken: Instances that could not be read, and why; those that were tried last come last.
+    :param broken: Instances that could not be read, with the error; those tried last come last.
     """
 
     user_id: str = ""
@@ -227,24 +228,25 @@ class ResponseRequests:
 
     async def read(self, caller: Caller, query: ResponseQuery, *, again: bool = False) -> ResponseRequests:
         """
-        Read the requests that there are now: one list for each tool and place, and the instances that are new there.
+        Read the current requests: one list for each tool and project, then the new instances of the lists.
 
-        An instance that cannot be read concerns only itself. Those that could not be read the last time come last, for
-        several consecutive ones look like a server in trouble, which is not asked about the rest.
+        An instance that cannot be read does not affect the others. Instances that could not be read in the last poll
+        come last, because after several consecutive server errors the rest is not read.
 
-        :param again: Read only those instances again whose row in the list has changed, and a few others.
+        :param again: Read only the instances whose row in the list has changed, and a few unchanged ones.
+        :return: The requests that were found.
         """
         user_id = self.user_id
         if not user_id:
-            user_id = await caller.call(partial(find_user_id, query.user_id))
+            user_id = await caller.call(partial(find_user_id, query.user))
         listed = await _list_instances(caller, query, user_id)
-        known = {one: self._read[one] for one in self._read if again and one in listed}
-        same = [one for one, (row, _) in known.items() if listed[one][1] == row and one not in self.broken]
-        unread = [one for one in listed if one not in same]
+        known = {id_: self._read[id_] for id_ in self._read if again and id_ in listed}
+        same = [id_ for id_, (row, _) in known.items() if listed[id_][1] == row and id_ not in self.broken]
+        unread = [id_ for id_ in listed if id_ not in same]
         order = {instance_id: number for number, instance_id in enumerate(self.broken)}
-        unread.sort(key=lambda one: order.get(one, -1))
+        unread.sort(key=lambda instance_id: order.get(instance_id, -1))
         found = ResponseRequests(user_id)
-        found._read = {one: known[one] for one in same}
+        found._read = {id_: known[id_] for id_ in same}
         left = deque([*unread, *same[:REREAD_INSTANCES]] if again else unread)
         number_read = consecutive = 0
         fault: WorkflowsError | None = None
@@ -259,18 +261,17 @@ class ResponseRequests:
                 raise
             except RESOURCE_ERRORS as only_this:
                 fault, found.broken[instance_id] = only_this, str(only_this)
-                is_server = isinstance(fault, (AuthenticationError, ServerError))
-                consecutive = consecutive + 1 if is_server else 0
+                consecutive = consecutive + 1 if isinstance(fault, SERVER_FAULTS) else 0
             else:
                 number_read, consecutive = number_read + 1, 0
                 found._read[instance_id] = (row, request)
         if fault is not None and consecutive == MAX_CONSECUTIVE_FAULTS and not number_read:
-            self.broken = {**_without(self.broken, found.broken), **found.broken}  # which come last the next time
-            raise fault  # so it is the server, and none of them
-        untried = {one: self.broken[one] for one in left if one in self.broken and one not in found._read}
+            self.broken = {**_without(self.broken, found.broken), **found.broken}  # tried last, so they come last
+            raise fault  # the server is the cause, and not an instance
+        untried = {id_: self.broken[id_] for id_ in left if id_ in self.broken and id_ not in found._read}
         found.broken = {**untried, **found.broken}
-        requests = {one: request for one, (_, request) in found._read.items() if request is not None}
-        found.requests = [requests[one] for one in listed if one in requests]
+        requests = {id_: request for id_, (_, request) in found._read.items() if request is not None}
+        found.requests = [requests[id_] for id_ in listed if id_ in requests]
         return found
 
 
@@ -279,27 +280,25 @@ def _without(broken: Mapping[str, str | None], others: Mapping[str, str | None])
 
 
 def find_user_id(user: str | None, hook: ProcoreHook) -> str:
-    """Return the id of a user who is given by login or id; of the connection's own where none is given."""
-    if user is None:
-        return hook.user_id
-    return user if user.isdecimal() else hook.find_user_id(user, parameter="user_id")
+    """Return the id of a user given by login, e-mail address or id; if none is given, that of the connection's user."""
+    return hook.user_id if user is None else hook.find_user_id(user)
 
 
 def _request(
     query: ResponseQuery, user_id: str, instance_id: str, level: str, hook: ProcoreHook
 ) -> dict[str, Any] | None:
-    """Return what an instance asks of the user, if it is of one of the tools: a row need not name its own."""
+    """Return an instance's request to the user, or None; checks the tool, too, which a row of the list may omit."""
     instance = hook.get_instance(instance_id, project_id=level)
     request = rules.response_request(instance, user_id)
-    is_response_requested_from = any(
-        rules.is_response_requested_from(instance, tool_type=tool_type, tool_subtype=query.tool_subtype)
+    is_match = any(
+        rules.matches_filters(instance, tool_type=tool_type, tool_subtype=query.tool_subtype)
         for tool_type in query.tool_types
     )
-    return {**request, "project_id": level} if request is not None and is_response_requested_from else None
+    return {**request, "project_id": level} if request is not None and is_match else None
 
 
 async def _list_instances(caller: Caller, query: ResponseQuery, user_id: str) -> dict[str, tuple[str, str]]:
-    """List the instances that may wait for the user, each once, with its level and its row as text."""
+    """List the instances that may request the user's response, each once, with its level and its row as text."""
     found: dict[str, tuple[str, str]] = {}
     places: set[tuple[str, str]] = set()
     for project_id, tool_type in product(query.project_ids, query.tool_types):
@@ -320,7 +319,7 @@ async def _list_place(
             assignee_id=user_id,
             active=True,
             project_id=level,
-            keep_malformed_rows=True,  # which concern only themselves
+            keep_malformed_rows=True,  # so that they do not hide the others
         )
     )
     is_empty = True
@@ -343,10 +342,11 @@ def _level(project_id: str | None, tool_type: str, hook: ProcoreHook) -> str:
 
 class ResponseRequestsScope(PollScope):
     """
-    Polls the requests for a response of one user, for all that wait for the same ones.
+    Poll the requests for one user's response, for all sensors with the same query.
 
     :param conn_id: Id of the Airflow connection.
-    :param company_id: Company, or None for the connection's.
+    :param company_id: Company, or None for the company of the connection.
+    :param query: The user, tools and projects.
     """
 
     def __init__(self, conn_id: str, company_id: str | None, query: ResponseQuery):
@@ -358,7 +358,7 @@ class ResponseRequestsScope(PollScope):
     @property
     def key(self) -> tuple[Hashable, ...]:
         query = self._query
-        where = (query.project_ids, query.tool_types, query.tool_subtype, query.user_id)
+        where = (query.project_ids, query.tool_types, query.tool_subtype, query.user)
         return ("procore", self.conn_id, self._company_id, "response_requests", *where)
 
     @property
@@ -372,7 +372,7 @@ class ResponseRequestsScope(PollScope):
         self._found = await self._found.read(reader, self._query, again=True)
         for subscriber in subscribers:
             try:
-                with documented_form():  # what one wait fails at concerns only itself
+                with documented_form():  # an error of one wait must not affect the others
                     outcome = subscriber.outcome_of(self._found)
             except WorkflowsError as error:
                 outcome = error

@@ -1,4 +1,4 @@
-"""What polls read of Procore's Legacy Workflows: the instances of a company that are waited for."""
+"""The scope of waits for Procore Legacy Workflows instances, which one list of a company's instances serves."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 class LegacyInstancesScope(ListPollScope):
     """
-    Polls the instances of one company.
+    Poll the instances of one company for all waits for them.
 
     :param conn_id: Id of the Airflow connection.
-    :param company_id: Company, or None for the connection's.
+    :param company_id: Company, or None for the company of the connection.
     """
 
     page_size = 2000

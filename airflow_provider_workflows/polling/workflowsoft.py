@@ -1,4 +1,8 @@
-"""What polls read of Workflowsoft: the open instances of an integration step, where reading leaves them there."""
+"""
+The scope of waits for a Workflowsoft integration step, where polling leaves instances in place.
+
+All waits for a step share one poll; leases assign each new instance to one of them.
+"""
 
 from __future__ import annotations
 
@@ -19,19 +23,19 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.polling.poll import Reader
     from airflow_provider_workflows.rules.poll_journal import Instance
 
-# Of each server in this process: the leases outlive the polls, for an instance is open for longer than a task waits.
+# By server. The leases outlive the polls, because an instance stays open after the task that waited for it.
 _leases: dict[str, Leases] = {}
 
 
 class DestructivePoll(Exception):
-    """Raised where the connection says by now that reading takes instances out, which a trigger must not do."""
+    """Raised in a triggerer when polling would remove instances (``consumed_on_read``); only a worker may do that."""
 
 
 class IntegrationStepScope(PollScope):
     """
-    Polls one integration step, and delivers each new instance to one wait.
+    Poll one integration step, and deliver each new instance to one wait.
 
-    :param wait: One of the waits: it finds and polls the step for all.
+    :param wait: One of the waits, with which the hook is opened.
     """
 
     max_stretch = 1.2
@@ -54,26 +58,26 @@ class IntegrationStepScope(PollScope):
         return hook
 
     def first_delay(self, interval: float) -> float:
-        # A poke on the worker came just before.
+        # The worker has poked just before.
         return max(polls.MIN_FIRST_DELAY_SECONDS, interval * random.uniform(1.0, self.max_stretch))
 
     async def read(self, reader: Reader, subscribers: Sequence[Any]) -> None:
         if not await reader.call(lambda hook: hook.lists_until_completed):
             reader.deliver_all((wait, DestructivePoll()) for wait in subscribers)
             return
-        # One whose step was looked up knows that a 404 means that nothing is new.
-        step = next((wait for wait in subscribers if wait.diagram_id is not None), subscribers[0])
-        await reader.call(step.locate)
+        # Preferably one whose step was looked up: it reads a 404 as "nothing new".
+        leader = next((wait for wait in subscribers if wait.diagram_id is not None), subscribers[0])
+        await reader.call(leader.locate)
         for wait in subscribers:
-            wait.diagram_id, wait.step_id, wait.step = step.diagram_id, step.step_id, step.step
-        if step.scope().key != self.key:  # it was polled by titles; there may be waits that know the id
+            wait.diagram_id, wait.step_id, wait.step = leader.diagram_id, leader.step_id, leader.step
+        if leader.scope().key != self.key:  # now that the id is known, all join the scope of that id
             reader.deliver_all((wait, MOVED) for wait in subscribers)
             return
         leases = _leases.setdefault(await reader.call(lambda hook: hook.client.base_url), Leases())
-        needed = leases.rows_needed(step.step_id, [_step_wait(wait) for wait in subscribers]) or 1
-        responses = await reader.call(partial(_drain, step, needed))
+        needed = leases.rows_needed(leader.step_id, [_step_wait(wait) for wait in subscribers]) or 1
+        responses = await reader.call(partial(_drain, leader, needed))
         waits = [wait for wait in subscribers if reader.has(wait)]
-        assigned = leases.assign(step.step_id, responses, [_step_wait(wait) for wait in waits])
+        assigned = leases.assign(leader.step_id, responses, [_step_wait(wait) for wait in waits])
         for wait, rows in zip(waits, assigned, strict=True):
             try:
                 with documented_form():
@@ -83,16 +87,16 @@ class IntegrationStepScope(PollScope):
             reader.deliver(wait, outcome)
 
 
-def _drain(step: Any, needed: int, hook: WorkflowsoftHook) -> list[list[Instance]]:
-    """Read until enough instances are there, and return the rows of each response."""
+def _drain(wait: Any, needed: int, hook: WorkflowsoftHook) -> list[list[Instance]]:
+    """Poll until enough instances were received, and return the rows of each response."""
     responses: list[list[Instance]] = []
 
     def poll() -> list[Instance]:
-        rows: list[Instance] = step.poll(hook)
+        rows: list[Instance] = wait.poll(hook)
         responses.append(rows)
         return rows
 
-    step.drain(poll, needed)
+    wait.drain(poll, needed)
     return responses
 
 
@@ -101,7 +105,7 @@ def _step_wait(wait: Any) -> StepWait:
 
 
 def _task_of(wait: Any) -> Hashable:
-    """Return what a task and its retries have in common."""
+    """Return an identifier of the task, which is the same in all its retries."""
     task = wait.task_instance
     if task is None:
         return id(wait)

@@ -1,1 +1,1 @@
-"""What an answer of the two products means: pure functions, no I/O and no Airflow."""
+"""The meaning of the responses of Procore and Workflowsoft: pure functions, without I/O and Airflow."""

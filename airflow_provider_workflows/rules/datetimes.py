@@ -1,4 +1,4 @@
-"""Times as the two products write them."""
+"""Read and write the times of Procore and Workflowsoft, which are ISO-8601 texts."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pendulum
 
 def parse_time(text: str | None) -> pendulum.DateTime | None:
     """
-    Read an ISO-8601 time; one without a zone is UTC, as the products document theirs.
+    Read an ISO-8601 time; without a zone it is UTC, as both vendors document.
 
-    :param text: The time as the API wrote it, or None.
+    :param text: The API's time, or None.
     :return: The time in UTC, or None for None and for text that is not a time.
     """
     if not text or not isinstance(text, str):
@@ -21,13 +21,18 @@ def parse_time(text: str | None) -> pendulum.DateTime | None:
     try:
         moment = pendulum.parse(text, tz="UTC")
         return moment.in_timezone("UTC") if isinstance(moment, pendulum.DateTime) else None
-    except (ValueError, TypeError, AttributeError, OverflowError):  # all are pendulum's words for no time
+    except (
+        ValueError,
+        TypeError,
+        AttributeError,
+        OverflowError,
+    ):  # pendulum raises any of these for text that is not a time
         return None
 
 
 def unix_time(text: Any) -> float | None:
-    """Return a time that the API wrote in seconds of unix time, or None for what is not a time."""
-    if isinstance(text, str) and len(text) == 20 and text[-1] == "Z":  # as it is documented: a hundred times as fast
+    """Return an API's time as unix time, or None for a value that is not a time."""
+    if isinstance(text, str) and len(text) == 20 and text[-1] == "Z":  # the documented format: a hundred times faster
         try:
             return datetime.fromisoformat(f"{text[:-1]}+00:00").timestamp()
         except ValueError:
@@ -37,15 +42,15 @@ def unix_time(text: Any) -> float | None:
 
 
 def has_zone(text: str) -> bool:
-    """Tell whether an ISO-8601 time says its zone."""
+    """Return whether an ISO-8601 time has a zone."""
     return re.search(r"\d[T ].*(Z|[+-]\d\d:?\d\d)$", text.strip(), re.IGNORECASE) is not None
 
 
 def seconds_of(moment: pendulum.DateTime | None) -> float:
-    """Return a sort key, oldest first; what has no time comes before everything."""
+    """Return a sort key, the oldest first; None sorts before every time."""
     return moment.timestamp() if moment else float("-inf")
 
 
 def time_text(moment: datetime) -> str:
-    """Write a time for the log, in UTC and to the second, as the products write theirs."""
+    """Format a time for the log, in UTC and to the second."""
     return moment.astimezone(timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ")

@@ -1,8 +1,8 @@
 """
-Which wait on an integration step of Workflowsoft gets which instance, where polling leaves the instances there.
+Assign the instances of an integration step of Workflowsoft to waits, if polls do not consume instances.
 
-A poll lists an instance until it is completed, and that can be days after a task took it. So the instance is leased to
-that task: no other wait gets it for as long as Workflowsoft lists it as open.
+Such a poll lists an instance until it is completed, which can be days after a task took it. So the instance is leased
+to that task: no other wait gets it as long as Workflowsoft lists it as open.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from typing import NamedTuple, TypeAlias
 
 from airflow_provider_workflows.rules.poll_journal import Instance
 
-MAX_LEASES_PER_STEP = 5000  # of instances that no poll lists any more, while none reads the whole list
+MAX_LEASES_PER_STEP = 5000  # of instances that polls no longer list, while no poll reads the whole list
 
-_Leases: TypeAlias = "dict[str | None, Hashable]"  # the task of each leased instance, longest unseen first
+_Leases: TypeAlias = "dict[str | None, Hashable]"  # the task of each leased instance, the least recently listed first
 
 
 class StepWait(NamedTuple):
     """
     Describe one wait on a step.
 
-    :param task: What identifies the task; the same for all tries of it.
-    :param max_instances: How many instances it takes.
+    :param task: Identity of the task, equal for all its tries.
+    :param max_instances: Maximum number of instances that the wait takes.
     """
 
     task: Hashable
@@ -35,28 +35,28 @@ class Leases:
     """
     Assign each open instance of a step to the waits of one task only.
 
-    Steps are told apart by their ids, so a wait that names its step by titles shares the leases with one that has the
-    id. All methods are quick and do no I/O; call them for one step from one thread at a time.
+    Steps are identified by their ids, so a wait that names its step by titles shares the leases with a wait that has
+    the id. All methods are fast and do no I/O; call them for one step from one thread at a time.
     """
 
     def __init__(self) -> None:
         self._steps: dict[str, _Leases] = {}
 
     def rows_needed(self, step_id: str, waits: Collection[StepWait]) -> int:
-        """Return how many different rows a poll must read before more of them can serve no wait."""
+        """Return the number of different rows that a poll must read to serve all waits; more rows are not needed."""
         leased = Counter(self._steps.get(step_id, {}).values())
-        desired: Counter[Hashable] = Counter()
+        needed: Counter[Hashable] = Counter()
         for wait in waits:
-            desired[wait.task] = max(desired[wait.task], wait.max_instances)
-        return leased.total() + (desired - leased).total()
+            needed[wait.task] = max(needed[wait.task], wait.max_instances)
+        return leased.total() + (needed - leased).total()
 
     def assign(
         self, step_id: str, responses: Sequence[Sequence[Instance]], waits: Sequence[StepWait]
     ) -> list[list[Instance]]:
         """
-        Return the rows that each wait gets: those its task has had before, then such as no task has.
+        Return the rows of each wait: first those already leased to its task, then those not leased to any task.
 
-        :param step_id: The step's id, also where the waits name it by titles.
+        :param step_id: The step's id, even if the waits name it by titles.
         :param responses: The rows of each response of one poll, in order; a poll can send several requests.
         :param waits: All waits on the step, the longest waiting first.
         """
@@ -79,14 +79,14 @@ class Leases:
         return assigned
 
     def release(self, step_id: str, task: Hashable, instances: Collection[Instance]) -> None:
-        """Take back what was assigned to a wait that left before it got it."""
+        """Release instances that were assigned to a wait that ended before it received them."""
         leased = self._steps.get(step_id, {})
         for row in instances:
             if leased.get(row["integration_instance_id"]) == task:
                 del leased[row["integration_instance_id"]]
 
     def _still_open(self, step_id: str, listed: Collection[str | None], *, is_whole: bool) -> _Leases:
-        """Return the leases of a step without those of instances that are open no longer, those not listed first."""
+        """Return the leases of instances that are still open, those of instances not listed now first."""
         leased = self._steps.get(step_id, {})
         hidden = [] if is_whole else [item for item in leased.items() if item[0] not in listed]
         seen = [item for item in leased.items() if item[0] in listed]
@@ -95,10 +95,10 @@ class Leases:
 
 def _is_whole(responses: Sequence[Sequence[Instance]]) -> bool:
     """
-    Tell whether a poll has read all open instances, so that one it does not list is open no longer.
+    Return whether a poll has read all open instances, so that an instance it does not list is no longer open.
 
-    It has if there is none, or if the server lists several in one response and a further response brought none that is
-    new. One that shows a single instance at a time hides the others behind it.
+    It has if there are no instances, or if the server lists several in one response and a further response contained no
+    new one. A server that returns a single instance at a time hides the others.
     """
     if not any(responses):
         return bool(responses)

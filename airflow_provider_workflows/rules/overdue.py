@@ -1,4 +1,4 @@
-"""Who holds a workflow, since when, and when that has been too long."""
+"""Pending steps of a workflow: their assignees, and the time from which a step is overdue."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from typing import Any
 
 from airflow_provider_workflows.rules.datetimes import parse_time
 
-DAY = 24 * 3600.0
+DAY_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True)
 class PendingStep:
     """
-    The step that a workflow stands at, and who has to act there.
+    Describe the current step of a workflow and its pending assignees.
 
-    :param step_occurrence_id: What tells this visit of the step from all others.
-    :param step: Its name.
-    :param since: When it began, as the API wrote it.
-    :param due: When it is due, as the API wrote it, or None.
-    :param assignees: Logins, names or ids.
-    :param is_overdue: The product itself says that it is overdue.
+    :param step_occurrence_id: Identity of this occurrence of the step.
+    :param step: Name of the step.
+    :param since: Start of the occurrence, as the API's own text.
+    :param due: Due date, as the API's own text, or None.
+    :param assignees: Logins, names or ids of the pending assignees.
+    :param is_overdue: Whether the API reports the step as overdue.
     """
 
     step_occurrence_id: str
@@ -33,14 +33,14 @@ class PendingStep:
     is_overdue: bool = False
 
     def describe(self) -> str:
-        """Say it in words that follow the name of the step."""
-        words = [] if self.since is None else [f"since {self.since}"]
-        words += [f"held by {', '.join(self.assignees)}"] if self.assignees else []
-        words += [] if self.due is None else [f"{'overdue since' if self.is_overdue else 'due'} {self.due}"]
-        return ", ".join(words)
+        """Return a description that follows the name of the step in a sentence."""
+        parts = [] if self.since is None else [f"since {self.since}"]
+        parts += [f"pending with {', '.join(self.assignees)}"] if self.assignees else []
+        parts += [] if self.due is None else [f"{'overdue since' if self.is_overdue else 'due'} {self.due}"]
+        return ", ".join(parts)
 
     def waiting_for(self) -> str:
-        """Say in a line for the log who has to act at which step, the assignees first."""
+        """Return a log line that names the pending assignees and the step."""
         assignees = ", ".join(self.assignees) or "an unknown assignee"
         since = "" if self.since is None else f" since {self.since}"
         due = "" if self.due is None else f", {'overdue since' if self.is_overdue else 'due'} {self.due}"
@@ -50,9 +50,14 @@ class PendingStep:
 @dataclass(frozen=True)
 class OverdueStep:
     """
-    A step that is held for too long from some moment on, for a trigger's arguments and its event.
+    Describe a step that is overdue from a point in time on, for a trigger's arguments and its event.
 
-    :param at: That moment, in unix time.
+    :param step_occurrence_id: Identity of the step occurrence.
+    :param step: Name of the step.
+    :param since: Start of the occurrence, as the API's own text.
+    :param due: Due date, as the API's own text, or None.
+    :param reason: Why the step counts as overdue.
+    :param at: Unix time from which it is overdue.
     """
 
     step_occurrence_id: str
@@ -68,17 +73,17 @@ class OverdueStep:
 
 def overdue_step_of(pending_step: PendingStep | None, after: float | None) -> OverdueStep | None:
     """
-    Return from when on a step is held for too long, or None where nothing tells that.
+    Return the overdue step for a pending step, or None if the time from which it is overdue is unknown.
 
-    :param pending_step: The step, and who holds it.
-    :param after: Seconds that it may be held; None: until the product's own due date.
+    :param pending_step: The pending step.
+    :param after: Seconds that it may be pending; None: until its due date.
     """
     if pending_step is None:
         return None
     if after is not None:
         started = parse_time(pending_step.since)
         at = None if started is None else started.timestamp() + after
-        reason = f"held for more than {timedelta(seconds=after)}"
+        reason = f"pending for more than {timedelta(seconds=after)}"
     else:
         at = 0.0 if pending_step.is_overdue else _end_of(pending_step.due)
         reason = "overdue"
@@ -93,5 +98,5 @@ def _end_of(due: Any) -> float | None:
     moment = parse_time(due)
     if moment is None:
         return None
-    is_day = re.fullmatch(r"\d{4}-\d\d-\d\d", due.strip())  # which lasts until its end
-    return moment.timestamp() + (DAY if is_day else 0.0)
+    is_day = re.fullmatch(r"\d{4}-\d\d-\d\d", due.strip())  # due at the end of the day
+    return moment.timestamp() + (DAY_SECONDS if is_day else 0.0)

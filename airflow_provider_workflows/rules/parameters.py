@@ -1,4 +1,4 @@
-"""Checks of parameters that several operators and sensors make, after templates are rendered."""
+"""Checks of rendered parameters that operators and sensors share, so that bad input fails before a call is sent."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from typing import Any
 from airflow_provider_workflows.exceptions import ConfigurationError
 
 NOT_AN_ID = re.compile(r"\d+\.\d*|\d+(\.\d+)?[eE][+-]?\d+")  # as a table with gaps writes ids, for example
-LABELS = ("activity", "after", "diagram", "role", "step")  # annotated as ids, but names as well
+LABELS = ("activity", "after", "diagram", "option", "role", "step")  # annotated as ids, but names are allowed
 TEXT, ID, TEXTS, ROW = "text", "id", "several", "row"
-# Text that people write; "None" in one of these is an empty template, and not what they meant to say.
-PROSE = ("comment", "comments", "message", "description", "reason")
+# Free text; "None" in one of these is an empty rendering of a template, not an intended text.
+FREE_TEXT = ("comment", "comments", "message", "description", "reason")
 
 
 def check_rendered(operator: Any) -> None:
     """
-    Make the parameters of an operator or sensor that hold text hold text, whatever their templates were rendered to.
+    Convert the rendered text parameters of an operator or sensor to text.
 
-    With ``render_template_as_native_obj`` a template becomes a number, a list or a time. A whole number is taken as
-    text, for it is an id or a label; of what else there is nobody knows how it was written, so it is rejected. Which
-    parameters hold text is read from the annotations of the constructors.
+    With ``render_template_as_native_obj``, Airflow renders a template to a number, a list or a time. A whole number is
+    converted to text, because it is an id or a label. Any other value is rejected, because its original text is
+    unknown. The annotations of the constructors define which parameters are text.
 
-    :raises ConfigurationError: a value that is no text; the message names the parameter.
+    :raises ConfigurationError: a value cannot be converted; the message names the parameter.
     """
     for name, kind in text_parameters(type(operator)).items():  # type: ignore[arg-type]  # a class can be hashed
         value = getattr(operator, name, None)
@@ -33,8 +33,8 @@ def check_rendered(operator: Any) -> None:
             continue
         is_id = kind != TEXT and name not in LABELS
         if kind == TEXTS and isinstance(value, (list, tuple, set, frozenset)):
-            # What is empty there is the operator's to reject.
-            text: Any = [one if one is None else as_text(name, one, is_id=is_id) for one in value]
+            # The operator rejects empty elements.
+            text: Any = [item if item is None else as_text(name, item, is_id=is_id) for item in value]
         else:
             text = as_text(name, value, is_id=is_id)
         if text != value:
@@ -47,26 +47,27 @@ def as_text(name: str, value: Any, *, is_id: bool = False) -> str:
     """
     Return a parameter's value as text.
 
-    :param is_id: Reject a text with a fraction such as "5001.0", too.
-    :raises ConfigurationError: it is neither text nor a whole number, or no id; the message names the parameter.
+    :param is_id: Also reject text that is a number with a fraction, such as "5001.0".
+    :raises ConfigurationError: the value is neither text nor a whole number, or not an id; the message names the
+        parameter.
     """
     if type(value) is int:
         return str(value)
     if not isinstance(value, str):
-        shown = type(value).__name__ if name in PROSE else f"{type(value).__name__} {str(value)[:100]!r}"
+        shown = type(value).__name__ if name in FREE_TEXT else f"{type(value).__name__} {str(value)[:100]!r}"
         raise ConfigurationError(
-            f"{name} must be text or a whole number; got {shown}. Where templates are rendered as native objects, add "
-            "a filter that makes it text, such as '| string'."
+            f"{name} must be text or a whole number; got {shown}. If templates are rendered as native objects, add a "
+            "filter that converts it to text, such as '| string'."
         )
     if is_id and NOT_AN_ID.fullmatch(value.strip()):
         raise ConfigurationError(f"{name} must be an id, a whole number; got {value!r}.")
-    if name in PROSE and value.strip() == "None":
-        raise ConfigurationError(f"{name} is the text 'None': its template was rendered empty. Give no {name} instead.")
+    if name in FREE_TEXT and value.strip() == "None":
+        raise ConfigurationError(f"{name} is the text 'None': its template was rendered empty. Omit {name} instead.")
     return value
 
 
 def seconds(value: timedelta | float) -> Any:
-    """Return a duration in seconds; what is none is returned as it is, for :func:`check_seconds`."""
+    """Return a duration in seconds; any other value is returned unchanged, for :func:`check_seconds`."""
     return value.total_seconds() if isinstance(value, timedelta) else value
 
 
@@ -79,7 +80,7 @@ def check_seconds(name: str, value: Any) -> None:
 
 @cache
 def text_parameters(cls: type) -> Mapping[str, str]:
-    """Return the parameters of a class that are annotated as text, and whether they are ids, or may be several."""
+    """Return the parameters of a class that are annotated as text, with their kind: text, id, several, or row."""
     found: dict[str, str | None] = {}
     for base in cls.__mro__:
         if not base.__module__.startswith("airflow_provider_workflows."):
@@ -93,19 +94,19 @@ def _kind(annotation: str) -> str | None:
     several = re.sub(r"(Sequence|Collection)\[[\w |]+\]", "SEVERAL", annotation)
     kinds = {kind.strip() for kind in re.sub(r"Mapping\[[\w, ]+\]", "ROW", several).split("|")} - {"None"}
     if "str" not in kinds or not kinds <= {"str", "int", "SEVERAL", "ROW"} or annotation.startswith("int"):
-        return None  # the last is a number
+        return None  # an annotation that starts with int is a number
     if "SEVERAL" in kinds:
         return TEXTS
     return ROW if "ROW" in kinds else ID if "int" in kinds else TEXT
 
 
 def require_exactly_one(**given: Any) -> None:
-    """Require exactly one of the named parameters; absence is None, and an empty rendering is a mistake."""
+    """Require exactly one of the named parameters; None means absent, and an empty rendering is an error."""
     names = ", ".join(given)
     present = [name for name, value in given.items() if value is not None]
     if len(present) != 1:
-        problem = "none of them was" if not present else f"{' and '.join(present)} were"
-        raise ConfigurationError(f"Give exactly one of {names}; {problem} given.")
+        problem = "none" if not present else " and ".join(present)
+        raise ConfigurationError(f"Give exactly one of {names}; got {problem}.")
     check_required(**{name: given[name] for name in present})
 
 
@@ -113,29 +114,29 @@ def check_required(**given: Any) -> None:
     """Require every named parameter to have a value."""
     for name, value in given.items():
         if value is None or str(value).strip() in ("", "None"):
-            raise ConfigurationError(f"{name} is missing or was rendered empty.")
+            raise ConfigurationError(f"{name} is missing or was rendered empty. Give it a value.")
         if isinstance(value, (bool, float)):
             as_text(name, value)
 
 
 def check_given(operator: object, *names: str) -> None:
-    """Require every named attribute that is not None to have a value: an empty rendering is a mistake."""
+    """Require every named attribute that is not None to have a value: an empty rendering is an error."""
     for name in names:
         if getattr(operator, name) is not None:
             check_required(**{name: getattr(operator, name)})
 
 
 def check_choice(name: str, value: str, allowed: Sequence[str]) -> None:
-    """Require a parameter to be one of the allowed words."""
+    """Require a parameter to be one of the allowed values."""
     if value not in allowed:
         raise ConfigurationError(f"{name} must be one of {', '.join(allowed)}; got {value!r}.")
 
 
 def str_id(value: str | int | None) -> str | None:
-    """Return an id as text, as ids are everywhere in this package."""
+    """Return an id as text, the type of ids everywhere in this package."""
     return None if value is None else str(value).strip()
 
 
 def as_list(value: Any) -> list[Any]:
-    """Return a parameter that may be one value or several as a list."""
+    """Return a parameter that is one value or several values as a list."""
     return list(value) if isinstance(value, (list, tuple, set, frozenset)) else [value]

@@ -1,4 +1,4 @@
-"""When a wait believes that it was rejected: not after one poll, for a gateway or a restart can cause that."""
+"""When rejected polls fail a wait: not after a single one, which a gateway or a restart of the server can cause."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ DEFAULT_PATIENCE_SECONDS = 600.0
 @dataclass(frozen=True)
 class Rejections:
     """
-    The consecutive polls of one wait that were rejected, whatever the kind of each rejection.
+    Count the consecutive rejected polls of one wait, across all kinds of rejections.
 
     :param since: Unix time of the first of them.
-    :param polls: How many there were.
+    :param polls: Number of rejected polls.
     """
 
     since: float
@@ -26,7 +26,7 @@ class Rejections:
 
     @classmethod
     def following(cls, before: Rejections | None, now: float) -> Rejections:
-        """Count one more rejected poll; a clock that was set back starts the stretch of time again."""
+        """Count one more rejected poll; if the clock was set back, the time starts again."""
         if before is None:
             return cls(now, 1)
         return cls(min(before.since, now), before.polls + 1)
@@ -39,16 +39,16 @@ class Rejections:
         return asdict(self)
 
     def are_final(self, now: float, patience_seconds: float) -> bool:
-        """Tell whether the wait fails: enough polls over enough wall-clock time were rejected."""
+        """Return whether the wait fails: enough polls over enough wall-clock time were rejected."""
         return self.polls >= MIN_REJECTED_POLLS and now - self.since >= patience_seconds
 
 
 def fails_first_poke(error: WorkflowsError) -> bool:
     """
-    Tell whether an error fails a wait at the first poke of its first try, where the DAG's author is still looking.
+    Return whether an error fails a wait at the first poke of its first try, while the DAG's author is still watching.
 
-    That is a wrong parameter or a missing connection, and what the API itself says of one: a 404 or a 422 in the API's
-    own format. Everything else can come from something between us and the API, and be over a minute later.
+    These are a wrong parameter or a missing connection, and a 404 or 422 in the API's own format. Every other error can
+    come from a server between Airflow and the API, and be over a minute later.
     """
     if isinstance(error, ConfigurationError):
         return True

@@ -1,4 +1,4 @@
-"""Answers that have not the form that is documented."""
+"""Checks of payloads, and the conversion of Python errors that an undocumented response format causes."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from airflow_provider_workflows.exceptions import UnexpectedResponse, WorkflowsE
 
 @contextmanager
 def documented_form() -> Iterator[None]:
-    """Make a :class:`UnexpectedResponse` of what Python raises where an answer has a form that nobody documents."""
+    """Raise :class:`UnexpectedResponse` for the errors that Python raises if a response has an undocumented format."""
     try:
         yield
     except WorkflowsError:  # a ConfigurationError is a ValueError, too
         raise
     except (ArithmeticError, AttributeError, LookupError, RecursionError, TypeError, ValueError) as malformed:
         raise UnexpectedResponse(
-            f"An answer has an undocumented form ({type(malformed).__name__}: {malformed})"
+            f"A response has an undocumented format ({type(malformed).__name__}: {malformed})"
         ) from malformed
 
 
 def is_id(value: Any) -> bool:
-    """Tell whether a value is an id, a number or a text; a bool is an int in Python, and 2.0 is nobody's id."""
+    """Return whether a value is an id: an int (a bool is an int in Python, but not an id) or non-empty text."""
     return type(value) is int or (isinstance(value, str) and value.strip() != "")

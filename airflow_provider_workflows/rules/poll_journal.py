@@ -1,8 +1,8 @@
 """
-What the polls of one integration step of Workflowsoft have received, for the next process that polls it.
+The journal of the polls of one integration step of Workflowsoft, for the next process that polls the step.
 
-Where reading takes instances out, a response that no process remembers is a lost instance. So whoever polls (a sensor,
-or the watcher of an asset) stores a journal before each poll and right after it.
+If polls consume instances, an instance is lost with a response that is not stored. So every poller (a sensor, or the
+watcher of an asset) stores a journal before each poll and right after it.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ MAX_STRETCHES = 20
 @dataclass(frozen=True)
 class PollJournal:
     """
-    Remember the polls of one step; each method returns the journal to store next.
+    Record the polls of one step; each method returns the journal to store next.
 
-    :param place: Where the last poll asked: ``{diagram_id, step_id, step}``.
-    :param polling_since: ISO-8601 time at which a poll started whose end is not known; None between polls.
-    :param poller: Which process started it, where one journal can have several.
-    :param received: The process instance of each integration instance that was received, in order.
-    :param possibly_lost: The stretches of time in which a response was lost, and perhaps an instance with it.
-    :param response_since_loss: Whether a whole response came after the last loss.
-    :param delivered: Whether the task has returned what was received, and may have to return it again.
-    :param failures: How many consecutive polls failed in the server.
+    :param place: The step of the last poll: ``{diagram_id, step_id, step}``.
+    :param polling_since: ISO-8601 time at which a poll started whose end is not recorded; None between polls.
+    :param poller: The process that started it, if one journal can have several pollers.
+    :param received: The process instance of each received integration instance, in order.
+    :param possibly_lost: The periods in which a response was lost, possibly with an instance.
+    :param response_since_loss: Whether a complete response was received after the last loss.
+    :param delivered: Whether the task has returned the received instances, and may have to return them again.
+    :param failures: Number of consecutive polls that failed in the server.
     """
 
     place: Mapping[str, str | None] = field(default_factory=lambda: dict.fromkeys(("diagram_id", "step_id", "step")))
@@ -50,7 +50,7 @@ class PollJournal:
         return cls(**{**stored, **known})
 
     def to_dict(self) -> dict[str, Any]:
-        """Return it as JSON primitives: 500 instances with GUIDs fit into the 64 KB of one value in Airflow's store."""
+        """Return JSON primitives; 500 instances with GUIDs fit into one 64 KB value of Airflow's state store."""
         lists = {"received": [list(ids) for ids in self.received.items()], "possibly_lost": list(self.possibly_lost)}
         return {**asdict(self), **lists}
 
@@ -68,7 +68,7 @@ class PollJournal:
         """
         Return the journal to store after a poll that lost nothing.
 
-        :param instances: What it received; None if it was rejected or not sent, so there was no response.
+        :param instances: The received instances; None if the poll was rejected or not sent.
         """
         return replace(
             self,
@@ -80,12 +80,12 @@ class PollJournal:
 
     def poll_lost(self, now: datetime, instances: Sequence[Instance] = (), failures: int = 0) -> PollJournal:
         """
-        Return the journal to store after a poll whose whole response will never come.
+        Return the journal to store after a poll whose response was lost, at least in part.
 
-        Losses with no response in between are one stretch, so an outage of hours stays small.
+        Losses without a response in between become one period, so the journal stays small in an outage of hours.
 
-        :param instances: What was received nevertheless.
-        :param failures: How many consecutive polls failed in the server.
+        :param instances: The instances that were received nevertheless.
+        :param failures: Number of consecutive polls that failed in the server.
         """
         stretches = list(self.possibly_lost)
         since = self.polling_since or _text(now)
@@ -101,7 +101,7 @@ class PollJournal:
         )
 
     def forget(self, instance_ids: Collection[str | None], stretches: Sequence[Stretch]) -> PollJournal:
-        """Return the journal without what was delivered for good."""
+        """Return the journal without instances and losses that were finally delivered."""
         received = {instance: process for instance, process in self.received.items() if instance not in instance_ids}
         lost = tuple(stretch for stretch in self.possibly_lost if stretch not in stretches)
         return replace(self, received=received, possibly_lost=lost, delivered=False)

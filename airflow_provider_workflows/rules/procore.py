@@ -1,4 +1,4 @@
-"""What the answers of Procore's Workflows v2 API mean."""
+"""The meaning of the responses of Procore's Workflows v2 API: states, steps, responses and recorded decisions."""
 
 from __future__ import annotations
 
@@ -20,9 +20,7 @@ from airflow_provider_workflows.rules.wait_result import WaitResult, evaluate
 
 ENDED_STATES = timeline.ENDED_STATES
 STATES = timeline.STATES
-ENDED_OPERATIONS = frozenset({"done", "partial_done", "failed", "cancelled"})
-OPERATION_STATES = frozenset({"created", "in_progress"}) | ENDED_OPERATIONS
-COMPANY_LEVEL = "company"  # given as project_id, it leaves the connection's project out
+COMPANY_LEVEL = "company"  # as project_id, it overrides the connection's project
 ATTACHMENT_KINDS = (
     "prostore_file_ids",
     "drawing_revision_ids",
@@ -50,40 +48,40 @@ Json = Mapping[str, Any]
 @documented_form()
 def describe_instance(history: Json | Timeline, *, instance_id: str, item_id: str | None) -> dict[str, Any]:
     """
-    Say where an instance stands.
+    Return the state of an instance.
 
-    Older versions of the API give the list of events only; what the newer ones say beside it is then derived.
+    Older versions of the API return the list of events only; the other values are then derived from the events.
 
-    :param history: ``data`` of "Show Workflow Instance History", or what :func:`timeline_of` made of it.
-    :param instance_id: The instance's id.
-    :param item_id: The id of the item the instance belongs to, if known.
+    :param history: ``data`` of "Show Workflow Instance History", or its timeline from :func:`timeline_of`.
+    :param instance_id: Id of the instance.
+    :param item_id: Id of the item that the instance belongs to, if known.
     :return: ``{instance_id, item_id, state, step, item_status, decision, last_response, started_at, ended_at,
-        blocked_reason, ambiguous}``. ``state`` is one of :data:`STATES`, ``ended`` where nothing says how, or a word
-        this package does not know yet. ``decision`` is that of the response step that was over last, as
-        :meth:`Timeline.decision_at` returns it, or None; ``last_response`` is ``{option, type, comment, by, at}``
-        or None. ``ambiguous`` names those of ``step`` and ``item_status`` that the history does not tell, for it
-        does not show in which order things happened; they are None then. Times are the API's own strings.
+        blocked_reason, ambiguous}``. ``state`` is one of :data:`STATES`, ``ended`` if the history does not show how the
+        instance ended, or a state that this package does not know. ``decision`` is that of the response step that ended
+        last, as :meth:`Timeline.decision_at` returns it, or None; ``last_response`` is ``{option, type, comment, by,
+        at}`` or None. ``ambiguous`` names those of ``step`` and ``item_status`` that are None because the history does
+        not show the order of events. Times are the API's own strings.
     """
-    happened = timeline_of(history)
-    steps = {str(step.details.get("name")): step.details.get("name") for step in _current(happened)}
-    found = {"step": list(steps.values()), "item_status": happened.item_statuses()}
+    history_timeline = timeline_of(history)
+    steps = {str(step.details.get("name")): step.details.get("name") for step in _current(history_timeline)}
+    found = {"step": list(steps.values()), "item_status": history_timeline.item_statuses()}
     return {
         "instance_id": instance_id,
         "item_id": item_id,
-        "state": happened.state,
+        "state": history_timeline.state,
         **{name: values[0] if len(values) == 1 else None for name, values in found.items()},
-        "decision": happened.last_decision(),
-        "last_response": happened.last_response(),
-        "started_at": happened.started_at,
-        "ended_at": happened.ended_at,
-        "blocked_reason": happened.history.get("blocked_reason"),
+        "decision": history_timeline.last_decision(),
+        "last_response": history_timeline.last_response(),
+        "started_at": history_timeline.started_at,
+        "ended_at": history_timeline.ended_at,
+        "blocked_reason": history_timeline.history.get("blocked_reason"),
         "ambiguous": [name for name, values in found.items() if len(values) > 1],
     }
 
 
-def _current(happened: Timeline) -> list[Event]:
-    is_over = has_ended({"ended_at": happened.ended_at, "state": happened.state})
-    return [] if is_over else happened.current_steps("ResponseStep", "Action", "EndStep")
+def _current(history: Timeline) -> list[Event]:
+    is_over = has_ended({"ended_at": history.ended_at, "state": history.state})
+    return [] if is_over else history.current_steps("ResponseStep", "Action", "EndStep")
 
 
 @documented_form()
@@ -97,17 +95,17 @@ def evaluate_instance(
     awaited: Collection[str] = (),
 ) -> WaitResult | None:
     """
-    Decide whether the wait for an instance is over.
+    Return the result of the wait for an instance, or None to continue waiting.
 
-    An instance that ended in a state nobody named would never change again, so that fails the wait.
+    An instance that ended in any other state never changes again, so it fails the wait.
 
-    :param instance: What :func:`describe_instance` returned.
+    :param instance: The result of :func:`describe_instance`.
     :param until: States that end the wait with success.
-    :param fail_on: States that fail it.
-    :param skip_on: States that skip it.
-    :param occurrence: The visit of a step that was waited for, as :func:`find_occurrence` returned it, or None.
-    :param awaited: In words, what else than states was waited for.
-    :return: The verdict, its result being the instance with ``occurrence``; or None to go on waiting.
+    :param fail_on: States that fail the wait.
+    :param skip_on: States that skip the task.
+    :param occurrence: The awaited step occurrence, as :func:`find_occurrence` returned it, or None.
+    :param awaited: Descriptions of other awaited events, for the reason.
+    :return: The wait result with the instance and ``occurrence``; or None.
     """
     state = instance["state"]
     where = f"Procore workflow instance {instance['instance_id']} is {state}"
@@ -116,16 +114,16 @@ def evaluate_instance(
     if action is not None:
         return WaitResult(action, result, where)
     if occurrence is not None:
-        return WaitResult("succeed", result, f"{where} and {_stated_occurrence(occurrence)}")
+        return WaitResult("succeed", result, f"{where} and {_describe_occurrence(occurrence)}")
     if has_ended(instance):
-        if set(until) >= ENDED_STATES:  # so it does not matter in which of them it has
-            return WaitResult("succeed", result, f"{where}; nothing says how it ended")
-        return WaitResult("fail", result, f"{where}: it has ended without reaching {_listed([*until, *awaited])}")
+        if set(until) >= ENDED_STATES:  # any end is a success
+            return WaitResult("succeed", result, f"{where}; its history does not show how it ended")
+        return WaitResult("fail", result, f"{where}: it ended without reaching {_listed([*until, *awaited])}")
     return None
 
 
 def created_by(instance: Json) -> str | None:
-    """Return the id of the user who started an instance, or None where it does not say."""
+    """Return the id of the user who started an instance, or None if the instance does not show it."""
     by = instance.get("created_by")
     return _id(by) if isinstance(by, Mapping) else None
 
@@ -137,23 +135,23 @@ def terminated_by(history: Json) -> str | None:
 
 
 def is_blocked(history: Json) -> bool:
-    """Tell whether an instance is blocked; histories of the older API do not say."""
+    """Return whether an instance is blocked; histories of older API versions do not show it."""
     status = history.get("status")
-    is_said = isinstance(status, str) and status.strip().casefold() == "blocked"
-    return is_said or (is_given(history.get("blocked_reason")) and not has_ended(history))
+    has_status = isinstance(status, str) and status.strip().casefold() == "blocked"
+    return has_status or (is_given(history.get("blocked_reason")) and not has_ended(history))
 
 
-def _stated_occurrence(occurrence: Json) -> str:
+def _describe_occurrence(occurrence: Json) -> str:
     decision = occurrence.get("decision")
     if decision is None:
         return f"step {occurrence['step']!r} was reached at {occurrence['started_at']}"
-    return f"step {occurrence['step']!r} was {stated_decision(decision)}"
+    return f"step {occurrence['step']!r} was {describe_decision(decision)}"
 
 
-def stated_decision(decision: Json) -> str:
-    """Say a decision in words that follow the name of its step and "was"."""
+def describe_decision(decision: Json) -> str:
+    """Return a description of a decision that follows the name of its step and "was"."""
     if decision["option"] is None and decision["type"] is None:
-        return f"decided, but it is not known how: {decision['problem']}"
+        return f"decided, but the decision is unknown: {decision['problem']}"
     how = "overridden to" if decision["source"] == "override" else "decided"
     by = "" if decision["by"] is None else f" by {decision['by']}"
     return f"{how} {decision['option'] or decision['type']!r}{by} at {decision['at']}"
@@ -164,51 +162,51 @@ def find_occurrence(
     history: Json | Timeline, step: str, *, answered: bool = False, after: str | None = None
 ) -> dict[str, Any] | None:
     """
-    Return the first visit of a step, of those that began after an action.
+    Return the first occurrence of a step, optionally the first one that started after an action.
 
-    :param history: ``data`` of "Show Workflow Instance History", or what :func:`timeline_of` made of it.
+    :param history: ``data`` of "Show Workflow Instance History", or its timeline from :func:`timeline_of`.
     :param step: Name of the step, in any case, or its uuid.
-    :param answered: Only a visit that is over with a decision, be it a response or an override.
-    :param after: A step occurrence, or an ISO-8601 time: only visits that began later count; or None.
+    :param answered: Only an occurrence that ended with a decision, by a response or an override.
+    :param after: A step occurrence id or an ISO-8601 time: only later occurrences count; or None.
     :return: ``{step, step_occurrence_id, started_at, ended_at, decision, response: {option, type, comment, by,
-        at}}``, ``decision`` as :meth:`Timeline.decision_at` returns it, the response being the last one that was
-        given at the visit and may be hidden from this user; or None.
-    :raises AmbiguousOrder: the history does not show which of two visits was earlier, and it matters.
+        at}}`` or None. ``decision`` is as :meth:`Timeline.decision_at` returns it; ``response`` is the last one of the
+        occurrence, and may be hidden from the connection's user.
+    :raises AmbiguousOrder: the history does not show which of several occurrences was the first.
     """
-    happened = timeline_of(history)
-    fitting = []
-    for event in happened.steps():
+    history_timeline = timeline_of(history)
+    matching = []
+    for event in history_timeline.steps():
         names = (str(event.details.get("name")).casefold(), str(event.details.get("uuid")).casefold())
-        if step.casefold() not in names or (answered and happened.decision_at(event) is None):
+        if step.casefold() not in names or (answered and history_timeline.decision_at(event) is None):
             continue
-        fitting.append(event)
-    occurrences = _later(happened, fitting, after)
+        matching.append(event)
+    occurrences = _later(history_timeline, matching, after)
     if not occurrences:
         return None
     first = occurrences[0]
     if any(other.rank == first.rank for other in occurrences[1:]):
-        raise AmbiguousOrder(f"The history does not show which of the visits of step {step!r} came first")
+        raise AmbiguousOrder(f"The history does not show which occurrence of step {step!r} was the first")
     return {
         "step": first.details.get("name"),
         "step_occurrence_id": _id(first.details),
         "started_at": first.started,
         "ended_at": first.ended,
-        "decision": happened.decision_at(first),
-        "response": happened.last_response([first]),
+        "decision": history_timeline.decision_at(first),
+        "response": history_timeline.last_response([first]),
     }
 
 
-def _later(happened: Timeline, occurrences: list[Event], after: str | None) -> list[Event]:
-    """Return those of some visits that began after an action."""
+def _later(history: Timeline, occurrences: list[Event], after: str | None) -> list[Event]:
+    """Return those of some occurrences that started after an action."""
     if after is None:
         return occurrences
-    marks = [step for step in happened.steps() if _id(step.details) == after]
+    marks = [step for step in history.steps() if _id(step.details) == after]
     if marks:
         if any(occurrence.rank == marks[0].rank and occurrence is not marks[0] for occurrence in occurrences):
-            raise AmbiguousOrder(f"The history does not show what began after step occurrence {after}")
+            raise AmbiguousOrder(f"The history does not show which steps started after step occurrence {after}")
         return [occurrence for occurrence in occurrences if occurrence.rank > marks[0].rank]
-    moment = None if after.isdecimal() else parse_time(after)  # "2026" is no year, but an id
-    # A step occurrence that the history does not show (yet) has no later ones.
+    moment = None if after.isdecimal() else parse_time(after)  # "2026" is an id, not a year
+    # A step occurrence that the history does not show (yet) is not followed by others.
     return (
         []
         if moment is None
@@ -218,35 +216,35 @@ def _later(happened: Timeline, occurrences: list[Event], after: str | None) -> l
 
 def timeline_of(history: Json | Timeline) -> Timeline:
     """
-    Return what the events of a history say, in the order of time.
+    Return the timeline of a history, its events in chronological order.
 
-    Ordering them takes most of the time of a poll, so a caller with several questions asks once and passes it on.
+    Sorting the events takes most of the time of a poll, so callers with several questions build it once.
 
-    :raises UnexpectedResponse: the events are not a list or the status is not text; reading either as absent
-        would wait forever.
+    :raises UnexpectedResponse: the events are not a list or the status is not text; a wait that ignored them would
+        never end.
     """
     if isinstance(history, Timeline):
         return history
     events_of(history)
     if not isinstance(status := history.get("status"), (str, type(None))):
-        raise UnexpectedResponse(f"The status of a history is no text but {type(status).__name__}")
+        raise UnexpectedResponse(f"The status of a history must be text; got {type(status).__name__}")
     return Timeline(history)
 
 
 def events_of(history: Json) -> list[Json]:
     """
-    Return the events of a history that have the form of an event, in the order in which the API lists them.
+    Return the well-formed events of a history, in the order of the API.
 
-    :raises UnexpectedResponse: the events are no list at all; to take that for none would be to wait for ever.
+    :raises UnexpectedResponse: the events are not a list; a wait that ignored them would never end.
     """
     events = history.get("history")
     if events is not None and not isinstance(events, list):
-        raise UnexpectedResponse(f"The events of a history are no list but {type(events).__name__}")
+        raise UnexpectedResponse(f"The events of a history must be a list; got {type(events).__name__}")
     return _rows(events)
 
 
 def same_tool(one: Any, other: Any) -> bool:
-    """Tell whether two names are those of one tool: its type and its class differ in signs and case only."""
+    """Return whether two names mean the same tool: its type and its class differ in punctuation and case only."""
     return bool(one == other or _letters(one) == _letters(other))
 
 
@@ -254,7 +252,7 @@ def _letters(tool_type: Any) -> str:
     return "".join(letter for letter in str(tool_type).casefold() if letter.isalnum())
 
 
-def is_response_requested_from(
+def matches_filters(
     row: Json,
     *,
     tool_type: str | None = None,
@@ -263,15 +261,15 @@ def is_response_requested_from(
     active: bool | None = None,
 ) -> bool:
     """
-    Tell whether an instance can be one that was asked for; a server may ignore the filters of a list.
+    Return whether an instance matches the filters of a list, because a server can ignore them.
 
-    :param row: A row of a list, or an instance; what it does not carry is taken for right.
-    :param active: Whether it must run (True) or must have ended (False).
+    :param row: A row of a list, or an instance; a value that it does not have counts as matching.
+    :param active: True if it must be active, False if it must have ended.
     """
     if tool_type is not None and row.get("tool_type") and not same_tool(row["tool_type"], tool_type):
         return False
-    desired = {"tool_subtype": tool_subtype, "item_id": item_id}
-    if any(value is not None and str(row.get(name) or value) != value for name, value in desired.items()):
+    filters = {"tool_subtype": tool_subtype, "item_id": item_id}
+    if any(value is not None and str(row.get(name) or value) != value for name, value in filters.items()):
         return False
     return active is None or "ended_at" not in row or has_ended(row) is not active
 
@@ -283,19 +281,19 @@ def _details(event: Json) -> Json:
 
 def _seconds(time: Any) -> float:
     if time is not None and not isinstance(time, str):
-        raise UnexpectedResponse(f"A time is no text but {type(time).__name__}")
+        raise UnexpectedResponse(f"A time must be text; got {type(time).__name__}")
     return timeline.seconds(time)
 
 
 @documented_form()
 def active_instance(instances: Iterable[Json]) -> str | None:
-    """Return the id of the instance that runs, or None."""
+    """Return the id of the active instance, or None."""
     return next((str(instance["id"]) for instance in instances if not has_ended(instance)), None)
 
 
 @documented_form()
 def newest_instance(instances: Iterable[Json]) -> str:
-    """Return the id of the instance that runs, else of the one that was started last."""
+    """Return the id of the active instance, else of the one that was started last."""
     newest = max(instances, key=_age)
     return str(newest["id"])
 
@@ -308,9 +306,9 @@ def _age(instance: Json) -> tuple[bool, float, int, str]:
 
 @documented_form()
 def pending_step_of(history: Json | Timeline) -> PendingStep | None:
-    """Return the step that an instance stands at and who holds it, or None: it stands at none, or nothing shows it."""
-    happened = timeline_of(history)
-    steps = [step for step in _current(happened) if step.kind != "EndStep"]
+    """Return the current step of an instance with its pending assignees, or None if the history does not show one."""
+    history_timeline = timeline_of(history)
+    steps = [step for step in _current(history_timeline) if step.kind != "EndStep"]
     if len(steps) != 1:
         return None
     step, since = steps[0].details, steps[0].started
@@ -320,33 +318,33 @@ def pending_step_of(history: Json | Timeline) -> PendingStep | None:
         since=since,
         due=step.get("due_date"),
         assignees=_assignees(step),
-        is_overdue=happened.state == "overdue",
+        is_overdue=history_timeline.state == "overdue",
     )
 
 
 def _assignees(step: Json) -> tuple[str, ...]:
-    """Return the responders who have not answered, by login or name; where only groups are told, their ids."""
-    asked: dict[str, Json] = {}
+    """Return the responders without a response, by login or name; if the step shows only groups, the members' ids."""
+    assignees: dict[str, Json] = {}
     for field in ("responses", "additional_assignees", "individual_assignees"):
         for row in _rows(step.get(field)):
-            asked.setdefault(str(row.get("id")), row)
-    if not asked:
+            assignees.setdefault(str(row.get("id")), row)
+    if not assignees:
         groups = (group.get("login_ids") for group in _rows(step.get("responsible_groups")))
-        return tuple(dict.fromkeys(str(one) for ids in groups if isinstance(ids, list) for one in ids))
+        return tuple(dict.fromkeys(str(user_id) for ids in groups if isinstance(ids, list) for user_id in ids))
     commenters = timeline.commenters_of(step)
     return tuple(
         str(row.get("login") or row.get("name") or user_id)
-        for user_id, row in asked.items()
+        for user_id, row in assignees.items()
         if not row.get("responded_at") and not timeline.is_commenter(row) and user_id not in commenters
     )
 
 
-# --- a response: whose turn it is, what may be answered, what was answered ----------------------------------
+# --- a response: the pending assignees, the options, the recorded response ------------------------------------
 
 
 def response_request(instance: Json, user_id: str) -> dict[str, Any] | None:
     """
-    Return what an instance asks of a user now, or None when it does not wait for that user.
+    Return the request for a user's response, or None if the instance does not wait for that user.
 
     :param instance: ``data`` of "Show Workflow Instance".
     :param user_id: Login information id of the user.
@@ -370,12 +368,11 @@ def response_request(instance: Json, user_id: str) -> dict[str, Any] | None:
 
 def has_ended(record: Json) -> bool:
     """
-    Tell whether an instance has ended.
+    Return whether an instance has ended, by a non-empty ``ended_at`` or the status of its history.
 
-    Only an ``ended_at`` that is not empty says so, or the status of a history: an instance without a current step
-    may be between two steps.
+    An instance without a current step may be between two steps, so that does not count as ended.
 
-    :param record: The instance as shown or listed, its history, or what :func:`describe_instance` returned.
+    :param record: The instance as shown or listed, its history, or the result of :func:`describe_instance`.
     """
     return is_given(record.get("ended_at")) or any(
         isinstance(text := record.get(key), str) and text.strip().casefold() in ENDED_STATES
@@ -384,18 +381,18 @@ def has_ended(record: Json) -> bool:
 
 
 def is_between_steps(instance: Json) -> bool:
-    """Tell whether an instance, as shown, has neither ended nor a current step."""
+    """Return whether an instance, as shown, has no current step although it has not ended."""
     return not has_ended(instance) and current_step(instance) is None
 
 
 def current_step(instance: Json) -> Json | None:
-    """Return the step occurrence an instance stands at, or None: it has ended, or is between two steps."""
+    """Return the current step occurrence of an instance, or None if it has ended or is between two steps."""
     step = instance.get("current_step_occurrence")
     return step if isinstance(step, Mapping) and step.get("id") is not None and not has_ended(instance) else None
 
 
 def pending_assignees(step: Json) -> list[Json]:
-    """Return the assignees of a step occurrence who have not answered yet."""
+    """Return the assignees of a step occurrence who have not responded yet."""
     return [
         occurrence["assignee"]
         for occurrence in _rows(step.get("response_occurrences"))
@@ -404,7 +401,7 @@ def pending_assignees(step: Json) -> list[Json]:
 
 
 def is_pending(step: Json, user_id: str) -> bool:
-    """Tell whether a step occurrence waits for the response of a user."""
+    """Return whether a step occurrence waits for the response of a user."""
     return any(_id(assignee) == user_id for assignee in pending_assignees(step))
 
 
@@ -417,52 +414,63 @@ def response_options(step: Json) -> list[dict[str, Any]]:
 
 
 def choose_option(
-    options: list[dict[str, Any]],
-    *,
-    name: str | None = None,
-    option_id: str | None = None,
-    option_type: str | None = None,
+    options: list[dict[str, Any]], *, option: str | None = None, option_type: str | None = None
 ) -> dict[str, Any]:
     """
-    Return the one response option that is meant.
+    Return the one response option that is requested.
 
     :param options: What :func:`response_options` returned.
-    :param name: Its label, in any case.
-    :param option_id: Its id.
-    :param option_type: Its type, such as ``approve``.
-    :raises ConfigurationError: none or several fit; the message lists the candidates.
+    :param option: Its label, in any case, or its id; a label wins over an id.
+    :param option_type: Its type, such as ``approve``; instead of ``option``.
+    :return: ``{id, name, type, matched_by, others}``: ``matched_by`` is ``label``, ``id`` or ``type``, ``others`` are
+        the other options.
+    :raises ConfigurationError: none or several match; the message lists the candidates.
     """
-    fitting = [
-        option for option in options if option_fits(option, name=name, option_id=option_id, option_type=option_type)
-    ]
-    if len(fitting) == 1:
-        return fitting[0]
-    desired_group = name or option_id or option_type
-    problem = "is ambiguous" if fitting else "does not exist"
-    candidates = ", ".join(f"{o['name']!r} (id {o['id']}, type {o['type']})" for o in fitting or options) or "none"
-    raise ConfigurationError(f"Response option {desired_group!r} {problem} at this step. Options: {candidates}.")
+    matched_by, matching = matching_options(options, option=option, option_type=option_type)
+    if len(matching) == 1:
+        others = [other for other in options if other is not matching[0]]
+        return {**matching[0], "matched_by": matched_by, "others": others}
+    problem = f"is the {matched_by} of several options of" if matching else "matches no option of"
+    candidates = ", ".join(f"{o['name']!r} (id {o['id']}, type {o['type']})" for o in matching or options) or "none"
+    raise ConfigurationError(
+        f"{'option' if option_type is None else 'option_type'} {option or option_type!r} {problem} this step. "
+        f"{'Give the id of one of them' if matching else 'Options'}: {candidates}."
+    )
 
 
-def option_fits(
-    option: Json, *, name: str | None = None, option_id: str | None = None, option_type: str | None = None
-) -> bool:
-    """Tell whether an option is the one that is meant."""
-    if option_id is not None:
-        return str(option.get("id")) == option_id
-    if name is not None:
-        return _word(option.get("name")) == _word(name)
-    return option_type is not None and _word(option.get("type")) == _word(option_type)
+def matching_options(
+    options: Collection[Json], *, option: str | None = None, option_type: str | None = None
+) -> tuple[str | None, list[Json]]:
+    """Return what the request matched, ``label``, ``id`` or ``type``, and the options that it matched by that."""
+    matches = [(matched_by(each, option=option, option_type=option_type), each) for each in options]
+    for kind in ("label", "id", "type"):
+        if found := [each for match, each in matches if match == kind]:
+            return kind, found
+    return None, []
+
+
+def matched_by(response: Json, *, option: str | None = None, option_type: str | None = None) -> str | None:
+    """
+    Return by what an option, or a recorded response, is the requested one: ``label``, ``id`` or ``type``; or None.
+
+    :param response: ``{id, name, type}`` of an option, or a response with ``response_id``, too.
+    """
+    if option is None:
+        return "type" if option_type is not None and _word(response.get("type")) == _word(option_type) else None
+    if _word(response.get("name")) == _word(option):
+        return "label"
+    return "id" if option.strip() in (_id(response), str_id(response.get("response_id"))) else None
 
 
 def is_recorded_option(recorded: Json, chosen: Json) -> bool | None:
     """
-    Tell whether a recorded response is an option that was chosen; None where the record does not tell.
+    Return whether a recorded response is the chosen option, or None if the record does not show it.
 
-    Of a step that is over Procore shows a label, which need not be the option's own ("Approved" for "Approve"), and
-    the option's type.
+    For a past step Procore shows the option's type and a label, which can differ from the option's own label
+    ("Approved" for "Approve").
 
-    :param recorded: What :func:`recorded_response` or :func:`recorded_in_history` returned.
-    :param chosen: ``{id, name, type, others}``, the option with the other options of its step.
+    :param recorded: The result of :func:`recorded_response` or :func:`recorded_in_history`.
+    :param chosen: ``{id, name, type, others}``: the option with the other options of its step.
     """
     if recorded.get("id") is not None and chosen.get("id") is not None:
         return str(recorded["id"]) == str(chosen["id"])
@@ -475,36 +483,36 @@ def is_recorded_option(recorded: Json, chosen: Json) -> bool | None:
         return None if has_label_of_another else True
     if has_label_of_another:
         return False
-    # A label that no option of the step has: then only the type can tell, where no other option has it.
+    # No option of the step has the label: then the type decides, if no other option has it.
     is_only_one = "others" in chosen and not others
     return True if kind and _word(chosen.get("type")) and is_only_one else None
 
 
-def is_recorded_response(
-    recorded: Json, *, name: str | None = None, option_id: str | None = None, option_type: str | None = None
-) -> bool | None:
+def is_recorded_response(recorded: Json, *, option: str | None = None, option_type: str | None = None) -> bool | None:
     """
-    Tell whether a recorded response is the one that is meant, from its record alone; None where that does not tell.
+    Decide from its record alone whether a recorded response is the requested one; None where that is not shown.
 
     :param recorded: As for :func:`is_recorded_option`.
-    :param name: As for :func:`choose_option`; likewise the others.
+    :param option: As for :func:`choose_option`; likewise ``option_type``.
     """
-    if option_id is not None:
-        if recorded.get("id") is not None:
-            return str(recorded["id"]) == option_id
-        return True if recorded.get("response_id") == option_id else None
-    if name is not None:
-        # Another label may be another option, or the same one as the history words it.
-        return True if _word(recorded.get("name")) == _word(name) else None
-    return _word(recorded.get("type")) == _word(option_type) if _word(recorded.get("type")) else None
+    if option is None:
+        return _word(recorded.get("type")) == _word(option_type) if _word(recorded.get("type")) else None
+    match = matched_by(recorded, option=option)
+    listed, _ = matching_options(_rows(recorded.get("options")), option=option)
+    if match == "label":
+        return True
+    # Another label may be another option, or the same one as the history words it.
+    if listed == "label" or (match is None and (listed is None or recorded.get("id") is None)):
+        return None
+    return match == "id"
 
 
 @documented_form()
 def recorded_response(instance: Json, step_occurrence_id: str, user_id: str) -> dict[str, Any] | None:
     """
-    Return a user's response at the step occurrence where the instance stands now.
+    Return a user's response to a step occurrence if that is the current one, or None.
 
-    :return: ``{step, id, name, type, comment, at}``, with the id, name and type of the chosen option; or None.
+    :return: ``{step, id, name, type, comment, at}`` with the id, label and type of the chosen option; or None.
     """
     step = current_step(instance)
     if step is None or _id(step) != step_occurrence_id:
@@ -526,10 +534,10 @@ def recorded_response(instance: Json, step_occurrence_id: str, user_id: str) -> 
 @documented_form()
 def recorded_in_history(history: Json, step_occurrence_id: str, user_id: str) -> dict[str, Any] | None:
     """
-    Return a user's response at a step occurrence that may be over, from the instance's history.
+    Return a user's response to a current or past step occurrence, from the instance's history.
 
-    :return: As :func:`recorded_response`, and ``response_id``; the option's id is known only where the event lists the
-        options, and only one of them has the label.
+    :return: As :func:`recorded_response`, with ``response_id`` and the ``options`` that the event lists; the option's
+        id is known only where one of these, and no other, has the label.
     """
     for event in events_of(history):
         step = _details(event)
@@ -538,15 +546,17 @@ def recorded_in_history(history: Json, step_occurrence_id: str, user_id: str) ->
         for response in _rows(step.get("responses")):
             if response.get("responded_at") and _id(response) == user_id:
                 label, kind = response.get("response"), response.get("response_type")
+                options = response_options(step)
                 ids = [
                     option["id"]
-                    for option in response_options(step)
+                    for option in options
                     if _word(option["name"]) == _word(label) and _word(kind) in ("", _word(option["type"]))
                 ]
                 return {
                     "step": step.get("name"),
                     "id": ids[0] if len(ids) == 1 else None,
-                    "response_id": None if response.get("response_id") is None else str(response["response_id"]),
+                    "response_id": str_id(response.get("response_id")),
+                    "options": options,
                     "name": label,
                     "type": kind,
                     "comment": response.get("comment"),
@@ -556,7 +566,7 @@ def recorded_in_history(history: Json, step_occurrence_id: str, user_id: str) ->
 
 
 def assignee_ids(step: Json) -> set[str | None]:
-    """Return the ids of all assignees of a step occurrence, of its response step in the history, too."""
+    """Return the ids of all assignees of a step occurrence, as shown or in the history."""
     assignees = [occurrence.get("assignee") for occurrence in _rows(step.get("response_occurrences"))]
     named = ("individual_assignees", "additional_assignees", "responses")
     assignees += [row for name in named for row in _rows(step.get(name))]
@@ -570,79 +580,44 @@ def step_in_history(history: Json, step_occurrence_id: str) -> Json | None:
     return next((step for step in steps if _id(step) == step_occurrence_id), None)
 
 
-def people_ids(people: Iterable[Json], desired: Iterable[str]) -> tuple[dict[str, str], list[str]]:
+def people_ids(people: Iterable[Json], desired: Iterable[str]) -> tuple[dict[str, str], dict[str, str]]:
     """
-    Find people by their login, in any case, or by their id.
+    Find possible assignees by their login or e-mail address, in any case, or by their id.
 
     :param people: ``{id, login, ...}`` of each.
-    :param wanted: Logins and ids.
-    :return: The id of each that was found, and those that were not.
+    :param desired: Logins, e-mail addresses and ids.
+    :return: The id of each that was found, and why each of the others was not; where several people have a login, with
+        the candidates.
     """
-    ids: dict[str, str] = {}
+    ids: dict[str, dict[str, str]] = {}
     for person in people:
-        ids[str(person.get("id"))] = str(person.get("id"))
-        if person.get("login"):
-            ids[str(person["login"]).casefold()] = str(person.get("id"))
-    desired = list(dict.fromkeys(desired))
-    found = {one: ids[one.casefold()] for one in desired if one.casefold() in ids}
-    return found, [one for one in desired if one not in found]
-
-
-# --- an operation that Procore works on ---------------------------------------------------------------------
-
-
-def describe_operation(operation: Json) -> dict[str, Any]:
-    """
-    Say where an asynchronous operation stands.
-
-    :return: ``{operation_id, operation_type, status, started_at, completed_at, error, completed, failed}``, the
-        last two being numbers of items.
-    """
-    completed, failed = operation_items(operation)
-    error = operation.get("error")
-    return {
-        "operation_id": _id(operation),
-        "operation_type": operation.get("operation_type"),
-        "status": _operation_status(operation),
-        "started_at": operation.get("started_at"),
-        "completed_at": operation.get("completed_at"),
-        "error": error.get("message") if isinstance(error, Mapping) else error,
-        "completed": len(completed),
-        "failed": len(failed),
-    }
-
-
-def operation_items(operation: Json) -> tuple[list[Json], list[Json]]:
-    """Return the items that an operation has completed, and those that failed."""
-    result = operation.get("result")
-    lists = [result.get(name) for name in ("completed_items", "failed_items")] if isinstance(result, Mapping) else []
-    completed, failed = (_rows(one) for one in lists or (None, None))
-    return completed, failed
-
-
-@documented_form()
-def operation_ended(operation: Json) -> bool:
-    """Tell whether an operation is over; a word nobody knows counts as over when it has an end."""
-    status = _operation_status(operation)
-    return status in ENDED_OPERATIONS or (status not in OPERATION_STATES and bool(operation.get("completed_at")))
-
-
-@documented_form()
-def _operation_status(operation: Json) -> str | None:
-    """Return the status of an operation in small letters, in whichever case it came."""
-    status: str | None = operation.get("status")
-    return None if status is None else status.strip().lower()
+        person_id = str(person.get("id"))
+        for key in ("id", "login", "email_address", "email"):
+            if person.get(key):
+                described = f"{person.get('name') or person.get('login')} (id {person_id})"
+                ids.setdefault(str(person[key]).casefold(), {})[person_id] = described
+    found: dict[str, str] = {}
+    rejected: dict[str, str] = {}
+    for user in dict.fromkeys(desired):
+        candidates = ids.get(user.casefold(), {})
+        if len(candidates) == 1:
+            found[user] = next(iter(candidates))
+        elif candidates:
+            rejected[user] = f"is ambiguous: give the id of one of {', '.join(candidates.values())}"
+        else:
+            rejected[user] = "is not a possible assignee of the tool"
+    return found, rejected
 
 
 def idempotency_token(*parts: Any) -> str:
-    """Return a SHA-256 that is the same for the same action and for no other."""
+    """Return a SHA-256 hash that is equal for the same action and different for any other."""
     return hashlib.sha256(json.dumps(parts, separators=(",", ":")).encode()).hexdigest()
 
 
 def _word(value: Any) -> str:
-    """Return a word as it is compared: without the blanks around it, in any case."""
+    """Return a label for comparison: stripped and without case."""
     return "" if value is None else str(value).strip().casefold()
 
 
-def _listed(words: Collection[str]) -> str:
-    return " or ".join(sorted(words))
+def _listed(names: Collection[str]) -> str:
+    return " or ".join(sorted(names))

@@ -1,9 +1,9 @@
 """
-Which of the things that a poll of Procore's Workflows v2 API has found are new, for the watcher of an asset.
+Find the new facts in a poll of Procore's Workflows v2 API, for the watcher of an asset.
 
-What was emitted before is a mapping of plain texts, which an asset's state store keeps. Each text names the place that
-it is about, so that the order of a watcher's parameters does not matter, and what was emitted of a place is left as it
-is while the list of that place cannot be read.
+The emitted facts are a mapping of plain texts, stored in the asset's state store. Each text names its place, so the
+order of a watcher's parameters does not matter, and the entries of a place do not change while its list cannot be
+read.
 """
 
 from __future__ import annotations
@@ -18,33 +18,35 @@ from typing import Any
 Place = tuple[str, str]  # tool, and project or "company"
 Emitted = dict[str, Any]
 Fact = dict[str, Any]
-# What there may be 20,000 of are plain tuples and texts, which the garbage collector passes by: with objects it stops
-# the event loop for a third of a second.
-Listed = tuple[Place, "str | None"]  # an active instance: where it is listed, and its item
+# There may be 20,000 of these, so they are plain tuples and texts, which the garbage collector skips. Scanning that
+# many objects would block the event loop for a third of a second.
+Listed = tuple[Place, "str | None"]  # an active instance: the place where it is listed, and its item
 
 CHANGES = ("started", "changed", "ended", "gone")
 PARTS = ("state", "step", "item_status", "decision", "last_response", "ended_at")
 PART_LENGTH = 6  # characters of 6 bits
 CHAIN_LENGTH = 12
-MAX_GONE = 5000  # instances that are remembered so that they do not have an event id twice should they return
-# Instead of a digest, of what was listed and could not be read: it counts as emitted, or it does not.
+MAX_GONE = 5000  # instances that are stored so that no event id repeats if they return
+# Instead of the digest of an instance that was listed but could not be read: it counts as emitted, or not.
 UNREAD, NOT_EMITTED = "", "-"
-GONE = "~"  # before the hash of what was emitted of an instance that is gone; no hash contains it
-PLACE = "@"  # before a place whose instances were compared before; no id begins with it
+GONE = "~"  # before the hash of the emitted facts of an instance that is gone; no hash contains it
+PLACE = "@"  # before a place whose instances were compared before; no id starts with it
 SEPARATOR = "|"
 
 
-# --- somebody's response is requested -----------------------------------------------------------------------
+# --- a user's response is requested -------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Requested:
     """
-    What is asked of a user.
+    Hold the requests for a user's response that one poll has found.
 
-    :param places: Where a list could be read; nothing is known of the others.
+    :param company_id: Company of the instances.
+    :param user_id: The user.
+    :param places: Places whose list could be read; the state of all other places is unknown.
     :param requests: The requests by the id of their event, each with its place.
-    :param unread: Instances that were listed and could not be read, so that nobody knows what they ask.
+    :param unread: Instances that were listed but could not be read, so their requests are unknown.
     """
 
     company_id: str
@@ -55,41 +57,41 @@ class Requested:
 
 
 def request_event_id(instance_id: str, step_occurrence_id: Any, user_id: str) -> str:
-    """Return the id of the event that an instance begins to ask a user."""
+    """Return the id of the event that an instance starts to wait for a user's response."""
     return f"response_requested:{instance_id}:{step_occurrence_id}:{user_id}"
 
 
 def new_requests(emitted: Emitted, found: Requested, *, is_first: bool, limit: int) -> tuple[Emitted, list[Fact]]:
     """
-    Compare what is asked of a user with what was emitted before.
+    Compare the requests of a poll with those emitted before.
 
-    :param told: What was emitted before.
-    :param found: What a poll has found.
-    :param is_first: There is nothing to compare with; all that is asked counts as emitted.
-    :param limit: Facts that an event holds; the rest is left for the next poll.
-    :return: What counts as emitted from now on, and the new facts.
+    :param emitted: The requests emitted before.
+    :param found: The requests that the poll has found.
+    :param is_first: The first poll, without a previous one to compare with: all requests count as emitted.
+    :param limit: Maximum number of facts in an event; the next poll emits the rest.
+    :return: The requests that count as emitted from now on, and the new facts.
     """
     if is_first:
-        return {event_id: _asked(place) for event_id, (place, _) in found.requests.items()}, []
+        return {event_id: _entry_of_request(place) for event_id, (place, _) in found.requests.items()}, []
     new = [event_id for event_id in found.requests if event_id not in emitted][:limit]
     now: Emitted = {
-        event_id: _asked(place) for event_id, (place, _) in found.requests.items() if event_id in emitted
-    } | {event_id: _asked(found.requests[event_id][0]) for event_id in new}
+        event_id: _entry_of_request(place) for event_id, (place, _) in found.requests.items() if event_id in emitted
+    } | {event_id: _entry_of_request(found.requests[event_id][0]) for event_id in new}
     for event_id, before in emitted.items():
         if event_id in now:
             continue
-        asked_before, level, tool = before.split(SEPARATOR, 2)
+        was_pending, level, tool = before.split(SEPARATOR, 2)
         if (tool, level) not in found.places or event_id.split(":")[1] in found.unread:
             now[event_id] = before
-        elif asked_before == "1":
-            # Forgotten at the second poll: a list that is paged while it changes can leave one out.
-            now[event_id] = _asked((tool, level), is_asked=False)
+        elif was_pending == "1":
+            # Deleted at the second poll: a list that changes while it is paged can leave out a row.
+            now[event_id] = _entry_of_request((tool, level), is_pending=False)
     return now, [{"event_id": event_id, **found.requests[event_id][1]} for event_id in new]
 
 
-def _asked(place: Place, *, is_asked: bool = True) -> str:
+def _entry_of_request(place: Place, *, is_pending: bool = True) -> str:
     tool, level = place
-    return SEPARATOR.join(("1" if is_asked else "0", level, tool))
+    return SEPARATOR.join(("1" if is_pending else "0", level, tool))
 
 
 # --- an instance has changed --------------------------------------------------------------------------------
@@ -98,13 +100,15 @@ def _asked(place: Place, *, is_asked: bool = True) -> str:
 @dataclass(frozen=True)
 class Instances:
     """
-    What one poll knows of the instances of a scope.
+    Hold the instances that one poll has found.
 
-    :param places: Where the list of active instances could be read; nothing is known of the others.
-    :param active: All that are active in these places.
-    :param described: Where they stand, as :func:`described_instance` says it; not of each, always.
-    :param left: What has left the list of the active ones, as it ended; None where it is gone.
-    :param wanted: Takes what a watcher misses in ``active`` and in ``left``, to be read by the next poll.
+    :param company_id: Company of the instances.
+    :param places: Places whose list of active instances could be read; the state of all other places is unknown.
+    :param active: All active instances in these places.
+    :param described: Their state, as :func:`described_instance` returns it; may lack some of them.
+    :param left: Instances that left the list of active ones, as they ended; None for an instance that is gone.
+    :param desired: Instances that are in neither ``active`` nor ``left``; the watcher adds them, and the next poll
+        reads them.
     """
 
     company_id: str
@@ -117,9 +121,10 @@ class Instances:
 
 def described_instance(instance: Mapping[str, Any], *, is_active: bool) -> dict[str, Any]:
     """
-    Return an instance with ``is_active`` and ``parts``, a short hash of each of its :data:`PARTS`.
+    Return an instance with ``is_active`` and ``parts``, the short hashes of its :data:`PARTS`.
 
-    :param instance: What :func:`rules.procore.describe_instance` returned.
+    :param instance: The result of :func:`rules.procore.describe_instance`.
+    :param is_active: Whether it is in the list of active instances.
     """
     parts = "".join(short_hash(json.dumps(instance[name], sort_keys=True), PART_LENGTH) for name in PARTS)
     return {**instance, "is_active": is_active, "parts": parts}
@@ -135,18 +140,18 @@ def changed_instances(
     is_desired: Callable[[Fact], bool],
 ) -> tuple[Emitted, list[Fact]]:
     """
-    Compare where instances stand with what was emitted of them before.
+    Compare the state of instances with the state emitted before.
 
-    The instances that are active when a place is read for the first time count as emitted.
+    Instances that are active when a place is read for the first time count as emitted.
 
-    :param told: What was emitted before.
-    :param found: What a poll has found.
-    :param is_first: There is nothing to compare with.
-    :param limit: Facts that an event holds; the rest is left for the next poll.
-    :param is_stored: Tells whether what was emitted of an instance is in the asset's state store by now. What follows
-        on something that is not would have another event id if that were emitted again, so it is left for later.
-    :param is_desired: Tells whether a watcher emits a fact; one that it does not emit counts as emitted.
-    :return: What counts as emitted from now on, and the new facts.
+    :param emitted: The state emitted before.
+    :param found: The instances that a poll has found.
+    :param is_first: The first poll, without a previous one to compare with.
+    :param limit: Maximum number of facts in an event; the next poll emits the rest.
+    :param is_stored: Returns whether the emitted state of an instance is already in the asset's state store. Until then
+        a following fact waits, because its event id would differ if the earlier one were re-delivered.
+    :param is_desired: Returns whether the watcher emits a fact; a fact that it does not emit counts as emitted.
+    :return: The state that counts as emitted from now on, and the new facts.
     """
     new_places = {place for place in found.places if is_first or _marker(place) not in emitted}
     now: Emitted = {_marker(place): 1 for place in found.places}
@@ -159,7 +164,7 @@ def changed_instances(
     for instance_id, listed in found.active.items():
         before = emitted.get(instance_id)
         shown = found.described.get(instance_id)
-        # Nothing could be read of it yet, or it has ended since it was listed, which the next poll tells.
+        # It could not be read yet, or it has ended since it was listed, which the next poll emits.
         if shown is None or not shown["is_active"]:
             now[instance_id] = before or _entry(UNREAD if listed[0] in new_places else NOT_EMITTED, listed)
             continue
@@ -200,7 +205,7 @@ def changed_instances(
         if is_not_emitted:
             add(_fact("started", instance_id, instance_id, listed, shown or {}, []))
         change = "ended" if shown else "gone"
-        # The end may be read differently when it is emitted again: its id says what it follows on, and nothing else.
+        # The end may be read differently when it is re-delivered, so its id depends only on the facts before it.
         follows = short_hash(_chain(before) + change, CHAIN_LENGTH)
         _, changed = _next_digest(before, shown["parts"] if shown else "")
         add(_fact(change, f"{instance_id}:{follows}", instance_id, listed, shown or {}, changed if shown else []))
@@ -210,10 +215,9 @@ def changed_instances(
 
 
 def _without_surplus(emitted: Emitted) -> Emitted:
-    """Forget those of the instances that are gone for which there is no room; ids grow, so the oldest ones."""
-    gone = sorted(
-        (one for one, entry in emitted.items() if str(entry).startswith(GONE)), key=lambda one: (len(one), one)
-    )
+    """Delete the oldest instances that are gone, above the maximum number; ids grow, so the smallest is the oldest."""
+    gone_ids = (instance_id for instance_id, entry in emitted.items() if str(entry).startswith(GONE))
+    gone = sorted(gone_ids, key=lambda instance_id: (len(instance_id), instance_id))
     for instance_id in gone[: max(0, len(gone) - MAX_GONE)]:
         del emitted[instance_id]
     return emitted
@@ -233,7 +237,7 @@ def _fact(
         "tool_type": tool_type,
         **{name: shown.get(name) for name in ("state", "step", "item_status", "started_at", "ended_at")},
         "decision": shown.get("decision"),
-        # A comment can be long, and the event is logged.
+        # Without the comment, which can be long: Airflow logs the event.
         "last_response": response and {name: response[name] for name in ("option", "type", "by", "at")},
         "ambiguous": shown.get("ambiguous", []),
         "changed": changed,
@@ -246,7 +250,7 @@ def _marker(place: Place) -> str:
 
 
 def _entry(digest: str, listed: Listed) -> str:
-    """Return what is stored of an instance: its digest, and where to find it once it is not listed."""
+    """Return the stored entry of an instance: its digest, its place and its item."""
     (tool, level), item_id = listed
     return SEPARATOR.join((digest, level, tool, item_id or ""))
 
@@ -261,17 +265,17 @@ def _digest(entry: str) -> str:
 
 
 def _chain(entry: str | None) -> str:
-    """Return the hash of all that was emitted of an instance; at first the same for each."""
+    """Return the hash of all emitted states of an instance; initially equal for all instances."""
     return (_digest(entry)[-CHAIN_LENGTH:] if entry else "").rjust(CHAIN_LENGTH, NOT_EMITTED)
 
 
 def _next_digest(before: str | None, parts: str) -> tuple[str, list[str]]:
     """
-    Return the digest of an instance and which of its parts differ from the digest before.
+    Return the digest of an instance and the names of its parts that changed since the digest before.
 
-    A digest holds a short hash of each part and one of all that was emitted before, so that the same state has another
-    digest each time it comes round, and the same one when it is emitted again. The first one says nothing of the
-    state: the start of an instance that is emitted again is the same, whatever has happened in between.
+    A digest contains a short hash of each part and a hash of all states emitted before. So the same state has a new
+    digest each time the instance returns to it, but the same digest when it is re-delivered. The first chain hash does
+    not depend on the state, so the start of an instance that is re-delivered has the same id, even after changes.
     """
     chain = _chain(before)
     if before is not None and before.startswith(GONE):
@@ -285,5 +289,5 @@ def _next_digest(before: str | None, parts: str) -> tuple[str, list[str]]:
 
 
 def short_hash(text: str, length: int) -> str:
-    """Return so many characters of the hash of a text, 6 bits each."""
+    """Return the first characters of the hash of a text, 6 bits each."""
     return base64.urlsafe_b64encode(hashlib.sha256(text.encode()).digest()).decode()[:length]

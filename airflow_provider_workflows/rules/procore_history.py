@@ -1,4 +1,4 @@
-"""What the histories of Procore's workflows say, as rows of tables that keep their columns."""
+"""Convert the histories of Procore's workflows to rows of tables with fixed columns, for the audit exports."""
 
 from __future__ import annotations
 
@@ -156,10 +156,10 @@ LEGACY_ACTIVITIES: Columns = {
 }
 LEGACY_TABLES: Mapping[str, Columns] = {"instances": LEGACY_INSTANCES, "activities": LEGACY_ACTIVITIES}
 
-# Dates, too; but not "now", and not the intervals that ISO 8601 also has.
+# Times and dates, but not "now" and not the intervals of ISO 8601, which pendulum also accepts.
 TIME = re.compile(r"\d{4}-\d\d-\d\d([T ][\d:.]+ ?(Z|[+-]\d\d:?\d\d)?)?", re.IGNORECASE | re.ASCII)
 
-# Which of a step's columns come from which field of the event's details.
+# Columns of a step by the field of the event's details.
 STEP_TEXTS = {
     "step_occurrence_id": "id",
     "step_uuid": "uuid",
@@ -175,7 +175,7 @@ STEP_TEXTS = {
     "terminate_result": "terminate_result",
     "assignee_updates": "assignee_updates",
 }
-# Where each kind of event keeps its begin and its end.
+# Fields of the start and the end of each kind of event.
 EVENT_TIMES = {
     "WorkflowStarted": ("started_at", None),
     "WorkflowTerminated": (None, "terminated_at"),
@@ -186,15 +186,15 @@ EVENT_TIMES = {
 }
 
 
-# --- what has changed -------------------------------------------------------------------------------------
+# --- changed instances ------------------------------------------------------------------------------------
 
 
 def changed_since(value: Any) -> datetime | None:
     """
     Read the parameter ``changed_since``.
 
-    :param value: An ISO-8601 text or a datetime, both with their zone; None for everything.
-    :raises ConfigurationError: not a time, or one without a zone.
+    :param value: An ISO-8601 text or a datetime, both with their zone; None for all instances.
+    :raises ConfigurationError: the value is not a time, or has no zone.
     """
     if value is None:
         return None
@@ -213,12 +213,12 @@ def _zoned_time(text: str) -> datetime | None:
 
 def listed_instance(row: Json, since: datetime | None) -> Row:
     """
-    Return what an export keeps of a row of the list of instances.
+    Return the values that an export needs of a row of the list of instances.
 
-    An instance counts as changed when it is active, when one of its times is not before ``since``, or when none
-    can be read. Whether ``updated_at`` moves with every event is not documented, hence the active ones.
+    An instance counts as changed if it is active, if one of its times is not before ``since``, or if none of its times
+    can be read. Active instances always count, because it is not documented that every event changes ``updated_at``.
 
-    :return: ``{id, started_at, changed}``, and of a changed one the columns that only the list knows.
+    :return: ``{id, started_at, changed}``, and for a changed instance the columns that only the list has.
     """
     times = [moment for key in ("updated_at", "ended_at", "started_at", "created_at") if (moment := time(row.get(key)))]
     active = not is_given(row.get("ended_at"))
@@ -236,7 +236,7 @@ def listed_instance(row: Json, since: datetime | None) -> Row:
 
 
 def latest_of(*moments: datetime | None) -> datetime | None:
-    """Return the latest of the times that there are."""
+    """Return the latest of the times that are not None."""
     return max((moment for moment in moments if moment is not None), default=None)
 
 
@@ -244,29 +244,32 @@ def watermark(since: datetime | None, latest: datetime | None, started: datetime
     """
     Return the time to pass to the next export as ``changed_since``.
 
-    :param since: This export's own, or None.
-    :param latest: The largest time of a change that was seen, or None.
-    :param started: When this export began, by the server's clock; what changed later may have been missed.
-    :param overlap: How much earlier the next export starts, for changes that show late.
+    :param since: This export's ``changed_since``, or None.
+    :param latest: The latest time of a change in this export, or None.
+    :param started: Start of this export by the server's clock; it may have missed later changes.
+    :param overlap: How much earlier the next export starts, to include changes that the API shows late.
     """
     started = started.replace(microsecond=0)
     seen = None if latest is None else min(latest, started) - overlap
-    if since is not None and since > started:  # the clock it came from is ahead of the server's
+    if since is not None and since > started:  # it comes from a clock that is ahead of the server's
         since = started - overlap
     highest = latest_of(since, seen)
     return None if highest is None else iso(highest)
 
 
-# --- which instance a history is of -----------------------------------------------------------------------
+# --- the instance of a history ----------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class NamedHistory:
     """
-    A history, and the instance it is of.
+    Hold a history and the instance that it belongs to.
 
-    ``id_from`` says how the id is known: ``api`` names it, or it was found in the list by ``started_at`` or by
-    its place (``order``), or there is none and a key was ``derived`` from item and time.
+    :param instance_id: Id of the instance, or a derived key.
+    :param id_from: Source of the id: the ``api``, the list of instances by ``started_at`` or by its ``order``, or
+        ``derived`` from item and time if the id is unknown.
+    :param history: The history.
+    :param listed: The listed instance, as :func:`listed_instance` returned it, or None.
     """
 
     instance_id: str
@@ -277,12 +280,12 @@ class NamedHistory:
 
 def name_histories(histories: Any, listed: Iterable[Json], *, tool_type: str, item_id: str) -> list[NamedHistory]:
     """
-    Say of which instance each history of an item is.
+    Match each history of an item with its instance.
 
-    :param histories: The item's histories, the newest first; what is not a history is left out.
-    :param listed: What :func:`listed_instance` kept of the item's instances.
+    :param histories: The item's histories, the newest first; malformed ones are left out.
+    :param listed: The item's instances, as :func:`listed_instance` returned them.
     :param tool_type: Tool of the item.
-    :param item_id: The item.
+    :param item_id: Id of the item.
     """
     by_id = {row["id"]: row for row in sorted(listed, key=_list_age, reverse=True)}
     given = [h for h in histories if isinstance(h, Mapping)] if isinstance(histories, list) else []
@@ -300,7 +303,7 @@ def name_histories(histories: Any, listed: Iterable[Json], *, tool_type: str, it
             left.append((len(nameless) - place, history))
         else:
             named[same] = NamedHistory(same, "started_at", history, by_id.pop(same))
-    # By order only where the times do not speak against it.
+    # Match by order only if the times do not contradict it.
     in_order = len(left) == len(by_id) and not any(
         _started(history) and row["started_at"] for (_, history), row in zip(left, by_id.values(), strict=True)
     )
@@ -321,7 +324,9 @@ def _list_age(row: Json) -> tuple[float, int, str]:
 
 def _derived_key(history: Json, place: int, item: str, taken: Mapping[str, Any]) -> str:
     started = _started(history)
-    key = f"{item}@{iso(started)}" if started else f"{item}#{place}"  # places count from the oldest, so they stay
+    key = (
+        f"{item}@{iso(started)}" if started else f"{item}#{place}"
+    )  # places are counted from the oldest, so they do not change
     return key if key not in taken else f"{key}#{place}"
 
 
@@ -334,39 +339,39 @@ def _started(history: Json) -> datetime | None:
 
 def rows_of(named: NamedHistory, where: Json) -> dict[str, list[Row]]:
     """
-    Return the rows of one instance, by table; it never fails, whatever the history holds.
+    Return the rows of one instance, by table; never fails on a malformed history.
 
-    :param where: The columns that say where the instance lives: company, project, tool, item.
+    :param where: The columns of the instance's company, project, tool and item.
     :return: ``{"instances": [...], "steps": [...], "responses": [...]}`` with the columns of :data:`TABLES`.
     """
-    happened = Timeline(named.history)
+    timeline = Timeline(named.history)
     steps, responses = [], []
     keys: set[str] = set()
-    for index, event in enumerate(happened.events):
+    for index, event in enumerate(timeline.events):
         step = step_row(named.instance_id, index, event, keys)
-        steps.append(step | _decided(happened.decision_at(event)))
+        steps.append(step | _decided(timeline.decision_at(event)))
         responses += response_rows(step, event.details)
-    return {"instances": [instance_row(named, happened, where)], "steps": steps, "responses": responses}
+    return {"instances": [instance_row(named, timeline, where)], "steps": steps, "responses": responses}
 
 
-def instance_row(named: NamedHistory, happened: Timeline, where: Json) -> Row:
+def instance_row(named: NamedHistory, timeline: Timeline, where: Json) -> Row:
     """
     Return the row of an instance.
 
-    Older versions of the API give the events only; what the newer ones say beside them is then derived.
+    Older versions of the API return the events only; the other values are then derived from the events.
 
-    :param happened: The events of its history.
-    :param where: The columns that say where it lives.
+    :param timeline: The timeline of its history.
+    :param where: The columns of its company, project, tool and item.
     """
     history, listed = named.history, named.listed or {}
-    ended_at = time(happened.ended_at) or listed.get("ended_at")
-    started_at = time(happened.started_at) or listed.get("started_at")
-    state = happened.state
+    ended_at = time(timeline.ended_at) or listed.get("ended_at")
+    started_at = time(timeline.started_at) or listed.get("started_at")
+    state = timeline.state
     is_over = ended_at is not None or state in ENDED_STATES
-    current = [] if is_over else happened.current_steps("ResponseStep", "Action", "EndStep")
+    current = [] if is_over else timeline.current_steps("ResponseStep", "Action", "EndStep")
     found = {
         "current_step": list(dict.fromkeys(text(step.details.get("name")) for step in current)),
-        "item_status": [text(status) for status in happened.item_statuses()],
+        "item_status": [text(status) for status in timeline.item_statuses()],
     }
     ambiguous = [column for column, values in found.items() if len(values) > 1]
     return {
@@ -385,20 +390,20 @@ def instance_row(named: NamedHistory, happened: Timeline, where: Json) -> Row:
         "current_step_index": count(history.get("current_step_index")),
         "blocked_reason": text(history.get("blocked_reason")),
         "blocked_is_retriable": flag(history.get("blocked_is_retriable")),
-        **_decided(happened.last_decision()),
+        **_decided(timeline.last_decision()),
         "ambiguous": as_json(ambiguous),
     }
 
 
 def _decided(decision: Json | None) -> Row:
-    found: Json = {} if decision is None else decision
+    decided: Json = {} if decision is None else decision
     return {
-        "decided_option": text(found.get("option")),
-        "decided_type": text(found.get("type")),
-        "decided_by": text(found.get("by")),
-        "decided_at": time(found.get("at")),
-        "decided_from": text(found.get("source")),
-        "decided_problem": text(found.get("problem")),
+        "decided_option": text(decided.get("option")),
+        "decided_type": text(decided.get("type")),
+        "decided_by": text(decided.get("by")),
+        "decided_at": time(decided.get("at")),
+        "decided_from": text(decided.get("source")),
+        "decided_problem": text(decided.get("problem")),
     }
 
 
@@ -406,9 +411,9 @@ def step_row(instance_id: str, index: int, event: Event, taken: set[str]) -> Row
     """
     Return the row of one event of a history.
 
-    :param index: Place of the event in the order of time, from 0.
-    :param event: The event; kept whole in ``raw`` when it is of no known kind or form.
-    :param taken: Step keys of the events before it; this one's is added.
+    :param index: Chronological place of the event, from 0.
+    :param event: The event; stored completely in ``raw`` if its type or format is unknown.
+    :param taken: Step keys of the events before it; the key of this event is added.
     """
     details = event.details
     kind = text(event.given.get("type")) if isinstance(event.given, Mapping) else None
@@ -440,9 +445,9 @@ def step_row(instance_id: str, index: int, event: Event, taken: set[str]) -> Row
 
 def response_rows(step: Row, details: Json) -> list[Row]:
     """
-    Return a row for everybody who was asked at a step, whether they answered or not.
+    Return a row for each assignee of a step, with or without a response.
 
-    :param step: The step's row.
+    :param step: Row of the step.
     :param details: Details of the step's event.
     """
     responses = details.get("responses")
@@ -450,7 +455,7 @@ def response_rows(step: Row, details: Json) -> list[Row]:
     keys: set[str] = set()
     for index, response in enumerate(responses if isinstance(responses, list) else []):
         if not isinstance(response, Mapping):
-            continue  # the step's row holds the whole event
+            continue  # the step's row contains the whole event
         user_id, responded_at = text(response.get("id")), time(response.get("responded_at"))
         key = user_id if user_id is not None and user_id not in keys else f"#{index}"
         keys.add(key)
@@ -487,7 +492,7 @@ def _is_known(kind: str | None, event: Any, details: Json) -> bool:
 
 
 def legacy_instance_row(instance: Json, *, company_id: str) -> Row:
-    """Return the row of a legacy instance; it never fails, whatever the instance holds."""
+    """Return the row of a legacy instance; never fails on a malformed instance."""
     state, workflow, project = (
         found if isinstance(found := instance.get(key), Mapping) else {}
         for key in ("current_workflow_state", "workflow", "project")
@@ -516,7 +521,7 @@ def legacy_instance_row(instance: Json, *, company_id: str) -> Row:
 
 
 def legacy_activity_row(history: Json, *, instance_id: str) -> Row:
-    """Return the row of one performed activity of a legacy instance; it never fails, whatever the history holds."""
+    """Return the row of one performed activity of a legacy instance; never fails on a malformed history."""
     started_at, ended_at = time(history.get("bic_start")), time(history.get("bic_end"))
     return {
         "instance_id": instance_id,
@@ -542,7 +547,7 @@ def legacy_activity_row(history: Json, *, instance_id: str) -> Row:
 
 
 def legacy_has_changed(instance: Json, since: datetime | None) -> bool:
-    """Tell whether a listed legacy instance has entered its state since a time, or does not say when."""
+    """Return whether a listed legacy instance has entered its state since a time, or does not show the time."""
     entered = time(instance.get("current_state_set_at"))
     return since is None or entered is None or entered >= since
 
@@ -551,12 +556,12 @@ def legacy_has_changed(instance: Json, since: datetime | None) -> bool:
 
 
 def text(value: Any) -> str | None:
-    """Return a value as text: ids and words as they are, lists and objects as JSON."""
+    """Return a value as text: strings unchanged, any other value as JSON."""
     if value is None:
         return None
     if not isinstance(value, str):
         return as_json(value)
-    return value.encode("utf-8", "replace").decode()  # half a surrogate pair fits in no file
+    return value.encode("utf-8", "replace").decode()  # a file cannot store a lone surrogate
 
 
 def as_json(value: Any) -> str:
@@ -564,7 +569,7 @@ def as_json(value: Any) -> str:
 
 
 def time(value: Any) -> datetime | None:
-    """Return a time of the API in UTC, to the millisecond, or None when it cannot be read."""
+    """Return a time of the API in UTC, to the millisecond, or None if it cannot be read."""
     if not isinstance(value, str) or not TIME.fullmatch(value):
         return None
     moment = parse_time(value)
@@ -574,7 +579,7 @@ def time(value: Any) -> datetime | None:
 
 
 def iso(moment: datetime) -> str:
-    """Return a time as the exported files and XComs have it: ``2026-01-31T08:00:00.000Z``."""
+    """Return a time in the format of exported files and XComs: ``2026-01-31T08:00:00.000Z``."""
     return moment.astimezone(timezone.utc).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 

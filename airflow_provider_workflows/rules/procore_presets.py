@@ -1,4 +1,4 @@
-"""Who should be asked by Procore's workflow presets, and what has to change for it."""
+"""Plan and verify changes of the assignees in Procore's workflow presets, and match requests to replace an assignee."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from airflow_provider_workflows.rules.payload import is_id
 from airflow_provider_workflows.rules.procore import people_ids
 
 Json = Mapping[str, Any]
-UNFINISHED = ("failed", "unknown")  # statuses of a preset that a retry works on again
-# A day that is shown as a time is its midnight in some zone: up to 14 hours before it begins in UTC, or 12 after.
-BEGINS = (timedelta(hours=-14), timedelta(hours=12))
-# The last day may be shown by its end, as well.
-ENDS = (BEGINS[0], BEGINS[1] + timedelta(days=1))
+UNFINISHED = ("failed", "unknown")  # statuses of a preset that a retry continues with
+# A day can be shown as midnight in any zone: from 14 hours before it starts in UTC to 12 hours after.
+START_WINDOW = (timedelta(hours=-14), timedelta(hours=12))
+# A last day can also be shown as its end.
+END_WINDOW = (START_WINDOW[0], START_WINDOW[1] + timedelta(days=1))
 
 
 @dataclass
 class DesiredGroup:
     """
-    What the members of one responsible group should be.
+    Describe the desired members of one responsible group.
 
-    :param uuid: The group.
-    :param name: Its name.
-    :param ids: The members that are wished for and possible.
-    :param rejected: ``{who, reason}`` of those that are not.
-    :param reason: Why the group as a whole is left alone, or None.
+    :param name: Name of the group.
+    :param uuid: Uuid of the group.
+    :param ids: Login information ids of the desired members that are possible.
+    :param rejected: ``{who, reason}`` of the desired members that are not possible.
+    :param reason: Why the group as a whole is not changed, or None.
     """
 
     name: str
@@ -49,13 +49,13 @@ def desired_group_for(
     allow_empty: bool,
 ) -> DesiredGroup:
     """
-    Turn a group's desired members into ids, rejecting what must not be written.
+    Return the desired members of a group as ids, and reject changes that must not be written.
 
     :param group: Name of the group, in any case, or its uuid.
-    :param people: Logins and ids.
+    :param people: Logins and ids of the desired members.
     :param groups: ``{uuid, name, type}`` of each group of the template's version.
-    :param possible: Everybody who can be an assignee: ``{id, login, ...}``.
-    :param replace: Whether the group is to have these members and no others.
+    :param possible: All possible assignees: ``{id, login, ...}``.
+    :param replace: Whether to remove all other members.
     :param allow_empty: Whether a group may be left without members.
     """
     known = [g for g in groups if group.casefold() in (str(g.get("uuid")).casefold(), str(g.get("name")).casefold())]
@@ -66,20 +66,20 @@ def desired_group_for(
     (found,) = known
     desired_group = DesiredGroup(str(found.get("name")), str(found.get("uuid")))
     if not is_role_group(found):
-        desired_group.reason = f"it is no role group but of type {found.get('type')!r}"
+        desired_group.reason = f"its type is {found.get('type')!r}, but only role groups can be changed"
         return desired_group
-    ids, unknown = people_ids(possible, people)
+    ids, rejected = people_ids(possible, people)
     desired_group.ids = list(dict.fromkeys(ids.values()))
-    desired_group.rejected = [{"who": who, "reason": "is not a possible assignee of the tool"} for who in unknown]
+    desired_group.rejected = [{"who": who, "reason": reason} for who, reason in rejected.items()]
     if replace and desired_group.rejected:
-        desired_group.reason = "it is left alone, for not all who should be in it are possible"
+        desired_group.reason = "not changed, because some desired members are not possible assignees"
     elif replace and not desired_group.ids and not allow_empty:
-        desired_group.reason = "it would be left without members; set allow_empty if that is meant"
+        desired_group.reason = "it would have no members; set allow_empty=True to allow that"
     return desired_group
 
 
 def is_role_group(group: Json) -> bool:
-    """Tell whether a group's members are chosen by name; Procore's words for that have changed, all have "role"."""
+    """Return whether a group's members are chosen by name; Procore's types of such groups all contain "role"."""
     return "role" in str(group.get("type")).casefold()
 
 
@@ -92,7 +92,7 @@ def members_of(preset: Json) -> dict[str, list[str]]:
 
 
 def logins_of(people: Iterable[Json]) -> dict[str, str]:
-    """Return how to call people in a plan: their logins by their ids."""
+    """Return the names of people in a plan: their logins by their ids."""
     return {str(person.get("id")): str(person.get("login") or person.get("id")) for person in people}
 
 
@@ -100,14 +100,14 @@ def group_changes(
     preset: Json, desired_groups: Iterable[DesiredGroup], *, replace: bool, logins: Mapping[str, str]
 ) -> list[dict[str, Any]]:
     """
-    Say what has to change in a preset's groups.
+    Return the changes of a preset's groups.
 
     :param preset: ``data`` of "Show Preset".
-    :param desired_groups: What is wished for.
-    :param replace: Whether groups are to have the wished members and no others.
-    :param logins: How to call people, by their ids.
-    :return: ``{group, uuid, added, removed, unchanged, rejected, reason}`` of each wish: logins, and ``{who,
-        reason}`` of those who are rejected.
+    :param desired_groups: The desired groups.
+    :param replace: Whether to remove all other members.
+    :param logins: Logins by id, to name people.
+    :return: ``{group, uuid, added, removed, unchanged, rejected, reason}`` of each desired group, with logins, and
+        ``{who, reason}`` of those who are rejected.
     """
     members = members_of(preset)
     logins = {
@@ -116,15 +116,15 @@ def group_changes(
     }
     rows = []
     for desired_group in desired_groups:
-        there = members.get(str(desired_group.uuid), [])
-        desired = there if desired_group.reason else desired_group.ids
+        current = members.get(str(desired_group.uuid), [])
+        desired = current if desired_group.reason else desired_group.ids
         rows.append(
             {
                 "group": desired_group.name,
                 "uuid": desired_group.uuid,
-                "added": [logins.get(one, one) for one in desired if one not in there],
-                "removed": [logins.get(one, one) for one in there if one not in desired] if replace else [],
-                "unchanged": [logins.get(one, one) for one in there if one in desired or not replace],
+                "added": [logins.get(id_, id_) for id_ in desired if id_ not in current],
+                "removed": [logins.get(id_, id_) for id_ in current if id_ not in desired] if replace else [],
+                "unchanged": [logins.get(id_, id_) for id_ in current if id_ in desired or not replace],
                 "rejected": desired_group.rejected,
                 "reason": desired_group.reason,
             }
@@ -133,23 +133,23 @@ def group_changes(
 
 
 def members_after(preset: Json, desired_groups: Iterable[DesiredGroup], *, replace: bool) -> dict[str, list[str]]:
-    """Return the members of every group of a preset, by its uuid, as they are when the wishes have come true."""
+    """Return the members of every group of a preset, by its uuid, after the desired changes."""
     after = members_of(preset)
     for desired_group in desired_groups:
         if desired_group.reason is None:
-            stored = [] if replace else after.get(str(desired_group.uuid), [])
-            after[str(desired_group.uuid)] = list(dict.fromkeys([*stored, *desired_group.ids]))
+            remaining = [] if replace else after.get(str(desired_group.uuid), [])
+            after[str(desired_group.uuid)] = list(dict.fromkeys([*remaining, *desired_group.ids]))
     return after
 
 
 def assignees_to_send(preset: Json, after: Mapping[str, Sequence[str]]) -> dict[str, Any]:
     """
-    Return what to send to change a preset's groups, and only them.
+    Return the body of a call that changes a preset's groups, and nothing else.
 
-    Whether what is not sent stays or is emptied is not documented, so all is sent that was read.
+    Whether assignees that are not sent stay or are removed is not documented, so the body contains all of them.
 
     :param preset: The preset as just read.
-    :param after: The members that each group should have.
+    :param after: The desired members of each group.
     """
     sent: dict[str, Any] = {
         "responsible_group_memberships": [{"uuid": uuid, "login_ids": list(ids)} for uuid, ids in after.items()]
@@ -165,35 +165,35 @@ def differences(
     preset: Json, after: Mapping[str, Sequence[str]], *, closed: Collection[str] | None = None
 ) -> list[str]:
     """
-    Say in words where a preset's groups differ from what they should be; who stands first does not matter.
+    Describe the differences between a preset's groups and the desired members; the order does not matter.
 
     :param preset: The preset as just read.
-    :param after: The members that each group should have.
-    :param closed: The groups, by uuid, that may have no other members; into the rest somebody may have put more.
-        None for all of them.
+    :param after: The desired members of each group.
+    :param closed: Uuids of the groups that must have no other members; another user may have added members to all other
+        groups. None for all groups.
     """
     members = members_of(preset)
     messages = []
     for uuid in sorted({*members, *after}):
-        there, desired = set(members.get(uuid, [])), set(after.get(uuid, []))
-        unexpected = there - desired if closed is None or uuid in closed else set()
-        if unexpected or desired - there:
+        current, desired = set(members.get(uuid, [])), set(after.get(uuid, []))
+        unexpected = current - desired if closed is None or uuid in closed else set()
+        if unexpected or desired - current:
             more = f" unexpected {', '.join(sorted(unexpected))}" if unexpected else ""
-            less = f" missing {', '.join(sorted(desired - there))}" if desired - there else ""
+            less = f" missing {', '.join(sorted(desired - current))}" if desired - current else ""
             messages.append(f"group {uuid}:{more}{less}")
     return messages
 
 
 def is_unchanged(preset: Json, before: Json) -> bool:
-    """Tell whether a preset asks the same people as before."""
+    """Return whether a preset has the same assignees as before."""
     return not differences(preset, members_of(before)) and not losses(preset, before)
 
 
 def losses(preset: Json, before: Json) -> list[str]:
-    """Say in words what a change of the groups has changed beside them."""
+    """Describe the unintended changes that a change of the groups has caused."""
     messages = []
     if _individuals(preset) != _individuals(before):
-        messages.append("the individual assignees are others")
+        messages.append("the individual assignees have changed")
     if _manager(preset) != _manager(before):
         messages.append(f"the workflow manager is {_manager(preset)} instead of {_manager(before)}")
     return messages
@@ -201,10 +201,10 @@ def losses(preset: Json, before: Json) -> list[str]:
 
 def beyond(changes: Iterable[Json], approved: Json | None) -> list[str]:
     """
-    Say in words which changes of a preset an approved plan does not have.
+    Describe the changes of a preset that are not in an approved plan.
 
-    :param changes: What :func:`group_changes` returned.
-    :param approved: The preset's row of the approved plan, or None if it has none.
+    :param changes: The result of :func:`group_changes`.
+    :param approved: The preset's row of the approved plan, or None if the plan does not contain it.
     """
     groups = {str(group.get("uuid")): group for group in _rows((approved or {}).get("groups"))}
     messages = []
@@ -218,7 +218,7 @@ def beyond(changes: Iterable[Json], approved: Json | None) -> list[str]:
 
 
 def is_rejected(row: Json) -> bool:
-    """Tell whether anything of a preset is rejected."""
+    """Return whether a preset or one of its groups is rejected."""
     return row["status"] == "rejected" or any(group["rejected"] or group["reason"] for group in row["groups"])
 
 
@@ -230,7 +230,7 @@ def table_of(rows: Iterable[Json]) -> str:
         if not row["groups"]:
             lines.append((*head, "", "", "", str(row["reason"] or "")))
         for group in row["groups"]:
-            rejected = [f"{one['who']} {one['reason']}" for one in group["rejected"]]
+            rejected = [f"{person['who']} {person['reason']}" for person in group["rejected"]]
             rejected += [str(group["reason"])] if group["reason"] else []
             rejected += [str(row["reason"])] if row["reason"] and (not rejected or row["status"] in UNFINISHED) else []
             lines.append(
@@ -246,22 +246,22 @@ def table_of(rows: Iterable[Json]) -> str:
 
 def is_request(row: Json, request: Json, user_id: str) -> bool | None:
     """
-    Tell whether a row of the list of bulk replace requests is a request that was sent.
+    Return whether a row of the list of bulk replace requests is the request that was sent.
 
-    What a row looks like is not documented. The people must be the same; what else it shows must not contradict. A
-    reason may be cut, a day may be a time.
+    The format of a row is not documented. The people must be equal, and all other values must not contradict. A reason
+    may be truncated, and a day may be shown as a time.
 
-    :param row: The row, or the request as it is shown by itself.
-    :param request: What was sent.
-    :param user_id: Who sent it.
-    :return: None where the row does not show who is replaced by whom, or somebody else has changed it.
+    :param row: The row, or the request as shown.
+    :param request: The request that was sent.
+    :param user_id: Id of the user who sent it.
+    :return: None if the row does not show who is replaced by whom, or if another user has changed it.
     """
     kind = row.get("replacement_type") or row.get("type")
     if kind is not None and str(kind).casefold() != request["replacement_type"]:
         return False
     if not _is_beginning(row.get("reason"), request["reason"]):
         return False
-    for name, window in (("start_date", BEGINS), ("end_date", ENDS)):
+    for name, window in (("start_date", START_WINDOW), ("end_date", END_WINDOW)):
         if not _is_day(row.get(name), request.get(name), window):
             return False
     roles = row.get("modify_project_roles")
@@ -280,13 +280,13 @@ def is_request(row: Json, request: Json, user_id: str) -> bool | None:
 
 
 def _is_beginning(shown: Any, sent: str) -> bool:
-    """Tell whether a text is what was sent, or its beginning; one that is not shown contradicts nothing."""
-    words = " ".join(str(shown or "").split()).removesuffix("...").removesuffix("…").rstrip()
-    return " ".join(sent.split()).startswith(words)
+    """Return whether a shown text is the sent text or its start; a missing text does not contradict."""
+    start = " ".join(str(shown or "").split()).removesuffix("...").removesuffix("…").rstrip()
+    return " ".join(sent.split()).startswith(start)
 
 
 def _is_day(shown: Any, sent: str | None, window: tuple[timedelta, timedelta]) -> bool:
-    """Tell whether a day, or a time, may be the day that was sent, in whatever zone; none contradicts nothing."""
+    """Return whether a shown day or time can be the sent day in some zone; a missing one does not contradict."""
     day, moment = parse_time(sent), parse_time(str(shown) if shown else None)
     if day is None or moment is None:
         return True
@@ -294,46 +294,48 @@ def _is_day(shown: Any, sent: str | None, window: tuple[timedelta, timedelta]) -
 
 
 def _ids(row: Json, *names: str) -> set[str]:
-    """Return the ids that a row has under one of some names: of one thing or several, as ids or as objects."""
+    """Return the ids under the first of some names that has any: one or several, as ids or as objects."""
     for name in names:
-        given = row.get(name)
-        things = given if isinstance(given, list) else [given]
-        ids = [thing.get("id") if isinstance(thing, Mapping) else thing for thing in things]
-        if found := {str(one) for one in ids if is_id(one)}:
+        value = row.get(name)
+        records = value if isinstance(value, list) else [value]
+        ids = [record.get("id") if isinstance(record, Mapping) else record for record in records]
+        if found := {str(id_) for id_ in ids if is_id(id_)}:
             return found
     return set()
 
 
 def checked_assignment(given: Any, tool_type: str | None) -> dict[str, Any]:
     """
-    Read one assignment of the parameter ``assignments``.
+    Read one element of the parameter ``assignments``.
 
     :param given: ``{preset_id or template, project_id, groups: {group: [people]}, tool_type}``.
-    :param tool_type: The tool where the assignment names none.
-    :return: The same with all keys, ids and people as text.
-    :raises ConfigurationError: it has not this form.
+    :param tool_type: Default tool.
+    :return: The assignment with all keys, ids and people as text.
+    :raises ConfigurationError: the assignment is malformed.
     """
     known = {"preset_id", "template", "project_id", "groups", "tool_type", "tool_subtype"}
     if not isinstance(given, Mapping) or set(given) - known:
-        malformed = (
-            f" it knows no {', '.join(sorted(map(str, set(given) - known)))}" if isinstance(given, Mapping) else ""
+        problem = (
+            f"unknown key {', '.join(sorted(map(str, set(given) - known)))}"
+            if isinstance(given, Mapping)
+            else f"got {type(given).__name__}"
         )
         raise ConfigurationError(
-            f"assignments: an assignment is a dict of {', '.join(sorted(known))};{malformed or ' it is none'}."
+            f"assignments: each element must be a dict with keys of {', '.join(sorted(known))}; {problem}."
         )
     if (given.get("preset_id") is None) == (given.get("template") is None):
-        raise ConfigurationError("assignments: give each either a preset_id or a template.")
+        raise ConfigurationError("assignments: give each element either a preset_id or a template.")
     for name in ("preset_id", "template"):
         if given.get(name) is not None and str(given[name]).strip() in ("", "None"):
-            raise ConfigurationError(f"assignments: {name} is empty or was rendered empty.")
+            raise ConfigurationError(f"assignments: {name} is empty or was rendered empty. Give it a value.")
     tool = given.get("tool_type") or tool_type
     if not tool:
-        raise ConfigurationError("tool_type is missing: give it to the operator or to each of assignments.")
+        raise ConfigurationError("tool_type is missing. Give it to the operator or to each element of assignments.")
     if isinstance(given.get("project_id"), (list, tuple, set, frozenset)) and not given["project_id"]:
-        raise ConfigurationError("assignments: project_id is an empty list.")
+        raise ConfigurationError("assignments: project_id is an empty list. Give at least one project, or omit it.")
     groups = given.get("groups")
     if not isinstance(groups, Mapping) or not groups:
-        raise ConfigurationError("assignments: groups must be a dict of group names and their members, not empty.")
+        raise ConfigurationError("assignments: groups must be a non-empty dict of group names and their members.")
     return {
         "preset_id": _text(given.get("preset_id")),
         "template": _text(given.get("template")),
@@ -347,10 +349,10 @@ def checked_assignment(given: Any, tool_type: str | None) -> dict[str, Any]:
 def _people(group: Any, people: Any) -> list[str]:
     if isinstance(people, (str, Mapping)) or not isinstance(people, (list, tuple, set, frozenset)):
         raise ConfigurationError(f"assignments: the members of {group!r} must be a list of logins or ids.")
-    named = [str(one).strip() for one in people]
-    if not all(named) or "None" in named:
+    names = [str(person).strip() for person in people]
+    if not all(names) or "None" in names:
         raise ConfigurationError(f"assignments: a member of {group!r} is empty or was rendered empty.")
-    return list(dict.fromkeys(named))
+    return list(dict.fromkeys(names))
 
 
 def _individuals(preset: Json) -> list[dict[str, Any]]:
@@ -364,14 +366,14 @@ def _manager(preset: Json) -> str | None:
 
 def _individual(step: Json) -> dict[str, Any]:
     logins = step.get("logins") or step.get("assignees") or []
-    stored = ("id", "required", "role_type")
+    keys = ("id", "required", "role_type")
     return {
         "step_uuid": step.get("step_uuid"),
         "logins": [
-            {name: one[name] for name in stored if one.get(name) is not None}
-            if isinstance(one, Mapping)
-            else {"id": str(one)}
-            for one in logins
+            {key: login[key] for key in keys if login.get(key) is not None}
+            if isinstance(login, Mapping)
+            else {"id": str(login)}
+            for login in logins
         ],
     }
 

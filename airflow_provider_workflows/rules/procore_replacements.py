@@ -1,4 +1,4 @@
-"""How far a request to replace an assignee is, and what Procore could not do for it."""
+"""The status of a request to replace an assignee, and the failures in its CSV file of errors."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ OVER = frozenset({"completed", EXPIRED, *FAILED})
 DOCUMENTED = frozenset({PROCESSING, UPCOMING, ACTIVE, *OVER})
 BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark it begins with
+    (codecs.BOM_UTF32_LE, "utf-32"),  # before UTF-16, whose mark is a prefix of it
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 SEPARATORS = ",;\t"
-# Whether the list of errors begins with the names of its columns is not documented, nor what they are. A row of these
-# words names columns; any other row is a failure, for one too many is better than the only one lost.
+# Whether the file starts with a row of column names is not documented, nor are the names. A row of these words counts
+# as column names; any other row counts as a failure, because one false failure is better than a lost one.
 COLUMN_WORDS = frozenset(
     re.findall(
         r"\w+",
@@ -37,29 +37,29 @@ COLUMN_WORDS = frozenset(
 
 
 def status_of(request: Mapping[str, Any]) -> str | None:
-    """Return the status of a request in lower case, as the documents spell it, or None where it shows none."""
+    """Return the status of a request in lower case, as documented, or None if it has no status."""
     status = request.get("status")
     return None if status is None else str(status).strip().casefold()
 
 
 def failures_in(report: bytes) -> list[list[str]]:
     """
-    Return the rows of a list of errors, without the one that names its columns, if it has one.
+    Return the rows of a file of errors, without its row of column names if it has one.
 
-    :param report: The CSV file as Procore has it, in whatever encoding.
+    :param report: The CSV file, in any encoding.
     """
     text = _decoded(report).replace("\0", "")
     separator = max(SEPARATORS, key=text.partition("\n")[0].count)
     try:
         rows = list(csv.reader(io.StringIO(text, newline=""), delimiter=separator))
-    except csv.Error:  # such as a cell that is too long
+    except csv.Error:  # for example a cell that is too long
         rows = [[line] for line in text.splitlines()]
     rows = [row for row in rows if any(cell.strip() for cell in row)]
     return rows[1:] if rows and _names_columns(rows[0]) else rows
 
 
 def is_empty(report: bytes) -> bool:
-    """Tell whether a list of errors has nothing in it, not even names of columns."""
+    """Return whether a file of errors is empty, even without column names."""
     return not _decoded(report).strip("\0 \t\r\n")
 
 
@@ -67,7 +67,7 @@ def _decoded(report: bytes) -> str:
     for mark, encoding in BOMS:
         if report.startswith(mark):
             return report.decode(encoding, "replace")
-    if report[:2].count(0) == 1:  # without a mark, but no other encoding has such zeros
+    if report[:2].count(0) == 1:  # UTF-16 without a mark: no other encoding has such zeros
         return report.decode("utf-16-be" if report[0] == 0 else "utf-16-le", "replace")
     try:
         return report.decode()
@@ -76,10 +76,10 @@ def _decoded(report: bytes) -> str:
 
 
 def _names_columns(row: Sequence[str]) -> bool:
-    """Tell whether most cells of a row are made of words that name columns, and none holds an id or nothing."""
+    """Return whether most cells of a row consist of words of column names, and no cell is empty or has a digit."""
     names = [re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cell) for cell in row]
     words = [re.findall(r"[^\W_]+", name.casefold()) for name in names]
-    if not all(words) or any(any(map(str.isdecimal, text)) for cell in words for text in cell):
+    if not all(words) or any(any(map(str.isdecimal, word)) for cell in words for word in cell):
         return False
     named = [cell for cell in words if COLUMN_WORDS.issuperset(cell)]
     return 2 * len(named) > len(words)

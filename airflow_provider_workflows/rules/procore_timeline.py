@@ -1,4 +1,4 @@
-"""What the events of a Procore history say: in which order they happened, and what was decided at each step."""
+"""The timeline of a Procore history: sorts its events, and derives the state and the decision at each step."""
 
 from __future__ import annotations
 
@@ -13,20 +13,19 @@ Json = Mapping[str, Any]
 
 ENDED_STATES = frozenset({"complete", "terminated"})
 STATES = frozenset({"blocked", "overdue", "warning", "in_progress", "processing"}) | ENDED_STATES
-ENDED = "ended"  # nothing says whether it was completed or terminated
+ENDED = "ended"  # completed or terminated; the history does not show which
 STEP_EVENTS = ("ResponseStep", "Action", "Conditional", "EndStep")
-# Of events that began in the same second these came first, whatever the list's order is: the start of the workflow,
-# its steps by their ends, its end.
-FIRST_TO_LAST = {"WorkflowStarted": 0, "EndStep": 2, "WorkflowTerminated": 3}
+# Order of events that started in the same second: the start of the workflow, its steps by their ends, its end.
+ORDER_WITHIN_SECOND = {"WorkflowStarted": 0, "EndStep": 2, "WorkflowTerminated": 3}
 NEVER = float("inf")
 NOT_STATED: Json = {"option": None, "type": None, "source": None}
 
 
 class AmbiguousHistory(Exception):
     """
-    Raised when the histories of an item do not show which of them belongs to the instance that is waited for.
+    Raised when the histories of an item do not show which of them belongs to the awaited instance.
 
-    :param is_missing: None of them does, as far as they show.
+    :param is_missing: Whether no history can belong to it.
     """
 
     def __init__(self, is_missing: bool):
@@ -37,12 +36,12 @@ class AmbiguousHistory(Exception):
 @dataclass(frozen=True)
 class Event:
     """
-    An event of a history.
+    Hold an event of a history.
 
-    :param given: The event as the API gave it; it may be anything.
-    :param kind: Its type, or None.
-    :param details: Its details, or an empty mapping.
-    :param rank: Its place in the order of time; events of one rank are those whose order nothing shows.
+    :param given: The event as returned by the API; may be malformed.
+    :param kind: Type of the event, or None.
+    :param details: Details of the event, or an empty mapping.
+    :param rank: Chronological place; events of equal rank have an unknown order.
     """
 
     given: Any
@@ -52,23 +51,23 @@ class Event:
 
     @property
     def started(self) -> Any:
-        """When it began, as the API wrote it; nothing for a step that is only planned."""
+        """The API's time of its start; None for a planned step."""
         return _first_given(self.details, "started_at", "evaluated_at", "terminated_at", "ended_at")
 
     @property
     def ended(self) -> Any:
-        """When it ended, as the API wrote it, or nothing."""
+        """The API's time of its end, or None."""
         return _first_given(self.details, "ended_at", "evaluated_at", "terminated_at")
 
 
 class Timeline:
     """
-    The events of a history, the oldest first, and what they say together.
+    Sort the events of a history, the oldest first, and derive the instance's state and decisions from them.
 
-    Nothing documents in which order a history lists its events, so they are sorted by time. Among those of one
-    second their places decide, in the direction that the other times of the list show.
+    The order of events in a history is not documented, so they are sorted by time. Events of the same second are sorted
+    by their places, in the direction that the other times of the list show.
 
-    :param history: ``data`` of "Show Workflow Instance History"; events that are no list count as none.
+    :param history: ``data`` of "Show Workflow Instance History"; events that are not a list are ignored.
     """
 
     def __init__(self, history: Json):
@@ -76,18 +75,18 @@ class Timeline:
         self.events = _in_order(history.get("history"))
 
     def steps(self, *kinds: str) -> list[Event]:
-        """Return the steps that have begun, of all kinds or of some."""
+        """Return the steps that have started, of all kinds or of some."""
         return [event for event in self.events if event.kind in (kinds or STEP_EVENTS) and event.started]
 
-    # --- where the instance stands ---
+    # --- the state of the instance ---
 
     @property
     def state(self) -> str:
-        """One of :data:`STATES`, ``ended`` where nothing says how, or a word that this package does not know yet."""
-        said = self.history.get("status")
-        text = said.strip() if isinstance(said, str) else ""
+        """One of :data:`STATES`, ``ended`` if it is unknown how it ended, or a state unknown to this package."""
+        status = self.history.get("status")
+        text = status.strip() if isinstance(status, str) else ""
         text = text.casefold() if text.casefold() in STATES else text
-        # The word tells how urgent an instance is, so one that has ended may still be called overdue.
+        # The status includes the urgency of an instance, so an ended instance may still be "overdue".
         is_over = is_given(self.history.get("ended_at"))
         if text and not (is_over and text in STATES - ENDED_STATES):
             return text
@@ -99,7 +98,7 @@ class Timeline:
 
     @property
     def ended_at(self) -> Any:
-        """When the instance ended, as the API wrote it, or None."""
+        """The API's time of the instance's end, or None."""
         own, status = self.history.get("ended_at"), self.history.get("status")
         if is_given(own):
             return own
@@ -107,18 +106,18 @@ class Timeline:
             return terminated_at
         has_ended = isinstance(status, str) and status.strip().casefold() in ENDED_STATES
         if not has_ended and (is_given(status) or "ended_at" in self.history):
-            return None  # a history that says where it stands has not ended before it says so
+            return None  # a history with a status or "ended_at" has not ended before it says so
         return next((end.details["ended_at"] for end in self.steps("EndStep") if given_end(end.details)), None)
 
     @property
     def started_at(self) -> Any:
-        """When the instance started, as the API wrote it, or None."""
+        """The API's time of the instance's start, or None."""
         own = self.history.get("started_at")
         started = (event.details["started_at"] for event in self.events if is_given(event.details.get("started_at")))
         return own if is_given(own) else next(started, None)
 
     def terminated_by(self) -> Any:
-        """Return who terminated the instance, as the API says it, or None."""
+        """Return the user who terminated the instance, as the API returns it, or None."""
         terminations = self._terminations()
         return terminations[-1].details.get("terminated_by") if terminations else None
 
@@ -126,12 +125,12 @@ class Timeline:
         return [event for event in self.events if event.kind == "WorkflowTerminated"]
 
     def current_steps(self, *kinds: str) -> list[Event]:
-        """Return the step that began last and has not ended: none, one, or several whose order nothing shows."""
+        """Return the step that started last and has not ended; several if their order is unknown."""
         return _latest(step for step in self.steps(*kinds) if not given_end(step.details))
 
     def item_statuses(self) -> list[Any]:
-        """Return what the last step says of the item: one status, none, or several whose order nothing shows."""
-        # The status of an action is its own.
+        """Return the item's status according to the last step; several if the order of the last steps is unknown."""
+        # The status of an action is that of the action, not of the item.
         steps = [s for s in self.steps("ResponseStep", "EndStep") if is_given(s.details.get("status"))]
         found: list[Any] = []
         for step in _latest(steps):
@@ -142,7 +141,7 @@ class Timeline:
     # --- what was responded and decided ---
 
     def last_response(self, steps: Iterable[Event] | None = None) -> dict[str, Any] | None:
-        """Return the latest response of a responder as ``{option, type, comment, by, at}``, of all steps or of some."""
+        """Return the latest response of a responder, of all steps or of some: ``{option, type, comment, by, at}``."""
         chosen = self.events if steps is None else steps
         given = [response for step in chosen for response in responses_of(step.details)]
         if not given:
@@ -157,7 +156,7 @@ class Timeline:
         }
 
     def last_decision(self) -> dict[str, Any] | None:
-        """Return what :meth:`decision_at` says of the response step that was over last, or None."""
+        """Return the decision of the response step that ended last, as :meth:`decision_at`, or None."""
         last = _latest(step for step in self.steps("ResponseStep") if self._is_over(step))
         decisions = [self.decision_at(step) for step in last]
         options = [None if decision is None else decision["option"] for decision in decisions]
@@ -168,17 +167,16 @@ class Timeline:
         return {
             **dict.fromkeys(("option", "type", "by", "at", "source")),
             "candidates": candidates,
-            "problem": f"the history does not tell which was decided last, {names}",
+            "problem": f"the history does not show which step was decided last: {names}",
         }
 
     def decision_at(self, step: Event) -> dict[str, Any] | None:
         """
-        Return what was decided at a response step, or None: it goes on, or nothing of a decision is shown.
+        Return the decision at a response step, or None if the step has not ended or does not show a decision.
 
-        :return: ``{option, type, by, at, source, candidates, problem}``. ``source`` is what tells it:
-            ``overall_response``, ``override`` or, where the record has neither, ``responses`` that are all the
-            same. ``problem`` says in words why the decision cannot be relied on, else it is None; ``candidates``
-            are the options that it may be then.
+        :return: ``{option, type, by, at, source, candidates, problem}``. ``source`` is ``overall_response``,
+            ``override`` or, if the step has neither, ``responses`` that are all equal. ``problem`` describes why the
+            decision is not certain, or is None; ``candidates`` are the possible options then.
         """
         if step.kind != "ResponseStep" or not self._is_over(step):
             return None
@@ -191,7 +189,7 @@ class Timeline:
             fitting = [response for response in given if _fits(response, stated)]
             decision = {**stated, "source": "overall_response"}
         elif override is not None:
-            problem = f"nothing says to which option {_name(step)} was overridden"
+            problem = f"the history does not show to which option {_name(step)} was overridden"
             fitting, decision = [], {**NOT_STATED, "candidates": _labels(given), "problem": problem}
         elif not given or self._was_cut_off(step):
             return None
@@ -199,7 +197,8 @@ class Timeline:
             fitting = given
             decision = {"option": labels[0], "type": _word(given[0].get("response_type")), "source": "responses"}
         else:
-            problem = f"nothing says which of the responses {', '.join(map(repr, labels))} decided {_name(step)}"
+            responses = ", ".join(map(repr, labels))
+            problem = f"the history does not show which of the responses {responses} decided {_name(step)}"
             fitting, decision = [], {**NOT_STATED, "candidates": labels, "problem": problem}
         by, at = None, step.ended or self.ended_at
         if override is not None:
@@ -209,7 +208,7 @@ class Timeline:
         elif len(fitting) == 1:
             by, at = person(fitting[0]), fitting[0]["responded_at"]
         decision = {"candidates": [], "problem": None, **decision, "by": by, "at": at}
-        # Of an earlier step the item's status says nothing any more.
+        # The item's status belongs to the last step, so it says nothing about earlier ones.
         if decision["problem"] is None and step in _latest(self.steps("ResponseStep")):
             decision |= self._contradiction(step, decision)
         return decision
@@ -220,25 +219,25 @@ class Timeline:
         return given_end(step.details) or is_overridden or is_given(self.ended_at) or self.state in ENDED_STATES
 
     def _was_cut_off(self, step: Event) -> bool:
-        """Tell whether a step was over because the instance was terminated, not because somebody had responded."""
+        """Return whether a step ended because the instance was terminated, not because of a response."""
         if self.state != "terminated" or step not in _latest(self.steps()):
             return False
         end, terminated = unix_time(step.details.get("ended_at")), unix_time(self.ended_at)
         return end is None or terminated is None or end >= terminated
 
     def _contradiction(self, step: Event, decision: Json) -> dict[str, Any]:
-        """Say so if the item's status is that of another option of the step, and not of the decided one."""
+        """Return a problem if the item's status belongs to another option of the step than the decided one."""
         statuses = self.item_statuses()
         if len(statuses) != 1:
             return {}
-        same_step = [one.details for one in self.steps("ResponseStep") if _is_same_step(one.details, step.details)]
-        options = _called_options(same_step)
+        same_step = [s.details for s in self.steps("ResponseStep") if _is_same_step(s.details, step.details)]
+        options = _named_options(same_step)
         option, kind, status = _folded(decision["option"]), _folded(decision["type"]), _folded(statuses[0])
-        decided = [one for one in options if option in one.labels or (not option and kind in one.words)]
+        decided = [known for known in options if option in known.labels or (not option and kind in known.names)]
         own = {option, kind, _folded(step.details.get("overall_response_description"))}.union(
-            *(one.words for one in decided)
+            *(known.names for known in decided)
         )
-        if status in own or not any(status in one.words for one in options):
+        if status in own or not any(status in known.names for known in options):
             return {}
         name = str(decision["option"] or decision["type"])
         return {
@@ -252,7 +251,7 @@ class Timeline:
 
 
 def _in_order(events: Any) -> list[Event]:
-    """Return events, the oldest first."""
+    """Return the events, the oldest first."""
     found = [_event(event) for event in events] if isinstance(events, list) else []
     moments = [unix_time(event.started) for event in found]
     timed = [(moment, event) for moment, event in zip(moments, found, strict=True) if moment is not None]
@@ -265,8 +264,8 @@ def _in_order(events: Any) -> list[Event]:
     keyed: list[tuple[tuple[Any, ...], Event]] = []
     latest = float("-inf")
     for place, (moment, event) in enumerate(pairs):
-        latest = latest if moment is None else moment  # what has no time stays where it is in the list
-        # Without a direction only what is certain by itself orders events of one second.
+        latest = latest if moment is None else moment  # an event without a time stays at its place in the list
+        # Without a direction, the places do not sort events of the same second.
         keyed.append(((latest, place if direction else _hint(event)), event))
     keyed.sort(key=lambda pair: pair[0])
     ordered: list[Event] = []
@@ -277,7 +276,7 @@ def _in_order(events: Any) -> list[Event]:
 
 
 def _direction(keys: Sequence[Any]) -> int:
-    """Return 1 for a list that only rises, -1 for one that only falls, 0 where it does both or neither."""
+    """Return 1 for a list that only rises, -1 for one that only falls, 0 for any other list."""
     rises = any(before < after for before, after in pairwise(keys))
     falls = any(before > after for before, after in pairwise(keys))
     return rises - falls
@@ -291,11 +290,11 @@ def _event(given: Any) -> Event:
 
 def _hint(event: Event) -> tuple[int, float]:
     end = unix_time(event.ended)
-    return FIRST_TO_LAST.get(event.kind or "", 1), NEVER if end is None else end
+    return ORDER_WITHIN_SECOND.get(event.kind or "", 1), NEVER if end is None else end
 
 
 def _latest(events: Iterable[Event]) -> list[Event]:
-    """Return the latest event, or those of which nothing says which is."""
+    """Return the latest event; several if their order is unknown."""
     found = list(events)
     last = max((event.rank for event in found), default=None)
     return [event for event in found if event.rank == last]
@@ -305,7 +304,7 @@ def _latest(events: Iterable[Event]) -> list[Event]:
 
 
 def responses_of(step: Json) -> list[Json]:
-    """Return the responses that were given at a step, by those whose responses count."""
+    """Return the responses to a step, without those of commenters."""
     commenters = commenters_of(step)
     return [
         response
@@ -315,7 +314,7 @@ def responses_of(step: Json) -> list[Json]:
 
 
 def commenters_of(step: Json) -> set[str | None]:
-    """Return the ids of those who are asked for a comment only, where the step names them beside its responses."""
+    """Return the ids of the commenters that a step names outside of its responses."""
     named = (row for key in ("individual_assignees", "additional_assignees") for row in rows_of(step.get(key)))
     return {str_id(row) for row in named if is_commenter(row)}
 
@@ -325,18 +324,18 @@ def is_commenter(row: Json) -> bool:
 
 
 def options_of(step: Json) -> list[Json]:
-    """Return the response options that a step lists, under either of their names."""
+    """Return the response options of a step, under either of their names."""
     return rows_of(step.get("available_response_options")) or rows_of(step.get("available_responses"))
 
 
 def _labels(responses: Iterable[Json]) -> list[str]:
-    """Return the options of responses, each once, by their labels, else by their types."""
-    words = [_word(r.get("response")) or _word(r.get("response_type")) or "" for r in responses]
-    return list({text.casefold(): text for text in words}.values())
+    """Return the different options of responses, by their labels, else by their types."""
+    labels = [_word(r.get("response")) or _word(r.get("response_type")) or "" for r in responses]
+    return list({label.casefold(): label for label in labels}.values())
 
 
 def _overall(step: Json, given: Iterable[Json]) -> dict[str, str | None] | None:
-    """Return the option and type that the record of a step calls its overall response, or None."""
+    """Return the option and type of a step's overall response, or None."""
     option, kind = _word(step.get("overall_response")), _word(step.get("overall_response_type"))
     if option is None and kind is None:
         return None
@@ -356,32 +355,32 @@ def _overall(step: Json, given: Iterable[Json]) -> dict[str, str | None] | None:
 
 
 @dataclass
-class _CalledOption:
-    """An option of a step and all that it is called: ``words`` are its labels, type and status, without case."""
+class _NamedOption:
+    """Collect all names of an option of a step: ``names`` are its labels, type and status, without case."""
 
     ids: set[str]
     labels: set[str]
     kinds: set[str]
-    words: set[str]
+    names: set[str]
 
 
-def _called_options(steps: Iterable[Json]) -> list[_CalledOption]:
-    """Return the options of the visits of a step, each with the labels under which the history records it, too."""
-    found: list[_CalledOption] = []
+def _named_options(steps: Iterable[Json]) -> list[_NamedOption]:
+    """Return the options of all occurrences of a step, with all labels under which the history records them."""
+    found: list[_NamedOption] = []
     for option_id, label, kind, status in _mentioned_options(steps):
         ids = set() if option_id is None else {str(option_id)}
         labels, kinds = {_folded(label)} - {""}, {_folded(kind)} - {""}
-        words = labels | kinds | {_folded(status)} - {""}
+        names = labels | kinds | {_folded(status)} - {""}
         for known in found:
             is_same_id = ids & known.ids and (not kinds or not known.kinds or kinds & known.kinds)
             if is_same_id or labels & known.labels:
                 known.ids |= ids
                 known.labels |= labels
                 known.kinds |= kinds
-                known.words |= words
+                known.names |= names
                 break
         else:
-            found.append(_CalledOption(ids, labels, kinds, words))
+            found.append(_NamedOption(ids, labels, kinds, names))
     return found
 
 
@@ -399,7 +398,7 @@ def _is_same_step(one: Json, other: Json) -> bool:
 
 
 def _fits(response: Json, stated: Json) -> bool:
-    """Tell whether a response is for the option of an overall response."""
+    """Return whether a response has the option of an overall response."""
     if stated["option"] is not None and is_given(response.get("response")):
         return _folded(response["response"]) == _folded(stated["option"])
     return stated["type"] is not None and _folded(response.get("response_type")) == _folded(stated["type"])
@@ -410,29 +409,29 @@ def _folded(value: Any) -> str:
 
 
 def _word(value: Any) -> str | None:
-    """Return a label or a type, without blanks around it; None where there is none."""
+    """Return a label or a type, stripped, or None if it is missing or empty."""
     if isinstance(value, Mapping):  # an option instead of its label
         value = value.get("name")
     return value.strip() or None if isinstance(value, str) else None
 
 
 def person(row: Json) -> Any:
-    """Return somebody's login, or name."""
+    """Return the login of a person, else the name."""
     return row.get("login") or row.get("name")
 
 
 def given_end(step: Json) -> bool:
-    """Tell whether a step has an end."""
+    """Return whether a step has an end."""
     return is_given(step.get("ended_at"))
 
 
 def is_given(value: Any) -> bool:
-    """Tell whether a field holds something; an empty text is nothing."""
+    """Return whether a field has a value; blank text does not count."""
     return bool(value.strip()) if isinstance(value, str) else bool(value)
 
 
 def seconds(time: Any) -> float:
-    """Return a sort key of a time; what cannot be read comes before everything."""
+    """Return a sort key of a time; a time that cannot be read sorts before all others."""
     moment = unix_time(time)
     return float("-inf") if moment is None else moment
 
@@ -442,7 +441,7 @@ def str_id(record: Json) -> str | None:
 
 
 def rows_of(value: Any) -> list[Json]:
-    """Return the objects of a list; nothing of whatever else came."""
+    """Return the objects in a list, or an empty list for any other value."""
     return [row for row in value if isinstance(row, Mapping)] if isinstance(value, list) else []
 
 

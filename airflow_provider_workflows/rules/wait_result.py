@@ -1,4 +1,4 @@
-"""The answer of a wait, in the form that a sensor, a trigger and a resumed task share."""
+"""The result of a wait, in the format that a sensor, a trigger and a resumed task share."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ WaitAction = Literal["succeed", "fail", "skip"]
 @dataclass(frozen=True)
 class WaitResult:
     """
-    How a wait ended.
+    Describe how a wait ended.
 
-    :param word: What the task does: ``succeed``, ``fail`` or ``skip``.
-    :param result: What the sensor returns; JSON primitives only, for it travels in a trigger's event.
-    :param reason: Why, for the log and for the error of a failed or skipped task.
+    :param action: What the task does: ``succeed``, ``fail`` or ``skip``.
+    :param result: The sensor's return value; JSON primitives only, because a trigger's event contains it.
+    :param reason: The reason, for the log and for the error of a failed or skipped task.
     """
 
     action: WaitAction
@@ -34,7 +34,7 @@ def evaluate(
     fail_on: Collection[str],
     skip_on: Collection[str],
 ) -> WaitAction | None:
-    """Return what a state means to a wait, or None to go on waiting; failing beats skipping beats success."""
+    """Return the action for a state, or None to continue waiting; fail overrides skip, and skip overrides succeed."""
     if state in fail_on:
         return "fail"
     if state in skip_on:

@@ -1,37 +1,21 @@
-"""What Workflowsoft's answers mean, and how its typed fields are read and written."""
+"""The meaning of Workflowsoft's responses: diagrams, steps, users, integration instances, and reported failures."""
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterable, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
-from dataclasses import field as attribute
-from datetime import date, datetime, timezone
-from decimal import Decimal
 from reprlib import repr as short
 from typing import Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError, UnexpectedResponse
 from airflow_provider_workflows.rules.payload import is_id
-from airflow_provider_workflows.rules.workflowsoft_values import (
-    CODECS,
-    UNREADABLE,
-    as_it_is,
-    equal_when_normalized,
-    read_value,
-    time_text,
-)
 
-ROW_LIMIT = 100  # rows of a list: the vendor's example; there is no paging beyond it
+ROW_LIMIT = 100  # rows of a list, as in the vendor's example; lists have no paging
 USER_NAMES = (("full_name", "FullName"), ("email", "Email"))
-# What an option of a field may be called, by the API and on the page; the first ones are what the API calls it.
-OPTION_NAMES = ("Id", "Value", "Title", "Name", "Label", "Text")
-# Members of an answer that say that a call has failed though its status says otherwise.
+# Members of a response that report a failure in spite of a successful status.
 SUCCESS_FLAGS = ("success", "issuccess", "succeeded", "issucceeded", "ok")
 ERROR_MEMBERS = ("error", "errors", "errormessage", "exceptionmessage", "exception")
-# Nobody documents the server's words; only ones that leave no other reading count.
+# The server's messages are not documented, so only unambiguous ones count.
 _SUBJECT = r"(the |this )?(integration )?(task|instance|step)( #?\d[\w-]*)?"
 _OVER = r"(been )?(completed|closed|finished|done)"
 ALREADY_COMPLETED = re.compile(
@@ -40,52 +24,55 @@ ALREADY_COMPLETED = re.compile(
 )
 
 
-# --- answers ---------------------------------------------------------------------------------------------
-
-
 def member(row: Mapping[str, Any], name: str) -> Any:
-    """Return an object's member in whatever case the server writes its name, or None."""
+    """Return an object's member, independent of the case of its name, or None."""
     return next((value for key, value in row.items() if str(key).lower() == name.lower()), None)
+
+
+def has_id(row: Any, name: str) -> bool:
+    """Return whether a row is an object with an id under a name."""
+    return isinstance(row, Mapping) and is_id(member(row, name))
 
 
 def titled_rows(body: Any, kind: str) -> list[dict[str, str]]:
     """
     Read a list of process diagrams or integration steps as ``[{id, title}]``.
 
-    :param kind: What the rows are, for the error text.
-    :raises UnexpectedResponse: not a list of objects with an id.
+    :param kind: Noun for a row, for the error text.
+    :raises UnexpectedResponse: the response is not a list of objects with an id.
     """
     rows = body if isinstance(body, list) else None
-    if rows is None or not all(_has_id(row, "Id") for row in rows):
-        raise UnexpectedResponse(f"The list of {kind}s is not a list of objects with an Id")
+    if rows is None or not all(has_id(row, "Id") for row in rows):
+        raise UnexpectedResponse(f"The response is not a list of objects with an Id for each {kind}")
     return [{"id": str(member(row, "Id")), "title": str(member(row, "Title") or "")} for row in rows]
 
 
 def failure_in(body: Any) -> str | None:
     """
-    Return the words of an answer that says in its body that the call has failed, or None.
+    Return the message of a response whose body reports a failure, or None.
 
-    Nobody documents what a change answers; a member such as ``Success: false`` or ``Error: "..."`` counts.
+    The responses to write actions are not documented; a member such as ``Success: false`` or ``Error: "..."`` counts.
     """
     if body is False:
-        return "the answer is false"
+        return "the response is false"
     if not isinstance(body, Mapping):
         return None
     found = {str(name).lower().replace("_", ""): value for name, value in body.items()}
     errors = [found[name] for name in ERROR_MEMBERS if found.get(name)]
     if not errors and all(str(found.get(name)).lower() != "false" for name in SUCCESS_FLAGS):
         return None
-    words = []
-    for said in (found.get("message"), *errors):
-        words += [str(text) for text in (said if isinstance(said, list) else [said]) if isinstance(text, str) and text]
-    return "; ".join(words) or "it says no reason"
+    messages = []
+    for value in (found.get("message"), *errors):
+        texts = value if isinstance(value, list) else [value]
+        messages += [str(text) for text in texts if isinstance(text, str) and text]
+    return "; ".join(messages) or "without a reason"
 
 
 class UnreadableInstances(UnexpectedResponse):
     """
-    A poll's answer has another form, at least in a part.
+    Raised when a poll's response is malformed, at least in part.
 
-    :param instances: What could be read of it, as :func:`integration_instances` returns it.
+    :param instances: The instances that could be read, as :func:`integration_instances` returns them.
     """
 
     def __init__(self, what: str, instances: list[dict[str, str | None]]):
@@ -95,15 +82,15 @@ class UnreadableInstances(UnexpectedResponse):
 
 def integration_instances(body: Any) -> list[dict[str, str | None]]:
     """
-    Read the answer of a poll for new integration instances.
+    Read the response of a poll for new integration instances.
 
-    The vendor shows one object and does not say what "none" or "several" look like: an empty answer of any
-    kind is none, as is an object whose ids are empty and which says nothing else; an object is one, a list is
-    several. Anything else is an error, never "none".
+    The vendor documents a response with one object, but not with none or several. So an empty response, or an object
+    with empty ids and nothing else, means no instance; an object means one, and a list several. Any other response is
+    an error, never "no instance".
 
-    :param body: The parsed answer; None for an empty one.
+    :param body: The parsed response; None for an empty one.
     :return: ``[{integration_instance_id, process_instance_id}]``
-    :raises UnreadableInstances: another form; its values are not repeated.
+    :raises UnreadableInstances: the response has another format; the message does not repeat its values.
     """
     if body is None or body == [] or _says_nothing(body):
         return []
@@ -112,14 +99,14 @@ def integration_instances(body: Any) -> list[dict[str, str | None]]:
     instances: list[dict[str, str | None]] = [
         {
             "integration_instance_id": str(member(row, "IntegrationInstanceId")),
-            "process_instance_id": str(member(row, "ProcessInstanceId")) if _has_id(row, "ProcessInstanceId") else None,
+            "process_instance_id": str(member(row, "ProcessInstanceId")) if has_id(row, "ProcessInstanceId") else None,
         }
         for row in rows
         if _is_instance(row)
     ]
     if malformed:
-        which = f"In {len(malformed)} of {len(rows)} places the" if instances else "The"
-        what = f"{which} poll's answer holds no integration instance but {_form(malformed[0])}"
+        which = f"{len(malformed)} of {len(rows)} rows of the" if instances else "The"
+        what = f"{which} poll's response should be an integration instance, but is {_describe_type(malformed[0])}"
         raise UnreadableInstances(what, instances)
     return instances
 
@@ -128,7 +115,7 @@ def user_rows(body: Any) -> list[dict[str, str]]:
     """
     Read a list of users as ``[{id, full_name, email}]``.
 
-    :raises UnexpectedResponse: not a list of objects with an id.
+    :raises UnexpectedResponse: the response is not a list of objects with an id.
     """
     ids = [row["id"] for row in titled_rows(body, "user")]
     names = [{name: str(member(row, key) or "") for name, key in USER_NAMES} for row in body]
@@ -137,56 +124,63 @@ def user_rows(body: Any) -> list[dict[str, str]]:
 
 def choose_user(parameter: str, email: str, rows: Iterable[Mapping[str, str]], *, may_lack: bool = False) -> str:
     """
-    Return the id of the one user who has an e-mail address, in whatever case.
+    Return the id of the one user with an e-mail address, in any case.
 
-    :param parameter: What the DAG author calls it, for the error text.
+    :param parameter: Name of the parameter with the address, for the error text.
+    :param email: The e-mail address.
+    :param rows: Rows of :func:`user_rows`.
     :param may_lack: There may be more users than the search returned.
-    :raises ConfigurationError: nobody has it, or several have; who was found is listed.
+    :raises ConfigurationError: no user or several users have the address; the message lists the search result.
     """
     rows = list(rows)
-    fitting = [row for row in rows if row["email"].strip().casefold() == email.strip().casefold()]
-    if len(fitting) == 1:
-        return fitting[0]["id"]
-    listed = ", ".join(f"{row['full_name']} <{row['email']}> (id {row['id']})" for row in fitting or rows) or "none"
-    if not fitting:
+    matching = [row for row in rows if row["email"].strip().casefold() == email.strip().casefold()]
+    if len(matching) == 1:
+        return matching[0]["id"]
+    listed = ", ".join(f"{row['full_name']} <{row['email']}> (id {row['id']})" for row in matching or rows) or "none"
+    if not matching:
         if may_lack:
-            listed += ", and perhaps more that were not listed; give the id"
-        raise ConfigurationError(f"{parameter}: no user has the e-mail address {email!r}; the search found: {listed}.")
-    raise ConfigurationError(f"{parameter}: {len(fitting)} users have the address {email!r}: {listed}. Give the id.")
+            listed += ", and possibly more that were not listed; give the id"
+        raise ConfigurationError(f"{parameter}: no user has the e-mail address {email!r}. The search found: {listed}.")
+    raise ConfigurationError(
+        f"{parameter}: {len(matching)} users have the e-mail address {email!r}: {listed}. Give the id."
+    )
 
 
 def choose(
-    parameter: str, kind: str, desired: str, rows: Iterable[Mapping[str, str]], *, may_lack: bool = False
+    parameter: str, kind: str, requested: str, rows: Iterable[Mapping[str, str]], *, may_lack: bool = False
 ) -> Mapping[str, str]:
     """
-    Return the one row whose title or id is the wanted text; blanks around a title do not count.
+    Return the one row with a title or id, ignoring blanks around the title.
 
-    :param parameter: What the DAG author calls it, for the error text.
-    :param kind: What Workflowsoft calls it, for the error text.
-    :param may_lack: There may be more rows than were listed; then digits that none has are taken for an id.
-    :raises ConfigurationError: none is, or several are; the candidates are listed with their ids.
+    :param parameter: Name of the parameter with the title or id, for the error text.
+    :param kind: Noun for a row, for the error text.
+    :param requested: The title or id.
+    :param rows: Rows of :func:`titled_rows`.
+    :param may_lack: There may be more rows than were listed; then digits that match no row are taken as an id.
+    :raises ConfigurationError: no row or several rows match; the message lists the candidates with their ids.
     """
     rows = list(rows)
-    fitting = [row for row in rows if desired in (row["title"], row["id"])] or [
-        row for row in rows if desired.strip() in (row["title"].strip(), row["id"])
+    matching = [row for row in rows if requested in (row["title"], row["id"])] or [
+        row for row in rows if requested.strip() in (row["title"].strip(), row["id"])
     ]
-    if len(fitting) == 1:
-        return fitting[0]
-    listed = ", ".join(f"{row['title']!r} (id {row['id']})" for row in fitting or rows) or "none"
-    if not fitting and may_lack and desired.isdecimal():
-        return {"id": desired, "title": ""}
-    if not fitting:
+    if len(matching) == 1:
+        return matching[0]
+    listed = ", ".join(f"{row['title']!r} (id {row['id']})" for row in matching or rows) or "none"
+    if not matching and may_lack and requested.isdecimal():
+        return {"id": requested, "title": ""}
+    if not matching:
         if may_lack:
-            listed += ", and perhaps more that were not listed; give the id"
-        raise ConfigurationError(f"{parameter}: there is no {kind} {desired!r}; there are: {listed}.")
-    raise ConfigurationError(f"{parameter}: {desired!r} is the name of {len(fitting)} {kind}s: {listed}. Give the id.")
+            listed += ", and possibly more that were not listed; give the id"
+        raise ConfigurationError(f"{parameter}: there is no {kind} {requested!r}. Candidates: {listed}.")
+    raise ConfigurationError(f"{parameter}: {len(matching)} {kind}s are named {requested!r}: {listed}. Give the id.")
 
 
 def instance_id_of(given: Any) -> str:
     """
-    Return an integration instance's id, given as it is or in a row of ``WorkflowsoftIntegrationSensor``.
+    Return an integration instance's id, given as such or in a row of ``WorkflowsoftIntegrationSensor``.
 
-    :raises ConfigurationError: neither; of a list the ids are named, so that none is lost without a word.
+    :raises ConfigurationError: the value is neither; for a list the message names all ids, because the poll may have
+        consumed them.
     """
     if isinstance(given, (list, tuple)):
         ids = ", ".join(instance_id_of(row) for row in given) or "none"
@@ -205,571 +199,17 @@ def instance_id_of(given: Any) -> str:
     return text
 
 
-def says_already_completed(words: str) -> bool:
-    """Tell whether a sentence of an error can only mean that the integration instance was completed before."""
-    return any(ALREADY_COMPLETED.fullmatch(sentence.strip()) for sentence in re.split(r"[.;!\n]", words))
-
-
-# --- fields ----------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Field:
-    """
-    One field of an integration instance.
-
-    :param type: The type in Workflowsoft's words, such as ``Decimal?``; the question mark: may be empty.
-    :param value: None when empty; str, bool, int, float, ``Decimal``, a UTC ``pendulum.DateTime``, a
-        ``datetime.date``, or parsed JSON as it is for a type this package does not know.
-    :param options: What may be chosen, as the server gives it; its form is not documented.
-    :param unreadable: Why the value cannot be used, where it does not fit the type; ``value`` is None then.
-    :param raw: The value as the server gives it.
-    """
-
-    label: str
-    key: str
-    type: str
-    value: Any
-    options: Any
-    is_readonly: bool
-    is_required: bool
-    unreadable: str = ""
-    raw: Any = attribute(default=None, repr=False, compare=False)
-
-    @property
-    def kind(self) -> str:
-        """The type in lower case and without its question mark."""
-        return _type_name(self.type).rstrip("?")
-
-    @property
-    def is_known(self) -> bool:
-        return self.kind in CODECS
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether there is no value; one that cannot be read is a value all the same."""
-        return not self.unreadable and self.value in (None, "")
-
-    def __str__(self) -> str:
-        return f"{self.label!r} ({self.type})"
-
-
-class FieldValues(dict[str, Any]):
-    """
-    Values by label; using one that cannot be read raises, and leaves the others alone.
-
-    :param values: Those that can be read.
-    :param unreadable: Why others cannot, by label.
-    """
-
-    def __init__(self, values: Mapping[str, Any], unreadable: Mapping[str, str]):
-        super().__init__(values)
-        self.unreadable = dict(unreadable)
-
-    def __missing__(self, label: str) -> Any:
-        if label in self.unreadable:
-            raise UnexpectedResponse(self.unreadable[label])
-        raise KeyError(label)
-
-    def get(self, label: str, default: Any = None) -> Any:
-        return self[label] if label in self or label in self.unreadable else default
-
-
-@dataclass(frozen=True)
-class Update:
-    """
-    What an update comes to.
-
-    :param values: JSON values to send, by field key; only those that differ from what is there.
-    :param written: Labels of these fields.
-    :param unchanged: Labels of the fields that already hold what they should.
-    """
-
-    values: dict[str, Any]
-    written: list[str]
-    unchanged: list[str]
-
-
-def read_fields(body: Any) -> list[Field]:
-    """
-    Read the fields of an integration instance with their typed values.
-
-    A value that does not fit its type concerns its own field only, which says so; the value is not repeated.
-
-    :raises UnexpectedResponse: not a list of fields.
-    """
-    if not isinstance(body, list) or not all(_has_id(row, "key") for row in body):
-        raise UnexpectedResponse("The answer is not a list of fields with a key")
-    return [_read_field(row) for row in body]
-
-
-def by_label(fields: Iterable[Field]) -> FieldValues:
-    """
-    Return ``{label: value}``; a label that several fields share is replaced by the key of each.
-
-    Fields that cannot be read are missing.
-    """
-    fields = list(fields)
-    labels = [field.label for field in fields]
-    named = {field.label if labels.count(field.label) == 1 else field.key: field for field in fields}
-    return FieldValues(
-        {name: field.value for name, field in named.items() if not field.unreadable},
-        {name: field.unreadable for name, field in named.items() if field.unreadable},
-    )
-
-
-def check_expected(fields: Iterable[Field], expected: Mapping[str, str], instance_id: str) -> None:
-    """
-    Require fields to have the types that a DAG was written for.
-
-    :param expected: Types in Workflowsoft's words by label or key, such as ``Decimal?``; case does not count.
-    :param instance_id: Whose fields they are, for the error text.
-    :raises ConfigurationError: a field is missing, ambiguous, unreadable, or of another type; all are listed.
-    """
-    if not isinstance(expected, Mapping):
-        raise ConfigurationError('expected_fields must be a mapping of labels to types, such as {"Venue": "String"}.')
-    fields, drift = list(fields), []
-    for name, kind in expected.items():
-        fitting = _fitting(fields, name)
-        if len(fitting) != 1:
-            drift.append(f"{name!r} is {'missing' if not fitting else f'there {len(fitting)} times'}")
-        elif _type_name(fitting[0].type) != _type_name(str(kind)):
-            drift.append(f"{name!r} is {fitting[0].type}, expected {kind}")
-        elif fitting[0].unreadable:
-            drift.append(fitting[0].unreadable)
-    if drift:
-        listed = ", ".join(map(str, fields)) or "none"
-        raise ConfigurationError(
-            f"expected_fields: the fields of instance {instance_id} are others: {'; '.join(drift)}. It has: {listed}. "
-            "Either the diagram was changed, or this is an instance of another step."
-        )
-
-
-def xcom_value(value: Any) -> Any:
-    """Return a field's value in JSON's own types."""
-    if isinstance(value, Mapping):
-        return {name: xcom_value(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [xcom_value(item) for item in value]
-    if isinstance(value, Decimal):
-        return str(value)
-    if isinstance(value, datetime):
-        return value.astimezone(timezone.utc).isoformat().replace("+00:00", "Z")
-    return value.isoformat() if isinstance(value, date) else value
-
-
-def find_field(fields: Iterable[Field], name: str) -> Field:
-    """
-    Return the field with a key or label.
-
-    :raises ConfigurationError: there is none, or several share the label; the candidates are listed.
-    """
-    fields = list(fields)
-    fitting = _fitting(fields, name)
-    if len(fitting) == 1:
-        return fitting[0]
-    if not fitting:
-        listed = ", ".join(repr(field.label) for field in fields) or "none"
-        raise ConfigurationError(f"fields: there is no field {name!r}; there are: {listed}.")
-    keys = ", ".join(field.key for field in fitting)
-    raise ConfigurationError(f"fields: {len(fitting)} fields are called {name!r}; use the key of one of them: {keys}.")
-
-
-def _fitting(fields: list[Field], name: str) -> list[Field]:
-    """Return the fields with a key or label; blanks around a label do not count where it is not there to the letter."""
-    return (
-        [f for f in fields if f.key == name]
-        or [f for f in fields if f.label == name]
-        or [f for f in fields if f.label.strip() == name.strip()]
-    )
-
-
-def _type_name(text: str) -> str:
-    return text.strip().lower().removeprefix("system.")
-
-
-def plan_update(fields: Iterable[Field], desired: Mapping[str, Any], *, allow_unknown_types: bool = False) -> Update:
-    """
-    Compare what is wanted with what is there, and reject what Workflowsoft would reject.
-
-    :param fields: The fields as they are.
-    :param wanted: Values by label or key; a field that already holds its value may be read-only.
-    :param allow_unknown_types: Send values of types that this package does not know unchanged.
-    :raises ConfigurationError: no such field, a wrong value, a read-only field, not one of the options.
-    """
-    fields = list(fields)
-    update = Update({}, [], [])
-    readonly, seen = [], set()
-    for name, value in desired.items():
-        field = find_field(fields, name)
-        if field.key in seen:
-            raise ConfigurationError(f"fields: field {field} is given twice, by label and by key.")
-        seen.add(field.key)
-        encoded = _encoded_choice(field, value)
-        if _same(field, encoded):
-            update.unchanged.append(field.label)
-            continue
-        if field.is_readonly:
-            readonly.append(str(field))
-            continue
-        if not field.is_known and not allow_unknown_types:
-            raise ConfigurationError(
-                f"fields: the type of field {field} is unknown; set allow_unknown_types=True to send the "
-                "value as it is."
-            )
-        _check_option(field, encoded)
-        update.values[field.key] = encoded
-        update.written.append(field.label)
-    if readonly:
-        raise ConfigurationError(f"fields: read-only in Workflowsoft: {', '.join(readonly)}. Nothing was sent.")
-    return update
-
-
-@dataclass(frozen=True)
-class WriteComparison:
-    """
-    What the fields show after a write.
-
-    :param wrong: Written fields that show something else, with both values.
-    :param normalized: Written fields that show what the server has made of the value, with both values.
-    :param others: Fields that were not written and show something else than before, with both values.
-    :param emptied: The keys of those that are empty now.
-    :param computed: Read-only fields that show another value than before, with both values: a server computes some.
-    :param is_untouched: Every written field shows what it did before.
-    """
-
-    wrong: list[str]
-    normalized: list[str]
-    others: list[str]
-    emptied: list[str]
-    computed: list[str]
-    is_untouched: bool
-
-
-def compare_write(
-    before: Iterable[Field], after: Iterable[Field], values: Mapping[str, Any], *, normalized: bool = False
-) -> WriteComparison:
-    """
-    Compare all fields with what they should hold after a write.
-
-    :param before: The fields as they were.
-    :param after: The fields as they are.
-    :param values: What was written, as JSON values by key.
-    :param normalized: Accept a value that the server has normalized.
-    """
-    was, held = ({field.key: field for field in fields} for fields in (before, after))
-    wrong: list[str] = []
-    accepted: list[str] = []
-    others, emptied, computed = [], [], []
-    for key, value in values.items():
-        field = held.get(key)
-        if field is None or not _same(field, value):
-            is_normal = field is not None and normalized and _is_normalized(field, value)
-            (accepted if is_normal else wrong).append(_instead(field, key, f"sent {short(value)}"))
-    for key, field in was.items():
-        now = held.get(key)
-        if key in values or (now is not None and _unchanged(field, now)):
-            continue
-        shown = _instead(now, str(field), f"before {_shown(field)}")
-        if field.is_readonly and now is not None and not now.is_empty:
-            computed.append(shown)
-            continue
-        others.append(shown)
-        if not field.is_empty and (now is None or now.is_empty):
-            emptied.append(key)
-    is_untouched = all(key in held and key in was and _unchanged(was[key], held[key]) for key in values)
-    return WriteComparison(wrong, accepted, others, emptied, computed, is_untouched)
-
-
-def _instead(field: Field | None, name: str, before: str) -> str:
-    if field is None:
-        return f"{name}: {before}, shows nothing, for it is gone"
-    return f"{field}: {before}, shows {_shown(field)}"
-
-
-def _shown(field: Field) -> str:
-    return "a value that cannot be read" if field.unreadable else short(xcom_value(field.value))
-
-
-def _unchanged(was: Field, now: Field) -> bool:
-    if was.unreadable or now.unreadable:
-        return bool(was.raw == now.raw)
-    return (was.is_empty and now.is_empty) or _alike(was.value, now.value)
-
-
-def _is_normalized(field: Field, sent: Any) -> bool:
-    if field.unreadable:
-        return False
-    shown = None if field.value is None else encode(field, field.value)
-    try:
-        return equal_when_normalized(field.kind, sent, shown)
-    except UNREADABLE:  # the field has another type by now
-        return False
-
-
-def missing_required(fields: Iterable[Field]) -> list[str]:
-    """Return the labels of required fields that are empty; false and 0 are values."""
-    return left_empty(fields, {})
-
-
-def left_empty(fields: Iterable[Field], values: Mapping[str, Any]) -> list[str]:
-    """Return the labels of required fields that would be empty after values, by key, were written."""
-    return [
-        field.label
-        for field in fields
-        if field.is_required and (values[field.key] in (None, "") if field.key in values else field.is_empty)
-    ]
-
-
-def filled(fields: Iterable[Field], values: Mapping[str, Any]) -> list[str]:
-    """Return the keys of the fields that hold something and that a write of values, by key, leaves alone."""
-    return [field.key for field in fields if field.key not in values and not field.is_empty]
-
-
-def has_closed(fields: Iterable[Field]) -> bool:
-    """Tell whether no field can be written; it means something only where one could before."""
-    fields = list(fields)
-    return bool(fields) and all(field.is_readonly for field in fields)
-
-
-def stored_values(values: Mapping[str, Any]) -> str:
-    """Return values to send as text that keeps every digit, for a store that holds JSON."""
-    import simplejson
-
-    return simplejson.dumps(values, use_decimal=True, allow_nan=False)
-
-
-def read_stored_values(text: str) -> dict[str, Any]:
-    """Read what :func:`stored_values` wrote."""
-    import simplejson
-
-    found: dict[str, Any] = simplejson.loads(text, use_decimal=True)
-    return found
-
-
-def templated_names(fields: Any) -> frozenset[str]:
-    """Return the names of the fields whose value, as a DAG file gives it, is a template."""
-    if not isinstance(fields, Mapping):
-        return frozenset()
-    return frozenset(
-        name for name, value in fields.items() if isinstance(value, str) and any(mark in value for mark in ("{{", "{%"))
-    )
-
-
-def check_rendered(fields: Mapping[str, Any], templated: Iterable[str]) -> None:
-    """
-    Reject values that a template without a value has left.
-
-    :param templated: Names of the fields that are given as a template; elsewhere the text ``None`` is a text.
-    :raises ConfigurationError: such a value is the text ``None``.
-    """
-    for name in templated:
-        if fields.get(name) == "None":
-            raise ConfigurationError(
-                f"fields: {name!r} was rendered as the text 'None'. Hand over the output of a task instead of a "
-                "template, or set render_template_as_native_obj=True on the DAG; None empties a field."
-            )
-
-
-def raw_fields(fields: Any) -> dict[str, Any]:
-    """
-    Return the fields to start a process with in JSON's own types, under the names they were given by.
-
-    :raises ConfigurationError: not a mapping of texts, or a value that JSON does not hold exactly.
-    """
-    if not isinstance(fields, Mapping) or not all(isinstance(name, str) and name.strip() for name in fields):
-        raise ConfigurationError("fields must be a mapping of Workflowsoft's field names to values.")
-    return {name: raw_value(name, value) for name, value in fields.items()}
-
-
-def raw_value(name: str, value: Any) -> Any:
-    """
-    Return a value in JSON's own types.
-
-    :param name: What the DAG author calls it, for the error text.
-    :raises ConfigurationError: JSON does not hold it exactly.
-    """
-    if isinstance(value, Mapping):
-        return {str(key): raw_value(name, item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [raw_value(name, item) for item in value]
-    if isinstance(value, datetime) and value.utcoffset() is not None:
-        with suppress(OverflowError):  # before the year 1 in UTC
-            return time_text(value)
-    if isinstance(value, date) and not isinstance(value, datetime):
-        return value.isoformat()
-    finite = value.is_finite() if isinstance(value, Decimal) else not isinstance(value, float) or math.isfinite(value)
-    if value is None or (isinstance(value, (str, bool, int, float, Decimal)) and finite):
-        return value
-    raise ConfigurationError(
-        f"fields: {name!r} takes text, a finite number, True, False, None, a date, a datetime with a time zone, or "
-        f"lists and mappings of them; got {type(value).__name__} {short(value)}."
-    )
-
-
-def option_values(field: Field) -> list[Any] | None:
-    """Return all that an option may be called, or None where there is no choice or its form is not clear."""
-    options = _options(field)
-    return None if options is None else [name for names in options for name in names]
-
-
-def _options(field: Field) -> list[list[Any]] | None:
-    """Return what each option may be called, first by the API, then on the page."""
-    if not isinstance(field.options, list) or not field.options:
-        return None
-    options = []
-    for option in field.options:
-        called = [member(option, name) for name in OPTION_NAMES] if isinstance(option, Mapping) else [option]
-        names = [name for name in called if isinstance(name, (str, int, Decimal, float))]
-        if not names:
-            return None
-        options.append(names)
-    return options
-
-
-def _choices(field: Field, value: Any) -> list[int]:
-    """Return the places of the options that a value can mean."""
-    return [
-        place for place, names in enumerate(_options(field) or ()) if any(_means(field, name, value) for name in names)
-    ]
-
-
-def _means(field: Field, name: Any, value: Any) -> bool:
-    numbers = (int, float, Decimal)
-    if isinstance(name, numbers) and isinstance(value, numbers) and not isinstance(name, bool):
-        return not isinstance(value, bool) and name == value  # 1.0 is the option 1
-    return str(name) == str(value) or str(_encoded_option(field, name)) == str(value)
-
-
-def _encoded_choice(field: Field, value: Any) -> Any:
-    """Return a value in the form that is sent; of an option's word, where the type takes no text, its id."""
-    try:
-        return encode(field, value)
-    except ConfigurationError:
-        options, places = _options(field), _choices(field, value)
-        if isinstance(value, str) and options is not None and len(places) == 1:
-            for name in options[places[0]]:
-                with suppress(ConfigurationError):
-                    return encode(field, name)
-        raise
-
-
-def wire_name(key: str) -> str:
-    """Return the name under which a field is written."""
-    return "field_" + key.replace("-", "_")
-
-
-def encode(field: Field, value: Any) -> Any:
-    """
-    Return a value in the form that is sent for a field.
-
-    :raises ConfigurationError: it does not fit; the error names the field, what it takes, and what it got.
-    """
-    if value is None:
-        if field.is_known and field.kind != "string" and not field.type.strip().endswith("?"):
-            raise ConfigurationError(f"fields: field {field} cannot be emptied; its type has no question mark.")
-        return None
-    if not field.is_known:
-        return as_it_is(_restored(field.value, raw_value(field.label, value)))
-    expected, _, write = CODECS[field.kind]
-    try:
-        return write(value)
-    except (ValueError, TypeError, ArithmeticError):
-        got = f"{type(value).__name__} {short(value)}"
-        raise ConfigurationError(f"fields: field {field} takes {expected}; got {got}.") from None
-
-
-# --- one field's value -----------------------------------------------------------------------------------
-
-
-def _read_field(row: Mapping[str, Any]) -> Field:
-    label, key, kind = (str(member(row, name) or "") for name in ("label", "key", "type"))
-    raw, value, unreadable = member(row, "valueJson"), None, ""
-    try:
-        value = read_value(_type_name(kind).rstrip("?"), raw)
-    except UNREADABLE:
-        unreadable = f"The value of field {label or key!r} ({kind}), key {key}, is not one of its type"
-    return Field(
-        label=label or key,
-        key=key,
-        type=kind,
-        value=value,
-        options=member(row, "options"),
-        is_readonly=_is_set(member(row, "isReadonly")),
-        is_required=_is_set(member(row, "isRequired")),
-        unreadable=unreadable,
-        raw=raw,
-    )
-
-
-def _is_set(flag: Any) -> bool:
-    return str(flag).lower() in ("true", "1")
-
-
-def _same(field: Field, encoded: Any) -> bool:
-    if field.unreadable:
-        return False
-    held = None if field.value is None else encode(field, field.value)
-    if field.kind == "single" and held is not None and encoded is not None:
-        return f"{held:.7g}" == f"{encoded:.7g}"  # more digits the server does not keep
-    if field.kind == "string" and (held or None) == (encoded or None):  # both are empty, whichever the server shows
-        return True
-    return _alike(held, encoded) or _is_same_option(field, held, encoded)
-
-
-def _is_same_option(field: Field, held: Any, encoded: Any) -> bool:
-    """Tell whether both can only be one option, which the server may show by another of its names."""
-    if held is None or encoded is None:
-        return False
-    places = _choices(field, encoded)
-    return len(places) == 1 and places == _choices(field, held)
-
-
-def _alike(held: Any, desired: Any) -> bool:
-    """Tell whether two JSON values are the same; unlike Python, JSON tells 1 and true apart."""
-    if isinstance(held, Mapping) and isinstance(desired, Mapping):
-        return held.keys() == desired.keys() and all(_alike(held[name], desired[name]) for name in held)
-    if isinstance(held, list) and isinstance(desired, list):
-        return len(held) == len(desired) and all(map(_alike, held, desired))
-    return bool(held == desired) and isinstance(held, bool) == isinstance(desired, bool)
-
-
-def _check_option(field: Field, encoded: Any) -> None:
-    allowed = option_values(field)
-    if encoded is None or allowed is None:
-        return
-    chosen = encoded if isinstance(encoded, list) else [encoded]  # of a type with several choices
-    if not all(_choices(field, choice) for choice in chosen):
-        listed = ", ".join(repr(value) for value in allowed)
-        raise ConfigurationError(f"fields: field {field} takes one of {listed}; got {short(encoded)}.")
-
-
-def _encoded_option(field: Field, value: Any) -> Any:
-    try:
-        return encode(field, value)
-    except ConfigurationError:
-        return value
-
-
-def _restored(held: Any, desired: Any) -> Any:
-    """Return JSON with the numbers that XCom holds as text only, made numbers again where they are unchanged."""
-    if isinstance(held, Mapping) and isinstance(desired, Mapping):
-        return {name: _restored(held.get(name), item) for name, item in desired.items()}
-    if isinstance(held, list) and isinstance(desired, list) and len(held) == len(desired):
-        return [_restored(*pair) for pair in zip(held, desired, strict=True)]
-    return held if isinstance(held, Decimal) and desired == str(held) else desired
-
-
-def _has_id(row: Any, name: str) -> bool:
-    return isinstance(row, Mapping) and is_id(member(row, name))
+def says_already_completed(message: str) -> bool:
+    """Return whether a sentence of an error unambiguously means that the integration instance is already completed."""
+    return any(ALREADY_COMPLETED.fullmatch(sentence.strip()) for sentence in re.split(r"[.;!\n]", message))
 
 
 def _is_instance(row: Any) -> bool:
-    return _has_id(row, "IntegrationInstanceId") and not _is_empty(member(row, "IntegrationInstanceId"))
+    return has_id(row, "IntegrationInstanceId") and not _is_empty(member(row, "IntegrationInstanceId"))
 
 
 def _is_empty(value: Any) -> bool:
-    """Tell whether a value is one that .NET leaves where nobody has set any."""
+    """Return whether a value is a default value of .NET."""
     return value is None or value == "" or (type(value) is int and value == 0)
 
 
@@ -779,7 +219,7 @@ def _says_nothing(body: Any) -> bool:
     return not body or any(str(name).lower() == "integrationinstanceid" for name in body)
 
 
-def _form(malformed: Any) -> str:
+def _describe_type(malformed: Any) -> str:
     if isinstance(malformed, Mapping):
         return f"an object with {', '.join(sorted(f'{name} ({type(malformed[name]).__name__})' for name in malformed))}"
     return f"a {type(malformed).__name__}"

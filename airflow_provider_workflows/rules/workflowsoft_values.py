@@ -1,8 +1,8 @@
 """
-How one value of a Workflowsoft field is read, written and compared.
+Read, write and compare single values of Workflowsoft's typed fields.
 
-Reading is tolerant: nobody documents in which forms a server writes its values, so every form counts that leaves no
-other reading. Writing is strict, and sends the form that the vendor shows.
+Reading is tolerant: the formats of a server's values are not documented, so every unambiguous format is accepted.
+Writing is strict, and uses the formats in the vendor's samples.
 """
 
 from __future__ import annotations
@@ -22,15 +22,17 @@ from airflow_provider_workflows.rules.datetimes import parse_time
 INTEGERS = {"int16": 16, "int32": 32, "int64": 64}
 FRACTIONS = ("decimal", "double", "single")
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
-# Numbers with a comma that have one reading only: "1,640" is not among them.
+# Unambiguous numbers with a comma; "1,640" is ambiguous.
 DECIMAL_COMMA = re.compile(r"[+-]?(0|[0-9]{4,}),[0-9]+|[+-]?[0-9]+,([0-9]{1,2}|[0-9]{4,})")
 GROUPED_BY_COMMA = re.compile(r"[+-]?[0-9]{1,3}((,[0-9]{3}){2,}|(,[0-9]{3})+\.[0-9]+)")
 GROUPED_BY_DOT = re.compile(r"[+-]?[0-9]{1,3}((\.[0-9]{3}){2,}|(\.[0-9]{3})+,[0-9]+)")
 DAY = re.compile(r"\d{4}-\d\d-\d\d")
 TIME_WITH_ZONE = re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d.*(Z|[+-]\d\d:?\d\d)")
-SLASH_DATE = re.compile(r"/Date\((-?[0-9]{1,15})([+-][0-9]{4})?\)/")  # milliseconds; the zone is only for showing it
+SLASH_DATE = re.compile(
+    r"/Date\((-?[0-9]{1,15})([+-][0-9]{4})?\)/"
+)  # milliseconds in UTC; the zone is for display only
 EPOCH = datetime(1970, 1, 1, tzinfo=timezone.utc)
-# A bare number is a time only where one of seconds and milliseconds is in these years and the other is not.
+# A bare number is a time only if exactly one of seconds and milliseconds is in these years.
 FIRST_EPOCH = datetime(1990, 1, 1, tzinfo=timezone.utc).timestamp()
 LAST_EPOCH = datetime(2100, 1, 1, tzinfo=timezone.utc).timestamp()
 UNREADABLE = (ValueError, TypeError, AttributeError, ArithmeticError, LookupError, RecursionError)
@@ -40,10 +42,10 @@ def read_value(kind: str, given: Any) -> Any:
     """
     Read a field's ``valueJson``.
 
-    :param kind: The type in lower case, without question mark.
-    :param given: Documented as JSON text; a value that is JSON already is read, too.
-    :return: None when it is empty.
-    :raises ValueError: and others of ``UNREADABLE``: it does not fit the type, or has several readings.
+    :param kind: The type in lower case, without its question mark.
+    :param given: Documented as JSON text; a value that is already parsed is accepted, too.
+    :return: The value, or None if it is empty.
+    :raises ValueError: or another of ``UNREADABLE``: the value does not match the type, or is ambiguous.
     """
     if given is None or given == "":
         return None
@@ -54,26 +56,27 @@ def read_value(kind: str, given: Any) -> Any:
 
 
 def _parsed(kind: str, text: str) -> Any:
-    import simplejson  # here, for a DAG file that is only parsed reads no value
+    import simplejson  # imported here, because parsing a DAG file does not need it
 
     try:
         return simplejson.loads(text, use_decimal=True)
     except (ValueError, RecursionError):
-        # What begins as JSON does is JSON that was cut off.
+        # Text that starts like JSON is truncated JSON.
         if kind not in CODECS or text.lstrip()[:1] in ('"', "{", "["):
             raise
-        return text  # not the JSON of a text but the text itself
+        return text  # plain text instead of a JSON string
 
 
 def equal_when_normalized(kind: str, sent: Any, shown: Any) -> bool:
     """
-    Tell whether a server shows what was sent after it has normalized it.
+    Return whether a shown value equals the sent value after a normalization by the server.
 
-    Texts: blanks at both ends and line ends do not count. Times: to the minute. Numbers: to the precision shown.
+    Text is compared without surrounding blanks and kinds of line ends, times to the minute, numbers to the shown
+    precision.
 
-    :param kind: The type in lower case, without question mark.
+    :param kind: The type in lower case, without its question mark.
     :param sent: The JSON value that was sent.
-    :param shown: The value that is shown, in the form in which it would be sent.
+    :param shown: The shown value, in the format in which it would be sent.
     """
     if kind == "string":
         return _normal_text(sent) == _normal_text(shown)
@@ -87,7 +90,7 @@ def equal_when_normalized(kind: str, sent: Any, shown: Any) -> bool:
         precision = Decimal((0, (1,), min(0, int(rough.as_tuple().exponent))))
         try:
             return any(exact.quantize(precision, way) == rough for way in (ROUND_HALF_UP, ROUND_HALF_EVEN, ROUND_DOWN))
-        except InvalidOperation:  # more digits than a Decimal is computed with
+        except InvalidOperation:  # more digits than the precision of the Decimal context
             return False
     return False
 
@@ -97,7 +100,7 @@ def _normal_text(text: str | None) -> str:
 
 
 def as_it_is(value: Any) -> Any:
-    """Return parsed JSON with floats for the numbers that a float holds exactly, and Decimals for the others."""
+    """Return parsed JSON with floats for numbers that a float represents exactly, and Decimals for all others."""
     if isinstance(value, Mapping):
         return {name: as_it_is(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -108,8 +111,8 @@ def as_it_is(value: Any) -> Any:
 
 
 def time_text(moment: datetime) -> str:
-    """Write a time in whole seconds and with a Z, as in the vendor's only sample."""
-    # Not by strftime, which writes the year 999 with three digits.
+    """Format a time in whole seconds and with a Z, as in the vendor's only sample."""
+    # Not with strftime, which formats the year 999 with three digits.
     return moment.astimezone(timezone.utc).replace(microsecond=0).isoformat().replace("+00:00", "Z")
 
 
@@ -137,7 +140,7 @@ def _write_boolean(value: Any) -> bool:
 
 
 def _number(value: Any) -> Any:
-    """Return the number that a text can only mean; what is no text is returned as it is."""
+    """Return the number in a text if it is unambiguous; any other value is returned unchanged."""
     if not isinstance(value, str):
         return value
     text = value.strip().replace("\N{NO-BREAK SPACE}", "").replace("\N{NARROW NO-BREAK SPACE}", "")
@@ -156,7 +159,7 @@ def _integer(kind: str) -> Callable[[Any], int]:
     def convert(value: Any) -> int:
         if isinstance(value, bool) or not isinstance(value, (int, Decimal)):
             raise TypeError
-        # First, for the digits of 1E+999999999 fill the memory.
+        # Compare first, because int(1E+999999999) would exhaust the memory.
         if not -limit <= value < limit or value != int(value):
             raise ValueError
         return int(value)
@@ -165,7 +168,7 @@ def _integer(kind: str) -> Callable[[Any], int]:
 
 
 def _decimal(value: Any) -> Decimal:
-    # A float has lost digits that a Decimal would have kept, so it is rejected and not quietly rounded.
+    # A float is rejected, because it may already have lost digits.
     if isinstance(value, bool) or not isinstance(value, (int, str, Decimal)):
         raise TypeError
     if isinstance(value, str) and not NUMBER.fullmatch(value.strip()):
@@ -225,7 +228,7 @@ def _read_date(value: Any) -> date:
         return date.fromisoformat(value[:10])
     moment = _read_time(value)
     if (moment.hour, moment.minute, moment.second) != (0, 0, 0):
-        raise ValueError  # the day depends on the zone, which nobody says
+        raise ValueError  # the day depends on the zone, which is unknown
     return moment.date()
 
 
@@ -241,8 +244,8 @@ def _after(number: Callable[[Any], Any], convert: Callable[[Any], Any]) -> Calla
     return lambda value: convert(number(value))
 
 
-# Base type -> (what a value of it is, how it is read, how it is written). The vendor shows the first four;
-# the others follow from the names being those of .NET.
+# Base type -> (description of its values, reader, writer). The vendor's samples have the first four types; the others
+# are the other .NET types.
 CODECS: dict[str, tuple[str, Callable[[Any], Any], Callable[[Any], Any]]] = {
     "string": ("text", _text, _text),
     "boolean": ("True or False", _read_boolean, _write_boolean),

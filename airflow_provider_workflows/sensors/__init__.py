@@ -1,1 +1,1 @@
-"""Waiting for people to decide."""
+"""Sensors that wait for people, background jobs and integration steps in Procore and Workflowsoft."""

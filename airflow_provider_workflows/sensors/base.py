@@ -1,4 +1,4 @@
-"""How every sensor of this package waits, in whatever mode."""
+"""The base class of all sensors, which wait in poke, reschedule or deferrable mode with the same result."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.base import WorkflowsHook
     from airflow_provider_workflows.triggers.base import WaitTrigger
 
-# What ends a sensor of Airflow's in spite of silent_fail.
+# Exceptions that end an Airflow sensor in spite of silent_fail.
 ENDS_THE_TASK = (AirflowFailException, AirflowSensorTimeout, AirflowSkipException)
-DEFERRAL_FAILED, TRIGGER_TIMEOUT = "__fail__", "Trigger timeout"  # Airflow's words for a deferral that took too long
+DEFERRAL_FAILED, TRIGGER_TIMEOUT = "__fail__", "Trigger timeout"  # Airflow's method and error after a deferral timeout
 
 
 class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
     """
-    Waits for a verdict of its trigger, in a worker or without one, with the same result.
+    Wait for the result of a trigger, on a worker or in the triggerer.
 
-    The deadline is ``timeout`` seconds after the first try began, by the clock on the wall; from Airflow 3.3
-    on it survives retries.
+    The deadline is wall-clock, ``timeout`` seconds after the start of the first try; from Airflow 3.3 on it survives
+    retries.
 
-    :param poke_interval: Seconds between two looks; by default ``[workflows] poke_interval``, else 60.
+    :param poke_interval: Seconds between two polls; by default ``[workflows] poke_interval``, else 60.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
     """
 
     poke_again_on: ClassVar[frozenset[str]] = frozenset({"poke"})  # statuses of events
-    # With a mapping as result, `task.output["key"]` hands on one value of it.
+    # If the result is a mapping, `task.output["key"]` passes one of its values.
     returns_mapping = True
 
     def __init__(
@@ -84,21 +84,21 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
 
     @abstractmethod
     def build_trigger(self) -> WaitTrigger:
-        """Check the rendered parameters and return the trigger that waits for them."""
+        """Check the rendered parameters, and build the trigger that waits."""
 
     def prepare_poke(self, context: Context) -> None:
-        """Read what a poke needs beside its parameters; the connection was looked up."""
+        """Load the state that a poke needs; called after the connection was looked up."""
 
     def deferred_trigger(self, trigger: WaitTrigger) -> BaseTrigger:
-        """Return what to defer to: the trigger that polls, unless polling must stay on a worker."""
+        """Return the trigger to defer to: the one that polls, unless polling must stay on a worker."""
         return trigger
 
     def item_ids(self, result: Any) -> Mapping[str, str | None]:
-        """Return the ids that the link to the product's UI is made of."""
+        """Return the ids for the item's link."""
         return {}
 
     def finish(self, result: Any) -> Any:
-        """Return what the task returns, of a result small enough for a trigger's event."""
+        """Return the task's result, derived from the trigger's, which must be small enough for an event."""
         return result
 
     def execute(self, context: Context) -> Any:
@@ -108,7 +108,7 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
         return self.poke_or_defer(context) if self.deferrable else super().execute(context)
 
     def poke_or_defer(self, context: Context) -> Any:
-        """Poll once on the worker, and wait without one if there is no result yet."""
+        """Poll once on the worker, and defer if there is no result yet."""
         with self._skipping_as_poke_mode():
             outcome = self._poke(context)
         if isinstance(outcome, PokeReturnValue):
@@ -138,34 +138,34 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
         return self.poke_or_defer(context)
 
     def resume_execution(self, next_method: str, next_kwargs: dict[str, Any] | None, context: Context) -> Any:
-        """Poll once more where Airflow ended the deferral, for then no triggerer has polled at the deadline."""
+        """Poll once more if Airflow has ended the deferral, because then no triggerer has polled at the deadline."""
         if next_method == DEFERRAL_FAILED and (next_kwargs or {}).get("error") == TRIGGER_TIMEOUT:
             now = datetime.now(timezone.utc).isoformat()
             next_method, next_kwargs = "execute_complete", {"event": {"status": "poke", "deadline": now}}
         return super().resume_execution(next_method, next_kwargs, context)
 
     def restore_wait(self, context: Context, event: Mapping[str, Any]) -> None:
-        """Take from an event what the task knew of its wait before it was deferred."""
+        """Restore the state that the wait had before the deferral from an event."""
         deadline = event.get("deadline")
         self._deadline = self.read_deadline(context) if deadline is None else datetime.fromisoformat(deadline)
         self._take_polls(event.get("polls"))
         self._last_poll = str(event.get("last_poll") or self._last_poll)
 
     def wake_up(self) -> WakeUpTrigger:
-        """Return the trigger that sends the task back to a worker for the next poll."""
+        """Build the trigger that sends the task back to a worker for the next poll."""
         until = datetime.now(timezone.utc) + timedelta(seconds=self.seconds_to_next_poll(self.poke_interval))
         return WakeUpTrigger(until=until.isoformat(), event=self.wake_up_event())
 
     def wake_up_event(self) -> dict[str, Any]:
-        """Return all that the task has to know when it wakes; dag.test() drops the keyword arguments of a deferral."""
+        """Return the event with all state of the wait, because dag.test() drops the keyword arguments of a deferral."""
         return {"status": "poke", "deadline": self.deadline, "polls": self.polls_so_far()}
 
     def _poke(self, context: Context) -> PokeReturnValue | BaseTrigger | None:
-        """Poll once; return the result, or what to defer to until the next poll."""
+        """Poll once; return the result, or the trigger to defer to until the next poll."""
         trigger = None
         try:
             check_rendered(self)
-            if self.attempt(self.hook.get_conn) is not None:  # which looks the connection up
+            if self.attempt(self.hook.get_conn) is not None:  # get_conn looks up the connection
                 self.prepare_poke(context)
                 trigger = self.build_trigger()
                 done = self._result_of(context, self.poll(context, trigger))
@@ -180,12 +180,12 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
         if self.deferrable:
             deferred = self.wake_up() if trigger is None else self.deferred_trigger(trigger)
         is_polled_in_triggerer = deferred is not None and deferred is trigger
-        how = "the triggerer looks every" if is_polled_in_triggerer else "the next look is in about"
+        how = "the triggerer polls every" if is_polled_in_triggerer else "will poll again in about"
         self.go_on(context, trigger, f"{how} {self.poke_interval:.0f} s")
         return deferred
 
     def _result_of(self, context: Context, event: Mapping[str, Any] | None) -> PokeReturnValue | None:
-        """Return the XCom of a result; what is left to read is read like a poll, so an error does not end the wait."""
+        """Return the XCom of a result; reads like a poll, so that an error does not end the wait."""
         if event is None:
             return None
 
@@ -197,20 +197,20 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
 
     def poll_on_worker(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
         event = super().poll_on_worker(trigger)
-        if trigger.item is not None and event is None:  # so that a task that waits has its link, too
+        if trigger.item is not None and event is None:  # a task that still waits needs its link, too
             self.item_url = self.hook.item_url(**self.item_ids(trigger.item))
         return event
 
     def _silence(self, error: Exception) -> None:
-        """Raise an error unless ``silent_fail`` says to go on, as Airflow's sensors do in poke mode."""
+        """Raise an error unless ``silent_fail`` is set, as Airflow's sensors do in poke mode."""
         if not self.silent_fail or isinstance(error, ENDS_THE_TASK):
             raise error
-        self.log.exception("The sensor failed, and goes on because of silent_fail.", exc_info=error)
+        self.log.exception("The sensor failed, the wait continues because of silent_fail.", exc_info=error)
         self.record_error(error)
 
     @contextmanager
     def _skipping_as_poke_mode(self) -> Iterator[None]:
-        """Skip for an error where Airflow's own ``execute`` would, which a deferrable sensor goes past."""
+        """Turn an error into a skip as Airflow's ``execute`` does, which a deferrable sensor does not call."""
         try:
             yield
         except AirflowSkipException:
@@ -236,11 +236,11 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
         raise error or WorkflowsError(words)
 
     def time_out(self, last_poll: str) -> NoReturn:
-        message = f"Nothing decided within {timedelta(seconds=self.timeout)}. {last_poll}".rstrip()
+        message = f"No result within {timedelta(seconds=self.timeout)}. {last_poll}".rstrip()
         if self.soft_fail or self.never_fail:
             raise AirflowSkipException(message)
         raise AirflowSensorTimeout(message)
 
     def _get_next_poke_interval(self, *args: Any, **kwargs: Any) -> float:
-        # A sleep never outlasts the deadline, so that the last poll is there.
+        # A sleep ends at the deadline at the latest, for the last poll.
         return self.seconds_to_next_poll(super()._get_next_poke_interval(*args, **kwargs))

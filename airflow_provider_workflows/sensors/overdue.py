@@ -1,4 +1,4 @@
-"""How a wait tells people that a step is held for too long."""
+"""The base class of sensors that notify people when a step becomes overdue."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ if TYPE_CHECKING:
 
     Notifier = Callable[[Context], Any]
 
-KNOWN = "told_overdue"  # key in the task state store
+KNOWN = "known_overdue"  # key in the task state store
 MAX_OVERDUE_SECONDS = timedelta(days=36_525).total_seconds()
 
 
 class NotifyingSensor(WorkflowsSensor):
     """
-    A sensor that calls notifiers, once for each visit of a step, when the step is held for too long.
+    Call notifiers when a step becomes overdue, once for each step occurrence.
 
-    The wait goes on even if a notifier fails. Each is called with the task's context and ``overdue_step``: ``{step,
-    step_occurrence_id, since, due, reason, assignees, instance_id, item_id, tool_type, project_id, item_url}``. The
-    step is recorded in Airflow's task state store (3.3+) after the notifiers were called, so a worker that dies in
-    between calls them again.
+    The wait continues even if a notifier fails. Each notifier is called with the task's context and ``overdue_step``:
+    ``{step, step_occurrence_id, since, due, reason, assignees, instance_id, item_id, tool_type, project_id,
+    item_url}``. After the calls the sensor records the step occurrence in Airflow's task state store (3.3+); if the
+    worker dies before that, the notifiers are called again.
 
     :param on_overdue: An Airflow notifier, or a function of the context, or a list of them (not templated).
-    :param overdue_after: Seconds, or a timedelta, that a step may be held, by the clock of the product; default: until
-        the product's own due date of the step, of which there may be none (not templated).
+    :param overdue_after: Seconds, or a timedelta, that a step may be pending, by the server's clock; default: until the
+        step's due date, if it has one (not templated).
     """
 
     poke_again_on = WorkflowsSensor.poke_again_on | {"overdue"}
@@ -64,8 +64,8 @@ class NotifyingSensor(WorkflowsSensor):
             and task_state_store(context) is None
         ):
             raise ConfigurationError(
-                "on_overdue with mode='reschedule' needs Airflow 3.3 or newer, where a task can remember whom it has "
-                "told. Set deferrable=True, or mode='poke'."
+                "on_overdue with mode='reschedule' needs Airflow 3.3 or newer, where a task can record which steps "
+                "it has reported. Set deferrable=True, or mode='poke'."
             )
         return super().execute(context)
 
@@ -80,15 +80,17 @@ class NotifyingSensor(WorkflowsSensor):
         return {**super().wake_up_event(), "known": list(self._known)}
 
     def overdue_watch_argument(self) -> dict[str, Any] | None:
-        """Check the parameters and return what the trigger has to watch for."""
+        """Check the parameters, and return the trigger's ``overdue_watch``."""
         if self.on_overdue is None:
             if self.overdue_after is not None:
-                raise ConfigurationError("overdue_after goes with on_overdue, which says whom to tell.")
+                raise ConfigurationError("overdue_after needs on_overdue: give the notifier to call.")
             return None
         if not all(callable(notifier) for notifier in as_list(self.on_overdue)):
             raise ConfigurationError("on_overdue must be a notifier, a function of the context, or a list of them.")
         if any(inspect.iscoroutinefunction(notifier) for notifier in as_list(self.on_overdue)):
-            raise ConfigurationError("on_overdue must be a plain function; a coroutine function would never run.")
+            raise ConfigurationError(
+                "on_overdue is a coroutine function, which Airflow would not run. Give a plain function."
+            )
         after = self.overdue_after
         seconds = after.total_seconds() if isinstance(after, timedelta) else after
         is_number = isinstance(seconds, (int, float)) and not isinstance(seconds, bool)
@@ -99,7 +101,7 @@ class NotifyingSensor(WorkflowsSensor):
         return {"after": seconds, "known": list(self._known), "next": None}
 
     def go_on(self, context: Context, trigger: WaitTrigger | None, how: str) -> None:
-        overdue_step = None if trigger is None else trigger.overdue() or self._still_held(trigger)
+        overdue_step = None if trigger is None else trigger.overdue() or self._still_pending(trigger)
         if overdue_step is not None and trigger is not None and trigger.overdue_watch is not None:
             self._notify(context, trigger, overdue_step)
             self._known.append(overdue_step.step_occurrence_id)
@@ -109,12 +111,12 @@ class NotifyingSensor(WorkflowsSensor):
         self._found_by_trigger = None
         super().go_on(context, trigger, how)
 
-    def _still_held(self, trigger: WaitTrigger) -> OverdueStep | None:
-        """Return what the trigger has found, unless the worker's look shows that it has moved on since."""
+    def _still_pending(self, trigger: WaitTrigger) -> OverdueStep | None:
+        """Return the overdue step that the trigger has found, unless the worker's poke shows a later step."""
         found, pending_step = self._found_by_trigger, trigger.pending_step
         if found is None or found.step_occurrence_id in self._known:
             return None
-        if trigger.item is None:  # the look has failed; better to hear twice than never
+        if trigger.item is None:  # the poke has failed; a needless notification is better than a missing one
             return found
         is_same = pending_step is not None and pending_step.step_occurrence_id == found.step_occurrence_id
         return found if is_same else None
@@ -122,18 +124,20 @@ class NotifyingSensor(WorkflowsSensor):
     def _notify(self, context: Context, trigger: WaitTrigger, overdue_step: OverdueStep) -> None:
         from airflow.sdk import BaseNotifier
 
-        described = self._described(trigger, overdue_step)
+        variable = self._template_variable(trigger, overdue_step)
         self.log.info("Step %r is %s: calling on_overdue.", overdue_step.step, overdue_step.reason)
         for notifier in as_list(self.on_overdue):
-            # Rendering replaces the templates, which the next step needs again, and puts them into the context.
-            fresh = copy(notifier) if isinstance(notifier, BaseNotifier) else notifier
+            # A copy, because rendering overwrites the templates, which the next overdue step needs again.
+            unrendered = copy(notifier) if isinstance(notifier, BaseNotifier) else notifier
             try:
-                fresh({**context, "overdue_step": described})
+                unrendered({**context, "overdue_step": variable})
             except Exception as error:
                 name = getattr(notifier, "__name__", type(notifier).__name__)
-                self.log.warning("on_overdue: %s failed; the wait goes on. %s: %s", name, type(error).__name__, error)
+                self.log.warning(
+                    "Calling on_overdue %s failed, the wait continues. %s: %s", name, type(error).__name__, error
+                )
 
-    def _described(self, trigger: WaitTrigger, overdue_step: OverdueStep) -> dict[str, Any]:
+    def _template_variable(self, trigger: WaitTrigger, overdue_step: OverdueStep) -> dict[str, Any]:
         ids = {} if trigger.item is None else self.item_ids(trigger.item)
         known = {name: value for name, value in overdue_step.to_dict().items() if name != "at"}
         assignees = [] if trigger.pending_step is None else list(trigger.pending_step.assignees)

@@ -1,4 +1,4 @@
-"""Sensors for Procore's Workflows v2 API."""
+"""Sensors for Procore's Workflows v2 API: instances, requests for a response, and asynchronous operations."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.links.procore import ProcoreItemLink
+from airflow_provider_workflows.operators.procore.item import ItemParameters, check_tools_and_projects
 from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
 from airflow_provider_workflows.rules.parameters import (
     as_list,
     check_given,
     check_required,
-    require_exactly_one,
     str_id,
 )
-from airflow_provider_workflows.rules.procore import ENDED_OPERATIONS, ENDED_STATES, STATES, operation_items
+from airflow_provider_workflows.rules.procore import ENDED_STATES, STATES
+from airflow_provider_workflows.rules.procore_operations import ENDED_OPERATIONS, operation_items
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.sensors.overdue import NotifyingSensor
 from airflow_provider_workflows.triggers.procore import (
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
 
 class ProcoreConnectionSensor(WorkflowsSensor):
     """
-    A sensor on one Procore connection, to whichever of its two workflow APIs.
+    Wait over a Procore connection, for either of Procore's two workflow APIs.
 
     :param procore_conn_id: Id of a connection of type ``procore`` (templated).
-    :param company_id: Company to work in; beats the connection's (templated).
+    :param company_id: Company to work in; overrides the company of the connection (templated).
     """
 
     operator_extra_links = (ProcoreItemLink(),)
@@ -56,7 +57,7 @@ class ProcoreConnectionSensor(WorkflowsSensor):
 
 
 class ProcoreSensor(ProcoreConnectionSensor):
-    """A sensor on Procore's Workflows v2 API."""
+    """Wait for Procore's Workflows v2 API."""
 
     @cached_property
     def hook(self) -> ProcoreHook:
@@ -65,25 +66,25 @@ class ProcoreSensor(ProcoreConnectionSensor):
         return ProcoreHook(self.procore_conn_id, company_id=self.company_id)
 
 
-class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
+class ProcoreInstanceSensor(ItemParameters, NotifyingSensor, ProcoreSensor):
     """
-    Waits until a workflow instance is in a state you name, or has come to a step you name.
+    Wait until a workflow instance is in a given state, or has reached or completed a given step.
 
-    A rejection is an answer, not a failure: the sensor succeeds with ``decision`` and ``item_status`` and the DAG
-    branches on them; ``fail_on`` and ``skip_on`` name states, which do not tell an approval from a rejection. Waiting
-    by item follows restarts to the new instance; waiting by ``instance_id`` ends when that instance does. A step can
-    come round again: give ``after``, or its first visit counts, however long ago.
+    A rejection is a result, not a failure: the sensor succeeds with ``decision`` and ``item_status``, and the DAG
+    branches on them. ``fail_on`` and ``skip_on`` name states, which are the same for an approval and a rejection. A
+    wait by item follows restarts to the new instance; a wait by ``instance_id`` ends with that instance. A workflow can
+    reach a step several times: without ``after`` its first occurrence counts, even if it is long ago.
 
     Returns ``{instance_id, item_id, state, step, item_status, decision, last_response: {option, type, comment, by, at},
     started_at, ended_at, blocked_reason, ambiguous, project_id, occurrence}``, the same in every mode.
-    ``project_id`` may be ``company``. ``occurrence`` is the step occurrence that was waited for, ``{step,
+    ``project_id`` may be ``company``. ``occurrence`` is the step occurrence that ended the wait, ``{step,
     step_occurrence_id, started_at, ended_at, decision, response}``, or None.
 
-    ``decision`` is what was decided at the step that was over last, ``{option, type, by, at, source, candidates,
-    problem}``, or None; ``source`` is ``overall_response``, ``override`` or ``responses``. Where nothing tells it, or
-    it contradicts the item's status, ``problem`` says so, and ``candidates`` are the options that it may be.
-    ``last_response`` is the latest one, which need not have decided. ``ambiguous`` names what is None because the
-    history does not show in which order things happened: ``step``, ``item_status``.
+    ``decision`` is the decision at the step that ended last, ``{option, type, by, at, source, candidates, problem}``,
+    or None; ``source`` is ``overall_response``, ``override`` or ``responses``. If the history does not show the
+    decision, or it contradicts the item's status, ``problem`` says so, and ``candidates`` are the possible options.
+    ``last_response`` is the latest response, which may not be the decisive one. ``ambiguous`` names the keys that are
+    None because the history does not show the order of its events: ``step``, ``item_status``.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
@@ -91,21 +92,21 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
     :param tool_type: Tool of the item, such as ``purchase_order_contract`` (templated).
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
     :param item_id: The item whose newest instance to wait for (templated).
-    :param project_id: Project to look in, or ``company``; default: where the tool is (templated).
-    :param until: States that end the wait with success; default: complete, terminated, unless a step is named.
+    :param project_id: Project to search, or ``company``; default: the level of the tool (templated).
+    :param until: States that end the wait with success; default: complete, terminated, unless a step is given.
     :param fail_on: States that fail the task, without a retry.
-    :param skip_on: States that skip it.
-    :param step_reached: Name or uuid of a step, or several: the wait ends when one of them has begun (templated).
-    :param step_answered: Likewise; the wait ends when one of them is over with a decision, by a response or an override
-        (templated).
-    :param after: ISO-8601 time with its zone: only visits of a step that began later, or in that very second,
-        count; or a step occurrence: only the visits after that one, in the same instance (templated).
+    :param skip_on: States that skip the task.
+    :param step_reached: Name or uuid of a step, or several: the wait ends when one of them has started (templated).
+    :param step_answered: Name or uuid of a step, or several: the wait ends when one of them has ended with a decision,
+        by a response or an override (templated).
+    :param after: ISO-8601 time with its zone: only step occurrences that started at that second or later count; or a
+        step occurrence: only later ones of the same instance count (templated).
     :param on_overdue: An Airflow notifier, or a function of the context, or a list of them: called once for each step
         occurrence that becomes overdue, or is pending for longer than ``overdue_after``, with ``overdue_step`` in the
         context: ``{step, step_occurrence_id, since, due, reason, assignees, instance_id, item_id, tool_type,
-        project_id, item_url}``. The wait goes on, also when a notifier fails.
-    :param overdue_after: Seconds, or a timedelta, that a step may be held; default: until Procore's due date of the
-        step. Where the history has none, nothing is overdue.
+        project_id, item_url}``. The wait continues, even if a notifier fails.
+    :param overdue_after: Seconds, or a timedelta, that a step may be pending; default: until Procore's due date of the
+        step. Without a due date in the history, no step is overdue.
     :raises ConfigurationError: both instance and item given, or neither; an unknown state or tool.
     """
 
@@ -113,10 +114,7 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
         "procore_conn_id",
         "company_id",
         "project_id",
-        "instance_id",
-        "tool_type",
-        "tool_subtype",
-        "item_id",
+        *ItemParameters.ITEM_FIELDS,
         "step_reached",
         "step_answered",
         "after",
@@ -125,10 +123,6 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
     def __init__(
         self,
         *,
-        instance_id: str | int | None = None,
-        tool_type: str | None = None,
-        tool_subtype: str | int | None = None,
-        item_id: str | int | None = None,
         project_id: str | int | None = None,
         until: Collection[str] | None = None,
         fail_on: Collection[str] = (),
@@ -139,10 +133,6 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.instance_id = instance_id
-        self.tool_type = tool_type
-        self.tool_subtype = tool_subtype
-        self.item_id = item_id
         self.project_id = project_id
         self.until = until
         self.fail_on = fail_on
@@ -152,10 +142,7 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
         self.after = after
 
     def build_trigger(self) -> ProcoreInstanceWaitTrigger:
-        require_exactly_one(instance_id=self.instance_id, item_id=self.item_id)
-        if self.item_id is not None:
-            check_required(tool_type=self.tool_type)
-        check_given(self, "project_id", "tool_type", "tool_subtype")
+        self.check_instance()
         return ProcoreInstanceWaitTrigger(
             **self.trigger_arguments(),
             overdue_watch=self.overdue_watch_argument(),
@@ -190,8 +177,8 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
         return states
 
     def _steps(self, parameter: str) -> list[str]:
-        given = getattr(self, parameter)
-        steps = [] if given is None else as_list(given)
+        value = getattr(self, parameter)
+        steps = [] if value is None else as_list(value)
         for step in steps:
             check_required(**{parameter: step})
         return [str(step).strip() for step in steps]
@@ -203,24 +190,26 @@ class ProcoreInstanceSensor(NotifyingSensor, ProcoreSensor):
         after = str(str_id(self.after))
         is_id = re.fullmatch(r"[\w-]+", after) and not re.match(r"\d{4}-\d\d", after)
         if not is_id and (parse_time(after) is None or not has_zone(after)):
-            raise ConfigurationError(f"after must be a step occurrence, or a time with its zone; got {after!r}.")
+            raise ConfigurationError(
+                f"after must be a step occurrence, or an ISO-8601 time with its zone; got {after!r}."
+            )
         return after
 
 
 class ProcoreResponseRequestedSensor(ProcoreSensor):
     """
-    Waits until an instance asks for a response of the integration's user, and returns all that do.
+    Wait until at least one instance requests a response of the connection's user, and return all such requests.
 
     Returns a list of ``{instance_id, item_id, tool_type, project_id, step, step_occurrence_id,
-    step_started_at, overdue_at, options: [{id, name, type}]}``. Hand ``step_occurrence_id`` on to
-    ``ProcoreRespondOperator``: it ties the answer to this visit of the step.
+    step_started_at, overdue_at, options: [{id, name, type}]}``. Pass ``step_occurrence_id`` to
+    ``ProcoreRespondOperator``, which binds the response to this step occurrence.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
-    :param tool_type: Tool to look in, or a list of them (templated).
+    :param tool_type: Tool to search, or a list of them (templated).
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
-    :param project_id: Project to look in, ``company``, or a list of them; default: where the tool is (templated).
-    :param user_id: Login or login information id of the user that is waited on; default: the connection's own
+    :param project_id: Project to search, ``company``, or a list of them; default: the level of the tool (templated).
+    :param user: Login, e-mail address or id of the user whose response is requested; default: the connection's user
         (templated).
     """
 
@@ -231,7 +220,7 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
         "project_id",
         "tool_type",
         "tool_subtype",
-        "user_id",
+        "user",
     )
 
     def __init__(
@@ -240,34 +229,25 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
         tool_type: str | Sequence[str],
         tool_subtype: str | int | None = None,
         project_id: str | int | Sequence[str | int] | None = None,
-        user_id: str | int | None = None,
+        user: str | int | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.tool_type = tool_type
         self.tool_subtype = tool_subtype
         self.project_id = project_id
-        self.user_id = user_id
+        self.user = user
         self._last_trigger: ProcoreResponseRequestedWaitTrigger | None = None  # in poke mode
 
     def build_trigger(self) -> ProcoreResponseRequestedWaitTrigger:
-        tool_types, projects = as_list(self.tool_type), as_list(self.project_id)
-        if not tool_types:
-            raise ConfigurationError("tool_type must name a tool or a list of tools.")
-        for tool in tool_types:
-            check_required(tool_type=tool)
-        if not projects:
-            raise ConfigurationError("project_id must name a project or a list of projects.")
-        for project in projects:
-            if project is not None:
-                check_required(project_id=project)
-        check_given(self, "tool_subtype", "user_id")
+        check_tools_and_projects(self.tool_type, self.project_id)
+        check_given(self, "tool_subtype", "user")
         trigger = ProcoreResponseRequestedWaitTrigger(
             **self.trigger_arguments(),
-            tool_types=[str(tool) for tool in tool_types],
+            tool_types=[str(tool) for tool in as_list(self.tool_type)],
             tool_subtype=str_id(self.tool_subtype),
-            project_ids=[str_id(project) for project in projects],
-            user_id=str_id(self.user_id),
+            project_ids=[str_id(project) for project in as_list(self.project_id)],
+            user=str_id(self.user),
         )
         if self._last_trigger is not None:
             trigger.continue_from(self._last_trigger)
@@ -275,16 +255,16 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
         return trigger
 
     def item_ids(self, result: list[Mapping[str, Any]]) -> dict[str, str | None]:
-        first = result[0]  # a link has room for one
+        first = result[0]  # the link can show only one
         return {name: first[name] for name in ("instance_id", "item_id", "tool_type", "project_id")}
 
 
 class ProcoreAsyncOperationSensor(ProcoreSensor):
     """
-    Waits until an operation that Procore works on by itself is over, a bulk start say.
+    Wait until an asynchronous operation of Procore has ended, such as a bulk start.
 
-    Procore may show an operation only some time after it was created. So a 404 fails the sensor only after three or
-    more consecutive polls over ten minutes, ``[workflows] rejection_patience``; in reschedule mode at the deadline.
+    Procore may show an operation only some time after it was created. Therefore a 404 fails the sensor only after three
+    or more consecutive polls over ten minutes, ``[workflows] rejection_patience``; in reschedule mode at the deadline.
 
     Returns ``{operation_id, operation_type, status, started_at, completed_at, error, completed, failed,
     completed_items: [{item_id, instance_id}], failed_items: [{item_id, step, message}]}``, the same in every mode;
@@ -293,10 +273,10 @@ class ProcoreAsyncOperationSensor(ProcoreSensor):
     Reference: https://developers.procore.com/reference/rest/async-operations
 
     :param operation_id: The operation (templated).
-    :param until: States that are a success; default: done, partial_done. An operation that ends in another one
-        fails the task, without a retry.
-    :param skip_on: States that skip it.
-    :raises ConfigurationError: no operation; an unknown state.
+    :param until: Final states that are a success; default: done, partial_done. Any other final state fails the task,
+        without a retry.
+    :param skip_on: Final states that skip the task.
+    :raises ConfigurationError: no operation given; an unknown state.
     """
 
     template_fields: Sequence[str] = ("procore_conn_id", "company_id", "operation_id")
@@ -333,10 +313,14 @@ class ProcoreAsyncOperationSensor(ProcoreSensor):
 
 
 def known_states(parameter: str, states: str | Collection[str], known: Collection[str]) -> list[str]:
-    """Return states as a list, or say which of them do not exist."""
-    desired = [str(state) for state in as_list(states)]
-    if unknown := [state for state in desired if state not in known]:
+    """
+    Return states as a list.
+
+    :raises ConfigurationError: a state is unknown.
+    """
+    names = [str(state) for state in as_list(states)]
+    if unknown := [name for name in names if name not in known]:
         raise ConfigurationError(
-            f"{parameter}: unknown state {', '.join(map(repr, unknown))}. States: {', '.join(sorted(known))}."
+            f"{parameter}: unknown state {', '.join(map(repr, unknown))}. Expected one of: {', '.join(sorted(known))}."
         )
-    return desired
+    return names

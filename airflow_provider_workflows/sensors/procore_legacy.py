@@ -1,4 +1,4 @@
-"""Sensor for Procore's Legacy Workflows (v1) API."""
+"""The sensor for Procore's Legacy Workflows (v1) API, which waits for a state or for an activity."""
 
 from __future__ import annotations
 
@@ -27,19 +27,19 @@ IDLE = "idle"  # key in the task state store
 
 class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
     """
-    Waits until a legacy workflow instance is in a state you name, or until an activity can be performed.
+    Wait until a Legacy workflow instance is in a given state, or until an activity can be performed.
 
-    A denial is an answer, not a failure: name the state it leads to in ``until`` and branch on ``state``. Where
-    that is the state your own activity started from, give ``after``: a state from before that activity is
-    then no answer. The API's times are whole seconds; a state entered in the second of the activity is new.
+    A denial is a result, not a failure: name the state it leads to in ``until``, and branch on ``state``. If that is
+    the state in which your own activity was performed, give ``after``: the same state from before the activity then
+    does not end the wait. The API's times are whole seconds; a state that was set in the second of the activity is new.
 
-    With ``activity`` the wait ends, too, when that activity is open to somebody; whichever comes first. Hand
-    ``state_id`` and ``state_set_at`` of the result to ``ProcoreLegacyPerformActivityOperator``.
+    With ``activity`` the wait also ends when a user can perform that activity. Pass ``state_id`` and ``state_set_at``
+    of the result to ``ProcoreLegacyPerformActivityOperator``.
 
-    States and activities are your company's own words, and the API has no list of them: a misspelt name is not
-    noticed, and waits until the deadline. The wait fails by itself when the instance was terminated, or has listed no
-    activity for ten minutes, in a state that you named nowhere: without an activity it can also be between two states.
-    In ``mode="reschedule"`` before Airflow 3.3, where a task remembers nothing, only the termination fails it.
+    Your company defines the names of states and activities, and the API does not list them: a misspelled name is not
+    detected, and the sensor waits until the deadline. In a state that you have not named, the wait fails if the
+    instance was terminated, or has listed no activity for ten minutes; for a shorter time it may be between two states.
+    In ``mode="reschedule"`` before Airflow 3.3, where a task cannot store state, only a termination fails the wait.
 
     Returns ``{instance_id, object_id, object_type, project_id, state, state_id, status, state_set_at,
     activities: [{id, name, role_id, role}], ball_in_court: [names], terminated_at, workflow}``, the same in
@@ -50,24 +50,25 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
     :param instance_id: The instance to wait for (templated); or give the object.
     :param object_type: Tool or class of the object, such as ``PurchaseOrderContract`` (templated).
     :param object_id: The object whose instance to wait for (templated).
-    :param project_id: Project of the object; beats the connection's (templated).
+    :param project_id: Project of the object; overrides the project of the connection (templated).
     :param until: States that end the wait with success: names or statuses in any case, or ids; ``terminated``
-        stands for a terminated instance. Needed unless ``activity`` is given.
+        means a terminated instance. Required unless ``activity`` is given.
     :param fail_on: States that fail the task, without a retry.
-    :param skip_on: States that skip it.
+    :param skip_on: States that skip the task.
     :param after: ``history_id`` or ``performed_at`` of the activity before the wait, or another ISO-8601 time
         with its zone (templated).
-    :param activity: Name in any case, or id, of an activity that ends the wait with success once it can be
+    :param activity: Name in any case, or id, of an activity that ends the wait with success when it can be
         performed (templated).
-    :param role: Name or id of the role that it must be open to; default: any (templated).
-    :param on_overdue: An Airflow notifier, or a function of the context, or a list of them: called once for each visit
-        of a state that becomes overdue, or is pending for longer than ``overdue_after``, with ``overdue_step`` in the
-        context: ``{step, step_occurrence_id, since, due, reason, assignees, instance_id, item_id, tool_type,
-        project_id, item_url}``; ``step`` is the state. The wait goes on, also when a notifier fails.
-    :param overdue_after: Seconds, or a timedelta, that a state may be held; default: until the API's
-        ``becomes_overdue_at``. Where there is none, nothing is overdue.
-    :raises ConfigurationError: both instance and object given, or neither; neither state nor activity; not an
-        id nor a time.
+    :param role: Name or id of the role that must be able to perform it; default: any (templated).
+    :param on_overdue: An Airflow notifier, or a function of the context, or a list of them: called once for each
+        occurrence of a state that becomes overdue, or is pending for longer than ``overdue_after``, with
+        ``overdue_step`` in the context: ``{step, step_occurrence_id, since, due, reason, assignees, instance_id,
+        item_id, tool_type, project_id, item_url}``; ``step`` is the state. The wait continues, even if a notifier
+        fails.
+    :param overdue_after: Seconds, or a timedelta, that a state may be pending; default: until the API's
+        ``becomes_overdue_at``. Without that time, no state is overdue.
+    :raises ConfigurationError: both instance and object given, or neither; neither state nor activity given; ``after``
+        is neither an id nor a time.
     """
 
     template_fields: Sequence[str] = (
@@ -149,7 +150,7 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
         super().go_on(context, trigger, how)
 
     def _idle_before(self, context: Context) -> dict[str, Any] | None:
-        """Return since when all pokes have found no activity, also those of an earlier process (Airflow 3.3+)."""
+        """Return since when all pokes have found no activity, including pokes of earlier processes (Airflow 3.3+)."""
         store = task_state_store(context)
         return self._idle if store is None else store.get(IDLE) or None
 
@@ -164,12 +165,14 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
     def _states(self, parameter: str) -> list[str]:
         states = [str(state).strip() for state in as_list(getattr(self, parameter))]
         if not all(states):
-            raise ConfigurationError(f"{parameter} must hold names, statuses or ids of states, none of them empty.")
+            raise ConfigurationError(
+                f"{parameter} contains an empty state. Give names, statuses or ids of states; got {states!r}."
+            )
         return states
 
     def _check_activity(self) -> None:
         if self.activity is None and not as_list(self.until):
-            raise ConfigurationError("until must hold a state, or activity must be given.")
+            raise ConfigurationError("until or activity is missing: give at least one state, or an activity.")
         for name in ("activity", "role"):
             if getattr(self, name) is not None:
                 check_required(**{name: getattr(self, name)})
@@ -182,5 +185,5 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
             return None
         check_required(after=after)
         if not after.isdecimal() and (parse_time(after) is None or not has_zone(after)):
-            raise ConfigurationError(f"after must be a history id, or a time with its zone; got {after!r}.")
+            raise ConfigurationError(f"after must be a history id, or an ISO-8601 time with its zone; got {after!r}.")
         return after

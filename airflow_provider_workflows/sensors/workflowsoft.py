@@ -1,4 +1,4 @@
-"""Sensors for Workflowsoft's API."""
+"""The sensor for Workflowsoft's integration steps, which receives new instances and loses none without a report."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from airflow_provider_workflows.rules.poll_journal import PollJournal
 from airflow_provider_workflows.rules.workflowsoft import UnreadableInstances
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
 from airflow_provider_workflows.triggers.workflowsoft import (
+    LOSS_ADVICE,
     MAX_INSTANCES,
-    WHAT_TO_DO,
     WorkflowsoftIntegrationWaitTrigger,
-    named,
+    name_instances,
     report_loss,
 )
 
@@ -35,44 +35,45 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.triggers.base import WaitTrigger
     from airflow_provider_workflows.version_compat import StateStore
 
-JOURNAL_TTL = timedelta(days=365)  # after the deadline; a person may clear the task long after it has failed
-JOURNAL = "new_integrations"  # key in the task state store, which a clear leaves alone
-STARTED = "new_integrations_started"  # likewise, but forgotten by a clear
+JOURNAL_TTL = timedelta(days=365)  # after the deadline, because a user may clear the task long after it has failed
+JOURNAL = "new_integrations"  # key in the part of the task state store that survives a clear of the task
+STARTED = "new_integrations_started"  # key in the part that Airflow deletes when the task is cleared
 
 
 class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     """
-    Waits for new integration instances of one step and takes them over, each once over all tries of the task.
+    Wait for new integration instances of a step, and return each of them once over all tries of the task.
 
-    Nobody documents whether reading a new instance takes it out of Workflowsoft, so the connection says it. With
-    ``consumed_on_read`` (the default) every poll runs on a worker and is written down in Airflow's task state store
-    (3.3+) before and after: a retry delivers what an earlier try received, a task that was cleared what was never
-    delivered, and both report a poll that never got its answer. With ``listed_until_completed`` a deferred sensor polls
-    in the triggerer, and an instance is found again until it is completed. Either way let one DAG run at a time wait
-    for a step.
+    Workflowsoft does not document whether polling removes a new instance, so the connection's extra says it. With
+    ``consumed_on_read`` (the default) every poll runs on a worker, which records it in Airflow's task state store
+    (3.3+) before and after: a retry delivers what an earlier try has received, a cleared task delivers what was never
+    delivered, and both report a poll whose response was lost. With ``listed_until_completed`` a deferred sensor polls
+    in the triggerer, and polls return an instance until it is completed. With either setting, let only one DAG run at a
+    time wait for a step.
 
     Returns a list, usually of one row ``{integration_instance_id, process_instance_id, diagram_id, step_id, step,
     possibly_lost}``, to map tasks over; the same in every mode. Ids are strings; ``diagram_id`` and ``step`` are None
-    with ``step_id``. ``possibly_lost`` are stretches ``{since, until}``, ISO-8601 times in UTC, in which a poll's
-    answer was lost and perhaps an instance with it; the first row has them all.
+    with ``step_id``. ``possibly_lost`` are periods ``{since, until}``, ISO-8601 times in UTC, in which the response to
+    a poll was lost, and possibly an instance with it; the first row has all of them.
 
     :param step: Title or id of the integration step in its process diagram (templated).
     :param diagram: Title or id of the process diagram; goes with ``step`` (templated).
-    :param step_id: The step's id instead of both, without looking them up (templated).
-    :param max_instances: How many to take, 1 to 500; default 1. The sensor polls again until nothing new comes or so
-        many are there. Where reading consumes, one answer can bring more, and then the list is longer (templated).
+    :param step_id: The step's id instead of both, without a lookup (templated).
+    :param max_instances: Number of instances to take, 1 to 500; default 1. The sensor polls again until it has this
+        number, or nothing new comes. With ``consumed_on_read`` one response can bring more, and the list is longer
+        (templated).
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft``; its extra ``allow_consume`` must be true
         (templated).
-    :param poke_interval: Seconds, or a timedelta, between two polls: at least 15, and up to a fifth more by chance;
-        by default ``[workflows] poke_interval``, else 60.
+    :param poke_interval: Seconds, or a timedelta, between two polls: at least 15, plus a random part of up to 20
+        percent; by default ``[workflows] poke_interval``, else 60.
     :param timeout: Seconds, or a timedelta, until the wait fails, or skips with ``soft_fail``; by default
         ``[sensors] default_timeout``.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
     :raises ConfigurationError: a parameter is wrong; polling is not allowed; no such diagram or step, or several
         (they are listed).
-    :raises NotFound: Workflowsoft does not know ``step_id``.
-    :raises UnexpectedResponse: polls had a malformed response, in which no instance can be read, for as long as
-        ``[workflows] rejection_patience`` says; what came with them is a suspected loss.
+    :raises NotFound: Workflowsoft does not have ``step_id``.
+    :raises UnexpectedResponse: for longer than ``[workflows] rejection_patience`` all responses were malformed, without
+        an instance that can be read; instances in them are reported as possibly lost.
     """
 
     template_fields: Sequence[str] = ("workflowsoft_conn_id", "diagram", "step", "step_id", "max_instances")
@@ -96,12 +97,12 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         self.step_id = step_id
         self.max_instances = max_instances
         self.workflowsoft_conn_id = workflowsoft_conn_id
-        self._asked_interval: float = self.poke_interval
+        self._requested_interval: float = self.poke_interval
         self._interval_is_given = poke_interval is not None
-        self._shortest_interval = 0.0
-        self._journal: PollJournal | None = None  # read by the first poke
+        self._min_interval = 0.0
+        self._journal: PollJournal | None = None  # loaded by the first poke
         self._store: StateStore | None = None  # of the journal; None before Airflow 3.3
-        self._carried: Mapping[str, Any] | None = None  # what an event brought of it
+        self._journal_of_event: Mapping[str, Any] | None = None
         self._is_resumed = False
         self._place: Mapping[str, str | None] | None = None
 
@@ -128,11 +129,11 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
 
     @property
     def journal(self) -> PollJournal:
-        """What the task knows of its polls."""
-        return PollJournal.from_dict(self._carried) if self._journal is None else self._journal
+        """The journal of this task's polls."""
+        return PollJournal.from_dict(self._journal_of_event) if self._journal is None else self._journal
 
     def item_ids(self, result: Mapping[str, Any]) -> dict[str, str | None]:
-        return dict(result["instances"][0])  # a link has room for one
+        return dict(result["instances"][0])  # the link can show only one
 
     def finish(self, result: Mapping[str, Any]) -> list[dict[str, Any]]:
         rows = [{**ids, **result["place"], "possibly_lost": []} for ids in result["instances"]]
@@ -144,13 +145,14 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
     def restore_wait(self, context: Context, event: Mapping[str, Any]) -> None:
         super().restore_wait(context, event)
         self._is_resumed = True
-        self._place, self._carried = event.get("place"), event.get("journal")
+        self._place, self._journal_of_event = event.get("place"), event.get("journal")
 
     def wake_up_event(self) -> dict[str, Any]:
-        # What a poll has read must be written down at once, which only a worker can do.
-        journal = (
-            self._carried if self._journal is None else None if self._store is not None else self._journal.to_dict()
-        )
+        # The event carries the journal if there is no store for it.
+        if self._journal is None:
+            journal = self._journal_of_event
+        else:
+            journal = self._journal.to_dict() if self._store is None else None
         return {**super().wake_up_event(), "place": self._place, "journal": journal}
 
     def deferred_trigger(self, trigger: WaitTrigger) -> BaseTrigger:
@@ -163,40 +165,42 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
             return
         self.poke_interval = self._checked_interval() * random.uniform(1.0, 1.2)
         self._store = version_compat.lasting_state_store(context)
-        self._journal = PollJournal.from_dict(self._carried if self._store is None else self._store.get(JOURNAL))
+        self._journal = PollJournal.from_dict(
+            self._journal_of_event if self._store is None else self._store.get(JOURNAL)
+        )
         since_clear = version_compat.task_state_store(context)
         if since_clear is not None and since_clear.get(STARTED) is None:
-            # The first try of all, or the first since the task was cleared.
+            # The first try of the run, or the first one since the task was cleared.
             if self._journal.delivered:
                 instances = self._journal.instances
                 self._persist(self._journal.forget(self._journal.received, self._journal.possibly_lost))
                 self.log.warning(
-                    "Before this task was cleared it delivered %s. They are not delivered again. Where a task after it "
-                    "never got one, give its id to the operators by hand.",
-                    named(instances),
+                    "Before this task was cleared it delivered %s, which it does not deliver again. If a downstream "
+                    "task has not received one of them, pass its id to the operators by hand.",
+                    name_instances(instances),
                 )
             since_clear.set(STARTED, True, retention=self._retention)
         if self._journal.polling_since is not None:
-            self._lose("The worker died in it.")
-        # In reschedule mode each poke is an execution of its own.
+            self._record_loss("The worker died during the poll.")
+        # Once per wait: in reschedule mode each poke is a new execution.
         if not (context.get("task_reschedule_count") or self._is_resumed or self.hook.lists_until_completed):
             self._warn_of_losses()
 
     def _warn_of_losses(self) -> None:
         if self._store is None:
             self.log.warning(
-                "This Airflow has no task state store (3.3+), so polls are not written down: an instance "
-                "that was read by a task which then died is lost without a trace."
+                "This Airflow has no task state store (3.3+), so polls are not recorded: if the worker dies after a "
+                "poll, the received instances are lost without a report. Use Airflow 3.3 or newer."
             )
         elif not self.retries:
             self.log.warning(
-                "This sensor takes instances out of Workflowsoft and has retries=0: if its worker dies, what it "
-                "has received is delivered only after a person has cleared the task. Set retries."
+                "This sensor removes instances from Workflowsoft and has retries=0: if its worker dies, the instances "
+                "that it has received are delivered only after the task was cleared. Set retries."
             )
 
     def poll_on_worker(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
         assert isinstance(trigger, WorkflowsoftIntegrationWaitTrigger)
-        how = "received by an earlier try of this task; nothing was polled"
+        how = "from an earlier try of this task, without a poll"
         trigger.failures = self.journal.failures
         if not self.journal.received:
             if self.hook.lists_until_completed:
@@ -209,22 +213,22 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
                 trigger.locate(self.hook)
                 trigger.last_poll = trigger.describe(trigger.drain(lambda: self._poll(trigger)))
                 self.log.info("%s", trigger.last_poll)
-            except OutcomeUnknown as lost:  # was said as a suspected loss; its advice is for actions
+            except OutcomeUnknown as lost:  # logged as a suspected loss; without its advice, which is for actions
                 self._last_error = str(lost).removesuffix(lost.advice).strip()
-                self.log.info("The wait goes on.")
-            except UnreadableInstances:  # was said, too
+                self.log.info("The wait continues.")
+            except UnreadableInstances:  # logged as a suspected loss
                 if not self.journal.received:
                     raise
-            how = f"new at step {trigger.name}"
-        instances, stretches = self.journal.instances, list(self.journal.possibly_lost)
+            how = f"from step {trigger.name}"
+        instances, periods = self.journal.instances, list(self.journal.possibly_lost)
         if not instances:
             return None
-        result = {"instances": instances, "place": dict(self.journal.place), "possibly_lost": stretches}
-        return {"action": "succeed", "result": result, "reason": f"Taken over, {how}: {named(instances)}."}
+        result = {"instances": instances, "place": dict(self.journal.place), "possibly_lost": periods}
+        return {"action": "succeed", "result": result, "reason": f"Received {how}: {name_instances(instances)}."}
 
     def _poll(self, trigger: WorkflowsoftIntegrationWaitTrigger) -> list[dict[str, str | None]]:
-        """Poll once between two lines of the journal."""
-        self.hook.get_api_token()  # a sign-in that fails is no lost answer
+        """Poll once, and record it in the journal before and after."""
+        self.hook.get_api_token()  # before the poll, because a sign-in that fails is not a lost response
         self._persist(self.journal.poll_started(trigger.place, datetime.now(timezone.utc)))
         try:
             instances = trigger.poll(self.hook)
@@ -233,31 +237,31 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
             raise
         except UnreadableInstances as malformed:
             self._log_received(trigger, malformed.instances)
-            self._lose(malformed, malformed.instances)
+            self._record_loss(malformed, malformed.instances)
             raise
         except AirflowTaskTimeout:
-            self._lose("The task's execution_timeout ended it.")
+            self._record_loss("The task's execution_timeout ended the poll.")
             raise
         except Exception as fault:
-            self._lose(fault, failures=trigger.failures if isinstance(fault, ServerError) else 0)
+            self._record_loss(fault, failures=trigger.failures if isinstance(fault, ServerError) else 0)
             raise
         self._log_received(trigger, instances)
         self._persist(self.journal.poll_ended(instances))
         return instances
 
     def _log_received(self, trigger: WorkflowsoftIntegrationWaitTrigger, instances: Sequence[Instance]) -> None:
-        # Before the receipt: should that one fail, the ids are found in the log.
+        # Before the journal is written: if that fails, the log has the ids.
         if instances:
-            self.log.info("Received at step %s: %s.", trigger.name, named(instances))
+            self.log.info("Received at step %s: %s.", trigger.name, name_instances(instances))
 
-    def _lose(self, why: str | Exception, instances: Sequence[Instance] = (), failures: int = 0) -> None:
-        """Write down that the response of the poll that has started will never come, but for these instances."""
+    def _record_loss(self, why: str | Exception, instances: Sequence[Instance] = (), failures: int = 0) -> None:
+        """Record and report that the response to the running poll was lost, except for these instances."""
         since, now = self.journal.polling_since, datetime.now(timezone.utc)
         self._persist(self.journal.poll_lost(now, instances, failures))
         report_loss(self.log, self.journal.place["step_id"], why, since, now)
 
     def _persist(self, journal: PollJournal) -> None:
-        """Write the journal down, where there is a store, before anything else happens."""
+        """Store the journal at once, if there is a store."""
         self._journal = journal
         if self._store is not None:
             self._store.set(JOURNAL, journal.to_dict(), retention=self._retention)
@@ -267,34 +271,34 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         return timedelta(seconds=self.timeout) + JOURNAL_TTL
 
     def time_out(self, last_poll: str) -> NoReturn:
-        words = [last_poll]
+        sentences = [last_poll]
         if lost := self.journal.possibly_lost:
-            stretches = ", ".join(f"{stretch['since']} to {stretch['until']}" for stretch in lost)
-            words.append(f"Polls never got their whole answer: {stretches}. {WHAT_TO_DO}")
-        super().time_out(" ".join(words).strip())
+            periods = ", ".join(f"{period['since']} to {period['until']}" for period in lost)
+            sentences.append(f"The responses to some polls were lost: {periods}. {LOSS_ADVICE}")
+        super().time_out(" ".join(sentences).strip())
 
     def seconds_to_next_poll(self, interval: float) -> float:
-        # exponential_backoff begins below the interval, and max_wait may end there.
-        return super().seconds_to_next_poll(max(interval, self._shortest_interval))
+        # exponential_backoff starts with shorter delays, and max_wait may be shorter, too.
+        return super().seconds_to_next_poll(max(interval, self._min_interval))
 
     def _checked_interval(self) -> float:
-        shortest = self._shortest_interval = self.hook.shortest_poll
-        if self._interval_is_given and self._asked_interval < shortest:
+        shortest = self._min_interval = self.hook.shortest_poll
+        if self._interval_is_given and self._requested_interval < shortest:
             raise ConfigurationError(
-                f"poke_interval must be at least {shortest:g} seconds, for Workflowsoft asks to be polled every few "
-                f"minutes; got {self._asked_interval:g}."
+                f"poke_interval must be at least {shortest:g} seconds, because Workflowsoft recommends polling every "
+                f"few minutes; got {self._requested_interval:g}."
             )
-        return max(self._asked_interval, shortest)
+        return max(self._requested_interval, shortest)
 
     def _checked_max_instances(self) -> int:
         check_required(max_instances=self.max_instances)
-        given = str(self.max_instances).strip()
-        number = int(given) if given.isdecimal() else 0
+        text = str(self.max_instances).strip()
+        number = int(text) if text.isdecimal() else 0
         if number < 1:
             raise ConfigurationError(f"max_instances must be a whole number of at least 1; got {self.max_instances!r}.")
         if number > MAX_INSTANCES:
             raise ConfigurationError(
-                f"max_instances must be at most {MAX_INSTANCES}; got {number}. What was received is kept in Airflow's "
-                "task state store, which holds 64 KB. Let several runs take them."
+                f"max_instances must be at most {MAX_INSTANCES}; got {number}. The sensor stores received instances in "
+                "Airflow's task state store, which holds 64 KB. Let several runs take them."
             )
         return number

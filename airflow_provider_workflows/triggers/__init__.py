@@ -1,6 +1,6 @@
 """
-Waiting without a worker.
+Triggers: waits without a worker, and watchers of assets.
 
-Every DAG file imports the wait triggers with its operators and sensors, so these import ``polling`` in the methods
-that only a triggerer calls.
+Every DAG file imports the wait triggers with its operators and sensors. To keep that cheap, the wait triggers import
+``polling`` only in methods that a triggerer calls.
 """

@@ -1,4 +1,8 @@
-"""How every wait of this package runs in a triggerer."""
+"""
+The base class of all wait triggers.
+
+It joins a shared poll, keeps the deadline, and turns the outcome of a poll into the event that resumes the task.
+"""
 
 from __future__ import annotations
 
@@ -28,20 +32,20 @@ NOT_POLLED = "It was not polled."
 
 class WaitTrigger(BaseTrigger):
     """
-    Waits for one thing until a verdict falls or the deadline passes.
+    Wait for one result until the deadline.
 
-    ``snapshot`` reads and ``decide`` says what was read means; a sensor in poke or reschedule mode calls the
-    same two, so that every mode gives the same result. In a triggerer the poll of the wait's :meth:`scope` reads for
-    all waits there. The trigger only reads, for Airflow may run it twice.
+    :meth:`snapshot` reads, and :meth:`evaluate` derives the result. A sensor in poke or reschedule mode calls the same
+    methods, so that every mode gives the same result. In a triggerer the poll of the wait's :meth:`scope` reads for all
+    waits that share it. The trigger only reads, because Airflow may run it twice.
 
-    :param poll_interval: Seconds between two polls; a shared poll takes the fewest that one of its waits asks for.
+    :param poll_interval: Seconds between two polls; a shared poll uses the shortest interval of its waits.
     :param deadline: Wall-clock end of the wait as an ISO-8601 time, or None.
-    :param resume_kwargs: What the resumed task needs to know again, passed on in the event; JSON primitives.
-    :param watch: Set when the task wants to be resumed for an overdue step: ``{after, known, next}``, the seconds that
-        a step may be pending or None for the product's due date, the step occurrences that the task was resumed for,
-        and the :class:`OverdueStep` that comes next, as a dict, or None.
-    :param last_poll: Where the last poll before the deferral has found it, in words.
-    :param last_step: The step and its assignees that the task's log has named last, or None.
+    :param resume_kwargs: State that the resumed task needs, passed on in the event; JSON primitives.
+    :param overdue_watch: Set if the task is to be resumed for an overdue step: ``{after, known, next}``. ``after`` are
+        the seconds that a step may be pending, or None for its due date; ``known`` are the step occurrences for which
+        the task was resumed; ``next`` is the next :class:`OverdueStep`, as a dict, or None.
+    :param last_poll: Description of what the last poll before the deferral found.
+    :param last_step: The step and its assignees that were logged last in the task's log, or None.
     """
 
     def __init__(
@@ -59,44 +63,44 @@ class WaitTrigger(BaseTrigger):
         self.deadline = deadline
         self.resume_kwargs = resume_kwargs
         self.overdue_watch = overdue_watch
-        self.pending_step: PendingStep | None = None  # as the last poll found it, where the product has steps
-        self.item: Mapping[str, Any] | None = None  # likewise, on a worker; what the link to it is made of
+        self.pending_step: PendingStep | None = None  # as of the last poll, if the wait is about steps
+        self.item: Mapping[str, Any] | None = None  # as of the last poll on a worker; ids for the item's link
         self.last_poll = last_poll or NOT_POLLED
         self.last_step = last_step
-        self.last_fault = ""  # what keeps the polls from succeeding
+        self.last_fault = ""  # error of the last failed poll; "" after a successful one
         self._outcome: asyncio.Future[Any] | None = None
         self._server_time: Callable[[], datetime] | None = None
 
     @property
     @abstractmethod
     def connection(self) -> tuple[str | None, ...]:
-        """The API, the connection's id, and whatever else :meth:`open_hook` depends on."""
+        """The API, the connection's id, and all else that :meth:`open_hook` depends on."""
 
     def scope(self) -> PollScope:
-        """Return what is polled for this wait and others; by default each wait is polled by itself."""
+        """Return the scope that is polled for this wait and others; by default each wait is polled individually."""
         from airflow_provider_workflows.polling.list_poll import SinglePollScope
 
         return SinglePollScope(self)
 
     @abstractmethod
     def open_hook(self) -> WorkflowsHook:
-        """Return the hook that :meth:`snapshot` reads through."""
+        """Create the hook for :meth:`snapshot`."""
 
     @abstractmethod
     def snapshot(self, hook: Any) -> Any:
-        """Read what the wait is about; runs in a thread, makes no more than a few requests."""
+        """Read the state that the wait depends on; runs in a thread, and sends only a few requests."""
 
     @abstractmethod
     def evaluate(self, snapshot: Any) -> WaitResult | None:
-        """Say whether the wait is over; no I/O."""
+        """Return the result of the wait, or None while it continues; no I/O."""
 
     @abstractmethod
     def describe(self, snapshot: Any) -> str:
-        """Say in a line for the log what is waited for and where it stands."""
+        """Return a log line with the current state and the states or steps that end the wait."""
 
     @abstractmethod
     def arguments(self) -> dict[str, Any]:
-        """Return the subclass's own constructor arguments; they lie in the database in clear text."""
+        """Return the subclass's own constructor arguments; Airflow stores them in its database in clear text."""
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         cls = type(self)
@@ -112,10 +116,11 @@ class WaitTrigger(BaseTrigger):
 
     def poll_once(self, hook: Any) -> tuple[Any, WaitResult | OverdueStep | None]:
         """
-        Read, and evaluate what was read; for a thread.
+        Read and evaluate, in a thread.
 
-        :raises UnexpectedResponse: a response is malformed. A trigger that crashes on one would look like a failure of
-            Airflow's.
+        :return: The snapshot and its outcome.
+        :raises UnexpectedResponse: a response is malformed. Without this error the trigger would crash, which looks
+            like a failure of Airflow.
         """
         try:
             with documented_form():
@@ -126,13 +131,13 @@ class WaitTrigger(BaseTrigger):
             self.last_fault = str(fault)
             raise
 
-    async def poll_singly(self, reader: Reader) -> WaitResult | OverdueStep | None:
-        """Poll by itself in a triggerer; a wait that needs many requests makes a call for each."""
+    async def poll_one(self, reader: Reader) -> WaitResult | OverdueStep | None:
+        """Poll this wait individually in a triggerer; a wait that needs many requests makes a call for each."""
         _, outcome = await reader.call(self.poll_once)
         return outcome
 
     def outcome_of(self, snapshot: Any) -> WaitResult | OverdueStep | None:
-        """Decide, and describe where it stands; an overdue step comes out when nothing is decided."""
+        """Return the result of the wait; without a result return the overdue step, if any. Update :attr:`last_poll`."""
         wait_result = self.evaluate(snapshot)
         self.last_poll, self.last_fault = self.describe(snapshot), ""
         if self.overdue_watch is None or wait_result is not None:
@@ -142,45 +147,45 @@ class WaitTrigger(BaseTrigger):
         return self.overdue()
 
     def overdue(self) -> OverdueStep | None:
-        """Return the step that is overdue by now if nothing has changed since the last poll, unless it is known."""
+        """Return the step of the last poll if it is overdue now and the task was not resumed for it yet."""
         if self.overdue_watch is None or self.overdue_watch["next"] is None:
             return None
         try:
             overdue_step = OverdueStep(**self.overdue_watch["next"])
-        except TypeError:  # of another version of this package; the next poll finds it again
+        except TypeError:  # stored by another version of this package; the next poll replaces it
             return None
         is_known = overdue_step.step_occurrence_id in self.overdue_watch["known"]
         now = time.time() if self._server_time is None else self._server_time().timestamp()
         return None if is_known or overdue_step.at > now else overdue_step
 
     def use_clock_of(self, hook: WorkflowsHook) -> None:
-        """Compare when a step is due with the time of the server, which has set it; its responses state that time."""
+        """Compare due dates with the server's clock, as stated in its responses, because the server has set them."""
         self._server_time = hook.client.server_time
 
     def item_of(self, snapshot: Any) -> Mapping[str, Any] | None:
-        """Return the ids of the item that was polled, where the wait is about one."""
+        """Return the ids of the item that was polled, or None if the wait is not about one item."""
         return None
 
     @property
     def standing(self) -> str:
-        """Where the last poll found it, and what has kept the polls from succeeding since."""
+        """Description of what the last successful poll found, and the error of a later poll."""
         return f"{self.last_poll} The last poll failed: {self.last_fault}" if self.last_fault else self.last_poll
 
     def poke_on_worker(self, hook: Any, log: Any) -> dict[str, Any] | None:
-        """Poll once in a task and return the event of the verdict, or None to go on; the task handles the errors."""
+        """Poll once in a task; return the event of the result, or None while the wait continues. Errors are raised."""
         snapshot, outcome = self.poll_once(hook)
         self.item = self.item_of(snapshot)
         log.info("%s", self.last_poll)
         return None if outcome is None or isinstance(outcome, OverdueStep) else self._event(outcome)
 
     def _event(self, wait_result: WaitResult) -> dict[str, Any]:
-        carried = {} if self.resume_kwargs is None else {"resume_kwargs": self.resume_kwargs}
-        return {**wait_result.to_event(), **carried}
+        resume = {} if self.resume_kwargs is None else {"resume_kwargs": self.resume_kwargs}
+        return {**wait_result.to_event(), **resume}
 
     # --- in a triggerer ---
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
-        # Airflow cancels a trigger that goes on after its event, so nothing follows the yield.
+        # Airflow cancels a trigger that continues after its event, so nothing follows the yield.
         yield TriggerEvent(await self._wait())
 
     async def _wait(self) -> dict[str, Any]:
@@ -197,7 +202,7 @@ class WaitTrigger(BaseTrigger):
             finally:
                 self.last_fault = self.last_fault or poll.fault
                 poll.remove(self)
-        # A wait that joins a poll which runs already can be over at once.
+        # A wait that joins a running poll can have its result at once.
         await asyncio.sleep(started + MIN_FIRST_DELAY_SECONDS - time.monotonic())
         if outcome is None:
             return {"status": "timeout", "last_poll": self.standing}
@@ -211,11 +216,11 @@ class WaitTrigger(BaseTrigger):
         return {"status": "done", **self._event(outcome), "deadline": self.deadline}
 
     async def _next_outcome(self, poll: Poll, outcome: asyncio.Future[Any]) -> Any:
-        """Return what comes out, or None at the deadline, after one last poll."""
+        """Return the outcome, or None if the deadline and one last poll bring none."""
         from airflow_provider_workflows.polling.poll import MAX_LAST_POLL_SECONDS, MAX_SLEEP_SECONDS
 
         while not outcome.done() and (left := self._seconds_left()) > 0:
-            # Now and then by the wall-clock, for the loop's own clock stands still while the machine sleeps.
+            # Read the wall-clock regularly, because the event loop's clock stands still while the machine sleeps.
             await asyncio.wait([outcome], timeout=min(left, MAX_SLEEP_SECONDS))
         if not outcome.done() and poll.may_send_soon:
             done = [outcome, poll.poll_now(self)]
@@ -223,7 +228,7 @@ class WaitTrigger(BaseTrigger):
         return outcome.result() if outcome.done() else None
 
     def deliver(self, outcome: Any) -> None:
-        """Take what a poll brought; where the wait goes on, say in the task's log whom it waits for by now."""
+        """Receive the outcome of a poll; while the wait continues, log each new step with its assignees."""
         if outcome is not None:
             if self._outcome is not None and not self._outcome.done():
                 self._outcome.set_result(outcome)
@@ -234,22 +239,22 @@ class WaitTrigger(BaseTrigger):
         self.last_step = step
 
     def report_outage(self, fault: str | None) -> None:
-        """Say in the task's log that nothing could be polled for it for long, or that it can be again."""
+        """Log in the task's log that polling has failed for longer than the patience, or that it works again."""
         if fault is None:
-            self.log.info("Polling works again, the wait goes on.")
+            self.log.info("Polling works again, the wait continues.")
         else:
             minutes = rejection_patience_seconds() / 60
             self.log.warning("Polling has failed for more than %.0f minutes, will retry: %s", minutes, fault)
 
     def _step(self) -> list[str] | None:
-        """Return what tells a change of the step or of its assignees, as the last poll found them."""
+        """Return the step occurrence and its assignees as of the last poll, to notice when they change."""
         if self.pending_step is None:
             return self.last_step
         return [str(self.pending_step.step_occurrence_id), *self.pending_step.assignees]
 
     def _overdue_event(self, overdue_step: OverdueStep) -> dict[str, Any]:
-        # With all that the resumed task needs: dag.test() drops the keyword arguments of a deferral. Without the
-        # assignees, which the task reads again; only the event of a timeout names them, as the task's own log does.
+        # All state that the resumed task needs, because dag.test() drops the keyword arguments of a deferral. Without
+        # the assignees, which the task reads again.
         known = [] if self.overdue_watch is None else self.overdue_watch["known"]
         return {"status": "overdue", **overdue_step.to_dict(), "known": known, "deadline": self.deadline}
 
@@ -260,5 +265,5 @@ class WaitTrigger(BaseTrigger):
 
 
 def _public_name(error: WorkflowsError) -> str:
-    """Return the name of an error's class, or of the base class that users can import from ``exceptions``."""
+    """Return the name of an error's class; for an internal class, that of its public base class."""
     return next(cls.__name__ for cls in type(error).__mro__ if cls.__name__ in exceptions.__all__)

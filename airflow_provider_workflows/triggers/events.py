@@ -1,4 +1,9 @@
-"""What the event triggers have in common: they tell an asset of every new fact, at least once."""
+"""
+The base class of the event triggers, which watch Procore or Workflowsoft for an asset.
+
+They emit each new event at least once. On Airflow 3.3.2 and newer they store what was emitted in the asset's state
+store, so that nothing is lost when a triggerer dies, and a re-delivered event has the same id.
+"""
 
 from __future__ import annotations
 
@@ -36,31 +41,31 @@ except ImportError:  # Airflow 3.0.0, where an asset cannot be watched
 
 log = logging.getLogger(__name__)
 
-MAX_FACTS = 500  # in one event, which Airflow logs and stores; the rest comes with the next poll
-FULL_SHARD = 48_000  # bytes of JSON; Airflow's store takes 65,536 in one value
+MAX_FACTS = 500  # in one event, which Airflow logs and stores; the next poll emits the rest
+MAX_SHARD_BYTES = 48_000  # of JSON; Airflow's store accepts 65,536 in one value
 
 Emitted = dict[str, Any]
 
 
 class Reading:
     """
-    What one poll has found, handed to every watcher of the same scope.
+    Pass the outcome of one poll to every watcher of the same scope.
 
-    :param outcome: What :meth:`Scope.read` yielded.
+    :param outcome: What :meth:`WorkflowsEventTrigger.snapshots` yielded.
     """
 
     def __init__(self, outcome: Any):
         self.outcome = outcome
-        # What the watchers do once Airflow has stored the events that they made of it, and what if it has not.
+        # Of each watcher: what to do when Airflow has stored its event, and what to do when Airflow failed to store it.
         self.followups: list[tuple[Callable[[], Awaitable[None]], Callable[[], None]]] = []
 
 
 class SnapshotProducer:
     """
-    Polls for all watchers of a scope, and lets them keep what they have told once Airflow has it.
+    Poll for all watchers of a scope, and let them store what they have emitted when Airflow has stored their events.
 
-    It has the methods of Airflow's ``SharedStreamProducer`` (3.3+). None of them may raise: that would end every
-    watcher, and Airflow would start them again every two seconds.
+    The class has the methods of Airflow's ``SharedStreamProducer`` (3.3+). None of them may raise, because that would
+    end every watcher, and Airflow would start them again every two seconds.
 
     :param trigger: One of the watchers.
     """
@@ -78,14 +83,14 @@ class SnapshotProducer:
         for item in batch:
             for commit, roll_back in item.broker_payload.followups:
                 if item.outcome.failed:
-                    roll_back()  # Airflow does not say whose event it was that did not get there
+                    roll_back()  # of all watchers, because Airflow does not say whose event failed
                     continue
                 try:
                     await commit()
                 except Exception as fault:  # of Airflow's API server
                     log.warning(
-                        "What was told could not be noted in the asset's state store; it is tried again after the "
-                        "next poll, and would be told again after a restart. %s: %s",
+                        "Storing emitted events in the asset's state store failed, will retry after the next poll. A "
+                        "restart of the triggerer before that re-delivers them. %s: %s",
                         type(fault).__name__,
                         fault,
                     )
@@ -94,29 +99,29 @@ class SnapshotProducer:
         return None
 
     async def aclose(self) -> None:
-        """Nothing is left open: the poll ends with its last subscriber."""
+        """Do nothing: the poll ends with its last subscriber."""
 
 
 class SeenEventStore:
     """
-    What was told, kept in an asset's state store in as many values as its size needs.
+    Store what was emitted in an asset's state store, in as many values as its size needs.
 
-    Values are split by a checksum of the key, into a power of two; only those that have changed are written. After
-    a kill between two of them a part is older, and what is in it is told again.
+    A checksum of the key assigns each entry to a shard; the number of shards is a power of two. Only shards that have
+    changed are written. After a kill between two writes some shards are older, and their events are re-delivered.
 
     :param store: The asset's store.
-    :param name: What all its keys begin with.
+    :param name: Prefix of all keys.
     """
 
     def __init__(self, store: AssetStore, name: str):
         self._store = store
         self._name = name
-        self._size = 0  # how many shards the store's head names
-        self._shards: list[str | None] = []  # what is known to be in them
+        self._size = 0  # number of shards that the store's head names
+        self._shards: list[str | None] = []  # their JSON as last read or written; None if unknown
         self.stored: Emitted | None = None
 
     async def load(self) -> Emitted | None:
-        """Return what was told, or None if nothing was ever kept."""
+        """Return what was emitted, or None if nothing was ever stored."""
         head = await self._store.aget(self._name)
         if head is None:
             return None
@@ -127,8 +132,8 @@ class SeenEventStore:
         return self.stored
 
     async def save(self, emitted: Emitted) -> None:
-        """Keep what was told; what is in the store already is not written again."""
-        # In a thread, for the event loop of a triggerer must not be kept.
+        """Store what was emitted; write only the shards that have changed."""
+        # In a thread, because encoding must not block the event loop of a triggerer.
         shards, texts = await in_new_thread(_fitting_shards, emitted, max(1, len(self._shards)))
         size = len(shards)
         if size != len(self._shards):
@@ -137,7 +142,7 @@ class SeenEventStore:
             if text != self._shards[i]:
                 await self._store.aset(self._key(size, i), shards[i])
                 self._shards[i] = text
-        if size != self._size:  # last, so that until then the old ones count
+        if size != self._size:  # written last, so that until then the old shards are valid
             await self._store.aset(self._name, {"shards": size})
             self._size = size
         self.stored = emitted
@@ -147,33 +152,33 @@ class SeenEventStore:
 
 
 def _fitting_shards(emitted: Emitted, size: int) -> tuple[list[Emitted], list[str]]:
-    """Split what was told into so many parts, or as many more as the store needs; return them as JSON, too."""
+    """Split what was emitted into ``size`` shards, or more if the store needs that; return them and their JSON."""
     while True:
         shards: list[Emitted] = [{} for _ in range(size)]
         for key, value in emitted.items():
             shards[crc32(key.encode()) % size][key] = value
         texts = [json.dumps(shard) for shard in shards]
-        if max(map(len, texts)) <= FULL_SHARD:
+        if max(map(len, texts)) <= MAX_SHARD_BYTES:
             return shards, texts
         size *= 2
 
 
 class WorkflowsEventTrigger(BaseEventTrigger):
     """
-    Watches a part of a product for an asset, and tells every new fact at least once.
+    Watch a part of Procore or Workflowsoft for an asset, and emit every new event at least once.
 
-    On Airflow 3.3.2 and newer what was told is kept in the asset's own state store, after Airflow has stored the
-    event: so nothing is lost when a triggerer dies, and a repeat has the same event ids. Before that nothing is
-    kept, and what happens while no triggerer runs is not told.
+    On Airflow 3.3.2 and newer the trigger stores what it has emitted in the asset's state store, after Airflow has
+    stored the event: nothing is lost when a triggerer dies, and a re-delivered event has the same id. Before 3.3.2
+    nothing is stored, and what happens while no triggerer runs is not emitted.
 
     :param poll_interval: Seconds between two polls; None for ``[workflows] poke_interval``, else 60.
-    :param asset: Name of the asset that it watches for; None if no other asset has the same watcher.
-    :param queue: The queue of the triggerers that may run it (Airflow 3.4+); None for any.
+    :param asset: Name of the watched asset; None if no other asset has the same watcher.
+    :param queue: Queue of the triggerers that may run the watcher (Airflow 3.4+); None for any.
     """
 
     event: ClassVar[str]
     own: ClassVar[tuple[str, ...]]  # the arguments of the subclass
-    # Without a cursor, on Airflow 3.3.2+: tell what is there already, for it is open work, or only what follows.
+    # The first poll on Airflow 3.3.2+: True emits everything that is open, False only stores it.
     emits_backlog: ClassVar[bool]
 
     def __init__(
@@ -184,42 +189,44 @@ class WorkflowsEventTrigger(BaseEventTrigger):
         **kwargs: Any,
     ):
         queue = constant("queue", kwargs.pop("queue", None))
-        if kwargs:  # Airflow would take them without a word
+        if kwargs:  # Airflow's base class would ignore them
             raise TypeError(f"{type(self).__name__} takes no argument {', '.join(sorted(kwargs))}.")
         super().__init__(**version_compat.watcher_queue(queue))
         self.poll_interval = seconds("poll_interval", poll_interval)
         self.asset = constant("asset", asset)
         self._cursor: SeenEventStore | None = None
         self._emitted: Emitted | None = None
-        self._line = 0  # counts how often something that was told did not get there
+        self._generation = 0  # number of rollbacks
 
     @abstractmethod
     def scope(self) -> PollScope:
-        """Return what is polled; all that decides what is read is in its key, and nothing that only filters."""
+        """Return the scope to poll; its key has all parameters that affect reading, and none that only filter."""
 
     @abstractmethod
     def news(self, emitted: Emitted, outcome: Any, *, is_first: bool) -> tuple[Emitted, list[dict[str, Any]]]:
         """
-        Compare what a poll has found with what was told before.
+        Compare the outcome of a poll with what was emitted before.
 
-        :param is_first: There is nothing to compare with; all that is there counts as told.
-        :return: What is told from now on, and the new facts.
+        :param emitted: What was emitted before.
+        :param outcome: The outcome.
+        :param is_first: There is nothing to compare with; everything found counts as emitted.
+        :return: What counts as emitted from now on, and the new facts.
         """
 
     def where(self, outcome: Any) -> dict[str, Any]:
-        """Say in the event where its facts are from."""
+        """Return the fields of an event's payload that say where its facts are from."""
         return {}
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         cls = type(self)
         arguments = {name: getattr(self, name) for name in (*self.own, "poll_interval", "asset")}
-        # Airflow stores the queue beside the arguments, and tells by these alone whether a watcher has changed.
+        # Airflow stores the queue separately, but compares only the arguments to find changed watchers.
         if (queue := getattr(self, "queue", None)) is not None:
             arguments["queue"] = queue
         return f"{cls.__module__}.{cls.__qualname__}", arguments
 
     def snapshots(self) -> AsyncGenerator[Any, None]:
-        """Yield what each poll of the scope brings."""
+        """Yield the outcome of each poll of the scope."""
         return snapshots(self.scope(), self.poll_interval)
 
     # --- Airflow 3.3.2 and newer: one stream for all watchers of a scope ---
@@ -228,12 +235,12 @@ class WorkflowsEventTrigger(BaseEventTrigger):
         try:
             if version_compat.asset_store(self.asset_state_store, self.asset) is None:
                 return None
-        except (AttributeError, LookupError):  # run() says so
+        except (AttributeError, LookupError):  # Airflow then calls run(), which logs the reason
             return None
         return (type(self).__qualname__, *self.scope().key, *self.read_by())
 
     def read_by(self) -> tuple[Hashable, ...]:
-        """Return what beside the scope tells streams apart."""
+        """Return what distinguishes streams, in addition to the scope."""
         return (self.poll_interval,)
 
     @classmethod
@@ -244,8 +251,8 @@ class WorkflowsEventTrigger(BaseEventTrigger):
         async for reading in shared_stream:
             try:
                 payload = await self.emit(reading)
-            except Exception:  # of Airflow's API server, or a form of answer that nobody knows
-                log.warning("A poll could not be told of; the next one is.", exc_info=True)
+            except Exception:  # of Airflow's API server, or of an unexpected response
+                log.warning("Emitting the events of a poll failed, will retry after the next poll.", exc_info=True)
                 continue
             if payload is not None:
                 yield TriggerEvent(payload)
@@ -256,32 +263,32 @@ class WorkflowsEventTrigger(BaseEventTrigger):
             cursor = SeenEventStore(self.store, self.store_key)
             self._emitted = await cursor.load()
             self._cursor = cursor
-        before, line = self._emitted, self._line
+        before, generation = self._emitted, self._generation
         is_first = before is None and not self.emits_backlog
         self._emitted, facts = self.news(before or {}, reading.outcome, is_first=is_first)
         if self._emitted != self._cursor.stored:
-            roll_back = partial(self._roll_back, line, before) if facts else _nothing
-            reading.followups.append((partial(self._commit, line, self._emitted), roll_back))
+            roll_back = partial(self._roll_back, generation, before) if facts else _do_nothing
+            reading.followups.append((partial(self._commit, generation, self._emitted), roll_back))
         return self.payload(facts, reading.outcome)
 
-    def is_recorded(self, key: str, value: Any) -> bool:
-        """Say whether what was told under a key is in the asset's state store by now."""
+    def is_stored(self, key: str, value: Any) -> bool:
+        """Return whether the asset's state store has this value of what was emitted under a key."""
         return self._cursor is None or (self._cursor.stored or {}).get(key) == value
 
-    async def _commit(self, line: int, emitted: Emitted) -> None:
+    async def _commit(self, generation: int, emitted: Emitted) -> None:
         assert self._cursor is not None
-        if line == self._line:
+        if generation == self._generation:
             await self._cursor.save(emitted)
 
-    def _roll_back(self, line: int, before: Emitted | None) -> None:
-        if line == self._line:  # what was read since was compared with something that nobody was told of
-            self._line += 1
+    def _roll_back(self, generation: int, before: Emitted | None) -> None:
+        if generation == self._generation:  # later readings were compared with events that never reached Airflow
+            self._generation += 1
             self._emitted = before
 
     @property
     def store(self) -> AssetStore:
         store = version_compat.asset_store(self.asset_state_store, self.asset)
-        assert store is not None  # shared_stream_key() has looked
+        assert store is not None  # shared_stream_key() has checked that
         return store
 
     @property
@@ -291,29 +298,29 @@ class WorkflowsEventTrigger(BaseEventTrigger):
 
     @abstractmethod
     def watched(self) -> tuple[Any, ...]:
-        """Return what the cursor belongs to: all parameters that decide what is read, as JSON primitives."""
+        """Return the parameters that the cursor belongs to: all that affect reading, as JSON primitives."""
 
     def payload(self, facts: list[dict[str, Any]], outcome: Any) -> dict[str, Any] | None:
         if not facts:
             return None
         return {"event": self.event, **self.where(outcome), "events": facts}
 
-    # --- any Airflow: by itself, without a cursor ---
+    # --- older Airflow: each watcher by itself, without a cursor ---
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         try:
             version_compat.asset_store(getattr(self, "asset_state_store", None), self.asset)
         except LookupError:
             log.error(
-                "%s polls nothing: it watches for several assets, or not for the one named in 'asset' (%s), so it does "
-                "not know in which one's state store to keep what was told. Give each watcher the name of its asset.",
+                "%s is not polling: it watches several assets, or not the one named in 'asset' (%s), so it cannot "
+                "choose the state store for what it emits. Give each watcher the name of its asset.",
                 type(self).__name__,
                 self.asset,
             )
             await asyncio.Event().wait()
         log.warning(
-            "%s keeps no cursor here, for that needs Airflow 3.3.2 or newer: it tells what happens from now on, and "
-            "after a restart of the triggerer what happens from then on.",
+            "%s stores no cursor, which needs Airflow 3.3.2 or newer: it emits what happens from now on, and after a "
+            "restart of the triggerer what happens from then on.",
             type(self).__name__,
         )
         emitted: Emitted | None = None
@@ -322,33 +329,34 @@ class WorkflowsEventTrigger(BaseEventTrigger):
                 try:
                     emitted, facts = self.news(emitted or {}, outcome, is_first=emitted is None)
                 except Exception:
-                    log.exception("A poll could not be told of; the next one is.")
+                    log.exception("Emitting the events of a poll failed, will retry after the next poll.")
                     continue
                 if (payload := self.payload(facts, outcome)) is not None:
                     yield TriggerEvent(payload)
 
 
-def _nothing() -> None:
-    """Nothing is rolled back."""
+def _do_nothing() -> None:
+    """Roll nothing back, because no event was emitted."""
 
 
-# --- parameters, which a watcher keeps in the database as JSON ----------------------------------------------
+# --- parameters, which Airflow stores as JSON ---------------------------------------------------------------
 
 
 def constant(name: str, value: Any) -> str | None:
     """
     Return a parameter of a watcher as text.
 
-    :raises ConfigurationError: it is a template, which nobody renders there, or neither text nor a number.
+    :raises ConfigurationError: it is a template, which Airflow does not render there, or neither text nor a number.
     """
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, (str, int)):
         raise ConfigurationError(
-            f"{name} must be text or a number, for a watcher's parameters are kept as JSON; got {type(value).__name__}."
+            f"{name} must be text or a number, because Airflow stores a watcher's parameters as JSON; got "
+            f"{type(value).__name__}."
         )
     if "{{" in str(value) or "{%" in str(value):
-        raise ConfigurationError(f"{name} is a template, and Airflow renders none in an asset's watcher.")
+        raise ConfigurationError(f"{name} is a template, which Airflow does not render in an asset's watcher.")
     check_required(**{name: value})
     return str_id(value)
 
@@ -361,19 +369,18 @@ def connection_id(name: str, value: Any) -> str:
 
 def constants(name: str, value: Any) -> list[str]:
     """
-    Return a parameter that may be one value or several as a list of texts, without repetitions.
+    Return a parameter that may be one value or several as a sorted list of texts without duplicates.
 
-    The list is sorted: in whatever order the values are given, and whatever order a set has in this process, it is the
-    same watcher with the same cursor.
+    Sorted, because the order in which the values are given must not make another watcher with another cursor.
     """
-    return sorted({text for one in as_list(value) if (text := constant(name, one)) is not None})
+    return sorted({text for item in as_list(value) if (text := constant(name, item)) is not None})
 
 
 def seconds(name: str, value: timedelta | float | None) -> float:
     """
     Return an interval in seconds.
 
-    :raises ConfigurationError: not a number above 0.
+    :raises ConfigurationError: it is not a number above 0.
     """
     if value is None:
         return float(conf.getfloat("workflows", "poke_interval", fallback=60.0))

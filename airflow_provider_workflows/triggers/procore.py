@@ -1,4 +1,4 @@
-"""Waits for Procore's Workflows v2 API."""
+"""Wait triggers for Procore's Workflows v2 API: instances, requests for a response, operations, bulk replacements."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from airflow_provider_workflows.exceptions import NotFound
 from airflow_provider_workflows.rules import procore as rules
+from airflow_provider_workflows.rules import procore_operations as operations
 from airflow_provider_workflows.rules import procore_replacements as replacements
 from airflow_provider_workflows.rules.parameters import str_id
 from airflow_provider_workflows.rules.procore_timeline import AmbiguousHistory
@@ -21,17 +22,17 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.rules.overdue import OverdueStep
     from airflow_provider_workflows.rules.procore_timeline import Timeline
 
-MAX_REQUESTS = 200  # in one event, which Airflow logs and stores; the others go on waiting for a response
-MAX_NAMED = 20  # in a line of the log
+MAX_REQUESTS = 200  # in one event, which Airflow logs and stores; the others stay open in Procore
+MAX_NAMED = 20  # requests in a log line
 
 
 class ProcoreConnectionWaitTrigger(WaitTrigger):
     """
-    A wait on one Procore connection, to whichever of its two workflow APIs.
+    Wait over a Procore connection, for either of Procore's two workflow APIs.
 
     :param procore_conn_id: Id of a connection of type ``procore``.
-    :param company_id: Company to work in, or None for the connection's.
-    :param poll_interval: Seconds between two looks.
+    :param company_id: Company to work in, or None for the company of the connection.
+    :param poll_interval: Seconds between two polls.
     :param deadline: Wall-clock end of the wait as an ISO-8601 time, or None.
     """
 
@@ -51,7 +52,7 @@ class ProcoreConnectionWaitTrigger(WaitTrigger):
 
 
 class ProcoreWaitTrigger(ProcoreConnectionWaitTrigger):
-    """A wait on Procore's Workflows v2 API."""
+    """Wait for Procore's Workflows v2 API."""
 
     def open_hook(self) -> ProcoreHook:
         from airflow_provider_workflows.hooks.procore import ProcoreHook
@@ -61,19 +62,19 @@ class ProcoreWaitTrigger(ProcoreConnectionWaitTrigger):
 
 class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
     """
-    Waits until an instance is in one of the given states, or has come to one of the given steps.
+    Wait until an instance is in one of the given states, or has reached or completed one of the given steps.
 
-    :param project_id: Project to look in, ``company``, or None for where the tool is.
-    :param instance_id: The instance; or None to follow the item's newest one, through restarts.
-    :param tool_type: Tool of the item, when waiting by item.
+    :param project_id: Project to search, ``company``, or None for the level of the tool.
+    :param instance_id: The instance; or None to follow the item's newest instance, through restarts.
+    :param tool_type: Tool of the item, if the wait is by item.
     :param tool_subtype: Subtype of the tool, or None.
-    :param item_id: The item, when waiting by item; else what is known of it.
+    :param item_id: The item, if the wait is by item; otherwise set when it is known.
     :param until: States that end the wait with success.
     :param fail_on: States that fail it.
     :param skip_on: States that skip it.
-    :param step_reached: Steps whose beginning ends the wait with success: names or uuids.
-    :param step_answered: Steps whose response does.
-    :param after: A step occurrence or an ISO-8601 time: earlier visits of the steps do not count; or None.
+    :param step_reached: Steps whose start ends the wait with success: names or uuids.
+    :param step_answered: Steps whose response or override ends the wait with success: names or uuids.
+    :param after: A step occurrence or an ISO-8601 time: earlier occurrences of the steps do not count; or None.
     :param terminate_on_kill: Terminate the instance when a user kills the task (Airflow 3.3+).
     """
 
@@ -122,7 +123,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         self.step_answered = list(step_answered)
         self.after = after
         self.terminate_on_kill = terminate_on_kill
-        self.mark: Any = None  # of what a poll has seen of it
+        self.mark: Any = None  # version of the instance as of the last poll
         self.polled_at = 0.0
 
     def scope(self) -> PollScope:
@@ -137,20 +138,21 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         return ("item", self.item_id) if self.instance_id is None else ("instance", self.instance_id)
 
     def snapshot(self, hook: ProcoreHook) -> tuple[dict[str, Any], dict[str, Any] | None]:
-        # These are asked for once: what is found here travels to the triggerer.
+        # Looked up once: these are arguments of the trigger, so the triggerer gets them, too.
         self.project_id = hook.level_for(self.project_id, self.tool_type)
         instance_id = self.instance_id or self._newest_of_item(hook)
         if self.item_id is None:  # the history does not name the item
-            shown = hook.get_instance(instance_id, project_id=self.project_id)
-            self.item_id, self.tool_type = str_id(shown.get("item_id")), str_id(shown.get("tool_type"))
-            self.tool_subtype = str_id(shown.get("tool_subtype"))
+            instance = hook.get_instance(instance_id, project_id=self.project_id)
+            self.item_id, self.tool_type = str_id(instance.get("item_id")), str_id(instance.get("tool_type"))
+            self.tool_subtype = str_id(instance.get("tool_subtype"))
         return self._snapshot(hook.get_instance_history(instance_id, project_id=self.project_id), instance_id)
 
     def evaluate_histories(self, histories: list[Any]) -> WaitResult | OverdueStep | None:
         """
-        Decide by the histories of all instances of the item, the newest first.
+        Derive the outcome from the histories of all instances of the item.
 
-        :raises AmbiguousHistory: they do not say which of them is whose.
+        :param histories: The histories, the newest first.
+        :raises AmbiguousHistory: the histories do not show which of them is the instance's.
         """
         instance_id, history = self._own_history(histories)
         return self.outcome_of(self._snapshot(history, instance_id))
@@ -170,10 +172,10 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
             raise AmbiguousHistory(False)
         if desired is None and named:
             desired = rules.newest_instance(
-                {**rules.describe_instance(history, instance_id=one, item_id=None), "id": one}
-                for one, history in named.items()
+                {**rules.describe_instance(history, instance_id=instance_id, item_id=None), "id": instance_id}
+                for instance_id, history in named.items()
             )
-        if desired is None or desired not in named:  # its own look says whether it is gone
+        if desired is None or desired not in named:  # an individual poll shows whether it is gone
             raise AmbiguousHistory(True)
         return desired, named[desired]
 
@@ -196,7 +198,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         )
         return (
             f"Instance {instance['instance_id']} of item {instance['item_id']}{tool} is {instance['state']}"
-            f"{step}; waited for: {', '.join([*self.until, *self._awaited_steps()])}."
+            f"{step}; waiting for: {', '.join([*self.until, *self._awaited_steps()])}."
         )
 
     def item_of(self, snapshot: tuple[dict[str, Any], dict[str, Any] | None]) -> dict[str, Any]:
@@ -213,10 +215,9 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
             )
 
     def _occurrence(self, history: Timeline) -> dict[str, Any] | None:
-        desired_groups = [(step, False) for step in self.step_reached] + [(step, True) for step in self.step_answered]
+        awaited = [(step, False) for step in self.step_reached] + [(step, True) for step in self.step_answered]
         occurrences = (
-            rules.find_occurrence(history, step, answered=answered, after=self.after)
-            for step, answered in desired_groups
+            rules.find_occurrence(history, step, answered=answered, after=self.after) for step, answered in awaited
         )
         return next((occurrence for occurrence in occurrences if occurrence is not None), None)
 
@@ -229,7 +230,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         running = hook.list_instances(
             tool_type, item_id=item_id, tool_subtype=self.tool_subtype, active=True, project_id=self.project_id
         )
-        # The one that runs is the newest. Where none does, it has just ended perhaps, so all of them are asked for.
+        # The running one is the newest. If none is running, it may have just ended, so all instances are listed.
         return rules.active_instance(running) or rules.newest_instance(
             hook.list_item_instances(tool_type, item_id, self.project_id, tool_subtype=self.tool_subtype)
         )
@@ -237,35 +238,35 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
 
 class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
     """
-    Waits until some instance asks for the response of a user.
+    Wait until an instance requests the response of a user.
 
-    :param tool_types: Tools to look in.
-    :param project_ids: Projects to look in; ``[None]`` for where the tool is.
-    :param user_id: Login or login information id of the user, or None for the connection's own.
+    :param tool_types: Tools to search.
+    :param project_ids: Projects to search; ``[None]`` for the level of each tool.
+    :param user: Login, e-mail address or id of the user, or None for the connection's user.
     :param tool_subtype: Subtype of the tools, or None.
     """
 
-    own = ("tool_types", "project_ids", "user_id", "tool_subtype")
+    own = ("tool_types", "project_ids", "user", "tool_subtype")
 
     def __init__(
         self,
         *,
         tool_types: list[str],
         project_ids: list[str | None],
-        user_id: str | None,
+        user: str | None,
         tool_subtype: str | None = None,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.tool_types = tool_types
         self.project_ids = project_ids
-        self.user_id = user_id
+        self.user = user
         self.tool_subtype = tool_subtype
         self.found: ResponseRequests | None = None
         self._logged_broken: set[str] = set()
 
     def continue_from(self, other: ProcoreResponseRequestedWaitTrigger) -> None:
-        """Take over what an earlier poke of the same sensor has found and logged."""
+        """Continue with what an earlier poke of the same sensor has found and logged."""
         self.found, self._logged_broken = other.found, other._logged_broken
 
     def scope(self) -> PollScope:
@@ -277,7 +278,7 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
     def _query(self) -> ResponseQuery:
         from airflow_provider_workflows.polling.procore import ResponseQuery
 
-        return ResponseQuery(tuple(self.tool_types), tuple(self.project_ids), self.tool_subtype, self.user_id)
+        return ResponseQuery(tuple(self.tool_types), tuple(self.project_ids), self.tool_subtype, self.user)
 
     def snapshot(self, hook: ProcoreHook) -> ResponseRequests:
         from airflow_provider_workflows.polling.procore import DirectCaller, ResponseRequests, run_directly
@@ -290,21 +291,25 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
         return super().outcome_of(snapshot)
 
     def poll_once(self, hook: ProcoreHook) -> tuple[Any, WaitResult | OverdueStep | None]:
-        looked = super().poll_once(hook)
+        polled = super().poll_once(hook)
         self._log_broken()
-        return looked
+        return polled
 
     def deliver(self, outcome: Any) -> None:
         self._log_broken()
         super().deliver(outcome)
 
     def _log_broken(self) -> None:
-        """Log each instance that cannot be read once, and once that it can be read again."""
+        """Log once for each instance that it cannot be read, and once that it works again."""
         broken = {} if self.found is None else self.found.broken
         for instance_id in broken.keys() - self._logged_broken:
-            self.log.warning("Instance %s is left out, and the wait goes on: %s", instance_id, broken[instance_id])
+            self.log.warning(
+                "Polling instance %s failed, will retry; the wait continues without it: %s",
+                instance_id,
+                broken[instance_id],
+            )
         for instance_id in self._logged_broken - broken.keys():
-            self.log.info("Instance %s is not left out any more.", instance_id)
+            self.log.info("Polling instance %s works again.", instance_id)
         self._logged_broken = set(broken)
 
     def evaluate(self, snapshot: ResponseRequests) -> WaitResult | None:
@@ -312,41 +317,41 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
         if not found:
             return None
         more = f" and {len(snapshot.requests) - len(found)} more" if len(snapshot.requests) > len(found) else ""
-        reason = f"{len(found)} instance(s){more} wait for a response of user {snapshot.user_id}"
+        reason = f"{len(found)} instance(s){more} wait for a response of user {snapshot.user_id}."
         return WaitResult("succeed", found, reason)
 
     def describe(self, snapshot: ResponseRequests) -> str:
-        shown = [f"{request['instance_id']} at {request['step']!r}" for request in snapshot.requests[:MAX_NAMED]]
-        more = len(snapshot.requests) - len(shown)
-        waiting = ", ".join([*shown, *([f"{more} more"] if more else [])]) or "none"
-        described = f"Instances of {', '.join(self.tool_types)} that wait for user {snapshot.user_id}: {waiting}."
-        return f"{described} Could not be read: {', '.join(snapshot.broken)}." if snapshot.broken else described
+        names = [f"{request['instance_id']} at {request['step']!r}" for request in snapshot.requests[:MAX_NAMED]]
+        more = len(snapshot.requests) - len(names)
+        waiting = ", ".join([*names, *([f"{more} more"] if more else [])]) or "none"
+        line = f"Instances of {', '.join(self.tool_types)} that wait for user {snapshot.user_id}: {waiting}."
+        return f"{line} Could not be read: {', '.join(snapshot.broken)}." if snapshot.broken else line
 
 
 class ProcoreBackgroundWaitTrigger(ProcoreWaitTrigger):
     """
-    Waits for what Procore works on by itself, which it may show only some time after it was created.
+    Wait for a background job of Procore, which Procore may show only some time after it has accepted the request.
 
-    So a 404 is believed no earlier than any other rejection, at the first poke as well.
+    Therefore a 404 fails the wait no earlier than any other rejection, not even at the first poke.
     """
 
     def poll_once(self, hook: ProcoreHook) -> tuple[Any, WaitResult | OverdueStep | None]:
         try:
             return super().poll_once(hook)
-        except NotFound as not_shown:
-            not_shown.is_documented = False
+        except NotFound as not_shown_yet:
+            not_shown_yet.is_documented = False
             raise
 
 
 class ProcoreAsyncOperationWaitTrigger(ProcoreBackgroundWaitTrigger):
     """
-    Waits until all of some asynchronous operations are over.
+    Wait until all given asynchronous operations have ended.
 
-    The event names the operations and how they ended, not the items: there may be thousands.
+    The event has the operations and their final states, but not their items, of which there may be thousands.
 
     :param operation_ids: The operations.
-    :param until: States of an operation that are a success.
-    :param skip_on: States that skip the task.
+    :param until: Final states of an operation that are a success.
+    :param skip_on: Final states that skip the task.
     """
 
     own = ("operation_ids", "until", "skip_on")
@@ -355,7 +360,7 @@ class ProcoreAsyncOperationWaitTrigger(ProcoreBackgroundWaitTrigger):
         self,
         *,
         operation_ids: list[str],
-        until: Collection[str] = tuple(sorted(rules.ENDED_OPERATIONS)),
+        until: Collection[str] = tuple(sorted(operations.ENDED_OPERATIONS)),
         skip_on: Collection[str] = (),
         **kwargs: Any,
     ):
@@ -366,14 +371,14 @@ class ProcoreAsyncOperationWaitTrigger(ProcoreBackgroundWaitTrigger):
         self._ended: dict[str, dict[str, Any]] = {}
 
     def snapshot(self, hook: ProcoreHook) -> list[dict[str, Any]]:
-        shown = []
+        shown: list[dict[str, Any]] = []
         for operation_id in self.operation_ids:
             operation = self._ended.get(operation_id)
             if operation is None:
                 response = hook.get_async_operation(operation_id)
-                operation = {**rules.describe_operation(response), "operation_id": operation_id}
-                if rules.operation_ended(response):
-                    self._ended[operation_id] = operation  # it is not asked for again
+                operation = {**operations.describe_operation(response), "operation_id": operation_id}
+                if operations.operation_ended(response):
+                    self._ended[operation_id] = operation  # it is not read again
             shown.append(operation)
         return shown
 
@@ -384,19 +389,18 @@ class ProcoreAsyncOperationWaitTrigger(ProcoreBackgroundWaitTrigger):
         action: WaitAction = (
             "skip" if states & set(self.skip_on) else "succeed" if states <= set(self.until) else "fail"
         )
-        described = "; ".join(_described(operation) for operation in snapshot)
-        return WaitResult(action, {"operations": snapshot}, described)
+        return WaitResult(action, {"operations": snapshot}, self.describe(snapshot))
 
     def describe(self, snapshot: list[dict[str, Any]]) -> str:
-        return "; ".join(_described(operation) for operation in snapshot)
+        return "; ".join(_describe_operation(operation) for operation in snapshot)
 
 
 class ProcoreBulkReplaceWaitTrigger(ProcoreBackgroundWaitTrigger):
     """
-    Waits until Procore has worked on a request to replace an assignee.
+    Wait until Procore has processed a request to replace an assignee.
 
     :param request_id: The request.
-    :param first_day: First day of a temporary replacement, ``YYYY-MM-DD``; None of a permanent one.
+    :param first_day: First day of a temporary replacement, ``YYYY-MM-DD``; None for a permanent one.
     """
 
     own = ("request_id", "first_day")
@@ -405,34 +409,34 @@ class ProcoreBulkReplaceWaitTrigger(ProcoreBackgroundWaitTrigger):
         super().__init__(**kwargs)
         self.request_id = request_id
         self.first_day = first_day
-        self._is_ahead = False  # its first day is to come
-        self._unknown: set[str] = set()  # statuses that are not documented, and were logged
+        self._is_upcoming = False  # the first day is in the future
+        self._logged_statuses: set[str] = set()  # undocumented ones
 
     def snapshot(self, hook: ProcoreHook) -> dict[str, Any]:
         status = replacements.status_of(hook.get_bulk_replace_request(self.request_id))
         today = hook.client.server_time().date().isoformat()
-        self._is_ahead = self.first_day is not None and today < self.first_day
+        self._is_upcoming = self.first_day is not None and today < self.first_day
         return {"request_id": self.request_id, "status": status}
 
     def evaluate(self, snapshot: dict[str, Any]) -> WaitResult | None:
         status = snapshot["status"]
-        if status not in replacements.DOCUMENTED and str(status) not in self._unknown:
-            self._unknown.add(str(status))
-            self.log.warning("%s, which is not a documented one. The wait goes on.", self.describe(snapshot))
+        if status not in replacements.DOCUMENTED and str(status) not in self._logged_statuses:
+            self._logged_statuses.add(str(status))
+            self.log.warning("%s, which Procore does not document. The wait continues.", self.describe(snapshot))
         action: WaitAction | None = None
         if status in replacements.FAILED or (status == replacements.EXPIRED and self.first_day is None):
             action = "fail"
         elif status in replacements.OVER or status == replacements.ACTIVE:
             action = "succeed"
-        elif status == replacements.UPCOMING and self._is_ahead:
-            action = "succeed"  # Procore does it on its first day, which may be months ahead
+        elif status == replacements.UPCOMING and self._is_upcoming:
+            action = "succeed"  # Procore replaces the assignee on the first day, which may be months ahead
         return None if action is None else WaitResult(action, snapshot, self.describe(snapshot))
 
     def describe(self, snapshot: dict[str, Any]) -> str:
         return f"The status of request {snapshot['request_id']} to replace an assignee: {snapshot['status']}"
 
 
-def _described(operation: dict[str, Any]) -> str:
+def _describe_operation(operation: dict[str, Any]) -> str:
     error = f" ({operation['error']})" if operation["error"] else ""
     counts = f", {operation['completed']} done, {operation['failed']} failed" if operation["completed_at"] else ""
     return f"Operation {operation['operation_id']} is {operation['status']}{error}{counts}"

@@ -1,4 +1,4 @@
-"""Events of Procore's Workflows v2 API, for the watcher of an asset."""
+"""Event triggers for Procore's Workflows v2 API: watchers of assets that emit requests and changes of instances."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 class ProcoreEventTrigger(WorkflowsEventTrigger):
     """
-    Watches tools of Procore for an asset.
+    Watch tools of Procore for an asset.
 
     :param procore_conn_id: Id of a connection of type ``procore``.
-    :param company_id: Company; default: the connection's.
-    :param project_id: Project or several, ``company`` for the company level; default: where each tool is.
+    :param company_id: Company; default: the company of the connection.
+    :param project_id: Project or several, ``company`` for the company level; default: the level of each tool.
     :param tool_type: Tool or several.
     :param tool_subtype: Subtype of the tools; needed for correspondence.
     """
@@ -54,7 +54,7 @@ class ProcoreEventTrigger(WorkflowsEventTrigger):
         self.tool_type = constants("tool_type", tool_type)
         self.tool_subtype = constant("tool_subtype", tool_subtype)
         if not self.tool_type:
-            raise ConfigurationError("tool_type must name a tool, or several.")
+            raise ConfigurationError("tool_type must name at least one tool; got none.")
 
     own: ClassVar[tuple[str, ...]] = ("procore_conn_id", "company_id", "project_id", "tool_type", "tool_subtype")
 
@@ -71,10 +71,10 @@ class ProcoreEventTrigger(WorkflowsEventTrigger):
 
 class ProcoreResponseRequestedTrigger(ProcoreEventTrigger):
     """
-    Tells an asset of every instance that begins to ask for the response of a user.
+    Emit an event to an asset for every instance that starts to request the response of a user.
 
-    A fact is an instance at a step occurrence that asks the user. What asks already at the very first start is
-    told, too, where Airflow keeps the cursor (3.3.2+): it is open work.
+    There is one event for each instance and step occurrence that requests the user's response. On Airflow 3.3.2 and
+    newer, which can store the cursor, the first start emits all open requests, too.
 
     The event's payload is ``{event: "response_requested", procore_conn_id, company_id, user_id, events}``, each of
     the events ``{event_id, instance_id, item_id, project_id, tool_type, step, step_occurrence_id,
@@ -84,10 +84,10 @@ class ProcoreResponseRequestedTrigger(ProcoreEventTrigger):
 
     :param tool_type: Tool or several, such as ``purchase_order_contract``.
     :param procore_conn_id: Id of a connection of type ``procore``.
-    :param company_id: Company; default: the connection's.
-    :param project_id: Project or several, ``company`` for the company level; default: where each tool is.
+    :param company_id: Company; default: the company of the connection.
+    :param project_id: Project or several, ``company`` for the company level; default: the level of each tool.
     :param tool_subtype: Subtype of the tools; needed for correspondence.
-    :param user_id: Login, e-mail address or login information id of the user; default: the connection's own.
+    :param user: Login, e-mail address or id of the user; default: the connection's user.
     :param poll_interval: Seconds, or a timedelta, between two polls; default: ``[workflows] poke_interval``, else 60.
     :param asset: Name of the asset; needed where several assets have the same watcher.
     :param queue: Queue of the triggerers that may poll (Airflow 3.4+); default: any triggerer.
@@ -96,20 +96,20 @@ class ProcoreResponseRequestedTrigger(ProcoreEventTrigger):
 
     event = "response_requested"
     emits_backlog = True
-    own = (*ProcoreEventTrigger.own, "user_id")
+    own = (*ProcoreEventTrigger.own, "user")
 
-    def __init__(self, *, user_id: str | int | None = None, **kwargs: Any):
+    def __init__(self, *, user: str | int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
-        self.user_id = constant("user_id", user_id)
+        self.user = constant("user", user)
 
     def scope(self) -> PollScope:
-        return RequestsScope(*self.place, user_id=self.user_id)
+        return RequestsScope(*self.place, user=self.user)
 
     def where(self, outcome: Requested) -> dict[str, Any]:
         return {**super().where(outcome), "user_id": outcome.user_id}
 
     def watched(self) -> tuple[Any, ...]:
-        return (*super().watched(), self.user_id)
+        return (*super().watched(), self.user)
 
     def news(self, emitted: Emitted, outcome: Requested, *, is_first: bool) -> tuple[Emitted, list[dict[str, Any]]]:
         return events.new_requests(emitted, outcome, is_first=is_first, limit=MAX_FACTS)
@@ -117,28 +117,28 @@ class ProcoreResponseRequestedTrigger(ProcoreEventTrigger):
 
 class ProcoreInstanceChangedTrigger(ProcoreEventTrigger):
     """
-    Tells an asset of every workflow instance that starts, changes, ends, or is gone.
+    Emit an event to an asset for every workflow instance that starts, changes, ends, or is gone.
 
-    A change is one of the state, of the step, of the item's status, a decision or a response. What is there at the
-    first start counts as told. What happens and is undone between two polls is not seen.
+    A change is a new state, step, item status, decision or response. Instances that are active at the first start count
+    as emitted. A change that is undone between two polls is not noticed.
 
     The event's payload is ``{event: "instance_changed", procore_conn_id, company_id, events}``, each of the events
     ``{event_id, change, changed, instance_id, item_id, project_id, tool_type, state, step, item_status, decision,
     last_response, started_at, ended_at, ambiguous}``: ``change`` is ``started``, ``changed``, ``ended`` or ``gone``;
-    ``changed`` names the fields that differ from what was told before; ``last_response`` is
+    ``changed`` names the fields that differ from the last emitted event; ``last_response`` is
     ``{option, type, by, at}`` or None; ``decision`` and ``ambiguous`` are as ``ProcoreInstanceSensor`` returns them.
-    Of an instance that is gone, deleted or hidden from the connection's user,
-    only the ids are known.
+    For an instance that is gone (deleted, or hidden from the connection's user) only the ids are known.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
     :param tool_type: Tool or several, such as ``purchase_order_contract``.
     :param procore_conn_id: Id of a connection of type ``procore``.
-    :param company_id: Company; default: the connection's.
-    :param project_id: Project or several, ``company`` for the company level; default: where each tool is.
+    :param company_id: Company; default: the company of the connection.
+    :param project_id: Project or several, ``company`` for the company level; default: the level of each tool.
     :param tool_subtype: Subtype of the tools; needed for correspondence.
-    :param states: Only what is in one of these states by then; an instance that is gone has none. Default: all.
-    :param changes: Only these changes. Default: all.
+    :param states: Emit only events of instances in one of these states; an instance that is gone has none. Default:
+        all.
+    :param changes: Emit only these changes. Default: all.
     :param poll_interval: Seconds, or a timedelta, between two polls; default: ``[workflows] poke_interval``, else 60.
     :param asset: Name of the asset; needed where several assets have the same watcher.
     :param queue: Queue of the triggerers that may poll (Airflow 3.4+); default: any triggerer.
@@ -169,7 +169,7 @@ class ProcoreInstanceChangedTrigger(ProcoreEventTrigger):
             outcome,
             is_first=is_first,
             limit=MAX_FACTS,
-            is_stored=self.is_recorded,
+            is_stored=self.is_stored,
             is_desired=self._is_desired,
         )
 
@@ -180,7 +180,7 @@ class ProcoreInstanceChangedTrigger(ProcoreEventTrigger):
 
 
 def _chosen(name: str, value: Any, allowed: Sequence[str]) -> list[str]:
-    given = [] if value is None else constants(name, value)
-    for one in given:
-        check_choice(name, one, allowed)
-    return given
+    choices = [] if value is None else constants(name, value)
+    for choice in choices:
+        check_choice(name, choice, allowed)
+    return choices

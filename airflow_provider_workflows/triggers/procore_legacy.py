@@ -1,4 +1,4 @@
-"""Waits for Procore's Legacy Workflows (v1) API."""
+"""Wait triggers for Procore's Legacy Workflows (v1) API: an instance's state, or the end of its current state."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.rules.overdue import OverdueStep
 
 
-# An instance without an activity can be between two states; it has ended if each poll finds it so for that long.
+# An instance without activities may be between two states; after this time without activities it has ended.
 ENDED_AFTER_SECONDS = 600.0
 
 
 class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
     """
-    A wait on one legacy instance.
+    Wait for one Legacy instance.
 
-    :param project_id: Project of the object, or None for the connection's.
-    :param instance_id: The instance; or None where a subclass looks it up.
-    :param mark: Of where a look on the worker has found it, or None.
-    :param idle: Since when all polls have found it without an activity in the same visit of a state: ``{occurrence,
-        since}``, in unix time; or None.
+    :param project_id: Project of the object, or None for the project of the connection.
+    :param instance_id: The instance; or None if a subclass looks it up.
+    :param mark: Version of the instance as of a poll on the worker, or None.
+    :param idle: Since when all polls have found no activity at the same occurrence of a state: ``{occurrence, since}``,
+        ``since`` in unix time; or None.
     """
 
     def __init__(
@@ -68,42 +68,42 @@ class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
         return self.instance_id
 
     def poll_once(self, hook: ProcoreLegacyHook) -> tuple[Any, WaitResult | OverdueStep | None]:
-        """Look, and remember by its mark what was seen: a list shows then whether it has changed since."""
+        """Poll, and store the instance's mark, by which a list shows whether it has changed since."""
         snapshot, wait_result = super().poll_once(hook)
         self.mark = None if self.is_undecided(snapshot) else rules.mark_of(snapshot)
         return snapshot, wait_result
 
     def show(self, hook: ProcoreLegacyHook, instance_id: str) -> dict[str, Any]:
-        """Read where an instance stands, who holds it, and since when it lists no activity."""
-        shown = hook.get_instance(instance_id)
-        self.pending_step = rules.pending_step_of(shown)
-        described = rules.describe_instance(shown)
-        occurrence = f"{described['state_id']}@{described['state_set_at']}"
-        if not rules.is_idle(described):
+        """Read an instance's state, its pending assignees, and since when it lists no activity."""
+        record = hook.get_instance(instance_id)
+        self.pending_step = rules.pending_step_of(record)
+        instance = rules.describe_instance(record)
+        occurrence = f"{instance['state_id']}@{instance['state_set_at']}"
+        if not rules.is_idle(instance):
             self.idle = None
         elif self.idle is None or self.idle["occurrence"] != occurrence:
             self.idle = {"occurrence": occurrence, "since": time.time()}
-        return described
+        return instance
 
     @property
     def is_over(self) -> bool:
-        """Whether the instance has listed no activity for so long that it has ended."""
+        """Whether the instance has ended, because it has listed no activity for :data:`ENDED_AFTER_SECONDS`."""
         return self.idle is not None and time.time() - float(self.idle["since"]) >= ENDED_AFTER_SECONDS
 
     def item_of(self, snapshot: dict[str, Any]) -> dict[str, Any]:
         return snapshot
 
     def where(self, instance: dict[str, Any]) -> str:
-        """Say for the log where an instance stands."""
-        held = f"since {instance['state_set_at']}" if self.pending_step is None else self.pending_step.describe()
+        """Return the state of an instance and its pending assignees, for the log."""
+        pending = f"since {instance['state_set_at']}" if self.pending_step is None else self.pending_step.describe()
         return (
             f"Instance {instance['instance_id']} of {instance['object_type']} {instance['object_id']} is in state "
-            f"{instance['state']!r} {held}"
+            f"{instance['state']!r} {pending}"
             f"{'; it lists no activity: it has ended, or is between two states' if rules.is_idle(instance) else ''}"
         )
 
     def is_undecided(self, instance: dict[str, Any]) -> bool:
-        """Tell whether something else than the instance decides, which no list shows, such as time."""
+        """Return whether the result depends on more than the instance's row shows, such as time."""
         return rules.is_idle(instance)
 
     def open_hook(self) -> ProcoreLegacyHook:
@@ -114,18 +114,18 @@ class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
 
 class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
     """
-    Waits until a legacy instance is in one of the given states, or until an activity can be performed.
+    Wait until a Legacy instance is in one of the given states, or until an activity can be performed.
 
-    :param project_id: Project of the object, or None for the connection's.
+    :param project_id: Project of the object, or None for the project of the connection.
     :param instance_id: The instance; or None to look it up by its object.
-    :param object_type: Tool or class of the object, when waiting by object.
-    :param object_id: The object, when waiting by object.
+    :param object_type: Tool or class of the object, if the wait is by object.
+    :param object_id: The object, if the wait is by object.
     :param until: States that end the wait with success: names, statuses or ids.
     :param fail_on: States that fail it.
     :param skip_on: States that skip it.
-    :param after: The action before the wait: a history id, a time, or what a look made of it; or None.
-    :param activity: Name or id of the activity that ends the wait once it can be performed, or None.
-    :param role: Name or id of the role it must be open to, or None for any.
+    :param after: The action before the wait: a history id, a time, or the action as a poll has read it; or None.
+    :param activity: Name or id of the activity that ends the wait when it can be performed, or None.
+    :param role: Name or id of the role that must be able to perform it, or None for any.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
         return {**super().arguments(), **{name: getattr(self, name) for name in own}}
 
     def snapshot(self, hook: ProcoreLegacyHook) -> dict[str, Any]:
-        # Both are asked for once: what is found here travels to the triggerer.
+        # Looked up once: these are arguments of the trigger, so the triggerer gets them, too.
         if self.instance_id is None:
             self.instance_id = hook.find_instance_id(str(self.object_type), str(self.object_id))
         if isinstance(self.after, str):
@@ -167,7 +167,7 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
             and rules.is_undecided(instance, self.after)
             and rules.is_followed(hook.list_activity_histories(self.instance_id), self.after)
         ):
-            self.after = {**self.after, "state_id": None}  # somebody acted since, so that visit is over
+            self.after = {**self.after, "state_id": None}  # a later action has ended that occurrence of the state
         return instance
 
     def evaluate(self, snapshot: dict[str, Any]) -> WaitResult | None:
@@ -184,8 +184,8 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
         )
 
     def describe(self, snapshot: dict[str, Any]) -> str:
-        desired_groups = [*self.until, *([] if self.activity is None else [f"activity {self.activity}"])]
-        return f"{self.where(snapshot)}; waited for: {', '.join(desired_groups)}."
+        awaited = [*self.until, *([] if self.activity is None else [f"activity {self.activity}"])]
+        return f"{self.where(snapshot)}; waiting for: {', '.join(awaited)}."
 
     def is_undecided(self, instance: dict[str, Any]) -> bool:
         is_within_a_second = isinstance(self.after, dict) and rules.is_undecided(instance, self.after)
@@ -198,7 +198,7 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
         action = rules.action_of(hook.get_activity_history(after, instance_id=instance_id))
         if parse_time(action["at"]) is None:
             raise UnexpectedResponse(
-                f"History {after} has no time ({action['at']!r}), so nothing tells which state came after it. Give "
+                f"History {after} has no time (got {action['at']!r}), so it does not show which state followed. Give "
                 "after as a time instead"
             )
         return action
@@ -206,14 +206,14 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
 
 class ProcoreLegacyStateChangeWaitTrigger(ProcoreLegacyWaitTrigger):
     """
-    Waits until the state has moved on in which an activity was performed, or the instance ended.
+    Wait until the instance has left the state in which an activity was performed, or has ended.
 
-    It knows what was performed and hands that on in its event, so that the resumed task need not look it up.
+    The trigger passes the performed activity on in its event, so that the resumed task need not read it again.
 
-    :param project_id: Project of the object, or None for the connection's.
+    :param project_id: Project of the object, or None for the project of the connection.
     :param instance_id: The instance.
-    :param occurrence: The visit of the state: ``{id, name, status, set_at}``.
-    :param performed: What the operator returns of the activity.
+    :param occurrence: The occurrence of the state: ``{id, name, status, set_at}``.
+    :param performed: The operator's result for the activity.
     """
 
     def __init__(self, *, occurrence: dict[str, Any], performed: dict[str, Any], **kwargs: Any):
@@ -232,6 +232,6 @@ class ProcoreLegacyStateChangeWaitTrigger(ProcoreLegacyWaitTrigger):
 
     def describe(self, snapshot: dict[str, Any]) -> str:
         return (
-            f"{self.where(snapshot)}; waited for: another state than "
+            f"{self.where(snapshot)}; waiting for: another state than "
             f"{self.occurrence['name'] or self.occurrence['id']!r} since {self.occurrence['set_at']}."
         )

@@ -1,4 +1,4 @@
-"""The trigger of a task that polls on workers only, and sleeps in between without one."""
+"""The trigger of a deferred task that polls on workers only: it sends the task back to a worker at a given time."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 class WakeUpTrigger(BaseTrigger):
     """
-    Wake a task at a time; it reads nothing and logs nothing.
+    Resume a task at a given time; read nothing and log nothing.
 
-    :param until: When, as an ISO-8601 time.
-    :param event: What the resumed task gets as its event, for it is all that the task knows then; JSON primitives.
+    :param until: The time, as an ISO-8601 time.
+    :param event: The event of the resumed task, with all state that the task needs then; JSON primitives.
     """
 
     def __init__(self, *, until: str, event: Mapping[str, Any]):
@@ -33,7 +33,7 @@ class WakeUpTrigger(BaseTrigger):
         # Airflow can fail a task whose trigger fires right after the deferral.
         soonest = datetime.now(timezone.utc) + timedelta(seconds=MIN_FIRST_DELAY_SECONDS)
         until = max(datetime.fromisoformat(self.until), soonest)
-        # The wall-clock is read now and then, because the event loop's clock stands still while the machine sleeps.
-        while (left := (until - datetime.now(timezone.utc)).total_seconds()) > 0:  # noqa: ASYNC110  time alone ends it
+        # Read the wall-clock regularly, because the event loop's clock stands still while the machine sleeps.
+        while (left := (until - datetime.now(timezone.utc)).total_seconds()) > 0:  # noqa: ASYNC110  time ends it
             await asyncio.sleep(min(left, MAX_SLEEP_SECONDS))
         yield TriggerEvent(self.event)

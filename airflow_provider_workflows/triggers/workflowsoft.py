@@ -1,4 +1,4 @@
-"""Waits for Workflowsoft's API."""
+"""The wait trigger for Workflowsoft's integration steps; a sensor on a worker calls its parts."""
 
 from __future__ import annotations
 
@@ -16,29 +16,29 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.polling.poll import PollScope
 
 
-MAX_INSTANCES = 500  # that one wait, or a watcher in a row, takes
-MAX_FAILURES = 3  # polls in a row that a server answers with an error of its own before a wrong step is suspected
-WHAT_TO_DO = (
-    "If an integration instance was taken out of Workflowsoft, nobody works on it: compare with the processes running "
-    "there. One that you find there can be handled by giving its id to the operators by hand."
+MAX_INSTANCES = 500  # of one wait, or of consecutive polls of a watcher
+MAX_FAILURES = 3  # consecutive polls with a server error (5xx), after which the error suggests that the step is wrong
+LOSS_ADVICE = (
+    "If Workflowsoft has removed an integration instance, no task handles it. Compare with the processes that are "
+    "running in Workflowsoft; to handle one of them, pass its id to the operators by hand."
 )
 
 
 class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
     """
-    Waits until an integration step has new instances.
+    Wait until an integration step has new instances.
 
-    It polls in a triggerer only where reading leaves them there (``listed_until_completed``), for a trigger cannot
-    keep what it has read; else a sensor on a worker calls its parts. Where a triggerer begins with it and the
-    connection says otherwise by now, it sends the task back to a worker.
+    The trigger polls in a triggerer only if polling leaves instances in place (``listed_until_completed``), because a
+    trigger cannot persist what it has received; otherwise a sensor on a worker calls its parts. If the connection was
+    changed to ``consumed_on_read`` since the deferral, the trigger sends the task back to a worker.
 
     :param workflowsoft_conn_id: Id of a connection of type ``workflowsoft``.
-    :param diagram: Title or id of the process diagram, or None when ``step_id`` is known.
+    :param diagram: Title or id of the process diagram, or None if ``step_id`` is given.
     :param step: Title or id of the integration step, or None.
-    :param diagram_id: The diagram's id, once known.
-    :param step_id: The step's id, once known.
-    :param max_instances: How many to take; None for one.
-    :param poll_interval: Seconds between two looks.
+    :param diagram_id: The diagram's id when it is known.
+    :param step_id: The step's id when it is known.
+    :param max_instances: Number of instances to take; None for one.
+    :param poll_interval: Seconds between two polls.
     :param deadline: Wall-clock end of the wait as an ISO-8601 time, or None.
     """
 
@@ -60,7 +60,7 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         self.diagram_id = diagram_id
         self.step_id = step_id
         self.max_instances = max_instances
-        self.failures = 0  # polls in a row that the server has answered with an error of its own
+        self.failures = 0  # consecutive polls with a server error (5xx)
 
     def arguments(self) -> dict[str, Any]:
         own = ("workflowsoft_conn_id", "diagram", "step", "diagram_id", "step_id", "max_instances")
@@ -68,7 +68,7 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
 
     @property
     def place(self) -> dict[str, str | None]:
-        """Where the wait is: ``{diagram_id, step_id, step}``."""
+        """The step: ``{diagram_id, step_id, step}``."""
         return {"diagram_id": self.diagram_id, "step_id": self.step_id, "step": self.step}
 
     @property
@@ -94,17 +94,17 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         return IntegrationStepScope(self)
 
     def locate(self, hook: WorkflowsoftHook) -> None:
-        """Look the step's id up by the titles where it is not known yet."""
+        """Look up the step's id by the titles unless it is known."""
         if self.step_id is None:
             found = hook.resolve_step(str(self.diagram), str(self.step))
             self.diagram_id, self.step_id, self.step = found["diagram_id"], found["step_id"], found["step"]
 
     def poll(self, hook: WorkflowsoftHook) -> list[dict[str, str | None]]:
         """
-        Ask once for new instances of the step, which was located before.
+        Poll once for new instances of the step, which :meth:`locate` has looked up.
 
-        :raises NotFound: there is no such step, or nothing new at a step that nobody has looked up.
-        :raises ServerError: the server failed; after three times in a row it says what may be wrong.
+        :raises NotFound: there is no such step, or it was given by its id and has nothing new.
+        :raises ServerError: the server failed; after three consecutive failures the message says what may be wrong.
         """
         try:
             instances = hook.poll_new_integrations(str(self.step_id), is_known=self.diagram_id is not None)
@@ -113,13 +113,13 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
             if self.failures < MAX_FAILURES:
                 raise
             raise failed.reworded(
-                f"{self.failures} polls in a row of integration step {self.name} failed in the server, which is how "
-                "some answer a mistake of ours: check that this step is an integration step and still exists"
+                f"{self.failures} consecutive polls of integration step {self.name} failed with a server error, which "
+                "can also mean a wrong step: check that it is an integration step and still exists"
             ) from failed
         except NotFound as unknown:
             raise unknown.reworded(
-                f"step_id: Workflowsoft knows no integration step {self.step_id}, or has nothing new there. Check the "
-                "id, or give diagram and step instead, for then a 404 is read as 'nothing new'"
+                f"step_id: Workflowsoft has no integration step {self.step_id}, or nothing new there. Check the id, or "
+                "give diagram and step instead; then a 404 is read as 'nothing new'"
             ) from unknown
         self.failures = 0
         return instances
@@ -128,9 +128,12 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         self, poll: Callable[[], list[dict[str, str | None]]], desired: int | None = None
     ) -> list[dict[str, str | None]]:
         """
-        Poll until enough is there, nothing new comes or an instance comes again, and return each instance once.
+        Poll until enough instances were received, or nothing new or an instance again; return each instance once.
 
-        A fault ends it, and is raised where nothing was received before.
+        An error ends the polling; it is raised only if nothing was received before.
+
+        :param poll: Polls once.
+        :param desired: Number of instances that is enough; None for :attr:`desired`.
         """
         desired = desired or self.desired
         found: dict[str | None, dict[str, str | None]] = {}
@@ -140,7 +143,10 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
             except WorkflowsError as fault:
                 if not found:
                     raise
-                self.log.warning("%s What was received before is handed on.", fault)
+                self.log.warning(
+                    "Polling step %s failed after %d instance(s) were received, which are delivered: %s",
+                    *(self.name, len(found), fault),
+                )
                 break
             expected = len(found) + len(rows)
             found |= {row["integration_instance_id"]: row for row in rows}
@@ -149,7 +155,7 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         return list(found.values())
 
     def poke_event(self) -> dict[str, Any]:
-        """Return the event that lets the sensor poll again, on a worker; with all that it has to know then."""
+        """Return the event that makes the sensor poll on a worker again, with all state that it needs then."""
         place = None if self.step_id is None else self.place
         return {"status": "poke", "deadline": self.deadline, "place": place, "last_poll": self.standing}
 
@@ -159,7 +165,7 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
         try:
             return await super()._wait()
         except DestructivePoll:
-            self.log.info("By now reading takes instances out, as the connection says, so a worker goes on polling.")
+            self.log.info("The connection was changed to consumed_on_read, so a worker continues polling.")
             return self.poke_event()
 
     def snapshot(self, hook: WorkflowsoftHook) -> list[dict[str, str | None]]:
@@ -173,31 +179,39 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
     def evaluate(self, snapshot: list[dict[str, str | None]]) -> WaitResult | None:
         if not snapshot:
             return None
-        # Where reading leaves them there, what is more than wanted is for the next look.
+        # Polling leaves instances in place, so the next poll returns the remaining ones again.
         instances = snapshot[: self.desired]
         result = {"instances": instances, "place": self.place, "possibly_lost": []}
-        return WaitResult("succeed", result, f"Step {self.name} has {named(instances)}.")
+        return WaitResult("succeed", result, f"Step {self.name} has {name_instances(instances)}.")
 
     def describe(self, snapshot: list[dict[str, str | None]]) -> str:
         return f"Step {self.name}: {len(snapshot) or 'no'} new integration instance(s)."
 
 
-def named(instances: Iterable[Mapping[str, str | None]]) -> str:
-    """Name instances for the log, so that they can be found there again."""
-    listed = (f"{row['integration_instance_id']} (process {row['process_instance_id']})" for row in instances)
-    return f"integration instance {', '.join(listed)}"
+def name_instances(instances: Iterable[Mapping[str, str | None]]) -> str:
+    """Return the ids of instances, for the log."""
+    ids = (f"{row['integration_instance_id']} (process {row['process_instance_id']})" for row in instances)
+    return f"integration instance {', '.join(ids)}"
 
 
 def report_loss(log: Any, step_id: str | None, why: str | Exception, since: str | None, until: datetime) -> None:
-    """Say that a poll's whole response will never come, and that an instance may be lost with it."""
-    if isinstance(why, Exception):  # its advice is for actions: this one is done again
+    """
+    Log that the response of a poll was lost, and that an instance may be lost with it.
+
+    :param log: Logger of the task or the triggerer.
+    :param step_id: Id of the step.
+    :param why: The reason.
+    :param since: Start of the poll, as an ISO-8601 time.
+    :param until: When the loss was noticed.
+    """
+    if isinstance(why, Exception):  # without its advice, which is not to repeat an action: polling continues
         why = str(why).removesuffix(getattr(why, "advice", "")).strip()
     log.warning(
-        "Suspected loss: a poll of integration step %s between %s and %s never got its whole answer. %s %s",
+        "Suspected loss: the response to a poll of integration step %s between %s and %s was lost. %s %s",
         step_id,
         since,
         until.isoformat(timespec="milliseconds"),
         why,
-        WHAT_TO_DO,
+        LOSS_ADVICE,
     )
     version_compat.count("workflows.suspected_lost_delivery", step_id=str(step_id))

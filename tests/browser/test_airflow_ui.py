@@ -102,7 +102,7 @@ def test_a_saved_connection_opens_again_without_its_secrets(running, page):
     open_extra_fields(dialog)
     choose(dialog, "Environment", "sandbox")
     group(dialog, "Company ID").locator("input").fill("4264807")
-    group(dialog, "Ready access token").locator("input").fill("hush-the-ready-token")
+    group(dialog, "Access token").locator("input").fill("hush-the-ready-token")
     dialog.get_by_role("button", name="Save").click()
     expect(dialog).to_be_hidden()
 
@@ -117,7 +117,7 @@ def test_a_saved_connection_opens_again_without_its_secrets(running, page):
     open_extra_fields(dialog)
     expect(group(dialog, "Environment")).to_contain_text("sandbox")
     expect(group(dialog, "Company ID").locator("input")).to_have_value("4264807")
-    expect(group(dialog, "Ready access token").locator("input")).to_have_value("***")
+    expect(group(dialog, "Access token").locator("input")).to_have_value("***")
     dialog.get_by_role("button", name="Extra Fields JSON").click()
     expect(dialog).to_contain_text("access_token")
     assert any("saved_by_hand" in answer for answer in answers)
@@ -142,8 +142,8 @@ def test_the_test_button_shows_what_to_fix_and_no_secret(running, page, conn_typ
     row(page, "wrong").get_by_role("button", name="Test Connection").click()
 
     fix = {
-        "procore": "gave no token for this client id and secret",
-        "workflowsoft": "put a ready token into the password",
+        "procore": "issued no token for this client id and secret",
+        "workflowsoft": "put an API token into the password",
     }
     message = page.get_by_role("status").filter(has_text="Test Connection Failed")
     expect(message).to_contain_text(fix[conn_type])
@@ -178,10 +178,10 @@ def test_the_log_of_a_wait_shows_step_assignee_and_next_poll(running, page, shot
         page.get_by_role("menuitem", name=setting).click()
     time = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ"
     expect(log).to_contain_text("Instance 700001 of item 5001 (purchase_order_contract)")
-    expect(log).to_contain_text(re.compile(f"at step 'Director Approval' since {time}, held by dana@example.com"))
-    expect(log).to_contain_text("waited for: complete, terminated")
+    expect(log).to_contain_text(re.compile(f"at step 'Director Approval' since {time}, pending with dana@example.com"))
+    expect(log).to_contain_text("waiting for: complete, terminated")
     expect(log).to_contain_text(
-        re.compile(f"Waiting since {time}, until {time} at most; the triggerer looks every 60 s")
+        re.compile(f"Waiting since {time}, until {time} at most; the triggerer polls every 60 s")
     )
     expect(log).not_to_contain_text("WARNING")
     shot(log, "wait-log")

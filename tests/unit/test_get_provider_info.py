@@ -118,7 +118,7 @@ def test_no_field_is_masked_that_holds_no_secret():
 @pytest.mark.parametrize(
     ("command", "shown"),
     [
-        (["get", "airflow-provider-workflows", "--full"], "Wait for, answer and audit"),
+        (["get", "airflow-provider-workflows", "--full"], "Wait for, respond to and audit"),
         (["hooks"], "airflow_provider_workflows.hooks.procore.ProcoreHook"),
         (["behaviours"], "workflowsoft"),
     ],

@@ -69,8 +69,8 @@ def test_other_errors_are_left_to_the_task(error):
 
 @HAS_POLICIES
 def test_rejection_in_a_triggerer_is_reported_by_its_error_class():
-    assert evaluate(WorkflowsError("PermissionDenied: GET /x answered 403")).action.value == "fail"
-    assert evaluate(WorkflowsError("ServerError: GET /x answered 500")).action.value == "default"
+    assert evaluate(WorkflowsError("PermissionDenied: GET /x returned 403")).action.value == "fail"
+    assert evaluate(WorkflowsError("ServerError: GET /x returned 500")).action.value == "default"
     for words in ("", "The trigger ended", "annotations: x", "NOTHING_DONE: x", "Any: x"):
         assert evaluate(WorkflowsError(words)).action.value == "default"
 
@@ -85,7 +85,7 @@ def test_a_rate_limit_is_waited_for_until_the_stated_time(seconds, expected):
 
     assert decision.action.value == "retry"
     assert left - 1 <= decision.retry_delay.total_seconds() <= expected
-    assert f"asked to come back at {retry_at:%H:%M}" in decision.reason
+    assert f"rate-limited until {retry_at:%H:%M}" in decision.reason
 
 
 def test_an_older_airflow_is_reported_at_once_what_it_lacks(monkeypatch):

@@ -1,4 +1,4 @@
-"""Operators for Procore's Workflows v2 API: import them from here. Each is loaded when it is first used."""
+"""Operators for Procore's Workflows v2 API. Import them from here; each is loaded when it is first used."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operator that lets Procore replace a person everywhere, or stops that."""
+"""The operator that makes Procore replace a user everywhere, or stops such a replacement."""
 
 from __future__ import annotations
 
@@ -44,41 +44,41 @@ MAX_LOGGED_FAILURES = 20
 
 class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
     """
-    Lets Procore replace a person in presets and running workflows, once, for good or for some days; or stops that.
+    Make Procore replace a user in presets and running workflows, once, permanently or for some days; or stop that.
 
-    What the first try sent is kept in Airflow's task state store (3.3+). A request whose answer was lost is looked
-    for in Procore's list, and never sent again.
+    The first try stores the request that it sends in Airflow's task state store (3.3+). If the response was lost, the
+    operator polls Procore's list for the request, and never sends it again.
 
-    Returns ``{request_id, status, errors, errors_path}``; ``errors`` is the number of failures in Procore's list of
-    what it could not do, or None where the list was not read: the task does not wait, or it cannot be had, which is a
-    warning in the log. The wait ends with a status that Procore documents: ``completed``, ``active``, ``expired`` (of a
-    temporary replacement), or ``upcoming`` while ``first_day`` is to come; an unknown one goes on.
+    Returns ``{request_id, status, errors, errors_path}``. ``errors`` is the number of failures in Procore's error list,
+    or None if the list was not read, because the task does not wait or because reading failed (the log has a warning).
+    The wait ends with a status that Procore documents: ``completed``, ``active``, ``expired`` (of a temporary
+    replacement), or ``upcoming`` while ``first_day`` is in the future; with an unknown status it goes on.
 
     Reference: https://developers.procore.com/reference/rest/workflows-bulk-replace-requests
 
     :param action: ``create`` (default) or ``stop`` (templated).
     :param request_id: The request to stop (templated).
-    :param old_assignee: Login or login information id of who is replaced (templated).
-    :param new_assignees: Logins or ids of who takes over, one or several (templated).
-    :param reason: Why, for Procore's record (templated).
+    :param old_assignee: Login, e-mail address or id of the user to replace (templated).
+    :param new_assignees: Logins, e-mail addresses or ids of the new users, one or several (templated).
+    :param reason: The reason, for Procore's record (templated).
     :param replacement_type: ``permanent`` (default) or ``temporary`` (templated).
     :param first_day: First day of a temporary replacement, ``YYYY-MM-DD`` (templated).
     :param last_day: Its last day (templated).
-    :param modify_project_roles: Whether to replace the person in project roles, too; default False.
-    :param new_workflow_manager: Login or id of who manages the workflows from then on (templated).
-    :param project_ids: Only in these projects (templated); default: ``project_id`` of the task, else all of them.
+    :param modify_project_roles: Whether to replace the user in project roles, too; default False.
+    :param new_workflow_manager: Login, e-mail address or id of the new workflow manager (templated).
+    :param project_ids: Only in these projects (templated); default: ``project_id`` of the task, else all projects.
     :param tools: Only for these tools: types, or ``{type, sub_type}`` (templated).
-    :param wait_for_completion: Wait until Procore has done it; default True.
-    :param errors_path: File for the list of what could not be done, as CSV, in any object storage that Airflow
-        knows (templated); written as Procore has it, unless it is empty.
-    :param confirm_timeout: Seconds, or a timedelta, to look for a request whose answer was lost, for the stop to show,
-        and for the list of errors to be ready; default 60.
-    :param wait_timeout: Seconds that the wait may take; default 7 days.
-    :param poll_interval: Seconds between two looks; by default ``[workflows] poke_interval``, else 60.
+    :param wait_for_completion: Wait until Procore has made the replacement; default True.
+    :param errors_path: File for Procore's error list, as CSV, in any object storage that Airflow knows (templated);
+        written exactly as received, unless the list is empty.
+    :param confirm_timeout: Seconds, or a timedelta, to poll for a request whose response was lost, for the stop to
+        show, and for the error list to be ready; default 60.
+    :param wait_timeout: Maximum seconds of the wait; default 7 days.
+    :param poll_interval: Seconds between two polls; by default ``[workflows] poke_interval``, else 60.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
-    :raises ConfigurationError: a parameter is missing or wrong, or no such user.
-    :raises OutcomeUnknown: the answer was lost and the list shows no new request; never retried.
-    :raises WorkflowsError: the request to stop still goes on after ``confirm_timeout``; a retry stops it again.
+    :raises ConfigurationError: a parameter is missing or wrong, or a user does not exist or is ambiguous.
+    :raises OutcomeUnknown: the response was lost and the list shows no new request; never retried.
+    :raises WorkflowsError: the request is still not stopped after ``confirm_timeout``; a retry stops it again.
     """
 
     template_fields: Sequence[str] = (
@@ -124,7 +124,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         self.new_assignees = new_assignees
         self.reason = reason
         self.replacement_type = replacement_type
-        self.first_day = first_day  # a task's start_date is another thing
+        self.first_day = first_day  # start_date is a parameter of every task
         self.last_day = last_day
         self.modify_project_roles = modify_project_roles
         self.new_workflow_manager = new_workflow_manager
@@ -141,8 +141,8 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         store = task_state_store(context)
         if store is None and self.retries:
             raise ConfigurationError(
-                "retries must be 0 on an Airflow before 3.3: without its task state store a retry cannot know whether "
-                "the replacement was asked for already."
+                "retries must be 0 before Airflow 3.3: without its task state store a retry cannot know whether an "
+                "earlier try has sent the request."
             )
         journal = Pin(store, "bulk_replace", None)
         request_id = self._created(journal) or self._create(journal)
@@ -163,7 +163,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         self.log.info("%s", response["reason"])
         result = self._result(response["result"]["request_id"], response["result"]["status"])
         if response["action"] == "fail":
-            where = f" What could not be done is in {result['errors_path']}." if result["errors_path"] else ""
+            where = f" The error list is in {result['errors_path']}." if result["errors_path"] else ""
             raise AirflowFailException(f"WaitFailed: {response['reason']}.{where}")
         return result
 
@@ -180,9 +180,9 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         check_required(old_assignee=self.old_assignee, new_assignees=self.new_assignees, reason=self.reason)
         if not as_list(self.new_assignees):
             raise ConfigurationError("new_assignees is an empty list.")
-        for who in as_list(self.new_assignees):
-            check_required(new_assignees=who)
-        self._check_others([str(str_id(who)) for who in (self.old_assignee, *as_list(self.new_assignees))])
+        for user in as_list(self.new_assignees):
+            check_required(new_assignees=user)
+        self._check_others([str(str_id(user)) for user in (self.old_assignee, *as_list(self.new_assignees))])
         check_choice("replacement_type", self.replacement_type, REPLACEMENT_TYPES)
         if self.replacement_type == "temporary":
             check_required(first_day=self.first_day, last_day=self.last_day)
@@ -190,7 +190,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
                 raise ConfigurationError("last_day is before first_day.")
         elif self.first_day is not None or self.last_day is not None:
             raise ConfigurationError("first_day and last_day go with replacement_type='temporary'.")
-        # An empty list may mean all of them to Procore.
+        # Procore may read an empty list as all projects or tools.
         for name in ("project_ids", "tools"):
             if getattr(self, name) is not None and not as_list(getattr(self, name)):
                 raise ConfigurationError(f"{name} is an empty list; leave it out to mean all.")
@@ -199,7 +199,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         for tool in [] if self.tools is None else as_list(self.tools):
             check_required(tools=tool)
             if not isinstance(tool, str) and not (isinstance(tool, Mapping) and tool.get("type")):
-                raise ConfigurationError(f"tools: give types, or {{type, sub_type}}; got {tool!r}.")
+                raise ConfigurationError(f"tools must be types, or {{type, sub_type}}; got {tool!r}.")
         if self.errors_path is not None:
             storage_path("errors_path", self.errors_path)
 
@@ -209,24 +209,24 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         return _day("first_day", self.first_day).isoformat() if is_temporary else None
 
     @staticmethod
-    def _check_others(people: Sequence[str]) -> None:
-        if people[0].casefold() in [who.casefold() for who in people[1:]]:
-            raise ConfigurationError(f"old_assignee and new_assignees name the same person: {people[0]}.")
+    def _check_others(users: Sequence[str]) -> None:
+        if users[0].casefold() in [user.casefold() for user in users[1:]]:
+            raise ConfigurationError(f"old_assignee and new_assignees name the same user: {users[0]}.")
 
     def _projects(self) -> list[Any] | None:
-        """Return where to replace: ``project_ids``, else the task's ``project_id``, else everywhere (None)."""
+        """Return the projects to replace in: ``project_ids``, else the task's ``project_id``, else None for all."""
         projects = self.project_id if self.project_ids is None else self.project_ids
         return None if projects in (None, COMPANY_LEVEL) else as_list(projects)
 
     def _created(self, journal: Pin) -> str | None:
-        """Return the request that an earlier try made, or None if there is none to be expected."""
+        """Return the request that an earlier try sent, or None if it sent none."""
         if journal.value is None or not journal.value["sent"]:
             return None
         if journal.value["request_id"] is not None:
             request_id = str(journal.value["request_id"])
-            self.log.info("An earlier try of this task has made request %s; nothing is sent.", request_id)
+            self.log.info("An earlier try of this task has sent request %s; nothing is sent.", request_id)
             return request_id
-        return self._resolve(journal, "An earlier try was cut off while it made the request")
+        return self._resolve(journal, "An earlier try was interrupted while it sent the request")
 
     def _create(self, journal: Pin) -> str:
         request = self._request()
@@ -241,7 +241,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
             journal.persist({**stored, "sent": False})
             raise
         if not is_id(request_id):
-            return self._resolve(journal, "Procore accepted the request without naming it")
+            return self._resolve(journal, "Procore accepted the request without returning its id")
         return self._made(journal, str(request_id))
 
     def _made(self, journal: Pin, request_id: str) -> str:
@@ -257,8 +257,8 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         return request_id
 
     def _resolve(self, journal: Pin, what_happened: str) -> str:
-        """Look for a request that was not there before; none is made after an unknown outcome."""
-        self.log.warning("%s Looking for it in the list of requests.", what_happened)
+        """Poll for a new request in Procore's list; the task sends none after an unknown outcome."""
+        self.log.warning("%s Polling the list of requests for it.", what_happened)
         stored = journal.value or {}
         found: dict[str, bool | None] = {}
 
@@ -270,9 +270,9 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         new = poll_until_found(read, self.confirm_timeout) or []
         if len(new) != 1:
             candidates = ", ".join(request_id for request_id, is_own in found.items() if is_own is not False)
-            shown = f"shows requests that it could be: {candidates}" if candidates else "shows no new request"
+            shown = f"shows several or uncertain candidates: {candidates}" if candidates else "shows no new request"
             raise OutcomeUnknown(
-                f"{what_happened.rstrip('.')}; and after {self.confirm_timeout:.0f} s the list {shown}"
+                f"{what_happened.rstrip('.')}; and {self.confirm_timeout:.0f} s later the list {shown}"
             )
         return self._made(journal, new[0])
 
@@ -280,7 +280,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         request: dict[str, Any] = {
             "replacement_type": self.replacement_type,
             "old_assignee_id": self._user_id("old_assignee", self.old_assignee),
-            "new_assignee_ids": [self._user_id("new_assignees", who) for who in as_list(self.new_assignees)],
+            "new_assignee_ids": [self._user_id("new_assignees", user) for user in as_list(self.new_assignees)],
             "modify_project_roles": self.modify_project_roles,
             "reason": self.reason,
         }
@@ -296,22 +296,21 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
             request["tools"] = [{"type": tool} if isinstance(tool, str) else dict(tool) for tool in as_list(self.tools)]
         return request
 
-    def _user_id(self, parameter: str, who: Any) -> str:
-        given = str(str_id(who))
-        return given if given.isdecimal() else self.hook.find_user_id(given, parameter=parameter)
+    def _user_id(self, parameter: str, user: Any) -> str:
+        return self.hook.find_user_id(str(user), parameter=parameter)
 
     def _requests(self) -> Iterator[dict[str, Any]]:
-        """List all requests: how the filters take several people is not documented, nor whether they are heeded."""
+        """List all requests: Procore does not document the filters for several users, nor whether it applies them."""
         return (row for row in self.hook.list_bulk_replace_requests() if is_id(row.get("id")))
 
     def _is_own(self, row: Mapping[str, Any], request: Mapping[str, Any]) -> bool | None:
-        """Tell whether a row is the request that was sent; None where nobody can."""
+        """Return whether a row is the request that was sent; None if the row does not show it."""
         is_own = is_request(row, request, self.hook.user_id)
-        if is_own is None:  # shown by itself, it may say more
+        if is_own is None:  # the request, read by its id, may show more
             try:
                 shown = self.hook.get_bulk_replace_request(str(row["id"]))
             except ApiError as fault:
-                self.log.warning("%s Request %s is compared by its row only.", describe(fault), row["id"])
+                self.log.warning("%s Comparing request %s by its row only.", describe(fault), row["id"])
                 return None
             is_own = is_request({**row, **shown}, request, self.hook.user_id)
         return is_own
@@ -326,8 +325,8 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
             self.hook.stop_bulk_replace_request(request_id)
         except (AuthenticationError, RateLimited):
             raise
-        except ApiError as fault:  # a rejection, too: an earlier attempt may have stopped it, whose answer was lost
-            self.log.warning("%s Reading whether request %s is stopped.", describe(fault), request_id)
+        except ApiError as fault:  # also a rejection: an earlier attempt with a lost response may have stopped it
+            self.log.warning("%s Polling whether request %s is stopped.", describe(fault), request_id)
             unclear = fault
         last: str | None = status
 
@@ -337,7 +336,7 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
                 last = self._status(request_id)
             except NotFound:
                 if unclear is None:
-                    return "stopped"  # it was there, and its stop was accepted
+                    return "stopped"  # the request existed, and Procore accepted the stop
                 raise
             return last if last in rules.OVER else None
 
@@ -347,12 +346,12 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
                 raise unclear
             raise WorkflowsError(
                 f"Procore accepted the stop of request {request_id}, but {self.confirm_timeout:.0f} s later it is "
-                f"{last}. Look at it in Procore; a retry stops it again."
+                f"{last}. Check it in Procore; a retry stops it again."
             )
         if over == "stopped":
             self.log.info("Stopped request %s as user %s.", request_id, self.hook.user_id)
         else:
-            self.log.warning("Request %s is %s: it was over before it could be stopped.", request_id, over)
+            self.log.warning("Request %s is %s: it ended before it could be stopped.", request_id, over)
         return self._result(request_id, over)
 
     def _status(self, request_id: str) -> str | None:
@@ -365,27 +364,33 @@ class ProcoreBulkReplaceAssigneesOperator(ProcoreWideOperator, WaitingOperator):
         path = self._write(report) if report is not None and is_stored else None
         if failures:
             shown = "\n".join(", ".join(row) for row in failures[:MAX_LOGGED_FAILURES])
-            self.log.warning("Procore could not do everything; its list has %d failure(s):\n%s", len(failures), shown)
+            self.log.warning(
+                "Procore could not make all replacements; its error list has %d failure(s):\n%s", len(failures), shown
+            )
         errors = None if failures is None else len(failures)
         return {"request_id": request_id, "status": status, "errors": errors, "errors_path": path}
 
     def _report(self, request_id: str) -> bytes | None:
-        """Return Procore's list of what it could not do, or None where it cannot be had: the rest is done, anyhow."""
+        """Return Procore's error list, or None if it cannot be read, which is no failure of the replacement."""
 
         def read() -> tuple[bytes | None] | None:
             try:
                 report = self.hook.get_bulk_replace_errors(request_id)
             except NotFound:
-                return (b"",)  # nobody says whether a request without errors has an empty list or none
+                return (b"",)  # Procore does not document whether a request without errors has an empty list
             except WorkflowsError as fault:
-                self.log.warning("%s So the list of errors of request %s is unknown.", describe(fault), request_id)
+                self.log.warning(
+                    "%s Reading the error list of request %s failed: the number of errors is unknown.",
+                    describe(fault),
+                    request_id,
+                )
                 return (None,)
             return None if report is None else (report,)
 
         found = poll_until_found(read, self.confirm_timeout)
         if found is None:
             self.log.warning(
-                "After %.0f s Procore still prepares the list of errors of request %s. So it is unknown.",
+                "After %.0f s Procore still prepares the error list of request %s: the number of errors is unknown.",
                 *(self.confirm_timeout, request_id),
             )
             return None
@@ -405,4 +410,4 @@ def _day(parameter: str, given: Any) -> date:
     try:
         return date.fromisoformat(str(given).strip())
     except ValueError:
-        raise ConfigurationError(f"{parameter} must be a day, YYYY-MM-DD; got {str(given)!r}.") from None
+        raise ConfigurationError(f"{parameter} must be a date, YYYY-MM-DD; got {str(given)!r}.") from None

@@ -1,4 +1,4 @@
-"""Operators on many of Procore's workflow instances at once."""
+"""The operator that starts the workflows of many Procore items in bulk (Workflows v2)."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from airflow_provider_workflows.rules.parameters import (
     str_id,
 )
 from airflow_provider_workflows.rules.payload import is_id
+from airflow_provider_workflows.rules.procore_operations import operation_items
 from airflow_provider_workflows.triggers.procore import ProcoreAsyncOperationWaitTrigger
 from airflow_provider_workflows.version_compat import task_state_store
 
@@ -42,21 +43,21 @@ if TYPE_CHECKING:
 
 
 ON_FAILED_ITEMS = ("fail", "return")
-FEW = 20  # items that are looked up one by one
-TOO_MANY = (400, 413, 422)  # what an order of too many items may get
-CONFLICTS = (409, 422)  # what an order may get that says the same as an earlier one
+FEW = 20  # items that are read or logged one by one
+TOO_MANY = (400, 413, 422)  # possible statuses of an order with too many items
+CONFLICTS = (409, 422)  # possible statuses of an order that repeats an earlier one
 DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)  # seconds between two reads after an order whose outcome is unknown
-CREATED_EARLIER = timedelta(seconds=5)  # than the server's clock said: its times are in whole seconds
+CLOCK_TOLERANCE = timedelta(seconds=5)  # the server's times are in whole seconds
 
 
 class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
     """
-    Starts the workflows of many items, each once, and waits until Procore has done it.
+    Start the workflows of many items, each once, and wait until Procore has started them.
 
-    Procore rejects an item that has an active instance; such an item counts as done. So a retry or a second run
-    starts only what is not running yet. What is ordered is persisted in Airflow's task state store (3.3+) before it
-    is sent. After an order whose response was lost the operator looks for the instances that were started since, and
-    orders only the items that have none.
+    Procore rejects an item that has an active instance; the operator counts such an item as done. A retry or a second
+    run therefore starts only items without an active instance. The operator persists each order in Airflow's task
+    state store (3.3+) before it sends it. If the response to an order was lost, it searches for the instances that
+    were started since, and orders again only the items that have none.
 
     Returns ``{completed: [{item_id, instance_id}], already_active: [{item_id, instance_id}],
     failed: [{item_id, message}], operation_ids}``.
@@ -67,21 +68,21 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
     :param items: Item ids, or ``{item_id, preset_id}`` for each (templated).
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
     :param preset_id: Preset for the items that name none; default: the tool's default preset (templated).
-    :param chunk_size: Items in one order; how many Procore takes is not documented; default 50, and half as many
-        from then on when Procore rejects an order for its size.
-    :param on_active_instance: What an item is that has an active instance already: done (``adopt``, default) or
-        failed (``fail``).
-    :param on_failed_items: ``fail`` (default) fails the task if an item failed, and a retry tries those again;
-        ``return`` succeeds and leaves it to the DAG.
-    :param wait_timeout: Seconds that the wait may take; default 7 days.
-    :param poll_interval: Seconds between two looks; by default ``[workflows] poke_interval``, else 60.
+    :param chunk_size: Items in one order; default 50. Procore does not document a maximum; when it rejects an order for
+        its size, the operator halves the size of the following orders.
+    :param on_active_instance: Whether an item that already has an active instance counts as done (``adopt``, default)
+        or failed (``fail``).
+    :param on_failed_items: ``fail`` (default): the task fails if an item failed, and a retry tries the failed items
+        again; ``return``: the task succeeds, and the DAG handles the failed items.
+    :param wait_timeout: Maximum seconds of the wait; default 7 days.
+    :param poll_interval: Seconds between two polls; by default ``[workflows] poke_interval``, else 60.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
-    :raises ConfigurationError: no items, an item twice, an unknown tool.
+    :raises ConfigurationError: no items, an item twice, or an unknown tool.
     :raises WorkflowsError: some items were not started; a retry tries these again.
-    :raises OutcomeUnknown: an order may have been taken, and no instance shows it; never retried.
+    :raises OutcomeUnknown: Procore may have accepted an order, and no instance shows it; never retried.
     """
 
-    operator_extra_links = ()  # it is about many items
+    operator_extra_links = ()  # a link has room for one item only
     template_fields: Sequence[str] = (
         *ProcoreOperator.template_fields,
         "tool_type",
@@ -117,16 +118,16 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         if journal["over"]:
             self.log.info("An earlier try of this task has started the items; nothing is sent.")
             return self._result(journal)
-        self.hook.check_tool(self.tool_type)  # an order for none is taken, too, and fails item by item
-        _ = self.hook.user_id  # for the log, and to tell our instances from others'
-        self._persist(journal)  # so that a retry orders under the same tokens
+        self.hook.check_tool(self.tool_type)  # Procore accepts an order for an unknown tool, and fails each item
+        _ = self.hook.user_id  # for the log, and to recognize the instances that this user starts
+        self._persist(journal)  # a retry must use the same idempotency tokens
         self._order_all(self._left_to_order(items, journal), journal)
         operation_ids = self._running(journal)
         if not operation_ids:
             return self._conclude(journal, [])
         return self.wait(
             context,
-            deadline=f"deadline_{journal['round']}",
+            deadline=f"deadline_{journal['attempt']}",
             build=partial(
                 ProcoreAsyncOperationWaitTrigger,
                 procore_conn_id=self.procore_conn_id,
@@ -146,7 +147,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         failed = self._evaluate_failed(self._failed(ids, operations, journal), journal)
         self._persist(
             journal,
-            round=journal["round"] + 1,
+            attempt=journal["attempt"] + 1,
             orders={},
             rejected=[],
             past=[*journal["past"], *ids],
@@ -165,18 +166,18 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         return result
 
     def _report(self, result: Mapping[str, Any], logged: Collection[Any]) -> None:
-        """Log what was started, and for which items nothing was; what an earlier try has logged is left out."""
-        for name, words in (
+        """Log the started instances and the items that already had one, except those that an earlier try has logged."""
+        for name, message in (
             ("completed", f"Started as user {self.hook.user_id}: instance"),
-            ("already_active", "Nothing is started where an instance is there already:"),
+            ("already_active", "Not started, because the item already has an active instance:"),
         ):
             rows = [
                 f"{row['instance_id']} (item {row['item_id']})" for row in result[name] if row["item_id"] not in logged
             ]
             for start in range(0, len(rows), FEW):
-                self.log.info("%s %s.", words, ", ".join(rows[start : start + FEW]))
+                self.log.info("%s %s.", message, ", ".join(rows[start : start + FEW]))
         counts = [len(result[name]) for name in ("completed", "already_active", "failed")]
-        self.log.info("%d started, %d active already, %d failed.", *counts)
+        self.log.info("%d items started, %d already active, %d failed.", *counts)
 
     def _checked_items(self) -> list[dict[str, str]]:
         check_required(tool_type=self.tool_type)
@@ -187,17 +188,17 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         if not isinstance(self.chunk_size, int) or self.chunk_size < 1:
             raise ConfigurationError(f"chunk_size must be a whole number of items, 1 or more; got {self.chunk_size!r}.")
         if isinstance(self.items, (str, Mapping)) or not isinstance(self.items, Sequence) or not self.items:
-            raise ConfigurationError("items must be a list of item ids, or of {item_id, preset_id}, and not empty.")
+            raise ConfigurationError("items must be a list of item ids or {item_id, preset_id}, at least one.")
         items = [self._item(given) for given in self.items]
         ids = [item["item_id"] for item in items]
-        if twice := sorted({one for one in ids if ids.count(one) > 1}) if len(set(ids)) < len(ids) else []:
-            raise ConfigurationError(f"items: {', '.join(twice[:FEW])} came more than once.")
+        if twice := sorted({item_id for item_id in ids if ids.count(item_id) > 1}) if len(set(ids)) < len(ids) else []:
+            raise ConfigurationError(f"items: {', '.join(twice[:FEW])} occur more than once.")
         return items
 
     def _item(self, given: Any) -> dict[str, str]:
         whole = given if isinstance(given, Mapping) else {"item_id": given}
         if unknown := set(whole) - {"item_id", "preset_id"}:
-            raise ConfigurationError(f"items: an item has item_id and preset_id, not {', '.join(sorted(unknown))}.")
+            raise ConfigurationError(f"items: an item has item_id and preset_id, but got {', '.join(sorted(unknown))}.")
         check_required(items=whole.get("item_id"))
         preset = self.preset_id if whole.get("preset_id") is None else whole["preset_id"]
         if preset is not None:
@@ -205,21 +206,22 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         named = {} if preset is None else {"preset_id": as_text("items", preset, is_id=True).strip()}
         return {"item_id": as_text("items", whole["item_id"], is_id=True).strip(), **named}
 
-    # --- what was ordered, over all tries of the task ---
+    # --- the journal: state of all tries of the task ---
 
     def _journal(self, context: Context) -> dict[str, Any]:
         """
-        Return what was ordered.
+        Return the journal of orders.
 
-        ``run`` tells the orders of this task from those of other runs, whose instances may have ended since.
-        ``orders`` are those of this round by their token: ``{items, since, operation_id}``, the last None while
-        nobody knows what became of it. ``unresolved`` are the items of such orders, and since when one of them may have
-        been started. ``rejected`` says why Procore did not take an order: ``{item_ids, reason}``. ``past`` are the
-        operations of earlier rounds. ``found`` are the instances that an order started whose response was lost.
-        ``active`` and ``failed`` are items, as in the result; ``over`` tells that there is nothing left to do.
+        ``run`` distinguishes the orders of this task from those of other runs, whose instances may have ended since.
+        ``attempt`` counts the attempts; one ends when its operations have ended. ``orders`` are the orders of this
+        attempt by token: ``{items, since, operation_id}``, the last None while the outcome is unknown. ``unresolved``
+        are the items of such orders, each with the time since when it may have been started. ``rejected`` are the
+        orders that Procore rejected: ``{item_ids, reason}``. ``past`` are the operations of earlier attempts. ``found``
+        are the instances that an order with a lost response has started. ``active`` and ``failed`` are items, as in
+        the result; ``over`` is True when nothing is left to do.
         """
         self._pin = Pin(task_state_store(context), "bulk_start", None)
-        started: dict[str, Any] = {"run": uuid4().hex, "round": 0, "orders": {}, "unresolved": {}, "rejected": []}
+        started: dict[str, Any] = {"run": uuid4().hex, "attempt": 0, "orders": {}, "unresolved": {}, "rejected": []}
         started |= {"past": [], "found": [], "active": [], "failed": [], "over": False}
         return self._pin.value or started
 
@@ -229,7 +231,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
 
     @staticmethod
     def _carried(context: Context, journal: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return what the resumed task cannot know where Airflow has no store; as a rule nothing."""
+        """Return the part of the journal that a resumed task needs if Airflow has no task state store."""
         if task_state_store(context) is not None:
             return None
         return {name: journal[name] for name in ("unresolved", "rejected", "found", "active") if journal[name]} or None
@@ -245,9 +247,9 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
     # --- ordering ---
 
     def _left_to_order(self, items: list[dict[str, str]], journal: dict[str, Any]) -> list[list[dict[str, str]]]:
-        """Return the items that no order is known to have taken, in chunks; first those of orders in doubt."""
+        """Return the items to order, in chunks; first the items of orders with an unknown outcome."""
         lost = self._set_aside(journal)
-        self._read_when_rate_limited(list(journal["unresolved"]), journal)
+        self._find_unresolved(list(journal["unresolved"]), journal)
         done = self._done(journal)
         again = [[item for item in chunk if item["item_id"] not in done] for chunk in lost]
         taken = [item for order in journal["orders"].values() for item in order["items"]]
@@ -256,7 +258,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         return [*filter(None, again), *_chunks(left, self.chunk_size)]
 
     def _set_aside(self, journal: dict[str, Any]) -> list[list[dict[str, str]]]:
-        """Return the items of each order of which nobody knows what became; from now on they are doubtful."""
+        """Mark the items of orders with an unknown outcome as unresolved, and return them, order by order."""
         lost = [order for order in journal["orders"].values() if order["operation_id"] is None]
         unresolved = {item["item_id"]: order["since"] for order in lost for item in order["items"]}
         known = {token: order for token, order in journal["orders"].items() if order["operation_id"] is not None}
@@ -275,17 +277,17 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
                 continue
             try:
                 self._order(chunk, journal)
-            except (InvalidRequest, NotFound, PermissionDenied) as rejected:
-                may_be_size = rejected.status_code in TOO_MANY
+            except (InvalidRequest, NotFound, PermissionDenied) as rejection:
+                may_be_size = rejection.status_code in TOO_MANY
                 if may_be_size and halves and len(chunk) > 1:
                     size = len(chunk) // 2
-                    self.log.info("%s Going on with %d items in one order.", rejected, size)
+                    self.log.info("%s Ordering %d items at a time from now on.", rejection, size)
                     left.appendleft(chunk)
                     continue
-                if may_be_size and len(chunk) == 1:  # so it was not the size
+                if may_be_size and len(chunk) == 1:  # the size was not the cause
                     size, halves = accepted or self.chunk_size, accepted > 0
-                self.log.warning("Procore rejected the order of items %s: %s", _named(chunk), rejected)
-                reason = {"item_ids": [item["item_id"] for item in chunk], "reason": str(rejected)}
+                self.log.warning("Procore rejected the order of items %s: %s", _named(chunk), rejection)
+                reason = {"item_ids": [item["item_id"] for item in chunk], "reason": str(rejection)}
                 self._persist(journal, rejected=[*journal["rejected"], reason])
             else:
                 accepted = max(accepted, len(chunk))
@@ -293,23 +295,23 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
 
     def _order(self, chunk: list[dict[str, str]], journal: dict[str, Any]) -> None:
         """
-        Order the items of a chunk, once; after a lost response only those of which no instance shows.
+        Order the items of a chunk, once; after a lost response again, only the items without a new instance.
 
-        :raises ApiError: Procore did not take the order; nothing of it is started.
-        :raises OutcomeUnknown: it may have, and no instance shows it.
+        :raises ApiError: Procore rejected the order and started nothing.
+        :raises OutcomeUnknown: Procore may have accepted the order, and no instance shows it.
         """
         for is_last in (False, True):
             token = self._token(chunk, journal)
-            since = time_text(self.hook.client.server_time() - CREATED_EARLIER)
+            since = time_text(self.hook.client.server_time() - CLOCK_TOLERANCE)
             order = {"items": chunk, "since": since, "operation_id": None}
             self._persist(journal, orders={**journal["orders"], token: order})
             try:
                 operation_id = self._send(chunk, token)
-            except NOTHING_DONE as rejected:
+            except NOTHING_DONE as rejection:
                 self._persist(journal, orders={name: o for name, o in journal["orders"].items() if name != token})
                 is_unresolved = any(item["item_id"] in journal["unresolved"] for item in chunk)
-                if isinstance(rejected, ApiError) and is_unresolved and rejected.status_code in CONFLICTS:
-                    self._resolve(chunk, journal, rejected)  # it may be the first order that this one conflicts with
+                if isinstance(rejection, ApiError) and is_unresolved and rejection.status_code in CONFLICTS:
+                    self._resolve(chunk, journal, rejection)  # perhaps this order conflicts with the first one
                     return
                 raise
             except UnexpectedResponse as malformed:
@@ -318,14 +320,14 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
                 return
             except (OutcomeUnknown, ServerError) as lost:
                 self._set_aside(journal)
-                self.log.warning("%s Looking for the instances that it may have started.", describe(lost))
+                self.log.warning("%s Searching for the instances that the order may have started.", describe(lost))
                 chunk = self._missing(chunk, journal)
                 if not chunk:
                     return
                 if is_last or isinstance(lost, ServerError):
                     raise
-                # Of an item that is started all the same Procore rejects a second start, while the first is active.
-                self.log.warning("Items %s show no new instance; they are ordered once more.", _named(chunk))
+                # If Procore has started an item after all, it rejects another start while the instance is active.
+                self.log.warning("Items %s show no new instance; ordering them once more.", _named(chunk))
             else:
                 order = {**order, "operation_id": operation_id}
                 self._persist(journal, orders={**journal["orders"], token: order})
@@ -337,7 +339,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
 
     def _token(self, chunk: list[dict[str, str]], journal: Mapping[str, Any]) -> str:
         where = (self.hook.company_id, self.level, self.tool_type, str_id(self.tool_subtype))
-        return rules.idempotency_token(*where, chunk, journal["run"], journal["round"])
+        return rules.idempotency_token(*where, chunk, journal["run"], journal["attempt"])
 
     def _send(self, chunk: list[dict[str, str]], token: str) -> str:
         operation = self.hook.bulk_start_instances(
@@ -348,12 +350,12 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
             project_id=self.level,
         )
         if not is_id(operation.get("operation_id")):
-            raise UnexpectedResponse("Procore took the order and named no operation to wait for")
+            raise UnexpectedResponse("Procore accepted the order without returning the id of an operation")
         return str(str_id(operation["operation_id"]))
 
     def _resolve(self, chunk: list[dict[str, str]], journal: dict[str, Any], fault: ApiError) -> None:
-        """Read until every item of an order that was taken, or may have been, has its instance; nothing is sent."""
-        self.log.warning("%s Looking for the instances that it may have started.", describe(fault))
+        """Poll until every item of an order has an instance, without sending the order again."""
+        self.log.warning("%s Searching for the instances that the order may have started.", describe(fault))
         for delay in (0.0, *DELAYS):
             time.sleep(delay)
             chunk = self._missing(chunk, journal)
@@ -362,20 +364,20 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         raise OutcomeUnknown(f"{describe(fault)} And items {_named(chunk)} show no new instance")
 
     def _missing(self, chunk: list[dict[str, str]], journal: dict[str, Any]) -> list[dict[str, str]]:
-        """Look for the instances of a chunk that is in doubt, and return the items that show none."""
-        self._read_when_rate_limited([item["item_id"] for item in chunk], journal)
+        """Search for the instances of a chunk with an unknown outcome, and return the items that have none."""
+        self._find_unresolved([item["item_id"] for item in chunk], journal)
         done = self._done(journal)
         return [item for item in chunk if item["item_id"] not in done]
 
-    def _read_when_rate_limited(self, item_ids: Sequence[str], journal: dict[str, Any]) -> None:
+    def _find_unresolved(self, item_ids: Sequence[str], journal: dict[str, Any]) -> None:
         """
-        Look for the instances of items that are in doubt.
+        Search for the instances of items with an unknown outcome, and retry the read when it fails.
 
-        :raises OutcomeUnknown: they cannot be read, which does not tell what became of the order.
+        :raises OutcomeUnknown: the instances cannot be read, so the outcome stays unknown.
         """
         for delay in (*DELAYS, None):
             try:
-                self._look_for(item_ids, journal)
+                self._find_instances(item_ids, journal)
             except ApiError as fault:
                 if delay is None:
                     raise OutcomeUnknown(
@@ -386,8 +388,8 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
             else:
                 return
 
-    def _look_for(self, item_ids: Sequence[str], journal: dict[str, Any]) -> None:
-        """Note the instances of those items that are neither done nor ordered: ours, and such as are as good."""
+    def _find_instances(self, item_ids: Sequence[str], journal: dict[str, Any]) -> None:
+        """Record the instances of items that are neither done nor ordered: started by this task, or adopted."""
         running = {item["item_id"] for order in journal["orders"].values() for item in order["items"]}
         since = journal["unresolved"]
         done = self._done(journal) | running
@@ -402,7 +404,9 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
                 if row is not None:
                     recorded[kind].append({"item_id": item_id, "instance_id": str(row["id"])})
                     left.remove(item_id)
-            left = [item_id for item_id in left if item_id in since]  # what has ended counts only if it may be ours
+            left = [
+                item_id for item_id in left if item_id in since
+            ]  # ended instances count only if this task may have started them
         if recorded != {"found": journal["found"], "active": journal["active"]}:
             self._persist(journal, **recorded)
 
@@ -410,9 +414,9 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         self, rows: Sequence[dict[str, Any]], since: str | None
     ) -> tuple[str, dict[str, Any] | None]:
         """
-        Return which of an item's instances counts, and as what: ``found`` for ours, else ``active``.
+        Return the instance of an item to record, and its kind: ``found`` if this task started it, else ``active``.
 
-        :param since: When an order of which nobody knows what became was sent, or None if there is none.
+        :param since: When an order with an unknown outcome was sent, or None if there is none.
         """
         new = [row for row in rows if since is not None and _is_new(row, since)]
         for row in new:
@@ -420,11 +424,11 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
                 return "found", row
         adopts = self.on_active_instance == "adopt"
         for row in new:
-            if rules.created_by(row) is None:  # whose it is nobody says: then it is only known that there is one
+            if rules.created_by(row) is None:  # the creator is unknown, only the existence of an instance is certain
                 return ("active" if adopts else "found"), row
         return "active", next((row for row in rows if adopts and not row.get("ended_at")), None)
 
-    # --- what came of it ---
+    # --- results ---
 
     def _operation(self, operation_id: str) -> dict[str, Any]:
         if operation_id not in self._operations:
@@ -439,19 +443,19 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
         return [
             {"item_id": str_id(item.get("item_id")), "instance_id": str_id(item.get("instance_id"))}
             for operation_id in operation_ids
-            for item in rules.operation_items(self._operation(operation_id))[0]
+            for item in operation_items(self._operation(operation_id))[0]
         ]
 
     def _failed(
         self, ids: Sequence[str], operations: Sequence[Mapping[str, Any]], journal: Mapping[str, Any]
     ) -> list[dict[str, Any]]:
-        """Return the items that no operation has completed; one that gives no reason failed with its operation."""
+        """Return the items that no operation has completed, each with its own reason or that of its operation."""
         reasons = {
             item_id: rejected["reason"] for rejected in journal["rejected"] for item_id in rejected["item_ids"]
         } | {
             str(item.get("item_id")): item.get("message")
             for operation_id in ids
-            for item in rules.operation_items(self._operation(operation_id))[1]
+            for item in operation_items(self._operation(operation_id))[1]
         }
         done = self._done({**journal, "past": [*journal["past"], *ids]})
         why = "; ".join(
@@ -465,29 +469,33 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
 
     def _evaluate_failed(self, failed: list[dict[str, Any]], journal: dict[str, Any]) -> list[dict[str, Any]]:
         """Return the failed items that have no instance."""
-        journal["orders"] = {}  # they are over
-        self._look_for([item["item_id"] for item in failed], journal)
+        journal["orders"] = {}  # their operations have ended
+        self._find_instances([item["item_id"] for item in failed], journal)
         done = self._done(journal)
         return [item for item in failed if item["item_id"] not in done]
 
     def _instances(self, item_ids: Sequence[str], *, active: bool) -> Iterator[dict[str, Any]]:
-        """Yield the instances of some items; filters may be ignored, so each row is compared with what was asked."""
-        look = partial(
+        """Yield the instances of some items; the server may ignore filters, so each row is compared with the items."""
+        list_instances = partial(
             self.hook.list_instances,
             self.tool_type,
             tool_subtype=str_id(self.tool_subtype),
             active=active,
             project_id=self.level,
         )
-        # Many are found sooner by going through all.
-        rows = look() if len(item_ids) > FEW else (row for item_id in item_ids for row in look(item_id=item_id))
+        # For many items, reading the whole list takes fewer calls.
+        rows = (
+            list_instances()
+            if len(item_ids) > FEW
+            else (row for item_id in item_ids for row in list_instances(item_id=item_id))
+        )
         for row in rows:
             if is_id(row.get("id")) and str_id(row.get("item_id")) in item_ids:
                 yield row
 
     def _result(self, journal: Mapping[str, Any]) -> dict[str, Any]:
         place = {item["item_id"]: number for number, item in enumerate(self._checked_items())}
-        # Of two tries at once both may have noted an item; whoever maps over the result wants it once.
+        # Two concurrent tries may both have recorded an item; the result must have it once.
         completed = _without_repetitions([*self._completed(journal["past"]), *journal["found"]])
         items = [row["item_id"] for row in completed]
         return {
@@ -511,6 +519,6 @@ def _named(chunk: Sequence[Mapping[str, str]]) -> str:
 
 
 def _is_new(row: Mapping[str, Any], since: str) -> bool:
-    """Tell whether an instance was created since a time."""
+    """Return whether an instance was created since a time."""
     created, started = parse_time(row.get("created_at") or row.get("started_at")), parse_time(since)
     return created is not None and started is not None and created >= started

@@ -1,4 +1,4 @@
-"""Operators that export the histories of Procore's workflows as tables."""
+"""The operator that exports the histories of Procore workflows as tables, and its base for both workflow APIs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from airflow_provider_workflows.exceptions import (
 from airflow_provider_workflows.operators.base import Progress
 from airflow_provider_workflows.operators.object_storage import storage_path
 from airflow_provider_workflows.operators.procore.base import ProcoreConnectionOperator, ProcoreWideOperator
-from airflow_provider_workflows.operators.procore.histories import HistoryReader, Report, Scope
+from airflow_provider_workflows.operators.procore.histories import (
+    HistoryReader,
+    Report,
+    ToolInProject,
+    tools_in_projects,
+)
+from airflow_provider_workflows.operators.procore.item import check_tools_and_projects
 from airflow_provider_workflows.operators.table_writer import Tables
 from airflow_provider_workflows.polling.bulk_history import MAX_ITEMS
 from airflow_provider_workflows.rules import procore_history as rules
@@ -31,19 +37,19 @@ Json = Mapping[str, Any]
 
 class ProcoreExportOperator(ProcoreConnectionOperator):
     """
-    An operator that writes tables to an object storage.
+    Write tables to an object storage; the base of the export operators.
 
     :param path: Folder for the files: a URL such as ``s3://bucket/audit``, or an ``ObjectStoragePath`` (templated).
     :param object_storage_conn_id: Connection to the storage (templated); default: the one in the path, if any.
     :param file_format: ``parquet`` (default; needs the extra ``parquet``) or ``jsonl`` (templated).
-    :param changed_since: Export what changed since then: an ISO-8601 time with its zone, or such a datetime
+    :param changed_since: Export only changes since this time: ISO-8601 with its zone, or a datetime with its zone
         (templated); None for everything.
     :param overlap: How much earlier than the latest change the returned ``watermark`` is, a timedelta or seconds;
         default one hour.
-    :param allow_empty: Write empty tables over the files of an earlier run, too, when everything was to be exported.
+    :param allow_empty: Whether empty tables may replace the files of an earlier run when everything was to be exported.
     """
 
-    operator_extra_links = ()  # it is about many items
+    operator_extra_links = ()  # a link has room for one item only
     tables: Mapping[str, rules.Columns]
 
     template_fields: Sequence[str] = (
@@ -87,7 +93,7 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
         with Tables(self.tables, self.file_format) as tables:
             latest = self.export(tables, since, report)
             report.end()
-            # A list that is suddenly empty may be a mistake of the server, or of whoever took the permission away.
+            # A list that is suddenly empty may be a mistake of the server, or the user has lost a permission.
             expects_rows = (since is None or self.names_rows()) and not self.allow_empty
             is_suspicious = expects_rows and not any(tables.counts.values())
             paths = tables.save(folder, replace=not is_suspicious)
@@ -109,18 +115,18 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
 
     @abstractmethod
     def check_parameters(self) -> None:
-        """Check the parameters before anything is asked of Procore."""
+        """Check the parameters before the operator calls Procore."""
 
     @abstractmethod
     def export(self, tables: Tables, since: datetime | None, report: Report) -> datetime | None:
-        """Add all rows to the tables; return the largest time of a change that was seen."""
+        """Add all rows to the tables; return the time of the latest change among them."""
 
     @abstractmethod
     def names_rows(self) -> bool:
         """Return whether a parameter names what to export, independent of ``changed_since``."""
 
     def started_at(self) -> datetime:
-        """Return the start of the export by the server's clock, which the first response states."""
+        """Return the start of the export by the server's clock, which its first response shows."""
         if self._started_at is None:
             self._started_at = self.hook.client.server_time() - timedelta(seconds=monotonic() - self._started)
         return self._started_at
@@ -130,8 +136,8 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
 
     def _warn_of_nothing(self, paths: Mapping[str, str], stored: Sequence[str]) -> None:
         files = ", ".join(paths[table] for table in stored)
-        what = f"The files of an earlier run stay: {files}." if stored else "There were no files of an earlier run."
-        self.log.warning("Exported no rows at all. %s Set allow_empty=True if that is to be expected.", what)
+        unchanged = f"The files of an earlier run stay: {files}." if stored else "There are no files of earlier runs."
+        self.log.warning("Exported no rows at all. %s Set allow_empty=True if this is expected.", unchanged)
 
     def _report(self, result: Json, written: str) -> None:
         rows = ", ".join(f"{result[table]} {table}" for table in self.tables)
@@ -144,40 +150,40 @@ class ProcoreExportOperator(ProcoreConnectionOperator):
 
 class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOperator):
     """
-    Exports the histories of Workflows v2 instances as the tables instances, steps and responses.
+    Export the histories of Workflows v2 instances as the tables instances, steps and responses.
 
-    For a regular export of what has changed, not for a copy of a company's whole data: Procore's API terms do
-    not allow that. A new run writes over the files of an earlier one; a run that fails leaves them. The columns
-    are in the documentation of this package and do not change with what the API adds.
+    Use it for regular exports of changes, not to copy all data of a company: Procore's API terms do not allow that. A
+    new run replaces the files of an earlier one; a failed run leaves them. The documentation of this package lists the
+    columns, which do not change when the API adds fields.
 
     Returns ``{paths: {instances, steps, responses}, instances, steps, responses, kept, forbidden, failed,
-    changed_since, watermark}``: URLs, counts of rows, the tables whose file is still that of an earlier run, what
-    could not be read as ``{tool_type, project_id or item_id and instance_id, reason}``, and the time to pass to the
-    next export as ``changed_since``.
+    changed_since, watermark}``: URLs, counts of rows, the tables whose file is still that of an earlier run, the
+    failed reads as ``{tool_type, project_id or item_id and instance_id, reason}``, and the time to pass to the next
+    export as ``changed_since``.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
     :param tool_type: Tool of the items, or several, such as ``purchase_order_contract`` (templated).
     :param tool_subtype: Its subtype; needed for correspondence (templated).
-    :param project_id: Project to export, or several, ``company`` meaning the company level (templated); default:
-        where the tool is.
-    :param item_ids: Exactly these items of one tool, with all their instances, whatever ``changed_since``
-        says (templated); takes two more calls for each item. Default: all items with a changed instance.
-    :param changed_since: Export the instances that changed since then, and the active ones, for whether
-        ``updated_at`` moves with every event is not documented: an ISO-8601 time with its zone, or such a
-        datetime (templated). None for everything.
+    :param project_id: Project to export, or several; ``company`` for the company level (templated); default: where the
+        tool is.
+    :param item_ids: Exactly these items of one tool, with all their instances, regardless of ``changed_since``
+        (templated); needs two more calls for each item. Default: all items with a changed instance.
+    :param changed_since: Export the instances that changed since this time, and all active ones, because Procore does
+        not document whether ``updated_at`` changes with every event: ISO-8601 with its zone, or a datetime with its
+        zone (templated). None for everything.
     :param path: Folder for the files: a URL such as ``s3://bucket/audit``, or an ``ObjectStoragePath`` (templated).
     :param object_storage_conn_id: Connection to the storage (templated); default: the one in the path, if any.
     :param file_format: ``parquet`` (default; needs the extra ``parquet``) or ``jsonl`` (templated).
-    :param overlap: How much earlier than the latest change that was seen the returned ``watermark`` is, a timedelta or
-        seconds; default one hour. What shows late is then exported by the next run, with the same keys as any row.
-    :param allow_empty: Write empty tables over the files of an earlier run, too, where there are no rows at all and no
+    :param overlap: How much earlier than the latest exported change the returned ``watermark`` is, a timedelta or
+        seconds; default one hour. The next run then exports changes that Procore shows late, with the same keys.
+    :param allow_empty: Whether empty tables may replace the files of an earlier run if there are no rows at all and no
         ``changed_since``; by default these files stay, and the log warns.
-    :param batch_size: Items in one call, default 50; halved when Procore does not take so many.
-    :raises ConfigurationError: a parameter is missing or no time with a zone, there is no such tool, or pyarrow is
+    :param batch_size: Items in one call, default 50; halved when Procore rejects so many.
+    :raises ConfigurationError: a parameter is missing or is not a time with a zone, the tool is unknown, or pyarrow is
         not installed.
-    :raises ApiError: nothing at all could be read, or nothing of a tool after 20 tries; single items and instances are
-        reported instead, and of several projects those that the user may not see.
+    :raises ApiError: nothing at all could be read, or nothing of a tool after 20 tries. Failures of single items and
+        instances, and of projects that the user may not see, are in the result instead.
     """
 
     tables = rules.TABLES
@@ -206,18 +212,11 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
         self.batch_size = batch_size
 
     def check_parameters(self) -> None:
-        tools, projects = as_list(self.tool_type), as_list(self.project_id)
-        if not tools or not projects:
-            raise ConfigurationError(f"{'project_id' if tools else 'tool_type'} is an empty list.")
-        for tool_type in tools:
-            check_required(tool_type=tool_type)
-        for project_id in projects:
-            if self.project_id is not None:
-                check_required(project_id=project_id)
+        check_tools_and_projects(self.tool_type, self.project_id)
         if self.item_ids is not None:
             for item_id in as_list(self.item_ids):
                 check_required(item_ids=item_id)
-            if len(tools) > 1 or len(projects) > 1:
+            if len(as_list(self.tool_type)) > 1 or len(as_list(self.project_id)) > 1:
                 raise ConfigurationError("item_ids belong to one tool_type and one project_id; several were given.")
         if not isinstance(self.batch_size, int) or self.batch_size < 1:
             raise ConfigurationError(
@@ -229,50 +228,41 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
 
     def export(self, tables: Tables, since: datetime | None, report: Report) -> datetime | None:
         if self.item_ids is not None and since is not None:
-            self.log.info("changed_since leaves out nothing here: item_ids says what to export.")
+            self.log.info("changed_since is ignored: item_ids names the items to export.")
         reader = HistoryReader(self.hook, report, self.batch_size, self.log.info)
         latest: datetime | None = None
         all_listed = True
-        scopes = self._scopes()
-        for scope in scopes:
+        places = tools_in_projects(self.hook, self.tool_type, self.project_id)
+        for place in places:
             report.start()
             if self.item_ids is not None:
-                instances = self._given_items(scope, report)
+                instances = self._given_items(place, report)
             else:
                 try:
-                    instances, updated = self._sweep(scope, since, report)
+                    instances, updated = self._sweep(place, since, report)
                 except REJECTIONS as rejection:
-                    self.hook.check_tool(scope.tool_type)
+                    self.hook.check_tool(place.tool_type)
                     if isinstance(rejection, InvalidRequest):  # such as a tool that needs its subtype
                         raise
-                    report.record_rejected(rejection, tool_type=scope.tool_type, project_id=scope.level)
+                    report.record_rejected(rejection, tool_type=place.tool_type, project_id=place.level)
                     all_listed = False
                     continue
                 latest = rules.latest_of(latest, updated)
             progress = Progress("items exported", len(instances))
-            for item_id, histories in progress.of(reader.of_items(scope, instances)):
-                named = rules.name_histories(histories, instances[item_id], tool_type=scope.tool_type, item_id=item_id)
-                self._write(tables, scope, item_id, named)
-                self._check_complete(report, scope, item_id, instances[item_id], named)
-        # What a list did not show is not to be passed over by the next export.
+            for item_id, histories in progress.of(reader.of_items(place, instances)):
+                named = rules.name_histories(histories, instances[item_id], tool_type=place.tool_type, item_id=item_id)
+                self._write(tables, place, item_id, named)
+                self._check_complete(report, place, item_id, instances[item_id], named)
+        # The next export must include the items of lists that could not be read.
         return latest if all_listed else None
 
-    def _scopes(self) -> list[Scope]:
-        return list(
-            dict.fromkeys(
-                Scope(str(tool_type), self.hook.level_for(project_id, str(tool_type)))
-                for tool_type in as_list(self.tool_type)
-                for project_id in as_list(self.project_id)
-            )
-        )
-
     def _sweep(
-        self, scope: Scope, since: datetime | None, report: Report
+        self, place: ToolInProject, since: datetime | None, report: Report
     ) -> tuple[dict[str, list[Json]], datetime | None]:
         """Return the instances of each item with a changed one, and the largest ``updated_at`` of all."""
         found: dict[str, list[Json]] = {}
         latest: datetime | None = None
-        for row in Progress("instances listed").of(self._list(scope)):
+        for row in Progress("instances listed").of(self._list(place)):
             self.started_at()
             instance = rules.listed_instance(row, since)
             item_id = rules.text(row.get("item_id"))
@@ -280,80 +270,85 @@ class ProcoreHistoryToObjectStorageOperator(ProcoreExportOperator, ProcoreWideOp
             if item_id is not None and instance["id"] is not None:
                 found.setdefault(item_id, []).append(instance)
             elif instance["changed"]:
-                self._miss_nameless(report, scope, item_id, instance["id"])
+                self._miss_nameless(report, place, item_id, instance["id"])
         changed = {item: rows for item, rows in found.items() if any(row["changed"] for row in rows)}
-        self.log.info("Tool %s, %s: %s of %s items changed.", scope.tool_type, scope.level, len(changed), len(found))
+        self.log.info("Tool %s, %s: %s of %s items changed.", place.tool_type, place.level, len(changed), len(found))
         if not found:
-            self.hook.check_tool(scope.tool_type)
-            self.log.warning("Tool %s, %s: no workflow instance is listed at all.", scope.tool_type, scope.level)
+            self.hook.check_tool(place.tool_type)
+            self.log.warning("Tool %s, %s: the list has no workflow instances at all.", place.tool_type, place.level)
         if not changed:
             report.succeed()
         return changed, latest
 
-    def _given_items(self, scope: Scope, report: Report) -> dict[str, list[Json]]:
+    def _given_items(self, place: ToolInProject, report: Report) -> dict[str, list[Json]]:
         found: dict[str, list[Json]] = {}
         item_ids = dict.fromkeys(str(str_id(given)) for given in as_list(self.item_ids))
         for item_id in Progress("items listed", len(item_ids)).of(item_ids):
             try:
                 # A server may ignore the filter.
-                rows = [row for row in self._list(scope, item_id) if rules.text(row.get("item_id")) == item_id]
+                rows = [row for row in self._list(place, item_id) if rules.text(row.get("item_id")) == item_id]
             except (*REJECTIONS, *READ_FAULTS) as rejection:
-                report.record_rejected(rejection, tool_type=scope.tool_type, item_id=item_id)
+                report.record_rejected(rejection, tool_type=place.tool_type, item_id=item_id)
                 continue
             if not rows:
                 report.miss(
-                    "It has no workflow instance, or none that this user may see",
-                    tool_type=scope.tool_type,
+                    "The item has no workflow instance, or none that this user may see",
+                    tool_type=place.tool_type,
                     item_id=item_id,
                 )
                 continue
             found[item_id] = []
             for instance in (rules.listed_instance(row, None) for row in rows):
                 if instance["id"] is None:
-                    self._miss_nameless(report, scope, item_id, None)
+                    self._miss_nameless(report, place, item_id, None)
                 else:
                     found[item_id].append(instance)
         if not found:
-            self.hook.check_tool(scope.tool_type)
+            self.hook.check_tool(place.tool_type)
         return found
 
     @staticmethod
-    def _miss_nameless(report: Report, scope: Scope, item_id: str | None, instance_id: str | None) -> None:
+    def _miss_nameless(report: Report, place: ToolInProject, item_id: str | None, instance_id: str | None) -> None:
         ids = {"item_id": item_id, "instance_id": instance_id}
         named = {name: value for name, value in ids.items() if value is not None}
-        report.miss("The list does not name both item and instance", tool_type=scope.tool_type, **named)
+        report.miss("The list has no id of the item or the instance", tool_type=place.tool_type, **named)
 
-    def _list(self, scope: Scope, item_id: str | None = None) -> Iterator[dict[str, Any]]:
+    def _list(self, place: ToolInProject, item_id: str | None = None) -> Iterator[dict[str, Any]]:
         found: Iterator[dict[str, Any]] = self.hook.list_instances(
-            scope.tool_type, tool_subtype=str_id(self.tool_subtype), item_id=item_id, project_id=scope.level
+            place.tool_type, tool_subtype=str_id(self.tool_subtype), item_id=item_id, project_id=place.level
         )
         return found
 
-    def _write(self, tables: Tables, scope: Scope, item_id: str, named: Iterable[rules.NamedHistory]) -> None:
+    def _write(self, tables: Tables, place: ToolInProject, item_id: str, named: Iterable[rules.NamedHistory]) -> None:
         for history in named:
             if history.listed is not None and not history.listed["changed"]:
                 continue
             if history.id_from == "derived":
                 self.log.warning(
-                    "An instance of item %s fits none of the list; its key is %s.", item_id, history.instance_id
+                    "An instance of item %s matches none of the list; its key is %s.", item_id, history.instance_id
                 )
             where = {
                 "company_id": self.hook.company_id,
-                "project_id": scope.project_id,
-                "tool_type": scope.tool_type,
+                "project_id": place.project_id,
+                "tool_type": place.tool_type,
                 "item_id": item_id,
             }
             tables.add(rules.rows_of(history, where))
 
     def _check_complete(
-        self, report: Report, scope: Scope, item_id: str, instances: Iterable[Json], named: Iterable[rules.NamedHistory]
+        self,
+        report: Report,
+        place: ToolInProject,
+        item_id: str,
+        instances: Iterable[Json],
+        named: Iterable[rules.NamedHistory],
     ) -> None:
         given = {history.instance_id for history in named}
         for instance in instances:
             if instance["changed"] and instance["id"] not in given:
                 report.miss(
-                    "No history was given of it",
-                    tool_type=scope.tool_type,
+                    "Procore returned no history of it",
+                    tool_type=place.tool_type,
                     item_id=item_id,
                     instance_id=str(instance["id"]),
                 )

@@ -1,4 +1,4 @@
-"""The operators that end, restart and refresh an instance of Procore Workflows v2, and add assignees to it."""
+"""The operators that terminate, restart and refresh a Procore workflow instance (v2), or add assignees to it."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ if TYPE_CHECKING:
 
     from airflow.sdk import Context
 
-# Of those who were added to a step occurrence: it shows them; it does not; it is over, and nothing shows them.
+# Whether a step occurrence shows the added assignees: it does; it does not; it is over, and no record shows them.
 SHOWN, MISSING, OVER = "shown", "missing", "over"
 RESTART_MODES = ("defaults", "current_configuration")
 
 
 class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
     """
-    Terminates a workflow instance; one that has ended already stays as it is.
+    Terminate a workflow instance, unless it has already ended.
 
-    By item, the instance found by the first try is stored in Airflow's task state store (3.3+): no retry ends
-    another one.
+    If an item is given, the first try stores the instance that it finds in Airflow's task state store (3.3+), so no
+    retry terminates another one.
 
     Returns ``{instance_id, item_id, tool_type, project_id, ended_at, already_ended}``.
 
@@ -62,12 +62,12 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
     :param instance_id: The instance (templated); or give the item.
     :param tool_type: Tool of the item (templated).
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
-    :param item_id: The item whose instance is meant: the active one, else the newest (templated).
-    :param confirm_timeout: Seconds, or a timedelta, to read on for an end whose answer was lost or
-        does not show it; default 60.
+    :param item_id: The item whose active instance, else newest one, to use (templated).
+    :param confirm_timeout: Seconds, or a timedelta, to poll for the end if the response was lost or does not show it;
+        default 60.
     :raises ConfigurationError: both instance and item given, or neither; an unknown tool.
-    :raises PermissionDenied: the user may not, or terminating is switched off for the tool.
-    :raises OutcomeUnknown: neither an answer nor the record shows the end; never retried.
+    :raises PermissionDenied: the user may not terminate it, or Procore has this switched off for the tool.
+    :raises OutcomeUnknown: neither a response nor the record shows the end; never retried.
     """
 
     def __init__(self, *, confirm_timeout: timedelta | float = 60.0, **kwargs: Any):
@@ -80,7 +80,7 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
         instance = self.show(instance_id)
         already_ended = rules.has_ended(instance)
         if already_ended:
-            self.log.info("Instance %s has ended at %s; nothing is sent.", instance_id, instance["ended_at"])
+            self.log.info("Instance %s ended at %s; nothing is sent.", instance_id, instance["ended_at"])
         else:
             ended, already_ended = self._terminate(instance_id, instance)
             instance = {**instance, **{name: value for name, value in ended.items() if value is not None}}
@@ -94,16 +94,16 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
         }
 
     def _terminate(self, instance_id: str, before: Mapping[str, Any]) -> tuple[dict[str, Any], bool]:
-        """Terminate an instance; return it, and whether somebody else was faster."""
+        """Terminate an instance; return it, and whether it had ended before this task terminated it."""
         user_id = self.hook.user_id
 
         def send() -> dict[str, Any]:
-            answered = self.hook.terminate_instance(instance_id, project_id=self.level)
-            if not rules.has_ended(answered):
+            terminated = self.hook.terminate_instance(instance_id, project_id=self.level)
+            if not rules.has_ended(terminated):
                 raise UnexpectedResponse(
-                    f"The answer to terminating instance {instance_id} does not show that it has ended"
+                    f"The response to terminating instance {instance_id} does not show that it has ended"
                 )
-            return answered
+            return terminated
 
         def read() -> dict[str, Any] | None:
             shown = self.hook.get_instance(instance_id, project_id=self.level)
@@ -112,12 +112,12 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
         missing = f"{self.confirm_timeout:.0f} s later instance {instance_id} does not show that it has ended"
         try:
             ended = self.change(send, read, missing=missing)
-        except REJECTED as rejected:
-            faster = poll_until_found(read, 0)
-            if faster is None:
+        except REJECTED as rejection:
+            already_ended = poll_until_found(read, 0)
+            if already_ended is None:
                 raise
-            self.log.info("%s Instance %s has ended in between.", describe(rejected), instance_id)
-            return faster, True
+            self.log.info("%s Instance %s has ended in the meantime.", describe(rejection), instance_id)
+            return already_ended, True
         self.log.info(
             "Terminated instance %s (item %s)%s as user %s.",
             *(instance_id, str_id(before.get("item_id")), where_it_stands(before), user_id),
@@ -127,27 +127,26 @@ class ProcoreTerminateInstanceOperator(ProcoreInstanceOperator):
 
 class ProcoreRestartInstanceOperator(ProcoreInstanceOperator):
     """
-    Terminates a workflow instance and starts a new one for the same item, once.
+    Terminate a workflow instance and start a new one for the same item, once.
 
-    Procore answers a repetition with the new instance that is there already. By item, the instance found by the
-    first try is stored in Airflow's task state store (3.3+): no retry restarts the new one.
+    Procore responds to a repeated request with the new instance that already exists. If an item is given, the first try
+    stores the instance that it finds in Airflow's task state store (3.3+), so no retry restarts the new one.
 
     Returns ``{instance_id, item_id, tool_type, project_id, step, step_occurrence_id, started_at,
-    restarted_instance_id}``,
-    ``instance_id`` being the new one.
+    restarted_instance_id}``; ``instance_id`` is the new instance.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
     :param instance_id: The instance (templated); or give the item.
     :param tool_type: Tool of the item (templated).
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
-    :param item_id: The item whose instance is meant: the active one, else the newest (templated).
-    :param restart_mode: ``defaults`` or ``current_configuration``: who is asked by the new instance; default:
+    :param item_id: The item whose active instance, else newest one, to use (templated).
+    :param restart_mode: ``defaults`` or ``current_configuration``: the assignees of the new instance; default:
         Procore's own choice (templated).
-    :param confirm_timeout: Seconds, or a timedelta, to read on for a new instance that the answer does not
-        show; default 60.
+    :param confirm_timeout: Seconds, or a timedelta, to poll for a new instance that the response does not show;
+        default 60.
     :raises ConfigurationError: both instance and item given, or neither; an unknown tool or mode.
-    :raises OutcomeUnknown: neither an answer nor the record shows a new instance; never retried.
+    :raises OutcomeUnknown: neither a response nor the record shows a new instance; never retried.
     """
 
     template_fields: Sequence[str] = (*ProcoreInstanceOperator.template_fields, "restart_mode")
@@ -180,25 +179,23 @@ class ProcoreRestartInstanceOperator(ProcoreInstanceOperator):
         user_id, item_id = self.hook.user_id, str_id(old.get("item_id"))
         try:
             before = {str_id(row.get("id")) for row in self._instances(old)}
-        except REJECTED as rejected:  # who may not list may still restart
-            self.log.info("%s So a new instance is found by Procore's answer only.", describe(rejected))
+        except REJECTED as rejection:  # a user who may not list instances may still restart one
+            self.log.info("%s Only Procore's response can show the new instance.", describe(rejection))
             before = None
 
         def send() -> dict[str, Any]:
-            answered = self.hook.restart_instance(instance_id, restart_mode=self.restart_mode, project_id=self.level)
-            if str_id(answered.get("id")) in (None, "", instance_id) or not rules.is_response_requested_from(
-                answered, item_id=item_id
-            ):
+            new = self.hook.restart_instance(instance_id, restart_mode=self.restart_mode, project_id=self.level)
+            if str_id(new.get("id")) in (None, "", instance_id) or not rules.matches_filters(new, item_id=item_id):
                 raise UnexpectedResponse(
-                    f"The answer to restarting instance {instance_id} shows no new instance of the item"
+                    f"The response to restarting instance {instance_id} shows no new instance of the item"
                 )
-            return answered
+            return new
 
         def read() -> dict[str, Any] | None:
             if not rules.has_ended(self.hook.get_instance(instance_id, project_id=self.level)):
                 return None
             if before is None:
-                raise WorkflowsError(f"Nothing tells which instance of item {item_id} is new.")
+                raise WorkflowsError(f"It is unknown which instance of item {item_id} is new.")
             new = [row for row in self._instances(old) if str_id(row.get("id")) not in {*before, instance_id, None}]
             return self.hook.get_instance(rules.newest_instance(new), project_id=self.level) if new else None
 
@@ -208,7 +205,7 @@ class ProcoreRestartInstanceOperator(ProcoreInstanceOperator):
         new = self.change(send, read, missing=missing)
         if str_id(new["id"]) in (before or ()):
             self.log.info(
-                "Instance %s was restarted before, as instance %s; no other is started.", instance_id, new["id"]
+                "Instance %s was already restarted, as instance %s; no other one is started.", instance_id, new["id"]
             )
         else:
             self.log.info(
@@ -231,24 +228,25 @@ class ProcoreRestartInstanceOperator(ProcoreInstanceOperator):
 
 class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
     """
-    Lets a blocked workflow instance try its failed step again, a few times at most.
+    Retry the failed step of a blocked workflow instance, a few times at most.
 
-    An instance that is not blocked is left alone, so is one that Procore says cannot be tried again.
+    The operator sends nothing for an instance that is not blocked, or that Procore calls not retriable.
 
-    Returns ``{instance_id, item_id, state, step, project_id, blocked_reason, refreshes}``: where it stands now, why
-    it was blocked at first, and how often it was tried.
+    Returns ``{instance_id, item_id, state, step, project_id, blocked_reason, refreshes}``: the state now, the first
+    reason why the instance was blocked, and the number of refreshes.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
     :param instance_id: The instance (templated); or give the item.
     :param tool_type: Tool of the item (templated).
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
-    :param item_id: The item whose instance is meant: the active one, else the newest (templated).
-    :param max_refreshes: How often to try; default 3.
-    :param confirm_timeout: Seconds, or a timedelta, to wait after each for the instance to come free; default 60.
+    :param item_id: The item whose active instance, else newest one, to use (templated).
+    :param max_refreshes: How many refreshes to send; default 3.
+    :param confirm_timeout: Seconds, or a timedelta, to poll after each refresh until the instance is no longer blocked;
+        default 60.
     :raises ConfigurationError: both instance and item given, or neither; an unknown tool.
-    :raises InstanceBlocked: it cannot be tried again, or is blocked still; never retried.
-    :raises OutcomeUnknown: an answer was lost, and the history cannot be read; never retried.
+    :raises InstanceBlocked: the step cannot be retried, or the instance is still blocked; never retried.
+    :raises OutcomeUnknown: a response was lost, and the history cannot be read; never retried.
     """
 
     def __init__(self, *, max_refreshes: int = 3, confirm_timeout: timedelta | float = 60.0, **kwargs: Any):
@@ -270,9 +268,10 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
             self.log.info("Instance %s is not blocked; nothing is sent.", instance_id)
         while rules.is_blocked(history):
             if history.get("blocked_is_retriable") is False:
-                raise InstanceBlocked(f"{self._blocked(instance_id, history)} It cannot be tried again.")
+                raise InstanceBlocked(f"{self._message(instance_id, history)} Its step cannot be retried.")
             if refreshes == self.max_refreshes:
-                raise InstanceBlocked(f"{self._blocked(instance_id, history)} It was tried again {refreshes} times.")
+                message = self._message(instance_id, history)
+                raise InstanceBlocked(f"{message} Still blocked after {refreshes} refreshes.")
             self._refresh(instance_id, shown)
             refreshes += 1
             history = poll_until_found(partial(self._free, instance_id), self.confirm_timeout) or self._history(
@@ -286,16 +285,16 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
         user_id = self.hook.user_id
         try:
             self.hook.refresh_instance(instance_id, project_id=self.level)
-        except InvalidRequest as rejected:
+        except InvalidRequest as rejection:
             if rules.is_blocked(self._history(instance_id)):
                 raise
-            self.log.info("%s Somebody else was faster.", describe(rejected))
+            self.log.info("%s But the instance is no longer blocked.", describe(rejection))
             return
         except NOTHING_DONE:
             raise
         except WorkflowsError as lost:
-            # Blocked still or not: either is known, and lets the caller go on.
-            missing = f"the history of instance {instance_id} cannot be read, which shows whether it is blocked still"
+            # Whether it is still blocked is then known, and the caller can go on.
+            missing = f"the history of instance {instance_id}, which shows whether it is still blocked, cannot be read"
             history = resolve_unknown_outcome(
                 lost, partial(self._history, instance_id), self.confirm_timeout, missing=missing
             )
@@ -303,7 +302,7 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
                 if isinstance(lost, ServerError):
                     raise
                 self.log.warning(
-                    "Instance %s is blocked still; whether the refresh has arrived is not known.", instance_id
+                    "Instance %s is still blocked; it is unknown whether the refresh has arrived.", instance_id
                 )
                 return
         self.log.info(
@@ -319,43 +318,42 @@ class ProcoreRefreshInstanceOperator(ProcoreInstanceOperator):
         return None if rules.is_blocked(history) else history
 
     @staticmethod
-    def _blocked(instance_id: str, history: Mapping[str, Any]) -> str:
+    def _message(instance_id: str, history: Mapping[str, Any]) -> str:
         more = f" See {history['blocked_learn_more_url']}." if history.get("blocked_learn_more_url") else ""
         return f"Instance {instance_id} is blocked: {history.get('blocked_reason') or 'no reason given'}.{more}"
 
 
 class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
     """
-    Adds assignees to the step where a workflow instance stands, each of them once.
+    Add assignees to the current step of a workflow instance, each of them once.
 
-    Who is an assignee there already is left alone. From the moment when the addition is sent, the step occurrence is
-    stored in Airflow's task state store (3.3+): a retry adds nobody to a later one.
+    Users who are already assignees of the step are not added again. Before the operator sends the request, it stores
+    the step occurrence in Airflow's task state store (3.3+), so no retry adds users to a later one.
 
     Returns ``{instance_id, item_id, project_id, step, step_occurrence_id, added: [ids], already_assigned: [ids],
-    confirmed}``, or None with ``on_step_moved="succeed"``. ``confirmed`` is False where Procore took the addition, but
-    the step is over and its record does not show it.
+    confirmed}``, or None with ``on_step_moved="succeed"``. ``confirmed`` is False where Procore accepted the request,
+    but the step is over and its record does not show the new assignees.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
-    :param assignees: Logins (e-mail addresses) or login information ids, one or several (templated).
+    :param assignees: Logins, e-mail addresses or ids of users, one or several (templated).
     :param reason: new_employee, original_assignee_left_company, original_assignee_left_the_project,
         original_assignee_on_extended_leave, original_assignee_on_vacation or other (templated).
     :param instance_id: The instance (templated); or give the item.
     :param tool_type: Tool of the item (templated).
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
-    :param item_id: The item whose instance is meant: the active one, else the newest (templated).
-    :param step_occurrence_id: The step occurrence that they are added to (templated).
-    :param required: Whether the step waits for them; default True.
+    :param item_id: The item whose active instance, else newest one, to use (templated).
+    :param step_occurrence_id: The step occurrence to add them to (templated).
+    :param required: Whether the step waits for their responses; default True.
     :param role_type: ``responder`` or ``commenter``; default: Procore's own choice (templated).
-    :param comment: A note for the history (templated).
-    :param message: A message to those who are added (templated).
-    :param on_step_moved: What to do when that step occurrence is over: ``fail`` (default), ``skip`` or ``succeed``
+    :param comment: Comment for the history (templated).
+    :param message: Message to the new assignees (templated).
+    :param on_step_moved: What to do when the step occurrence is over: ``fail`` (default), ``skip`` or ``succeed``
         (templated).
-    :param confirm_timeout: Seconds, or a timedelta, to read on for an addition that the answer does not
-        show; default 60.
-    :raises ConfigurationError: a parameter is missing or wrong, or somebody is not a possible assignee.
+    :param confirm_timeout: Seconds, or a timedelta, to poll until the step shows the new assignees; default 60.
+    :raises ConfigurationError: a parameter is missing or wrong, or a user is not a possible assignee.
     :raises StepMoved: the step is over, with ``on_step_moved="fail"``; never retried.
-    :raises OutcomeUnknown: the addition may have been made, and the record does not show it; never retried.
+    :raises OutcomeUnknown: Procore may have added them, and the record does not show it; never retried.
     """
 
     template_fields: Sequence[str] = (
@@ -397,7 +395,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
     def act(self, context: Context) -> dict[str, Any] | None:
         self._check_parameters()
         pin = self.pinned(context, "add_assignees", self._given_pin(), "step_occurrence_id")
-        # What this task adds, and what became of it.
+        # What this task adds, and the outcome.
         self._journal = Pin(task_state_store(context), "added", None)
         earlier = self._journal.value or {}
         if earlier.get("outcome") in (UNKNOWN, TAKEN, DONE):
@@ -413,32 +411,32 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
             self._moved(instance, instance_id, occurrence_id)
             return None
         desired = self._ids(instance)
-        there = rules.assignee_ids(step)
+        assigned = rules.assignee_ids(step)
         result = {
             "instance_id": instance_id,
             "item_id": str_id(instance.get("item_id")),
             "project_id": self.level,
             "step": step.get("name"),
             "step_occurrence_id": occurrence_id,
-            "added": [one for one in desired if one not in there],
-            "already_assigned": [one for one in desired if one in there],
+            "added": [user_id for user_id in desired if user_id not in assigned],
+            "already_assigned": [user_id for user_id in desired if user_id in assigned],
             "confirmed": True,
         }
         if result["added"]:
             if pin.value is None:
                 pin.persist({"instance_id": instance_id, "step_occurrence_id": occurrence_id})
             return self._add(result)
-        self.log.info("All of %s are assignees of this step already; nothing is sent.", ", ".join(desired))
+        self.log.info("Users %s are already assignees of this step; nothing is sent.", ", ".join(desired))
         return self._persist(result, DONE)
 
     def _check_parameters(self) -> None:
         self.check_instance()
         check_given(self, "step_occurrence_id")
-        people = as_list(self.assignees)
-        if not people:
-            raise ConfigurationError("assignees must hold logins or ids, and not be empty.")
-        for one in people:
-            check_required(assignees=one)
+        users = as_list(self.assignees)
+        if not users:
+            raise ConfigurationError("assignees must be logins or ids, at least one.")
+        for user in users:
+            check_required(assignees=user)
         check_choice("reason", self.reason, rules.ADDED_ASSIGNEE_REASONS)
         if self.role_type is not None:
             check_choice("role_type", self.role_type, rules.ROLE_TYPES)
@@ -450,22 +448,23 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
         return {"instance_id": str_id(self.instance_id), "step_occurrence_id": str_id(self.step_occurrence_id)}
 
     def _ids(self, instance: Mapping[str, Any]) -> list[str]:
-        desired = list(dict.fromkeys(str(one).strip() for one in as_list(self.assignees)))
-        if all(one.isdecimal() for one in desired):
+        desired = list(dict.fromkeys(str(user).strip() for user in as_list(self.assignees)))
+        if all(user.isdecimal() for user in desired):
             return desired
         tool_type = self.tool_type or str(instance.get("tool_type"))
         tool_subtype = instance.get("tool_subtype") if self.tool_subtype is None else self.tool_subtype
         people = self.hook.list_possible_assignees(tool_type, tool_subtype=str_id(tool_subtype), project_id=self.level)
-        found, unknown = rules.people_ids(people, desired)
-        if unknown:
+        found, rejected = rules.people_ids(people, desired)
+        if rejected:
+            problems = "; ".join(f"{user} {reason}" for user, reason in rejected.items())
             raise ConfigurationError(
-                f"assignees: {', '.join(unknown)} can be no assignee of tool {tool_type} here. Add them to the "
-                "directory with access to the tool, or correct the login."
+                f"assignees: {problems}. Give logins or ids of users who are in the directory and have access to tool "
+                f"{tool_type}."
             )
         return list(dict.fromkeys(found.values()))
 
     def _add(self, result: dict[str, Any]) -> dict[str, Any] | None:
-        """Add assignees, and find out what became of that; it is never sent twice."""
+        """Add assignees, and find out the outcome; the request is never sent twice."""
         user_id = self.hook.user_id
         self._persist(result, UNKNOWN)
         try:
@@ -480,9 +479,9 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
                 message=self.message,
                 project_id=self.level,
             )
-        except NOTHING_DONE as rejected:
+        except NOTHING_DONE as rejection:
             self._persist(result, NOT_TAKEN)
-            self._rejected(rejected, result)
+            self._rejected(rejection, result)
             return None
         except WorkflowsError as lost:
             result = self._resolved(lost, result)
@@ -498,59 +497,59 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
 
     def _after_earlier_try(self, earlier: Mapping[str, Any]) -> dict[str, Any]:
         result = {name: value for name, value in earlier.items() if name != "outcome"}
-        self.log.info("An earlier try of this task has sent the addition; nothing is sent.")
+        self.log.info("An earlier try of this task has sent the request to add assignees; nothing is sent.")
         self.link_to({"id": result["instance_id"], "item_id": result["item_id"], "tool_type": self.tool_type})
         if earlier["outcome"] == UNKNOWN:
-            return self._resolved(OutcomeUnknown("An earlier try was cut off while it added assignees"), result)
+            return self._resolved(OutcomeUnknown("An earlier try was interrupted while it added assignees"), result)
         return self._confirmed(result) if earlier["outcome"] == TAKEN else result
 
     def _resolved(self, lost: WorkflowsError, result: dict[str, Any]) -> dict[str, Any]:
-        """Read until the record shows those who were added, after their addition was sent and its answer lost."""
+        """Poll until the record shows the assignees that were sent, after the response was lost."""
 
         def read() -> str | None:
-            found = self._look(result)
+            found = self._shown(result)
             if found == OVER:
-                raise WorkflowsError(f"Step occurrence {result['step_occurrence_id']} is over, and does not show them.")
+                raise WorkflowsError(f"Step occurrence {result['step_occurrence_id']} is over and does not show them.")
             return found if found == SHOWN else None
 
         missing = f"the record does not show all of {', '.join(result['added'])}"
         try:
             resolve_unknown_outcome(lost, read, self.confirm_timeout, missing=missing)
-        except ServerError:  # and the step does not have them: a retry adds them
+        except ServerError:  # and they are no assignees of the step: a retry adds them
             self._persist(result, NOT_TAKEN)
             raise
         return self._persist(result, DONE)
 
     def _confirmed(self, result: dict[str, Any]) -> dict[str, Any]:
-        """Read until the record shows those whose addition Procore has taken; a step that is over cannot contradict."""
-        found = poll_until(partial(self._look, result), lambda found: found == SHOWN, self.confirm_timeout)
+        """Poll until the record shows the assignees that Procore has accepted, or the step is over."""
+        found = poll_until(partial(self._shown, result), lambda found: found == SHOWN, self.confirm_timeout)
         if found == MISSING:
             raise OutcomeUnknown(
-                f"Procore took the addition; but {self.confirm_timeout:.0f} s later step occurrence "
+                f"Procore accepted the new assignees; but {self.confirm_timeout:.0f} s later step occurrence "
                 f"{result['step_occurrence_id']} of instance {result['instance_id']} does not show all of "
                 f"{', '.join(result['added'])}"
             )
         if found != SHOWN:
-            self.log.warning("Procore took the addition, and its record does not show it: the step is over.")
+            self.log.warning("Procore accepted the new assignees, but the step is over and does not show them.")
         return self._persist({**result, "confirmed": found == SHOWN}, DONE)
 
-    def _rejected(self, rejected: WorkflowsError, result: Mapping[str, Any]) -> None:
-        """End the task where Procore did not take the addition: perhaps the step has moved on."""
+    def _rejected(self, rejection: WorkflowsError, result: Mapping[str, Any]) -> None:
+        """End the task after Procore rejected the request, perhaps because the step has moved on."""
         instance_id, occurrence_id = result["instance_id"], result["step_occurrence_id"]
-        if isinstance(rejected, REJECTED):
+        if isinstance(rejection, REJECTED):
             shown = poll_until(
                 partial(self.show, instance_id),
                 lambda shown: self._is_over(shown, occurrence_id),
-                self.confirm_timeout if rejected.status_code in PERHAPS_MOVED else 0,
+                self.confirm_timeout if rejection.status_code in PERHAPS_MOVED else 0,
             )
             if shown is not None and self._is_over(shown, occurrence_id):
-                self.log.info("%s", rejected)
+                self.log.info("%s", rejection)
                 self._moved(shown, instance_id, occurrence_id)
                 return
-        raise rejected
+        raise rejection
 
-    def _look(self, result: Mapping[str, Any]) -> str:
-        """Return whether the step occurrence shows those who were added: SHOWN, MISSING, or OVER without a trace."""
+    def _shown(self, result: Mapping[str, Any]) -> str:
+        """Return whether the step occurrence shows the added assignees: SHOWN, MISSING, or OVER without a record."""
         instance = self.show(result["instance_id"])
         step = rules.current_step(instance)
         if step is None or str(step["id"]) != result["step_occurrence_id"]:
@@ -566,7 +565,7 @@ class ProcoreAddAssigneesOperator(ProcoreInstanceOperator):
 
     def _moved(self, instance: Mapping[str, Any], instance_id: str, occurrence_id: str) -> None:
         step = rules.current_step(instance)
-        where = f"now stands at {step.get('name')!r} ({step['id']})" if step else "has ended"
+        where = f"is now at {step.get('name')!r} ({step['id']})" if step else "has ended"
         over = f"Step occurrence {occurrence_id} of instance {instance_id} is over; it" if occurrence_id else None
         self.moved(f"{over or f'Instance {instance_id}'} {where}.", self.on_step_moved)
 

@@ -15,12 +15,17 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
 )
 from airflow_provider_workflows.operators.procore.base import ProcoreOperator, ProcoreWideOperator
-from airflow_provider_workflows.operators.procore.histories import Report, Scope, histories_of
+from airflow_provider_workflows.operators.procore.histories import (
+    Report,
+    ToolInProject,
+    histories_of,
+    tools_in_projects,
+)
+from airflow_provider_workflows.operators.procore.item import check_tools_and_projects
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import (
     as_list,
     check_given,
-    check_required,
     str_id,
 )
 from airflow_provider_workflows.rules.payload import is_id
@@ -34,30 +39,30 @@ ME = "me"
 
 class ProcoreListInstancesOperator(ProcoreWideOperator):
     """
-    Lists workflow instances over several tools and projects, for mapped tasks to work on.
+    List workflow instances of several tools and projects, as input of mapped tasks.
 
-    Returns a list of ``{instance_id, item_id, tool_type, project_id, state, step, started_at, ended_at,
-    updated_at}``; ``state`` and ``step`` are None unless ``states`` is given, for the list does not have them.
-    With ``batch_size`` a list of such lists.
+    Returns a list of ``{instance_id, item_id, tool_type, project_id, state, step, started_at, ended_at, updated_at}``;
+    ``state`` and ``step`` are None unless ``states`` is given, because Procore's list does not have them. With
+    ``batch_size`` it returns a list of such lists.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
-    :param tool_type: Tool to look in, or a list of them (templated).
+    :param tool_type: Tool of the instances, or a list of tools (templated).
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
-    :param project_id: Project to look in, ``company``, or a list of them; default: where the tool is (templated).
+    :param project_id: Project of the instances, ``company``, or a list; default: where the tool is (templated).
     :param item_id: Only the instances of this item (templated).
-    :param assignee_id: Only those whose current step waits on this user: a login, a login information id, or ``me``
-        for the connection's own (templated).
+    :param assignee: Only instances whose current step waits for this user: login, e-mail address or id, or ``me`` for
+        the connection's user (templated).
     :param active: Only active instances, or with False only ended ones.
-    :param overdue: Only those whose next step is overdue, or with False only the others.
-    :param include_internal: Procore's own instances, too.
-    :param states: Only instances in these states, such as ``blocked``; their histories are read for it, 50 items a
-        call. Those that cannot be read are left out, and the log says so.
-    :param limit: At most so many rows, the oldest instances first; the rest is left to the next run.
-    :param batch_size: Return lists of so many rows, larger ones if there were more of them otherwise than
-        ``[core] max_map_length`` lets ``.expand`` have.
-    :raises ConfigurationError: no tool, an unknown one, or an unknown state.
-    :raises ApiError: with ``states``, none of the histories could be read.
+    :param overdue: Only instances whose next step is overdue, or with False only the others.
+    :param include_internal: Whether to include Procore's own instances.
+    :param states: Only instances in these states, such as ``blocked``. To find the states, the operator reads the
+        histories, 50 items in one call; it logs and leaves out instances whose history cannot be read.
+    :param limit: Maximum number of rows; the oldest instances come first, and a later run can return the others.
+    :param batch_size: Number of rows in each list. The lists are larger if there would otherwise be more lists than
+        ``[core] max_map_length`` allows ``.expand``.
+    :raises ConfigurationError: no tool, or an unknown tool or state.
+    :raises ApiError: with ``states``, no history could be read.
     """
 
     returns_mapping = False
@@ -66,7 +71,7 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
         "tool_type",
         "tool_subtype",
         "item_id",
-        "assignee_id",
+        "assignee",
     )
 
     def __init__(
@@ -76,7 +81,7 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
         tool_subtype: str | int | None = None,
         project_id: str | int | Sequence[str | int] | None = None,
         item_id: str | int | None = None,
-        assignee_id: str | int | None = None,
+        assignee: str | int | None = None,
         active: bool | None = None,
         overdue: bool | None = None,
         include_internal: bool | None = None,
@@ -90,7 +95,7 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
         self.tool_type = tool_type
         self.tool_subtype = tool_subtype
         self.item_id = item_id
-        self.assignee_id = assignee_id
+        self.assignee = assignee
         self.active = active
         self.overdue = overdue
         self.include_internal = include_internal
@@ -100,28 +105,18 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
 
     def act(self, context: Context) -> list[Any]:
         self._check_parameters()
-        found = {row["instance_id"]: row for row in self._rows()}  # once, under however many names it was found
+        found = {row["instance_id"]: row for row in self._rows()}  # two tools may list the same instance
         rows = sorted(found.values(), key=lambda row: (row["started_at"] or "", row["instance_id"]))
         shown = rows[: self.limit]
         if len(shown) < len(rows):
-            self.log.info("%d instances were found; the oldest %d are returned.", len(rows), len(shown))
+            self.log.info("Found %d instances; returning the oldest %d.", len(rows), len(shown))
         else:
-            self.log.info("%d instances were found.", len(rows))
+            self.log.info("Found %d instances.", len(rows))
         return shown if self.batch_size is None else self._batches(shown, self.batch_size)
 
     def _check_parameters(self) -> None:
-        tools = as_list(self.tool_type)
-        if not tools:
-            raise ConfigurationError("tool_type must name a tool or a list of tools.")
-        for tool in tools:
-            check_required(tool_type=tool)
-        check_given(self, "tool_subtype", "item_id", "assignee_id")
-        projects = as_list(self.project_id)
-        if not projects:
-            raise ConfigurationError("project_id must name a project or a list of projects.")
-        for project in projects:
-            if project is not None:
-                check_required(project_id=project)
+        check_tools_and_projects(self.tool_type, self.project_id)
+        check_given(self, "tool_subtype", "item_id", "assignee")
         if unknown := [state for state in self._states() if state not in rules.STATES]:
             raise ConfigurationError(
                 f"states: unknown state {', '.join(unknown)}. States: {', '.join(sorted(rules.STATES))}."
@@ -139,63 +134,58 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
     def _rows(self) -> Iterator[dict[str, Any]]:
         assignee = self._assignee()
         report = Report(self.hook.me)
-        scopes = (
-            Scope(str(tool_type), self.hook.level_for(str_id(project_id), str(tool_type)))
-            for tool_type in as_list(self.tool_type)
-            for project_id in as_list(self.project_id)
-        )
-        for scope in dict.fromkeys(scopes):
+        for place in tools_in_projects(self.hook, self.tool_type, self.project_id):
             found = self.hook.list_instances(
-                scope.tool_type,
+                place.tool_type,
                 tool_subtype=str_id(self.tool_subtype),
                 item_id=str_id(self.item_id),
                 assignee_id=assignee,
                 active=self.active,
                 overdue=self.overdue,
                 include_internal=self.include_internal,
-                project_id=scope.level,
+                project_id=place.level,
             )
-            rows = [self._row(instance, scope) for instance in found if self._is_named(instance, scope)]
+            rows = [self._row(instance, place) for instance in found if self._is_named(instance, place)]
             if not rows:
-                self.hook.check_tool(scope.tool_type)
-            yield from self._in_states(scope, rows, report) if self._states() else rows
+                self.hook.check_tool(place.tool_type)
+            yield from self._in_states(place, rows, report) if self._states() else rows
         report.end()
 
     def _assignee(self) -> str | None:
-        given = str_id(self.assignee_id)
-        if given == ME:
-            return self.hook.user_id
-        return given if given is None or given.isdecimal() else self.hook.find_user_id(given, parameter="assignee_id")
+        user = str_id(self.assignee)
+        if user is None:
+            return None
+        return self.hook.user_id if user == ME else self.hook.find_user_id(user, parameter="assignee")
 
-    def _is_named(self, instance: Mapping[str, Any], scope: Scope) -> bool:
+    def _is_named(self, instance: Mapping[str, Any], place: ToolInProject) -> bool:
         if is_id(instance.get("id")):
             return True
-        what = f"item {instance.get('item_id')} of tool {scope.tool_type}"
-        self.log.warning("Left out an instance of %s: the list does not name it.", what)
+        item = f"item {instance.get('item_id')} of tool {place.tool_type}"
+        self.log.warning("Left out an instance of %s: Procore's list has no id for it.", item)
         return False
 
     @staticmethod
-    def _row(instance: Mapping[str, Any], scope: Scope) -> dict[str, Any]:
+    def _row(instance: Mapping[str, Any], place: ToolInProject) -> dict[str, Any]:
         return {
             "instance_id": str(instance["id"]),
             "item_id": str_id(instance.get("item_id")),
-            "tool_type": instance.get("tool_type") or scope.tool_type,
-            "project_id": scope.level,
+            "tool_type": instance.get("tool_type") or place.tool_type,
+            "project_id": place.level,
             "state": None,
             "step": None,
             **{name: instance.get(name) for name in ("started_at", "ended_at", "updated_at")},
         }
 
-    def _in_states(self, scope: Scope, rows: list[dict[str, Any]], report: Report) -> Iterator[dict[str, Any]]:
+    def _in_states(self, place: ToolInProject, rows: list[dict[str, Any]], report: Report) -> Iterator[dict[str, Any]]:
         report.start()
         left = {row["instance_id"]: row for row in rows}
-        together = Report(self.hook.me)  # an item that cannot be read with others may have instances that can
-        for instance_id, history in histories_of(self.hook, scope, rows, together, self.log.info):
+        bulk_report = Report(self.hook.me)  # if an item cannot be read in bulk, its instances may be readable
+        for instance_id, history in histories_of(self.hook, place, rows, bulk_report, self.log.info):
             if instance_id in left:
                 yield from self._in_state(left.pop(instance_id), history, report)
-        for row in left.values():  # of which no answer told whose history it is
+        for row in left.values():  # no bulk history could be assigned to these
             try:
-                history = self.hook.get_instance_history(row["instance_id"], project_id=scope.level)
+                history = self.hook.get_instance_history(row["instance_id"], project_id=place.level)
             except (*REJECTIONS, *READ_FAULTS) as fault:
                 self._leave_out(row, fault, report)
             else:
@@ -217,6 +207,6 @@ class ProcoreListInstancesOperator(ProcoreWideOperator):
 
     @staticmethod
     def _batches(rows: list[dict[str, Any]], size: int) -> list[list[dict[str, Any]]]:
-        most = conf.getint("core", "max_map_length", fallback=1024)
-        size = max(size, -(-len(rows) // most))
+        max_batches = conf.getint("core", "max_map_length", fallback=1024)
+        size = max(size, -(-len(rows) // max_batches))
         return [rows[start : start + size] for start in range(0, len(rows), size)]

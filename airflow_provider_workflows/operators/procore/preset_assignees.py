@@ -1,4 +1,4 @@
-"""The operator that keeps the members of workflow presets in step with a list."""
+"""The operator that makes the members of workflow presets match a list."""
 
 from __future__ import annotations
 
@@ -31,20 +31,20 @@ if TYPE_CHECKING:
     from airflow.sdk import Context
 
 
-RETRY_READS = "A retry reads the preset, and changes it where it is as before."
+RETRY_READS = "A retry reads the preset, and changes it if it is unchanged."
 MODES = ("plan", "apply")
 MEMBERS = ("merge", "replace")
 ON_REJECTED = ("fail", "skip")
-# What the tries of a task know of each other: the presets that were changed, and those that perhaps were, with their
+# The state that the tries of a task share: the presets that were changed, and those that may have been, with their
 # members before and after.
 NOTHING_DONE_YET: Mapping[str, Any] = {"done": [], "open": {}}
-MAX_READS = 3  # of a preset that changes from read to read
-MAX_CONSECUTIVE_FAILURES = 10  # presets of one tool and project: then all may fail, and each more takes minutes
+MAX_READS = 3  # of a preset that changes between reads
+MAX_CONSECUTIVE_FAILURES = 10  # presets of one tool and project; each further failure could take minutes
 
 
 @dataclass(frozen=True)
-class Scope:
-    """Where presets are: one tool in one project, or at the level ``company``."""
+class PresetPlace:
+    """Name the place of presets: one tool in one project, or at the level ``company``."""
 
     tool_type: str
     tool_subtype: str | None
@@ -54,13 +54,13 @@ class Scope:
 @dataclass
 class Target:
     """
-    One preset and what is wished for its groups; or why there is none to change.
+    Hold one preset and its desired groups, or why the preset cannot be changed.
 
     :param reason: Why it cannot be changed, or None.
-    :param failure: Why Procore could not show what is needed to change it, or None.
+    :param failure: Why the data that a change needs could not be read, or None.
     """
 
-    scope: Scope
+    place: PresetPlace
     preset_id: str
     template: str | None
     desired_groups: list[rules.DesiredGroup] = field(default_factory=list)
@@ -79,50 +79,51 @@ class Target:
             if desired_group.reason
         ]
         messages += [
-            f"{desired_group.name}: {one['who']} {one['reason']}"
+            f"{desired_group.name}: {member['who']} {member['reason']}"
             for desired_group in self.desired_groups
-            for one in desired_group.rejected
+            for member in desired_group.rejected
         ]
         return [*([self.reason] if self.reason else []), *messages]
 
 
 class ProcorePresetAssigneesOperator(ProcoreWideOperator):
     """
-    Brings the members of the role groups of workflow presets in step with a list of who should be in them.
+    Make the members of the role groups of workflow presets match a list.
 
-    Presets say whom the instances that start from now on ask; running ones stay as they are. First everything
-    is resolved that can be rejected; then each preset is read, changed if it must be, and read again. Only role
-    groups are touched, and a group is left without members only when told. A change carries every group as read
-    right before it. A preset that ``confirm_timeout`` seconds later does not hold what was written has been edited by
-    somebody else: that fails with the difference and is not written over. A preset that Procore cannot show or change
-    stops no other: the task does the rest and fails at its end, with a table. A retry does only what is missing.
+    Presets define the assignees of instances that start later; running instances do not change. The operator first
+    resolves all logins, groups and presets, and rejects what does not exist. Then it reads each preset, changes it if
+    necessary, and reads it again. It changes only role groups, and leaves a group without members only with
+    ``allow_empty``. A change sends every group as read right before it. If a preset does not show the change after
+    ``confirm_timeout``, another user has edited it: the task fails with the difference and does not overwrite it. If
+    one preset cannot be read or changed, the task goes on with the others and fails at its end, with a table. A retry
+    makes only the missing changes.
 
     Returns ``{mode, changed, unchanged, rejected, presets: [{preset_id, project_id, template, valid, status, reason,
     groups: [{group, uuid, added, removed, unchanged, rejected: [{who, reason}], reason}]}]}``; a ``status`` is
-    ``change`` (planned), ``applied``, ``unchanged`` or ``rejected``; ``rejected`` counts the presets of which anything
-    is rejected, whatever becomes of the rest. The same is a table in the log, where a status can be ``failed`` or
-    ``unknown`` (its answer was lost, and reading does not show the change), too.
+    ``change`` (planned), ``applied``, ``unchanged`` or ``rejected``; ``rejected`` counts the presets with at least one
+    rejection. The log has the same as a table, where a status can also be ``failed`` or ``unknown`` (the response was
+    lost, and the preset does not show the change).
 
     Reference: https://developers.procore.com/reference/rest/workflows-presets
 
     :param assignments: A list of ``{preset_id, groups}`` or ``{template, project_id, groups}``: ``template`` is a
         template's id or name, ``project_id`` one project or several, and ``groups`` maps a group's name or uuid to
-        its members, logins or ids. ``tool_type`` and ``tool_subtype`` may be given in each (templated).
+        its members: logins, e-mail addresses or ids. Each may have a ``tool_type`` and ``tool_subtype`` (templated).
     :param tool_type: Tool of the assignments that name none (templated).
     :param tool_subtype: Its subtype; needed for correspondence (templated).
     :param project_id: Project of the assignments that name none; default: where the tool is (templated).
     :param mode: ``plan`` (default) only reads; ``apply`` changes (templated).
     :param members: ``merge`` (default) adds members; ``replace`` removes the others, too (templated).
     :param allow_empty: Whether a group may be left without members.
-    :param approved_plan: What a run with ``mode="plan"`` returned: a preset that would change in other ways than
-        that is rejected (templated).
-    :param on_rejected: ``fail`` (default): reject everything if anything can be rejected beforehand, and fail at the
-        end if Procore rejected something; ``skip``: do the rest.
-    :param confirm_timeout: Seconds, or a timedelta, to read on until a preset shows a change; default 60.
-    :raises ConfigurationError: the assignments have not this form, name a preset twice, or something is rejected.
-    :raises PresetsUnfinished: some presets failed or their outcome is unknown, after all others were done; a retry does
-        only those.
-    :raises PresetConflict: a preset does not hold what was written, and nothing else has failed; never retried.
+    :param approved_plan: The result of a run with ``mode="plan"``: the task rejects presets that would change in other
+        ways (templated).
+    :param on_rejected: ``fail`` (default): change nothing if the operator rejects anything before it writes, and fail
+        at the end if Procore rejects a change; ``skip``: make the other changes.
+    :param confirm_timeout: Seconds, or a timedelta, to poll until a preset shows a change; default 60.
+    :raises ConfigurationError: the assignments are malformed or name a preset twice, or something is rejected.
+    :raises PresetsUnfinished: after the other presets, some failed or have an unknown outcome; a retry changes only
+        those.
+    :raises PresetConflict: a preset does not show what was written, and nothing else has failed; never retried.
     """
 
     template_fields: Sequence[str] = (
@@ -169,17 +170,17 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
             if self.mode == "apply" and self.on_rejected == "fail":
                 self._check_rejections(targets)
             if self.mode == "apply":
-                _ = self.hook.user_id  # for the log: after a change nothing may fail for it
+                _ = self.hook.user_id  # for the log: reading it must not fail after a change
             journal = Pin(task_state_store(context), "presets", None)
             progress = Progress("presets " + ("planned" if self.mode == "plan" else "worked on"), len(targets))
-            failed: dict[Scope, int] = {}  # presets in a row
+            failed: dict[PresetPlace, int] = {}  # consecutive presets
             for target in progress.of(targets):
-                is_down = target.is_known and failed.get(target.scope, 0) >= MAX_CONSECUTIVE_FAILURES
+                is_down = target.is_known and failed.get(target.place, 0) >= MAX_CONSECUTIVE_FAILURES
                 rows.append(_untried(target) if is_down else self._row(target, journal))
                 if target.is_known:
                     is_edited = bool(self._failures) and isinstance(self._failures[-1], PresetConflict)
                     is_broken = rows[-1]["status"] in rules.UNFINISHED and not is_edited
-                    failed[target.scope] = failed.get(target.scope, 0) + 1 if is_broken else 0
+                    failed[target.place] = failed.get(target.place, 0) + 1 if is_broken else 0
         finally:
             if rows:
                 self.log.info("%s\n%s", "Plan:" if self.mode == "plan" else "Done:", rules.table_of(rows))
@@ -193,10 +194,10 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         }
 
     def _check_outcome(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Fail the task where not all was done that should be."""
+        """Fail the task unless all changes were made."""
         if unfinished := [row for row in rows if row["status"] in rules.UNFINISHED]:
             are_edited = all(isinstance(failure, PresetConflict) for failure in self._failures)
-            error = PresetConflict if are_edited else PresetsUnfinished  # what a retry cannot help is not retried
+            error = PresetConflict if are_edited else PresetsUnfinished  # a retry cannot resolve a conflict
             raise error(
                 f"{len(unfinished)} of {len(rows)} preset(s) failed or have an unknown outcome, the first one: "
                 f"{unfinished[0]['reason']}\n"
@@ -207,7 +208,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
             reasons = "; ".join(f"preset {row['preset_id']}: {row['reason']}" for row in bad)
             raise ConfigurationError(f"assignments: {len(bad)} preset(s) were not changed. {reasons}")
 
-    # --- what is wished for ---
+    # --- the desired members ---
 
     def _checked_assignments(self) -> list[dict[str, Any]]:
         check_choice("mode", self.mode, MODES)
@@ -218,18 +219,18 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
                 check_required(**{name: getattr(self, name)})
         given = self.assignments
         if isinstance(given, (str, Mapping)) or not isinstance(given, Sequence) or not given:
-            raise ConfigurationError("assignments must be a list of assignments, not empty.")
+            raise ConfigurationError("assignments must be a list with at least one assignment.")
         plan = self.approved_plan
         if plan is not None and (not isinstance(plan, Mapping) or not isinstance(plan.get("presets"), list)):
-            raise ConfigurationError("approved_plan must be what this operator returned with mode='plan'.")
-        return [rules.checked_assignment(one, self.tool_type) for one in given]
+            raise ConfigurationError("approved_plan must be the result of this operator with mode='plan'.")
+        return [rules.checked_assignment(assignment, self.tool_type) for assignment in given]
 
     def _targets(self, assignments: Sequence[Mapping[str, Any]]) -> list[Target]:
         targets = [target for assignment in assignments for target in self._targets_of(assignment)]
-        ids = [(target.scope, target.preset_id) for target in targets if target.is_known]
-        if twice := {preset_id for scope, preset_id in ids if ids.count((scope, preset_id)) > 1}:
+        ids = [(target.place, target.preset_id) for target in targets if target.is_known]
+        if twice := {preset_id for place, preset_id in ids if ids.count((place, preset_id)) > 1}:
             raise ConfigurationError(
-                f"assignments: preset {', '.join(sorted(twice))} is meant by several of them; give its groups in one."
+                f"assignments: preset {', '.join(sorted(twice))} is in several of them; give all its groups in one."
             )
         return targets
 
@@ -237,32 +238,32 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         tool_type, tool_subtype = assignment["tool_type"], assignment["tool_subtype"] or str_id(self.tool_subtype)
         given = self.project_id if assignment["project_id"] is None else assignment["project_id"]
         projects = dict.fromkeys(str_id(project_id) for project_id in as_list(given))
-        scopes = (Scope(tool_type, tool_subtype, self.hook.level_for(project, tool_type)) for project in projects)
-        for scope in dict.fromkeys(scopes):
+        places = (PresetPlace(tool_type, tool_subtype, self.hook.level_for(project, tool_type)) for project in projects)
+        for place in dict.fromkeys(places):
             try:
-                known = self._presets(scope)
+                known = self._presets(place)
             except (*REJECTIONS, *READ_FAULTS) as fault:
-                yield _unknown_target(scope, assignment["preset_id"] or "-", assignment["template"], fault)
+                yield _unknown_target(place, assignment["preset_id"] or "-", assignment["template"], fault)
                 continue
-            presets = [preset for preset in known if _is_meant(preset, assignment)]
+            presets = [preset for preset in known if _is_assigned(preset, assignment)]
             if not presets:
-                what = f"of template {assignment['template']!r}" if assignment["template"] else "with this id"
+                wanted = f"of template {assignment['template']!r}" if assignment["template"] else "with this id"
                 names = {str((preset.get("template") or {}).get("name")) for preset in known}
                 named = ", ".join(sorted(names)) or "none"
-                reason = f"no preset {what} is there, or visible to us; templates with presets: {named}"
-                yield Target(scope, assignment["preset_id"] or "-", assignment["template"], reason=reason)
+                reason = f"no preset {wanted} exists, or the user may not see it; templates with presets: {named}"
+                yield Target(place, assignment["preset_id"] or "-", assignment["template"], reason=reason)
             for preset in presets:
                 template = (preset.get("template") or {}).get("name")
                 try:
                     with documented_form():
-                        desired_groups = self._desired_groups(scope, preset, assignment["groups"])
+                        desired_groups = self._desired_groups(place, preset, assignment["groups"])
                 except (*REJECTIONS, *READ_FAULTS) as fault:
-                    yield _unknown_target(scope, str(preset["id"]), template, fault)
+                    yield _unknown_target(place, str(preset["id"]), template, fault)
                 else:
-                    yield Target(scope, str(preset["id"]), template, desired_groups)
+                    yield Target(place, str(preset["id"]), template, desired_groups)
 
     def _desired_groups(
-        self, scope: Scope, preset: Mapping[str, Any], desired: Mapping[str, Sequence[str]]
+        self, place: PresetPlace, preset: Mapping[str, Any], desired: Mapping[str, Sequence[str]]
     ) -> list[rules.DesiredGroup]:
         groups = self._groups(str_id((preset.get("template") or {}).get("last_published_version_id")))
         return [
@@ -270,7 +271,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
                 name,
                 people,
                 groups=groups,
-                possible=self._possible(scope),
+                possible=self._possible(place),
                 replace=self.members == "replace",
                 allow_empty=self.allow_empty,
             )
@@ -285,18 +286,18 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
                 "on_rejected to 'skip' to do the rest."
             )
 
-    # --- what all presets share is asked for once ---
+    # --- data that presets share, read once ---
 
-    def _presets(self, scope: Scope) -> list[dict[str, Any]]:
+    def _presets(self, place: PresetPlace) -> list[dict[str, Any]]:
         def read() -> list[dict[str, Any]]:
-            rows = self.hook.list_presets(scope.tool_type, tool_subtype=scope.tool_subtype, project_id=scope.level)
+            rows = self.hook.list_presets(place.tool_type, tool_subtype=place.tool_subtype, project_id=place.level)
             # While pages are read, rows can move from one to the next.
             found = {str(row["id"]): row for row in rows if is_id(row.get("id"))}
             if not found:
-                self.hook.check_tool(scope.tool_type)
+                self.hook.check_tool(place.tool_type)
             return list(found.values())
 
-        return self._once(("presets", scope), read)
+        return self._once(("presets", place), read)
 
     def _groups(self, version_id: str | None) -> list[Any]:
         if version_id is None:
@@ -308,15 +309,15 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
 
         return self._once(("groups", version_id), read)
 
-    def _possible(self, scope: Scope) -> list[dict[str, Any]]:
+    def _possible(self, place: PresetPlace) -> list[dict[str, Any]]:
         def read() -> list[dict[str, Any]]:
-            where = {"tool_subtype": scope.tool_subtype, "project_id": scope.level}
-            return list(self.hook.list_possible_assignees(scope.tool_type, **where))
+            where = {"tool_subtype": place.tool_subtype, "project_id": place.level}
+            return list(self.hook.list_possible_assignees(place.tool_type, **where))
 
-        return self._once(("people", scope), read)
+        return self._once(("people", place), read)
 
     def _once(self, key: Any, read: Callable[[], list[Any]]) -> list[Any]:
-        """Return what was read under a key, or raise again why it cannot be read."""
+        """Return the data of a key, read once; raise the same error again if it could not be read."""
         if key not in self._known:
             try:
                 with documented_form():
@@ -342,12 +343,12 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
             if target.reason is None:
                 with documented_form():
                     self._evaluate(target, self._read(target), row, journal)
-        except REJECTIONS as rejected:
+        except REJECTIONS as rejection:
             if target.preset_id in (journal.value or NOTHING_DONE_YET)["open"]:
-                words = f"An earlier try has perhaps changed the preset; {describe(rejected).rstrip('.')}"
-                self._fail(row, OutcomeUnknown(words, advice=RETRY_READS))
+                message = f"An earlier try may have changed the preset; {describe(rejection).rstrip('.')}"
+                self._fail(row, OutcomeUnknown(message, advice=RETRY_READS))
             else:
-                row["reason"] = str(rejected)
+                row["reason"] = str(rejection)
         except (*READ_FAULTS, OutcomeUnknown, PresetConflict) as failure:
             self._fail(row, failure)
         return row
@@ -360,7 +361,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
 
     def _evaluate(self, target: Target, preset: dict[str, Any], row: dict[str, Any], journal: Pin) -> None:
         replace = self.members == "replace"
-        logins = rules.logins_of(self._possible(target.scope))
+        logins = rules.logins_of(self._possible(target.place))
         intended = (journal.value or NOTHING_DONE_YET)["open"].get(target.preset_id)  # by an earlier try
         earlier = self._changed_earlier(target, preset, journal)
         for _ in range(MAX_READS):
@@ -386,7 +387,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
                 row["status"] = "change"
                 return
             self._record(target, journal, {"before": rules.members_of(preset), "after": dict(after)})
-            # A change carries every group, so whoever was added since the first read must be in it.
+            # A change sends every group, so it must include members that were added since the first read.
             try:
                 now = self._read(target)
             except WorkflowsError:
@@ -397,13 +398,14 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
                 return
             preset = now
         self._record(target, journal, intended)
-        row["reason"] = f"somebody else is editing it: {MAX_READS} reads showed {MAX_READS} states of it"
+        row["reason"] = f"another user is editing it: {MAX_READS} reads showed {MAX_READS} different states"
 
     def _changed_earlier(self, target: Target, preset: Mapping[str, Any], journal: Pin) -> bool:
         """
-        Tell whether an earlier try of the task has changed a preset.
+        Return whether an earlier try of the task has changed a preset.
 
-        :raises PresetConflict: a try was cut off while it did, and the preset is neither as it was nor as it should be.
+        :raises PresetConflict: a try was interrupted during the change, and the preset has neither its members from
+            before nor those from after it.
         """
         stored = journal.value or NOTHING_DONE_YET
         intent = stored["open"].get(target.preset_id)
@@ -419,13 +421,13 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
     def _differences(
         self, target: Target, preset: Mapping[str, Any], members: Mapping[str, Sequence[str]]
     ) -> list[str]:
-        """Say in words where a preset lacks members, or has others in a group that may have none."""
+        """Describe which members a preset lacks, and which ones a replaced group should not have."""
         replaced = [str(desired_group.uuid) for desired_group in target.desired_groups if desired_group.reason is None]
         return rules.differences(preset, members, closed=replaced if self.members == "replace" else ())
 
     @staticmethod
     def _record(target: Target, journal: Pin, intent: dict[str, Any] | None = None, *, is_done: bool = False) -> None:
-        """Store what is about to be done to a preset; or that it was done, or is not going to be."""
+        """Store the intended change of a preset; without an intent, that the change was made or is not going to be."""
         stored = journal.value or NOTHING_DONE_YET
         still_open = {preset_id: other for preset_id, other in stored["open"].items() if preset_id != target.preset_id}
         now_open = {} if intent is None else {target.preset_id: intent}
@@ -443,12 +445,12 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         body = rules.assignees_to_send(preset, after)
         lost: WorkflowsError | None = None
         try:
-            self.hook.update_preset_assignees(target.preset_id, **body, project_id=target.scope.level)
+            self.hook.update_preset_assignees(target.preset_id, **body, project_id=target.place.level)
         except REJECTIONS:
             self._record(target, journal)
             raise
         except (OutcomeUnknown, UnexpectedResponse, ServerError) as fault:
-            self.log.warning("%s Reading whether preset %s was changed.", describe(fault), target.preset_id)
+            self.log.warning("%s Polling whether preset %s was changed.", describe(fault), target.preset_id)
             lost = fault
         self._verify(target, preset, after, lost)
         self._record(target, journal, is_done=True)
@@ -456,7 +458,7 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         changes = [f"{group['group']}: {_change_message(group)}" for group in row["groups"] if _change_message(group)]
         self.log.info(
             "Changed preset %s (template %s, project %s) as user %s: %s.",
-            *(target.preset_id, target.template, target.scope.level, self.hook.user_id, "; ".join(changes)),
+            *(target.preset_id, target.template, target.place.level, self.hook.user_id, "; ".join(changes)),
         )
 
     def _beyond_approval(self, target: Target, groups: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -473,11 +475,11 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
         lost: WorkflowsError | None,
     ) -> None:
         """
-        Read until a preset holds what was written; that may show later.
+        Poll until a preset shows the members that were written; Procore may show them late.
 
-        :param lost: What is known of a change without a response, else None.
-        :raises PresetConflict: it shows something else.
-        :raises OutcomeUnknown: it shows nothing of a change without a response, or cannot be read.
+        :param lost: The error of a change whose response was lost, else None.
+        :raises PresetConflict: the preset shows other members.
+        :raises OutcomeUnknown: the response was lost and the preset is unchanged, or the preset cannot be read.
         """
         shown: list[dict[str, Any]] = []
         differing: list[str] = []
@@ -489,25 +491,25 @@ class ProcorePresetAssigneesOperator(ProcoreWideOperator):
 
         if poll_until_found(holds, self.confirm_timeout):
             return
-        what = "The change was taken" if lost is None else describe(lost).rstrip(".")
+        change = "Procore accepted the change" if lost is None else describe(lost).rstrip(".")
         if not shown:
-            words = f"{what}; and preset {target.preset_id} cannot be read"
-            raise OutcomeUnknown(words, advice=RETRY_READS) from lost
+            message = f"{change}; and preset {target.preset_id} cannot be read"
+            raise OutcomeUnknown(message, advice=RETRY_READS) from lost
         if lost is not None and rules.is_unchanged(shown[0], before):
             if isinstance(lost, ServerError):
-                raise lost  # it says that it has failed, and nothing shows otherwise
-            words = f"{what}; and {self.confirm_timeout:.0f} s later preset {target.preset_id} shows no other members"
-            raise OutcomeUnknown(words, advice=RETRY_READS) from lost
+                raise lost  # the server reported a failure, and the preset is unchanged
+            message = f"{change}; and {self.confirm_timeout:.0f} s later preset {target.preset_id} is unchanged"
+            raise OutcomeUnknown(message, advice=RETRY_READS) from lost
         raise _differs(target, differing)
 
     def _read(self, target: Target) -> dict[str, Any]:
-        return self.hook.get_preset(target.preset_id, project_id=target.scope.level)
+        return self.hook.get_preset(target.preset_id, project_id=target.place.level)
 
 
 def _new_row(target: Target, status: str = "rejected", reason: str | None = None) -> dict[str, Any]:
     return {
         "preset_id": target.preset_id,
-        "project_id": target.scope.level,
+        "project_id": target.place.level,
         "template": target.template,
         "valid": None,
         "status": status,
@@ -518,21 +520,21 @@ def _new_row(target: Target, status: str = "rejected", reason: str | None = None
 
 def _untried(target: Target) -> dict[str, Any]:
     return _new_row(
-        target, "failed", f"not tried: {MAX_CONSECUTIVE_FAILURES} presets of its project have failed in a row"
+        target, "failed", f"not tried: {MAX_CONSECUTIVE_FAILURES} consecutive presets of its project have failed"
     )
 
 
-def _unknown_target(scope: Scope, preset_id: str, template: str | None, fault: WorkflowsError) -> Target:
-    """Return a target that cannot be changed, because Procore rejects or fails to show what is needed for it."""
+def _unknown_target(place: PresetPlace, preset_id: str, template: str | None, fault: WorkflowsError) -> Target:
+    """Return a target that cannot be changed, because the data that a change needs could not be read."""
     is_rejected = isinstance(fault, REJECTIONS)
     return Target(
-        *(scope, preset_id, template),
+        *(place, preset_id, template),
         reason=str(fault) if is_rejected else None,
         failure=None if is_rejected else fault,
     )
 
 
-def _is_meant(preset: Mapping[str, Any], assignment: Mapping[str, Any]) -> bool:
+def _is_assigned(preset: Mapping[str, Any], assignment: Mapping[str, Any]) -> bool:
     if assignment["preset_id"] is not None:
         return str(preset.get("id")) == str(assignment["preset_id"])
     template = preset.get("template") or {}
@@ -546,6 +548,6 @@ def _change_message(group: Mapping[str, Any]) -> str:
 
 def _differs(target: Target, messages: Sequence[str]) -> PresetConflict:
     return PresetConflict(
-        f"Preset {target.preset_id} does not hold what was written: {'; '.join(messages)}. Somebody else has edited it "
-        "meanwhile, or Procore changed what it was sent. It is not written over; look at it, then clear the task."
+        f"Preset {target.preset_id} does not show what was written: {'; '.join(messages)}. Another user has edited it, "
+        "or Procore has changed the members. The task does not overwrite it; check it, then clear the task."
     )

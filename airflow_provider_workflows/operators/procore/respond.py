@@ -1,4 +1,4 @@
-"""The operator that responds to a step of a Procore workflow instance (Workflows v2)."""
+"""The operator that responds to a step of a Procore workflow instance (Workflows v2), exactly once."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ MAX_FILE_BYTES = UPLOAD_PART * MAX_PARTS  # bytes
 @dataclass(frozen=True)
 class View:
     """
-    What Procore shows at one moment of a step occurrence and of a user's response to it.
+    Hold what one read of Procore shows of a step occurrence and of a user's response to it.
 
     :param instance: The instance.
-    :param occurrence_id: The step occurrence; None where none was given and the instance stands at none.
+    :param occurrence_id: The step occurrence; None if none was given and the instance has no current step.
     :param user_id: The user.
     :param recorded: The user's response, or None.
-    :param unreadable: What kept us from reading the history, which alone tells of a step that is over; or None.
+    :param unreadable: Why the history could not be read, the only record of a step that is over; or None.
     """
 
     instance: Mapping[str, Any]
@@ -68,13 +68,13 @@ class View:
 
     @property
     def is_current(self) -> bool:
-        """Whether the instance stands at the step occurrence."""
+        """Whether the step occurrence is the current step of the instance."""
         step = self.step
         return step is not None and str(step["id"]) == self.occurrence_id
 
     @property
     def is_over(self) -> bool:
-        """Whether the step occurrence is over; between two steps that is not certain."""
+        """Whether the step occurrence is certainly over; between two steps this is not certain."""
         return rules.has_ended(self.instance) or (self.step is not None and not self.is_current)
 
     @property
@@ -85,32 +85,33 @@ class View:
 
     @property
     def is_between(self) -> bool:
-        """Whether it has to be read again, for it tells neither of a response nor where the instance stands."""
+        """Whether to read again: the view shows neither a response nor the position of the instance."""
         return self.recorded is None and self.unreadable is None and rules.is_between_steps(self.instance)
 
     @property
     def where(self) -> str:
-        """Where the instance stands, as the end of a sentence."""
+        """The position of the instance, as the end of a sentence."""
         step = self.step
         if step is not None:
-            return f"now stands at {step.get('name')!r} ({step['id']})"
+            return f"is now at {step.get('name')!r} ({step['id']})"
         return "has ended" if rules.has_ended(self.instance) else "is between two steps"
 
 
 class ProcoreRespondOperator(ProcoreInstanceOperator):
     """
-    Responds to one step occurrence of a workflow instance as the connection's user, once.
+    Respond to one step occurrence of a workflow instance as the connection's user, once.
 
-    The response belongs to one step occurrence. Give ``step_occurrence_id`` from ``ProcoreResponseRequestedSensor``;
-    without it the first try that finds the step waiting for the user stores it in Airflow's task state store (3.3+),
-    and every retry responds to that one or to nothing. A retry that finds the same option recorded succeeds without
-    sending. Clearing the task asks for a new decision: it may respond to a later occurrence.
+    The response belongs to one step occurrence. Give ``step_occurrence_id`` from ``ProcoreResponseRequestedSensor``.
+    Without it, the first try that finds the step waiting for the user stores the step occurrence in Airflow's task
+    state store (3.3+), and every retry responds to that occurrence or to none. A retry that finds the same option
+    recorded succeeds without sending. A cleared task decides again: it may respond to a later occurrence.
 
-    Returns ``{instance_id, item_id, project_id, step, step_occurrence_id, option, option_id, type, comment,
-    user_id, already_recorded, confirmed}``, or None with ``on_step_moved="succeed"``. ``already_recorded`` is False
-    where this try has sent the response and Procore took it. It elects nobody: of two tasks that send the same response
-    at the same moment both may say False. ``confirmed`` is False where Procore took the response (204), but its record,
-    as far as it can be read, does not show it.
+    Returns ``{instance_id, item_id, project_id, step, step_occurrence_id, option, option_id, type, matched_by, comment,
+    user_id, already_recorded, confirmed}``, or None with ``on_step_moved="succeed"``. ``matched_by`` says what of the
+    option matched: ``label``, ``id`` or ``type``. ``already_recorded`` is False where this try has sent the response
+    and Procore accepted it. It does not pick a winner: if two tasks send the same response at the same moment, both
+    may return False. ``confirmed`` is False where Procore accepted the response (204), but the record does not show
+    it, as far as the user may read it.
 
     Reference: https://developers.procore.com/reference/rest/workflows-instances
 
@@ -118,30 +119,28 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
     :param tool_type: Tool of the item (templated).
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
     :param item_id: The item whose active instance to respond to (templated).
-    :param step_occurrence_id: The step occurrence that the response is meant for (templated).
-    :param option: Label of the response option, in any case (templated).
-    :param option_id: Its id (templated); instead of ``option``.
+    :param step_occurrence_id: The step occurrence to respond to (templated).
+    :param option: Label of the response option, in any case, or its id; a label wins over an id (templated).
     :param option_type: Its type, such as ``approve`` (templated); instead of ``option``.
-    :param comment: A note about the response (templated).
-    :param attachments: Ids of what is in Procore already, by kind, such as ``{"file_version_ids": ["1"]}``: kinds
+    :param comment: Comment of the response (templated).
+    :param attachments: Ids of what is already in Procore, by kind, such as ``{"file_version_ids": ["1"]}``: kinds
         prostore_file_ids, drawing_revision_ids, file_version_ids, form_ids, image_ids, upload_ids (templated).
     :param files: Paths or URLs of files to upload and attach, one or several, on the worker or in any object
         storage that Airflow knows (templated).
-    :param on_step_moved: What to do when that step occurrence is over, or the instance ended, without a response of the
-        user: ``fail`` (default), ``skip`` or ``succeed`` (templated).
-    :param confirm_timeout: Seconds, or a timedelta, to read on for the response after it was sent; default 60.
-    :raises ConfigurationError: a parameter is missing or fits nothing; the step does not wait for the user.
-    :raises ResponseConflict: the step occurrence has another response of the user, or one that cannot be told to be
-        this one; never retried.
+    :param on_step_moved: What to do when the step occurrence is over, or the instance has ended, without a response of
+        the user: ``fail`` (default), ``skip`` or ``succeed`` (templated).
+    :param confirm_timeout: Seconds, or a timedelta, to poll for the response after it was sent; default 60.
+    :raises ConfigurationError: a parameter is missing or matches nothing; the step does not wait for the user.
+    :raises ResponseConflict: the user has given another response to the step occurrence, or one that cannot be compared
+        with this one; never retried.
     :raises StepMoved: the step is over, with ``on_step_moved="fail"``; never retried.
-    :raises OutcomeUnknown: the response may have been given, and the record does not show it; never retried.
+    :raises OutcomeUnknown: the response may have been recorded, and the record does not show it; never retried.
     """
 
     template_fields: Sequence[str] = (
         *ProcoreInstanceOperator.template_fields,
         "step_occurrence_id",
         "option",
-        "option_id",
         "option_type",
         "comment",
         "attachments",
@@ -153,8 +152,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         self,
         *,
         step_occurrence_id: str | int | None = None,
-        option: str | None = None,
-        option_id: str | int | None = None,
+        option: str | int | None = None,
         option_type: str | None = None,
         comment: str | None = None,
         attachments: Mapping[str, Sequence[str]] | None = None,
@@ -166,7 +164,6 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         super().__init__(**kwargs)
         self.step_occurrence_id = step_occurrence_id
         self.option = option
-        self.option_id = option_id
         self.option_type = option_type
         self.comment = comment
         self.attachments = attachments
@@ -177,7 +174,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
     def act(self, context: Context) -> dict[str, Any] | None:
         self._check_parameters()
         pin = self.pinned(context, "respond", self._given_pin(), "step_occurrence_id")
-        # Where only the step occurrence is given, the item may have another instance by the next try.
+        # If only the step occurrence is given, the item may have another instance at the next try.
         self._store = task_state_store(context)
         by_item = Pin(self._store, "instance", None)
         self._stored = Pin(self._store, "chosen_option", None)
@@ -198,12 +195,12 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             self.moved(self._over(view, instance_id), self.on_step_moved)
             return None
         if view.recorded is None:
-            if not is_sent:  # else it may be recorded without being shown
+            if not is_sent:  # else Procore may have recorded it without showing it
                 self.check_pending(view)
             with self._outcome_unknown(outcome == UNKNOWN, view):
-                chosen = self._choose(rules.response_options(view.step or {}))
+                chosen = rules.choose_option(rules.response_options(view.step or {}), **self._requested())
                 files = attached_files("files", self.files, largest=MAX_FILE_BYTES)
-        # Only now it is certain that this step occurrence is the user's to respond to.
+        # Only now it is certain that this step occurrence waits for the user's response.
         if pin.value is None:
             pin.persist({"instance_id": instance_id, "step_occurrence_id": view.occurrence_id})
         elif not pin.value.get("instance_id") and by_item.value is None:
@@ -218,7 +215,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
 
     @contextlib.contextmanager
     def _outcome_unknown(self, is_outcome_unknown: bool, view: View) -> Iterator[None]:
-        """Where an earlier try has sent a response, say so if this try cannot send it again."""
+        """Raise an error of this try as an unknown outcome if an earlier try has sent a response."""
         try:
             yield
         except WorkflowsError as error:
@@ -231,15 +228,15 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
 
     def _check_parameters(self) -> None:
         self.check_instance()
-        require_exactly_one(option=self.option, option_id=self.option_id, option_type=self.option_type)
+        require_exactly_one(option=self.option, option_type=self.option_type)
         check_given(self, "step_occurrence_id")
         check_choice("on_step_moved", self.on_step_moved, ON_STEP_MOVED)
         if not isinstance(self.attachments or {}, Mapping):
-            raise ConfigurationError(f"attachments must be ids by kind, a mapping; got {self.attachments!r}.")
+            raise ConfigurationError(f"attachments must be a mapping of kinds to ids; got {self.attachments!r}.")
         for kind, ids in (self.attachments or {}).items():
-            check_choice("the keys of attachments (paths go into files)", kind, rules.ATTACHMENT_KINDS)
-            if not ids or any(str(one).strip() in ("", "None") for one in as_list(ids)):
-                raise ConfigurationError(f"attachments: {kind} must hold ids, none of them empty.")
+            check_choice("the keys of attachments (give paths as files)", kind, rules.ATTACHMENT_KINDS)
+            if not ids or any(str(file_id).strip() in ("", "None") for file_id in as_list(ids)):
+                raise ConfigurationError(f"attachments: {kind} must have ids, and none of them may be empty.")
 
     def _given_pin(self) -> dict[str, Any] | None:
         if self.step_occurrence_id is None:
@@ -250,15 +247,15 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         }
 
     def _requested(self) -> dict[str, str | None]:
-        return {"name": self.option, "option_id": str_id(self.option_id), "option_type": self.option_type}
+        return {"option": str_id(self.option), "option_type": self.option_type}
 
-    # --- what the record shows ---
+    # --- reading the record ---
 
     def view(self, instance_id: str, occurrence_id: str | None) -> View:
         """
         Read an instance, and the user's response at a step occurrence.
 
-        :param occurrence_id: The step occurrence; None for the one where the instance stands.
+        :param occurrence_id: The step occurrence; None for the current step of the instance.
         """
         user_id = self.hook.user_id
         instance = self.show(instance_id)
@@ -276,15 +273,15 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         return View(instance, occurrence_id, user_id, recorded)
 
     def first_view(self, instance_id: str, occurrence_id: str | None) -> View:
-        """Read where the instance stands before anything is decided; wait while it is between two steps."""
+        """Read the instance before the task decides anything; poll it while it is between two steps."""
         view = self.at_a_step(instance_id, partial(self.view, instance_id, occurrence_id), lambda view: view.is_between)
         if view.unreadable is not None:
             raise view.unreadable
         return view
 
     def _view_after_sending(self, instance_id: str, occurrence_id: str) -> View:
-        """Read what became of the response that an earlier try has sent: recorded, or the step is still current."""
-        self.log.info("An earlier try of this task has sent a response. Reading what became of it.")
+        """Poll until the record shows the response that an earlier try has sent, or the step is still current."""
+        self.log.info("An earlier try of this task has sent a response. Polling for its outcome.")
         read = partial(self.view, instance_id, occurrence_id)
         view = poll_until(read, lambda view: view.recorded is not None or view.is_current, self.confirm_timeout)
         if view is None or (view.recorded is None and not view.is_current):
@@ -297,17 +294,18 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         return view
 
     def _taken_before(self, instance_id: str, occurrence_id: str) -> dict[str, Any]:
-        """Return the task's result where Procore took the response of an earlier try, which ended before it said so."""
+        """Return the result of a response that Procore accepted from an earlier try, which ended before it returned."""
         view = self._confirmed(instance_id, occurrence_id)
         if view.recorded is not None and self._compare(view)[0] is not None:
             return self.already_recorded(view, instance_id)
         chosen = self._earlier_choice(occurrence_id)
-        if not rules.option_fits(chosen, **self._requested()):
+        options = [chosen, *chosen.get("others", [])]
+        if chosen not in rules.matching_options(options, **self._requested())[1]:
             raise ResponseConflict(
-                f"An earlier try of this task has given the response {chosen['name']!r} to step occurrence "
+                f"An earlier try of this task has sent the response {chosen['name']!r} to step occurrence "
                 f"{occurrence_id} of instance {instance_id}; it was not changed to {self._requested_label!r}."
             )
-        self.log.info("Procore took the response %r of an earlier try; nothing is sent.", chosen["name"])
+        self.log.info("Procore accepted the response %r of an earlier try; nothing is sent.", chosen["name"])
         response = {**chosen, "comment": self.comment}
         return self._result(view, instance_id, response, already_recorded=True, confirmed=False)
 
@@ -315,26 +313,21 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         """
         Require that the step waits for the connection's user.
 
-        :raises ConfigurationError: it does not; the message names those for whom it waits.
+        :raises ConfigurationError: it does not; the message names the pending assignees.
         """
         if view.waits or view.step is None:
             return
         pending = rules.pending_assignees(view.step)
-        names = ", ".join(f"{a.get('name')} ({a.get('login')}, id {a.get('id')})" for a in pending) or "nobody"
+        names = ", ".join(f"{a.get('name')} ({a.get('login')}, id {a.get('id')})" for a in pending) or "no user"
         raise ConfigurationError(
             f"User {view.user_id} ({self.hook.user_login}) of connection {self.procore_conn_id!r} is not a pending "
             f"assignee of step {view.step.get('name')!r} of instance {view.instance.get('id')}; it waits for {names}. "
-            "It may become this user's turn later: wait for that with ProcoreResponseRequestedSensor and pass on its "
-            "step_occurrence_id. If the step is never this user's, make the user one of its assignees."
+            "If the step waits for this user later, wait with ProcoreResponseRequestedSensor and pass its "
+            "step_occurrence_id to this task. Otherwise make the user an assignee of the step."
         )
 
-    def _choose(self, options: list[dict[str, Any]]) -> dict[str, Any]:
-        """Return the option that is meant, ``{id, name, type, others}``, with the other options of its step."""
-        chosen = rules.choose_option(options, **self._requested())
-        return {**chosen, "others": [option for option in options if option is not chosen]}
-
     def _compare(self, view: View, chosen: Mapping[str, Any] | None = None) -> tuple[bool | None, dict[str, Any]]:
-        """Return whether what is recorded is what is meant, None if that cannot be told, and what to report of it."""
+        """Return whether the recorded response is the requested one (None if unknown), and the response to report."""
         recorded = {**(view.recorded or {})}
         options = rules.response_options(view.step) if view.step is not None and view.is_current else []
         earlier = self._earlier_choice(view.occurrence_id)
@@ -342,26 +335,28 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             options = [earlier, *earlier["others"]]
         if chosen is None and options:
             with contextlib.suppress(ConfigurationError):
-                chosen = self._choose(options)
+                chosen = rules.choose_option(options, **self._requested())
         if chosen is None:
-            return rules.is_recorded_response(recorded, **self._requested()), recorded
-        option = {name: chosen.get(name) for name in ("id", "name", "type")}
+            matched_by = rules.matched_by(recorded, **self._requested())
+            same = rules.is_recorded_response(recorded, **self._requested())
+            return same, {**recorded, "matched_by": matched_by}
+        option = {name: chosen.get(name) for name in ("id", "name", "type", "matched_by")}
         return rules.is_recorded_option(recorded, chosen), {**recorded, **option}
 
     def _check_same(self, view: View, same: bool | None) -> None:
         recorded = view.recorded or {}
         if same is not True:
             explanation = (
-                f"it was not changed to {self._requested_label!r}. Procore keeps the first response."
+                f"it was not changed to {self._requested_label!r}. Procore does not replace a response."
                 if same is False
-                else f"nothing tells whether that is {self._requested_label!r}. If it is, nothing is left to do."
+                else f"the record does not show whether that is {self._requested_label!r}. If it is, all is done."
             )
             raise ResponseConflict(
-                f"This step already carries the response {recorded['name']!r} (type {recorded['type']}, at "
+                f"The step already has the response {recorded['name']!r} (type {recorded['type']}, at "
                 f"{recorded['at']}) of user {view.user_id}; {explanation}"
             )
         if (recorded.get("comment") or "").strip() != (self.comment or "").strip():
-            self.log.warning("The recorded response has another comment; Procore keeps the first one.")
+            self.log.warning("The recorded response has another comment; Procore does not replace it.")
 
     @property
     def _requested_label(self) -> str | None:
@@ -369,15 +364,18 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
 
     def already_recorded(self, view: View, instance_id: str, *, is_outcome_unknown: bool = False) -> dict[str, Any]:
         """
-        Return the task's result where the response was on record before this try has sent anything.
+        Return the task's result for a response that was recorded before this try sent anything.
 
-        :param is_outcome_unknown: Whether it may be one that an earlier try of the task has sent.
+        :param is_outcome_unknown: Whether an earlier try of the task may have sent it.
         """
         same, reported = self._compare(view)
         if same is None and is_outcome_unknown:
             raise self._cannot_tell(view, OutcomeUnknown("An earlier try of this task has sent a response"))
         self._check_same(view, same)
-        self.log.info("The response %r is already recorded; nothing is sent.", (view.recorded or {}).get("name"))
+        self.log.info(
+            "The response %r is already recorded (the request matches its %s); nothing is sent.",
+            *((view.recorded or {}).get("name"), reported["matched_by"]),
+        )
         return self._result(view, instance_id, reported, already_recorded=True, confirmed=True)
 
     # --- sending ---
@@ -386,20 +384,20 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         self, request: Callable[[], None], instance_id: str, chosen: Mapping[str, Any], *, is_outcome_unknown: bool
     ) -> dict[str, Any] | None:
         """
-        Send the response, and find out what became of it.
+        Send the response, and find out its outcome.
 
-        :param request: Sends it.
+        :param request: Sends the response.
         :param is_outcome_unknown: Whether an earlier try has sent a response whose outcome is unknown.
         """
-        self._persist_outcome(chosen, UNKNOWN)  # before it is sent: a try that dies from here on leaves a doubt
+        self._persist_outcome(chosen, UNKNOWN)  # before sending: if the try dies from here on, the outcome is unknown
         lost: WorkflowsError | None = None
         can_be_repeated = False
         try:
             request()
-        except NOTHING_DONE as rejected:
+        except NOTHING_DONE as rejection:
             if not is_outcome_unknown:
-                return self._rejected(rejected, instance_id, chosen)
-            lost = rejected
+                return self._rejected(rejection, instance_id, chosen)
+            lost = rejection
         except WorkflowsError as error:
             lost = error
             can_be_repeated = True
@@ -407,7 +405,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             self._persist_outcome(chosen, TAKEN)
             view = self._confirmed(instance_id, str(chosen["step_occurrence_id"]))
         else:
-            if is_outcome_unknown:  # what is unknown is what became of the earlier response
+            if is_outcome_unknown:  # the unknown outcome is that of the earlier response
                 lost = OutcomeUnknown(describe(lost).rstrip("."))
             view = self._resolved(lost, instance_id, chosen, request if can_be_repeated else None)
         return self._given(view, lost, instance_id, chosen)
@@ -415,7 +413,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
     def _resolved(
         self, lost: WorkflowsError, instance_id: str, chosen: Mapping[str, Any], request: Callable[[], None] | None
     ) -> View:
-        """Find out what became of a response whose answer was lost; send it again, once, where that changes nothing."""
+        """Find out the outcome of a request whose response was lost; send it again, once, if that changes nothing."""
         occurrence_id = str(chosen["step_occurrence_id"])
         where = f"step occurrence {occurrence_id} of instance {instance_id}"
         seen: list[View] = []
@@ -425,12 +423,12 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             seen[:] = [view]
             if view.recorded is None and not view.waits:
                 raise view.unreadable or WorkflowsError(
-                    f"Of {where} {self._no_record(view)}; the instance {view.where}."
+                    f"For {where}, {self._no_record(view)}; the instance {view.where}."
                 )
             return None if view.recorded is None else view
 
         def again() -> View | None:
-            # By the documents an identical response changes nothing, as long as the step is current.
+            # Procore documents that an identical response changes nothing as long as the step is current.
             if request is None or (seen and seen[0].is_over):
                 return None
             request()
@@ -440,47 +438,49 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         missing = f"the record does not show a response of user {self.hook.user_id} to {where}"
         try:
             return resolve_unknown_outcome(lost, read, self.confirm_timeout, missing=missing, again=again)
-        except ServerError:  # and the step still waits: the next try may send it as if it were the first
+        except ServerError:  # and the step still waits: the next try may send the response as if it were the first
             self._persist_outcome(chosen, SERVER_FAILED)
             raise
 
-    def _rejected(self, rejected: WorkflowsError, instance_id: str, chosen: Mapping[str, Any]) -> dict[str, Any] | None:
-        """End the task where Procore did not take the response: another task was faster, or the step has moved on."""
-        if not isinstance(rejected, REJECTED):  # it was not sent, or not looked at
+    def _rejected(
+        self, rejection: WorkflowsError, instance_id: str, chosen: Mapping[str, Any]
+    ) -> dict[str, Any] | None:
+        """End the task after Procore rejected the response: another task responded first, or the step has moved on."""
+        if not isinstance(rejection, REJECTED):  # the request was not sent, or not processed
             self._persist_outcome(chosen, NOT_TAKEN)
-            raise rejected
+            raise rejection
         view = poll_until(
             partial(self.view, instance_id, str(chosen["step_occurrence_id"])),
             lambda view: view.recorded is not None or view.is_over,
-            self.confirm_timeout if rejected.status_code in PERHAPS_MOVED else 0,
+            self.confirm_timeout if rejection.status_code in PERHAPS_MOVED else 0,
         )
         if view is None:
-            raise rejected
+            raise rejection
         if view.recorded is not None:
-            self.log.info("%s A response is recorded all the same.", describe(rejected))
+            self.log.info("%s But a response is recorded.", describe(rejection))
             return self.already_recorded(view, instance_id)
         self._persist_outcome(chosen, NOT_TAKEN)
         if not view.is_over:
-            raise rejected
-        self.moved(f"{self._over(view, instance_id)} {describe(rejected)}", self.on_step_moved)
+            raise rejection
+        self.moved(f"{self._over(view, instance_id)} {describe(rejection)}", self.on_step_moved)
         return None
 
     def _confirmed(self, instance_id: str, occurrence_id: str) -> View:
         """
-        Read until the record shows a response that Procore has taken with the documented 204.
+        Poll until the record shows a response that Procore has accepted with the documented 204.
 
-        The history may be hidden from the user; but a step occurrence that goes on waiting contradicts the 204.
+        The history may be hidden from the user, but a step occurrence that still waits contradicts the 204.
         """
         read = partial(self.view, instance_id, occurrence_id)
         view = poll_until(read, lambda view: view.recorded is not None, self.confirm_timeout)
         if view is not None and view.recorded is None and view.waits:
             raise OutcomeUnknown(
-                f"Procore took the response (204); but {self.confirm_timeout:.0f} s later step occurrence "
+                f"Procore accepted the response (204); but {self.confirm_timeout:.0f} s later step occurrence "
                 f"{occurrence_id} of instance {instance_id} still waits for user {view.user_id}"
             )
         if view is None or view.recorded is None:
             self.log.warning(
-                "Procore took the response (204), and %.0f s later its record does not show it: %s.",
+                "Procore accepted the response (204), but %.0f s later the record does not show it: %s.",
                 self.confirm_timeout,
                 "it cannot be read" if view is None else f"the instance {view.where}, and {self._no_record(view)}",
             )
@@ -492,8 +492,8 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         """
         Return the task's result for a response that this try has sent.
 
-        :param view: What shows it, or where Procore took it, does not.
-        :param lost: Why nobody knows what Procore answered; None if it took it at once.
+        :param view: The last view of the record; where Procore accepted the response, it need not show it.
+        :param lost: Why the outcome was unknown; None if Procore accepted the response at once.
         """
         same = None if view.recorded is None else self._compare(view, chosen)[0]
         if view.recorded is not None and same is None and lost is not None:
@@ -501,21 +501,22 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         if same is not None:
             self._check_same(view, same)
         self.log.info(
-            "Responded %r to step %r of instance %s (item %s) as user %s (occurrence %s).",
-            *(chosen["name"], chosen["step"], instance_id, chosen["item_id"], view.user_id, view.occurrence_id),
+            "Responded %r (option %s, found by its %s) to step %r of instance %s (item %s) as user %s (occurrence %s).",
+            *(chosen["name"], chosen["id"], chosen["matched_by"], chosen["step"], instance_id, chosen["item_id"]),
+            *(view.user_id, view.occurrence_id),
         )
         response = {**chosen, "comment": self.comment}
         return self._result(view, instance_id, response, already_recorded=False, confirmed=same is True)
 
     def _request(self, instance_id: str, chosen: Mapping[str, Any], files: list[AttachedFile]) -> Callable[[], None]:
-        """Upload the files, and return the function that sends the response."""
+        """Upload the files, and return a function that sends the response."""
         attachments = {
-            kind: [str(one).strip() for one in as_list(ids)] for kind, ids in (self.attachments or {}).items()
+            kind: [str(file_id).strip() for file_id in as_list(ids)] for kind, ids in (self.attachments or {}).items()
         }
         if files:
             uploads = FileUploads(self.hook, self.level, self._store, UPLOAD_PART)
             attachments["upload_ids"] = [*attachments.get("upload_ids", []), *map(uploads.upload, files)]
-        # Of all that is sent: a server that compares rejects a token that it has seen with something else.
+        # Made of all that is sent: a server that compares requests rejects a known token with another content.
         token = rules.idempotency_token(
             self.hook.company_id,
             instance_id,
@@ -536,10 +537,10 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             project_id=self.level,
         )
 
-    # --- words ---
+    # --- stored state, messages and results ---
 
     def _earlier_choice(self, occurrence_id: str | None) -> dict[str, Any]:
-        """Return what an earlier try chose at a step occurrence, and what became of it; nothing if it chose none."""
+        """Return the option that an earlier try chose at a step occurrence, and its outcome; empty if there is none."""
         earlier = self._stored.value or {}
         return earlier if earlier.get("step_occurrence_id") in (None, occurrence_id) else {}
 
@@ -548,7 +549,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
 
     def _over(self, view: View, instance_id: str) -> str:
         if view.occurrence_id is None:
-            return f"Instance {instance_id} has ended; no step of it waits for a response."
+            return f"Instance {instance_id} has ended; none of its steps waits for a response."
         return (
             f"Step occurrence {view.occurrence_id} of instance {instance_id} is over, and {self._no_record(view)}; the "
             f"instance {view.where}."
@@ -564,8 +565,8 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
         recorded = view.recorded or {}
         return OutcomeUnknown(
             f"{describe(lost).rstrip('.')}; the record shows the response {recorded.get('name')!r} (type "
-            f"{recorded.get('type')}) of user {view.user_id} to step occurrence {view.occurrence_id}, and does not "
-            f"tell whether that is {self._requested_label!r}"
+            f"{recorded.get('type')}) of user {view.user_id} to step occurrence {view.occurrence_id}, but not whether "
+            f"that is {self._requested_label!r}"
         )
 
     def _result(
@@ -580,6 +581,7 @@ class ProcoreRespondOperator(ProcoreInstanceOperator):
             "option": response.get("name"),
             "option_id": response.get("id"),
             "type": response.get("type"),
+            "matched_by": response.get("matched_by"),
             "comment": response.get("comment"),
             "user_id": view.user_id,
             "already_recorded": already_recorded,

@@ -43,13 +43,13 @@ if TYPE_CHECKING:
 
 class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
     """
-    Starts the workflow of an item, once, and waits for its end if asked to.
+    Start the workflow of an item, once, and optionally wait for its end.
 
-    An item has one active instance at most. One that is there already is adopted: the task succeeds with it, as
-    does a retry whose earlier try started it. What the first try saw and did is stored in Airflow's task state
-    store (3.3+); on an older Airflow a retry knows only the active instance, and would start again an item whose
-    instance has ended in between. Where the answer to the start was lost, a new instance of the item counts as started
-    by the task if Procore names the connection's user as its creator; else it is reported as adopted.
+    An item has at most one active instance. The task adopts an instance that is already active and succeeds with it; a
+    retry does the same with the instance that an earlier try started. Each try stores what it read and sent in
+    Airflow's task state store (3.3+). Without that store a retry knows only the active instance, and starts another
+    one if the first has ended in the meantime. If the response to the start was lost, the task reports a new instance
+    of the item as started if Procore names the connection's user as its creator, and as adopted otherwise.
 
     Returns ``{instance_id, item_id, tool_type, project_id, step, step_occurrence_id, started_at, ended_at,
     adopted, outcome}``; ``outcome`` is None, or with ``wait_for_completion`` what ``ProcoreInstanceSensor`` returns.
@@ -60,19 +60,19 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
     :param item_id: The item (templated).
     :param tool_subtype: Subtype of the tool; needed for correspondence (templated).
     :param template_id: Template to start from (templated).
-    :param preset_id: Preset to start from; beats the template; with neither, the default preset (templated).
-    :param on_active_instance: What to do when the item has an active instance already that the task did not
-        start: ``adopt`` (default) or ``fail``.
+    :param preset_id: Preset to start from; overrides the template; with neither, the default preset (templated).
+    :param on_active_instance: What to do when the item has an active instance that the task did not start: ``adopt``
+        (default) or ``fail``.
     :param wait_for_completion: Wait until the instance is complete or terminated.
-    :param cancel_on_kill: Terminate the instance when the task is killed while it waits, unless it was adopted. In
-        a triggerer that takes Airflow 3.3.
-    :param confirm_timeout: Seconds, or a timedelta, to read on for an instance whose answer was lost; default 60.
-    :param wait_timeout: Seconds that the wait may take; default 7 days.
+    :param cancel_on_kill: Terminate the instance when the task is killed while it waits, unless it was adopted.
+        Deferred tasks need Airflow 3.3 for this.
+    :param confirm_timeout: Seconds, or a timedelta, to poll for a new instance after a lost response; default 60.
+    :param wait_timeout: Maximum seconds of the wait; default 7 days.
     :param poll_interval: Seconds between two polls; by default ``[workflows] poke_interval``, else 60.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
     :raises ConfigurationError: a parameter is missing, an unknown tool, or a preset that is not valid.
     :raises InstanceActive: the item has an active instance, with ``on_active_instance="fail"``; never retried.
-    :raises OutcomeUnknown: the answer was lost and reading shows no new instance of the task's; never retried.
+    :raises OutcomeUnknown: the response was lost, and the item shows no new instance of this task; never retried.
     """
 
     template_fields: Sequence[str] = (
@@ -109,18 +109,18 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         self.cancel_on_kill = cancel_on_kill
         self.confirm_timeout = confirm_timeout
         self._awaited: str | None = None  # the instance that a kill would terminate
-        self._answered: Mapping[str, Any] | None = None  # what Procore answered to the start
+        self._created: Mapping[str, Any] | None = None  # as in Procore's response to the start
 
     def act(self, context: Context) -> Any:
         self._check_parameters()
         journal = Pin(task_state_store(context), "start", None)
         instance_id, adopted = self._started(journal) or self._start(journal)
         if not self.wait_for_completion:
-            instance = self._show(instance_id, self._answered)
+            instance = self._show(instance_id, self._created)
             self.link_to(instance)
             return self._result(instance_id, instance, adopted, None)
-        # Only for the link: whatever this answers, there is an instance to wait for.
-        self.link_to(self._show(instance_id, self._answered or {"id": instance_id, "item_id": str_id(self.item_id)}))
+        # Only for the link: the wait does not depend on this read.
+        self.link_to(self._show(instance_id, self._created or {"id": instance_id, "item_id": str_id(self.item_id)}))
         cancels = self.cancel_on_kill and not adopted
         self._awaited = instance_id if cancels else None
         return self.wait(
@@ -139,13 +139,13 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         )
 
     def _show(self, instance_id: str, known: Mapping[str, Any] | None) -> Mapping[str, Any]:
-        """Show an instance; where it cannot be read, return what is known of it, if anything is."""
+        """Read an instance; if that fails, return its known fields, if there are any."""
         try:
             return self.hook.get_instance(instance_id, project_id=self.level)
         except WorkflowsError as unreadable:
             if known is None:
                 raise
-            self.log.warning("%s The task goes on with what is known of instance %s.", unreadable, instance_id)
+            self.log.warning("%s The task goes on with the known fields of instance %s.", unreadable, instance_id)
             return known
 
     def finish(self, context: Context, response: Mapping[str, Any]) -> dict[str, Any]:
@@ -163,12 +163,12 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         return self._result(outcome["instance_id"], instance, response["resume_kwargs"]["adopted"], outcome)
 
     def _check_kill(self, instance_id: str) -> None:
-        """Fail when it was an earlier, killed try of the task that terminated the instance."""
+        """Fail if the connection's user terminated the instance, as a killed try of the task does."""
         by = rules.terminated_by(self.hook.get_instance_history(instance_id, project_id=self.level))
         if by == self.hook.user_id:
             raise AirflowFailException(
-                f"WaitFailed: instance {instance_id} was terminated by user {by} of this connection, by a killed try "
-                "of this task most likely. Clear the task to start another instance."
+                f"WaitFailed: user {by} of this connection terminated instance {instance_id}, most likely a killed try "
+                "of this task. Clear the task to start another instance."
             )
 
     def on_kill(self) -> None:
@@ -177,7 +177,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         self.log.info("Terminating instance %s, because the task was killed.", self._awaited)
         try:
             self.hook.terminate_instance(self._awaited, project_id=self.level)
-        except OutcomeUnknown:  # by the documents the same again changes nothing
+        except OutcomeUnknown:  # Procore documents that a repeated request changes nothing
             self.hook.terminate_instance(self._awaited, project_id=self.level)
         self.log.info("Terminated instance %s (item %s).", self._awaited, str_id(self.item_id))
 
@@ -188,7 +188,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         self.check_wait()
 
     def _started(self, journal: Pin) -> tuple[str, bool] | None:
-        """Return the instance that is there already and whether it is adopted, or None if one is to be started."""
+        """Return the instance that already exists and whether it is adopted, or None if the task has to start one."""
         if journal.value is not None:
             if journal.value["instance_id"] is not None:
                 instance_id, adopted = str(journal.value["instance_id"]), bool(journal.value["adopted"])
@@ -197,10 +197,10 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
                 return instance_id, adopted
             if journal.value["sent"]:
                 return self._resolved(
-                    journal, OutcomeUnknown("An earlier try was cut off while it started the workflow")
+                    journal, OutcomeUnknown("An earlier try was interrupted while it started the workflow")
                 )
             new = self._new_instance(journal.value["before"]) if journal.value["failed"] else None
-            if new is not None:  # it shows only now that it was started all the same
+            if new is not None:  # the failed start has created an instance after all
                 return self._stored(journal, *new)
         active = rules.active_instance(self._instances())
         return None if active is None else self._adopt(journal, active)
@@ -221,30 +221,32 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
                 project_id=self.level,
             )
             instance_id = str_id(instance.get("id"))
-            if not instance_id or not rules.is_response_requested_from(instance, item_id=str_id(self.item_id)):
-                raise UnexpectedResponse("The answer to the start does not show an instance of the item")
-        except NOTHING_DONE as rejected:
+            if not instance_id or not rules.matches_filters(instance, item_id=str_id(self.item_id)):
+                raise UnexpectedResponse("The response to the start does not show an instance of the item")
+        except NOTHING_DONE as rejection:
             journal.persist({**found, "sent": False})
-            if not isinstance(rejected, REJECTED):
+            if not isinstance(rejection, REJECTED):
                 raise
             active = poll_until_found(lambda: rules.active_instance(self._instances()), 0)
             if active is None:
                 self.hook.check_tool(self.tool_type)
                 raise
-            self.log.info("%s Somebody else was faster.", describe(rejected))
+            self.log.info("%s But the item has an active instance now.", describe(rejection))
             return self._adopt(journal, active)
         except WorkflowsError as lost:
             return self._resolved(journal, lost)
-        self._answered = instance
+        self._created = instance
         if instance_id in before:
             return self._adopt(journal, instance_id)
         by = rules.created_by(instance)
         if by not in (None, user_id):
-            self.log.warning("Procore says that user %s has started instance %s: it is adopted.", by, instance_id)
+            self.log.warning(
+                "Procore names user %s as the creator of instance %s: the task adopts it.", by, instance_id
+            )
         return self._stored(journal, instance_id, by not in (None, user_id))
 
     def _resolved(self, journal: Pin, lost: WorkflowsError) -> tuple[str, bool]:
-        """Read until the item has a new instance; nothing is started after an unknown outcome."""
+        """Poll until the item has a new instance; the task starts none after an unknown outcome."""
         before = (journal.value or {})["before"]
         try:
             instance_id, adopted = resolve_unknown_outcome(
@@ -253,19 +255,20 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
                 self.confirm_timeout,
                 missing=(
                     f"{self.confirm_timeout:.0f} s later item {self.item_id} of tool {self.tool_type} shows no new "
-                    "instance that is known to be this task's"
+                    "instance that this task has certainly started"
                 ),
             )
-        except ServerError:  # and there is no new instance: the next try looks once more, and starts one
+        except ServerError:  # and there is no new instance: the next try reads again, and starts one
             journal.persist({**(journal.value or {}), "sent": False, "failed": True})
             raise
         return self._stored(journal, instance_id, adopted)
 
     def _new_instance(self, before: Sequence[str]) -> tuple[str, bool] | None:
         """
-        Return the item's new instance and whether it is adopted; None where there is none that can be taken.
+        Return the item's new instance and whether it is adopted, or None.
 
-        Who has started it tells whose it is. Where nothing tells that, it may be somebody else's, so it is adopted.
+        The instance is this task's if the connection's user created it. An unknown creator may be another user, so the
+        task adopts the instance.
         """
         new = [(row, self._creator(row)) for row in self._instances() if str(row["id"]) not in before]
         own = [row for row, by in new if by == self.hook.user_id]
@@ -276,10 +279,10 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
             return None
         instance_id = rules.newest_instance(others)
         by = next(by for row, by in new if str(row["id"]) == instance_id)
-        words = "nothing tells who has started it" if by is None else f"user {by} has started it"
+        creator = "its creator is unknown" if by is None else f"its creator is user {by}"
         if self.on_active_instance == "fail":
-            raise OutcomeUnknown(f"Item {self.item_id} has the new instance {instance_id}, and {words}")
-        self.log.info("Item %s has the new instance %s, and %s: it is adopted.", self.item_id, instance_id, words)
+            raise OutcomeUnknown(f"Item {self.item_id} has the new instance {instance_id}; {creator}")
+        self.log.info("Item %s has the new instance %s; %s. The task adopts it.", self.item_id, instance_id, creator)
         return instance_id, True
 
     def _creator(self, row: Mapping[str, Any]) -> str | None:
@@ -292,7 +295,7 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
             self.log.info(
                 "Started instance %s of item %s (%s)%s as user %s.",
                 *(instance_id, str_id(self.item_id), self.tool_type),
-                *(where_it_stands(self._answered or {}), self.hook.user_id),
+                *(where_it_stands(self._created or {}), self.hook.user_id),
             )
         return instance_id, adopted
 
@@ -300,9 +303,9 @@ class ProcoreStartInstanceOperator(ProcoreOperator, WaitingOperator):
         if self.on_active_instance == "fail":
             raise InstanceActive(
                 f"Item {self.item_id} of tool {self.tool_type} has the active instance {instance_id}. Set "
-                "on_active_instance to 'adopt' if that is no failure."
+                "on_active_instance to 'adopt' if this is not a failure."
             )
-        self.log.info("Item %s has the active instance %s; no other one is started.", self.item_id, instance_id)
+        self.log.info("Item %s already has the active instance %s; no other one is started.", self.item_id, instance_id)
         journal.persist({"before": [], "sent": False, "failed": False, "instance_id": instance_id, "adopted": True})
         return instance_id, True
 

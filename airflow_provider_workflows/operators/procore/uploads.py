@@ -1,4 +1,4 @@
-"""The files that go with one response in Procore, each uploaded once over all tries of a task."""
+"""Uploads of the files of a response in Procore: each file once over all tries of a task."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MAX_AGE = timedelta(hours=23)  # of an upload that is attached; after 24 hours Procore deletes it
+MAX_UPLOAD_AGE = timedelta(hours=23)  # to attach an upload; Procore deletes it after 24 hours
 
 
 class FileUploads:
@@ -28,10 +28,10 @@ class FileUploads:
 
     Without a task state store (Airflow before 3.3) every try uploads all files again.
 
-    :param hook: Signed in as the user who responds; only the user who uploads a file may attach it.
-    :param level: Project that the files are for, or ``company``.
+    :param hook: Hook of the user who responds; only the user who uploads a file may attach it.
+    :param level: Project of the files, or ``company``.
     :param store: The task's state store, or None.
-    :param part_bytes: Bytes of a part of a file.
+    :param part_bytes: Size of a file part in bytes.
     """
 
     def __init__(self, hook: ProcoreHook, level: str, store: Any, part_bytes: int):
@@ -42,9 +42,9 @@ class FileUploads:
 
     def upload(self, file: AttachedFile) -> str:
         """
-        Return the id of an upload of a file that can be attached; an upload of an earlier try where it still can be.
+        Upload a file, unless an upload of an earlier try can still be attached, and return the id of the upload.
 
-        :raises ApiError: the file could not be uploaded.
+        :raises ApiError: the upload failed.
         """
         identity = {
             "name": file.name,
@@ -55,7 +55,7 @@ class FileUploads:
         }
         upload_id = self._uploaded_before(identity)
         if upload_id is not None:
-            log.info("%s was uploaded by an earlier try of this task: upload %s.", file.name, upload_id)
+            log.info("An earlier try of this task has uploaded %s: upload %s.", file.name, upload_id)
             return upload_id
         log.info("Uploading %s (%d bytes).", file.name, file.size)
         started_at = time_text(self._hook.client.server_time())
@@ -73,12 +73,12 @@ class FileUploads:
         return upload_id
 
     def _uploaded_before(self, identity: Mapping[str, Any]) -> str | None:
-        """Return the upload of an earlier try, once it is available; None where there is none that can be attached."""
+        """Return the upload of an earlier try, once it is available, or None if there is none to attach."""
         for known in self._known:
             started_at = parse_time(known["started_at"])
             if any(known[name] != value for name, value in identity.items()) or started_at is None:
                 continue
-            if self._hook.client.server_time() - started_at > MAX_AGE:
+            if self._hook.client.server_time() - started_at > MAX_UPLOAD_AGE:
                 continue
             upload_id = str(known["upload_id"])
             try:
@@ -91,7 +91,7 @@ class FileUploads:
         return None
 
     def _persist(self, upload: Mapping[str, Any], is_available: bool, upload_id: str) -> None:
-        others = [known for known in self._known if known["name"] != upload["name"]]  # which no two files share
+        others = [known for known in self._known if known["name"] != upload["name"]]  # file names are unique
         self._pin.persist({"uploads": [*others, {**upload, "upload_id": upload_id, "is_available": is_available}]})
 
     @property
@@ -100,6 +100,6 @@ class FileUploads:
 
 
 def _segment(part: bytes) -> dict[str, Any]:
-    """Return what Procore checks a part of a file by."""
+    """Return the size and checksums by which Procore checks a part of a file."""
     md5 = hashlib.md5(part, usedforsecurity=False).hexdigest()
     return {"size": len(part), "sha256": hashlib.sha256(part).hexdigest(), "md5": md5}

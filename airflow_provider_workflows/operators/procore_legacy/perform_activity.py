@@ -34,6 +34,7 @@ from airflow_provider_workflows.operators.object_storage import AttachedFile, at
 from airflow_provider_workflows.operators.procore.base import ON_STEP_MOVED
 from airflow_provider_workflows.operators.procore_legacy.base import ProcoreLegacyOperator
 from airflow_provider_workflows.rules import procore_legacy as rules
+from airflow_provider_workflows.rules import procore_legacy_history as history_rules
 from airflow_provider_workflows.rules.datetimes import parse_time
 from airflow_provider_workflows.rules.parameters import (
     as_list,
@@ -330,13 +331,15 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         self, context: Context, now: Json, histories: list[dict[str, Any]], pinned: Json
     ) -> tuple[Json | None, Json | None, tuple[str, ...]]:
         """Return the occurrence and the row that show the activity as performed, or None, and the unclear rows."""
-        rows = [rules.performed_activity(row) for row in histories]
+        rows = [history_rules.performed_activity(row) for row in histories]
         self._match_activity([*now["activities"], *(pinned["activities"] or ()), *rows])
         occurrence = pinned["state"]
         if occurrence is None and not (now["terminated_at"] or rules.is_idle(now)):
             occurrence = rules.entered_occurrence(now, histories)
         found = (
-            rules.Found(None) if occurrence is None else self._find(now, occurrence, histories, pinned["activities"])
+            history_rules.Found(None)
+            if occurrence is None
+            else self._find(now, occurrence, histories, pinned["activities"])
         )
         if occurrence is not None and rules.has_left(occurrence, now, histories) is False:
             occurrence = _named(occurrence, now)
@@ -345,7 +348,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         if found.row is not None or pinned["state"] is not None or is_open or is_first_try:
             return occurrence, found.row, found.unclear
         since = getattr(context.get("dag_run"), "run_after", None)
-        own = rules.find_own(histories, requested=self._requested, user_id=self._user_id, since=since)
+        own = history_rules.find_own(histories, requested=self._requested, user_id=self._user_id, since=since)
         if own is None:
             return occurrence, None, found.unclear
         self.log.info(
@@ -354,7 +357,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
             self._name,
             now["state"],
         )
-        return rules.occurrence_of_row(own), own, ()
+        return history_rules.occurrence_of_row(own), own, ()
 
     @property
     def _name(self) -> str:
@@ -362,8 +365,8 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         text = str(str_id(self.activity))
         return text if text.isdecimal() else repr(text)
 
-    def _find(self, now: Json, state: Json, histories: list[Any], activities: Any) -> rules.Found:
-        return rules.find_performed(
+    def _find(self, now: Json, state: Json, histories: list[Any], activities: Any) -> history_rules.Found:
+        return history_rules.find_performed(
             histories,
             occurrence=state,
             instance=now,
@@ -414,7 +417,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
                 attachments=attachments,
                 prostore_file_ids=self._stored_files(),
             )
-            if not rules.is_row_of(row, instance_id=instance_id, activity_id=activity_id):
+            if not history_rules.is_row_of(row, instance_id=instance_id, activity_id=activity_id):
                 raise UnexpectedResponse("The response is not a history row of this activity")
         except (OutcomeUnknown, UnexpectedResponse, ServerError) as lost:  # a failed server may have acted
             row = self._resolve(record, describe(lost))
@@ -483,7 +486,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
         def read() -> Json | None:
             with documented_form():
                 histories = self.hook.list_activity_histories(instance_id)
-                return rules.find_sent(histories, sent, self._now_or_none(instance_id))
+                return history_rules.find_sent(histories, sent, self._now_or_none(instance_id))
 
         missing = (
             f"{self.confirm_timeout:.0f} s later the history of instance {instance_id} shows no activity "
@@ -545,7 +548,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
     def _result(
         self, now: Json, state: Json, row: Json, *, already_performed: bool, sent: Json | None = None
     ) -> dict[str, Any]:
-        performed = rules.performed_activity(row)
+        performed = history_rules.performed_activity(row)
         user_id = self._user_id if sent is None else sent["user_id"]
         if already_performed:
             self.log.info(

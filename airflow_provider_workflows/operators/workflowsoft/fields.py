@@ -10,7 +10,7 @@ from airflow_provider_workflows.operators.workflowsoft.base import WorkflowsoftI
 from airflow_provider_workflows.operators.workflowsoft.integration_step import (
     VERIFY,
 )
-from airflow_provider_workflows.rules import workflowsoft as rules
+from airflow_provider_workflows.rules import workflowsoft_fields as field_rules
 from airflow_provider_workflows.rules.parameters import check_choice
 
 if TYPE_CHECKING:
@@ -38,10 +38,10 @@ class WorkflowsoftGetFieldsOperator(WorkflowsoftIntegrationOperator):
 
     def act(self, context: Context) -> dict[str, Any]:
         _, step = self.open_step(context)
-        fields = rules.by_label(step.read(self.expected_fields))
+        fields = field_rules.by_label(step.read(self.expected_fields))
         for why in fields.unreadable.values():
             self.log.warning("%s. It is left out.", why)
-        return {label: rules.xcom_value(value) for label, value in fields.items()}
+        return {label: field_rules.xcom_value(value) for label, value in fields.items()}
 
 
 class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
@@ -93,12 +93,12 @@ class WorkflowsoftUpdateFieldsOperator(WorkflowsoftIntegrationOperator):
         self.allow_unknown_types = allow_unknown_types
         self.verify = verify
         self.confirm_timeout = confirm_timeout
-        self._templated_fields = rules.templated_names(fields)
+        self._templated_fields = field_rules.templated_names(fields)
 
     def act(self, context: Context) -> dict[str, Any]:
         if not isinstance(self.fields, Mapping) or not self.fields:
             raise ConfigurationError("fields must be a mapping of labels or keys to values, and must not be empty.")
-        rules.check_rendered(self.fields, self._templated_fields)
+        field_rules.check_rendered(self.fields, self._templated_fields)
         check_choice("verify", self.verify, VERIFY)
         instance_id, step = self.open_step(context, confirm_timeout=self.confirm_timeout, verify=self.verify)
         held = step.read(self.expected_fields)

@@ -23,6 +23,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.operators.base import Pin, describe, poll_until_found
 from airflow_provider_workflows.rules import workflowsoft as rules
+from airflow_provider_workflows.rules import workflowsoft_fields as field_rules
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
@@ -79,7 +80,7 @@ class IntegrationStep:
         """The custom action with which this task started to complete the instance, or None."""
         return (self._completion.value or {}).get("custom_action")
 
-    def read(self, expected: Mapping[str, str] | None = None) -> list[rules.Field]:
+    def read(self, expected: Mapping[str, str] | None = None) -> list[field_rules.Field]:
         """
         Read the fields.
 
@@ -95,14 +96,14 @@ class IntegrationStep:
                 "something else, such as a process or a step"
             ) from missing
         if expected is not None:
-            rules.check_expected(fields, expected, self._id)
+            field_rules.check_expected(fields, expected, self._id)
         return fields
 
     # --- writing ---
 
     def plan(
         self,
-        fields: list[rules.Field],
+        fields: list[field_rules.Field],
         desired: Mapping[str, Any],
         *,
         allow_unknown_types: bool,
@@ -119,16 +120,16 @@ class IntegrationStep:
         :return: ``{values, written: [label], unchanged: [label], **more}``
         :raises ConfigurationError: Workflowsoft would reject a value.
         """
-        update = rules.plan_update(fields, desired, allow_unknown_types=allow_unknown_types)
+        update = field_rules.plan_update(fields, desired, allow_unknown_types=allow_unknown_types)
         for field in fields:
-            if field.key in update.values and field.options and rules.option_values(field) is None:
+            if field.key in update.values and field.options and field_rules.option_values(field) is None:
                 log.warning("The options of field %s have an unexpected format. Its value is not checked.", field)
-        if fill_required and (missing := rules.left_empty(fields, update.values)):
+        if fill_required and (missing := field_rules.left_empty(fields, update.values)):
             raise ConfigurationError(
                 f"Required fields of instance {self._id} would stay empty: {', '.join(missing)}. Nothing was sent."
             )
-        values = rules.stored_values(update.values)
-        filled = rules.filled(fields, update.values)
+        values = field_rules.stored_values(update.values)
+        filled = field_rules.filled(fields, update.values)
         decision = {
             "values": values,
             "written": update.written,
@@ -139,7 +140,7 @@ class IntegrationStep:
         self._decision.persist(decision)
         return decision
 
-    def write(self, fields: list[rules.Field], decision: Mapping[str, Any]) -> None:
+    def write(self, fields: list[field_rules.Field], decision: Mapping[str, Any]) -> None:
         """
         Write the values of the decision that the fields do not show yet, and read all fields back.
 
@@ -148,10 +149,10 @@ class IntegrationStep:
         :raises OutcomeUnknown: the response was lost and the fields do not show the values.
         :raises UnexpectedResponse: the server accepted the values but shows others, or emptied other fields.
         """
-        values = rules.read_stored_values(decision["values"])
+        values = field_rules.read_stored_values(decision["values"])
         if self._earlier_decision:
             self._reject_emptied(fields, decision["filled"])
-        missing = rules.plan_update(fields, values, allow_unknown_types=True).values
+        missing = field_rules.plan_update(fields, values, allow_unknown_types=True).values
         if missing:
             self._send(fields, missing)
             log.info(
@@ -166,11 +167,11 @@ class IntegrationStep:
             log.info("There is no field of instance %s to write.", self._id)
 
     def _compare(
-        self, before: list[rules.Field], after: list[rules.Field], values: Mapping[str, Any]
-    ) -> rules.WriteComparison:
-        return rules.compare_write(before, after, values, normalized=self._verify == "normalized")
+        self, before: list[field_rules.Field], after: list[field_rules.Field], values: Mapping[str, Any]
+    ) -> field_rules.WriteComparison:
+        return field_rules.compare_write(before, after, values, normalized=self._verify == "normalized")
 
-    def _reject_emptied(self, fields: list[rules.Field], filled: list[str]) -> None:
+    def _reject_emptied(self, fields: list[field_rules.Field], filled: list[str]) -> None:
         """Raise an error if fields that had a value before an earlier try wrote others are empty now."""
         held = {field.key: field for field in fields}
         if emptied := [str(held.get(key, key)) for key in filled if key not in held or held[key].is_empty]:
@@ -178,7 +179,7 @@ class IntegrationStep:
                 f"had a value before an earlier try wrote other fields, and are empty now: {', '.join(emptied)}"
             )
 
-    def _send(self, before: list[rules.Field], values: Mapping[str, Any], *, again: bool = False) -> None:
+    def _send(self, before: list[field_rules.Field], values: Mapping[str, Any], *, again: bool = False) -> None:
         unclear: OutcomeUnknown | ServerError | None = None
         try:
             self._hook.update_fields(self._id, values)
@@ -189,9 +190,9 @@ class IntegrationStep:
         except (OutcomeUnknown, ServerError) as error:
             log.warning("%s Reading whether the values were written.", describe(error))
             unclear = error
-        seen: list[rules.WriteComparison] = []
+        seen: list[field_rules.WriteComparison] = []
 
-        def shown() -> rules.WriteComparison | None:
+        def shown() -> field_rules.WriteComparison | None:
             seen[:] = [self._compare(before, self._hook.get_fields(self._id), values)]
             is_decided = not seen[0].wrong and not seen[0].others
             # Writing the same values once more is harmless, and faster than waiting.
@@ -251,12 +252,12 @@ class IntegrationStep:
                 log.info("Nothing is sent: instance %s counts as completed.", self._id)
                 return self._record_completed(custom_action, by_this_call=False)
         fields = self.read()
-        if missing := rules.missing_required(fields):
+        if missing := field_rules.missing_required(fields):
             raise ConfigurationError(
                 f"Instance {self._id} cannot be completed, because required fields are empty: {', '.join(missing)}. "
                 "Nothing was sent."
             )
-        before = {"writable": not rules.has_closed(fields), "listed": self._is_listed()}
+        before = {"writable": not field_rules.has_closed(fields), "listed": self._is_listed()}
         self._completion.persist({"completing": now(), "custom_action": custom_action, **before})
         done = self._send_completion(custom_action, before, on_unknown, again=again)
         if done:
@@ -324,7 +325,7 @@ class IntegrationStep:
             return "it can no longer be read"
         except (InvalidRequest, ServerError) as error:
             return error.server_message if _says_completed(error) else None
-        if before["writable"] and rules.has_closed(fields):
+        if before["writable"] and field_rules.has_closed(fields):
             return "its fields can no longer be written"
         if before["listed"] and not self._poll():
             return "its step has no open instance"

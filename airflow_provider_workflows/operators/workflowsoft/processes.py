@@ -21,6 +21,7 @@ from airflow_provider_workflows.operators.base import Pin, describe, unretried
 from airflow_provider_workflows.operators.workflowsoft.base import NotRetriedWithoutStore, WorkflowsoftOperator
 from airflow_provider_workflows.operators.workflowsoft.integration_step import now
 from airflow_provider_workflows.rules import workflowsoft as rules
+from airflow_provider_workflows.rules import workflowsoft_fields as field_rules
 from airflow_provider_workflows.rules.parameters import check_choice, check_given, check_required, str_id
 from airflow_provider_workflows.version_compat import task_state_store
 
@@ -152,13 +153,13 @@ class WorkflowsoftStartProcessOperator(WorkflowsoftCreateOperator):
         self.diagram = diagram
         self.fields = fields
         self.correlation_field = correlation_field
-        self._templated_fields = rules.templated_names(fields)
+        self._templated_fields = field_rules.templated_names(fields)
 
     def check(self) -> None:
         check_required(diagram=self.diagram)
         check_given(self, "correlation_field")
-        fields = rules.raw_fields({} if self.fields is None else self.fields)
-        rules.check_rendered(fields, self._templated_fields)
+        fields = field_rules.raw_fields({} if self.fields is None else self.fields)
+        field_rules.check_rendered(fields, self._templated_fields)
         if self.correlation_field in fields:
             raise ConfigurationError(
                 f"correlation_field {self.correlation_field!r} is also in fields. Remove it there."
@@ -166,7 +167,7 @@ class WorkflowsoftStartProcessOperator(WorkflowsoftCreateOperator):
 
     def plan(self, context: Context, user: str) -> tuple[str, Callable[[], dict[str, Any]]]:
         diagram = self.hook.find_process_diagram(str(self.diagram).strip())
-        fields = rules.raw_fields({} if self.fields is None else self.fields)
+        fields = field_rules.raw_fields({} if self.fields is None else self.fields)
         what = f"a process of diagram {diagram['title']!r} (id {diagram['id']}) started by user {user}"
         if self.correlation_field is not None:
             ti = context["ti"]
@@ -238,7 +239,7 @@ class WorkflowsoftCreateTaskOperator(WorkflowsoftCreateOperator):
     def check(self) -> None:
         check_required(title=self.title)
         check_given(self, "assigned_to", "description", "files")
-        rules.raw_value("files", self.files)
+        field_rules.raw_value("files", self.files)
 
     def plan(self, context: Context, user: str) -> tuple[str, Callable[[], dict[str, Any]]]:
         assignee = str_id(self.assigned_to)
@@ -250,7 +251,7 @@ class WorkflowsoftCreateTaskOperator(WorkflowsoftCreateOperator):
                 on_behalf_of=user,
                 assigned_to=assignee,
                 description=self.description,
-                files=rules.raw_value("files", self.files),
+                files=field_rules.raw_value("files", self.files),
             )
             return {"task_id": task["id"], "title": task["title"], "on_behalf_of": user, "assigned_to": assignee}
 

@@ -1,4 +1,4 @@
-"""Airflow's part of an event trigger: its shared streams as they are, an asset's state store, and kills."""
+"""Airflow's part of an event trigger: its shared streams, an asset's state store, and kills."""
 
 from __future__ import annotations
 
@@ -178,7 +178,7 @@ class Triggerer:
             await asyncio.sleep(0.005)
 
     async def polls(self, number: int = 2) -> None:
-        """Wait until the watchers have gone through some more polls, whatever came of them."""
+        """Wait until the watchers have gone through some more polls, successful or not."""
         before = self.readings
         await self.until(lambda: self.readings >= before + number)
         await asyncio.sleep(0.02)

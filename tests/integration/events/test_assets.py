@@ -1,4 +1,4 @@
-"""Assets in one line, and what is rejected when a DAG file is read."""
+"""Assets built in one line, and parameters that are rejected when Airflow parses a DAG file."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def watcher(asset):
 
 
 def test_an_asset_for_requests():
-    asset = procore_asset("orders to approve", tool_type=TOOL, project_id=1001, user_id="us@example.com")
+    asset = procore_asset("orders to approve", tool_type=TOOL, project_id=1001, user="us@example.com")
 
     assert asset.uri == "procore://procore_default/response_requested/orders%20to%20approve"
     assert isinstance(watcher(asset), ProcoreResponseRequestedTrigger)
@@ -46,7 +46,7 @@ def test_an_asset_for_requests():
         "project_id": ["1001"],
         "tool_type": [TOOL],
         "tool_subtype": None,
-        "user_id": "us@example.com",
+        "user": "us@example.com",
         "poll_interval": 1.0,  # of [workflows] poke_interval
         "asset": "orders to approve",
     }
@@ -69,7 +69,7 @@ def test_an_asset_for_an_integration_step():
     assert isinstance(watcher(asset), WorkflowsoftIntegrationTrigger)
 
 
-def test_a_short_interval_is_taken_where_the_server_is_not_known_yet():
+def test_short_interval_is_accepted_before_the_server_is_known():
     """How often a server that is not on this machine is polled is known when it is polled."""
     assert watcher(workflowsoft_asset("vendors", step_id=101, poll_interval=1)).poll_interval == 1.0
 
@@ -154,7 +154,7 @@ def test_misspelt_argument_of_a_watcher_is_rejected(cls):
     ],
     ids=lambda asset: asset.name,
 )
-def test_a_watcher_is_the_same_after_its_way_through_the_database(asset):
+def test_watcher_survives_a_round_trip_through_the_database(asset):
     _, kwargs = watcher(asset).serialize()
     again = type(watcher(asset))(**json.loads(json.dumps(kwargs)))
 
@@ -171,7 +171,7 @@ def test_a_watcher_is_the_same_after_its_way_through_the_database(asset):
         ({"tool_type": None}, "tool_type"),
         ({"tool_type": ""}, "tool_type"),
         ({"tool_type": "{{ params.tool }}"}, "tool_type is a template"),
-        ({"user_id": "{{ var.value.us }}"}, "user_id is a template"),
+        ({"user": "{{ var.value.us }}"}, "user is a template"),
         ({"company_id": ...}, "company_id"),
         ({"project_id": [datetime(2026, 1, 1)]}, "project_id"),
         ({"procore_conn_id": None}, "procore_conn_id"),
@@ -180,14 +180,14 @@ def test_a_watcher_is_the_same_after_its_way_through_the_database(asset):
         ({"poll_interval": "60"}, "poll_interval"),
         ({"poll_interval": float("nan")}, "poll_interval"),
         ({"states": "complete"}, "states does not go with"),
-        ({"event": "instance_changed", "user_id": "1"}, "user_id does not go with"),
+        ({"event": "instance_changed", "user": "1"}, "user does not go with"),
         ({"event": "instance_changed", "states": "completed"}, "states"),
         ({"event": "instance_changed", "changes": ["begun"]}, "changes"),
         ({"name": ""}, "name"),
     ],
     ids=str,
 )
-def test_what_is_wrong_with_an_asset_of_procore_is_named(kwargs, named):
+def test_wrong_parameter_of_a_procore_asset_is_named(kwargs, named):
     with pytest.raises(ConfigurationError, match=named):
         procore_asset(**{"name": "asset", "tool_type": TOOL, **kwargs})
 
@@ -208,12 +208,12 @@ def test_what_is_wrong_with_an_asset_of_procore_is_named(kwargs, named):
     ],
     ids=str,
 )
-def test_what_is_wrong_with_an_asset_of_workflowsoft_is_named(kwargs, named):
+def test_wrong_parameter_of_a_workflowsoft_asset_is_named(kwargs, named):
     with pytest.raises(ConfigurationError, match=named):
         workflowsoft_asset("asset", **kwargs)
 
 
-def test_an_airflow_that_cannot_watch_says_which_one_can(monkeypatch):
+def test_old_airflow_is_rejected_with_the_required_version(monkeypatch):
     monkeypatch.setattr(events, "CAN_WATCH_ASSETS", False)
 
     for build in (
@@ -230,7 +230,7 @@ def test_airflow_rejects_an_asset_with_half_a_uri(uri):
         Asset(name="a", uri=uri)
 
 
-def test_airflow_takes_the_uris_of_our_assets():
+def test_airflow_accepts_the_uris_of_the_assets():
     assert Asset(name="a", uri="procore://conn/instance_changed/a").uri == "procore://conn/instance_changed/a"
 
 

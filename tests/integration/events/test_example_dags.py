@@ -1,4 +1,4 @@
-"""The examples that are scheduled by events, in this process, with events as the watchers would tell them."""
+"""The event-driven example DAGs, in this process, with events as the watchers emit them."""
 
 from __future__ import annotations
 
@@ -90,11 +90,11 @@ def test_delivered_instance_is_completed_once(airflow_connections, again):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Event planning")
     row = {"event_id": "integration:101:3", **started, "diagram_id": "1", "step_id": "101", "step": "Check event"}
     lost = [{"events": [], "possibly_lost": [{"since": "2026-01-01T00:00:00+00:00", "until": "2026-01-02"}]}]
-    told = {**events(row), "payloads_of": lambda triggering: lost}
+    constants = {**events(row), "payloads_of": lambda triggering: lost}
 
-    first = run(INTEGRATION, constants=told)
+    first = run(INTEGRATION, constants=constants)
     if again:
-        run(INTEGRATION, constants=told)
+        run(INTEGRATION, constants=constants)
 
     assert result(first, "report") == [row["integration_instance_id"]]
     assert result(first, "report_losses") == 1

@@ -1,4 +1,4 @@
-"""One project, instance or row that cannot be read concerns only itself, and comes back by itself."""
+"""A project, instance or row that cannot be read concerns only itself, and works again by itself."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ CLOSED = [
 
 @pytest.mark.parametrize("closed", some_and_all(PROJECTS, 1))
 @pytest.mark.parametrize("fault", some_and_all(CLOSED, 4, named))
-def test_closed_project_silences_no_other(run, emulator, caplog, fault, closed):
+def test_forbidden_project_stops_events_of_no_other(run, emulator, caplog, fault, closed):
     (other,) = set(PROJECTS) - {closed}
     kept = {project: start(emulator, project) for project in PROJECTS}
 
@@ -117,7 +117,7 @@ def test_closed_project_silences_no_other(run, emulator, caplog, fault, closed):
 
 
 @pytest.mark.parametrize("side", ["visible", "403", "404"])
-def test_hidden_project_silences_no_other(run, emulator, caplog, side):
+def test_hidden_project_stops_events_of_no_other(run, emulator, caplog, side):
     hidden = start(emulator, "1002")
 
     async def scenario(triggerer):
@@ -140,7 +140,7 @@ def test_hidden_project_silences_no_other(run, emulator, caplog, side):
     assert len(warnings(caplog, "project 1002 failed")) == (side != "visible")
 
 
-def test_project_closed_at_the_first_start_begins_with_what_is_there(run, emulator):
+def test_project_forbidden_at_the_first_start_starts_later(run, emulator):
     start(emulator, "1002")
     close(emulator, "1002", status=403, json={})
 
@@ -157,7 +157,7 @@ def test_project_closed_at_the_first_start_begins_with_what_is_there(run, emulat
     assert rows(triggerer) == [(triggerer.new, "started")]
 
 
-def test_restart_while_a_project_is_closed_loses_nothing_of_it(run, emulator):
+def test_restart_while_a_project_is_forbidden_loses_no_event(run, emulator):
     ending = start(emulator, "1002")
 
     async def polled(triggerer):
@@ -179,7 +179,7 @@ def test_restart_while_a_project_is_closed_loses_nothing_of_it(run, emulator):
     assert rows(run(opened)) == [(ending, "ended")]
 
 
-def test_misspelt_tool_silences_no_other(run, emulator, caplog):
+def test_misspelled_tool_stops_events_of_no_other(run, emulator, caplog):
     async def scenario(triggerer):
         triggerer.watch(changed(tool_type=["misspelt", TOOL]))
         await triggerer.polls(3)
@@ -189,11 +189,11 @@ def test_misspelt_tool_silences_no_other(run, emulator, caplog):
     triggerer = run(scenario)
 
     assert rows(triggerer) == [(triggerer.new, "started")]
-    assert len(warnings(caplog, "no tool 'misspelt'")) == 2  # in two projects
+    assert len(warnings(caplog, "Unknown tool_type 'misspelt'")) == 2  # in two projects
 
 
 @pytest.mark.parametrize("trigger", [changed, requested])
-def test_tools_that_cannot_be_listed_close_no_empty_project(run, emulator, trigger):
+def test_failed_list_of_tools_fails_no_empty_project(run, emulator, trigger):
     break_it(emulator, "/workflows/tools$", status=500, json={})
 
     async def scenario(triggerer):
@@ -205,7 +205,7 @@ def test_tools_that_cannot_be_listed_close_no_empty_project(run, emulator, trigg
     run(scenario)
 
 
-def test_total_that_counts_hidden_rows_silences_nothing(run, emulator):
+def test_total_that_counts_hidden_rows_stops_no_event(run, emulator):
     emulator.control("PATCH", "flags", list_total="hidden_rows_too", instances_paging="page_only")
     hidden = start(emulator)
     emulator.control("POST", f"procore/instances/{hidden}/hide")
@@ -225,25 +225,27 @@ def test_total_that_counts_hidden_rows_silences_nothing(run, emulator):
 
 # --- rows ---------------------------------------------------------------------------------------------------
 
-ODD_ROWS = [None, 7, [], {}, {"id": None}, {"id": {}}, {"id": "", "item_id": "5"}]
+MALFORMED_ROWS = [None, 7, [], {}, {"id": None}, {"id": {}}, {"id": "", "item_id": "5"}]
 
 
-def listed(emulator, *instance_ids, odd=()):
+def listed(emulator, *instance_ids, malformed=()):
     rows = [{"id": one, "item_id": "5001" if one == SEEDED else "990001", "ended_at": None} for one in instance_ids]
     path = "/projects/1001/workflows/instances$"
-    emulator.control("POST", "faults?replace=true", path=path, times=ALWAYS, status=200, json={"data": [*odd, *rows]})
+    emulator.control(
+        "POST", "faults?replace=true", path=path, times=ALWAYS, status=200, json={"data": [*malformed, *rows]}
+    )
 
 
-@pytest.mark.parametrize("odd", some_and_all(ODD_ROWS, 4, json.dumps))
-def test_odd_row_concerns_only_itself(run, emulator, caplog, odd):
-    listed(emulator, SEEDED, odd=[odd])
+@pytest.mark.parametrize("malformed", some_and_all(MALFORMED_ROWS, 4, json.dumps))
+def test_malformed_list_row_concerns_only_itself(run, emulator, caplog, malformed):
+    listed(emulator, SEEDED, malformed=[malformed])
 
     async def scenario(triggerer):
         triggerer.watch(changed(project_id="1001"))
         triggerer.watch(requested(project_id="1001"))
         await triggerer.polls(4)
         triggerer.new = start(emulator, item_id="990001")
-        listed(emulator, SEEDED, triggerer.new, odd=[odd])
+        listed(emulator, SEEDED, triggerer.new, malformed=[malformed])
         await triggerer.until(lambda: triggerer.events("changes"))
         await triggerer.until(lambda: len(triggerer.events("requests")) == 2)
 
@@ -251,10 +253,10 @@ def test_odd_row_concerns_only_itself(run, emulator, caplog, odd):
 
     assert rows(triggerer, "changes") == [(triggerer.new, "started")]
     assert rows(triggerer, "requests") == [(SEEDED, None), (triggerer.new, None)]
-    assert len(warnings(caplog, "not whole")) == 2  # once for each scope
+    assert len(warnings(caplog, "is incomplete")) == 2  # once for each scope
 
 
-def test_ended_rows_are_not_read_one_by_one(run, emulator):
+def test_ended_rows_are_not_read_individually(run, emulator):
     emulator.control("PATCH", "flags", filters="ignored")
     ids = emulator.control("POST", "procore/instances/many", count=60)["ids"]
     for instance_id in ids:
@@ -271,7 +273,7 @@ def test_ended_rows_are_not_read_one_by_one(run, emulator):
     assert set(read) == {SEEDED}
 
 
-def test_ended_row_that_does_not_say_so_is_read_once(run, emulator):
+def test_ended_row_without_an_end_is_read_once(run, emulator):
     (ended,) = emulator.control("POST", "procore/instances/many", count=1)["ids"]
     emulator.control("POST", f"procore/instances/{ended}/terminate")
     rows = [{"id": SEEDED, "item_id": "5001"}, {"id": ended, "item_id": "1"}]
@@ -316,7 +318,7 @@ BROKEN = [
 
 @pytest.mark.parametrize("bulk", ["present", "absent"])
 @pytest.mark.parametrize("fault", some_and_all(BROKEN, 3, named))
-def test_broken_histories_silence_no_other_instance(run, emulator, fault, bulk):
+def test_broken_histories_stop_events_of_no_other_instance(run, emulator, fault, bulk):
     emulator.control("PATCH", "flags", bulk_history=bulk)
     broken = [start(emulator, item_id="990001") for _ in range(1)] + [start(emulator) for _ in range(5)]
     good, ending = start(emulator), start(emulator, "1002")
@@ -336,7 +338,7 @@ def test_broken_histories_silence_no_other_instance(run, emulator, fault, bulk):
 
 
 @pytest.mark.parametrize("fault", some_and_all(BROKEN, 3, named))
-def test_broken_instances_silence_no_other_request(run, emulator, caplog, fault):
+def test_broken_instances_stop_events_of_no_other_request(run, emulator, caplog, fault):
     broken = [start(emulator) for _ in range(5)]
     for instance_id in broken:
         break_it(emulator, f"/instances/{instance_id}$", method="GET", **fault)
@@ -352,7 +354,7 @@ def test_broken_instances_silence_no_other_request(run, emulator, caplog, fault)
     run(scenario)
 
     for instance_id in broken:
-        assert len(warnings(caplog, f"Instance {instance_id} cannot be read")) <= 1
+        assert len(warnings(caplog, f"Polling instance {instance_id} failed")) <= 1
 
 
 BULK = [
@@ -368,7 +370,7 @@ BULK = [
 
 
 @pytest.mark.parametrize("fault", some_and_all(BULK, 4, named))
-def test_bulk_history_that_never_works_silences_nothing(run, emulator, fault):
+def test_failing_bulk_history_stops_no_event(run, emulator, fault):
     for _ in range(12):
         start(emulator)
     break_it(emulator, "/bulk_history$", **fault)
@@ -387,7 +389,7 @@ def test_bulk_history_that_never_works_silences_nothing(run, emulator, fault):
 
 
 @pytest.mark.parametrize("status", [403, 404])
-def test_one_rejected_history_makes_no_end_a_disappearance(run, emulator, status):
+def test_one_rejected_history_does_not_turn_an_end_into_gone(run, emulator, status):
     async def scenario(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(2)
@@ -398,7 +400,7 @@ def test_one_rejected_history_makes_no_end_a_disappearance(run, emulator, status
     assert rows(run(scenario)) == [(SEEDED, "ended")]
 
 
-def test_what_vanishes_and_returns_is_emitted_each_time(run, emulator, monkeypatch):
+def test_instance_that_disappears_and_returns_is_emitted_each_time(run, emulator, monkeypatch):
     monkeypatch.setenv("AIRFLOW__WORKFLOWS__REJECTION_PATIENCE", "0")
 
     async def scenario(triggerer):
@@ -414,7 +416,7 @@ def test_what_vanishes_and_returns_is_emitted_each_time(run, emulator, monkeypat
     assert len(set(triggerer.event_ids())) == 4
 
 
-def test_server_in_trouble_is_asked_about_a_few_only(monkeypatch, run, emulator):
+def test_failing_server_gets_requests_for_a_few_instances_only(monkeypatch, run, emulator):
     monkeypatch.setattr(polls, "MAX_CONSECUTIVE_FAULTS", 2)
     emulator.control("POST", "procore/instances/many", count=30)
 

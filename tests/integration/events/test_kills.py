@@ -1,4 +1,4 @@
-"""Triggerers that are killed at any moment, one after the other, while people go on working."""
+"""Triggerers that are killed at random moments, one after another, while people continue to work."""
 
 from __future__ import annotations
 
@@ -75,9 +75,9 @@ def test_killed_triggerers_lose_no_event_and_no_event_id(run, emulator, stores, 
     live(last)
 
     by_id = {row["event_id"]: row for row in stored}
-    told = [row for row in by_id.values() if row["event_id"].startswith("response_requested:")]
-    assert {row["instance_id"] for row in told} == orders
-    assert len(told) == len(orders)  # a repeat has no other id
+    requests = [row for row in by_id.values() if row["event_id"].startswith("response_requested:")]
+    assert {row["instance_id"] for row in requests} == orders
+    assert len(requests) == len(orders)  # a repeat has no other id
     started = [row for row in by_id.values() if row.get("change") == "started"]
     assert sorted(row["instance_id"] for row in started) == sorted(orders - {"700001"})
     arrived = {row["integration_instance_id"] for row in by_id.values() if "integration_instance_id" in row}

@@ -1,4 +1,4 @@
-"""What the watchers of Procore tell, and how often."""
+"""The events that the watchers of Procore emit, and how often."""
 
 from __future__ import annotations
 
@@ -48,10 +48,10 @@ def changes(triggerer, asset="changes"):
     return [(row["instance_id"], row["change"], row["changed"]) for row in triggerer.events(asset)]
 
 
-# --- somebody's response is requested -----------------------------------------------------------------------
+# --- a response is requested -------------------------------------------------------------------------------
 
 
-def test_what_asks_already_at_the_first_start_is_reported(run, emulator):
+def test_open_requests_are_emitted_at_the_first_start(run, emulator):
     async def scenario(triggerer):
         triggerer.watch(requested())
         await triggerer.polls(3)
@@ -75,7 +75,7 @@ def test_what_asks_already_at_the_first_start_is_reported(run, emulator):
     }
 
 
-def test_a_new_request_is_reported_once(run, emulator):
+def test_new_request_is_emitted_once(run, emulator):
     async def scenario(triggerer):
         triggerer.watch(requested())
         await triggerer.until(lambda: triggerer.payloads)
@@ -88,7 +88,7 @@ def test_a_new_request_is_reported_once(run, emulator):
     assert [row["instance_id"] for row in triggerer.events()] == [INSTANCE, triggerer.new]
 
 
-def test_one_event_shows_of_all_that_a_poll_has_found(run, emulator):
+def test_one_event_has_all_requests_of_a_poll(run, emulator):
     for number in range(3):
         start(emulator, str(990001 + number))
 
@@ -101,7 +101,7 @@ def test_one_event_shows_of_all_that_a_poll_has_found(run, emulator):
     assert [len(payload["events"]) for _, payload in triggerer.payloads] == [4]
 
 
-def test_what_is_more_than_an_event_holds_comes_with_the_next_poll(run, emulator, monkeypatch):
+def test_surplus_of_an_event_is_emitted_after_the_next_poll(run, emulator, monkeypatch):
     monkeypatch.setattr(procore_events, "MAX_FACTS", 2)
     for number in range(4):
         start(emulator, str(990001 + number))
@@ -116,7 +116,7 @@ def test_what_is_more_than_an_event_holds_comes_with_the_next_poll(run, emulator
     assert len(set(triggerer.event_ids())) == 5
 
 
-def test_after_a_restart_only_what_came_meanwhile_is_reported(run, emulator):
+def test_only_new_requests_are_emitted_after_a_restart(run, emulator):
     async def first(triggerer):
         triggerer.watch(requested())
         await triggerer.until(lambda: triggerer.payloads)
@@ -133,21 +133,21 @@ def test_after_a_restart_only_what_came_meanwhile_is_reported(run, emulator):
     assert run(second).events() == []
 
 
-def test_an_event_that_airflow_never_got_is_redelivered_by_the_same_id(run, emulator, stores):
+def test_request_event_that_airflow_lost_is_redelivered_with_its_id(run, emulator, stores):
     async def scenario(triggerer):
         triggerer.watch(requested())
         await triggerer.until(lambda: triggerer.payloads)
         await triggerer.polls(2)
 
     killed = run(scenario, persists=False)
-    assert stores.values == {}  # nothing counts as told
+    assert stores.values == {}  # nothing counts as emitted
     again = run(scenario)
 
     assert killed.event_ids() == again.event_ids() != []
     assert stores.keys("requests") != []
 
 
-def test_what_asks_no_longer_is_forgotten_and_asks_again_by_another_id(run, emulator, stores):
+def test_repeated_request_has_another_id(run, emulator, stores):
     async def scenario(triggerer):
         triggerer.watch(requested())
         await triggerer.until(lambda: len(triggerer.payloads) == 1)
@@ -166,7 +166,7 @@ def test_a_user_can_be_named_by_login(run, emulator):
     answer(emulator, US, "Approve")
 
     async def scenario(triggerer):
-        triggerer.watch(requested(user_id=DIRECTOR))
+        triggerer.watch(requested(user=DIRECTOR))
         await triggerer.until(lambda: triggerer.payloads)
 
     (_, payload), *_ = run(scenario).payloads
@@ -178,7 +178,7 @@ def test_a_user_can_be_named_by_login(run, emulator):
 # --- an instance has changed --------------------------------------------------------------------------------
 
 
-def test_what_is_there_at_the_first_start_is_no_event(run, emulator, stores):
+def test_instances_at_the_first_start_are_not_emitted(run, emulator, stores):
     async def scenario(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(3)
@@ -187,7 +187,7 @@ def test_what_is_there_at_the_first_start_is_no_event(run, emulator, stores):
     assert stores.keys("changes") != []
 
 
-def test_an_instance_is_reported_from_its_start_to_its_end(run, emulator):
+def test_instance_is_emitted_from_its_start_to_its_end(run, emulator):
     async def scenario(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(2)
@@ -237,7 +237,7 @@ def test_changes_are_the_same_in_either_order_of_events(run, emulator, order):
     assert {"decision", "item_status"} <= set(ended["changed"])
 
 
-def test_a_state_that_comes_round_again_is_another_event(run, emulator):
+def test_repeated_state_is_another_event(run, emulator):
     async def scenario(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(2)
@@ -270,7 +270,7 @@ def test_change_event_that_airflow_lost_is_redelivered_with_its_id(run, emulator
     assert run(baseline).events() == []
 
 
-def test_what_ended_while_no_triggerer_ran_is_reported(run, emulator):
+def test_end_while_no_triggerer_runs_is_emitted(run, emulator):
     async def baseline(triggerer):
         triggerer.watch(changed())
         await triggerer.polls(2)
@@ -319,8 +319,8 @@ def test_redelivered_start_event_keeps_its_id(run, emulator):
     assert (again["change"], moved["change"]) == ("started", "changed")
 
 
-def test_a_change_is_reported_when_the_one_before_it_is_stored(run, emulator):
-    """Or it had another id when it is told again, for after a kill there is no change before it."""
+def test_change_is_emitted_when_the_previous_one_is_stored(run, emulator):
+    """Or it had another id when it is re-delivered, because after a kill there is no change before it."""
 
     async def baseline(triggerer):
         triggerer.watch(changed())
@@ -357,33 +357,33 @@ def found(active, described, left):
     return Instances("1", [HERE_IS], active, described, left, {})
 
 
-def stored_instances(told):
+def stored_instances(seen):
     """Return the instances that are watched for their end: no places, and none that are gone."""
-    return {one: entry for one, entry in told.items() if one.isdecimal() and not entry.startswith("~")}
+    return {one: entry for one, entry in seen.items() if one.isdecimal() and not entry.startswith("~")}
 
 
 def told_of(rows):
     return [(row["change"], row["state"]) for row in rows]
 
 
-def test_what_ends_while_a_poll_reads_is_reported_once_and_as_ended():
+def test_instance_that_ends_during_a_poll_is_emitted_as_ended_once():
     """The list still has it, its history says that it is over."""
     watcher = changed()
-    told, _ = watcher.news({}, found(LISTED, {INSTANCE: HERE}, {}), is_first=True)
-    told, between = watcher.news(told, found(LISTED, {INSTANCE: OVER}, {}), is_first=False)
-    told, after = watcher.news(told, found({}, {}, {INSTANCE: OVER}), is_first=False)
+    seen, _ = watcher.news({}, found(LISTED, {INSTANCE: HERE}, {}), is_first=True)
+    seen, between = watcher.news(seen, found(LISTED, {INSTANCE: OVER}, {}), is_first=False)
+    seen, after = watcher.news(seen, found({}, {}, {INSTANCE: OVER}), is_first=False)
 
     assert between == []
     assert told_of(after) == [("ended", "complete")]
-    assert stored_instances(told) == {}
+    assert stored_instances(seen) == {}
 
 
 def test_redelivered_end_event_keeps_its_id():
     watcher = changed()
-    told, _ = watcher.news({}, found(LISTED, {INSTANCE: HERE}, {}), is_first=True)
-    _, first = watcher.news(told, found({}, {}, {INSTANCE: OVER}), is_first=False)
+    seen, _ = watcher.news({}, found(LISTED, {INSTANCE: HERE}, {}), is_first=True)
+    _, first = watcher.news(seen, found({}, {}, {INSTANCE: OVER}), is_first=False)
     later = {**OVER, "item_status": "Approved", "parts": "c" * 30}
-    _, again = watcher.news(told, found({}, {}, {INSTANCE: later}), is_first=False)
+    _, again = watcher.news(seen, found({}, {}, {INSTANCE: later}), is_first=False)
 
     assert [row["event_id"] for row in first] == [row["event_id"] for row in again]
 
@@ -396,44 +396,44 @@ def test_redelivered_end_event_keeps_its_id():
 )
 def test_listed_instance_never_read_as_active_is_emitted_at_its_end(shown, end, told_at_last):
     watcher = changed()
-    told, _ = watcher.news({}, found({}, {}, {}), is_first=True)
+    seen, _ = watcher.news({}, found({}, {}, {}), is_first=True)
     for _ in range(2):
-        told, between = watcher.news(told, found(LISTED, shown, {}), is_first=False)
+        seen, between = watcher.news(seen, found(LISTED, shown, {}), is_first=False)
         assert between == []
-    told, waiting = watcher.news(told, outcome := found({}, {}, {}), is_first=False)
+    seen, waiting = watcher.news(seen, outcome := found({}, {}, {}), is_first=False)
     assert (waiting, outcome.desired) == ([], LISTED)
-    told, facts = watcher.news(told, found({}, {}, {INSTANCE: end}), is_first=False)
+    seen, facts = watcher.news(seen, found({}, {}, {INSTANCE: end}), is_first=False)
 
     assert told_of(facts) == told_at_last
-    assert stored_instances(told) == {}
+    assert stored_instances(seen) == {}
 
 
-def test_what_was_listed_and_is_read_later_has_started():
+def test_instance_read_later_than_listed_has_started():
     watcher = changed()
-    told, _ = watcher.news({}, found({}, {}, {}), is_first=True)
-    told, _ = watcher.news(told, found(LISTED, {}, {}), is_first=False)
-    told, facts = watcher.news(told, found(LISTED, {INSTANCE: HERE}, {}), is_first=False)
+    seen, _ = watcher.news({}, found({}, {}, {}), is_first=True)
+    seen, _ = watcher.news(seen, found(LISTED, {}, {}), is_first=False)
+    seen, facts = watcher.news(seen, found(LISTED, {INSTANCE: HERE}, {}), is_first=False)
 
     assert told_of(facts) == [("started", "in_progress")]
-    assert watcher.news(told, found(LISTED, {INSTANCE: HERE}, {}), is_first=False) == (told, [])
+    assert watcher.news(seen, found(LISTED, {INSTANCE: HERE}, {}), is_first=False) == (seen, [])
 
 
-def test_what_is_more_than_an_event_holds_is_not_lost_when_it_ends(monkeypatch):
+def test_surplus_of_an_event_is_not_lost_when_it_ends(monkeypatch):
     monkeypatch.setattr(procore_events, "MAX_FACTS", 2)
     ids = ["1", "2", "3", "4"]
     listed = {one: (HERE_IS, one) for one in ids}
     watcher = changed()
-    told, _ = watcher.news({}, found({}, {}, {}), is_first=True)
-    told, facts = watcher.news(told, found(listed, dict.fromkeys(ids, HERE), {}), is_first=False)
+    seen, _ = watcher.news({}, found({}, {}, {}), is_first=True)
+    seen, facts = watcher.news(seen, found(listed, dict.fromkeys(ids, HERE), {}), is_first=False)
     for _ in range(6):
-        told, more = watcher.news(told, found({}, {}, dict.fromkeys(told, OVER)), is_first=False)
+        seen, more = watcher.news(seen, found({}, {}, dict.fromkeys(seen, OVER)), is_first=False)
         facts += more
 
     rows = [(row["change"], row["instance_id"]) for row in facts]
     assert sorted(rows) == sorted((change, one) for one in ids for change in ("started", "ended"))
 
 
-def test_what_is_hidden_from_us_is_gone(run, emulator, monkeypatch):
+def test_hidden_instance_is_gone(run, emulator, monkeypatch):
     monkeypatch.setenv("AIRFLOW__WORKFLOWS__REJECTION_PATIENCE", "0")
 
     async def scenario(triggerer):
@@ -448,7 +448,7 @@ def test_what_is_hidden_from_us_is_gone(run, emulator, monkeypatch):
     assert (row["change"], row["instance_id"], row["item_id"], row["state"]) == ("gone", INSTANCE, "5001", None)
 
 
-def test_filters_decide_what_is_reported_and_not_what_is_read(run, emulator):
+def test_filters_affect_emitted_events_and_not_reading(run, emulator):
     watchers = {
         "all": {},
         "ends": {"changes": "ended"},
@@ -535,11 +535,11 @@ def test_changes_are_emitted_with_any_bulk_history(run, emulator, caplog, flag):
         (INSTANCE, "changed"),
         (triggerer.new, "ended"),
     ]
-    said = [record for record in caplog.records if "no bulk history" in record.message]
+    said = [record for record in caplog.records if "Reading the bulk history" in record.message]
     assert len(said) == (flag == "absent")
 
 
-def test_without_a_bulk_history_a_poll_reads_a_few_singly(run, emulator, monkeypatch):
+def test_poll_reads_a_few_individually_without_a_bulk_history(run, emulator, monkeypatch):
     monkeypatch.setattr(polls, "REREAD_INSTANCES", 2)
     emulator.control("PATCH", "flags", bulk_history="absent")
     for number in range(6):
@@ -580,7 +580,7 @@ def test_a_bulk_history_that_is_there_later_is_used_then(run, emulator, monkeypa
     assert [row[:2] for row in changes(run(scenario))] == [(INSTANCE, "changed")]
 
 
-def test_one_that_the_server_cannot_response_for_keeps_back_no_other(run, emulator):
+def test_instance_with_a_server_error_delays_no_other(run, emulator):
     emulator.control("PATCH", "flags", bulk_history="absent")
     new = start(emulator)
 
@@ -617,7 +617,7 @@ def test_unreadable_request_delays_no_other_and_is_not_forgotten(run, emulator):
 
 
 @pytest.mark.parametrize("status", [403, 404, 500])
-def test_what_could_not_be_read_for_a_moment_is_not_redelivered(run, emulator, status):
+def test_instance_unread_in_one_poll_is_not_redelivered(run, emulator, status):
     emulator.control("POST", "procore/instances/many", count=20, tool_type=TOOL)
 
     async def scenario(triggerer):
@@ -632,7 +632,7 @@ def test_what_could_not_be_read_for_a_moment_is_not_redelivered(run, emulator, s
     assert len(triggerer.event_ids()) == len(set(triggerer.event_ids())) == 21
 
 
-def test_a_restart_in_an_outage_shows_nothing_again(run, emulator):
+def test_restart_during_an_outage_redelivers_nothing(run, emulator):
     emulator.control("POST", "procore/instances/many", count=20, tool_type=TOOL)
 
     async def scenario(triggerer):
@@ -649,13 +649,13 @@ def test_request_left_out_once_by_a_shifting_list_is_not_redelivered():
         return Requested("1", "9", [HERE_IS], {f"response_requested:{one}:1:9": (HERE_IS, {}) for one in ids})
 
     watcher = requested()
-    told, first = watcher.news({}, found("7", "8"), is_first=False)
-    told, without = watcher.news(told, found("7"), is_first=False)
-    told, again = watcher.news(told, found("7", "8"), is_first=False)
+    seen, first = watcher.news({}, found("7", "8"), is_first=False)
+    seen, without = watcher.news(seen, found("7"), is_first=False)
+    seen, again = watcher.news(seen, found("7", "8"), is_first=False)
     assert (len(first), without, again) == (2, [], [])
     for _ in range(2):
-        told, _ = watcher.news(told, found("7"), is_first=False)
-    assert list(told) == ["response_requested:7:1:9"]
+        seen, _ = watcher.news(seen, found("7"), is_first=False)
+    assert list(seen) == ["response_requested:7:1:9"]
 
 
 def test_instance_unread_at_the_first_start_is_not_started_later(run, emulator):
@@ -722,7 +722,7 @@ def test_a_store_that_cannot_be_written_is_written_later(run, emulator, stores):
     assert len(run(scenario).payloads) == 1
 
 
-def test_watcher_without_a_store_keeps_no_cursor_and_delays_no_other(run, emulator, stores):
+def test_watcher_without_a_store_delays_no_other(run, emulator, stores):
     async def scenario(triggerer):
         triggerer.watch(requested(asset="stored"))
         triggerer.watch(requested(asset="lost"))
@@ -739,6 +739,6 @@ def test_watcher_without_a_store_keeps_no_cursor_and_delays_no_other(run, emulat
     triggerer = run(scenario, persists=False, ack_timeout=0.3)
 
     assert stores.keys("lost") == []
-    # Airflow does not say which of the two was not stored, so the other one is told again.
+    # Airflow does not say which of the two was not stored, so the other one is re-delivered.
     assert len(triggerer.event_ids("stored")) == 2
     assert len(set(triggerer.event_ids())) == 1

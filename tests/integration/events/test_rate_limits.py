@@ -1,4 +1,4 @@
-"""What a watcher of many instances comes to where Procore rejects requests in the middle of every poll."""
+"""A watcher of many instances whose requests are rate-limited in every poll."""
 
 from __future__ import annotations
 
@@ -29,9 +29,7 @@ TOOL = "purchase_order_contract"
 @pytest.mark.parametrize(
     ("headers", "says"), [("never", "retry_after"), pytest.param("when_on", "both", marks=pytest.mark.slow)]
 )
-def test_a_poll_survives_that_it_is_rejected_in_the_middle(
-    airflow_connections, monkeypatch, kind, bulk, many, headers, says
-):
+def test_poll_survives_a_rate_limit_in_the_middle(airflow_connections, monkeypatch, kind, bulk, many, headers, says):
     emulator = airflow_connections
     emulator.control("POST", "procore/instances/many", count=many, tool_type=TOOL)
     limits = {"rate_limit": "on", "spike_limit": 7, "rate_headers": headers, "rate_429": says}

@@ -1,4 +1,4 @@
-"""What is kept of what was told: how large it becomes, and what a kill in the middle of writing does."""
+"""The size of what a watcher stores, and a kill between two writes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import time
 import pytest
 
 from airflow_provider_workflows.rules.procore_events import PARTS, Instances, Requested, short_hash
-from airflow_provider_workflows.triggers.events import FULL_SHARD, SeenEventStore
+from airflow_provider_workflows.triggers.events import MAX_SHARD_BYTES, SeenEventStore
 from airflow_provider_workflows.triggers.procore_events import ProcoreInstanceChangedTrigger
 from tests.integration.events.conftest import MOST_BYTES
 from tests.support.sizes import tenth_and_full
@@ -42,31 +42,31 @@ def test_active_instances_fit_into_the_store(stores, store, number):
     trigger = ProcoreInstanceChangedTrigger(tool_type="purchase_order_contract")
     cursor = SeenEventStore(store, "workflows.1")
 
-    told, facts = trigger.news({}, snapshot(number), is_first=True)
-    asyncio.run(cursor.save(told))
+    seen, facts = trigger.news({}, snapshot(number), is_first=True)
+    asyncio.run(cursor.save(seen))
 
     values = stores.values["asset"]
     sizes = [len(value) for value in values.values()]
     print(f"{number} instances: {len(sizes)} values, {sum(sizes)} bytes in all, {max(sizes)} in the largest")
     assert facts == []
-    assert max(sizes) <= FULL_SHARD < MOST_BYTES
-    assert asyncio.run(SeenEventStore(store, "workflows.1").load()) == told
+    assert max(sizes) <= MAX_SHARD_BYTES < MOST_BYTES
+    assert asyncio.run(SeenEventStore(store, "workflows.1").load()) == seen
 
 
 @tenth_and_full("number", MANY)
 def test_change_of_one_of_many_instances_writes_one_value(stores, store, number):
     trigger = ProcoreInstanceChangedTrigger(tool_type="purchase_order_contract")
     cursor = SeenEventStore(store, "workflows.1")
-    told, _ = trigger.news({}, snapshot(number), is_first=True)
-    asyncio.run(cursor.save(told))
+    seen, _ = trigger.news({}, snapshot(number), is_first=True)
+    asyncio.run(cursor.save(seen))
     stores.writes.clear()
     found = snapshot(number, moved=[7])
 
     began = time.thread_time()
-    told, facts = trigger.news(told, found, is_first=False)
+    seen, facts = trigger.news(seen, found, is_first=False)
     comparing = time.thread_time() - began
     began = time.thread_time()
-    asyncio.run(cursor.save(told))
+    asyncio.run(cursor.save(seen))
     saving = time.thread_time() - began
 
     assert len(facts) == 1
@@ -76,9 +76,9 @@ def test_change_of_one_of_many_instances_writes_one_value(stores, store, number)
 
 
 @tenth_and_full("number", MANY)
-def test_saving_many_instances_does_not_hold_the_event_loop(stores, store, number):
+def test_saving_many_instances_does_not_block_the_event_loop(stores, store, number):
     trigger = ProcoreInstanceChangedTrigger(tool_type="purchase_order_contract")
-    told, _ = trigger.news({}, snapshot(number), is_first=True)
+    seen, _ = trigger.news({}, snapshot(number), is_first=True)
     gaps = []
 
     async def beat():
@@ -91,7 +91,7 @@ def test_saving_many_instances_does_not_hold_the_event_loop(stores, store, numbe
     async def save():
         beating = asyncio.create_task(beat())
         await asyncio.sleep(0.02)
-        await SeenEventStore(store, "workflows.1").save(told)
+        await SeenEventStore(store, "workflows.1").save(seen)
         beating.cancel()
 
     asyncio.run(save())
@@ -101,7 +101,7 @@ def test_saving_many_instances_does_not_hold_the_event_loop(stores, store, numbe
 
 @pytest.mark.parametrize("killed_after", [0, 1, 2, 3, 5, 100])
 def test_kill_between_two_values_repeats_and_never_loses(stores, store, killed_after):
-    """What is read back holds of each key the old value or the new one; with the old one it is told again."""
+    """What is read back holds of each key the old value or the new one; with the old one the event is re-delivered."""
     before = {f"key {i}": "x" * 40 for i in range(3000)}  # in four values
     after = {key: ("y" if i % 3 else "x") * 40 for i, key in enumerate(before)} | {
         f"new {i}": "y" * 40 for i in range(2500)
@@ -136,10 +136,10 @@ def test_many_requests_are_emitted_in_events_of_500(number):
 
     trigger = ProcoreResponseRequestedTrigger(tool_type="purchase_order_contract")
     requests = {f"response_requested:{i}:{i}:1": (PLACE, {"instance_id": str(i)}) for i in range(number)}
-    told: dict = {}
+    seen: dict = {}
     sizes = []
-    while len(told) < number:
-        told, facts = trigger.news(told, Requested("1", "1", [PLACE], requests), is_first=False)
+    while len(seen) < number:
+        seen, facts = trigger.news(seen, Requested("1", "1", [PLACE], requests), is_first=False)
         sizes.append(len(facts))
 
     assert sizes == [500] * (number // 500)

@@ -1,4 +1,4 @@
-"""A watcher where Airflow keeps nothing for it: before 3.3.2, or where it does not know which asset it is for."""
+"""A watcher without a state store: before Airflow 3.3.2, or without a known asset."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def emulator(airflow_connections):
 
 
 def run_alone(trigger, act, wanted=1, ready=lambda: True):
-    """Run a watcher by itself until it has told so much; ``act`` happens when it is ready."""
+    """Run a watcher by itself until it has emitted so many events; ``act`` happens when it is ready."""
     payloads = []
 
     async def whole():
@@ -51,7 +51,7 @@ def run_alone(trigger, act, wanted=1, ready=lambda: True):
 
 
 def polled(emulator):
-    """Return what tells whether a watcher of Procore has been through a poll."""
+    """Return a function that says whether a watcher of Procore has completed a poll."""
     return lambda: sum(request["path"].endswith("/instances") for request in emulator.requests()) >= 3
 
 
@@ -60,7 +60,7 @@ async def nothing():
 
 
 @pytest.mark.parametrize("kind", [ProcoreResponseRequestedTrigger, ProcoreInstanceChangedTrigger])
-def test_procores_watchers_show_what_happens_from_now_on_and_say_so(emulator, caplog, kind):
+def test_procore_watchers_emit_from_now_on_and_log_it(emulator, caplog, kind):
     async def act():
         emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="990001")
 
@@ -68,10 +68,10 @@ def test_procores_watchers_show_what_happens_from_now_on_and_say_so(emulator, ca
         (payload,) = run_alone(kind(tool_type=TOOL, poll_interval=0.02), act, ready=polled(emulator))
 
     assert [row["item_id"] for row in payload["events"]] == ["990001"]
-    assert len([record for record in caplog.records if "keeps no cursor" in record.message]) == 1
+    assert len([record for record in caplog.records if "stores no cursor" in record.message]) == 1
 
 
-def test_an_outage_does_not_end_it(emulator):
+def test_outage_does_not_end_a_watcher_without_a_store(emulator):
     async def act():
         emulator.control("POST", "faults", path="/workflows/", status=500, times=4)
         emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="990001")
@@ -82,7 +82,7 @@ def test_an_outage_does_not_end_it(emulator):
 
 
 def test_listed_instances_are_emitted_from_the_first_poll_on(emulator, set_connection):
-    """One that is open may hide the others, so it must be told, if again after each restart."""
+    """One that is open may hide the others, so it must be emitted, even if again after each restart."""
     emulator.control("PATCH", "flags", new_integrations="listed_until_completed")
     connection = emulator.connection("workflowsoft")
     connection["extra"]["new_integrations"] = "listed_until_completed"
@@ -103,7 +103,7 @@ def test_consuming_reads_are_not_polled_on_this_version(emulator, set_connection
 
     assert run_alone(trigger, nothing, wanted=0) == []
 
-    assert len([record for record in caplog.records if "Airflow 3.3.2 or newer only" in record.message]) == 1
+    assert len([record for record in caplog.records if "only Airflow 3.3.2 or newer" in record.message]) == 1
     assert not [request for request in emulator.requests() if request["path"].endswith("/new-integrations")]
 
 
@@ -112,7 +112,7 @@ def test_consuming_reads_are_not_polled_on_this_version(emulator, set_connection
     [(("one", "two"), None), (("one",), "another")],
     ids=["several assets and none named", "another asset named"],
 )
-def test_where_it_is_not_clear_whose_store_it_is_nothing_is_polled(emulator, stores, caplog, assets, named):
+def test_watcher_of_several_assets_without_a_name_does_not_poll(emulator, stores, caplog, assets, named):
     trigger = ProcoreResponseRequestedTrigger(tool_type=TOOL, poll_interval=0.02, asset=named)
     trigger.asset_state_store = stores.of(*assets)
 

@@ -1,4 +1,4 @@
-"""What the watcher of an integration step tells, in both ways of reading it."""
+"""The events that the watcher of an integration step emits, with both ways of reading."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import logging
 
 import pytest
 
+from airflow_provider_workflows import version_compat
 from airflow_provider_workflows.hooks.workflowsoft import WorkflowsoftHook
-from airflow_provider_workflows.triggers import workflowsoft_events
+from airflow_provider_workflows.triggers import workflowsoft_producer
+from airflow_provider_workflows.triggers.asset_journal import AssetJournal
 from airflow_provider_workflows.triggers.workflowsoft_events import WorkflowsoftIntegrationTrigger
 
 DIAGRAM, STEP, STEP_ID = "Event planning", "Check event", "101"
@@ -41,7 +43,7 @@ def connect(emulator, set_connection):
 @pytest.fixture
 def statistics(monkeypatch):
     counted = []
-    count = workflowsoft_events.version_compat.count
+    count = version_compat.count
     monkeypatch.setattr(
         "airflow_provider_workflows.version_compat.count",
         lambda name, *value, **tags: counted.append((name, tags)) or count(name, *value, **tags),
@@ -86,7 +88,7 @@ def one(asset="step", number=1, **kwargs):
 # --- kept until completed -----------------------------------------------------------------------------------
 
 
-def test_an_open_instance_is_reported_once(run, emulator, connect):
+def test_open_instance_is_emitted_once(run, emulator, connect):
     connect(KEPT)
     first = start(emulator)
 
@@ -106,7 +108,7 @@ def test_an_open_instance_is_reported_once(run, emulator, connect):
     assert polls(emulator) > 3
 
 
-def test_after_a_restart_only_new_instances_are_reported(run, emulator, connect):
+def test_only_new_instances_are_emitted_after_a_restart(run, emulator, connect):
     connect(KEPT)
     emulator.control("PATCH", "flags", new_integration_shape="list")
     first = start(emulator)
@@ -123,7 +125,7 @@ def test_an_event_that_airflow_never_got_is_redelivered(run, emulator, connect):
     assert run(one(), persists=False).events() == run(one()).events() != []
 
 
-def test_one_that_was_hidden_behind_another_is_not_redelivered(run, emulator, connect):
+def test_instance_hidden_behind_another_is_not_redelivered(run, emulator, connect):
     connect(KEPT)
     first, second = start(emulator), start(emulator)
 
@@ -137,7 +139,7 @@ def test_one_that_was_hidden_behind_another_is_not_redelivered(run, emulator, co
     run(scenario)
 
 
-def test_several_assets_are_polled_together_and_reported_each(run, emulator, connect):
+def test_several_assets_share_a_poll_and_each_gets_its_event(run, emulator, connect):
     connect(KEPT)
     first = start(emulator)
 
@@ -169,13 +171,13 @@ def test_remote_server_is_not_polled_more_often_than_every_15_s(run, emulator, c
     run(scenario)
 
 
-@pytest.mark.parametrize("odd", ["null", "7", "{}", '{"IntegrationInstanceId": null}'])
-def test_malformed_row_concerns_only_itself(run, emulator, connect, caplog, odd):
+@pytest.mark.parametrize("malformed", ["null", "7", "{}", '{"IntegrationInstanceId": null}'])
+def test_malformed_row_concerns_only_itself(run, emulator, connect, caplog, malformed):
     connect(KEPT)
 
     def shows(*ids):
         rows = ", ".join(f'{{"IntegrationInstanceId": {one}, "ProcessInstanceId": 8}}' for one in ids)
-        body = f"[{odd}{', ' if rows else ''}{rows}]"
+        body = f"[{malformed}{', ' if rows else ''}{rows}]"
         emulator.control("POST", "faults?replace=true", path="new-integrations", status=200, body=body, times=10**6)
 
     shows()
@@ -191,7 +193,7 @@ def test_malformed_row_concerns_only_itself(run, emulator, connect, caplog, odd)
 
     run(scenario)
 
-    assert len([record for record in caplog.records if "a part of the response is left out" in record.message]) <= 1
+    assert len([record for record in caplog.records if "the response is malformed in part" in record.message]) <= 1
 
 
 def second_connection(emulator, set_connection, reading, **changed):
@@ -219,7 +221,7 @@ def test_two_connections_of_one_account_are_noticed(run, emulator, connect, set_
     assert len([record for record in caplog.records if "watched twice" in record.message]) <= 2
 
 
-def test_two_connections_of_one_account_take_nothing_away(run, emulator, connect, set_connection, caplog):
+def test_two_connections_of_one_account_take_no_instances(run, emulator, connect, set_connection, caplog):
     connect(CONSUMED)
     second_connection(emulator, set_connection, CONSUMED)
 
@@ -234,7 +236,7 @@ def test_two_connections_of_one_account_take_nothing_away(run, emulator, connect
     assert emitted(run(scenario), "two") == []
 
 
-def test_connections_of_two_users_are_not_taken_for_one(run, emulator, connect, set_connection, caplog):
+def test_connections_of_two_users_are_distinguished(run, emulator, connect, set_connection, caplog):
     connect(KEPT)
     token = WorkflowsoftHook().get_api_token()
     second_connection(emulator, set_connection, KEPT, login=None, password=token)
@@ -253,7 +255,7 @@ def test_connections_of_two_users_are_not_taken_for_one(run, emulator, connect, 
 # --- consumed on read ---------------------------------------------------------------------------------------
 
 
-def test_what_is_read_is_reported_and_then_forgotten(run, emulator, connect, stores):
+def test_received_instance_is_emitted_and_then_forgotten(run, emulator, connect, stores):
     connect(CONSUMED)
     ids = [start(emulator) for _ in range(3)]
 
@@ -267,7 +269,7 @@ def test_what_is_read_is_reported_and_then_forgotten(run, emulator, connect, sto
     assert (entry["received"], entry["possibly_lost"]) == ([], [])
 
 
-def test_no_poll_is_made_that_was_not_stored_before(run, emulator, connect, stores):
+def test_no_poll_starts_before_its_intent_is_stored(run, emulator, connect, stores):
     connect(CONSUMED)
     first = start(emulator)
     stores.fails = lambda what, asset, key: what == "set"
@@ -282,7 +284,7 @@ def test_no_poll_is_made_that_was_not_stored_before(run, emulator, connect, stor
     run(scenario)
 
 
-def test_what_was_received_is_stored_before_it_is_reported(run, emulator, connect, stores):
+def test_received_instance_is_stored_before_it_is_emitted(run, emulator, connect, stores):
     connect(CONSUMED)
     first = start(emulator)
     noted = []
@@ -299,7 +301,7 @@ def test_what_was_received_is_stored_before_it_is_reported(run, emulator, connec
     assert [row[0] for row in noted[0]] == [first]
 
 
-def test_what_airflow_never_got_is_redelivered_after_a_kill(run, emulator, connect, stores):
+def test_event_that_airflow_lost_is_redelivered_after_a_kill(run, emulator, connect, stores):
     connect(CONSUMED)
     first = start(emulator)
 
@@ -318,7 +320,7 @@ def test_what_airflow_never_got_is_redelivered_after_a_kill(run, emulator, conne
 
 
 def test_a_kill_before_the_poll_loses_nothing_and_is_suspected(run, emulator, connect, stores, statistics):
-    """Nobody can tell whether the poll had been sent."""
+    """It is unknown whether the poll was sent."""
     connect(CONSUMED)
     first = start(emulator)
 
@@ -333,13 +335,13 @@ def test_a_kill_before_the_poll_loses_nothing_and_is_suspected(run, emulator, co
     triggerer = run(one())
 
     assert emitted(triggerer) == [first]
-    ((since, until),) = [tuple(stretch.values()) for stretch in triggerer.payloads[0][1]["possibly_lost"]]
+    ((since, until),) = [tuple(period.values()) for period in triggerer.payloads[0][1]["possibly_lost"]]
     assert since <= until
-    assert journal(stores)["possibly_lost"] == []  # an event has told of it
+    assert journal(stores)["possibly_lost"] == []  # an event has reported it
     assert ("workflows.suspected_lost_delivery", {"step_id": STEP_ID}) in statistics
 
 
-def test_a_kill_while_the_response_is_on_its_way_is_a_possible_loss(run, emulator, connect, stores, statistics, caplog):
+def test_kill_before_the_response_arrives_is_a_possible_loss(run, emulator, connect, stores, statistics, caplog):
     connect(CONSUMED)
     lost = start(emulator)
     emulator.control("POST", "faults", path="new-integrations", delay=0.5, after=True, times=1)
@@ -356,7 +358,7 @@ def test_a_kill_while_the_response_is_on_its_way_is_a_possible_loss(run, emulato
     assert lost not in emitted(triggerer)
     assert emitted(triggerer) == [second]
     assert len(triggerer.payloads[0][1]["possibly_lost"]) == 1
-    assert "Suspected loss: a poll of integration step 101" in caplog.text
+    assert "Suspected loss: the response to a poll of integration step 101" in caplog.text
     assert [name for name, _ in statistics].count("workflows.suspected_lost_delivery") == 1
 
 
@@ -400,7 +402,7 @@ def test_watcher_replaced_during_a_response_loses_nothing(run, emulator, connect
     assert "workflows.suspected_lost_delivery" not in [name for name, _ in statistics]
 
 
-def test_two_watchers_of_an_asset_for_a_moment_suspect_no_loss(run, emulator, connect, statistics):
+def test_overlapping_watchers_of_an_asset_suspect_no_loss(run, emulator, connect, statistics):
     """Airflow starts the new watcher before it takes the old one away."""
     connect(CONSUMED)
 
@@ -436,7 +438,7 @@ def test_a_lost_response_is_reported_with_the_next_event(run, emulator, connect,
     triggerer = run(scenario)
 
     assert emitted(triggerer) == [triggerer.second]
-    assert len(triggerer.payloads[0][1]["possibly_lost"]) == 1  # two polls, one stretch
+    assert len(triggerer.payloads[0][1]["possibly_lost"]) == 1  # two polls, one period
     assert [name for name, _ in statistics].count("workflows.suspected_lost_delivery") == 2
     assert journal(stores)["possibly_lost"] == []
 
@@ -455,9 +457,9 @@ def test_a_poll_that_was_rejected_is_no_loss(run, emulator, connect, fault):
     assert triggerer.payloads[0][1]["possibly_lost"] == []
 
 
-def test_what_can_be_read_of_a_malformed_response_is_reported(run, emulator, connect):
+def test_readable_part_of_a_malformed_response_is_emitted(run, emulator, connect):
     connect(CONSUMED)
-    answer = [{"IntegrationInstanceId": 7, "ProcessInstanceId": 8}, "odd"]
+    answer = [{"IntegrationInstanceId": 7, "ProcessInstanceId": 8}, "malformed"]
     emulator.control("POST", "faults", path="new-integrations", status=200, json=answer)
 
     triggerer = run(one())
@@ -498,14 +500,14 @@ def test_watcher_that_joins_during_a_poll_gets_its_events(run, emulator, connect
     assert emitted(triggerer, "two") == [first]
 
 
-def test_a_step_that_is_named_in_two_ways_is_polled_by_one_only(run, emulator, connect, caplog):
+def test_step_identified_in_two_ways_is_polled_by_one_watcher(run, emulator, connect, caplog):
     connect(CONSUMED)
 
     async def scenario(triggerer):
         triggerer.watch(integration(asset="one"))
         await triggerer.until(lambda: polls(emulator))
         triggerer.watch(integration(asset="two", step_id=STEP_ID))
-        await triggerer.until(lambda: "named" in caplog.text or "names it in another way" in caplog.text)
+        await triggerer.until(lambda: "identifies it in another way" in caplog.text)
         first = start(emulator)
         await triggerer.until(lambda: emitted(triggerer) == [first])
 
@@ -547,9 +549,9 @@ def test_a_store_that_fails_after_the_poll_loses_nothing(run, emulator, connect,
     assert journal(stores)["received"] == []
 
 
-def test_the_connection_decides_again_after_a_while(run, emulator, connect, monkeypatch):
+def test_changed_connection_applies_after_its_ttl(run, emulator, connect, monkeypatch):
     connect(CONSUMED)
-    monkeypatch.setattr(workflowsoft_events, "CONNECTION_TTL_SECONDS", 0.0)
+    monkeypatch.setattr(workflowsoft_producer, "CONNECTION_TTL_SECONDS", 0.0)
     first = start(emulator)
 
     async def scenario(triggerer):
@@ -563,17 +565,15 @@ def test_the_connection_decides_again_after_a_while(run, emulator, connect, monk
 
 
 @pytest.mark.parametrize("stopped", ["the watcher", "the triggerer"])
-def test_what_is_stopped_before_a_poll_was_made_leaves_no_suspicion(
-    run, emulator, connect, stores, statistics, monkeypatch, stopped
-):
+def test_stop_before_a_poll_suspects_no_loss(run, emulator, connect, stores, statistics, monkeypatch, stopped):
     connect(CONSUMED)
-    poll_starts = workflowsoft_events.AssetJournal.poll_starts
+    poll_starts = AssetJournal.poll_starts
 
     async def slow(journal, *what):
         await poll_starts(journal, *what)
         await asyncio.sleep(0.3)
 
-    monkeypatch.setattr(workflowsoft_events.AssetJournal, "poll_starts", slow)
+    monkeypatch.setattr(AssetJournal, "poll_starts", slow)
 
     async def life(triggerer):
         number = triggerer.watch(integration())
@@ -593,10 +593,10 @@ def test_what_is_stopped_before_a_poll_was_made_leaves_no_suspicion(
 
 @pytest.mark.parametrize("interval", [60, 1800])
 def test_failed_poll_is_never_repeated_before_its_interval(interval):
-    producer = workflowsoft_events.IntegrationProducer(integration(poll_interval=interval))
-    pauses = [0.0]
+    producer = workflowsoft_producer.IntegrationProducer(integration(poll_interval=interval))
+    delays = [0.0]
     for _ in range(5000):
-        pauses.append(producer._delay_after(OSError(), pauses[-1]))
+        delays.append(producer._delay_after(OSError(), delays[-1]))
 
-    assert pauses[1] == min(pauses[1:]) == interval
-    assert max(pauses) == pauses[-1] == max(interval, 600)
+    assert delays[1] == min(delays[1:]) == interval
+    assert max(delays) == delays[-1] == max(interval, 600)

@@ -4,7 +4,7 @@ import pytest
 
 from tests.support import examples
 from tests.support.people import People, describe
-from tests.unit.operators.test_procore_respond import responses
+from tests.unit.operators.procore.test_respond import responses
 
 pytestmark = pytest.mark.compat
 

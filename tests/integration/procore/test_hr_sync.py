@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.support import examples
-from tests.unit.operators.test_procore_preset_assignees import groups_of, writes
+from tests.unit.operators.procore.test_preset_assignees import groups_of, writes
 
 EXAMPLE = "example_procore_hr_sync"
 

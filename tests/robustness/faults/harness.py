@@ -27,7 +27,7 @@ from unittest import mock
 
 from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.emulator import app as emulator_app
-from airflow_provider_workflows.version_compat import ROUND
+from airflow_provider_workflows.version_compat import CLEARS_KEY
 
 from . import child
 from .flows import Flow, Task
@@ -456,8 +456,8 @@ class Run:
 
     def _kept(self, max_tries: int) -> dict[str, Any]:
         """Return what the store keeps since the task was last cleared, and what outlives that, by plain keys."""
-        stored = json.loads(self._store.get(ROUND, "null")) or {"round": 0, "max_tries": max_tries}
-        ending = f".{stored['round']}" if stored["max_tries"] == max_tries else "\0"
+        stored = json.loads(self._store.get(CLEARS_KEY, "null")) or {"clears": 0, "max_tries": max_tries}
+        ending = f".{stored['clears']}" if stored["max_tries"] == max_tries else "\0"
         kept = [key for key in self._store if key.endswith(ending) or not UNTIL_CLEARED.search(key)]
         return {key.removesuffix(ending): json.loads(self._store[key]) for key in kept}
 

@@ -15,9 +15,12 @@ from airflow_provider_workflows.exceptions import WorkflowsError
 from airflow_provider_workflows.rules import procore as v2
 from airflow_provider_workflows.rules import procore_history as audit
 from airflow_provider_workflows.rules import procore_legacy as v1
+from airflow_provider_workflows.rules import procore_legacy_history as v1_history
+from airflow_provider_workflows.rules import procore_operations as v2_operations
 from airflow_provider_workflows.rules import procore_presets as people
 from airflow_provider_workflows.rules import procore_timeline as timeline
 from airflow_provider_workflows.rules import workflowsoft as ws
+from airflow_provider_workflows.rules import workflowsoft_fields as ws_fields
 from tests.robustness.hostile.answers import parsed
 from tests.robustness.hostile.mutations import mutated
 
@@ -91,7 +94,7 @@ USERS = "ProcoreLegacyHook.find_user_id"
 FIELDS, POLL = "WorkflowsoftHook.get_fields", "WorkflowsoftHook.poll_new_integrations"
 ROWS = "WorkflowsoftHook.list_process_diagrams"
 
-WELL_READ = ws.read_fields([{"label": "Other", "type": "String", "key": "other", "valueJson": '"x"'}])
+WELL_READ = ws_fields.read_fields([{"label": "Other", "type": "String", "key": "other", "valueJson": '"x"'}])
 
 READINGS = [
     Reading(HISTORY, v2.describe_instance, lambda h: described(row(h))),
@@ -105,8 +108,8 @@ READINGS = [
     Reading(HISTORY, v2.find_occurrence, lambda h: v2.find_occurrence(row(h), "Approved", after="2026-01-01T00:00Z")),
     Reading(HISTORY, v2.events_of, lambda h: v2.events_of(row(h))),
     Reading(HISTORY, v2.timeline_of, lambda h: v2.timeline_of(row(h)).last_decision()),
-    Reading(HISTORY, v2.stated_decision, lambda h: [
-        v2.stated_decision(decision) for decision in decisions(row(h))]),
+    Reading(HISTORY, v2.describe_decision, lambda h: [
+        v2.describe_decision(decision) for decision in decisions(row(h))]),
     Reading(HISTORY, v2.has_ended, lambda h: v2.has_ended(row(h))),
     Reading(HISTORY, timeline.responses_of, lambda h: [
         timeline.responses_of(event.details) for event in timeline.Timeline(row(h)).events]),
@@ -123,9 +126,9 @@ READINGS = [
     Reading(HISTORY, v2.is_recorded_option, lambda h: v2.is_recorded_option(
         v2.recorded_in_history(row(h), STEP, USER) or {}, {"id": "1", "name": "Approve", "type": "x", "others": []})),
     Reading(HISTORY, v2.is_recorded_response, lambda h: v2.is_recorded_response(
-        v2.recorded_in_history(row(h), STEP, USER) or {}, name="Approve")),
-    Reading(LIST, v2.is_response_requested_from, lambda i: [
-        v2.is_response_requested_from(one, tool_type="po", tool_subtype="1", item_id="5001", active=True)
+        v2.recorded_in_history(row(h), STEP, USER) or {}, option="Approve")),
+    Reading(LIST, v2.matches_filters, lambda i: [
+        v2.matches_filters(one, tool_type="po", tool_subtype="1", item_id="5001", active=True)
         for one in rows(i)]),
     Reading(LIST, v2.same_tool, lambda i: [v2.same_tool(one.get("tool_type"), "po") for one in rows(i)]),
     Reading(LIST, v2.created_by, lambda i: [v2.created_by(one) for one in rows(i)]),
@@ -142,11 +145,13 @@ READINGS = [
     Reading(INSTANCE, v2.assignee_ids, lambda i: v2.assignee_ids(v2.current_step(row(i)) or {})),
     Reading(INSTANCE, v2.recorded_response, lambda i: v2.recorded_response(row(i), STEP, USER)),
     Reading(INSTANCE, v2.choose_option, lambda i: v2.choose_option(
-        v2.response_options(v2.current_step(row(i)) or {}), name="Approve")),
-    Reading(INSTANCE, v2.option_fits, lambda i: [
-        v2.option_fits(option, option_type="approve")
+        v2.response_options(v2.current_step(row(i)) or {}), option="Approve")),
+    Reading(INSTANCE, v2.matched_by, lambda i: [
+        v2.matched_by(option, option_type="approve")
         for option in v2.response_options(v2.current_step(row(i)) or {})]),
-    Reading(INSTANCE, v2.is_response_requested_from, lambda i: v2.is_response_requested_from(
+    Reading(INSTANCE, v2.matching_options, lambda i: v2.matching_options(
+        v2.response_options(v2.current_step(row(i)) or {}), option="1")),
+    Reading(INSTANCE, v2.matches_filters, lambda i: v2.matches_filters(
         row(i), tool_type="purchase_order_contract", tool_subtype="1", item_id="5001", active=True)),
     Reading(INSTANCE, v2.same_tool, lambda i: v2.same_tool(row(i).get("tool_type"), "purchase_order_contract")),
     Reading(INSTANCE, v2.created_by, lambda i: v2.created_by(row(i))),
@@ -155,12 +160,12 @@ READINGS = [
         v2.is_recorded_option(recorded, {"id": "1", "name": "Approve", "type": "approve"})
         for recorded in [v2.recorded_in_history(row(h), STEP, USER)] if recorded]),
     Reading(HISTORY, v2.is_recorded_response, lambda h: [
-        v2.is_recorded_response(recorded, name="Approve")
+        v2.is_recorded_response(recorded, option="Approve")
         for recorded in [v2.recorded_in_history(row(h), STEP, USER)] if recorded]),
     Reading(PEOPLE, v2.people_ids, lambda p: v2.people_ids(rows(p), ["dana@example.com", USER])),
-    Reading(OPERATION, v2.describe_operation, lambda o: v2.describe_operation(row(o))),
-    Reading(OPERATION, v2.operation_items, lambda o: v2.operation_items(row(o))),
-    Reading(OPERATION, v2.operation_ended, lambda o: v2.operation_ended(row(o))),
+    Reading(OPERATION, v2_operations.describe_operation, lambda o: v2_operations.describe_operation(row(o))),
+    Reading(OPERATION, v2_operations.operation_items, lambda o: v2_operations.operation_items(row(o))),
+    Reading(OPERATION, v2_operations.operation_ended, lambda o: v2_operations.operation_ended(row(o))),
     Reading(PEOPLE, people.desired_group_for, lambda p: people.desired_group_for(
         "Directors", ["dana@example.com"], groups=GROUPS, possible=rows(p), replace=True, allow_empty=False)),
     Reading("ProcoreHook.get_template_version/data/responsible_groups", people.desired_group_for,
@@ -226,19 +231,19 @@ READINGS = [
     Reading(LEGACY, v1.is_open_to, lambda i: v1.is_open_to(legacy(row(i)), "x", "y")),
     Reading(LEGACY, v1.choose_activity, lambda i: v1.choose_activity(
         legacy(row(i))["activities"], name="Submit for Approval")),
-    Reading(HISTORIES, v1.newest_first, lambda h: v1.newest_first(rows(h))),
-    Reading(HISTORIES, v1.performed_activity, lambda h: [
-        v1.performed_activity(one) for one in rows(h)]),
-    Reading(HISTORIES, v1.find_performed, lambda h: v1.find_performed(
+    Reading(HISTORIES, v1_history.newest_first, lambda h: v1_history.newest_first(rows(h))),
+    Reading(HISTORIES, v1_history.performed_activity, lambda h: [
+        v1_history.performed_activity(one) for one in rows(h)]),
+    Reading(HISTORIES, v1_history.find_performed, lambda h: v1_history.find_performed(
         rows(h), occurrence=v1.occurrence_of(SHOWN), instance=SHOWN, requested={"name": "Approve"}, user_id=USER)),
-    Reading(LEGACY, v1.find_performed, lambda i: v1.find_performed(
+    Reading(LEGACY, v1_history.find_performed, lambda i: v1_history.find_performed(
         [], occurrence=v1.occurrence_of(SHOWN), instance=legacy(row(i)), requested={"name": "x"}, user_id=USER)),
-    Reading(HISTORIES, v1.find_sent, lambda h: v1.find_sent(rows(h), SENT, SHOWN)),
-    Reading(HISTORIES, v1.find_own, lambda h: v1.find_own(
+    Reading(HISTORIES, v1_history.find_sent, lambda h: v1_history.find_sent(rows(h), SENT, SHOWN)),
+    Reading(HISTORIES, v1_history.find_own, lambda h: v1_history.find_own(
         rows(h), requested={"name": "Approve"}, user_id=USER, since=SINCE)),
-    Reading(HISTORIES, v1.occurrence_of_row, lambda h: [v1.occurrence_of_row(one) for one in rows(h)]),
-    Reading(HISTORIES, v1.is_row_of, lambda h: [
-        v1.is_row_of(one, instance_id="1", activity_id="2") for one in rows(h)]),
+    Reading(HISTORIES, v1_history.occurrence_of_row, lambda h: [v1_history.occurrence_of_row(one) for one in rows(h)]),
+    Reading(HISTORIES, v1_history.is_row_of, lambda h: [
+        v1_history.is_row_of(one, instance_id="1", activity_id="2") for one in rows(h)]),
     Reading(ROWS, ws.titled_rows, lambda r: ws.titled_rows(r, "row")),
     Reading(ROWS, ws.choose, lambda r: ws.choose(
         "diagram", "process diagram", "Event planning", ws.titled_rows(r, "row"))),
@@ -246,37 +251,39 @@ READINGS = [
     Reading("WorkflowsoftHook.search_users", ws.choose_user, lambda r: ws.choose_user(
         "user", "olga@example.com", ws.user_rows(r))),
     Reading(POLL, ws.integration_instances, ws.integration_instances),
-    Reading(FIELDS, ws.read_fields, ws.read_fields),
-    Reading(FIELDS, ws.by_label, lambda f: ws.by_label(ws.read_fields(f))),
-    Reading(FIELDS, ws.xcom_value, lambda f: ws.xcom_value(
-        ws.by_label(ws.read_fields(f)))),
-    Reading(FIELDS, ws.check_expected, lambda f: ws.check_expected(
-        ws.read_fields(f), {"Amount": "Decimal"}, "3")),
-    Reading(FIELDS, ws.find_field, lambda f: ws.find_field(ws.read_fields(f), "Amount")),
-    Reading(FIELDS, ws.plan_update, lambda f: ws.plan_update(
-        ws.read_fields(f), ws.by_label(ws.read_fields(f)), allow_unknown_types=True)),
-    Reading(FIELDS, ws.plan_update, lambda f: ws.plan_update(
-        ws.read_fields(f), {"Choice": "High"}, allow_unknown_types=True)),
-    Reading(FIELDS, ws.plan_update, lambda f: ws.plan_update(
-        ws.read_fields(f), {"Amount": "1.5", "Place": {"lat": [1]}}, allow_unknown_types=True)),
-    Reading(FIELDS, ws.compare_write, lambda f: ws.compare_write(
-        ws.read_fields(f), ws.read_fields(f), ws.plan_update(
-            ws.read_fields(f), {"Amount": "1.5", "Text": "other"}, allow_unknown_types=True).values, normalized=True)),
-    Reading(FIELDS, ws.filled, lambda f: ws.filled(ws.read_fields(f), {})),
+    Reading(FIELDS, ws_fields.read_fields, ws_fields.read_fields),
+    Reading(FIELDS, ws_fields.by_label, lambda f: ws_fields.by_label(ws_fields.read_fields(f))),
+    Reading(FIELDS, ws_fields.xcom_value, lambda f: ws_fields.xcom_value(
+        ws_fields.by_label(ws_fields.read_fields(f)))),
+    Reading(FIELDS, ws_fields.check_expected, lambda f: ws_fields.check_expected(
+        ws_fields.read_fields(f), {"Amount": "Decimal"}, "3")),
+    Reading(FIELDS, ws_fields.find_field, lambda f: ws_fields.find_field(ws_fields.read_fields(f), "Amount")),
+    Reading(FIELDS, ws_fields.plan_update, lambda f: ws_fields.plan_update(
+        ws_fields.read_fields(f), ws_fields.by_label(ws_fields.read_fields(f)), allow_unknown_types=True)),
+    Reading(FIELDS, ws_fields.plan_update, lambda f: ws_fields.plan_update(
+        ws_fields.read_fields(f), {"Choice": "High"}, allow_unknown_types=True)),
+    Reading(FIELDS, ws_fields.plan_update, lambda f: ws_fields.plan_update(
+        ws_fields.read_fields(f), {"Amount": "1.5", "Place": {"lat": [1]}}, allow_unknown_types=True)),
+    Reading(FIELDS, ws_fields.compare_write, lambda f: ws_fields.compare_write(
+        ws_fields.read_fields(f), ws_fields.read_fields(f), ws_fields.plan_update(
+            ws_fields.read_fields(f), {"Amount": "1.5", "Text": "other"}, allow_unknown_types=True).values,
+        normalized=True)),
+    Reading(FIELDS, ws_fields.filled, lambda f: ws_fields.filled(ws_fields.read_fields(f), {})),
     Reading(FIELDS, ws.failure_in, ws.failure_in),
-    Reading(FIELDS, ws.compare_write, lambda f: ws.compare_write(WELL_READ, ws.read_fields(f), {"other": "x"})),
+    Reading(FIELDS, ws_fields.compare_write, lambda f: ws_fields.compare_write(
+        WELL_READ, ws_fields.read_fields(f), {"other": "x"})),
     Reading(ROWS, ws.failure_in, ws.failure_in),
-    Reading(FIELDS, ws.missing_required, lambda f: ws.missing_required(ws.read_fields(f))),
-    Reading(FIELDS, ws.left_empty, lambda f: ws.left_empty(ws.read_fields(f), {})),
-    Reading(FIELDS, ws.has_closed, lambda f: ws.has_closed(ws.read_fields(f))),
-    Reading(FIELDS, ws.option_values, lambda f: [
-        ws.option_values(field) for field in ws.read_fields(f)]),
-    Reading(FIELDS, ws.encode, lambda f: [
-        ws.encode(field, field.value) for field in ws.read_fields(f)]),
-    Reading(FIELDS, ws.stored_values, lambda f: ws.stored_values(
-        ws.plan_update(ws.read_fields(f), {"Text": "other"}).values)),
-    Reading(FIELDS, ws.wire_name, lambda f: [
-        ws.wire_name(field.key) for field in ws.read_fields(f)]),
+    Reading(FIELDS, ws_fields.missing_required, lambda f: ws_fields.missing_required(ws_fields.read_fields(f))),
+    Reading(FIELDS, ws_fields.left_empty, lambda f: ws_fields.left_empty(ws_fields.read_fields(f), {})),
+    Reading(FIELDS, ws_fields.has_closed, lambda f: ws_fields.has_closed(ws_fields.read_fields(f))),
+    Reading(FIELDS, ws_fields.option_values, lambda f: [
+        ws_fields.option_values(field) for field in ws_fields.read_fields(f)]),
+    Reading(FIELDS, ws_fields.encode, lambda f: [
+        ws_fields.encode(field, field.value) for field in ws_fields.read_fields(f)]),
+    Reading(FIELDS, ws_fields.stored_values, lambda f: ws_fields.stored_values(
+        ws_fields.plan_update(ws_fields.read_fields(f), {"Text": "other"}).values)),
+    Reading(FIELDS, ws_fields.wire_name, lambda f: [
+        ws_fields.wire_name(field.key) for field in ws_fields.read_fields(f)]),
 ]  # fmt: skip
 # A well-formed instance, and an action, to hold odd ones against.
 SHOWN = legacy({"id": 1, "current_workflow_state": {"id": 2, "name": "Start"}, "current_state_set_at": "2026-01-01"})
@@ -287,7 +294,7 @@ SENT = {"state": v1.occurrence_of(SHOWN), "activity": {"id": "29945", "role_id":
 READ_NO_ANSWER = {
     "procore": {"idempotency_token"},
     "procore_presets": {"is_rejected", "table_of", "checked_assignment"},
-    "procore_audit": {
+    "procore_history": {
         "as_json",
         "changed_since",
         "count",

@@ -194,7 +194,7 @@ def test_a_ready_token_that_is_rejected_cannot_be_renewed(requests_mock):
     requests_mock.get(BASE + "/x", status_code=401)
     client = RestClient(BASE, auth=TokenAuth(StaticToken("t"), BASE))
 
-    with pytest.raises(AuthenticationError, match="no way to renew"):
+    with pytest.raises(AuthenticationError, match="which cannot be renewed"):
         client.get("/x")
     assert requests_mock.call_count == 1
 
@@ -378,7 +378,7 @@ def test_a_login_page_instead_of_a_token_is_named(requests_mock, answer):
 def test_a_response_without_a_token_is_an_error(requests_mock, body):
     requests_mock.get(MINT, text=body)
 
-    with pytest.raises(AuthenticationError, match="holds no token"):
+    with pytest.raises(AuthenticationError, match="contains no token"):
         ApiTokenSource(BASE, "admin", "pw").fetch(0.0)
 
 

@@ -35,7 +35,7 @@ class Call:
         if isinstance(end, str):
             raise RetryableFailure(ConnectionFailed(end))
         if end is not None:
-            raise RetryableFailure(RateLimited("The server asks to wait", status_code=self.status), self.now + end)
+            raise RetryableFailure(RateLimited("Rate-limited by the server", status_code=self.status), self.now + end)
 
     def _sleep(self, seconds: float) -> None:
         self.pauses.append(seconds)

@@ -28,12 +28,12 @@ from airflow_provider_workflows.sensors.procore import ProcoreResponseRequestedS
 from tests.support import examples
 from tests.support.examples import run_source
 from tests.support.killed import Killed
-from tests.unit.operators.test_procore_respond import (
+from tests.unit.operators.procore.test_respond import (
     INSTANCE,
     TOOL,
-    bring_the_step_round_again,
-    person_answers,
+    respond_as_user,
     responses,
+    return_to_step,
     step_of,
 )
 
@@ -116,6 +116,7 @@ def test_what_the_function_returns_is_responded_to_and_described(emulator, row, 
         "option": "Approve",
         "option_id": result["option_id"],
         "type": "approve",
+        "matched_by": "label",
         "comment": "fine",
         "user_id": "90001",
         "already_recorded": False,
@@ -160,7 +161,7 @@ def test_response_takes_files_attachments_and_option_type_or_id(emulator, row, s
 
     attached = Respond(option_type="approve", files=tmp_path / "quote.txt", attachments={"file_version_ids": (7,)})
     first = run(Function(attached)(), store, row)
-    by_id = run(Function(Respond(option_id=second["options"][2]["id"]))(), store, second)
+    by_id = run(Function(Respond(option=second["options"][2]["id"]))(), store, second)
 
     assert (first["option"], by_id["option"]) == ("Approve", "Reject")
     sent = [request["body"]["response"] for request in emulator.requests() if request["path"].endswith("/responses")]
@@ -184,8 +185,8 @@ def test_anything_else_is_rejected_with_what_to_return(emulator, row, store, ret
 @pytest.mark.parametrize(
     ("wrong", "said"),
     [
-        (Respond("Aprove"), "'Aprove' does not exist"),
-        (Respond(), "exactly one of option, option_id, option_type"),
+        (Respond("Aprove"), "'Aprove' matches no option"),
+        (Respond(), "exactly one of option, option_type"),
         (Respond("Approve", option_type="approve"), "option and option_type"),
         (Respond("Approve", files="/nowhere/quote.pdf"), "files"),
         (Respond("Approve", attachments={"files": ["1"]}), "attachments"),
@@ -247,7 +248,7 @@ def test_a_retry_after_success_sends_nothing_and_returns_the_same(emulator, row,
 
 
 def test_recorded_response_is_returned_without_the_function(emulator, row, store, approves):
-    person_answers(emulator, "integration@example.com", "Reject")
+    respond_as_user(emulator, "integration@example.com", "Reject")
 
     result = run(approves(), store, row)
 
@@ -259,7 +260,7 @@ def test_stored_response_does_not_hide_another_one_on_record(emulator, row, stor
     dies(monkeypatch, ProcoreHook, "respond", "before")
     with pytest.raises(Killed):
         run(approves(), store, row)
-    person_answers(emulator, "integration@example.com", "Reject")
+    respond_as_user(emulator, "integration@example.com", "Reject")
 
     with pytest.raises(AirflowFailException, match="ResponseConflict"):
         run(approves(), store, row)
@@ -267,7 +268,7 @@ def test_stored_response_does_not_hide_another_one_on_record(emulator, row, stor
 
 def test_later_step_occurrence_gets_no_second_response(emulator, row, store, approves):
     run(approves(), store, row)
-    bring_the_step_round_again(emulator)
+    return_to_step(emulator)
 
     run(approves(), store, row)
 
@@ -286,7 +287,7 @@ def test_moved_step_ends_the_task_without_calling_the_function(emulator, row, st
         assert built.execute(in_task(store)) is None
     else:
         error = {"fail": AirflowFailException, "skip": AirflowSkipException}[policy]
-        with pytest.raises(error, match="has ended" if ended else "at .*'Budget Check'"):
+        with pytest.raises(error, match="has ended" if ended else "is now at 'Budget Check'"):
             built.execute(in_task(store))
     assert (approves.seen, responses(emulator)) == ([], [])
 
@@ -302,7 +303,7 @@ def test_a_step_that_moves_while_the_function_thinks_is_not_responded_to(emulato
 
 
 def test_other_assignees_are_named_before_the_call(emulator, row, store, approves):
-    person_answers(emulator, "integration@example.com", "Approve")
+    respond_as_user(emulator, "integration@example.com", "Approve")
 
     with pytest.raises(ConfigurationError, match="Director Approval.*Dana Director"):
         run(approves(), store, INSTANCE)
@@ -310,11 +311,11 @@ def test_other_assignees_are_named_before_the_call(emulator, row, store, approve
 
 
 def test_step_of_another_user_binds_nothing(emulator, row, store, approves):
-    person_answers(emulator, "integration@example.com", "Approve")
+    respond_as_user(emulator, "integration@example.com", "Approve")
     with pytest.raises(ConfigurationError, match="Director Approval"):
         run(approves(), store, INSTANCE)
     assert set(store) == {"deadline"}
-    bring_the_step_round_again(emulator)
+    return_to_step(emulator)
 
     result = run(approves(), store, INSTANCE)
 
@@ -324,7 +325,7 @@ def test_step_of_another_user_binds_nothing(emulator, row, store, approves):
 @pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
 def test_between_two_steps_the_function_is_not_called_and_nothing_ends(emulator, store, approves, policy):
     emulator.control("PATCH", "flags", transition="in_between", transition_delay=3600)
-    person_answers(emulator, "integration@example.com", "Approve")
+    respond_as_user(emulator, "integration@example.com", "Approve")
     options = {"on_step_moved": policy, "confirm_timeout": 0}
 
     with pytest.raises(WorkflowsError, match="between two steps") as raised:
@@ -444,8 +445,8 @@ def test_id_without_a_store_stays_with_its_occurrence(emulator, row):
     options = {"deferrable": True, "retries": 0}
     event = paused(operator(function(), INSTANCE, options=options), None).trigger.event
     assert event["step_occurrence_id"] == row["step_occurrence_id"]
-    person_answers(emulator, "integration@example.com", "Approve")
-    person_answers(emulator, "dana@example.com", "Return")
+    respond_as_user(emulator, "integration@example.com", "Approve")
+    respond_as_user(emulator, "dana@example.com", "Return")
 
     result = operator(function(), INSTANCE, options=options).execute_complete(in_task(None), event=event)
 

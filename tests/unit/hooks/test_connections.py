@@ -113,7 +113,7 @@ def test_a_connection_of_another_type_is_said_to_be_one(set_connection, requests
     set_connection("mine", {"conn_type": "http", "host": "api.example.com", "password": "secret"})
 
     for hook in (ProcoreHook("mine"), WorkflowsoftHook("mine")):
-        with pytest.raises(ConfigurationError, match=f"'mine' is of type 'http', not of {hook.conn_type}"):
+        with pytest.raises(ConfigurationError, match=f"'mine' has type 'http'. Expected: {hook.conn_type}"):
             hook.check()
     assert requests_mock.call_count == 0
 

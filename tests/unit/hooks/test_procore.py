@@ -182,12 +182,12 @@ def test_a_tool_that_is_new_since_then_is_found(connect, tools, requests_mock):
 
 
 def test_an_unknown_tool_is_rejected_with_the_tools_there_are(connect, tools):
-    with pytest.raises(ConfigurationError, match=r"no tool 'po'.*prequalification, purchase_order_contract"):
+    with pytest.raises(ConfigurationError, match=r"Unknown tool_type 'po'.*prequalification, purchase_order_contract"):
         connect().list_instances("po")
 
 
 def test_a_tool_of_projects_needs_a_project(connect, tools):
-    with pytest.raises(ConfigurationError, match="works in projects: give project_id"):
+    with pytest.raises(ConfigurationError, match="works in projects. Give project_id"):
         connect().list_instances("purchase_order_contract")
 
 
@@ -220,14 +220,14 @@ def test_tls_and_proxies_go_for_the_token_too(connect, requests_mock):
 @pytest.mark.parametrize(
     ("extra", "changes", "named"),
     [
-        ({"company_id": None}, {}, "No company_id"),
+        ({"company_id": None}, {}, "company_id is missing"),
         ({"company_id": "seven"}, {}, "company_id must be a number"),
         ({"company_id": True}, {}, "'company_id' must be text"),
         ({"environment": "moon"}, {}, "'environment' must be one of production"),
-        ({"environment": "custom"}, {}, "needs the API base URL in the field host"),
+        ({"environment": "custom"}, {}, "needs the API base URL in host"),
         ({"environment": "custom"}, {"host": "api.example.com"}, "needs the extra 'login_url'"),
         ({"environment": "custom", "login_url": "ftp://x"}, {"host": "a.example.com"}, "extra 'login_url' must be"),
-        ({"login_url": "https://l.example.com"}, {}, "'login_url' goes only with environment 'custom'"),
+        ({"login_url": "https://l.example.com"}, {}, "'login_url' needs environment 'custom'"),
         ({"timeout": "soon"}, {}, "'timeout' must be a positive number"),
         ({"timeout": 0}, {}, "'timeout' must be a positive number"),
         ({"timeout": True}, {}, "'timeout' must be a positive number"),
@@ -238,10 +238,10 @@ def test_tls_and_proxies_go_for_the_token_too(connect, requests_mock):
         ({}, {"login": None}, "needs the client id in login"),
         ({}, {"password": None}, "needs the client id in login"),
         ({}, {"host": "http://api.example.com"}, "host is http.*'allow_http'"),
-        ({}, {"host": "https://user:pw@api.example.com"}, "must not carry credentials"),
+        ({}, {"host": "https://user:pw@api.example.com"}, "must not contain credentials"),
         ({}, {"host": "https://api.example.com:port"}, "host must be a host name or an https URL"),
-        ("not json", {}, "extra is not a JSON object"),
-        ("[1]", {}, "extra is not a JSON object"),
+        ("not json", {}, "extra must be a JSON object"),
+        ("[1]", {}, "extra must be a JSON object"),
     ],
 )
 def test_a_mistake_in_the_connection_is_named_before_anything_is_sent(connect, requests_mock, extra, changes, named):
@@ -821,7 +821,7 @@ def test_the_instances_of_an_item_are_one_at_least(airflow_connections):
     assert [row["id"] for row in ProcoreHook().list_item_instances(TOOL, "5001")] == ["700001"]
     with pytest.raises(NotFound, match="Item 4711 of tool purchase_order_contract has no workflow instance"):
         ProcoreHook().list_item_instances(TOOL, "4711")
-    with pytest.raises(ConfigurationError, match="no tool 'po'"):
+    with pytest.raises(ConfigurationError, match="Unknown tool_type 'po'"):
         ProcoreHook().list_item_instances("po", "4711", "1001")
 
 

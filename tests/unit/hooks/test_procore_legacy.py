@@ -190,7 +190,7 @@ def test_find_instance_rejects_an_object_of_another_type(hook, requests_mock, as
     requests_mock.get(INSTANCES, json=[shown], headers={"Link": ""})
     requests_mock.get(f"{INSTANCES}/0", json=shown)
 
-    with pytest.raises(NotFound, match=f"object_type '{shown['workflowed_object_type']}' with that id"):
+    with pytest.raises(NotFound, match=f"object_type '{shown['workflowed_object_type']}' has that id"):
         hook.find_instance_id(asked, "1953145")
 
 
@@ -222,7 +222,7 @@ def test_what_is_shown_instead_of_the_row_requested_is_an_error(hook, requests_m
 
     with pytest.raises(UnexpectedResponse, match="id 7"):
         hook.get_instance("7")
-    with pytest.raises(UnexpectedResponse, match="not of instance 568150 but of 7"):
+    with pytest.raises(UnexpectedResponse, match="belongs to instance 7, not to 568150"):
         hook.get_activity_history("1586809", instance_id="568150")
 
 
@@ -264,7 +264,7 @@ def test_the_project_goes_with_an_object_for_change_orders_need_it(set_connectio
 def test_without_a_company_nothing_is_sent(set_connection, requests_mock):
     set_connection("procore_default", {"conn_type": "procore", "extra": {"access_token": "ready"}})
 
-    with pytest.raises(ConfigurationError, match="No company_id"):
+    with pytest.raises(ConfigurationError, match="company_id is missing"):
         ProcoreLegacyHook().get_instance("568150")
     assert requests_mock.call_count == 0
 
@@ -450,11 +450,19 @@ def test_a_login_information_id_of_its_own_beats_the_id(hook, requests_mock):
 
 @pytest.mark.parametrize(
     ("users", "problem"),
-    [([], "no user that the connection may see has"), ([RITA, {**RITA, "id": 5}], "users 90003, 5 all have")],
+    [
+        ([], "no user visible to the connection's user has"),
+        ([RITA, {**RITA, "id": 5}], r"2 users have .*\(rita@example.com, id 90003\), .*id 5\)"),
+    ],
 )
 def test_login_that_fits_none_or_several_is_an_error_with_advice(hook, requests_mock, users, problem):
     requests_mock.get(f"{URL}/me", json=ME)
     requests_mock.get(USERS, json=users)
 
-    with pytest.raises(ConfigurationError, match=f"performed_by: {problem}.*Give the login information id"):
+    with pytest.raises(ConfigurationError, match=f"performed_by: {problem}.*Give the user's login information id"):
         hook.find_user_id("rita@example.com", parameter="performed_by")
+
+
+def test_id_of_a_user_is_returned_without_a_search(hook, requests_mock):
+    assert hook.find_user_id(" 90003 ") == "90003"
+    assert requests_mock.call_count == 0

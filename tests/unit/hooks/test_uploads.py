@@ -131,7 +131,7 @@ def test_parts_that_cannot_be_read_again_end_with_the_first_rejection(emulator):
 
 @pytest.mark.parametrize("now", [PARTS[:2], (*PARTS, b"4")])
 def test_a_file_that_changes_while_it_is_uploaded_is_named(emulator, now):
-    with pytest.raises(ConfigurationError, match=r"'plan.pdf' has changed"):
+    with pytest.raises(ConfigurationError, match=r"'plan.pdf' changed"):
         upload(*PARTS, read=now)
     assert sent(emulator, "PATCH", "/uploads/") == []
 

@@ -159,14 +159,14 @@ def test_a_list_of_users_as_long_as_its_limit_says_so(hook, requests_mock, capsy
     requests_mock.get(f"{URL}/api/users/search", json=[{"Id": n, "Email": f"{n}@x"} for n in range(rows)])
 
     assert len(hook.search_users("x", limit=limit)) == rows
-    assert (f"listed {rows} users, as many as were asked for" in capsys.readouterr().out) is warned
+    assert (f"returned {rows} users, the maximum requested" in capsys.readouterr().out) is warned
 
 
 def test_diagram_beyond_the_listed_ones_is_taken_by_id_only(hook, requests_mock):
     requests_mock.get(f"{URL}/api/v2/workflows", json=[{"Id": n, "Title": f"Plan {n}"} for n in range(100)])
 
     assert hook.find_process_diagram("4711") == {"id": "4711", "title": ""}
-    with pytest.raises(ConfigurationError, match="process diagram 'Party'.*perhaps more that were not listed"):
+    with pytest.raises(ConfigurationError, match="process diagram 'Party'.*possibly more that were not listed"):
         hook.find_process_diagram("Party")
 
 
@@ -174,7 +174,7 @@ def test_a_diagram_whose_title_several_have_lists_them(hook, requests_mock):
     requests_mock.get(f"{URL}/api/v2/workflows", json=[{"Id": 1, "Title": "Plan"}, {"Id": 2, "Title": "Plan"}])
 
     with pytest.raises(
-        ConfigurationError, match=r"template: 'Plan' is the name of 2 .*\(id 1\), 'Plan' \(id 2\). Give"
+        ConfigurationError, match=r"template: 2 process diagrams are named 'Plan'.*\(id 1\), 'Plan' \(id 2\). Give"
     ):
         hook.find_process_diagram("Plan", parameter="template")
     assert hook.find_process_diagram("2") == {"id": "2", "title": "Plan"}
@@ -185,7 +185,7 @@ def test_the_search_may_match_as_it_likes_only_the_exact_title_counts(airflow_co
 
     assert hook.find_process_diagram("Event planning") == {"id": "1", "title": "Event planning"}
     assert hook.find_process_diagram("1") == {"id": "1", "title": "Event planning"}
-    with pytest.raises(ConfigurationError, match=r"process diagram 'Event'; there are: 'Event planning' \(id 1\)"):
+    with pytest.raises(ConfigurationError, match=r"process diagram 'Event'. Candidates: 'Event planning' \(id 1\)"):
         hook.find_process_diagram("Event")
 
 
@@ -216,7 +216,7 @@ def test_no_limit_hides_the_user_with_the_exact_address(hook, requests_mock):
 def test_a_server_with_a_limit_of_its_own_may_have_hidden_the_user(hook, requests_mock, most):
     requests_mock.get(f"{URL}/api/users/search", json=[{"Id": n, "Email": f"olga{n}@x"} for n in range(most)])
 
-    with pytest.raises(ConfigurationError, match="perhaps more that were not listed"):
+    with pytest.raises(ConfigurationError, match="possibly more that were not listed"):
         hook.find_user_id("olga@x")
 
 
@@ -259,7 +259,7 @@ def test_a_title_with_a_trailing_blank_is_reachable(airflow_connections, labels,
 def test_a_200_that_says_it_failed_is_no_success(hook, requests_mock, method, call, body):
     requests_mock.register_uri(method, ANY_METHOD, json=body)
 
-    with pytest.raises(InvalidRequest, match="answered 200: top"):
+    with pytest.raises(InvalidRequest, match="returned 200: top"):
         call(hook)
     assert requests_mock.call_count == 1
 
@@ -297,7 +297,7 @@ CREATIONS = [
 def test_a_created_thing_whose_response_is_unreadable_may_exist(hook, requests_mock, url, create, kind, unreadable):
     requests_mock.post(url, **unreadable)
 
-    with pytest.raises(OutcomeUnknown, match=f"The answer does not say which {kind} was made"):
+    with pytest.raises(OutcomeUnknown, match=f"The response does not say which {kind} was created"):
         create(hook)
     assert requests_mock.call_count == 1
 
@@ -373,8 +373,8 @@ def test_the_connection_test_is_one_call_for_one_row(hook, requests_mock):
 
     assert hook.test_connection() == (
         True,
-        f"Signed in to {URL}; the first process diagram is 'Plan'. It may poll for new integrations, read as "
-        "consumed_on_read.",
+        f"Signed in to {URL}; the first process diagram is 'Plan'. It may poll for new integrations "
+        "(consumed_on_read).",
     )
     assert requests_mock.call_count == 1
     assert requests_mock.last_request.qs["limit"] == ["1"]

@@ -186,7 +186,7 @@ def test_after_a_rejection_the_next_callback_tries_again(ready, store, capsys, s
     WorkflowsoftTaskNotifier(**SENTENCE)(failed_task(store))
 
     assert len(created(ready)) == 1
-    assert len([line for line in logged(capsys, "error") if f" {status}" in line]) == 1
+    assert len([line for line in logged(capsys, "error") if f"returned {status}" in line]) == 1
 
 
 def test_a_sign_in_that_fails_persists_nothing(ready, store, capsys):

@@ -27,6 +27,6 @@ def test_repeated_request_is_not_logged_as_final(emulator, store, capsys, caplog
     ACTIONS[path]().execute({"task_state_store": store})
 
     logged = [*capsys.readouterr().out.splitlines(), *caplog.messages]
-    lost = [line for line in logged if "The answer was lost" in line]
+    lost = [line for line in logged if "The response was lost" in line]
     assert lost
     assert not [line for line in lost if OutcomeUnknown.advice in line]

@@ -14,7 +14,7 @@ from airflow_provider_workflows.exceptions import (
 )
 from airflow_provider_workflows.operators.base import resolve_unknown_outcome
 
-LOST = OutcomeUnknown("The answer was lost")
+LOST = OutcomeUnknown("The response was lost")
 
 
 def raises(error):
@@ -37,7 +37,7 @@ def test_what_is_found_comes_out():
     "read", [lambda: None, *map(raises, (NotFound("x"), ServerError("x"), StepMoved("x"), ConfigurationError("x")))]
 )
 def test_inconclusive_reads_leave_the_outcome_unknown(read, again):
-    with pytest.raises(OutcomeUnknown, match="The answer was lost; and nothing shows it") as raised:
+    with pytest.raises(OutcomeUnknown, match="The response was lost; and nothing shows it") as raised:
         resolve(read, again=again)
     assert str(raised.value).count("It is not sent again") == 1
 

@@ -23,7 +23,7 @@ from airflow_provider_workflows.operators import table_writer as module
 from airflow_provider_workflows.operators.procore import ProcoreHistoryToObjectStorageOperator
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyHistoryToObjectStorageOperator
 from airflow_provider_workflows.operators.table_writer import Tables
-from tests.unit.operators.test_procore_audit import export, export_legacy, ids, lines
+from tests.unit.operators.procore.test_history_export import export, export_legacy, ids, lines
 
 COLUMNS = {"instances": {"name": "text"}, "steps": {"name": "text"}}
 OLD = {"instances": "old instances", "steps": "old steps"}

@@ -11,7 +11,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferr
 from airflow_provider_workflows.exceptions import WorkflowsError
 from airflow_provider_workflows.operators import base, waiting
 from airflow_provider_workflows.rules.patience import DEFAULT_PATIENCE_SECONDS
-from tests.unit.operators.test_procore_instances import NEW, answer, start, started
+from tests.unit.operators.procore.test_instances import NEW, answer, start, started
 from tests.unit.sensors.test_patience import REJECTIONS, Clock
 
 pytestmark = [pytest.mark.compat, pytest.mark.usefixtures("airflow_connections")]

@@ -1,4 +1,4 @@
-"""Polls of a made-up product, waits on the emulator, and time that takes no time."""
+"""Polls of an invented API, waits on the emulator, and virtual time."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ class MadeUpWait(base.WaitTrigger):
 
     connection = ("made_up", "made_up")
 
-    async def poll_singly(self, reader: Reader) -> Any:
+    async def poll_one(self, reader: Reader) -> Any:
         def read(hook: Hook) -> Any:
             request(hook)
             if isinstance(self.single, Exception):
@@ -243,7 +243,7 @@ def asked(emulator: Emulator) -> Asked:
 
 
 class Waiting:
-    """Runs waits through polls, and tells what each of these asked the product."""
+    """Run waits through polls, and record the requests of each poll."""
 
     def __init__(self, emulator, clock):
         self.emulator = emulator

@@ -1,4 +1,4 @@
-"""Servers and sign-ins are apart: no tenant delays another, and the polls of one are fair to each other."""
+"""Channels: no server delays another, and the polls of one server and user share it fairly."""
 
 from __future__ import annotations
 
@@ -94,7 +94,7 @@ def test_servers_that_hang_delay_no_other(tenants, open_gate, hung):
     poll._loops.clear()
 
 
-def test_a_slow_scope_delays_the_others_by_no_request(tenants, open_gate):
+def test_slow_scope_delays_no_other_scope(tenants, open_gate):
     product = tenants("one")
 
     async def many_calls(reader, subscribers):
@@ -153,7 +153,7 @@ def test_requests_of_two_calls_at_once_are_counted_once(tenants, monkeypatch):
     poll._loops.clear()
 
 
-def test_a_call_that_ends_after_its_poll_closes_its_hook(tenants, open_gate):
+def test_hook_is_closed_by_a_call_that_outlasts_its_poll(tenants, open_gate):
     product = tenants("one")
 
     async def scenario():
@@ -200,7 +200,7 @@ def test_many_scopes_of_one_connection_share_four_sockets(emulator, waiting, mon
 
 
 def requested(**more):
-    usual = {"procore_conn_id": "procore_default", "company_id": None, "tool_subtype": None, "user_id": None}
+    usual = {"procore_conn_id": "procore_default", "company_id": None, "tool_subtype": None, "user": None}
     place = {"tool_types": ["purchase_order_contract"], "project_ids": ["1001"]}
     return ProcoreResponseRequestedWaitTrigger(
         **{**usual, **place, "poll_interval": INTERVAL, "deadline": None, **more}
@@ -217,7 +217,7 @@ def test_equal_waits_share_one_list_and_read_what_has_changed(emulator, waiting)
         )
 
     async def scenario(waits):
-        waits.begin(*(requested(user_id="dana@example.com", tool_types=["generic_tool_item"]) for _ in range(30)))
+        waits.begin(*(requested(user="dana@example.com", tool_types=["generic_tool_item"]) for _ in range(30)))
         return [await waits.poll() for _ in range(3)], waits.statuses()
 
     polls, statuses = waiting(scenario)
@@ -246,7 +246,7 @@ def test_event_of_many_requests_is_bounded(emulator, waiting, monkeypatch, insta
 # --- what is left when waits leave ---
 
 
-def test_statistics_show_no_wait_once_the_last_one_has_left(clock, product, monkeypatch):
+def test_statistics_count_no_wait_after_the_last_one_has_left(clock, product, monkeypatch):
     gauges = {}
     monkeypatch.setattr(
         "airflow_provider_workflows.version_compat.gauge", lambda name, value, **tags: gauges.update({name: value})

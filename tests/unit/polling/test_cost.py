@@ -1,4 +1,4 @@
-"""What a poll costs: requests grow with pages and batches, not with waits; what was learned is not paid for again."""
+"""The cost of a poll: requests grow with pages and batches, not with waits."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_120_waits_of_a_tool_take_three_calls_a_poll_while_some_end(emulator, wa
     assert waiting(scenario) == [{BULK: 3}, {BULK: 3}, {BULK: 2}]
 
 
-def test_many_waits_for_one_item_ask_for_it_once(emulator, waiting):
+def test_many_waits_for_one_item_request_it_once(emulator, waiting):
     async def scenario(waits):
         waits.begin(*(v2_wait("700001", "5001") for _ in range(300)))
         return await waits.poll()
@@ -143,7 +143,7 @@ def test_both_responses_to_too_many_items_are_understood(emulator, waiting, too_
 
 
 @pytest.mark.parametrize("status", [400, 403, 404, 500])
-def test_item_that_spoils_its_bulk_calls_delays_no_other(emulator, waiting, status):
+def test_item_that_fails_bulk_requests_delays_no_other(emulator, waiting, status):
     started = start(emulator, 20)
     bad = started[13][1]
 
@@ -210,11 +210,11 @@ def test_active_instances_are_listed_without_a_bulk_history(emulator, waiting, t
 
     calm, changed, statuses = waiting(scenario)
 
-    assert calm == [{"instances": 2, HISTORY: 5}] * 2  # two pages, and the few looks in spite of that
+    assert calm == [{"instances": 2, HISTORY: 5}] * 2  # two pages, and the polls of a few unchanged ones
     assert statuses == ["done"] * 7 + [None] * 123
     assert changed["instances"] == 2
     assert 7 <= changed[HISTORY] <= 12
-    assert len([record for record in caplog.records if "active ones are listed" in record.message]) == 1
+    assert len([record for record in caplog.records if "lists active instances" in record.message]) == 1
 
 
 def test_change_without_updated_at_is_noticed_by_the_extra_polls(emulator, waiting):
@@ -268,7 +268,7 @@ def test_items_with_one_instance_each_need_no_instance_ids(emulator, waiting):
     assert waiting(scenario) == [{BULK: 1}] * 2
 
 
-def test_429_on_a_later_page_makes_no_wait_poll_by_itself(emulator, waiting):
+def test_429_on_a_later_page_makes_no_wait_poll_individually(emulator, waiting):
     emulator.control("PATCH", "flags", bulk_history="absent")
     started = start(emulator, 130)
 
@@ -310,7 +310,7 @@ def test_waits_for_both_instances_of_an_item_end_each_with_its_own(emulator, wai
     ]
 
 
-def test_wait_without_an_item_is_polled_with_the_others_later(emulator, waiting):
+def test_wait_without_an_item_joins_the_shared_poll_later(emulator, waiting):
     async def scenario(waits):
         waits.begin(v2_wait("700001", None, tool_type=None), *(v2_wait(*ids) for ids in start(emulator, 10)))
         polls = [await waits.poll() for _ in range(4)]
@@ -329,7 +329,7 @@ def test_wait_without_an_item_is_polled_with_the_others_later(emulator, waiting)
 
 
 def watch(*known: str) -> dict:
-    """Somebody wants to hear of steps that are held for more than two and a half intervals."""
+    """Watch for steps that are pending for more than two and a half intervals."""
     return {"after": 2.5 * INTERVAL, "known": list(known), "next": None}
 
 
@@ -357,7 +357,7 @@ def test_overdue_watch_takes_no_request(emulator, waiting, there):
         assert polls[-1] == {"instances": 1, HISTORY: 5}
 
 
-def test_a_step_that_people_were_reported_of_wakes_no_one_again(emulator, waiting):
+def test_overdue_step_resumes_a_task_only_once(emulator, waiting):
     async def scenario(waits):
         waits.begin(v2_wait("700001", "5001", overdue_watch=watch()))
         for _ in range(4):
@@ -426,7 +426,7 @@ def test_legacy_waits_cost_a_request_per_page_and_per_change(clock, waiting, emu
     assert statuses == ["done"] * 8 + [None] * (many - 8)
 
 
-def test_legacy_wait_polled_by_a_worker_costs_no_poll_of_its_own(emulator, waiting, store):
+def test_legacy_wait_polled_by_a_worker_costs_no_further_request(emulator, waiting, store):
     from tests.unit.sensors.test_procore import deferred
     from tests.unit.sensors.test_procore_legacy import sensor
 
@@ -448,7 +448,7 @@ def test_legacy_waits_of_a_company_share_one_list(emulator, waiting):
     assert waiting(scenario) == {LIST: 1}
 
 
-def test_forbidden_legacy_list_makes_each_wait_poll_and_is_said_once(emulator, waiting, caplog):
+def test_forbidden_legacy_list_is_logged_once_and_waits_are_polled(emulator, waiting, caplog):
     emulator.control("PATCH", "flags", legacy_list="forbidden")
     many = emulator.control("POST", "procore/legacy/instances/many", count=9, workflow=LEGACY_WORKFLOW)["ids"]
 
@@ -464,10 +464,10 @@ def test_forbidden_legacy_list_makes_each_wait_poll_and_is_said_once(emulator, w
     # It is believed at the third time, and tried again after an hour.
     assert polls == [{LIST: 1, SHOW: 9}] * 3 + [{SHOW: 9}] * 2
     assert statuses == [None] * 4 + ["done"] + [None] * 4
-    assert len([record for record in caplog.records if "each wait is polled by itself" in record.message]) == 1
+    assert len([record for record in caplog.records if "polling each instance individually" in record.message]) == 1
 
 
-def test_a_legacy_instance_that_is_gone_ends_its_wait_and_no_other(emulator, waiting):
+def test_missing_legacy_instance_ends_only_its_own_wait(emulator, waiting):
     async def scenario(waits):
         waits.begin(legacy_wait("4711"), legacy_wait("568150"), legacy_wait("568151"))
         for _ in range(11):
@@ -554,7 +554,7 @@ def test_an_instance_goes_to_one_wait_by_id_or_by_titles(emulator, waiting, titl
 # --- waits that are polled singly ---
 
 
-def test_an_unknown_operation_ends_its_wait_and_no_other(emulator, waiting):
+def test_unknown_operation_ends_only_its_own_wait(emulator, waiting):
     emulator.control("PATCH", "flags", operation_delay=10**6)
 
     def operation(operation_id):

@@ -1,4 +1,4 @@
-"""A list that stays shorter than its total ends no wait, and keeps none from being evaluated."""
+"""A list that stays shorter than its total ends no wait, and the waits are still evaluated."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def hidden_rows(emulator):
     emulator.control("PATCH", "flags", list_total="hidden_rows_too", instances_paging="page_only")
 
 
-def test_each_wait_missing_in_the_list_is_polled_by_itself(emulator, waiting):
+def test_each_wait_missing_in_the_list_is_polled_individually(emulator, waiting):
     many = emulator.control("POST", "procore/legacy/instances/many", count=3, workflow=LEGACY_WORKFLOW)["ids"]
 
     async def scenario(waits):
@@ -29,7 +29,7 @@ def test_each_wait_missing_in_the_list_is_polled_by_itself(emulator, waiting):
     assert waiting(scenario) == ([None] * 3, [None, "done", None])
 
 
-def test_a_poke_goes_on(store):
+def test_poke_continues_after_an_incomplete_list(store):
     sensor = ProcoreResponseRequestedSensor(
         task_id="wait", tool_type="purchase_order_contract", project_id="1002", timeout=60
     )

@@ -1,4 +1,4 @@
-"""Thousands of waits: the event loop stays free, and who leaves leaves nothing behind."""
+"""Thousands of waits: the event loop stays free, and waits that end leave nothing behind."""
 
 from __future__ import annotations
 
@@ -132,10 +132,10 @@ def test_request_that_hangs_does_not_delay_a_cancelled_wait(far, monkeypatch):
 
 def slowness() -> float:
     """Return how many times slower this machine is at the moment than one at rest, at least 1."""
-    begun = time.thread_time()
+    started_at = time.thread_time()
     names = {str(number): [number] for number in range(20_000)}
     assert names
-    return max(1.0, (time.thread_time() - begun) / REFERENCE)
+    return max(1.0, (time.thread_time() - started_at) / REFERENCE)
 
 
 class Callbacks:
@@ -151,11 +151,11 @@ class Callbacks:
         took = self.longest
 
         def measuring(handle):
-            begun = time.thread_time()
+            started_at = time.thread_time()
             try:
                 return run(handle)
             finally:
-                spent = time.thread_time() - begun
+                spent = time.thread_time() - started_at
                 task = getattr(handle._callback, "__self__", None)
                 if spent > LONGEST_CALLBACK and task is not self.ours and spent > LONGEST_CALLBACK * slowness():
                     took.append((spent, f"{task!r} {handle!r}"))

@@ -1,4 +1,4 @@
-"""One poll loop for all waits of a scope: who is read for, when, and what a fault of one means to the others."""
+"""The poll loop: whom it serves, when, and how an error of one wait affects the others."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def one_by_one(outcomes):
     async def read(reader, subscribers):
         for one in subscribers:
             one.single = outcomes.get(one.name)
-            await reader.poll_single(one)
+            await reader.poll_one(one)
 
     return read
 
@@ -66,7 +66,7 @@ def over(*names):
 # --- one loop ---
 
 
-def test_all_waits_of_a_scope_are_read_for_by_one_poll(clock, product):
+def test_all_waits_of_a_scope_share_one_poll(clock, product):
     async def scenario():
         tasks = [wait_for(MadeUpWait(product.scope(), f"w{number}")) for number in range(500)]
         await asyncio.sleep(3.5 * INTERVAL)
@@ -83,7 +83,7 @@ def test_all_waits_of_a_scope_are_read_for_by_one_poll(clock, product):
     assert len(product.hooks) == 1
 
 
-def test_scopes_of_a_sign_in_make_two_requests_at_once_at_most(clock, product):
+def test_scopes_of_one_user_send_at_most_two_requests_at_once(clock, product):
     at_work = []
 
     def slow(hook):
@@ -107,7 +107,7 @@ def test_scopes_of_a_sign_in_make_two_requests_at_once_at_most(clock, product):
     assert max(itertools.accumulate(at_work)) == 2
 
 
-def test_the_last_one_out_stops_the_poll(clock, product):
+def test_poll_stops_when_its_last_subscriber_leaves(clock, product):
     async def scenario():
         first, last = (wait_for(MadeUpWait(product.scope(), name)) for name in ("first", "last"))
         await asyncio.sleep(1.5 * INTERVAL)
@@ -133,7 +133,7 @@ def test_a_poll_starts_again_for_a_wait_after_the_last_one(clock, product):
     assert len(product.hooks) == 2
 
 
-def test_who_joins_between_two_polls_is_served_by_the_next_one(clock, product):
+def test_new_subscriber_is_served_by_the_next_poll(clock, product):
     async def scenario():
         early = wait_for(MadeUpWait(product.scope(), "early"))
         await asyncio.sleep(1.9 * INTERVAL)
@@ -161,7 +161,7 @@ def test_poll_interval_is_the_shortest_requested(clock, product):
     assert product.times == [40.0, 50.0, 60.0, 70.0, 670.0, 1270.0]
 
 
-def test_the_poll_goes_on_when_a_wait_leaves_while_it_is_read_for(clock, product):
+def test_poll_continues_when_a_wait_leaves_during_it(clock, product):
     async def scenario():
         leaver, stayer = (wait_for(MadeUpWait(product.scope(), name)) for name in ("leaver", "stayer"))
 
@@ -178,8 +178,8 @@ def test_the_poll_goes_on_when_a_wait_leaves_while_it_is_read_for(clock, product
     assert leaver.cancelled()
 
 
-def test_each_line_is_logged_for_the_wait_that_it_is_about(clock, product):
-    """Airflow logs by a context variable: whatever a poll logs in that of a wait lands in the log of its task."""
+def test_each_line_goes_to_the_log_of_its_own_wait(clock, product):
+    """Airflow logs by a context variable: what a poll logs in the context of a wait goes to the log of its task."""
     whose = contextvars.ContextVar("whose", default="the triggerer's")
     found = {}
 
@@ -243,11 +243,11 @@ def test_event_is_never_yielded_in_the_first_seconds(clock, product, outcome, st
         there = wait_for(MadeUpWait(product.scope(), "there"))
         await asyncio.sleep(1.99 * INTERVAL)
         product.next = [answers({"new": outcome})]
-        begun = clock.elapsed
+        started_at = clock.elapsed
         deadline = None if outcome else clock.deadline(1.0)
         payload = await wait_for(MadeUpWait(product.scope(), "new", deadline=deadline))
         await cancel(there)
-        return clock.elapsed - begun, payload["status"]
+        return clock.elapsed - started_at, payload["status"]
 
     took, how = clock.run(scenario())
 
@@ -259,7 +259,7 @@ def test_event_is_never_yielded_in_the_first_seconds(clock, product, outcome, st
 
 
 @pytest.mark.parametrize("seconds", [-5.0, 0.9 * INTERVAL], ids=["passed before the start", "before the first poll"])
-def test_at_the_deadline_there_is_one_last_poll(clock, product, seconds):
+def test_wait_polls_once_more_at_the_deadline(clock, product, seconds):
     async def scenario():
         return await wait_for(MadeUpWait(product.scope(), deadline=clock.deadline(seconds)))
 
@@ -267,7 +267,7 @@ def test_at_the_deadline_there_is_one_last_poll(clock, product, seconds):
     assert product.times == [pytest.approx(max(0.0, seconds))]
 
 
-def test_the_last_poll_brings_what_was_decided_before_the_deadline(clock, product):
+def test_last_poll_finds_a_decision_before_the_deadline(clock, product):
     async def scenario():
         product.next = [over("wait")]
         return await wait_for(MadeUpWait(product.scope(), deadline=clock.deadline(3.0)))
@@ -290,7 +290,7 @@ def test_waits_with_one_deadline_share_the_last_poll(clock, product):
     assert len(product.polls) <= 2
 
 
-def test_a_last_poll_that_hangs_does_not_keep_the_task(clock, product):
+def test_hanging_last_poll_does_not_delay_the_timeout(clock, product):
     async def hangs(reader, subscribers):
         await asyncio.sleep(3600)
 
@@ -302,7 +302,7 @@ def test_a_last_poll_that_hangs_does_not_keep_the_task(clock, product):
     assert clock.elapsed < 120
 
 
-def test_a_timeout_names_what_was_known_before_the_deferral(clock, product):
+def test_timeout_names_the_last_poll_before_the_deferral(clock, product):
     async def scenario():
         product.next = [raises(ServerError("The server is not available"))] * 3
         wait = MadeUpWait(product.scope(), deadline=clock.deadline(2.5 * INTERVAL))
@@ -407,7 +407,7 @@ def test_three_consecutive_faults_end_a_cycle_and_the_next_serves_the_rest(clock
             for one in subscribers:
                 read.append(one.name)
                 one.single = outcomes.get(one.name)
-                await reader.poll_single(one)
+                await reader.poll_one(one)
 
         return cycle
 
@@ -440,7 +440,7 @@ def test_failing_item_is_never_read_before_the_others(clock, product):
 
 
 @pytest.mark.parametrize("fault", [ConnectionFailed("reset"), ServerError("503"), RateLimited("429", wait=1.0)])
-def test_a_transient_error_ends_no_wait_however_long_it_lasts(clock, product, fault):
+def test_lasting_transient_error_ends_no_wait(clock, product, fault):
     async def scenario():
         tasks = [wait_for(MadeUpWait(product.scope(), f"w{number}")) for number in range(3)]
         product.next = [raises(fault)] * 50 + [over("w0", "w1", "w2")]
@@ -485,7 +485,7 @@ def test_a_lasting_rejection_of_the_poll_ends_all_its_waits(clock, product, reje
         assert str(rejection) in payload["message"]
 
 
-def test_a_poll_loop_that_crashes_starts_again_and_says_so(clock, product, caplog, monkeypatch):
+def test_crashed_poll_loop_starts_again_and_logs_it(clock, product, caplog, monkeypatch):
     crashes = iter([True])
 
     def emit(self):
@@ -501,7 +501,7 @@ def test_a_poll_loop_that_crashes_starts_again_and_says_so(clock, product, caplo
         return await task
 
     assert clock.run(scenario())["status"] == "done"
-    assert any("will start again" in record.message for record in caplog.records)
+    assert any("failed unexpectedly" in record.message for record in caplog.records)
 
 
 def test_an_outage_is_logged_when_it_starts_and_when_it_ends(clock, product, caplog):

@@ -1,4 +1,4 @@
-"""Whatever joins, leaves and fails: every verdict is delivered exactly once, and nobody waits for ever."""
+"""Random joins, ends and errors: each result is delivered exactly once, and no wait hangs."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ ACTIONS = st.one_of(
     st.tuples(st.just("fails"), NAMES, PASSING),
     st.tuples(st.just("recovers"), NAMES),
     st.tuples(st.just("outage"), PASSING),
-    st.tuples(st.just("odd"), st.integers(0, 2)),
+    st.tuples(st.just("malformed"), st.integers(0, 2)),
     st.tuples(st.just("signs in again"), st.integers(0, 5)),
     st.tuples(st.just("rest"), st.sampled_from([0.5, 1.0, 20.0, 61.0])),
 )
@@ -45,7 +45,7 @@ class World:
         self.wait_results = {}
         self.failing = {}
         self.outage = None
-        self.odd = 0
+        self.malformed = 0
         self.refused_at = -1
         self.requests = 0
         self.product.next = _Endless(self.poll)
@@ -60,9 +60,9 @@ class World:
         self.requests += 1
         if self.outage is not None:
             raise self.outage("outage")
-        if self.odd:
-            self.odd -= 1
-            raise UnexpectedResponse("odd")
+        if self.malformed:
+            self.malformed -= 1
+            raise UnexpectedResponse("malformed")
         if self.requests == self.refused_at:
             raise AuthenticationError("401")
 
@@ -115,14 +115,14 @@ async def play(world, actions):
                 world.failing.pop(name, None)
             case "outage", [error]:
                 world.outage = None if world.outage else error
-            case "odd", [times]:
-                world.odd = min(times, 2)
+            case "malformed", [times]:
+                world.malformed = min(times, 2)
             case "signs in again", [after]:
                 world.refused_at = world.requests + after
             case "rest", [seconds]:
                 await asyncio.sleep(seconds)
                 check(world, waits, ended)
-    world.outage, world.odd, world.refused_at = None, 0, -1
+    world.outage, world.malformed, world.refused_at = None, 0, -1
     world.failing.clear()
     for name in waits:
         world.wait_results.setdefault(name, DONE)

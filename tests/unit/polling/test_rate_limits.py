@@ -1,4 +1,4 @@
-"""Refusals, outages and rate limits: nobody is asked too early or too often, and no wait ends for it."""
+"""Rate limits, outages and rejections: no request is sent too early or too often, and no wait ends because of them."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def test_no_poll_is_sent_before_the_stated_time(emulator, clock, sent, path, sta
     assert clock.elapsed <= last + 1900 + INTERVAL
 
 
-def test_call_that_is_rate_limited_is_made_again_and_nothing_else(clock, product):
+def test_only_the_rate_limited_call_is_repeated(clock, product):
     calls = []
 
     def limited_once(hook):
@@ -141,7 +141,7 @@ def test_a_stated_wait_is_at_most_an_hour_and_logged_once(clock, product, caplog
     assert len([record for record in caplog.records if "is rate-limited" in record.message]) == 1
 
 
-def test_a_new_look_up_of_the_connection_ends_a_stated_wait(clock, product):
+def test_new_lookup_of_the_connection_ends_a_stated_wait(clock, product):
     async def read(reader, subscribers):
         await reader.call(limited)
 
@@ -193,9 +193,10 @@ def test_waits_survive_60_failed_polls_and_catch_up_at_no_extra_cost(emulator, c
         ends()
         ended = [task for task in tasks if task.done()]
         emulator.control("DELETE", "faults")
-        begun, before = clock.elapsed, len(sent)
+        started_at, before = clock.elapsed, len(sent)
         payloads = [await task for task in tasks]
-        return ended, payloads, clock.elapsed - begun, Counter(path.rpartition("/")[2] for _, path in sent[before:])
+        routes = Counter(path.rpartition("/")[2] for _, path in sent[before:])
+        return ended, payloads, clock.elapsed - started_at, routes
 
     ended, payloads, took, asked = clock.run(scenario())
 
@@ -243,7 +244,7 @@ def lookups(monkeypatch, clock):
 
 
 @tenth_and_full("waits", 500)
-def test_waits_poll_their_connection_up_every_15_minutes(emulator, clock, lookups, waits):
+def test_waits_look_up_their_connection_every_15_minutes(emulator, clock, lookups, waits):
     async def scenario():
         tasks = [wait_for(v2_wait(*ids)) for ids in start(emulator, waits)]
         await asyncio.sleep(14 * INTERVAL)
@@ -294,7 +295,7 @@ def test_a_secret_that_stays_rejected_ends_the_waits(emulator, clock, set_connec
 
 
 @pytest.mark.parametrize("kind", [v2_wait, legacy_wait])
-def test_a_connection_that_is_not_there_ends_the_wait_and_is_named(clock, kind):
+def test_missing_connection_ends_the_wait_and_is_named(clock, kind):
     async def scenario():
         ids = ("700001", "5001") if kind is v2_wait else ("568150",)
         return await wait_for(kind(*ids, procore_conn_id="nowhere"))
@@ -329,7 +330,7 @@ def most_within(times, seconds):
     return max(bisect_left(times, at + seconds) - number for number, at in enumerate(times))
 
 
-def test_without_a_limit_nothing_is_held_back(clock):
+def test_requests_are_not_delayed_without_a_limit(clock):
     limiter = RateLimiter(1)
 
     assert len(sends(clock, limiter, 10)) == pytest.approx(200, abs=2)
@@ -383,7 +384,7 @@ def test_malformed_headers_stop_nothing_for_good(clock, rate):
 
 
 @pytest.mark.parametrize("skew", [-20.0, 0.0, 20.0, 6 * 3600.0])
-def test_windows_are_told_apart_by_size_whatever_the_clocks_say(clock, skew):
+def test_windows_are_distinguished_by_size_with_any_clock(clock, skew):
     limiter = RateLimiter(1)
     limiter.record(1, RateLimit(25, 24, 0, 8.0 + skew))
     rate = RateLimit(7200, 7000, 0, 15.0 + skew)
@@ -395,11 +396,11 @@ def test_windows_are_told_apart_by_size_whatever_the_clocks_say(clock, skew):
 
 
 @pytest.mark.parametrize(
-    "told", ["reset_header", *(pytest.param(way, marks=pytest.mark.slow) for way in ("retry_after", "both"))]
+    "stated", ["reset_header", *(pytest.param(way, marks=pytest.mark.slow) for way in ("retry_after", "both"))]
 )
-def test_polls_leave_a_fifth_of_the_rate_limit_to_others(emulator, clock, sent, told):
+def test_polls_leave_a_fifth_of_the_rate_limit_to_others(emulator, clock, sent, stated):
     limits = {"spike_limit": 10, "hourly_limit": 200}
-    emulator.control("PATCH", "flags", rate_limit="on", rate_headers="always", rate_429=told, **limits)
+    emulator.control("PATCH", "flags", rate_limit="on", rate_headers="always", rate_429=stated, **limits)
 
     async def scenario():
         waits, ends = of_kinds(emulator, 5)

@@ -1,4 +1,4 @@
-"""Whatever goes wrong for a while, or for one of them: the waits go on, and what decides is noticed."""
+"""After temporary errors, of all waits or of one, the waits continue and notice the decision."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def collect(scope, interval):
 
 
 async def reject(reader, subscribers):
-    raise PermissionDenied("Not permitted")
+    raise PermissionDenied("Permission denied")
 
 
 async def brings_fine(reader, subscribers):
@@ -72,7 +72,7 @@ def test_stream_rejected_for_weeks_resumes_once_permitted(clock, product):
     assert clock.run(scenario()) == ["fine"]
 
 
-def test_what_is_rejected_is_never_asked_more_often_than_its_interval(clock, product):
+def test_rejected_scope_is_polled_at_most_once_per_interval(clock, product):
     product.next = [reject] * 8
 
     async def scenario():
@@ -173,7 +173,7 @@ def test_malformed_row_of_a_bulk_history_concerns_its_item_only(emulator, waitin
         for item_id, row in zip(item_ids, bulk(self, tool_type, item_ids, **more), strict=True):
             if item_id == started[7][1]:
                 raise UnexpectedResponse(
-                    "The answer is not a list of objects", method="POST", path="bulk", status_code=200
+                    "The response is not a list of objects", method="POST", path="bulk", status_code=200
                 )
             yield row
 
@@ -196,7 +196,7 @@ def test_malformed_row_of_a_bulk_history_concerns_its_item_only(emulator, waitin
     assert calm == {BULK: 1, HISTORY: 1}
 
 
-def test_item_without_bulk_histories_is_polled_by_itself(emulator, waiting):
+def test_item_without_bulk_histories_is_polled_individually(emulator, waiting):
     ((instance_id, item_id),) = start(emulator, 1)
     nothing = {"data": [{"item_id": item_id, "instances": []}]}
     emulator.control("POST", "faults", path="bulk_history$", status=200, json=nothing, times=10**6)
@@ -261,7 +261,7 @@ def test_no_step_sends_two_requests_though_the_bulk_history_fails(emulator, wait
 
 @pytest.mark.parametrize("headers", ["never", "when_on"])
 def test_poll_of_many_requests_completes_within_the_rate_limit(emulator, clock, headers):
-    """Were it begun anew after each 429, it would never end."""
+    """If it started again after each 429, it would never end."""
     emulator.control("PATCH", "flags", rate_limit="on", spike_limit=25, rate_headers=headers)
     start(emulator, 60)
     wait = ProcoreResponseRequestedWaitTrigger(
@@ -269,7 +269,7 @@ def test_poll_of_many_requests_completes_within_the_rate_limit(emulator, clock, 
         company_id=None,
         tool_types=[TOOL],
         project_ids=["1001"],
-        user_id=None,
+        user=None,
         poll_interval=60.0,
         deadline=clock.deadline(3600),
     )
@@ -348,7 +348,7 @@ def test_secrets_backend_outage_ends_no_wait(emulator, waiting, monkeypatch):
         end(emulator, *(instance_id for instance_id, _ in started[:2]))
         await waits.poll()
         served = waits.statuses()
-        for _ in range(60):  # but not for ever: somebody may have deleted it
+        for _ in range(60):  # but not for ever: a user may have deleted it
             await waits.poll()
         return served, waits.tasks[2].result()
 
@@ -379,7 +379,7 @@ def test_gateway_page_instead_of_an_instance_ends_only_its_wait(emulator, waitin
 
 
 def test_legacy_instance_with_an_object_status_is_shown(emulator, waiting, monkeypatch):
-    """Show tells the object's status, where it has one; the list tells the state's."""
+    """`show` returns the object's status, if it has one; the list returns the state's."""
     ids = legacy(emulator, 5)
     own = {"status": "Sent Out"}
     show = ProcoreLegacyHook.get_instance
@@ -407,7 +407,7 @@ def test_legacy_instance_with_an_object_status_is_shown(emulator, waiting, monke
     assert statuses == ["done", None, None, None, None]
 
 
-def test_poll_failed_at_the_histories_is_repeated_without_a_change(emulator, waiting):
+def test_poll_that_failed_at_the_histories_is_repeated(emulator, waiting):
     one, *others = legacy(emulator, 3)
     act = {"activity": "Submit for Approval", "login": "integration@example.com"}
     emulator.control("POST", "procore/legacy/instances/perform-many", ids=[one], **act)
@@ -442,19 +442,19 @@ def test_decision_is_noticed_before_all_new_waits_were_polled(emulator, clock):
             tasks = [wait_for(v2_wait(*ids)) for ids in started]
             await asyncio.sleep(1000)
             end(emulator, started[0][0])
-            begun = clock.elapsed
+            started_at = clock.elapsed
             await tasks[0]
-            took = clock.elapsed - begun
+            took = clock.elapsed - started_at
             await cancel(*tasks)
             return took
 
-    assert clock.run(scenario()) < 1800  # all 600 looks take more than an hour
+    assert clock.run(scenario()) < 1800  # all 600 polls take more than an hour
 
 
 # --- what a task's log shows ---
 
 
-def test_a_change_of_step_or_assignees_is_one_line_in_the_log(emulator, waiting, capsys):
+def test_change_of_step_or_assignees_is_logged_once(emulator, waiting, capsys):
     def lines():
         return [line for line in capsys.readouterr().out.splitlines() if "Waiting for" in line]
 

@@ -127,7 +127,7 @@ def public_classes() -> list[type]:
     found: dict[str, type] = {}
     for package in ("operators", "sensors", "decorators", "notifications"):
         room = importlib.import_module(f"{airflow_provider_workflows.__name__}.{package}")
-        for module in pkgutil.iter_modules(room.__path__, room.__name__ + "."):
+        for module in pkgutil.walk_packages(room.__path__, room.__name__ + "."):
             for cls in vars(importlib.import_module(module.name)).values():
                 if inspect.isclass(cls) and cls.__module__ == module.name and hasattr(cls, "template_fields"):
                     found[f"{cls.__module__}.{cls.__name__}"] = cls

@@ -223,14 +223,30 @@ def test_the_guides_older_name_of_the_options_is_read_too():
 def test_an_option_is_chosen_by_label_in_any_case_by_id_or_by_type():
     options = rules.response_options(STEP)
 
-    assert rules.choose_option(options, name="REJECT")["id"] == "3"
-    assert rules.choose_option(options, option_id="2")["name"] == "Approve as noted"
+    assert rules.choose_option(options, option="REJECT")["id"] == "3"
+    assert rules.choose_option(options, option="2")["name"] == "Approve as noted"
     assert rules.choose_option(options, option_type="reject")["id"] == "3"
+
+
+def test_label_wins_over_an_id_and_says_so():
+    options = [*rules.response_options(STEP), {"id": "4", "name": "1", "type": "custom"}]
+
+    assert [rules.choose_option(options, option=given)["id"] for given in ("1", " 2 ")] == ["4", "2"]
+    assert [rules.choose_option(options, option=given)["matched_by"] for given in ("1", "2")] == ["label", "id"]
+    assert [other["id"] for other in rules.choose_option(options, option="2")["others"]] == ["1", "3", "4"]
+
+
+def test_label_of_several_options_is_an_error_with_their_ids():
+    options = [{"id": "1", "name": "Approve", "type": "approve"}, {"id": "9", "name": "APPROVE ", "type": "custom"}]
+
+    with pytest.raises(ConfigurationError, match=r"id 1, type approve.*id 9, type custom"):
+        rules.choose_option([*options, REJECT], option="approve")
+    assert rules.choose_option(options, option="9")["type"] == "custom"
 
 
 @pytest.mark.parametrize(
     ("wish", "problem"),
-    [({"name": "Aprove"}, "does not exist"), ({"option_type": "approve"}, "is ambiguous")],
+    [({"option": "Aprove"}, "matches no option"), ({"option_type": "approve"}, "is the type of several options")],
 )
 def test_unknown_or_ambiguous_option_is_rejected_with_candidates(wish, problem):
     with pytest.raises(ConfigurationError, match=problem) as refusal:
@@ -280,9 +296,9 @@ def test_times_are_read_as_utc_and_nonsense_as_no_time():
 
 
 def test_parameters_are_rejected_by_name():
-    with pytest.raises(ConfigurationError, match="exactly one of instance_id, item_id; none of them was"):
+    with pytest.raises(ConfigurationError, match="exactly one of instance_id, item_id; got none"):
         require_exactly_one(instance_id=None, item_id=None)
-    with pytest.raises(ConfigurationError, match="instance_id and item_id were"):
+    with pytest.raises(ConfigurationError, match="got instance_id and item_id"):
         require_exactly_one(instance_id="1", item_id="2")
     with pytest.raises(ConfigurationError, match="instance_id is missing or was rendered empty"):
         require_exactly_one(instance_id="None", item_id=None)
@@ -323,13 +339,15 @@ def test_recorded_option_is_reported_by_id_label_and_type(recorded, others, same
 @pytest.mark.parametrize(
     ("recorded", "wish", "same"),
     [
-        ({"name": "Approve "}, {"name": "approve"}, True),
-        ({"name": "Approved", "type": "approve"}, {"name": "Approve"}, None),
-        ({"id": "1"}, {"option_id": "1"}, True),
-        ({"id": "1"}, {"option_id": "2"}, False),
-        ({"name": "Reject", "type": "reject"}, {"option_id": "1"}, None),
-        ({"name": "Reject", "response_id": "1"}, {"option_id": "1"}, True),
-        ({"name": "Reject", "response_id": "9"}, {"option_id": "1"}, None),
+        ({"name": "Approve "}, {"option": "approve"}, True),
+        ({"name": "Approved", "type": "approve"}, {"option": "Approve"}, None),
+        ({"id": "1"}, {"option": "1"}, True),
+        ({"id": "1", "options": [APPROVE, AS_NOTED]}, {"option": "2"}, False),
+        ({"id": "1"}, {"option": "2"}, None),  # which may be another label of the same option
+        ({"id": "1", "name": "Approve", "options": [APPROVE, {**AS_NOTED, "name": "1"}]}, {"option": "1"}, None),
+        ({"name": "Reject", "type": "reject"}, {"option": "1"}, None),
+        ({"name": "Reject", "response_id": "1"}, {"option": "1"}, True),
+        ({"name": "Reject", "response_id": "9"}, {"option": "1"}, None),
         ({"type": "Approve"}, {"option_type": "approve"}, True),
         ({"type": "reject"}, {"option_type": "approve"}, False),
         ({"name": "Approve", "type": None}, {"option_type": "approve"}, None),
@@ -377,7 +395,7 @@ def test_only_an_end_that_is_not_empty_is_an_end(ended_at):
     ],
 )
 def test_row_is_compared_with_what_was_requested(row, asked, fits):
-    assert rules.is_response_requested_from(row, **asked) is fits
+    assert rules.matches_filters(row, **asked) is fits
 
 
 # --- occurrences of a step ---
@@ -498,7 +516,7 @@ def test_an_occurrence_ends_the_wait_and_a_named_failure_beats_it():
     assert (ended.action, "without reaching step 'Sign' reached" in ended.reason) == ("fail", True)
 
 
-# --- blocked, people, operations ---
+# --- blocked instances, people ---
 
 
 @pytest.mark.parametrize(
@@ -520,9 +538,19 @@ def test_people_are_found_by_login_in_any_case_or_by_id_and_each_once():
 
     assert rules.people_ids(people, ["a@EXAMPLE.com", "2", "2", "x", "1"]) == (
         {"a@EXAMPLE.com": "1", "2": "2", "1": "1"},
-        ["x"],
+        {"x": "is not a possible assignee of the tool"},
     )
-    assert rules.people_ids([], ["None"]) == ({}, ["None"])
+    assert rules.people_ids([], ["None"])[0] == {}
+
+
+def test_login_of_several_people_is_ambiguous_and_lists_them():
+    people = [{"id": 1, "login": "a@example.com", "name": "Ann"}, {"id": 2, "email_address": "A@example.com"}]
+
+    found, rejected = rules.people_ids(people, ["a@example.com", "2"])
+
+    assert found == {"2": "2"}
+    assert "Ann (id 1)" in rejected["a@example.com"]
+    assert "(id 2)" in rejected["a@example.com"]
 
 
 def test_assignees_of_a_step_are_read_from_what_is_there():
@@ -532,43 +560,7 @@ def test_assignees_of_a_step_are_read_from_what_is_there():
     assert rules.assignee_ids({}) == set()
 
 
-@pytest.mark.parametrize(
-    ("status", "completed_at", "ended"),
-    [
-        ("created", None, False),
-        ("in_progress", "2026-01-01T00:00:00Z", False),
-        ("done", None, True),
-        ("partial_done", None, True),
-        ("failed", None, True),
-        ("cancelled", None, True),
-        ("archived", None, False),
-        ("archived", "2026-01-01T00:00:00Z", True),
-        (None, None, False),
-    ],
-)
-def test_operation_ends_in_a_final_state_or_an_unknown_one_with_end(status, completed_at, ended):
-    assert rules.operation_ended({"status": status, "completed_at": completed_at}) is ended
-
-
-@pytest.mark.parametrize(
-    ("error", "words"), [({"message": "Boom"}, "Boom"), ("Boom", "Boom"), (None, None), ({}, None)]
-)
-def test_an_operation_is_described_with_its_numbers(error, words):
-    result = {"completed_items": [{"item_id": 1}, 7], "failed_items": [{"item_id": 2}, {"item_id": 3}]}
-
-    assert rules.describe_operation({"id": 9, "status": "done", "error": error, "result": result}) == {
-        "operation_id": "9",
-        "operation_type": None,
-        "status": "done",
-        "started_at": None,
-        "completed_at": None,
-        "error": words,
-        "completed": 1,
-        "failed": 2,
-    }
-
-
-# --- whatever a server sends ---
+# --- malformed responses ---
 
 WORDS = st.sampled_from(["Check", "2026-01-01T00:00:00Z", "9999-12-31T23:59:59-23:00", "2026", "now", "", "PT1H/PT2H"])
 VALUES = st.recursive(

@@ -1,4 +1,4 @@
-"""No single poll ends a wait: what rejects a poll, how long that is not believed, and the last poll at the deadline."""
+"""No single poll ends a wait: rejected polls, the patience with them, and the last poll at the deadline."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def test_a_rejected_poke_does_not_end_the_wait(emulator, clock, store, way, reje
     assert Task(clock, store, **way).run()["state"] == "complete"
 
 
-def test_rejections_are_believed_after_the_patience(emulator, clock, store, way, rejection):
+def test_rejections_fail_the_wait_after_the_patience(emulator, clock, store, way, rejection):
     kind, error = rejection
     fault(emulator, **kind)
 
@@ -190,7 +190,7 @@ def test_a_poll_that_succeeds_starts_the_patience_again(emulator, clock, store, 
     assert clock.elapsed >= 600 + DEFAULT_PATIENCE_SECONDS
 
 
-def test_a_transient_error_in_between_does_not_start_it_again(emulator, clock, store, way):
+def test_transient_error_does_not_restart_the_patience(emulator, clock, store, way):
     fault(emulator, times=5, status=403, json={})
     fault(emulator, times=1, status=503)
     fault(emulator, status=403, json={})
@@ -216,13 +216,13 @@ def test_a_wrong_parameter_fails_the_first_poke_of_the_first_try(emulator, clock
 
 
 @pytest.mark.parametrize("wrong", [{"instance_id": "999"}, {"procore_conn_id": "nowhere"}])
-def test_a_later_try_is_patient_with_the_same(emulator, clock, store, way, wrong):
+def test_later_try_tolerates_a_rejected_first_poke(emulator, clock, store, way, wrong):
     with pytest.raises((NotFound, ConfigurationError)):
         Task(clock, store, try_number=2, **wrong, **way).run()
     assert clock.elapsed >= DEFAULT_PATIENCE_SECONDS
 
 
-def test_a_404_after_the_first_poke_is_not_believed_at_once(emulator, clock, store, way):
+def test_404_after_the_first_poke_does_not_end_the_wait(emulator, clock, store, way):
     fault(emulator, skip=1, times=5, status=404, json={"errors": "Not found"})
     clock.meanwhile = lambda: approve(emulator) if polls(emulator) == 6 else None
 
@@ -230,7 +230,7 @@ def test_a_404_after_the_first_poke_is_not_believed_at_once(emulator, clock, sto
     assert polls(emulator) == 7
 
 
-def test_a_connection_that_is_gone_for_a_while_ends_no_wait(emulator, clock, store, way, monkeypatch, set_connection):
+def test_temporarily_missing_connection_ends_no_wait(emulator, clock, store, way, monkeypatch, set_connection):
     sleeps = [
         lambda: monkeypatch.delenv("AIRFLOW_CONN_PROCORE_DEFAULT"),
         lambda: approve(emulator),
@@ -289,7 +289,7 @@ def test_a_deferrable_wait_fails_for_a_wrong_parameter_in_its_first_try_only(emu
     deferral(Task(clock, store, try_number=2, deferrable=True, **wrong))
 
 
-def test_the_trigger_gets_what_the_workers_poll_saw(emulator, clock, store):
+def test_trigger_gets_the_state_of_the_workers_poll(emulator, clock, store):
     trigger = deferral(Task(clock, store, deferrable=True)).trigger
 
     assert "at step 'Budget Check'" in trigger.last_poll
@@ -316,9 +316,7 @@ def test_a_wait_on_workers_only_counts_its_rejections_over_the_sleeps(emulator, 
     assert DEFAULT_PATIENCE_SECONDS <= clock.elapsed <= DEFAULT_PATIENCE_SECONDS + 120
 
 
-def test_a_connection_that_is_gone_for_a_while_ends_no_wait_on_workers(
-    emulator, clock, store, set_connection, monkeypatch
-):
+def test_temporarily_missing_connection_ends_no_wait_on_workers(emulator, clock, store, set_connection, monkeypatch):
     task = Task(clock, store, build=WorkflowsoftIntegrationSensor, **TAKES)
     event = deferral(task).trigger.event
     monkeypatch.delenv("AIRFLOW_CONN_WORKFLOWSOFT_DEFAULT")
@@ -372,7 +370,7 @@ def test_a_hung_server_gets_one_attempt_of_a_first_poke(emulator, store, set_con
 
 @pytest.mark.parametrize("options", [{"deferrable": True}, {"mode": "reschedule"}], ids=["deferrable", "reschedule"])
 @pytest.mark.parametrize("status", [429, 503])
-def test_a_stated_wait_holds_no_worker(emulator, clock, store, options, status):
+def test_stated_wait_occupies_no_worker(emulator, clock, store, options, status):
     fault(emulator, status=status, headers={"Retry-After": "20"})
 
     with pytest.raises((TaskDeferred, AirflowRescheduleException)):
@@ -389,10 +387,10 @@ def test_a_stated_wait_is_honoured_between_pokes(emulator, clock, store, way):
     assert (polls(emulator), clock.elapsed >= 49) == (2, True)
 
 
-def test_a_stated_wait_past_the_deadline_is_not_broken_by_the_last_poke(emulator, clock, store):
+def test_last_poke_honours_a_stated_wait_past_the_deadline(emulator, clock, store):
     fault(emulator, times=1, status=429, headers={"Retry-After": "3000"})
 
-    with pytest.raises(AirflowSensorTimeout, match="asks to wait"):
+    with pytest.raises(AirflowSensorTimeout, match="Rate-limited"):
         Task(clock, store, timeout=100).run()
     assert (polls(emulator), clock.elapsed) == (1, pytest.approx(100, abs=5))
 
@@ -434,7 +432,7 @@ def test_a_deferral_that_no_triggerer_ended_gets_a_last_poll(emulator, clock, st
 # --- what Airflow's options for errors do, in every mode ---
 
 
-def test_silent_fail_goes_on_in_deferrable_mode_as_in_poke_mode(emulator, clock, store, way):
+def test_silent_fail_continues_in_deferrable_mode_as_in_poke_mode(emulator, clock, store, way):
     fault(emulator, times=1, status=404, json={"errors": "No such instance"})
     approve(emulator)
     assert Task(clock, store, silent_fail=True, **way).run()["state"] == "complete"
@@ -444,7 +442,7 @@ def test_silent_fail_goes_on_in_deferrable_mode_as_in_poke_mode(emulator, clock,
 
 
 @pytest.mark.parametrize("event", [None, {}, {"status": "done"}, {"status": "error", "error": "X", "message": "y"}])
-def test_silent_fail_goes_on_after_an_event_that_is_no_result(emulator, clock, store, event):
+def test_silent_fail_continues_after_an_event_without_a_result(emulator, clock, store, event):
     task = Task(clock, store, silent_fail=True, deferrable=True)
     deadline = deferral(task).trigger.deadline
 
@@ -453,7 +451,7 @@ def test_silent_fail_goes_on_after_an_event_that_is_no_result(emulator, clock, s
     assert again.value.trigger.deadline == deadline
 
 
-def test_silent_fail_waits_on_with_parameters_that_are_wrong(emulator, clock, store):
+def test_silent_fail_continues_with_wrong_parameters(emulator, clock, store):
     with pytest.raises(AirflowSensorTimeout, match="until"):
         Task(clock, store, silent_fail=True, until="approved", timeout=100).run()
 
@@ -462,7 +460,7 @@ def test_silent_fail_waits_on_with_parameters_that_are_wrong(emulator, clock, st
 
 
 @pytest.mark.parametrize("event", [None, "done", {"status": "done"}, {"status": "done", "action": "succeed"}, {"a": 1}])
-def test_an_event_that_is_malformed_is_an_error_of_its_own(event):
+def test_malformed_event_is_an_error(event):
     for options, error in (({}, WorkflowsError), ({"soft_fail": True}, WorkflowsError)):
         with pytest.raises(error, match="does not know"):
             sensor(**options).execute_complete({}, event)

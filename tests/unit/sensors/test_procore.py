@@ -1,4 +1,4 @@
-"""Waits on Procore: the same result in every mode, and no wait that outlives its reason."""
+"""Waits on Procore: the same result in every mode, within the deadline."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def approve(emulator) -> None:
 
 
 async def first_payload(trigger) -> dict:
-    """Run a trigger as the triggerer does: made anew from what it serialised."""
+    """Run a trigger as the triggerer does: built again from its serialized arguments."""
     path, arguments = trigger.serialize()
     assert path == f"{type(trigger).__module__}.{type(trigger).__name__}"
     async for event in type(trigger)(**arguments).run():
@@ -111,7 +111,7 @@ def test_every_mode_returns_the_same(emulator, store):
     }
 
 
-def test_a_poking_sensor_goes_on_until_the_people_have_decided(emulator, store):
+def test_poking_sensor_continues_until_people_have_decided(emulator, store):
     sensor = instance_sensor()
     assert sensor.poke({"task_state_store": store}) is False
     approve(emulator)
@@ -160,14 +160,14 @@ def test_nothing_secret_is_in_what_a_trigger_stores(emulator, store):
     ],
 )
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_the_author_says_what_an_outcome_does_in_every_mode(emulator, store, words, outcome, deferrable):
+def test_outcome_follows_until_fail_on_and_skip_on_in_every_mode(emulator, store, words, outcome, deferrable):
     emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
 
     with pytest.raises(outcome):
         instance_sensor(deferrable=deferrable, **words).execute({"task_state_store": store})
 
 
-def test_a_rejection_is_a_response_and_not_a_failure(emulator, store):
+def test_rejection_is_a_result_and_not_a_failure(emulator, store):
     answer(emulator, "Reject")
 
     result = instance_sensor().execute({"task_state_store": store})
@@ -219,7 +219,7 @@ def test_the_deadline_survives_a_retry(emulator, store):
     assert first.deadline == again.deadline == store["deadline"]
 
 
-def test_a_deadline_that_has_passed_ends_the_wait_in_every_mode(emulator, store):
+def test_passed_deadline_ends_the_wait_in_every_mode(emulator, store):
     store.set("deadline", (datetime.now(timezone.utc) - timedelta(seconds=1)).isoformat())
 
     for deferrable in (False, True):
@@ -241,22 +241,22 @@ def test_trigger_ends_at_its_deadline_and_the_task_times_out(emulator, store):
         sensor.execute_complete({"task_state_store": store}, payload)
 
 
-def test_airflows_own_timeout_comes_after_ours(emulator, store):
+def test_airflows_timeout_comes_after_the_deadline(emulator, store):
     assert deferred(instance_sensor(timeout=60), {"task_state_store": store}).timeout > timedelta(seconds=60)
 
 
-def test_a_trigger_never_polls_at_once_and_then_about_every_interval(emulator, store, monkeypatch):
+def test_trigger_polls_after_a_delay_and_at_each_interval(emulator, store, monkeypatch):
     """Airflow can fail a task whose trigger fires within seconds of its deferral."""
     monkeypatch.setattr("airflow_provider_workflows.polling.poll.MIN_FIRST_DELAY_SECONDS", 5.0)
     trigger = deferred(instance_sensor(timeout=3600), {"task_state_store": store}).trigger
     trigger.poll_interval = 60.0
-    looks: list[float] = []
+    polled_at: list[float] = []
     call = RestClient.call
 
     def look(client, method, path, **kwargs):
         if path.endswith("/bulk_history"):
-            looks.append(clock.elapsed)
-            if len(looks) == 3:
+            polled_at.append(clock.elapsed)
+            if len(polled_at) == 3:
                 approve(emulator)
         return call(client, method, path, **kwargs)
 
@@ -265,16 +265,16 @@ def test_a_trigger_never_polls_at_once_and_then_about_every_interval(emulator, s
         event = clock.run(first_payload(trigger))
 
     assert event["status"] == "done"
-    assert 5 <= looks[0] <= 60
-    assert [pause for before, pause in pairwise(looks) if not 59 <= pause - before <= 72] == []
-    assert len(looks) == 3
+    assert 5 <= polled_at[0] <= 60
+    assert [pause for before, pause in pairwise(polled_at) if not 59 <= pause - before <= 72] == []
+    assert len(polled_at) == 3
 
 
 # --- faults ---
 
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 429}, {"status": 500}, {"reset": "before"}])
-def test_a_wait_goes_on_through_passing_faults(emulator, store, fault):
+def test_wait_continues_through_transient_errors(emulator, store, fault):
     deferral = deferred(instance_sensor(), {"task_state_store": store})
     emulator.control("POST", "faults", path="history$", times=3, **fault)
     approve(emulator)
@@ -284,13 +284,13 @@ def test_a_wait_goes_on_through_passing_faults(emulator, store, fault):
     assert len(after_the_workers) == 4
 
 
-def test_poke_outlasts_an_error_that_outlasts_the_clients_retries(emulator, store):
+def test_poke_survives_an_error_longer_than_the_clients_retries(emulator, store):
     emulator.control("POST", "faults", path="/history$", status=500)
 
     assert instance_sensor().poke({"task_state_store": store}) is False
 
 
-def test_a_trigger_asks_no_earlier_than_the_server_said(emulator, store):
+def test_trigger_polls_no_earlier_than_the_server_stated(emulator, store):
     trigger = deferred(instance_sensor(timeout=3), {"task_state_store": store}).trigger
     emulator.control("POST", "faults", path="history$", times=99, status=429, headers={"Retry-After": "3600"})
     before = len(emulator.requests())
@@ -298,7 +298,7 @@ def test_a_trigger_asks_no_earlier_than_the_server_said(emulator, store):
     event = first_event(trigger)
     assert event["status"] == "timeout"
     assert event["last_poll"].startswith("Instance 700001 of item 5001")
-    assert "The last poll failed: The server asks to wait until" in event["last_poll"]
+    assert "The last poll failed: Rate-limited by the server until" in event["last_poll"]
     assert len(emulator.requests()) == before + 1
 
 
@@ -314,19 +314,19 @@ def test_a_rejection_ends_the_wait_and_says_why(emulator, store):
         sensor.execute_complete({"task_state_store": store}, payload)
 
 
-@pytest.mark.parametrize("odd", [{"history": 7}, {"history": [], "status": ["odd"]}])
+@pytest.mark.parametrize("malformed", [{"history": 7}, {"history": [], "status": ["malformed"]}])
 @pytest.mark.usefixtures("impatient")
-def test_unexpected_response_is_a_typed_error_in_a_trigger(emulator, store, odd):
+def test_unexpected_response_is_a_typed_error_in_a_trigger(emulator, store, malformed):
     deferral = deferred(instance_sensor(), {"task_state_store": store})
-    of_items = [{"item_id": "5001", "instances": [{"instance_id": INSTANCE, **odd}]}]
+    of_items = [{"item_id": "5001", "instances": [{"instance_id": INSTANCE, **malformed}]}]
     emulator.control("POST", "faults", path="bulk_history$", times=99, status=200, json={"data": of_items})
-    emulator.control("POST", "faults", path="/history$", times=99, status=200, json={"data": odd})
+    emulator.control("POST", "faults", path="/history$", times=99, status=200, json={"data": malformed})
 
     assert first_event(deferral.trigger)["error"] == "UnexpectedResponse"
     assert instance_sensor().poke({"task_state_store": store}) is False
 
 
-@pytest.mark.parametrize("whole", [{"json": {"data": {"odd": 7}}}, {"body": "<html>Maintenance</html>"}])
+@pytest.mark.parametrize("whole", [{"json": {"data": {"malformed": 7}}}, {"body": "<html>Maintenance</html>"}])
 def test_a_malformed_bulk_history_ends_no_wait(emulator, store, whole):
     deferral = deferred(instance_sensor(), {"task_state_store": store})
     emulator.control("POST", "faults", path="bulk_history$", times=99, status=200, **whole)
@@ -336,7 +336,7 @@ def test_a_malformed_bulk_history_ends_no_wait(emulator, store, whole):
 
 
 @pytest.mark.parametrize("event", [None, {}, {"status": "surprise"}])
-def test_an_event_that_is_not_known_is_an_error(event):
+def test_unknown_event_is_an_error(event):
     with pytest.raises(WorkflowsError, match="does not know"):
         instance_sensor().execute_complete({}, event)
 
@@ -379,7 +379,7 @@ def requested_sensor(**parameters) -> ProcoreResponseRequestedSensor:
     return ProcoreResponseRequestedSensor(task_id="wait", poke_interval=0.05, **{"tool_type": TOOL, **parameters})
 
 
-def test_instances_that_wait_for_us_are_returned_with_options(emulator, store):
+def test_requests_to_the_connections_user_are_returned_with_options(emulator, store):
     context = {"task_state_store": store}
 
     (request,) = requested_sensor().execute(context)
@@ -389,7 +389,7 @@ def test_instances_that_wait_for_us_are_returned_with_options(emulator, store):
     assert [option["name"] for option in request["options"]] == ["Approve", "Return", "Reject"]
 
 
-def test_nobodys_turn_is_waited_for_and_then_found_by_the_trigger(emulator, store):
+def test_trigger_finds_a_request_that_comes_later(emulator, store):
     answer(emulator, "Approve")
     sensor = requested_sensor()
     deferral = deferred(sensor, {"task_state_store": store})
@@ -400,15 +400,15 @@ def test_nobodys_turn_is_waited_for_and_then_found_by_the_trigger(emulator, stor
     assert [request["step"] for request in resumed] == ["Budget Check"]
 
 
-def test_turn_of_another_user_is_awaited_over_tools_and_projects(emulator, store):
-    sensor = requested_sensor(user_id=90004, tool_type=[TOOL, "generic_tool_item"], project_id=["1001"])
+def test_request_to_another_user_is_found_over_tools_and_projects(emulator, store):
+    sensor = requested_sensor(user=90004, tool_type=[TOOL, "generic_tool_item"], project_id=["1001"])
     assert sensor.poke({"task_state_store": store}) is False
     answer(emulator, "Approve")
 
     assert sensor.execute({"task_state_store": store})[0]["step"] == "Director Approval"
 
 
-def test_instances_of_other_tools_and_items_are_no_response(emulator, store):
+def test_instances_of_other_tools_and_items_do_not_count(emulator, store):
     emulator.control("PATCH", "flags", filters="ignored")
     emulator.control("POST", "procore/instances", tool_type="generic_tool_item", item_id="5001")
     emulator.control("POST", "procore/instances", tool_type=TOOL, item_id="5002")
@@ -499,7 +499,7 @@ def test_a_step_is_named_by_its_uuid_too(emulator, store):
     assert result["occurrence"]["step"] == "Budget Check"
 
 
-def test_a_step_that_is_started_is_not_responded_to_and_then_it_is(emulator, store):
+def test_step_answered_ends_after_the_response_and_not_at_the_start(emulator, store):
     sensor = instance_sensor(step_answered=["Budget Check"])
     assert sensor.poke({"task_state_store": store}) is False
     answer(emulator, "Approve")
@@ -547,7 +547,7 @@ def test_an_occurrence_before_a_time_does_not_count(emulator, store):
 
 
 @pytest.mark.parametrize("after", ["2026", "10000101", 20260101])
-def test_an_occurrence_that_looks_like_a_date_is_no_time(emulator, store, after):
+def test_occurrence_with_digits_like_a_date_is_not_a_time(emulator, store, after):
     assert instance_sensor(step_reached="Budget Check", after=after).poke({"task_state_store": store}) is False
 
 
@@ -567,7 +567,7 @@ def test_a_step_and_a_state_can_be_waited_for_together(emulator, store):
     assert (result["state"], result["occurrence"]) == ("complete", None)
 
 
-def test_what_fails_the_wait_beats_the_step(emulator, store):
+def test_fail_on_overrides_a_reached_step(emulator, store):
     emulator.control("POST", f"procore/instances/{INSTANCE}/block", reason="x")
 
     with pytest.raises(AirflowFailException, match="is blocked"):
@@ -575,7 +575,7 @@ def test_what_fails_the_wait_beats_the_step(emulator, store):
 
 
 @pytest.mark.parametrize("parameters", [{"step_reached": None}, {"step_reached": [], "step_answered": None}])
-def test_no_step_is_no_request(emulator, store, parameters):
+def test_empty_step_waits_for_no_step(emulator, store, parameters):
     sensor = instance_sensor(**parameters)
     assert sensor.poke({"task_state_store": store}) is False
     approve(emulator)
@@ -610,7 +610,7 @@ def test_a_bad_parameter_of_a_step_is_named_before_anything_is_sent(emulator, pa
         ({"tool_type": [TOOL, ""]}, "tool_type"),
         ({"project_id": []}, "project_id"),
         ({"project_id": ["1001", "None"]}, "project_id"),
-        ({"user_id": ""}, "user_id"),
+        ({"user": ""}, "user"),
         ({"tool_subtype": ""}, "tool_subtype"),
     ],
 )
@@ -642,7 +642,7 @@ def test_a_wait_for_an_instance_ends_with_it_when_it_is_restarted(emulator, stor
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_a_tool_of_the_company_is_looked_for_at_its_level(emulator, store, deferrable):
+def test_company_tool_is_polled_at_company_level(emulator, store, deferrable):
     tool = {"tool_type": "prequalification", "item_id": "81"}
     new = emulator.control("POST", "procore/instances", **tool, project_id=None)["id"]
     emulator.control("POST", f"procore/instances/{new}/terminate")
@@ -668,7 +668,7 @@ def test_company_level_request_can_be_responded_to(emulator, store):
 LETTER = {"tool_type": "correspondence", "tool_subtype": "-123456789"}
 
 
-def test_a_letter_is_waited_for_by_its_item_in_both_modes(emulator, store):
+def test_correspondence_is_waited_for_by_item_in_both_modes(emulator, store):
     new = emulator.control("POST", "procore/instances", **LETTER, item_id="9")["id"]
     sensor = instance_sensor(**{**LETTER, "tool_subtype": -123456789}, item_id="9")
     deferral = deferred(sensor, {"task_state_store": store})
@@ -680,7 +680,7 @@ def test_a_letter_is_waited_for_by_its_item_in_both_modes(emulator, store):
     assert instance_sensor(**LETTER, item_id="9").execute({}) == resumed
 
 
-def test_a_letter_that_waits_for_us_is_found_with_its_subtype(emulator, store):
+def test_correspondence_request_is_found_with_its_subtype(emulator, store):
     emulator.control("POST", "procore/instances", **LETTER, item_id="9")
 
     (request,) = requested_sensor(**LETTER).execute({"task_state_store": store})
@@ -691,7 +691,7 @@ def test_a_letter_that_waits_for_us_is_found_with_its_subtype(emulator, store):
 def test_a_misspelt_tool_is_named_even_where_the_project_is_given(emulator, store):
     sensor = requested_sensor(tool_type="purchase_order", project_id="1001")
 
-    with pytest.raises(ConfigurationError, match=r"no tool 'purchase_order'.*purchase_order_contract"):
+    with pytest.raises(ConfigurationError, match=r"Unknown tool_type 'purchase_order'.*purchase_order_contract"):
         sensor.execute({"task_state_store": store})
 
 
@@ -710,14 +710,14 @@ def test_an_instance_that_is_listed_under_two_names_is_one_request(emulator, sto
     assert [request["instance_id"] for request in sensor.execute({"task_state_store": store})] == ["700001"]
 
 
-def test_turn_of_another_user_is_awaited_by_login(emulator, store):
+def test_request_to_another_user_is_found_by_login(emulator, store):
     approve_ours(emulator)
 
-    found = requested_sensor(user_id="dana@example.com").execute({"task_state_store": store})
+    found = requested_sensor(user="dana@example.com").execute({"task_state_store": store})
 
     assert [request["step"] for request in found] == ["Director Approval"]
-    with pytest.raises(ConfigurationError, match="user_id: no user .* 'nobody@example.com'"):
-        requested_sensor(user_id="nobody@example.com").execute({"task_state_store": store})
+    with pytest.raises(ConfigurationError, match="user: no user .* 'nobody@example.com'"):
+        requested_sensor(user="nobody@example.com").execute({"task_state_store": store})
 
 
 def approve_ours(emulator) -> None:

@@ -1,4 +1,4 @@
-"""Waits on a legacy workflow: the same result in every mode, and yesterday's state is not today's answer."""
+"""Waits on a Legacy workflow: the same result in every mode, and no state from before the wait counts."""
 
 from __future__ import annotations
 
@@ -8,9 +8,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow_provider_workflows.exceptions import ConfigurationError, NotFound, UnexpectedResponse
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
-from tests.support import examples
-from tests.support.people import People
-from tests.unit.operators.procore_legacy.test_perform_activity import INSTANCE, perform, performed, person
+from tests.unit.operators.procore_legacy.test_perform_activity import INSTANCE, perform, person
 from tests.unit.sensors.test_procore import deferred, first_event
 
 pytestmark = [pytest.mark.compat, pytest.mark.usefixtures("airflow_connections")]
@@ -50,7 +48,7 @@ def test_every_mode_returns_the_same(emulator, store):
 
 
 @pytest.mark.parametrize("by", ["history_id", "performed_at"])
-def test_start_again_is_a_denial_and_start_before_is_not(emulator, store, by):
+def test_later_start_state_is_a_denial_and_an_earlier_one_is_not(emulator, store, by):
     context = {"task_state_store": store}
     emulator.control("POST", "clock", advance=60)
     after = perform().execute(context)[by]
@@ -61,7 +59,7 @@ def test_start_again_is_a_denial_and_start_before_is_not(emulator, store, by):
     assert sensor(after=after).execute(context)["state"] == "Start"
 
 
-def test_state_before_our_activity_is_no_response(emulator, store):
+def test_state_before_the_activity_does_not_end_the_wait(emulator, store):
     joint = {"instance_id": "568151", "activity": "Accept", "role": "Project Manager"}
     emulator.control("POST", "clock", advance=60)
     after = perform(**joint).execute({"task_state_store": store})["history_id"]
@@ -73,7 +71,7 @@ def test_state_before_our_activity_is_no_response(emulator, store):
     assert wait.execute({"task_state_store": store})["state"] == "Accepted"
 
 
-def test_a_denial_within_the_second_of_our_activity_is_seen(emulator, store):
+def test_denial_within_the_second_of_the_activity_is_noticed(emulator, store):
     context = {"task_state_store": store}
     after = perform().execute(context)["history_id"]
     where = f"procore/legacy/instances/{INSTANCE}/perform"
@@ -115,7 +113,7 @@ def test_an_activity_and_its_role_are_named_by_name_or_id(emulator, store, wish)
     assert found["state"] == "Joint Review"
 
 
-def test_an_activity_that_is_open_to_another_role_only_is_not_meant(emulator, store):
+def test_activity_of_another_role_does_not_end_the_wait(emulator, store):
     perform(instance_id="568151", activity="Accept", role="Project Manager").execute({"task_state_store": store})
 
     waits = {"instance_id": "568151", "until": (), "activity": "Accept"}
@@ -124,7 +122,7 @@ def test_an_activity_that_is_open_to_another_role_only_is_not_meant(emulator, st
 
 
 @pytest.mark.parametrize(("decision", "state"), [("Approve", "PO Approved"), ("Deny", "Start")])
-def test_a_state_and_an_activity_are_waited_for_whichever_comes_first(emulator, store, decision, state):
+def test_wait_ends_with_a_state_or_an_activity(emulator, store, decision, state):
     person(emulator, "Submit for Approval", "pat@example.com")
     wait = sensor(until={"PO Approved"}, activity="Submit for Approval")
     assert wait.poke({"task_state_store": store}) is False
@@ -134,7 +132,7 @@ def test_a_state_and_an_activity_are_waited_for_whichever_comes_first(emulator, 
     assert wait.execute({"task_state_store": store})["state"] == state
 
 
-def test_an_activity_from_before_our_own_is_no_response(emulator, store):
+def test_activity_before_the_performed_one_does_not_end_the_wait(emulator, store):
     emulator.control("POST", "clock", advance=60)
     ours = {"instance_id": "568151", "activity": "Accept"}
     after = perform(**ours, role="Project Manager").execute({"task_state_store": store})["history_id"]
@@ -162,7 +160,7 @@ def gap(emulator):
 
 
 @pytest.mark.usefixtures("gap")
-def test_a_moment_without_activities_ends_no_wait(emulator, store):
+def test_short_time_without_activities_ends_no_wait(emulator, store):
     wait = sensor(until={"Start"})
     context = {"task_state_store": store}
     assert wait.poke(context) is False
@@ -177,7 +175,7 @@ def test_a_moment_without_activities_ends_no_wait(emulator, store):
 
 @pytest.mark.usefixtures("gap")
 @pytest.mark.parametrize("mode", ["poke", "reschedule"])
-def test_an_instance_without_activities_for_long_fails_the_wait(store, monkeypatch, mode):
+def test_long_time_without_activities_fails_the_wait(store, monkeypatch, mode):
     context = {"task_state_store": store}
     one = sensor(until={"Start"}, mode=mode)
     assert one.poke(context) is False
@@ -201,13 +199,13 @@ def test_an_occurrence_without_activities_is_counted_for_itself(emulator, store,
     assert wait.poke(context) is False
 
 
-@pytest.mark.parametrize("looks", ["no_activities", "activities_listed", "not_found"])
-def test_every_poll_of_an_ended_instance_ends_the_wait(emulator, store, looks):
-    emulator.control("PATCH", "flags", legacy_ended=looks)
+@pytest.mark.parametrize("ended_as", ["no_activities", "activities_listed", "not_found"])
+def test_every_poll_of_an_ended_instance_ends_the_wait(emulator, store, ended_as):
+    emulator.control("PATCH", "flags", legacy_ended=ended_as)
     emulator.control("POST", f"procore/legacy/instances/{INSTANCE}/terminate", login="pat@example.com")
 
-    error = NotFound if looks == "not_found" else AirflowFailException
-    with pytest.raises(error, match="404" if looks == "not_found" else "was terminated"):
+    error = NotFound if ended_as == "not_found" else AirflowFailException
+    with pytest.raises(error, match="404" if ended_as == "not_found" else "was terminated"):
         sensor(until={"PO Approved"}).execute({"task_state_store": store})
 
 
@@ -228,7 +226,7 @@ def test_instance_of_a_company_that_left_legacy_is_no_success(emulator, store, s
 
 
 @pytest.mark.parametrize("status", ["state", "object"])
-def test_a_wait_ends_whichever_status_an_instance_shows(emulator, store, status):
+def test_wait_ends_with_any_status(emulator, store, status):
     emulator.control("PATCH", "flags", legacy_status=status)
     deferral = deferred(sensor(until={"PO Approved"}), {"task_state_store": store})
     person(emulator, "Submit for Approval", "pat@example.com")
@@ -239,9 +237,9 @@ def test_a_wait_ends_whichever_status_an_instance_shows(emulator, store, status)
     assert resumed["status"] == ("Approved" if status == "state" else "Order: Approved")
 
 
-@pytest.mark.parametrize("told", ["given", "null"])
-def test_a_wait_for_a_state_needs_no_time_of_it(emulator, store, told):
-    emulator.control("PATCH", "flags", legacy_state_set_at=told)
+@pytest.mark.parametrize("state_set_at", ["given", "null"])
+def test_a_wait_for_a_state_needs_no_time_of_it(emulator, store, state_set_at):
+    emulator.control("PATCH", "flags", legacy_state_set_at=state_set_at)
 
     assert sensor(until={"Start"}).execute({"task_state_store": store})["state"] == "Start"
 
@@ -276,7 +274,7 @@ def test_a_hidden_history_leaves_a_wait_within_the_second_undecided(emulator, st
         ({"skip_on": {"Under Review"}}, AirflowSkipException),
     ],
 )
-def test_the_author_says_what_a_state_does(emulator, store, words, outcome):
+def test_state_follows_until_fail_on_and_skip_on(emulator, store, words, outcome):
     person(emulator, "Submit for Approval", "pat@example.com")
 
     with pytest.raises(outcome):
@@ -291,7 +289,7 @@ def test_a_terminated_instance_fails_a_wait_for_something_else(emulator, store):
     assert sensor(until={"terminated"}).execute({"task_state_store": store})["terminated_at"] is not None
 
 
-def test_the_object_can_be_named_instead_and_is_looked_up_once(emulator, store):
+def test_object_instead_of_instance_is_looked_up_once(emulator, store):
     trigger = deferred(
         sensor(object_type="Contract", object_id=1953145, until={"PO Approved"}), {"task_state_store": store}
     ).trigger
@@ -299,7 +297,7 @@ def test_the_object_can_be_named_instead_and_is_looked_up_once(emulator, store):
     assert trigger.serialize()[1]["instance_id"] == INSTANCE
 
 
-def test_what_does_not_exist_ends_the_wait(emulator, store):
+def test_missing_instance_ends_the_wait(emulator, store):
     with pytest.raises(NotFound):
         sensor(instance_id="4711").execute({"task_state_store": store})
 
@@ -309,12 +307,12 @@ def test_what_does_not_exist_ends_the_wait(emulator, store):
     [
         ({"instance_id": "1", "object_id": "2"}, "instance_id and object_id"),
         ({"object_id": "2"}, "object_type"),
-        ({"until": ()}, "until must hold a state, or activity must be given"),
-        ({"until": {""}}, "until must hold"),
+        ({"until": ()}, "until or activity is missing"),
+        ({"until": {""}}, "until contains an empty state"),
         ({"activity": " "}, "activity is missing"),
         ({"activity": "Approve", "role": ""}, "role is missing"),
         ({"role": "Reviewer"}, "activity is missing"),
-        ({"fail_on": {""}}, "fail_on must hold"),
+        ({"fail_on": {""}}, "fail_on contains an empty state"),
         ({"after": "yesterday"}, "after must be a history id"),
         ({"after": ""}, "after is missing"),
     ],
@@ -323,20 +321,3 @@ def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, parameters, 
     with pytest.raises(ConfigurationError, match=named):
         sensor(**parameters).execute({})
     assert emulator.requests() == []
-
-
-@pytest.mark.usefixtures("airflow_db")
-@pytest.mark.parametrize(
-    ("reviewer", "reached"),
-    [("Approve", "order_the_goods"), pytest.param("Deny", "rework", marks=pytest.mark.slow)],
-)
-@examples.EITHER_MODE
-def test_example_submits_once_and_branches_on_the_decision(emulator, monkeypatch, reviewer, reached, deferrable):
-    monkeypatch.setenv("AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE", deferrable)
-
-    with People(emulator, reviewer=reviewer, thinking=1.0):
-        run = examples.run("example_procore_legacy_purchase_order_approval")
-
-    states = {task.task_id: task.state for task in run.get_task_instances()}
-    assert states[reached] == "success"
-    assert performed(emulator) == [("90001", "Submit for Approval"), ("90003", reviewer)]

@@ -1,4 +1,4 @@
-"""An activity that waits for its state to move on: performed once, however the wait goes."""
+"""An activity that waits for its state to change is performed once, with any outcome of the wait."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def deferred(operator, context) -> TaskDeferred:
 
 @pytest.fixture
 def between_looks(monkeypatch):
-    """Return a function that says what happens instead of the sleep between two looks."""
+    """Return a function that sets what happens instead of the sleep between two polls."""
 
     def happens(*what) -> list[float]:
         todo, slept = list(what), []
@@ -72,7 +72,7 @@ def test_both_modes_return_the_same_once_every_role_has_acted(emulator, between_
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
-def test_a_state_that_moves_at_once_is_not_waited_for(emulator, store, between_looks, deferrable):
+def test_state_that_changes_at_once_needs_no_wait(emulator, store, between_looks, deferrable):
     between_looks()
 
     result = perform(wait_for_state_change=True, deferrable=deferrable).execute({"task_state_store": store})
@@ -81,7 +81,7 @@ def test_a_state_that_moves_at_once_is_not_waited_for(emulator, store, between_l
     assert result["already_performed"] is False
 
 
-def test_it_waits_only_when_it_is_asked_to(emulator, store):
+def test_wait_for_state_change_is_optional(emulator, store):
     result = perform(instance_id=JOINT, activity="Accept", role="Project Manager")
 
     assert "state_after" not in result.execute({"task_state_store": store})
@@ -94,7 +94,7 @@ def test_deferrable_follows_the_setting_of_airflow(monkeypatch):
     assert not perform(deferrable=False).deferrable
 
 
-def test_a_retry_during_the_wait_waits_on_and_performs_nothing(emulator, store):
+def test_retry_during_the_wait_continues_and_performs_nothing(emulator, store):
     context = {"task_state_store": store}
     first = deferred(accept(), context)
 
@@ -108,7 +108,7 @@ def test_a_retry_during_the_wait_waits_on_and_performs_nothing(emulator, store):
     assert len(performed(emulator)) == 2
 
 
-def test_a_retry_after_the_state_came_round_again_performs_nothing(emulator, store):
+def test_retry_after_the_state_has_returned_performs_nothing(emulator, store):
     context = {"task_state_store": store}
     perform(wait_for_state_change=True).execute(context)
     person(emulator, "Deny")
@@ -170,7 +170,7 @@ def test_error_in_the_triggerer_is_retried_without_a_new_activity(emulator, stor
     assert performed(emulator) == [("90001", "Accept")]
 
 
-def test_a_fault_that_passes_does_not_end_the_wait(emulator, store, between_looks):
+def test_transient_error_does_not_end_the_wait_for_a_change(emulator, store, between_looks):
     def comes_back() -> None:
         emulator.control("DELETE", "faults")
         rita_accepts(emulator)
@@ -218,7 +218,7 @@ def test_a_state_that_stays_without_activities_has_no_state_after_it(emulator, s
     assert (result["state_after"], result["terminated_at"]) == (None, None)
 
 
-def test_what_cannot_be_performed_any_more_is_not_waited_for(emulator, store):
+def test_no_wait_without_a_performed_activity(emulator, store):
     emulator.control("POST", f"procore/legacy/instances/{JOINT}/terminate", login="pat@example.com")
 
     with pytest.raises(AirflowSkipException):
@@ -226,7 +226,7 @@ def test_what_cannot_be_performed_any_more_is_not_waited_for(emulator, store):
     assert accept(on_state_moved="succeed").execute({"task_state_store": store}) is None
 
 
-def test_what_lies_in_the_database_while_it_waits_holds_no_secret(emulator, store):
+def test_deferral_stores_no_secret(emulator, store):
     trigger = deferred(accept(attachments=None), {"task_state_store": store}).trigger
 
     _, arguments = trigger.serialize()

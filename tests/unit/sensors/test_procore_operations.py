@@ -1,4 +1,4 @@
-"""Waits for what Procore does by itself: the same result in every mode."""
+"""Waits for background jobs of Procore: the same result in every mode."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def operation_sensor(operation_id: str | int = "901001", **parameters) -> Procor
     return ProcoreAsyncOperationSensor(**{**fixed, "operation_id": operation_id, **parameters})
 
 
-def looks(emulator) -> int:
+def polls(emulator) -> int:
     return len([r for r in emulator.requests() if OPERATION in r["path"]])
 
 
@@ -101,7 +101,7 @@ def test_an_operation_that_is_over_never_defers(emulator, store):
     ],
 )
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_the_author_says_what_a_failed_operation_does(emulator, store, words, outcome, deferrable):
+def test_failed_operation_follows_until_and_skip_on(emulator, store, words, outcome, deferrable):
     order("5001", emulator=emulator)
     sensor = operation_sensor(deferrable=deferrable, **words)
 
@@ -128,7 +128,7 @@ def test_a_cancelled_operation_is_over(emulator, store):
 
 
 @pytest.mark.parametrize(("completed_at", "over"), [("2026-01-01T00:00:00Z", True), (None, False)])
-def test_a_state_that_no_one_knows_is_over_when_it_has_an_end(emulator, store, completed_at, over):
+def test_operation_of_unknown_status_with_an_end_has_ended(emulator, store, completed_at, over):
     shown(emulator, status="archived", completed_at=completed_at)
 
     if over:
@@ -156,7 +156,7 @@ def test_a_malformed_operation_is_polled_again(emulator, store):
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_an_operation_that_is_shown_only_later_is_waited_for(emulator, store, monkeypatch, deferrable):
+def test_operation_shown_only_later_is_waited_for(emulator, store, monkeypatch, deferrable):
     emulator.control("PATCH", "flags", operation_visible_after=300)
     order("11", emulator=emulator)
     context = {"task_state_store": store}
@@ -169,7 +169,7 @@ def test_an_operation_that_is_shown_only_later_is_waited_for(emulator, store, mo
         ended = operation_sensor().execute(context)
 
     assert ended["status"] == "done"
-    assert looks(emulator) >= 4
+    assert polls(emulator) >= 4
 
 
 def trigger_reads(monkeypatch, emulator, *, pass_after: int, seconds: float) -> None:
@@ -200,10 +200,10 @@ def test_a_lasting_404_of_an_operation_ends_the_wait(emulator, store, deferrable
         wait()
 
     # The first poke is the worker's; a triggerer counts for itself.
-    assert looks(emulator) == 3 + deferrable
+    assert polls(emulator) == 3 + deferrable
 
 
-def test_a_wait_that_times_out_says_that_the_operation_is_not_shown(emulator, store):
+def test_timeout_says_that_procore_does_not_show_the_operation(emulator, store):
     trigger = deferred(operation_sensor("1"), {"task_state_store": store}).trigger
     trigger.deadline = (datetime.now(timezone.utc) + timedelta(seconds=1)).isoformat()
 
@@ -224,7 +224,7 @@ def test_the_status_of_an_operation_counts_in_any_case(emulator, store, case):
 
 
 @pytest.mark.parametrize("fault", [{"status": 503}, {"status": 500}, {"status": 429}, {"reset": "before"}])
-def test_a_wait_goes_on_through_passing_faults(emulator, store, fault):
+def test_wait_continues_through_transient_errors(emulator, store, fault):
     order("11", delay=600, emulator=emulator)
     deferral = deferred(operation_sensor(), {"task_state_store": store})
     emulator.control("POST", "clock", advance=600)
@@ -261,14 +261,14 @@ def test_several_operations_are_polled_until_each_has_ended(emulator, store):
 
     assert trigger.poll_once(hook)[1] is None
     assert trigger.poll_once(hook)[1] is None
-    before = looks(emulator)
+    before = polls(emulator)
     assert before == 3
     emulator.control("POST", "clock", advance=600)
     verdict = trigger.poll_once(hook)[1]
 
     assert verdict.action == "succeed"
     assert [o["operation_id"] for o in verdict.result["operations"]] == [ended, running]
-    assert looks(emulator) == before + 1
+    assert polls(emulator) == before + 1
 
 
 def test_trigger_survives_a_round_trip_through_the_database():

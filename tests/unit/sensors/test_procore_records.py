@@ -1,4 +1,4 @@
-"""Waits on Procore read the records rightly, on whichever side of an open question the server is."""
+"""Waits on Procore read its records correctly, with either side of each open question."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def reviewed_jointly(emulator) -> str:
 
 @pytest.mark.parametrize("overall", ["present", "absent"])
 @pytest.mark.parametrize("hidden", ["none", "responses", "response_steps"])
-def test_outcome_is_what_was_decided_or_is_not_clear(emulator, overall, hidden):
+def test_outcome_is_the_decision_or_unclear(emulator, overall, hidden):
     flags(emulator, overall_response=overall, hidden_events=hidden)
     instance_id = reviewed_jointly(emulator)
 
@@ -172,7 +172,7 @@ def test_gap_between_two_steps_ends_no_wait(emulator, gap):
     assert look()["state"] == "complete"
 
 
-def test_gap_before_our_step_asks_for_no_response_yet(emulator):
+def test_gap_before_the_users_step_is_no_request(emulator):
     flags(emulator, step_gap=600)
     respond(emulator, US, "Approve")
     emulator.control("POST", "clock", advance=600)
@@ -198,22 +198,22 @@ def test_state_is_the_same_however_the_history_says_it(emulator, history, case):
     assert look(instance_id=other)["state"] == "terminated"
 
 
-@pytest.mark.parametrize(("history", "told"), [("full", True), ("no_status", True), ("events_only", False)])
-def test_blocked_instance_is_known_where_anything_says_so(emulator, history, told):
+@pytest.mark.parametrize(("history", "is_known"), [("full", True), ("no_status", True), ("events_only", False)])
+def test_blocked_instance_is_known_where_anything_says_so(emulator, history, is_known):
     flags(emulator, history=history)
     emulator.control("POST", f"procore/instances/{INSTANCE}/block", reason="ERP is down")
 
-    assert (look(until=["blocked"]) is not None) is told
+    assert (look(until=["blocked"]) is not None) is is_known
     refreshed = ProcoreRefreshInstanceOperator(task_id="heal", instance_id=INSTANCE).execute({})
 
-    assert refreshed["refreshes"] == (1 if told else 0)  # what cannot be told is left alone
+    assert refreshed["refreshes"] == (1 if is_known else 0)  # an unclear instance is not refreshed
 
 
 # --- which instances are listed ---
 
 
 @pytest.mark.parametrize("default", ["all", "active_only"])
-def test_wait_by_item_goes_on_to_the_end_of_its_instance(emulator, default):
+def test_wait_by_item_continues_to_the_end_of_its_instance(emulator, default):
     flags(emulator, active_default=default)
     assert look(tool_type=TOOL, item_id="5001") is None
     emulator.control("POST", f"procore/instances/{INSTANCE}/terminate")
@@ -249,7 +249,7 @@ def test_instance_that_ends_between_two_lists_is_listed_once(emulator):
 
 
 @pytest.mark.parametrize("active", [True, False])
-def test_rows_that_do_not_fit_the_active_filter_are_left_out(emulator, active):
+def test_rows_that_do_not_match_the_active_filter_are_ignored(emulator, active):
     ended, running = {"id": "1", "ended_at": "2026-01-01T00:00:00Z"}, {"id": "2", "ended_at": None}
     emulator.control("POST", "faults", path="/instances$", status=200, json={"data": [ended, running]})
 
@@ -279,7 +279,7 @@ def test_user_who_may_not_list_tools_works_in_the_project(emulator, tools):
     assert [(row["instance_id"], row["project_id"]) for row in rows] == [(INSTANCE, "1001")]
 
 
-# --- ids, and a start that somebody else was faster with ---
+# --- ids, and a start after another one ---
 
 
 @pytest.mark.parametrize("ids", ["occurrence", "step"])
@@ -303,11 +303,11 @@ def test_after_a_step_occurrence_never_takes_an_earlier_occurrence(emulator, ids
 @pytest.mark.parametrize("status", ["400", "409", "422"])
 def test_start_that_finds_an_active_instance_adopts_it(emulator, store, status, monkeypatch):
     flags(emulator, active_instance=status)
-    begun: list[str] = []
+    started: list[str] = []
     start_instance = ProcoreHook.start_instance
 
     def outrun(hook: ProcoreHook, *args: Any, **kwargs: Any) -> Any:
-        begun.append(begin(emulator, TOOL, "5002"))
+        started.append(begin(emulator, TOOL, "5002"))
         return start_instance(hook, *args, **kwargs)
 
     monkeypatch.setattr(ProcoreHook, "start_instance", outrun)
@@ -315,4 +315,4 @@ def test_start_that_finds_an_active_instance_adopts_it(emulator, store, status, 
 
     result = operator.execute({"task_state_store": store})
 
-    assert ([result["instance_id"]], result["adopted"]) == (begun, True)
+    assert ([result["instance_id"]], result["adopted"]) == (started, True)

@@ -1,4 +1,4 @@
-"""Taking integration instances over: each is handed on once, and what may be lost is said."""
+"""Integration instances are delivered once each, and possible losses are reported."""
 
 from __future__ import annotations
 
@@ -216,9 +216,7 @@ def result_of(started: dict, **more) -> dict:
 
 
 @pytest.mark.parametrize("deferrable", [False, True])
-def test_an_instance_that_waits_already_is_taken_over_without_waiting(
-    connect, emulator, store, mode, deferrable, capsys
-):
+def test_open_instance_is_received_without_waiting(connect, emulator, store, mode, deferrable, capsys):
     connect(mode)
     started = person_starts(emulator)
 
@@ -243,7 +241,7 @@ def test_each_instance_reaches_the_dag_once_over_all_tries(connect, emulator, st
 
 
 @pytest.mark.parametrize("nothing", ["204", "null", "empty_object", "empty_list", "not_found"])
-def test_every_form_of_nothing_new_and_of_something_is_read(connect, emulator, mode, store, run, nothing, shape):
+def test_every_response_format_is_read(connect, emulator, mode, store, run, nothing, shape):
     connect(mode)
     emulator.control("PATCH", "flags", no_new_integration=nothing)
     started: list[dict] = []
@@ -253,7 +251,7 @@ def test_every_form_of_nothing_new_and_of_something_is_read(connect, emulator, m
     assert result == [result_of(started[0])]
 
 
-def test_where_reading_leaves_it_there_the_triggerer_polls(connect, emulator):
+def test_triggerer_polls_if_instances_stay_in_place(connect, emulator):
     connect("listed_until_completed")
 
     with pytest.raises(TaskDeferred) as deferred:
@@ -263,7 +261,7 @@ def test_where_reading_leaves_it_there_the_triggerer_polls(connect, emulator):
     assert deferred.value.trigger.step_id == "101"
 
 
-def test_where_reading_consumes_the_triggerer_only_sleeps(consuming, emulator, store):
+def test_triggerer_only_sleeps_if_polling_removes_instances(consuming, emulator, store):
     with pytest.raises(TaskDeferred) as deferred:
         sensor(deferrable=True).execute({"task_state_store": store})
     trigger = deferred.value.trigger
@@ -308,7 +306,7 @@ def test_trigger_started_after_a_connection_change_polls_nothing(
         assert store["new_integrations"]["received"] == [ids]
 
 
-def test_sensor_sent_back_by_a_connection_change_goes_on_waiting(connect, emulator, run):
+def test_sensor_sent_back_by_a_connection_change_continues(connect, emulator, run):
     connect("listed_until_completed")
     started: list[dict] = []
 
@@ -328,14 +326,14 @@ def test_sensor_sent_back_by_a_connection_change_goes_on_waiting(connect, emulat
 
 
 @pytest.mark.usefixtures("impatient")
-def test_a_permission_that_was_taken_away_ends_the_trigger(connect, run):
+def test_withdrawn_permission_ends_the_trigger(connect, run):
     connect("listed_until_completed")
 
     with pytest.raises(WorkflowsError, match="ConfigurationError: .*allow_consume"):
         run({}, lambda: connect("listed_until_completed", allow_consume=False), deferrable=True)
 
 
-def test_a_resumed_sensor_looks_nothing_up_again(consuming, emulator, store, run):
+def test_resumed_sensor_repeats_no_lookup(consuming, emulator, store, run):
     run({"task_state_store": store}, lambda: person_starts(emulator), deferrable=True)
 
     looked_up = [path for path in answered(emulator) if POLL not in path]
@@ -372,12 +370,12 @@ def test_an_error_skips_with_never_fail_and_not_with_soft_fail(connect, emulator
         emulator.control("DELETE", "faults")
 
 
-def test_another_event_than_ours_is_rejected(consuming):
+def test_unknown_event_of_a_trigger_is_rejected(consuming):
     with pytest.raises(WorkflowsError, match="does not know"):
         sensor().execute_complete({}, event=None)
 
 
-def test_a_step_named_by_its_id_is_not_looked_up(connect, emulator, mode):
+def test_step_given_by_id_is_not_looked_up(connect, emulator, mode):
     connect(mode)
     started = person_starts(emulator)
 
@@ -444,7 +442,7 @@ def test_every_instance_of_a_list_response_is_delivered(consuming, emulator, sto
     assert result == rows_of(first, second)
 
 
-def test_kept_instances_are_left_to_the_next_sensor(connect, emulator):
+def test_remaining_instances_are_left_to_the_next_sensor(connect, emulator):
     connect("listed_until_completed")
     emulator.control("PATCH", "flags", new_integration_shape="list")
     first, _ = person_starts(emulator), person_starts(emulator)
@@ -455,7 +453,7 @@ def test_kept_instances_are_left_to_the_next_sensor(connect, emulator):
 # --- several instances ---
 
 
-def test_a_drain_takes_what_waits_in_every_mode(connect, emulator, store, run, mode, shape, way):
+def test_drain_receives_open_instances_in_every_mode(connect, emulator, store, run, mode, shape, way):
     connect(mode)
     started: list[dict] = []
     context = {"task_state_store": store}
@@ -474,7 +472,7 @@ def test_a_drain_takes_what_waits_in_every_mode(connect, emulator, store, run, m
     assert run(context, max_instances=3, **way) == rows
 
 
-def test_drain_goes_on_until_empty_and_spares_other_steps(consuming, emulator, store):
+def test_drain_continues_until_empty_and_spares_other_steps(consuming, emulator, store):
     emulator.control("PATCH", "flags", no_new_integration="not_found")
     started = [person_starts(emulator) for _ in range(2)]
 
@@ -484,7 +482,7 @@ def test_drain_goes_on_until_empty_and_spares_other_steps(consuming, emulator, s
     assert sum(POLL in path for path in answered(emulator)) == 3
 
 
-def test_what_a_drain_leaves_is_for_the_next_task(consuming, emulator, store):
+def test_next_task_receives_what_a_drain_leaves(consuming, emulator, store):
     started = [person_starts(emulator) for _ in range(3)]
 
     got = [sensor(max_instances=2).execute({"task_state_store": type(store)()}) for _ in range(2)]
@@ -492,7 +490,7 @@ def test_what_a_drain_leaves_is_for_the_next_task(consuming, emulator, store):
     assert got == [rows_of(*started[:2]), rows_of(started[2])]
 
 
-def test_each_receipt_of_a_drain_is_written_down_before_the_next_poll(consuming, emulator, store, monkeypatch):
+def test_each_receipt_of_a_drain_is_stored_before_the_next_poll(consuming, emulator, store, monkeypatch):
     started = [person_starts(emulator) for _ in range(2)]
     kept: list[list] = []
     poll = WorkflowsoftHook.poll_new_integrations
@@ -517,7 +515,7 @@ def test_each_receipt_of_a_drain_is_written_down_before_the_next_poll(consuming,
         ({"status": 403}, False),
     ],
 )
-def test_a_fault_ends_a_drain_and_what_came_before_it_is_delivered(
+def test_error_ends_a_drain_and_received_instances_are_delivered(
     consuming, emulator, store, run, way, kind, is_suspect
 ):
     started = [person_starts(emulator) for _ in range(3)][:2]
@@ -530,7 +528,7 @@ def test_a_fault_ends_a_drain_and_what_came_before_it_is_delivered(
     assert len(lost) == is_suspect
 
 
-def test_a_fault_of_a_kept_drain_delivers_what_came_before_it(connect, emulator, run, way):
+def test_error_of_a_listing_drain_delivers_received_instances(connect, emulator, run, way):
     connect("listed_until_completed")
     emulator.control("PATCH", "flags", new_integration_shape="list")
     started: list[dict] = []
@@ -636,7 +634,7 @@ def test_death_after_the_receipt_delivers_it_to_the_retry(
 
     assert retry == [result_of(started)]
     assert (polls(emulator), counted) == (polled, [])
-    assert f"nothing was polled: integration instance {received}" in capsys.readouterr().out
+    assert f"without a poll: integration instance {received}" in capsys.readouterr().out
     assert sensor().execute({"task_state_store": type(store)()}) == [result_of(another)]
 
 
@@ -650,7 +648,7 @@ def dies_in_the_end(monkeypatch) -> None:
     monkeypatch.setattr(WorkflowsoftIntegrationSensor, "conclude", lambda *_: (_ for _ in ()).throw(Killed))
 
 
-def test_a_cleared_task_delivers_what_it_had_received(consuming, emulator, store, run, way, monkeypatch, counted):
+def test_cleared_task_delivers_received_instances(consuming, emulator, store, run, way, monkeypatch, counted):
     first, second = person_starts(emulator), person_starts(emulator)
     context = {"task_state_store": store}
     with monkeypatch.context() as patch:
@@ -683,7 +681,7 @@ def test_no_death_between_two_stores_loses_a_received_instance(consuming, emulat
     assert sensor().execute(cleared(context, 1)) == rows_of(started)
 
 
-def test_a_cleared_task_names_what_it_delivered_before(consuming, emulator, store, capsys):
+def test_cleared_task_logs_instances_delivered_before(consuming, emulator, store, capsys):
     first = person_starts(emulator)
     context = {"task_state_store": store}
     sensor().execute(cleared(context, 0))
@@ -714,7 +712,7 @@ def test_a_cleared_task_reports_the_poll_that_its_worker_died_in(
     assert delivered(emulator) == 2  # the other is the one that was lost
 
 
-def test_what_was_lost_before_is_not_reported_again_after_a_clear(consuming, emulator, store, run):
+def test_possible_loss_is_not_reported_again_after_a_clear(consuming, emulator, store, run):
     fault(emulator, reset="after")
     context = {"task_state_store": store}
     person_starts(emulator)
@@ -736,7 +734,7 @@ def test_a_consuming_sensor_without_retries_warns_once(
     assert capsys.readouterr().out.count("retries=0") == warned
 
 
-def test_three_server_errors_in_a_row_name_a_wrong_step(connect, emulator, store, run, mode, way, capsys):
+def test_three_consecutive_server_errors_name_a_wrong_step(connect, emulator, store, run, mode, way, capsys):
     connect(mode)
     emulator.control("PATCH", "flags", ws_unknown_step="500")
 
@@ -744,8 +742,8 @@ def test_three_server_errors_in_a_row_name_a_wrong_step(connect, emulator, store
         run({"task_state_store": store}, step_id=999, timeout=1.5, **way)
 
     if way:  # a sensor that pokes without a pause may be ended by Airflow's own check a moment sooner
-        assert re.search("polls in a row.*999", str(timeout.value))
-    said = ["polls in a row" in line for line in capsys.readouterr().out.splitlines() if "The wait goes on." in line]
+        assert re.search("consecutive polls.*999", str(timeout.value))
+    said = ["consecutive polls" in line for line in capsys.readouterr().out.splitlines() if "The wait goes on." in line]
     if way.get("deferrable") and mode == "listed_until_completed":
         assert said == [False]  # the others are the triggerer's
     else:
@@ -760,13 +758,13 @@ def test_other_responses_for_a_wrong_step_are_an_error_or_nothing(consuming, emu
         sensor(step_id=999, timeout=0).execute({"task_state_store": store})
 
 
-def test_a_response_starts_the_count_of_server_errors_again(consuming, emulator, store, run, way):
+def test_response_resets_the_count_of_server_errors(consuming, emulator, store, run, way):
     for skip in (0, 1):
         fault(emulator, status=500, times=2, skip=2 * skip + skip)
 
     with pytest.raises(AirflowSensorTimeout) as timeout:
         run({"task_state_store": store}, timeout=1.0, **way)
-    assert "in a row" not in str(timeout.value)
+    assert "consecutive" not in str(timeout.value)
 
 
 def test_received_instance_is_delivered_after_a_connection_change(connect, emulator, store, monkeypatch):
@@ -790,7 +788,7 @@ def test_death_before_the_intent_leaves_nothing_to_report(consuming, emulator, s
 
 
 @pytest.mark.parametrize("after", [False, True])
-def test_a_worker_that_died_in_a_poll_makes_the_retry_report_it(
+def test_retry_reports_a_poll_in_which_the_worker_died(
     consuming, emulator, store, run, way, monkeypatch, counted, capsys, after
 ):
     started = [person_starts(emulator), person_starts(emulator)]
@@ -807,8 +805,8 @@ def test_a_worker_that_died_in_a_poll_makes_the_retry_report_it(
     assert lost["since"] == since <= lost["until"]
     assert counted == ["101"]
     said = capsys.readouterr().out
-    assert said.count("never got its whole answer") == 1
-    assert "compare with the processes" in said
+    assert said.count("Suspected loss") == 1
+    assert "Compare with the processes" in said
     # A further try says no more about it.
     assert run({"task_state_store": store}, **way) == result
     assert counted == ["101"]
@@ -843,7 +841,7 @@ def test_death_in_a_drain_delivers_the_received_and_reports_the_rest(
         ({"truncate": 5}, True),
     ],
 )
-def test_a_lost_response_is_reported_and_the_wait_goes_on(
+def test_lost_response_is_reported_and_the_wait_continues(
     consuming, emulator, store, run, way, counted, capsys, kind, kills_after
 ):
     fault(emulator, **kind)
@@ -857,11 +855,11 @@ def test_a_lost_response_is_reported_and_the_wait_goes_on(
     assert result == [result_of(started[lost_one], possibly_lost=[lost])]
     assert lost["since"] <= lost["until"]
     assert counted == ["101"]
-    assert "compare with the processes" in capsys.readouterr().out
+    assert "Compare with the processes" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("has_store", [False, True])
-def test_an_outage_is_one_stretch_and_each_poll_of_it_is_counted(consuming, emulator, store, run, counted, has_store):
+def test_outage_is_one_period_and_each_of_its_polls_is_counted(consuming, emulator, store, run, counted, has_store):
     fault(emulator, status=503, times=5)
     context = {"task_state_store": store} if has_store else {}
 
@@ -872,7 +870,7 @@ def test_an_outage_is_one_stretch_and_each_poll_of_it_is_counted(consuming, emul
     assert counted == ["101"] * 5
 
 
-def test_outages_with_a_response_in_between_are_two_stretches(consuming, emulator, store, run, counted):
+def test_outages_with_a_response_in_between_are_two_periods(consuming, emulator, store, run, counted):
     fault(emulator, status=503, times=2)
     fault(emulator, status=503, skip=1)
 
@@ -901,11 +899,11 @@ def test_responses_that_cannot_be_read_fail_and_are_a_possible_loss(
     assert (len(result[0]["possibly_lost"]), counted) == (1, ["101"] * 3)
 
 
-ODD = [{"IntegrationInstanceId": 5, "ProcessInstanceId": 2}, {"Foo": 1}, {"IntegrationInstanceId": 6}]
+MALFORMED = [{"IntegrationInstanceId": 5, "ProcessInstanceId": 2}, {"Foo": 1}, {"IntegrationInstanceId": 6}]
 
 
 def test_readable_part_of_a_malformed_response_is_delivered(consuming, emulator, store, run, way, counted, capsys):
-    fault(emulator, status=200, json=ODD, after=True)
+    fault(emulator, status=200, json=MALFORMED, after=True)
 
     result = run({"task_state_store": store}, **way)
 
@@ -917,13 +915,13 @@ def test_readable_part_of_a_malformed_response_is_delivered(consuming, emulator,
     assert counted == ["101"]
     said = capsys.readouterr().out
     assert "integration instance 5 (process 2), 6 (process None)" in said
-    assert "no integration instance but an object with Foo (int)" in said
+    assert "is an object with Foo (int)" in said
     assert run({"task_state_store": store}, **way) == result
 
 
 def test_malformed_response_ends_a_drain_and_delivers_the_readable(consuming, emulator, store, run, way, counted):
     started = [person_starts(emulator), person_starts(emulator)][:1]
-    fault(emulator, status=200, json=ODD, skip=1)
+    fault(emulator, status=200, json=MALFORMED, skip=1)
 
     rows = run({"task_state_store": store}, max_instances=5, **way)
 
@@ -935,14 +933,14 @@ def test_malformed_response_ends_a_drain_and_delivers_the_readable(consuming, em
 @pytest.mark.usefixtures("impatient")
 def test_a_malformed_response_is_an_error_where_reading_is_safe(connect, emulator, store, run, way):
     connect("listed_until_completed")
-    fault(emulator, status=200, json=ODD, times=9)
+    fault(emulator, status=200, json=MALFORMED, times=9)
 
     with pytest.raises(WorkflowsError, match="In 1 of 3 places"):
         run({"task_state_store": store}, **way)
 
 
 @pytest.mark.parametrize("nothing", [{"IntegrationInstanceId": 0, "ProcessInstanceId": 0}])
-def test_an_object_with_no_id_in_it_is_waited_through(connect, emulator, store, run, mode, way, nothing, counted):
+def test_object_without_an_id_means_nothing_new(connect, emulator, store, run, mode, way, nothing, counted):
     connect(mode)
     fault(emulator, status=200, json=nothing, times=2)
     started = person_starts(emulator)
@@ -980,24 +978,24 @@ def test_poll_ended_by_execution_timeout_skips_with_soft_fail(consuming, store, 
         run({"task_state_store": store}, soft_fail=True, **way)
 
 
-def test_a_timeout_says_what_may_have_been_lost(consuming, emulator, store, run, way):
+def test_timeout_reports_possible_losses(consuming, emulator, store, run, way):
     fault(emulator, status=503, times=100)
-    with pytest.raises(AirflowSensorTimeout, match="compare with the processes"):
+    with pytest.raises(AirflowSensorTimeout, match="Compare with the processes"):
         run({"task_state_store": store}, timeout=0.0, **way)
 
 
-def test_a_skip_for_time_says_what_may_have_been_lost(consuming, emulator, store, run, way):
+def test_skip_at_the_deadline_reports_possible_losses(consuming, emulator, store, run, way):
     fault(emulator, status=503, times=100)
-    with pytest.raises(AirflowSkipException, match="compare with the processes"):
+    with pytest.raises(AirflowSkipException, match="Compare with the processes"):
         run({"task_state_store": store}, timeout=0.0, soft_fail=True, **way)
 
 
-def test_a_timeout_after_responses_speaks_of_no_loss(consuming, store, run, way):
+def test_timeout_after_responses_reports_no_loss(consuming, store, run, way):
     with pytest.raises(AirflowSensorTimeout, match=r"\(101\): no new integration instance\(s\)\.$"):
         run({"task_state_store": store}, timeout=0.0, **way)
 
 
-def test_a_loss_found_by_the_try_that_times_out_is_said(consuming, emulator, store, run, monkeypatch, way):
+def test_timeout_reports_a_loss_found_by_its_own_try(consuming, emulator, store, run, monkeypatch, way):
     with monkeypatch.context() as patch:
         kill(patch, after=True)
         with pytest.raises(Killed):
@@ -1022,7 +1020,7 @@ def test_a_rejection_is_no_possible_loss(consuming, emulator, store, counted, st
     assert counted == []
 
 
-def test_a_call_that_cannot_be_made_is_no_possible_loss(store, set_connection, counted):
+def test_unsent_call_is_no_possible_loss(store, set_connection, counted):
     extra = {"allow_consume": True, "verify": "/no/such/bundle.pem"}
     connection = {"conn_type": "workflowsoft", "host": "https://127.0.0.1:9", "password": "ready", "extra": extra}
     set_connection("workflowsoft_default", connection)
@@ -1078,13 +1076,13 @@ def test_an_unreachable_server_is_waited_for_and_no_possible_loss(
 # --- no journal ---
 
 
-def test_the_missing_journal_is_said_once_a_try(connect, emulator, run, way, capsys):
+def test_missing_journal_is_logged_once_per_try(connect, emulator, run, way, capsys):
     connect("consumed_on_read")
     assert run({}, lambda: person_starts(emulator), at=3, **way)
     assert capsys.readouterr().out.count("no task state store") == 1
 
 
-def test_the_missing_journal_is_not_said_where_none_is_needed(connect, emulator, store, run, way, capsys):
+def test_missing_journal_is_not_logged_if_none_is_needed(connect, emulator, store, run, way, capsys):
     connect("listed_until_completed")
     person_starts(emulator)
     run({}, **way)
@@ -1215,6 +1213,6 @@ def test_the_emulator_may_be_polled_at_any_interval(consuming, store, monkeypatc
     assert pause_of(sensor(poke_interval=0.5, **way), store, monkeypatch)[0] <= 0.6
 
 
-def test_an_instance_that_runs_twice_does_not_wait_longer_and_longer(consuming, store, monkeypatch):
+def test_reused_sensor_does_not_increase_its_interval(consuming, store, monkeypatch):
     waiting = sensor(deferrable=True, poke_interval=60, timeout=3600)
     assert max(pause_of(waiting, type(store)(), monkeypatch)[0] for _ in range(10)) <= 72

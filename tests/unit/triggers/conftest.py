@@ -1,4 +1,4 @@
-"""Triggers are tested in the polls that read for them."""
+"""Run triggers in the polls that serve them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A killed task ends the instance that it started; a triggerer that loses a wait to another one ends nothing."""
+"""A killed task terminates the instance that it started; a wait that moved to another triggerer terminates nothing."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ SHOW = rf"/instances/{INSTANCE}$"
 ALWAYS = 10**6
 # Of a task: deferred still, or to be tried again, which goes on with the same instance.
 WAITS_ON = ["deferred", "up_for_retry"]
-# What a task is after somebody marked it failed, successful or skipped; None and what follows it after a clear.
+# What a task is after a user marked it failed, successful or skipped; None and what follows it after a clear.
 KILLED = ["failed", "success", "skipped", None, "scheduled", "queued", "running", "removed"]
 
 
@@ -60,7 +60,7 @@ class Supervisor:
 
 @pytest.fixture
 def airflow_says(monkeypatch):
-    """Return a function that sets the state of the task, as Airflow tells it."""
+    """Return a function that sets the state of the task, as Airflow returns it."""
 
     def set_state(state: str | None, map_index: int = -1) -> Supervisor:
         supervisor = Supervisor(state, map_index)
@@ -140,7 +140,7 @@ def cancel_as_airflow_does(clock, trigger: ProcoreInstanceWaitTrigger, map_index
             await runner.cancel_triggers()
             await asyncio.sleep(1.0)
         assert running.cancelled()
-        await asyncio.gather(*cancellation._at_work)
+        await asyncio.gather(*cancellation._running)
 
     clock.run(scenario())
 
@@ -186,7 +186,7 @@ def kill(clock, **more: Any) -> None:
 
 
 @pytest.mark.parametrize("state", WAITS_ON)
-def test_nothing_is_sent_while_the_task_goes_on(emulator, clock, airflow_says, state):
+def test_nothing_is_sent_while_the_task_continues(emulator, clock, airflow_says, state):
     airflow_says(state)
 
     kill(clock)
@@ -195,7 +195,7 @@ def test_nothing_is_sent_while_the_task_goes_on(emulator, clock, airflow_says, s
 
 
 @pytest.mark.parametrize("state", KILLED)
-def test_task_that_no_longer_waits_was_killed(emulator, clock, airflow_says, state):
+def test_task_that_does_not_wait_any_more_was_killed(emulator, clock, airflow_says, state):
     airflow_says(state)
 
     kill(clock)
@@ -214,7 +214,7 @@ def test_task_that_no_longer_waits_was_killed(emulator, clock, airflow_says, sta
         {"run": None},
     ],
 )
-def test_nothing_is_sent_where_airflow_names_no_state(emulator, clock, airflow_says, caplog, states):
+def test_nothing_is_sent_if_airflow_returns_no_state(emulator, clock, airflow_says, caplog, states):
     airflow_says(None).states = states
 
     kill(clock)
@@ -223,7 +223,7 @@ def test_nothing_is_sent_where_airflow_names_no_state(emulator, clock, airflow_s
     assert [INSTANCE in words for words in warnings(caplog)] == [True]
 
 
-def test_nothing_is_sent_where_the_state_cannot_be_read(emulator, clock, airflow_says, caplog):
+def test_nothing_is_sent_if_the_state_cannot_be_read(emulator, clock, airflow_says, caplog):
     airflow_says("failed").error = RuntimeError("the API server is away")
 
     kill(clock)
@@ -250,7 +250,7 @@ def test_task_whose_wait_timed_out_elsewhere_was_not_killed(emulator, clock, air
     assert terminations(emulator) == 1
 
 
-def test_kill_of_a_wait_that_does_not_cancel_asks_nothing(emulator, clock, airflow_says):
+def test_kill_without_terminate_on_kill_reads_nothing(emulator, clock, airflow_says):
     supervisor = airflow_says("failed")
 
     clock.run(v2_wait(INSTANCE, ITEM).on_kill())
@@ -288,7 +288,7 @@ def test_second_kill_does_no_harm(emulator, clock, airflow_says, caplog):
 
 
 @pytest.mark.parametrize("status", [404, 409, 422])
-def test_instance_that_somebody_else_ends_in_between_is_done(emulator, clock, airflow_says, caplog, status):
+def test_instance_that_a_user_ends_during_the_kill_counts_as_ended(emulator, clock, airflow_says, caplog, status):
     airflow_says("failed")
     fail(emulator, "POST", TERMINATE, status=status, json={"error": "It has ended."}, after=True, times=ALWAYS)
 
@@ -317,7 +317,7 @@ PASSES = {
 
 @pytest.mark.parametrize("how", list(PASSES))
 @pytest.mark.parametrize("path", [TERMINATE, SHOW])
-def test_one_fault_does_not_end_a_kill(emulator, clock, airflow_says, caplog, how, path):
+def test_one_error_does_not_end_a_kill(emulator, clock, airflow_says, caplog, how, path):
     airflow_says("failed")
     fail(emulator, "POST" if path == TERMINATE else "GET", path, **PASSES[how])
 
@@ -325,7 +325,7 @@ def test_one_fault_does_not_end_a_kill(emulator, clock, airflow_says, caplog, ho
 
     assert terminations(emulator) == 1
     assert errors(caplog) == []
-    assert clock.elapsed <= cancellation.BUDGET_SECONDS
+    assert clock.elapsed <= cancellation.MAX_KILL_SECONDS
 
 
 def test_stated_wait_is_honoured(emulator, clock, airflow_says):
@@ -347,7 +347,7 @@ def test_instance_that_cannot_be_read_is_terminated(emulator, clock, airflow_say
     assert terminations(emulator) == 1
 
 
-def test_connection_that_cannot_be_looked_up_at_first_is_tried_again(emulator, clock, airflow_says, monkeypatch):
+def test_failed_connection_lookup_is_retried_during_a_kill(emulator, clock, airflow_says, monkeypatch):
     airflow_says("failed")
     trigger = trigger_of()
     lookups = []
@@ -387,7 +387,7 @@ def test_kill_without_success_names_the_instance(emulator, clock, airflow_says, 
 
     assert terminations(emulator) == 0
     assert [INSTANCE in words for words in errors(caplog)] == [True]
-    assert clock.elapsed <= cancellation.BUDGET_SECONDS
+    assert clock.elapsed <= cancellation.MAX_KILL_SECONDS
     tries = {"429": range(1, 2), "not permitted": range(2, 3)}.get(how, range(4, 12))
     assert sent(emulator) in tries
 
@@ -406,7 +406,7 @@ def test_error_of_a_secrets_backend_is_not_repeated(emulator, clock, airflow_say
     assert "hunter2" not in caplog.text
 
 
-def test_connection_look_up_that_hangs_ends_with_the_budget(emulator, clock, airflow_says, caplog, monkeypatch):
+def test_hanging_connection_lookup_ends_at_the_time_limit(emulator, clock, airflow_says, caplog, monkeypatch):
     airflow_says("failed")
 
     async def hang(conn_id):
@@ -416,14 +416,14 @@ def test_connection_look_up_that_hangs_ends_with_the_budget(emulator, clock, air
 
     kill(clock)
 
-    assert clock.elapsed == pytest.approx(cancellation.BUDGET_SECONDS)
+    assert clock.elapsed == pytest.approx(cancellation.MAX_KILL_SECONDS)
     assert [INSTANCE in words for words in errors(caplog)] == [True]
 
 
 def test_airflow_that_does_not_respond_terminates_nothing(emulator, airflow_says, caplog, monkeypatch):
     supervisor = airflow_says("failed")
     free = threading.Event()
-    monkeypatch.setattr(cancellation, "BUDGET_SECONDS", 0.2)
+    monkeypatch.setattr(cancellation, "MAX_KILL_SECONDS", 0.2)
     monkeypatch.setattr(supervisor, "send", lambda message: free.wait())
 
     try:
@@ -493,7 +493,7 @@ def silent_connections(emulator, set_connection):
         server.close()
 
 
-def test_kill_waits_for_no_thread_of_others(emulator, airflow_says, silent_connections):
+def test_kill_does_not_wait_for_threads_of_polls(emulator, airflow_says, silent_connections):
     """Neither polls of connections that hang delay it, nor what other triggers run on Airflow's threads."""
     airflow_says("failed")
     (instance_id, item_id), *_ = start(emulator, 1)
@@ -523,7 +523,7 @@ def test_kill_waits_for_no_thread_of_others(emulator, airflow_says, silent_conne
 
 def test_server_that_hangs_gets_more_than_one_attempt(airflow_says, silent_connections, monkeypatch, caplog):
     airflow_says("failed")
-    monkeypatch.setattr(cancellation, "BUDGET_SECONDS", 2.0)
+    monkeypatch.setattr(cancellation, "MAX_KILL_SECONDS", 2.0)
     monkeypatch.setattr(cancellation, "MAX_REQUEST_SECONDS", 0.05)
     monkeypatch.setattr(cancellation, "FIRST_DELAY_SECONDS", 0.01)
     conn_id, server = next(iter(silent_connections.items()))

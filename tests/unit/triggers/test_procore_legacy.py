@@ -1,4 +1,4 @@
-"""Polls for Legacy waits: an instance that lists no activity is read at each poll until that tells something."""
+"""Legacy waits: each poll reads an instance that lists no activity, until its state is clear."""
 
 from __future__ import annotations
 

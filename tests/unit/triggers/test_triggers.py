@@ -1,4 +1,4 @@
-"""What all triggers have in common: what lies in the database, what Airflow's statistics tell, what is rejected."""
+"""Common properties of all triggers: their arguments in Airflow's database, statistics, and rejected parameters."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def parameters_of(cls):
 
 
 @pytest.mark.parametrize("cls", list(every_trigger()), ids=lambda cls: cls.__name__)
-def test_a_trigger_stores_nothing_but_json_and_comes_back_as_it_was(cls):
+def test_trigger_arguments_survive_json_unchanged(cls):
     until = TIME if cls.__name__ == "WakeUpTrigger" else VALUES["until"]
     values = {**VALUES, "until": until}
     arguments = {name: ["x"] if name in LISTS else values.get(name, "7") for name in parameters_of(cls)}
@@ -93,7 +93,7 @@ def test_a_trigger_stores_nothing_but_json_and_comes_back_as_it_was(cls):
     assert cls(**stored).serialize() == (path, stored)
 
 
-def test_no_trigger_was_forgotten():
+def test_every_trigger_is_covered():
     names = {cls.__name__ for cls in every_trigger()}
 
     assert {
@@ -119,7 +119,7 @@ def statistics(monkeypatch):
     return reported
 
 
-def test_a_poll_shows_what_it_did_for_whom(clock, product, statistics):
+def test_poll_emits_statistics_with_tags(clock, product, statistics):
     def three_requests(hook):
         hook.client.sent += 3
         hook.client.rate = RateLimit(3600, 3000, int(clock.time()) + 1000)
@@ -162,10 +162,10 @@ def test_the_age_of_the_oldest_step_is_reported(emulator, clock, statistics, kin
     assert products == {"procore" if kind is v2_wait else "procore_legacy"}
 
 
-def test_a_time_that_is_none_spoils_no_poll(clock, product, statistics):
+def test_malformed_time_fails_no_poll(clock, product, statistics):
     scope = product.scope()
-    for odd in (None, "", "yesterday", 7, {"a": 1}):
-        scope.record_step(odd)
+    for malformed in (None, "", "yesterday", 7, {"a": 1}):
+        scope.record_step(malformed)
 
     async def scenario():
         async def read(reader, subscribers):
@@ -205,7 +205,7 @@ def test_interval_of_zero_is_rejected_by_every_sensor(emulator, cls, mode):
     assert emulator.requests() == []
 
 
-def test_every_sensor_was_asked():
+def test_every_sensor_is_covered():
     modules = (procore, procore_legacy, workflowsoft)
     own = {cls for module in modules for cls in vars(module).values() if inspect.isclass(cls)}
     assert {cls for cls in own if issubclass(cls, WorkflowsSensor) and not inspect.isabstract(cls)} == set(SENSORS)
@@ -213,7 +213,7 @@ def test_every_sensor_was_asked():
 
 @pytest.mark.usefixtures("airflow_connections")
 @pytest.mark.parametrize("interval", [0, -1.0])
-def test_an_interval_of_nothing_is_rejected_by_an_operator_that_waits(emulator, interval):
+def test_interval_of_zero_is_rejected_by_every_waiting_operator(emulator, interval):
     operator = ProcoreLegacyPerformActivityOperator(
         task_id="act",
         instance_id="568150",

@@ -1,4 +1,4 @@
-"""The trigger of tasks that poll on workers: it sleeps until a time, and hands back what the task gave it."""
+"""The trigger of tasks that poll on workers: it sleeps until a time, and yields the event that it was given."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def payloads(trigger: WakeUpTrigger) -> list[dict[str, Any]]:
     return asyncio.run(run())
 
 
-def test_the_event_comes_back_at_the_time(slept):
+def test_event_is_yielded_at_the_time(slept):
     event = {"status": "poke", "deadline": "then"}
     until = NOW + timedelta(seconds=90)
 
@@ -59,7 +59,7 @@ def test_a_long_sleep_reads_the_wall_clock_in_between(slept):
 
 
 @pytest.mark.parametrize("seconds", [-3600, 0, 1])
-def test_it_never_wakes_right_after_the_deferral(slept, seconds):
+def test_event_is_never_yielded_right_after_the_deferral(slept, seconds):
     payloads(WakeUpTrigger(until=(NOW + timedelta(seconds=seconds)).isoformat(), event={}))
 
     assert sum(slept) == 5

@@ -421,7 +421,7 @@ def test_rejection_of_a_moved_state_is_a_moved_state(emulator, store, monkeypatc
 
     assert perform(on_state_moved="succeed").execute({"task_state_store": store}) is None
     said = capsys.readouterr().out
-    assert f"answered {status}" in said  # the log says why nothing was performed
+    assert f"returned {status}" in said  # the log says why nothing was performed
     assert "terminated" in said
 
 

@@ -30,7 +30,7 @@ from airflow_provider_workflows.operators.workflowsoft import (
     WorkflowsoftUpdateFieldsOperator,
 )
 from tests.support.killed import Killed
-from tests.unit.rules.test_workflowsoft import any_decimal, any_moment
+from tests.unit.rules.test_workflowsoft_fields import any_decimal, any_moment
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
 
@@ -386,7 +386,7 @@ def test_a_label_need_not_be_unique_or_without_blanks(emulator, instance_id, lab
 
     assert update(instance_id, {"Venue": "Main hall"}).execute({})["written"] in (["Venue"], ["Venue "])
     if labels == "repeated":
-        with pytest.raises(ConfigurationError, match="2 fields are called 'Event name'"):
+        with pytest.raises(ConfigurationError, match="2 fields have the label 'Event name'"):
             update(instance_id, {"Event name": "x"}).execute({})
     else:
         update(instance_id, {"Event name": "x"}).execute({})
@@ -399,7 +399,7 @@ def test_option_is_written_by_its_label(emulator, shape):
 
     assert update(started["integration_instance_id"], {"Choice": "High"}).execute({})["written"] == ["Choice"]
     if shape != "unknown":
-        with pytest.raises(ConfigurationError, match="takes one of"):
+        with pytest.raises(ConfigurationError, match="must be one of"):
             update(started["integration_instance_id"], {"Choice": "Highest"}).execute({})
 
 
@@ -509,9 +509,9 @@ def test_the_servers_own_words_are_shown_when_it_rejects(emulator, ready_id, sta
         ({}, "must not be empty"),
         (None, "must be a mapping"),
         ("Venue", "must be a mapping"),
-        ({"Venu": "x"}, "no field 'Venu'; there are: 'Event name'"),
+        ({"Venu": "x"}, "no field 'Venu'. Candidates: 'Event name'"),
         ({"Requested by": "me"}, "read-only in Workflowsoft: 'Requested by'"),
-        ({"Event exists": "yes"}, "'Event exists' .* takes True or False; got str"),
+        ({"Event exists": "yes"}, "'Event exists' .* must be True or False; got str"),
         ({"Event start": "2021-08-24T21:00:00"}, "'Event start' .* with a time zone"),
         ({"Event duration": 0.5}, "'Event duration' .*a float is not exact"),
     ],
@@ -538,7 +538,7 @@ def test_every_type_of_field_is_written_as_the_server_takes_it(emulator):
     update(instance_id, values, allow_unknown_types=True).execute({})
 
     assert get(instance_id) == values
-    with pytest.raises(ConfigurationError, match="takes one of 'A', 'B', 'C'"):
+    with pytest.raises(ConfigurationError, match="must be one of 'A', 'B', 'C'"):
         update(instance_id, {"Rating": "D"}).execute({})
 
 
@@ -699,7 +699,9 @@ def test_unknown_type_is_not_sent_unless_allowed(emulator):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
     place = {"Place": {"lat": Decimal("12345678901234.5678")}}
 
-    with pytest.raises(ConfigurationError, match="'Place' .GeoPoint. is unknown; set allow_unknown_types=True"):
+    with pytest.raises(
+        ConfigurationError, match="'Place' .GeoPoint. has an unknown type. Set allow_unknown_types=True"
+    ):
         update(started["integration_instance_id"], place).execute({})
     assert sent(emulator, "POST") == 0
     update(started["integration_instance_id"], place, allow_unknown_types=True).execute({})
@@ -1125,7 +1127,7 @@ def test_a_rejection_that_speaks_of_completion_is_a_rejection(emulator, ready_id
 def test_a_page_instead_of_a_response_does_not_count_as_completed(emulator, ready_id, store):
     fault(emulator, "PATCH", COMPLETE, status=200, headers={"Content-Type": "text/html"}, body="<html>Sign in</html>")
 
-    with pytest.raises(AirflowFailException, match="OutcomeUnknown: The answer is a page"):
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown: The response is an HTML page"):
         complete(ready_id).execute({"task_state_store": store})
 
 
@@ -1133,7 +1135,7 @@ def test_html_response_to_an_update_is_reconciled_by_reading(emulator, instance_
     page = {"status": 200, "headers": {"Content-Type": "text/html"}, "body": "<html>Sign in</html>"}
     fault(emulator, "POST", WRITE, **page, times=2)
 
-    with pytest.raises(AirflowFailException, match="OutcomeUnknown: The answer is a page"):
+    with pytest.raises(AirflowFailException, match="OutcomeUnknown: The response is an HTML page"):
         update(instance_id, {"Venue": "Main hall"}).execute({"task_state_store": store})
 
 

@@ -141,10 +141,10 @@ def test_a_doubt_about_a_process_names_its_correlation(emulator, store):
 @pytest.mark.parametrize(
     ("parameters", "named"),
     [
-        ({"fields": {"a": float("nan")}}, "'a' takes text, a finite number.*got float nan"),
-        ({"fields": {"a": Decimal("Infinity")}}, "'a' takes text, a finite number.*got Decimal"),
-        ({"fields": {"a": {"b": [datetime(2026, 1, 1)]}}}, "'a' takes .* a datetime with a time zone.*got datetime"),
-        ({"fields": {"a": object()}}, "'a' takes .*got object"),
+        ({"fields": {"a": float("nan")}}, "'a' must be text, a finite number.*got float nan"),
+        ({"fields": {"a": Decimal("Infinity")}}, "'a' must be text, a finite number.*got Decimal"),
+        ({"fields": {"a": {"b": [datetime(2026, 1, 1)]}}}, "'a' must be .* a datetime with a time zone.*got datetime"),
+        ({"fields": {"a": object()}}, "'a' must be .*got object"),
         ({"fields": "text"}, "fields must be a mapping"),
         ({"fields": ["a"]}, "fields must be a mapping"),
         ({"fields": {"": 1}}, "fields must be a mapping"),
@@ -464,7 +464,7 @@ def test_a_bad_combination_is_named_before_anything_is_sent(emulator, parameters
 
 
 def test_steps_of_a_diagram_that_is_not_there_list_the_diagrams():
-    with pytest.raises(ConfigurationError, match="no process diagram 'Party'; there are: 'Event planning'"):
+    with pytest.raises(ConfigurationError, match="no process diagram 'Party'. Candidates: 'Event planning'"):
         listing(kind="steps", diagram="Party")
 
 
@@ -625,7 +625,7 @@ def test_files_are_sent_as_they_are(emulator, store):
 
     first, second = (write["body"] for write in writes(emulator))
     assert (first["Files"], "Files" in second) == (files, False)
-    with pytest.raises(ConfigurationError, match="'files' takes"):
+    with pytest.raises(ConfigurationError, match="'files' must be"):
         run(create(files={1, 2}), type(store)())
 
 

@@ -69,7 +69,7 @@ def test_a_plan_says_what_would_change_and_sends_nothing_but_reads(emulator):
     assert [e for e in emulator.effects() if e["action"] == "update_preset_assignees"] == []
 
 
-def test_replacing_removes_who_is_not_wished_for_and_merging_does_not(emulator):
+def test_replacing_removes_other_members_and_merging_does_not(emulator):
     merged = only(assign(directors(LEE)).execute({}))[1]
     replaced = only(assign(directors(LEE), members="replace").execute({}))[1]
 
@@ -84,19 +84,19 @@ def test_people_are_named_by_login_in_any_case_or_by_id(emulator):
 
 
 def test_a_template_means_its_presets_in_each_of_the_projects(emulator):
-    wish = {"template": "purchase order approval", "project_id": ["1001", "1002"], "groups": {"Directors": [LEE]}}
+    desired = {"template": "purchase order approval", "project_id": ["1001", "1002"], "groups": {"Directors": [LEE]}}
 
-    by_name = assign(wish).execute({})
-    by_id = assign({**wish, "template": "301"}).execute({})
+    by_name = assign(desired).execute({})
+    by_id = assign({**desired, "template": "301"}).execute({})
 
     assert [(row["preset_id"], row["project_id"]) for row in by_name["presets"]] == [("401", "1001"), ("402", "1002")]
     assert by_id["presets"] == by_name["presets"]
 
 
 def test_a_tool_of_the_company_has_its_presets_there(emulator):
-    wish = {"preset_id": "404", "groups": {"Reviewers": [LEE]}}
+    desired = {"preset_id": "404", "groups": {"Reviewers": [LEE]}}
 
-    row, group = only(assign(wish, tool_type="prequalification").execute({}))
+    row, group = only(assign(desired, tool_type="prequalification").execute({}))
 
     assert (row["project_id"], row["status"], group["added"]) == ("company", "change", [LEE])
 
@@ -107,8 +107,8 @@ def test_a_tool_of_the_company_has_its_presets_there(emulator):
         (directors("guest@example.com"), {}, "Directors: guest@example.com is not a possible assignee"),
         (directors("90009"), {}, "Directors: 90009 is not a possible assignee"),
         (directors(members_none := "nobody@example.com"), {}, f"Directors: {members_none} is not a possible"),
-        (directors(), {"members": "replace"}, "would be left without members"),
-        ({"preset_id": PRESET, "groups": {"Creator": [LEE]}}, {}, "no role group but of type 'ITEM_CREATOR'"),
+        (directors(), {"members": "replace"}, "it would have no members"),
+        ({"preset_id": PRESET, "groups": {"Creator": [LEE]}}, {}, "its type is 'ITEM_CREATOR'"),
         ({"preset_id": PRESET, "groups": {"Dirctors": [LEE]}}, {}, "no such group; groups: 'Integration', 'Directors'"),
         (directors(LEE, preset_id="999"), {}, "no preset with this id is there"),
         (
@@ -123,9 +123,9 @@ def test_forbidden_change_is_rejected_with_its_reason(emulator, assignment, para
     assert planned["rejected"] == 1
     assert reason in str(planned["presets"][0])
 
-    wish = [assignment, {"preset_id": "405", "groups": {"Directors": [LEE]}}]
+    desired = [assignment, {"preset_id": "405", "groups": {"Directors": [LEE]}}]
     with pytest.raises(ConfigurationError, match="nothing was changed"):
-        assign(*wish, mode="apply", **parameters).execute({})
+        assign(*desired, mode="apply", **parameters).execute({})
     assert writes(emulator) == []
 
 
@@ -188,9 +188,9 @@ def test_a_group_is_emptied_only_when_reported(emulator):
 
 
 def test_the_rest_is_done_when_rejections_may_be_skipped(emulator):
-    wishes = [directors(LEE, "guest@example.com"), {"preset_id": "405", "groups": {"Creator": [LEE]}}]
+    assignments = [directors(LEE, "guest@example.com"), {"preset_id": "405", "groups": {"Creator": [LEE]}}]
 
-    result = assign(*wishes, mode="apply", on_rejected="skip").execute({})
+    result = assign(*assignments, mode="apply", on_rejected="skip").execute({})
 
     assert [row["status"] for row in result["presets"]] == ["applied", "rejected"]
     assert (result["changed"], result["unchanged"], result["rejected"]) == (1, 0, 2)
@@ -242,31 +242,31 @@ def test_a_lost_response_is_reconciled_by_reading(emulator, store, reset):
     if reset == "after":
         assert operator.execute({"task_state_store": store})["changed"] == 1
     else:
-        with pytest.raises(PresetsUnfinished, match="preset 401 shows no other members"):
+        with pytest.raises(PresetsUnfinished, match="preset 401 is unchanged"):
             operator.execute({"task_state_store": store})
     assert len(writes(emulator)) == (1 if reset == "after" else 0)
 
 
 def test_rejected_preset_is_reported_and_stops_no_other(emulator, another):
     emulator.control("POST", "faults", method="PATCH", path="/401/assignees$", status=422, json={"error": "no"})
-    wishes = [directors(LEE), directors(LEE, preset_id=another)]
+    assignments = [directors(LEE), directors(LEE, preset_id=another)]
 
     with pytest.raises(ConfigurationError, match=r"1 preset\(s\) were not changed. preset 401: .*422"):
-        assign(*wishes, mode="apply").execute({})
+        assign(*assignments, mode="apply").execute({})
     assert writes(emulator) == [another]
 
 
 def test_a_429_in_the_middle_is_survived_and_a_retry_repeats_nothing(emulator, store):
     presets = emulator.control("POST", "procore/presets", count=4)["ids"]
-    wishes = [directors(LEE, preset_id=preset) for preset in presets]
+    assignments = [directors(LEE, preset_id=preset) for preset in presets]
     emulator.control(
         "POST", "faults", method="PATCH", path="/assignees$", skip=2, status=429, headers={"Retry-After": "3600"}
     )
 
     with pytest.raises(RateLimited):
-        assign(*wishes, mode="apply").execute({"task_state_store": store})
+        assign(*assignments, mode="apply").execute({"task_state_store": store})
     assert writes(emulator) == presets[:2]
-    result = assign(*wishes, mode="apply").execute({"task_state_store": store})
+    result = assign(*assignments, mode="apply").execute({"task_state_store": store})
 
     assert writes(emulator) == presets
     assert [row["status"] for row in result["presets"]] == ["applied"] * 4
@@ -278,9 +278,9 @@ def test_300_presets_take_four_calls_for_a_change_else_one(emulator):
     presets = emulator.control("POST", "procore/presets", count=300)["ids"]
     for preset in presets[:100]:
         emulator.control("POST", f"procore/presets/{preset}/assignees", group="Directors", logins=[LEE])
-    wishes = [directors(LEE, preset_id=preset) for preset in presets]
+    assignments = [directors(LEE, preset_id=preset) for preset in presets]
 
-    result = assign(*wishes, members="replace", mode="apply").execute({})
+    result = assign(*assignments, members="replace", mode="apply").execute({})
 
     assert (result["changed"], result["unchanged"]) == (200, 100)
     assert len(calls(emulator)) == 200 * 4 + 100
@@ -292,11 +292,11 @@ def test_300_presets_take_four_calls_for_a_change_else_one(emulator):
 
 
 def test_what_was_approved_is_applied_and_nothing_beyond_it(emulator, another):
-    wishes = [directors(LEE), directors(LEE, preset_id=another)]
-    plan = assign(*wishes, members="replace").execute({})
+    assignments = [directors(LEE), directors(LEE, preset_id=another)]
+    plan = assign(*assignments, members="replace").execute({})
     emulator.control("POST", f"procore/presets/{PRESET}/assignees", group="Directors", logins=[DANA, NORA])
 
-    operator = assign(*wishes, members="replace", mode="apply", approved_plan=plan, on_rejected="skip")
+    operator = assign(*assignments, members="replace", mode="apply", approved_plan=plan, on_rejected="skip")
     result = operator.execute({})
 
     assert [row["status"] for row in result["presets"]] == ["rejected", "applied"]
@@ -314,11 +314,11 @@ def test_what_was_approved_is_applied_and_nothing_beyond_it(emulator, another):
         ("x", {}, "assignments must be a list"),
         ([{"groups": {"A": ["x"]}}], {}, "either a preset_id or a template"),
         ([{"preset_id": "1", "template": "t", "groups": {"A": ["x"]}}], {}, "either a preset_id or a template"),
-        ([{"preset_id": "1", "groups": {}}], {}, "groups must be a dict"),
-        ([{"preset_id": "1", "group": {"A": ["x"]}}], {}, "knows no group"),
+        ([{"preset_id": "1", "groups": {}}], {}, "groups must be a non-empty dict"),
+        ([{"preset_id": "1", "group": {"A": ["x"]}}], {}, "unknown key group"),
         ([{"preset_id": "1", "groups": {"A": "x"}}], {}, "members of 'A' must be a list"),
         ([{"preset_id": "1", "groups": {"A": [""]}}], {}, "a member of 'A' is empty"),
-        (["1"], {}, "an assignment is a dict"),
+        (["1"], {}, "each element must be a dict"),
         ([directors(LEE)], {"tool_type": None}, "tool_type is missing"),
         ([directors(LEE)], {"mode": "go"}, "mode must be one of plan, apply"),
         ([directors(LEE)], {"members": "add"}, "members must be one of merge, replace"),
@@ -338,12 +338,12 @@ def test_bad_input_is_rejected_before_anything_is_sent(emulator, assignments, pa
 
 
 def test_a_preset_that_two_assignments_mean_is_rejected(emulator):
-    with pytest.raises(ConfigurationError, match="preset 401 is meant by several"):
+    with pytest.raises(ConfigurationError, match="preset 401 is in several"):
         assign(directors(LEE), {"preset_id": PRESET, "groups": {"Integration": [LEE]}}).execute({})
 
 
 def test_an_unknown_tool_is_rejected_with_the_tools_there_are(emulator):
-    with pytest.raises(ConfigurationError, match="no tool 'po'.*purchase_order_contract"):
+    with pytest.raises(ConfigurationError, match="Unknown tool_type 'po'.*purchase_order_contract"):
         assign(directors(LEE), tool_type="po").execute({})
 
 
@@ -351,16 +351,16 @@ def test_an_unknown_tool_is_rejected_with_the_tools_there_are(emulator):
 
 
 def test_an_edit_after_an_earlier_try_is_not_written_over(emulator, store, another):
-    wishes = [directors(LEE), directors(LEE, preset_id=another)]
+    assignments = [directors(LEE), directors(LEE, preset_id=another)]
     emulator.control(
         "POST", "faults", method="PATCH", path="/assignees$", skip=1, status=429, headers={"Retry-After": "3600"}
     )
     with pytest.raises(RateLimited):
-        assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
+        assign(*assignments, members="replace", mode="apply").execute({"task_state_store": store})
     emulator.control("POST", f"procore/presets/{PRESET}/assignees", group="Directors", logins=[NORA])
 
     with pytest.raises(AirflowFailException, match="PresetConflict"):
-        assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
+        assign(*assignments, members="replace", mode="apply").execute({"task_state_store": store})
     assert writes(emulator) == [PRESET, another]
     assert groups_of(emulator)["Directors"] == [NORA]
 
@@ -392,8 +392,8 @@ def test_death_around_the_change_is_resolved_by_the_retry(emulator, store, monke
 
 
 def test_change_found_by_a_later_try_is_remembered_by_the_next(emulator, store, monkeypatch, another):
-    wishes = [directors(LEE), directors(LEE, preset_id=another)]
-    operator = assign(*wishes, members="replace", mode="apply")
+    assignments = [directors(LEE), directors(LEE, preset_id=another)]
+    operator = assign(*assignments, members="replace", mode="apply")
     update = operator.hook.update_preset_assignees
 
     def die(*arguments, **named):
@@ -405,11 +405,11 @@ def test_change_found_by_a_later_try_is_remembered_by_the_next(emulator, store, 
         operator.execute({"task_state_store": store})
     emulator.control("POST", "faults", method="PATCH", path="/assignees$", status=429, headers={"Retry-After": "3600"})
     with pytest.raises(RateLimited):
-        assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
+        assign(*assignments, members="replace", mode="apply").execute({"task_state_store": store})
     emulator.control("POST", f"procore/presets/{PRESET}/assignees", group="Directors", logins=[NORA])
 
     with pytest.raises(AirflowFailException, match="PresetConflict"):
-        assign(*wishes, members="replace", mode="apply").execute({"task_state_store": store})
+        assign(*assignments, members="replace", mode="apply").execute({"task_state_store": store})
     assert writes(emulator) == [PRESET, another]
 
 
@@ -454,7 +454,7 @@ def test_what_a_change_does_beside_the_groups_is_noticed():
 
     assert losses(before, before) == []
     assert losses({"workflow_manager": {"id": 6}}, before) == [
-        "the individual assignees are others",
+        "the individual assignees have changed",
         "the workflow manager is 6 instead of 5",
     ]
 

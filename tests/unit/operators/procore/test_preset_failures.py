@@ -8,7 +8,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnknown, PresetsUnfinished
 from airflow_provider_workflows.operators.procore import ProcorePresetAssigneesOperator
 from airflow_provider_workflows.operators.procore import preset_assignees as procore_preset_assignees
-from tests.unit.operators.test_procore_preset_assignees import (
+from tests.unit.operators.procore.test_preset_assignees import (
     DANA,
     LEE,
     NORA,
@@ -102,7 +102,7 @@ def test_unknown_change_that_arrives_late_is_not_sent_again(emulator, store, pre
     def delayed(preset_id, **body):
         if preset_id == presets[2]:
             late.append((preset_id, body))
-            raise OutcomeUnknown("The answer was lost")
+            raise OutcomeUnknown("The response was lost")
         return update(preset_id, **body)
 
     monkeypatch.setattr(operator.hook, "update_preset_assignees", delayed)
@@ -160,18 +160,18 @@ def test_edited_preset_is_left_alone_while_the_others_are_changed(emulator, stor
 
 
 @pytest.mark.parametrize("mode", ["plan", "apply"])
-def test_rejected_project_is_one_refusal_and_no_other_project_waits(emulator, store, mode):
+def test_rejected_project_does_not_stop_the_others(emulator, store, mode):
     emulator.control("POST", "faults", path="/projects/1002/workflows/presets$", times=99, status=403, json={})
-    wish = {"template": "301", "project_id": ["1001", "1002"], "groups": {"Directors": [LEE]}}
+    desired = {"template": "301", "project_id": ["1001", "1002"], "groups": {"Directors": [LEE]}}
 
-    result = assign(wish, mode=mode, on_rejected="skip").execute({"task_state_store": store})
+    result = assign(desired, mode=mode, on_rejected="skip").execute({"task_state_store": store})
 
     shown = [(row["preset_id"], row["project_id"], row["status"]) for row in result["presets"]]
     assert shown == [("401", "1001", "change" if mode == "plan" else "applied"), ("-", "1002", "rejected")]
     assert result["rejected"] == 1
     if mode == "apply":
         with pytest.raises(ConfigurationError, match="403"):
-            assign(wish, mode=mode).execute({"task_state_store": store})
+            assign(desired, mode=mode).execute({"task_state_store": store})
 
 
 @pytest.mark.parametrize(
@@ -181,14 +181,14 @@ def test_rejected_project_is_one_refusal_and_no_other_project_waits(emulator, st
 )
 def test_project_that_cannot_be_read_fails_and_the_others_are_done(emulator, store, path):
     emulator.control("POST", "faults", path=path, times=99, status=500, json={})
-    wish = {"template": "301", "project_id": ["1001", "1002"], "groups": {"Directors": [LEE]}}
+    desired = {"template": "301", "project_id": ["1001", "1002"], "groups": {"Directors": [LEE]}}
 
     with pytest.raises(PresetsUnfinished, match=r"1 of 2 .*\n.*\n\S+ +1002 .* failed"):
-        assign(wish, mode="apply").execute({"task_state_store": store})
+        assign(desired, mode="apply").execute({"task_state_store": store})
     assert writes(emulator) == [PRESET]
     emulator.control("DELETE", "faults")
 
-    assert statuses(assign(wish, mode="apply").execute({"task_state_store": store})) == ["applied", "applied"]
+    assert statuses(assign(desired, mode="apply").execute({"task_state_store": store})) == ["applied", "applied"]
     assert writes(emulator) == [PRESET, "402"]
 
 
@@ -212,9 +212,9 @@ def test_preset_on_two_pages_is_changed_once(emulator, store, monkeypatch):
 
 
 def test_project_that_is_named_twice_means_its_presets_once(emulator, store):
-    wish = {"template": "301", "project_id": ["1001", 1001], "groups": {"Directors": [LEE]}}
+    desired = {"template": "301", "project_id": ["1001", 1001], "groups": {"Directors": [LEE]}}
 
-    assert statuses(assign(wish, mode="apply").execute({"task_state_store": store})) == ["applied"]
+    assert statuses(assign(desired, mode="apply").execute({"task_state_store": store})) == ["applied"]
 
 
 @pytest.mark.parametrize("mode", ["plan", "apply"])
@@ -230,10 +230,10 @@ def test_server_that_fails_at_each_preset_is_left_in_peace(emulator, store, pres
 def test_project_where_each_preset_fails_stops_no_other_project(emulator, store, presets, monkeypatch):
     monkeypatch.setattr(procore_preset_assignees, "MAX_CONSECUTIVE_FAILURES", 2)
     emulator.control("POST", "faults", method="GET", path=r"/1001/.*/presets/\d+$", times=99, status=500, json={})
-    wish = {"template": "301", "project_id": ["1001", "1002"], "groups": {"Directors": [LEE]}}
+    desired = {"template": "301", "project_id": ["1001", "1002"], "groups": {"Directors": [LEE]}}
 
     with pytest.raises(PresetsUnfinished, match="5 of 6"):
-        assign(wish, mode="apply", confirm_timeout=0).execute({"task_state_store": store})
+        assign(desired, mode="apply", confirm_timeout=0).execute({"task_state_store": store})
     assert writes(emulator) == ["402"]
 
 

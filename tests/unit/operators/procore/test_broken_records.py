@@ -20,7 +20,7 @@ from airflow_provider_workflows.exceptions import (
     UnexpectedResponse,
 )
 from airflow_provider_workflows.hooks.procore import ProcoreHook
-from tests.unit.operators.test_procore_audit import (
+from tests.unit.operators.procore.test_history_export import (
     BULK,
     calls,
     export,
@@ -29,7 +29,7 @@ from tests.unit.operators.test_procore_audit import (
     instance_of,
     start,
 )
-from tests.unit.operators.test_procore_bulk import TOOL, begin, listing
+from tests.unit.operators.procore.test_list_instances import TOOL, begin, listing
 
 pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 

@@ -28,7 +28,7 @@ from airflow_provider_workflows.hooks.procore_uploads import Uploads
 from airflow_provider_workflows.operators.procore import respond as operators
 from airflow_provider_workflows.rules.procore import ATTACHMENT_KINDS
 from tests.support.killed import Killed
-from tests.unit.operators.test_procore_respond import INSTANCE, TOOL, respond, responses, step_of
+from tests.unit.operators.procore.test_respond import INSTANCE, TOOL, respond, responses, step_of
 
 pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
@@ -186,7 +186,7 @@ def test_files_that_cannot_be_attached_are_named_and_nothing_is_sent(emulator, s
 
 
 def test_nothing_is_stored_when_the_response_cannot_be_given(emulator, store, plan):
-    with pytest.raises(ConfigurationError, match="'Aprove' does not exist"):
+    with pytest.raises(ConfigurationError, match="'Aprove' matches no option"):
         respond(option="Aprove", files=plan).execute({"task_state_store": store})
     with pytest.raises(AirflowFailException, match="StepMoved"):
         respond(step_occurrence_id="gone", files=plan).execute({"task_state_store": store})
@@ -374,7 +374,7 @@ def test_a_fault_while_a_file_is_stored_is_passed_over(emulator, store, plan, pa
 
 @pytest.mark.parametrize(("status", "error"), [(403, PermissionDenied), (422, InvalidRequest), (500, ServerError)])
 @pytest.mark.parametrize("path", ["/uploads$", "/_storage/", "/uploads/[^/]+$"])
-def test_a_file_that_is_rejected_leaves_the_step_unanswered(emulator, store, plan, path, status, error):
+def test_rejected_file_leaves_the_step_without_a_response(emulator, store, plan, path, status, error):
     emulator.control("POST", "faults", path=path, status=status, times=9, json={"error": "no"})
 
     with pytest.raises(ServerError if (path, status) == ("/_storage/", 403) else error):
@@ -440,7 +440,7 @@ def test_the_address_of_the_storage_is_in_no_error(emulator, store, plan, versio
     told = str(failure.value) + "".join(traceback.format_exception(failure.value))
     assert secrets
     assert [secret for secret in secrets if secret in told] == []
-    assert "The storage did not take the file" in told
+    assert "The storage did not accept the file" in told
 
 
 @pytest.fixture
@@ -498,12 +498,12 @@ def test_what_the_storage_says_is_reported_without_the_signature(requests_mock, 
     ("target", "words"),
     [
         ({"url": f"http://bucket.example.com/k?X={SECRET}"}, "not https"),
-        ({"url": f"file:///etc/passwd?X={SECRET}"}, "not a URL"),
+        ({"url": f"file:///etc/passwd?X={SECRET}"}, "not valid"),
         ({"url": f"ftp://bucket.example.com/{SECRET}"}, "not https"),
-        ({"url": f"https://[{SECRET}"}, "not a URL"),
-        ({"url": f"https://?{SECRET}"}, "not a URL"),
-        ({"url": None}, "not a URL"),
-        ({}, "not a URL"),
+        ({"url": f"https://[{SECRET}"}, "not valid"),
+        ({"url": f"https://?{SECRET}"}, "not valid"),
+        ({"url": None}, "not valid"),
+        ({}, "not valid"),
         ("https://bucket.example.com", "not an object"),
     ],
 )

@@ -9,7 +9,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 
 from airflow_provider_workflows.operators.procore import ProcorePresetAssigneesOperator
 from tests.support.killed import Killed
-from tests.unit.operators.test_procore_preset_assignees import (
+from tests.unit.operators.procore.test_preset_assignees import (
     DANA,
     LEE,
     NORA,
@@ -143,7 +143,7 @@ def test_lost_change_that_shows_some_reads_later_is_reconciled(emulator, store):
 
 
 @pytest.mark.parametrize("took_effect", [True, False])
-def test_retry_after_a_kill_keeps_who_was_added_meanwhile(emulator, store, monkeypatch, took_effect):
+def test_retry_after_a_kill_preserves_members_added_meanwhile(emulator, store, monkeypatch, took_effect):
     operator = assign(directors(LEE), mode="apply")
     update = operator.hook.update_preset_assignees
 

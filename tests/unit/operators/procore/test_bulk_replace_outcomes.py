@@ -12,7 +12,7 @@ from airflow_provider_workflows.exceptions import InvalidRequest, OutcomeUnknown
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.operators.procore import ProcoreBulkReplaceAssigneesOperator
 from airflow_provider_workflows.triggers.procore import ProcoreBulkReplaceWaitTrigger
-from tests.unit.operators.test_procore_bulk_replace import WHO, posts, replace, requests_made
+from tests.unit.operators.procore.test_bulk_replace import WHO, posts, replace, requests_made
 
 pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
 
@@ -141,7 +141,7 @@ def test_own_request_is_found_with_times_and_a_cut_reason(emulator, store):
 @pytest.mark.parametrize(
     "others", [{"last_day": "2998-01-01"}, {"first_day": "2026-01-03"}, {"new_assignees": "90006"}]
 )
-def test_another_request_with_times_and_a_cut_reason_is_not_ours(emulator, store, monkeypatch, others):
+def test_other_request_with_times_and_cut_reason_is_not_claimed(emulator, store, monkeypatch, others):
     emulator.control("PATCH", "flags", bulk_replace_rows="cut")
     operator = replace(**COVER)
 
@@ -172,7 +172,7 @@ def test_row_that_cannot_be_shown_hides_no_other(emulator, store, monkeypatch):
 
 
 @pytest.mark.parametrize("named", [{}, {"bulk_replace_request_id": None}, {"bulk_replace_request_id": ""}])
-def test_request_that_is_accepted_without_its_id_is_looked_up(emulator, store, named):
+def test_request_that_is_accepted_without_its_id_is_found(emulator, store, named):
     answer = {"status": 202, "json": {"data": {"operation_id": "1", **named}}, "after": True}
     emulator.control("POST", "faults", method="POST", path="/bulk_replace_requests$", **answer)
 
@@ -225,7 +225,7 @@ def test_stop_without_effect_is_no_success_and_a_retry_stops(emulator, cover):
 
 
 @pytest.mark.parametrize(("status", "error"), [(422, InvalidRequest), (403, PermissionDenied)])
-def test_rejected_stop_of_a_request_that_goes_on_says_so(emulator, cover, status, error):
+def test_rejected_stop_of_an_active_request_is_an_error(emulator, cover, status, error):
     emulator.control("POST", "faults", method="DELETE", path="/bulk_replace_requests/", status=status, json={})
 
     with pytest.raises(error):
@@ -349,7 +349,7 @@ def test_list_is_written_unless_it_is_empty(emulator, store, tmp_path, body, err
     assert not is_written or path.read_text() == body
 
 
-def test_finished_list_that_is_answered_with_202_counts(emulator, store):
+def test_error_list_that_comes_with_202_counts(emulator, store):
     answer_errors(emulator, status=202, body="1001,401,Gone\n", headers={"Content-Type": "text/csv"})
 
     assert replace(**WHO).execute({"task_state_store": store})["errors"] == 1

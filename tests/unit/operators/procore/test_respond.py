@@ -26,9 +26,9 @@ TOOL = "purchase_order_contract"
 
 
 def respond(**parameters) -> ProcoreRespondOperator:
-    wish = {} if {"option", "option_id", "option_type"} & set(parameters) else {"option": "approve"}
+    requested = {} if {"option", "option_type"} & set(parameters) else {"option": "approve"}
     where = {} if {"instance_id", "item_id"} & set(parameters) else {"instance_id": INSTANCE}
-    return ProcoreRespondOperator(task_id="answer", **{"confirm_timeout": 0.2, **where, **wish, **parameters})
+    return ProcoreRespondOperator(task_id="answer", **{"confirm_timeout": 0.2, **where, **requested, **parameters})
 
 
 def responses(emulator) -> list[tuple[str, str]]:
@@ -42,12 +42,12 @@ def step_of(emulator, instance_id: str = INSTANCE) -> dict:
     return next(instance for instance in instances if instance["id"] == instance_id)
 
 
-def person_answers(emulator, login: str, option: str) -> None:
+def respond_as_user(emulator, login: str, option: str) -> None:
     emulator.control("POST", f"procore/instances/{INSTANCE}/respond", login=login, option=option)
 
 
-def bring_the_step_round_again(emulator) -> None:
-    person_answers(emulator, "dana@example.com", "Return")
+def return_to_step(emulator) -> None:
+    respond_as_user(emulator, "dana@example.com", "Return")
 
 
 def test_a_response_is_given_and_described(emulator, store):
@@ -63,6 +63,7 @@ def test_a_response_is_given_and_described(emulator, store):
         "option": "Approve",
         "option_id": result["option_id"],
         "type": "approve",
+        "matched_by": "label",
         "comment": "fine",
         "user_id": "90001",
         "already_recorded": False,
@@ -71,7 +72,7 @@ def test_a_response_is_given_and_described(emulator, store):
     assert step_of(emulator)["step"] == "Director Approval"
 
 
-def test_the_pin_is_kept_before_anything_is_written(emulator, store):
+def test_pin_is_stored_before_anything_is_sent(emulator, store):
     emulator.control("POST", "faults", method="POST", path="/responses$", status=400, json={"error": "no"})
 
     with pytest.raises(Exception, match="400"):
@@ -91,7 +92,7 @@ def test_a_retry_of_a_done_response_writes_nothing_and_returns_the_same(emulator
 
 def test_step_reached_again_between_tries_gets_no_second_response(emulator, store):
     respond().execute({"task_state_store": store})
-    bring_the_step_round_again(emulator)
+    return_to_step(emulator)
     assert step_of(emulator)["step"] == "Budget Check"
 
     respond().execute({"task_state_store": store})
@@ -103,13 +104,13 @@ def test_step_reached_again_between_tries_gets_no_second_response(emulator, stor
 def test_step_reached_again_before_our_write_gets_no_response(emulator, store):
     store.set("respond", {"instance_id": INSTANCE, "step_occurrence_id": "an earlier occurrence"})
 
-    with pytest.raises(AirflowFailException, match=r"StepMoved.*now stands at 'Budget Check'"):
+    with pytest.raises(AirflowFailException, match=r"StepMoved.*is now at 'Budget Check'"):
         respond().execute({"task_state_store": store})
     assert responses(emulator) == []
 
 
 @pytest.mark.parametrize("policy", ["skip", "succeed"])
-def test_a_moved_step_is_no_failure_when_the_author_says_so(emulator, store, policy):
+def test_moved_step_ends_the_task_as_on_step_moved_says(emulator, store, policy):
     operator = respond(step_occurrence_id="gone", on_step_moved=policy)
 
     if policy == "skip":
@@ -152,7 +153,7 @@ def test_a_lost_response_is_reconciled_by_reading_and_never_doubles(emulator, st
     assert responses(emulator) == [("90001", "Approve")]
 
 
-def test_a_response_lost_twice_fails_for_good_and_says_what_happened(emulator, store):
+def test_response_lost_twice_is_an_unknown_outcome(emulator, store):
     emulator.control("POST", "faults", method="POST", path="/responses$", reset="before", times=2)
 
     with pytest.raises(AirflowFailException, match="OutcomeUnknown"):
@@ -238,8 +239,8 @@ def test_without_a_store_a_retried_task_must_be_given_its_pin(emulator):
         ({"instance_id": "1", "item_id": "2"}, "instance_id and item_id"),
         ({"instance_id": None, "item_id": None}, "instance_id, item_id"),
         ({"item_id": "5001"}, "tool_type"),
-        ({"option": None}, "option, option_id, option_type"),
-        ({"option": "Approve", "option_id": "1"}, "option and option_id"),
+        ({"option": None}, "option, option_type"),
+        ({"option": "Approve", "option_type": "approve"}, "option and option_type"),
         ({"option": ""}, "option is missing"),
         ({"step_occurrence_id": ""}, "step_occurrence_id"),
         ({"on_step_moved": "retry"}, "on_step_moved"),
@@ -247,8 +248,8 @@ def test_without_a_store_a_retried_task_must_be_given_its_pin(emulator):
 )
 def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, parameters, named):
     where = {} if {"instance_id", "item_id"} & set(parameters) else {"instance_id": INSTANCE}
-    wish = {} if "option" in parameters else {"option": "Approve"}
-    operator = ProcoreRespondOperator(task_id="answer", **{**where, **wish, **parameters})
+    requested = {} if "option" in parameters else {"option": "Approve"}
+    operator = ProcoreRespondOperator(task_id="answer", **{**where, **requested, **parameters})
 
     with pytest.raises(ConfigurationError, match=named):
         operator.execute({})
@@ -256,7 +257,7 @@ def test_a_bad_parameter_is_named_before_anything_is_sent(emulator, parameters, 
 
 
 def test_an_option_that_does_not_exist_is_rejected_with_the_candidates(emulator, store):
-    with pytest.raises(ConfigurationError, match="'Aprove' does not exist.*'Approve'"):
+    with pytest.raises(ConfigurationError, match="option 'Aprove' matches no option.*'Approve'"):
         respond(option="Aprove").execute({"task_state_store": store})
     assert responses(emulator) == []
 
@@ -274,15 +275,74 @@ def test_a_retry_is_safe_in_every_position_of_the_contracts_gaps(emulator, store
     assert responses(emulator) == [("90001", "Approve")]
 
 
+@pytest.mark.parametrize(
+    ("requested", "found", "matched_by"),
+    [
+        ({"option": "reject"}, 2, "label"),
+        ({"option": 0}, 0, "id"),
+        ({"option_type": "approve"}, 0, "type"),
+    ],
+)
+def test_result_and_log_say_what_matched_the_option(emulator, store, capsys, requested, found, matched_by):
+    if requested.get("option") == 0:
+        requested = {"option": int(option_id(0))}
+
+    result = respond(**requested).execute({"task_state_store": store})
+    again = respond(**requested).execute({"task_state_store": store})
+
+    assert (result["option"], result["matched_by"], again["matched_by"]) == (
+        ["Approve", None, "Reject"][found],
+        *[matched_by] * 2,
+    )
+    assert f"found by its {matched_by}" in capsys.readouterr().out
+
+
+@pytest.fixture
+def a_label_is_an_id(monkeypatch):
+    """Name the third option by the id of the first one."""
+    shown = ProcoreHook.get_instance
+
+    def get_instance(*args, **kwargs):
+        instance = shown(*args, **kwargs)
+        options = (instance.get("current_step_occurrence") or {}).get("available_response_options") or []
+        if options:
+            options[2]["name"] = options[0]["id"]
+        return instance
+
+    monkeypatch.setattr(ProcoreHook, "get_instance", get_instance)
+
+
+@pytest.mark.usefixtures("a_label_is_an_id")
+def test_label_wins_over_the_id_of_another_option(emulator, store):
+    approve, reject = option_id(0), option_id(2)
+
+    result = respond(option=approve).execute({"task_state_store": store})
+
+    assert (result["option_id"], result["matched_by"]) == (reject, "label")
+    assert responses(emulator) == [("90001", "Reject")]
+
+
+def test_retry_compares_a_label_with_all_options_of_the_step(emulator, store):
+    where = {"step_occurrence_id": step_of(emulator)["step_occurrence_id"]}
+    approve = option_id(0)
+    respond(**where, option=approve).execute({"task_state_store": store})
+    stored = store["chosen_option"]
+    store.set("chosen_option", {**stored, "others": [{"id": "9", "name": approve, "type": "reject"}]})
+
+    with pytest.raises(AirflowFailException, match="ResponseConflict"):
+        respond(**where, option=approve).execute({"task_state_store": store})
+    assert responses(emulator) == [("90001", "Approve")]
+
+
 @pytest.mark.parametrize("with_store", [True, False])
 def test_option_chosen_by_id_is_recognized_after_the_step(emulator, store, with_store):
     options = ProcoreHook().get_instance(INSTANCE)["current_step_occurrence"]["available_response_options"]
-    wish = {"option_id": options[0]["id"], "step_occurrence_id": step_of(emulator)["step_occurrence_id"]}
+    requested = {"option": options[0]["id"], "step_occurrence_id": step_of(emulator)["step_occurrence_id"]}
     context = {"task_state_store": store} if with_store else {}
     emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
 
-    first = respond(**wish).execute(context)
-    again = respond(**wish).execute(context)
+    first = respond(**requested).execute(context)
+    again = respond(**requested).execute(context)
 
     assert (first["option"], again["already_recorded"]) == ("Approve", True)
     assert responses(emulator) == [("90001", "Approve")]
@@ -295,15 +355,15 @@ def test_another_option_by_its_id_is_a_conflict_when_the_step_is_over(emulator, 
     respond(**where).execute({})
 
     with pytest.raises(AirflowFailException, match="ResponseConflict"):
-        respond(**where, option_id=options[2]["id"]).execute({"task_state_store": store})
+        respond(**where, option=options[2]["id"]).execute({"task_state_store": store})
 
 
 def test_response_by_item_is_found_after_a_restart(emulator, store):
-    wish = {"tool_type": TOOL, "item_id": "5001", "step_occurrence_id": step_of(emulator)["step_occurrence_id"]}
-    first = respond(**wish).execute({"task_state_store": store})
+    requested = {"tool_type": TOOL, "item_id": "5001", "step_occurrence_id": step_of(emulator)["step_occurrence_id"]}
+    first = respond(**requested).execute({"task_state_store": store})
     ProcoreHook().restart_instance(INSTANCE)
 
-    again = respond(**wish).execute({"task_state_store": store})
+    again = respond(**requested).execute({"task_state_store": store})
 
     assert (again["instance_id"], again["already_recorded"]) == (first["instance_id"], True)
     assert responses(emulator) == [("90001", "Approve")]
@@ -335,8 +395,8 @@ def option_id(number: int) -> str:
 
 
 def by_id(store, option: str, **parameters):
-    wish = {"option_id": option, "step_occurrence_id": STEP, "confirm_timeout": 0, **parameters}
-    return respond(**wish).execute({"task_state_store": store})
+    requested = {"option": option, "step_occurrence_id": STEP, "confirm_timeout": 0, **parameters}
+    return respond(**requested).execute({"task_state_store": store})
 
 
 @pytest.mark.parametrize("cleared", [True, False])
@@ -493,13 +553,13 @@ def test_another_option_after_a_taken_one_is_a_conflict(emulator, store):
 
 
 @pytest.mark.parametrize("labels", ["option", "status"])
-@pytest.mark.parametrize("wish", [{"option": " approve "}, {"option_type": "approve"}])
-def test_response_is_known_again_by_its_type_any_its_label(emulator, store, labels, wish):
+@pytest.mark.parametrize("requested", [{"option": " approve "}, {"option_type": "approve"}])
+def test_response_is_known_again_by_its_type_any_its_label(emulator, store, labels, requested):
     set_flags(emulator, history_labels=labels)
     emulator.control("POST", "faults", method="POST", path="/responses$", reset="after")
 
-    first = respond(confirm_timeout=0, **wish).execute({"task_state_store": store})
-    again = respond(confirm_timeout=0, **wish).execute({"task_state_store": store})
+    first = respond(confirm_timeout=0, **requested).execute({"task_state_store": store})
+    again = respond(confirm_timeout=0, **requested).execute({"task_state_store": store})
 
     assert (first["option"], first["confirmed"]) == ("Approve", True)
     assert again == {**first, "already_recorded": True}
@@ -569,11 +629,11 @@ def test_failing_server_that_has_acted_unseen_is_an_unknown_outcome(emulator, st
 
 @pytest.mark.parametrize("where", [{}, {"item_id": "5001", "tool_type": TOOL}])
 def test_step_of_another_user_binds_nothing(emulator, store, where):
-    person_answers(emulator, "integration@example.com", "Approve")
+    respond_as_user(emulator, "integration@example.com", "Approve")
     with pytest.raises(ConfigurationError, match="90001.*Director Approval.*dana@example.com.*RequestedSensor"):
         respond(**where).execute({"task_state_store": store})
     assert store == {}
-    bring_the_step_round_again(emulator)
+    return_to_step(emulator)
     waiting = step_of(emulator)["step_occurrence_id"]
 
     result = respond(**where).execute({"task_state_store": store})
@@ -609,9 +669,9 @@ def test_instance_that_shows_another_item_is_not_responded_to(emulator, store):
 
 @pytest.mark.parametrize("policy", ["fail", "skip", "succeed"])
 def test_between_two_steps_is_no_end(emulator, store, policy):
-    person_answers(emulator, "integration@example.com", "Approve")
+    respond_as_user(emulator, "integration@example.com", "Approve")
     set_flags(emulator, transition="in_between", transition_delay=3600)
-    bring_the_step_round_again(emulator)
+    return_to_step(emulator)
     with pytest.raises(WorkflowsError, match="between two steps") as raised:
         respond(on_step_moved=policy, confirm_timeout=0).execute({"task_state_store": store})
     assert raised.value.retryable
@@ -641,9 +701,7 @@ def test_empty_end_is_no_end(emulator, store, monkeypatch):
         *[("moved", {"stale_step": status}) for status in ("422", "404")],
     ],
 )
-def test_step_that_moves_between_read_and_write_ends_as_the_author_says(
-    emulator, store, monkeypatch, policy, how, flags
-):
+def test_step_that_moves_before_the_write_ends_as_configured(emulator, store, monkeypatch, policy, how, flags):
     set_flags(emulator, **flags)
     really = ProcoreHook.respond
 
@@ -651,7 +709,7 @@ def test_step_that_moves_between_read_and_write_ends_as_the_author_says(
         if how == "ended":
             emulator.control("POST", f"procore/instances/{INSTANCE}/terminate", login="pat@example.com")
         else:  # our own user, by another way: the step is over without a response that the record shows
-            person_answers(emulator, "integration@example.com", "Reject")
+            respond_as_user(emulator, "integration@example.com", "Reject")
         return really(hook, *args, **kwargs)
 
     monkeypatch.setattr(ProcoreHook, "respond", too_late)

@@ -16,15 +16,15 @@ from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInsta
 from airflow_provider_workflows.version_compat import SKIPS_IN_MAPPED_GROUPS
 from tests.support import examples
 from tests.support.examples import run_source
+from tests.unit.operators.procore.test_respond import INSTANCE, respond_as_user
 from tests.unit.operators.procore_legacy.test_perform_activity import INSTANCE as LEGACY_INSTANCE
-from tests.unit.operators.test_procore_respond import INSTANCE, person_answers
 
 pytestmark = pytest.mark.compat
 
 
 def decision(option: str | None, *candidates: str, **more: Any) -> dict[str, Any]:
     told = {"option": option, "type": None, "by": "dana@example.com", "at": "2026-01-01T00:00:00Z"}
-    problem = "nothing says which decided" if candidates else None
+    problem = "unknown which decided" if candidates else None
     return {**told, "source": "overall_response", "candidates": list(candidates), "problem": problem, **more}
 
 
@@ -202,8 +202,8 @@ def test_a_name_means_the_nearest_task_of_that_name():
 
 @pytest.mark.usefixtures("airflow_connections")
 def test_the_results_of_both_sensors_are_outcomes(emulator):
-    person_answers(emulator, "integration@example.com", "Approve")
-    person_answers(emulator, "dana@example.com", "Reject")
+    respond_as_user(emulator, "integration@example.com", "Approve")
+    respond_as_user(emulator, "dana@example.com", "Reject")
     ended = ProcoreInstanceSensor(task_id="outcome", instance_id=INSTANCE).execute({})
     assert (ended["state"], outcome_names(ended)[0], ended["decision"]["option"]) == ("complete", "Reject", "Reject")
     assert choose(ended, {"Reject": "a", "Approve": "b"}) == ["a"]
@@ -271,11 +271,11 @@ def test_in_a_mapped_group_no_task_runs_that_was_not_chosen(monkeypatch, tmp_pat
     ],
 )
 def test_example_follows_the_decision(emulator, director, followed):
-    person_answers(emulator, "integration@example.com", "Approve")
+    respond_as_user(emulator, "integration@example.com", "Approve")
     if director is None:
         emulator.control("POST", f"procore/instances/{INSTANCE}/terminate", login="pat@example.com")
     else:
-        person_answers(emulator, "dana@example.com", director)
+        respond_as_user(emulator, "dana@example.com", director)
 
     states = examples.states(examples.run("example_procore_branch_on_outcome"))
 

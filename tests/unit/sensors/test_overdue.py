@@ -1,4 +1,4 @@
-"""A step that is held for too long is told of, once for each occurrence, and the wait goes on."""
+"""An overdue step is notified once for each occurrence, and the wait continues."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ LEGACY_INSTANCE = "568150"
 
 
 @pytest.fixture
-def heard() -> list[dict]:
-    """What was told, in order."""
+def notified() -> list[dict]:
+    """The notifications, in order."""
     return []
 
 
 @pytest.fixture
-def build(heard):
-    """Return a function that makes a sensor which tells; each one is a new try, or a new stretch of one."""
+def build(notified):
+    """Return a function that makes a sensor that notifies; each one is a new try, or a new poke of one."""
 
     def make(cls=ProcoreInstanceSensor, **parameters):
         usual = {"instance_id": INSTANCE, "timeout": 30, "poke_interval": 0.05}
-        told = {"on_overdue": lambda context: heard.append(context["overdue_step"])}
-        return cls(task_id="wait", **{**usual, **told, **parameters})
+        notifier = {"on_overdue": lambda context: notified.append(context["overdue_step"])}
+        return cls(task_id="wait", **{**usual, **notifier, **parameters})
 
     return make
 
@@ -99,10 +99,10 @@ def days_pass(emulator, monkeypatch):
 # --- once for each occurrence of a step ---
 
 
-def test_a_poking_wait_shows_once_for_each_step_that_becomes_overdue(emulator, store, build, heard):
+def test_poking_wait_notifies_once_for_each_overdue_step(emulator, store, build, notified):
     sensor, context = build(), {"task_state_store": store}
     sensor.poke(context)
-    assert heard == []
+    assert notified == []
 
     later(emulator)
     assert [sensor.poke(context) for _ in range(3)] == [False] * 3
@@ -111,12 +111,12 @@ def test_a_poking_wait_shows_once_for_each_step_that_becomes_overdue(emulator, s
     later(emulator)
     sensor.poke(context)
 
-    assert [attention["step"] for attention in heard] == ["Budget Check", "Director Approval"]
+    assert [overdue_step["step"] for overdue_step in notified] == ["Budget Check", "Director Approval"]
     answer(emulator, "Approve", "dana@example.com")
     assert sensor.poke(context).xcom_value["state"] == "complete"
 
 
-def test_a_rescheduled_wait_shows_once_over_its_stretches_and_tries(emulator, store, build, heard):
+def test_rescheduled_wait_notifies_once_over_all_pokes_and_tries(emulator, store, build, notified):
     later(emulator)
 
     ti = SimpleNamespace(get_first_reschedule_date=lambda context: None, max_tries=None, try_number=1)
@@ -124,29 +124,29 @@ def test_a_rescheduled_wait_shows_once_over_its_stretches_and_tries(emulator, st
         with pytest.raises(AirflowRescheduleException):
             build(mode="reschedule").execute({"task_state_store": store, "ti": ti})
 
-    assert len(heard) == 1
+    assert len(notified) == 1
 
 
-def test_overdue_step_resumes_a_worker_that_defers_again(emulator, store, build, heard):
+def test_overdue_step_resumes_a_worker_that_defers_again(emulator, store, build, notified):
     context = {"task_state_store": store}
     trigger = deferred(build(), context).trigger
     later(emulator)
 
     event = first_event(trigger)
-    assert heard == []
+    assert notified == []
     again = resumed(build(), context, event)
 
     assert event["status"] == "overdue"
     assert (event["step"], event["reason"]) == ("Budget Check", "overdue")
     assert "integration@example.com" not in repr(event)
-    assert [attention["step_occurrence_id"] for attention in heard] == [event["step_occurrence_id"]]
+    assert [overdue_step["step_occurrence_id"] for overdue_step in notified] == [event["step_occurrence_id"]]
     assert again.deadline == trigger.deadline
     again.deadline = soon()
     assert first_event(again)["status"] == "timeout"
     approve(emulator)
     again.deadline = trigger.deadline
     assert build().execute_complete(context, first_event(again))["state"] == "complete"
-    assert len(heard) == 1
+    assert len(notified) == 1
 
 
 def resumed(sensor, context, event):
@@ -157,7 +157,7 @@ def resumed(sensor, context, event):
     return deferral.value.trigger
 
 
-def test_without_a_store_the_trigger_carries_notices_and_deadline(emulator, build, heard):
+def test_trigger_carries_known_steps_and_deadline_without_a_store(emulator, build, notified):
     trigger = deferred(build(), {}).trigger
     later(emulator)
 
@@ -167,12 +167,12 @@ def test_without_a_store_the_trigger_carries_notices_and_deadline(emulator, buil
     later(emulator)
     once_more = resumed(build(), {}, first_event(again))
 
-    assert [attention["step"] for attention in heard] == ["Budget Check", "Director Approval"]
+    assert [overdue_step["step"] for overdue_step in notified] == ["Budget Check", "Director Approval"]
     assert once_more.deadline == trigger.deadline
-    assert once_more.overdue_watch["known"] == [attention["step_occurrence_id"] for attention in heard]
+    assert once_more.overdue_watch["known"] == [overdue_step["step_occurrence_id"] for overdue_step in notified]
 
 
-def test_a_retry_does_not_show_again_but_a_cleared_task_does(emulator, store, build, heard):
+def test_retry_does_not_notify_again_but_a_cleared_task_does(emulator, store, build, notified):
     class Try:
         max_tries = 1
 
@@ -180,53 +180,53 @@ def test_a_retry_does_not_show_again_but_a_cleared_task_does(emulator, store, bu
     context = {"task_state_store": store, "ti": Try()}
     deferred(build(), context)
     deferred(build(), context)
-    assert len(heard) == 1
+    assert len(notified) == 1
 
     Try.max_tries = 2
     deferred(build(), context)
 
-    assert len(heard) == 2
+    assert len(notified) == 2
 
 
-def test_a_worker_that_dies_before_it_is_stored_notifies_again(emulator, store, build, heard):
+def test_a_worker_that_dies_before_it_is_stored_notifies_again(emulator, store, build, notified):
     later(emulator)
 
     def die(context):
-        heard.append(context["overdue_step"])
+        notified.append(context["overdue_step"])
         raise Killed
 
     with pytest.raises(Killed):
         build(on_overdue=die).poke({"task_state_store": store})
     build().poke({"task_state_store": store})
 
-    assert len(heard) == 2
+    assert len(notified) == 2
 
 
 # --- what is too long ---
 
 
-def test_overdue_after_counts_from_the_start_of_the_step(build, build_legacy, heard, days_pass):
+def test_overdue_after_counts_from_the_start_of_the_step(build, build_legacy, notified, days_pass):
     days_pass(10)
 
     for make in (build, build_legacy):
         make(overdue_after=timedelta(days=11)).poke({})
         make(overdue_after=10 * 24 * 3600 - 60).poke({})
 
-    assert [attention["step"] for attention in heard] == ["Budget Check", "Start"]
-    assert heard[0]["reason"] == "held for more than 9 days, 23:59:00"
+    assert [overdue_step["step"] for overdue_step in notified] == ["Budget Check", "Start"]
+    assert notified[0]["reason"] == "pending for more than 9 days, 23:59:00"
 
 
-def test_legacy_state_is_overdue_by_its_own_date_by_default(build_legacy, heard, days_pass):
+def test_legacy_state_is_overdue_by_its_own_date_by_default(build_legacy, notified, days_pass):
     sensor = build_legacy()
     sensor.poke({})
     days_pass(4.9)
     sensor.poke({})
-    assert heard == []
+    assert notified == []
 
     days_pass(0.2)
     sensor.poke({})
 
-    assert [(attention["step"], attention["reason"]) for attention in heard] == [("Start", "overdue")]
+    assert [(overdue_step["step"], overdue_step["reason"]) for overdue_step in notified] == [("Start", "overdue")]
 
 
 @pytest.mark.parametrize(
@@ -243,10 +243,10 @@ def test_legacy_state_is_overdue_by_its_own_date_by_default(build_legacy, heard,
 def test_a_step_is_overdue_from_its_due_date_on(due, hour, is_too_long):
     holding = pending_steps.PendingStep("1", "Budget Check", "2026-01-02T08:00:00Z", due, ())
 
-    attention = pending_steps.overdue_step_of(holding, None)
+    overdue_step = pending_steps.overdue_step_of(holding, None)
 
     assert is_too_long is (
-        attention is not None and attention.at <= datetime.fromisoformat(hour[:-1] + "+00:00").timestamp()
+        overdue_step is not None and overdue_step.at <= datetime.fromisoformat(hour[:-1] + "+00:00").timestamp()
     )
 
 
@@ -273,17 +273,17 @@ def sensor_of(build, cls, parameters, **more):
 
 
 @pytest.mark.parametrize(("cls", "parameters", "history"), REASONS)
-def test_moving_the_emulators_clock_makes_any_step_overdue(emulator, build, heard, cls, parameters, history):
+def test_moving_the_emulators_clock_makes_any_step_overdue(emulator, build, notified, cls, parameters, history):
     emulator.control("PATCH", "flags", history=history)
     sensor = sensor_of(build, cls, parameters)
     sensor.poke({})
-    assert heard == []
+    assert notified == []
 
     later(emulator, 6 * 24 * 3600)
     sensor.poke({})
     sensor.poke({})
 
-    assert len(heard) == 1
+    assert len(notified) == 1
 
 
 @pytest.mark.parametrize("bulk_history", ["present", "absent"])
@@ -303,11 +303,11 @@ def test_moving_the_emulators_clock_resumes_a_deferred_wait(emulator, build, cls
     assert asyncio.run(scenario())["status"] == "overdue"
 
 
-# --- what is told ---
+# --- what is notified ---
 
 
 def test_notifier_gets_the_step_its_assignees_and_a_link(
-    emulator, set_connection, build, build_legacy, heard, days_pass
+    emulator, set_connection, build, build_legacy, notified, days_pass
 ):
     connection = emulator.connection("procore")
     connection["extra"]["item_url"] = "https://app.example.com/{project_id}/{tool_type}/{item_id}"
@@ -317,8 +317,8 @@ def test_notifier_gets_the_step_its_assignees_and_a_link(
     build().poke({})
     build_legacy().poke({})
 
-    assert [sorted(attention) for attention in heard] == [sorted(heard[0])] * 2
-    v2, legacy = heard
+    assert [sorted(overdue_step) for overdue_step in notified] == [sorted(notified[0])] * 2
+    v2, legacy = notified
     assert (v2["instance_id"], v2["item_id"], v2["assignees"]) == (INSTANCE, "5001", ["integration@example.com"])
     assert v2["item_url"] == "https://app.example.com/1001/purchase_order_contract/5001"
     assert parsed(v2["due"]) - parsed(v2["since"]) == timedelta(days=3)
@@ -360,20 +360,20 @@ def test_a_notifiers_templates_are_rendered_again_for_each_step(emulator, store,
     assert set(context) == {"task_state_store", "dag"}
 
 
-def test_failing_notifier_stops_neither_other_notifiers_nor_the_wait(emulator, store, build, heard, said):
+def test_failing_notifier_stops_neither_other_notifiers_nor_the_wait(emulator, store, build, notified, said):
     def no_mail(context):
         raise OSError("no mail today")
 
     later(emulator)
-    sensor = build(on_overdue=[no_mail, lambda context: heard.append(context["overdue_step"])])
+    sensor = build(on_overdue=[no_mail, lambda context: notified.append(context["overdue_step"])])
 
     assert [sensor.poke({"task_state_store": store}) for _ in range(2)] == [False] * 2
 
-    assert len(heard) == 1
-    assert said().count("on_overdue: no_mail failed; the wait goes on. OSError: no mail today") == 1
+    assert len(notified) == 1
+    assert said().count("Calling on_overdue no_mail failed, the wait continues. OSError: no mail today") == 1
 
 
-def test_step_with_a_response_before_the_first_poll_is_not_notified(emulator, store, build, heard):
+def test_step_responded_to_before_the_first_poll_is_not_overdue(emulator, store, build, notified):
     context = {"task_state_store": store}
     trigger = deferred(build(), context).trigger
     later(emulator)
@@ -382,33 +382,33 @@ def test_step_with_a_response_before_the_first_poll_is_not_notified(emulator, st
     answer(emulator, "Approve")
     again = resumed(build(), context, event)
 
-    assert heard == []
+    assert notified == []
     assert again.overdue_watch["next"]["step"] == "Director Approval"
 
 
-def test_a_step_is_reported_also_where_the_worker_cannot_poll(emulator, store, build, heard, monkeypatch):
+def test_overdue_step_is_notified_even_if_the_worker_cannot_poll(emulator, store, build, notified, monkeypatch):
     context = {"task_state_store": store}
     trigger = deferred(build(), context).trigger
     later(emulator)
     event = first_event(trigger)
 
     def away(*args, **kwargs):
-        raise ConnectionFailed("Nobody answers.")
+        raise ConnectionFailed("No response.")
 
     monkeypatch.setattr(ProcoreHook, "get_instance_history", away)
     resumed(build(), context, event)
 
-    assert [(attention["step"], attention["assignees"]) for attention in heard] == [("Budget Check", [])]
+    assert [(overdue_step["step"], overdue_step["assignees"]) for overdue_step in notified] == [("Budget Check", [])]
 
 
-def test_the_deadline_still_ends_a_wait_that_people_were_reported_of(emulator, store, build, heard):
+def test_deadline_ends_a_wait_after_a_notification(emulator, store, build, notified):
     context = {"task_state_store": store}
     event = {**first_event_of_overdue(emulator, build, context), "deadline": "2026-01-01T00:00:00+00:00"}
 
     with pytest.raises(AirflowSensorTimeout, match="Budget Check"):
         build().execute_complete(context, event)
 
-    assert heard == []
+    assert notified == []
 
 
 def first_event_of_overdue(emulator, build, context) -> dict:
@@ -433,13 +433,13 @@ def test_wait_log_shows_position_assignees_and_next_poll(emulator, store, said):
 
     assert by_poke == [
         "Instance 700001 of item 5001 (purchase_order_contract) is in_progress at step 'Budget Check' since TIME, "
-        "held by integration@example.com, due TIME; waited for: complete, terminated.",
-        "Waiting since TIME, until TIME at most; the next look is in about 60 s.",
+        "pending with integration@example.com, due TIME; waiting for: complete, terminated.",
+        "Waiting since TIME, until TIME at most; will poll again in about 60 s.",
     ]
     assert by_deferral == [
-        "Instance 568150 of Contract 1953145 is in state 'Start' since TIME, held by Airflow Integration, due TIME; "
-        "waited for: PO Approved.",
-        "Waiting since TIME, until TIME at most; the triggerer looks every 60 s.",
+        "Instance 568150 of Contract 1953145 is in state 'Start' since TIME, pending with Airflow Integration, due "
+        "TIME; waiting for: PO Approved.",
+        "Waiting since TIME, until TIME at most; the triggerer polls every 60 s.",
     ]
 
 
@@ -447,17 +447,17 @@ def timeless(lines: list[str]) -> list[str]:
     return [re.sub(r"\d{4}-\d\d-\d\dT[\d:.]+Z", "TIME", line) for line in lines]
 
 
-def test_a_wait_says_that_a_step_is_overdue_and_since_when(emulator, store, build, said):
+def test_wait_log_shows_since_when_a_step_is_overdue(emulator, store, build, said):
     later(emulator)
 
     build().poke({"task_state_store": store})
 
     look, call, _ = timeless(said())
-    assert "held by integration@example.com, overdue since TIME; waited for" in look
+    assert "pending with integration@example.com, overdue since TIME; waiting for" in look
     assert call == "Step 'Budget Check' is overdue: calling on_overdue."
 
 
-def test_a_task_that_waits_has_its_link_already(emulator, store, set_connection):
+def test_waiting_task_has_its_link(emulator, store, set_connection):
     connection = emulator.connection("procore")
     connection["extra"]["item_url"] = "https://app.example.com/{tool_type}/{item_id}"
     set_connection("procore_default", connection)
@@ -477,7 +477,7 @@ async def a_coroutine_function(context): ...
 @pytest.mark.parametrize(
     ("parameters", "words"),
     [
-        ({"on_overdue": None, "overdue_after": 5}, "overdue_after goes with on_overdue"),
+        ({"on_overdue": None, "overdue_after": 5}, "overdue_after needs on_overdue"),
         ({"on_overdue": "mail"}, "on_overdue must be a notifier"),
         (
             {"overdue_after": -1},
@@ -485,7 +485,7 @@ async def a_coroutine_function(context): ...
         ),
         ({"overdue_after": float("nan")}, "got nan"),
         ({"overdue_after": float("inf")}, "got inf"),
-        ({"on_overdue": a_coroutine_function}, "a coroutine function would never run"),
+        ({"on_overdue": a_coroutine_function}, "is a coroutine function"),
         ({"overdue_after": "3 days"}, "got '3 days'"),
     ],
 )
@@ -533,11 +533,11 @@ run = tells_of_overdue_steps()
 
 
 @pytest.mark.usefixtures("airflow_db")
-def test_a_mapped_wait_leaves_word_in_workflowsoft_and_goes_on(emulator, monkeypatch, tmp_path):
+def test_mapped_wait_creates_a_workflowsoft_task_and_continues(emulator, monkeypatch, tmp_path):
     (tmp_path / "dags.py").write_text(DAGS)
     monkeypatch.setattr("airflow.settings.DAGS_FOLDER", str(tmp_path))
     monkeypatch.setenv("AIRFLOW__CORE__DAGS_FOLDER", str(tmp_path))
-    spec = importlib.util.spec_from_file_location("tells", tmp_path / "dags.py")
+    spec = importlib.util.spec_from_file_location("notifies", tmp_path / "dags.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     later(emulator)
@@ -577,11 +577,11 @@ ASKED = [
         ({}, ()),
     ],
 )
-def test_a_step_is_held_by_the_responders_who_have_not_responded_to(details, assignees):
+def test_step_is_pending_with_responders_without_a_response(details, assignees):
     assert procore.pending_step_of(step(**details)).assignees == assignees
 
 
-def test_no_one_holds_what_has_ended():
+def test_ended_instance_is_pending_with_no_assignee():
     assert procore.pending_step_of({**step(), "ended_at": "2026-01-01T09:00:00Z"}) is None
     terminated = {"type": "WorkflowTerminated", "details": {"terminated_at": "2026-01-01T09:00:00Z"}}
     assert procore.pending_step_of({"history": [*step()["history"], terminated]}) is None
@@ -589,10 +589,10 @@ def test_no_one_holds_what_has_ended():
 
 
 @pytest.mark.parametrize(
-    ("role", "holder"),
+    ("role", "assignee"),
     [({"name": "Reviewer", "assignee": {"name": "Rita"}}, "Rita"), ({"name": "Reviewer", "assignee": "?"}, "Reviewer")],
 )
-def test_legacy_state_without_ball_in_court_is_pending_with_actors(role, holder):
+def test_legacy_state_without_ball_in_court_is_pending_with_actors(role, assignee):
     activity = {"id": "1", "name": "Approve", "workflow_user_role": role}
     shown = {
         "id": "7",
@@ -600,4 +600,4 @@ def test_legacy_state_without_ball_in_court_is_pending_with_actors(role, holder)
         "current_workflow_activities": [activity],
     }
 
-    assert procore_legacy.pending_step_of(shown).assignees == (holder,)
+    assert procore_legacy.pending_step_of(shown).assignees == (assignee,)

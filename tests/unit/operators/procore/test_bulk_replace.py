@@ -92,7 +92,7 @@ def test_a_temporary_replacement_has_its_days_and_places(emulator):
 
 
 @pytest.mark.parametrize(("reset", "sent"), [("after", 1), ("before", 0)])
-def test_a_lost_response_is_looked_up_and_never_sent_again(emulator, store, reset, sent):
+def test_request_with_a_lost_response_is_found_and_not_sent_again(emulator, store, reset, sent):
     emulator.control("POST", "faults", method="POST", path="/bulk_replace_requests$", reset=reset)
 
     for _ in range(2):
@@ -112,7 +112,7 @@ def test_a_rejected_request_may_be_tried_again(emulator, store):
     assert replace(**WHO).execute({"task_state_store": store})["status"] == "completed"
 
 
-def test_what_could_not_be_done_is_kept_as_csv_and_fails_the_task(emulator, store, tmp_path):
+def test_error_list_is_stored_as_csv_and_fails_the_task(emulator, store, tmp_path):
     path = tmp_path / "errors" / "replace.csv"
     operator = replace(**{**WHO, "new_assignees": "90009"}, errors_path=f"file://{path}")
 
@@ -266,7 +266,7 @@ def test_one_tool_and_project_need_no_list(emulator):
 @pytest.mark.parametrize(
     "others", [{"old_assignee": "rita@example.com"}, {"new_assignees": "nora@example.com"}, {"reason": "ill"}]
 )
-def test_another_persons_request_is_not_taken_for_ours(emulator, store, monkeypatch, rows, filters, others):
+def test_request_of_another_user_is_not_claimed(emulator, store, monkeypatch, rows, filters, others):
     emulator.control("PATCH", "flags", bulk_replace_rows=rows, bulk_replace_filters=filters)
     operator = replace(**WHO)
 

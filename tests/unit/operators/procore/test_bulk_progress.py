@@ -14,7 +14,7 @@ from airflow_provider_workflows.operators.procore import (
     ProcoreHistoryToObjectStorageOperator,
 )
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyHistoryToObjectStorageOperator
-from tests.unit.operators.test_procore_preset_assignees import assign, directors
+from tests.unit.operators.procore.test_preset_assignees import assign, directors
 from tests.unit.sensors.test_procore import TOOL
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")

@@ -10,7 +10,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow_provider_workflows.exceptions import ServerError, WorkflowsError
 from airflow_provider_workflows.operators.procore import ProcoreBulkStartInstancesOperator
 from tests.support.killed import Killed
-from tests.unit.operators.test_procore_bulk import ORDER, TOOL, items_of, start, started
+from tests.unit.operators.procore.test_bulk_start import ORDER, TOOL, items_of, start, started
 from tests.unit.sensors.test_procore import deferred, first_event
 
 pytestmark = pytest.mark.usefixtures("airflow_connections", "no_delays")
@@ -126,7 +126,7 @@ def test_reading_rejected_after_a_lost_order_is_an_unknown_outcome(emulator, sto
     assert started(emulator) == ["11"]
 
 
-def test_instances_of_other_items_are_not_taken_for_ours(emulator, store):
+def test_instances_of_other_items_are_not_claimed(emulator, store):
     """A server may ignore the filters of its list."""
     emulator.control("POST", "faults", method="POST", path=ORDER, reset="before")
     operator = start("11")
@@ -148,7 +148,7 @@ def test_instances_of_other_items_are_not_taken_for_ours(emulator, store):
     assert completed(result) == {"11": "700004"}
 
 
-def test_order_that_arrives_while_we_poll_is_still_ours(emulator, store, monkeypatch):
+def test_order_that_arrives_during_the_poll_is_claimed(emulator, store, monkeypatch):
     first = start("11", "12")
     order, sent = first.hook.bulk_start_instances, []
 
@@ -177,7 +177,7 @@ def test_order_that_arrives_while_we_poll_is_still_ours(emulator, store, monkeyp
     assert completed(result) == {"11": "700002", "12": "700003"}
 
 
-def test_another_persons_instance_is_not_called_ours(emulator, store):
+def test_instance_of_another_user_is_not_claimed(emulator, store):
     emulator.control("POST", "faults", method="POST", path=ORDER, reset="before")
     operator = start("11", "12")
     send = operator.hook.bulk_start_instances
@@ -207,7 +207,7 @@ def test_older_ended_instance_is_not_taken_for_a_lost_start(emulator, store):
 # --- a rejected order ---
 
 
-def test_rejected_order_keeps_its_reason_where_airflow_has_no_store(emulator):
+def test_rejected_order_has_its_reason_without_a_store(emulator):
     emulator.control("PATCH", "flags", operation_delay=600)
     emulator.control("POST", "faults", method="POST", path=ORDER, skip=1, status=422, json={"error": "no such preset"})
     deferral = deferred(start("11", "12", "13", on_failed_items="return"), {})

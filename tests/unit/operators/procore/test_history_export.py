@@ -47,13 +47,13 @@ def folder(tmp_path) -> str:
 
 
 def export(folder: str, **parameters) -> dict:
-    wish = {"tool_type": TOOL, "file_format": "jsonl", **parameters}
-    return ProcoreHistoryToObjectStorageOperator(task_id="export", path=folder, **wish).execute({})
+    requested = {"tool_type": TOOL, "file_format": "jsonl", **parameters}
+    return ProcoreHistoryToObjectStorageOperator(task_id="export", path=folder, **requested).execute({})
 
 
 def export_legacy(folder: str, **parameters) -> dict:
-    wish = {"file_format": "jsonl", **parameters}
-    return ProcoreLegacyHistoryToObjectStorageOperator(task_id="export", path=folder, **wish).execute({})
+    requested = {"file_format": "jsonl", **parameters}
+    return ProcoreLegacyHistoryToObjectStorageOperator(task_id="export", path=folder, **requested).execute({})
 
 
 def lines(result: dict, table: str) -> list[dict]:
@@ -119,7 +119,7 @@ def test_approval_becomes_rows_of_who_decided_what_and_how_long(emulator, folder
     }
 
 
-def test_both_formats_hold_the_same(emulator, folder):
+def test_both_file_formats_have_the_same_rows(emulator, folder):
     start(emulator, 3)
     finish(emulator)
 
@@ -277,7 +277,7 @@ def test_a_listed_instance_without_a_history_is_reported(emulator, folder):
     ]
 
 
-def test_events_of_the_future_are_kept_whole(emulator, folder):
+def test_events_of_unknown_types_are_stored_whole(emulator, folder):
     event = {"type": "Teleported", "details": {"id": "1", "to": "Mars"}}
     history = {"instance_id": "700001", "status": "in_progress", "mood": "good", "history": [event]}
     answer = {"data": [{"item_id": "5001", "instances": [history]}]}
@@ -569,7 +569,7 @@ def test_legacy_activities_become_rows(emulator, folder, file_format):
         assert (activity["performed_by_id"], activity["comments"]) == ("90001", "please")
 
 
-def test_legacy_instances_that_kept_their_state_are_left_out(emulator, folder):
+def test_legacy_instances_in_the_same_state_are_left_out(emulator, folder):
     emulator.control("POST", "clock", advance=3600)
     since = emulator.control("GET", "clock")["now"]
     emulator.control("POST", "clock", advance=60)
