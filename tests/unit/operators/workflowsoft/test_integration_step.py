@@ -686,7 +686,7 @@ def test_an_instance_of_another_step_is_reported_by_the_expected_fields(emulator
     other = emulator.control("POST", "workflowsoft/processes", diagram="Contract review")["integration_instance_id"]
     expected = {"Event name": "String", "Venue": "String"}
 
-    with pytest.raises(ConfigurationError, match=f"of instance {other} are others: 'Venue' is missing"):
+    with pytest.raises(ConfigurationError, match=f"of instance {other} differ: 'Venue' is missing"):
         update(other, {"Event name": "x"}, expected_fields=expected).execute({})
     with pytest.raises(ConfigurationError, match="'Venue' is missing"):
         WorkflowsoftGetFieldsOperator(task_id="get", integration_instance_id=other, expected_fields=expected).execute(
