@@ -190,7 +190,7 @@ def test_anything_else_is_rejected_with_what_to_return(emulator, row, store, ret
         (Respond("Approve", option_type="approve"), "option and option_type"),
         (Respond("Approve", files="/nowhere/quote.pdf"), "files"),
         (Respond("Approve", attachments={"files": ["1"]}), "attachments"),
-        (Respond("Approve", attachments=["1"]), "attachments must be ids by kind"),
+        (Respond("Approve", attachments=["1"]), "attachments must be a mapping of kinds to ids"),
     ],
 )
 def test_unsendable_response_is_not_stored(emulator, row, store, wrong, said):

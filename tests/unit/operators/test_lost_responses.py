@@ -1,4 +1,4 @@
-"""What the log says of a call whose answer was lost: never that it is not sent again where it then is."""
+"""The log of a request whose response was lost: it does not say that a repeated request is not sent again."""
 
 from __future__ import annotations
 

@@ -201,9 +201,9 @@ def test_a_response_lost_after_the_fact_is_reconciled_by_reading(emulator, store
     assert performed(emulator) == [("90001", "Submit for Approval")]
 
 
-@pytest.mark.parametrize("answer", [{"body": "<html>done</html>"}, {"json": []}])
-def test_a_response_that_cannot_be_read_is_reconciled_by_reading_too(emulator, store, answer):
-    emulator.control("POST", "faults", **POST, status=201, after=True, **answer)
+@pytest.mark.parametrize("response", [{"body": "<html>done</html>"}, {"json": []}])
+def test_a_response_that_cannot_be_read_is_reconciled_by_reading_too(emulator, store, response):
+    emulator.control("POST", "faults", **POST, status=201, after=True, **response)
 
     assert perform().execute({"task_state_store": store})["activity"] == "Submit for Approval"
     assert performed(emulator) == [("90001", "Submit for Approval")]
@@ -301,8 +301,8 @@ def test_a_colleague_is_named_by_login(emulator, store):
 
 
 def test_unknown_login_is_named_and_nothing_is_performed(emulator, store):
-    with pytest.raises(ConfigurationError, match=r"performed_by: no user .*'nobody@example.com'.* a number"):
-        perform(performed_by="nobody@example.com").execute({"task_state_store": store})
+    with pytest.raises(ConfigurationError, match=r"performed_by: no user .*'unknown@example.com'.* a number"):
+        perform(performed_by="unknown@example.com").execute({"task_state_store": store})
 
     assert {request["method"] for request in emulator.requests() if "/rest/" in request["path"]} == {"GET"}
     assert performed(emulator) == []

@@ -1,4 +1,4 @@
-"""What an activity's task concludes from the record, whatever the record leaves out."""
+"""What the operator concludes from the history of an instance, also from incomplete rows."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def test_name_is_resolved_by_what_was_open_when_the_task_was_bound(emulator, sto
     assert perform().execute({"task_state_store": store})["performed_by"] == "90002"
 
 
-# --- a wish that was not sent ---
+# --- a request that was not sent ---
 
 
 def test_corrected_dag_performs_the_new_activity_after_a_rejection(emulator, store):
@@ -167,9 +167,9 @@ def test_occurrences_that_nothing_shows_apart_are_an_error(emulator, store):
     assert posts(emulator) == 1
 
 
-@pytest.mark.parametrize("told", ["given", "null"])
-def test_time_of_the_state_may_be_null(emulator, store, told):
-    set_flags(emulator, legacy_state_set_at=told)
+@pytest.mark.parametrize("shown", ["given", "null"])
+def test_time_of_the_state_may_be_null(emulator, store, shown):
+    set_flags(emulator, legacy_state_set_at=shown)
     first = perform().execute({"task_state_store": store})
 
     assert perform().execute({"task_state_store": store}) == {**first, "already_performed": True}
@@ -305,7 +305,7 @@ def test_instance_without_activities_has_ended_once_it_is_quiet(emulator, store,
 
 
 def test_colleagues_row_counts_after_the_gap_only(emulator, store):
-    """Until the instance lists its activities again, nobody knows whether the role is still asked."""
+    """Until the instance lists its activities again, it is unknown whether the role is still asked."""
     set_flags(emulator, legacy_transition="delayed", transition_delay=3600, legacy_open_activities="until_state_moves")
     where = pin()
     emulator.control(
@@ -337,10 +337,10 @@ def test_after_a_lost_response_only_found_or_unknown_comes_out(emulator, store, 
     assert posts(emulator) == 1
 
 
-@pytest.mark.parametrize("answer", [{"status": 500}, {"status": 200, "json": {"errors": "no"}}, {"status": 204}])
+@pytest.mark.parametrize("response", [{"status": 500}, {"status": 200, "json": {"errors": "no"}}, {"status": 204}])
 @pytest.mark.parametrize("after", [True, False])
-def test_undocumented_response_is_resolved_by_reading(emulator, store, answer, after):
-    emulator.control("POST", "faults", **POST, after=after, **answer)
+def test_undocumented_response_is_resolved_by_reading(emulator, store, response, after):
+    emulator.control("POST", "faults", **POST, after=after, **response)
 
     if after:
         assert perform().execute({"task_state_store": store})["already_performed"] is False
@@ -457,7 +457,7 @@ def test_colleague_is_found_by_each_spelling_of_the_directory(emulator, store, i
 
     if works:
         assert perform(performed_by="pat@example.com").execute({"task_state_store": store})["performed_by"] == "90002"
-    else:  # an id of another kind is nobody's; the server says so
+    else:  # an id of another kind belongs to no user; the server says so
         with pytest.raises(PermissionDenied, match="performed_by"):
             perform(performed_by="pat@example.com").execute({"task_state_store": store})
         assert performed(emulator) == []
@@ -467,13 +467,13 @@ def test_colleague_is_found_by_each_spelling_of_the_directory(emulator, store, i
 
 
 def test_each_effect_leaves_one_line_with_what_where_and_who(emulator, store, capsys):
-    result = perform(comments="a secret of ours").execute({"task_state_store": store})
+    result = perform(comments="a secret comment").execute({"task_state_store": store})
 
     said = capsys.readouterr().out
     (line,) = [line for line in said.splitlines() if "[info" in line and result["history_id"] in line]
     for word in ("Submit for Approval", INSTANCE, "1953145", "90001", result["state_before"]["set_at"]):
         assert word in line
-    assert "a secret of ours" not in said
+    assert "a secret comment" not in said
 
 
 def run_after(moment: datetime) -> dict:

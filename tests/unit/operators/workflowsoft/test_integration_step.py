@@ -270,9 +270,9 @@ def test_there_are_two_ways_to_verify(emulator, writes):
     assert emulator.requests() == []
 
 
-@pytest.mark.parametrize("answer", ["204", "200_text", "200_object"])
-def test_change_is_done_once_with_each_response_format(emulator, instance_id, answer):
-    emulator.control("PATCH", "flags", ws_write_response=answer)
+@pytest.mark.parametrize("response", ["204", "200_text", "200_object"])
+def test_change_is_done_once_with_each_response_format(emulator, instance_id, response):
+    emulator.control("PATCH", "flags", ws_write_response=response)
 
     update(instance_id, {"Venue": "Main hall"}).execute({})
     assert not complete(instance_id).execute({})["already_completed"]
@@ -842,8 +842,8 @@ def named_by(row: dict, evidence: str) -> Any:
 
 
 def lose(emulator, dies, operator, store, lost: str, moment: str) -> None:
-    """Let the answer to a completion be lost by the next try, or let a first try's worker die around it."""
-    if lost == "answer":
+    """Lose the response to the next completion, or kill the worker of a first try around it."""
+    if lost == "response":
         fault(emulator, "PATCH", COMPLETE, reset=moment)
         return
     dies(WorkflowsoftHook, "complete", moment)
@@ -853,7 +853,7 @@ def lose(emulator, dies, operator, store, lost: str, moment: str) -> None:
 
 @pytest.mark.parametrize("evidence", EVIDENCE)
 @pytest.mark.parametrize("policy", ["fail", "retry", "assume_done"])
-@pytest.mark.parametrize("lost", ["answer", "worker"])
+@pytest.mark.parametrize("lost", ["response", "worker"])
 def test_completion_with_evidence_is_reconciled_by_it(emulator, row, store, dies, caplog, evidence, policy, lost):
     emulator.control("PATCH", "flags", **EVIDENCE[evidence], ws_complete_again="no_op")
     operator = complete(named_by(row, evidence), on_unknown_completion=policy)
@@ -869,7 +869,7 @@ def test_completion_with_evidence_is_reconciled_by_it(emulator, row, store, dies
 
 @pytest.mark.parametrize("evidence", [*EVIDENCE, "readable"])
 @pytest.mark.parametrize("policy", ["fail", "retry", "assume_done"])
-@pytest.mark.parametrize("lost", ["answer", "worker"])
+@pytest.mark.parametrize("lost", ["response", "worker"])
 def test_completion_without_evidence_is_decided_by_the_policy(emulator, row, store, dies, evidence, policy, lost):
     emulator.control("PATCH", "flags", **EVIDENCE.get(evidence, {}))
     operator = complete(named_by(row, evidence), on_unknown_completion=policy)
@@ -887,7 +887,7 @@ def test_completion_without_evidence_is_decided_by_the_policy(emulator, row, sto
     ("policy", "again", "times"),
     [("fail", "no_op", [1]), ("assume_done", "no_op", [1]), ("retry", "error", [1]), ("retry", "no_op", [1, 2])],
 )
-@pytest.mark.parametrize("lost", ["answer", "worker"])
+@pytest.mark.parametrize("lost", ["response", "worker"])
 def test_only_policy_retry_may_complete_twice_what_nothing_settles(
     emulator, row, store, dies, policy, again, times, lost
 ):
