@@ -149,7 +149,7 @@ ALLOWED = {
     "operators": {"airflow", "pyarrow", "hooks", "rules", "settings", "version_compat", "links", "polling", "triggers"},
     "assets": {"airflow", "rules", "triggers", "version_compat"},
     "decorators": {"airflow", "operators", "rules", "sensors", "triggers", "version_compat"},
-    "notifications": {"airflow", "hooks", "polling", "rules"},
+    "notifications": {"airflow", "hooks", "polling", "rules", "version_compat"},
     "emulator": {"fastapi"},
 }
 WATCHED = {"airflow", "requests", "fastapi", "pyarrow"}

@@ -6,7 +6,7 @@ import pytest
 
 from tests.support import examples
 from tests.support.people import People
-from tests.unit.operators.test_procore_legacy_perform_activity import performed
+from tests.unit.operators.procore_legacy.test_perform_activity import performed
 
 pytestmark = [pytest.mark.compat, pytest.mark.usefixtures("airflow_db", "airflow_connections")]
 

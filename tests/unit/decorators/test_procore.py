@@ -148,7 +148,7 @@ def test_the_function_is_given_the_row_and_what_stands_now(emulator, row, store,
 def test_the_keys_that_are_documented_are_those_that_are_given(row, store, approves):
     run(approves(), store, row)
 
-    documented = procore_response.__doc__.partition("what was read just now: ``{")[2].partition("}``.")[0]
+    documented = procore_response.__doc__.partition("what was just read: ``{")[2].partition("}``.")[0]
     for inner in ("{id, name, type}", "{id, name, login}", "{option, type, comment, by, at}"):
         documented = documented.replace(inner, "")
     assert {word.strip(" :[]\n") for word in documented.split(",")} == set(approves.seen[0])
@@ -170,7 +170,7 @@ def test_response_takes_files_attachments_and_option_type_or_id(emulator, row, s
 
 
 def test_a_step_that_is_skipped_is_left_as_it_is(emulator, row, store):
-    with pytest.raises(AirflowSkipException, match=f"Instance {INSTANCE} is left as it is. not ours"):
+    with pytest.raises(AirflowSkipException, match=f"Skipped instance {INSTANCE}. not ours"):
         run(Function(Skip("not ours"))(), store, row)
     assert responses(emulator) == []
 
@@ -228,7 +228,7 @@ def test_retry_after_a_kill_sends_the_stored_response(emulator, row, store, monk
     assert responses(emulator) == APPROVED
 
 
-def test_retry_sends_the_same_response_whatever_the_function_says(emulator, row, store, approves):
+def test_retry_sends_the_same_response_for_any_decision(emulator, row, store, approves):
     emulator.control("POST", "faults", method="POST", path="/responses$", status=400, json={"error": "no"})
     with pytest.raises(InvalidRequest):
         run(approves(), store, row)
@@ -266,7 +266,7 @@ def test_stored_response_does_not_hide_another_one_on_record(emulator, row, stor
         run(approves(), store, row)
 
 
-def test_a_step_that_came_round_again_gets_no_second_response(emulator, row, store, approves):
+def test_later_step_occurrence_gets_no_second_response(emulator, row, store, approves):
     run(approves(), store, row)
     return_to_step(emulator)
 
@@ -302,7 +302,7 @@ def test_a_step_that_moves_while_the_function_thinks_is_not_responded_to(emulato
     assert responses(emulator) == []
 
 
-def test_who_is_asked_instead_is_said_before_the_function_is_called(emulator, row, store, approves):
+def test_other_assignees_are_named_before_the_call(emulator, row, store, approves):
     respond_as_user(emulator, "integration@example.com", "Approve")
 
     with pytest.raises(ConfigurationError, match="Director Approval.*Dana Director"):
@@ -407,8 +407,8 @@ def test_wait_log_shows_the_state_assignees_and_next_poll(row, store, capsys):
     paused(operator(Function(Wait("no quote yet"))(), row, options=options), store)
 
     logged = capsys.readouterr().out
-    assert f"Instance {INSTANCE} stands at 'Budget Check' since {row['step_started_at']}" in logged
-    assert "held by Airflow Integration; the function waits: no quote yet. Looking again in 120 s" in logged
+    assert f"Instance {INSTANCE} has been at step 'Budget Check' since {row['step_started_at']}" in logged
+    assert "pending with Airflow Integration; the function waits: no quote yet. The next call is in 120 s" in logged
 
 
 @pytest.mark.parametrize("deferrable", [True, False])
@@ -416,7 +416,7 @@ def test_function_that_still_waits_at_the_deadline_fails_the_task(emulator, row,
     store.set("deadline", (datetime.now(timezone.utc) - timedelta(seconds=1)).isoformat())
     built = operator(Function(Wait())(), row, options={"deferrable": deferrable})
 
-    with pytest.raises(AirflowSensorTimeout, match="stands at 'Budget Check'.*held by Airflow Integration"):
+    with pytest.raises(AirflowSensorTimeout, match="has been at step 'Budget Check'.*pending with Airflow Integration"):
         built.execute(in_task(store))
 
 
@@ -440,7 +440,7 @@ def test_without_a_store_the_deadline_survives_a_sleep(row, deferrable, form):
         resume({"ti": ti, "task_reschedule_count": 1})
 
 
-def test_without_a_store_an_id_keeps_its_occurrence_over_a_sleep(emulator, row):
+def test_id_without_a_store_stays_with_its_occurrence(emulator, row):
     function = Function(Wait(), Respond("Reject"))
     options = {"deferrable": True, "retries": 0}
     event = paused(operator(function(), INSTANCE, options=options), None).trigger.event

@@ -192,7 +192,7 @@ def test_a_function_that_returns_something_else_is_reported_so(emulator, instanc
         ({"Requested by": "me"}, "read-only in Workflowsoft: 'Requested by'"),
         ({DURATION: 1.5}, "a float is not exact"),
         ({"Venu": "x"}, "no field 'Venu'"),
-        ({DURATION: Decimal(1)}, "required by instance .* left empty: Venue. Nothing was sent"),
+        ({DURATION: Decimal(1)}, "Required fields of instance .* would stay empty: Venue. Nothing was sent"),
     ],
 )
 def test_impossible_decision_is_rejected_before_the_completion(emulator, instance_id, store, values, named):
@@ -263,7 +263,7 @@ def test_instance_left_open_is_not_touched_and_the_task_skipped(emulator, instan
     assert writes(emulator) == []
 
 
-def test_the_tasks_own_custom_action_is_taken(emulator, instance_id, store, longer):
+def test_custom_action_of_the_task_is_used(emulator, instance_id, store, longer):
     run(longer.function(), store, instance_id, options={"custom_action": "Reject"})
 
     assert [done["custom_action"] for done in effects(emulator, "complete")] == ["Reject"]
@@ -359,9 +359,9 @@ def starred(*fields): ...
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        (coroutine, "must be a plain function; it is a coroutine function"),
-        (positional_only, "parameter 'fields' must be one that is given by name"),
-        (starred, "parameter 'fields' must be one that is given by name"),
+        (coroutine, "must be a plain function, but is a coroutine function"),
+        (positional_only, "parameter 'fields' cannot be passed by name"),
+        (starred, "parameter 'fields' cannot be passed by name"),
     ],
 )
 def test_function_without_named_parameters_is_rejected_at_parsing(function, said):
@@ -411,7 +411,7 @@ def test_retries_without_a_store_are_rejected_before_anything_is_read(emulator, 
     built = operator(longer.function(), instance_id, options={"on_unknown_completion": policy})
     built.retries = 1  # as of a mapped task, which an Airflow before 3.3 does not make 0
 
-    with pytest.raises(ConfigurationError, match="on an Airflow before 3.3"):
+    with pytest.raises(ConfigurationError, match="before Airflow 3.3"):
         built.execute({})
     assert (len(emulator.requests()), longer.seen) == (before, [])
 
@@ -442,7 +442,7 @@ def test_an_instance_that_a_mapped_task_was_not_given_is_named(emulator, store):
 
 
 def test_missing_instance_is_reported_without_the_function(store, longer):
-    with pytest.raises(NotFound, match="no integration instance 999"):
+    with pytest.raises(NotFound, match="Integration instance 999 does not exist"):
         run(longer.function(), store, "999")
     assert longer.seen == []
 
@@ -565,7 +565,7 @@ def test_an_instance_that_fails_leaves_the_others_handled(emulator, store, rows,
     assert (calls, completed(emulator)) == ([first, second, third, second], [first, third, second])
 
 
-def test_what_no_retry_can_settle_fails_for_good_with_its_ids(emulator, store, rows, longer):
+def test_what_no_retry_can_resolve_fails_with_its_ids(emulator, store, rows, longer):
     fault(emulator, "PATCH", f"/{rows[1]['integration_instance_id']}/action$", reset="after")
 
     with pytest.raises(AirflowFailException, match=f"not handled: {rows[1]['integration_instance_id']} "):
@@ -588,7 +588,7 @@ def test_an_instance_of_a_list_may_be_left_open(emulator, store, rows):
         run(decide, type(store)(), rows[1:], all_of_them=True)
 
 
-def test_an_instance_that_is_there_twice_is_handled_once(emulator, store, rows, longer):
+def test_duplicate_instance_is_handled_once(emulator, store, rows, longer):
     assert len(run(longer.function(), store, [rows[0], rows[0]["integration_instance_id"]])) == 1
     assert len(longer.seen) == 1
 
@@ -615,7 +615,7 @@ listed()
 
 
 @pytest.mark.usefixtures("airflow_db")
-def test_airflow_hands_the_whole_result_of_a_sensor_over(emulator, rows, monkeypatch, tmp_path):
+def test_airflow_passes_the_whole_result_of_a_sensor(emulator, rows, monkeypatch, tmp_path):
     flow = run_source("listed", LISTED, monkeypatch, tmp_path)
 
     assert str(flow.state) == "success"
@@ -708,7 +708,7 @@ def test_a_completion_that_nothing_settles_follows_the_policy(
         run(longer.function(), store, instance_id, options=options)
 
     if policy == "fail":
-        with pytest.raises(AirflowFailException, match="An earlier try began to complete"):
+        with pytest.raises(AirflowFailException, match="An earlier try started to complete"):
             run(longer.function(), store, instance_id, options=options)
     else:
         run(longer.function(), store, instance_id, options=options)
@@ -792,5 +792,5 @@ def test_without_a_store_in_this_airflow_the_task_is_not_retried(emulator, insta
 
 
 @pytest.mark.parametrize("wanted", [True, False])
-def test_multiple_outputs_is_taken_as_given(wanted):
+def test_given_multiple_outputs_is_used(wanted):
     assert operator(lambda fields: None, "5", options={"multiple_outputs": wanted}).multiple_outputs is wanted

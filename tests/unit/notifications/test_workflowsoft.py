@@ -218,8 +218,8 @@ def test_a_worker_killed_while_sending_sends_no_second_request(ready, store, mon
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"on_behalf_of": "nobody@example.com"}, "on_behalf_of"),
-        ({"assigned_to": "nobody@example.com"}, "assigned_to"),
+        ({"on_behalf_of": "unknown@example.com"}, "on_behalf_of"),
+        ({"assigned_to": "unknown@example.com"}, "assigned_to"),
         ({"assigned_to": "{{ '' }}"}, "assigned_to is missing or was rendered empty"),
         ({"title": "{{ '' }}"}, "title is missing or was rendered empty"),
         ({"title": "{{ nothing.at_all }}"}, "No task was created"),
@@ -327,7 +327,7 @@ SUCCEEDS = """
 from airflow.sdk import dag, task
 from airflow_provider_workflows.notifications.workflowsoft import WorkflowsoftTaskNotifier
 
-broken = WorkflowsoftTaskNotifier(title="{{ nothing.at_all }}", on_behalf_of="nobody@example.com")
+broken = WorkflowsoftTaskNotifier(title="{{ nothing.at_all }}", on_behalf_of="unknown@example.com")
 
 @dag(schedule=None, on_success_callback=broken)
 def not_notified():

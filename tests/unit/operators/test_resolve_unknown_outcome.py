@@ -36,13 +36,13 @@ def test_what_is_found_comes_out():
 @pytest.mark.parametrize(
     "read", [lambda: None, *map(raises, (NotFound("x"), ServerError("x"), StepMoved("x"), ConfigurationError("x")))]
 )
-def test_any_the_reads_response_it_stays_unknown(read, again):
+def test_inconclusive_reads_leave_the_outcome_unknown(read, again):
     with pytest.raises(OutcomeUnknown, match="The response was lost; and nothing shows it") as raised:
         resolve(read, again=again)
     assert str(raised.value).count("It is not sent again") == 1
 
 
-def test_repetition_that_is_taken_resolves_it():
+def test_accepted_repetition_resolves_the_outcome():
     assert resolve(raises(NotFound("x")), again=lambda: "taken") == "taken"
 
 
@@ -52,7 +52,7 @@ def test_failing_repetition_is_followed_by_another_poll():
     assert resolve(lambda: next(seen), again=raises(InvalidRequest("not current"))) == "found"
 
 
-def test_failing_server_is_believed_where_the_record_can_be_read():
+def test_server_error_stands_where_the_record_can_be_read():
     failed = ServerError("The server failed")
 
     with pytest.raises(ServerError):

@@ -1,4 +1,4 @@
-"""A worker that goes on after Airflow has begun the next try acts on nothing that this one has made."""
+"""A worker that resumes after Airflow has started the next try does not act on what that try has done."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_suspended_restart_leaves_the_new_instance_alone(emulator, store, monkey
 
 def test_suspended_respond_leaves_later_occurrence_alone(emulator, store, monkeypatch):
     first, second = (
-        ProcoreRespondOperator(task_id="answer", option="Approve", confirm_timeout=0.2, **ITEM) for _ in range(2)
+        ProcoreRespondOperator(task_id="respond", option="Approve", confirm_timeout=0.2, **ITEM) for _ in range(2)
     )
     context = {"task_state_store": store}
 

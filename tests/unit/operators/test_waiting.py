@@ -52,17 +52,17 @@ def test_rejected_polls_after_the_start_do_not_end_the_wait(emulator, clock, sto
     assert (result["outcome"]["state"], started(emulator)) == ("complete", [NEW])
 
 
-def test_a_documented_404_after_the_start_is_not_believed_at_once(emulator, clock, store):
+def test_documented_404_after_the_start_does_not_end_the_wait(emulator, clock, store):
     reject(emulator, {"status": 404, "json": {"errors": "Not found"}}, times=2)
     clock.meanwhile = lambda: answer(emulator, "Reject", instance_id=NEW) if clock.elapsed == 60 else None
 
     assert wait().execute({"task_state_store": store})["outcome"]["state"] == "complete"
 
 
-def test_rejections_that_are_believed_say_that_the_start_was_done(emulator, clock, store):
+def test_final_rejections_say_that_the_start_was_done(emulator, clock, store):
     reject(emulator, {"status": 403, "json": {"error": {"message": "No access"}}})
 
-    with pytest.raises(WorkflowsError, match="goes on in the product.*PermissionDenied.*No access"):
+    with pytest.raises(WorkflowsError, match="continues remotely.*PermissionDenied.*No access"):
         wait().execute({"task_state_store": store})
     assert DEFAULT_PATIENCE_SECONDS <= clock.elapsed <= DEFAULT_PATIENCE_SECONDS + 60
     assert started(emulator) == [NEW]

@@ -8,7 +8,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 from airflow_provider_workflows.exceptions import ConfigurationError, NotFound, UnexpectedResponse
 from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
-from tests.unit.operators.test_procore_legacy_perform_activity import INSTANCE, perform, person
+from tests.unit.operators.procore_legacy.test_perform_activity import INSTANCE, perform, person
 from tests.unit.sensors.test_procore import deferred, first_event
 
 pytestmark = [pytest.mark.compat, pytest.mark.usefixtures("airflow_connections")]

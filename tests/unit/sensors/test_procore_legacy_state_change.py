@@ -7,7 +7,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSki
 
 from airflow_provider_workflows.exceptions import WorkflowsError
 from airflow_provider_workflows.operators import base as operators
-from tests.unit.operators.test_procore_legacy_perform_activity import JOINT, perform, performed, person, state_of
+from tests.unit.operators.procore_legacy.test_perform_activity import JOINT, perform, performed, person, state_of
 from tests.unit.sensors.test_procore import first_event
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
@@ -127,7 +127,9 @@ def test_a_wait_that_takes_too_long_fails_clearly_and_for_good(emulator, store, 
     late = {"wait_timeout": 0, "deferrable": deferrable}
 
     for _ in range(2):  # the try itself, and a retry by hand
-        with pytest.raises(AirflowFailException, match=r"Accept of instance 568151 was performed, but .* within 0:00"):
+        with pytest.raises(
+            AirflowFailException, match=r"'Accept' of instance 568151 was performed, but .* within 0:00"
+        ):
             accept(**late).execute(context)
     assert performed(emulator) == [("90001", "Accept")]
 

@@ -17,7 +17,7 @@ from airflow_provider_workflows.version_compat import SKIPS_IN_MAPPED_GROUPS
 from tests.support import examples
 from tests.support.examples import run_source
 from tests.unit.operators.procore.test_respond import INSTANCE, respond_as_user
-from tests.unit.operators.test_procore_legacy_perform_activity import INSTANCE as LEGACY_INSTANCE
+from tests.unit.operators.procore_legacy.test_perform_activity import INSTANCE as LEGACY_INSTANCE
 
 pytestmark = pytest.mark.compat
 

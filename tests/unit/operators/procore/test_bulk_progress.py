@@ -145,5 +145,5 @@ def test_operation_wait_logs_the_next_poll_and_the_deadline(emulator, monkeypatc
 
     said = [record.getMessage() for record in caplog.records if record.name == "said"]
     waiting = [line for line in said if line.startswith("Waiting since")]
-    assert "the next look is in 0 s." in waiting[0]
+    assert "the next poll is in 0 s." in waiting[0]
     assert said[-1] == "3 items started, 0 already active, 0 failed."

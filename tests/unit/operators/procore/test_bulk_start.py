@@ -347,7 +347,7 @@ def test_wait_beyond_its_timeout_is_not_retried(emulator, store):
     emulator.control("PATCH", "flags", operation_delay=600)
 
     for _ in range(2):
-        with pytest.raises(AirflowFailException, match="nothing decided within .*Operation 901001 is created"):
+        with pytest.raises(AirflowFailException, match="no result within .*Operation 901001 is created"):
             start("11", wait_timeout=0.05).execute({"task_state_store": store})
     assert len(orders(emulator)) == 1
 

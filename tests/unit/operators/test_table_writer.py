@@ -166,7 +166,7 @@ def test_left_part_of_any_process_and_format_is_removed(here):
     assert parts(here) == [".other.jsonl.1.part"]
 
 
-def test_part_of_a_run_that_goes_on_stays(here, monkeypatch):
+def test_part_of_a_running_export_stays(here, monkeypatch):
     copy, others = shutil.copyfileobj, []
 
     def interrupted(source, target, *length):

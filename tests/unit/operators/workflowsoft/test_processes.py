@@ -1,4 +1,4 @@
-"""Processes are started and tasks created once, whatever gets lost; what Workflowsoft has is listed."""
+"""Start processes and create tasks once, also after a lost response; list what Workflowsoft has."""
 
 from __future__ import annotations
 
@@ -153,7 +153,7 @@ def test_a_doubt_about_a_process_names_its_correlation(emulator, store):
         ({"on_behalf_of": ""}, "on_behalf_of is missing"),
         ({"on_behalf_of": None}, "on_behalf_of is missing"),
         ({"correlation_field": ""}, "correlation_field is missing"),
-        ({"correlation_field": "a", "fields": {"a": 1}}, "correlation_field 'a' is in fields as well"),
+        ({"correlation_field": "a", "fields": {"a": 1}}, "correlation_field 'a' is also in fields"),
     ],
 )
 def test_start_process_names_a_bad_parameter_before_sending(emulator, store, parameters, named):
@@ -183,7 +183,7 @@ def test_a_bad_parameter_of_a_task_is_named_before_anything_is_sent(emulator, st
     [
         (start(diagram="Party"), r"diagram: there is no process diagram 'Party'.*'Event planning' \(id 1\)"),
         (start(diagram="4711"), "diagram: there is no process diagram '4711'"),
-        (start(on_behalf_of="nobody@example.com"), "on_behalf_of: no user has .*found: none"),
+        (start(on_behalf_of="unknown@example.com"), "on_behalf_of: no user has .*found: none"),
         (start(on_behalf_of="shared@example.com"), r"on_behalf_of: 2 users have .*\(id 16\).*\(id 17\). Give the id"),
         (create(assigned_to="shared@example.com"), r"assigned_to: 2 users have .*\(id 16\).*\(id 17\)"),
         (create(assigned_to="stewardson@"), "assigned_to: no user has .*sam.stewardson@example.com"),
@@ -263,7 +263,7 @@ def test_death_around_the_call_is_an_unknown_outcome_not_retried(
         run(build(), store)
     asked = len(emulator.requests())
 
-    with pytest.raises(AirflowFailException, match=f"An earlier try began at 20.*{looked_for}"):
+    with pytest.raises(AirflowFailException, match=f"An earlier try started at 20.*{looked_for}"):
         run(build(), store)
 
     assert len(emulator.requests()) == asked
@@ -409,7 +409,7 @@ def test_a_sign_in_that_fails_leaves_nothing_to_look_for(emulator, store, build,
 def test_without_a_store_retries_are_rejected_and_none_is_fine(emulator, build, action, method, looked_for):
     retried = build()
     retried.retries = 1  # as of a mapped task, which an Airflow before 3.3 does not make 0
-    with pytest.raises(ConfigurationError, match="retries must be 0 on an Airflow before 3.3"):
+    with pytest.raises(ConfigurationError, match="retries must be 0 before Airflow 3.3"):
         retried.execute({"ti": TI})
     assert emulator.requests() == []
 
@@ -448,9 +448,9 @@ def test_users_are_listed_by_a_search():
     [
         ({"kind": "processes"}, "kind must be one of diagrams, steps, users; got 'processes'"),
         ({"kind": ""}, "kind must be one of"),
-        ({"kind": "diagrams", "diagram": "1"}, "diagram does not go with kind='diagrams'"),
-        ({"kind": "users", "diagram": "1", "search": "x"}, "diagram does not go with kind='users'"),
-        ({"kind": "steps", "diagram": "1", "search": "x"}, "search does not go with kind='steps'"),
+        ({"kind": "diagrams", "diagram": "1"}, "diagram cannot be used with kind='diagrams'"),
+        ({"kind": "users", "diagram": "1", "search": "x"}, "diagram cannot be used with kind='users'"),
+        ({"kind": "steps", "diagram": "1", "search": "x"}, "search cannot be used with kind='steps'"),
         ({"kind": "steps"}, "diagram is missing"),
         ({"kind": "users"}, "search is missing"),
         ({"kind": "users", "search": " "}, "search is missing"),
@@ -496,7 +496,7 @@ def test_without_a_store_in_this_airflow_the_task_is_not_retried(emulator, monke
 
 
 @pytest.mark.parametrize("build", [start, create])
-def test_a_mapped_task_keeps_its_retries_and_is_rejected(emulator, monkeypatch, build):
+def test_mapped_task_with_retries_is_rejected(emulator, monkeypatch, build):
     monkeypatch.setattr("airflow_provider_workflows.operators.base.HAS_TASK_STATE_STORE", False)
 
     with pytest.raises(ConfigurationError, match="retries must be 0"):
@@ -679,6 +679,6 @@ def test_a_search_for_users_takes_a_limit():
 def test_a_limit_that_cannot_be_is_named(emulator, limit):
     with pytest.raises(ConfigurationError, match="limit"):
         listing(kind="users", search="example.com", limit=limit)
-    with pytest.raises(ConfigurationError, match="limit does not go with kind='diagrams'"):
+    with pytest.raises(ConfigurationError, match="limit cannot be used with kind='diagrams'"):
         listing(kind="diagrams", limit=5)
     assert emulator.requests() == []

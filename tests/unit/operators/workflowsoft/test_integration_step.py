@@ -242,7 +242,7 @@ TIDIED = {
 
 
 @pytest.mark.parametrize("way", TIDIED)
-def test_a_value_that_the_server_tidies_is_reported_or_taken(emulator, ready_id, writes, way, caplog):
+def test_normalized_value_is_reported_or_accepted(emulator, ready_id, writes, way, caplog):
     label, value, shown = TIDIED[way]
     emulator.control("PATCH", "flags", ws_normalise=way)
 
@@ -270,9 +270,9 @@ def test_there_are_two_ways_to_verify(emulator, writes):
     assert emulator.requests() == []
 
 
-@pytest.mark.parametrize("answer", ["204", "200_text", "200_object"])
-def test_any_a_change_responses_it_is_done_once(emulator, instance_id, answer):
-    emulator.control("PATCH", "flags", ws_write_response=answer)
+@pytest.mark.parametrize("response", ["204", "200_text", "200_object"])
+def test_change_is_done_once_with_each_response_format(emulator, instance_id, response):
+    emulator.control("PATCH", "flags", ws_write_response=response)
 
     update(instance_id, {"Venue": "Main hall"}).execute({})
     assert not complete(instance_id).execute({})["already_completed"]
@@ -280,7 +280,7 @@ def test_any_a_change_responses_it_is_done_once(emulator, instance_id, answer):
 
 
 @pytest.mark.parametrize("status", ["400", "500", "200"])
-def test_a_rejection_is_no_completion_any_its_status(emulator, ready_id, store, status):
+def test_rejection_with_any_status_is_no_completion(emulator, ready_id, store, status):
     emulator.control("PATCH", "flags", ws_error_status=status)
     expected = AirflowFailException if status == "500" else InvalidRequest
 
@@ -290,7 +290,7 @@ def test_a_rejection_is_no_completion_any_its_status(emulator, ready_id, store, 
 
 
 @pytest.mark.parametrize("status", ["400", "500", "200"])
-def test_a_rejected_write_is_an_error_any_its_status(emulator, ready_id, store, status, monkeypatch):
+def test_rejected_write_with_any_status_is_an_error(emulator, ready_id, store, status, monkeypatch):
     emulator.control("PATCH", "flags", ws_error_status=status)
     read = WorkflowsoftHook.get_fields
     monkeypatch.setattr(
@@ -393,7 +393,7 @@ def test_a_label_need_not_be_unique_or_without_blanks(emulator, instance_id, lab
 
 
 @pytest.mark.parametrize("shape", ["texts", "id_value", "id_title", "id_name", "unknown"])
-def test_an_option_is_written_by_its_word(emulator, shape):
+def test_option_is_written_by_its_label(emulator, shape):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
     emulator.control("PATCH", "flags", ws_options_shape=shape)
 
@@ -506,7 +506,7 @@ def test_the_servers_own_words_are_shown_when_it_rejects(emulator, ready_id, sta
 @pytest.mark.parametrize(
     ("fields", "named"),
     [
-        ({}, "not empty"),
+        ({}, "must not be empty"),
         (None, "must be a mapping"),
         ("Venue", "must be a mapping"),
         ({"Venu": "x"}, "no field 'Venu'. Candidates: 'Event name'"),
@@ -542,7 +542,7 @@ def test_every_type_of_field_is_written_as_the_server_takes_it(emulator):
         update(instance_id, {"Rating": "D"}).execute({})
 
 
-def test_options_of_an_unexpected_format_are_said_and_not_checked(instance_id, monkeypatch, caplog):
+def test_options_of_an_unexpected_format_are_logged_unchecked(instance_id, monkeypatch, caplog):
     read = WorkflowsoftHook.get_fields
 
     def with_odd_options(hook, *args):
@@ -639,7 +639,7 @@ def test_certainly_rejected_write_lets_a_retry_decide_again(emulator, instance_i
     assert [e["fields"] for e in effects(emulator, "write_fields")] == [{"Venue": '"Garden"'}]
 
 
-def test_rejection_keeps_a_sent_decision_of_an_earlier_try(emulator, instance_id, store, dies):
+def test_rejection_leaves_a_sent_decision_of_an_earlier_try(emulator, instance_id, store, dies):
     dies(WorkflowsoftHook, "update_fields", "before")
     with pytest.raises(Killed):
         update(instance_id, {"Venue": "Main hall"}).execute({"task_state_store": store})
@@ -657,7 +657,7 @@ def test_completed_instance_is_a_moved_step_and_not_retried(emulator, ready_id, 
     emulator.control("PATCH", "flags", ws_error_status=status)
     complete(ready_id).execute({})
 
-    with pytest.raises(AirflowFailException, match=f"StepMoved: Instance {ready_id} is completed already"):
+    with pytest.raises(AirflowFailException, match=f"StepMoved: Instance {ready_id} is already completed"):
         update(ready_id, {"Venue": "Garden"}).execute({"task_state_store": store})
     assert get(ready_id)["Venue"] == "Main hall"
 
@@ -665,7 +665,7 @@ def test_completed_instance_is_a_moved_step_and_not_retried(emulator, ready_id, 
 def test_an_unknown_id_says_what_to_check(emulator):
     for operator in (update("999", {"Venue": "x"}), complete("999")):
         with pytest.raises(
-            NotFound, match="no integration instance 999: it was completed and is gone, or this is the id"
+            NotFound, match="Integration instance 999 does not exist: it was completed and removed, or this is the id"
         ):
             operator.execute({})
     assert sent(emulator, "POST") == sent(emulator, "PATCH") == 0
@@ -686,7 +686,7 @@ def test_an_instance_of_another_step_is_reported_by_the_expected_fields(emulator
     other = emulator.control("POST", "workflowsoft/processes", diagram="Contract review")["integration_instance_id"]
     expected = {"Event name": "String", "Venue": "String"}
 
-    with pytest.raises(ConfigurationError, match=f"of instance {other} are others: 'Venue' is missing"):
+    with pytest.raises(ConfigurationError, match=f"of instance {other} differ: 'Venue' is missing"):
         update(other, {"Event name": "x"}, expected_fields=expected).execute({})
     with pytest.raises(ConfigurationError, match="'Venue' is missing"):
         WorkflowsoftGetFieldsOperator(task_id="get", integration_instance_id=other, expected_fields=expected).execute(
@@ -695,7 +695,7 @@ def test_an_instance_of_another_step_is_reported_by_the_expected_fields(emulator
     assert sent(emulator, "POST") == 0
 
 
-def test_a_type_no_one_knows_is_not_sent_unless_allowed(emulator):
+def test_unknown_type_is_not_sent_unless_allowed(emulator):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Field types")
     place = {"Place": {"lat": Decimal("12345678901234.5678")}}
 
@@ -738,7 +738,7 @@ def test_hundreds_of_values_round_trip_exactly_over_http(emulator):
 # --- completing ---
 
 
-def test_an_instance_is_completed_once_and_its_process_goes_on(emulator, ready_id, store):
+def test_instance_is_completed_once_and_its_process_continues(emulator, ready_id, store):
     result = complete(ready_id).execute({"task_state_store": store})
 
     assert result == {
@@ -776,7 +776,7 @@ def test_instance_completed_by_others_is_success_with_a_warning(emulator, ready_
     result = complete(ready_id).execute({"task_state_store": store})
 
     assert result["already_completed"] is True
-    assert "completed before" in caplog.text
+    assert "already completed" in caplog.text
     assert len(effects(emulator, "complete")) == 1
 
 
@@ -810,7 +810,7 @@ def test_policy_retry_gives_up_after_the_second_lost_response(emulator, ready_id
     assert sent(emulator, "PATCH") == 2
 
 
-def test_policy_assume_done_goes_on(emulator, ready_id, store, caplog):
+def test_policy_assume_done_continues(emulator, ready_id, store, caplog):
     fault(emulator, "PATCH", COMPLETE, reset="after")
 
     result = complete(ready_id, on_unknown_completion="assume_done").execute({"task_state_store": store})
@@ -842,8 +842,8 @@ def named_by(row: dict, evidence: str) -> Any:
 
 
 def lose(emulator, dies, operator, store, lost: str, moment: str) -> None:
-    """Let the answer to a completion be lost by the next try, or let a first try's worker die around it."""
-    if lost == "answer":
+    """Lose the response to the next completion, or kill the worker of a first try around it."""
+    if lost == "response":
         fault(emulator, "PATCH", COMPLETE, reset=moment)
         return
     dies(WorkflowsoftHook, "complete", moment)
@@ -853,7 +853,7 @@ def lose(emulator, dies, operator, store, lost: str, moment: str) -> None:
 
 @pytest.mark.parametrize("evidence", EVIDENCE)
 @pytest.mark.parametrize("policy", ["fail", "retry", "assume_done"])
-@pytest.mark.parametrize("lost", ["answer", "worker"])
+@pytest.mark.parametrize("lost", ["response", "worker"])
 def test_completion_with_evidence_is_reconciled_by_it(emulator, row, store, dies, caplog, evidence, policy, lost):
     emulator.control("PATCH", "flags", **EVIDENCE[evidence], ws_complete_again="no_op")
     operator = complete(named_by(row, evidence), on_unknown_completion=policy)
@@ -869,7 +869,7 @@ def test_completion_with_evidence_is_reconciled_by_it(emulator, row, store, dies
 
 @pytest.mark.parametrize("evidence", [*EVIDENCE, "readable"])
 @pytest.mark.parametrize("policy", ["fail", "retry", "assume_done"])
-@pytest.mark.parametrize("lost", ["answer", "worker"])
+@pytest.mark.parametrize("lost", ["response", "worker"])
 def test_completion_without_evidence_is_decided_by_the_policy(emulator, row, store, dies, evidence, policy, lost):
     emulator.control("PATCH", "flags", **EVIDENCE.get(evidence, {}))
     operator = complete(named_by(row, evidence), on_unknown_completion=policy)
@@ -887,7 +887,7 @@ def test_completion_without_evidence_is_decided_by_the_policy(emulator, row, sto
     ("policy", "again", "times"),
     [("fail", "no_op", [1]), ("assume_done", "no_op", [1]), ("retry", "error", [1]), ("retry", "no_op", [1, 2])],
 )
-@pytest.mark.parametrize("lost", ["answer", "worker"])
+@pytest.mark.parametrize("lost", ["response", "worker"])
 def test_only_policy_retry_may_complete_twice_what_nothing_settles(
     emulator, row, store, dies, policy, again, times, lost
 ):
@@ -927,7 +927,7 @@ def test_step_is_not_polled_for_evidence_where_polling_consumes(emulator, row, s
     assert not [r for r in emulator.requests() if r["path"].endswith("new-integrations")]
 
 
-def test_fields_that_no_one_could_write_before_are_no_evidence(emulator, store, monkeypatch):
+def test_fields_that_were_not_writable_before_are_no_evidence(emulator, store, monkeypatch):
     started = emulator.control("POST", "workflowsoft/processes", diagram="Data issue")
     read = WorkflowsoftHook.get_fields
     monkeypatch.setattr(
@@ -955,7 +955,7 @@ def test_a_completion_that_shows_late_is_waited_for(emulator, row, store, monkey
 
 
 @pytest.mark.parametrize("moment", ["before", "after"])
-def test_a_worker_that_dies_around_the_journal_completes_once(emulator, row, store, dies, moment):
+def test_worker_that_dies_around_the_state_store_completes_once(emulator, row, store, dies, moment):
     dies(type(store), "set", moment, about="completion_")
     operator = complete(row["integration_instance_id"], on_unknown_completion="retry")
     with pytest.raises(Killed):
@@ -966,7 +966,7 @@ def test_a_worker_that_dies_around_the_journal_completes_once(emulator, row, sto
     assert [done["times"] for done in effects(emulator, "complete")] == [1]
 
 
-def test_a_retry_keeps_to_the_way_out_that_was_started(emulator, row, store, dies):
+def test_retry_uses_the_custom_action_of_the_first_try(emulator, row, store, dies):
     dies(WorkflowsoftHook, "complete", "after")
     instance_id = row["integration_instance_id"]
     with pytest.raises(Killed):
@@ -982,7 +982,7 @@ def test_a_retry_keeps_to_the_way_out_that_was_started(emulator, row, store, die
     ]
 
 
-def test_a_rejection_of_a_second_sending_keeps_the_doubt_of_the_first(emulator, row, store, dies):
+def test_rejected_second_request_leaves_the_first_unknown(emulator, row, store, dies):
     emulator.control("PATCH", "flags", ws_complete_again="no_op")
     instance_id = row["integration_instance_id"]
     dies(WorkflowsoftHook, "complete", "after")
@@ -1202,7 +1202,7 @@ def test_template_that_renders_to_nothing_is_named_before_sending(emulator, inst
 def test_completion_by_another_action_is_no_success(emulator, ready_id, store):
     emulator.control("POST", f"workflowsoft/instances/{ready_id}/complete")
 
-    with pytest.raises(AirflowFailException, match="StepMoved: .*completed by somebody else, perhaps not by 'Reject'"):
+    with pytest.raises(AirflowFailException, match="StepMoved: .*completed by another user, perhaps not with 'Reject'"):
         complete(ready_id, custom_action="Reject").execute({"task_state_store": store})
 
 

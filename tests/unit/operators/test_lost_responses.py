@@ -1,4 +1,4 @@
-"""What the log says of a call whose answer was lost: never that it is not sent again where it then is."""
+"""The log of a request whose response was lost: it does not say that a repeated request is not sent again."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ACTIONS = {
 @pytest.mark.usefixtures("airflow_connections", "no_delays")
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize("path", ACTIONS)
-def test_a_call_that_is_sent_again_is_not_said_to_be_over(emulator, store, capsys, caplog, path, moment):
+def test_repeated_request_is_not_logged_as_final(emulator, store, capsys, caplog, path, moment):
     emulator.control("POST", "faults", method="POST", path=path, reset=moment)
 
     ACTIONS[path]().execute({"task_state_store": store})

@@ -88,7 +88,7 @@ def test_a_folder_an_empty_file_and_a_large_one_are_rejected(tmp_path, plan):
         attached_files("files", tmp_path)
     with pytest.raises(ConfigurationError, match="is empty"):
         attached_files("files", tmp_path / "empty")
-    with pytest.raises(ConfigurationError, match="has 10 bytes; the most is 9"):
+    with pytest.raises(ConfigurationError, match="has 10 bytes; the maximum is 9"):
         attached_files("files", plan, largest=9)
     assert len(attached_files("files", plan, largest=10)) == 1
 

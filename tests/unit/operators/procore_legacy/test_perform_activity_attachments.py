@@ -8,7 +8,7 @@ from airflow.sdk import ObjectStoragePath
 
 from airflow_provider_workflows.exceptions import ConfigurationError, InvalidRequest
 from airflow_provider_workflows.operators.procore_legacy import perform_activity as operators
-from tests.unit.operators.test_procore_legacy_perform_activity import POST, perform, performed
+from tests.unit.operators.procore_legacy.test_perform_activity import POST, perform, performed
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
 
@@ -60,8 +60,8 @@ def test_stored_files_are_attached_by_their_ids(emulator, store):
     [
         ({}, "there is no file"),
         ({"quote.pdf": b""}, "is empty"),
-        ({"quote.pdf": b"123456789"}, "has 9 bytes; the most is 8"),
-        ({"quote.pdf": b"12345", "plan.png": b"1234"}, "the files have 9 bytes together; the most is 8"),
+        ({"quote.pdf": b"123456789"}, "has 9 bytes; the maximum is 8"),
+        ({"quote.pdf": b"12345", "plan.png": b"1234"}, "the files have 9 bytes together; the maximum is 8"),
     ],
 )
 def test_files_that_cannot_go_are_named_before_anything_is_sent(emulator, store, monkeypatch, tmp_path, files, problem):
@@ -74,7 +74,7 @@ def test_files_that_cannot_go_are_named_before_anything_is_sent(emulator, store,
     assert emulator.requests() == []
 
 
-def test_an_empty_rendering_is_not_taken_for_no_file(emulator, store):
+def test_empty_rendering_is_an_error_and_not_no_file(emulator, store):
     with pytest.raises(ConfigurationError, match="attachments: a path is missing"):
         perform(attachments="").execute({"task_state_store": store})
     assert emulator.requests() == []

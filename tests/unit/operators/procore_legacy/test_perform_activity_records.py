@@ -1,4 +1,4 @@
-"""What an activity's task concludes from the record, whatever the record leaves out."""
+"""What the operator concludes from the history of an instance, also from incomplete rows."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
 from airflow_provider_workflows.operators.procore_legacy import perform_activity as operators
 from tests.conftest import Store
 from tests.support.killed import Killed
-from tests.unit.operators.test_procore_legacy_perform_activity import (
+from tests.unit.operators.procore_legacy.test_perform_activity import (
     INSTANCE,
     JOINT,
     POST,
@@ -66,7 +66,8 @@ def test_same_name_in_two_states_is_found_in_the_bound_state(emulator, names):
 
     if names == "without":
         with pytest.raises(
-            AirflowFailException, match=r"OutcomeUnknown.*cannot be told.*Give the activity and the role by their ids"
+            AirflowFailException,
+            match=r"OutcomeUnknown.*It is unknown whether.*Give the activity and the role by their ids",
         ):
             perform(**request, on_state_moved="succeed").execute({})
         request = {**request, "activity": "29960"}
@@ -77,7 +78,7 @@ def test_same_name_in_two_states_is_found_in_the_bound_state(emulator, names):
 
 
 @pytest.mark.parametrize("names", ["with", "without"])
-def test_retry_without_a_store_knows_its_own_role_by_name(emulator, names):
+def test_retry_without_a_store_knows_its_role_by_name(emulator, names):
     mine = {"instance_id": JOINT, "activity": "Accept", "role": "Project Manager", "retries": 0}
     first = perform(**mine).execute({})
     set_flags(emulator, history_names=names)
@@ -97,7 +98,7 @@ def test_name_is_resolved_by_what_was_open_when_the_task_was_bound(emulator, sto
     assert perform().execute({"task_state_store": store})["performed_by"] == "90002"
 
 
-# --- a wish that was not sent ---
+# --- a request that was not sent ---
 
 
 def test_corrected_dag_performs_the_new_activity_after_a_rejection(emulator, store):
@@ -166,9 +167,9 @@ def test_occurrences_that_nothing_shows_apart_are_an_error(emulator, store):
     assert posts(emulator) == 1
 
 
-@pytest.mark.parametrize("told", ["given", "null"])
-def test_time_of_the_state_may_be_null(emulator, store, told):
-    set_flags(emulator, legacy_state_set_at=told)
+@pytest.mark.parametrize("shown", ["given", "null"])
+def test_time_of_the_state_may_be_null(emulator, store, shown):
+    set_flags(emulator, legacy_state_set_at=shown)
     first = perform().execute({"task_state_store": store})
 
     assert perform().execute({"task_state_store": store}) == {**first, "already_performed": True}
@@ -176,7 +177,7 @@ def test_time_of_the_state_may_be_null(emulator, store, told):
 
 
 @pytest.mark.parametrize(("listed", "performs"), [("until_performed", False), ("until_state_moves", True)])
-def test_colleagues_row_counts_only_once_the_role_is_not_asked(emulator, store, listed, performs):
+def test_colleagues_row_counts_once_the_role_is_not_pending(emulator, store, listed, performs):
     set_flags(emulator, legacy_open_activities=listed)
     person(emulator, "Accept", "pat@example.com", JOINT)
 
@@ -304,7 +305,7 @@ def test_instance_without_activities_has_ended_once_it_is_quiet(emulator, store,
 
 
 def test_colleagues_row_counts_after_the_gap_only(emulator, store):
-    """Until the instance lists its activities again, nobody knows whether the role is still asked."""
+    """Until the instance lists its activities again, it is unknown whether the role is still asked."""
     set_flags(emulator, legacy_transition="delayed", transition_delay=3600, legacy_open_activities="until_state_moves")
     where = pin()
     emulator.control(
@@ -336,10 +337,10 @@ def test_after_a_lost_response_only_found_or_unknown_comes_out(emulator, store, 
     assert posts(emulator) == 1
 
 
-@pytest.mark.parametrize("answer", [{"status": 500}, {"status": 200, "json": {"errors": "no"}}, {"status": 204}])
+@pytest.mark.parametrize("response", [{"status": 500}, {"status": 200, "json": {"errors": "no"}}, {"status": 204}])
 @pytest.mark.parametrize("after", [True, False])
-def test_undocumented_response_is_resolved_by_reading(emulator, store, answer, after):
-    emulator.control("POST", "faults", **POST, after=after, **answer)
+def test_undocumented_response_is_resolved_by_reading(emulator, store, response, after):
+    emulator.control("POST", "faults", **POST, after=after, **response)
 
     if after:
         assert perform().execute({"task_state_store": store})["already_performed"] is False
@@ -372,14 +373,14 @@ def test_retry_after_a_lost_response_never_says_moved(emulator, store, on_state_
         perform(on_state_moved=on_state_moved).execute({"task_state_store": store})
 
 
-def test_kill_while_a_failing_server_is_read_sends_nothing_again(emulator, store, monkeypatch):
+def test_kill_while_reading_after_a_500_sends_nothing_again(emulator, store, monkeypatch):
     emulator.control("POST", "faults", **POST, status=500, after=True)
 
-    def killed(*args):
+    def killed(*args, **more):
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(operators, "poll_until_found", killed)
+        patch.setattr(operators, "resolve_unknown_outcome", killed)
         with pytest.raises(Killed):
             perform().execute({"task_state_store": store})
 
@@ -451,12 +452,12 @@ def test_object_with_two_instances_is_an_error(emulator, store):
 
 
 @pytest.mark.parametrize(("ids", "works"), [("login_information", True), ("own_beside", True), ("own", False)])
-def test_colleague_is_found_any_the_directory_calls_them(emulator, store, ids, works):
+def test_colleague_is_found_by_each_spelling_of_the_directory(emulator, store, ids, works):
     set_flags(emulator, directory_ids=ids)
 
     if works:
         assert perform(performed_by="pat@example.com").execute({"task_state_store": store})["performed_by"] == "90002"
-    else:  # an id of another kind is nobody's; the server says so
+    else:  # an id of another kind belongs to no user; the server says so
         with pytest.raises(PermissionDenied, match="performed_by"):
             perform(performed_by="pat@example.com").execute({"task_state_store": store})
         assert performed(emulator) == []
@@ -466,13 +467,13 @@ def test_colleague_is_found_any_the_directory_calls_them(emulator, store, ids, w
 
 
 def test_each_effect_leaves_one_line_with_what_where_and_who(emulator, store, capsys):
-    result = perform(comments="a secret of ours").execute({"task_state_store": store})
+    result = perform(comments="a secret comment").execute({"task_state_store": store})
 
     said = capsys.readouterr().out
     (line,) = [line for line in said.splitlines() if "[info" in line and result["history_id"] in line]
     for word in ("Submit for Approval", INSTANCE, "1953145", "90001", result["state_before"]["set_at"]):
         assert word in line
-    assert "a secret of ours" not in said
+    assert "a secret comment" not in said
 
 
 def run_after(moment: datetime) -> dict:

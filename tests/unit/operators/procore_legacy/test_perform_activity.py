@@ -134,7 +134,7 @@ def test_a_later_occurrence_of_the_state_is_not_the_one_that_was_meant(emulator,
         "state_set_at": pending["current_state_set_at"],
     }
 
-    with pytest.raises(AirflowFailException, match=r"StepMoved.*it is in state 'Pending Approval' since"):
+    with pytest.raises(AirflowFailException, match=r"StepMoved.*has been in state 'Pending Approval' since"):
         perform(**meant).execute({"task_state_store": store})
     with pytest.raises(AirflowSkipException):
         perform(**meant, on_state_moved="skip").execute({"task_state_store": store})
@@ -201,9 +201,9 @@ def test_a_response_lost_after_the_fact_is_reconciled_by_reading(emulator, store
     assert performed(emulator) == [("90001", "Submit for Approval")]
 
 
-@pytest.mark.parametrize("answer", [{"body": "<html>done</html>"}, {"json": []}])
-def test_a_response_that_cannot_be_read_is_reconciled_by_reading_too(emulator, store, answer):
-    emulator.control("POST", "faults", **POST, status=201, after=True, **answer)
+@pytest.mark.parametrize("response", [{"body": "<html>done</html>"}, {"json": []}])
+def test_a_response_that_cannot_be_read_is_reconciled_by_reading_too(emulator, store, response):
+    emulator.control("POST", "faults", **POST, status=201, after=True, **response)
 
     assert perform().execute({"task_state_store": store})["activity"] == "Submit for Approval"
     assert performed(emulator) == [("90001", "Submit for Approval")]
@@ -251,7 +251,7 @@ def test_a_rejection_is_given_back_and_may_be_tried_again(emulator, store):
     assert performed(emulator) == [("90001", "Submit for Approval")]
 
 
-def test_a_state_that_moved_while_we_asked_is_a_moved_state(emulator, store, monkeypatch):
+def test_state_that_moved_during_the_request_is_a_moved_state(emulator, store, monkeypatch):
     send = ProcoreLegacyHook.perform_activity
 
     def send_too_late(hook: ProcoreLegacyHook, *args: str, **kwargs: str) -> dict:
@@ -300,9 +300,9 @@ def test_a_colleague_is_named_by_login(emulator, store):
     assert len(performed(emulator)) == 1
 
 
-def test_a_login_that_no_one_has_is_named_and_nothing_is_performed(emulator, store):
-    with pytest.raises(ConfigurationError, match=r"performed_by: no user .*'nobody@example.com'.* a number"):
-        perform(performed_by="nobody@example.com").execute({"task_state_store": store})
+def test_unknown_login_is_named_and_nothing_is_performed(emulator, store):
+    with pytest.raises(ConfigurationError, match=r"performed_by: no user .*'unknown@example.com'.* a number"):
+        perform(performed_by="unknown@example.com").execute({"task_state_store": store})
 
     assert {request["method"] for request in emulator.requests() if "/rest/" in request["path"]} == {"GET"}
     assert performed(emulator) == []
