@@ -36,7 +36,7 @@ class SaysDone(WorkflowsoftCreateTaskOperator):
 class SaysNothing(WorkflowsoftIntegrationSensor):
     """Notes what it has lost, and keeps it to itself."""
 
-    def _lose(self, why: Any, instances: Any = (), failures: int = 0) -> None:
+    def _record_loss(self, why: Any, instances: Any = (), failures: int = 0) -> None:
         self._persist(self._journal.poll_lost(datetime.now(timezone.utc), instances, failures))
 
 

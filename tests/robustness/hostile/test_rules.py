@@ -309,22 +309,16 @@ READ_NO_ANSWER = {
         "time",
         "watermark",
     },
-    "procore_legacy": {"moment_of"},
+    "procore_legacy": {"moment_of", "same_name", "time_of"},
+    "procore_legacy_history": set(),
+    "procore_operations": set(),
     "procore_timeline": {"given_end", "is_given", "person", "rows_of", "seconds", "str_id"},
-    "workflowsoft": {
-        "check_rendered",
-        "instance_id_of",
-        "member",
-        "raw_fields",
-        "raw_value",
-        "read_stored_values",
-        "says_already_completed",
-        "templated_names",
-    },
+    "workflowsoft": {"has_id", "instance_id_of", "member", "says_already_completed"},
+    "workflowsoft_fields": {"check_rendered", "raw_fields", "raw_value", "read_stored_values", "templated_names"},
 }
 
 
-@pytest.mark.parametrize("module", [v2, timeline, people, audit, v1, ws])
+@pytest.mark.parametrize("module", [v2, v2_operations, timeline, people, audit, v1, v1_history, ws, ws_fields])
 def test_every_rule_is_known_to_read_a_response_or_none(module):
     name = module.__name__.rpartition(".")[2]
     functions = {

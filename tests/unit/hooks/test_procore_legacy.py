@@ -459,7 +459,7 @@ def test_login_that_fits_none_or_several_is_an_error_with_advice(hook, requests_
     requests_mock.get(f"{URL}/me", json=ME)
     requests_mock.get(USERS, json=users)
 
-    with pytest.raises(ConfigurationError, match=f"performed_by: {problem}.*Give the user's login information id"):
+    with pytest.raises(ConfigurationError, match=f"performed_by: {problem}.*Give the login information id"):
         hook.find_user_id("rita@example.com", parameter="performed_by")
 
 

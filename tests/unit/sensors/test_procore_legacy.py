@@ -183,7 +183,7 @@ def test_long_time_without_activities_fails_the_wait(store, monkeypatch, mode):
 
     monkeypatch.setattr("airflow_provider_workflows.triggers.procore_legacy.ENDED_AFTER_SECONDS", 0.0)
 
-    with pytest.raises(AirflowFailException, match="no activity left"):
+    with pytest.raises(AirflowFailException, match="no open activity"):
         other.poke(context)
 
 

@@ -441,5 +441,5 @@ def test_an_order_that_is_rejected_does_not_strand_the_others(emulator, store):
 def test_every_order_rejected_is_reported_item_by_item(emulator, store):
     emulator.control("POST", "faults", method="POST", path=ORDER, times=9, status=403, json={"error": "no"})
 
-    with pytest.raises(WorkflowsError, match=r"3 of 3 items were not started: 11: Not permitted.*403"):
+    with pytest.raises(WorkflowsError, match=r"3 of 3 items were not started: 11: Permission denied.*403"):
         start("11", "12", "13").execute({"task_state_store": store})

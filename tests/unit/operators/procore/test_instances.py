@@ -291,7 +291,7 @@ def test_a_preset_that_is_not_valid_is_rejected_before_the_start(emulator, store
 
 
 def test_an_unknown_tool_is_rejected_with_the_tools_there_are(emulator, store):
-    with pytest.raises(ConfigurationError, match="tool_type: .*'po'.*correspondence, generic_tool_item"):
+    with pytest.raises(ConfigurationError, match="tool_type 'po'.*correspondence, generic_tool_item"):
         start(tool_type="po").execute({"task_state_store": store})
     assert writes(emulator) == []
 

@@ -216,6 +216,6 @@ def test_instance_without_any_history_in_bulk_is_read_by_itself(emulator):
 
 @pytest.mark.parametrize("build", [listing, lambda **given: start("1", **given)], ids=["list", "start"])
 def test_a_misspelt_tool_is_named_even_where_the_project_is_given(emulator, build):
-    with pytest.raises(ConfigurationError, match=r"no tool 'purchase_order'.*purchase_order_contract"):
+    with pytest.raises(ConfigurationError, match=r"tool_type 'purchase_order'.*purchase_order_contract"):
         build(tool_type="purchase_order", project_id="1001").execute({})
     assert [effect for effect in emulator.effects() if effect["via"] == "api"] == []

@@ -406,7 +406,7 @@ def test_a_file_that_never_becomes_available_is_not_attached(emulator, store, pl
     monkeypatch.setattr(uploads, "MAX_WAIT_SECONDS", 0.05)
     monkeypatch.setattr("time.sleep", lambda seconds: None)
 
-    with pytest.raises(ServerError, match="The file is 'processing' after"):
+    with pytest.raises(ServerError, match="status is still 'processing' after"):
         respond(files=plan).execute({"task_state_store": store})
     assert responses(emulator) == []
 
