@@ -11,9 +11,11 @@ import pytest
 from airflow.providers.common.compat.sdk import BaseHook
 from airflow.sdk import Connection
 
+from airflow_provider_workflows.client.auth import TokenAuth
 from airflow_provider_workflows.client.http import RestClient
 from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.hooks import procore_uploads as uploads
+from airflow_provider_workflows.hooks.procore import ProcoreHook
 from tests.robustness.hostile.calls import CALLS, TOOL
 from tests.robustness.hostile.replay import Exchange, recorded
 
@@ -75,6 +77,9 @@ def good(running_emulator: Emulator) -> dict[str, list[Exchange]]:
     running_emulator.control("POST", f"procore/instances/{blocked['id']}/block", reason="x")
     running_emulator.control("POST", "workflowsoft/processes", diagram="Field types", fields={})
     connections = connections_to(running_emulator.url, signing_in=True)
+    # This fixture runs before the one that clears these for each test.
+    TokenAuth._shared.clear()
+    ProcoreHook._tools.clear()
     found: dict[str, list[Exchange]] = {}
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(BaseHook, "get_connection", lambda self, conn_id: connections[conn_id])
