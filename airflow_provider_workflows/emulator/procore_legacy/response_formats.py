@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from ..state import COMPANY, INTEGRATION_USER, PROJECT, USERS
+from ..state import COMPANY, INTEGRATION_USER, PROJECT, USERS, User
 from .instances import OBJECT_TYPES, Instance, Performed, ProcoreLegacy, pending_assignees
 from .workflows import ROLES
 
@@ -111,12 +111,16 @@ def history(legacy: ProcoreLegacy, row: Performed) -> dict[str, Any]:
         "assigned_to_id": int(members[0]),
         "assigned_to_name": USERS[members[0]].name,
         "bic_duration": _duration(row),
-        "performed_by_name": user.name if user else "Somebody Else",
+        "performed_by_name": _name_of(user),
         "workflow_activity_name": row.activity.name,
         "workflow_user_role_name": role_name,
         "workflow_state_id": row.state.id,
         "workflow_state_name": row.state.name,
     }
+
+
+def _name_of(user: User | None) -> str:
+    return user.name if user else "Another User"
 
 
 def permanent_log(legacy: ProcoreLegacy, row: Performed) -> dict[str, Any]:
@@ -131,7 +135,7 @@ def permanent_log(legacy: ProcoreLegacy, row: Performed) -> dict[str, Any]:
         "ball_in_court_duration": _duration(row),
         "comments": row.comments,
         "created_at": legacy.state.clock.iso(row.at),
-        "performed_by": user.name if user else "Somebody Else",
+        "performed_by": _name_of(user),
         "user_role": ROLES[row.role][0],
     }
 
@@ -145,7 +149,7 @@ def termination_log(legacy: ProcoreLegacy, instance: Instance) -> dict[str, Any]
         "ball_in_court_duration": "0 days",
         "comments": None,
         "created_at": legacy.state.clock.iso(instance.terminated_at),
-        "performed_by": user.name if user else "Somebody Else",
+        "performed_by": _name_of(user),
         "user_role": "",
     }
 

@@ -390,7 +390,7 @@ def test_a_history_row_is_shown_by_its_id_and_listed_by_its_object(legacy):
 def test_a_history_row_may_lack_names_and_name_another_user(emulator, legacy):
     emulator.control("PATCH", "flags", performed_by="overridden")
     row = perform(legacy)
-    assert (row["performed_by_id"], row["performed_by_name"]) == (1498096, "Somebody Else")
+    assert (row["performed_by_id"], row["performed_by_name"]) == (1498096, "Another User")
 
     emulator.control("PATCH", "flags", history_names="without")
     bare = legacy.get(f"{HISTORIES}/{row['id']}")
