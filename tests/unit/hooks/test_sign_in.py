@@ -47,13 +47,13 @@ def test_a_static_token_that_has_ended_says_to_get_another(emulator, set_connect
         WorkflowsoftHook().list_process_diagrams()
 
 
-@pytest.mark.parametrize("told", BEHAVIOUR_FLAGS["rate_429"].values)
+@pytest.mark.parametrize("headers", BEHAVIOUR_FLAGS["rate_429"].values)
 @pytest.mark.parametrize("ahead", [0, 7200])
-def test_a_limit_is_waited_for_by_the_servers_clock(airflow_connections, told, ahead):
+def test_a_limit_is_waited_for_by_the_servers_clock(airflow_connections, headers, ahead):
     """The emulator's clock is ahead of ours, as a server's can be."""
     emulator = airflow_connections
     emulator.control("POST", "clock", advance=ahead)
-    emulator.control("PATCH", "flags", rate_limit="on", spike_limit=1, rate_429=told)
+    emulator.control("PATCH", "flags", rate_limit="on", spike_limit=1, rate_429=headers)
     hook = ProcoreHook(project_id="1001")
     hook.me()
     hook.client.retry = RetryPolicy.none()
