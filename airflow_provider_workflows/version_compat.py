@@ -253,7 +253,7 @@ def _report(kind: str, name: str, value: float, tags: Mapping[str, str]) -> None
         except ImportError:  # before Airflow 3.2
             stats = import_module("airflow.stats")
         getattr(getattr(stats, "Stats", stats), kind)(name, value, tags=dict(tags))
-    except Exception:
+    except Exception:  # a metric must not fail a task
         log.debug("Metric %s could not be emitted.", name, exc_info=True)
 
 

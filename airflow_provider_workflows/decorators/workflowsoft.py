@@ -101,7 +101,7 @@ class _IntegrationDecoratedOperator(DecoratedOperator, WorkflowsoftCompleteInteg
             except AirflowSkipException as skipped:
                 self.log.info("%s", skipped)
                 left[instance_id] = skipped
-            except Exception as error:
+            except Exception as error:  # of the author's function: the other instances are handled first
                 if len(rows) == 1:
                     raise
                 self.log.exception("Handling integration instance %s failed.", instance_id)

@@ -88,7 +88,7 @@ def find_connection(conn_id: str) -> Connection:
     """
     try:
         return BaseHook.get_connection(conn_id)
-    except Exception as error:
+    except Exception as error:  # a secrets backend may raise anything
         problem = lookup_problem(conn_id, error)
         kind = type(error).__name__
     if problem is None:  # an error of a secrets backend

@@ -113,7 +113,7 @@ async def find_connection(conn_id: str) -> FoundConnection:
     try:
         connection = await get_async_connection(conn_id)
         return FoundConnection(connection, await aread_extra(connection))
-    except Exception as error:
+    except Exception as error:  # a secrets backend may raise anything
         raise lookup_error(conn_id, error) from None
 
 
@@ -257,7 +257,7 @@ class WorkflowsHook(BaseHook):
         """
         try:
             return self.get_connection(self.conn_id)
-        except Exception as error:
+        except Exception as error:  # a secrets backend may raise anything
             raise lookup_error(self.conn_id, error) from None
 
     def _advice(self, status: int, path: str) -> str | None:

@@ -70,19 +70,19 @@ class WorkflowsoftTaskNotifier(BaseNotifier):
         try:
             # Rendering replaces the templates, which other tasks and runs in the same process need too.
             BaseNotifier.__call__(copy(self), *args)
-        except Exception:
+        except Exception:  # a failing notification must not fail the task or the triggerer
             self.log.exception("No task was created in Workflowsoft.")
 
     def notify(self, context: Context) -> None:
         try:
             self._notify(context)
-        except Exception as error:
+        except Exception as error:  # likewise
             self._log_failure(error)
 
     async def async_notify(self, context: Context) -> None:
         try:
             await self._anotify(context)
-        except Exception as error:
+        except Exception as error:  # likewise
             self._log_failure(error)
 
     def _notify(self, context: Context) -> None:
@@ -168,7 +168,7 @@ class _SentRecord:
             return
         try:
             self._store.set(self._key, is_sent, retention=SENT_TTL)
-        except Exception as error:
+        except Exception as error:  # of Airflow's API server: the notification must not depend on it
             self._without_store(error)
 
     def _without_store(self, error: Exception) -> None:

@@ -381,7 +381,7 @@ class Poll:
         """Call a method of a subscriber in its own context; its errors must not affect other subscribers."""
         try:
             subscription.context.run(receive, value)
-        except Exception:
+        except Exception:  # one subscriber's bug must not end the poll of the others
             log.exception("A subscriber of %s failed, polling continues for the others.", self.name)
 
     def postpone(self, subscriber: Any, fault: WorkflowsError) -> None:

@@ -132,7 +132,7 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
                     done = self._result_of(context, self.checked_result(event))
                     if done is not None:
                         return done.xcom_value
-            except Exception as error:
+            except Exception as error:  # silent_fail applies to any error
                 self._silence(error)
         self.restore_wait(context, known)
         return self.poke_or_defer(context)
@@ -173,7 +173,7 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
                     return done
             else:
                 self._store_polls(context)
-        except Exception as error:
+        except Exception as error:  # likewise
             self._silence(error)
         self.check_deadline()
         deferred: BaseTrigger | None = None

@@ -131,7 +131,7 @@ class NotifyingSensor(WorkflowsSensor):
             unrendered = copy(notifier) if isinstance(notifier, BaseNotifier) else notifier
             try:
                 unrendered({**context, "overdue_step": variable})
-            except Exception as error:
+            except Exception as error:  # a failing notifier must not end the wait
                 name = getattr(notifier, "__name__", type(notifier).__name__)
                 self.log.warning(
                     "Calling on_overdue %s failed, the wait continues. %s: %s", name, type(error).__name__, error

@@ -242,7 +242,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         except AirflowTaskTimeout:
             self._record_loss("The task's execution_timeout ended the poll.")
             raise
-        except Exception as fault:
+        except Exception as fault:  # after any error the response may be lost; it is raised again
             self._record_loss(fault, failures=trigger.failures if isinstance(fault, ServerError) else 0)
             raise
         self._log_received(trigger, instances)

@@ -68,7 +68,7 @@ class AssetJournal:
             try:
                 await self._store.aset(self._key, self.known.to_dict())
                 return
-            except Exception as fault:
+            except Exception as fault:  # of Airflow's API server
                 if attempt == MAX_STORE_ATTEMPTS - 1:
                     log.error(
                         "Storing the result of a poll in the asset's state store failed: %s. %s", self.known, fault

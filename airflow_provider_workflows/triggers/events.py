@@ -328,7 +328,7 @@ class WorkflowsEventTrigger(BaseEventTrigger):
             async for outcome in outcomes:
                 try:
                     emitted, facts = self.news(emitted or {}, outcome, is_first=emitted is None)
-                except Exception:
+                except Exception:  # a bug in one poll must not end the watcher
                     log.exception("Emitting the events of a poll failed, will retry after the next poll.")
                     continue
                 if (payload := self.payload(facts, outcome)) is not None:

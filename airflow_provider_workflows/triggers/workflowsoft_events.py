@@ -145,7 +145,7 @@ class WorkflowsoftIntegrationTrigger(WorkflowsEventTrigger):
             if self._journal is None:
                 self._journal = await AssetJournal.open(self.store, f"{self.store_key}.journal", reading.stream)
             await reading.record_in(self._journal)
-        except Exception:
+        except Exception:  # of the state store, too: the watcher is rejected
             # A poll that is not recorded in every journal must not start.
             from airflow.triggers.shared_stream import reject_shared_stream_event
 

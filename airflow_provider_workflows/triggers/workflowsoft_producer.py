@@ -70,7 +70,7 @@ class PollIntent(JournalEntry):
         except asyncio.CancelledError:
             self.is_cut_off = True
             raise
-        except Exception:
+        except Exception:  # raised again
             self.journals.remove(journal)
             raise
 
@@ -175,7 +175,7 @@ class IntegrationProducer(SnapshotProducer):
                     elif poll is None and intent is not None:  # not polled, so the next start must not suspect a loss
                         self._last_record = asyncio.ensure_future(self._withdraw(intent))
                     raise
-                except Exception as fault:
+                except Exception as fault:  # any error: the producer polls for all watchers, so it continues
                     delay = self._delay_after(fault, delay)
                     log.warning("Polling step %s failed, will retry in %.0f s: %s", self._poller.name, delay, fault)
                     opened_at = float("-inf")
@@ -267,7 +267,7 @@ class IntegrationProducer(SnapshotProducer):
             rejected = error
         except UnreadableInstances as malformed:
             instances, lost = malformed.instances, malformed
-        except Exception as unknown:
+        except Exception as unknown:  # after any error the response may be lost
             lost = unknown
         if instances:  # before the journal is written: if that fails, the log has the ids
             log.info("Received at step %s: %s.", self._poller.name, name_instances(instances))
