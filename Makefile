@@ -12,7 +12,7 @@ help: ## list the targets
 .venv/ready: pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or newer is needed: make PYTHON=/path/to/python3") if sys.version_info < (3, 10) else None'
 	test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv; }
-	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[emulator,parquet]' --group dev
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python -c constraints.txt -e '.[emulator,parquet,report]' --group dev
 	touch $@
 
 .PHONY: install
@@ -79,7 +79,7 @@ MATRIX_MARKS ?= $(QUICK)
 # which one runs.
 $(MATRIX): matrix-%: .venv/ready
 	$(BIN)/uv venv --quiet --clear --python $(PYTHON_$*) .venv/$* || $(BIN)/uv venv --quiet --clear --python $(PYTHON) .venv/$*
-	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv/$*/bin/python $(LIBRARIES_$*) apache-airflow==$(AIRFLOW_$*) -e '.[emulator,parquet]' --group dev
+	$(BIN)/uv pip install --quiet --compile-bytecode --python .venv/$*/bin/python $(LIBRARIES_$*) apache-airflow==$(AIRFLOW_$*) -e '.[emulator,parquet,report]' --group dev
 	.venv/$*/bin/python $(PYTEST) -m '$(MATRIX_MARKS)'
 
 .PHONY: faults
