@@ -110,8 +110,19 @@ class HistoryDatabase:
                 "wrote them, such as its tool_type and changed_since."
             )
         for api, sql in (("v2", occurrences.V2), ("legacy", occurrences.LEGACY)):
-            self.connection.execute(occurrences.latest_rows(api))
+            self._select_latest(api)
             self.connection.execute(sql)
+
+    def _select_latest(self, api: str) -> None:
+        """Reduce the rows of an API to the latest ones."""
+        of_several_exports = len({file.part for file in self.files if file.api == api}) > 1
+        if of_several_exports:
+            self.connection.execute(occurrences.latest_instances(api))
+        for table in TABLES_OF_API[api]:
+            twice = self.value(occurrences.has_row_twice(api, table))
+            self.connection.execute(
+                occurrences.latest_rows(api, table, of_several_exports=of_several_exports, has_row_twice=twice)
+            )
 
     def measure(self, hours: BusinessHours, as_of: datetime | None) -> tuple[int, int]:
         """

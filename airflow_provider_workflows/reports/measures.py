@@ -34,15 +34,15 @@ TIMED = "".join(
         _timed(
             "timed_steps",
             "t.*, CASE WHEN due_at IS NOT NULL THEN until_at > due_at END AS is_overdue",
-            "SELECT *, CASE WHEN state = 'open' THEN greatest(started_at, as_of()) ELSE ended_at END AS until_at "
-            "FROM steps",
+            "SELECT * EXCLUDE (assignees, file, problem, overridden_by), "
+            "CASE WHEN state = 'open' THEN greatest(started_at, as_of()) ELSE ended_at END AS until_at FROM steps",
         ),
         _timed(
             "timed_responses",
             "t.*, CASE WHEN due_at IS NOT NULL THEN until_at > due_at END AS is_overdue",
-            "SELECT r.*, s.occurrence, s.due_at, coalesce(responded_at, greatest(r.started_at, as_of())) AS until_at "
-            "FROM responses r JOIN steps s USING (api, instance_id, step_key) "
-            "WHERE responded_at IS NOT NULL OR s.state = 'open'",
+            "SELECT step_id, api, person_key, person, started_at, responded_at, due_at, occurrence, "
+            "coalesce(responded_at, greatest(started_at, as_of())) AS until_at "
+            "FROM responses WHERE responded_at IS NOT NULL OR is_open",
         ),
         """
 CREATE TABLE measured_instances AS
@@ -63,7 +63,7 @@ LEFT JOIN (
     SELECT api, instance_id, count(DISTINCT person_key) AS people
     FROM (
         SELECT api, instance_id, person_key FROM responses WHERE responded_at IS NOT NULL
-        UNION ALL SELECT api, instance_id, person_key FROM overrides
+        UNION ALL SELECT api, instance_id, overridden_by FROM steps WHERE overridden_by IS NOT NULL
     )
     GROUP BY api, instance_id
 ) p USING (api, instance_id)
@@ -91,7 +91,7 @@ WITH longest_rank AS (
     SELECT api, template, step, spent, max(rank) AS longer FROM observed GROUP BY api, template, step, spent
 ),
 open_steps AS (
-    SELECT o.api, o.instance_id, o.step_key, o.template, o.step, o.started_at, coalesce(r.longer, 0) AS longer
+    SELECT o.id, o.api, o.template, o.step, o.started_at, coalesce(r.longer, 0) AS longer
     FROM (SELECT * FROM timed_steps WHERE state = 'open') o
     ASOF LEFT JOIN longest_rank r
         ON o.api = r.api AND o.template = r.template AND o.step = r.step AND o.spent < r.spent
@@ -102,7 +102,7 @@ places AS (
 ),
 quantiles AS (
     SELECT
-        p.api, p.instance_id, p.step_key, p.share,
+        p.id, p.share,
         lower.spent + (p.place - floor(p.place)) * (upper.spent - lower.spent) AS spent
     FROM places p
     JOIN observed lower ON lower.api = p.api AND lower.template = p.template AND lower.step = p.step
@@ -111,11 +111,11 @@ quantiles AS (
         AND upper.rank = p.longer - CAST(ceil(p.place) AS BIGINT)
 )
 SELECT
-    o.api, o.instance_id, o.step_key, any_value(o.longer) AS observations,
+    o.id, any_value(o.longer) AS observations,
     any_value(o.started_at) + CAST(round(max(q.spent) FILTER (WHERE share < 0.6)) AS BIGINT) AS decided_by_50,
     any_value(o.started_at) + CAST(round(max(q.spent) FILTER (WHERE share > 0.6)) AS BIGINT) AS decided_by_80
-FROM open_steps o LEFT JOIN quantiles q USING (api, instance_id, step_key)
-GROUP BY o.api, o.instance_id, o.step_key;
+FROM open_steps o LEFT JOIN quantiles q USING (id)
+GROUP BY o.id;
 DROP TABLE observed;
 """
 
@@ -216,16 +216,16 @@ SELECT
     iso(decided_by_50) AS decided_by_50, iso(decided_by_80) AS decided_by_80, observations
 FROM timed_steps s
 JOIN instances i USING (api, instance_id)
-LEFT JOIN forecasts USING (api, instance_id, step_key)
-LEFT JOIN pending p USING (api, instance_id, step_key)
+LEFT JOIN forecasts USING (id)
+LEFT JOIN pending p USING (id)
 WHERE s.state = 'open'
 ORDER BY spent DESC NULLS LAST, s.api, s.instance_id, s.step_key
 """
 PENDING = """
 CREATE TABLE pending AS
-SELECT api, instance_id, step_key, list(person ORDER BY person) AS pending
+SELECT step_id AS id, list(person ORDER BY person) AS pending
 FROM timed_responses WHERE responded_at IS NULL
-GROUP BY api, instance_id, step_key
+GROUP BY step_id
 """
 
 # The tables that a report writes; {time} converts microseconds to the format's type of a time.
@@ -243,8 +243,8 @@ SELECT
     f.observations, {time}(f.decided_by_50) AS decided_by_50, {time}(f.decided_by_80) AS decided_by_80
 FROM timed_steps s
 JOIN instances i USING (api, instance_id)
-LEFT JOIN forecasts f USING (api, instance_id, step_key)
-LEFT JOIN pending p USING (api, instance_id, step_key)
+LEFT JOIN forecasts f USING (id)
+LEFT JOIN pending p USING (id)
 """,
     "instances": """
 SELECT

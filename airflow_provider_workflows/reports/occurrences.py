@@ -2,44 +2,30 @@
 
 from __future__ import annotations
 
-# Times are microseconds since 1970. ``problem`` says why an instance is malformed.
+# Times are microseconds since 1970. ``problem`` says why a row is malformed; the views leave such rows out. ``steps``
+# has an ``id``; ``responses`` repeat what they need of their step.
 COMMON_TABLES = """
 CREATE TABLE malformed (file INTEGER, row VARCHAR, reason VARCHAR);
 CREATE TABLE instances (
     api VARCHAR, instance_id VARCHAR, template VARCHAR, project_id VARCHAR, tool_type VARCHAR, item_id VARCHAR,
     started_at BIGINT, ended_at BIGINT, state VARCHAR, file INTEGER, problem VARCHAR
 );
-CREATE TABLE steps (
-    api VARCHAR, instance_id VARCHAR, step_key VARCHAR, template VARCHAR, step VARCHAR, step_type VARCHAR,
-    occurrence BIGINT, started_at BIGINT, ended_at BIGINT, due_at BIGINT, state VARCHAR, is_overridden BOOLEAN,
-    decided_option VARCHAR, decided_by VARCHAR, assignees VARCHAR[]
+CREATE SEQUENCE step_ids;
+CREATE TABLE all_steps (
+    id BIGINT DEFAULT nextval('step_ids'), api VARCHAR, instance_id VARCHAR, step_key VARCHAR, template VARCHAR,
+    step VARCHAR, step_type VARCHAR, occurrence BIGINT, started_at BIGINT, ended_at BIGINT, due_at BIGINT,
+    state VARCHAR, is_overridden BOOLEAN, overridden_by VARCHAR, decided_option VARCHAR, decided_by VARCHAR,
+    assignees VARCHAR[], file INTEGER, problem VARCHAR
 );
-CREATE TABLE responses (
-    api VARCHAR, instance_id VARCHAR, step_key VARCHAR, person_key VARCHAR, person VARCHAR, started_at BIGINT,
-    responded_at BIGINT
+CREATE VIEW steps AS SELECT * FROM all_steps WHERE problem IS NULL AND step_type IN ('ResponseStep', 'Action', 'State');
+CREATE TABLE all_responses (
+    step_id BIGINT, api VARCHAR, instance_id VARCHAR, step_key VARCHAR, person_key VARCHAR, person VARCHAR,
+    started_at BIGINT, responded_at BIGINT, due_at BIGINT, occurrence BIGINT, is_open BOOLEAN, response_key VARCHAR,
+    file INTEGER, problem VARCHAR
 );
-CREATE TABLE overrides (api VARCHAR, instance_id VARCHAR, person_key VARCHAR);
+CREATE VIEW responses AS SELECT * FROM all_responses WHERE problem IS NULL;
 """
 
-# Several exports may contain an instance. Its rows are taken from the export that recorded the latest time of it, or,
-# if these are equal, from the folder whose name sorts last: all rows of an instance are exported together, and
-# what was recorded later contains what was recorded before.
-LATEST = """
-CREATE TABLE {api}_latest AS
-SELECT instance_id, max({{'seen': seen, 'part': part}}).part AS part
-FROM (
-    SELECT instance_id, part, coalesce(max(seen), 0) AS seen FROM ({seen}) WHERE instance_id IS NOT NULL GROUP BY ALL
-)
-GROUP BY instance_id;
-"""
-# One export may contain a row twice, for example if a tool was named twice.
-KEPT = """
-CREATE TABLE {api}_{table} AS
-SELECT r.* FROM {api}_{table}_read r JOIN {api}_latest USING (instance_id, part)
-WHERE {keys_given}
-QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {newest} DESC NULLS LAST, file DESC) = 1;
-DROP TABLE {api}_{table}_read;
-"""
 KEYS = {
     "v2": {
         "instances": ("instance_id",),
@@ -62,29 +48,48 @@ NEWEST = {
 }
 
 
-def latest_rows(api: str) -> str:
-    """Return the SQL that reduces the tables ``{api}_{table}_read`` to the latest row of each key."""
+# Several exports may contain an instance. Its rows are taken from the export that recorded the latest time of it, or,
+# if these are equal, from the folder whose name sorts last: all rows of an instance are exported together, and
+# what was recorded later contains what was recorded before.
+LATEST = """
+CREATE TABLE {api}_latest AS
+SELECT instance_id, max({{'seen': seen, 'part': part}}).part AS part
+FROM (
+    SELECT instance_id, part, coalesce(max(seen), 0) AS seen FROM ({seen}) WHERE instance_id IS NOT NULL GROUP BY ALL
+)
+GROUP BY instance_id
+"""
+# One export may contain a row twice, for example if a tool was named twice.
+NO_ROW_TWICE = "QUALIFY row_number() OVER (PARTITION BY {keys} ORDER BY {newest} DESC NULLS LAST, file DESC) = 1"
+
+
+def latest_instances(api: str) -> str:
+    """Return the SQL of the table ``{api}_latest``: which export has the latest rows of each instance."""
     seen = " UNION ALL ".join(
         f"SELECT instance_id, part, {newest} AS seen FROM {api}_{table}_read" for table, newest in NEWEST[api].items()
     )
-    parts = [LATEST.format(api=api, seen=seen)]
-    for table, keys in KEYS[api].items():
-        given = " AND ".join(f"{key} IS NOT NULL" for key in keys)
-        parts.append(
-            KEPT.format(api=api, table=table, keys=", ".join(keys), keys_given=given, newest=NEWEST[api][table])
-        )
-    return "".join(parts)
+    return LATEST.format(api=api, seen=seen)
+
+
+def has_row_twice(api: str, table: str) -> str:
+    """Return the SQL of a query whether a key may occur twice in one export; rarely true without such a row."""
+    keys = ", ".join(("part", *KEYS[api][table]))
+    return f"SELECT count(*) != count(DISTINCT hash({keys})) FROM {api}_{table}_read"
+
+
+def latest_rows(api: str, table: str, *, of_several_exports: bool, has_row_twice: bool) -> str:
+    """Return the SQL that reduces the table ``{api}_{table}_read`` to the latest row of each key."""
+    keys = KEYS[api][table]
+    latest = f"JOIN {api}_latest USING (instance_id, part)" if of_several_exports else ""
+    once = NO_ROW_TWICE.format(keys=", ".join(keys), newest=NEWEST[api][table]) if has_row_twice else ""
+    given = " AND ".join(f"{key} IS NOT NULL" for key in keys)
+    # Materialized only where that is necessary: a million rows take seconds.
+    kind = "TABLE" if latest or once else "VIEW"
+    return f"CREATE {kind} {api}_{table} AS SELECT r.* FROM {api}_{table}_read r {latest} WHERE {given} {once}"
 
 
 # A malformed row is left out of all numbers; a malformed instance stays as the name of its steps.
 V2 = """
-ALTER TABLE v2_instances ADD COLUMN problem VARCHAR;
-UPDATE v2_instances SET problem = CASE
-    WHEN unreadable != '' THEN unreadable
-    ELSE 'ended_at ' || iso(ended_at) || ' is before started_at ' || iso(started_at)
-END
-WHERE unreadable != '' OR ended_at < started_at;
-
 INSERT INTO instances
 SELECT
     'v2', instance_id, coalesce(workflow, '(unnamed)'), project_id, tool_type, item_id, started_at, ended_at,
@@ -93,86 +98,84 @@ SELECT
         WHEN ended_at IS NOT NULL OR status IN ('complete', 'ended') THEN 'ended'
         ELSE 'open'
     END,
-    file, problem
+    file,
+    CASE
+        WHEN unreadable != '' THEN unreadable
+        WHEN ended_at < started_at
+            THEN 'ended_at ' || iso(ended_at) || ' is before started_at ' || iso(started_at)
+    END
 FROM v2_instances;
 
-CREATE TABLE v2_events AS
+INSERT INTO all_steps BY NAME
+WITH events AS (
+    SELECT
+        s.*, coalesce(i.template, '') AS template, i.state AS instance_state, i.ended_at AS instance_ended_at,
+        coalesce(s.ended_at, s.overridden_at, i.ended_at) AS stopped_at, i.instance_id IS NULL AS is_lost
+    FROM v2_steps s LEFT JOIN instances i ON i.api = 'v2' AND i.instance_id = s.instance_id
+),
+checked AS (
+    SELECT
+        *,
+        CASE
+            WHEN event_type IS NULL OR event_type NOT IN (
+                'WorkflowStarted', 'ResponseStep', 'Action', 'Conditional', 'EndStep', 'WorkflowTerminated'
+            ) THEN 'the event type ' || coalesce(event_type, '(none)') || ' is unknown'
+            WHEN unreadable != '' THEN unreadable
+            WHEN raw IS NOT NULL
+                THEN 'the export could not read a time or the format of the event, see the column raw'
+            WHEN is_lost THEN 'its instance is missing in the table instances'
+            WHEN stopped_at < started_at THEN
+                CASE WHEN ended_at IS NOT NULL THEN 'ended_at ' WHEN overridden_at IS NOT NULL THEN 'overridden_at '
+                    ELSE 'the end of the instance ' END
+                || iso(stopped_at) || ' is before started_at ' || iso(started_at)
+        END AS problem
+    FROM events
+)
 SELECT
-    s.*, i.template, i.state AS instance_state, i.ended_at AS instance_ended_at,
-    coalesce(s.ended_at, s.overridden_at, i.ended_at) AS stopped_at,
+    'v2' AS api, instance_id, step_key, template, coalesce(name, '(unnamed)') AS step, event_type AS step_type,
+    CASE WHEN started_at IS NOT NULL THEN row_number() OVER (
+        PARTITION BY instance_id, coalesce(step_uuid, name), problem IS NULL, event_type
+        ORDER BY started_at NULLS LAST, event_index, step_key
+    ) END AS occurrence,
+    started_at, CASE WHEN started_at IS NOT NULL THEN stopped_at END AS ended_at, due_at,
     CASE
-        WHEN s.event_type IS NULL OR s.event_type NOT IN (
-            'WorkflowStarted', 'ResponseStep', 'Action', 'Conditional', 'EndStep', 'WorkflowTerminated'
-        ) THEN 'the event type ' || coalesce(s.event_type, '(none)') || ' is unknown'
-        WHEN s.unreadable != '' THEN s.unreadable
-        WHEN s.raw IS NOT NULL THEN 'the export could not read a time or the format of the event, see the column raw'
-        WHEN i.instance_id IS NULL THEN 'its instance is missing in the table instances'
-        WHEN coalesce(s.ended_at, s.overridden_at, i.ended_at) < s.started_at THEN
-            CASE WHEN s.ended_at IS NOT NULL THEN 'ended_at ' WHEN s.overridden_at IS NOT NULL THEN 'overridden_at '
-                ELSE 'the end of the instance ' END
-            || iso(coalesce(s.ended_at, s.overridden_at, i.ended_at)) || ' is before started_at ' || iso(s.started_at)
-    END AS problem
-FROM v2_steps s LEFT JOIN instances i ON i.api = 'v2' AND i.instance_id = s.instance_id;
-DROP TABLE v2_steps;
-
-INSERT INTO steps
-SELECT
-    'v2', e.instance_id, step_key, template, coalesce(name, '(unnamed)'), event_type,
-    CASE WHEN e.started_at IS NOT NULL THEN row_number() OVER (
-        PARTITION BY e.instance_id, coalesce(step_uuid, name) ORDER BY e.started_at NULLS LAST, event_index, step_key
-    ) END,
-    e.started_at,
-    CASE WHEN e.started_at IS NOT NULL THEN stopped_at END,
-    due_at,
-    CASE
-        WHEN e.started_at IS NULL THEN 'not_started'
+        WHEN started_at IS NULL THEN 'not_started'
         WHEN stopped_at IS NULL AND instance_state = 'open' THEN 'open'
         WHEN instance_state = 'terminated' AND overridden_at IS NULL
             AND coalesce(decided_option, decided_type, decided_problem, overall_response, overall_response_type) IS NULL
-            AND (e.ended_at IS NULL OR e.ended_at >= instance_ended_at) THEN 'cut_off'
+            AND (ended_at IS NULL OR ended_at >= instance_ended_at) THEN 'cut_off'
         ELSE 'ended'
-    END,
-    overridden_at IS NOT NULL, decided_option, decided_by, NULL
-FROM v2_events e
-WHERE problem IS NULL AND event_type IN ('ResponseStep', 'Action');
+    END AS state,
+    overridden_at IS NOT NULL AS is_overridden,
+    CASE WHEN overridden_at IS NOT NULL
+        THEN coalesce(overridden_by_id, overridden_by_login, overridden_by_name) END AS overridden_by,
+    decided_option, decided_by, file, problem
+FROM checked;
 
-CREATE TABLE v2_checked_responses AS
+INSERT INTO all_responses
 SELECT
-    r.*, s.started_at,
+    s.id, 'v2', r.instance_id, r.step_key, coalesce(r.user_id, r.login, r.name, '(unknown)'),
+    coalesce(r.name, r.login, r.user_id, '(unknown)'), s.started_at, r.responded_at, s.due_at, s.occurrence,
+    s.state = 'open', r.response_key, r.file,
     CASE
-        WHEN e.instance_id IS NULL THEN 'its step is missing in the table steps'
+        WHEN s.id IS NULL THEN 'its step is missing in the table steps'
         WHEN r.unreadable != '' THEN r.unreadable
         WHEN r.responded_at IS NULL AND coalesce(r.response, r.response_type) IS NOT NULL
             THEN 'the response has no readable responded_at'
         WHEN r.responded_at < s.started_at
             THEN 'responded_at ' || iso(r.responded_at) || ' is before started_at ' || iso(s.started_at)
-    END AS problem,
-    s.step_key IS NOT NULL AND lower(trim(coalesce(role_type, ''))) != 'commenter' AS counts
+    END
 FROM v2_responses r
-LEFT JOIN v2_events e ON e.instance_id = r.instance_id AND e.step_key = r.step_key
-LEFT JOIN steps s ON s.api = 'v2' AND s.instance_id = r.instance_id AND s.step_key = r.step_key;
-
-INSERT INTO responses
-SELECT
-    'v2', instance_id, step_key, coalesce(user_id, login, name, '(unknown)'),
-    coalesce(name, login, user_id, '(unknown)'), started_at, responded_at
-FROM v2_checked_responses
-WHERE problem IS NULL AND counts;
-
-INSERT INTO overrides
-SELECT
-    'v2', instance_id, coalesce(overridden_by_id, overridden_by_login, overridden_by_name)
-FROM v2_events
-WHERE problem IS NULL AND event_type IN ('ResponseStep', 'Action') AND overridden_at IS NOT NULL;
+LEFT JOIN all_steps s ON s.api = 'v2' AND s.instance_id = r.instance_id AND s.step_key = r.step_key
+WHERE lower(trim(coalesce(r.role_type, ''))) != 'commenter'
+    AND (s.id IS NULL OR s.problem IS NULL AND s.step_type IN ('ResponseStep', 'Action'));
 
 INSERT INTO malformed
-SELECT file, 'instance ' || instance_id, problem FROM v2_instances WHERE problem IS NOT NULL
+SELECT file, 'instance ' || instance_id, problem FROM instances WHERE api = 'v2' AND problem IS NOT NULL
 UNION ALL SELECT file, 'instance ' || instance_id || ', step ' || step_key, problem
-    FROM v2_events WHERE problem IS NOT NULL
+    FROM all_steps WHERE api = 'v2' AND problem IS NOT NULL
 UNION ALL SELECT file, 'instance ' || instance_id || ', step ' || step_key || ', response ' || response_key, problem
-    FROM v2_checked_responses WHERE problem IS NOT NULL;
-
-DROP TABLE v2_instances; DROP TABLE v2_events; DROP TABLE v2_responses; DROP TABLE v2_checked_responses;
+    FROM all_responses WHERE api = 'v2' AND problem IS NOT NULL;
 """
 
 # In Legacy Workflows an occurrence of a state is the step. The history has only rows of performed activities, so an
@@ -270,13 +273,12 @@ FROM instances WHERE api = 'legacy' AND problem IS NULL AND ended_at < started_a
 UPDATE instances SET problem = 'malformed' WHERE api = 'legacy' AND problem IS NULL AND ended_at < started_at;
 
 -- A terminated instance may list no activities, as an ended one; a state in which activities are performed waits.
-INSERT INTO steps
+INSERT INTO all_steps BY NAME
 SELECT
-    'legacy', v.instance_id, 'visit ' || v.visit, template, v.state, 'State',
-    row_number() OVER (PARTITION BY v.instance_id, v.state_key ORDER BY v.visit), v.started_at,
-    CASE WHEN v.started_at IS NOT NULL THEN v.ended_at END, v.due_at, v.state_of_step, false,
-    CASE WHEN v.state_of_step = 'ended' THEN v.decided_option END,
-    CASE WHEN v.state_of_step = 'ended' THEN v.decided_by END, v.assignees
+    'legacy' AS api, v.instance_id, 'visit ' || v.visit AS step_key, template, v.state AS step, 'State' AS step_type,
+    row_number() OVER (PARTITION BY v.instance_id, v.state_key ORDER BY v.visit) AS occurrence, v.started_at,
+    CASE WHEN v.started_at IS NOT NULL THEN v.ended_at END AS ended_at, v.due_at, v.state_of_step AS state,
+    false AS is_overridden, v.decided_option, v.decided_by, v.assignees, i.file
 FROM (
     SELECT
         h.instance_id, h.visit, h.state_key, h.state, h.started_at, h.ended_at, CAST(NULL AS BIGINT) AS due_at,
@@ -286,9 +288,8 @@ FROM (
     UNION ALL
     SELECT
         c.instance_id, coalesce(c.current_visit, c.last_visit + 1, 1), coalesce(c.state_id, c.state),
-        coalesce(c.state, n.state, 'state ' || c.state_id, '(unnamed)'),
-        c.entered_at, c.terminated_at, c.becomes_overdue_at,
-        CASE c.instance_state WHEN 'terminated' THEN 'cut_off' ELSE 'open' END, NULL, NULL,
+        coalesce(c.state, n.state, 'state ' || c.state_id, '(unnamed)'), c.entered_at, c.terminated_at,
+        c.becomes_overdue_at, CASE c.instance_state WHEN 'terminated' THEN 'cut_off' ELSE 'open' END, NULL, NULL,
         CASE WHEN c.instance_state = 'open' AND json_valid(c.ball_in_court)
             THEN json_extract_string(c.ball_in_court, '$[*].name') ELSE [] END
     FROM legacy_current c LEFT JOIN legacy_names n USING (state_id)
@@ -302,17 +303,20 @@ FROM (
 ) v
 JOIN instances i ON i.api = 'legacy' AND i.instance_id = v.instance_id;
 
-INSERT INTO responses
+INSERT INTO all_responses
 SELECT
-    'legacy', instance_id, 'visit ' || visit, coalesce(performed_by_id, performed_by, '(unknown)'),
-    coalesce(performed_by, performed_by_id, '(unknown)'), started_at, performed_at
-FROM legacy_numbered;
+    s.id, 'legacy', s.instance_id, s.step_key, coalesce(performed_by_id, performed_by, '(unknown)'),
+    coalesce(performed_by, performed_by_id, '(unknown)'), n.started_at, n.performed_at, NULL, s.occurrence,
+    s.state = 'open', n.history_id, n.file, NULL
+FROM legacy_numbered n
+JOIN all_steps s ON s.api = 'legacy' AND s.instance_id = n.instance_id AND s.step_key = 'visit ' || n.visit;
 
 -- A pending assignee has only a name; the id is known if one person of that name has performed an activity.
-INSERT INTO responses
+INSERT INTO all_responses
 SELECT
-    'legacy', s.instance_id, s.step_key, coalesce(p.performed_by_id, s.name), s.name, s.started_at, NULL
-FROM (SELECT instance_id, step_key, started_at, unnest(assignees) AS name FROM steps WHERE api = 'legacy') s
+    s.id, 'legacy', s.instance_id, s.step_key, coalesce(p.performed_by_id, s.name), s.name, s.started_at, NULL,
+    s.due_at, s.occurrence, true, NULL, s.file, NULL
+FROM (SELECT *, unnest(assignees) AS name FROM all_steps WHERE api = 'legacy') s
 LEFT JOIN (
     SELECT performed_by, max(performed_by_id) AS performed_by_id FROM legacy_numbered
     WHERE performed_by IS NOT NULL GROUP BY performed_by HAVING count(DISTINCT performed_by_id) = 1
@@ -324,6 +328,6 @@ SELECT file, 'instance ' || instance_id, problem FROM legacy_current WHERE probl
 UNION ALL SELECT file, 'instance ' || instance_id || ', activity ' || history_id, problem
     FROM legacy_performed WHERE problem IS NOT NULL;
 
-DROP TABLE legacy_activities; DROP TABLE legacy_instances; DROP TABLE legacy_names; DROP TABLE legacy_performed;
-DROP TABLE legacy_numbered; DROP TABLE legacy_visits; DROP TABLE legacy_current;
+DROP TABLE legacy_names; DROP TABLE legacy_performed; DROP TABLE legacy_numbered; DROP TABLE legacy_visits;
+DROP TABLE legacy_current;
 """
