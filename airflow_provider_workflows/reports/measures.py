@@ -20,8 +20,10 @@ def _timed(table: str, columns: str, source: str) -> str:
 CREATE TABLE {table} AS
 SELECT
     {columns}, until_at - started_at AS spent,
-    (b.before + least(until_at - b.starts, b.ends - b.starts))
-    - (a.before + least(started_at - a.starts, a.ends - a.starts)) AS business_spent
+    CASE WHEN until_at - started_at IS NOT NULL THEN -- least() ignores nulls
+        b.before + least(until_at - b.starts, b.ends - b.starts)
+        - a.before - least(started_at - a.starts, a.ends - a.starts)
+    END AS business_spent
 FROM ({source}) t
 ASOF JOIN working a ON coalesce(started_at, 0) >= a.starts
 ASOF JOIN working b ON coalesce(until_at, 0) >= b.starts;

@@ -134,7 +134,8 @@ checked AS (
 SELECT
     'v2' AS api, instance_id, step_key, template, coalesce(name, '(unnamed)') AS step, event_type AS step_type,
     CASE WHEN started_at IS NOT NULL THEN row_number() OVER (
-        PARTITION BY instance_id, coalesce(step_uuid, name), problem IS NULL, event_type
+        PARTITION BY
+            instance_id, coalesce(step_uuid, name), problem IS NULL AND event_type IN ('ResponseStep', 'Action')
         ORDER BY started_at NULLS LAST, event_index, step_key
     ) END AS occurrence,
     started_at, CASE WHEN started_at IS NOT NULL THEN stopped_at END AS ended_at, due_at,
