@@ -32,6 +32,7 @@ Row = dict[str, Any]
 MEMORY_LIMIT = "512MB"  # of DuckDB; what does not fit goes to the temporary folder
 MAX_THREADS = 4  # each needs memory of its own
 MAX_MALFORMED = 100
+FETCHED_ROWS = 10_000
 # By format of the tables: the options of COPY, and how a time is written.
 COPY_OPTIONS = {"parquet": "FORMAT parquet, COMPRESSION zstd", "csv": "FORMAT csv, HEADER"}
 TIME_OF = {"parquet": "moment", "csv": "iso"}
@@ -193,6 +194,12 @@ class HistoryDatabase:
         result = self.connection.execute(sql, parameters or [])
         columns = [column[0] for column in result.description]
         return [dict(zip(columns, row, strict=True)) for row in result.fetchall()]
+
+    def stream(self, sql: str) -> Iterator[tuple[Any, ...]]:
+        """Yield the rows of a query, without having all of them in memory."""
+        result = self.connection.execute(sql)
+        while rows := result.fetchmany(FETCHED_ROWS):
+            yield from rows
 
     def row(self, sql: str) -> tuple[Any, ...]:
         """Return the only row of a query."""

@@ -147,6 +147,7 @@ ALLOWED = {
     "triggers": {"airflow", "hooks", "polling", "rules", "settings", "version_compat"},
     "sensors": {"airflow", "hooks", "rules", "settings", "version_compat", "links", "operators", "polling", "triggers"},
     "operators": {"airflow", "pyarrow", "hooks", "rules", "settings", "version_compat", "links", "polling", "triggers"},
+    "reports": {"airflow", "rules", "operators"},
     "assets": {"airflow", "rules", "triggers", "version_compat"},
     "decorators": {"airflow", "operators", "rules", "sensors", "triggers", "version_compat"},
     "notifications": {"airflow", "hooks", "polling", "rules", "version_compat"},
