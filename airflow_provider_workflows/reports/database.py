@@ -54,7 +54,7 @@ def open_histories(root: ObjectStoragePath) -> Iterator[HistoryDatabase]:
         files_folder = folder / "files"
         files_folder.mkdir()
         files = find_files(root, files_folder)
-        settings = {
+        settings: dict[str, Any] = {
             "memory_limit": MEMORY_LIMIT,
             "threads": min(MAX_THREADS, os.cpu_count() or 1),
             "temp_directory": str(folder / "spilled"),

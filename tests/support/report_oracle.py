@@ -151,12 +151,13 @@ class Oracle:
 
     def step_rows(self) -> dict[Any, Row]:
         """Return the rows of the table steps by instance and step."""
+        forecasts = self.forecasts()
         copied = ("template", "occurrence", "state", "is_overdue", "started_at", "due_at")
         return {
             key: {name: step.get(name) for name in copied}
             | _measured(step, "waiting")
             | {"is_overridden": step.get("overridden_at") is not None, "step": step["name"]}
-            | self.forecasts().get(key, {})
+            | forecasts.get(key, {})
             for key, step in self.steps.items()
         }
 
