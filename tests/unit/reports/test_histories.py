@@ -160,12 +160,12 @@ def test_remote_histories_are_read_and_tables_written(tmp_path):
     attach("memory", fs=MemoryFileSystem())
     local = v2(tmp_path / "h", [instance("1", 3)], [step("1", 3)])
     for file in Path(local.removeprefix("file://")).iterdir():
-        (ObjectStoragePath("memory://audit/night") / file.name).write_bytes(file.read_bytes())
+        (ObjectStoragePath("memory://cycle-times/night") / file.name).write_bytes(file.read_bytes())
 
-    report = report_of("memory://audit", tables_path="memory://report", tables_format="csv")
+    report = report_of("memory://cycle-times", tables_path="memory://cycle-times-report", tables_format="csv")
 
     assert report.totals["step_rows"] == 1
-    assert "2026-01-05T12:00:00.000Z" in ObjectStoragePath("memory://report/steps.csv").read_text()
+    assert "2026-01-05T12:00:00.000Z" in ObjectStoragePath("memory://cycle-times-report/steps.csv").read_text()
 
 
 # --- malformed rows ---
