@@ -43,8 +43,8 @@ class CycleTimeReport:
         total_business_seconds}``: counts of instances; of step occurrences that started, that are open and that were
         overridden; of malformed rows; and the waiting time of all step occurrences.
     :param step_summary: The most time-consuming step first: ``{api, template, step, count, open, median_seconds,
-        p90_seconds, median_business_seconds, p90_business_seconds, total_seconds, share_of_total, share_overdue,
-        rework_rate, cut_off}``. ``count`` are the ended occurrences, of which median and p90 are; ``cut_off`` those
+        p90_seconds, median_business_seconds, p90_business_seconds, total_seconds, total_business_seconds,
+        share_of_total, share_overdue, rework_rate, cut_off}``. ``count`` are the ended occurrences, of which median and p90 are; ``cut_off`` those
         that a termination ended without a decision. ``total_seconds`` contains both of them, and the age of the open.
         ``share_overdue`` is a share of the occurrences with a due date; ``rework_rate`` the share of occurrences that
         are returns.
@@ -59,7 +59,7 @@ class CycleTimeReport:
     :param throughput: Every ISO week from the first to the last: ``{week, started, ended}``; ``week`` is like
         ``2026-W05``, the counts are instances.
     :param open_steps: At most 1,000, the oldest first: ``{api, template, step, instance_id, item_id, tool_type,
-        project_id, since, age_seconds, age_business_seconds, due, is_overdue, assignees, occurrence, decided_by_50,
+        company_id, project_id, since, age_seconds, age_business_seconds, due, is_overdue, assignees, occurrence, decided_by_50,
         decided_by_80, observations}``: ``assignees`` are the names of those who have not responded; ``occurrence`` is 2
         or more for a return. ``observations`` counts the observed durations of the step that were longer than its age;
         below 20 there is no forecast.

@@ -126,7 +126,7 @@ MEASURES = """
     quantile_cont(spent, 0.9) FILTER (WHERE {is_counted}) / 1e6 AS p90_seconds,
     quantile_cont(business_spent, 0.5) FILTER (WHERE {is_counted}) / 1e6 AS median_business_seconds,
     quantile_cont(business_spent, 0.9) FILTER (WHERE {is_counted}) / 1e6 AS p90_business_seconds,
-    coalesce(sum(spent), 0) / 1e6 AS total_seconds,
+    coalesce(sum(spent), 0) / 1e6 AS total_seconds, coalesce(sum(business_spent), 0) / 1e6 AS total_business_seconds,
     CAST(coalesce(sum(spent), 0) / nullif(sum(sum(spent)) OVER (), 0) AS DOUBLE) AS share_of_total,
 """
 ENDED = "state = 'ended' AND spent IS NOT NULL"
@@ -212,7 +212,7 @@ ORDER BY week
 """
 OPEN_STEPS = """
 SELECT
-    s.api, s.template, s.step, s.instance_id, item_id, tool_type, project_id, iso(s.started_at) AS since,
+    s.api, s.template, s.step, s.instance_id, item_id, tool_type, company_id, project_id, iso(s.started_at) AS since,
     spent / 1e6 AS age_seconds, business_spent / 1e6 AS age_business_seconds, iso(due_at) AS due,
     coalesce(is_overdue, false) AS is_overdue, coalesce(p.pending, []) AS assignees, occurrence,
     iso(decided_by_50) AS decided_by_50, iso(decided_by_80) AS decided_by_80, observations

@@ -7,8 +7,8 @@ from __future__ import annotations
 COMMON_TABLES = """
 CREATE TABLE malformed (file INTEGER, row VARCHAR, reason VARCHAR);
 CREATE TABLE instances (
-    api VARCHAR, instance_id VARCHAR, template VARCHAR, project_id VARCHAR, tool_type VARCHAR, item_id VARCHAR,
-    started_at BIGINT, ended_at BIGINT, state VARCHAR, file INTEGER, problem VARCHAR
+    api VARCHAR, instance_id VARCHAR, template VARCHAR, company_id VARCHAR, project_id VARCHAR, tool_type VARCHAR,
+    item_id VARCHAR, started_at BIGINT, ended_at BIGINT, state VARCHAR, file INTEGER, problem VARCHAR
 );
 CREATE SEQUENCE step_ids;
 CREATE TABLE all_steps (
@@ -92,7 +92,7 @@ def latest_rows(api: str, table: str, *, of_several_exports: bool, has_row_twice
 V2 = """
 INSERT INTO instances
 SELECT
-    'v2', instance_id, coalesce(workflow, '(unnamed)'), project_id, tool_type, item_id, started_at, ended_at,
+    'v2', instance_id, coalesce(workflow, '(unnamed)'), company_id, project_id, tool_type, item_id, started_at, ended_at,
     CASE
         WHEN status = 'terminated' THEN 'terminated'
         WHEN ended_at IS NOT NULL OR status IN ('complete', 'ended') THEN 'ended'
@@ -262,8 +262,8 @@ WHERE unreadable != '' OR terminated_at < entered_at;
 
 INSERT INTO instances
 SELECT
-    'legacy', instance_id, coalesce(workflow, 'workflow ' || workflow_id, '(unnamed)'), project_id, object_type,
-    object_id, coalesce(first_at, entered_at),
+    'legacy', instance_id, coalesce(workflow, 'workflow ' || workflow_id, '(unnamed)'), company_id, project_id,
+    object_type, object_id, coalesce(first_at, entered_at),
     CASE instance_state WHEN 'terminated' THEN terminated_at WHEN 'ended' THEN coalesce(state_set_at, last_at) END,
     instance_state, file, problem
 FROM legacy_current;
