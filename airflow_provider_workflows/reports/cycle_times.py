@@ -44,10 +44,10 @@ class CycleTimeReport:
         overridden; of malformed rows; and the waiting time of all step occurrences.
     :param step_summary: The most time-consuming step first: ``{api, template, step, count, open, median_seconds,
         p90_seconds, median_business_seconds, p90_business_seconds, total_seconds, total_business_seconds,
-        share_of_total, share_overdue, rework_rate, cut_off}``. ``count`` are the ended occurrences, of which median and p90 are; ``cut_off`` those
-        that a termination ended without a decision. ``total_seconds`` contains both of them, and the age of the open.
-        ``share_overdue`` is a share of the occurrences with a due date; ``rework_rate`` the share of occurrences that
-        are returns.
+        share_of_total, share_overdue, rework_rate, cut_off}``. ``count`` are the ended occurrences, of which median
+        and p90 are; ``cut_off`` those that a termination ended without a decision. ``total_seconds`` contains
+        both of them, and the age of the open. ``share_overdue`` is a share of the occurrences with a due date;
+        ``rework_rate`` the share of occurrences that are returns.
     :param template_summary: The same of whole instances, without ``step``: ``count`` are the instances that ended
         other than by termination, ``cut_off`` the terminated ones, ``share_overdue`` the share of instances with an
         overdue step, ``rework_rate`` the share of instances with a return.
@@ -59,10 +59,10 @@ class CycleTimeReport:
     :param throughput: Every ISO week from the first to the last: ``{week, started, ended}``; ``week`` is like
         ``2026-W05``, the counts are instances.
     :param open_steps: At most 1,000, the oldest first: ``{api, template, step, instance_id, item_id, tool_type,
-        company_id, project_id, since, age_seconds, age_business_seconds, due, is_overdue, assignees, occurrence, decided_by_50,
-        decided_by_80, observations}``: ``assignees`` are the names of those who have not responded; ``occurrence`` is 2
-        or more for a return. ``observations`` counts the observed durations of the step that were longer than its age;
-        below 20 there is no forecast.
+        company_id, project_id, since, age_seconds, age_business_seconds, due, is_overdue, assignees, occurrence,
+        decided_by_50, decided_by_80, observations}``: ``assignees`` are the names of those who have not responded;
+        ``occurrence`` is 2 or more for a return. ``observations`` counts the observed durations of the step that were
+        longer than its age; below 20 there is no forecast.
     :param open_ages: All open steps by age: ``{from_seconds, to_seconds, count, overdue}``.
     :param malformed: At most 100 of the malformed rows, which are left out: ``{file, row, reason}``; ``row`` is the
         key of the row, or its line.

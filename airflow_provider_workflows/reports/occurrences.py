@@ -92,7 +92,8 @@ def latest_rows(api: str, table: str, *, of_several_exports: bool, has_row_twice
 V2 = """
 INSERT INTO instances
 SELECT
-    'v2', instance_id, coalesce(workflow, '(unnamed)'), company_id, project_id, tool_type, item_id, started_at, ended_at,
+    'v2', instance_id, coalesce(workflow, '(unnamed)'), company_id, project_id, tool_type, item_id,
+    started_at, ended_at,
     CASE
         WHEN status = 'terminated' THEN 'terminated'
         WHEN ended_at IS NOT NULL OR status IN ('complete', 'ended') THEN 'ended'
