@@ -1,4 +1,4 @@
-"""The command line tool ``airflow-workflows``, which prints the doctor's checks of a connection as text or JSON."""
+"""The command line tool ``airflow-workflows``: the doctor's checks of a connection, and the report of cycle times."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import sys
 import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from airflow_provider_workflows.reports import command as report
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,18 +25,22 @@ INDENT = 21  # columns in front of a check's detail
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return 0 if no check failed, else 1. Invalid arguments exit with 2."""
+    """Run a command; return 0 if it succeeded, else 1. Invalid arguments exit with 2."""
     options = _parser().parse_args(arguments)
     # Without this, Airflow 3.1 and newer look a connection up as a task does, without the metadata database.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
     out = sys.stdout
-    # Airflow logs to the standard output, which is reserved for the report.
+    # Airflow logs to the standard output, which is reserved for the command's own.
     with contextlib.redirect_stdout(sys.stderr):
-        from airflow_provider_workflows.diagnostics.diagnosis import Diagnosis
+        return int(options.run(options, out))
 
-        diagnosis = Diagnosis(options.conn_id)
-        checks = _as_json(diagnosis, out) if options.json else _as_text(diagnosis, out)
+
+def _doctor(options: argparse.Namespace, out: Any) -> int:
+    from airflow_provider_workflows.diagnostics.diagnosis import Diagnosis
+
+    diagnosis = Diagnosis(options.conn_id)
+    checks = _as_json(diagnosis, out) if options.json else _as_text(diagnosis, out)
     return 1 if any(check.status == "failed" for check in checks) else 0
 
 
@@ -49,18 +55,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     doctor.add_argument("conn_id", metavar="CONN_ID", help="id of an Airflow connection, such as procore_default")
     doctor.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    doctor.set_defaults(run=_doctor)
+    report.add_command(commands)
     return parser
 
 
 def _as_json(diagnosis: Diagnosis, out: Any) -> list[Check]:
     checks = list(diagnosis.checks())
-    report = {
+    found = {
         "connection": diagnosis.conn_id,
         "type": diagnosis.conn_type,
         "ok": all(check.status != "failed" for check in checks),
         "checks": [asdict(check) for check in checks],
     }
-    print(json.dumps(report, indent=2), file=out)
+    print(json.dumps(found, indent=2), file=out)
     return checks
 
 
