@@ -54,8 +54,8 @@ def _run(options: argparse.Namespace, out: Any) -> int:
         print(f"airflow-workflows report: {text}", file=sys.stderr)
         return 1
     print(
-        f"{result['instances']} instances with {result['step_rows']} step occurrences, {result['open_steps']} of them "
-        f"open; {result['malformed']} malformed rows left out.",
+        f"Instances: {result['instances']}. Step occurrences: {result['step_rows']}, open: {result['open_steps']}. "
+        f"Malformed rows, left out: {result['malformed']}.",
         *(f"Wrote {path}" for path in (result["page"], *result["tables"].values())),
         sep="\n",
         file=out,

@@ -32,7 +32,7 @@ def both(seconds: float | None, business_seconds: float | None) -> str:
 
 
 def _number(value: float, unit: str) -> str:
-    digits = 0 if value >= 100 or value == round(value) or unit == "min" else 1
+    digits = 0 if value >= 100 or round(value, 1) == round(value) or unit == "min" else 1
     return f"{value:,.{digits}f} {unit}"
 
 

@@ -57,12 +57,12 @@ def write_report(
 
     check_item_url(item_url)
     page = storage_path("output_path", output_path, object_storage_conn_id)
-    _check_can_be_written("output_path", page)
+    _check_can_be_written("output_path", page, page.parent)
     if page.is_dir():
         raise ConfigurationError(f"output_path: {str(page)!r} is a folder. Give the file, such as report.html in it.")
     tables = None if tables_path is None else storage_path("tables_path", tables_path, object_storage_conn_id)
     if tables is not None:
-        _check_can_be_written("tables_path", tables / "table")
+        _check_can_be_written("tables_path", tables, tables)
     report = cycle_time_report(
         history_path,
         object_storage_conn_id=object_storage_conn_id,
@@ -83,15 +83,15 @@ def write_report(
     }
 
 
-def _check_can_be_written(parameter: str, file: ObjectStoragePath) -> None:
-    """Check the folder of a local file before the work starts; whether a storage accepts a file shows only later."""
-    if file.protocol not in LOCAL:
+def _check_can_be_written(parameter: str, given: ObjectStoragePath, folder: ObjectStoragePath) -> None:
+    """Check a local folder before the work starts; whether a storage accepts a file shows only when it is written."""
+    if folder.protocol not in LOCAL:
         return
-    folder = Path(file.path).absolute().parent
-    existing = next(parent for parent in (folder, *folder.parents) if parent.exists())
+    path = Path(folder.path).absolute()
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         problem = "not writable" if existing.is_dir() else "not a folder"
-        raise ConfigurationError(f"{parameter}: {str(file)!r} cannot be written, because {existing} is {problem}.")
+        raise ConfigurationError(f"{parameter}: {str(given)!r} cannot be written, because {existing} is {problem}.")
 
 
 def _write(target: ObjectStoragePath, page: str) -> None:

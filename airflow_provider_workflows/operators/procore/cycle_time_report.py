@@ -114,5 +114,5 @@ class ProcoreCycleTimeReportOperator(WorkflowsOperator):
             result["page"],
         )
         if result["malformed"]:
-            self.log.warning("Left out %s malformed rows; the page names them.", result["malformed"])
+            self.log.warning("Malformed rows, left out: %s. The page names them.", result["malformed"])
         return result
