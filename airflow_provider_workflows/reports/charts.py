@@ -37,7 +37,7 @@ VARIABLES = {
     **{f"part-{number}": f"#0102{number:02d}" for number in range(7)},
 }
 PARTS = tuple(VARIABLES[f"part-{number}"] for number in range(7))
-HOUR_TICKS = {1 / 60: "1 min", 1 / 6: "10 min", 1: "1 h", 8: "8 h", 24: "1 d", 168: "7 d", 720: "30 d", 8760: "1 y"}
+HOUR_TICKS = {1 / 60: "≤ 1 min", 1 / 6: "10 min", 1: "1 h", 8: "8 h", 24: "1 d", 168: "7 d", 720: "30 d", 8760: "1 y"}
 MIN_HOURS = 1 / 60  # shorter waits are drawn as this on the logarithmic axis
 SETTINGS: Any = {
     "svg.fonttype": "none",  # text stays text: it can be searched, copied and read aloud
@@ -136,8 +136,11 @@ def stacks(text: Text, rows: Sequence[tuple[str, str, Sequence[tuple[str, float]
         _label(axes, row, label)
         _note(axes, row, note)
     axes.set_xlim(0, longest)
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f} h"))
+    unit, hours = ("d", 24) if longest >= 48 else ("h", 1)
+    axes.xaxis.set_major_locator(
+        FixedLocator([tick * hours for tick in MaxNLocator(5).tick_values(0, longest / hours)])
+    )
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value / hours:,g} {unit}"))
     return _svg(figure, text)
 
 

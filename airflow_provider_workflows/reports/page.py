@@ -370,8 +370,8 @@ def _oldest(report: CycleTimeReport, item_url: str | None) -> Table:
                 local_day(row["since"], report.time_zone),
                 f"{local_day(row['due'], report.time_zone)}{', overdue' if row['is_overdue'] else ''}",
                 both(row["age_seconds"], row["age_business_seconds"]),
-                local_time(row["decided_by_50"], report.time_zone),
-                local_time(row["decided_by_80"], report.time_zone),
+                local_day(row["decided_by_50"], report.time_zone),
+                local_day(row["decided_by_80"], report.time_zone),
                 count(row["observations"]),
             ]
         )
