@@ -143,7 +143,7 @@ def _as_of(given: str | datetime | None) -> datetime | None:
 
 def _report(database: HistoryDatabase, hours: BusinessHours, period: tuple[int, int]) -> CycleTimeReport:
     malformed, sample = database.malformed()
-    step_summary = database.rows("SELECT * FROM step_summary")
+    step_summary = database.rows(measures.IN_ORDER["step_summary"])
     return CycleTimeReport(
         as_of=iso(EPOCH + timedelta(microseconds=database.as_of)),
         time_zone=str(hours.zone),
@@ -152,8 +152,8 @@ def _report(database: HistoryDatabase, hours: BusinessHours, period: tuple[int, 
         holidays_used=hours.holidays(*period),
         totals={**database.rows(measures.TOTALS)[0], "malformed": malformed},
         step_summary=step_summary,
-        template_summary=database.rows("SELECT * FROM template_summary"),
-        person_summary=database.rows("SELECT * FROM person_summary"),
+        template_summary=database.rows(measures.IN_ORDER["template_summary"]),
+        person_summary=database.rows(measures.IN_ORDER["person_summary"]),
         step_distribution=_distributions(database, step_summary),
         throughput=database.rows(measures.THROUGHPUT),
         open_steps=database.rows(f"{measures.OPEN_STEPS} LIMIT {MAX_OPEN_STEPS}"),

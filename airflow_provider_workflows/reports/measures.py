@@ -140,7 +140,7 @@ SELECT
     count(*) FILTER (WHERE occurrence > 1) / count(*) AS rework_rate,
     count(*) FILTER (WHERE state = 'cut_off') AS cut_off
 FROM timed_steps WHERE state != 'not_started'
-GROUP BY api, template, step ORDER BY total_seconds DESC, api, template, step
+GROUP BY api, template, step
 """,
     "template_summary": f"""
 SELECT
@@ -150,7 +150,7 @@ SELECT
     avg(CAST(returned_steps > 0 AS INTEGER)) AS rework_rate,
     count(*) FILTER (WHERE state = 'terminated') AS cut_off
 FROM timed_instances
-GROUP BY api, template ORDER BY total_seconds DESC, api, template
+GROUP BY api, template
 """,
     "person_summary": f"""
 SELECT
@@ -159,8 +159,14 @@ SELECT
     avg(CAST(is_overdue AS INTEGER)) AS share_overdue,
     count(*) FILTER (WHERE occurrence > 1) / count(*) AS rework_rate
 FROM timed_responses
-GROUP BY api, person_key ORDER BY total_seconds DESC, api, person
+GROUP BY api, person_key
 """,
+}
+
+# DuckDB keeps no order of its own.
+NAMES = {"step_summary": "template, step", "template_summary": "template", "person_summary": "person"}
+IN_ORDER = {
+    name: f"SELECT * FROM {name} ORDER BY total_seconds DESC, api, {names}, count" for name, names in NAMES.items()
 }
 
 TOTALS = """
@@ -258,5 +264,5 @@ SELECT
     returned_steps, overrides, people, overdue_steps
 FROM timed_instances
 """,
-    **{name: f"SELECT * FROM {name}" for name in SUMMARIES},
+    **IN_ORDER,
 }

@@ -413,7 +413,7 @@ def _summary(caption: str, rows: Sequence[Row], kind: str, names: Callable[[Row]
             **{name: _sum(others, name) for name in ("count", "open", *TOTALS, "share_of_total")},
         }
         cells.append([*[""] * (len(name_heads) - 1), f"{count(len(others))} others", *_summary_cells(together)])
-        note = _left_out(len(others))
+        note = f"{_first_of(rows)}, and the others together. {IN_TABLES}"
     return Table(f"{caption} ({BOTH})", [*name_heads, *SUMMARY_HEADS], len(name_heads), cells, note)
 
 
@@ -451,11 +451,13 @@ def _malformed(report: CycleTimeReport) -> Table:
 
 def _capped(table: Table) -> Table:
     """Return a table with its first rows only, and say so."""
-    left_out = len(table.rows) - MAX_TABLE_ROWS
-    if left_out <= 0:
+    if len(table.rows) <= MAX_TABLE_ROWS:
         return table
-    return replace(table, rows=table.rows[:MAX_TABLE_ROWS], note=_left_out(left_out))
+    return replace(table, rows=table.rows[:MAX_TABLE_ROWS], note=f"{_first_of(table.rows)}. {IN_TABLES}")
 
 
-def _left_out(number: int) -> str:
-    return f"The first {MAX_TABLE_ROWS} rows. The other {count(number)} are in the report's tables."
+IN_TABLES = "All rows are in the report's tables, if it writes them."
+
+
+def _first_of(rows: Sequence[object]) -> str:
+    return f"The first {MAX_TABLE_ROWS} of {count(len(rows))} rows"

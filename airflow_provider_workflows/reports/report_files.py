@@ -19,6 +19,8 @@ from airflow_provider_workflows.reports.measures import TABLES
 if TYPE_CHECKING:
     from airflow.sdk import ObjectStoragePath
 
+TABLE_SUFFIXES = (".parquet", ".jsonl", ".csv")
+
 
 def write_report(
     history_path: str | ObjectStoragePath,
@@ -60,9 +62,12 @@ def write_report(
     _check_can_be_written("output_path", page, page.parent)
     if page.is_dir():
         raise ConfigurationError(f"output_path: {str(page)!r} is a folder. Give the file, such as report.html in it.")
+    if page.suffix in TABLE_SUFFIXES:
+        raise ConfigurationError(f"output_path: {str(page)!r} is the name of a table. Give an HTML file.")
     tables = None if tables_path is None else storage_path("tables_path", tables_path, object_storage_conn_id)
     if tables is not None:
         _check_can_be_written("tables_path", tables, tables)
+        _check_outside(tables, storage_path("history_path", history_path, object_storage_conn_id))
     report = cycle_time_report(
         history_path,
         object_storage_conn_id=object_storage_conn_id,
@@ -92,6 +97,18 @@ def _check_can_be_written(parameter: str, given: ObjectStoragePath, folder: Obje
     if not existing.is_dir() or not os.access(existing, os.W_OK | os.X_OK):
         problem = "not writable" if existing.is_dir() else "not a folder"
         raise ConfigurationError(f"{parameter}: {str(given)!r} cannot be written, because {existing} is {problem}.")
+
+
+def _check_outside(tables: ObjectStoragePath, history: ObjectStoragePath) -> None:
+    """Check that the next report would not read these tables as a history, or that they replace one."""
+    if (tables.protocol in LOCAL) != (history.protocol in LOCAL) or tables.fs != history.fs:
+        return
+    own, read = (Path(path.path).resolve() if path.protocol in LOCAL else Path(path.path) for path in (tables, history))
+    if own.is_relative_to(read):
+        raise ConfigurationError(
+            f"tables_path: {str(tables)!r} is in history_path, where the next report would read the tables as a "
+            "history. Give a folder beside it."
+        )
 
 
 def _write(target: ObjectStoragePath, page: str) -> None:

@@ -6,6 +6,7 @@ import csv
 import io
 import json
 import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +16,8 @@ from fsspec.implementations.memory import MemoryFileSystem
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.operators.procore import ProcoreCycleTimeReportOperator
+from tests.support.busy_history import AS_OF as BUSY_AS_OF
+from tests.support.busy_history import busy_history
 from tests.support.histories import write_histories
 from tests.support.html_page import read_page, table
 from tests.unit.operators.procore.test_history_export import export, export_legacy, finish
@@ -76,6 +79,11 @@ def rows(result: dict, name: str) -> list[dict]:
     if path.suffix == ".csv":
         return list(csv.DictReader(io.StringIO(path.read_text())))
     return pq.read_table(io.BytesIO(path.read_bytes())).to_pylist()
+
+
+def contents(folder: Path) -> dict[str, list[str]]:
+    """Return the lines of each file; the rows of a table are in no certain order."""
+    return {name: sorted((folder / name.lstrip("/")).read_text().splitlines()) for name in written(folder.as_uri())}
 
 
 # --- what it makes of an export ---
@@ -144,6 +152,18 @@ def test_parameters_reach_page_and_tables(history, tmp_path):
     assert waited["Budget"] == 4 * 5 * 3600  # Monday to Thursday
 
 
+def test_summaries_start_with_what_takes_most_time(tmp_path):
+    result = report(busy_history(tmp_path / "history"), tmp_path.as_uri(), as_of=BUSY_AS_OF)
+
+    totals = {name: [row["total_seconds"] for row in rows(result, name)] for name in TABLES if "summary" in name}
+    assert {name: len(values) for name, values in totals.items()} == {
+        "step_summary": 9,
+        "template_summary": 3,
+        "person_summary": 8,
+    }
+    assert {name: sorted(values, reverse=True) for name, values in totals.items()} == totals
+
+
 def test_without_tables_path_only_the_page_is_written(history, tmp_path):
     result = report(history, tmp_path.as_uri(), tables_path=None)
 
@@ -153,13 +173,13 @@ def test_without_tables_path_only_the_page_is_written(history, tmp_path):
 def test_second_run_replaces_all_files_by_equal_ones(history, tmp_path):
     root = tmp_path.as_uri()
     first = report(history, root, tables_format="csv")
-    before = {name: (tmp_path / name.lstrip("/")).read_bytes() for name in written(root)}
+    before = contents(tmp_path)
     (tmp_path / "out" / "report.html").write_text("of an earlier run")
 
     second = report(history, root, tables_format="csv")
 
     assert second == first
-    assert {name: (tmp_path / name.lstrip("/")).read_bytes() for name in written(root)} == before
+    assert contents(tmp_path) == before
 
 
 def test_any_storage_serves_for_all_paths(history):
@@ -196,7 +216,11 @@ def test_any_storage_serves_for_all_paths(history):
         ("output_path", "{root}"),
         ("output_path", "{root}/history/steps.jsonl/report.html"),
         ("output_path", "{root}/../report.html"),
+        ("output_path", "{root}/history/steps.jsonl"),
+        ("output_path", "{root}/steps.parquet"),
         ("output_path", None),
+        ("tables_path", "{root}/history"),
+        ("tables_path", "{root}/history/tables"),
         ("tables_path", "{root}/history/steps.jsonl"),
         ("tables_path", ""),
     ],
