@@ -159,7 +159,7 @@ def test_summaries_start_with_what_takes_most_time(tmp_path):
     assert {name: len(values) for name, values in totals.items()} == {
         "step_summary": 9,
         "template_summary": 3,
-        "person_summary": 8,
+        "person_summary": 7,
     }
     assert {name: sorted(values, reverse=True) for name, values in totals.items()} == totals
 
