@@ -54,7 +54,7 @@ for module in modules:
             megabytes, speed = resident() - memory, importing_others()
             print(json.dumps([module, seconds, megabytes, sorted(added), speed]))
             sys.stdout.flush()
-            os._exit(seconds > most_seconds * max(1.0, speed / reference) or megabytes > most_megabytes)
+            os._exit(seconds / max(1.0, speed / reference) > most_seconds or megabytes > most_megabytes)
         if os.wait()[1] == 0:
             break
 """
@@ -131,9 +131,8 @@ def test_import_loads_nothing_heavy_and_little_memory(measured, module):
 @pytest.mark.skipif(AIRFLOW < (3, 3), reason="older Airflows load more of themselves with ours")
 @pytest.mark.parametrize("module", PARSED)
 def test_import_costs_a_dag_file_next_to_nothing(measured, module):
-    seconds, _, _, speed = zip(*measured[module], strict=True)
-
-    assert min(seconds) <= MOST_SECONDS * max(1.0, min(speed) / REFERENCE)
+    # Each measure beside the machine's speed at the same moment, because the speed changes.
+    assert min(seconds / max(1.0, speed / REFERENCE) for seconds, _, _, speed in measured[module]) <= MOST_SECONDS
 
 
 # What a room may import beside itself and the exceptions.
