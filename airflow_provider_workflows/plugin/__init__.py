@@ -26,7 +26,7 @@ WAITING_TASKS = (
     "ProcoreResponseRequestedSensor",
     "ProcoreStartInstanceOperator",
     "WorkflowsoftIntegrationSensor",
-    "WorkflowsoftStartProcessOperator",
+    "_ResponseDecoratedOperator",  # of @task.procore_response
 )
 ICONS = {"icon": f"{PAGE}icon.svg", "icon_dark_mode": f"{PAGE}icon-dark.svg"}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, fields
+from types import NoneType
 from typing import Any
 
 OPEN_WAIT = "open_wait"  # key in the task state store, and of the XCom that a trigger stores
@@ -92,11 +93,22 @@ class OpenWait:
         """Return the description that ``to_dict`` made, also by another version; None if it is not readable."""
         if not isinstance(stored, Mapping) or not isinstance(stored.get("product"), str):
             return None
-        names = {field.name for field in fields(cls)}
-        known = {name: value for name, value in stored.items() if name in names}
-        assignees = known.get("assignees")
-        known["assignees"] = tuple(str(name) for name in assignees) if isinstance(assignees, list) else ()
+        known: dict[str, Any] = {
+            name: value for name, value in stored.items() if isinstance(value, _TYPES.get(name, NoneType))
+        }
+        known["assignees"] = tuple(str(name) for name in known.get("assignees", ()))
         return cls(**known)
+
+
+# As stored: a value of another type is unknown.
+_TYPES: dict[str, Any] = {
+    **{field.name: str for field in fields(OpenWait)},
+    "assignees": list,
+    "more_assignees": int,
+    "is_overdue": bool,
+    "try_number": int,
+    "poll_interval": (int, float),
+}
 
 
 def current_open_wait(stored: Iterable[Any], try_number: int) -> OpenWait | None:

@@ -71,7 +71,11 @@ class Tables:
         self, wait: OpenWait | None, task_id: str = "wait", *, classpath: str = INSTANCE_TRIGGER, **task: Any
     ) -> None:
         """Add a deferred task whose trigger has stored a description."""
-        arguments = {"procore_conn_id": "procore_default", "deadline": "2026-06-01T00:00:00+00:00", "poll_interval": 60.0}
+        arguments = {
+            "procore_conn_id": "procore_default",
+            "deadline": "2026-06-01T00:00:00+00:00",
+            "poll_interval": 60.0,
+        }
         self.add_task(task_id, trigger_id=self.add_trigger(classpath, **arguments), **task)
         if wait is not None:
             self.store(XComModel, wait, task_id, **task)
@@ -86,7 +90,9 @@ class Tables:
         self._add(table, dag_run_id=run, key=OPEN_WAIT, value=text, **times, **key)
 
     def add_watcher(self, classpath: str) -> None:
-        self._add(AssetModel, id=1, name="decided", uri="x://decided", group="asset", extra={}, created_at=NOW, updated_at=NOW)
+        self._add(
+            AssetModel, id=1, name="decided", uri="x://decided", group="asset", extra={}, created_at=NOW, updated_at=NOW
+        )
         self._add(AssetWatcherModel, asset_id=1, trigger_id=self.add_trigger(classpath), name="watch")
 
     def write(self) -> Session:
