@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 
+from airflow_provider_workflows.client.rate_limit import RateLimit
 from airflow_provider_workflows.hooks.procore import ProcoreHook
 from airflow_provider_workflows.plugin.read_now import CurrentStates
 from airflow_provider_workflows.plugin.waits import WaitRow
@@ -132,7 +133,7 @@ def test_a_fifth_of_the_rate_limit_stays_for_the_waits(emulator, started, states
     rows = [row_of(started(1)[0])]
     states.read(rows)
     (hook,) = states._hooks.values()
-    hook.client.rate = replace(hook.client.rate, limit=100, remaining=19, reset_at=2**31)
+    hook.client.rate = RateLimit(limit=100, remaining=19, reset_at=2**33)
     clock.now += 61
     before = len(requests(emulator))
 
