@@ -85,7 +85,7 @@ def overdue_step_of(pending_step: PendingStep | None, after: float | None) -> Ov
         at = None if started is None else started.timestamp() + after
         reason = f"pending for more than {timedelta(seconds=after)}"
     else:
-        at = 0.0 if pending_step.is_overdue else _end_of(pending_step.due)
+        at = 0.0 if pending_step.is_overdue else end_of_due(pending_step.due)
         reason = "overdue"
     if at is None:
         return None
@@ -94,7 +94,8 @@ def overdue_step_of(pending_step: PendingStep | None, after: float | None) -> Ov
     )
 
 
-def _end_of(due: Any) -> float | None:
+def end_of_due(due: Any) -> float | None:
+    """Return the Unix time after which a due date has passed, or None if it is unknown."""
     moment = parse_time(due)
     if moment is None:
         return None
