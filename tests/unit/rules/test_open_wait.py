@@ -38,7 +38,7 @@ def test_malformed_assignees_are_unknown():
 
 def test_stored_description_is_bounded_whatever_the_names():
     names = tuple(f"{number}{'x' * 1000}" for number in range(500))
-    wait = OpenWait("procore", **{name: "é" * 10_000 for name in TEXTS}, assignees=names, more_assignees=3)
+    wait = OpenWait("procore", **dict.fromkeys(TEXTS, "é" * 10000), assignees=names, more_assignees=3)
 
     stored = wait.to_dict()
 

@@ -16,7 +16,7 @@ from airflow_provider_workflows.sensors.procore import (
 from airflow_provider_workflows.sensors.procore_legacy import ProcoreLegacyInstanceSensor
 from airflow_provider_workflows.sensors.workflowsoft import WorkflowsoftIntegrationSensor
 from tests.unit.operators.procore.test_instances import start
-from tests.unit.sensors.test_patience import WAYS, Clock, Task, clock
+from tests.unit.sensors.test_patience import WAYS, Task, clock
 from tests.unit.sensors.test_procore import deferred
 
 __all__ = ["clock"]
