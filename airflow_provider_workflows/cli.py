@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
         "waiting",
         help="list active instances and whom they are pending with",
         description="List every active workflow instance of a connection with its step and pending assignees. Only "
-        "reads. Exits with 0 if everything was read, 1 if something could not be read, 2 if the arguments are invalid.",
+        "reads. Exits with 0 if nothing failed, 1 if something could not be read, 2 if the arguments are invalid.",
     )
     waiting.add_argument("--user", help="only instances pending with this user: login, e-mail address or id")
     waiting.add_argument("--overdue", action="store_true", help="only instances whose step is overdue")

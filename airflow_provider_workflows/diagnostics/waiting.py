@@ -38,10 +38,7 @@ COLUMNS = (
     *("product", "workflow", "instance_id", "item_id", "tool_type", "project_id", "item_url"),
     *("step", "assignees", "since", "due", "is_overdue", "last_error"),
 )
-NOT_LISTED = (
-    "Workflowsoft's API does not list active instances, and polling a step for new ones may remove them, so they are "
-    "not read"
-)
+NOT_LISTED = "Workflowsoft's API does not list active instances, and polling for new ones may remove them."
 
 
 @dataclass(frozen=True)
@@ -247,7 +244,7 @@ class Waiting:
         for diagram in hook.list_process_diagrams():
             for step in hook.list_integration_steps(diagram["id"]):
                 what = f"integration step {step['title']!r} ({step['id']}) of process diagram {diagram['title']!r}"
-                self._miss(what, f"{NOT_LISTED}.", is_failure=False)
+                self._miss(what, NOT_LISTED, is_failure=False)
 
     # --- the report ---
 
@@ -266,8 +263,10 @@ class Waiting:
         for wait in self.waits:
             yield printable(_title(wait))
             yield printable(f"  {_pending(wait)}")
-        late = sum(wait.is_overdue for wait in self.waits)
-        yield f"{counted(len(self.waits), 'active instance')}, {late} overdue."
+        if self.conn_type == "procore":
+            late = sum(wait.is_overdue for wait in self.waits)
+            more = " Not everything was read." if self.not_read else ""
+            yield f"{counted(len(self.waits), 'active instance')}, {late} overdue.{more}"
         for missing in self.not_read:
             yield printable(f"Not read{' (FAILED)' if missing.is_failure else ''}: {missing.what}: {missing.reason}")
 

@@ -201,6 +201,12 @@ def test_text_has_a_line_for_each_instance_and_its_step(capsys):
     assert "integration@example.com" in lines[number + 1]
 
 
+def test_text_states_no_number_where_instances_cannot_be_listed(capsys):
+    assert cli.main(["waiting", "workflowsoft_default"]) == 0
+
+    assert "0 active" not in capsys.readouterr().out
+
+
 def test_control_characters_of_names_do_not_reach_the_terminal(emulator, capsys):
     step = {"type": "ResponseStep", "details": {"id": 1, "name": "\x1b[2J Check", "started_at": "2026-01-01T00:00:00Z"}}
     history = {"name": "x", "status": "in_progress", "history": [step], "instance_id": "700001"}
