@@ -149,6 +149,14 @@ def get_provider_info() -> dict[str, Any]:
             "workflows": {
                 "description": "Settings of the provider for approval workflows.",
                 "options": {
+                    "approvals_page_reads": {
+                        "description": "Whether users of the Approvals page may read the current state from Procore, "
+                        "with the connections of the API server.",
+                        "version_added": "0.1.0",
+                        "type": "boolean",
+                        "example": "True",
+                        "default": "False",
+                    },
                     "poke_interval": {
                         "description": "Seconds between two polls of a wait, unless the DAG sets poke_interval.",
                         "version_added": "0.1.0",

@@ -20,3 +20,8 @@ def rejection_patience_seconds() -> float:
 def triggerer_count() -> int:
     """Return the number of triggerers that share the rate limit of each server and user."""
     return max(1, int(conf.getint("workflows", "triggerer_count", fallback=1)))
+
+
+def approvals_page_reads() -> bool:
+    """Return whether the Approvals page may read the products, over the connections of the API server."""
+    return bool(conf.getboolean("workflows", "approvals_page_reads", fallback=False))

@@ -24,6 +24,7 @@ __all__ = [
     "CAN_WATCH_ASSETS",
     "HAS_TASK_STATE_STORE",
     "SKIPS_IN_MAPPED_GROUPS",
+    "TRIGGERS_STORE_XCOMS",
     "WATCHERS_HAVE_QUEUES",
     "XCOM_HOLDS_NONE",
     "AssetStore",
@@ -33,6 +34,7 @@ __all__ = [
     "aread_extra",
     "asset_access",
     "asset_store",
+    "astore_xcom",
     "count",
     "gauge",
     "lasting_state_store",
@@ -52,6 +54,10 @@ HAS_TASK_STATE_STORE = version.parse(airflow_version).release >= (3, 3)
 # Since the branch operators moved to the SDK, tasks that a branch in a mapped task group did not choose run anyway
 # (apache/airflow#67265).
 SKIPS_IN_MAPPED_GROUPS = version.parse(airflow_version).release < (3, 2)
+
+# Whether a trigger can store an XCom. In older versions the responses that a triggerer receives get out of order when a
+# trigger is cancelled during the call.
+TRIGGERS_STORE_XCOMS = version.parse(airflow_version).release >= (3, 3)
 
 # Whether an external event can update an asset.
 CAN_WATCH_ASSETS = version.parse(airflow_version).release >= (3, 0, 1)
@@ -281,6 +287,21 @@ async def aread_extra(connection: Connection) -> dict[str, Any]:
         return extra
     # before Airflow 3.3.2: masking blocks and deadlocks on the event loop
     return await asyncio.to_thread(lambda: connection.extra_dejson)
+
+
+async def astore_xcom(task_instance: Any, key: str, value: Any) -> None:
+    """
+    Store an XCom of a deferred task; await it on a triggerer's event loop, where :data:`TRIGGERS_STORE_XCOMS`.
+
+    It does not go through a custom XCom backend, which could block the event loop.
+
+    :param task_instance: The task instance of a trigger.
+    :param value: JSON primitives.
+    """
+    from airflow.sdk.bases.xcom import BaseXCom
+
+    names = ("dag_id", "run_id", "task_id", "map_index")
+    await BaseXCom.aset(key, value, **{name: getattr(task_instance, name) for name in names})
 
 
 def push_values(context: Context, result: Mapping[str, Any] | None) -> None:

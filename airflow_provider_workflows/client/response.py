@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from codecs import BOM_UTF8
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -44,7 +45,8 @@ class ApiResponse:
         if not self.body.strip():
             return None
         try:
-            parsed = simplejson.loads(self.body.decode("utf-8-sig"), use_decimal=exact)
+            numbers = {"use_decimal": True} if exact else {"parse_float": _finite}
+            parsed = simplejson.loads(self.body.decode("utf-8-sig"), **numbers)
         except (ValueError, RecursionError):
             raise self._malformed("The response is not JSON") from None
         if _is_too_deep(parsed):
@@ -89,9 +91,15 @@ class ApiResponse:
         )
 
 
+def _finite(number: str) -> float | str:
+    """Return a number with a fraction or exponent, or its text if it is too large: JSON has no infinity."""
+    value = float(number)
+    return value if math.isfinite(value) else number
+
+
 def _elements(text: str, key: str | None) -> Iterator[Any]:
     """Yield the elements of a list in a JSON text one by one; raise ValueError or IndexError if there is no list."""
-    decode = simplejson.JSONDecoder().raw_decode
+    decode = simplejson.JSONDecoder(parse_float=_finite).raw_decode
     at = _next_sign(text, 0, "[" if key is None else "{")
     if key is not None:
         while True:

@@ -219,6 +219,7 @@ class WorkflowsHook(BaseHook):
 
     hook_name: ClassVar[str]
     conn_type: ClassVar[str]
+    product: ClassVar[str]  # ``procore``, ``procore_legacy`` or ``workflowsoft``
 
     def __init__(self, conn_id: str):
         super().__init__()

@@ -257,6 +257,8 @@ class ProcoreHook(ProcoreConnectionHook):
     :param project_id: Project to work in, or ``company`` for the company level; default: the connection's.
     """
 
+    product = "procore"
+
     get_connection_form_widgets = classmethod(connection_form_widgets)
     get_ui_field_behaviour = classmethod(ui_field_behaviour)
 

@@ -39,6 +39,8 @@ class ProcoreLegacyHook(ProcoreConnectionHook):
     :param project_id: Project of the objects; default: the connection's. Only change orders need it to be found.
     """
 
+    product = "procore_legacy"
+
     def list_instances(
         self, *, object_type: str | None = None, object_id: str | None = None, project_id: str | None = None
     ) -> Iterator[dict[str, Any]]:

@@ -57,6 +57,7 @@ class WorkflowsoftHook(WorkflowsHook):
     conn_name_attr = "workflowsoft_conn_id"
     default_conn_name = "workflowsoft_default"
     conn_type = "workflowsoft"
+    product = "workflowsoft"
     hook_name = "Workflowsoft"
     get_connection_form_widgets = classmethod(connection_form_widgets)
     get_ui_field_behaviour = classmethod(ui_field_behaviour)

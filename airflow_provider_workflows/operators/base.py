@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperat
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnknown, ServerError, WorkflowsError
-from airflow_provider_workflows.operators.waiting import DEADLINE, WaitLifeCycle
+from airflow_provider_workflows.operators.waiting import DEADLINE, WaitLifeCycle, label_template
 from airflow_provider_workflows.rules.parameters import check_rendered, seconds
 from airflow_provider_workflows.settings import poke_interval_seconds
 from airflow_provider_workflows.version_compat import (
@@ -118,6 +118,7 @@ class WaitingOperator(WaitLifeCycle, WorkflowsOperator):
         on the deadline survives retries.
     :param poll_interval: Seconds, or a timedelta, between two polls; by default ``[workflows] poke_interval``, else 60.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
+    :param map_index_template: Label of a mapped task in Airflow's lists; by default the item or the instance.
     """
 
     # The action has succeeded, so connection and parameters are right.
@@ -129,9 +130,10 @@ class WaitingOperator(WaitLifeCycle, WorkflowsOperator):
         wait_timeout: timedelta | float = timedelta(days=7),
         poll_interval: timedelta | float | None = None,
         deferrable: bool | None = None,
+        map_index_template: str | None = None,
         **kwargs: Any,
     ):
-        super().__init__(**kwargs)
+        super().__init__(map_index_template=map_index_template or label_template(self.label_parameters), **kwargs)
         if poll_interval is None:
             poll_interval = poke_interval_seconds()
         if deferrable is None:

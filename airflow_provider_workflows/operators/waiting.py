@@ -5,20 +5,23 @@ from __future__ import annotations
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import datetime, timedelta, timezone
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, TypeVar
 
 from airflow_provider_workflows.exceptions import TRANSIENT_ERRORS, WorkflowsError
 from airflow_provider_workflows.rules.datetimes import parse_time, time_text
+from airflow_provider_workflows.rules.open_wait import OPEN_WAIT, OpenWait
 from airflow_provider_workflows.rules.patience import Rejections, fails_first_poke
 from airflow_provider_workflows.settings import rejection_patience_seconds
-from airflow_provider_workflows.version_compat import task_state_store
+from airflow_provider_workflows.version_compat import lasting_state_store, task_state_store
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
     from airflow.triggers.base import BaseTrigger
 
     from airflow_provider_workflows.triggers.base import WaitTrigger
+    from airflow_provider_workflows.version_compat import StateStore
 
 Read = TypeVar("Read")
 DEADLINE = "deadline"  # key in the task state store
@@ -28,6 +31,7 @@ TIMEOUT_AFTER_DEADLINE = timedelta(minutes=2)
 TTL_AFTER_DEADLINE = timedelta(days=30)
 MAX_STATED_WAIT_SECONDS = 3600.0
 RESULT_KEYS = {"action", "result", "reason"}
+MAX_LABEL_LENGTH = 100  # of a mapped task; Airflow stores 250 characters
 
 
 class WaitLifeCycle:
@@ -40,6 +44,8 @@ class WaitLifeCycle:
     attempt of each request, because the next poll repeats it.
     """
 
+    # What the label of a mapped task names, the first that is given: a word, and the parameter with its id.
+    label_parameters: ClassVar[Mapping[str, str]] = {"item": "item_id", "instance": "instance_id"}
     fails_at_first_poke = True  # because of a wrong parameter or a missing connection
     pokes_in_new_processes = False
 
@@ -50,6 +56,9 @@ class WaitLifeCycle:
     _stored_polls: dict[str, Any] | None = None
     _is_first_poke = False
     _not_before = float("-inf")  # on the monotonic clock
+    _open_wait: OpenWait | None = None  # as it was stored last
+    _recorded_wait: str | None = None  # its fingerprint
+    _cannot_record = False  # once logged
 
     if TYPE_CHECKING:
         hook: Any
@@ -121,6 +130,7 @@ class WaitLifeCycle:
 
     def poll(self, context: Context, trigger: WaitTrigger) -> Mapping[str, Any] | None:
         """Poll once, unless the server asked to wait; return the result ``{action, result, reason}`` or None."""
+        trigger.recorded = self._recorded_wait
         if time.monotonic() < self._not_before:
             return None
         if self._last_poll:
@@ -131,6 +141,8 @@ class WaitLifeCycle:
             self._last_poll, self._rejections = trigger.last_poll, None
         trigger.last_fault = self._last_error
         self._is_first_poke = False
+        if event is None:
+            self.record_open_wait(context, trigger)
         self._store_polls(context)
         return event
 
@@ -171,6 +183,47 @@ class WaitLifeCycle:
         """What the last successful poll saw, and the error of a later one."""
         seen = self._last_poll or "No poll has succeeded."
         return f"{seen} The last poll failed: {self._last_error}" if self._last_error else seen
+
+    # --- the description for people ---
+
+    def record_open_wait(self, context: Context, trigger: WaitTrigger | None) -> None:
+        """
+        Store the description of the wait in the task state store (Airflow 3.3+) if it has changed.
+
+        It is stored under a plain key, because people read it in Airflow's UI. Its ``try_number`` shows whether it
+        belongs to an earlier try.
+
+        :param trigger: The trigger that polled; None if the connection could not be read.
+        """
+        store = lasting_state_store(context)
+        if store is None:
+            return
+        try:
+            wait = self._describe_wait(store, trigger, getattr(context.get("ti"), "try_number", None))
+            if wait.fingerprint != self._recorded_wait:
+                store.set(OPEN_WAIT, wait.to_dict(), retention=self._retention)
+                self._open_wait, self._recorded_wait = wait, wait.fingerprint
+        except Exception as error:  # the description is for people only, so it must not end the wait
+            if not self._cannot_record:
+                self._cannot_record = True
+                self.log.warning("The description of the wait could not be stored. %s: %s", type(error).__name__, error)
+        if trigger is not None:
+            trigger.recorded = self._recorded_wait
+
+    def _describe_wait(self, store: StateStore, trigger: WaitTrigger | None, try_number: int | None) -> OpenWait:
+        """Describe the wait as of the last successful poll of this try, and with the error of a later poll."""
+        if not self._last_error and trigger is not None:
+            return trigger.open_wait(try_number)
+        described = self._open_wait or OpenWait.from_dict(store.get(OPEN_WAIT))
+        if described is None or described.try_number != try_number:
+            described = OpenWait(self.hook.product) if trigger is None else trigger.open_wait(try_number)
+        return replace(
+            described,
+            last_error=self._last_error or None,
+            polled_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            deadline=self.deadline,
+            try_number=try_number,
+        )
 
     # --- between two polls ---
 
@@ -215,7 +268,12 @@ class WaitLifeCycle:
     def polls_so_far(self) -> dict[str, Any]:
         """Return what the next process needs to know about the polls, as JSON primitives."""
         rejections = None if self._rejections is None else self._rejections.to_dict()
-        return {"last_poll": self._last_poll, "last_error": self._last_error, "rejections": rejections}
+        return {
+            "last_poll": self._last_poll,
+            "last_error": self._last_error,
+            "rejections": rejections,
+            "recorded": self._recorded_wait,
+        }
 
     def _take_polls(self, stored: Mapping[str, Any] | None) -> None:
         if stored is None:
@@ -223,9 +281,26 @@ class WaitLifeCycle:
         self._stored_polls = dict(stored)
         self._last_poll, self._last_error = stored["last_poll"], stored["last_error"]
         self._rejections = Rejections.from_dict(stored["rejections"])
+        self._recorded_wait = stored.get("recorded")
 
     def _store_polls(self, context: Context) -> None:
         store = task_state_store(context) if self.pokes_in_new_processes else None
         if store is not None and (polls := self.polls_so_far()) != self._stored_polls:
             store.set(POLLS, polls, retention=self._retention)
             self._stored_polls = polls
+
+
+def label_template(parameters: Mapping[str, str]) -> str:
+    """
+    Return a template for the label of a mapped task in Airflow's lists; it renders to "" for a task that is not mapped.
+
+    The label is a word and an id, because a DAG with native rendering would make a number of the id alone, with which
+    Airflow fails the task.
+
+    :param parameters: Words, each with the name of a parameter; the label names the first that is given.
+    """
+    label = "''"
+    for word, name in reversed(list(parameters.items())):
+        label = f"('{word} ' ~ task.{name} if task.{name} is defined and task.{name} else {label})"
+    is_mapped = "ti.map_index is defined and ti.map_index is not none and ti.map_index >= 0"
+    return f"{{{{ ({label} if {is_mapped} else '') | string | truncate({MAX_LABEL_LENGTH}, true, '…', 0) }}}}"

@@ -164,7 +164,7 @@ class _Comparison:
             return  # the waits of a malformed row are polled like those whose row is missing
         for key in keys:
             for wait in self.missing.pop(key, ()):
-                wait.use_clock_of(hook)
+                wait.use_hook(hook)
                 if wait.mark is None:
                     self.new.append((updated_at, wait, mark))
                 elif wait.mark != mark or wait.overdue() is not None:  # the due date may have moved

@@ -141,7 +141,7 @@ class BulkHistoryScope(ListPollScope):
 
     def _evaluate(self, hook: ProcoreHook, wait: Any, histories: list[Any]) -> tuple[Any, Any, Any]:
         """Return the wait, its outcome, and a mark of the histories if they are ambiguous."""
-        wait.use_clock_of(hook)
+        wait.use_hook(hook)
         try:
             with documented_form():
                 outcome = wait.evaluate_histories(histories)

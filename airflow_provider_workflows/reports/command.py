@@ -26,7 +26,7 @@ OPTIONS: Mapping[str, tuple[str, str, str]] = {
 }
 
 
-def add_command(commands: Any) -> None:
+def add_report_command(commands: Any) -> None:
     """Add the command to the sub-parsers of ``airflow-workflows``."""
     parser = commands.add_parser(
         "report",
@@ -41,7 +41,8 @@ def add_command(commands: Any) -> None:
     parser.set_defaults(run=_run)
 
 
-def _run(options: argparse.Namespace, out: Any) -> int:
+def _run(options: argparse.Namespace, out: Any) -> bool:
+    """Write the report; return whether that failed."""
     from airflow_provider_workflows.exceptions import ConfigurationError
     from airflow_provider_workflows.reports.report_files import write_report
 
@@ -52,7 +53,7 @@ def _run(options: argparse.Namespace, out: Any) -> int:
         # A message may quote a file, which must not give commands to the terminal.
         text = "".join(letter if letter.isprintable() else " " for letter in str(error))
         print(f"airflow-workflows report: {text}", file=sys.stderr)
-        return 1
+        return True
     print(
         f"Instances: {result['instances']}. Step occurrences: {result['step_rows']}, open: {result['open_steps']}. "
         f"Malformed rows, left out: {result['malformed']}.",
@@ -60,4 +61,4 @@ def _run(options: argparse.Namespace, out: Any) -> int:
         sep="\n",
         file=out,
     )
-    return 0
+    return False

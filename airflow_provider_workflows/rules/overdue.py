@@ -23,6 +23,7 @@ class PendingStep:
     :param due: Due date, as the API's own text, or None.
     :param assignees: Logins, names or ids of the pending assignees.
     :param is_overdue: Whether the API reports the step as overdue.
+    :param assignee_ids: Ids of the pending assignees, as far as the API shows them.
     """
 
     step_occurrence_id: str
@@ -31,6 +32,7 @@ class PendingStep:
     due: Any
     assignees: tuple[str, ...]
     is_overdue: bool = False
+    assignee_ids: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Return a description that follows the name of the step in a sentence."""
@@ -85,7 +87,7 @@ def overdue_step_of(pending_step: PendingStep | None, after: float | None) -> Ov
         at = None if started is None else started.timestamp() + after
         reason = f"pending for more than {timedelta(seconds=after)}"
     else:
-        at = 0.0 if pending_step.is_overdue else _end_of(pending_step.due)
+        at = 0.0 if pending_step.is_overdue else end_of_due(pending_step.due)
         reason = "overdue"
     if at is None:
         return None
@@ -94,7 +96,8 @@ def overdue_step_of(pending_step: PendingStep | None, after: float | None) -> Ov
     )
 
 
-def _end_of(due: Any) -> float | None:
+def end_of_due(due: Any) -> float | None:
+    """Return the Unix time after which a due date has passed, or None if it is unknown."""
     moment = parse_time(due)
     if moment is None:
         return None

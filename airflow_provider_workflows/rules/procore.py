@@ -312,31 +312,33 @@ def pending_step_of(history: Json | Timeline) -> PendingStep | None:
     if len(steps) != 1:
         return None
     step, since = steps[0].details, steps[0].started
+    assignees = _assignees(step)
     return PendingStep(
         step_occurrence_id=_id(step) or f"{step.get('name')}@{since}",
         step=step.get("name"),
         since=since,
         due=step.get("due_date"),
-        assignees=_assignees(step),
+        assignees=tuple(assignees.values()),
         is_overdue=history_timeline.state == "overdue",
+        assignee_ids=tuple(assignees),
     )
 
 
-def _assignees(step: Json) -> tuple[str, ...]:
-    """Return the responders without a response, by login or name; if the step shows only groups, the members' ids."""
+def _assignees(step: Json) -> dict[str, str]:
+    """Return the logins or names of the responders without a response by id; if it shows only groups, the ids."""
     assignees: dict[str, Json] = {}
     for field in ("responses", "additional_assignees", "individual_assignees"):
         for row in _rows(step.get(field)):
             assignees.setdefault(str(row.get("id")), row)
     if not assignees:
         groups = (group.get("login_ids") for group in _rows(step.get("responsible_groups")))
-        return tuple(dict.fromkeys(str(user_id) for ids in groups if isinstance(ids, list) for user_id in ids))
+        return {str(user_id): str(user_id) for ids in groups if isinstance(ids, list) for user_id in ids}
     commenters = timeline.commenters_of(step)
-    return tuple(
-        str(row.get("login") or row.get("name") or user_id)
+    return {
+        user_id: str(row.get("login") or row.get("name") or user_id)
         for user_id, row in assignees.items()
         if not row.get("responded_at") and not timeline.is_commenter(row) and user_id not in commenters
-    )
+    }
 
 
 # --- a response: the pending assignees, the options, the recorded response ------------------------------------

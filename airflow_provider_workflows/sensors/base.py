@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
-from airflow_provider_workflows.operators.waiting import WaitLifeCycle
+from airflow_provider_workflows.operators.waiting import WaitLifeCycle, label_template
 from airflow_provider_workflows.rules.parameters import check_rendered
 from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.settings import poke_interval_seconds
@@ -50,6 +50,7 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
 
     :param poke_interval: Seconds between two polls; by default ``[workflows] poke_interval``, else 60.
     :param deferrable: Wait in the triggerer; by default ``[operators] default_deferrable``.
+    :param map_index_template: Label of a mapped task in Airflow's lists; by default the item or the instance.
     """
 
     poke_again_on: ClassVar[frozenset[str]] = frozenset({"poke"})  # statuses of events
@@ -57,12 +58,19 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
     returns_mapping = True
 
     def __init__(
-        self, *, poke_interval: timedelta | float | None = None, deferrable: bool | None = None, **kwargs: Any
+        self,
+        *,
+        poke_interval: timedelta | float | None = None,
+        deferrable: bool | None = None,
+        map_index_template: str | None = None,
+        **kwargs: Any,
     ):
         if poke_interval is None:
             poke_interval = poke_interval_seconds()
         super().__init__(
-            poke_interval=poke_interval, **{"multiple_outputs": self.returns_mapping and XCOM_HOLDS_NONE, **kwargs}
+            poke_interval=poke_interval,
+            map_index_template=map_index_template or label_template(self.label_parameters),
+            **{"multiple_outputs": self.returns_mapping and XCOM_HOLDS_NONE, **kwargs},
         )
         if deferrable is None:
             deferrable = conf.getboolean("operators", "default_deferrable", fallback=False)
@@ -172,6 +180,7 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
                 if done is not None:
                     return done
             else:
+                self.record_open_wait(context, None)
                 self._store_polls(context)
         except Exception as error:  # likewise
             self._silence(error)
@@ -198,7 +207,7 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
     def poll_on_worker(self, trigger: WaitTrigger) -> Mapping[str, Any] | None:
         event = super().poll_on_worker(trigger)
         if trigger.item is not None and event is None:  # a task that still waits needs its link, too
-            self.item_url = self.hook.item_url(**self.item_ids(trigger.item))
+            self.item_url = self.hook.item_url(**trigger.item)
         return event
 
     def _silence(self, error: Exception) -> None:

@@ -138,7 +138,7 @@ class NotifyingSensor(WorkflowsSensor):
                 )
 
     def _template_variable(self, trigger: WaitTrigger, overdue_step: OverdueStep) -> dict[str, Any]:
-        ids = {} if trigger.item is None else self.item_ids(trigger.item)
+        ids = trigger.item or {}
         known = {name: value for name, value in overdue_step.to_dict().items() if name != "at"}
         assignees = [] if trigger.pending_step is None else list(trigger.pending_step.assignees)
         return {

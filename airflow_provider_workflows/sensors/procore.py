@@ -214,6 +214,7 @@ class ProcoreResponseRequestedSensor(ProcoreSensor):
     """
 
     returns_mapping = False
+    label_parameters = {"project": "project_id", "tool": "tool_type"}
     template_fields: Sequence[str] = (
         "procore_conn_id",
         "company_id",
@@ -279,6 +280,7 @@ class ProcoreAsyncOperationSensor(ProcoreSensor):
     :raises ConfigurationError: no operation given; an unknown state.
     """
 
+    label_parameters = {"operation": "operation_id"}
     template_fields: Sequence[str] = ("procore_conn_id", "company_id", "operation_id")
 
     def __init__(

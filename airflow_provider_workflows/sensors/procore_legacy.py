@@ -71,6 +71,7 @@ class ProcoreLegacyInstanceSensor(NotifyingSensor, ProcoreConnectionSensor):
         is neither an id nor a time.
     """
 
+    label_parameters = {"object": "object_id", "instance": "instance_id"}
     template_fields: Sequence[str] = (
         "procore_conn_id",
         "company_id",

@@ -76,6 +76,7 @@ class WorkflowsoftIntegrationSensor(WorkflowsSensor):
         an instance that can be read; instances in them are reported as possibly lost.
     """
 
+    label_parameters = {"step": "step", "step id": "step_id"}
     template_fields: Sequence[str] = ("workflowsoft_conn_id", "diagram", "step", "step_id", "max_instances")
     operator_extra_links = (WorkflowsoftItemLink(),)
     returns_mapping = False

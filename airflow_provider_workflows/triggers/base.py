@@ -17,9 +17,11 @@ from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_workflows import exceptions
 from airflow_provider_workflows.exceptions import WorkflowsError
+from airflow_provider_workflows.rules.open_wait import OpenWait
 from airflow_provider_workflows.rules.overdue import OverdueStep, overdue_step_of
 from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.settings import rejection_patience_seconds
+from airflow_provider_workflows.triggers.open_wait import OpenWaitXCom
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.base import WorkflowsHook
@@ -46,6 +48,7 @@ class WaitTrigger(BaseTrigger):
         the task was resumed; ``next`` is the next :class:`OverdueStep`, as a dict, or None.
     :param last_poll: Description of what the last poll before the deferral found.
     :param last_step: The step and its assignees that were logged last in the task's log, or None.
+    :param recorded: Fingerprint of the description of the wait that a worker stored before the deferral, or None.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class WaitTrigger(BaseTrigger):
         overdue_watch: dict[str, Any] | None = None,
         last_poll: str | None = None,
         last_step: list[str] | None = None,
+        recorded: str | None = None,
     ):
         super().__init__()
         self.poll_interval = poll_interval
@@ -64,12 +68,17 @@ class WaitTrigger(BaseTrigger):
         self.resume_kwargs = resume_kwargs
         self.overdue_watch = overdue_watch
         self.pending_step: PendingStep | None = None  # as of the last poll, if the wait is about steps
-        self.item: Mapping[str, Any] | None = None  # as of the last poll on a worker; ids for the item's link
+        self.item: Mapping[str, str | None] | None = None  # as of the last poll; ids for the item's link
+        self.workflow: str | None = None  # name of the workflow, as of the last poll
+        self.is_polled = False  # successfully, by this trigger
         self.last_poll = last_poll or NOT_POLLED
         self.last_step = last_step
+        self.recorded = recorded
         self.last_fault = ""  # error of the last failed poll; "" after a successful one
         self._outcome: asyncio.Future[Any] | None = None
+        self._xcom = OpenWaitXCom(self)
         self._server_time: Callable[[], datetime] | None = None
+        self._item_url: Callable[..., str] | None = None
 
     @property
     @abstractmethod
@@ -110,6 +119,7 @@ class WaitTrigger(BaseTrigger):
             "overdue_watch": self.overdue_watch,
             "last_poll": None if self.last_poll == NOT_POLLED else self.last_poll,
             "last_step": self._step(),
+            "recorded": self.recorded,
         }
         common |= {name: value for name, value in optional.items() if value is not None}
         return f"{cls.__module__}.{cls.__qualname__}", {**self.arguments(), **common}
@@ -125,7 +135,7 @@ class WaitTrigger(BaseTrigger):
         try:
             with documented_form():
                 snapshot = self.snapshot(hook)
-                self.use_clock_of(hook)
+                self.use_hook(hook)
                 return snapshot, self.outcome_of(snapshot)
         except WorkflowsError as fault:
             self.last_fault = str(fault)
@@ -140,6 +150,7 @@ class WaitTrigger(BaseTrigger):
         """Return the result of the wait; without a result return the overdue step, if any. Update :attr:`last_poll`."""
         wait_result = self.evaluate(snapshot)
         self.last_poll, self.last_fault = self.describe(snapshot), ""
+        self.item, self.is_polled = self.item_of(snapshot), True
         if self.overdue_watch is None or wait_result is not None:
             return wait_result
         overdue_step = overdue_step_of(self.pending_step, self.overdue_watch["after"])
@@ -158,13 +169,60 @@ class WaitTrigger(BaseTrigger):
         now = time.time() if self._server_time is None else self._server_time().timestamp()
         return None if is_known or overdue_step.at > now else overdue_step
 
-    def use_clock_of(self, hook: WorkflowsHook) -> None:
-        """Compare due dates with the server's clock, as stated in its responses, because the server has set them."""
-        self._server_time = hook.client.server_time
+    def use_hook(self, hook: WorkflowsHook) -> None:
+        """
+        Take over the server's clock and the form of its links.
 
-    def item_of(self, snapshot: Any) -> Mapping[str, Any] | None:
-        """Return the ids of the item that was polled, or None if the wait is not about one item."""
+        Due dates are compared with the server's clock, as stated in its responses, because the server has set them.
+        """
+        self._server_time, self._item_url = hook.client.server_time, hook.item_url
+
+    # --- the description for people ---
+
+    @property
+    def subject(self) -> str | None:
+        """What the task waits for, in a few words."""
         return None
+
+    @property
+    def current_error(self) -> str:
+        """Error of a poll, if none has succeeded since, or ""."""
+        return self.last_fault
+
+    @property
+    def given_item(self) -> Mapping[str, str | None]:
+        """The ids ``{instance_id, item_id, tool_type, project_id}``, as far as the arguments name them."""
+        return {}
+
+    def item_of(self, snapshot: Any) -> Mapping[str, str | None] | None:
+        """Return all ids of :attr:`given_item` for the item that was polled; None if the wait is not about one item."""
+        return None
+
+    def open_wait(self, try_number: int | None = None) -> OpenWait:
+        """
+        Describe the wait for people, as of the last poll.
+
+        :param try_number: Number of the task's try; by default that of the trigger's task instance.
+        """
+        step = self.pending_step
+        details: dict[str, Any] = {**self.given_item, **(self.item or {})}
+        if step is not None:
+            known = {"step": step.step, "since": step.since, "due": step.due}
+            details |= {name: str(value) for name, value in known.items() if value is not None}
+            details |= {"assignees": step.assignees, "is_overdue": step.is_overdue}
+        url = "" if self.item is None or self._item_url is None else self._item_url(**self.item)
+        return OpenWait(
+            product=str(self.connection[0]),
+            subject=self.subject,
+            workflow=self.workflow,
+            **details,
+            item_url=url or None,
+            last_error=self.current_error or None,
+            polled_at=datetime.now(timezone.utc).isoformat(timespec="milliseconds"),
+            poll_interval=self.poll_interval,
+            deadline=self.deadline,
+            try_number=getattr(self.task_instance, "try_number", None) if try_number is None else try_number,
+        )
 
     @property
     def standing(self) -> str:
@@ -173,8 +231,7 @@ class WaitTrigger(BaseTrigger):
 
     def poke_on_worker(self, hook: Any, log: Any) -> dict[str, Any] | None:
         """Poll once in a task; return the event of the result, or None while the wait continues. Errors are raised."""
-        snapshot, outcome = self.poll_once(hook)
-        self.item = self.item_of(snapshot)
+        _, outcome = self.poll_once(hook)
         log.info("%s", self.last_poll)
         return None if outcome is None or isinstance(outcome, OverdueStep) else self._event(outcome)
 
@@ -186,7 +243,11 @@ class WaitTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         # Airflow cancels a trigger that continues after its event, so nothing follows the yield.
-        yield TriggerEvent(await self._wait())
+        try:
+            event = await self._wait()
+        finally:
+            self._xcom.close()
+        yield TriggerEvent(event)
 
     async def _wait(self) -> dict[str, Any]:
         from airflow_provider_workflows.polling.list_poll import MOVED
@@ -237,9 +298,12 @@ class WaitTrigger(BaseTrigger):
         if self.pending_step is not None and step is not None and step != self.last_step:
             self.log.info("%s", self.pending_step.waiting_for())
         self.last_step = step
+        self._xcom.update()
 
     def report_outage(self, fault: str | None) -> None:
         """Log in the task's log that polling has failed for longer than the patience, or that it works again."""
+        self.last_fault = fault or ""
+        self._xcom.update()
         if fault is None:
             self.log.info("Polling works again, the wait continues.")
         else:

@@ -161,6 +161,7 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         timeline = rules.timeline_of(history)
         instance = rules.describe_instance(timeline, instance_id=instance_id, item_id=self.item_id)
         self.pending_step = rules.pending_step_of(timeline)
+        self.workflow = name_of(timeline.history.get("name"))
         return {**instance, "project_id": self.project_id}, self._occurrence(timeline)
 
     def _own_history(self, histories: list[Any]) -> tuple[str, dict[str, Any]]:
@@ -198,11 +199,19 @@ class ProcoreInstanceWaitTrigger(ProcoreWaitTrigger):
         )
         return (
             f"Instance {instance['instance_id']} of item {instance['item_id']}{tool} is {instance['state']}"
-            f"{step}; waiting for: {', '.join([*self.until, *self._awaited_steps()])}."
+            f"{step}; waiting for: {self.subject}."
         )
 
-    def item_of(self, snapshot: tuple[dict[str, Any], dict[str, Any] | None]) -> dict[str, Any]:
-        return {**snapshot[0], "tool_type": self.tool_type}
+    @property
+    def subject(self) -> str:
+        return ", ".join([*self.until, *self._awaited_steps()])
+
+    @property
+    def given_item(self) -> dict[str, str | None]:
+        return {name: getattr(self, name) for name in ("instance_id", "item_id", "tool_type", "project_id")}
+
+    def item_of(self, snapshot: tuple[dict[str, Any], dict[str, Any] | None]) -> dict[str, str | None]:
+        return {**self.given_item, "instance_id": snapshot[0]["instance_id"]}
 
     async def on_kill(self) -> None:
         if self.terminate_on_kill and self.instance_id is not None:
@@ -327,6 +336,15 @@ class ProcoreResponseRequestedWaitTrigger(ProcoreWaitTrigger):
         line = f"Instances of {', '.join(self.tool_types)} that wait for user {snapshot.user_id}: {waiting}."
         return f"{line} Could not be read: {', '.join(snapshot.broken)}." if snapshot.broken else line
 
+    @property
+    def subject(self) -> str:
+        return "response of " + ("the connection's user" if self.user is None else self.user)
+
+    @property
+    def current_error(self) -> str:
+        broken = {} if self.found is None else self.found.broken
+        return super().current_error or "; ".join(f"Instance {name}: {fault}" for name, fault in broken.items())
+
 
 class ProcoreBackgroundWaitTrigger(ProcoreWaitTrigger):
     """
@@ -394,6 +412,10 @@ class ProcoreAsyncOperationWaitTrigger(ProcoreBackgroundWaitTrigger):
     def describe(self, snapshot: list[dict[str, Any]]) -> str:
         return "; ".join(_describe_operation(operation) for operation in snapshot)
 
+    @property
+    def subject(self) -> str:
+        return f"end of operation {', '.join(self.operation_ids[:MAX_NAMED])}"
+
 
 class ProcoreBulkReplaceWaitTrigger(ProcoreBackgroundWaitTrigger):
     """
@@ -435,8 +457,17 @@ class ProcoreBulkReplaceWaitTrigger(ProcoreBackgroundWaitTrigger):
     def describe(self, snapshot: dict[str, Any]) -> str:
         return f"The status of request {snapshot['request_id']} to replace an assignee: {snapshot['status']}"
 
+    @property
+    def subject(self) -> str:
+        return f"end of request {self.request_id} to replace an assignee"
+
 
 def _describe_operation(operation: dict[str, Any]) -> str:
     error = f" ({operation['error']})" if operation["error"] else ""
     counts = f", {operation['completed']} done, {operation['failed']} failed" if operation["completed_at"] else ""
     return f"Operation {operation['operation_id']} is {operation['status']}{error}{counts}"
+
+
+def name_of(value: Any) -> str | None:
+    """Return the name of a workflow, or None if the response has none."""
+    return value if isinstance(value, str) and value else None

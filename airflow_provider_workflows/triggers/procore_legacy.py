@@ -9,7 +9,7 @@ from airflow_provider_workflows.exceptions import UnexpectedResponse
 from airflow_provider_workflows.rules import procore_legacy as rules
 from airflow_provider_workflows.rules.datetimes import parse_time
 from airflow_provider_workflows.rules.wait_result import WaitResult
-from airflow_provider_workflows.triggers.procore import ProcoreConnectionWaitTrigger
+from airflow_provider_workflows.triggers.procore import ProcoreConnectionWaitTrigger, name_of
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore_legacy import ProcoreLegacyHook
@@ -78,6 +78,7 @@ class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
         record = hook.get_instance(instance_id)
         self.pending_step = rules.pending_step_of(record)
         instance = rules.describe_instance(record)
+        self.workflow = name_of(instance["workflow"])
         occurrence = f"{instance['state_id']}@{instance['state_set_at']}"
         if not rules.is_idle(instance):
             self.idle = None
@@ -90,8 +91,17 @@ class ProcoreLegacyWaitTrigger(ProcoreConnectionWaitTrigger):
         """Whether the instance has ended, because it has listed no activity for :data:`ENDED_AFTER_SECONDS`."""
         return self.idle is not None and time.time() - float(self.idle["since"]) >= ENDED_AFTER_SECONDS
 
-    def item_of(self, snapshot: dict[str, Any]) -> dict[str, Any]:
-        return snapshot
+    @property
+    def given_item(self) -> dict[str, str | None]:
+        return {"instance_id": self.instance_id, "project_id": self.project_id}
+
+    def item_of(self, snapshot: dict[str, Any]) -> dict[str, str | None]:
+        return {
+            "instance_id": snapshot["instance_id"],
+            "item_id": snapshot["object_id"],
+            "tool_type": snapshot["object_type"],
+            "project_id": snapshot["project_id"] or self.project_id,
+        }
 
     def where(self, instance: dict[str, Any]) -> str:
         """Return the state of an instance and its pending assignees, for the log."""
@@ -184,8 +194,15 @@ class ProcoreLegacyInstanceWaitTrigger(ProcoreLegacyWaitTrigger):
         )
 
     def describe(self, snapshot: dict[str, Any]) -> str:
-        awaited = [*self.until, *([] if self.activity is None else [f"activity {self.activity}"])]
-        return f"{self.where(snapshot)}; waiting for: {', '.join(awaited)}."
+        return f"{self.where(snapshot)}; waiting for: {self.subject}."
+
+    @property
+    def subject(self) -> str:
+        return ", ".join([*self.until, *([] if self.activity is None else [f"activity {self.activity}"])])
+
+    @property
+    def given_item(self) -> dict[str, str | None]:
+        return {**super().given_item, "item_id": self.object_id, "tool_type": self.object_type}
 
     def is_undecided(self, instance: dict[str, Any]) -> bool:
         is_within_a_second = isinstance(self.after, dict) and rules.is_undecided(instance, self.after)
@@ -231,7 +248,8 @@ class ProcoreLegacyStateChangeWaitTrigger(ProcoreLegacyWaitTrigger):
         return rules.evaluate_state_change(snapshot, self.occurrence, self.performed, is_over=self.is_over)
 
     def describe(self, snapshot: dict[str, Any]) -> str:
-        return (
-            f"{self.where(snapshot)}; waiting for: another state than "
-            f"{self.occurrence['name'] or self.occurrence['id']!r} since {self.occurrence['set_at']}."
-        )
+        return f"{self.where(snapshot)}; waiting for: {self.subject} since {self.occurrence['set_at']}."
+
+    @property
+    def subject(self) -> str:
+        return f"another state than {self.occurrence['name'] or self.occurrence['id']!r}"

@@ -187,6 +187,10 @@ class WorkflowsoftIntegrationWaitTrigger(WaitTrigger):
     def describe(self, snapshot: list[dict[str, str | None]]) -> str:
         return f"Step {self.name}: {len(snapshot) or 'no'} new integration instance(s)."
 
+    @property
+    def subject(self) -> str:
+        return f"new instance of integration step {self.name}"
+
 
 def name_instances(instances: Iterable[Mapping[str, str | None]]) -> str:
     """Return the ids of instances, for the log."""

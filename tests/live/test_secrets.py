@@ -267,7 +267,7 @@ def traces(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SimpleNamespace
             error=lambda task_id: airflow.log("failures", failed_run, task_id),
             in_files=scanner.find_in(files(airflow.home)),
             in_rows=scanner.find_in(database(airflow.database, FERNET_KEY)),
-            overdue_watch=watch,
+            watch=watch,
             other=other,
             emulator=emulator,
         )

@@ -18,12 +18,15 @@ pytestmark = pytest.mark.compat
 
 PACKAGE = Path(__file__).parents[2] / "airflow_provider_workflows"
 NAME = PACKAGE.name
-PARSED = sorted(
-    ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts)
-    for room in ("operators", "sensors", "triggers", "assets", "decorators", "notifications")
-    for file in (PACKAGE / room).rglob("*.py")
-    if file.stem != "__init__"
-)
+PARSED = [
+    f"{NAME}.plugin",  # which every task process imports
+    *sorted(
+        ".".join(file.relative_to(PACKAGE.parent).with_suffix("").parts)
+        for room in ("operators", "sensors", "triggers", "assets", "decorators", "notifications")
+        for file in (PACKAGE / room).rglob("*.py")
+        if file.stem != "__init__"
+    ),
+]
 HEAVY = {"requests", "pyarrow", "fastapi", "duckdb", "matplotlib", "holidays", "jinja2"}
 MOST_SECONDS = 0.015  # of processor time, on a machine as quick as REFERENCE
 REFERENCE = 0.0085  # seconds that such a machine takes to import the modules below
@@ -55,7 +58,7 @@ for module in modules:
             megabytes, speed = resident() - memory, importing_others()
             print(json.dumps([module, seconds, megabytes, sorted(added), speed]))
             sys.stdout.flush()
-            os._exit(seconds > most_seconds * max(1.0, speed / reference) or megabytes > most_megabytes)
+            os._exit(seconds / max(1.0, speed / reference) > most_seconds or megabytes > most_megabytes)
         if os.wait()[1] == 0:
             break
 """
@@ -132,15 +135,16 @@ def test_import_loads_nothing_heavy_and_little_memory(measured, module):
 @pytest.mark.skipif(AIRFLOW < (3, 3), reason="older Airflows load more of themselves with ours")
 @pytest.mark.parametrize("module", PARSED)
 def test_import_costs_a_dag_file_next_to_nothing(measured, module):
-    seconds, _, _, speed = zip(*measured[module], strict=True)
-
-    assert min(seconds) <= MOST_SECONDS * max(1.0, min(speed) / REFERENCE)
+    # Each measure beside the machine's speed at the same moment, because the speed changes.
+    assert min(seconds / max(1.0, speed / REFERENCE) for seconds, _, _, speed in measured[module]) <= MOST_SECONDS
 
 
 # What a room may import beside itself and the exceptions.
 ALLOWED = {
     "client": {"requests"},
-    "diagnostics": {"airflow", "requests", "client", "hooks", "rules", "get_provider_info", "version_compat"},
+    "diagnostics": {
+        *("airflow", "requests", "client", "hooks", "operators", "rules", "get_provider_info", "version_compat"),
+    },
     "rules": set(),
     "links": {"airflow"},
     "hooks": {"airflow", "requests", "client", "rules", "version_compat", "get_provider_info"},
@@ -162,6 +166,7 @@ ALLOWED = {
     "reports": {"airflow", "operators", "rules"},  # of the operators only what reads and writes files
     "assets": {"airflow", "rules", "triggers", "version_compat"},
     "decorators": {"airflow", "operators", "rules", "sensors", "triggers", "version_compat"},
+    "plugin": {"airflow", "fastapi", "polling", "rules", "settings", "version_compat"},
     "notifications": {"airflow", "hooks", "polling", "rules", "version_compat"},
     "emulator": {"fastapi"},
 }

@@ -247,3 +247,21 @@ def test_airflow_shows_a_clear_though_the_retries_were_lowered(monkeypatch, tmp_
         _run_task(ti=ti, task=bag.dags["keeps"].get_task("keep"))
 
     assert result(run, "keep") == "nothing"
+
+
+@pytest.mark.skipif(AIRFLOW < (3, 3), reason="a trigger of an older Airflow stores no XCom")
+def test_xcom_of_a_trigger_is_sent_without_blocking_the_loop(monkeypatch):
+    sent = []
+
+    async def asend(message):
+        sent.append(message)
+
+    supervisor = SimpleNamespace(asend=asend)
+    monkeypatch.setattr("airflow.sdk.execution_time.task_runner.SUPERVISOR_COMMS", supervisor, raising=False)
+    ti = SimpleNamespace(dag_id="dag", run_id="run", task_id="wait", map_index=3)
+
+    asyncio.run(version_compat.astore_xcom(ti, "open_wait", {"product": "procore"}))
+
+    (message,) = sent
+    assert (message.dag_id, message.run_id, message.task_id, message.map_index) == ("dag", "run", "wait", 3)
+    assert (message.key, message.value) == ("open_wait", {"product": "procore"})

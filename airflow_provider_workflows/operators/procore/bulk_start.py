@@ -83,6 +83,7 @@ class ProcoreBulkStartInstancesOperator(ProcoreOperator, WaitingOperator):
     """
 
     operator_extra_links = ()  # a link has room for one item only
+    label_parameters = {"project": "project_id", "tool": "tool_type"}
     template_fields: Sequence[str] = (
         *ProcoreOperator.template_fields,
         "tool_type",

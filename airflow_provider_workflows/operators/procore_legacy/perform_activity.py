@@ -119,6 +119,7 @@ class ProcoreLegacyPerformActivityOperator(ProcoreLegacyOperator, WaitingOperato
     :raises ResponseConflict: an earlier try performed another activity than the task requests now; never retried.
     """
 
+    label_parameters = {"object": "object_id", "instance": "instance_id"}
     template_fields: Sequence[str] = (
         *ProcoreLegacyOperator.template_fields,
         "state_id",

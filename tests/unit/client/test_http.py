@@ -116,6 +116,14 @@ def test_decimals_are_exact_both_ways(requests_mock):
     assert answer.json(exact=True) == {"v": Decimal("12345678901234.5678")}
 
 
+@pytest.mark.parametrize("number", ["1e999", "-1e999"])
+def test_a_number_too_large_for_a_float_stays_text(requests_mock, number):
+    requests_mock.get(BASE + "/x", text=f'{{"data": [{{"id": {number}}}]}}')
+
+    assert client_to().get("/x").json() == {"data": [{"id": number}]}
+    assert list(client_to().get("/x").rows("data")) == [{"id": number}]
+
+
 def test_what_json_cannot_hold_is_rejected_before_sending(requests_mock):
     for value in (float("nan"), object()):
         with pytest.raises(ConfigurationError, match="cannot be written as JSON"):

@@ -505,7 +505,7 @@ def test_a_wait_without_a_notifier_stores_nothing_about_it(store):
     _, arguments = deferred(sensor, {"task_state_store": store}).trigger.serialize()
 
     assert "overdue_watch" not in arguments
-    assert set(store) == {"deadline"}
+    assert set(store) == {"deadline", "open_wait"}
 
 
 # --- in a DAG ---

@@ -239,6 +239,7 @@ def test_deferral_stores_no_secret(emulator, store):
         "performed",
         "last_poll",
         "last_step",
+        "recorded",
         "mark",
         "poll_interval",
         "deadline",

@@ -32,6 +32,7 @@ from airflow_provider_workflows.operators.procore import ProcoreHistoryToObjectS
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyHistoryToObjectStorageOperator
 from airflow_provider_workflows.rules import procore_history as rules
 from tests.conftest import EXAMPLES
+from tests.support import examples
 from tests.support.examples import once_and_in_full
 
 pytestmark = pytest.mark.usefixtures("airflow_connections")
@@ -626,7 +627,7 @@ def test_a_bad_legacy_parameter_is_named_before_anything_is_sent(emulator, folde
 
 @pytest.mark.usefixtures("airflow_db")
 @once_and_in_full()
-def test_example_exports_what_changed_since_the_last_run(emulator, tmp_path, capsys, again):
+def test_example_exports_what_changed_since_the_last_run(emulator, tmp_path, again):
     emulator.control("POST", "clock", advance=7200)
     finish(emulator)
     spec = importlib.util.spec_from_file_location("example", EXAMPLES / "example_procore_nightly_audit_export.py")
@@ -638,16 +639,16 @@ def test_example_exports_what_changed_since_the_last_run(emulator, tmp_path, cap
 
     assert {task.state for task in first.get_task_instances()} == {"success"}
     assert len(list(tmp_path.rglob("*.jsonl"))) == 5
-    said = capsys.readouterr().out
-    assert "changed since 2026-01-01T00:00:00.000Z" in said
-    assert "Budget Check: 2.0 h" in said
+    assert examples.result(first, "measure_steps")["Budget Check"] == 2.0
 
     if not again:
+        assert examples.result(first, "export_histories")["changed_since"] == "2026-01-01T00:00:00.000Z"
         return
     second = dag.test(run_conf={"root": f"file://{tmp_path}"})
 
     assert {task.state for task in second.get_task_instances()} == {"success"}
-    assert f"changed since {rules.iso(first.start_date - timedelta(hours=1))}" in capsys.readouterr().out
+    changed_since = examples.result(second, "export_histories")["changed_since"]
+    assert changed_since == rules.iso(first.start_date - timedelta(hours=1))
 
 
 # --- size ---

@@ -1,0 +1,203 @@
+"""
+Read the current state of waits from Procore, because a viewer of the Approvals page asked for it.
+
+The triggers of the waits are built from their rows, and read through the scopes that their polls in the triggerer use,
+so that a bulk history serves fifty waits. Workflowsoft is never read, because reading an integration step consumes its
+instances.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from importlib import import_module
+from typing import Any, TypeVar
+
+from airflow_provider_workflows.exceptions import WorkflowsError
+from airflow_provider_workflows.plugin.waits import OUR_TRIGGERS, Key, WaitRow
+from airflow_provider_workflows.polling.poll import CycleStopped, take
+from airflow_provider_workflows.polling.procore import run_directly
+from airflow_provider_workflows.rules.open_wait import OpenWait
+
+Result = TypeVar("Result")
+SECONDS_BETWEEN_READS = 60.0  # of one connection
+MIN_REMAINING_SHARE = 0.2  # of the rate limit, which is left to the waits themselves
+MAX_STORED = 20_000  # descriptions
+
+
+class RateLimitReserved(WorkflowsError):
+    """Raised when less than a fifth of the connection's rate limit is left."""
+
+
+@dataclass
+class ReadReport:
+    """
+    Count what was read, and name the connections that were not.
+
+    :param read: Waits whose state was read.
+    """
+
+    read: int = 0
+    skipped: list[dict[str, str]] = field(default_factory=list)
+    errors: list[dict[str, str]] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return {"read": self.read, "skipped": self.skipped, "errors": self.errors}
+
+
+class CurrentStates:
+    """
+    Read waits on request, at most every minute per connection, and store their descriptions in this process.
+
+    :param monotonic: Clock.
+    """
+
+    def __init__(self, monotonic: Callable[[], float] = time.monotonic):
+        self._monotonic = monotonic
+        self._lock = threading.Lock()
+        self._read_at: dict[tuple[str | None, ...], float] = {}
+        self._hooks: dict[tuple[str | None, ...], Any] = {}
+        self._found: dict[tuple[Key, int | None], OpenWait] = {}
+
+    def apply(self, rows: Iterable[WaitRow]) -> None:
+        """Replace each description by the one that was read for the same trigger, if that is newer."""
+        for row in rows:
+            found = self._found.get((row.key, row.trigger_id))
+            if found is not None and (found.polled_at or "") > (row.wait.polled_at or ""):
+                row.wait, row.note = found, None
+
+    def read(self, rows: Sequence[WaitRow]) -> ReadReport:
+        """Read the current state of waits whose arguments are known; the lock makes requests of viewers wait."""
+        report = ReadReport()
+        by_connection: dict[tuple[str | None, ...], list[tuple[WaitRow, Any]]] = {}
+        with self._lock:
+            for row in rows:
+                trigger = _trigger_of(row)
+                if trigger is not None:
+                    by_connection.setdefault(trigger.connection, []).append((row, trigger))
+            for connection, waits in by_connection.items():
+                self._read_connection(connection, waits, report)
+            while len(self._found) > MAX_STORED:
+                del self._found[next(iter(self._found))]
+        return report
+
+    def _read_connection(
+        self, connection: tuple[str | None, ...], waits: list[tuple[WaitRow, Any]], report: ReadReport
+    ) -> None:
+        conn_id = str(connection[1])
+        left = self._read_at.get(connection, float("-inf")) + SECONDS_BETWEEN_READS - self._monotonic()
+        if left > 0:
+            report.skipped.append({"conn_id": conn_id, "reason": f"Read less than a minute ago; wait {left:.0f} s."})
+            return
+        self._read_at[connection] = self._monotonic()
+        try:
+            hook = self._hooks.get(connection) or waits[0][1].open_hook()
+            self._hooks[connection] = hook
+            with hook.without_retries():
+                report.read += self._read_scopes(hook, waits)
+        except WorkflowsError as error:
+            kind = report.skipped if isinstance(error, RateLimitReserved) else report.errors
+            kind.append({"conn_id": conn_id, "reason": str(error)})
+            self._hooks.pop(connection, None)
+        except Exception as error:  # such as a connection that this server does not have; its text may name secrets
+            report.errors.append({"conn_id": conn_id, "reason": f"{type(error).__name__} while reading."})
+            self._hooks.pop(connection, None)
+
+    def _read_scopes(self, hook: Any, waits: list[tuple[WaitRow, Any]]) -> int:
+        scopes: dict[Any, tuple[Any, list[tuple[WaitRow, Any]]]] = {}
+        for row, trigger in waits:
+            scope = trigger.scope()
+            scopes.setdefault(scope.key, (scope, []))[1].append((row, trigger))
+        count = 0
+        for scope, members in scopes.values():
+            reader = OneRead(hook)
+            triggers = [trigger for _, trigger in members]
+            reader.left = set(triggers)
+            try:
+                run_directly(scope.read(reader, triggers))
+            except CycleStopped as stopped:
+                raise stopped.fault from None
+            finally:
+                for row, trigger in members:
+                    if trigger in reader.served:
+                        count += 1
+                        self._found.pop((row.key, row.trigger_id), None)
+                        wait = trigger.open_wait(row.try_number)
+                        self._found[row.key, row.trigger_id] = replace(wait, deadline=row.wait.deadline)
+        return count
+
+
+class OneRead:
+    """
+    Make the calls of one read at once, in place of a poll's :class:`.Reader`.
+
+    :param hook: The hook to read with.
+    """
+
+    def __init__(self, hook: Any):
+        self._hook = hook
+        self.fault: WorkflowsError | None = None
+        self.left: set[Any] = set()
+        self.served: set[Any] = set()
+
+    async def call(self, function: Callable[[Any], Result]) -> Result:
+        rate = self._hook.client.rate
+        if rate is not None and rate.limit and rate.remaining is not None:
+            is_current = rate.reset_at is None or rate.reset_at > self._hook.client.server_time().timestamp()
+            if is_current and rate.remaining < rate.limit * MIN_REMAINING_SHARE:
+                raise RateLimitReserved("Less than a fifth of the rate limit is left, which the waits need.")
+        return function(self._hook)
+
+    async def collect(self, rows: Any, each: Callable[[Any], object], page_size: int) -> int:
+        count = 0
+
+        def counted(row: Any) -> None:
+            nonlocal count
+            count += 1
+            each(row)
+
+        while await self.call(lambda hook: take(rows, counted, page_size)) == page_size:
+            pass
+        return count
+
+    def has(self, subscriber: Any) -> bool:
+        return True
+
+    def deliver(self, subscriber: Any, outcome: Any) -> None:
+        self.left.discard(subscriber)
+        if isinstance(outcome, WorkflowsError):
+            subscriber.last_fault = str(outcome)
+            self.fault = outcome
+        self.served.add(subscriber)
+
+    def deliver_all(self, outcomes: Iterable[tuple[Any, Any]]) -> None:
+        for subscriber, outcome in outcomes:
+            self.deliver(subscriber, outcome)
+
+    async def poll_one(self, wait: Any) -> Any:
+        try:
+            outcome = await wait.poll_one(self)
+        except RateLimitReserved:
+            raise
+        except WorkflowsError as error:
+            outcome = error
+        self.deliver(wait, outcome)
+        return outcome
+
+    def count_fault(self, fault: WorkflowsError | None) -> None:
+        pass  # a read on request has one cycle only
+
+
+def _trigger_of(row: WaitRow) -> Any:
+    """Build the trigger of a deferred wait for Procore, or return None if it must not or cannot be read."""
+    if row.watcher is not None or not row.arguments or row.wait.product == "workflowsoft":
+        return None
+    module, _, name = row.classpath.rpartition(".")
+    if not module.startswith((f"{OUR_TRIGGERS}procore", f"{OUR_TRIGGERS}procore_legacy")):
+        return None
+    try:
+        return getattr(import_module(module), name)(**row.arguments)
+    except (AttributeError, ImportError, TypeError):  # of another version of this package
+        return None
