@@ -8,14 +8,14 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from airflow_provider_workflows.exceptions import AmbiguousOrder, ConfigurationError, UnexpectedResponse
-from airflow_provider_workflows.rules import procore_timeline as timeline
+from airflow_provider_workflows.rules import procore_decisions as timeline
 from airflow_provider_workflows.rules.datetimes import parse_time, seconds_of
 from airflow_provider_workflows.rules.overdue import PendingStep
 from airflow_provider_workflows.rules.parameters import str_id
 from airflow_provider_workflows.rules.payload import documented_form
-from airflow_provider_workflows.rules.procore_timeline import Event, Timeline, is_given
-from airflow_provider_workflows.rules.procore_timeline import rows_of as _rows
-from airflow_provider_workflows.rules.procore_timeline import str_id as _id
+from airflow_provider_workflows.rules.procore_decisions import Event, Timeline, is_given
+from airflow_provider_workflows.rules.procore_decisions import rows_of as _rows
+from airflow_provider_workflows.rules.procore_decisions import str_id as _id
 from airflow_provider_workflows.rules.wait_result import WaitResult, evaluate
 
 ENDED_STATES = timeline.ENDED_STATES
