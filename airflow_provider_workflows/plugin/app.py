@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -182,7 +183,7 @@ def show_task(
     if dag_id not in request.app.state.auth_manager.get_authorized_dag_ids(user=user):
         raise HTTPException(403, "Forbidden")
     # Airflow leaves the placeholder of a task that is not mapped.
-    index = int(map_index) if map_index.lstrip("-").isdecimal() else -1
+    index = -1 if map_index == "{MAP_INDEX}" else _map_index(map_index)
     row = waits.read_wait(session, (dag_id, run_id, task_id, index), now=waits.utc_now())
     if row is not None:
         waits.add_arguments(session, [row])
@@ -194,12 +195,18 @@ def show_task(
     }
 
 
+def _map_index(text: str) -> int:
+    if not re.fullmatch(r"-1|\d{1,9}", text, re.ASCII):
+        raise HTTPException(422, "map_index must be -1 or the index of a mapped task.")
+    return int(text)
+
+
 def read_waits_now(request: Request, user: GetUserDep, session: SessionDep, filters: FiltersDep) -> dict[str, Any]:
     """Read the current state of the waits that match from Procore."""
     _check_origin(request)
     if not approvals_page_reads():
         raise HTTPException(403, "Reading is off. Set [workflows] approvals_page_reads to True to allow it.")
-    rows = [row for row in _visible(request, user, session) if filters.match(row) and row.trigger_id is not None]
+    rows = [row for row in _visible(request, user, session) if filters.match(row) and row.watcher is None]
     waits.add_arguments(session, rows)
     report: dict[str, Any] = request.app.state.current_states.read(rows).to_json()
     return report
@@ -209,8 +216,8 @@ def _check_origin(request: Request) -> None:
     """Reject a request that another site sends with the login of the user."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise HTTPException(415, "Send application/json.")
-    origin = urlsplit(request.headers.get("origin", ""))
-    if not origin.netloc or origin.netloc not in {request.headers.get("host"), _base_host()}:
+    _, _, host = request.headers.get("origin", "").partition("://")
+    if not host or host not in {request.headers.get("host"), _base_host()}:
         raise HTTPException(403, "The request comes from another site.")
 
 

@@ -37,14 +37,16 @@ class ReadReport:
     Count what was read, and name the connections that were not.
 
     :param read: Waits whose state was read.
+    :param unreadable: Waits that are never read: of Workflowsoft, and those on a worker.
     """
 
     read: int = 0
+    unreadable: int = 0
     skipped: list[dict[str, str]] = field(default_factory=list)
     errors: list[dict[str, str]] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
-        return {"read": self.read, "skipped": self.skipped, "errors": self.errors}
+        return {"read": self.read, "unreadable": self.unreadable, "skipped": self.skipped, "errors": self.errors}
 
 
 class CurrentStates:
@@ -57,7 +59,7 @@ class CurrentStates:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic):
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._read_at: dict[tuple[str | None, ...], float] = {}
+        self._read_at: dict[str, float] = {}  # by the connection's id, whatever company or API is read
         self._hooks: dict[tuple[str | None, ...], Any] = {}
         self._found: dict[tuple[Key, int | None], OpenWait] = {}
 
@@ -71,27 +73,36 @@ class CurrentStates:
     def read(self, rows: Sequence[WaitRow]) -> ReadReport:
         """Read the current state of waits whose arguments are known; the lock makes requests of viewers wait."""
         report = ReadReport()
-        by_connection: dict[tuple[str | None, ...], list[tuple[WaitRow, Any]]] = {}
+        connections: dict[str, dict[tuple[str | None, ...], list[tuple[WaitRow, Any]]]] = {}
         with self._lock:
             for row in rows:
                 trigger = _trigger_of(row)
                 if trigger is not None:
-                    by_connection.setdefault(trigger.connection, []).append((row, trigger))
-            for connection, waits in by_connection.items():
-                self._read_connection(connection, waits, report)
+                    hooks = connections.setdefault(str(trigger.connection[1]), {})
+                    hooks.setdefault(trigger.connection, []).append((row, trigger))
+                else:
+                    report.unreadable += 1
+            for conn_id, hooks in connections.items():
+                self._read_connection(conn_id, hooks, report)
             while len(self._found) > MAX_STORED:
                 del self._found[next(iter(self._found))]
         return report
 
     def _read_connection(
-        self, connection: tuple[str | None, ...], waits: list[tuple[WaitRow, Any]], report: ReadReport
+        self, conn_id: str, hooks: dict[tuple[str | None, ...], list[tuple[WaitRow, Any]]], report: ReadReport
     ) -> None:
-        conn_id = str(connection[1])
-        left = self._read_at.get(connection, float("-inf")) + SECONDS_BETWEEN_READS - self._monotonic()
+        left = self._read_at.get(conn_id, float("-inf")) + SECONDS_BETWEEN_READS - self._monotonic()
         if left > 0:
             report.skipped.append({"conn_id": conn_id, "reason": f"Read less than a minute ago; wait {left:.0f} s."})
             return
-        self._read_at[connection] = self._monotonic()
+        self._read_at[conn_id] = self._monotonic()
+        for connection, waits in hooks.items():
+            self._read_hook(connection, waits, report)
+
+    def _read_hook(
+        self, connection: tuple[str | None, ...], waits: list[tuple[WaitRow, Any]], report: ReadReport
+    ) -> None:
+        conn_id = str(connection[1])
         try:
             hook = self._hooks.get(connection) or waits[0][1].open_hook()
             self._hooks[connection] = hook
@@ -199,5 +210,5 @@ def _trigger_of(row: WaitRow) -> Any:
         return None
     try:
         return getattr(import_module(module), name)(**row.arguments)
-    except (AttributeError, ImportError, TypeError):  # of another version of this package
+    except Exception:  # arguments of another version of this package, which may be wrong in any way
         return None

@@ -104,6 +104,21 @@ def test_without_login_no_data_is_sent(client, path):
     assert client.get(path).status_code == 401
 
 
+def test_without_login_nothing_is_read(client, reads, monkeypatch):
+    monkeypatch.setenv(READS, "True")
+    client.user = None
+
+    assert client.post("/api/read", json={}, headers=HOST).status_code == 401
+    assert not hasattr(reads, "rows")
+
+
+@pytest.mark.parametrize("index", ["--1", "9" * 30, "x", "²"])
+def test_malformed_map_index_is_rejected(client, index):
+    where = {"dag_id": "orders", "run_id": "run", "task_id": "pat", "map_index": index}
+
+    assert client.get("/api/task", params=where).status_code == 422
+
+
 def test_filters_of_the_url_select_and_pages_are_bounded(client):
     found = client.get("/api/waits", params={"person": "kim@example.com", "page": 99}).json()
 
@@ -132,10 +147,10 @@ def test_only_known_files_are_served(client):
 
 
 def test_answers_forbid_scripts_of_others(client):
-    headers = client.get("/api/waits").headers
-
-    assert "script-src 'self'" in headers["Content-Security-Policy"]
-    assert headers["X-Content-Type-Options"] == "nosniff"
+    for path in ("/", "/task", "/api/waits"):
+        headers = client.get(path).headers
+        assert "script-src 'self'" in headers["Content-Security-Policy"]
+        assert headers["X-Content-Type-Options"] == "nosniff"
 
 
 def test_reading_is_off_by_default(client, reads):
@@ -149,6 +164,7 @@ def test_reading_is_off_by_default(client, reads):
         ({}, 403),
         ({"Origin": "https://attacker.example"}, 403),
         ({"Origin": "null"}, 403),
+        ({"Origin": "http://["}, 403),
         ({**HOST, "Content-Type": "text/plain"}, 415),
     ],
 )

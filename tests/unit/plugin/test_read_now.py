@@ -109,11 +109,20 @@ def test_connection_is_read_at_most_once_a_minute(emulator, started, states, clo
     assert len(requests(emulator)) == before + 1
 
 
+def test_companies_of_a_connection_share_its_minute(emulator, started, states):
+    (instance,) = started(1)
+    states.read([row_of(instance)])
+    before = len(requests(emulator))
+
+    assert states.read([row_of(instance, company_id="4264807")]).read == 0
+    assert len(requests(emulator)) == before
+
+
 def test_integration_step_is_never_read(emulator, states):
     row = replace(row_of({}), classpath=STEP)
     row.wait = OpenWait(product="workflowsoft")
 
-    assert states.read([row]).read == 0
+    assert (states.read([row]).read, states.read([row]).unreadable) == (0, 1)
     assert requests(emulator) == []
 
 
