@@ -101,5 +101,9 @@ def end_of_due(due: Any) -> float | None:
     moment = parse_time(due)
     if moment is None:
         return None
-    is_day = re.fullmatch(r"\d{4}-\d\d-\d\d", due.strip())  # due at the end of the day
-    return moment.timestamp() + (DAY_SECONDS if is_day else 0.0)
+    return moment.timestamp() + (DAY_SECONDS if is_day(due) else 0.0)
+
+
+def is_day(due: str) -> bool:
+    """Return whether a due date is a day, which has passed at its end."""
+    return re.fullmatch(r"\d{4}-\d\d-\d\d", due.strip(), re.ASCII) is not None

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
+from airflow_provider_workflows.rules.overdue import is_day
 from airflow_provider_workflows.rules.parameters import check_required
 from airflow_provider_workflows.rules.procore_decisions import ENDED, ENDED_STATES, Event, Timeline, is_given
 
@@ -434,7 +435,7 @@ def step_row(instance_id: str, index: int, event: Event, taken: set[str]) -> Row
         "started_at": started_at,
         "ended_at": ended_at,
         "duration_seconds": seconds_between(started_at, ended_at),
-        "due_at": time(details.get("due_date")),
+        "due_at": due_time(details.get("due_date")),
         **_person("terminated_by", details.get("terminated_by")),
         "overridden_at": time(override.get("overridden_at")),
         **_person("overridden_by", override.get("overridden_by")),
@@ -512,7 +513,7 @@ def legacy_instance_row(instance: Json, *, company_id: str) -> Row:
         "state": text(state.get("name")),
         "status": text(state.get("status")),
         "state_set_at": time(instance.get("current_state_set_at")),
-        "becomes_overdue_at": time(instance.get("becomes_overdue_at")),
+        "becomes_overdue_at": due_time(instance.get("becomes_overdue_at")),
         "terminated_at": time(instance.get("terminated_at")),
         **_person("terminated_by", instance.get("terminated_by")),
         "ball_in_court": as_json(state.get("ball_in_court") or []),
@@ -566,6 +567,12 @@ def text(value: Any) -> str | None:
 
 def as_json(value: Any) -> str:
     return json.dumps(value, default=str)
+
+
+def due_time(value: Any) -> datetime | None:
+    """Return the time after which a due date has passed: a day ends with its last moment."""
+    moment = time(value)
+    return moment + timedelta(days=1) if moment is not None and is_day(value) else moment
 
 
 def time(value: Any) -> datetime | None:

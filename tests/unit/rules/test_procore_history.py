@@ -458,3 +458,16 @@ def test_listed_instance_with_an_empty_end_is_active():
     row = {"id": "7", "ended_at": "", "updated_at": "2026-01-01T00:00:00Z"}
 
     assert rules.listed_instance(row, utc(2026, 2, 1))["changed"] is True
+
+
+@pytest.mark.parametrize(
+    ("due", "ends"),
+    [
+        ("2026-01-04", datetime(2026, 1, 5, tzinfo=timezone.utc)),
+        ("2026-01-04T08:00:00Z", datetime(2026, 1, 4, 8, tzinfo=timezone.utc)),
+        ("soon", None),
+        (None, None),
+    ],
+)
+def test_a_step_due_on_a_day_is_due_at_its_end(due, ends):
+    assert rules.due_time(due) == ends
