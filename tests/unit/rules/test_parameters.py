@@ -21,6 +21,7 @@ NO_TEXT = [5001.0, True, ["a"], {"a": 1}, Decimal("1"), datetime(2026, 1, 1, tzi
 # Parameters that are read in their own way, for they are no text.
 OTHERS = {
     "approved_plan",
+    "as_of",
     "assignments",
     "attachments",
     "changed_since",
@@ -29,6 +30,7 @@ OTHERS = {
     "fields",
     "files",
     "first_day",
+    "history_path",
     "items",
     "last_day",
     "limit",
@@ -36,7 +38,9 @@ OTHERS = {
     "op_args",
     "op_kwargs",
     "outcome",
+    "output_path",
     "path",
+    "tables_path",
     "tools",
 }
 

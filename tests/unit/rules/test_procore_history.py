@@ -397,7 +397,8 @@ def test_flattening_legacy_takes_any_json(instance, history):
 
 
 def test_every_column_is_documented_and_no_other():
-    parts = re.split(r"^`(\w+)`,.*key", (DOCS / "procore-audit.md").read_text(), flags=re.MULTILINE)
+    exports, _, _ = (DOCS / "procore-audit.md").read_text().partition("## Tables of the cycle-time report")
+    parts = re.split(r"^`(\w+)`,.*key", exports, flags=re.MULTILINE)
     documented = [
         (
             table,
