@@ -1,7 +1,7 @@
 """
 Run an example DAG of each API on a real Airflow while the emulator plays the people, and check what was done.
 
-``make demo`` runs it; ``make demo-ui`` leaves both running afterwards. Exit code 0 if every action happened
+``make demo`` runs it; ``make demo-ui`` then opens waits for the Approvals page and leaves both running. Exit code 0 if every action happened
 exactly once, else 1.
 """
 
@@ -19,12 +19,17 @@ from typing import Any
 
 from airflow_provider_workflows.emulator import Emulator
 from tests.support.live_airflow import LiveAirflow
+from tests.support.open_waits import BUNDLES, open_waits
 from tests.support.people import DAGS, People, check_effects, describe
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
 SETTINGS = {
     "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
     "AIRFLOW__WORKFLOWS__POKE_INTERVAL": "2",
+}
+UI_SETTINGS = {
+    "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": BUNDLES,
+    "AIRFLOW__WORKFLOWS__APPROVALS_PAGE_READS": "True",
 }
 THINKING = 8.0  # seconds that the people take: longer than a DAG needs until it waits
 
@@ -63,7 +68,8 @@ def main(arguments: list[str] | None = None) -> int:
     with emulator_process() as emulator:
         say(f"Emulator of Procore and Workflowsoft: {emulator.url}")
         connections = emulator.control("GET", "connections")
-        with LiveAirflow(EXAMPLES, connections, SETTINGS) as airflow:
+        settings = {**SETTINGS, **UI_SETTINGS} if stay else SETTINGS
+        with LiveAirflow(EXAMPLES, connections, settings) as airflow:
             say(f"Airflow: {airflow.url} (ready after {time.monotonic() - began:.0f} s)")
             with People(emulator, thinking=THINKING):
                 runs = run_examples(airflow)
@@ -73,6 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
             say("\nEvery action happened exactly once." if not problems else "\nWrong: " + "; ".join(problems))
             say(f"{time.monotonic() - began:.0f} s in all.")
             if stay:
+                open_waits(airflow, emulator)
+                say(f"\nOpen approvals: {airflow.url}/plugin/workflows-approvals")
                 say(f"\nAirflow: {airflow.url}\nEmulator: {emulator.url}\nCtrl-C ends both.")
                 with contextlib.suppress(KeyboardInterrupt):
                     while True:

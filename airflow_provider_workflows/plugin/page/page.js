@@ -19,6 +19,7 @@ const shown = new WeakMap(); // element: the JSON it was built from
 let query = new URLSearchParams();
 let requestNumber = 0; // a response that arrives after a later request has started is dropped
 let timer = 0;
+let typing = 0;
 let skew = 0; // milliseconds by which the server's clock is ahead of this one
 let figures = ""; // the announced figures
 
@@ -41,12 +42,12 @@ function make(tag, attributes, ...children) {
 }
 
 // A name of unknown direction does not turn the text around it.
-const name = (text, attributes = {}) => make("bdi", attributes, text);
+const bdi = (text) => make("bdi", {}, text);
 
 // --- links ---
 
 // Airflow's sandbox forbids links out of the iframe, so Airflow's own document follows them.
-function open(address, attributes = {}) {
+function leave(address, attributes = {}) {
   const owner = (airflow || window).document;
   const link = owner.createElement("a");
   link.href = new URL(address, location.href).href;
@@ -78,8 +79,8 @@ function follow(event) {
   if (pressed === null || airflow === null || event.button > 1) return;
   event.preventDefault();
   const inNewTab = pressed.target === "_blank" || event.button === 1 || event.ctrlKey || event.metaKey || event.shiftKey;
-  if (pressed.hasAttribute("download")) open(pressed.href, { download: pressed.getAttribute("download") });
-  else open(pressed.href, inNewTab ? { target: "_blank", rel: "noopener noreferrer" } : {});
+  if (pressed.hasAttribute("download")) leave(pressed.href, { download: pressed.getAttribute("download") });
+  else leave(pressed.href, inNewTab ? { target: "_blank", rel: "noopener noreferrer" } : {});
 }
 
 // --- light and dark ---
@@ -105,8 +106,10 @@ function readAddress() {
 }
 
 function set(values, { keepPage = false } = {}) {
+  clearTimeout(typing);
   if (!keepPage) query.delete("page");
-  for (const [key, value] of Object.entries(values)) {
+  const search = $("#filters [name=search]").value.trim() || null; // perhaps still being typed
+  for (const [key, value] of Object.entries({ search, ...values })) {
     if (value === null || value === false) query.delete(key);
     else query.set(key, value);
   }
@@ -197,7 +200,7 @@ function schedule(pause) {
 
 function login() {
   complain("You are not logged in to Airflow.");
-  open(base);
+  leave(base);
 }
 
 function rejection(status, body) {
@@ -276,7 +279,7 @@ function showPeople(people) {
 
 function person({ name: who, count, overdue }, chosen) {
   const attributes = { type: "button", "data-key": "person", "aria-pressed": String(chosen === who) };
-  const button = make("button", attributes, name(who || "not known"), make("b", {}, number(count)), overdue ? `, ${number(overdue)} overdue` : "");
+  const button = make("button", attributes, bdi(who || "not known"), make("b", {}, number(count)), overdue ? `, ${number(overdue)} overdue` : "");
   button.addEventListener("click", () => set({ person: query.get("person") === who ? null : who }));
   return make("li", {}, button);
 }
@@ -358,23 +361,23 @@ function itemOf(row) {
   const title = item || (row.instance_id ? `instance ${row.instance_id}` : row.subject) || "–";
   const ids = [item && row.instance_id && `instance ${row.instance_id}`, row.project_id && `project ${row.project_id}`];
   return lines(
-    externalLink(row.item_url, name(title)),
-    row.workflow ? make("small", {}, name(row.workflow)) : null,
-    ids.some(Boolean) ? make("small", {}, name(ids.filter(Boolean).join(" · "))) : null,
+    externalLink(row.item_url, bdi(title)),
+    row.workflow ? make("small", {}, bdi(row.workflow)) : null,
+    ids.some(Boolean) ? make("small", {}, bdi(ids.filter(Boolean).join(" · "))) : null,
   );
 }
 
 function stepOf(row) {
   return lines(
-    row.step ? name(row.step) : "–",
-    row.subject && (row.item_id || row.instance_id) ? make("small", {}, name(row.subject)) : null,
-    row.last_error ? make("small", { class: "error" }, "Last error: ", name(row.last_error)) : null,
+    row.step ? bdi(row.step) : "–",
+    row.subject && (row.item_id || row.instance_id) ? make("small", {}, bdi(row.subject)) : null,
+    row.last_error ? make("small", { class: "error" }, "Last error: ", bdi(row.last_error)) : null,
     row.note ? make("small", {}, row.note) : null,
   );
 }
 
 function peopleOf(row) {
-  const people = row.assignees.map((one) => make("div", {}, name(one)));
+  const people = row.assignees.map((one) => make("div", {}, bdi(one)));
   if (row.more_assignees) people.push(make("small", {}, `and ${number(row.more_assignees)} more`));
   return lines(...people);
 }
@@ -390,7 +393,7 @@ function dueOf(row) {
 }
 
 function taskOf(row) {
-  if (row.kind === "watcher") return lines(name(row.watcher), make("small", {}, "watcher of asset ", name(row.asset)));
+  if (row.kind === "watcher") return lines(bdi(row.watcher), make("small", {}, "watcher of asset ", bdi(row.asset)));
   const dag = `${base}dags/${encodeURIComponent(row.dag_id)}`;
   const run = `${dag}/runs/${encodeURIComponent(row.run_id)}`;
   const mapped = row.map_index >= 0 ? `/mapped/${row.map_index}` : "";
@@ -398,9 +401,9 @@ function taskOf(row) {
   const label = row.map_index >= 0 ? ` [${row.label || row.map_index}]` : "";
   const state = row.state === "deferred" ? "" : `, ${row.state.replaceAll("_", " ")}`;
   return lines(
-    link(task, name(row.task_id + label)),
-    make("small", {}, "DAG ", link(dag, name(row.dag_id))),
-    make("small", {}, "run ", link(run, name(row.run_id))),
+    link(task, bdi(row.task_id + label)),
+    make("small", {}, "DAG ", link(dag, bdi(row.dag_id))),
+    make("small", {}, "run ", link(run, bdi(row.run_id))),
     make("small", {}, `try ${row.try_number}${state}`),
   );
 }
@@ -460,7 +463,7 @@ function due(iso) {
 
 function time(iso, kind) {
   const at = Date.parse(iso);
-  if (Number.isNaN(at)) return name(iso);
+  if (Number.isNaN(at)) return bdi(iso);
   const exact = new Date(at).toLocaleString(undefined, { dateStyle: "full", timeStyle: "long" });
   return make("time", { datetime: iso, title: exact, "data-kind": kind }, relative(at, kind));
 }
@@ -519,10 +522,9 @@ $("#filters").addEventListener("change", ({ target }) => {
   else if (target.name === "sort") set({ sort: target.value });
   else set({ [target.name]: target.value === "" ? null : target.value.slice(1) });
 });
-let typing = 0;
-$("#filters [name=search]").addEventListener("input", ({ target }) => {
+$("#filters [name=search]").addEventListener("input", () => {
   clearTimeout(typing);
-  typing = setTimeout(() => set({ search: target.value.trim() || null }), 250); // when typing pauses
+  typing = setTimeout(() => set({}), 250); // when typing pauses
 });
 $("#reset").addEventListener("click", () => {
   $("#filters [name=search]").value = "";
