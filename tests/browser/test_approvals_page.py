@@ -1,4 +1,4 @@
-"""The Approvals page in a browser, inside an iframe as Airflow's UI makes it, with a server that follows its contract."""
+"""The Approvals page in a browser, in an iframe as Airflow's UI makes it, with the answers of its server made up."""
 
 from __future__ import annotations
 
@@ -28,14 +28,40 @@ MARKUP = "<img src=x onerror='window.hit = 1'><script>window.hit = 1</script>\"'
 
 def wait(item_id: str = "5001", **values: Any) -> dict[str, Any]:
     """Return a row as the server sends it."""
-    texts = "asset watcher label instance_id project_id item_url due deadline last_error note subject".split()
+    texts = [
+        "asset",
+        "watcher",
+        "label",
+        "instance_id",
+        "project_id",
+        "item_url",
+        "due",
+        "deadline",
+        "last_error",
+        "note",
+        "subject",
+    ]
     return {
         **dict.fromkeys(texts),
-        **{"kind": "task", "dag_id": "orders", "run_id": "manual__2030-01-07T08:00:00+00:00", "task_id": "wait"},
-        **{"map_index": -1, "try_number": 1, "state": "deferred", "product": "procore", "workflow": "Order Approval"},
-        **{"item_id": item_id, "tool_type": "purchase_order_contract", "step": "Director Approval"},
-        **{"assignees": ["dana@example.com"], "more_assignees": 0, "since": (NOW - timedelta(days=3)).isoformat()},
-        **{"started_at": NOW.isoformat(), "overdue": False, "poll_interval": 60.0, "as_of": NOW.isoformat()},
+        "kind": "task",
+        "dag_id": "orders",
+        "run_id": "manual__2030-01-07T08:00:00+00:00",
+        "task_id": "wait",
+        "map_index": -1,
+        "try_number": 1,
+        "state": "deferred",
+        "product": "procore",
+        "workflow": "Order Approval",
+        "item_id": item_id,
+        "tool_type": "purchase_order_contract",
+        "step": "Director Approval",
+        "assignees": ["dana@example.com"],
+        "more_assignees": 0,
+        "since": (NOW - timedelta(days=3)).isoformat(),
+        "started_at": NOW.isoformat(),
+        "overdue": False,
+        "poll_interval": 60.0,
+        "as_of": NOW.isoformat(),
         **values,
     }
 
@@ -64,7 +90,7 @@ class Server:
             return route.fulfill(body="<title>elsewhere</title>", content_type="text/html")
         path = address.path.removeprefix("/air")
         name = path.removeprefix(f"{plugin.URL_PREFIX}/")
-        if path.startswith("/plugin/") or path.startswith("/dags/") or path == "/":
+        if path.startswith(("/plugin/", "/dags/")) or path == "/":
             return route.fulfill(body=self._airflow(address.path, address.query), content_type="text/html")
         if name in ("", "task") or name in FILES:
             kind = FILES.get(name, "text/html")
@@ -88,10 +114,16 @@ class Server:
         overdue = sum(row["overdue"] for row in self.rows)
         tiles = {"open": len(self.rows), "overdue": overdue, "oldest_since": (NOW - timedelta(days=3)).isoformat()}
         return {
-            **{"as_of": NOW.isoformat(), "page": 1, "pages": 1, "total": len(self.rows), "reads_allowed": False},
+            "as_of": NOW.isoformat(),
+            "page": 1,
+            "pages": 1,
+            "total": len(self.rows),
+            "reads_allowed": False,
             "tiles": {**tiles, "median_age_seconds": 7200},
             "people": [{"name": name, "count": 2, "overdue": 1} for name in people],
-            **{"dags": ["invoices", "orders"], "products": ["procore", "workflowsoft"], "rows": self.rows},
+            "dags": ["invoices", "orders"],
+            "products": ["procore", "workflowsoft"],
+            "rows": self.rows,
             **self.answer,
         }
 

@@ -1,8 +1,8 @@
 """
 Run an example DAG of each API on a real Airflow while the emulator plays the people, and check what was done.
 
-``make demo`` runs it; ``make demo-ui`` then opens waits for the Approvals page and leaves both running. Exit code 0 if every action happened
-exactly once, else 1.
+``make demo`` runs it; ``make demo-ui`` then opens waits for the Approvals page and leaves both running. Exit code 0
+if every action happened exactly once, else 1.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Waits of all three products that stay open, for the Approvals page: their DAG, and their workflows in the emulator."""
+"""Waits of all three products that stay open, for the Approvals page: the DAG and the emulator's workflows."""
 
 from __future__ import annotations
 
