@@ -11,7 +11,8 @@ from typing import Any
 from airflow_provider_workflows.emulator import Emulator
 from tests.support.engines import postgresql
 from tests.support.live_airflow import LiveAirflow
-from tests.support.open_waits import BUNDLES
+from tests.support.open_waits import BUNDLES, start_workflows
+from tests.support.past_emulator import past_emulator
 
 
 @dataclass
@@ -22,6 +23,7 @@ class Running:
     emulator: Emulator
     connections: dict[str, Any]
     run_id: str
+    workflows: dict[str, Any]  # that were started for the DAG ``open_waits``
 
     def task(self, task_id: str, tab: str = "") -> str:
         return f"{self.airflow.url}/dags/approval/runs/{self.run_id}/tasks/{task_id}/{tab}"
@@ -30,7 +32,8 @@ class Running:
 @contextlib.contextmanager
 def running_airflow() -> Iterator[Running]:
     """Start Airflow, and wait until the last task of the DAG ``approval`` is deferred."""
-    with postgresql() as database, Emulator() as emulator:
+    with postgresql() as database, past_emulator() as emulator:
+        workflows = start_workflows(emulator)
         connections = emulator.control("GET", "connections")
         procore, workflowsoft = (connections[name]["extra"] for name in ("procore_default", "workflowsoft_default"))
         procore["item_url"] = f"{emulator.url}/?company={{company_id}}&project={{project_id}}&item={{item_id}}"
@@ -52,4 +55,4 @@ def running_airflow() -> Iterator[Running]:
                 return [airflow.count("approval", run_id, state) for state in ("success", "deferred")] == [2, 1]
 
             airflow.until("the DAG waits for the director", waits_for_the_director)
-            yield Running(airflow, emulator, connections, run_id)
+            yield Running(airflow, emulator, connections, run_id, workflows)

@@ -23,7 +23,7 @@ MAX_SECONDS_UNTIL_SHOWN = 10
 
 @pytest.fixture(scope="module")
 def open_run(running: Running) -> str:
-    return open_waits(running.airflow, running.emulator)
+    return open_waits(running.airflow, running.workflows)
 
 
 def approvals(running: Running, page: Page, query: str = "") -> FrameLocator:
@@ -54,37 +54,6 @@ def test_navigation_leads_to_all_open_waits(running, open_run, page, shot):
     expect(rows(frame, "purchase order contract 5101").get_by_text("overdue")).to_be_visible()
     page.set_viewport_size({"width": 1440, "height": 1000})
     shot(page, "approvals-page")
-
-
-def test_a_wait_moves_from_person_to_person_and_ends(running, page):
-    airflow, emulator = running.airflow, running.emulator
-    instance_id = emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id=ITEM)["id"]
-    frame = approvals(running, page, "?search=waits_for_a_click")
-    row = rows(frame)
-    run = airflow.trigger("waits_for_a_click", {"instance_id": instance_id})
-    airflow.until_deferred("waits_for_a_click", run, "decided")
-
-    expect(row).to_contain_text("integration@example.com", timeout=1000 * MAX_SECONDS_UNTIL_SHOWN)
-    expect(row).to_contain_text(ITEM)
-    assert [one.evaluate("window.hit") for one in page.frames] == [None] * len(page.frames)
-
-    clicks = page.context.new_page()
-    clicks.goto(f"{emulator.url}/")
-    button(clicks, f"Approve {instance_id} as Airflow Integration").click()
-    expect(row).to_contain_text("Director Approval")
-    expect(row).to_contain_text("dana@example.com")
-    expect(row).not_to_contain_text("integration@example.com")
-    expect(row).not_to_have_class(re.compile("late"))
-
-    button(clicks, "+1 d: move the clock forward by a day").click(click_count=4)
-    expect(card(clicks, instance_id)).to_contain_text("overdue")
-    expect(row).to_have_class("late")
-    expect(frame.locator("#overdue-count")).to_have_text("1")
-
-    button(clicks, f"Approve {instance_id} as Dana Director").click()
-    assert airflow.wait("waits_for_a_click", run) == "success"
-    expect(frame.get_by_text("No wait matches the filters.")).to_be_visible()
-    emulator.control("POST", "clock", advance=-4 * 86400)
 
 
 def test_airflows_address_keeps_the_filters(running, open_run, page):
@@ -138,3 +107,33 @@ def test_the_tab_of_a_task_shows_its_wait_or_one_line(running, page):
 
     page.goto(running.task("answer", "plugin/workflows-approval"))
     expect(frame.locator("#nothing")).to_have_text("This task does not wait for an approval now.")
+
+
+def test_a_wait_moves_from_person_to_person_and_ends(running, page):
+    airflow, emulator = running.airflow, running.emulator
+    instance_id = emulator.control("POST", "procore/instances", tool_type="purchase_order_contract", item_id=ITEM)["id"]
+    frame = approvals(running, page, "?search=waits_for_a_click")
+    row = rows(frame)
+    run = airflow.trigger("waits_for_a_click", {"instance_id": instance_id})
+    airflow.until_deferred("waits_for_a_click", run, "decided")
+
+    expect(row).to_contain_text("integration@example.com", timeout=1000 * MAX_SECONDS_UNTIL_SHOWN)
+    expect(row).to_contain_text(ITEM)
+    assert [one.evaluate("window.hit") for one in page.frames] == [None] * len(page.frames)
+
+    clicks = page.context.new_page()
+    clicks.goto(f"{emulator.url}/")
+    button(clicks, f"Approve {instance_id} as Airflow Integration").click()
+    expect(row).to_contain_text("Director Approval")
+    expect(row).to_contain_text("dana@example.com")
+    expect(row).not_to_contain_text("integration@example.com")
+    expect(row).not_to_have_class(re.compile("late"))
+
+    button(clicks, "+1 d: move the clock forward by a day").click(click_count=4)
+    expect(card(clicks, instance_id)).to_contain_text("overdue")
+    expect(row).to_have_class("late")
+    expect(frame.locator("#overdue-count")).to_have_text("1")
+
+    button(clicks, f"Approve {instance_id} as Dana Director").click()
+    assert airflow.wait("waits_for_a_click", run) == "success"
+    expect(frame.get_by_text("No wait matches the filters.")).to_be_visible()

@@ -19,7 +19,7 @@ from typing import Any
 
 from airflow_provider_workflows.emulator import Emulator
 from tests.support.live_airflow import LiveAirflow
-from tests.support.open_waits import BUNDLES, open_waits
+from tests.support.open_waits import BUNDLES, open_waits, start_workflows
 from tests.support.people import DAGS, People, check_effects, describe
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
@@ -35,9 +35,9 @@ THINKING = 8.0  # seconds that the people take: longer than a DAG needs until it
 
 
 @contextlib.contextmanager
-def emulator_process() -> Iterator[Emulator]:
+def emulator_process(module: str) -> Iterator[Emulator]:
     """Run the emulator as a user would, in a process of its own."""
-    command = [sys.executable, "-m", "airflow_provider_workflows.emulator"]
+    command = [sys.executable, "-m", module]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert process.stdout is not None
@@ -65,7 +65,8 @@ def main(arguments: list[str] | None = None) -> int:
     # A job that is cancelled must end like Ctrl-C, or the processes stay.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
-    with emulator_process() as emulator:
+    module = "tests.support.past_emulator" if stay else "airflow_provider_workflows.emulator"
+    with emulator_process(module) as emulator:
         say(f"Emulator of Procore and Workflowsoft: {emulator.url}")
         connections = emulator.control("GET", "connections")
         settings = {**SETTINGS, **UI_SETTINGS} if stay else SETTINGS
@@ -79,7 +80,7 @@ def main(arguments: list[str] | None = None) -> int:
             say("\nEvery action happened exactly once." if not problems else "\nWrong: " + "; ".join(problems))
             say(f"{time.monotonic() - began:.0f} s in all.")
             if stay:
-                open_waits(airflow, emulator)
+                open_waits(airflow, start_workflows(emulator))
                 say(f"\nOpen approvals: {airflow.url}/plugin/workflows-approvals")
                 say(f"\nAirflow: {airflow.url}\nEmulator: {emulator.url}\nCtrl-C ends both.")
                 with contextlib.suppress(KeyboardInterrupt):

@@ -8,10 +8,10 @@ from typing import Any
 
 from airflow_provider_workflows.emulator import Emulator
 from tests.support.live_airflow import LiveAirflow
+from tests.support.past_emulator import DAYS_BEHIND
 
 DAG_ID = "open_waits"
 WAITS = 8
-DAYS_AGO = 6.0  # start of the oldest workflows; long enough for their steps to be overdue
 
 _LOCAL = "airflow.dag_processing.bundles.local.LocalDagBundle"
 # Airflow's setting for the DAGs folder and the folder of this DAG.
@@ -28,7 +28,11 @@ BUNDLES = json.dumps(
 
 
 def start_workflows(emulator: Emulator) -> dict[str, Any]:
-    """Start workflows, some of them days ago, that wait for different people; return the ``conf`` of the DAG's run."""
+    """
+    Start workflows that wait for different people, some of them days ago; return the ``conf`` of the DAG's run.
+
+    :param emulator: An emulator whose clock is behind; it is right afterwards.
+    """
 
     def start(tool_type: str, item_id: str, *responses: tuple[str, str]) -> str:
         instance = emulator.control("POST", "procore/instances", tool_type=tool_type, item_id=item_id)["id"]
@@ -37,13 +41,12 @@ def start_workflows(emulator: Emulator) -> dict[str, Any]:
         return str(instance)
 
     integration, dana = "integration@example.com", "dana@example.com"
-    emulator.control("POST", "clock", advance=-DAYS_AGO * 86400)
     procore = [
         start("purchase_order_contract", "5101", (integration, "Approve")),
         start("requisition", "7301", (integration, "Approve")),
     ]
     legacy = [emulator.control("POST", "procore/legacy/instances", workflow="Joint Review Workflow")["id"]]
-    emulator.control("POST", "clock", advance=(DAYS_AGO - 1) * 86400)
+    emulator.control("POST", "clock", advance=(DAYS_BEHIND - 1) * 86400)
     procore += [
         start("purchase_order_contract", "5102", (integration, "Approve"), (dana, "Return")),
         start("submittal", "8401"),
@@ -53,8 +56,8 @@ def start_workflows(emulator: Emulator) -> dict[str, Any]:
     return {"procore": procore, "procore_legacy": [str(instance) for instance in legacy]}
 
 
-def open_waits(airflow: LiveAirflow, emulator: Emulator) -> str:
-    """Start the workflows and the DAG's run; return its id as soon as all of its waits are deferred."""
-    run_id = airflow.trigger(DAG_ID, start_workflows(emulator))
+def open_waits(airflow: LiveAirflow, workflows: dict[str, Any]) -> str:
+    """Start the DAG's run for started workflows; return its id as soon as all of its waits are deferred."""
+    run_id = airflow.trigger(DAG_ID, workflows)
     airflow.until("all waits are open", lambda: airflow.count(DAG_ID, run_id, "deferred") == WAITS)
     return run_id
