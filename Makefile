@@ -111,6 +111,14 @@ distributed: .venv/distributed ## kill workers, triggerers and the scheduler of 
 bench: .venv/bench ## measure what waiting costs, compared with Airflow's HTTP triggers; BENCH=--quick takes three minutes
 	$(BIN)/python -m benchmarks.waits $(BENCH)
 
+.PHONY: bench-report
+bench-report: .venv/ready ## measure the cycle-time report of a million step rows; fail above 60 s or 1 GB
+	$(BIN)/python -m benchmarks.cycle_times
+
+.PHONY: backtest
+backtest: .venv/ready ## print how often the report's forecasts hold on histories that the emulator plays
+	$(BIN)/python -m benchmarks.forecasts
+
 .PHONY: audit
 audit: .venv/ready ## check the tested dependencies for known vulnerabilities
 	$(BIN)/uv tool run --quiet pip-audit==2.10.1 --requirement constraints.txt --no-deps --disable-pip --strict --progress-spinner off || { echo "Not proven: either a vulnerability is listed above, or the index's vulnerability service did not respond for a package." >&2; exit 1; }

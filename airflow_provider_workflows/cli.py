@@ -1,4 +1,4 @@
-"""The command line tool ``airflow-workflows``, which prints the doctor's checks of a connection as text or JSON."""
+"""The command line tool ``airflow-workflows``: the checks of a connection, its active instances, and a report."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import sys
 import textwrap
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
+
+from airflow_provider_workflows.reports.command import add_report_command
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -23,19 +25,38 @@ INDENT = 21  # columns in front of a check's detail
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run the command; return 0 if no check failed, else 1. Invalid arguments exit with 2."""
+    """Run the command; return 0 if nothing failed, else 1. Invalid arguments exit with 2."""
     options = _parser().parse_args(arguments)
     # Without this, Airflow 3.1 and newer look a connection up as a task does, without the metadata database.
     os.environ.setdefault("_AIRFLOW_PROCESS_CONTEXT", "server")
     os.environ.setdefault("AIRFLOW__LOGGING__LOGGING_LEVEL", "ERROR")
     out = sys.stdout
-    # Airflow logs to the standard output, which is reserved for the report.
+    # Airflow logs to the standard output, which is reserved for the command's own.
     with contextlib.redirect_stdout(sys.stderr):
-        from airflow_provider_workflows.diagnostics.diagnosis import Diagnosis
+        return int(options.run(options, out))
 
-        diagnosis = Diagnosis(options.conn_id)
-        checks = _as_json(diagnosis, out) if options.json else _as_text(diagnosis, out)
-    return 1 if any(check.status == "failed" for check in checks) else 0
+
+def _doctor(options: argparse.Namespace, out: Any) -> bool:
+    """Print the checks of a connection; return whether one has failed."""
+    from airflow_provider_workflows.diagnostics.diagnosis import Diagnosis
+
+    diagnosis = Diagnosis(options.conn_id)
+    checks = _as_json(diagnosis, out) if options.json else _as_text(diagnosis, out)
+    return any(check.status == "failed" for check in checks)
+
+
+def _waiting(options: argparse.Namespace, out: Any) -> bool:
+    """Print the active instances of a connection; return whether some could not be read."""
+    from airflow_provider_workflows.diagnostics.waiting import Waiting
+
+    filters = {"user": options.user, "overdue": options.overdue, "tools": options.tool, "projects": options.project}
+    waiting = Waiting(options.conn_id, **filters).read()
+    if options.json:
+        print(json.dumps(waiting.to_dict(), indent=2), file=out)
+    else:
+        for line in waiting.lines():
+            print(line, file=out)
+    return waiting.has_failed
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -47,8 +68,24 @@ def _parser() -> argparse.ArgumentParser:
         description="Check a connection to Procore or Workflowsoft step by step and print how to fix each problem. "
         "Only reads. Exits with 0 if no check failed, 1 if a check failed, 2 if the arguments are invalid.",
     )
-    doctor.add_argument("conn_id", metavar="CONN_ID", help="id of an Airflow connection, such as procore_default")
-    doctor.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    doctor.set_defaults(run=_doctor)
+    waiting = commands.add_parser(
+        "waiting",
+        help="list active instances and whom they are pending with",
+        description="List every active workflow instance of a connection with its step and pending assignees. Only "
+        "reads. Exits with 0 if nothing failed, 1 if something could not be read, 2 if the arguments are invalid.",
+    )
+    waiting.add_argument("--user", help="only instances pending with this user: login, e-mail address or id")
+    waiting.add_argument("--overdue", action="store_true", help="only instances whose step is overdue")
+    waiting.add_argument("--tool", action="append", default=[], help="only this tool; may be repeated; default: all")
+    waiting.add_argument(
+        "--project", action="append", default=[], help="only this project; may be repeated; default: the connection's"
+    )
+    waiting.set_defaults(run=_waiting)
+    for command in (doctor, waiting):
+        command.add_argument("conn_id", metavar="CONN_ID", help="id of an Airflow connection, such as procore_default")
+        command.add_argument("--json", action="store_true", help="print one JSON object instead of text")
+    add_report_command(commands)
     return parser
 
 

@@ -11,11 +11,12 @@ from airflow.providers.common.compat.sdk import AirflowSkipException, BaseSensor
 from airflow.sdk.bases.decorator import DecoratedOperator, task_decorator_factory
 
 from airflow_provider_workflows.decorators.signature import arguments_of, call, called_with
-from airflow_provider_workflows.exceptions import ConfigurationError
+from airflow_provider_workflows.exceptions import RESOURCE_ERRORS, TRANSIENT_ERRORS, ConfigurationError
 from airflow_provider_workflows.operators.base import Pin
 from airflow_provider_workflows.operators.object_storage import attached_files
 from airflow_provider_workflows.operators.procore.base import ON_STEP_MOVED
 from airflow_provider_workflows.operators.procore.respond import MAX_FILE_BYTES, ProcoreRespondOperator
+from airflow_provider_workflows.operators.waiting import DEADLINE, Read
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.parameters import as_list, as_text, check_choice, check_given, str_id
 from airflow_provider_workflows.sensors.base import WorkflowsSensor
@@ -102,6 +103,7 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         super().__init__(**FIXED, **kwargs)
         self._occurrence_before_sleep: str | None = None
         self._is_occurrence_stored = True
+        self._is_waiting = False  # the function has waited before
 
     def execute(self, context: Context) -> Any:
         if self.poke_interval <= 0:
@@ -109,9 +111,14 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         self.start_wait(context)
         return self.returned(context, lambda: self.act(context))
 
+    def start_wait(self, context: Context, key: str = DEADLINE) -> None:
+        super().start_wait(context, key)
+        self._is_waiting = bool(context.get("task_reschedule_count"))
+
     def execute_complete(self, context: Context, event: Mapping[str, Any] | None = None) -> Any:
         """Call the function again after a sleep."""
         self.restore_wait(context, event or {})
+        self._is_waiting = True
         self._occurrence_before_sleep = (event or {}).get("step_occurrence_id")
         return self.returned(context, lambda: self.act(context))
 
@@ -126,7 +133,9 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
             return super().act(context)
         pin = self._occurrence_pin(context)
         instance_id = str(self.instance_id)
-        view = self.first_view(instance_id, (pin.value or {}).get("step_occurrence_id"))
+        view = self._read_patiently(
+            context, lambda: self.first_view(instance_id, (pin.value or {}).get("step_occurrence_id"))
+        )
         if pin.is_outdated or decision.is_outdated:
             return self.act(context)
         if view.recorded is None and not view.is_current:
@@ -141,10 +150,23 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         if view.recorded is not None:
             self.log.info("The response %r is already recorded; the function is not called.", view.recorded["name"])
             return self._result(view, instance_id, view.recorded, already_recorded=True, confirmed=True)
-        instance = self._described(row, view.instance, view.step or {})
+        instance = self._read_patiently(context, lambda: self._described(row, view.instance, view.step or {}))
+        self._rejections = None
         decision.persist(self._decided(context, {**arguments, INSTANCE: instance}))
         # The operator reads again, because the step may have moved while the function ran.
         return super().act(context)
+
+    def _read_patiently(self, context: Context, read: Callable[[], Read]) -> Read:
+        """Read; once the function has waited, an error ends the task only when it would end a sensor's wait."""
+        try:
+            return read()
+        except (*TRANSIENT_ERRORS, *RESOURCE_ERRORS) as error:
+            if not (self._is_waiting and self._is_occurrence_stored) or self._ends_the_wait(error):
+                raise
+            self.record_error(error)
+            self.check_deadline()
+            self._store_polls(context)
+            self._sleep(context)
 
     def _take_row(self, given: Any) -> Mapping[str, Any]:
         row = given if isinstance(given, Mapping) else {"instance_id": given}
@@ -220,15 +242,20 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
             f"Instance {self.instance_id} has been at step {instance['step']!r} since {instance['step_started_at']}, "
             f"pending with {pending_with}; the function waits{f': {reason}' if reason else ''}."
         )
+        self._last_error = ""
         self.check_deadline()
-        assert self._deadline is not None
         if not self._is_occurrence_stored:
             raise ConfigurationError(
                 "Wait() needs the step occurrence before Airflow 3.3, or the next call could respond to another one. "
                 "Call the task with a row of ProcoreResponseRequestedSensor instead of an id, or set deferrable=True."
             )
+        self._store_polls(context)
+        self._sleep(context)
+
+    def _sleep(self, context: Context) -> NoReturn:
+        """Release the worker until the next call of the function."""
         self.log.info(
-            "%s The next call is in %g s, until %s at most.", self._last_poll, self.poke_interval, self._deadline
+            "%s The next call is in %g s, until %s at most.", self.standing, self.poke_interval, self._deadline
         )
         if self.deferrable:
             self.defer_to(self.build_trigger())
@@ -242,7 +269,8 @@ class _ResponseDecoratedOperator(DecoratedOperator, ProcoreRespondOperator, Work
         return self.wake_up()
 
     def wake_up_event(self) -> dict[str, Any]:
-        return {**super().wake_up_event(), "step_occurrence_id": str_id(self.step_occurrence_id)}
+        occurrence_id = str_id(self.step_occurrence_id) or self._occurrence_before_sleep
+        return {**super().wake_up_event(), "step_occurrence_id": occurrence_id}
 
 
 # The response comes from the function, and the instance with its arguments.

@@ -93,7 +93,7 @@ class Tables:
             writer.close()
         targets = {table: root / f"{table}.{self._format}" for table in self._columns}
         self.stored = [] if replace else [table for table, target in targets.items() if target.exists()]
-        _replace([(self._local(table), target) for table, target in targets.items() if table not in self.stored])
+        replace_files([(self._local(table), target) for table, target in targets.items() if table not in self.stored])
         return {table: str(target) for table, target in targets.items()}
 
     def size(self) -> int:
@@ -162,7 +162,7 @@ class ParquetWriter:
 WRITERS: Mapping[str, Callable[[Path, Columns], RowWriter]] = {"parquet": ParquetWriter, "jsonl": JsonLinesWriter}
 
 
-def _replace(files: Sequence[tuple[Path, ObjectStoragePath]]) -> None:
+def replace_files(files: Sequence[tuple[Path, ObjectStoragePath]]) -> None:
     """
     Replace files: first write all of them, then make all of them visible.
 

@@ -27,7 +27,7 @@ from airflow_provider_workflows.polling.list_poll import FALLBACK_SECONDS, ListP
 from airflow_provider_workflows.polling.poll import MAX_CONSECUTIVE_FAULTS, SERVER_FAULTS, PollScope, take
 from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules.payload import documented_form, is_id
-from airflow_provider_workflows.rules.procore_timeline import AmbiguousHistory
+from airflow_provider_workflows.rules.procore_decisions import AmbiguousHistory
 
 if TYPE_CHECKING:
     from airflow_provider_workflows.hooks.procore import ProcoreHook

@@ -23,6 +23,7 @@ class PendingStep:
     :param due: Due date, as the API's own text, or None.
     :param assignees: Logins, names or ids of the pending assignees.
     :param is_overdue: Whether the API reports the step as overdue.
+    :param assignee_ids: Ids of the pending assignees, as far as the API shows them.
     """
 
     step_occurrence_id: str
@@ -31,6 +32,7 @@ class PendingStep:
     due: Any
     assignees: tuple[str, ...]
     is_overdue: bool = False
+    assignee_ids: tuple[str, ...] = ()
 
     def describe(self) -> str:
         """Return a description that follows the name of the step in a sentence."""

@@ -8,14 +8,14 @@ from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from airflow_provider_workflows.exceptions import AmbiguousOrder, ConfigurationError, UnexpectedResponse
-from airflow_provider_workflows.rules import procore_timeline as timeline
+from airflow_provider_workflows.rules import procore_decisions as timeline
 from airflow_provider_workflows.rules.datetimes import parse_time, seconds_of
 from airflow_provider_workflows.rules.overdue import PendingStep
 from airflow_provider_workflows.rules.parameters import str_id
 from airflow_provider_workflows.rules.payload import documented_form
-from airflow_provider_workflows.rules.procore_timeline import Event, Timeline, is_given
-from airflow_provider_workflows.rules.procore_timeline import rows_of as _rows
-from airflow_provider_workflows.rules.procore_timeline import str_id as _id
+from airflow_provider_workflows.rules.procore_decisions import Event, Timeline, is_given
+from airflow_provider_workflows.rules.procore_decisions import rows_of as _rows
+from airflow_provider_workflows.rules.procore_decisions import str_id as _id
 from airflow_provider_workflows.rules.wait_result import WaitResult, evaluate
 
 ENDED_STATES = timeline.ENDED_STATES
@@ -312,31 +312,33 @@ def pending_step_of(history: Json | Timeline) -> PendingStep | None:
     if len(steps) != 1:
         return None
     step, since = steps[0].details, steps[0].started
+    assignees = _assignees(step)
     return PendingStep(
         step_occurrence_id=_id(step) or f"{step.get('name')}@{since}",
         step=step.get("name"),
         since=since,
         due=step.get("due_date"),
-        assignees=_assignees(step),
+        assignees=tuple(assignees.values()),
         is_overdue=history_timeline.state == "overdue",
+        assignee_ids=tuple(assignees),
     )
 
 
-def _assignees(step: Json) -> tuple[str, ...]:
-    """Return the responders without a response, by login or name; if the step shows only groups, the members' ids."""
+def _assignees(step: Json) -> dict[str, str]:
+    """Return the logins or names of the responders without a response by id; if it shows only groups, the ids."""
     assignees: dict[str, Json] = {}
     for field in ("responses", "additional_assignees", "individual_assignees"):
         for row in _rows(step.get(field)):
             assignees.setdefault(str(row.get("id")), row)
     if not assignees:
         groups = (group.get("login_ids") for group in _rows(step.get("responsible_groups")))
-        return tuple(dict.fromkeys(str(user_id) for ids in groups if isinstance(ids, list) for user_id in ids))
+        return {str(user_id): str(user_id) for ids in groups if isinstance(ids, list) for user_id in ids}
     commenters = timeline.commenters_of(step)
-    return tuple(
-        str(row.get("login") or row.get("name") or user_id)
+    return {
+        user_id: str(row.get("login") or row.get("name") or user_id)
         for user_id, row in assignees.items()
         if not row.get("responded_at") and not timeline.is_commenter(row) and user_id not in commenters
-    )
+    }
 
 
 # --- a response: the pending assignees, the options, the recorded response ------------------------------------

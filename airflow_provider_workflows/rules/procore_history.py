@@ -12,7 +12,7 @@ from typing import Any, Literal
 from airflow_provider_workflows.exceptions import ConfigurationError
 from airflow_provider_workflows.rules.datetimes import has_zone, parse_time
 from airflow_provider_workflows.rules.parameters import check_required
-from airflow_provider_workflows.rules.procore_timeline import ENDED, ENDED_STATES, Event, Timeline, is_given
+from airflow_provider_workflows.rules.procore_decisions import ENDED, ENDED_STATES, Event, Timeline, is_given
 
 Json = Mapping[str, Any]
 Row = dict[str, Any]

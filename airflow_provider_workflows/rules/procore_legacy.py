@@ -127,7 +127,15 @@ def pending_step_of(instance: Json) -> PendingStep | None:
         due=instance.get("becomes_overdue_at"),
         assignees=tuple(dict.fromkeys(str(name) for name in described["ball_in_court"] if name))
         or _assignees_of_roles(instance),
+        assignee_ids=_assignee_ids(instance),
     )
+
+
+def _assignee_ids(instance: Json) -> tuple[str, ...]:
+    roles = [activity.get("workflow_user_role") or {} for activity in instance["current_workflow_activities"]]
+    assignees = [role.get("assignee") for role in roles]
+    ids = (assignee.get("id") for assignee in assignees if isinstance(assignee, Mapping))
+    return tuple(dict.fromkeys(str(user_id) for user_id in ids if user_id is not None))
 
 
 def _assignees_of_roles(instance: Json) -> tuple[str, ...]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from airflow_provider_workflows.rules.payload import documented_form
-from airflow_provider_workflows.rules.procore_timeline import rows_of, str_id
+from airflow_provider_workflows.rules.procore_decisions import rows_of, str_id
 
 Json = Mapping[str, Any]
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from airflow_provider_workflows.exceptions import ConfigurationError, UnexpectedResponse
 from airflow_provider_workflows.rules.workflowsoft import has_id, member
-from airflow_provider_workflows.rules.workflowsoft_values import (
+from airflow_provider_workflows.rules.workflowsoft_field_types import (
     CODECS,
     UNREADABLE,
     as_it_is,

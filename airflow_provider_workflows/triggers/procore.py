@@ -10,7 +10,7 @@ from airflow_provider_workflows.rules import procore as rules
 from airflow_provider_workflows.rules import procore_operations as operations
 from airflow_provider_workflows.rules import procore_replacements as replacements
 from airflow_provider_workflows.rules.parameters import str_id
-from airflow_provider_workflows.rules.procore_timeline import AmbiguousHistory
+from airflow_provider_workflows.rules.procore_decisions import AmbiguousHistory
 from airflow_provider_workflows.rules.wait_result import WaitAction, WaitResult
 from airflow_provider_workflows.triggers.base import WaitTrigger
 from airflow_provider_workflows.triggers.cancellation import terminate_if_killed
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.polling.poll import PollScope
     from airflow_provider_workflows.polling.procore import ResponseQuery, ResponseRequests
     from airflow_provider_workflows.rules.overdue import OverdueStep
-    from airflow_provider_workflows.rules.procore_timeline import Timeline
+    from airflow_provider_workflows.rules.procore_decisions import Timeline
 
 MAX_REQUESTS = 200  # in one event, which Airflow logs and stores; the others stay open in Procore
 MAX_NAMED = 20  # requests in a log line

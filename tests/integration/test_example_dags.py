@@ -34,7 +34,7 @@ def parse(path):
     sys.addaudithook(watch)
     spec.loader.exec_module(module)
     dag = vars(module)[path.stem]()
-    heavy = sorted({"requests", "pyarrow", "fastapi"} & set(sys.modules))
+    heavy = sorted({"requests", "pyarrow", "fastapi", "duckdb", "matplotlib"} & set(sys.modules))
     print(json.dumps([path.stem, dag.dag_id, len(dag.tasks), touched, heavy, bool(dag.doc_md)]))
 for path in map(pathlib.Path, sys.argv[1:]):
     sys.stdout.flush()

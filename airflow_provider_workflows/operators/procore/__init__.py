@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from airflow_provider_workflows.operators.procore.branch import ProcoreBranchOnOutcomeOperator, outcome_names
     from airflow_provider_workflows.operators.procore.bulk_replace import ProcoreBulkReplaceAssigneesOperator
     from airflow_provider_workflows.operators.procore.bulk_start import ProcoreBulkStartInstancesOperator
+    from airflow_provider_workflows.operators.procore.cycle_time_report import ProcoreCycleTimeReportOperator
     from airflow_provider_workflows.operators.procore.history_export import ProcoreHistoryToObjectStorageOperator
     from airflow_provider_workflows.operators.procore.instances import (
         ProcoreAddAssigneesOperator,
@@ -27,6 +28,7 @@ __all__ = [
     "ProcoreBranchOnOutcomeOperator",
     "ProcoreBulkReplaceAssigneesOperator",
     "ProcoreBulkStartInstancesOperator",
+    "ProcoreCycleTimeReportOperator",
     "ProcoreHistoryToObjectStorageOperator",
     "ProcoreListInstancesOperator",
     "ProcorePresetAssigneesOperator",
@@ -43,6 +45,7 @@ _FILES = {
     "ProcoreBranchOnOutcomeOperator": "branch",
     "ProcoreBulkReplaceAssigneesOperator": "bulk_replace",
     "ProcoreBulkStartInstancesOperator": "bulk_start",
+    "ProcoreCycleTimeReportOperator": "cycle_time_report",
     "ProcoreHistoryToObjectStorageOperator": "history_export",
     "ProcoreListInstancesOperator": "list_instances",
     "ProcorePresetAssigneesOperator": "preset_assignees",

@@ -13,12 +13,12 @@ from hypothesis import given
 
 from airflow_provider_workflows.exceptions import WorkflowsError
 from airflow_provider_workflows.rules import procore as v2
+from airflow_provider_workflows.rules import procore_decisions as timeline
 from airflow_provider_workflows.rules import procore_history as audit
 from airflow_provider_workflows.rules import procore_legacy as v1
 from airflow_provider_workflows.rules import procore_legacy_history as v1_history
 from airflow_provider_workflows.rules import procore_operations as v2_operations
 from airflow_provider_workflows.rules import procore_presets as people
-from airflow_provider_workflows.rules import procore_timeline as timeline
 from airflow_provider_workflows.rules import workflowsoft as ws
 from airflow_provider_workflows.rules import workflowsoft_fields as ws_fields
 from tests.robustness.hostile.answers import parsed
@@ -312,7 +312,7 @@ READ_NO_ANSWER = {
     "procore_legacy": {"moment_of", "same_name", "time_of"},
     "procore_legacy_history": set(),
     "procore_operations": set(),
-    "procore_timeline": {"given_end", "is_given", "person", "rows_of", "seconds", "str_id"},
+    "procore_decisions": {"given_end", "is_given", "person", "rows_of", "seconds", "str_id"},
     "workflowsoft": {"has_id", "instance_id_of", "member", "says_already_completed"},
     "workflowsoft_fields": {"check_rendered", "raw_fields", "raw_value", "read_stored_values", "templated_names"},
 }

@@ -360,11 +360,11 @@ def test_response_and_skip_leave_a_line_in_the_log(emulator, row, store, approve
 # --- waiting ---
 
 
-def paused(built: Any, store: Any) -> Any:
+def paused(built: Any, store: Any, event: Any = None) -> Any:
     """Run a task that is to be deferred; return what it defers to."""
     deferred = pytest.importorskip("airflow.exceptions").TaskDeferred
     with pytest.raises(deferred) as raised:
-        built.execute(in_task(store))
+        built.execute(in_task(store)) if event is None else built.execute_complete(in_task(store), event=event)
     return raised.value
 
 
@@ -387,6 +387,41 @@ def test_waiting_function_is_called_again_without_holding_a_worker(emulator, row
     resumed.execute_complete(in_task(store), event=arguments["event"])
 
     assert (len(function.seen), responses(emulator)) == (2, APPROVED)
+
+
+@pytest.mark.parametrize("body", ["<html>Forbidden</html>", '{"message": "Forbidden"}'])
+@pytest.mark.parametrize("has_store", [True, False])
+def test_rejected_read_after_a_wait_does_not_end_the_task(emulator, row, store, body, has_store):
+    store = store if has_store else None
+    options = {"deferrable": True, "poke_interval": 120, "timeout": 3600}
+    function = Function(Wait(), Respond("Approve"))
+    event = paused(operator(function(), row, options=options), store).trigger.event
+    emulator.control("POST", "faults", path=f"/instances/{INSTANCE}", status=403, body=body, times=1)
+
+    again = paused(operator(function(), row, options=options), store, event).trigger.event
+
+    assert (len(function.seen), responses(emulator)) == (1, [])
+    assert again["step_occurrence_id"] == event["step_occurrence_id"]
+    assert again["polls"]["rejections"] is not None
+
+    operator(function(), row, options=options).execute_complete(in_task(store), event=again)
+
+    assert (len(function.seen), responses(emulator)) == (2, APPROVED)
+
+
+@pytest.mark.usefixtures("impatient")
+def test_reads_rejected_for_too_long_end_the_waiting_task(emulator, row, store):
+    options = {"deferrable": True, "poke_interval": 120, "timeout": 3600}
+    function = Function(Wait(), Respond("Approve"))
+    event = paused(operator(function(), row, options=options), store).trigger.event
+    emulator.control("POST", "faults", path=f"/instances/{INSTANCE}", status=403, times=3)
+
+    for _ in range(2):
+        event = paused(operator(function(), row, options=options), store, event).trigger.event
+    with pytest.raises(Exception, match="Permission denied"):
+        operator(function(), row, options=options).execute_complete(in_task(store), event=event)
+
+    assert len(function.seen) == 1
 
 
 def test_a_task_that_is_not_deferrable_is_rescheduled(emulator, row, store):

@@ -16,7 +16,7 @@ from airflow_provider_workflows.rules.parameters import (
     require_exactly_one,
     str_id,
 )
-from airflow_provider_workflows.rules.procore_timeline import STEP_EVENTS
+from airflow_provider_workflows.rules.procore_decisions import STEP_EVENTS
 
 BUDGET_CHECK = {
     "id": 11,
