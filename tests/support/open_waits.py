@@ -43,7 +43,7 @@ def start_workflows(emulator: Emulator) -> dict[str, Any]:
     integration, dana = "integration@example.com", "dana@example.com"
     procore = [
         start("purchase_order_contract", "5101", (integration, "Approve")),
-        start("requisition", "7301", (integration, "Approve")),
+        start("requisition", "7301", (integration, "Match")),
     ]
     legacy = [emulator.control("POST", "procore/legacy/instances", workflow="Joint Review Workflow")["id"]]
     emulator.control("POST", "clock", advance=(DAYS_BEHIND - 1) * 86400)
