@@ -40,15 +40,15 @@ def start_workflows(emulator: Emulator) -> dict[str, Any]:
             emulator.control("POST", f"procore/instances/{instance}/respond", login=login, option=option)
         return str(instance)
 
-    integration, dana = "integration@example.com", "dana@example.com"
+    integration = "integration@example.com"
     procore = [
         start("purchase_order_contract", "5101", (integration, "Approve")),
-        start("requisition", "7301", (integration, "Approve")),
+        start("requisition", "7301", (integration, "Match")),
     ]
     legacy = [emulator.control("POST", "procore/legacy/instances", workflow="Joint Review Workflow")["id"]]
     emulator.control("POST", "clock", advance=(DAYS_BEHIND - 1) * 86400)
     procore += [
-        start("purchase_order_contract", "5102", (integration, "Approve"), (dana, "Return")),
+        start("purchase_order_contract", "5102", (integration, "Return")),
         start("submittal", "8401"),
     ]
     legacy.append(emulator.control("POST", "procore/legacy/instances", workflow="Joint Review Workflow")["id"])
