@@ -69,6 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
     with emulator_process(module) as emulator:
         say(f"Emulator of Procore and Workflowsoft: {emulator.url}")
         connections = emulator.control("GET", "connections")
+        if stay:  # the page links to items
+            connections["procore_default"]["extra"]["item_url"] = f"{emulator.url}/?item={{item_id}}"
         settings = {**SETTINGS, **UI_SETTINGS} if stay else SETTINGS
         with LiveAirflow(EXAMPLES, connections, settings) as airflow:
             say(f"Airflow: {airflow.url} (ready after {time.monotonic() - began:.0f} s)")
