@@ -23,7 +23,7 @@ demo: .venv/ready ## run the example DAGs on a real Airflow and the emulator, an
 	$(BIN)/python -m tests.live.demo
 
 .PHONY: demo-ui
-demo-ui: .venv/ready ## run the demo, then leave Airflow and the emulator running until Ctrl-C
+demo-ui: .venv/ready ## run the demo, then open waits for the Approvals page and leave Airflow and the emulator running until Ctrl-C
 	$(BIN)/python -m tests.live.demo --ui
 
 # Two more processes than a small machine has cores, because tests also wait; an idle process takes tests from others.

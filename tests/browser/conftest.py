@@ -14,6 +14,8 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Locator, Page
 
+    from tests.browser.running import Running
+
 IMAGES = Path(__file__).parents[2] / "docs" / "img"
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 ARGUMENTS = (
@@ -43,6 +45,15 @@ def browser() -> Iterator[Browser]:
         browser = playwright.chromium.launch(executable_path=path, args=list(ARGUMENTS))
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def running() -> Iterator[Running]:
+    """One Airflow for all tests of its UI, because a start takes long."""
+    from tests.browser.running import running_airflow
+
+    with running_airflow() as running:
+        yield running
 
 
 @pytest.fixture

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from airflow_provider_workflows.emulator import Emulator
 from airflow_provider_workflows.get_provider_info import get_provider_info
 from tests.browser.page import button, card
-from tests.support.engines import postgresql
-from tests.support.live_airflow import LiveAirflow
+from tests.browser.running import Running
 
 pytestmark = [pytest.mark.browser, pytest.mark.live]
 
@@ -25,44 +21,6 @@ FORMS = {form["connection-type"]: form for form in get_provider_info()["connecti
 STANDARD = {"description": "Description", "host": "Host", "login": "Login", "password": "Password", "port": "Port"}
 
 expect.set_options(timeout=120_000)  # milliseconds; a busy machine takes its time
-
-
-@dataclass
-class Running:
-    """An Airflow, the emulator it talks to, and the run of its DAG, whose last task waits."""
-
-    airflow: LiveAirflow
-    emulator: Emulator
-    connections: dict[str, Any]
-    run_id: str
-
-    def task(self, task_id: str, tab: str = "") -> str:
-        return f"{self.airflow.url}/dags/approval/runs/{self.run_id}/tasks/{task_id}/{tab}"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[Running]:
-    with postgresql() as database, Emulator() as emulator:
-        connections = emulator.control("GET", "connections")
-        procore, workflowsoft = (connections[name]["extra"] for name in ("procore_default", "workflowsoft_default"))
-        procore["item_url"] = f"{emulator.url}/?company={{company_id}}&project={{project_id}}&item={{item_id}}"
-        workflowsoft["item_url"] = f"{emulator.url}/?process={{process_instance_id}}"
-        procore["project_id"] = int(procore["project_id"])  # Airflow's log has a warning for each text this short
-        settings = {
-            "AIRFLOW__CORE__TEST_CONNECTION": "Enabled",
-            "AIRFLOW__SCHEDULER__SCHEDULER_IDLE_SLEEP_TIME": "0.5",
-        }
-        dags = Path(__file__).with_name("dags")
-        with LiveAirflow(dags, connections, settings, database=database) as airflow:
-            airflow.unpause("approval")
-            airflow.until("the DAG runs", lambda: airflow.runs("approval"))
-            (run_id,) = airflow.runs("approval")
-
-            def waits_for_the_director() -> bool:
-                return [airflow.count("approval", run_id, state) for state in ("success", "deferred")] == [2, 1]
-
-            airflow.until("the DAG waits for the director", waits_for_the_director)
-            yield Running(airflow, emulator, connections, run_id)
 
 
 # The connection forms

@@ -1,8 +1,8 @@
 """
 Run an example DAG of each API on a real Airflow while the emulator plays the people, and check what was done.
 
-``make demo`` runs it; ``make demo-ui`` leaves both running afterwards. Exit code 0 if every action happened
-exactly once, else 1.
+``make demo`` runs it; ``make demo-ui`` then opens waits for the Approvals page and leaves both running. Exit code 0
+if every action happened exactly once, else 1.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from typing import Any
 
 from airflow_provider_workflows.emulator import Emulator
 from tests.support.live_airflow import LiveAirflow
+from tests.support.open_waits import BUNDLES, open_waits, start_workflows
 from tests.support.people import DAGS, People, check_effects, describe
 
 EXAMPLES = Path(__file__).parents[2] / "example_dags"
@@ -26,13 +27,17 @@ SETTINGS = {
     "AIRFLOW__OPERATORS__DEFAULT_DEFERRABLE": "True",
     "AIRFLOW__WORKFLOWS__POKE_INTERVAL": "2",
 }
+UI_SETTINGS = {
+    "AIRFLOW__DAG_PROCESSOR__DAG_BUNDLE_CONFIG_LIST": BUNDLES,
+    "AIRFLOW__WORKFLOWS__APPROVALS_PAGE_READS": "True",
+}
 THINKING = 8.0  # seconds that the people take: longer than a DAG needs until it waits
 
 
 @contextlib.contextmanager
-def emulator_process() -> Iterator[Emulator]:
+def emulator_process(module: str) -> Iterator[Emulator]:
     """Run the emulator as a user would, in a process of its own."""
-    command = [sys.executable, "-m", "airflow_provider_workflows.emulator"]
+    command = [sys.executable, "-m", module]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         assert process.stdout is not None
@@ -60,10 +65,14 @@ def main(arguments: list[str] | None = None) -> int:
     # A job that is cancelled must end like Ctrl-C, or the processes stay.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     began = time.monotonic()
-    with emulator_process() as emulator:
+    module = "tests.support.past_emulator" if stay else "airflow_provider_workflows.emulator"
+    with emulator_process(module) as emulator:
         say(f"Emulator of Procore and Workflowsoft: {emulator.url}")
         connections = emulator.control("GET", "connections")
-        with LiveAirflow(EXAMPLES, connections, SETTINGS) as airflow:
+        if stay:  # the page links to items
+            connections["procore_default"]["extra"]["item_url"] = f"{emulator.url}/?item={{item_id}}"
+        settings = {**SETTINGS, **UI_SETTINGS} if stay else SETTINGS
+        with LiveAirflow(EXAMPLES, connections, settings) as airflow:
             say(f"Airflow: {airflow.url} (ready after {time.monotonic() - began:.0f} s)")
             with People(emulator, thinking=THINKING):
                 runs = run_examples(airflow)
@@ -73,6 +82,8 @@ def main(arguments: list[str] | None = None) -> int:
             say("\nEvery action happened exactly once." if not problems else "\nWrong: " + "; ".join(problems))
             say(f"{time.monotonic() - began:.0f} s in all.")
             if stay:
+                open_waits(airflow, start_workflows(emulator))
+                say(f"\nOpen approvals: {airflow.url}/plugin/workflows-approvals")
                 say(f"\nAirflow: {airflow.url}\nEmulator: {emulator.url}\nCtrl-C ends both.")
                 with contextlib.suppress(KeyboardInterrupt):
                     while True:
