@@ -27,9 +27,11 @@ def open_waits():
     procore = instances.override(task_id="workflows")("procore")
     legacy = instances.override(task_id="legacy_workflows")("procore_legacy")
     ProcoreInstanceSensor.partial(task_id="wait_for_approval", **WAIT).expand(instance_id=procore)
-    ProcoreLegacyInstanceSensor.partial(task_id="wait_for_review", **WAIT).expand(instance_id=legacy)
+    ProcoreLegacyInstanceSensor.partial(task_id="wait_for_review", until={"Accepted"}, **WAIT).expand(
+        instance_id=legacy
+    )
     WorkflowsoftIntegrationSensor(task_id="vendors", diagram="Vendor onboarding", step="Register vendor", **WAIT)
-    WorkflowsoftIntegrationSensor(task_id="events", diagram="Event planning", step="Publish event", **WAIT)
+    WorkflowsoftIntegrationSensor(task_id="evidence", diagram="Data issue", step="Collect evidence", **WAIT)
 
 
 open_waits()
