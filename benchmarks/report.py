@@ -47,8 +47,8 @@ DECIDED_BY = ("waits", "by", "every", "requests per poll", "of a core", "memory"
 
 def line(one: Row) -> str:
     """Return one measurement as a line."""
-    told = ", ".join(f"{name} {show(one)}" for name, show in COLUMNS[2:])
-    return f"{one['waits']:>6,} waits by {LABELS[one['kind']]}: {told} ({_others(one)})"
+    reported = ", ".join(f"{name} {show(one)}" for name, show in COLUMNS[2:])
+    return f"{one['waits']:>6,} waits by {LABELS[one['kind']]}: {reported} ({_others(one)})"
 
 
 def _others(one: Row) -> str:
@@ -107,11 +107,11 @@ def disturbance(results: dict[str, Any]) -> str:
     """Say whether other programs were busy."""
     most = max((one["others"] for one in results["measured"]), default=0.0)
     idle = max((one["idle_stall"] for one in results["measured"]), default=0.0)
-    told = (
+    reported = (
         f"Meanwhile other programs kept at most {most:.2f} cores busy, and a program that only slept woke up at most "
         f"{idle * 1000:.0f} ms late"
     )
-    return told + (", which disturbed this run." if most > BUSY else ".")
+    return reported + (", which disturbed this run." if most > BUSY else ".")
 
 
 # --- documentation ------------------------------------------------------------------------------------------

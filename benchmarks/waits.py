@@ -159,23 +159,24 @@ def measure(plan: Plan, home: Path) -> Measured:
             holder.answer()
             with idling() as idle:
                 changed = change(emulator, plan, changes)
-                told = holder.answer(list(changed))
+                reported = holder.answer(list(changed))
             ended, disturbance = time.time(), others.cores()
-        missing = [name for name in changed if name not in told["events"]]
-        if told["failed"] or (missing and plan.kind not in STOCK):
+        missing = [name for name in changed if name not in reported["events"]]
+        if reported["failed"] or (missing and plan.kind not in STOCK):
             raise SystemExit(
-                f"{plan}: {told['failed']} triggers failed {told['failures']}, {len(missing)} events are missing"
+                f"{plan}: {reported['failed']} triggers failed {reported['failures']}, "
+                f"{len(missing)} events are missing"
             )
-        if early := set(told["events"]) - set(changed):
+        if early := set(reported["events"]) - set(changed):
             raise SystemExit(f"{plan}: {len(early)} waits ended although nothing had changed")
     sent = window["sent"] if plan.kind not in STOCK else served
     intervals = window["seconds"] / plan.interval if plan.kind in STOCK else plan.polls
     if plan.kind not in STOCK and sent != served:
         raise SystemExit(f"{plan}: {sent} requests were counted by us, {served} by the emulator")
     # What has not come by the end counts as if it had come then.
-    delays = sorted(told["events"].get(name, ended) - at for name, at in changed.items())
+    delays = sorted(reported["events"].get(name, ended) - at for name, at in changed.items())
     cpu = window["cpu"] / intervals
-    memory = (told["memory_peak"] - told["memory_at_rest"]) / 1024
+    memory = (reported["memory_peak"] - reported["memory_at_rest"]) / 1024
     return Measured(
         kind=plan.kind,
         waits=plan.waits,
@@ -187,8 +188,8 @@ def measure(plan: Plan, home: Path) -> Measured:
         core_share_60=round(cpu / 60, 4),
         memory=round(memory, 1),
         memory_per_wait_kib=round(memory * 1024 / plan.waits, 1),
-        longest_stall=round(told["stall"], 4),
-        longest_stall_loading=round(told["loading_stall"], 4),
+        longest_stall=round(reported["stall"], 4),
+        longest_stall_loading=round(reported["loading_stall"], 4),
         changed=len(delays),
         missing=len(missing),
         delay_p50=round(_quantile(delays, 0.5), 2),
@@ -426,8 +427,8 @@ class Held:
         """Wait for what it says next."""
         assert self._process.stdout is not None
         if line := self._process.stdout.readline():
-            told: dict[str, Any] = json.loads(line)
-            return told
+            reported: dict[str, Any] = json.loads(line)
+            return reported
         raise SystemExit("The process that holds the triggers has died:\n" + self._errors.read_text()[-3000:])
 
     def answer(self, answer: Any = None) -> dict[str, Any]:

@@ -81,12 +81,12 @@ def _versions(wheel: zipfile.ZipFile, file_name: str, tag: str | None) -> list[s
     version = str(metadata_of(wheel)["Version"])
     code = wheel.read(f"{PACKAGE}/__init__.py").decode() if f"{PACKAGE}/__init__.py" in wheel.namelist() else ""
     info = f"{PACKAGE}/get_provider_info.py"
-    told = wheel.read(info).decode() if info in wheel.namelist() else ""
+    reported = wheel.read(info).decode() if info in wheel.namelist() else ""
     heading = re.search(r"^## (\S+) \((.*)\)$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
     versions = {
         "the wheel's name": file_name.split("-")[1],
         "the package": _first(r'^__version__ = "(.*)"$', code),
-        "get_provider_info": _first(r'"versions": \["([^"]+)"', told),
+        "get_provider_info": _first(r'"versions": \["([^"]+)"', reported),
         "the changelog's newest entry": heading[1] if heading else None,
     }
     if tag is not None:

@@ -113,7 +113,7 @@ class _Selector(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> Any:
         self.spins += 1
         if timeout is not None and timeout <= 0:
-            if self.spins > MOST_SPINS:  # a pause that is too short to be told from none
+            if self.spins > MOST_SPINS:  # a pause that is too short to be distinguished from none
                 self.clock.elapsed += 0.001
             return super().select(0)
         self.spins = 0

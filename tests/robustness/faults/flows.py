@@ -79,7 +79,7 @@ class Task:
     :param settles: Whether it always comes to an end by itself: then it may never fail.
     :param look_for: What the message of a failure must name.
     :param instead: What a person runs where it failed halfway; else the task is cleared.
-    :param told: What the results of a disturbed and an undisturbed run must have in common.
+    :param reported: What the results of a disturbed and an undisturbed run must have in common.
     :param claims: Yields what a result says that contradicts what is recorded.
     :param people: What people do while the task is deferred.
     """
@@ -91,7 +91,7 @@ class Task:
     settles: bool = False
     look_for: str = ""
     instead: Callable[[Given], Any] | None = None
-    told: Callable[[Any], Any] = _same_but_for_words
+    reported: Callable[[Any], Any] = _same_but_for_words
     claims: Callable[[Any, truth.Seen], Iterable[str]] = lambda result, seen: ()
     people: Callable[[Emulator], Any] = lambda emulator: None
 
@@ -422,7 +422,7 @@ def _integration_flows(mode: str) -> tuple[Flow, Flow]:
     Whether it is completed shows only where polls leave it there until then.
     """
     completing: Any = {"in_doubt": _completing, "is_readable": mode == KEPT, "look_for": r"instance \d+"}
-    waiting = Task("wait", wait, in_doubt=polling, told=_received, claims=truth.received)
+    waiting = Task("wait", wait, in_doubt=polling, reported=_received, claims=truth.received)
     function = Flow(
         "integration step, function",
         (waiting, Task("handle", handle, instead=complete, claims=truth.handled, **completing)),
@@ -452,7 +452,7 @@ PERFORM = Task("perform", perform, in_doubt=_sent, look_for=r"history of instanc
 START = Task("start", start, in_doubt=_starting, look_for="item 6001", claims=truth.started)
 BULK_START = Task("bulk_start", bulk_start, settles=True, claims=truth.all_started)
 # Where the record cannot be read, Procore's 204 is all there is.
-_UNREAD = replace(RESPOND, told=_same_but_for("confirmed"))
+_UNREAD = replace(RESPOND, reported=_same_but_for("confirmed"))
 _HIDDEN = replace(_UNREAD, settles=False, is_readable=False, look_for="step occurrence 70000101 of instance 700001")
 TERMINATE = Task("terminate", terminate, settles=True, claims=truth.terminated)
 RESTART = Task("restart", restart, settles=True, claims=truth.restarted)
@@ -461,7 +461,7 @@ ADD_ASSIGNEES = Task(
     add_assignees,
     in_doubt=_adding,
     look_for="does not show all of 90003, 90005",
-    told=_asked,
+    reported=_asked,
     claims=truth.added,
 )
 BULK_REPLACE = Task(
@@ -472,7 +472,7 @@ BULK_REPLACE = Task(
     claims=truth.replaced,
 )
 PRESET_ASSIGNEES = Task(
-    "preset_assignees", preset_assignees, look_for=r"preset \d+", told=_changed, claims=truth.presets_changed
+    "preset_assignees", preset_assignees, look_for=r"preset \d+", reported=_changed, claims=truth.presets_changed
 )
 
 FLOWS = (
@@ -501,14 +501,16 @@ FLOWS = (
         )
     ),
     # The decision of a function.
-    _one(replace(RESPOND, build=respond_by_function, told=_same_but_for("comment")), "respond, function"),
+    _one(replace(RESPOND, build=respond_by_function, reported=_same_but_for("comment")), "respond, function"),
     _one(replace(RESPOND, build=respond_with_file), "respond, with a file"),
     # Waits without a worker: a try begins what is waited for, a trigger waits, and the resumed try goes on.
     _one(
-        replace(PERFORM, build=perform_and_wait, people=others_perform, told=_same_but_for_times),
+        replace(PERFORM, build=perform_and_wait, people=others_perform, reported=_same_but_for_times),
         "perform, deferrable",
     ),
-    _one(replace(START, build=start_and_wait, people=others_complete, told=_same_but_for_times), "start, deferrable"),
+    _one(
+        replace(START, build=start_and_wait, people=others_complete, reported=_same_but_for_times), "start, deferrable"
+    ),
     _one(
         replace(BULK_START, build=bulk_start_deferrable, people=an_hour_passes),
         "bulk start, deferrable",
@@ -521,12 +523,12 @@ FLOWS = (
     ),
     Flow(
         "respond, deferrable sensor",
-        (RESPOND, Task("wait_for_end", wait_for_end, people=others_complete, told=_state, claims=truth.waited)),
+        (RESPOND, Task("wait_for_end", wait_for_end, people=others_complete, reported=_state, claims=truth.waited)),
     ),
     # The other side of what the documents leave open.
     _one(RESPOND, "respond, idempotency honoured", flags={"idempotency": "honoured"}),
     _one(BULK_START, "bulk start, idempotency honoured", flags={"idempotency": "honoured"}),
-    # A response that does not show cannot be told from none, once its step is over.
+    # A response that does not show cannot be distinguished from none, once its step is over.
     _one(_HIDDEN, "respond, responses hidden", flags={"hidden_events": "responses"}),
     _one(_HIDDEN, "respond, steps hidden", flags={"hidden_events": "response_steps"}),
     # After an unknown outcome.
@@ -543,8 +545,8 @@ FLOWS = (
     _one(RESPOND, "respond, two tries", kind=TWO_TRIES),
     _one(PERFORM, "perform, two tries", kind=TWO_TRIES),
     # What the other try has started is adopted: the safe side, for `cancel_on_kill` leaves it alone.
-    _one(replace(START, told=_same_but_for("adopted")), "start, two tries", kind=TWO_TRIES),
-    _one(replace(BULK_START, told=_all_items), "bulk start, two tries", kind=TWO_TRIES),
+    _one(replace(START, reported=_same_but_for("adopted")), "start, two tries", kind=TWO_TRIES),
+    _one(replace(BULK_START, reported=_all_items), "bulk start, two tries", kind=TWO_TRIES),
     _one(TERMINATE, "terminate, two tries", kind=TWO_TRIES),
     _one(RESTART, "restart, two tries", kind=TWO_TRIES),
     _one(ADD_ASSIGNEES, "add assignees, two tries", kind=TWO_TRIES),
@@ -552,7 +554,9 @@ FLOWS = (
     _one(PRESET_ASSIGNEES, "preset assignees, one fails", prepare=one_change_fails),
     # What the other try has changed is unchanged.
     _one(
-        replace(PRESET_ASSIGNEES, told=lambda result: result["rejected"]), "preset assignees, two tries", kind=TWO_TRIES
+        replace(PRESET_ASSIGNEES, reported=lambda result: result["rejected"]),
+        "preset assignees, two tries",
+        kind=TWO_TRIES,
     ),
 )
 

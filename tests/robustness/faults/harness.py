@@ -494,7 +494,7 @@ class Run:
         if self._reported and not result[0]["possibly_lost"]:
             self.outcome.wrong.append(f"{task.name} reports a loss in its log, and not in its result")
         if self._model is not None and task.name in self._model.results and not was_cleared:
-            found, wanted = task.told(result), task.told(self._model.results[task.name])
+            found, wanted = task.reported(result), task.reported(self._model.results[task.name])
             if found != wanted:
                 self.outcome.wrong.append(f"{task.name} returned {found}, and {wanted} where nothing disturbed it")
         self._end_delay()

@@ -32,7 +32,7 @@ def places(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]
 
 @st.composite
 def mutated(draw: st.DrawFn, good: Any) -> Any:
-    """Draw a good answer with one to three things replaced, left out, put in or told again."""
+    """Draw a good answer with one to three things replaced, left out, put in or repeated."""
     bad = copy.deepcopy(good)
     for _ in range(draw(st.integers(1, 3))):
         place = draw(st.sampled_from(list(places(bad))))

@@ -1,4 +1,4 @@
-"""A server on a real socket that sends, byte for byte, what it is told to."""
+"""A server on a real socket that sends, byte for byte, what the test says."""
 
 from __future__ import annotations
 

@@ -206,14 +206,14 @@ def test_secret_that_the_server_repeats_is_in_no_error(call, good):
             continue  # which has never seen the token
         result, error = outcome_of(call, Server(good[str(call)], exchange.route, kind(exchange)))
 
-        told = (
+        reported = (
             "".join(traceback.format_exception(error))
             if error
             else str(result)
             if call.name == "test_connection"
             else ""
         )
-        assert READY not in told, f"{exchange.route}: {name}"
+        assert READY not in reported, f"{exchange.route}: {name}"
         assert error is None or READY not in json.dumps([vars(error)], default=str), f"{exchange.route}: {name}"
 
 

@@ -1,4 +1,4 @@
-"""Bad answers to signing in: a typed error, nothing done, and no secret told."""
+"""Bad answers to signing in: a typed error, nothing done, and no secret shown."""
 
 from __future__ import annotations
 

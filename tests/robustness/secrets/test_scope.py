@@ -89,7 +89,7 @@ BODY = {
 
 @dataclass(frozen=True)
 class Sent:
-    """What is told apart of a request; of the body only its form, for a text in a JSON value can do no harm."""
+    """What distinguishes a request; of the body only its form, for a text in a JSON value can do no harm."""
 
     method: str
     target: str

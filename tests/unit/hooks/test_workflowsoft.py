@@ -401,9 +401,9 @@ def test_an_unreadable_poll_is_an_error(hook, requests_mock):
 def test_the_address_of_an_item_is_made_only_as_the_connection_says(hook, hook_with):
     assert hook.item_url(integration_instance_id="2") == ""
 
-    told = hook_with(extra={"item_url": "https://app.example/p/{process_instance_id}"})
-    assert told.item_url(integration_instance_id="2", process_instance_id="3") == "https://app.example/p/3"
-    assert told.item_url(integration_instance_id="2", process_instance_id=None) == ""
+    reported = hook_with(extra={"item_url": "https://app.example/p/{process_instance_id}"})
+    assert reported.item_url(integration_instance_id="2", process_instance_id="3") == "https://app.example/p/3"
+    assert reported.item_url(integration_instance_id="2", process_instance_id=None) == ""
 
 
 @pytest.mark.parametrize("wrong", [["https://app.example"], "https://app.example/{process_instance_id[a]}"])

@@ -124,11 +124,11 @@ def test_failures_count_until_the_server_responds(polls):
 
 def test_what_was_delivered_is_forgotten_and_the_rest_is_not(polls):
     polls.lose(0, "1", "2")
-    told = polls.journal.possibly_lost
+    reported = polls.journal.possibly_lost
     polls.lose(5)
     polls.receive(7, "3")
 
-    polls.persist(polls.journal.forget({"1", "2"}, told))
+    polls.persist(polls.journal.forget({"1", "2"}, reported))
 
     assert polls.journal.instances == instances("3")
     assert list(polls.journal.possibly_lost) == [stretch(5, 6)]
@@ -136,10 +136,10 @@ def test_what_was_delivered_is_forgotten_and_the_rest_is_not(polls):
 
 def test_a_stretch_that_grew_since_its_event_is_told_again(polls):
     polls.lose(0)
-    told = polls.journal.possibly_lost
+    reported = polls.journal.possibly_lost
     polls.lose(5)
 
-    assert list(polls.journal.forget([], told).possibly_lost) == [stretch(0, 6)]
+    assert list(polls.journal.forget([], reported).possibly_lost) == [stretch(0, 6)]
 
 
 def test_confirming_during_a_poll_leaves_the_poll_open(polls):

@@ -29,7 +29,7 @@ class Watcher:
     """What a watcher has emitted, poll by poll; each event reaches Airflow."""
 
     def __init__(self):
-        self.told: dict = {}
+        self.reported: dict = {}
         self.stored: dict = {}
         self.facts: list = []
         self.is_new = True
@@ -44,8 +44,8 @@ class Watcher:
             left or {},
             {},
         )
-        self.told, facts = changed_instances(
-            self.told,
+        self.reported, facts = changed_instances(
+            self.reported,
             found,
             is_first=self.is_new,
             limit=limit,
@@ -56,7 +56,7 @@ class Watcher:
         self.desired = found.desired
         self.facts += facts
         if is_stored:
-            self.stored = dict(self.told)
+            self.stored = dict(self.reported)
         return [fact["change"] for fact in facts]
 
     @property
@@ -92,9 +92,9 @@ def test_instance_that_started_and_vanishes_twice_has_own_ids(watcher):
 def test_redelivered_return_keeps_its_event_id(watcher):
     watcher.sees(["1"])
     watcher.sees((), {"1": None})
-    before = watcher.told
+    before = watcher.reported
     watcher.sees(["1"])
-    watcher.told = watcher.stored = before
+    watcher.reported = watcher.stored = before
     watcher.sees(["1"])
 
     assert watcher.event_ids[1] == watcher.event_ids[2]
@@ -114,15 +114,15 @@ def test_instances_that_are_gone_are_remembered_up_to_a_limit(watcher, monkeypat
     watcher.sees(ids)
     watcher.sees((), dict.fromkeys(ids))
 
-    assert [key for key in watcher.told if key.isdecimal()] == ["10", "11"]  # the newest
+    assert [key for key in watcher.reported if key.isdecimal()] == ["10", "11"]  # the newest
 
 
 def test_instances_of_an_unread_place_are_kept_as_they_are(watcher):
     watcher.sees(["1"])
-    stored = watcher.told
+    stored = watcher.reported
 
     assert watcher.sees(places=[THERE]) == []
-    assert (watcher.told, watcher.desired) == (stored, {})
+    assert (watcher.reported, watcher.desired) == (stored, {})
     assert watcher.sees(["1"]) == []
     assert watcher.sees({"1": shown("Director Approval")}) == ["changed"]
 
@@ -156,8 +156,8 @@ def test_stored_entry_names_its_place_in_any_order_of_places(watcher):
 def test_item_is_stored_as_it_is(item_id):
     found = Instances("1", [HERE], {"1": (HERE, item_id)}, {"1": shown()}, {}, {})
     calls = {"limit": 9, "is_stored": lambda *_: True, "is_desired": lambda _: True}
-    told, _ = changed_instances({}, found, is_first=True, **calls)
-    _, facts = changed_instances(told, Instances("1", [HERE], {}, {}, {"1": None}, {}), is_first=False, **calls)
+    reported, _ = changed_instances({}, found, is_first=True, **calls)
+    _, facts = changed_instances(reported, Instances("1", [HERE], {}, {}, {"1": None}, {}), is_first=False, **calls)
 
     assert [fact["item_id"] for fact in facts] == [item_id]
 
@@ -170,11 +170,11 @@ def asked(*ids, places=(HERE, THERE), unread=()):
 
 
 def requests(*polls):
-    told, counts = {}, []
+    reported, counts = {}, []
     for poll in polls:
-        told, facts = new_requests(told, poll, is_first=False, limit=9)
+        reported, facts = new_requests(reported, poll, is_first=False, limit=9)
         counts.append(len(facts))
-    return told, counts
+    return reported, counts
 
 
 def test_request_in_an_unread_place_is_not_redelivered():

@@ -78,7 +78,7 @@ def test_a_response_of_another_format_is_an_error_and_never_none(body, shown):
 
 
 def test_what_can_be_read_of_a_malformed_response_comes_with_the_error():
-    # In Python 1 equals True, so these two must not be told apart by comparing them.
+    # In Python 1 equals True, so these two must not be reported apart by comparing them.
     odd = [{"IntegrationInstanceId": 1}, {"IntegrationInstanceId": True}, INSTANCE, {"Foo": "secret"}]
 
     with pytest.raises(rules.UnreadableInstances, match="2 of 4 rows") as error:

@@ -23,9 +23,9 @@ pytestmark = pytest.mark.compat
 
 
 def decision(option: str | None, *candidates: str, **more: Any) -> dict[str, Any]:
-    told = {"option": option, "type": None, "by": "dana@example.com", "at": "2026-01-01T00:00:00Z"}
+    reported = {"option": option, "type": None, "by": "dana@example.com", "at": "2026-01-01T00:00:00Z"}
     problem = "unknown which decided" if candidates else None
-    return {**told, "source": "overall_response", "candidates": list(candidates), "problem": problem, **more}
+    return {**reported, "source": "overall_response", "candidates": list(candidates), "problem": problem, **more}
 
 
 COMPLETE = {

@@ -34,7 +34,7 @@ class Ticking:
 
 @pytest.fixture
 def every_step_takes(monkeypatch, caplog):
-    """Return a function that says how long a step takes, and the function that returns what is told then."""
+    """Return a function that says how long a step takes, and the function that returns what is logged then."""
     caplog.set_level(logging.INFO)
 
     def take(seconds: float):
@@ -45,22 +45,22 @@ def every_step_takes(monkeypatch, caplog):
 
 
 def test_progress_is_logged_every_ten_seconds(every_step_takes):
-    told = every_step_takes(3)
+    reported = every_step_takes(3)
 
     assert list(base.Progress("items ordered", 10).of(range(10))) == list(range(10))
 
-    assert told() == [
+    assert reported() == [
         "4 of 10 items ordered, 6 left, after 12 s.",
         "8 of 10 items ordered, 2 left, after 24 s.",
     ]
 
 
 def test_progress_without_a_total_shows_what_is_done(every_step_takes):
-    told = every_step_takes(11)
+    reported = every_step_takes(11)
 
     base.Progress("instances listed").count(100)
 
-    assert told() == ["100 instances listed, after 11 s."]
+    assert reported() == ["100 instances listed, after 11 s."]
 
 
 def start_many(folder):
@@ -101,15 +101,15 @@ WORK = [
 
 @pytest.mark.parametrize(("work", "lines"), WORK, ids=[work.__name__ for work, _ in WORK])
 def test_long_work_shows_its_progress_and_short_work_does_not(emulator, tmp_path, every_step_takes, work, lines):
-    told = every_step_takes(0.01)
+    reported = every_step_takes(0.01)
     work(f"file://{tmp_path}/short")
-    assert told() == []
+    assert reported() == []
 
     emulator.control("POST", "reset", seed="default")
-    told = every_step_takes(11)
+    reported = every_step_takes(11)
     work(f"file://{tmp_path}/long")
 
-    assert [line.partition(", after ")[0] for line in told()] == lines
+    assert [line.partition(", after ")[0] for line in reported()] == lines
 
 
 @pytest.mark.parametrize(

@@ -437,10 +437,10 @@ def test_the_address_of_the_storage_is_in_no_error(emulator, store, plan, versio
         respond(files=plan).execute({"task_state_store": store})
 
     secrets = {r["path"].rpartition("/")[2] for r in sent(emulator, "/_storage/")}
-    told = str(failure.value) + "".join(traceback.format_exception(failure.value))
+    reported = str(failure.value) + "".join(traceback.format_exception(failure.value))
     assert secrets
-    assert [secret for secret in secrets if secret in told] == []
-    assert "The storage did not accept the file" in told
+    assert [secret for secret in secrets if secret in reported] == []
+    assert "The storage did not accept the file" in reported
 
 
 @pytest.fixture
@@ -488,10 +488,10 @@ def test_what_the_storage_says_is_reported_without_the_signature(requests_mock, 
     with pytest.raises(ServerError, match="SignatureDoesNotMatch") as failure:
         put(client)
 
-    told = "".join(traceback.format_exception(failure.value))
-    assert "bucket.example.com" in told
-    assert SECRET not in told
-    assert "key-of-the-file" not in told
+    reported = "".join(traceback.format_exception(failure.value))
+    assert "bucket.example.com" in reported
+    assert SECRET not in reported
+    assert "key-of-the-file" not in reported
 
 
 @pytest.mark.parametrize(
