@@ -2,7 +2,7 @@
 
 // Names come from the products: they become text nodes only, and links lead only to http and https.
 
-const REFRESH_MS = 10_000; // or ten times the duration of the last request, if that is longer
+const REFRESH_MS = 5_000; // or four times the duration of the last request, if that is longer
 const HIDDEN_REFRESH_MS = 60_000;
 const MAX_PEOPLE = 100; // buttons in the list by person
 const PRODUCTS = { procore: "Procore", procore_legacy: "Procore Legacy", workflowsoft: "Workflowsoft" };
@@ -189,7 +189,7 @@ async function refresh() {
     if (!(error instanceof TypeError)) console.error(error);
     complain("Airflow does not respond. What is shown may be outdated.");
   }
-  schedule(Math.max(REFRESH_MS, 10 * (performance.now() - startedAt)));
+  schedule(Math.max(REFRESH_MS, 4 * (performance.now() - startedAt)));
   return undefined;
 }
 
