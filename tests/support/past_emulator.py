@@ -1,4 +1,4 @@
-"""An emulator with a clock that is days behind, so that workflows can be started in the past; clocks only go forward."""
+"""An emulator whose clock is days behind, so that workflows can be started in the past."""
 
 from __future__ import annotations
 
