@@ -14,7 +14,7 @@ from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperat
 from tenacity import Retrying, retry_if_result, stop_after_delay, wait_exponential
 
 from airflow_provider_workflows.exceptions import ConfigurationError, OutcomeUnknown, ServerError, WorkflowsError
-from airflow_provider_workflows.operators.waiting import DEADLINE, WaitLifeCycle, label_template
+from airflow_provider_workflows.operators.waiting import DEADLINE, LABEL_TEMPLATE, WaitLifeCycle
 from airflow_provider_workflows.rules.parameters import check_rendered, seconds
 from airflow_provider_workflows.settings import poke_interval_seconds
 from airflow_provider_workflows.version_compat import (
@@ -130,10 +130,10 @@ class WaitingOperator(WaitLifeCycle, WorkflowsOperator):
         wait_timeout: timedelta | float = timedelta(days=7),
         poll_interval: timedelta | float | None = None,
         deferrable: bool | None = None,
-        map_index_template: str | None = None,
+        map_index_template: str | None = LABEL_TEMPLATE,
         **kwargs: Any,
     ):
-        super().__init__(map_index_template=map_index_template or label_template(self.label_parameters), **kwargs)
+        super().__init__(map_index_template=map_index_template, **kwargs)
         if poll_interval is None:
             poll_interval = poke_interval_seconds()
         if deferrable is None:

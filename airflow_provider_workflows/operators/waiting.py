@@ -32,6 +32,8 @@ TTL_AFTER_DEADLINE = timedelta(days=30)
 MAX_STATED_WAIT_SECONDS = 3600.0
 RESULT_KEYS = {"action", "result", "reason"}
 MAX_LABEL_LENGTH = 100  # of a mapped task; Airflow stores 250 characters
+# Airflow reads a default of ``partial`` from the signature, so it is the same for all classes.
+LABEL_TEMPLATE = "{{ task.mapped_label(ti.map_index) }}"
 
 
 class WaitLifeCycle:
@@ -86,6 +88,21 @@ class WaitLifeCycle:
     def deadline(self) -> str | None:
         """The wall-clock end of the wait as an ISO-8601 time."""
         return None if self._deadline is None else self._deadline.isoformat()
+
+    def mapped_label(self, map_index: int | None) -> str:
+        """
+        Return the label of a mapped task in Airflow's lists, which :data:`LABEL_TEMPLATE` renders.
+
+        It is a word and an id, because a DAG with native rendering would make a number of the id alone, with which
+        Airflow fails the task.
+
+        :param map_index: Index of the task; None or -1 if it is not mapped, then the label is empty.
+        """
+        if map_index is None or map_index < 0:
+            return ""
+        given = ((word, getattr(self, name, None)) for word, name in self.label_parameters.items())
+        label = next((f"{word} {value}" for word, value in given if value), "")
+        return label if len(label) <= MAX_LABEL_LENGTH else f"{label[: MAX_LABEL_LENGTH - 1]}…"
 
     # --- the deadline ---
 
@@ -288,19 +305,3 @@ class WaitLifeCycle:
         if store is not None and (polls := self.polls_so_far()) != self._stored_polls:
             store.set(POLLS, polls, retention=self._retention)
             self._stored_polls = polls
-
-
-def label_template(parameters: Mapping[str, str]) -> str:
-    """
-    Return a template for the label of a mapped task in Airflow's lists; it renders to "" for a task that is not mapped.
-
-    The label is a word and an id, because a DAG with native rendering would make a number of the id alone, with which
-    Airflow fails the task.
-
-    :param parameters: Words, each with the name of a parameter; the label names the first that is given.
-    """
-    label = "''"
-    for word, name in reversed(list(parameters.items())):
-        label = f"('{word} ' ~ task.{name} if task.{name} is defined and task.{name} else {label})"
-    is_mapped = "ti.map_index is defined and ti.map_index is not none and ti.map_index >= 0"
-    return f"{{{{ ({label} if {is_mapped} else '') | string | truncate({MAX_LABEL_LENGTH}, true, '…', 0) }}}}"

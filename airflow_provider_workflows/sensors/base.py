@@ -19,7 +19,7 @@ from airflow.providers.common.compat.sdk import (
 )
 
 from airflow_provider_workflows.exceptions import ConfigurationError, WorkflowsError
-from airflow_provider_workflows.operators.waiting import WaitLifeCycle, label_template
+from airflow_provider_workflows.operators.waiting import LABEL_TEMPLATE, WaitLifeCycle
 from airflow_provider_workflows.rules.parameters import check_rendered
 from airflow_provider_workflows.rules.payload import documented_form
 from airflow_provider_workflows.settings import poke_interval_seconds
@@ -62,14 +62,14 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
         *,
         poke_interval: timedelta | float | None = None,
         deferrable: bool | None = None,
-        map_index_template: str | None = None,
+        map_index_template: str | None = LABEL_TEMPLATE,
         **kwargs: Any,
     ):
         if poke_interval is None:
             poke_interval = poke_interval_seconds()
         super().__init__(
             poke_interval=poke_interval,
-            map_index_template=map_index_template or label_template(self.label_parameters),
+            map_index_template=map_index_template,
             **{"multiple_outputs": self.returns_mapping and XCOM_HOLDS_NONE, **kwargs},
         )
         if deferrable is None:

@@ -173,6 +173,7 @@ ASKS_NOBODY = {
     "conn_type",
     "default_conn_name",
     "default_headers",
+    "product",
     "extras",
     "find_connection",
     "get_conn",

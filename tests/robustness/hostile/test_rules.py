@@ -300,6 +300,7 @@ READ_NO_ANSWER = {
         "count",
         "flag",
         "instance_row",
+        "due_time",
         "iso",
         "latest_of",
         "response_rows",

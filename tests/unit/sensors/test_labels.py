@@ -13,6 +13,7 @@ from airflow_provider_workflows.operators.procore import (
     ProcoreStartInstanceOperator,
 )
 from airflow_provider_workflows.operators.procore_legacy import ProcoreLegacyPerformActivityOperator
+from airflow_provider_workflows.operators.waiting import LABEL_TEMPLATE
 from airflow_provider_workflows.sensors.procore import (
     ProcoreAsyncOperationSensor,
     ProcoreInstanceSensor,
@@ -86,6 +87,15 @@ def test_label_fits_into_airflows_column():
     task = ProcoreInstanceSensor(task_id="wait", instance_id="7" * 1000)
 
     assert len(label(task)) == 100
+
+
+@pytest.mark.parametrize("cls", [ProcoreInstanceSensor, ProcoreStartInstanceOperator])
+def test_airflow_knows_the_template_before_it_unmaps_the_task(cls):
+    """Airflow renders the label of a task that is going to be deferred with the template of the mapped operator."""
+    with DAG("dag", schedule=None):
+        mapped = cls.partial(task_id="wait", tool_type=TOOL).expand(item_id=["5001"])
+
+    assert mapped.map_index_template == LABEL_TEMPLATE
 
 
 OWN = "{{ task.tool_type }}"
