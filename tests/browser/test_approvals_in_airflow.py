@@ -51,6 +51,7 @@ def test_navigation_leads_to_all_open_waits(running, open_run, page, shot):
             count
         )
     expect(rows(frame, "purchase order contract 5101").get_by_text("overdue")).to_be_visible()
+    expect(rows(frame, "wait_for_approval [instance ")).to_have_count(4)
     page.set_viewport_size({"width": 1440, "height": 1000})
     shot(page, "approvals-page")
 
