@@ -133,7 +133,7 @@ class WaitingOperator(WaitLifeCycle, WorkflowsOperator):
         map_index_template: str | None = LABEL_TEMPLATE,
         **kwargs: Any,
     ):
-        super().__init__(map_index_template=map_index_template, **kwargs)
+        super().__init__(map_index_template=map_index_template or LABEL_TEMPLATE, **kwargs)
         if poll_interval is None:
             poll_interval = poke_interval_seconds()
         if deferrable is None:

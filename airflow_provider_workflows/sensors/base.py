@@ -69,7 +69,7 @@ class WorkflowsSensor(WaitLifeCycle, BaseSensorOperator):
             poke_interval = poke_interval_seconds()
         super().__init__(
             poke_interval=poke_interval,
-            map_index_template=map_index_template,
+            map_index_template=map_index_template or LABEL_TEMPLATE,
             **{"multiple_outputs": self.returns_mapping and XCOM_HOLDS_NONE, **kwargs},
         )
         if deferrable is None:

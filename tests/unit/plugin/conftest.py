@@ -10,16 +10,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.models import import_all_models
-from airflow.models.asset import AssetModel, AssetWatcherModel
-from airflow.models.base import Base
-from airflow.models.taskinstance import TaskInstance
-from airflow.models.trigger import Trigger
-from airflow.models.xcom import XComModel
 from sqlalchemy import create_engine, insert
 from sqlalchemy.orm import Session
 
 from airflow_provider_workflows.rules.open_wait import OPEN_WAIT, OpenWait
+from tests.support.versions import AIRFLOW
+
+if AIRFLOW >= (3, 1):
+    from airflow.models import import_all_models
+    from airflow.models.asset import AssetModel, AssetWatcherModel
+    from airflow.models.base import Base
+    from airflow.models.taskinstance import TaskInstance
+    from airflow.models.trigger import Trigger
+    from airflow.models.xcom import XComModel
+else:
+    collect_ignore_glob = ["test_*.py"]  # before, Airflow has no pages of plugins
 
 NOW = datetime(2026, 5, 4, 12, tzinfo=timezone.utc)
 INSTANCE_TRIGGER = "airflow_provider_workflows.triggers.procore.ProcoreInstanceWaitTrigger"
