@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from airflow_provider_workflows.exceptions import WorkflowsError
 from airflow_provider_workflows.plugin.waits import OUR_TRIGGERS, Key, WaitRow
-from airflow_provider_workflows.polling.poll import CycleStopped, take
+from airflow_provider_workflows.polling.poll import CycleStopped, Reader
 from airflow_provider_workflows.polling.procore import run_directly
 from airflow_provider_workflows.rules.open_wait import OpenWait
 
@@ -27,8 +27,8 @@ MIN_REMAINING_SHARE = 0.2  # of the rate limit, which is left to the waits thems
 MAX_STORED = 20_000  # descriptions
 
 
-class RateLimitReserved(WorkflowsError):
-    """Raised when less than a fifth of the connection's rate limit is left."""
+class RateLimitReserved(Exception):
+    """Raised when less than a fifth of the connection's rate limit is left; no scope handles it as its own error."""
 
 
 @dataclass
@@ -59,7 +59,7 @@ class CurrentStates:
     def __init__(self, monotonic: Callable[[], float] = time.monotonic):
         self._monotonic = monotonic
         self._lock = threading.Lock()
-        self._read_at: dict[str, float] = {}  # by the connection's id, whatever company or API is read
+        self._read_at: dict[str, float] = {}  # by the connection's id, for all its companies and APIs
         self._hooks: dict[tuple[str | None, ...], Any] = {}
         self._found: dict[tuple[Key, int | None], OpenWait] = {}
 
@@ -71,10 +71,13 @@ class CurrentStates:
                 row.wait, row.note = found, None
 
     def read(self, rows: Sequence[WaitRow]) -> ReadReport:
-        """Read the current state of waits whose arguments are known; the lock makes requests of viewers wait."""
+        """Read the current state of waits whose arguments are known, unless another viewer's read is running."""
         report = ReadReport()
         connections: dict[str, dict[tuple[str | None, ...], list[tuple[WaitRow, Any]]]] = {}
-        with self._lock:
+        if not self._lock.acquire(blocking=False):
+            report.skipped.append({"conn_id": "", "reason": "Another read is running. Try again in a minute."})
+            return report
+        try:
             for row in rows:
                 trigger = _trigger_of(row)
                 if trigger is not None:
@@ -86,6 +89,8 @@ class CurrentStates:
                 self._read_connection(conn_id, hooks, report)
             while len(self._found) > MAX_STORED:
                 del self._found[next(iter(self._found))]
+        finally:
+            self._lock.release()
         return report
 
     def _read_connection(
@@ -107,23 +112,25 @@ class CurrentStates:
             hook = self._hooks.get(connection) or waits[0][1].open_hook()
             self._hooks[connection] = hook
             with hook.without_retries():
-                report.read += self._read_scopes(hook, waits)
+                self._read_scopes(hook, waits, report)
+        except RateLimitReserved:
+            reason = "Less than a fifth of the rate limit is left, which the waits need."
+            report.skipped.append({"conn_id": conn_id, "reason": reason})
         except WorkflowsError as error:
-            kind = report.skipped if isinstance(error, RateLimitReserved) else report.errors
-            kind.append({"conn_id": conn_id, "reason": str(error)})
+            report.errors.append({"conn_id": conn_id, "reason": str(error)})
             self._hooks.pop(connection, None)
         except Exception as error:  # such as a connection that this server does not have; its text may name secrets
             report.errors.append({"conn_id": conn_id, "reason": f"{type(error).__name__} while reading."})
             self._hooks.pop(connection, None)
 
-    def _read_scopes(self, hook: Any, waits: list[tuple[WaitRow, Any]]) -> int:
+    def _read_scopes(self, hook: Any, waits: list[tuple[WaitRow, Any]], report: ReadReport) -> None:
         scopes: dict[Any, tuple[Any, list[tuple[WaitRow, Any]]]] = {}
         for row, trigger in waits:
             scope = trigger.scope()
             scopes.setdefault(scope.key, (scope, []))[1].append((row, trigger))
-        count = 0
         for scope, members in scopes.values():
-            reader = OneRead(hook)
+            read = OneRead(hook)
+            reader = Reader(read)
             triggers = [trigger for _, trigger in members]
             reader.left = set(triggers)
             try:
@@ -132,73 +139,47 @@ class CurrentStates:
                 raise stopped.fault from None
             finally:
                 for row, trigger in members:
-                    if trigger in reader.served:
-                        count += 1
-                        self._found.pop((row.key, row.trigger_id), None)
+                    if trigger in read.served:
+                        report.read += 1
                         wait = trigger.open_wait(row.try_number)
+                        self._found.pop((row.key, row.trigger_id), None)
                         self._found[row.key, row.trigger_id] = replace(wait, deadline=row.wait.deadline)
-        return count
+            # What a failed read knows is less than what is stored, so the rows of these waits stay as they are.
+            if read.failed:
+                reason = f"{len(read.failed)} waits could not be read: {next(iter(read.failed.values()))}"
+                report.errors.append({"conn_id": str(waits[0][1].connection[1]), "reason": reason})
 
 
 class OneRead:
     """
-    Make the calls of one read at once, in place of a poll's :class:`.Reader`.
+    Make the calls of a :class:`.Reader` at once, and collect what it delivers, in place of a poll in a triggerer.
 
     :param hook: The hook to read with.
     """
 
     def __init__(self, hook: Any):
         self._hook = hook
-        self.fault: WorkflowsError | None = None
-        self.left: set[Any] = set()
         self.served: set[Any] = set()
+        self.failed: dict[Any, WorkflowsError] = {}
 
     async def call(self, function: Callable[[Any], Result]) -> Result:
         rate = self._hook.client.rate
         if rate is not None and rate.limit and rate.remaining is not None:
             is_current = rate.reset_at is None or rate.reset_at > self._hook.client.server_time().timestamp()
             if is_current and rate.remaining < rate.limit * MIN_REMAINING_SHARE:
-                raise RateLimitReserved("Less than a fifth of the rate limit is left, which the waits need.")
+                raise RateLimitReserved
         return function(self._hook)
-
-    async def collect(self, rows: Any, each: Callable[[Any], object], page_size: int) -> int:
-        count = 0
-
-        def counted(row: Any) -> None:
-            nonlocal count
-            count += 1
-            each(row)
-
-        while await self.call(lambda hook: take(rows, counted, page_size)) == page_size:
-            pass
-        return count
 
     def has(self, subscriber: Any) -> bool:
         return True
 
-    def deliver(self, subscriber: Any, outcome: Any) -> None:
-        self.left.discard(subscriber)
-        if isinstance(outcome, WorkflowsError):
-            subscriber.last_fault = str(outcome)
-            self.fault = outcome
+    def serve(self, subscriber: Any, outcome: Any) -> None:
         self.served.add(subscriber)
 
-    def deliver_all(self, outcomes: Iterable[tuple[Any, Any]]) -> None:
-        for subscriber, outcome in outcomes:
-            self.deliver(subscriber, outcome)
+    def reject(self, subscriber: Any, error: WorkflowsError) -> None:
+        self.failed[subscriber] = error
 
-    async def poll_one(self, wait: Any) -> Any:
-        try:
-            outcome = await wait.poll_one(self)
-        except RateLimitReserved:
-            raise
-        except WorkflowsError as error:
-            outcome = error
-        self.deliver(wait, outcome)
-        return outcome
-
-    def count_fault(self, fault: WorkflowsError | None) -> None:
-        pass  # a read on request has one cycle only
+    postpone = reject
 
 
 def _trigger_of(row: WaitRow) -> Any:

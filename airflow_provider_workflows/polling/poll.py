@@ -136,6 +136,20 @@ class _Subscription:
     outage_is_reported: bool = False
 
 
+class CycleRunner(Protocol):
+    """Run a poll cycle: a :class:`Poll` in a triggerer, or one read on request in the API server."""
+
+    async def call(self, function: Callable[[Any], Result]) -> Result: ...
+
+    def has(self, subscriber: Any) -> bool: ...
+
+    def serve(self, subscriber: Any, outcome: Any) -> None: ...
+
+    def reject(self, subscriber: Any, error: WorkflowsError) -> None: ...
+
+    def postpone(self, subscriber: Any, fault: WorkflowsError) -> None: ...
+
+
 class Reader:
     """
     Make the calls of one poll cycle, one after another, and deliver their outcomes.
@@ -143,7 +157,7 @@ class Reader:
     :param poll: The poll that runs the cycle.
     """
 
-    def __init__(self, poll: Poll):
+    def __init__(self, poll: CycleRunner):
         self._poll = poll
         self._consecutive_faults = 0
         self.fault: WorkflowsError | None = None  # the last transient error that did not end the cycle

@@ -150,3 +150,36 @@ def test_a_fifth_of_the_rate_limit_stays_for_the_waits(emulator, started, states
 
     assert (report.read, len(report.skipped)) == (0, 1)
     assert len(requests(emulator)) == before
+
+
+@pytest.mark.parametrize("status", [403, 500])
+def test_failed_read_is_reported_and_the_row_stays(emulator, started, states, status):
+    row = row_of(started(1)[0])
+    row.wait = replace(row.wait, step="Review", assignees=("pat@example.com",))
+    emulator.control("POST", "faults", path="/workflows/", status=status, times=50)
+
+    report = states.read([row])
+    states.apply([row])
+
+    assert (report.read, row.wait.step, row.wait.assignees) == (0, "Review", ("pat@example.com",))
+    assert report.errors[0]["conn_id"] == "procore_default"
+
+
+def test_server_that_is_down_is_not_asked_for_every_wait(emulator, started, states):
+    rows = [row_of(instance, number) for number, instance in enumerate(started(60))]
+    emulator.control("POST", "faults", path="/workflows/", status=500, times=500)
+    before = len(requests(emulator))
+
+    report = states.read(rows)
+
+    assert (report.read, len(report.errors)) == (0, 1)
+    assert len(requests(emulator)) - before <= 10
+
+
+def test_second_read_does_not_wait_for_the_first(emulator, started, states):
+    row = row_of(started(1)[0])
+
+    with states._lock:
+        report = states.read([row])
+
+    assert (report.read, len(report.skipped)) == (0, 1)
