@@ -16,7 +16,7 @@ GRID = timedelta(minutes=15)  # all times and working hours of the tests are mul
 
 @dataclass(frozen=True)
 class Office:
-    """Say when somebody works: in which zone, on which days (0 for Monday), from when to when, not on holidays."""
+    """State the working time: its zone, the days (0 is Monday), the hours, and the holidays that are excluded."""
 
     zone: str
     days: Collection[int]

@@ -1,4 +1,4 @@
-"""The example that reports where approvals get stuck: each night's page tells of all nights."""
+"""The example that reports where approvals get stuck: each night's page covers all nights."""
 
 from __future__ import annotations
 
