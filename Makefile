@@ -172,6 +172,11 @@ hooks: .venv/ready ## install the pre-commit hooks: style and types before every
 constraints: ## choose new versions of all dependencies
 	test -x $(BIN)/uv || { $(PYTHON) -m venv .venv && $(BIN)/python -m pip install --quiet uv; }
 	$(BIN)/uv pip compile --quiet --universal --upgrade --python-version 3.10 --all-extras --group dev --group bench --group browser --group distributed --group docs --no-annotate --no-header -o constraints.txt pyproject.toml
+	$(MAKE) sbom
+
+.PHONY: sbom
+sbom: .venv/ready ## write sbom.cdx.json, the bill of materials that the wheel carries, from pyproject.toml and constraints.txt
+	$(BIN)/python -m tests.support.sbom
 
 .PHONY: clean
 clean: ## remove everything that the targets created

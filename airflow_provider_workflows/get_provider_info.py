@@ -25,16 +25,22 @@ def get_provider_info() -> dict[str, Any]:
             {
                 "integration-name": "Procore",
                 "external-doc-url": "https://developers.procore.com/documentation/tutorial-workflows-v2",
+                "how-to-guide": ["/docs/procore.md"],
+                "logo": "/integration-logos/procore.svg",
                 "tags": ["service"],
             },
             {
                 "integration-name": "Procore Legacy",
                 "external-doc-url": "https://developers.procore.com/documentation/tutorial-workflows",
+                "how-to-guide": ["/docs/procore-legacy.md"],
+                "logo": "/integration-logos/procore-legacy.svg",
                 "tags": ["service"],
             },
             {
                 "integration-name": "Workflowsoft",
                 "external-doc-url": "https://www.workflowsoft.com",
+                "how-to-guide": ["/docs/workflowsoft.md"],
+                "logo": "/integration-logos/workflowsoft.svg",
                 "tags": ["service"],
             },
         ],

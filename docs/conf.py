@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from pathlib import Path
 from typing import Any
+
+sys.path.insert(0, str(Path(__file__).parents[1]))  # Read the Docs starts Sphinx in this folder
 
 from airflow_provider_workflows import __version__
 from docs import navigation
+
+# Read the Docs builds a site for each version, and says which.
+VERSION = os.environ.get("READTHEDOCS_GIT_IDENTIFIER", "main")
 
 project = "airflow-provider-workflows"
 author = "The airflow-provider-workflows authors"
@@ -14,20 +22,21 @@ release = version = __version__
 extensions = ["myst_parser", "sphinx_copybutton"]
 
 html_theme = "furo"
+html_baseurl = os.environ.get("READTHEDOCS_CANONICAL_URL", "")
 html_title = f"{project} {version}"
 html_show_sourcelink = False
 html_copy_source = False
 html_extra_path = ["llms.txt"]
 html_theme_options = {
     "source_repository": "https://github.com/airflow-provider-workflows/airflow-provider-workflows/",
-    "source_branch": "main",
+    "source_branch": VERSION,
     "source_directory": "docs/",
 }
 copybutton_exclude = ".linenos, .gp, .go"
 
 myst_heading_anchors = 4
 
-SOURCE = "https://github.com/airflow-provider-workflows/airflow-provider-workflows/blob/main/"
+SOURCE = f"https://github.com/airflow-provider-workflows/airflow-provider-workflows/blob/{VERSION}/"
 
 
 def link_to_source(app: Any, page: str, source: list[str]) -> None:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
 import pytest
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
 
+import airflow_provider_workflows
 from tests.support import release
 
 
@@ -73,6 +79,49 @@ def test_wheel_with_upper_caps_or_foreign_urls_is_rejected(copied):
     ]
 
 
+def test_two_builds_of_a_commit_are_equal(built, tmp_path):
+    files = subprocess.run(["git", "ls-files"], cwd=release.ROOT, capture_output=True, text=True, check=True).stdout
+    for name in files.splitlines():
+        copy = tmp_path / "checkout" / name
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes((release.ROOT / name).read_bytes())
+        copy.chmod(0o640)
+        os.utime(copy, (1, 1))
+
+    release.build(tmp_path / "dist", source=tmp_path / "checkout")
+
+    assert hashes(tmp_path / "dist") == hashes(built)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    return {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in folder.iterdir()}
+
+
+def test_bill_of_materials_is_valid_cyclonedx_of_this_version(built):
+    (file,) = built.glob("*.cdx.json")
+
+    assert JsonStrictValidator(SchemaVersion.V1_6).validate_str(file.read_text()) is None
+    assert file.name == f"airflow_provider_workflows-{airflow_provider_workflows.__version__}.cdx.json"
+
+
+def test_outdated_bill_of_materials_is_rejected(copied):
+    rewrite(
+        copied,
+        lambda name, content: (
+            content.replace('"name": "requests"', '"name": "requests2"') if name.endswith(release.SBOM) else content
+        ),
+    )
+
+    assert [problem.partition("; ")[0] for problem in release.problems(copied)] == [
+        f"The bill of materials names requests2 {version_of('requests')}, which is not in constraints.txt",
+        "The bill of materials lacks requests",
+    ]
+
+
+def version_of(name: str) -> str:
+    return re.search(rf"^{name}==(\S+)", (release.ROOT / "constraints.txt").read_text(), re.MULTILINE)[1]
+
+
 def test_a_tag_needs_its_version_and_a_day_in_the_changelog(built, tmp_path, monkeypatch):
     changelog = (release.ROOT / "CHANGELOG.md").read_text()
     version = release.re.search(r"^## (\S+)", changelog, re.MULTILINE)[1]
@@ -80,6 +129,7 @@ def test_a_tag_needs_its_version_and_a_day_in_the_changelog(built, tmp_path, mon
     monkeypatch.setattr(release, "package_files", lambda tag: files)
     assert any("the tag of 9.9.9" in problem for problem in release.problems(built, "v9.9.9"))
 
+    shutil.copy(release.ROOT / "constraints.txt", tmp_path)
     monkeypatch.setattr(release, "ROOT", tmp_path)
     (tmp_path / "CHANGELOG.md").write_text(f"# Changelog\n\n## {version} (2026-12-01)\n")
     assert release.problems(built, f"v{version}") == []

@@ -8,7 +8,9 @@ with a tag, everything must have its version and the changelog its day.
 from __future__ import annotations
 
 import argparse
+import json
 import re
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -17,14 +19,21 @@ from email.message import Message
 from email.parser import Parser
 from pathlib import Path
 
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
 ROOT = Path(__file__).parents[2]
 PACKAGE = "airflow_provider_workflows"
-ENTRY_POINTS = ("apache_airflow_provider", "console_scripts", "pytest11")
+SBOM = "sbom.cdx.json"
+ENTRY_POINTS = ("airflow.plugins", "apache_airflow_provider", "console_scripts", "pytest11")
 
 
-def build(folder: Path) -> None:
+def build(folder: Path, source: Path = ROOT) -> None:
+    """Build the wheel and the source archive from a checkout, and put the bill of materials beside them."""
     command = [sys.executable, "-m", "hatchling", "build", "-d", str(folder)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    subprocess.run(command, cwd=source, check=True, capture_output=True)
+    (wheel,) = folder.glob("*.whl")
+    shutil.copyfile(source / SBOM, folder / f"{'-'.join(wheel.stem.split('-')[:2])}.cdx.json")
 
 
 def problems(folder: Path, tag: str | None = None) -> list[str]:
@@ -34,7 +43,7 @@ def problems(folder: Path, tag: str | None = None) -> list[str]:
         return [f"{folder} must hold one wheel and one source archive; it holds {len(wheels)} and {len(archives)}."]
     wanted = package_files(tag)
     with zipfile.ZipFile(wheels[0]) as wheel:
-        found = [*_contents(wheel, wanted), *_metadata(wheel), *_versions(wheel, wheels[0].name, tag)]
+        found = [*_contents(wheel, wanted), *_metadata(wheel), *_versions(wheel, wheels[0].name, tag), *_sbom(wheel)]
     return [*found, *_source(archives[0], wanted)]
 
 
@@ -97,6 +106,27 @@ def _versions(wheel: zipfile.ZipFile, file_name: str, tag: str | None) -> list[s
     return found
 
 
+def _sbom(wheel: zipfile.ZipFile) -> list[str]:
+    """Compare the bill of materials in the wheel with its metadata and with the tested versions."""
+    text = _text(wheel, f"sboms/{SBOM}")
+    if not text:
+        return ["The wheel lacks its bill of materials; run make sbom."]
+    sbom, metadata = json.loads(text), metadata_of(wheel)
+    package = sbom["metadata"]["component"]
+    found = []
+    if (package["name"], package["version"]) != (metadata["Name"], metadata["Version"]):
+        found.append(f"The bill of materials is of {package['name']} {package['version']}; run make sbom.")
+    named = {(component["name"], component["version"]) for component in sbom["components"]}
+    tested = set(re.findall(r"^([\w-]+)==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    found += [
+        f"The bill of materials names {name} {version}, which is not in constraints.txt; run make sbom."
+        for name, version in sorted(named - tested)
+    ]
+    needed = {canonicalize_name(Requirement(line).name) for line in metadata.get_all("Requires-Dist") or []}
+    lacking = sorted(needed - {name for name, _ in named})
+    return found + [f"The bill of materials lacks {name}; run make sbom." for name in lacking]
+
+
 def _first(pattern: str, text: str) -> str | None:
     match = re.search(pattern, text, re.MULTILINE)
     return match[1] if match else None
@@ -106,7 +136,17 @@ def _source(archive: Path, package: set[str]) -> list[str]:
     with tarfile.open(archive) as source:
         names = {name.partition("/")[2] for name in source.getnames()}
     top = {name.partition("/")[0] for name in names}
-    wanted = {"CHANGELOG.md", "LICENSE", "Makefile", "README.md", "constraints.txt", "docs", "example_dags", "tests"}
+    wanted = {
+        "CHANGELOG.md",
+        "LICENSE",
+        "Makefile",
+        "README.md",
+        "constraints.txt",
+        SBOM,
+        "docs",
+        "example_dags",
+        "tests",
+    }
     found = [f"The source archive lacks {name}." for name in sorted(wanted - top)]
     found += [f"The source archive lacks {name}." for name in sorted(package - names)]
     litter = (name for name in sorted(names) if re.search(r"(^|/)(__pycache__|\.git|\.venv|\.env)(/|$)", name))
