@@ -7,14 +7,6 @@ Each page says what it takes in, between two comments::
     <!-- end of generated -->
 
 KIND is a key of ``KINDS``. A page so reads the same on a code host and on the built site.
-
-Each file in ``docs/open-questions`` lists what one product's documents leave open. A row has:
-
-question: What is not documented, as the end of the sentence "It is not documented ...".
-sides: The plausible answers, each in a few words.
-reading: What this package does, whichever side is true.
-flags: The emulator's behaviour flags that take each of these sides.
-tests: The tests that run with each side, as ``file::function``; a test that is parametrized counts once.
 """
 
 from __future__ import annotations
@@ -26,17 +18,14 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-import yaml
-
+from airflow_provider_workflows.diagnostics.open_questions import PRODUCTS, open_questions
 from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
 from benchmarks import report
 from docs import docstrings, navigation
 
 DOCS = Path(__file__).parent
 EXAMPLES = DOCS.parent / "example_dags"
-PRODUCTS = {"procore": "Procore v2", "procore_legacy": "Procore Legacy", "workflowsoft": "Workflowsoft"}
 GENERATED = re.compile(
     r"(?P<begin><!-- generated: (?P<kind>[\w-]+) ?(?P<arguments>.*?) -->\n)(?P<text>.*?)<!-- end of generated -->",
     re.DOTALL,
@@ -44,25 +33,15 @@ GENERATED = re.compile(
 SNIPPET_MARK = re.compile(r"^ *# \[(START|END) \w+\]\n", re.MULTILINE)
 
 
-def questions() -> list[dict[str, Any]]:
-    """Return the open questions of all products."""
-    return [
-        {"product": title, **row}
-        for name, title in PRODUCTS.items()
-        for row in yaml.safe_load((DOCS / "open-questions" / f"{name}.yaml").read_text())
-    ]
-
-
 def table_of_questions() -> str:
     rows = [
         "| product | what is not documented | plausible answers | what this package does | behaviour flag |",
         "|---|---|---|---|---|",
     ]
-    for row in questions():
-        flags = ", ".join(f"`{flag}`" for flag in row["flags"])
-        rows.append(
-            f"| {row['product']} | {row['question']} | {'; '.join(row['sides'])} | {row['reading']} | {flags} |"
-        )
+    rows += [
+        f"| {PRODUCTS[row.product]} | {row.question} | {'; '.join(row.answers)} | {row.reading} | `{row.flag}` |"
+        for row in open_questions()
+    ]
     return "\n".join(rows)
 
 

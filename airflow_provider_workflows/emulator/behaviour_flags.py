@@ -304,6 +304,10 @@ BEHAVIOUR_FLAGS: dict[str, BehaviourFlag] = {
         ("json_string", "text", "object", "login_page", "redirect"),
         "The response that contains the API token is not documented.",
     ),
+    "ws_token_lifetime": BehaviourFlag(
+        ("as_requested", "shorter", "not_stated"),
+        "Whether an API token lives as long as requested, and whether its response says so: `shorter` gives half.",
+    ),
     "ws_api_token_auth": BehaviourFlag(
         ("basic", "bearer", "cookie", "any"), "How an administrator signs in to request an API token is not documented."
     ),

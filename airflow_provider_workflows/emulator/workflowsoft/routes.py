@@ -45,10 +45,13 @@ def routes(state: EmulatorState, workflowsoft: Workflowsoft) -> APIRouter:
             return HTMLResponse("<!DOCTYPE html><html><head><title>Sign in</title></head><body></body></html>")
         if shape == "redirect":
             return RedirectResponse("/account/login", status_code=302)
+        stated = state.flags["ws_token_lifetime"]
+        lifetime = max(lifetime // 2, 1) if stated == "shorter" else lifetime
         token = state.issue(state.ws_tokens, lifetime)
         if shape == "text":
             return PlainTextResponse(token)
-        return JSONResponse(token if shape == "json_string" else {"access_token": token, "expires_in": lifetime})
+        end = {} if stated == "not_stated" else {"expires_in": lifetime}
+        return JSONResponse(token if shape == "json_string" else {"access_token": token, **end})
 
     @router.get("/api/v2/workflows", response_model=list[schemas.IdTitle] | list[schemas.CamelIdTitle])
     async def list_diagrams(

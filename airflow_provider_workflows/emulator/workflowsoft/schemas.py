@@ -55,7 +55,7 @@ NewIntegrations = (
 
 class ApiToken(Model):
     access_token: str
-    expires_in: int
+    expires_in: int | None = None
 
 
 class WsField(Model):

@@ -155,6 +155,29 @@ def test_only_the_flagged_way_of_signing_in_is_accepted(emulator, anybody, accep
     assert response.status_code == (200 if accepted in (way, "any") else 401)
 
 
+@pytest.mark.parametrize(
+    ("flag", "shown", "seconds"),
+    [
+        ("as_requested", {"expires_in": 60}, 60),
+        ("shorter", {"expires_in": 30}, 30),
+        ("not_stated", {}, 60),
+    ],
+)
+def test_lifetime_of_a_workflowsoft_token_is_as_the_flag_says(emulator, anybody, flag, shown, seconds):
+    emulator.control("PATCH", "flags", ws_token_shape="object", ws_token_lifetime=flag)
+
+    body = anybody.send(
+        "GET", "/api/v2/app/apitoken", params={"lifeTimeInSec": "60"}, headers={"Authorization": f"Basic {BASIC}"}
+    ).json()
+
+    signed_in = {"Authorization": f"Bearer {body.pop('access_token')}"}
+    assert body == shown
+    emulator.control("POST", "clock", advance=seconds - 5)
+    assert anybody.send("GET", "/api/v2/workflows", headers=signed_in).status_code == 200
+    emulator.control("POST", "clock", advance=6)
+    assert anybody.send("GET", "/api/v2/workflows", headers=signed_in).status_code == 401
+
+
 def test_a_workflowsoft_token_has_the_requested_lifetime(emulator, anybody):
     token = anybody.send(
         "GET", "/api/v2/app/apitoken", params={"lifeTimeInSec": "60"}, headers={"Authorization": f"Basic {BASIC}"}
