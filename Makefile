@@ -54,7 +54,7 @@ coverage: .venv/ready ## run the quick tests with coverage of lines and branches
 # newest libraries that it may use.
 AIRFLOW_3.0 := 3.0.6
 PYTHON_3.0 ?= 3.10
-LIBRARIES_3.0 := --exclude-newer 2025-09-05 --exclude-newer-package apache-airflow-providers-common-compat=2026-06-01
+LIBRARIES_3.0 := --exclude-newer 2025-09-05 --exclude-newer-package apache-airflow-providers-common-compat=2026-06-01 --exclude-newer-package hatchling=2026-06-01
 AIRFLOW_3.1 := 3.1.8
 PYTHON_3.1 ?= 3.11
 LIBRARIES_3.1 := --exclude-newer 2026-03-25 --exclude-newer-package apache-airflow-providers-common-compat=2026-06-01
@@ -147,8 +147,12 @@ browser: .venv/browser ## test Airflow's pages and the emulator's page in a real
 
 .PHONY: wheel
 wheel: .venv/ready ## build the release in dist, and fail on a wrong version or content; TAG=v1.2.3
-	rm -rf dist/*.whl dist/*.tar.gz
+	rm -rf dist/*.whl dist/*.tar.gz dist/*.cdx.json
 	$(BIN)/python -m tests.support.release dist --tag '$(TAG)'
+
+.PHONY: release-check
+release-check: .venv/ready ## run everything that a release must pass, and print the checklist; TAG=v1.2.3, CHECKS="wheel docs" for a part
+	$(BIN)/python -m tests.support.release_check $(CHECKS)
 
 .PHONY: lint
 lint: .venv/ready ## check style and formatting

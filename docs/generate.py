@@ -23,6 +23,7 @@ from airflow_provider_workflows.diagnostics.open_questions import PRODUCTS, open
 from airflow_provider_workflows.emulator.behaviour_flags import BEHAVIOUR_FLAGS
 from benchmarks import report
 from docs import docstrings, navigation
+from tests.support import release_check
 
 DOCS = Path(__file__).parent
 EXAMPLES = DOCS.parent / "example_dags"
@@ -84,13 +85,19 @@ KINDS: dict[str, Callable[..., str]] = {
     "function": docstrings.function,
     "members": docstrings.members,
     "errors": docstrings.errors,
+    "release-checklist": release_check.checklist,
 }
+
+
+def pages() -> list[Path]:
+    """Return the pages that can have generated parts."""
+    return [*sorted(DOCS.rglob("*.md")), DOCS.parent / "CONTRIBUTING.md"]
 
 
 def generated(page: Path) -> str:
     """Return the text of a page with its generated parts as they must be."""
 
-    to_docs = "../" * (len(page.relative_to(DOCS).parts) - 1)
+    to_docs = "../" * (len(page.relative_to(DOCS).parts) - 1) if page.is_relative_to(DOCS) else "docs/"
 
     def renew(found: re.Match[str]) -> str:
         try:
@@ -107,6 +114,6 @@ def generated(page: Path) -> str:
 
 
 if __name__ == "__main__":
-    for page in DOCS.rglob("*.md"):
+    for page in pages():
         page.write_text(generated(page))
     (DOCS / "llms.txt").write_text(navigation.llms_txt())

@@ -14,7 +14,7 @@ from benchmarks import report
 from docs import generate, navigation
 
 ROOT = Path(__file__).parents[2]
-PAGES = [page for page in sorted(generate.DOCS.rglob("*.md")) if generate.GENERATED.search(page.read_text())]
+PAGES = [page for page in generate.pages() if generate.GENERATED.search(page.read_text())]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
