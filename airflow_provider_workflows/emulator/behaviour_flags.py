@@ -250,7 +250,7 @@ BEHAVIOUR_FLAGS: dict[str, BehaviourFlag] = {
     ),
     "legacy_left_behind": BehaviourFlag(
         ("unchanged", "not_found", "terminated", "draft"),
-        "How a running legacy instance is shown after its company has moved to the new Workflows tool.",
+        "How an instance is shown that was running when its tool was upgraded from Legacy to Workflows v2.",
     ),
     "legacy_open_activities": BehaviourFlag(
         ("until_performed", "until_state_moves"),

@@ -147,6 +147,7 @@ class Block(RequestBody):
 class StartLegacy(RequestBody):
     workflow: str = legacy_workflows.PURCHASE_ORDER.name
     object_id: int | None = None
+    project_id: Literal["1001", "1002"] = "1001"
     by: str = "pat@example.com"
 
 
@@ -159,6 +160,13 @@ class PerformAsUser(RequestBody):
 class StartManyLegacy(RequestBody):
     count: int = Field(ge=1, le=MAX_INSTANCES_PER_CALL)
     workflow: str = legacy_workflows.PURCHASE_ORDER.name
+    project_id: Literal["1001", "1002"] = "1001"
+    by: str = "pat@example.com"
+
+
+class UpgradeTool(RequestBody):
+    tool_type: str = PURCHASE_ORDER
+    project_id: Literal["1001", "1002"] = "1001"
     by: str = "pat@example.com"
 
 
@@ -390,17 +398,28 @@ def routes(app: EmulatorApp) -> APIRouter:
     async def start_legacy(body: StartLegacy) -> dict[str, Any]:
         legacy = app.legacy
         object_id = body.object_id or legacy.next_object_id()
-        instance = legacy.start(workflow(body.workflow), object_id, user_by_login(body.by).id)
+        instance = legacy.start(workflow(body.workflow), object_id, body.project_id, user_by_login(body.by).id)
         return {"id": str(instance.id), "object_id": str(object_id)}
 
     @router.post("/procore/legacy/instances/many")
     async def start_many_legacy(body: StartManyLegacy) -> dict[str, Any]:
         by = user_by_login(body.by).id
-        started = app.legacy.start_many(workflow(body.workflow), body.count, by)
+        started = app.legacy.start_many(workflow(body.workflow), body.count, body.project_id, by)
         return {
             "ids": [str(instance.id) for instance in started],
             "object_ids": [str(instance.object_id) for instance in started],
         }
+
+    @router.post("/procore/legacy/upgrade")
+    async def upgrade_tool(body: UpgradeTool) -> dict[str, Any]:
+        tool = legacy_workflows.TOOLS.get(body.tool_type)
+        if tool is None:
+            raise unknown_value("legacy tool", body.tool_type, legacy_workflows.TOOLS)
+        presets = app.procore.presets.of_tool(tool.type, None, body.project_id)
+        has_workflow = any(preset.default and preset.valid for preset in presets)
+        by = user_by_login(body.by).id
+        moved, stuck = app.legacy.upgrade(tool, body.project_id, by, has_workflow=has_workflow)
+        return {"moved": moved, "stuck": stuck}
 
     @router.post("/procore/legacy/instances/perform-many")
     async def perform_many(body: PerformMany) -> dict[str, Any]:

@@ -102,7 +102,7 @@ def overview(app: EmulatorApp, search: str = "") -> JsonObject:
                 "starts": _starts_v2(),
             },
             "legacy": {
-                **_newest(v1.instances, search, _search_text_v1, lambda instance: _show_v1(instance, state.clock)),
+                **_newest(v1.instances, search, _search_text_v1, lambda instance: _show_v1(app, instance)),
                 "starts": _starts_v1(),
             },
             "workflowsoft": {**_newest(ws.instances, search, _search_text_ws, _show_ws), "starts": _starts_ws()},
@@ -249,10 +249,13 @@ def _search_text_v1(instance: procore_legacy.Instance) -> str:
 
 
 def _state_v1(instance: procore_legacy.Instance) -> str:
+    if instance.upgraded_at is not None:
+        return "stuck" if instance.is_stuck else "draft"
     return "terminated" if instance.terminated_at is not None else instance.state.status.lower()
 
 
-def _show_v1(instance: procore_legacy.Instance, clock: Clock) -> JsonObject:
+def _show_v1(app: EmulatorApp, instance: procore_legacy.Instance) -> JsonObject:
+    clock = app.state.clock
     available = procore_legacy.open_activities(instance)
     members = [(activity, user_id) for activity, role in available for user_id in ROLES[role][1]]
     path = f"procore/legacy/instances/{instance.id}"
@@ -260,10 +263,16 @@ def _show_v1(instance: procore_legacy.Instance, clock: Clock) -> JsonObject:
         _action(activity.name, f"{path}/perform", USERS[user].name, login=USERS[user].login, activity=activity.name)
         for activity, user in sorted(members, key=lambda member: member[1])
     ]
-    if instance.terminated_at is not None:
+    if instance.upgraded_at is not None:
+        tone = "trouble" if instance.is_stuck else "ended"
+        actions += _restart_in_v2(app, instance)
+    elif instance.terminated_at is not None:
         tone = "ended"
     else:
         tone = "waits" if available else "good"
+        if available:
+            tool = {"tool_type": instance.workflow.tool.type, "project_id": instance.project_id}
+            actions.append(_action("Upgrade tool", "procore/legacy/upgrade", **tool))
         actions.append(_action("Terminate", f"{path}/terminate", login=MANAGER))
     rows = [
         _event(clock, row.at, f"{row.state.name}: {row.activity.name}", row.performed_by, row.comments)
@@ -275,16 +284,32 @@ def _show_v1(instance: procore_legacy.Instance, clock: Clock) -> JsonObject:
         "id": str(instance.id),
         "title": instance.workflow.name,
         "item": str(instance.object_id),
-        "where": f"project {PROJECT['id']}",
+        "where": f"project {instance.project_id}",
         "state": _state_v1(instance),
         "tone": tone,
         "step": instance.state.name,
-        "pending_with": [USERS[user_id].name for user_id in procore_legacy.pending_assignees(instance)],
-        "note": None,
+        "pending_with": [USERS[user_id].name for user_id in procore_legacy.pending_assignees(available)],
+        "note": _note_v1(instance),
         "actions": actions,
         "fields": [],
         "history": rows[-MAX_HISTORY_EVENTS:],
     }
+
+
+def _note_v1(instance: procore_legacy.Instance) -> str | None:
+    if instance.upgraded_at is None:
+        return None
+    return "no workflow of v2 took it over" if instance.is_stuck else "to be started again in Workflows v2"
+
+
+def _restart_in_v2(app: EmulatorApp, instance: procore_legacy.Instance) -> list[JsonObject]:
+    """Return the button that starts a moved instance's item in v2, unless it was started there."""
+    tool_type, item_id = instance.workflow.tool.type, str(instance.object_id)
+    started = app.procore.items.get((tool_type, instance.project_id), {}).get(item_id, ())
+    if instance.is_stuck or started:
+        return []
+    body = {"tool_type": tool_type, "item_id": item_id, "project_id": instance.project_id}
+    return [_action("Start in Workflows v2", "procore/instances", **body)]
 
 
 def _starts_v1() -> list[JsonObject]:

@@ -6,10 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..state import USERS, EmulatorState, Rejection, user_by_login
-from .workflows import ROLES, Activity, State, Workflow
+from ..state import PROJECT, USERS, EmulatorState, Rejection, user_by_login
+from .workflows import ROLES, Activity, State, Tool, Workflow
 
-OBJECT_TYPES = ("Contract", "PurchaseOrderContract", "purchase_order_contract")  # three names of the same class
 OVERRIDING_USER = "1498096"  # the user in the guide's sample responses, whoever the request names
 
 
@@ -60,6 +59,9 @@ class Instance:
     terminated_at: float | None = None
     terminated_by: str | None = None
     moves_to: State | None = None  # set during a delayed transition
+    project_id: str = PROJECT["id"]
+    upgraded_at: float | None = None  # when its tool was upgraded, if it was running then
+    is_stuck: bool = False  # no workflow of v2 took it over at the upgrade
 
     @property
     def has_ended(self) -> bool:
@@ -78,19 +80,22 @@ class ProcoreLegacy:
         self.by_object: dict[int, tuple[Instance, ...]] = {}
         self.history: dict[int, Performed] = {}
         self.moving: list[tuple[float, Instance]] = []  # with the time of the delayed transition
+        self.upgraded: set[tuple[str, Tool]] = set()  # projects and tools
         self.next_instance_id = 568150
         self.next_history_id = 1586809
 
     def add(self, workflow: Workflow, object_id: int) -> Instance:
         return self.add_many(workflow, [object_id])[0]
 
-    def add_many(self, workflow: Workflow, object_ids: Iterable[int]) -> list[Instance]:
+    def add_many(
+        self, workflow: Workflow, object_ids: Iterable[int], project_id: str = PROJECT["id"]
+    ) -> list[Instance]:
         """Start an instance for each object, with the same start time."""
         state = workflow.states[workflow.first]
         now = self.state.clock.time()
         added = []
         for object_id in object_ids:
-            instance = Instance(self.next_instance_id, object_id, workflow, state, now)
+            instance = Instance(self.next_instance_id, object_id, workflow, state, now, project_id=project_id)
             self.instances[instance.id] = instance
             self.by_object[object_id] = (*self.by_object.get(object_id, ()), instance)
             self.next_instance_id += 1
@@ -130,7 +135,8 @@ class ProcoreLegacy:
 
     def _checked_activity(self, instance: Instance, activity_id: int, role: int, user_id: str) -> Activity:
         status = int(self.state.flags["legacy_rejection"])
-        available = [] if instance.has_ended else self.listed_activities(instance)
+        is_over = instance.has_ended or instance.upgraded_at is not None
+        available = [] if is_over else self.listed_activities(instance)
         activity = next((a for a, _ in available if a.id == activity_id), None)
         if activity is None:
             raise Rejection(
@@ -183,7 +189,7 @@ class ProcoreLegacy:
         now = self.state.clock.time()
         for moves_at, instance in [move for move in self.moving if move[0] <= now]:
             self.moving.remove((moves_at, instance))
-            if instance.moves_to is not None and instance.terminated_at is None:
+            if instance.moves_to is not None and instance.terminated_at is None and instance.upgraded_at is None:
                 instance.state, instance.state_set_at = instance.moves_to, moves_at
                 instance.done_here = frozenset()
             instance.moves_to = None
@@ -196,18 +202,20 @@ class ProcoreLegacy:
         else:
             lists_all = instance.moves_to is None and flags["legacy_open_activities"] == "until_state_moves"
         if not lists_all:
-            return open_activities(instance)
+            return pending_activities(instance)
         return [(activity, role) for activity in instance.state.activities for role in activity.roles]
 
-    def start(self, workflow: Workflow, object_id: int, by: str) -> Instance:
-        instance = self.add(workflow, object_id)
+    def start(self, workflow: Workflow, object_id: int, project_id: str, by: str) -> Instance:
+        self._check_not_upgraded(workflow.tool, project_id)
+        [instance] = self.add_many(workflow, [object_id], project_id)
         self._record("start", by, instance, {"workflow": workflow.name}, "user")
         return instance
 
-    def start_many(self, workflow: Workflow, count: int, by: str) -> list[Instance]:
+    def start_many(self, workflow: Workflow, count: int, project_id: str, by: str) -> list[Instance]:
         """Start, as a user, instances for ``count`` new objects."""
+        self._check_not_upgraded(workflow.tool, project_id)
         first = self.next_object_id()
-        instances = self.add_many(workflow, range(first, first + count))
+        instances = self.add_many(workflow, range(first, first + count), project_id)
         ids = {
             "instance_ids": [str(instance.id) for instance in instances],
             "object_ids": [str(instance.object_id) for instance in instances],
@@ -224,11 +232,47 @@ class ProcoreLegacy:
         """Return the instances of an object, or all instances if no object is named, oldest first."""
         if self.state.flags["legacy_filters"] == "ignored":
             return self.instances.values()
-        if object_type not in (None, *OBJECT_TYPES):
-            return ()
-        return self.instances.values() if object_id is None else self.by_object.get(object_id, ())
+        found = self.instances.values() if object_id is None else self.by_object.get(object_id, ())
+        if object_type is None:
+            return found
+        return [instance for instance in found if object_type in instance.workflow.tool.object_types]
+
+    def upgrade(self, tool: Tool, project_id: str, by: str, *, has_workflow: bool) -> tuple[list[str], list[str]]:
+        """
+        Move a tool of a project to Workflows v2. Ended instances stay as they are.
+
+        :param has_workflow: Whether the project has a workflow in v2 for the tool. If so, the item of a running
+            instance is a draft again, and its legacy history is removed; if not, the instance is stuck.
+        :return: The ids of the instances whose items are drafts now, and of those that are stuck.
+        """
+        self._check_not_upgraded(tool, project_id)
+        self.upgraded.add((project_id, tool))
+        now = self.state.clock.time()
+        running = [
+            instance
+            for instance in self.instances.values()
+            if instance.workflow.tool is tool and instance.project_id == project_id and not instance.has_ended
+        ]
+        for instance in running:
+            instance.upgraded_at = now
+            instance.is_stuck = not has_workflow
+            if has_workflow:
+                for row in instance.history:
+                    del self.history[row.id]
+                instance.history = ()
+        ids = [str(instance.id) for instance in running]
+        moved, stuck = (ids, []) if has_workflow else ([], ids)
+        target = {"tool_type": tool.type, "project_id": project_id}
+        self.state.record_effect("procore_legacy", "upgrade", by, target, {"moved": moved, "stuck": stuck}, "user")
+        return moved, stuck
+
+    def _check_not_upgraded(self, tool: Tool, project_id: str) -> None:
+        if (project_id, tool) in self.upgraded:
+            raise Rejection(422, {"error": f"Tool {tool.type} of project {project_id} was upgraded to Workflows v2."})
 
     def terminate(self, instance: Instance, by: str) -> None:
+        if instance.upgraded_at is not None:
+            self._check_not_upgraded(instance.workflow.tool, instance.project_id)
         if instance.terminated_at is None:
             instance.terminated_at = self.state.clock.time()
             instance.terminated_by = by
@@ -243,18 +287,34 @@ class ProcoreLegacy:
             {
                 "id": str(instance.id),
                 "object_id": str(instance.object_id),
+                "project_id": instance.project_id,
+                "tool_type": instance.workflow.tool.type,
                 "workflow": instance.workflow.name,
                 "state": instance.state.name,
                 "status": instance.state.status,
                 "activities": [activity.name for activity, _ in open_activities(instance)],
-                "waits_for": [USERS[user_id].login for user_id in pending_assignees(instance)],
+                "waits_for": [USERS[user_id].login for user_id in pending_assignees(open_activities(instance))],
                 "terminated": instance.terminated_at is not None,
+                "upgraded": upgrade_of(instance),
             }
             for instance in self.instances.values()
         ]
 
 
+def upgrade_of(instance: Instance) -> str | None:
+    """Return what the upgrade of its tool made of an instance: ``moved``, ``stuck`` or nothing."""
+    if instance.upgraded_at is None:
+        return None
+    return "stuck" if instance.is_stuck else "moved"
+
+
 def open_activities(instance: Instance) -> list[tuple[Activity, int]]:
+    """Return the activities that can be performed now, as pairs of activity and role."""
+    return [] if instance.upgraded_at is not None else pending_activities(instance)
+
+
+def pending_activities(instance: Instance) -> list[tuple[Activity, int]]:
+    """Return the activities that the record has as pending, also after the tool was upgraded."""
     if instance.terminated_at is not None or instance.moves_to is not None:
         return []
     return [
@@ -265,9 +325,9 @@ def open_activities(instance: Instance) -> list[tuple[Activity, int]]:
     ]
 
 
-def pending_assignees(instance: Instance) -> list[str]:
+def pending_assignees(activities: list[tuple[Activity, int]]) -> list[str]:
     """Return the first user of each role that still has to act."""
-    return list(dict.fromkeys(ROLES[role][1][0] for _, role in open_activities(instance)))
+    return list(dict.fromkeys(ROLES[role][1][0] for _, role in activities))
 
 
 def perform_as_user(

@@ -5,28 +5,31 @@ from __future__ import annotations
 from typing import Any
 from urllib.parse import quote
 
-from ..state import COMPANY, INTEGRATION_USER, PROJECT, USERS, User
-from .instances import OBJECT_TYPES, Instance, Performed, ProcoreLegacy, pending_assignees
-from .workflows import ROLES
+from ..state import COMPANY, INTEGRATION_USER, PROJECTS, USERS, User
+from .instances import Instance, Performed, ProcoreLegacy, pending_activities, pending_assignees
+from .workflows import DRAFT, ROLES
 
 OVERDUE_AFTER_SECONDS = 5 * 24 * 3600  # in one state
 
 
 def show(legacy: ProcoreLegacy, instance: Instance, base_url: str, *, is_listed: bool = False) -> dict[str, Any]:
     iso, flags = legacy.state.clock.iso, legacy.state.flags
-    left_behind = "unchanged" if instance.has_ended else flags["legacy_left_behind"]
-    state = instance.workflow.states[instance.workflow.first] if left_behind == "draft" else instance.state
+    tool, project = instance.workflow.tool, PROJECTS[instance.project_id]
+    left_behind = "unchanged" if instance.upgraded_at is None else flags["legacy_left_behind"]
+    is_draft = instance.upgraded_at is not None and left_behind == "draft"
+    state, state_set_at = (DRAFT, instance.upgraded_at) if is_draft else (instance.state, instance.state_set_at)
     activities = legacy.listed_activities(instance) if left_behind == "unchanged" else []
+    pending = pending_assignees(pending_activities(instance)) if left_behind == "unchanged" else []
     own_status = f"Order: {state.status}" if flags["legacy_status"] == "object" else None
-    terminated_at = legacy.state.clock.time() if left_behind == "terminated" else instance.terminated_at
+    terminated_at = instance.upgraded_at if left_behind == "terminated" else instance.terminated_at
     by = USERS.get(instance.terminated_by or "")
     return {
         "id": instance.id,
         "becomes_overdue_at": iso(instance.state_set_at + OVERDUE_AFTER_SECONDS) if activities else None,
-        "current_state_set_at": None if flags["legacy_state_set_at"] == "null" else iso(instance.state_set_at),
+        "current_state_set_at": None if flags["legacy_state_set_at"] == "null" else iso(state_set_at),
         "workflowed_object_id": instance.object_id,
-        "workflowed_object_type": OBJECT_TYPES[flags["legacy_object_type"] == "class"],
-        "project": {"id": int(PROJECT["id"]), "name": PROJECT["name"]},
+        "workflowed_object_type": tool.class_name if flags["legacy_object_type"] == "class" else tool.base_class,
+        "project": {"id": int(project["id"]), "name": project["name"]},
         "current_workflow_activities": [
             {
                 "id": activity.id,
@@ -50,17 +53,17 @@ def show(legacy: ProcoreLegacy, instance: Instance, base_url: str, *, is_listed:
             "id": state.id,
             "name": state.name,
             "status": state.status if is_listed else own_status or state.status,
-            "ball_in_court": [{"name": USERS[user_id].name} for user_id in pending_assignees(instance)],
+            "ball_in_court": [{"name": USERS[user_id].name} for user_id in pending],
         },
         "workflow": {
             "id": instance.workflow.id,
             "name": instance.workflow.name,
             "description": instance.workflow.description,
-            "class_name": "PurchaseOrderContract",
-            "friendly_name": "Purchase Order",
+            "class_name": tool.class_name,
+            "friendly_name": tool.friendly_name,
             "created_at": "2018-02-08T23:16:18Z",
             "updated_at": "2018-02-08T23:59:20Z",
-            "domain": "commitments",
+            "domain": tool.domain,
         },
         "terminated_at": None if terminated_at is None else iso(terminated_at),
         "terminated_by": None if by is None else {"id": int(by.id), "login": by.login, "name": by.name},

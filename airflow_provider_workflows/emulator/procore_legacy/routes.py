@@ -9,7 +9,7 @@ from starlette.datastructures import FormData, UploadFile
 
 from ..procore.gateway import as_json, check_access, page_of
 from ..procore.schemas import GatewayError
-from ..state import COMPANY, PROJECT, EmulatorState, Rejection
+from ..state import COMPANY, PROJECTS, EmulatorState, Rejection
 from . import schemas
 from .instances import Attachments, Instance, ProcoreLegacy
 from .response_formats import history, permanent_log, show, termination_log
@@ -29,14 +29,22 @@ def routes(state: EmulatorState, legacy: ProcoreLegacy) -> APIRouter:
         if str(company_id) != COMPANY["id"]:
             raise Rejection(403, {"message": "Access denied", "code": 403})
 
-    def find(instance_id: int | None, object_type: str | None, object_id: int | None) -> Instance:
+    def find(
+        instance_id: int | None, object_type: str | None, object_id: int | None, *, for_history: bool = False
+    ) -> Instance:
         if object_type is not None and object_id is not None and state.flags["legacy_filters"] == "honoured":
             found = next(iter(legacy.of_object(object_type, object_id)), None)
         else:
             found = legacy.instances.get(instance_id) if instance_id is not None else None
-        if found is None or state.flags["legacy_ended" if found.has_ended else "legacy_left_behind"] == "not_found":
+        # The history of a stuck instance stays as it is.
+        if found is None or (is_gone(found) and not (for_history and found.is_stuck)):
             raise Rejection(404, {"errors": "Not Found"})
         return found
+
+    def is_gone(found: Instance) -> bool:
+        if found.upgraded_at is not None:
+            return bool(state.flags["legacy_left_behind"] == "not_found")
+        return found.has_ended and bool(state.flags["legacy_ended"] == "not_found")
 
     router = APIRouter(
         prefix="/rest/v1.0",
@@ -60,6 +68,8 @@ def routes(state: EmulatorState, legacy: ProcoreLegacy) -> APIRouter:
         some = legacy.of_object(object_type, object_id)
         # Inlined has_ended, because 100,000 property calls would slow a page down.
         found = [i for i in some if i.terminated_at is None and (i.state.activities or i.moves_to is not None)]
+        if legacy.upgraded and state.flags["legacy_left_behind"] in ("not_found", "terminated"):
+            found = [instance for instance in found if instance.upgraded_at is None]
         base_url = _base(request)
         shown = page_of(request, response, found, page, per_page)
         return as_json(response, [show(legacy, instance, base_url, is_listed=True) for instance in shown])
@@ -90,7 +100,7 @@ def routes(state: EmulatorState, legacy: ProcoreLegacy) -> APIRouter:
         if state.flags["legacy_filters"] == "ignored":
             rows = list(legacy.history.values())
         else:
-            rows = list(find(workflow_instance_id, object_type, object_id).history)
+            rows = list(find(workflow_instance_id, object_type, object_id, for_history=True).history)
         newest_first = sort == "-created_at" or (sort is None and state.flags["legacy_history_order"] == "newest_first")
         rows.sort(key=lambda row: (row.at, row.id), reverse=newest_first)
         return [history(legacy, row) for row in page_of(request, response, rows, page, per_page)]
@@ -149,13 +159,17 @@ def _permanent_log_routes(state: EmulatorState, legacy: ProcoreLegacy) -> APIRou
         tags=["Procore legacy"],
     )
 
-    def logs(object_type: str | None, object_id: int | None) -> list[dict[str, Any]]:
+    def logs(object_type: str | None, object_id: int | None, project_id: str | None) -> list[dict[str, Any]]:
         filters = {"workflowed_object_type": object_type, "workflowed_object_id": object_id}
         missing = [name for name, value in filters.items() if value is None]
         if missing:
             raise Rejection(400, dict.fromkeys(missing, "is missing"))
         kind = state.flags["permanent_logs"]
-        of_object = [] if kind == "none" else list(legacy.of_object(object_type, object_id))
+        of_object = [
+            instance
+            for instance in ([] if kind == "none" else legacy.of_object(object_type, object_id))
+            if project_id in (None, instance.project_id)
+        ]
         rows = [permanent_log(legacy, row) for instance in of_object for row in instance.history]
         ended = [instance for instance in of_object if instance.terminated_at is not None and kind == "all_events"]
         return rows + [termination_log(legacy, instance) for instance in ended]
@@ -167,7 +181,7 @@ def _permanent_log_routes(state: EmulatorState, legacy: ProcoreLegacy) -> APIRou
 
     async def of_project(request: Request, project_id: int) -> None:
         check_access(state, request)
-        if str(project_id) != PROJECT["id"]:
+        if str(project_id) not in PROJECTS:
             raise Rejection(404, {"errors": "Not Found"})
 
     async def permanent_logs(
@@ -178,7 +192,8 @@ def _permanent_log_routes(state: EmulatorState, legacy: ProcoreLegacy) -> APIRou
         page: int = 1,
         per_page: int = 100,
     ) -> Any:
-        return page_of(request, response, logs(object_type, object_id), page, per_page)
+        project_id = request.path_params.get("project_id")  # None at company level
+        return page_of(request, response, logs(object_type, object_id, project_id), page, per_page)
 
     for level, check in (("/companies/{company_id}", of_company), ("/projects/{project_id}", of_project)):
         where = f"{level}/workflow_permanent_logs"

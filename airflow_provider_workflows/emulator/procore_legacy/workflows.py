@@ -28,12 +28,36 @@ class State:
 
 
 @dataclass(frozen=True)
+class Tool:
+    """Describe a tool by the names of its objects' class and by its type in Workflows v2."""
+
+    type: str
+    base_class: str
+    class_name: str
+    friendly_name: str
+    domain: str
+
+    @property
+    def object_types(self) -> tuple[str, str, str]:
+        return self.base_class, self.class_name, self.type
+
+
+@dataclass(frozen=True)
 class Workflow:
     id: int
     name: str
     description: str
     states: dict[int, State]
     first: int
+    tool: Tool
+
+
+PURCHASE_ORDERS = Tool(
+    "purchase_order_contract", "Contract", "PurchaseOrderContract", "Purchase Order", domain="commitments"
+)
+# The guide names no class of other tools. This one follows the name of the REST resource.
+INVOICES = Tool("requisition", "Requisition", "Requisition", "Subcontractor Invoice", domain="invoicing")
+DRAFT = State(18700, "Draft", "Draft")  # of a running instance whose tool was upgraded
 
 
 PURCHASE_ORDER = Workflow(
@@ -51,6 +75,7 @@ PURCHASE_ORDER = Workflow(
         18708: State(18708, "PO Approved", "Approved"),
     },
     18706,
+    PURCHASE_ORDERS,
 )
 JOINT_REVIEW = Workflow(
     3294,
@@ -61,6 +86,7 @@ JOINT_REVIEW = Workflow(
         18711: State(18711, "Accepted", "Accepted"),
     },
     18710,
+    PURCHASE_ORDERS,
 )
 TWO_APPROVALS = Workflow(
     3295,
@@ -72,5 +98,18 @@ TWO_APPROVALS = Workflow(
         18722: State(18722, "Released", "Approved"),
     },
     18720,
+    PURCHASE_ORDERS,
 )
-WORKFLOWS = {workflow.name: workflow for workflow in (PURCHASE_ORDER, JOINT_REVIEW, TWO_APPROVALS)}
+INVOICE_APPROVAL = Workflow(
+    3296,
+    "Invoice Approval Workflow",
+    "Workflow of another tool",
+    {
+        18730: State(18730, "Invoice Review", "Under Review", (Activity(29970, "Approve", (14304,), 18731),)),
+        18731: State(18731, "Invoice Approved", "Approved"),
+    },
+    18730,
+    INVOICES,
+)
+WORKFLOWS = {workflow.name: workflow for workflow in (PURCHASE_ORDER, JOINT_REVIEW, TWO_APPROVALS, INVOICE_APPROVAL)}
+TOOLS = {workflow.tool.type: workflow.tool for workflow in WORKFLOWS.values()}

@@ -178,6 +178,7 @@ def test_users_perform_a_legacy_instance_to_its_end(emulator):
     assert [(act["by"], act["label"]) for act in one["actions"]] == [
         ("Airflow Integration", "Submit for Approval"),
         ("Pat Manager", "Submit for Approval"),
+        (None, "Upgrade tool"),
         (None, "Terminate"),
     ]
     press(emulator, one["actions"][1])
@@ -199,6 +200,21 @@ def test_a_legacy_instance_can_be_terminated(emulator):
     one = instances(emulator, "legacy")["568151"]
     assert (one["state"], one["tone"], one["actions"]) == ("terminated", "ended", [])
     assert [(event["what"], event["by"]) for event in one["history"]] == [("Terminated", "Pat Manager")]
+
+
+@pytest.mark.parametrize("has_workflow", [True, False])
+def test_button_upgrades_the_tool_of_a_legacy_instance(emulator, has_workflow):
+    emulator.control("POST", "procore/presets/401", default=has_workflow)
+    press(emulator, next(a for a in instances(emulator, "legacy")["568150"]["actions"] if a["label"] == "Upgrade tool"))
+
+    one = instances(emulator, "legacy")["568151"]
+    state = ("draft", "ended") if has_workflow else ("stuck", "trouble")
+    assert (one["state"], one["tone"], one["pending_with"]) == (*state, [])
+    assert len(one["actions"]) == has_workflow
+    for action in one["actions"]:
+        press(emulator, action)
+        assert "1953146" in {instance["item"] for instance in instances(emulator, "procore").values()}
+        assert instances(emulator, "legacy")["568151"]["actions"] == []
 
 
 def test_an_instance_of_workflowsoft_can_be_filled_and_completed(emulator):

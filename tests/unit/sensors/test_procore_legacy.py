@@ -215,6 +215,7 @@ def test_every_poll_of_an_ended_instance_ends_the_wait(emulator, store, ended_as
 )
 def test_instance_of_a_company_that_left_legacy_is_no_success(emulator, store, side, error):
     person(emulator, "Submit for Approval", "pat@example.com")
+    emulator.control("POST", "procore/legacy/upgrade")
     emulator.control("PATCH", "flags", legacy_left_behind=side)
 
     wait = sensor(until={"PO Approved"})

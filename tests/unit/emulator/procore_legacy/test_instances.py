@@ -265,20 +265,119 @@ def test_ended_instance_polls_as_the_flag_says(emulator, legacy):
     legacy.get(f"{INSTANCES}/568150", status=404)
 
 
-def test_instance_that_was_left_behind_polls_as_the_flag_says(emulator, legacy):
-    perform(legacy)
+def upgrade(emulator: Any, **where: Any) -> dict[str, list[str]]:
+    """Upgrade a tool; by default that of the purchase orders in project 1001, which has a default preset in v2."""
+    found: dict[str, list[str]] = emulator.control("POST", "procore/legacy/upgrade", **where)
+    return found
 
-    def looks(side: str) -> tuple[str, bool, int]:
+
+def without_v2_workflow(emulator: Any) -> None:
+    emulator.control("POST", "procore/presets/401", default=False)
+
+
+def listed_ids(legacy: Client) -> list[int]:
+    return [row["id"] for row in legacy.get(INSTANCES)]
+
+
+@pytest.mark.parametrize("has_workflow", [True, False])
+def test_instance_of_an_upgraded_tool_is_as_the_flag_says(emulator, legacy, has_workflow):
+    perform(legacy)
+    if not has_workflow:
+        without_v2_workflow(emulator)
+    upgrade(emulator)
+
+    def looks(side: str) -> tuple[str, bool, int, int, list[int]]:
         set_flags(emulator, legacy_left_behind=side)
         shown = legacy.get(f"{INSTANCES}/568150")
-        activities = shown["current_workflow_activities"]
-        return shown["current_workflow_state"]["status"], shown["terminated_at"] is not None, len(activities)
+        state, activities = shown["current_workflow_state"], shown["current_workflow_activities"]
+        holders = len(state["ball_in_court"])
+        return state["name"], shown["terminated_at"] is not None, len(activities), holders, listed_ids(legacy)
 
-    assert looks("unchanged") == ("Under Review", False, 2)
-    assert looks("terminated") == ("Under Review", True, 0)
-    assert looks("draft") == ("Draft", False, 0)
+    both = [568150, 568151]
+    assert looks("unchanged") == ("Pending Approval", False, 2, 1, both)
+    assert looks("terminated") == ("Pending Approval", True, 0, 0, [])
+    assert looks("draft") == ("Draft", False, 0, 0, both)
     set_flags(emulator, legacy_left_behind="not_found")
     legacy.get(f"{INSTANCES}/568150", status=404)
+    assert listed_ids(legacy) == []
+
+
+@pytest.mark.parametrize("has_workflow", [True, False])
+@pytest.mark.parametrize("side", ["unchanged", "terminated", "draft", "not_found"])
+def test_upgraded_instance_accepts_no_activity(emulator, legacy, side, has_workflow):
+    if not has_workflow:
+        without_v2_workflow(emulator)
+    upgrade(emulator)
+    set_flags(emulator, legacy_left_behind=side)
+
+    perform(legacy, status=404 if side == "not_found" else 400)
+    with pytest.raises(RuntimeError, match="422"):
+        respond_as(emulator, "pat", "submit for approval")
+    with pytest.raises(RuntimeError, match="422"):
+        emulator.control("POST", "procore/legacy/instances/568150/terminate")
+    assert [effect["action"] for effect in emulator.effects()] == ["upgrade"]
+
+
+def test_upgrade_removes_the_history_of_moved_instances(emulator, legacy):
+    row = perform(legacy)
+    assert upgrade(emulator) == {"moved": ["568150", "568151"], "stuck": []}
+
+    assert legacy.get(HISTORIES, workflow_instance_id="568150") == []
+    legacy.get(f"{HISTORIES}/{row['id']}", status=404, workflow_instance_id="568150")
+    assert legacy.get("/rest/v1.0/companies/4264807/workflow_permanent_logs", **OBJECT) == []
+    started = {"tool_type": "purchase_order_contract", "item_id": "1953145", "project_id": "1001"}
+    assert emulator.control("POST", "procore/instances", **started)["id"]
+
+
+@pytest.mark.parametrize("side", ["unchanged", "terminated", "draft", "not_found"])
+def test_upgrade_leaves_the_history_of_stuck_instances(emulator, legacy, side):
+    perform(legacy)
+    without_v2_workflow(emulator)
+    assert upgrade(emulator) == {"moved": [], "stuck": ["568150", "568151"]}
+
+    set_flags(emulator, legacy_left_behind=side)
+    assert len(legacy.get(HISTORIES, workflow_instance_id="568150")) == 1
+
+
+def test_upgrade_changes_nothing_of_ended_instances(emulator, legacy):
+    perform(legacy)
+    respond_as(emulator, "rita", "approve")
+    emulator.control("POST", "procore/legacy/instances/568151/terminate")
+    before = [legacy.get(f"{INSTANCES}/{number}") for number in (568150, 568151)]
+
+    assert upgrade(emulator) == {"moved": [], "stuck": []}
+
+    set_flags(emulator, legacy_left_behind="not_found")
+    assert [legacy.get(f"{INSTANCES}/{number}") for number in (568150, 568151)] == before
+    assert len(legacy.get(HISTORIES, workflow_instance_id="568150")) == 2
+
+
+def test_upgrade_is_of_one_tool_in_one_project(emulator, legacy):
+    where = "procore/legacy/instances"
+    elsewhere = emulator.control("POST", where, project_id="1002")["id"]
+    invoice = emulator.control("POST", where, workflow="Invoice Approval Workflow")["id"]
+    foreign = emulator.control("POST", where, workflow="Invoice Approval Workflow", project_id="1002")["id"]
+
+    upgrade(emulator)
+    assert legacy.get(f"{INSTANCES}/{elsewhere}")["project"]["id"] == 1002
+    assert legacy.get(f"{INSTANCES}/{invoice}")["workflow"]["class_name"] == "Requisition"
+    assert upgrade(emulator, tool_type="requisition", project_id="1002") == {"moved": [], "stuck": [foreign]}
+    upgraded = {row["id"]: row["upgraded"] for row in emulator.control("GET", "state")["procore_legacy"]}
+    assert upgraded == {"568150": "moved", "568151": "moved", elsewhere: None, invoice: None, foreign: "stuck"}
+    for again in ({"path": where}, {"path": f"{where}/many", "count": 1}, {"path": "procore/legacy/upgrade"}):
+        with pytest.raises(RuntimeError, match="422"):
+            emulator.control("POST", again.pop("path"), **again)
+    with pytest.raises(RuntimeError, match="requisition"):
+        upgrade(emulator, tool_type="drawing")
+
+
+def test_upgrade_stops_a_transition_that_is_under_way(emulator, legacy):
+    set_flags(emulator, legacy_transition="delayed")
+    perform(legacy)
+    upgrade(emulator)
+    emulator.control("POST", "clock", advance=10)
+
+    assert state_of(legacy) == "Start"
 
 
 def test_performed_activity_stays_listed_where_the_flag_says(emulator, legacy):
