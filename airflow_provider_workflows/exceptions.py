@@ -1,13 +1,15 @@
 """
 The errors of this package, so that callers can handle each kind of failure by its class.
 
-All are plain exceptions. An error of a server's response names its call, and no message contains a token or another
-secret. ``retryable`` is False if an automatic retry could act twice or act on something else; operators then fail the
-task without Airflow's retries.
+All are plain exceptions, and all but :class:`DryRun` are a :class:`WorkflowsError`. An error of a server's response
+names its call, and no message contains a token or another secret. ``retryable`` is False if an automatic retry could
+act twice or act on something else; operators then fail the task without Airflow's retries.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +25,7 @@ __all__ = [
     "AuthenticationError",
     "ConfigurationError",
     "ConnectionFailed",
+    "DryRun",
     "IncompleteList",
     "InstanceActive",
     "InstanceBlocked",
@@ -50,11 +53,49 @@ class WorkflowsError(Exception):
     retryable = True
 
     def __init__(self, message: str = ""):
+        super().__init__(_shortened(message))
+
+
+class DryRun(Exception):
+    """
+    Raised instead of sending a call that changes something, in a task or over a connection that is a dry run.
+
+    It is no :class:`WorkflowsError`, because a handler that resolves a lost response must not take it for one.
+
+    :param method: HTTP method of the call.
+    :param path: Path of the call.
+    :param body: JSON body that would have been sent, without secrets; files only by name and size.
+    :param query: Query parameters of the call.
+    :param headers: Headers of this call only, such as the user on whose behalf it is made.
+    """
+
+    retryable = False
+
+    def __init__(
+        self,
+        method: str,
+        path: str = "",
+        body: Any = None,
+        *,
+        query: Mapping[str, Any] | None = None,
+        headers: Mapping[str, str] | None = None,
+    ):
+        more = {name: dict(given) for name, given in (("query", query), ("headers", headers)) if given}
+        # What would have been sent, as a task's result and its log show it.
+        self.call: dict[str, Any] = {"method": method, "path": path, "body": body, **more}
         super().__init__(
-            message
-            if len(message) <= MAX_MESSAGE_CHARACTERS
-            else f"{message[: MAX_MESSAGE_CHARACTERS - 500]} ... {message[-500:]}"
+            _shortened(
+                "Nothing was sent, because the connection (extra 'dry_run') or the task is a dry run. It would have "
+                f"been: {self.description}"
+            )
         )
+
+    @property
+    def description(self) -> str:
+        """The call as one line."""
+        more = [f"{name} {_json(self.call[name])}" for name in ("query", "headers") if name in self.call]
+        body = [] if self.call["body"] is None else [_json(self.call["body"])]
+        return " ".join([self.call["method"], self.call["path"], *more, *body]).strip()
 
 
 class ConfigurationError(WorkflowsError, ValueError):
@@ -239,6 +280,16 @@ class UnexpectedResponse(ApiError):
 
 class AmbiguousOrder(UnexpectedResponse):
     """Raised when a result depends on the order of events and the history does not show that order."""
+
+
+def _shortened(message: str) -> str:
+    if len(message) <= MAX_MESSAGE_CHARACTERS:
+        return message
+    return f"{message[: MAX_MESSAGE_CHARACTERS - 500]} ... {message[-500:]}"
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 # After one of these a call has certainly changed nothing; after any other error it may have.

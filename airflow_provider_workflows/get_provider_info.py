@@ -224,6 +224,7 @@ def _shared_fields(names: str) -> dict[str, Any]:
         },
         "verify": _text("Certificates", "Path of a CA bundle, or false to accept any certificate."),
         "proxies": _text("Proxies", 'A JSON object such as {"https": "http://proxy:3128"}.'),
+        "dry_run": _flag("Dry run", "Tasks only read: nothing is sent that changes something."),
         "allow_http": _flag("Allow http", "Accept unencrypted http to a host other than this machine."),
         "item_url": _text("URL of an item", f"For the link from a task; may contain {names}."),
         "requests_per_hour": {

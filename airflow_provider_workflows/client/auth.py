@@ -124,6 +124,12 @@ class TokenAuth(requests.auth.AuthBase):
             assert self._token is not None
             return self._token.value
 
+    @property
+    def current(self) -> str:
+        """The token that was fetched last, or "" before the first one; nothing is fetched."""
+        token = self._token
+        return "" if token is None else token.value
+
     def renew(self, rejected: str) -> None:
         """
         Replace a token that the server rejected, unless another thread already replaced it.

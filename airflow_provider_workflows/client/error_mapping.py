@@ -123,15 +123,25 @@ def failure(
     return UnexpectedResponse("The status is not a final HTTP status", **call)
 
 
-def scrubber(known: Collection[str], request: requests.PreparedRequest) -> Callable[[str], str]:
-    """Return a function that removes the known secrets and those of a request from a text, and shortens it."""
-    secrets = [secret for secret in (*known, _credentials(request)) if len(secret) >= MIN_SECRET_CHARACTERS]
+def redactor(known: Collection[str]) -> Callable[[str], str]:
+    """Return a function that replaces the known secrets in a text, in each spelling that may occur there."""
+    secrets = [secret for secret in known if len(secret) >= MIN_SECRET_CHARACTERS]
     spellings = sorted({spelling for secret in secrets for spelling in _spellings(secret)}, key=len, reverse=True)
 
-    def scrub(text: str) -> str:
+    def redact(text: str) -> str:
         for spelling in spellings:
             text = text.replace(spelling, "***")
-        return re.sub(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+", r"\1 ***", text)[:500]
+        return text
+
+    return redact
+
+
+def scrubber(known: Collection[str], request: requests.PreparedRequest) -> Callable[[str], str]:
+    """Return a function that removes the known secrets and those of a request from a text, and shortens it."""
+    redact = redactor([*known, _credentials(request)])
+
+    def scrub(text: str) -> str:
+        return re.sub(r"(?i)\b(bearer|basic)\s+[\w.~+/=-]+", r"\1 ***", redact(text))[:500]
 
     return scrub
 

@@ -13,12 +13,14 @@ import requests
 import simplejson
 
 from airflow_provider_workflows.client.auth import TokenAuth, parse_http_time
+from airflow_provider_workflows.client.dry_run import changes_something, not_sent
 from airflow_provider_workflows.client.error_mapping import (
     bearer_of,
     failure,
     is_sign_in,
     leads_on,
     lost,
+    redactor,
     request_id,
     scrubber,
 )
@@ -53,6 +55,7 @@ class RestClient:
     :param proxies: Proxies by scheme.
     :param retry: How often and how long a call is attempted.
     :param secrets: Texts that never appear in an error, even if the server echoes them.
+    :param dry_run: Raise :class:`DryRun` instead of sending a call that changes something.
     :param advise: Returns the advice for a status (403 or 404) of a path, or None for the default advice.
     :param sleep: Waits a number of seconds.
     :param clock: Returns the unix time in seconds.
@@ -69,6 +72,7 @@ class RestClient:
         proxies: Mapping[str, str] | None = None,
         retry: RetryPolicy | None = None,
         secrets: tuple[str, ...] = (),
+        dry_run: bool = False,
         advise: Callable[[int, str], str | None] | None = None,
         max_bytes: int = MAX_RESPONSE_BYTES,
         sleep: Callable[[float], None] = time.sleep,
@@ -76,6 +80,7 @@ class RestClient:
     ):
         self.base_url = base_url.rstrip("/")
         self.timeout = timeout
+        self.dry_run = dry_run
         self.retry = retry or RetryPolicy()
         self.rate: RateLimit | None = None
         self.sent = 0  # requests
@@ -126,6 +131,7 @@ class RestClient:
         auth: tuple[str, str] | None = None,
         timeout: float | None = None,
         may_redirect: bool = False,
+        only_reads: bool = False,
     ) -> ApiResponse:
         """
         Send one call, retry it where that is allowed, and return the successful response.
@@ -143,7 +149,9 @@ class RestClient:
         :param auth: HTTP Basic login and password, instead of the client's auth.
         :param timeout: Seconds to wait for a response, instead of the client's timeout.
         :param may_redirect: Return a redirect as a successful response unless it leads to a sign-in page.
+        :param only_reads: The call changes nothing, although it is neither a GET nor a HEAD.
         :raises ApiError: one of its subclasses; see :mod:`airflow_provider_workflows.exceptions`.
+        :raises DryRun: the client is a dry run, and the call changes something; nothing was sent.
         """
         body: Any = dict(form) if form is not None else data if json is None else _dump(json)
         own_headers = {} if json is None else {"Content-Type": "application/json"}
@@ -160,6 +168,18 @@ class RestClient:
             # As bytes, because requests would encode text as Latin-1, which cannot encode every password.
             auth=None if auth is None else (auth[0].encode(), auth[1].encode()),
         )
+        if self.dry_run and changes_something(method, idempotency, only_reads=only_reads):
+            raise not_sent(
+                method,
+                path,
+                redact=redactor([*self._secrets, "" if self._auth is None else self._auth.current]),
+                params=params,
+                json=json,
+                form=form,
+                files=files,
+                data=data,
+                headers=headers,
+            )
         attempt = partial(self._attempt, request, path, idempotency, timeout or self.timeout, may_redirect)
         return self.retry.run(attempt, sleep=self._sleep, clock=self._steady)
 
@@ -196,6 +216,7 @@ class RestClient:
             verify=self._session.verify if self._session.verify is not None else True,
             proxies={str(scheme): str(proxy) for scheme, proxy in self._session.proxies.items()},
             retry=self.retry,
+            dry_run=self.dry_run,
             max_bytes=self._max_bytes,
             sleep=self._sleep,
             clock=self._clock,

@@ -23,7 +23,7 @@ from airflow_provider_workflows.exceptions import (
     RateLimited,
 )
 from airflow_provider_workflows.get_provider_info import get_provider_info
-from airflow_provider_workflows.hooks.base import WorkflowsHook
+from airflow_provider_workflows.hooks.base import DRY_RUN_NOTE, WorkflowsHook
 from airflow_provider_workflows.version_compat import mask_secret
 
 if TYPE_CHECKING:
@@ -130,7 +130,7 @@ class ConnectionChecks(ABC):
         self.hook._client = self.hook._build(
             self.connection, self.connection.extra_dejson, OneAttempt(), mask_secret, max_timeout=MAX_CALL_SECONDS / 2
         )
-        description = self.describe_fields()
+        description = self.describe_fields() + (", dry run" if self.hook.dry_run else "")
         known = next(f for f in get_provider_info()["connection-types"] if f["connection-type"] == self.hook.conn_type)
         unknown = sorted(set(self.hook.extras.fields) - set(known["conn-fields"]))
         if unknown:
@@ -138,6 +138,8 @@ class ConnectionChecks(ABC):
                 f"{description}; unknown extra {named(unknown)}",
                 f"Correct the name, or remove it. Expected names: {', '.join(known['conn-fields'])}.",
             )
+        if self.hook.dry_run:
+            raise Caution(f"{description}. {DRY_RUN_NOTE}", "Set extra 'dry_run' to false when tasks are to write.")
         return description
 
     def reachable(self) -> str:

@@ -96,6 +96,11 @@ class WorkflowsoftChecks(ConnectionChecks):
                 f"Sensors may not poll; {mode}.",
                 "To wait for integration steps, set extra 'allow_consume' to true, in one Airflow deployment only.",
             )
+        if self.hook.dry_run and not self.hook.lists_until_completed:
+            raise Caution(
+                f"Sensors may not poll, because the connection is a dry run; {mode}.",
+                "Set extra 'dry_run' to false when sensors are to poll.",
+            )
         return f"sensors may poll; {mode}"
 
     def rate_limit(self) -> str:

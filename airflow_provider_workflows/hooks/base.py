@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 # Airflow's UI waits 10 seconds for the test of a connection, which makes two calls: for the token and for the user.
 TEST_TIMEOUT_SECONDS = 5.0
+DRY_RUN_NOTE = "Extra 'dry_run' is true: tasks only read, and send nothing that changes something."
 LOOPBACK_HOSTS = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -227,6 +228,7 @@ class WorkflowsHook(BaseHook):
         self._client: RestClient | None = None
         self._extras: Extras | None = None
         self._account = ("", "")
+        self._is_dry_run = False  # because the task is, whatever the connection says
 
     @abstractmethod
     def base_url(self, connection: Connection, extras: Extras) -> str:
@@ -284,6 +286,17 @@ class WorkflowsHook(BaseHook):
         """The server's rate limit in requests per hour, as set in the connection, or None."""
         return self.extras.number("requests_per_hour")
 
+    @property
+    def dry_run(self) -> bool:
+        """Whether the client rejects all calls that change something, because of the connection or the task."""
+        return self.client.dry_run
+
+    def start_dry_run(self) -> None:
+        """Reject all calls that change something from now on, even if the connection allows them."""
+        self._is_dry_run = True
+        if self._client is not None:
+            self._client.dry_run = True
+
     def get_conn(self) -> RestClient:
         """Return the authenticated REST client."""
         return self.client
@@ -336,7 +349,8 @@ class WorkflowsHook(BaseHook):
             self._client = self._build(
                 connection, connection.extra_dejson, RetryPolicy.none(), mask_secret, max_timeout=TEST_TIMEOUT_SECONDS
             )
-            return True, self.check()[:MAX_MESSAGE_CHARACTERS]
+            result = self.check() + (f" {DRY_RUN_NOTE}" if self.dry_run else "")
+            return True, result[:MAX_MESSAGE_CHARACTERS]
         except WorkflowsError as error:
             return False, str(error)
         finally:
@@ -369,12 +383,14 @@ class WorkflowsHook(BaseHook):
         source = self.token_source(connection, extras, base_url, transport)
         self._account = base_url, connection.login or source.identity
         auth = TokenAuth.shared(source, base_url, on_token=on_token)
-        secrets = (connection.password,) if connection.password else ()
+        given = (connection.password, extras.fields.get("access_token"))
+        secrets = tuple(secret for secret in given if secret and isinstance(secret, str))
         return RestClient(
             base_url,
             auth=auth,
             headers=self.default_headers(extras),
             secrets=secrets,
+            dry_run=extras.flag("dry_run") or self._is_dry_run,
             advise=self._advice,
             **transport,
         )

@@ -581,8 +581,9 @@ class ProcoreHook(ProcoreConnectionHook):
         if activity_types is not None:
             body["filters"] = {"activity_types": list(activity_types)}
         where = self._path("instances/bulk_history", project_id=project_id, tool_type=tool_type)
-        # The call only reads, so it may be sent twice.
-        return self.client.call("POST", where, idempotency=Idempotency.SAFE, json=body).rows("data")
+        # The call only reads, so it may be sent twice, and in a dry run.
+        call = self.client.call("POST", where, idempotency=Idempotency.SAFE, json=body, only_reads=True)
+        return call.rows("data")
 
     # --- instances: write actions ---
 

@@ -18,6 +18,7 @@ from airflow_provider_workflows.client.urls import build_path
 from airflow_provider_workflows.exceptions import (
     ApiError,
     ConfigurationError,
+    DryRun,
     InvalidRequest,
     NotFound,
     ServerError,
@@ -295,6 +296,8 @@ def send_to_storage(client: RestClient, method: str, url: str, **call: Any) -> A
             return storage.call(method, parts.path, query=parts.query, idempotency=Idempotency.SAFE, **call)
         except ApiError as error:
             failure: Exception = _without_url(error, parts)
+        except DryRun as rejected:
+            failure = DryRun(method, f"<signed URL of {parts.hostname}>", rejected.call["body"])
         except ConfigurationError as error:  # of the URL, its headers, or the connection's proxies or CA bundle
             failure = UnexpectedResponse(f"The URL of a stored file cannot be called: {error}", method=method)
     raise failure  # outside of the handler, because the traceback of a context would repeat the URL

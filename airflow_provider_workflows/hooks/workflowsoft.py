@@ -88,13 +88,21 @@ class WorkflowsoftHook(WorkflowsHook):
         """
         Require that the connection allows polling for integration instances.
 
-        :raises ConfigurationError: extra ``allow_consume`` is not true.
+        :raises ConfigurationError: extra ``allow_consume`` is not true, or the connection is a dry run and a poll may
+            consume an instance.
         """
         if not self.may_consume:
             raise ConfigurationError(
                 f"Connection {self.conn_id!r} does not allow polling for new integration instances. A poll may consume "
                 "an instance, so two Airflow deployments (for example production and development) would take each "
                 "other's work. Set the extra 'allow_consume' to true in one deployment only."
+            )
+        if self.dry_run and not self.lists_until_completed:
+            raise ConfigurationError(
+                f"Connection {self.conn_id!r} is a dry run (extra 'dry_run'), and a poll for new integration instances "
+                "would remove them from Workflowsoft (extra 'new_integrations'). Set 'dry_run' to false, pass the id "
+                "of an instance to the tasks by hand, or set 'new_integrations' to 'listed_until_completed' if this "
+                "Workflowsoft works that way."
             )
 
     @property
@@ -108,6 +116,8 @@ class WorkflowsoftHook(WorkflowsHook):
         self._on_behalf_of(None)
         reading = LISTED_UNTIL_COMPLETED if self.lists_until_completed else CONSUMED_ON_READ
         may = "may" if self.may_consume else "may not (extra 'allow_consume')"
+        if self.may_consume and self.dry_run and not self.lists_until_completed:
+            may = "may not (extra 'dry_run')"
         return f"Signed in to {self.client.base_url}; {first}. It {may} poll for new integrations ({reading})."
 
     def get_api_token(self) -> str:

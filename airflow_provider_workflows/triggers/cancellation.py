@@ -15,7 +15,7 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from typing import TYPE_CHECKING, Any
 
-from airflow_provider_workflows.exceptions import REJECTIONS, RateLimited, UnexpectedResponse, WorkflowsError
+from airflow_provider_workflows.exceptions import REJECTIONS, DryRun, RateLimited, UnexpectedResponse, WorkflowsError
 from airflow_provider_workflows.rules import procore as rules
 
 if TYPE_CHECKING:
@@ -151,6 +151,9 @@ class _Termination:
             try:
                 await self._hook.prepare()
                 is_terminated = await self._in_thread(self._attempt)
+            except DryRun as rejected:
+                log.warning("Not terminating instance %s. %s", self._instance_id, rejected)
+                return
             except Exception as error:  # another attempt may succeed, and the last failure must name the instance
                 self._failure = _message_of(error)
                 is_rejected = isinstance(error, REJECTIONS) and error.is_documented

@@ -25,6 +25,7 @@ FAIL_AT_ONCE = {
     "PermissionDenied",
     "SignInFailed",
     # never retried, whatever the policy says
+    "DryRun",
     "InstanceActive",
     "AmbiguousOrder",
     "OutcomeUnclear",

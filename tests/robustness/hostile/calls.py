@@ -173,6 +173,7 @@ ASKS_NOBODY = {
     "conn_type",
     "default_conn_name",
     "default_headers",
+    "dry_run",
     "product",
     "extras",
     "find_connection",
@@ -188,6 +189,7 @@ ASKS_NOBODY = {
     "project_id",
     "requests_per_hour",
     "shortest_poll",
+    "start_dry_run",
     "token_source",
     "without_retries",
 }
