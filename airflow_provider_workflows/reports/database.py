@@ -161,6 +161,8 @@ class HistoryDatabase:
         for table, sql in measures.TABLES.items():
             local = self._folder / f"{table}.{tables_format}"
             query = sql.replace("{time}", TIME_OF[tables_format])
+            if tables_format == "csv":
+                query = self._without_formulas(query)
             self.connection.execute(f"COPY ({query}) TO {literal(str(local))} ({COPY_OPTIONS[tables_format]})")
             written.append((local, target / local.name))
         try:
@@ -170,6 +172,16 @@ class HistoryDatabase:
                 f"tables_path: {str(target)!r} cannot be written: {error}. Give a folder that this worker may write to."
             ) from error
         return {final.stem: str(final) for _, final in written}
+
+    def _without_formulas(self, query: str) -> str:
+        """Return a query whose texts a spreadsheet does not run as formulas."""
+        columns = self.connection.execute(f"DESCRIBE {query}").fetchall()
+        texts = [
+            f"if(left({name}, 1) IN ('=', '+', '-', '@', chr(9), chr(13)), chr(39) || {name}, {name}) AS {name}"
+            for name, kind, *_ in columns
+            if kind == "VARCHAR"
+        ]
+        return f"SELECT * REPLACE ({', '.join(texts)}) FROM ({query})"
 
     def malformed(self) -> tuple[int, list[Row]]:
         """Return how many rows are malformed, and some of them: ``{file, row, reason}``."""

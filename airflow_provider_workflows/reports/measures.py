@@ -253,6 +253,7 @@ FROM timed_steps s
 JOIN instances i USING (api, instance_id)
 LEFT JOIN forecasts f USING (id)
 LEFT JOIN pending p USING (id)
+ORDER BY s.api, s.instance_id, s.started_at, s.step_key
 """,
     "instances": """
 SELECT
@@ -263,6 +264,7 @@ SELECT
     CASE WHEN state = 'open' THEN business_spent / 1e6 END AS age_business_seconds, steps, rework_rounds,
     returned_steps, overrides, people, overdue_steps
 FROM timed_instances
+ORDER BY api, instance_id
 """,
     **IN_ORDER,
 }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -82,8 +83,7 @@ def rows(result: dict, name: str) -> list[dict]:
 
 
 def contents(folder: Path) -> dict[str, list[str]]:
-    """Return the lines of each file; the rows of a table are in no certain order."""
-    return {name: sorted((folder / name.lstrip("/")).read_text().splitlines()) for name in written(folder.as_uri())}
+    return {name: (folder / name.lstrip("/")).read_text().splitlines() for name in written(folder.as_uri())}
 
 
 # --- what it makes of an export ---
@@ -110,6 +110,38 @@ def test_exports_of_both_apis_become_one_report(emulator, tmp_path, file_format,
     page = read_page(ObjectStoragePath(result["page"]).read_text())
     assert {row["Item"] for row in table(page, "The ten oldest")} >= {"purchase_order_contract 5002"}
     assert {row["API"] for row in table(page, "Templates")} == {"Workflows", "Legacy"}
+
+
+def test_columns_of_the_tables_are_documented(history, tmp_path):
+    page = (Path(__file__).parents[4] / "docs" / "procore-audit.md").read_text()
+    documented = set(re.findall(r"`(\w+)`", page[page.index("## Tables of the cycle-time report") :]))
+
+    result = report(history, tmp_path.as_uri())
+
+    columns = {(name, column) for name in TABLES for column in (rows(result, name) or [{}])[0]}
+    assert columns
+    assert sorted(column for column in columns if column[1] not in documented) == []
+
+
+def test_names_from_procore_are_no_formulas_in_csv(tmp_path):
+    instance = {"instance_id": "1", "workflow": "=HYPERLINK(1)", "started_at": "2026-01-05T00:00:00Z"}
+    step = {
+        "instance_id": "1",
+        "step_key": "1",
+        "event_type": "ResponseStep",
+        "name": "@Budget",
+        "decided_option": "-1",
+        "started_at": "2026-01-05T00:00:00Z",
+        "ended_at": "2026-01-06T00:00:00Z",
+    }
+    history = write_histories(tmp_path / "history", instances=[instance], steps=[step], responses=[])
+
+    result = report(history, tmp_path.as_uri(), tables_format="csv")
+
+    (row,) = rows(result, "steps")
+    assert (row["template"], row["step"], row["decided_option"]) == ("'=HYPERLINK(1)", "'@Budget", "'-1")
+    assert rows(result, "step_summary")[0]["step"] == "'@Budget"
+    assert float(row["waiting_seconds"]) == 86_400
 
 
 def test_result_names_files_and_totals_and_is_small(history, tmp_path):
