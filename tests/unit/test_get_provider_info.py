@@ -69,6 +69,14 @@ def test_names_and_versions_are_those_of_the_distribution():
     assert info["versions"][0] == airflow_provider_workflows.__version__ == version("airflow-provider-workflows")
 
 
+def test_integrations_name_a_guide_and_a_logo_that_exist():
+    docs = Path(__file__).parents[2] / "docs"
+    for integration in get_provider_info()["integrations"]:
+        (guide,) = integration["how-to-guide"]
+        assert (docs / guide.removeprefix("/docs/")).is_file()
+        assert (docs / integration["logo"].removeprefix("/")).read_text().startswith("<svg ")
+
+
 def test_everything_that_is_named_exists():
     info = get_provider_info()
     modules = [
